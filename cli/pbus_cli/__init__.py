@@ -1,0 +1,1 @@
+"""The command `pbus`: flags in, one library call, a view out, an exit code."""

@@ -1,0 +1,1 @@
+"""The worker bus and the processes on it."""

@@ -1,0 +1,345 @@
+"""Every error pbus raises: its fields, the sentence a user reads, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class PbusError(Exception):
+    """Base of all errors raised by pbus.
+
+    Attributes:
+        message: What happened and where, one sentence without a full stop.
+        hint: What to do about it, or None where nothing can be said.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message if hint is None else f"{message}: {hint}")
+        self.message = message
+        self.hint = hint
+
+
+# Messages and the wire
+
+
+class MessageError(PbusError):
+    """A message cannot be defined, encoded or decoded."""
+
+
+class DuplicateTypeError(MessageError):
+    """Two message (or frame) classes share one name, so the wire could not tell them apart."""
+
+    def __init__(self, name: str, first: str, second: str) -> None:
+        super().__init__(
+            f"message type {name!r} is already defined by {first}, so {second} cannot define it",
+            hint="rename one of the two classes",
+        )
+        self.name = name
+
+
+class MessageEncodeError(MessageError):
+    """A field holds a value that the wire cannot carry unchanged."""
+
+    def __init__(self, type_name: str, field: str, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{type_name}.{field} cannot be sent: {problem}", hint=hint)
+        self.type_name = type_name
+        self.field = field
+
+
+class MessageTooLargeError(MessageEncodeError):
+    """An encoded message is larger than the bus allows."""
+
+    def __init__(self, type_name: str, size: int, limit: int) -> None:
+        MessageError.__init__(
+            self,
+            f"{type_name} is {size:,} bytes on the wire and the bus carries at most {limit:,}",
+            hint="send it in parts or raise max_message_bytes",
+        )
+        self.type_name = type_name
+        self.field = ""
+        self.size = size
+        self.limit = limit
+
+
+class MessageDecodeError(MessageError):
+    """Bytes from the channel are no message that this process knows."""
+
+    def __init__(self, problem: str, *, type_name: str = "") -> None:
+        what = f"a {type_name}" if type_name else "a message"
+        super().__init__(f"{what} from the channel was refused: {problem}")
+        self.type_name = type_name
+
+
+# The bus
+
+
+class BusError(PbusError):
+    """A bus cannot do what was asked of it."""
+
+
+class BusClosedError(BusError):
+    """The bus was stopped (or never started) and cannot send."""
+
+    def __init__(self, state: str = "stopped") -> None:
+        super().__init__(f"the bus is {state}", hint="call start() first, and send before stop()")
+
+
+class BusFullError(BusError):
+    """A receiver (or the broker) did not take messages for the whole send timeout."""
+
+    def __init__(self, address: str, waited_s: float, reason: str) -> None:
+        super().__init__(
+            f"no room to send to {address} for {waited_s:g} s: {reason}",
+            hint="the receiver is slower than the sender; slow down, add replicas, or raise send_timeout",
+        )
+        self.address = address
+        self.waited_s = waited_s
+
+
+class BusUnavailableError(BusError):
+    """The broker cannot be reached or refuses us.
+
+    Attributes:
+        url: Where, with the password masked.
+        reason: What the broker or the operating system said.
+    """
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(
+            f"cannot use the message broker at {url}: {reason}",
+            hint="is it running, and are the address, user and password right?",
+        )
+        self.url = url
+        self.reason = reason
+
+
+class BackendMissingError(BusError):
+    """A bus needs a package that is not installed."""
+
+    def __init__(self, backend: str, module: str, requirement: str) -> None:
+        super().__init__(
+            f"the {backend} bus needs the Python module {module!r}, which is not installed",
+            hint=f"pip install '{requirement}'",
+        )
+        self.backend = backend
+        self.module = module
+
+
+class BusUrlError(BusError):
+    """A bus URL names no backend that pbus has."""
+
+    def __init__(self, url: str, schemes: Sequence[str]) -> None:
+        super().__init__(
+            f"{url!r} is no bus URL that pbus knows", hint=f"use one of {', '.join(schemes)}"
+        )
+        self.url = url
+
+
+class DuplicateSubscriberError(BusError):
+    """Two subscribers of one process carry the same name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"a subscriber named {name!r} is already on this bus",
+            hint="give each subscriber its own name, or unsubscribe the first",
+        )
+        self.name = name
+
+
+# Workers, registry and jobs
+
+
+class WorkerError(PbusError):
+    """A worker cannot do what was asked of it."""
+
+
+class WorkerNameError(WorkerError):
+    """A worker name the bus cannot address."""
+
+    def __init__(self, name: object, problem: str) -> None:
+        super().__init__(
+            f"{name!r} is no worker name: {problem}",
+            hint="use letters, digits, '_' and '-', starting with a letter or '_'",
+        )
+        self.name = name
+
+
+class WorkerNotAttachedError(WorkerError):
+    """The worker was used before a runner attached it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"worker {name!r} is not attached to a runner",
+            hint="add it with runner.add_workers() and use it from start() on",
+        )
+        self.name = name
+
+
+class DuplicateWorkerError(WorkerError):
+    """A worker name is taken by another live worker of the channel."""
+
+    def __init__(self, name: str, holder: str) -> None:
+        super().__init__(
+            f"the worker name {name!r} is taken by {holder}",
+            hint="choose another name, or wait until that worker has left",
+        )
+        self.name = name
+        self.holder = holder
+
+
+class WorkerNotFoundError(WorkerError):
+    """No worker of that name was registered in time."""
+
+    def __init__(self, name: str, waited_s: float) -> None:
+        super().__init__(
+            f"no worker {name!r} was registered within {waited_s:g} s",
+            hint="`pbus ps` lists those that are",
+        )
+        self.name = name
+        self.waited_s = waited_s
+
+
+class HandlerDefinitionError(WorkerError):
+    """A decorated handler clashes with another or has the wrong form."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(f"{where}: {problem}")
+        self.where = where
+
+
+class JobError(PbusError):
+    """A job did not complete.
+
+    Attributes:
+        job_id: The job's id.
+        worker: The worker that was asked.
+    """
+
+    def __init__(self, job_id: str, worker: str, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(f"job {job_id} at {worker!r} {problem}", hint=hint)
+        self.job_id = job_id
+        self.worker = worker
+
+
+class JobTimeoutError(JobError, TimeoutError):
+    """The job's deadline passed; waiting for the worker to be ready is part of it."""
+
+    def __init__(self, job_id: str, worker: str, timeout_s: float, phase: str) -> None:
+        super().__init__(job_id, worker, f"timed out after {timeout_s:g} s ({phase})")
+        self.timeout_s = timeout_s
+        self.phase = phase
+
+
+class JobCancelledError(JobError):
+    """The job was cancelled, by its requester or by the worker; never a success."""
+
+    def __init__(self, job_id: str, worker: str, reason: str | None) -> None:
+        super().__init__(job_id, worker, f"was cancelled ({reason or 'no reason given'})")
+        self.reason = reason
+
+
+class JobFailedError(JobError):
+    """The worker answered with status error or failed.
+
+    Attributes:
+        status: "error" or "failed".
+        response: What the worker answered: for a handler that raised, the keys error, type and
+            traceback.
+    """
+
+    def __init__(
+        self, job_id: str, worker: str, status: str, response: dict[str, object]
+    ) -> None:
+        reason = response.get("error")
+        super().__init__(job_id, worker, f"{status}: {reason}" if reason else f"ended {status}")
+        self.status = status
+        self.response = response
+
+
+class JobWorkerLostError(JobError):
+    """The worker died, left or was lost while the job was open."""
+
+    def __init__(self, job_id: str, worker: str, reason: str) -> None:
+        super().__init__(job_id, worker, f"ended with its worker: {reason}")
+        self.reason = reason
+
+
+class JobStateError(JobError):
+    """An answer or update was given for a job that is not open here."""
+
+    def __init__(self, job_id: str, worker: str) -> None:
+        super().__init__(
+            job_id, worker, "is not open here", hint="a job is answered once, by the worker asked"
+        )
+
+
+# The topology
+
+
+class TopologyError(PbusError):
+    """A topology file is wrong; carries every problem found, not only the first.
+
+    Attributes:
+        file: The file.
+        problems: One line of text a problem, each beginning with ``file:line``.
+    """
+
+    def __init__(self, file: Path, problems: Sequence[str]) -> None:
+        count = len(problems)
+        super().__init__(
+            f"{file} has {count} problem{'s' if count != 1 else ''}\n" + "\n".join(problems)
+        )
+        self.file = file
+        self.problems = tuple(problems)
+
+
+# Processes and projects
+
+
+class ProcessError(PbusError):
+    """A process or a project cannot be started, found or stopped."""
+
+
+class ProjectRunningError(ProcessError):
+    """The project is already up on this machine."""
+
+    def __init__(self, name: str, folder: Path, pid: int) -> None:
+        super().__init__(
+            f"project {name!r} in {folder} is already running (pid {pid})",
+            hint="`pbus ps` shows it, `pbus down` stops it",
+        )
+        self.name = name
+        self.pid = pid
+
+
+class NothingRunningError(ProcessError):
+    """No running project matches what was asked for."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"no running project {what}", hint="start one with `pbus up`")
+
+
+class AmbiguousProjectError(ProcessError):
+    """Several projects run and none was chosen."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(
+            f"several projects are running: {', '.join(names)}", hint="choose one with -p NAME"
+        )
+        self.names = tuple(names)
+
+
+class BrokerStartError(ProcessError):
+    """The embedded broker did not start."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"the embedded {what} did not start: {reason}")
+
+
+class WorkerLoadError(ProcessError):
+    """A worker class cannot be imported or constructed."""
+
+    def __init__(self, reference: str, problem: str) -> None:
+        super().__init__(f"worker {reference!r} cannot be loaded: {problem}")
+        self.reference = reference

@@ -1,0 +1,32 @@
+"""Ids that are unique across processes, forks and restarts, at the price of a counter."""
+
+import itertools
+import os
+import secrets
+
+_ALPHABET_BITS = 48  # 2**48 prefixes: 10,000 processes collide with a chance of 2e-7
+
+
+class _Ids:
+    """A random prefix a process and a counter; both begin anew in a forked child."""
+
+    def __init__(self) -> None:
+        self.reseed()
+
+    def reseed(self) -> None:
+        self.prefix = f"{secrets.randbits(_ALPHABET_BITS):012x}"
+        self.next_number = itertools.count(1).__next__
+
+
+_ids = _Ids()
+os.register_at_fork(after_in_child=_ids.reseed)
+
+
+def new_id() -> str:
+    """An id no other message, job or stream has: 12 hex digits, a dash, a number."""
+    return f"{_ids.prefix}-{_ids.next_number():x}"
+
+
+def new_token(bits: int = 48) -> str:
+    """A random name for a process, a session or a runner; hex, bits/4 digits."""
+    return f"{secrets.randbits(bits):0{bits // 4}x}"

@@ -1,0 +1,1 @@
+"""OS processes: supervise, spawn, guard, log."""
