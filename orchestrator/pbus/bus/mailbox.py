@@ -1,0 +1,189 @@
+"""A subscriber's mailbox: two lanes, each a bounded first-in-first-out queue with one reader."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from pbus.bus.subscriber import BusSubscriber
+from pbus.messages import BusMessage, Lane
+
+logger = logging.getLogger(__name__)
+
+DATA_CAPACITY = 10_000  # messages; what AsyncQueueBus lets a slow worker fall behind
+SYSTEM_CAPACITY = 100_000  # a storm of cancels; far above any real use, but a bound
+TURN_S = 0.001  # a busy lane lets the rest of the process in after so long
+
+
+class Receipt(Protocol):
+    """Told when one subscriber is done with one message of a payload."""
+
+    def done(self) -> None:
+        """Count one message as handled."""
+        ...
+
+
+Item = tuple[BusMessage | bytes, Receipt | None]  # bytes: decoded when it is handled
+
+
+class LaneQueue:
+    """A bounded FIFO for one reader and many writers; writers wait for room in turn."""
+
+    __slots__ = ("_items", "_reader", "_writers", "capacity")
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._items: deque[Item] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        self._writers: deque[asyncio.Future[None]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a writer would have to wait."""
+        return len(self._items) >= self.capacity or bool(self._writers)
+
+    def put_nowait(self, item: Item) -> None:
+        """Append without a look at the capacity: for transports that bound what comes in."""
+        self._items.append(item)
+        reader = self._reader
+        if reader is not None and not reader.done():
+            reader.set_result(None)
+
+    async def put(self, item: Item) -> None:
+        """Append, waiting for room behind earlier writers. Bound it with a deadline."""
+        if self.is_full:
+            await self._wait_for_room()
+        self.put_nowait(item)
+
+    async def get(self) -> Item:
+        """The next item, waiting for one. Only one reader at a time."""
+        while not self._items:
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        return self.get_nowait()
+
+    def get_nowait(self) -> Item:
+        """The next item; IndexError when there is none."""
+        item = self._items.popleft()
+        if self._writers and len(self._items) < self.capacity:
+            self._wake_writer()
+        return item
+
+    def drain(self) -> list[Item]:
+        """Take everything that waits."""
+        items = list(self._items)
+        self._items.clear()
+        while self._writers:
+            self._wake_writer()
+        return items
+
+    async def _wait_for_room(self) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._writers.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._wake_writer()  # our turn came as we gave up: pass it on
+            else:
+                self._writers.remove(turn)
+            raise
+
+    def _wake_writer(self) -> None:
+        while self._writers:
+            turn = self._writers.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+
+class Mailbox:
+    """One subscriber's two lanes and the two tasks that empty them.
+
+    The system lane is handled beside a data handler in progress; within a lane one message at a
+    time, in order.
+    """
+
+    def __init__(self, subscriber: BusSubscriber, decode: Callable[[bytes], BusMessage | None]) -> None:
+        self.subscriber = subscriber
+        self.name = subscriber.name
+        self.received = 0
+        self.lost = 0
+        self.failed = 0
+        self._decode = decode
+        self._lanes = {
+            Lane.DATA: LaneQueue(DATA_CAPACITY),
+            Lane.SYSTEM: LaneQueue(SYSTEM_CAPACITY),
+        }
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def queued(self) -> int:
+        """Messages that wait in both lanes."""
+        return sum(map(len, self._lanes.values()))
+
+    def lane(self, lane: Lane) -> LaneQueue:
+        """The queue of one lane."""
+        return self._lanes[lane]
+
+    def start(self) -> None:
+        """Begin to deliver; the system lane first."""
+        if not self._tasks:
+            self._tasks = [
+                asyncio.create_task(self._dispatch(self._lanes[lane]), name=f"pbus {self.name} {lane}")
+                for lane in (Lane.SYSTEM, Lane.DATA)
+            ]
+
+    async def stop(self) -> None:
+        """End delivery; a handler in progress is cancelled, what waits is given back."""
+        current = asyncio.current_task()
+        tasks = [task for task in self._tasks if task is not current]
+        self._tasks = []
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)
+        for queue in self._lanes.values():
+            for _, receipt in queue.drain():
+                if receipt is not None:
+                    receipt.done()
+
+    async def _dispatch(self, queue: LaneQueue) -> None:
+        turn_ends = time.perf_counter() + TURN_S
+        while True:
+            if len(queue) == 0:
+                item, receipt = await queue.get()
+                turn_ends = time.perf_counter() + TURN_S
+            else:
+                item, receipt = queue.get_nowait()
+            try:
+                message = item if isinstance(item, BusMessage) else self._decode(item)
+                if message is not None and self._accepts(message):
+                    self.received += 1
+                    await self._deliver(message)
+            finally:
+                if receipt is not None:
+                    receipt.done()
+            if time.perf_counter() > turn_ends:
+                await asyncio.sleep(0)
+                turn_ends = time.perf_counter() + TURN_S
+
+    def _accepts(self, message: BusMessage) -> bool:
+        try:
+            return self.subscriber.accepts_bus_message(message)
+        except Exception:
+            self.failed += 1
+            logger.exception("%s: accepts_bus_message raised for %s; refused", self.name, message)
+            return False
+
+    async def _deliver(self, message: BusMessage) -> None:
+        try:
+            await self.subscriber.on_bus_message(message)
+        except Exception:
+            self.failed += 1
+            logger.exception("%s: the handler of %s raised; going on", self.name, message)

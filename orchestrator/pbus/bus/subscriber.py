@@ -1,0 +1,28 @@
+"""What the bus asks of whoever listens to it."""
+
+from pbus.messages import BusMessage
+
+
+class BusSubscriber:
+    """Listens to the messages addressed to its name and to everyone.
+
+    Subclass it, or bring any object with the same two methods and a name.
+
+    Attributes:
+        name: The address; unique within the process.
+    """
+
+    name: str
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        """Whether to be given this message; asked just before delivery. Refused is dropped."""
+        del message
+        return True
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        """Handle one message.
+
+        Data messages come one at a time, in order; a system message comes beside a data handler
+        in progress. What it raises is logged and counted, the next message follows.
+        """
+        raise NotImplementedError

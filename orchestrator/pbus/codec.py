@@ -1,0 +1,305 @@
+"""Messages to bytes and back: JSON lines behind an envelope, decoded by a closed set of types."""
+
+import math
+import typing
+from typing import Any
+
+import msgspec
+
+from pbus.errors import MessageDecodeError, MessageEncodeError, MessageTooLargeError
+from pbus.frames import Frame
+from pbus.messages import BusMessage
+from pbus.structs import WireStruct
+
+FORMAT_VERSION = 1
+DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+_MAX_DEPTH = 200  # deeper JSON is an accident; msgspec and the C stack agree up to here
+
+_DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, TypeError)
+
+_json = msgspec.json.Encoder()
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """What every message says first; all that routing and `tail` need."""
+
+    type: str
+    source: str
+    target: str | None = None
+    id: str = ""
+    time: float = 0.0
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True):
+    """The first line of every payload: who sent it and where it stands in its stream.
+
+    Attributes:
+        version: Of this format.
+        sender: The sending process's incarnation.
+        stream: Tells the sender's streams to one address apart (a new one counts from 1).
+        lane: "d" or "s".
+        address: A worker's name, or "*" for everyone.
+        first: Number of the first message of this payload within the stream, from 1.
+        count: How many messages follow; 0 only marks how far the stream has come.
+        position: Bytes of all earlier payloads of the stream, for flow control.
+    """
+
+    version: int
+    sender: str
+    stream: int
+    lane: str
+    address: str
+    first: int
+    count: int
+    position: int
+
+
+_header_decoder = msgspec.json.Decoder(Header)
+_envelope_decoder = msgspec.json.Decoder(Envelope)
+
+
+def encode_payload(envelope: Envelope, lines: list[bytes]) -> bytes:
+    """One payload: the envelope line, then one line a message."""
+    return b"\n".join((_json.encode(envelope), *lines))
+
+
+def decode_payload(payload: bytes) -> tuple[Envelope, list[bytes]]:
+    """Split a payload; messages stay undecoded.
+
+    Raises:
+        MessageDecodeError: The first line is no envelope of this format, or lines are missing.
+    """
+    lines = payload.split(b"\n")
+    try:
+        envelope = _envelope_decoder.decode(lines.pop(0))
+    except _DECODE_ERRORS as error:
+        raise MessageDecodeError(f"no pbus envelope ({error})") from error
+    if envelope.version != FORMAT_VERSION:
+        problem = f"format version {envelope.version}, this process speaks {FORMAT_VERSION}"
+        raise MessageDecodeError(problem)
+    if len(lines) != envelope.count:
+        raise MessageDecodeError(f"{len(lines)} messages where {envelope.count} were announced")
+    return envelope, lines
+
+
+def decode_header(line: bytes) -> Header:
+    """The header of an encoded message.
+
+    Raises:
+        MessageDecodeError: Not a JSON object with type and source.
+    """
+    try:
+        return _header_decoder.decode(line)
+    except _DECODE_ERRORS as error:
+        raise MessageDecodeError(str(error)) from error
+
+
+def encode_message(message: BusMessage, *, limit: int = DEFAULT_MAX_MESSAGE_BYTES) -> bytes:
+    """A message as one line of JSON.
+
+    Args:
+        message: What to send.
+        limit: The most bytes it may take.
+
+    Raises:
+        MessageEncodeError: A field holds what the wire cannot carry unchanged.
+        MessageTooLargeError: It is longer than the limit.
+    """
+    spec = _spec(type(message))
+    for name in spec.free_fields:
+        value = getattr(message, name)
+        if value is not None:
+            _check_plain(value, type(message).__name__, name, 0)
+    for name in spec.frame_fields:
+        _check_frame(getattr(message, name), type(message).__name__, name)
+    try:
+        line = _json.encode(message)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise _encode_error(message, error) from error
+    if b"null" in line:  # msgspec writes NaN and infinities as null: see whether it did
+        _check_finite(message)
+    if len(line) > limit:
+        raise MessageTooLargeError(type(message).__name__, len(line), limit)
+    return line
+
+
+def encode_raw(header: Header, fields: dict[str, Any], *, limit: int) -> bytes:
+    """A message of a type this process does not know, from its header and JSON fields.
+
+    Raises:
+        MessageEncodeError: A field holds what JSON cannot carry.
+        MessageTooLargeError: It is longer than the limit.
+    """
+    _check_plain(fields, header.type, "data", 0)
+    line = _json.encode(msgspec.structs.asdict(header) | fields)
+    if len(line) > limit:
+        raise MessageTooLargeError(header.type, len(line), limit)
+    return line
+
+
+def decode_message(line: bytes) -> BusMessage:
+    """The message of an encoded line, by its header's type.
+
+    Raises:
+        MessageDecodeError: Unknown type, a type that never travels, or a bad field.
+    """
+    header = decode_header(line)
+    cls = BusMessage.catalogue.get(header.type)
+    if cls is None:
+        raise MessageDecodeError("its type is unknown here", type_name=header.type)
+    if cls.is_local:
+        raise MessageDecodeError("its type never leaves a process", type_name=header.type)
+    try:
+        message: BusMessage = _spec(cls).decode(line)
+    except _DECODE_ERRORS as error:
+        raise MessageDecodeError(str(error), type_name=header.type) from error
+    return message
+
+
+class _FrameTag(msgspec.Struct, frozen=True):
+    """Which type of frame an encoded frame is."""
+
+    type: str
+
+
+_frame_tag_decoder = msgspec.json.Decoder(_FrameTag)
+
+
+def _decode_frame(raw: msgspec.Raw) -> Frame:
+    """A frame by its own type: the second step of decoding a message that carries one."""
+    name = _frame_tag_decoder.decode(raw).type
+    cls = Frame.catalogue.get(name)
+    if cls is None:
+        raise MessageDecodeError("its type is unknown here", type_name=name)
+    frame: Frame = _spec(cls).decode(raw)
+    return frame
+
+
+class _WireSpec:
+    """What coding needs to know of one class, found out on first use."""
+
+    def __init__(self, cls: type[WireStruct]) -> None:
+        hints = {field.name: field.type for field in msgspec.structs.fields(cls)}
+        self.cls = cls
+        self.free_fields = tuple(name for name, hint in hints.items() if _is_free(hint))
+        self.frame_fields = tuple(name for name, hint in hints.items() if _is_frame(hint))
+        self._decoder = msgspec.json.Decoder(self._twin() if self.frame_fields else cls)
+
+    def _twin(self) -> type[Any]:
+        """The same struct with frames left undecoded."""
+        fields = []
+        for field in msgspec.structs.fields(self.cls):
+            hint = msgspec.Raw if field.name in self.frame_fields else field.type
+            if field.default_factory is not msgspec.NODEFAULT:
+                default = msgspec.field(default_factory=field.default_factory)
+            else:
+                default = field.default
+            entry = (field.name, hint)
+            fields.append(entry if default is msgspec.NODEFAULT else (*entry, default))
+        return msgspec.defstruct(
+            self.cls.__name__, fields, tag_field="type", tag=self.cls.__name__, kw_only=True
+        )
+
+    def decode(self, line: bytes | msgspec.Raw) -> Any:
+        value = self._decoder.decode(line)
+        if not self.frame_fields:
+            return value
+        values = msgspec.structs.asdict(value)
+        for name in self.frame_fields:
+            if isinstance(values[name], msgspec.Raw):
+                values[name] = _decode_frame(values[name])
+        return self.cls(**values)
+
+
+_specs: dict[type[WireStruct], _WireSpec] = {}
+
+
+def _spec(cls: type[WireStruct]) -> _WireSpec:
+    found = _specs.get(cls)
+    if found is None:
+        found = _specs[cls] = _WireSpec(cls)
+    return found
+
+
+def _is_free(hint: Any) -> bool:
+    """Whether a field may hold anything, so that only a look at the value can tell."""
+    return hint is Any or any(_is_free(inner) for inner in typing.get_args(hint))
+
+
+def _is_frame(hint: Any) -> bool:
+    return (isinstance(hint, type) and issubclass(hint, Frame)) or any(
+        _is_frame(inner) for inner in typing.get_args(hint)
+    )
+
+
+def _check_frame(frame: Frame | None, type_name: str, path: str) -> None:
+    if frame is None:
+        return
+    for name in _spec(type(frame)).free_fields:
+        _check_plain(getattr(frame, name), type_name, f"{path}.{name}", 0)
+
+
+def _check_plain(value: Any, type_name: str, path: str, depth: int) -> None:
+    """Refuse what JSON would change or drop on the way."""
+    if value is None or isinstance(value, (str, int)):
+        return
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise MessageEncodeError(type_name, path, f"{value} is no JSON number")
+        return
+    if depth >= _MAX_DEPTH:
+        raise MessageEncodeError(type_name, path, f"nested deeper than {_MAX_DEPTH} levels")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise MessageEncodeError(
+                    type_name, path, f"key {key!r} is {type(key).__name__}, JSON keys are text"
+                )
+            _check_plain(inner, type_name, f"{path}.{key}", depth + 1)
+        return
+    if isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            _check_plain(inner, type_name, f"{path}[{index}]", depth + 1)
+        return
+    raise MessageEncodeError(
+        type_name,
+        path,
+        f"a {type(value).__name__} would not arrive as one",
+        hint="convert it to text, number, list or dict, or declare a field of that type in a "
+        "message class of your own",
+    )
+
+
+def _check_finite(message: BusMessage) -> None:
+    """Find the non-finite number in a typed field, if that is where a null came from."""
+    for field in msgspec.structs.fields(type(message)):
+        path = _non_finite(getattr(message, field.name), field.name, 0)
+        if path is not None:
+            raise MessageEncodeError(type(message).__name__, path, "NaN and infinity are no JSON")
+
+
+def _non_finite(value: Any, path: str, depth: int) -> str | None:
+    if isinstance(value, float):
+        return None if math.isfinite(value) else path
+    if depth >= _MAX_DEPTH:
+        return None
+    inner: list[tuple[str, Any]] = []
+    if isinstance(value, msgspec.Struct):
+        inner = [(f"{path}.{name}", getattr(value, name)) for name in value.__struct_fields__]
+    elif isinstance(value, dict):
+        inner = [(f"{path}.{key}", item) for key, item in value.items()]
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        inner = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+    return next(
+        (found for name, item in inner if (found := _non_finite(item, name, depth + 1))), None
+    )
+
+
+def _encode_error(message: BusMessage, error: Exception) -> MessageEncodeError:
+    """Name the field that could not be encoded."""
+    for field in msgspec.structs.fields(type(message)):
+        try:
+            _json.encode(getattr(message, field.name))
+        except (TypeError, ValueError, OverflowError, RecursionError) as inner:
+            return MessageEncodeError(type(message).__name__, field.name, str(inner))
+    return MessageEncodeError(type(message).__name__, "?", str(error))

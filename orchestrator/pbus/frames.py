@@ -1,0 +1,62 @@
+"""Frames: the pieces of a conversation that travel inside a BusFrameMessage."""
+
+import enum
+from typing import Any, ClassVar
+
+from pbus.structs import Catalogue, WireStruct
+
+
+class FrameDirection(enum.StrEnum):
+    """Which way a frame travels through a pipeline."""
+
+    DOWNSTREAM = "downstream"
+    UPSTREAM = "upstream"
+
+
+class Frame(WireStruct):
+    """Base of frames; subclass it to add your own, registered by class name.
+
+    Attributes:
+        metadata: Free JSON values for the application.
+    """
+
+    catalogue: ClassVar[Catalogue] = Catalogue()
+
+    metadata: dict[str, Any] | None = None
+
+
+class TextFrame(Frame):
+    """A piece of text."""
+
+    text: str
+
+
+class AudioRawFrame(Frame):
+    """A stretch of raw audio.
+
+    Attributes:
+        audio: Interleaved signed 16-bit little-endian samples.
+        sample_rate: In Hz.
+        num_channels: 1 mono, 2 stereo.
+    """
+
+    audio: bytes
+    sample_rate: int
+    num_channels: int = 1
+
+    @property
+    def num_frames(self) -> int:
+        """Samples per channel."""
+        return len(self.audio) // (2 * self.num_channels)
+
+
+class StartFrame(Frame):
+    """The first frame of a conversation."""
+
+
+class EndFrame(Frame):
+    """The last frame: finish what is queued, then end."""
+
+
+class CancelFrame(Frame):
+    """Stop now; queued frames are dropped."""

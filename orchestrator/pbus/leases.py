@@ -1,0 +1,117 @@
+"""Leases: what the store behind the registry holds, and what a store must be able to do."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+LEASE_S = 6.0  # a worker silent for so long is lost
+HEARTBEAT_S = 2.0  # three beats a lease: one may be late and one lost
+
+
+class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One root worker as the channel knows it.
+
+    Attributes:
+        incarnation: Unique to this life of the worker; begins with its process's incarnation.
+        session: The `pbus up` (or the hand-made runner) it belongs to.
+        address: The sending process's incarnation, for flow control and gap reports.
+        state: "starting", "ready" or "stopping".
+        args: Arguments of the last activation.
+        jobs: Names of the jobs it answers.
+        started_at: Unix seconds.
+        beat: When its own process last renewed it, Unix seconds; older than LEASE_S while the
+            lease lives means the loop is blocked and a supervisor renews for it.
+        received: Messages handled; sent, lost (noticed missing) and queued (waiting) likewise.
+    """
+
+    name: str
+    incarnation: str
+    runner: str
+    host: str
+    pid: int
+    session: str | None = None
+    state: str = "starting"
+    active: bool = True
+    args: dict[str, Any] | None = None
+    jobs: tuple[str, ...] = ()
+    started_at: float = 0.0
+    beat: float = 0.0
+    received: int = 0
+    sent: int = 0
+    lost: int = 0
+    queued: int = 0
+
+
+class Activation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whether a worker was last told to be active, kept over its restarts within a session."""
+
+    session: str | None = None
+    active: bool = True
+    args: dict[str, Any] | None = None
+
+
+class Renewal(msgspec.Struct, frozen=True, kw_only=True):
+    """What a heartbeat learned.
+
+    Attributes:
+        version: Counts changes of membership; pass it back with the next renewal.
+        leases: All live leases, or None when nothing changed since the version passed.
+        expired: Leases that this call removed because they ran out; the caller announces them.
+        refused: Names that meanwhile belong to another incarnation.
+    """
+
+    version: int
+    leases: list[Lease] | None
+    expired: list[Lease]
+    refused: list[str]
+
+
+class LeaseStore(Protocol):
+    """The registry's memory in the broker. Every call may raise BusUnavailableError."""
+
+    async def claim(self, lease: Lease) -> Lease | None:
+        """Take the name for LEASE_S, or renew it for the same incarnation.
+
+        Returns:
+            None when taken, else the live lease of another incarnation that holds the name.
+        """
+        ...
+
+    async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
+        """Store these leases for another LEASE_S, put back those a broker outage erased, drop
+        what ran out. With no leases it is a plain (and cleaning) read.
+        """
+        ...
+
+    async def keep(self, incarnations: Sequence[str]) -> None:
+        """Extend live leases of processes (by incarnation prefix) without a beat of their own."""
+        ...
+
+    async def release(self, incarnations: Sequence[str]) -> list[Lease]:
+        """Drop the leases of these processes (by incarnation prefix) and return them."""
+        ...
+
+    async def leases(self) -> list[Lease]:
+        """All live leases, by name."""
+        ...
+
+    async def set_activation(self, name: str, activation: Activation) -> None:
+        """Remember a worker's activation."""
+        ...
+
+    async def activation(self, name: str) -> Activation | None:
+        """The activation remembered for a worker."""
+        ...
+
+    async def put_record(self, key: str, record: bytes, *, ttl_s: float) -> None:
+        """Store a supervisor's snapshot of its processes beside the leases."""
+        ...
+
+    async def records(self) -> dict[str, bytes]:
+        """All live records by key."""
+        ...
+
+    async def drop_record(self, key: str) -> None:
+        """Remove a record."""
+        ...

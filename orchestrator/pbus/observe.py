@@ -1,0 +1,168 @@
+"""What a screen shows: process truth and registry truth folded into one immutable snapshot."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from pbus.leases import LEASE_S, Lease
+
+State = Literal["starting", "ready", "unresponsive", "backoff", "stopping", "exited", "failed"]
+
+
+class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One supervised worker process, as its supervisor sees it.
+
+    Attributes:
+        state: The supervisor's word: starting, ready, backoff, stopping, exited or failed.
+        joins: Whether the process is expected in the registry.
+        incarnation: The incarnation prefix given to this life of the process.
+        started_at: Unix seconds; None while it does not run.
+        cpu_percent: Of one core, over the last second.
+        error: The last error line, for a worker that failed.
+    """
+
+    name: str
+    state: State
+    joins: bool = True
+    pid: int | None = None
+    incarnation: str | None = None
+    started_at: float | None = None
+    restarts: int = 0
+    exit_code: int | None = None
+    cpu_percent: float | None = None
+    rss_bytes: int | None = None
+    error: str | None = None
+
+
+class HostRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one supervisor writes beside the leases, each second and at each change.
+
+    Attributes:
+        time: When it was written, Unix seconds.
+        bus: Where the broker is, password masked.
+    """
+
+    project: str
+    host: str
+    pid: int
+    session: str
+    time: float
+    bus: str
+    processes: tuple[ProcessRecord, ...]
+
+
+class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of `pbus ps`; its fields are the keys of the JSON output.
+
+    Attributes:
+        uptime_s: Seconds since the process (or the worker) started; None while it does not run.
+        cpu_percent: Of one core.
+        lost: Messages noticed missing on the way to it.
+        queued: Messages waiting in its mailboxes.
+    """
+
+    name: str
+    state: State
+    ready: bool
+    active: bool
+    runner: str | None
+    host: str | None
+    pid: int | None
+    uptime_s: float | None
+    restarts: int
+    cpu_percent: float | None
+    rss_bytes: int | None
+    received: int
+    sent: int
+    lost: int
+    queued: int
+
+
+def merge_rows(leases: Sequence[Lease], hosts: Iterable[HostRecord], now: float) -> list[WorkerRow]:
+    """Join what supervisors know of processes with what the registry knows of workers.
+
+    Args:
+        leases: The live leases of the channel.
+        hosts: The snapshots of all supervisors on it.
+        now: Unix seconds, the clock of the reader.
+
+    Returns:
+        One row a worker, processes in topology order first, then hand-started workers by name.
+    """
+    by_name: Mapping[str, Lease] = {lease.name: lease for lease in leases}
+    rows = []
+    seen = set()
+    for record in hosts:
+        for process in record.processes:
+            seen.add(process.name)
+            lease = by_name.get(process.name)
+            if lease is not None and not _is_of(lease, process):
+                lease = None
+            rows.append(_process_row(process, lease, record, now))
+    rows.extend(_lease_row(lease, now) for name, lease in sorted(by_name.items()) if name not in seen)
+    return rows
+
+
+def _is_of(lease: Lease, process: ProcessRecord) -> bool:
+    return process.incarnation is not None and lease.incarnation.startswith(process.incarnation)
+
+
+def _lease_state(lease: Lease, now: float) -> State:
+    if lease.beat and now - lease.beat > LEASE_S:
+        return "unresponsive"
+    if lease.state == "stopping":
+        return "stopping"
+    return "ready" if lease.state == "ready" else "starting"
+
+
+def _process_row(
+    process: ProcessRecord, lease: Lease | None, host: HostRecord, now: float
+) -> WorkerRow:
+    state: State = process.state
+    if lease is not None and state in {"starting", "ready"}:
+        state = _lease_state(lease, now)
+    elif lease is None and process.joins and state == "ready":
+        state = "starting"
+    return WorkerRow(
+        name=process.name,
+        state=state,
+        ready=state == "ready",
+        active=state == "ready" and (lease is None or lease.active),
+        runner=lease.runner if lease else None,
+        host=host.host,
+        pid=process.pid,
+        uptime_s=_age(process.started_at, now),
+        restarts=process.restarts,
+        cpu_percent=process.cpu_percent,
+        rss_bytes=process.rss_bytes,
+        received=lease.received if lease else 0,
+        sent=lease.sent if lease else 0,
+        lost=lease.lost if lease else 0,
+        queued=lease.queued if lease else 0,
+    )
+
+
+def _lease_row(lease: Lease, now: float) -> WorkerRow:
+    state = _lease_state(lease, now)
+    return WorkerRow(
+        name=lease.name,
+        state=state,
+        ready=state == "ready",
+        active=state == "ready" and lease.active,
+        runner=lease.runner,
+        host=lease.host,
+        pid=lease.pid,
+        uptime_s=_age(lease.started_at or None, now),
+        restarts=0,
+        cpu_percent=None,
+        rss_bytes=None,
+        received=lease.received,
+        sent=lease.sent,
+        lost=lease.lost,
+        queued=lease.queued,
+    )
+
+
+def _age(since: float | None, now: float) -> float | None:
+    return None if since is None else round(max(0.0, now - since), 1)
