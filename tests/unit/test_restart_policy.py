@@ -1,0 +1,111 @@
+"""The restart policy, played with histories and a clock that is only a number."""
+
+import pytest
+
+from pbus.process.restart import (
+    Decision,
+    Finish,
+    GiveUp,
+    History,
+    Restart,
+    RestartMode,
+    after_exit,
+    describe_exit,
+)
+
+
+def play(
+    times: list[float], *, mode: RestartMode = "on-failure", code: int = 1, ready_for_s: float = 0.0
+) -> list[Decision]:
+    """The decisions on exits at these times, until the policy is done with the worker."""
+    history = History()
+    decisions = []
+    for now in times:
+        decision = after_exit(mode, code, history, now, ready_for_s)
+        decisions.append(decision)
+        if not isinstance(decision, Restart):
+            break
+        history = decision.history
+    return decisions
+
+
+def delays(decisions: list[Decision]) -> list[float]:
+    return [one.delay_s for one in decisions if isinstance(one, Restart)]
+
+
+def test_delays_double_up():
+    """Consecutive failures wait 0.5 s, then twice as long each time, and at most 30 s."""
+    decisions = play([60.0 * n for n in range(9)])
+
+    assert [0.5, 1, 2, 4, 8, 16, 30, 30, 30] == delays(decisions)
+
+
+def test_delay_never_overflows():
+    """A worker that failed ten thousand times still waits the longest delay."""
+    decision = after_exit("always", 1, History(streak=10_000), 0.0, 0.0)
+
+    assert isinstance(decision, Restart)
+    assert 30.0 == decision.delay_s
+
+
+def test_fifth_quick_exit_fails():
+    """Five exits within a minute are a crash loop: the fifth is given up, with its reason."""
+    decisions = play([0.0, 1.0, 2.5, 5.0, 9.4, 20.0])
+
+    assert 4 == len(delays(decisions))
+    assert GiveUp("exited with code 1, 5 times within 9 s") == decisions[-1]
+
+
+def test_slow_crashes_go_on():
+    """A worker that crashes four times a minute is restarted for ever."""
+    decisions = play([20.0 * n for n in range(100)])
+
+    assert 100 == len(delays(decisions))
+
+
+def test_exits_leave_window():
+    """An exit a whole window ago no longer counts."""
+    assert isinstance(play([0.0, 1.0, 2.0, 3.0, 60.0])[-1], Restart)
+    assert isinstance(play([0.0, 1.0, 2.0, 3.0, 59.9])[-1], GiveUp)
+
+
+def test_steady_worker_starts_anew():
+    """After a minute of being ready the next failure is treated as the first."""
+    history = History(streak=6, exits=(10.0, 20.0, 30.0, 40.0))
+
+    steady = after_exit("on-failure", 1, history, 69.0, 60.0)
+    shaky = after_exit("on-failure", 1, history, 69.0, 59.9)
+
+    assert Restart(0.5, History(1, (69.0,))) == steady
+    assert isinstance(shaky, GiveUp)
+
+
+@pytest.mark.parametrize(
+    ("mode", "code", "expected"),
+    [
+        ("never", 0, Finish()),
+        ("never", 3, GiveUp("exited with code 3")),
+        ("on-failure", 0, Finish()),
+        ("on-failure", 3, Restart(0.5, History(1, (7.0,)))),
+        ("on-failure", -9, Restart(0.5, History(1, (7.0,)))),
+        ("always", 0, Restart(0.5, History(1, (7.0,)))),
+        ("always", 3, Restart(0.5, History(1, (7.0,)))),
+    ],
+)
+def test_mode_decides_restart(mode: RestartMode, code: int, expected: Decision):
+    """Each mode restarts what it says and nothing else."""
+    assert expected == after_exit(mode, code, History(), 7.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (0, "exited with code 0"),
+        (3, "exited with code 3"),
+        (-9, "was killed by SIGKILL"),
+        (-1000, "was killed by signal 1000"),
+    ],
+)
+def test_exit_codes_read_well(code: int, expected: str):
+    """A signal is named, not shown as a negative number."""
+    assert expected == describe_exit(code)
