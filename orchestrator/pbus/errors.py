@@ -41,7 +41,9 @@ class DuplicateTypeError(MessageError):
 class MessageEncodeError(MessageError):
     """A field holds a value that the wire cannot carry unchanged."""
 
-    def __init__(self, type_name: str, field: str, problem: str, *, hint: str | None = None) -> None:
+    def __init__(
+        self, type_name: str, field: str, problem: str, *, hint: str | None = None
+    ) -> None:
         super().__init__(f"{type_name}.{field} cannot be sent: {problem}", hint=hint)
         self.type_name = type_name
         self.field = field
@@ -208,6 +210,18 @@ class HandlerDefinitionError(WorkerError):
         self.where = where
 
 
+class UnknownEventError(WorkerError):
+    """A handler was to be added to an event that does not exist."""
+
+    def __init__(
+        self, owner: str, event: str, known: Sequence[str], nearest: Sequence[str] = ()
+    ) -> None:
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(known)}"
+        super().__init__(f"{owner} has no event {event!r}", hint=hint)
+        self.event = event
+        self.known = tuple(known)
+
+
 class JobError(PbusError):
     """A job did not complete.
 
@@ -248,9 +262,7 @@ class JobFailedError(JobError):
             traceback.
     """
 
-    def __init__(
-        self, job_id: str, worker: str, status: str, response: dict[str, object]
-    ) -> None:
+    def __init__(self, job_id: str, worker: str, status: str, response: dict[str, object]) -> None:
         reason = response.get("error")
         super().__init__(job_id, worker, f"{status}: {reason}" if reason else f"ended {status}")
         self.status = status

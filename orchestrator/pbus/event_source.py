@@ -1,0 +1,134 @@
+"""Events of an object that others may listen to: `@worker.event_handler("on_activated")`."""
+
+import asyncio
+import difflib
+import inspect
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar, TypeVar
+
+from pbus.errors import UnknownEventError
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING_CALLS = (
+    10_000  # per event; a handler this far behind loses the newest, and it is logged
+)
+
+Handler = Callable[..., Awaitable[None] | None]
+H = TypeVar("H", bound=Handler)
+
+
+class EventSource:
+    """Lets users add handlers to named events; a handler gets the object, then the event's values.
+
+    Handlers of one event run one call after another in the order fired, in a task that this object
+    owns; different events do not wait for each other. What a handler raises is logged.
+
+    Attributes:
+        EVENTS: The events a class adds to those of its bases.
+    """
+
+    EVENTS: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self) -> None:
+        self._event_handlers: dict[str, list[Handler]] = {}
+        self._event_calls: dict[str, deque[tuple[Any, ...]]] = {}
+        self._event_tasks: dict[str, asyncio.Task[None]] = {}
+
+    def event_handler(self, event: str) -> Callable[[H], H]:
+        """Decorate a function, sync or async, to have it called at this event.
+
+        Raises:
+            UnknownEventError: There is no such event; the nearest name is given.
+        """
+        self._check_event(event)
+
+        def add(handler: H) -> H:
+            self.add_event_handler(event, handler)
+            return handler
+
+        return add
+
+    def add_event_handler(self, event: str, handler: Handler) -> None:
+        """Call the handler at this event, behind those added before; adding it twice does nothing.
+
+        Raises:
+            UnknownEventError: There is no such event; the nearest name is given.
+        """
+        self._check_event(event)
+        handlers = self._event_handlers.setdefault(event, [])
+        if handler not in handlers:
+            handlers.append(handler)
+
+    def remove_event_handler(self, event: str, handler: Handler) -> None:
+        """Call the handler no longer; does nothing when it was not added.
+
+        Raises:
+            UnknownEventError: There is no such event; the nearest name is given.
+        """
+        self._check_event(event)
+        handlers = self._event_handlers.get(event, [])
+        if handler in handlers:
+            handlers.remove(handler)
+
+    def _fire_event(self, event: str, *values: Any) -> None:
+        """Have the handlers of this event called soon; costs nothing when there are none."""
+        if not self._event_handlers.get(event):
+            return
+        calls = self._event_calls.setdefault(event, deque())
+        if len(calls) >= MAX_WAITING_CALLS:
+            logger.warning(
+                "%r: handlers of %s are %d calls behind; one lost", self, event, len(calls)
+            )
+            return
+        calls.append(values)
+        running = self._event_tasks.get(event)
+        if running is None or running.done():
+            task = asyncio.create_task(self._call_handlers(event, calls), name=f"pbus {event}")
+            self._event_tasks[event] = task
+
+    async def _close_events(self, timeout: float) -> None:  # noqa: ASYNC109 - then it cancels
+        """Wait until what was fired is handled; cancel handlers that take longer (seconds)."""
+        current = asyncio.current_task()
+        tasks = [task for task in self._event_tasks.values() if task is not current]
+        if not tasks:
+            return
+        try:
+            _, late = await asyncio.wait(tasks, timeout=timeout)
+        finally:
+            for task in tasks:
+                task.cancel()
+        if late:
+            logger.warning("%r: handlers of %d events took too long", self, len(late))
+            await asyncio.wait(late, timeout=1.0)
+
+    async def _call_handlers(self, event: str, calls: deque[tuple[Any, ...]]) -> None:
+        try:
+            while calls:
+                values = calls.popleft()
+                for handler in list(self._event_handlers.get(event, ())):
+                    await self._call_handler(event, handler, values)
+        finally:
+            calls.clear()
+            self._event_tasks.pop(event, None)
+
+    async def _call_handler(self, event: str, handler: Handler, values: tuple[Any, ...]) -> None:
+        try:
+            result = handler(self, *values)
+            if inspect.isawaitable(result):
+                await result
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            logger.warning("%r: a handler of %s was cancelled from within", self, event)
+        except Exception:
+            logger.exception("%r: a handler of %s raised", self, event)
+
+    def _check_event(self, event: str) -> None:
+        known = {name for cls in type(self).__mro__ for name in cls.__dict__.get("EVENTS", ())}
+        if event not in known:
+            nearest = difflib.get_close_matches(event, known, n=1)
+            raise UnknownEventError(type(self).__name__, event, sorted(known), nearest)
