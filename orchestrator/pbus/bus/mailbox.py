@@ -112,6 +112,7 @@ class Mailbox:
     def __init__(self, subscriber: BusSubscriber, decode: Callable[[bytes], BusMessage | None]) -> None:
         self.subscriber = subscriber
         self.name = subscriber.name
+        self.address = subscriber.address
         self.received = 0
         self.lost = 0
         self.failed = 0
@@ -184,6 +185,12 @@ class Mailbox:
     async def _deliver(self, message: BusMessage) -> None:
         try:
             await self.subscriber.on_bus_message(message)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise  # we are being stopped
+            self.failed += 1  # the handler awaited something that was cancelled: its own affair
+            logger.warning("%s: the handler of %s was cancelled from within", self.name, message)
         except Exception:
             self.failed += 1
             logger.exception("%s: the handler of %s raised; going on", self.name, message)

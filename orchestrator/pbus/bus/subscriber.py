@@ -14,6 +14,11 @@ class BusSubscriber:
 
     name: str
 
+    @property
+    def address(self) -> str:
+        """Where other processes reach it; its name, unless the name is known here only."""
+        return self.name
+
     def accepts_bus_message(self, message: BusMessage) -> bool:
         """Whether to be given this message; asked just before delivery. Refused is dropped."""
         del message

@@ -1,0 +1,75 @@
+"""AsyncQueueBus: the bus within one process; messages are handed over, not encoded."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from pbus.bus.base import WorkerBus
+from pbus.bus.tap import TapMessage
+from pbus.codec import Header, encode_message
+from pbus.messages import BusMessage
+
+_TAP_CAPACITY = 10_000  # messages a follower may fall behind before it misses some
+
+
+class AsyncQueueBus(WorkerBus):
+    """Delivers between the workers of one process.
+
+    The same frozen message object reaches every receiver. A receiver that is 10,000 messages
+    behind makes its senders wait.
+    """
+
+    def __init__(self, *, channel: str = "pbus", send_timeout: float = 10.0) -> None:
+        super().__init__(channel=channel, send_timeout=send_timeout)
+        self._taps: set[MemoryTap] = set()
+
+    async def publish(self, message: BusMessage) -> None:
+        """Put the message into the mailboxes it is for."""
+        if self._taps:
+            for tap in self._taps:
+                tap.show(message)
+        await self.on_message_received(message)
+
+    def tap(self) -> "MemoryTap":
+        """Follow the messages of this process."""
+        return MemoryTap(self._taps)
+
+
+class MemoryTap:
+    """A follower of an AsyncQueueBus."""
+
+    def __init__(self, taps: "set[MemoryTap]") -> None:
+        self.missed = 0
+        self._taps = taps
+        self._queue: asyncio.Queue[TapMessage] = asyncio.Queue(_TAP_CAPACITY)
+
+    async def __aenter__(self) -> "MemoryTap":
+        self._taps.add(self)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._taps.discard(self)
+
+    async def __aiter__(self) -> AsyncIterator[TapMessage]:
+        while True:
+            yield await self._queue.get()
+
+    def show(self, message: BusMessage) -> None:
+        """Called by the bus for every message."""
+        header = Header(
+            type=type(message).__name__,
+            source=message.source,
+            target=message.target,
+            id=message.id,
+            time=message.time,
+        )
+        try:
+            body = encode_message(message, limit=1 << 62)
+            self._queue.put_nowait(
+                TapMessage(header=header, body=body, lane=message.lane.value, missed=self.missed)
+            )
+        except asyncio.QueueFull:
+            self.missed += 1
+        except msgspec.MsgspecError:
+            self.missed += 1
