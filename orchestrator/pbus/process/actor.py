@@ -1,0 +1,305 @@
+"""One worker's process over all its lives: started, watched, restarted, taken down, by one task."""
+
+import asyncio
+import collections
+import errno
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from pbus.ids import new_token
+from pbus.observe import ProcessRecord, State
+from pbus.process import ladder, restart
+from pbus.process.events import (
+    Event,
+    Exited,
+    GaveUp,
+    Line,
+    Ready,
+    Started,
+    StateChanged,
+    Stream,
+)
+from pbus.process.spawn import Child, OnLine
+from pbus.process.stats import Usage
+from pbus.topology.model import WorkerInstance
+
+_LAST_LINES = 20
+_DRAIN_S = 0.3  # for the last lines; longer only when a descendant holds the pipes open
+_LEFTOVERS_S = 1.0  # a group that lost its leader gets a short SIGTERM before SIGKILL
+
+# A start that fails so fails again: the file is missing or no program.
+_HOPELESS = frozenset({errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.E2BIG})
+
+
+class House(Protocol):
+    """What an actor needs of its supervisor."""
+
+    async def start_child(
+        self,
+        instance: WorkerInstance,
+        incarnation: str,
+        on_line: OnLine,
+        on_exit: Callable[[], None],
+    ) -> Child:
+        """Start a life of the worker; may raise OSError."""
+        ...
+
+    async def bury(self, child: Child, reason: str) -> None:
+        """Tell the bus that this life is over; never raises, never takes long."""
+        ...
+
+    def forget_group(self, child: Child) -> None:
+        """The child's group is empty, nobody needs to end it any more."""
+        ...
+
+    async def ask_to_end(self, worker: str) -> bool:
+        """Ask a worker by message to finish what is queued; says whether that was possible."""
+        ...
+
+    def emit(self, event: Event) -> None:
+        """Tell the listeners."""
+        ...
+
+
+class WorkerActor:
+    """Keeps one worker as wanted. All orders only note what is wanted: the one task acts."""
+
+    def __init__(
+        self, instance: WorkerInstance, house: House, hurry: asyncio.Event,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self.instance = instance
+        self.name = instance.name
+        self.joins = instance.spec.joins
+        self.state: State = "starting"
+        self.child: Child | None = None
+        self.code: int | None = None
+        self.usage: Usage | None = None
+        self._house = house
+        self._hurry = hurry
+        self._clock = clock
+        self._nudge = asyncio.Event()
+        self._wanted = True
+        self._again = False  # take this life down and begin the next at once
+        self._final = False  # begin no other life, leave when this one is over
+        self._held = False  # down because somebody said so
+        self._history = restart.History()
+        self._lives = 0
+        self._ready_at: float | None = None
+        self._last_lines: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
+        self._last_error: str | None = None
+
+    # Orders
+
+    def start(self) -> None:
+        """Run the worker, whatever became of it before; a running one is left alone."""
+        if self.child is None or self._held:
+            self.restart()
+
+    def stop(self) -> None:
+        """Take the worker down and leave it so."""
+        self._wanted, self._held, self._again = False, True, False
+        self._nudge.set()
+
+    def restart(self) -> None:
+        """Take the worker down if it runs, and start it anew without delay."""
+        if self._final:
+            return
+        self._wanted, self._held, self._again = True, False, True
+        self._history = restart.History()
+        self._nudge.set()
+
+    def dismiss(self) -> None:
+        """Start no other life; a worker that is ready may finish this one by itself."""
+        self._final = True
+        if self.state != "ready":
+            self._wanted = False
+        self._nudge.set()
+
+    # What the supervisor learns from the bus
+
+    def note_ready(self, incarnation: str) -> None:
+        """The registry has this incarnation as ready; news of an earlier life is ignored."""
+        child = self.child
+        if (
+            child is None
+            or self.state != "starting"
+            or not incarnation.startswith(child.incarnation)
+        ):
+            return
+        self._ready_at = self._clock()
+        self._enter("ready")
+        self._house.emit(Ready(self.name))
+
+    # What is known
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing runs and nothing will unless somebody says so."""
+        return self.child is None and not self._held and self.state in {"exited", "failed"}
+
+    @property
+    def last_lines(self) -> tuple[str, ...]:
+        """The newest lines that it wrote, over all its lives."""
+        return tuple(self._last_lines)
+
+    def record(self) -> ProcessRecord:
+        """What `ps` shows of it."""
+        child, usage = self.child, self.usage
+        return ProcessRecord(
+            name=self.name,
+            state=self.state,
+            joins=self.joins,
+            pid=child.pid if child else None,
+            incarnation=child.incarnation if child else None,
+            started_at=child.started_at if child else None,
+            restarts=max(0, self._lives - 1),
+            exit_code=self.code,
+            cpu_percent=usage.cpu_percent if child and usage else None,
+            rss_bytes=usage.rss_bytes if child and usage else None,
+            error=self._last_error if self.state in {"failed", "backoff"} else None,
+        )
+
+    # The one task
+
+    async def run(self) -> None:
+        """Keep the worker as wanted until it is dismissed and down."""
+        while True:
+            if self._wanted:
+                await self._live()
+            elif self._final:
+                return
+            else:
+                await self._next_order()
+
+    async def _live(self) -> None:
+        """One life, and the wait after it."""
+        self._again = False
+        child = await self._begin()
+        if child is None:
+            return
+        was_told = await self._watch(child)
+        if was_told:
+            self._enter("stopping")
+            ask = self._ask if self._ready_at is not None and self.joins else None
+            await ladder.take_down(child, ask, self._hurry)
+        code = await child.wait()
+        await self._end(child, code)
+        if not was_told:
+            await self._follow(code)
+        elif not self._wanted:
+            self._enter("exited")
+
+    async def _begin(self) -> Child | None:
+        incarnation = new_token()
+        self._lives += 1
+        self._ready_at = None
+        self.code = None
+        self._enter("starting")
+        try:
+            child = await self._house.start_child(
+                self.instance, incarnation, self._on_line, self._nudge.set
+            )
+        except OSError as error:
+            await self._could_not_start(error)
+            return None
+        self.child = child
+        self._house.emit(Started(self.name, child.pid, incarnation))
+        self._note(f"started, pid {child.pid}")
+        if not self.joins:
+            self.note_ready(incarnation)
+        return child
+
+    async def _could_not_start(self, error: OSError) -> None:
+        reason = f"cannot be started: {error.strerror or error}"
+        if error.filename:
+            reason = f"{reason}: {error.filename}"
+        self._last_error = reason
+        self._note(reason)
+        if error.errno in _HOPELESS:
+            self._give_up(reason)
+        else:
+            await self._follow(1)
+
+    async def _watch(self, child: Child) -> bool:
+        """Wait until the process ends by itself (False) or is to be taken down (True)."""
+        while child.code is None and self._wanted and not self._again:
+            await self._next_order()
+        return child.code is None
+
+    async def _end(self, child: Child, code: int) -> None:
+        """A process ended: see to its last lines, the bus, and the rest of its group."""
+        reason = restart.describe_exit(code)
+        patience = ladder.Deadlines(term_s=_LEFTOVERS_S)
+        _, _, is_clear = await asyncio.gather(
+            self._say_exited(child, code, reason),
+            self._house.bury(child, reason),
+            ladder.clear_group(child, self._hurry, patience),
+        )
+        child.close()
+        if is_clear:
+            self._house.forget_group(child)
+
+    async def _say_exited(self, child: Child, code: int, reason: str) -> None:
+        await child.wait_drained(_DRAIN_S)
+        self.child = None
+        self.code = code
+        self._note(reason)
+        self._house.emit(Exited(self.name, child.pid, code))
+
+    async def _follow(self, code: int) -> None:
+        """Carry out what the restart policy says about an exit."""
+        ready_s = 0.0 if self._ready_at is None else self._clock() - self._ready_at
+        mode = "never" if self._final else self.instance.spec.restart
+        decision = restart.after_exit(mode, code, self._history, self._clock(), ready_s)
+        match decision:
+            case restart.Restart(delay_s, history):
+                self._history = history
+                await self._back_off(delay_s, restart.describe_exit(code))
+            case restart.GiveUp(reason):
+                self._give_up(reason)
+            case restart.Finish():
+                self._wanted = self._again
+                self._enter("exited")
+
+    async def _back_off(self, delay_s: float, why: str) -> None:
+        self._enter("backoff", f"{why}, restarts in {delay_s:g} s")
+        deadline = self._clock() + delay_s
+        while self._wanted and not self._again and (left := deadline - self._clock()) > 0:
+            await self._next_order(left)
+        if not self._wanted:
+            self._enter("exited" if self._held or self.code == 0 else "failed", why)
+
+    def _give_up(self, reason: str) -> None:
+        self._wanted = self._again
+        self._enter("failed", reason)
+        self._note(f"failed: {reason}")
+        self._house.emit(GaveUp(self.name, reason, self.last_lines))
+
+    # Small things
+
+    async def _ask(self) -> bool:
+        return await self._house.ask_to_end(self.name)
+
+    async def _next_order(self, limit_s: float | None = None) -> None:
+        try:
+            await asyncio.wait_for(self._nudge.wait(), limit_s)
+        except TimeoutError:
+            return
+        self._nudge.clear()
+
+    def _enter(self, state: State, detail: str = "") -> None:
+        if state == self.state and not detail:
+            return
+        self.state = state
+        self._house.emit(StateChanged(self.name, state, detail))
+
+    def _note(self, text: str) -> None:
+        self._house.emit(Line(self.name, "pbus", text, time.time()))
+
+    def _on_line(self, stream: Stream, text: str) -> None:
+        self._last_lines.append(text)
+        if stream == "err" and text.strip():
+            self._last_error = text.strip()
+        self._house.emit(Line(self.name, stream, text, time.time()))

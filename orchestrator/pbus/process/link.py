@@ -1,0 +1,211 @@
+"""The supervisor's side of the bus: hears who is ready, tells who is gone, survives its absence."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from pbus.bus.base import WorkerBus
+from pbus.bus.subscriber import BusSubscriber
+from pbus.errors import BusError
+from pbus.leases import HEARTBEAT_S, LEASE_S, Lease
+from pbus.messages import (
+    BusCancelMessage,
+    BusEndMessage,
+    BusEndWorkerMessage,
+    BusMessage,
+    BusWorkerRegistryMessage,
+    WorkerRegistryEntry,
+)
+from pbus.observe import HostRecord
+
+T = TypeVar("T")
+
+_CALL_S = 1.5  # a broker that takes longer for one call is away, and supervising goes on
+_RECORD_EVERY_S = 1.0
+_CONNECTION_EVERY_S = 0.25
+
+logger = logging.getLogger(__name__)
+
+
+class Supervised(Protocol):
+    """What the link needs of the supervisor; all of it quick."""
+
+    def note_ready(self, worker: str, incarnation: str) -> None:
+        """The registry has this worker as ready."""
+        ...
+
+    def note_session_end(self, session: str | None, reason: str) -> None:
+        """Somebody ended or cancelled a session (all of them when None)."""
+        ...
+
+    def note_connection(self, is_connected: bool) -> None:  # noqa: FBT001
+        """The bus lost its broker, or has it again."""
+        ...
+
+    def living(self) -> list[str]:
+        """The incarnations of the processes that run."""
+        ...
+
+    def record(self) -> HostRecord:
+        """The snapshot to publish."""
+        ...
+
+
+class BusLink(BusSubscriber):
+    """Speaks with the bus for the supervisor. Apart from `open` no call fails or takes long."""
+
+    def __init__(self, bus: WorkerBus, name: str, supervised: Supervised) -> None:
+        self.name = name
+        self._bus = bus
+        self._supervised = supervised
+        self._changed = asyncio.Event()
+        self._unburied: dict[
+            str, str
+        ] = {}  # incarnations whose release failed so far, and why gone
+        self._complained = False
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            BusUnavailableError: The broker is not there.
+        """
+        await self._bus.start()
+        await self._bus.subscribe(self)
+
+    async def close(self) -> None:
+        """Withdraw the snapshot and disconnect."""
+        await self._try("drop the record", self._bus.leases.drop_record(self.name))
+        await self._try("leave the bus", self._bus.stop())
+
+    async def run(self) -> None:
+        """All that is done regularly, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._beat())
+            tasks.create_task(self._publish())
+            tasks.create_task(self._watch_connection())
+
+    def refresh(self) -> None:
+        """The snapshot changed: publish it now."""
+        self._changed.set()
+
+    async def ask_to_end(self, worker: str) -> bool:
+        """Ask a worker to finish what is queued and leave; says whether the message went out."""
+        if not self._bus.is_connected:
+            return False
+        message = BusEndWorkerMessage(source=self.name, target=worker, reason="stopped by pbus")
+        sent = await self._try("ask a worker to end", _sent(self._bus.send(message)))
+        return sent is True
+
+    async def bury(self, incarnation: str, reason: str) -> None:
+        """A process ended: free its names and tell the watchers."""
+        self._unburied[incarnation] = reason
+        if self._bus.is_connected:
+            await self._bury_all()
+
+    # What the bus says
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        """Only what is about workers or sessions."""
+        return isinstance(message, BusWorkerRegistryMessage | BusEndMessage | BusCancelMessage)
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        """Pass on what concerns the supervisor."""
+        if isinstance(message, BusWorkerRegistryMessage):
+            for entry in message.workers:
+                if entry.ready and entry.gone is None:
+                    self._supervised.note_ready(entry.name, entry.incarnation)
+        elif isinstance(message, BusEndMessage | BusCancelMessage):
+            verb = "ended" if isinstance(message, BusEndMessage) else "cancelled"
+            why = f": {message.reason}" if message.reason else ""
+            reason = f"{verb} by {message.source}{why}"
+            self._supervised.note_session_end(message.session, reason)
+
+    # What is done regularly
+
+    async def _beat(self) -> None:
+        """Renew for processes that live, ask who is ready: an announcement may have been lost."""
+        while True:
+            await self._bury_all()
+            living = self._supervised.living()
+            if living:
+                await self._try("renew leases", self._bus.leases.keep(living))
+            leases = await self._try("read the registry", self._bus.leases.leases())
+            for lease in leases or ():
+                if lease.state == "ready":
+                    self._supervised.note_ready(lease.name, lease.incarnation)
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def _publish(self) -> None:
+        while True:
+            self._changed.clear()
+            record = msgspec.json.encode(self._supervised.record())
+            store = self._bus.leases.put_record(self.name, record, ttl_s=LEASE_S)
+            await self._try("publish the process record", store)
+            try:
+                await asyncio.wait_for(self._changed.wait(), _RECORD_EVERY_S)
+            except TimeoutError:
+                continue
+
+    async def _watch_connection(self) -> None:
+        was_connected = True
+        while True:
+            if self._bus.is_connected != was_connected:
+                was_connected = not was_connected
+                self._supervised.note_connection(was_connected)
+            await asyncio.sleep(_CONNECTION_EVERY_S)
+
+    async def _bury_all(self) -> None:
+        """Release what could not be released before; the list of dead is short."""
+        for incarnation, reason in list(self._unburied.items()):
+            released = await self._try("release a lease", self._bus.leases.release([incarnation]))
+            if released is None:
+                return
+            self._unburied.pop(incarnation, None)
+            await self._announce(released, reason)
+
+    async def _announce(self, lost: list[Lease], reason: str) -> None:
+        if not lost:
+            return
+        entries = tuple(_gone(lease, reason) for lease in lost)
+        message = BusWorkerRegistryMessage(source=self.name, runner=lost[0].runner, workers=entries)
+        await self._try("announce a loss", self._bus.send(message))
+
+    async def _try(self, what: str, call: Awaitable[T]) -> T | None:
+        """Wait for a call of the bus, but not long, and go on without it."""
+        try:
+            async with asyncio.timeout(_CALL_S):
+                result = await call
+        except (BusError, TimeoutError) as error:
+            level = logging.DEBUG if self._complained else logging.WARNING
+            logger.log(level, "cannot %s: %s", what, str(error) or "the broker takes too long")
+            self._complained = True
+            return None
+        self._complained = False
+        return result
+
+
+def host_name() -> str:
+    """This machine's name, as leases and records carry it."""
+    return socket.gethostname()
+
+
+async def _sent(sending: Awaitable[None]) -> bool:
+    await sending
+    return True
+
+
+def _gone(lease: Lease, reason: str) -> WorkerRegistryEntry:
+    return WorkerRegistryEntry(
+        name=lease.name,
+        incarnation=lease.incarnation,
+        runner=lease.runner,
+        active=lease.active,
+        ready=False,
+        started_at=lease.started_at,
+        gone=reason,
+    )

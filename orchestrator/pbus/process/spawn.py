@@ -1,0 +1,209 @@
+"""A worker of the topology as a running child: argv, environment, process; nothing else spawns."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from pbus.process import groups
+from pbus.process.events import Stream
+from pbus.process.output import LineSplitter
+from pbus.topology.model import WorkerInstance
+
+ORDER_VARIABLE = "PBUS_SPEC"
+
+OnLine = Callable[[Stream, str], None]
+
+_STREAMS: dict[int, Stream] = {1: "out", 2: "err"}
+
+
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """What all workers of one `up` share.
+
+    Attributes:
+        url: Of the broker, password included; it reaches children by environment only.
+        folder: The topology's, for importing worker classes.
+        guard_token: By this the guard finds processes that nobody told it about.
+    """
+
+    url: str
+    channel: str
+    max_message_bytes: int
+    session: str
+    project: str
+    folder: Path
+    guard_token: str
+
+
+class WorkerOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What the child program is asked to host; travels as JSON in the environment.
+
+    Attributes:
+        worker: "module:Class".
+        folder: Appended to the import path.
+    """
+
+    worker: str
+    args: dict[str, Any]
+    active: bool
+    folder: str
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything needed to start one life of a worker."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: Path
+
+
+def plan_launch(
+    instance: WorkerInstance,
+    around: Surroundings,
+    incarnation: str,
+    environ: Mapping[str, str],
+) -> Launch:
+    """Say how a worker is started, without starting it.
+
+    Args:
+        instance: The worker.
+        around: What it shares with the others.
+        incarnation: The name of this life.
+        environ: What children inherit, usually `os.environ`.
+    """
+    spec = instance.spec
+    env = {"PYTHONUNBUFFERED": "1", **environ, **spec.env}
+    env.pop(ORDER_VARIABLE, None)  # of an outer pbus, should we run inside one
+    env |= {
+        "PBUS_URL": around.url,
+        "PBUS_CHANNEL": around.channel,
+        "PBUS_WORKER": instance.name,
+        "PBUS_SESSION": around.session,
+        "PBUS_INCARNATION": incarnation,
+        "PBUS_PROJECT": around.project,
+        "PBUS_MAX_MESSAGE_BYTES": str(around.max_message_bytes),
+        "PBUS_GUARD_TOKEN": around.guard_token,
+    }
+    if spec.command is not None:
+        return Launch(argv=spec.command, env=env, cwd=spec.working_dir)
+    order = WorkerOrder(
+        worker=spec.worker or "", args=spec.args, active=spec.active, folder=str(around.folder)
+    )
+    env[ORDER_VARIABLE] = msgspec.json.encode(order).decode()
+    # The name is for people who read process lists; the child itself reads the environment.
+    argv = (sys.executable, "-P", "-m", "pbus.process.child", instance.name)
+    return Launch(argv=argv, env=env, cwd=spec.working_dir)
+
+
+class Child:
+    """One life of a worker's process, leader of a process group and session of its own."""
+
+    def __init__(
+        self, transport: asyncio.SubprocessTransport, pipes: "_Pipes", incarnation: str
+    ) -> None:
+        self._transport = transport
+        self._pipes = pipes
+        self._gone = False
+        self.pid: int = transport.get_pid()
+        self.incarnation = incarnation
+        self.started_at = time.time()
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, minus the signal's number, or None while it runs."""
+        return self._transport.get_returncode()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the process and all others of its group ended."""
+        # Once empty, the number may come to belong to strangers: look no more.
+        self._gone = self._gone or (self.code is not None and _is_empty(self.pid))
+        return self._gone
+
+    async def wait(self) -> int:
+        """Wait for the process itself (not its group) to end."""
+        await self._pipes.exited.wait()
+        return cast("int", self.code)
+
+    async def wait_drained(self, limit_s: float) -> None:
+        """Wait until all output was read, or a descendant holds the pipes open for too long."""
+        try:
+            await asyncio.wait_for(self._pipes.drained.wait(), limit_s)
+        except TimeoutError:
+            return
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Signal the whole group, unless it is gone."""
+        if not self.is_gone:
+            groups.signal_group(self.pid, number)
+
+    def close(self) -> None:
+        """Let go of the pipes; to be called when the process ended."""
+        self._transport.close()
+
+
+async def spawn(
+    launch: Launch, incarnation: str, on_line: OnLine, on_exit: Callable[[], None]
+) -> Child:
+    """Start a child; `on_line` is called for each line that it writes, `on_exit` when it ends.
+
+    Raises:
+        OSError: The program cannot be started.
+    """
+    transport, pipes = await asyncio.get_running_loop().subprocess_exec(
+        lambda: _Pipes(on_line, on_exit),
+        *launch.argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=launch.env,
+        cwd=launch.cwd,
+        start_new_session=True,
+    )
+    return Child(transport, pipes, incarnation)
+
+
+def _is_empty(group: int) -> bool:
+    """Whether nobody but zombies is in a group; quick when there is no such group any more."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # somebody is there, living or (on macOS) a zombie
+    return not groups.members({group})
+
+
+class _Pipes(asyncio.SubprocessProtocol):
+    """Reads both pipes always, so that a chatty child never waits for anybody else.
+
+    asyncio's Process would do for less: its wait() may hang on a pipe that a grandchild inherited.
+    """
+
+    def __init__(self, on_line: OnLine, on_exit: Callable[[], None]) -> None:
+        self._on_line = on_line
+        self._on_exit = on_exit
+        self._splitters = {1: LineSplitter(), 2: LineSplitter()}
+        self.exited = asyncio.Event()
+        self.drained = asyncio.Event()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        for line in self._splitters[fd].feed(data):
+            self._on_line(_STREAMS[fd], line)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002
+        splitter = self._splitters.pop(fd, None)
+        for line in splitter.flush() if splitter else ():
+            self._on_line(_STREAMS[fd], line)
+        if not self._splitters:
+            self.drained.set()
+
+    def process_exited(self) -> None:
+        self.exited.set()
+        self._on_exit()

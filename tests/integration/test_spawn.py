@@ -1,0 +1,290 @@
+"""Children as real processes: environment, output, groups and the stop ladder."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pbus.process import groups, ladder
+from pbus.process.output import CUT_MARK
+from pbus.process.spawn import Child, Launch, Surroundings, plan_launch, spawn
+from pbus.topology.model import WorkerInstance, WorkerSpec
+
+PATIENCE_S = 15.0
+
+
+class Ears:
+    """Collects a child's lines and tells when one arrived."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+        self._heard = asyncio.Event()
+
+    def on_line(self, stream: str, text: str) -> None:
+        self.lines.append((stream, text))
+        self._heard.set()
+
+    async def hear(self, text: str, times: int = 1) -> None:
+        """Wait until a line was written so many times."""
+        async with asyncio.timeout(PATIENCE_S):
+            while [line for _, line in self.lines].count(text) < times:
+                self._heard.clear()
+                await self._heard.wait()
+
+
+@contextlib.asynccontextmanager
+async def python(code: str, ears: Ears, **env: str) -> AsyncIterator[Child]:
+    """A child that runs this code; nothing of its group is left afterwards."""
+    launch = Launch(
+        argv=(sys.executable, "-u", "-c", code), env={**os.environ, **env}, cwd=Path.cwd()
+    )
+    child = await spawn(launch, "life", ears.on_line, lambda: None)
+    try:
+        yield child
+    finally:
+        child.send_signal(signal.SIGKILL)
+        await asyncio.wait_for(child.wait(), PATIENCE_S)
+        child.close()
+        await asyncio.sleep(0)
+
+
+async def finish(child: Child) -> int:
+    """Wait for the exit and for the last line."""
+    code = await asyncio.wait_for(child.wait(), PATIENCE_S)
+    await child.wait_drained(PATIENCE_S)
+    return code
+
+
+def around(**changes: Any) -> Surroundings:
+    values: dict[str, Any] = {
+        "url": "redis://user:secret@db/0",
+        "channel": "pbus:app",
+        "max_message_bytes": 1000,
+        "session": "s1",
+        "project": "app",
+        "folder": Path("/srv/app"),
+        "guard_token": "t1",
+    }
+    return Surroundings(**{**values, **changes})
+
+
+def instance(**changes: Any) -> WorkerInstance:
+    values: dict[str, Any] = {"name": "greeter", "working_dir": Path("/srv"), "joins": True}
+    return WorkerInstance(name="greeter.1", spec=WorkerSpec(**{**values, **changes}))
+
+
+def test_launch_keeps_secrets_out():
+    """URL, arguments and class go by environment; the argument vector shows only the name."""
+    worker = instance(worker="app.workers:Greeter", args={"token": "hidden"}, active=False)
+
+    launch = plan_launch(worker, around(), "life1", {"PATH": "/bin", "PBUS_SPEC": "outer"})
+
+    assert launch.argv == (sys.executable, "-P", "-m", "pbus.process.child", "greeter.1")
+    assert Path("/srv") == launch.cwd
+    assert {
+        "PATH": "/bin",
+        "PYTHONUNBUFFERED": "1",
+        "PBUS_URL": "redis://user:secret@db/0",
+        "PBUS_CHANNEL": "pbus:app",
+        "PBUS_WORKER": "greeter.1",
+        "PBUS_SESSION": "s1",
+        "PBUS_INCARNATION": "life1",
+        "PBUS_PROJECT": "app",
+        "PBUS_MAX_MESSAGE_BYTES": "1000",
+        "PBUS_GUARD_TOKEN": "t1",
+        "PBUS_SPEC": launch.env["PBUS_SPEC"],
+    } == launch.env
+    assert {
+        "worker": "app.workers:Greeter",
+        "args": {"token": "hidden"},
+        "active": False,
+        "folder": "/srv/app",
+    } == json.loads(launch.env["PBUS_SPEC"])
+
+
+def test_command_launched_as_given():
+    """A command gets the variables and its own argv; the topology's env wins over the inherited."""
+    worker = instance(command=("sh", "-c", "true"), env={"A": "2", "PYTHONUNBUFFERED": ""})
+
+    launch = plan_launch(worker, around(), "life1", {"A": "1", "PBUS_SPEC": "outer"})
+
+    assert ("sh", "-c", "true") == launch.argv
+    assert ("2", "", "greeter.1") == tuple(
+        launch.env[key] for key in ("A", "PYTHONUNBUFFERED", "PBUS_WORKER")
+    )
+    assert "PBUS_SPEC" not in launch.env
+
+
+def test_streams_kept_apart():
+    """Both streams arrive as lines, a last one without newline too, and stdin is empty."""
+
+    async def main() -> None:
+        ears = Ears()
+        code = "import sys; print('hello'); sys.stderr.write('oops\\n' + sys.stdin.read() + 'end')"
+        async with python(code, ears) as child:
+            assert 0 == await finish(child)
+        assert [("err", "end"), ("err", "oops"), ("out", "hello")] == sorted(ears.lines)
+
+    asyncio.run(main())
+
+
+def test_flood_is_drained():
+    """20 MB without a newline, and bytes that are no text, neither block the child nor pile up."""
+    code = """
+import sys
+write = sys.stdout.buffer.write
+for _ in range(20): write(b"x" * 1_000_000)
+write(b"\\n\\xff\\xfe\\n")
+"""
+
+    async def main() -> None:
+        ears = Ears()
+        async with python(code, ears) as child:
+            assert 0 == await finish(child)
+        first, second = [text for _, text in ears.lines]
+        assert "x" * 65536 + CUT_MARK == first
+        assert "\ufffd\ufffd" == second
+
+    asyncio.run(main())
+
+
+def test_child_leads_own_session():
+    """A child is apart from our terminal, so Ctrl-C is ours to pass on."""
+
+    async def main() -> None:
+        ears = Ears()
+        async with python("input()", ears) as child:
+            assert child.pid != os.getsid(0)
+            assert 1 == await finish(child)  # stdin is at its end
+
+    asyncio.run(main())
+
+
+def test_exit_seen_despite_heir():
+    """The exit is noticed although a grandchild keeps the pipes open."""
+    code = """
+import subprocess, sys
+subprocess.Popen([sys.executable, "-c", "import time; print('heir', flush=True); time.sleep(60)"])
+sys.exit(7)
+"""
+
+    async def main() -> None:
+        ears = Ears()
+        async with python(code, ears) as child:
+            assert 7 == await asyncio.wait_for(child.wait(), PATIENCE_S)
+            await ears.hear("heir")
+            assert not child.is_gone
+            assert await ladder.clear_group(child, asyncio.Event())
+            assert child.is_gone
+            await child.wait_drained(PATIENCE_S)
+
+    asyncio.run(main())
+
+
+STUBBORN = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork() == 0:
+    os.fork()
+    print("deaf", flush=True)
+    time.sleep(60)
+print("deaf", flush=True)
+time.sleep(60)
+"""
+
+
+def test_stubborn_family_is_killed():
+    """A child that ignores SIGTERM, and its children and theirs, end within the deadlines."""
+
+    async def main() -> None:
+        ears = Ears()
+        async with python(STUBBORN, ears) as child:
+            await ears.hear("deaf", times=3)
+            family = [process.pid for process in groups.members({child.pid})]
+            began = time.monotonic()
+            patience = ladder.Deadlines(ask_s=0.1, term_s=0.3)
+
+            assert await ladder.take_down(child, None, asyncio.Event(), patience)
+
+            assert 0.3 <= time.monotonic() - began < 3.0
+            assert -signal.SIGKILL == child.code
+            assert [] == [pid for pid in family if _runs(pid)]
+
+    asyncio.run(main())
+
+
+def test_hurry_skips_patience():
+    """Once in a hurry the group is killed at once, whatever rung it stands on."""
+
+    async def main() -> None:
+        ears = Ears()
+        hurry = asyncio.Event()
+        async with python(STUBBORN, ears) as child:
+            await ears.hear("deaf")
+            asked = asyncio.Event()
+
+            async def ask() -> bool:
+                asked.set()
+                return True
+
+            going = asyncio.create_task(ladder.take_down(child, ask, hurry))
+            await asyncio.wait_for(asked.wait(), PATIENCE_S)
+            began = time.monotonic()
+            hurry.set()
+
+            assert await going
+            assert time.monotonic() - began < 2.0
+
+    asyncio.run(main())
+
+
+def test_asked_child_is_not_signalled(tmp_path: Path):
+    """A child that ends on the bus message sees no signal."""
+    code = """
+import signal, sys, os, time
+signal.signal(signal.SIGTERM, lambda *_: os._exit(9))
+print("up", flush=True)
+while not os.path.exists(os.environ["FLAG"]): time.sleep(0.01)
+"""
+
+    async def main(flag: Path) -> None:
+        ears = Ears()
+        async with python(code, ears, FLAG=str(flag)) as child:
+            await ears.hear("up")
+
+            async def ask() -> bool:
+                flag.touch()  # noqa: ASYNC240 - a file of no bytes
+                return True
+
+            assert await ladder.take_down(child, ask, asyncio.Event())
+            assert 0 == child.code
+
+    asyncio.run(main(tmp_path / "flag"))
+
+
+def test_missing_program_says_which():
+    """A program that is not there is an OSError that names it."""
+
+    async def main() -> None:
+        launch = Launch(argv=("/nowhere/prog",), env={}, cwd=Path("/"))
+        with pytest.raises(FileNotFoundError) as caught:
+            await spawn(launch, "life", lambda *_: None, lambda: None)
+        assert "/nowhere/prog" == caught.value.filename
+
+    asyncio.run(main())
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
