@@ -1,0 +1,234 @@
+"""Who is there, as one process knows it: announcements and store readings folded together.
+
+Pure bookkeeping. Announcements are quick and may be late, lost or wrong; the store is right as of
+when it was read. So each piece of news carries a stamp, and a reading never undoes news that came
+after it was asked for.
+"""
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from pbus.leases import LEASE_S, Lease
+from pbus.messages import WorkerRegistryEntry
+from pbus.registry.data import WorkerLostData, WorkerReadyData
+
+LEASE_EXPIRED = "lease expired"
+LEASE_MISSING = "its lease is missing"
+NEVER_CONFIRMED = "announced, but not registered"
+REPLACED = "replaced by a new incarnation"
+
+_MAX_GONE = 1_000  # incarnations remembered as gone: late news comes within seconds
+
+
+class Arrival(msgspec.Struct, frozen=True):
+    """A worker became ready.
+
+    Attributes:
+        first: No other replica of its group was ready.
+    """
+
+    data: WorkerReadyData
+    first: bool = True
+
+
+Change = Arrival | WorkerLostData
+
+
+class Known(msgspec.Struct):
+    """One worker of the table.
+
+    Attributes:
+        stamp: When an announcement last told of it.
+        announced: Whether watchers were told that it is ready.
+        confirmed: Whether the store ever had it.
+        missing_since: Since when the store has it no longer, without a word of goodbye.
+    """
+
+    entry: WorkerRegistryEntry
+    data: WorkerReadyData
+    stamp: int
+    announced: bool = False
+    confirmed: bool = False
+    missing_since: float | None = None
+
+
+def entry_of(lease: Lease, *, gone: str | None = None) -> WorkerRegistryEntry:
+    """What an announcement says about the holder of a lease."""
+    return WorkerRegistryEntry(
+        name=lease.name,
+        incarnation=lease.incarnation,
+        runner=lease.runner,
+        active=lease.active,
+        ready=lease.state == "ready" and gone is None,
+        started_at=lease.started_at,
+        gone=gone,
+    )
+
+
+def group_of(name: str) -> str | None:
+    """The group a replica belongs to: "x" for "x.2", None for a plain worker."""
+    group, dot, number = name.rpartition(".")
+    return group if dot and number.isdigit() else None
+
+
+class Table:
+    """The workers known, by name, and by group for replicas."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Known] = {}
+        self._groups: dict[str, dict[str, Known]] = {}
+        self._gone: OrderedDict[str, int] = OrderedDict()  # incarnation -> stamp
+        self._next_stamp = itertools.count(1).__next__
+
+    def stamp(self) -> int:
+        """A moment, to be compared with others; taken before the store is asked."""
+        return self._next_stamp()
+
+    def ready_names(self) -> list[str]:
+        """All ready workers, sorted."""
+        return sorted(name for name, known in self._known.items() if known.entry.ready)
+
+    def find(self, name: str) -> Known | None:
+        """The worker of that name, ready or not."""
+        return self._known.get(name)
+
+    def replicas(self, group: str) -> list[Known]:
+        """The ready replicas of a group, by number."""
+        members = [known for known in self._groups.get(group, {}).values() if known.entry.ready]
+        return sorted(members, key=lambda known: int(known.entry.name.rpartition(".")[2]))
+
+    def hear(self, entry: WorkerRegistryEntry) -> list[Change]:
+        """Take in an announcement, unless what is known already is newer."""
+        known = self._known.get(entry.name)
+        is_other = known is not None and known.entry.incarnation != entry.incarnation
+        if entry.gone is not None:
+            self._bury(entry.incarnation)
+            return [] if known is None or is_other else self._remove(known, entry.gone)
+        if entry.incarnation in self._gone:
+            return []
+        if known is not None and is_other and _is_older(entry, known.entry):
+            return []
+        changes = self._put(entry)
+        self._known[entry.name].stamp = self._next_stamp()
+        return changes
+
+    def read(
+        self, leases: Sequence[Lease], *, asked_at: int, now: float
+    ) -> tuple[list[Change], bool]:
+        """Take in all leases of the store.
+
+        Args:
+            leases: What the store holds.
+            asked_at: The stamp taken before the store was asked.
+            now: Seconds, for what is missing.
+
+        Returns:
+            The changes, and whether newer news was left alone, so that another full reading is due.
+        """
+        changes: list[Change] = []
+        is_stale = False
+        for lease in leases:
+            if self._has_news_since(asked_at, lease):
+                is_stale = True
+                continue
+            self._gone.pop(lease.incarnation, None)
+            changes += self._put(entry_of(lease))
+            known = self._known[lease.name]
+            known.confirmed, known.missing_since = True, None
+        held = {lease.name for lease in leases}
+        for known in [known for name, known in self._known.items() if name not in held]:
+            if known.stamp > asked_at:
+                is_stale = True
+            elif not known.confirmed:
+                changes += self._remove(known, NEVER_CONFIRMED)
+            elif known.missing_since is None:
+                known.missing_since = now
+        return changes, is_stale
+
+    def miss(self, entries: Iterable[WorkerRegistryEntry], now: float) -> None:
+        """Note workers whose lease ran out while nobody could renew; they may put it back."""
+        for entry in entries:
+            known = self._known.get(entry.name)
+            if known is not None and known.entry.incarnation == entry.incarnation:
+                known.missing_since = now
+
+    def excuse(self, now: float) -> None:
+        """Give all that are missing their full time again: nobody could reach the store."""
+        for known in self._known.values():
+            if known.missing_since is not None:
+                known.missing_since = now
+
+    def drop_overdue(self, now: float) -> list[WorkerRegistryEntry]:
+        """Those whose lease has been missing for a whole lease time, as entries that are gone."""
+        return [
+            msgspec.structs.replace(known.entry, ready=False, gone=LEASE_MISSING)
+            for known in self._known.values()
+            if known.missing_since is not None and now - known.missing_since >= LEASE_S
+        ]
+
+    def _has_news_since(self, asked_at: int, lease: Lease) -> bool:
+        if self._gone.get(lease.incarnation, 0) > asked_at:
+            return True
+        known = self._known.get(lease.name)
+        return known is not None and known.stamp > asked_at
+
+    def _put(self, entry: WorkerRegistryEntry) -> list[Change]:
+        changes: list[Change] = []
+        known = self._known.get(entry.name)
+        if known is not None and known.entry.incarnation != entry.incarnation:
+            changes += self._remove(known, REPLACED)
+            self._bury(known.entry.incarnation)
+            known = None
+        data = WorkerReadyData(entry.name, entry.runner, entry.incarnation, entry.active)
+        if known is None:
+            known = self._add(Known(entry=entry, data=data, stamp=0))
+        known.entry, known.data = entry, data
+        if entry.ready and not known.announced:
+            known.announced = True
+            changes.append(Arrival(data, first=self._is_first(known)))
+        return changes
+
+    def _add(self, known: Known) -> Known:
+        name = known.entry.name
+        self._known[name] = known
+        group = group_of(name)
+        if group is not None:
+            self._groups.setdefault(group, {})[name] = known
+        return known
+
+    def _remove(self, known: Known, reason: str) -> list[Change]:
+        name = known.entry.name
+        del self._known[name]
+        group = group_of(name)
+        if group is not None:
+            del self._groups[group][name]
+            if not self._groups[group]:
+                del self._groups[group]
+        if not known.announced:
+            return []
+        return [WorkerLostData(name, known.entry.runner, known.entry.incarnation, reason)]
+
+    def _is_first(self, known: Known) -> bool:
+        group = group_of(known.entry.name)
+        if group is None:
+            return True
+        return not any(
+            other.entry.ready for other in self._groups[group].values() if other is not known
+        )
+
+    def _bury(self, incarnation: str) -> None:
+        self._gone[incarnation] = self._next_stamp()
+        self._gone.move_to_end(incarnation)
+        if len(self._gone) > _MAX_GONE:
+            self._gone.popitem(last=False)
+
+
+def _is_older(entry: WorkerRegistryEntry, known: WorkerRegistryEntry) -> bool:
+    return (
+        entry.started_at is not None
+        and known.started_at is not None
+        and entry.started_at < known.started_at
+    )
