@@ -17,6 +17,7 @@ from pbus.errors import (
     BusClosedError,
     BusError,
     BusFullError,
+    BusUnavailableError,
     DuplicateSubscriberError,
     MessageDecodeError,
 )
@@ -100,8 +101,14 @@ class WorkerBus(abc.ABC):
         """
         if self._state == "running":
             return
-        async with asyncio.timeout(timeout):
-            await self._open()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._open()
+        except BaseException as error:
+            await self._close()
+            if isinstance(error, TimeoutError):
+                raise BusUnavailableError(self.url, self._why_not_open()) from None
+            raise
         self._state = "running"
         for mailbox in self._mailboxes.values():
             mailbox.start()
@@ -186,6 +193,10 @@ class WorkerBus(abc.ABC):
 
     async def _open(self) -> None:
         """Connect and join the addresses subscribed so far."""
+
+    def _why_not_open(self) -> str:
+        """What kept _open() from succeeding in time."""
+        return "no answer in time"
 
     async def _close(self) -> None:
         """Write out what was accepted, then disconnect."""

@@ -1,0 +1,170 @@
+"""The receiving side of a transport: notices gaps, drops repeats, grants credit."""
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from pbus.bus.mailbox import Receipt
+from pbus.codec import Envelope, decode_payload
+from pbus.messages import Lane
+
+BUDGET_BYTES = 6 * 1024 * 1024  # unhandled data of all senders; Redis cuts off at 8 MiB for 60 s
+MAX_SHARE_BYTES = 1024 * 1024
+MIN_SHARE_BYTES = 64 * 1024
+_ACTIVE_S = 10.0  # a sender heard within so long has a share of the budget
+_FORGET_S = 600.0  # a stream silent for so long is forgotten
+_KEY = tuple[str, str, str]  # sender, address, lane
+
+
+class Sink(Protocol):
+    """Who the inbox speaks to."""
+
+    def deliver(self, address: str, lane: Lane, lines: list[bytes], receipt: Receipt | None) -> int:
+        """Put messages into mailboxes; returns how many times the receipt will be told."""
+        ...
+
+    def lost(self, sender: str, address: str, count: int) -> None:
+        """Messages went missing."""
+        ...
+
+    def grant(self, sender: str, address: str, number: int, consumed: int, limit: int) -> None:
+        """Tell a sender how far it may go."""
+        ...
+
+
+class InStream:
+    """What one process sends us at one address in one lane."""
+
+    __slots__ = (
+        "address", "end", "granted", "heard", "is_wanted", "next_number", "number", "outstanding",
+        "sender",
+    )  # fmt: skip
+
+    def __init__(self, envelope: Envelope) -> None:
+        self.sender = envelope.sender
+        self.address = envelope.address
+        self.number = envelope.stream
+        self.next_number = envelope.first
+        self.end = envelope.position  # bytes received
+        self.outstanding = 0  # bytes received and not yet handled
+        self.granted = -1  # bytes handled when we last granted
+        self.is_wanted = False  # the sender waits: grant as soon as anything is handled
+        self.heard = 0.0
+
+
+class PayloadReceipt:
+    """Counts the messages of one payload until all are handled."""
+
+    __slots__ = ("_inbox", "_size", "_stream", "left")
+
+    def __init__(self, inbox: "Inbox", stream: InStream, size: int) -> None:
+        self._inbox = inbox
+        self._stream = stream
+        self._size = size
+        self.left = 0
+
+    def done(self) -> None:
+        """One more is handled."""
+        self.left -= 1
+        if self.left == 0:
+            self._inbox.consumed(self._stream, self._size)
+
+
+class Inbox:
+    """All streams that reach this process."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._streams: dict[_KEY, InStream] = {}
+        self._share = MAX_SHARE_BYTES
+
+    def receive(self, payload: bytes) -> None:
+        """Take one payload from the transport.
+
+        Raises:
+            MessageDecodeError: It is none of ours.
+        """
+        envelope, lines = decode_payload(payload)
+        stream = self._stream(envelope)
+        if stream is None:
+            return
+        stream.heard = time.monotonic()
+        size = sum(map(len, lines)) + len(lines)
+        gap = envelope.first - stream.next_number
+        if gap > 0:
+            self._sink.lost(envelope.sender, envelope.address, gap)
+        elif gap < 0:  # sent again after a reconnection: we have some of it
+            lines = lines[-gap:]
+        stream.next_number = max(stream.next_number, envelope.first + envelope.count)
+        stream.end = max(stream.end, envelope.position + size)
+        if lines:
+            self._deliver(stream, Lane(envelope.lane), lines)
+
+    def consumed(self, stream: InStream, size: int) -> None:
+        """A payload of so many bytes has been handled."""
+        stream.outstanding -= size
+        done = stream.end - stream.outstanding
+        is_due = done - stream.granted >= self._share // 4
+        if is_due or (stream.is_wanted and done > stream.granted):
+            self._grant(stream)
+
+    def probe(self, sender: str, address: str, number: int) -> bool:
+        """A sender waits for credit and asks how far it may go; False: we do not know the stream."""
+        stream = self._streams.get((sender, address, Lane.DATA.value))
+        if stream is None or stream.number != number:
+            return False
+        stream.is_wanted = stream.outstanding > 0
+        self._grant(stream, is_wanted=stream.is_wanted)
+        return True
+
+    def leave(self, address: str) -> None:
+        """We no longer listen at an address: its senders need not wait for us."""
+        for key, stream in list(self._streams.items()):
+            if stream.address == address:
+                del self._streams[key]
+                self._sink.grant(stream.sender, address, stream.number, 0, -1)
+
+    def tidy(self) -> None:
+        """Share the budget among senders heard lately; forget streams silent for long."""
+        now = time.monotonic()
+        active = 0
+        for key, stream in list(self._streams.items()):
+            if now - stream.heard < _ACTIVE_S:
+                active += 1
+            elif now - stream.heard > _FORGET_S and not stream.outstanding:
+                del self._streams[key]
+        share = BUDGET_BYTES // max(1, active)
+        self._share = max(MIN_SHARE_BYTES, min(MAX_SHARE_BYTES, share))
+
+    def _stream(self, envelope: Envelope) -> InStream | None:
+        """The stream a payload belongs to; None for one that its sender has given up."""
+        key = (envelope.sender, envelope.address, envelope.lane)
+        held = self._streams.get(key)
+        if held is not None and held.number == envelope.stream:
+            return held
+        if held is not None and held.number > envelope.stream:
+            return None
+        stream = self._streams[key] = InStream(envelope)
+        if held is not None:
+            stream.next_number = 1  # we were listening when it began: a gap shows
+        return stream
+
+    def _deliver(self, stream: InStream, lane: Lane, lines: list[bytes]) -> None:
+        if lane is Lane.SYSTEM:
+            self._sink.deliver(stream.address, lane, lines, None)
+            return
+        size = sum(map(len, lines)) + len(lines)
+        receipt = PayloadReceipt(self, stream, size)
+        stream.outstanding += size
+        receipt.left = self._sink.deliver(stream.address, lane, lines, receipt)
+        if receipt.left == 0:
+            stream.outstanding -= size
+        if stream.granted < 0:
+            self._grant(stream)  # the first: now the sender knows us
+
+    def _grant(self, stream: InStream, *, is_wanted: bool = False) -> None:
+        stream.is_wanted = is_wanted
+        stream.granted = stream.end - stream.outstanding
+        self._sink.grant(
+            stream.sender, stream.address, stream.number, stream.granted, stream.granted + self._share
+        )

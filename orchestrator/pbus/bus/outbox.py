@@ -1,0 +1,308 @@
+"""The sending side of a transport: a bounded buffer that gathers messages into payloads.
+
+One outbox a lane. Messages wait here while the previous write is under way, so an idle bus sends
+at once and a busy one sends full payloads. Streams with credit hold their senders back instead of
+drowning a receiver.
+"""
+
+import asyncio
+import time
+from collections import deque
+
+from pbus.bus.base import EVERYONE
+from pbus.codec import FORMAT_VERSION, Envelope, encode_payload
+from pbus.errors import BusFullError
+from pbus.messages import Lane
+
+MAX_PAYLOAD_BYTES = 256 * 1024  # coalesced; a single larger message travels alone
+MAX_BUFFER_BYTES = 4 * 1024 * 1024  # a lane; senders wait above it
+MAX_WRITE_BYTES = 1024 * 1024  # a pipeline; keeps the time between two writes short
+INITIAL_CREDIT_BYTES = 256 * 1024  # before a receiver has granted more
+YIELD_BYTES = 64 * 1024  # a sender in a tight loop lets the flusher in after so much
+_UNKNOWN = ""  # stands for receivers that were counted and have not granted yet
+_IDLE_S = 60.0  # an idle stream that nobody listens to is forgotten
+
+
+class OutStream:
+    """What one process sends to one address in one lane, numbered from 1."""
+
+    __slots__ = (
+        "address", "counted", "expected", "last_used", "marked", "next_number", "number",
+        "position", "receivers", "waiters",
+    )  # fmt: skip
+
+    def __init__(self, address: str, number: int) -> None:
+        self.address = address
+        self.number = number
+        self.next_number = 1
+        self.marked = 1
+        self.position = 0
+        self.receivers: dict[str, tuple[int, int]] = {}  # incarnation: (consumed, limit), bytes
+        self.expected = 0
+        self.counted = (-1, 0, 0.0)  # what PUBLISH said, how many of it are ours, when we asked
+        self.waiters: deque[tuple[asyncio.Future[None], bytes]] = deque()
+        self.last_used = time.monotonic()
+
+    def has_credit(self, size: int) -> bool:
+        """Whether every receiver has room for so many bytes (or has nothing left to do)."""
+        receivers = self.receivers
+        if not receivers:  # nobody has said anything yet
+            return self.position == 0 or self.position + size <= INITIAL_CREDIT_BYTES
+        end = self.position + size
+        return all(end <= limit or consumed >= self.position for consumed, limit in receivers.values())
+
+    @property
+    def known(self) -> int:
+        """How many receivers have granted credit."""
+        return len(self.receivers) - (_UNKNOWN in self.receivers)
+
+    def forget_unknown(self) -> None:
+        """Believe that all receivers have been heard."""
+        self.receivers.pop(_UNKNOWN, None)
+
+
+class Payload:
+    """Messages of one stream on their way out."""
+
+    __slots__ = ("created", "encoded", "first", "lines", "position", "size", "stream")
+
+    def __init__(self, stream: OutStream) -> None:
+        self.stream = stream
+        self.first = stream.next_number
+        self.position = stream.position
+        self.lines: list[bytes] = []
+        self.size = 0
+        self.created = time.monotonic()
+        self.encoded: bytes | None = None
+
+
+class Outbox:
+    """The buffer of one lane.
+
+    Args:
+        lane: Which.
+        sender: This process's incarnation.
+        has_flow: Whether receivers grant credit (data), or messages always go (system).
+        send_timeout: Seconds a put waits for room.
+    """
+
+    def __init__(self, lane: Lane, sender: str, *, has_flow: bool, send_timeout: float) -> None:
+        self.lane = lane
+        self._sender = sender
+        self._has_flow = has_flow
+        self._send_timeout = send_timeout
+        self._streams: dict[str, OutStream] = {}
+        self._numbers = 0
+        self._ready: deque[Payload] = deque()
+        self._open: dict[str, Payload] = {}  # payloads that may still grow, by address
+        self._bytes = 0  # accepted and not yet written
+        self._yield_at = YIELD_BYTES
+        self._flusher: asyncio.Future[None] | None = None
+        self._blocked: dict[str, OutStream] = {}
+        self.blocking = asyncio.Event()  # set when a sender begins to wait
+
+    @property
+    def pending_bytes(self) -> int:
+        """Accepted and not yet confirmed by the broker."""
+        return self._bytes
+
+    def blocked(self) -> list[OutStream]:
+        """Streams whose senders wait."""
+        return list(self._blocked.values())
+
+    async def put(self, address: str, line: bytes) -> None:
+        """Accept one message, waiting in turn for room and credit.
+
+        Raises:
+            BusFullError: There was none within the send timeout.
+        """
+        stream = self._streams.get(address) or self._new_stream(address)
+        if stream.waiters or not self._has_room(stream, len(line)):
+            await self._wait(stream, line)
+            return
+        self._append(stream, line)
+        if self._bytes > self._yield_at:
+            self._yield_at = self._bytes + YIELD_BYTES
+            await asyncio.sleep(0)
+
+    async def take(self) -> list[Payload]:
+        """What is to be written next, in order; waits until there is something."""
+        while not self._ready:
+            self._flusher = asyncio.get_running_loop().create_future()
+            await self._flusher
+        return self.take_nowait()
+
+    def take_nowait(self) -> list[Payload]:
+        """As take(), perhaps nothing; at most MAX_WRITE_BYTES (or one payload)."""
+        taken: list[Payload] = []
+        size = 0
+        while self._ready and (not taken or size + self._ready[0].size <= MAX_WRITE_BYTES):
+            payload = self._ready.popleft()
+            size += payload.size
+            taken.append(payload)
+        if self._ready:
+            for payload in taken:  # the open ones are the last of their address: still in the line
+                if self._open.get(payload.stream.address) is payload:
+                    del self._open[payload.stream.address]
+        else:
+            self._open.clear()
+        self._yield_at = YIELD_BYTES
+        return taken
+
+    def encode(self, payload: Payload) -> bytes:
+        """The bytes of a payload that was taken; the same again when it is written again."""
+        if payload.encoded is None:
+            stream = payload.stream
+            envelope = Envelope(
+                FORMAT_VERSION, self._sender, stream.number, self.lane.value, stream.address,
+                payload.first, len(payload.lines), payload.position,
+            )  # fmt: skip
+            payload.encoded = encode_payload(envelope, payload.lines)
+        return payload.encoded
+
+    def written(self, payload: Payload, receivers: int) -> None:
+        """A payload was written (or given up): make room; `receivers` processes got it."""
+        self._bytes -= payload.size
+        stream = payload.stream
+        if payload.lines and self._has_flow:
+            self._count_receivers(stream, receivers, payload.position)
+        if self._blocked:
+            for blocked in self.blocked():
+                self.wake(blocked)
+
+    def grant(self, receiver: str, address: str, number: int, consumed: int, limit: int) -> None:
+        """A receiver took so many bytes of a stream and has room up to `limit`; -1: it left."""
+        stream = self._streams.get(address)
+        if stream is None or stream.number != number:
+            return
+        if limit < 0:
+            stream.receivers.pop(receiver, None)
+        else:
+            stream.receivers[receiver] = (consumed, limit)
+        if stream.known >= stream.expected:
+            stream.forget_unknown()
+        self.wake(stream)
+
+    def expect(self, stream: OutStream, receivers: int) -> None:
+        """The broker says that so many processes listen to the stream's address."""
+        stream.expected = receivers
+        if receivers == 0:
+            self._forget_receivers(stream)
+        elif stream.known >= receivers:
+            stream.forget_unknown()
+        self.wake(stream)
+
+    def forget(self, stream: OutStream, receiver: str) -> None:
+        """A receiver is gone."""
+        stream.receivers.pop(receiver, None)
+        self.wake(stream)
+
+    def wake(self, stream: OutStream) -> None:
+        """Accept what waits, in order, as far as there is room now."""
+        while stream.waiters:
+            turn, line = stream.waiters[0]
+            if turn.done():
+                stream.waiters.popleft()
+                continue
+            if not self._has_room(stream, len(line)):
+                return
+            stream.waiters.popleft()
+            self._append(stream, line)
+            turn.set_result(None)
+        self._blocked.pop(stream.address, None)
+
+    def mark(self) -> None:
+        """Tell receivers how far each stream has come, so that the loss of its end shows too.
+
+        Call it now and then; streams that nobody listens to any more are forgotten here.
+        """
+        now = time.monotonic()
+        for stream in list(self._streams.values()):
+            if stream.marked != stream.next_number and stream.address not in self._open:
+                stream.marked = stream.next_number
+                self._ready.append(Payload(stream))
+                self._wake_flusher()
+            elif not stream.waiters and now - stream.last_used > _IDLE_S:
+                del self._streams[stream.address]
+
+    def _new_stream(self, address: str) -> OutStream:
+        self._numbers += 1
+        stream = self._streams[address] = OutStream(address, self._numbers)
+        return stream
+
+    def _has_room(self, stream: OutStream, length: int) -> bool:
+        size = length + 1
+        if self._bytes and self._bytes + size > MAX_BUFFER_BYTES:
+            return False
+        return not self._has_flow or stream.has_credit(size)
+
+    def _append(self, stream: OutStream, line: bytes) -> None:
+        size = len(line) + 1
+        payload = self._open_payload(stream, size)
+        payload.lines.append(line)
+        payload.size += size
+        stream.next_number += 1
+        stream.position += size
+        stream.last_used = payload.created
+        self._bytes += size
+        self._wake_flusher()
+
+    def _open_payload(self, stream: OutStream, size: int) -> Payload:
+        """The payload this message joins. A broadcast closes targeted ones, and they close it:
+        so what a process is sent keeps its order.
+        """
+        address = stream.address
+        if address == EVERYONE:
+            if EVERYONE not in self._open:
+                self._open.clear()
+        else:
+            self._open.pop(EVERYONE, None)
+        payload = self._open.get(address)
+        if payload is None or payload.size + size > MAX_PAYLOAD_BYTES:
+            payload = self._open[address] = Payload(stream)
+            self._ready.append(payload)
+        return payload
+
+    def _wake_flusher(self) -> None:
+        flusher = self._flusher
+        if flusher is not None and not flusher.done():
+            flusher.set_result(None)
+
+    async def _wait(self, stream: OutStream, line: bytes) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (turn, line)
+        stream.waiters.append(entry)
+        self._blocked[stream.address] = stream
+        self.blocking.set()
+        try:
+            async with asyncio.timeout(self._send_timeout):
+                await turn
+        except TimeoutError:
+            raise BusFullError(
+                repr(stream.address), self._send_timeout, self._why_full(stream, len(line))
+            ) from None
+        finally:
+            if entry in stream.waiters:
+                stream.waiters.remove(entry)
+                self.wake(stream)
+
+    def _why_full(self, stream: OutStream, length: int) -> str:
+        if self._has_flow and not stream.has_credit(length + 1):
+            return "the receiver does not keep up"
+        return f"{self._bytes:,} bytes wait for the broker"
+
+    def _count_receivers(self, stream: OutStream, receivers: int, position: int) -> None:
+        stream.expected = receivers
+        known = stream.known
+        if receivers == 0:
+            self._forget_receivers(stream)
+        elif receivers > known and _UNKNOWN not in stream.receivers:
+            stream.receivers[_UNKNOWN] = (position, position + INITIAL_CREDIT_BYTES)
+        elif receivers <= known:
+            stream.forget_unknown()
+
+    def _forget_receivers(self, stream: OutStream) -> None:
+        """Nobody listens: the next message starts with fresh credit."""
+        stream.receivers.clear()
+        at = stream.position
+        stream.receivers[_UNKNOWN] = (at, at + INITIAL_CREDIT_BYTES)

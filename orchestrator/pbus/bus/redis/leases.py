@@ -1,0 +1,247 @@
+"""Leases on Redis: one sorted set by the server's clock, one hash; each step is one script."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from pbus.bus.redis.endpoint import TROUBLE, Endpoint, reason_of
+from pbus.bus.redis.names import Names
+from pbus.errors import BusUnavailableError
+from pbus.leases import LEASE_S, Activation, Lease, Renewal
+
+_CALL_TIMEOUT_S = 3.0
+_KEYS_LIVE_MS = 24 * 3600 * 1000  # a channel that nobody uses for a day leaves nothing behind
+
+# A value of the hash is "incarnation|state|active", a newline, and the lease as JSON: scripts
+# compare the first line and never parse the second.
+_PRELUDE = """
+if redis.replicate_commands then pcall(redis.replicate_commands) end
+local leases, workers, version = KEYS[1], KEYS[2], KEYS[3]
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local function bump() redis.call('INCR', version) end
+local function split(value)
+  local at = string.find(value, '\\n', 1, true)
+  return string.sub(value, 1, at - 1), string.sub(value, at + 1)
+end
+local function incarnation_of(head) return string.sub(head, 1, string.find(head, '|', 1, true) - 1) end
+local function drop(name)
+  local value = redis.call('HGET', workers, name)
+  redis.call('ZREM', leases, name)
+  redis.call('HDEL', workers, name)
+  bump()
+  if value then local _, body = split(value); return body end
+end
+local function expire()
+  local gone = {}
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now)) do
+    local body = drop(name)
+    if body then gone[#gone + 1] = body end
+  end
+  return gone
+end
+local function put(name, head, body, ttl)
+  local held = redis.call('HGET', workers, name)
+  if held then
+    local held_head, held_body = split(held)
+    if incarnation_of(held_head) ~= incarnation_of(head) then return held_body end
+    if held_head ~= head then bump() end
+  else
+    bump()
+  end
+  redis.call('ZADD', leases, now + ttl, name)
+  redis.call('HSET', workers, name, head .. '\\n' .. body)
+end
+local function all()
+  local bodies = {}
+  for _, value in ipairs(redis.call('HVALS', workers)) do
+    local _, body = split(value)
+    bodies[#bodies + 1] = body
+  end
+  return bodies
+end
+local function belongs(name, from)
+  local value = redis.call('HGET', workers, name)
+  if not value then return false end
+  local incarnation = incarnation_of((split(value)))
+  for i = from, #ARGV do
+    if string.sub(incarnation, 1, #ARGV[i]) == ARGV[i] then return true end
+  end
+  return false
+end
+local function linger(ms)
+  for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ms) end
+end
+"""
+_CLAIM = (
+    _PRELUDE
+    + """
+expire()
+return put(ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])) or false
+"""
+)
+_RENEW = (
+    _PRELUDE
+    + """
+local gone, refused = expire(), {}
+for i = 4, #ARGV, 3 do
+  if put(ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[1])) then refused[#refused + 1] = ARGV[i] end
+end
+if #ARGV >= 4 then linger(ARGV[3]) end
+local at = tonumber(redis.call('GET', version) or '0')
+if at == tonumber(ARGV[2]) then return {at, gone, refused} end
+return {at, gone, refused, all()}
+"""
+)
+_KEEP = (
+    _PRELUDE
+    + """
+for _, name in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
+  if belongs(name, 2) then redis.call('ZADD', leases, 'XX', now + tonumber(ARGV[1]), name) end
+end
+return 0
+"""
+)
+_RELEASE = (
+    _PRELUDE
+    + """
+local released = {}
+for _, name in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
+  if belongs(name, 1) then released[#released + 1] = drop(name) end
+end
+return released
+"""
+)
+_RECORDS = """
+if redis.replicate_commands then pcall(redis.replicate_commands) end
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+if ARGV[1] == 'put' then
+  redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[2])
+  redis.call('HSET', KEYS[2], ARGV[2], ARGV[4])
+  for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[5]) end
+elseif ARGV[1] == 'drop' then
+  redis.call('ZREM', KEYS[1], ARGV[2])
+  redis.call('HDEL', KEYS[2], ARGV[2])
+end
+for _, key in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
+  redis.call('ZREM', KEYS[1], key)
+  redis.call('HDEL', KEYS[2], key)
+end
+if ARGV[1] == 'get' then return redis.call('HGETALL', KEYS[2]) end
+return 0
+"""
+
+_encode = msgspec.json.Encoder().encode
+_decode_lease = msgspec.json.Decoder(Lease).decode
+_decode_activation = msgspec.json.Decoder(Activation).decode
+
+
+class RedisLeaseStore:
+    """A LeaseStore on the server of a RedisBus; see the protocol for its methods."""
+
+    def __init__(self, endpoint: Endpoint, names: Names) -> None:
+        self._endpoint = endpoint
+        self._redis = endpoint.client()
+        self._keys = [names.key(what) for what in ("leases", "workers", "version")]
+        self._record_keys = [names.key(what) for what in ("records", "record")]
+        self._activations = names.key("activations")
+        self._scripts: dict[str, Any] = {
+            source: self._redis.register_script(source)
+            for source in (_CLAIM, _RENEW, _KEEP, _RELEASE, _RECORDS)
+        }
+
+    async def claim(self, lease: Lease) -> Lease | None:
+        """Take the name; see LeaseStore."""
+        holder = await self._run(_CLAIM, self._keys, [*_row(lease), _lease_ms()])
+        return _decode_lease(holder) if holder else None
+
+    async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
+        """Store leases anew; see LeaseStore."""
+        rows = [cell for lease in leases for cell in _row(lease)]
+        reply = await self._run(_RENEW, self._keys, [_lease_ms(), version, _KEYS_LIVE_MS, *rows])
+        at, expired, refused, *rest = reply
+        return Renewal(
+            version=at,
+            leases=sorted(map(_decode_lease, rest[0]), key=lambda lease: lease.name) if rest else None,
+            expired=[_decode_lease(body) for body in expired],
+            refused=[name.decode() for name in refused],
+        )
+
+    async def keep(self, incarnations: Sequence[str]) -> None:
+        """Extend leases; see LeaseStore."""
+        if incarnations:
+            await self._run(_KEEP, self._keys, [_lease_ms(), *incarnations])
+
+    async def release(self, incarnations: Sequence[str]) -> list[Lease]:
+        """Drop leases; see LeaseStore."""
+        if not incarnations:
+            return []
+        return [_decode_lease(body) for body in await self._run(_RELEASE, self._keys, incarnations)]
+
+    async def leases(self) -> list[Lease]:
+        """All live leases by name."""
+        return (await self.renew(())).leases or []
+
+    async def set_activation(self, name: str, activation: Activation) -> None:
+        """Remember an activation."""
+
+        async def write() -> None:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.hset(self._activations, name, _encode(activation))
+                pipe.pexpire(self._activations, _KEYS_LIVE_MS)
+                await pipe.execute()
+
+        await self._bounded(write)
+
+    async def activation(self, name: str) -> Activation | None:
+        """The activation remembered."""
+
+        async def read() -> Any:
+            return await self._redis.hget(self._activations, name)  # type: ignore[misc]
+
+        found = await self._bounded(read)
+        return _decode_activation(found) if found else None
+
+    async def put_record(self, key: str, record: bytes, *, ttl_s: float) -> None:
+        """Store a record."""
+        arguments = ["put", key, int(ttl_s * 1000), record, _KEYS_LIVE_MS]
+        await self._run(_RECORDS, self._record_keys, arguments)
+
+    async def records(self) -> dict[str, bytes]:
+        """Live records."""
+        flat = await self._run(_RECORDS, self._record_keys, ["get"])
+        return {key.decode(): record for key, record in zip(flat[::2], flat[1::2], strict=True)}
+
+    async def drop_record(self, key: str) -> None:
+        """Remove a record."""
+        await self._run(_RECORDS, self._record_keys, ["drop", key])
+
+    async def close(self) -> None:
+        """Close the connections; a later call opens new ones."""
+        await self._redis.aclose(close_connection_pool=True)
+
+    async def _run(self, source: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        return await self._bounded(lambda: self._scripts[source](keys=keys, args=arguments))
+
+    async def _bounded(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Await a call for a bounded time, once more on a connection that had died unnoticed."""
+        for attempt in (1, 2):
+            try:
+                async with asyncio.timeout(_CALL_TIMEOUT_S):
+                    return await call()
+            except TROUBLE as error:
+                if attempt == 2 or isinstance(error, TimeoutError):  # noqa: PLR2004
+                    raise BusUnavailableError(self._endpoint.url, reason_of(error)) from error
+        return None
+
+
+def _lease_ms() -> int:
+    return int(LEASE_S * 1000)
+
+
+def _row(lease: Lease) -> tuple[str, str, bytes]:
+    head = f"{lease.incarnation}|{lease.state}|{int(lease.active)}"
+    return lease.name, head, _encode(lease)

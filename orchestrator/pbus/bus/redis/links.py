@@ -1,0 +1,301 @@
+"""Connections that heal: each link keeps one connection, for ever, with backoff."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ResponseError
+
+from pbus.bus.mailbox import TURN_S
+from pbus.bus.redis.endpoint import CONNECT_TIMEOUT_S, TROUBLE, Endpoint, reason_of
+from pbus.errors import BusUnavailableError
+
+logger = logging.getLogger(__name__)
+
+FIRST_BACKOFF_S = 0.05
+MAX_BACKOFF_S = 1.0
+CONFIRM_TIMEOUT_S = 5.0
+WRITE_TIMEOUT_S = 5.0  # a pipeline of at most about a mebibyte, answered
+
+
+class Backoff:
+    """Growing pauses, a little random so that a hundred processes do not knock at once."""
+
+    def __init__(self) -> None:
+        self._next = FIRST_BACKOFF_S
+
+    def reset(self) -> None:
+        """Begin anew after a success."""
+        self._next = FIRST_BACKOFF_S
+
+    async def pause(self) -> None:
+        """Wait before the next attempt."""
+        delay = self._next * random.uniform(0.5, 1.0)  # noqa: S311 - spreading, not secrecy
+        self._next = min(MAX_BACKOFF_S, self._next * 2)
+        await asyncio.sleep(delay)
+
+
+async def open_connection(endpoint: Endpoint) -> AbstractConnection:
+    """A connected connection; TROUBLE within the connect timeout otherwise."""
+    connection = endpoint.connection()
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await connection.connect()
+    except BaseException:
+        await close(connection)
+        raise
+    return connection
+
+
+async def close(connection: AbstractConnection) -> None:
+    """Disconnect without waiting for the other side."""
+    with contextlib.suppress(*TROUBLE):
+        await connection.disconnect(nowait=True)
+
+
+class SubscribeLink:
+    """A connection that listens to channels, and goes on listening whatever happens.
+
+    Args:
+        endpoint: The server.
+        name: For the log.
+        on_payload: Called with each payload; what it raises is a bug, not trouble.
+        pattern: Listen to this pattern, too.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        name: str,
+        on_payload: Callable[[bytes], None],
+        *,
+        pattern: bytes | None = None,
+    ) -> None:
+        self.name = name
+        self.trouble: BaseException | None = None
+        self.connects = 0
+        self._endpoint = endpoint
+        self._on_payload = on_payload
+        self._pattern = pattern
+        self._wanted: set[bytes] = set()
+        self._confirmed: set[bytes] = set()
+        self._waiting: dict[bytes, list[asyncio.Future[None]]] = {}
+        self._connection: AbstractConnection | None = None
+        self._quiet_beats = 0
+        self._backoff = Backoff()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the server has confirmed everything we want to hear."""
+        return self._connection is not None and self._all_wanted() <= self._confirmed
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        while True:
+            try:
+                await self._listen()
+            except TROUBLE as error:
+                self._note_trouble(error)
+            await self._backoff.pause()
+
+    async def add(self, channels: Sequence[bytes]) -> None:
+        """Listen to channels; returns when the server confirmed it.
+
+        Raises:
+            BusUnavailableError: It did not in time; we go on trying all the same.
+        """
+        self._wanted.update(channels)
+        await self._command("SUBSCRIBE", channels)
+        await self.confirmed(channels)
+
+    async def confirmed(self, channels: Iterable[bytes]) -> None:
+        """Wait until the server confirmed these channels."""
+        loop = asyncio.get_running_loop()
+        turns = []
+        for channel in channels:
+            if channel not in self._confirmed:
+                turn = loop.create_future()
+                self._waiting.setdefault(channel, []).append(turn)
+                turns.append(turn)
+        if not turns:
+            return
+        _, late = await asyncio.wait(turns, timeout=CONFIRM_TIMEOUT_S)
+        if late:
+            for turn in late:
+                turn.cancel()
+            why = reason_of(self.trouble) if self.trouble else "a subscription was not confirmed"
+            raise BusUnavailableError(self._endpoint.url, why)
+
+    def want(self, channels: Sequence[bytes]) -> None:
+        """Listen to channels from the next connection on; for use before run()."""
+        self._wanted.update(channels)
+
+    async def remove(self, channels: Sequence[bytes]) -> None:
+        """Listen to channels no longer."""
+        self._wanted.difference_update(channels)
+        await self._command("UNSUBSCRIBE", channels)
+
+    async def wait_up(self) -> None:
+        """Wait until everything wanted is confirmed. Bound it with a deadline."""
+        await asyncio.gather(*(self._wait_one(channel) for channel in self._all_wanted()))
+
+    async def beat(self) -> None:
+        """Call it at intervals: a link that heard nothing asks, and is cut after another."""
+        connection = self._connection
+        if connection is None:
+            return
+        self._quiet_beats += 1
+        if self._quiet_beats >= 3:  # noqa: PLR2004 - heard nothing, asked, heard nothing
+            self.trouble = TimeoutError("the connection went silent")
+            await close(connection)
+        elif self._quiet_beats >= 1:
+            await self._command("PING", ())
+
+    def _all_wanted(self) -> set[bytes]:
+        return self._wanted | {self._pattern} if self._pattern else self._wanted
+
+    async def _wait_one(self, channel: bytes) -> None:
+        if channel not in self._confirmed:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(channel, []).append(turn)
+            await turn
+
+    async def _command(self, verb: str, arguments: Sequence[bytes]) -> None:
+        connection = self._connection
+        if connection is None or (verb != "PING" and not arguments):
+            return
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await connection.send_command(verb, *arguments, check_health=False)
+        except TROUBLE as error:  # the reader notices, too, and connects anew
+            self._note_trouble(error)
+
+    async def _listen(self) -> None:
+        connection = await open_connection(self._endpoint)
+        loop = asyncio.get_running_loop()
+        try:
+            self._connection = connection
+            self._quiet_beats = 0
+            await self._command("SUBSCRIBE", sorted(self._wanted))
+            if self._pattern:
+                await self._command("PSUBSCRIBE", (self._pattern,))
+            turn_ends = loop.time() + TURN_S
+            while True:
+                self._handle(await connection.read_response(disconnect_on_error=False))
+                if loop.time() > turn_ends:  # a full socket must not starve the handlers
+                    await asyncio.sleep(0)
+                    turn_ends = loop.time() + TURN_S
+        finally:
+            self._connection = None
+            self._confirmed.clear()
+            await close(connection)
+
+    def _handle(self, reply: Any) -> None:
+        self._quiet_beats = 0
+        if type(reply) is not list:
+            return  # the answer to a PING on a connection without subscriptions
+        kind = reply[0]
+        if kind == b"message":
+            self._on_payload(reply[2])
+        elif kind == b"pmessage":
+            self._on_payload(reply[3])
+        elif kind in {b"subscribe", b"psubscribe"}:
+            self._confirm(reply[1])
+        elif kind in {b"unsubscribe", b"punsubscribe"}:
+            self._confirmed.discard(reply[1])
+
+    def _confirm(self, channel: bytes) -> None:
+        self._confirmed.add(channel)
+        for turn in self._waiting.pop(channel, ()):
+            if not turn.done():
+                turn.set_result(None)
+        if self.is_up:
+            self.connects += 1 if self.trouble is not None or self.connects == 0 else 0
+            if self.trouble is not None:
+                logger.warning("%s: connected to %s again", self.name, self._endpoint.url)
+                self.trouble = None
+            self._backoff.reset()
+
+    def _note_trouble(self, error: BaseException) -> None:
+        if self.trouble is None:
+            logger.warning(
+                "%s: lost %s (%s); trying again", self.name, self._endpoint.url, reason_of(error)
+            )
+        self.trouble = error
+
+
+class RequestLink:
+    """A connection for commands and their replies, one pipeline at a time.
+
+    Args:
+        endpoint: The server.
+        name: For the log.
+    """
+
+    def __init__(self, endpoint: Endpoint, name: str) -> None:
+        self.name = name
+        self.trouble: BaseException | None = None
+        self._endpoint = endpoint
+        self._connection: AbstractConnection | None = None
+        self._lock = asyncio.Lock()  # one pipeline at a time
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the last attempt worked."""
+        return self._connection is not None
+
+    async def connect(self) -> AbstractConnection:
+        """Connect now if need be; TROUBLE if that fails."""
+        if self._connection is None:
+            self._connection = await open_connection(self._endpoint)
+            if self.trouble is not None:
+                logger.warning("%s: connected to %s again", self.name, self._endpoint.url)
+                self.trouble = None
+        return self._connection
+
+    async def request(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Send commands in one write and read a reply for each.
+
+        An error reply is returned in its place. TROUBLE (and a closed connection) when the
+        server did not answer all of them.
+        """
+        async with self._lock:
+            try:
+                async with asyncio.timeout(WRITE_TIMEOUT_S):
+                    return await self._exchange(commands)
+            except BaseException as error:
+                await self.close()
+                if isinstance(error, TROUBLE):
+                    self._note_trouble(error)
+                raise
+
+    async def _exchange(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        connection = self._connection
+        if connection is None:
+            connection = await self.connect()
+        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        return [await self._reply(connection) for _ in commands]
+
+    async def close(self) -> None:
+        """Disconnect."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await close(connection)
+
+    @staticmethod
+    async def _reply(connection: AbstractConnection) -> Any:
+        try:
+            return await connection.read_response()
+        except ResponseError as error:
+            return error
+
+    def _note_trouble(self, error: BaseException) -> None:
+        if self.trouble is None:
+            logger.warning(
+                "%s: lost %s (%s); trying again", self.name, self._endpoint.url, reason_of(error)
+            )
+        self.trouble = error
