@@ -1,0 +1,139 @@
+"""Process groups: who lives in them, and how to end them so that nobody is left."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Collection, Mapping
+
+import psutil
+
+TOKEN_VARIABLE = "PBUS_GUARD_TOKEN"  # noqa: S105 - a mark on processes, no secret
+
+_POLL_S = 0.1
+_SAME_BIRTH_S = 1.0
+_GONE = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+
+
+def birth(pid: int) -> float | None:
+    """When a process began, to tell it from a later one with its number; None if it is gone.
+
+    Comparable within one boot only. Not Unix time where the kernel counts from boot (Linux):
+    that would change whenever the clock is set.
+    """
+    try:
+        created = psutil.Process(pid).create_time()
+    except psutil.Error:
+        return None
+    return created - psutil.boot_time() if sys.platform == "linux" else created
+
+
+def is_same_process(pid: int, born: float) -> bool:
+    """Whether the process that began then still runs under this number."""
+    now = birth(pid)
+    return now is not None and abs(now - born) <= _SAME_BIRTH_S and _lives(psutil.Process(pid))
+
+
+def members(groups: Collection[int]) -> list[psutil.Process]:
+    """All living processes of these groups; a zombie does not count, a leaderless group does."""
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError, psutil.NoSuchProcess):
+            if os.getpgid(pid) in groups:
+                found.append(psutil.Process(pid))
+    return [process for process in found if _lives(process)]
+
+
+def strays(token: str) -> list[psutil.Process]:
+    """All living processes that inherited the token, whatever group they moved to.
+
+    This process and its ancestors are never strays: they started what is to be ended.
+    """
+    own = psutil.Process()
+    spared = {own.pid, *(parent.pid for parent in own.parents())}
+    found = []
+    for pid in psutil.pids():
+        if pid in spared:
+            continue
+        with contextlib.suppress(psutil.Error, OSError):
+            process = psutil.Process(pid)
+            if process.environ().get(TOKEN_VARIABLE) == token:
+                found.append(process)
+    return [process for process in found if _lives(process)]
+
+
+def is_empty(group: int) -> bool:
+    """Whether no living process is left in the group; cheap once the kernel has forgotten it."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # macOS, when only zombies are left; or a member changed its user
+        pass
+    return not members((group,))
+
+
+def send_signal(group: int, number: int) -> None:
+    """Signal every member of a group; that it is empty already is no error."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def end_all(
+    groups: Mapping[int, float | None], token: str | None, *, grace_s: float, kill_s: float
+) -> list[int]:
+    """End groups and strays by SIGTERM, then SIGKILL, and wait until nobody is left. Blocks.
+
+    Args:
+        groups: Group numbers with the birth of their leader (None: unknown), so that a group
+            which meanwhile belongs to another program is left alone.
+        token: Also end the strays that carry it.
+        grace_s: How long SIGTERM may take.
+        kill_s: How long to go on with SIGKILL.
+
+    Returns:
+        The processes that are still there.
+    """
+    ours = {group for group, born in groups.items() if not _is_reused(group, born)}
+    told: set[psutil.Process] = set()
+    end_of_grace = time.monotonic() + grace_s
+    while (living := _living(ours, token)) and time.monotonic() < end_of_grace:
+        for process in living - told:
+            _signal(process, signal.SIGTERM)  # once each: a second one means "at once" to many
+        told |= living
+        time.sleep(_POLL_S)
+    deadline = time.monotonic() + kill_s
+    while (living := _living(ours, token)) and time.monotonic() < deadline:
+        for group in ours:
+            send_signal(group, signal.SIGKILL)  # as a whole: members may be forking meanwhile
+        for process in living:
+            _signal(process, signal.SIGKILL)
+        time.sleep(_POLL_S)
+    return sorted(process.pid for process in living)
+
+
+def _living(groups: Collection[int], token: str | None) -> set[psutil.Process]:
+    living = set(members(groups)) if groups else set()
+    return living if token is None else living | set(strays(token))
+
+
+def _is_reused(group: int, born: float | None) -> bool:
+    # A number stays taken while any member of its group lives, so only a living leader of
+    # another birth tells of another group.
+    leader = birth(group)
+    return born is not None and leader is not None and abs(leader - born) > _SAME_BIRTH_S
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() not in _GONE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(psutil.Error):
+        process.send_signal(number)

@@ -1,0 +1,118 @@
+"""The guard program: outlives its supervisor by some seconds and leaves nothing of it behind.
+
+Run as ``python -P -m pbus.process.guard`` by `pbus.process.guarding`, which tells it on standard
+input what there is to end. When that pipe closes, for whatever reason, it ends all of it.
+It holds all modules that it needs from the start, since its installation may go before it does.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import stat
+import sys
+import time
+from collections.abc import Callable
+
+from pbus.process.groups import end_all
+
+GRACE_S = 2.0
+KILL_S = 4.5  # with the grace and the rest well under the 8 s that others wait for a guard
+_PARENT_CHECK_S = 1.0
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+class Wards:
+    """What the guard was told to end and to remove."""
+
+    def __init__(self) -> None:
+        self.token: str | None = None
+        self.groups: dict[int, float | None] = {}
+        self.paths: list[str] = []
+
+    def obey(self, line: bytes) -> None:
+        """Take one line of the supervisor: a verb and its operands."""
+        verb, *operands = line.decode().split(" ")
+        if verb == "group":
+            self.groups[int(operands[0])] = float(operands[1]) if operands[1:] else None
+        elif verb == "forget":
+            self.groups.pop(int(operands[0]), None)
+        elif verb == "path":
+            self.paths.append(os.fsdecode(bytes.fromhex(operands[0])))
+        elif verb == "token":
+            self.token = operands[0]
+
+
+def listen(wards: Wards) -> None:
+    """Follow the supervisor until it is gone."""
+    parent = os.getppid()
+    rest = b""
+    while True:
+        if select.select([0], [], [], _PARENT_CHECK_S)[0]:
+            data = os.read(0, 65536)
+            if not data:
+                return
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                _try_to_obey(wards, line)
+        elif os.getppid() != parent:  # somebody else holds the other end of the pipe
+            return
+
+
+def remove(path: str) -> None:
+    """Remove a file, a socket or a folder with all in it; what is gone already is fine."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            _forgiving(os.unlink, path)
+            return
+    for folder, _, files in os.walk(path, topdown=False):
+        for file in files:
+            _forgiving(os.unlink, f"{folder}/{file}")
+        _forgiving(os.rmdir, folder)
+
+
+def main() -> int:
+    """Guard, then clean up; the exit code says whether anything is left."""
+    for signum in _IGNORED:
+        signal.signal(signum, signal.SIG_IGN)
+    os.chdir("/")  # keep nobody's folder busy
+    _forgiving(os.write, 1, b"ready\n")
+    _close_output()
+    wards = Wards()
+    listen(wards)
+    try:
+        left = end_all(wards.groups, wards.token, grace_s=GRACE_S, kill_s=KILL_S)
+    finally:
+        for path in wards.paths:
+            remove(path)
+    if left:
+        _note(f"could not end processes {left}")
+    return 1 if left else 0
+
+
+def _try_to_obey(wards: Wards, line: bytes) -> None:
+    # A guard that dies of a bad line guards nothing.
+    try:
+        wards.obey(line)
+    except (ValueError, IndexError):
+        _note(f"ignored {line!r}")
+
+
+def _note(text: str) -> None:
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    _forgiving(os.write, 2, f"{stamp} {text}\n".encode())
+
+
+def _forgiving(action: Callable[..., object], *operands: object) -> None:
+    with contextlib.suppress(OSError):
+        action(*operands)
+
+
+def _close_output() -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,256 @@
+"""A project (a topology's name and folder): its places, the lock of its supervisor, its record."""
+
+import asyncio
+import fcntl
+import functools
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pbus.errors import ProcessError, ProjectRunningError
+from pbus.process.folders import (
+    MAX_SOCKET_PATH,
+    folder_id,
+    make_private,
+    runtime_roots,
+    state_root,
+)
+from pbus.process.groups import birth, is_same_process
+from pbus.process.record import ProjectRecord, read_record, write_record
+from pbus.topology.model import Topology
+
+CLEANUP_S = 10.0  # a guard needs at most 8 after its supervisor
+
+_LONGEST_NAME = "valkey.sock"  # of what goes into a runtime folder
+_POLL_S = 0.05
+
+
+@dataclass
+class Project:
+    """Where a topology keeps its state and its sockets on this machine.
+
+    Attributes:
+        lock_fd: The locked file while this process holds the project's lock. The guard holds it
+            too, so that the project counts as running until the guard has cleaned up.
+    """
+
+    name: str
+    folder: Path
+    file: Path
+    lock_fd: int | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, topology: Topology) -> Self:
+        """The project of a topology."""
+        return cls(topology.name, topology.folder.resolve(), topology.file.resolve())
+
+    @classmethod
+    def of_record(cls, record: ProjectRecord) -> Self:
+        """The project that a record speaks of."""
+        return cls(record.name, Path(record.folder), Path(record.file))
+
+    @functools.cached_property
+    def id(self) -> str:
+        """Unique among the projects of this user's state folder, and the same at every start."""
+        return folder_id(self.name, str(self.folder))
+
+    @functools.cached_property
+    def state_dir(self) -> Path:
+        """Logs, lock and record; stays."""
+        return state_root() / self.id
+
+    @functools.cached_property
+    def runtime_dir(self) -> Path:
+        """Sockets; short, since their paths are limited, and removed at every end."""
+        # By the state folder: who keeps state elsewhere is another project and shares no socket.
+        short = folder_id(self.name, str(self.state_dir), width=16)
+        folders = [root / short for root in runtime_roots()]
+        return next((folder for folder in folders if _fits(folder)), folders[-1])
+
+    @property
+    def record_path(self) -> Path:
+        """Where the record is while the project runs."""
+        return self.state_dir / "project.json"
+
+    def log_path(self, worker: str) -> Path:
+        """The log of a worker."""
+        return self.state_dir / "logs" / "workers" / f"{worker}.log"
+
+    def service_log_path(self, service: str) -> Path:
+        """The log of a part of pbus (supervisor, guard, valkey), apart from those of workers."""
+        return self.state_dir / "logs" / f"{service}.log"
+
+    def log_paths(self) -> dict[str, Path]:
+        """The logs of all workers that ever wrote one, by worker."""
+        return {path.stem: path for path in sorted(self.log_path("x").parent.glob("*.log"))}
+
+    def make_state_dir(self) -> None:
+        """Create the state folder for this user alone.
+
+        Raises:
+            ProcessError: It cannot be created.
+        """
+        root = self.state_dir.parent
+        try:
+            root.parent.mkdir(parents=True, exist_ok=True)
+            make_private(root)
+            make_private(self.state_dir)
+            (self.state_dir / "logs" / "workers").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ProcessError(
+                f"cannot create the state folder {self.state_dir}: {error.strerror}",
+                hint="set XDG_STATE_HOME to a folder that you can write to",
+            ) from error
+
+    def make_runtime_dir(self) -> None:
+        """Create the runtime folder for this user alone; `/tmp` is everybody's.
+
+        Raises:
+            ProcessError: It cannot be created, or belongs to somebody else.
+        """
+        make_private(self.runtime_dir.parent)
+        make_private(self.runtime_dir)
+
+    def lock(self, timeout: float = CLEANUP_S) -> "ProjectLock":
+        """Hold the project, as its one supervisor: ``with`` or ``async with project.lock():``.
+
+        Args:
+            timeout: How long to wait for the guard of a supervisor that is dead already.
+        """
+        return ProjectLock(self, timeout)
+
+    def write_record(self, record: ProjectRecord) -> None:
+        """Publish the record; a reader sees the old one or the new one, never half of one."""
+        write_record(self.record_path, record)
+
+    def read_record(self) -> ProjectRecord | None:
+        """The record as it lies there; whether it is true only the lock and the pid can tell."""
+        return read_record(self.record_path)
+
+    def clear(self) -> None:
+        """Withdraw the record."""
+        self.record_path.unlink(missing_ok=True)
+
+
+class ProjectLock:
+    """Makes one process the supervisor of a project, across terminals and crashes."""
+
+    def __init__(self, project: Project, timeout: float) -> None:
+        self._project = project
+        self._timeout = timeout
+
+    def __enter__(self) -> Self:
+        """Take the lock.
+
+        Raises:
+            ProjectRunningError: Another supervisor has it.
+            ProcessError: The guard of a dead one has it for too long.
+        """
+        for _ in self._attempts():
+            time.sleep(_POLL_S)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let go; the project is free when its guard has let go as well."""
+        descriptor, self._project.lock_fd = self._project.lock_fd, None
+        if descriptor is not None:
+            self._project.clear()
+            os.ftruncate(descriptor, 0)
+            # Closed, not unlocked: unlocking would take it from the guard, too.
+            os.close(descriptor)
+
+    async def __aenter__(self) -> Self:
+        """As ``with``, but waits without blocking the loop."""
+        for _ in self._attempts():
+            await asyncio.sleep(_POLL_S)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let go."""
+        self.__exit__(kind, error, traceback)
+
+    def _attempts(self) -> Iterator[None]:
+        """Yields when it is to be tried again a little later, ends when the lock is held."""
+        self._project.make_state_dir()
+        deadline = time.monotonic() + self._timeout
+        descriptor = os.open(_lock_path(self._project), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            while not _try_lock(descriptor):
+                self._refuse_if_running(descriptor, is_last=time.monotonic() >= deadline)
+                yield
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._take(descriptor)
+
+    def _take(self, descriptor: int) -> None:
+        self._project.lock_fd = descriptor
+        self._project.clear()  # of a supervisor that was killed together with its guard
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()} {birth(os.getpid())}".encode(), 0)
+
+    def _refuse_if_running(self, descriptor: int, *, is_last: bool) -> None:
+        pid, born = _read_holder(descriptor)
+        if is_same_process(pid, born):
+            raise ProjectRunningError(self._project.name, self._project.folder, pid)
+        if is_last:
+            raise ProcessError(
+                f"project {self._project.name!r} in {self._project.folder} is still being cleaned"
+                f" up after its last run (pid {pid})",
+                hint="try again in some seconds",
+            )
+
+
+def is_over(project: Project) -> bool:
+    """Whether neither a supervisor nor its guard holds the project; if so, no record stays."""
+    try:
+        descriptor = os.open(_lock_path(project), os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    try:
+        is_free = _try_lock(descriptor)
+        if is_free:
+            project.clear()
+        return is_free
+    finally:
+        os.close(descriptor)
+
+
+def _lock_path(project: Project) -> Path:
+    # It stays when the project ends: two processes could lock two files of one name.
+    return project.state_dir / "lock"
+
+
+def _read_holder(descriptor: int) -> tuple[int, float]:
+    """Who wrote itself into the lock file; nobody's pid while it is being taken or let go."""
+    try:
+        pid, born = os.pread(descriptor, 100, 0).split()
+        return int(pid), float(born)
+    except ValueError:
+        return 0, 0.0
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _fits(folder: Path) -> bool:
+    return len(os.fsencode(folder / _LONGEST_NAME)) <= MAX_SOCKET_PATH

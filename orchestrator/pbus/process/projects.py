@@ -1,0 +1,129 @@
+"""The projects that run on this machine: find them, choose one, stop it from outside."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from pathlib import Path
+
+import psutil
+
+from pbus.errors import (
+    AmbiguousProjectError,
+    NothingRunningError,
+    ProcessError,
+    ProjectRunningError,
+)
+from pbus.process.folders import state_root
+from pbus.process.groups import end_all
+from pbus.process.project import CLEANUP_S, Project, is_over
+from pbus.process.record import ProjectRecord, read_record
+
+_POLL_S = 0.05
+
+logger = logging.getLogger(__name__)
+
+
+def running_projects() -> list[ProjectRecord]:
+    """The projects of this user that run, by name; records that outlived theirs are removed."""
+    found = []
+    for path in sorted(state_root().glob("*/project.json")):
+        record = read_record(path)
+        if record is None:
+            continue
+        project = Project.of_record(record)
+        if project.state_dir != path.parent:
+            logger.warning("%s is not the record of project %s", path, project.id)
+        elif not is_over(project) and record.is_alive:
+            found.append(record)
+    return sorted(found, key=lambda record: (record.name, record.folder))
+
+
+def choose_project(name: str | None, file: Path | None, cwd: Path) -> ProjectRecord:
+    """The running project that a command means.
+
+    Args:
+        name: As given by the user; the project of this name.
+        file: As given by the user; the project of this topology file.
+        cwd: The folder whose project is preferred.
+
+    Raises:
+        NothingRunningError: None matches.
+        AmbiguousProjectError: Several do.
+    """
+    matching = running_projects()
+    what = "was found"
+    if name is not None:
+        matching = [record for record in matching if record.name == name]
+        what = f"is named {name!r}"
+    if file is not None:
+        full = (cwd / file).resolve()
+        matching = [record for record in matching if Path(record.file) == full]
+        what = f"was started from {full}"
+    here = [record for record in matching if Path(record.folder) == cwd.resolve()]
+    candidates = here or matching
+    if not candidates:
+        raise NothingRunningError(what)
+    if len(candidates) > 1:
+        raise AmbiguousProjectError([_label(record, candidates) for record in candidates])
+    return candidates[0]
+
+
+async def stop_project(record: ProjectRecord, timeout_s: float) -> bool:
+    """Stop a project through its supervisor and wait until nothing of it is left.
+
+    Args:
+        record: Of the project.
+        timeout_s: How long the orderly stop may take before the supervisor is killed and its
+            guard ends the rest.
+
+    Returns:
+        Whether it stopped orderly.
+
+    Raises:
+        ProcessError: It cannot be stopped.
+    """
+    project = Project.of_record(record)
+    _signal_supervisor(record, signal.SIGTERM)
+    if await _is_over_within(project, timeout_s):
+        return True
+    _signal_supervisor(record, signal.SIGKILL)
+    if not await _is_over_within(project, CLEANUP_S):
+        raise ProcessError(
+            f"project {record.name!r} does not end (supervisor pid {record.pid})",
+            hint=f"see {project.service_log_path('guard')}",
+        )
+    # In case the guard had been killed, too; unless the next supervisor is here and does it.
+    with contextlib.suppress(ProjectRunningError):
+        async with project.lock():
+            await asyncio.to_thread(end_all, {}, project.id, grace_s=2.0, kill_s=2.0)
+    return False
+
+
+async def _is_over_within(project: Project, timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not is_over(project):
+        if time.monotonic() >= deadline:
+            return False
+        await asyncio.sleep(_POLL_S)
+    return True
+
+
+def _signal_supervisor(record: ProjectRecord, number: signal.Signals) -> None:
+    if not record.is_alive:
+        return
+    try:
+        psutil.Process(record.pid).send_signal(number)
+    except psutil.NoSuchProcess:
+        return
+    except psutil.AccessDenied as error:
+        raise ProcessError(
+            f"may not stop project {record.name!r} (pid {record.pid})",
+            hint="it belongs to another user",
+        ) from error
+
+
+def _label(record: ProjectRecord, among: list[ProjectRecord]) -> str:
+    is_unique = [other.name for other in among].count(record.name) == 1
+    return record.name if is_unique else f"{record.name} ({record.file})"

@@ -1,0 +1,75 @@
+"""The record of a running project: what other terminals need to know to reach it."""
+
+import logging
+import os
+import time
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+from pbus.process.groups import birth, is_same_process
+from pbus.urls import mask_url
+
+logger = logging.getLogger(__name__)
+
+
+def _own_birth() -> float:
+    return birth(os.getpid()) or 0.0
+
+
+def _own_version() -> str:
+    return metadata.version("pbus-orchestrator")
+
+
+class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a supervisor writes down of itself. The defaults describe the process that asks.
+
+    Attributes:
+        name: Of the topology; folder and file likewise, absolute.
+        url: Of the broker with its password: kept in a file that only the user can read.
+        pid: The supervisor.
+        pid_created: Its `groups.birth`, which tells it from a later process of that number.
+    """
+
+    name: str
+    folder: str
+    file: str
+    session: str
+    url: str
+    channel: str
+    max_message_bytes: int
+    pid: int = msgspec.field(default_factory=os.getpid)
+    pid_created: float = msgspec.field(default_factory=_own_birth)
+    started_at: float = msgspec.field(default_factory=time.time)
+    version: str = msgspec.field(default_factory=_own_version)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether that very supervisor process runs."""
+        return is_same_process(self.pid, self.pid_created)
+
+    def __repr__(self) -> str:
+        """Without the password."""
+        return f"ProjectRecord({self.name!r}, pid={self.pid}, url={mask_url(self.url)!r})"
+
+
+def write_record(path: Path, record: ProjectRecord) -> None:
+    """Publish the record; a reader sees the old one or the new one, never half of one."""
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.encode(record))
+    draft.replace(path)
+
+
+def read_record(path: Path) -> ProjectRecord | None:
+    """The record as it lies there; whether it is true only the lock and the pid can tell."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ProjectRecord)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        logger.warning("cannot read %s: %s", path, error)
+        return None
