@@ -1,9 +1,10 @@
 """The bus: who hears what, in which order, and what happens when somebody does not listen."""
 
-from pbus.bus.base import Counters, WorkerBus
+from pbus.bus.base import WorkerBus
 from pbus.bus.connect import connect
 from pbus.bus.memory import AsyncQueueBus
 from pbus.bus.subscriber import BusSubscriber
+from pbus.bus.switchboard import Counters
 from pbus.bus.tap import Tap, TapMessage
 
 __all__ = [

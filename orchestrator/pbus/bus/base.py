@@ -1,53 +1,22 @@
-"""WorkerBus: subscriptions, routing within the process, counters; what every backend shares."""
+"""WorkerBus: what every bus does and promises, whatever carries its messages."""
 
 import abc
 import asyncio
-import logging
-import time
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
 from pbus.bus.leases_memory import MemoryLeaseStore
-from pbus.bus.mailbox import Mailbox, Receipt
 from pbus.bus.subscriber import BusSubscriber
+from pbus.bus.switchboard import Counters, Switchboard
 from pbus.bus.tap import Tap
-from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, decode_message
-from pbus.errors import (
-    BusClosedError,
-    BusError,
-    BusFullError,
-    BusUnavailableError,
-    DuplicateSubscriberError,
-    MessageDecodeError,
-)
+from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES
+from pbus.errors import BusClosedError, BusError, BusUnavailableError
 from pbus.ids import new_token
 from pbus.leases import LeaseStore
-from pbus.messages import BusMessage, BusMessagesLostMessage, Lane
+from pbus.messages import BusMessage
 
-logger = logging.getLogger(__name__)
-
-EVERYONE = "*"  # the address of broadcasts
 DEFAULT_SEND_TIMEOUT_S = 10.0
-_COMPLAIN_EVERY_S = 1.0
-
-
-class Counters(msgspec.Struct):
-    """What passed through one bus of one process.
-
-    Attributes:
-        sent: Messages accepted by send().
-        lost: Messages of others noticed missing on the way here.
-        undelivered: Own messages that no process was listening for.
-        refused: Received bytes that were no acceptable message.
-        dropped: Messages received for somebody who is not (or no longer) here.
-    """
-
-    sent: int = 0
-    lost: int = 0
-    undelivered: int = 0
-    refused: int = 0
-    dropped: int = 0
 
 
 class MailboxStats(msgspec.Struct, frozen=True):
@@ -69,6 +38,11 @@ class WorkerBus(abc.ABC):
         max_message_bytes: The largest encoded message.
         send_timeout: Seconds a send waits for room before it raises BusFullError.
         incarnation: Names this life of this process; random when not given.
+
+    Attributes:
+        counters: What passed through.
+        is_running: Between start() and stop().
+        url: Where the broker is, password masked.
     """
 
     def __init__(
@@ -83,23 +57,21 @@ class WorkerBus(abc.ABC):
         self.max_message_bytes = max_message_bytes
         self.send_timeout = send_timeout
         self.incarnation = incarnation or new_token()
-        self.counters = Counters()
-        self._mailboxes: dict[str, Mailbox] = {}  # by address
-        self._aliases: dict[str, Mailbox] = {}  # names known in this process only
-        self._state = "not started"
+        self.is_running = False
+        self.url = "memory://"
+        self._is_stopped = False
+        self._board = Switchboard(send_timeout)
+        self.counters: Counters = self._board.counters
         self._leases: LeaseStore | None = None
-        self._complaint_due = 0.0
 
-    # What users call
-
-    async def start(self, timeout: float | None = 5.0) -> None:  # noqa: ASYNC109 - part of the contract
-        """Begin to deliver. Does nothing on a started bus.
+    async def start(self, timeout: float | None = 5.0) -> None:  # noqa: ASYNC109 - the contract
+        """Begin to deliver. Does nothing on a running bus.
 
         Raises:
             BusUnavailableError: The broker was not reached within the timeout (seconds; None
-                waits for ever). The bus is stopped again then.
+                waits for ever), or refused us. Nothing runs then; start() may be tried again.
         """
-        if self._state == "running":
+        if self.is_running:
             return
         try:
             async with asyncio.timeout(timeout):
@@ -109,18 +81,21 @@ class WorkerBus(abc.ABC):
             if isinstance(error, TimeoutError):
                 raise BusUnavailableError(self.url, self._why_not_open()) from None
             raise
-        self._state = "running"
-        for mailbox in self._mailboxes.values():
+        self.is_running, self._is_stopped = True, False
+        for mailbox in self._board.mailboxes():
             mailbox.start()
 
     async def stop(self) -> None:
-        """Deliver nothing more and refuse to send; a second call does nothing."""
-        if self._state == "stopped":
+        """Write out what was accepted, then deliver nothing more and refuse to send.
+
+        A second call does nothing.
+        """
+        self._is_stopped = True
+        if not self.is_running:
             return
-        was_running, self._state = self._state == "running", "stopped"
-        if was_running:
-            await self._close()
-        await asyncio.gather(*(mailbox.stop() for mailbox in list(self._mailboxes.values())))
+        self.is_running = False
+        await self._close()
+        await asyncio.gather(*(mailbox.stop() for mailbox in self._board.mailboxes()))
 
     async def subscribe(self, subscriber: BusSubscriber) -> None:
         """Deliver messages for this subscriber's address, and broadcasts, to it.
@@ -132,32 +107,22 @@ class WorkerBus(abc.ABC):
             DuplicateSubscriberError: Another subscriber has the name.
             BusUnavailableError: The broker did not confirm in time.
         """
-        address = subscriber.address
-        held = self._mailboxes.get(address) or self._aliases.get(subscriber.name)
-        if held is not None:
-            if held.subscriber is subscriber:
-                return
-            raise DuplicateSubscriberError(subscriber.name)
-        mailbox = Mailbox(subscriber, self._decode)
-        self._mailboxes[address] = mailbox
-        if address != subscriber.name:
-            self._aliases[subscriber.name] = mailbox
-        if self._state == "running":
-            mailbox.start()
-            try:
-                await self._join(address)
-            except BaseException:
-                await self.unsubscribe(subscriber)
-                raise
+        mailbox = self._board.add(subscriber)
+        if mailbox is None or not self.is_running:
+            return
+        mailbox.start()
+        try:
+            await self._join(mailbox.address)
+        except BaseException:
+            await self.unsubscribe(subscriber)
+            raise
 
     async def unsubscribe(self, subscriber: BusSubscriber) -> None:
         """Deliver nothing more to this subscriber; what waits is dropped and counted."""
-        mailbox = self._mailboxes.get(subscriber.address)
-        if mailbox is None or mailbox.subscriber is not subscriber:
+        mailbox = self._board.remove(subscriber)
+        if mailbox is None:
             return
-        del self._mailboxes[mailbox.address]
-        self._aliases.pop(mailbox.name, None)
-        if self._state == "running":
+        if self.is_running:
             await self._leave(mailbox.address)
         self.counters.dropped += mailbox.queued
         await mailbox.stop()
@@ -173,15 +138,13 @@ class WorkerBus(abc.ABC):
             BusFullError: The receiver made no room within the send timeout.
             BusClosedError: The bus is stopped.
         """
-        if self._state == "stopped":
+        if self._is_stopped:
             raise BusClosedError
-        if message.is_local or message.target in self._aliases:
-            await self._put_local(message)
+        if message.is_local or self._board.is_local(message.target):
+            await self._board.put(message)
         else:
             await self.publish(message)
         self.counters.sent += 1
-
-    # What a transport provides and calls
 
     @abc.abstractmethod
     async def publish(self, message: BusMessage) -> None:
@@ -189,25 +152,22 @@ class WorkerBus(abc.ABC):
 
     async def on_message_received(self, message: BusMessage) -> None:
         """Put a message that arrived into the mailboxes it is for, waiting for room."""
-        await self._put_local(message)
+        await self._board.put(message)
 
-    async def _open(self) -> None:
-        """Connect and join the addresses subscribed so far."""
+    def tap(self) -> Tap:
+        """Follow all traffic of the channel.
 
-    def _why_not_open(self) -> str:
-        """What kept _open() from succeeding in time."""
-        return "no answer in time"
+        Raises:
+            BusError: This bus cannot be followed.
+        """
+        raise BusError(f"{type(self).__name__} cannot be followed")
 
-    async def _close(self) -> None:
-        """Write out what was accepted, then disconnect."""
-
-    async def _join(self, address: str) -> None:
-        """Have messages for this address come here."""
-
-    async def _leave(self, address: str) -> None:
-        """Have them no longer."""
-
-    # What the layers above use
+    def stats(self, name: str) -> MailboxStats:
+        """What the subscriber of that name has received, missed and has waiting."""
+        mailbox = self._board.find(name)
+        if mailbox is None:
+            return MailboxStats()
+        return MailboxStats(mailbox.received, mailbox.lost, mailbox.queued)
 
     @property
     def leases(self) -> LeaseStore:
@@ -217,35 +177,9 @@ class WorkerBus(abc.ABC):
         return self._leases
 
     @property
-    def url(self) -> str:
-        """Where the broker is, password masked."""
-        return "memory://"
-
-    @property
     def is_connected(self) -> bool:
-        """Whether the broker answers as far as is known."""
-        return self._state == "running"
-
-    @property
-    def is_running(self) -> bool:
-        """Between start() and stop()."""
-        return self._state == "running"
-
-    def stats(self, name: str) -> MailboxStats:
-        """What the subscriber of that name has received, missed and has waiting."""
-        mailbox = self._mailboxes.get(name) or self._aliases.get(name)
-        if mailbox is None:
-            return MailboxStats()
-        return MailboxStats(mailbox.received, mailbox.lost, mailbox.queued)
-
-    def tap(self) -> Tap:
-        """Follow all traffic of the channel.
-
-        Raises:
-            BusError: This bus cannot be followed.
-        """
-        problem = f"{type(self).__name__} cannot be followed"
-        raise BusError(problem)
+        """Whether the broker answers, as far as is known."""
+        return self.is_running
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -254,84 +188,23 @@ class WorkerBus(abc.ABC):
     async def __aexit__(self, *exc: object) -> None:
         await self.stop()
 
-    # Within the process
+    # What a transport of pbus' own overrides
+
+    async def _open(self) -> None:  # noqa: B027 - nothing to do without a broker
+        """Connect and join the addresses subscribed so far."""
+
+    async def _close(self) -> None:  # noqa: B027 - likewise
+        """Write out what was accepted, then disconnect; also after a failed _open()."""
+
+    async def _join(self, address: str) -> None:  # noqa: B027 - likewise
+        """Have messages for this address come here."""
+
+    async def _leave(self, address: str) -> None:  # noqa: B027 - likewise
+        """Have them no longer."""
+
+    def _why_not_open(self) -> str:
+        """What kept _open() from succeeding in time."""
+        return "no answer in time"
 
     def _make_leases(self) -> LeaseStore:
         return MemoryLeaseStore()
-
-    def _receivers(self, address: str | None) -> list[Mailbox]:
-        """The mailboxes an address stands for; everyone when None or "*"."""
-        if address is None or address == EVERYONE:
-            return list(self._mailboxes.values())
-        mailbox = self._aliases.get(address) or self._mailboxes.get(address)
-        return [] if mailbox is None else [mailbox]
-
-    async def _put_local(self, message: BusMessage) -> None:
-        receivers = self._receivers(message.target)
-        if not receivers:
-            self.counters.undelivered += 1
-            return
-        for mailbox in receivers:
-            queue = mailbox.lane(message.lane)
-            if not queue.is_full:
-                queue.put_nowait((message, None))
-                continue
-            try:
-                async with asyncio.timeout(self.send_timeout):
-                    await queue.put((message, None))
-            except TimeoutError:
-                reason = f"{len(queue):,} messages wait for it"
-                raise BusFullError(mailbox.name, self.send_timeout, reason) from None
-
-    def _receive_lines(
-        self, address: str, lane: Lane, lines: list[bytes], receipt: Receipt | None
-    ) -> int:
-        """Put encoded messages from the transport into mailboxes, never waiting.
-
-        Returns:
-            How many times `receipt` will be told that one is done.
-        """
-        receivers = self._receivers(address)
-        if not receivers:
-            self.counters.dropped += len(lines)
-            return 0
-        if len(receivers) == 1:  # decoded when handled: the reader stays quick
-            queue = receivers[0].lane(lane)
-            put = queue.put_nowait
-            for line in lines:
-                put((line, receipt))
-            return len(lines)
-        messages = [message for line in lines if (message := self._decode(line)) is not None]
-        for mailbox in receivers:
-            queue = mailbox.lane(lane)
-            for message in messages:
-                queue.put_nowait((message, receipt))
-        return len(messages) * len(receivers)
-
-    def _decode(self, line: bytes) -> BusMessage | None:
-        """Decode or refuse: counted always, logged at most once a second."""
-        try:
-            return decode_message(line)
-        except MessageDecodeError as error:
-            self._refuse(error)
-            return None
-
-    def _refuse(self, error: MessageDecodeError) -> None:
-        self.counters.refused += 1
-        now = time.monotonic()
-        if now >= self._complaint_due:
-            self._complaint_due = now + _COMPLAIN_EVERY_S
-            logger.warning("%s (%d refused so far)", error, self.counters.refused)
-
-    def _note_lost(self, sender: str, address: str, count: int) -> None:
-        """Say that messages went missing: counter, log, and a local message to those concerned."""
-        self.counters.lost += count
-        logger.warning(
-            "%d messages of %s to %s were lost on the way (%d in all)",
-            count, sender, address, self.counters.lost,
-        )  # fmt: skip
-        news: dict[str, Any] = {"sender": sender, "address": address, "count": count}
-        for mailbox in self._receivers(address):
-            mailbox.lost += count
-            message = BusMessagesLostMessage(source="pbus", target=mailbox.name, **news)
-            mailbox.lane(Lane.SYSTEM).put_nowait((message, None))

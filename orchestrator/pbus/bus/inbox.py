@@ -1,11 +1,11 @@
 """The receiving side of a transport: notices gaps, drops repeats, grants credit."""
 
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 from pbus.bus.mailbox import Receipt
 from pbus.codec import Envelope, decode_payload
+from pbus.errors import MessageDecodeError
 from pbus.messages import Lane
 
 BUDGET_BYTES = 6 * 1024 * 1024  # unhandled data of all senders; Redis cuts off at 8 MiB for 60 s
@@ -78,12 +78,14 @@ class Inbox:
         self._streams: dict[_KEY, InStream] = {}
         self._share = MAX_SHARE_BYTES
 
-    def receive(self, payload: bytes) -> None:
-        """Take one payload from the transport.
+    def receive(self, payload: bytes, *, limit: int) -> None:
+        """Take one payload of at most `limit` bytes from the transport.
 
         Raises:
             MessageDecodeError: It is none of ours.
         """
+        if len(payload) > limit:
+            raise MessageDecodeError(f"a payload of {len(payload):,} bytes, over max_message_bytes")
         envelope, lines = decode_payload(payload)
         stream = self._stream(envelope)
         if stream is None:
@@ -166,5 +168,9 @@ class Inbox:
         stream.is_wanted = is_wanted
         stream.granted = stream.end - stream.outstanding
         self._sink.grant(
-            stream.sender, stream.address, stream.number, stream.granted, stream.granted + self._share
+            stream.sender,
+            stream.address,
+            stream.number,
+            stream.granted,
+            stream.granted + self._share,
         )

@@ -95,7 +95,9 @@ class MemoryLeaseStore:
 
     def _of(self, incarnations: Sequence[str]) -> list[Lease]:
         prefixes = tuple(incarnations)
-        return [lease for lease, _ in self._leases.values() if lease.incarnation.startswith(prefixes)]
+        return [
+            lease for lease, _ in self._leases.values() if lease.incarnation.startswith(prefixes)
+        ]
 
     def _expire(self) -> list[Lease]:
         now = self._clock()

@@ -109,7 +109,9 @@ class Mailbox:
     time, in order.
     """
 
-    def __init__(self, subscriber: BusSubscriber, decode: Callable[[bytes], BusMessage | None]) -> None:
+    def __init__(
+        self, subscriber: BusSubscriber, decode: Callable[[bytes], BusMessage | None]
+    ) -> None:
         self.subscriber = subscriber
         self.name = subscriber.name
         self.address = subscriber.address
@@ -136,7 +138,9 @@ class Mailbox:
         """Begin to deliver; the system lane first."""
         if not self._tasks:
             self._tasks = [
-                asyncio.create_task(self._dispatch(self._lanes[lane]), name=f"pbus {self.name} {lane}")
+                asyncio.create_task(
+                    self._dispatch(self._lanes[lane]), name=f"pbus {self.name} {lane}"
+                )
                 for lane in (Lane.SYSTEM, Lane.DATA)
             ]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Self
 
 import msgspec
 
@@ -44,7 +45,7 @@ class MemoryTap:
         self._taps = taps
         self._queue: asyncio.Queue[TapMessage] = asyncio.Queue(_TAP_CAPACITY)
 
-    async def __aenter__(self) -> "MemoryTap":
+    async def __aenter__(self) -> Self:
         self._taps.add(self)
         return self
 

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import deque
 
-from pbus.bus.base import EVERYONE
+from pbus.bus.switchboard import EVERYONE
 from pbus.codec import FORMAT_VERSION, Envelope, encode_payload
 from pbus.errors import BusFullError
 from pbus.messages import Lane
@@ -49,7 +49,9 @@ class OutStream:
         if not receivers:  # nobody has said anything yet
             return self.position == 0 or self.position + size <= INITIAL_CREDIT_BYTES
         end = self.position + size
-        return all(end <= limit or consumed >= self.position for consumed, limit in receivers.values())
+        return all(
+            end <= limit or consumed >= self.position for consumed, limit in receivers.values()
+        )
 
     @property
     def known(self) -> int:
@@ -100,11 +102,8 @@ class Outbox:
         self._flusher: asyncio.Future[None] | None = None
         self._blocked: dict[str, OutStream] = {}
         self.blocking = asyncio.Event()  # set when a sender begins to wait
-
-    @property
-    def pending_bytes(self) -> int:
-        """Accepted and not yet confirmed by the broker."""
-        return self._bytes
+        self.emptied = asyncio.Event()  # set while nothing waits for the broker
+        self.emptied.set()
 
     def blocked(self) -> list[OutStream]:
         """Streams whose senders wait."""
@@ -163,6 +162,8 @@ class Outbox:
     def written(self, payload: Payload, receivers: int) -> None:
         """A payload was written (or given up): make room; `receivers` processes got it."""
         self._bytes -= payload.size
+        if self._bytes == 0:
+            self.emptied.set()
         stream = payload.stream
         if payload.lines and self._has_flow:
             self._count_receivers(stream, receivers, payload.position)
@@ -245,11 +246,13 @@ class Outbox:
         stream.position += size
         stream.last_used = payload.created
         self._bytes += size
+        self.emptied.clear()
         self._wake_flusher()
 
     def _open_payload(self, stream: OutStream, size: int) -> Payload:
-        """The payload this message joins. A broadcast closes targeted ones, and they close it:
-        so what a process is sent keeps its order.
+        """The payload this message joins.
+
+        A broadcast closes targeted ones, and they close it: what a process is sent keeps its order.
         """
         address = stream.address
         if address == EVERYONE:

@@ -1,7 +1,7 @@
 """Following all traffic of a channel, without the workers taking part."""
 
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import Protocol, Self
 
 import msgspec
 
@@ -38,7 +38,7 @@ class Tap(Protocol):
 
     missed: int
 
-    async def __aenter__(self) -> "Tap":
+    async def __aenter__(self) -> Self:
         """Begin to follow; returns when the broker confirmed it."""
         ...
 

@@ -6,17 +6,18 @@ import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from pbus.bus.base import DEFAULT_SEND_TIMEOUT_S, EVERYONE, WorkerBus
+from pbus.bus.base import DEFAULT_SEND_TIMEOUT_S, WorkerBus
 from pbus.bus.inbox import Inbox
 from pbus.bus.mailbox import SYSTEM_CAPACITY, Receipt
 from pbus.bus.outbox import MAX_PAYLOAD_BYTES, Outbox
-from pbus.bus.redis.credit import Credit
+from pbus.bus.redis.credit import CREDIT_NOTES, Credit
 from pbus.bus.redis.endpoint import REFUSALS, TROUBLE, Endpoint, reason_of
 from pbus.bus.redis.leases import RedisLeaseStore
 from pbus.bus.redis.links import Backoff, RequestLink, SubscribeLink
 from pbus.bus.redis.names import Names
 from pbus.bus.redis.publisher import Publisher
 from pbus.bus.redis.tap import RedisTap
+from pbus.bus.switchboard import EVERYONE
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, encode_message
 from pbus.errors import BusUnavailableError, MessageDecodeError
 from pbus.leases import LeaseStore
@@ -48,7 +49,7 @@ class RedisBus(WorkerBus):
         incarnation: Names this life of this process; random when not given.
     """
 
-    def __init__(  # noqa: PLR0913 - the options a bus has
+    def __init__(
         self,
         *,
         redis: "Redis | None" = None,
@@ -65,16 +66,12 @@ class RedisBus(WorkerBus):
             incarnation=incarnation,
         )
         self._endpoint = Endpoint(url=url, redis=redis)
+        self.url = self._endpoint.url
         self._names = Names(channel)
         self._max_payload_bytes = max(MAX_PAYLOAD_BYTES, max_message_bytes) + _ENVELOPE_BYTES
         self._trouble = "no answer in time"
         self._tasks: list[asyncio.Task[None]] = []
         self._build()
-
-    @property
-    def url(self) -> str:
-        """Where the server is, password masked."""
-        return self._endpoint.url
 
     @property
     def is_connected(self) -> bool:
@@ -99,15 +96,15 @@ class RedisBus(WorkerBus):
     def deliver(self, address: str, lane: Lane, lines: list[bytes], receipt: Receipt | None) -> int:
         """Put received messages into mailboxes; see Sink."""
         if lane is Lane.SYSTEM and any(
-            len(mailbox.lane(lane)) >= SYSTEM_CAPACITY for mailbox in self._receivers(address)
+            len(mailbox.lane(lane)) >= SYSTEM_CAPACITY for mailbox in self._board.receivers(address)
         ):
-            self._note_lost("this process, which has no room,", address, len(lines))
+            self._board.note_lost("this process, which has no room,", address, len(lines))
             return 0
-        return self._receive_lines(address, lane, lines, receipt)
+        return self._board.put_lines(address, lane, lines, receipt)
 
     def lost(self, sender: str, address: str, count: int) -> None:
         """Messages went missing; see Sink."""
-        self._note_lost(sender, address, count)
+        self._board.note_lost(sender, address, count)
 
     def grant(self, sender: str, address: str, number: int, consumed: int, limit: int) -> None:
         """Tell a sender how far it may go; see Sink."""
@@ -148,7 +145,7 @@ class RedisBus(WorkerBus):
     async def _open(self) -> None:
         await self._reach()
         for lane, listener in self._listeners.items():
-            addresses = (EVERYONE, *self._mailboxes)
+            addresses = (EVERYONE, *self._board.addresses)
             listener.want([self._names.lane(lane.value, address) for address in addresses])
         self._spawn("data reader", self._listeners[Lane.DATA].run())
         self._spawn("system reader", self._listeners[Lane.SYSTEM].run())
@@ -228,17 +225,12 @@ class RedisBus(WorkerBus):
     def _take(self, payload: bytes) -> None:
         """One payload from the server: messages, or a note about credit."""
         try:
-            if payload.startswith((b'["grant"', b'["probe"')):
+            if payload.startswith(CREDIT_NOTES):
                 self._credit.receive(payload)
-            elif len(payload) > self._max_payload_bytes:
-                problem = f"{len(payload):,} bytes, over max_message_bytes"
-                raise MessageDecodeError(problem)
             else:
-                self._inbox.receive(payload)
+                self._inbox.receive(payload, limit=self._max_payload_bytes)
         except MessageDecodeError as error:
-            self._refuse(error)
+            self._board.refuse(error)
 
     def _make_leases(self) -> LeaseStore:
         return RedisLeaseStore(self._endpoint, self._names)
-
-

@@ -16,6 +16,8 @@ from pbus.errors import MessageDecodeError
 
 logger = logging.getLogger(__name__)
 
+CREDIT_NOTES = (b'["grant"', b'["probe"')  # what a payload on the control channel begins with
+
 _ASK_EVERY_S = 0.25
 
 _encode = msgspec.json.Encoder().encode
@@ -63,9 +65,8 @@ class Credit:
             raise MessageDecodeError(f"no credit note ({error})") from error
         if what == "grant":
             self._outbox.grant(sender, address, number, consumed, limit)
-        elif what == "probe" and self.inbox is not None:
-            if not self.inbox.probe(sender, address, number):
-                self.grant(sender, address, number, 0, -1)
+        elif self.inbox is None or not self.inbox.probe(sender, address, number):
+            self.grant(sender, address, number, 0, -1)
 
     async def run_grants(self) -> None:
         """Write grants until cancelled; while one write is under way newer ones replace older."""
@@ -75,12 +76,10 @@ class Credit:
             self._has_grants.clear()
             grants, self._grants = self._grants, {}
             try:
-                await self._link.request(
-                    [
-                        (b"PUBLISH", self._names.control(sender), note)
-                        for (sender, _), note in grants.items()
-                    ]
-                )
+                await self._link.request([
+                    (b"PUBLISH", self._names.control(sender), note)
+                    for (sender, _), note in grants.items()
+                ])
                 backoff.reset()
             except TROUBLE:
                 self._grants = grants | self._grants

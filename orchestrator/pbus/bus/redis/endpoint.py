@@ -81,7 +81,7 @@ def reason_of(error: BaseException) -> str:
         if inner is None or isinstance(inner, (KeyError, AttributeError)):
             break
         cause = inner
-    if isinstance(error, REFUSALS + (ResponseError,)):
+    if isinstance(error, (*REFUSALS, ResponseError)):
         return str(error)
     if isinstance(cause, (TimeoutError, socket.timeout)):
         return "no answer in time"

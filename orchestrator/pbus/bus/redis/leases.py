@@ -165,7 +165,9 @@ class RedisLeaseStore:
         at, expired, refused, *rest = reply
         return Renewal(
             version=at,
-            leases=sorted(map(_decode_lease, rest[0]), key=lambda lease: lease.name) if rest else None,
+            leases=sorted(map(_decode_lease, rest[0]), key=lambda lease: lease.name)
+            if rest
+            else None,
             expired=[_decode_lease(body) for body in expired],
             refused=[name.decode() for name in refused],
         )
@@ -200,7 +202,7 @@ class RedisLeaseStore:
         """The activation remembered."""
 
         async def read() -> Any:
-            return await self._redis.hget(self._activations, name)  # type: ignore[misc]
+            return await self._redis.hget(self._activations, name)
 
         found = await self._bounded(read)
         return _decode_activation(found) if found else None

@@ -44,7 +44,7 @@ async def open_connection(endpoint: Endpoint) -> AbstractConnection:
     connection = endpoint.connection()
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await connection.connect()
+            await connection.connect()  # type: ignore[no-untyped-call]
     except BaseException:
         await close(connection)
         raise

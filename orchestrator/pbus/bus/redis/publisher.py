@@ -5,11 +5,11 @@ import logging
 import time
 from typing import Any
 
-from pbus.bus.base import Counters
 from pbus.bus.outbox import Outbox, OutStream, Payload
 from pbus.bus.redis.endpoint import TROUBLE
 from pbus.bus.redis.links import Backoff, RequestLink
 from pbus.bus.redis.names import Names
+from pbus.bus.switchboard import Counters
 
 logger = logging.getLogger(__name__)
 
@@ -46,15 +46,18 @@ class Publisher:
 
     async def drain(self) -> None:
         """Wait until everything accepted is written. Bound it with a deadline."""
-        while self.outbox.pending_bytes:
-            await asyncio.sleep(_RETRY_S / 10)
+        await self.outbox.emptied.wait()
 
     async def _write(self, payloads: list[Payload]) -> None:
         backoff = Backoff()
         while payloads:
             lane = self.outbox.lane.value
             commands = [
-                (b"PUBLISH", self._names.lane(lane, payload.stream.address), self.outbox.encode(payload))
+                (
+                    b"PUBLISH",
+                    self._names.lane(lane, payload.stream.address),
+                    self.outbox.encode(payload),
+                )
                 for payload in payloads
             ]
             try:
@@ -67,7 +70,6 @@ class Publisher:
                 continue
             payloads = self._settle(payloads, counts)
             if payloads:
-                self._grace_until = max(self._grace_until, 0.0)
                 await asyncio.sleep(_RETRY_S)
 
     def _settle(self, payloads: list[Payload], counts: list[int]) -> list[Payload]:
@@ -115,7 +117,8 @@ class Publisher:
             for (stream, reply), count in zip(unsure.items(), exact, strict=True):
                 stream.counted = (reply, count, now)
         return [
-            self._count(payload.stream, reply) for payload, reply in zip(payloads, replies, strict=True)
+            self._count(payload.stream, reply)
+            for payload, reply in zip(payloads, replies, strict=True)
         ]
 
     @staticmethod
@@ -126,9 +129,7 @@ class Publisher:
 
     async def count(self, addresses: list[str]) -> list[int]:
         """How many processes listen to each address; pbus listens to both lanes, strangers may not."""
-        channels = [
-            self._names.lane(lane, address) for address in addresses for lane in ("d", "s")
-        ]
+        channels = [self._names.lane(lane, address) for address in addresses for lane in ("d", "s")]
         (reply,) = await self.link.request([(b"PUBSUB", b"NUMSUB", *channels)])
         found = dict(zip(reply[::2], reply[1::2], strict=True)) if isinstance(reply, list) else {}
         return [

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Self
 
 from pbus.bus.redis.endpoint import Endpoint
 from pbus.bus.redis.links import CONFIRM_TIMEOUT_S, SubscribeLink
@@ -31,7 +32,7 @@ class RedisTap:
         self._next: dict[tuple[str, int, str, str], int] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def __aenter__(self) -> "RedisTap":
+    async def __aenter__(self) -> Self:
         self._tasks = [
             asyncio.create_task(self._link.run(), name="pbus tap"),
             asyncio.create_task(self._beat(), name="pbus tap beat"),

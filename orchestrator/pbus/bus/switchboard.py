@@ -1,0 +1,177 @@
+"""Who listens in this process, and putting what arrives into their mailboxes."""
+
+import asyncio
+import logging
+import time
+
+import msgspec
+
+from pbus.bus.mailbox import Mailbox, Receipt
+from pbus.bus.subscriber import BusSubscriber
+from pbus.codec import decode_message
+from pbus.errors import BusFullError, DuplicateSubscriberError, MessageDecodeError
+from pbus.messages import BusMessage, BusMessagesLostMessage, Lane
+
+logger = logging.getLogger(__name__)
+
+EVERYONE = "*"  # the address of broadcasts
+_COMPLAIN_EVERY_S = 1.0
+
+
+class Counters(msgspec.Struct):
+    """What passed through one bus of one process.
+
+    Attributes:
+        sent: Messages accepted by send().
+        lost: Messages of others noticed missing on the way here.
+        undelivered: Own messages that no process was listening for.
+        refused: Received bytes that were no acceptable message.
+        dropped: Messages received for somebody who is not (or no longer) here.
+    """
+
+    sent: int = 0
+    lost: int = 0
+    undelivered: int = 0
+    refused: int = 0
+    dropped: int = 0
+
+
+class Switchboard:
+    """The mailboxes of one process.
+
+    Args:
+        put_timeout: Seconds to wait for room in a mailbox of this process.
+    """
+
+    def __init__(self, put_timeout: float) -> None:
+        self.counters = Counters()
+        self._put_timeout = put_timeout
+        self._mailboxes: dict[str, Mailbox] = {}  # by address
+        self._aliases: dict[str, Mailbox] = {}  # names known in this process only
+        self._complaint_due = 0.0
+
+    @property
+    def addresses(self) -> list[str]:
+        """All addresses somebody here listens to."""
+        return list(self._mailboxes)
+
+    def mailboxes(self) -> list[Mailbox]:
+        """All mailboxes."""
+        return list(self._mailboxes.values())
+
+    def find(self, name: str) -> Mailbox | None:
+        """The mailbox of an address or a local name."""
+        return self._aliases.get(name) or self._mailboxes.get(name)
+
+    def is_local(self, name: str | None) -> bool:
+        """Whether a name is known in this process only."""
+        return name in self._aliases
+
+    def add(self, subscriber: BusSubscriber) -> Mailbox | None:
+        """Give a subscriber a mailbox; None when it has one.
+
+        Raises:
+            DuplicateSubscriberError: Another subscriber has the name.
+        """
+        address = subscriber.address
+        held = self._mailboxes.get(address) or self._aliases.get(subscriber.name)
+        if held is not None:
+            if held.subscriber is subscriber:
+                return None
+            raise DuplicateSubscriberError(subscriber.name)
+        mailbox = self._mailboxes[address] = Mailbox(subscriber, self.decode)
+        if address != subscriber.name:
+            self._aliases[subscriber.name] = mailbox
+        return mailbox
+
+    def remove(self, subscriber: BusSubscriber) -> Mailbox | None:
+        """Take a subscriber's mailbox away; None when it has none."""
+        mailbox = self._mailboxes.get(subscriber.address)
+        if mailbox is None or mailbox.subscriber is not subscriber:
+            return None
+        del self._mailboxes[mailbox.address]
+        self._aliases.pop(mailbox.name, None)
+        return mailbox
+
+    def receivers(self, address: str | None) -> list[Mailbox]:
+        """The mailboxes an address stands for; everyone when None or "*"."""
+        if address is None or address == EVERYONE:
+            return list(self._mailboxes.values())
+        mailbox = self.find(address)
+        return [] if mailbox is None else [mailbox]
+
+    async def put(self, message: BusMessage) -> None:
+        """Put a message into the mailboxes it is for, waiting for room.
+
+        Raises:
+            BusFullError: There was none in time.
+        """
+        receivers = self.receivers(message.target)
+        if not receivers:
+            self.counters.undelivered += 1
+            return
+        for mailbox in receivers:
+            queue = mailbox.lane(message.lane)
+            if not queue.is_full:
+                queue.put_nowait((message, None))
+                continue
+            try:
+                async with asyncio.timeout(self._put_timeout):
+                    await queue.put((message, None))
+            except TimeoutError:
+                reason = f"{len(queue):,} messages wait for it"
+                raise BusFullError(repr(mailbox.name), self._put_timeout, reason) from None
+
+    def put_lines(
+        self, address: str, lane: Lane, lines: list[bytes], receipt: Receipt | None
+    ) -> int:
+        """Put encoded messages from a transport into mailboxes, never waiting.
+
+        Returns:
+            How many times `receipt` will be told that one is done.
+        """
+        receivers = self.receivers(address)
+        if not receivers:
+            self.counters.dropped += len(lines)
+            return 0
+        if len(receivers) == 1:  # decoded when handled: the reader stays quick
+            put = receivers[0].lane(lane).put_nowait
+            for line in lines:
+                put((line, receipt))
+            return len(lines)
+        messages = [message for line in lines if (message := self.decode(line)) is not None]
+        for mailbox in receivers:
+            put = mailbox.lane(lane).put_nowait
+            for message in messages:
+                put((message, receipt))
+        return len(messages) * len(receivers)
+
+    def decode(self, line: bytes) -> BusMessage | None:
+        """Decode a message, or refuse it."""
+        try:
+            return decode_message(line)
+        except MessageDecodeError as error:
+            self.refuse(error)
+            return None
+
+    def refuse(self, error: MessageDecodeError) -> None:
+        """Count bytes that were no message; log at most once a second."""
+        self.counters.refused += 1
+        now = time.monotonic()
+        if now >= self._complaint_due:
+            self._complaint_due = now + _COMPLAIN_EVERY_S
+            logger.warning("%s (%d refused so far)", error, self.counters.refused)
+
+    def note_lost(self, sender: str, address: str, count: int) -> None:
+        """Say that messages went missing: counter, log, a local message to those concerned."""
+        self.counters.lost += count
+        logger.warning(
+            "%d messages of %s to %s were lost on the way (%d in all)",
+            count, sender, address, self.counters.lost,
+        )  # fmt: skip
+        for mailbox in self.receivers(address):
+            mailbox.lost += count
+            news = BusMessagesLostMessage(
+                source="pbus", target=mailbox.name, sender=sender, address=address, count=count
+            )
+            mailbox.lane(Lane.SYSTEM).put_nowait((news, None))
