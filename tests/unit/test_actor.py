@@ -119,8 +119,8 @@ class Play:
         instance = WorkerInstance(name="w", spec=WorkerSpec(**{**values, **spec}))
         self.house = FakeHouse()
         self.hurry = asyncio.Event()
-        self.actor = WorkerActor(instance, self.house, self.hurry)
-        self.task = asyncio.create_task(self.actor.run())
+        self.actor = WorkerActor(instance, self.hurry)
+        self.task = asyncio.create_task(self.actor.run(self.house))
 
     async def leave(self) -> None:
         """End the play as the supervisor does."""
