@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from pbus.leases import LEASE_S, Lease
+from pbus.leases import Lease
 from pbus.messages import WorkerRegistryEntry
 from pbus.registry.data import WorkerLostData, WorkerReadyData
 
@@ -44,7 +44,8 @@ class Known(msgspec.Struct):
         stamp: When an announcement last told of it.
         announced: Whether watchers were told that it is ready.
         confirmed: Whether the store ever had it.
-        missing_since: Since when the store has it no longer, without a word of goodbye.
+        missing_until: Set when the store has it no longer, without a word of goodbye: when to
+            give it up if it does not put its lease back.
     """
 
     entry: WorkerRegistryEntry
@@ -52,7 +53,7 @@ class Known(msgspec.Struct):
     stamp: int
     announced: bool = False
     confirmed: bool = False
-    missing_since: float | None = None
+    missing_until: float | None = None
 
 
 def entry_of(lease: Lease, *, gone: str | None = None) -> WorkerRegistryEntry:
@@ -100,30 +101,36 @@ class Table:
         members = [known for known in self._groups.get(group, {}).values() if known.entry.ready]
         return sorted(members, key=lambda known: int(known.entry.name.rpartition(".")[2]))
 
-    def hear(self, entry: WorkerRegistryEntry) -> list[Change]:
-        """Take in an announcement, unless what is known already is newer."""
+    def hear(self, entry: WorkerRegistryEntry, *, is_own: bool = False) -> list[Change]:
+        """Take in an announcement, unless what is known already is newer.
+
+        Args:
+            entry: What was announced.
+            is_own: It comes from this very process, so it is true whatever the clocks say.
+        """
         known = self._known.get(entry.name)
         is_other = known is not None and known.entry.incarnation != entry.incarnation
         if entry.gone is not None:
             self._bury(entry.incarnation)
             return [] if known is None or is_other else self._remove(known, entry.gone)
-        if entry.incarnation in self._gone:
-            return []
-        if known is not None and is_other and _is_older(entry, known.entry):
+        if not is_own and (
+            entry.incarnation in self._gone
+            or (known is not None and is_other and _is_older(entry, known.entry))
+        ):
             return []
         changes = self._put(entry)
         self._known[entry.name].stamp = self._next_stamp()
         return changes
 
     def read(
-        self, leases: Sequence[Lease], *, asked_at: int, now: float
+        self, leases: Sequence[Lease], *, asked_at: int, give_up_at: float
     ) -> tuple[list[Change], bool]:
         """Take in all leases of the store.
 
         Args:
             leases: What the store holds.
             asked_at: The stamp taken before the store was asked.
-            now: Seconds, for what is missing.
+            give_up_at: Until when those who are missing without a word may come back, seconds.
 
         Returns:
             The changes, and whether newer news was left alone, so that another full reading is due.
@@ -137,36 +144,36 @@ class Table:
             self._gone.pop(lease.incarnation, None)
             changes += self._put(entry_of(lease))
             known = self._known[lease.name]
-            known.confirmed, known.missing_since = True, None
+            known.confirmed, known.missing_until = True, None
         held = {lease.name for lease in leases}
         for known in [known for name, known in self._known.items() if name not in held]:
             if known.stamp > asked_at:
                 is_stale = True
             elif not known.confirmed:
                 changes += self._remove(known, NEVER_CONFIRMED)
-            elif known.missing_since is None:
-                known.missing_since = now
+            elif known.missing_until is None:
+                known.missing_until = give_up_at
         return changes, is_stale
 
-    def miss(self, entries: Iterable[WorkerRegistryEntry], now: float) -> None:
+    def miss(self, entries: Iterable[WorkerRegistryEntry], give_up_at: float) -> None:
         """Note workers whose lease ran out while nobody could renew; they may put it back."""
         for entry in entries:
             known = self._known.get(entry.name)
             if known is not None and known.entry.incarnation == entry.incarnation:
-                known.missing_since = now
+                known.missing_until = give_up_at
 
-    def excuse(self, now: float) -> None:
-        """Give all that are missing their full time again: nobody could reach the store."""
+    def excuse(self, give_up_at: float) -> None:
+        """Give all that are missing more time: nobody could reach the store."""
         for known in self._known.values():
-            if known.missing_since is not None:
-                known.missing_since = now
+            if known.missing_until is not None:
+                known.missing_until = give_up_at
 
-    def drop_overdue(self, now: float) -> list[WorkerRegistryEntry]:
-        """Those whose lease has been missing for a whole lease time, as entries that are gone."""
+    def overdue(self, now: float) -> list[WorkerRegistryEntry]:
+        """Those that were missing for too long, as entries that are gone."""
         return [
             msgspec.structs.replace(known.entry, ready=False, gone=LEASE_MISSING)
             for known in self._known.values()
-            if known.missing_since is not None and now - known.missing_since >= LEASE_S
+            if known.missing_until is not None and known.missing_until <= now
         ]
 
     def _has_news_since(self, asked_at: int, lease: Lease) -> bool:

@@ -1,0 +1,89 @@
+"""The reading side of the registry: who is ready, and who wants to be told."""
+
+import asyncio
+from collections.abc import Iterable
+
+from pbus.errors import WorkerNotFoundError
+from pbus.registry.data import WorkerLostData, WorkerReadyData
+from pbus.registry.table import Change, Table
+from pbus.registry.watches import Handler, Watch, Watches
+
+
+class Directory:
+    """Finds and watches workers.
+
+    Names stand for workers; the name of a group ("x" for "x.1" … "x.9") stands for its replicas.
+    """
+
+    def __init__(self) -> None:
+        self._table = Table()
+        self._children = Table()  # known here only: neither leased nor announced
+        self._watches = Watches()
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
+
+    def get(self, name: str) -> WorkerReadyData | None:
+        """The ready worker of that name, children of this runner first; of a group, the first."""
+        known = self._children.find(name) or self._table.find(name)
+        if known is not None and known.entry.ready:
+            return known.data
+        replicas = self._table.replicas(name)
+        return replicas[0].data if replicas else None
+
+    def ready(self, name: str) -> list[WorkerReadyData]:
+        """All that can take work sent to this name: ready and active, replicas by number."""
+        known = self._children.find(name) or self._table.find(name)
+        found = [known] if known is not None else self._table.replicas(name)
+        return [each.data for each in found if each.entry.ready and each.entry.active]
+
+    def watch(self, name: str, handler: Handler[WorkerReadyData]) -> Watch[WorkerReadyData]:
+        """Call the handler each time a life of this worker is ready, at once if one is already.
+
+        For a group: when its first replica is ready, and again after none was. Watching the same
+        name with the same handler twice gives the same watch.
+        """
+        watch, is_new = self._watches.ready.add(name, handler)
+        data = self.get(name)
+        if is_new and data is not None:
+            watch.call(data)
+        return watch
+
+    def watch_lost(
+        self, name: str | None, handler: Handler[WorkerLostData]
+    ) -> Watch[WorkerLostData]:
+        """Call the handler each time this worker (or replica, or any worker) left or was lost."""
+        watch, _ = self._watches.lost.add(name, handler)
+        return watch
+
+    async def wait_ready(
+        self,
+        name: str,
+        timeout: float | None = None,  # noqa: ASYNC109 - raises an error of its own
+    ) -> WorkerReadyData:
+        """The worker of that name once it is ready.
+
+        Raises:
+            WorkerNotFoundError: It was not within the timeout (seconds; None waits for ever).
+        """
+        data = self.get(name)
+        if data is not None:
+            return data
+        ready: asyncio.Future[WorkerReadyData] = asyncio.get_running_loop().create_future()
+
+        async def note(data: WorkerReadyData) -> None:
+            if not ready.done():
+                ready.set_result(data)
+
+        watch = self.watch(name, note)
+        try:
+            async with asyncio.timeout(timeout):
+                return await ready
+        except TimeoutError:
+            raise WorkerNotFoundError(name, timeout or 0.0) from None
+        finally:
+            watch.cancel()
+
+    def _tell(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            self._watches.tell(change)

@@ -1,0 +1,130 @@
+"""Standing orders: call me when this worker is ready, or lost."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+from pbus.registry.data import WorkerLostData, WorkerReadyData
+from pbus.registry.table import Arrival, Change, group_of
+
+logger = logging.getLogger(__name__)
+
+_CANCEL_S = 1.0  # what a cancelled handler gets to clean up before it is left behind
+
+T = TypeVar("T")
+Calls = set[asyncio.Task[None]]
+Handler = Callable[[T], Awaitable[None]]
+
+
+class Watch(Generic[T]):
+    """One standing order; each call of its handler is a task of its own.
+
+    So a handler that is slow or raises keeps nobody else waiting. Calls begin in the order of the
+    events.
+    """
+
+    def __init__(self, name: str | None, handler: Handler[T], watches: "WatchList[T]") -> None:
+        self.name = name
+        self.handler: Handler[T] = handler
+        self._watches = watches
+        self._calls: Calls = set()
+
+    def cancel(self) -> None:
+        """End it: no call begins or goes on afterwards, except the one that calls this."""
+        self._watches.forget(self)
+        for call in self._calls:
+            if call is not _current_task():
+                call.cancel()
+
+    def call(self, data: T) -> None:
+        """Have the handler called soon."""
+        call = asyncio.create_task(self._call(data), name=f"pbus watch {self.name or '*'}")
+        for calls in (self._calls, self._watches.calls):
+            calls.add(call)
+            call.add_done_callback(calls.discard)
+
+    async def _call(self, data: T) -> None:
+        try:
+            await self.handler(data)
+        except Exception:
+            logger.exception("a watcher of %s raised for %s", self.name or "all workers", data)
+
+
+class WatchList(Generic[T]):
+    """The watches of one kind, by the name watched; None is every name.
+
+    Attributes:
+        calls: Those in progress.
+    """
+
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
+        self._watches: dict[str | None, list[Watch[T]]] = {}
+
+    def add(self, name: str | None, handler: Handler[T]) -> tuple[Watch[T], bool]:
+        """The watch of this name and handler, and whether it is new."""
+        watches = self._watches.setdefault(name, [])
+        for watch in watches:
+            if watch.handler == handler:
+                return watch, False
+        watch = Watch(name, handler, self)
+        watches.append(watch)
+        return watch, True
+
+    def call(self, name: str | None, data: T) -> None:
+        """Call all who watch that name."""
+        for watch in list(self._watches.get(name, ())):
+            watch.call(data)
+
+    def all(self) -> list[Watch[T]]:
+        """Every watch."""
+        return [watch for watches in self._watches.values() for watch in watches]
+
+    def forget(self, watch: Watch[T]) -> None:
+        """Call this one no more."""
+        watches = self._watches.get(watch.name, [])
+        if watch in watches:
+            watches.remove(watch)
+            if not watches:
+                del self._watches[watch.name]
+
+
+class Watches:
+    """Who waits for whom: those who wait for a worker to be ready, and for its loss."""
+
+    def __init__(self) -> None:
+        self._calls: Calls = set()
+        self.ready: WatchList[WorkerReadyData] = WatchList(self._calls)
+        self.lost: WatchList[WorkerLostData] = WatchList(self._calls)
+
+    def tell(self, change: Change) -> None:
+        """Call those whom a change concerns: watchers of the worker, and of its group."""
+        if isinstance(change, Arrival):
+            name = change.data.worker_name
+            self.ready.call(name, change.data)
+            if change.first and (group := group_of(name)) is not None:
+                self.ready.call(group, change.data)
+            return
+        name = change.worker_name
+        self.lost.call(name, change)
+        if (group := group_of(name)) is not None:
+            self.lost.call(group, change)
+        self.lost.call(None, change)
+
+    async def close(self) -> None:
+        """Cancel every watch and wait, for a short while, until no handler runs."""
+        for ready in self.ready.all():
+            ready.cancel()
+        for lost in self.lost.all():
+            lost.cancel()
+        running = [call for call in self._calls if call is not _current_task()]
+        if running:
+            await asyncio.wait(running, timeout=_CANCEL_S)
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop runs: a watch may be cancelled when all is over
+        return None

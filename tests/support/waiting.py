@@ -1,0 +1,44 @@
+"""Waiting in tests: always for something, never for longer than a deadline."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+_EVERY_S = 0.005
+
+
+async def until(predicate: Callable[[], object], timeout: float = 5.0) -> None:
+    """Wait until the predicate holds; fails when it does not in time. Prefer an event."""
+    give_up_at = time.monotonic() + timeout
+    while not predicate():
+        if time.monotonic() > give_up_at:
+            raise AssertionError(f"not so within {timeout:g} s: {_text_of(predicate)}")
+        await asyncio.sleep(_EVERY_S)
+
+
+async def happens(event: asyncio.Event, timeout: float = 5.0) -> None:
+    """Wait for an event; fails when it does not come in time."""
+    async with asyncio.timeout(timeout):
+        await event.wait()
+
+
+def run(work: Coroutine[Any, Any, Any], timeout: float = 30.0) -> Any:
+    """Run a test's coroutine, and fail if it leaves a task behind."""
+
+    async def bounded() -> Any:
+        async with asyncio.timeout(timeout):
+            result = await work
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        if left:
+            await asyncio.wait(left, timeout=0.5)  # what was cancelled may still be unwinding
+        names = sorted(task.get_name() for task in left if not task.done())
+        assert [] == names, f"tasks left behind: {names}"
+        return result
+
+    return asyncio.run(bounded())
+
+
+def _text_of(predicate: Callable[[], object]) -> str:
+    code = getattr(predicate, "__code__", None)
+    return f"line {code.co_firstlineno} of {code.co_filename}" if code else repr(predicate)
