@@ -1,33 +1,27 @@
-"""The same cases on every backend: `make_bus` gives buses of one channel, a new one a test."""
+"""The contract suite runs on every backend: `make_bus` makes buses of one channel."""
 
 from collections.abc import Callable
 
 import pytest
+from support.valkey import Valkey
 
-from pbus.bus.base import WorkerBus
-from pbus.bus.memory import AsyncQueueBus
+from pbus.bus import AsyncQueueBus, WorkerBus, connect
 
-MakeBus = Callable[[], WorkerBus]
-
-BACKENDS = ["memory"]
+MakeBus = Callable[..., WorkerBus]
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
 def backend(request: pytest.FixtureRequest) -> str:
-    """The backend a case runs on."""
-    return request.param
+    """The backend under test."""
+    name: str = request.param
+    return name
 
 
 @pytest.fixture
-def make_bus(request: pytest.FixtureRequest, backend: str) -> MakeBus:
-    """Makes buses of this test's channel: for memory the same again, else one a call.
-
-    Not started. Whoever starts a bus stops it, so a test starts those that outlive a runner.
-    """
-    makers: dict[str, Callable[[], MakeBus]] = {"memory": _memory_buses}
-    return makers[backend]()
-
-
-def _memory_buses() -> MakeBus:
-    bus = AsyncQueueBus(channel="pbus-test")
-    return lambda: bus
+def make_bus(backend: str, channel: str, request: pytest.FixtureRequest) -> MakeBus:
+    """Makes unstarted buses that reach each other: one shared instance in memory."""
+    if backend == "memory":
+        shared = AsyncQueueBus(channel=channel)
+        return lambda **_: shared
+    server: Valkey = request.getfixturevalue("valkey")
+    return lambda **options: connect(server.url, channel=channel, **options)

@@ -8,7 +8,7 @@ from typing import Any
 _EVERY_S = 0.005
 
 
-async def until(predicate: Callable[[], object], timeout: float = 5.0) -> None:
+async def until(predicate: Callable[[], object], timeout: float = 5.0) -> None:  # noqa: ASYNC109
     """Wait until the predicate holds; fails when it does not in time. Prefer an event."""
     give_up_at = time.monotonic() + timeout
     while not predicate():
@@ -17,7 +17,17 @@ async def until(predicate: Callable[[], object], timeout: float = 5.0) -> None:
         await asyncio.sleep(_EVERY_S)
 
 
-async def happens(event: asyncio.Event, timeout: float = 5.0) -> None:
+def eventually(predicate: Callable[[], object], timeout: float = 10.0) -> bool:
+    """Whether the predicate holds within the timeout; for tests without a loop."""
+    give_up_at = time.monotonic() + timeout
+    while not predicate():
+        if time.monotonic() > give_up_at:
+            return False
+        time.sleep(_EVERY_S * 4)
+    return True
+
+
+async def happens(event: asyncio.Event, timeout: float = 5.0) -> None:  # noqa: ASYNC109
     """Wait for an event; fails when it does not come in time."""
     async with asyncio.timeout(timeout):
         await event.wait()
