@@ -1,12 +1,83 @@
-"""URLs as they may be shown: without their secrets."""
+"""Broker URLs: which backend a scheme means, what is wrong with one, how to show one."""
 
 import re
+from collections.abc import Mapping
+from typing import Literal
+from urllib.parse import SplitResult, urlsplit
 
-_USER_PASSWORD = re.compile(r"(?P<before>//[^/@?#]*?):[^@/?#]*@")
-_QUERY_PASSWORD = re.compile(r"(?P<before>[?&](?:password|pwd|pass)=)[^&#]*", re.IGNORECASE)
+Backend = Literal["redis"]
+
+# A new backend is a name above and its schemes here; nothing else in the topology knows them.
+BACKEND_OF_SCHEME: Mapping[str, Backend] = {"redis": "redis", "rediss": "redis", "unix": "redis"}
+
+_MASK = "***"
+_SECRET_PARAMETER = re.compile(
+    r"([?&;](?:\w*password|passwd|pass|pwd|\w*secret|\w*token|api_?key)=)[^&]*", re.IGNORECASE
+)
+_PLAIN_USER = re.compile(r"[\w.%+~-]*")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}")
+
+
+def url_scheme(url: str) -> str:
+    """The part before ``://`` in lower case, or nothing where that is no scheme."""
+    scheme, separator, _ = url.partition("://")
+    return scheme.lower() if separator and _SCHEME.fullmatch(scheme) else ""
 
 
 def mask_url(url: str) -> str:
-    """The URL with its password replaced by ``***``; never fails, whatever the text."""
-    masked = _USER_PASSWORD.sub(r"\g<before>:***@", url)
-    return _QUERY_PASSWORD.sub(r"\g<before>***", masked)
+    """The URL as it may be shown: passwords replaced by ``***``, in malformed URLs too.
+
+    Where a password could hide (special characters that should have been percent-encoded) it
+    rather hides a piece of the address than shows a piece of the password.
+    """
+    url = _SECRET_PARAMETER.sub(rf"\1{_MASK}", url)
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url
+    if scheme.lower() == "unix" and rest.startswith("/"):
+        return url
+    return scheme + separator + _mask_authority(rest)
+
+
+def _mask_authority(rest: str) -> str:
+    credentials, at, address = rest.rpartition("@")
+    if not at:
+        return _mask_port(rest)
+    user, colon, _ = credentials.partition(":")
+    shown = user if colon and _PLAIN_USER.fullmatch(user) else ""
+    return f"{shown}:{_MASK}@{address}" if shown or colon else f"{_MASK}@{address}"
+
+
+def _mask_port(rest: str) -> str:
+    """Hide what stands where the port should be unless it is one: `redis://user:password`."""
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if authority.endswith("]"):
+        return rest
+    host, colon, port = authority.rpartition(":")
+    return f"{host}:{_MASK}" if colon and port and not port.isdecimal() else rest
+
+
+def url_problem(url: str) -> str | None:
+    """What is wrong with a broker URL of a known scheme, never quoting it, or None."""
+    if any(character.isspace() or not character.isprintable() for character in url):
+        return "expected a URL without spaces and control characters"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return (
+            "expected HOST:PORT with a port from 1 to 65535"
+            " (percent-encode special characters in a user or password)"
+        )
+    if port == 0:
+        return "expected a port from 1 to 65535, got 0"
+    return _path_problem(parts)
+
+
+def _path_problem(parts: SplitResult) -> str | None:
+    if parts.scheme == "unix":
+        return None if parts.path.strip("/") else "expected the path of a socket after unix://"
+    database = parts.path.strip("/")
+    if BACKEND_OF_SCHEME.get(parts.scheme) == "redis" and database and not database.isdecimal():
+        return "expected a database number after the host, like /0"
+    return None

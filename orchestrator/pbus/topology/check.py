@@ -1,0 +1,215 @@
+"""Does the tree have the shape that `pbus.topology.schema` describes?"""
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from msgspec import inspect
+
+from pbus.topology.problems import (
+    Place,
+    Problems,
+    did_you_mean,
+    one_of,
+    shorten,
+    shown_key,
+    suggestion,
+)
+from pbus.topology.scalars import number_problem, plain_bool, plain_value
+from pbus.topology.schema import TopologyFile
+from pbus.topology.yaml_tree import Broken, Mapping, Node, Scalar, Sequence, kind_of
+
+_INVALID: Any = object()  # stands for a value whose problem was told
+
+
+class _Shape(NamedTuple):
+    """What a key takes: a type without its wrappers, and how to speak of it."""
+
+    type: Any  # one of msgspec's type descriptions; the method that gets it knows which
+    is_optional: bool
+    expected: str | None
+    suggest: Callable[[str], str | None] | None
+
+
+@functools.cache
+def _file_type() -> inspect.Type:
+    return inspect.type_info(TopologyFile)
+
+
+def check_shape(tree: Node, problems: Problems) -> TopologyFile | None:
+    """The file's values as far as they are right, all else noted; None if it is no mapping."""
+    checked = _Checker(problems).value(tree, _file_type(), Place(tree.line, ""))
+    return checked if isinstance(checked, TopologyFile) else None
+
+
+def is_null(node: Node) -> bool:
+    """Whether nothing is written here, or expansion left nothing."""
+    return isinstance(node, Scalar) and node.plain and plain_value(node.text) is None
+
+
+def _shape_of(type_: inspect.Type) -> _Shape:
+    extra: dict[str, Any] = {}
+    is_optional = False
+    while True:
+        if isinstance(type_, inspect.Metadata):
+            extra |= type_.extra or {}
+            type_ = type_.type
+        elif isinstance(type_, inspect.UnionType) and type_.includes_none:
+            is_optional = True
+            rest = tuple(one for one in type_.types if not isinstance(one, inspect.NoneType))
+            type_ = rest[0] if len(rest) == 1 else inspect.UnionType(rest)
+        else:
+            return _Shape(type_, is_optional, extra.get("expected"), extra.get("suggest"))
+
+
+def _shown(node: Node) -> str:
+    """A node as a problem quotes it: never what expansion put in."""
+    if not isinstance(node, Scalar) or is_null(node):
+        return kind_of(node)
+    is_word = isinstance(plain_value(node.written), str)
+    if node.plain:
+        return shorten(node.written) if is_word else node.written
+    return shorten(node.written) if is_word else f"the text {shorten(node.written)}"
+
+
+def _is_expanded(node: Scalar) -> bool:
+    return node.text != node.written
+
+
+class _Checker:
+    """Walks tree and types together; each method checks one kind of type."""
+
+    def __init__(self, problems: Problems) -> None:
+        self._problems = problems
+        self._by_type: dict[type[inspect.Type], Callable[[Node, _Shape, Place], Any]] = {
+            inspect.StructType: self._struct,
+            inspect.DictType: self._dict,
+            inspect.ListType: self._list,
+            inspect.StrType: self._text,
+            inspect.IntType: self._integer,
+            inspect.BoolType: self._flag,
+            inspect.LiteralType: self._choice,
+            inspect.UnionType: self._as_written,
+            inspect.AnyType: self._anything,
+        }
+
+    def value(self, node: Node, type_: inspect.Type, place: Place) -> Any:
+        """The checked value, None for an optional key left empty, or _INVALID."""
+        if isinstance(node, Broken):
+            return _INVALID
+        shape = _shape_of(type_)
+        if shape.is_optional and is_null(node) and not isinstance(shape.type, inspect.UnionType):
+            return None
+        return self._by_type[type(shape.type)](node, shape, place)
+
+    def _wrong(self, place: Place, expected: str, got: str, advice: str = "") -> Any:
+        self._problems.add(place, f"expected {expected}, got {got}{advice}")
+        return _INVALID
+
+    def _struct(self, node: Node, shape: _Shape, place: Place) -> Any:
+        fields = {field.encode_name: field for field in shape.type.fields}
+        if not isinstance(node, Mapping):
+            return self._wrong(place, f"a mapping with keys of {', '.join(fields)}", kind_of(node))
+        values: dict[str, Any] = {}
+        for key, entry in node.entries.items():
+            at = place.key(key, entry.line)
+            if key not in fields:
+                advice = did_you_mean(key, fields) or f" (known here: {', '.join(fields)})"
+                self._problems.add(at, f"unknown key{advice}")
+            elif (value := self.value(entry.node, fields[key].type, at)) is not _INVALID:
+                values[key] = value
+        for name, field in fields.items():
+            if field.required and name not in values:
+                values[name] = {}  # only mappings are required; the file is refused anyway
+                if name not in node.entries:
+                    expected = _shape_of(field.type).expected
+                    self._problems.add(place, f"the key `{name}` is missing: expected {expected}")
+        return shape.type.cls(**values)
+
+    def _dict(self, node: Node, shape: _Shape, place: Place) -> Any:
+        expected = shape.expected or "a mapping"
+        if not isinstance(node, Mapping):
+            return self._wrong(place, expected, kind_of(node))
+        if shape.type.min_length and not node.entries:
+            return self._wrong(place, expected, "an empty mapping")
+        values = {}
+        for key, entry in node.entries.items():
+            at = place.key(key, entry.line)
+            key_node = Scalar(line=entry.line, text=key, plain=False, written=shown_key(key))
+            self.value(key_node, shape.type.key_type, at)
+            value = self.value(entry.node, shape.type.value_type, at)
+            if value is not _INVALID:
+                values[key] = value
+        return values
+
+    def _list(self, node: Node, shape: _Shape, place: Place) -> Any:
+        expected = shape.expected or "a list"
+        if not isinstance(node, Sequence):
+            return self._wrong(place, expected, kind_of(node))
+        if shape.type.min_length and not node.items:
+            return self._wrong(place, expected, "an empty list")
+        return [
+            self.value(item, shape.type.item_type, place.item(index, item.line))
+            for index, item in enumerate(node.items)
+        ]
+
+    def _text(self, node: Node, shape: _Shape, place: Place) -> Any:
+        expected = shape.expected or "text"
+        if not isinstance(node, Scalar) or is_null(node):
+            return self._wrong(place, expected, kind_of(node))
+        kind = kind_of(node)
+        if kind != "text" and not _is_expanded(node):
+            return self._wrong(place, expected, kind, "" if shape.expected else " (quote it)")
+        if len(node.text) < (shape.type.min_length or 0):
+            return self._wrong(place, expected, "an empty text")
+        if shape.type.pattern and not re.fullmatch(shape.type.pattern, node.text):
+            right = shape.suggest(node.text) if shape.suggest and not _is_expanded(node) else None
+            return self._wrong(place, expected, _shown(node), suggestion(right) if right else "")
+        return node.text
+
+    def _integer(self, node: Node, shape: _Shape, place: Place) -> Any:
+        low, high = shape.type.ge or 0, shape.type.le or 0
+        if isinstance(node, Scalar) and node.plain:
+            value = plain_value(node.text)
+            if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+                return value
+        return self._wrong(place, f"a whole number from {low} to {high}", _shown(node))
+
+    def _flag(self, node: Node, _shape: _Shape, place: Place) -> Any:
+        value = plain_bool(node.text) if isinstance(node, Scalar) and node.plain else None
+        return self._wrong(place, "true or false", _shown(node)) if value is None else value
+
+    def _choice(self, node: Node, shape: _Shape, place: Place) -> Any:
+        words = [str(value) for value in shape.type.values]
+        if isinstance(node, Scalar) and node.text in words:
+            return node.text
+        advice = ""
+        if isinstance(node, Scalar) and not _is_expanded(node):
+            advice = did_you_mean(node.text, words)
+        return self._wrong(place, one_of(words), _shown(node), advice)
+
+    def _as_written(self, node: Node, shape: _Shape, place: Place) -> Any:
+        if not isinstance(node, Scalar):
+            return self._wrong(place, "text, a number, true or false", kind_of(node))
+        if node.plain and not node.written and not shape.is_optional:
+            return self._wrong(place, "text", "nothing", " (write '' for an empty text)")
+        return node.text
+
+    def _anything(self, node: Node, shape: _Shape, place: Place) -> Any:
+        if isinstance(node, Mapping):
+            return {
+                key: self.value(entry.node, shape.type, place.key(key, entry.line))
+                for key, entry in node.entries.items()
+            }
+        if isinstance(node, Sequence):
+            return [
+                self.value(item, shape.type, place.item(index, item.line))
+                for index, item in enumerate(node.items)
+            ]
+        if not isinstance(node, Scalar):
+            return _INVALID
+        value = plain_value(node.text) if node.plain else node.text
+        if problem := number_problem(value):
+            self._problems.add(place, problem)
+        return value

@@ -1,0 +1,117 @@
+"""A topology file becomes a `Topology` in four steps: read, expand, check, build."""
+
+import os
+from collections.abc import Mapping as AbstractMapping
+from pathlib import Path
+
+from pbus.topology.check import check_shape
+from pbus.topology.env_file import EnvFiles
+from pbus.topology.expand import expand_tree
+from pbus.topology.files import read_text
+from pbus.topology.model import (
+    DEFAULT_MAX_MESSAGE_BYTES,
+    BusSpec,
+    Topology,
+    WorkerSpec,
+)
+from pbus.topology.names import clean_name
+from pbus.topology.problems import Place, Problems
+from pbus.topology.rules import check_rules
+from pbus.topology.schema import BusSection, TopologyFile, WorkerSection
+from pbus.topology.yaml_tree import Mapping, Node, parse_yaml
+from pbus.urls import BACKEND_OF_SCHEME, url_scheme
+
+
+def load_topology(path: Path, environ: AbstractMapping[str, str]) -> Topology:
+    """Read and check a whole topology file; nothing is imported and nothing started.
+
+    Args:
+        path: The YAML file.
+        environ: What ``${VAR}`` in the file stands for.
+
+    Raises:
+        TopologyError: With every problem of the file, each with file, line and key.
+    """
+    problems = Problems(path)
+    tree = read(path, problems)
+    folder = Path(os.path.realpath(path.parent))
+    env_files = EnvFiles(folder, problems)
+    tree = expand_tree(tree, environ, problems, Place(tree.line, ""))
+    file = check(tree, folder, env_files, problems)
+    return build(file, folder / path.name, env_files)
+
+
+def read(path: Path, problems: Problems) -> Node:
+    """Step 1: the file as a tree with line numbers.
+
+    Raises:
+        TopologyError: There is no tree: no such file, not YAML, or nothing in it.
+    """
+    try:
+        tree = parse_yaml(read_text(path), problems)
+    except ValueError as error:
+        problems.add_file(str(error))
+        raise problems.error() from None
+    if tree is None:
+        problems.add(Place(1, ""), "the file is empty: expected at least the key `workers`")
+        raise problems.error()
+    return tree
+
+
+def check(tree: Node, folder: Path, env_files: EnvFiles, problems: Problems) -> TopologyFile:
+    """Step 3 (step 2 is `expand_tree`): the file's values, seen to be right.
+
+    Raises:
+        TopologyError: With every problem that this step and those before it noted.
+    """
+    file = check_shape(tree, problems)
+    if file is None or not isinstance(tree, Mapping):
+        raise problems.error()
+    check_rules(file, tree, folder, env_files, problems)
+    problems.raise_if_any()
+    return file
+
+
+def build(file: TopologyFile, path: Path, env_files: EnvFiles) -> Topology:
+    """Step 4: the values that the rest of pbus reads, defaults filled in."""
+    folder = path.parent
+    name = file.name or clean_name(folder.name)
+    return Topology(
+        name=name,
+        file=path,
+        folder=folder,
+        bus=_build_bus(file.bus or BusSection(), name),
+        workers={
+            worker: _build_worker(worker, section, folder, env_files)
+            for worker, section in file.workers.items()
+        },
+    )
+
+
+def _build_bus(section: BusSection, name: str) -> BusSpec:
+    inferred = BACKEND_OF_SCHEME.get(url_scheme(section.url or ""), "redis")
+    return BusSpec(
+        backend=section.backend or inferred,
+        url=section.url,
+        channel=section.channel or f"pbus:{name}",
+        max_message_bytes=section.max_message_bytes or DEFAULT_MAX_MESSAGE_BYTES,
+    )
+
+
+def _build_worker(
+    name: str, section: WorkerSection, folder: Path, env_files: EnvFiles
+) -> WorkerSpec:
+    from_file = env_files.read(section.env_file, Place(1, "")) if section.env_file else {}
+    is_class = section.worker is not None
+    return WorkerSpec(
+        name=name,
+        worker=section.worker,
+        command=tuple(str(word) for word in section.command) if section.command else None,
+        joins=is_class if section.joins is None else section.joins,
+        args=section.args or {},
+        env={**from_file, **{key: str(value) for key, value in (section.env or {}).items()}},
+        working_dir=folder / (section.working_dir or ""),
+        active=section.active is not False,
+        replicas=section.replicas,
+        restart=section.restart or "on-failure",
+    )

@@ -1,0 +1,88 @@
+"""The checked topology: frozen values that the rest of pbus reads."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from pbus.urls import Backend
+
+Restart = Literal["never", "on-failure", "always"]
+
+DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+
+
+class BusSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How the workers of a topology reach each other.
+
+    Attributes:
+        url: Where the broker is, password included; None for one that pbus starts itself.
+        channel: What keeps topologies on one broker apart.
+    """
+
+    channel: str
+    backend: Backend = "redis"
+    url: str | None = None
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One declared worker: what to run, where and how often.
+
+    Attributes:
+        worker: ``module:Class``, or None where `command` says what to run.
+        command: A program and its arguments, or None where `worker` names a class.
+        joins: Whether the process is expected in the registry.
+        args: Keyword arguments of the class.
+        env: Variables added to the environment; those of `env_file` are merged in already.
+        working_dir: Absolute and seen to exist.
+        active: Whether it handles messages from the start.
+        replicas: How many processes, or None for one without a number in its name.
+    """
+
+    name: str
+    working_dir: Path
+    joins: bool
+    worker: str | None = None
+    command: tuple[str, ...] | None = None
+    args: dict[str, Any] = msgspec.field(default_factory=dict)
+    env: dict[str, str] = msgspec.field(default_factory=dict)
+    active: bool = True
+    replicas: int | None = None
+    restart: Restart = "on-failure"
+
+    def instances(self) -> "list[WorkerInstance]":
+        """One value a process: ``x``, or ``x.1`` to ``x.N`` where replicas are asked for."""
+        if self.replicas is None:
+            return [WorkerInstance(name=self.name, spec=self)]
+        return [
+            WorkerInstance(name=f"{self.name}.{number}", spec=self)
+            for number in range(1, self.replicas + 1)
+        ]
+
+
+class WorkerInstance(msgspec.Struct, frozen=True, kw_only=True):
+    """One process to run: the name it registers under and the spec it comes from."""
+
+    name: str
+    spec: WorkerSpec
+
+
+class Topology(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole topology as checked.
+
+    Attributes:
+        file: The YAML file, absolute.
+        folder: The file's folder, absolute and free of links, so that one project has one folder.
+        workers: By name, in the order of the file.
+    """
+
+    name: str
+    file: Path
+    folder: Path
+    bus: BusSpec
+    workers: dict[str, WorkerSpec]
+
+    def instances(self) -> list[WorkerInstance]:
+        """Every process of the topology, in the order of the file."""
+        return [instance for spec in self.workers.values() for instance in spec.instances()]

@@ -1,0 +1,34 @@
+"""Names of topologies and workers, and how a wrong one is put right."""
+
+import re
+
+MAX_NAME_LENGTH = 64  # names become file names, with suffixes, on systems that allow 255 bytes
+NAME_PATTERN = rf"^[A-Za-z_][A-Za-z0-9_-]{{0,{MAX_NAME_LENGTH - 1}}}$"
+REFERENCE_PATTERN = r"^(?!.*\.py:)[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$"
+
+_NAME = re.compile(NAME_PATTERN)
+_REFERENCE = re.compile(REFERENCE_PATTERN)
+
+
+def clean_name(text: str, default: str = "topology") -> str:
+    """The nearest valid name: a folder ``my app (2)`` is the topology ``my-app-2``."""
+    name = re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")
+    if name[:1].isdigit():
+        name = f"_{name}"
+    return name[:MAX_NAME_LENGTH].rstrip("-") or default
+
+
+def suggest_name(wrong: str) -> str | None:
+    """A valid name close to a wrong one, or None."""
+    name = clean_name(wrong, default="")
+    return name if _NAME.fullmatch(name) else None
+
+
+def suggest_reference(wrong: str) -> str | None:
+    """``module:Class`` out of the near misses: a file name, a dot or a path for the colon."""
+    module, _, name = wrong.partition(":")
+    module = module.removeprefix("./").replace(".py", "").replace("/", ".")
+    if not name:
+        module, _, name = module.rpartition(".")
+    reference = f"{module}:{name}"
+    return reference if _REFERENCE.fullmatch(reference) else None

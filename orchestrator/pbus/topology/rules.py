@@ -1,0 +1,99 @@
+"""What the shape cannot say: keys that exclude each other, URLs, files and folders."""
+
+from pathlib import Path
+
+from pbus.topology.check import is_null
+from pbus.topology.env_file import EnvFiles
+from pbus.topology.files import is_folder
+from pbus.topology.problems import Place, Problems, did_you_mean, one_of
+from pbus.topology.schema import BusSection, TopologyFile, WorkerSection
+from pbus.topology.yaml_tree import Mapping
+from pbus.urls import BACKEND_OF_SCHEME, url_problem, url_scheme
+
+
+def check_rules(
+    file: TopologyFile, tree: Mapping, folder: Path, env_files: EnvFiles, problems: Problems
+) -> None:
+    """Note every broken rule of a file whose shape was checked."""
+    if file.bus is not None:
+        _check_bus(file.bus, _locate(tree, "bus", "url"), problems)
+    for name, worker in file.workers.items():
+        _WorkerRules(worker, tree, name, problems).check(folder, env_files)
+
+
+def _locate(tree: Mapping, *keys: str) -> Place:
+    """The place of a key path; of its parent's line where the key is absent."""
+    place = Place(tree.line, "")
+    node = tree
+    for key in keys:
+        entry = node.entries.get(key)
+        place = place.key(key, entry.line if entry else place.line)
+        node = entry.node if entry and isinstance(entry.node, Mapping) else Mapping(place.line, {})
+    return place
+
+
+def _check_bus(bus: BusSection, place: Place, problems: Problems) -> None:
+    if bus.url is None:
+        return
+    scheme = url_scheme(bus.url)
+    backend = BACKEND_OF_SCHEME.get(scheme)
+    if backend is None:
+        known = [f"{scheme}://" for scheme in BACKEND_OF_SCHEME]
+        advice = did_you_mean(f"{scheme}://", known) if scheme else ""
+        problems.add(place, f"expected a URL that begins with {one_of(known)}{advice}")
+    elif bus.backend is not None and bus.backend != backend:
+        problems.add(
+            place, f"{scheme}:// is a URL of the {backend} bus, but `backend` is {bus.backend}"
+        )
+    elif problem := url_problem(bus.url):
+        problems.add(place, problem)
+
+
+class _WorkerRules:
+    """The rules of one worker."""
+
+    def __init__(
+        self, section: WorkerSection, tree: Mapping, name: str, problems: Problems
+    ) -> None:
+        self._section = section
+        self._tree = tree
+        self._name = name
+        self._problems = problems
+
+    def check(self, folder: Path, env_files: EnvFiles) -> None:
+        """Note every broken rule."""
+        self._check_program()
+        section = self._section
+        if section.env_file is not None:
+            env_files.read(section.env_file, self._place("env_file"))
+        if section.working_dir is not None and not is_folder(folder / section.working_dir):
+            self._problems.add(
+                self._place("working_dir"), "there is no such folder (relative to this file's)"
+            )
+
+    def _check_program(self) -> None:
+        has_worker, has_command = self._is_given("worker"), self._is_given("command")
+        if has_worker and has_command:
+            self._problems.add(
+                self._place("command"), "expected `worker` or `command`, got both: remove one"
+            )
+        elif not has_worker and not has_command:
+            self._problems.add(
+                self._place(),
+                "expected `worker: module:Class` or `command: [program, ...]`, got neither",
+            )
+        elif has_command and self._section.args:
+            self._problems.add(
+                self._place("args"),
+                "`args` go to a worker class; put a program's arguments into `command`",
+            )
+
+    def _place(self, *keys: str) -> Place:
+        return _locate(self._tree, "workers", self._name, *keys)
+
+    def _is_given(self, key: str) -> bool:
+        """Whether the key is there, be its value right or not."""
+        worker = self._tree.entries["workers"].node
+        section = worker.entries[self._name].node if isinstance(worker, Mapping) else worker
+        entry = section.entries.get(key) if isinstance(section, Mapping) else None
+        return entry is not None and not is_null(entry.node)
