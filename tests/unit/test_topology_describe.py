@@ -1,0 +1,110 @@
+"""What `pbus validate --json` prints: everything, and no secret."""
+
+import json
+
+from pbus.topology import describe
+from support.topologies import WORKER, load_text
+
+
+def test_describes_whole_topology(tmp_path):
+    """The description has every key, defaults included, and is JSON."""
+    topology = load_text(tmp_path, "name: shop\n" + WORKER + "  b: {command: [x], replicas: 2}\n")
+    described = describe(topology)
+
+    assert {
+        "name": "shop",
+        "file": str(tmp_path / "topology.yaml"),
+        "folder": str(tmp_path),
+        "bus": {
+            "backend": "redis",
+            "url": None,
+            "channel": "pbus:shop",
+            "max_message_bytes": 4194304,
+        },
+        "workers": [
+            {
+                "name": "a",
+                "worker": "workers:Greeter",
+                "command": None,
+                "joins": True,
+                "args": {},
+                "env": {},
+                "working_dir": str(tmp_path),
+                "active": True,
+                "replicas": None,
+                "restart": "on-failure",
+                "instances": ["a"],
+            },
+            {
+                "name": "b",
+                "worker": None,
+                "command": ["x"],
+                "joins": False,
+                "args": {},
+                "env": {},
+                "working_dir": str(tmp_path),
+                "active": True,
+                "replicas": 2,
+                "restart": "on-failure",
+                "instances": ["b.1", "b.2"],
+            },
+        ],
+    } == described
+    assert described == json.loads(json.dumps(described))
+
+
+def test_masks_secrets(tmp_path):
+    """Passwords of URLs, and whatever stands under a secret's name, are replaced."""
+    topology = load_text(
+        tmp_path,
+        """
+bus: {url: 'redis://user:${S}@host/0'}
+workers:
+  a:
+    worker: w:W
+    args:
+      api_key: ${S}
+      model: small
+      nested: {list: [{accessToken: '${S}'}, 'redis://:${S}@host']}
+      secrets: {a: '${S}', b: ['${S}']}
+      no_password: null
+    env: {DB_PASSWORD: '${S}', OPENAI_KEY: '${S}', EMPTY_TOKEN: '', URL: 'pg://u:${S}@h', LEVEL: info}
+  b:
+    command: [run, --password, '${S}', '--token=${S}', 'API_KEY=${S}', --url, 'redis://:${S}@h',
+      '--db=redis://:${S}@h', --key, --verbose, plain, a=b]
+""",
+        S="hunter2",
+    )
+    described = describe(topology)
+    a, b = described["workers"]
+
+    assert "hunter2" not in json.dumps(described)
+    assert "redis://user:***@host/0" == described["bus"]["url"]
+    assert {
+        "api_key": "***",
+        "model": "small",
+        "nested": {"list": [{"accessToken": "***"}, "redis://:***@host"]},
+        "secrets": "***",
+        "no_password": None,
+    } == a["args"]
+    assert {
+        "DB_PASSWORD": "***",
+        "OPENAI_KEY": "***",
+        "EMPTY_TOKEN": "",
+        "URL": "pg://u:***@h",
+        "LEVEL": "info",
+    } == a["env"]
+    assert [
+        "run",
+        "--password",
+        "***",
+        "--token=***",
+        "API_KEY=***",
+        "--url",
+        "redis://:***@h",
+        "--db=redis://:***@h",
+        "--key",
+        "--verbose",
+        "plain",
+        "a=b",
+    ] == b["command"]
