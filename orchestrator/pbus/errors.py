@@ -228,12 +228,14 @@ class JobError(PbusError):
     Attributes:
         job_id: The job's id.
         worker: The worker that was asked.
+        statuses: How each worker's part of the job ended, or "open", by the name asked for.
     """
 
     def __init__(self, job_id: str, worker: str, problem: str, *, hint: str | None = None) -> None:
         super().__init__(f"job {job_id} at {worker!r} {problem}", hint=hint)
         self.job_id = job_id
         self.worker = worker
+        self.statuses: dict[str, str] = {}
 
 
 class JobTimeoutError(JobError, TimeoutError):
@@ -283,6 +285,15 @@ class JobStateError(JobError):
     def __init__(self, job_id: str, worker: str) -> None:
         super().__init__(
             job_id, worker, "is not open here", hint="a job is answered once, by the worker asked"
+        )
+
+
+class JobNotDoneError(JobError):
+    """The response of a job was read before there was one."""
+
+    def __init__(self, job_id: str, worker: str) -> None:
+        super().__init__(
+            job_id, worker, "is not answered yet", hint="leave its 'async with' block first"
         )
 
 

@@ -79,8 +79,9 @@ class LeaseStore(Protocol):
         ...
 
     async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
-        """Store these leases for another LEASE_S, put back those a broker outage erased, drop
-        what ran out. With no leases it is a plain (and cleaning) read.
+        """Store these leases for another LEASE_S and drop those that ran out.
+
+        Leases that a broker outage erased are put back. Without leases it is a plain read.
         """
         ...
 

@@ -100,7 +100,9 @@ def merge_rows(leases: Sequence[Lease], hosts: Iterable[HostRecord], now: float)
             if lease is not None and not _is_of(lease, process):
                 lease = None
             rows.append(_process_row(process, lease, record, now))
-    rows.extend(_lease_row(lease, now) for name, lease in sorted(by_name.items()) if name not in seen)
+    rows.extend(
+        _lease_row(lease, now) for name, lease in sorted(by_name.items()) if name not in seen
+    )
     return rows
 
 

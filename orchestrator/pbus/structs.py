@@ -47,7 +47,11 @@ class WireMeta(msgspec.StructMeta):
     """
 
     def __new__(
-        mcls: type[Self], name: str, bases: tuple[type, ...], namespace: dict[str, Any], **config: Any
+        mcls: type[Self],
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        **config: Any,
     ) -> Any:
         """Create the struct class; explicit options win over the house's."""
         config = {

@@ -62,7 +62,9 @@ def test_w03_receiver_that_never_takes_is_an_error(valkey, channel):
         async with here, there:
             with pytest.raises(BusFullError, match="'stuck'"):
                 for number in range(10_000):
-                    await here.send(Blob(source="a", target="stuck", number=number, blob="x" * 2000))
+                    await here.send(
+                        Blob(source="a", target="stuck", number=number, blob="x" * 2000)
+                    )
             await here.send(Blob(source="a", target="quick", number=1))
 
             assert 1 == len(await quick.heard(1))
@@ -82,7 +84,9 @@ def test_w03_dead_receiver_frees_its_senders(valkey, channel):
 
             async def flood():
                 for number in range(3_000):
-                    await here.send(Blob(source="a", target="stuck", number=number, blob="x" * 2000))
+                    await here.send(
+                        Blob(source="a", target="stuck", number=number, blob="x" * 2000)
+                    )
 
             flooding = asyncio.create_task(flood())
             async with asyncio.timeout(10):
@@ -220,7 +224,9 @@ def test_w14_stuck_handler_bounds_memory(valkey, channel):
             sent = 0
             try:
                 for number in range(100_000):
-                    await here.send(Blob(source="a", target="stuck", number=number, blob="x" * 1000))
+                    await here.send(
+                        Blob(source="a", target="stuck", number=number, blob="x" * 1000)
+                    )
                     sent += 1
             except BusFullError:
                 pass

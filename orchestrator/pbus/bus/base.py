@@ -2,7 +2,7 @@
 
 import abc
 import asyncio
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -145,6 +145,23 @@ class WorkerBus(abc.ABC):
         else:
             await self.publish(message)
         self.counters.sent += 1
+
+    async def send_raw(
+        self,
+        type_name: str,
+        target: str | None,
+        fields: dict[str, Any],
+        *,
+        source: str,
+        urgent: bool = False,
+    ) -> None:
+        """Send a message of a type that only its receivers know, from its JSON fields.
+
+        Raises:
+            BusError: This bus hands objects over and carries no encoded messages.
+            MessageEncodeError: A field cannot be carried.
+        """
+        raise BusError(f"{type(self).__name__} carries only message types this process knows")
 
     @abc.abstractmethod
     async def publish(self, message: BusMessage) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,9 @@ from pbus.bus.redis.names import Names
 from pbus.bus.redis.publisher import Publisher
 from pbus.bus.redis.tap import RedisTap
 from pbus.bus.switchboard import EVERYONE
-from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, encode_message
+from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Header, encode_message, encode_raw
 from pbus.errors import BusUnavailableError, MessageDecodeError
+from pbus.ids import new_id
 from pbus.leases import LeaseStore
 from pbus.messages import BusMessage, Lane
 
@@ -83,9 +85,21 @@ class RedisBus(WorkerBus):
         line = encode_message(message, limit=self.max_message_bytes)
         await self._outboxes[message.lane].put(message.target or EVERYONE, line)
 
-    async def publish_line(self, target: str | None, lane: Lane, line: bytes) -> None:
-        """Put an encoded message into a lane's buffer."""
+    async def send_raw(
+        self,
+        type_name: str,
+        target: str | None,
+        fields: dict[str, Any],
+        *,
+        source: str,
+        urgent: bool = False,
+    ) -> None:
+        """Send a message of a type that only its receivers know; see WorkerBus.send_raw."""
+        header = Header(type=type_name, source=source, target=target, id=new_id(), time=time.time())
+        line = encode_raw(header, fields, limit=self.max_message_bytes)
+        lane = Lane.SYSTEM if urgent else Lane.DATA
         await self._outboxes[lane].put(target or EVERYONE, line)
+        self.counters.sent += 1
 
     def tap(self) -> RedisTap:
         """Follow all traffic of the channel; it costs the workers nothing."""
