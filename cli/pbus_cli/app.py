@@ -1,0 +1,71 @@
+"""The command tree; what a command needs is imported when it runs, so that --help is fast."""
+
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from pbus_cli import console
+from pbus_cli.commands import down, logs, ps, send, tail, up, validate
+from pbus_cli.options import ProjectName, TopologyFile
+
+_COMMANDS: Final = (up, ps, send, tail, logs, down, validate)
+
+
+class _Verbs(TyperGroup):
+    """The verbs; whatever ends one becomes a text and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb that was chosen."""
+        with console.exit_codes():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    name="pbus",
+    cls=_Verbs,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's way
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 - keeps --help fast
+
+        console.say(f"pbus {version('pbus-orchestrator')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _pbus(
+    context: typer.Context,
+    project: ProjectName = None,
+    file: TopologyFile = None,
+    version: Annotated[  # noqa: FBT002 - a flag; its callback does the work
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Run a topology of worker processes on one message bus, and see what they say.
+
+    Exit codes: 0 done, 1 failed, 2 bad usage or file, 3 nothing running or broker unreachable,
+    4 timed out, 130 Ctrl-C, 143 SIGTERM.
+    """
+    chosen = {"project": project, "file": file}
+    given = {name: str(value) for name, value in chosen.items() if value is not None}
+    context.default_map = {command.__name__.rpartition(".")[2]: given for command in _COMMANDS}
+
+
+for _command in _COMMANDS:
+    _command.register(app)
+
+
+def main() -> None:
+    """Run `pbus`."""
+    app(prog_name="pbus")

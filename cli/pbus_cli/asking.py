@@ -1,0 +1,144 @@
+"""Asking a worker to do a job, from outside: one address for the answer, no place in the registry."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+from pbus.bus.base import WorkerBus
+from pbus.bus.subscriber import BusSubscriber
+from pbus.errors import (
+    BusError,
+    JobCancelledError,
+    JobFailedError,
+    JobTimeoutError,
+    JobWorkerLostError,
+)
+from pbus.ids import new_id
+from pbus.leases import Lease
+from pbus.messages import (
+    BusJobCancelMessage,
+    BusJobMessage,
+    BusJobResponseMessage,
+    BusJobStreamDataMessage,
+    BusJobStreamEndMessage,
+    BusJobStreamStartMessage,
+    BusJobUpdateMessage,
+    BusMessage,
+    JobStatus,
+)
+from pbus_cli.letters import Letter, post
+
+OnUpdate = Callable[[dict[str, Any]], None]
+
+_LOOK_S: Final = 1.0  # how often the worker's lease is looked at
+_CANCEL_S: Final = 2.0  # for the cancel to be written while the command ends
+
+
+class Asker(BusSubscriber):
+    """Asks for jobs and takes the answers, under an address that only this command has."""
+
+    def __init__(self, bus: WorkerBus, name: str) -> None:
+        self.name = name
+        self._bus = bus
+        self._heard: asyncio.Queue[BusJobMessage] = asyncio.Queue()
+        self._job_id = ""
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        """Only what is said about the open job."""
+        return isinstance(message, BusJobMessage) and message.job_id == self._job_id
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        """Keep it for whoever waits."""
+        if isinstance(message, BusJobMessage):
+            await self._heard.put(message)
+
+    async def ask(
+        self, worker: Lease, job: str, payload: dict[str, Any], *, timeout_s: float,
+        on_update: OnUpdate, is_urgent: bool = False,
+    ) -> dict[str, Any]:  # fmt: skip
+        """The response to one job; cancels the job when left before it came.
+
+        Raises:
+            JobTimeoutError: None came in time.
+            JobFailedError: The worker answered error or failed.
+            JobCancelledError: The worker cancelled it.
+            JobWorkerLostError: The worker died or left.
+        """
+        self._job_id = job_id = new_id()
+        letter = job_letter(job_id, job, payload, deadline=time.time() + timeout_s)
+        async with self._cancelled_unless_done(job_id, worker.name):
+            await post(self._bus, letter, source=self.name, target=worker.name, is_urgent=is_urgent)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    answer = await self._answer(worker, on_update)
+            except TimeoutError:
+                raise JobTimeoutError(job_id, worker.name, timeout_s, "no answer came") from None
+        return _response(answer, worker.name)
+
+    async def _answer(
+        self, worker: Lease, on_update: OnUpdate
+    ) -> BusJobResponseMessage | BusJobStreamEndMessage:
+        while True:
+            try:
+                async with asyncio.timeout(_LOOK_S):
+                    message = await self._heard.get()
+            except TimeoutError:
+                await self._see_alive(worker)
+                continue
+            if isinstance(message, BusJobResponseMessage | BusJobStreamEndMessage):
+                return message
+            if isinstance(message, BusJobUpdateMessage):
+                on_update(message.update or {})
+            elif isinstance(message, BusJobStreamStartMessage | BusJobStreamDataMessage):
+                on_update(message.data or {})
+
+    async def _see_alive(self, worker: Lease) -> None:
+        try:
+            leases = await self._bus.leases.leases()
+        except BusError:  # the broker is away: the deadline decides
+            return
+        now = next((lease for lease in leases if lease.name == worker.name), None)
+        if now is None or now.incarnation != worker.incarnation:
+            if not self._heard.empty():  # it answered, then left
+                return
+            reason = "it is not registered any more" if now is None else "it was started anew"
+            raise JobWorkerLostError(self._job_id, worker.name, reason)
+
+    @contextlib.asynccontextmanager
+    async def _cancelled_unless_done(self, job_id: str, worker: str) -> AsyncIterator[None]:
+        try:
+            yield
+        except JobWorkerLostError:
+            raise
+        except BaseException:
+            cancel = BusJobCancelMessage(
+                source=self.name, target=worker, job_id=job_id, reason="the requester left"
+            )
+            with contextlib.suppress(BusError, TimeoutError):
+                async with asyncio.timeout(_CANCEL_S):
+                    await self._bus.send(cancel)
+            raise
+
+
+def job_letter(
+    job_id: str, job: str, payload: dict[str, Any], *, deadline: float | None = None
+) -> Letter:
+    """The request for a job."""
+    fields = {"job_id": job_id, "job_name": job, "payload": payload, "deadline": deadline}
+    return Letter("BusJobRequestMessage", {k: v for k, v in fields.items() if v is not None})
+
+
+def _response(
+    answer: BusJobResponseMessage | BusJobStreamEndMessage, worker: str
+) -> dict[str, Any]:
+    if isinstance(answer, BusJobStreamEndMessage):
+        return answer.data or {}
+    response = answer.response or {}
+    if answer.status == JobStatus.COMPLETED:
+        return response
+    if answer.status == JobStatus.CANCELLED:
+        reason = response.get("reason") or response.get("error")
+        raise JobCancelledError(answer.job_id, worker, None if reason is None else str(reason))
+    raise JobFailedError(answer.job_id, worker, answer.status.value, response)

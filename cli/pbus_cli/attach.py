@@ -1,0 +1,116 @@
+"""From the options -p and -f to a bus: what every verb needs that works from another terminal."""
+
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from pbus.bus.base import WorkerBus
+from pbus.bus.connect import connect
+from pbus.errors import NothingRunningError
+from pbus.leases import Lease
+from pbus.observe import HostRecord, WorkerRow, merge_rows
+from pbus.process.projects import choose_project
+from pbus.process.record import ProjectRecord
+from pbus.topology import load_topology
+from pbus.urls import mask_url
+from pbus_cli.options import DEFAULT_FILE
+
+_CONNECT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """Where a project's messages travel.
+
+    Attributes:
+        url: With its password: never shown.
+        record: The supervisor on this machine; None when it runs elsewhere only.
+    """
+
+    project: str
+    url: str
+    channel: str
+    max_message_bytes: int
+    record: ProjectRecord | None
+
+    @property
+    def shown_url(self) -> str:
+        """The address as it may be shown."""
+        return mask_url(self.url)
+
+
+def choose(name: str | None, file: Path | None) -> Attachment:
+    """The project meant: by name, by file, this folder's, or the only one running.
+
+    A topology with a bus of its own is found by its file even when nothing runs on this machine.
+
+    Raises:
+        NothingRunningError: There is none.
+        AmbiguousProjectError: There are several.
+    """
+    try:
+        record = choose_project(name, file, Path.cwd())
+    except NothingRunningError:
+        elsewhere = None if name else _by_file(file or DEFAULT_FILE, is_named=file is not None)
+        if elsewhere is None:
+            raise
+        return elsewhere
+    return attachment_of(record)
+
+
+def attachment_of(record: ProjectRecord) -> Attachment:
+    """Where a project that runs on this machine sends its messages."""
+    return Attachment(record.name, record.url, record.channel, record.max_message_bytes, record)
+
+
+def _by_file(file: Path, *, is_named: bool) -> Attachment | None:
+    if not is_named and not file.exists():
+        return None
+    topology = load_topology(file, os.environ)
+    bus = topology.bus
+    if bus.url is None:
+        return None
+    return Attachment(topology.name, bus.url, bus.channel, bus.max_message_bytes, None)
+
+
+def bus_of(attachment: Attachment) -> WorkerBus:
+    """The project's bus, not started."""
+    return connect(
+        attachment.url,
+        channel=attachment.channel,
+        max_message_bytes=attachment.max_message_bytes,
+    )
+
+
+@contextlib.asynccontextmanager
+async def open_bus(attachment: Attachment) -> AsyncIterator[WorkerBus]:
+    """The project's bus, started.
+
+    Raises:
+        BusUnavailableError: It was not reached within 5 s.
+    """
+    bus = bus_of(attachment)
+    await bus.start(timeout=_CONNECT_S)
+    try:
+        yield bus
+    finally:
+        await bus.stop()
+
+
+async def read_facts(bus: WorkerBus) -> tuple[list[Lease], list[HostRecord]]:
+    """What the registry and what the supervisors say, as of now."""
+    leases = await bus.leases.leases()
+    records = await bus.leases.records()
+    hosts = [msgspec.json.decode(raw, type=HostRecord) for _, raw in sorted(records.items())]
+    return leases, hosts
+
+
+async def read_rows(bus: WorkerBus) -> list[WorkerRow]:
+    """The workers of the channel, one row each."""
+    leases, hosts = await read_facts(bus)
+    return merge_rows(leases, hosts, time.time())

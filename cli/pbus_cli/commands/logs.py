@@ -1,0 +1,130 @@
+"""`pbus logs`: what workers wrote, of running and of stopped projects."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pbus_cli import console
+from pbus_cli.options import DEFAULT_FILE, ProjectName
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from pbus.process.logs import LogLine
+    from pbus.process.project import Project
+    from pbus_cli.live.printer import LinePrinter
+
+
+def logs(
+    workers: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="WORKER", help="Whose; the name of replicas means all of them."),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on with what comes, over restarts.")
+    ] = False,
+    lines: Annotated[
+        int, typer.Option("-n", "--lines", metavar="N", min=0, help="How many of the newest lines.")
+    ] = 100,
+    project: ProjectName = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", metavar="FILE", help="The project, by topology file."),
+    ] = None,
+) -> None:
+    """Show the newest log lines of all workers or of some."""
+    from pbus_cli.running import run
+
+    paths = _paths(_project(project, file), workers or [])
+    if follow:
+        run(_follow(paths, lines))
+    else:
+        _show(paths, lines)
+
+
+def _project(name: str | None, file: Path | None) -> "Project":
+    """The project meant; one that is stopped is found by its file."""
+    from pbus.errors import NothingRunningError
+    from pbus.process.project import Project
+    from pbus.process.projects import choose_project
+    from pbus.topology import load_topology
+
+    try:
+        return Project.of_record(choose_project(name, file, Path.cwd()))
+    except NothingRunningError:
+        path = file or DEFAULT_FILE
+        if name is not None or not path.exists():
+            raise
+    return Project.of(load_topology(path, os.environ))
+
+
+def _paths(project: "Project", names: list[str]) -> "Mapping[str, Path]":
+    """The log files of the workers named, replicas by their common name too."""
+    from pbus_cli.names import is_meant, unknown_name
+
+    paths = project.log_paths() | {name: project.log_path(name) for name in _declared(project)}
+    if not names:
+        return paths
+    chosen: dict[str, Path] = {}
+    for name in names:
+        found = {key: path for key, path in paths.items() if is_meant(name, key)}
+        if not found:
+            raise typer.BadParameter(unknown_name("worker", name, paths), param_hint="WORKER")
+        chosen |= found
+    return chosen
+
+
+def _declared(project: "Project") -> list[str]:
+    """Workers of the topology, some of which may not have written anything yet."""
+    from pbus.errors import TopologyError
+    from pbus.topology import load_topology
+
+    try:
+        topology = load_topology(project.file, os.environ)
+    except TopologyError:  # edited since: the logs are there all the same
+        return []
+    return [instance.name for instance in topology.instances()]
+
+
+def _show(paths: "Mapping[str, Path]", count: int) -> None:
+    from pbus.process.logs import read_lines
+
+    text = _texts(paths)
+    for line in read_lines(paths, count):
+        console.say(text(line))
+
+
+async def _follow(paths: "Mapping[str, Path]", count: int) -> None:
+    """Print in a thread of its own, so that Ctrl-C works when the terminal is blocked."""
+    from pbus.process.logs import follow_lines
+    from pbus_cli.live.printer import LinePrinter, stream_writer
+
+    printer = LinePrinter(stream_writer(sys.stdout))
+    try:
+        await _print(follow_lines(paths, last_n=count), printer, _texts(paths))
+    finally:
+        printer.close()
+
+
+async def _print(
+    lines: "AsyncIterator[LogLine]", printer: "LinePrinter", text: "Callable[[LogLine], str]"
+) -> None:
+    async for line in lines:
+        if printer.is_closed:
+            return
+        await printer.put_all(text(line))
+
+
+def _texts(paths: "Mapping[str, Path]") -> "Callable[[LogLine], str]":
+    from pbus_cli.views.logs import log_text, name_width
+
+    width, has_colors = name_width(paths), console.has_colors(sys.stdout)
+    return lambda line: log_text(line, width, has_colors=has_colors)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the tree."""
+    app.command()(logs)

@@ -1,0 +1,147 @@
+"""`pbus ps`: the workers of a project, process truth and registry truth in one table."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pbus_cli import console
+from pbus_cli.options import AsJson, ProjectName, TopologyFile
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from pbus.observe import WorkerRow
+    from pbus_cli.attach import Attachment
+
+_WATCH_S = 1.0
+
+
+def ps(
+    project: ProjectName = None,
+    file: TopologyFile = None,
+    ready: Annotated[bool, typer.Option("--ready", help="Only workers that are ready.")] = False,
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it live until Ctrl-C.")] = False,
+) -> None:
+    """List the workers: state, process, messages."""
+    from pbus.errors import BusUnavailableError
+    from pbus_cli.attach import choose
+    from pbus_cli.running import run
+
+    attachment = choose(project, file)
+    try:
+        if watch and not as_json and console.is_terminal():
+            _watch(attachment, only_ready=ready)
+        else:
+            run(_print(attachment, only_ready=ready, as_json=as_json, again=watch))
+    except BusUnavailableError:
+        if as_json:
+            console.say_json(_as_json(attachment, []))
+        elif attachment.record is not None:
+            console.say(_without_broker(attachment))
+        raise
+
+
+async def _print(attachment: "Attachment", *, only_ready: bool, as_json: bool, again: bool) -> None:
+    import asyncio
+
+    from pbus_cli.attach import open_bus, read_rows
+
+    async with open_bus(attachment) as bus:
+        while True:
+            rows = _chosen(await read_rows(bus), only_ready=only_ready)
+            if as_json:
+                console.say_json(_as_json(attachment, rows))
+            else:
+                _print_table(rows)
+            if not again:
+                return
+            sys.stdout.flush()
+            await asyncio.sleep(_WATCH_S)
+
+
+def _chosen(rows: "list[WorkerRow]", *, only_ready: bool) -> "list[WorkerRow]":
+    return [row for row in rows if row.ready] if only_ready else rows
+
+
+def _as_json(attachment: "Attachment", rows: "list[WorkerRow]") -> dict[str, Any]:
+    return {"project": attachment.project, "bus": attachment.shown_url, "workers": rows}
+
+
+def _print_table(rows: "list[WorkerRow]") -> None:
+    from pbus_cli.live.screen import terminal_console
+    from pbus_cli.views.registry import registry_lines
+
+    if not rows:
+        console.note("no workers")
+        return
+    if not console.is_terminal():
+        console.say("\n".join(line.plain.rstrip() for line in registry_lines(rows)))
+        return
+    screen = terminal_console()
+    for line in registry_lines(rows, screen.width):
+        screen.print(line, end="\n", soft_wrap=True)
+
+
+def _without_broker(attachment: "Attachment") -> str:
+    record = attachment.record
+    if record is None:
+        return attachment.project
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.started_at))
+    return f"{record.name} in {record.folder}: supervisor pid {record.pid}, started {since}"
+
+
+def _watch(attachment: "Attachment", *, only_ready: bool) -> None:
+    """Draw the table until Ctrl-C."""
+    from pbus_cli.attach import open_bus
+    from pbus_cli.running import run
+
+    async def check() -> None:
+        async with open_bus(attachment):
+            pass
+
+    run(check())  # an error now is better than an empty screen
+    run(_watch_until_stopped(attachment, only_ready=only_ready))
+
+
+async def _watch_until_stopped(attachment: "Attachment", *, only_ready: bool) -> None:
+    import asyncio
+
+    from rich.console import Group
+    from rich.text import Text
+
+    from pbus.observe import merge_rows
+    from pbus_cli.attach import bus_of
+    from pbus_cli.live.screen import Screen
+    from pbus_cli.live.watch import ChannelWatch
+    from pbus_cli.views.registry import registry_lines, state_counts
+
+    follower = ChannelWatch(lambda: bus_of(attachment), with_traffic=False)
+
+    def draw(width: int, height: int) -> "RenderableType":
+        rows = merge_rows(follower.leases, follower.hosts, time.time())
+        chosen = _chosen(rows, only_ready=only_ready)
+        title = Text.assemble((f"{attachment.project}  ", "bold"), state_counts(rows))
+        title.truncate(width, overflow="ellipsis")
+        lines = registry_lines(chosen, width, max(1, height - 2))
+        return Group(*(_ended(line) for line in (title, Text(), *lines[: height - 2])))
+
+    def _ended(line: Text) -> Text:
+        line.end = "\n"
+        return line
+
+    screen = Screen(draw)
+    follower.open()
+    screen.open()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        screen.close()
+        follower.close()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the tree."""
+    app.command()(ps)

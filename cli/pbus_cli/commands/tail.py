@@ -1,0 +1,187 @@
+"""`pbus tail`: the messages of a project as they pass."""
+
+import contextlib
+import enum
+import re
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pbus_cli import console
+from pbus_cli.options import AsJson, ProjectName, TopologyFile, parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pbus.bus.tap import Tap, TapMessage
+    from pbus_cli.attach import Attachment
+    from pbus_cli.filters import Filter
+    from pbus_cli.live.printer import LinePrinter
+
+
+class Kind(enum.StrEnum):
+    """The categories of messages that travel."""
+
+    DATA = "data"
+    SYSTEM = "system"
+    JOB = "job"
+
+
+def tail(
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--source", metavar="NAME", help="Only from this worker (* and ? match)."),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", metavar="NAME", help="Only to this worker (* and ? match)."),
+    ] = None,
+    type_name: Annotated[
+        list[str] | None,
+        typer.Option("--type", metavar="TYPE", help="Only of this type (* and ? match)."),
+    ] = None,
+    category: Annotated[
+        list[Kind] | None, typer.Option("--category", help="Only of this category.")
+    ] = None,
+    grep: Annotated[
+        str | None, typer.Option("--grep", metavar="RE", help="Only where this matches the JSON.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("-n", "--count", metavar="N", min=1, help="End after so many.")
+    ] = None,
+    duration: Annotated[
+        float | None,
+        typer.Option("--for", metavar="TIME", parser=parse_duration, help="End then: 10s, 2m, 1h."),
+    ] = None,
+    as_json: AsJson = False,
+    project: ProjectName = None,
+    file: TopologyFile = None,
+) -> None:
+    """Follow the messages; workers take no part in it. Each filter can be given several times."""
+    from pbus_cli.attach import choose
+    from pbus_cli.filters import Filter
+    from pbus_cli.running import run
+
+    chosen = Filter(
+        sources=tuple(source or ()),
+        targets=tuple(target or ()),
+        types=tuple(type_name or ()),
+        categories=frozenset(kind.value for kind in category or ()),
+        pattern=None if grep is None else _pattern(grep),
+    )
+    run(_tail(choose(project, file), chosen, count, duration, _formatter(as_json=as_json)))
+
+
+def _pattern(text: str) -> "re.Pattern[bytes]":
+    try:
+        return re.compile(text.encode())
+    except re.error as error:
+        raise typer.BadParameter(f"{text!r}: {error}", param_hint="--grep") from None
+
+
+async def _tail(
+    attachment: "Attachment",
+    chosen: "Filter",
+    count: int | None,
+    duration_s: float | None,
+    text: "Callable[[TapMessage], str]",
+) -> None:
+    import asyncio
+
+    from pbus_cli.attach import open_bus
+    from pbus_cli.live.printer import LinePrinter, stream_writer
+
+    printer = LinePrinter(stream_writer(sys.stdout), says_dropped=False)
+    async with open_bus(attachment) as bus, bus.tap() as tap:
+        if sys.stderr.isatty():
+            console.note(f"following {attachment.project} (Ctrl-C ends it)")
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(duration_s):
+                    await _print(tap, printer, chosen, count, text)
+        finally:
+            printer.close()
+            _say_missed(tap.missed + printer.dropped)
+
+
+async def _print(
+    tap: "Tap",
+    printer: "LinePrinter",
+    chosen: "Filter",
+    count: int | None,
+    text: "Callable[[TapMessage], str]",
+) -> None:
+    printed = 0
+    async for item in tap:
+        if printer.is_closed:
+            return
+        if not chosen.passes(item):
+            continue
+        if count is None:
+            printer.put(text(item))
+            continue
+        await printer.put_all(text(item))
+        printed += 1
+        if printed >= count:
+            return
+
+
+def _say_missed(missed: int) -> None:
+    if missed:
+        noun = "message" if missed == 1 else "messages"
+        console.warn(f"{missed:,} {noun} passed unseen: they came faster than they were printed")
+
+
+def _formatter(*, as_json: bool) -> "Callable[[TapMessage], str]":
+    if as_json:
+        return _json_line
+    if not console.is_terminal():
+        return _Lines(has_colors=False, width=None).line
+    from shutil import get_terminal_size
+
+    return _Lines(has_colors=console.has_colors(sys.stdout), width=get_terminal_size().columns).line
+
+
+class _Lines:
+    """Lines whose columns stay aligned as wider names come by."""
+
+    def __init__(self, *, has_colors: bool, width: int | None) -> None:
+        from pbus_cli.views.traffic import Widths
+
+        self._widths = Widths()
+        self._has_colors = has_colors
+        self._width = width
+
+    def line(self, item: "TapMessage") -> str:
+        """The line of one message."""
+        from pbus_cli.live.watch import passed_of
+        from pbus_cli.views.traffic import traffic_text
+
+        passed = passed_of(item)
+        self._widths = self._widths.grown(passed)
+        return traffic_text(passed, self._widths, width=self._width, has_colors=self._has_colors)
+
+
+def _json_line(item: "TapMessage") -> str:
+    import msgspec
+
+    from pbus_cli.views.traffic import category_of, data_fields
+
+    header = item.header
+    shown: dict[str, Any] = {
+        "time": header.time,
+        "id": header.id,
+        "type": header.type,
+        "category": category_of(header.type, is_urgent=item.lane == "s"),
+        "source": header.source,
+        "target": header.target,
+        "size_bytes": item.size,
+        "data": data_fields(item.body),
+    }
+    return msgspec.json.encode(shown).decode()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the tree."""
+    app.command()(tail)

@@ -1,0 +1,168 @@
+"""`pbus up`: runs a topology, in the foreground with a display or in the background."""
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pbus_cli import console
+from pbus_cli.options import DEFAULT_FILE, FileArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pbus.bus.base import WorkerBus
+    from pbus.process.project import Project
+    from pbus.process.supervisor import Supervisor
+    from pbus.topology import Topology
+    from pbus_cli.live.board import Board
+
+_READY_S = 60.0
+
+
+def up(
+    file: FileArgument = DEFAULT_FILE,
+    detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Return when all workers are ready; implies -d.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="S", min=0, help="Seconds that --wait may take.")
+    ] = _READY_S,
+    only: Annotated[
+        str, typer.Option("--only", metavar="A,B", help="Start only these workers.")
+    ] = "",
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Print log lines instead of the live display.")
+    ] = False,
+) -> None:
+    """Start the workers and show what they do."""
+    from pbus.topology import load_topology
+
+    topology = load_topology(file, os.environ)
+    names = _only(topology, only)
+    if detach or wait:
+        _detached(topology, names, timeout_s=timeout if wait else None)
+        return
+    code = _foreground(topology, names, plain=plain or not console.is_terminal())
+    if code:
+        raise typer.Exit(code)
+
+
+def _only(topology: "Topology", text: str) -> list[str]:
+    """The names of --only, seen to exist."""
+    from pbus_cli.names import unknown_name
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    known = {*topology.workers, *(instance.name for instance in topology.instances())}
+    for name in names:
+        if name not in known:
+            raise typer.BadParameter(unknown_name("worker", name, known), param_hint="--only")
+    return names
+
+
+def _foreground(topology: "Topology", only: "Sequence[str]", *, plain: bool) -> int:
+    import asyncio
+
+    from pbus.process.project import Project
+    from pbus.process.supervisor import Supervisor
+    from pbus_cli.foreground import supervise
+    from pbus_cli.live.plain import PlainDisplay
+
+    project = Project.of(topology)
+
+    async def run() -> int:
+        supervisor = Supervisor(topology, project, only=frozenset(only))
+        if plain:
+            names = [process.name for process in supervisor.record().processes]
+            return await supervise(
+                supervisor, lambda on_closed: PlainDisplay(names, on_closed=on_closed)
+            )
+        return await _on_screen(topology, project, supervisor)
+
+    return asyncio.run(run())
+
+
+async def _on_screen(topology: "Topology", project: "Project", supervisor: "Supervisor") -> int:
+    from pbus_cli.foreground import supervise
+    from pbus_cli.live.board import Board
+
+    boards: list[Board] = []
+
+    def make_board(on_closed: "Callable[[], None]") -> Board:
+        boards.append(Board(topology.name, _bus_maker(project), on_closed=on_closed))
+        return boards[0]
+
+    code = await supervise(supervisor, make_board)
+    _print_endings(boards[0], supervisor)
+    return code
+
+
+def _bus_maker(project: "Project") -> "Callable[[], WorkerBus]":
+    """Makes the display's own connection; the record has the full address."""
+    from pbus.errors import NothingRunningError
+    from pbus_cli.attach import attachment_of, bus_of
+
+    def make() -> "WorkerBus":
+        record = project.read_record()
+        if record is None:
+            raise NothingRunningError(f"is named {project.name!r}")
+        return bus_of(attachment_of(record))
+
+    return make
+
+
+def _print_endings(board: "Board", supervisor: "Supervisor") -> None:
+    """What stays on the terminal: a line a worker, and the last words of those that failed."""
+    from pbus_cli.live.screen import terminal_console
+    from pbus_cli.views.endings import ending_lines
+    from pbus_cli.views.logs import plain_text
+
+    record = supervisor.record()
+    screen = terminal_console()
+    for name, lines in board.last_words.items():
+        for line in lines:
+            screen.print(f"{name} | {plain_text(line)}", markup=False, soft_wrap=True)
+    for text in ending_lines(board.endings(record), screen.width):
+        screen.print(text, end="\n", soft_wrap=True)
+
+
+def _detached(topology: "Topology", only: "Sequence[str]", *, timeout_s: float | None) -> None:
+    from pbus_cli.detached import start
+    from pbus_cli.running import run
+
+    pid = start(topology, only)
+    console.note(f"{topology.name} is up (supervisor pid {pid})")
+    if timeout_s is not None:
+        run(_wait(topology, only, timeout_s))
+
+
+async def _wait(topology: "Topology", only: "Sequence[str]", timeout_s: float) -> None:
+    """Say who is ready; show the last log lines of the one that spoils it."""
+    from pbus_cli.readiness import StartupError, wait_ready
+
+    try:
+        await wait_ready(
+            topology,
+            only,
+            timeout_s=timeout_s,
+            on_ready=lambda name: console.note(f"{name} is ready"),
+        )
+    except StartupError as error:
+        _show_last_lines(topology, error.worker)
+        raise
+
+
+def _show_last_lines(topology: "Topology", worker: str) -> None:
+    from pbus.process.logs import read_lines
+    from pbus.process.project import Project
+    from pbus_cli.readiness import LAST_LINES
+
+    path = Project.of(topology).log_path(worker)
+    for line in read_lines({worker: path}, LAST_LINES):
+        console.note(f"{worker} | {line.text}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the tree."""
+    app.command()(up)

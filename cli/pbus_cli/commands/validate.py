@@ -1,0 +1,47 @@
+"""`pbus validate`: says whether a topology is right, without starting anything."""
+
+import os
+
+import typer
+
+from pbus_cli import console
+from pbus_cli.options import DEFAULT_FILE, AsJson, FileArgument
+
+
+def validate(file: FileArgument = DEFAULT_FILE, as_json: AsJson = False) -> None:
+    """Check a topology file; every problem is shown at once."""
+    from pbus.errors import TopologyError
+    from pbus.topology import describe, load_topology
+
+    try:
+        topology = load_topology(file, os.environ)
+    except TopologyError as error:
+        if as_json:
+            problems = list(error.problems)
+            console.say_json({"ok": False, "file": str(error.file), "problems": problems})
+        raise
+    if as_json:
+        console.say_json({"ok": True, "problems": [], **describe(topology)})
+        return
+    workers, processes = len(topology.workers), len(topology.instances())
+    console.say(
+        f"{file} is right: topology {topology.name!r}, {_count(workers, 'worker')}, "
+        f"{_count(processes, 'process')}, on {_bus(topology.bus.url)}"
+    )
+
+
+def _bus(url: str | None) -> str:
+    from pbus.urls import mask_url
+
+    return "an embedded Valkey" if url is None else mask_url(url)
+
+
+def _count(number: int, noun: str) -> str:
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun}es" if noun.endswith("s") else f"{number} {noun}s"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the tree."""
+    app.command()(validate)

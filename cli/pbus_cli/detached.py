@@ -1,0 +1,76 @@
+"""Starting a supervisor in the background, and hearing how that went."""
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+from pbus import errors
+from pbus.errors import PbusError, ProcessError
+from pbus.process.project import Project
+from pbus.topology import Topology
+
+_START_S: Final = 60.0  # the broker included; on a loaded machine a start takes seconds
+
+
+def start(topology: Topology, only: Sequence[str]) -> int:
+    """Start a detached supervisor and return its pid once its bus is up.
+
+    Raises:
+        PbusError: What the supervisor says went wrong, as it would have raised it here.
+    """
+    project = Project.of(topology)
+    project.make_state_dir()
+    reading, writing = os.pipe()
+    command = [
+        sys.executable, "-P", "-m", "pbus.process.daemon", str(topology.file),
+        "--status-fd", str(writing),
+    ]  # fmt: skip
+    if only:
+        command += ["--only", ",".join(only)]
+    log = project.service_log_path("supervisor")
+    with log.open("ab") as output, os.fdopen(reading, "rb") as status:
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(writing,),
+                start_new_session=True,
+            )
+        finally:
+            os.close(writing)
+        return _read_status(status, process, log)
+
+
+def _read_status(status: IO[bytes], process: "subprocess.Popen[bytes]", log: Path) -> int:
+    line = b""
+    ready, _, _ = select.select([status], [], [], _START_S)
+    if ready:
+        line = status.readline()
+    try:
+        said: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(1.0)
+        how = "says nothing" if process.returncode is None else f"ended ({process.returncode})"
+        problem = f"the supervisor {how} before its bus was up"
+        raise ProcessError(problem, hint=f"see {log}") from None
+    if said.get("ok"):
+        return int(said["pid"])
+    raise _remote_error(said)
+
+
+def _remote_error(said: dict[str, Any]) -> PbusError:
+    """The error as it was there: its class decides the exit code, its texts are what is shown."""
+    known = getattr(errors, str(said.get("kind")), None)
+    cls = known if isinstance(known, type) and issubclass(known, PbusError) else ProcessError
+    error = cls.__new__(cls)
+    PbusError.__init__(error, str(said.get("message")), hint=said.get("hint"))
+    return error

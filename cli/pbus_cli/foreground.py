@@ -1,0 +1,85 @@
+"""Supervising in the foreground: this process is the supervisor, a display looks on."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from pbus.observe import HostRecord
+from pbus.process.events import Event
+from pbus.process.supervisor import Supervisor
+from pbus_cli import console
+
+_LOOK_S: Final = 0.25
+_CODES: Final = {
+    signal.SIGINT: console.INTERRUPTED,
+    signal.SIGTERM: console.TERMINATED,
+    signal.SIGHUP: 128 + signal.SIGHUP,
+}
+_STOPPING: Final = "stopping; Ctrl-C again kills what is left"
+_KILLING: Final = "killing what is left"
+
+
+class Display(Protocol):
+    """Looks on; never waits."""
+
+    def hear(self, event: Event) -> None:
+        """Take in an event."""
+
+    def tell(self, text: str) -> None:
+        """Show a remark."""
+
+    def look(self, record: HostRecord) -> None:
+        """Take the newest record."""
+
+    def close(self) -> None:
+        """Stop showing."""
+
+
+async def supervise(
+    supervisor: Supervisor, make_display: Callable[[Callable[[], None]], Display]
+) -> int:
+    """Run a supervisor until it is over; signals ask it to stop.
+
+    Args:
+        supervisor: Not yet running.
+        make_display: Makes the display, given what it is to call when nobody looks any more.
+
+    Returns:
+        The supervisor's code, or that of the signal that ended it.
+    """
+    loop = asyncio.get_running_loop()
+    received: list[signal.Signals] = []
+
+    def stop_unseen() -> None:
+        with contextlib.suppress(RuntimeError):  # it is over already
+            loop.call_soon_threadsafe(supervisor.request_stop, "nobody reads the output")
+
+    display = make_display(stop_unseen)
+
+    def stop(number: signal.Signals) -> None:
+        display.tell(_KILLING if received else _STOPPING)
+        received.append(number)
+        supervisor.request_stop(number.name)
+
+    for number in _CODES:
+        loop.add_signal_handler(number, stop, number)
+    supervisor.listen(display.hear)
+    looking = asyncio.create_task(_look(supervisor, display))
+    try:
+        code = await supervisor.run()
+    finally:
+        looking.cancel()
+        await asyncio.wait([looking])
+        display.close()
+        for number in _CODES:
+            loop.remove_signal_handler(number)
+    return _CODES[received[0]] if received else code
+
+
+async def _look(supervisor: Supervisor, display: Display) -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        while True:
+            display.look(supervisor.record())
+            await asyncio.sleep(_LOOK_S)

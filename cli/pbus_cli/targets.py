@@ -1,0 +1,54 @@
+"""Whom a name means: a worker, or replicas of one; waited for until registered."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from pbus.bus.base import WorkerBus
+from pbus.errors import WorkerNotFoundError
+from pbus.leases import Lease
+from pbus_cli.names import is_meant
+
+REGISTRATION_S: Final = 5.0
+_POLL_S: Final = 0.1
+
+
+async def find_targets(
+    bus: WorkerBus, name: str, *, within_s: float, usable_only: bool = True
+) -> list[Lease]:
+    """The ready workers that a name stands for; those merely registered when time is up.
+
+    Args:
+        bus: Whose registry is asked.
+        name: A worker, or what replicas have in common.
+        within_s: How long to wait.
+        usable_only: Wait until one is ready (a replica: ready and active), and skip the others.
+
+    Raises:
+        WorkerNotFoundError: None was registered in time.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        meant = [lease for lease in await bus.leases.leases() if is_meant(name, lease.name)]
+        ready = [lease for lease in meant if is_usable(lease, name)] if usable_only else meant
+        if ready:
+            return ready
+        if time.monotonic() >= deadline:
+            break
+        await asyncio.sleep(_POLL_S)
+    if not meant:
+        raise WorkerNotFoundError(name, within_s)
+    return meant
+
+
+def is_usable(lease: Lease, name: str) -> bool:
+    """Whether to send data and jobs there now; who is named exactly gets them inactive too."""
+    return lease.state == "ready" and (lease.active or lease.name == name)
+
+
+def in_turn(leases: Sequence[Lease]) -> Callable[[], Lease]:
+    """One after the other, the one with the least waiting first."""
+    ordered = sorted(leases, key=lambda lease: lease.queued)
+    return itertools.cycle(ordered).__next__

@@ -1,0 +1,31 @@
+"""Which colour means what; only the terminal's own sixteen, so that light themes stay readable."""
+
+import zlib
+from typing import Final
+
+from pbus.observe import State
+
+STATES: Final[dict[State, str]] = {
+    "starting": "cyan",
+    "ready": "green",
+    "unresponsive": "bold magenta",
+    "backoff": "bold magenta",
+    "stopping": "cyan",
+    "exited": "",
+    "failed": "bold red reverse",
+}
+ALARM: Final = "bold red reverse"
+LOST: Final = "bold red"
+URGENT: Final = "bold magenta"
+ERROR: Final = "bold red"
+JOB: Final = "blue"
+SYSTEM: Final = "cyan"
+QUIET: Final = "dim"
+HEADING: Final = "bold"
+
+_NAMES: Final = ("cyan", "green", "magenta", "blue", "red", "yellow")  # no white, no bright ones
+
+
+def of_name(name: str) -> str:
+    """The colour of a worker: always the same for one name, in every view."""
+    return _NAMES[zlib.crc32(name.encode()) % len(_NAMES)]

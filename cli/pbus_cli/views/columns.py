@@ -1,0 +1,83 @@
+"""Columns of text that always fit: one column gives way, unimportant ones are left out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rich.text import Text
+
+GAP: Final = 2
+_NARROWEST: Final = 10  # the giving column never gets less, other columns go first
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        cells: As many as every other column has.
+        right: Align to the right, as figures are.
+        gives: This column is shortened first.
+        weight: The column of the least weight is left out first; None never is.
+    """
+
+    title: str
+    cells: tuple[Text, ...]
+    right: bool = True
+    gives: bool = False
+    weight: int | None = None
+
+    @property
+    def width(self) -> int:
+        """What the widest cell needs."""
+        return max(len(self.title), *(cell.cell_len for cell in self.cells), 0)
+
+
+def lines(columns: Sequence[Column], width: int | None, heading_style: str) -> list[Text]:
+    """The heading and one line a row, none wider than `width` (None: as wide as needed)."""
+    kept = list(columns) if width is None else _kept(columns, width)
+    widths = [_width(column, kept, width) for column in kept]
+    count = len(kept[0].cells)
+    headings = [Text(column.title, style=heading_style) for column in kept]
+    rows = [headings, *([column.cells[row] for column in kept] for row in range(count))]
+    made = [_line(cells, kept, widths) for cells in rows]
+    if width is not None:
+        for line in made:
+            line.truncate(width, overflow="ellipsis")
+    return made
+
+
+def _kept(columns: Sequence[Column], width: int) -> list[Column]:
+    kept = list(columns)
+    while _least(kept) > width:
+        light = [column for column in kept if column.weight is not None]
+        if not light:
+            break
+        kept.remove(min(light, key=lambda column: column.weight or 0))
+    return kept
+
+
+def _least(columns: Sequence[Column]) -> int:
+    widths = (min(c.width, _NARROWEST) if c.gives else c.width for c in columns)
+    return sum(widths) + GAP * (len(columns) - 1)
+
+
+def _width(column: Column, columns: Sequence[Column], width: int | None) -> int:
+    if not column.gives or width is None:
+        return column.width
+    others = sum(other.width for other in columns if other is not column)
+    return max(_NARROWEST, min(column.width, width - others - GAP * (len(columns) - 1)))
+
+
+def _line(cells: Sequence[Text], columns: Sequence[Column], widths: Sequence[int]) -> Text:
+    line = Text(no_wrap=True, end="")
+    for index, (cell, column, width) in enumerate(zip(cells, columns, widths, strict=True)):
+        if index:
+            line.append(" " * GAP)
+        piece = cell.copy()
+        piece.truncate(width, overflow="ellipsis")
+        space = " " * (width - piece.cell_len)
+        line.append_text(Text(space) + piece if column.right else piece)
+        if not column.right and index < len(columns) - 1:
+            line.append(space)
+    return line

@@ -1,0 +1,136 @@
+"""The screen of `pbus up`: workers, newest messages and newest log lines, always on one page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rich.console import Group
+from rich.text import Text
+
+from pbus.observe import WorkerRow
+from pbus_cli.views import colors
+from pbus_cli.views.figures import short_count, short_duration
+from pbus_cli.views.logs import LogEntry, log_lines
+from pbus_cli.views.registry import registry_lines, state_counts
+from pbus_cli.views.traffic import Passed, traffic_lines
+
+_FIXED_LINES: Final = 4  # title, two headings, foot
+_TABLE_SHARE: Final = 0.45
+_TRAFFIC_SHARE: Final = 0.45
+_LEAST_TABLE: Final = 3
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A worker that was given up, and its last word."""
+
+    worker: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that the screen shows, as of one moment.
+
+    Attributes:
+        bus: Where the broker is, password masked; None before it is up.
+        messages: Newest last, as many as are kept.
+        passed: How many messages passed since the start.
+        missed: Messages the screen did not see.
+        logs: Newest last, as many as are kept.
+        foot: What the person can do now, or what is going on.
+        is_bus_lost: The broker is away.
+    """
+
+    project: str
+    bus: str | None
+    uptime_s: float
+    rows: tuple[WorkerRow, ...] = ()
+    messages: tuple[Passed, ...] = ()
+    passed: int = 0
+    per_second: float = 0.0
+    missed: int = 0
+    logs: tuple[LogEntry, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    foot: str = ""
+    is_bus_lost: bool = False
+
+
+def dashboard(snapshot: Snapshot, width: int, height: int) -> Group:
+    """The whole screen: exactly `height` lines, none wider than `width`."""
+    alarms = _alarms(snapshot, width)
+    room = max(0, height - _FIXED_LINES - len(alarms))
+    table_room = min(len(snapshot.rows) + 1, max(_LEAST_TABLE, int(room * _TABLE_SHARE)))
+    table = registry_lines(snapshot.rows, width, table_room)
+    traffic_room = int((room - len(table)) * _TRAFFIC_SHARE)
+    log_room = room - len(table) - traffic_room
+    page = [
+        _title(snapshot, width),
+        *alarms,
+        *table,
+        _heading("messages", _traffic_summary(snapshot), width),
+        *_padded(traffic_lines(snapshot.messages, width, traffic_room), traffic_room),
+        _heading("logs", "", width),
+        *_padded(log_lines(snapshot.logs, width, log_room), log_room),
+    ]
+    page = [*page[: max(0, height - 1)], _cut(Text(snapshot.foot, style=colors.HEADING), width)]
+    return Group(*_ended(page))
+
+
+def _title(snapshot: Snapshot, width: int) -> Text:
+    """Project and health first: on a narrow screen the address is what is cut."""
+    title = Text.assemble(
+        ("pbus ", colors.HEADING),
+        (snapshot.project, "bold"),
+        "  ",
+        state_counts(snapshot.rows),
+        f"  up {short_duration(snapshot.uptime_s)}",
+        f"  {snapshot.bus or 'starting the broker'}",
+    )
+    return _cut(title, width)
+
+
+def _alarms(snapshot: Snapshot, width: int) -> list[Text]:
+    """What must not be overlooked, each on its own line under the title; at most three."""
+    texts = [f" {item.worker} failed: {item.reason} " for item in snapshot.failures]
+    if len(texts) > 1:
+        names = ", ".join(item.worker for item in snapshot.failures)
+        texts = [f" {len(texts)} workers failed: {names} "]
+    lost = sum(row.lost for row in snapshot.rows)
+    if lost:
+        noun = "message was" if lost == 1 else "messages were"
+        texts.append(f" {lost:,} {noun} lost on the way ")
+    if snapshot.is_bus_lost:
+        texts.append(" the broker is away; workers keep running and reconnect ")
+    return [_cut(Text(text, style=colors.ALARM), width) for text in texts]
+
+
+def _traffic_summary(snapshot: Snapshot) -> str:
+    rate = f"{short_count(round(snapshot.per_second))}/s"
+    text = f"{short_count(snapshot.passed)} seen, {rate}"
+    return f"{text}, {short_count(snapshot.missed)} not shown" if snapshot.missed else text
+
+
+def _heading(title: str, summary: str, width: int) -> Text:
+    line = Text.assemble((f"── {title} ", colors.HEADING))
+    if summary:
+        line.append(f"({summary}) ")
+    line.append("─" * max(0, width - line.cell_len))
+    return _cut(line, width)
+
+
+def _padded(lines: Sequence[Text], height: int) -> list[Text]:
+    return [*lines, *(Text() for _ in range(height - len(lines)))]
+
+
+def _cut(line: Text, width: int) -> Text:
+    line.no_wrap = True
+    line.truncate(width, overflow="ellipsis")
+    return line
+
+
+def _ended(page: Sequence[Text]) -> list[Text]:
+    """Every line but the last ends its line: one more would scroll the screen."""
+    for line in page:
+        line.end = "\n"
+    return list(page)

@@ -1,0 +1,74 @@
+"""Log lines of several workers under one another, told apart by a coloured name."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+from rich.color import ColorSystem
+from rich.style import Style
+from rich.text import Text
+
+from pbus_cli.views import colors
+
+_WIDEST_NAME: Final = 24
+_RESET: Final = "\x1b[0m"  # a worker may have left a colour on
+_ESCAPES: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class LogEntry(Protocol):
+    """What a worker wrote, live or from its file."""
+
+    @property
+    def worker(self) -> str:
+        """Whose line it is."""
+
+    @property
+    def stream(self) -> str:
+        """The streams "out" and "err", or "pbus" for remarks about the worker."""
+
+    @property
+    def text(self) -> str:
+        """The line without its end."""
+
+
+def name_width(names: Iterable[str]) -> int:
+    """How wide the column of names is."""
+    return min(_WIDEST_NAME, max((len(name) for name in names), default=0))
+
+
+def plain_text(text: str) -> str:
+    """A line without what would move the cursor or change colours."""
+    return _CONTROLS.sub("", _ESCAPES.sub("", text).replace("\t", "    "))
+
+
+def log_prefix(name: str, width: int, stream: str) -> str:
+    """What stands before each line: whose it is, and a star where pbus says it about them."""
+    shown = name if len(name) <= width else name[: width - 1] + "…"
+    return f"{shown:<{width}} {'*' if stream == 'pbus' else '|'} "
+
+
+def log_text(entry: LogEntry, names: int, *, has_colors: bool) -> str:
+    """One whole line for a stream: nothing cut, and what the worker wrote as it is."""
+    prefix = log_prefix(entry.worker, names, entry.stream)
+    if not has_colors:
+        return prefix + entry.text
+    style = Style.parse(colors.of_name(entry.worker))
+    return style.render(prefix, color_system=ColorSystem.STANDARD) + entry.text + _RESET
+
+
+def log_line(entry: LogEntry, names: int, width: int) -> Text:
+    """One line, cut to a width."""
+    line = Text(no_wrap=True, end="")
+    line.append(log_prefix(entry.worker, names, entry.stream), style=colors.of_name(entry.worker))
+    line.append(plain_text(entry.text), style=colors.HEADING if entry.stream == "pbus" else "")
+    line.truncate(width, overflow="ellipsis")
+    return line
+
+
+def log_lines(entries: Sequence[LogEntry], width: int, height: int) -> list[Text]:
+    """The newest lines that fit, oldest first."""
+    if height <= 0:
+        return []
+    names = name_width(entry.worker for entry in entries)
+    return [log_line(entry, names, width) for entry in entries[-height:]]

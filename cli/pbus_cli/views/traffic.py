@@ -1,0 +1,200 @@
+"""Messages as they pass: one line each, with the body cut to what fits."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+from rich.cells import cell_len, set_cell_size
+from rich.color import ColorSystem
+from rich.style import Style
+from rich.text import Text
+
+from pbus.messages import BusMessage, Category
+from pbus_cli.views import colors
+from pbus_cli.views.figures import clock_time, short_bytes
+
+_HEADER: Final = frozenset({"type", "source", "target", "id", "time"})
+_NAME_WIDTH: Final = (6, 22)
+_TYPE_WIDTH: Final = (8, 24)
+_SIZE_WIDTH: Final = 7
+_SHOWN_BYTES: Final = 4096  # of a body; more than any terminal line takes
+_ERROR_TYPES: Final = frozenset({"BusWorkerErrorMessage", "BusJobCancelMessage"})
+_ERROR_MARKS: Final = (b'"status":"error"', b'"status":"failed"')
+
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+@dataclass(frozen=True)
+class Passed:
+    """One message that passed.
+
+    Attributes:
+        time: When it was made, Unix seconds.
+        target: None for everyone.
+        body: The whole message as it travelled; may be empty where it was not kept.
+        size: Bytes on the wire.
+        is_urgent: It travelled in the system lane.
+    """
+
+    time: float
+    type: str
+    source: str
+    target: str | None
+    body: bytes
+    size: int
+    is_urgent: bool = False
+
+
+@dataclass(frozen=True)
+class Widths:
+    """How wide the columns of names and types are; they only ever grow, so that lines align."""
+
+    source: int = _NAME_WIDTH[0]
+    target: int = _NAME_WIDTH[0]
+    type: int = _TYPE_WIDTH[0]
+
+    def grown(self, passed: Passed) -> "Widths":
+        """Wide enough for this message too, within reason."""
+        source = min(_NAME_WIDTH[1], max(self.source, cell_len(passed.source)))
+        target = min(_NAME_WIDTH[1], max(self.target, cell_len(passed.target or "*")))
+        kind = min(_TYPE_WIDTH[1], max(self.type, cell_len(short_type(passed.type))))
+        if (source, target, kind) == (self.source, self.target, self.type):
+            return self
+        return Widths(source, target, kind)
+
+
+def short_type(name: str) -> str:
+    """A catalogue type without what they all begin and end with."""
+    core = name.removeprefix("Bus").removesuffix("Message")
+    return core if core and len(core) == len(name) - len("BusMessage") else name
+
+
+def category_of(type_name: str, *, is_urgent: bool) -> Category:
+    """The category of a type; one this process does not know goes by its lane."""
+    known = BusMessage.catalogue.get(type_name)
+    if known is not None:
+        category: Category = known.category
+        return category
+    return "system" if is_urgent else "data"
+
+
+def body_text(body: bytes) -> str:
+    """What a message says beside its header, as one line of JSON."""
+    fields = data_fields(body)
+    if fields is None:
+        return _clean(bytes(body[:_SHOWN_BYTES]))
+    parts = []
+    room = _SHOWN_BYTES
+    for key, raw in fields.items():
+        value = _clean(bytes(raw[:room]) if len(raw) > room else bytes(raw))
+        parts.append(f"{key}={value}")
+        room -= len(value)
+        if room <= 0:
+            break
+    return " ".join(parts)
+
+
+def _clean(raw: bytes) -> str:
+    """Text without what a terminal would act on; a cut character at the end is left out."""
+    text = raw.decode("utf-8", "ignore")
+    return text if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text)
+
+
+def traffic_cells(passed: Passed, widths: Widths) -> list[tuple[str, str]]:
+    """The pieces of one line with their styles, the body not cut."""
+    category = category_of(passed.type, is_urgent=passed.is_urgent)
+    style = _style(passed, category)
+    return [
+        (clock_time(passed.time), colors.QUIET),
+        ("  ", ""),
+        (_fit(passed.source, widths.source), colors.of_name(passed.source)),
+        (" → ", ""),
+        (
+            _fit(passed.target or "*", widths.target),
+            colors.of_name(passed.target) if passed.target else colors.HEADING,
+        ),
+        ("  ", ""),
+        (_fit(short_type(passed.type), widths.type), style),
+        (" !" if passed.is_urgent else "  ", colors.URGENT),
+        (short_bytes(passed.size).rjust(_SIZE_WIDTH), ""),
+        ("  ", ""),
+        (body_text(passed.body), ""),
+    ]
+
+
+def _style(passed: Passed, category: Category) -> str:
+    if passed.type in _ERROR_TYPES or any(mark in passed.body for mark in _ERROR_MARKS):
+        return colors.ERROR
+    if category == "job":
+        return colors.JOB
+    return colors.SYSTEM if category == "system" else ""
+
+
+def _fit(text: str, width: int) -> str:
+    if cell_len(text) <= width:
+        return set_cell_size(text, width)
+    return set_cell_size(text, width - 1) + "…"
+
+
+def traffic_line(passed: Passed, widths: Widths, width: int | None = None) -> Text:
+    """One message on one line."""
+    line = Text(no_wrap=True, end="")
+    for text, style in traffic_cells(passed, widths):
+        line.append(text, style=style)
+    if width is not None:
+        line.truncate(width, overflow="ellipsis")
+    return line
+
+
+def traffic_text(
+    passed: Passed, widths: Widths, *, width: int | None = None, has_colors: bool = False
+) -> str:
+    """One message on one line as a stream takes it; much cheaper than drawing."""
+    parts = []
+    room = width
+    for text, style in traffic_cells(passed, widths):
+        piece = text if room is None else _cut(text, room)
+        if room is not None:
+            room -= cell_len(piece)
+        parts.append(_rendered(piece, style) if has_colors and style else piece)
+    line = "".join(parts)
+    return line if has_colors else line.rstrip()
+
+
+def _cut(text: str, room: int) -> str:
+    if len(text) * 2 <= room or cell_len(text) <= room:  # no character takes more than two cells
+        return text
+    return set_cell_size(text, room - 1) + "…" if room > 0 else ""
+
+
+@functools.cache
+def _style_of(style: str) -> Style:
+    return Style.parse(style)
+
+
+def _rendered(text: str, style: str) -> str:
+    return _style_of(style).render(text, color_system=ColorSystem.STANDARD)
+
+
+def data_fields(body: bytes) -> dict[str, msgspec.Raw] | None:
+    """A message's own fields, still encoded; None where it is not the JSON of an object."""
+    try:
+        fields = _fields_decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return {key: raw for key, raw in fields.items() if key not in _HEADER}
+
+
+def traffic_lines(messages: Sequence[Passed], width: int, height: int) -> list[Text]:
+    """The newest messages that fit, oldest first."""
+    if height <= 0:
+        return []
+    shown = messages[-height:]
+    widths = Widths()
+    for passed in shown:
+        widths = widths.grown(passed)
+    if width < 100:  # noqa: PLR2004 - on a narrow screen the body needs the room more
+        widths = Widths(min(widths.source, 14), min(widths.target, 14), min(widths.type, 14))
+    return [traffic_line(passed, widths, width) for passed in shown]
