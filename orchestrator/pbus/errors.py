@@ -210,6 +210,17 @@ class HandlerDefinitionError(WorkerError):
         self.where = where
 
 
+class RunnerStateError(WorkerError):
+    """A runner was asked for something that it does only before, or only while, it runs."""
+
+    def __init__(self, name: str, state: str) -> None:
+        super().__init__(
+            f"runner {name!r} {state}", hint="make a new WorkerRunner, each runs once"
+        )
+        self.name = name
+        self.state = state
+
+
 class UnknownEventError(WorkerError):
     """A handler was to be added to an event that does not exist."""
 

@@ -89,20 +89,30 @@ class EventSource:
             task = asyncio.create_task(self._call_handlers(event, calls), name=f"pbus {event}")
             self._event_tasks[event] = task
 
+    async def _settle_events(self, timeout: float) -> bool:  # noqa: ASYNC109 - it says so
+        """Wait, at most so many seconds, until what was fired is handled; whether it is."""
+        tasks = self._running_handlers()
+        if not tasks:
+            return True
+        _, late = await asyncio.wait(tasks, timeout=timeout)
+        return not late
+
     async def _close_events(self, timeout: float) -> None:  # noqa: ASYNC109 - then it cancels
         """Wait until what was fired is handled; cancel handlers that take longer (seconds)."""
-        current = asyncio.current_task()
-        tasks = [task for task in self._event_tasks.values() if task is not current]
-        if not tasks:
-            return
         try:
-            _, late = await asyncio.wait(tasks, timeout=timeout)
+            if await self._settle_events(timeout):
+                return
         finally:
-            for task in tasks:
+            late = self._running_handlers()
+            for task in late:
                 task.cancel()
         if late:
             logger.warning("%r: handlers of %d events took too long", self, len(late))
             await asyncio.wait(late, timeout=1.0)
+
+    def _running_handlers(self) -> list[asyncio.Task[None]]:
+        current = asyncio.current_task()
+        return [task for task in self._event_tasks.values() if task is not current]
 
     async def _call_handlers(self, event: str, calls: deque[tuple[Any, ...]]) -> None:
         try:

@@ -1,0 +1,57 @@
+"""Signals that end a runner, for as long as it runs."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+Callback = Callable[[signal.Signals], None]
+
+_listeners: dict[signal.Signals, list[Callback]] = {}  # several runners may share a process
+_before: dict[signal.Signals, Any] = {}  # what Python had before the first of them
+
+
+@contextlib.contextmanager
+def signals_to(callback: Callback, signals: Iterable[signal.Signals]) -> Iterator[None]:
+    """Call back at these signals instead of what Python would do; afterwards all is as before.
+
+    Outside the main thread signals cannot be had; then nothing happens.
+    """
+    had = [number for number in signals if _listen(number, callback)]
+    try:
+        yield
+    finally:
+        for number in had:
+            _forget(number, callback)
+
+
+def _listen(number: signal.Signals, callback: Callback) -> bool:
+    if number in _listeners:
+        _listeners[number].append(callback)
+        return True
+    before = signal.getsignal(number)
+    try:
+        asyncio.get_running_loop().add_signal_handler(number, _deliver, number)
+    except (ValueError, RuntimeError, NotImplementedError) as error:
+        logger.debug("%s is not handled here: %s", number.name, error)
+        return False
+    _before[number] = before
+    _listeners[number] = [callback]
+    return True
+
+
+def _deliver(number: signal.Signals) -> None:
+    for callback in list(_listeners.get(number, ())):
+        callback(number)
+
+
+def _forget(number: signal.Signals, callback: Callback) -> None:
+    _listeners[number].remove(callback)
+    if not _listeners[number]:
+        del _listeners[number]
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, _before.pop(number))
