@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import contextlib
 import errno
 import time
 from collections.abc import Callable
@@ -66,9 +67,11 @@ class WorkerActor:
     """Keeps one worker as wanted. All orders only note what is wanted: the one task acts."""
 
     def __init__(
-        self, instance: WorkerInstance, house: House, hurry: asyncio.Event,
+        self,
+        instance: WorkerInstance,
+        hurry: asyncio.Event,
         clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.instance = instance
         self.name = instance.name
         self.joins = instance.spec.joins
@@ -76,7 +79,7 @@ class WorkerActor:
         self.child: Child | None = None
         self.code: int | None = None
         self.usage: Usage | None = None
-        self._house = house
+        self._house: House
         self._hurry = hurry
         self._clock = clock
         self._nudge = asyncio.Event()
@@ -158,13 +161,14 @@ class WorkerActor:
             exit_code=self.code,
             cpu_percent=usage.cpu_percent if child and usage else None,
             rss_bytes=usage.rss_bytes if child and usage else None,
-            error=self._last_error if self.state in {"failed", "backoff"} else None,
+            error=self._error() if self.state in {"failed", "backoff"} else None,
         )
 
     # The one task
 
-    async def run(self) -> None:
+    async def run(self, house: House) -> None:
         """Keep the worker as wanted until it is dismissed and down."""
+        self._house = house
         while True:
             if self._wanted:
                 await self._live()
@@ -195,6 +199,7 @@ class WorkerActor:
         incarnation = new_token()
         self._lives += 1
         self._ready_at = None
+        self._last_error = None
         self.code = None
         self._enter("starting")
         try:
@@ -279,14 +284,17 @@ class WorkerActor:
 
     # Small things
 
+    def _error(self) -> str | None:
+        """The line that most likely says what went wrong."""
+        return self._last_error or next(reversed(self._last_lines), None)
+
     async def _ask(self) -> bool:
         return await self._house.ask_to_end(self.name)
 
     async def _next_order(self, limit_s: float | None = None) -> None:
-        try:
-            await asyncio.wait_for(self._nudge.wait(), limit_s)
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._nudge.wait()
         self._nudge.clear()
 
     def _enter(self, state: State, detail: str = "") -> None:

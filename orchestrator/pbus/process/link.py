@@ -1,6 +1,7 @@
 """The supervisor's side of the bus: hears who is ready, tells who is gone, survives its absence."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Awaitable
@@ -18,9 +19,10 @@ from pbus.messages import (
     BusEndWorkerMessage,
     BusMessage,
     BusWorkerRegistryMessage,
-    WorkerRegistryEntry,
 )
 from pbus.observe import HostRecord
+from pbus.process.crew import Crew
+from pbus.registry.table import entry_of
 
 T = TypeVar("T")
 
@@ -34,20 +36,12 @@ logger = logging.getLogger(__name__)
 class Supervised(Protocol):
     """What the link needs of the supervisor; all of it quick."""
 
-    def note_ready(self, worker: str, incarnation: str) -> None:
-        """The registry has this worker as ready."""
-        ...
-
     def note_session_end(self, session: str | None, reason: str) -> None:
         """Somebody ended or cancelled a session (all of them when None)."""
         ...
 
     def note_connection(self, is_connected: bool) -> None:  # noqa: FBT001
         """The bus lost its broker, or has it again."""
-        ...
-
-    def living(self) -> list[str]:
-        """The incarnations of the processes that run."""
         ...
 
     def record(self) -> HostRecord:
@@ -58,15 +52,17 @@ class Supervised(Protocol):
 class BusLink(BusSubscriber):
     """Speaks with the bus for the supervisor. Apart from `open` no call fails or takes long."""
 
-    def __init__(self, bus: WorkerBus, name: str, supervised: Supervised) -> None:
+    def __init__(self, bus: WorkerBus, name: str, crew: Crew, supervised: Supervised) -> None:
         self.name = name
         self._bus = bus
+        self._crew = crew
         self._supervised = supervised
         self._changed = asyncio.Event()
         self._unburied: dict[
             str, str
         ] = {}  # incarnations whose release failed so far, and why gone
         self._complained = False
+        self._is_open = False
 
     async def open(self) -> None:
         """Connect.
@@ -75,11 +71,13 @@ class BusLink(BusSubscriber):
             BusUnavailableError: The broker is not there.
         """
         await self._bus.start()
+        self._is_open = True
         await self._bus.subscribe(self)
 
     async def close(self) -> None:
         """Withdraw the snapshot and disconnect."""
-        await self._try("drop the record", self._bus.leases.drop_record(self.name))
+        if self._is_open:
+            await self._try("drop the record", self._bus.leases.drop_record(self.name))
         await self._try("leave the bus", self._bus.stop())
 
     async def run(self) -> None:
@@ -118,7 +116,7 @@ class BusLink(BusSubscriber):
         if isinstance(message, BusWorkerRegistryMessage):
             for entry in message.workers:
                 if entry.ready and entry.gone is None:
-                    self._supervised.note_ready(entry.name, entry.incarnation)
+                    self._crew.note_ready(entry.name, entry.incarnation)
         elif isinstance(message, BusEndMessage | BusCancelMessage):
             verb = "ended" if isinstance(message, BusEndMessage) else "cancelled"
             why = f": {message.reason}" if message.reason else ""
@@ -131,13 +129,13 @@ class BusLink(BusSubscriber):
         """Renew for processes that live, ask who is ready: an announcement may have been lost."""
         while True:
             await self._bury_all()
-            living = self._supervised.living()
+            living = self._crew.living()
             if living:
                 await self._try("renew leases", self._bus.leases.keep(living))
             leases = await self._try("read the registry", self._bus.leases.leases())
             for lease in leases or ():
                 if lease.state == "ready":
-                    self._supervised.note_ready(lease.name, lease.incarnation)
+                    self._crew.note_ready(lease.name, lease.incarnation)
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _publish(self) -> None:
@@ -146,10 +144,9 @@ class BusLink(BusSubscriber):
             record = msgspec.json.encode(self._supervised.record())
             store = self._bus.leases.put_record(self.name, record, ttl_s=LEASE_S)
             await self._try("publish the process record", store)
-            try:
-                await asyncio.wait_for(self._changed.wait(), _RECORD_EVERY_S)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_RECORD_EVERY_S):
+                    await self._changed.wait()
 
     async def _watch_connection(self) -> None:
         was_connected = True
@@ -171,7 +168,7 @@ class BusLink(BusSubscriber):
     async def _announce(self, lost: list[Lease], reason: str) -> None:
         if not lost:
             return
-        entries = tuple(_gone(lease, reason) for lease in lost)
+        entries = tuple(entry_of(lease, gone=reason) for lease in lost)
         message = BusWorkerRegistryMessage(source=self.name, runner=lost[0].runner, workers=entries)
         await self._try("announce a loss", self._bus.send(message))
 
@@ -197,15 +194,3 @@ def host_name() -> str:
 async def _sent(sending: Awaitable[None]) -> bool:
     await sending
     return True
-
-
-def _gone(lease: Lease, reason: str) -> WorkerRegistryEntry:
-    return WorkerRegistryEntry(
-        name=lease.name,
-        incarnation=lease.incarnation,
-        runner=lease.runner,
-        active=lease.active,
-        ready=False,
-        started_at=lease.started_at,
-        gone=reason,
-    )

@@ -1,7 +1,7 @@
 """A worker of the topology as a running child: argv, environment, process; nothing else spawns."""
 
 import asyncio
-import os
+import contextlib
 import signal
 import sys
 import time
@@ -123,7 +123,7 @@ class Child:
     def is_gone(self) -> bool:
         """Whether the process and all others of its group ended."""
         # Once empty, the number may come to belong to strangers: look no more.
-        self._gone = self._gone or (self.code is not None and _is_empty(self.pid))
+        self._gone = self._gone or (self.code is not None and groups.is_empty(self.pid))
         return self._gone
 
     async def wait(self) -> int:
@@ -133,15 +133,14 @@ class Child:
 
     async def wait_drained(self, limit_s: float) -> None:
         """Wait until all output was read, or a descendant holds the pipes open for too long."""
-        try:
-            await asyncio.wait_for(self._pipes.drained.wait(), limit_s)
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._pipes.drained.wait()
 
     def send_signal(self, number: signal.Signals) -> None:
         """Signal the whole group, unless it is gone."""
         if not self.is_gone:
-            groups.signal_group(self.pid, number)
+            groups.send_signal(self.pid, number)
 
     def close(self) -> None:
         """Let go of the pipes; to be called when the process ended."""
@@ -167,17 +166,6 @@ async def spawn(
         start_new_session=True,
     )
     return Child(transport, pipes, incarnation)
-
-
-def _is_empty(group: int) -> bool:
-    """Whether nobody but zombies is in a group; quick when there is no such group any more."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass  # somebody is there, living or (on macOS) a zombie
-    return not groups.members({group})
 
 
 class _Pipes(asyncio.SubprocessProtocol):

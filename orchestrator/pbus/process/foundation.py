@@ -1,0 +1,76 @@
+"""What a running project stands on: its guard, and its own broker where it has none elsewhere."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from pbus.errors import ProcessError
+from pbus.process.broker import EmbeddedValkey
+from pbus.process.guarding import Guard
+from pbus.process.project import Project
+from pbus.topology.model import BusSpec
+
+_FIRST_DELAY_S = 0.1
+_LONGEST_DELAY_S = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+class Foundation:
+    """Starts guard and broker, and starts them again whenever they die."""
+
+    def __init__(self, project: Project, bus: BusSpec) -> None:
+        self.guard = Guard()
+        self._project = project
+        self._url = bus.url
+        self._broker = EmbeddedValkey(project, self.guard) if bus.url is None else None
+
+    async def open(self) -> str:
+        """Start both, the guard first, and return the broker's URL with its password.
+
+        Raises:
+            ProcessError: One of them does not start.
+        """
+        await self.guard.start(self._project)
+        if self._broker is not None:
+            self._url = await self._broker.start()
+        return self._url or ""
+
+    async def keep(self) -> None:
+        """Watch over both until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_guard())
+            if self._broker is not None:
+                tasks.create_task(self._keep_broker(self._broker))
+
+    async def close(self) -> None:
+        """Stop the broker, then let the guard clean up behind us."""
+        if self._broker is not None:
+            await self._broker.stop()
+        await self.guard.stop()
+
+    async def _keep_guard(self) -> None:
+        while True:
+            code = await self.guard.wait_died()
+            logger.warning("the guard ended (%d) and is started again", code)
+            await _insist("guard", lambda: self.guard.start(self._project))
+
+    async def _keep_broker(self, broker: EmbeddedValkey) -> None:
+        while True:
+            code = await broker.wait()
+            logger.warning("the embedded broker ended (%d) and is started again", code)
+            await _insist("embedded broker", broker.start)
+
+
+async def _insist(what: str, start: Callable[[], Awaitable[object]]) -> None:
+    """Start something, however often that takes: everything else goes on meanwhile."""
+    delay_s = _FIRST_DELAY_S
+    while True:
+        try:
+            await start()
+        except (ProcessError, OSError) as error:
+            logger.warning("the %s cannot be started again: %s", what, error)
+            await asyncio.sleep(delay_s)
+            delay_s = min(_LONGEST_DELAY_S, delay_s * 2)
+        else:
+            return

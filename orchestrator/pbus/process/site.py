@@ -1,0 +1,51 @@
+"""Where the workers of a running project live: what their actors need of it."""
+
+import os
+from collections.abc import Callable
+
+from pbus.process.events import Event
+from pbus.process.guarding import Guard
+from pbus.process.link import BusLink
+from pbus.process.spawn import Child, OnLine, Surroundings, plan_launch, spawn
+from pbus.topology.model import WorkerInstance
+
+
+class Site:
+    """Spawns under the eyes of the guard, and passes on to the bus; see `actor.House`."""
+
+    def __init__(
+        self, around: Surroundings, guard: Guard, link: BusLink, tell: Callable[[Event], None]
+    ) -> None:
+        self._around = around
+        self._guard = guard
+        self._link = link
+        self._tell = tell
+
+    async def start_child(
+        self,
+        instance: WorkerInstance,
+        incarnation: str,
+        on_line: OnLine,
+        on_exit: Callable[[], None],
+    ) -> Child:
+        """Start one life of a worker; may raise OSError."""
+        launch = plan_launch(instance, self._around, incarnation, os.environ)
+        child = await spawn(launch, incarnation, on_line, on_exit)
+        self._guard.add_group(child.pid)
+        return child
+
+    async def bury(self, child: Child, reason: str) -> None:
+        """Tell the bus that a life is over."""
+        await self._link.bury(child.incarnation, reason)
+
+    def forget_group(self, child: Child) -> None:
+        """A child's group is empty."""
+        self._guard.remove_group(child.pid)
+
+    async def ask_to_end(self, worker: str) -> bool:
+        """Ask a worker by message to finish what is queued."""
+        return await self._link.ask_to_end(worker)
+
+    def emit(self, event: Event) -> None:
+        """Tell the listeners."""
+        self._tell(event)

@@ -1,0 +1,284 @@
+"""The supervisor: runs a topology's workers as processes and keeps them as the topology says."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from pbus.bus.base import WorkerBus
+from pbus.bus.connect import connect
+from pbus.errors import BusClosedError
+from pbus.ids import new_token
+from pbus.observe import HostRecord
+from pbus.process.crew import Crew
+from pbus.process.events import (
+    BrokerLost,
+    BrokerReady,
+    Event,
+    Line,
+    SessionEnded,
+    Stopped,
+)
+from pbus.process.foundation import Foundation
+from pbus.process.journal import Journal
+from pbus.process.link import BusLink, host_name
+from pbus.process.project import Project
+from pbus.process.record import ProjectRecord
+from pbus.process.site import Site
+from pbus.process.spawn import Surroundings
+from pbus.topology.model import Topology
+
+_MEASURE_EVERY_S = 1.0
+_SESSION_END_S = 30.0  # for workers to finish what is queued when their session was ended
+
+logger = logging.getLogger(__name__)
+
+Listener = Callable[[Event], None]
+T = TypeVar("T")
+
+
+class Supervisor:
+    """Runs a topology on this machine.
+
+    Everything happens on one loop. Whoever wants to see it listens, or asks for a `record()`.
+
+    Args:
+        topology: What to run.
+        project: Where state and sockets go; only one supervisor a project.
+        only: Names of workers (or of single replicas) to run; all when empty.
+        session: An id shared with other supervisors; a new one when not given.
+
+    Raises:
+        TopologyError: `only` names what the topology does not have.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        project: Project,
+        *,
+        only: frozenset[str] = frozenset(),
+        session: str | None = None,
+    ) -> None:
+        self.session = session or new_token()
+        self._topology = topology
+        self._project = project
+        self._name = f"supervisor-{new_token()}"
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._session_end: str | None = None
+        self._listeners: list[Listener] = []
+        self._journal = Journal(project)
+        self._foundation = Foundation(project, topology.bus)
+        self._crew = Crew(topology, only, self._hurry)
+        self._bus: WorkerBus | None = None
+        self._link: BusLink | None = None
+
+    async def run(self) -> int:
+        """Start everything, and see to it until it is over.
+
+        Returns:
+            0 after an orderly stop, the end of the session, or when all workers ended well; 1 when
+            some worker failed and nothing is left running.
+
+        Raises:
+            ProjectRunningError: Another supervisor has the project.
+            BusUnavailableError: The broker at the topology's URL is not there.
+            ProcessError: Guard or embedded broker do not start.
+        """
+        code = 0
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                opened = await self._unless_stopped(self._open(stack))
+                if opened is not None:
+                    code = await self._supervise(*opened)
+        finally:
+            self._journal.close()
+        self._emit(Stopped(code))
+        return code
+
+    def request_stop(self, reason: str) -> None:
+        """Stop all workers, gently; a second call kills what is left at once."""
+        if self._stop.is_set():
+            self._hurry.set()
+        logger.info("stopping%s: %s", " at once" if self._hurry.is_set() else "", reason)
+        self._stop.set()
+        self._changed.set()
+
+    def listen(self, callback: Listener) -> None:
+        """Call this with every event, on the loop; it must be quick."""
+        self._listeners.append(callback)
+
+    def record(self) -> HostRecord:
+        """All workers as they are now."""
+        return HostRecord(
+            project=self._topology.name,
+            host=host_name(),
+            pid=os.getpid(),
+            session=self.session,
+            time=time.time(),
+            bus=self._bus.url if self._bus else "",
+            processes=self._crew.records(),
+        )
+
+    @property
+    def bus(self) -> WorkerBus:
+        """The bus, once `BrokerReady` was heard.
+
+        Raises:
+            BusClosedError: It is too early.
+        """
+        if self._bus is None:
+            raise BusClosedError("not started")
+        return self._bus
+
+    # Single workers, by the names of their instances
+
+    def start_worker(self, name: str) -> None:
+        """Start a worker that was stopped, has ended or failed."""
+        self._crew[name].start()
+
+    def stop_worker(self, name: str) -> None:
+        """Stop a worker and leave it so."""
+        self._crew[name].stop()
+
+    def restart(self, name: str) -> None:
+        """Stop a worker if it runs, and start it again."""
+        self._crew[name].restart()
+
+    # What the bus tells: see link.Supervised
+
+    def note_session_end(self, session: str | None, reason: str) -> None:
+        """Somebody ended a session, or all."""
+        if session in {None, self.session} and self._session_end is None:
+            self._session_end = reason
+            logger.info("the session was %s", reason)
+            self._emit(SessionEnded(reason))
+
+    def note_connection(self, is_connected: bool) -> None:  # noqa: FBT001
+        """The bus lost its broker, or has it again."""
+        self._emit(BrokerReady(self.bus.url) if is_connected else BrokerLost())
+
+    # From beginning to end
+
+    async def _open(self, stack: contextlib.AsyncExitStack) -> tuple[Site, BusLink]:
+        """Make everything ready for the workers; what is opened is closed by the stack."""
+        await stack.enter_async_context(self._project.lock())
+        stack.push_async_callback(self._foundation.close)
+        url = await self._foundation.open()
+        spec = self._topology.bus
+        bus = connect(
+            url,
+            channel=spec.channel,
+            max_message_bytes=spec.max_message_bytes,
+            incarnation=self._name,
+        )
+        link = BusLink(bus, self._name, self._crew, self)
+        stack.push_async_callback(link.close)
+        await link.open()
+        self._bus, self._link = bus, link
+        self._project.write_record(self._describe(url))
+        self._emit(BrokerReady(bus.url))
+        site = Site(self._surroundings(url), self._foundation.guard, link, self._emit)
+        return site, link
+
+    def _describe(self, url: str) -> ProjectRecord:
+        return ProjectRecord(
+            name=self._topology.name,
+            folder=str(self._project.folder),
+            file=str(self._project.file),
+            session=self.session,
+            url=url,
+            channel=self._topology.bus.channel,
+            max_message_bytes=self._topology.bus.max_message_bytes,
+        )
+
+    def _surroundings(self, url: str) -> Surroundings:
+        return Surroundings(
+            url=url,
+            channel=self._topology.bus.channel,
+            max_message_bytes=self._topology.bus.max_message_bytes,
+            session=self.session,
+            project=self._topology.name,
+            folder=self._topology.folder,
+            guard_token=self._foundation.guard.token,
+        )
+
+    async def _supervise(self, site: Site, link: BusLink) -> int:
+        async with asyncio.TaskGroup() as tasks:
+            chores = [
+                tasks.create_task(link.run(), name="pbus link"),
+                tasks.create_task(self._foundation.keep(), name="pbus foundation"),
+                tasks.create_task(self._measure(), name="pbus measure"),
+            ]
+            lives = [
+                tasks.create_task(actor.run(site), name=f"pbus {actor.name}")
+                for actor in self._crew
+            ]
+            code = await self._see_it_through()
+            self._crew.stop()
+            if lives:
+                await asyncio.wait(lives)
+            for chore in chores:
+                chore.cancel()
+        return code
+
+    async def _see_it_through(self) -> int:
+        """Wait for whatever ends this run; returns the exit code."""
+        await self._until(lambda: self._is_ending or self._crew.is_over)
+        if not self._is_ending:
+            return int(self._crew.has_failed)
+        if not self._stop.is_set():
+            self._crew.dismiss()
+            await self._until(
+                lambda: self._stop.is_set() or self._crew.has_left_the_bus, _SESSION_END_S
+            )
+        return 0
+
+    async def _until(self, claim: Callable[[], bool], limit_s: float | None = None) -> None:
+        """Wait until a claim holds; it is looked at whenever something changed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while not claim():
+                    self._changed.clear()
+                    await self._changed.wait()
+
+    async def _unless_stopped(self, opening: Coroutine[Any, Any, T]) -> T | None:
+        """Do this, but give it up when a stop is requested before it is done."""
+        opened = asyncio.create_task(opening)
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({opened, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            is_open = opened.done()
+            opened.cancel()
+            stopped.cancel()
+            await asyncio.wait({opened, stopped})
+        return opened.result() if is_open else None
+
+    async def _measure(self) -> None:
+        while True:
+            self._crew.measure()
+            await asyncio.sleep(_MEASURE_EVERY_S)
+
+    @property
+    def _is_ending(self) -> bool:
+        return self._stop.is_set() or self._session_end is not None
+
+    def _emit(self, event: Event) -> None:
+        """Write down what belongs into a log, and tell the listeners."""
+        if isinstance(event, Line):
+            self._journal.write(event)
+        else:
+            self._changed.set()
+            if self._link is not None:
+                self._link.refresh()
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:
+                logger.exception("a listener failed at %s", type(event).__name__)

@@ -1,0 +1,385 @@
+"""The supervisor with real processes, its own Valkey and its guard."""
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pbus.errors import (
+    BusUnavailableError,
+    NothingRunningError,
+    ProjectRunningError,
+    TopologyError,
+)
+from pbus.process import restart
+from pbus.process.events import BrokerLost, BrokerReady, Exited, GaveUp, Ready, Started, Stopped
+from pbus.process.groups import members
+from pbus.process.logs import read_lines
+from pbus.process.project import Project
+from pbus.process.projects import choose_project
+from pbus.process.supervisor import Supervisor
+from support.supervising import program, supervised, topology
+
+FOREVER = "import time; print('up', flush=True); time.sleep(600)"
+
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has state and sockets of its own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+def is_alive(pid: int | None) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_all_programs_finish(tmp_path: Path):
+    """When every program ended well the run is over with code 0, and all lines are in the logs."""
+    what = topology(
+        tmp_path,
+        program("a", "print('hello')", tmp_path),
+        program("b", "import sys; print('oops', file=sys.stderr)", tmp_path, replicas=2),
+    )
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            assert 0 == await watched.code()
+
+            assert ["a", "b.1", "b.2"] == sorted(one.worker for one in watched.all(Ready))
+            assert [0, 0, 0] == [one.code for one in watched.all(Exited)]
+            assert Stopped(0) == watched.events[-1]
+            lines = {
+                (line.worker, line.stream, line.text)
+                for line in read_lines(watched.project.log_paths())
+                if line.stream != "pbus"
+            }
+            assert {
+                ("a", "out", "hello"), ("b.1", "err", "oops"), ("b.2", "err", "oops"),
+            } == lines  # fmt: skip
+
+    asyncio.run(main())
+
+
+def test_failed_program_sets_code(tmp_path: Path):
+    """When all is over and some program failed, the run's code is 1."""
+    what = topology(
+        tmp_path,
+        program("good", "print('fine')", tmp_path),
+        program("bad", "print('why'); raise SystemExit(3)", tmp_path, restart="never"),
+    )
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            assert 1 == await watched.code()
+            assert [GaveUp("bad", "exited with code 3", ("why",))] == watched.all(GaveUp)
+            record = watched.process("bad")
+            assert ("failed", 3, "why") == (record.state, record.exit_code, record.error)
+
+    asyncio.run(main())
+
+
+def test_crash_loop_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A program that crashes at once is restarted with growing delays, then failed; others live."""
+    monkeypatch.setattr(restart, "FIRST_DELAY_S", 0.02)
+    what = topology(
+        tmp_path,
+        program("crash", "raise SystemExit(1)", tmp_path),
+        program("other", FOREVER, tmp_path),
+    )
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            record = await watched.state("crash", "failed")
+            assert 4 == record.restarts
+            assert 5 == len([one for one in watched.all(Exited) if one.worker == "crash"])
+            assert "ready" == watched.process("other").state
+            assert 0 == await watched.stop()
+
+    asyncio.run(main())
+
+
+def test_killed_program_comes_back(tmp_path: Path):
+    """A program that is killed shows as backoff with its signal, and runs again 0.5 s later."""
+    what = topology(tmp_path, program("a", FOREVER, tmp_path))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            first = await watched.nth(Started)
+            await watched.line("up")
+            psutil.Process(first.pid).kill()
+            exited = await watched.nth(Exited)
+            await watched.state("a", "backoff")
+            began = time.monotonic()
+            second = await watched.nth(Started, 2)
+
+            assert -signal.SIGKILL == exited.code
+            assert 0.3 < time.monotonic() - began < 3
+            assert second.incarnation != first.incarnation
+            assert 1 == watched.process("a").restarts
+            assert 0 == await watched.stop()
+            assert not is_alive(second.pid)
+
+    asyncio.run(main())
+
+
+STUBBORN = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.fork()
+os.fork()
+print("deaf", flush=True)
+time.sleep(600)
+"""
+
+
+def test_stop_leaves_nobody(tmp_path: Path):
+    """A family that ignores SIGTERM is gone after the stop, with broker, guard and sockets."""
+    what = topology(tmp_path, program("deaf", STUBBORN, tmp_path))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            await watched.line("deaf", times=4)
+            pid = watched.process("deaf").pid
+            assert pid is not None
+            family = [one.pid for one in members({pid})]
+            servants = [one.pid for one in psutil.Process().children()]
+            began = time.monotonic()
+
+            assert 0 == await watched.stop()
+
+            assert 4 == len(family)
+            assert 3 <= time.monotonic() - began < 8
+            assert [] == [one for one in (*family, *servants) if is_alive(one)]
+            assert not watched.project.runtime_dir.exists()
+            with pytest.raises(NothingRunningError):
+                choose_project("app", None, tmp_path)
+
+    asyncio.run(main())
+
+
+def test_second_stop_kills(tmp_path: Path):
+    """Whoever asks twice does not wait."""
+    what = topology(tmp_path, program("deaf", STUBBORN, tmp_path))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            await watched.line("deaf", times=4)
+            watched.supervisor.request_stop("once")
+            await watched.state("deaf", "stopping")
+            began = time.monotonic()
+
+            assert 0 == await watched.stop()
+            assert time.monotonic() - began < 2.5
+
+    asyncio.run(main())
+
+
+def test_stop_interrupts_opening(tmp_path: Path):
+    """A stop while guard and broker start ends the run at once, with nothing left."""
+    what = topology(tmp_path, program("a", FOREVER, tmp_path))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            while not psutil.Process().children():  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.001)
+            assert 0 == await watched.stop()
+            assert [Stopped(0)] == watched.events
+            assert [] == psutil.Process().children()
+
+    asyncio.run(main())
+
+
+def test_leftovers_end_with_leader(tmp_path: Path):
+    """What a program leaves running ends before the program is started again."""
+    code = f"""
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", {FOREVER!r}])
+time.sleep(0.3)
+raise SystemExit(1)
+"""
+    what = topology(tmp_path, program("a", code, tmp_path))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            first = await watched.nth(Started)
+            await watched.nth(Started, 2)
+            assert [] == members({first.pid})
+
+    asyncio.run(main())
+
+
+def test_single_workers_obey(tmp_path: Path):
+    """One worker is stopped, started and restarted while the run goes on."""
+    what = topology(tmp_path, program("a", FOREVER, tmp_path), program("b", FOREVER, tmp_path))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            await watched.state("a", "ready")
+            await watched.state("b", "ready")
+            other = watched.process("b").pid
+
+            watched.supervisor.stop_worker("a")
+            record = await watched.state("a", "exited")
+            assert (None, -signal.SIGTERM) == (record.pid, record.exit_code)
+            watched.supervisor.start_worker("a")
+            first = await watched.state("a", "ready")
+            watched.supervisor.restart("a")
+            await watched.until(lambda: watched.process("a").restarts == 2)
+
+            assert first.pid != watched.process("a").pid
+            assert other == watched.process("b").pid
+            watched.supervisor.stop_worker("a")
+            watched.supervisor.stop_worker("b")
+            await watched.state("b", "exited")
+            assert not watched.task.done()
+
+    asyncio.run(main())
+
+
+def test_second_supervisor_is_refused(tmp_path: Path):
+    """A project has one supervisor: the second is refused with the pid, the first goes on."""
+    what = topology(tmp_path, program("a", FOREVER, tmp_path))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            await watched.state("a", "ready")
+            with pytest.raises(ProjectRunningError, match=f"pid {psutil.Process().pid}"):
+                await Supervisor(what, Project.of(what)).run()
+
+            record = choose_project("app", None, tmp_path)
+            assert watched.supervisor.session == record.session
+            assert 0 == await watched.stop()
+        async with supervised(what) as watched:
+            await watched.state("a", "ready")
+
+    asyncio.run(main())
+
+
+def test_killed_broker_is_replaced(tmp_path: Path):
+    """The embedded broker is started again, at the same address, and no worker is touched."""
+    what = topology(tmp_path, program("a", FOREVER, tmp_path))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            first = await watched.nth(BrokerReady)
+            worker = (await watched.state("a", "ready")).pid
+            (valkey,) = [
+                one for one in psutil.Process().children() if "valkey-server" in one.name()
+            ]
+            valkey.kill()
+            await watched.nth(BrokerLost)
+            second = await watched.nth(BrokerReady, 2)
+
+            assert first == second
+            assert worker == watched.process("a").pid
+            store = watched.supervisor.bus.leases
+            async with asyncio.timeout(5):
+                while not await store.records():  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.05)
+
+    asyncio.run(main())
+
+
+def test_killed_guard_is_replaced(tmp_path: Path):
+    """A guard that dies is started again and knows the groups: it ends them when we stop."""
+    what = topology(tmp_path, program("a", FOREVER, tmp_path))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            await watched.state("a", "ready")
+            guard = watched.supervisor._foundation.guard
+            first = guard.pid
+            psutil.Process(first).kill()
+            async with asyncio.timeout(10):
+                while guard.pid == first:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.01)
+            assert is_alive(guard.pid)
+            assert 0 == await watched.stop()
+            assert not is_alive(guard.pid)
+
+    asyncio.run(main())
+
+
+def test_unreachable_broker_is_told(tmp_path: Path):
+    """A URL where nobody listens ends the run within 5 s, without the password."""
+    url = "redis://user:geheim@127.0.0.1:1/0"
+    what = topology(tmp_path, program("a", FOREVER, tmp_path), url=url)
+
+    async def main() -> None:
+        began = time.monotonic()
+        async with supervised(what) as watched:
+            with pytest.raises(BusUnavailableError) as caught:
+                await watched.code()
+        assert time.monotonic() - began < 6.5
+        assert "geheim" not in str(caught.value)
+        assert [] == watched.events
+        assert [] == psutil.Process().children()
+
+    asyncio.run(main())
+
+
+def test_only_some_are_started(tmp_path: Path):
+    """`only` takes workers and single replicas; a stranger in it is an error."""
+    what = topology(
+        tmp_path,
+        program("a", "", tmp_path),
+        program("b", "", tmp_path, replicas=2),
+        program("c", "", tmp_path, replicas=2),
+    )
+
+    async def main() -> None:
+        async with supervised(what, only=frozenset({"b", "c.2"})) as watched:
+            assert 0 == await watched.code()
+            assert ["b.1", "b.2", "c.2"] == sorted(one.worker for one in watched.all(Started))
+
+    asyncio.run(main())
+    with pytest.raises(TopologyError, match="no worker is named 'd'"):
+        Supervisor(what, Project.of(what), only=frozenset({"d"}))
+
+
+def test_faulty_listener_harms_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """A listener that raises is logged, and supervising goes on."""
+
+    def fail(event: object) -> None:
+        raise ValueError(event)
+
+    what = topology(tmp_path, program("a", "", tmp_path))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            watched.supervisor.listen(fail)
+            assert 0 == await watched.code()
+
+    asyncio.run(main())
+    assert "a listener failed at Exited" in caplog.text
+
+
+def test_flood_stops_nobody(tmp_path: Path):
+    """A program that writes as fast as it can leaves the loop free for all else."""
+    code = "while True: print('y')"
+    what = topology(tmp_path, program("flood", code, tmp_path), program("a", FOREVER, tmp_path))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            await watched.line("y", times=20_000)
+            watched.events.clear()
+            worst = 0.0
+            for _ in range(40):
+                began = time.monotonic()
+                await asyncio.sleep(0.01)
+                worst = max(worst, time.monotonic() - began)
+            assert worst < 1.0
+            watched.supervisor.restart("a")
+            await watched.until(lambda: watched.process("a").restarts == 1)
+            began = time.monotonic()
+            assert 0 == await watched.stop()
+            assert time.monotonic() - began < 6
+
+    asyncio.run(main())
