@@ -1,0 +1,141 @@
+"""Standing orders: who is called when, and that no handler keeps another waiting."""
+
+import asyncio
+import logging
+
+from pbus.registry.data import WorkerLostData, WorkerReadyData
+from pbus.registry.table import Arrival
+from pbus.registry.watches import Watches
+from support.waiting import happens, run
+
+
+def ready(name="w", first=True):
+    return Arrival(WorkerReadyData(name, "r", "p.1"), first=first)
+
+
+class Ear:
+    """A handler that keeps what it is told."""
+
+    def __init__(self):
+        self.heard = []
+        self.called = asyncio.Event()
+
+    async def __call__(self, data):
+        self.heard.append(data.worker_name)
+        self.called.set()
+
+
+def test_watchers_of_group_and_replica():
+    """A replica's watchers hear of it each time, its group's when it is the first."""
+
+    async def main():
+        watches, replica, group = Watches(), Ear(), Ear()
+        watches.ready.add("x.1", replica)
+        watches.ready.add("x", group)
+        watches.tell(ready("x.1", first=True))
+        watches.tell(ready("x.1", first=False))
+        await happens(group.called)
+        await watches.close()
+        assert (["x.1", "x.1"], ["x.1"]) == (replica.heard, group.heard)
+
+    run(main())
+
+
+def test_loss_reaches_all_kinds():
+    """A loss is told to watchers of the worker, of its group and of everybody."""
+
+    async def main():
+        watches, ears = Watches(), [Ear(), Ear(), Ear(), Ear()]
+        for name, ear in zip(("x.1", "x", None, "y"), ears, strict=True):
+            watches.lost.add(name, ear)
+        watches.tell(WorkerLostData("x.1", "r", "p.1", "why"))
+        await happens(ears[2].called)
+        assert [["x.1"], ["x.1"], ["x.1"], []] == [ear.heard for ear in ears]
+        await watches.close()
+
+    run(main())
+
+
+def test_same_watch_once():
+    """The same name and handler is one watch, and called once."""
+
+    async def main():
+        watches, ear = Watches(), Ear()
+        first, is_first_new = watches.ready.add("w", ear)
+        second, is_second_new = watches.ready.add("w", ear)
+        assert (True, False) == (is_first_new, is_second_new)
+        assert first is second
+        watches.tell(ready())
+        await happens(ear.called)
+        assert ["w"] == ear.heard
+        await watches.close()
+
+    run(main())
+
+
+def test_bad_handlers_are_alone(caplog):
+    """A handler that raises or hangs neither stops the next one nor the one who tells."""
+
+    async def main():
+        watches, ear = Watches(), Ear()
+
+        async def hang(data):
+            await asyncio.Event().wait()
+
+        async def fail(data):
+            raise LookupError(data.worker_name)
+
+        for handler in (hang, fail, ear):
+            watches.ready.add("w", handler)
+        watches.tell(ready())
+        await happens(ear.called)
+        await watches.close()
+
+    with caplog.at_level(logging.ERROR):
+        run(main())
+    assert ["a watcher of w raised for"] == [
+        record.getMessage().split(" Worker")[0] for record in caplog.records
+    ]
+
+
+def test_cancelled_watch_is_silent():
+    """After cancel no call begins or goes on, and nothing is left of the watch."""
+
+    async def main():
+        watches, ear, ended = Watches(), Ear(), asyncio.Event()
+
+        async def hang(data):
+            await ear(data)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        watch, _ = watches.ready.add("w", hang)
+        watches.tell(ready())
+        await happens(ear.called)
+        watch.cancel()
+        await happens(ended)
+        watches.tell(ready())
+        assert (["w"], []) == (ear.heard, watches.ready.all())
+
+    run(main())
+
+
+def test_watch_may_cancel_itself():
+    """A handler that cancels its own watch runs to its end."""
+
+    async def main():
+        watches, done = Watches(), asyncio.Event()
+
+        async def once(data):
+            watch.cancel()
+            await asyncio.sleep(0)
+            done.set()
+
+        watch, _ = watches.ready.add("w", once)
+        watches.tell(ready())
+        await happens(done)
+        assert [] == watches.ready.all()
+
+    run(main())
