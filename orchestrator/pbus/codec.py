@@ -1,5 +1,10 @@
-"""Messages to bytes and back: JSON lines behind an envelope, decoded by a closed set of types."""
+"""Messages to bytes and back: an envelope, then messages, decoded by a closed set of types.
 
+JSON puts one message a line; MessagePack (the sender's choice) makes one array of a payload. A
+receiver takes both: the first byte tells them apart.
+"""
+
+import enum
 import math
 import typing
 from typing import Any
@@ -18,6 +23,14 @@ _MAX_DEPTH = 200  # deeper JSON is an accident; msgspec and the C stack agree up
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, TypeError)
 
 _json = msgspec.json.Encoder()
+_msgpack = msgspec.msgpack.Encoder()
+
+
+class Encoding(enum.StrEnum):
+    """How a sender writes its messages."""
+
+    JSON = "json"
+    MSGPACK = "msgpack"
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,50 +69,88 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
 
 _header_decoder = msgspec.json.Decoder(Header)
 _envelope_decoder = msgspec.json.Decoder(Envelope)
+_packed_header_decoder = msgspec.msgpack.Decoder(Header)
+_packed_envelope_decoder = msgspec.msgpack.Decoder(Envelope)
+_packed_payload_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
-def encode_payload(envelope: Envelope, lines: list[bytes]) -> bytes:
-    """One payload: the envelope line, then one line a message."""
-    return b"\n".join((_json.encode(envelope), *lines))
+def _is_packed(data: bytes) -> bool:
+    """Whether bytes are MessagePack: no map or array of it begins as JSON text does."""
+    return data[:1] >= b"\x80"
+
+
+def encode_payload(envelope: Envelope, messages: list[bytes]) -> bytes:
+    """One payload of messages that all have one encoding: that of the first."""
+    if messages and _is_packed(messages[0]):
+        head = msgspec.Raw(_msgpack.encode(envelope))
+        return _msgpack.encode([head, *map(msgspec.Raw, messages)])
+    return b"\n".join((_json.encode(envelope), *messages))
 
 
 def decode_payload(payload: bytes) -> tuple[Envelope, list[bytes]]:
     """Split a payload; messages stay undecoded.
 
     Raises:
-        MessageDecodeError: The first line is no envelope of this format, or lines are missing.
+        MessageDecodeError: It begins with no envelope of this format, or messages are missing.
     """
-    lines = payload.split(b"\n")
     try:
-        envelope = _envelope_decoder.decode(lines.pop(0))
+        if _is_packed(payload):
+            head, *raw = _packed_payload_decoder.decode(payload)
+            envelope, messages = (
+                _packed_envelope_decoder.decode(head),
+                [bytes(item) for item in raw],
+            )
+        else:
+            messages = payload.split(b"\n")
+            envelope = _envelope_decoder.decode(messages.pop(0))
     except _DECODE_ERRORS as error:
         raise MessageDecodeError(f"no pbus envelope ({error})") from error
     if envelope.version != FORMAT_VERSION:
         problem = f"format version {envelope.version}, this process speaks {FORMAT_VERSION}"
         raise MessageDecodeError(problem)
-    if len(lines) != envelope.count:
-        raise MessageDecodeError(f"{len(lines)} messages where {envelope.count} were announced")
-    return envelope, lines
+    if len(messages) != envelope.count:
+        raise MessageDecodeError(f"{len(messages)} messages where {envelope.count} were announced")
+    return envelope, messages
 
 
-def decode_header(line: bytes) -> Header:
+def decode_header(data: bytes) -> Header:
     """The header of an encoded message.
 
     Raises:
-        MessageDecodeError: Not a JSON object with type and source.
+        MessageDecodeError: Not an object with type and source.
     """
     try:
-        return _header_decoder.decode(line)
+        return (_packed_header_decoder if _is_packed(data) else _header_decoder).decode(data)
     except _DECODE_ERRORS as error:
         raise MessageDecodeError(str(error)) from error
 
 
-def encode_message(message: BusMessage, *, limit: int = DEFAULT_MAX_MESSAGE_BYTES) -> bytes:
-    """A message as one line of JSON.
+def as_json(data: bytes) -> bytes:
+    """An encoded message as one line of JSON; bytes in it become base64.
+
+    Raises:
+        MessageDecodeError: It is broken.
+    """
+    if not _is_packed(data):
+        return data
+    try:
+        return _json.encode(msgspec.msgpack.decode(data))
+    except _DECODE_ERRORS as error:
+        raise MessageDecodeError(str(error)) from error
+
+
+def encode_message(
+    message: BusMessage,
+    *,
+    limit: int = DEFAULT_MAX_MESSAGE_BYTES,
+    encoding: Encoding = Encoding.JSON,
+) -> bytes:
+    """A message as bytes; in JSON, one line.
 
     Args:
         message: What to send.
         limit: The most bytes it may take.
+        encoding: How to write it.
 
     Raises:
         MessageEncodeError: A field holds what the wire cannot carry unchanged.
@@ -112,18 +163,21 @@ def encode_message(message: BusMessage, *, limit: int = DEFAULT_MAX_MESSAGE_BYTE
             _check_plain(value, type(message).__name__, name, 0)
     for name in spec.frame_fields:
         _check_frame(getattr(message, name), type(message).__name__, name)
+    is_json = encoding is Encoding.JSON
     try:
-        line = _json.encode(message)
+        line = (_json if is_json else _msgpack).encode(message)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise _encode_error(message, error) from error
-    if b"null" in line:  # msgspec writes NaN and infinities as null: see whether it did
+    if is_json and b"null" in line:  # msgspec writes NaN and infinities as null: see whether it did
         _check_finite(message)
     if len(line) > limit:
         raise MessageTooLargeError(type(message).__name__, len(line), limit)
     return line
 
 
-def encode_raw(header: Header, fields: dict[str, Any], *, limit: int) -> bytes:
+def encode_raw(
+    header: Header, fields: dict[str, Any], *, limit: int, encoding: Encoding = Encoding.JSON
+) -> bytes:
     """A message of a type this process does not know, from its header and JSON fields.
 
     Raises:
@@ -131,7 +185,8 @@ def encode_raw(header: Header, fields: dict[str, Any], *, limit: int) -> bytes:
         MessageTooLargeError: It is longer than the limit.
     """
     _check_plain(fields, header.type, "data", 0)
-    line = _json.encode(msgspec.structs.asdict(header) | fields)
+    encoder = _json if encoding is Encoding.JSON else _msgpack
+    line = encoder.encode(msgspec.structs.asdict(header) | fields)
     if len(line) > limit:
         raise MessageTooLargeError(header.type, len(line), limit)
     return line
@@ -163,11 +218,13 @@ class _FrameTag(msgspec.Struct, frozen=True):
 
 
 _frame_tag_decoder = msgspec.json.Decoder(_FrameTag)
+_packed_frame_tag_decoder = msgspec.msgpack.Decoder(_FrameTag)
 
 
-def _decode_frame(raw: msgspec.Raw) -> Frame:
+def _decode_frame(raw: bytes) -> Frame:
     """A frame by its own type: the second step of decoding a message that carries one."""
-    name = _frame_tag_decoder.decode(raw).type
+    decoder = _packed_frame_tag_decoder if _is_packed(raw) else _frame_tag_decoder
+    name = decoder.decode(raw).type
     cls = Frame.catalogue.get(name)
     if cls is None:
         raise MessageDecodeError("its type is unknown here", type_name=name)
@@ -183,7 +240,9 @@ class _WireSpec:
         self.cls = cls
         self.free_fields = tuple(name for name, hint in hints.items() if _is_free(hint))
         self.frame_fields = tuple(name for name, hint in hints.items() if _is_frame(hint))
-        self._decoder = msgspec.json.Decoder(self._twin() if self.frame_fields else cls)
+        wire = self._twin() if self.frame_fields else cls
+        self._decode_json = msgspec.json.Decoder(wire).decode
+        self._decode_packed = msgspec.msgpack.Decoder(wire).decode
 
     def _twin(self) -> type[Any]:
         """The same struct with frames left undecoded."""
@@ -200,14 +259,14 @@ class _WireSpec:
             self.cls.__name__, fields, tag_field="type", tag=self.cls.__name__, kw_only=True
         )
 
-    def decode(self, line: bytes | msgspec.Raw) -> Any:
-        value = self._decoder.decode(line)
+    def decode(self, data: bytes) -> Any:
+        value = self._decode_packed(data) if _is_packed(data) else self._decode_json(data)
         if not self.frame_fields:
             return value
         values = msgspec.structs.asdict(value)
         for name in self.frame_fields:
             if isinstance(values[name], msgspec.Raw):
-                values[name] = _decode_frame(values[name])
+                values[name] = _decode_frame(bytes(values[name]))
         return self.cls(**values)
 
 

@@ -4,12 +4,11 @@ from urllib.parse import urlsplit
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.memory import AsyncQueueBus
-from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES
+from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding
 from pbus.errors import BackendMissingError, BusUrlError
-from pbus.urls import mask_url
+from pbus.urls import BACKEND_OF_SCHEME, mask_url
 
-REDIS_SCHEMES = ("redis", "rediss", "unix")
-_SCHEMES = tuple(f"{scheme}://" for scheme in (*REDIS_SCHEMES, "memory"))
+_SCHEMES = tuple(f"{scheme}://" for scheme in (*BACKEND_OF_SCHEME, "memory"))
 
 
 def connect(
@@ -19,6 +18,7 @@ def connect(
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
     send_timeout: float = 10.0,
     incarnation: str | None = None,
+    encoding: str = Encoding.JSON,
 ) -> WorkerBus:
     """A bus for this URL, not yet started; nothing is connected here.
 
@@ -28,6 +28,7 @@ def connect(
         max_message_bytes: The largest encoded message.
         send_timeout: Seconds a send waits for room.
         incarnation: Names this life of this process; random when not given.
+        encoding: How messages are written, "json" or "msgpack" (Redis only); both are read.
 
     Raises:
         BusUrlError: No backend has this scheme.
@@ -36,7 +37,7 @@ def connect(
     scheme = urlsplit(url).scheme
     if scheme == "memory":
         return AsyncQueueBus(channel=channel, send_timeout=send_timeout)
-    if scheme not in REDIS_SCHEMES:
+    if BACKEND_OF_SCHEME.get(scheme) != "redis":
         raise BusUrlError(mask_url(url), _SCHEMES)
     try:
         from pbus.bus.redis import RedisBus
@@ -50,4 +51,5 @@ def connect(
         max_message_bytes=max_message_bytes,
         send_timeout=send_timeout,
         incarnation=incarnation,
+        encoding=encoding,
     )

@@ -99,8 +99,11 @@ class Inbox:
             lines = lines[-gap:]
         stream.next_number = max(stream.next_number, envelope.first + envelope.count)
         stream.end = max(stream.end, envelope.position + size)
+        lane = Lane(envelope.lane)
         if lines:
-            self._deliver(stream, Lane(envelope.lane), lines)
+            self._deliver(stream, lane, lines)
+        if stream.granted < 0 and lane is Lane.DATA:
+            self._grant(stream)  # the first: now the sender knows us
 
     def consumed(self, stream: InStream, size: int) -> None:
         """A payload of so many bytes has been handled."""
@@ -161,8 +164,6 @@ class Inbox:
         receipt.left = self._sink.deliver(stream.address, lane, lines, receipt)
         if receipt.left == 0:
             stream.outstanding -= size
-        if stream.granted < 0:
-            self._grant(stream)  # the first: now the sender knows us
 
     def _grant(self, stream: InStream, *, is_wanted: bool = False) -> None:
         stream.is_wanted = is_wanted

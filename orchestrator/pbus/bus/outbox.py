@@ -24,11 +24,18 @@ _IDLE_S = 60.0  # an idle stream that nobody listens to is forgotten
 
 
 class OutStream:
-    """What one process sends to one address in one lane, numbered from 1."""
+    """What one process sends to one address in one lane, numbered from 1.
+
+    Attributes:
+        number: Tells this stream from others of the process.
+        position: Bytes accepted so far; those of the receivers are on the same scale.
+        counted: What PUBLISH said, how many of it were ours, and when we asked.
+        expected: How many processes listen.
+    """
 
     __slots__ = (
-        "address", "counted", "expected", "last_used", "marked", "next_number", "number",
-        "position", "receivers", "waiters",
+        "_consumed", "_limit", "_receivers", "address", "counted", "expected", "last_used",
+        "marked", "next_number", "number", "position", "waiters",
     )  # fmt: skip
 
     def __init__(self, address: str, number: int) -> None:
@@ -37,30 +44,65 @@ class OutStream:
         self.next_number = 1
         self.marked = 1
         self.position = 0
-        self.receivers: dict[str, tuple[int, int]] = {}  # incarnation: (consumed, limit), bytes
         self.expected = 0
-        self.counted = (-1, 0, 0.0)  # what PUBLISH said, how many of it are ours, when we asked
+        self.counted = (-1, 0, 0.0)
         self.waiters: deque[tuple[asyncio.Future[None], bytes]] = deque()
         self.last_used = time.monotonic()
-
-    def has_credit(self, size: int) -> bool:
-        """Whether every receiver has room for so many bytes (or has nothing left to do)."""
-        receivers = self.receivers
-        if not receivers:  # nobody has said anything yet
-            return self.position == 0 or self.position + size <= INITIAL_CREDIT_BYTES
-        end = self.position + size
-        return all(
-            end <= limit or consumed >= self.position for consumed, limit in receivers.values()
-        )
+        self._receivers: dict[str, tuple[int, int]] = {}  # incarnation: (consumed, limit)
+        self._consumed = 0  # of the receiver that is furthest behind
+        self._limit = INITIAL_CREDIT_BYTES  # of the receiver with the least room
 
     @property
     def known(self) -> int:
         """How many receivers have granted credit."""
-        return len(self.receivers) - (_UNKNOWN in self.receivers)
+        return len(self._receivers) - (_UNKNOWN in self._receivers)
 
-    def forget_unknown(self) -> None:
-        """Believe that all receivers have been heard."""
-        self.receivers.pop(_UNKNOWN, None)
+    def receivers(self) -> list[str]:
+        """The incarnations of those that have granted credit."""
+        return [receiver for receiver in self._receivers if receiver != _UNKNOWN]
+
+    def has_credit(self, size: int) -> bool:
+        """Whether every receiver has room for so many bytes, or has nothing left to do."""
+        return self.position + size <= self._limit or self._consumed >= self.position
+
+    def grant(self, receiver: str, consumed: int, limit: int) -> None:
+        """A receiver has handled so many bytes and has room up to a limit."""
+        self._receivers[receiver] = (consumed, limit)
+        self._refresh()
+
+    def drop(self, receiver: str) -> None:
+        """A receiver is gone."""
+        self._receivers.pop(receiver, None)
+        self._refresh()
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether somebody listens who has not granted credit yet."""
+        return _UNKNOWN in self._receivers
+
+    def expect(self, count: int, position: int | None = None) -> None:
+        """So many processes listen; those not heard yet have handled what came before position.
+
+        Without a position they are taken to be as far behind as the slowest of the others.
+        """
+        self.expected = count
+        if count == 0:
+            self._receivers.clear()
+            self._begin_anew(self.position)
+        elif count > self.known and _UNKNOWN not in self._receivers:
+            self._begin_anew(self._consumed if position is None else position)
+        self._refresh()
+
+    def _begin_anew(self, position: int) -> None:
+        self._receivers[_UNKNOWN] = (position, position + INITIAL_CREDIT_BYTES)
+
+    def _refresh(self) -> None:
+        if self.known >= max(1, self.expected):
+            self._receivers.pop(_UNKNOWN, None)
+        if not self._receivers:
+            self._begin_anew(self.position)
+        self._consumed = min(consumed for consumed, _ in self._receivers.values())
+        self._limit = min(limit for _, limit in self._receivers.values())
 
 
 class Payload:
@@ -165,8 +207,8 @@ class Outbox:
         if self._bytes == 0:
             self.emptied.set()
         stream = payload.stream
-        if payload.lines and self._has_flow:
-            self._count_receivers(stream, receivers, payload.position)
+        if payload.lines and self._has_flow and receivers != stream.expected:
+            stream.expect(receivers, payload.position)
         if self._blocked:
             for blocked in self.blocked():
                 self.wake(blocked)
@@ -177,25 +219,24 @@ class Outbox:
         if stream is None or stream.number != number:
             return
         if limit < 0:
-            stream.receivers.pop(receiver, None)
+            stream.drop(receiver)
         else:
-            stream.receivers[receiver] = (consumed, limit)
-        if stream.known >= stream.expected:
-            stream.forget_unknown()
+            stream.grant(receiver, consumed, limit)
         self.wake(stream)
 
     def expect(self, stream: OutStream, receivers: int) -> None:
-        """The broker says that so many processes listen to the stream's address."""
-        stream.expected = receivers
-        if receivers == 0:
-            self._forget_receivers(stream)
-        elif stream.known >= receivers:
-            stream.forget_unknown()
+        """The broker says that so many processes listen to the stream's address.
+
+        Those that have granted no credit yet are asked to, with a mark: it needs none.
+        """
+        stream.expect(receivers)
+        if stream.is_unsure:
+            self._mark(stream)
         self.wake(stream)
 
     def forget(self, stream: OutStream, receiver: str) -> None:
         """A receiver is gone."""
-        stream.receivers.pop(receiver, None)
+        stream.drop(receiver)
         self.wake(stream)
 
     def wake(self, stream: OutStream) -> None:
@@ -219,12 +260,15 @@ class Outbox:
         """
         now = time.monotonic()
         for stream in list(self._streams.values()):
-            if stream.marked != stream.next_number and stream.address not in self._open:
-                stream.marked = stream.next_number
-                self._ready.append(Payload(stream))
-                self._wake_flusher()
+            if stream.marked != stream.next_number:
+                self._mark(stream)
             elif not stream.waiters and now - stream.last_used > _IDLE_S:
                 del self._streams[stream.address]
+
+    def _mark(self, stream: OutStream) -> None:
+        stream.marked = stream.next_number
+        self._ready.append(Payload(stream))
+        self._wake_flusher()
 
     def _new_stream(self, address: str) -> OutStream:
         self._numbers += 1
@@ -293,19 +337,3 @@ class Outbox:
         if self._has_flow and not stream.has_credit(length + 1):
             return "the receiver does not keep up"
         return f"{self._bytes:,} bytes wait for the broker"
-
-    def _count_receivers(self, stream: OutStream, receivers: int, position: int) -> None:
-        stream.expected = receivers
-        known = stream.known
-        if receivers == 0:
-            self._forget_receivers(stream)
-        elif receivers > known and _UNKNOWN not in stream.receivers:
-            stream.receivers[_UNKNOWN] = (position, position + INITIAL_CREDIT_BYTES)
-        elif receivers <= known:
-            stream.forget_unknown()
-
-    def _forget_receivers(self, stream: OutStream) -> None:
-        """Nobody listens: the next message starts with fresh credit."""
-        stream.receivers.clear()
-        at = stream.position
-        stream.receivers[_UNKNOWN] = (at, at + INITIAL_CREDIT_BYTES)

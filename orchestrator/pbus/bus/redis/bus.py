@@ -19,7 +19,7 @@ from pbus.bus.redis.names import Names
 from pbus.bus.redis.publisher import Publisher
 from pbus.bus.redis.tap import RedisTap
 from pbus.bus.switchboard import EVERYONE
-from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Header, encode_message, encode_raw
+from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding, Header, encode_message, encode_raw
 from pbus.errors import BusUnavailableError, MessageDecodeError
 from pbus.ids import new_id
 from pbus.leases import LeaseStore
@@ -60,6 +60,7 @@ class RedisBus(WorkerBus):
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         send_timeout: float = DEFAULT_SEND_TIMEOUT_S,
         incarnation: str | None = None,
+        encoding: str = Encoding.JSON,
     ) -> None:
         super().__init__(
             channel=channel,
@@ -70,6 +71,7 @@ class RedisBus(WorkerBus):
         self._endpoint = Endpoint(url=url, redis=redis)
         self.url = self._endpoint.url
         self._names = Names(channel)
+        self._encoding = Encoding(encoding)
         self._max_payload_bytes = max(MAX_PAYLOAD_BYTES, max_message_bytes) + _ENVELOPE_BYTES
         self._trouble = "no answer in time"
         self._tasks: list[asyncio.Task[None]] = []
@@ -82,7 +84,7 @@ class RedisBus(WorkerBus):
 
     async def publish(self, message: BusMessage) -> None:
         """Encode a message and put it into its lane's buffer; see WorkerBus.send."""
-        line = encode_message(message, limit=self.max_message_bytes)
+        line = encode_message(message, limit=self.max_message_bytes, encoding=self._encoding)
         await self._outboxes[message.lane].put(message.target or EVERYONE, line)
 
     async def send_raw(
@@ -96,7 +98,7 @@ class RedisBus(WorkerBus):
     ) -> None:
         """Send a message of a type that only its receivers know; see WorkerBus.send_raw."""
         header = Header(type=type_name, source=source, target=target, id=new_id(), time=time.time())
-        line = encode_raw(header, fields, limit=self.max_message_bytes)
+        line = encode_raw(header, fields, limit=self.max_message_bytes, encoding=self._encoding)
         lane = Lane.SYSTEM if urgent else Lane.DATA
         await self._outboxes[lane].put(target or EVERYONE, line)
         self.counters.sent += 1

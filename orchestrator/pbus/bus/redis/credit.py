@@ -105,11 +105,10 @@ class Credit:
         asked: list[tuple[OutStream, str]] = []
         commands: list[tuple[Any, ...]] = []
         for stream in blocked:
-            for receiver in stream.receivers:
-                if receiver:
-                    note = ("probe", self._incarnation, stream.address, stream.number, 0, 0)
-                    asked.append((stream, receiver))
-                    commands.append((b"PUBLISH", self._names.control(receiver), _encode(note)))
+            for receiver in stream.receivers():
+                note = ("probe", self._incarnation, stream.address, stream.number, 0, 0)
+                asked.append((stream, receiver))
+                commands.append((b"PUBLISH", self._names.control(receiver), _encode(note)))
         replies = await self._link.request(commands) if commands else []
         for (stream, receiver), heard in zip(asked, replies, strict=True):
             if heard == 0:  # its control channel is gone, so is it

@@ -57,8 +57,9 @@ class Endpoint:
         """A client for commands, with connections of its own and no retries of its own."""
         settings = {
             **self._settings,
+            # No socket_timeout: redis-py would use asyncio.wait_for, which on Python 3.11 may swallow
+            # a cancellation. Callers bound each call.
             "retry": Retry(NoBackoff(), 0),
-            "socket_timeout": CONNECT_TIMEOUT_S,
             "socket_keepalive": True,
         }
         if "path" in settings:

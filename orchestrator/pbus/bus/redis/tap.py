@@ -9,7 +9,7 @@ from pbus.bus.redis.endpoint import Endpoint
 from pbus.bus.redis.links import CONFIRM_TIMEOUT_S, SubscribeLink
 from pbus.bus.redis.names import Names
 from pbus.bus.tap import TapMessage
-from pbus.codec import Envelope, decode_header, decode_payload
+from pbus.codec import Envelope, as_json, decode_header, decode_payload
 from pbus.errors import BusUnavailableError, MessageDecodeError
 
 _CAPACITY = 20_000  # messages a slow reader may fall behind before it misses some
@@ -81,11 +81,11 @@ class RedisTap:
 
     def _show(self, envelope: Envelope, line: bytes) -> None:
         try:
-            header = decode_header(line)
+            header, body = decode_header(line), as_json(line)
         except MessageDecodeError:
             self.refused += 1
             return
-        item = TapMessage(header=header, body=line, lane=envelope.lane, missed=self.missed)
+        item = TapMessage(header=header, body=body, lane=envelope.lane, missed=self.missed)
         try:
             self._queue.put_nowait(item)
         except asyncio.QueueFull:
