@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from pbus.errors import ProcessError
 from pbus.process.broker import EmbeddedValkey
@@ -36,12 +37,11 @@ class Foundation:
             self._url = await self._broker.start()
         return self._url or ""
 
-    async def keep(self) -> None:
-        """Watch over both until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._keep_guard())
-            if self._broker is not None:
-                tasks.create_task(self._keep_broker(self._broker))
+    def chores(self) -> list[Coroutine[Any, Any, None]]:
+        """To watch over both, each until cancelled."""
+        if self._broker is None:
+            return [self._keep_guard()]
+        return [self._keep_guard(), self._keep_broker(self._broker)]
 
     async def close(self) -> None:
         """Stop the broker, then let the guard clean up behind us."""

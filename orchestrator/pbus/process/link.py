@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Awaitable
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Coroutine
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -80,12 +80,9 @@ class BusLink(BusSubscriber):
             await self._try("drop the record", self._bus.leases.drop_record(self.name))
         await self._try("leave the bus", self._bus.stop())
 
-    async def run(self) -> None:
-        """All that is done regularly, until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._beat())
-            tasks.create_task(self._publish())
-            tasks.create_task(self._watch_connection())
+    def chores(self) -> list[Coroutine[Any, Any, None]]:
+        """All that is to be done regularly, each until cancelled."""
+        return [self._beat(), self._publish(), self._watch_connection()]
 
     def refresh(self) -> None:
         """The snapshot changed: publish it now."""

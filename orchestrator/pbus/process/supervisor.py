@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, TypeVar
 
 from pbus.bus.base import WorkerBus
@@ -33,6 +33,7 @@ from pbus.topology.model import Topology
 
 _MEASURE_EVERY_S = 1.0
 _SESSION_END_S = 30.0  # for workers to finish what is queued when their session was ended
+_CANCEL_AGAIN_S = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -211,9 +212,8 @@ class Supervisor:
     async def _supervise(self, site: Site, link: BusLink) -> int:
         async with asyncio.TaskGroup() as tasks:
             chores = [
-                tasks.create_task(link.run(), name="pbus link"),
-                tasks.create_task(self._foundation.keep(), name="pbus foundation"),
-                tasks.create_task(self._measure(), name="pbus measure"),
+                tasks.create_task(chore)
+                for chore in (*link.chores(), *self._foundation.chores(), self._measure())
             ]
             lives = [
                 tasks.create_task(actor.run(site), name=f"pbus {actor.name}")
@@ -223,8 +223,7 @@ class Supervisor:
             self._crew.stop()
             if lives:
                 await asyncio.wait(lives)
-            for chore in chores:
-                chore.cancel()
+            await _cancel(chores)
         return code
 
     async def _see_it_through(self) -> int:
@@ -282,3 +281,12 @@ class Supervisor:
                 listener(event)
             except Exception:
                 logger.exception("a listener failed at %s", type(event).__name__)
+
+
+async def _cancel(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks, again if need be: before Python 3.12 wait_for() may swallow a cancellation."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)
