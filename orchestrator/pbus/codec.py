@@ -13,7 +13,7 @@ import msgspec
 
 from pbus.errors import MessageDecodeError, MessageEncodeError, MessageTooLargeError
 from pbus.frames import Frame
-from pbus.messages import BusMessage
+from pbus.messages import BusMessage, Lane
 from pbus.structs import WireStruct
 
 FORMAT_VERSION = 1
@@ -60,7 +60,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     version: int
     sender: str
     stream: int
-    lane: str
+    lane: Lane
     address: str
     first: int
     count: int

@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
-from support.listeners import Listener
 
 from pbus.bus import WorkerBus
 from pbus.errors import BusClosedError, DuplicateSubscriberError
@@ -17,6 +16,7 @@ from pbus.messages import (
     BusMessage,
     BusSystemMessage,
 )
+from support.listeners import Listener
 
 
 class Note(BusDataMessage):

@@ -6,13 +6,13 @@ import time
 
 import pytest
 from redis.asyncio import Redis
-from support.listeners import Listener
-from support.proxy import Proxy
 
 from pbus.bus import connect
 from pbus.bus.redis import RedisBus
 from pbus.errors import BusUnavailableError
 from pbus.messages import BusDataMessage, BusMessagesLostMessage
+from support.listeners import Listener
+from support.proxy import Proxy
 
 pytestmark = pytest.mark.redis
 
@@ -65,7 +65,7 @@ def test_w01_dropped_connections_come_back(own_valkey, channel, form):
 
 
 def test_w01_restarted_server_is_found_again(own_valkey, channel):
-    """kill -9 of the server and a new one at the same address: everybody is back by themselves."""
+    """After kill -9 of the server and a new one at the same address: everybody is back by themselves."""
 
     async def main():
         here, there = (connect(own_valkey.url, channel=channel) for _ in range(2))

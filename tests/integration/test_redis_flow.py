@@ -8,13 +8,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import sleepy
-from support.listeners import Listener
-from support.sleepy import Blob
 
 from pbus.bus import connect
 from pbus.errors import BusFullError, MessageTooLargeError
 from pbus.messages import BusSystemMessage
+from support import sleepy
+from support.listeners import Listener
+from support.sleepy import Blob
 
 pytestmark = pytest.mark.redis
 

@@ -128,7 +128,8 @@ async def main(folder: Path, kinds: list[str]) -> None:
                 guard.add_group(child.pid)
             if kind == "leaderless":
                 child.wait(10)
-        print(json.dumps({"guard": guard.pid, "valkey": valkey.process.pid}), flush=True)
+        sys.stdout.write(json.dumps({"guard": guard.pid, "valkey": valkey.process.pid}) + "\n")
+        sys.stdout.flush()
         await asyncio.Event().wait()
 
 

@@ -99,7 +99,7 @@ class Inbox:
             lines = lines[-gap:]
         stream.next_number = max(stream.next_number, envelope.first + envelope.count)
         stream.end = max(stream.end, envelope.position + size)
-        lane = Lane(envelope.lane)
+        lane = envelope.lane
         if lines:
             self._deliver(stream, lane, lines)
         if stream.granted < 0 and lane is Lane.DATA:

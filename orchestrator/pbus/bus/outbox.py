@@ -195,7 +195,7 @@ class Outbox:
         if payload.encoded is None:
             stream = payload.stream
             envelope = Envelope(
-                FORMAT_VERSION, self._sender, stream.number, self.lane.value, stream.address,
+                FORMAT_VERSION, self._sender, stream.number, self.lane, stream.address,
                 payload.first, len(payload.lines), payload.position,
             )  # fmt: skip
             payload.encoded = encode_payload(envelope, payload.lines)
@@ -207,7 +207,7 @@ class Outbox:
         if self._bytes == 0:
             self.emptied.set()
         stream = payload.stream
-        if payload.lines and self._has_flow and receivers != stream.expected:
+        if payload.lines and self._has_flow and (receivers != stream.expected or receivers == 0):
             stream.expect(receivers, payload.position)
         if self._blocked:
             for blocked in self.blocked():

@@ -1,0 +1,161 @@
+"""The receiving side of a transport: gaps, repeats and credit, without a broker."""
+
+import pytest
+
+from pbus.bus.inbox import MAX_SHARE_BYTES, Inbox
+from pbus.codec import FORMAT_VERSION, Envelope, encode_payload
+from pbus.errors import MessageDecodeError
+from pbus.messages import Lane
+
+
+class FakeSink:
+    """Remembers what the inbox says."""
+
+    def __init__(self) -> None:
+        self.delivered: list[bytes] = []
+        self.losses: list[tuple[str, str, int]] = []
+        self.grants: list[tuple[str, str, int, int, int]] = []
+        self.receipts = []
+
+    def deliver(self, address, lane, lines, receipt):
+        self.delivered += lines
+        self.receipts.append(receipt)
+        return len(lines)
+
+    def lost(self, sender, address, count):
+        self.losses.append((sender, address, count))
+
+    def grant(self, sender, address, number, consumed, limit):
+        self.grants.append((sender, address, number, consumed, limit))
+
+
+def payload(
+    first: int, *lines: bytes, position: int = 0, stream: int = 1, lane: str = "d"
+) -> bytes:
+    """A payload of sender s to w."""
+    envelope = Envelope(FORMAT_VERSION, "s", stream, lane, "w", first, len(lines), position)
+    return encode_payload(envelope, list(lines))
+
+
+@pytest.fixture
+def sink() -> FakeSink:
+    """What the inbox speaks to."""
+    return FakeSink()
+
+
+@pytest.fixture
+def receive(sink):
+    """Gives payloads to one inbox."""
+    inbox = Inbox(sink)
+
+    def give(*payloads: bytes) -> Inbox:
+        for each in payloads:
+            inbox.receive(each, limit=10_000_000)
+        return inbox
+
+    return give
+
+
+def test_gap_is_counted(sink, receive):
+    """Missing numbers between two payloads are reported once."""
+    receive(payload(1, b"1", b"2"), payload(6, b"6"), payload(7, b"7"))
+
+    assert [("s", "w", 3)] == sink.losses
+
+
+def test_first_payload_sets_the_baseline(sink, receive):
+    """Who joins a running stream has lost nothing."""
+    receive(payload(100, b"x"))
+
+    assert [] == sink.losses
+
+
+def test_repeat_is_dropped(sink, receive):
+    """What is written again after a reconnection is handled once, also when only partly seen."""
+    receive(payload(1, b"1", b"2"), payload(1, b"1", b"2"), payload(2, b"2", b"3"))
+
+    assert [b"1", b"2", b"3"] == sink.delivered
+
+
+def test_mark_shows_a_lost_end(sink, receive):
+    """A mark that is ahead of what came reports the difference."""
+    receive(payload(1, b"1"), payload(4))
+
+    assert [("s", "w", 2)] == sink.losses
+
+
+def test_new_stream_counts_from_one(sink, receive):
+    """A sender's new stream to us begins at 1, and what is missing of it shows."""
+    receive(payload(9, b"9"), payload(3, b"3", stream=2), payload(10, b"late", stream=1))
+
+    assert [("s", "w", 2)] == sink.losses
+    assert [b"9", b"3"] == sink.delivered
+
+
+def test_first_payload_is_granted(sink, receive):
+    """The first payload makes us known to its sender."""
+    receive(payload(1, b"12345"))
+
+    assert [("s", "w", 1, 0, MAX_SHARE_BYTES)] == sink.grants
+
+
+def test_mark_makes_us_known(sink, receive):
+    """A mark is enough to be known, with everything before it handled."""
+    receive(payload(7, position=500))
+
+    assert [("s", "w", 1, 500, 500 + MAX_SHARE_BYTES)] == sink.grants
+
+
+def test_handled_quarter_is_granted(sink, receive):
+    """Credit is renewed after a quarter of the share, when the last message of a payload is done."""
+    big = b"x" * (MAX_SHARE_BYTES // 8)
+    receive(payload(1, big, big))
+    receipt = sink.receipts[0]
+    receipt.done()
+    assert 1 == len(sink.grants)
+    receipt.done()
+    size = 2 * (len(big) + 1)
+
+    assert ("s", "w", 1, size, size + MAX_SHARE_BYTES) == sink.grants[-1]
+
+
+def test_probe_is_answered(sink, receive):
+    """A waiting sender is told where we are, now and again when anything is handled."""
+    inbox = receive(payload(1, b"1"), payload(2, b"2", position=2))
+    assert inbox.probe("s", "w", 1)
+    assert ("s", "w", 1, 0, MAX_SHARE_BYTES) == sink.grants[-1]
+    sink.receipts[0].done()
+
+    assert ("s", "w", 1, 2, 2 + MAX_SHARE_BYTES) == sink.grants[-1]
+    assert not inbox.probe("stranger", "w", 1)
+
+
+def test_leaving_frees_senders(sink, receive):
+    """When we stop listening at an address, its senders are told not to wait for us."""
+    receive(payload(1, b"1")).leave("w")
+
+    assert ("s", "w", 1, 0, -1) == sink.grants[-1]
+
+
+def test_system_lane_needs_no_credit(sink, receive):
+    """The system lane is neither granted nor held back, and its gaps are counted all the same."""
+    receive(payload(1, b"1", lane="s"), payload(3, b"3", lane="s"))
+
+    assert ([], [("s", "w", 1)], [None, None]) == (sink.grants, sink.losses, sink.receipts)
+
+
+def test_oversized_payload_is_refused(sink):
+    """A payload over the limit is refused before it is looked at."""
+    with pytest.raises(MessageDecodeError, match="over max_message_bytes"):
+        Inbox(sink).receive(payload(1, b"x" * 100), limit=50)
+
+
+def test_unknown_lane_is_refused(receive):
+    """A lane that does not exist is refused."""
+    with pytest.raises(MessageDecodeError):
+        receive(payload(1, b"1", lane="z"))
+
+
+def test_lanes_are_the_two():
+    """There are two lanes, and their wire names stay."""
+    assert ["d", "s"] == [lane.value for lane in Lane]
