@@ -32,6 +32,10 @@ class PlainWorker(BusSubscriber):
     def address(self):
         return self.name if self.parent is None else f"{self.name}@{self.registry.runner_name}"
 
+    @property
+    def inbox(self):
+        return self
+
     async def attach(self, *, registry, bus, runner):
         self.registry, self.bus, self.runner = registry, bus, runner
 

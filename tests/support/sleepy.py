@@ -44,8 +44,10 @@ async def main() -> None:
     bus = connect(url, channel=channel)
     await bus.subscribe(sleepy)
     async with bus:
+        print("ready", flush=True)
         await asyncio.wait_for(sleepy.is_done.wait(), 50)
-        sleepy.numbers == list(range(total))
+        in_order = sleepy.numbers == list(range(total))
+        print(f"got {len(sleepy.numbers)} lost {bus.counters.lost} in_order {in_order}", flush=True)
 
 
 if __name__ == "__main__":
