@@ -8,6 +8,7 @@ from pbus.messages import (
     BusCancelWorkerMessage,
     BusEndWorkerMessage,
     BusMessage,
+    BusWorkerRegistryMessage,
 )
 
 
@@ -67,6 +68,9 @@ class PlainWorker(BusSubscriber):
 
     def request_stop(self, *, drain):
         self._finished.set()
+
+    def accepts_bus_message(self, message):
+        return not isinstance(message, BusWorkerRegistryMessage)
 
     async def on_bus_message(self, message: BusMessage) -> None:
         if isinstance(message, BusEndWorkerMessage | BusCancelWorkerMessage):

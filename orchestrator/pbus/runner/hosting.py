@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from pbus.bus.base import WorkerBus
 from pbus.bus.subscriber import BusSubscriber
 from pbus.errors import PbusError
-from pbus.leases import Activation
 from pbus.messages import BusEndWorkerMessage
 from pbus.registry import WorkerRegistry
 
@@ -45,7 +44,7 @@ class Worker(Protocol):
         """Give it what it works with."""
         ...
 
-    def restore_activation(self, activation: Activation) -> None:
+    def restore_activation(self, *, active: bool, args: dict[str, Any] | None) -> None:
         """Begin as an earlier life was last told to be."""
         ...
 
@@ -57,12 +56,9 @@ class Worker(Protocol):
         """Have run() come to its end: after what is queued, or at once."""
         ...
 
-    def accepts_bus_message(self, message: Any) -> bool:
-        """See BusSubscriber."""
-        ...
-
-    async def on_bus_message(self, message: Any) -> None:
-        """See BusSubscriber."""
+    @property
+    def inbox(self) -> BusSubscriber:
+        """What the bus delivers to, once the worker has its name."""
         ...
 
 
@@ -108,7 +104,7 @@ class Hosting:
             self._registry.add_child(self._registry.new_lease(self.name, active=self.worker.active))
         self._is_open = True
         try:
-            await self._bus.subscribe(self._subscriber)
+            await self._bus.subscribe(self.worker.inbox)
         except BaseException:
             await self.close()
             raise
@@ -151,18 +147,14 @@ class Hosting:
             await self._registry.unregister(self.name, self._reason)
         finally:
             try:
-                await self._bus.unsubscribe(self._subscriber)
+                await self._bus.unsubscribe(self.worker.inbox)
             except PbusError as error:
                 logger.warning("%s cannot be unsubscribed: %s", self.name, error)
-
-    @property
-    def _subscriber(self) -> BusSubscriber:
-        return self.worker  # type: ignore[return-value] # has what the bus asks of a subscriber
 
     async def _register(self) -> None:
         activation = await self._registry.last_activation(self.name)
         if activation is not None:
-            self.worker.restore_activation(activation)
+            self.worker.restore_activation(active=activation.active, args=activation.args)
         lease = self._registry.new_lease(
             self.name,
             active=self.worker.active if activation is None else activation.active,
