@@ -304,9 +304,14 @@ class BusJobStreamDataMessage(BusJobMessage):
 
 
 class BusJobStreamEndMessage(BusJobMessage):
-    """The end of a streamed answer; its data is the job's response."""
+    """The end of a streamed answer; its data is the job's response.
+
+    Attributes:
+        events: As in BusJobResponseMessage.
+    """
 
     data: dict[str, Any] | None = None
+    events: int = 0
 
 
 def message_types() -> list[str]:

@@ -1,0 +1,76 @@
+"""What a requester says about a job: JobParams, or the same as keywords."""
+
+from typing import Any, TypedDict, TypeVar
+
+import msgspec
+
+DEFAULT_TIMEOUT_S = 60.0
+
+P = TypeVar("P", bound="JobParams")
+
+
+class JobParams(msgspec.Struct, frozen=True, kw_only=True):
+    """How a job is asked for.
+
+    Attributes:
+        name: Which of the worker's job handlers; None for its on_job_request hook.
+        payload: JSON values for the handler.
+        timeout: Seconds for the whole job, waiting for the worker to be ready included; None waits
+            for ever.
+        label: For people.
+        cancellable: Whether request_cancel_job_group() may cancel it.
+        retries: How often the job is asked for again when its worker is lost.
+    """
+
+    name: str | None = None
+    payload: dict[str, Any] | None = None
+    timeout: float | None = DEFAULT_TIMEOUT_S
+    label: str | None = None
+    cancellable: bool = True
+    retries: int = 0
+
+
+class JobGroupParams(JobParams, frozen=True, kw_only=True):
+    """How a group of jobs is asked for.
+
+    Attributes:
+        cancel_on_error: End the group, and cancel the others, as soon as one does not complete.
+            Otherwise all are waited for, and the responses say how each ended.
+    """
+
+    cancel_on_error: bool = True
+
+
+class JobOptions(TypedDict, total=False):
+    """The fields of JobParams as keywords."""
+
+    name: str | None
+    payload: dict[str, Any] | None
+    timeout: float | None
+    label: str | None
+    cancellable: bool
+    retries: int
+
+
+class JobGroupOptions(JobOptions, total=False):
+    """The fields of JobGroupParams as keywords."""
+
+    cancel_on_error: bool
+
+
+def choose_params(kind: type[P], params: P | None, options: dict[str, Any]) -> P:
+    """The params given, or those that the keywords make.
+
+    Raises:
+        TypeError: Both were given, or a keyword that the params do not have.
+    """
+    if params is None:
+        return kind(**options)
+    if options:
+        raise TypeError(f"give params or {', '.join(options)}, not both")
+    return params
+
+
+def as_group(params: JobParams) -> JobGroupParams:
+    """The params of a single job as those of a group of one."""
+    return JobGroupParams(**msgspec.structs.asdict(params))

@@ -1,0 +1,318 @@
+"""BaseWorker: what users subclass. Its abilities are the mixins; here is its life."""
+
+import asyncio
+import logging
+import time
+from typing import Any, ClassVar
+
+from pbus.bus.base import WorkerBus
+from pbus.bus.subscriber import BusSubscriber
+from pbus.errors import WorkerNotAttachedError
+from pbus.handlers import Handlers, find_handlers
+from pbus.messages import (
+    BusActivateWorkerMessage,
+    BusCancelMessage,
+    BusCancelWorkerMessage,
+    BusDeactivateWorkerMessage,
+    BusEndMessage,
+    BusEndWorkerMessage,
+    BusJobMessage,
+    BusMessage,
+    BusMessagesLostMessage,
+    BusWorkerLocalErrorMessage,
+    BusWorkerReadyMessage,
+    Lane,
+)
+from pbus.registry import Watch, WorkerRegistry
+from pbus.workers.activation import Activation
+from pbus.workers.answering import DEFAULT_MAX_QUEUED_JOBS, Answering
+from pbus.workers.bench import Workbench
+from pbus.workers.core import Runner, WorkerCore, base_hook
+from pbus.workers.desk import JobDesk
+from pbus.workers.family import Family
+from pbus.workers.inbox import Inbox
+from pbus.workers.links import Links
+from pbus.workers.replicas import Replicas
+from pbus.workers.requesting import Requesting
+from pbus.workers.turns import Turn
+
+logger = logging.getLogger(__name__)
+
+STOP_HOOK_S = 10.0  # what stop() gets to clean up
+EVENT_HANDLERS_S = 2.0  # what event handlers in progress get
+
+# What reaches a worker that is inactive or stopping: its life, and jobs, goes on.
+_ALWAYS_ADMITTED = (
+    BusActivateWorkerMessage,
+    BusCancelWorkerMessage,
+    BusDeactivateWorkerMessage,
+    BusEndWorkerMessage,
+    BusJobMessage,
+    BusMessagesLostMessage,
+    BusWorkerLocalErrorMessage,
+)
+
+
+class BaseWorker(Activation, Answering, Requesting, Family):
+    """A worker on the bus: subclass it, mark handlers with @job and @worker_ready, override hooks.
+
+    Hooks and handlers of data messages run one at a time, in the order the messages came; jobs run
+    beside them, each in a task of its own. A hook that waits for a job lets the next message in.
+
+    Args:
+        name: Its address; made up when not given.
+        active: Whether it begins active.
+        max_queued_jobs: How many jobs it takes in at once; more are answered "busy".
+
+    Attributes:
+        started_at: When run() began, Unix seconds; None before.
+    """
+
+    EVENTS = frozenset({"on_bus_message"})
+    RECEIVES: ClassVar[dict[type[BusMessage], str]] = {
+        BusEndWorkerMessage: "_take_end",
+        BusCancelWorkerMessage: "_take_cancel_worker",
+    }
+    HANDLERS: ClassVar[Handlers] = Handlers({}, {})
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Find the marked handlers, so that mistakes show where the class is defined."""
+        super().__init_subclass__(**kwargs)
+        cls.HANDLERS = find_handlers(cls)
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        active: bool = True,
+        max_queued_jobs: int = DEFAULT_MAX_QUEUED_JOBS,
+    ) -> None:
+        super().__init__(name, active=active)
+        self.started_at: float | None = None
+        self._max_queued_jobs = max_queued_jobs
+        self._inbox: Inbox | None = None
+        self._loss_watch: Watch[Any] | None = None
+        self._receivers: dict[type[BusMessage], str | None] = {}
+        self._lane_open = asyncio.Event()
+        self._finished = asyncio.Event()
+        self._beginning: asyncio.Task[None] | None = None
+
+    # Hooks
+
+    async def start(self) -> None:
+        """Prepare; runs before anyone hears that the worker is ready. What it raises ends it."""
+
+    async def stop(self) -> None:
+        """Clean up; runs when nothing is handled any more."""
+
+    @base_hook
+    async def on_bus_message(self, message: BusMessage) -> None:
+        """A message came; those that pbus itself acts on have been acted on."""
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        """Whether on_bus_message wants this message; asked just before."""
+        del message
+        return True
+
+    # What users call
+
+    async def end(self, reason: str | None = None) -> None:
+        """End the session: all its workers finish what is queued, then stop."""
+        await self.send_bus_message(
+            BusEndMessage(source=self.address, reason=reason, session=self.registry.session)
+        )
+
+    async def cancel(self, reason: str | None = None) -> None:
+        """Cancel the session: all its workers stop at once."""
+        await self.send_bus_message(
+            BusCancelMessage(source=self.address, reason=reason, session=self.registry.session)
+        )
+
+    # What the runner calls
+
+    async def attach(self, *, registry: WorkerRegistry, bus: WorkerBus, runner: Runner) -> None:
+        """Belong to a runner; it has the bus deliver to `inbox` once the name is taken."""
+        self._registry, self._bus, self._runner = registry, bus, runner
+        self._reset()
+        replicas = self._replicas = Replicas(registry)
+        links = Links(
+            name=self.name,
+            address=self.address,
+            bus=bus,
+            registry=registry,
+            send=self._transmit,
+            spawn=self.create_task,
+            call_hook=self._call_hook,
+        )
+        self._job_desk = JobDesk(links, replicas)
+        self._workbench = Workbench(links, self._max_queued_jobs)
+        self._inbox = Inbox(self.name, self.address, self._admits, self._receive)
+
+    @property
+    def inbox(self) -> BusSubscriber:
+        """What the bus delivers to.
+
+        Raises:
+            WorkerNotAttachedError: No runner has this worker yet.
+        """
+        if self._inbox is None:
+            raise WorkerNotAttachedError(self.name)
+        return self._inbox
+
+    async def run(self) -> None:
+        """Live: start, be ready, wait to be stopped, stop. Raises what crashed it."""
+        self.started_at = time.time()
+        self._is_alive = True
+        self._loss_watch = self.registry.watch_lost(None, self._desk.take_loss)
+        turn = Turn(on_over=self._lane_open.set)  # messages wait until it has begun
+        self._beginning = turn.start(self._begin(), f"{self.name} start")
+        try:
+            await self._until_begun(self._beginning)
+            await self._finished.wait()
+        except BaseException:
+            await self._wind_down()
+            raise
+        error = await self._wind_down()
+        if error is not None:
+            raise error
+
+    def request_stop(self, *, drain: bool, reason: str | None = None) -> None:
+        """Have run() return: at once, or after the jobs in hand and the children are done."""
+        if not drain:
+            self._finish()
+        elif not self._is_stopping:
+            self._is_stopping = True
+            self.create_task(self._drain(reason), f"{self.name} drain")
+
+    # Its life
+
+    def _reset(self) -> None:
+        """Be as new: a worker that was over may be added again."""
+        self._is_stopping = False
+        self._begun = asyncio.Event()
+        self._lane_open = asyncio.Event()
+        self._finished = asyncio.Event()
+        self._is_over = asyncio.Event()
+
+    async def _begin(self) -> None:
+        await self.start()
+        await self.registry.set_ready(self.name)
+        await self._transmit_quietly(
+            BusWorkerReadyMessage(
+                source=self.address,
+                runner=self.registry.runner_name,
+                parent=None if self.parent is None else self.parent.name,
+                active=self._active,
+                started_at=self.started_at,
+            )
+        )
+        if self._active:
+            await self._tell_activated()
+        self._begun.set()
+        await self._watch_marked()
+
+    async def _until_begun(self, beginning: asyncio.Task[None]) -> None:
+        try:
+            await beginning
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._finished.is_set() or (task is not None and task.cancelling()):
+                raise  # we are cancelled, not only the start
+
+    def _finish(self) -> None:
+        self._is_stopping = True
+        self._finished.set()
+        if self._beginning is not None and not self._begun.is_set():
+            self._beginning.cancel()
+
+    async def _drain(self, reason: str | None) -> None:
+        try:
+            async with asyncio.timeout(self.worker_runner.end_timeout):
+                await self.registry.set_stopping(self.name)
+                await self._end_children(reason)
+                await self._bench.idle()
+        except TimeoutError:
+            logger.warning(
+                "%s: %d jobs and %d children are not done in time; cancelling them",
+                self.name, len(self.active_jobs), len(self.children),
+            )  # fmt: skip
+        self._finish()
+
+    async def _wind_down(self) -> Exception | None:
+        """End all that goes on; what stop() raised."""
+        reason = f"worker {self.name!r} stopped"
+        self._is_stopping = True
+        try:
+            await self._cancel_children()
+            await self._desk.close(reason)
+            await self._bench.close(reason)
+            return await self._call_stop()
+        finally:
+            self._unwatch_all()
+            if self._loss_watch is not None:
+                self._loss_watch.cancel()
+            await self._desk.close(reason)
+            await self._cancel_tasks()
+            await self._close_events(EVENT_HANDLERS_S)
+            self._leave_parent()
+
+    async def _call_stop(self) -> Exception | None:
+        try:
+            async with asyncio.timeout(STOP_HOOK_S):
+                await self.stop()
+        except Exception as error:
+            logger.exception("%s: stop() raised, or took over %g s", self.name, STOP_HOOK_S)
+            return error
+        return None
+
+    # What comes in
+
+    def _admits(self, message: BusMessage) -> bool:
+        if message.target is not None and message.target not in {self.name, self.address}:
+            return False
+        if isinstance(message, _ALWAYS_ADMITTED):
+            return True
+        if not self._active or self._is_stopping:
+            if message.category == "data":
+                self.dropped += 1
+            return False
+        return True
+
+    async def _receive(self, message: BusMessage) -> None:
+        if message.lane is Lane.DATA and not self._lane_open.is_set():
+            await self._lane_open.wait()
+        method = self._receiver(type(message))
+        if method is not None:
+            await getattr(self, method)(message)
+        if self._wants(message):
+            await self._call_on_bus_message(message)
+
+    def _receiver(self, kind: type[BusMessage]) -> str | None:
+        """The method that pbus itself has for messages of this class."""
+        if kind not in self._receivers:
+            self._receivers[kind] = next(
+                (
+                    owner.RECEIVES[base]
+                    for base in kind.__mro__
+                    for owner in type(self).__mro__
+                    if issubclass(owner, WorkerCore) and base in owner.__dict__.get("RECEIVES", ())
+                ),
+                None,
+            )
+        return self._receivers[kind]
+
+    async def _call_on_bus_message(self, message: BusMessage) -> None:
+        """Unlike other hooks, what this one raises the bus gets to know."""
+        self._fire_event("on_bus_message", message)
+        if self._has_hook("on_bus_message"):
+            await self._in_turn(self.on_bus_message(message), "on_bus_message")
+
+    def _wants(self, message: BusMessage) -> bool:
+        return self._active and self.accepts_bus_message(message)
+
+    async def _take_end(self, message: BusEndWorkerMessage) -> None:
+        self.request_stop(drain=True, reason=message.reason)
+
+    async def _take_cancel_worker(self, message: BusCancelWorkerMessage) -> None:
+        del message
+        self._finish()

@@ -1,0 +1,1 @@
+"""What a worker can do, by subject; BaseWorker puts it together."""

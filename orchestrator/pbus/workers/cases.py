@@ -1,0 +1,95 @@
+"""The open jobs of a requester: which group and which worker a message is about."""
+
+import asyncio
+
+from pbus.jobs.group import JobGroup, JobMember
+
+Key = tuple[str, str]  # job id on the wire, worker
+
+
+class Case:
+    """One group and what is kept about it while it is open.
+
+    Attributes:
+        deadline: When its time is up, by the loop's clock; None means never.
+        timer: Ends it then.
+        grace: Ends the wait for events that an urgent answer overtook.
+        cancels: Sends its workers their cancels.
+        is_concluded: Whether its end has been dealt with.
+    """
+
+    def __init__(self, group: JobGroup) -> None:
+        self.group = group
+        self.deadline: float | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.grace: asyncio.TimerHandle | None = None
+        self.cancels: asyncio.Task[None] | None = None
+        self.is_concluded = False
+        self._asked: set[Key] = set()
+
+    def wire_id(self, worker: str) -> str:
+        """The id to ask this worker by: the job's own, but never the same twice.
+
+        Else a late answer to an earlier request would pass for the answer to this one.
+        """
+        wire_id, attempt = self.group.job_id, 1
+        while (wire_id, worker) in self._asked:
+            attempt += 1
+            wire_id = f"{self.group.job_id}~{attempt}"
+        self._asked.add((wire_id, worker))
+        return wire_id
+
+    def stop_timers(self) -> None:
+        """Let nothing happen to it later."""
+        for handle in (self.timer, self.grace):
+            if handle is not None:
+                handle.cancel()
+        self.timer = self.grace = None
+
+
+class Cases:
+    """All open cases, found by job id, or by what a message says."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Case] = {}
+        self._by_key: dict[Key, tuple[Case, JobMember]] = {}
+
+    def add(self, group: JobGroup) -> Case:
+        """Open a case."""
+        case = self._by_id[group.job_id] = Case(group)
+        return case
+
+    def get(self, job_id: str) -> Case | None:
+        """The case of a job."""
+        return self._by_id.get(job_id)
+
+    def groups(self) -> dict[str, JobGroup]:
+        """All groups by job id."""
+        return {job_id: case.group for job_id, case in self._by_id.items()}
+
+    def expect(self, case: Case, member: JobMember) -> None:
+        """From now on messages of this worker about this job belong to it."""
+        self._by_key[member.wire_id, member.worker] = (case, member)
+
+    def unexpect(self, member: JobMember) -> bool:
+        """From now on they do not; whether they did."""
+        return self._by_key.pop((member.wire_id, member.worker), None) is not None
+
+    def find(self, job_id: str, source: str) -> tuple[Case, JobMember] | None:
+        """Whom a message is about; None when the job is over or its sender was never asked."""
+        return self._by_key.get((job_id, source.partition("@")[0]))  # a child's name@runner
+
+    def asked_of(self, worker: str, incarnation: str) -> list[tuple[Case, JobMember]]:
+        """What one life of a worker has not answered yet."""
+        return [
+            (case, member)
+            for case, member in self._by_key.values()
+            if member.is_open and (member.worker, member.incarnation) == (worker, incarnation)
+        ]
+
+    def remove(self, case: Case) -> None:
+        """Close a case: nothing of it is kept."""
+        case.stop_timers()
+        self._by_id.pop(case.group.job_id, None)
+        for member in case.group.members.values():
+            self.unexpect(member)

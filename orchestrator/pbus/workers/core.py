@@ -1,0 +1,197 @@
+"""What every part of a worker stands on: its name, its bus, its tasks and its hooks."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from pbus.bus.base import WorkerBus
+from pbus.errors import PbusError, WorkerNameError, WorkerNotAttachedError
+from pbus.event_source import EventSource
+from pbus.ids import new_token
+from pbus.messages import BusMessage
+from pbus.registry import WorkerRegistry
+from pbus.workers.turns import Turn
+
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[0-9]+)?")  # x, or x.2 for a replica
+_BASE_HOOK = "__pbus_base_hook__"
+_CANCEL_S = 1.0  # what cancelled tasks get to clean up before they are left behind
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+
+def base_hook(function: H) -> H:
+    """Mark a hook of pbus' own, so that calling it can be saved unless a subclass has another."""
+    setattr(function, _BASE_HOOK, True)
+    return function
+
+
+class Runner(Protocol):
+    """What a worker knows of its runner."""
+
+    @property
+    def name(self) -> str:
+        """The runner's name."""
+        ...
+
+    @property
+    def end_timeout(self) -> float | None:
+        """Seconds that workers get to finish what is queued."""
+        ...
+
+
+class WorkerCore(EventSource):
+    """Names a worker, gives it a bus, and owns its tasks.
+
+    Attributes:
+        RECEIVES: Which method takes in messages of a class, besides the hook on_bus_message.
+        sent: Messages sent.
+        dropped: Messages for somebody who is inactive or stopping; nobody handled them.
+        parent: The worker that added this one, or None for a root.
+    """
+
+    RECEIVES: ClassVar[dict[type[BusMessage], str]] = {}
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__()
+        self.name = check_name(name or f"{type(self).__name__}-{new_token(24)}")
+        self.sent = 0
+        self.dropped = 0
+        self.parent: WorkerCore | None = None
+        self._bus: WorkerBus | None = None
+        self._registry: WorkerRegistry | None = None
+        self._runner: Runner | None = None
+        self._active = True
+        self._begun = asyncio.Event()  # set when hooks and handlers may be called
+        self._is_stopping = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+    @property
+    def bus(self) -> WorkerBus:
+        """The bus it sends on.
+
+        Raises:
+            WorkerNotAttachedError: No runner has it yet.
+        """
+        if self._bus is None:
+            raise WorkerNotAttachedError(self.name)
+        return self._bus
+
+    @property
+    def registry(self) -> WorkerRegistry:
+        """Who is there.
+
+        Raises:
+            WorkerNotAttachedError: No runner has it yet.
+        """
+        if self._registry is None:
+            raise WorkerNotAttachedError(self.name)
+        return self._registry
+
+    @property
+    def worker_runner(self) -> Any:
+        """The WorkerRunner that hosts it.
+
+        Raises:
+            WorkerNotAttachedError: No runner has it yet.
+        """
+        if self._runner is None:
+            raise WorkerNotAttachedError(self.name)
+        return self._runner
+
+    @property
+    def address(self) -> str:
+        """Where messages reach it: children are known within their runner only."""
+        return self.name if self.parent is None else f"{self.name}@{self.registry.runner_name}"
+
+    def create_task(
+        self, work: Coroutine[Any, Any, Any], name: str | None = None
+    ) -> asyncio.Task[Any]:
+        """Start a task that ends with the worker; what it raises is logged."""
+        name = name or f"{self.name} {getattr(work, '__qualname__', 'task')}"
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_done)
+        return task
+
+    async def cancel_task(self, task: asyncio.Task[Any], timeout: float = 1.0) -> bool:  # noqa: ASYNC109 - then it is left behind
+        """Cancel a task and wait, at most so many seconds; whether it ended."""
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=timeout)
+        return bool(done)
+
+    async def _transmit(self, message: BusMessage) -> None:
+        """Send as it is, and count it."""
+        await self.bus.send(message)
+        self.sent += 1
+
+    async def _transmit_quietly(self, message: BusMessage) -> None:
+        """Send what nobody here waits for; a failure is logged."""
+        try:
+            await self._transmit(message)
+        except PbusError as error:
+            logger.warning("%s could not send %s: %s", self.name, message, error)
+
+    def _has_hook(self, hook: str) -> bool:
+        """Whether a subclass has a hook of its own."""
+        return not hasattr(getattr(type(self), hook), _BASE_HOOK)
+
+    async def _call_hook(self, hook: str, *values: Any, patience: float | None = None) -> None:
+        """Run a hook in its turn and fire the event of its name; what it raises is logged."""
+        if self._has_hook(hook):
+            try:
+                await self._in_turn(getattr(self, hook)(*values), hook, patience)
+            except Exception:
+                logger.exception("%s: %s raised", self.name, hook)
+        self._fire_event(hook, *values)
+
+    async def _in_turn(
+        self, work: Coroutine[Any, Any, Any], what: str, patience: float | None = None
+    ) -> None:
+        """Run user code until it ends, or lets the lane go on, or patience (seconds) ends."""
+        turn = Turn()
+        task = turn.start(work, f"{self.name} {what}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            if not await turn.over(patience):
+                logger.info("%s: %s takes long; messages are handled beside it", self.name, what)
+        finally:
+            if not task.done():
+                task.add_done_callback(self._on_task_done)
+        if task.done() and not task.cancelled():
+            task.result()
+
+    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s: task %s raised", self.name, task.get_name(), exc_info=error)
+
+    async def _cancel_tasks(self) -> None:
+        """End every task of the worker, except the one that asks."""
+        tasks = self._tasks - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=_CANCEL_S)
+            for task in late:
+                logger.error("%s: task %s ignores its cancellation", self.name, task.get_name())
+
+
+def check_name(name: str) -> str:
+    """The name, if the bus can address it.
+
+    Raises:
+        WorkerNameError: It cannot.
+    """
+    if not isinstance(name, str):
+        raise WorkerNameError(name, "it is no text")
+    if not _NAME.fullmatch(name):
+        raise WorkerNameError(name, "it has characters that names do not have")
+    return name

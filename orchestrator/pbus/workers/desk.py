@@ -1,0 +1,417 @@
+"""A worker's jobs at others: asking, answers, deadlines, lost workers, retries, cancels."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from pbus.errors import JobCancelledError, JobError, JobStateError, JobTimeoutError, PbusError
+from pbus.jobs.events import EventType, JobGroupEvent
+from pbus.jobs.group import JobGroup, JobGroupResponse, JobMember
+from pbus.messages import (
+    BusJobCancelMessage,
+    BusJobMessage,
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusJobUpdateRequestMessage,
+    JobStatus,
+)
+from pbus.registry import WorkerLostData, WorkerReadyData
+from pbus.workers.cases import Case, Cases
+from pbus.workers.links import Links
+from pbus.workers.replicas import Replicas
+from pbus.workers.turns import lend_turn
+
+logger = logging.getLogger(__name__)
+
+EVENT_GRACE_S = 5.0  # without news for so long, events that an urgent answer overtook are lost
+LOSS_GRACE_S = 0.1  # an answer sent before the loss is still taken when it comes so late
+CATCH_UP_ROUNDS = 50  # or later, while messages wait here, but no later than so many times that
+
+Notice = tuple[str, Any]  # a hook, and what it is told
+
+
+class JobDesk:
+    """Sees to it that every job its worker asks for ends once, and that the worker learns how."""
+
+    def __init__(self, links: Links, replicas: Replicas) -> None:
+        self._links = links
+        self._replicas = replicas
+        self._cases = Cases()
+
+    @property
+    def groups(self) -> dict[str, JobGroup]:
+        """The jobs that are not over, by id."""
+        return self._cases.groups()
+
+    # Asking
+
+    async def open(self, group: JobGroup) -> None:
+        """Ask all workers of the group, each once it is ready.
+
+        Raises:
+            JobError: It was over before all had been asked: its time was up, a worker failed.
+            PbusError: The request cannot be sent.
+        """
+        case = self._cases.add(group)
+        self._set_deadline(case)
+        try:
+            await self._ask_all(case)
+        except BaseException:
+            await self.abandon(group, "the requester gave up while it was asking")
+            self.forget(group)
+            raise
+        if group.error is not None:
+            self.forget(group)
+            raise group.error
+
+    def _set_deadline(self, case: Case) -> None:
+        timeout = case.group.params.timeout
+        if timeout is not None:
+            loop = asyncio.get_running_loop()
+            case.deadline = loop.time() + timeout
+            case.timer = loop.call_at(case.deadline, self._expire, case)
+
+    async def _ask_all(self, case: Case) -> None:
+        group = case.group
+        group.finish_if_empty()
+        registry = self._links.registry
+        absent = [name for name in group.members if registry.get(name) is None]
+        if absent:  # nobody begins before all are there
+            await self._until_ready(group, absent)
+        for member in group.members.values():
+            await self._ask(case, member)
+        await self._tell(self._conclude(case))
+
+    async def _ask(self, case: Case, member: JobMember) -> None:
+        group = case.group
+        while (data := self._replicas.choose(member.name)) is None and not group.is_done:
+            await self._until_ready(group, [member.name])
+        if data is None or group.is_done:
+            return
+        self._assign(case, member, data)
+        remaining = None
+        if case.deadline is not None:
+            remaining = case.deadline - asyncio.get_running_loop().time()
+        await self._links.send(
+            BusJobRequestMessage(
+                source=self._links.address,
+                target=member.worker,
+                job_id=member.wire_id,
+                job_name=group.params.name,
+                payload=group.params.payload,
+                deadline=None if remaining is None else time.time() + remaining,
+            )
+        )
+
+    def _assign(self, case: Case, member: JobMember, data: WorkerReadyData) -> None:
+        member.worker = data.worker_name
+        member.incarnation = data.incarnation
+        member.send_again(case.wire_id(data.worker_name))
+        member.is_asked = True
+        self._cases.expect(case, member)
+        self._replicas.begin(member.worker)
+
+    async def _until_ready(self, group: JobGroup, names: Sequence[str]) -> None:
+        """Wait until all of these are ready, or the group is over."""
+        lend_turn()
+        wait_ready = self._links.registry.wait_ready
+        waits: list[asyncio.Future[Any]] = [
+            asyncio.gather(*(wait_ready(name) for name in names)),
+            asyncio.ensure_future(group.wait()),
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.wait(waits)
+
+    # Waiting
+
+    async def wait(self, group: JobGroup) -> None:
+        """Wait until the group is over."""
+        lend_turn()
+        await group.wait()
+
+    async def next_event(self, group: JobGroup) -> JobGroupEvent | None:
+        """The group's next event; None when there will be none."""
+        lend_turn()
+        return None if group.events is None else await group.events.get()
+
+    def forget(self, group: JobGroup) -> None:
+        """Keep nothing of a group any longer."""
+        case = self._cases.get(group.job_id)
+        if case is None:
+            return
+        if group.events is not None:
+            group.events.close()
+        for member in group.open_members():
+            self._release(member)
+        self._cases.remove(case)
+
+    # What comes back
+
+    async def take_response(self, message: BusJobResponseMessage) -> None:
+        """Take in an answer."""
+        await self._take_answer(message, message.status, message.response, message.events)
+
+    async def take_stream_end(
+        self, message: BusJobMessage, data: dict[str, Any] | None, events: int
+    ) -> None:
+        """Take in the end of a stream: an event, and the answer."""
+        found = self._cases.find(message.job_id, message.source)
+        if found is None or not found[1].is_open:
+            logger.debug("%s: %s is about no open job", self._links.name, message)
+            return
+        case, member = found
+        if case.group.events is not None:
+            await case.group.events.put(_event_of(member, "stream_end", data))
+        await self._links.call_hook("on_job_stream_end", _in_own_words(case, message))
+        await self._take_answer(message, JobStatus.COMPLETED, data, events)
+
+    async def take_event(
+        self, message: BusJobMessage, kind: EventType, data: dict[str, Any] | None
+    ) -> None:
+        """Take in an update or a piece of a stream."""
+        found = self._cases.find(message.job_id, message.source)
+        if found is None:
+            logger.debug("%s: %s is about no open job", self._links.name, message)
+            return
+        case, member = found
+        member.seen += 1
+        self._stop_grace(case)  # the queue may be full for long: that is no silence
+        if case.group.events is not None:
+            await case.group.events.put(_event_of(member, kind, data))
+        hook = "on_job_update" if kind == "update" else f"on_job_{kind}"
+        await self._links.call_hook(hook, _in_own_words(case, message))
+        if case.is_concluded:
+            self._settle(case)
+
+    async def _take_answer(
+        self,
+        message: BusJobMessage,
+        status: JobStatus,
+        data: dict[str, Any] | None,
+        events: int,
+    ) -> None:
+        found = self._cases.find(message.job_id, message.source)
+        if found is None or not found[1].is_open:
+            logger.debug("%s: %s is about no open job", self._links.name, message)
+            return
+        case, member = found
+        self._replicas.end(member.worker)
+        case.group.answer(member, status, data, events)
+        if member.seen >= member.announced:
+            self._cases.unexpect(member)
+        message = _in_own_words(case, message)
+        cause = message if isinstance(message, BusJobResponseMessage) else None
+        notices = self._conclude(case, cause)  # first: a hook may raise, or take long
+        if cause is not None:
+            await self._links.call_hook("on_job_response", cause)
+        await self._tell(notices)
+
+    # Lost workers
+
+    async def take_loss(self, data: WorkerLostData) -> None:
+        """A life of a worker is over: what it had not answered goes to another, or ends."""
+        for case, member in self._cases.asked_of(data.worker_name, data.incarnation):
+            work = self._bear_loss(case, member, data)
+            self._links.spawn(work, f"{self._links.name} job {case.group.job_id} lost its worker")
+
+    async def _bear_loss(self, case: Case, member: JobMember, data: WorkerLostData) -> None:
+        await self._until_caught_up()
+        if not member.is_open or case.group.is_done or not self._release(member):
+            return
+        if member.lives_lost < case.group.params.retries:
+            member.lives_lost += 1
+            await self._ask_another(case, member, data.reason)
+        else:
+            await self._give_up(case, member, data.reason)
+
+    async def _until_caught_up(self) -> None:
+        """Let what was sent before the loss arrive: the news of it overtakes data."""
+        for _ in range(CATCH_UP_ROUNDS):
+            await asyncio.sleep(LOSS_GRACE_S)
+            if not self._links.bus.stats(self._links.name).queued:
+                return
+
+    async def _ask_another(self, case: Case, member: JobMember, reason: str) -> None:
+        logger.info(
+            "%s: job %s is asked for again: %s was lost (%s)",
+            self._links.name, case.group.job_id, member.worker, reason,
+        )  # fmt: skip
+        try:
+            await self._ask(case, member)
+        except PbusError as error:
+            self._release(member)
+            await self._give_up(case, member, f"{reason}, and nobody else could be asked: {error}")
+
+    async def _give_up(self, case: Case, member: JobMember, reason: str) -> None:
+        case.group.lose(member, reason)
+        await self._tell(self._conclude(case))
+
+    # The end
+
+    async def cancel(self, job_id: str, reason: str | None) -> bool:
+        """Cancel a job of this worker; whether there was one."""
+        case = self._cases.get(job_id)
+        if case is None or case.group.is_done:
+            return False
+        case.group.cancel(reason)
+        await self._tell(self._conclude(case))
+        return True
+
+    async def abandon(self, group: JobGroup, reason: str) -> None:
+        """Cancel a group and wait until its workers have been sent their cancels.
+
+        Being cancelled oneself meanwhile does not keep them from being sent.
+        """
+        await self.cancel(group.job_id, reason)
+        case = self._cases.get(group.job_id)
+        if case is not None and case.cancels is not None:
+            await asyncio.shield(case.cancels)
+
+    async def request_update(self, job_id: str, name: str) -> None:
+        """Ask a worker of a job how far it is.
+
+        Raises:
+            JobStateError: The job is not open, or that worker is not part of it.
+        """
+        case = self._cases.get(job_id)
+        member = None if case is None else case.group.members.get(name)
+        if member is None or not (member.is_asked and member.is_open):
+            raise JobStateError(job_id, name)
+        await self._links.send(
+            BusJobUpdateRequestMessage(
+                source=self._links.address, target=member.worker, job_id=member.wire_id
+            )
+        )
+
+    async def close(self, reason: str) -> None:
+        """Cancel everything that is open."""
+        for group in list(self.groups.values()):
+            await self.abandon(group, reason)
+            self.forget(group)
+
+    def _expire(self, case: Case) -> None:
+        case.group.expire()
+        notices = self._conclude(case)
+        if notices:
+            self._links.spawn(self._tell(notices))
+
+    def _conclude(self, case: Case, cause: BusJobResponseMessage | None = None) -> list[Notice]:
+        """Deal with the end of a group, once it is over; who is to be told what."""
+        group = case.group
+        if not group.is_done or case.is_concluded:
+            return []
+        case.is_concluded = True
+        if case.timer is not None:
+            case.timer.cancel()
+        late = [member for member in group.open_members() if self._release(member)]
+        if late:
+            reason = _reason(group)
+            case.cancels = self._links.spawn(self._send_cancels(late, reason))
+        self._settle(case)
+        if group.error is None:
+            return [("on_job_completed", JobGroupResponse(group.job_id, group.responses))]
+        return [("on_job_error", cause or self._error_message(group.error))]
+
+    def _settle(self, case: Case) -> None:
+        """Close the group's events and forget it, unless events are still on their way."""
+        if case.group.is_settled:
+            self._close(case)
+            return
+        loop = asyncio.get_running_loop()
+        due = loop.time() + EVENT_GRACE_S
+        if case.deadline is not None:
+            due = min(due, case.deadline)
+        self._stop_grace(case)
+        case.grace = loop.call_at(due, self._end_grace, case)
+
+    def _end_grace(self, case: Case) -> None:
+        is_late = case.deadline is not None and asyncio.get_running_loop().time() >= case.deadline
+        if not is_late and self._links.bus.stats(self._links.name).queued:
+            self._settle(case)  # they may wait behind something slow
+            return
+        logger.warning(
+            "%s: %d events of job %s were lost on the way",
+            self._links.name, case.group.missing_events, case.group.job_id,
+        )  # fmt: skip
+        self._close(case)
+
+    def _stop_grace(self, case: Case) -> None:
+        if case.grace is not None:
+            case.grace.cancel()
+            case.grace = None
+
+    def _close(self, case: Case) -> None:
+        if case.group.events is not None:
+            case.group.events.close()
+        if case.cancels is None or case.cancels.done():
+            self._cases.remove(case)
+        else:  # kept until then: whoever leaves the job waits for it
+            case.stop_timers()
+            case.cancels.add_done_callback(lambda _: self._cases.remove(case))
+
+    def _release(self, member: JobMember) -> bool:
+        """Expect nothing more of a worker that has not answered; whether something was."""
+        if not self._cases.unexpect(member):
+            return False
+        self._replicas.end(member.worker)
+        return True
+
+    async def _send_cancels(self, members: Sequence[JobMember], reason: str | None) -> None:
+        """Tell workers that nobody waits any more; they are in the system lane, so quick."""
+        cancels = [
+            BusJobCancelMessage(
+                source=self._links.address,
+                target=member.worker,
+                job_id=member.wire_id,
+                reason=reason,
+            )
+            for member in members
+        ]
+        results = await asyncio.gather(*map(self._links.send, cancels), return_exceptions=True)
+        for cancel, result in zip(cancels, results, strict=True):
+            if isinstance(result, BaseException):
+                logger.warning("%s could not send %s: %s", self._links.name, cancel, result)
+
+    def _error_message(self, error: JobError) -> BusJobResponseMessage:
+        """What stands for the answer that never came, so that one hook learns of every end."""
+        was_cancelled = isinstance(error, JobCancelledError)
+        return BusJobResponseMessage(
+            source=error.worker,
+            target=self._links.address,
+            job_id=error.job_id,
+            status=JobStatus.CANCELLED if was_cancelled else JobStatus.ERROR,
+            response={"error": error.message, "type": type(error).__name__},
+        )
+
+    async def _tell(self, notices: Sequence[Notice]) -> None:
+        for hook, value in notices:
+            await self._links.call_hook(hook, value)
+
+
+def _reason(group: JobGroup) -> str | None:
+    """Why workers are cancelled."""
+    error = group.error
+    if isinstance(error, JobTimeoutError):
+        return "timeout"
+    if isinstance(error, JobCancelledError):
+        return error.reason
+    return None if error is None else error.message
+
+
+def _event_of(member: JobMember, kind: EventType, data: dict[str, Any] | None) -> JobGroupEvent:
+    return JobGroupEvent(kind, member.name, data or {}, member.worker)
+
+
+def _in_own_words(case: Case, message: Any) -> Any:
+    """The message with the job's own id, where the worker was asked by another."""
+    if message.job_id == case.group.job_id:
+        return message
+    return msgspec.structs.replace(message, job_id=case.group.job_id)

@@ -1,0 +1,35 @@
+"""Where the bus delivers a worker's messages."""
+
+from collections.abc import Awaitable, Callable
+
+from pbus.bus.subscriber import BusSubscriber
+from pbus.messages import BusMessage
+
+
+class Inbox(BusSubscriber):
+    """Stands between the bus and a worker, so that no hook of a subclass can cut the worker off."""
+
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        admits: Callable[[BusMessage], bool],
+        receive: Callable[[BusMessage], Awaitable[None]],
+    ) -> None:
+        self.name = name
+        self._address = address
+        self._admits = admits
+        self._receive = receive
+
+    @property
+    def address(self) -> str:
+        """Where other processes reach the worker."""
+        return self._address
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        """Ask the worker, just before delivery."""
+        return self._admits(message)
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        """Give it to the worker."""
+        await self._receive(message)

@@ -1,0 +1,36 @@
+"""What the job desks use of their worker."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from pbus.bus.base import WorkerBus
+from pbus.messages import BusMessage
+from pbus.registry import WorkerRegistry
+
+
+class Spawn(Protocol):
+    """Starts a task that the worker owns."""
+
+    def __call__(self, work: Any, name: str | None = None) -> asyncio.Task[Any]:
+        """Start it."""
+        ...
+
+
+class Links(msgspec.Struct, frozen=True):
+    """A worker's name, address and means, from the moment a runner has it.
+
+    Attributes:
+        send: Send as it is; raises PbusError.
+        call_hook: Run a hook and fire its event; never raises.
+    """
+
+    name: str
+    address: str
+    bus: WorkerBus
+    registry: WorkerRegistry
+    send: Callable[[BusMessage], Awaitable[None]]
+    spawn: Spawn
+    call_hook: Callable[..., Awaitable[None]]

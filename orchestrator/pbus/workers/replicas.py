@@ -1,0 +1,53 @@
+"""One name, several workers: who of a group of replicas gets a message or a job."""
+
+from collections import Counter
+
+from pbus.registry import WorkerReadyData, WorkerRegistry
+from pbus.registry.table import group_of
+
+
+class Replicas:
+    """Spreads what one sender sends to a group: fewest open jobs first, then in turn."""
+
+    def __init__(self, registry: WorkerRegistry) -> None:
+        self._registry = registry
+        self._open: Counter[str] = Counter()
+        self._last: dict[str, str] = {}  # by group: who got the last one
+
+    def choose(self, name: str) -> WorkerReadyData | None:
+        """The ready worker of this name, or a ready and active replica of this group.
+
+        Where no replica is active any ready one is given: it says so better than silence. None
+        when none is ready.
+        """
+        data = self._registry.get(name)
+        if data is None or data.worker_name == name:
+            return data
+        candidates = self._registry.ready(name) or [data]
+        names = [candidate.worker_name for candidate in candidates]
+        last = self._last.get(name)
+        start = names.index(last) + 1 if last in names else 0
+        in_turn = candidates[start:] + candidates[:start]
+        chosen = min(in_turn, key=lambda candidate: self._open[candidate.worker_name])
+        self._last[name] = chosen.worker_name
+        return chosen
+
+    def all_of(self, name: str) -> list[str]:
+        """The ready worker of this name, or all ready replicas of this group, active or not."""
+        data = self._registry.get(name)
+        if data is None:
+            return []
+        if data.worker_name == name:
+            return [name]
+        known = self._registry.local_workers + self._registry.remote_workers
+        return sorted({worker for worker in known if group_of(worker) == name})
+
+    def begin(self, worker: str) -> None:
+        """Count a job that this worker was given."""
+        self._open[worker] += 1
+
+    def end(self, worker: str) -> None:
+        """Count it no more."""
+        self._open[worker] -= 1
+        if self._open[worker] <= 0:
+            del self._open[worker]

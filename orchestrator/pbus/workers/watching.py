@@ -1,0 +1,68 @@
+"""Watching other workers come and go: `@worker_ready`, watch_workers()."""
+
+import functools
+import logging
+from typing import Any, ClassVar
+
+from pbus.handlers import Handlers
+from pbus.registry import Watch, WorkerLostData, WorkerReadyData
+from pbus.workers.core import base_hook
+from pbus.workers.sending import Sending
+
+logger = logging.getLogger(__name__)
+
+
+class Watching(Sending):
+    """Lets a worker learn when others become ready, and when they are lost."""
+
+    EVENTS = frozenset({"on_worker_ready", "on_worker_lost"})
+    HANDLERS: ClassVar[Handlers] = Handlers({}, {})
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(name)
+        self._watched: dict[str, tuple[Watch[Any], ...]] = {}
+
+    @base_hook
+    async def on_worker_ready(self, data: WorkerReadyData) -> None:
+        """A worker that this one watches is ready; behind its @worker_ready handler."""
+
+    @base_hook
+    async def on_worker_lost(self, data: WorkerLostData) -> None:
+        """A worker that this one watches died, left, or was not heard of for too long."""
+
+    async def watch_workers(self, *names: str) -> None:
+        """Be told of these workers from now on, at once of those that are ready already.
+
+        Raises:
+            WorkerNotAttachedError: No runner has this worker yet.
+        """
+        for name in names:
+            if name in self._watched:
+                continue
+            on_ready = functools.partial(self._on_ready, name)
+            self._watched[name] = (
+                self.registry.watch_lost(name, self._on_lost),
+                self.registry.watch(name, on_ready),
+            )
+
+    async def _watch_marked(self) -> None:
+        """Watch those that @worker_ready handlers are for."""
+        await self.watch_workers(*self.HANDLERS.ready)
+
+    def _unwatch_all(self) -> None:
+        for watches in self._watched.values():
+            for watch in watches:
+                watch.cancel()
+        self._watched.clear()
+
+    async def _on_ready(self, name: str, data: WorkerReadyData) -> None:
+        method = self.HANDLERS.ready.get(name)
+        if method is not None:
+            try:
+                await getattr(self, method)(data)
+            except Exception:
+                logger.exception("%s: %s raised for %s", self.name, method, data)
+        await self._call_hook("on_worker_ready", data)
+
+    async def _on_lost(self, data: WorkerLostData) -> None:
+        await self._call_hook("on_worker_lost", data)
