@@ -195,9 +195,9 @@ import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if os.fork() == 0:
     os.fork()
-    print("deaf", flush=True)
+    os.write(1, b"deaf\\n")
     time.sleep(60)
-print("deaf", flush=True)
+os.write(1, b"deaf\\n")
 time.sleep(60)
 """
 

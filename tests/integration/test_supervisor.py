@@ -134,7 +134,7 @@ import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 os.fork()
 os.fork()
-print("deaf", flush=True)
+os.write(1, b"deaf\\n")
 time.sleep(600)
 """
 
@@ -187,7 +187,7 @@ def test_stop_interrupts_opening(tmp_path: Path):
 
     async def main() -> None:
         async with supervised(what) as watched:
-            while not psutil.Process().children():  # noqa: ASYNC110 - nobody tells
+            while not psutil.Process().children():
                 await asyncio.sleep(0.001)
             assert 0 == await watched.stop()
             assert [Stopped(0)] == watched.events
@@ -281,7 +281,7 @@ def test_killed_broker_is_replaced(tmp_path: Path):
             assert worker == watched.process("a").pid
             store = watched.supervisor.bus.leases
             async with asyncio.timeout(5):
-                while not await store.records():  # noqa: ASYNC110 - nobody tells
+                while not await store.records():
                     await asyncio.sleep(0.05)
 
     asyncio.run(main())
@@ -298,7 +298,7 @@ def test_killed_guard_is_replaced(tmp_path: Path):
             first = guard.pid
             psutil.Process(first).kill()
             async with asyncio.timeout(10):
-                while guard.pid == first:  # noqa: ASYNC110 - nobody tells
+                while guard.pid == first:
                     await asyncio.sleep(0.01)
             assert is_alive(guard.pid)
             assert 0 == await watched.stop()

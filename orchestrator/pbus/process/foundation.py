@@ -18,11 +18,18 @@ logger = logging.getLogger(__name__)
 
 
 class Foundation:
-    """Starts guard and broker, and starts them again whenever they die."""
+    """Starts guard and broker, and starts them again whenever they die.
 
-    def __init__(self, project: Project, bus: BusSpec) -> None:
+    Args:
+        project: Whose.
+        bus: Says whether there is a broker to start.
+        on_broker: Called when the embedded broker is gone (False) and when it is back (True).
+    """
+
+    def __init__(self, project: Project, bus: BusSpec, on_broker: Callable[[bool], None]) -> None:
         self.guard = Guard()
         self._project = project
+        self._on_broker = on_broker
         self._url = bus.url
         self._broker = EmbeddedValkey(project, self.guard) if bus.url is None else None
 
@@ -59,7 +66,9 @@ class Foundation:
         while True:
             code = await broker.wait()
             logger.warning("the embedded broker ended (%d) and is started again", code)
+            self._on_broker(False)  # noqa: FBT003
             await _insist("embedded broker", broker.start)
+            self._on_broker(True)  # noqa: FBT003
 
 
 async def _insist(what: str, start: Callable[[], Awaitable[object]]) -> None:

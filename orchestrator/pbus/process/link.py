@@ -27,6 +27,7 @@ from pbus.registry.table import entry_of
 T = TypeVar("T")
 
 _CALL_S = 1.5  # a broker that takes longer for one call is away, and supervising goes on
+_CONNECT_S = 4.0  # users are told within 5 s, everything included
 _RECORD_EVERY_S = 1.0
 _CONNECTION_EVERY_S = 0.25
 
@@ -63,6 +64,8 @@ class BusLink(BusSubscriber):
         ] = {}  # incarnations whose release failed so far, and why gone
         self._complained = False
         self._is_open = False
+        self._has_broker = True
+        self._was_connected = True
 
     async def open(self) -> None:
         """Connect.
@@ -70,7 +73,7 @@ class BusLink(BusSubscriber):
         Raises:
             BusUnavailableError: The broker is not there.
         """
-        await self._bus.start()
+        await self._bus.start(_CONNECT_S)
         self._is_open = True
         await self._bus.subscribe(self)
 
@@ -87,6 +90,11 @@ class BusLink(BusSubscriber):
     def refresh(self) -> None:
         """The snapshot changed: publish it now."""
         self._changed.set()
+
+    def note_broker(self, is_there: bool) -> None:  # noqa: FBT001
+        """The embedded broker died, or is back: the bus may notice neither when it is quick."""
+        self._has_broker = is_there
+        self._look_at_connection()
 
     async def ask_to_end(self, worker: str) -> bool:
         """Ask a worker to finish what is queued and leave; says whether the message went out."""
@@ -146,12 +154,15 @@ class BusLink(BusSubscriber):
                     await self._changed.wait()
 
     async def _watch_connection(self) -> None:
-        was_connected = True
         while True:
-            if self._bus.is_connected != was_connected:
-                was_connected = not was_connected
-                self._supervised.note_connection(was_connected)
+            self._look_at_connection()
             await asyncio.sleep(_CONNECTION_EVERY_S)
+
+    def _look_at_connection(self) -> None:
+        is_connected = self._has_broker and self._bus.is_connected
+        if is_connected != self._was_connected:
+            self._was_connected = is_connected
+            self._supervised.note_connection(is_connected)
 
     async def _bury_all(self) -> None:
         """Release what could not be released before; the list of dead is short."""

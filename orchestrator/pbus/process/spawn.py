@@ -5,7 +5,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +19,9 @@ from pbus.topology.model import WorkerInstance
 ORDER_VARIABLE = "PBUS_SPEC"
 
 OnLine = Callable[[Stream, str], None]
+
+# A pipe's buffer may hold 32,768 lines of one character: everybody else would wait for them.
+_LINES_AT_ONCE = 200
 
 _STREAMS: dict[int, Stream] = {1: "out", 2: "err"}
 
@@ -169,7 +172,7 @@ async def spawn(
 
 
 class _Pipes(asyncio.SubprocessProtocol):
-    """Reads both pipes always, so that a chatty child never waits for anybody else.
+    """Reads both pipes always, so that a chatty child never waits for anybody but us.
 
     asyncio's Process would do for less: its wait() may hang on a pipe that a grandchild inherited.
     """
@@ -177,17 +180,23 @@ class _Pipes(asyncio.SubprocessProtocol):
     def __init__(self, on_line: OnLine, on_exit: Callable[[], None]) -> None:
         self._on_line = on_line
         self._on_exit = on_exit
+        self._transport: asyncio.SubprocessTransport | None = None
         self._splitters = {1: LineSplitter(), 2: LineSplitter()}
+        self._waiting: dict[int, Iterator[str]] = {}  # lines of one chunk, not passed on yet
         self.exited = asyncio.Event()
         self.drained = asyncio.Event()
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.SubprocessTransport", transport)
+
     def pipe_data_received(self, fd: int, data: bytes) -> None:
-        for line in self._splitters[fd].feed(data):
-            self._on_line(_STREAMS[fd], line)
+        self._waiting[fd] = self._splitters[fd].feed(data)
+        self._pass_on(fd)
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002
-        splitter = self._splitters.pop(fd, None)
-        for line in splitter.flush() if splitter else ():
+        for line in self._waiting.pop(fd, ()):
+            self._on_line(_STREAMS[fd], line)
+        for line in self._splitters.pop(fd).flush():
             self._on_line(_STREAMS[fd], line)
         if not self._splitters:
             self.drained.set()
@@ -195,3 +204,25 @@ class _Pipes(asyncio.SubprocessProtocol):
     def process_exited(self) -> None:
         self.exited.set()
         self._on_exit()
+
+    def _pass_on(self, fd: int) -> None:
+        """Pass on some lines; the rest of the chunk later, and nothing is read before that."""
+        lines = self._waiting.get(fd)
+        if lines is None:
+            return
+        for count, line in enumerate(lines, 1):
+            self._on_line(_STREAMS[fd], line)
+            if count == _LINES_AT_ONCE:
+                self._read(fd, on=False)
+                asyncio.get_running_loop().call_soon(self._pass_on, fd)
+                return
+        del self._waiting[fd]
+        self._read(fd, on=True)
+
+    def _read(self, fd: int, *, on: bool) -> None:
+        pipe = self._transport.get_pipe_transport(fd) if self._transport else None
+        if isinstance(pipe, asyncio.ReadTransport):
+            if on:
+                pipe.resume_reading()
+            else:
+                pipe.pause_reading()

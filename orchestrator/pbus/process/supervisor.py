@@ -32,7 +32,7 @@ from pbus.process.spawn import Surroundings
 from pbus.topology.model import Topology
 
 _MEASURE_EVERY_S = 1.0
-_SESSION_END_S = 30.0  # for workers to finish what is queued when their session was ended
+_SESSION_END_S = 35.0  # a runner gives its workers 30 s to finish what is queued
 _CANCEL_AGAIN_S = 0.5
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Supervisor:
         self._session_end: str | None = None
         self._listeners: list[Listener] = []
         self._journal = Journal(project)
-        self._foundation = Foundation(project, topology.bus)
+        self._foundation = Foundation(project, topology.bus, self._note_broker)
         self._crew = Crew(topology, only, self._hurry)
         self._bus: WorkerBus | None = None
         self._link: BusLink | None = None
@@ -258,6 +258,10 @@ class Supervisor:
             stopped.cancel()
             await asyncio.wait({opened, stopped})
         return opened.result() if is_open else None
+
+    def _note_broker(self, is_there: bool) -> None:  # noqa: FBT001
+        if self._link is not None:
+            self._link.note_broker(is_there)
 
     async def _measure(self) -> None:
         while True:

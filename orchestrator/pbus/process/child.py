@@ -1,0 +1,116 @@
+"""The program that hosts one worker: ``python -P -m pbus.process.child``, told by its environment.
+
+The supervisor starts it. Logging is set up here, for this process is pbus' own.
+"""
+
+import asyncio
+import importlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from pbus.bus.connect import connect
+from pbus.errors import PbusError, WorkerLoadError
+from pbus.process.spawn import ORDER_VARIABLE, WorkerOrder
+from pbus.runner import WorkerRunner
+from pbus.workers import BaseWorker
+
+LOG_LEVEL_VARIABLE = "PBUS_LOG_LEVEL"
+
+_LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"  # the time is added where lines are collected
+
+
+def main() -> int:
+    """Host the worker until it has ended; 1 when it cannot be loaded or failed."""
+    try:
+        _log_to_stderr(os.environ.get(LOG_LEVEL_VARIABLE, "INFO"))
+        order = msgspec.json.decode(os.environ.pop(ORDER_VARIABLE), type=WorkerOrder)
+        sys.path.append(order.folder)
+        return asyncio.run(host(order, os.environ))
+    except PbusError as error:
+        if error.__cause__ is not None:  # whoever wrote the worker needs the way to the error
+            traceback.print_exception(error.__cause__)
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - of this program, to its log
+    except Exception:  # noqa: BLE001 - the last resort
+        traceback.print_exc()
+    return 1
+
+
+async def host(order: WorkerOrder, environ: Mapping[str, str]) -> int:
+    """Run one worker on a runner of its own; returns the exit code."""
+    worker = load_worker(order, environ["PBUS_WORKER"])
+    bus = connect(
+        environ["PBUS_URL"],
+        channel=environ["PBUS_CHANNEL"],
+        max_message_bytes=int(environ["PBUS_MAX_MESSAGE_BYTES"]),
+        incarnation=environ["PBUS_INCARNATION"],
+    )
+    # Ctrl-C is the supervisor's business: it asks, then sends SIGTERM.
+    runner = WorkerRunner(
+        bus=bus,
+        session=environ["PBUS_SESSION"],
+        handle_sigint=False,
+        handle_sigterm=True,
+    )
+    await runner.add_workers(worker)
+    await runner.run()
+    return int(any(error.worker_name == worker.name for error in runner.errors))
+
+
+def load_worker(order: WorkerOrder, name: str) -> BaseWorker:
+    """Import the class and construct the worker.
+
+    Raises:
+        WorkerLoadError: There is no such class, it is no worker, or its own code failed.
+    """
+    kind = _load_class(order.worker)
+    try:
+        worker = kind(name, **order.args)
+    except Exception as error:
+        arguments = ", ".join(order.args) or "none"
+        problem = f"{kind.__name__}({name!r}, …) raised {_describe(error)} (args: {arguments})"
+        raise WorkerLoadError(order.worker, problem) from error
+    if not order.active:
+        worker.restore_activation(active=False, args=None)
+    return worker
+
+
+def _load_class(reference: str) -> type[BaseWorker]:
+    module_name, _, class_name = reference.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:
+        problem = f"importing {module_name} raised {_describe(error)}"
+        raise WorkerLoadError(reference, problem) from error
+    place = getattr(found, "__file__", None) or module_name
+    for part in class_name.split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        raise WorkerLoadError(reference, f"{place} has no {class_name}")
+    if not (isinstance(found, type) and issubclass(found, BaseWorker)):
+        raise WorkerLoadError(reference, f"{class_name} in {place} is no subclass of BaseWorker")
+    return found
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _log_to_stderr(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(_LOG_FORMAT))
+    logging.getLogger().addHandler(handler)
+    try:
+        logging.getLogger().setLevel(level.upper())
+    except ValueError:
+        logging.getLogger().setLevel(logging.INFO)
+        logging.getLogger(__name__).warning("%s=%r is no level", LOG_LEVEL_VARIABLE, level)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

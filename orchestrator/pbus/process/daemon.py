@@ -1,0 +1,167 @@
+"""A supervisor without a terminal: ``python -P -m pbus.process.daemon FILE --status-fd N``.
+
+Whoever starts it reads one line of JSON from the other end of that descriptor, a `DaemonStatus`:
+it comes when the bus is up, or when it is clear that it will not be.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from pbus.errors import PbusError
+from pbus.process.events import (
+    BrokerLost,
+    BrokerReady,
+    Event,
+    Exited,
+    GaveUp,
+    SessionEnded,
+    Started,
+    StateChanged,
+    Stopped,
+)
+from pbus.process.project import Project
+from pbus.process.supervisor import Supervisor
+from pbus.topology.load import load_topology
+
+_LOG_BYTES = 10 * 1024 * 1024
+_LOG_FILES = 2
+
+logger = logging.getLogger(__name__)
+
+
+class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the start went.
+
+    Attributes:
+        pid: The daemon's, when it went well.
+        message: What went wrong, with a hint where there is one; of what kind of error.
+    """
+
+    ok: bool
+    pid: int | None = None
+    session: str | None = None
+    message: str | None = None
+    hint: str | None = None
+    kind: str | None = None
+
+
+def main() -> int:
+    """Load, detach, supervise."""
+    arguments = _parse_arguments()
+    report = StatusPipe(arguments.status_fd)
+    try:
+        topology = load_topology(arguments.file, os.environ)
+        project = Project.of(topology)
+        project.make_state_dir()
+        _detach(project.service_log_path("supervisor"))
+        supervisor = Supervisor(
+            topology,
+            project,
+            only=frozenset(filter(None, arguments.only.split(","))),
+            session=arguments.session,
+        )
+        return asyncio.run(_run(supervisor, report))
+    except PbusError as error:
+        logger.error("%s", error)  # noqa: TRY400 - the user's affair, not a bug
+        report.failed(error)
+    except Exception as error:
+        logger.exception("ended by a bug in pbus")
+        report.failed(error)
+    return 1
+
+
+class StatusPipe:
+    """Tells the starter how it went, once."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+
+    def started(self, session: str) -> None:
+        """The bus is up."""
+        self._write(DaemonStatus(ok=True, pid=os.getpid(), session=session))
+
+    def failed(self, error: BaseException) -> None:
+        """It will not be."""
+        message = error.message if isinstance(error, PbusError) else str(error)
+        hint = error.hint if isinstance(error, PbusError) else None
+        self._write(DaemonStatus(ok=False, message=message, hint=hint, kind=type(error).__name__))
+
+    def _write(self, status: DaemonStatus) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        # The starter may have gone meanwhile.
+        with contextlib.suppress(OSError), os.fdopen(descriptor, "wb") as pipe:
+            pipe.write(msgspec.json.encode(status) + b"\n")
+
+
+async def _run(supervisor: Supervisor, report: StatusPipe) -> int:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, supervisor.request_stop, number.name)
+    supervisor.listen(_log_event)
+
+    def tell(event: Event) -> None:
+        if isinstance(event, BrokerReady):
+            report.started(supervisor.session)
+
+    supervisor.listen(tell)
+    return await supervisor.run()
+
+
+def _log_event(event: Event) -> None:
+    if isinstance(event, GaveUp | BrokerLost):
+        logger.warning("%s", event)
+    elif isinstance(event, BrokerReady | Started | Exited | StateChanged | SessionEnded | Stopped):
+        logger.info("%s", event)
+
+
+def _detach(log: Path) -> None:
+    """Leave the terminal: a session of our own, no input, all output to the log."""
+    with contextlib.suppress(PermissionError):  # we lead a session already
+        os.setsid()
+    for path, flags, descriptors in (
+        (os.devnull, os.O_RDONLY, (0,)),
+        (log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, (1, 2)),
+    ):
+        opened = os.open(path, flags, 0o600)
+        for descriptor in descriptors:
+            os.dup2(opened, descriptor)
+        os.close(opened)
+    _log_to(log)
+
+
+def _log_to(path: Path) -> None:
+    handler = logging.handlers.RotatingFileHandler(
+        path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES - 1, encoding="utf-8"
+    )
+    formatter = logging.Formatter(
+        "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S"
+    )
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="pbus.process.daemon")
+    parser.add_argument("file", type=Path, help="the topology")
+    parser.add_argument("--only", default="", help="the workers to run, separated by commas")
+    parser.add_argument("--session", help="shared with other supervisors")
+    parser.add_argument("--status-fd", type=int, help="where to tell how the start went")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
