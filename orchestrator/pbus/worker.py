@@ -95,6 +95,7 @@ class BaseWorker(Activation, Answering, Requesting, Family):
         self._receivers: dict[type[BusMessage], str | None] = {}
         self._lane_open = asyncio.Event()
         self._finished = asyncio.Event()
+        self._is_deaf = False  # wound down: whatever still comes would start what nobody ends
         self._beginning: asyncio.Task[None] | None = None
 
     # Hooks
@@ -188,7 +189,7 @@ class BaseWorker(Activation, Answering, Requesting, Family):
 
     def _reset(self) -> None:
         """Be as new: a worker that was over may be added again."""
-        self._is_stopping = False
+        self._is_stopping = self._is_deaf = False
         self._begun = asyncio.Event()
         self._lane_open = asyncio.Event()
         self._finished = asyncio.Event()
@@ -248,6 +249,7 @@ class BaseWorker(Activation, Answering, Requesting, Family):
             await self._bench.close(reason)
             return await self._call_stop()
         finally:
+            self._is_deaf = True
             self._unwatch_all()
             if self._loss_watch is not None:
                 self._loss_watch.cancel()
@@ -268,6 +270,8 @@ class BaseWorker(Activation, Answering, Requesting, Family):
     # What comes in
 
     def _admits(self, message: BusMessage) -> bool:
+        if self._is_deaf:
+            return False
         if message.target is not None and message.target not in {self.name, self.address}:
             return False
         if isinstance(message, _ALWAYS_ADMITTED):

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from pbus.errors import DuplicateWorkerError, RunnerStateError
+from pbus.errors import DuplicateWorkerError, RunnerStateError, WorkerNotAttachedError
 from pbus.leases import HEARTBEAT_S
 from pbus.messages import (
     BusActivateWorkerMessage,
@@ -18,7 +18,8 @@ from pbus.messages import (
 )
 from pbus.registry import WorkerErrorData
 from pbus.runner import WorkerRunner
-from support.plain_worker import PlainWorker
+from pbus.worker import BaseWorker
+from support.recorder import Recorder
 from support.waiting import happens, run, until
 
 
@@ -28,11 +29,23 @@ class Parcel(BusDataMessage):
     number: int
 
 
-class Failing(PlainWorker):
+class Failing(BaseWorker):
     """A worker that cannot start."""
 
     async def start(self):
         raise LookupError("no such model")
+
+
+async def ready(worker):
+    """Wait until a worker of some runner is ready."""
+
+    def is_ready():
+        try:
+            return worker.name in worker.registry
+        except WorkerNotAttachedError:
+            return False
+
+    await until(is_ready)
 
 
 def numbers(worker):
@@ -47,7 +60,7 @@ async def hosting(runner, *workers, auto_end=False):
     running = asyncio.create_task(runner.run(auto_end=auto_end))
     try:
         for worker in workers:
-            await happens(worker.is_running)
+            await ready(worker)
         yield running
     finally:
         await runner.cancel("the test is over")
@@ -72,11 +85,11 @@ def test_run_ends_with_last_worker(make_bus):
     """With auto_end the runner returns when its last root worker has finished."""
 
     async def main():
-        runner, first, second = WorkerRunner(bus=make_bus()), PlainWorker("a"), PlainWorker("b")
+        runner, first, second = WorkerRunner(bus=make_bus()), Recorder("a"), Recorder("b")
         await runner.add_workers(first, second)
         running = asyncio.create_task(runner.run())
-        await happens(first.is_running)
-        await happens(second.is_running)
+        await ready(first)
+        await ready(second)
         first.request_stop(drain=True)
         await happens(first.has_stopped)
         assert not running.done()
@@ -97,14 +110,14 @@ def test_ready_handler_may_add(make_bus):
     """A worker added by a handler of on_ready is run, though there was none before."""
 
     async def main():
-        runner, worker = WorkerRunner(bus=make_bus()), PlainWorker("a")
+        runner, worker = WorkerRunner(bus=make_bus()), Recorder("a")
 
         @runner.event_handler("on_ready")
         async def add(runner):
             await runner.add_workers(worker)
 
         running = asyncio.create_task(runner.run())
-        await happens(worker.is_running)
+        await ready(worker)
         await runner.end()
         await running
 
@@ -115,13 +128,13 @@ def test_run_stays_without_auto_end(make_bus):
     """Without auto_end the runner waits for more workers until it is told to end."""
 
     async def main():
-        runner, worker = WorkerRunner(bus=make_bus()), PlainWorker("a")
+        runner, worker = WorkerRunner(bus=make_bus()), Recorder("a")
         async with hosting(runner, worker) as running:
             worker.request_stop(drain=True)
             await until(lambda: runner.get_worker("a") is None)
-            late = PlainWorker("b")
+            late = Recorder("b")
             await runner.add_workers(late)
-            await happens(late.is_running)
+            await ready(late)
             assert not running.done()
 
     run(main())
@@ -136,7 +149,7 @@ def test_runner_runs_once():
         with pytest.raises(RunnerStateError, match="has run before"):
             await runner.run()
         with pytest.raises(RunnerStateError, match="takes no workers"):
-            await runner.add_workers(PlainWorker("a"))
+            await runner.add_workers(Recorder("a"))
 
     run(main())
 
@@ -156,7 +169,7 @@ def test_cancelled_task_cleans_up(make_bus):
     """Cancelling the task of run stops the workers, and run returns normally."""
 
     async def main():
-        runner, worker = WorkerRunner(bus=make_bus()), PlainWorker("a")
+        runner, worker = WorkerRunner(bus=make_bus()), Recorder("a")
         async with hosting(runner, worker) as running:
             running.cancel()
             assert await running is None
@@ -174,19 +187,19 @@ def test_w05_session_ends_alone(make_bus):
                 WorkerRunner(bus=bus, session=session)
                 for bus, session in zip(buses, ("one", "two", "one"), strict=True)
             ]
-            workers = [PlainWorker(name) for name in "abc"]
+            workers = [Recorder(name) for name in "abc"]
             async with (
                 hosting(runners[0], workers[0]) as first,
                 hosting(runners[1], workers[1]) as other,
                 hosting(runners[2], workers[2]) as sibling,
             ):
-                await workers[0].send(BusEndMessage(source="a", session="one"))
+                await workers[0].send_bus_message(BusEndMessage(source="a", session="one"))
                 async with asyncio.timeout(5):
                     await asyncio.gather(first, sibling)
                 probe = Parcel(source="a", target="b", number=1)
                 await buses[0].send(probe)
                 await happens(workers[1].heard)
-                assert (False, True) == (other.done(), workers[1].is_running.is_set())
+                assert (False, True) == (other.done(), "b" in runners[1].registry)
 
     run(main())
 
@@ -200,8 +213,8 @@ def test_w05_cancel_ends_alone(make_bus):
                 WorkerRunner(bus=bus, session=s) for bus, s in zip(buses, "12", strict=True)
             )
             async with (
-                hosting(one, PlainWorker("a")) as first,
-                hosting(two, PlainWorker("b")) as second,
+                hosting(one, Recorder("a")) as first,
+                hosting(two, Recorder("b")) as second,
             ):
                 await buses[0].send(BusCancelMessage(source="a", session="1"))
                 async with asyncio.timeout(5):
@@ -220,14 +233,14 @@ def test_w06_duplicate_is_refused(make_bus):
     async def main():
         async with started(make_bus, 2) as buses:
             one, two = WorkerRunner(bus=buses[0], name="one"), WorkerRunner(bus=buses[1])
-            first, second, other = PlainWorker("w"), PlainWorker("w"), PlainWorker("other")
+            first, second, other = Recorder("w"), Recorder("w"), Recorder("other")
             async with hosting(one, first):
                 async with hosting(two, other):
                     with pytest.raises(DuplicateWorkerError, match="runner 'one'"):
                         await two.add_workers(second)
-                    await other.send(Parcel(source="other", target="w", number=1))
+                    await other.send_bus_message(Parcel(source="other", target="w", number=1))
                     await happens(first.heard)
-                await other.send(Parcel(source="other", target="w", number=2))
+                await other.send_bus_message(Parcel(source="other", target="w", number=2))
                 await until(lambda: numbers(first) == [1, 2])
                 assert ([], 0) == (second.received, second.lives)
 
@@ -240,8 +253,8 @@ def test_w06_duplicate_at_start(make_bus):
     async def main():
         async with started(make_bus, 2) as buses:
             one, two = WorkerRunner(bus=buses[0], name="one"), WorkerRunner(bus=buses[1])
-            async with hosting(one, PlainWorker("w")):
-                await two.add_workers(PlainWorker("w"))
+            async with hosting(one, Recorder("w")):
+                await two.add_workers(Recorder("w"))
                 async with asyncio.timeout(10):
                     await two.run()
                 (error,) = two.errors
@@ -256,10 +269,10 @@ def test_names_are_unique_here(make_bus):
 
     async def main():
         runner = WorkerRunner(bus=make_bus(), name="r")
-        await runner.add_workers(PlainWorker("a"))
+        await runner.add_workers(Recorder("a"))
         for names in (["b", "a"], ["b", "b"], ["b", "r"]):
             with pytest.raises(DuplicateWorkerError, match="this runner"):
-                await runner.add_workers(*map(PlainWorker, names))
+                await runner.add_workers(*map(Recorder, names))
         assert runner.get_worker("b") is None
 
     run(main())
@@ -271,11 +284,11 @@ def test_w15_restarted_runner_knows_others(make_bus):
     async def main():
         async with (
             started(make_bus, 2) as buses,
-            hosting(WorkerRunner(bus=buses[0], name="A"), PlainWorker("wa")),
+            hosting(WorkerRunner(bus=buses[0], name="A"), Recorder("wa")),
         ):
             for _ in range(2):
                 again = WorkerRunner(bus=buses[1], name="B")
-                async with hosting(again, PlainWorker("wb")):
+                async with hosting(again, Recorder("wb")):
                     assert ["wa"] == again.registry.remote_workers
 
     run(main())
@@ -293,9 +306,9 @@ def test_w16_slow_watcher_delays_nothing(make_bus):
                 called.set()
                 await asyncio.Event().wait()
 
-            async with hosting(one, PlainWorker("a")) as running:
+            async with hosting(one, Recorder("a")) as running:
                 one.registry.watch("b", hang)
-                async with hosting(two, PlainWorker("b")):
+                async with hosting(two, Recorder("b")):
                     await happens(called)
                     await buses[1].send(BusCancelMessage(source="b", session=one.session))
                     async with asyncio.timeout(HEARTBEAT_S):
@@ -304,7 +317,7 @@ def test_w16_slow_watcher_delays_nothing(make_bus):
     run(main())
 
 
-class Slow(PlainWorker):
+class Slow(Recorder):
     """A worker that takes its time until told to go on."""
 
     def __init__(self, name):
@@ -322,7 +335,7 @@ def test_w23_end_is_graceful(make_bus):
         runner, worker = WorkerRunner(bus=make_bus()), Slow("a")
         async with hosting(runner, worker) as running:
             for number in range(5):
-                await worker.send(Parcel(source="a", target="a", number=number))
+                await worker.send_bus_message(Parcel(source="a", target="a", number=number))
             await runner.end("enough")
             worker.may_go_on.set()
             await running
@@ -339,7 +352,7 @@ def test_w23_end_has_deadline(make_bus, caplog):
         runner, worker = WorkerRunner(bus=make_bus()), Slow("a")
         runner.end_timeout = 0.05
         async with hosting(runner, worker) as running:
-            await worker.send(Parcel(source="a", target="a", number=1))
+            await worker.send_bus_message(Parcel(source="a", target="a", number=1))
             await runner.end()
             await running
             assert ([], True) == (numbers(worker), worker.has_stopped.is_set())
@@ -353,7 +366,7 @@ def test_cancel_hurries_end(make_bus):
     async def main():
         runner, worker = WorkerRunner(bus=make_bus()), Slow("a")
         async with hosting(runner, worker) as running:
-            await worker.send(Parcel(source="a", target="a", number=1))
+            await worker.send_bus_message(Parcel(source="a", target="a", number=1))
             await runner.end()
             await runner.cancel()
             async with asyncio.timeout(5):
@@ -369,7 +382,7 @@ def test_w24_crash_is_told(make_bus):
     async def main():
         async with started(make_bus, 2) as buses:
             runner, there = WorkerRunner(bus=buses[0]), WorkerRunner(bus=buses[1])
-            healthy, witness = PlainWorker("healthy"), PlainWorker("witness")
+            healthy, witness = Recorder("healthy"), Recorder("witness")
             seen, told = [], asyncio.Event()
 
             @runner.event_handler("on_error")
@@ -414,7 +427,7 @@ def test_error_handler_may_restart(make_bus):
     """A handler of on_error may add the worker again, even the only one."""
 
     async def main():
-        runner, healthy = WorkerRunner(bus=make_bus()), PlainWorker("w")
+        runner, healthy = WorkerRunner(bus=make_bus()), Recorder("w")
 
         @runner.event_handler("on_error")
         async def restart(runner, data):
@@ -422,7 +435,7 @@ def test_error_handler_may_restart(make_bus):
 
         await runner.add_workers(Failing("w"))
         running = asyncio.create_task(runner.run())
-        await happens(healthy.is_running)
+        await ready(healthy)
         await runner.end()
         await running
 
@@ -435,14 +448,14 @@ def test_w25_child_stays_here(make_bus):
     async def main():
         async with started(make_bus, 2) as buses:
             here, there = WorkerRunner(bus=buses[0]), WorkerRunner(bus=buses[1])
-            parent, stranger = PlainWorker("parent"), PlainWorker("stranger")
+            parent, stranger = Recorder("parent"), Recorder("stranger")
             async with hosting(here, parent), hosting(there, stranger):
-                kid = PlainWorker("kid", parent=parent)
-                await here.add_workers(kid, Failing("bad", parent=parent))
-                await happens(kid.is_running)
+                kid = Recorder("kid")
+                await parent.add_workers(kid, Failing("bad"))
+                await here.registry.wait_ready("kid", 5.0)
                 await until(lambda: failures(parent, BusWorkerLocalErrorMessage))
-                await here.add_workers(other := PlainWorker("other"))
-                await happens(other.is_running)
+                await here.add_workers(other := Recorder("other"))
+                await ready(other)
                 await there.registry.wait_ready("other", 5.0)
                 assert ["other", "parent"] == there.registry.remote_workers
                 assert ["kid", "other", "parent"] == here.registry.local_workers
@@ -457,9 +470,11 @@ def test_children_end_with_parent(make_bus):
     """When a parent has ended, its children are stopped, and the runner is done."""
 
     async def main():
-        runner, parent = WorkerRunner(bus=make_bus()), PlainWorker("parent")
-        kid = PlainWorker("kid", parent=parent)
-        async with hosting(runner, parent, kid, auto_end=True) as running:
+        runner, parent = WorkerRunner(bus=make_bus()), Recorder("parent")
+        kid = Recorder("kid")
+        async with hosting(runner, parent, auto_end=True) as running:
+            await parent.add_workers(kid)
+            await runner.registry.wait_ready("kid", 5.0)
             parent.request_stop(drain=True)
             async with asyncio.timeout(5):
                 await running
@@ -474,8 +489,8 @@ def test_w26_finished_worker_leaves(make_bus):
     async def main():
         async with started(make_bus, 2) as buses:
             here, there = WorkerRunner(bus=buses[0]), WorkerRunner(bus=buses[1])
-            async with hosting(here), hosting(there, PlainWorker("other")):
-                first = PlainWorker("w")
+            async with hosting(here), hosting(there, Recorder("other")):
+                first = Recorder("w")
                 await here.add_workers(first)
                 await there.registry.wait_ready("w", 5.0)
                 await here.remove_workers("w", "unknown")
@@ -483,7 +498,7 @@ def test_w26_finished_worker_leaves(make_bus):
                 assert "w" not in here.registry
                 await until(lambda: "w" not in there.registry, HEARTBEAT_S / 2)
 
-                second = PlainWorker("w")
+                second = Recorder("w")
                 await here.add_workers(second)
                 await there.registry.wait_ready("w", 5.0)
                 await buses[1].send(Parcel(source="other", target="w", number=1))
@@ -499,11 +514,11 @@ def test_w26_crashed_worker_leaves(make_bus):
     async def main():
         async with started(make_bus, 2) as buses:
             here, there = WorkerRunner(bus=buses[0]), WorkerRunner(bus=buses[1])
-            async with hosting(here, PlainWorker("a")), hosting(there, PlainWorker("b")):
+            async with hosting(here, Recorder("a")), hosting(there, Recorder("b")):
                 await here.add_workers(Failing("w"))
                 await until(lambda: here.errors)
-                await there.add_workers(again := PlainWorker("w"))
-                await happens(again.is_running)
+                await there.add_workers(again := Recorder("w"))
+                await ready(again)
 
     run(main())
 
@@ -514,7 +529,7 @@ def test_removal_has_deadline(make_bus):
     async def main():
         runner, worker = WorkerRunner(bus=make_bus()), Slow("w")
         async with hosting(runner, worker):
-            await worker.send(Parcel(source="w", target="w", number=1))
+            await worker.send_bus_message(Parcel(source="w", target="w", number=1))
             await runner.remove_workers("w", timeout=0.05)
             assert (None, True) == (runner.get_worker("w"), worker.has_stopped.is_set())
 
@@ -527,7 +542,7 @@ def test_activation_survives_restart(make_bus):
     async def main():
         async with started(make_bus, 2) as buses:
             for session, expected in (("one", (True, {"n": 1})), ("two", (False, None))):
-                first, second = PlainWorker("w", active=False), PlainWorker("w", active=False)
+                first, second = Recorder("w", active=False), Recorder("w", active=False)
                 async with hosting(WorkerRunner(bus=buses[0], session="one"), first):
                     message = BusActivateWorkerMessage(source="t", target="w", args={"n": 1})
                     await buses[1].send(message)
@@ -544,19 +559,20 @@ def test_stubborn_worker_is_left(make_bus, monkeypatch, caplog):
     monkeypatch.setattr("pbus.runner.household.FORCE_TIMEOUT_S", 0.05)
     let_go = asyncio.Event()
 
-    class Stubborn(PlainWorker):
+    class Stubborn(Recorder):
         async def stop(self):
             while not let_go.is_set():
                 try:
                     await let_go.wait()
                 except asyncio.CancelledError:
                     continue
+            await super().stop()
 
     async def main():
         runner = WorkerRunner(bus=make_bus())
         await runner.add_workers(worker := Stubborn("w"))
         running = asyncio.create_task(runner.run())
-        await happens(worker.is_running)
+        await ready(worker)
         await runner.cancel()
         async with asyncio.timeout(5):
             await running

@@ -102,6 +102,7 @@ class Holdings:
         held = self._held.pop(name, None)
         if held is not None:
             async with self._deadline(), self._lock:
+                await self._store_activation(held)
                 await self._bus.leases.release([held.lease.incarnation])
 
     def drop(self, name: str) -> None:
