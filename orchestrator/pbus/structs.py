@@ -1,6 +1,6 @@
 """How messages and frames are defined: frozen msgspec structs, found again by class name."""
 
-from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import msgspec
 
@@ -39,7 +39,6 @@ def _place(cls: type[Any]) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(msgspec.field,))
 class WireMeta(msgspec.StructMeta):
     """Gives every subclass what the wire needs, so that users need not repeat it.
 
@@ -47,7 +46,7 @@ class WireMeta(msgspec.StructMeta):
     """
 
     def __new__(
-        mcls: type[Self],
+        mcls: type["WireMeta"],
         name: str,
         bases: tuple[type, ...],
         namespace: dict[str, Any],
@@ -65,7 +64,8 @@ class WireMeta(msgspec.StructMeta):
         return super().__new__(mcls, name, bases, namespace, **config)
 
 
-class WireStruct(msgspec.Struct, metaclass=WireMeta):
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(msgspec.field,))
+class WireStruct(msgspec.Struct, metaclass=WireMeta, frozen=True):
     """Base of messages and frames."""
 
     catalogue: ClassVar[Catalogue]
