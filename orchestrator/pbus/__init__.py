@@ -8,15 +8,228 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pbus.bus.base import WorkerBus as WorkerBus
-    from pbus.bus.connect import connect as connect
-    from pbus.bus.memory import AsyncQueueBus as AsyncQueueBus
+    from pbus.bus import AsyncQueueBus as AsyncQueueBus
+    from pbus.bus import BusSubscriber as BusSubscriber
+    from pbus.bus import Tap as Tap
+    from pbus.bus import TapMessage as TapMessage
+    from pbus.bus import WorkerBus as WorkerBus
+    from pbus.bus import connect as connect
     from pbus.bus.redis import RedisBus as RedisBus
-    from pbus.bus.subscriber import BusSubscriber as BusSubscriber
+    from pbus.errors import AmbiguousProjectError as AmbiguousProjectError
+    from pbus.errors import BackendMissingError as BackendMissingError
+    from pbus.errors import BrokerStartError as BrokerStartError
+    from pbus.errors import BusClosedError as BusClosedError
+    from pbus.errors import BusError as BusError
+    from pbus.errors import BusFullError as BusFullError
+    from pbus.errors import BusUnavailableError as BusUnavailableError
+    from pbus.errors import BusUrlError as BusUrlError
+    from pbus.errors import DuplicateSubscriberError as DuplicateSubscriberError
+    from pbus.errors import DuplicateTypeError as DuplicateTypeError
+    from pbus.errors import DuplicateWorkerError as DuplicateWorkerError
+    from pbus.errors import HandlerDefinitionError as HandlerDefinitionError
+    from pbus.errors import JobCancelledError as JobCancelledError
+    from pbus.errors import JobError as JobError
+    from pbus.errors import JobFailedError as JobFailedError
+    from pbus.errors import JobNotDoneError as JobNotDoneError
+    from pbus.errors import JobStateError as JobStateError
+    from pbus.errors import JobTimeoutError as JobTimeoutError
+    from pbus.errors import JobWorkerLostError as JobWorkerLostError
+    from pbus.errors import MessageDecodeError as MessageDecodeError
+    from pbus.errors import MessageEncodeError as MessageEncodeError
+    from pbus.errors import MessageError as MessageError
+    from pbus.errors import MessageTooLargeError as MessageTooLargeError
+    from pbus.errors import NothingRunningError as NothingRunningError
+    from pbus.errors import PbusError as PbusError
+    from pbus.errors import ProcessError as ProcessError
+    from pbus.errors import ProjectRunningError as ProjectRunningError
+    from pbus.errors import RunnerStateError as RunnerStateError
+    from pbus.errors import TopologyError as TopologyError
+    from pbus.errors import UnknownEventError as UnknownEventError
+    from pbus.errors import WorkerError as WorkerError
+    from pbus.errors import WorkerLoadError as WorkerLoadError
+    from pbus.errors import WorkerNameError as WorkerNameError
+    from pbus.errors import WorkerNotAttachedError as WorkerNotAttachedError
+    from pbus.errors import WorkerNotFoundError as WorkerNotFoundError
+    from pbus.frames import AudioRawFrame as AudioRawFrame
+    from pbus.frames import CancelFrame as CancelFrame
+    from pbus.frames import EndFrame as EndFrame
+    from pbus.frames import Frame as Frame
+    from pbus.frames import FrameDirection as FrameDirection
+    from pbus.frames import StartFrame as StartFrame
+    from pbus.frames import TextFrame as TextFrame
+    from pbus.handlers import job as job
+    from pbus.handlers import worker_ready as worker_ready
+    from pbus.jobs import JobContext as JobContext
+    from pbus.jobs import JobEvent as JobEvent
+    from pbus.jobs import JobGroup as JobGroup
+    from pbus.jobs import JobGroupContext as JobGroupContext
+    from pbus.jobs import JobGroupEvent as JobGroupEvent
+    from pbus.jobs import JobGroupParams as JobGroupParams
+    from pbus.jobs import JobGroupResponse as JobGroupResponse
+    from pbus.jobs import JobParams as JobParams
+    from pbus.jobs import JobResponse as JobResponse
+    from pbus.messages import BusActivateWorkerMessage as BusActivateWorkerMessage
+    from pbus.messages import BusAddWorkerMessage as BusAddWorkerMessage
+    from pbus.messages import BusCancelMessage as BusCancelMessage
+    from pbus.messages import BusCancelWorkerMessage as BusCancelWorkerMessage
+    from pbus.messages import BusDataMessage as BusDataMessage
+    from pbus.messages import BusDeactivateWorkerMessage as BusDeactivateWorkerMessage
+    from pbus.messages import BusEndMessage as BusEndMessage
+    from pbus.messages import BusEndWorkerMessage as BusEndWorkerMessage
+    from pbus.messages import BusFrameMessage as BusFrameMessage
+    from pbus.messages import BusJobCancelMessage as BusJobCancelMessage
+    from pbus.messages import BusJobMessage as BusJobMessage
+    from pbus.messages import BusJobRequestMessage as BusJobRequestMessage
+    from pbus.messages import BusJobResponseMessage as BusJobResponseMessage
+    from pbus.messages import BusJobResponseUrgentMessage as BusJobResponseUrgentMessage
+    from pbus.messages import BusJobStreamDataMessage as BusJobStreamDataMessage
+    from pbus.messages import BusJobStreamEndMessage as BusJobStreamEndMessage
+    from pbus.messages import BusJobStreamStartMessage as BusJobStreamStartMessage
+    from pbus.messages import BusJobUpdateMessage as BusJobUpdateMessage
+    from pbus.messages import BusJobUpdateRequestMessage as BusJobUpdateRequestMessage
+    from pbus.messages import BusJobUpdateUrgentMessage as BusJobUpdateUrgentMessage
+    from pbus.messages import BusLocalMessage as BusLocalMessage
+    from pbus.messages import BusMessage as BusMessage
+    from pbus.messages import BusMessagesLostMessage as BusMessagesLostMessage
+    from pbus.messages import BusSystemMessage as BusSystemMessage
+    from pbus.messages import BusWorkerErrorMessage as BusWorkerErrorMessage
+    from pbus.messages import BusWorkerLocalErrorMessage as BusWorkerLocalErrorMessage
+    from pbus.messages import BusWorkerReadyMessage as BusWorkerReadyMessage
+    from pbus.messages import BusWorkerRegistryMessage as BusWorkerRegistryMessage
+    from pbus.messages import JobStatus as JobStatus
+    from pbus.messages import Lane as Lane
+    from pbus.messages import WorkerRegistryEntry as WorkerRegistryEntry
+    from pbus.messages import message_type as message_type
+    from pbus.messages import message_types as message_types
+    from pbus.registry import WorkerErrorData as WorkerErrorData
+    from pbus.registry import WorkerLostData as WorkerLostData
+    from pbus.registry import WorkerReadyData as WorkerReadyData
+    from pbus.registry import WorkerRegistry as WorkerRegistry
+    from pbus.runner import WorkerRunner as WorkerRunner
+    from pbus.topology import Topology as Topology
+    from pbus.topology import load_topology as load_topology
+    from pbus.worker import BaseWorker as BaseWorker
+    from pbus.workers.activation import WorkerActivationArgs as WorkerActivationArgs
 
 _HOMES = {
-    "pbus.bus": ("AsyncQueueBus", "BusSubscriber", "Tap", "TapMessage", "WorkerBus", "connect"),
+    "pbus.bus": (
+        "AsyncQueueBus",
+        "BusSubscriber",
+        "Tap",
+        "TapMessage",
+        "WorkerBus",
+        "connect",
+    ),
     "pbus.bus.redis": ("RedisBus",),
+    "pbus.errors": (
+        "AmbiguousProjectError",
+        "BackendMissingError",
+        "BrokerStartError",
+        "BusClosedError",
+        "BusError",
+        "BusFullError",
+        "BusUnavailableError",
+        "BusUrlError",
+        "DuplicateSubscriberError",
+        "DuplicateTypeError",
+        "DuplicateWorkerError",
+        "HandlerDefinitionError",
+        "JobCancelledError",
+        "JobError",
+        "JobFailedError",
+        "JobNotDoneError",
+        "JobStateError",
+        "JobTimeoutError",
+        "JobWorkerLostError",
+        "MessageDecodeError",
+        "MessageEncodeError",
+        "MessageError",
+        "MessageTooLargeError",
+        "NothingRunningError",
+        "PbusError",
+        "ProcessError",
+        "ProjectRunningError",
+        "RunnerStateError",
+        "TopologyError",
+        "UnknownEventError",
+        "WorkerError",
+        "WorkerLoadError",
+        "WorkerNameError",
+        "WorkerNotAttachedError",
+        "WorkerNotFoundError",
+    ),
+    "pbus.frames": (
+        "AudioRawFrame",
+        "CancelFrame",
+        "EndFrame",
+        "Frame",
+        "FrameDirection",
+        "StartFrame",
+        "TextFrame",
+    ),
+    "pbus.handlers": (
+        "job",
+        "worker_ready",
+    ),
+    "pbus.jobs": (
+        "JobContext",
+        "JobEvent",
+        "JobGroup",
+        "JobGroupContext",
+        "JobGroupEvent",
+        "JobGroupParams",
+        "JobGroupResponse",
+        "JobParams",
+        "JobResponse",
+    ),
+    "pbus.messages": (
+        "BusActivateWorkerMessage",
+        "BusAddWorkerMessage",
+        "BusCancelMessage",
+        "BusCancelWorkerMessage",
+        "BusDataMessage",
+        "BusDeactivateWorkerMessage",
+        "BusEndMessage",
+        "BusEndWorkerMessage",
+        "BusFrameMessage",
+        "BusJobCancelMessage",
+        "BusJobMessage",
+        "BusJobRequestMessage",
+        "BusJobResponseMessage",
+        "BusJobResponseUrgentMessage",
+        "BusJobStreamDataMessage",
+        "BusJobStreamEndMessage",
+        "BusJobStreamStartMessage",
+        "BusJobUpdateMessage",
+        "BusJobUpdateRequestMessage",
+        "BusJobUpdateUrgentMessage",
+        "BusLocalMessage",
+        "BusMessage",
+        "BusMessagesLostMessage",
+        "BusSystemMessage",
+        "BusWorkerErrorMessage",
+        "BusWorkerLocalErrorMessage",
+        "BusWorkerReadyMessage",
+        "BusWorkerRegistryMessage",
+        "JobStatus",
+        "Lane",
+        "WorkerRegistryEntry",
+        "message_type",
+        "message_types",
+    ),
+    "pbus.registry": (
+        "WorkerErrorData",
+        "WorkerLostData",
+        "WorkerReadyData",
+        "WorkerRegistry",
+    ),
+    "pbus.runner": ("WorkerRunner",),
+    "pbus.topology": (
+        "Topology",
+        "load_topology",
+    ),
+    "pbus.worker": ("BaseWorker",),
+    "pbus.workers.activation": ("WorkerActivationArgs",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
