@@ -45,7 +45,7 @@ def _pbus(
     context: typer.Context,
     project: ProjectName = None,
     file: TopologyFile = None,
-    version: Annotated[  # noqa: FBT002 - a flag; its callback does the work
+    version: Annotated[  # noqa: ARG001, FBT002 - a flag whose callback does the work
         bool,
         typer.Option(
             "--version", help="Show the version and exit.", callback=_show_version, is_eager=True

@@ -1,6 +1,7 @@
 """Waiting until a project's workers are ready, or until one of them shows that they will not be."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -8,10 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from pbus.bus.base import WorkerBus
-from pbus.errors import BusError, NothingRunningError, ProcessError
-from pbus.leases import Lease
+from pbus.errors import BusUnavailableError, NothingRunningError, ProcessError
 from pbus.observe import HostRecord, ProcessRecord, WorkerRow, merge_rows
-from pbus.process.logs import read_lines
+from pbus.process.logs import LogLine, read_lines
 from pbus.process.project import Project
 from pbus.process.projects import choose_project
 from pbus.process.record import ProjectRecord
@@ -21,6 +21,7 @@ from pbus.topology.model import WorkerInstance
 from pbus_cli.attach import attachment_of, open_bus, read_facts
 
 _POLL_S: Final = 0.2
+_HINT: Final = "what else was started goes on running; `pbus down` stops it"
 LAST_LINES: Final = 20  # of a failed worker's log: a traceback fits
 
 
@@ -31,8 +32,8 @@ class StartupError(ProcessError):
         worker: Which.
     """
 
-    def __init__(self, worker: str, why: str) -> None:
-        super().__init__(f"worker {worker!r} failed: {why}")
+    def __init__(self, worker: str, why: str, *, hint: str | None = None) -> None:
+        super().__init__(f"worker {worker!r} failed: {why}", hint=hint)
         self.worker = worker
 
 
@@ -77,12 +78,12 @@ class Readiness:
             return
         why = process.error or _exit_text(process.exit_code)
         if process.state == "failed":
-            raise StartupError(instance.name, why)
+            raise StartupError(instance.name, why, hint=_HINT)
         if instance.name in self.ready_once:
             return
         is_again = process.restarts > 0 and instance.spec.restart != "always"
         if process.exit_code not in {None, 0} or is_again:
-            raise StartupError(instance.name, f"{why} before it was ready")
+            raise StartupError(instance.name, f"{why} before it was ready", hint=_HINT)
 
 
 def _exit_text(code: int | None) -> str:
@@ -104,10 +105,18 @@ async def wait_ready(
     topology: Topology,
     only: Sequence[str],
     *,
+    since: float,
     timeout_s: float,
     on_ready: Callable[[str], None],
 ) -> None:
     """Wait until all are ready or done.
+
+    Args:
+        topology: Whose supervisor was started.
+        only: The names it was told to start; all when empty.
+        since: When it was started, Unix seconds.
+        timeout_s: How long to wait from now.
+        on_ready: Told the name of each that is ready.
 
     Raises:
         StartupError: One will not become ready.
@@ -122,51 +131,62 @@ async def wait_ready(
         problem = f"not ready within {timeout_s:g} s: {names}"
         raise TimeoutError(problem) from None
     except NothingRunningError:
-        _judge_ended(topology, readiness)
+        _judge_ended(topology, readiness, since)
 
 
 async def _wait(topology: Topology, readiness: Readiness, on_ready: Callable[[str], None]) -> None:
     record = choose_project(None, topology.file, Path.cwd())
-    async with open_bus(attachment_of(record)) as bus:
-        while True:
-            leases, hosts = await _facts(record, bus)
-            for name in readiness.look(merge_rows(leases, hosts, time.time()), hosts):
-                on_ready(name)
-            if not readiness.missing:
+    while record.is_alive:
+        with contextlib.suppress(BusUnavailableError):  # it ends, or the broker is restarted
+            async with open_bus(attachment_of(record)) as bus:
+                await _poll(record, bus, readiness, on_ready)
                 return
-            await asyncio.sleep(_POLL_S)
+        await asyncio.sleep(_POLL_S)
+    raise NothingRunningError(f"is named {record.name!r} any more")
 
 
-async def _facts(record: ProjectRecord, bus: WorkerBus) -> tuple[list[Lease], list[HostRecord]]:
-    """What is known now; nothing while the broker is away.
+async def _poll(
+    record: ProjectRecord, bus: WorkerBus, readiness: Readiness, on_ready: Callable[[str], None]
+) -> None:
+    """Look at the workers until all are ready.
 
     Raises:
-        NothingRunningError: The supervisor ended.
+        BusUnavailableError: The broker went away.
     """
-    if not record.is_alive:
-        raise NothingRunningError(f"is named {record.name!r} any more")
-    try:
-        return await read_facts(bus)
-    except BusError:
-        return [], []
+    while record.is_alive:
+        leases, hosts = await read_facts(bus)
+        own = [host for host in hosts if host.session == record.session]
+        for name in readiness.look(merge_rows(leases, own, time.time()), own):
+            on_ready(name)
+        if not readiness.missing:
+            return
+        await asyncio.sleep(_POLL_S)
+    raise NothingRunningError(f"is named {record.name!r} any more")
 
 
-def _judge_ended(topology: Topology, readiness: Readiness) -> None:
+def lines_since(topology: Topology, worker: str, since: float) -> list[LogLine]:
+    """The newest lines of a worker's log that are not older than this start."""
+    path = Project.of(topology).log_path(worker)
+    lines = read_lines({worker: path}, LAST_LINES)
+    return [line for line in lines if line.time >= since]
+
+
+def _judge_ended(topology: Topology, readiness: Readiness, since: float) -> None:
     """The supervisor is gone already: the logs tell whether all that it ran ended well.
 
     Raises:
         StartupError: A worker failed.
         ProcessError: It was stopped from elsewhere.
     """
-    paths = Project.of(topology).log_paths()
-    for instance in readiness.instances:
-        if instance.name not in paths:
-            continue
-        lines = read_lines({instance.name: paths[instance.name]}, LAST_LINES)
-        remarks = [line.text for line in lines if line.stream == "pbus"]
-        last = remarks[-1] if remarks else ""
-        if last.startswith("failed: "):
-            raise StartupError(instance.name, last.removeprefix("failed: "))
-        if last != describe_exit(0):
-            problem = f"{topology.name} was stopped before all were ready: {instance.name} {last}"
+    endings = {one.name: "never started" for one in readiness.instances}
+    for name in endings:
+        for line in lines_since(topology, name, since):
+            if line.stream == "pbus":
+                endings[name] = line.text
+    for name, ending in endings.items():
+        if ending.startswith("failed: "):
+            raise StartupError(name, ending.removeprefix("failed: "))
+    for name, ending in endings.items():
+        if ending != describe_exit(0):
+            problem = f"{topology.name} was stopped before all were ready: {name} {ending}"
             raise ProcessError(problem)

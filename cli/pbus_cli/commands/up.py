@@ -1,6 +1,7 @@
 """`pbus up`: runs a topology, in the foreground with a display or in the background."""
 
 import os
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -131,36 +132,31 @@ def _detached(topology: "Topology", only: "Sequence[str]", *, timeout_s: float |
     from pbus_cli.detached import start
     from pbus_cli.running import run
 
+    since = time.time()
     pid = start(topology, only)
     console.note(f"{topology.name} is up (supervisor pid {pid})")
     if timeout_s is not None:
-        run(_wait(topology, only, timeout_s))
+        run(_wait(topology, only, since, timeout_s))
 
 
-async def _wait(topology: "Topology", only: "Sequence[str]", timeout_s: float) -> None:
+async def _wait(
+    topology: "Topology", only: "Sequence[str]", since: float, timeout_s: float
+) -> None:
     """Say who is ready; show the last log lines of the one that spoils it."""
-    from pbus_cli.readiness import StartupError, wait_ready
+    from pbus_cli.readiness import StartupError, lines_since, wait_ready
 
     try:
         await wait_ready(
             topology,
             only,
+            since=since,
             timeout_s=timeout_s,
             on_ready=lambda name: console.note(f"{name} is ready"),
         )
     except StartupError as error:
-        _show_last_lines(topology, error.worker)
+        for line in lines_since(topology, error.worker, since):
+            console.note(f"{error.worker} | {line.text}")
         raise
-
-
-def _show_last_lines(topology: "Topology", worker: str) -> None:
-    from pbus.process.logs import read_lines
-    from pbus.process.project import Project
-    from pbus_cli.readiness import LAST_LINES
-
-    path = Project.of(topology).log_path(worker)
-    for line in read_lines({worker: path}, LAST_LINES):
-        console.note(f"{worker} | {line.text}")
 
 
 def register(app: typer.Typer) -> None:
