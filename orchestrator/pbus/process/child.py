@@ -18,7 +18,7 @@ from pbus.bus.connect import connect
 from pbus.errors import PbusError, WorkerLoadError
 from pbus.process.spawn import ORDER_VARIABLE, WorkerOrder
 from pbus.runner import WorkerRunner
-from pbus.workers import BaseWorker
+from pbus.worker import BaseWorker
 
 LOG_LEVEL_VARIABLE = "PBUS_LOG_LEVEL"
 

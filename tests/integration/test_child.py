@@ -1,0 +1,292 @@
+"""Worker classes as processes: loaded, joined, supervised over the bus."""
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from pbus.bus.connect import connect
+from pbus.bus.subscriber import BusSubscriber
+from pbus.errors import WorkerLoadError
+from pbus.messages import BusEndMessage, BusMessage, BusWorkerRegistryMessage
+from pbus.observe import HostRecord, merge_rows
+from pbus.process import ladder, restart
+from pbus.process.child import load_worker
+from pbus.process.events import BrokerReady, Exited, GaveUp, Line, Ready, SessionEnded, Started
+from pbus.process.spawn import WorkerOrder
+from pbus.topology.model import WorkerSpec
+from support.supervising import PATIENCE_S, Watched, program, supervised, topology
+
+WORKERS = """
+import asyncio, os, sys, time
+from pbus import BaseWorker, job
+
+class Plain(BaseWorker):
+    def __init__(self, name, greeting="hi"):
+        super().__init__(name)
+        self.greeting = greeting
+    async def start(self):
+        print(self.greeting, self.name, self.active, file=sys.stderr)
+    async def stop(self):
+        print("stopped", self.name, flush=True)
+    @job(name="crash")
+    async def crash(self, request):
+        os._exit(9)
+    @job(name="end")
+    async def end_it(self, request):
+        await self.end("all done")
+
+class Broken(BaseWorker):
+    async def start(self):
+        raise ValueError("no way to start")
+
+class Blocked(BaseWorker):
+    async def start(self):
+        self.create_task(self.block())
+    async def block(self):
+        await asyncio.sleep(0.5)
+        time.sleep(600)
+
+class Sour(BaseWorker):
+    def __init__(self, name):
+        raise KeyError("sour")
+
+class Slow(BaseWorker):
+    async def start(self):
+        print("slow", flush=True)
+        await asyncio.sleep(600)
+
+class NoWorker: pass
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has state, sockets and worker classes of its own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "crew.py").write_text(WORKERS)
+    (tmp_path / "sick.py").write_text("import does_not_exist\n")
+
+
+def hosted(name: str, folder: Path, kind: str = "crew:Plain", **changes: Any) -> WorkerSpec:
+    """A worker that is a class."""
+    values: dict[str, Any] = {"name": name, "working_dir": folder, "joins": True, "worker": kind}
+    return WorkerSpec(**{**values, **changes})
+
+
+class Listener(BusSubscriber):
+    """Somebody else on the bus, who keeps what is announced."""
+
+    name = "listener"
+
+    def __init__(self) -> None:
+        self.gone: list[tuple[str, str]] = []
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        return isinstance(message, BusWorkerRegistryMessage)
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        assert isinstance(message, BusWorkerRegistryMessage)
+        self.gone += [(one.name, one.gone) for one in message.workers if one.gone is not None]
+
+
+async def rows(watched: Watched) -> dict[str, Any]:
+    """What `ps` would show, out of the broker alone."""
+    store = watched.supervisor.bus.leases
+    hosts = [
+        msgspec.json.decode(record, type=HostRecord) for record in (await store.records()).values()
+    ]
+    return {row.name: row for row in merge_rows(await store.leases(), hosts, time.time())}
+
+
+def test_workers_join_and_end(tmp_path: Path):
+    """Classes are constructed as declared, become ready, and are asked to end before signals."""
+    what = topology(
+        tmp_path,
+        hosted("a", tmp_path, args={"greeting": "good day"}),
+        hosted("b", tmp_path, replicas=2, active=False),
+    )
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            for name in ("a", "b.1", "b.2"):
+                await watched.state(name, "ready")
+            await watched.line("good day a True")
+            await watched.line("hi b.1 False")
+            shown = await rows(watched)
+            assert ["ready"] * 3 == [shown[name].state for name in ("a", "b.1", "b.2")]
+            assert [True, False, False] == [shown[name].active for name in ("a", "b.1", "b.2")]
+
+            assert 0 == await watched.stop()
+            assert [0, 0, 0] == [one.code for one in watched.all(Exited)]
+            assert {"stopped a", "stopped b.1", "stopped b.2"} <= {
+                one.text for one in watched.all(Line)
+            }
+
+    asyncio.run(main())
+
+
+def test_crash_is_announced(tmp_path: Path):
+    """A worker that dies is gone from the registry at once, and comes back as another life."""
+    what = topology(tmp_path, hosted("a", tmp_path))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            first = await watched.nth(Started)
+            await watched.state("a", "ready")
+            url = (await watched.nth(BrokerReady)).url
+            listener = Listener()
+            async with connect(url, channel="pbus:app") as bus:
+                await bus.subscribe(listener)
+                os.kill(first.pid, signal.SIGKILL)
+                began = time.monotonic()
+                await watched.nth(Ready, 2)
+
+                assert time.monotonic() - began < 4  # an expired lease would take 6 s
+                assert ("a", "was killed by SIGKILL") in listener.gone
+            second = await watched.nth(Started, 2)
+            lease = (await watched.supervisor.bus.leases.leases())[0]
+            assert lease.incarnation.startswith(second.incarnation)
+            assert lease.pid == second.pid
+
+    asyncio.run(main())
+
+
+def test_session_end_ends_all(tmp_path: Path):
+    """When the session is ended everybody leaves, nothing is restarted, and the code is 0."""
+    forever = "import time; time.sleep(600)"
+    what = topology(
+        tmp_path,
+        hosted("a", tmp_path, restart="always"),
+        hosted("b", tmp_path, restart="always"),
+        program("side", forever, tmp_path, restart="always"),
+    )
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            await watched.state("a", "ready")
+            await watched.state("b", "ready")
+            session = watched.supervisor.session
+            bus = watched.supervisor.bus
+            await bus.send(BusEndMessage(source="x", session="another"))
+            await bus.send(BusEndMessage(source="x", session=session, reason="enough"))
+
+            assert 0 == await watched.code()
+            assert [SessionEnded("ended by x: enough")] == watched.all(SessionEnded)
+            assert {"a": 0, "b": 0, "side": -signal.SIGTERM} == {
+                one.worker: one.code for one in watched.all(Exited)
+            }
+            assert 3 == len(watched.all(Started))
+
+    asyncio.run(main())
+
+
+def test_blocked_loop_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A worker whose loop is blocked shows as unresponsive, not lost, and is stopped by force."""
+    monkeypatch.setattr(
+        ladder.take_down, "__defaults__", (ladder.Deadlines(ask_s=0.2, term_s=0.2),)
+    )
+    what = topology(tmp_path, hosted("a", tmp_path, "crew:Blocked"))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            await watched.state("a", "ready")
+            async with asyncio.timeout(PATIENCE_S):
+                while (await rows(watched))["a"].state != "unresponsive":
+                    await asyncio.sleep(0.2)
+            assert "ready" == watched.process("a").state
+            assert 0 == await watched.stop()
+            assert [-signal.SIGKILL] == [one.code for one in watched.all(Exited)]
+
+    asyncio.run(main())
+
+
+def test_killed_broker_is_rejoined(tmp_path: Path):
+    """After the broker was killed the same workers are registered again."""
+    what = topology(tmp_path, hosted("a", tmp_path), hosted("b", tmp_path))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            pids = {(await watched.state(name, "ready")).pid for name in ("a", "b")}
+            broker = watched.supervisor._foundation._broker
+            assert broker is not None
+            assert broker.process is not None
+            broker.process.kill()
+            await watched.nth(BrokerReady, 2)
+            async with asyncio.timeout(PATIENCE_S):
+                while {one.pid for one in await watched.supervisor.bus.leases.leases()} != pids:
+                    await asyncio.sleep(0.05)
+            async with asyncio.timeout(PATIENCE_S):
+                while [one.state for one in (await rows(watched)).values()] != ["ready"] * 2:
+                    await asyncio.sleep(0.05)
+            assert 2 == len(watched.all(Started))
+            assert 0 == await watched.stop()
+
+    asyncio.run(main())
+
+
+def test_start_may_take_long(tmp_path: Path):
+    """A worker that hangs in start() stays starting, and a stop ends it."""
+    what = topology(tmp_path, hosted("a", tmp_path, "crew:Slow"))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            await watched.line("slow")
+            assert "starting" == watched.process("a").state
+            assert "starting" == (await rows(watched))["a"].state
+            began = time.monotonic()
+            assert 0 == await watched.stop()
+            assert time.monotonic() - began < 4
+            assert [] == watched.all(Ready)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("sick:Any", "ModuleNotFoundError: No module named 'does_not_exist'"),
+        ("crew:Broken", "ValueError: no way to start"),
+        ("crew:Nobody", "crew.py has no Nobody"),
+        ("crew:Sour", "KeyError: 'sour'"),
+    ],
+)
+def test_bad_class_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, expected: str):
+    """A class that cannot be loaded or started is given up; its log says why."""
+    monkeypatch.setattr(restart, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(restart, "MOST_EXITS", 2)
+    what = topology(tmp_path, hosted("a", tmp_path, kind))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            assert 1 == await watched.code()
+            (gave_up,) = watched.all(GaveUp)
+            assert expected in "\n".join(gave_up.last_lines)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "expected"),
+    [
+        ("crew:NoWorker", {}, "is no subclass of BaseWorker"),
+        ("crew:Missing", {}, "has no Missing"),
+        ("crew:Plain", {"volume": 3}, r"unexpected keyword argument 'volume' \(args: volume\)"),
+        ("nowhere:Plain", {}, "No module named 'nowhere'"),
+    ],
+)
+def test_load_says_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, args: dict[str, Any], expected: str
+):
+    """What is wrong with a class reference is said in one sentence."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    order = WorkerOrder(worker=kind, args=args, active=True, folder=str(tmp_path))
+
+    with pytest.raises(WorkerLoadError, match=expected):
+        load_worker(order, "a")

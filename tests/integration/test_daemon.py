@@ -1,0 +1,174 @@
+"""The detached supervisor, as the command starts it."""
+
+import asyncio
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pbus.process.project import Project
+from pbus.process.projects import running_projects, stop_project
+from pbus.topology.load import load_topology
+
+PATIENCE_S = 25.0
+
+TOPOLOGY = f"""
+name: app
+workers:
+  a:
+    command: [{sys.executable}, -c, "import time; time.sleep(600)"]
+  b:
+    command: [{sys.executable}, -c, "import time; time.sleep(600)"]
+"""
+
+
+class Daemon:
+    """One daemon process, and what it said of its start."""
+
+    def __init__(self, file: Path, *options: str) -> None:
+        reading, writing = os.pipe()
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-P", "-m", "pbus.process.daemon", str(file)),
+                *("--status-fd", str(writing), *options),
+            ],
+            pass_fds=(writing,),
+        )
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            ready, _, _ = select.select([pipe], [], [], PATIENCE_S)
+            assert ready
+            self.status: dict[str, Any] = json.loads(pipe.readline())
+            self.rest = pipe.read() if not self.status["ok"] else b""
+
+    def end(self, number: signal.Signals) -> int:
+        """Signal it and wait for its end."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Daemon]]:
+    """Starts daemons; none outlives the test."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    daemons: list[Daemon] = []
+
+    def start_one(*options: str, text: str = TOPOLOGY) -> Daemon:
+        file = tmp_path / "topology.yaml"
+        file.write_text(text)
+        daemons.append(Daemon(file, *options))
+        return daemons[-1]
+
+    yield start_one
+    for daemon in daemons:
+        if daemon.process.poll() is None:
+            daemon.end(signal.SIGTERM)
+
+
+def wait_until_free(project: Project) -> None:
+    """Wait until neither the supervisor nor its guard holds the project."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not project.clear_if_over():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def project_in(folder: Path) -> Project:
+    return Project.of(load_topology(folder / "topology.yaml", os.environ))
+
+
+def test_daemon_starts_and_stops(start: Callable[..., Daemon], tmp_path: Path):
+    """The status names the pid when the bus is up; SIGTERM ends it orderly, its log remains."""
+    daemon = start()
+    (record,) = running_projects()
+    family = psutil.Process(daemon.process.pid).children(recursive=True)
+
+    assert daemon.status == {
+        "ok": True, "pid": daemon.process.pid, "session": record.session,
+    }  # fmt: skip
+    assert daemon.process.pid == record.pid
+    assert os.getsid(daemon.process.pid) == daemon.process.pid
+    assert 0 == daemon.end(signal.SIGTERM)
+    assert [] == [one for one in family if one.is_running()]
+    log = project_in(tmp_path).service_log_path("supervisor").read_text()
+    assert "stopping: SIGTERM" in log
+    assert "Stopped(code=0)" in log
+
+
+def test_killed_daemon_leaves_nothing(start: Callable[..., Daemon], tmp_path: Path):
+    """After SIGKILL the guard ends all within seconds, and the project starts again at once."""
+    daemon = start()
+    family = psutil.Process(daemon.process.pid).children(recursive=True)
+    assert 4 == len(family)  # two workers, guard, broker
+    daemon.end(signal.SIGKILL)
+    began = time.monotonic()
+
+    second = start()
+
+    assert second.status["ok"]
+    assert time.monotonic() - began < 10
+    assert [] == [one for one in family if one.is_running()]
+
+
+def test_project_is_stopped_from_outside(start: Callable[..., Daemon]):
+    """The record is enough to stop it from another process."""
+    daemon = start("--only", "b")
+    assert ["b"] == [
+        one.environ()["PBUS_WORKER"]
+        for one in psutil.Process(daemon.process.pid).children()
+        if "PBUS_WORKER" in one.environ()
+    ]
+
+    assert asyncio.run(stop_project(running_projects()[0], PATIENCE_S))
+    assert 0 == daemon.process.wait(PATIENCE_S)
+    assert [] == running_projects()
+
+
+def test_second_daemon_is_refused(start: Callable[..., Daemon]):
+    """A second supervisor of the project says who has it."""
+    first = start()
+    second = start()
+
+    assert not second.status["ok"]
+    assert "ProjectRunningError" == second.status["kind"]
+    assert f"pid {first.process.pid}" in second.status["message"]
+    assert "pbus down" in second.status["hint"]
+    assert 1 == second.process.wait(PATIENCE_S)
+    assert first.process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "kind", "message"),
+    [
+        ("workers: {a: {comand: [x]}}", (), "TopologyError", "did you mean 'command'"),
+        (TOPOLOGY, ("--only", "a,c"), "TopologyError", "no worker is named 'c'"),
+        (
+            "bus: {url: 'redis://u:geheim@127.0.0.1:1/0'}\n" + TOPOLOGY,
+            (),
+            "BusUnavailableError",
+            "redis://u:***@127.0.0.1:1/0",
+        ),
+    ],
+)
+def test_failed_start_is_told(
+    start: Callable[..., Daemon], text: str, options: tuple[str, ...], kind: str, message: str
+):
+    """Whatever keeps it from starting reaches the starter, without passwords."""
+    daemon = start(*options, text=text)
+
+    assert not daemon.status["ok"]
+    assert kind == daemon.status["kind"]
+    assert message in daemon.status["message"]
+    assert "geheim" not in json.dumps(daemon.status)
+    assert b"" == daemon.rest
+    assert 1 == daemon.process.wait(PATIENCE_S)
