@@ -50,6 +50,14 @@ class Daemon:
             self.status: dict[str, Any] = json.loads(pipe.readline())
             self.rest = pipe.read() if not self.status["ok"] else b""
 
+    def family(self, size: int) -> list[psutil.Process]:
+        """Its children: guard, broker and workers, once there are so many."""
+        deadline = time.monotonic() + PATIENCE_S
+        while len(found := psutil.Process(self.process.pid).children()) < size:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return found
+
     def end(self, number: signal.Signals) -> int:
         """Signal it and wait for its end."""
         self.process.send_signal(number)
@@ -91,7 +99,7 @@ def test_daemon_starts_and_stops(start: Callable[..., Daemon], tmp_path: Path):
     """The status names the pid when the bus is up; SIGTERM ends it orderly, its log remains."""
     daemon = start()
     (record,) = running_projects()
-    family = psutil.Process(daemon.process.pid).children(recursive=True)
+    family = daemon.family(4)
 
     assert daemon.status == {
         "ok": True, "pid": daemon.process.pid, "session": record.session,
@@ -108,8 +116,7 @@ def test_daemon_starts_and_stops(start: Callable[..., Daemon], tmp_path: Path):
 def test_killed_daemon_leaves_nothing(start: Callable[..., Daemon], tmp_path: Path):
     """After SIGKILL the guard ends all within seconds, and the project starts again at once."""
     daemon = start()
-    family = psutil.Process(daemon.process.pid).children(recursive=True)
-    assert 4 == len(family)  # two workers, guard, broker
+    family = daemon.family(4)
     daemon.end(signal.SIGKILL)
     began = time.monotonic()
 
@@ -124,9 +131,7 @@ def test_project_is_stopped_from_outside(start: Callable[..., Daemon]):
     """The record is enough to stop it from another process."""
     daemon = start("--only", "b")
     assert ["b"] == [
-        one.environ()["PBUS_WORKER"]
-        for one in psutil.Process(daemon.process.pid).children()
-        if "PBUS_WORKER" in one.environ()
+        one.environ()["PBUS_WORKER"] for one in daemon.family(3) if "PBUS_WORKER" in one.environ()
     ]
 
     assert asyncio.run(stop_project(running_projects()[0], PATIENCE_S))
@@ -150,7 +155,7 @@ def test_second_daemon_is_refused(start: Callable[..., Daemon]):
 @pytest.mark.parametrize(
     ("text", "options", "kind", "message"),
     [
-        ("workers: {a: {comand: [x]}}", (), "TopologyError", "did you mean 'command'"),
+        ("workers: {a: {comand: [x]}}", (), "TopologyError", "did you mean `command`"),
         (TOPOLOGY, ("--only", "a,c"), "TopologyError", "no worker is named 'c'"),
         (
             "bus: {url: 'redis://u:geheim@127.0.0.1:1/0'}\n" + TOPOLOGY,

@@ -27,7 +27,7 @@ from pbus.registry.table import entry_of
 T = TypeVar("T")
 
 _CALL_S = 1.5  # a broker that takes longer for one call is away, and supervising goes on
-_CONNECT_S = 4.0  # users are told within 5 s, everything included
+_CONNECT_S = 3.0  # users are told within 5 s, all starts included
 _RECORD_EVERY_S = 1.0
 _CONNECTION_EVERY_S = 0.25
 
