@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from pbus.errors import DuplicateWorkerError, RunnerStateError, WorkerNotAttachedError
+from pbus.handlers import job
 from pbus.leases import HEARTBEAT_S
 from pbus.messages import (
     BusActivateWorkerMessage,
@@ -341,6 +342,33 @@ def test_w23_end_is_graceful(make_bus):
             await running
             assert [0, 1, 2, 3, 4] == numbers(worker)
             assert worker.has_stopped.is_set()
+
+    run(main())
+
+
+def test_w23_jobs_are_finished(make_bus):
+    """A job that is running at end() is finished and answered."""
+
+    async def main():
+        may_go_on = asyncio.Event()
+
+        class Solver(Recorder):
+            @job(name="solve")
+            async def solve(self, request):
+                self.heard.set()
+                await may_go_on.wait()
+                return {"answer": 42}
+
+        async with started(make_bus, 2) as buses:
+            here, there = WorkerRunner(bus=buses[0]), WorkerRunner(bus=buses[1])
+            solver, asker = Solver("solver"), Recorder("asker")
+            async with hosting(there, asker), hosting(here, solver) as running:
+                async with asker.job("solver", name="solve", timeout=10) as asked:
+                    await happens(solver.heard)
+                    await here.end()
+                    may_go_on.set()
+                await running
+                assert {"answer": 42} == asked.response
 
     run(main())
 

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from msgspec import structs
 
 from pbus.bus.leases_memory import MemoryLeaseStore
 from pbus.bus.memory import AsyncQueueBus
@@ -10,7 +11,7 @@ from pbus.bus.subscriber import BusSubscriber
 from pbus.errors import BusUnavailableError, DuplicateWorkerError, WorkerNotFoundError
 from pbus.leases import HEARTBEAT_S, LEASE_S, Activation, Lease
 from pbus.messages import BusWorkerRegistryMessage, WorkerRegistryEntry
-from pbus.registry import WorkerReadyData, WorkerRegistry
+from pbus.registry import WorkerReadyData, WorkerRegistry, entry_of
 from support.waiting import run, until
 
 
@@ -243,6 +244,21 @@ def test_outage_loses_nobody():
         await there.beat()
         await world.pass_time(2 * LEASE_S, here, there)
         assert ("w" in here, []) == (True, world.lost)
+
+    in_world(scenario)
+
+
+def test_sleep_loses_nobody():
+    """After the whole machine slept, the first to wake up does not declare the others lost."""
+
+    async def scenario(world):
+        here, there = world.registry("here"), world.registry("there")
+        await add(here, "a")
+        await add(there, "b")
+        await here.beat()
+        world.now += 10 * LEASE_S
+        await world.pass_time(2 * LEASE_S, here, there)
+        assert (["b"], ["a"], []) == (here.remote_workers, there.remote_workers, world.lost)
 
     in_world(scenario)
 
@@ -511,3 +527,29 @@ def test_incarnations_are_no_prefixes():
     lives = [registry.new_lease("w").incarnation for _ in range(300)]
     assert 300 == len(set(lives))
     assert 1 == len({len(life) for life in lives})
+
+
+def test_announced_survive_restart():
+    """A worker that was only announced when the broker restarted empty is not lost either."""
+
+    async def scenario(world):
+        here, there = world.registry("here"), world.registry("there")
+        await add(there, "w")
+        await here.beat()
+        lease = await add(there, "new")
+        here.hear(
+            BusWorkerRegistryMessage(
+                source="there", runner="there", workers=(entry_of(lease_of(lease)),)
+            )
+        )
+        world.store.forget()
+        await here.beat()  # before the others
+        await world.pass_time(2 * LEASE_S, there, here)
+        assert (["new", "w"], []) == (here.remote_workers, world.lost)
+
+    in_world(scenario)
+
+
+def lease_of(lease):
+    """The lease as it is once its worker is ready."""
+    return structs.replace(lease, state="ready")

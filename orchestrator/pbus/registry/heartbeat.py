@@ -47,6 +47,7 @@ class Heartbeat:
         self._clock = clock
         self._is_cut_off = False
         self._lenient_until = float("-inf")
+        self._seen_version = -1
 
     async def run(self) -> None:
         """Beat for ever."""
@@ -67,14 +68,15 @@ class Heartbeat:
     async def renew(self, names: Iterable[str] | None = None) -> None:
         """Renew our leases, or those named; an unreachable store is noted, not raised."""
         asked_at = self._table.stamp()
-        last_version = self._holdings.version
         try:
             renewal = await self._holdings.renew(names)
         except BusUnavailableError as error:
             self._note_outage(error)
             return
-        if self._is_cut_off or renewal.version < last_version:  # it was away, or restarted empty
-            self._note_recovery()
+        was_late = any(lease.name in self._holdings for lease in renewal.expired)
+        if self._is_cut_off or was_late or renewal.version < self._seen_version:
+            self._note_recovery()  # we could not renew, or did not, or the store restarted empty
+        self._seen_version = renewal.version
         self._digest(renewal, asked_at)
 
     def hear(self, entries: Iterable[WorkerRegistryEntry]) -> None:
@@ -102,7 +104,7 @@ class Heartbeat:
         self._holdings.version = -1
 
     def _note_recovery(self) -> None:
-        logger.info("the registry is back; nobody counts as lost for %g s", LEASE_S)
+        logger.info("the registry was interrupted; nobody counts as lost for %g s", LEASE_S)
         self._is_cut_off = False
         self._lenient_until = self._clock() + LEASE_S
         self._table.excuse(self._lenient_until)
@@ -125,7 +127,10 @@ class Heartbeat:
             self._announce(expired)
         if renewal.leases is not None:
             changes, is_stale = self._table.read(
-                renewal.leases, asked_at=asked_at, give_up_at=self._give_up_at()
+                renewal.leases,
+                asked_at=asked_at,
+                give_up_at=self._give_up_at(),
+                is_lenient=self._is_lenient,
             )
             self._tell(changes)
             if is_stale:

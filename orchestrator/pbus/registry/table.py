@@ -123,7 +123,12 @@ class Table:
         return changes
 
     def read(
-        self, leases: Sequence[Lease], *, asked_at: int, give_up_at: float
+        self,
+        leases: Sequence[Lease],
+        *,
+        asked_at: int,
+        give_up_at: float,
+        is_lenient: bool = False,
     ) -> tuple[list[Change], bool]:
         """Take in all leases of the store.
 
@@ -131,6 +136,7 @@ class Table:
             leases: What the store holds.
             asked_at: The stamp taken before the store was asked.
             give_up_at: Until when those who are missing without a word may come back, seconds.
+            is_lenient: Whether the store may have forgotten even what it never told us of.
 
         Returns:
             The changes, and whether newer news was left alone, so that another full reading is due.
@@ -149,7 +155,7 @@ class Table:
         for known in [known for name, known in self._known.items() if name not in held]:
             if known.stamp > asked_at:
                 is_stale = True
-            elif not known.confirmed:
+            elif not known.confirmed and not is_lenient:
                 changes += self._remove(known, NEVER_CONFIRMED)
             elif known.missing_until is None:
                 known.missing_until = give_up_at

@@ -1,0 +1,114 @@
+"""Signals that end runners, and what Python does with them afterwards."""
+
+import asyncio
+import os
+import signal
+import threading
+
+import pytest
+
+from pbus.runner import WorkerRunner
+from pbus.runner.signals import signals_to
+from support.recorder import Recorder
+from support.waiting import run, until
+
+
+def raise_signal(number):
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_cancels_runner(number):
+    """A signal that the runner handles stops its workers, and run returns normally."""
+
+    async def main():
+        runner, worker = WorkerRunner(handle_sigint=True, handle_sigterm=True), Recorder("a")
+        await runner.add_workers(worker)
+        running = asyncio.create_task(runner.run())
+        await until(lambda: "a" in runner.registry)
+        raise_signal(number)
+        async with asyncio.timeout(5):
+            await running
+        assert worker.has_stopped.is_set()
+
+    before = signal.getsignal(number)
+    run(main())
+    assert before == signal.getsignal(number)
+
+
+def test_signal_reaches_all_runners():
+    """Of two runners in one process both hear of Ctrl-C."""
+
+    async def main():
+        runners = [WorkerRunner(), WorkerRunner()]
+        for runner in runners:
+            await runner.add_workers(Recorder("a"))
+        running = [asyncio.create_task(runner.run()) for runner in runners]
+        await until(lambda: all("a" in runner.registry for runner in runners))
+        raise_signal(signal.SIGINT)
+        async with asyncio.timeout(5):
+            await asyncio.gather(*running)
+
+    run(main())
+
+
+def test_second_signal_forces():
+    """A second Ctrl-C does not wait for a worker that takes long to stop."""
+
+    class Slow(Recorder):
+        is_stopping = False
+
+        async def stop(self):
+            self.is_stopping = True
+            await asyncio.Event().wait()
+
+    async def main():
+        runner, worker = WorkerRunner(), Slow("a")
+        await runner.add_workers(worker)
+        running = asyncio.create_task(runner.run())
+        await until(lambda: "a" in runner.registry)
+        raise_signal(signal.SIGINT)
+        await until(lambda: worker.is_stopping)
+        assert not running.done()
+        raise_signal(signal.SIGINT)
+        async with asyncio.timeout(3):
+            await running
+
+    run(main())
+
+
+def test_unhandled_signal_is_left():
+    """A runner that is not to handle a signal leaves it to whoever does."""
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+
+    async def main():
+        runner = WorkerRunner(handle_sigint=False, handle_sigterm=False)
+        await runner.add_workers(Recorder("a"))
+        running = asyncio.create_task(runner.run())
+        await until(lambda: "a" in runner.registry)
+        raise_signal(signal.SIGTERM)
+        await until(lambda: heard)
+        assert not running.done()
+        await runner.cancel()
+        await running
+
+    try:
+        run(main())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_other_thread_has_none():
+    """In a thread that cannot have signals a runner works without them."""
+    done = []
+
+    async def main():
+        with signals_to(done.append, [signal.SIGINT]):
+            await WorkerRunner().run()
+        done.append("ran")
+
+    thread = threading.Thread(target=lambda: run(main()))
+    thread.start()
+    thread.join(5.0)
+    assert ["ran"] == done
