@@ -20,6 +20,7 @@ from pbus.jobs.events import EventQueue, JobGroupEvent
 from pbus.jobs.params import JobGroupParams
 from pbus.messages import JobStatus
 
+STOPPED = "stopped"  # the type of an answer that only says that the worker stops
 _NAMES_SHOWN = 3
 
 
@@ -162,6 +163,9 @@ class JobGroup:
         """Take a worker's answer."""
         member.announced = events
         member.response = JobResponse(data, status=status, worker=member.worker)
+        if is_farewell(status, data):
+            self.lose(member, str(member.response.get("error")))
+            return
         if status is JobStatus.CANCELLED:
             reason = member.response.get("reason")
             text = None if reason is None else str(reason)
@@ -218,6 +222,11 @@ class JobGroup:
         if self.error is not None:
             self.error.statuses = self.statuses
         self._over.set()
+
+
+def is_farewell(status: JobStatus, data: Mapping[str, Any] | None) -> bool:
+    """Whether an answer only says that the worker stops: the job is not done, nor refused."""
+    return status is not JobStatus.COMPLETED and (data or {}).get("type") == STOPPED
 
 
 def name_some(names: list[str]) -> str:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from pbus.errors import WorkerNotAttachedError
 from pbus.handlers import Handlers
+from pbus.jobs.group import STOPPED
 from pbus.messages import (
     BusJobCancelMessage,
     BusJobRequestMessage,
@@ -142,7 +143,8 @@ class Answering(Sending):
         refusal = self._refusal(request)
         if refusal is not None:
             reason, text = refusal
-            data = {"error": text, "type": "refused", "reason": reason}
+            kind = STOPPED if self._is_stopping else "refused"
+            data = {"error": text, "type": kind, "reason": reason}
             await bench.refuse(request, JobStatus.ERROR, data)
             return
         bench.begin(request, self._order(request))

@@ -12,6 +12,7 @@ import msgspec
 
 from pbus.errors import JobStateError, PbusError
 from pbus.handlers import PENDING
+from pbus.jobs.group import STOPPED
 from pbus.messages import (
     BusJobCancelMessage,
     BusJobMessage,
@@ -320,6 +321,7 @@ class Workbench:
             job.is_cancelled = True
         await asyncio.gather(*map(self._stop_handler, jobs))
         for job in jobs:
-            await self._answer_quietly(job, JobStatus.CANCELLED, {"reason": reason})
+            data = {"error": reason, "type": STOPPED}
+            await self._answer_quietly(job, JobStatus.CANCELLED, data)
         if self._refusals:
             await asyncio.wait(self._refusals, timeout=CANCEL_GRACE_S)

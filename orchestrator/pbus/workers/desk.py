@@ -10,7 +10,7 @@ import msgspec
 
 from pbus.errors import JobCancelledError, JobError, JobStateError, JobTimeoutError, PbusError
 from pbus.jobs.events import EventType, JobGroupEvent
-from pbus.jobs.group import JobGroup, JobGroupResponse, JobMember
+from pbus.jobs.group import JobGroup, JobGroupResponse, JobMember, is_farewell
 from pbus.messages import (
     BusJobCancelMessage,
     BusJobMessage,
@@ -203,6 +203,8 @@ class JobDesk:
             logger.debug("%s: %s is about no open job", self._links.name, message)
             return
         case, member = found
+        if is_farewell(status, data) and self._may_ask_again(case, member):
+            return  # its loss is noticed when it has gone, and then another is asked
         self._replicas.end(member.worker)
         case.group.answer(member, status, data, events)
         if member.seen >= member.announced:
@@ -226,11 +228,14 @@ class JobDesk:
         await self._until_caught_up()
         if not member.is_open or case.group.is_done or not self._release(member):
             return
-        if member.lives_lost < case.group.params.retries:
+        if self._may_ask_again(case, member):
             member.lives_lost += 1
             await self._ask_another(case, member, data.reason)
         else:
             await self._give_up(case, member, data.reason)
+
+    def _may_ask_again(self, case: Case, member: JobMember) -> bool:
+        return member.lives_lost < case.group.params.retries
 
     async def _until_caught_up(self) -> None:
         """Let what was sent before the loss arrive: the news of it overtakes data."""
