@@ -21,10 +21,11 @@ from pbus.process.events import BrokerReady, Exited, GaveUp, Line, Ready, Sessio
 from pbus.process.spawn import WorkerOrder
 from pbus.topology.model import WorkerSpec
 from support.supervising import PATIENCE_S, Watched, program, supervised, topology
+from support.valkey import Valkey
 
 WORKERS = """
 import asyncio, os, sys, time
-from pbus import BaseWorker, job
+from pbus import BaseWorker, job, worker_ready
 
 class Plain(BaseWorker):
     def __init__(self, name, greeting="hi"):
@@ -60,6 +61,13 @@ class Slow(BaseWorker):
     async def start(self):
         print("slow", flush=True)
         await asyncio.sleep(600)
+
+class Watcher(BaseWorker):
+    @worker_ready(name="a")
+    async def on_a(self, data):
+        print("ready", data.worker_name, flush=True)
+    async def on_worker_lost(self, data):
+        print("lost", data.worker_name, data.reason, flush=True)
 
 class NoWorker: pass
 """
@@ -156,6 +164,49 @@ def test_crash_is_announced(tmp_path: Path):
             assert lease.pid == second.pid
 
     asyncio.run(main())
+
+
+def test_watchers_hear_of_death(tmp_path: Path):
+    """Another worker hears at once that one died, and then that it is back."""
+    what = topology(tmp_path, hosted("a", tmp_path), hosted("w", tmp_path, "crew:Watcher"))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            await watched.line("ready a")
+            pid = watched.process("a").pid
+            assert pid is not None
+            began = time.monotonic()
+            os.kill(pid, signal.SIGKILL)
+            await watched.line("lost a was killed by SIGKILL")
+            assert time.monotonic() - began < 1.5
+            await watched.line("ready a", times=2)
+
+    asyncio.run(main())
+
+
+def test_taken_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two topologies on one channel: the second worker of a name fails and says who has it."""
+    monkeypatch.setattr(restart, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(restart, "MOST_EXITS", 2)
+
+    async def main(url: str) -> None:
+        one, two = tmp_path / "one", tmp_path / "two"
+        for folder in (one, two):
+            folder.mkdir()
+            (folder / "crew.py").write_text(WORKERS)
+        async with supervised(topology(one, hosted("a", one), url=url)) as first:
+            await first.state("a", "ready")
+            async with supervised(topology(two, hosted("a", two), url=url)) as second:
+                assert 1 == await second.code()
+                (gave_up,) = second.all(GaveUp)
+                assert "the worker name 'a' is taken" in "\n".join(gave_up.last_lines)
+            assert "ready" == first.process("a").state
+            assert [first.process("a").pid] == [
+                one.pid for one in await first.supervisor.bus.leases.leases()
+            ]
+
+    with Valkey() as valkey:
+        asyncio.run(main(valkey.url))
 
 
 def test_session_end_ends_all(tmp_path: Path):

@@ -18,6 +18,7 @@ import pytest
 from pbus.process.project import Project
 from pbus.process.projects import running_projects, stop_project
 from pbus.topology.load import load_topology
+from support.supervising import is_alive
 
 PATIENCE_S = 25.0
 
@@ -107,7 +108,7 @@ def test_daemon_starts_and_stops(start: Callable[..., Daemon], tmp_path: Path):
     assert daemon.process.pid == record.pid
     assert os.getsid(daemon.process.pid) == daemon.process.pid
     assert 0 == daemon.end(signal.SIGTERM)
-    assert [] == [one for one in family if one.is_running()]
+    assert [] == [one for one in family if is_alive(one.pid)]
     log = project_in(tmp_path).service_log_path("supervisor").read_text()
     assert "stopping: SIGTERM" in log
     assert "Stopped(code=0)" in log
@@ -124,7 +125,7 @@ def test_killed_daemon_leaves_nothing(start: Callable[..., Daemon], tmp_path: Pa
 
     assert second.status["ok"]
     assert time.monotonic() - began < 10
-    assert [] == [one for one in family if one.is_running()]
+    assert [] == [one for one in family if is_alive(one.pid)]
 
 
 def test_project_is_stopped_from_outside(start: Callable[..., Daemon]):

@@ -21,7 +21,8 @@ from pbus.process.logs import read_lines
 from pbus.process.project import Project
 from pbus.process.projects import choose_project
 from pbus.process.supervisor import Supervisor
-from support.supervising import program, supervised, topology
+from support.supervising import is_alive, program, supervised, topology
+from support.valkey import Valkey
 
 FOREVER = "import time; print('up', flush=True); time.sleep(600)"
 
@@ -31,13 +32,6 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has state and sockets of its own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-
-
-def is_alive(pid: int | None) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_all_programs_finish(tmp_path: Path):
@@ -381,5 +375,71 @@ def test_flood_stops_nobody(tmp_path: Path):
             began = time.monotonic()
             assert 0 == await watched.stop()
             assert time.monotonic() - began < 6
+
+    asyncio.run(main())
+
+
+def test_cancelled_run_leaves_nobody(tmp_path: Path):
+    """A run that is cancelled from outside ends everything all the same."""
+    what = topology(tmp_path, program("a", FOREVER, tmp_path), program("b", STUBBORN, tmp_path))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            await watched.line("up")
+            await watched.line("deaf", times=4)
+            family = members({process.pid for process in psutil.Process().children()})
+            assert watched.task is not None
+            watched.task.cancel()
+            await asyncio.wait({watched.task}, timeout=15)
+
+            assert watched.task.cancelled()
+            assert 7 == len(family)
+            assert [] == [one for one in family if is_alive(one.pid)]
+
+    asyncio.run(main())
+
+
+def test_absent_broker_stops_nobody(tmp_path: Path):
+    """While somebody else's broker is away, programs are watched, restarted and stopped."""
+
+    async def main(valkey: Valkey) -> None:
+        what = topology(tmp_path, program("a", FOREVER, tmp_path), url=valkey.url)
+        async with supervised(what) as watched:
+            first = await watched.state("a", "ready")
+            valkey.kill()
+            await watched.nth(BrokerLost)
+            assert first.pid is not None
+            psutil.Process(first.pid).kill()
+            began = time.monotonic()
+            await watched.nth(Started, 2)
+            assert time.monotonic() - began < 3
+            valkey.start()
+            await watched.nth(BrokerReady, 2)
+            valkey.kill()
+            await watched.nth(BrokerLost, 2)
+            began = time.monotonic()
+            assert 0 == await watched.stop()
+            assert time.monotonic() - began < 6
+
+    with Valkey() as valkey:
+        asyncio.run(main(valkey))
+
+
+def test_costs_are_measured(tmp_path: Path):
+    """CPU and memory of each program are in the record."""
+    what = topology(
+        tmp_path,
+        program("busy", "while True: pass", tmp_path),
+        program("idle", FOREVER, tmp_path),
+    )
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            async with asyncio.timeout(10):
+                while (watched.process("busy").cpu_percent or 0) < 20:
+                    await asyncio.sleep(0.05)
+            idle = watched.process("idle")
+            assert (idle.cpu_percent or 0) < 20
+            assert (idle.rss_bytes or 0) > 1_000_000
 
     asyncio.run(main())

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
+
 from pbus.observe import ProcessRecord
 from pbus.process.events import Event, Line, StateChanged
 from pbus.process.project import Project
@@ -38,6 +40,14 @@ def program(name: str, code: str, folder: Path, **changes: Any) -> WorkerSpec:
         "command": (sys.executable, "-c", code),
     }
     return WorkerSpec(**{**values, **changes})
+
+
+def is_alive(pid: int | None) -> bool:
+    """Whether a process runs; a zombie that nobody reaps does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Watched:

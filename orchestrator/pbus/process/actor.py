@@ -183,13 +183,16 @@ class WorkerActor:
         child = await self._begin()
         if child is None:
             return
-        was_told = await self._watch(child)
-        if was_told:
-            self._enter("stopping")
-            ask = self._ask if self._ready_at is not None and self.joins else None
-            await ladder.take_down(child, ask, self._hurry)
-        code = await child.wait()
-        await self._end(child, code)
+        try:
+            was_told = await self._watch(child)
+            if was_told:
+                self._enter("stopping")
+                ask = self._ask if self._ready_at is not None and self.joins else None
+                await ladder.take_down(child, ask, self._hurry)
+            code = await child.wait()
+            await self._end(child, code)
+        finally:
+            child.close()
         if not was_told:
             await self._follow(code)
         elif not self._wanted:
@@ -242,7 +245,6 @@ class WorkerActor:
             self._house.bury(child, reason),
             ladder.clear_group(child, self._hurry, patience),
         )
-        child.close()
         if is_clear:
             self._house.forget_group(child)
 

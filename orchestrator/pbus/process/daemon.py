@@ -36,7 +36,7 @@ from pbus.topology.load import load_topology
 _LOG_BYTES = 10 * 1024 * 1024
 _LOG_FILES = 2
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("pbus.process.daemon")  # run as a program, __name__ says nothing
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

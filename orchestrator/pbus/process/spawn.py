@@ -146,7 +146,7 @@ class Child:
             groups.send_signal(self.pid, number)
 
     def close(self) -> None:
-        """Let go of the pipes; to be called when the process ended."""
+        """Let go of the pipes; a process that still runs is killed."""
         self._transport.close()
 
 
