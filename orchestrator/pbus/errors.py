@@ -214,9 +214,7 @@ class RunnerStateError(WorkerError):
     """A runner was asked for something that it does only before, or only while, it runs."""
 
     def __init__(self, name: str, state: str) -> None:
-        super().__init__(
-            f"runner {name!r} {state}", hint="make a new WorkerRunner, each runs once"
-        )
+        super().__init__(f"runner {name!r} {state}", hint="make a new WorkerRunner, each runs once")
         self.name = name
         self.state = state
 

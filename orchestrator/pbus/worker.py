@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.subscriber import BusSubscriber
-from pbus.errors import WorkerNotAttachedError
+from pbus.errors import PbusError, WorkerNotAttachedError
 from pbus.handlers import Handlers, find_handlers
 from pbus.messages import (
     BusActivateWorkerMessage,
@@ -229,7 +229,7 @@ class BaseWorker(Activation, Answering, Requesting, Family):
     async def _drain(self, reason: str | None) -> None:
         try:
             async with asyncio.timeout(self.worker_runner.end_timeout):
-                await self.registry.set_stopping(self.name)
+                await self._tell_stopping()
                 await self._end_children(reason)
                 await self._bench.idle()
         except TimeoutError:
@@ -237,7 +237,15 @@ class BaseWorker(Activation, Answering, Requesting, Family):
                 "%s: %d jobs and %d children are not done in time; cancelling them",
                 self.name, len(self.active_jobs), len(self.children),
             )  # fmt: skip
-        self._finish()
+        finally:
+            self._finish()
+
+    async def _tell_stopping(self) -> None:
+        """Have others ask somebody else from now on."""
+        try:
+            await self.registry.set_stopping(self.name)
+        except PbusError as error:
+            logger.warning("%s: the registry does not know that it stops: %s", self.name, error)
 
     async def _wind_down(self) -> Exception | None:
         """End all that goes on; what stop() raised."""

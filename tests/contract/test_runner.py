@@ -21,7 +21,7 @@ from pbus.registry import WorkerErrorData
 from pbus.runner import WorkerRunner
 from pbus.worker import BaseWorker
 from support.recorder import Recorder
-from support.waiting import happens, run, until
+from support.waiting import finishes, happens, run, until
 
 
 class Parcel(BusDataMessage):
@@ -65,8 +65,7 @@ async def hosting(runner, *workers, auto_end=False):
         yield running
     finally:
         await runner.cancel("the test is over")
-        async with asyncio.timeout(10):
-            await running
+        await finishes(running, 10.0)
 
 
 @asynccontextmanager
@@ -95,8 +94,7 @@ def test_run_ends_with_last_worker(make_bus):
         await happens(first.has_stopped)
         assert not running.done()
         second.request_stop(drain=True)
-        async with asyncio.timeout(5):
-            await running
+        await finishes(running)
         assert ([], False) == (runner.errors, runner.bus.is_running)
 
     run(main())
@@ -115,12 +113,14 @@ def test_ready_handler_may_add(make_bus):
 
         @runner.event_handler("on_ready")
         async def add(runner):
+            for _ in range(10):  # it takes its time
+                await asyncio.sleep(0)
             await runner.add_workers(worker)
 
         running = asyncio.create_task(runner.run())
         await ready(worker)
         await runner.end()
-        await running
+        await finishes(running)
 
     run(main())
 
@@ -155,6 +155,34 @@ def test_runner_runs_once():
     run(main())
 
 
+def test_late_launch_is_undone(make_bus):
+    """A worker that got its name only when all was stopping is not started, and frees the name."""
+
+    async def main():
+        async with started(make_bus, 1) as (bus,):
+            runner, worker, let_go = WorkerRunner(bus=bus), Recorder("late"), asyncio.Event()
+            claim, asked = bus.leases.claim, asyncio.Event()
+
+            async def slow_claim(lease):
+                asked.set()
+                await let_go.wait()
+                return await claim(lease)
+
+            bus.leases.claim = slow_claim
+            async with hosting(runner) as running:
+                await until(lambda: runner._state == "running")
+                adding = asyncio.create_task(runner.add_workers(worker))
+                await happens(asked)
+                await runner.cancel()
+                await finishes(running)
+                let_go.set()
+                with pytest.raises(RunnerStateError, match="takes no workers"):
+                    await adding
+            assert (0, []) == (worker.lives, await bus.leases.leases())
+
+    run(main())
+
+
 def test_bus_of_others_is_left(make_bus):
     """A bus that ran before the runner runs after it."""
 
@@ -173,7 +201,7 @@ def test_cancelled_task_cleans_up(make_bus):
         runner, worker = WorkerRunner(bus=make_bus()), Recorder("a")
         async with hosting(runner, worker) as running:
             running.cancel()
-            assert await running is None
+            assert await finishes(running) is None
             assert worker.has_stopped.is_set()
 
     run(main())
@@ -195,8 +223,8 @@ def test_w05_session_ends_alone(make_bus):
                 hosting(runners[2], workers[2]) as sibling,
             ):
                 await workers[0].send_bus_message(BusEndMessage(source="a", session="one"))
-                async with asyncio.timeout(5):
-                    await asyncio.gather(first, sibling)
+                await finishes(first)
+                await finishes(sibling)
                 probe = Parcel(source="a", target="b", number=1)
                 await buses[0].send(probe)
                 await happens(workers[1].heard)
@@ -218,12 +246,10 @@ def test_w05_cancel_ends_alone(make_bus):
                 hosting(two, Recorder("b")) as second,
             ):
                 await buses[0].send(BusCancelMessage(source="a", session="1"))
-                async with asyncio.timeout(5):
-                    await first
+                await finishes(first)
                 assert not second.done()
                 await buses[0].send(BusCancelMessage(source="a"))
-                async with asyncio.timeout(5):
-                    await second
+                await finishes(second)
 
     run(main())
 
@@ -256,8 +282,7 @@ def test_w06_duplicate_at_start(make_bus):
             one, two = WorkerRunner(bus=buses[0], name="one"), WorkerRunner(bus=buses[1])
             async with hosting(one, Recorder("w")):
                 await two.add_workers(Recorder("w"))
-                async with asyncio.timeout(10):
-                    await two.run()
+                await finishes(asyncio.create_task(two.run()))
                 (error,) = two.errors
                 assert "w" == error.worker_name
                 assert "taken by runner 'one'" in error.error
@@ -312,8 +337,7 @@ def test_w16_slow_watcher_delays_nothing(make_bus):
                 async with hosting(two, Recorder("b")):
                     await happens(called)
                     await buses[1].send(BusCancelMessage(source="b", session=one.session))
-                    async with asyncio.timeout(HEARTBEAT_S):
-                        await running
+                    await finishes(running, HEARTBEAT_S)
 
     run(main())
 
@@ -339,7 +363,7 @@ def test_w23_end_is_graceful(make_bus):
                 await worker.send_bus_message(Parcel(source="a", target="a", number=number))
             await runner.end("enough")
             worker.may_go_on.set()
-            await running
+            await finishes(running)
             assert [0, 1, 2, 3, 4] == numbers(worker)
             assert worker.has_stopped.is_set()
 
@@ -367,7 +391,7 @@ def test_w23_jobs_are_finished(make_bus):
                     await happens(solver.heard)
                     await here.end()
                     may_go_on.set()
-                await running
+                await finishes(running)
                 assert {"answer": 42} == asked.response
 
     run(main())
@@ -382,7 +406,7 @@ def test_w23_end_has_deadline(make_bus, caplog):
         async with hosting(runner, worker) as running:
             await worker.send_bus_message(Parcel(source="a", target="a", number=1))
             await runner.end()
-            await running
+            await finishes(running)
             assert ([], True) == (numbers(worker), worker.has_stopped.is_set())
 
     run(main())
@@ -397,8 +421,7 @@ def test_cancel_hurries_end(make_bus):
             await worker.send_bus_message(Parcel(source="a", target="a", number=1))
             await runner.end()
             await runner.cancel()
-            async with asyncio.timeout(5):
-                await running
+            await finishes(running)
             assert [] == numbers(worker)
 
     run(main())
@@ -444,8 +467,7 @@ def test_w24_crashed_alone_ends(make_bus):
     async def main():
         runner = WorkerRunner(bus=make_bus())
         await runner.add_workers(Failing("bad"))
-        async with asyncio.timeout(10):
-            await runner.run()
+        await finishes(asyncio.create_task(runner.run()))
         assert [WorkerErrorData("bad", "LookupError: no such model")] == runner.errors
 
     run(main())
@@ -459,13 +481,15 @@ def test_error_handler_may_restart(make_bus):
 
         @runner.event_handler("on_error")
         async def restart(runner, data):
+            for _ in range(10):  # it takes its time
+                await asyncio.sleep(0)
             await runner.add_workers(healthy)
 
         await runner.add_workers(Failing("w"))
         running = asyncio.create_task(runner.run())
         await ready(healthy)
         await runner.end()
-        await running
+        await finishes(running)
 
     run(main())
 
@@ -504,9 +528,27 @@ def test_children_end_with_parent(make_bus):
             await parent.add_workers(kid)
             await runner.registry.wait_ready("kid", 5.0)
             parent.request_stop(drain=True)
-            async with asyncio.timeout(5):
-                await running
+            await finishes(running)
             assert kid.has_stopped.is_set()
+
+    run(main())
+
+
+def test_orphans_are_stopped(make_bus):
+    """Children of a worker that ended without a word to them are stopped by the runner."""
+
+    class Careless(Recorder):
+        async def _cancel_children(self):
+            pass
+
+    async def main():
+        runner, parent, kid = WorkerRunner(bus=make_bus()), Careless("parent"), Recorder("kid")
+        async with hosting(runner, parent):
+            await parent.add_workers(kid)
+            await runner.registry.wait_ready("kid", 5.0)
+            parent.request_stop(drain=False)
+            await happens(kid.has_stopped)
+            await until(lambda: runner.get_worker("kid") is None)
 
     run(main())
 
@@ -602,8 +644,7 @@ def test_stubborn_worker_is_left(make_bus, monkeypatch, caplog):
         running = asyncio.create_task(runner.run())
         await ready(worker)
         await runner.cancel()
-        async with asyncio.timeout(5):
-            await running
+        await finishes(running)
         let_go.set()
         await happens(worker.has_stopped)
 

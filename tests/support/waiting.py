@@ -33,6 +33,13 @@ async def happens(event: asyncio.Event, timeout: float = 5.0) -> None:  # noqa: 
         await event.wait()
 
 
+async def finishes(task: asyncio.Task[Any], timeout: float = 5.0) -> Any:  # noqa: ASYNC109
+    """What a task returns; fails when it has not ended in time. It is not cancelled."""
+    done, _ = await asyncio.wait({task}, timeout=timeout)
+    assert done, f"{task.get_name()} has not ended within {timeout:g} s"
+    return task.result()
+
+
 def run(work: Coroutine[Any, Any, Any], timeout: float = 30.0) -> Any:
     """Run a test's coroutine, and fail if it leaves a task behind."""
 

@@ -10,7 +10,7 @@ import pytest
 from pbus.runner import WorkerRunner
 from pbus.runner.signals import signals_to
 from support.recorder import Recorder
-from support.waiting import run, until
+from support.waiting import finishes, run, until
 
 
 def raise_signal(number):
@@ -27,8 +27,7 @@ def test_signal_cancels_runner(number):
         running = asyncio.create_task(runner.run())
         await until(lambda: "a" in runner.registry)
         raise_signal(number)
-        async with asyncio.timeout(5):
-            await running
+        await finishes(running)
         assert worker.has_stopped.is_set()
 
     before = signal.getsignal(number)
@@ -46,8 +45,8 @@ def test_signal_reaches_all_runners():
         running = [asyncio.create_task(runner.run()) for runner in runners]
         await until(lambda: all("a" in runner.registry for runner in runners))
         raise_signal(signal.SIGINT)
-        async with asyncio.timeout(5):
-            await asyncio.gather(*running)
+        for task in running:
+            await finishes(task)
 
     run(main())
 
@@ -71,8 +70,7 @@ def test_second_signal_forces():
         await until(lambda: worker.is_stopping)
         assert not running.done()
         raise_signal(signal.SIGINT)
-        async with asyncio.timeout(3):
-            await running
+        await finishes(running)
 
     run(main())
 
@@ -91,7 +89,7 @@ def test_unhandled_signal_is_left():
         await until(lambda: heard)
         assert not running.done()
         await runner.cancel()
-        await running
+        await finishes(running)
 
     try:
         run(main())
