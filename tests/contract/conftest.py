@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import pytest
-from support.valkey import Valkey
 
 from pbus.bus import AsyncQueueBus, WorkerBus, connect
+from support.valkey import Valkey
 
 MakeBus = Callable[..., WorkerBus]
 
