@@ -1,0 +1,205 @@
+"""Stored mail: what a broker must be able to do for at-least-once delivery.
+
+A *mailbox* keeps messages until they are handled. Several processes may take from one (replicas);
+what a process took and has not settled is *held* by its incarnation, and goes back when that
+incarnation is released. Times are the broker's.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from pbus.messages import Lane
+
+Settlement = Literal["handled", "retry", "bury"]
+
+
+class Outgoing(msgspec.Struct, frozen=True):
+    """Encoded messages on their way into mailboxes.
+
+    Attributes:
+        address: A mailbox, or "*" for a copy into every mailbox that exists now.
+        lane: Which of the mailbox's two queues.
+        bodies: Encoded messages; several may be stored as one entry.
+        ids: Their message ids, in the same order.
+        sender: The sending process's incarnation.
+        first: Number of the first message within the sender's stream to this address and lane,
+            from 1: the same numbers stored again are ignored.
+        stream: Tells the sender's streams to one address apart.
+    """
+
+    address: str
+    lane: Lane
+    bodies: list[bytes]
+    ids: list[str]
+    sender: str
+    stream: int
+    first: int
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What became of an Outgoing.
+
+    Attributes:
+        mailboxes: Into how many it was stored; 0: nobody has such a mailbox.
+        is_full: A mailbox had no room (max_backlog): nothing was stored, try again later.
+    """
+
+    mailboxes: int
+    is_full: bool = False
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """One message taken from a mailbox.
+
+    Attributes:
+        mailbox: Whose.
+        lane: From which queue.
+        key: Settles it; opaque, meaningful to the store that gave it.
+        id: The message's id, as its sender gave it.
+        body: The encoded message.
+        attempt: 1 the first time a handler is to be started with it; one more for each retry.
+        crashes: How many incarnations ended while they held it *and* had started it.
+        is_suspect: An incarnation ended while it held this letter: call started() before the
+            handler, so that a letter that kills processes is told from its neighbours.
+    """
+
+    mailbox: str
+    lane: Lane
+    key: str
+    id: str
+    body: bytes
+    attempt: int = 1
+    crashes: int = 0
+    is_suspect: bool = False
+
+
+class Settle(msgspec.Struct, frozen=True):
+    """The end of a letter for its holder.
+
+    Attributes:
+        how: "handled": gone, and its id is remembered with it; "retry": back into the mailbox
+            after `delay_s` with one attempt more; "bury": to the dead letters.
+        reason: Why it is retried or buried, in a sentence.
+    """
+
+    letter: Letter
+    how: Settlement = "handled"
+    delay_s: float = 0.0
+    reason: str = ""
+
+
+class MailboxReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One mailbox as `pbus ps` shows it.
+
+    Attributes:
+        backlog: Messages stored and not handled, those in flight included.
+        in_flight: Held by a process now.
+        oldest_s: Age of the oldest stored message, seconds; None when there is none.
+        retries: Stored messages that have been tried before.
+        dead: Dead letters.
+    """
+
+    name: str
+    backlog: int = 0
+    in_flight: int = 0
+    oldest_s: float | None = None
+    retries: int = 0
+    dead: int = 0
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that was given up.
+
+    Attributes:
+        key: Names it for requeue and drop.
+        buried_at: Unix seconds.
+        attempt: How often its handler was started.
+    """
+
+    key: str
+    mailbox: str
+    id: str
+    body: bytes
+    reason: str
+    attempt: int
+    crashes: int
+    buried_at: float
+
+
+HANDLED_KEPT_S = 600.0  # how long handled ids are remembered
+HANDLED_KEPT = 100_000  # and how many of a mailbox
+
+
+class MailStore(Protocol):
+    """Mailboxes in a broker. Every call may raise BusUnavailableError."""
+
+    async def open(self, mailbox: str, *, keep: bool, max_backlog: int = 100_000) -> None:
+        """Make sure a mailbox exists.
+
+        Args:
+            mailbox: Its name.
+            keep: It outlives its processes (a worker that a topology declares); else it is removed
+                with what it holds once nobody has `touch`ed it for LEASE_S.
+            max_backlog: Messages it holds at most (both lanes together).
+        """
+        ...
+
+    async def touch(self, mailboxes: Sequence[str]) -> None:
+        """Keep mailboxes with keep=False alive for another LEASE_S; drop those that ran out."""
+        ...
+
+    async def put(self, batch: Sequence[Outgoing]) -> list[Stored]:
+        """Store a batch, in order, all in one round trip; confirmed when this returns."""
+        ...
+
+    async def take(
+        self, wanted: Sequence[tuple[str, Lane, int]], *, holder: str, wait_s: float
+    ) -> list[Letter]:
+        """Take letters that nobody holds, oldest first, waiting for some at most `wait_s`.
+
+        Letters whose id was handled before are settled here and not returned.
+
+        Args:
+            wanted: (mailbox, lane, how many at most).
+            holder: This process's incarnation.
+            wait_s: How long to wait when there is nothing; woken at once by put().
+        """
+        ...
+
+    async def started(self, letters: Sequence[Letter]) -> None:
+        """Note that handlers of suspect letters are about to start: a crash counts from now."""
+        ...
+
+    async def settle(self, settles: Sequence[Settle]) -> None:
+        """Settle a batch in one round trip. What the holder no longer holds is left alone."""
+        ...
+
+    async def requeue(self, incarnations: Sequence[str]) -> int:
+        """Give back what these incarnations (by prefix) hold; returns how many letters."""
+        ...
+
+    async def reports(self) -> list[MailboxReport]:
+        """All mailboxes by name."""
+        ...
+
+    async def dead_letters(self, mailbox: str | None = None) -> list[DeadLetter]:
+        """The dead letters of one mailbox or of all, oldest first, at most 10,000."""
+        ...
+
+    async def revive(self, keys: Sequence[str]) -> int:
+        """Put dead letters back into their mailboxes, with attempts counted anew."""
+        ...
+
+    async def drop_dead(self, keys: Sequence[str]) -> int:
+        """Remove dead letters for good."""
+        ...
+
+    async def purge(self, mailbox: str, *, remove: bool = False) -> int:
+        """Empty a mailbox (and remove it); returns how many letters that were not held fell."""
+        ...
+
+    async def close(self) -> None:
+        """Close connections."""
+        ...
