@@ -184,6 +184,39 @@ def test_watchers_hear_of_death(tmp_path: Path):
     asyncio.run(main())
 
 
+OWN_RUNNER = """
+import asyncio, os, pbus
+
+class Own(pbus.BaseWorker):
+    pass
+
+async def main():
+    bus = pbus.connect(os.environ["PBUS_URL"], channel=os.environ["PBUS_CHANNEL"])
+    runner = pbus.WorkerRunner(bus=bus, session=os.environ["PBUS_SESSION"])
+    await runner.add_workers(Own(os.environ["PBUS_WORKER"]))
+    await runner.run()
+
+asyncio.run(main())
+"""
+
+
+def test_command_may_join(tmp_path: Path):
+    """A program that joins the bus by itself is ready when registered, and ends when asked."""
+    what = topology(tmp_path, program("own", OWN_RUNNER, tmp_path, joins=True))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            record = await watched.state("own", "ready")
+            assert record.pid is not None
+            assert "ready" == (await rows(watched))["own"].state
+            os.kill(record.pid, signal.SIGKILL)
+            await watched.nth(Ready, 2)
+            assert 0 == await watched.stop()
+            assert [-signal.SIGKILL, 0] == [one.code for one in watched.all(Exited)]
+
+    asyncio.run(main())
+
+
 def test_taken_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Two topologies on one channel: the second worker of a name fails and says who has it."""
     monkeypatch.setattr(restart, "FIRST_DELAY_S", 0.01)

@@ -71,7 +71,7 @@ class Watched:
             while not claim():
                 if self.task is not None and self.task.done():
                     self.task.result()
-                    message = f"over before it held: {self.events}"
+                    message = f"over before it held: {self.events[-10:]}"
                     raise AssertionError(message)
                 self._changed.clear()
                 await self._changed.wait()

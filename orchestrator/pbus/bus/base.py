@@ -2,6 +2,7 @@
 
 import abc
 import asyncio
+import os
 import time
 from typing import Any, Self
 
@@ -38,7 +39,7 @@ class WorkerBus(abc.ABC):
         channel: Names the bus; processes on one channel hear each other.
         max_message_bytes: The largest encoded message.
         send_timeout: Seconds a send waits for room before it raises BusFullError.
-        incarnation: Names this life of this process; random when not given.
+        incarnation: Names this life of this process; made up when not given.
 
     Attributes:
         counters: What passed through.
@@ -57,7 +58,7 @@ class WorkerBus(abc.ABC):
         self.channel = channel
         self.max_message_bytes = max_message_bytes
         self.send_timeout = send_timeout
-        self.incarnation = incarnation or new_token()
+        self.incarnation = incarnation or _new_incarnation()
         self.is_running = False
         self.url = "memory://"
         self._is_stopped = False
@@ -232,3 +233,9 @@ class WorkerBus(abc.ABC):
 
     def _make_leases(self) -> LeaseStore:
         return MemoryLeaseStore()
+
+
+def _new_incarnation() -> str:
+    """Begins with what a supervisor called this process, so that it knows its own in the registry."""
+    given = os.environ.get("PBUS_INCARNATION")
+    return f"{given}-{new_token(24)}" if given else new_token()
