@@ -6,10 +6,10 @@ import typer
 from typer.core import TyperGroup
 
 from pbus_cli import console
-from pbus_cli.commands import down, logs, ps, send, tail, up, validate
+from pbus_cli.commands import bench, down, logs, ps, send, tail, up, validate
 from pbus_cli.options import ProjectName, TopologyFile
 
-_COMMANDS: Final = (up, ps, send, tail, logs, down, validate)
+_COMMANDS: Final = (up, ps, send, tail, logs, down, validate, bench)
 
 
 class _Verbs(TyperGroup):

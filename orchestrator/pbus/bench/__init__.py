@@ -1,0 +1,6 @@
+"""Measures the bus with processes of its own, beside plain redis-py on the same work."""
+
+from pbus.bench.figures import Check, Environment, Plan, Report, Row
+from pbus.bench.programme import MEASUREMENTS, measure
+
+__all__ = ["MEASUREMENTS", "Check", "Environment", "Plan", "Report", "Row", "measure"]

@@ -1,0 +1,34 @@
+"""A broker for one benchmark, gone with it whatever happens."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from pbus.process.broker import EmbeddedValkey
+from pbus.process.guarding import Guard
+from pbus.process.project import Project
+
+
+@contextlib.asynccontextmanager
+async def own_broker() -> AsyncIterator[str]:
+    """An embedded Valkey of its own: its URL.
+
+    Raises:
+        ProcessError: It (or its guard) does not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="pbus-bench-") as name:
+        folder = Path(name)
+        project = Project("bench", folder, folder / "bench.yaml")
+        guard = Guard()
+        try:
+            await guard.start(project)
+            valkey = EmbeddedValkey(project, guard)
+            try:
+                yield await valkey.start()
+            finally:
+                await valkey.stop()
+        finally:
+            await guard.stop()
+            shutil.rmtree(project.state_dir, ignore_errors=True)

@@ -1,0 +1,199 @@
+"""What is to be measured and what was found: plain values."""
+
+import math
+import os
+import platform
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+System = Literal["pbus", "redis-py"]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is to be measured.
+
+    Attributes:
+        count: Messages (round trips, for urgent the queue); None for each measurement's own.
+        size: Bytes of text a message carries.
+        workers: Receiving processes of a fan-out.
+        has_baseline: Do the same with plain redis-py.
+        rounds: How often; systems that take turns meet the same of what else goes on.
+        tries: Urgent messages.
+        pause_s: How long the stalled receiver sleeps.
+        command: How to call `pbus`; empty where its start cannot be measured.
+    """
+
+    count: int | None = None
+    size: int = 256
+    workers: int = 8
+    has_baseline: bool = False
+    rounds: int = 2
+    tries: int = 100
+    pause_s: float = 5.0
+    command: tuple[str, ...] = ()
+
+    @property
+    def systems(self) -> list[System]:
+        """What each round measures, in turn."""
+        both: list[System] = ["pbus", "redis-py"]
+        return (both if self.has_baseline else both[:1]) * self.rounds
+
+    def count_or(self, usual: int) -> int:
+        """The number of messages asked for, or the usual one."""
+        return usual if self.count is None else self.count
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One measurement of one system; None where a figure has no meaning.
+
+    Attributes:
+        name: Of the measurement, with its variant.
+        count: Messages handled, all receivers together.
+        receivers: Processes that handled them (workers, where all are in one process).
+        messages_per_s: From the first message handled to the last; 1/p50 for a round trip.
+        p50_ms: From send() to the handler, or there and back for a round trip.
+        sender_cpu_us: Processor time a message, without the start of the process.
+        lost: Messages that did not arrive; None where the system cannot tell.
+        misordered: Messages that arrived out of order.
+    """
+
+    name: str
+    system: System = "pbus"
+    count: int
+    receivers: int = 1
+    messages_per_s: float | None = None
+    megabytes_per_s: float | None = None
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+    p99_ms: float | None = None
+    sender_cpu_us: float | None = None
+    receiver_cpu_us: float | None = None
+    lost: int = 0
+    misordered: int = 0
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure that matters, and what it should be.
+
+    Attributes:
+        at_least: The least that is good enough, or None.
+        at_most: The most that is good enough, or None.
+        unit: "" for a ratio.
+    """
+
+    name: str
+    value: float
+    at_least: float | None = None
+    at_most: float | None = None
+    unit: str = ""
+    is_met: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        value: float,
+        *,
+        at_least: float | None = None,
+        at_most: float | None = None,
+        unit: str = "",
+    ) -> "Check":
+        """A check, judged."""
+        is_low = at_least is not None and value < at_least
+        is_high = at_most is not None and value > at_most
+        return cls(
+            name=name,
+            value=value,
+            at_least=at_least,
+            at_most=at_most,
+            unit=unit,
+            is_met=not (is_low or is_high),
+        )
+
+
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """What one measurement found."""
+
+    rows: tuple[Row, ...] = ()
+    checks: tuple[Check, ...] = ()
+
+    def row(self, name: str, system: System = "pbus") -> Row | None:
+        """The row of that name, or None."""
+        wanted = (name, system)
+        return next((row for row in self.rows if (row.name, row.system) == wanted), None)
+
+    def __add__(self, other: "Findings") -> "Findings":
+        return Findings(rows=self.rows + other.rows, checks=self.checks + other.checks)
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """Where it was measured.
+
+    Attributes:
+        load: Processes that wanted to run in the last minute, on average, before the start.
+        broker: Where, password masked.
+    """
+
+    python: str
+    system: str
+    cpus: int
+    load: float
+    broker: str
+
+    @classmethod
+    def here(cls, broker: str) -> "Environment":
+        """This machine, now."""
+        return cls(
+            python=platform.python_version(),
+            system=f"{platform.system()} {platform.machine()}",
+            cpus=os.cpu_count() or 1,
+            load=round(os.getloadavg()[0], 2),
+            broker=broker,
+        )
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything one run found."""
+
+    environment: Environment
+    rows: tuple[Row, ...]
+    checks: tuple[Check, ...]
+
+    @property
+    def lost(self) -> int:
+        """Messages that pbus lost."""
+        return sum(row.lost for row in self.rows if row.system == "pbus")
+
+
+def percentile(values: Sequence[float], percent: float) -> float | None:
+    """The smallest value that so many percent do not exceed; None of nothing."""
+    if not values:
+        return None
+    ranked = sorted(values)
+    rank = math.ceil(len(ranked) * percent / 100)
+    return ranked[max(0, rank - 1)]
+
+
+class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Delays in brief, in milliseconds."""
+
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+    p99_ms: float | None = None
+
+    @classmethod
+    def of_seconds(cls, values: Sequence[float]) -> "Percentiles":
+        """Delays measured in seconds."""
+        millis = [value * 1000 for value in values]
+        return cls(
+            p50_ms=percentile(millis, 50),
+            p90_ms=percentile(millis, 90),
+            p99_ms=percentile(millis, 99),
+        )
+
+
+def ratio(value: float | None, to: float | None) -> float:
+    """One figure as a multiple of another; 0 where one of them is missing."""
+    return value / to if value and to else 0.0

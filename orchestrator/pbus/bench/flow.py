@@ -1,0 +1,185 @@
+"""Many messages in one direction: what throughput, fan-out and stall are made of."""
+
+import asyncio
+import time
+
+import msgspec
+from msgspec.structs import replace
+
+from pbus.bench.cues import Cues
+from pbus.bench.figures import Percentiles, Plan, Row, System
+from pbus.bench.hosting import Handler, hosted
+from pbus.bench.messages import BenchMessage
+from pbus.bench.meter import SAMPLE_EVERY, Meter
+from pbus.bench.script import Part, Received, Sent, Stopwatch
+from pbus.bench.stage import Stage, answers_of
+from pbus.messages import BusMessage
+
+_ROLES: dict[System, tuple[str, str]] = {
+    "pbus": ("send", "receive"),
+    "redis-py": ("redis-send", "redis-receive"),
+}
+
+
+class Flow(msgspec.Struct, frozen=True, kw_only=True):
+    """One flow of messages.
+
+    Attributes:
+        count: Messages sent; a broadcast is handled by every receiver.
+        pause_s: How long the receivers sleep in the middle.
+        is_blocked: That sleep blocks the whole process, not only the handler.
+        is_bare: Sender and receivers are not workers: the bus alone.
+    """
+
+    name: str
+    count: int
+    size: int
+    receivers: int = 1
+    is_broadcast: bool = False
+    pause_s: float = 0.0
+    is_blocked: bool = False
+    is_bare: bool = False
+
+    @property
+    def share(self) -> int:
+        """Messages each receiver is to get."""
+        return self.count if self.is_broadcast else self.count // self.receivers
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """What one flow was like."""
+
+    sent: Sent
+    received: list[Received]
+
+
+async def measure_flow(stage: Stage, flow: Flow, plan: Plan) -> list[Row]:
+    """Measure a flow, with the baseline in turn, so that a busy machine treats both alike."""
+    runs: dict[System, list[Run]] = {}
+    for system in plan.systems:
+        runs.setdefault(system, []).append(await _run(stage, flow, system))
+    return [flow_row(flow, system, runs[system]) for system in runs]
+
+
+async def _run(stage: Stage, flow: Flow, system: System) -> Run:
+    names = tuple(f"receiver{number}" for number in range(1, flow.receivers + 1))
+    sending, receiving = _ROLES[system]
+    part = Part(
+        url=stage.url,
+        channel=stage.new_channel(),
+        size=flow.size,
+        count=flow.share,
+        pause_s=flow.pause_s,
+        is_blocked=flow.is_blocked,
+        is_bare=flow.is_bare,
+    )
+    for_sender = replace(
+        part,
+        name="sender",
+        count=flow.share if flow.is_broadcast else flow.share * flow.receivers,
+        targets=() if flow.is_broadcast else names,
+    )
+    for_receivers = [(receiving, replace(part, name=name)) for name in names]
+    async with stage.cast(*for_receivers, (sending, for_sender)) as players:
+        *receivers, sender = players
+        sender.cue()
+        sent = await sender.answer(Sent)
+        for receiver in receivers:
+            receiver.cue()
+        return Run(sent=sent, received=await answers_of(receivers, Received))
+
+
+def flow_row(flow: Flow, system: System, runs: list[Run]) -> Row:
+    """Several runs of one flow in one row."""
+    received = [one for run in runs for one in run.received]
+    handled = sum(one.count for one in received)
+    seconds = sum(_duration(run) for run in runs)
+    rate = handled / seconds if seconds else None
+    sent = sum(run.sent.count for run in runs)
+    delays = _slowest(received)
+    return Row(
+        name=flow.name,
+        system=system,
+        count=handled,
+        receivers=flow.receivers,
+        messages_per_s=rate,
+        megabytes_per_s=None if rate is None else rate * flow.size / 1e6,
+        p50_ms=delays.p50_ms,
+        p90_ms=delays.p90_ms,
+        p99_ms=delays.p99_ms,
+        sender_cpu_us=sum(run.sent.cpu_s for run in runs) / sent * 1e6,
+        receiver_cpu_us=sum(one.cpu_s for one in received) / handled * 1e6 if handled else None,
+        lost=sum(one.expected - one.count for one in received),
+        misordered=sum(one.misordered for one in received),
+    )
+
+
+def _duration(run: Run) -> float:
+    heard = [one for one in run.received if one.count]
+    if not heard:
+        return 0.0
+    return max(one.last for one in heard) - min(one.first for one in heard)
+
+
+def _slowest(received: list[Received]) -> Percentiles:
+    """The delays of the slowest receiver; the baseline's messages carry no time."""
+    return max(
+        (one.delays for one in received if one.delays.p99_ms is not None),
+        key=lambda delays: delays.p99_ms or 0.0,
+        default=Percentiles(),
+    )
+
+
+async def send(part: Part, cues: Cues) -> None:
+    """Role: send as fast as the bus takes it."""
+    text = "x" * part.size
+    targets = part.targets or (None,)
+    width = len(targets)
+    async with hosted(part) as (bus, send_one):
+        cues.say_ready()
+        await cues.next()
+        watch = Stopwatch()
+        for number in range(part.count):
+            await send_one(
+                BenchMessage(
+                    source=part.name,
+                    target=targets[number % width],
+                    number=number // width,
+                    text=text,
+                )
+            )
+        await bus.stop()  # writes out what it took
+        cues.say(watch.sent(part.count))
+
+
+async def receive(part: Part, cues: Cues) -> None:
+    """Role: count what arrives."""
+    meter = Meter(part.count)
+    handle = _sleepy(part, meter) if part.pause_s else _counting(meter)
+    async with hosted(part, handle):
+        cues.say_ready()
+        cues.say(await meter.finished(cues))
+
+
+def _counting(meter: Meter) -> Handler:
+    async def handle(message: BusMessage) -> None:
+        if type(message) is BenchMessage:
+            meter.note(message.number)
+            if not message.number % SAMPLE_EVERY:
+                meter.note_delay(message.time)
+
+    return handle
+
+
+def _sleepy(part: Part, meter: Meter) -> Handler:
+    count = _counting(meter)
+
+    async def handle(message: BusMessage) -> None:
+        await count(message)
+        if meter.count == part.count // 2:
+            if part.is_blocked:
+                time.sleep(part.pause_s)  # noqa: ASYNC251 - that is the point
+            else:
+                await asyncio.sleep(part.pause_s)
+
+    return handle

@@ -1,0 +1,87 @@
+"""In process: what a message to one worker costs when many others are on the bus."""
+
+import asyncio
+import time
+
+from pbus.bench.cues import Cues
+from pbus.bench.figures import Check, Findings, Plan, Row, percentile, ratio
+from pbus.bench.messages import BenchMessage
+from pbus.bench.script import Part
+from pbus.bench.stage import Stage
+from pbus.bus.memory import AsyncQueueBus
+from pbus.bus.subscriber import BusSubscriber
+from pbus.messages import BusMessage
+
+_COUNT = 100_000
+_FEW = 1
+_MANY = 1_000
+_ROUNDS = 5  # in turn; the median of each
+_AT_LEAST = 0.9
+_DONE_S = 120.0
+
+
+async def measure(stage: Stage, plan: Plan) -> Findings:
+    """Measure it with one worker and with a thousand."""
+    count = max(1, plan.count_or(_COUNT) // _ROUNDS)
+    rates: dict[int, list[float]] = {_FEW: [], _MANY: []}
+    parts = [Part(count=count, size=plan.size, workers=workers) for workers in rates]
+    async with stage.cast(*(("host", part) for part in parts)) as players:
+        for _ in range(_ROUNDS):
+            for player, workers in zip(players, rates, strict=True):
+                player.cue()
+                rates[workers].append(await player.answer(float))
+    rows = tuple(_row(workers, count, rates[workers]) for workers in rates)
+    value = ratio(rows[1].messages_per_s, rows[0].messages_per_s)
+    name = f"in process, {_MANY:,} workers / {_FEW}"
+    return Findings(rows=rows, checks=(Check.of(name, value, at_least=_AT_LEAST),))
+
+
+def _row(workers: int, count: int, rates: list[float]) -> Row:
+    rate = percentile(rates, 50) or 0.0
+    return Row(
+        name=f"in process, {workers:,} workers" if workers > 1 else "in process, 1 worker",
+        count=count * len(rates),
+        receivers=workers,
+        messages_per_s=rate,
+        receiver_cpu_us=1e6 / rate if rate else None,
+    )
+
+
+class _Counter(BusSubscriber):
+    """Counts, and says when all came."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.left = 0
+        self.done = asyncio.Event()
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        del message
+        self.left -= 1
+        if self.left == 0:
+            self.done.set()
+
+
+async def host(part: Part, cues: Cues) -> None:
+    """Role: hold workers; at each cue send to the last of them and say how many a second."""
+    counters = [_Counter(f"worker{number}") for number in range(part.workers)]
+    async with AsyncQueueBus(channel="bench") as bus:
+        for counter in counters:
+            await bus.subscribe(counter)
+        await _exchange(bus, counters[-1], part)  # warms up
+        cues.say_ready()
+        while True:
+            await cues.next()
+            cues.say(await _exchange(bus, counters[-1], part))
+
+
+async def _exchange(bus: AsyncQueueBus, counter: _Counter, part: Part) -> float:
+    counter.left = part.count
+    counter.done.clear()
+    text = "x" * part.size
+    begun = time.perf_counter()
+    for number in range(part.count):
+        await bus.send(BenchMessage(source="bench", target=counter.name, number=number, text=text))
+    async with asyncio.timeout(_DONE_S):
+        await counter.done.wait()
+    return part.count / (time.perf_counter() - begun)

@@ -1,0 +1,91 @@
+"""Counting what arrives, and taking the time from the first message to the last."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+from pbus.bench.cues import Cues
+from pbus.bench.figures import Percentiles
+from pbus.bench.script import Received
+
+SAMPLE_EVERY = 64  # messages; reading the clock for each would be measured, too
+_QUIET_S = 1.0  # nothing arrives for so long after the last was sent: the rest is lost
+
+
+class Meter:
+    """What one receiver sees.
+
+    Args:
+        expected: How many messages are to come.
+    """
+
+    def __init__(self, expected: int) -> None:
+        self.count = 0
+        self.delays: list[float] = []
+        self._expected = expected
+        self._next = 0
+        self._misordered = 0
+        self._first = self._last = 0.0
+        self._cpu_first = self._cpu_last = 0.0
+        self._complete = asyncio.Event()
+
+    def note(self, number: int) -> None:
+        """Count a message that its sender gave this number."""
+        if number != self._next:
+            self._misordered += number < self._next
+        self._next = number + 1
+        self.count += 1
+        if self.count == 1:
+            self._first, self._cpu_first = time.monotonic(), time.process_time()
+        if self.count == self._expected:
+            self._end()
+            self._complete.set()
+
+    def note_delay(self, sent_at: float) -> None:
+        """Take the delay of a message that was made at this (Unix) time."""
+        self.delays.append(time.time() - sent_at)
+
+    async def finished(self, cues: Cues) -> Received:
+        """Wait until all came, or until nothing came for a while after the sender was done."""
+        await all_or_quiet(cues, self._complete, lambda: self.count)
+        return self._result()
+
+    def _end(self) -> None:
+        self._last, self._cpu_last = time.monotonic(), time.process_time()
+
+    def _result(self) -> Received:
+        if self.count < self._expected:
+            self._end()
+        return Received(
+            expected=self._expected,
+            count=self.count,
+            first=self._first,
+            last=self._last,
+            cpu_s=self._cpu_last - self._cpu_first,
+            misordered=self._misordered,
+            delays=Percentiles.of_seconds(self.delays),
+        )
+
+
+async def all_or_quiet(cues: Cues, complete: asyncio.Event, count: Callable[[], int]) -> None:
+    """Wait until complete; once cued, only for as long as something still comes."""
+    told = asyncio.ensure_future(cues.next())
+    whole = asyncio.ensure_future(complete.wait())
+    try:
+        await asyncio.wait({told, whole}, return_when=asyncio.FIRST_COMPLETED)
+        if not whole.done():
+            told.result()
+            await _quiet(complete, count)
+    finally:
+        told.cancel()
+        whole.cancel()
+
+
+async def _quiet(complete: asyncio.Event, count: Callable[[], int]) -> None:
+    before = -1
+    while count() != before and not complete.is_set():
+        before = count()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_QUIET_S):
+                await complete.wait()

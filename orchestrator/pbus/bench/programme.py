@@ -1,0 +1,63 @@
+"""Which measurements there are, and carrying them out one after another."""
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Final
+
+from pbus.bench import fanout, inproc, rtt, stall, start, throughput, urgent
+from pbus.bench.broker import own_broker
+from pbus.bench.figures import Environment, Findings, Plan, Report
+from pbus.bench.stage import Stage
+from pbus.urls import mask_url
+
+Measure = Callable[[Stage, Plan], Awaitable[Findings]]
+
+MEASUREMENTS: Final[dict[str, Measure]] = {
+    "throughput": throughput.measure,
+    "fanout": fanout.measure,
+    "rtt": rtt.measure,
+    "urgent": urgent.measure,
+    "stall": stall.measure,
+    "inproc": inproc.measure,
+    "start": start.measure,
+}
+
+
+async def measure(
+    names: Sequence[str],
+    plan: Plan,
+    *,
+    url: str | None = None,
+    on_begin: Callable[[str], object] = str,
+) -> Report:
+    """Carry out measurements.
+
+    Args:
+        names: Keys of MEASUREMENTS.
+        plan: How much.
+        url: The broker; None starts an embedded Valkey for the time.
+        on_begin: Told the name of each before it begins.
+
+    Raises:
+        BusUnavailableError: The broker cannot be reached.
+        ProcessError: A process of the measurement failed.
+    """
+    async with _broker(url) as address:
+        environment = Environment.here("embedded Valkey" if url is None else mask_url(address))
+        findings = Findings()
+        async with Stage(address) as stage:
+            for name in names:
+                on_begin(name)
+                findings += await MEASUREMENTS[name](stage, plan)
+    one_to_one = findings.row(throughput.NAME)
+    more = () if one_to_one is None else fanout.against_one(findings, one_to_one)
+    return Report(environment=environment, rows=findings.rows, checks=findings.checks + more)
+
+
+def _broker(url: str | None) -> contextlib.AbstractAsyncContextManager[str]:
+    return own_broker() if url is None else _given(url)
+
+
+@contextlib.asynccontextmanager
+async def _given(url: str) -> AsyncIterator[str]:
+    yield url
