@@ -56,7 +56,8 @@ class EventQueue(Generic[E]):
 
     async def put(self, event: E, room_wait: float = ROOM_WAIT_S) -> None:
         """Add an event, waiting up to `room_wait` seconds for a reader that is behind."""
-        if len(self._events) >= self._capacity and self._is_read and not self._is_stuck:
+        is_full = len(self._events) >= self._capacity
+        if is_full and self._is_read and not self._is_stuck and room_wait:
             await self._wait(room_wait, lambda: len(self._events) < self._capacity)
             self._is_stuck = len(self._events) >= self._capacity  # wait in full only once
         if self._is_closed:

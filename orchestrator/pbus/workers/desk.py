@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from pbus.errors import JobCancelledError, JobError, JobStateError, JobTimeoutError, PbusError
-from pbus.jobs.events import EventType, JobGroupEvent
+from pbus.jobs.events import ROOM_WAIT_S, EventType, JobGroupEvent
 from pbus.jobs.group import JobGroup, JobGroupResponse, JobMember, is_farewell
 from pbus.messages import (
     BusJobCancelMessage,
@@ -18,6 +18,7 @@ from pbus.messages import (
     BusJobResponseMessage,
     BusJobUpdateRequestMessage,
     JobStatus,
+    Lane,
 )
 from pbus.registry import WorkerLostData, WorkerReadyData
 from pbus.workers.cases import Case, Cases
@@ -53,7 +54,7 @@ class JobDesk:
         """Ask all workers of the group, each once it is ready.
 
         Raises:
-            JobError: It was over before all had been asked: its time was up, a worker failed.
+            JobError: It was over before all had been asked: its time was up, or a worker failed.
             PbusError: The request cannot be sent.
         """
         case = self._cases.add(group)
@@ -64,7 +65,8 @@ class JobDesk:
             await self.abandon(group, "the requester gave up while it was asking")
             self.forget(group)
             raise
-        if group.error is not None:
+        is_all_asked = all(member.is_asked for member in group.members.values())
+        if group.error is not None and not is_all_asked:
             self.forget(group)
             raise group.error
 
@@ -185,7 +187,10 @@ class JobDesk:
         member.seen += 1
         self._stop_grace(case)  # the queue may be full for long: that is no silence
         if case.group.events is not None:
-            await case.group.events.put(_event_of(member, kind, data))
+            event = _event_of(member, kind, data)
+            # The system lane does not wait for a slow reader.
+            room_wait = 0.0 if message.lane is Lane.SYSTEM else ROOM_WAIT_S
+            await case.group.events.put(event, room_wait)
         hook = "on_job_update" if kind == "update" else f"on_job_{kind}"
         await self._links.call_hook(hook, _in_own_words(case, message))
         if case.is_concluded:
@@ -261,13 +266,13 @@ class JobDesk:
 
     # The end
 
-    async def cancel(self, job_id: str, reason: str | None) -> bool:
+    def cancel(self, job_id: str, reason: str | None) -> bool:
         """Cancel a job of this worker; whether there was one."""
         case = self._cases.get(job_id)
         if case is None or case.group.is_done:
             return False
         case.group.cancel(reason)
-        await self._tell(self._conclude(case))
+        self._tell_soon(self._conclude(case))
         return True
 
     async def abandon(self, group: JobGroup, reason: str) -> None:
@@ -275,7 +280,7 @@ class JobDesk:
 
         Being cancelled oneself meanwhile does not keep them from being sent.
         """
-        await self.cancel(group.job_id, reason)
+        self.cancel(group.job_id, reason)
         case = self._cases.get(group.job_id)
         if case is not None and case.cancels is not None:
             await asyncio.shield(case.cancels)
@@ -298,15 +303,14 @@ class JobDesk:
 
     async def close(self, reason: str) -> None:
         """Cancel everything that is open."""
-        for group in list(self.groups.values()):
-            await self.abandon(group, reason)
+        groups = list(self.groups.values())
+        await asyncio.gather(*(self.abandon(group, reason) for group in groups))
+        for group in groups:
             self.forget(group)
 
     def _expire(self, case: Case) -> None:
         case.group.expire()
-        notices = self._conclude(case)
-        if notices:
-            self._links.spawn(self._tell(notices))
+        self._tell_soon(self._conclude(case))
 
     def _conclude(self, case: Case, cause: BusJobResponseMessage | None = None) -> list[Notice]:
         """Deal with the end of a group, once it is over; who is to be told what."""
@@ -395,6 +399,11 @@ class JobDesk:
             status=JobStatus.CANCELLED if was_cancelled else JobStatus.ERROR,
             response={"error": error.message, "type": type(error).__name__},
         )
+
+    def _tell_soon(self, notices: Sequence[Notice]) -> None:
+        """Tell hooks without having anybody wait for them."""
+        if notices:
+            self._links.spawn(self._tell(notices), f"{self._links.name} job hooks")
 
     async def _tell(self, notices: Sequence[Notice]) -> None:
         for hook, value in notices:

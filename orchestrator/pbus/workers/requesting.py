@@ -168,14 +168,14 @@ class Requesting(RequestHooks):
 
     async def cancel_job_group(self, job_id: str, *, reason: str | None = None) -> None:
         """Cancel a job or a group, whatever it says about being cancellable."""
-        await self._desk.cancel(job_id, reason)
+        self._desk.cancel(job_id, reason)
 
     async def request_cancel_job_group(self, job_id: str, *, reason: str | None = None) -> bool:
         """Cancel a job or a group if it is open and cancellable; whether it was."""
         group = self.job_groups.get(job_id)
         if group is None or not group.cancellable:
             return False
-        return await self._desk.cancel(job_id, reason)
+        return self._desk.cancel(job_id, reason)
 
     async def request_job_update(self, job_id: str, worker: str) -> None:
         """Ask a worker how far a job is; the answer comes as an update.
