@@ -19,17 +19,17 @@ from pbus.messages import (
 from support.listeners import Listener
 
 
-class Note(BusDataMessage):
+class Numbered(BusDataMessage):
     """A data message with a number."""
 
     number: int
 
 
-class Alarm(BusSystemMessage):
+class Alert(BusSystemMessage):
     """A system message."""
 
 
-class Whisper(BusDataMessage, BusLocalMessage):
+class Murmur(BusDataMessage, BusLocalMessage):
     """A message that stays here."""
 
 
@@ -47,7 +47,7 @@ async def running(*buses: WorkerBus) -> AsyncIterator[None]:
 
 def numbers(messages: list[BusMessage]) -> list[int]:
     """The numbers of the notes among messages, in order."""
-    return [message.number for message in messages if isinstance(message, Note)]
+    return [message.number for message in messages if isinstance(message, Numbered)]
 
 
 def test_targeted_reaches_target_only(make_bus):
@@ -59,8 +59,8 @@ def test_targeted_reaches_target_only(make_bus):
         async with running(here, there):
             await there.subscribe(wanted)
             await there.subscribe(other)
-            await here.send(Note(source="a", target="wanted", number=1))
-            await here.send(Note(source="a", target="other", number=2))
+            await here.send(Numbered(source="a", target="wanted", number=1))
+            await here.send(Numbered(source="a", target="other", number=2))
 
             assert [1] == numbers(await wanted.heard(1))
             assert [2] == numbers(await other.heard(1))
@@ -78,8 +78,8 @@ def test_broadcast_reaches_everyone_once(make_bus):
             await here.subscribe(listeners[0])
             await there.subscribe(listeners[1])
             await there.subscribe(listeners[2])
-            await here.send(Note(source="a", number=1))
-            await here.send(Note(source="a", number=2))
+            await here.send(Numbered(source="a", number=1))
+            await here.send(Numbered(source="a", number=2))
             for listener in listeners:
                 assert [1, 2] == numbers(await listener.heard(2))
 
@@ -96,7 +96,7 @@ def test_one_sender_keeps_order(make_bus):
             await there.subscribe(listener)
             for number in range(3000):
                 target = None if number % 7 == 0 else "w"
-                await here.send(Note(source="a", target=target, number=number))
+                await here.send(Numbered(source="a", target=target, number=number))
 
             assert list(range(3000)) == numbers(await listener.heard(3000))
 
@@ -112,7 +112,7 @@ def test_concurrent_sends_keep_order(make_bus):
         async with running(here, there):
             await there.subscribe(listener)
             await asyncio.gather(
-                *(here.send(Note(source="a", target="w", number=n)) for n in range(1500))
+                *(here.send(Numbered(source="a", target="w", number=n)) for n in range(1500))
             )
 
             assert list(range(1500)) == numbers(await listener.heard(1500))
@@ -128,12 +128,12 @@ def test_waiting_mail_delivered_system_first(make_bus):
         listener = Listener("w")
         await bus.subscribe(listener)
         for number in range(3):
-            await bus.on_message_received(Note(source="a", target="w", number=number))
-        await bus.on_message_received(Alarm(source="a", target="w"))
+            await bus.on_message_received(Numbered(source="a", target="w", number=number))
+        await bus.on_message_received(Alert(source="a", target="w"))
         async with running(bus):
             heard = await listener.heard(4)
 
-        assert [Alarm, Note, Note, Note] == [type(message) for message in heard]
+        assert [Alert, Numbered, Numbered, Numbered] == [type(message) for message in heard]
 
     asyncio.run(main())
 
@@ -147,7 +147,7 @@ def test_system_overtakes_busy_handler(make_bus):
         order: list[str] = []
 
         async def handle(message: BusMessage) -> None:
-            if isinstance(message, Note):
+            if isinstance(message, Numbered):
                 await release.wait()
             else:
                 release.set()
@@ -157,11 +157,11 @@ def test_system_overtakes_busy_handler(make_bus):
         async with running(here, there):
             await there.subscribe(listener)
             for number in range(50):
-                await here.send(Note(source="a", target="w", number=number))
-            await here.send(Alarm(source="a", target="w"))
+                await here.send(Numbered(source="a", target="w", number=number))
+            await here.send(Alert(source="a", target="w"))
             await listener.heard(51)
 
-        assert "Alarm" == order[0]
+        assert "Alert" == order[0]
 
     asyncio.run(main())
 
@@ -177,7 +177,7 @@ def test_slow_subscriber_delays_nobody(make_bus):
             await there.subscribe(slow)
             await there.subscribe(quick)
             for number in range(100):
-                await here.send(Note(source="a", number=number))
+                await here.send(Numbered(source="a", number=number))
 
             assert 100 == len(await quick.heard(100))
 
@@ -197,13 +197,13 @@ def test_raising_handler_is_passed_over(make_bus, caplog):
         listener = Listener("w", handle)
         async with running(bus):
             await bus.subscribe(listener)
-            await bus.send(Note(source="a", target="w", number=0))
-            await bus.send(Note(source="a", target="w", number=1))
+            await bus.send(Numbered(source="a", target="w", number=0))
+            await bus.send(Numbered(source="a", target="w", number=1))
 
             assert [1] == numbers(await listener.heard(1))
 
     asyncio.run(main())
-    assert "the handler of Note" in caplog.text
+    assert "the handler of Numbered" in caplog.text
 
 
 def test_w29_raising_accepts_refuses_once(make_bus, caplog):
@@ -224,7 +224,7 @@ def test_w29_raising_accepts_refuses_once(make_bus, caplog):
         async with running(bus):
             await bus.subscribe(listener)
             for number in range(3):
-                await bus.send(Note(source="a", target="w", number=number))
+                await bus.send(Numbered(source="a", target="w", number=number))
 
             assert [1, 2] == numbers(await listener.heard(2))
 
@@ -254,11 +254,11 @@ def test_unsubscribed_hears_nothing_more(make_bus):
         old, new = Listener("w"), Listener("w")
         async with running(here, there):
             await there.subscribe(old)
-            await here.send(Note(source="a", target="w", number=1))
+            await here.send(Numbered(source="a", target="w", number=1))
             await old.heard(1)
             await there.unsubscribe(old)
             await there.subscribe(new)
-            await here.send(Note(source="a", target="w", number=2))
+            await here.send(Numbered(source="a", target="w", number=2))
 
             assert [2] == numbers(await new.heard(1))
             assert [1] == numbers(old.messages)
@@ -275,12 +275,12 @@ def test_local_message_stays_here(make_bus, backend):
         async with running(here, there):
             await here.subscribe(near)
             await there.subscribe(far)
-            await here.send(Whisper(source="a"))
-            await here.send(Note(source="a", number=1))
+            await here.send(Murmur(source="a"))
+            await here.send(Numbered(source="a", number=1))
             await near.heard(2)
             heard = await far.heard(2 if backend == "memory" else 1)
 
-        expected = [Whisper, Note] if backend == "memory" else [Note]
+        expected = [Murmur, Numbered] if backend == "memory" else [Numbered]
         assert expected == [type(message) for message in heard]
 
     asyncio.run(main())
@@ -296,7 +296,7 @@ def test_stopped_bus_refuses_to_send(make_bus):
         await bus.stop()
         await bus.stop()
         with pytest.raises(BusClosedError):
-            await bus.send(Note(source="a", number=1))
+            await bus.send(Numbered(source="a", number=1))
 
     asyncio.run(main())
 
@@ -332,13 +332,13 @@ def test_handler_may_use_the_bus(make_bus):
         async def handle(message: BusMessage) -> None:
             extra = Listener("extra")
             await there.subscribe(extra)
-            await there.send(Note(source="w", target=message.source, number=message.number + 1))
+            await there.send(Numbered(source="w", target=message.source, number=message.number + 1))
             await there.unsubscribe(extra)
 
         async with running(here, there):
             await here.subscribe(answers)
             await there.subscribe(Listener("w", handle))
-            await here.send(Note(source="answers", target="w", number=1))
+            await here.send(Numbered(source="answers", target="w", number=1))
 
             assert [2] == numbers(await answers.heard(1))
 
@@ -351,8 +351,8 @@ def test_tap_sees_everything(make_bus):
     async def main():
         bus = make_bus()
         async with running(bus), bus.tap() as tap:
-            await bus.send(Note(source="a", target="nobody", number=7))
-            await bus.send(Alarm(source="a"))
+            await bus.send(Numbered(source="a", target="nobody", number=7))
+            await bus.send(Alert(source="a"))
             seen = {}
             async with asyncio.timeout(10):
                 async for item in tap:
@@ -360,9 +360,9 @@ def test_tap_sees_everything(make_bus):
                     if len(seen) == 2:
                         break
 
-        assert "nobody" == seen["Note"].header.target
-        assert b'"number":7' in seen["Note"].body
-        assert ["d", "s", 0] == [seen["Note"].lane, seen["Alarm"].lane, tap.missed]
+        assert "nobody" == seen["Numbered"].header.target
+        assert b'"number":7' in seen["Numbered"].body
+        assert ["d", "s", 0] == [seen["Numbered"].lane, seen["Alert"].lane, tap.missed]
 
     asyncio.run(main())
 
@@ -387,6 +387,6 @@ def test_w28_full_mailbox_makes_room(make_bus):
 
     async def send_all(bus: WorkerBus, total: int) -> None:
         for number in range(total):
-            await bus.send(Note(source="a", target="w", number=number))
+            await bus.send(Numbered(source="a", target="w", number=number))
 
     asyncio.run(main())
