@@ -1,11 +1,13 @@
 """From the options -p and -f to a bus: what every verb needs that works from another terminal."""
 
+import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -20,7 +22,10 @@ from pbus.topology import load_topology
 from pbus.urls import mask_url
 from pbus_cli.options import DEFAULT_FILE
 
-_CONNECT_S = 5.0
+T = TypeVar("T")
+
+_CONNECT_S: Final = 5.0
+_LOOK_S: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,32 @@ async def open_bus(attachment: Attachment) -> AsyncIterator[WorkerBus]:
         yield bus
     finally:
         await bus.stop()
+
+
+async def while_running(attachment: Attachment, main: Coroutine[Any, Any, T]) -> T:
+    """Do something that makes sense only as long as the project runs.
+
+    Raises:
+        NothingRunningError: Its supervisor on this machine ended meanwhile.
+    """
+    doing = asyncio.ensure_future(main)
+    ended = asyncio.ensure_future(_wait_ended(attachment.record))
+    try:
+        await asyncio.wait({doing, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            return doing.result()
+    finally:
+        for task in (doing, ended):
+            task.cancel()
+        await asyncio.wait({doing, ended})
+    if not doing.cancelled():
+        return doing.result()
+    raise NothingRunningError(f"is named {attachment.project!r} any more")
+
+
+async def _wait_ended(record: ProjectRecord | None) -> None:
+    while record is None or record.is_alive:  # noqa: ASYNC110 - a process, not an event
+        await asyncio.sleep(_LOOK_S)
 
 
 async def read_facts(bus: WorkerBus) -> tuple[list[Lease], list[HostRecord]]:

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, Protocol
 
 from pbus.observe import HostRecord
 from pbus.process.events import Event
 from pbus.process.supervisor import Supervisor
-from pbus_cli import console
+from pbus_cli import complaints, console
+from pbus_cli.live import watch
 
 _LOOK_S: Final = 0.25
 _CODES: Final = {
@@ -28,7 +30,10 @@ class Display(Protocol):
         """Take in an event."""
 
     def tell(self, text: str) -> None:
-        """Show a remark."""
+        """Show what the command is doing."""
+
+    def warn(self, text: str) -> None:
+        """Show a warning of the library; called from any thread."""
 
     def look(self, record: HostRecord) -> None:
         """Take the newest record."""
@@ -38,12 +43,15 @@ class Display(Protocol):
 
 
 async def supervise(
-    supervisor: Supervisor, make_display: Callable[[Callable[[], None]], Display]
+    supervisor: Supervisor,
+    log: Path,
+    make_display: Callable[[Callable[[], None]], Display],
 ) -> int:
     """Run a supervisor until it is over; signals ask it to stop.
 
     Args:
         supervisor: Not yet running.
+        log: Where what it logs goes.
         make_display: Makes the display, given what it is to call when nobody looks any more.
 
     Returns:
@@ -57,6 +65,7 @@ async def supervise(
             loop.call_soon_threadsafe(supervisor.request_stop, "nobody reads the output")
 
     display = make_display(stop_unseen)
+    complaints.write_down(log, display.warn, except_thread=watch.THREAD)
 
     def stop(number: signal.Signals) -> None:
         display.tell(_KILLING if received else _STOPPING)

@@ -5,18 +5,27 @@ import signal
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from pbus_cli import complaints
 from pbus_cli.console import TerminatedError
 
 T = TypeVar("T")
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
+def run(main: Coroutine[Any, Any, T], *, shows_warnings: bool = True) -> T:
     """Run a command's coroutine; SIGTERM cancels it as Ctrl-C does.
+
+    Args:
+        main: The coroutine.
+        shows_warnings: What the library warns of goes to stderr; not under a full-screen display.
 
     Raises:
         TerminatedError: SIGTERM came.
         KeyboardInterrupt: Ctrl-C came.
     """
+    if shows_warnings:
+        complaints.show_on_stderr()
+    else:
+        complaints.hide()
     return asyncio.run(_until_terminated(main))
 
 

@@ -95,15 +95,16 @@ def _without_broker(attachment: "Attachment") -> str:
 
 def _watch(attachment: "Attachment", *, only_ready: bool) -> None:
     """Draw the table until Ctrl-C."""
-    from pbus_cli.attach import open_bus
+    from pbus_cli.attach import open_bus, while_running
     from pbus_cli.running import run
 
     async def check() -> None:
         async with open_bus(attachment):
             pass
 
-    run(check())  # an error now is better than an empty screen
-    run(_watch_until_stopped(attachment, only_ready=only_ready))
+    run(check(), shows_warnings=False)  # an error now is better than an empty screen
+    watching = _watch_until_stopped(attachment, only_ready=only_ready)
+    run(while_running(attachment, watching), shows_warnings=False)
 
 
 async def _watch_until_stopped(attachment: "Attachment", *, only_ready: bool) -> None:

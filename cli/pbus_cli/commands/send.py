@@ -78,7 +78,7 @@ def send(
 
     Waits up to 5 s for the target to be registered.
     """
-    from pbus_cli.attach import choose
+    from pbus_cli.attach import choose, while_running
     from pbus_cli.running import run
 
     _check_flags(target, to_all, wait=wait, kinds=(text, type_name, job), data=data)
@@ -92,7 +92,8 @@ def send(
         count=count,
         rate=rate,
     )
-    undelivered = run(_send(choose(project, file), order))
+    attachment = choose(project, file)
+    undelivered = run(while_running(attachment, _send(attachment, order)))
     if undelivered:
         console.fail(f"{undelivered:,} of {count:,} messages reached nobody")
         raise typer.Exit(console.FAILED)

@@ -59,7 +59,8 @@ def tail(
     file: TopologyFile = None,
 ) -> None:
     """Follow the messages; workers take no part in it. Each filter can be given several times."""
-    from pbus_cli.attach import choose
+    from pbus.errors import NothingRunningError
+    from pbus_cli.attach import choose, while_running
     from pbus_cli.filters import Filter
     from pbus_cli.running import run
 
@@ -70,7 +71,12 @@ def tail(
         categories=frozenset(kind.value for kind in category or ()),
         pattern=None if grep is None else _pattern(grep),
     )
-    run(_tail(choose(project, file), chosen, count, duration, _formatter(as_json=as_json)))
+    attachment = choose(project, file)
+    following = _tail(attachment, chosen, count, duration, _formatter(as_json=as_json))
+    try:
+        run(while_running(attachment, following))
+    except NothingRunningError:
+        console.note(f"{attachment.project} has stopped")
 
 
 def _pattern(text: str) -> "re.Pattern[bytes]":

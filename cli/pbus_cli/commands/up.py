@@ -71,13 +71,16 @@ def _foreground(topology: "Topology", only: "Sequence[str]", *, plain: bool) -> 
     from pbus_cli.live.plain import PlainDisplay
 
     project = Project.of(topology)
+    project.make_state_dir()
 
     async def run() -> int:
         supervisor = Supervisor(topology, project, only=frozenset(only))
         if plain:
             names = [process.name for process in supervisor.record().processes]
             return await supervise(
-                supervisor, lambda on_closed: PlainDisplay(names, on_closed=on_closed)
+                supervisor,
+                project.service_log_path("supervisor"),
+                lambda on_closed: PlainDisplay(names, on_closed=on_closed),
             )
         return await _on_screen(topology, project, supervisor)
 
@@ -94,7 +97,7 @@ async def _on_screen(topology: "Topology", project: "Project", supervisor: "Supe
         boards.append(Board(topology.name, _bus_maker(project), on_closed=on_closed))
         return boards[0]
 
-    code = await supervise(supervisor, make_board)
+    code = await supervise(supervisor, project.service_log_path("supervisor"), make_board)
     _print_endings(boards[0], supervisor)
     return code
 

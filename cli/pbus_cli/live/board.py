@@ -71,6 +71,12 @@ class Board:
         """Show a remark at the foot of the screen."""
         self._foot = text
 
+    def warn(self, text: str) -> None:
+        """Show a warning of the library among the log lines."""
+        with self._lock:
+            self._logs.append(Line("pbus", "pbus", text, time.time()))
+            self._changes += 1
+
     def look(self, record: HostRecord) -> None:
         """Take the supervisor's newest record."""
         self._record = record

@@ -47,6 +47,10 @@ class PlainDisplay:
         """Print a remark of the command itself."""
         self._remark(_SELF, text)
 
+    def warn(self, text: str) -> None:
+        """Print a warning of the library."""
+        self._remark(_SELF, text)
+
     def look(self, record: HostRecord) -> None:
         """Records are for tables; there is none."""
 

@@ -20,9 +20,11 @@ from pbus_cli.views.traffic import Passed
 logger = logging.getLogger(__name__)
 
 _KEPT: Final = 200  # messages: more than the tallest screen shows
-_LONGEST_BODY: Final = 64 * 1024  # longer ones are shown without their body
+_LONGEST_BODY: Final = 64 * 1024  # of longer ones only the beginning is kept
+_BEGINNING: Final = 4096
 _EVERY_S: Final = 1.0
 _STOP_S: Final = 2.0
+THREAD: Final = "watch"
 
 
 class ChannelWatch:
@@ -49,7 +51,7 @@ class ChannelWatch:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._is_closed = False
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
 
     @property
     def messages(self) -> tuple[Passed, ...]:
@@ -141,7 +143,7 @@ def passed_of(item: TapMessage) -> Passed:
         type=header.type,
         source=header.source,
         target=header.target,
-        body=item.body if item.size <= _LONGEST_BODY else b"{}",
+        body=item.body if item.size <= _LONGEST_BODY else item.body[:_BEGINNING],
         size=item.size,
         is_urgent=item.lane == "s",
     )

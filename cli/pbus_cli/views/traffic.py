@@ -1,6 +1,7 @@
 """Messages as they pass: one line each, with the body cut to what fits."""
 
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +17,9 @@ from pbus_cli.views import colors
 from pbus_cli.views.figures import clock_time, short_bytes
 
 _HEADER: Final = frozenset({"type", "source", "target", "id", "time"})
+_HEADER_START: Final = re.compile(
+    rb'^\{(?:"(?:type|source|target|id|time)":(?:"(?:[^"\\]|\\.)*"|[^,"]*),?)*'
+)
 _NAME_WIDTH: Final = (6, 22)
 _TYPE_WIDTH: Final = (8, 24)
 _SIZE_WIDTH: Final = 7
@@ -33,7 +37,7 @@ class Passed:
     Attributes:
         time: When it was made, Unix seconds.
         target: None for everyone.
-        body: The whole message as it travelled; may be empty where it was not kept.
+        body: The message as it travelled; of a long one the beginning only.
         size: Bytes on the wire.
         is_urgent: It travelled in the system lane.
     """
@@ -81,14 +85,16 @@ def category_of(type_name: str, *, is_urgent: bool) -> Category:
 
 
 def body_text(body: bytes) -> str:
-    """What a message says beside its header, as one line of JSON."""
+    """What a message says beside its header, on one line; also of a body that was cut."""
     fields = data_fields(body)
     if fields is None:
-        return _clean(bytes(body[:_SHOWN_BYTES]))
+        return _clean(_HEADER_START.sub(b"", body[:_SHOWN_BYTES], count=1))
+    if "job_id" in fields:  # of least use to a reader: last
+        fields["job_id"] = fields.pop("job_id")
     parts = []
     room = _SHOWN_BYTES
     for key, raw in fields.items():
-        value = _clean(bytes(raw[:room]) if len(raw) > room else bytes(raw))
+        value = _clean(bytes(memoryview(raw)[:room]))
         parts.append(f"{key}={value}")
         room -= len(value)
         if room <= 0:
@@ -98,7 +104,10 @@ def body_text(body: bytes) -> str:
 
 def _clean(raw: bytes) -> str:
     """Text without what a terminal would act on; a cut character at the end is left out."""
-    text = raw.decode("utf-8", "ignore")
+    return _printable(raw.decode("utf-8", "ignore"))
+
+
+def _printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text)
 
 
@@ -133,6 +142,7 @@ def _style(passed: Passed, category: Category) -> str:
 
 
 def _fit(text: str, width: int) -> str:
+    text = _printable(text)
     if cell_len(text) <= width:
         return set_cell_size(text, width)
     return set_cell_size(text, width - 1) + "…"

@@ -1,0 +1,63 @@
+"""What the library logs, and where a command lets it be seen."""
+
+import logging
+import logging.handlers
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+_LOG_BYTES: Final = 10 * 1024 * 1024
+
+
+def show_on_stderr() -> None:
+    """Warnings of the library are remarks of the command."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    _use([handler], logging.WARNING)
+
+
+def hide() -> None:
+    """Nothing may be written into a full-screen display."""
+    _use([logging.NullHandler()], logging.CRITICAL)
+
+
+def write_down(path: Path, tell: Callable[[str], None], *, except_thread: str) -> None:
+    """Everything goes into the supervisor's log, and warnings to the display as well.
+
+    Args:
+        path: The log.
+        tell: Shows a warning; may be called from any thread.
+        except_thread: Whose warnings are not told: the display's own connection only repeats
+            what the supervisor notices.
+    """
+    file = logging.handlers.RotatingFileHandler(
+        path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8"
+    )
+    layout = "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s"
+    formatter = logging.Formatter(layout, "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    file.setFormatter(formatter)
+    _use([file, _Telling(tell, except_thread)], logging.INFO)
+
+
+def _use(handlers: list[logging.Handler], level: int) -> None:
+    root = logging.getLogger()
+    for handler in handlers:
+        root.addHandler(handler)
+    root.setLevel(level)
+
+
+class _Telling(logging.Handler):
+    """Hands warnings to a display."""
+
+    def __init__(self, tell: Callable[[str], None], except_thread: str) -> None:
+        super().__init__(logging.WARNING)
+        self._tell = tell
+        self._except_thread = except_thread
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand one over."""
+        if record.threadName != self._except_thread:
+            self._tell(record.getMessage())
