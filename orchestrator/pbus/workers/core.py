@@ -158,13 +158,14 @@ class WorkerCore(EventSource):
         turn = Turn()
         task = turn.start(work, f"{self.name} {what}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         try:
             if not await turn.over(patience):
                 logger.info("%s: %s takes long; messages are handled beside it", self.name, what)
         finally:
             if not task.done():
                 task.add_done_callback(self._on_task_done)
+            else:
+                self._tasks.discard(task)
         if task.done() and not task.cancelled():
             task.result()
 
