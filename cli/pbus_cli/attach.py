@@ -18,7 +18,6 @@ from pbus.leases import Lease
 from pbus.observe import HostRecord, WorkerRow, merge_rows
 from pbus.process.projects import choose_project
 from pbus.process.record import ProjectRecord
-from pbus.topology import load_topology
 from pbus.urls import mask_url
 from pbus_cli.options import DEFAULT_FILE
 
@@ -76,6 +75,8 @@ def attachment_of(record: ProjectRecord) -> Attachment:
 def _by_file(file: Path, *, is_named: bool) -> Attachment | None:
     if not is_named and not file.exists():
         return None
+    from pbus.topology import load_topology  # noqa: PLC0415 - `pbus ps` must be quick
+
     topology = load_topology(file, os.environ)
     bus = topology.bus
     if bus.url is None:

@@ -71,7 +71,6 @@ def _as_json(attachment: "Attachment", rows: "list[WorkerRow]") -> dict[str, Any
 
 
 def _print_table(rows: "list[WorkerRow]") -> None:
-    from pbus_cli.live.screen import terminal_console
     from pbus_cli.views.registry import registry_lines
 
     if not rows:
@@ -80,6 +79,8 @@ def _print_table(rows: "list[WorkerRow]") -> None:
     if not console.is_terminal():
         console.say("\n".join(line.plain.rstrip() for line in registry_lines(rows)))
         return
+    from pbus_cli.live.screen import terminal_console
+
     screen = terminal_console()
     for line in registry_lines(rows, screen.width):
         screen.print(line, end="\n", soft_wrap=True)

@@ -18,6 +18,7 @@ _FIXED_LINES: Final = 4  # title, two headings, foot
 _TABLE_SHARE: Final = 0.45
 _TRAFFIC_SHARE: Final = 0.45
 _LEAST_TABLE: Final = 3
+_LEAST_TRAFFIC: Final = 3
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def dashboard(snapshot: Snapshot, width: int, height: int) -> Group:
     room = max(0, height - _FIXED_LINES - len(alarms))
     table_room = min(len(snapshot.rows) + 1, max(_LEAST_TABLE, int(room * _TABLE_SHARE)))
     table = registry_lines(snapshot.rows, width, table_room)
-    traffic_room = int((room - len(table)) * _TRAFFIC_SHARE)
+    traffic_room = _traffic_room(len(snapshot.messages), room - len(table))
     log_room = room - len(table) - traffic_room
     page = [
         _title(snapshot, width),
@@ -75,6 +76,11 @@ def dashboard(snapshot: Snapshot, width: int, height: int) -> Group:
     ]
     page = [*page[: max(0, height - 1)], _cut(Text(snapshot.foot, style=colors.HEADING), width)]
     return Group(*_ended(page))
+
+
+def _traffic_room(count: int, room: int) -> int:
+    """Lines for messages: where there are few, the logs have the better use for the room."""
+    return min(int(room * _TRAFFIC_SHARE), max(count, _LEAST_TRAFFIC))
 
 
 def _title(snapshot: Snapshot, width: int) -> Text:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from rich.text import Text
 
@@ -10,6 +11,9 @@ from pbus.process.restart import describe_exit
 from pbus_cli.views import colors
 from pbus_cli.views.columns import Column, lines
 from pbus_cli.views.figures import short_count
+
+
+_MANY: Final = 40  # lines that still fit a screen
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,18 @@ class Ending:
 
 
 def ending_lines(endings: Sequence[Ending], width: int | None = None) -> list[Text]:
-    """A heading and one line a worker."""
+    """A heading and one line a worker; of very many, only of those with something to tell."""
+    hidden = 0
+    if len(endings) > _MANY:
+        telling = [one for one in endings if one.state == "failed" or one.lost or one.restarts]
+        hidden, endings = len(endings) - len(telling), telling
+    made = lines(_columns(endings), width, colors.HEADING)
+    if hidden:
+        made.append(Text(f"… {hidden} more ended without trouble", style=colors.HEADING))
+    return made
+
+
+def _columns(endings: Sequence[Ending]) -> list[Column]:
     columns = [
         _column("NAME", [Text(one.name) for one in endings], right=False, gives=True),
         _column("END", [_end(one) for one in endings], right=False),
@@ -44,7 +59,7 @@ def ending_lines(endings: Sequence[Ending], width: int | None = None) -> list[Te
     if any(one.error for one in endings):
         texts = [Text(one.error or "", style=colors.ERROR) for one in endings]
         columns.append(_column("ERROR", texts, right=False))
-    return lines(columns, width, colors.HEADING)
+    return columns
 
 
 def exit_text(code: int | None) -> str:
