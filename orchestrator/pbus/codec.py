@@ -11,7 +11,12 @@ from typing import Any
 
 import msgspec
 
-from pbus.errors import MessageDecodeError, MessageEncodeError, MessageTooLargeError
+from pbus.errors import (
+    MessageDecodeError,
+    MessageEncodeError,
+    MessageTooLargeError,
+    UnknownTypeError,
+)
 from pbus.frames import Frame
 from pbus.messages import BusMessage, Lane
 from pbus.structs import WireStruct
@@ -201,7 +206,7 @@ def decode_message(line: bytes) -> BusMessage:
     header = decode_header(line)
     cls = BusMessage.catalogue.get(header.type)
     if cls is None:
-        raise MessageDecodeError("its type is unknown here", type_name=header.type)
+        raise UnknownTypeError(header.type)
     if cls.is_local:
         raise MessageDecodeError("its type never leaves a process", type_name=header.type)
     try:
@@ -227,7 +232,7 @@ def _decode_frame(raw: bytes) -> Frame:
     name = decoder.decode(raw).type
     cls = Frame.catalogue.get(name)
     if cls is None:
-        raise MessageDecodeError("its type is unknown here", type_name=name)
+        raise UnknownTypeError(name)
     frame: Frame = _spec(cls).decode(raw)
     return frame
 

@@ -73,6 +73,13 @@ class MessageDecodeError(MessageError):
         self.type_name = type_name
 
 
+class UnknownTypeError(MessageDecodeError):
+    """A message is of a type that no module of this process defines."""
+
+    def __init__(self, type_name: str) -> None:
+        super().__init__("its type is unknown here", type_name=type_name)
+
+
 # The bus
 
 

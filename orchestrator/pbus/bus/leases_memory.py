@@ -22,8 +22,10 @@ class MemoryLeaseStore:
 
     async def claim(self, lease: Lease) -> Lease | None:
         """Take the name; see LeaseStore."""
-        self._expire()
         held = self._leases.get(lease.name)
+        if held is not None and held[1] <= self._clock():
+            del self._leases[lease.name]
+            held = None
         if held is not None and held[0].incarnation != lease.incarnation:
             return held[0]
         self._put(lease)
@@ -61,9 +63,9 @@ class MemoryLeaseStore:
         return released
 
     async def leases(self) -> list[Lease]:
-        """All live leases by name."""
-        self._expire()
-        return [lease for _, (lease, _) in sorted(self._leases.items())]
+        """All live leases by name; drops nothing."""
+        now = self._clock()
+        return [lease for _, (lease, until) in sorted(self._leases.items()) if until > now]
 
     async def set_activation(self, name: str, activation: Activation) -> None:
         """Remember an activation."""

@@ -9,7 +9,12 @@ import msgspec
 from pbus.bus.mailbox import Mailbox, Receipt
 from pbus.bus.subscriber import BusSubscriber
 from pbus.codec import decode_message
-from pbus.errors import BusFullError, DuplicateSubscriberError, MessageDecodeError
+from pbus.errors import (
+    BusFullError,
+    DuplicateSubscriberError,
+    MessageDecodeError,
+    UnknownTypeError,
+)
 from pbus.messages import BusMessage, BusMessagesLostMessage, Lane
 
 logger = logging.getLogger(__name__)
@@ -27,6 +32,7 @@ class Counters(msgspec.Struct):
         undelivered: Own messages that no process was listening for.
         refused: Received bytes that were no acceptable message.
         dropped: Messages received for somebody who is not (or no longer) here.
+        foreign: Broadcasts of types that this process does not know.
     """
 
     sent: int = 0
@@ -34,6 +40,7 @@ class Counters(msgspec.Struct):
     undelivered: int = 0
     refused: int = 0
     dropped: int = 0
+    foreign: int = 0
 
 
 class Switchboard:
@@ -134,12 +141,12 @@ class Switchboard:
         if not receivers:
             self.counters.dropped += len(lines)
             return 0
-        if len(receivers) == 1:  # decoded when handled: the reader stays quick
+        if address != EVERYONE:  # decoded when handled: the reader stays quick
             put = receivers[0].lane(lane).put_nowait
             for line in lines:
                 put((line, receipt))
             return len(lines)
-        messages = [message for line in lines if (message := self.decode(line)) is not None]
+        messages = [msg for line in lines if (msg := self._decode_broadcast(line)) is not None]
         for mailbox in receivers:
             put = mailbox.lane(lane).put_nowait
             for message in messages:
@@ -153,6 +160,16 @@ class Switchboard:
         except MessageDecodeError as error:
             self.refuse(error)
             return None
+
+    def _decode_broadcast(self, line: bytes) -> BusMessage | None:
+        """Decode a broadcast; types that only others know are their business, not a fault."""
+        try:
+            return decode_message(line)
+        except UnknownTypeError:
+            self.counters.foreign += 1
+        except MessageDecodeError as error:
+            self.refuse(error)
+        return None
 
     def refuse(self, error: MessageDecodeError) -> None:
         """Count bytes that were no message; log at most once a second."""

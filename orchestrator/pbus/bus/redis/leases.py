@@ -78,7 +78,8 @@ end
 _CLAIM = (
     _PRELUDE
     + """
-expire()
+local ends = redis.call('ZSCORE', leases, ARGV[1])
+if ends and tonumber(ends) <= now then drop(ARGV[1]) end
 return put(ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])) or false
 """
 )
@@ -93,6 +94,20 @@ if #ARGV >= 4 then linger(ARGV[3]) end
 local at = tonumber(redis.call('GET', version) or '0')
 if at == tonumber(ARGV[2]) then return {at, gone, refused} end
 return {at, gone, refused, all()}
+"""
+)
+_READ = (  # drops nothing: who drops a lease has to announce it
+    _PRELUDE
+    + """
+local bodies = {}
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', leases, '(' .. now, '+inf')) do
+  local value = redis.call('HGET', workers, name)
+  if value then
+    local _, body = split(value)
+    bodies[#bodies + 1] = body
+  end
+end
+return bodies
 """
 )
 _KEEP = (
@@ -150,7 +165,7 @@ class RedisLeaseStore:
         self._activations = names.key("activations")
         self._scripts: dict[str, Any] = {
             source: self._redis.register_script(source)
-            for source in (_CLAIM, _RENEW, _KEEP, _RELEASE, _RECORDS)
+            for source in (_CLAIM, _RENEW, _READ, _KEEP, _RELEASE, _RECORDS)
         }
 
     async def claim(self, lease: Lease) -> Lease | None:
@@ -165,9 +180,7 @@ class RedisLeaseStore:
         at, expired, refused, *rest = reply
         return Renewal(
             version=at,
-            leases=sorted(map(_decode_lease, rest[0]), key=lambda lease: lease.name)
-            if rest
-            else None,
+            leases=_decode_leases(rest[0]) if rest else None,
             expired=[_decode_lease(body) for body in expired],
             refused=[name.decode() for name in refused],
         )
@@ -185,7 +198,7 @@ class RedisLeaseStore:
 
     async def leases(self) -> list[Lease]:
         """All live leases by name."""
-        return (await self.renew(())).leases or []
+        return _decode_leases(await self._run(_READ, self._keys, []))
 
     async def set_activation(self, name: str, activation: Activation) -> None:
         """Remember an activation."""
@@ -238,6 +251,10 @@ class RedisLeaseStore:
                 if attempt == 2 or isinstance(error, TimeoutError):  # noqa: PLR2004
                     raise BusUnavailableError(self._endpoint.url, reason_of(error)) from error
         return None
+
+
+def _decode_leases(bodies: Sequence[bytes]) -> list[Lease]:
+    return sorted(map(_decode_lease, bodies), key=lambda lease: lease.name)
 
 
 def _lease_ms() -> int:
