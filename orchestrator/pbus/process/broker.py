@@ -78,6 +78,7 @@ class EmbeddedValkey:
             BrokerStartError: It does not start.
             ProcessError: There is no safe place for its socket.
         """
+        await self.stop()  # what is left of the one before
         self._project.make_runtime_dir()
         self.socket_path.unlink(missing_ok=True)
         self._guard.add_path(self.socket_path)
@@ -111,7 +112,8 @@ class EmbeddedValkey:
         process = self.process
         if process is None:
             return
-        groups.send_signal(process.pid, signal.SIGTERM)
+        if process.returncode is None:
+            groups.send_signal(process.pid, signal.SIGTERM)
         try:
             await asyncio.wait_for(process.wait(), STOP_S)
         except TimeoutError:
@@ -169,6 +171,8 @@ def _arguments(socket: Path, folder: Path) -> tuple[str, ...]:
         "unixsocketperm": ("700",),
         "dir": (str(folder),),
         "daemonize": ("no",),
+        # It would write its title over the environment, and with it the guard's token.
+        "set-proc-title": ("no",),
         # Pub/sub stores nothing, and registry entries outlive nobody.
         "save": ("",),
         "appendonly": ("no",),
@@ -187,5 +191,6 @@ async def _answers(socket: Path) -> bool:
                 return await reader.readline() == b"+PONG\r\n"
             finally:
                 writer.close()
+                await writer.wait_closed()
     except (OSError, TimeoutError):
         return False

@@ -13,6 +13,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from pbus.process.groups import end_all
 
@@ -28,7 +29,7 @@ class Wards:
     def __init__(self) -> None:
         self.token: str | None = None
         self.groups: dict[int, float | None] = {}
-        self.paths: list[str] = []
+        self.paths: list[Path] = []
 
     def obey(self, line: bytes) -> None:
         """Take one line of the supervisor: a verb and its operands."""
@@ -38,7 +39,7 @@ class Wards:
         elif verb == "forget":
             self.groups.pop(int(operands[0]), None)
         elif verb == "path":
-            self.paths.append(os.fsdecode(bytes.fromhex(operands[0])))
+            self.paths.append(Path(os.fsdecode(bytes.fromhex(operands[0]))))
         elif verb == "token":
             self.token = operands[0]
 
@@ -59,16 +60,15 @@ def listen(wards: Wards) -> None:
             return
 
 
-def remove(path: str) -> None:
+def remove(path: Path) -> None:
     """Remove a file, a socket or a folder with all in it; what is gone already is fine."""
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            _forgiving(os.unlink, path)
+    with contextlib.suppress(OSError):
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            path.unlink()
             return
-    for folder, _, files in os.walk(path, topdown=False):
-        for file in files:
-            _forgiving(os.unlink, f"{folder}/{file}")
-        _forgiving(os.rmdir, folder)
+        for entry in path.iterdir():
+            remove(entry)
+        path.rmdir()
 
 
 def main() -> int:

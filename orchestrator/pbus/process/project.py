@@ -218,8 +218,8 @@ class ProjectLock:
 def is_over(project: Project) -> bool:
     """Whether neither a supervisor nor its guard holds the project; if so, no record stays."""
     try:
-        descriptor = os.open(_lock_path(project), os.O_RDWR)
-    except FileNotFoundError:
+        descriptor = os.open(_lock_path(project), os.O_RDWR | os.O_CREAT, 0o600)
+    except FileNotFoundError:  # no state folder: it never ran
         return True
     try:
         is_free = _try_lock(descriptor)

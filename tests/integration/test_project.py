@@ -1,0 +1,258 @@
+"""Projects on the real file system and among real processes: lock, record, stopping, folders."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pbus.errors import NothingRunningError, ProcessError, ProjectRunningError
+from pbus.process.groups import birth, strays
+from pbus.process.project import Project, is_over
+from pbus.process.projects import choose_project, running_projects, stop_project
+from support.guarded import Supervisor, make_project, project_in, record_of, supervisors
+from support.waiting import eventually
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project of its own."""
+    return make_project(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def start(project: Project) -> Iterator[Callable[..., Supervisor]]:
+    """Starts the stand-in for a supervisor with children of the given kinds."""
+    with supervisors(project) as start:
+        yield start
+
+
+TRY_LOCK = """
+import sys, time
+from pathlib import Path
+from pbus.errors import ProjectRunningError
+from pbus.process.project import Project
+folder = Path(sys.argv[1])
+try:
+    with Project("guarded", folder, folder / "topology.yaml").lock():
+        print("taken", flush=True)
+        sys.stdin.read()
+except ProjectRunningError as error:
+    print("refused", error.pid, flush=True)
+"""
+
+
+def try_lock(project: Project) -> subprocess.Popen[str]:
+    """Another process that tries to lock the project, and holds it until its stdin closes."""
+    return subprocess.Popen(
+        [sys.executable, "-c", TRY_LOCK, str(project.folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_second_locker_is_refused(project: Project) -> None:
+    """The second one is told at once who has the project, in this process or another."""
+    with project.lock():
+        started = time.monotonic()
+        with pytest.raises(ProjectRunningError) as refusal, project_in(project.folder).lock():
+            pass
+        assert time.monotonic() - started < 1
+        out, _ = try_lock(project).communicate(timeout=20)
+
+    assert os.getpid() == refusal.value.pid
+    assert f"refused {os.getpid()}\n" == out
+
+
+def test_one_of_many_wins(project: Project) -> None:
+    """Of several that start together exactly one gets the project, the others name it."""
+    crowd = [try_lock(project) for _ in range(5)]
+    answers = {process.pid: process.stdout.readline().split() for process in crowd}
+    for process in crowd:
+        process.communicate(timeout=20)
+
+    winner = next(pid for pid, answer in answers.items() if answer == ["taken"])
+    losers = [answer for pid, answer in answers.items() if pid != winner]
+    assert [["refused", str(winner)]] * 4 == losers
+
+
+def test_lock_is_free_again(project: Project) -> None:
+    """After an orderly end, and after a kill, the next one gets it."""
+    with project.lock():
+        pass
+    with project.lock():
+        assert not is_over(project)
+    other = try_lock(project)
+    assert "taken\n" == other.stdout.readline()
+    other.kill()
+    other.communicate(timeout=20)
+
+    with project.lock():
+        pass
+    assert is_over(project)
+
+
+def test_async_lock_waits_politely(project: Project) -> None:
+    """Waiting for the lock does not block the loop, and can be cancelled."""
+    project.make_state_dir()
+
+    async def main() -> int:
+        ticks = 0
+        with project.lock():
+            os.truncate(project.state_dir / "lock", 0)  # as if a guard alone held it
+            waiting = asyncio.create_task(project_in(project.folder).lock().__aenter__())
+            while ticks < 5:
+                await asyncio.sleep(0.02)
+                ticks += 1
+            assert not waiting.done()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        async with project.lock():
+            return ticks
+
+    assert 5 == asyncio.run(main())
+
+
+def test_record_is_private(project: Project) -> None:
+    """The record holds a password: nobody else may read it, and it is not shown."""
+    with project.lock():
+        project.write_record(record_of(project))
+        project.write_record(record_of(project))
+        record = project.read_record()
+        mode = project.record_path.stat().st_mode & 0o777
+
+    assert 0o600 == mode
+    assert 0o700 == project.state_dir.stat().st_mode & 0o777
+    assert "redis://user:secret@host:6379" == record.url
+    assert "secret" not in repr(record)
+    assert project.read_record() is None
+
+
+def test_running_projects_are_found(project: Project, tmp_path: Path) -> None:
+    """Those whose supervisor holds the lock are listed, by name and folder."""
+    (tmp_path / "b").mkdir()
+    other = project_in(tmp_path / "b")
+    with project.lock(), other.lock():
+        project.write_record(record_of(project))
+        other.write_record(record_of(other))
+        found = running_projects()
+        chosen = choose_project("guarded", None, other.folder)
+
+    assert [str(project.folder), str(other.folder)] == [record.folder for record in found]
+    assert str(other.folder) == chosen.folder
+    assert [] == running_projects()
+
+
+@pytest.mark.parametrize("fields", [{}, {"pid_created": 1.0}, {"pid": 2**22 + 1}])
+def test_stale_record_is_removed(project: Project, fields: dict[str, float]) -> None:
+    """A record that nobody's lock vouches for is not believed, whatever pid it names."""
+    project.make_state_dir()
+    project.write_record(record_of(project, **fields))
+
+    assert [] == running_projects()
+    assert eventually(lambda: is_over(project))
+    assert not project.record_path.exists()
+
+
+def test_reused_pid_is_not_believed(project: Project) -> None:
+    """While a guard still cleans up, another program with the supervisor's pid is not it."""
+    with project.lock():
+        project.write_record(record_of(project, pid_created=birth(os.getpid()) - 100))
+
+        assert [] == running_projects()
+        assert project.record_path.exists()
+
+
+def test_broken_record_is_no_project(project: Project) -> None:
+    """Half a record is reported in the log and ignored; the next start replaces it."""
+    project.make_state_dir()
+    project.record_path.write_text('{"name": "guar')
+
+    assert [] == running_projects()
+    with project.lock():
+        assert not project.record_path.exists()
+
+
+def test_orderly_stop(project: Project, start: Callable[..., Supervisor]) -> None:
+    """A project is stopped from outside, and when that returns all of it is gone."""
+    supervisor = start("polite")
+    record = choose_project(None, project.file, Path("/"))
+    assert supervisor.process.pid == record.pid
+
+    assert asyncio.run(stop_project(record, 10.0)) is True
+
+    assert [] == strays(project.id)
+    assert not project.runtime_dir.exists()
+    with pytest.raises(NothingRunningError):
+        choose_project(None, project.file, Path("/"))
+    assert asyncio.run(stop_project(record, 10.0)) is True
+
+
+def test_deaf_supervisor_is_killed(project: Project, start: Callable[..., Supervisor]) -> None:
+    """A supervisor that does not mind is killed, its guard ends the rest, and we say so."""
+    start("deaf", "stubborn")
+    record = choose_project("guarded", None, Path("/"))
+
+    assert asyncio.run(stop_project(record, 0.3)) is False
+
+    assert [] == strays(project.id)
+    assert not project.runtime_dir.exists()
+
+
+def test_deaf_and_guardless_too(project: Project, start: Callable[..., Supervisor]) -> None:
+    """With its guard gone as well, the stop itself ends what is left."""
+    supervisor = start("deaf", "stubborn")
+    os.kill(supervisor.guard, 9)
+
+    assert asyncio.run(stop_project(project.read_record(), 0.3)) is False
+
+    assert [] == strays(project.id)
+    with project.lock():
+        pass
+
+
+def test_runtime_folder_is_private(project: Project) -> None:
+    """The folder for sockets is ours alone, also where it lay about with open doors."""
+    project.make_runtime_dir()
+    project.runtime_dir.chmod(0o777)
+    project.make_runtime_dir()
+
+    assert 0o700 == project.runtime_dir.stat().st_mode & 0o777
+    assert 0o700 == project.runtime_dir.parent.stat().st_mode & 0o777
+    project.runtime_dir.rmdir()
+
+
+def test_planted_folder_is_refused(project: Project, tmp_path: Path) -> None:
+    """A link or a file that somebody planted in `/tmp` in place of our folder is not used."""
+    project.make_runtime_dir()
+    project.runtime_dir.rmdir()
+    for plant in (lambda path: path.symlink_to(tmp_path), Path.touch):
+        plant(project.runtime_dir)
+        with pytest.raises(ProcessError, match=r"cannot use the folder .*XDG_RUNTIME_DIR"):
+            project.make_runtime_dir()
+        project.runtime_dir.unlink()
+
+
+def test_foreign_folder_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of another user is not used."""
+    project.make_runtime_dir()
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+
+    with pytest.raises(ProcessError, match="belongs to user id"):
+        project.make_runtime_dir()
+
+    project.runtime_dir.rmdir()
+
+
+def test_readonly_state_is_reported(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state folder that cannot be is an error that says what to set."""
+    monkeypatch.setenv("XDG_STATE_HOME", "/dev/null")
+
+    with pytest.raises(ProcessError, match="XDG_STATE_HOME"), project.lock():
+        pass
