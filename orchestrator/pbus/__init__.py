@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from pbus.frames import FrameDirection as FrameDirection
     from pbus.frames import StartFrame as StartFrame
     from pbus.frames import TextFrame as TextFrame
+    from pbus.handlers import PENDING as PENDING
     from pbus.handlers import job as job
     from pbus.handlers import worker_ready as worker_ready
     from pbus.jobs import JobContext as JobContext
@@ -168,6 +169,7 @@ _HOMES = {
         "TextFrame",
     ),
     "pbus.handlers": (
+        "PENDING",
         "job",
         "worker_ready",
     ),

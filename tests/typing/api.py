@@ -2,9 +2,14 @@
 
 from typing import Any, assert_type
 
-from pbus.bus import AsyncQueueBus, WorkerBus, connect
-from pbus.handlers import PENDING, job, worker_ready
-from pbus.jobs import (
+from pbus import (
+    PENDING,
+    AsyncQueueBus,
+    BaseWorker,
+    BusDataMessage,
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusMessage,
     JobContext,
     JobEvent,
     JobGroup,
@@ -14,18 +19,17 @@ from pbus.jobs import (
     JobGroupResponse,
     JobParams,
     JobResponse,
-)
-from pbus.messages import (
-    BusDataMessage,
-    BusJobRequestMessage,
-    BusJobResponseMessage,
-    BusMessage,
     JobStatus,
+    WorkerActivationArgs,
+    WorkerBus,
+    WorkerErrorData,
+    WorkerLostData,
+    WorkerReadyData,
+    WorkerRunner,
+    connect,
+    job,
+    worker_ready,
 )
-from pbus.registry import WorkerErrorData, WorkerLostData, WorkerReadyData
-from pbus.runner import WorkerRunner
-from pbus.worker import BaseWorker
-from pbus.workers.activation import WorkerActivationArgs
 
 
 class Order(BusDataMessage):

@@ -1,4 +1,4 @@
-"""A worker's jobs at others: asking, answers, deadlines, lost workers, retries, cancels."""
+"""A worker's jobs at others: asking, deadlines, what comes back, lost workers, retries."""
 
 import asyncio
 import logging
@@ -8,11 +8,10 @@ from typing import Any
 
 import msgspec
 
-from pbus.errors import JobCancelledError, JobError, JobStateError, JobTimeoutError, PbusError
+from pbus.errors import JobStateError, PbusError
 from pbus.jobs.events import ROOM_WAIT_S, EventType, JobGroupEvent
-from pbus.jobs.group import JobGroup, JobGroupResponse, JobMember, is_farewell
+from pbus.jobs.group import JobGroup, JobMember, is_farewell
 from pbus.messages import (
-    BusJobCancelMessage,
     BusJobMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
@@ -22,17 +21,15 @@ from pbus.messages import (
 )
 from pbus.registry import WorkerLostData, WorkerReadyData
 from pbus.workers.cases import Case, Cases
+from pbus.workers.endings import Endings
 from pbus.workers.links import Links
 from pbus.workers.replicas import Replicas
 from pbus.workers.turns import lend_turn
 
 logger = logging.getLogger(__name__)
 
-EVENT_GRACE_S = 5.0  # without news for so long, events that an urgent answer overtook are lost
 LOSS_GRACE_S = 0.1  # an answer sent before the loss is still taken when it comes so late
 CATCH_UP_ROUNDS = 50  # or later, while messages wait here, but no later than so many times that
-
-Notice = tuple[str, Any]  # a hook, and what it is told
 
 
 class JobDesk:
@@ -42,6 +39,7 @@ class JobDesk:
         self._links = links
         self._replicas = replicas
         self._cases = Cases()
+        self._endings = Endings(links, self._cases, replicas)
 
     @property
     def groups(self) -> dict[str, JobGroup]:
@@ -86,7 +84,7 @@ class JobDesk:
             await self._until_ready(group, absent)
         for member in group.members.values():
             await self._ask(case, member)
-        await self._tell(self._conclude(case))
+        await self._endings.tell(self._endings.conclude(case))
 
     async def _ask(self, case: Case, member: JobMember) -> None:
         group = case.group
@@ -152,7 +150,7 @@ class JobDesk:
         if group.events is not None:
             group.events.close()
         for member in group.open_members():
-            self._release(member)
+            self._endings.release(member)
         self._cases.remove(case)
 
     # What comes back
@@ -185,7 +183,7 @@ class JobDesk:
             return
         case, member = found
         member.seen += 1
-        self._stop_grace(case)  # the queue may be full for long: that is no silence
+        self._endings.stop_grace(case)  # the queue may be full for long: that is no silence
         if case.group.events is not None:
             event = _event_of(member, kind, data)
             # The system lane does not wait for a slow reader.
@@ -194,7 +192,7 @@ class JobDesk:
         hook = "on_job_update" if kind == "update" else f"on_job_{kind}"
         await self._links.call_hook(hook, _in_own_words(case, message))
         if case.is_concluded:
-            self._settle(case)
+            self._endings.settle(case)
 
     async def _take_answer(
         self,
@@ -216,10 +214,10 @@ class JobDesk:
             self._cases.unexpect(member)
         message = _in_own_words(case, message)
         cause = message if isinstance(message, BusJobResponseMessage) else None
-        notices = self._conclude(case, cause)  # first: a hook may raise, or take long
+        notices = self._endings.conclude(case, cause)  # first: a hook may raise, or take long
         if cause is not None:
             await self._links.call_hook("on_job_response", cause)
-        await self._tell(notices)
+        await self._endings.tell(notices)
 
     # Lost workers
 
@@ -231,8 +229,9 @@ class JobDesk:
 
     async def _bear_loss(self, case: Case, member: JobMember, data: WorkerLostData) -> None:
         await self._until_caught_up()
-        if not member.is_open or case.group.is_done or not self._release(member):
+        if case.group.is_done or not member.is_open or member.incarnation != data.incarnation:
             return
+        self._endings.release(member)
         if self._may_ask_again(case, member):
             member.lives_lost += 1
             await self._ask_another(case, member, data.reason)
@@ -257,12 +256,12 @@ class JobDesk:
         try:
             await self._ask(case, member)
         except PbusError as error:
-            self._release(member)
+            self._endings.release(member)
             await self._give_up(case, member, f"{reason}, and nobody else could be asked: {error}")
 
     async def _give_up(self, case: Case, member: JobMember, reason: str) -> None:
         case.group.lose(member, reason)
-        await self._tell(self._conclude(case))
+        await self._endings.tell(self._endings.conclude(case))
 
     # The end
 
@@ -272,7 +271,7 @@ class JobDesk:
         if case is None or case.group.is_done:
             return False
         case.group.cancel(reason)
-        self._tell_soon(self._conclude(case))
+        self._endings.tell_soon(self._endings.conclude(case))
         return True
 
     async def abandon(self, group: JobGroup, reason: str) -> None:
@@ -310,114 +309,7 @@ class JobDesk:
 
     def _expire(self, case: Case) -> None:
         case.group.expire()
-        self._tell_soon(self._conclude(case))
-
-    def _conclude(self, case: Case, cause: BusJobResponseMessage | None = None) -> list[Notice]:
-        """Deal with the end of a group, once it is over; who is to be told what."""
-        group = case.group
-        if not group.is_done or case.is_concluded:
-            return []
-        case.is_concluded = True
-        if case.timer is not None:
-            case.timer.cancel()
-        late = [member for member in group.open_members() if self._release(member)]
-        if late:
-            reason = _reason(group)
-            case.cancels = self._links.spawn(self._send_cancels(late, reason))
-        self._settle(case)
-        if group.error is None:
-            return [("on_job_completed", JobGroupResponse(group.job_id, group.responses))]
-        return [("on_job_error", cause or self._error_message(group.error))]
-
-    def _settle(self, case: Case) -> None:
-        """Close the group's events and forget it, unless events are still on their way."""
-        if case.group.is_settled:
-            self._close(case)
-            return
-        loop = asyncio.get_running_loop()
-        due = loop.time() + EVENT_GRACE_S
-        if case.deadline is not None:
-            due = min(due, case.deadline)
-        self._stop_grace(case)
-        case.grace = loop.call_at(due, self._end_grace, case)
-
-    def _end_grace(self, case: Case) -> None:
-        is_late = case.deadline is not None and asyncio.get_running_loop().time() >= case.deadline
-        if not is_late and self._links.bus.stats(self._links.name).queued:
-            self._settle(case)  # they may wait behind something slow
-            return
-        logger.warning(
-            "%s: %d events of job %s were lost on the way",
-            self._links.name, case.group.missing_events, case.group.job_id,
-        )  # fmt: skip
-        self._close(case)
-
-    def _stop_grace(self, case: Case) -> None:
-        if case.grace is not None:
-            case.grace.cancel()
-            case.grace = None
-
-    def _close(self, case: Case) -> None:
-        if case.group.events is not None:
-            case.group.events.close()
-        if case.cancels is None or case.cancels.done():
-            self._cases.remove(case)
-        else:  # kept until then: whoever leaves the job waits for it
-            case.stop_timers()
-            case.cancels.add_done_callback(lambda _: self._cases.remove(case))
-
-    def _release(self, member: JobMember) -> bool:
-        """Expect nothing more of a worker that has not answered; whether something was."""
-        if not self._cases.unexpect(member):
-            return False
-        self._replicas.end(member.worker)
-        return True
-
-    async def _send_cancels(self, members: Sequence[JobMember], reason: str | None) -> None:
-        """Tell workers that nobody waits any more; they are in the system lane, so quick."""
-        cancels = [
-            BusJobCancelMessage(
-                source=self._links.address,
-                target=member.worker,
-                job_id=member.wire_id,
-                reason=reason,
-            )
-            for member in members
-        ]
-        results = await asyncio.gather(*map(self._links.send, cancels), return_exceptions=True)
-        for cancel, result in zip(cancels, results, strict=True):
-            if isinstance(result, BaseException):
-                logger.warning("%s could not send %s: %s", self._links.name, cancel, result)
-
-    def _error_message(self, error: JobError) -> BusJobResponseMessage:
-        """What stands for the answer that never came, so that one hook learns of every end."""
-        was_cancelled = isinstance(error, JobCancelledError)
-        return BusJobResponseMessage(
-            source=error.worker,
-            target=self._links.address,
-            job_id=error.job_id,
-            status=JobStatus.CANCELLED if was_cancelled else JobStatus.ERROR,
-            response={"error": error.message, "type": type(error).__name__},
-        )
-
-    def _tell_soon(self, notices: Sequence[Notice]) -> None:
-        """Tell hooks without having anybody wait for them."""
-        if notices:
-            self._links.spawn(self._tell(notices), f"{self._links.name} job hooks")
-
-    async def _tell(self, notices: Sequence[Notice]) -> None:
-        for hook, value in notices:
-            await self._links.call_hook(hook, value)
-
-
-def _reason(group: JobGroup) -> str | None:
-    """Why workers are cancelled."""
-    error = group.error
-    if isinstance(error, JobTimeoutError):
-        return "timeout"
-    if isinstance(error, JobCancelledError):
-        return error.reason
-    return None if error is None else error.message
+        self._endings.tell_soon(self._endings.conclude(case))
 
 
 def _event_of(member: JobMember, kind: EventType, data: dict[str, Any] | None) -> JobGroupEvent:
