@@ -22,6 +22,9 @@ CONNECT_TIMEOUT_S = 3.0
 TROUBLE = (RedisError, OSError, TimeoutError, EOFError)  # what a connection may end with
 REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)  # trying again is no use
 
+# What redis-py 8 adds so that a pool can move its connections: it is bound to that pool and to RESP3.
+_POOL_OWN = ("maint_notifications_", "oss_cluster_", "orig_")
+
 
 class Endpoint:
     """One server, from a URL or from a client the user made.
@@ -37,7 +40,7 @@ class Endpoint:
         pool = redis.connection_pool
         self._class: type[AbstractConnection] = pool.connection_class
         self._settings: dict[str, Any] = {
-            **pool.connection_kwargs,
+            **{k: v for k, v in pool.connection_kwargs.items() if not k.startswith(_POOL_OWN)},
             "protocol": 2,
             "decode_responses": False,
             "retry": None,
