@@ -66,7 +66,8 @@ def _width(column: Column, columns: Sequence[Column], width: int | None) -> int:
     if not column.gives or width is None:
         return column.width
     others = sum(other.width for other in columns if other is not column)
-    return max(_NARROWEST, min(column.width, width - others - GAP * (len(columns) - 1)))
+    room = width - others - GAP * (len(columns) - 1)
+    return min(column.width, max(_NARROWEST, room))
 
 
 def _line(cells: Sequence[Text], columns: Sequence[Column], widths: Sequence[int]) -> Text:

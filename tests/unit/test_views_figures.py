@@ -1,0 +1,87 @@
+"""Figures as people read them."""
+
+import pytest
+
+from pbus_cli.views.endings import Ending, ending_lines, exit_text
+from pbus_cli.views.figures import (
+    short_bytes,
+    short_count,
+    short_duration,
+    short_percent,
+)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (None, "-"), (0, "0 B"), (1023, "1023 B"), (4096, "4.0 KB"), (40 * 1024**2, "40 MB"),
+        (3 * 1024**3, "3.0 GB"), (5 * 1024**4, "5.0 TB"),
+    ],
+)  # fmt: skip
+def test_bytes_with_units(count: int | None, text: str) -> None:
+    """One decimal below ten, none above."""
+    assert text == short_bytes(count)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0"), (9_999, "9,999"), (12_345, "12.3k"), (999_999, "1.0M"), (4_600_000, "4.6M")],
+)
+def test_counts_stay_short(count: int, text: str) -> None:
+    """Never more than six characters."""
+    assert text == short_count(count)
+    assert len(text) <= 6
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0.4, "0s"), (59.9, "59s"), (187, "3m07s"), (7_500, "2h05m"), (352_800, "4d02h")],
+)
+def test_durations_stay_short(seconds: float | None, text: str) -> None:
+    """The two largest units."""
+    assert text == short_duration(seconds)
+
+
+@pytest.mark.parametrize(
+    ("percent", "text"), [(None, "-"), (0.04, "0.0%"), (9.4, "9.4%"), (97.3, "97%")]
+)
+def test_percent_of_core(percent: float | None, text: str) -> None:
+    """Idle workers are told apart, busy ones rounded."""
+    assert text == short_percent(percent)
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [(None, "never ran"), (0, "exited with code 0"), (-9, "was killed by SIGKILL")],
+)
+def test_exits_in_words(code: int | None, text: str) -> None:
+    """A signal has its name."""
+    assert text == exit_text(code)
+
+
+def ending(name: str, **changes: object) -> Ending:
+    """How a worker ended; well unless said otherwise."""
+    values: dict[str, object] = {
+        "name": name, "state": "exited", "exit_code": 0, "restarts": 0,
+        "received": 1, "sent": 2, "lost": 0,
+    }  # fmt: skip
+    return Ending(**(values | changes))
+
+
+def test_endings_name_errors() -> None:
+    """The last word of a failed worker stays on the terminal."""
+    failed = ending("b", state="failed", exit_code=1, error="ValueError: no")
+    lines = [line.plain for line in ending_lines([ending("a"), failed], 100)]
+
+    assert "ValueError: no" in lines[2]
+    assert "failed, exited with code 1" in lines[2]
+
+
+def test_many_endings_are_counted() -> None:
+    """Hundreds that ended well are one line; the others are named."""
+    crowd = [ending(f"w.{number}") for number in range(300)]
+    lines = [line.plain for line in ending_lines([*crowd, ending("x", lost=3)], 80)]
+
+    assert len(lines) == 3
+    assert lines[1].startswith("x ")
+    assert lines[2] == "… 300 more ended without trouble"
