@@ -306,13 +306,13 @@ def test_w27_jobs_leave_nothing(make_bus):
     """Every job left a watcher in the registry, and jobs became slower and slower."""
 
     async def main():
-        asker, doer = Asker(), Doer()
+        asker, doer = BaseWorker("asker"), Doer()
         async with hosted(make_bus, [asker], [doer]) as (runner, _):
             await ask(asker, "doer", "echo")
             tasks, watches = len(asyncio.all_tasks()), count_watches(runner)
-            for _ in range(20):
+            for _ in range(50):
                 async with asyncio.TaskGroup() as group:
-                    for _ in range(50):
+                    for _ in range(100):
                         group.create_task(ask(asker, "doer", "echo"))
             await until(lambda: len(asyncio.all_tasks()) <= tasks)
             assert watches == count_watches(runner)
