@@ -1,0 +1,25 @@
+"""Homes and the projects in them; nothing of either is left when a module is done."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.command import Home, Place
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Home]:
+    """Where a module's projects live."""
+    with Home() as home:
+        yield home
+
+
+@pytest.fixture(scope="session")
+def town() -> Iterator[Place]:
+    """A project that runs for all modules; tests leave it as they found it."""
+    with Home() as home:
+        place = home.place("town", Path(__file__).parent / "town")
+        (place.folder / "hall").mkdir()
+        place.up()
+        yield place

@@ -1,0 +1,118 @@
+"""What others put on the channel of a running project, by accident."""
+
+import asyncio
+import json
+
+import pytest
+
+from pbus import BaseWorker, WorkerRunner, connect
+from support.command import Place, Rows, wait_for
+
+pytestmark = pytest.mark.cli
+
+GARBAGE = [
+    b"",
+    b"\x00\xff\xfegarbage",
+    b"hello",
+    b"[]",
+    b"{}\n{}",
+    b'[1,"x",1,"d","clerk",1,1,0]',
+    b'[1,"x",1,"d","clerk",1,1,0]\n{"type":"Note","source":"x"',
+    b'[1,"x",1,"d","clerk",2,1,0]\n{"type":"Note","source":"x","text":7}',
+    b'[1,"x",1,"d","clerk",3,1,0]\n{"type":"os.system","source":"x","command":"true"}',
+    b'[99,"x",1,"d","clerk",1,1,0]\n{"type":"Note","source":"x","text":"later format"}',
+    b"[" * 100_000,
+    b"x" * 20_000_000,
+]
+
+
+@pytest.fixture
+def before(town: Place) -> Rows:
+    """The workers before."""
+    return town.rows()
+
+
+def see_undisturbed(town: Place, before: Rows) -> None:
+    """The same processes, all ready, nothing lost, and they answer."""
+    after = town.rows()
+    for key in ("pid", "state", "restarts", "lost"):
+        assert {n: r[key] for n, r in before.items()} == {n: r[key] for n, r in after.items()}
+    assert "Good morning, you" == town.ask("clerk", "greet")["greeting"]
+
+
+def test_garbage_is_refused(town: Place, before: Rows):
+    """Whatever bytes come on any of the project's channels: counted and said, nothing else."""
+    with town.broker() as broker:
+        channels = broker.pubsub_channels("pbus:town*")
+        for garbage in GARBAGE:
+            for channel in channels:
+                broker.publish(channel, garbage)
+
+    assert len(channels) >= 8
+    see_undisturbed(town, before)
+    refused = [line for line in town.logs("clerk") if "refused" in line]
+    assert refused
+    assert len(refused) < 20  # at most one a second
+
+
+def test_unknown_types_are_refused(town: Place, before: Rows):
+    """A type that the receiver does not know is refused there; what follows arrives."""
+    data = json.dumps({"text": "no type of this town"})
+    done = town.run("send", "clerk", "--type", "Telegram", "--data", data, "--count", "5")
+    assert 0 == done.code
+    assert 0 == town.run("send", "clerk", "--text", "after the telegrams").code
+
+    wait_for(lambda: any("after the telegrams" in line for line in town.logs("clerk")))
+    wait_for(lambda: any("Telegram" in line for line in town.logs("clerk")))
+    see_undisturbed(town, before)
+
+
+def test_giant_is_not_sent(town: Place, before: Rows):
+    """20 MB are the sender's error, with what to do about it; nobody else notices."""
+    giant = json.dumps({"text": "giant", "blob": "x" * 20_000_000})
+    (town.folder / "giant.json").write_text(giant)
+    done = town.run("send", "clerk", "--type", "Note", "--data", "@giant.json")
+
+    assert (1, "") == (done.code, done.out)
+    assert "Note is 20,000," in done.err
+    assert "the bus carries at most 4,194,304" in done.err
+    assert "raise max_message_bytes" in done.err
+    see_undisturbed(town, before)
+    assert [] == [line for line in town.logs("clerk") if "giant" in line]
+
+
+def test_taken_name_is_refused(town: Place, before: Rows):
+    """A second clerk, started by hand on the same channel, is told who has the name."""
+    record = town.record()
+
+    async def main() -> list[str]:
+        runner = WorkerRunner(bus=connect(record["url"], channel=record["channel"]), name="hand")
+        await runner.add_workers(BaseWorker("clerk"))
+        async with asyncio.timeout(20):
+            await runner.run()
+        return [error.error for error in runner.errors]
+
+    (error,) = asyncio.run(main())
+    assert f"taken by runner {before['clerk']['runner']!r}" in error
+    assert f"pid {before['clerk']['pid']}" in error
+    see_undisturbed(town, before)
+
+
+def test_stranger_shows_up(town: Place):
+    """A worker started by hand under a free name is a row of ps, and gone when it leaves."""
+    record = town.record()
+
+    async def main() -> Rows:
+        runner = WorkerRunner(bus=connect(record["url"], channel=record["channel"]))
+        await runner.add_workers(BaseWorker("stranger"))
+        running = asyncio.create_task(runner.run())
+        rows = await asyncio.to_thread(town.until, lambda rows: "stranger" in rows)
+        await runner.end()
+        await asyncio.wait_for(running, 20)
+        return rows
+
+    row = asyncio.run(main())["stranger"]
+    assert ("ready", True, 0, None) == tuple(
+        row[key] for key in ("state", "ready", "restarts", "rss_bytes")
+    )
+    assert "stranger" not in town.rows()

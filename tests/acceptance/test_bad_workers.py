@@ -1,0 +1,155 @@
+"""Workers that do not start, or do not stay: what `up --wait` says, and how they are restarted."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from support.command import Home, Place, Rows, wait_for
+
+pytestmark = pytest.mark.cli
+
+WORKERS = """
+import asyncio
+from pbus import BaseWorker
+
+class Good(BaseWorker):
+    pass
+
+class Slow(BaseWorker):
+    async def start(self):
+        await asyncio.Event().wait()
+
+class Crashing(BaseWorker):
+    async def start(self):
+        raise LookupError("nowhere to begin")
+
+class NoWorker:
+    pass
+"""
+BROKEN = "def answer():\n    return 42\n\nimport not_there_at_all\n"
+SPECS = {
+    "importing": '{worker: "broken:Good"}',
+    "missing": '{worker: "workers:Godo"}',
+    "exiting": '{command: [sh, -c, "echo giving up >&2; exit 7"], joins: true}',
+    "absent": '{worker: "nowhere:Good"}',
+    "wrong": '{worker: "workers:NoWorker"}',
+    "args": '{worker: "workers:Good", args: {colour: red}}',
+    "crashing": '{worker: "workers:Crashing"}',
+    "program": "{command: [not-a-program-anywhere]}",
+}
+SAID = {
+    "importing": ['broken.py", line 4, in <module>', "No module named 'not_there_at_all'"],
+    "missing": ["workers.py has no Godo"],
+    "exiting": ["giving up", "exited with code 7"],
+    "absent": ["No module named 'nowhere'"],
+    "wrong": ["is no subclass of BaseWorker"],
+    "args": ["unexpected keyword argument 'colour'"],
+    "crashing": ["in start", "LookupError: nowhere to begin"],
+    "program": ["cannot be started: No such file or directory: not-a-program-anywhere"],
+}
+POLICIES = """
+name: policies
+workers:
+  steady: {command: [sleep, 600]}
+  flaky: {command: [sh, -c, "exit 3"]}
+  once: {command: [sh, -c, "exit 4"], restart: never}
+  done: {command: [sh, -c, "exit 0"]}
+  again: {command: [sh, -c, "sleep 0.2; exit 0"], restart: always}
+"""
+
+
+@pytest.fixture(scope="module")
+def policies(home: Home) -> Iterator[Place]:
+    """Programs that end, by all policies; five quick exits take a while, so it starts first."""
+    place = home.place("policies", {"topology.yaml": POLICIES})
+    assert place.run("up", "-d").code == 0
+    yield place
+    place.run("down")
+
+
+def is_between_starts(rows: Rows) -> bool:
+    """Whether both that are started again wait for it."""
+    flaky, again = rows["flaky"], rows["again"]
+    return flaky["restarts"] > 0 and flaky["state"] == again["state"] == "backoff"
+
+
+def test_states_show_policy(policies: Place):
+    """A worker between two starts is in backoff; one that is left alone exited or failed."""
+    rows = policies.until(is_between_starts)
+
+    assert ("failed", None, 0) == tuple(rows["once"][key] for key in ("state", "pid", "restarts"))
+    assert ("exited", None, 0) == tuple(rows["done"][key] for key in ("state", "pid", "restarts"))
+    assert ("ready", 0) == tuple(rows["steady"][key] for key in ("state", "restarts"))
+    assert ["steady"] == [
+        row["name"] for row in policies.run("ps", "--json", "--ready").json["workers"]
+    ]
+
+
+def bad_place(home: Home, name: str, *workers: str) -> Place:
+    """A project of these bad workers."""
+    lines = [f"  {worker}: {SPECS[worker]}\n" for worker in workers]
+    text = f"name: {name}\nworkers:\n{''.join(lines)}"
+    return home.place(name, {"topology.yaml": text, "workers.py": WORKERS, "broken.py": BROKEN})
+
+
+def test_bad_worker_is_named(home: Home):
+    """`up --wait` exits 1 at the first that failed, with its last log lines (a traceback too)."""
+    places = {name: bad_place(home, name, name) for name in ("importing", "missing", "exiting")}
+    commands = {name: place.start("up", "--wait") for name, place in places.items()}
+
+    for name, command in commands.items():
+        done = command.done()
+        assert (1, "") == (done.code, done.out)
+        assert f"error: worker {name!r} failed: " in done.err
+        assert [] == [part for part in SAID[name] if part not in done.err], done.err
+        places[name].start("down")
+
+
+def test_reasons_are_logged(home: Home):
+    """Whatever keeps workers from starting, the log of each says what it is."""
+    rest = [name for name in SPECS if name not in {"importing", "missing", "exiting"}]
+    place = bad_place(home, "bad", *rest)
+    assert place.run("up", "-d").code == 0
+
+    for name in rest:
+        parts = SAID[name]
+        wait_for(lambda: all(part in "\n".join(place.logs(name)) for part in parts))  # noqa: B023 - it is over in this turn
+    assert 0 == place.run("down").code
+
+
+def test_slow_worker_times_out(home: Home):
+    """One that is not ready within --timeout is named: exit code 4."""
+    text = (
+        "name: slow\nworkers:\n  slow: {worker: 'workers:Slow'}\n  good: {worker: 'workers:Good'}\n"
+    )
+    place = home.place("slow", {"workers.py": WORKERS, "topology.yaml": text})
+    done = place.run("up", "--wait", "--timeout", "2")
+
+    assert (4, "") == (done.code, done.out)
+    assert "good is ready" in done.err
+    assert "not ready within 2 s: slow" in done.err
+    assert 0 == place.run("down").code
+
+
+def test_all_failed_ends_up(home: Home):
+    """When some worker failed and nothing is left running, `up` exits 1."""
+    text = """
+name: hopeless
+workers:
+  a: {command: [sh, -c, "echo farewell; exit 5"], restart: never}
+  b: {command: [sh, -c, "exit 0"]}
+"""
+    done = home.place("hopeless", {"topology.yaml": text}).run("up")
+
+    assert 1 == done.code
+    assert "a    | farewell" in done.out
+    assert "a    * failed: exited with code 5" in done.out
+
+
+def test_flaky_is_given_up(policies: Place):
+    """Five quick exits within a minute: failed, with no further start; `always` goes on longer."""
+    rows = policies.until(lambda rows: rows["flaky"]["state"] == "failed")
+
+    assert 4 == rows["flaky"]["restarts"]
+    assert rows["again"]["restarts"] >= 2
+    assert any("5 times within" in line for line in policies.logs("flaky"))

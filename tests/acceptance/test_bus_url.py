@@ -1,0 +1,99 @@
+"""A broker of the user's own: reached by its URL, or told that it is not; the password is nobody's."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from support.command import Done, Home, Place
+from support.valkey import Valkey
+
+pytestmark = pytest.mark.cli
+
+PASSWORD = "geheim-0815"
+TOPOLOGY = """
+name: shared
+bus: {url: "${BUS_URL}"}
+workers:
+  hello: {worker: "workers:Hello"}
+"""
+WORKERS = """
+from pbus import BaseWorker
+
+class Hello(BaseWorker):
+    async def start(self):
+        print("hello")
+"""
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Valkey]:
+    """A server that wants a password."""
+    with Valkey("--requirepass", PASSWORD, tcp=True) as server:
+        yield server
+
+
+def place_at(home: Home, name: str, url: str) -> Place:
+    """A project whose bus is there."""
+    text = TOPOLOGY.replace("shared", name).replace("${BUS_URL}", url)
+    return home.place(name, {"topology.yaml": text, "workers.py": WORKERS})
+
+
+def see_unreachable(done: Done) -> None:
+    """Exit code 3 within 5 s (and what the command itself takes), the address without password."""
+    assert (3, "") == (done.code, done.out)
+    assert "cannot use the message broker at redis://:***@127.0.0.1:" in done.err
+    assert PASSWORD not in done.err
+    assert "Traceback" not in done.err
+    assert done.seconds < 5 + 3
+
+
+def test_absent_broker_is_told(home: Home):
+    """Nobody listens, or somebody who never answers: `up` and the others say so in time."""
+    with contextlib.closing(socket.socket()) as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        silent = place_at(home, "silent", f"redis://:{PASSWORD}@127.0.0.1:{deaf.getsockname()[1]}")
+        absent = place_at(home, "absent", f"redis://:{PASSWORD}@127.0.0.1:1")
+        away = place_at(home, "away", f"redis://:{PASSWORD}@127.0.0.1:1")
+        commands = [
+            silent.start("up"),
+            silent.start("ps"),
+            absent.start("up"),
+            away.start("up", "-d", "--wait"),
+            absent.start("send", "hello", "--text", "x"),
+        ]
+        ended = [command.done() for command in commands]
+
+    for done in ended:
+        see_unreachable(done)
+
+
+def test_wrong_password_is_told(home: Home, broker: Valkey):
+    """The server's refusal is passed on, the password is not."""
+    url = f"redis://:{PASSWORD}-not@127.0.0.1:{broker.port}"
+
+    see_unreachable(place_at(home, "refused", url).run("up"))
+
+
+def test_password_is_never_shown(home: Home, broker: Valkey):
+    """Neither a command's output nor a log nor a command line has it; only the record, mode 0600."""
+    place = place_at(home, "guarded", f"redis://:{PASSWORD}@127.0.0.1:{broker.port}")
+    foreground = place.start("up", "--plain")
+    foreground.until("hello * ready")
+    tail = place.start("tail", "-n", "1", "--source", "cli-*")
+    verbs = [("ps",), ("ps", "--json"), ("logs",), ("validate", "--json"), ("up",)]
+    commands = [place.start(*words) for words in verbs]
+    done = [command.done() for command in commands]
+    while tail.process.poll() is None:
+        done.append(place.run("send", "hello", "--text", "x"))
+    words = [word for process in home.processes() for word in process.cmdline()]
+    record = place.record_path()
+    done += [tail.done(), foreground.end()]
+
+    assert f"redis://:***@127.0.0.1:{broker.port}" == done[1].json["bus"]
+    assert [] == [one for one in done if PASSWORD in one.out + one.err]
+    assert PASSWORD not in " ".join(words)
+    files = [path for path in home.state.rglob("*") if path.is_file() and path != record]
+    assert [] == [path for path in files if PASSWORD.encode() in path.read_bytes()]

@@ -1,0 +1,41 @@
+"""Every topology that users copy is right."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from support.command import Home
+
+pytestmark = pytest.mark.cli
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.y*ml"))
+_YAML_BLOCK = re.compile(r"^```ya?ml\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_config_is_valid(home: Home, path: Path):
+    """`pbus validate` finds nothing wrong with it, and its worker classes are there."""
+    folder = home.folder / path.parent.name
+    place = home.place(path.parent.name, path.parent) if not folder.exists() else None
+    assert place is not None
+    done = place.run("validate", path.name, "--json")
+
+    assert 0 == done.code, done.err
+    for worker in done.json["workers"]:
+        if worker["worker"]:
+            module, _, name = worker["worker"].partition(":")
+            source = (path.parent / f"{module}.py").read_text()
+            assert f"class {name}(" in source
+
+
+def test_readme_topology_is_valid(home: Home):
+    """The first topology of the README is right as it stands."""
+    blocks = _YAML_BLOCK.findall((ROOT / "README.md").read_text())
+    if not blocks:
+        pytest.skip("the README shows no topology yet")
+    done = home.place("readme", {"topology.yaml": blocks[0]}).run("validate")
+
+    assert (0, "") == (done.code, done.err)
+    assert blocks[0].count("\n") <= 12

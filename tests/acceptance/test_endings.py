@@ -1,0 +1,179 @@
+"""However a project ends, nothing of it is left, and it can be started again at once."""
+
+import signal
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from support.command import Command, Home, Place, living, wait_for
+from support.terminal import terminal
+
+pytestmark = pytest.mark.cli
+
+WORKERS = """
+import asyncio
+from pbus import BaseWorker, BusJobRequestMessage, job, worker_ready
+
+class Echo(BaseWorker):
+    async def start(self):
+        print(f"{self.name} begins")
+
+    async def stop(self):
+        print(f"{self.name} stops")
+
+    @job(name="echo")
+    async def echo(self, request: BusJobRequestMessage):
+        return request.payload
+
+class Ender(BaseWorker):
+    @worker_ready(name="echo")
+    async def on_echo(self, data):
+        await self.end("all is said")
+"""
+# A program that minds no SIGTERM and leaves a child behind in its group: only the guard helps.
+STUBBORN = "trap '' TERM; sleep 600 & echo stubborn; while :; do sleep 600; done"
+TOPOLOGY = f"""
+name: echo
+workers:
+  echo: {{worker: "workers:Echo", replicas: 2}}
+  stubborn: {{command: [sh, -c, "{STUBBORN}"]}}
+"""
+LIMIT_S = 10.0  # the promise
+
+
+@pytest.fixture
+def place(home: Home) -> Iterator[Place]:
+    """The same project for each test, which ends it."""
+    folder = home.folder / "echo"
+    if folder.exists():
+        yield Place(home, folder)
+    else:
+        yield home.place("echo", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
+
+
+def foreground(place: Place, *options: str, until: tuple[str, ...]) -> Command:
+    """Start `pbus up` piped, and wait until it wrote all this."""
+    command = place.start("up", *options)
+    for text in until:
+        command.until(text)
+    return command
+
+
+def see_nothing_left(place: Place, family: list[psutil.Process]) -> None:
+    """No process of it, by pid and by what it inherited, no socket, no record."""
+    assert [] == living(family)
+    assert [] == place.home.processes()
+    assert [] == place.home.sockets()
+    assert [] == place.home.records()
+    assert 3 == place.run("ps").code
+
+
+def test_killed_supervisor_leaves_nothing(place: Place):
+    """Kill -9 of the supervisor: `up` works at once, and the next kill leaves nothing in 10 s."""
+    place.up()
+    first = place.home.processes()
+    assert len(first) >= 7  # supervisor, guard, broker, two workers, a program with its child
+    place.supervisor().kill()
+    place.up()
+
+    assert [] == living(first)
+    assert {"x": 1} == place.ask("echo", "echo", {"x": 1})
+    second = place.home.processes()
+    place.supervisor().kill()
+    killed = time.monotonic()
+    wait_for(lambda: not place.home.processes(), LIMIT_S)
+    assert time.monotonic() - killed < LIMIT_S
+    see_nothing_left(place, second)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_ends_foreground(place: Place, number: signal.Signals, code: int):
+    """Ctrl-C and SIGTERM stop the workers in order; the command ends when nothing is left."""
+    ready = ("echo.1 * ready", "echo.2 * ready")
+    command = foreground(place, "--plain", "--only", "echo", until=ready)
+    family = place.home.processes()
+    done = command.end(number)
+
+    assert code == done.code
+    assert done.seconds < 20
+    assert "echo.1 | echo.1 stops" in done.out
+    assert "Traceback" not in done.out + done.err
+    see_nothing_left(place, family)
+
+
+def test_second_signal_kills(place: Place):
+    """Whoever presses Ctrl-C twice does not wait for a program that minds nothing."""
+    command = foreground(place, until=("echo.1   * ready", "stubborn | stubborn"))
+    family = place.home.processes()
+    began = time.monotonic()
+    command.process.send_signal(signal.SIGINT)
+    command.until("Ctrl-C again kills what is left")
+    done = command.end()
+
+    assert 130 == done.code
+    assert time.monotonic() - began < 4
+    see_nothing_left(place, family)
+
+
+def test_terminal_gets_display(place: Place):
+    """On a terminal a live display; Ctrl-C ends all, and the terminal is as before."""
+    with terminal(place, "up", "--only", "echo") as screen:
+        screen.until("2/2 ready")
+        screen.until("echo.1 begins")
+        place.run("send", "echo", "--text", "to be seen")
+        screen.until("to be seen")
+        family = place.home.processes()
+        screen.press("\x03")
+
+        assert 130 == screen.code()
+        assert "\x1b[?1049h" in screen.written
+        after = screen.written.rpartition("\x1b[?1049l")[2]
+        assert "\x1b[?25h" in screen.written.rpartition("\x1b[?25l")[2]
+    assert "echo.1" in after
+    see_nothing_left(place, family)
+
+
+def test_down_stops_everything(place: Place):
+    """`down` says what it does; a second one says that nothing runs."""
+    place.up("--only", "echo")
+    family = place.home.processes()
+    done = place.run("down")
+
+    assert (0, "") == (done.code, done.out)
+    assert "stopped echo: nothing of it runs any more" in done.err
+    see_nothing_left(place, family)
+    again = place.run("down")
+    assert (3, True) == (again.code, "no running project" in again.err)
+    assert "echo.1 stops" in place.run("logs", "echo").out  # logs outlive the project
+
+
+def test_second_up_is_refused(place: Place):
+    """A second `up`, in the background or not, names the pid of the first and harms nothing."""
+    place.up("--only", "echo.2")
+    commands = [place.start("up"), place.start("up", "-d")]
+
+    for done in (command.done() for command in commands):
+        assert (1, "") == (done.code, done.out)
+        assert f"already running (pid {place.record()['pid']})" in done.err
+        assert "pbus down" in done.err
+    assert ["echo.2"] == list(place.rows())
+    assert {"x": 1} == place.ask("echo", "echo", {"x": 1})
+
+
+def test_session_end_is_success(home: Home):
+    """A worker that ends the session ends all of it; nothing is restarted and `up` exits 0."""
+    topology = """
+name: ending
+workers:
+  echo: {worker: "workers:Echo", restart: always}
+  ender: {worker: "workers:Ender"}
+"""
+    place = home.place("ending", {"topology.yaml": topology, "workers.py": WORKERS})
+    done = place.run("up")
+
+    assert 0 == done.code
+    assert "all is said" in done.out
+    assert 1 == done.out.count("echo begins")
+    assert 1 == done.out.count("echo stops")

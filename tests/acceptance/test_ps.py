@@ -1,0 +1,101 @@
+"""`pbus ps` and `pbus logs` of a running project."""
+
+import re
+import socket
+
+import psutil
+import pytest
+
+from support.command import Place, wait_for
+
+pytestmark = pytest.mark.cli
+
+KEYS = [
+    "name", "state", "ready", "active", "runner", "host", "pid", "uptime_s", "restarts",
+    "cpu_percent", "rss_bytes", "received", "sent", "lost", "queued",
+]  # fmt: skip
+
+
+def test_json_has_its_keys(town: Place):
+    """The documented keys and no others; what they say is true of the processes."""
+    done = town.run("ps", "--json")
+
+    assert (0, "") == (done.code, done.err)
+    assert ["project", "bus", "workers"] == list(done.json)
+    assert ("town", town.record()["url"]) == (done.json["project"], done.json["bus"])
+    workers = done.json["workers"]
+    assert [KEYS] * 5 == [list(row) for row in workers]
+    assert ["clerk", "post.1", "post.2", "guest", "bell"] == [row["name"] for row in workers]
+    for row in workers:
+        assert row["name"] == psutil.Process(row["pid"]).environ()["PBUS_WORKER"]
+        assert ("ready", True, 0, 0) == (row["state"], row["ready"], row["restarts"], row["lost"])
+        assert (socket.gethostname(), row["name"] != "guest") == (row["host"], row["active"])
+        assert row["uptime_s"] > 0
+        assert row["rss_bytes"] > 500_000
+
+
+def test_program_need_not_join(town: Place):
+    """A command that does not join the bus is ready as soon as it runs, and has no runner."""
+    rows = town.rows()
+
+    assert (True, True, None) == tuple(rows["bell"][key] for key in ("ready", "active", "runner"))
+    assert rows["clerk"]["runner"].startswith("runner-")
+    assert ["ding bell", "dong"] == sorted(
+        line for line in town.logs("bell") if "ong" in line or "ing " in line
+    )
+
+
+def test_messages_are_counted(town: Place):
+    """What a worker got since shows in its row."""
+    before = town.rows()["clerk"]["received"]
+    town.run("send", "clerk", "--text", "x", "--count", "20")
+
+    rows = town.until(lambda rows: rows["clerk"]["received"] >= before + 20)
+    assert 0 == rows["clerk"]["queued"]
+
+
+def test_table_is_for_people(town: Place):
+    """Without --json a heading and a line a worker; --watch goes on until Ctrl-C."""
+    watch = town.start("ps", "--json", "--watch", "--ready")
+    done = town.run("ps")
+
+    heading, *lines = done.out.splitlines()
+    assert ["NAME", "STATE", "PID", "UPTIME", "CPU", "MEMORY", "IN", "OUT"] == heading.split()
+    assert ["clerk", "ready"] == lines[0].split()[:2]
+    assert "ready, inactive" in lines[3]
+    wait_for(lambda: watch.out.count("\n") >= 2)
+    watched = watch.end()
+    assert 130 == watched.code
+    assert [5, 5] == [len(one["workers"]) for one in watched.objects[:2]]
+
+
+def test_logs_choose_workers(town: Place):
+    """Of all workers, of one, of replicas by their common name, and the newest -n lines."""
+    everyone = town.run("logs")
+    prefixes = {line.split()[0] for line in everyone.out.splitlines()}
+    post = town.run("logs", "post", "bell")
+
+    assert (0, 0) == (everyone.code, post.code)
+    assert {"clerk", "post.1", "post.2", "guest", "bell"} == prefixes
+    assert {"post.1", "post.2", "bell"} == {line.split()[0] for line in post.out.splitlines()}
+    assert 1 == len(town.run("logs", "-n", "1").out.splitlines())
+    assert re.search(r"^bell +\* started, pid \d+$", post.out, re.MULTILINE)
+
+
+def test_logs_follow_workers(town: Place):
+    """-f prints what comes from now on, until Ctrl-C."""
+    follower = town.start("logs", "-f", "-n", "1", "post")
+    wait_for(lambda: follower.out)  # the newest line is there: what comes next is new
+    town.run("send", "post.2", "--text", "followed")
+
+    follower.until("heard text 'followed'")
+    assert 130 == follower.end().code
+    assert 2 == follower.out.count("\n")
+
+
+def test_unknown_worker_is_refused(town: Place):
+    """The nearest name is named."""
+    done = town.run("logs", "clrk")
+
+    assert (2, "") == (done.code, done.out)
+    assert "did you mean 'clerk'?" in done.err

@@ -1,0 +1,142 @@
+"""`pbus send` to the workers of a running project."""
+
+import itertools
+import json
+import signal
+
+import pytest
+
+from support.command import Place, wait_for
+
+pytestmark = pytest.mark.cli
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def word() -> str:
+    """A text that no other test sends."""
+    return f"word-{next(_numbers)}"
+
+
+def lines_of(town: Place, worker: str, word: str, count: int) -> list[str]:
+    """The lines of a worker in which a word stands, once there are so many."""
+
+    def look() -> list[str]:
+        found = [line for line in town.logs(worker) if word in line]
+        return found if len(found) >= count else []
+
+    return wait_for(look)
+
+
+def test_texts_reach_their_worker(town: Place, word: str):
+    """--text, --count and --rate: each arrives once, at its time, from an address of the command."""
+    done = town.run(*("send", "clerk", "--text", f"{word} €"), *("--count", "5", "--rate", "10"))
+
+    assert (0, "") == (done.code, done.out)
+    assert "sent 5 x BusFrameMessage to clerk\n" == done.err
+    assert done.seconds >= 0.4
+    lines = lines_of(town, "clerk", word, 5)
+    assert [f"heard text '{word} €' from cli-"] * 5 == [line[: len(word) + 25] for line in lines]
+
+
+def test_data_comes_from_anywhere(town: Place, word: str):
+    """--data takes JSON, a file and stdin; a type that only the workers know passes through."""
+    (town.folder / "note.json").write_text(json.dumps({"text": f"{word} file"}))
+    send = ("send", "clerk", "--type", "Note", "--data")
+    commands = [
+        (town.start(*send, json.dumps({"text": f"{word} argument"})), ""),
+        (town.start(*send, "@note.json"), ""),
+        (town.start(*send, "-"), json.dumps({"text": f"{word} stdin"})),
+    ]
+
+    assert [0, 0, 0] == [command.done(stdin).code for command, stdin in commands]
+    lines = lines_of(town, "clerk", word, 3)
+    assert [f"heard note '{word} {way}'" for way in ("argument", "file", "stdin")] == sorted(lines)
+
+
+def test_broadcast_reaches_everyone(town: Place, word: str):
+    """--all reaches every active worker, and only those."""
+    done = town.run("send", "--all", "--text", word)
+
+    assert 0 == done.code
+    for worker in ("clerk", "post.1", "post.2"):
+        assert 1 == len(lines_of(town, worker, word, 1))
+    assert [] == [line for line in town.logs("guest") if word in line]
+
+
+def test_replicas_take_turns(town: Place, word: str):
+    """The name of replicas means one of them, one after the other."""
+    assert 0 == town.run("send", "post", "--text", word, "--count", "4").code
+
+    for worker in ("post.1", "post.2"):
+        assert 2 == len(lines_of(town, worker, word, 2))
+
+
+def test_urgent_overtakes_queued(town: Place, word: str):
+    """--urgent is handled beside the message in progress and before those that wait."""
+    for text in ("hold", word):
+        data = json.dumps({"text": text})
+        assert 0 == town.run("send", "clerk", "--type", "Note", "--data", data).code
+    assert [] == [line for line in town.logs("clerk") if word in line]
+
+    data = json.dumps({"text": "go"})
+    assert 0 == town.run("send", "clerk", "--type", "Note", "--data", data, "--urgent").code
+
+    lines_of(town, "clerk", word, 1)
+    expected = ["heard note 'hold'", "heard note 'go'", f"heard note '{word}'"]
+    assert expected == town.logs("clerk")[-3:]
+
+
+def test_job_is_answered(town: Place):
+    """--job --wait shows updates on stderr and prints the response as JSON."""
+    done = town.run("send", "clerk", "--job", "climb", "--wait")
+
+    assert (0, {"steps": 2}) == (done.code, done.json)
+    assert 'update: {"step":1}\nupdate: {"step":2}\n' == done.err
+
+
+def test_replica_answers_job(town: Place):
+    """A job for the name of replicas is done by one of them."""
+    assert {"greeting": "hello, Eve"} == town.ask("post", "greet", {"who": "Eve"})
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_cancels_job(town: Place, number: signal.Signals, code: int):
+    """Ctrl-C and SIGTERM cancel the job at its worker."""
+    before = town.logs("clerk").count("endless was cancelled")
+    command = town.start("send", "clerk", "--job", "endless", "--wait")
+    command.until('update: {"step":1}')
+
+    assert code == command.end(number).code
+    wait_for(lambda: town.logs("clerk").count("endless was cancelled") == before + 1)
+
+
+_BAD: list[tuple[int, str, str]] = [
+    (1, "no such street", "clerk --job fail --wait"),
+    (1, "ValueError", "clerk --job fail --wait"),
+    (1, "has no job 'greed'", "clerk --job greed --wait"),
+    (1, "'guest' is not active", "guest --job greet --wait"),
+    (4, "timed out after", "clerk --job endless --wait --timeout 1"),
+    (4, "no worker 'nobody' was registered within 5 s", "nobody --text x"),
+    (4, "no worker 'nobody' was registered within 1 s", "nobody --job x --wait --timeout 1"),
+    (2, "is no JSON", "clerk --job greet --data {who:"),
+    (2, "must be a JSON object, not an array", "clerk --type Note --data [1]"),
+    (2, "NaN is no JSON number", 'clerk --type Note --data {"text":NaN}'),
+    (2, "cannot read '@nothing.json'", "clerk --job greet --data @nothing.json"),
+    (2, "did you mean 'job_id'?", 'clerk --type BusJobUpdateMessage --data {"job_idd":1}'),
+    (2, "give a TARGET or --all", "--text x"),
+    (2, "give one of --text, --type and --job", "clerk --text x --job greet"),
+    (3, "no running project is named 'village'", "clerk --text x -p village"),
+]
+
+
+def test_bad_orders_are_refused(town: Place):
+    """Each says what is wrong and ends with the code for it; none prints to stdout."""
+    commands = [(town.start("send", *words.split()), *rest) for *rest, words in _BAD]
+    ended = [(command.done(), code, text) for command, code, text in commands]
+
+    for done, code, text in ended:
+        assert (code, "") == (done.code, done.out), done.err
+        assert text in done.err.replace("\n", " ")
+        assert "pbus_cli" not in done.err  # no traceback of our own

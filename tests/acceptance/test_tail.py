@@ -1,0 +1,120 @@
+"""`pbus tail` beside workers that talk."""
+
+import json
+import signal
+
+import pytest
+import redis
+
+from support.command import Command, Done, Place, wait_for
+
+pytestmark = pytest.mark.cli
+
+KEYS = ["time", "id", "type", "category", "source", "target", "size_bytes", "data"]
+
+
+def follow(town: Place, *options: tuple[str, ...]) -> list[Command]:
+    """Start followers, and wait until the broker serves them."""
+    commands = [town.start("tail", *words) for words in options]
+    with town.broker() as broker:
+        wait_for(lambda: followers(broker) == len(commands))
+    return commands
+
+
+def followers(broker: redis.Redis) -> int:
+    """How many connections have a pattern."""
+    return sum(client["psub"] != "0" for client in broker.client_list())
+
+
+def ended(town: Place, commands: list[Command], lines: int) -> list[Done]:
+    """End followers when each has printed so many lines."""
+    for command in commands:
+        wait_for(lambda: command.out.count("\n") >= lines)  # noqa: B023 - it is over in this turn
+    return [command.end() for command in commands]
+
+
+def test_json_has_its_keys(town: Place):
+    """One object a line, targeted messages and broadcasts, with the message's own fields."""
+    (command,) = follow(town, ("--json", "--source", "cli-*"))
+    town.run("send", "clerk", "--type", "Note", "--data", '{"text": "ä"}')
+    town.run("send", "--all", "--text", "everyone")
+    town.run("send", "clerk", "--job", "greet", "--wait")
+    (done,) = ended(town, [command], 3)
+
+    note, text, request = done.objects
+    assert 130 == done.code
+    assert [KEYS] * 3 == [list(one) for one in (note, text, request)]
+    assert ("Note", "data", "clerk", {"text": "ä"}) == (
+        note["type"], note["category"], note["target"], note["data"],
+    )  # fmt: skip
+    assert ("BusFrameMessage", "data", None) == (text["type"], text["category"], text["target"])
+    assert {"type": "TextFrame", "text": "everyone"} == text["data"]["frame"]
+    assert ("BusJobRequestMessage", "job") == (request["type"], request["category"])
+    assert note["time"] <= text["time"] <= request["time"]
+    assert 3 == len({one["id"] for one in (note, text, request)})
+    assert note["size_bytes"] > len(json.dumps(note["data"]))
+
+
+def test_filters_choose_messages(town: Place):
+    """Each filter shows what it names; several must hold together."""
+    filters = {
+        "all": ("--source", "cli-*", "--source", "post"),
+        "target": ("--target", "post"),
+        "source": ("--source", "post"),
+        "type": ("--type", "JobRequest", "--type", "Note"),
+        "category": ("--category", "data"),
+        "grep": ("--grep", "gr[e]en"),
+        "both": ("--type", "Note", "--grep", "blue"),
+    }
+    commands = follow(town, *((*options, "--json") for options in filters.values()))
+    for text in ("green", "blue"):
+        data = json.dumps({"text": text})
+        town.run("send", "clerk", "--type", "Note", "--data", data)
+    town.run("send", "post.2", "--job", "greet", "--data", '{"who": "green"}', "--wait")
+    wait_for(lambda: commands[0].out.count("\n") == 4)
+
+    shown = {
+        name: [(one["type"], one["target"]) for one in done.objects]
+        for name, done in zip(filters, ended(town, commands, 1), strict=True)
+    }
+    requester = shown["all"][-1][1]
+    note, request = ("Note", "clerk"), ("BusJobRequestMessage", "post.2")
+    response = ("BusJobResponseMessage", requester)
+    expected = {
+        "all": [note, note, request, response],
+        "target": [request],
+        "source": [response],
+        "type": [note, note, request],
+        "category": [note, note],
+        "grep": [note, request, response],
+        "both": [note],
+    }
+    assert expected == shown
+
+
+def test_tail_ends_by_itself(town: Place):
+    """-n ends after so many lines, --for after a time; a line has the message in short."""
+    counted, timed = follow(town, ("-n", "2", "--type", "Note"), ("--for", "100ms"))
+    town.run("send", "clerk", "--type", "Note", "--data", '{"text": "x"}', "--count", "3")
+
+    done = counted.done()
+    assert (0, 2) == (done.code, done.out.count("\n"))
+    source, arrow, target, kind = done.out.split()[1:5]
+    assert ("→", "clerk", "Note", True) == (arrow, target, kind, source.startswith("cli-"))
+    assert 'text="x"' in done.out
+    assert 0 == timed.done().code
+
+
+def test_bad_filters_are_refused(town: Place):
+    """A wrong pattern, category or time is a usage error."""
+    options = (("--grep", "("), ("--category", "news"), ("--for", "soon"), ("-n", "0"))
+    commands = [town.start("tail", *words) for words in options]
+
+    assert [2, 2, 2, 2] == [command.done().code for command in commands]
+
+
+def test_sigterm_ends_tail(town: Place):
+    """SIGTERM is told from Ctrl-C."""
+    (command,) = follow(town, ())
+
+    assert 143 == command.end(signal.SIGTERM).code

@@ -1,0 +1,74 @@
+"""`pbus` on a terminal of its own: what it shows, and the keys a person presses."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+
+from support.command import PATIENCE_S, PBUS, Place, wait_for
+
+_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|[@-_])")
+# The child makes the terminal its own, then becomes pbus: no code runs between fork and exec.
+_LOGIN = "import os, sys; os.login_tty(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
+
+
+class Terminal:
+    """A terminal with one command in it."""
+
+    def __init__(self, master: int, process: "subprocess.Popen[bytes]") -> None:
+        self.process = process
+        self.written = ""
+        self._master = master
+
+    def press(self, keys: str) -> None:
+        """Type; control characters become signals."""
+        os.write(self._master, keys.encode())
+
+    def until(self, text: str) -> None:
+        """Wait until this is shown."""
+        wait_for(lambda: text in self.text())
+
+    def text(self) -> str:
+        """All that was written so far, without colours and movements."""
+        with contextlib.suppress(OSError):  # the other side is closed
+            while select.select([self._master], [], [], 0)[0]:
+                data = os.read(self._master, 65536)
+                if not data:
+                    break
+                self.written += data.decode(errors="replace")
+        return _ESCAPES.sub("", self.written)
+
+    def code(self, limit_s: float = PATIENCE_S) -> int:
+        """Wait for the end of the command, reading on."""
+        wait_for(lambda: (self.text(), self.process.poll() is not None)[1], limit_s)
+        self.text()
+        return int(self.process.returncode)
+
+
+@contextlib.contextmanager
+def terminal(
+    place: Place, *arguments: str, rows: int = 40, columns: int = 120
+) -> Iterator[Terminal]:
+    """Run `pbus` on a terminal."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-c", _LOGIN, str(slave), PBUS, *arguments],
+        cwd=place.folder,
+        env=place.home.environ | {"TERM": "xterm-256color"},
+        pass_fds=(slave,),
+    )
+    os.close(slave)
+    try:
+        yield Terminal(master, process)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
