@@ -26,6 +26,7 @@ from pbus.process.stats import Usage
 from pbus.topology.model import WorkerInstance
 
 _LAST_LINES = 20
+_CHATTER = ("DEBUG ", "INFO ")  # log lines that say nothing about why a worker failed
 _DRAIN_S = 0.3  # for the last lines; longer only when a descendant holds the pipes open
 _LEFTOVERS_S = 1.0  # a group that lost its leader gets a short SIGTERM before SIGKILL
 
@@ -310,6 +311,6 @@ class WorkerActor:
 
     def _on_line(self, stream: Stream, text: str) -> None:
         self._last_lines.append(text)
-        if stream == "err" and text.strip():
+        if stream == "err" and text.strip() and not text.startswith(_CHATTER):
             self._last_error = text.strip()
         self._house.emit(Line(self.name, stream, text, time.time()))
