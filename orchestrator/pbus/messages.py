@@ -54,6 +54,7 @@ class BusMessage(WireStruct):
     category: ClassVar[Category] = "data"
     lane: ClassVar[Lane] = Lane.DATA
     is_local: ClassVar[bool] = False
+    is_stored: ClassVar[bool] = False  # with at-least-once delivery: kept until it is handled
 
     source: str
     target: str | None = None
@@ -73,6 +74,8 @@ class BusMessage(WireStruct):
 
 class BusDataMessage(BusMessage):
     """Normal priority, first in first out; subclass it for your own data."""
+
+    is_stored: ClassVar[bool] = True
 
 
 class BusSystemMessage(BusMessage):
@@ -118,6 +121,7 @@ class BusEndMessage(BusDataMessage):
         session: Whose; None ends every session of the channel.
     """
 
+    is_stored: ClassVar[bool] = False  # it would end, or announce, the next life
     category: ClassVar[Category] = "system"
 
     reason: str | None = None
@@ -127,6 +131,7 @@ class BusEndMessage(BusDataMessage):
 class BusEndWorkerMessage(BusDataMessage):
     """Ends one worker, behind the data queued before."""
 
+    is_stored: ClassVar[bool] = False  # it would end, or announce, the next life
     category: ClassVar[Category] = "system"
 
     reason: str | None = None
@@ -156,6 +161,7 @@ class BusWorkerReadyMessage(BusDataMessage):
         started_at: Unix seconds.
     """
 
+    is_stored: ClassVar[bool] = False  # it would end, or announce, the next life
     category: ClassVar[Category] = "system"
 
     runner: str

@@ -43,7 +43,8 @@ class Stored(msgspec.Struct, frozen=True):
 
     Attributes:
         mailboxes: Into how many it was stored; 0: nobody has such a mailbox.
-        is_full: A mailbox had no room (max_backlog): nothing was stored, try again later.
+        is_full: A mailbox had no room (max_backlog), or something before it in the batch and lane
+            that it must not overtake was refused: nothing was stored, try again later.
     """
 
     mailboxes: int
@@ -130,6 +131,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 HANDLED_KEPT_S = 600.0  # how long handled ids are remembered
 HANDLED_KEPT = 100_000  # and how many of a mailbox
+DEAD_KEPT = 100_000  # dead letters of a mailbox; the oldest fall
 
 
 class MailStore(Protocol):
@@ -142,16 +144,29 @@ class MailStore(Protocol):
             mailbox: Its name.
             keep: It outlives its processes (a worker that a topology declares); else it is removed
                 with what it holds once nobody has `touch`ed it for LEASE_S.
-            max_backlog: Messages it holds at most (both lanes together).
+            max_backlog: Messages it holds at most (both lanes together). An entry larger than that
+                is taken by an empty mailbox, or it would never be.
+
+        A mailbox that is kept stays so, with its max_backlog, whoever else opens it.
         """
         ...
 
-    async def touch(self, mailboxes: Sequence[str]) -> None:
-        """Keep mailboxes with keep=False alive for another LEASE_S; drop those that ran out."""
+    async def touch(self, mailboxes: Sequence[str]) -> list[str]:
+        """Keep mailboxes with keep=False alive for another LEASE_S; drop all that ran out.
+
+        Returns:
+            Those of `mailboxes` that do not exist (any more): open them anew.
+        """
         ...
 
     async def put(self, batch: Sequence[Outgoing]) -> list[Stored]:
-        """Store a batch, in order, all in one round trip; confirmed when this returns."""
+        """Store a batch, in order, all in one round trip; confirmed when this returns.
+
+        Refused is what finds a mailbox full, and after it in this batch whatever would overtake
+        it: what goes to the same address and lane, after a refused broadcast all of its lane, and
+        a broadcast after anything of its lane. Write what was refused again before newer numbers,
+        and one batch of a lane at a time, or order (and with it the numbers) means nothing.
+        """
         ...
 
     async def take(
@@ -159,13 +174,19 @@ class MailStore(Protocol):
     ) -> list[Letter]:
         """Take letters that nobody holds, oldest first, waiting for some at most `wait_s`.
 
-        Letters whose id was handled before are settled here and not returned.
+        Letters whose id was handled before are settled here and not returned. What a call that
+        failed or was cancelled had taken already is returned by a later one of the same holder.
 
         Args:
-            wanted: (mailbox, lane, how many at most).
+            wanted: (mailbox, lane, how many at most). An entry is taken whole, so the last one
+                may exceed it. A mailbox that does not exist has no letters.
             holder: This process's incarnation.
             wait_s: How long to wait when there is nothing; woken at once by put().
         """
+        ...
+
+    async def interrupt(self) -> None:
+        """Make a take() that waits return early: what is wanted has changed. Loses nothing."""
         ...
 
     async def started(self, letters: Sequence[Letter]) -> None:
@@ -173,11 +194,19 @@ class MailStore(Protocol):
         ...
 
     async def settle(self, settles: Sequence[Settle]) -> None:
-        """Settle a batch in one round trip. What the holder no longer holds is left alone."""
+        """Settle a batch in one round trip; safe to repeat.
+
+        What the holder no longer holds is left alone; but that it was handled is remembered, so
+        that a copy given back meanwhile is not handled again.
+        """
         ...
 
     async def requeue(self, incarnations: Sequence[str]) -> int:
-        """Give back what these incarnations (by prefix) hold; returns how many letters."""
+        """Give back what these incarnations (by prefix) hold; returns how many letters.
+
+        A take() of theirs that was under way then, or comes later because the process was alive
+        after all, gets nothing that is lost: it is asked anew, which the dead do not answer.
+        """
         ...
 
     async def reports(self) -> list[MailboxReport]:
@@ -197,7 +226,10 @@ class MailStore(Protocol):
         ...
 
     async def purge(self, mailbox: str, *, remove: bool = False) -> int:
-        """Empty a mailbox (and remove it); returns how many letters that were not held fell."""
+        """Empty a mailbox; returns how many letters that were not held fell.
+
+        Letters in flight and dead letters stay, unless the mailbox is removed with all it has.
+        """
         ...
 
     async def close(self) -> None:

@@ -1,0 +1,37 @@
+"""The delivery of one stored message, while its handler runs and for as long as it is held."""
+
+from contextvars import ContextVar
+from typing import Protocol
+
+
+class Delivery(Protocol):
+    """One stored message in the hands of its receiver.
+
+    Attributes:
+        attempt: 1 the first time a handler is started with it.
+        is_last_attempt: An error now buries it.
+    """
+
+    attempt: int
+    is_last_attempt: bool
+
+    def hold(self) -> None:
+        """Settle it later, with finish(), and not when the handler of the bus returns."""
+        ...
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """It is handled; with an error it is tried again, or buried after too many attempts."""
+        ...
+
+
+_current: ContextVar[Delivery | None] = ContextVar("pbus_delivery", default=None)
+
+
+def current_delivery() -> Delivery | None:
+    """The stored message whose on_bus_message is running now; None on at-most-once buses."""
+    return _current.get()
+
+
+def delivering(delivery: Delivery | None) -> None:
+    """Say what is being delivered in this task from now on."""
+    _current.set(delivery)
