@@ -1,0 +1,183 @@
+"""A job asked for from the shell: updates, answers, and every way it may go wrong."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from pbus.bus.memory import AsyncQueueBus
+from pbus.bus.subscriber import BusSubscriber
+from pbus.errors import (
+    JobCancelledError,
+    JobFailedError,
+    JobTimeoutError,
+    JobWorkerLostError,
+)
+from pbus.leases import Lease
+from pbus.messages import (
+    BusJobCancelMessage,
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusJobStreamDataMessage,
+    BusJobStreamEndMessage,
+    BusJobUpdateMessage,
+    BusMessage,
+    JobStatus,
+)
+from pbus_cli.asking import Asker
+
+Act = Callable[["Worker", BusJobRequestMessage], Awaitable[None]]
+LEASE = Lease(name="worker", incarnation="1", runner="r", host="h", pid=1, state="ready")
+
+
+class Worker(BusSubscriber):
+    """Answers jobs as a test wants; keeps the cancels."""
+
+    def __init__(self, bus: AsyncQueueBus, act: Act) -> None:
+        self.name = "worker"
+        self.bus = bus
+        self.act = act
+        self.cancelled = asyncio.Event()
+        self.asked = asyncio.Event()
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        if isinstance(message, BusJobRequestMessage):
+            self.asked.set()
+            await self.act(self, message)
+        elif isinstance(message, BusJobCancelMessage):
+            self.cancelled.set()
+
+    async def say(self, kind: type[Any], request: BusJobRequestMessage, **fields: Any) -> None:
+        """Send something about a job to who asked for it."""
+        await self.bus.send(
+            kind(source=self.name, target=request.source, job_id=request.job_id, **fields)
+        )
+
+
+async def ask(act: Act, *, timeout_s: float = 5.0) -> tuple[dict[str, Any], list[Any], Worker]:
+    """Ask a worker that acts so; returns the response, the updates and the worker."""
+    updates: list[Any] = []
+    async with AsyncQueueBus() as bus:
+        worker, asker = Worker(bus, act), Asker(bus, "cli-1")
+        await bus.subscribe(worker)
+        await bus.subscribe(asker)
+        await bus.leases.claim(LEASE)
+        response = await asker.ask(
+            LEASE, "search", {"q": 1}, timeout_s=timeout_s, on_update=updates.append
+        )
+    return response, updates, worker
+
+
+def answering(status: JobStatus, response: dict[str, Any] | None = None) -> Act:
+    """A worker that answers at once."""
+
+    async def act(worker: Worker, request: BusJobRequestMessage) -> None:
+        await worker.say(BusJobResponseMessage, request, status=status, response=response)
+
+    return act
+
+
+def test_response_and_updates() -> None:
+    """Updates come in order, then the response."""
+
+    async def act(worker: Worker, request: BusJobRequestMessage) -> None:
+        assert ("search", {"q": 1}) == (request.job_name, request.payload)
+        assert request.deadline is not None
+        await worker.say(BusJobUpdateMessage, request, update={"n": 1})
+        await worker.say(BusJobUpdateMessage, request, update={"n": 2})
+        status = JobStatus.COMPLETED
+        await worker.say(BusJobResponseMessage, request, status=status, response={"hits": []})
+
+    response, updates, worker = asyncio.run(ask(act))
+
+    assert ({"hits": []}, [{"n": 1}, {"n": 2}]) == (response, updates)
+    assert not worker.cancelled.is_set()
+
+
+def test_streams_are_shown() -> None:
+    """The pieces of a streamed answer are updates, its end is the response."""
+
+    async def act(worker: Worker, request: BusJobRequestMessage) -> None:
+        await worker.say(BusJobStreamDataMessage, request, data={"piece": 1})
+        await worker.say(BusJobStreamEndMessage, request, data={"done": True})
+
+    response, updates, _ = asyncio.run(ask(act))
+
+    assert ({"done": True}, [{"piece": 1}]) == (response, updates)
+
+
+@pytest.mark.parametrize("status", [JobStatus.ERROR, JobStatus.FAILED])
+def test_failure_has_its_text(status: JobStatus) -> None:
+    """What the worker says about it is the error."""
+    with pytest.raises(JobFailedError, match="no such index"):
+        asyncio.run(ask(answering(status, {"error": "no such index"})))
+
+
+def test_cancelled_by_worker() -> None:
+    """A job that the worker cancelled is no success."""
+    with pytest.raises(JobCancelledError, match="tired"):
+        asyncio.run(ask(answering(JobStatus.CANCELLED, {"reason": "tired"})))
+
+
+def test_deadline_cancels_job() -> None:
+    """When time is up the worker is told to stop."""
+    workers = []
+
+    async def act(worker: Worker, request: BusJobRequestMessage) -> None:
+        workers.append(worker)
+
+    with pytest.raises(JobTimeoutError):
+        asyncio.run(ask(act, timeout_s=0.05))
+    assert workers[0].cancelled.is_set()
+
+
+def test_leaving_cancels_job() -> None:
+    """So it is when the command is interrupted."""
+
+    async def main() -> bool:
+        async def act(worker: Worker, request: BusJobRequestMessage) -> None:
+            waiting.cancel()
+
+        waiting = asyncio.create_task(ask(kept(act)))
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        return seen[0].cancelled.is_set()
+
+    seen: list[Worker] = []
+
+    def kept(act: Act) -> Act:
+        async def keeping(worker: Worker, request: BusJobRequestMessage) -> None:
+            seen.append(worker)
+            await act(worker, request)
+
+        return keeping
+
+    assert asyncio.run(main())
+
+
+@pytest.mark.parametrize("successor", [None, "2"])
+def test_lost_worker_ends_job(successor: str | None) -> None:
+    """A worker that died, or was started anew, will not answer: no need to wait for the deadline."""
+
+    async def act(worker: Worker, request: BusJobRequestMessage) -> None:
+        await worker.bus.leases.release(["1"])
+        if successor is not None:
+            await worker.bus.leases.claim(
+                Lease(name="worker", incarnation=successor, runner="r", host="h", pid=2)
+            )
+
+    with pytest.raises(JobWorkerLostError):
+        asyncio.run(ask(act, timeout_s=20))
+
+
+def test_other_jobs_are_ignored() -> None:
+    """Late answers of another job are not this one's."""
+
+    async def act(worker: Worker, request: BusJobRequestMessage) -> None:
+        stale = BusJobRequestMessage(source=request.source, job_id="old")
+        status = JobStatus.COMPLETED
+        await worker.say(BusJobResponseMessage, stale, status=status, response={"old": 1})
+        await worker.say(BusJobResponseMessage, request, status=status, response={"new": 1})
+
+    assert {"new": 1} == asyncio.run(ask(act))[0]

@@ -1,0 +1,97 @@
+"""Durations, names and filters as they are typed."""
+
+import re
+
+import pytest
+import typer
+
+from pbus.bus.tap import TapMessage
+from pbus.codec import Header
+from pbus_cli.filters import Filter
+from pbus_cli.names import is_meant, unknown_name
+from pbus_cli.options import parse_duration
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("10", 10.0), ("10s", 10.0), ("1.5m", 90.0), ("2h", 7_200.0), ("500ms", 0.5), (" .5s ", 0.5)],
+)
+def test_durations_have_units(text: str, seconds: float) -> None:
+    """A bare number is seconds."""
+    assert seconds == parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["", "s", "-1s", "1d", "ten", "1 s", "nan"])
+def test_wrong_durations_are_refused(text: str) -> None:
+    """With an example of a right one."""
+    with pytest.raises(typer.BadParameter, match="10s"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "worker", "meant"),
+    [
+        ("indexer", "indexer.2", True),
+        ("indexer.2", "indexer.2", True),
+        ("index", "indexer", False),
+        ("indexer.2", "indexer", False),
+    ],
+)
+def test_names_mean_replicas(name: str, worker: str, meant: bool) -> None:
+    """The common name means every replica, and no other worker."""
+    assert meant == is_meant(name, worker)
+
+
+def test_nearest_name_is_offered() -> None:
+    """A slip of the finger is recognised; otherwise the names there are."""
+    known = ["librarian", "indexer.1", "indexer.2"]
+
+    assert "did you mean 'indexer'?" in unknown_name("worker", "indxer", known)
+    assert "indexer, indexer.1, indexer.2, librarian" in unknown_name("worker", "zzz", known)
+    assert unknown_name("worker", "zzz", []).endswith("there are: none")
+
+
+def seen(
+    kind: str = "BusFrameMessage", source: str = "a.1", target: str | None = "b", lane: str = "d"
+) -> TapMessage:
+    """A message on the channel."""
+    header = Header(type=kind, source=source, target=target, id="1", time=1.0)
+    return TapMessage(header=header, body=b'{"text":"gr\xc3\xbc\xc3\x9fe"}', lane=lane)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "passes"),
+    [
+        (Filter(), True),
+        (Filter(sources=("a",)), True),
+        (Filter(sources=("a.2", "a.1")), True),
+        (Filter(sources=("a.*",), targets=("c",)), False),
+        (Filter(targets=("b",)), True),
+        (Filter(types=("Frame",)), True),
+        (Filter(types=("Bus*Message",)), True),
+        (Filter(types=("Job*",)), False),
+        (Filter(categories=frozenset({"job", "data"})), True),
+        (Filter(categories=frozenset({"system"})), False),
+        (Filter(pattern=re.compile("grüße".encode())), True),
+        (Filter(pattern=re.compile(b"^x")), False),
+    ],
+    ids=str,
+)
+def test_filters_combine(chosen: Filter, passes: bool) -> None:
+    """Kinds of conditions add up, several of one kind are alternatives."""
+    assert passes == chosen.passes(seen())
+
+
+def test_broadcasts_match_star() -> None:
+    """A message for everyone is not for anybody in particular."""
+    broadcast = seen(target=None)
+
+    assert Filter(targets=("*",)).passes(broadcast)
+    assert not Filter(targets=("b",)).passes(broadcast)
+
+
+def test_strangers_go_by_lane() -> None:
+    """A type this process does not know is system when it was urgent."""
+    chosen = Filter(categories=frozenset({"system"}))
+
+    assert [True, False] == [chosen.passes(seen("Foo", lane=lane)) for lane in "sd"]

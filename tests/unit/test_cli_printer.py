@@ -1,0 +1,122 @@
+"""Printing beside the loop: in order, never blocking, and honest about what was dropped."""
+
+import asyncio
+import io
+import os
+import threading
+
+import pytest
+
+from pbus_cli.live.printer import LinePrinter, stream_writer
+
+
+class Reader:
+    """Takes what is written, and can be made to stand still."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.blocked = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def write(self, text: str) -> None:
+        self.blocked.set()
+        assert self.go_on.wait(10)
+        self.text += text
+
+
+def test_lines_keep_their_order() -> None:
+    """All of them, each with its end."""
+    reader = Reader()
+    printer = LinePrinter(reader.write)
+    for number in range(2_000):
+        assert printer.put(str(number))
+    printer.close()
+
+    assert [str(number) for number in range(2_000)] == reader.text.splitlines()
+
+
+def test_blocked_reader_drops_lines() -> None:
+    """Whoever prints goes on at once; the reader learns how many it missed."""
+    reader = Reader()
+    reader.go_on.clear()
+    printer = LinePrinter(reader.write)
+    printer.put("first")
+    assert reader.blocked.wait(10)
+    kept = sum(printer.put("x") for _ in range(25_000))
+    reader.go_on.set()
+    printer.close()
+
+    assert 25_000 == kept + printer.dropped
+    assert printer.dropped > 0
+    assert f"… {printer.dropped:,} lines dropped" in reader.text
+
+
+def test_waiting_drops_nothing() -> None:
+    """Lines of a file wait for the reader instead."""
+    reader = Reader()
+    printer = LinePrinter(reader.write)
+
+    async def main() -> None:
+        for number in range(30_000):
+            await printer.put_all(str(number))
+
+    asyncio.run(main())
+    printer.close()
+
+    assert (0, 30_000) == (printer.dropped, len(reader.text.splitlines()))
+
+
+def test_closed_pipe_is_told() -> None:
+    """Once, and whoever prints afterwards is not bothered."""
+    told = threading.Event()
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream:
+        printer = LinePrinter(stream_writer(stream), on_closed=told.set)
+        printer.put("anything")
+
+        assert told.wait(10)
+        assert printer.is_closed
+        printer.put("more")
+        printer.close()
+
+
+def test_close_gives_up_in_time() -> None:
+    """A reader that never reads does not hold the end up."""
+    reader = Reader()
+    reader.go_on.clear()
+    printer = LinePrinter(reader.write)
+    printer.put("stuck")
+    assert reader.blocked.wait(10)
+    printer.close(timeout_s=0.05)
+    reader.go_on.set()
+
+
+def test_nonblocking_pipe_is_filled() -> None:
+    """Another process may have made the shared descriptor non-blocking: nothing is lost."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    chunks: list[bytes] = []
+
+    def read() -> None:
+        while chunk := os.read(reading, 65_536):
+            chunks.append(chunk)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with os.fdopen(writing, "w") as stream:
+        stream_writer(stream)("y" * 1_000_000)
+    reader.join(10)
+    os.close(reading)
+
+    assert 1_000_000 == sum(map(len, chunks))
+
+
+@pytest.mark.parametrize("text", ["plain", "größe → 漢字", "lone \ud800 surrogate"])
+def test_any_text_is_written(text: str) -> None:
+    """A stream in memory, and one whose encoding is narrow, take everything."""
+    stream = io.StringIO()
+    stream_writer(stream)(text)
+
+    assert stream.getvalue() == text

@@ -1,0 +1,99 @@
+"""Whether a start went well, told from what processes and registry show."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pbus.observe import HostRecord, ProcessRecord, WorkerRow, merge_rows
+from pbus.topology.model import BusSpec, Topology, WorkerSpec
+from pbus_cli.readiness import Readiness, StartupError, chosen_instances
+
+
+def spec(name: str, **changes: Any) -> WorkerSpec:
+    """A declared program that is ready when started."""
+    return WorkerSpec(name=name, working_dir=Path("/"), joins=False, **changes)
+
+
+def topology(*specs: WorkerSpec) -> Topology:
+    """A topology of these."""
+    return Topology(
+        name="t", file=Path("/t.yaml"), folder=Path("/"), bus=BusSpec(channel="c"),
+        workers={one.name: one for one in specs},
+    )  # fmt: skip
+
+
+def process(name: str, state: str, **changes: Any) -> ProcessRecord:
+    """A process as its supervisor sees it."""
+    return ProcessRecord(name=name, state=state, joins=False, **changes)
+
+
+def look(readiness: Readiness, *processes: ProcessRecord) -> list[str]:
+    """Let it see these processes; who is newly ready."""
+    host = HostRecord(
+        project="t", host="h", pid=1, session="s", time=0.0, bus="b", processes=processes
+    )
+    rows: list[WorkerRow] = merge_rows([], [host], 0.0)
+    return readiness.look(rows, [host])
+
+
+def test_ready_one_by_one() -> None:
+    """Each is told once; those not ready are missing."""
+    readiness = Readiness(topology(spec("a"), spec("b")).instances())
+
+    assert [] == look(readiness)
+    assert ["a"] == look(readiness, process("a", "ready"), process("b", "starting"))
+    assert ["b"] == readiness.missing
+    assert ["b"] == look(readiness, process("a", "ready"), process("b", "ready"))
+    assert [] == readiness.missing
+
+
+def test_finished_counts_as_ready() -> None:
+    """A worker that did its work and left is no problem."""
+    readiness = Readiness([*topology(spec("once")).instances()])
+
+    assert ["once"] == look(readiness, process("once", "exited", exit_code=0))
+
+
+@pytest.mark.parametrize(
+    "culprit",
+    [
+        process("a", "failed", exit_code=1, error="ImportError: no"),
+        process("a", "backoff", exit_code=1, error="ImportError: no"),
+        process("a", "exited", exit_code=2, error="ImportError: no"),
+        process("a", "starting", restarts=1, error="ImportError: no"),
+    ],
+    ids=lambda culprit: culprit.state,
+)
+def test_early_exit_is_failure(culprit: ProcessRecord) -> None:
+    """Who failed before being ready ends the wait, with a word why."""
+    readiness = Readiness(topology(spec("a"), spec("b")).instances())
+
+    with pytest.raises(StartupError, match="'a' failed: ImportError: no") as error:
+        look(readiness, process("b", "starting"), culprit)
+    assert "a" == error.value.worker
+
+
+def test_later_crash_is_no_failure() -> None:
+    """Who was ready once may be restarted; the wait goes on for it."""
+    readiness = Readiness(topology(spec("a")).instances())
+    look(readiness, process("a", "ready"))
+
+    assert [] == look(readiness, process("a", "backoff", exit_code=1))
+    assert ["a"] == readiness.missing
+
+
+def test_always_restarted_may_end() -> None:
+    """A worker that is to run for ever may end well before it is ready."""
+    readiness = Readiness(topology(spec("a", restart="always")).instances())
+
+    assert [] == look(readiness, process("a", "backoff", exit_code=0, restarts=2))
+
+
+def test_only_chosen_are_awaited() -> None:
+    """Names of workers and of single replicas."""
+    whole = topology(spec("a"), spec("b", replicas=3))
+
+    assert ["a", "b.2"] == [one.name for one in chosen_instances(whole, ["a", "b.2"])]
+    assert ["b.1", "b.2", "b.3"] == [one.name for one in chosen_instances(whole, ["b"])]
+    assert 4 == len(chosen_instances(whole, []))
