@@ -105,6 +105,8 @@ async def toil(part: Part, cues: Cues) -> None:
             delays.append(time.monotonic() - message.sent_at)
             ahead = min(ahead, part.count - handled)
             return
+        if type(message) is not BenchMessage:
+            return
         if len(delays) < part.tries:
             until = time.perf_counter() + part.busy_s
             while time.perf_counter() < until:
