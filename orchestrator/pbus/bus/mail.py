@@ -137,13 +137,17 @@ DEAD_KEPT = 100_000  # dead letters of a mailbox; the oldest fall
 class MailStore(Protocol):
     """Mailboxes in a broker. Every call may raise BusUnavailableError."""
 
-    async def open(self, mailbox: str, *, keep: bool, max_backlog: int = 100_000) -> None:
-        """Make sure a mailbox exists.
+    async def open(
+        self, mailbox: str, *, keep: bool, shared: bool = False, max_backlog: int = 100_000
+    ) -> None:
+        """Make sure a mailbox exists; one that is kept stays kept.
 
         Args:
             mailbox: Its name.
             keep: It outlives its processes (a worker that a topology declares); else it is removed
                 with what it holds once nobody has `touch`ed it for LEASE_S.
+            shared: Replicas take from it together, and each has a mailbox of its own, too: so a
+                broadcast is not copied into this one.
             max_backlog: Messages it holds at most (both lanes together). An entry larger than that
                 is taken by an empty mailbox, or it would never be.
 

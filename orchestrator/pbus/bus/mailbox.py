@@ -1,5 +1,6 @@
 """A subscriber's mailbox: two lanes, each a bounded first-in-first-out queue with one reader."""
 
+import abc
 import asyncio
 import logging
 import time
@@ -7,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from pbus.bus.delivery import delivering
 from pbus.bus.subscriber import BusSubscriber
 from pbus.messages import BusMessage, Lane
 
@@ -18,11 +20,50 @@ TURN_S = 0.001  # a busy lane lets the rest of the process in after so long
 
 
 class Receipt(Protocol):
-    """Told when one subscriber is done with one message of a payload."""
+    """Told when one subscriber is done with one message, handled or not."""
 
     def done(self) -> None:
-        """Count one message as handled."""
+        """Count it."""
         ...
+
+
+class StoredReceipt(abc.ABC):
+    """The receipt of a message that the broker keeps until it is settled; a Delivery, too.
+
+    Attributes:
+        attempt: 1 the first time a handler is started with it.
+        is_last_attempt: An error now buries it.
+        is_held: Somebody settles it later.
+    """
+
+    attempt: int = 1
+    is_last_attempt: bool = False
+    is_held: bool = False
+
+    def hold(self) -> None:
+        """Leave it to a later finish()."""
+        self.is_held = True
+
+    def done(self) -> None:
+        """Settle it as handled, unless it is held."""
+        if not self.is_held:
+            self.finish()
+
+    @abc.abstractmethod
+    def finish(self, error: BaseException | None = None) -> None:
+        """Settle it."""
+
+    @abc.abstractmethod
+    async def starting(self) -> None:
+        """A handler is about to start."""
+
+    @abc.abstractmethod
+    def bury(self, reason: str) -> None:
+        """Nobody can ever handle it."""
+
+    @abc.abstractmethod
+    def give_back(self) -> None:
+        """It was not handled here: somebody else may."""
 
 
 Item = tuple[BusMessage | bytes, Receipt | None]  # bytes: decoded when it is handled
@@ -155,7 +196,9 @@ class Mailbox:
             await asyncio.wait(tasks, timeout=1.0)
         for queue in self._lanes.values():
             for _, receipt in queue.drain():
-                if receipt is not None:
+                if isinstance(receipt, StoredReceipt):
+                    receipt.give_back()
+                elif receipt is not None:
                     receipt.done()
 
     async def _dispatch(self, queue: LaneQueue) -> None:
@@ -166,17 +209,45 @@ class Mailbox:
                 turn_ends = time.perf_counter() + TURN_S
             else:
                 item, receipt = queue.get_nowait()
-            try:
-                message = item if isinstance(item, BusMessage) else self._decode(item)
-                if message is not None and self._accepts(message):
-                    self.received += 1
-                    await self._deliver(message)
-            finally:
-                if receipt is not None:
-                    receipt.done()
+            if isinstance(receipt, StoredReceipt):
+                await self._handle_stored(item, receipt)
+            else:
+                await self._handle(item, receipt)
             if time.perf_counter() > turn_ends:
                 await asyncio.sleep(0)
                 turn_ends = time.perf_counter() + TURN_S
+
+    async def _handle(self, item: BusMessage | bytes, receipt: Receipt | None) -> None:
+        try:
+            message = item if isinstance(item, BusMessage) else self._decode(item)
+            if message is not None and self._accepts(message):
+                self.received += 1
+                await self._deliver(message)
+        finally:
+            if receipt is not None:
+                receipt.done()
+
+    async def _handle_stored(self, item: BusMessage | bytes, receipt: StoredReceipt) -> None:
+        """Handle a message that comes again unless it is settled."""
+        message = item if isinstance(item, BusMessage) else self._decode(item)
+        if message is None:
+            receipt.bury("no message that this worker knows")
+            return
+        if not self._accepts(message):
+            receipt.done()
+            return
+        self.received += 1
+        await receipt.starting()
+        delivering(receipt)
+        try:
+            error = await self._deliver(message)
+        except asyncio.CancelledError:
+            receipt.give_back()
+            raise
+        finally:
+            delivering(None)
+        if not receipt.is_held:
+            receipt.finish(error)
 
     def _accepts(self, message: BusMessage) -> bool:
         try:
@@ -186,15 +257,19 @@ class Mailbox:
             logger.exception("%s: accepts_bus_message raised for %s; refused", self.name, message)
             return False
 
-    async def _deliver(self, message: BusMessage) -> None:
+    async def _deliver(self, message: BusMessage) -> BaseException | None:
+        """Run the handler; what it raised is logged and returned."""
         try:
             await self.subscriber.on_bus_message(message)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise  # we are being stopped
             self.failed += 1  # the handler awaited something that was cancelled: its own affair
             logger.warning("%s: the handler of %s was cancelled from within", self.name, message)
-        except Exception:
+            return error
+        except Exception as error:
             self.failed += 1
             logger.exception("%s: the handler of %s raised; going on", self.name, message)
+            return error
+        return None
