@@ -1,13 +1,19 @@
-"""The contract suite runs on every backend: `make_bus` makes buses of one channel."""
+"""The contract suite runs on every backend: `make_bus` makes buses of one channel, `make_mail` stores."""
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
 from pbus.bus import AsyncQueueBus, WorkerBus, connect
+from pbus.bus.mail import MailStore
+from pbus.bus.redis.endpoint import Endpoint
+from pbus.bus.redis.names import Names
+from support.mailing import closing
 from support.valkey import Valkey
 
 MakeBus = Callable[..., WorkerBus]
+MakeMail = Callable[..., AbstractAsyncContextManager[MailStore]]
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
@@ -25,3 +31,16 @@ def make_bus(backend: str, channel: str, request: pytest.FixtureRequest) -> Make
         return lambda **_: shared
     server: Valkey = request.getfixturevalue("valkey")
     return lambda **options: connect(server.url, channel=channel, **options)
+
+
+@pytest.fixture(params=[pytest.param("redis", marks=pytest.mark.redis)])
+def make_mail(request: pytest.FixtureRequest, channel: str) -> MakeMail:
+    """Makes stores of one channel, each as if in another process; `lease_s` shortens the lease."""
+    return {"redis": _redis_mail}[request.param](request, channel)
+
+
+def _redis_mail(request: pytest.FixtureRequest, channel: str) -> MakeMail:
+    server: Valkey = request.getfixturevalue("valkey")
+    mail = pytest.importorskip("pbus.bus.redis.mail")
+    endpoint = Endpoint(url=server.url, redis=None)
+    return lambda **options: closing(mail.RedisMailStore(endpoint, Names(channel), **options))

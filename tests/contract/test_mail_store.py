@@ -1,0 +1,922 @@
+"""What every broker promises of stored mail."""
+
+import asyncio
+import time
+
+import pytest
+
+from pbus.bus.mail import Settle
+from support.mailing import DATA, SYSTEM, Writer, backlog, handle, take, texts
+from support.waiting import finishes, run, until
+
+
+def test_put_is_taken_once(make_mail):
+    """A message is taken with the id and body that were put, and by nobody else meanwhile."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            outgoing = Writer().to("box", "hello", ids=["id-1"])
+            (stored,) = await store.put([outgoing])
+            (letter,) = await take(store)
+
+            assert (1, False) == (stored.mailboxes, stored.is_full)
+            assert ("box", DATA, "id-1") == (letter.mailbox, letter.lane, letter.id)
+            assert (1, 0, False) == (letter.attempt, letter.crashes, letter.is_suspect)
+            assert ["hello"] == texts([letter])
+            assert [] == await take(store)
+            assert [] == await take(store, holder="sibling")
+            await handle(store, [letter])
+            assert [] == await take(store)
+            assert 0 == await backlog(store)
+
+    run(main())
+
+
+def test_bodies_come_back_unharmed(make_mail):
+    """What JSON can say survives: NUL, a lone surrogate, huge integers, no text, a mebibyte."""
+    bodies = [
+        rb'{"text":"a\u0000b"}',
+        rb'{"text":"\ud800"}',
+        b'{"text":123456789012345678901234567890}',
+        b'{"text":1e400,"nested":[[],{}],"text2":1.0}',
+        '{"text":"smörgås 🍞"}'.encode(),
+        b'{"text":"' + b"x" * 1024 * 1024 + b'"}',
+    ]
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            writer = Writer()
+            for body in bodies:
+                outgoing = writer.to("box", "")
+                outgoing.bodies[0] = body
+                await store.put([outgoing])
+
+            assert bodies == [letter.body for letter in await take(store)]
+
+    run(main())
+
+
+def test_order_is_kept(make_mail):
+    """Letters come oldest first, over entries of many messages and of one."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            writer = Writer()
+            await store.put([writer.to("box", "1", "2", "3"), writer.to("box", "4")])
+            await store.put([writer.to("box", "5", "6")])
+
+            assert ["1", "2", "3", "4", "5", "6"] == texts(await take(store))
+
+    run(main())
+
+
+def test_lanes_are_apart(make_mail):
+    """Only the lanes asked for are taken."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            writer = Writer()
+            await store.put([writer.to("box", "slow"), writer.to("box", "fast", lane=SYSTEM)])
+            first = await store.take([("box", SYSTEM, 10)], holder="holder", wait_s=0)
+            second = await store.take([("box", DATA, 10)], holder="holder", wait_s=0)
+
+            assert (["fast"], [SYSTEM]) == (texts(first), [one.lane for one in first])
+            assert (["slow"], [DATA]) == (texts(second), [one.lane for one in second])
+
+    run(main())
+
+
+def test_no_more_than_asked(make_mail):
+    """Each mailbox gives as many letters as were asked of it."""
+
+    async def main():
+        async with make_mail() as store:
+            writer = Writer()
+            for name in ("a", "b"):
+                await store.open(name, keep=True)
+                await store.put(writer.each(name, "1", "2", "3", "4", "5"))
+            letters = await store.take([("a", DATA, 3), ("b", DATA, 1)], holder="h", wait_s=0)
+            rest = await store.take([("a", DATA, 9), ("b", DATA, 2)], holder="h", wait_s=0)
+
+            assert [("a", "1"), ("a", "2"), ("a", "3"), ("b", "1")] == sorted(
+                (letter.mailbox, *texts([letter])) for letter in letters
+            )
+            assert [("a", "4"), ("a", "5"), ("b", "2"), ("b", "3")] == sorted(
+                (letter.mailbox, *texts([letter])) for letter in rest
+            )
+
+    run(main())
+
+
+def test_broadcast_reaches_every_mailbox(make_mail):
+    """A broadcast is copied into every mailbox that exists, and handled apart in each."""
+
+    async def main():
+        async with make_mail() as store:
+            for name in ("a", "b", "c"):
+                await store.open(name, keep=True)
+            (stored,) = await store.put([Writer().to("*", "news", "more")])
+            await handle(store, await take(store, "a"))
+
+            assert 3 == stored.mailboxes
+            assert ["news", "more"] == texts(await take(store, "b"))
+            assert [0, 2, 2] == [report.backlog for report in await store.reports()]
+
+    run(main())
+
+
+def test_unknown_mailbox_stores_nothing(make_mail):
+    """Mail for a mailbox that does not exist is stored nowhere, and taking from it is no error."""
+
+    async def main():
+        async with make_mail() as store:
+            stored = await store.put([Writer().to("nobody", "x"), Writer().to("*", "x")])
+
+            assert [(0, False), (0, False)] == [(one.mailboxes, one.is_full) for one in stored]
+            assert [] == await take(store, "nobody")
+            assert [] == await store.reports()
+
+    run(main())
+
+
+def test_repeated_batch_is_ignored(make_mail):
+    """A batch written again, as after a lost answer, is stored once; also what overlaps it."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            writer, again = Writer(), Writer()
+            batch = [writer.to("box", "1", "2"), writer.to("box", "3"), writer.to("*", "4")]
+            first = await store.put(batch)
+            second = await store.put(batch)
+            await store.put([again.to("box", "1", "2", "3", "new")])
+
+            assert first == second
+            assert ["1", "2", "3", "4", "new"] == texts(await take(store))
+            assert 5 == await backlog(store)
+
+    run(main())
+
+
+def test_streams_are_numbered_apart(make_mail):
+    """Other senders, other streams of a sender and other lanes have numbers of their own."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            await store.put([Writer("a").to("box", "1")])
+            await store.put([Writer("b").to("box", "2")])
+            await store.put([Writer("a", stream=2).to("box", "3")])
+            await store.put([Writer("a").to("box", "4", lane=SYSTEM)])
+            await store.put([Writer("a").to("*", "5")])
+
+            assert ["1", "2", "3", "4", "5"] == sorted(texts(await take(store)))
+
+    run(main())
+
+
+def test_numbers_may_have_gaps(make_mail):
+    """A sender that gave up some messages goes on with the next number."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            writer = Writer()
+            await store.put([writer.to("box", "1")])
+            writer.to("box", "given", "up")
+            await store.put([writer.to("box", "4")])
+
+            assert ["1", "4"] == texts(await take(store))
+
+    run(main())
+
+
+def test_full_mailbox_refuses_whole(make_mail):
+    """What does not fit is stored not at all, and fits once something was handled."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True, max_backlog=3)
+            await store.open("other", keep=True, max_backlog=3)
+            writer = Writer()
+            await store.put([writer.to("box", "1", "2")])
+            late = writer.to("box", "3", "4")
+            refused, small, elsewhere = await store.put([
+                late,
+                writer.to("box", "5"),
+                writer.to("other", "6"),
+            ])
+
+            assert (True, 0) == (refused.is_full, refused.mailboxes)
+            assert small.is_full  # or it would overtake
+            assert (False, 1) == (elsewhere.is_full, elsewhere.mailboxes)
+            letters = await take(store)
+            assert ["1", "2"] == texts(letters)
+            assert (await store.put([late]))[0].is_full  # in flight counts
+            await handle(store, letters[:1])
+            assert not (await store.put([late]))[0].is_full
+            assert ["3", "4"] == texts(await take(store))
+
+    run(main())
+
+
+def test_refused_keeps_its_place(make_mail):
+    """Nothing of a lane overtakes a refused broadcast, nor a broadcast what was refused."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("full", keep=True, max_backlog=2)
+            await store.open("free", keep=True)
+            writer = Writer()
+            await store.put([writer.to("full", "1")])
+            batch = [
+                writer.to("full", "2", "3"),
+                writer.to("free", "4"),
+                writer.to("*", "5"),
+                writer.to("free", "6"),
+                writer.to("free", "7", lane=SYSTEM),
+            ]
+            stored = await store.put(batch)
+
+            assert [True, False, True, True, False] == [one.is_full for one in stored]
+            assert ["7", "4"] == texts(await take(store, "free"))
+            await handle(store, await take(store, "full"))
+            stored = await store.put([
+                one for one, was in zip(batch, stored, strict=True) if was.is_full
+            ])
+            assert [False, True, True] == [one.is_full for one in stored]
+
+    run(main())
+
+
+def test_repeated_batch_is_never_refused(make_mail):
+    """What was stored before the answer was lost is confirmed, even if the mailbox is full now."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True, max_backlog=2)
+            batch = [Writer().to("box", "1", "2")]
+            await store.put(batch)
+            (stored,) = await store.put(batch)
+
+            assert (1, False) == (stored.mailboxes, stored.is_full)
+
+    run(main())
+
+
+def test_oversized_entry_fits_empty(make_mail):
+    """An entry of more messages than a mailbox may hold gets in when nothing else is there."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True, max_backlog=2)
+            writer = Writer()
+            first = await store.put([writer.to("box", "1", "2", "3")])
+            second = await store.put([writer.to("box", "4")])
+
+            assert [False, True] == [first[0].is_full, second[0].is_full]
+
+    run(main())
+
+
+def test_waiting_take_is_woken(make_mail):
+    """A take that waits returns as soon as another process puts something."""
+
+    async def main():
+        async with make_mail() as here, make_mail() as there:
+            await here.open("box", keep=True)
+            writer = Writer()
+            for text in ("cold", "warm"):
+                waiting = asyncio.create_task(take(there, wait_s=10))
+                await asyncio.wait({waiting}, timeout=0.3)
+                assert not waiting.done()
+                started = time.monotonic()
+                await here.put([writer.to("box", text)])
+                letters = await finishes(waiting)
+                took_s = time.monotonic() - started
+
+                assert [text] == texts(letters)
+                await handle(there, letters)
+            assert took_s < 0.5  # the second time everything is connected
+
+    run(main())
+
+
+def test_empty_take_ends_in_time(make_mail):
+    """A take that finds nothing returns nothing when its time is over."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            await take(store)
+            started = time.monotonic()
+
+            assert [] == await take(store, wait_s=0.3)
+            assert 0.25 < time.monotonic() - started < 2
+
+    run(main())
+
+
+def test_take_can_be_interrupted(make_mail):
+    """A take that waits returns early when told so, and nothing is lost by it."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            waiting = asyncio.create_task(take(store, wait_s=20))
+            await asyncio.wait({waiting}, timeout=0.2)
+            await store.interrupt()
+
+            assert [] == await finishes(waiting)
+            await store.put([Writer().to("box", "x")])
+            assert ["x"] == texts(await take(store, wait_s=5))
+
+    run(main())
+
+
+def test_replicas_share_a_mailbox(make_mail):
+    """Several processes take from one mailbox; each message reaches one of them."""
+    total = 300
+
+    async def main():
+        async with make_mail() as here, make_mail() as first, make_mail() as second:
+            await here.open("box", keep=True)
+            taken: list[str] = []
+            busy: set[str] = set()
+
+            async def replica(store, holder):
+                while len(taken) < total:
+                    letters = await store.take([("box", DATA, 2)], holder=holder, wait_s=0.2)
+                    taken.extend(texts(letters))
+                    busy.update({holder} if letters else ())
+                    await handle(store, letters)
+
+            async with asyncio.TaskGroup() as group:
+                group.create_task(replica(first, "first"))
+                group.create_task(replica(second, "second"))
+                writer = Writer()
+                for number in range(0, total, 10):
+                    names = [str(one) for one in range(number, number + 10)]
+                    await here.put(writer.each("box", *names))
+
+            assert list(range(total)) == sorted(map(int, taken))
+            assert {"first", "second"} == busy
+            assert 0 == await backlog(here)
+
+    run(main())
+
+
+def test_every_idle_sibling_is_woken(make_mail):
+    """When all replicas wait, two messages reach two of them, and a third one the third."""
+
+    async def main():
+        async with make_mail() as here, make_mail() as a, make_mail() as b, make_mail() as c:
+            await here.open("box", keep=True)
+            waiting = {
+                asyncio.create_task(one.take([("box", DATA, 1)], holder=name, wait_s=20))
+                for name, one in {"a": a, "b": b, "c": c}.items()
+            }
+            await asyncio.wait(waiting, timeout=0.5)
+            writer = Writer()
+            await here.put(writer.each("box", "1", "2"))
+            await until(lambda: sum(task.done() for task in waiting) == 2)
+            await here.put(writer.each("box", "3"))
+
+            found = [texts(await finishes(task)) for task in waiting]
+            assert [["1"], ["2"], ["3"]] == sorted(found)
+
+    run(main())
+
+
+def test_wake_of_the_busy_is_passed_on(make_mail):
+    """A replica that stopped waiting does not keep the message from the one that still waits."""
+
+    async def main():
+        async with make_mail() as here, make_mail() as gone, make_mail() as idle:
+            await here.open("box", keep=True)
+            given_up = asyncio.create_task(take(gone, holder="gone", wait_s=20))
+            await asyncio.wait({given_up}, timeout=0.3)
+            waiting = asyncio.create_task(take(idle, holder="idle", wait_s=20))
+            await asyncio.wait({waiting}, timeout=0.3)
+            given_up.cancel()
+            await asyncio.wait({given_up})
+            started = time.monotonic()
+            await here.put([Writer().to("box", "x")])
+
+            assert ["x"] == texts(await finishes(waiting))
+            assert time.monotonic() - started < 0.8
+
+    run(main())
+
+
+def test_cancelled_takes_lose_nothing(make_mail):
+    """Whenever a take is cancelled, what it had taken comes with a later one, once."""
+    total = 400
+
+    async def main():
+        async with make_mail() as here, make_mail() as there:
+            await here.open("box", keep=True)
+            taken: list[str] = []
+
+            async def write():
+                writer = Writer()
+                for number in range(0, total, 4):
+                    names = [str(one) for one in range(number, number + 4)]
+                    await here.put([writer.to("box", *names)])
+
+            writing = asyncio.create_task(write())
+            patience = 0.0
+            while len(taken) < total:
+                patience = (patience + 0.0003) % 0.004
+                taking = asyncio.create_task(take(there, wait_s=1))
+                await asyncio.wait({taking}, timeout=patience)
+                taking.cancel()
+                await asyncio.wait({taking})
+                if not taking.cancelled():
+                    letters = taking.result()
+                    taken.extend(texts(letters))
+                    await handle(there, letters)
+            await finishes(writing)
+
+            assert list(range(total)) == sorted(map(int, taken))
+            assert 0 == await backlog(here)
+
+    run(main())
+
+
+def test_holder_takes_on_several_tasks(make_mail):
+    """One process may wait for different mailboxes at the same time."""
+
+    async def main():
+        async with make_mail() as here, make_mail() as there:
+            waiting = []
+            for name in ("a", "b"):
+                await here.open(name, keep=True)
+                waiting.append(asyncio.create_task(take(there, name, wait_s=20)))
+            await asyncio.wait(waiting, timeout=0.3)
+            await here.put([Writer().to("b", "for b")])
+            assert ["for b"] == texts(await finishes(waiting[1]))
+            assert not waiting[0].done()
+            await here.put([Writer().to("a", "for a")])
+
+            assert ["for a"] == texts(await finishes(waiting[0]))
+
+    run(main())
+
+
+def test_letters_settle_one_by_one(make_mail):
+    """Messages that share an entry are settled apart; only the rest is given back."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            await store.put([Writer().to("box", "1", "2", "3", "4")])
+            letters = await take(store)
+            await handle(store, letters[:1])
+            await handle(store, letters[2:3])
+
+            assert 2 == await backlog(store)
+            assert 2 == await store.requeue(["holder"])
+            again = await take(store, holder="next")
+            assert ["2", "4"] == sorted(texts(again))
+            await handle(store, again)
+            assert 0 == await backlog(store)
+
+    run(main())
+
+
+def test_retry_comes_back_later(make_mail):
+    """A retried letter comes back after its delay with one attempt more, and wakes a taker."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            await store.put([Writer().to("box", "a", "b")])
+            first, second = await take(store)
+            await store.settle([Settle(first, how="retry", delay_s=0.4, reason="it raised")])
+            started = time.monotonic()
+            assert [] == await take(store)
+            (again,) = await take(store, wait_s=10)
+
+            assert 0.35 < time.monotonic() - started < 1.5
+            assert ("a", 2, first.id) == (*texts([again]), again.attempt, again.id)
+            await store.settle([Settle(again, how="retry")])
+            (third,) = await take(store)
+            assert ("a", 3) == (*texts([third]), third.attempt)
+            await handle(store, [second, third])
+            assert 0 == await backlog(store)
+
+    run(main())
+
+
+def test_retry_wakes_the_waiting(make_mail):
+    """A retry reaches a take that was waiting before the letter was settled."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            await store.put([Writer().to("box", "x")])
+            letters = await take(store)
+            waiting = asyncio.create_task(take(store, wait_s=20))
+            await asyncio.wait({waiting}, timeout=0.2)
+            await store.settle([Settle(letters[0], how="retry", delay_s=0.2)])
+            started = time.monotonic()
+
+            assert ["x"] == texts(await finishes(waiting))
+            assert time.monotonic() - started < 1
+
+    run(main())
+
+
+def test_buried_letters_stay_readable(make_mail):
+    """A buried letter leaves the mailbox and says why it did; dropping it is for good."""
+
+    async def main():
+        async with make_mail() as store:
+            for name in ("box", "other"):
+                await store.open(name, keep=True)
+                await store.put([Writer().to(name, name)])
+            for name in ("box", "other"):
+                (letter,) = await take(store, name)
+                await store.settle([Settle(letter, how="bury", reason=f"{name} is no good")])
+            (dead,) = await store.dead_letters("box")
+            both = await store.dead_letters()
+
+            assert [] == await take(store)
+            assert 0 == await backlog(store)
+            assert ("box", "box is no good") == (dead.mailbox, dead.reason)
+            assert (1, 0) == (dead.attempt, dead.crashes)
+            assert abs(time.time() - dead.buried_at) < 60
+            assert ["box", "other"] == [one.mailbox for one in both]
+            assert ["box"] == texts([dead])
+            assert 1 == await store.drop_dead([dead.key])
+            assert 0 == await store.drop_dead([dead.key, "nonsense"])
+            assert ["other"] == [one.mailbox for one in await store.dead_letters()]
+
+    run(main())
+
+
+def test_revived_letters_begin_anew(make_mail):
+    """A dead letter put back is taken again, its attempts counted from one."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            await store.put([Writer().to("box", "x", lane=SYSTEM)])
+            (letter,) = await take(store)
+            await store.settle([Settle(letter, how="retry")])
+            (letter,) = await take(store)
+            await store.settle([Settle(letter, how="bury", reason="twice")])
+            (dead,) = await store.dead_letters()
+            assert 2 == dead.attempt
+            waiting = asyncio.create_task(take(store, wait_s=10))
+            await asyncio.wait({waiting}, timeout=0.2)
+
+            assert 1 == await store.revive([dead.key])
+            (again,) = await finishes(waiting)
+            assert (SYSTEM, 1, 0, False) == (
+                again.lane, again.attempt, again.crashes, again.is_suspect,
+            )  # fmt: skip
+            assert ["x"] == texts([again])
+            assert [] == await store.dead_letters()
+            assert 0 == await store.revive([dead.key])
+            assert 1 == await backlog(store)
+
+    run(main())
+
+
+def test_requeue_gives_back(make_mail):
+    """What a dead process held goes to the next taker, marked suspect; others keep theirs."""
+
+    async def main():
+        async with make_mail() as store, make_mail() as sibling:
+            await store.open("box", keep=True)
+            writer = Writer()
+            await store.put(writer.each("box", "1", "2", "3"))
+            await store.take([("box", DATA, 2)], holder="dead-1", wait_s=0)
+            await take(store, holder="alive")
+            waiting = asyncio.create_task(take(sibling, holder="sibling", wait_s=10))
+            await asyncio.wait({waiting}, timeout=0.3)
+
+            assert 2 == await store.requeue(["dead", "unheard-of"])
+            again = await finishes(waiting)
+            again += await take(sibling, holder="sibling")
+            assert ["1", "2"] == sorted(texts(again))
+            assert [(True, 1, 0)] * 2 == [(o.is_suspect, o.attempt, o.crashes) for o in again]
+            assert 0 == await store.requeue(["dead"])
+            assert 3 == await backlog(store)
+
+    run(main())
+
+
+def test_crash_counts_what_had_started(make_mail):
+    """A crash counts against suspect letters that had started, never against their neighbours."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            await store.put([Writer().to("box", "killer", "innocent")])
+            await take(store, holder="life-0")
+            for life in (1, 2):
+                await store.requeue([f"life-{life - 1}"])
+                letters = await take(store, holder=f"life-{life}")
+                await store.started([one for one in letters if texts([one]) == ["killer"]])
+            await store.requeue(["life-2"])
+            letters = await take(store, holder="life-3")
+
+            assert {"killer": 2, "innocent": 0} == {texts([one])[0]: one.crashes for one in letters}
+            assert {1} == {one.attempt for one in letters}
+            assert all(one.is_suspect for one in letters)
+
+    run(main())
+
+
+def test_crashes_survive_retries(make_mail):
+    """A retry keeps the count of crashes, a burial reports it."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            await store.put([Writer().to("box", "x")])
+            await take(store, holder="life-0")
+            await store.requeue(["life-0"])
+            await store.started(await take(store, holder="life-1"))
+            await store.requeue(["life-1"])
+            letters = await take(store, holder="life-2")
+            await store.started(letters)
+            await store.settle([Settle(letters[0], how="retry")])
+            (letter,) = await take(store, holder="life-2")
+            assert (2, 1) == (letter.attempt, letter.crashes)
+            await store.settle([Settle(letter, how="bury", reason="enough")])
+
+            (dead,) = await store.dead_letters()
+            assert (2, 1) == (dead.attempt, dead.crashes)
+
+    run(main())
+
+
+def test_late_handled_is_remembered(make_mail):
+    """A process thought dead that finishes after all: the copy given back is not handled again."""
+
+    async def main():
+        async with make_mail() as slow, make_mail() as other:
+            await slow.open("box", keep=True)
+            await slow.put([Writer().to("box", "1", "2")])
+            letters = await take(slow, holder="slow")
+            await other.requeue(["slow"])
+            await handle(slow, letters[:1])
+
+            assert ["2"] == texts(await take(other, holder="other"))
+            assert 1 == await backlog(other)
+
+    run(main())
+
+
+def test_late_retry_is_left_alone(make_mail):
+    """Retrying or burying what was given back meanwhile changes nothing."""
+
+    async def main():
+        async with make_mail() as slow, make_mail() as other:
+            await slow.open("box", keep=True)
+            await slow.put([Writer().to("box", "1", "2")])
+            first, second = await take(slow, holder="slow")
+            await other.requeue(["slow"])
+            await slow.settle([Settle(first, how="retry"), Settle(second, how="bury")])
+            again = await take(other, holder="other")
+
+            assert ["1", "2"] == sorted(texts(again))
+            assert [1, 1] == [letter.attempt for letter in again]
+            assert [] == await other.dead_letters()
+            assert [] == await take(other)
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["handled", "retry", "bury"])
+def test_settling_twice_changes_nothing(make_mail, how):
+    """A settlement sent again, as after a lost answer, has no second effect."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            await store.put([Writer().to("box", "1", "2", "3")])
+            letters = await take(store)
+            for settled in (letters[:1], letters[:1], letters[:2]):
+                await store.settle([Settle(letter, how=how) for letter in settled])
+            (report,) = await store.reports()
+
+            assert {"handled": 1, "retry": 3, "bury": 1}[how] == report.backlog
+            assert 1 == report.in_flight
+            assert (2 if how == "bury" else 0) == len(await store.dead_letters())
+            assert (["1", "2"] if how == "retry" else []) == sorted(texts(await take(store)))
+
+    run(main())
+
+
+def test_handled_id_is_skipped(make_mail):
+    """A message whose id was handled before, sent again under a new number, is not returned."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            await store.open("other", keep=True)
+            writer = Writer()
+            await store.put([writer.to("box", "once", ids=["same"])])
+            await handle(store, await take(store))
+            await store.put([writer.to("box", "again", "new", ids=["same", "fresh"])])
+            await store.put([writer.to("box", "again", ids=["same"])])
+            await store.put([writer.to("other", "here", ids=["same"])])
+            letters = await take(store)
+
+            assert ["new"] == texts(letters)
+            assert 1 == await backlog(store)
+            assert ["here"] == texts(await take(store, "other"))
+            await handle(store, letters)
+            assert 0 == await backlog(store)
+
+    run(main())
+
+
+def test_given_up_holder_may_take_again(make_mail):
+    """A process that was only thought dead goes on taking."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            writer = Writer()
+            await store.put([writer.to("box", "1")])
+            await take(store)
+            await store.requeue(["holder"])
+
+            assert ["1"] == texts(await take(store, wait_s=5))
+            waiting = asyncio.create_task(take(store, wait_s=10))
+            await asyncio.wait({waiting}, timeout=0.2)
+            await store.requeue(["holder"])
+            found = await finishes(waiting)
+            assert ["1"] == texts(found)
+            await handle(store, found)
+            assert 0 == await backlog(store)
+
+    run(main())
+
+
+def test_unkept_mailbox_falls_with_its_lease(make_mail):
+    """A mailbox that nobody keeps is gone, with its mail, once nobody touched it for a lease."""
+
+    async def main():
+        async with make_mail(lease_s=0.4) as store:
+            await store.open("box", keep=False)
+            await store.open("kept", keep=True)
+            await store.put([Writer().to("box", "x")])
+            await asyncio.sleep(0.6)
+            assert ["box"] == await store.touch(["box", "kept"])
+
+            assert ["kept"] == [report.name for report in await store.reports()]
+            assert [0, 1] == [
+                one.mailboxes
+                for one in await store.put([Writer("b").to(n, "y") for n in ("box", "*")])
+            ]
+            assert [] == await take(store)
+            await store.open("box", keep=False)
+            assert [] == await take(store)  # nothing of its former life
+
+    run(main())
+
+
+def test_touched_mailbox_stays(make_mail):
+    """A mailbox that is touched in time outlives its first lease."""
+
+    async def main():
+        async with make_mail(lease_s=0.6) as store:
+            await store.open("box", keep=False)
+            await store.put([Writer().to("box", "x")])
+            for _ in range(4):
+                await asyncio.sleep(0.25)
+                assert [] == await store.touch(["box"])
+
+            assert ["x"] == texts(await take(store))
+
+    run(main())
+
+
+def test_kept_mailbox_stays_kept(make_mail):
+    """Opening again changes nothing of what is in it, and who does not keep it changes nothing."""
+
+    async def main():
+        async with make_mail(lease_s=0.2) as store:
+            await store.open("box", keep=False)
+            await store.open("box", keep=True, max_backlog=2)
+            writer = Writer()
+            await store.put([writer.to("box", "1")])
+            await store.open("box", keep=False, max_backlog=100)
+            await asyncio.sleep(0.3)
+            assert [] == await store.touch([])
+
+            assert (await store.put([writer.to("box", "2", "3")]))[0].is_full
+            assert ["1"] == texts(await take(store))
+
+    run(main())
+
+
+def test_reports_say_what_is_there(make_mail):
+    """Backlog, in flight, age, tried before, dead: as they are."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("b", keep=True)
+            await store.open("a", keep=True)
+            await store.put([Writer().to("b", "1", "2", "3", "4", "5", "6")])
+            letters = await take(store, "b")
+            await store.settle([
+                Settle(letters[0]),
+                Settle(letters[1], how="retry"),
+                Settle(letters[2], how="retry", delay_s=60),
+                Settle(letters[3], how="bury"),
+            ])
+            await asyncio.sleep(0.05)
+            empty, full = await store.reports()
+
+            assert ("a", 0, 0, None, 0, 0) == (
+                empty.name, empty.backlog, empty.in_flight, empty.oldest_s, empty.retries, empty.dead,
+            )  # fmt: skip
+            assert ("b", 4, 2, 2, 1) == (
+                full.name, full.backlog, full.in_flight, full.retries, full.dead,
+            )  # fmt: skip
+            assert 0.04 < full.oldest_s < 10
+            await store.requeue(["holder"])
+            (again, *_) = await take(store, "b")
+            await handle(store, [again])
+            _, full = await store.reports()
+            assert (3, 2) == (full.backlog, full.in_flight)
+
+    run(main())
+
+
+def test_purge_leaves_what_is_in_flight(make_mail):
+    """Purging empties a mailbox of what nobody holds; what is in flight can still be settled."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            writer = Writer()
+            await store.put(writer.each("box", "held", "later", "1", "2"))
+            held, later = await store.take([("box", DATA, 2)], holder="holder", wait_s=0)
+            await store.settle([Settle(later, how="retry", delay_s=60)])
+            await store.put([writer.to("box", "3", "4", lane=SYSTEM)])
+
+            assert 5 == await store.purge("box")
+            (report,) = await store.reports()
+            assert (1, 1, 0) == (report.backlog, report.in_flight, report.retries)
+            await handle(store, [held])
+            assert 0 == await backlog(store)
+            await store.put([writer.to("box", "new")])
+            assert ["new"] == texts(await take(store))
+
+    run(main())
+
+
+def test_removed_mailbox_leaves_nothing(make_mail):
+    """A removed mailbox is gone with its dead letters, and what held its mail may still settle."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            writer = Writer()
+            await store.put(writer.each("box", "1", "2", "3"))
+            dead, held = await store.take([("box", DATA, 2)], holder="holder", wait_s=0)
+            await store.settle([Settle(dead, how="bury")])
+
+            assert 1 == await store.purge("box", remove=True)
+            await store.settle([Settle(held)])
+            assert [] == await store.reports()
+            assert [] == await store.dead_letters()
+            assert 0 == (await store.put([writer.to("box", "x")]))[0].mailboxes
+            assert 0 == await store.purge("box", remove=True)
+            await store.open("box", keep=True)
+            assert [] == await take(store)
+            assert 0 == await backlog(store)
+
+    run(main())
+
+
+def test_names_do_not_collide(make_mail):
+    """Mailboxes whose names contain each other share nothing."""
+    names = ["x", "x.1", "x.10", "x-1", "x_1", "X"]
+
+    async def main():
+        async with make_mail() as store:
+            writer = Writer()
+            for name in names:
+                await store.open(name, keep=True)
+                await store.put([writer.to(name, name)])
+            await store.purge("x", remove=True)
+
+            assert [[name] for name in names[1:]] == [
+                texts(await take(store, name)) for name in names[1:]
+            ]
+
+    run(main())

@@ -1,0 +1,77 @@
+"""Messages for mailboxes, and what came out of them."""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Sequence
+
+from pbus.bus.mail import Letter, MailStore, Outgoing, Settle
+from pbus.ids import new_id
+from pbus.messages import Lane
+
+DATA, SYSTEM = Lane.DATA, Lane.SYSTEM
+
+
+class Writer:
+    """A sending process: numbers what it writes, as the bus does.
+
+    Args:
+        sender: Its incarnation.
+        stream: Its stream number, the same for all addresses.
+    """
+
+    def __init__(self, sender: str = "writer", stream: int = 1) -> None:
+        self.sender = sender
+        self.stream = stream
+        self._next: dict[tuple[str, Lane], int] = {}
+
+    def to(
+        self, address: str, *texts: str, lane: Lane = DATA, ids: list[str] | None = None
+    ) -> Outgoing:
+        """One entry that holds these texts as messages."""
+        first = self._next.get((address, lane), 1)
+        self._next[address, lane] = first + len(texts)
+        return Outgoing(
+            address=address,
+            lane=lane,
+            bodies=[json.dumps({"text": text}).encode() for text in texts],
+            ids=ids or [new_id() for _ in texts],
+            sender=self.sender,
+            stream=self.stream,
+            first=first,
+        )
+
+    def each(self, address: str, *texts: str, lane: Lane = DATA) -> list[Outgoing]:
+        """An entry for each text."""
+        return [self.to(address, text, lane=lane) for text in texts]
+
+
+def texts(letters: Sequence[Letter]) -> list[str]:
+    """What letters say, in order."""
+    return [json.loads(letter.body)["text"] for letter in letters]
+
+
+async def take(
+    store: MailStore, mailbox: str = "box", *, holder: str = "holder", wait_s: float = 0.0
+) -> list[Letter]:
+    """Take up to 1,000 letters of each lane."""
+    wanted = [(mailbox, SYSTEM, 1000), (mailbox, DATA, 1000)]
+    return await store.take(wanted, holder=holder, wait_s=wait_s)
+
+
+async def handle(store: MailStore, letters: Sequence[Letter]) -> None:
+    """Settle letters as handled."""
+    await store.settle([Settle(letter) for letter in letters])
+
+
+async def backlog(store: MailStore, mailbox: str = "box") -> int:
+    """How many messages a mailbox holds."""
+    return {report.name: report.backlog for report in await store.reports()}[mailbox]
+
+
+@contextlib.asynccontextmanager
+async def closing(store: MailStore) -> AsyncIterator[MailStore]:
+    """A store, closed at the end."""
+    try:
+        yield store
+    finally:
+        await store.close()
