@@ -147,7 +147,7 @@ def test_cancelled_start_ends_server(project: Project, monkeypatch: pytest.Monke
     async def body(valkey: EmbeddedValkey, _: Guard) -> None:
         starting = asyncio.create_task(valkey.start())
         async with asyncio.timeout(5):
-            while valkey.process is None:  # noqa: ASYNC110 - the event is another process's
+            while valkey.process is None:
                 await asyncio.sleep(0.01)
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -222,8 +222,8 @@ def test_leaked_pipe_is_no_life(project: Project) -> None:
     script = """
 import os, subprocess, sys
 read, write = os.pipe()
-guard = subprocess.Popen([sys.executable, "-P", "-m", "pbus.process.guard"], stdin=read,
-    stdout=subprocess.PIPE, start_new_session=True)
+guard = subprocess.Popen([sys.executable, "-P", "-m", "pbus.process.guard", str(os.getpid())],
+    stdin=read, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
 guard.stdout.readline()
 quiet = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 holder = subprocess.Popen(["sleep", "300"], pass_fds=[write], **quiet)

@@ -141,14 +141,18 @@ def test_damaged_lines_are_shown(tmp_path: Path) -> None:
 
 def test_full_disk_costs_lines_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Where nothing can be written the supervisor goes on, and says so once."""
-    path = tmp_path / "a.log"
-    path.mkdir()
+    path = tmp_path / "file" / "a.log"
+    path.parent.touch()
     with LogFile(path) as log, caplog.at_level(logging.ERROR):
         for _ in range(5):
             log.write(NOW, "out", "text")
 
     assert 1 == len(caplog.records)
     assert "cannot write" in caplog.text
+    path.parent.unlink()
+    log.write(NOW, "out", "back again")
+    log.close()
+    assert ["back again"] == texts(read_lines({"a": path}))
 
 
 def test_follow_sees_new_lines(tmp_path: Path) -> None:

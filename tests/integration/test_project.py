@@ -213,6 +213,7 @@ def test_deaf_and_guardless_too(project: Project, start: Callable[..., Superviso
     assert asyncio.run(stop_project(project.read_record(), 0.3)) is False
 
     assert [] == strays(project.id)
+    assert not project.runtime_dir.exists()
     with project.lock():
         pass
 

@@ -1,7 +1,7 @@
 """The guard program: outlives its supervisor by some seconds and leaves nothing of it behind.
 
-Run as ``python -P -m pbus.process.guard`` by `pbus.process.guarding`, which tells it on standard
-input what there is to end. When that pipe closes, for whatever reason, it ends all of it.
+Run as ``python -P -m pbus.process.guard PID`` by `pbus.process.guarding`, the process of that
+number, which tells it on standard input what there is to end. When that pipe closes, for whatever reason, it ends all of it.
 It holds all modules that it needs from the start, since its installation may go before it does.
 """
 
@@ -44,9 +44,8 @@ class Wards:
             self.token = operands[0]
 
 
-def listen(wards: Wards) -> None:
+def listen(wards: Wards, supervisor: int) -> None:
     """Follow the supervisor until it is gone."""
-    parent = os.getppid()
     rest = b""
     while True:
         if select.select([0], [], [], _PARENT_CHECK_S)[0]:
@@ -56,7 +55,7 @@ def listen(wards: Wards) -> None:
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 _try_to_obey(wards, line)
-        elif os.getppid() != parent:  # somebody else holds the other end of the pipe
+        elif os.getppid() != supervisor:  # somebody else holds the other end of the pipe
             return
 
 
@@ -79,7 +78,7 @@ def main() -> int:
     _forgiving(os.write, 1, b"ready\n")
     _close_output()
     wards = Wards()
-    listen(wards)
+    listen(wards, int(sys.argv[1]))
     try:
         left = end_all(wards.groups, wards.token, grace_s=GRACE_S, kill_s=KILL_S)
     finally:

@@ -99,7 +99,7 @@ class Guard:
         environ = {k: v for k, v in os.environ.items() if k != TOKEN_VARIABLE}
         with project.service_log_path("guard").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "pbus.process.guard"),
+                *(sys.executable, "-P", "-m", "pbus.process.guard", str(os.getpid())),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

@@ -6,11 +6,9 @@ import io
 import logging
 import os
 import re
-import sys
 import time as clock
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -45,18 +43,18 @@ class LogLine(msgspec.Struct, frozen=True):
 
 
 class LogFile:
-    """Writes a worker's log; a full disk costs lines, never the supervisor."""
+    """Writes a worker's log; a full disk costs lines, never the supervisor.
 
-    def __init__(self, path: Path, *, max_bytes: int = MAX_BYTES, files: int = MAX_FILES) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._handler = _Rotating(
-            path,
-            maxBytes=max_bytes,
-            backupCount=files - 1,
-            delay=True,
-            encoding="utf-8",
-            errors="backslashreplace",
-        )
+    The logging handler that rotates likewise took six times as long a line (32 microseconds against 5), in
+    the one loop that all workers' output goes through.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int = MAX_BYTES) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._file: io.FileIO | None = None
+        self._size = 0
+        self._complained = False
 
     def write(self, time: float, stream: str, text: str) -> None:
         """Append what a worker wrote; a line break within makes another line.
@@ -67,13 +65,20 @@ class LogFile:
             text: Without the last line break.
         """
         prefix = f"{_stamp(time)} {stream} "
-        for line in text.split("\n"):
-            record = logging.makeLogRecord({"msg": prefix + _cut(line.removesuffix("\r"))})
-            self._handler.handle(record)
+        lines = (f"{prefix}{_cut(line.removesuffix(chr(13)))}\n" for line in text.split("\n"))
+        try:
+            self._append("".join(lines).encode(errors="backslashreplace"))
+        except OSError as error:
+            self.close()
+            if not self._complained:
+                self._complained = True
+                logger.error("cannot write %s: %s", self._path, error.strerror)  # noqa: TRY400 - once is enough, and the trace says nothing
 
     def close(self) -> None:
         """Close the file; a later write opens it again."""
-        self._handler.close()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def __enter__(self) -> Self:
         return self
@@ -86,16 +91,25 @@ class LogFile:
     ) -> None:
         self.close()
 
+    def _append(self, data: bytes) -> None:
+        file = self._file or self._open()
+        if self._size and self._size + len(data) > self._max_bytes:
+            file = self._rotate()
+        self._size += file.write(data) or 0
 
-class _Rotating(RotatingFileHandler):
-    """Says once that it cannot write, where the base class would print at every line."""
+    def _open(self) -> io.FileIO:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = io.FileIO(self._path, "ab")
+        self._size = self._file.tell()
+        return self._file
 
-    _complained = False
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802
-        if not self._complained:
-            self._complained = True
-            logger.error("cannot write %s: %s", self.baseFilename, sys.exc_info()[1])
+    def _rotate(self) -> io.FileIO:
+        self.close()
+        *younger, _ = generations = _generations(self._path)
+        for source, target in reversed(list(zip(younger, generations[1:], strict=True))):
+            with contextlib.suppress(FileNotFoundError):
+                source.replace(target)
+        return self._open()
 
 
 def parse_line(worker: str, line: bytes, last_time: float) -> LogLine:
@@ -191,7 +205,7 @@ class _Source:
         """The last lines of all files; from their end `read_fresh` goes on."""
         lines: list[bytes] = []
         seen: set[int] = set()
-        for path in self._generations():
+        for path in _generations(self._path):
             file = _open(path)
             if file is None:
                 continue
@@ -242,7 +256,7 @@ class _Source:
         """The file that was begun after this one (the oldest, after None), if there is any."""
         inode = None if current is None else os.fstat(current.fileno()).st_ino
         next_path, next_inode = None, None
-        for path in self._generations():
+        for path in _generations(self._path):
             try:
                 found = path.stat().st_ino
             except FileNotFoundError:
@@ -256,17 +270,17 @@ class _Source:
             return None
         return file
 
-    def _generations(self) -> list[Path]:
-        """Where the files may be, youngest first."""
-        older = (self._path.with_name(f"{self._path.name}.{i}") for i in range(1, MAX_FILES))
-        return [self._path, *older]
-
     def _parse(self, lines: list[bytes]) -> list[LogLine]:
         parsed = []
         for line in lines:
             parsed.append(parse_line(self._worker, line, self._last_time))
             self._last_time = parsed[-1].time
         return parsed
+
+
+def _generations(path: Path) -> list[Path]:
+    """Where the files of a log are, youngest first."""
+    return [path, *(path.with_name(f"{path.name}.{age}") for age in range(1, MAX_FILES))]
 
 
 def _open(path: Path) -> io.FileIO | None:

@@ -17,6 +17,7 @@ from pbus.errors import (
 )
 from pbus.process.folders import state_root
 from pbus.process.groups import end_all
+from pbus.process.guard import remove
 from pbus.process.project import CLEANUP_S, Project, is_over
 from pbus.process.record import ProjectRecord, read_record
 
@@ -98,6 +99,7 @@ async def stop_project(record: ProjectRecord, timeout_s: float) -> bool:
     with contextlib.suppress(ProjectRunningError):
         async with project.lock():
             await asyncio.to_thread(end_all, {}, project.id, grace_s=2.0, kill_s=2.0)
+            remove(project.runtime_dir)
     return False
 
 
