@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.command import Home, Place, Rows, wait_for
+from support.command import Command, Home, Place, Rows, wait_for
 
 pytestmark = pytest.mark.cli
 
@@ -67,6 +67,16 @@ def policies(home: Home) -> Iterator[Place]:
     place.run("down")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def slow(home: Home) -> Command:
+    """A start that waits in vain; begun early, too."""
+    text = (
+        "name: slow\nworkers:\n  slow: {worker: 'workers:Slow'}\n  good: {worker: 'workers:Good'}\n"
+    )
+    place = home.place("slow", {"workers.py": WORKERS, "topology.yaml": text})
+    return place.start("up", "--wait", "--timeout", "8")
+
+
 def is_between_starts(rows: Rows) -> bool:
     """Whether both that are started again wait for it."""
     flaky, again = rows["flaky"], rows["again"]
@@ -117,20 +127,6 @@ def test_reasons_are_logged(home: Home):
     assert 0 == place.run("down").code
 
 
-def test_slow_worker_times_out(home: Home):
-    """One that is not ready within --timeout is named: exit code 4."""
-    text = (
-        "name: slow\nworkers:\n  slow: {worker: 'workers:Slow'}\n  good: {worker: 'workers:Good'}\n"
-    )
-    place = home.place("slow", {"workers.py": WORKERS, "topology.yaml": text})
-    done = place.run("up", "--wait", "--timeout", "2")
-
-    assert (4, "") == (done.code, done.out)
-    assert "good is ready" in done.err
-    assert "not ready within 2 s: slow" in done.err
-    assert 0 == place.run("down").code
-
-
 def test_all_failed_ends_up(home: Home):
     """When some worker failed and nothing is left running, `up` exits 1."""
     text = """
@@ -153,3 +149,12 @@ def test_flaky_is_given_up(policies: Place):
     assert 4 == rows["flaky"]["restarts"]
     assert rows["again"]["restarts"] >= 2
     assert any("5 times within" in line for line in policies.logs("flaky"))
+
+
+def test_slow_worker_times_out(slow: Command):
+    """One that is not ready within --timeout is named: exit code 4."""
+    done = slow.done()
+
+    assert (4, "") == (done.code, done.out)
+    assert "good is ready" in done.err
+    assert "not ready within 8 s: slow" in done.err

@@ -24,8 +24,10 @@ def test_json_has_its_keys(town: Place):
     assert ["project", "bus", "workers"] == list(done.json)
     assert ("town", town.record()["url"]) == (done.json["project"], done.json["bus"])
     workers = done.json["workers"]
-    assert [KEYS] * 5 == [list(row) for row in workers]
-    assert ["clerk", "post.1", "post.2", "guest", "bell"] == [row["name"] for row in workers]
+    assert [KEYS] * 6 == [list(row) for row in workers]
+    assert ["clerk", "post.1", "post.2", "guest", "bell", "hand"] == [
+        row["name"] for row in workers
+    ]
     for row in workers:
         assert row["name"] == psutil.Process(row["pid"]).environ()["PBUS_WORKER"]
         assert ("ready", True, 0, 0) == (row["state"], row["ready"], row["restarts"], row["lost"])
@@ -34,15 +36,15 @@ def test_json_has_its_keys(town: Place):
         assert row["rss_bytes"] > 500_000
 
 
-def test_program_need_not_join(town: Place):
-    """A command that does not join the bus is ready as soon as it runs, and has no runner."""
+def test_programs_join_or_not(town: Place):
+    """A command is ready when it runs; one that joins when it is registered, as a worker is."""
     rows = town.rows()
 
     assert (True, True, None) == tuple(rows["bell"][key] for key in ("ready", "active", "runner"))
-    assert rows["clerk"]["runner"].startswith("runner-")
-    assert ["ding bell", "dong"] == sorted(
-        line for line in town.logs("bell") if "ong" in line or "ing " in line
-    )
+    assert (True, True) == tuple(rows["hand"][key] for key in ("ready", "active"))
+    assert rows["hand"]["runner"].startswith("runner-")
+    assert town.ask("hand", "wave")["to"].startswith("cli-")
+    assert ["ding bell", "dong"] == sorted(town.logs("bell"))[:2]
 
 
 def test_messages_are_counted(town: Place):
@@ -66,7 +68,7 @@ def test_table_is_for_people(town: Place):
     wait_for(lambda: watch.out.count("\n") >= 2)
     watched = watch.end()
     assert 130 == watched.code
-    assert [5, 5] == [len(one["workers"]) for one in watched.objects[:2]]
+    assert [6, 6] == [len(one["workers"]) for one in watched.objects[:2]]
 
 
 def test_logs_choose_workers(town: Place):
@@ -76,7 +78,7 @@ def test_logs_choose_workers(town: Place):
     post = town.run("logs", "post", "bell")
 
     assert (0, 0) == (everyone.code, post.code)
-    assert {"clerk", "post.1", "post.2", "guest", "bell"} == prefixes
+    assert {"clerk", "post.1", "post.2", "guest", "bell", "hand"} == prefixes
     assert {"post.1", "post.2", "bell"} == {line.split()[0] for line in post.out.splitlines()}
     assert 1 == len(town.run("logs", "-n", "1").out.splitlines())
     assert re.search(r"^bell +\* started, pid \d+$", post.out, re.MULTILINE)

@@ -74,12 +74,3 @@ def test_killed_broker_returns(quickstart: Place):
     for key in ("pid", "restarts", "runner"):
         assert {n: r[key] for n, r in before.items()} == {n: r[key] for n, r in after.items()}
     assert search(quickstart)
-
-
-def test_workers_index_afresh(quickstart: Place):
-    """A librarian that was killed indexes again, with the indexers that are there."""
-    before = quickstart.until(all_ready)
-    psutil.Process(before["librarian"]["pid"]).kill()
-
-    quickstart.until(lambda rows: all_ready(rows) and rows["librarian"]["restarts"] == 1)
-    assert search(quickstart)

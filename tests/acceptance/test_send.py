@@ -6,11 +6,17 @@ import signal
 
 import pytest
 
-from support.command import Place, wait_for
+from support.command import Command, Place, wait_for
 
 pytestmark = pytest.mark.cli
 
 _numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patient(town: Place) -> Command:
+    """Waits for a worker that does not come; begun first, for it takes its time."""
+    return town.start("send", "nobody", "--text", "x")
 
 
 @pytest.fixture
@@ -118,7 +124,6 @@ _BAD: list[tuple[int, str, str]] = [
     (1, "has no job 'greed'", "clerk --job greed --wait"),
     (1, "'guest' is not active", "guest --job greet --wait"),
     (4, "timed out after", "clerk --job endless --wait --timeout 1"),
-    (4, "no worker 'nobody' was registered within 5 s", "nobody --text x"),
     (4, "no worker 'nobody' was registered within 1 s", "nobody --job x --wait --timeout 1"),
     (2, "is no JSON", "clerk --job greet --data {who:"),
     (2, "must be a JSON object, not an array", "clerk --type Note --data [1]"),
@@ -140,3 +145,12 @@ def test_bad_orders_are_refused(town: Place):
         assert (code, "") == (done.code, done.out), done.err
         assert text in done.err.replace("\n", " ")
         assert "pbus_cli" not in done.err  # no traceback of our own
+
+
+def test_unknown_target_times_out(patient: Command):
+    """A worker that is not registered is waited for 5 s, then it is said that there is none."""
+    done = patient.done()
+
+    assert (4, "") == (done.code, done.out)
+    assert "no worker 'nobody' was registered within 5 s" in done.err
+    assert 5 <= done.seconds < 8

@@ -52,7 +52,11 @@ def living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended, and what it wrote."""
+    """How a command ended, and what it wrote.
+
+    Attributes:
+        seconds: From its start to its last word.
+    """
 
     code: int
     out: str
@@ -77,7 +81,7 @@ class Command:
         self, arguments: tuple[str, ...], folder: Path, environ: Mapping[str, str], output: Path
     ) -> None:
         self._out, self._err = output.with_suffix(".out"), output.with_suffix(".err")
-        self._began = time.monotonic()
+        self._began = time.time()
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
                 [PBUS, *arguments],
@@ -111,8 +115,8 @@ class Command:
         except subprocess.TimeoutExpired:
             message = f"{self.process.args} goes on; so far: {self.out[-2000:]} {self.err[-2000:]}"
             raise AssertionError(message) from None
-        seconds = time.monotonic() - self._began
-        return Done(self.process.returncode, self.out, self.err, seconds)
+        last_word = max(path.stat().st_mtime for path in (self._out, self._err))
+        return Done(self.process.returncode, self.out, self.err, last_word - self._began)
 
     def end(self, number: signal.Signals = signal.SIGINT) -> Done:
         """Signal it, and wait for its end."""
@@ -138,6 +142,7 @@ class Home:
         self.environ = {k: v for k, v in os.environ.items() if not k.startswith(unwanted)} | {
             "XDG_STATE_HOME": str(self.state),
             "XDG_RUNTIME_DIR": str(self.runtime),
+            "PYTHON": sys.executable,
         }
         self._commands: list[Command] = []
         self._numbers = itertools.count()
