@@ -12,7 +12,6 @@ from pbus_cli.views import colors
 from pbus_cli.views.columns import Column, lines
 from pbus_cli.views.figures import short_count
 
-
 _MANY: Final = 40  # lines that still fit a screen
 
 
