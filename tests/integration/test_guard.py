@@ -106,7 +106,7 @@ def test_children_inherit_no_pipes(project: Project, start: Start) -> None:
     """No child holds the pipe to the guard (it would never see the end) or the lock."""
     if not Path("/proc/self/fd").exists():
         pytest.skip("needs /proc")
-    supervisor = start("stubborn", "unannounced")
+    supervisor = start("polite", "leaderless")
 
     held = _descriptors(supervisor.process.pid)
     guard = _descriptors(supervisor.guard)
@@ -122,7 +122,7 @@ def test_children_inherit_no_pipes(project: Project, start: Start) -> None:
 
 def test_next_start_ends_leftovers(project: Project, start: Start) -> None:
     """Where supervisor and guard were both killed, the next supervisor's guard finds the rest."""
-    supervisor = start("stubborn")
+    supervisor = start("polite", "leaderless")
     os.kill(supervisor.guard, signal.SIGKILL)
     supervisor.kill()
     assert eventually(lambda: is_over(project))
@@ -164,7 +164,7 @@ def test_restarted_guard_knows_all(project: Project) -> None:
         async with project.lock():
             guard = Guard()
             await guard.start(project)
-            child, other = spawn_child("stubborn", ""), spawn_child("polite", guard.token)
+            child, other = spawn_child("polite", ""), spawn_child("polite", guard.token)
             guard.add_group(child.pid)
             os.kill(guard.pid, signal.SIGKILL)
             assert -signal.SIGKILL == await asyncio.wait_for(guard.wait_died(), 10)
@@ -174,7 +174,7 @@ def test_restarted_guard_knows_all(project: Project) -> None:
             assert other.poll() is None
             await guard.stop()
             assert is_empty(child.pid)
-            assert (-signal.SIGKILL, -signal.SIGTERM) == (child.wait(1), other.wait(1))
+            assert (-signal.SIGTERM, -signal.SIGTERM) == (child.wait(1), other.wait(1))
 
     asyncio.run(main())
 

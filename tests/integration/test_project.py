@@ -196,7 +196,7 @@ def test_orderly_stop(project: Project, start: Callable[..., Supervisor]) -> Non
 
 def test_deaf_supervisor_is_killed(project: Project, start: Callable[..., Supervisor]) -> None:
     """A supervisor that does not mind is killed, its guard ends the rest, and we say so."""
-    start("deaf", "stubborn")
+    start("deaf", "leaderless")
     record = choose_project("guarded", None, Path("/"))
 
     assert asyncio.run(stop_project(record, 0.3)) is False
@@ -207,7 +207,7 @@ def test_deaf_supervisor_is_killed(project: Project, start: Callable[..., Superv
 
 def test_deaf_and_guardless_too(project: Project, start: Callable[..., Supervisor]) -> None:
     """With its guard gone as well, the stop itself ends what is left."""
-    supervisor = start("deaf", "stubborn")
+    supervisor = start("deaf", "leaderless")
     os.kill(supervisor.guard, 9)
 
     assert asyncio.run(stop_project(project.read_record(), 0.3)) is False
