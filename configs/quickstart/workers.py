@@ -35,7 +35,9 @@ class Librarian(BaseWorker):
         pattern: Which files.
     """
 
-    def __init__(self, name: str, *, folder: str = "", pattern: str = "*.py", **options: Any) -> None:
+    def __init__(
+        self, name: str, *, folder: str = "", pattern: str = "*.py", **options: Any
+    ) -> None:
         super().__init__(name, **options)
         self._folder = Path(folder or sysconfig.get_path("stdlib"))
         self._pattern = pattern
