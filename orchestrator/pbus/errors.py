@@ -382,3 +382,14 @@ class WorkerLoadError(ProcessError):
     def __init__(self, reference: str, problem: str) -> None:
         super().__init__(f"worker {reference!r} cannot be loaded: {problem}")
         self.reference = reference
+
+
+# Testing
+
+
+class NotSeenError(PbusError, AssertionError):
+    """In a test, what was waited for did not happen in time."""
+
+    def __init__(self, what: str, waited_s: float, instead: str | None = None) -> None:
+        super().__init__(f"{what} within {waited_s:g} s", hint=instead)
+        self.waited_s = waited_s

@@ -1,0 +1,95 @@
+"""StandIn: plays another worker for the one under test."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from pbus.handlers import PENDING
+from pbus.messages import (
+    BusJobRequestMessage,
+    BusMessage,
+    BusWorkerReadyMessage,
+    BusWorkerRegistryMessage,
+)
+from pbus.testing.ledger import Ledger, M, Where
+from pbus.worker import BaseWorker
+
+
+class StandIn(BaseWorker):
+    """A worker that keeps what it receives and answers jobs as it was told.
+
+    Args:
+        name: Whom it stands for.
+        answers: By job name: what is answered (a dict, or any other value as "result"), an exception
+            to raise, or a function of the BusJobRequestMessage, sync or async, that gives either.
+            A job without an answer stays open: answer it with send_job_response(), or let it time
+            out.
+        active: Whether it begins active.
+        timeout: Seconds that got() and asked() wait.
+
+    Attributes:
+        answers: May be changed while the test runs.
+        received: All messages so far, job requests included.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        answers: Mapping[str, Any] | None = None,
+        *,
+        active: bool = True,
+        timeout: float = 5.0,
+    ) -> None:
+        super().__init__(name, active=active)
+        self.answers: dict[str, Any] = dict(answers or {})
+        self._timeout = timeout
+        self._ledger = Ledger(f"{name!r} got")
+
+    @property
+    def received(self) -> list[BusMessage]:
+        """All messages that it was given."""
+        return list(self._ledger)
+
+    @property
+    def job_names(self) -> tuple[str, ...]:
+        """The jobs it has answers for, sorted."""
+        return tuple(sorted(self.answers))
+
+    async def got(self, kind: type[M] = BusMessage, *, where: Where[M] | None = None) -> M:  # type: ignore[assignment]
+        """The next message of a kind that it received and that was not asked for before.
+
+        Raises:
+            NotSeenError: None came in time.
+        """
+        return await self._ledger.take(kind, where, self._timeout)
+
+    async def asked(self, job_name: str) -> BusJobRequestMessage:
+        """The next request for this job.
+
+        Raises:
+            NotSeenError: None came in time.
+        """
+        return await self.got(
+            BusJobRequestMessage, where=lambda request: request.job_name == job_name
+        )
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        """Everything but pbus' own announcements."""
+        return not isinstance(message, BusWorkerRegistryMessage | BusWorkerReadyMessage)
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        """Keep it."""
+        self._ledger.add(message)
+
+    async def on_job_request(self, message: BusJobRequestMessage) -> Any:
+        """Answer as told."""
+        if message.job_name not in self.answers:
+            return PENDING
+        answer = self.answers[message.job_name]
+        if callable(answer) and not isinstance(answer, type):
+            answer = answer(message)
+            if inspect.isawaitable(answer):
+                answer = await answer
+        if isinstance(answer, Exception):
+            raise answer
+        return {} if answer is None else answer
