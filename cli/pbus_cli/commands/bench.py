@@ -20,6 +20,7 @@ class What(enum.StrEnum):
 
     THROUGHPUT = "throughput"
     RTT = "rtt"
+    JOBS = "jobs"
     FANOUT = "fanout"
     URGENT = "urgent"
     STALL = "stall"

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
-from pbus.bench import fanout, inproc, rtt, stall, start, throughput, urgent
+from pbus.bench import fanout, inproc, jobs, rtt, stall, start, throughput, urgent
 from pbus.bench.broker import own_broker
 from pbus.bench.figures import Environment, Findings, Plan, Report
 from pbus.bench.stage import Stage
@@ -16,6 +16,7 @@ MEASUREMENTS: Final[dict[str, Measure]] = {
     "throughput": throughput.measure,
     "fanout": fanout.measure,
     "rtt": rtt.measure,
+    "jobs": jobs.measure,
     "urgent": urgent.measure,
     "stall": stall.measure,
     "inproc": inproc.measure,
