@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from pbus.process.record import ProjectRecord
+from pbus_cli import attach
 from pbus_cli.app import app
 
 GOOD = "name: good\nworkers:\n  a: {worker: 'm:A'}\n  b: {command: [sleep, '1'], replicas: 2}\n"
@@ -165,6 +167,27 @@ def test_unreachable_url_is_three() -> None:
     assert 3 == done.exit_code
     assert "127.0.0.1:1" in done.stderr
     assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)], ids=["table", "json"])
+def test_lost_broker_shows_record(monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]) -> None:
+    """Without its broker a project is still told from nothing, by what its supervisor wrote down."""
+    record = ProjectRecord(
+        name="shop", folder="/srv/shop", file="/srv/shop/topology.yaml", session="s",
+        url="redis://u:secret@127.0.0.1:1", channel="c", max_message_bytes=1, pid=4711,
+        pid_created=0.0, version="0",
+    )  # fmt: skip
+    monkeypatch.setattr(attach, "choose_project", lambda *_: record)
+    monkeypatch.setattr(attach, "_CONNECT_S", 0.2)
+    done = pbus("ps", *flags)
+
+    assert 3 == done.exit_code
+    assert "secret" not in done.output
+    if flags:
+        shown = {"project": "shop", "bus": "redis://u:***@127.0.0.1:1", "workers": []}
+        assert shown == json.loads(done.stdout)
+    else:
+        assert "shop in /srv/shop: supervisor pid 4711" in done.stdout
 
 
 def test_version_is_told() -> None:
