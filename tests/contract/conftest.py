@@ -8,6 +8,7 @@ import pytest
 from pbus.bus import AsyncQueueBus, WorkerBus, connect
 from pbus.bus.mail import MailStore
 from pbus.bus.redis.endpoint import Endpoint
+from pbus.bus.redis.mail import RedisMailStore
 from pbus.bus.redis.names import Names
 from support.mailing import closing
 from support.valkey import Valkey
@@ -41,6 +42,5 @@ def make_mail(request: pytest.FixtureRequest, channel: str) -> MakeMail:
 
 def _redis_mail(request: pytest.FixtureRequest, channel: str) -> MakeMail:
     server: Valkey = request.getfixturevalue("valkey")
-    mail = pytest.importorskip("pbus.bus.redis.mail")
     endpoint = Endpoint(url=server.url, redis=None)
-    return lambda **options: closing(mail.RedisMailStore(endpoint, Names(channel), **options))
+    return lambda **options: closing(RedisMailStore(endpoint, Names(channel), **options))

@@ -1,0 +1,5 @@
+"""Stored mail on Redis Streams."""
+
+from pbus.bus.redis.mail.store import RedisMailStore
+
+__all__ = ["RedisMailStore"]

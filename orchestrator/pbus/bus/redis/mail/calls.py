@@ -1,0 +1,82 @@
+"""Running scripts: found by their digest, loaded where the server does not know them (any more)."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from pbus.bus.redis.endpoint import TROUBLE, Endpoint, reason_of
+from pbus.bus.redis.links import RequestLink
+from pbus.bus.redis.mail.lua import Script
+from pbus.errors import BusUnavailableError
+
+
+class Calls:
+    """Connections to one server, one a purpose: a small call does not wait behind a large one.
+
+    Args:
+        endpoint: The server.
+        key: Given to each script as KEYS[1].
+    """
+
+    def __init__(self, endpoint: Endpoint, key: str) -> None:
+        self.url = endpoint.url
+        self._endpoint = endpoint
+        self._key = key
+        self._links: dict[str, RequestLink] = {}
+
+    async def run(self, purpose: str, script: Script, *arguments: Any) -> Any:
+        """What a script answers; tried once more on a connection that had died unnoticed.
+
+        Raises:
+            BusUnavailableError: No answer, or a refusal.
+        """
+        try:
+            return await self.once(purpose, script, *arguments)
+        except TROUBLE as error:
+            if isinstance(error, (TimeoutError, ResponseError)):
+                raise self.error(error) from error
+        try:
+            return await self.once(purpose, script, *arguments)
+        except TROUBLE as error:
+            raise self.error(error) from error
+
+    async def once(self, purpose: str, script: Script, *arguments: Any) -> Any:
+        """What a script answers, or TROUBLE."""
+        tail = (1, self._key, *arguments)
+        reply = await self._ask(purpose, ("EVALSHA", script.digest, *tail))
+        if isinstance(reply, ResponseError) and str(reply).startswith(("NOSCRIPT", "No matching")):
+            reply = await self._ask(purpose, ("EVAL", script.source, *tail))
+        if isinstance(reply, ResponseError):
+            raise reply
+        return reply
+
+    async def plain(self, *command: Any) -> Any:
+        """What a command answers.
+
+        Raises:
+            BusUnavailableError: No answer, or a refusal.
+        """
+        try:
+            reply = await self._ask("care", command)
+        except TROUBLE as error:
+            raise self.error(error) from error
+        if isinstance(reply, ResponseError):
+            raise self.error(reply)
+        return reply
+
+    def error(self, error: BaseException) -> BusUnavailableError:
+        """Trouble in the words of the library."""
+        return BusUnavailableError(self.url, reason_of(error))
+
+    async def close(self) -> None:
+        """Close all connections; a later call opens new ones."""
+        links, self._links = self._links, {}
+        await asyncio.gather(*(link.close() for link in links.values()))
+
+    async def _ask(self, purpose: str, command: Sequence[Any]) -> Any:
+        link = self._links.get(purpose)
+        if link is None:
+            link = self._links[purpose] = RequestLink(self._endpoint, f"mail ({purpose})")
+        return (await link.request([command]))[0]

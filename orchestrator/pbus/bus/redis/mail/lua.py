@@ -1,0 +1,126 @@
+"""What the scripts behind stored mail have in common.
+
+Each call of the store is one script, so each is done as a whole or not at all.
+
+Keys, after KEYS[1] ("boxes", a sorted set of the mailboxes by the end of their lease; kept: inf):
+
+    :box:M     hash: max, shared, big (messages of the largest entry), n (stored), h (held), r (tried
+               before); of the handled ids: g (which set), gn (how many), gt (since when)
+    :q:d:M     stream of the data lane, :q:s:M of the system lane; :q:D:M and :q:S:M hold what comes
+               before them: letters tried again or given back. One consumer group "g" each
+    :part:M    hash: which letters of an entry are settled; "!" before it: a suspect has started
+    :last:M    hash: the last number of each sender's stream, and when
+    :done:0:M, :done:1:M  ids handled: one set is filled, the other forgotten as a whole
+    :later:M   sorted set of letters to be tried again, by when
+    :dead:M    stream of dead letters
+    :wait:d:M, :wait:s:M  sorted sets of the holders that wait, the longest first
+    :gone      sorted set of incarnations whose letters were given back
+
+An entry has the fields h (MessagePack: ids, sizes), b (bodies, joined) and, for one letter that was
+in a mailbox before, m (attempt, crashes, suspect, time).
+"""
+
+import hashlib
+
+from pbus.bus.mail import HANDLED_KEPT_S
+
+FORGET_MS = int(HANDLED_KEPT_S * 1000)
+
+PRELUDE = """
+if redis.replicate_commands then pcall(redis.replicate_commands) end
+local call, boxes = redis.call, KEYS[1]
+local clock = call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local gone = boxes .. ':gone'
+local function key(kind, box) return boxes .. ':' .. kind .. ':' .. box end
+local function all_keys(box)
+  local kinds = {'box', 'q:d', 'q:s', 'q:D', 'q:S', 'part', 'last', 'done:0', 'done:1', 'later',
+    'dead', 'wait:d', 'wait:s'}
+  for i, kind in ipairs(kinds) do kinds[i] = key(kind, box) end
+  return kinds
+end
+local function remove(box)
+  call('ZREM', boxes, box)
+  call('UNLINK', unpack(all_keys(box)))
+  if call('EXISTS', boxes) == 0 then call('DEL', gone) end
+end
+local function expire()
+  for _, box in ipairs(call('ZRANGEBYSCORE', boxes, '-inf', now)) do remove(box) end
+end
+local function wake(box, lane, count)
+  local waiting = key('wait:' .. lane, box)
+  while count > 0 do
+    local holder = call('ZPOPMIN', waiting)[1]
+    if not holder then return end
+    local message = lane .. holder .. '\\n' .. box
+    if call('PUBLISH', boxes .. ':wake:' .. holder, message) > 0 then count = count - 1 end
+  end
+end
+local function count(box, changes)
+  for field, change in pairs(changes) do
+    if change ~= 0 then call('HINCRBY', key('box', box), field, change) end
+  end
+end
+"""
+
+# Letters on their own: what was in a mailbox before and comes back to it.
+LETTERS = """
+local function marks_of(entry, fields)
+  if fields[6] then return string.match(fields[6], '^(%d+) (%d+) (%d+) (%d+)') end
+  return 1, 0, 0, string.match(entry, '^%d+')
+end
+local function time_of(entry, fields)
+  local _, _, _, time = marks_of(entry, fields)
+  return time + 0
+end
+local function unfold(entry, fields)
+  local head, bodies = cmsgpack.unpack(fields[2]), fields[4]
+  local attempt, crashes, suspect, time = marks_of(entry, fields)
+  local letters, at = {}, 1
+  for i, id in ipairs(head[1]) do
+    local size = head[2][i]
+    letters[i] = {id = id, body = string.sub(bodies, at, at + size - 1), attempt = attempt + 0,
+      crashes = crashes + 0, suspect = suspect + 0, time = time + 0}
+    at = at + size
+  end
+  return letters
+end
+local function fields_of(letter)
+  local marks = letter.attempt .. ' ' .. letter.crashes .. ' ' .. letter.suspect .. ' ' .. letter.time
+  return 'h', cmsgpack.pack({{letter.id}, {#letter.body}}), 'b', letter.body, 'm', marks
+end
+local function store(box, queue, letter)
+  call('XADD', key('q:' .. queue, box), '*', fields_of(letter))
+end
+"""
+
+# Which of these ids were handled before: a table by position, or nil.
+SEEN = """
+local done_keys = {}
+local function seen(box, ids)
+  if not done_keys[box] then
+    done_keys[box] = {}
+    for _, set in ipairs({key('done:0', box), key('done:1', box)}) do
+      if call('EXISTS', set) == 1 then table.insert(done_keys[box], set) end
+    end
+  end
+  local hits
+  for _, set in ipairs(done_keys[box]) do
+    for first = 1, #ids, 1000 do
+      local found = call('SMISMEMBER', set, unpack(ids, first, math.min(first + 999, #ids)))
+      for i, is_member in ipairs(found) do
+        if is_member == 1 then hits = hits or {}; hits[first + i - 1] = true end
+      end
+    end
+  end
+  return hits
+end
+"""
+
+
+class Script:
+    """A script and the name by which the server knows it."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()

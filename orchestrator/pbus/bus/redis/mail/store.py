@@ -1,0 +1,169 @@
+"""RedisMailStore: mailboxes on Redis Streams; each call is one script."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Sequence
+
+from pbus.bus.mail import DeadLetter, Letter, MailboxReport, Outgoing, Settle, Stored
+from pbus.bus.redis.endpoint import Endpoint
+from pbus.bus.redis.mail.calls import Calls
+from pbus.bus.redis.mail.care import DROP_DEAD, OPEN, PURGE, REPORTS, REQUEUE, REVIVE, TOUCH
+from pbus.bus.redis.mail.flow import PASS_ON, PUT, SETTLE, STARTED
+from pbus.bus.redis.mail.letters import group, read_dead, slot_of, write_batch
+from pbus.bus.redis.mail.taking import Taker
+from pbus.bus.redis.mail.waiting import Pair, WaitingRoom
+from pbus.bus.redis.names import Names
+from pbus.errors import BusUnavailableError
+from pbus.leases import LEASE_S
+from pbus.messages import Lane
+
+_DEAD_SHOWN = 10_000
+_DEAD_PAGE = 100  # dead letters read at once; each may be megabytes
+_DEAD_KEY = re.compile(r"(.+)/(\d+-\d+)")
+
+
+class RedisMailStore:
+    """A MailStore on the server of a RedisBus; see the protocol for its methods.
+
+    Args:
+        endpoint: The server.
+        names: How keys are named.
+        lease_s: How long a mailbox that nobody keeps outlives its last touch.
+    """
+
+    def __init__(self, endpoint: Endpoint, names: Names, *, lease_s: float = LEASE_S) -> None:
+        key = names.key("mail")
+        self._key = key
+        self._lease_ms = int(lease_s * 1000)
+        self._calls = Calls(endpoint, key)
+        self._room = WaitingRoom(endpoint, key, self._pass_on)
+        self._taker = Taker(self._calls, self._room)
+        self._passing: set[asyncio.Task[None]] = set()
+
+    async def open(
+        self, mailbox: str, *, keep: bool, shared: bool = False, max_backlog: int = 100_000
+    ) -> None:
+        """Make sure a mailbox exists; see MailStore."""
+        arguments = (mailbox, int(keep), int(shared), max_backlog, self._lease_ms)
+        await self._calls.run("care", OPEN, *arguments)
+
+    async def touch(self, mailboxes: Sequence[str]) -> list[str]:
+        """Renew leases; see MailStore."""
+        missing = await self._calls.run("care", TOUCH, self._lease_ms, *mailboxes)
+        return [name.decode() for name in missing]
+
+    async def put(self, batch: Sequence[Outgoing]) -> list[Stored]:
+        """Store a batch; see MailStore."""
+        if not batch:
+            return []
+        purpose = f"put {batch[0].lane}"  # an urgent batch does not wait for one of the data lane
+        counts = await self._calls.run(purpose, PUT, *write_batch(batch))
+        return [Stored(0, is_full=True) if count < 0 else Stored(count) for count in counts]
+
+    async def take(
+        self, wanted: Sequence[tuple[str, Lane, int]], *, holder: str, wait_s: float
+    ) -> list[Letter]:
+        """Take letters; see MailStore."""
+        return await self._taker.take(wanted, holder, wait_s)
+
+    async def interrupt(self) -> None:
+        """End waits; see MailStore."""
+        self._room.interrupt()
+
+    async def started(self, letters: Sequence[Letter]) -> None:
+        """Note the start of suspects; see MailStore."""
+        cells: list[str] = []
+        for letter in letters:
+            if letter.is_suspect:
+                mailbox, slot = slot_of(letter)
+                cells += (mailbox, slot[0], slot[1:])
+        if cells:
+            await self._calls.run("settle", STARTED, *cells)
+
+    async def settle(self, settles: Sequence[Settle]) -> None:
+        """Settle a batch; see MailStore."""
+        if not settles:
+            return
+        slots, groups = group(settles)
+        self._taker.settled(slots, await self._calls.run("settle", SETTLE, groups))
+        if any(settle.delay_s > 0 for settle in settles):
+            self._room.look_again()  # and learn when the next retry is due
+
+    async def requeue(self, incarnations: Sequence[str]) -> int:
+        """Give back what the dead hold; see MailStore."""
+        prefixes = [one for one in incarnations if one]
+        return int(await self._calls.run("care", REQUEUE, *prefixes)) if prefixes else 0
+
+    async def reports(self) -> list[MailboxReport]:
+        """All mailboxes by name."""
+        reports = [
+            MailboxReport(
+                name=name.decode(), backlog=backlog, in_flight=held, retries=tried, dead=dead,
+                oldest_s=oldest_ms / 1000 if oldest_ms >= 0 else None,
+            )
+            for name, backlog, held, tried, dead, oldest_ms in await self._calls.run("care", REPORTS)
+        ]  # fmt: skip
+        return sorted(reports, key=lambda report: report.name)
+
+    async def dead_letters(self, mailbox: str | None = None) -> list[DeadLetter]:
+        """Dead letters, oldest first; see MailStore."""
+        if mailbox is None:
+            index = await self._calls.plain("ZRANGE", self._key, 0, -1)
+            names = [name.decode() for name in index]
+        else:
+            names = [mailbox]
+        found = [letter for name in names for letter in await self._dead_of(name)]
+        return sorted(found, key=lambda letter: letter.buried_at)[:_DEAD_SHOWN]
+
+    async def revive(self, keys: Sequence[str]) -> int:
+        """Put dead letters back; see MailStore."""
+        cells = _cells_of(keys)
+        return int(await self._calls.run("care", REVIVE, *cells)) if cells else 0
+
+    async def drop_dead(self, keys: Sequence[str]) -> int:
+        """Remove dead letters for good."""
+        cells = _cells_of(keys)
+        return int(await self._calls.run("care", DROP_DEAD, *cells)) if cells else 0
+
+    async def purge(self, mailbox: str, *, remove: bool = False) -> int:
+        """Empty a mailbox; see MailStore."""
+        total, is_more = 0, True
+        while is_more:
+            fell, is_more = await self._calls.run("care", PURGE, mailbox, int(remove))
+            total += fell
+        return total
+
+    async def close(self) -> None:
+        """Close connections; a later call opens new ones."""
+        for task in self._passing:
+            task.cancel()
+        if self._passing:
+            await asyncio.wait(self._passing)
+        await self._room.close()
+        await self._calls.close()
+
+    def _pass_on(self, pair: Pair) -> None:
+        task = asyncio.create_task(self._wake_another(pair), name="mail waking another")
+        self._passing.add(task)
+        task.add_done_callback(self._passing.discard)
+
+    async def _wake_another(self, pair: Pair) -> None:
+        mailbox, lane = pair
+        with contextlib.suppress(BusUnavailableError):  # then the others look by themselves
+            await self._calls.run("take", PASS_ON, lane, mailbox)
+
+    async def _dead_of(self, mailbox: str) -> list[DeadLetter]:
+        letters: list[DeadLetter] = []
+        stream, start = f"{self._key}:dead:{mailbox}", "-"
+        while len(letters) < _DEAD_SHOWN:
+            page = await self._calls.plain("XRANGE", stream, start, "+", "COUNT", _DEAD_PAGE)
+            letters += [read_dead(mailbox, entry, fields) for entry, fields in page]
+            if len(page) < _DEAD_PAGE:
+                break
+            start = f"({page[-1][0].decode()}"
+        return letters
+
+
+def _cells_of(keys: Sequence[str]) -> list[str]:
+    return [cell for key in keys if (found := _DEAD_KEY.fullmatch(key)) for cell in found.groups()]

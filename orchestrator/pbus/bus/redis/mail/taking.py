@@ -1,0 +1,134 @@
+"""Taking letters: asks, waits to be woken, and finds again what a lost answer held."""
+
+import asyncio
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from pbus.bus.mail import Letter
+from pbus.bus.redis.endpoint import TROUBLE
+from pbus.bus.redis.mail.calls import Calls
+from pbus.bus.redis.mail.flow import TAKE
+from pbus.bus.redis.mail.letters import Slot, encode, read_entry
+from pbus.bus.redis.mail.waiting import POLL_S, Pair, Waiter, WaitingRoom
+from pbus.messages import Lane
+
+Wanted = tuple[str, Lane, int]
+
+
+class _Holder:
+    """What the server knows of one incarnation, as far as we can tell.
+
+    Attributes:
+        armed: Where the server lists it as waiting.
+        unsure: Where an answer was lost: it may hold letters that it has never seen.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.armed: set[Pair] = set()
+        self.unsure: set[Pair] = set()
+
+
+class Taker:
+    """The receiving half of a store.
+
+    Args:
+        calls: Where to ask.
+        room: Where to wait.
+    """
+
+    def __init__(self, calls: Calls, room: WaitingRoom) -> None:
+        self._calls = calls
+        self._room = room
+        self._holders: dict[str, _Holder] = {}
+        self._held: dict[Pair, set[str]] = {}  # entries whose letters were returned
+        self._lock = asyncio.Lock()  # an answer is read before the next question is put
+        self._turn = 0
+
+    async def take(self, wanted: Sequence[Wanted], name: str, wait_s: float) -> list[Letter]:
+        """See MailStore."""
+        holder = self._holders.setdefault(name, _Holder(name))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_s
+        with self._room.waiter(name, [(mailbox, lane) for mailbox, lane, _ in wanted]) as waiter:
+            asked = waiter.pairs
+            while True:
+                left = deadline - loop.time()
+                if left > 0:
+                    await self._room.listen(name, min(left, POLL_S))
+                here = [one for one in wanted if (one[0], one[1]) in asked]
+                letters, due_s = await self._ask(holder, waiter, here, is_waiting=left > 0)
+                left = deadline - loop.time()
+                if letters or left <= 0 or waiter.is_interrupted:
+                    return letters
+                asked = await waiter.wait(min(left, due_s, POLL_S))
+                if waiter.is_interrupted:
+                    return []
+
+    def settled(self, slots: Iterable[Slot], closed: Iterable[int]) -> None:
+        """These entries are held no longer."""
+        for (mailbox, slot), is_closed in zip(slots, closed, strict=True):
+            held = self._held.get((mailbox, slot[0].lower()))
+            if is_closed and held is not None:
+                held.discard(slot)
+
+    async def _ask(
+        self, holder: _Holder, waiter: Waiter, wanted: Sequence[Wanted], *, is_waiting: bool
+    ) -> tuple[list[Letter], float]:
+        async with self._lock:
+            try:
+                return await self._ask_once(holder, waiter, wanted, is_waiting=is_waiting)
+            except TROUBLE as error:
+                if isinstance(error, (TimeoutError, ResponseError)):
+                    raise self._calls.error(error) from error
+            try:  # the connection had died unnoticed
+                return await self._ask_once(holder, waiter, wanted, is_waiting=is_waiting)
+            except TROUBLE as error:
+                raise self._calls.error(error) from error
+
+    async def _ask_once(
+        self, holder: _Holder, waiter: Waiter, wanted: Sequence[Wanted], *, is_waiting: bool
+    ) -> tuple[list[Letter], float]:
+        ordered = self._in_turn(wanted)
+        pairs = [(mailbox, lane) for mailbox, lane, _ in ordered]
+        mine = holder.armed & waiter.pairs
+        stale = holder.armed - waiter.pairs - self._room.wanted(holder.name, waiter)
+        rows = [(*one, *self._recovery(holder, (one[0], one[1]))) for one in ordered]
+        recovered = holder.unsure.intersection(pairs)
+        holder.unsure.update(pairs)  # until the answer is here
+        reply: Any = ()
+        for is_back in (0, 1):
+            ask = encode((rows, int(is_waiting), is_back, list(mine), list(stale)))
+            reply = await self._calls.once("take", TAKE, holder.name, ask)
+            if reply:
+                break
+        holder.unsure.difference_update(recovered, pairs)
+        letters = self._read(pairs, reply[0])
+        holder.armed -= stale
+        if letters or not is_waiting:
+            holder.armed -= mine
+        else:
+            holder.armed.update(pairs)
+        due_ms = reply[1]
+        return letters, due_ms / 1000 if due_ms >= 0 else POLL_S
+
+    def _in_turn(self, wanted: Sequence[Wanted]) -> list[Wanted]:
+        """System lanes first; among equals another mailbox first each time."""
+        self._turn += 1
+        first = self._turn % max(1, len(wanted))
+        rotated = [*wanted[first:], *wanted[:first]]
+        return sorted(rotated, key=lambda one: one[1] != Lane.SYSTEM)
+
+    def _recovery(self, holder: _Holder, pair: Pair) -> tuple[int, Collection[str]]:
+        return (1, list(self._held.get(pair, ()))) if pair in holder.unsure else (0, ())
+
+    def _read(self, pairs: Sequence[Pair], entries: Sequence[Any]) -> list[Letter]:
+        letters: list[Letter] = []
+        for pair, queue, entry, fields, flags in entries:
+            mailbox, lane = pairs[pair - 1]
+            slot = (queue + entry).decode()
+            self._held.setdefault((mailbox, lane), set()).add(slot)
+            letters += read_entry(mailbox, slot, fields, flags)
+        return letters
