@@ -68,6 +68,25 @@ def test_header_not_repeated() -> None:
     assert body_text(message.body) == 'job_name="index" payload={"n":1} job_id="7-1"'
 
 
+def test_frame_by_its_type() -> None:
+    """What is in a frame comes first, not how a frame is written; a strange one as it is."""
+    text = passed(frame={"type": "TextFrame", "text": "hello"}, direction="upstream")
+
+    assert body_text(text.body) == 'TextFrame text="hello" direction="upstream"'
+    assert body_text(passed(frame=[1]).body) == "frame=[1]"
+
+
+@pytest.mark.parametrize(("width", "_"), SIZES)
+def test_body_has_room(width: int, _: int) -> None:
+    """However long the names, something of the body is seen."""
+    frame = {"type": "TextFrame", "text": "to be seen"}
+    long = passed("BusWorkerRegistryMessage", "supervisor-82ecaa00dd12", "a-worker-of-long-name.1")
+    lines = traffic_lines([long, passed(frame=frame)], width, 10)
+
+    assert "TextFrame" in lines[1].plain
+    assert width < 100 or "to be seen" in lines[1].plain
+
+
 def test_cut_body_is_shown() -> None:
     """Of a long message only the beginning was kept: its own fields are shown all the same."""
     message = passed("BusJobResponseMessage", status="completed", text="y" * 9_000)

@@ -166,7 +166,8 @@ class _Lines:
 
         passed = passed_of(item)
         self._widths = self._widths.grown(passed)
-        return traffic_text(passed, self._widths, width=self._width, has_colors=self._has_colors)
+        fitted = self._widths.fitted(self._width)
+        return traffic_text(passed, fitted, width=self._width, has_colors=self._has_colors)
 
 
 def _json_line(item: "TapMessage") -> str:

@@ -11,7 +11,7 @@ from typing import Final
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.tap import TapMessage
-from pbus.errors import BusError
+from pbus.errors import BusError, PbusError
 from pbus.leases import Lease
 from pbus.observe import HostRecord
 from pbus_cli.attach import read_facts
@@ -83,6 +83,7 @@ class ChannelWatch:
         if self._is_closed:
             return
         follower = asyncio.create_task(self._follow_for_ever())
+        follower.add_done_callback(_report_bug)
         try:
             await self._stop.wait()
         finally:
@@ -94,7 +95,7 @@ class ChannelWatch:
         while True:
             try:
                 await self._follow()
-            except* BusError as errors:
+            except* PbusError as errors:
                 logger.debug("the channel cannot be followed: %s", errors)
             await asyncio.sleep(_EVERY_S)
 
@@ -133,6 +134,12 @@ class ChannelWatch:
         self.passed += 1
         with self._lock:
             self._recent.append(passed_of(item))
+
+
+def _report_bug(follower: "asyncio.Task[None]") -> None:
+    """A view that stands still should at least have said why."""
+    if not follower.cancelled() and (error := follower.exception()) is not None:
+        logger.error("the channel is not followed any more", exc_info=error)
 
 
 def passed_of(item: TapMessage) -> Passed:

@@ -22,6 +22,7 @@ _HEADER_START: Final = re.compile(
 )
 _NAME_WIDTH: Final = (6, 22)
 _TYPE_WIDTH: Final = (8, 24)
+_LIMITS: Final = ((100, (12, 12)), (160, (16, 16)))  # narrower than: names, types
 _SIZE_WIDTH: Final = 7
 _SHOWN_BYTES: Final = 4096  # of a body; more than any terminal line takes
 _ERROR_TYPES: Final = frozenset({"BusWorkerErrorMessage", "BusJobCancelMessage"})
@@ -68,6 +69,19 @@ class Widths:
             return self
         return Widths(source, target, kind)
 
+    def fitted(self, width: int | None) -> "Widths":
+        """Narrow enough that a body has room beside them on a screen of this width."""
+        names, types = _limits(width)
+        return Widths(min(self.source, names), min(self.target, names), min(self.type, types))
+
+
+def _limits(width: int | None) -> tuple[int, int]:
+    """The widest columns of names and of types: a third of the screen is for the body."""
+    for screen, limits in _LIMITS:
+        if width is not None and width < screen:
+            return limits
+    return _NAME_WIDTH[1], _TYPE_WIDTH[1]
+
 
 def short_type(name: str) -> str:
     """A catalogue type without what they all begin and end with."""
@@ -94,12 +108,25 @@ def body_text(body: bytes) -> str:
     parts = []
     room = _SHOWN_BYTES
     for key, raw in fields.items():
-        value = _clean(bytes(memoryview(raw)[:room]))
-        parts.append(f"{key}={value}")
+        value = _frame_text(raw) if key == "frame" else _clean(bytes(memoryview(raw)[:room]))
+        parts.append(value if key == "frame" else f"{key}={value}")
         room -= len(value)
         if room <= 0:
             break
     return " ".join(parts)
+
+
+def _frame_text(raw: msgspec.Raw) -> str:
+    """A frame by its type and fields."""
+    try:
+        fields = _fields_decoder.decode(raw)
+        kind = msgspec.json.decode(fields.pop("type"), type=str)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError):
+        return f"frame={_clean(bytes(memoryview(raw)[:_SHOWN_BYTES]))}"
+    texts = (
+        f"{key}={_clean(bytes(memoryview(value)[:_SHOWN_BYTES]))}" for key, value in fields.items()
+    )
+    return " ".join((_printable(kind), *texts))
 
 
 def _clean(raw: bytes) -> str:
@@ -205,6 +232,5 @@ def traffic_lines(messages: Sequence[Passed], width: int, height: int) -> list[T
     widths = Widths()
     for passed in shown:
         widths = widths.grown(passed)
-    if width < 100:  # noqa: PLR2004 - on a narrow screen the body needs the room more
-        widths = Widths(min(widths.source, 14), min(widths.target, 14), min(widths.type, 14))
-    return [traffic_line(passed, widths, width) for passed in shown]
+    fitted = widths.fitted(width)
+    return [traffic_line(passed, fitted, width) for passed in shown]
