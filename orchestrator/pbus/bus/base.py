@@ -9,6 +9,7 @@ from typing import Any, Self
 import msgspec
 
 from pbus.bus.leases_memory import MemoryLeaseStore
+from pbus.bus.mail import MailStore
 from pbus.bus.subscriber import BusSubscriber
 from pbus.bus.switchboard import Counters, Switchboard
 from pbus.bus.tap import Tap
@@ -45,7 +46,12 @@ class WorkerBus(abc.ABC):
         counters: What passed through.
         is_running: Between start() and stop().
         url: Where the broker is, password masked.
+        delivery: "at-most-once" or "at-least-once".
+        mail: Where stored messages are kept; None on a bus that stores none.
     """
+
+    delivery: str = "at-most-once"
+    mail: MailStore | None = None
 
     def __init__(
         self,

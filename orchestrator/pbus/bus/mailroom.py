@@ -289,8 +289,8 @@ class MailRoom:
 
     async def open(self) -> None:
         """Open the mailboxes of everyone subscribed and begin to take mail."""
-        for address in self._board.addresses:
-            await self.join(address)
+        for mailbox in self._board.mailboxes():
+            await self.join(mailbox.address)
         self._tasks = [
             self._spawn("dispatch", self.dispatch.run()),
             self._spawn("take", self._take()),
@@ -316,6 +316,9 @@ class MailRoom:
 
     async def join(self, address: str) -> None:
         """Take mail for an address, and for the group it is a replica of."""
+        found = self._board.find(address)
+        if found is None or not getattr(found.subscriber, "takes_mail", True):
+            return
         match = _REPLICA.fullmatch(address)
         shared = [match[1]] if match else []
         for mailbox in (address, *shared):
@@ -334,7 +337,9 @@ class MailRoom:
 
     async def beat(self) -> None:
         """Keep mailboxes that nobody declared alive; call it every HEARTBEAT_S."""
-        await self.store.touch(list(self._mailboxes))
+        for mailbox in await self.store.touch(list(self._mailboxes)):
+            logger.warning("mailbox %r had been removed; it begins anew, empty", mailbox)
+            await self.join(self._mailboxes[mailbox])
 
     # What receipts call
 

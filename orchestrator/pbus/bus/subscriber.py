@@ -10,9 +10,14 @@ class BusSubscriber:
 
     Attributes:
         name: The address; unique within the process.
+        takes_mail: Whether it has a mailbox for stored messages (at-least-once); without one it
+            hears only what is never stored.
+        prefetch: Stored messages it may have in hand at once; None for the bus' own bound.
     """
 
     name: str
+    takes_mail: bool = True
+    prefetch: int | None = None
 
     @property
     def address(self) -> str:

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 from pbus.bus.base import DEFAULT_SEND_TIMEOUT_S, WorkerBus
 from pbus.bus.inbox import Inbox
 from pbus.bus.mailbox import SYSTEM_CAPACITY, Receipt
+from pbus.bus.mailroom import DeliveryOptions, MailRoom
 from pbus.bus.outbox import MAX_PAYLOAD_BYTES, Outbox
 from pbus.bus.redis.credit import CREDIT_NOTES, Credit
 from pbus.bus.redis.endpoint import REFUSALS, TROUBLE, Endpoint, reason_of
 from pbus.bus.redis.leases import RedisLeaseStore
 from pbus.bus.redis.links import Backoff, RequestLink, SubscribeLink
-from pbus.bus.redis.names import Names
+from pbus.bus.redis.mail import RedisMailStore
+from pbus.bus.redis.names import FOLLOWED, Names
 from pbus.bus.redis.publisher import Publisher
-from pbus.bus.redis.tap import RedisTap
+from pbus.bus.redis.tap import FOLLOWER_LEASE_S, FOLLOWER_NOTE, RedisTap
 from pbus.bus.switchboard import EVERYONE
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding, Header, encode_message, encode_raw
 from pbus.errors import BusUnavailableError, MessageDecodeError
@@ -61,6 +63,8 @@ class RedisBus(WorkerBus):
         send_timeout: float = DEFAULT_SEND_TIMEOUT_S,
         incarnation: str | None = None,
         encoding: str = Encoding.JSON,
+        delivery: str = "at-most-once",
+        mail_options: DeliveryOptions | None = None,
     ) -> None:
         super().__init__(
             channel=channel,
@@ -75,6 +79,12 @@ class RedisBus(WorkerBus):
         self._max_payload_bytes = max(MAX_PAYLOAD_BYTES, max_message_bytes) + _ENVELOPE_BYTES
         self._trouble = "no answer in time"
         self._tasks: list[asyncio.Task[None]] = []
+        self.delivery = delivery
+        self._mail_options = mail_options or DeliveryOptions()
+        self._mailroom: MailRoom | None = None
+        if delivery == "at-least-once":
+            self.mail = RedisMailStore(self._endpoint, self._names)
+        self._followed_until = 0.0
         self._build()
 
     @property
@@ -85,7 +95,14 @@ class RedisBus(WorkerBus):
     async def publish(self, message: BusMessage) -> None:
         """Encode a message and put it into its lane's buffer; see WorkerBus.send."""
         line = encode_message(message, limit=self.max_message_bytes, encoding=self._encoding)
-        await self._outboxes[message.lane].put(message.target or EVERYONE, line)
+        address = message.target or EVERYONE
+        if self._mailroom is None or not message.is_stored:
+            await self._outboxes[message.lane].put(address, line)
+            return
+        if await self._mailroom.dispatch.put(message, line) == 0:
+            self.counters.undelivered += 1
+        if self._followed_until > time.monotonic():
+            await self._outboxes[message.lane].put(FOLLOWED + address, line)
 
     async def send_raw(
         self,
@@ -105,7 +122,7 @@ class RedisBus(WorkerBus):
 
     def tap(self) -> RedisTap:
         """Follow all traffic of the channel; it costs the workers nothing."""
-        return RedisTap(self._endpoint, self._names)
+        return RedisTap(self._endpoint, self._names, asks=self.delivery == "at-least-once")
 
     # What the inbox calls
 
@@ -172,6 +189,27 @@ class RedisBus(WorkerBus):
         self._spawn("beat", self._beat())
         for listener in self._listeners.values():
             await listener.wait_up()
+        await self._open_mail()
+
+    async def _open_mail(self) -> None:
+        if self.mail is None:
+            return
+        self._mailroom = MailRoom(
+            self.mail,
+            self._board,
+            self.incarnation,
+            send_timeout=self.send_timeout,
+            options=self._mail_options,
+            send=self.send,
+        )
+        await self._mailroom.open()
+        link = self._publishers[Lane.SYSTEM].link
+        (followed,) = await link.request([(b"PTTL", self._names.key("followed"))])
+        if isinstance(followed, int) and followed > 0:
+            self._note_follower()
+
+    def _note_follower(self) -> None:
+        self._followed_until = time.monotonic() + FOLLOWER_LEASE_S
 
     async def _reach(self) -> None:
         """Connect for the first time; a refusal is final, anything else is tried again."""
@@ -192,6 +230,9 @@ class RedisBus(WorkerBus):
         return self._trouble
 
     async def _close(self) -> None:
+        if self._mailroom is not None:
+            mailroom, self._mailroom = self._mailroom, None
+            await mailroom.close()
         if self._tasks:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_DRAIN_TIMEOUT_S):
@@ -224,6 +265,9 @@ class RedisBus(WorkerBus):
             self._inbox.tidy()
             for outbox in self._outboxes.values():
                 outbox.mark()
+            if self._mailroom is not None:
+                with contextlib.suppress(BusUnavailableError):
+                    await self._mailroom.beat()
 
     async def _join(self, address: str) -> None:
         await asyncio.gather(
@@ -232,16 +276,22 @@ class RedisBus(WorkerBus):
                 for lane, listener in self._listeners.items()
             )
         )
+        if self._mailroom is not None:
+            await self._mailroom.join(address)
 
     async def _leave(self, address: str) -> None:
         for lane, listener in self._listeners.items():
             await listener.remove([self._names.lane(lane.value, address)])
         self._inbox.leave(address)
+        if self._mailroom is not None:
+            await self._mailroom.leave(address)
 
     def _take(self, payload: bytes) -> None:
         """One payload from the server: messages, or a note about credit."""
         try:
-            if payload.startswith(CREDIT_NOTES):
+            if payload == FOLLOWER_NOTE:
+                self._note_follower()
+            elif payload.startswith(CREDIT_NOTES):
                 self._credit.receive(payload)
             else:
                 self._inbox.receive(payload, limit=self._max_payload_bytes)

@@ -5,6 +5,9 @@ import re
 _GLOB = re.compile(r"([\\*?\[\]^-])")
 
 
+FOLLOWED = "~"  # before an address: a copy for followers of what travels as stored mail
+
+
 class Names:
     """The names of one bus channel.
 

@@ -8,7 +8,7 @@ from typing import Any
 from pbus.bus.outbox import Outbox, OutStream, Payload
 from pbus.bus.redis.endpoint import TROUBLE
 from pbus.bus.redis.links import Backoff, RequestLink
-from pbus.bus.redis.names import Names
+from pbus.bus.redis.names import FOLLOWED, Names
 from pbus.bus.switchboard import Counters
 
 logger = logging.getLogger(__name__)
@@ -78,10 +78,11 @@ class Publisher:
         in_grace = time.monotonic() < self._grace_until
         for payload, receivers in zip(payloads, counts, strict=True):
             if receivers == 0 and payload.lines:
-                if in_grace:
+                if in_grace and not payload.stream.address.startswith(FOLLOWED):
                     again.append(payload)
                     continue
-                self._counters.undelivered += len(payload.lines)
+                if not payload.stream.address.startswith(FOLLOWED):
+                    self._counters.undelivered += len(payload.lines)
             self.outbox.written(payload, receivers)
         return again
 

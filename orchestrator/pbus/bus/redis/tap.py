@@ -5,25 +5,35 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Self
 
-from pbus.bus.redis.endpoint import Endpoint
-from pbus.bus.redis.links import CONFIRM_TIMEOUT_S, SubscribeLink
+from pbus.bus.redis.endpoint import TROUBLE, Endpoint
+from pbus.bus.redis.links import CONFIRM_TIMEOUT_S, RequestLink, SubscribeLink
 from pbus.bus.redis.names import Names
+from pbus.bus.switchboard import EVERYONE
 from pbus.bus.tap import TapMessage
 from pbus.codec import Envelope, as_json, decode_header, decode_payload
 from pbus.errors import BusUnavailableError, MessageDecodeError
 
 _CAPACITY = 20_000  # messages a slow reader may fall behind before it misses some
 _BEAT_S = 2.0
+FOLLOWER_LEASE_S = 6.0
+FOLLOWER_NOTE = b'["follower"]'  # to everyone's system channel: stored mail is copied to followers
 
 
 class RedisTap:
     """A follower of one channel.
 
+    Args:
+        endpoint: The server.
+        names: How channels are named.
+        asks: Stored mail does not pass here by itself: ask senders for copies, as long as we live.
+
     Attributes:
         missed: Messages known to have passed unseen.
     """
 
-    def __init__(self, endpoint: Endpoint, names: Names) -> None:
+    def __init__(self, endpoint: Endpoint, names: Names, *, asks: bool = False) -> None:
+        self._names = names
+        self._asking = RequestLink(endpoint, "tap asking") if asks else None
         self.missed = 0
         self.refused = 0
         self._endpoint = endpoint
@@ -43,6 +53,7 @@ class RedisTap:
         except TimeoutError:
             await self.__aexit__()
             raise BusUnavailableError(self._endpoint.url, "it cannot be followed") from None
+        await self._ask()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -51,6 +62,8 @@ class RedisTap:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        if self._asking is not None:
+            await self._asking.close()
 
     async def __aiter__(self) -> AsyncIterator[TapMessage]:
         while True:
@@ -60,8 +73,22 @@ class RedisTap:
         while True:
             await asyncio.sleep(_BEAT_S)
             await self._link.beat()
+            await self._ask()
+
+    async def _ask(self) -> None:
+        """Tell senders, for another while, that somebody follows."""
+        if self._asking is None:
+            return
+        lease_ms = int(FOLLOWER_LEASE_S * 1000)
+        with contextlib.suppress(*TROUBLE):  # asked again with the next beat
+            await self._asking.request([
+                (b"SET", self._names.key("followed"), b"1", b"PX", lease_ms),
+                (b"PUBLISH", self._names.lane("s", EVERYONE), FOLLOWER_NOTE),
+            ])
 
     def _take(self, payload: bytes) -> None:
+        if payload == FOLLOWER_NOTE:
+            return
         try:
             envelope, lines = decode_payload(payload)
         except MessageDecodeError:
