@@ -34,6 +34,21 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
 
 
+_elders: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def _know_elders() -> None:
+    """Processes that were here before the test, like the Valkey that other tests share."""
+    _elders.clear()
+    _elders.update(child.pid for child in psutil.Process().children())
+
+
+def children() -> list[psutil.Process]:
+    """Child processes that the test has started."""
+    return [child for child in psutil.Process().children() if child.pid not in _elders]
+
+
 def test_all_programs_finish(tmp_path: Path):
     """When every program ended well the run is over with code 0, and all lines are in the logs."""
     what = topology(
@@ -143,7 +158,7 @@ def test_stop_leaves_nobody(tmp_path: Path):
             pid = watched.process("deaf").pid
             assert pid is not None
             family = [one.pid for one in members({pid})]
-            servants = [one.pid for one in psutil.Process().children()]
+            servants = [one.pid for one in children()]
             began = time.monotonic()
 
             assert 0 == await watched.stop()
@@ -181,11 +196,11 @@ def test_stop_interrupts_opening(tmp_path: Path):
 
     async def main() -> None:
         async with supervised(what) as watched:
-            while not psutil.Process().children():
+            while not children():
                 await asyncio.sleep(0.001)
             assert 0 == await watched.stop()
             assert [Stopped(0)] == watched.events
-            assert [] == psutil.Process().children()
+            assert [] == children()
 
     asyncio.run(main())
 
@@ -264,9 +279,7 @@ def test_killed_broker_is_replaced(tmp_path: Path):
         async with supervised(what) as watched:
             first = await watched.nth(BrokerReady)
             worker = (await watched.state("a", "ready")).pid
-            (valkey,) = [
-                one for one in psutil.Process().children() if "valkey-server" in one.name()
-            ]
+            (valkey,) = [one for one in children() if "valkey-server" in one.name()]
             valkey.kill()
             await watched.nth(BrokerLost)
             second = await watched.nth(BrokerReady, 2)
@@ -314,7 +327,7 @@ def test_unreachable_broker_is_told(tmp_path: Path):
         assert time.monotonic() - began < 6.5
         assert "geheim" not in str(caught.value)
         assert [] == watched.events
-        assert [] == psutil.Process().children()
+        assert [] == children()
 
     asyncio.run(main())
 
@@ -387,7 +400,7 @@ def test_cancelled_run_leaves_nobody(tmp_path: Path):
         async with supervised(what) as watched:
             await watched.line("up")
             await watched.line("deaf", times=4)
-            family = members({process.pid for process in psutil.Process().children()})
+            family = members({process.pid for process in children()})
             assert watched.task is not None
             watched.task.cancel()
             await asyncio.wait({watched.task}, timeout=15)
