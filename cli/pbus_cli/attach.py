@@ -40,6 +40,7 @@ class Attachment:
     url: str
     channel: str
     max_message_bytes: int
+    encoding: str
     record: ProjectRecord | None
 
     @property
@@ -69,7 +70,14 @@ def choose(name: str | None, file: Path | None) -> Attachment:
 
 def attachment_of(record: ProjectRecord) -> Attachment:
     """Where a project that runs on this machine sends its messages."""
-    return Attachment(record.name, record.url, record.channel, record.max_message_bytes, record)
+    return Attachment(
+        record.name,
+        record.url,
+        record.channel,
+        record.max_message_bytes,
+        record.encoding,
+        record,
+    )
 
 
 def _by_file(file: Path, *, is_named: bool) -> Attachment | None:
@@ -79,9 +87,11 @@ def _by_file(file: Path, *, is_named: bool) -> Attachment | None:
 
     topology = load_topology(file, os.environ)
     bus = topology.bus
-    if bus.url is None:
+    if bus.url is None or bus.is_in_process:
         return None
-    return Attachment(topology.name, bus.url, bus.channel, bus.max_message_bytes, None)
+    return Attachment(
+        topology.name, bus.url, bus.channel, bus.max_message_bytes, bus.encoding, None
+    )
 
 
 def bus_of(attachment: Attachment) -> WorkerBus:
@@ -90,6 +100,7 @@ def bus_of(attachment: Attachment) -> WorkerBus:
         attachment.url,
         channel=attachment.channel,
         max_message_bytes=attachment.max_message_bytes,
+        encoding=attachment.encoding,
     )
 
 

@@ -376,6 +376,17 @@ class BrokerStartError(ProcessError):
         super().__init__(f"the embedded {what} did not start: {reason}")
 
 
+class LoopMissingError(ProcessError):
+    """The topology asks for an event loop that is not installed."""
+
+    def __init__(self, loop: str) -> None:
+        super().__init__(
+            f"`loop: {loop}` needs the Python module {loop!r}, which is not installed",
+            hint=f"pip install 'pbus-orchestrator[{loop}]', or leave `loop` out",
+        )
+        self.loop = loop
+
+
 class WorkerLoadError(ProcessError):
     """A worker class cannot be imported or constructed."""
 

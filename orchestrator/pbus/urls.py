@@ -5,10 +5,16 @@ from collections.abc import Mapping
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
-Backend = Literal["redis"]
+Backend = Literal["redis", "memory"]
 
 # A new backend is a name above and its schemes here; nothing else in the topology knows them.
-BACKEND_OF_SCHEME: Mapping[str, Backend] = {"redis": "redis", "rediss": "redis", "unix": "redis"}
+BACKEND_OF_SCHEME: Mapping[str, Backend] = {
+    "redis": "redis",
+    "rediss": "redis",
+    "unix": "redis",
+    "memory": "memory",
+}
+MEMORY_URL = "memory://"  # a bus within one process
 
 _MASK = "***"
 _SECRET_PARAMETER = re.compile(
@@ -59,6 +65,8 @@ def _mask_port(rest: str) -> str:
 
 def url_problem(url: str) -> str | None:
     """What is wrong with a broker URL of a known scheme, never quoting it, or None."""
+    if url_scheme(url) == "memory":
+        return None if url == MEMORY_URL else "expected nothing after memory://"
     if any(character.isspace() or not character.isprintable() for character in url):
         return "expected a URL without spaces and control characters"
     try:

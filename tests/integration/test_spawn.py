@@ -100,6 +100,7 @@ def test_launch_keeps_secrets_out():
         "PBUS_INCARNATION": "life1",
         "PBUS_PROJECT": "app",
         "PBUS_MAX_MESSAGE_BYTES": "1000",
+        "PBUS_ENCODING": "json",
         "PBUS_GUARD_TOKEN": "t1",
         "PBUS_SPEC": launch.env["PBUS_SPEC"],
     } == launch.env
@@ -108,6 +109,7 @@ def test_launch_keeps_secrets_out():
         "args": {"token": "hidden"},
         "active": False,
         "folder": "/srv/app",
+        "loop": "asyncio",
     } == json.loads(launch.env["PBUS_SPEC"])
 
 

@@ -15,11 +15,13 @@ def test_describes_whole_topology(tmp_path):
         "name": "shop",
         "file": str(tmp_path / "topology.yaml"),
         "folder": str(tmp_path),
+        "loop": "asyncio",
         "bus": {
             "backend": "redis",
             "url": None,
             "channel": "pbus:shop",
             "max_message_bytes": 4194304,
+            "encoding": "json",
         },
         "workers": [
             {

@@ -8,9 +8,12 @@ import pytest
 
 from pbus.errors import TopologyError
 from pbus.topology import BusSpec, WorkerInstance, WorkerSpec, load_topology
+from pbus.topology.problems import one_of
 from pbus.topology.schema import TopologyFile
 from pbus.urls import BACKEND_OF_SCHEME
 from support.topologies import WORKER, load_text, problems_of, problems_of_file, write_topology
+
+SCHEMES = one_of(f"{scheme}://" for scheme in BACKEND_OF_SCHEME)
 
 
 def worker_text(*lines: str) -> str:
@@ -61,6 +64,8 @@ bus:
   url: redis://:${PW}@localhost:6379/1
   channel: shop-channel
   max_message_bytes: 1024
+  encoding: msgpack
+loop: uvloop
 workers:
   first:
     worker: shop.workers:First
@@ -81,13 +86,14 @@ workers:
     )
     first, second = topology.workers.values()
 
-    assert "shop" == topology.name
+    assert ("shop", "uvloop") == (topology.name, topology.loop)
     assert (
         BusSpec(
             backend="redis",
             url="redis://:secret@localhost:6379/1",
             channel="shop-channel",
             max_message_bytes=1024,
+            encoding="msgpack",
         )
         == topology.bus
     )
@@ -242,7 +248,7 @@ job: 5
             " letter or _ (. is kept for replicas), got 'my app' (did you mean `my-app`?)"
         ),
         (
-            f"{file}:3: bus.url: expected a URL that begins with redis://, rediss:// or unix:// (did you"
+            f"{file}:3: bus.url: expected a URL that begins with {SCHEMES} (did you"
             " mean `redis://`?)"
         ),
         f"{file}:4: bus.chanel: unknown key (did you mean `channel`?)",
@@ -266,7 +272,7 @@ job: 5
         ),
         f"{file}:14: workers.'c.1'.command: expected a list of words like [python, app.py], got text",
         f"{file}:15: workers.'c.1'.active: expected true or false, got 'maybe'",
-        f"{file}:16: job: unknown key (known here: name, bus, workers)",
+        f"{file}:16: job: unknown key (known here: name, bus, loop, workers)",
         f"{tmp_path}/vars:3: workers.a.env_file: expected NAME=VALUE",
     ) == caught.value.problems
     assert f"{file} has 13 problems" == str(caught.value).splitlines()[0]
@@ -329,9 +335,9 @@ def test_refuses_wrong_workers(tmp_path, lines, problem):
     [
         ("", "1: the file is empty: expected at least the key `workers`"),
         ("# only a comment\n", "1: the file is empty: expected at least the key `workers`"),
-        ("- a\n", "1: expected a mapping with keys of name, bus, workers, got a list"),
-        ("hello", "1: expected a mapping with keys of name, bus, workers, got text"),
-        ("~", "1: expected a mapping with keys of name, bus, workers, got nothing"),
+        ("- a\n", "1: expected a mapping with keys of name, bus, loop, workers, got a list"),
+        ("hello", "1: expected a mapping with keys of name, bus, loop, workers, got text"),
+        ("~", "1: expected a mapping with keys of name, bus, loop, workers, got nothing"),
         (
             "name: x\n",
             (
@@ -370,11 +376,11 @@ def test_refuses_wrong_workers(tmp_path, lines, problem):
         (
             WORKER + "bus: redis\n",
             (
-                "3: bus: expected a mapping with keys of backend, url, channel, max_message_bytes,"
+                "3: bus: expected a mapping with keys of backend, url, channel, max_message_bytes, encoding,"
                 " got text"
             ),
         ),
-        (WORKER + "bus: {backend: pgmq}\n", "3: bus.backend: expected redis, got 'pgmq'"),
+        (WORKER + "bus: {backend: pgmq}\n", "3: bus.backend: expected memory or redis, got 'pgmq'"),
         (
             WORKER + "bus: {max_message_bytes: 4 MiB}\n",
             "3: bus.max_message_bytes: expected a whole number from 1024 to 536870912, got '4 MiB'",
@@ -392,7 +398,7 @@ def test_refuses_wrong_workers(tmp_path, lines, problem):
         ),
         (
             WORKER + "bus: {url: localhost}\n",
-            "3: bus.url: expected a URL that begins with redis://, rediss:// or unix://",
+            f"3: bus.url: expected a URL that begins with {SCHEMES}",
         ),
         (WORKER + "bus: {url: 6379}\n", "3: bus.url: expected text, got a number (quote it)"),
         (WORKER + "bus: {url: ''}\n", "3: bus.url: expected text, got an empty text"),
@@ -554,7 +560,7 @@ def test_describes_every_key():
         for key, value in definition["properties"].items()
     }
 
-    assert 17 == len(keys)
+    assert 19 == len(keys)
     assert all(keys.values())
     assert all(not definition["additionalProperties"] for definition in definitions.values())
     assert ["workers"] == definitions["TopologyFile"]["required"]

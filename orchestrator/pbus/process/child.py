@@ -3,22 +3,21 @@
 The supervisor starts it. Logging is set up here, for this process is pbus' own.
 """
 
-import asyncio
-import importlib
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
 from pbus.bus.connect import connect
-from pbus.errors import PbusError, WorkerLoadError
+from pbus.codec import Encoding
+from pbus.errors import PbusError
+from pbus.process.loading import load_worker
+from pbus.process.loops import run_on
 from pbus.process.spawn import ORDER_VARIABLE, WorkerOrder
 from pbus.runner import WorkerRunner
-from pbus.worker import BaseWorker
 
 LOG_LEVEL_VARIABLE = "PBUS_LOG_LEVEL"
 
@@ -31,7 +30,7 @@ def main() -> int:
         _log_to_stderr(os.environ.get(LOG_LEVEL_VARIABLE, "INFO"))
         order = msgspec.json.decode(os.environ.pop(ORDER_VARIABLE), type=WorkerOrder)
         sys.path.append(order.folder)
-        return asyncio.run(host(order, os.environ))
+        return run_on(order.loop, host(order, os.environ))
     except PbusError as error:
         if error.__cause__ is not None:  # whoever wrote the worker needs the way to the error
             traceback.print_exception(error.__cause__)
@@ -49,6 +48,7 @@ async def host(order: WorkerOrder, environ: Mapping[str, str]) -> int:
         channel=environ["PBUS_CHANNEL"],
         max_message_bytes=int(environ["PBUS_MAX_MESSAGE_BYTES"]),
         incarnation=environ["PBUS_INCARNATION"],
+        encoding=environ.get("PBUS_ENCODING", Encoding.JSON),
     )
     # Ctrl-C is the supervisor's business: it asks, then sends SIGTERM.
     runner = WorkerRunner(
@@ -60,45 +60,6 @@ async def host(order: WorkerOrder, environ: Mapping[str, str]) -> int:
     await runner.add_workers(worker)
     await runner.run()
     return int(any(error.worker_name == worker.name for error in runner.errors))
-
-
-def load_worker(order: WorkerOrder, name: str) -> BaseWorker:
-    """Import the class and construct the worker.
-
-    Raises:
-        WorkerLoadError: There is no such class, it is no worker, or its own code failed.
-    """
-    kind = _load_class(order.worker)
-    try:
-        worker = kind(name, **order.args)
-    except Exception as error:
-        arguments = ", ".join(order.args) or "none"
-        problem = f"{kind.__name__}({name!r}, …) raised {_describe(error)} (args: {arguments})"
-        raise WorkerLoadError(order.worker, problem) from error
-    if not order.active:
-        worker.restore_activation(active=False, args=None)
-    return worker
-
-
-def _load_class(reference: str) -> type[BaseWorker]:
-    module_name, _, class_name = reference.partition(":")
-    try:
-        found: Any = importlib.import_module(module_name)
-    except Exception as error:
-        problem = f"importing {module_name} raised {_describe(error)}"
-        raise WorkerLoadError(reference, problem) from error
-    place = getattr(found, "__file__", None) or module_name
-    for part in class_name.split("."):
-        found = getattr(found, part, None)
-    if found is None:
-        raise WorkerLoadError(reference, f"{place} has no {class_name}")
-    if not (isinstance(found, type) and issubclass(found, BaseWorker)):
-        raise WorkerLoadError(reference, f"{class_name} in {place} is no subclass of BaseWorker")
-    return found
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _log_to_stderr(level: str) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from pbus.process import groups
 from pbus.process.events import Stream
 from pbus.process.output import LineSplitter
-from pbus.topology.model import WorkerInstance
+from pbus.topology.model import Encoding, Loop, WorkerInstance
 
 ORDER_VARIABLE = "PBUS_SPEC"
 
@@ -33,6 +33,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
         url: Of the broker, password included; it reaches children by environment only.
         folder: The topology's, for importing worker classes.
         guard_token: By this the guard finds processes that nobody told it about.
+        loop: What child programs run on.
     """
 
     url: str
@@ -42,6 +43,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     project: str
     folder: Path
     guard_token: str
+    encoding: Encoding = "json"
+    loop: Loop = "asyncio"
 
 
 class WorkerOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +59,7 @@ class WorkerOrder(msgspec.Struct, frozen=True, kw_only=True):
     args: dict[str, Any]
     active: bool
     folder: str
+    loop: Loop = "asyncio"
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,12 +95,17 @@ def plan_launch(
         "PBUS_INCARNATION": incarnation,
         "PBUS_PROJECT": around.project,
         "PBUS_MAX_MESSAGE_BYTES": str(around.max_message_bytes),
+        "PBUS_ENCODING": around.encoding,
         "PBUS_GUARD_TOKEN": around.guard_token,
     }
     if spec.command is not None:
         return Launch(argv=spec.command, env=env, cwd=spec.working_dir)
     order = WorkerOrder(
-        worker=spec.worker or "", args=spec.args, active=spec.active, folder=str(around.folder)
+        worker=spec.worker or "",
+        args=spec.args,
+        active=spec.active,
+        folder=str(around.folder),
+        loop=around.loop,
     )
     env[ORDER_VARIABLE] = msgspec.json.encode(order).decode()
     # The name is for people who read process lists; the child itself reads the environment.

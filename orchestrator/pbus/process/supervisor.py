@@ -13,6 +13,7 @@ from pbus.bus.connect import connect
 from pbus.errors import BusClosedError
 from pbus.ids import new_token
 from pbus.observe import HostRecord
+from pbus.process import loops
 from pbus.process.crew import Crew
 from pbus.process.events import (
     BrokerLost,
@@ -89,7 +90,7 @@ class Supervisor:
         Raises:
             ProjectRunningError: Another supervisor has the project.
             BusUnavailableError: The broker at the topology's URL is not there.
-            ProcessError: Guard or embedded broker do not start.
+            ProcessError: Guard or embedded broker do not start, or the loop is not installed.
         """
         code = 0
         try:
@@ -168,6 +169,7 @@ class Supervisor:
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> tuple[Site, BusLink]:
         """Make everything ready for the workers; what is opened is closed by the stack."""
+        loops.require(self._topology.loop)
         await stack.enter_async_context(self._project.lock())
         stack.push_async_callback(self._foundation.close)
         url = await self._foundation.open()
@@ -176,6 +178,7 @@ class Supervisor:
             url,
             channel=spec.channel,
             max_message_bytes=spec.max_message_bytes,
+            encoding=spec.encoding,
             incarnation=self._name,
         )
         link = BusLink(bus, self._name, self._crew, self)
@@ -196,6 +199,7 @@ class Supervisor:
             url=url,
             channel=self._topology.bus.channel,
             max_message_bytes=self._topology.bus.max_message_bytes,
+            encoding=self._topology.bus.encoding,
         )
 
     def _surroundings(self, url: str) -> Surroundings:
@@ -203,6 +207,8 @@ class Supervisor:
             url=url,
             channel=self._topology.bus.channel,
             max_message_bytes=self._topology.bus.max_message_bytes,
+            encoding=self._topology.bus.encoding,
+            loop=self._topology.loop,
             session=self.session,
             project=self._topology.name,
             folder=self._topology.folder,

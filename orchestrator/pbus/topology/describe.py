@@ -18,6 +18,7 @@ def describe(topology: Topology) -> dict[str, Any]:
         "name": topology.name,
         "file": str(topology.file),
         "folder": str(topology.folder),
+        "loop": topology.loop,
         "bus": _bus(topology.bus),
         "workers": [_worker(spec) for spec in topology.workers.values()],
     }
@@ -29,6 +30,7 @@ def _bus(bus: BusSpec) -> dict[str, Any]:
         "url": mask_url(bus.url) if bus.url else None,
         "channel": bus.channel,
         "max_message_bytes": bus.max_message_bytes,
+        "encoding": bus.encoding,
     }
 
 

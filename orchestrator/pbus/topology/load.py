@@ -16,10 +16,10 @@ from pbus.topology.model import (
 )
 from pbus.topology.names import clean_name
 from pbus.topology.problems import Place, Problems
-from pbus.topology.rules import check_rules
+from pbus.topology.rules import backend_of, check_rules
 from pbus.topology.schema import BusSection, TopologyFile, WorkerSection
 from pbus.topology.yaml_tree import Mapping, Node, parse_yaml
-from pbus.urls import BACKEND_OF_SCHEME, url_scheme
+from pbus.urls import MEMORY_URL
 
 
 def load_topology(path: Path, environ: AbstractMapping[str, str]) -> Topology:
@@ -85,16 +85,18 @@ def build(file: TopologyFile, path: Path, env_files: EnvFiles) -> Topology:
             worker: _build_worker(worker, section, folder, env_files)
             for worker, section in file.workers.items()
         },
+        loop=file.loop or "asyncio",
     )
 
 
 def _build_bus(section: BusSection, name: str) -> BusSpec:
-    inferred = BACKEND_OF_SCHEME.get(url_scheme(section.url or ""), "redis")
+    backend = backend_of(section)
     return BusSpec(
-        backend=section.backend or inferred,
-        url=section.url,
+        backend=backend,
+        url=MEMORY_URL if backend == "memory" else section.url,
         channel=section.channel or f"pbus:{name}",
         max_message_bytes=section.max_message_bytes or DEFAULT_MAX_MESSAGE_BYTES,
+        encoding=section.encoding or "json",
     )
 
 

@@ -8,6 +8,8 @@ import msgspec
 from pbus.urls import Backend
 
 Restart = Literal["never", "on-failure", "always"]
+Encoding = Literal["json", "msgpack"]
+Loop = Literal["asyncio", "uvloop"]
 
 DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
@@ -18,12 +20,19 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         url: Where the broker is, password included; None for one that pbus starts itself.
         channel: What keeps topologies on one broker apart.
+        encoding: How messages are written; all are read.
     """
 
     channel: str
     backend: Backend = "redis"
     url: str | None = None
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+    encoding: Encoding = "json"
+
+    @property
+    def is_in_process(self) -> bool:
+        """Whether all workers share one process, without a broker."""
+        return self.backend == "memory"
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +84,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
         file: The YAML file, absolute.
         folder: The file's folder, absolute and free of links, so that one project has one folder.
         workers: By name, in the order of the file.
+        loop: The event loop of the processes that host worker classes.
     """
 
     name: str
@@ -82,6 +92,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     folder: Path
     bus: BusSpec
     workers: dict[str, WorkerSpec]
+    loop: Loop = "asyncio"
 
     def instances(self) -> list[WorkerInstance]:
         """Every process of the topology, in the order of the file."""

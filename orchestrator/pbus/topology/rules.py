@@ -8,7 +8,7 @@ from pbus.topology.files import is_folder
 from pbus.topology.problems import Place, Problems, did_you_mean, one_of
 from pbus.topology.schema import BusSection, TopologyFile, WorkerSection
 from pbus.topology.yaml_tree import Mapping
-from pbus.urls import BACKEND_OF_SCHEME, url_problem, url_scheme
+from pbus.urls import BACKEND_OF_SCHEME, Backend, url_problem, url_scheme
 
 
 def check_rules(
@@ -17,8 +17,19 @@ def check_rules(
     """Note every broken rule of a file whose shape was checked."""
     if file.bus is not None:
         _check_bus(file.bus, _locate(tree, "bus", "url"), problems)
+    house = _House() if backend_of(file.bus) == "memory" else None
     for name, worker in file.workers.items():
-        _WorkerRules(worker, tree, name, problems).check(folder, env_files)
+        rules = _WorkerRules(worker, tree, name, problems)
+        rules.check(folder, env_files)
+        if house is not None:
+            rules.check_shares(house, folder, env_files)
+
+
+def backend_of(bus: BusSection | None) -> Backend:
+    """The kind of bus: as named, as the URL says, or the broker that pbus starts itself."""
+    if bus is None:
+        return "redis"
+    return bus.backend or BACKEND_OF_SCHEME.get(url_scheme(bus.url or ""), "redis")
 
 
 def _locate(tree: Mapping, *keys: str) -> Place:
@@ -49,6 +60,14 @@ def _check_bus(bus: BusSection, place: Place, problems: Problems) -> None:
         problems.add(place, problem)
 
 
+class _House:
+    """What the workers of one process share, as the first who has a say wants it."""
+
+    def __init__(self) -> None:
+        self.folder: tuple[Path, str] | None = None
+        self.variables: dict[str, tuple[object, str]] = {}
+
+
 class _WorkerRules:
     """The rules of one worker."""
 
@@ -70,6 +89,32 @@ class _WorkerRules:
             self._problems.add(
                 self._place("working_dir"), "there is no such folder (relative to this file's)"
             )
+
+    def check_shares(self, house: _House, folder: Path, env_files: EnvFiles) -> None:
+        """Note what cannot be had where all workers run in one process."""
+        section = self._section
+        if section.command is not None:
+            self._problems.add(
+                self._place("command"),
+                "a program is a process of its own, and on `backend: memory` all workers share one:"
+                " leave it out, or use a broker",
+            )
+        wanted = (folder / (section.working_dir or "")).resolve()
+        house.folder = house.folder or (wanted, self._name)
+        if wanted != house.folder[0]:
+            self._differs("working_dir", "run in one folder", house.folder[1])
+        from_file = (
+            env_files.read(section.env_file, self._place("env_file")) if section.env_file else {}
+        )
+        for name, value in {**from_file, **(section.env or {})}.items():
+            held, holder = house.variables.setdefault(name, (str(value), self._name))
+            if held != str(value):
+                self._differs("env", f"have one value of {name}", holder)
+
+    def _differs(self, key: str, what: str, other: str) -> None:
+        self._problems.add(
+            self._place(key), f"on `backend: memory` all workers {what}: expected that of {other}"
+        )
 
     def _check_program(self) -> None:
         has_worker, has_command = self._is_given("worker"), self._is_given("command")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from pbus.topology.model import DEFAULT_MAX_MESSAGE_BYTES, Restart
+from pbus.topology.model import DEFAULT_MAX_MESSAGE_BYTES, Encoding, Loop, Restart
 from pbus.topology.names import (
     NAME_PATTERN,
     REFERENCE_PATTERN,
@@ -60,13 +60,17 @@ class BusSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     backend: Annotated[
         Backend | None,
-        Meta(description="The kind of broker; inferred from the scheme of `url` where left out."),
+        Meta(
+            description="The kind of bus; inferred from the scheme of `url` where left out. With"
+            " `memory` there is no broker: `pbus up` runs all workers in its own process, for a"
+            " debugger."
+        ),
     ] = None
     url: Annotated[
         Text | None,
         Meta(
-            description="Where the broker is: redis://, rediss:// (TLS) or unix://. Left out, pbus"
-            " starts an embedded Valkey that only this project uses. Keep a password out of the"
+            description="Where the broker is: redis://, rediss:// (TLS), unix:// or memory://. Left"
+            " out, pbus starts an embedded Valkey that only this project uses. Keep a password out of the"
             " file with ${VAR}.",
             examples=["redis://:${REDIS_PASSWORD}@db.example:6379/0"],
         ),
@@ -80,6 +84,13 @@ class BusSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             description="The largest message the bus carries, encoded, in bytes; 4 MiB.",
             examples=[DEFAULT_MAX_MESSAGE_BYTES],
+        ),
+    ] = None
+    encoding: Annotated[
+        Encoding | None,
+        Meta(
+            description="How messages are written on Redis; json. msgpack is smaller and carries"
+            " bytes as they are; processes read both."
         ),
     ] = None
 
@@ -172,6 +183,13 @@ class TopologyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     bus: Annotated[
         BusSection | None,
         Meta(description="How the workers reach each other; left out, an embedded Valkey."),
+    ] = None
+    loop: Annotated[
+        Loop | None,
+        Meta(
+            description="The event loop that hosts worker classes; asyncio. uvloop needs the extra"
+            " of that name."
+        ),
     ] = None
     workers: Annotated[
         dict[Name, Worker],

@@ -1,0 +1,47 @@
+"""From what a topology says of a worker class to the worker."""
+
+import importlib
+from typing import Any
+
+from pbus.errors import WorkerLoadError
+from pbus.process.spawn import WorkerOrder
+from pbus.worker import BaseWorker
+
+
+def load_worker(order: WorkerOrder, name: str) -> BaseWorker:
+    """Import the class and construct the worker.
+
+    Raises:
+        WorkerLoadError: There is no such class, it is no worker, or its own code failed.
+    """
+    kind = _load_class(order.worker)
+    try:
+        worker = kind(name, **order.args)
+    except Exception as error:
+        arguments = ", ".join(order.args) or "none"
+        problem = f"{kind.__name__}({name!r}, …) raised {_describe(error)} (args: {arguments})"
+        raise WorkerLoadError(order.worker, problem) from error
+    if not order.active:
+        worker.restore_activation(active=False, args=None)
+    return worker
+
+
+def _load_class(reference: str) -> type[BaseWorker]:
+    module_name, _, class_name = reference.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:
+        problem = f"importing {module_name} raised {_describe(error)}"
+        raise WorkerLoadError(reference, problem) from error
+    place = getattr(found, "__file__", None) or module_name
+    for part in class_name.split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        raise WorkerLoadError(reference, f"{place} has no {class_name}")
+    if not (isinstance(found, type) and issubclass(found, BaseWorker)):
+        raise WorkerLoadError(reference, f"{class_name} in {place} is no subclass of BaseWorker")
+    return found
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
