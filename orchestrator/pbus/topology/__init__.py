@@ -1,7 +1,27 @@
-"""From a YAML file to a checked topology."""
+"""From a YAML file to a checked topology.
 
-from pbus.topology.describe import describe
-from pbus.topology.load import load_topology
+What reads files is loaded on first use: processes that only pass values along need no YAML.
+"""
+
+from typing import TYPE_CHECKING, Any
+
 from pbus.topology.model import BusSpec, Topology, WorkerInstance, WorkerSpec
 
+if TYPE_CHECKING:
+    from pbus.topology.describe import describe
+    from pbus.topology.load import load_topology
+
 __all__ = ["BusSpec", "Topology", "WorkerInstance", "WorkerSpec", "describe", "load_topology"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what reads and describes files when it is asked for."""
+    if name == "load_topology":
+        from pbus.topology.load import load_topology
+
+        return load_topology
+    if name == "describe":
+        from pbus.topology.describe import describe
+
+        return describe
+    raise AttributeError(f"module 'pbus.topology' has no attribute {name!r}")

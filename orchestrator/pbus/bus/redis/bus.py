@@ -16,7 +16,6 @@ from pbus.bus.redis.credit import CREDIT_NOTES, Credit
 from pbus.bus.redis.endpoint import REFUSALS, TROUBLE, Endpoint, reason_of
 from pbus.bus.redis.leases import RedisLeaseStore
 from pbus.bus.redis.links import Backoff, RequestLink, SubscribeLink
-from pbus.bus.redis.mail import RedisMailStore
 from pbus.bus.redis.names import FOLLOWED, Names
 from pbus.bus.redis.publisher import Publisher
 from pbus.bus.redis.tap import FOLLOWER_LEASE_S, FOLLOWER_NOTE, RedisTap
@@ -83,6 +82,8 @@ class RedisBus(WorkerBus):
         self._mail_options = mail_options or DeliveryOptions()
         self._mailroom: MailRoom | None = None
         if delivery == "at-least-once":
+            from pbus.bus.redis.mail import RedisMailStore  # noqa: PLC0415 - most buses need none
+
             self.mail = RedisMailStore(self._endpoint, self._names)
         self._followed_until = 0.0
         self._build()
