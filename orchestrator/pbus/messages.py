@@ -16,6 +16,11 @@ from pbus.ids import new_id
 from pbus.structs import Catalogue, WireStruct
 
 Category = Literal["data", "system", "job", "local"]
+ControlAction = Literal["start", "stop", "restart"]
+ControlOutcome = Literal["done", "unchanged", "failed", "superseded", "refused"]
+
+# Where state changes are published: no worker's name, and the ~ says that nobody need listen.
+STATES_ADDRESS = "~states"
 
 
 class Lane(enum.StrEnum):
@@ -232,6 +237,61 @@ class BusMessagesLostMessage(BusSystemMessage, BusLocalMessage):
     count: int
 
 
+# Supervision. No worker hears any of these: they go to supervisors, and to those who ask them.
+
+
+class BusControlRequestMessage(BusSystemMessage):
+    """Asks a supervisor to start, stop or restart workers of its own.
+
+    Sent again with the same `order` it asks for the answers, not for the deed.
+
+    Attributes:
+        order: What the answers refer to.
+        workers: Names of instances.
+    """
+
+    order: str
+    action: ControlAction
+    workers: tuple[str, ...]
+
+
+class BusControlResponseMessage(BusSystemMessage):
+    """A supervisor's answer about one worker, when what was asked for is so, or cannot be.
+
+    Attributes:
+        outcome: "unchanged": it was so already; "failed": the worker did not become ready;
+            "superseded": somebody asked for the opposite meanwhile; "refused": not now.
+        state: The worker's state now.
+        detail: Why, in a few words; may be empty.
+    """
+
+    order: str
+    worker: str
+    outcome: ControlOutcome
+    state: str | None = None
+    pid: int | None = None
+    detail: str = ""
+
+
+class BusWorkerStateMessage(BusSystemMessage):
+    """A worker's process changed its state, says its supervisor to whoever listens.
+
+    Attributes:
+        project: The name of the supervisor's topology.
+        state: As in `pbus ps`.
+        previous: The state before; None at the very first.
+        pid: Of the process that this is about; None before there is one.
+        detail: Why, in a few words; may be empty.
+    """
+
+    project: str
+    worker: str
+    state: str
+    previous: str | None = None
+    pid: int | None = None
+    detail: str = ""
+
+
 # Jobs
 
 
@@ -253,6 +313,12 @@ class BusJobRequestMessage(BusJobMessage):
     job_name: str | None = None
     payload: dict[str, Any] | None = None
     deadline: float | None = None
+
+
+class BusJobRequestUrgentMessage(BusJobRequestMessage):
+    """Asks for a job of high priority: overtakes queued data, and jobs that wait their turn."""
+
+    lane: ClassVar[Lane] = Lane.SYSTEM
 
 
 class BusJobResponseMessage(BusJobMessage):

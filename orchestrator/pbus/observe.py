@@ -41,6 +41,7 @@ class HostRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         time: When it was written, Unix seconds.
         bus: Where the broker is, password masked.
+        address: Where the supervisor takes control messages; empty for one that takes none.
     """
 
     project: str
@@ -50,6 +51,7 @@ class HostRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     time: float
     bus: str
     processes: tuple[ProcessRecord, ...]
+    address: str = ""
 
 
 class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,8 +112,13 @@ def _is_of(lease: Lease, process: ProcessRecord) -> bool:
     return process.incarnation is not None and lease.incarnation.startswith(process.incarnation)
 
 
+def is_unresponsive(lease: Lease, now: float) -> bool:
+    """Whether a worker's own process has not renewed its lease for too long."""
+    return bool(lease.beat) and now - lease.beat > LEASE_S
+
+
 def _lease_state(lease: Lease, now: float) -> State:
-    if lease.beat and now - lease.beat > LEASE_S:
+    if is_unresponsive(lease, now):
         return "unresponsive"
     if lease.state == "stopping":
         return "stopping"

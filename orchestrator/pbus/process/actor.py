@@ -97,8 +97,8 @@ class WorkerActor:
     # Orders
 
     def start(self) -> None:
-        """Run the worker, whatever became of it before; a running one is left alone."""
-        if self.child is None or self._held:
+        """Run the worker, whatever became of it before; one that runs or starts is left alone."""
+        if self._held or (self.child is None and self.state != "starting"):
             self.restart()
 
     def stop(self) -> None:
@@ -137,6 +137,31 @@ class WorkerActor:
         self._house.emit(Ready(self.name))
 
     # What is known
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it is to run."""
+        return self._wanted
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody said that it is to be down."""
+        return self._held
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it begins no other life."""
+        return self._final
+
+    @property
+    def lives(self) -> int:
+        """How many it has begun."""
+        return self._lives
+
+    @property
+    def due_life(self) -> int:
+        """The number of the life that all orders so far lead to."""
+        return self._lives + 1 if self._again else self._lives
 
     @property
     def is_over(self) -> bool:
@@ -197,7 +222,7 @@ class WorkerActor:
         if not was_told:
             await self._follow(code)
         elif not self._wanted:
-            self._enter("exited")
+            self._enter("exited", restart.describe_exit(code))
 
     async def _begin(self) -> Child | None:
         incarnation = new_token()
@@ -269,7 +294,7 @@ class WorkerActor:
                 self._give_up(reason)
             case restart.Finish():
                 self._wanted = self._again
-                self._enter("exited")
+                self._enter("exited", restart.describe_exit(code))
 
     async def _back_off(self, delay_s: float, why: str) -> None:
         self._enter("backoff", f"{why}, restarts in {delay_s:g} s")

@@ -32,6 +32,10 @@ class Crew:
     def __getitem__(self, name: str) -> WorkerActor:
         return self._actors[name]
 
+    def get(self, name: str) -> WorkerActor | None:
+        """The worker of that name, if there is one."""
+        return self._actors.get(name)
+
     @property
     def is_over(self) -> bool:
         """Whether nothing runs and nothing will by itself."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Coroutine
 from typing import Any, Protocol, TypeVar
 
@@ -15,13 +16,16 @@ from pbus.errors import BusError
 from pbus.leases import HEARTBEAT_S, LEASE_S, Lease
 from pbus.messages import (
     BusCancelMessage,
+    BusControlRequestMessage,
     BusEndMessage,
     BusEndWorkerMessage,
     BusMessage,
     BusWorkerRegistryMessage,
 )
 from pbus.observe import HostRecord
+from pbus.process.control import ControlDesk
 from pbus.process.crew import Crew
+from pbus.process.news import News
 from pbus.registry.table import entry_of
 
 T = TypeVar("T")
@@ -30,6 +34,8 @@ _CALL_S = 1.5  # a broker that takes longer for one call is away, and supervisin
 _CONNECT_S = 3.0  # users are told within 5 s, all starts included
 _RECORD_EVERY_S = 1.0
 _CONNECTION_EVERY_S = 0.25
+_STEADY_S = 3.0  # after an outage those who follow need some time, too, to come back
+_LEAVE_S = 5.0  # a bus needs at most half of it to write out what it accepted
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +55,11 @@ class Supervised(Protocol):
         """The snapshot to publish."""
         ...
 
+    @property
+    def news(self) -> News:
+        """What to tell those who follow."""
+        ...
+
 
 class BusLink(BusSubscriber):
     """Speaks with the bus for the supervisor. Apart from `open` no call fails or takes long."""
@@ -58,7 +69,9 @@ class BusLink(BusSubscriber):
         self._bus = bus
         self._crew = crew
         self._supervised = supervised
+        self._desk = ControlDesk(name, crew)
         self._changed = asyncio.Event()
+        self._has_to_say = asyncio.Event()
         self._unburied: dict[
             str, str
         ] = {}  # incarnations whose release failed so far, and why gone
@@ -66,6 +79,7 @@ class BusLink(BusSubscriber):
         self._is_open = False
         self._has_broker = True
         self._was_connected = True
+        self._connected_at = -_STEADY_S
 
     async def open(self) -> None:
         """Connect.
@@ -78,18 +92,21 @@ class BusLink(BusSubscriber):
         await self._bus.subscribe(self)
 
     async def close(self) -> None:
-        """Withdraw the snapshot and disconnect."""
+        """Say the last, withdraw the snapshot and disconnect."""
         if self._is_open:
+            await self._say_all()
             await self._try("drop the record", self._bus.leases.drop_record(self.name))
-        await self._try("leave the bus", self._bus.stop())
+        await self._try("leave the bus", self._bus.stop(), _LEAVE_S)
 
     def chores(self) -> list[Coroutine[Any, Any, None]]:
         """All that is to be done regularly, each until cancelled."""
-        return [self._beat(), self._publish(), self._watch_connection()]
+        return [self._beat(), self._publish(), self._speak(), self._watch_connection()]
 
     def refresh(self) -> None:
-        """The snapshot changed: publish it now."""
+        """Something changed: publish the snapshot now, and what is to be told about it."""
         self._changed.set()
+        self._desk.look()
+        self._has_to_say.set()
 
     def note_broker(self, is_there: bool) -> None:  # noqa: FBT001
         """The embedded broker died, or is back: the bus may notice neither when it is quick."""
@@ -113,8 +130,11 @@ class BusLink(BusSubscriber):
     # What the bus says
 
     def accepts_bus_message(self, message: BusMessage) -> bool:
-        """Only what is about workers or sessions."""
-        return isinstance(message, BusWorkerRegistryMessage | BusEndMessage | BusCancelMessage)
+        """Only what is about workers or sessions, and orders."""
+        return isinstance(
+            message,
+            BusWorkerRegistryMessage | BusEndMessage | BusCancelMessage | BusControlRequestMessage,
+        )
 
     async def on_bus_message(self, message: BusMessage) -> None:
         """Pass on what concerns the supervisor."""
@@ -122,6 +142,11 @@ class BusLink(BusSubscriber):
             for entry in message.workers:
                 if entry.ready and entry.gone is None:
                     self._crew.note_ready(entry.name, entry.incarnation)
+        elif isinstance(message, BusControlRequestMessage):
+            names = ", ".join(message.workers)
+            logger.info("%s asks to %s %s", message.source, message.action, names)
+            self._desk.take(message)
+            self._has_to_say.set()
         elif isinstance(message, BusEndMessage | BusCancelMessage):
             verb = "ended" if isinstance(message, BusEndMessage) else "cancelled"
             why = f": {message.reason}" if message.reason else ""
@@ -141,6 +166,8 @@ class BusLink(BusSubscriber):
             for lease in leases or ():
                 if lease.state == "ready":
                     self._crew.note_ready(lease.name, lease.incarnation)
+            self._supervised.news.look(leases or ())
+            self._has_to_say.set()
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _publish(self) -> None:
@@ -153,6 +180,21 @@ class BusLink(BusSubscriber):
                 async with asyncio.timeout(_RECORD_EVERY_S):
                     await self._changed.wait()
 
+    async def _speak(self) -> None:
+        while True:
+            await self._has_to_say.wait()
+            self._has_to_say.clear()
+            await self._say_all()
+
+    async def _say_all(self) -> None:
+        """Answer orders; tell the news, unless nobody can have come back to listen yet."""
+        for answer in self._desk.answers():
+            await self._try("answer an order", self._bus.send(answer))
+        is_steady = time.monotonic() - self._connected_at >= _STEADY_S
+        if is_steady and self._bus.is_connected:
+            for message in self._supervised.news.take():
+                await self._try("tell of a change", self._bus.send(message))
+
     async def _watch_connection(self) -> None:
         while True:
             self._look_at_connection()
@@ -162,6 +204,8 @@ class BusLink(BusSubscriber):
         is_connected = self._has_broker and self._bus.is_connected
         if is_connected != self._was_connected:
             self._was_connected = is_connected
+            if is_connected:
+                self._connected_at = time.monotonic()
             self._supervised.note_connection(is_connected)
 
     async def _bury_all(self) -> None:
@@ -180,10 +224,10 @@ class BusLink(BusSubscriber):
         message = BusWorkerRegistryMessage(source=self.name, runner=lost[0].runner, workers=entries)
         await self._try("announce a loss", self._bus.send(message))
 
-    async def _try(self, what: str, call: Awaitable[T]) -> T | None:
+    async def _try(self, what: str, call: Awaitable[T], limit_s: float = _CALL_S) -> T | None:
         """Wait for a call of the bus, but not long, and go on without it."""
         try:
-            async with asyncio.timeout(_CALL_S):
+            async with asyncio.timeout(limit_s):
                 result = await call
         except (BusError, TimeoutError) as error:
             level = logging.DEBUG if self._complained else logging.WARNING

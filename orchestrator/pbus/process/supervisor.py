@@ -26,6 +26,7 @@ from pbus.process.events import (
 from pbus.process.foundation import Foundation
 from pbus.process.journal import Journal
 from pbus.process.link import BusLink, host_name
+from pbus.process.news import News
 from pbus.process.project import Project
 from pbus.process.record import ProjectRecord
 from pbus.process.site import Site
@@ -69,6 +70,7 @@ class Supervisor:
         self._topology = topology
         self._project = project
         self._name = f"supervisor-{new_token()}"
+        self.news = News(self._name, topology.name)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._changed = asyncio.Event()
@@ -125,6 +127,7 @@ class Supervisor:
             time=time.time(),
             bus=self._bus.url if self._bus else "",
             processes=self._crew.records(),
+            address=self._name,
         )
 
     @property
@@ -284,6 +287,7 @@ class Supervisor:
             self._journal.write(event)
         else:
             self._changed.set()
+            self.news.hear(event)
             if self._link is not None:
                 self._link.refresh()
         for listener in self._listeners:

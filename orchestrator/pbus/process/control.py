@@ -1,0 +1,161 @@
+"""Orders from other terminals: what each worker was told to do, and when that is so."""
+
+from pbus.messages import (
+    BusControlRequestMessage,
+    BusControlResponseMessage,
+    ControlAction,
+    ControlOutcome,
+)
+from pbus.process.actor import WorkerActor
+from pbus.process.crew import Crew
+from pbus.process.restart import describe_exit
+
+_MOST_ORDERS = 256  # remembered for those who ask again; the oldest fall
+_ENDING = "the project is stopping"
+
+Verdict = tuple[ControlOutcome, str]
+
+
+class ControlDesk:
+    """Takes orders, passes them to the actors, and answers when they are carried out.
+
+    Args:
+        name: The supervisor's address.
+        crew: Who is ordered about.
+    """
+
+    def __init__(self, name: str, crew: Crew) -> None:
+        self._name = name
+        self._crew = crew
+        self._orders: dict[str, list[_Task]] = {}
+        self._open: list[_Task] = []  # not answered since somebody asked last
+        self._answers: list[BusControlResponseMessage] = []
+
+    def take(self, request: BusControlRequestMessage) -> None:
+        """Begin to do what is asked; who asks again is only answered again."""
+        tasks = self._orders.get(request.order)
+        if tasks is None:
+            tasks = [_Task(request, worker, self._crew) for worker in request.workers]
+            self._remember(request.order, tasks)
+            for task in tasks:
+                task.begin()
+        self._open += [task for task in tasks if task not in self._open]
+        self.look()
+
+    def look(self) -> None:
+        """See what has been carried out since."""
+        still_open = []
+        for task in self._open:
+            answer = task.answer(self._name)
+            if answer is None:
+                still_open.append(task)
+            else:
+                self._answers.append(answer)
+        self._open = still_open
+
+    def answers(self) -> list[BusControlResponseMessage]:
+        """What is to be sent."""
+        answers, self._answers = self._answers, []
+        return answers
+
+    def _remember(self, order: str, tasks: "list[_Task]") -> None:
+        self._orders[order] = tasks
+        while len(self._orders) > _MOST_ORDERS:
+            del self._orders[next(iter(self._orders))]
+
+
+class _Task:
+    """One worker of one order."""
+
+    def __init__(self, request: BusControlRequestMessage, worker: str, crew: Crew) -> None:
+        self._request = request
+        self._worker = worker
+        self._actor = crew.get(worker)
+        self._life = 0
+        self._verdict: Verdict | None = None
+
+    def begin(self) -> None:
+        """Pass the order on, and note which life of the worker it is about."""
+        if self._actor is None:
+            self._verdict = "refused", "this supervisor has no such worker"
+        elif self._actor.is_final:
+            self._verdict = "refused", _ENDING
+        else:
+            if is_so(self._request.action, self._actor):
+                self._verdict = "unchanged", ""
+            _pass_on(self._request.action, self._actor)
+            self._life = self._actor.due_life
+
+    def answer(self, source: str) -> BusControlResponseMessage | None:
+        """The answer, as soon as there is one."""
+        actor = self._actor
+        if self._verdict is None and actor is not None:
+            self._verdict = judge(self._request.action, actor, self._life)
+        if self._verdict is None:
+            return None
+        outcome, detail = self._verdict
+        return BusControlResponseMessage(
+            source=source,
+            target=self._request.source,
+            order=self._request.order,
+            worker=self._worker,
+            outcome=outcome,
+            state=None if actor is None else actor.state,
+            pid=None if actor is None or actor.child is None else actor.child.pid,
+            detail=detail,
+        )
+
+
+def _pass_on(action: ControlAction, actor: WorkerActor) -> None:
+    match action:
+        case "start":
+            actor.start()
+        case "stop":
+            actor.stop()
+        case "restart":
+            actor.restart()
+
+
+def is_so(action: ControlAction, actor: WorkerActor) -> bool:
+    """Whether what is asked for is the case already."""
+    if action == "start":
+        return actor.state == "ready" and actor.is_wanted and actor.due_life == actor.lives
+    return action == "stop" and not actor.is_wanted and _is_down(actor)
+
+
+def judge(action: ControlAction, actor: WorkerActor, life: int) -> Verdict | None:
+    """Say how an order ended, or None while it is being carried out.
+
+    Args:
+        action: What was asked for.
+        actor: Of whom.
+        life: The number of the life that is to become ready.
+    """
+    if action == "stop":
+        if actor.is_wanted:
+            return "superseded", "started again meanwhile"
+        return ("done", _exit_text(actor)) if _is_down(actor) else None
+    if actor.is_held:
+        return "superseded", "stopped meanwhile"
+    if actor.is_final:
+        return "superseded", _ENDING
+    return None if actor.lives < life else _judge_life(actor)
+
+
+def _judge_life(actor: WorkerActor) -> Verdict | None:
+    match actor.state:
+        case "ready":
+            return "done", ""
+        case "exited":
+            return "done", _exit_text(actor)
+        case "backoff" | "failed":
+            return "failed", actor.record().error or _exit_text(actor)
+    return None
+
+
+def _is_down(actor: WorkerActor) -> bool:
+    return actor.child is None and actor.state in {"exited", "failed"}
+
+
+def _exit_text(actor: WorkerActor) -> str:
+    return "" if actor.code is None else describe_exit(actor.code)
