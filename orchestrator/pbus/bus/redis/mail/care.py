@@ -208,6 +208,7 @@ return dropped
 # ARGV: mailbox, 1 to remove it. Returns how many letters fell, and 1 if there are more.
 PURGE = Script(
     PRELUDE
+    + LETTERS
     + """
 local box, fell, tried, is_more = ARGV[1], 0, 0, 0
 local found = call('HMGET', key('box', box), 'n', 'h')
@@ -221,8 +222,8 @@ for _, queue in ipairs({'d', 's', 'D', 'S'}) do
   local reply = call('XREADGROUP', 'GROUP', 'g', 'purge', 'COUNT', 500, 'STREAMS', stream, '>')
   for _, item in ipairs(reply and reply[1][2] or {}) do
     local entry, fields = item[1], item[2]
-    fell = fell + #cmsgpack.unpack(fields[2])[1]
-    if fields[6] and string.sub(fields[6], 1, 2) ~= '1 ' then tried = tried + 1 end
+    fell = fell + #head_of(fields)
+    if was_tried(fields) then tried = tried + 1 end
     call('XACK', stream, 'g', entry)
     call('XDEL', stream, entry)
     is_more = 1

@@ -5,94 +5,97 @@ from pbus.bus.redis.mail.lua import FORGET_MS, LETTERS, PRELUDE, SEEN, Script
 
 _TAKE_BYTES = 4 * 1024 * 1024  # of bodies in one answer
 
-# ARGV: [[address, lane, sender and stream, first, count], ...], then h and b of each.
+# ARGV: [[address, lane, stream of the sender, first, count], ...], then i (or h) and b of each.
 # Returns for each into how many mailboxes it was stored, or -1 where it was refused.
 PUT = Script(
     PRELUDE
     + f"local FORGET = {FORGET_MS}\n"
     + """
 expire()
-local states, everyone, results = {}, nil, {}
-local refused, refused_all, refused_any = {}, {}, {}
+local states, targets_of, results = {}, {}, {}
+local refused, refused_all, refused_any = {d = {}, s = {}}, {}, {}
 local function state(box)
   if states[box] == nil then
     local found = call('HMGET', key('box', box), 'max', 'n', 'big', 'shared')
-    states[box] = found[1] and {max = found[1] + 0, n = found[2] + 0, big = found[3] + 0,
-      is_shared = found[4] == '1', added = 0, new = {d = 0, s = 0}, known = {}, last = {}}
+    states[box] = found[1] and {box = box, max = found[1] + 0, n = found[2] + 0, big = found[3] + 0,
+      is_shared = found[4] == '1', added = 0, new = {d = 0, s = 0}, last = {}, moved = {},
+      streams = {d = key('q:d', box), s = key('q:s', box)}}
   end
   return states[box]
 end
-local function recipients(address)
-  if address ~= '*' then return state(address) and {address} or {} end
-  if not everyone then
-    everyone = {}
+local function targets(address)
+  local found = {}
+  if address ~= '*' then
+    found[1] = state(address) or nil
+  else
     for _, box in ipairs(call('ZRANGE', boxes, 0, -1)) do
-      if not state(box).is_shared then everyone[#everyone + 1] = box end
+      if not state(box).is_shared then found[#found + 1] = states[box] end
     end
   end
-  return everyone
+  targets_of[address] = found
+  return found
 end
-local function last_number(box, stream)
-  local known = states[box].known
-  if not known[stream] then
-    local found = call('HGET', key('last', box), stream)
-    known[stream] = found and string.match(found, '^%d+') + 0 or 0
+local function fresh_of(own, stream, first, many)
+  local last = own.last[stream]
+  if not last then
+    last = call('HGET', key('last', own.box), stream)
+    last = last and string.match(last, '^%d+') + 0 or 0
+    own.last[stream] = last
   end
-  return known[stream]
+  return math.min(many, first + many - 1 - last)
 end
-local function tail(head, bodies, skipped)
+local function tail(head, bodies, skipped)  -- only what has not been stored yet
   local ids, sizes = unpack(cmsgpack.unpack(head))
   for _ = 1, skipped do
     bodies = string.sub(bodies, sizes[1] + 1)
     table.remove(ids, 1)
     table.remove(sizes, 1)
   end
-  return cmsgpack.pack({ids, sizes}), bodies
+  return #ids == 1 and ids[1] or cmsgpack.pack({ids, sizes}), bodies
 end
-local function add(box, lane, stream, first, many, head, bodies)
-  local own, skipped = states[box], math.max(0, last_number(box, stream) - first + 1)
-  if skipped >= many then return end
-  if skipped > 0 then head, bodies = tail(head, bodies, skipped) end
-  call('XADD', key('q:' .. lane, box), '*', 'h', head, 'b', bodies)
-  many = many - skipped
+local function add(own, lane, fresh, head, bodies)
+  call('XADD', own.streams[lane], '*', fresh == 1 and 'i' or 'h', head, 'b', bodies)
   if own.n == 0 then own.big = 1 end
-  own.n, own.added = own.n + many, own.added + many
-  own.big, own.new[lane] = math.max(own.big, many), own.new[lane] + 1
-  own.known[stream] = first + skipped + many - 1
-  own.last[stream] = own.known[stream]
-end
-local function missing(targets, stream, first, many)
-  local most, is_full = 0, false
-  for _, box in ipairs(targets) do
-    local own, fresh = states[box], math.min(many, first + many - 1 - last_number(box, stream))
-    if fresh > 0 and own.n > 0 and own.n + fresh > own.max then is_full = true end
-    most = math.max(most, fresh)
-  end
-  return most, is_full
+  if fresh > own.big then own.big = fresh end
+  own.n, own.added, own.new[lane] = own.n + fresh, own.added + fresh, own.new[lane] + 1
 end
 local function would_overtake(address, lane)
-  return refused_all[lane] or refused[lane .. address] or (address == '*' and refused_any[lane])
+  return refused_all[lane] or refused[lane][address] or address == '*'
 end
-for i, spec in ipairs(cmsgpack.unpack(ARGV[1])) do
-  local address, lane, stream, first, many = unpack(spec)
-  stream = stream .. lane .. (address == '*' and '*' or '')
-  local targets = recipients(address)
-  local most, is_full = missing(targets, stream, first, many)
-  if most > 0 and (is_full or would_overtake(address, lane)) then
-    refused[lane .. address], refused_any[lane] = true, true
-    if address == '*' then refused_all[lane] = true end
-    results[i] = -1
-  else
-    for _, box in ipairs(targets) do
-      add(box, lane, stream, first, many, ARGV[2 * i], ARGV[2 * i + 1])
+local function is_refused(address, lane, stream, first, many, found)
+  local is_missing, is_full = false, false
+  for _, own in ipairs(found) do
+    local fresh = fresh_of(own, stream, first, many)
+    if fresh > 0 then
+      is_missing = true
+      if own.n > 0 and own.n + fresh > own.max then is_full = true end
     end
-    results[i] = #targets
   end
+  return is_missing and (is_full or (refused_any[lane] and would_overtake(address, lane)))
 end
+local function put(i, address, lane, stream, first, many)
+  local found = targets_of[address] or targets(address)
+  if is_refused(address, lane, stream, first, many, found) then
+    refused[lane][address], refused_any[lane] = true, true
+    if address == '*' then refused_all[lane] = true end
+    return -1
+  end
+  for _, own in ipairs(found) do
+    local head, bodies, fresh = ARGV[2 * i], ARGV[2 * i + 1], fresh_of(own, stream, first, many)
+    if fresh > 0 then
+      if fresh < many then head, bodies = tail(head, bodies, many - fresh) end
+      add(own, lane, fresh, head, bodies)
+      own.last[stream] = first + many - 1
+      own.moved[stream] = true
+    end
+  end
+  return #found
+end
+for i, spec in ipairs(cmsgpack.unpack(ARGV[1])) do results[i] = put(i, unpack(spec)) end
 local function forget_old(last)
-  local old, pairs_of = {}, call('HGETALL', last)
-  for i = 1, #pairs_of, 2 do
-    if now - string.match(pairs_of[i + 1], '%d+$') > FORGET then old[#old + 1] = pairs_of[i] end
+  local old, known = {}, call('HGETALL', last)
+  for i = 1, #known, 2 do
+    if now - string.match(known[i + 1], '%d+$') > FORGET then old[#old + 1] = known[i] end
   end
   for _, stream in ipairs(old) do call('HDEL', last, stream) end
 end
@@ -101,8 +104,8 @@ for box, own in pairs(states) do
     call('HINCRBY', key('box', box), 'n', own.added)
     call('HSET', key('box', box), 'big', own.big)
     local last, is_new = key('last', box), false
-    for stream, number in pairs(own.last) do
-      is_new = call('HSET', last, stream, number .. ' ' .. now) == 1 or is_new
+    for stream in pairs(own.moved) do
+      is_new = call('HSET', last, stream, own.last[stream] .. ' ' .. now) == 1 or is_new
     end
     if is_new and call('HLEN', last) % 64 == 0 then forget_old(last) end
     for lane, many in pairs(own.new) do wake(box, lane, many) end
@@ -114,8 +117,9 @@ return results
 
 # ARGV: holder, [[[mailbox, lane, how many, 1 to recover, [entries known]], ...], 1 to wait,
 # 1 if back after it was given up, [[mailbox, lane], ...] to wait for no longer when something is
-# found, the same in any case]. Returns nothing when the holder was given up; else entries
-# (pair, queue, entry, fields, which are settled) and the ms until the next retry, or -1.
+# found, the same in any case]. Returns nothing when the holder was given up; else
+# [[pair, queue, [[entry, fields], ...], [what is settled of each, ...]], ...] and the ms until the
+# next retry, or -1.
 TAKE = Script(
     PRELUDE
     + LETTERS
@@ -130,36 +134,59 @@ for _, prefix in ipairs(call('ZRANGE', gone, 0, -1)) do
     call('ZREM', gone, prefix)
   end
 end
-local entries, bytes = {}, 0
-local function hand_out(pair, queue, entry, fields, flags)
-  local box, slot = wanted[pair][1], queue .. entry
-  local ids = cmsgpack.unpack(fields[2])[1]
-  local hits, skipped, settled = seen(box, ids), 0, 0
-  if flags then _, settled = string.gsub(flags, '1', '') end
-  if hits then
-    flags = flags or string.rep('0', #ids)
-    for i in pairs(hits) do
-      if string.sub(flags, i, i) == '0' then
-        flags = string.sub(flags, 1, i - 1) .. '1' .. string.sub(flags, i + 1)
-        skipped = skipped + 1
-      end
+local chunks, bytes = {}, 0
+local function drop(box, queue, entry)
+  local slot = queue .. entry
+  call('XACK', key('q:' .. queue, box), 'g', entry)
+  call('XDEL', key('q:' .. queue, box), entry)
+  call('HDEL', key('part', box), slot, '!' .. slot)
+end
+local function zeros(flags)
+  local _, many = string.gsub(flags, '0', '')
+  return many
+end
+-- Marks what was handled before; returns what is settled, how many are left, how many were marked.
+local function sift(box, queue, entry, fields, flags)
+  local ids = head_of(fields)
+  local old = flags or string.rep('0', #ids)
+  flags = old
+  for i in pairs(seen(box, ids) or {}) do
+    flags = string.sub(flags, 1, i - 1) .. '1' .. string.sub(flags, i + 1)
+  end
+  local left = zeros(flags)
+  local marked = zeros(old) - left
+  if marked > 0 then
+    count(box, {n = -marked, r = was_tried(fields) and -marked or 0})
+    if left > 0 then call('HSET', key('part', box), queue .. entry, flags) end
+  end
+  if left == 0 then drop(box, queue, entry) end
+  return flags, left, marked
+end
+local function sift_all(pair, queue, items)
+  local box, kept, marks, got, left = wanted[pair][1], {}, {}, 0, 0
+  for _, item in ipairs(items) do
+    local flags
+    flags, left = sift(box, queue, item[1], item[2], false)
+    got = got + left
+    if left > 0 then kept[#kept + 1] = item; marks[#marks + 1] = flags end
+  end
+  if #kept > 0 then chunks[#chunks + 1] = {pair, queue, kept, marks} end
+  return got
+end
+local function hand_out(pair, queue, items)
+  local ids = {}
+  for _, item in ipairs(items) do
+    local fields = item[2]
+    bytes = bytes + #fields[4]
+    if fields[1] == 'i' then
+      ids[#ids + 1] = fields[2]
+    else
+      for _, id in ipairs(cmsgpack.unpack(fields[2])[1]) do ids[#ids + 1] = id end
     end
   end
-  local live = #ids - settled - skipped
-  if live == 0 then
-    call('XACK', key('q:' .. queue, box), 'g', entry)
-    call('XDEL', key('q:' .. queue, box), entry)
-    call('HDEL', key('part', box), slot, '!' .. slot)
-  else
-    if skipped > 0 then call('HSET', key('part', box), slot, flags) end
-    entries[#entries + 1] = {pair, queue, entry, fields, flags or ''}
-    bytes = bytes + #fields[4]
-  end
-  if skipped > 0 then
-    local was_tried = fields[6] and string.sub(fields[6], 1, 2) ~= '1 '
-    count(box, {n = -skipped, r = was_tried and -skipped or 0})
-  end
-  return live, skipped
+  if seen(wanted[pair][1], ids) then return sift_all(pair, queue, items) end
+  chunks[#chunks + 1] = {pair, queue, items, {}}
+  return #ids
 end
 local function promote(box)
   for _, member in ipairs(call('ZRANGEBYSCORE', key('later', box), '-inf', now, 'LIMIT', 0, 1000)) do
@@ -169,21 +196,24 @@ local function promote(box)
     wake(box, lane, 1)
   end
 end
+local function recover_entry(pair, queue, entry)
+  local box = wanted[pair][1]
+  local item = call('XRANGE', key('q:' .. queue, box), entry, entry)[1]
+  if not item then return 0 end
+  local flags = call('HGET', key('part', box), queue .. entry)
+  local left, marked
+  flags, left, marked = sift(box, queue, entry, item[2], flags)
+  count(box, {h = -marked})
+  if left > 0 then chunks[#chunks + 1] = {pair, queue, {item}, {flags}} end
+  return left
+end
 local function recover(pair, queue, known)
-  local box, got, start = wanted[pair][1], 0, '-'
-  local stream = key('q:' .. queue, box)
+  local stream, got, start = key('q:' .. queue, wanted[pair][1]), 0, '-'
   repeat
     local pending = call('XPENDING', stream, 'g', start, '+', 100, holder)
     for _, item in ipairs(pending) do
-      local entry = item[1]
-      start = '(' .. entry
-      local found = not known[queue .. entry] and call('XRANGE', stream, entry, entry)[1]
-      if found then
-        local flags = call('HGET', key('part', box), queue .. entry)
-        local live, skipped = hand_out(pair, queue, entry, found[2], flags)
-        count(box, {h = -skipped})
-        got = got + live
-      end
+      start = '(' .. item[1]
+      if not known[queue .. item[1]] then got = got + recover_entry(pair, queue, item[1]) end
     end
   until #pending < 100
   return got
@@ -192,22 +222,22 @@ local function read(pair, queue, want, big)
   local box, got = wanted[pair][1], 0
   local stream = key('q:' .. queue, box)
   while got < want and bytes < BYTES and call('XLEN', stream) > 0 do
-    local many = math.max(1, math.min(64, math.floor((want - got) / big)))
+    local many = math.max(1, math.min(100, math.floor((want - got) / big)))
     local reply = call('XREADGROUP', 'GROUP', 'g', holder, 'COUNT', many, 'STREAMS', stream, '>')
     if not reply then break end
-    local found = reply[1][2]
-    for _, item in ipairs(found) do got = got + hand_out(pair, queue, item[1], item[2], false) end
-    if #found < many then break end
+    local items = reply[1][2]
+    got = got + hand_out(pair, queue, items)
+    if #items < many then break end
   end
   count(box, {h = got})
   return got
 end
-local promoted, due = {}, -1
+local found, due = {}, -1
 for pair, want in ipairs(wanted) do
   local box, lane, many, is_recovering, entries_known = unpack(want)
   local big = call('HGET', key('box', box), 'big')
   if big then
-    if not promoted[box] then promote(box); promoted[box] = true end
+    if not found[box] then promote(box); found[box] = true end
     for _, queue in ipairs({string.upper(lane), lane}) do
       if is_recovering == 1 then
         local known = {}
@@ -218,19 +248,22 @@ for pair, want in ipairs(wanted) do
     end
   end
 end
-for _, pair in ipairs(stale) do call('ZREM', key('wait:' .. pair[2], pair[1]), holder) end
-if #entries > 0 or is_waiting == 0 then
-  for _, pair in ipairs(mine) do call('ZREM', key('wait:' .. pair[2], pair[1]), holder) end
+local function stop_waiting(pairs_left)
+  for _, pair in ipairs(pairs_left) do call('ZREM', key('wait:' .. pair[2], pair[1]), holder) end
+end
+stop_waiting(stale)
+if #chunks > 0 or is_waiting == 0 then
+  stop_waiting(mine)
 else
   for _, want in ipairs(wanted) do
-    if promoted[want[1]] then call('ZADD', key('wait:' .. want[2], want[1]), 'NX', now, holder) end
+    if found[want[1]] then call('ZADD', key('wait:' .. want[2], want[1]), 'NX', now, holder) end
   end
-  for box in pairs(promoted) do
+  for box in pairs(found) do
     local at = call('ZRANGE', key('later', box), 0, 0, 'WITHSCORES')[2]
     if at and (due < 0 or at - now < due) then due = math.max(0, at - now) end
   end
 end
-return {entries, due}
+return {chunks, due}
 """
 )
 
@@ -252,9 +285,10 @@ return 0
 """
 )
 
-# ARGV: [[mailbox, queue, entry, its letters, 1 if suspect, 1 if tried before, [which are handled],
-# [their ids], [[which, how, delay in ms, reason], ...]], ...]. Returns 1 for each entry that is
-# not held any longer, else 0.
+# ARGV: [[mailbox, queue, entry, its letters, 1 if tried before, [which are handled], [their ids],
+# [[which, how, delay in ms, reason], ...]], ...], and what most are, entries of one letter that was
+# handled and has no past: [[mailbox, queue, [entries], [ids]], ...].
+# Returns 1 for each of the first that is not held any longer, else 0.
 SETTLE = Script(
     PRELUDE
     + LETTERS
@@ -268,75 +302,87 @@ local function state(box)
   end
   return states[box]
 end
-local function send_off(box, own, slot, letter, other)
-  local at, how, delay, reason = unpack(other)
-  local lane, origin = string.lower(string.sub(slot, 1, 1)), slot .. '/' .. at
-  local changes = own.changes
-  if how == 'retry' then
-    letter.attempt = letter.attempt + 1
-    if letter.attempt == 2 then changes.r = changes.r + 1 end
-    if delay > 0 then
-      call('ZADD', key('later', box), now + delay, cmsgpack.pack({lane, letter, origin}))
-    else
-      store(box, string.upper(lane), letter)
-      own.new[lane] = own.new[lane] + 1
-    end
+local function handled(own, ids)
+  for _, id in ipairs(ids) do own.handled[#own.handled + 1] = id end
+end
+local function gone_for_good(own, many, was_tried)
+  own.changes.n = own.changes.n - many
+  if was_tried then own.changes.r = own.changes.r - many end
+end
+local function retry(box, own, slot, letter, other)
+  local at, _, delay = unpack(other)
+  local lane = string.lower(string.sub(slot, 1, 1))
+  letter.attempt = letter.attempt + 1
+  if letter.attempt == 2 then own.changes.r = own.changes.r + 1 end
+  if delay > 0 then
+    local member = cmsgpack.pack({lane, letter, slot .. '/' .. at})  -- no two are the same
+    call('ZADD', key('later', box), now + delay, member)
   else
-    local h, head, b, body, m, marks = fields_of(letter)
-    call('XADD', key('dead', box), 'MAXLEN', '~', DEAD, '*',
-      h, head, b, body, m, marks, 'q', lane, 'w', reason)
-    changes.n = changes.n - 1
-    if letter.attempt > 1 then changes.r = changes.r - 1 end
+    store(box, string.upper(lane), letter)
+    own.new[lane] = own.new[lane] + 1
   end
 end
-local function flags_of(box, queue, entry, many)
-  local flags = call('HGET', key('part', box), queue .. entry)
-  if flags then return flags end
-  local is_held = #call('XPENDING', key('q:' .. queue, box), 'g', entry, entry, 1) == 1
-  return is_held and string.rep('0', many)
+local function bury(box, own, slot, letter, other)
+  local i, id, b, body, m, marks = fields_of(letter)
+  call('XADD', key('dead', box), 'MAXLEN', '~', DEAD, '*', i, id, b, body, m, marks,
+    'q', string.lower(string.sub(slot, 1, 1)), 'w', other[4])
+  gone_for_good(own, 1, letter.attempt > 1)
 end
-local function settle(box, own, group)
-  local _, queue, entry, many, is_suspect, was_tried, which, _, others = unpack(group)
-  local stream, part, slot = key('q:' .. queue, box), key('part', box), queue .. entry
-  local flags
-  if #which + #others < many or (many > 1 and call('HEXISTS', part, slot) == 1) then
-    flags = flags_of(box, queue, entry, many)
-    if not flags then return 1 end
-  elseif #others == 0 and call('XACK', stream, 'g', entry) == 0 then
-    return 1
-  end
-  local letters
-  if #others > 0 then
-    if not flags and #call('XPENDING', stream, 'g', entry, entry, 1) == 0 then return 1 end
-    local found = call('XRANGE', stream, entry, entry)[1]
-    if not found then return 1 end  -- somebody else removed it
-    letters = unfold(entry, found[2])
-  end
-  local changes = own.changes
+local function is_held(stream, entry)
+  return #call('XPENDING', stream, 'g', entry, entry, 1) == 1
+end
+local function settle_letters(box, own, group, flags)
+  local _, queue, entry, _, was_tried, which, _, others = unpack(group)
+  local slot = queue .. entry
+  local found = call('XRANGE', key('q:' .. queue, box), entry, entry)[1]
+  if not found then return '' end  -- somebody else removed it
   local function is_new(at)
-    if flags then
-      if string.sub(flags, at + 1, at + 1) == '1' then return false end
-      flags = string.sub(flags, 1, at) .. '1' .. string.sub(flags, at + 2)
-    end
-    changes.h = changes.h - 1
-    return true
+    local is_open = string.sub(flags, at + 1, at + 1) == '0'
+    flags = string.sub(flags, 1, at) .. '1' .. string.sub(flags, at + 2)
+    if is_open then own.changes.h = own.changes.h - 1 end
+    return is_open
   end
   for _, at in ipairs(which) do
-    if is_new(at) then changes.n, changes.r = changes.n - 1, changes.r - was_tried end
+    if is_new(at) then gone_for_good(own, 1, was_tried == 1) end
   end
+  local letters = #others > 0 and unfold(entry, found[2])
   for _, other in ipairs(others) do
     if is_new(other[1]) then
+      local send_off = other[2] == 'retry' and retry or bury
       send_off(box, own, slot, letters[other[1] + 1], other)
     end
   end
-  if flags and string.find(flags, '0', 1, true) then
-    call('HSET', part, slot, flags)
-    return 0
+  return flags
+end
+local function settle(box, own, group)
+  local _, queue, entry, many, was_tried, which = unpack(group)
+  local stream, part, slot = key('q:' .. queue, box), key('part', box), queue .. entry
+  local flags = call('HGET', part, slot)
+  if not flags and not is_held(stream, entry) then return 1 end
+  if not flags and #which == many then
+    gone_for_good(own, many, was_tried == 1)
+    own.changes.h = own.changes.h - many
+  else
+    flags = settle_letters(box, own, group, flags or string.rep('0', many))
+    if string.find(flags, '0', 1, true) then
+      call('HSET', part, slot, flags)
+      return 0
+    end
   end
-  if flags or #others > 0 then call('XACK', stream, 'g', entry) end
+  call('XACK', stream, 'g', entry)
   call('XDEL', stream, entry)
-  if flags or is_suspect == 1 then call('HDEL', part, slot, '!' .. slot) end
+  call('HDEL', part, slot, '!' .. slot)
   return 1
+end
+local function settle_many(box, own, queue, entries)
+  local stream = key('q:' .. queue, box)
+  for first = 1, #entries, 1000 do
+    local last = math.min(first + 999, #entries)
+    local held = call('XACK', stream, 'g', unpack(entries, first, last))
+    call('XDEL', stream, unpack(entries, first, last))
+    gone_for_good(own, held, false)
+    own.changes.h = own.changes.h - held
+  end
 end
 local function remember(box, ids)
   local found = call('HMGET', key('box', box), 'g', 'gn', 'gt')
@@ -354,12 +400,18 @@ local function remember(box, ids)
 end
 local closed = {}
 for i, group in ipairs(cmsgpack.unpack(ARGV[1])) do
-  local box = group[1]
-  local own = state(box)
+  local own = state(group[1])
   closed[i] = 1
   if own then
-    for _, id in ipairs(group[8]) do own.handled[#own.handled + 1] = id end
-    closed[i] = settle(box, own, group)
+    handled(own, group[7])
+    closed[i] = settle(group[1], own, group)
+  end
+end
+for _, group in ipairs(cmsgpack.unpack(ARGV[2])) do
+  local own = state(group[1])
+  if own then
+    handled(own, group[4])
+    settle_many(group[1], own, group[2], group[3])
   end
 end
 for box, own in pairs(states) do

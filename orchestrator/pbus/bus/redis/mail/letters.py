@@ -6,47 +6,52 @@ from typing import Any
 import msgspec
 
 from pbus.bus.mail import DeadLetter, Letter, Outgoing, Settle
+from pbus.bus.switchboard import EVERYONE
 from pbus.messages import Lane
 
 encode = msgspec.msgpack.Encoder().encode
 _decode_head = msgspec.msgpack.Decoder(tuple[list[str], list[int]]).decode
 
 Slot = tuple[str, str]  # a mailbox, and an entry of it: its queue's letter and its id
-_LANES = {"d": Lane.DATA, "s": Lane.SYSTEM, "D": Lane.DATA, "S": Lane.SYSTEM}
+_FRESH_CELLS = 4  # of an entry that was not in a mailbox before
+_OPEN = ord("0")
+LANES = {"d": Lane.DATA, "s": Lane.SYSTEM, "D": Lane.DATA, "S": Lane.SYSTEM}
 
 
 def write_batch(batch: Sequence[Outgoing]) -> list[bytes]:
     """The arguments of PUT."""
     specs = []
-    blobs = []
+    blobs: list[bytes] = []
     for one in batch:
-        stream = f"{one.sender}|{one.stream}|"
+        stream = f"{one.sender}|{one.stream}|{one.lane}{'*' if one.address == EVERYONE else ''}"
         specs.append((one.address, one.lane, stream, one.first, len(one.bodies)))
-        blobs.append(encode((one.ids, list(map(len, one.bodies)))))
-        blobs.append(b"".join(one.bodies))
+        if len(one.ids) == 1:
+            blobs += (one.ids[0].encode(), one.bodies[0])
+        else:
+            blobs += (encode((one.ids, list(map(len, one.bodies)))), b"".join(one.bodies))
     return [encode(specs), *blobs]
 
 
 def read_entry(mailbox: str, slot: str, fields: Sequence[bytes], flags: bytes) -> list[Letter]:
     """The letters of an entry, without those that are settled."""
-    ids, sizes = _decode_head(fields[1])
-    bodies = fields[3]
     attempt, crashes, suspect = 1, 0, False
-    if len(fields) > 5:  # noqa: PLR2004 - the third field, which marks what was here before
+    if len(fields) > _FRESH_CELLS:
         marks = fields[5].split()
         attempt, crashes, suspect = int(marks[0]), int(marks[1]), marks[2] == b"1"
-    lane, total = _LANES[slot[0]], len(ids)
+    lane, body = LANES[slot[0]], fields[3]
+    if fields[0] == b"i":
+        id_ = fields[1].decode()
+        return [Letter(mailbox, lane, f"{slot}/0/1", id_, body, attempt, crashes, suspect)]
+    ids, sizes = _decode_head(fields[1])
+    total = len(ids)
     letters = []
     start = 0
-    for at, (id_, size) in enumerate(zip(ids, sizes, strict=True)):
-        end = start + size
-        if not flags or flags[at] == 48:  # noqa: PLR2004 - "0": not settled
-            letters.append(
-                Letter(
-                    mailbox, lane, f"{slot}/{at}/{total}", id_, bodies[start:end],
-                    attempt, crashes, suspect,
-                )
-            )  # fmt: skip
+    for at in range(total):
+        end = start + sizes[at]
+        if not flags or flags[at] == _OPEN:
+            key = f"{slot}/{at}/{total}"
+            part = body[start:end]
+            letters.append(Letter(mailbox, lane, key, ids[at], part, attempt, crashes, suspect))
         start = end
     return letters
 
@@ -56,16 +61,50 @@ def slot_of(letter: Letter) -> Slot:
     return letter.mailbox, letter.key[: letter.key.index("/")]
 
 
+class Batch:
+    """Settlements by entry, as SETTLE reads them.
+
+    Attributes:
+        slots: The entries for which it answers, in order.
+        simple: Entries that are settled with their one letter, handled at the first attempt.
+    """
+
+    def __init__(self, settles: Iterable[Settle]) -> None:
+        self._groups: dict[Slot, _Group] = {}
+        self._simple: dict[Slot, tuple[list[str], list[str]]] = {}  # by mailbox and queue
+        self.simple: list[Slot] = []
+        for settle in settles:
+            self._add(settle)
+        self.slots = list(self._groups)
+
+    def arguments(self) -> tuple[bytes, bytes]:
+        """The arguments of SETTLE."""
+        groups = [group.cells() for group in self._groups.values()]
+        return encode(groups), encode([(*key, *rest) for key, rest in self._simple.items()])
+
+    def _add(self, settle: Settle) -> None:
+        letter = settle.letter
+        slot, at, total = letter.key.split("/")
+        if total == "1" and settle.how == "handled" and not _has_past(letter):
+            entries, ids = self._simple.setdefault((letter.mailbox, slot[0]), ([], []))
+            entries.append(slot[1:])
+            ids.append(letter.id)
+            self.simple.append((letter.mailbox, slot))
+            return
+        group = self._groups.get((letter.mailbox, slot))
+        if group is None:
+            group = self._groups[letter.mailbox, slot] = _Group(letter, slot, int(total))
+        group.settles[int(at)] = settle
+
+
 class _Group:
     """What is settled of one entry."""
 
-    def __init__(self, letter: Letter) -> None:
-        slot, _, total = letter.key.split("/")
-        self.head = (letter.mailbox, slot[0], slot[1:], int(total))
-        self.marks = (int(letter.is_suspect), int(letter.attempt > 1))
+    def __init__(self, letter: Letter, slot: str, total: int) -> None:
         self.settles: dict[int, Settle] = {}
+        self._head = (letter.mailbox, slot[0], slot[1:], total, int(letter.attempt > 1))
 
-    def arguments(self) -> tuple[Any, ...]:
+    def cells(self) -> tuple[Any, ...]:
         """As the script reads it."""
         which, ids, others = [], [], []
         for at, settle in self.settles.items():
@@ -74,30 +113,20 @@ class _Group:
                 ids.append(settle.letter.id)
             else:
                 others.append((at, settle.how, int(settle.delay_s * 1000), settle.reason))
-        return (*self.head, *self.marks, which, ids, others)
+        return (*self._head, which, ids, others)
 
 
-def group(settles: Iterable[Settle]) -> tuple[list[Slot], bytes]:
-    """The entries that letters came with, and the argument of SETTLE."""
-    groups: dict[Slot, _Group] = {}
-    for settle in settles:
-        letter = settle.letter
-        slot, at, _ = letter.key.split("/")
-        known = groups.get((letter.mailbox, slot))
-        if known is None:
-            known = groups[letter.mailbox, slot] = _Group(letter)
-        known.settles[int(at)] = settle
-    return list(groups), encode([one.arguments() for one in groups.values()])
+def _has_past(letter: Letter) -> bool:
+    return letter.is_suspect or letter.attempt > 1
 
 
 def read_dead(mailbox: str, entry: bytes, fields: Sequence[bytes]) -> DeadLetter:
     """A dead letter of the stream of them."""
-    (id_,), _ = _decode_head(fields[1])
     attempt, crashes, *_ = fields[5].split()
     return DeadLetter(
         key=f"{mailbox}/{entry.decode()}",
         mailbox=mailbox,
-        id=id_,
+        id=fields[1].decode(),
         body=fields[3],
         reason=fields[9].decode(),
         attempt=int(attempt),

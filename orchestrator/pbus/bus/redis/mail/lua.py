@@ -16,8 +16,8 @@ Keys, after KEYS[1] ("boxes", a sorted set of the mailboxes by the end of their 
     :wait:d:M, :wait:s:M  sorted sets of the holders that wait, the longest first
     :gone      sorted set of incarnations whose letters were given back
 
-An entry has the fields h (MessagePack: ids, sizes), b (bodies, joined) and, for one letter that was
-in a mailbox before, m (attempt, crashes, suspect, time).
+An entry of one message has the fields i (its id), b (its body) and, if it was in a mailbox before,
+m (attempt, crashes, suspect, time). One of several has h (MessagePack: ids, sizes), b (bodies, joined).
 """
 
 import hashlib
@@ -73,12 +73,18 @@ local function time_of(entry, fields)
   local _, _, _, time = marks_of(entry, fields)
   return time + 0
 end
+local function head_of(fields)
+  if fields[1] == 'i' then return {fields[2]}, {#fields[4]} end
+  return unpack(cmsgpack.unpack(fields[2]))
+end
+local function was_tried(fields) return fields[6] and string.sub(fields[6], 1, 2) ~= '1 ' end
 local function unfold(entry, fields)
-  local head, bodies = cmsgpack.unpack(fields[2]), fields[4]
+  local bodies = fields[4]
   local attempt, crashes, suspect, time = marks_of(entry, fields)
   local letters, at = {}, 1
-  for i, id in ipairs(head[1]) do
-    local size = head[2][i]
+  local ids, sizes = head_of(fields)
+  for i, id in ipairs(ids) do
+    local size = sizes[i]
     letters[i] = {id = id, body = string.sub(bodies, at, at + size - 1), attempt = attempt + 0,
       crashes = crashes + 0, suspect = suspect + 0, time = time + 0}
     at = at + size
@@ -87,7 +93,7 @@ local function unfold(entry, fields)
 end
 local function fields_of(letter)
   local marks = letter.attempt .. ' ' .. letter.crashes .. ' ' .. letter.suspect .. ' ' .. letter.time
-  return 'h', cmsgpack.pack({{letter.id}, {#letter.body}}), 'b', letter.body, 'm', marks
+  return 'i', letter.id, 'b', letter.body, 'm', marks
 end
 local function store(box, queue, letter)
   call('XADD', key('q:' .. queue, box), '*', fields_of(letter))

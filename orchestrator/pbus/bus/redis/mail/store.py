@@ -10,7 +10,7 @@ from pbus.bus.redis.endpoint import Endpoint
 from pbus.bus.redis.mail.calls import Calls
 from pbus.bus.redis.mail.care import DROP_DEAD, OPEN, PURGE, REPORTS, REQUEUE, REVIVE, TOUCH
 from pbus.bus.redis.mail.flow import PASS_ON, PUT, SETTLE, STARTED
-from pbus.bus.redis.mail.letters import group, read_dead, slot_of, write_batch
+from pbus.bus.redis.mail.letters import Batch, read_dead, slot_of, write_batch
 from pbus.bus.redis.mail.taking import Taker
 from pbus.bus.redis.mail.waiting import Pair, WaitingRoom
 from pbus.bus.redis.names import Names
@@ -85,8 +85,12 @@ class RedisMailStore:
         """Settle a batch; see MailStore."""
         if not settles:
             return
-        slots, groups = group(settles)
-        self._taker.settled(slots, await self._calls.run("settle", SETTLE, groups))
+        batch = Batch(settles)
+        closed = await self._calls.run("settle", SETTLE, *batch.arguments())
+        self._taker.settled(batch.simple)
+        self._taker.settled(
+            slot for slot, is_closed in zip(batch.slots, closed, strict=True) if is_closed
+        )
         if any(settle.delay_s > 0 for settle in settles):
             self._room.look_again()  # and learn when the next retry is due
 

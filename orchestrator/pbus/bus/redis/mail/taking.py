@@ -10,7 +10,7 @@ from pbus.bus.mail import Letter
 from pbus.bus.redis.endpoint import TROUBLE
 from pbus.bus.redis.mail.calls import Calls
 from pbus.bus.redis.mail.flow import TAKE
-from pbus.bus.redis.mail.letters import Slot, encode, read_entry
+from pbus.bus.redis.mail.letters import LANES, Slot, encode, read_entry
 from pbus.bus.redis.mail.waiting import POLL_S, Pair, Waiter, WaitingRoom
 from pbus.messages import Lane
 
@@ -67,11 +67,11 @@ class Taker:
                 if waiter.is_interrupted:
                     return []
 
-    def settled(self, slots: Iterable[Slot], closed: Iterable[int]) -> None:
+    def settled(self, slots: Iterable[Slot]) -> None:
         """These entries are held no longer."""
-        for (mailbox, slot), is_closed in zip(slots, closed, strict=True):
-            held = self._held.get((mailbox, slot[0].lower()))
-            if is_closed and held is not None:
+        for mailbox, slot in slots:
+            held = self._held.get((mailbox, LANES[slot[0]]))
+            if held is not None:
                 held.discard(slot)
 
     async def _ask(
@@ -124,11 +124,13 @@ class Taker:
     def _recovery(self, holder: _Holder, pair: Pair) -> tuple[int, Collection[str]]:
         return (1, list(self._held.get(pair, ()))) if pair in holder.unsure else (0, ())
 
-    def _read(self, pairs: Sequence[Pair], entries: Sequence[Any]) -> list[Letter]:
+    def _read(self, pairs: Sequence[Pair], chunks: Sequence[Any]) -> list[Letter]:
         letters: list[Letter] = []
-        for pair, queue, entry, fields, flags in entries:
+        for pair, queue, items, marks in chunks:
             mailbox, lane = pairs[pair - 1]
-            slot = (queue + entry).decode()
-            self._held.setdefault((mailbox, lane), set()).add(slot)
-            letters += read_entry(mailbox, slot, fields, flags)
+            held = self._held.setdefault((mailbox, lane), set())
+            for at, (entry, fields) in enumerate(items):
+                slot = (queue + entry).decode()
+                held.add(slot)
+                letters += read_entry(mailbox, slot, fields, marks[at] if marks else b"")
         return letters
