@@ -6,6 +6,7 @@ import time
 import pytest
 
 from pbus.bus.mail import Settle
+from support.mail_books import Books
 from support.mailing import DATA, SYSTEM, Writer, backlog, handle, take, texts
 from support.waiting import finishes, run, until
 
@@ -918,5 +919,38 @@ def test_names_do_not_collide(make_mail):
             assert [[name] for name in names[1:]] == [
                 texts(await take(store, name)) for name in names[1:]
             ]
+
+    run(main())
+
+
+def test_shared_mailbox_gets_no_broadcast(make_mail):
+    """What replicas share gets what is sent to it, but no copy of a broadcast."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("x", keep=True, shared=True)
+            await store.open("x.1", keep=True)
+            writer = Writer()
+            stored = await store.put([writer.to("*", "all"), writer.to("x", "one")])
+
+            assert [1, 1] == [one.mailboxes for one in stored]
+            assert ["one"] == texts(await take(store, "x"))
+            assert ["all"] == texts(await take(store, "x.1"))
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_books_balance_under_random_use(make_mail, seed):
+    """Whatever is done in whatever order, each message is where it was last put, and counted so."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            books = Books(store, seed)
+            for _ in range(150):
+                await books.do_something()
+                await books.check()
+            await books.finish()
 
     run(main())
