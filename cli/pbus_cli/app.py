@@ -6,10 +6,38 @@ import typer
 from typer.core import TyperGroup
 
 from pbus_cli import console
-from pbus_cli.commands import bench, down, logs, ps, send, tail, up, validate
+from pbus_cli.commands import (
+    bench,
+    down,
+    events,
+    logs,
+    ls,
+    ps,
+    restart,
+    send,
+    start,
+    stop,
+    tail,
+    up,
+    validate,
+)
 from pbus_cli.options import ProjectName, TopologyFile
 
-_COMMANDS: Final = (up, ps, send, tail, logs, down, validate, bench)
+_COMMANDS: Final = (
+    up,
+    ps,
+    send,
+    tail,
+    logs,
+    events,
+    restart,
+    stop,
+    start,
+    down,
+    ls,
+    validate,
+    bench,
+)
 
 
 class _Verbs(TyperGroup):

@@ -40,3 +40,12 @@ FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help="The topology.", show_default="./topology.yaml")
 ]
 DEFAULT_FILE: Final = Path("topology.yaml")
+WorkerNames = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="WORKER", help="Which; the name of replicas means all of them, * and ? match."
+    ),
+]
+OrderTimeout = Annotated[
+    float, typer.Option("--timeout", metavar="S", min=0, help="Seconds until giving up.")
+]

@@ -32,14 +32,15 @@ class ControlDesk:
         self._answers: list[BusControlResponseMessage] = []
 
     def take(self, request: BusControlRequestMessage) -> None:
-        """Begin to do what is asked; who asks again is only answered again."""
+        """Begin to do what is asked; asked again, it is only answered again."""
         tasks = self._orders.get(request.order)
         if tasks is None:
             tasks = [_Task(request, worker, self._crew) for worker in request.workers]
             self._remember(request.order, tasks)
             for task in tasks:
                 task.begin()
-        self._open += [task for task in tasks if task not in self._open]
+        asked = [task for task in tasks if task.worker in request.workers]
+        self._open += [task for task in asked if task not in self._open]
         self.look()
 
     def look(self) -> None:
@@ -65,11 +66,15 @@ class ControlDesk:
 
 
 class _Task:
-    """One worker of one order."""
+    """One worker of one order.
+
+    Attributes:
+        worker: Its name.
+    """
 
     def __init__(self, request: BusControlRequestMessage, worker: str, crew: Crew) -> None:
         self._request = request
-        self._worker = worker
+        self.worker = worker
         self._actor = crew.get(worker)
         self._life = 0
         self._verdict: Verdict | None = None
@@ -98,7 +103,7 @@ class _Task:
             source=source,
             target=self._request.source,
             order=self._request.order,
-            worker=self._worker,
+            worker=self.worker,
             outcome=outcome,
             state=None if actor is None else actor.state,
             pid=None if actor is None or actor.child is None else actor.child.pid,

@@ -1,0 +1,90 @@
+"""State changes of workers: one line each."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from rich.cells import cell_len, set_cell_size
+from rich.color import ColorSystem
+from rich.style import Style
+
+from pbus.messages import BusWorkerStateMessage
+from pbus.observe import State
+from pbus_cli.views import colors
+from pbus_cli.views.figures import clock_time
+
+_NAME_WIDTH: Final = (8, 32)
+_STATE_WIDTH: Final = len("stopping")
+_STYLES: Final[dict[str, str]] = {str(state): style for state, style in colors.STATES.items()}
+
+
+@dataclass(frozen=True)
+class StateLines:
+    """Lines that stay aligned as wider names come by.
+
+    Attributes:
+        name: Cells that names take.
+        state: Cells that states take.
+        has_colors: Whether the stream shows them.
+        width: Cells a line may take; None for no limit.
+    """
+
+    name: int = _NAME_WIDTH[0]
+    state: int = _STATE_WIDTH
+    has_colors: bool = False
+    width: int | None = None
+
+    def grown(self, change: BusWorkerStateMessage) -> "StateLines":
+        """Wide enough for this change too, within reason."""
+        name = min(_NAME_WIDTH[1], max(self.name, cell_len(change.worker)))
+        state = max(self.state, len(change.state), len(change.previous or ""))
+        return replace(self, name=name, state=state)
+
+    def line(self, change: BusWorkerStateMessage) -> str:
+        """One change on one line."""
+        pid = "" if change.pid is None else f"pid {change.pid}"
+        cells = [
+            (f"{clock_time(change.time)}  ", colors.QUIET),
+            (set_cell_size(change.worker, self.name), colors.of_name(change.worker)),
+            ("  ", ""),
+            (set_cell_size(change.previous or "", self.state), colors.QUIET),
+            (" → ", ""),
+            (set_cell_size(change.state, self.state), _STYLES.get(change.state, "")),
+            ("  ", ""),
+            (f"{pid:<9}", colors.QUIET),
+            (f"  {change.detail}", ""),
+        ]
+        return self._joined(cells).rstrip()
+
+    def _joined(self, cells: list[tuple[str, str]]) -> str:
+        parts = []
+        room = self.width
+        for text, style in cells:
+            piece = text if room is None else _cut(text, room)
+            if room is not None:
+                room -= cell_len(piece)
+            is_styled = self.has_colors and style and piece.strip()
+            parts.append(_rendered(piece, style) if is_styled else piece)
+        return "".join(parts)
+
+
+def _cut(text: str, room: int) -> str:
+    if cell_len(text) <= room:
+        return text
+    return set_cell_size(text, room - 1) + "…" if room > 0 else ""
+
+
+def _rendered(text: str, style: str) -> str:
+    return Style.parse(style).render(text, color_system=ColorSystem.STANDARD)
+
+
+def state_fields(change: BusWorkerStateMessage) -> dict[str, str | int | float | State | None]:
+    """The documented JSON of a change."""
+    return {
+        "time": change.time,
+        "project": change.project,
+        "worker": change.worker,
+        "state": change.state,
+        "previous": change.previous,
+        "pid": change.pid,
+        "detail": change.detail,
+    }
