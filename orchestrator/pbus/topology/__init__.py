@@ -23,5 +23,6 @@ def __getattr__(name: str) -> Any:
     if name == "describe":
         from pbus.topology.describe import describe
 
+        globals()[name] = describe  # where the import put the module of that name
         return describe
     raise AttributeError(f"module 'pbus.topology' has no attribute {name!r}")
