@@ -87,10 +87,10 @@ async def stop_project(record: ProjectRecord, timeout_s: float) -> bool:
     """
     project = Project.of_record(record)
     _signal_supervisor(record, signal.SIGTERM)
-    if await _is_over_within(project, timeout_s):
+    if await _is_over_within(record, timeout_s):
         return True
     _signal_supervisor(record, signal.SIGKILL)
-    if not await _is_over_within(project, CLEANUP_S):
+    if not await _is_over_within(record, CLEANUP_S):
         raise ProcessError(
             f"project {record.name!r} does not end (supervisor pid {record.pid})",
             hint=f"see {project.service_log_path('guard')}",
@@ -103,9 +103,10 @@ async def stop_project(record: ProjectRecord, timeout_s: float) -> bool:
     return False
 
 
-async def _is_over_within(project: Project, timeout_s: float) -> bool:
+async def _is_over_within(record: ProjectRecord, timeout_s: float) -> bool:
+    project = Project.of_record(record)
     deadline = time.monotonic() + timeout_s
-    while not is_over(project):
+    while not is_over(project) or record.is_alive:  # it lets go a moment before it exits
         if time.monotonic() >= deadline:
             return False
         await asyncio.sleep(_POLL_S)
