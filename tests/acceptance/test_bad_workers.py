@@ -90,9 +90,8 @@ def test_states_show_policy(policies: Place):
     assert ("failed", None, 0) == tuple(rows["once"][key] for key in ("state", "pid", "restarts"))
     assert ("exited", None, 0) == tuple(rows["done"][key] for key in ("state", "pid", "restarts"))
     assert ("ready", 0) == tuple(rows["steady"][key] for key in ("state", "restarts"))
-    assert ["steady"] == [
-        row["name"] for row in policies.run("ps", "--json", "--ready").json["workers"]
-    ]
+    ready = {row["name"] for row in policies.run("ps", "--json", "--ready").json["workers"]}
+    assert {"steady"} <= ready <= {"steady", "flaky", "again"}
 
 
 def bad_place(home: Home, name: str, *workers: str) -> Place:

@@ -122,6 +122,7 @@ def test_terminal_gets_display(place: Place):
     with terminal(place, "up", "--only", "echo") as screen:
         screen.until("2/2 ready")
         screen.until("echo.1 begins")
+        place.until_followed(1)
         place.run("send", "echo", "--text", "to be seen")
         screen.until("to be seen")
         family = place.home.processes()

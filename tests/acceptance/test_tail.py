@@ -4,7 +4,6 @@ import json
 import signal
 
 import pytest
-import redis
 
 from support.command import Command, Done, Place, wait_for
 
@@ -16,14 +15,8 @@ KEYS = ["time", "id", "type", "category", "source", "target", "size_bytes", "dat
 def follow(town: Place, *options: tuple[str, ...]) -> list[Command]:
     """Start followers, and wait until the broker serves them."""
     commands = [town.start("tail", *words) for words in options]
-    with town.broker() as broker:
-        wait_for(lambda: followers(broker) == len(commands))
+    town.until_followed(len(commands))
     return commands
-
-
-def followers(broker: redis.Redis) -> int:
-    """How many connections have a pattern."""
-    return sum(client["psub"] != "0" for client in broker.client_list())
 
 
 def ended(town: Place, commands: list[Command], lines: int) -> list[Done]:
@@ -94,7 +87,9 @@ def test_filters_choose_messages(town: Place):
 
 def test_tail_ends_by_itself(town: Place):
     """-n ends after so many lines, --for after a time; a line has the message in short."""
-    counted, timed = follow(town, ("-n", "2", "--type", "Note"), ("--for", "100ms"))
+    timed = town.start("tail", "--for", "100ms")
+    assert 0 == timed.done().code
+    (counted,) = follow(town, ("-n", "2", "--type", "Note"))
     town.run("send", "clerk", "--type", "Note", "--data", '{"text": "x"}', "--count", "3")
 
     done = counted.done()
@@ -102,7 +97,6 @@ def test_tail_ends_by_itself(town: Place):
     source, arrow, target, kind = done.out.split()[1:5]
     assert ("→", "clerk", "Note", True) == (arrow, target, kind, source.startswith("cli-"))
     assert 'text="x"' in done.out
-    assert 0 == timed.done().code
 
 
 def test_bad_filters_are_refused(town: Place):

@@ -275,6 +275,11 @@ class Place:
         """A client of the project's broker, to be closed."""
         return redis.Redis.from_url(self.record()["url"])
 
+    def until_followed(self, count: int) -> None:
+        """Wait until so many connections follow the traffic."""
+        with self.broker() as broker:
+            wait_for(lambda: sum(c["psub"] != "0" for c in broker.client_list()) == count)
+
     def supervisor(self) -> psutil.Process:
         """The process that supervises this place."""
         return psutil.Process(self.record()["pid"])
