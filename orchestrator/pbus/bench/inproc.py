@@ -1,12 +1,11 @@
 """In process: what a message to one worker costs when many others are on the bus."""
 
 import asyncio
-import time
 
 from pbus.bench.cues import Cues
 from pbus.bench.figures import Check, Findings, Plan, Row, percentile, ratio
 from pbus.bench.messages import BenchMessage
-from pbus.bench.script import Part
+from pbus.bench.script import Part, Sent, Stopwatch
 from pbus.bench.stage import Stage
 from pbus.bus.memory import AsyncQueueBus
 from pbus.bus.subscriber import BusSubscriber
@@ -15,7 +14,7 @@ from pbus.messages import BusMessage
 _COUNT = 100_000
 _FEW = 1
 _MANY = 1_000
-_ROUNDS = 5  # in turn; the median of each
+_ROUNDS = 9  # in turn; the median of each
 _AT_LEAST = 0.9
 _DONE_S = 120.0
 
@@ -23,27 +22,27 @@ _DONE_S = 120.0
 async def measure(stage: Stage, plan: Plan) -> Findings:
     """Measure it with one worker and with a thousand."""
     count = max(1, plan.count_or(_COUNT) // _ROUNDS)
-    rates: dict[int, list[float]] = {_FEW: [], _MANY: []}
-    parts = [Part(count=count, size=plan.size, workers=workers) for workers in rates]
+    runs: dict[int, list[Sent]] = {_FEW: [], _MANY: []}
+    parts = [Part(count=count, size=plan.size, workers=workers) for workers in runs]
     async with stage.cast(*(("host", part) for part in parts)) as players:
         for _ in range(_ROUNDS):
-            for player, workers in zip(players, rates, strict=True):
+            for player, workers in zip(players, runs, strict=True):
                 player.cue()
-                rates[workers].append(await player.answer(float))
-    rows = tuple(_row(workers, count, rates[workers]) for workers in rates)
-    value = ratio(rows[1].messages_per_s, rows[0].messages_per_s)
+                runs[workers].append(await player.answer(Sent))
+    rows = tuple(_row(workers, runs[workers]) for workers in runs)
+    value = ratio(rows[0].receiver_cpu_us, rows[1].receiver_cpu_us)
     name = f"in process, {_MANY:,} workers / {_FEW}"
     return Findings(rows=rows, checks=(Check.of(name, value, at_least=_AT_LEAST),))
 
 
-def _row(workers: int, count: int, rates: list[float]) -> Row:
-    rate = percentile(rates, 50) or 0.0
+def _row(workers: int, runs: list[Sent]) -> Row:
+    """Rate by the clock, cost by processor time, which other processes disturb less."""
     return Row(
         name=f"in process, {workers:,} workers" if workers > 1 else "in process, 1 worker",
-        count=count * len(rates),
+        count=sum(run.count for run in runs),
         receivers=workers,
-        messages_per_s=rate,
-        receiver_cpu_us=1e6 / rate if rate else None,
+        messages_per_s=percentile([run.count / run.seconds for run in runs], 50),
+        receiver_cpu_us=percentile([run.cpu_s / run.count * 1e6 for run in runs], 50),
     )
 
 
@@ -63,7 +62,7 @@ class _Counter(BusSubscriber):
 
 
 async def host(part: Part, cues: Cues) -> None:
-    """Role: hold workers; at each cue send to the last of them and say how many a second."""
+    """Role: hold workers; at each cue send to the last of them and say what it took."""
     counters = [_Counter(f"worker{number}") for number in range(part.workers)]
     async with AsyncQueueBus(channel="bench") as bus:
         for counter in counters:
@@ -75,13 +74,13 @@ async def host(part: Part, cues: Cues) -> None:
             cues.say(await _exchange(bus, counters[-1], part))
 
 
-async def _exchange(bus: AsyncQueueBus, counter: _Counter, part: Part) -> float:
+async def _exchange(bus: AsyncQueueBus, counter: _Counter, part: Part) -> Sent:
     counter.left = part.count
     counter.done.clear()
     text = "x" * part.size
-    begun = time.perf_counter()
+    watch = Stopwatch()
     for number in range(part.count):
         await bus.send(BenchMessage(source="bench", target=counter.name, number=number, text=text))
     async with asyncio.timeout(_DONE_S):
         await counter.done.wait()
-    return part.count / (time.perf_counter() - begun)
+    return watch.sent(part.count)

@@ -104,22 +104,24 @@ async def toil(part: Part, cues: Cues) -> None:
         if type(message) is BenchUrgentMessage:
             delays.append(time.monotonic() - message.sent_at)
             ahead = min(ahead, part.count - handled)
-            return
-        if type(message) is not BenchMessage:
-            return
-        if len(delays) < part.tries:
-            until = time.perf_counter() + part.busy_s
-            while time.perf_counter() < until:
-                pass
-        handled += 1
-        if handled == part.count:
+        elif type(message) is BenchMessage:
+            if len(delays) < part.tries:
+                _keep_busy(part.busy_s)
+            handled += 1
+        if (handled, len(delays)) == (part.count, part.tries):
             complete.set()
 
     async with hosted(part, handle):
         cues.say_ready()
         watch = Stopwatch()
-        await all_or_quiet(cues, complete, lambda: handled)
+        await all_or_quiet(cues, complete, lambda: handled + len(delays))
         cues.say(Toil(delays=delays, cpu_s=watch.cpu_s, handled=handled, ahead=ahead))
+
+
+def _keep_busy(seconds: float) -> None:
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        pass
 
 
 async def crowd(part: Part, cues: Cues) -> None:
