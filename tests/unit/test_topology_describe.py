@@ -22,6 +22,11 @@ def test_describes_whole_topology(tmp_path):
             "channel": "pbus:shop",
             "max_message_bytes": 4194304,
             "encoding": "json",
+            "delivery": "at-most-once",
+            "max_backlog": 100000,
+            "when_full": "wait",
+            "max_attempts": 5,
+            "max_crash_attempts": 20,
         },
         "workers": [
             {

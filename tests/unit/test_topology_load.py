@@ -377,7 +377,7 @@ def test_refuses_wrong_workers(tmp_path, lines, problem):
             WORKER + "bus: redis\n",
             (
                 "3: bus: expected a mapping with keys of backend, url, channel, max_message_bytes, encoding,"
-                " got text"
+                " delivery, max_backlog, when_full, max_attempts, max_crash_attempts, got text"
             ),
         ),
         (WORKER + "bus: {backend: pgmq}\n", "3: bus.backend: expected memory or redis, got 'pgmq'"),
@@ -560,7 +560,7 @@ def test_describes_every_key():
         for key, value in definition["properties"].items()
     }
 
-    assert 19 == len(keys)
+    assert 24 == len(keys)
     assert all(keys.values())
     assert all(not definition["additionalProperties"] for definition in definitions.values())
     assert ["workers"] == definitions["TopologyFile"]["required"]

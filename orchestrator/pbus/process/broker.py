@@ -15,11 +15,15 @@ from pbus.process.guarding import Guard
 from pbus.process.project import Project
 
 START_S = 10.0
+LOAD_S = 60.0  # with data to read: about 1 GB
 STOP_S = 5.0
 _POLL_S = 0.02
 _PING_S = 1.0
 _SHOWN_LINES = 5
 _MAX_LOG_BYTES = 10 * 1024 * 1024
+
+# Kept mail survives kill -9 of the server; up to a second of it is lost with the machine's power.
+_KEEPING = ("--appendonly", "yes", "--appendfsync", "everysec")
 
 _NAME = "Valkey"
 
@@ -46,12 +50,19 @@ def find_valkey() -> Path:
 
 
 class EmbeddedValkey:
-    """Starts and ends the project's own server; nothing in it outlives the project."""
+    """Starts and ends the project's own server.
 
-    def __init__(self, project: Project, guard: Guard) -> None:
+    Args:
+        project: Whose.
+        guard: Ends it when we cannot.
+        keeps_data: Write what it holds to a file, so that it outlives the server.
+    """
+
+    def __init__(self, project: Project, guard: Guard, *, keeps_data: bool = False) -> None:
         self.process: asyncio.subprocess.Process | None = None
         self._project = project
         self._guard = guard
+        self._keeps_data = keeps_data
 
     @property
     def socket_path(self) -> Path:
@@ -67,6 +78,10 @@ class EmbeddedValkey:
     def url(self) -> str:
         """For `pbus.connect`."""
         return f"unix://{quote(str(self.socket_path))}"
+
+    @property
+    def _start_s(self) -> float:
+        return LOAD_S if self._keeps_data else START_S
 
     async def start(self) -> str:
         """Start the server, again if it had ended, and wait until it answers.
@@ -87,11 +102,11 @@ class EmbeddedValkey:
         self.process = await self._launch()
         self._guard.add_group(self.process.pid)
         try:
-            async with asyncio.timeout(START_S):
+            async with asyncio.timeout(self._start_s):
                 await self._wait_ready(self.process)
         except TimeoutError:
             await self.stop()
-            raise self._failure(f"no answer within {START_S:g} s", log_start) from None
+            raise self._failure(f"no answer within {self._start_s:g} s", log_start) from None
         except EOFError:
             code = await self.wait()
             await self.stop()
@@ -131,6 +146,7 @@ class EmbeddedValkey:
                 return await asyncio.create_subprocess_exec(
                     str(find_valkey()),
                     *_arguments(self.socket_path, folder),
+                    *(_KEEPING if self._keeps_data else ()),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=asyncio.subprocess.STDOUT,

@@ -16,8 +16,10 @@ from pbus.codec import Encoding
 from pbus.errors import PbusError
 from pbus.process.loading import load_worker
 from pbus.process.loops import run_on
+from pbus.process.mail import mail_options
 from pbus.process.spawn import ORDER_VARIABLE, WorkerOrder
 from pbus.runner import WorkerRunner
+from pbus.topology.model import DeliverySpec
 
 LOG_LEVEL_VARIABLE = "PBUS_LOG_LEVEL"
 
@@ -43,12 +45,15 @@ def main() -> int:
 async def host(order: WorkerOrder, environ: Mapping[str, str]) -> int:
     """Run one worker on a runner of its own; returns the exit code."""
     worker = load_worker(order, environ["PBUS_WORKER"])
+    delivery = msgspec.json.decode(environ.get("PBUS_DELIVERY", "{}"), type=DeliverySpec)
     bus = connect(
         environ["PBUS_URL"],
         channel=environ["PBUS_CHANNEL"],
         max_message_bytes=int(environ["PBUS_MAX_MESSAGE_BYTES"]),
         incarnation=environ["PBUS_INCARNATION"],
         encoding=environ.get("PBUS_ENCODING", Encoding.JSON),
+        delivery=delivery.mode,
+        mail_options=mail_options(delivery, {environ["PBUS_WORKER"], order.group}),
     )
     # Ctrl-C is the supervisor's business: it asks, then sends SIGTERM.
     runner = WorkerRunner(

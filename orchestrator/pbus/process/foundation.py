@@ -31,7 +31,7 @@ class Foundation:
         self._project = project
         self._on_broker = on_broker
         self._url = bus.url
-        self._broker = EmbeddedValkey(project, self.guard) if bus.url is None else None
+        self._broker = _broker_of(project, bus, self.guard)
 
     async def open(self) -> str:
         """Start both, the guard first, and return the broker's URL with its password.
@@ -69,6 +69,12 @@ class Foundation:
             self._on_broker(False)  # noqa: FBT003
             await _insist("embedded broker", broker.start)
             self._on_broker(True)  # noqa: FBT003
+
+
+def _broker_of(project: Project, bus: BusSpec, guard: Guard) -> EmbeddedValkey | None:
+    if bus.url is not None:
+        return None
+    return EmbeddedValkey(project, guard, keeps_data=bus.delivery.is_stored)
 
 
 async def _insist(what: str, start: Callable[[], Awaitable[object]]) -> None:

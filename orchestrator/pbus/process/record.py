@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from pbus.process.groups import birth, is_same_process
-from pbus.topology.model import Encoding
+from pbus.topology.model import DeliverySpec, Encoding
 from pbus.urls import mask_url
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
     channel: str
     max_message_bytes: int
     encoding: Encoding = "json"
+    delivery: DeliverySpec = DeliverySpec()
     pid: int = msgspec.field(default_factory=os.getpid)
     pid_created: float = msgspec.field(default_factory=_own_birth)
     started_at: float = msgspec.field(default_factory=time.time)

@@ -14,7 +14,7 @@ import msgspec
 from pbus.process import groups
 from pbus.process.events import Stream
 from pbus.process.output import LineSplitter
-from pbus.topology.model import Encoding, Loop, WorkerInstance
+from pbus.topology.model import DeliverySpec, Encoding, Loop, WorkerInstance
 
 ORDER_VARIABLE = "PBUS_SPEC"
 
@@ -45,6 +45,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     guard_token: str
     encoding: Encoding = "json"
     loop: Loop = "asyncio"
+    delivery: DeliverySpec = DeliverySpec()
 
 
 class WorkerOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +54,7 @@ class WorkerOrder(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         worker: "module:Class".
         folder: Appended to the import path.
+        group: What it is a replica of; else its own name.
     """
 
     worker: str
@@ -60,6 +62,7 @@ class WorkerOrder(msgspec.Struct, frozen=True, kw_only=True):
     active: bool
     folder: str
     loop: Loop = "asyncio"
+    group: str = ""
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +99,7 @@ def plan_launch(
         "PBUS_PROJECT": around.project,
         "PBUS_MAX_MESSAGE_BYTES": str(around.max_message_bytes),
         "PBUS_ENCODING": around.encoding,
+        "PBUS_DELIVERY": msgspec.json.encode(around.delivery).decode(),
         "PBUS_GUARD_TOKEN": around.guard_token,
     }
     if spec.command is not None:
@@ -106,6 +110,7 @@ def plan_launch(
         active=spec.active,
         folder=str(around.folder),
         loop=around.loop,
+        group=spec.name,
     )
     env[ORDER_VARIABLE] = msgspec.json.encode(order).decode()
     # The name is for people who read process lists; the child itself reads the environment.

@@ -26,6 +26,7 @@ from pbus.process.events import (
 from pbus.process.foundation import Foundation
 from pbus.process.journal import Journal
 from pbus.process.link import BusLink, host_name
+from pbus.process.mail import mail_options
 from pbus.process.news import News
 from pbus.process.project import Project
 from pbus.process.record import ProjectRecord
@@ -182,6 +183,8 @@ class Supervisor:
             channel=spec.channel,
             max_message_bytes=spec.max_message_bytes,
             encoding=spec.encoding,
+            delivery=spec.delivery.mode,
+            mail_options=mail_options(spec.delivery),
             incarnation=self._name,
         )
         link = BusLink(bus, self._name, self._crew, self)
@@ -203,6 +206,7 @@ class Supervisor:
             channel=self._topology.bus.channel,
             max_message_bytes=self._topology.bus.max_message_bytes,
             encoding=self._topology.bus.encoding,
+            delivery=self._topology.bus.delivery,
         )
 
     def _surroundings(self, url: str) -> Surroundings:
@@ -211,6 +215,7 @@ class Supervisor:
             channel=self._topology.bus.channel,
             max_message_bytes=self._topology.bus.max_message_bytes,
             encoding=self._topology.bus.encoding,
+            delivery=self._topology.bus.delivery,
             loop=self._topology.loop,
             session=self.session,
             project=self._topology.name,

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from pbus.topology.model import BusSpec, Topology, WorkerSpec
+from pbus.topology.model import BusSpec, DeliverySpec, Topology, WorkerSpec
 from pbus.urls import mask_url
 
 _MASK = "***"
@@ -31,6 +31,17 @@ def _bus(bus: BusSpec) -> dict[str, Any]:
         "channel": bus.channel,
         "max_message_bytes": bus.max_message_bytes,
         "encoding": bus.encoding,
+        **_delivery(bus.delivery),
+    }
+
+
+def _delivery(delivery: DeliverySpec) -> dict[str, Any]:
+    return {
+        "delivery": delivery.mode,
+        "max_backlog": delivery.max_backlog,
+        "when_full": delivery.when_full,
+        "max_attempts": delivery.max_attempts,
+        "max_crash_attempts": delivery.max_crash_attempts,
     }
 
 

@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping as AbstractMapping
 from pathlib import Path
 
+import msgspec
+
 from pbus.topology.check import check_shape
 from pbus.topology.env_file import EnvFiles
 from pbus.topology.expand import expand_tree
@@ -11,12 +13,13 @@ from pbus.topology.files import read_text
 from pbus.topology.model import (
     DEFAULT_MAX_MESSAGE_BYTES,
     BusSpec,
+    DeliverySpec,
     Topology,
     WorkerSpec,
 )
 from pbus.topology.names import clean_name
 from pbus.topology.problems import Place, Problems
-from pbus.topology.rules import backend_of, check_rules
+from pbus.topology.rules import backend_of, check_rules, default_delivery
 from pbus.topology.schema import BusSection, TopologyFile, WorkerSection
 from pbus.topology.yaml_tree import Mapping, Node, parse_yaml
 from pbus.urls import MEMORY_URL
@@ -97,6 +100,20 @@ def _build_bus(section: BusSection, name: str) -> BusSpec:
         channel=section.channel or f"pbus:{name}",
         max_message_bytes=section.max_message_bytes or DEFAULT_MAX_MESSAGE_BYTES,
         encoding=section.encoding or "json",
+        delivery=_build_delivery(section),
+    )
+
+
+def _build_delivery(section: BusSection) -> DeliverySpec:
+    given = {
+        "mode": section.delivery or default_delivery(section),
+        "max_backlog": section.max_backlog,
+        "when_full": section.when_full,
+        "max_attempts": section.max_attempts,
+        "max_crash_attempts": section.max_crash_attempts,
+    }
+    return msgspec.convert(
+        {key: value for key, value in given.items() if value is not None}, DeliverySpec
     )
 
 

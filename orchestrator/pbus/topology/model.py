@@ -10,8 +10,33 @@ from pbus.urls import Backend
 Restart = Literal["never", "on-failure", "always"]
 Encoding = Literal["json", "msgpack"]
 Loop = Literal["asyncio", "uvloop"]
+DeliveryMode = Literal["at-most-once", "at-least-once"]
+WhenFull = Literal["wait", "refuse"]
 
 DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+
+
+class DeliverySpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What is promised about messages, and how those are treated that the broker keeps.
+
+    Attributes:
+        mode: Whether the broker keeps messages until they are handled.
+        max_backlog: Messages a mailbox holds at most.
+        when_full: What happens to who sends to a mailbox without room.
+        max_attempts: Handler starts that may raise before a message is given up.
+        max_crash_attempts: Processes that may end over a message before it is given up.
+    """
+
+    mode: DeliveryMode = "at-most-once"
+    max_backlog: int = 100_000
+    when_full: WhenFull = "wait"
+    max_attempts: int = 5
+    max_crash_attempts: int = 20
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the broker keeps messages until they are handled."""
+        return self.mode == "at-least-once"
 
 
 class BusSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +53,7 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True):
     url: str | None = None
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     encoding: Encoding = "json"
+    delivery: DeliverySpec = DeliverySpec()
 
     @property
     def is_in_process(self) -> bool:
@@ -97,3 +123,9 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     def instances(self) -> list[WorkerInstance]:
         """Every process of the topology, in the order of the file."""
         return [instance for spec in self.workers.values() for instance in spec.instances()]
+
+    def mailboxes(self) -> list[str]:
+        """The names that mail is kept for: everyone who joins the bus, and every group of replicas."""
+        joining = [spec for spec in self.workers.values() if spec.joins]
+        names = [one.name for spec in joining for one in spec.instances()]
+        return list(dict.fromkeys([*(spec.name for spec in joining), *names]))

@@ -5,10 +5,14 @@ from pathlib import Path
 from pbus.topology.check import is_null
 from pbus.topology.env_file import EnvFiles
 from pbus.topology.files import is_folder
+from pbus.topology.model import DeliveryMode
 from pbus.topology.problems import Place, Problems, did_you_mean, one_of
 from pbus.topology.schema import BusSection, TopologyFile, WorkerSection
 from pbus.topology.yaml_tree import Mapping
 from pbus.urls import BACKEND_OF_SCHEME, Backend, url_problem, url_scheme
+
+_DEFAULT_DELIVERY: dict[str, DeliveryMode] = {"pgmq": "at-least-once"}
+_STORED_KEYS = ("max_backlog", "when_full", "max_attempts", "max_crash_attempts")
 
 
 def check_rules(
@@ -17,6 +21,7 @@ def check_rules(
     """Note every broken rule of a file whose shape was checked."""
     if file.bus is not None:
         _check_bus(file.bus, _locate(tree, "bus", "url"), problems)
+        _check_delivery(file.bus, tree, problems)
     house = _House() if backend_of(file.bus) == "memory" else None
     for name, worker in file.workers.items():
         rules = _WorkerRules(worker, tree, name, problems)
@@ -30,6 +35,11 @@ def backend_of(bus: BusSection | None) -> Backend:
     if bus is None:
         return "redis"
     return bus.backend or BACKEND_OF_SCHEME.get(url_scheme(bus.url or ""), "redis")
+
+
+def default_delivery(bus: BusSection) -> DeliveryMode:
+    """What a kind of bus promises where the file does not say."""
+    return _DEFAULT_DELIVERY.get(backend_of(bus), "at-most-once")
 
 
 def _locate(tree: Mapping, *keys: str) -> Place:
@@ -58,6 +68,23 @@ def _check_bus(bus: BusSection, place: Place, problems: Problems) -> None:
         )
     elif problem := url_problem(bus.url):
         problems.add(place, problem)
+
+
+def _check_delivery(bus: BusSection, tree: Mapping, problems: Problems) -> None:
+    delivery = bus.delivery or default_delivery(bus)
+    if delivery == "at-least-once":
+        if backend_of(bus) == "memory":
+            problems.add(
+                _locate(tree, "bus", "delivery"),
+                "`backend: memory` keeps nothing: at-least-once needs a broker",
+            )
+        return
+    for key in _STORED_KEYS:
+        if getattr(bus, key) is not None:
+            problems.add(
+                _locate(tree, "bus", key),
+                f"`{key}` is about messages that are kept: add `delivery: at-least-once`",
+            )
 
 
 class _House:

@@ -8,7 +8,14 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from pbus.topology.model import DEFAULT_MAX_MESSAGE_BYTES, Encoding, Loop, Restart
+from pbus.topology.model import (
+    DEFAULT_MAX_MESSAGE_BYTES,
+    DeliveryMode,
+    Encoding,
+    Loop,
+    Restart,
+    WhenFull,
+)
 from pbus.topology.names import (
     NAME_PATTERN,
     REFERENCE_PATTERN,
@@ -51,6 +58,8 @@ VariableName = Annotated[
     ),
 ]
 MessageBytes = Annotated[int, Meta(ge=1024, le=512 * 1024 * 1024)]
+Backlog = Annotated[int, Meta(ge=1, le=10_000_000)]
+Attempts = Annotated[int, Meta(ge=1, le=1000)]
 Replicas = Annotated[int, Meta(ge=1, le=1000)]
 Text = Annotated[str, Meta(min_length=1)]
 
@@ -91,6 +100,39 @@ class BusSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             description="How messages are written on Redis; json. msgpack is smaller and carries"
             " bytes as they are; processes read both."
+        ),
+    ] = None
+    delivery: Annotated[
+        DeliveryMode | None,
+        Meta(
+            description="What is promised: with at-most-once (the default on Redis) a message that"
+            " finds its worker dead is lost, and counted; with at-least-once the broker keeps it"
+            " until it was handled."
+        ),
+    ] = None
+    max_backlog: Annotated[
+        Backlog | None,
+        Meta(description="At least once: how many messages a mailbox holds; 100000."),
+    ] = None
+    when_full: Annotated[
+        WhenFull | None,
+        Meta(
+            description="At least once: a sender to a mailbox without room waits (10 s), or is"
+            " refused at once; wait."
+        ),
+    ] = None
+    max_attempts: Annotated[
+        Attempts | None,
+        Meta(
+            description="At least once: how often a handler may raise over a message before that"
+            " goes to the dead letters; 5."
+        ),
+    ] = None
+    max_crash_attempts: Annotated[
+        Attempts | None,
+        Meta(
+            description="At least once: how many processes may end over a message before it goes to"
+            " the dead letters; 20."
         ),
     ] = None
 

@@ -1,0 +1,57 @@
+"""What a topology says about delivery."""
+
+import msgspec
+import pytest
+
+from pbus.errors import TopologyError
+from pbus.process.mail import mail_options
+from pbus.topology.model import DeliverySpec
+from support.topologies import WORKER, load_text
+
+
+def test_redis_keeps_nothing_unasked(tmp_path):
+    """Without a word about delivery a message is carried at most once."""
+    assert DeliverySpec(mode="at-most-once") == load_text(tmp_path, WORKER).bus.delivery
+
+
+def test_reads_all_delivery_keys(tmp_path):
+    """Every key arrives, and with it what a bus is told."""
+    bus = (
+        "bus: {delivery: at-least-once, max_backlog: 7, when_full: refuse, max_attempts: 2,"
+        " max_crash_attempts: 3}\n"
+    )
+    delivery = load_text(tmp_path, bus + WORKER).bus.delivery
+
+    assert delivery.is_stored
+    options = mail_options(delivery, ["a"])
+    assert {
+        "max_attempts": 2,
+        "max_crash_attempts": 3,
+        "max_backlog": 7,
+        "refuse_when_full": True,
+        "declared": frozenset({"a"}),
+    } == msgspec.structs.asdict(options)
+
+
+@pytest.mark.parametrize(
+    ("bus", "complaint"),
+    [
+        ("{delivery: exactly-once}", "did you mean `at-least-once`?"),
+        ("{max_backlog: 5}", "add `delivery: at-least-once`"),
+        ("{backend: memory, delivery: at-least-once}", "needs a broker"),
+        ("{delivery: at-least-once, max_attempts: 0}", "from 1 to 1000"),
+    ],
+)
+def test_refuses_impossible_delivery(tmp_path, bus, complaint):
+    """What cannot be kept is refused with what to do."""
+    with pytest.raises(TopologyError) as caught:
+        load_text(tmp_path, f"bus: {bus}\n" + WORKER)
+    assert complaint in str(caught.value)
+
+
+def test_names_mailboxes_to_keep(tmp_path):
+    """Mail is kept for everyone who joins the bus, and for groups of replicas."""
+    topology = load_text(
+        tmp_path, WORKER + "  b: {worker: 'm:B', replicas: 2}\n  c: {command: [x]}\n"
+    )
+    assert ["a", "b", "b.1", "b.2"] == sorted(topology.mailboxes())
