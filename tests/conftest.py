@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,27 @@ def own_valkey() -> Iterator[Valkey]:
     """A Valkey for one test, to be killed, blocked or restarted."""
     with Valkey(tcp=True) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """One real Postgres for the whole run; see support.postgres."""
+    with pytest.importorskip("support.postgres").Postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Any]:
+    """A Postgres for one test that writes to disk, to be killed or restarted."""
+    with pytest.importorskip("support.postgres").Postgres(is_durable=True) as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: Any) -> str:
+    """The URL of a fresh database with PGMQ's SQL."""
+    url: str = postgres.create_database()
+    return url
 
 
 @pytest.fixture

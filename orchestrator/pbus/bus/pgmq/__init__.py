@@ -1,0 +1,7 @@
+"""The bus on Postgres with PGMQ."""
+
+from pbus.bus.pgmq.endpoint import Endpoint
+from pbus.bus.pgmq.leases import PgLeaseStore
+from pbus.bus.pgmq.link import Link
+
+__all__ = ["Endpoint", "Link", "PgLeaseStore"]

@@ -1,0 +1,110 @@
+"""Where the server is and how to connect: asyncpg makes the connections, pbus keeps them."""
+
+import asyncio
+import contextlib
+from typing import Any, cast
+
+import asyncpg
+from asyncpg import exceptions
+
+from pbus.bus.pgmq import schema
+from pbus.errors import BusUnavailableError
+from pbus.urls import mask_url
+
+CONNECT_TIMEOUT_S = 5.0
+OLDEST_SERVER = 14
+
+# What a connection may end with, and what a server may answer.
+TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, EOFError)
+REFUSALS = (
+    exceptions.InvalidAuthorizationSpecificationError,  # and its child, InvalidPasswordError
+    exceptions.InvalidCatalogNameError,
+    exceptions.InsufficientPrivilegeError,
+)
+LOST = (
+    exceptions.PostgresConnectionError,
+    exceptions.OperatorInterventionError,  # the server ends, or somebody ended our session
+    asyncpg.InterfaceError,
+    OSError,
+    EOFError,
+)
+
+
+class Endpoint:
+    """One database, from a DSN, a pool, or a PGMQueue the user made.
+
+    Args:
+        dsn: postgresql://…
+        pgmq: A pgmq.async_queue.PGMQueue; only its settings (or its pool) are used.
+        pool: An asyncpg pool; two of its connections are kept as long as the bus runs.
+    """
+
+    def __init__(self, *, dsn: str | None = None, pgmq: Any = None, pool: Any = None) -> None:
+        self._pool = pool if pool is not None else getattr(pgmq, "pool", None)
+        self._settings: dict[str, Any] = {"dsn": dsn}
+        if pgmq is not None and self._pool is None:
+            self._settings = _settings_of(pgmq.config)
+        self.url = self._describe(dsn)
+
+    async def connect(self) -> "asyncpg.Connection[Any]":
+        """A connection to a database that has what pbus needs; TROUBLE otherwise."""
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            connection = await self._open()
+        try:
+            self._check(connection.get_server_version().major)
+            await schema.install(connection)
+        except BaseException:
+            await self.close(connection)
+            raise
+        return connection
+
+    async def close(self, connection: "asyncpg.Connection[Any]") -> None:
+        """Give a connection up without waiting for the other side."""
+        with contextlib.suppress(*TROUBLE):
+            connection.terminate()
+        if self._pool is not None:
+            with contextlib.suppress(*TROUBLE):
+                await self._pool.release(connection, timeout=1.0)
+
+    def _check(self, version: int) -> None:
+        if version < OLDEST_SERVER:
+            reason = f"it is Postgres {version}; pbus needs {OLDEST_SERVER} or later"
+            raise BusUnavailableError(self.url, reason)
+
+    async def _open(self) -> "asyncpg.Connection[Any]":
+        if self._pool is not None:
+            return cast("asyncpg.Connection[Any]", await self._pool.acquire())
+        # Plans here take microseconds; compiling one would take a hundred milliseconds.
+        server_settings = {"application_name": "pbus", "jit": "off"}
+        return await asyncpg.connect(**self._settings, server_settings=server_settings)
+
+    def _describe(self, dsn: str | None) -> str:
+        if dsn:
+            return mask_url(dsn)
+        known = {name: value for name, value in self._settings.items() if value}
+        if not known:
+            return "the pool's database"
+        return f"postgresql://{known['user']}@{known['host']}:{known['port']}/{known['database']}"
+
+
+def _settings_of(config: Any) -> dict[str, Any]:
+    return {
+        "host": config.host,
+        "port": int(config.port),
+        "database": config.database,
+        "user": config.username,
+        "password": config.password,
+    }
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in the words a user needs."""
+    if isinstance(error, BusUnavailableError):
+        return error.reason
+    if isinstance(error, exceptions.InsufficientPrivilegeError):
+        return f"{error} (grant this role CREATE on the database and on schema pgmq, or let its owner connect once)"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,102 @@
+"""Leases on Postgres: one table, each step one function of the schema."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from pbus.bus.pgmq.link import Link
+from pbus.leases import LEASE_S, Activation, Lease, Renewal
+
+_encode = msgspec.json.Encoder().encode
+_decode_lease = msgspec.json.Decoder(Lease).decode
+_decode_activation = msgspec.json.Decoder(Activation).decode
+
+_READ = """SELECT body FROM pbus.lease WHERE channel = $1 AND ends_at > clock_timestamp()
+  ORDER BY name COLLATE "C\""""
+_SET_ACTIVATION = """INSERT INTO pbus.activation VALUES ($1, $2, $3)
+  ON CONFLICT (channel, name) DO UPDATE SET body = excluded.body"""
+_PUT_RECORD = """INSERT INTO pbus.record
+  VALUES ($1, $2, $3, clock_timestamp() + $4::float8 * interval '1 s')
+  ON CONFLICT (channel, key) DO UPDATE SET body = excluded.body, ends_at = excluded.ends_at"""
+_RECORDS = """WITH gone AS (
+    DELETE FROM pbus.record WHERE channel = $1 AND ends_at <= clock_timestamp()
+  ) SELECT key, body FROM pbus.record WHERE channel = $1 AND ends_at > clock_timestamp()"""
+
+
+class PgLeaseStore:
+    """A LeaseStore in the database of a PgmqBus; see the protocol for its methods.
+
+    Args:
+        link: The connection for work.
+        channel: The bus channel.
+    """
+
+    def __init__(self, link: Link, channel: str) -> None:
+        self._link = link
+        self._channel = channel
+
+    async def claim(self, lease: Lease) -> Lease | None:
+        """Take the name; see LeaseStore."""
+        sql = "SELECT pbus.lease_claim($1, $2, $3, $4, $5, $6)"
+        rows = await self._link.call(sql, self._channel, *_row(lease), LEASE_S)
+        return _decode_lease(rows[0][0]) if rows[0][0] else None
+
+    async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
+        """Store leases anew; see LeaseStore."""
+        columns = list(zip(*map(_row, leases), strict=True)) or [(), (), (), ()]
+        sql = "SELECT * FROM pbus.lease_renew($1, $2, $3, $4, $5, $6, $7)"
+        (row,) = await self._link.call(sql, self._channel, *columns, LEASE_S, version)
+        return Renewal(
+            version=row["version"],
+            leases=None if row["leases"] is None else list(map(_decode_lease, row["leases"])),
+            expired=list(map(_decode_lease, row["expired"])),
+            refused=row["refused"],
+        )
+
+    async def keep(self, incarnations: Sequence[str]) -> None:
+        """Extend leases; see LeaseStore."""
+        if incarnations:
+            sql = "SELECT pbus.lease_keep($1, $2, $3)"
+            await self._link.call(sql, self._channel, list(incarnations), LEASE_S)
+
+    async def release(self, incarnations: Sequence[str]) -> list[Lease]:
+        """Drop leases; see LeaseStore."""
+        if not incarnations:
+            return []
+        sql = "SELECT * FROM pbus.lease_release($1, $2)"
+        rows = await self._link.call(sql, self._channel, list(incarnations))
+        return [_decode_lease(row[0]) for row in rows]
+
+    async def leases(self) -> list[Lease]:
+        """All live leases by name."""
+        return [_decode_lease(row[0]) for row in await self._link.call(_READ, self._channel)]
+
+    async def set_activation(self, name: str, activation: Activation) -> None:
+        """Remember an activation."""
+        body = _encode(activation).decode()
+        await self._link.call(_SET_ACTIVATION, self._channel, name, body)
+
+    async def activation(self, name: str) -> Activation | None:
+        """The activation remembered."""
+        sql = "SELECT body FROM pbus.activation WHERE channel = $1 AND name = $2"
+        rows = await self._link.call(sql, self._channel, name)
+        return _decode_activation(rows[0][0]) if rows else None
+
+    async def put_record(self, key: str, record: bytes, *, ttl_s: float) -> None:
+        """Store a record."""
+        await self._link.call(_PUT_RECORD, self._channel, key, record, ttl_s)
+
+    async def records(self) -> dict[str, bytes]:
+        """Live records."""
+        rows = await self._link.call(_RECORDS, self._channel)
+        return {row["key"]: row["body"] for row in rows}
+
+    async def drop_record(self, key: str) -> None:
+        """Remove a record."""
+        sql = "DELETE FROM pbus.record WHERE channel = $1 AND key = $2"
+        await self._link.call(sql, self._channel, key)
+
+
+def _row(lease: Lease) -> tuple[str, str, str, str]:
+    head = f"{lease.incarnation}|{lease.state}|{int(lease.active)}"
+    return lease.name, lease.incarnation, head, _encode(lease).decode()

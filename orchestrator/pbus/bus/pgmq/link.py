@@ -1,0 +1,203 @@
+"""A connection that heals: calls fail while the server is away, listening goes on by itself."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+from asyncpg import exceptions
+
+from pbus.bus.pgmq.endpoint import LOST, TROUBLE, Endpoint, reason_of
+from pbus.errors import BusUnavailableError
+
+logger = logging.getLogger(__name__)
+
+CALL_TIMEOUT_S = 10.0
+FIRST_BACKOFF_S = 0.05
+MAX_BACKOFF_S = 1.0
+_CLASHES = (exceptions.DeadlockDetectedError, exceptions.SerializationError)
+_TRIES = 4
+
+Heard = Callable[[str, str], None]
+
+
+class Link:
+    """One connection to the database, made when it is needed and made anew when it broke.
+
+    Args:
+        endpoint: The database.
+        name: For the log.
+        on_notify: Called with (channel, payload) of what is listened to; makes `run` useful.
+        on_connect: Called after each (re)connection that listens: what was said meanwhile is lost.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        name: str,
+        *,
+        on_notify: Heard | None = None,
+        on_connect: Callable[[], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.trouble: BaseException | None = None
+        self.url = endpoint.url
+        self._endpoint = endpoint
+        self._on_notify = on_notify
+        self._on_connect = on_connect
+        self._channels: set[str] = set()
+        self._connection: asyncpg.Connection[Any] | None = None
+        self._lock = asyncio.Lock()
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._is_lost = asyncio.Event()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a connection."""
+        return self._connection is not None and not self._connection.is_closed()
+
+    async def call(self, sql: str, *arguments: Any, is_repeatable: bool = True) -> list[Any]:
+        """Run one statement and return its rows.
+
+        A caller that is cancelled leaves the statement to end by itself: cancelling it on the
+        server would take another connection, and tell nobody whether it had been done.
+
+        Args:
+            sql: The statement.
+            arguments: Its parameters.
+            is_repeatable: Say it once more when the connection broke under it.
+
+        Raises:
+            BusUnavailableError: The server is away, or refuses.
+        """
+        task = asyncio.create_task(
+            self._call(sql, arguments, is_repeatable), name=f"pbus {self.name} call"
+        )
+        self._calls.add(task)
+        task.add_done_callback(self._forget)
+        rows: list[Any] = await asyncio.shield(task)
+        return rows
+
+    async def listen(self, channel: str) -> None:
+        """Hear a channel, from now on and on every connection to come.
+
+        Raises:
+            BusUnavailableError: Not confirmed now; it will be when the server is back.
+        """
+        self._channels.add(channel)
+        async with self._lock:
+            await self._guarded(self._listen_on(channel))
+
+    async def unlisten(self, channel: str) -> None:
+        """Hear a channel no longer."""
+        self._channels.discard(channel)
+        async with self._lock:
+            if self._connection is not None and self.is_up:
+                with contextlib.suppress(*TROUBLE):
+                    await self._connection.remove_listener(channel, self._heard)
+
+    async def run(self) -> None:
+        """Keep connected until cancelled."""
+        pause = FIRST_BACKOFF_S
+        while True:
+            try:
+                async with self._lock:
+                    await self._guarded(self._connect())
+                pause = FIRST_BACKOFF_S
+                await self._is_lost.wait()
+            except BusUnavailableError:
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreading
+                pause = min(MAX_BACKOFF_S, pause * 2)
+
+    async def close(self) -> None:
+        """End what is under way within its deadline, and disconnect."""
+        if self._calls:
+            await asyncio.wait(set(self._calls))
+        await self._drop()
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._calls.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever asked may be gone
+
+    async def _call(self, sql: str, arguments: tuple[Any, ...], is_repeatable: bool) -> list[Any]:  # noqa: FBT001
+        async with self._lock:
+            for left in reversed(range(_TRIES)):
+                was_up = self.is_up
+                try:
+                    rows: list[Any] = await self._guarded(self._fetch(sql, arguments))
+                except BusUnavailableError as error:
+                    cause = error.__cause__
+                    is_stale = was_up and is_repeatable and isinstance(cause, LOST)
+                    if not left or not (is_stale or isinstance(cause, _CLASHES)):
+                        raise
+                else:
+                    return rows
+        raise AssertionError  # pragma: no cover - the last try returns or raises
+
+    async def _guarded(self, work: Any) -> Any:
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                return await work
+        except (*TROUBLE, BusUnavailableError) as error:
+            is_answer = isinstance(error, asyncpg.PostgresError) and not isinstance(error, LOST)
+            if not is_answer or not self.is_up:
+                await self._drop()
+                self._note_trouble(error)
+            if isinstance(error, BusUnavailableError):
+                raise
+            raise BusUnavailableError(self.url, reason_of(error)) from error
+        except BaseException:
+            await self._drop()
+            raise
+
+    async def _fetch(self, sql: str, arguments: tuple[Any, ...]) -> list[Any]:
+        connection = await self._connect()
+        rows: list[Any] = await connection.fetch(sql, *arguments)
+        return rows
+
+    async def _connect(self) -> "asyncpg.Connection[Any]":
+        if self._connection is not None and self.is_up:
+            return self._connection
+        await self._drop()
+        connection = self._connection = await self._endpoint.connect()
+        self._is_lost.clear()
+        connection.add_termination_listener(self._terminated)
+        for channel in sorted(self._channels):
+            await connection.add_listener(channel, self._heard)
+        if self.trouble is not None:
+            logger.warning("%s: connected to %s again", self.name, self.url)
+            self.trouble = None
+        if self._on_connect is not None:
+            self._on_connect()
+        return connection
+
+    async def _listen_on(self, channel: str) -> None:
+        connection = await self._connect()
+        await connection.add_listener(channel, self._heard)  # a second time is no second listener
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(*TROUBLE):
+                connection.remove_termination_listener(self._terminated)
+            await self._endpoint.close(connection)
+        self._is_lost.set()
+
+    def _heard(self, connection: object, pid: int, channel: str, payload: object) -> None:
+        del connection, pid
+        if self._on_notify is not None:
+            self._on_notify(channel, str(payload))
+
+    def _terminated(self, connection: object) -> None:
+        if connection is self._connection or self._connection is None:
+            self._is_lost.set()
+            self._note_trouble(ConnectionResetError(104, "the connection was closed"))
+
+    def _note_trouble(self, error: BaseException) -> None:
+        if self.trouble is None:
+            logger.warning("%s: lost %s (%s); trying again", self.name, self.url, reason_of(error))
+        self.trouble = error

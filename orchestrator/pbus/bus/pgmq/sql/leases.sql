@@ -1,0 +1,81 @@
+-- Leases: each step is one function; the channel's membership row is its lock and its version.
+
+CREATE OR REPLACE FUNCTION pbus.lease_lock(ch text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE at bigint;
+BEGIN
+  -- Begins with the time: after a crash no version comes back that somebody knows.
+  INSERT INTO pbus.membership VALUES (ch, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+    ON CONFLICT DO NOTHING;
+  SELECT version INTO at FROM pbus.membership WHERE channel = ch FOR UPDATE;
+  RETURN at;
+END $$;
+
+CREATE OR REPLACE FUNCTION pbus.lease_bump(ch text) RETURNS void LANGUAGE sql AS $$
+  UPDATE pbus.membership SET version = version + 1 WHERE channel = ch;
+$$;
+
+-- The body of the lease that holds the name, when that is another incarnation's.
+CREATE OR REPLACE FUNCTION pbus.lease_put(
+  ch text, who text, inc text, news text, lease text, ttl float8
+) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE held record;
+BEGIN
+  SELECT incarnation, head, body INTO held FROM pbus.lease WHERE channel = ch AND name = who;
+  IF FOUND AND held.incarnation <> inc THEN RETURN held.body; END IF;
+  IF held.head IS DISTINCT FROM news THEN PERFORM pbus.lease_bump(ch); END IF;
+  INSERT INTO pbus.lease VALUES (ch, who, inc, news, lease, clock_timestamp() + ttl * interval '1 s')
+    ON CONFLICT (channel, name) DO UPDATE SET incarnation = excluded.incarnation,
+      head = excluded.head, body = excluded.body, ends_at = excluded.ends_at;
+  RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION pbus.lease_claim(
+  ch text, who text, inc text, news text, lease text, ttl float8
+) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM pbus.lease_lock(ch);
+  DELETE FROM pbus.lease WHERE channel = ch AND name = who AND ends_at <= clock_timestamp();
+  IF FOUND THEN PERFORM pbus.lease_bump(ch); END IF;
+  RETURN pbus.lease_put(ch, who, inc, news, lease, ttl);
+END $$;
+
+CREATE OR REPLACE FUNCTION pbus.lease_renew(
+  ch text, names text[], incs text[], heads text[], bodies text[], ttl float8, known bigint
+) RETURNS TABLE (version bigint, expired text[], refused text[], leases text[]) LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM pbus.lease_lock(ch);
+  WITH gone AS (
+    DELETE FROM pbus.lease WHERE channel = ch AND ends_at <= clock_timestamp() RETURNING body
+  ) SELECT coalesce(array_agg(body), '{}') INTO expired FROM gone;
+  IF cardinality(expired) > 0 THEN PERFORM pbus.lease_bump(ch); END IF;
+  refused := '{}';
+  FOR i IN 1 .. coalesce(array_length(names, 1), 0) LOOP
+    IF pbus.lease_put(ch, names[i], incs[i], heads[i], bodies[i], ttl) IS NOT NULL THEN
+      refused := refused || names[i];
+    END IF;
+  END LOOP;
+  SELECT m.version INTO version FROM pbus.membership m WHERE channel = ch;
+  IF version <> known THEN
+    SELECT coalesce(array_agg(body ORDER BY name COLLATE "C"), '{}') INTO leases
+      FROM pbus.lease WHERE channel = ch;
+  END IF;
+  RETURN NEXT;
+END $$;
+
+CREATE OR REPLACE FUNCTION pbus.lease_keep(ch text, prefixes text[], ttl float8) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM pbus.lease_lock(ch);
+  UPDATE pbus.lease SET ends_at = clock_timestamp() + ttl * interval '1 s'
+    WHERE channel = ch AND EXISTS (SELECT FROM unnest(prefixes) p WHERE starts_with(incarnation, p));
+END $$;
+
+CREATE OR REPLACE FUNCTION pbus.lease_release(ch text, prefixes text[]) RETURNS SETOF text
+LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM pbus.lease_lock(ch);
+  RETURN QUERY DELETE FROM pbus.lease
+    WHERE channel = ch AND EXISTS (SELECT FROM unnest(prefixes) p WHERE starts_with(incarnation, p))
+    RETURNING body;
+  IF FOUND THEN PERFORM pbus.lease_bump(ch); END IF;
+END $$;

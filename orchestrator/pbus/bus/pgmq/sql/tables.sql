@@ -1,0 +1,61 @@
+-- What pbus keeps beside PGMQ's own tables. Every name is unique within its channel.
+
+-- Leases are put back by their holders after a crash of the server, so they need no log.
+CREATE UNLOGGED TABLE pbus.membership (channel text PRIMARY KEY, version bigint NOT NULL);
+CREATE UNLOGGED TABLE pbus.lease (
+  channel text NOT NULL, name text NOT NULL, incarnation text NOT NULL,
+  head text NOT NULL, body text NOT NULL, ends_at timestamptz NOT NULL,
+  PRIMARY KEY (channel, name)
+) WITH (fillfactor = 50);
+CREATE UNLOGGED TABLE pbus.record (
+  channel text NOT NULL, key text NOT NULL, body bytea NOT NULL, ends_at timestamptz NOT NULL,
+  PRIMARY KEY (channel, key)
+);
+CREATE TABLE pbus.activation (
+  channel text NOT NULL, name text NOT NULL, body text NOT NULL, PRIMARY KEY (channel, name)
+);
+
+-- A mailbox has two PGMQ queues: its `queue` with _d and with _s.
+CREATE TABLE pbus.mailbox (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  channel text NOT NULL, name text NOT NULL, queue text NOT NULL,
+  is_kept boolean NOT NULL, is_shared boolean NOT NULL, max_backlog bigint NOT NULL,
+  ends_at timestamptz NOT NULL,
+  UNIQUE (channel, name)
+);
+-- The backlog is the difference of two counters: writers and readers do not wait for each other.
+-- Who writes into a mailbox locks its intake row, so rows become visible in their order.
+CREATE TABLE pbus.intake (mailbox bigint PRIMARY KEY, stored bigint NOT NULL) WITH (fillfactor = 20);
+CREATE TABLE pbus.outgo (mailbox bigint PRIMARY KEY, gone bigint NOT NULL) WITH (fillfactor = 20);
+
+-- The last number stored of each sender's stream: what is written again is ignored.
+CREATE TABLE pbus.stream (
+  channel text NOT NULL, sender text NOT NULL, stream bigint NOT NULL, address text NOT NULL,
+  lane text NOT NULL, last bigint NOT NULL, used_at timestamptz NOT NULL,
+  PRIMARY KEY (channel, sender, stream, address, lane)
+) WITH (fillfactor = 50);
+
+-- PGMQ does not say who holds a row.
+CREATE TABLE pbus.holder (
+  channel text NOT NULL, name text NOT NULL, ends_at timestamptz NOT NULL, is_dead boolean NOT NULL,
+  PRIMARY KEY (channel, name)
+);
+CREATE TABLE pbus.held (
+  hold bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  mailbox bigint NOT NULL, lane text NOT NULL, msg_id bigint NOT NULL,
+  channel text NOT NULL, holder text NOT NULL, held_at timestamptz NOT NULL,
+  size integer NOT NULL, gone integer[] NOT NULL, started integer[] NOT NULL
+);
+CREATE INDEX held_holder ON pbus.held (channel, holder);
+CREATE INDEX held_mailbox ON pbus.held (mailbox);
+
+CREATE TABLE pbus.handled (
+  mailbox bigint NOT NULL, id text NOT NULL, at timestamptz NOT NULL, PRIMARY KEY (mailbox, id)
+);
+CREATE INDEX handled_at ON pbus.handled (mailbox, at);
+CREATE TABLE pbus.dead (
+  key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  mailbox bigint NOT NULL, lane text NOT NULL, letter jsonb NOT NULL, reason text NOT NULL,
+  attempt integer NOT NULL, crashes integer NOT NULL, buried_at timestamptz NOT NULL
+);
+CREATE INDEX dead_mailbox ON pbus.dead (mailbox);

@@ -1,0 +1,189 @@
+"""What every store of leases promises the registry."""
+
+import asyncio
+
+import pytest
+
+from pbus.leases import LEASE_S, Activation, Lease
+from support.leasing import MemoryLeases, PgLeases, RedisLeases
+from support.waiting import run
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("redis", marks=pytest.mark.redis),
+        pytest.param("pgmq", marks=pytest.mark.pgmq),
+    ]
+)
+def make_leases(request, channel):
+    """Makes stores of one channel; `pass_time` lets leases age."""
+    if request.param == "memory":
+        return MemoryLeases()
+    if request.param == "redis":
+        return RedisLeases(request.getfixturevalue("valkey").url, channel)
+    return PgLeases(request.getfixturevalue("database"), channel)
+
+
+def lease(name: str, incarnation: str = "one", **fields) -> Lease:
+    """A lease with what a test does not care about filled in."""
+    return Lease(name=name, incarnation=incarnation, runner="runner", host="here", pid=1, **fields)
+
+
+def test_claim_refuses_a_second_holder(make_leases):
+    """A name belongs to one incarnation at a time; the second is told who has it."""
+
+    async def main():
+        async with make_leases() as here, make_leases() as there:
+            assert await here.claim(lease("x", args={"text": "a\0b"})) is None
+            held = await there.claim(lease("x", "two"))
+            assert await here.claim(lease("x")) is None
+
+            assert ("one", {"text": "a\0b"}) == (held.incarnation, held.args)
+
+    run(main())
+
+
+def test_concurrent_claims_have_one_winner(make_leases):
+    """Of many that want one name at once exactly one gets it."""
+
+    async def main():
+        async with make_leases() as here, make_leases() as there:
+            claims = [
+                store.claim(lease("x", f"{number}"))
+                for number, store in enumerate([here, there] * 5)
+            ]
+            found = await asyncio.gather(*claims)
+
+            assert 1 == found.count(None)
+            assert 1 == len({one.incarnation for one in found if one is not None})
+
+    run(main())
+
+
+def test_renewal_says_what_changed(make_leases):
+    """The leases are listed when the membership is another than the caller knew."""
+
+    async def main():
+        async with make_leases() as store:
+            first = await store.renew([lease("b"), lease("a")])
+            same = await store.renew([lease("a", beat=2.0)], version=first.version)
+            other = await store.renew([lease("a", state="ready")], version=first.version)
+
+            assert ["a", "b"] == [one.name for one in first.leases]
+            assert (first.version, None) == (same.version, same.leases)
+            assert "ready" == other.leases[0].state
+            assert first.version != other.version
+
+    run(main())
+
+
+def test_renewal_is_refused_for_taken_names(make_leases):
+    """Who lost a name meanwhile hears of it, and changes nothing."""
+
+    async def main():
+        async with make_leases() as store:
+            await store.claim(lease("x", "new"))
+            renewal = await store.renew([lease("x", "old"), lease("y", "old")])
+
+            assert ["x"] == renewal.refused
+            assert ["new", "old"] == [one.incarnation for one in await store.leases()]
+
+    run(main())
+
+
+def test_release_goes_by_process(make_leases):
+    """All leases whose incarnation begins with that of a process fall, and no others."""
+
+    async def main():
+        async with make_leases() as store:
+            await store.renew([lease("a", "p1.1"), lease("b", "p1.2"), lease("c", "p2.1")])
+            released = await store.release(["p1", "p%", "p_"])
+
+            assert ["a", "b"] == sorted(one.name for one in released)
+            assert ["c"] == [one.name for one in await store.leases()]
+            assert [] == await store.release(["p1"])
+            assert [] == await store.release([])
+
+    run(main())
+
+
+def test_silent_leases_expire(make_leases):
+    """A lease that nobody renews ends; who removes it learns of it once, and keep() prevents it."""
+
+    async def main():
+        async with make_leases() as store:
+            await store.renew([lease("kept", "p1"), lease("lost", "p2")])
+            await store.keep(["p1"])
+            await make_leases.pass_time(store, LEASE_S / 2)
+            await store.keep(["p1"])
+            await make_leases.pass_time(store, LEASE_S / 2 + 0.1)
+            assert ["kept"] == [one.name for one in await store.leases()]
+            renewal = await store.renew([])
+
+            assert ["lost"] == [one.name for one in renewal.expired]
+            assert ["kept"] == [one.name for one in renewal.leases]
+            assert [] == (await store.renew([])).expired
+            assert await store.claim(lease("lost", "p3")) is None
+
+    run(main())
+
+
+def test_expired_name_can_be_claimed(make_leases):
+    """A name whose lease ran out is free, even if nobody removed it."""
+
+    async def main():
+        async with make_leases() as store:
+            await store.claim(lease("x", "old"))
+            await make_leases.pass_time(store, LEASE_S + 0.1)
+
+            assert await store.claim(lease("x", "new")) is None
+
+    run(main())
+
+
+def test_activation_is_remembered(make_leases):
+    """The last activation of a name is given back, none is None."""
+
+    async def main():
+        async with make_leases() as store:
+            told = Activation(session="s", active=False, args={"deep": [1, {"x": None}]})
+            await store.set_activation("x", Activation())
+            await store.set_activation("x", told)
+
+            assert told == await store.activation("x")
+            assert await store.activation("y") is None
+
+    run(main())
+
+
+def test_records_live_for_their_time(make_leases):
+    """A record is bytes, replaced by its key, gone after its time or when dropped."""
+
+    async def main():
+        async with make_leases() as store:
+            await store.put_record("a", b"old", ttl_s=30)
+            await store.put_record("a", b"\x00\xff", ttl_s=30)
+            await store.put_record("b", b"b", ttl_s=1)
+            await store.put_record("c", b"c", ttl_s=30)
+            await store.drop_record("c")
+            assert {"a": b"\x00\xff", "b": b"b"} == await store.records()
+            await make_leases.pass_time(store, 1.1)
+
+            assert {"a": b"\x00\xff"} == await store.records()
+
+    run(main())
+
+
+def test_channels_are_apart(make_leases):
+    """Leases of another channel are not seen, nor do its names clash."""
+
+    async def main():
+        async with make_leases() as store, make_leases(suffix="x") as other:
+            await store.claim(lease("x"))
+
+            assert [] == await other.leases()
+            assert await other.claim(lease("x", "two")) is None
+            assert [] == await other.release(["one"])
+
+    run(main())
