@@ -13,12 +13,12 @@ import msgspec
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.connect import connect
-from pbus.errors import NothingRunningError
+from pbus.errors import NothingRunningError, UnseenProjectError
 from pbus.leases import Lease
 from pbus.observe import HostRecord, WorkerRow, merge_rows
 from pbus.process.projects import choose_project
 from pbus.process.record import ProjectRecord
-from pbus.urls import mask_url
+from pbus.urls import MEMORY_URL, mask_url
 from pbus_cli.options import DEFAULT_FILE
 
 T = TypeVar("T")
@@ -57,6 +57,7 @@ def choose(name: str | None, file: Path | None) -> Attachment:
     Raises:
         NothingRunningError: There is none.
         AmbiguousProjectError: There are several.
+        UnseenProjectError: It runs without a broker.
     """
     try:
         record = choose_project(name, file, Path.cwd())
@@ -65,7 +66,18 @@ def choose(name: str | None, file: Path | None) -> Attachment:
         if elsewhere is None:
             raise
         return elsewhere
+    refuse_unseen(record)
     return attachment_of(record)
+
+
+def refuse_unseen(record: ProjectRecord) -> None:
+    """See that a project has more than its own process.
+
+    Raises:
+        UnseenProjectError: It has not.
+    """
+    if record.url == MEMORY_URL:
+        raise UnseenProjectError(record.name, record.pid)
 
 
 def attachment_of(record: ProjectRecord) -> Attachment:

@@ -2,6 +2,7 @@
 
 import logging
 import logging.handlers
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +17,14 @@ def show_on_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("warning: %(message)s"))
     _use([handler], logging.WARNING)
+
+
+def show_everything() -> None:
+    """What workers of this process log goes to stderr, as it does in processes of their own."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    level = logging.getLevelName(os.environ.get("PBUS_LOG_LEVEL", "INFO").upper())
+    _use([handler], level if isinstance(level, int) else logging.INFO)
 
 
 def hide() -> None:

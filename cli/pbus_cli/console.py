@@ -16,6 +16,7 @@ from pbus.errors import (
     NothingRunningError,
     PbusError,
     TopologyError,
+    UnseenProjectError,
     WorkerNameError,
     WorkerNotFoundError,
 )
@@ -30,7 +31,7 @@ TERMINATED: Final = 143
 
 _CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
     ((TopologyError, AmbiguousProjectError, BusUrlError, WorkerNameError), USAGE),
-    ((NothingRunningError, BusUnavailableError), UNREACHABLE),
+    ((NothingRunningError, BusUnavailableError, UnseenProjectError), UNREACHABLE),
     ((WorkerNotFoundError, BusFullError, TimeoutError), TIMED_OUT),
 )
 

@@ -359,6 +359,20 @@ class NothingRunningError(ProcessError):
         super().__init__(f"no running project {what}", hint="start one with `pbus up`")
 
 
+class UnseenProjectError(ProcessError):
+    """A running project is one process without a broker, so no other process sees into it."""
+
+    def __init__(self, name: str, pid: int) -> None:
+        super().__init__(
+            f"project {name!r} runs in one process (pid {pid}) on memory://,"
+            " which no other process can look into",
+            hint="look at its terminal or attach a debugger there; with a broker"
+            " (leave `backend: memory` out) this works, and `pbus down` always does",
+        )
+        self.name = name
+        self.pid = pid
+
+
 class AmbiguousProjectError(ProcessError):
     """Several projects run and none was chosen."""
 

@@ -51,9 +51,12 @@ def _project(name: str | None, file: Path | None) -> "Project":
     from pbus.process.project import Project
     from pbus.process.projects import choose_project
     from pbus.topology import load_topology
+    from pbus_cli.attach import refuse_unseen
 
     try:
-        return Project.of_record(choose_project(name, file, Path.cwd()))
+        record = choose_project(name, file, Path.cwd())
+        refuse_unseen(record)
+        return Project.of_record(record)
     except NothingRunningError:
         path = file or DEFAULT_FILE
         if name is not None or not path.exists():

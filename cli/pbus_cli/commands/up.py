@@ -42,10 +42,12 @@ def up(
 
     topology = load_topology(file, os.environ)
     names = _only(topology, only)
-    if detach or wait:
-        _detached(topology, names, timeout_s=timeout if wait else None)
-        return
-    code = _foreground(topology, names, plain=plain or not console.is_terminal())
+    if topology.bus.is_in_process:
+        code = _in_process(topology, names, in_background=detach or wait)
+    elif detach or wait:
+        code = _detached(topology, names, timeout_s=timeout if wait else None)
+    else:
+        code = _foreground(topology, names, plain=plain or not console.is_terminal())
     if code:
         raise typer.Exit(code)
 
@@ -60,6 +62,17 @@ def _only(topology: "Topology", text: str) -> list[str]:
         if name not in known:
             raise typer.BadParameter(unknown_name("worker", name, known), param_hint="--only")
     return names
+
+
+def _in_process(topology: "Topology", only: "Sequence[str]", *, in_background: bool) -> int:
+    from pbus_cli.in_process import host
+
+    if in_background:
+        problem = (
+            "`backend: memory` is for a debugger, so it runs in the foreground: leave this out"
+        )
+        raise typer.BadParameter(problem, param_hint="-d/--wait")
+    return host(topology, only)
 
 
 def _foreground(topology: "Topology", only: "Sequence[str]", *, plain: bool) -> int:
@@ -131,7 +144,7 @@ def _print_endings(board: "Board", supervisor: "Supervisor") -> None:
         screen.print(text, end="\n", soft_wrap=True)
 
 
-def _detached(topology: "Topology", only: "Sequence[str]", *, timeout_s: float | None) -> None:
+def _detached(topology: "Topology", only: "Sequence[str]", *, timeout_s: float | None) -> int:
     from pbus_cli.detached import start
     from pbus_cli.running import run
 
@@ -140,6 +153,7 @@ def _detached(topology: "Topology", only: "Sequence[str]", *, timeout_s: float |
     console.note(f"{topology.name} is up (supervisor pid {pid})")
     if timeout_s is not None:
         run(_wait(topology, only, since, timeout_s))
+    return console.DONE
 
 
 async def _wait(

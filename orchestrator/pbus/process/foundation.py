@@ -24,9 +24,17 @@ class Foundation:
         project: Whose.
         bus: Says whether there is a broker to start.
         on_broker: Called when the embedded broker is gone (False) and when it is back (True).
+
+    Raises:
+        ProcessError: The bus is in memory, so processes could not hear each other.
     """
 
     def __init__(self, project: Project, bus: BusSpec, on_broker: Callable[[bool], None]) -> None:
+        if bus.is_in_process:
+            raise ProcessError(
+                "`backend: memory` reaches no other process, so no worker can be one",
+                hint="run it with `pbus up` in the foreground, or choose a broker",
+            )
         self.guard = Guard()
         self._project = project
         self._on_broker = on_broker

@@ -1,0 +1,203 @@
+"""`backend: memory`: all workers in the process of `pbus up`, where a breakpoint works."""
+
+import signal
+import time
+
+import psutil
+import pytest
+
+from support.command import Home, Place
+from support.terminal import terminal
+
+pytestmark = pytest.mark.cli
+
+TOPOLOGY = """
+bus: {backend: memory}
+workers:
+  clerk: {worker: 'workers:Clerk', replicas: 2, args: {word: hello}, env: {GREETING: dear}}
+  boss: {worker: 'workers:Boss', active: false}
+"""
+WORKERS = """
+import logging, os, time
+from pathlib import Path
+from pbus import BaseWorker, job, worker_ready
+
+class Clerk(BaseWorker):
+    def __init__(self, name, word):
+        super().__init__(name)
+        self.word = word
+
+    async def stop(self):
+        print("stopped", self.name, flush=True)
+
+    @job(name="greet")
+    async def greet(self, request):
+        return {"text": f"{self.word} {os.environ['GREETING']} {request.payload['name']}"}
+
+class Boss(BaseWorker):
+    @worker_ready(name="clerk")
+    async def on_clerk(self, data):
+        print("boss active:", self.active, "here:", Path.cwd().name, "bus:", os.environ["PBUS_URL"])
+        async with self.job("clerk", name="greet", payload={"name": "Ada"}, timeout=5) as asked:
+            pass
+        print(asked.response["text"], flush=True)
+        logging.getLogger("app").warning("logged")
+        BODY
+"""
+
+STOPPING = """x = 41
+        breakpoint()
+        print("went on with", x, flush=True)"""
+
+
+def office(home: Home, name: str, body: str = "pass") -> Place:
+    """A project whose boss does this after its first greeting."""
+    files = {"topology.yaml": TOPOLOGY, "workers.py": WORKERS.replace("BODY", body)}
+    return home.place(name, files)
+
+
+def test_workers_share_one_process(home: Home):
+    """Replicas, arguments, environment and activation are as with processes; prints come through."""
+    place = office(home, "shared")
+    command = place.start("up")
+    command.until("hello dear Ada")
+    for line in (
+        "boss active: False here: shared bus: memory://",
+        "WARNING app: logged",
+        "clerk.1 | ready",
+        "clerk.2 | ready",
+        "boss | ready",
+    ):
+        command.until(line)
+    assert [] == psutil.Process(command.process.pid).children(recursive=True)
+    done = command.end()
+
+    assert 130 == done.code
+    assert {"stopped clerk.1", "stopped clerk.2"} <= set(done.out.splitlines())
+    assert [] == home.records()
+
+
+def test_breakpoint_has_the_terminal(home: Home):
+    """A worker that stops at a breakpoint is debugged in the terminal of `up`, then goes on."""
+    place = office(home, "debugged", STOPPING)
+    with terminal(place, "up") as screen:
+        screen.until("(Pdb)")
+        screen.press("p x + 1\n")
+        screen.until("42")
+        screen.press("x = 7\n")
+        screen.press("c\n")
+        screen.until("went on with 7")
+        screen.press("\x03")
+
+        assert 130 == screen.code()
+
+
+def test_blocked_worker_interrupted(home: Home):
+    """Ctrl-C ends a worker that keeps the process to itself; the second one, for the first waits."""
+    place = office(home, "blocked", "print('busy', flush=True); time.sleep(600)")
+    with terminal(place, "up") as screen:
+        screen.until("busy")
+        screen.press("\x03")
+        time.sleep(0.2)  # two signals at once would be one
+        screen.press("\x03")
+
+        assert 130 == screen.code()
+
+
+def test_other_verbs_say_why_not(home: Home):
+    """Nobody else can look into a process without a broker; `down` works all the same."""
+    place = office(home, "alone")
+    command = place.start("up")
+    command.until("hello dear Ada")
+    for verb in (["ps"], ["tail", "--for", "1s"], ["logs"], ["send", "boss", "--text", "x"]):
+        done = place.run(*verb)
+        assert (3, "") == (done.code, done.out), verb
+        assert f"in one process (pid {command.process.pid}) on memory://" in done.err
+    assert 1 == place.run("up").code  # running already
+    assert 0 == place.run("down").code
+
+    assert 143 == command.done().code
+    assert 3 == place.run("ps").code
+
+
+@pytest.mark.parametrize("option", ["-d", "--wait"])
+def test_no_background(home: Home, option: str):
+    """A debugger needs a terminal."""
+    place = office(home, f"background{option.strip('-')}")
+    done = place.run("up", option)
+
+    assert 2 == done.code
+    assert "it runs in the foreground" in " ".join(done.err.split())
+
+
+def test_only_some_workers(home: Home):
+    """`--only` chooses here, too."""
+    place = office(home, "chosen")
+    command = place.start("up", "--only", "clerk.2")
+    command.until("clerk.2 | ready")
+    done = command.end(signal.SIGTERM)
+
+    assert 143 == done.code
+    assert ["stopped clerk.2"] == done.out.splitlines()
+
+
+def test_end_of_session(home: Home):
+    """When a worker ends the session, `up` is done."""
+    place = office(home, "ended", "await self.end('all said')")
+    done = place.run("up")
+
+    assert 0 == done.code
+    assert "pbus | the session was ended by boss" in done.err
+
+
+def test_failure_seen(home: Home):
+    """A worker that fails is named; nobody restarts it, and the code says so."""
+    place = home.place(
+        "failing",
+        {
+            "topology.yaml": "bus: {backend: memory}\nworkers: {a: {worker: 'workers:A'}}\n",
+            "workers.py": "from pbus import BaseWorker\n\nclass A(BaseWorker):\n"
+            "    async def start(self):\n        raise LookupError('no ink')\n",
+        },
+    )
+    done = place.run("up")
+
+    assert 1 == done.code
+    assert "a | failed: LookupError: no ink" in done.err
+    assert "Traceback" in done.err
+
+
+def test_bad_class_explained(home: Home):
+    """A class that cannot be loaded is an error with the way to it, before anything runs."""
+    place = home.place(
+        "broken",
+        {
+            "topology.yaml": "bus: {backend: memory}\nworkers: {a: {worker: 'workers:A'}}\n",
+            "workers.py": "import does_not_exist\n",
+        },
+    )
+    done = place.run("up")
+
+    assert 1 == done.code
+    assert "error: worker 'workers:A' cannot be loaded" in done.err
+    assert 'workers.py", line 1' in done.err
+
+
+def test_uvloop_hosts_them(home: Home):
+    """The loop is the one that the topology names."""
+    place = office(
+        home, "fast", "import asyncio; print(type(asyncio.get_running_loop()), flush=True)"
+    )
+    file = place.folder / "topology.yaml"
+    file.write_text(f"loop: uvloop\n{file.read_text()}")
+    command = place.start("up")
+    command.until("uvloop.Loop")
+
+    assert 130 == command.end().code
+
+
+def test_validate_describes_it(home: Home):
+    """`validate` knows the bus in memory."""
+    done = office(home, "validated").run("validate", "--json")
+
+    assert ("memory", "memory://") == (done.json["bus"]["backend"], done.json["bus"]["url"])
