@@ -10,10 +10,12 @@ from pbus_cli.commands import (
     bench,
     down,
     events,
+    init,
     logs,
     ls,
     ps,
     restart,
+    schema,
     send,
     start,
     stop,
@@ -36,6 +38,8 @@ _COMMANDS: Final = (
     down,
     ls,
     validate,
+    schema,
+    init,
     bench,
 )
 

@@ -5,35 +5,14 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
-
 from pbus.errors import BusError, UnseenProjectError
 from pbus.observe import merge_rows
 from pbus.process.record import ProjectRecord
 from pbus.urls import mask_url
 from pbus_cli.attach import attachment_of, open_bus, read_facts, refuse_unseen
+from pbus_cli.views.projects import ProjectRow
 
 _ASK_S: Final = 1.5  # a project whose broker takes longer is listed without its workers
-
-
-class ProjectRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of `pbus ls`; its fields are the keys of the JSON output.
-
-    Attributes:
-        pid: The supervisor.
-        ready: How many of its workers are; None where its bus does not answer.
-        workers: How many it has; None likewise.
-        bus: Where the broker is, password masked.
-    """
-
-    name: str
-    folder: str
-    file: str
-    pid: int
-    ready: int | None
-    workers: int | None
-    uptime_s: float
-    bus: str
 
 
 async def look_at(records: Sequence[ProjectRecord]) -> list[ProjectRow]:

@@ -8,7 +8,7 @@ from pbus_cli import console
 from pbus_cli.options import AsJson
 
 if TYPE_CHECKING:
-    from pbus_cli.overview import ProjectRow
+    from pbus_cli.views.projects import ProjectRow
 
 
 def ls(as_json: AsJson = False) -> None:

@@ -2,12 +2,32 @@
 
 from collections.abc import Callable, Sequence
 
+import msgspec
 from rich.text import Text
 
-from pbus_cli.overview import ProjectRow
 from pbus_cli.views import colors
 from pbus_cli.views.columns import Column, lines
 from pbus_cli.views.figures import short_duration
+
+
+class ProjectRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of `pbus ls`; its fields are the keys of the JSON output.
+
+    Attributes:
+        pid: The supervisor.
+        ready: How many of its workers are; None where its bus does not answer.
+        workers: How many it has; None likewise.
+        bus: Where the broker is, password masked.
+    """
+
+    name: str
+    folder: str
+    file: str
+    pid: int
+    ready: int | None
+    workers: int | None
+    uptime_s: float
+    bus: str
 
 
 def project_lines(rows: Sequence[ProjectRow], width: int | None = None) -> list[Text]:

@@ -1,0 +1,50 @@
+"""The JSON Schema of a topology file, with which editors check, complete and explain it."""
+
+from typing import Any
+
+import msgspec
+
+from pbus.topology.schema import TopologyFile
+
+DIALECT = "http://json-schema.org/draft-07/schema#"  # what every editor's YAML support knows
+
+_ROOT = TopologyFile.__name__
+_VARIABLE = "Variable"
+_UNCHANGEABLE = frozenset({"enum", "pattern"})  # a text with a variable in it cannot match these
+
+
+def topology_schema() -> dict[str, Any]:
+    """The schema; a value may be replaced by ``${VAR}`` wherever the loader expands it."""
+    parts = msgspec.json.schema(TopologyFile)["$defs"]
+    for part in parts.values():
+        del part["title"]  # names of classes mean nothing to a reader
+        part["properties"] = {key: _value(one) for key, one in part["properties"].items()}
+    root = parts.pop(_ROOT)
+    parts[_VARIABLE] = {
+        "description": "A value with ${VAR} or ${VAR:-default} in it.",
+        "type": "string",
+        "pattern": r"\$\{",
+    }
+    return {"$schema": DIALECT, "title": "pbus topology", **root, "$defs": parts}
+
+
+def _value(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a value, with variables allowed and without what draft 7 would overlook."""
+    schema = {key: value for key, value in schema.items() if key != "default"}
+    for key in ("additionalProperties", "items"):
+        if isinstance(schema.get(key), dict):
+            schema[key] = _value(schema[key])
+    if "$ref" in schema and len(schema) > 1:  # draft 7 ignores what stands beside a reference
+        schema["allOf"] = [{"$ref": schema.pop("$ref")}]
+    if "anyOf" in schema:
+        kinds = [_value(kind) for kind in schema["anyOf"]]
+        if any(map(_is_strict, kinds)) and {"type": "string"} not in kinds:
+            kinds.append({"$ref": f"#/$defs/{_VARIABLE}"})
+        schema["anyOf"] = kinds
+    return schema
+
+
+def _is_strict(schema: dict[str, Any]) -> bool:
+    """Whether a text with a variable in it does not match."""
+    is_other = schema.get("type") in {"integer", "number", "boolean"}
+    return is_other or not _UNCHANGEABLE.isdisjoint(schema)
