@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from pbus.messages import BusJobCancelMessage as BusJobCancelMessage
     from pbus.messages import BusJobMessage as BusJobMessage
     from pbus.messages import BusJobRequestMessage as BusJobRequestMessage
+    from pbus.messages import BusJobRequestUrgentMessage as BusJobRequestUrgentMessage
     from pbus.messages import BusJobResponseMessage as BusJobResponseMessage
     from pbus.messages import BusJobResponseUrgentMessage as BusJobResponseUrgentMessage
     from pbus.messages import BusJobStreamDataMessage as BusJobStreamDataMessage
@@ -197,6 +198,7 @@ _HOMES = {
         "BusJobCancelMessage",
         "BusJobMessage",
         "BusJobRequestMessage",
+        "BusJobRequestUrgentMessage",
         "BusJobResponseMessage",
         "BusJobResponseUrgentMessage",
         "BusJobStreamDataMessage",

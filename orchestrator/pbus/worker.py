@@ -23,7 +23,8 @@ from pbus.messages import (
     BusWorkerReadyMessage,
     Lane,
 )
-from pbus.registry import Watch, WorkerRegistry
+from pbus.registry import Watch, WorkerLostData, WorkerRegistry
+from pbus.registry.table import group_of
 from pbus.workers.activation import Activation
 from pbus.workers.answering import DEFAULT_MAX_QUEUED_JOBS, Answering
 from pbus.workers.bench import Workbench
@@ -63,6 +64,8 @@ class BaseWorker(Activation, Answering, Requesting, Family):
         name: Its address; made up when not given.
         active: Whether it begins active.
         max_queued_jobs: How many jobs it takes in at once; more are answered "busy".
+        max_concurrency: How many of them run at once, None for all; the others wait their turn,
+            those of high priority first. A job runs until it is answered, pending or not.
 
     Attributes:
         started_at: When run() began, Unix seconds; None before.
@@ -86,11 +89,16 @@ class BaseWorker(Activation, Answering, Requesting, Family):
         *,
         active: bool = True,
         max_queued_jobs: int = DEFAULT_MAX_QUEUED_JOBS,
+        max_concurrency: int | None = None,
     ) -> None:
         super().__init__(name, active=active)
+        if max_concurrency is not None and max_concurrency < 1:
+            raise ValueError(f"max_concurrency must be at least 1, not {max_concurrency}")
         self.started_at: float | None = None
         self._max_queued_jobs = max_queued_jobs
+        self._max_concurrency = max_concurrency
         self._inbox: Inbox | None = None
+        self._names: set[str | None] = {self.name}  # what it is called; replicas share one name
         self._loss_watch: Watch[Any] | None = None
         self._receivers: dict[type[BusMessage], str | None] = {}
         self._lane_open = asyncio.Event()
@@ -146,8 +154,11 @@ class BaseWorker(Activation, Answering, Requesting, Family):
             call_hook=self._call_hook,
         )
         self._job_desk = JobDesk(links, replicas)
-        self._workbench = Workbench(links, self._max_queued_jobs)
-        self._inbox = Inbox(self.name, self.address, self._admits, self._receive)
+        self._workbench = Workbench(links, self._max_queued_jobs, self._max_concurrency)
+        self._names = {self.name, self.address, group_of(self.name)}
+        self._inbox = Inbox(
+            self.name, self.address, self._admits, self._receive, prefetch=self._max_concurrency
+        )
 
     @property
     def inbox(self) -> BusSubscriber:
@@ -164,7 +175,7 @@ class BaseWorker(Activation, Answering, Requesting, Family):
         """Live: start, be ready, wait to be stopped, stop. Raises what crashed it."""
         self.started_at = time.time()
         self._is_alive = True
-        self._loss_watch = self.registry.watch_lost(None, self._desk.take_loss)
+        self._loss_watch = self.registry.watch_lost(None, self._take_loss)
         turn = Turn(on_over=self._lane_open.set)  # messages wait until it has begun
         self._beginning = turn.start(self._begin(), f"{self.name} start")
         try:
@@ -231,7 +242,7 @@ class BaseWorker(Activation, Answering, Requesting, Family):
             async with asyncio.timeout(self.worker_runner.end_timeout):
                 await self._tell_stopping()
                 await self._end_children(reason)
-                await self._bench.idle()
+                await self._bench.replies.idle()
         except TimeoutError:
             logger.warning(
                 "%s: %d jobs and %d children are not done in time; cancelling them",
@@ -280,7 +291,7 @@ class BaseWorker(Activation, Answering, Requesting, Family):
     def _admits(self, message: BusMessage) -> bool:
         if self._is_deaf:
             return False
-        if message.target is not None and message.target not in {self.name, self.address}:
+        if message.target is not None and message.target not in self._names:
             return False
         if isinstance(message, _ALWAYS_ADMITTED):
             return True
@@ -317,10 +328,14 @@ class BaseWorker(Activation, Answering, Requesting, Family):
         """Unlike other hooks, what this one raises the bus gets to know."""
         self._fire_event("on_bus_message", message)
         if self._has_hook("on_bus_message"):
-            await self._in_turn(self.on_bus_message(message), "on_bus_message")
+            await self._in_turn(self.on_bus_message(message), "on_bus_message", reports=True)
 
     def _wants(self, message: BusMessage) -> bool:
         return self._active and self.accepts_bus_message(message)
+
+    async def _take_loss(self, data: WorkerLostData) -> None:
+        self._bench.take_loss(data)
+        await self._desk.take_loss(data)
 
     async def _take_end(self, message: BusEndWorkerMessage) -> None:
         self.request_stop(drain=True, reason=message.reason)

@@ -23,6 +23,10 @@ class Delivery(Protocol):
         """It is handled; with an error it is tried again, or buried after too many attempts."""
         ...
 
+    def give_back(self) -> None:
+        """It was not handled here: somebody else may."""
+        ...
+
 
 _current: ContextVar[Delivery | None] = ContextVar("pbus_delivery", default=None)
 

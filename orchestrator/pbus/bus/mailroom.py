@@ -410,7 +410,9 @@ class MailRoom:
             found = self._board.find(address)
             if found is None:
                 continue
-            prefetch = getattr(found.subscriber, "prefetch", None) or PREFETCH
+            # Of mail that is for nobody else everything is taken: answers may be among it.
+            wished = getattr(found.subscriber, "prefetch", None) if mailbox != address else None
+            prefetch = wished or PREFETCH
             room = prefetch - self._held[mailbox]
             if room > 0:
                 wanted += [(mailbox, lane, room) for lane in (Lane.SYSTEM, Lane.DATA)]

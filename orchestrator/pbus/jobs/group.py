@@ -52,13 +52,16 @@ class JobMember:
 
     Attributes:
         name: The worker or the group of replicas that was asked for.
-        worker: The worker that works on it.
+        worker: The worker that works on it, as far as is known.
+        address: Who was asked: the worker, or replicas that share what is asked of them.
         incarnation: The life of that worker which was asked.
         wire_id: The job's id in messages to and from that worker.
         is_asked: Whether the request is (or may be) on its way.
+        is_kept: The broker keeps the request until it is answered: no worker's loss ends it.
         lives_lost: How many workers were lost while they worked on it.
         seen: Events received from the worker.
         announced: Events that the worker says it sent before its answer.
+        progress: What the last update said.
         response: The answer, or what stands for it when none can come.
         error: Why it is no success.
     """
@@ -66,12 +69,15 @@ class JobMember:
     def __init__(self, name: str, job_id: str) -> None:
         self.name = name
         self.worker = name
+        self.address = name
         self.incarnation = ""
         self.wire_id = job_id
         self.is_asked = False
+        self.is_kept = False
         self.lives_lost = 0
         self.seen = 0
         self.announced = 0
+        self.progress: dict[str, Any] | None = None
         self.response: JobResponse | None = None
         self.error: JobError | None = None
 

@@ -1,10 +1,13 @@
 """What a requester says about a job: JobParams, or the same as keywords."""
 
-from typing import Any, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, get_args
 
 import msgspec
 
 DEFAULT_TIMEOUT_S = 60.0
+
+Priority = Literal["normal", "high"]
+_PRIORITIES = get_args(Priority)
 
 P = TypeVar("P", bound="JobParams")
 
@@ -20,6 +23,10 @@ class JobParams(msgspec.Struct, frozen=True, kw_only=True):
         label: For people.
         cancellable: Whether request_cancel_job_group() may cancel it.
         retries: How often the job is asked for again when its worker is lost.
+        priority: "high" overtakes queued data (an activation, too), and jobs that wait for a turn.
+
+    Raises:
+        ValueError: There is no such priority.
     """
 
     name: str | None = None
@@ -28,6 +35,12 @@ class JobParams(msgspec.Struct, frozen=True, kw_only=True):
     label: str | None = None
     cancellable: bool = True
     retries: int = 0
+    priority: Priority = "normal"
+
+    def __post_init__(self) -> None:
+        """Check what nothing else would."""
+        if self.priority not in _PRIORITIES:
+            raise ValueError(f"priority is one of {', '.join(_PRIORITIES)}, not {self.priority!r}")
 
 
 class JobGroupParams(JobParams, frozen=True, kw_only=True):
@@ -50,6 +63,7 @@ class JobOptions(TypedDict, total=False):
     label: str | None
     cancellable: bool
     retries: int
+    priority: Priority
 
 
 class JobGroupOptions(JobOptions, total=False):

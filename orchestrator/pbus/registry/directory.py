@@ -31,6 +31,10 @@ class Directory:
         replicas = self._table.replicas(name)
         return replicas[0].data if replicas else None
 
+    def is_child(self, name: str) -> bool:
+        """Whether the name is that of a child, which is known on this runner only."""
+        return self._children.find(name) is not None
+
     def ready(self, name: str) -> list[WorkerReadyData]:
         """All that can take work sent to this name: ready and active, replicas by number."""
         known = self._children.find(name) or self._table.find(name)

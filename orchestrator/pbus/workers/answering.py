@@ -1,6 +1,5 @@
 """The worker's side of jobs: which handler does a request, and answering by hand."""
 
-import asyncio
 import difflib
 import logging
 from typing import Any, ClassVar
@@ -19,8 +18,10 @@ from pbus.messages import (
     BusMessage,
     JobStatus,
 )
-from pbus.workers.bench import Handler, Order, Workbench
+from pbus.workers.bench import Workbench
 from pbus.workers.core import base_hook
+from pbus.workers.custody import leave_to_others
+from pbus.workers.inhand import Handler, Order
 from pbus.workers.sending import Sending
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,6 @@ class Answering(Sending):
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name)
         self._workbench: Workbench | None = None
-        self._locks: dict[str, asyncio.Lock] = {}
 
     @property
     def job_names(self) -> tuple[str, ...]:
@@ -89,7 +89,7 @@ class Answering(Sending):
         Raises:
             JobStateError: It is not in hand: answered, cancelled, never asked of this worker.
         """
-        await self._bench.respond(job_id, status, response, is_urgent=urgent)
+        await self._bench.replies.respond(job_id, status, response, is_urgent=urgent)
 
     async def send_job_update(
         self, job_id: str, update: dict[str, Any] | None = None, *, urgent: bool = False
@@ -100,7 +100,7 @@ class Answering(Sending):
             JobStateError: It is not in hand.
         """
         kind = BusJobUpdateUrgentMessage if urgent else BusJobUpdateMessage
-        await self._bench.report(job_id, kind, update=update)
+        await self._bench.replies.report(job_id, kind, update=update)
 
     async def send_job_stream_start(self, job_id: str, data: dict[str, Any] | None = None) -> None:
         """Begin a streamed answer.
@@ -108,7 +108,7 @@ class Answering(Sending):
         Raises:
             JobStateError: The job is not in hand.
         """
-        await self._bench.report(job_id, BusJobStreamStartMessage, data=data)
+        await self._bench.replies.report(job_id, BusJobStreamStartMessage, data=data)
 
     async def send_job_stream_data(self, job_id: str, data: dict[str, Any] | None = None) -> None:
         """Send a piece of a streamed answer.
@@ -116,7 +116,7 @@ class Answering(Sending):
         Raises:
             JobStateError: The job is not in hand.
         """
-        await self._bench.report(job_id, BusJobStreamDataMessage, data=data)
+        await self._bench.replies.report(job_id, BusJobStreamDataMessage, data=data)
 
     async def send_job_stream_end(self, job_id: str, data: dict[str, Any] | None = None) -> None:
         """End a streamed answer; the data is the job's response, and the job is answered.
@@ -124,7 +124,7 @@ class Answering(Sending):
         Raises:
             JobStateError: The job is not in hand.
         """
-        await self._bench.finish_stream(job_id, data)
+        await self._bench.replies.finish_stream(job_id, data)
 
     # What comes in
 
@@ -135,17 +135,19 @@ class Answering(Sending):
         bench = self._bench
         was_cancelled, reason = bench.cancelled_early(request)
         if was_cancelled:
-            await bench.refuse(request, JobStatus.CANCELLED, {"reason": reason})
+            await bench.refusals.refuse(request, JobStatus.CANCELLED, {"reason": reason})
             return
-        if bench.is_known(request):
+        if bench.passes_over(request):
             logger.warning("%s: %s came twice", self.name, request)
+            return
+        if self._is_stopping and leave_to_others():
             return
         refusal = self._refusal(request)
         if refusal is not None:
             reason, text = refusal
             kind = STOPPED if self._is_stopping else "refused"
             data = {"error": text, "type": kind, "reason": reason}
-            await bench.refuse(request, JobStatus.ERROR, data)
+            await bench.refusals.refuse(request, JobStatus.ERROR, data)
             return
         bench.begin(request, self._order(request))
         self._fire_event("on_job_request", request)
@@ -181,10 +183,9 @@ class Answering(Sending):
         handler: Handler = self.on_job_request if entry is None else getattr(self, entry.method)
         if not self._begun.is_set():
             handler = self._once_begun(handler)
-        lock = None
-        if name is not None and entry is not None and entry.sequential:
-            lock = self._locks.setdefault(name, asyncio.Lock())
-        return Order(handler, lock, stays_open=entry is None)
+        if entry is None:
+            return Order(handler, stays_open=True)
+        return Order(handler, turn_key=name if entry.sequential else None)
 
     def _once_begun(self, handler: Handler) -> Handler:
         async def wait_then_do(request: BusJobRequestMessage) -> Any:

@@ -3,6 +3,7 @@
 import asyncio
 
 from pbus.jobs.group import JobGroup, JobMember
+from pbus.registry.table import group_of
 
 Key = tuple[str, str]  # job id on the wire, worker
 
@@ -68,23 +69,31 @@ class Cases:
         return {job_id: case.group for job_id, case in self._by_id.items()}
 
     def expect(self, case: Case, member: JobMember) -> None:
-        """From now on messages of this worker about this job belong to it."""
-        self._by_key[member.wire_id, member.worker] = (case, member)
+        """From now on messages of whom was asked about this job belong to it."""
+        self._by_key[member.wire_id, member.address] = (case, member)
 
     def unexpect(self, member: JobMember) -> bool:
         """From now on they do not; whether they did."""
-        return self._by_key.pop((member.wire_id, member.worker), None) is not None
+        return self._by_key.pop((member.wire_id, member.address), None) is not None
 
     def find(self, job_id: str, source: str) -> tuple[Case, JobMember] | None:
         """Whom a message is about; None when the job is over or its sender was never asked."""
-        return self._by_key.get((job_id, source.partition("@")[0]))  # a child's name@runner
+        name = source.partition("@")[0]  # a child's is name@runner
+        found = self._by_key.get((job_id, name))
+        if found is None and (group := group_of(name)) is not None:
+            found = self._by_key.get((job_id, group))
+            if found is not None:
+                found[1].worker = name  # now we know which of the replicas it is
+        return found
 
     def asked_of(self, worker: str, incarnation: str) -> list[tuple[Case, JobMember]]:
-        """What one life of a worker has not answered yet."""
+        """What one life of a worker has not answered yet, and never will."""
         return [
             (case, member)
             for case, member in self._by_key.values()
-            if member.is_open and (member.worker, member.incarnation) == (worker, incarnation)
+            if member.is_open
+            and not member.is_kept
+            and (member.worker, member.incarnation) == (worker, incarnation)
         ]
 
     def remove(self, case: Case) -> None:

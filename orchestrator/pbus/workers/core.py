@@ -12,7 +12,8 @@ from pbus.event_source import EventSource
 from pbus.ids import new_token
 from pbus.messages import BusMessage
 from pbus.registry import WorkerRegistry
-from pbus.workers.turns import Turn
+from pbus.workers.custody import Custody
+from pbus.workers.turns import Turn, is_in_turn
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class WorkerCore(EventSource):
         self._begun = asyncio.Event()  # set when hooks and handlers may be called
         self._is_stopping = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._custody = Custody()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
@@ -146,15 +148,23 @@ class WorkerCore(EventSource):
         """Run a hook in its turn and fire the event of its name; what it raises is logged."""
         if self._has_hook(hook):
             try:
-                await self._in_turn(getattr(self, hook)(*values), hook, patience)
+                await self._in_turn(getattr(self, hook)(*values), hook, patience=patience)
             except Exception:
                 logger.exception("%s: %s raised", self.name, hook)
         self._fire_event(hook, *values)
 
     async def _in_turn(
-        self, work: Coroutine[Any, Any, Any], what: str, patience: float | None = None
+        self,
+        work: Coroutine[Any, Any, Any],
+        what: str,
+        *,
+        patience: float | None = None,
+        reports: bool = False,
     ) -> None:
-        """Run user code until it ends, or lets the lane go on, or patience (seconds) ends."""
+        """Run user code until it ends, or lets the lane go on, or patience (seconds) ends.
+
+        With `reports`, a stored message comes again when the code raises, even if that is late.
+        """
         turn = Turn()
         task = turn.start(work, f"{self.name} {what}")
         self._tasks.add(task)
@@ -164,6 +174,8 @@ class WorkerCore(EventSource):
         finally:
             if not task.done():
                 task.add_done_callback(self._on_task_done)
+                if not is_in_turn():
+                    self._custody.keep(task, reports=reports)
             else:
                 self._tasks.discard(task)
         if task.done() and not task.cancelled():

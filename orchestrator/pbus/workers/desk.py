@@ -14,6 +14,7 @@ from pbus.jobs.group import JobGroup, JobMember, is_farewell
 from pbus.messages import (
     BusJobMessage,
     BusJobRequestMessage,
+    BusJobRequestUrgentMessage,
     BusJobResponseMessage,
     BusJobUpdateRequestMessage,
     JobStatus,
@@ -96,10 +97,12 @@ class JobDesk:
         remaining = None
         if case.deadline is not None:
             remaining = case.deadline - asyncio.get_running_loop().time()
+        is_urgent = group.params.priority == "high"
+        kind = BusJobRequestUrgentMessage if is_urgent else BusJobRequestMessage
         await self._links.send(
-            BusJobRequestMessage(
+            kind(
                 source=self._links.address,
-                target=member.worker,
+                target=member.address,
                 job_id=member.wire_id,
                 job_name=group.params.name,
                 payload=group.params.payload,
@@ -108,12 +111,14 @@ class JobDesk:
         )
 
     def _assign(self, case: Case, member: JobMember, data: WorkerReadyData) -> None:
-        member.worker = data.worker_name
+        links = self._links
+        member.is_kept = links.keeps_jobs and not links.registry.is_child(data.worker_name)
+        member.worker = member.address = member.name if member.is_kept else data.worker_name
         member.incarnation = data.incarnation
         member.send_again(case.wire_id(data.worker_name))
         member.is_asked = True
         self._cases.expect(case, member)
-        self._replicas.begin(member.worker)
+        self._replicas.begin(member.address)
 
     async def _until_ready(self, group: JobGroup, names: Sequence[str]) -> None:
         """Wait until all of these are ready, or the group is over."""
@@ -183,6 +188,8 @@ class JobDesk:
             return
         case, member = found
         member.seen += 1
+        if kind == "update":
+            member.progress = data
         self._endings.stop_grace(case)  # the queue may be full for long: that is no silence
         if case.group.events is not None:
             event = _event_of(member, kind, data)
@@ -208,7 +215,7 @@ class JobDesk:
         case, member = found
         if is_farewell(status, data) and self._may_ask_again(case, member):
             return  # its loss is noticed when it has gone, and then another is asked
-        self._replicas.end(member.worker)
+        self._replicas.end(member.address)
         case.group.answer(member, status, data, events)
         if member.seen >= member.announced:
             self._cases.unexpect(member)
@@ -294,11 +301,12 @@ class JobDesk:
         member = None if case is None else case.group.members.get(name)
         if member is None or not (member.is_asked and member.is_open):
             raise JobStateError(job_id, name)
-        await self._links.send(
-            BusJobUpdateRequestMessage(
-                source=self._links.address, target=member.worker, job_id=member.wire_id
+        for worker in self._replicas.working_on(member):
+            await self._links.send(
+                BusJobUpdateRequestMessage(
+                    source=self._links.address, target=worker, job_id=member.wire_id
+                )
             )
-        )
 
     async def close(self, reason: str) -> None:
         """Cancel everything that is open."""

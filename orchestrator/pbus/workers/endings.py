@@ -48,7 +48,7 @@ class Endings:
         """Expect nothing more of a worker that has not answered; whether something was."""
         if not self._cases.unexpect(member):
             return False
-        self._replicas.end(member.worker)
+        self._replicas.end(member.address)
         return True
 
     def settle(self, case: Case) -> None:
@@ -104,11 +104,12 @@ class Endings:
         cancels = [
             BusJobCancelMessage(
                 source=self._links.address,
-                target=member.worker,
+                target=worker,
                 job_id=member.wire_id,
                 reason=reason,
             )
             for member in members
+            for worker in self._replicas.working_on(member)
         ]
         results = await asyncio.gather(*map(self._links.send, cancels), return_exceptions=True)
         for cancel, result in zip(cancels, results, strict=True):

@@ -7,7 +7,11 @@ from pbus.messages import BusMessage
 
 
 class Inbox(BusSubscriber):
-    """Stands between the bus and a worker, so that no hook of a subclass can cut the worker off."""
+    """Stands between the bus and a worker, so that no hook of a subclass can cut the worker off.
+
+    Attributes:
+        prefetch: How many messages of a mailbox shared with others it has use for at once.
+    """
 
     def __init__(
         self,
@@ -15,11 +19,14 @@ class Inbox(BusSubscriber):
         address: str,
         admits: Callable[[BusMessage], bool],
         receive: Callable[[BusMessage], Awaitable[None]],
+        *,
+        prefetch: int | None = None,
     ) -> None:
         self.name = name
         self._address = address
         self._admits = admits
         self._receive = receive
+        self.prefetch = prefetch
 
     @property
     def address(self) -> str:

@@ -34,3 +34,8 @@ class Links(msgspec.Struct, frozen=True):
     send: Callable[[BusMessage], Awaitable[None]]
     spawn: Spawn
     call_hook: Callable[..., Awaitable[None]]
+
+    @property
+    def keeps_jobs(self) -> bool:
+        """Whether the broker keeps jobs until they are answered."""
+        return self.bus.delivery == "at-least-once"

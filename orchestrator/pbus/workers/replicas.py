@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from pbus.jobs.group import JobMember
 from pbus.registry import WorkerReadyData, WorkerRegistry
 from pbus.registry.table import group_of
 
@@ -41,6 +42,12 @@ class Replicas:
             return [name]
         known = self._registry.local_workers + self._registry.remote_workers
         return sorted({worker for worker in known if group_of(worker) == name})
+
+    def working_on(self, member: JobMember) -> list[str]:
+        """Who may be working on a part of a job: where replicas share their mail, any of them."""
+        if member.worker != member.name or not member.is_kept:
+            return [member.worker]
+        return self.all_of(member.name) or [member.name]
 
     def begin(self, worker: str) -> None:
         """Count a job that this worker was given."""

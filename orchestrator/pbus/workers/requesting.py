@@ -82,7 +82,7 @@ class Requesting(RequestHooks):
     """Lets a worker ask others to do jobs.
 
     Each method takes JobParams (for groups JobGroupParams), or the same as keywords: name, payload,
-    timeout, label, cancellable, retries; for groups cancel_on_error.
+    timeout, label, cancellable, retries, priority; for groups cancel_on_error.
     """
 
     RECEIVES: ClassVar[dict[type[BusMessage], str]] = {

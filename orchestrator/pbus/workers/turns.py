@@ -45,6 +45,11 @@ class Turn:
         return bool(done)
 
 
+def is_in_turn() -> bool:
+    """Whether this runs within somebody's turn, and so not in a lane itself."""
+    return _turn.get() is not None
+
+
 def lend_turn() -> None:
     """Let the lane go on beside this handler: called before it waits for what the lane brings."""
     turn = _turn.get()

@@ -1,0 +1,250 @@
+"""What a worker says about the jobs in its hands: updates, streams, and to each one answer."""
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from pbus.bus.delivery import current_delivery
+from pbus.errors import JobStateError, PbusError
+from pbus.messages import (
+    BusJobMessage,
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusJobResponseUrgentMessage,
+    BusJobStreamEndMessage,
+    JobStatus,
+)
+from pbus.workers.inhand import OpenJob
+from pbus.workers.links import Links
+
+logger = logging.getLogger(__name__)
+
+MAX_REFUSALS = 1_000  # on their way at once; then the requesters' lane waits
+_TRACEBACK_CHARS = 8_000  # the end says most
+
+
+class Replies:
+    """The jobs in hand, until each is answered.
+
+    Args:
+        links: The worker's.
+        on_gone: Told of each job that is no longer in hand.
+    """
+
+    def __init__(self, links: Links, on_gone: Callable[[OpenJob], None]) -> None:
+        self._links = links
+        self._on_gone = on_gone
+        self._jobs: dict[str, OpenJob] = {}
+        self._sending = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def add(self, job: OpenJob) -> None:
+        """Have a job in hand."""
+        self._jobs[job.request.job_id] = job
+        self._idle.clear()
+
+    def get(self, job_id: str) -> OpenJob | None:
+        """The job of that id."""
+        return self._jobs.get(job_id)
+
+    def all(self) -> list[OpenJob]:
+        """All jobs in hand, oldest first."""
+        return list(self._jobs.values())
+
+    def has(self, job: OpenJob) -> bool:
+        """Whether this very job is in hand."""
+        return self._jobs.get(job.request.job_id) is job
+
+    async def idle(self) -> None:
+        """Wait until no job is in hand, and all answers are sent."""
+        await self._idle.wait()
+
+    # Said on the way
+
+    async def report(self, job_id: str, kind: type[BusJobMessage], **fields: Any) -> None:
+        """Send an update or a piece of a stream.
+
+        Raises:
+            JobStateError: The job is not in hand.
+            PbusError: It cannot be sent.
+        """
+        job = self._find(job_id)
+        job.events += 1
+        try:
+            await self._links.send(kind(**_to(job.request, self._links), **fields))
+        except PbusError:
+            job.events -= 1
+            raise
+        if "update" in fields:
+            job.progress = fields["update"]
+
+    # The answer
+
+    async def respond(
+        self, job_id: str, status: JobStatus, data: dict[str, Any] | None, *, is_urgent: bool
+    ) -> None:
+        """Answer a job; it is no longer in hand.
+
+        Raises:
+            JobStateError: It is not in hand.
+            PbusError: The answer cannot be sent; the job is still in hand.
+        """
+        kind = BusJobResponseUrgentMessage if is_urgent else BusJobResponseMessage
+        job = self._find(job_id)
+        answer = kind(
+            **_to(job.request, self._links), status=status, response=data, events=job.events
+        )
+        await self._send(job, answer)
+
+    async def finish_stream(self, job_id: str, data: dict[str, Any] | None) -> None:
+        """Answer a job by the end of its stream; see respond()."""
+        job = self._find(job_id)
+        answer = BusJobStreamEndMessage(
+            **_to(job.request, self._links), data=data, events=job.events
+        )
+        await self._send(job, answer)
+
+    async def answer_result(self, job: OpenJob, result: Any) -> None:
+        """Answer with what a handler returned, unless the job was answered."""
+        if result is None:
+            result = {}
+        elif not isinstance(result, dict):
+            result = {"result": result}
+        try:
+            await self._answer(job, JobStatus.COMPLETED, result)
+        except PbusError as error:  # above all: what was returned cannot be encoded
+            await self.answer_error(job, error)
+
+    async def answer_error(self, job: OpenJob, error: Exception) -> None:
+        """Answer with what a handler raised; a stored job is tried again first."""
+        if not self.has(job):
+            return
+        if job.delivery is not None and not job.delivery.is_last_attempt:
+            self._drop(job, error)
+            return
+        data = {
+            "error": str(error) or type(error).__name__,
+            "type": type(error).__name__,
+            "traceback": "".join(traceback.format_exception(error))[-_TRACEBACK_CHARS:],
+        }
+        await self.answer_quietly(job, JobStatus.ERROR, data, error)
+
+    async def answer_quietly(
+        self,
+        job: OpenJob,
+        status: JobStatus,
+        data: dict[str, Any],
+        cause: Exception | None = None,
+    ) -> None:
+        """Answer, or log why that is impossible; either way it is no longer in hand."""
+        try:
+            await self._answer(job, status, data, cause)
+        except PbusError as error:
+            logger.warning("%s: no answer to %s: %s", self._links.name, job.request, error)
+            self._drop(job, error)
+
+    def give_back(self, job: OpenJob) -> bool:
+        """Leave a stored job to the next who takes it; whether it is one."""
+        delivery = job.delivery
+        if delivery is None:
+            return False
+        job.delivery = None
+        delivery.give_back()
+        self._drop(job, None)
+        return True
+
+    def _find(self, job_id: str) -> OpenJob:
+        job = self._jobs.get(job_id)
+        if job is None:
+            raise JobStateError(job_id, self._links.name)
+        return job
+
+    async def _answer(
+        self,
+        job: OpenJob,
+        status: JobStatus,
+        data: dict[str, Any],
+        cause: Exception | None = None,
+    ) -> None:
+        if not self.has(job):  # answered already
+            return
+        answer = BusJobResponseMessage(
+            **_to(job.request, self._links), status=status, response=data, events=job.events
+        )
+        await self._send(job, answer, cause)
+
+    async def _send(
+        self, job: OpenJob, answer: BusJobMessage, cause: Exception | None = None
+    ) -> None:
+        """Send the one answer; only if that fails may there be another."""
+        job_id = job.request.job_id
+        del self._jobs[job_id]
+        self._sending += 1
+        try:
+            await self._links.send(answer)
+        except BaseException:
+            self._jobs[job_id] = job
+            raise
+        finally:
+            self._sending -= 1
+        self._let_go(job, cause)
+
+    def _drop(self, job: OpenJob, error: Exception | None) -> None:
+        if self._jobs.pop(job.request.job_id, None) is not None:
+            self._let_go(job, error)
+
+    def _let_go(self, job: OpenJob, error: Exception | None) -> None:
+        if job.delivery is not None:
+            job.delivery.finish(error)
+        if not (self._jobs or self._sending):
+            self._idle.set()
+        self._on_gone(job)
+
+
+class Refusals:
+    """Answers to jobs that are not taken in.
+
+    Args:
+        links: The worker's.
+    """
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def refuse(self, request: BusJobRequestMessage, status: JobStatus, data: Any) -> None:
+        """Answer a job that is not taken in; waits only when there are very many of those.
+
+        Raises:
+            PbusError: The answer to a stored job cannot be sent: it comes again.
+        """
+        answer = BusJobResponseMessage(**_to(request, self._links), status=status, response=data)
+        if current_delivery() is not None:
+            await self._links.send(answer)
+            return
+        sending = self._links.spawn(self._send_quietly(answer))
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
+        if len(self._sending) > MAX_REFUSALS:
+            await asyncio.wait({sending})
+
+    async def sent(self, within_s: float) -> None:
+        """Wait until refusals are sent, at most so long."""
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=within_s)
+
+    async def _send_quietly(self, answer: BusJobMessage) -> None:
+        try:
+            await self._links.send(answer)
+        except PbusError as error:
+            logger.warning("%s could not send %s: %s", self._links.name, answer, error)
+
+
+def _to(request: BusJobRequestMessage, links: Links) -> dict[str, Any]:
+    return {"source": links.address, "target": request.source, "job_id": request.job_id}
