@@ -40,11 +40,8 @@ class Ledger:
                 open_lives[line[1:]] = None
             else:
                 open_lives.pop(line[1:], None)
+        self._lives.write_text("".join(f"+{incarnation}\n" for incarnation in open_lives))
         return list(open_lives)
-
-    def forget_lives(self) -> None:
-        """All of them are buried."""
-        self._lives.unlink(missing_ok=True)
 
     def mailboxes(self) -> list[str]:
         """Whose mail was kept at last."""

@@ -26,6 +26,7 @@ from pbus.observe import HostRecord
 from pbus.process.control import ControlDesk
 from pbus.process.crew import Crew
 from pbus.process.news import News
+from pbus.process.post import PostOffice
 from pbus.registry.table import entry_of
 
 T = TypeVar("T")
@@ -64,8 +65,13 @@ class Supervised(Protocol):
 class BusLink(BusSubscriber):
     """Speaks with the bus for the supervisor. Apart from `open` no call fails or takes long."""
 
-    def __init__(self, bus: WorkerBus, name: str, crew: Crew, supervised: Supervised) -> None:
+    takes_mail = False
+
+    def __init__(
+        self, bus: WorkerBus, name: str, crew: Crew, supervised: Supervised, post: PostOffice
+    ) -> None:
         self.name = name
+        self._post = post
         self._bus = bus
         self._crew = crew
         self._supervised = supervised
@@ -90,6 +96,9 @@ class BusLink(BusSubscriber):
         await self._bus.start(_CONNECT_S)
         self._is_open = True
         await self._bus.subscribe(self)
+        for incarnation in await self._post.open():
+            self._unburied[incarnation] = "its supervisor ended"
+        await self._bury_all()
 
     async def close(self) -> None:
         """Say the last, withdraw the snapshot and disconnect."""
@@ -120,6 +129,10 @@ class BusLink(BusSubscriber):
         message = BusEndWorkerMessage(source=self.name, target=worker, reason="stopped by pbus")
         sent = await self._try("ask a worker to end", _sent(self._bus.send(message)))
         return sent is True
+
+    def begin(self, incarnation: str) -> None:
+        """A life is about to begin."""
+        self._post.begin(incarnation)
 
     async def bury(self, incarnation: str, reason: str) -> None:
         """A process ended: free its names and tell the watchers."""
@@ -160,6 +173,7 @@ class BusLink(BusSubscriber):
         while True:
             await self._bury_all()
             living = self._crew.living()
+            await self._try("keep mailboxes", self._post.look_after())
             if living:
                 await self._try("renew leases", self._bus.leases.keep(living))
             leases = await self._try("read the registry", self._bus.leases.leases())
@@ -212,7 +226,10 @@ class BusLink(BusSubscriber):
         """Release what could not be released before; the list of dead is short."""
         for incarnation, reason in list(self._unburied.items()):
             released = await self._try("release a lease", self._bus.leases.release([incarnation]))
-            if released is None:
+            if (
+                released is None
+                or await self._try("give mail back", self._post.end(incarnation)) is None
+            ):
                 return
             self._unburied.pop(incarnation, None)
             await self._announce(released, reason)

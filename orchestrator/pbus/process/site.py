@@ -29,6 +29,7 @@ class Site:
         on_exit: Callable[[], None],
     ) -> Child:
         """Start one life of a worker; may raise OSError."""
+        self._link.begin(incarnation)
         launch = plan_launch(instance, self._around, incarnation, os.environ)
         child = await spawn(launch, incarnation, on_line, on_exit)
         self._guard.add_group(child.pid)

@@ -25,9 +25,11 @@ from pbus.process.events import (
 )
 from pbus.process.foundation import Foundation
 from pbus.process.journal import Journal
+from pbus.process.ledger import Ledger
 from pbus.process.link import BusLink, host_name
 from pbus.process.mail import mail_options
 from pbus.process.news import News
+from pbus.process.post import PostOffice
 from pbus.process.project import Project
 from pbus.process.record import ProjectRecord
 from pbus.process.site import Site
@@ -187,7 +189,14 @@ class Supervisor:
             mail_options=mail_options(spec.delivery),
             incarnation=self._name,
         )
-        link = BusLink(bus, self._name, self._crew, self)
+        post = PostOffice(
+            bus.mail,
+            Ledger(self._project.state_dir),
+            self._topology.mailboxes(),
+            groups=self._topology.groups(),
+            max_backlog=spec.delivery.max_backlog,
+        )
+        link = BusLink(bus, self._name, self._crew, self, post)
         stack.push_async_callback(link.close)
         await link.open()
         self._bus, self._link = bus, link

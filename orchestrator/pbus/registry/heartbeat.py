@@ -27,6 +27,10 @@ class Heartbeat:
         announce: Called with entries that this process found expired; must be quick.
         refuse: Called with the name of a lease of ours that now belongs to another, and the other.
         clock: Seconds; only differences matter.
+
+    Attributes:
+        on_given_up: Called with those whose leases ran out, for what they leave behind; must be
+            quick.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class Heartbeat:
         refuse: Callable[[str, Lease | None], None],
         clock: Callable[[], float],
     ) -> None:
+        self.on_given_up: Callable[[list[WorkerRegistryEntry]], None] = lambda _: None
         self._holdings = holdings
         self._table = table
         self._tell = tell
@@ -62,8 +67,10 @@ class Heartbeat:
         """Renew everything once and give up those who were missing for too long."""
         await self.renew()
         if not self._is_cut_off:
-            for entry in self._table.overdue(self._clock()):
+            overdue = list(self._table.overdue(self._clock()))
+            for entry in overdue:
                 self._tell(self._table.hear(entry))
+            self.on_given_up(overdue)
 
     async def renew(self, names: Iterable[str] | None = None) -> None:
         """Renew our leases, or those named; an unreachable store is noted, not raised."""
@@ -125,6 +132,7 @@ class Heartbeat:
             for entry in expired:
                 self._tell(self._table.hear(entry))
             self._announce(expired)
+            self.on_given_up(expired)
         if renewal.leases is not None:
             changes, is_stale = self._table.read(
                 renewal.leases,

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from pbus.bus.base import WorkerBus
+from pbus.bus.mail import MailStore
 from pbus.errors import BusUnavailableError, DuplicateWorkerError, PbusError
 from pbus.leases import Activation, Lease
 from pbus.messages import BusWorkerRegistryMessage, WorkerRegistryEntry
@@ -58,6 +59,7 @@ class WorkerRegistry(Directory):
             refuse=self._refuse,
             clock=clock,
         )
+        self._heartbeat.on_given_up = self._give_back_soon
         self._announced: dict[str, WorkerRegistryEntry] = {}  # what was last said of own workers
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -225,6 +227,22 @@ class WorkerRegistry(Directory):
 
     def _announce_soon(self, entries: list[WorkerRegistryEntry]) -> None:
         self._own(self._announce(entries), "pbus registry announcement")
+
+    def _give_back_soon(self, entries: list[WorkerRegistryEntry]) -> None:
+        if entries and self._bus.mail is not None:
+            self._own(self._give_back(self._bus.mail, entries), "pbus registry mail of the dead")
+
+    @staticmethod
+    async def _give_back(mail: MailStore, entries: list[WorkerRegistryEntry]) -> None:
+        """Let others have what the dead held; the name of a life begins with its process'."""
+        holders = {entry.incarnation.rpartition(".")[0] for entry in entries}
+        try:
+            count = await mail.requeue(sorted(holders - {""}))
+        except BusUnavailableError as error:
+            logger.warning("the mail held by %s is left to others: %s", holders, error)
+            return
+        if count:
+            logger.info("%d messages held by the dead are delivered again", count)
 
     async def _announce(self, entries: list[WorkerRegistryEntry]) -> None:
         message = BusWorkerRegistryMessage(

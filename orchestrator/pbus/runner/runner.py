@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 from collections import deque
 from collections.abc import Coroutine
@@ -45,13 +46,14 @@ class WorkerRunner(EventSource, BusSubscriber):
         bus: The bus; one within this process when not given. A bus that was not started yet is
             started by `run` and stopped at its end.
         name: Unique among the runners of the channel; random when not given.
-        session: What end() and cancel() of a worker end: all runners of the same session. A session
-            of its own when not given.
+        session: What end() and cancel() of a worker end: all runners of the same session. When not
+            given, that of the `pbus up` which started this process (PBUS_SESSION), else its own.
         handle_sigint: Cancel on Ctrl-C.
         handle_sigterm: Cancel on SIGTERM.
     """
 
     EVENTS: ClassVar[frozenset[str]] = frozenset({"on_ready", "on_error"})
+    takes_mail = False  # what concerns runners is about now
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class WorkerRunner(EventSource, BusSubscriber):
     ) -> None:
         super().__init__()
         self.name = name or f"runner-{new_token(32)}"
-        self.session = session or new_token()
+        self.session = session or os.environ.get("PBUS_SESSION") or new_token()
         self.bus = bus or AsyncQueueBus()
         self.registry = WorkerRegistry(self.name, self.bus, self.session)
         self.registry.on_refused = self._on_refused

@@ -124,6 +124,10 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
         """Every process of the topology, in the order of the file."""
         return [instance for spec in self.workers.values() for instance in spec.instances()]
 
+    def groups(self) -> frozenset[str]:
+        """The names that replicas share."""
+        return frozenset(spec.name for spec in self.workers.values() if spec.replicas is not None)
+
     def mailboxes(self) -> list[str]:
         """The names that mail is kept for: everyone who joins the bus, and every group of replicas."""
         joining = [spec for spec in self.workers.values() if spec.joins]

@@ -1,0 +1,72 @@
+"""The mail of a project's workers: whose is kept, and what becomes of that of the dead."""
+
+import logging
+from collections.abc import Sequence
+
+from pbus.bus.mail import MailStore
+from pbus.process.ledger import Ledger
+
+logger = logging.getLogger(__name__)
+
+
+class PostOffice:
+    """What a supervisor does for mail. Awaited calls may raise BusUnavailableError.
+
+    Args:
+        store: Where mail is kept; None where none is.
+        ledger: What the supervisor before left, and what this one leaves.
+        mailboxes: The names whose mail is kept.
+        groups: Those of them that replicas share.
+        max_backlog: Messages a mailbox holds at most.
+    """
+
+    def __init__(
+        self,
+        store: MailStore | None,
+        ledger: Ledger,
+        mailboxes: Sequence[str],
+        *,
+        groups: frozenset[str],
+        max_backlog: int,
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._mailboxes = list(mailboxes)
+        self._groups = groups
+        self._max_backlog = max_backlog
+
+    async def open(self) -> list[str]:
+        """Make ready for the workers; returns the lives that earlier supervisors left unburied."""
+        dead = self._ledger.inherited()
+        if self._store is not None:
+            await self._open_mailboxes(self._mailboxes)
+            for name in set(self._ledger.mailboxes()) - set(self._mailboxes):
+                count = await self._store.purge(name, remove=True)
+                logger.info("%s is not in the file any more: %d messages fell", name, count)
+            self._ledger.keep_mailboxes(self._mailboxes)
+        return dead
+
+    def begin(self, incarnation: str) -> None:
+        """A life is about to begin."""
+        self._ledger.begin(incarnation)
+
+    async def end(self, incarnation: str) -> int:
+        """A life is over: what it held goes back; returns how many messages."""
+        count = 0
+        if self._store is not None:
+            count = await self._store.requeue([incarnation])
+        self._ledger.end(incarnation)
+        return count
+
+    async def look_after(self) -> None:
+        """Open again what a broker has lost."""
+        if self._store is not None:
+            await self._open_mailboxes(await self._store.touch(self._mailboxes))
+
+    async def _open_mailboxes(self, names: Sequence[str]) -> None:
+        if self._store is None:
+            return
+        for name in names:
+            await self._store.open(
+                name, keep=True, shared=name in self._groups, max_backlog=self._max_backlog
+            )

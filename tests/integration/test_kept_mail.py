@@ -1,0 +1,158 @@
+"""A supervisor keeps the mail of its workers, over their deaths and its own."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from pbus.bus.base import WorkerBus
+from pbus.bus.connect import connect
+from pbus.messages import BusDataMessage, Lane
+from pbus.process.events import BrokerReady, Ready
+from pbus.process.project import Project
+from pbus.topology.model import DeliverySpec, Topology, WorkerSpec
+from support.supervising import PATIENCE_S, Watched, supervised, topology
+
+pytestmark = pytest.mark.redis
+
+KEPT = DeliverySpec(mode="at-least-once")
+CREW = """
+import asyncio
+from pbus import BaseWorker, BusDataMessage
+
+class Parcel(BusDataMessage):
+    number: int
+
+class Keen(BaseWorker):
+    async def on_bus_message(self, message):
+        await super().on_bus_message(message)
+        if isinstance(message, Parcel):
+            print("parcel", message.number)
+
+class Slow(BaseWorker):
+    async def on_bus_message(self, message):
+        await super().on_bus_message(message)
+        if isinstance(message, Parcel):
+            print("begins", message.number)
+            await asyncio.sleep(600)
+"""
+
+
+class Parcel(BusDataMessage):
+    """Something numbered."""
+
+    number: int
+
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has state, sockets and worker classes of its own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "crew.py").write_text(CREW)
+
+
+def keeping(folder: Path, *names: str, cls: str = "Keen", **changes: object) -> Topology:
+    """Workers whose mail is kept, on a broker of their own."""
+    specs = [
+        WorkerSpec(name=name, working_dir=folder, joins=True, worker=f"crew:{cls}", **changes)
+        for name in names
+    ]
+    what = topology(folder, *specs)
+    return msgspec.structs.replace(what, bus=msgspec.structs.replace(what.bus, delivery=KEPT))
+
+
+def visitor(watched: Watched) -> WorkerBus:
+    """A bus of the project, for one who has no mailbox."""
+    record = watched.project.read_record()
+    assert record is not None
+    return connect(record.url, channel=record.channel, delivery=record.delivery.mode)
+
+
+async def all_ready(watched: Watched, *names: str) -> None:
+    """Wait until these are ready."""
+    await watched.until(lambda: set(names) <= {one.worker for one in watched.all(Ready)})
+
+
+async def reports(bus: WorkerBus) -> dict[str, tuple[int, int]]:
+    """Backlog and what is in flight of each mailbox."""
+    assert bus.mail is not None
+    return {one.name: (one.backlog, one.in_flight) for one in await bus.mail.reports()}
+
+
+def test_mail_survives_the_project(tmp_path: Path):
+    """What nobody handled waits in the state folder, and is handled by the next run."""
+
+    async def main() -> None:
+        async with supervised(keeping(tmp_path, "a", cls="Slow")) as watched:
+            await all_ready(watched, "a")
+            async with visitor(watched) as bus:
+                for number in range(3):
+                    await bus.send(Parcel(source="me", target="a", number=number))
+                await watched.line("begins 0")
+        async with supervised(keeping(tmp_path, "a")) as watched:
+            for number in range(3):
+                await watched.line(f"parcel {number}")
+
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
+
+
+def test_death_gives_mail_back(tmp_path: Path):
+    """What a killed process held is with its next life at once, long before a lease ends."""
+
+    async def main() -> None:
+        async with supervised(keeping(tmp_path, "a", cls="Slow")) as watched:
+            await all_ready(watched, "a")
+            async with visitor(watched) as bus:
+                await bus.send(Parcel(source="me", target="a", number=7))
+                await watched.line("begins 7")
+                assert (1, 1) == (await reports(bus))["a"]
+                pid = watched.process("a").pid
+                assert pid is not None
+                psutil.Process(pid).kill()
+                await watched.line("begins 7", 2)
+
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
+
+
+def test_mailboxes_follow_the_file(tmp_path: Path):
+    """Everyone who joins has a mailbox before it is ready; whoever left the file has none."""
+
+    async def main() -> None:
+        async with supervised(keeping(tmp_path, "a", "b")) as watched:
+            await all_ready(watched, "a", "b")
+            async with visitor(watched) as bus:
+                assert {"a", "b"} == set(await reports(bus))
+        what = keeping(tmp_path, "b", replicas=2)
+        async with supervised(what) as watched:
+            await watched.nth(BrokerReady)
+            async with visitor(watched) as bus:
+                assert {"b", "b.1", "b.2"} == set(await reports(bus))
+
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
+
+
+def test_next_supervisor_gives_back(tmp_path: Path):
+    """Lives that a killed supervisor left behind keep neither names nor mail."""
+
+    async def main() -> None:
+        what = keeping(tmp_path, "a")
+        project = Project.of(what)
+        project.make_state_dir()
+        async with supervised(what) as watched:
+            await all_ready(watched, "a")
+            async with visitor(watched) as bus:
+                assert bus.mail is not None
+                await bus.mail.open("b", keep=True)
+                await bus.send(Parcel(source="me", target="b", number=1))
+                taken = await bus.mail.take([("b", Lane.DATA, 5)], holder="gone", wait_s=1.0)
+                assert 1 == len(taken)
+        (project.state_dir / "lives").write_text("+gone\n+well\n-well\n")
+        async with supervised(what) as watched:
+            await watched.nth(BrokerReady)
+            async with visitor(watched) as bus:
+                assert (1, 0) == (await reports(bus))["b"]
+
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
