@@ -26,7 +26,7 @@ from pbus.messages import (
 from pbus.registry import Watch, WorkerLostData, WorkerRegistry
 from pbus.registry.table import group_of
 from pbus.workers.activation import Activation
-from pbus.workers.answering import DEFAULT_MAX_QUEUED_JOBS, Answering
+from pbus.workers.answering import DEFAULT_MAX_QUEUED_JOBS
 from pbus.workers.bench import Workbench
 from pbus.workers.core import Runner, WorkerCore, base_hook
 from pbus.workers.desk import JobDesk
@@ -34,7 +34,7 @@ from pbus.workers.family import Family
 from pbus.workers.inbox import Inbox
 from pbus.workers.links import Links
 from pbus.workers.replicas import Replicas
-from pbus.workers.requesting import Requesting
+from pbus.workers.reporting import Reporting
 from pbus.workers.turns import Turn
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ _ALWAYS_ADMITTED = (
 )
 
 
-class BaseWorker(Activation, Answering, Requesting, Family):
+class BaseWorker(Activation, Reporting, Family):
     """A worker on the bus: subclass it, mark handlers with @job and @worker_ready, override hooks.
 
     Hooks and handlers of data messages run one at a time, in the order the messages came; jobs run

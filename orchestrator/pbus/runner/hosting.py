@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from pbus.bus.base import WorkerBus
 from pbus.bus.subscriber import BusSubscriber
 from pbus.errors import PbusError
+from pbus.jobs.census import OpenJobs
 from pbus.messages import BusEndWorkerMessage
 from pbus.registry import WorkerRegistry
 
@@ -38,6 +39,10 @@ class Worker(Protocol):
     @property
     def job_names(self) -> Sequence[str]:
         """The jobs it answers."""
+        ...
+
+    def open_jobs(self) -> OpenJobs:
+        """The jobs it asked for and the jobs it does."""
         ...
 
     async def attach(self, *, registry: WorkerRegistry, bus: WorkerBus, runner: Any) -> None:

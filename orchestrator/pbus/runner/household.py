@@ -57,6 +57,10 @@ class Household:
         """The hosting of the worker of that name."""
         return self._hosted.get(name)
 
+    def workers(self) -> list[Worker]:
+        """All workers."""
+        return [hosting.worker for hosting in self._hosted.values()]
+
     def roots(self) -> list[Hosting]:
         """Those that no other worker owns."""
         return [hosting for hosting in self._hosted.values() if hosting.is_root]

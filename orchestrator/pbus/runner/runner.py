@@ -14,6 +14,7 @@ from pbus.bus.subscriber import BusSubscriber
 from pbus.errors import DuplicateWorkerError, PbusError, RunnerStateError
 from pbus.event_source import EventSource
 from pbus.ids import new_token
+from pbus.jobs.census import BusJobsRequestMessage
 from pbus.messages import (
     BusAddWorkerMessage,
     BusCancelMessage,
@@ -24,6 +25,7 @@ from pbus.messages import (
     BusWorkerRegistryMessage,
 )
 from pbus.registry import WorkerErrorData, WorkerRegistry
+from pbus.runner.census import answer_census
 from pbus.runner.hosting import Hosting, Worker, one_line
 from pbus.runner.household import Household
 from pbus.runner.signals import signals_to
@@ -34,6 +36,8 @@ END_TIMEOUT_S = 30.0  # what workers get to finish what is queued
 _EVENTS_TIMEOUT_S = 2.0
 _REPORT_TIMEOUT_S = 2.0
 _MAX_ERRORS = 100
+
+_CONCERNING = (BusWorkerRegistryMessage, BusEndMessage, BusCancelMessage, BusJobsRequestMessage)
 
 
 class WorkerRunner(EventSource, BusSubscriber):
@@ -195,7 +199,7 @@ class WorkerRunner(EventSource, BusSubscriber):
         """Only what concerns runners."""
         if isinstance(message, BusAddWorkerMessage):
             return message.target == self.name
-        return isinstance(message, BusWorkerRegistryMessage | BusEndMessage | BusCancelMessage)
+        return isinstance(message, _CONCERNING)
 
     async def on_bus_message(self, message: BusMessage) -> None:
         """News of other runners, the end of the session, a child."""
@@ -203,6 +207,9 @@ class WorkerRunner(EventSource, BusSubscriber):
             self.registry.hear(message)
         elif isinstance(message, BusAddWorkerMessage):
             self._own(self._add_child(message.worker), "child")
+        elif isinstance(message, BusJobsRequestMessage):
+            workers = self._household.workers()
+            self._own(answer_census(self.bus, self.name, workers, message), "census")
         elif isinstance(message, BusEndMessage | BusCancelMessage):
             if message.session is not None and message.session != self.session:
                 return

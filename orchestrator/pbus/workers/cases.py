@@ -12,7 +12,8 @@ class Case:
     """One group and what is kept about it while it is open.
 
     Attributes:
-        deadline: When its time is up, by the loop's clock; None means never.
+        since: When it was asked for, by the loop's clock.
+        deadline: When its time is up, by the same clock; None means never.
         timer: Ends it then.
         grace: Ends the wait for events that an urgent answer overtook.
         cancels: Sends its workers their cancels.
@@ -21,6 +22,7 @@ class Case:
 
     def __init__(self, group: JobGroup) -> None:
         self.group = group
+        self.since = asyncio.get_running_loop().time()
         self.deadline: float | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.grace: asyncio.TimerHandle | None = None
@@ -63,6 +65,10 @@ class Cases:
     def get(self, job_id: str) -> Case | None:
         """The case of a job."""
         return self._by_id.get(job_id)
+
+    def all(self) -> list[Case]:
+        """All cases, oldest first."""
+        return list(self._by_id.values())
 
     def groups(self) -> dict[str, JobGroup]:
         """All groups by job id."""

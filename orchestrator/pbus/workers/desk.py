@@ -47,6 +47,10 @@ class JobDesk:
         """The jobs that are not over, by id."""
         return self._cases.groups()
 
+    def open_cases(self) -> list[Case]:
+        """What is known of the jobs that are not over."""
+        return self._cases.all()
+
     # Asking
 
     async def open(self, group: JobGroup) -> None:
@@ -72,9 +76,8 @@ class JobDesk:
     def _set_deadline(self, case: Case) -> None:
         timeout = case.group.params.timeout
         if timeout is not None:
-            loop = asyncio.get_running_loop()
-            case.deadline = loop.time() + timeout
-            case.timer = loop.call_at(case.deadline, self._expire, case)
+            case.deadline = case.since + timeout
+            case.timer = asyncio.get_running_loop().call_at(case.deadline, self._expire, case)
 
     async def _ask_all(self, case: Case) -> None:
         group = case.group
