@@ -15,14 +15,6 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "name: x\nworkers:\n  a:\n    worker: m:C\n    replica: 2\n",
         ["topology.yaml:5", "workers.a.replica", "did you mean `replicas`?"],
     ),
-    "duplicate key": (
-        "name: x\nworkers:\n  a: {worker: 'm:C'}\n  a: {worker: 'm:C'}\n",
-        ["topology.yaml:4", "workers.a"],
-    ),
-    "unset variable": (
-        "name: x\nworkers:\n  a:\n    worker: m:C\n    env: {KEY: '${NOT_SET_ANYWHERE}'}\n",
-        ["topology.yaml:5", "workers.a.env.KEY", "NOT_SET_ANYWHERE"],
-    ),
     "several": (
         "name: x\nwrokers: {}\nworkers:\n  a: {worker: m}\n  b: {restart: sometimes}\n",
         ["topology.yaml:2", "`workers`?", "topology.yaml:4", "module:Class", "topology.yaml:5"],

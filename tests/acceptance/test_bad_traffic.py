@@ -26,7 +26,7 @@ GARBAGE = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def before(town: Place) -> Rows:
     """The workers before."""
     return town.rows()

@@ -50,7 +50,6 @@ def waiting(home: Home) -> Iterator[list[Command]]:
             places["silent"].start("ps"),
             places["absent"].start("up"),
             places["away"].start("up", "-d", "--wait"),
-            places["away"].start("send", "hello", "--text", "x"),
         ]
 
 

@@ -119,19 +119,13 @@ def test_signal_cancels_job(town: Place, number: signal.Signals, code: int):
 
 
 _BAD: list[tuple[int, str, str]] = [
-    (1, "no such street", "clerk --job fail --wait"),
-    (1, "ValueError", "clerk --job fail --wait"),
+    (1, "ValueError: no such street", "clerk --job fail --wait"),
     (1, "has no job 'greed'", "clerk --job greed --wait"),
     (1, "'guest' is not active", "guest --job greet --wait"),
     (4, "timed out after", "clerk --job endless --wait --timeout 1"),
-    (4, "no worker 'nobody' was registered within 1 s", "nobody --job x --wait --timeout 1"),
     (2, "is no JSON", "clerk --job greet --data {who:"),
-    (2, "must be a JSON object, not an array", "clerk --type Note --data [1]"),
-    (2, "NaN is no JSON number", 'clerk --type Note --data {"text":NaN}'),
     (2, "cannot read '@nothing.json'", "clerk --job greet --data @nothing.json"),
     (2, "did you mean 'job_id'?", 'clerk --type BusJobUpdateMessage --data {"job_idd":1}'),
-    (2, "give a TARGET or --all", "--text x"),
-    (2, "give one of --text, --type and --job", "clerk --text x --job greet"),
     (3, "no running project is named 'village'", "clerk --text x -p village"),
 ]
 
