@@ -1,5 +1,6 @@
 """The command tree; what a command needs is imported when it runs, so that --help is fast."""
 
+import os
 from typing import Annotated, Any, Final
 
 import typer
@@ -8,9 +9,12 @@ from typer.core import TyperGroup
 from pbus_cli import console
 from pbus_cli.commands import (
     bench,
+    cancel,
+    completion,
     down,
     events,
     init,
+    jobs,
     logs,
     ls,
     ps,
@@ -29,6 +33,8 @@ _COMMANDS: Final = (
     up,
     ps,
     send,
+    jobs,
+    cancel,
     tail,
     logs,
     events,
@@ -40,6 +46,7 @@ _COMMANDS: Final = (
     validate,
     schema,
     init,
+    completion,
     bench,
 )
 
@@ -100,4 +107,10 @@ for _command in _COMMANDS:
 
 def main() -> None:
     """Run `pbus`."""
+    if completion.COMPLETE_VARIABLE in os.environ:  # a shell asks: then typer has to know shells
+        from typer.completion import (  # type: ignore[attr-defined]  # noqa: PLC0415 - when needed
+            completion_init,
+        )
+
+        completion_init()
     app(prog_name="pbus")

@@ -6,6 +6,8 @@ from typing import Annotated, Final
 
 import typer
 
+from pbus_cli.completing import project_names, worker_names
+
 _UNITS: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(ms|s|m|h|)")
 
@@ -26,7 +28,12 @@ def parse_duration(text: str) -> float:
 ProjectName = Annotated[
     str | None,
     typer.Option(
-        "-p", "--project", metavar="NAME", help="The running project, by name.", show_default=False
+        "-p",
+        "--project",
+        metavar="NAME",
+        help="The running project, by name.",
+        show_default=False,
+        autocompletion=project_names,
     ),
 ]
 TopologyFile = Annotated[
@@ -43,7 +50,9 @@ DEFAULT_FILE: Final = Path("topology.yaml")
 WorkerNames = Annotated[
     list[str],
     typer.Argument(
-        metavar="WORKER", help="Which; the name of replicas means all of them, * and ? match."
+        metavar="WORKER",
+        help="Which; the name of replicas means all of them, * and ? match.",
+        autocompletion=worker_names,
     ),
 ]
 OrderTimeout = Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pbus_cli import console
+from pbus_cli.completing import example_names
 
 _HERE = Path()
 
@@ -17,18 +18,23 @@ def init(
     ] = _HERE,
     example: Annotated[
         str,
-        typer.Option("--example", metavar="NAME", help="What: hello (two workers) or jobs (more)."),
+        typer.Option(
+            "--example",
+            metavar="NAME",
+            help="What: hello (two workers) or jobs (more).",
+            autocompletion=example_names,
+        ),
     ] = "hello",
     force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False,
 ) -> None:
     """Write a topology that works, its workers and a test of them, and a schema for editors."""
-    from pbus_cli.examples import example_names, write_example
+    from pbus_cli import examples
     from pbus_cli.names import unknown_name
 
-    names = example_names()
+    names = examples.example_names()
     if example not in names:
         raise typer.BadParameter(unknown_name("example", example, names), param_hint="--example")
-    for file in write_example(example, folder, force=force):
+    for file in examples.write_example(example, folder, force=force):
         console.note(f"wrote {folder / file}")
     enter = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))} && "
     console.note(f"start it: {enter}pbus up")

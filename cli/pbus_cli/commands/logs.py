@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pbus_cli import console
+from pbus_cli.completing import worker_names
 from pbus_cli.options import DEFAULT_FILE, ProjectName
 
 if TYPE_CHECKING:
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 def logs(
     workers: Annotated[
         list[str] | None,
-        typer.Argument(metavar="WORKER", help="Whose; the name of replicas means all of them."),
+        typer.Argument(
+            metavar="WORKER",
+            help="Whose; the name of replicas means all of them.",
+            autocompletion=worker_names,
+        ),
     ] = None,
     follow: Annotated[
         bool, typer.Option("-f", "--follow", help="Go on with what comes, over restarts.")

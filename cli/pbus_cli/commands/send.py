@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pbus_cli import console
+from pbus_cli.completing import job_names, type_names, worker_names
 from pbus_cli.options import ProjectName, TopologyFile
 
 if TYPE_CHECKING:
@@ -44,16 +45,26 @@ class _Order:
 def send(
     target: Annotated[
         str | None,
-        typer.Argument(metavar="TARGET", help="A worker; the name of replicas means one of them."),
+        typer.Argument(
+            metavar="TARGET",
+            help="A worker; the name of replicas means one of them.",
+            autocompletion=worker_names,
+        ),
     ] = None,
     to_all: Annotated[bool, typer.Option("--all", help="Send to everyone.")] = False,
     text: Annotated[
         str | None, typer.Option("--text", metavar="T", help="Send a text frame.")
     ] = None,
     type_name: Annotated[
-        str | None, typer.Option("--type", metavar="TYPE", help="Send a message of this type.")
+        str | None,
+        typer.Option(
+            "--type", metavar="TYPE", help="Send a message of this type.", autocompletion=type_names
+        ),
     ] = None,
-    job: Annotated[str | None, typer.Option("--job", metavar="NAME", help="Ask for a job.")] = None,
+    job: Annotated[
+        str | None,
+        typer.Option("--job", metavar="NAME", help="Ask for a job.", autocompletion=job_names),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option("--data", metavar="JSON", help="Fields or payload: JSON, @file or - (stdin)."),

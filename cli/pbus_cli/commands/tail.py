@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pbus_cli import console
+from pbus_cli.completing import type_names, worker_names
 from pbus_cli.options import AsJson, ProjectName, TopologyFile, parse_duration
 
 if TYPE_CHECKING:
@@ -31,15 +32,30 @@ class Kind(enum.StrEnum):
 def tail(
     source: Annotated[
         list[str] | None,
-        typer.Option("--source", metavar="NAME", help="Only from this worker (* and ? match)."),
+        typer.Option(
+            "--source",
+            metavar="NAME",
+            help="Only from this worker (* and ? match).",
+            autocompletion=worker_names,
+        ),
     ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", metavar="NAME", help="Only to this worker (* and ? match)."),
+        typer.Option(
+            "--target",
+            metavar="NAME",
+            help="Only to this worker (* and ? match).",
+            autocompletion=worker_names,
+        ),
     ] = None,
     type_name: Annotated[
         list[str] | None,
-        typer.Option("--type", metavar="TYPE", help="Only of this type (* and ? match)."),
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help="Only of this type (* and ? match).",
+            autocompletion=type_names,
+        ),
     ] = None,
     category: Annotated[
         list[Kind] | None, typer.Option("--category", help="Only of this category.")

@@ -1,0 +1,122 @@
+"""What the shell may complete: live workers, jobs, projects and message types.
+
+A shell waits for this at every press of the tab key: it is quick, says nothing, and knows nothing
+rather than failing.
+"""
+
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import typer
+
+if TYPE_CHECKING:
+    from pbus.bus.base import WorkerBus
+
+_ASK_S: Final = 0.3  # of the half second that somebody at a prompt takes for "at once"
+
+Completer: TypeAlias = Callable[[typer.Context, str], list[str]]
+
+
+def _quietly(names: Callable[[typer.Context], Iterable[str]]) -> Completer:
+    """What begins as typed; nothing where that cannot be found out."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        import logging
+
+        logging.disable()
+        try:
+            known = list(names(ctx))
+        except (Exception, SystemExit):  # noqa: BLE001 - the prompt must not be disturbed
+            return []
+        return sorted({name for name in known if name.startswith(incomplete)})
+
+    return complete
+
+
+def _worker_names(ctx: typer.Context) -> Iterable[str]:
+    """All processes and workers, and what replicas have in common."""
+    names = _ask(ctx, _read_names)
+    return {*names, *(name.partition(".")[0] for name in names)}
+
+
+def _job_names(ctx: typer.Context) -> Iterable[str]:
+    """The jobs of the target that was typed, else of everybody."""
+    from pbus_cli.names import is_meant
+
+    # Behind an option that still lacks its value the words before are not parsed.
+    target = ctx.params.get("target") or next(iter(ctx.args), None)
+
+    async def read(bus: "WorkerBus") -> list[str]:
+        leases = await bus.leases.leases()
+        return [
+            job for one in leases if not target or is_meant(target, one.name) for job in one.jobs
+        ]
+
+    return _ask(ctx, read)
+
+
+def _type_names(_: typer.Context) -> Iterable[str]:
+    from pbus.messages import message_type, message_types
+
+    known = ((name, message_type(name)) for name in message_types())
+    return [name for name, cls in known if cls is not None and not cls.is_local]
+
+
+def _project_names(_: typer.Context) -> Iterable[str]:
+    from pbus.process.projects import running_projects
+
+    return [record.name for record in running_projects()]
+
+
+def _example_names(_: typer.Context) -> Iterable[str]:
+    from pbus_cli.examples import example_names
+
+    return example_names()
+
+
+async def _read_names(bus: "WorkerBus") -> list[str]:
+    import msgspec
+
+    from pbus.observe import HostRecord
+
+    records = await bus.leases.records()
+    hosts = [msgspec.json.decode(record, type=HostRecord) for record in records.values()]
+    processes = [process.name for host in hosts for process in host.processes]
+    return [*processes, *(lease.name for lease in await bus.leases.leases())]
+
+
+def _ask(
+    ctx: typer.Context, question: "Callable[[WorkerBus], Coroutine[Any, Any, list[str]]]"
+) -> list[str]:
+    """Ask the bus of the project that the words typed so far mean."""
+    import asyncio
+
+    from pbus.bus.connect import connect
+    from pbus.process.projects import choose_project
+
+    name, file = (_given(ctx, option) for option in ("project", "file"))
+    record = choose_project(name, Path(file) if file else None, Path.cwd())
+
+    async def answer() -> list[str]:
+        async with asyncio.timeout(_ASK_S), connect(record.url, channel=record.channel) as bus:
+            return await question(bus)
+
+    return asyncio.run(answer())
+
+
+def _given(ctx: typer.Context, option: str) -> str | None:
+    """The value of an option, given to the verb or before it."""
+    at: Any = ctx
+    while at is not None:
+        if (value := at.params.get(option)) is not None:
+            return str(value)
+        at = at.parent
+    return None
+
+
+worker_names: Final = _quietly(_worker_names)
+job_names: Final = _quietly(_job_names)
+type_names: Final = _quietly(_type_names)
+project_names: Final = _quietly(_project_names)
+example_names: Final = _quietly(_example_names)
