@@ -1,6 +1,6 @@
 """The scripts that look after mailboxes: their lives, what the dead held, reports, dead letters."""
 
-from pbus.bus.redis.mail.lua import FORGET_MS, LETTERS, PRELUDE, SEEN, Script
+from pbus.bus.redis.mail.lua import ALWAYS, FORGET_MS, LETTERS, PRELUDE, SEEN, Script
 
 _KEYS_LIVE_MS = 24 * 3600 * 1000  # what nobody keeps or touches for a day leaves nothing behind
 
@@ -53,6 +53,7 @@ return missing
 # ARGV: prefixes of incarnations. Returns how many letters were given back.
 REQUEUE = Script(
     PRELUDE
+    + ALWAYS
     + LETTERS
     + SEEN
     + f"local GONE_MS = {FORGET_MS}\n"  # no command of a dead process is under way for so long

@@ -1,7 +1,7 @@
 """The scripts that every message passes: put, take, settle."""
 
 from pbus.bus.mail import DEAD_KEPT, HANDLED_KEPT
-from pbus.bus.redis.mail.lua import FORGET_MS, LETTERS, PRELUDE, SEEN, Script
+from pbus.bus.redis.mail.lua import ALWAYS, FORGET_MS, LETTERS, PRELUDE, SEEN, Script
 
 _TAKE_BYTES = 4 * 1024 * 1024  # of bodies in one answer
 
@@ -122,6 +122,7 @@ return results
 # next retry, or -1.
 TAKE = Script(
     PRELUDE
+    + ALWAYS
     + LETTERS
     + SEEN
     + f"local BYTES = {_TAKE_BYTES}\n"
@@ -291,6 +292,7 @@ return 0
 # Returns 1 for each of the first that is not held any longer, else 0.
 SETTLE = Script(
     PRELUDE
+    + ALWAYS
     + LETTERS
     + f"local KEPT, KEPT_MS, DEAD = {HANDLED_KEPT}, {FORGET_MS}, {DEAD_KEPT}\n"
     + """
