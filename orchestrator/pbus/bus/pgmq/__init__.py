@@ -3,5 +3,6 @@
 from pbus.bus.pgmq.endpoint import Endpoint
 from pbus.bus.pgmq.leases import PgLeaseStore
 from pbus.bus.pgmq.link import Link
+from pbus.bus.pgmq.mail import PgmqMailStore, mail_store
 
-__all__ = ["Endpoint", "Link", "PgLeaseStore"]
+__all__ = ["Endpoint", "Link", "PgLeaseStore", "PgmqMailStore", "mail_store"]

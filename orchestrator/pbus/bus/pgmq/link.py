@@ -30,24 +30,19 @@ class Link:
     Args:
         endpoint: The database.
         name: For the log.
+
+    Attributes:
         on_notify: Called with (channel, payload) of what is listened to; makes `run` useful.
-        on_connect: Called after each (re)connection that listens: what was said meanwhile is lost.
+        on_connect: Called after each (re)connection: what was said meanwhile is lost.
     """
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        name: str,
-        *,
-        on_notify: Heard | None = None,
-        on_connect: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, name: str) -> None:
         self.name = name
+        self.on_notify: Heard | None = None
+        self.on_connect: Callable[[], None] | None = None
         self.trouble: BaseException | None = None
         self.url = endpoint.url
         self._endpoint = endpoint
-        self._on_notify = on_notify
-        self._on_connect = on_connect
         self._channels: set[str] = set()
         self._connection: asyncpg.Connection[Any] | None = None
         self._lock = asyncio.Lock()
@@ -171,8 +166,8 @@ class Link:
         if self.trouble is not None:
             logger.warning("%s: connected to %s again", self.name, self.url)
             self.trouble = None
-        if self._on_connect is not None:
-            self._on_connect()
+        if self.on_connect is not None:
+            self.on_connect()
         return connection
 
     async def _listen_on(self, channel: str) -> None:
@@ -189,8 +184,8 @@ class Link:
 
     def _heard(self, connection: object, pid: int, channel: str, payload: object) -> None:
         del connection, pid
-        if self._on_notify is not None:
-            self._on_notify(channel, str(payload))
+        if self.on_notify is not None:
+            self.on_notify(channel, str(payload))
 
     def _terminated(self, connection: object) -> None:
         if connection is self._connection or self._connection is None:

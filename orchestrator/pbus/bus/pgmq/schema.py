@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-_FUNCTIONS = ("leases.sql",)
+_FUNCTIONS = ("leases.sql", "mail.sql")
 _LOCK = 0x70627573  # "pbus", one installation at a time in a database
 _FORMAT = "1"  # of the tables; another format would be another schema's work
 

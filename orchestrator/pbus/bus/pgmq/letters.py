@@ -1,0 +1,97 @@
+"""Letters as Postgres keeps them: pairs of an id and a body in jsonb, which refuses some text."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from pbus.bus.mail import DeadLetter, Letter, Outgoing
+from pbus.messages import Lane
+
+# The body as text, or in an object what is no text.
+_encode = msgspec.json.Encoder().encode
+_decode_pairs = msgspec.json.Decoder(list[tuple[str, str | dict[str, str]]]).decode
+_decode_pair = msgspec.json.Decoder(tuple[str, str | dict[str, str]]).decode
+
+
+class _Headers(msgspec.Struct):
+    a: int = 1
+    c: int = 0
+    s: bool = False
+
+
+_decode_headers = msgspec.json.Decoder(_Headers).decode
+
+
+def letters_of(row: Any) -> list[Letter]:
+    """The messages of an entry that are still to be handled."""
+    headers = _decode_headers(row["headers"])
+    lane = Lane(row["lane"])
+    gone = set(row["gone"])
+    return [
+        Letter(
+            mailbox=row["mailbox"],
+            lane=lane,
+            key=f"{row['hold']}.{position}.{row['box']}",
+            id=id_,
+            body=_bytes(body),
+            attempt=headers.a,
+            crashes=headers.c,
+            is_suspect=headers.s,
+        )
+        for position, (id_, body) in enumerate(_decode_pairs(row["message"]))
+        if position not in gone
+    ]
+
+
+def dead_letter(row: Any) -> DeadLetter:
+    """A row of the dead."""
+    id_, body = _decode_pair(row["letter"])
+    return DeadLetter(
+        key=str(row["key"]),
+        mailbox=row["name"],
+        id=id_,
+        body=_bytes(body),
+        reason=row["reason"],
+        attempt=row["attempt"],
+        crashes=row["crashes"],
+        buried_at=row["buried_at"].timestamp(),
+    )
+
+
+def key_of(letter: Letter) -> tuple[int, int, int]:
+    """A letter's hold, its position in the entry, and its mailbox."""
+    hold, position, box = letter.key.split(".")
+    return int(hold), int(position), int(box)
+
+
+def message_of(out: Outgoing) -> str:
+    """An entry as JSON."""
+    return _encode([
+        (plain(id_), _text(body)) for id_, body in zip(out.ids, out.bodies, strict=True)
+    ]).decode()
+
+
+def _text(body: bytes) -> str | dict[str, str]:
+    """The body for jsonb, which takes any text but NUL; JSON has that escaped, others may not."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    return text if "\0" not in text else {"b": base64.b64encode(body).decode()}
+
+
+def _bytes(body: str | dict[str, str]) -> bytes:
+    return body.encode() if isinstance(body, str) else binascii.a2b_base64(body["b"])
+
+
+def plain(text: str) -> str:
+    """Text that Postgres takes: ids and reasons have no NUL unless somebody means harm."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def numbers_of(keys: Sequence[str]) -> list[int]:
+    """Keys of dead letters, without what cannot be one."""
+    return [int(key) for key in keys if key.isdecimal() and len(key) < 19]  # noqa: PLR2004 - a bigint

@@ -1,0 +1,178 @@
+"""Stored mail in Postgres: PGMQ queues, and functions of the schema that each do one step."""
+
+import asyncio
+from collections.abc import Sequence
+
+from pbus.bus.mail import (
+    DEAD_KEPT,
+    HANDLED_KEPT,
+    HANDLED_KEPT_S,
+    DeadLetter,
+    Letter,
+    MailboxReport,
+    Outgoing,
+    Settle,
+    Stored,
+)
+from pbus.bus.pgmq.endpoint import Endpoint
+from pbus.bus.pgmq.letters import dead_letter, key_of, message_of, numbers_of, plain
+from pbus.bus.pgmq.link import Link
+from pbus.bus.pgmq.taking import Taker
+from pbus.leases import LEASE_S
+from pbus.messages import Lane
+
+HOLD_S = 30.0  # a holder silent for so long lost what it held, if no supervisor said so before
+_TIDY_S = 30.0
+_DEAD_SHOWN = 10_000
+
+_PUT = "SELECT * FROM pbus.mail_put($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_SETTLE = "SELECT pbus.mail_settle($1, $2, $3, $4, $5, $6, $7, $8)"
+_DEAD = """SELECT d.*, m.name FROM pbus.dead d JOIN pbus.mailbox m ON m.id = d.mailbox
+  WHERE m.channel = $1 AND ($2::text IS NULL OR m.name = $2) ORDER BY d.key LIMIT $3"""
+_DROP_DEAD = """WITH gone AS (
+    DELETE FROM pbus.dead d USING pbus.mailbox m
+    WHERE d.key = ANY($2) AND m.id = d.mailbox AND m.channel = $1 RETURNING 1
+  ) SELECT count(*) FROM gone"""
+
+
+class PgmqMailStore:
+    """A MailStore in a database with PGMQ; see the protocol for its methods.
+
+    Args:
+        inbox: The connection that takes and settles; what it hears goes to `taker.heard`.
+        outbox: The connection that stores: writing a large batch delays no take.
+        channel: The bus channel.
+        lease_s: How long a mailbox lives that nobody keeps and nobody touches.
+        hold_s: How long a holder may be silent.
+    """
+
+    def __init__(
+        self,
+        inbox: Link,
+        outbox: Link,
+        channel: str,
+        *,
+        lease_s: float = LEASE_S,
+        hold_s: float = HOLD_S,
+    ) -> None:
+        self.taker = Taker(inbox, channel, hold_s)
+        self._inbox = inbox
+        self._outbox = outbox
+        self._channel = channel
+        self._lease_s = lease_s
+        self._hold_s = hold_s
+        self._next_tidy = 0.0
+
+    async def open(
+        self, mailbox: str, *, keep: bool, shared: bool = False, max_backlog: int = 100_000
+    ) -> None:
+        """Make sure a mailbox exists; see MailStore."""
+        sql = "SELECT pbus.mail_open($1, $2, $3, $4, $5, $6)"
+        arguments = (self._channel, mailbox, keep, shared, max_backlog, self._lease_s)
+        await self._outbox.call(sql, *arguments)
+
+    async def touch(self, mailboxes: Sequence[str]) -> list[str]:
+        """Renew leases and holds; see MailStore."""
+        sql = "SELECT * FROM pbus.mail_touch($1, $2, $3, $4, $5)"
+        holders = self.taker.holders
+        arguments = (list(mailboxes), holders, self._lease_s, self._hold_s)
+        rows = await self._inbox.call(sql, self._channel, *arguments)
+        now = asyncio.get_running_loop().time()
+        if now >= self._next_tidy:
+            self._next_tidy = now + _TIDY_S
+            tidy = "SELECT pbus.mail_tidy($1, $2, $3, $4)"
+            limits = (HANDLED_KEPT_S, HANDLED_KEPT, DEAD_KEPT)
+            await self._outbox.call(tidy, self._channel, *limits)
+        return [row[0] for row in rows]
+
+    async def put(self, batch: Sequence[Outgoing]) -> list[Stored]:
+        """Store a batch in one round trip; see MailStore."""
+        if not batch:
+            return []
+        streams: dict[tuple[str, int, str, str], int] = {}
+        entries = []
+        for out in batch:
+            key = (out.sender, out.stream, out.address, out.lane.value)
+            at = streams.setdefault(key, len(streams) + 1)
+            entries.append((at, out.first, len(out.bodies), message_of(out)))
+        columns = (*zip(*streams, strict=True), *zip(*entries, strict=True))
+        rows = await self._outbox.call(_PUT, self._channel, *columns)
+        return [Stored(mailboxes=row[0], is_full=row[1]) for row in rows]
+
+    async def take(
+        self, wanted: Sequence[tuple[str, Lane, int]], *, holder: str, wait_s: float
+    ) -> list[Letter]:
+        """Take letters, waiting for some; see MailStore."""
+        return await self.taker.take(wanted, holder=holder, wait_s=wait_s)
+
+    async def interrupt(self) -> None:
+        """Make waiting takes return; see MailStore."""
+        self.taker.interrupt()
+
+    async def started(self, letters: Sequence[Letter]) -> None:
+        """Note that handlers are about to start; see MailStore."""
+        if letters:
+            keys = [key_of(letter) for letter in letters]
+            sql = "SELECT pbus.mail_started($1, $2)"
+            await self._inbox.call(sql, [key[0] for key in keys], [key[1] for key in keys])
+
+    async def settle(self, settles: Sequence[Settle]) -> None:
+        """Settle a batch in one round trip; see MailStore."""
+        if not settles:
+            return
+        rows = [
+            (*key_of(one.letter), plain(one.letter.id), one.how, one.delay_s, plain(one.reason))
+            for one in settles
+        ]
+        await self._inbox.call(_SETTLE, self._channel, *zip(*rows, strict=True))
+        self.taker.settled(row[0] for row in rows)
+
+    async def requeue(self, incarnations: Sequence[str]) -> int:
+        """Give back what incarnations hold; see MailStore."""
+        prefixes = [one for one in incarnations if one]
+        sql = "SELECT pbus.mail_requeue($1, $2)"
+        rows = await self._inbox.call(sql, self._channel, prefixes)
+        self.taker.forget(prefixes)
+        return int(rows[0][0])
+
+    async def reports(self) -> list[MailboxReport]:
+        """All mailboxes by name."""
+        rows = await self._outbox.call("SELECT * FROM pbus.mail_reports($1)", self._channel)
+        return [MailboxReport(**dict(row)) for row in rows]
+
+    async def dead_letters(self, mailbox: str | None = None) -> list[DeadLetter]:
+        """The dead letters; see MailStore."""
+        rows = await self._outbox.call(_DEAD, self._channel, mailbox, _DEAD_SHOWN)
+        return [dead_letter(row) for row in rows]
+
+    async def revive(self, keys: Sequence[str]) -> int:
+        """Put dead letters back; see MailStore."""
+        sql = "SELECT pbus.mail_revive($1, $2)"
+        rows = await self._outbox.call(sql, self._channel, numbers_of(keys), is_repeatable=False)
+        return int(rows[0][0])
+
+    async def drop_dead(self, keys: Sequence[str]) -> int:
+        """Remove dead letters; see MailStore."""
+        rows = await self._outbox.call(_DROP_DEAD, self._channel, numbers_of(keys))
+        return int(rows[0][0])
+
+    async def purge(self, mailbox: str, *, remove: bool = False) -> int:
+        """Empty a mailbox; see MailStore."""
+        sql = "SELECT pbus.mail_purge($1, $2, $3)"
+        rows = await self._outbox.call(sql, self._channel, mailbox, remove)
+        return int(rows[0][0])
+
+    async def close(self) -> None:
+        """Close connections."""
+        await self.taker.close()
+        await self._inbox.close()
+        await self._outbox.close()
+
+
+def mail_store(endpoint: Endpoint, channel: str, **options: float) -> PgmqMailStore:
+    """A store with two connections of its own."""
+    inbox = Link(endpoint, "pbus mail")
+    store = PgmqMailStore(inbox, Link(endpoint, "pbus mail out"), channel, **options)
+    inbox.on_notify = lambda _, payload: store.taker.heard(payload)
+    inbox.on_connect = store.taker.look_again
+    return store

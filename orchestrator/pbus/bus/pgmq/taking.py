@@ -1,0 +1,185 @@
+"""Taking mail from Postgres: asking, waiting to be woken, and what became of lost answers."""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pbus.bus.mail import Letter
+from pbus.bus.pgmq.letters import letters_of
+from pbus.bus.pgmq.link import Link
+from pbus.errors import BusUnavailableError
+from pbus.messages import Lane
+
+POLL_S = 5.0  # look without being woken: a notification may be lost with its connection
+_SOONEST_S = 0.005
+_THOUGHT_DEAD = "PB001"  # raised by pbus.mail_take
+_TAKE = "SELECT * FROM pbus.mail_take($1, $2, $3, $4, $5, $6, $7, $8)"
+
+Wanted = Sequence[tuple[str, Lane, int]]
+
+
+class Taker:
+    """Takes for the holders of this process.
+
+    Args:
+        link: The connection that hears the bell and asks.
+        channel: The bus channel.
+        hold_s: How long a holder may be silent.
+    """
+
+    def __init__(self, link: Link, channel: str, hold_s: float) -> None:
+        self.bell = "pbus_" + hashlib.md5(channel.encode()).hexdigest()[:24]  # noqa: S324 - a name
+        self._link = link
+        self._channel = channel
+        self._hold_s = hold_s
+        self._is_listening = False
+        self._waiting: dict[asyncio.Event, frozenset[str]] = {}
+        self._known: dict[str, dict[int, int]] = {}  # a holder's holds: open letters of each
+        self._in_doubt: set[str] = set()  # holders of whom an answer may have been lost
+        self._spare: dict[str, list[Letter]] = {}  # taken for a call that was cancelled
+        self._asking: dict[str, asyncio.Task[Any]] = {}  # one at a time for each holder
+
+    @property
+    def holders(self) -> list[str]:
+        """Who has taken anything."""
+        return list(self._known)
+
+    def heard(self, payload: str) -> None:
+        """The bell rang: wake the takes that want one of these mailboxes."""
+        hashes = set(payload.split())
+        for event, wanted in self._waiting.items():
+            if not hashes or not hashes.isdisjoint(wanted):
+                event.set()
+
+    def look_again(self) -> None:
+        """The bell may have rung unheard."""
+        self.heard("")
+
+    def interrupt(self) -> None:
+        """Make waiting takes return."""
+        waiting, self._waiting = self._waiting, {}
+        for bell in waiting:
+            bell.set()
+
+    async def take(self, wanted: Wanted, *, holder: str, wait_s: float) -> list[Letter]:
+        """Take letters, waiting for some; see MailStore."""
+        wanted = [one for one in wanted if one[2] > 0]
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + wait_s
+        bell = asyncio.Event()
+        self._waiting[bell] = frozenset(_hash(name) for name, _, _ in wanted)
+        try:
+            if wait_s > 0 and not self._is_listening:
+                await self._link.listen(self.bell)
+                self._is_listening = True
+            while True:
+                bell.clear()
+                letters, due_s = await self._take_now(wanted, holder)
+                left_s = give_up_at - loop.time()
+                if letters or left_s <= 0 or bell not in self._waiting:
+                    return letters
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(left_s, due_s, POLL_S)):
+                        await bell.wait()
+        finally:
+            self._waiting.pop(bell, None)
+
+    def settled(self, holds: Iterable[int]) -> None:
+        """One letter of each of these was settled."""
+        for hold in holds:
+            for known in self._known.values():
+                if hold in known:
+                    known[hold] -= 1
+                    if known[hold] <= 0:
+                        del known[hold]
+
+    def forget(self, prefixes: Sequence[str]) -> None:
+        """What these holders held was given back."""
+        for holder in [name for name in self._known if name.startswith(tuple(prefixes))]:
+            self._known[holder].clear()
+            self._spare.pop(holder, None)
+
+    async def close(self) -> None:
+        """End what is under way."""
+        self.interrupt()
+        if self._asking:
+            await asyncio.wait(set(self._asking.values()))
+
+    async def _take_now(self, wanted: Wanted, holder: str) -> tuple[list[Letter], float]:
+        """What is there now, and in how many seconds there may be more."""
+        while (before := self._asking.get(holder)) is not None:
+            await asyncio.wait({before})
+        task = asyncio.create_task(self._take_once(wanted, holder), name="pbus mail take now")
+        self._asking[holder] = task
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # Taken is taken: it is kept for the next call.
+            task.add_done_callback(lambda done: self._keep(done, holder))
+            raise
+
+    def _keep(self, task: "asyncio.Task[tuple[list[Letter], float]]", holder: str) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self._set_aside(task.result()[0], holder)
+
+    def _set_aside(self, letters: Sequence[Letter], holder: str) -> None:
+        if letters:
+            self._spare.setdefault(holder, []).extend(letters)
+            self.look_again()
+
+    async def _take_once(self, wanted: Wanted, holder: str) -> tuple[list[Letter], float]:
+        try:
+            mine = {(name, lane) for name, lane, _ in wanted}
+            letters = self._spare.pop(holder, [])
+            due_s = POLL_S
+            if not any((one.mailbox, one.lane) in mine for one in letters) and mine:
+                rows = await self._ask(wanted, holder)
+                letters += await self._unpack(rows, holder)
+                due = rows[-1]["due"] if rows else None
+                due_s = POLL_S if due is None else max(due, _SOONEST_S)
+                if rows and not letters and due is None:
+                    due_s = 0.0  # all of it had been handled before: ask for more
+            # What an earlier call was to get may be for other mailboxes than this one wants.
+            self._set_aside([o for o in letters if (o.mailbox, o.lane) not in mine], holder)
+            return [one for one in letters if (one.mailbox, one.lane) in mine], due_s
+        finally:
+            del self._asking[holder]
+
+    async def _ask(self, wanted: Wanted, holder: str) -> list[Any]:
+        names, lanes, limits = zip(*wanted, strict=True)
+        held = self._known.setdefault(holder, {})
+        known = list(held) if holder in self._in_doubt else None
+        arguments = (self._channel, holder, names, [lane.value for lane in lanes], limits, known)
+        try:
+            rows = await self._ask_once(arguments, is_alive=False)
+        except BusUnavailableError as error:
+            if getattr(error.__cause__, "sqlstate", None) != _THOUGHT_DEAD:
+                self._in_doubt.add(holder)
+                raise
+            rows = await self._ask_once(arguments, is_alive=True)
+        self._in_doubt.discard(holder)
+        return rows
+
+    async def _ask_once(self, arguments: tuple[Any, ...], *, is_alive: bool) -> list[Any]:
+        return await self._link.call(_TAKE, *arguments, is_alive, self._hold_s, is_repeatable=False)
+
+    async def _unpack(self, rows: Sequence[Any], holder: str) -> list[Letter]:
+        letters = []
+        ended = []
+        for row in rows:
+            if row["hold"] is not None:
+                found = letters_of(row)
+                letters += found
+                if found:
+                    self._known[holder][row["hold"]] = len(found)
+                else:
+                    ended.append(row["hold"])  # all were handled before
+        if ended:
+            await self._link.call("SELECT pbus.mail_finish($1)", ended)
+        return letters
+
+
+def _hash(name: str) -> str:
+    return hashlib.md5(name.encode()).hexdigest()[:8]  # noqa: S324 - shorter than the name
