@@ -133,7 +133,7 @@ def test_status_decodes_to_enum():
         TextFrame(text="a struct"),
         enum.Enum("Plain", "A").A,
     ],
-    ids=lambda value: type(value).__name__,
+    ids=lambda value: repr(value).partition(" object at ")[0],
 )
 def test_w20_unfaithful_value_is_refused(value):
     """What would arrive changed, or not at all, is an error at the sender that names the field."""
