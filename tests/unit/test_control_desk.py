@@ -1,0 +1,166 @@
+"""Orders from other terminals, given to actors that are only objects."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pbus.messages import BusControlRequestMessage
+from pbus.process.control import ControlDesk, is_so, judge
+
+
+@dataclass
+class FakeActor:
+    """An actor in whatever condition a test wants."""
+
+    name: str = "a"
+    state: str = "ready"
+    is_wanted: bool = True
+    is_held: bool = False
+    is_final: bool = False
+    lives: int = 1
+    due_life: int = 1
+    code: int | None = None
+    error: str | None = None
+    child: Any = field(default_factory=lambda: SimpleNamespace(pid=7))
+    orders: list[str] = field(default_factory=list)
+
+    def start(self) -> None:
+        self.orders.append("start")
+
+    def stop(self) -> None:
+        self.orders.append("stop")
+        self.is_wanted, self.is_held = False, True
+
+    def restart(self) -> None:
+        self.orders.append("restart")
+        self.due_life = self.lives + 1
+
+    def record(self) -> Any:
+        return SimpleNamespace(error=self.error)
+
+    def down(self, state: str = "exited", code: int = 0) -> "FakeActor":
+        self.state, self.code, self.child = state, code, None
+        return self
+
+
+def stopped(**changes: Any) -> FakeActor:
+    """One that somebody took down."""
+    return FakeActor(is_wanted=False, is_held=True, **changes).down()
+
+
+def request(action: str, *workers: str, order: str = "1") -> BusControlRequestMessage:
+    """An order as it comes from a terminal."""
+    return BusControlRequestMessage(
+        source="cli", target="sup", order=order, action=action, workers=workers
+    )
+
+
+def desk(*actors: FakeActor) -> ControlDesk:
+    """The desk of a supervisor that has these."""
+    return ControlDesk("sup", {actor.name: actor for actor in actors})
+
+
+@pytest.mark.parametrize(
+    ("action", "actor", "expected"),
+    [
+        ("stop", FakeActor(is_wanted=False, state="stopping"), None),
+        ("stop", FakeActor(is_wanted=False).down("backoff"), None),
+        ("stop", stopped(), ("done", "exited with code 0")),
+        ("stop", FakeActor(), ("superseded", "started again meanwhile")),
+        ("restart", FakeActor(lives=1), None),
+        ("restart", FakeActor(lives=1).down("backoff", 1), None),
+        ("restart", FakeActor(lives=2, state="starting"), None),
+        ("restart", FakeActor(lives=2), ("done", "")),
+        ("restart", FakeActor(lives=2).down(), ("done", "exited with code 0")),
+        ("restart", FakeActor(lives=2, error="no file").down("backoff", 1), ("failed", "no file")),
+        ("start", FakeActor(lives=2).down("failed", -9), ("failed", "was killed by SIGKILL")),
+        ("start", stopped(lives=2), ("superseded", "stopped meanwhile")),
+        ("start", FakeActor(lives=1, is_final=True), ("superseded", "the project is stopping")),
+    ],
+)
+def test_orders_end_so(action: str, actor: FakeActor, expected: Any):
+    """An order is done when the life it is about is ready, or down, and fails when that fails."""
+    assert expected == judge(action, actor, 2)
+
+
+@pytest.mark.parametrize(
+    ("action", "actor", "expected"),
+    [
+        ("start", FakeActor(), True),
+        ("start", FakeActor(state="starting"), False),
+        ("start", FakeActor(due_life=2), False),
+        ("stop", stopped(), True),
+        ("stop", FakeActor(is_wanted=False, state="stopping"), False),
+        ("restart", FakeActor(), False),
+    ],
+)
+def test_some_is_so_already(action: str, actor: FakeActor, expected: bool):
+    """Nothing need change to start what is ready, or to stop what is down."""
+    assert expected == is_so(action, actor)
+
+
+def test_answer_comes_when_done():
+    """The answer waits for the deed; each worker has its own."""
+    first, second = FakeActor("a"), FakeActor("b")
+    there = desk(first, second)
+    there.take(request("restart", "a", "b"))
+    assert ([], ["restart"], ["restart"]) == (there.answers(), first.orders, second.orders)
+
+    second.lives = 2
+    there.look()
+    (answer,) = there.answers()
+
+    assert ("b", "done", "ready", 7) == (
+        answer.worker, answer.outcome, answer.state, answer.pid,
+    )  # fmt: skip
+    assert ("sup", "cli", "1") == (answer.source, answer.target, answer.order)
+    assert [] == there.answers()
+
+
+def test_repeated_order_is_answered():
+    """A terminal that heard nothing asks again: it is answered again, and nothing is done twice."""
+    actor = FakeActor()
+    there = desk(actor)
+    for _ in range(3):
+        there.take(request("stop", "a"))
+    actor.down()
+    there.look()
+    assert 1 == len(there.answers())
+
+    there.take(request("stop", "a"))
+
+    assert ["done"] == [answer.outcome for answer in there.answers()]
+    assert ["stop"] == actor.orders
+
+
+def test_strangers_are_refused():
+    """Names of others, and orders while everything stops."""
+    there = desk(FakeActor("a", is_final=True))
+    there.take(request("start", "a", "x"))
+
+    assert [
+        ("a", "refused", "the project is stopping"),
+        ("x", "refused", "this supervisor has no such worker"),
+    ] == [(answer.worker, answer.outcome, answer.detail) for answer in there.answers()]
+
+
+def test_ended_worker_is_held_down():
+    """Stopping one that is over already keeps it from counting as over by itself."""
+    actor = FakeActor(is_wanted=False).down()
+    there = desk(actor)
+    there.take(request("stop", "a"))
+
+    assert ["unchanged"] == [answer.outcome for answer in there.answers()]
+    assert actor.is_held
+
+
+def test_orders_are_forgotten():
+    """Old orders fall, so that a supervisor may run for ever."""
+    there = desk(FakeActor())
+    for number in range(1000):
+        there.take(request("start", "a", order=str(number)))
+
+    assert 1000 == len(there.answers())
+    assert 300 > len(there._orders)

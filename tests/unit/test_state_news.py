@@ -1,0 +1,89 @@
+"""State changes as messages."""
+
+import time
+
+import pytest
+
+from pbus.leases import LEASE_S, Lease
+from pbus.messages import STATES_ADDRESS
+from pbus.process.events import Event, Exited, Line, Started, StateChanged
+from pbus.process.news import News
+
+
+def told(news: News) -> list[tuple[str, str, str | None, int | None]]:
+    """What was to be told since."""
+    return [(one.worker, one.state, one.previous, one.pid) for one in news.take()]
+
+
+def heard(*events: Event) -> News:
+    """News after these events."""
+    news = News("sup", "town")
+    for event in events:
+        news.hear(event)
+    return news
+
+
+def lease(incarnation: str, silent_s: float) -> Lease:
+    """A worker that renewed its lease so long ago."""
+    return Lease(
+        name="a", incarnation=incarnation, runner="r", host="h", pid=1,
+        beat=time.time() - silent_s,
+    )  # fmt: skip
+
+
+def test_life_is_told():
+    """Each change with the state before and the process it is about; other events are none."""
+    news = heard(
+        StateChanged("a", "starting", ""),
+        Started("a", 7, "f00"),
+        Line("a", "out", "hello", 0.0),
+        StateChanged("a", "ready", ""),
+        StateChanged("a", "backoff", "killed"),
+        Exited("a", 7, -9),
+        StateChanged("a", "starting", ""),
+        Started("a", 8, "f01"),
+    )
+
+    assert [
+        ("a", "starting", None, 7),
+        ("a", "ready", "starting", 7),
+        ("a", "backoff", "ready", 7),
+        ("a", "starting", "backoff", 8),
+    ] == told(news)
+    assert [] == told(news)
+
+
+def test_message_says_whose():
+    """Where it goes, from whom, of which project, and why."""
+    (message,) = heard(StateChanged("a", "failed", "no such file")).take()
+
+    assert (STATES_ADDRESS, "sup", "town") == (message.target, message.source, message.project)
+    assert ("failed", None, "no such file") == (message.state, message.pid, message.detail)
+
+
+def test_silence_is_told():
+    """A worker that does not renew its lease is told once, and once that it does again."""
+    news = heard(Started("a", 7, "f00"), StateChanged("a", "ready", ""))
+    news.take()
+    for silent_s in (1.0, LEASE_S + 1, LEASE_S + 3, 0.1, 0.2):
+        news.look([lease("f00-1", silent_s)])
+
+    assert [("a", "unresponsive", "ready", 7), ("a", "ready", "unresponsive", 7)] == told(news)
+
+
+@pytest.mark.parametrize("incarnation", ["e00-1", "other"])
+def test_other_lives_are_ignored(incarnation: str):
+    """The lease of an earlier life, or of somebody else's worker, says nothing."""
+    news = heard(Started("a", 7, "f00"), StateChanged("a", "ready", ""))
+    news.take()
+    news.look([lease(incarnation, LEASE_S + 1)])
+
+    assert [] == told(news)
+
+
+def test_oldest_news_fall():
+    """While nobody can be told, memory stays bounded."""
+    news = heard(*(StateChanged("a", "backoff", str(number)) for number in range(20_000)))
+    details = [message.detail for message in news.take()]
+
+    assert (10_000, "19999") == (len(details), details[-1])
