@@ -61,12 +61,14 @@ async def ping(part: Part, cues: Cues) -> None:
         cues.say_ready()
         await cues.next()
         delays = []
-        for _ in range(part.count + _WARM_UP):
+        for number in range(-_WARM_UP, part.count):
+            if number == 0:
+                cpu = time.process_time()
             begun = time.perf_counter()
             await redis.publish(target, payload)
             await anext(answers)
             delays.append(time.perf_counter() - begun)
-        cues.say(Delays(delays=delays[_WARM_UP:]))
+        cues.say(Delays(delays=delays[_WARM_UP:], cpu_s=time.process_time() - cpu))
 
 
 async def pong(part: Part, cues: Cues) -> None:
