@@ -1,0 +1,178 @@
+"""Whom an order means, and what the terminal makes of the answers."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+import typer
+
+from pbus.bus.memory import AsyncQueueBus
+from pbus.bus.subscriber import BusSubscriber
+from pbus.errors import ProcessError
+from pbus.leases import LEASE_S, Lease
+from pbus.messages import BusControlRequestMessage, BusControlResponseMessage, BusMessage
+from pbus.observe import HostRecord, ProcessRecord
+from pbus_cli import ordering
+from pbus_cli.ordering import Orderer, answer_text, choose_workers
+
+
+def host(address: str, *names: str, time: float = 1.0) -> HostRecord:
+    """What a supervisor says that it runs."""
+    return HostRecord(
+        project="p", host="h", pid=1, session="s", time=time, bus="b", address=address,
+        processes=tuple(ProcessRecord(name=name, state="ready") for name in names),
+    )  # fmt: skip
+
+
+HOSTS = [host("one", "a", "ab", "x.1", "x.2"), host("two", "x.3", "y")]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a"], {"one": ["a"]}),
+        (["x"], {"one": ["x.1", "x.2"], "two": ["x.3"]}),
+        (["x.2", "x"], {"one": ["x.2", "x.1"], "two": ["x.3"]}),
+        (["x.?"], {"one": ["x.1", "x.2"], "two": ["x.3"]}),
+        (["a*"], {"one": ["a", "ab"]}),
+        (["y", "[ax]*"], {"two": ["y", "x.3"], "one": ["a", "ab", "x.1", "x.2"]}),
+        (["*"], {"one": ["a", "ab", "x.1", "x.2"], "two": ["x.3", "y"]}),
+    ],
+)
+def test_names_find_workers(names: list[str], expected: Any):
+    """A worker, all replicas of one, or whatever matches, each at the supervisor that has it."""
+    assert expected == choose_workers(names, HOSTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("xx", "did you mean 'x'?"),
+        ("z*", "there are: a, ab, x, x.1, x.2, x.3, y"),
+        ("mine", "was not started by `pbus up`"),
+    ],
+)
+def test_unknown_names_are_refused(name: str, problem: str):
+    """With the nearest, or with the reason; then nobody is ordered about."""
+    mine = Lease(name="mine", incarnation="i", runner="r", host="h", pid=1)
+
+    with pytest.raises(typer.BadParameter) as caught:
+        choose_workers(["a", name], HOSTS, [mine])
+    assert problem in caught.value.message
+
+
+def test_newer_record_holds():
+    """Of a supervisor that was killed the record outlives it for a while."""
+    hosts = [host("new", "a", time=2.0), host("old", "a", time=1.0)]
+
+    assert {"new": ["a"]} == choose_workers(["a"], hosts)
+
+
+@pytest.mark.parametrize(
+    ("action", "changes", "expected"),
+    [
+        ("restart", {"pid": 7}, "a was restarted (pid 7)"),
+        ("restart", {"detail": "exited with code 0"}, "a was restarted (exited with code 0)"),
+        ("start", {"outcome": "unchanged", "pid": 7}, "a was running already (pid 7)"),
+        ("stop", {"outcome": "unchanged"}, "a was not running"),
+        ("stop", {"outcome": "superseded", "detail": "why"}, "a superseded: why"),
+        ("start", {"outcome": "failed", "detail": "no file"}, "a failed: no file"),
+    ],
+)
+def test_answers_are_sentences(action: Any, changes: Any, expected: str):
+    """What became of a worker, in a line."""
+    values = {"source": "s", "order": "1", "worker": "a", "outcome": "done", **changes}
+
+    assert expected == answer_text(action, BusControlResponseMessage(**values))
+
+
+class FakeSupervisor(BusSubscriber):
+    """Answers as the test says, given how often it was asked."""
+
+    def __init__(
+        self, bus: AsyncQueueBus, address: str, answers: Callable[[int, str], str | None]
+    ) -> None:
+        self.name = address
+        self.requests: list[BusControlRequestMessage] = []
+        self._bus = bus
+        self._answers = answers
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        assert isinstance(message, BusControlRequestMessage)
+        self.requests.append(message)
+        for worker in message.workers:
+            outcome = self._answers(len(self.requests), worker)
+            if outcome is not None:
+                answer = BusControlResponseMessage(
+                    source=self.name, target=message.source, order=message.order,
+                    worker=worker, outcome=outcome,  # type: ignore[arg-type]
+                )  # fmt: skip
+                await self._bus.send(answer)
+
+
+async def given(
+    answers: Callable[[int, str], str | None],
+    timeout_s: float = 10.0,
+    *,
+    with_records: bool = True,
+) -> tuple[dict[str, str], list[BusControlRequestMessage]]:
+    """What comes of an order to two supervisors, and what each was asked."""
+    async with AsyncQueueBus() as bus:
+        plan = {"one": ["a", "b"], "two": ["c"]}
+        supervisors = [FakeSupervisor(bus, address, answers) for address in plan]
+        for supervisor in supervisors:
+            await bus.subscribe(supervisor)
+            if with_records:
+                record = msgspec.json.encode(host(supervisor.name, *plan[supervisor.name]))
+                await bus.leases.put_record(supervisor.name, record, ttl_s=LEASE_S)
+        orderer = Orderer(bus, "restart", plan)
+        await bus.subscribe(orderer)
+        told: list[str] = []
+        answered = await orderer.carry_out(timeout_s, lambda answer: told.append(answer.worker))
+    assert told == [answer.worker for answer in answered]
+    return (
+        {answer.worker: answer.outcome for answer in answered},
+        [request for supervisor in supervisors for request in supervisor.requests],
+    )
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask again soon."""
+    monkeypatch.setattr(ordering, "_AGAIN_S", 0.05)
+
+
+def test_all_answers_are_gathered():
+    """From each supervisor those of its own workers, good and bad."""
+    outcomes, requests = asyncio.run(given(lambda _, worker: "failed" if worker == "b" else "done"))
+
+    assert {"a": "done", "b": "failed", "c": "done"} == outcomes
+    assert [("a", "b"), ("c",)] == [request.workers for request in requests]
+    assert 1 == len({request.order for request in requests})
+
+
+def test_lost_answers_are_asked_for():
+    """What was not answered is asked again, under the same order."""
+    outcomes, requests = asyncio.run(
+        given(lambda times, worker: "done" if worker == "a" or times == 3 else None)
+    )
+
+    assert {"a", "b", "c"} == set(outcomes)
+    assert [("a", "b"), ("b",), ("b",), ("c",), ("c",), ("c",)] == [
+        request.workers for request in requests
+    ]
+    assert 1 == len({request.order for request in requests})
+
+
+def test_deadline_names_the_late():
+    """Who is not done in time is named."""
+    with pytest.raises(TimeoutError, match=r"cannot restart within 0.2 s: b; it is still tried"):
+        asyncio.run(given(lambda _, worker: None if worker == "b" else "done", 0.2))
+
+
+def test_gone_supervisor_is_noticed():
+    """A supervisor whose record is missing for some looks answers no more."""
+    with pytest.raises(ProcessError, match="the supervisor of a, b is gone"):
+        asyncio.run(given(lambda _, __: None, with_records=False))
