@@ -16,10 +16,14 @@ from pbus.errors import (
     JobWorkerLostError,
 )
 from pbus.ids import new_id
+from pbus.jobs.census import BusJobCancelRequestMessage, BusJobCancelResponseMessage
+from pbus.jobs.events import EventType
 from pbus.leases import Lease
 from pbus.messages import (
     BusJobCancelMessage,
     BusJobMessage,
+    BusJobRequestMessage,
+    BusJobRequestUrgentMessage,
     BusJobResponseMessage,
     BusJobStreamDataMessage,
     BusJobStreamEndMessage,
@@ -30,8 +34,10 @@ from pbus.messages import (
 )
 from pbus_cli.letters import Letter, post
 
-OnUpdate = Callable[[dict[str, Any]], None]
+OnEvent = Callable[[EventType, dict[str, Any]], None]
+Answer = BusJobResponseMessage | BusJobStreamEndMessage
 
+_LATE_S: Final = 1.0  # without news for so long, what an urgent answer overtook is lost
 _LOOK_S: Final = 1.0  # how often the worker's lease is looked at
 _CANCEL_S: Final = 2.0  # for the cancel to be written while the command ends
 
@@ -56,30 +62,38 @@ class Asker(BusSubscriber):
 
     async def ask(
         self, worker: Lease, job: str, payload: dict[str, Any], *, timeout_s: float,
-        on_update: OnUpdate, is_urgent: bool = False,
+        on_event: OnEvent, is_urgent: bool = False,
     ) -> dict[str, Any]:  # fmt: skip
         """The response to one job; cancels the job when left before it came.
+
+        Args:
+            worker: Whom to ask.
+            job: For which job.
+            payload: With what.
+            timeout_s: Seconds until giving up.
+            on_event: Told of updates and stream messages, in order.
+            is_urgent: Ask with high priority.
 
         Raises:
             JobTimeoutError: None came in time.
             JobFailedError: The worker answered error or failed.
-            JobCancelledError: The worker cancelled it.
+            JobCancelledError: The worker cancelled it, or `pbus cancel` did.
             JobWorkerLostError: The worker died or left.
         """
         self._job_id = job_id = new_id()
-        letter = job_letter(job_id, job, payload, deadline=time.time() + timeout_s)
+        deadline = time.time() + timeout_s
+        letter = job_letter(job_id, job, payload, deadline=deadline, is_urgent=is_urgent)
         async with self._cancelled_unless_done(job_id, worker.name):
-            await post(self._bus, letter, source=self.name, target=worker.name, is_urgent=is_urgent)
+            await post(self._bus, letter, source=self.name, target=worker.name, is_urgent=False)
             try:
                 async with asyncio.timeout(timeout_s):
-                    answer = await self._answer(worker, on_update)
+                    answer = await self._answer(worker, on_event)
             except TimeoutError:
                 raise JobTimeoutError(job_id, worker.name, timeout_s, "no answer came") from None
         return _response(answer, worker.name)
 
-    async def _answer(
-        self, worker: Lease, on_update: OnUpdate
-    ) -> BusJobResponseMessage | BusJobStreamEndMessage:
+    async def _answer(self, worker: Lease, on_event: OnEvent) -> Answer:
+        seen = 0
         while True:
             try:
                 async with asyncio.timeout(_LOOK_S):
@@ -87,14 +101,30 @@ class Asker(BusSubscriber):
             except TimeoutError:
                 await self._see_alive(worker)
                 continue
-            if isinstance(message, BusJobResponseMessage | BusJobStreamEndMessage):
+            if isinstance(message, Answer):
+                await self._see_rest(message.events - seen, on_event)
                 return message
-            if isinstance(message, BusJobUpdateMessage):
-                on_update(message.update or {})
-            elif isinstance(message, BusJobStreamStartMessage | BusJobStreamDataMessage):
-                on_update(message.data or {})
+            if isinstance(message, BusJobCancelRequestMessage):
+                await self._give_up(message, worker)
+            seen += _tell(message, on_event)
+
+    async def _see_rest(self, missing: int, on_event: OnEvent) -> None:
+        """Wait for what was sent before an urgent answer, which overtakes."""
+        with contextlib.suppress(TimeoutError):
+            while missing > 0:
+                async with asyncio.timeout(_LATE_S):
+                    missing -= _tell(await self._heard.get(), on_event)
+
+    async def _give_up(self, message: BusJobCancelRequestMessage, worker: Lease) -> None:
+        answer = BusJobCancelResponseMessage(
+            source=self.name, target=message.source, job_id=message.job_id, outcome="cancelled"
+        )
+        await self._bus.send(answer)
+        raise JobCancelledError(message.job_id, worker.name, message.reason)
 
     async def _see_alive(self, worker: Lease) -> None:
+        if self._bus.delivery == "at-least-once":
+            return  # the request is kept: the next life does it
         try:
             leases = await self._bus.leases.leases()
         except BusError:  # the broker is away: the deadline decides
@@ -123,16 +153,33 @@ class Asker(BusSubscriber):
 
 
 def job_letter(
-    job_id: str, job: str, payload: dict[str, Any], *, deadline: float | None = None
+    job_id: str,
+    job: str,
+    payload: dict[str, Any],
+    *,
+    deadline: float | None = None,
+    is_urgent: bool = False,
 ) -> Letter:
     """The request for a job."""
     fields = {"job_id": job_id, "job_name": job, "payload": payload, "deadline": deadline}
-    return Letter("BusJobRequestMessage", {k: v for k, v in fields.items() if v is not None})
+    kind = BusJobRequestUrgentMessage if is_urgent else BusJobRequestMessage
+    return Letter(kind.__name__, {k: v for k, v in fields.items() if v is not None})
 
 
-def _response(
-    answer: BusJobResponseMessage | BusJobStreamEndMessage, worker: str
-) -> dict[str, Any]:
+def _tell(message: BusJobMessage, on_event: OnEvent) -> int:
+    """Tell of an update or a stream message; how many it was."""
+    if isinstance(message, BusJobUpdateMessage):
+        on_event("update", message.update or {})
+    elif isinstance(message, BusJobStreamStartMessage):
+        on_event("stream_start", message.data or {})
+    elif isinstance(message, BusJobStreamDataMessage):
+        on_event("stream_data", message.data or {})
+    else:
+        return 0
+    return 1
+
+
+def _response(answer: Answer, worker: str) -> dict[str, Any]:
     if isinstance(answer, BusJobStreamEndMessage):
         return answer.data or {}
     response = answer.response or {}

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pbus.errors import JobError as JobError
     from pbus.errors import JobFailedError as JobFailedError
     from pbus.errors import JobNotDoneError as JobNotDoneError
+    from pbus.errors import JobNotFoundError as JobNotFoundError
     from pbus.errors import JobStateError as JobStateError
     from pbus.errors import JobTimeoutError as JobTimeoutError
     from pbus.errors import JobWorkerLostError as JobWorkerLostError
@@ -140,6 +141,7 @@ _HOMES = {
         "JobError",
         "JobFailedError",
         "JobNotDoneError",
+        "JobNotFoundError",
         "JobStateError",
         "JobTimeoutError",
         "JobWorkerLostError",

@@ -304,6 +304,18 @@ class JobStateError(JobError):
         )
 
 
+class JobNotFoundError(WorkerError):
+    """Nobody who answered knows an open job of that id."""
+
+    def __init__(self, job_id: str, silent: Sequence[str] = ()) -> None:
+        hint = "`pbus jobs` lists the open ones"
+        if silent:
+            hint = f"these runners did not answer: {', '.join(silent)}"
+        super().__init__(f"there is no open job {job_id!r}", hint=hint)
+        self.job_id = job_id
+        self.silent = list(silent)
+
+
 class JobNotDoneError(JobError):
     """The response of a job was read before there was one."""
 
@@ -371,6 +383,17 @@ class UnseenProjectError(ProcessError):
         )
         self.name = name
         self.pid = pid
+
+
+class MailNotKeptError(ProcessError):
+    """A project keeps no messages, so there are none to look after."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"project {name!r} keeps no messages: it delivers at most once",
+            hint="set `delivery: at-least-once` under `bus` in the topology",
+        )
+        self.name = name
 
 
 class AmbiguousProjectError(ProcessError):

@@ -14,11 +14,13 @@ from pbus.errors import (
     JobTimeoutError,
     JobWorkerLostError,
 )
+from pbus.jobs.census import BusJobCancelRequestMessage
 from pbus.leases import Lease
 from pbus.messages import (
     BusJobCancelMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
+    BusJobResponseUrgentMessage,
     BusJobStreamDataMessage,
     BusJobStreamEndMessage,
     BusJobUpdateMessage,
@@ -57,16 +59,20 @@ class Worker(BusSubscriber):
 
 async def ask(act: Act, *, timeout_s: float = 5.0) -> tuple[dict[str, Any], list[Any], Worker]:
     """Ask a worker that acts so; returns the response, the updates and the worker."""
-    updates: list[Any] = []
+    events: list[Any] = []
     async with AsyncQueueBus() as bus:
         worker, asker = Worker(bus, act), Asker(bus, "cli-1")
         await bus.subscribe(worker)
         await bus.subscribe(asker)
         await bus.leases.claim(LEASE)
         response = await asker.ask(
-            LEASE, "search", {"q": 1}, timeout_s=timeout_s, on_update=updates.append
+            LEASE,
+            "search",
+            {"q": 1},
+            timeout_s=timeout_s,
+            on_event=lambda kind, data: events.append((kind, data)),
         )
-    return response, updates, worker
+    return response, events, worker
 
 
 def answering(status: JobStatus, response: dict[str, Any] | None = None) -> Act:
@@ -91,12 +97,13 @@ def test_response_and_updates() -> None:
 
     response, updates, worker = asyncio.run(ask(act))
 
-    assert ({"hits": []}, [{"n": 1}, {"n": 2}]) == (response, updates)
+    assert {"hits": []} == response
+    assert [("update", {"n": 1}), ("update", {"n": 2})] == updates
     assert not worker.cancelled.is_set()
 
 
 def test_streams_are_shown() -> None:
-    """The pieces of a streamed answer are updates, its end is the response."""
+    """The pieces of a streamed answer come by, its end is the response."""
 
     async def act(worker: Worker, request: BusJobRequestMessage) -> None:
         await worker.say(BusJobStreamDataMessage, request, data={"piece": 1})
@@ -104,7 +111,7 @@ def test_streams_are_shown() -> None:
 
     response, updates, _ = asyncio.run(ask(act))
 
-    assert ({"done": True}, [{"piece": 1}]) == (response, updates)
+    assert ({"done": True}, [("stream_data", {"piece": 1})]) == (response, updates)
 
 
 @pytest.mark.parametrize("status", [JobStatus.ERROR, JobStatus.FAILED])
@@ -181,3 +188,46 @@ def test_other_jobs_are_ignored() -> None:
         await worker.say(BusJobResponseMessage, request, status=status, response={"new": 1})
 
     assert {"new": 1} == asyncio.run(ask(act))[0]
+
+
+def test_urgent_answer_hides_nothing() -> None:
+    """What an answer overtook is shown before the response."""
+
+    async def act(worker: Worker, request: BusJobRequestMessage) -> None:
+        status = JobStatus.COMPLETED
+        await worker.say(BusJobStreamDataMessage, request, data={"piece": 1})
+        await worker.say(
+            BusJobResponseUrgentMessage, request, status=status, response={"end": 1}, events=2
+        )
+        await worker.say(BusJobStreamDataMessage, request, data={"piece": 2})
+
+    response, events, _ = asyncio.run(ask(act))
+
+    assert {"end": 1} == response
+    assert [("stream_data", {"piece": 1}), ("stream_data", {"piece": 2})] == events
+
+
+def test_cancelled_by_somebody_else() -> None:
+    """`pbus cancel` asks the requester, who may be this command: it tells the worker."""
+    heard: list[BusMessage] = []
+    workers: list[Worker] = []
+
+    class Canceller(BusSubscriber):
+        name = "cli-2"
+
+        async def on_bus_message(self, message: BusMessage) -> None:
+            heard.append(message)
+
+    async def act(worker: Worker, request: BusJobRequestMessage) -> None:
+        workers.append(worker)
+        await worker.bus.subscribe(Canceller())
+        await worker.bus.send(
+            BusJobCancelRequestMessage(
+                source="cli-2", target="cli-1", job_id=request.job_id, reason="enough"
+            )
+        )
+
+    with pytest.raises(JobCancelledError, match="enough"):
+        asyncio.run(ask(act))
+    assert workers[0].cancelled.is_set()
+    assert ["cancelled"] == [one.outcome for one in heard if hasattr(one, "outcome")]

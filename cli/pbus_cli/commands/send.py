@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,6 +29,7 @@ class _Order:
     Attributes:
         letter: The message; for a job its payload only.
         target: None for everyone.
+        has_deadline: A job is given up when its time is up.
         rate: Messages a second; None for as fast as it goes.
     """
 
@@ -38,6 +39,7 @@ class _Order:
     is_urgent: bool
     wait: bool
     timeout_s: float
+    has_deadline: bool
     count: int
     rate: float | None
 
@@ -70,14 +72,20 @@ def send(
         typer.Option("--data", metavar="JSON", help="Fields or payload: JSON, @file or - (stdin)."),
     ] = None,
     urgent: Annotated[
-        bool, typer.Option("--urgent", help="Overtake all queued data messages.")
+        bool, typer.Option("--urgent", help="Overtake queued data; a job: high priority.")
     ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the job; Ctrl-C cancels it.")
     ] = False,
     timeout: Annotated[
-        float, typer.Option("--timeout", metavar="S", min=0, help="Seconds a job may take.")
-    ] = _JOB_TIMEOUT_S,
+        float | None,
+        typer.Option(
+            "--timeout",
+            metavar="S",
+            min=0,
+            help="Seconds a job may take; 60 with --wait, else as long as it likes.",
+        ),
+    ] = None,
     count: Annotated[int, typer.Option("--count", metavar="N", min=1, help="How many times.")] = 1,
     rate: Annotated[
         float | None, typer.Option("--rate", metavar="R", min=0.001, help="Times a second.")
@@ -87,7 +95,8 @@ def send(
 ) -> None:
     """Send a message, or ask for a job.
 
-    Waits up to 5 s for the target to be registered.
+    Waits up to 5 s for the target to be registered. A job's progress goes to stderr, pieces of a
+    streamed answer to stdout, a line each, and at last the response.
     """
     from pbus_cli.attach import choose, while_running
     from pbus_cli.running import run
@@ -99,7 +108,8 @@ def send(
         job=job,
         is_urgent=urgent,
         wait=wait,
-        timeout_s=timeout,
+        timeout_s=_JOB_TIMEOUT_S if timeout is None else timeout,
+        has_deadline=wait or timeout is not None,
         count=count,
         rate=rate,
     )
@@ -168,7 +178,8 @@ async def _post(bus: "WorkerBus", order: _Order, source: str) -> None:
         targets = next_targets()
         for target in targets:
             letter = _job_letter(order) if order.job is not None else order.letter
-            await post(bus, letter, source=source, target=target, is_urgent=order.is_urgent)
+            is_urgent = order.is_urgent and order.job is None  # a job's type says it
+            await post(bus, letter, source=source, target=target, is_urgent=is_urgent)
         reached.update(targets)
     times = f"{order.count:,} x " if order.count > 1 else ""
     what = f"job {order.job!r}" if order.job is not None else order.letter.type
@@ -204,8 +215,13 @@ def _job_letter(order: _Order) -> "Letter":
     from pbus.ids import new_id
     from pbus_cli.asking import job_letter
 
-    deadline = time.time() + order.timeout_s
-    return job_letter(new_id(), order.job or "", order.letter.fields, deadline=deadline)
+    return job_letter(
+        new_id(),
+        order.job or "",
+        order.letter.fields,
+        deadline=time.time() + order.timeout_s if order.has_deadline else None,
+        is_urgent=order.is_urgent,
+    )
 
 
 async def _ask(bus: "WorkerBus", order: _Order, source: str) -> None:
@@ -229,28 +245,24 @@ async def _ask(bus: "WorkerBus", order: _Order, source: str) -> None:
 
 async def _ask_once(asker: "Asker", worker: "Lease", order: _Order, timeout_s: float) -> None:
     from pbus.errors import JobFailedError
+    from pbus_cli.live.progress import JobDisplay
 
     try:
-        response = await asker.ask(
-            worker,
-            order.job or "",
-            order.letter.fields,
-            timeout_s=timeout_s,
-            on_update=_show_update,
-            is_urgent=order.is_urgent,
-        )
+        with JobDisplay(f"{order.job} at {worker.name}") as display:
+            response = await asker.ask(
+                worker,
+                order.job or "",
+                order.letter.fields,
+                timeout_s=timeout_s,
+                on_event=display.show,
+                is_urgent=order.is_urgent,
+            )
     except JobFailedError as error:
         traceback = error.response.get("traceback")
         if isinstance(traceback, str):
             console.note(traceback.rstrip())
         raise
     console.say_json(response, indent=console.is_terminal())
-
-
-def _show_update(update: dict[str, Any]) -> None:
-    import msgspec
-
-    console.note(f"update: {msgspec.json.encode(update).decode()}")
 
 
 def register(app: typer.Typer) -> None:

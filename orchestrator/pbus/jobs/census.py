@@ -20,9 +20,9 @@ _WHOLE = 100.0  # percent
 class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How far a job is, as its last update said."""
 
-    done: float | None = None
-    total: float | None = None
-    percent: float | None = None
+    done: int | float | None = None
+    total: int | float | None = None
+    percent: int | float | None = None
 
 
 class JobEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -106,7 +106,7 @@ def progress_of(update: dict[str, Any] | None) -> JobProgress | None:
     return JobProgress(done=done, total=total, percent=percent)
 
 
-def _number(value: Any) -> float | None:
+def _number(value: Any) -> int | float | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if is_number else None
 

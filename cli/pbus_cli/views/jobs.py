@@ -1,0 +1,54 @@
+"""The open jobs: one line for each worker's part of one."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from rich.text import Text
+
+from pbus.jobs.census import JobEntry, JobProgress, JobState
+from pbus_cli.views import colors
+from pbus_cli.views.columns import Column, lines
+from pbus_cli.views.figures import short_duration
+
+_STATES: Final[dict[JobState, str]] = {
+    "waiting": "magenta",
+    "sent": "cyan",
+    "queued": "cyan",
+    "running": "green",
+    "pending": "green",
+}
+
+
+def job_lines(entries: Sequence[JobEntry], width: int | None = None) -> list[Text]:
+    """A heading and the jobs, none wider than `width` (None: as wide as needed)."""
+
+    def column(
+        title: str, cell: Callable[[JobEntry], Text], weight: int | None, *, right: bool = False
+    ) -> Column:
+        cells = tuple(cell(entry) for entry in entries)
+        return Column(title, cells, right=right, gives=title == "NAME", weight=weight)
+
+    columns = [
+        column("JOB", lambda entry: Text(entry.job_id), None),
+        column("NAME", lambda entry: Text(entry.name or "-"), None),
+        column("REQUESTER", lambda entry: Text(entry.requester), 40),
+        column("WORKER", lambda entry: Text(entry.worker), 60),
+        column("STATE", lambda entry: Text(entry.state, style=_STATES[entry.state]), 50),
+        column("AGE", lambda entry: Text(short_duration(entry.age_s)), 30, right=True),
+        column("PROGRESS", lambda entry: Text(progress_text(entry.progress)), 70, right=True),
+    ]
+    if any(entry.label for entry in entries):
+        columns.append(column("LABEL", lambda entry: Text(entry.label or ""), 20))
+    return lines(columns, width, colors.HEADING)
+
+
+def progress_text(progress: JobProgress | None) -> str:
+    """How far a job is: "12/40 30%", "30%", or "-"."""
+    if progress is None:
+        return "-"
+    parts = []
+    if progress.done is not None and progress.total is not None:
+        parts.append(f"{progress.done:g}/{progress.total:g}")
+    if progress.percent is not None:
+        parts.append(f"{progress.percent:.0f}%")
+    return " ".join(parts) or "-"
