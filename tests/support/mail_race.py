@@ -10,7 +10,7 @@ from pbus.bus.mail import Outgoing, Settle
 from pbus.bus.redis.endpoint import Endpoint
 from pbus.bus.redis.mail import RedisMailStore
 from pbus.bus.redis.names import Names
-from pbus.ids import new_id
+from pbus.ids import new_id, new_token
 from pbus.messages import Lane
 
 SIZE = 256
@@ -20,11 +20,11 @@ BODY = b'{"type":"Blob","blob":"' + b"x" * (SIZE - 25) + b'"}'
 
 async def mail_send(url: str, total: int) -> None:
     """Put entries of 100 messages, one after another."""
-    store = _store(url)
+    store, sender = _store(url), new_token()
     started = time.perf_counter()
     for number in range(1, total + 1, PIPELINE):
         bodies, ids = [BODY] * PIPELINE, [new_id() for _ in range(PIPELINE)]
-        outgoing = Outgoing("race", Lane.DATA, bodies, ids, "sender", 1, number)
+        outgoing = Outgoing("race", Lane.DATA, bodies, ids, sender, 1, number)
         (stored,) = await store.put([outgoing])
         assert stored.mailboxes == 1
     _say(total, started)
@@ -35,6 +35,7 @@ async def mail_receive(url: str, total: int) -> None:
     """Take and settle."""
     store = _store(url)
     await store.open("race", keep=True, max_backlog=10**9)
+    await store.purge("race")
     print("ready", flush=True)
     wanted = [("race", lane, 1000) for lane in (Lane.SYSTEM, Lane.DATA)]
     received, started = 0, 0.0
@@ -62,6 +63,7 @@ async def plain_send(url: str, total: int) -> None:
 async def plain_receive(url: str, total: int) -> None:
     """XREADGROUP of 100, one XACK for them."""
     async with Redis.from_url(url, protocol=2) as redis:
+        await redis.delete("plain")
         await redis.xgroup_create("plain", "group", "0", mkstream=True)
         print("ready", flush=True)
         received, started = 0, 0.0

@@ -53,17 +53,19 @@ class Taker:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
         with self._room.waiter(name, [(mailbox, lane) for mailbox, lane, _ in wanted]) as waiter:
-            asked = waiter.pairs
+            asked, look_at = waiter.pairs, 0.0
             while True:
                 left = deadline - loop.time()
                 if left > 0:
                     await self._room.listen(name, min(left, POLL_S))
                 here = [one for one in wanted if (one[0], one[1]) in asked]
                 letters, due_s = await self._ask(holder, waiter, here, is_waiting=left > 0)
-                left = deadline - loop.time()
-                if letters or left <= 0 or waiter.is_interrupted:
+                now = loop.time()
+                if letters or now >= deadline or waiter.is_interrupted:
                     return letters
-                asked = await waiter.wait(min(left, due_s, POLL_S))
+                is_all = asked == waiter.pairs
+                look_at = now + min(due_s, POLL_S) if is_all else min(look_at, now + due_s)
+                asked = await waiter.wait(min(deadline, look_at) - now)
                 if waiter.is_interrupted:
                     return []
 
