@@ -1,0 +1,117 @@
+"""Who of a worker's jobs runs and who waits: places, turns, urgency."""
+
+import random
+from dataclasses import dataclass
+
+import pytest
+
+from pbus.workers.line import Line
+
+
+@dataclass(frozen=True)
+class Job:
+    name: str
+    turn_key: str | None = None
+    is_urgent: bool = False
+
+
+def names(jobs):
+    return [job.name for job in jobs]
+
+
+def test_without_places_all_run():
+    """Nobody waits who shares no turn."""
+    line = Line()
+    assert [True] * 100 == [line.enter(Job(str(n))) for n in range(100)]
+
+
+def test_places_go_in_order():
+    """Whoever leaves makes room for the one who waits longest."""
+    line = Line(2)
+    jobs = [Job(str(n)) for n in range(5)]
+    assert [True, True, False, False, False] == [line.enter(job) for job in jobs]
+    heirs = [line.leave(jobs[1]), line.leave(jobs[0]), line.leave(jobs[2]), line.leave(jobs[3])]
+    assert ["2", "3", "4"] == names(heirs[:3])
+    assert heirs[3] is None
+
+
+def test_urgent_ones_go_first():
+    """Among those who wait, not before those who run."""
+    line = Line(1)
+    first, normal = Job("first"), Job("normal")
+    urgent, later = Job("urgent", is_urgent=True), Job("later", is_urgent=True)
+    for job in (first, normal, urgent, later):
+        line.enter(job)
+    order = []
+    job = first
+    while (job := line.leave(job)) is not None:
+        order.append(job.name)
+    assert ["urgent", "later", "normal"] == order
+
+
+def test_turns_are_taken_singly():
+    """Those of one key run one at a time; others pass them by."""
+    line = Line(2)
+    a1, a2, b = Job("a1", "a"), Job("a2", "a"), Job("b")
+    assert [True, False, True] == [line.enter(job) for job in (a1, a2, b)]
+    assert line.leave(b) is None  # there is a place, but it is not a2's turn
+    assert a2 is line.leave(a1)
+
+
+def test_free_place_is_given_past_blocked():
+    """A job whose turn it is not keeps no place from another."""
+    line = Line(2)
+    a1, a2, c, d = Job("a1", "a"), Job("a2", "a"), Job("c"), Job("d")
+    assert [True, False, True, False] == [line.enter(job) for job in (a1, a2, c, d)]
+    assert d is line.leave(c)
+    assert a2 is line.leave(a1)
+
+
+def test_withdrawn_ones_are_skipped():
+    """Who waits no longer is given no place."""
+    line = Line(1)
+    first, second, third = Job("1"), Job("2"), Job("3")
+    for job in (first, second, third):
+        line.enter(job)
+    assert [True, False] == [line.withdraw(second), line.withdraw(second)]
+    assert not line.withdraw(first)
+    assert third is line.leave(first)
+
+
+def test_cleared_line_has_no_heirs():
+    """When all is over nobody begins."""
+    line = Line(1)
+    first, second = Job("1"), Job("2")
+    line.enter(first)
+    line.enter(second)
+    line.clear()
+    assert line.leave(first) is None
+
+
+@pytest.mark.parametrize("places", [None, 1, 3])
+def test_random_use_loses_nobody(places):
+    """Everybody gets a place in the end, never more than there are, one of each key at a time."""
+    chance = random.Random(places or 0)
+    line, running, waiting, done = Line(places), [], [], 0
+    jobs = [
+        Job(str(n), chance.choice([None, None, "a", "b"]), chance.random() < 0.3)
+        for n in range(500)
+    ]
+    for job in jobs:
+        (running if line.enter(job) else waiting).append(job)
+        while running and chance.random() < 0.5:
+            done += 1
+            heir = line.leave(running.pop(chance.randrange(len(running))))
+            if heir is not None:
+                waiting.remove(heir)
+                running.append(heir)
+        keys = [job.turn_key for job in running if job.turn_key]
+        assert len(keys) == len(set(keys))
+        assert places is None or len(running) <= places
+    while running:
+        done += 1
+        heir = line.leave(running.pop())
+        if heir is not None:
+            waiting.remove(heir)
+            running.append(heir)
+    assert (500, []) == (done, waiting)
