@@ -1,0 +1,309 @@
+"""Ordering single workers about, following their states, seeing all projects, beginning anew."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.command import PBUS, Home, Place, wait_for
+from support.valkey import Valkey
+
+pytestmark = pytest.mark.cli
+
+CHANGE = ["time", "project", "worker", "state", "previous", "pid", "detail"]
+PROJECT = ["name", "folder", "file", "pid", "ready", "workers", "uptime_s", "bus"]
+PROGRAM = """
+import time
+time.sleep(600)
+"""
+CREW = f"""
+name: crew
+workers:
+  cook: {{worker: "workers:Cook"}}
+  bell: {{command: [{sys.executable}, bell.py], replicas: 2}}
+"""
+WORKERS = """
+from pathlib import Path
+
+from pbus import BaseWorker, job
+
+class Cook(BaseWorker):
+    def __init__(self, name):
+        super().__init__(name)
+        if Path("broken").exists():
+            raise OSError("no stove")
+
+    @job(name="cook")
+    async def cook(self, request):
+        return {"dish": "soup"}
+
+    @job(name="clean")
+    async def clean(self, request):
+        return {}
+"""
+
+
+@pytest.fixture(scope="module")
+def crew(home: Home) -> Iterator[Place]:
+    """A project with a class and two programs; tests leave all of them running."""
+    files = {"topology.yaml": CREW, "workers.py": WORKERS, "bell.py": PROGRAM}
+    place = home.place("crew", files)
+    place.up()
+    yield place
+    place.run("down")
+
+
+@pytest.fixture(scope="module")
+def twins(home: Home) -> Iterator[list[Place]]:
+    """One topology brought up by two supervisors on one broker, as if on two hosts."""
+    text = "name: twins\nbus: {{url: '{url}'}}\nworkers:\n  x: {{command: [{python}, bell.py], replicas: 2}}\n"
+    with Valkey() as broker:
+        files = {
+            "topology.yaml": text.format(url=broker.url, python=sys.executable),
+            "bell.py": PROGRAM,
+        }
+        places = [home.place("east", files), home.place("west", files)]
+        places[0].up("--only", "x.1")
+        places[1].up("--only", "x.2")
+        yield places
+        for place in places:
+            place.run("down")
+
+
+def pids(place: Place) -> dict[str, int]:
+    """The processes of the workers."""
+    return {name: row["pid"] for name, row in place.rows().items()}
+
+
+def test_restart_brings_new_processes(crew: Place):
+    """All replicas of a name; returns when they are ready; says what it did; others go on."""
+    before = pids(crew)
+    done = crew.run("restart", "bell")
+    after = pids(crew)
+
+    assert (0, "") == (done.code, done.out)
+    assert before["cook"] == after["cook"]
+    for name in ("bell.1", "bell.2"):
+        assert before[name] != after[name]
+        assert f"{name} was restarted (pid {after[name]})" in done.err
+    assert {"ready"} == {row["state"] for row in crew.rows().values()}
+
+
+def test_stop_holds_down(crew: Place):
+    """A worker that was stopped stays so until it is started; both may be said twice."""
+    stopped = crew.run("stop", "bell.*", "cook")
+    assert 0 == stopped.code
+    assert {"exited"} == {row["state"] for row in crew.rows().values()}
+    assert "cook has stopped (exited with code 0)" in stopped.err
+    assert "bell.2 has stopped (was killed by SIGTERM)" in stopped.err
+    again = crew.run("stop", "bell.1")
+    assert (0, "bell.1 was not running\n") == (again.code, again.err)
+
+    started = crew.run("start", "cook", "bell")
+    assert 0 == started.code
+    rows = crew.rows()
+    assert {"ready"} == {row["state"] for row in rows.values()}
+    assert {"dish": "soup"} == crew.ask("cook", "cook")
+    again = crew.run("start", "cook")
+    assert (0, f"cook was running already (pid {rows['cook']['pid']})\n") == (again.code, again.err)
+
+
+def test_unknown_names_change_nothing(crew: Place):
+    """Exit code 2 with the nearest name, before anybody is ordered about."""
+    before = pids(crew)
+    wrong, strange = crew.run("restart", "cook", "bel"), crew.run("stop", "x*")
+
+    assert (2, 2) == (wrong.code, strange.code)
+    assert "there is no worker 'bel'; did you mean 'bell'?" in wrong.err
+    assert "there are: bell, bell.1, bell.2, cook" in strange.err
+    assert 2 == crew.run("start").code
+    assert before == pids(crew)
+
+
+def test_failed_restart_is_told(crew: Place):
+    """A worker that does not come back: exit code 1 and its last words."""
+    broken = crew.folder / "broken"
+    broken.touch()
+    try:
+        done = crew.run("restart", "cook", "bell.1")
+    finally:
+        broken.unlink()
+
+    assert 1 == done.code
+    (failed,) = [line for line in done.err.splitlines() if line.startswith("cook failed: ")]
+    assert "no stove" in failed
+    assert "bell.1 was restarted" in done.err
+    assert "error: not restarted: cook\n" in done.err
+    assert 0 == crew.run("start", "cook").code
+
+
+def test_late_restart_goes_on(crew: Place):
+    """When time is up, exit code 4 and who is late; the order stands all the same."""
+    before = pids(crew)["cook"]
+    done = crew.run("restart", "cook", "--timeout", "0.05")
+
+    assert 4 == done.code
+    assert "cannot restart within 0.05 s: cook" in done.err
+    crew.until(lambda rows: rows["cook"]["ready"] and rows["cook"]["pid"] != before)
+
+
+def test_orders_reach_all_hosts(twins: list[Place]):
+    """Names spread over two supervisors go to each, from whatever terminal."""
+    before = pids(twins[0])
+    assert {"x.1", "x.2"} == set(before)
+    done = twins[0].run("restart", "x")
+
+    assert 0 == done.code, done.err
+    after = pids(twins[1])
+    assert set() == set(before.values()) & set(after.values())
+    assert 0 == twins[1].run("stop", "x.1").code
+    assert ("exited", "ready") == tuple(twins[0].rows()[name]["state"] for name in ("x.1", "x.2"))
+    assert 0 == twins[0].run("start", "*").code
+
+
+def test_changes_are_followed(crew: Place):
+    """`events` prints a line a change as it happens; -n and --for end it, and so does the project."""
+    begun = time.monotonic()
+    json_lines = crew.start("events", "--json", "-n", "6")
+    lines = crew.start("events", "--for", "6s")
+    # Only what happens from now on is told: change something until both listen.
+    wait_for(lambda: crew.run("restart", "bell.1") and json_lines.out and lines.out)
+    row = crew.rows()["bell.2"]
+    os.kill(row["pid"], signal.SIGKILL)
+    crew.until(lambda rows: rows["bell.2"]["pid"] not in {None, row["pid"]})
+    crew.run("restart", "bell.1")
+    changes, text = json_lines.done(), lines.done()
+
+    assert (0, 6) == (changes.code, len(changes.objects))
+    assert [CHANGE] * 6 == [list(change) for change in changes.objects]
+    assert {"crew"} == {change["project"] for change in changes.objects}
+    killed = [one for one in changes.objects if one["state"] == "backoff"]
+    assert [("bell.2", "ready", row["pid"], "was killed by SIGKILL, restarts in 0.5 s")] == [
+        (one["worker"], one["previous"], one["pid"], one["detail"]) for one in killed
+    ]
+    assert 0 == text.code
+    assert 6 <= time.monotonic() - begun
+    assert any(
+        ["bell.2", "ready", "→", "backoff"] == line.split()[1:5] for line in text.out.splitlines()
+    )
+
+
+def test_last_changes_are_followed(home: Home):
+    """What changes while a project goes down is told, too; then following ends."""
+    place = home.place("brief", {"topology.yaml": "workers: {a: {command: [sleep, '600']}}"})
+    place.up()
+    follower = place.start("events", "--json")
+    wait_for(lambda: place.run("restart", "a") and follower.out)
+    place.run("down")
+    done = follower.done()
+
+    assert 0 == done.code
+    assert done.err.endswith("brief has stopped\n")
+    assert ["stopping", "exited"] == [change["state"] for change in done.objects[-2:]]
+
+
+def test_following_costs_workers_nothing(crew: Place):
+    """No worker is sent the changes: whoever hears all that is for it hears none of them."""
+    tap = crew.start("tail", "--json", "--type", "WorkerState", "-n", "3")
+    before = crew.rows()["cook"]["received"]
+    wait_for(lambda: crew.run("restart", "bell.1") and tap.process.poll() is not None)
+    done = tap.done()
+
+    assert {"~states"} == {message["target"] for message in done.objects}
+    assert before == crew.rows()["cook"]["received"]
+
+
+def test_projects_are_listed(crew: Place, twins: list[Place]):
+    """All that run on this machine, from any folder."""
+    east = twins[0]
+    listed, table = east.run("ls", "--json"), east.run("ls")
+
+    assert (0, 0) == (listed.code, table.code)
+    projects = {project["folder"]: project for project in listed.json["projects"]}
+    assert [PROJECT] * len(projects) == [list(project) for project in projects.values()]
+    mine, own = projects[str(crew.folder)], projects[str(east.folder)]
+    assert ("crew", 3, 3, crew.record()["pid"]) == tuple(
+        mine[key] for key in ("name", "ready", "workers", "pid")
+    )
+    assert (str(crew.folder / "topology.yaml"), crew.record()["url"]) == (mine["file"], mine["bus"])
+    assert ("twins", 1, 1) == (own["name"], own["ready"], own["workers"])
+    heading, *lines = table.out.splitlines()
+    assert ["NAME", "READY", "UPTIME", "PID", "FOLDER", "BUS"] == heading.split()
+    assert ["crew", "3/3"] in [line.split()[:2] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("example", "job", "payload", "expected"),
+    [
+        ("hello", ("greeter", "greet"), {"name": "Ada"}, {"text": "Hello, Ada!"}),
+        ("jobs", ("foreman", "total"), {"texts": ["a b", "b"]}, {"words": {"b": 2, "a": 1}}),
+    ],
+)
+def test_example_works(
+    home: Home, example: str, job: tuple[str, str], payload: object, expected: object
+):
+    """What `init` writes validates, comes up and does a job; its tests are a test elsewhere."""
+    place = home.place(f"{example}-place", {})
+    assert 0 == place.run("init", "--example", example).code
+    assert 0 == place.run("validate").code
+    place.up()
+    try:
+        assert expected == place.ask(*job, payload)
+    finally:
+        place.run("down")
+
+
+def completed(place: Place, *words: str) -> list[str]:
+    """What a shell offers for the last word."""
+    asking = {
+        "_PBUS_COMPLETE": "complete_bash",
+        "COMP_WORDS": "\n".join(("pbus", *words)),
+        "COMP_CWORD": str(len(words)),
+    }
+    done = subprocess.run(
+        [PBUS], cwd=place.folder, env={**place.home.environ, **asking}, capture_output=True,
+        text=True, timeout=30,
+    )  # fmt: skip
+    assert (0, "") == (done.returncode, done.stderr)
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("restart", ""), ["bell", "bell.1", "bell.2", "cook"]),
+        (("stop", "bell", "c"), ["cook"]),
+        (("send", "cook", "--job", ""), ["clean", "cook"]),
+        (("send", "bell", "--job", ""), []),
+        (("tail", "--source", "bell."), ["bell.1", "bell.2"]),
+        (("tail", "--type", "BusEnd"), ["BusEndMessage", "BusEndWorkerMessage"]),
+        (("-p", "cr"), ["crew"]),
+    ],
+)
+def test_live_names_complete(crew: Place, words: tuple[str, ...], expected: list[str]):
+    """Workers, replicas, jobs and projects as they are now."""
+    # On a busy machine the broker may answer too late for a prompt: then nothing is offered.
+    assert wait_for(lambda: completed(crew, *words) == expected)
+
+
+def test_bash_completes(crew: Place):
+    """The script, in a real bash."""
+    script = (
+        f'eval "$("{PBUS}" completion bash)"; PATH="{Path(PBUS).parent}:$PATH"\n'
+        "COMP_WORDS=(pbus start c); COMP_CWORD=2; _pbus_completion pbus c start\n"
+        'echo "${COMPREPLY[@]}"\n'
+    )
+
+    def offered() -> str:
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=crew.folder, env=crew.home.environ, capture_output=True,
+            text=True, timeout=30,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    assert "cook" == wait_for(offered)
