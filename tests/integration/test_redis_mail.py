@@ -210,6 +210,32 @@ def test_full_memory_stores_nothing(own_valkey, channel):
     run(main())
 
 
+def test_missing_keys_harm_one_mailbox_only(valkey, channel, redis):
+    """Keys that somebody deleted (or Redis evicted) cost that mailbox its mail, and nobody else."""
+
+    async def main():
+        async with closing(store_at(valkey.url, channel)) as store:
+            writer = Writer()
+            for name in ("broken", "sound"):
+                await store.open(name, keep=True)
+            await store.put([writer.to("*", "1", "2")])
+            letters = await take(store, "broken")
+            redis.delete(*redis.keys(f"*{channel}*:broken"))
+            await store.settle([Settle(letters[0])])
+            assert [] == await take(store, "broken")
+            assert 1 == (await store.put([writer.to("*", "3")]))[0].mailboxes
+            await store.requeue(["holder"])
+            await store.purge("broken")
+            assert ["broken", "sound"] == [report.name for report in await store.reports()]
+            assert ["1", "2", "3"] == texts(await take(store, "sound"))
+            await store.open("broken", keep=True)
+            await store.put([writer.to("*", "4")])
+
+            assert ["4"] == texts(await take(store, "broken"))
+
+    run(main())
+
+
 def test_handled_ids_are_bounded(valkey, channel, redis):
     """At least the last 100,000 handled ids are known, and never more than twice as many."""
     pack, rounds = 1000, 2 * HANDLED_KEPT // 1000 + 50

@@ -11,14 +11,16 @@ OPEN = Script(
 expire()
 local box, is_kept = ARGV[1], ARGV[2] == '1'
 local score = call('ZSCORE', boxes, box)
-if score == 'inf' and not is_kept then return 0 end
-if not score then
-  for _, queue in ipairs({'d', 's', 'D', 'S'}) do
-    pcall(call, 'XGROUP', 'CREATE', key('q:' .. queue, box), 'g', '0', 'MKSTREAM')
-  end
+local is_there = score and exists(key('box', box))
+if is_there and score == 'inf' and not is_kept then return 0 end
+for _, queue in ipairs({'d', 's', 'D', 'S'}) do
+  redis.pcall('XGROUP', 'CREATE', key('q:' .. queue, box), 'g', '0', 'MKSTREAM')
+end
+if not is_there then
   call('HSET', key('box', box), 'n', 0, 'h', 0, 'r', 0, 'big', 1)
 end
 call('HSET', key('box', box), 'shared', ARGV[3], 'max', ARGV[4])
+is_kept = is_kept or score == 'inf'
 call('ZADD', boxes, is_kept and '+inf' or now + ARGV[5], box)
 if is_kept then
   for _, one in ipairs(all_keys(box)) do call('PERSIST', one) end
@@ -109,7 +111,7 @@ local function return_entry(box, lane, queue, entry)
 end
 local function return_all(box, lane, queue)
   local stream, given_here = key('q:' .. queue, box), 0
-  for _, name in ipairs(their_consumers(stream)) do
+  for _, name in ipairs(exists(stream) and their_consumers(stream) or {}) do
     repeat
       local pending = call('XPENDING', stream, 'g', '-', '+', 100, name)
       for _, item in ipairs(pending) do
@@ -136,7 +138,7 @@ for _, box in ipairs(call('ZRANGE', boxes, 0, -1)) do
     wake_others(box, lane)
   end
 end
-if call('EXISTS', boxes) == 1 then
+if exists(boxes) then
   for _, prefix in ipairs(ARGV) do call('ZADD', gone, now, prefix) end
   call('ZREMRANGEBYSCORE', gone, '-inf', now - GONE_MS)
   call('PEXPIRE', gone, GONE_MS)
@@ -164,7 +166,7 @@ end
 local reports = {}
 for i, box in ipairs(call('ZRANGE', boxes, 0, -1)) do
   local found = call('HMGET', key('box', box), 'n', 'h', 'r')
-  reports[i] = {box, found[1] + 0, found[2] + 0, found[3] + 0, call('XLEN', key('dead', box)),
+  reports[i] = {box, (found[1] or 0) + 0, (found[2] or 0) + 0, (found[3] or 0) + 0, call('XLEN', key('dead', box)),
     oldest(box)}
 end
 return reports
@@ -220,7 +222,8 @@ if ARGV[2] == '1' then
 end
 for _, queue in ipairs({'d', 's', 'D', 'S'}) do
   local stream = key('q:' .. queue, box)
-  local reply = call('XREADGROUP', 'GROUP', 'g', 'purge', 'COUNT', 500, 'STREAMS', stream, '>')
+  local reply = call('XLEN', stream) > 0
+    and call('XREADGROUP', 'GROUP', 'g', 'purge', 'COUNT', 500, 'STREAMS', stream, '>')
   for _, item in ipairs(reply and reply[1][2] or {}) do
     local entry, fields = item[1], item[2]
     fell = fell + #head_of(fields)
@@ -229,7 +232,7 @@ for _, queue in ipairs({'d', 's', 'D', 'S'}) do
     call('XDEL', stream, entry)
     is_more = 1
   end
-  call('XGROUP', 'DELCONSUMER', stream, 'g', 'purge')
+  if reply then call('XGROUP', 'DELCONSUMER', stream, 'g', 'purge') end
 end
 local later = call('ZCARD', key('later', box))
 call('UNLINK', key('later', box))

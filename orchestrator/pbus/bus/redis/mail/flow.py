@@ -29,7 +29,8 @@ local function targets(address)
     found[1] = state(address) or nil
   else
     for _, box in ipairs(call('ZRANGE', boxes, 0, -1)) do
-      if not state(box).is_shared then found[#found + 1] = states[box] end
+      local own = state(box)
+      if own and not own.is_shared then found[#found + 1] = own end
     end
   end
   targets_of[address] = found
@@ -210,6 +211,7 @@ local function recover_entry(pair, queue, entry)
 end
 local function recover(pair, queue, known)
   local stream, got, start = key('q:' .. queue, wanted[pair][1]), 0, '-'
+  if not exists(stream) then return 0 end
   repeat
     local pending = call('XPENDING', stream, 'g', start, '+', 100, holder)
     for _, item in ipairs(pending) do
@@ -278,7 +280,7 @@ STARTED = Script(
 for i = 1, #ARGV, 3 do
   local box, queue, entry = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local stream = key('q:' .. queue, box)
-  if call('EXISTS', stream) == 1 and #call('XPENDING', stream, 'g', entry, entry, 1) == 1 then
+  if exists(stream) and #call('XPENDING', stream, 'g', entry, entry, 1) == 1 then
     call('HSET', key('part', box), '!' .. queue .. entry, 1)
   end
 end
@@ -299,7 +301,7 @@ SETTLE = Script(
 local states = {}
 local function state(box)
   if states[box] == nil then
-    states[box] = call('EXISTS', key('box', box)) == 1 and {changes = {n = 0, h = 0, r = 0},
+    states[box] = exists(key('box', box)) and {changes = {n = 0, h = 0, r = 0},
       handled = {}, new = {d = 0, s = 0}}
   end
   return states[box]
@@ -331,7 +333,7 @@ local function bury(box, own, slot, letter, other)
   gone_for_good(own, 1, letter.attempt > 1)
 end
 local function is_held(stream, entry)
-  return #call('XPENDING', stream, 'g', entry, entry, 1) == 1
+  return exists(stream) and #call('XPENDING', stream, 'g', entry, entry, 1) == 1
 end
 local function settle_letters(box, own, group, flags)
   local _, queue, entry, _, was_tried, which, _, others = unpack(group)

@@ -32,6 +32,7 @@ local call, boxes = redis.call, KEYS[1]
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local gone = boxes .. ':gone'
+local function exists(name) return call('EXISTS', name) == 1 end
 local function key(kind, box) return boxes .. ':' .. kind .. ':' .. box end
 local function all_keys(box)
   local kinds = {'box', 'q:d', 'q:s', 'q:D', 'q:S', 'part', 'last', 'done:0', 'done:1', 'later',
@@ -42,7 +43,7 @@ end
 local function remove(box)
   call('ZREM', boxes, box)
   call('UNLINK', unpack(all_keys(box)))
-  if call('EXISTS', boxes) == 0 then call('DEL', gone) end
+  if not exists(boxes) then call('DEL', gone) end
 end
 local function expire()
   for _, box in ipairs(call('ZRANGEBYSCORE', boxes, '-inf', now)) do remove(box) end
@@ -111,7 +112,7 @@ local function seen(box, ids)
   if not done_keys[box] then
     done_keys[box] = {}
     for _, set in ipairs({key('done:0', box), key('done:1', box)}) do
-      if call('EXISTS', set) == 1 then table.insert(done_keys[box], set) end
+      if exists(set) then table.insert(done_keys[box], set) end
     end
   end
   local hits
