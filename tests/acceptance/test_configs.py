@@ -5,22 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from support.command import Home
+from support.command import Home, Place
 
 pytestmark = pytest.mark.cli
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.y*ml"))
+CONFIGS = sorted((ROOT / "configs").rglob("*.y*ml"))
 _YAML_BLOCK = re.compile(r"^```ya?ml\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def copy_of(home: Home, folder: Path) -> Place:
+    """A copy of a folder of topologies, made once."""
+    copy = home.folder / folder.name
+    return Place(home, copy) if copy.exists() else home.place(folder.name, folder)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_config_is_valid(home: Home, path: Path):
     """`pbus validate` finds nothing wrong with it, and its worker classes are there."""
-    folder = home.folder / path.parent.name
-    place = home.place(path.parent.name, path.parent) if not folder.exists() else None
-    assert place is not None
-    done = place.run("validate", path.name, "--json")
+    done = copy_of(home, path.parent).run("validate", path.name, "--json")
 
     assert 0 == done.code, done.err
     for worker in done.json["workers"]:
