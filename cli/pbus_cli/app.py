@@ -11,6 +11,7 @@ from pbus_cli.commands import (
     bench,
     cancel,
     completion,
+    dlq,
     down,
     events,
     init,
@@ -18,6 +19,7 @@ from pbus_cli.commands import (
     logs,
     ls,
     ps,
+    purge,
     restart,
     schema,
     send,
@@ -43,6 +45,8 @@ _COMMANDS: Final = (
     start,
     down,
     ls,
+    dlq,
+    purge,
     validate,
     schema,
     init,
@@ -99,6 +103,7 @@ def _pbus(
     chosen = {"project": project, "file": file}
     given = {name: str(value) for name, value in chosen.items() if value is not None}
     context.default_map = {command.__name__.rpartition(".")[2]: given for command in _COMMANDS}
+    context.default_map["dlq"] = dict.fromkeys(dlq.VERBS, given)
 
 
 for _command in _COMMANDS:

@@ -13,11 +13,14 @@ import msgspec
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.connect import connect
-from pbus.errors import NothingRunningError, UnseenProjectError
+from pbus.bus.mail import MailboxReport, MailStore
+from pbus.errors import MailNotKeptError, NothingRunningError, UnseenProjectError
 from pbus.leases import Lease
 from pbus.observe import HostRecord, WorkerRow, merge_rows
+from pbus.process.mail import mail_options
 from pbus.process.projects import choose_project
 from pbus.process.record import ProjectRecord
+from pbus.topology.model import DeliverySpec
 from pbus.urls import MEMORY_URL, mask_url
 from pbus_cli.options import DEFAULT_FILE
 
@@ -41,6 +44,7 @@ class Attachment:
     channel: str
     max_message_bytes: int
     encoding: str
+    delivery: DeliverySpec
     record: ProjectRecord | None
 
     @property
@@ -88,6 +92,7 @@ def attachment_of(record: ProjectRecord) -> Attachment:
         record.channel,
         record.max_message_bytes,
         record.encoding,
+        record.delivery,
         record,
     )
 
@@ -102,7 +107,7 @@ def _by_file(file: Path, *, is_named: bool) -> Attachment | None:
     if bus.url is None or bus.is_in_process:
         return None
     return Attachment(
-        topology.name, bus.url, bus.channel, bus.max_message_bytes, bus.encoding, None
+        topology.name, bus.url, bus.channel, bus.max_message_bytes, bus.encoding, bus.delivery, None
     )
 
 
@@ -113,6 +118,8 @@ def bus_of(attachment: Attachment) -> WorkerBus:
         channel=attachment.channel,
         max_message_bytes=attachment.max_message_bytes,
         encoding=attachment.encoding,
+        delivery=attachment.delivery.mode,
+        mail_options=mail_options(attachment.delivery),
     )
 
 
@@ -163,6 +170,24 @@ async def read_facts(bus: WorkerBus) -> tuple[list[Lease], list[HostRecord]]:
     records = await bus.leases.records()
     hosts = [msgspec.json.decode(raw, type=HostRecord) for _, raw in sorted(records.items())]
     return leases, hosts
+
+
+def mail_of(bus: WorkerBus, attachment: Attachment) -> MailStore:
+    """Where the project's messages are kept.
+
+    Raises:
+        MailNotKeptError: Nowhere.
+    """
+    if bus.mail is None:
+        raise MailNotKeptError(attachment.project)
+    return bus.mail
+
+
+async def read_mail(bus: WorkerBus) -> dict[str, MailboxReport] | None:
+    """What the mailboxes hold, by name; None where nothing is kept."""
+    if bus.mail is None:
+        return None
+    return {report.name: report for report in await bus.mail.reports()}
 
 
 async def read_rows(bus: WorkerBus) -> list[WorkerRow]:

@@ -157,7 +157,12 @@ class BaseWorker(Activation, Reporting, Family):
         self._workbench = Workbench(links, self._max_queued_jobs, self._max_concurrency)
         self._names = {self.name, self.address, group_of(self.name)}
         self._inbox = Inbox(
-            self.name, self.address, self._admits, self._receive, prefetch=self._max_concurrency
+            self.name,
+            self.address,
+            self._admits,
+            self._receive,
+            leaves=lambda: self._is_stopping or self._is_deaf,
+            prefetch=self._max_concurrency,
         )
 
     @property

@@ -1,11 +1,14 @@
 """`pbus down`: stops a project from any terminal."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pbus_cli import console
 from pbus_cli.options import ProjectName, TopologyFile
+
+if TYPE_CHECKING:
+    from pbus.process.ledger import Ledger
 
 
 def down(
@@ -17,19 +20,32 @@ def down(
             "--timeout", metavar="S", min=0, help="Seconds for an orderly stop, then kill."
         ),
     ] = 30.0,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Drop the messages that are kept, dead letters, too.")
+    ] = False,
 ) -> None:
-    """Stop the project: its workers, its broker, its supervisor."""
+    """Stop the project: its workers, its broker, its supervisor. Unhandled messages are kept."""
     from pathlib import Path
 
+    from pbus.process.ledger import Ledger
+    from pbus.process.project import Project
     from pbus.process.projects import choose_project, stop_project
     from pbus_cli.running import run
 
     record = choose_project(project, file, Path.cwd())
     console.note(f"stopping {record.name} in {record.folder} (pid {record.pid}) ...")
+    ledger = Ledger(Project.of_record(record).state_dir)
+    if purge:
+        ledger.ask_for_purge()
     if run(stop_project(record, timeout)):
-        console.note(f"stopped {record.name}: nothing of it runs any more")
+        console.note(f"stopped {record.name}: nothing of it runs any more{_kept(ledger)}")
     else:
         console.warn(f"{record.name} did not stop within {timeout:g} s and was killed")
+
+
+def _kept(ledger: "Ledger") -> str:
+    count = ledger.kept()
+    return f"; {count:,} unhandled messages are kept" if count else ""
 
 
 def register(app: typer.Typer) -> None:

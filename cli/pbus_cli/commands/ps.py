@@ -10,8 +10,11 @@ from pbus_cli import console
 from pbus_cli.options import AsJson, ProjectName, TopologyFile
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import RenderableType
 
+    from pbus.bus.mail import MailboxReport
     from pbus.observe import WorkerRow
     from pbus_cli.attach import Attachment
 
@@ -47,15 +50,16 @@ def ps(
 async def _print(attachment: "Attachment", *, only_ready: bool, as_json: bool, again: bool) -> None:
     import asyncio
 
-    from pbus_cli.attach import open_bus, read_rows
+    from pbus_cli.attach import open_bus, read_mail, read_rows
 
     async with open_bus(attachment) as bus:
         while True:
             rows = _chosen(await read_rows(bus), only_ready=only_ready)
+            mail = await read_mail(bus)
             if as_json:
-                console.say_json(_as_json(attachment, rows))
+                console.say_json(_as_json(attachment, rows, mail))
             else:
-                _print_table(rows)
+                _print_table(rows, mail)
             if not again:
                 return
             sys.stdout.flush()
@@ -66,23 +70,38 @@ def _chosen(rows: "list[WorkerRow]", *, only_ready: bool) -> "list[WorkerRow]":
     return [row for row in rows if row.ready] if only_ready else rows
 
 
-def _as_json(attachment: "Attachment", rows: "list[WorkerRow]") -> dict[str, Any]:
-    return {"project": attachment.project, "bus": attachment.shown_url, "workers": rows}
+def _as_json(
+    attachment: "Attachment",
+    rows: "list[WorkerRow]",
+    mail: "Mapping[str, MailboxReport] | None" = None,
+) -> dict[str, Any]:
+    said: dict[str, Any] = {"project": attachment.project, "bus": attachment.shown_url}
+    if mail is None:
+        return {**said, "workers": rows}
+    from pbus_cli.views.mail import mail_fields, shared_mailboxes, with_mail
+
+    shared = [{"name": one.name, **mail_fields(one)} for one in shared_mailboxes(rows, mail)]
+    return {**said, "workers": [with_mail(row, mail) for row in rows], "shared": shared}
 
 
-def _print_table(rows: "list[WorkerRow]") -> None:
+def _print_table(
+    rows: "list[WorkerRow]", mail: "Mapping[str, MailboxReport] | None" = None
+) -> None:
+    from pbus_cli.views.mail import shared_lines
     from pbus_cli.views.registry import registry_lines
 
     if not rows:
         console.note("no workers")
         return
     if not console.is_terminal():
-        console.say("\n".join(line.plain.rstrip() for line in registry_lines(rows)))
+        table = [*registry_lines(rows, mail=mail), *shared_lines(rows, mail)]
+        console.say("\n".join(line.plain.rstrip() for line in table))
         return
     from pbus_cli.live.screen import terminal_console
 
     screen = terminal_console()
-    for line in registry_lines(rows, screen.width):
+    table = registry_lines(rows, screen.width, mail=mail)
+    for line in (*table, *shared_lines(rows, mail)):
         screen.print(line, end="\n", soft_wrap=True)
 
 

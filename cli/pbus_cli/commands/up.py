@@ -97,7 +97,16 @@ def _foreground(topology: "Topology", only: "Sequence[str]", *, plain: bool) -> 
             )
         return await _on_screen(topology, project, supervisor)
 
-    return asyncio.run(run())
+    code = asyncio.run(run())
+    _say_kept(project)
+    return code
+
+
+def _say_kept(project: "Project") -> None:
+    from pbus.process.ledger import Ledger
+
+    if count := Ledger(project.state_dir).kept():
+        console.note(f"{count:,} unhandled messages are kept; `pbus up` goes on with them")
 
 
 async def _on_screen(topology: "Topology", project: "Project", supervisor: "Supervisor") -> int:

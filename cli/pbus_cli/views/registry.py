@@ -1,15 +1,17 @@
 """The workers: one line each, or the troubled ones first and the rest counted."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from rich.text import Text
 
+from pbus.bus.mail import MailboxReport
 from pbus.observe import State, WorkerRow
 from pbus_cli.views import colors
 from pbus_cli.views.columns import Column, lines
 from pbus_cli.views.figures import short_bytes, short_count, short_duration, short_percent
+from pbus_cli.views.mail import mail_columns
 
 _TROUBLE: Final[tuple[State, ...]] = (
     "failed",
@@ -23,7 +25,11 @@ _TROUBLE: Final[tuple[State, ...]] = (
 
 
 def registry_lines(
-    rows: Sequence[WorkerRow], width: int | None = None, height: int | None = None
+    rows: Sequence[WorkerRow],
+    width: int | None = None,
+    height: int | None = None,
+    *,
+    mail: Mapping[str, MailboxReport] | None = None,
 ) -> list[Text]:
     """A heading and the workers.
 
@@ -31,10 +37,14 @@ def registry_lines(
         rows: In the order in which they are shown when all fit.
         width: Cells a line may take; None for no limit.
         height: Lines there are, the heading included; None for no limit.
+        mail: What is kept for them; None where nothing is.
     """
     room = len(rows) if height is None else max(1, height - 1)
     shown, hidden = _most_important(rows, room)
-    table = lines(_columns(shown, rows), width, colors.HEADING)
+    columns = _columns(shown, rows)
+    if mail is not None:
+        columns += mail_columns(shown, mail)
+    table = lines(columns, width, colors.HEADING)
     if hidden:
         table.append(_summary(hidden, width))
     return table

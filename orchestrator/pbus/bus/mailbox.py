@@ -234,7 +234,10 @@ class Mailbox:
             receipt.bury("no message that this worker knows")
             return
         if not self._accepts(message):
-            receipt.done()
+            if getattr(self.subscriber, "is_leaving", False):
+                receipt.give_back()
+            else:
+                receipt.done()
             return
         self.received += 1
         await receipt.starting()

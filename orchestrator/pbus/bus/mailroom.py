@@ -57,20 +57,39 @@ class DeliveryOptions(msgspec.Struct, frozen=True, kw_only=True):
     declared: frozenset[str] = frozenset()
 
 
+class Stamped(msgspec.Struct, frozen=True):
+    """One encoded message, and where it goes.
+
+    Attributes:
+        is_alone: It shares no entry: requests to replicas are dealt out one by one.
+    """
+
+    address: str
+    lane: Lane
+    id: str
+    line: bytes
+    is_alone: bool = False
+
+    @classmethod
+    def of(cls, message: BusMessage, line: bytes) -> "Stamped":
+        """An encoded message."""
+        is_alone = isinstance(message, BusJobRequestMessage)
+        return cls(message.target or EVERYONE, message.lane, message.id, line, is_alone)
+
+
 class _Parcel:
     """One message on its way into the store."""
 
     __slots__ = ("address", "id", "is_alone", "lane", "line", "number", "stored", "until")
 
-    def __init__(self, message: BusMessage, line: bytes, number: int, until: float) -> None:
-        self.address = message.target or EVERYONE
-        self.lane = message.lane
-        self.line = line
-        self.id = message.id
+    def __init__(self, stored: Stamped, number: int, until: float) -> None:
+        self.address = stored.address
+        self.lane = stored.lane
+        self.line = stored.line
+        self.id = stored.id
         self.number = number
         self.until = until
-        # Requests to replicas are shared out one by one; everything else may share an entry.
-        self.is_alone = isinstance(message, BusJobRequestMessage)
+        self.is_alone = stored.is_alone
         self.stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     @property
@@ -98,7 +117,7 @@ class Dispatch:
         self._numbers: Counter[tuple[str, Lane]] = Counter()
         self._has_mail = asyncio.Event()
 
-    async def put(self, message: BusMessage, line: bytes) -> int:
+    async def put(self, stamped: Stamped) -> int:
         """Store a message; returns in how many mailboxes, once the broker confirmed it.
 
         Raises:
@@ -106,10 +125,10 @@ class Dispatch:
             BusUnavailableError: The broker was away for the whole send timeout. The message may
                 or may not have been stored.
         """
-        stream = (message.target or EVERYONE, message.lane)
+        stream = (stamped.address, stamped.lane)
         self._numbers[stream] += 1
         until = asyncio.get_running_loop().time() + self._send_timeout
-        parcel = _Parcel(message, line, self._numbers[stream], until)
+        parcel = _Parcel(stamped, self._numbers[stream], until)
         self._waiting.append(parcel)
         self._has_mail.set()
         return await parcel.stored
@@ -249,7 +268,7 @@ class _Receipt(StoredReceipt):
     def give_back(self) -> None:
         letter, self._letter = self._letter, None
         if letter is not None:
-            self._room.forget(letter)
+            self._room.give_back(letter)
 
 
 class MailRoom:
@@ -282,6 +301,7 @@ class MailRoom:
         self._send = send
         self._mailboxes: dict[str, str] = {}  # mailbox: the address here that takes from it
         self._held: Counter[str] = Counter()
+        self._returned: list[Letter] = []
         self._settles: list[Settle] = []
         self._has_settles = asyncio.Event()
         self._has_room = asyncio.Event()
@@ -333,6 +353,7 @@ class MailRoom:
         """Take no more mail for an address."""
         for mailbox in [box for box, here in self._mailboxes.items() if here == address]:
             del self._mailboxes[mailbox]
+        self._return()
         await self._look_again()
 
     async def beat(self) -> None:
@@ -366,10 +387,47 @@ class MailRoom:
         self._settles.append(settle)
         self._has_settles.set()
 
+    def give_back(self, letter: Letter) -> None:
+        """A letter is for others, once this process takes no more from its mailbox.
+
+        Until then it counts as in hand here: given back at once, it would come here again.
+        """
+        self._returned.append(letter)
+        self._return()
+
     def forget(self, letter: Letter) -> None:
         """A letter is no longer in hand here."""
         self._held[letter.mailbox] -= 1
         self._has_room.set()
+
+    def _return(self) -> None:
+        """Give back what is for others; all at once, uncounted, when this process takes nothing."""
+        if not self._mailboxes:
+            self._has_room.set()
+            return
+        leaving = [one for one in self._returned if one.mailbox not in self._mailboxes]
+        self._returned = [one for one in self._returned if one.mailbox in self._mailboxes]
+        for letter in leaving:
+            self.settle_as(Settle(letter=letter, how="retry", reason="its worker has left"))
+
+    async def _rest(self) -> None:
+        """Wait until there may be room again; meanwhile others may have what is for them."""
+        if not self._mailboxes and self._returned:
+            await self._return_all()
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WAIT_S):
+                await self._has_room.wait()
+
+    async def _return_all(self) -> None:
+        returned, self._returned = self._returned, []
+        try:
+            await self.store.requeue([self._incarnation])
+        except BusUnavailableError:
+            self._returned += returned
+            await asyncio.sleep(_OUTAGE_PAUSE_S)
+        else:
+            self._held.subtract(letter.mailbox for letter in returned)
 
     # The tasks
 
@@ -387,9 +445,7 @@ class MailRoom:
             self._has_room.clear()
             wanted = self._wanted()
             if not wanted:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(WAIT_S):
-                        await self._has_room.wait()
+                await self._rest()
                 continue
             # A mailbox without room is left out; look again soon once it may have some.
             is_all = len(wanted) == len(Lane) * len(self._mailboxes)

@@ -10,12 +10,15 @@ class BusSubscriber:
 
     Attributes:
         name: The address; unique within the process.
+        is_leaving: What it refuses from now on is for others, or for its next life: stored messages
+            are given back, not dropped.
         takes_mail: Whether it has a mailbox for stored messages (at-least-once); without one it
             hears only what is never stored.
         prefetch: Stored messages it may have in hand at once; None for the bus' own bound.
     """
 
     name: str
+    is_leaving: bool = False
     takes_mail: bool = True
     prefetch: int | None = None
 

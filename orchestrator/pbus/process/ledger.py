@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class Ledger:
-    """Two small files in a project's state folder.
+    """Small files in a project's state folder.
 
     Args:
         folder: Made already, and held by this supervisor.
@@ -19,6 +19,8 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self._lives = folder / "lives"
         self._mailboxes = folder / "mailboxes"
+        self._kept = folder / "kept"
+        self._purge = folder / "purge"
 
     def begin(self, incarnation: str) -> None:
         """A life is about to begin."""
@@ -56,6 +58,31 @@ class Ledger:
         draft = self._mailboxes.with_suffix(".new")
         draft.write_text(json.dumps(sorted(names)))
         draft.replace(self._mailboxes)
+
+    def note_kept(self, count: int) -> None:
+        """So many unhandled messages are kept while nothing runs."""
+        self._kept.write_text(str(count))
+
+    def kept(self) -> int:
+        """How many unhandled messages were kept when the last run ended."""
+        try:
+            return int(self._kept.read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def ask_for_purge(self) -> None:
+        """Have the supervisor drop all mail at its end; else the next one at its beginning."""
+        self._purge.touch()
+
+    @property
+    def is_purge_asked(self) -> bool:
+        """Whether all mail is to be dropped."""
+        return self._purge.exists()
+
+    def note_purged(self) -> None:
+        """All mail was dropped."""
+        self._purge.unlink(missing_ok=True)
+        self.note_kept(0)
 
     def _append(self, line: str) -> None:
         with self._lives.open("a") as file:

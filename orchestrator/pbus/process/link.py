@@ -104,6 +104,7 @@ class BusLink(BusSubscriber):
         """Say the last, withdraw the snapshot and disconnect."""
         if self._is_open:
             await self._say_all()
+            await self._try("see to the mail", self._post.close(), _LEAVE_S)
             await self._try("drop the record", self._bus.leases.drop_record(self.name))
         await self._try("leave the bus", self._bus.stop(), _LEAVE_S)
 

@@ -39,12 +39,33 @@ class PostOffice:
         """Make ready for the workers; returns the lives that earlier supervisors left unburied."""
         dead = self._ledger.inherited()
         if self._store is not None:
+            if self._ledger.is_purge_asked:
+                await self._purge(self._store)
             await self._open_mailboxes(self._mailboxes)
             for name in set(self._ledger.mailboxes()) - set(self._mailboxes):
                 count = await self._store.purge(name, remove=True)
                 logger.info("%s is not in the file any more: %d messages fell", name, count)
             self._ledger.keep_mailboxes(self._mailboxes)
         return dead
+
+    async def close(self) -> None:
+        """The workers are down: note how much mail is kept, or drop it if somebody asked for that."""
+        if self._store is None:
+            self._ledger.note_purged()
+        elif self._ledger.is_purge_asked:
+            await self._purge(self._store)
+        else:
+            reports = await self._store.reports()
+            own = [report.backlog for report in reports if report.name in self._mailboxes]
+            self._ledger.note_kept(sum(own))
+            logger.info("%d unhandled messages are kept", sum(own))
+
+    async def _purge(self, store: MailStore) -> None:
+        for name in {*self._mailboxes, *self._ledger.mailboxes()}:
+            await store.purge(name, remove=True)
+        self._ledger.keep_mailboxes(())
+        self._ledger.note_purged()
+        logger.info("all mail was dropped")
 
     def begin(self, incarnation: str) -> None:
         """A life is about to begin."""

@@ -12,7 +12,7 @@ from pbus.event_source import EventSource
 from pbus.ids import new_token
 from pbus.messages import BusMessage
 from pbus.registry import WorkerRegistry
-from pbus.workers.custody import Custody
+from pbus.workers.custody import Custody, leave_to_others
 from pbus.workers.turns import Turn, is_in_turn
 
 logger = logging.getLogger(__name__)
@@ -180,6 +180,8 @@ class WorkerCore(EventSource):
                 self._tasks.discard(task)
         if task.done() and not task.cancelled():
             task.result()
+        elif task.done() and reports and self._is_stopping:
+            leave_to_others()  # cut off by our end, so not handled
 
     def _on_task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -20,18 +20,25 @@ class Inbox(BusSubscriber):
         admits: Callable[[BusMessage], bool],
         receive: Callable[[BusMessage], Awaitable[None]],
         *,
+        leaves: Callable[[], bool] = lambda: False,
         prefetch: int | None = None,
     ) -> None:
         self.name = name
         self._address = address
         self._admits = admits
         self._receive = receive
+        self._leaves = leaves
         self.prefetch = prefetch
 
     @property
     def address(self) -> str:
         """Where other processes reach the worker."""
         return self._address
+
+    @property
+    def is_leaving(self) -> bool:  # type: ignore[override]
+        """Whether what it refuses is for others, or for the worker's next life."""
+        return self._leaves()
 
     def accepts_bus_message(self, message: BusMessage) -> bool:
         """Ask the worker, just before delivery."""

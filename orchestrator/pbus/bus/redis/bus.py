@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pbus.bus.base import DEFAULT_SEND_TIMEOUT_S, WorkerBus
 from pbus.bus.inbox import Inbox
 from pbus.bus.mailbox import SYSTEM_CAPACITY, Receipt
-from pbus.bus.mailroom import DeliveryOptions, MailRoom
+from pbus.bus.mailroom import DeliveryOptions, MailRoom, Stamped
 from pbus.bus.outbox import MAX_PAYLOAD_BYTES, Outbox
 from pbus.bus.redis.credit import CREDIT_NOTES, Credit
 from pbus.bus.redis.endpoint import REFUSALS, TROUBLE, Endpoint, reason_of
@@ -96,14 +96,10 @@ class RedisBus(WorkerBus):
     async def publish(self, message: BusMessage) -> None:
         """Encode a message and put it into its lane's buffer; see WorkerBus.send."""
         line = encode_message(message, limit=self.max_message_bytes, encoding=self._encoding)
-        address = message.target or EVERYONE
         if self._mailroom is None or not message.is_stored:
-            await self._outboxes[message.lane].put(address, line)
-            return
-        if await self._mailroom.dispatch.put(message, line) == 0:
-            self.counters.undelivered += 1
-        if self._followed_until > time.monotonic():
-            await self._outboxes[message.lane].put(FOLLOWED + address, line)
+            await self._outboxes[message.lane].put(message.target or EVERYONE, line)
+        else:
+            await self._store(self._mailroom, Stamped.of(message, line))
 
     async def send_raw(
         self,
@@ -118,8 +114,18 @@ class RedisBus(WorkerBus):
         header = Header(type=type_name, source=source, target=target, id=new_id(), time=time.time())
         line = encode_raw(header, fields, limit=self.max_message_bytes, encoding=self._encoding)
         lane = Lane.SYSTEM if urgent else Lane.DATA
-        await self._outboxes[lane].put(target or EVERYONE, line)
+        address = target or EVERYONE
+        if self._mailroom is None or urgent:
+            await self._outboxes[lane].put(address, line)
+        else:
+            await self._store(self._mailroom, Stamped(address, lane, header.id, line))
         self.counters.sent += 1
+
+    async def _store(self, mailroom: MailRoom, stamped: Stamped) -> None:
+        if await mailroom.dispatch.put(stamped) == 0:
+            self.counters.undelivered += 1
+        if self._followed_until > time.monotonic():
+            await self._outboxes[stamped.lane].put(FOLLOWED + stamped.address, stamped.line)
 
     def tap(self) -> RedisTap:
         """Follow all traffic of the channel; it costs the workers nothing."""

@@ -1,0 +1,137 @@
+"""`pbus ps`, `dlq`, `purge` and `down` of a project that keeps messages until they are handled."""
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support.command import Home, Place, wait_for
+
+pytestmark = pytest.mark.cli
+
+TOPOLOGY = """
+name: farm
+bus: {delivery: at-least-once, max_attempts: 1}
+workers:
+  field: {worker: 'workers:Field'}
+  barn: {worker: 'workers:Barn', replicas: 2}
+"""
+WORKERS = """
+import asyncio
+from pbus import BaseWorker, BusDataMessage
+
+class Seed(BusDataMessage):
+    number: int
+
+class Field(BaseWorker):
+    async def on_bus_message(self, message):
+        if isinstance(message, Seed):
+            print("seed", message.number, flush=True)
+            if message.number < 0:
+                raise ValueError("a stone")
+            if message.number == 100:
+                await asyncio.sleep(600)
+
+class Barn(BaseWorker):
+    pass
+"""
+MAIL = ["backlog", "in_flight", "oldest_s", "retries", "dead"]
+
+
+@pytest.fixture
+def farm() -> Iterator[Place]:
+    """A project whose mail is kept."""
+    with Home() as home:
+        place = home.place("farm", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
+        place.up()
+        yield place
+
+
+def sow(farm: Place, number: int, count: int = 1) -> None:
+    """Send seeds."""
+    data = f'{{"number": {number}}}'
+    done = farm.run("send", "field", "--type", "Seed", "--data", data, "--count", str(count))
+    assert 0 == done.code, done.err
+
+
+def dead(farm: Place) -> list[dict[str, Any]]:
+    """The dead letters."""
+    return farm.run("dlq", "ls", "--json").json["dead_letters"]
+
+
+def test_dead_letters_are_looked_after(farm: Place):
+    """What is tried too often is listed, shown, put back and dropped."""
+    sow(farm, -1, count=2)
+    assert 2 == len(wait_for(lambda: (found := dead(farm)) and len(found) == 2 and found))
+    first, second = dead(farm)
+    assert ("field", "Seed", 1, 0) == tuple(
+        first[key] for key in ("worker", "type", "attempts", "crashes")
+    )
+    assert "ValueError: a stone" == first["reason"]
+    assert "a stone" in farm.run("dlq", "ls").out
+    assert -1 == farm.run("dlq", "show", first["key"]).json["message"]["number"]
+
+    assert {"requeued": 1} == farm.run("dlq", "requeue", first["key"], "--json").json
+    wait_for(lambda: farm.logs("field").count("seed -1") == 3)
+    assert 0 == farm.run("-p", "farm", "dlq", "drop", second["key"]).code
+    wait_for(lambda: len(dead(farm)) == 1)
+    assert 1 == farm.rows()["field"]["dead"]
+    assert {"dropped": 1} == farm.run("dlq", "drop", "--all", "--json").json
+    assert [] == dead(farm)
+    unknown = farm.run("dlq", "drop", "nonsense")
+    assert (1, True) == (unknown.code, "no dead letter has the key nonsense" in unknown.err)
+    assert 2 == farm.run("dlq", "drop").code
+
+
+def test_backlog_shows_and_is_kept(farm: Place):
+    """`ps` shows what waits; `purge` drops it; `down` says what it keeps, and `up` goes on."""
+    rows = farm.run("ps", "--json").json
+    assert [MAIL] * 3 == [list(row)[-5:] for row in rows["workers"]]
+    assert ["barn"] == [one["name"] for one in rows["shared"]]
+
+    sow(farm, 100)
+    wait_for(lambda: "seed 100" in farm.logs("field"))
+    sow(farm, 1, count=4)
+    row = farm.rows()["field"]
+    assert 5 == row["backlog"]
+    assert row["oldest_s"] >= 0
+    table = farm.run("ps").out
+    assert "BACKLOG" in table
+    assert "barn: 0 messages wait for its replicas" in table
+
+    down = farm.run("down")
+    assert "5 unhandled messages are kept" in down.err
+    up = farm.start("up", "--plain")
+    wait_for(lambda: farm.logs("field").count("seed 100") == 2)
+    wait_for(lambda: farm.rows().get("field", {}).get("backlog") == 5)
+    done = up.end(signal.SIGINT)
+    assert "5 unhandled messages are kept" in done.err
+
+
+def test_mail_is_dropped_on_demand(farm: Place):
+    """`purge` empties what is in nobody's hands; `down --purge` leaves nothing."""
+    os.kill(int(farm.rows()["field"]["pid"]), signal.SIGSTOP)
+    sow(farm, 1, count=3)
+    wait_for(lambda: farm.rows()["field"]["backlog"] == 3)
+    waiting = 3 - farm.rows()["field"]["in_flight"]
+    assert {"worker": "field", "dropped": waiting} == farm.run("purge", "field", "--json").json
+    assert 2 == farm.run("purge", "nobody").code
+    sow(farm, 1, count=2)
+
+    down = farm.run("down", "--purge", limit_s=40)
+    assert (0, False) == (down.code, "kept" in down.err)
+    farm.up()
+    assert [0, 0, 0] == [row["backlog"] for row in farm.rows().values()]
+
+
+def test_nothing_is_kept_unasked():
+    """Where messages are delivered at most once, these verbs say so."""
+    with Home() as home:
+        place = home.place("bare", {"topology.yaml": "workers: {a: {command: [sleep, '600']}}"})
+        place.up()
+        for verb in (("dlq", "ls"), ("purge", "a")):
+            done = place.run(*verb)
+            assert (1, True) == (done.code, "delivery: at-least-once" in done.err)
+        assert "backlog" not in place.rows()["a"]
