@@ -353,3 +353,50 @@ def test_dismissed_newcomer_is_ended():
         assert [signal.SIGTERM] == child.signals
 
     asyncio.run(main())
+
+
+def test_start_leaves_starting_alone():
+    """Who is told to start while it starts goes on; who is being taken down comes back."""
+
+    async def main() -> None:
+        play = Play()
+        play.actor.start()
+        await play.house.lives(1)
+        play.actor.start()
+        assert (1, 1) == (play.actor.lives, play.actor.due_life)
+        play.make_ready()
+        play.house.ends_when_asked = True
+        play.actor.stop()
+        assert (True, False) == (play.actor.is_held, play.actor.is_wanted)
+        play.actor.start()
+        assert (1, 2) == (play.actor.lives, play.actor.due_life)
+        await play.house.lives(2)
+
+        assert (2, 2) == (play.actor.lives, play.actor.due_life)
+        await play.leave()
+        assert play.actor.is_final
+
+    asyncio.run(main())
+
+
+def test_endings_have_reasons():
+    """A worker that is over says how its process ended, whether it was told to or not."""
+
+    async def main() -> None:
+        play = Play(joins=False, command=("true",))
+        await play.house.lives(1)
+        play.actor.stop()
+        await play.state("exited")
+        play.actor.start()
+        (await play.house.lives(2)).exit(0)
+        await play.house.until(lambda: play.actor.is_over)
+
+        endings = [
+            event.detail
+            for event in play.house.events
+            if isinstance(event, StateChanged) and event.state == "exited"
+        ]
+        assert ["was killed by SIGTERM", "exited with code 0"] == endings
+        await play.leave()
+
+    asyncio.run(main())

@@ -157,10 +157,12 @@ def test_ended_worker_is_held_down():
 
 
 def test_orders_are_forgotten():
-    """Old orders fall, so that a supervisor may run for ever."""
-    there = desk(FakeActor())
+    """Old orders fall, carried out or not, so that a supervisor may run for ever."""
+    there = desk(FakeActor("a"), FakeActor("b"))
     for number in range(1000):
-        there.take(request("start", "a", order=str(number)))
+        there.take(request("start", "a", order=f"done {number}"))
+        there.take(request("restart", "b", order=f"open {number}"))
 
     assert 1000 == len(there.answers())
     assert 300 > len(there._orders)
+    assert 300 > len(there._open)

@@ -62,7 +62,8 @@ class ControlDesk:
     def _remember(self, order: str, tasks: "list[_Task]") -> None:
         self._orders[order] = tasks
         while len(self._orders) > _MOST_ORDERS:
-            del self._orders[next(iter(self._orders))]
+            forgotten = self._orders.pop(next(iter(self._orders)))
+            self._open = [task for task in self._open if task not in forgotten]
 
 
 class _Task:
