@@ -12,6 +12,8 @@ BACKEND_OF_SCHEME: Mapping[str, Backend] = {
     "redis": "redis",
     "rediss": "redis",
     "unix": "redis",
+    "redis+cluster": "redis",
+    "rediss+cluster": "redis",
     "memory": "memory",
 }
 MEMORY_URL = "memory://"  # a bus within one process
@@ -86,6 +88,8 @@ def _path_problem(parts: SplitResult) -> str | None:
     if parts.scheme == "unix":
         return None if parts.path.strip("/") else "expected the path of a socket after unix://"
     database = parts.path.strip("/")
+    if parts.scheme.endswith("+cluster") and database not in {"", "0"}:
+        return "expected no database: a cluster has only one"
     if BACKEND_OF_SCHEME.get(parts.scheme) == "redis" and database and not database.isdecimal():
         return "expected a database number after the host, like /0"
     return None

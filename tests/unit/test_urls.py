@@ -111,6 +111,9 @@ def test_reads_scheme(url, scheme):
         "unix:///run/valkey.sock?db=1",
         "unix://run/valkey.sock",
         "unix://user@/run/valkey.sock",
+        "redis+cluster://user:pw@node:7000",
+        "rediss+cluster://node:7000/0",
+        "memory://",
     ],
 )
 def test_accepts_usable_urls(url):
@@ -131,6 +134,8 @@ def test_accepts_usable_urls(url):
         "redis://host\n",
         "unix://",
         "unix:///",
+        "redis+cluster://node:7000/1",
+        "memory://shop",
     ],
 )
 def test_refuses_broken_urls(url):

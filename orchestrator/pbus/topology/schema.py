@@ -78,9 +78,9 @@ class BusSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     url: Annotated[
         Text | None,
         Meta(
-            description="Where the broker is: redis://, rediss:// (TLS), unix:// or memory://. Left"
-            " out, pbus starts an embedded Valkey that only this project uses. Keep a password out of the"
-            " file with ${VAR}.",
+            description="Where the broker is: redis://, rediss:// (TLS), unix://, redis+cluster:// or"
+            " memory://. Left out, pbus starts an embedded Valkey that only this project uses."
+            " Keep a password out of the file with ${VAR}.",
             examples=["redis://:${REDIS_PASSWORD}@db.example:6379/0"],
         ),
     ] = None

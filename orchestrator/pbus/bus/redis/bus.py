@@ -71,9 +71,9 @@ class RedisBus(WorkerBus):
             send_timeout=send_timeout,
             incarnation=incarnation,
         )
-        self._endpoint = Endpoint(url=url, redis=redis)
-        self.url = self._endpoint.url
         self._names = Names(channel)
+        self._endpoint = Endpoint(url=url, redis=redis, key=self._names.key(""))
+        self.url = self._endpoint.url
         self._encoding = Encoding(encoding)
         self._max_payload_bytes = max(MAX_PAYLOAD_BYTES, max_message_bytes) + _ENVELOPE_BYTES
         self._trouble = "no answer in time"
@@ -234,7 +234,8 @@ class RedisBus(WorkerBus):
                 return
 
     def _why_not_open(self) -> str:
-        return self._trouble
+        troubles = (listener.trouble for listener in self._listeners.values())
+        return next((reason_of(trouble) for trouble in troubles if trouble), self._trouble)
 
     async def _close(self) -> None:
         if self._mailroom is not None:
@@ -267,6 +268,7 @@ class RedisBus(WorkerBus):
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(_BEAT_S)
+            await self._ask_whether_moved()
             for listener in self._listeners.values():
                 await listener.beat()
             self._inbox.tidy()
@@ -275,6 +277,13 @@ class RedisBus(WorkerBus):
             if self._mailroom is not None:
                 with contextlib.suppress(BusUnavailableError):
                     await self._mailroom.beat()
+
+    async def _ask_whether_moved(self) -> None:
+        """In a cluster, have the node say whether it still has the channel."""
+        if self._endpoint.may_move:
+            with contextlib.suppress(*TROUBLE):
+                link = self._publishers[Lane.SYSTEM].link
+                await link.request([(b"EXISTS", self._names.key("version"))])
 
     async def _join(self, address: str) -> None:
         await asyncio.gather(

@@ -10,14 +10,17 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    MovedError,
     NoPermissionError,
     RedisError,
     ResponseError,
 )
 
+from pbus.bus.redis.cluster import ChannelNode, Node, located
 from pbus.urls import mask_url
 
 CONNECT_TIMEOUT_S = 3.0
+_CLUSTER = "+cluster://"
 
 TROUBLE = (RedisError, OSError, TimeoutError, EOFError)  # what a connection may end with
 REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)  # trying again is no use
@@ -30,13 +33,15 @@ class Endpoint:
     """One server, from a URL or from a client the user made.
 
     Args:
-        url: redis://, rediss:// or unix://.
+        url: redis://, rediss:// or unix://; redis+cluster:// and rediss+cluster:// name any node of a
+            cluster.
         redis: A redis.asyncio.Redis; only its connection settings are used, it stays the user's.
+        key: Of a cluster, the node that has this key is meant.
     """
 
-    def __init__(self, *, url: str | None, redis: "Redis | None") -> None:
+    def __init__(self, *, url: str | None, redis: "Redis | None", key: str = "") -> None:
         if redis is None:
-            redis = Redis.from_url(url or "redis://localhost:6379")
+            redis = Redis.from_url((url or "redis://localhost:6379").replace(_CLUSTER, "://", 1))
         pool = redis.connection_pool
         self._class: type[AbstractConnection] = pool.connection_class
         self._settings: dict[str, Any] = {
@@ -51,6 +56,27 @@ class Endpoint:
             "socket_connect_timeout": CONNECT_TIMEOUT_S,
         }
         self.url = mask_url(url) if url else self._describe()
+        self._node: ChannelNode | None = None
+        if url and _CLUSTER in url:
+            self._node = self._find_node(key)
+            self._class = located(self._class, self._node)
+
+    @property
+    def may_move(self) -> bool:
+        """Whether it may be another server one day; commands with keys tell, see heed()."""
+        return self._node is not None
+
+    @property
+    def version(self) -> int:
+        """Another one when it is another server now: connections to the old one are to be left."""
+        return 0 if self._node is None else self._node.version
+
+    def heed(self, reply: Exception) -> bool:
+        """Take in that a server refers us to another; whether it did."""
+        if self._node is None or not isinstance(reply, MovedError):
+            return False
+        self._node.moved(reply)
+        return True
 
     def connection(self) -> AbstractConnection:
         """A new connection, not yet connected."""
@@ -70,6 +96,15 @@ class Endpoint:
         pool = ConnectionPool(connection_class=self._class, max_connections=8, **settings)
         return Redis.from_pool(pool)
 
+    def _find_node(self, key: str) -> ChannelNode:
+        plain, settings = self._class, self._settings
+        seed = Node(settings.get("host", "localhost"), settings.get("port", 6379))
+
+        def connection(node: Node) -> AbstractConnection:
+            return plain(**{**settings, **node._asdict()})
+
+        return ChannelNode(seed, key, connection)
+
     def _describe(self) -> str:
         settings = self._settings
         if "path" in settings:
@@ -85,6 +120,8 @@ def reason_of(error: BaseException) -> str:
         if inner is None or isinstance(inner, (KeyError, AttributeError)):
             break
         cause = inner
+    if isinstance(error, MovedError):
+        return "another node of the cluster has this channel's keys (use redis+cluster://)"
     if isinstance(error, (*REFUSALS, ResponseError)):
         return str(error)
     if isinstance(cause, (TimeoutError, socket.timeout)):

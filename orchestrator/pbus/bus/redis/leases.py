@@ -242,12 +242,14 @@ class RedisLeaseStore:
         return await self._bounded(lambda: self._scripts[source](keys=keys, args=arguments))
 
     async def _bounded(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Await a call for a bounded time, once more on a connection that had died unnoticed."""
+        """Await a call for a bounded time, once more when its connection had died or the keys moved."""
         for attempt in (1, 2):
             try:
                 async with asyncio.timeout(_CALL_TIMEOUT_S):
                     return await call()
             except TROUBLE as error:
+                if self._endpoint.heed(error):
+                    await self._redis.connection_pool.disconnect()
                 if attempt == 2 or isinstance(error, TimeoutError):  # noqa: PLR2004
                     raise BusUnavailableError(self._endpoint.url, reason_of(error)) from error
         return None

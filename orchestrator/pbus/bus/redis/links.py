@@ -20,6 +20,7 @@ FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 1.0
 CONFIRM_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 5.0  # a pipeline of at most about a mebibyte, answered
+_MOVED = "the channel is on another node of the cluster now"
 
 
 class Backoff:
@@ -86,6 +87,7 @@ class SubscribeLink:
         self._waiting: dict[bytes, list[asyncio.Future[None]]] = {}
         self._connection: AbstractConnection | None = None
         self._quiet_beats = 0
+        self._version = endpoint.version
         self._backoff = Backoff()
 
     @property
@@ -152,6 +154,9 @@ class SubscribeLink:
         if self._quiet_beats >= 3:  # noqa: PLR2004 - heard nothing, asked, heard nothing
             self.trouble = TimeoutError("the connection went silent")
             await close(connection)
+        elif self._version != self._endpoint.version:
+            self.trouble = ConnectionError(_MOVED)
+            await close(connection)
         elif self._quiet_beats >= 1:
             await self._command("PING", ())
 
@@ -179,6 +184,7 @@ class SubscribeLink:
         loop = asyncio.get_running_loop()
         try:
             self._connection = connection
+            self._version = self._endpoint.version
             self._quiet_beats = 0
             await self._command("SUBSCRIBE", sorted(self._wanted))
             if self._pattern:
@@ -241,6 +247,7 @@ class RequestLink:
         self.trouble: BaseException | None = None
         self._endpoint = endpoint
         self._connection: AbstractConnection | None = None
+        self._version = endpoint.version
         self._lock = asyncio.Lock()  # one pipeline at a time
 
     @property
@@ -252,6 +259,7 @@ class RequestLink:
         """Connect now if need be; TROUBLE if that fails."""
         if self._connection is None:
             self._connection = await open_connection(self._endpoint)
+            self._version = self._endpoint.version
             if self.trouble is not None:
                 logger.warning("%s: connected to %s again", self.name, self._endpoint.url)
                 self.trouble = None
@@ -277,6 +285,8 @@ class RequestLink:
         connection = self._connection
         if connection is None:
             connection = await self.connect()
+        elif self._version != self._endpoint.version:
+            raise ConnectionError(_MOVED)
         await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         return [await self._reply(connection) for _ in commands]
 
@@ -286,11 +296,11 @@ class RequestLink:
         if connection is not None:
             await close(connection)
 
-    @staticmethod
-    async def _reply(connection: AbstractConnection) -> Any:
+    async def _reply(self, connection: AbstractConnection) -> Any:
         try:
             return await connection.read_response()
         except ResponseError as error:
+            self._endpoint.heed(error)
             return error
 
     def _note_trouble(self, error: BaseException) -> None:

@@ -1,0 +1,382 @@
+"""Each kind of connection that a URL can ask for, on a real server: sockets, TLS, users, clusters."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import redis
+
+from pbus import BaseWorker, WorkerRunner, connect, job
+from pbus.errors import BusUnavailableError
+from pbus.messages import BusDataMessage, BusSystemMessage
+from support.cluster import ValkeyCluster
+from support.listeners import Listener
+from support.tls import Authority, TlsDoor
+from support.valkey import Valkey
+from support.waiting import run
+
+pytestmark = pytest.mark.redis
+
+# What a user needs for the channel "pbus:shop": as the README says it, and no command more than
+# pbus uses with at-most-once delivery.
+SCOPE = "~{pbus:shop}:* &{pbus:shop}:* &pbus:shop:* &pbus:shop:[ds]:*"
+DOCUMENTED = "+@read +@write +@pubsub +@scripting +@connection +time +cluster|slots -@dangerous"
+LEAST = (
+    *("+ping", "+publish", "+subscribe", "+unsubscribe", "+psubscribe", "+punsubscribe"),
+    *("+pubsub|numsub", "+evalsha", "+script|load", "+time", "+get", "+incr", "+pexpire"),
+    *("+hget", "+hset", "+hdel", "+hvals", "+hgetall"),
+    *("+zadd", "+zrem", "+zscore", "+zrange", "+zrangebyscore"),
+)
+AT_MOST_ONCE = "at-most-once"
+
+
+class Parcel(BusDataMessage):
+    """Something with bytes in it."""
+
+    content: bytes
+
+
+class Alarm(BusSystemMessage):
+    """Something urgent."""
+
+
+class Shop(BaseWorker):
+    """Doubles a number, and can be told to rest."""
+
+    @job(name="double")
+    async def double(self, request):
+        return {"is": 2 * request.payload["number"]}
+
+
+@contextlib.asynccontextmanager
+async def shop(url: str, channel: str, delivery: str = AT_MOST_ONCE) -> AsyncIterator[None]:
+    """A process with a worker, as far as the bus can tell."""
+    bus = connect(url, channel=channel, delivery=delivery)
+    runner = WorkerRunner(bus=bus, handle_sigint=False)
+    await runner.add_workers(Shop("shop"))
+    running = asyncio.create_task(runner.run())
+    try:
+        yield
+    finally:
+        await runner.cancel("the test is over")
+        async with asyncio.timeout(10):
+            await running
+
+
+async def works(
+    url: str, channel: str, other: str | None = None, delivery: str = AT_MOST_ONCE
+) -> None:
+    """See that everything a bus does works between two processes: each may have a URL of its own."""
+    here, there = (connect(one, channel=channel, delivery=delivery) for one in (url, other or url))
+    listener = Listener("w")
+    await there.subscribe(listener)
+    async with here, there, here.tap() as tap, shop(other or url, channel, delivery):
+        await here.send(Parcel(source="a", target="w", content=bytes(range(256))))
+        await here.send(Alarm(source="a"))
+        heard = await listener.heard(2)
+        assert {"Parcel", "Alarm"} <= {type(message).__name__ for message in heard}
+        assert bytes(range(256)) in [getattr(message, "content", None) for message in heard]
+        async with asyncio.timeout(10):
+            async for item in tap:
+                if item.header.type == "Parcel":
+                    break
+        await asks_shop(url, channel, delivery)
+        await here.leases.put_record("s", b"x", ttl_s=5)
+        assert {"s": b"x"} == await there.leases.records()
+        await there.leases.drop_record("s")
+        assert ["shop"] == [lease.name for lease in await here.leases.leases()]
+        assert (0, 0) == (here.counters.undelivered, there.counters.lost)
+
+
+async def asks_shop(url: str, channel: str, delivery: str = AT_MOST_ONCE) -> None:
+    """Do a job at the shop and have it rest, from a runner of one's own."""
+    bus = connect(url, channel=channel, delivery=delivery)
+    runner = WorkerRunner(bus=bus, handle_sigint=False)
+    asker = BaseWorker("asker")
+    await runner.add_workers(asker)
+    running = asyncio.create_task(runner.run())
+    try:
+        async with asker.job("shop", name="double", payload={"number": 21}, timeout=10) as asked:
+            pass
+        assert {"is": 42} == asked.response
+        await asker.deactivate_worker("shop")
+        async with asyncio.timeout(10):
+            while await runner.bus.leases.activation("shop") is None:
+                await asyncio.sleep(0.01)
+    finally:
+        await runner.cancel("enough")
+        async with asyncio.timeout(10):
+            await running
+
+
+# Unix sockets
+
+
+def test_unix_socket(valkey: Valkey, channel: str):
+    """unix:///path, as the embedded broker uses it."""
+    run(works(valkey.url, channel))
+
+
+def test_unix_socket_with_database(valkey: Valkey, channel: str):
+    """unix:///path?db=1; publish/subscribe does not know databases, keys do."""
+    run(works(f"{valkey.url}?db=1", channel))
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Who signs this module's certificates."""
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+def test_tls(valkey: Valkey, channel: str, authority: Authority):
+    """rediss:// with the authority that signed the server's certificate."""
+
+    async def main() -> None:
+        async with TlsDoor(valkey.socket, authority) as door:
+            await works(f"rediss://localhost:{door.port}?ssl_ca_certs={authority.path}", channel)
+
+    run(main())
+
+
+def test_tls_with_client_certificate(valkey: Valkey, channel: str, authority: Authority):
+    """A server that asks for a certificate gets it from the URL."""
+    certificate, key = authority.issue("client")
+
+    async def main() -> None:
+        async with TlsDoor(valkey.socket, authority, asks=True) as door:
+            await works(
+                f"rediss://localhost:{door.port}?ssl_ca_certs={authority.path}"
+                f"&ssl_certfile={certificate}&ssl_keyfile={key}",
+                channel,
+            )
+
+    run(main())
+
+
+def test_tls_unknown_authority_refused(valkey: Valkey, channel: str, authority: Authority):
+    """A server whose certificate nobody vouches for is not spoken to, and the error says why."""
+
+    async def main() -> None:
+        async with TlsDoor(valkey.socket, authority) as door:
+            bus = connect(f"rediss://localhost:{door.port}", channel=channel)
+            with pytest.raises(BusUnavailableError, match="certificate"):
+                await bus.start(timeout=3)
+
+    run(main())
+
+
+def test_tls_heals(valkey: Valkey, channel: str, authority: Authority):
+    """Connections come back over TLS as over any other path."""
+
+    async def main() -> None:
+        door = TlsDoor(valkey.socket, authority)
+        listener = Listener("w")
+        async with contextlib.AsyncExitStack() as stack:
+            async with door:
+                url = f"rediss://localhost:{door.port}?ssl_ca_certs={authority.path}"
+                bus = connect(url, channel=channel)
+                await bus.subscribe(listener)
+                await stack.enter_async_context(bus)
+                await bus.send(Parcel(source="a", target="w", content=b"1"))
+                await listener.heard(1)
+            await bus.send(Parcel(source="a", target="w", content=b"2"))
+            await stack.enter_async_context(door)
+
+            assert [b"1", b"2"] == [message.content for message in await listener.heard(2)]
+
+    run(main())
+
+
+# Users
+
+
+@pytest.fixture
+def guarded() -> Iterator[Valkey]:
+    """A server where nobody may do anything but the users that a test makes."""
+    with Valkey(tcp=True) as server:
+        yield server
+
+
+def make_user(server: Valkey, *rules: str) -> None:
+    """A user "app" with the password "secret" and these rights."""
+    reply = server.command("ACL", "SETUSER", "app", "reset", "on", ">secret", *rules)
+    assert reply.startswith(b"+OK"), reply
+
+
+@pytest.mark.parametrize(
+    ("form", "rights", "delivery"),
+    [
+        ("tcp", LEAST, AT_MOST_ONCE),
+        ("unix", DOCUMENTED.split(), AT_MOST_ONCE),
+        ("tcp", DOCUMENTED.split(), "at-least-once"),
+    ],
+    ids=["least", "documented", "stored"],
+)
+def test_user_with_few_rights(guarded: Valkey, form: str, rights: Sequence[str], delivery: str):
+    """user:password@ with the rights that the README names, or fewer, and nothing is refused."""
+    make_user(guarded, *SCOPE.split(), *rights)
+    url = {
+        "tcp": f"redis://app:secret@127.0.0.1:{guarded.port}",
+        "unix": f"unix://app:secret@{guarded.socket}",
+    }[form]
+    run(works(url, "pbus:shop", delivery=delivery))
+
+    with contextlib.closing(redis.Redis(port=guarded.port, decode_responses=True)) as client:
+        refused = {entry["object"] for entry in client.acl_log()}
+    assert refused <= {"client|setinfo"}  # redis-py introduces itself and takes no offence
+
+
+def test_rights_are_documented():
+    """The README's rule is the one that is tested."""
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text().replace("\\|", "|")
+
+    assert f"{SCOPE} {DOCUMENTED}" in readme
+
+
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        ("+ping", "no permissions"),
+        (">other", "invalid username-password"),
+    ],
+)
+def test_user_without_rights_refused(guarded: Valkey, rule: str, problem: str):
+    """Who may not, learns so at the start, in the server's words."""
+    make_user(guarded, *SCOPE.split(), "+ping")
+    password = "secret" if rule == "+ping" else "wrong"
+    bus = connect(f"redis://app:{password}@127.0.0.1:{guarded.port}", channel="pbus:shop")
+
+    async def main() -> None:
+        with pytest.raises(BusUnavailableError, match=f"(?i){problem}") as caught:
+            await bus.start(timeout=3)
+        assert password not in str(caught.value)
+
+    run(main())
+
+
+# Cluster
+
+
+@pytest.fixture(scope="module")
+def single() -> Iterator[ValkeyCluster]:
+    """A cluster of one node."""
+    with ValkeyCluster(1) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ValkeyCluster]:
+    """A cluster of three nodes."""
+    with ValkeyCluster(3) as cluster:
+        yield cluster
+
+
+def test_cluster_of_one(single: ValkeyCluster, channel: str):
+    """redis+cluster://host:port."""
+    run(works(single.url(), channel))
+
+
+@pytest.mark.parametrize(
+    ("owner", "delivery"), [(0, AT_MOST_ONCE), (1, AT_MOST_ONCE), (2, "at-least-once")]
+)
+def test_cluster_node_of_channel(cluster: ValkeyCluster, owner: int, delivery: str):
+    """Whatever node two processes know, they meet on the one that has the channel."""
+    channel = channel_on(cluster, owner)
+    run(works(cluster.url(0), channel, cluster.url(1), delivery))
+
+
+def test_plain_url_of_other_node_refused(cluster: ValkeyCluster):
+    """Without +cluster, a node that does not have the channel's keys is an error that says so."""
+    url = cluster.nodes[0].tcp_url
+
+    async def main() -> None:
+        async with connect(url, channel=channel_on(cluster, 1)) as bus:
+            with pytest.raises(BusUnavailableError, match=r"redis\+cluster://"):
+                await bus.leases.leases()
+
+    run(main())
+
+
+def test_slot_moves_while_in_use(cluster: ValkeyCluster):
+    """When the channel's slot migrates all processes follow, leases and messages go on."""
+    channel = channel_on(cluster, 2)
+
+    async def main() -> None:
+        here, there = (
+            connect(cluster.url(0), channel=channel),
+            connect(cluster.url(1), channel=channel),
+        )
+        listener = Listener("w")
+        await there.subscribe(listener)
+        async with here, there, shop(cluster.url(2), channel):
+            await here.send(Parcel(source="a", target="w", content=b"before"))
+            await asyncio.to_thread(cluster.migrate, f"{{{channel}}}:x", 2, 0)
+            try:
+                assert ["shop"] == [lease.name for lease in await here.leases.leases()]
+                await here.send(Parcel(source="a", target="w", content=b"after"))
+                assert [b"before", b"after"] == await parcels(listener, 2)
+                await asks_shop(cluster.url(1), channel)
+                assert (0, 0) == (here.counters.undelivered, there.counters.lost)
+            finally:
+                await asyncio.to_thread(cluster.migrate, f"{{{channel}}}:x", 0, 2)
+
+    run(main(), timeout=50)
+
+
+def test_seed_need_not_live(channel: str):
+    """Once in, a process finds the cluster by other nodes than the one it was given."""
+    with ValkeyCluster(3) as cluster:
+        channel = channel_on(cluster, 1)
+
+        async def main() -> None:
+            bus = connect(cluster.url(0), channel=channel)
+            listener = Listener("w")
+            await bus.subscribe(listener)
+            async with bus:
+                cluster.nodes[0].kill()
+                for kind in ("pubsub", "normal"):
+                    cluster.nodes[1].command("CLIENT", "KILL", "TYPE", kind)
+                await bus.send(Parcel(source="a", target="w", content=b"still here"))
+
+                assert [b"still here"] == await parcels(listener, 1)
+
+        run(main())
+
+
+def test_no_cluster_explained(valkey: Valkey, channel: str):
+    """A server that is no cluster is told apart from one that is away."""
+    bus = connect(valkey.tcp_url.replace("redis://", "redis+cluster://"), channel=channel)
+
+    async def main() -> None:
+        with pytest.raises(BusUnavailableError, match="cluster support disabled"):
+            await bus.start(timeout=2)
+
+    run(main())
+
+
+def channel_on(cluster: ValkeyCluster, owner: int) -> str:
+    """A channel whose keys are on this node."""
+    names = (f"pbus:c{number}" for number in range(1000))
+    return next(name for name in names if cluster.owner(f"{{{name}}}:x") == owner)
+
+
+async def parcels(listener: Listener, count: int) -> list[bytes]:
+    """What was in the parcels, once so many have come."""
+    async with asyncio.timeout(15):
+        while True:
+            found = [one.content for one in listener.messages if isinstance(one, Parcel)]
+            if len(found) >= count:
+                return found
+            await listener.heard(len(listener.messages) + 1)
+
+
+def test_paths_are_shown(tmp_path: Path):
+    """Nothing of a certificate's path is taken for a secret."""
+    bus = connect(f"rediss://localhost:1?ssl_ca_certs={tmp_path}/ca.pem")
+
+    assert str(tmp_path) in bus.url
