@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import pytest
 
 from pbus.bus import AsyncQueueBus, WorkerBus, connect
 from pbus.bus.mail import MailStore
+from pbus.bus.mailroom import DeliveryOptions
 from pbus.bus.pgmq import Endpoint as PgEndpoint
 from pbus.bus.pgmq import mail_store
 from pbus.bus.redis.endpoint import Endpoint
@@ -15,6 +17,7 @@ from pbus.bus.redis.names import Names
 from support.mailing import closing
 from support.valkey import Valkey
 
+REDIS = ("redis", "redis-streams")  # the second keeps messages until they are handled
 MakeBus = Callable[..., WorkerBus]
 MakeMail = Callable[..., AbstractAsyncContextManager[MailStore]]
 
@@ -26,9 +29,41 @@ def backend(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.fixture(params=["memory", *(pytest.param(one, marks=pytest.mark.redis) for one in REDIS)])
+def any_backend(request: pytest.FixtureRequest) -> str:
+    """The backend under test, those included that keep messages until they are handled."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def make_any_bus(any_backend: str, channel: str, request: pytest.FixtureRequest) -> MakeBus:
+    """Makes unstarted buses that reach each other, whatever they promise."""
+    if any_backend == "redis-streams":
+        return request.getfixturevalue("make_keeping_bus")  # type: ignore[no-any-return]
+    return _make(any_backend, channel, request)
+
+
+@pytest.fixture
+def make_keeping_bus(channel: str, request: pytest.FixtureRequest) -> MakeBus:
+    """Makes unstarted buses that keep messages until they are handled."""
+    server: Valkey = request.getfixturevalue("valkey")
+
+    def make(**options: Any) -> WorkerBus:
+        mail = DeliveryOptions(**options.pop("mail", {}))
+        keeping = {"delivery": "at-least-once", "mail_options": mail}
+        return connect(server.url, channel=channel, **keeping, **options)
+
+    return make
+
+
 @pytest.fixture
 def make_bus(backend: str, channel: str, request: pytest.FixtureRequest) -> MakeBus:
     """Makes unstarted buses that reach each other: one shared instance in memory."""
+    return _make(backend, channel, request)
+
+
+def _make(backend: str, channel: str, request: pytest.FixtureRequest) -> MakeBus:
     if backend == "memory":
         shared = AsyncQueueBus(channel=channel)
         return lambda **_: shared

@@ -1,0 +1,373 @@
+"""What at-least-once delivery promises to those who send and those who handle."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from pbus.bus import BusSubscriber, WorkerBus, connect
+from pbus.bus.delivery import Delivery, current_delivery
+from pbus.bus.mailroom import DeliveryOptions
+from pbus.errors import BusFullError, BusUnavailableError
+from pbus.messages import BusDataMessage, BusJobRequestMessage, BusJobResponseMessage, BusMessage
+from support.listeners import Listener
+from support.valkey import Valkey
+from support.waiting import happens
+
+pytestmark = pytest.mark.redis
+
+KEEPS_W = {"declared": frozenset({"w"})}
+
+
+class Parcel(BusDataMessage):
+    """A message with a number."""
+
+    number: int
+
+
+def parcel(number: int, target: str | None = "w") -> Parcel:
+    """One to send."""
+    return Parcel(source="a", target=target, number=number)
+
+
+def numbers(messages: list[BusMessage]) -> list[int]:
+    """The numbers of parcels, in order."""
+    return [message.number for message in messages if isinstance(message, Parcel)]
+
+
+@contextlib.asynccontextmanager
+async def running(*buses: WorkerBus) -> AsyncIterator[None]:
+    """Buses started, and stopped whatever happens."""
+    async with contextlib.AsyncExitStack() as stack:
+        for bus in buses:
+            await stack.enter_async_context(bus)
+        yield
+
+
+async def until_report(bus: WorkerBus, name: str, **expected: int) -> None:
+    """Wait until a mailbox holds as much."""
+    seen: dict[str, int] = {}
+    async with asyncio.timeout(10):
+        while seen != expected:
+            assert bus.mail is not None
+            report = next(one for one in await bus.mail.reports() if one.name == name)
+            seen = {key: getattr(report, key) for key in expected}
+            await asyncio.sleep(0.01)
+
+
+class Stubborn(BusSubscriber):
+    """Raises for as long as told; notes the attempts."""
+
+    def __init__(self, name: str, failures: int) -> None:
+        self.name = name
+        self.attempts: list[tuple[int, bool]] = []
+        self.failures = failures
+        self.done = asyncio.Event()
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        """Fail, or be done."""
+        delivery = current_delivery()
+        assert delivery is not None
+        self.attempts.append((delivery.attempt, delivery.is_last_attempt))
+        if len(self.attempts) <= self.failures:
+            raise ValueError(f"no {len(self.attempts)}")
+        self.done.set()
+
+
+def test_mail_waits_for_worker(make_keeping_bus):
+    """What is sent to a declared worker while it is away is handled when it is there."""
+
+    async def main():
+        here, there = make_keeping_bus(mail=KEEPS_W), make_keeping_bus(mail=KEEPS_W)
+        async with running(there):
+            await there.subscribe(Listener("w"))
+        listener = Listener("w")
+        async with running(here):
+            for number in range(5):
+                await here.send(parcel(number))
+            later = make_keeping_bus(mail=KEEPS_W)
+            async with running(later):
+                await later.subscribe(listener)
+                assert list(range(5)) == numbers(await listener.heard(5))
+                await until_report(here, "w", backlog=0)
+
+    asyncio.run(main())
+
+
+def test_raising_handler_is_retried(make_keeping_bus):
+    """A handler that raised gets the message again, later, with the attempt counted."""
+
+    async def main():
+        bus = make_keeping_bus()
+        async with running(bus):
+            stubborn = Stubborn("w", failures=2)
+            await bus.subscribe(stubborn)
+            began = asyncio.get_running_loop().time()
+            await bus.send(parcel(1))
+            await happens(stubborn.done)
+            waited = asyncio.get_running_loop().time() - began
+
+            assert [(1, False), (2, False), (3, False)] == stubborn.attempts
+            assert waited >= 1.5  # 0.5 s, then 1 s
+            await until_report(bus, "w", backlog=0, dead=0)
+
+    asyncio.run(main())
+
+
+def test_hopeless_message_is_buried(make_keeping_bus):
+    """After the last attempt a message is a dead letter with its reason; revived, it begins anew."""
+
+    async def main():
+        bus = make_keeping_bus(mail={"max_attempts": 2})
+        async with running(bus):
+            stubborn = Stubborn("w", failures=2)
+            await bus.subscribe(stubborn)
+            await bus.send(parcel(1))
+            await until_report(bus, "w", backlog=0, dead=1)
+            assert [(1, False), (2, True)] == stubborn.attempts
+            (letter,) = await bus.mail.dead_letters()
+            assert ("w", 2, "ValueError: no 2") == (letter.mailbox, letter.attempt, letter.reason)
+
+            assert 1 == await bus.mail.revive([letter.key])
+            await happens(stubborn.done)
+            assert (1, False) == stubborn.attempts[-1]
+
+    asyncio.run(main())
+
+
+def test_killer_is_buried_and_answered(make_keeping_bus):
+    """A message over which processes end too often is buried; a job is answered so."""
+
+    async def main():
+        options = {"mail": {"max_crash_attempts": 2, **KEEPS_W}}
+        here = make_keeping_bus(**options)
+        answers = Listener("a")
+        async with running(here):
+            await here.subscribe(answers)
+            request = BusJobRequestMessage(source="a", target="w", job_id="j", job_name="x")
+            for life in range(3):
+                there = make_keeping_bus(incarnation=f"life{life}", **options)
+                async with running(there):
+                    started = asyncio.Event()
+                    await there.subscribe(Listener("w", lambda _, s=started: hang(s)))
+                    if life == 0:
+                        await here.send(request)
+                    await happens(started)
+                    await here.mail.requeue([f"life{life}"])  # as if the process were dead
+            there = make_keeping_bus(**options)
+            async with running(there):
+                await there.subscribe(Listener("w"))
+                (answer,) = await answers.heard(1)
+
+            assert isinstance(answer, BusJobResponseMessage)
+            assert ("j", "buried") == (answer.job_id, answer.response["type"])
+            await until_report(here, "w", backlog=0, dead=1)
+
+    async def hang(started: asyncio.Event) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    asyncio.run(main())
+
+
+def test_held_message_is_settled_later(make_keeping_bus):
+    """A handler may keep a message in hand and go on with others; finish() settles it."""
+
+    async def main():
+        bus = make_keeping_bus()
+        held: list[Delivery] = []
+
+        async def hold(message: BusMessage) -> None:
+            delivery = current_delivery()
+            if message.number == 0:
+                delivery.hold()
+                held.append(delivery)
+
+        listener = Listener("w", hold)
+        async with running(bus):
+            await bus.subscribe(listener)
+            for number in range(3):
+                await bus.send(parcel(number))
+            await listener.heard(3)
+            await until_report(bus, "w", backlog=1, in_flight=1)
+            held[0].finish()
+            await until_report(bus, "w", backlog=0, in_flight=0)
+
+    asyncio.run(main())
+
+
+def test_redelivery_is_handled_once(make_keeping_bus):
+    """What was handled before its process lost it does not come again."""
+
+    async def main():
+        here, there = make_keeping_bus(incarnation="here"), make_keeping_bus(incarnation="there")
+        release = asyncio.Event()
+        listener = Listener("w", lambda _: release.wait())
+        async with running(here, there):
+            await there.subscribe(listener)
+            await here.send(parcel(1))
+            await until_report(here, "w", in_flight=1)
+            await here.mail.requeue(["there"])
+            release.set()
+            await here.send(parcel(2))
+            await listener.heard(2)
+            await until_report(here, "w", backlog=0)
+
+            assert 2 == numbers(listener.messages)[-1]
+            assert 3 >= len(listener.messages)
+
+    asyncio.run(main())
+
+
+def test_broadcast_is_copied(make_keeping_bus):
+    """A broadcast waits for every declared worker, be it there or not; replicas get one each."""
+
+    async def main():
+        names = ("w", "x.1", "x.2")
+        options = {"mail": {"declared": frozenset({*names, "x"})}}
+        here = make_keeping_bus(**options)
+        async with running(here):
+            async with make_keeping_bus(**options) as there:
+                for name in names:
+                    await there.subscribe(Listener(name))
+            await here.send(parcel(1, None))
+            async with make_keeping_bus(**options) as there:
+                listeners = [Listener(name) for name in names]
+                for listener in listeners:
+                    await there.subscribe(listener)
+                for listener in listeners:
+                    assert [1] == numbers(await listener.heard(1))
+
+    asyncio.run(main())
+
+
+def test_replicas_share_one_mailbox(make_keeping_bus):
+    """What is sent to a group is handled by one replica each; none waits for a busy one."""
+
+    async def main():
+        here, one, two = make_keeping_bus(), make_keeping_bus(), make_keeping_bus()
+        busy, idle = Listener("x.1", lambda _: asyncio.Event().wait()), Listener("x.2")
+        busy.prefetch = idle.prefetch = 1
+        async with running(here, one, two):
+            await one.subscribe(busy)
+            await two.subscribe(idle)
+            for number in range(20):
+                await here.send(
+                    BusJobRequestMessage(source="a", target="x", job_id=str(number), job_name="j")
+                )
+            assert 19 == len(await idle.heard(19))
+
+    asyncio.run(main())
+
+
+def test_sender_waits_for_room(make_keeping_bus):
+    """A mailbox with its backlog makes senders wait; room lets them go on, in order."""
+
+    async def main():
+        options = {"mail": {"max_backlog": 10}}
+        here, there = make_keeping_bus(**options), make_keeping_bus(**options)
+        release = asyncio.Event()
+        listener = Listener("w", lambda _: release.wait())
+        async with running(here, there):
+            await there.subscribe(listener)
+            sending = asyncio.create_task(send_all(here))
+            await until_report(here, "w", backlog=10)
+            await asyncio.wait([sending], timeout=0.3)
+            assert not sending.done()
+            release.set()
+            await sending
+            assert list(range(40)) == numbers(await listener.heard(40))
+
+    async def send_all(bus: WorkerBus) -> None:
+        for number in range(40):
+            await bus.send(parcel(number))
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_full_mailbox_refuses(make_keeping_bus, refuses):
+    """Told to refuse, or once the send timeout is over, send() raises."""
+
+    async def main():
+        options = {"mail": {"max_backlog": 1, "refuse_when_full": refuses}, "send_timeout": 0.5}
+        here, there = make_keeping_bus(**options), make_keeping_bus(**options)
+        async with running(here, there):
+            await there.subscribe(Listener("w", lambda _: asyncio.Event().wait()))
+            await here.send(parcel(0))
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(BusFullError):
+                await here.send(parcel(1))
+            waited = asyncio.get_running_loop().time() - began
+            assert refuses == (waited < 0.5)
+
+    asyncio.run(main())
+
+
+def test_full_mailbox_holds_nobody_else_up(make_keeping_bus):
+    """Senders to others go on while one mailbox has no room."""
+
+    async def main():
+        options = {"mail": {"max_backlog": 1}}
+        here, there = make_keeping_bus(**options), make_keeping_bus(**options)
+        free = Listener("free")
+        async with running(here, there):
+            await there.subscribe(Listener("w", lambda _: asyncio.Event().wait()))
+            await there.subscribe(free)
+            await here.send(parcel(0))
+            stuck = asyncio.create_task(here.send(parcel(1)))
+            for number in range(50):
+                await here.send(parcel(number, "free"))
+            assert 50 == len(await free.heard(50))
+            assert not stuck.done()
+            stuck.cancel()
+
+    asyncio.run(main())
+
+
+def test_outage_loses_nothing(channel):
+    """While the broker is away send() waits; when it is back all is stored and handled, in order."""
+
+    async def main(server: Valkey):
+        here, there = keeping(server, channel), keeping(server, channel)
+        listener = Listener("w")
+        async with running(here, there):
+            await there.subscribe(listener)
+            for number in range(100):
+                await here.send(parcel(number))
+            server.kill()
+            sends = [asyncio.create_task(here.send(parcel(n))) for n in range(100, 200)]
+            done, _ = await asyncio.wait(sends, timeout=0.5)
+            assert set() == done
+            server.start()
+            await asyncio.gather(*sends)
+            await listener.heard(200, within=20)
+
+            assert list(range(200)) == sorted(set(numbers(listener.messages)))
+
+    with Valkey("--appendonly", "yes", "--appendfsync", "always") as server:
+        asyncio.run(main(server))
+
+
+def test_long_outage_is_an_error(channel):
+    """A send that finds no broker for the whole send timeout says so."""
+
+    async def main(server: Valkey):
+        bus = keeping(server, channel, send_timeout=0.5)
+        async with running(bus):
+            await bus.subscribe(Listener("w"))
+            server.kill()
+            with pytest.raises(BusUnavailableError):
+                await bus.send(parcel(1))
+
+    with Valkey() as server:
+        asyncio.run(main(server))
+
+
+def keeping(server: Valkey, channel: str, **options: float) -> WorkerBus:
+    """A bus on a server that can be killed."""
+    mail = DeliveryOptions(declared=frozenset({"w"}))
+    return connect(
+        server.url, channel=channel, delivery="at-least-once", mail_options=mail, **options
+    )
