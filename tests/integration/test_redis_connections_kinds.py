@@ -32,7 +32,7 @@ LEAST = (
 AT_MOST_ONCE = "at-most-once"
 
 
-class Parcel(BusDataMessage):
+class KindlyNote(BusDataMessage):
     """Something with bytes in it."""
 
     content: bytes
@@ -73,14 +73,14 @@ async def works(
     listener = Listener("w")
     await there.subscribe(listener)
     async with here, there, here.tap() as tap, shop(other or url, channel, delivery):
-        await here.send(Parcel(source="a", target="w", content=bytes(range(256))))
+        await here.send(KindlyNote(source="a", target="w", content=bytes(range(256))))
         await here.send(Alarm(source="a"))
         heard = await listener.heard(2)
-        assert {"Parcel", "Alarm"} <= {type(message).__name__ for message in heard}
+        assert {"KindlyNote", "Alarm"} <= {type(message).__name__ for message in heard}
         assert bytes(range(256)) in [getattr(message, "content", None) for message in heard]
         async with asyncio.timeout(10):
             async for item in tap:
-                if item.header.type == "Parcel":
+                if item.header.type == "KindlyNote":
                     break
         await asks_shop(url, channel, delivery)
         await here.leases.put_record("s", b"x", ttl_s=5)
@@ -182,9 +182,9 @@ def test_tls_heals(valkey: Valkey, channel: str, authority: Authority):
                 bus = connect(url, channel=channel)
                 await bus.subscribe(listener)
                 await stack.enter_async_context(bus)
-                await bus.send(Parcel(source="a", target="w", content=b"1"))
+                await bus.send(KindlyNote(source="a", target="w", content=b"1"))
                 await listener.heard(1)
-            await bus.send(Parcel(source="a", target="w", content=b"2"))
+            await bus.send(KindlyNote(source="a", target="w", content=b"2"))
             await stack.enter_async_context(door)
 
             assert [b"1", b"2"] == [message.content for message in await listener.heard(2)]
@@ -314,11 +314,11 @@ def test_slot_moves_while_in_use(cluster: ValkeyCluster):
         listener = Listener("w")
         await there.subscribe(listener)
         async with here, there, shop(cluster.url(2), channel):
-            await here.send(Parcel(source="a", target="w", content=b"before"))
+            await here.send(KindlyNote(source="a", target="w", content=b"before"))
             await asyncio.to_thread(cluster.migrate, f"{{{channel}}}:x", 2, 0)
             try:
                 assert ["shop"] == [lease.name for lease in await here.leases.leases()]
-                await here.send(Parcel(source="a", target="w", content=b"after"))
+                await here.send(KindlyNote(source="a", target="w", content=b"after"))
                 assert [b"before", b"after"] == await parcels(listener, 2)
                 await asks_shop(cluster.url(1), channel)
                 assert (0, 0) == (here.counters.undelivered, there.counters.lost)
@@ -341,7 +341,7 @@ def test_seed_need_not_live(channel: str):
                 cluster.nodes[0].kill()
                 for kind in ("pubsub", "normal"):
                     cluster.nodes[1].command("CLIENT", "KILL", "TYPE", kind)
-                await bus.send(Parcel(source="a", target="w", content=b"still here"))
+                await bus.send(KindlyNote(source="a", target="w", content=b"still here"))
 
                 assert [b"still here"] == await parcels(listener, 1)
 
@@ -369,7 +369,7 @@ async def parcels(listener: Listener, count: int) -> list[bytes]:
     """What was in the parcels, once so many have come."""
     async with asyncio.timeout(15):
         while True:
-            found = [one.content for one in listener.messages if isinstance(one, Parcel)]
+            found = [one.content for one in listener.messages if isinstance(one, KindlyNote)]
             if len(found) >= count:
                 return found
             await listener.heard(len(listener.messages) + 1)

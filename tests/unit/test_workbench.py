@@ -8,8 +8,8 @@ import pytest
 from pbus.errors import WorkerNameError
 from pbus.messages import BusJobCancelMessage, BusJobRequestMessage
 from pbus.registry import WorkerReadyData
-from pbus.workers.inhand import EarlyCancels
 from pbus.workers.core import check_name
+from pbus.workers.inhand import EarlyCancels
 from pbus.workers.replicas import Replicas
 from pbus.workers.turns import Turn, lend_turn
 from support.waiting import run
