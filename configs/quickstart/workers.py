@@ -1,4 +1,4 @@
-"""Full-text search over real files: a librarian hands out batches, indexers read and tokenise."""
+"""Full-text search over real files: a librarian hands out shares, indexers read and tokenise."""
 
 import asyncio
 import math
@@ -8,23 +8,30 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from pbus import BaseWorker, BusJobRequestMessage, JobError, JobParams, job
+from pbus import BaseWorker, BusJobRequestMessage, JobError, job
 
-BATCH = 25  # files a job; the postings of so many stay well below a message's limit
-AT_ONCE = 4  # jobs under way; two for each of two indexers, so that none waits for work
+BATCH = 25  # files a message; the postings of so many stay well below a message's limit
+SHARE = 100  # files an indexer gets at once; then it is seen who is there to share the next
+AGAIN_S = 1.0  # before it is tried again when nothing could be indexed at all
 LINES_KEPT = 20  # places remembered of one word in one file
 SKIPPED = {"test", "tests", "idle_test", "site-packages", "__pycache__", "node_modules", ".venv"}
 WORD = re.compile(r"[a-z][a-z0-9]{1,30}")
 
 
 class Indexer(BaseWorker):
-    """Reads files and answers with the words in them and the lines they stand on."""
+    """Reads files and tells the words in them and the lines they stand on."""
 
     @job(name="index")
     async def index(self, request: BusJobRequestMessage) -> dict[str, Any]:
-        """Postings of some files: ``{path: {word: [line, …]}}``, lines from 1."""
-        paths = (request.payload or {})["paths"]
-        return {"files": await asyncio.to_thread(lambda: {path: postings(path) for path in paths})}
+        """Streams ``{"files": {path: {word: [line, …]}}}``, lines from 1, for its share of paths."""
+        paths = (request.payload or {})["shares"][self.name]
+        for at in range(0, len(paths), BATCH):
+            batch = paths[at : at + BATCH]
+            files = await asyncio.to_thread(lambda batch: {p: postings(p) for p in batch}, batch)
+            await self.send_job_stream_data(request.job_id, {"files": files})
+            progress = {"done": at + len(batch), "total": len(paths)}
+            await self.send_job_update(request.job_id, progress)
+        return {"files": len(paths)}
 
 
 class Librarian(BaseWorker):
@@ -71,26 +78,35 @@ class Librarian(BaseWorker):
         files = await asyncio.to_thread(self._find_files)
         self._total = len(files)
         print(f"indexing {self._total} files below {self._folder}")
-        turns = asyncio.Semaphore(AT_ONCE)
-        batches = [files[at : at + BATCH] for at in range(0, len(files), BATCH)]
-        await asyncio.gather(*(self._index_batch(batch, turns) for batch in batches))
+        while left := [path for path in files if path not in self._lengths]:
+            await self.registry.wait_ready("indexer")
+            indexers = [ready.worker_name for ready in self.registry.ready("indexer")]
+            await self._index_some(indexers, left[: SHARE * len(indexers)])
+            if left[0] not in self._lengths:
+                await asyncio.sleep(AGAIN_S)
         self._indexed.set()
         print(f"indexed {len(self._lengths)} files, {len(self._index)} words: ready to search")
 
-    async def _index_batch(self, paths: list[str], turns: asyncio.Semaphore) -> None:
-        params = JobParams(name="index", payload={"paths": paths}, timeout=30)
-        async with turns:
-            while True:
-                try:
-                    async with self.job("indexer", params=params) as asked:
-                        pass
-                except JobError as error:  # the indexer died, say: another one does it
-                    print(f"asking again: {error}")
-                    continue
-                break
-        self._add(asked.response["files"])
-        done = self._progress()
-        print(f"indexed {done['done']} of {done['total']} files ({done['percent']} %)")
+    async def _index_some(self, indexers: list[str], paths: list[str]) -> None:
+        """Have these indexers share these files; what one that dies leaves undone is done later."""
+        shares = {name: paths[at :: len(indexers)] for at, name in enumerate(indexers)}
+        group = self.job_group(
+            *indexers, name="index", payload={"shares": shares}, cancel_on_error=False
+        )
+        try:
+            async with group:
+                async for event in group:
+                    if event.type == "stream_data":
+                        self._add(event.data["files"])
+                        done = self._progress()
+                        print(
+                            f"indexed {done['done']} of {done['total']} files ({done['percent']} %)"
+                        )
+        except JobError as error:  # they were not done in time
+            print(f"asking again: {error}")
+        for name, response in group.responses.items():
+            if response.status != "completed":
+                print(f"asking again: {name} gave up: {response.get('error')}")
 
     def _find_files(self) -> list[str]:
         return sorted(

@@ -50,6 +50,20 @@ def test_search_answers_ranked(quickstart: Place):
     assert any("(50 %)" in line or "(5" in line for line in logs)
 
 
+def test_killed_indexer_loses_nothing():
+    """Kill -9 of an indexer at work: what it had not told yet is done by whoever is there."""
+    with Home() as home:
+        place = home.place("quickstart", QUICKSTART)
+        place.up()
+        wait_for(lambda: any("indexed " in line for line in place.logs("librarian")))
+        psutil.Process(place.rows()["indexer.1"]["pid"]).kill()
+        response = place.ask("librarian", "search", {"query": "priority queue"})
+        said = next(line for line in place.logs("librarian") if "indexing " in line)
+
+    assert f"indexing {response['files']} files" in said
+    assert response["hits"]
+
+
 def test_killed_worker_returns(quickstart: Place):
     """Kill -9 of an indexer shows in ps, it is started again, and search still answers."""
     before = quickstart.until(all_ready)
