@@ -53,15 +53,19 @@ class Calls:
         return reply
 
     async def plain(self, *command: Any) -> Any:
-        """What a command answers.
+        """What a command that may be repeated answers.
 
         Raises:
             BusUnavailableError: No answer, or a refusal.
         """
-        try:
-            reply = await self._ask("care", command)
-        except TROUBLE as error:
-            raise self.error(error) from error
+        for is_again in (False, True):
+            try:
+                reply = await self._ask("care", command)
+            except TROUBLE as error:
+                if is_again or isinstance(error, TimeoutError):
+                    raise self.error(error) from error
+            else:
+                break
         if isinstance(reply, ResponseError):
             raise self.error(reply)
         return reply
