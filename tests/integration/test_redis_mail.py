@@ -20,7 +20,7 @@ from pbus.bus.redis.mail.flow import TAKE
 from pbus.bus.redis.mail.letters import encode
 from pbus.bus.redis.names import Names
 from pbus.errors import BusUnavailableError
-from support import mail_race, mail_taker
+from support import mail_taker
 from support.mail_books import Books
 from support.mailing import DATA, SYSTEM, Writer, backlog, closing, handle, take, texts
 from support.proxy import Proxy
@@ -436,20 +436,6 @@ def test_waiting_goes_on_after_restart(durable_valkey, channel):
     run(main())
 
 
-def test_packed_mail_outruns_plain_client(own_valkey):
-    """Entries of 100 messages are faster than redis-py with pipelines of 100, one to one."""
-    total, best = 30_000, 0.0
-    for _ in range(3):  # other programs run beside the tests
-        plain = _race(own_valkey.url, "plain", total)
-        mail = _race(own_valkey.url, "mail", total)
-        best = max(best, mail / plain)
-        print(f"mail {mail:,.0f} msg/s, plain {plain:,.0f} msg/s: {mail / plain:.2f} x")
-        if best >= 1:
-            break
-
-    assert best >= 1
-
-
 class _Takers:
     """Processes that handle mail and write down what, each with an incarnation of its own."""
 
@@ -484,18 +470,6 @@ class _Takers:
             taker.kill()
             taker.wait()
         self._output.close()
-
-
-def _race(url: str, who: str, total: int) -> float:
-    """Messages a second that the receiver got."""
-    command = [sys.executable, str(Path(mail_race.__file__)), url]
-    with subprocess.Popen(
-        [*command, f"{who}_receive", str(total)], stdout=subprocess.PIPE, text=True
-    ) as receiver:
-        assert receiver.stdout is not None
-        assert "ready\n" == receiver.stdout.readline()
-        subprocess.run([*command, f"{who}_send", str(total)], check=True, timeout=50)
-        return float(receiver.communicate(timeout=50)[0])
 
 
 async def _write(store: MailStore, total: int) -> None:
