@@ -14,6 +14,11 @@ from pbus.urls import mask_url
 CONNECT_TIMEOUT_S = 5.0
 OLDEST_SERVER = 14
 
+# Plans are made once, while tables are still empty, and kept: they have to use the indexes that
+# matter when the tables are full. And compiling one would take a hundred times as long as it runs.
+_SESSION = """SET application_name = 'pbus'; SET jit = off;
+  SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"""
+
 # What a connection may end with, and what a server may answer.
 TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, EOFError)
 REFUSALS = (
@@ -53,6 +58,7 @@ class Endpoint:
         try:
             self._check(connection.get_server_version().major)
             await schema.install(connection)
+            await connection.execute(_SESSION)
         except BaseException:
             await self.close(connection)
             raise
@@ -74,9 +80,7 @@ class Endpoint:
     async def _open(self) -> "asyncpg.Connection[Any]":
         if self._pool is not None:
             return cast("asyncpg.Connection[Any]", await self._pool.acquire())
-        # Plans here take microseconds; compiling one would take a hundred milliseconds.
-        server_settings = {"application_name": "pbus", "jit": "off"}
-        return await asyncpg.connect(**self._settings, server_settings=server_settings)
+        return await asyncpg.connect(**self._settings)
 
     def _describe(self, dsn: str | None) -> str:
         if dsn:

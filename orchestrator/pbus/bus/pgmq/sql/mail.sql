@@ -18,13 +18,12 @@ END $$;
 
 CREATE OR REPLACE FUNCTION pbus.mail_remove(box bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-  base text;
-  one text;
+  base text; ch text; one text;
 BEGIN
-  SELECT queue INTO base FROM pbus.mailbox WHERE id = box FOR UPDATE;
+  SELECT queue, channel INTO base, ch FROM pbus.mailbox WHERE id = box FOR UPDATE;
   IF NOT FOUND THEN RETURN; END IF;
   DELETE FROM pbus.intake WHERE mailbox = box;  -- waits for writers
-  DELETE FROM pbus.held WHERE mailbox = box;
+  DELETE FROM pbus.held WHERE channel = ch AND mailbox = box;
   DELETE FROM pbus.outgo WHERE mailbox = box;
   DELETE FROM pbus.handled WHERE mailbox = box;
   DELETE FROM pbus.dead WHERE mailbox = box;
@@ -464,7 +463,7 @@ BEGIN
             WHERE b.channel = ch ORDER BY b.name COLLATE "C" FOR KEY SHARE OF b LOOP
     name := m.name;
     backlog := m.left;
-    SELECT coalesce(sum(size - cardinality(gone)), 0) INTO in_flight FROM pbus.held WHERE mailbox = m.id;
+    SELECT coalesce(sum(size - cardinality(gone)), 0) INTO in_flight FROM pbus.held WHERE channel = ch AND mailbox = m.id;
     SELECT count(*) INTO dead FROM pbus.dead d WHERE d.mailbox = m.id;
     retries := 0;
     first := NULL;
@@ -505,11 +504,11 @@ BEGIN
   IF NOT FOUND THEN RETURN 0; END IF;
   FOREACH one IN ARRAY ARRAY['d', 's'] LOOP
     EXECUTE format('WITH gone AS (
-        DELETE FROM pgmq.%I q WHERE NOT EXISTS (
-          SELECT FROM pbus.held h WHERE h.mailbox = $1 AND h.lane = $2 AND h.msg_id = q.msg_id)
+        DELETE FROM pgmq.%I q WHERE NOT msg_id = ANY(ARRAY(
+          SELECT h.msg_id FROM pbus.held h WHERE h.channel = $3 AND h.mailbox = $1 AND h.lane = $2))
         RETURNING (headers->>''n'')::int AS n)
       SELECT coalesce(sum(n), 0) FROM gone', 'q_' || box.queue || '_' || one)
-      INTO n USING box.id, one;
+      INTO n USING box.id, one, ch;
     total := total + n;
   END LOOP;
   UPDATE pbus.outgo SET gone = gone + total WHERE mailbox = box.id;

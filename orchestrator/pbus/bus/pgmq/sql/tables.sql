@@ -46,8 +46,8 @@ CREATE TABLE pbus.held (
   channel text NOT NULL, holder text NOT NULL, held_at timestamptz NOT NULL,
   size integer NOT NULL, gone integer[] NOT NULL, started integer[] NOT NULL
 );
+-- None by mailbox: it would be taken instead of the primary key, and leads past all that is gone.
 CREATE INDEX held_holder ON pbus.held (channel, holder);
-CREATE INDEX held_mailbox ON pbus.held (mailbox);
 
 CREATE TABLE pbus.handled (
   mailbox bigint NOT NULL, id text NOT NULL, at timestamptz NOT NULL, PRIMARY KEY (mailbox, id)
