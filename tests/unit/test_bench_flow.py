@@ -95,7 +95,7 @@ def test_meter_ends_with_last_message() -> None:
 
 def test_meter_gives_up_when_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the sender is done and nothing more comes, the rest is lost."""
-    monkeypatch.setattr("pbus.bench.meter._QUIET_S", 0.01)
+    monkeypatch.setattr("pbus.bench.meter.QUIET_S", 0.01)
 
     async def main() -> Received:
         meter = Meter(4)
@@ -106,9 +106,20 @@ def test_meter_gives_up_when_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (4, 1) == (found.expected, found.count)
 
 
-def test_waiting_goes_on_while_messages_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_meter_bears_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A receiver that sleeps on purpose has lost nothing yet, though the sender is done."""
+    monkeypatch.setattr("pbus.bench.meter.QUIET_S", 0.0)
+
+    async def main() -> Received:
+        meter = Meter(1, pause_s=5.0)
+        asyncio.get_running_loop().call_later(0.05, meter.note, 0)
+        return await meter.finished(SilentCues(is_done=True))
+
+    assert 1 == asyncio.run(main()).count
+
+
+def test_waiting_goes_on_while_messages_come() -> None:
     """A slow receiver is not cut off as long as it gets on."""
-    monkeypatch.setattr("pbus.bench.meter._QUIET_S", 0.01)
     looks = iter([1, 2, 3, 3])
     seen: list[int] = []
 
@@ -116,6 +127,6 @@ def test_waiting_goes_on_while_messages_come(monkeypatch: pytest.MonkeyPatch) ->
         seen.append(next(looks, 3))
         return seen[-1]
 
-    asyncio.run(all_or_quiet(SilentCues(is_done=True), asyncio.Event(), count))
+    asyncio.run(all_or_quiet(SilentCues(is_done=True), asyncio.Event(), count, 0.01))
     assert 3 == seen[-1]
     assert len(seen) > 4

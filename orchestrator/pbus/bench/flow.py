@@ -154,7 +154,7 @@ async def send(part: Part, cues: Cues) -> None:
 
 async def receive(part: Part, cues: Cues) -> None:
     """Role: count what arrives."""
-    meter = Meter(part.count)
+    meter = Meter(part.count, pause_s=part.pause_s)
     handle = _sleepy(part, meter) if part.pause_s else _counting(meter)
     async with hosted(part, handle):
         cues.say_ready()

@@ -10,7 +10,7 @@ from pbus.bench.figures import Percentiles
 from pbus.bench.script import Received
 
 SAMPLE_EVERY = 64  # messages; reading the clock for each would be measured, too
-_QUIET_S = 1.0  # nothing arrives for so long after the last was sent: the rest is lost
+QUIET_S = 3.0  # nothing is handled for so long after the last was sent: the rest is lost
 
 
 class Meter:
@@ -18,12 +18,14 @@ class Meter:
 
     Args:
         expected: How many messages are to come.
+        pause_s: How long the receiver may sleep in between.
     """
 
-    def __init__(self, expected: int) -> None:
+    def __init__(self, expected: int, *, pause_s: float = 0.0) -> None:
         self.count = 0
         self.delays: list[float] = []
         self._expected = expected
+        self._quiet_s = QUIET_S + pause_s
         self._next = 0
         self._misordered = 0
         self._first = self._last = 0.0
@@ -48,7 +50,7 @@ class Meter:
 
     async def finished(self, cues: Cues) -> Received:
         """Wait until all came, or until nothing came for a while after the sender was done."""
-        await all_or_quiet(cues, self._complete, lambda: self.count)
+        await all_or_quiet(cues, self._complete, lambda: self.count, self._quiet_s)
         return self._result()
 
     def _end(self) -> None:
@@ -68,7 +70,9 @@ class Meter:
         )
 
 
-async def all_or_quiet(cues: Cues, complete: asyncio.Event, count: Callable[[], int]) -> None:
+async def all_or_quiet(
+    cues: Cues, complete: asyncio.Event, count: Callable[[], int], quiet_s: float = QUIET_S
+) -> None:
     """Wait until complete; once cued, only for as long as something still comes."""
     told = asyncio.ensure_future(cues.next())
     whole = asyncio.ensure_future(complete.wait())
@@ -76,16 +80,16 @@ async def all_or_quiet(cues: Cues, complete: asyncio.Event, count: Callable[[], 
         await asyncio.wait({told, whole}, return_when=asyncio.FIRST_COMPLETED)
         if not whole.done():
             told.result()
-            await _quiet(complete, count)
+            await _quiet(complete, count, quiet_s)
     finally:
         told.cancel()
         whole.cancel()
 
 
-async def _quiet(complete: asyncio.Event, count: Callable[[], int]) -> None:
+async def _quiet(complete: asyncio.Event, count: Callable[[], int], quiet_s: float) -> None:
     before = -1
     while count() != before and not complete.is_set():
         before = count()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_QUIET_S):
+            async with asyncio.timeout(quiet_s):
                 await complete.wait()
