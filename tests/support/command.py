@@ -78,13 +78,13 @@ class Command:
     """A `pbus` that was started; it writes into files, so that nobody needs to read in time."""
 
     def __init__(
-        self, arguments: tuple[str, ...], folder: Path, environ: Mapping[str, str], output: Path
+        self, words: tuple[str, ...], folder: Path, environ: Mapping[str, str], output: Path
     ) -> None:
         self._out, self._err = output.with_suffix(".out"), output.with_suffix(".err")
         self._began = time.time()
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                [PBUS, *arguments],
+                words,
                 cwd=folder,
                 env=environ,
                 stdin=subprocess.PIPE,
@@ -130,9 +130,14 @@ class Command:
 
 
 class Home:
-    """State and sockets of its own, so that the projects in it are the only ones that run."""
+    """State and sockets of its own, so that the projects in it are the only ones that run.
 
-    def __init__(self) -> None:
+    Args:
+        through: Words before each command, such as those that run it in a network namespace.
+    """
+
+    def __init__(self, *through: str) -> None:
+        self._through = through
         # Short, for socket paths are limited.
         self.folder = Path(tempfile.mkdtemp(prefix="pbus-", dir="/tmp")).resolve()
         self.runtime = self.folder / "run"
@@ -175,7 +180,8 @@ class Home:
     def start(self, folder: Path, arguments: tuple[str, ...]) -> Command:
         """Start `pbus` in a folder."""
         output = self.folder / f"output-{next(self._numbers)}"
-        self._commands.append(Command(arguments, folder, self.environ, output))
+        words = (*self._through, PBUS, *arguments)
+        self._commands.append(Command(words, folder, self.environ, output))
         return self._commands[-1]
 
     def processes(self) -> list[psutil.Process]:

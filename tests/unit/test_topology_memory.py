@@ -35,8 +35,10 @@ def test_programs_refused_in_memory(tmp_path):
     found = problems_of(tmp_path, f"bus: {{backend: memory}}\n{WORKER}  b: {{command: [date]}}\n")
 
     assert [
-        ("topology.yaml:4: workers.b.command: a program is a process of its own, and on"
-        " `backend: memory` all workers share one: leave it out, or use a broker")
+        (
+            "topology.yaml:4: workers.b.command: a program is a process of its own, and on"
+            " `backend: memory` all workers share one: leave it out, or use a broker"
+        )
     ] == found
 
 
