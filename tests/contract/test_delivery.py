@@ -20,20 +20,20 @@ pytestmark = pytest.mark.redis
 KEEPS_W = {"declared": frozenset({"w"})}
 
 
-class Parcel(BusDataMessage):
+class Shipment(BusDataMessage):
     """A message with a number."""
 
     number: int
 
 
-def parcel(number: int, target: str | None = "w") -> Parcel:
+def parcel(number: int, target: str | None = "w") -> Shipment:
     """One to send."""
-    return Parcel(source="a", target=target, number=number)
+    return Shipment(source="a", target=target, number=number)
 
 
 def numbers(messages: list[BusMessage]) -> list[int]:
     """The numbers of parcels, in order."""
-    return [message.number for message in messages if isinstance(message, Parcel)]
+    return [message.number for message in messages if isinstance(message, Shipment)]
 
 
 @contextlib.asynccontextmanager
