@@ -75,6 +75,11 @@ def own(folder: Path) -> None:
         os.chown(folder, entry.pw_uid, entry.pw_gid)
 
 
+def remove(folder: Path) -> None:
+    """Remove what may be there."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def programs_for_service(home: Path) -> Path:
     """The programs, copied to `home` where the server's user cannot reach the installed ones."""
     programs = find_programs()

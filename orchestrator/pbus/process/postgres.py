@@ -1,0 +1,162 @@
+"""The embedded Postgres: a server that belongs to one project and listens on a socket only."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+from urllib.parse import quote
+
+from pbus.errors import BrokerStartError
+from pbus.process import cluster, groups
+from pbus.process.guarding import Guard
+from pbus.process.project import Project
+
+START_S = 30.0  # after kill -9 it reads its log first
+STOP_S = 5.0
+_POLL_S = 0.02
+_SHOWN_LINES = 5
+_MAX_LOG_BYTES = 10 * 1024 * 1024
+_SERVICE_HOME = Path("/var/lib/pbus")  # for root: its server's user cannot enter root's home
+_STATUS_LINE = 7  # of postmaster.pid
+
+
+class EmbeddedPostgres:
+    """Starts and ends the project's own server; what it stored outlives it."""
+
+    def __init__(self, project: Project, guard: Guard) -> None:
+        self.process: asyncio.subprocess.Process | None = None
+        self._project = project
+        self._guard = guard
+
+    @property
+    def home(self) -> Path:
+        """What belongs to the server's user."""
+        if cluster.service_user() is None:
+            return self._project.state_dir / "postgres"
+        return _SERVICE_HOME / self._project.runtime_dir.name
+
+    @property
+    def data(self) -> Path:
+        """Its data folder."""
+        return self.home / "data"
+
+    @property
+    def sockets(self) -> Path:
+        """The folder of its socket; short, since socket paths are limited."""
+        return self._project.runtime_dir if cluster.service_user() is None else self.home
+
+    @property
+    def log_path(self) -> Path:
+        """What it writes."""
+        return self._project.service_log_path("postgres")
+
+    @property
+    def url(self) -> str:
+        """For `pbus.connect`."""
+        return f"postgresql://{cluster.ROLE}@/postgres?host={quote(str(self.sockets), safe='')}"
+
+    async def start(self) -> str:
+        """Start the server, again if it had ended, and wait until it answers.
+
+        Returns:
+            Its URL.
+
+        Raises:
+            BrokerStartError: It does not start, or is not installed.
+        """
+        await self.stop()  # what is left of the one before
+        programs = await asyncio.to_thread(self._prepare)
+        log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
+        self.process = await self._launch(programs)
+        self._guard.add_group(self.process.pid)
+        try:
+            async with asyncio.timeout(START_S):
+                await self._wait_ready(self.process)
+        except EOFError:
+            code = await self.wait()
+            await self.stop()
+            raise self._failure(f"it exited with code {code}", log_start) from None
+        except TimeoutError:
+            await self.stop()
+            raise self._failure(f"no answer within {START_S:g} s", log_start) from None
+        except BaseException:
+            await self.stop()
+            raise
+        return self.url
+
+    async def wait(self) -> int:
+        """Wait until the server ended, and return its exit code."""
+        if self.process is None:
+            raise BrokerStartError(cluster.NAME, "start() was not called")
+        return await self.process.wait()
+
+    async def stop(self) -> None:
+        """End the server, its data safe on disk; may be called at any time."""
+        process = self.process
+        if process is None:
+            return
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGINT)  # "fast": clients are cut off
+        try:
+            await asyncio.wait_for(process.wait(), STOP_S)
+        except TimeoutError:
+            groups.send_signal(process.pid, signal.SIGKILL)
+            await process.wait()
+        self._guard.remove_group(process.pid)
+        self.process = None
+
+    def _prepare(self) -> Path:
+        if cluster.service_user() is None:
+            self._project.make_runtime_dir()
+        else:
+            _SERVICE_HOME.mkdir(mode=0o755, parents=True, exist_ok=True)
+        cluster.own(self.home)
+        programs = cluster.programs_for_service(_SERVICE_HOME)
+        if not self.data.exists():
+            fresh = self.home / "fresh"  # what was begun and not finished is begun anew
+            cluster.remove(fresh)
+            cluster.init_cluster(programs, fresh)
+            fresh.rename(self.data)
+        with contextlib.suppress(FileNotFoundError):
+            if self.log_path.stat().st_size > _MAX_LOG_BYTES:
+                self.log_path.replace(f"{self.log_path}.1")
+        return programs
+
+    async def _launch(self, programs: Path) -> asyncio.subprocess.Process:
+        try:
+            with self.log_path.open("ab") as log:
+                return await asyncio.create_subprocess_exec(
+                    *cluster.server_arguments(programs, self.data, self.sockets),
+                    user=cluster.service_user(),
+                    group=cluster.service_group(),
+                    cwd=self.home,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=asyncio.subprocess.STDOUT,
+                    env={**os.environ, groups.TOKEN_VARIABLE: self._guard.token},
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise BrokerStartError(cluster.NAME, str(error)) from error
+
+    async def _wait_ready(self, process: asyncio.subprocess.Process) -> None:
+        while not self._is_ready(process.pid):
+            if process.returncode is not None:
+                raise EOFError
+            await asyncio.sleep(_POLL_S)
+
+    def _is_ready(self, pid: int) -> bool:
+        with contextlib.suppress(OSError):
+            lines = (self.data / "postmaster.pid").read_text(errors="replace").split("\n")
+            is_ours = lines[0] == str(pid)  # else it lies there since a kill -9
+            return is_ours and len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready"
+        return False
+
+    def _failure(self, reason: str, log_start: int) -> BrokerStartError:
+        with self.log_path.open("rb") as log:
+            log.seek(log_start)
+            lines = log.read(_MAX_LOG_BYTES).decode(errors="replace").splitlines()
+        shown = "".join(f"\n  {line}" for line in lines[-_SHOWN_LINES:])
+        return BrokerStartError(cluster.NAME, f"{reason} (log: {self.log_path}){shown}")

