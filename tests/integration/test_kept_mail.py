@@ -22,25 +22,25 @@ CREW = """
 import asyncio
 from pbus import BaseWorker, BusDataMessage
 
-class Parcel(BusDataMessage):
+class Crate(BusDataMessage):
     number: int
 
 class Keen(BaseWorker):
     async def on_bus_message(self, message):
         await super().on_bus_message(message)
-        if isinstance(message, Parcel):
+        if isinstance(message, Crate):
             print("parcel", message.number)
 
 class Slow(BaseWorker):
     async def on_bus_message(self, message):
         await super().on_bus_message(message)
-        if isinstance(message, Parcel):
+        if isinstance(message, Crate):
             print("begins", message.number)
             await asyncio.sleep(600)
 """
 
 
-class Parcel(BusDataMessage):
+class Crate(BusDataMessage):
     """Something numbered."""
 
     number: int
@@ -90,7 +90,7 @@ def test_mail_survives_the_project(tmp_path: Path):
             await all_ready(watched, "a")
             async with visitor(watched) as bus:
                 for number in range(3):
-                    await bus.send(Parcel(source="me", target="a", number=number))
+                    await bus.send(Crate(source="me", target="a", number=number))
                 await watched.line("begins 0")
         async with supervised(keeping(tmp_path, "a")) as watched:
             for number in range(3):
@@ -106,7 +106,7 @@ def test_death_gives_mail_back(tmp_path: Path):
         async with supervised(keeping(tmp_path, "a", cls="Slow")) as watched:
             await all_ready(watched, "a")
             async with visitor(watched) as bus:
-                await bus.send(Parcel(source="me", target="a", number=7))
+                await bus.send(Crate(source="me", target="a", number=7))
                 await watched.line("begins 7")
                 assert (1, 1) == (await reports(bus))["a"]
                 pid = watched.process("a").pid
@@ -146,7 +146,7 @@ def test_next_supervisor_gives_back(tmp_path: Path):
             async with visitor(watched) as bus:
                 assert bus.mail is not None
                 await bus.mail.open("b", keep=True)
-                await bus.send(Parcel(source="me", target="b", number=1))
+                await bus.send(Crate(source="me", target="b", number=1))
                 taken = await bus.mail.take([("b", Lane.DATA, 5)], holder="gone", wait_s=1.0)
                 assert 1 == len(taken)
         (project.state_dir / "lives").write_text("+gone\n+well\n-well\n")

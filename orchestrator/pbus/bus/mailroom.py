@@ -7,15 +7,16 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
 
-from pbus.bus.mail import Letter, MailStore, Outgoing, Settle
+from pbus.bus.dispatch import FULL_RETRY_S, OUTAGE_PAUSE_S, Dispatch, DispatchOptions
+from pbus.bus.mail import Letter, MailStore, Settle
 from pbus.bus.mailbox import StoredReceipt
-from pbus.bus.switchboard import EVERYONE, Switchboard
+from pbus.bus.switchboard import Switchboard
 from pbus.codec import decode_message
 from pbus.errors import BusFullError, BusUnavailableError, MessageDecodeError
 from pbus.messages import (
@@ -29,13 +30,9 @@ from pbus.messages import (
 logger = logging.getLogger(__name__)
 
 PREFETCH = 1_000  # letters of one mailbox in this process at once, where its worker says nothing
-MAX_BATCH = 2_000  # messages a put
-MAX_ENTRY_BYTES = 256 * 1024  # messages that share an entry
 WAIT_S = 2.0  # how long a take waits for mail before it looks around again
-FULL_RETRY_S = 0.05
 _FIRST_RETRY_S = 0.5
 _MAX_RETRY_S = 30.0
-_OUTAGE_PAUSE_S = 0.2
 _REPLICA = re.compile(r"(.+)\.\d+")
 
 
@@ -55,191 +52,6 @@ class DeliveryOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_backlog: int = 100_000
     refuse_when_full: bool = False
     declared: frozenset[str] = frozenset()
-
-
-class Stamped(msgspec.Struct, frozen=True):
-    """One encoded message, and where it goes.
-
-    Attributes:
-        is_alone: It shares no entry: requests to replicas are dealt out one by one.
-    """
-
-    address: str
-    lane: Lane
-    id: str
-    line: bytes
-    is_alone: bool = False
-
-    @classmethod
-    def of(cls, message: BusMessage, line: bytes) -> "Stamped":
-        """An encoded message."""
-        is_alone = isinstance(message, BusJobRequestMessage)
-        return cls(message.target or EVERYONE, message.lane, message.id, line, is_alone)
-
-
-class _Parcel:
-    """One message on its way into the store."""
-
-    __slots__ = ("address", "id", "is_alone", "lane", "line", "number", "stored", "until")
-
-    def __init__(self, stored: Stamped, number: int, until: float) -> None:
-        self.address = stored.address
-        self.lane = stored.lane
-        self.line = stored.line
-        self.id = stored.id
-        self.number = number
-        self.until = until
-        self.is_alone = stored.is_alone
-        self.stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    @property
-    def stream(self) -> tuple[str, Lane]:
-        return self.address, self.lane
-
-
-class Dispatch:
-    """The sending half: gathers messages, stores them in batches, tells each sender.
-
-    Args:
-        store: Where.
-        sender: This process's incarnation.
-        send_timeout: Seconds until a message that could not be stored is given back.
-    """
-
-    def __init__(
-        self, store: MailStore, sender: str, send_timeout: float, options: DeliveryOptions
-    ) -> None:
-        self._store = store
-        self._sender = sender
-        self._send_timeout = send_timeout
-        self._options = options
-        self._waiting: deque[_Parcel] = deque()
-        self._numbers: Counter[tuple[str, Lane]] = Counter()
-        self._has_mail = asyncio.Event()
-
-    async def put(self, stamped: Stamped) -> int:
-        """Store a message; returns in how many mailboxes, once the broker confirmed it.
-
-        Raises:
-            BusFullError: The mailbox made no room in time.
-            BusUnavailableError: The broker was away for the whole send timeout. The message may
-                or may not have been stored.
-        """
-        stream = (stamped.address, stamped.lane)
-        self._numbers[stream] += 1
-        until = asyncio.get_running_loop().time() + self._send_timeout
-        parcel = _Parcel(stamped, self._numbers[stream], until)
-        self._waiting.append(parcel)
-        self._has_mail.set()
-        return await parcel.stored
-
-    async def run(self) -> None:
-        """Store until cancelled."""
-        while True:
-            await self._has_mail.wait()
-            self._has_mail.clear()
-            while self._waiting:
-                count = min(len(self._waiting), MAX_BATCH)
-                await self._store_batch([self._waiting.popleft() for _ in range(count)])
-
-    def fail_all(self, error: Exception) -> None:
-        """Nothing more will be stored: tell those who wait."""
-        for parcel in self._waiting:
-            if not parcel.stored.done():
-                parcel.stored.set_exception(error)
-        self._waiting.clear()
-
-    async def _store_batch(self, parcels: list[_Parcel]) -> None:
-        while parcels := [parcel for parcel in parcels if not parcel.stored.done()]:
-            entries = _entries(parcels)
-            try:
-                results = await self._store.put([self._outgoing(entry) for entry in entries])
-            except BusUnavailableError as error:
-                parcels = self._expire(parcels, error)
-                await asyncio.sleep(_OUTAGE_PAUSE_S)
-                continue
-            except BaseException as error:
-                self._fail(parcels, error)
-                raise
-            full = [entry for entry, result in zip(entries, results, strict=True) if result.is_full]
-            for entry, result in zip(entries, results, strict=True):
-                if not result.is_full:
-                    for parcel in entry:
-                        if not parcel.stored.done():
-                            parcel.stored.set_result(result.mailboxes)
-            parcels = self._give_up_full([parcel for entry in full for parcel in entry])
-            if parcels:
-                await asyncio.sleep(FULL_RETRY_S)
-                parcels += self._join_later(parcels)
-
-    def _join_later(self, held: list[_Parcel]) -> list[_Parcel]:
-        """Those that came meanwhile; behind the ones held up, so that order is kept."""
-        del held
-        count = min(len(self._waiting), MAX_BATCH)
-        return [self._waiting.popleft() for _ in range(count)]
-
-    def _outgoing(self, entry: list[_Parcel]) -> Outgoing:
-        first = entry[0]
-        return Outgoing(
-            address=first.address,
-            lane=first.lane,
-            bodies=[parcel.line for parcel in entry],
-            ids=[parcel.id for parcel in entry],
-            sender=self._sender,
-            stream=1,
-            first=first.number,
-        )
-
-    def _expire(self, parcels: list[_Parcel], error: Exception) -> list[_Parcel]:
-        now = asyncio.get_running_loop().time()
-        late = [parcel for parcel in parcels if parcel.until <= now]
-        self._fail(late, error)
-        return [parcel for parcel in parcels if parcel.until > now]
-
-    def _give_up_full(self, parcels: list[_Parcel]) -> list[_Parcel]:
-        now = asyncio.get_running_loop().time()
-        kept = []
-        for parcel in parcels:
-            if parcel.until > now and not self._options.refuse_when_full:
-                kept.append(parcel)
-            elif not parcel.stored.done():
-                reason = f"its mailbox holds {self._options.max_backlog:,} messages"
-                waited = 0.0 if self._options.refuse_when_full else self._send_timeout
-                parcel.stored.set_exception(BusFullError(repr(parcel.address), waited, reason))
-        return kept
-
-    @staticmethod
-    def _fail(parcels: list[_Parcel], error: BaseException) -> None:
-        for parcel in parcels:
-            if not parcel.stored.done():
-                parcel.stored.set_exception(error)
-
-
-def _entries(parcels: list[_Parcel]) -> list[list[_Parcel]]:
-    """Parcels that share an entry: neighbours in one stream, with nothing of theirs in between.
-
-    A broadcast closes what is open, and the other way round, as in the outbox.
-    """
-    entries: list[list[_Parcel]] = []
-    open_at: dict[tuple[str, Lane], int] = {}
-    sizes: list[int] = []
-    for parcel in parcels:
-        if parcel.address == EVERYONE:
-            open_at = {key: at for key, at in open_at.items() if key[0] == EVERYONE}
-        else:
-            open_at.pop((EVERYONE, parcel.lane), None)
-        at = open_at.get(parcel.stream)
-        follows = at is not None and entries[at][-1].number + 1 == parcel.number
-        if at is None or not follows or parcel.is_alone or sizes[at] > MAX_ENTRY_BYTES:
-            entries.append([parcel])
-            sizes.append(len(parcel.line))
-            open_at.pop(parcel.stream, None)
-            if not parcel.is_alone:
-                open_at[parcel.stream] = len(entries) - 1
-        else:
-            entries[at].append(parcel)
-            sizes[at] += len(parcel.line)
-    return entries
 
 
 class _Receipt(StoredReceipt):
@@ -295,7 +107,11 @@ class MailRoom:
     ) -> None:
         self.store = store
         self.options = options
-        self.dispatch = Dispatch(store, incarnation, send_timeout, options)
+        self.dispatch = Dispatch(
+            store,
+            incarnation,
+            DispatchOptions(send_timeout, options.refuse_when_full, options.max_backlog),
+        )
         self._board = board
         self._incarnation = incarnation
         self._send = send
@@ -303,34 +119,34 @@ class MailRoom:
         self._held: Counter[str] = Counter()
         self._returned: list[Letter] = []
         self._settles: list[Settle] = []
+        self._settling: list[Settle] = []  # on their way to the broker
         self._has_settles = asyncio.Event()
         self._has_room = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._answers: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Open the mailboxes of everyone subscribed and begin to take mail."""
         for mailbox in self._board.mailboxes():
             await self.join(mailbox.address)
         self._tasks = [
-            self._spawn("dispatch", self.dispatch.run()),
+            *(self._spawn("dispatch", chore) for chore in self.dispatch.chores()),
             self._spawn("take", self._take()),
             self._spawn("settle", self._settle()),
         ]
 
     async def close(self) -> None:
         """Settle what is settled, give back the rest."""
-        for task in self._tasks[:2]:
+        tasks, self._tasks = self._tasks, []
+        for task in (*tasks, *self._answers):
             task.cancel()
+        await asyncio.gather(*tasks, *self._answers, return_exceptions=True)
         with contextlib.suppress(BusUnavailableError):
-            if self._settles:
-                batch, self._settles = self._settles, []
-                await self.store.settle(batch)
-            if self._tasks:
+            if unsettled := self._settling + self._settles:
+                self._settling, self._settles = [], []
+                await self.store.settle(unsettled)
+            if tasks:
                 await self.store.requeue([self._incarnation])
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
         self.dispatch.fail_all(BusUnavailableError("the broker", "the bus was stopped"))
         await self.store.close()
 
@@ -425,7 +241,7 @@ class MailRoom:
             await self.store.requeue([self._incarnation])
         except BusUnavailableError:
             self._returned += returned
-            await asyncio.sleep(_OUTAGE_PAUSE_S)
+            await asyncio.sleep(OUTAGE_PAUSE_S)
         else:
             self._held.subtract(letter.mailbox for letter in returned)
 
@@ -454,7 +270,7 @@ class MailRoom:
                 letters = await self.store.take(wanted, holder=self._incarnation, wait_s=wait_s)
             except BusUnavailableError as error:
                 logger.debug("taking mail failed: %s", error)
-                await asyncio.sleep(_OUTAGE_PAUSE_S)
+                await asyncio.sleep(OUTAGE_PAUSE_S)
                 continue
             for letter in letters:
                 self._deliver(letter)
@@ -499,7 +315,9 @@ class MailRoom:
                 status=JobStatus.ERROR,
                 response={"error": reason, "type": "buried"},
             )
-            self._tasks.append(self._spawn("answer", self._answer(answer)))
+            task = self._spawn("answer", self._answer(answer))
+            self._answers.add(task)
+            task.add_done_callback(self._answers.discard)
 
     async def _answer(self, message: BusMessage) -> None:
         with contextlib.suppress(BusFullError, BusUnavailableError):
@@ -509,11 +327,11 @@ class MailRoom:
         while True:
             await self._has_settles.wait()
             self._has_settles.clear()
-            batch, self._settles = self._settles, []
-            while batch:
+            self._settling, self._settles = self._settles, []
+            while self._settling:
                 try:
-                    await self.store.settle(batch)
+                    await self.store.settle(self._settling)
                 except BusUnavailableError:
-                    await asyncio.sleep(_OUTAGE_PAUSE_S)
+                    await asyncio.sleep(OUTAGE_PAUSE_S)
                 else:
-                    batch = []
+                    self._settling = []

@@ -8,9 +8,10 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from pbus.bus.base import DEFAULT_SEND_TIMEOUT_S, WorkerBus
+from pbus.bus.dispatch import Stamped
 from pbus.bus.inbox import Inbox
 from pbus.bus.mailbox import SYSTEM_CAPACITY, Receipt
-from pbus.bus.mailroom import DeliveryOptions, MailRoom, Stamped
+from pbus.bus.mailroom import DeliveryOptions, MailRoom
 from pbus.bus.outbox import MAX_PAYLOAD_BYTES, Outbox
 from pbus.bus.redis.credit import CREDIT_NOTES, Credit
 from pbus.bus.redis.endpoint import REFUSALS, TROUBLE, Endpoint, reason_of
