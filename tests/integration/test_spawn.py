@@ -101,6 +101,7 @@ def test_launch_keeps_secrets_out():
         "PBUS_PROJECT": "app",
         "PBUS_MAX_MESSAGE_BYTES": "1000",
         "PBUS_ENCODING": "json",
+        "PBUS_DELIVERY": launch.env["PBUS_DELIVERY"],
         "PBUS_GUARD_TOKEN": "t1",
         "PBUS_SPEC": launch.env["PBUS_SPEC"],
     } == launch.env
