@@ -111,6 +111,7 @@ def test_launch_keeps_secrets_out():
         "active": False,
         "folder": "/srv/app",
         "loop": "asyncio",
+        "group": "greeter",
     } == json.loads(launch.env["PBUS_SPEC"])
 
 
