@@ -13,7 +13,7 @@ from pbus.messages import BusDataMessage, Lane
 from pbus.process.events import BrokerReady, Ready
 from pbus.process.project import Project
 from pbus.topology.model import DeliverySpec, Topology, WorkerSpec
-from support.supervising import PATIENCE_S, Watched, supervised, topology
+from support.supervising import PATIENCE_S, Watched, program, supervised, topology
 
 pytestmark = pytest.mark.redis
 
@@ -154,5 +154,35 @@ def test_next_supervisor_gives_back(tmp_path: Path):
             await watched.nth(BrokerReady)
             async with visitor(watched) as bus:
                 assert (1, 0) == (await reports(bus))["b"]
+
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
+
+
+HAND_MADE = """
+import asyncio, os
+from crew import Keen
+from pbus import WorkerRunner, connect
+
+async def main():
+    bus = connect(os.environ["PBUS_URL"], channel=os.environ["PBUS_CHANNEL"])
+    runner = WorkerRunner(bus=bus, handle_sigterm=True)
+    await runner.add_workers(Keen(os.environ["PBUS_WORKER"]))
+    await runner.run()
+
+asyncio.run(main())
+"""
+
+
+def test_programs_take_kept_mail(tmp_path: Path):
+    """A program that connects by itself does so as the topology says."""
+
+    async def main() -> None:
+        what = topology(tmp_path, program("a", HAND_MADE, tmp_path, joins=True))
+        bus = msgspec.structs.replace(what.bus, delivery=KEPT)
+        async with supervised(msgspec.structs.replace(what, bus=bus)) as watched:
+            await watched.nth(BrokerReady)
+            async with visitor(watched) as visiting:
+                await visiting.send(Crate(source="me", target="a", number=3))
+                await watched.line("parcel 3")
 
     asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))

@@ -1,6 +1,10 @@
 """From a URL to a bus; the only place that loads a backend."""
 
+import contextlib
+import os
 from urllib.parse import urlsplit
+
+import msgspec
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.mailroom import DeliveryOptions
@@ -20,7 +24,7 @@ def connect(
     send_timeout: float = 10.0,
     incarnation: str | None = None,
     encoding: str = Encoding.JSON,
-    delivery: str = "at-most-once",
+    delivery: str | None = None,
     mail_options: DeliveryOptions | None = None,
 ) -> WorkerBus:
     """A bus for this URL, not yet started; nothing is connected here.
@@ -32,13 +36,17 @@ def connect(
         send_timeout: Seconds a send waits for room.
         incarnation: Names this life of this process; random when not given.
         encoding: How messages are written, "json" or "msgpack" (Redis only); both are read.
-        delivery: "at-most-once", or "at-least-once": kept in the broker until handled.
+        delivery: "at-most-once", or "at-least-once": kept in the broker until handled. When not
+            given: as the topology says whose `pbus up` started this program, else the first.
         mail_options: How stored messages are treated, with at-least-once.
 
     Raises:
         BusUrlError: No backend has this scheme.
         BackendMissingError: The backend's driver is not installed.
     """
+    if delivery is None:
+        delivery, given = _given(url, channel)
+        mail_options = mail_options or given
     backend = BACKEND_OF_SCHEME.get(urlsplit(url).scheme)
     if backend == "memory":
         return AsyncQueueBus(channel=channel, send_timeout=send_timeout)
@@ -60,3 +68,31 @@ def connect(
         delivery=delivery,
         mail_options=mail_options,
     )
+
+
+class _Given(msgspec.Struct, frozen=True, kw_only=True):
+    """What `pbus up` says about delivery to the programs that it starts."""
+
+    mode: str = "at-most-once"
+    max_attempts: int = 5
+    max_crash_attempts: int = 20
+    max_backlog: int = 100_000
+    when_full: str = "wait"
+
+
+def _given(url: str, channel: str) -> tuple[str, DeliveryOptions]:
+    """What the topology says of this very bus; the least where it says nothing."""
+    said = os.environ.get("PBUS_DELIVERY")
+    here = (os.environ.get("PBUS_URL"), os.environ.get("PBUS_CHANNEL"))
+    given = _Given()
+    if said is not None and here == (url, channel):
+        with contextlib.suppress(msgspec.MsgspecError):
+            given = msgspec.json.decode(said, type=_Given)
+    options = DeliveryOptions(
+        max_attempts=given.max_attempts,
+        max_crash_attempts=given.max_crash_attempts,
+        max_backlog=given.max_backlog,
+        refuse_when_full=given.when_full == "refuse",
+        declared=frozenset({os.environ.get("PBUS_WORKER", "")}) - {""},
+    )
+    return given.mode, options
