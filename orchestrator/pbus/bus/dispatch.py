@@ -66,15 +66,13 @@ class Dispatch:
     def __init__(self, store: MailStore, sender: str, options: DispatchOptions) -> None:
         self._lanes = {lane: LaneDispatch(store, sender, options) for lane in Lane}
 
-    async def put(self, stamped: Stamped) -> int:
-        """Store a message; returns in how many mailboxes, once the broker confirmed it.
+    def put(self, stamped: Stamped) -> asyncio.Future[int]:
+        """Have a message stored; the result is in how many mailboxes, once the broker confirmed it.
 
-        Raises:
-            BusFullError: The mailbox made no room in time.
-            BusUnavailableError: The broker was away for the whole send timeout. The message may
-                or may not have been stored.
+        Its errors: BusFullError, where the mailbox made no room in time, and BusUnavailableError,
+        where the broker was away for the whole send timeout: stored or not, nobody knows.
         """
-        return await self._lanes[stamped.lane].put(stamped)
+        return self._lanes[stamped.lane].put(stamped)
 
     def chores(self) -> list[Coroutine[Any, Any, None]]:
         """What stores, each until cancelled."""
@@ -91,11 +89,13 @@ class Parcel:
 
     __slots__ = ("number", "stamped", "stored", "until")
 
-    def __init__(self, stamped: Stamped, number: int, until: float) -> None:
+    def __init__(
+        self, stamped: Stamped, number: int, until: float, stored: asyncio.Future[int]
+    ) -> None:
         self.stamped = stamped
         self.number = number
         self.until = until
-        self.stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.stored = stored
 
     @property
     def address(self) -> str:
@@ -126,14 +126,16 @@ class LaneDispatch:
         self._numbers: Counter[str] = Counter()
         self._has_mail = asyncio.Event()
 
-    async def put(self, stamped: Stamped) -> int:
+    def put(self, stamped: Stamped) -> asyncio.Future[int]:
         """See Dispatch."""
-        self._numbers[stamped.address] += 1
-        until = asyncio.get_running_loop().time() + self._options.send_timeout
-        parcel = Parcel(stamped, self._numbers[stamped.address], until)
-        self._waiting.append(parcel)
-        self._has_mail.set()
-        return await parcel.stored
+        number = self._numbers[stamped.address] = self._numbers[stamped.address] + 1
+        loop = asyncio.get_running_loop()
+        stored: asyncio.Future[int] = loop.create_future()
+        until = loop.time() + self._options.send_timeout
+        self._waiting.append(Parcel(stamped, number, until, stored))
+        if not self._has_mail.is_set():
+            self._has_mail.set()
+        return stored
 
     async def run(self) -> None:
         """Store until cancelled."""
