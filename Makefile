@@ -13,7 +13,7 @@ help: ## say what there is
 demo: $(READY) ## run the quickstart: full-text search by four processes
 	$(BIN)/pbus up configs/quickstart/topology.yaml
 
-test: $(READY) ## all tests, on a real Valkey that they start themselves
+test: $(READY) ## all tests, on a real Valkey and Postgres that they start themselves
 	PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 4 --dist worksteal
 
 lint: $(READY) ## ruff, mypy and the layers
