@@ -167,30 +167,40 @@ def test_orders_reach_all_hosts(twins: list[Place]):
 
 
 def test_changes_are_followed(crew: Place):
-    """`events` prints a line a change as it happens; -n and --for end it, and so does the project."""
-    begun = time.monotonic()
-    json_lines = crew.start("events", "--json", "-n", "6")
-    lines = crew.start("events", "--for", "6s")
+    """`events` prints a line a change as it happens, until it is interrupted."""
+    json_lines, lines = crew.start("events", "--json"), crew.start("events")
     # Only what happens from now on is told: change something until both listen.
     wait_for(lambda: crew.run("restart", "bell.1") and json_lines.out and lines.out)
     row = crew.rows()["bell.2"]
     os.kill(row["pid"], signal.SIGKILL)
-    crew.until(lambda rows: rows["bell.2"]["pid"] not in {None, row["pid"]})
-    crew.run("restart", "bell.1")
-    changes, text = json_lines.done(), lines.done()
+    for follower in (json_lines, lines):
+        follower.until("restarts in")
+    crew.until(lambda rows: rows["bell.2"]["ready"] and rows["bell.2"]["pid"] != row["pid"])
+    changes, text = json_lines.end(), lines.end()
 
-    assert (0, 6) == (changes.code, len(changes.objects))
-    assert [CHANGE] * 6 == [list(change) for change in changes.objects]
+    assert (130, 130) == (changes.code, text.code)
+    assert [CHANGE] * len(changes.objects) == [list(change) for change in changes.objects]
     assert {"crew"} == {change["project"] for change in changes.objects}
     killed = [one for one in changes.objects if one["state"] == "backoff"]
     assert [("bell.2", "ready", row["pid"], "was killed by SIGKILL, restarts in 0.5 s")] == [
         (one["worker"], one["previous"], one["pid"], one["detail"]) for one in killed
     ]
-    assert 0 == text.code
-    assert 6 <= time.monotonic() - begun
     assert any(
         ["bell.2", "ready", "→", "backoff"] == line.split()[1:5] for line in text.out.splitlines()
     )
+
+
+def test_following_changes_ends(crew: Place):
+    """After so many changes with `-n`, after some time with `--for`."""
+    counted = crew.start("events", "--json", "-n", "2")
+    wait_for(lambda: crew.run("restart", "bell.1") and counted.process.poll() is not None)
+    done = counted.done()
+    began = time.monotonic()
+    timed = crew.run("events", "--for", "0.5s")
+
+    assert (0, 2) == (done.code, len(done.objects))
+    assert (0, "") == (timed.code, timed.out)
+    assert 0.5 <= time.monotonic() - began
 
 
 def test_last_changes_are_followed(home: Home):

@@ -6,9 +6,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 _EVERY_S = 0.005
+# Reached only by a test that fails; so it may be as long as a busy machine needs.
+PATIENCE_S = 20.0
 
 
-async def until(predicate: Callable[[], object], timeout: float = 5.0) -> None:  # noqa: ASYNC109
+async def until(predicate: Callable[[], object], timeout: float = PATIENCE_S) -> None:  # noqa: ASYNC109
     """Wait until the predicate holds; fails when it does not in time. Prefer an event."""
     give_up_at = time.monotonic() + timeout
     while not predicate():
@@ -17,7 +19,7 @@ async def until(predicate: Callable[[], object], timeout: float = 5.0) -> None: 
         await asyncio.sleep(_EVERY_S)
 
 
-def eventually(predicate: Callable[[], object], timeout: float = 10.0) -> bool:
+def eventually(predicate: Callable[[], object], timeout: float = PATIENCE_S) -> bool:
     """Whether the predicate holds within the timeout; for tests without a loop."""
     give_up_at = time.monotonic() + timeout
     while not predicate():
@@ -27,20 +29,20 @@ def eventually(predicate: Callable[[], object], timeout: float = 10.0) -> bool:
     return True
 
 
-async def happens(event: asyncio.Event, timeout: float = 5.0) -> None:  # noqa: ASYNC109
+async def happens(event: asyncio.Event, timeout: float = PATIENCE_S) -> None:  # noqa: ASYNC109
     """Wait for an event; fails when it does not come in time."""
     async with asyncio.timeout(timeout):
         await event.wait()
 
 
-async def finishes(task: asyncio.Task[Any], timeout: float = 5.0) -> Any:  # noqa: ASYNC109
+async def finishes(task: asyncio.Task[Any], timeout: float = PATIENCE_S) -> Any:  # noqa: ASYNC109
     """What a task returns; fails when it has not ended in time. It is not cancelled."""
     done, _ = await asyncio.wait({task}, timeout=timeout)
     assert done, f"{task.get_name()} has not ended within {timeout:g} s"
     return task.result()
 
 
-def run(work: Coroutine[Any, Any, Any], timeout: float = 30.0) -> Any:
+def run(work: Coroutine[Any, Any, Any], timeout: float = 2 * PATIENCE_S) -> Any:
     """Run a test's coroutine, and fail if it leaves a task behind."""
 
     async def bounded() -> Any:
@@ -48,7 +50,7 @@ def run(work: Coroutine[Any, Any, Any], timeout: float = 30.0) -> Any:
             result = await work
         left = asyncio.all_tasks() - {asyncio.current_task()}
         if left:
-            await asyncio.wait(left, timeout=0.5)  # what was cancelled may still be unwinding
+            await asyncio.wait(left, timeout=5)  # what was cancelled may still unwind
         names = sorted(task.get_name() for task in left if not task.done())
         assert [] == names, f"tasks left behind: {names}"
         return result
