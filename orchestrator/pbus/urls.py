@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
-Backend = Literal["redis", "memory"]
+Backend = Literal["redis", "pgmq", "memory"]
 
 # A new backend is a name above and its schemes here; nothing else in the topology knows them.
 BACKEND_OF_SCHEME: Mapping[str, Backend] = {
@@ -14,6 +14,8 @@ BACKEND_OF_SCHEME: Mapping[str, Backend] = {
     "unix": "redis",
     "redis+cluster": "redis",
     "rediss+cluster": "redis",
+    "postgresql": "pgmq",
+    "postgres": "pgmq",
     "memory": "memory",
 }
 MEMORY_URL = "memory://"  # a bus within one process
@@ -73,15 +75,22 @@ def url_problem(url: str) -> str | None:
         return "expected a URL without spaces and control characters"
     try:
         parts = urlsplit(url)
-        port = parts.port
+        ports = [urlsplit(f"//{host}").port for host in _hosts(parts)]
     except ValueError:
         return (
             "expected HOST:PORT with a port from 1 to 65535"
             " (percent-encode special characters in a user or password)"
         )
-    if port == 0:
+    if 0 in ports:
         return "expected a port from 1 to 65535, got 0"
     return _path_problem(parts)
+
+
+def _hosts(parts: SplitResult) -> list[str]:
+    """HOST:PORT, of which a Postgres URL may name several."""
+    if BACKEND_OF_SCHEME.get(parts.scheme) != "pgmq":
+        return [parts.netloc]
+    return parts.netloc.rpartition("@")[2].split(",")
 
 
 def _path_problem(parts: SplitResult) -> str | None:

