@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pbus.bus.pgmq import Endpoint, Link, PgLeaseStore
@@ -19,6 +20,7 @@ from pbus.process.guarding import Guard
 from pbus.process.postgres import EmbeddedPostgres
 from pbus.process.project import Project
 from support.guarded import make_project
+from support.waiting import until
 
 pytestmark = pytest.mark.pgmq
 
@@ -67,6 +69,34 @@ def test_stored_survives_kill(project: Project) -> None:
         await link.close()
 
     run(project, body)
+
+
+def test_waits_for_dead_server(project: Project) -> None:
+    """While a child of a killed server uses its memory, the next one waits, and then comes up."""
+
+    async def body(server: EmbeddedPostgres) -> None:
+        url = await server.start()
+        assert server.process is not None
+        (child, *_) = psutil.Process(server.process.pid).children()
+        child.suspend()
+        os.kill(server.process.pid, signal.SIGKILL)
+        await asyncio.wait_for(server.wait(), 5)
+        starting = asyncio.create_task(server.start())
+        await until(lambda: "pre-existing shared memory" in server.log_path.read_text())
+        child.kill()
+
+        assert url == await starting
+
+    run(project, body)
+
+
+def test_strangers_are_no_server(tmp_path: Path) -> None:
+    """A pid file is believed unless the process of that number is something else."""
+    file = tmp_path / "postmaster.pid"
+    for text, stays in ((f"{os.getpid()}\n", False), ("x\n", True), ("999999999\n", True)):
+        file.write_text(text)
+        cluster.forget_dead_server(tmp_path)
+        assert stays == file.exists()
 
 
 def test_missing_extra_is_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import psutil
+
 from pbus.errors import BrokerStartError
 
 NAME = "Postgres"
@@ -124,6 +126,21 @@ def init_cluster(programs: Path, data: Path) -> None:
     (data / "pg_hba.conf").write_text("local all all peer map=pbus\n")
     ours = {pwd.getpwuid(os.geteuid()).pw_name, service_user() or ""} - {""}
     (data / "pg_ident.conf").write_text("".join(f"pbus {user} {ROLE}\n" for user in sorted(ours)))
+
+
+def forget_dead_server(data: Path) -> None:
+    """Remove the pid file of a killed server whose number a stranger has now: postgres believes it.
+
+    What a server's living children use cannot be taken over even so: it looks at their memory, too.
+    """
+    file = data / "postmaster.pid"
+    try:
+        process = psutil.Process(int(file.read_text(errors="replace").split("\n")[0]))
+        is_stranger = str(data) not in process.cmdline()
+    except (OSError, ValueError, psutil.Error):
+        return
+    if is_stranger:
+        file.unlink(missing_ok=True)
 
 
 def server_arguments(programs: Path, data: Path, sockets: Path) -> tuple[str, ...]:

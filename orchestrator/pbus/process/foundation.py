@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from pbus.errors import ProcessError
 from pbus.process.broker import EmbeddedValkey
 from pbus.process.guarding import Guard
+from pbus.process.postgres import EmbeddedPostgres
 from pbus.process.project import Project
 from pbus.topology.model import BusSpec
 
@@ -15,6 +16,22 @@ _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 10.0
 
 logger = logging.getLogger(__name__)
+
+
+class EmbeddedBroker(Protocol):
+    """A server that belongs to one project."""
+
+    async def start(self) -> str:
+        """Start it, again if it had ended; returns its URL. May raise ProcessError."""
+        ...
+
+    async def wait(self) -> int:
+        """Wait until it ended; returns its exit code."""
+        ...
+
+    async def stop(self) -> None:
+        """End it, if it runs."""
+        ...
 
 
 class Foundation:
@@ -70,7 +87,7 @@ class Foundation:
             logger.warning("the guard ended (%d) and is started again", code)
             await _insist("guard", lambda: self.guard.start(self._project))
 
-    async def _keep_broker(self, broker: EmbeddedValkey) -> None:
+    async def _keep_broker(self, broker: EmbeddedBroker) -> None:
         while True:
             code = await broker.wait()
             logger.warning("the embedded broker ended (%d) and is started again", code)
@@ -79,9 +96,11 @@ class Foundation:
             self._on_broker(True)  # noqa: FBT003
 
 
-def _broker_of(project: Project, bus: BusSpec, guard: Guard) -> EmbeddedValkey | None:
+def _broker_of(project: Project, bus: BusSpec, guard: Guard) -> EmbeddedBroker | None:
     if bus.url is not None:
         return None
+    if bus.backend == "pgmq":
+        return EmbeddedPostgres(project, guard)
     return EmbeddedValkey(project, guard, keeps_data=bus.delivery.is_stored)
 
 

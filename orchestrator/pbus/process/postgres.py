@@ -19,6 +19,9 @@ _SHOWN_LINES = 5
 _MAX_LOG_BYTES = 10 * 1024 * 1024
 _SERVICE_HOME = Path("/var/lib/pbus")  # for root: its server's user cannot enter root's home
 _STATUS_LINE = 7  # of postmaster.pid
+_SOCKET = ".s.PGSQL.5432"
+# The children of a server that was killed notice that a little later.
+_IN_USE = "pre-existing shared memory block"
 
 
 class EmbeddedPostgres:
@@ -67,12 +70,13 @@ class EmbeddedPostgres:
         """
         await self.stop()  # what is left of the one before
         programs = await asyncio.to_thread(self._prepare)
-        log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
-        self.process = await self._launch(programs)
-        self._guard.add_group(self.process.pid)
+        self._guard.add_path(self.sockets / _SOCKET)
+        self._guard.add_path(self.sockets / f"{_SOCKET}.lock")
+        log_start = self._log_size()
         try:
             async with asyncio.timeout(START_S):
-                await self._wait_ready(self.process)
+                while not await self._comes_up(programs):  # noqa: ASYNC110 - nobody tells us
+                    await asyncio.sleep(_POLL_S)
         except EOFError:
             code = await self.wait()
             await self.stop()
@@ -119,10 +123,24 @@ class EmbeddedPostgres:
             cluster.remove(fresh)
             cluster.init_cluster(programs, fresh)
             fresh.rename(self.data)
-        with contextlib.suppress(FileNotFoundError):
-            if self.log_path.stat().st_size > _MAX_LOG_BYTES:
-                self.log_path.replace(f"{self.log_path}.1")
+        cluster.forget_dead_server(self.data)
+        if self._log_size() > _MAX_LOG_BYTES:
+            self.log_path.replace(f"{self.log_path}.1")
         return programs
+
+    async def _comes_up(self, programs: Path) -> bool:
+        """Launch the server and wait until it answers; False: one before it is not quite gone."""
+        log_start = self._log_size()
+        self.process = await self._launch(programs)
+        self._guard.add_group(self.process.pid)
+        try:
+            await self._wait_ready(self.process)
+        except EOFError:
+            if not any(_IN_USE in line for line in self._log_lines(log_start)):
+                raise
+            await self.stop()
+            return False
+        return True
 
     async def _launch(self, programs: Path) -> asyncio.subprocess.Process:
         try:
@@ -155,8 +173,13 @@ class EmbeddedPostgres:
         return False
 
     def _failure(self, reason: str, log_start: int) -> BrokerStartError:
-        with self.log_path.open("rb") as log:
-            log.seek(log_start)
-            lines = log.read(_MAX_LOG_BYTES).decode(errors="replace").splitlines()
-        shown = "".join(f"\n  {line}" for line in lines[-_SHOWN_LINES:])
+        shown = "".join(f"\n  {line}" for line in self._log_lines(log_start)[-_SHOWN_LINES:])
         return BrokerStartError(cluster.NAME, f"{reason} (log: {self.log_path}){shown}")
+
+    def _log_size(self) -> int:
+        return self.log_path.stat().st_size if self.log_path.exists() else 0
+
+    def _log_lines(self, start: int) -> list[str]:
+        with self.log_path.open("rb") as log:
+            log.seek(start)
+            return log.read(_MAX_LOG_BYTES).decode(errors="replace").splitlines()
