@@ -114,13 +114,59 @@ class BusUnavailableError(BusError):
         reason: What the broker or the operating system said.
     """
 
-    def __init__(self, url: str, reason: str) -> None:
+    def __init__(self, url: str, reason: str, *, hint: str | None = None) -> None:
         super().__init__(
             f"cannot use the message broker at {url}: {reason}",
-            hint="is it running, and are the address, user and password right?",
+            hint=hint or "is it running, and are the address, user and password right?",
         )
         self.url = url
         self.reason = reason
+
+
+class BrokerRefusedError(BusUnavailableError):
+    """The broker is there and will not serve us as things are; trying again is no use."""
+
+
+class BrokerLoginError(BrokerRefusedError):
+    """The broker does not let this user into this database."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        hint = "check the user, the password and the database of the URL, and the server's pg_hba.conf"
+        super().__init__(url, reason, hint=hint)
+
+
+class BrokerGrantError(BrokerRefusedError):
+    """The user lacks a right that pbus needs."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        hint = (
+            "let all processes log in as one role that has CREATE on the database"
+            " (GRANT CREATE ON DATABASE ... TO ...), or as the owner of the schemas pgmq and pbus"
+        )
+        super().__init__(url, reason, hint=hint)
+
+
+class BrokerVersionError(BrokerRefusedError):
+    """The broker is too old.
+
+    Attributes:
+        needed: The oldest that will do.
+    """
+
+    def __init__(self, url: str, found: str, needed: str) -> None:
+        super().__init__(url, f"it is {found}", hint=f"use {needed} or later")
+        self.needed = needed
+
+
+class PgmqMissingError(BrokerRefusedError):
+    """The database has no PGMQ that pbus can use, and pbus could not install it."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        hint = (
+            "run CREATE EXTENSION pgmq (or ALTER EXTENSION pgmq UPDATE) where the server has it,"
+            " else pgmq.install.install_pgmq_sql of the package pgmq>=1.1"
+        )
+        super().__init__(url, reason, hint=hint)
 
 
 class BackendMissingError(BusError):
@@ -425,11 +471,16 @@ class LoopMissingError(ProcessError):
 
 
 class WorkerLoadError(ProcessError):
-    """A worker class cannot be imported or constructed."""
+    """A worker class cannot be imported or constructed.
 
-    def __init__(self, reference: str, problem: str) -> None:
+    Attributes:
+        is_final: Trying again changes nothing: the class is not there.
+    """
+
+    def __init__(self, reference: str, problem: str, *, is_final: bool = True) -> None:
         super().__init__(f"worker {reference!r} cannot be loaded: {problem}")
         self.reference = reference
+        self.is_final = is_final
 
 
 # Testing

@@ -333,16 +333,18 @@ def test_start_may_take_long(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"),
+    ("kind", "expected", "restarts"),
     [
-        ("sick:Any", "ModuleNotFoundError: No module named 'does_not_exist'"),
-        ("crew:Broken", "ValueError: no way to start"),
-        ("crew:Nobody", "crew.py has no Nobody"),
-        ("crew:Sour", "KeyError: 'sour'"),
+        ("sick:Any", "ModuleNotFoundError: No module named 'does_not_exist'", 0),
+        ("crew:Broken", "ValueError: no way to start", 1),
+        ("crew:Nobody", "crew.py has no Nobody", 0),
+        ("crew:Sour", "KeyError: 'sour'", 1),
     ],
 )
-def test_bad_class_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, expected: str):
-    """A class that cannot be loaded or started is given up; its log says why."""
+def test_bad_class_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, expected: str, restarts: int
+):
+    """A class that cannot be started is given up, one that is not there at once; its log says why."""
     monkeypatch.setattr(restart, "FIRST_DELAY_S", 0.01)
     monkeypatch.setattr(restart, "MOST_EXITS", 2)
     what = topology(tmp_path, hosted("a", tmp_path, kind))
@@ -352,6 +354,7 @@ def test_bad_class_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: 
             assert 1 == await watched.code()
             (gave_up,) = watched.all(GaveUp)
             assert expected in "\n".join(gave_up.last_lines)
+            assert restarts == watched.process("a").restarts
 
     asyncio.run(main())
 

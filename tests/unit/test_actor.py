@@ -166,6 +166,21 @@ def test_crash_loop_gives_up():
     asyncio.run(main())
 
 
+def test_missing_class_fails_at_once():
+    """Where the class of a worker is not there, no second life would find it."""
+
+    async def main() -> None:
+        play = Play(worker="module:Class", restart="always")
+        (await play.house.lives(1)).exit(restart.UNLOADABLE)
+        await play.house.until(lambda: play.actor.is_over)
+
+        assert ["failed"] == play.house.states()
+        assert "life 1" == play.actor.record().error
+        await play.leave()
+
+    asyncio.run(main())
+
+
 def test_one_shot_exits_well():
     """A worker that ends with 0 is exited and stays so."""
 

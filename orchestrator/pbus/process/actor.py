@@ -283,6 +283,9 @@ class WorkerActor:
 
     async def _follow(self, code: int) -> None:
         """Carry out what the restart policy says about an exit."""
+        if code == restart.UNLOADABLE and self.instance.spec.worker is not None:
+            self._give_up("its class cannot be loaded")
+            return
         ready_s = 0.0 if self._ready_at is None else self._clock() - self._ready_at
         mode = "never" if self._final else self.instance.spec.restart
         decision = restart.after_exit(mode, code, self._history, self._clock(), ready_s)

@@ -13,10 +13,11 @@ import msgspec
 
 from pbus.bus.connect import connect
 from pbus.codec import Encoding
-from pbus.errors import PbusError
+from pbus.errors import PbusError, WorkerLoadError
 from pbus.process.loading import load_worker
 from pbus.process.loops import run_on
 from pbus.process.mail import mail_options
+from pbus.process.restart import UNLOADABLE
 from pbus.process.spawn import ORDER_VARIABLE, WorkerOrder
 from pbus.runner import WorkerRunner
 from pbus.topology.model import DeliverySpec
@@ -27,7 +28,7 @@ _LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"  # the time is added where l
 
 
 def main() -> int:
-    """Host the worker until it has ended; 1 when it cannot be loaded or failed."""
+    """Host the worker until it has ended; 1 when it failed, UNLOADABLE when there is no such class."""
     try:
         _log_to_stderr(os.environ.get(LOG_LEVEL_VARIABLE, "INFO"))
         order = msgspec.json.decode(os.environ.pop(ORDER_VARIABLE), type=WorkerOrder)
@@ -37,6 +38,8 @@ def main() -> int:
         if error.__cause__ is not None:  # whoever wrote the worker needs the way to the error
             traceback.print_exception(error.__cause__)
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - of this program, to its log
+        if isinstance(error, WorkerLoadError) and error.is_final:
+            return UNLOADABLE
     except Exception:  # noqa: BLE001 - the last resort
         traceback.print_exc()
     return 1

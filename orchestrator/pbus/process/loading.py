@@ -20,7 +20,7 @@ def load_worker(order: WorkerOrder, name: str) -> BaseWorker:
     except Exception as error:
         arguments = ", ".join(order.args) or "none"
         problem = f"{kind.__name__}({name!r}, …) raised {_describe(error)} (args: {arguments})"
-        raise WorkerLoadError(order.worker, problem) from error
+        raise WorkerLoadError(order.worker, problem, is_final=False) from error
     if not order.active:
         worker.restore_activation(active=False, args=None)
     return worker
@@ -32,7 +32,8 @@ def _load_class(reference: str) -> type[BaseWorker]:
         found: Any = importlib.import_module(module_name)
     except Exception as error:
         problem = f"importing {module_name} raised {_describe(error)}"
-        raise WorkerLoadError(reference, problem) from error
+        is_final = isinstance(error, ImportError | SyntaxError)
+        raise WorkerLoadError(reference, problem, is_final=is_final) from error
     place = getattr(found, "__file__", None) or module_name
     for part in class_name.split("."):
         found = getattr(found, part, None)

@@ -11,6 +11,7 @@ FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
 STEADY_S = 60.0  # ready for so long: whatever was wrong is over
 WINDOW_S = 60.0
+UNLOADABLE = 78  # the exit code of a hosted worker whose class is not there (EX_CONFIG)
 MOST_EXITS = 5  # within the window; delays alone add up to 7.5 s, so only quick crashes get there
 
 
