@@ -137,6 +137,7 @@ async def _watch_until_stopped(attachment: "Attachment", *, only_ready: bool) ->
     from pbus_cli.attach import bus_of
     from pbus_cli.live.screen import Screen
     from pbus_cli.live.watch import ChannelWatch
+    from pbus_cli.views.mail import shared_lines
     from pbus_cli.views.registry import registry_lines, state_counts
 
     follower = ChannelWatch(lambda: bus_of(attachment), with_traffic=False)
@@ -146,7 +147,9 @@ async def _watch_until_stopped(attachment: "Attachment", *, only_ready: bool) ->
         chosen = _chosen(rows, only_ready=only_ready)
         title = Text.assemble((f"{attachment.project}  ", "bold"), state_counts(rows))
         title.truncate(width, overflow="ellipsis")
-        lines = registry_lines(chosen, width, max(1, height - 2))
+        shared = shared_lines(chosen, follower.mail)[: height // 4]
+        room = max(1, height - 2 - len(shared))
+        lines = [*registry_lines(chosen, width, room, mail=follower.mail), *shared]
         return Group(*(_ended(line) for line in (title, Text(), *lines[: height - 2])))
 
     def _ended(line: Text) -> Text:

@@ -6,15 +6,16 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from pbus.bus.base import WorkerBus
+from pbus.bus.mail import MailboxReport
 from pbus.bus.tap import TapMessage
 from pbus.errors import BusError, PbusError
 from pbus.leases import Lease
 from pbus.observe import HostRecord
-from pbus_cli.attach import read_facts
+from pbus_cli.attach import read_facts, read_mail
 from pbus_cli.views.traffic import Passed
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class ChannelWatch:
     def __init__(self, make_bus: Callable[[], WorkerBus], *, with_traffic: bool = True) -> None:
         self.leases: tuple[Lease, ...] = ()
         self.hosts: tuple[HostRecord, ...] = ()
+        self.mail: Mapping[str, MailboxReport] | None = None  # where messages are kept
         self.last_leases: tuple[Lease, ...] = ()  # of each name ever seen
         self.passed = 0
         self.missed = 0
@@ -117,6 +119,8 @@ class ChannelWatch:
             with contextlib.suppress(BusError):
                 leases, hosts = await read_facts(bus)
                 self.leases, self.hosts = tuple(leases), tuple(hosts)
+                if not self._with_traffic:  # a table, which alone shows it
+                    self.mail = await read_mail(bus)
                 seen.update((lease.name, lease) for lease in leases)
                 self.last_leases = tuple(seen.values())
             await asyncio.sleep(_EVERY_S)
