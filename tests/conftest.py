@@ -1,5 +1,6 @@
 """Fixtures that all tiers share."""
 
+import signal
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -48,3 +49,10 @@ def database(postgres: Any) -> str:
 def channel() -> str:
     """A channel no other test uses."""
     return f"test:{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Have Ctrl-C work in what tests start: who runs us in the background may have it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

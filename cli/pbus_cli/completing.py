@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from pbus.bus.base import WorkerBus
 
-_ASK_S: Final = 0.3  # of the half second that somebody at a prompt takes for "at once"
+_ASK_S: Final = 1.0  # as long as somebody at a prompt is glad to wait for names
 
 Completer: TypeAlias = Callable[[typer.Context, str], list[str]]
 
@@ -99,7 +99,8 @@ def _ask(
     record = choose_project(name, Path(file) if file else None, Path.cwd())
 
     async def answer() -> list[str]:
-        async with asyncio.timeout(_ASK_S), connect(record.url, channel=record.channel) as bus:
+        bus = connect(record.url, channel=record.channel)  # imports its client
+        async with asyncio.timeout(_ASK_S), bus:
             return await question(bus)
 
     return asyncio.run(answer())

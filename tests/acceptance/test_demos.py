@@ -1,5 +1,6 @@
 """The demos do what their topologies say: hand over, play, and meet across machines."""
 
+import contextlib
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.command import Command, Home, Place, wait_for
-from support.hosts import Host, can_make_hosts, two_hosts
+from support.hosts import Host, broker_on, can_make_hosts, two_hosts
 from support.valkey import Valkey
 
 pytestmark = pytest.mark.cli
@@ -124,3 +125,23 @@ def hosts() -> Iterator[tuple[Host, Host]]:
         pytest.skip("network namespaces may not be made here")
     with two_hosts() as hosts:
         yield hosts
+
+
+def test_two_hosts(hosts: tuple[Host, Host], tmp_path: Path):
+    """On two machines with a broker on one: they meet, lose each other with the wire, and meet again."""
+    alpha, beta = hosts
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(broker_on(alpha, tmp_path))
+        house, lodging = start_part(stack.enter_context(alpha.home()), url, "house")
+        guest, visiting = start_part(stack.enter_context(beta.home()), url, "guest")
+        visiting.until("from beta I visited the house on alpha")
+        lodging.until("a visit from beta")
+        is_whole(house)
+        rows = guest.until(lambda rows: "house" in rows)
+        assert ("alpha", "beta") == (rows["house"]["host"], rows["guest"]["host"])
+
+        beta.link("down")
+        house.until(lambda rows: "guest" not in rows or not rows["guest"]["ready"])
+        beta.link("up")
+        is_whole(house)
+        is_whole(guest)

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from pbus import BaseWorker, WorkerRunner, connect, job
-from pbus.errors import BusUnavailableError
+from pbus.errors import BusUnavailableError, JobTimeoutError
 from pbus.messages import BusDataMessage, BusSystemMessage
 from support.cluster import ValkeyCluster
 from support.listeners import Listener
@@ -88,6 +88,28 @@ async def works(
         await there.leases.drop_record("s")
         assert ["shop"] == [lease.name for lease in await here.leases.leases()]
         assert (0, 0) == (here.counters.undelivered, there.counters.lost)
+
+
+async def shop_answers_again(url: str, channel: str) -> None:
+    """Ask until the shop has followed its slot: what is under way meanwhile may be lost."""
+    bus = connect(url, channel=channel)
+    runner = WorkerRunner(bus=bus, handle_sigint=False)
+    asker = BaseWorker("asker")
+    await runner.add_workers(asker)
+    running = asyncio.create_task(runner.run())
+    try:
+        async with asyncio.timeout(20):
+            while True:
+                options = {"name": "double", "payload": {"number": 21}, "timeout": 2}
+                with contextlib.suppress(JobTimeoutError):
+                    async with asker.job("shop", **options) as asked:
+                        pass
+                    assert {"is": 42} == asked.response
+                    return
+    finally:
+        await runner.cancel("enough")
+        async with asyncio.timeout(10):
+            await running
 
 
 async def asks_shop(url: str, channel: str, delivery: str = AT_MOST_ONCE) -> None:
@@ -300,6 +322,33 @@ def test_plain_url_of_other_node_refused(cluster: ValkeyCluster):
                 await bus.leases.leases()
 
     run(main())
+
+
+def test_slot_moves_while_in_use(cluster: ValkeyCluster):
+    """When the channel's slot migrates all processes follow, leases and messages go on."""
+    channel = channel_on(cluster, 2)
+
+    async def main() -> None:
+        here, there = (
+            connect(cluster.url(0), channel=channel),
+            connect(cluster.url(1), channel=channel),
+        )
+        listener = Listener("w")
+        await there.subscribe(listener)
+        async with here, there, shop(cluster.url(2), channel):
+            await here.send(KindlyNote(source="a", target="w", content=b"before"))
+            await asyncio.to_thread(cluster.migrate, f"{{{channel}}}:x", 2, 0)
+            try:
+                async with asyncio.timeout(20):  # a slow migration outlasts a lease
+                    while ["shop"] != [lease.name for lease in await here.leases.leases()]:
+                        await asyncio.sleep(0.05)
+                await here.send(KindlyNote(source="a", target="w", content=b"after"))
+                assert [b"before", b"after"] == await parcels(listener, 2)
+                await shop_answers_again(cluster.url(1), channel)
+            finally:
+                await asyncio.to_thread(cluster.migrate, f"{{{channel}}}:x", 0, 2)
+
+    run(main(), timeout=50)
 
 
 def test_seed_need_not_live(channel: str):

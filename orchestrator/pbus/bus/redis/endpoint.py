@@ -8,12 +8,15 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
+    ClusterDownError,
     MovedError,
     NoPermissionError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 
 from pbus.bus.redis.cluster import ChannelNode, Node, located
@@ -24,6 +27,7 @@ _CLUSTER = "+cluster://"
 
 TROUBLE = (RedisError, OSError, TimeoutError, EOFError)  # what a connection may end with
 REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)  # trying again is no use
+MOVING = (AskError, TryAgainError, ClusterDownError)  # what a cluster says while a slot migrates
 
 # What redis-py 8 adds so that a pool can move its connections: it is bound to that pool and to RESP3.
 _POOL_OWN = ("maint_notifications_", "oss_cluster_", "orig_")

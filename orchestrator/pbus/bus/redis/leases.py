@@ -6,12 +6,13 @@ from typing import Any
 
 import msgspec
 
-from pbus.bus.redis.endpoint import TROUBLE, Endpoint, reason_of
+from pbus.bus.redis.endpoint import MOVING, TROUBLE, Endpoint, reason_of
 from pbus.bus.redis.names import Names
 from pbus.errors import BusUnavailableError
 from pbus.leases import LEASE_S, Activation, Lease, Renewal
 
 _CALL_TIMEOUT_S = 3.0
+_MOVING_PAUSE_S = 0.05
 _KEYS_LIVE_MS = 24 * 3600 * 1000  # a channel that nobody uses for a day leaves nothing behind
 
 # A value of the hash is "incarnation|state|active", a newline, and the lease as JSON: scripts
@@ -242,17 +243,25 @@ class RedisLeaseStore:
         return await self._bounded(lambda: self._scripts[source](keys=keys, args=arguments))
 
     async def _bounded(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Await a call for a bounded time, once more when its connection had died or the keys moved."""
-        for attempt in (1, 2):
+        """Await a call for a bounded time, again when its connection had died or while the keys move."""
+        give_up_at = asyncio.get_running_loop().time() + _CALL_TIMEOUT_S
+        attempts = 0
+        while True:
+            attempts += 1
             try:
-                async with asyncio.timeout(_CALL_TIMEOUT_S):
+                async with asyncio.timeout_at(give_up_at):
                     return await call()
             except TROUBLE as error:
                 if self._endpoint.heed(error):
                     await self._redis.connection_pool.disconnect()
-                if attempt == 2 or isinstance(error, TimeoutError):  # noqa: PLR2004
+                if isinstance(error, TimeoutError) or (attempts > 1 and not self._is_moving(error)):
                     raise BusUnavailableError(self._endpoint.url, reason_of(error)) from error
-        return None
+            if attempts > 1:
+                await asyncio.sleep(_MOVING_PAUSE_S)
+
+    def _is_moving(self, error: Exception) -> bool:
+        """Whether a cluster will answer once the keys have arrived, and all its nodes know."""
+        return self._endpoint.may_move and isinstance(error, MOVING)
 
 
 def _decode_leases(bodies: Sequence[bytes]) -> list[Lease]:
