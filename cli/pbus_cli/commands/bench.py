@@ -1,4 +1,4 @@
-"""`pbus bench`: how fast the bus is on this machine, beside plain redis-py."""
+"""`pbus bench`: how fast the bus is on this machine, beside the plain client of its broker."""
 
 import enum
 import sys
@@ -46,7 +46,10 @@ def bench(
         int, typer.Option("--workers", metavar="N", min=1, help="Receivers of a fan-out.")
     ] = 8,
     baseline: Annotated[
-        bool, typer.Option("--baseline", help="Measure plain redis-py on the same work, too.")
+        bool,
+        typer.Option(
+            "--baseline", help="Measure plain redis-py (or the pgmq client) on the same work, too."
+        ),
     ] = False,
     url: Annotated[
         str | None,

@@ -1,4 +1,4 @@
-"""Measures the bus with processes of its own, beside plain redis-py on the same work."""
+"""Measures the bus with processes of its own, beside the broker's plain client on the same work."""
 
 from pbus.bench.figures import Check, Environment, Plan, Report, Row
 from pbus.bench.programme import MEASUREMENTS, measure

@@ -6,8 +6,9 @@ import time
 import msgspec
 from msgspec.structs import replace
 
+from pbus.bench.abreast import send_all
 from pbus.bench.cues import Cues
-from pbus.bench.figures import Percentiles, Plan, Row, System
+from pbus.bench.figures import SHARE, Percentiles, Plan, Row, System
 from pbus.bench.hosting import Handler, hosted
 from pbus.bench.messages import BenchMessage
 from pbus.bench.meter import SAMPLE_EVERY, Meter
@@ -18,6 +19,7 @@ from pbus.messages import BusMessage
 _ROLES: dict[System, tuple[str, str]] = {
     "pbus": ("send", "receive"),
     "redis-py": ("redis-send", "redis-receive"),
+    "pgmq": ("pgmq-send", "pgmq-receive"),
 }
 
 
@@ -40,6 +42,10 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
     is_blocked: bool = False
     is_bare: bool = False
 
+    def for_system(self, system: System) -> "Flow":
+        """As much of it as a system can do in about the same time."""
+        return replace(self, count=max(self.receivers, int(self.count * SHARE[system])))
+
     @property
     def share(self) -> int:
         """Messages each receiver is to get."""
@@ -57,7 +63,7 @@ async def measure_flow(stage: Stage, flow: Flow, plan: Plan) -> list[Row]:
     """Measure a flow, with the baseline in turn, so that a busy machine treats both alike."""
     runs: dict[System, list[Run]] = {}
     for system in plan.systems:
-        runs.setdefault(system, []).append(await _run(stage, flow, system))
+        runs.setdefault(system, []).append(await _run(stage, flow.for_system(system), system))
     return [flow_row(flow, system, runs[system]) for system in runs]
 
 
@@ -139,15 +145,13 @@ async def send(part: Part, cues: Cues) -> None:
         cues.say_ready()
         await cues.next()
         watch = Stopwatch()
-        for number in range(part.count):
-            await send_one(
-                BenchMessage(
-                    source=part.name,
-                    target=targets[number % width],
-                    number=number // width,
-                    text=text,
-                )
+        messages = (
+            BenchMessage(
+                source=part.name, target=targets[number % width], number=number // width, text=text
             )
+            for number in range(part.count)
+        )
+        await send_all(bus, send_one, messages)
         await bus.stop()  # writes out what it took
         cues.say(watch.sent(part.count))
 

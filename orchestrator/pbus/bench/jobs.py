@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from pbus.bench.cues import Cues
-from pbus.bench.figures import Check, Findings, Percentiles, Plan, Row, System, ratio
+from pbus.bench.figures import SHARE, Check, Findings, Percentiles, Plan, Row, System, ratio
 from pbus.bench.script import Delays, Part
 from pbus.bench.stage import Stage
 from pbus.handlers import job
@@ -27,10 +27,17 @@ _WARM_UP = 50  # before the clock starts
 _TENTHS = 10
 _READY_S = 20.0
 _JOB_S = 60.0
-_RTT_AT_MOST = 1.3  # times redis-py
-_RATE_AT_LEAST = 12_000.0
+# Per baseline: round trips of jobs as a multiple of its own, and jobs a second.
+_WANTED: dict[System, tuple[float, float | None]] = {
+    "redis-py": (1.3, 12_000.0),
+    "pgmq": (1 / 30, None),
+}
+_ROLES: dict[System, tuple[str, str]] = {
+    "pbus": ("do-jobs", "ask-jobs"),
+    "redis-py": ("redis-pong", "redis-ping"),
+    "pgmq": ("pgmq-pong", "pgmq-ping"),
+}
 _FLAT_AT_LEAST = 0.95
-_PLAIN: System = "redis-py"
 
 
 class Flood(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,24 +63,24 @@ async def measure(stage: Stage, plan: Plan) -> Findings:
     """Measure both; the plain ping-pong takes turns with the jobs, whatever the plan says."""
     count = max(1, plan.count_or(_COUNT))
     several = max(1, min(count, _SEQUENTIAL_COUNT) // plan.rounds)
-    runs: dict[System, list[Delays]] = {"pbus": [], _PLAIN: []}
+    runs: dict[System, list[Delays]] = {"pbus": [], plan.baseline: []}
     for _ in range(plan.rounds):
         for system, found in runs.items():
-            found.append(await _one_at_a_time(stage, system, several, plan.size))
+            share = max(1, int(several * SHARE[system]))
+            found.append(await _one_at_a_time(stage, system, share, plan.size))
     flood = await _many_at_once(stage, count, plan.size)
     rows = (*(_sequential_row(system, runs[system]) for system in runs), _flood_row(flood, count))
     ours, theirs, many = rows
+    at_most, at_least = _WANTED[plan.baseline]
     return Findings(
         rows=rows,
         checks=(
             Check.of(
-                "sequential job p50 / redis-py ping-pong",
+                f"sequential job p50 / {plan.baseline} ping-pong",
                 ratio(ours.p50_ms, theirs.p50_ms),
-                at_most=_RTT_AT_MOST,
+                at_most=at_most,
             ),
-            Check.of(
-                CONCURRENT, many.messages_per_s or 0.0, at_least=_RATE_AT_LEAST, unit="jobs/s"
-            ),
+            Check.of(CONCURRENT, many.messages_per_s or 0.0, at_least=at_least, unit="jobs/s"),
             Check.of(
                 "last tenth / first tenth of the jobs",
                 ratio(flood.rates[-1], flood.rates[0]),
@@ -84,9 +91,7 @@ async def measure(stage: Stage, plan: Plan) -> Findings:
 
 
 async def _one_at_a_time(stage: Stage, system: System, count: int, size: int) -> Delays:
-    answering, asking = (
-        ("do-jobs", "ask-jobs") if system == "pbus" else ("redis-pong", "redis-ping")
-    )
+    answering, asking = _ROLES[system]
     async with stage.cast(*_parts(stage, answering, asking, count, size)) as (_, asker):
         asker.cue()
         return await asker.answer(Delays)

@@ -30,6 +30,10 @@ ROLES: Final = {
     "redis-receive": "pbus.bench.baseline:receive",
     "redis-ping": "pbus.bench.baseline:ping",
     "redis-pong": "pbus.bench.baseline:pong",
+    "pgmq-send": "pbus.bench.pgmq_client:send",
+    "pgmq-receive": "pbus.bench.pgmq_client:receive",
+    "pgmq-ping": "pbus.bench.pgmq_client:ping",
+    "pgmq-pong": "pbus.bench.pgmq_client:pong",
 }
 
 

@@ -4,11 +4,13 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
+from msgspec.structs import replace
+
 from pbus.bench import fanout, inproc, jobs, rtt, stall, start, throughput, urgent
 from pbus.bench.broker import own_broker
 from pbus.bench.figures import Environment, Findings, Plan, Report
 from pbus.bench.stage import Stage
-from pbus.urls import mask_url
+from pbus.urls import BACKEND_OF_SCHEME, mask_url, url_scheme
 
 Measure = Callable[[Stage, Plan], Awaitable[Findings]]
 
@@ -43,6 +45,8 @@ async def measure(
         BusUnavailableError: The broker cannot be reached.
         ProcessError: A process of the measurement failed.
     """
+    if url is not None and BACKEND_OF_SCHEME.get(url_scheme(url)) == "pgmq":
+        plan = replace(plan, baseline="pgmq")
     async with _broker(url) as address:
         environment = Environment.here("embedded Valkey" if url is None else mask_url(address))
         findings = Findings()

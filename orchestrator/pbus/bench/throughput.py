@@ -2,13 +2,17 @@
 
 from msgspec.structs import replace
 
-from pbus.bench.figures import Check, Findings, Plan, ratio
+from pbus.bench.figures import Check, Findings, Plan, System, ratio
 from pbus.bench.flow import Flow, measure_flow
 from pbus.bench.stage import Stage
 
 NAME = "throughput"
 _COUNT = 200_000
-_AT_LEAST = 2.5  # times redis-py
+# Times the plain client.
+_AT_LEAST: dict[System, tuple[str, float]] = {
+    "redis-py": ("throughput / redis-py in pipelines of 100", 2.5),
+    "pgmq": ("throughput / pgmq, one by one", 20.0),
+}
 
 
 async def measure(stage: Stage, plan: Plan) -> Findings:
@@ -18,13 +22,9 @@ async def measure(stage: Stage, plan: Plan) -> Findings:
     checks: tuple[Check, ...] = ()
     if plan.has_baseline:
         ours, theirs = rows
-        checks = (
-            Check.of(
-                "throughput / redis-py in pipelines of 100",
-                ratio(ours.messages_per_s, theirs.messages_per_s),
-                at_least=_AT_LEAST,
-            ),
-        )
+        name, at_least = _AT_LEAST[plan.baseline]
+        value = ratio(ours.messages_per_s, theirs.messages_per_s)
+        checks = (Check.of(name, value, at_least=at_least),)
     bare = replace(flow, name="throughput, bus only", is_bare=True)
-    rows += await measure_flow(stage, bare, replace(plan, has_baseline=False))
+    rows += await measure_flow(stage, bare, plan.without_baseline)
     return Findings(rows=tuple(rows), checks=checks)
