@@ -14,10 +14,15 @@ if TYPE_CHECKING:
     from pbus.bus import TapMessage as TapMessage
     from pbus.bus import WorkerBus as WorkerBus
     from pbus.bus import connect as connect
+    from pbus.bus.pgmq import PgmqBus as PgmqBus
     from pbus.bus.redis import RedisBus as RedisBus
     from pbus.errors import AmbiguousProjectError as AmbiguousProjectError
     from pbus.errors import BackendMissingError as BackendMissingError
+    from pbus.errors import BrokerGrantError as BrokerGrantError
+    from pbus.errors import BrokerLoginError as BrokerLoginError
+    from pbus.errors import BrokerRefusedError as BrokerRefusedError
     from pbus.errors import BrokerStartError as BrokerStartError
+    from pbus.errors import BrokerVersionError as BrokerVersionError
     from pbus.errors import BusClosedError as BusClosedError
     from pbus.errors import BusError as BusError
     from pbus.errors import BusFullError as BusFullError
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
     from pbus.errors import MessageTooLargeError as MessageTooLargeError
     from pbus.errors import NothingRunningError as NothingRunningError
     from pbus.errors import PbusError as PbusError
+    from pbus.errors import PgmqMissingError as PgmqMissingError
     from pbus.errors import ProcessError as ProcessError
     from pbus.errors import ProjectRunningError as ProjectRunningError
     from pbus.errors import RunnerStateError as RunnerStateError
@@ -123,11 +129,16 @@ _HOMES = {
         "WorkerBus",
         "connect",
     ),
+    "pbus.bus.pgmq": ("PgmqBus",),
     "pbus.bus.redis": ("RedisBus",),
     "pbus.errors": (
         "AmbiguousProjectError",
         "BackendMissingError",
+        "BrokerGrantError",
+        "BrokerLoginError",
+        "BrokerRefusedError",
         "BrokerStartError",
+        "BrokerVersionError",
         "BusClosedError",
         "BusError",
         "BusFullError",
@@ -151,6 +162,7 @@ _HOMES = {
         "MessageTooLargeError",
         "NothingRunningError",
         "PbusError",
+        "PgmqMissingError",
         "ProcessError",
         "ProjectRunningError",
         "RunnerStateError",

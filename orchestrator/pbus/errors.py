@@ -131,7 +131,9 @@ class BrokerLoginError(BrokerRefusedError):
     """The broker does not let this user into this database."""
 
     def __init__(self, url: str, reason: str) -> None:
-        hint = "check the user, the password and the database of the URL, and the server's pg_hba.conf"
+        hint = (
+            "check the user, the password and the database of the URL, and the server's pg_hba.conf"
+        )
         super().__init__(url, reason, hint=hint)
 
 

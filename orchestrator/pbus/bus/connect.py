@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -10,7 +11,7 @@ from pbus.bus.base import WorkerBus
 from pbus.bus.mailroom import DeliveryOptions
 from pbus.bus.memory import AsyncQueueBus
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding
-from pbus.errors import BackendMissingError, BusUrlError
+from pbus.errors import BackendMissingError, BusError, BusUrlError
 from pbus.urls import BACKEND_OF_SCHEME, mask_url
 
 _SCHEMES = tuple(f"{scheme}://" for scheme in BACKEND_OF_SCHEME)
@@ -30,19 +31,22 @@ def connect(
     """A bus for this URL, not yet started; nothing is connected here.
 
     Args:
-        url: redis://, rediss:// or unix:// for Redis and Valkey, memory:// within the process.
+        url: redis://, rediss:// or unix:// for Redis and Valkey, postgresql:// for PGMQ, memory://
+            within the process.
         channel: Processes on one channel hear each other.
         max_message_bytes: The largest encoded message.
         send_timeout: Seconds a send waits for room.
         incarnation: Names this life of this process; random when not given.
         encoding: How messages are written, "json" or "msgpack" (Redis only); both are read.
         delivery: "at-most-once", or "at-least-once": kept in the broker until handled. When not
-            given: as the topology says whose `pbus up` started this program, else the first.
+            given: as the topology says whose `pbus up` started this program, else the second on
+            Postgres and the first elsewhere.
         mail_options: How stored messages are treated, with at-least-once.
 
     Raises:
         BusUrlError: No backend has this scheme.
         BackendMissingError: The backend's driver is not installed.
+        BusError: The backend has no such encoding.
     """
     if delivery is None:
         delivery, given = _given(url, channel)
@@ -50,38 +54,56 @@ def connect(
     backend = BACKEND_OF_SCHEME.get(urlsplit(url).scheme)
     if backend == "memory":
         return AsyncQueueBus(channel=channel, send_timeout=send_timeout)
-    if backend != "redis":
-        raise BusUrlError(mask_url(url), _SCHEMES)
+    options: dict[str, Any] = {
+        "channel": channel,
+        "max_message_bytes": max_message_bytes,
+        "send_timeout": send_timeout,
+        "incarnation": incarnation,
+        "mail_options": mail_options,
+    }
+    if delivery is not None:
+        options["delivery"] = delivery
+    if backend == "redis":
+        return _redis_bus(url, encoding=encoding, **options)
+    if backend == "pgmq":
+        return _pgmq_bus(url, encoding, options)
+    raise BusUrlError(mask_url(url), _SCHEMES)
+
+
+def _redis_bus(url: str, **options: Any) -> WorkerBus:
     try:
         from pbus.bus.redis import RedisBus
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in {"redis", "hiredis"}:
             raise BackendMissingError("Redis", str(error.name), "redis[hiredis]") from error
         raise
-    return RedisBus(
-        url=url,
-        channel=channel,
-        max_message_bytes=max_message_bytes,
-        send_timeout=send_timeout,
-        incarnation=incarnation,
-        encoding=encoding,
-        delivery=delivery,
-        mail_options=mail_options,
-    )
+    return RedisBus(url=url, **options)
+
+
+def _pgmq_bus(url: str, encoding: str, options: dict[str, Any]) -> WorkerBus:
+    if encoding != Encoding.JSON:
+        raise BusError("encoding 'msgpack' is for Redis: on Postgres messages are JSON")
+    try:
+        from pbus.bus.pgmq import PgmqBus
+    except ModuleNotFoundError as error:
+        if error.name == "asyncpg":
+            raise BackendMissingError("PGMQ", "asyncpg", "asyncpg") from error
+        raise
+    return PgmqBus(dsn=url, **options)
 
 
 class _Given(msgspec.Struct, frozen=True, kw_only=True):
     """What `pbus up` says about delivery to the programs that it starts."""
 
-    mode: str = "at-most-once"
+    mode: str | None = None
     max_attempts: int = 5
     max_crash_attempts: int = 20
     max_backlog: int = 100_000
     when_full: str = "wait"
 
 
-def _given(url: str, channel: str) -> tuple[str, DeliveryOptions]:
-    """What the topology says of this very bus; the least where it says nothing."""
+def _given(url: str, channel: str) -> tuple[str | None, DeliveryOptions]:
+    """What the topology says of this very bus; no mode where it says nothing."""
     said = os.environ.get("PBUS_DELIVERY")
     here = (os.environ.get("PBUS_URL"), os.environ.get("PBUS_CHANNEL"))
     given = _Given()

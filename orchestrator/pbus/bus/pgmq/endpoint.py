@@ -8,7 +8,13 @@ import asyncpg
 from asyncpg import exceptions
 
 from pbus.bus.pgmq import schema
-from pbus.errors import BusUnavailableError
+from pbus.errors import (
+    BrokerGrantError,
+    BrokerLoginError,
+    BrokerRefusedError,
+    BrokerVersionError,
+    BusUnavailableError,
+)
 from pbus.urls import mask_url
 
 CONNECT_TIMEOUT_S = 5.0
@@ -21,10 +27,9 @@ _SESSION = """SET application_name = 'pbus'; SET jit = off;
 
 # What a connection may end with, and what a server may answer.
 TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, EOFError)
-REFUSALS = (
+_NOT_LET_IN = (
     exceptions.InvalidAuthorizationSpecificationError,  # and its child, InvalidPasswordError
     exceptions.InvalidCatalogNameError,
-    exceptions.InsufficientPrivilegeError,
 )
 LOST = (
     exceptions.PostgresConnectionError,
@@ -57,7 +62,7 @@ class Endpoint:
             connection = await self._open()
         try:
             self._check(connection.get_server_version().major)
-            await schema.install(connection)
+            await schema.install(connection, self.url)
             await connection.execute(_SESSION)
         except BaseException:
             await self.close(connection)
@@ -74,13 +79,16 @@ class Endpoint:
 
     def _check(self, version: int) -> None:
         if version < OLDEST_SERVER:
-            reason = f"it is Postgres {version}; pbus needs {OLDEST_SERVER} or later"
-            raise BusUnavailableError(self.url, reason)
+            raise BrokerVersionError(self.url, f"Postgres {version}", f"Postgres {OLDEST_SERVER}")
 
     async def _open(self) -> "asyncpg.Connection[Any]":
         if self._pool is not None:
             return cast("asyncpg.Connection[Any]", await self._pool.acquire())
-        return await asyncpg.connect(**self._settings)
+        try:
+            return await asyncpg.connect(**self._settings)
+        except ValueError:  # it quotes what it could not read, which may be a password
+            hint = "percent-encode special characters in its user, password and folders"
+            raise BrokerRefusedError(self.url, "its URL cannot be read", hint=hint) from None
 
     def _describe(self, dsn: str | None) -> str:
         if dsn:
@@ -101,12 +109,21 @@ def _settings_of(config: Any) -> dict[str, Any]:
     }
 
 
+def failure(url: str, error: BaseException) -> BusUnavailableError:
+    """The error that says what is to be done about this one."""
+    if isinstance(error, BusUnavailableError):
+        return error
+    if isinstance(error, exceptions.InsufficientPrivilegeError):
+        return BrokerGrantError(url, str(error))
+    if isinstance(error, _NOT_LET_IN):
+        return BrokerLoginError(url, str(error))
+    return BusUnavailableError(url, reason_of(error))
+
+
 def reason_of(error: BaseException) -> str:
     """What went wrong, in the words a user needs."""
     if isinstance(error, BusUnavailableError):
         return error.reason
-    if isinstance(error, exceptions.InsufficientPrivilegeError):
-        return f"{error} (grant this role CREATE on the database and on schema pgmq, or let its owner connect once)"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, OSError) and error.strerror:

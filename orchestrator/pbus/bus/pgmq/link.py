@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 from asyncpg import exceptions
 
-from pbus.bus.pgmq.endpoint import LOST, TROUBLE, Endpoint, reason_of
+from pbus.bus.pgmq.endpoint import LOST, TROUBLE, Endpoint, failure, reason_of
 from pbus.errors import BusUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class Link:
                 self._note_trouble(error)
             if isinstance(error, BusUnavailableError):
                 raise
-            raise BusUnavailableError(self.url, reason_of(error)) from error
+            raise failure(self.url, error) from error
         except BaseException:
             await self._drop()
             raise

@@ -16,7 +16,7 @@ from pbus.bus.mail import (
 )
 from pbus.bus.pgmq.endpoint import Endpoint
 from pbus.bus.pgmq.letters import dead_letter, key_of, message_of, numbers_of, plain
-from pbus.bus.pgmq.link import Link
+from pbus.bus.pgmq.lines import Lines
 from pbus.bus.pgmq.taking import Taker
 from pbus.leases import LEASE_S
 from pbus.messages import Lane
@@ -39,26 +39,28 @@ class PgmqMailStore:
     """A MailStore in a database with PGMQ; see the protocol for its methods.
 
     Args:
-        inbox: The connection that takes and settles; what it hears goes to `taker.heard`.
-        outbox: The connection that stores: writing a large batch delays no take.
-        channel: The bus channel.
+        lines: The connections.
+        holds_lines: Until close(), where nobody else does.
         lease_s: How long a mailbox lives that nobody keeps and nobody touches.
         hold_s: How long a holder may be silent.
     """
 
     def __init__(
         self,
-        inbox: Link,
-        outbox: Link,
-        channel: str,
+        lines: Lines,
         *,
+        holds_lines: bool = False,
         lease_s: float = LEASE_S,
         hold_s: float = HOLD_S,
     ) -> None:
-        self.taker = Taker(inbox, channel, hold_s)
-        self._inbox = inbox
-        self._outbox = outbox
-        self._channel = channel
+        self.taker = Taker(lines, hold_s)
+        self._lines = lines
+        self._holds_lines = holds_lines
+        if holds_lines:
+            lines.hold()
+        self._inbox = lines.reader
+        self._outbox = lines.writer
+        self._channel = lines.channel
         self._lease_s = lease_s
         self._hold_s = hold_s
         self._next_tidy = 0.0
@@ -165,14 +167,10 @@ class PgmqMailStore:
     async def close(self) -> None:
         """Close connections."""
         await self.taker.close()
-        await self._inbox.close()
-        await self._outbox.close()
+        if self._holds_lines:
+            await self._lines.release()
 
 
 def mail_store(endpoint: Endpoint, channel: str, **options: float) -> PgmqMailStore:
     """A store with two connections of its own."""
-    inbox = Link(endpoint, "pbus mail")
-    store = PgmqMailStore(inbox, Link(endpoint, "pbus mail out"), channel, **options)
-    inbox.on_notify = lambda _, payload: store.taker.heard(payload)
-    inbox.on_connect = store.taker.look_again
-    return store
+    return PgmqMailStore(Lines(endpoint, channel), holds_lines=True, **options)

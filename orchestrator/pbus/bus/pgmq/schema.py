@@ -7,13 +7,30 @@ from typing import Any
 
 import asyncpg
 
-_FUNCTIONS = ("leases.sql", "mail.sql")
+from pbus.errors import BackendMissingError, PgmqMissingError
+
+_FUNCTIONS = (
+    "leases.sql",
+    "mailboxes.sql",
+    "mail_put.sql",
+    "mail_take.sql",
+    "mail_settle.sql",
+    "mail_return.sql",
+    "wire.sql",
+)
+# What the newest of what we use of PGMQ is called with.
+_NEEDED = "pgmq.set_vt(text, bigint[], timestamptz)"
 _LOCK = 0x70627573  # "pbus", one installation at a time in a database
 _FORMAT = "1"  # of the tables; another format would be another schema's work
 
 
-async def install(connection: "asyncpg.Connection[Any]") -> None:
-    """Make sure everything is there; safe to call from many processes at once."""
+async def install(connection: "asyncpg.Connection[Any]", url: str) -> None:
+    """Make sure everything is there; safe to call from many processes at once.
+
+    Raises:
+        PgmqMissingError: PGMQ's SQL is not there, or too old, and cannot be installed.
+        BackendMissingError: The package that has the SQL is not installed.
+    """
     functions = "".join(map(_sql, _FUNCTIONS))
     stamp = hashlib.sha256((_FORMAT + functions).encode()).hexdigest()[:16]
     if await _stamp(connection) == stamp:
@@ -23,7 +40,7 @@ async def install(connection: "asyncpg.Connection[Any]") -> None:
         found = await _stamp(connection)
         if found == stamp:
             return
-        await _install_pgmq(connection)
+        await _install_pgmq(connection, url)
         if found is None:
             await connection.execute("CREATE SCHEMA IF NOT EXISTS pbus")
             await connection.execute("CREATE TABLE pbus.meta (stamp text NOT NULL)")
@@ -47,17 +64,26 @@ async def _has(connection: "asyncpg.Connection[Any]", schema: str, table: str) -
     return bool(await connection.fetchval(sql, schema, table))
 
 
-async def _install_pgmq(connection: "asyncpg.Connection[Any]") -> None:
-    if await _has(connection, "pgmq", "meta"):
-        return
-    known = "SELECT count(*) FROM pg_available_extensions WHERE name = 'pgmq'"
-    if await connection.fetchval(known):
-        await connection.execute("CREATE EXTENSION pgmq")
-    else:
-        # Loaded here: it brings a second driver along, 0.3 s that only this one start pays.
-        install = importlib.import_module("pgmq.install")
-        await connection.execute("CREATE SCHEMA IF NOT EXISTS pgmq")
-        await connection.execute(install.get_embedded_install_sql())
+async def _install_pgmq(connection: "asyncpg.Connection[Any]", url: str) -> None:
+    if not await _has(connection, "pgmq", "meta"):
+        known = "SELECT count(*) FROM pg_available_extensions WHERE name = 'pgmq'"
+        if await connection.fetchval(known):
+            await connection.execute("CREATE EXTENSION pgmq")
+        else:
+            sql = _shipped_sql()
+            await connection.execute("CREATE SCHEMA IF NOT EXISTS pgmq")
+            await connection.execute(sql)
+    if await connection.fetchval("SELECT to_regprocedure($1) IS NULL", _NEEDED):
+        raise PgmqMissingError(url, f"its PGMQ is too old, it has no {_NEEDED}")
+
+
+def _shipped_sql() -> str:
+    # Loaded here: it brings a second driver along, 0.3 s that only this one start pays.
+    try:
+        sql: str = importlib.import_module("pgmq.install").get_embedded_install_sql()
+    except ModuleNotFoundError as error:
+        raise BackendMissingError("PGMQ", str(error.name), "pgmq>=1.1") from error
+    return sql
 
 
 def _sql(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pbus.bus.mail import Letter
 from pbus.bus.pgmq.letters import letters_of
-from pbus.bus.pgmq.link import Link
+from pbus.bus.pgmq.lines import Lines
 from pbus.errors import BusUnavailableError
 from pbus.messages import Lane
 
@@ -24,17 +24,17 @@ class Taker:
     """Takes for the holders of this process.
 
     Args:
-        link: The connection that hears the bell and asks.
-        channel: The bus channel.
+        lines: The connections; the one that hears the bell asks.
         hold_s: How long a holder may be silent.
     """
 
-    def __init__(self, link: Link, channel: str, hold_s: float) -> None:
-        self.bell = "pbus_" + hashlib.md5(channel.encode()).hexdigest()[:24]  # noqa: S324 - a name
-        self._link = link
-        self._channel = channel
+    def __init__(self, lines: Lines, hold_s: float) -> None:
+        self._lines = lines
+        self._link = lines.reader
+        self._channel = lines.channel
         self._hold_s = hold_s
         self._is_listening = False
+        lines.attend(self.heard)
         self._waiting: dict[asyncio.Event, frozenset[str]] = {}
         self._known: dict[str, dict[int, int]] = {}  # a holder's holds: open letters of each
         self._in_doubt: set[str] = set()  # holders of whom an answer may have been lost
@@ -72,7 +72,7 @@ class Taker:
         self._waiting[bell] = frozenset(_hash(name) for name, _, _ in wanted)
         try:
             if wait_s > 0 and not self._is_listening:
-                await self._link.listen(self.bell)
+                await self._lines.listen()
                 self._is_listening = True
             while True:
                 bell.clear()

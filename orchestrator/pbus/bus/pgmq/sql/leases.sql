@@ -74,6 +74,7 @@ CREATE OR REPLACE FUNCTION pbus.lease_release(ch text, prefixes text[]) RETURNS 
 LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM pbus.lease_lock(ch);
+  PERFORM pbus.wire_forget(ch, prefixes);
   RETURN QUERY DELETE FROM pbus.lease
     WHERE channel = ch AND EXISTS (SELECT FROM unnest(prefixes) p WHERE starts_with(incarnation, p))
     RETURNING body;

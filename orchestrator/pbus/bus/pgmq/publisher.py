@@ -1,0 +1,92 @@
+"""Writing one lane: takes what the outbox gathered, sends it in one call, counts who got it."""
+
+import asyncio
+import logging
+import time
+
+from pbus.bus.outbox import Outbox, Payload
+from pbus.bus.pgmq.wire import Item, Wire
+from pbus.bus.switchboard import Counters
+from pbus.errors import BusUnavailableError
+
+logger = logging.getLogger(__name__)
+
+_GRACE_S = 3.0  # after a reconnection, receivers may still be on their way back
+_RETRY_S = 0.05
+_OUTAGE_PAUSE_S = 0.2
+
+
+class Publisher:
+    """The writing half of one lane.
+
+    Args:
+        outbox: What to write.
+        wire: Where.
+        counters: Where undelivered messages are counted.
+        give_up_s: A payload that the server did not take for so long is counted as undelivered.
+    """
+
+    def __init__(self, outbox: Outbox, wire: Wire, counters: Counters, give_up_s: float) -> None:
+        self.outbox = outbox
+        self._wire = wire
+        self._counters = counters
+        self._give_up_s = give_up_s
+        self._grace_until = 0.0
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._write(await self.outbox.take())
+
+    async def drain(self) -> None:
+        """Wait until everything accepted is written. Bound it with a deadline."""
+        await self.outbox.emptied.wait()
+
+    def expect_returns(self) -> None:
+        """The server may have forgotten who is there: they come back, so try again for a while."""
+        self._grace_until = time.monotonic() + _GRACE_S
+
+    async def _write(self, payloads: list[Payload]) -> None:
+        while payloads:
+            try:
+                counts = await self._wire.put([self._item(payload) for payload in payloads])
+            except BusUnavailableError:
+                self.expect_returns()
+                payloads = self._give_up_old(payloads)
+                await asyncio.sleep(_OUTAGE_PAUSE_S)
+                continue
+            payloads = self._settle(payloads, counts)
+            if payloads:
+                await asyncio.sleep(_RETRY_S)
+
+    def _item(self, payload: Payload) -> Item:
+        lane = self.outbox.lane.value
+        return lane, payload.stream.address, len(payload.lines), self.outbox.encode(payload)
+
+    def _settle(self, payloads: list[Payload], counts: list[int]) -> list[Payload]:
+        """Finish what was delivered; returns what is worth another try."""
+        again = []
+        in_grace = time.monotonic() < self._grace_until
+        for payload, receivers in zip(payloads, counts, strict=True):
+            if receivers == 0 and payload.lines:
+                if in_grace:
+                    again.append(payload)
+                    continue
+                self._counters.undelivered += len(payload.lines)
+            self.outbox.written(payload, receivers)
+        return again
+
+    def _give_up_old(self, payloads: list[Payload]) -> list[Payload]:
+        oldest = time.monotonic() - self._give_up_s
+        keep = []
+        for payload in payloads:
+            if payload.created >= oldest:
+                keep.append(payload)
+                continue
+            self._counters.undelivered += len(payload.lines)
+            logger.warning(
+                "%d messages to %r were given up: the server was away for over %g s",
+                len(payload.lines), payload.stream.address, self._give_up_s,
+            )  # fmt: skip
+            self.outbox.written(payload, 0)
+        return keep

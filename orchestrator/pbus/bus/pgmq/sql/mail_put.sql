@@ -1,0 +1,115 @@
+-- s_: the senders' streams of this batch; e_: its entries, each of one stream.
+CREATE OR REPLACE FUNCTION pbus.mail_put(
+  ch text, s_sender text[], s_stream bigint[], s_address text[], s_lane text[],
+  e_stream int[], e_first bigint[], e_size int[], e_message text[]
+) RETURNS TABLE (mailboxes int, is_full boolean) LANGUAGE plpgsql AS $$
+DECLARE
+  to_all boolean := '*' = ANY(s_address);
+  boxes bigint[]; queues text[]; names text[]; shared boolean[]; used bigint[]; most bigint[];
+  box_of int[]; last bigint[]; skip bigint; need bigint; s int; b int; l int;
+  all_refused boolean[] := '{f,f}';  -- of this lane: a broadcast
+  any_refused boolean[] := '{f,f}';  -- of this lane: anything
+  refused boolean[];                 -- of this mailbox and lane
+  added bigint[]; count_all int; first_new int[]; seen int[] := '{}';
+  is_followed boolean := EXISTS (SELECT FROM pbus.peer WHERE channel = ch AND is_follower);
+  target record;
+BEGIN
+  SELECT coalesce(array_agg(x.id), '{}'), array_agg(x.queue), array_agg(x.name),
+         array_agg(x.is_shared), array_agg(x.used), array_agg(x.max_backlog)
+    INTO boxes, queues, names, shared, used, most
+    FROM (SELECT m.id, m.queue, m.name, m.is_shared, m.max_backlog,
+                 i.stored - (SELECT gone FROM pbus.outgo o WHERE o.mailbox = m.id) AS used
+            FROM pbus.mailbox m JOIN pbus.intake i ON i.mailbox = m.id
+           WHERE m.channel = ch AND (to_all OR m.name = ANY(s_address))
+           ORDER BY m.id FOR UPDATE OF i) x;
+  SELECT array_agg(array_position(names, w.address) ORDER BY w.n),
+         array_agg(coalesce(t.last, 0) ORDER BY w.n)
+    INTO box_of, last
+    FROM unnest(s_sender, s_stream, s_address, s_lane) WITH ORDINALITY w(sender, stream, address, lane, n)
+    LEFT JOIN pbus.stream t ON t.channel = ch AND t.sender = w.sender AND t.stream = w.stream
+      AND t.address = w.address AND t.lane = w.lane;
+  count_all := (SELECT count(*) FROM unnest(shared) x WHERE NOT x);
+  refused := array_fill(false, ARRAY[greatest(2 * cardinality(boxes), 1)]);
+  added := array_fill(0::bigint, ARRAY[greatest(cardinality(boxes), 1)]);
+  first_new := array_fill(NULL::int, ARRAY[cardinality(e_stream)]);
+
+  FOR i IN 1 .. cardinality(e_stream) LOOP
+    s := e_stream[i];
+    l := CASE s_lane[s] WHEN 'd' THEN 1 ELSE 2 END;
+    b := box_of[s];
+    skip := greatest(last[s] - e_first[i] + 1, 0);
+    need := e_size[i] - skip;
+    is_full := false;
+    IF s_address[s] = '*' THEN
+      mailboxes := count_all;
+      IF need > 0 AND count_all > 0 THEN
+        is_full := any_refused[l] OR EXISTS (
+          SELECT FROM unnest(used, added, most, shared) x(used, added, most, shared)
+          WHERE NOT x.shared AND x.used + x.added > 0 AND x.used + x.added + need > x.most);
+        IF is_full THEN
+          all_refused[l] := true;
+        ELSE
+          FOR j IN 1 .. cardinality(boxes) LOOP
+            IF NOT shared[j] THEN added[j] := added[j] + need; END IF;
+          END LOOP;
+        END IF;
+      END IF;
+    ELSE
+      mailboxes := CASE WHEN b IS NULL THEN 0 ELSE 1 END;
+      IF need > 0 AND b IS NOT NULL THEN
+        is_full := all_refused[l] OR refused[2 * b - l + 1]
+          OR (used[b] + added[b] > 0 AND used[b] + added[b] + need > most[b]);
+        IF is_full THEN
+          refused[2 * b - l + 1] := true;
+        ELSE
+          added[b] := added[b] + need;
+        END IF;
+      END IF;
+    END IF;
+    IF is_full THEN
+      any_refused[l] := true;
+      mailboxes := 0;
+    ELSIF need > 0 AND mailboxes > 0 THEN
+      last[s] := e_first[i] + e_size[i] - 1;
+      first_new[i] := skip;
+    END IF;
+    IF is_followed AND need > 0 AND NOT is_full THEN seen := seen || i; END IF;
+    RETURN NEXT;
+  END LOOP;
+
+  FOR target IN
+    WITH entry AS MATERIALIZED (
+      SELECT e.n, e.stream, CASE e.skip WHEN 0 THEN e.message::jsonb ELSE (
+               SELECT jsonb_agg(v ORDER BY at) FROM jsonb_array_elements(e.message::jsonb)
+                 WITH ORDINALITY p(v, at) WHERE at > e.skip) END AS message,
+             jsonb_build_object('n', e.size - e.skip) AS headers
+        FROM unnest(e_stream, first_new, e_size, e_message) WITH ORDINALITY
+          e(stream, skip, size, message, n)
+       WHERE e.skip IS NOT NULL)
+    SELECT queues[x.b] || '_' || s_lane[x.stream] AS queue,
+           array_agg(x.message ORDER BY x.n) AS messages, array_agg(x.headers ORDER BY x.n) AS headers
+      FROM (SELECT e.*, box_of[e.stream] AS b FROM entry e WHERE s_address[e.stream] <> '*'
+            UNION ALL
+            SELECT e.*, j FROM entry e, generate_subscripts(boxes, 1) j
+             WHERE s_address[e.stream] = '*' AND NOT shared[j]) x
+     GROUP BY 1
+  LOOP
+    PERFORM pgmq.send_batch(target.queue, target.messages, target.headers);
+  END LOOP;
+  IF seen <> '{}' THEN
+    PERFORM pbus.wire_show(ch, array_agg(s_sender[e_stream[n]] ORDER BY n),
+      array_agg(s_stream[e_stream[n]] ORDER BY n), array_agg(s_lane[e_stream[n]] ORDER BY n),
+      array_agg(s_address[e_stream[n]] ORDER BY n), array_agg(e_first[n] ORDER BY n),
+      array_agg(e_message[n] ORDER BY n)) FROM unnest(seen) n;
+  END IF;
+  UPDATE pbus.intake i SET stored = i.stored + x.added
+    FROM unnest(boxes, added) x(box, added) WHERE i.mailbox = x.box AND x.added > 0;
+  IF NOT FOUND THEN RETURN; END IF;
+  INSERT INTO pbus.stream AS t
+    SELECT ch, w.sender, w.stream, w.address, w.lane, w.last, clock_timestamp()
+      FROM unnest(s_sender, s_stream, s_address, s_lane, last) w(sender, stream, address, lane, last)
+     WHERE w.last > 0 ORDER BY 1, 2, 3, 4, 5
+    ON CONFLICT (channel, sender, stream, address, lane)
+      DO UPDATE SET last = excluded.last, used_at = excluded.used_at;
+  PERFORM pbus.mail_ring(ch, (SELECT array_agg(x.box) FROM unnest(boxes, added) x(box, added) WHERE x.added > 0));
+END $$;

@@ -1,0 +1,116 @@
+-- Back into the queue: at its old place, except what had started, which comes alone from now on.
+CREATE OR REPLACE FUNCTION pbus.mail_give_back(ch text, holds bigint[]) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+  h record; q record; letters jsonb; heads jsonb; crashed int[]; rest int[]; total bigint := 0;
+  boxes bigint[]; plain bigint[];
+BEGIN
+  PERFORM FROM pbus.held WHERE hold = ANY(holds) ORDER BY hold FOR UPDATE;
+  SELECT coalesce(sum(size - cardinality(gone)), 0), array_agg(DISTINCT mailbox),
+         array_agg(hold) FILTER (WHERE gone = '{}' AND started = '{}')
+    INTO total, boxes, plain FROM pbus.held WHERE hold = ANY(holds);
+  FOR q IN
+    SELECT m.queue || '_' || d.lane AS name, array_agg(d.msg_id) AS ids
+      FROM pbus.held d JOIN pbus.mailbox m ON m.id = d.mailbox WHERE hold = ANY(plain) GROUP BY 1
+  LOOP
+    EXECUTE format('UPDATE pgmq.%I SET vt = clock_timestamp(), headers = headers || ''{"s": true}'' WHERE msg_id = ANY($1)', 'q_' || q.name) USING q.ids;
+  END LOOP;
+  FOR h IN
+    SELECT d.*, m.queue || '_' || d.lane AS queue FROM pbus.held d JOIN pbus.mailbox m ON m.id = d.mailbox
+     WHERE hold = ANY(holds) AND NOT (gone = '{}' AND started = '{}') ORDER BY hold
+  LOOP
+    EXECUTE format('SELECT message, headers FROM pgmq.%I WHERE msg_id = $1', 'q_' || h.queue)
+      INTO letters, heads USING h.msg_id;
+    CONTINUE WHEN letters IS NULL;
+    SELECT coalesce(array_agg(p) FILTER (WHERE p = ANY(h.started)), '{}'),
+           coalesce(array_agg(p) FILTER (WHERE NOT p = ANY(h.started)), '{}')
+      INTO crashed, rest FROM generate_series(0, h.size - 1) p WHERE NOT p = ANY(h.gone);
+    heads := heads || '{"s": true}';
+    IF h.size = 1 AND cardinality(crashed) = 1 THEN
+      heads := heads || jsonb_build_object('c', coalesce((heads->>'c')::int, 0) + 1);
+      rest := crashed;
+      crashed := '{}';
+    END IF;
+    FOR i IN 1 .. cardinality(crashed) LOOP
+      PERFORM pgmq.send(h.queue, jsonb_build_array(letters->crashed[i]),
+        heads || jsonb_build_object('n', 1, 'c', coalesce((heads->>'c')::int, 0) + 1));
+    END LOOP;
+    IF rest = '{}' THEN
+      PERFORM pgmq.delete(h.queue, h.msg_id);
+    ELSE
+      EXECUTE format('UPDATE pgmq.%I SET vt = clock_timestamp(), headers = $2, message = $3 WHERE msg_id = $1', 'q_' || h.queue)
+        USING h.msg_id, heads || jsonb_build_object('n', cardinality(rest)),
+          (SELECT jsonb_agg(letters->p ORDER BY p) FROM unnest(rest) p);
+    END IF;
+  END LOOP;
+  DELETE FROM pbus.held WHERE hold = ANY(holds);
+  PERFORM pbus.mail_ring(ch, boxes);
+  RETURN total;
+END $$;
+
+CREATE OR REPLACE FUNCTION pbus.mail_requeue(ch text, prefixes text[]) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE dead text[];
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended('pbus holders ' || ch, 0));  -- for first takes
+  INSERT INTO pbus.holder
+    SELECT ch, p, clock_timestamp(), true FROM unnest(prefixes) p ORDER BY p ON CONFLICT DO NOTHING;
+  PERFORM pbus.wire_forget(ch, prefixes);
+  -- A take of theirs that is under way has locked its holder: it ends first, and is seen below.
+  SELECT array_agg(x.name) INTO dead FROM (
+    SELECT name FROM pbus.holder
+     WHERE channel = ch AND EXISTS (SELECT FROM unnest(prefixes) p WHERE starts_with(name, p))
+     ORDER BY name FOR UPDATE) x;
+  UPDATE pbus.holder SET is_dead = true, ends_at = clock_timestamp() + interval '10 min'
+    WHERE channel = ch AND name = ANY(dead);
+  RETURN pbus.mail_give_back(ch, ARRAY(
+    SELECT hold FROM pbus.held WHERE channel = ch AND holder = ANY(dead)));
+END $$;
+
+-- Renews what is ours, removes what ran out; returns the mailboxes that are not there.
+CREATE OR REPLACE FUNCTION pbus.mail_touch(
+  ch text, names text[], holders text[], lease_s float8, hold_s float8
+) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE x record;
+BEGIN
+  FOR x IN SELECT id FROM pbus.mailbox
+            WHERE channel = ch AND NOT is_kept AND ends_at <= clock_timestamp()
+            ORDER BY id FOR UPDATE SKIP LOCKED LOOP
+    PERFORM pbus.mail_remove(x.id);
+  END LOOP;
+  UPDATE pbus.mailbox SET ends_at = clock_timestamp() + lease_s * interval '1 s'
+    WHERE channel = ch AND name = ANY(names) AND NOT is_kept;
+  UPDATE pbus.holder SET ends_at = clock_timestamp() + hold_s * interval '1 s'
+    WHERE channel = ch AND name = ANY(holders) AND NOT is_dead;
+  FOR x IN
+    WITH old AS (
+      UPDATE pbus.held SET held_at = clock_timestamp()
+       WHERE channel = ch AND holder = ANY(holders)
+         AND held_at < clock_timestamp() - hold_s / 2 * interval '1 s'
+      RETURNING mailbox, lane, msg_id)
+    SELECT m.queue || '_' || o.lane AS queue, array_agg(o.msg_id) AS ids
+      FROM old o JOIN pbus.mailbox m ON m.id = o.mailbox GROUP BY 1
+  LOOP
+    PERFORM pgmq.set_vt(x.queue, x.ids, clock_timestamp() + hold_s * interval '2 s');
+  END LOOP;
+  FOR x IN SELECT name, is_dead FROM pbus.holder
+            WHERE channel = ch AND ends_at <= clock_timestamp() ORDER BY name FOR UPDATE SKIP LOCKED
+  LOOP
+    IF x.is_dead THEN
+      DELETE FROM pbus.holder WHERE channel = ch AND name = x.name;
+    ELSE
+      PERFORM pbus.mail_requeue_one(ch, x.name);
+    END IF;
+  END LOOP;
+  RETURN QUERY SELECT n FROM unnest(names) n
+    WHERE NOT EXISTS (SELECT FROM pbus.mailbox WHERE channel = ch AND name = n);
+END $$;
+
+CREATE OR REPLACE FUNCTION pbus.mail_requeue_one(ch text, who text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE pbus.holder SET is_dead = true, ends_at = clock_timestamp() + interval '10 min'
+    WHERE channel = ch AND name = who;
+  PERFORM pbus.mail_give_back(ch, ARRAY(
+    SELECT hold FROM pbus.held WHERE channel = ch AND holder = who));
+END $$;

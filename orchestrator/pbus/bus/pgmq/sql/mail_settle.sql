@@ -1,0 +1,88 @@
+-- Delete what has no message left, from pbus' list and from its queue.
+CREATE OR REPLACE FUNCTION pbus.mail_finish(holds bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE done record;
+BEGIN
+  FOR done IN
+    WITH ended AS (
+      DELETE FROM pbus.held WHERE hold = ANY(holds) AND cardinality(gone) >= size
+      RETURNING mailbox, lane, msg_id)
+    SELECT m.queue || '_' || e.lane AS queue, array_agg(e.msg_id) AS ids
+      FROM ended e JOIN pbus.mailbox m ON m.id = e.mailbox GROUP BY 1
+  LOOP
+    PERFORM pgmq.delete(done.queue, done.ids);
+  END LOOP;
+END $$;
+
+CREATE OR REPLACE FUNCTION pbus.mail_count_gone(boxes bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE x record;
+BEGIN
+  FOR x IN SELECT b, count(*) AS n FROM unnest(boxes) b GROUP BY b ORDER BY b LOOP
+    UPDATE pbus.outgo SET gone = gone + x.n WHERE mailbox = x.b;
+  END LOOP;
+END $$;
+
+CREATE OR REPLACE FUNCTION pbus.mail_settle(
+  ch text, s_hold bigint[], s_pos int[], s_box bigint[], s_id text[], s_how text[],
+  s_delay float8[], s_reason text[]
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  live int[]; x record; letter jsonb; heads jsonb; again bigint[] := '{}';
+BEGIN
+  INSERT INTO pbus.handled
+    SELECT DISTINCT s.box, s.id, clock_timestamp() FROM unnest(s_box, s_id, s_how) s(box, id, how)
+      JOIN pbus.mailbox m ON m.id = s.box WHERE s.how = 'handled' ORDER BY 1, 2
+    ON CONFLICT DO NOTHING;
+  PERFORM FROM pbus.held WHERE hold = ANY(s_hold) ORDER BY hold FOR UPDATE;
+  -- Which of the settlements still mean something.
+  SELECT array_agg(n) INTO live FROM (
+    SELECT min(s.n) AS n FROM unnest(s_hold, s_pos) WITH ORDINALITY s(hold, pos, n)
+      JOIN pbus.held h ON h.hold = s.hold
+     WHERE NOT s.pos = ANY(h.gone) AND s.pos < h.size GROUP BY s.hold, s.pos) t;
+  IF live IS NULL THEN RETURN; END IF;
+  FOR x IN
+    SELECT m.queue || '_' || h.lane AS queue, h.mailbox, h.lane, h.msg_id, s_pos[n] AS pos,
+           s_how[n] AS how, s_delay[n] AS delay, s_reason[n] AS reason
+      FROM unnest(live) n JOIN pbus.held h ON h.hold = s_hold[n] JOIN pbus.mailbox m ON m.id = h.mailbox
+     WHERE s_how[n] <> 'handled' ORDER BY n
+  LOOP
+    EXECUTE format('SELECT message->$2, headers FROM pgmq.%I WHERE msg_id = $1', 'q_' || x.queue)
+      INTO letter, heads USING x.msg_id, x.pos;
+    CONTINUE WHEN letter IS NULL;
+    IF x.how = 'retry' THEN
+      PERFORM pgmq.send(x.queue, jsonb_build_array(letter),
+        heads || jsonb_build_object('n', 1, 'a', coalesce((heads->>'a')::int, 1) + 1),
+        clock_timestamp() + x.delay * interval '1 s');
+      again := again || x.mailbox;
+    ELSE
+      INSERT INTO pbus.dead (mailbox, lane, letter, reason, attempt, crashes, buried_at) VALUES (
+        x.mailbox, x.lane, letter, x.reason, coalesce((heads->>'a')::int, 1),
+        coalesce((heads->>'c')::int, 0), clock_timestamp());
+    END IF;
+  END LOOP;
+  UPDATE pbus.held h SET gone = h.gone || t.positions
+    FROM (SELECT s_hold[n] AS hold, array_agg(s_pos[n]) AS positions FROM unnest(live) n GROUP BY 1) t
+   WHERE h.hold = t.hold;
+  PERFORM pbus.mail_count_gone(ARRAY(
+    SELECT h.mailbox FROM unnest(live) n JOIN pbus.held h ON h.hold = s_hold[n] WHERE s_how[n] <> 'retry'));
+  PERFORM pbus.mail_finish(s_hold);
+  IF again <> '{}' THEN PERFORM pbus.mail_ring(ch, again); END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION pbus.mail_revive(ch text, keys bigint[]) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE x record; boxes bigint[] := '{}';
+BEGIN
+  FOR x IN
+    WITH raised AS (
+      DELETE FROM pbus.dead d USING pbus.mailbox m
+       WHERE d.key = ANY(keys) AND m.id = d.mailbox AND m.channel = ch
+      RETURNING d.key, d.mailbox, d.letter, m.queue || '_' || d.lane AS queue)
+    SELECT * FROM raised ORDER BY mailbox, key
+  LOOP
+    UPDATE pbus.intake SET stored = stored + 1 WHERE mailbox = x.mailbox;
+    PERFORM pgmq.send(x.queue, jsonb_build_array(x.letter), '{"n": 1}'::jsonb);
+    boxes := boxes || x.mailbox;
+  END LOOP;
+  PERFORM pbus.mail_ring(ch, boxes);
+  RETURN cardinality(boxes);
+END $$;

@@ -1,0 +1,95 @@
+-- What is wanted and free. A hold of NULL: when (in seconds) something wanted will be free.
+-- known: the holds that the caller knows of, where an answer may have been lost, else NULL.
+CREATE OR REPLACE FUNCTION pbus.mail_take(
+  ch text, who text, w_name text[], w_lane text[], w_limit int[], known bigint[], is_alive boolean,
+  hold_s float8
+) RETURNS TABLE (hold bigint, box bigint, mailbox text, lane text, headers text, message text,
+                 gone int[], due float8) LANGUAGE plpgsql AS $$
+DECLARE
+  me pbus.holder; w record; r record; ids bigint[]; got int; soonest timestamptz; one timestamptz;
+  ends timestamptz := clock_timestamp() + hold_s * interval '1 s'; is_any boolean := false;
+BEGIN
+  SELECT * INTO me FROM pbus.holder WHERE channel = ch AND name = who FOR UPDATE;
+  IF NOT FOUND THEN
+    -- A requeue waits for us, or has left word of its dead.
+    PERFORM pg_advisory_xact_lock_shared(hashtextextended('pbus holders ' || ch, 0));
+    INSERT INTO pbus.holder
+      SELECT ch, who, ends, EXISTS (
+        SELECT FROM pbus.holder WHERE channel = ch AND is_dead AND starts_with(who, name))
+      ON CONFLICT DO NOTHING;
+    SELECT * INTO me FROM pbus.holder WHERE channel = ch AND name = who FOR UPDATE;
+  END IF;
+  IF me.is_dead AND NOT is_alive THEN
+    RAISE EXCEPTION 'who holds was thought dead' USING ERRCODE = 'PB001';
+  END IF;
+  IF me.is_dead OR me.ends_at < clock_timestamp() + hold_s / 2 * interval '1 s' THEN
+    UPDATE pbus.holder SET is_dead = false, ends_at = ends WHERE channel = ch AND name = who;
+  END IF;
+  IF known IS NOT NULL THEN
+    FOR r IN SELECT m.queue || '_' || h.lane AS queue, m.id, m.name, h.lane, array_agg(h.hold) AS holds
+               FROM pbus.held h JOIN pbus.mailbox m ON m.id = h.mailbox
+              WHERE h.channel = ch AND h.holder = who AND NOT h.hold = ANY(known) GROUP BY 1, 2, 3, 4
+    LOOP
+      RETURN QUERY EXECUTE format('SELECT h.hold, $1, $2, $3, q.headers::text, q.message::text, h.gone, NULL::float8 FROM pbus.held h JOIN pgmq.%I q ON q.msg_id = h.msg_id WHERE h.hold = ANY($4) ORDER BY q.msg_id', 'q_' || r.queue)
+        USING r.id, r.name, r.lane, r.holds;
+      is_any := true;
+    END LOOP;
+    IF is_any THEN RETURN; END IF;
+  END IF;
+  FOR w IN SELECT m.id, m.name, m.queue || '_' || x.lane AS queue, x.lane, x.most
+             FROM unnest(w_name, w_lane, w_limit) WITH ORDINALITY x(name, lane, most, n)
+             JOIN pbus.mailbox m ON m.channel = ch AND m.name = x.name
+            ORDER BY x.n FOR KEY SHARE OF m
+  LOOP
+    ids := '{}';
+    got := 0;
+    FOR r IN EXECUTE format('SELECT msg_id, (headers->>''n'')::int AS n FROM pgmq.%I WHERE vt <= clock_timestamp() ORDER BY msg_id LIMIT $1 FOR UPDATE SKIP LOCKED', 'q_' || w.queue) USING w.most
+    LOOP
+      ids := ids || r.msg_id;
+      got := got + coalesce(r.n, 1);
+      EXIT WHEN got >= w.most;
+    END LOOP;
+    IF got = 0 THEN
+      IF NOT is_any THEN
+        EXECUTE format('SELECT min(vt) FROM pgmq.%I WHERE vt > clock_timestamp()', 'q_' || w.queue) INTO one;
+        soonest := least(soonest, one);
+      END IF;
+      CONTINUE;
+    END IF;
+    is_any := true;
+    RETURN QUERY EXECUTE format($take$
+      WITH entry AS (
+        UPDATE pgmq.%I SET vt = clock_timestamp() + $1 * interval '2 s', read_ct = read_ct + 1,
+          last_read_at = clock_timestamp()
+        WHERE msg_id = ANY($2) RETURNING msg_id, headers, message),
+      again AS (
+        SELECT e.msg_id, array_agg(p.at::int - 1) AS gone
+          FROM entry e, jsonb_array_elements(e.message) WITH ORDINALITY p(letter, at)
+         WHERE EXISTS (SELECT FROM pbus.handled d WHERE d.mailbox = $3 AND d.id = p.letter->>0)
+         GROUP BY 1),
+      counted AS (
+        UPDATE pbus.outgo SET gone = outgo.gone + (SELECT sum(cardinality(a.gone)) FROM again a)
+         WHERE mailbox = $3 AND EXISTS (SELECT FROM again)),
+      taken AS (
+        INSERT INTO pbus.held (mailbox, lane, msg_id, channel, holder, held_at, size, gone, started)
+        SELECT $3, $5, e.msg_id, $6, $7, clock_timestamp(), jsonb_array_length(e.message),
+               coalesce(a.gone, '{}'), '{}' FROM entry e LEFT JOIN again a USING (msg_id)
+        RETURNING held.hold, held.msg_id, held.gone)
+      SELECT t.hold, $3, $4, $5, e.headers::text, e.message::text, t.gone, NULL::float8
+        FROM taken t JOIN entry e USING (msg_id) ORDER BY msg_id $take$, 'q_' || w.queue)
+      USING hold_s, ids, w.id, w.name, w.lane, ch, who;
+  END LOOP;
+  IF NOT is_any AND soonest IS NOT NULL THEN
+    hold := NULL;
+    due := extract(epoch FROM soonest - clock_timestamp());
+    RETURN NEXT;
+  END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION pbus.mail_started(holds bigint[], positions int[]) RETURNS void
+LANGUAGE sql AS $$
+  UPDATE pbus.held h SET started = h.started || x.positions
+    FROM (SELECT hold, array_agg(position) AS positions
+            FROM unnest(holds, positions) x(hold, position) GROUP BY 1) x
+   WHERE h.hold = x.hold;
+$$;
