@@ -23,7 +23,8 @@ SYSTEM: Final = "cyan"
 QUIET: Final = "dim"
 HEADING: Final = "bold"
 
-_NAMES: Final = ("cyan", "green", "magenta", "blue", "red", "yellow")  # no white, no bright ones
+# Which read on light and dark backgrounds; red is for trouble.
+_NAMES: Final = ("cyan", "green", "magenta", "blue")
 
 
 def of_name(name: str) -> str:
