@@ -1,6 +1,7 @@
 """A real Postgres 18 for tests, on a Unix socket, with the SQL that the pgmq package ships."""
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import shutil
@@ -15,6 +16,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import asyncpg
+import psutil
 from pgmq.install import get_embedded_sql_version, install_pgmq_from_sql
 
 from pbus.process import cluster
@@ -74,10 +76,15 @@ class Postgres:
         return asyncio.run(query(self.url(database), sql, *arguments))
 
     def kill(self) -> None:
-        """End it and its children as kill -9 does."""
+        """End it and its children as kill -9 does, so that it can be started again at once."""
         assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGKILL)
+        children = psutil.Process(self._process.pid).children()
+        self._process.kill()
+        for child in children:  # each leads a group of its own
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
         self._process.wait()
+        psutil.wait_procs(children, _START_TIMEOUT_S)
 
     def close(self) -> None:
         """End it and remove its folder."""
