@@ -35,7 +35,7 @@ from pbus.workers.inbox import Inbox
 from pbus.workers.links import Links
 from pbus.workers.replicas import Replicas
 from pbus.workers.reporting import Reporting
-from pbus.workers.turns import Turn
+from pbus.workers.turns import LaneTurn, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -333,7 +333,7 @@ class BaseWorker(Activation, Reporting, Family):
         """Unlike other hooks, what this one raises the bus gets to know."""
         self._fire_event("on_bus_message", message)
         if self._has_hook("on_bus_message"):
-            await self._in_turn(self.on_bus_message(message), "on_bus_message", reports=True)
+            await LaneTurn(self._handling).run(self.on_bus_message(message))
 
     def _wants(self, message: BusMessage) -> bool:
         return self._active and self.accepts_bus_message(message)

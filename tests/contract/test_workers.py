@@ -66,6 +66,7 @@ def test_life_in_order(make_bus):
         async with hosted(make_bus, [asker], [diary]) as (_, runner):
             assert diary.started_at is not None
             await asker.send_bus_message(note("asker", "diary", 1))
+            await until(lambda: 1 in diary.log)  # its removal comes from elsewhere
             await runner.remove_workers("diary")
         assert ["start", ("activated", None), 1, "stop"] == diary.log
 

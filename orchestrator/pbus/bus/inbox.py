@@ -3,7 +3,7 @@
 import time
 from typing import Protocol
 
-from pbus.bus.mailbox import Receipt
+from pbus.bus.reader import Receipt
 from pbus.codec import Envelope, decode_payload
 from pbus.errors import MessageDecodeError
 from pbus.messages import Lane

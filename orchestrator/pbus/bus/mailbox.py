@@ -2,13 +2,15 @@
 
 import abc
 import asyncio
+import contextvars
+import functools
 import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 from pbus.bus.delivery import delivering
+from pbus.bus.reader import LaneReader, Receipt, reading
 from pbus.bus.subscriber import BusSubscriber
 from pbus.messages import BusMessage, Lane
 
@@ -17,14 +19,6 @@ logger = logging.getLogger(__name__)
 DATA_CAPACITY = 10_000  # messages; what AsyncQueueBus lets a slow worker fall behind
 SYSTEM_CAPACITY = 100_000  # a storm of cancels; far above any real use, but a bound
 TURN_S = 0.001  # a busy lane lets the rest of the process in after so long
-
-
-class Receipt(Protocol):
-    """Told when one subscriber is done with one message, handled or not."""
-
-    def done(self) -> None:
-        """Count it."""
-        ...
 
 
 class StoredReceipt(abc.ABC):
@@ -144,10 +138,10 @@ class LaneQueue:
 
 
 class Mailbox:
-    """One subscriber's two lanes and the two tasks that empty them.
+    """One subscriber's two lanes and the tasks that empty them.
 
     The system lane is handled beside a data handler in progress; within a lane one message at a
-    time, in order.
+    time, in order, by one task, unless a handler lets the lane go on: then another task reads on.
     """
 
     def __init__(
@@ -164,7 +158,9 @@ class Mailbox:
             Lane.DATA: LaneQueue(DATA_CAPACITY),
             Lane.SYSTEM: LaneQueue(SYSTEM_CAPACITY),
         }
-        self._tasks: list[asyncio.Task[None]] = []
+        self._is_open = False
+        self._context = contextvars.Context()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def queued(self) -> int:
@@ -177,19 +173,16 @@ class Mailbox:
 
     def start(self) -> None:
         """Begin to deliver; the system lane first."""
-        if not self._tasks:
-            self._tasks = [
-                asyncio.create_task(
-                    self._dispatch(self._lanes[lane]), name=f"pbus {self.name} {lane}"
-                )
-                for lane in (Lane.SYSTEM, Lane.DATA)
-            ]
+        if not self._is_open:
+            self._is_open = True
+            self._context = contextvars.copy_context()
+            for lane in (Lane.SYSTEM, Lane.DATA):
+                self._read_on(lane)
 
     async def stop(self) -> None:
         """End delivery; a handler in progress is cancelled, what waits is given back."""
-        current = asyncio.current_task()
-        tasks = [task for task in self._tasks if task is not current]
-        self._tasks = []
+        self._is_open = False
+        tasks = self._tasks - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         if tasks:
@@ -201,31 +194,55 @@ class Mailbox:
                 elif receipt is not None:
                     receipt.done()
 
-    async def _dispatch(self, queue: LaneQueue) -> None:
+    def _read_on(self, lane: Lane) -> None:
+        """Give a lane a reader, while there is delivery."""
+        if not self._is_open:
+            return
+        reader = LaneReader(functools.partial(self._read_on, lane))
+        task = asyncio.create_task(
+            self._read(lane, reader), name=f"pbus {self.name} {lane}", context=self._context.copy()
+        )
+        self._tasks.add(task)
+        task.add_done_callback(functools.partial(self._note_end, lane, reader))
+
+    def _note_end(self, lane: Lane, reader: LaneReader, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s: a reader ended: a bug in pbus", self.name, exc_info=error)
+        if not reader.is_released and not _is_all_over():
+            self._read_on(lane)  # somebody cancelled a handler: its lane goes on
+
+    async def _read(self, lane: Lane, reader: LaneReader) -> None:
+        reading(reader)
+        queue = self._lanes[lane]
+        is_cancelled = _current_task().cancelling
         turn_ends = time.perf_counter() + TURN_S
-        while True:
+        while self._is_open and not reader.is_released and not is_cancelled():
             if len(queue) == 0:
                 item, receipt = await queue.get()
                 turn_ends = time.perf_counter() + TURN_S
             else:
                 item, receipt = queue.get_nowait()
             if isinstance(receipt, StoredReceipt):
+                reader.begin(None)
                 await self._handle_stored(item, receipt)
             else:
-                await self._handle(item, receipt)
+                reader.begin(receipt)
+                await self._handle(item, reader)
             if time.perf_counter() > turn_ends:
                 await asyncio.sleep(0)
                 turn_ends = time.perf_counter() + TURN_S
 
-    async def _handle(self, item: BusMessage | bytes, receipt: Receipt | None) -> None:
+    async def _handle(self, item: BusMessage | bytes, reader: LaneReader) -> None:
         try:
             message = item if isinstance(item, BusMessage) else self._decode(item)
             if message is not None and self._accepts(message):
                 self.received += 1
                 await self._deliver(message)
         finally:
-            if receipt is not None:
-                receipt.done()
+            if reader.receipt is not None:
+                reader.receipt.done()
+                reader.receipt = None
 
     async def _handle_stored(self, item: BusMessage | bytes, receipt: StoredReceipt) -> None:
         """Handle a message that comes again unless it is settled."""
@@ -265,14 +282,24 @@ class Mailbox:
         try:
             await self.subscriber.on_bus_message(message)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if not self._is_open:
                 raise  # we are being stopped
-            self.failed += 1  # the handler awaited something that was cancelled: its own affair
-            logger.warning("%s: the handler of %s was cancelled from within", self.name, message)
+            self.failed += 1  # the handler, or what it awaited, was cancelled: its own affair
+            logger.warning("%s: the handler of %s was cancelled", self.name, message)
             return error
         except Exception as error:
             self.failed += 1
             logger.exception("%s: the handler of %s raised; going on", self.name, message)
             return error
         return None
+
+
+def _current_task() -> asyncio.Task[None]:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - called in one
+    return task
+
+
+def _is_all_over() -> bool:
+    """Whether every task is being cancelled: so a program ends that has not stopped its bus."""
+    return all(task.cancelling() for task in asyncio.all_tasks())

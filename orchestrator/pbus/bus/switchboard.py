@@ -6,7 +6,8 @@ import time
 
 import msgspec
 
-from pbus.bus.mailbox import Mailbox, Receipt
+from pbus.bus.mailbox import Mailbox
+from pbus.bus.reader import Receipt
 from pbus.bus.subscriber import BusSubscriber
 from pbus.codec import decode_message
 from pbus.errors import (

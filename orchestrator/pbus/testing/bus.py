@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from pbus.bus import AsyncQueueBus, BusSubscriber
+from pbus.bus.reader import current_reader
 from pbus.messages import BusMessage
 
 Handling = asyncio.Future[None]
@@ -72,7 +73,10 @@ class _Watched(BusSubscriber):
         return accepts
 
     async def on_bus_message(self, message: BusMessage) -> None:
-        """Give it to the subscriber."""
+        """Give it to the subscriber; one that lets the next message in counts as done."""
+        reader = current_reader()
+        if reader is not None:
+            reader.when_released(lambda: self._note(message, None))
         try:
             await self._inner.on_bus_message(message)
         except Exception as error:

@@ -12,8 +12,8 @@ from pbus.event_source import EventSource
 from pbus.ids import new_token
 from pbus.messages import BusMessage
 from pbus.registry import WorkerRegistry
-from pbus.workers.custody import Custody, leave_to_others
-from pbus.workers.turns import Turn, is_in_turn
+from pbus.workers.custody import Custody
+from pbus.workers.turns import LaneTurn, Turn, is_in_turn
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ class WorkerCore(EventSource):
         self._begun = asyncio.Event()  # set when hooks and handlers may be called
         self._is_stopping = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._handling: set[LaneTurn] = set()  # handlers in the lanes' own tasks, that wait
         self._custody = Custody()
 
     def __repr__(self) -> str:
@@ -154,17 +155,9 @@ class WorkerCore(EventSource):
         self._fire_event(hook, *values)
 
     async def _in_turn(
-        self,
-        work: Coroutine[Any, Any, Any],
-        what: str,
-        *,
-        patience: float | None = None,
-        reports: bool = False,
+        self, work: Coroutine[Any, Any, Any], what: str, *, patience: float | None = None
     ) -> None:
-        """Run user code until it ends, or lets the lane go on, or patience (seconds) ends.
-
-        With `reports`, a stored message comes again when the code raises, even if that is late.
-        """
+        """Run a hook until it ends, or lets the lane go on, or patience (seconds) ends."""
         turn = Turn()
         task = turn.start(work, f"{self.name} {what}")
         self._tasks.add(task)
@@ -175,13 +168,11 @@ class WorkerCore(EventSource):
             if not task.done():
                 task.add_done_callback(self._on_task_done)
                 if not is_in_turn():
-                    self._custody.keep(task, reports=reports)
+                    self._custody.keep(task)
             else:
                 self._tasks.discard(task)
         if task.done() and not task.cancelled():
             task.result()
-        elif task.done() and reports and self._is_stopping:
-            leave_to_others()  # cut off by our end, so not handled
 
     def _on_task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -189,14 +180,18 @@ class WorkerCore(EventSource):
             logger.error("%s: task %s raised", self.name, task.get_name(), exc_info=error)
 
     async def _cancel_tasks(self) -> None:
-        """End every task of the worker, except the one that asks."""
-        tasks = self._tasks - {asyncio.current_task()}
-        for task in tasks:
+        """End every task and handler of the worker, except the one that asks."""
+        current = asyncio.current_task()
+        ends: dict[asyncio.Future[Any], str] = {}
+        for task in self._tasks - {current}:
             task.cancel()
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=_CANCEL_S)
-            for task in late:
-                logger.error("%s: task %s ignores its cancellation", self.name, task.get_name())
+            ends[task] = task.get_name()
+        for turn in [turn for turn in self._handling if turn.task is not current]:
+            ends[turn.cut_off()] = "of a handler"
+        if ends:
+            _, late = await asyncio.wait(ends, timeout=_CANCEL_S)
+            for end in late:
+                logger.error("%s: task %s ignores its cancellation", self.name, ends[end])
 
 
 def check_name(name: str) -> str:

@@ -22,35 +22,26 @@ class Custody:
 
     def __init__(self) -> None:
         self._holds: Counter[Delivery] = Counter()
-        self._errors: dict[Delivery, BaseException] = {}
         self._cut_off: set[Delivery] = set()
 
-    def keep(self, task: asyncio.Task[Any], *, reports: bool) -> None:
-        """Settle the message that is being delivered when this task is done, not before.
-
-        Args:
-            task: Handles it.
-            reports: What the task raises is an error of the message: it comes again.
-        """
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Settle the message that is being delivered when this task is done, not before."""
         delivery = current_delivery()
         if delivery is None:
             return
         delivery.hold()
         self._holds[delivery] += 1
-        task.add_done_callback(lambda task: self._note_done(task, delivery, reports=reports))
+        task.add_done_callback(lambda task: self._note_done(task, delivery))
 
-    def _note_done(self, task: asyncio.Task[Any], delivery: Delivery, *, reports: bool) -> None:
+    def _note_done(self, task: asyncio.Task[Any], delivery: Delivery) -> None:
         if task.cancelled():
             self._cut_off.add(delivery)
-        elif reports and (error := task.exception()) is not None:
-            self._errors[delivery] = error
         self._holds[delivery] -= 1
         if self._holds[delivery]:
             return
         del self._holds[delivery]
-        error = self._errors.pop(delivery, None)
         if delivery in self._cut_off:
             self._cut_off.discard(delivery)
             delivery.give_back()
         else:
-            delivery.finish(error)
+            delivery.finish()

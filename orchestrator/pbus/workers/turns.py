@@ -2,35 +2,53 @@
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
-from typing import Any
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Protocol
 
-_turn: contextvars.ContextVar["Turn | None"] = contextvars.ContextVar("pbus_turn", default=None)
+from pbus.bus.reader import LaneReader, current_reader
+from pbus.workers.custody import leave_to_others
+
+
+class _Endable(Protocol):
+    """What a task knows of the turn it belongs to."""
+
+    @property
+    def reader(self) -> LaneReader | None:
+        """Whose message it is about."""
+        ...
+
+    def end(self) -> None:
+        """Let the lane go on; once is enough."""
+        ...
+
+
+_turn: contextvars.ContextVar[_Endable | None] = contextvars.ContextVar("pbus_turn", default=None)
 
 
 class Turn:
-    """One handler's turn; over when the handler ends, or when it lets the lane go on.
+    """The turn of a hook with a task of its own; over when it ends, or lets the lane go on.
 
-    Tasks that the handler starts belong to its turn. Only one waits for it to be over.
+    Tasks that the hook starts belong to its turn. Only one waits for it to be over.
     """
 
-    __slots__ = ("_on_over", "_over")
+    __slots__ = ("_on_over", "_over", "reader")
 
     def __init__(self, on_over: Callable[[], None] | None = None) -> None:
+        self.reader = current_reader()
         self._over = asyncio.get_running_loop().create_future()
         self._on_over = on_over
 
     def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Run a handler in this turn."""
+        """Run a hook in this turn."""
         context = contextvars.copy_context()
         context.run(_turn.set, self)
         task = asyncio.create_task(work, name=name, context=context)
-        task.add_done_callback(self.end)
+        task.add_done_callback(lambda _: self.end())
         return task
 
-    def end(self, task: asyncio.Task[Any] | None = None) -> None:
+    def end(self) -> None:
         """Let the lane go on; once is enough."""
-        del task
         if not self._over.done():
             self._over.set_result(None)
             if self._on_over is not None:
@@ -45,9 +63,87 @@ class Turn:
         return bool(done)
 
 
+class LaneTurn:
+    """The turn of a handler that runs in the task that reads the lane.
+
+    Most handlers never wait, and a task for each message costs more than all the rest. A handler
+    that had to wait is the last its task runs: whoever keeps that task to cancel it hits no other.
+    """
+
+    __slots__ = ("_handling", "_is_over", "ended", "is_cut_off", "reader", "task")
+
+    def __init__(self, handling: "set[LaneTurn]") -> None:
+        self.reader = current_reader()
+        self.task: asyncio.Task[Any] | None = None  # once the handler waits
+        self.ended: asyncio.Future[None] | None = None
+        self.is_cut_off = False
+        self._is_over = False
+        self._handling = handling
+
+    def end(self) -> None:
+        """Let the lane go on; once is enough."""
+        if self.reader is not None and not self._is_over:
+            self.reader.release()
+        self._is_over = True
+
+    async def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run the handler, in a context of its own."""
+        context = contextvars.copy_context()
+        context.run(_turn.set, self)
+        try:
+            await self._drive(context, work)
+        except asyncio.CancelledError:
+            if not self.is_cut_off:
+                raise
+            leave_to_others()
+        finally:
+            if self.task is None:
+                self._is_over = True
+            else:
+                self._close(self.task)
+
+    def cut_off(self) -> asyncio.Future[None]:
+        """Cancel a handler that waits; the result is done when it has ended."""
+        if self.ended is None:
+            self.ended = asyncio.get_running_loop().create_future()
+        if self.task is not None and not self.is_cut_off:
+            self.is_cut_off = True
+            self.task.cancel()
+        return self.ended
+
+    @types.coroutine
+    def _drive(
+        self, context: contextvars.Context, work: Coroutine[Any, Any, None]
+    ) -> Generator[Any, Any, None]:
+        resume: Callable[[Any], Any] = work.send
+        value: Any = None
+        while True:
+            try:
+                awaited = context.run(resume, value)
+            except StopIteration:
+                return
+            if self.task is None:
+                self.task = asyncio.current_task()
+                self._handling.add(self)
+            try:
+                value = yield awaited
+                resume = work.send
+            except BaseException as error:  # noqa: BLE001 - the handler's to bear
+                resume, value = work.throw, error
+
+    def _close(self, task: asyncio.Task[Any]) -> None:
+        self._handling.discard(self)
+        if self.is_cut_off:
+            task.uncancel()
+        if self.ended is not None and not self.ended.done():
+            self.ended.set_result(None)
+        self.end()
+
+
 def is_in_turn() -> bool:
     """Whether this runs within somebody's turn, and so not in a lane itself."""
-    return _turn.get() is not None
+    turn = _turn.get()
+    return turn is not None and turn.reader is current_reader()
 
 
 def lend_turn() -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from pbus.bus.base import DEFAULT_SEND_TIMEOUT_S, WorkerBus
 from pbus.bus.dispatch import Stamped
 from pbus.bus.inbox import Inbox
-from pbus.bus.mailbox import SYSTEM_CAPACITY, Receipt
+from pbus.bus.mailbox import SYSTEM_CAPACITY
 from pbus.bus.mailroom import DeliveryOptions, MailRoom
 from pbus.bus.outbox import MAX_PAYLOAD_BYTES, Outbox
+from pbus.bus.reader import Receipt
 from pbus.bus.redis.credit import CREDIT_NOTES, Credit
 from pbus.bus.redis.endpoint import REFUSALS, TROUBLE, Endpoint, reason_of
 from pbus.bus.redis.leases import RedisLeaseStore
