@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 _CALL_S = 1.5  # a broker that takes longer for one call is away, and supervising goes on
 _CONNECT_S = 3.0  # users are told within 5 s, all starts included
+_OWN_CONNECT_S = 20.0  # a new Postgres is given its tables and functions first
 _RECORD_EVERY_S = 1.0
 _CONNECTION_EVERY_S = 0.25
 _STEADY_S = 3.0  # after an outage those who follow need some time, too, to come back
@@ -87,13 +88,16 @@ class BusLink(BusSubscriber):
         self._was_connected = True
         self._connected_at = -_STEADY_S
 
-    async def open(self) -> None:
+    async def open(self, *, is_own_broker: bool = False) -> None:
         """Connect.
+
+        Args:
+            is_own_broker: It was started for us, so it is there: a slow machine may take its time.
 
         Raises:
             BusUnavailableError: The broker is not there.
         """
-        await self._bus.start(_CONNECT_S)
+        await self._bus.start(_OWN_CONNECT_S if is_own_broker else _CONNECT_S)
         self._is_open = True
         await self._bus.subscribe(self)
         for incarnation in await self._post.open():

@@ -198,7 +198,7 @@ class Supervisor:
         )
         link = BusLink(bus, self._name, self._crew, self, post)
         stack.push_async_callback(link.close)
-        await link.open()
+        await link.open(is_own_broker=spec.url is None)
         self._bus, self._link = bus, link
         self._project.write_record(self._describe(url))
         self._emit(BrokerReady(bus.url))
