@@ -38,6 +38,13 @@ def own_postgres() -> Iterator[Any]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def shared_database(postgres: Any) -> str:
+    """The URL of one database for the whole run; tests keep apart by their channels."""
+    url: str = postgres.create_database()
+    return url
+
+
 @pytest.fixture
 def database(postgres: Any) -> str:
     """The URL of a fresh database with PGMQ's SQL."""

@@ -17,19 +17,27 @@ from pbus.bus.redis.names import Names
 from support.mailing import closing
 from support.valkey import Valkey
 
-REDIS = ("redis", "redis-streams")  # the second keeps messages until they are handled
+PGMQ = pytest.param("pgmq", marks=pytest.mark.pgmq)
+# Those that keep messages until they are handled; Postgres does, unless it is told not to.
+KEEPING = [pytest.param("redis-streams", marks=pytest.mark.redis), PGMQ]
+FORGETTING = [
+    "memory",
+    pytest.param("redis", marks=pytest.mark.redis),
+    pytest.param("pgmq-once", marks=pytest.mark.pgmq),
+]
+ONCE = "at-most-once"
 MakeBus = Callable[..., WorkerBus]
 MakeMail = Callable[..., AbstractAsyncContextManager[MailStore]]
 
 
-@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
+@pytest.fixture(params=FORGETTING)
 def backend(request: pytest.FixtureRequest) -> str:
     """The backend under test."""
     name: str = request.param
     return name
 
 
-@pytest.fixture(params=["memory", *(pytest.param(one, marks=pytest.mark.redis) for one in REDIS)])
+@pytest.fixture(params=[*FORGETTING[:2], *KEEPING])
 def any_backend(request: pytest.FixtureRequest) -> str:
     """The backend under test, those included that keep messages until they are handled."""
     name: str = request.param
@@ -39,22 +47,13 @@ def any_backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def make_any_bus(any_backend: str, channel: str, request: pytest.FixtureRequest) -> MakeBus:
     """Makes unstarted buses that reach each other, whatever they promise."""
-    if any_backend == "redis-streams":
-        return request.getfixturevalue("make_keeping_bus")  # type: ignore[no-any-return]
     return _make(any_backend, channel, request)
 
 
-@pytest.fixture
+@pytest.fixture(params=KEEPING)
 def make_keeping_bus(channel: str, request: pytest.FixtureRequest) -> MakeBus:
     """Makes unstarted buses that keep messages until they are handled."""
-    server: Valkey = request.getfixturevalue("valkey")
-
-    def make(**options: Any) -> WorkerBus:
-        mail = DeliveryOptions(**options.pop("mail", {}))
-        keeping = {"delivery": "at-least-once", "mail_options": mail}
-        return connect(server.url, channel=channel, **keeping, **options)
-
-    return make
+    return _make(request.param, channel, request)
 
 
 @pytest.fixture
@@ -67,8 +66,19 @@ def _make(backend: str, channel: str, request: pytest.FixtureRequest) -> MakeBus
     if backend == "memory":
         shared = AsyncQueueBus(channel=channel)
         return lambda **_: shared
-    server: Valkey = request.getfixturevalue("valkey")
-    return lambda **options: connect(server.url, channel=channel, **options)
+    if backend.startswith("pgmq"):
+        url = request.getfixturevalue("shared_database")
+    else:
+        url = request.getfixturevalue("valkey").url
+    if backend in {"redis", "pgmq-once"}:
+        return lambda **options: connect(url, channel=channel, delivery=ONCE, **options)
+
+    def make(**options: Any) -> WorkerBus:
+        mail = DeliveryOptions(**options.pop("mail", {}))
+        keeping = {"delivery": "at-least-once", "mail_options": mail}
+        return connect(url, channel=channel, **keeping, **options)
+
+    return make
 
 
 @pytest.fixture(
@@ -89,5 +99,5 @@ def _redis_mail(request: pytest.FixtureRequest, channel: str) -> MakeMail:
 
 
 def _pgmq_mail(request: pytest.FixtureRequest, channel: str) -> MakeMail:
-    endpoint = PgEndpoint(dsn=request.getfixturevalue("database"))
+    endpoint = PgEndpoint(dsn=request.getfixturevalue("shared_database"))
     return lambda **options: closing(mail_store(endpoint, channel, **options))

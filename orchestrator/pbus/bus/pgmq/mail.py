@@ -132,6 +132,7 @@ class PgmqMailStore:
     async def requeue(self, incarnations: Sequence[str]) -> int:
         """Give back what incarnations hold; see MailStore."""
         prefixes = [one for one in incarnations if one]
+        await self.taker.finish(prefixes)
         sql = "SELECT pbus.mail_requeue($1, $2)"
         rows = await self._inbox.call(sql, self._channel, prefixes)
         self.taker.forget(prefixes)

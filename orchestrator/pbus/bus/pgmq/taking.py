@@ -95,6 +95,12 @@ class Taker:
                     if known[hold] <= 0:
                         del known[hold]
 
+    async def finish(self, prefixes: Sequence[str]) -> None:
+        """Wait for what is being taken for these holders, so that none of it comes afterwards."""
+        asking = [task for name, task in self._asking.items() if name.startswith(tuple(prefixes))]
+        if asking:
+            await asyncio.wait(asking)
+
     def forget(self, prefixes: Sequence[str]) -> None:
         """What these holders held was given back."""
         for holder in [name for name in self._known if name.startswith(tuple(prefixes))]:
