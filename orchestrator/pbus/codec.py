@@ -7,6 +7,7 @@ receiver takes both: the first byte tells them apart.
 import enum
 import math
 import typing
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Valu
 
 _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
+_encode_json, _encode_packed = _json.encode, _msgpack.encode
 
 
 class Encoding(enum.StrEnum):
@@ -36,6 +38,9 @@ class Encoding(enum.StrEnum):
 
     JSON = "json"
     MSGPACK = "msgpack"
+
+
+_IN_JSON = Encoding.JSON  # looked up once: an enum's members are slow to reach
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,22 +167,29 @@ def encode_message(
         MessageTooLargeError: It is longer than the limit.
     """
     spec = _spec(type(message))
+    if not spec.is_plain:
+        _check_fields(message, spec)
+    is_json = encoding is _IN_JSON
+    try:
+        line = _encode_json(message) if is_json else _encode_packed(message)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise _encode_error(message, error) from error
+    if is_json and not math.isfinite(message.time):
+        _check_finite(message)
+    if is_json and spec.has_numbers and b"null" in line:  # as msgspec writes NaN and infinities
+        _check_finite(message)
+    if len(line) > limit:
+        raise MessageTooLargeError(type(message).__name__, len(line), limit)
+    return line
+
+
+def _check_fields(message: BusMessage, spec: "_WireSpec") -> None:
     for name in spec.free_fields:
         value = getattr(message, name)
         if value is not None:
             _check_plain(value, type(message).__name__, name, 0)
     for name in spec.frame_fields:
         _check_frame(getattr(message, name), type(message).__name__, name)
-    is_json = encoding is Encoding.JSON
-    try:
-        line = (_json if is_json else _msgpack).encode(message)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise _encode_error(message, error) from error
-    if is_json and b"null" in line:  # msgspec writes NaN and infinities as null: see whether it did
-        _check_finite(message)
-    if len(line) > limit:
-        raise MessageTooLargeError(type(message).__name__, len(line), limit)
-    return line
 
 
 def encode_raw(
@@ -203,6 +215,21 @@ def decode_message(line: bytes) -> BusMessage:
     Raises:
         MessageDecodeError: Unknown type, a type that never travels, or a bad field.
     """
+    decode = _decoders.get(line[_NAME_AT : line.find(b'"', _NAME_AT)])
+    if decode is not None:  # it begins as pbus writes it: the header need not be decoded
+        try:
+            return decode(line)
+        except _DECODE_ERRORS:
+            return _decode_by_header(line)  # which says what is wrong
+    return _decode_by_header(line)
+
+
+_NAME_AT = len(b'{"type":"')
+_decoders: dict[bytes, Callable[[bytes], BusMessage]] = {}  # by the type's name, once it was met
+BusMessage.catalogue.when_changed(_decoders.clear)
+
+
+def _decode_by_header(line: bytes) -> BusMessage:
     header = decode_header(line)
     cls = BusMessage.catalogue.get(header.type)
     if cls is None:
@@ -213,6 +240,7 @@ def decode_message(line: bytes) -> BusMessage:
         message: BusMessage = _spec(cls).decode(line)
     except _DECODE_ERRORS as error:
         raise MessageDecodeError(str(error), type_name=header.type) from error
+    _decoders[header.type.encode()] = _spec(cls).json_decoder
     return message
 
 
@@ -245,8 +273,15 @@ class _WireSpec:
         self.cls = cls
         self.free_fields = tuple(name for name, hint in hints.items() if _is_free(hint))
         self.frame_fields = tuple(name for name, hint in hints.items() if _is_frame(hint))
+        self.has_numbers = any(
+            _may_be_float(hint)
+            for name, hint in hints.items()
+            if name != "time" and name not in self.free_fields
+        )
+        self.is_plain = not (self.free_fields or self.frame_fields)
         wire = self._twin() if self.frame_fields else cls
         self._decode_json = msgspec.json.Decoder(wire).decode
+        self.json_decoder = self.decode if self.frame_fields else self._decode_json
         self._decode_packed = msgspec.msgpack.Decoder(wire).decode
 
     def _twin(self) -> type[Any]:
@@ -288,6 +323,17 @@ def _spec(cls: type[WireStruct]) -> _WireSpec:
 def _is_free(hint: Any) -> bool:
     """Whether a field may hold anything, so that only a look at the value can tell."""
     return hint is Any or any(_is_free(inner) for inner in typing.get_args(hint))
+
+
+_NO_FLOATS = (str, int, bytes, type(None), enum.Enum)
+
+
+def _may_be_float(hint: Any) -> bool:
+    """Whether a float may be in a field of this type; yes where that is hard to tell."""
+    inner = typing.get_args(hint)
+    if inner:
+        return typing.get_origin(hint) is not typing.Literal and any(map(_may_be_float, inner))
+    return not (isinstance(hint, type) and issubclass(hint, _NO_FLOATS))
 
 
 def _is_frame(hint: Any) -> bool:

@@ -1,5 +1,6 @@
 """How messages and frames are defined: frozen msgspec structs, found again by class name."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import msgspec
@@ -14,6 +15,7 @@ class Catalogue:
 
     def __init__(self) -> None:
         self._classes: dict[str, type[Any]] = {}
+        self._on_change: list[Callable[[], None]] = []
 
     def add(self, cls: type[Any]) -> None:
         """Register a class; the same class defined again (a reload) replaces itself.
@@ -25,6 +27,12 @@ class Catalogue:
         if held is not None and _place(held) != _place(cls):
             raise DuplicateTypeError(cls.__name__, _place(held), _place(cls))
         self._classes[cls.__name__] = cls
+        for callback in self._on_change:
+            callback()
+
+    def when_changed(self, callback: Callable[[], None]) -> None:
+        """Call back after each class that is added."""
+        self._on_change.append(callback)
 
     def get(self, name: str) -> type[Any] | None:
         """The class of that name, or None."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
 from pbus.bus.base import WorkerBus
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 STOP_HOOK_S = 10.0  # what stop() gets to clean up
 EVENT_HANDLERS_S = 2.0  # what event handlers in progress get
+
+Receive = Callable[[BusMessage], Awaitable[None]]
 
 # What reaches a worker that is inactive or stopping: its life, and jobs, goes on.
 _ALWAYS_ADMITTED = (
@@ -100,7 +103,8 @@ class BaseWorker(Activation, Reporting, Family):
         self._inbox: Inbox | None = None
         self._names: set[str | None] = {self.name}  # what it is called; replicas share one name
         self._loss_watch: Watch[Any] | None = None
-        self._receivers: dict[type[BusMessage], str | None] = {}
+        self._receivers: dict[type[BusMessage], Receive | None] = {}
+        self._is_hooked = self._has_hook("on_bus_message")
         self._lane_open = asyncio.Event()
         self._finished = asyncio.Event()
         self._is_deaf = False  # wound down: whatever still comes would start what nobody ends
@@ -294,46 +298,47 @@ class BaseWorker(Activation, Reporting, Family):
     # What comes in
 
     def _admits(self, message: BusMessage) -> bool:
-        if self._is_deaf:
+        target = message.target
+        if self._is_deaf or (target is not None and target not in self._names):
             return False
-        if message.target is not None and message.target not in self._names:
-            return False
-        if isinstance(message, _ALWAYS_ADMITTED):
+        if (self._active and not self._is_stopping) or isinstance(message, _ALWAYS_ADMITTED):
             return True
-        if not self._active or self._is_stopping:
-            if message.category == "data":
-                self.dropped += 1
-            return False
-        return True
+        if message.category == "data":
+            self.dropped += 1
+        return False
 
     async def _receive(self, message: BusMessage) -> None:
-        if message.lane is Lane.DATA and not self._lane_open.is_set():
+        if not self._lane_open.is_set() and message.lane is Lane.DATA:
             await self._lane_open.wait()
-        method = self._receiver(type(message))
-        if method is not None:
-            await getattr(self, method)(message)
+        take = self._receiver(type(message))
+        if take is not None:
+            await take(message)
         if self._wants(message):
-            await self._call_on_bus_message(message)
+            self._fire_event("on_bus_message", message)
+            if self._is_hooked:  # unlike other hooks, what this one raises the bus gets to know
+                rest = LaneTurn(self._handling).begin(self.on_bus_message(message))
+                if rest is not None:
+                    await rest
 
-    def _receiver(self, kind: type[BusMessage]) -> str | None:
+    def _receiver(self, kind: type[BusMessage]) -> Receive | None:
         """The method that pbus itself has for messages of this class."""
-        if kind not in self._receivers:
-            self._receivers[kind] = next(
-                (
-                    owner.RECEIVES[base]
-                    for base in kind.__mro__
-                    for owner in type(self).__mro__
-                    if issubclass(owner, WorkerCore) and base in owner.__dict__.get("RECEIVES", ())
-                ),
-                None,
-            )
-        return self._receivers[kind]
+        try:
+            return self._receivers[kind]
+        except KeyError:
+            name = self._receiver_name(kind)
+            found = self._receivers[kind] = None if name is None else getattr(self, name)
+            return found
 
-    async def _call_on_bus_message(self, message: BusMessage) -> None:
-        """Unlike other hooks, what this one raises the bus gets to know."""
-        self._fire_event("on_bus_message", message)
-        if self._has_hook("on_bus_message"):
-            await LaneTurn(self._handling).run(self.on_bus_message(message))
+    def _receiver_name(self, kind: type[BusMessage]) -> str | None:
+        return next(
+            (
+                owner.RECEIVES[base]
+                for base in kind.__mro__
+                for owner in type(self).__mro__
+                if issubclass(owner, WorkerCore) and base in owner.__dict__.get("RECEIVES", ())
+            ),
+            None,
+        )
 
     def _wants(self, message: BusMessage) -> bool:
         return self._active and self.accepts_bus_message(message)

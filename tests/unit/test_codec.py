@@ -313,3 +313,58 @@ def test_ids_are_unique_after_fork():
 def test_audio_counts_frames():
     """An audio frame knows its length in samples per channel."""
     assert 4 == AudioRawFrame(audio=bytes(16), sample_rate=8000, num_channels=2).num_frames
+
+
+def test_decoder_follows_new_definition():
+    """A class defined again (a reload) is what its type's messages are decoded to from then on."""
+
+    def define(**fields):
+        return type(BusDataMessage)(
+            "ReloadedNote",
+            (BusDataMessage,),
+            {"__module__": __name__, "__annotations__": fields},
+        )
+
+    first = define(number=int)
+    line = codec.encode_message(first(source="a", number=1))
+    assert type(codec.decode_message(line)) is type(codec.decode_message(line)) is first
+
+    second = define(number=int)
+    assert type(codec.decode_message(line)) is second
+
+
+def test_known_type_is_still_checked():
+    """A type that was decoded before is refused for the same reasons as at first."""
+    line = codec.encode_message(Reading(source="a", celsius=1.5))
+    codec.decode_message(line)
+
+    with pytest.raises(MessageDecodeError, match="celsius") as refusal:
+        codec.decode_message(line.replace(b"1.5", b'"warm"'))
+    assert "Reading" in str(refusal.value)
+
+
+class NumberedThing(msgspec.Struct, frozen=True):
+    """Holds a number deep within a message."""
+
+    value: float
+
+
+class Ratings(BusDataMessage):
+    """A message with numbers in several places."""
+
+    things: tuple[NumberedThing, ...] = ()
+    by_name: dict[str, float | None] | None = None
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"time": float("inf")}, "time"),
+        ({"things": (NumberedThing(float("nan")),)}, "things"),
+        ({"by_name": {"a": None, "b": float("inf")}}, "by_name"),
+    ],
+)
+def test_numbers_are_found_everywhere(fields, path):
+    """What is no JSON number is named wherever a type allows it."""
+    with pytest.raises(MessageEncodeError, match=path):
+        codec.encode_message(Ratings(source="a", **fields))

@@ -30,7 +30,9 @@ class Handling(BusSubscriber):
         self.done = []
 
     async def on_bus_message(self, message):
-        await LaneTurn(self.turns).run(self.handle(message.number))
+        rest = LaneTurn(self.turns).begin(self.handle(message.number))
+        if rest is not None:
+            await rest
         self.done.append(message.number)
 
 

@@ -7,7 +7,7 @@ import functools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pbus.bus.delivery import delivering
 from pbus.bus.reader import LaneReader, Receipt, reading
@@ -87,6 +87,13 @@ class LaneQueue:
         self._items.append(item)
         reader = self._reader
         if reader is not None and not reader.done():
+            reader.set_result(None)
+
+    def extend_nowait(self, items: Iterable[Item]) -> None:
+        """As put_nowait(), several at once."""
+        self._items.extend(items)
+        reader = self._reader
+        if self._items and reader is not None and not reader.done():
             reader.set_result(None)
 
     async def put(self, item: Item) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 
 import msgspec
 
@@ -142,17 +143,16 @@ class Switchboard:
         if not receivers:
             self.counters.dropped += len(lines)
             return 0
-        if address != EVERYONE:  # decoded when handled: the reader stays quick
-            put = receivers[0].lane(lane).put_nowait
-            for line in lines:
-                put((line, receipt))
-            return len(lines)
-        messages = [msg for line in lines if (msg := self._decode_broadcast(line)) is not None]
+        items: Sequence[BusMessage | bytes] = lines  # decoded when handled: the reader stays quick
+        if address == EVERYONE:
+            items = [msg for line in lines if (msg := self._decode_broadcast(line)) is not None]
+        if not items:
+            return 0
         for mailbox in receivers:
-            put = mailbox.lane(lane).put_nowait
-            for message in messages:
-                put((message, receipt))
-        return len(messages) * len(receivers)
+            queue = mailbox.lane(lane)
+            queue.extend_nowait((item, None) for item in items[:-1])
+            queue.put_nowait((items[-1], receipt))  # handled in order: the last stands for all
+        return len(receivers)
 
     def decode(self, line: bytes) -> BusMessage | None:
         """Decode a message, or refuse it."""

@@ -1,6 +1,7 @@
 """Where the bus delivers a worker's messages."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from pbus.bus.subscriber import BusSubscriber
 from pbus.messages import BusMessage
@@ -18,7 +19,7 @@ class Inbox(BusSubscriber):
         name: str,
         address: str,
         admits: Callable[[BusMessage], bool],
-        receive: Callable[[BusMessage], Awaitable[None]],
+        receive: Callable[[BusMessage], Coroutine[Any, Any, None]],
         *,
         leaves: Callable[[], bool] = lambda: False,
         prefetch: int | None = None,
@@ -44,6 +45,6 @@ class Inbox(BusSubscriber):
         """Ask the worker, just before delivery."""
         return self._admits(message)
 
-    async def on_bus_message(self, message: BusMessage) -> None:
+    def on_bus_message(self, message: BusMessage) -> Coroutine[Any, Any, None]:
         """Give it to the worker."""
-        await self._receive(message)
+        return self._receive(message)

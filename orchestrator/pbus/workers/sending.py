@@ -42,11 +42,12 @@ class Sending(WorkerCore):
             BusFullError: The receiver made no room in time.
             BusClosedError: The bus is stopped.
         """
-        for target in self._targets(message):
-            if target == message.target:
-                await self._transmit(message)
-            else:
-                await self._transmit(msgspec.structs.replace(message, target=target))
+        target = message.target
+        if target is None or target == self.name or not self._is_group(target):
+            await self._transmit(message)
+            return
+        for member in self._members(target, message):
+            await self._transmit(msgspec.structs.replace(message, target=member))
 
     async def send_bus_error_message(self, error: str) -> None:
         """Report an error: a child to its parent, a root worker to everyone."""
@@ -64,14 +65,13 @@ class Sending(WorkerCore):
             self._replicas = Replicas(self.registry)
         return self._replicas
 
-    def _targets(self, message: BusMessage) -> list[str | None]:
-        target = message.target
-        if target is None or target == self.name:
-            return [target]
+    def _is_group(self, target: str) -> bool:
         data = self.registry.get(target)
-        if data is None or data.worker_name == target:
-            return [target]
+        return data is not None and data.worker_name != target
+
+    def _members(self, group: str, message: BusMessage) -> list[str]:
+        """Those of a group that are to get a message."""
         if isinstance(message, _TO_ALL):
-            return list(self._spread.all_of(target))
-        chosen = self._spread.choose(target)
-        return [target if chosen is None else chosen.worker_name]
+            return self._spread.all_of(group)
+        chosen = self._spread.choose(group)
+        return [group if chosen is None else chosen.worker_name]

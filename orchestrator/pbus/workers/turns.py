@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Protocol
 
 from pbus.bus.reader import LaneReader, current_reader
@@ -86,21 +86,19 @@ class LaneTurn:
             self.reader.release()
         self._is_over = True
 
-    async def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run the handler, in a context of its own."""
+    def begin(self, work: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
+        """Run the handler, in a context of its own, until it waits; the rest is to be awaited."""
         context = contextvars.copy_context()
         context.run(_turn.set, self)
         try:
-            await self._drive(context, work)
-        except asyncio.CancelledError:
-            if not self.is_cut_off:
-                raise
-            leave_to_others()
-        finally:
-            if self.task is None:
-                self._is_over = True
-            else:
-                self._close(self.task)
+            awaited = context.run(work.send, None)
+        except StopIteration:
+            self._is_over = True
+            return None
+        except BaseException:
+            self._is_over = True
+            raise
+        return self._go_on(context, work, awaited)
 
     def cut_off(self) -> asyncio.Future[None]:
         """Cancel a handler that waits; the result is done when it has ended."""
@@ -111,33 +109,41 @@ class LaneTurn:
             self.task.cancel()
         return self.ended
 
-    @types.coroutine
-    def _drive(
-        self, context: contextvars.Context, work: Coroutine[Any, Any, None]
-    ) -> Generator[Any, Any, None]:
-        resume: Callable[[Any], Any] = work.send
-        value: Any = None
-        while True:
-            try:
-                awaited = context.run(resume, value)
-            except StopIteration:
-                return
-            if self.task is None:
-                self.task = asyncio.current_task()
-                self._handling.add(self)
-            try:
-                value = yield awaited
-                resume = work.send
-            except BaseException as error:  # noqa: BLE001 - the handler's to bear
-                resume, value = work.throw, error
+    async def _go_on(
+        self, context: contextvars.Context, work: Coroutine[Any, Any, None], awaited: Any
+    ) -> None:
+        task = self.task = asyncio.current_task()
+        self._handling.add(self)
+        try:
+            await _drive(context, work, awaited)
+        except asyncio.CancelledError:
+            if not self.is_cut_off:
+                raise
+            leave_to_others()
+        finally:
+            self._handling.discard(self)
+            if self.is_cut_off and task is not None:
+                task.uncancel()
+            if self.ended is not None and not self.ended.done():
+                self.ended.set_result(None)
+            self.end()
 
-    def _close(self, task: asyncio.Task[Any]) -> None:
-        self._handling.discard(self)
-        if self.is_cut_off:
-            task.uncancel()
-        if self.ended is not None and not self.ended.done():
-            self.ended.set_result(None)
-        self.end()
+
+@types.coroutine
+def _drive(
+    context: contextvars.Context, work: Coroutine[Any, Any, None], awaited: Any
+) -> Generator[Any, Any, None]:
+    """Take a coroutine that waits to its end, in a context other than the task's."""
+    while True:
+        resume: Callable[[Any], Any] = work.send
+        try:
+            value = yield awaited
+        except BaseException as error:  # noqa: BLE001 - the handler's to bear
+            resume, value = work.throw, error
+        try:
+            awaited = context.run(resume, value)
+        except StopIteration:
+            return
 
 
 def is_in_turn() -> bool:

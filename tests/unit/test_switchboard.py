@@ -1,0 +1,76 @@
+"""Putting what a transport received into mailboxes."""
+
+from pbus.bus.subscriber import BusSubscriber
+from pbus.bus.switchboard import EVERYONE, Switchboard
+from pbus.codec import encode_message
+from pbus.messages import BusDataMessage, Lane
+from support.waiting import run, until
+
+
+class BoardNote(BusDataMessage):
+    """One message."""
+
+    number: int
+
+
+class Counted:
+    """A receipt that counts, and notes how much had been handled then."""
+
+    def __init__(self, heard):
+        self.heard = heard
+        self.told = []
+
+    def done(self):
+        self.told.append(len(self.heard))
+
+
+class Listener(BusSubscriber):
+    """Writes down the numbers it hears."""
+
+    def __init__(self, name):
+        self.name = name
+        self.heard = []
+
+    async def on_bus_message(self, message):
+        self.heard.append(message.number)
+
+
+def lines(count):
+    return [encode_message(BoardNote(source="test", number=number)) for number in range(count)]
+
+
+def test_receipt_follows_last_line():
+    """A payload's receipt is told once, when the last of its messages is handled."""
+
+    async def main():
+        board, listener = Switchboard(1.0), Listener("a")
+        mailbox = board.add(listener)
+        mailbox.start()
+        receipt = Counted(listener.heard)
+        assert 1 == board.put_lines("a", Lane.DATA, lines(3), receipt)
+        await until(lambda: receipt.told)
+        assert ([0, 1, 2], [3]) == (listener.heard, receipt.told)
+        await mailbox.stop()
+
+    run(main())
+
+
+def test_broadcast_receipt_counts_receivers():
+    """A broadcast's receipt is told once by each receiver, what is unknown here left out."""
+
+    async def main():
+        board, listeners = Switchboard(1.0), [Listener("a"), Listener("b")]
+        mailboxes = [board.add(listener) for listener in listeners]
+        for mailbox in mailboxes:
+            mailbox.start()
+        receipt = Counted(listeners[0].heard)
+        unknown = b'{"type":"NeverDefined","source":"test"}'
+        assert 0 == board.put_lines(EVERYONE, Lane.DATA, [unknown], receipt)
+        assert 2 == board.put_lines(EVERYONE, Lane.DATA, [*lines(2), unknown], receipt)
+        await until(lambda: len(receipt.told) == 2)
+        assert [[0, 1], [0, 1]] == [listener.heard for listener in listeners]
+        assert 2 == board.counters.foreign
+        for mailbox in mailboxes:
+            await mailbox.stop()
+
+    run(main())
