@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psutil
@@ -23,6 +24,7 @@ from pbus.bus import WorkerBus, connect
 from pbus.bus.mailroom import DeliveryOptions
 from pbus.observe import HostRecord
 from support.command import Home, Place
+from support.postgres import Postgres, query
 from support.valkey import Valkey
 from support.waiting import eventually
 
@@ -86,12 +88,50 @@ class Asker(BaseWorker):
                 tasks.create_task(self.ask(number))
 
 
+class Redis:
+    """A Valkey outside pbus."""
+
+    def __init__(self) -> None:
+        self.server = Valkey("--appendonly", "yes")
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return self.server.url
+
+    async def cut(self, is_chosen: Callable[[], bool]) -> None:
+        """Cut connections."""
+        async with redis.asyncio.Redis.from_url(self.url) as client:
+            for one in await client.client_list():
+                if is_chosen() and one["cmd"] != "client|list":
+                    await client.client_kill_filter(_id=one["id"])
+
+
+class Pgmq:
+    """A Postgres outside pbus."""
+
+    def __init__(self) -> None:
+        self.server = Postgres(is_durable=True)
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return self.server.url()
+
+    async def cut(self, is_chosen: Callable[[], bool]) -> None:
+        """Cut connections."""
+        ours = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pbus' ORDER BY pid"
+        for row in await query(self.url, ours):
+            if is_chosen():
+                await query(self.url, "SELECT pg_terminate_backend($1)", row["pid"])
+
+
 class Chaos:
     """Kills what a seeded choice says whenever the work has gone a bit further."""
 
-    def __init__(self, server: Valkey, place: Place, bus: WorkerBus) -> None:
+    def __init__(self, broker: Any, place: Place, bus: WorkerBus) -> None:
         self.kills: Counter[str] = Counter()
-        self._server = server
+        self._broker = broker
         self._place = place
         self._bus = bus
         self._random = random.Random(SEED)
@@ -119,17 +159,14 @@ class Chaos:
 
     async def connections(self) -> None:
         """Cut connections, those of the requester included."""
-        async with redis.asyncio.Redis.from_url(self._server.url) as client:
-            for one in await client.client_list():
-                if self._random.random() < 0.5 and one["cmd"] != "client|list":
-                    await client.client_kill_filter(_id=one["id"])
+        await self._broker.cut(lambda: self._random.random() < 0.5)
         self.kills["connections"] += 1
 
     async def broker(self) -> None:
         """Kill the broker, and start it again."""
-        self._server.kill()
+        self._broker.server.kill()
         await asyncio.sleep(0.3)  # an outage of some length, not a wait for something
-        await asyncio.to_thread(self._server.start)
+        await asyncio.to_thread(self._broker.server.start)
         self.kills["broker"] += 1
 
     async def supervisor(self) -> None:
@@ -165,15 +202,18 @@ async def work_through(asker: Asker, chaos: Chaos) -> None:
     await asking
 
 
-@pytest.mark.redis
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(Redis, marks=pytest.mark.redis), pytest.param(Pgmq, marks=pytest.mark.pgmq)],
+)
 @pytest.mark.timeout(1200 if IS_LONG else 180)
-def test_kills_lose_no_job(capsys):
+def test_kills_lose_no_job(capsys, kind):
     """Every job is answered, every number was ground, no innocent job is a dead letter."""
 
-    async def main(server: Valkey, place: Place) -> None:
+    async def main(place: Place) -> None:
         options = DeliveryOptions(declared=frozenset({"asker"}))
         bus = connect(
-            server.url,
+            broker.url,
             channel=CHANNEL,
             delivery="at-least-once",
             mail_options=options,
@@ -183,7 +223,7 @@ def test_kills_lose_no_job(capsys):
         asker = Asker()
         await runner.add_workers(asker)
         running = asyncio.create_task(runner.run())
-        chaos = Chaos(server, place, bus)
+        chaos = Chaos(broker, place, bus)
         try:
             await work_through(asker, chaos)
             assert bus.mail is not None
@@ -194,14 +234,17 @@ def test_kills_lose_no_job(capsys):
         done = ground(place.folder)
         twice = sum(count - 1 for count in done.values())
         with capsys.disabled():
-            print(f"\n{JOBS:,} jobs, {dict(chaos.kills)}: {twice} done more than once")
+            print(
+                f"\n{JOBS:,} jobs on {kind.__name__}, {dict(chaos.kills)}: {twice} done more than once"
+            )
         assert [] == asker.problems
         assert {number: number for number in range(JOBS)} == asker.answers
         assert set(range(JOBS)) == set(done)
         assert [] == [letter.reason for letter in dead]
 
-    with Valkey("--appendonly", "yes") as server, Home() as home:
-        text = TOPOLOGY.format(url=server.url)
+    broker = kind()
+    with broker.server, Home() as home:
+        text = TOPOLOGY.format(url=broker.url)
         place = home.place("mill", {"topology.yaml": text, "workers.py": WORKERS})
         bring_up(place)
-        asyncio.run(main(server, place))
+        asyncio.run(main(place))
