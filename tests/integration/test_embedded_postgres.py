@@ -5,6 +5,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from pbus.process.guarding import Guard
 from pbus.process.postgres import EmbeddedPostgres
 from pbus.process.project import Project
 from support.guarded import make_project
-from support.waiting import until
+from support.waiting import eventually, until
 
 pytestmark = pytest.mark.pgmq
 
@@ -93,10 +94,13 @@ def test_waits_for_dead_server(project: Project) -> None:
 def test_strangers_are_no_server(tmp_path: Path) -> None:
     """A pid file is believed unless the process of that number is something else."""
     file = tmp_path / "postmaster.pid"
-    for text, stays in ((f"{os.getpid()}\n", False), ("x\n", True), ("999999999\n", True)):
-        file.write_text(text)
-        cluster.forget_dead_server(tmp_path)
-        assert stays == file.exists()
+    with subprocess.Popen(["true"]) as unreaped:
+        dead = psutil.Process(unreaped.pid)
+        assert eventually(lambda: dead.status() == psutil.STATUS_ZOMBIE)
+        for pid, stays in ((os.getpid(), False), (dead.pid, False), ("x", True), (999999999, True)):
+            file.write_text(f"{pid}\n")
+            cluster.forget_dead_server(tmp_path)
+            assert stays == file.exists()
 
 
 def test_missing_extra_is_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

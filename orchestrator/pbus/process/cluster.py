@@ -129,14 +129,18 @@ def init_cluster(programs: Path, data: Path) -> None:
 
 
 def forget_dead_server(data: Path) -> None:
-    """Remove the pid file of a killed server whose number a stranger has now: postgres believes it.
+    """Remove the pid file of a killed server that nobody reaped, or whose number a stranger has.
 
-    What a server's living children use cannot be taken over even so: it looks at their memory, too.
+    Postgres takes both for the server. What a server's living children use cannot be taken over
+    even so: it looks at their memory, too.
     """
     file = data / "postmaster.pid"
     try:
         process = psutil.Process(int(file.read_text(errors="replace").split("\n")[0]))
-        is_stranger = str(data) not in process.cmdline()
+        is_dead = process.status() == psutil.STATUS_ZOMBIE
+        is_stranger = is_dead or str(data) not in process.cmdline()
+    except psutil.ZombieProcess:
+        is_stranger = True
     except (OSError, ValueError, psutil.Error):
         return
     if is_stranger:
