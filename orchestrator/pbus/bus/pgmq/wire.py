@@ -21,6 +21,7 @@ _TIDY_EVERY = 15  # beats
 
 _JOIN = "SELECT pbus.wire_join($1, $2, $3, $4, $5, $6)"
 _READ = "SELECT * FROM pbus.wire_read($1, $2, $3, $4)"
+_TIDY = "SELECT pbus.wire_tidy()"
 _PUT = "SELECT pbus.wire_put($1, $2, $3, $4, $5)"
 
 Item = tuple[str, str, int, bytes | None]  # lane, address, messages, payload; None: only count
@@ -75,6 +76,7 @@ class Wire:
         """
         self._lines.attend(self._heard)
         self._is_in = False
+        await self._lines.writer.call(_TIDY)
         await self._lines.listen()
         await self.join()
 
@@ -97,7 +99,7 @@ class Wire:
             await self.join()
             self._beats += 1
             if self._beats % _TIDY_EVERY == 0:
-                await self._lines.writer.call("SELECT pbus.wire_tidy()")
+                await self._lines.writer.call(_TIDY)
 
     async def run(self) -> None:
         """Take what arrives until cancelled."""
