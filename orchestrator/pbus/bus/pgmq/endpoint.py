@@ -13,12 +13,14 @@ from pbus.errors import (
     BrokerLoginError,
     BrokerRefusedError,
     BrokerVersionError,
+    BusError,
     BusUnavailableError,
 )
 from pbus.urls import mask_url
 
 CONNECT_TIMEOUT_S = 5.0
 OLDEST_SERVER = 14
+_KEPT = 2  # connections
 
 # Plans are made once, while tables are still empty, and kept: they have to use the indexes that
 # matter when the tables are full. And compiling one would take a hundred times as long as it runs.
@@ -47,9 +49,14 @@ class Endpoint:
         dsn: postgresql://…
         pgmq: A pgmq.async_queue.PGMQueue; only its settings (or its pool) are used.
         pool: An asyncpg pool; two of its connections are kept as long as the bus runs.
+
+    Raises:
+        BusError: None of them is given, or several.
     """
 
     def __init__(self, *, dsn: str | None = None, pgmq: Any = None, pool: Any = None) -> None:
+        if sum(given is not None for given in (dsn, pgmq, pool)) != 1:
+            raise BusError("a bus on Postgres needs one of pgmq, dsn and pool")
         self._pool = pool if pool is not None else getattr(pgmq, "pool", None)
         self._settings: dict[str, Any] = {"dsn": dsn}
         if pgmq is not None and self._pool is None:
@@ -83,12 +90,18 @@ class Endpoint:
 
     async def _open(self) -> "asyncpg.Connection[Any]":
         if self._pool is not None:
-            return cast("asyncpg.Connection[Any]", await self._pool.acquire())
+            return await self._borrow()
         try:
             return await asyncpg.connect(**self._settings)
         except ValueError:  # it quotes what it could not read, which may be a password
             hint = "percent-encode special characters in its user, password and folders"
             raise BrokerRefusedError(self.url, "its URL cannot be read", hint=hint) from None
+
+    async def _borrow(self) -> "asyncpg.Connection[Any]":
+        if self._pool.get_max_size() < _KEPT:
+            reason = f"the pool's max_size is {self._pool.get_max_size()}"
+            raise BrokerRefusedError(self.url, reason, hint=f"the bus keeps {_KEPT} connections")
+        return cast("asyncpg.Connection[Any]", await self._pool.acquire())
 
     def _describe(self, dsn: str | None) -> str:
         if dsn:
