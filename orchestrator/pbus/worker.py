@@ -313,7 +313,7 @@ class BaseWorker(Activation, Reporting, Family):
         take = self._receiver(type(message))
         if take is not None:
             await take(message)
-        if self._wants(message):
+        if self._active and self.accepts_bus_message(message):
             self._fire_event("on_bus_message", message)
             if self._is_hooked:  # unlike other hooks, what this one raises the bus gets to know
                 rest = LaneTurn(self._handling).begin(self.on_bus_message(message))
@@ -339,9 +339,6 @@ class BaseWorker(Activation, Reporting, Family):
             ),
             None,
         )
-
-    def _wants(self, message: BusMessage) -> bool:
-        return self._active and self.accepts_bus_message(message)
 
     async def _take_loss(self, data: WorkerLostData) -> None:
         self._bench.take_loss(data)

@@ -252,3 +252,20 @@ def test_stale_grant_is_ignored():
         assert 0 == stream.known
 
     asyncio.run(main())
+
+
+def test_put_without_waiting():
+    """What needs no waiting joins the open payload at once; what does is left to put()."""
+
+    async def main():
+        outbox = Outbox(Lane.DATA, "me", has_flow=True, send_timeout=0.01)
+        assert not outbox.put_nowait("a", b"x")  # the stream begins with put()
+        await outbox.put("a", b"1")
+        assert outbox.put_nowait("a", b"2")
+        await outbox.put("*", b"3")
+        assert outbox.put_nowait("a", b"4")
+        taken = outbox.take_nowait()
+        assert [[b"1", b"2"], [b"3"], [b"4"]] == [payload.lines for payload in taken]
+        assert not outbox.put_nowait("a", b"y" * INITIAL_CREDIT_BYTES)  # no credit for it
+
+    asyncio.run(main())

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 DATA_CAPACITY = 10_000  # messages; what AsyncQueueBus lets a slow worker fall behind
 SYSTEM_CAPACITY = 100_000  # a storm of cancels; far above any real use, but a bound
 TURN_S = 0.001  # a busy lane lets the rest of the process in after so long
+_STEPS_IN = 3  # so many rounds of the loop from the socket to the handler of an urgent message
 
 
 class StoredReceipt(abc.ABC):
@@ -225,24 +226,25 @@ class Mailbox:
         is_cancelled = _current_task().cancelling
         turn_ends = time.perf_counter() + TURN_S
         while self._is_open and not reader.is_released and not is_cancelled():
-            if len(queue) == 0:
+            try:
+                item, receipt = queue.get_nowait()
+            except IndexError:
                 item, receipt = await queue.get()
                 turn_ends = time.perf_counter() + TURN_S
-            else:
-                item, receipt = queue.get_nowait()
-            if isinstance(receipt, StoredReceipt):
+            if receipt is not None and isinstance(receipt, StoredReceipt):
                 reader.begin(None)
                 await self._handle_stored(item, receipt)
             else:
                 reader.begin(receipt)
                 await self._handle(item, reader)
             if time.perf_counter() > turn_ends:
-                await asyncio.sleep(0)
+                for _ in range(_STEPS_IN):
+                    await asyncio.sleep(0)
                 turn_ends = time.perf_counter() + TURN_S
 
     async def _handle(self, item: BusMessage | bytes, reader: LaneReader) -> None:
         try:
-            message = item if isinstance(item, BusMessage) else self._decode(item)
+            message = self._decode(item) if isinstance(item, bytes) else item
             if message is not None and self._accepts(message):
                 self.received += 1
                 await self._deliver(message)
@@ -253,7 +255,7 @@ class Mailbox:
 
     async def _handle_stored(self, item: BusMessage | bytes, receipt: StoredReceipt) -> None:
         """Handle a message that comes again unless it is settled."""
-        message = item if isinstance(item, BusMessage) else self._decode(item)
+        message = self._decode(item) if isinstance(item, bytes) else item
         if message is None:
             receipt.bury("no message that this worker knows")
             return

@@ -166,6 +166,19 @@ class Outbox:
             self._yield_at = self._bytes + YIELD_BYTES
             await asyncio.sleep(0)
 
+    def put_nowait(self, address: str, line: bytes) -> bool:
+        """Accept one message if nobody need wait or yield for it; whether it was. Else put() it."""
+        stream = self._streams.get(address)
+        if (
+            stream is None
+            or stream.waiters
+            or self._bytes > self._yield_at
+            or not self._has_room(stream, len(line))
+        ):
+            return False
+        self._append(stream, line)
+        return True
+
     async def take(self) -> list[Payload]:
         """What is to be written next, in order; waits until there is something."""
         while not self._ready:
@@ -283,31 +296,31 @@ class Outbox:
 
     def _append(self, stream: OutStream, line: bytes) -> None:
         size = len(line) + 1
-        payload = self._open_payload(stream, size)
+        payload = self._open.get(stream.address)
+        if payload is None or payload.size + size > MAX_PAYLOAD_BYTES:
+            payload = self._open_payload(stream)
         payload.lines.append(line)
         payload.size += size
         stream.next_number += 1
         stream.position += size
         stream.last_used = payload.created
+        if self._bytes == 0:
+            self.emptied.clear()
         self._bytes += size
-        self.emptied.clear()
         self._wake_flusher()
 
-    def _open_payload(self, stream: OutStream, size: int) -> Payload:
-        """The payload this message joins.
+    def _open_payload(self, stream: OutStream) -> Payload:
+        """A new payload that later messages to the same address join.
 
         A broadcast closes targeted ones, and they close it: what a process is sent keeps its order.
         """
         address = stream.address
         if address == EVERYONE:
-            if EVERYONE not in self._open:
-                self._open.clear()
+            self._open.clear()
         else:
             self._open.pop(EVERYONE, None)
-        payload = self._open.get(address)
-        if payload is None or payload.size + size > MAX_PAYLOAD_BYTES:
-            payload = self._open[address] = Payload(stream)
-            self._ready.append(payload)
+        payload = self._open[address] = Payload(stream)
+        self._ready.append(payload)
         return payload
 
     def _wake_flusher(self) -> None:

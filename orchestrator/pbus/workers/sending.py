@@ -44,7 +44,8 @@ class Sending(WorkerCore):
         """
         target = message.target
         if target is None or target == self.name or not self._is_group(target):
-            await self._transmit(message)
+            await self.bus.send(message)
+            self.sent += 1
             return
         for member in self._members(target, message):
             await self._transmit(msgspec.structs.replace(message, target=member))

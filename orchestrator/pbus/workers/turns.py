@@ -70,13 +70,14 @@ class LaneTurn:
     that had to wait is the last its task runs: whoever keeps that task to cancel it hits no other.
     """
 
-    __slots__ = ("_handling", "_is_over", "ended", "is_cut_off", "reader", "task")
+    __slots__ = ("_ended", "_handling", "_is_cut_off", "_is_over", "reader", "task")
+
+    _ended: asyncio.Future[None]  # this and the next two are there once the handler waits
+    _is_cut_off: bool
+    task: asyncio.Task[Any] | None
 
     def __init__(self, handling: "set[LaneTurn]") -> None:
         self.reader = current_reader()
-        self.task: asyncio.Task[Any] | None = None  # once the handler waits
-        self.ended: asyncio.Future[None] | None = None
-        self.is_cut_off = False
         self._is_over = False
         self._handling = handling
 
@@ -102,30 +103,30 @@ class LaneTurn:
 
     def cut_off(self) -> asyncio.Future[None]:
         """Cancel a handler that waits; the result is done when it has ended."""
-        if self.ended is None:
-            self.ended = asyncio.get_running_loop().create_future()
-        if self.task is not None and not self.is_cut_off:
-            self.is_cut_off = True
+        if self.task is not None and not self._is_cut_off:
+            self._is_cut_off = True
             self.task.cancel()
-        return self.ended
+        return self._ended
 
     async def _go_on(
         self, context: contextvars.Context, work: Coroutine[Any, Any, None], awaited: Any
     ) -> None:
         task = self.task = asyncio.current_task()
+        self._ended = asyncio.get_running_loop().create_future()
+        self._is_cut_off = False
         self._handling.add(self)
         try:
             await _drive(context, work, awaited)
         except asyncio.CancelledError:
-            if not self.is_cut_off:
+            if not self._is_cut_off:
                 raise
             leave_to_others()
         finally:
             self._handling.discard(self)
-            if self.is_cut_off and task is not None:
+            if self._is_cut_off and task is not None:
                 task.uncancel()
-            if self.ended is not None and not self.ended.done():
-                self.ended.set_result(None)
+            if not self._ended.done():
+                self._ended.set_result(None)
             self.end()
 
 

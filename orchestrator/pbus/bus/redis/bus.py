@@ -99,7 +99,9 @@ class RedisBus(WorkerBus):
         """Encode a message and put it into its lane's buffer; see WorkerBus.send."""
         line = encode_message(message, limit=self.max_message_bytes, encoding=self._encoding)
         if self._mailroom is None or not message.is_stored:
-            await self._outboxes[message.lane].put(message.target or EVERYONE, line)
+            outbox, address = self._outboxes[message.lane], message.target or EVERYONE
+            if not outbox.put_nowait(address, line):
+                await outbox.put(address, line)
         else:
             await self._store(self._mailroom, Stamped.of(message, line))
 
