@@ -28,7 +28,14 @@ _SESSION = """SET application_name = 'pbus'; SET jit = off;
   SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"""
 
 # What a connection may end with, and what a server may answer.
-TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, EOFError)
+TROUBLE = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # of a connection that ended while it looked types up
+    OSError,
+    TimeoutError,
+    EOFError,
+)
 _NOT_LET_IN = (
     exceptions.InvalidAuthorizationSpecificationError,  # and its child, InvalidPasswordError
     exceptions.InvalidCatalogNameError,
@@ -37,6 +44,7 @@ LOST = (
     exceptions.PostgresConnectionError,
     exceptions.OperatorInterventionError,  # the server ends, or somebody ended our session
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     OSError,
     EOFError,
 )
@@ -90,18 +98,18 @@ class Endpoint:
 
     async def _open(self) -> "asyncpg.Connection[Any]":
         if self._pool is not None:
-            return await self._borrow()
+            return await self._borrow(self._pool)
         try:
             return await asyncpg.connect(**self._settings)
         except ValueError:  # it quotes what it could not read, which may be a password
             hint = "percent-encode special characters in its user, password and folders"
             raise BrokerRefusedError(self.url, "its URL cannot be read", hint=hint) from None
 
-    async def _borrow(self) -> "asyncpg.Connection[Any]":
-        if self._pool.get_max_size() < _KEPT:
-            reason = f"the pool's max_size is {self._pool.get_max_size()}"
+    async def _borrow(self, pool: Any) -> "asyncpg.Connection[Any]":
+        if pool.get_max_size() < _KEPT:
+            reason = f"the pool's max_size is {pool.get_max_size()}"
             raise BrokerRefusedError(self.url, reason, hint=f"the bus keeps {_KEPT} connections")
-        return cast("asyncpg.Connection[Any]", await self._pool.acquire())
+        return cast("asyncpg.Connection[Any]", await pool.acquire())
 
     def _describe(self, dsn: str | None) -> str:
         if dsn:
