@@ -10,8 +10,8 @@ from typing import Any
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
-from pbus.bus.mailbox import TURN_S
 from pbus.bus.redis.endpoint import CONNECT_TIMEOUT_S, TROUBLE, Endpoint, reason_of
+from pbus.bus.redis.feed import Feed
 from pbus.errors import BusUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -181,20 +181,15 @@ class SubscribeLink:
 
     async def _listen(self) -> None:
         connection = await open_connection(self._endpoint)
-        loop = asyncio.get_running_loop()
         try:
+            feed = Feed(connection, self._handle)
             self._connection = connection
             self._version = self._endpoint.version
             self._quiet_beats = 0
             await self._command("SUBSCRIBE", sorted(self._wanted))
             if self._pattern:
                 await self._command("PSUBSCRIBE", (self._pattern,))
-            turn_ends = loop.time() + TURN_S
-            while True:
-                self._handle(await connection.read_response(disconnect_on_error=False))
-                if loop.time() > turn_ends:  # a full socket must not starve the handlers
-                    await asyncio.sleep(0)
-                    turn_ends = loop.time() + TURN_S
+            raise await feed.ended()
         finally:
             self._connection = None
             self._confirmed.clear()
@@ -202,6 +197,8 @@ class SubscribeLink:
 
     def _handle(self, reply: Any) -> None:
         self._quiet_beats = 0
+        if isinstance(reply, ResponseError):
+            raise reply
         if type(reply) is not list:
             return  # the answer to a PING on a connection without subscriptions
         kind = reply[0]

@@ -1,0 +1,70 @@
+"""Replies straight from the socket: no stream and no task stand between it and the mailboxes."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import hiredis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError, ResponseError
+
+_MORE: Final = object()  # a reply is not complete yet
+
+
+class Feed(asyncio.Protocol):
+    """Reads a connection that redis-py made, from now on; redis-py goes on writing.
+
+    Args:
+        connection: Connected, and no reply of it under way.
+        on_reply: Called with each reply; what it raises ends the feed.
+    """
+
+    def __init__(self, connection: AbstractConnection, on_reply: Callable[[Any], None]) -> None:
+        self._on_reply = on_reply
+        self._parser = hiredis.Reader(replyError=_error_of, notEnoughData=_MORE)
+        self._ended: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        writer = connection._writer  # noqa: SLF001 - redis-py has no other way to its transport
+        if writer is None:
+            raise RedisConnectionError("not connected")
+        self._writing: Any = writer.transport.get_protocol()  # holds writers back at a full socket
+        writer.transport.set_protocol(self)
+
+    async def ended(self) -> Exception:
+        """Wait until nothing more comes; returns why."""
+        return await self._ended
+
+    def data_received(self, data: bytes) -> None:
+        """Hand out what is complete."""
+        if self._ended.done():
+            return
+        try:
+            self._parser.feed(data)
+            while (reply := self._parser.gets()) is not _MORE:
+                self._on_reply(reply)
+        except hiredis.ProtocolError as error:
+            self._end(RedisConnectionError(str(error)))
+        except Exception as error:  # noqa: BLE001 - raised by whoever waits for the end
+            self._end(error)
+
+    def pause_writing(self) -> None:
+        """The socket is full."""
+        self._writing.pause_writing()
+
+    def resume_writing(self) -> None:
+        """It is no longer."""
+        self._writing.resume_writing()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The connection is closed, by whomever."""
+        self._writing.connection_lost(error)
+        self._end(error or RedisConnectionError("the server closed the connection"))
+
+    def _end(self, error: Exception) -> None:
+        if not self._ended.done():
+            self._ended.set_result(error)
+
+
+def _error_of(reply: str) -> ResponseError:
+    code, _, text = reply.partition(" ")
+    return NoPermissionError(text) if code == "NOPERM" else ResponseError(reply)

@@ -1,0 +1,107 @@
+"""Replies straight from a connection's socket."""
+
+import asyncio
+import types
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError, ResponseError
+
+from pbus.bus.redis.feed import Feed
+from support.waiting import run
+
+MESSAGE = b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$5\r\nhello\r\n"
+
+
+class FakeTransport:
+    """Has a protocol, and notes what that was told."""
+
+    def __init__(self):
+        self.told = []
+        self.protocol = types.SimpleNamespace(
+            pause_writing=lambda: self.told.append("pause"),
+            resume_writing=lambda: self.told.append("resume"),
+            connection_lost=lambda error: self.told.append(("lost", error)),
+        )
+
+    def get_protocol(self):
+        return self.protocol
+
+    def set_protocol(self, protocol):
+        self.protocol = protocol
+
+
+def connection(transport):
+    """What a feed needs of a connection."""
+    return types.SimpleNamespace(_writer=types.SimpleNamespace(transport=transport))
+
+
+def test_replies_come_whole():
+    """Each reply is handed out once it is complete, however it was cut on the way."""
+
+    async def main():
+        replies = []
+        transport = FakeTransport()
+        feed = Feed(connection(transport), replies.append)
+        assert transport.protocol is feed
+        for at in range(len(MESSAGE)):
+            feed.data_received(MESSAGE[at : at + 1])
+        feed.data_received(MESSAGE * 2 + b"+PO")
+        feed.data_received(b"NG\r\n")
+        assert [*[[b"message", b"c", b"hello"]] * 3, b"PONG"] == replies
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (b"-ERR no\r\n", ResponseError),
+        (b"-NOPERM not you\r\n", NoPermissionError),
+        (b"no such reply\r\n", RedisConnectionError),
+    ],
+)
+def test_errors_end_the_feed(line, kind):
+    """An error that the taker raises, or bytes that are no reply, are why nothing more comes."""
+
+    async def main():
+        replies = []
+
+        def take(reply):
+            replies.append(reply)
+            if isinstance(reply, Exception):
+                raise reply
+
+        feed = Feed(connection(FakeTransport()), take)
+        feed.data_received(line)
+        feed.data_received(MESSAGE)
+        assert kind is type(await feed.ended())
+        assert [b"message", b"c", b"hello"] not in replies
+
+    run(main())
+
+
+def test_closed_connection_ends_feed():
+    """Who writes is told of pauses and of the end, who listens of the end."""
+
+    async def main():
+        transport = FakeTransport()
+        feed = Feed(connection(transport), lambda reply: None)
+        feed.pause_writing()
+        feed.resume_writing()
+        feed.connection_lost(None)
+        assert isinstance(await feed.ended(), RedisConnectionError)
+        assert ["pause", "resume", ("lost", None)] == transport.told
+
+    run(main())
+
+
+def test_lost_connection_says_why():
+    """The socket's own error is the reason."""
+
+    async def main():
+        feed = Feed(connection(FakeTransport()), lambda reply: None)
+        feed.connection_lost(OSError("cut"))
+        assert "cut" == str(await asyncio.wait_for(feed.ended(), 5))
+
+    run(main())
