@@ -57,6 +57,7 @@ BEGIN
       CONTINUE;
     END IF;
     is_any := true;
+    -- A subquery, not EXISTS, and no join with entry: those may be done by comparing all with all.
     RETURN QUERY EXECUTE format($take$
       WITH entry AS (
         UPDATE pgmq.%I SET vt = clock_timestamp() + $1 * interval '2 s', read_ct = read_ct + 1,
@@ -65,7 +66,7 @@ BEGIN
       again AS (
         SELECT e.msg_id, array_agg(p.at::int - 1) AS gone
           FROM entry e, jsonb_array_elements(e.message) WITH ORDINALITY p(letter, at)
-         WHERE EXISTS (SELECT FROM pbus.handled d WHERE d.mailbox = $3 AND d.id = p.letter->>0)
+         WHERE (SELECT true FROM pbus.handled d WHERE d.mailbox = $3 AND d.id = p.letter->>0)
          GROUP BY 1),
       counted AS (
         UPDATE pbus.outgo SET gone = outgo.gone + (SELECT sum(cardinality(a.gone)) FROM again a)
@@ -75,8 +76,9 @@ BEGIN
         SELECT $3, $5, e.msg_id, $6, $7, clock_timestamp(), jsonb_array_length(e.message),
                coalesce(a.gone, '{}'), '{}' FROM entry e LEFT JOIN again a USING (msg_id)
         RETURNING held.hold, held.msg_id, held.gone)
-      SELECT t.hold, $3, $4, $5, e.headers::text, e.message::text, t.gone, NULL::float8
-        FROM taken t JOIN entry e USING (msg_id) ORDER BY msg_id $take$, 'q_' || w.queue)
+      SELECT t.hold, $3, $4, $5, q.headers::text, q.message::text, t.gone, NULL::float8
+        FROM taken t JOIN pgmq.%I q USING (msg_id) ORDER BY msg_id $take$,
+      'q_' || w.queue, 'q_' || w.queue)
       USING hold_s, ids, w.id, w.name, w.lane, ch, who;
   END LOOP;
   IF NOT is_any AND soonest IS NOT NULL THEN
