@@ -269,3 +269,25 @@ def test_put_without_waiting():
         assert not outbox.put_nowait("a", b"y" * INITIAL_CREDIT_BYTES)  # no credit for it
 
     asyncio.run(main())
+
+
+def test_busy_outbox_fills_payloads(monkeypatch):
+    """While senders go on, what gathered during the last write grows; when they pause, it goes."""
+    monkeypatch.setattr("pbus.bus.outbox.GATHER_S", 60.0)
+
+    async def taken(*, has_flow):
+        outbox = Outbox(Lane.DATA, "me", has_flow=has_flow, send_timeout=1.0)
+        await outbox.put("a", b"0")
+
+        async def send_on():
+            for number in (b"1", b"2", b"3"):
+                await outbox.put("a", number)
+                await asyncio.sleep(0)
+
+        sending = asyncio.create_task(send_on())
+        (payload,) = await outbox.take()
+        await sending
+        return payload.lines
+
+    assert [b"0", b"1", b"2", b"3"] == asyncio.run(taken(has_flow=True))
+    assert b"0" == asyncio.run(taken(has_flow=False))[0]

@@ -19,6 +19,8 @@ MAX_BUFFER_BYTES = 4 * 1024 * 1024  # a lane; senders wait above it
 MAX_WRITE_BYTES = 1024 * 1024  # a pipeline; keeps the time between two writes short
 INITIAL_CREDIT_BYTES = 256 * 1024  # before a receiver has granted more
 YIELD_BYTES = 64 * 1024  # a sender in a tight loop lets the flusher in after so much
+FAIR_PAYLOAD_BYTES = 64 * 1024  # a smaller one costs its receiver more than what it carries
+GATHER_S = 0.004  # for which a busy bus lets payloads grow
 _UNKNOWN = ""  # stands for receivers that were counted and have not granted yet
 _IDLE_S = 60.0  # an idle stream that nobody listens to is forgotten
 
@@ -181,10 +183,21 @@ class Outbox:
 
     async def take(self) -> list[Payload]:
         """What is to be written next, in order; waits until there is something."""
+        if self._ready and self._has_flow:
+            await self._gather()
         while not self._ready:
             self._flusher = asyncio.get_running_loop().create_future()
             await self._flusher
         return self.take_nowait()
+
+    async def _gather(self) -> None:
+        """Senders kept up with the last write: let small payloads grow while they go on."""
+        now = asyncio.get_running_loop().time
+        gives_up_at = now() + GATHER_S
+        before = 0
+        while before < self._bytes < len(self._ready) * FAIR_PAYLOAD_BYTES and now() < gives_up_at:
+            before = self._bytes
+            await asyncio.sleep(0)
 
     def take_nowait(self) -> list[Payload]:
         """As take(), perhaps nothing; at most MAX_WRITE_BYTES (or one payload)."""
