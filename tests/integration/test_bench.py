@@ -14,6 +14,7 @@ from pbus.bench import MEASUREMENTS, Plan, measure
 from pbus.bench.script import Part, Received
 from pbus.bench.stage import Stage
 from pbus.errors import ProcessError
+from support.postgres import query
 from support.valkey import Valkey
 
 pytestmark = pytest.mark.redis
@@ -55,6 +56,26 @@ def test_measurement_loses_nothing(name: str, valkey: Valkey) -> None:
     assert EXPECTED_BASELINE.get(name, []) == [row.name for row in theirs]
     assert all(row.count == FEW.count for row in theirs)
     assert all(check.value >= 0 for check in report.checks)
+
+
+@pytest.mark.pgmq
+@pytest.mark.parametrize("name", ["throughput", "rtt"])
+def test_postgres_has_its_baseline(name: str, database: str) -> None:
+    """On Postgres the plain client is that of PGMQ, which gets a twentieth of the work."""
+    plan = structs.replace(FEW, has_baseline=True)
+    report = asyncio.run(measure([name], plan, url=database))
+    ours = [row for row in report.rows if row.system == "pbus"]
+
+    assert EXPECTED[name] == [row.name for row in ours]
+    assert [(FEW.count, 0, 0)] * len(ours) == [
+        (row.count, row.lost, row.misordered) for row in ours
+    ]
+    assert [(name, 3, 0)] == [
+        (row.name, row.count, row.lost) for row in report.rows if row.system == "pgmq"
+    ]
+    assert ["pgmq" in check.name for check in report.checks] == [True]
+    queues = asyncio.run(query(database, "SELECT queue_name FROM pgmq.list_queues()"))
+    assert [] == [row["queue_name"] for row in queues]
 
 
 def test_command_prints_json(tmp_path: Path) -> None:

@@ -66,6 +66,8 @@ def test_systems_take_turns() -> None:
     plan = Plan(has_baseline=True, rounds=2)
 
     assert ["pbus", "redis-py", "pbus", "redis-py"] == plan.systems
+    assert ["pbus", "pgmq"] == Plan(has_baseline=True, rounds=1, baseline="pgmq").systems
+    assert ["pbus"] * 2 == plan.without_baseline.systems
 
 
 def test_report_counts_own_losses() -> None:

@@ -10,6 +10,7 @@ from pbus.bench import fanout, inproc, jobs, rtt, stall, start, throughput, urge
 from pbus.bench.broker import own_broker
 from pbus.bench.figures import Environment, Findings, Plan, Report
 from pbus.bench.stage import Stage
+from pbus.bench.tidy import forget
 from pbus.urls import BACKEND_OF_SCHEME, mask_url, url_scheme
 
 Measure = Callable[[Stage, Plan], Awaitable[Findings]]
@@ -54,6 +55,7 @@ async def measure(
             for name in names:
                 on_begin(name)
                 findings += await MEASUREMENTS[name](stage, plan)
+        await forget(address, stage.channels)
     one_to_one = findings.row(throughput.NAME)
     more = () if one_to_one is None else fanout.against_one(findings, one_to_one)
     return Report(environment=environment, rows=findings.rows, checks=findings.checks + more)

@@ -95,10 +95,14 @@ class Stage:
 
     Args:
         url: The broker all of them use.
+
+    Attributes:
+        channels: Those that were used.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.channels: list[str] = []
         self._players: list[Player] = []
 
     async def __aenter__(self) -> Self:
@@ -114,7 +118,8 @@ class Stage:
 
     def new_channel(self) -> str:
         """A channel nobody else uses."""
-        return f"pbus:bench:{new_token()}"
+        self.channels.append(f"pbus:bench:{new_token()}")
+        return self.channels[-1]
 
     async def player(self, role: str, part: Part) -> Player:
         """Start a player and give it its part; `Player.ready` waits for it."""
