@@ -28,7 +28,7 @@ from support.postgres import Postgres, query
 from support.valkey import Valkey
 from support.waiting import eventually
 
-JOBS = int(os.environ.get("PBUS_NOTHING_LOST", "2000"))
+JOBS = int(os.environ.get("PBUS_NOTHING_LOST", "1200"))
 SEED = int(os.environ.get("PBUS_NOTHING_LOST_SEED", "1"))
 IS_LONG = JOBS > 2000
 AT_ONCE = 60
