@@ -126,7 +126,7 @@ class PgmqMailStore:
             (*key_of(one.letter), plain(one.letter.id), one.how, one.delay_s, plain(one.reason))
             for one in settles
         ]
-        await self._inbox.call(_SETTLE, self._channel, *zip(*rows, strict=True))
+        await self._outbox.call(_SETTLE, self._channel, *zip(*rows, strict=True))
         self.taker.settled(row[0] for row in rows)
 
     async def requeue(self, incarnations: Sequence[str]) -> int:

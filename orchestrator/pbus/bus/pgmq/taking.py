@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,10 +14,12 @@ from pbus.errors import BusUnavailableError
 from pbus.messages import Lane
 
 POLL_S = 5.0  # look without being woken: a notification may be lost with its connection
+_REST_S = 0.05  # how long what was just emptied is taken to be so, unless the bell rings
 _SOONEST_S = 0.005
 _THOUGHT_DEAD = "PB001"  # raised by pbus.mail_take
 _TAKE = "SELECT * FROM pbus.mail_take($1, $2, $3, $4, $5, $6, $7, $8)"
 
+_Queue = tuple[str, Lane]
 Wanted = Sequence[tuple[str, Lane, int]]
 
 
@@ -40,6 +43,8 @@ class Taker:
         self._in_doubt: set[str] = set()  # holders of whom an answer may have been lost
         self._spare: dict[str, list[Letter]] = {}  # taken for a call that was cancelled
         self._asking: dict[str, asyncio.Task[Any]] = {}  # one at a time for each holder
+        self._rings = 0  # of the bell, for whatever mailbox
+        self._emptied: dict[str, frozenset[_Queue]] = {}  # by the last take of each holder
 
     @property
     def holders(self) -> list[str]:
@@ -48,7 +53,11 @@ class Taker:
 
     def heard(self, payload: str) -> None:
         """The bell rang: wake the takes that want one of these mailboxes."""
+        if payload[:1] == "w":
+            return  # for the wire
         hashes = set(payload.split())
+        self._rings += 1
+        self._emptied.clear()
         for event, wanted in self._waiting.items():
             if not hashes or not hashes.isdisjoint(wanted):
                 event.set()
@@ -75,14 +84,15 @@ class Taker:
                 await self._lines.listen()
                 self._is_listening = True
             while True:
+                if wait_s > 0 and self._was_emptied(wanted, holder):
+                    await _rung(bell, min(_REST_S, wait_s))
+                    self._emptied.pop(holder, None)
                 bell.clear()
                 letters, due_s = await self._take_now(wanted, holder)
                 left_s = give_up_at - loop.time()
                 if letters or left_s <= 0 or bell not in self._waiting:
                     return letters
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(left_s, due_s, POLL_S)):
-                        await bell.wait()
+                await _rung(bell, min(left_s, due_s, POLL_S))
         finally:
             self._waiting.pop(bell, None)
 
@@ -113,6 +123,11 @@ class Taker:
         if self._asking:
             await asyncio.wait(set(self._asking.values()))
 
+    def _was_emptied(self, wanted: Wanted, holder: str) -> bool:
+        """Whether asking now would most likely yield nothing."""
+        emptied = self._emptied.get(holder, frozenset())
+        return not self._spare.get(holder) and all(one[:2] in emptied for one in wanted)
+
     async def _take_now(self, wanted: Wanted, holder: str) -> tuple[list[Letter], float]:
         """What is there now, and in how many seconds there may be more."""
         while (before := self._asking.get(holder)) is not None:
@@ -141,8 +156,12 @@ class Taker:
             letters = self._spare.pop(holder, [])
             due_s = POLL_S
             if not any((one.mailbox, one.lane) in mine for one in letters) and mine:
+                rings = self._rings
                 rows = await self._ask(wanted, holder)
-                letters += await self._unpack(rows, holder)
+                found = await self._unpack(rows, holder)
+                if found and rings == self._rings and not any(row["gone"] for row in rows):
+                    self._note_emptied(wanted, found, holder)
+                letters += found
                 due = rows[-1]["due"] if rows else None
                 due_s = POLL_S if due is None else max(due, _SOONEST_S)
                 if rows and not letters and due is None:
@@ -168,6 +187,12 @@ class Taker:
         self._in_doubt.discard(holder)
         return rows
 
+    def _note_emptied(self, wanted: Wanted, letters: Sequence[Letter], holder: str) -> None:
+        got = Counter((one.mailbox, one.lane) for one in letters)
+        self._emptied[holder] = frozenset(
+            (name, lane) for name, lane, most in wanted if got[name, lane] < most
+        )
+
     async def _ask_once(self, arguments: tuple[Any, ...], *, is_alive: bool) -> list[Any]:
         return await self._link.call(_TAKE, *arguments, is_alive, self._hold_s, is_repeatable=False)
 
@@ -185,6 +210,12 @@ class Taker:
         if ended:
             await self._link.call("SELECT pbus.mail_finish($1)", ended)
         return letters
+
+
+async def _rung(bell: asyncio.Event, within_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await bell.wait()
 
 
 def _hash(name: str) -> str:

@@ -26,6 +26,8 @@ CREATE OR REPLACE FUNCTION pbus.mail_settle(
   s_delay float8[], s_reason text[]
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
+  -- Text at a place of an array is found by counting from its start: not for each of thousands.
+  has_others boolean := EXISTS (SELECT FROM unnest(s_how) how WHERE how <> 'handled');
   live int[]; x record; letter jsonb; heads jsonb; again bigint[] := '{}';
 BEGIN
   INSERT INTO pbus.handled
@@ -43,7 +45,7 @@ BEGIN
     SELECT m.queue || '_' || h.lane AS queue, h.mailbox, h.lane, h.msg_id, s_pos[n] AS pos,
            s_how[n] AS how, s_delay[n] AS delay, s_reason[n] AS reason
       FROM unnest(live) n JOIN pbus.held h ON h.hold = s_hold[n] JOIN pbus.mailbox m ON m.id = h.mailbox
-     WHERE s_how[n] <> 'handled' ORDER BY n
+     WHERE has_others AND s_how[n] <> 'handled' ORDER BY n
   LOOP
     EXECUTE format('SELECT message->$2, headers FROM pgmq.%I WHERE msg_id = $1', 'q_' || x.queue)
       INTO letter, heads USING x.msg_id, x.pos;
@@ -63,7 +65,8 @@ BEGIN
     FROM (SELECT s_hold[n] AS hold, array_agg(s_pos[n]) AS positions FROM unnest(live) n GROUP BY 1) t
    WHERE h.hold = t.hold;
   PERFORM pbus.mail_count_gone(ARRAY(
-    SELECT h.mailbox FROM unnest(live) n JOIN pbus.held h ON h.hold = s_hold[n] WHERE s_how[n] <> 'retry'));
+    SELECT h.mailbox FROM unnest(live) n JOIN pbus.held h ON h.hold = s_hold[n]
+     WHERE NOT has_others OR s_how[n] <> 'retry'));
   PERFORM pbus.mail_finish(s_hold);
   IF again <> '{}' THEN PERFORM pbus.mail_ring(ch, again); END IF;
 END $$;

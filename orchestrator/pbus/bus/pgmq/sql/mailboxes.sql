@@ -64,9 +64,9 @@ RETURNS void LANGUAGE plpgsql AS $$
 DECLARE x record;
 BEGIN
   FOR x IN SELECT id FROM pbus.mailbox WHERE channel = ch ORDER BY id LOOP
-    DELETE FROM pbus.handled WHERE mailbox = x.id AND at <= greatest(
+    DELETE FROM pbus.handled WHERE mailbox + 0 = x.id AND at <= greatest(
       clock_timestamp() - kept_s * interval '1 s',
-      (SELECT at FROM pbus.handled WHERE mailbox = x.id ORDER BY at DESC OFFSET kept LIMIT 1));
+      (SELECT at FROM pbus.handled WHERE mailbox + 0 = x.id ORDER BY at DESC OFFSET kept LIMIT 1));
     DELETE FROM pbus.dead WHERE mailbox = x.id AND key <= (
       SELECT key FROM pbus.dead WHERE mailbox = x.id ORDER BY key DESC OFFSET dead_kept LIMIT 1);
   END LOOP;
