@@ -420,3 +420,20 @@ def test_first_take_of_dead_gets_nothing(make_bus, shared_database, channel):
                 await query(shared_database, take, channel)
 
     run(main())
+
+
+def test_handled_ids_are_looked_up(database, channel):
+    """Ids are looked up by id for a mailbox that is younger than the server's statistics, too."""
+
+    async def main():
+        async with connect(database, channel=channel) as bus:
+            fill = """INSERT INTO pbus.handled
+              SELECT 1000 + n % 3, 'id' || n, now() FROM generate_series(1, 3000) n"""
+            await query(database, fill)
+            await query(database, "ANALYZE pbus.handled")
+            ask = """EXPLAIN SELECT (SELECT true FROM pbus.handled d
+              WHERE d.mailbox = 2000 AND d.id = n::text) FROM generate_series(1, 9) n"""
+            plan = [row[0] for row in await bus.mail._inbox.call(ask)]
+            assert any("handled_pkey" in line for line in plan), plan
+
+    run(main())

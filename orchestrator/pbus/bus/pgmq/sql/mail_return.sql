@@ -17,7 +17,7 @@ BEGIN
   END LOOP;
   FOR h IN
     SELECT d.*, m.queue || '_' || d.lane AS queue FROM pbus.held d JOIN pbus.mailbox m ON m.id = d.mailbox
-     WHERE hold = ANY(holds) AND NOT (gone = '{}' AND started = '{}') ORDER BY hold
+     WHERE hold = ANY(holds) AND NOT (gone = '{}' AND started = '{}') ORDER BY d.mailbox, d.lane, d.msg_id
   LOOP
     EXECUTE format('SELECT message, headers FROM pgmq.%I WHERE msg_id = $1', 'q_' || h.queue)
       INTO letters, heads USING h.msg_id;

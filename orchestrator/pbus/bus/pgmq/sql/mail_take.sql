@@ -9,6 +9,8 @@ DECLARE
   me pbus.holder; w record; r record; ids bigint[]; got int; soonest timestamptz; one timestamptz;
   ends timestamptz := clock_timestamp() + hold_s * interval '1 s'; is_any boolean := false;
 BEGIN
+  -- What was taken just before a crash is in its queue again, so nobody need wait for the disk.
+  PERFORM set_config('synchronous_commit', 'off', true);
   SELECT * INTO me FROM pbus.holder WHERE channel = ch AND name = who FOR UPDATE;
   IF NOT FOUND THEN
     -- A requeue waits for us, or has left word of its dead.

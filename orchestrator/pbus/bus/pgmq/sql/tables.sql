@@ -41,7 +41,8 @@ CREATE TABLE pbus.holder (
   PRIMARY KEY (channel, name)
 );
 CREATE TABLE pbus.held (
-  hold bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  -- Drawn: after a crash a sequence may give a number again that some process still settles.
+  hold bigint DEFAULT (random() * 9007199254740991)::bigint PRIMARY KEY,
   mailbox bigint NOT NULL, lane text NOT NULL, msg_id bigint NOT NULL,
   channel text NOT NULL, holder text NOT NULL, held_at timestamptz NOT NULL,
   size integer NOT NULL, gone integer[] NOT NULL, started integer[] NOT NULL
