@@ -7,7 +7,8 @@ CREATE OR REPLACE FUNCTION pbus.mail_take(
                  gone int[], due float8) LANGUAGE plpgsql AS $$
 DECLARE
   me pbus.holder; w record; r record; ids bigint[]; got int; soonest timestamptz; one timestamptz;
-  ends timestamptz := clock_timestamp() + hold_s * interval '1 s'; is_any boolean := false;
+  began timestamptz := clock_timestamp(); ends timestamptz := began + hold_s * interval '1 s';
+  is_any boolean := false;
 BEGIN
   -- What was taken just before a crash is in its queue again, so nobody need wait for the disk.
   PERFORM set_config('synchronous_commit', 'off', true);
@@ -51,13 +52,7 @@ BEGIN
       got := got + coalesce(r.n, 1);
       EXIT WHEN got >= w.most;
     END LOOP;
-    IF got = 0 THEN
-      IF NOT is_any THEN
-        EXECUTE format('SELECT min(vt) FROM pgmq.%I WHERE vt > clock_timestamp()', 'q_' || w.queue) INTO one;
-        soonest := least(soonest, one);
-      END IF;
-      CONTINUE;
-    END IF;
+    CONTINUE WHEN got = 0;
     is_any := true;
     -- A subquery, not EXISTS, and no join with entry: those may be done by comparing all with all.
     RETURN QUERY EXECUTE format($take$
@@ -83,7 +78,15 @@ BEGIN
       'q_' || w.queue, 'q_' || w.queue)
       USING hold_s, ids, w.id, w.name, w.lane, ch, who;
   END LOOP;
-  IF NOT is_any AND soonest IS NOT NULL THEN
+  IF is_any THEN RETURN; END IF;
+  FOR w IN SELECT m.queue || '_' || x.lane AS queue FROM unnest(w_name, w_lane) x(name, lane)
+             JOIN pbus.mailbox m ON m.channel = ch AND m.name = x.name FOR KEY SHARE OF m
+  LOOP
+    -- Since we began: what became free while we looked is due at once.
+    EXECUTE format('SELECT min(vt) FROM pgmq.%I WHERE vt > $1', 'q_' || w.queue) INTO one USING began;
+    soonest := least(soonest, one);
+  END LOOP;
+  IF soonest IS NOT NULL THEN
     hold := NULL;
     due := extract(epoch FROM soonest - clock_timestamp());
     RETURN NEXT;
