@@ -22,7 +22,7 @@ def make_leases(request, channel):
         return MemoryLeases()
     if request.param == "redis":
         return RedisLeases(request.getfixturevalue("valkey").url, channel)
-    return PgLeases(request.getfixturevalue("database"), channel)
+    return PgLeases(request.getfixturevalue("shared_database"), channel)
 
 
 def lease(name: str, incarnation: str = "one", **fields) -> Lease:
