@@ -105,6 +105,7 @@ class BaseWorker(Activation, Reporting, Family):
         self._loss_watch: Watch[Any] | None = None
         self._receivers: dict[type[BusMessage], Receive | None] = {}
         self._is_hooked = self._has_hook("on_bus_message")
+        self._joined = asyncio.Event()  # the bus delivers to it
         self._lane_open = asyncio.Event()
         self._finished = asyncio.Event()
         self._is_deaf = False  # wound down: whatever still comes would start what nobody ends
@@ -156,6 +157,7 @@ class BaseWorker(Activation, Reporting, Family):
             send=self._transmit,
             spawn=self.create_task,
             call_hook=self._call_hook,
+            joined=self._joined,
         )
         self._job_desk = JobDesk(links, replicas)
         self._workbench = Workbench(links, self._max_queued_jobs, self._max_concurrency)
@@ -184,6 +186,7 @@ class BaseWorker(Activation, Reporting, Family):
         """Live: start, be ready, wait to be stopped, stop. Raises what crashed it."""
         self.started_at = time.time()
         self._is_alive = True
+        self._joined.set()
         self._loss_watch = self.registry.watch_lost(None, self._take_loss)
         turn = Turn(on_over=self._lane_open.set)  # messages wait until it has begun
         self._beginning = turn.start(self._begin(), f"{self.name} start")
@@ -210,6 +213,7 @@ class BaseWorker(Activation, Reporting, Family):
     def _reset(self) -> None:
         """Be as new: a worker that was over may be added again."""
         self._is_stopping = self._is_deaf = False
+        self._joined = asyncio.Event()
         self._begun = asyncio.Event()
         self._lane_open = asyncio.Event()
         self._finished = asyncio.Event()

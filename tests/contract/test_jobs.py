@@ -15,6 +15,7 @@ from pbus.jobs import JobParams
 from pbus.messages import (
     JobStatus,
 )
+from pbus.runner import WorkerRunner
 from pbus.worker import BaseWorker
 from support.jobbing import Asker, Doer, Note, ask, hosted, leftovers
 from support.waiting import happens, run, until
@@ -318,5 +319,34 @@ def test_params_or_keywords(make_bus):
                 asker.job("doer", params=JobParams(name="echo"), name="echo")
             with pytest.raises(TypeError, match="by its name"):
                 await asker.request_job_group("doer", doer)
+
+    run(main())
+
+
+def test_early_request_waits_for_mailbox(make_bus, monkeypatch):
+    """Nobody is asked before the answer has somewhere to go."""
+
+    async def main():
+        asker, doer, room = Asker(), Doer(), asyncio.Event()
+        async with hosted(make_bus, [doer]):
+            bus = make_bus()
+            subscribe = bus.subscribe
+
+            async def subscribe_late(subscriber):
+                if subscriber is asker.inbox:
+                    await room.wait()
+                await subscribe(subscriber)
+
+            monkeypatch.setattr(bus, "subscribe", subscribe_late)
+            runner = WorkerRunner(bus=bus, session="early")
+            await runner.add_workers(asker)
+            running = asyncio.create_task(runner.run(auto_end=False))
+            asking = asyncio.create_task(ask(asker, "doer", "echo", payload={"value": 1}))
+            await runner.registry.wait_ready("doer", 10.0)
+            await asyncio.sleep(0)  # let it ask, were it to
+            room.set()
+            assert {"result": 1} == await asking
+            await runner.cancel("the test is over")
+            await running
 
     run(main())

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import msgspec
@@ -82,6 +82,8 @@ class JobDesk:
     async def _ask_all(self, case: Case) -> None:
         group = case.group
         group.finish_if_empty()
+        if not self._links.joined.is_set():
+            await self._until(group, self._links.joined.wait())
         registry = self._links.registry
         absent = [name for name in group.members if registry.get(name) is None]
         if absent:  # nobody begins before all are there
@@ -125,12 +127,14 @@ class JobDesk:
 
     async def _until_ready(self, group: JobGroup, names: Sequence[str]) -> None:
         """Wait until all of these are ready, or the group is over."""
-        lend_turn()
         wait_ready = self._links.registry.wait_ready
-        waits: list[asyncio.Future[Any]] = [
-            asyncio.gather(*(wait_ready(name) for name in names)),
-            asyncio.ensure_future(group.wait()),
-        ]
+        await self._until(group, asyncio.gather(*(wait_ready(name) for name in names)))
+
+    @staticmethod
+    async def _until(group: JobGroup, happens: Awaitable[Any]) -> None:
+        """Wait until something happens, or the group is over."""
+        lend_turn()
+        waits = [asyncio.ensure_future(happens), asyncio.ensure_future(group.wait())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -25,6 +25,7 @@ class Links(msgspec.Struct, frozen=True):
     Attributes:
         send: Send as it is; raises PbusError.
         call_hook: Run a hook and fire its event; never raises.
+        joined: Set once the bus delivers to the worker; what is asked before is answered to nobody.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Links(msgspec.Struct, frozen=True):
     send: Callable[[BusMessage], Awaitable[None]]
     spawn: Spawn
     call_hook: Callable[..., Awaitable[None]]
+    joined: asyncio.Event
 
     @property
     def keeps_jobs(self) -> bool:
