@@ -33,7 +33,7 @@ class Tally(BusDataMessage):
     number: int
 
 
-class Siren(BusSystemMessage):
+class Foghorn(BusSystemMessage):
     """Overtakes; never stored."""
 
     number: int
@@ -79,7 +79,7 @@ class Office(BusSubscriber):
 
 def tallies(messages) -> list[int]:
     """The numbers among messages."""
-    return [message.number for message in messages if isinstance(message, (Tally, Siren))]
+    return [message.number for message in messages if isinstance(message, (Tally, Foghorn))]
 
 
 @pytest.fixture
@@ -203,9 +203,9 @@ def test_w48_channels_keep_apart(shared_database, channel, names, delivery):
             await second.subscribe(other)
             for number in range(3):
                 await first.send(Tally(source="a", number=number))
-                await first.send(Siren(source="a", number=number))
+                await first.send(Foghorn(source="a", number=number))
             await second.send(Tally(source="a", target="w", number=9))
-            await second.send(Siren(source="a", number=9))
+            await second.send(Foghorn(source="a", number=9))
             assert [0, 0, 1, 1, 2, 2] == sorted(tallies(await ear.heard(6)))
             assert [9, 9] == tallies(await other.heard(2))
 
@@ -270,7 +270,7 @@ def test_w50_nobody_waits_for_polls(make_bus, monkeypatch, delivery):
             await here.subscribe(answers)
             await there.subscribe(Listener("w", answer))
             for number in range(20):
-                kind = Siren if number % 2 else Tally
+                kind = Foghorn if number % 2 else Tally
                 await here.send(kind(source="a", target="w", number=number))
                 assert number == tallies(await answers.heard(number + 1))[-1]
 
@@ -288,7 +288,7 @@ def test_w54_newcomers_miss_nothing(make_bus, delivery):
                 noise = asyncio.create_task(chat(here))
                 await there.subscribe(listener)
                 for number in range(10):
-                    kind = Siren if number % 2 else Tally
+                    kind = Foghorn if number % 2 else Tally
                     await here.send(kind(source="me", target=listener.name, number=number))
                 await until(lambda heard=listener: mine(heard) == list(range(10)))
                 noise.cancel()
@@ -317,7 +317,7 @@ def test_w55_dead_receivers_are_swept(shared_database, channel):
             await Wire(dead_lines, f"dead{number}", lambda *_: None, lease_s=1.0).open()
         async with connect(shared_database, channel=channel) as here:
             for number in range(50):
-                await here.send(Siren(source="a", number=number))
+                await here.send(Foghorn(source="a", number=number))
                 await asyncio.sleep(0)
             await until_count(waiting, above=0)
             await until_count(peers, exactly=1)
@@ -390,7 +390,7 @@ def test_followers_leave_nothing_behind(shared_database, channel, make_bus, deli
             await here.subscribe(Listener("w"))
             async with here.tap() as tap:
                 await here.send(Tally(source="a", target="w", number=1))
-                await here.send(Siren(source="a", number=2))
+                await here.send(Foghorn(source="a", number=2))
                 await here.send(Tally(source="a", target="nobody", number=3))
                 seen = set()
                 async with asyncio.timeout(PATIENCE_S):
@@ -398,7 +398,7 @@ def test_followers_leave_nothing_behind(shared_database, channel, make_bus, deli
                         seen.add((item.header.type, item.lane, item.header.target))
                         if len(seen) == 3:
                             break
-            expected = {("Tally", "d", "w"), ("Siren", "s", None), ("Tally", "d", "nobody")}
+            expected = {("Tally", "d", "w"), ("Foghorn", "s", None), ("Tally", "d", "nobody")}
             assert expected == seen
             assert 0 == tap.missed
             followers = "SELECT count(*) FROM pbus.peer WHERE channel = $1 AND is_follower"

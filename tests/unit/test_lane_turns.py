@@ -187,7 +187,8 @@ def test_cancelled_handler_is_alone():
             await happens(begun)
             tasks[0].cancel()
             await until(lambda: handling.done == [1])
-            assert (1, True) == (mailbox.failed, tasks[0].done())
+            await until(tasks[0].done)
+            assert 1 == mailbox.failed
 
     run(main())
 
