@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
@@ -20,6 +21,7 @@ FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 1.0
 CONFIRM_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 5.0  # a pipeline of at most about a mebibyte, answered
+_LOST = "the connection ended before the server answered"
 _MOVED = "the channel is on another node of the cluster now"
 
 
@@ -246,11 +248,38 @@ class RequestLink:
         self._connection: AbstractConnection | None = None
         self._version = endpoint.version
         self._lock = asyncio.Lock()  # one pipeline at a time
+        self._posted = 0  # commands written whose replies nobody has read
+        self._kept: list[Any] | None = None  # their replies, read by who came in between
 
     @property
     def is_up(self) -> bool:
         """Whether the last attempt worked."""
         return self._connection is not None
+
+    def post(self, commands: Sequence[Sequence[Any]]) -> bool:
+        """Write commands here and now, if nothing is under way; whether they are.
+
+        Whoever posts asks for the replies next, with collect().
+        """
+        connection = self._connection
+        if (
+            connection is None
+            or self._lock.locked()
+            or self._posted
+            or self._kept is not None
+            or self._version != self._endpoint.version
+        ):
+            return False
+        writer = connection._writer  # noqa: SLF001 - redis-py only writes when it may wait
+        if writer is None or writer.is_closing():
+            return False
+        writer.writelines(connection.pack_commands(commands))
+        self._posted = len(commands)
+        return True
+
+    async def collect(self) -> list[Any]:
+        """The replies to what was posted; see request()."""
+        return await self._bounded(self._replies_to_posted)
 
     async def connect(self) -> AbstractConnection:
         """Connect now if need be; TROUBLE if that fails."""
@@ -268,10 +297,13 @@ class RequestLink:
         An error reply is returned in its place. TROUBLE (and a closed connection) when the
         server did not answer all of them.
         """
+        return await self._bounded(functools.partial(self._exchange, commands))
+
+    async def _bounded(self, talk: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
         async with self._lock:
             try:
                 async with asyncio.timeout(WRITE_TIMEOUT_S):
-                    return await self._exchange(commands)
+                    return await talk()
             except BaseException as error:
                 await self.close()
                 if isinstance(error, TROUBLE):
@@ -284,12 +316,28 @@ class RequestLink:
             connection = await self.connect()
         elif self._version != self._endpoint.version:
             raise ConnectionError(_MOVED)
+        if self._posted:
+            self._kept = await self._read_posted(connection)
         await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         return [await self._reply(connection) for _ in commands]
+
+    async def _replies_to_posted(self) -> list[Any]:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            return kept
+        if self._connection is None or not self._posted:
+            raise ConnectionError(_LOST)
+        return await self._read_posted(self._connection)
+
+    async def _read_posted(self, connection: AbstractConnection) -> list[Any]:
+        replies = [await self._reply(connection) for _ in range(self._posted)]
+        self._posted = 0
+        return replies
 
     async def close(self) -> None:
         """Disconnect."""
         connection, self._connection = self._connection, None
+        self._posted, self._kept = 0, None
         if connection is not None:
             await close(connection)
 
