@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from support.valkey import Valkey
+
+# How long an example takes is the machine's affair.
+settings.register_profile("pbus", deadline=None)
+settings.load_profile("pbus")
 
 
 @pytest.fixture(scope="session")

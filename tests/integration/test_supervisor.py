@@ -23,6 +23,7 @@ from pbus.process.projects import choose_project
 from pbus.process.supervisor import Supervisor
 from support.supervising import is_alive, program, supervised, topology
 from support.valkey import Valkey
+from support.waiting import until
 
 FOREVER = "import time; print('up', flush=True); time.sleep(600)"
 
@@ -448,11 +449,10 @@ def test_costs_are_measured(tmp_path: Path):
 
     async def main() -> None:
         async with supervised(what) as watched:
-            async with asyncio.timeout(10):
-                while (watched.process("busy").cpu_percent or 0) < 20:
-                    await asyncio.sleep(0.05)
+            # Other programs may leave it little; the idle one takes none all the same.
+            await until(lambda: (watched.process("busy").cpu_percent or 0) > 5)
             idle = watched.process("idle")
-            assert (idle.cpu_percent or 0) < 20
+            assert (idle.cpu_percent or 0) < (watched.process("busy").cpu_percent or 0)
             assert (idle.rss_bytes or 0) > 1_000_000
 
     asyncio.run(main())

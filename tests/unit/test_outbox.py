@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pbus.bus.outbox import INITIAL_CREDIT_BYTES, MAX_PAYLOAD_BYTES, Outbox, OutStream
@@ -58,7 +58,6 @@ def test_messages_share_a_payload():
     asyncio.run(main())
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "b", "*"]), max_size=60), st.integers(1, 20))
 def test_each_receiver_sees_its_order(addresses, write_every):
     """However sends and writes interleave, a receiver of `a` and `*` sees them in order."""
