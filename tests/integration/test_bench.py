@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 from msgspec import structs
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 
 from pbus.bench import MEASUREMENTS, Plan, measure
+from pbus.bench.broker import own_broker
 from pbus.bench.script import Part, Received
 from pbus.bench.stage import Stage
 from pbus.errors import ProcessError
@@ -22,6 +25,7 @@ pytestmark = pytest.mark.redis
 FEW = Plan(count=60, size=16, workers=2, tries=2, pause_s=0.05, rounds=1)
 EXPECTED = {
     "throughput": ["throughput", "throughput, bus only"],
+    "durable": ["durable"],
     "fanout": ["fanout", "broadcast"],
     "rtt": ["rtt"],
     "urgent": ["urgent behind 60", "urgent behind 600"],
@@ -32,6 +36,7 @@ EXPECTED = {
 }
 EXPECTED_BASELINE = {
     "throughput": ["throughput"],
+    "durable": ["durable"],
     "rtt": ["rtt"],
     "jobs": ["jobs, one at a time"],
 }
@@ -58,8 +63,26 @@ def test_measurement_loses_nothing(name: str, valkey: Valkey) -> None:
     assert all(check.value >= 0 for check in report.checks)
 
 
+def test_durable_leaves_nothing_behind(valkey: Valkey) -> None:
+    """A thousand senders, each message handled once; neither mailbox nor stream is left."""
+    plan = structs.replace(FEW, count=2_000, has_baseline=True)
+    report = asyncio.run(measure(["durable"], plan, url=valkey.url))
+    checks = {check.name: check for check in report.checks}
+
+    assert [(2_000, 0, 0)] * 2 == [(row.count, row.lost, row.duplicates) for row in report.rows]
+    assert [
+        "durable throughput / redis-py streams",
+        "lost in durable",
+        "handled twice in durable",
+    ] == list(checks)
+    assert 1.0 == checks["durable throughput / redis-py streams"].at_least
+    with Redis.from_url(valkey.url) as redis:
+        left = [key.decode() for key in redis.scan_iter(match="pbus:bench:*", count=1_000)]
+    assert [] == [key for key in left if ":mail" in key or ":receiver" in key]
+
+
 @pytest.mark.pgmq
-@pytest.mark.parametrize("name", ["throughput", "rtt"])
+@pytest.mark.parametrize("name", ["throughput", "durable", "rtt"])
 def test_postgres_has_its_baseline(name: str, database: str) -> None:
     """On Postgres the plain client is that of PGMQ, which gets a twentieth of the work."""
     plan = structs.replace(FEW, has_baseline=True)
@@ -73,7 +96,7 @@ def test_postgres_has_its_baseline(name: str, database: str) -> None:
     assert [(name, 3, 0)] == [
         (row.name, row.count, row.lost) for row in report.rows if row.system == "pgmq"
     ]
-    assert ["pgmq" in check.name for check in report.checks] == [True]
+    assert [name] == [check.name.split()[0] for check in report.checks if "pgmq" in check.name]
     queues = asyncio.run(query(database, "SELECT queue_name FROM pgmq.list_queues()"))
     assert [] == [row["queue_name"] for row in queues]
 
@@ -95,6 +118,21 @@ def test_command_prints_json(tmp_path: Path) -> None:
     assert EXPECTED["inproc"] == [row["name"] for row in found["measurements"]]
     assert ["in process, 1,000 workers / 1"] == [check["name"] for check in found["checks"]]
     assert [] == [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_durable_writes_to_disk(tmp_path: Path) -> None:
+    """Its own Valkey keeps what it is given, as one that `pbus up` starts for stored messages."""
+
+    async def main() -> list[str]:
+        found: list[str] = []
+        for keeps_data in (False, True):
+            async with own_broker(keeps_data=keeps_data) as url, AsyncRedis.from_url(url) as redis:
+                found.append((await redis.config_get("appendonly"))["appendonly"])
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path))
+        assert ["no", "yes"] == asyncio.run(main())
 
 
 def test_failing_player_tells_why() -> None:

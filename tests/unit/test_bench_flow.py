@@ -93,6 +93,19 @@ def test_meter_ends_with_last_message() -> None:
     assert found.last >= found.first
 
 
+def test_copies_hide_no_loss() -> None:
+    """A message that comes again is counted apart: it does not stand in for a lost one."""
+
+    async def main() -> Received:
+        meter = Meter(3)
+        for number in (0, 1, 1, 0, 2):
+            meter.note(number)
+        return await meter.finished(SilentCues(is_done=False))
+
+    found = asyncio.run(main())
+    assert (3, 2, 0) == (found.count, found.duplicates, found.misordered)
+
+
 def test_meter_gives_up_when_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the sender is done and nothing more comes, the rest is lost."""
     monkeypatch.setattr("pbus.bench.meter.QUIET_S", 0.01)

@@ -50,6 +50,17 @@ def test_no_line_is_too_wide(width: int) -> None:
     assert any("LOST" in line.plain for line in lines)
 
 
+def test_copies_have_their_column() -> None:
+    """What came twice is shown, and only then."""
+    twice = Row(name="durable", count=10, duplicates=3)
+    report = Report(environment=ENVIRONMENT, rows=(*ROWS, twice), checks=())
+    text = [line.plain for line in report_lines(report)]
+
+    assert "TWICE" in text[2]
+    assert "3" == text[-1].split()[-1]
+    assert not any("TWICE" in line.plain for line in report_lines(REPORT))
+
+
 def test_unmet_check_is_red() -> None:
     """What is not good enough looks different."""
     styles = {str(span.style) for span in report_lines(REPORT)[-1].spans}

@@ -19,6 +19,7 @@ class What(enum.StrEnum):
     """What can be measured."""
 
     THROUGHPUT = "throughput"
+    DURABLE = "durable"
     RTT = "rtt"
     JOBS = "jobs"
     FANOUT = "fanout"

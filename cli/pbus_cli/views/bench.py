@@ -62,6 +62,8 @@ def _row_columns(rows: Sequence[Row]) -> list[Column]:
     ]
     if any(row.misordered for row in rows):
         columns.append(column("MISORDERED", lambda row: short_count(row.misordered), 60))
+    if any(row.duplicates for row in rows):
+        columns.append(column("TWICE", lambda row: short_count(row.duplicates), 65))
     return columns
 
 

@@ -1,7 +1,8 @@
 """The same work with plain redis-py, as its documentation shows it.
 
 Payloads are raw bytes of the same size: the baseline neither encodes nor decodes messages, counts
-no losses and keeps nobody from being drowned.
+no losses and keeps nobody from being drowned; on streams, nothing is tried again or recognised as a
+copy.
 """
 
 import asyncio
@@ -14,8 +15,11 @@ from pbus.bench.cues import Cues
 from pbus.bench.meter import Meter
 from pbus.bench.script import Delays, Part, Stopwatch
 
-PIPELINE = 100  # publishes in one write
+PIPELINE = 100  # commands in one write
 _WARM_UP = 50  # round trips before the clock starts
+_GROUP = "bench"
+_WAIT_MS = 200
+_END_S = 5.0
 
 
 async def send(part: Part, cues: Cues) -> None:
@@ -47,6 +51,41 @@ async def receive(part: Part, cues: Cues) -> None:
         received = await meter.finished(cues)
         counting.cancel()
         await asyncio.wait([counting])
+        cues.say(received)
+
+
+async def add(part: Part, cues: Cues) -> None:
+    """Role: add to streams in pipelines."""
+    payload = b"x" * part.size
+    streams = [f"{part.channel}:{name}" for name in part.targets]
+    async with Redis.from_url(part.url) as redis:
+        await redis.ping()
+        cues.say_ready()
+        await cues.next()
+        watch = Stopwatch()
+        for start in range(0, part.count, PIPELINE):
+            pipe = redis.pipeline(transaction=False)
+            for number in range(start, min(start + PIPELINE, part.count)):
+                pipe.xadd(streams[number % len(streams)], {"text": payload})
+            await pipe.execute()
+        cues.say(watch.sent(part.count))
+
+
+async def read(part: Part, cues: Cues) -> None:
+    """Role: count what a group's consumer reads and acknowledges."""
+    meter = Meter(part.count)
+    stream = f"{part.channel}:{part.name}"
+    over = asyncio.Event()
+    async with Redis.from_url(part.url) as redis:
+        await redis.xgroup_create(stream, _GROUP, mkstream=True)
+        counting = asyncio.create_task(_count_kept(redis, stream, meter, over))
+        cues.say_ready()
+        try:
+            received = await meter.finished(cues)
+        finally:
+            over.set()  # cancelled in the middle of a read, the client reads on
+            await asyncio.wait([counting], timeout=_END_S)
+            await redis.delete(stream)
         cues.say(received)
 
 
@@ -92,6 +131,19 @@ async def _count(pubsub: Any, meter: Meter) -> None:
         if message["type"] == "message":
             meter.note(number)
             number += 1
+
+
+async def _count_kept(redis: "Redis", stream: str, meter: Meter, over: asyncio.Event) -> None:
+    number = 0
+    while not over.is_set():
+        found: Any = await redis.xreadgroup(
+            _GROUP, "reader", {stream: ">"}, count=PIPELINE, block=_WAIT_MS
+        )
+        for _, entries in found or ():
+            await redis.xack(stream, _GROUP, *(entry for entry, _ in entries))
+            for _ in entries:
+                meter.note(number)
+                number += 1
 
 
 async def _echo(pubsub: Any, redis: "Redis", target: str) -> None:

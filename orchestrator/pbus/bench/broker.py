@@ -12,8 +12,11 @@ from pbus.process.project import Project
 
 
 @contextlib.asynccontextmanager
-async def own_broker() -> AsyncIterator[str]:
+async def own_broker(*, keeps_data: bool = False) -> AsyncIterator[str]:
     """An embedded Valkey of its own: its URL.
+
+    Args:
+        keeps_data: It writes to disk, as `pbus up` has it where delivery is at-least-once.
 
     Raises:
         ProcessError: It (or its guard) does not start.
@@ -24,7 +27,7 @@ async def own_broker() -> AsyncIterator[str]:
         guard = Guard()
         try:
             await guard.start(project)
-            valkey = EmbeddedValkey(project, guard)
+            valkey = EmbeddedValkey(project, guard, keeps_data=keeps_data)
             try:
                 yield await valkey.start()
             finally:

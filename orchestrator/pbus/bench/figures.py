@@ -67,6 +67,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         sender_cpu_us: Processor time a message, without the start of the process.
         lost: Messages that did not arrive; None where the system cannot tell.
         misordered: Messages that arrived out of order.
+        duplicates: Messages that arrived again; counted once.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     receiver_cpu_us: float | None = None
     lost: int = 0
     misordered: int = 0
+    duplicates: int = 0
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ _ROLES: dict[System, tuple[str, str]] = {
     "redis-py": ("redis-send", "redis-receive"),
     "pgmq": ("pgmq-send", "pgmq-receive"),
 }
+_DURABLE_ROLES: dict[System, tuple[str, str]] = {**_ROLES, "redis-py": ("redis-add", "redis-read")}
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +32,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
         pause_s: How long the receivers sleep in the middle.
         is_blocked: That sleep blocks the whole process, not only the handler.
         is_bare: Sender and receivers are not workers: the bus alone.
+        is_durable: Messages are kept in the broker until handled.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
     pause_s: float = 0.0
     is_blocked: bool = False
     is_bare: bool = False
+    is_durable: bool = False
 
     def for_system(self, system: System) -> "Flow":
         """As much of it as a system can do in about the same time."""
@@ -69,7 +72,7 @@ async def measure_flow(stage: Stage, flow: Flow, plan: Plan) -> list[Row]:
 
 async def _run(stage: Stage, flow: Flow, system: System) -> Run:
     names = tuple(f"receiver{number}" for number in range(1, flow.receivers + 1))
-    sending, receiving = _ROLES[system]
+    sending, receiving = (_DURABLE_ROLES if flow.is_durable else _ROLES)[system]
     part = Part(
         url=stage.url,
         channel=stage.new_channel(),
@@ -78,6 +81,7 @@ async def _run(stage: Stage, flow: Flow, system: System) -> Run:
         pause_s=flow.pause_s,
         is_blocked=flow.is_blocked,
         is_bare=flow.is_bare,
+        is_durable=flow.is_durable,
     )
     for_sender = replace(
         part,
@@ -117,6 +121,7 @@ def flow_row(flow: Flow, system: System, runs: list[Run]) -> Row:
         receiver_cpu_us=sum(one.cpu_s for one in received) / handled * 1e6 if handled else None,
         lost=sum(one.expected - one.count for one in received),
         misordered=sum(one.misordered for one in received),
+        duplicates=sum(one.duplicates for one in received),
     )
 
 

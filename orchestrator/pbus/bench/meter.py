@@ -28,12 +28,18 @@ class Meter:
         self._quiet_s = QUIET_S + pause_s
         self._next = 0
         self._misordered = 0
+        self._seen = bytearray(expected)
+        self._duplicates = 0
         self._first = self._last = 0.0
         self._cpu_first = self._cpu_last = 0.0
         self._complete = asyncio.Event()
 
     def note(self, number: int) -> None:
         """Count a message that its sender gave this number."""
+        if self._seen[number]:
+            self._duplicates += 1
+            return
+        self._seen[number] = 1
         if number != self._next:
             self._misordered += number < self._next
         self._next = number + 1
@@ -67,6 +73,7 @@ class Meter:
             cpu_s=self._cpu_last - self._cpu_first,
             misordered=self._misordered,
             delays=Percentiles.of_seconds(self.delays),
+            duplicates=self._duplicates,
         )
 
 

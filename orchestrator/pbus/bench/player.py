@@ -30,6 +30,8 @@ ROLES: Final = {
     "redis-receive": "pbus.bench.baseline:receive",
     "redis-ping": "pbus.bench.baseline:ping",
     "redis-pong": "pbus.bench.baseline:pong",
+    "redis-add": "pbus.bench.baseline:add",
+    "redis-read": "pbus.bench.baseline:read",
     "pgmq-send": "pbus.bench.pgmq_client:send",
     "pgmq-receive": "pbus.bench.pgmq_client:receive",
     "pgmq-ping": "pbus.bench.pgmq_client:ping",

@@ -1,12 +1,13 @@
 """Which measurements there are, and carrying them out one after another."""
 
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 from msgspec.structs import replace
 
-from pbus.bench import fanout, inproc, jobs, rtt, stall, start, throughput, urgent
+from pbus.bench import durable, fanout, inproc, jobs, rtt, stall, start, throughput, urgent
 from pbus.bench.broker import own_broker
 from pbus.bench.figures import Environment, Findings, Plan, Report
 from pbus.bench.stage import Stage
@@ -17,6 +18,7 @@ Measure = Callable[[Stage, Plan], Awaitable[Findings]]
 
 MEASUREMENTS: Final[dict[str, Measure]] = {
     "throughput": throughput.measure,
+    "durable": durable.measure,
     "fanout": fanout.measure,
     "rtt": rtt.measure,
     "jobs": jobs.measure,
@@ -25,6 +27,9 @@ MEASUREMENTS: Final[dict[str, Measure]] = {
     "inproc": inproc.measure,
     "start": start.measure,
 }
+
+# On a broker that writes to disk; for the others that would only be in the way.
+_KEEPING: Final = frozenset({"durable"})
 
 
 async def measure(
@@ -48,21 +53,22 @@ async def measure(
     """
     if url is not None and BACKEND_OF_SCHEME.get(url_scheme(url)) == "pgmq":
         plan = replace(plan, baseline="pgmq")
-    async with _broker(url) as address:
-        environment = Environment.here("embedded Valkey" if url is None else mask_url(address))
-        findings = Findings()
-        async with Stage(address) as stage:
-            for name in names:
-                on_begin(name)
-                findings += await MEASUREMENTS[name](stage, plan)
-        await forget(address, stage.channels)
+    environment = Environment.here("embedded Valkey" if url is None else mask_url(url))
+    findings = Findings()
+    for keeps_data, group in itertools.groupby(names, _KEEPING.__contains__):
+        async with _broker(url, keeps_data=keeps_data) as address:
+            async with Stage(address) as stage:
+                for name in group:
+                    on_begin(name)
+                    findings += await MEASUREMENTS[name](stage, plan)
+            await forget(address, stage.channels)
     one_to_one = findings.row(throughput.NAME)
     more = () if one_to_one is None else fanout.against_one(findings, one_to_one)
     return Report(environment=environment, rows=findings.rows, checks=findings.checks + more)
 
 
-def _broker(url: str | None) -> contextlib.AbstractAsyncContextManager[str]:
-    return own_broker() if url is None else _given(url)
+def _broker(url: str | None, *, keeps_data: bool) -> contextlib.AbstractAsyncContextManager[str]:
+    return own_broker(keeps_data=keeps_data) if url is None else _given(url)
 
 
 @contextlib.asynccontextmanager

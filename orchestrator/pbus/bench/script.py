@@ -30,6 +30,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         tries: Urgent messages.
         workers: Workers within the process.
         is_bare: The player is a subscriber of the bus, not a worker on a runner.
+        is_durable: Messages are kept in the broker until handled, whatever is usual there.
     """
 
     url: str = ""
@@ -44,10 +45,16 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tries: int = 0
     workers: int = 1
     is_bare: bool = False
+    is_durable: bool = False
 
     def connect(self) -> WorkerBus:
         """A bus of pbus, not started."""
-        return connect(self.url, channel=self.channel, send_timeout=SEND_TIMEOUT_S)
+        return connect(
+            self.url,
+            channel=self.channel,
+            send_timeout=SEND_TIMEOUT_S,
+            delivery="at-least-once" if self.is_durable else None,
+        )
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +71,7 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         first: Monotonic seconds, which all processes of one machine share.
         delays: From send() to the handler; without values where messages carry no time.
+        duplicates: Messages that came again; they are not in `count`.
     """
 
     expected: int
@@ -73,6 +81,7 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float
     misordered: int
     delays: Percentiles
+    duplicates: int = 0
 
 
 class Delays(msgspec.Struct, frozen=True, kw_only=True):

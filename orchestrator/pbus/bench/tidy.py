@@ -12,7 +12,7 @@ async def forget(url: str, channels: Iterable[str]) -> None:
         BusUnavailableError: The broker cannot be reached any more.
     """
     for channel in channels:
-        bus = connect(url, channel=channel)
+        bus = connect(url, channel=channel, delivery="at-least-once")
         if bus.mail is None:
             return
         async with bus:
