@@ -23,8 +23,9 @@ OLDEST_SERVER = 14
 _KEPT = 2  # connections
 
 # Plans are made once, while tables are still empty, and kept: they have to use the indexes that
-# matter when the tables are full. And compiling one would take a hundred times as long as it runs.
-_SESSION = """SET application_name = 'pbus'; SET jit = off;
+# matter when the tables are full. Making them anew, for arrays of just this length, takes longer than
+# to run them; compiling them, a hundred times as long.
+_SESSION = """SET application_name = 'pbus'; SET jit = off; SET plan_cache_mode = force_generic_plan;
   SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"""
 
 # What a connection may end with, and what a server may answer.
