@@ -20,6 +20,8 @@ _FUNCTIONS = (
 )
 # What the newest of what we use of PGMQ is called with.
 _NEEDED = "pgmq.set_vt(text, bigint[], timestamptz)"
+_BUILD = """SELECT pbus.mail_build_take(queue || lane)
+  FROM pbus.mailbox, unnest(ARRAY['_d', '_s']) lane"""
 _LOCK = 0x70627573  # "pbus", one installation at a time in a database
 _FORMAT = "1"  # of the tables; another format would be another schema's work
 
@@ -47,6 +49,7 @@ async def install(connection: "asyncpg.Connection[Any]", url: str) -> None:
             await connection.execute("INSERT INTO pbus.meta VALUES ('')")
             await connection.execute(_sql("tables.sql"))
         await connection.execute(functions)
+        await connection.execute(_BUILD)
         await connection.execute("UPDATE pbus.meta SET stamp = $1", stamp)
 
 

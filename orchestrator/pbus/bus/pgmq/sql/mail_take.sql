@@ -1,3 +1,46 @@
+-- The part of mail_take that depends on the queue: a function for each, so that it is planned once a
+-- session. What plans cost, each time, is more than all else a take of a few messages does.
+CREATE OR REPLACE FUNCTION pbus.mail_build_take(queue text) RETURNS void LANGUAGE plpgsql AS $build$
+BEGIN
+  EXECUTE format($sql$
+    CREATE OR REPLACE FUNCTION pbus.%1$I(
+      box bigint, its_lane text, most int, ch text, who text, hold_s float8
+    ) RETURNS TABLE (hold bigint, headers text, message text, gone int[]) LANGUAGE plpgsql AS $$
+    #variable_conflict use_column
+    DECLARE r record; ids bigint[] := '{}'; got int := 0;
+    BEGIN
+      FOR r IN SELECT q.msg_id, (q.headers->>'n')::int AS n FROM pgmq.%2$I q
+                WHERE q.vt <= clock_timestamp() ORDER BY q.msg_id LIMIT most FOR UPDATE SKIP LOCKED
+      LOOP
+        ids := ids || r.msg_id;
+        got := got + coalesce(r.n, 1);
+        EXIT WHEN got >= most;
+      END LOOP;
+      IF got = 0 THEN RETURN; END IF;
+      -- A subquery, not EXISTS, and no join with entry: those may be done by comparing all with all.
+      RETURN QUERY
+        WITH entry AS (
+          UPDATE pgmq.%2$I SET vt = clock_timestamp() + hold_s * interval '2 s',
+            read_ct = read_ct + 1, last_read_at = clock_timestamp()
+          WHERE msg_id = ANY(ids) RETURNING msg_id, headers, message),
+        again AS (
+          SELECT e.msg_id, array_agg(p.at::int - 1) AS gone
+            FROM entry e, jsonb_array_elements(e.message) WITH ORDINALITY p(letter, at)
+           WHERE (SELECT true FROM pbus.handled d WHERE d.mailbox = box AND d.id = p.letter->>0)
+           GROUP BY 1),
+        counted AS (
+          UPDATE pbus.outgo SET gone = outgo.gone + (SELECT sum(cardinality(a.gone)) FROM again a)
+           WHERE mailbox = box AND EXISTS (SELECT FROM again)),
+        taken AS (
+          INSERT INTO pbus.held (mailbox, lane, msg_id, channel, holder, held_at, size, gone, started)
+          SELECT box, its_lane, e.msg_id, ch, who, clock_timestamp(), jsonb_array_length(e.message),
+                 coalesce(a.gone, '{}'), '{}' FROM entry e LEFT JOIN again a USING (msg_id)
+          RETURNING held.hold, held.msg_id, held.gone)
+        SELECT t.hold, q.headers::text, q.message::text, t.gone
+          FROM taken t JOIN pgmq.%2$I q USING (msg_id) ORDER BY msg_id;
+    END $$ $sql$, 'take_' || queue, 'q_' || queue);
+END $build$;
+
 -- What is wanted and free. A hold of NULL: when (in seconds) something wanted will be free.
 -- known: the holds that the caller knows of, where an answer may have been lost, else NULL.
 CREATE OR REPLACE FUNCTION pbus.mail_take(
@@ -6,7 +49,7 @@ CREATE OR REPLACE FUNCTION pbus.mail_take(
 ) RETURNS TABLE (hold bigint, box bigint, mailbox text, lane text, headers text, message text,
                  gone int[], due float8) LANGUAGE plpgsql AS $$
 DECLARE
-  me pbus.holder; w record; r record; ids bigint[]; got int; soonest timestamptz; one timestamptz;
+  me pbus.holder; w record; r record; soonest timestamptz; one timestamptz;
   began timestamptz := clock_timestamp(); ends timestamptz := began + hold_s * interval '1 s';
   is_any boolean := false;
 BEGIN
@@ -44,39 +87,9 @@ BEGIN
              JOIN pbus.mailbox m ON m.channel = ch AND m.name = x.name
             ORDER BY x.n FOR KEY SHARE OF m
   LOOP
-    ids := '{}';
-    got := 0;
-    FOR r IN EXECUTE format('SELECT msg_id, (headers->>''n'')::int AS n FROM pgmq.%I WHERE vt <= clock_timestamp() ORDER BY msg_id LIMIT $1 FOR UPDATE SKIP LOCKED', 'q_' || w.queue) USING w.most
-    LOOP
-      ids := ids || r.msg_id;
-      got := got + coalesce(r.n, 1);
-      EXIT WHEN got >= w.most;
-    END LOOP;
-    CONTINUE WHEN got = 0;
-    is_any := true;
-    -- A subquery, not EXISTS, and no join with entry: those may be done by comparing all with all.
-    RETURN QUERY EXECUTE format($take$
-      WITH entry AS (
-        UPDATE pgmq.%I SET vt = clock_timestamp() + $1 * interval '2 s', read_ct = read_ct + 1,
-          last_read_at = clock_timestamp()
-        WHERE msg_id = ANY($2) RETURNING msg_id, headers, message),
-      again AS (
-        SELECT e.msg_id, array_agg(p.at::int - 1) AS gone
-          FROM entry e, jsonb_array_elements(e.message) WITH ORDINALITY p(letter, at)
-         WHERE (SELECT true FROM pbus.handled d WHERE d.mailbox = $3 AND d.id = p.letter->>0)
-         GROUP BY 1),
-      counted AS (
-        UPDATE pbus.outgo SET gone = outgo.gone + (SELECT sum(cardinality(a.gone)) FROM again a)
-         WHERE mailbox = $3 AND EXISTS (SELECT FROM again)),
-      taken AS (
-        INSERT INTO pbus.held (mailbox, lane, msg_id, channel, holder, held_at, size, gone, started)
-        SELECT $3, $5, e.msg_id, $6, $7, clock_timestamp(), jsonb_array_length(e.message),
-               coalesce(a.gone, '{}'), '{}' FROM entry e LEFT JOIN again a USING (msg_id)
-        RETURNING held.hold, held.msg_id, held.gone)
-      SELECT t.hold, $3, $4, $5, q.headers::text, q.message::text, t.gone, NULL::float8
-        FROM taken t JOIN pgmq.%I q USING (msg_id) ORDER BY msg_id $take$,
-      'q_' || w.queue, 'q_' || w.queue)
-      USING hold_s, ids, w.id, w.name, w.lane, ch, who;
+    RETURN QUERY EXECUTE format('SELECT t.hold, $1, $2, $3, t.headers, t.message, t.gone, NULL::float8 FROM pbus.%I($1, $3, $4, $5, $6, $7) t', 'take_' || w.queue)
+      USING w.id, w.name, w.lane, w.most, ch, who, hold_s;
+    is_any := is_any OR FOUND;
   END LOOP;
   IF is_any THEN RETURN; END IF;
   FOR w IN SELECT m.queue || '_' || x.lane AS queue FROM unnest(w_name, w_lane) x(name, lane)

@@ -28,14 +28,17 @@ BEGIN
   DELETE FROM pbus.handled WHERE mailbox = box;
   DELETE FROM pbus.dead WHERE mailbox = box;
   DELETE FROM pbus.mailbox WHERE id = box;
-  FOREACH one IN ARRAY ARRAY['_d', '_s'] LOOP PERFORM pgmq.drop_queue(base || one); END LOOP;
+  FOREACH one IN ARRAY ARRAY['_d', '_s'] LOOP
+    PERFORM pgmq.drop_queue(base || one);
+    EXECUTE format('DROP FUNCTION IF EXISTS pbus.%I', 'take_' || base || one);
+  END LOOP;
 END $$;
 
 CREATE OR REPLACE FUNCTION pbus.mail_open(
   ch text, who text, keep boolean, share boolean, most bigint, lease_s float8
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-  box pbus.mailbox;
+  box pbus.mailbox; one text;
   ends timestamptz := clock_timestamp() + lease_s * interval '1 s';
   base text := 'pbus_' || left(md5(length(ch) || ':' || ch || who), 32);
 BEGIN
@@ -46,8 +49,10 @@ BEGIN
     box := NULL;
   END IF;
   IF box.id IS NULL THEN
-    PERFORM pgmq.create(base || '_d');
-    PERFORM pgmq.create(base || '_s');
+    FOREACH one IN ARRAY ARRAY['_d', '_s'] LOOP
+      PERFORM pgmq.create(base || one);
+      PERFORM pbus.mail_build_take(base || one);
+    END LOOP;
     INSERT INTO pbus.mailbox (channel, name, queue, is_kept, is_shared, max_backlog, ends_at)
       VALUES (ch, who, base, keep, share, most, ends) RETURNING * INTO box;
     INSERT INTO pbus.intake VALUES (box.id, 0);
