@@ -1,6 +1,7 @@
 """Stored mail in Postgres: PGMQ queues, and functions of the schema that each do one step."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 from pbus.bus.mail import (
@@ -23,6 +24,7 @@ from pbus.messages import Lane
 
 HOLD_S = 30.0  # a holder silent for so long lost what it held, if no supervisor said so before
 _TIDY_S = 30.0
+_GIVE_WAY_S = 0.001  # how long a settlement waits for something more urgent to send
 _DEAD_SHOWN = 10_000
 
 _PUT = "SELECT * FROM pbus.mail_put($1, $2, $3, $4, $5, $6, $7, $8, $9)"
@@ -64,6 +66,7 @@ class PgmqMailStore:
         self._lease_s = lease_s
         self._hold_s = hold_s
         self._next_tidy = 0.0
+        self._puts = asyncio.Event()  # one is on its way
 
     async def open(
         self, mailbox: str, *, keep: bool, shared: bool = False, max_backlog: int = 100_000
@@ -98,6 +101,7 @@ class PgmqMailStore:
             at = streams.setdefault(key, len(streams) + 1)
             entries.append((at, out.first, len(out.bodies), message_of(out)))
         columns = (*zip(*streams, strict=True), *zip(*entries, strict=True))
+        self._puts.set()
         rows = await self._outbox.call(_PUT, self._channel, *columns)
         return [Stored(mailboxes=row[0], is_full=row[1]) for row in rows]
 
@@ -126,8 +130,16 @@ class PgmqMailStore:
             (*key_of(one.letter), plain(one.letter.id), one.how, one.delay_s, plain(one.reason))
             for one in settles
         ]
+        await self._let_put_pass()
         await self._outbox.call(_SETTLE, self._channel, *zip(*rows, strict=True))
         self.taker.settled(row[0] for row in rows)
+
+    async def _let_put_pass(self) -> None:
+        """Who was called is about to call: somebody waits for what he says, nobody for a settle."""
+        self._puts.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GIVE_WAY_S):
+                await self._puts.wait()
 
     async def requeue(self, incarnations: Sequence[str]) -> int:
         """Give back what incarnations hold; see MailStore."""
