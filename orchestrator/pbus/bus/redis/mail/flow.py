@@ -335,25 +335,37 @@ end
 local function is_held(stream, entry)
   return exists(stream) and #call('XPENDING', stream, 'g', entry, entry, 1) == 1
 end
+-- Marks what was open among these as settled; returns the flags, and a table of what was open.
+local function mark(own, flags, which, others)
+  local chosen, opened, at = {}, {}, -1
+  for _, one in ipairs(which) do chosen[one] = true end
+  for _, other in ipairs(others) do chosen[other[1]] = true end
+  flags = string.gsub(flags, '.', function(flag)
+    at = at + 1
+    if flag ~= '0' or not chosen[at] then return nil end
+    opened[at] = true
+    own.changes.h = own.changes.h - 1
+    return '1'
+  end)
+  return flags, opened
+end
 local function settle_letters(box, own, group, flags)
   local _, queue, entry, _, was_tried, which, _, others = unpack(group)
-  local slot = queue .. entry
-  local found = call('XRANGE', key('q:' .. queue, box), entry, entry)[1]
-  if not found then return '' end  -- somebody else removed it
-  local function is_new(at)
-    local is_open = string.sub(flags, at + 1, at + 1) == '0'
-    flags = string.sub(flags, 1, at) .. '1' .. string.sub(flags, at + 2)
-    if is_open then own.changes.h = own.changes.h - 1 end
-    return is_open
+  local letters
+  if #others > 0 then
+    local found = call('XRANGE', key('q:' .. queue, box), entry, entry)[1]
+    if not found then return '' end  -- somebody else removed it
+    letters = unfold(entry, found[2])
   end
+  local opened
+  flags, opened = mark(own, flags, which, others)
   for _, at in ipairs(which) do
-    if is_new(at) then gone_for_good(own, 1, was_tried == 1) end
+    if opened[at] then gone_for_good(own, 1, was_tried == 1) end
   end
-  local letters = #others > 0 and unfold(entry, found[2])
   for _, other in ipairs(others) do
-    if is_new(other[1]) then
+    if opened[other[1]] then
       local send_off = other[2] == 'retry' and retry or bury
-      send_off(box, own, slot, letters[other[1] + 1], other)
+      send_off(box, own, queue .. entry, letters[other[1] + 1], other)
     end
   end
   return flags
