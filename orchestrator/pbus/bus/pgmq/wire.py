@@ -7,7 +7,10 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pbus.bus.backoff import Backoff
+from pbus.bus.outbox import Outbox, Payload
 from pbus.bus.pgmq.lines import Lines
+from pbus.bus.wire import Note
 from pbus.errors import BusUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -29,7 +32,7 @@ Taken = Callable[[int, bytes], None]
 
 
 class Wire:
-    """One process's end, both directions.
+    """One process's end, both directions; see also pbus.bus.wire.
 
     Args:
         lines: Its connections.
@@ -42,6 +45,9 @@ class Wire:
         missed: What a follower was too slow for, in messages.
         addresses: What is sent there comes here.
     """
+
+    broker: str = "server"
+    trouble: tuple[type[Exception], ...] = (BusUnavailableError,)
 
     def __init__(
         self,
@@ -128,12 +134,43 @@ class Wire:
             with contextlib.suppress(BusUnavailableError):
                 await self._lines.reader.call("SELECT pbus.wire_leave($1)", self._me)
 
-    async def put(self, items: Sequence[Item]) -> list[int]:
-        """Send payloads, in order, in one call; returns how many processes each reached.
+    async def write(self, outbox: Outbox, payloads: Sequence[Payload]) -> list[int]:
+        """Send payloads, in order, in one call; see the protocol.
 
         Raises:
             BusUnavailableError: Perhaps sent, perhaps not; sent again they are known as repeats.
         """
+        lane = outbox.lane.value
+        return await self._put([
+            (lane, payload.stream.address, len(payload.lines), outbox.encode(payload))
+            for payload in payloads
+        ])
+
+    async def tell(self, notes: Sequence[Note]) -> None:
+        """Send notes to processes; see the protocol."""
+        await self._put([(CONTROL, process, 1, note) for process, note in notes])
+
+    async def ask(
+        self, outbox: Outbox, notes: Sequence[Note], addresses: Sequence[str]
+    ) -> tuple[list[int], list[int]]:
+        """Send notes, and count who is there, in one call; see the protocol."""
+        lane = outbox.lane.value
+        items: list[Item] = [(CONTROL, process, 1, note) for process, note in notes]
+        items += [(lane, address, 0, None) for address in addresses]
+        counts = await self._put(items)
+        return counts[: len(notes)], counts[len(notes) :]
+
+    def is_copy(self, address: str) -> bool:
+        """Nothing is: the server makes the copies for followers; see the protocol."""
+        del address
+        return False
+
+    def backoff(self) -> Backoff:
+        """Pauses; see the protocol."""
+        return Backoff(_PAUSE_S, _PAUSE_S)
+
+    async def _put(self, items: Sequence[Item]) -> list[int]:
+        """Send payloads; returns how many processes each reached."""
         columns = zip(*items, strict=True)
         rows = await self._lines.writer.call(_PUT, self._lines.channel, *columns)
         counts: list[int] = rows[0][0]

@@ -4,42 +4,23 @@ import asyncio
 import contextlib
 import functools
 import logging
-import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
+from pbus.bus.backoff import Backoff
 from pbus.bus.redis.endpoint import CONNECT_TIMEOUT_S, TROUBLE, Endpoint, reason_of
 from pbus.bus.redis.feed import Feed
 from pbus.errors import BusUnavailableError
 
 logger = logging.getLogger(__name__)
 
-FIRST_BACKOFF_S = 0.05
-MAX_BACKOFF_S = 1.0
 CONFIRM_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 5.0  # a pipeline of at most about a mebibyte, answered
 _LOST = "the connection ended before the server answered"
 _MOVED = "the channel is on another node of the cluster now"
-
-
-class Backoff:
-    """Growing pauses, a little random so that a hundred processes do not knock at once."""
-
-    def __init__(self) -> None:
-        self._next = FIRST_BACKOFF_S
-
-    def reset(self) -> None:
-        """Begin anew after a success."""
-        self._next = FIRST_BACKOFF_S
-
-    async def pause(self) -> None:
-        """Wait before the next attempt."""
-        delay = self._next * random.uniform(0.5, 1.0)  # noqa: S311 - spreading, not secrecy
-        self._next = min(MAX_BACKOFF_S, self._next * 2)
-        await asyncio.sleep(delay)
 
 
 async def open_connection(endpoint: Endpoint) -> AbstractConnection:

@@ -5,15 +5,13 @@ import logging
 import time
 
 from pbus.bus.outbox import Outbox, Payload
-from pbus.bus.pgmq.wire import Item, Wire
 from pbus.bus.switchboard import Counters
-from pbus.errors import BusUnavailableError
+from pbus.bus.wire import Wire
 
 logger = logging.getLogger(__name__)
 
 _GRACE_S = 3.0  # after a reconnection, receivers may still be on their way back
 _RETRY_S = 0.05
-_OUTAGE_PAUSE_S = 0.2
 
 
 class Publisher:
@@ -23,7 +21,7 @@ class Publisher:
         outbox: What to write.
         wire: Where.
         counters: Where undelivered messages are counted.
-        give_up_s: A payload that the server did not take for so long is counted as undelivered.
+        give_up_s: A payload that the broker did not take for so long is counted as undelivered.
     """
 
     def __init__(self, outbox: Outbox, wire: Wire, counters: Counters, give_up_s: float) -> None:
@@ -32,6 +30,7 @@ class Publisher:
         self._counters = counters
         self._give_up_s = give_up_s
         self._grace_until = 0.0
+        self._backoff = wire.backoff()
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -43,32 +42,29 @@ class Publisher:
         await self.outbox.emptied.wait()
 
     def expect_returns(self) -> None:
-        """The server may have forgotten who is there: they come back, so try again for a while."""
+        """The broker may have forgotten who is there: they come back, so try again for a while."""
         self._grace_until = time.monotonic() + _GRACE_S
 
     async def _write(self, payloads: list[Payload]) -> None:
+        self._backoff.reset()
         while payloads:
             try:
-                counts = await self._wire.put([self._item(payload) for payload in payloads])
-            except BusUnavailableError:
+                counts = await self._wire.write(self.outbox, payloads)
+            except self._wire.trouble:
                 self.expect_returns()
                 payloads = self._give_up_old(payloads)
-                await asyncio.sleep(_OUTAGE_PAUSE_S)
+                await self._backoff.pause()
                 continue
             payloads = self._settle(payloads, counts)
             if payloads:
                 await asyncio.sleep(_RETRY_S)
-
-    def _item(self, payload: Payload) -> Item:
-        lane = self.outbox.lane.value
-        return lane, payload.stream.address, len(payload.lines), self.outbox.encode(payload)
 
     def _settle(self, payloads: list[Payload], counts: list[int]) -> list[Payload]:
         """Finish what was delivered; returns what is worth another try."""
         again = []
         in_grace = time.monotonic() < self._grace_until
         for payload, receivers in zip(payloads, counts, strict=True):
-            if receivers == 0 and payload.lines:
+            if receivers == 0 and payload.lines and not self._wire.is_copy(payload.stream.address):
                 if in_grace:
                     again.append(payload)
                     continue
@@ -85,8 +81,8 @@ class Publisher:
                 continue
             self._counters.undelivered += len(payload.lines)
             logger.warning(
-                "%d messages to %r were given up: the server was away for over %g s",
-                len(payload.lines), payload.stream.address, self._give_up_s,
+                "%d messages to %r were given up: the %s was away for over %g s",
+                len(payload.lines), payload.stream.address, self._wire.broker, self._give_up_s,
             )  # fmt: skip
             self.outbox.written(payload, 0)
         return keep

@@ -1,0 +1,239 @@
+"""BrokeredBus: what every bus over a broker does; a backend brings the connections."""
+
+import abc
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from pbus.bus.base import DEFAULT_SEND_TIMEOUT_S, WorkerBus
+from pbus.bus.credit import Credit
+from pbus.bus.dispatch import Stamped
+from pbus.bus.inbox import Inbox
+from pbus.bus.mailbox import SYSTEM_CAPACITY
+from pbus.bus.mailroom import DeliveryOptions, MailRoom
+from pbus.bus.outbox import MAX_PAYLOAD_BYTES, Outbox
+from pbus.bus.publisher import Publisher
+from pbus.bus.reader import Receipt
+from pbus.bus.switchboard import EVERYONE
+from pbus.bus.wire import Wire
+from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding, Header, encode_message, encode_raw
+from pbus.errors import BusUnavailableError
+from pbus.ids import new_id
+from pbus.messages import BusMessage, Lane
+
+logger = logging.getLogger(__name__)
+
+_BEAT_S = 2.0
+_DRAIN_TIMEOUT_S = 2.0
+_ENVELOPE_BYTES = 4096  # more than an envelope can take
+
+
+class BrokeredBus(WorkerBus):
+    """The bus between processes.
+
+    A backend makes its connections and calls `_build`; when they are open it calls `_begin` and
+    `_open_mail`, and it hands what arrives to the inbox and to the credit.
+
+    Args:
+        channel: Processes on one channel hear each other.
+        max_message_bytes: The largest encoded message.
+        send_timeout: Seconds a send waits for room, or for the broker to be back.
+        incarnation: Names this life of this process; random when not given.
+        encoding: Of what is sent.
+        delivery: "at-least-once", or "at-most-once": nothing is kept.
+        mail_options: How stored messages are treated, with at-least-once.
+    """
+
+    _inbox: Inbox
+    _outboxes: dict[Lane, Outbox]
+    _publishers: dict[Lane, Publisher]
+    _credit: Credit
+
+    def __init__(
+        self,
+        *,
+        channel: str = "pbus",
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        send_timeout: float = DEFAULT_SEND_TIMEOUT_S,
+        incarnation: str | None = None,
+        encoding: str = Encoding.JSON,
+        delivery: str = "at-most-once",
+        mail_options: DeliveryOptions | None = None,
+    ) -> None:
+        super().__init__(
+            channel=channel,
+            max_message_bytes=max_message_bytes,
+            send_timeout=send_timeout,
+            incarnation=incarnation,
+        )
+        self._encoding = Encoding(encoding)
+        self._max_payload_bytes = max(MAX_PAYLOAD_BYTES, max_message_bytes) + _ENVELOPE_BYTES
+        self._trouble = "no answer in time"
+        self._tasks: list[asyncio.Task[None]] = []
+        self.delivery = delivery
+        self._mail_options = mail_options or DeliveryOptions()
+        self._mailroom: MailRoom | None = None
+
+    async def publish(self, message: BusMessage) -> None:
+        """Encode a message and have it stored, or put it into its lane's buffer; see send()."""
+        line = encode_message(message, limit=self.max_message_bytes, encoding=self._encoding)
+        if self._mailroom is None or not message.is_stored:
+            outbox, address = self._outboxes[message.lane], message.target or EVERYONE
+            if not outbox.put_nowait(address, line):
+                await outbox.put(address, line)
+        else:
+            await self._store(self._mailroom, Stamped.of(message, line))
+
+    async def send_raw(
+        self,
+        type_name: str,
+        target: str | None,
+        fields: dict[str, Any],
+        *,
+        source: str,
+        urgent: bool = False,
+    ) -> None:
+        """Send a message of a type that only its receivers know; see WorkerBus.send_raw."""
+        header = Header(type=type_name, source=source, target=target, id=new_id(), time=time.time())
+        line = encode_raw(header, fields, limit=self.max_message_bytes, encoding=self._encoding)
+        lane = Lane.SYSTEM if urgent else Lane.DATA
+        address = target or EVERYONE
+        if self._mailroom is None or urgent:
+            await self._outboxes[lane].put(address, line)
+        else:
+            await self._store(self._mailroom, Stamped(address, lane, header.id, line))
+        self.counters.sent += 1
+
+    async def _store(self, mailroom: MailRoom, stamped: Stamped) -> None:
+        if await mailroom.dispatch.put(stamped) == 0:
+            self.counters.undelivered += 1
+
+    # What the inbox calls
+
+    def deliver(self, address: str, lane: Lane, lines: list[bytes], receipt: Receipt | None) -> int:
+        """Put received messages into mailboxes; see Sink."""
+        if lane is Lane.SYSTEM and any(
+            len(mailbox.lane(lane)) >= SYSTEM_CAPACITY for mailbox in self._board.receivers(address)
+        ):
+            self._board.note_lost("this process, which has no room,", address, len(lines))
+            return 0
+        return self._board.put_lines(address, lane, lines, receipt)
+
+    def lost(self, sender: str, address: str, count: int) -> None:
+        """Messages went missing; see Sink."""
+        self._board.note_lost(sender, address, count)
+
+    def grant(self, sender: str, address: str, number: int, consumed: int, limit: int) -> None:
+        """Tell a sender how far it may go; see Sink."""
+        self._credit.grant(sender, address, number, consumed, limit)
+
+    # The life of the bus
+
+    def _build(self, wire: Wire) -> None:
+        self._inbox = Inbox(self)
+        self._outboxes = {
+            lane: Outbox(
+                lane,
+                self.incarnation,
+                has_flow=lane is Lane.DATA,
+                send_timeout=self.send_timeout,
+            )
+            for lane in Lane
+        }
+        self._publishers = {
+            lane: Publisher(outbox, wire, self.counters, self.send_timeout)
+            for lane, outbox in self._outboxes.items()
+        }
+        self._credit = Credit(self.incarnation, self._outboxes[Lane.DATA], wire, self._inbox)
+
+    def _begin(self) -> None:
+        """Start what writes and what looks after it; the broker has been reached."""
+        for lane, publisher in self._publishers.items():
+            self._spawn(f"{lane.name.lower()} writer", publisher.run())
+        self._spawn("grants", self._credit.run_grants())
+        self._spawn("probes", self._credit.run_probes())
+        self._spawn("beat", self._beat())
+
+    async def _open_mail(self) -> None:
+        if self.mail is None:
+            return
+        self._mailroom = MailRoom(
+            self.mail,
+            self._board,
+            self.incarnation,
+            send_timeout=self.send_timeout,
+            options=self._mail_options,
+            send=self.send,
+        )
+        await self._mailroom.open()
+
+    def _why_not_open(self) -> str:
+        return self._trouble
+
+    async def _close(self) -> None:
+        if self._mailroom is not None:
+            mailroom, self._mailroom = self._mailroom, None
+            await mailroom.close()
+        if self._tasks:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN_TIMEOUT_S):
+                    for publisher in self._publishers.values():
+                        await publisher.drain()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        await self._disconnect()
+
+    def _spawn(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine, name=f"pbus {name}")
+        task.add_done_callback(self._task_ended)
+        self._tasks.append(task)
+
+    @staticmethod
+    def _task_ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("%s ended: a bug in pbus", task.get_name(), exc_info=task.exception())
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(_BEAT_S)
+            await self._keep_up()
+            self._inbox.tidy()
+            for outbox in self._outboxes.values():
+                outbox.mark()
+            if self._mailroom is not None:
+                with contextlib.suppress(BusUnavailableError):
+                    await self._mailroom.beat()
+
+    async def _join(self, address: str) -> None:
+        await self._listen(address)
+        if self._mailroom is not None:
+            await self._mailroom.join(address)
+
+    async def _leave(self, address: str) -> None:
+        await self._ignore(address)
+        self._inbox.leave(address)
+        if self._mailroom is not None:
+            await self._mailroom.leave(address)
+
+    # What a backend brings, beside _open()
+
+    @abc.abstractmethod
+    async def _listen(self, address: str) -> None:
+        """Have what is sent to an address come here; returns when the broker confirmed it."""
+
+    @abc.abstractmethod
+    async def _ignore(self, address: str) -> None:
+        """Have it come no longer."""
+
+    @abc.abstractmethod
+    async def _keep_up(self) -> None:
+        """Called at each beat: see that the connections live, and say that we do."""
+
+    @abc.abstractmethod
+    async def _disconnect(self) -> None:
+        """Close the connections, as far as they are open; nothing uses them any more."""

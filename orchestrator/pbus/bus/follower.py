@@ -1,0 +1,96 @@
+"""What taps on brokers share: they notice gaps, drop repeats and queue what passes."""
+
+import abc
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+from pbus.bus.tap import TapMessage
+from pbus.codec import Envelope, as_json, decode_header, decode_payload
+from pbus.errors import MessageDecodeError
+
+FOLLOWER_LEASE_S = 6.0
+_CAPACITY = 20_000  # messages a slow reader may fall behind before it misses some
+_BEAT_S = 2.0
+
+
+class Follower(abc.ABC):
+    """A follower of one channel; a backend brings it payloads.
+
+    Attributes:
+        missed: Messages known to have passed unseen.
+        refused: Payloads and messages that were none.
+    """
+
+    def __init__(self) -> None:
+        self.missed = 0
+        self.refused = 0
+        self._overflowed = 0
+        self._queue: asyncio.Queue[TapMessage] = asyncio.Queue(_CAPACITY)
+        self._next: dict[tuple[str, int, str, str], int] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aexit__(self, *exc: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self._disconnect()
+
+    async def __aiter__(self) -> AsyncIterator[TapMessage]:
+        while True:
+            yield await self._queue.get()
+
+    def _begin(self, reading: Coroutine[Any, Any, None]) -> None:
+        self._tasks = [
+            asyncio.create_task(reading, name="pbus tap"),
+            asyncio.create_task(self._beat(), name="pbus tap beat"),
+        ]
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(_BEAT_S)
+            await self._keep_up()
+
+    def _follow(self, payload: bytes) -> None:
+        """Queue what one payload carries and was not seen before, in a payload sent twice."""
+        try:
+            envelope, lines = decode_payload(payload)
+        except MessageDecodeError:
+            self.refused += 1
+            return
+        key = (envelope.sender, envelope.stream, envelope.address, envelope.lane)
+        expected = self._next.get(key, envelope.first)
+        self._next[key] = max(expected, envelope.first + envelope.count)
+        self._note_gap(max(0, envelope.first - expected))
+        for line in lines[max(0, expected - envelope.first) :]:
+            self._show(envelope, line)
+
+    def _show(self, envelope: Envelope, line: bytes) -> None:
+        try:
+            header, body = decode_header(line), as_json(line)
+        except MessageDecodeError:
+            self.refused += 1
+            return
+        item = TapMessage(header=header, body=body, lane=envelope.lane, missed=self.missed)
+        try:
+            self._queue.put_nowait(item)
+        except asyncio.QueueFull:
+            self._overflowed += 1
+            self.missed += 1
+
+    # What a backend brings
+
+    @abc.abstractmethod
+    async def _keep_up(self) -> None:
+        """Called at each beat: say that we still follow, ask whether the connection lives."""
+
+    @abc.abstractmethod
+    async def _disconnect(self) -> None:
+        """Stop following; also after following could not begin."""
+
+    def _note_gap(self, count: int) -> None:
+        """So many messages of a stream did not come; 0: none are missing."""
+        self.missed += count

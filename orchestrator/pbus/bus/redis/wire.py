@@ -1,0 +1,111 @@
+"""The way to the other processes: publish/subscribe channels, written in pipelines."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pbus.bus.backoff import Backoff
+from pbus.bus.outbox import Outbox, OutStream, Payload
+from pbus.bus.redis.endpoint import TROUBLE
+from pbus.bus.redis.links import RequestLink
+from pbus.bus.redis.names import FOLLOWED, Names
+from pbus.bus.wire import Note
+from pbus.messages import Lane
+
+logger = logging.getLogger(__name__)
+
+_RECOUNT_S = 1.0
+
+
+class RedisWire:
+    """The writing connections of one process; see Wire.
+
+    Args:
+        links: One a lane. Notes go with the system lane.
+        names: How channels are named.
+    """
+
+    broker: str = "broker"
+    trouble: tuple[type[Exception], ...] = TROUBLE
+
+    def __init__(self, links: Mapping[Lane, RequestLink], names: Names) -> None:
+        self._links = links
+        self._names = names
+
+    async def write(self, outbox: Outbox, payloads: Sequence[Payload]) -> list[int]:
+        """Publish payloads in one pipeline; see Wire."""
+        lane, name = outbox.lane.value, self._names.lane
+        replies = await self._links[outbox.lane].request([
+            (b"PUBLISH", name(lane, payload.stream.address), outbox.encode(payload))
+            for payload in payloads
+        ])
+        if replies == [payload.stream.known for payload in payloads]:
+            return replies  # as nearly always: whoever listens has granted credit
+        if unsure := self._unsure(payloads, replies):
+            now = time.monotonic()
+            exact = await self._count(outbox, [stream.address for stream in unsure])
+            for (stream, reply), count in zip(unsure.items(), exact, strict=True):
+                stream.counted = (reply, count, now)
+        return [
+            self._receivers(payload.stream, reply)
+            for payload, reply in zip(payloads, replies, strict=True)
+        ]
+
+    async def tell(self, notes: Sequence[Note]) -> None:
+        """Publish notes on control channels; see Wire."""
+        await self._publish(notes)
+
+    async def ask(
+        self, outbox: Outbox, notes: Sequence[Note], addresses: Sequence[str]
+    ) -> tuple[list[int], list[int]]:
+        """Publish notes and count subscribers; see Wire."""
+        heard = await self._publish(notes) if notes else []
+        return heard, await self._count(outbox, addresses)
+
+    def is_copy(self, address: str) -> bool:
+        """Whether only followers hear what is sent there; see Wire."""
+        return address.startswith(FOLLOWED)
+
+    def backoff(self) -> Backoff:
+        """Pauses; see Wire."""
+        return Backoff()
+
+    async def _publish(self, notes: Sequence[Note]) -> list[Any]:
+        return await self._links[Lane.SYSTEM].request([
+            (b"PUBLISH", self._names.control(process), note) for process, note in notes
+        ])
+
+    @staticmethod
+    def _unsure(payloads: Sequence[Payload], replies: Sequence[Any]) -> dict[OutStream, int]:
+        """Streams of which PUBLISH counted more, or fewer, than have granted credit."""
+        unsure: dict[OutStream, int] = {}
+        now = time.monotonic()
+        for payload, reply in zip(payloads, replies, strict=True):
+            stream = payload.stream
+            if not isinstance(reply, int):
+                logger.warning("publishing to %r was refused: %s", stream.address, reply)
+            elif reply not in {0, stream.known} and not (
+                stream.counted[0] == reply and now - stream.counted[2] < _RECOUNT_S
+            ):
+                unsure[stream] = reply
+        return unsure
+
+    @staticmethod
+    def _receivers(stream: OutStream, reply: Any) -> int:
+        """How many processes got a payload: what PUBLISH said, less those who only follow."""
+        if not isinstance(reply, int):
+            return 0
+        return reply if reply in {0, stream.known} else stream.counted[1]
+
+    async def _count(self, outbox: Outbox, addresses: Sequence[str]) -> list[int]:
+        """How many processes listen to each address; pbus listens to both lanes, strangers may not."""
+        name = self._names.lane
+        channels = [name(lane, address) for address in addresses for lane in ("d", "s")]
+        link = self._links[outbox.lane]
+        (reply,) = await link.request([(b"PUBSUB", b"NUMSUB", *channels)])
+        found = dict(zip(reply[::2], reply[1::2], strict=True)) if isinstance(reply, list) else {}
+        return [
+            min(int(found.get(name(lane, address), 0)) for lane in ("d", "s"))
+            for address in addresses
+        ]

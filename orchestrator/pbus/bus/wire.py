@@ -1,0 +1,46 @@
+"""What a broker must be able to do for messages that it does not keep: carry and count."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pbus.bus.backoff import Backoff
+from pbus.bus.outbox import Outbox, Payload
+
+Note = tuple[str, bytes]  # the incarnation of the process it is for, and what it says
+
+
+class Wire(Protocol):
+    """The way from one process to the others.
+
+    Attributes:
+        broker: What the log calls the other end.
+        trouble: What a call ends with while the broker is away: perhaps it was done, perhaps not.
+    """
+
+    broker: str
+    trouble: tuple[type[Exception], ...]
+
+    async def write(self, outbox: Outbox, payloads: Sequence[Payload]) -> list[int]:
+        """Send what an outbox gathered, in order; returns how many processes got each payload."""
+        ...
+
+    async def tell(self, notes: Sequence[Note]) -> None:
+        """Send notes to processes."""
+        ...
+
+    async def ask(
+        self, outbox: Outbox, notes: Sequence[Note], addresses: Sequence[str]
+    ) -> tuple[list[int], list[int]]:
+        """Send notes, and count who listens; returns how many heard each note, and the counts.
+
+        The counts are of the processes that get what the outbox sends to each address.
+        """
+        ...
+
+    def is_copy(self, address: str) -> bool:
+        """Whether what is sent there may reach nobody: it is a copy of what is delivered elsewhere."""
+        ...
+
+    def backoff(self) -> Backoff:
+        """How long to pause while the broker is away."""
+        ...

@@ -1,0 +1,150 @@
+"""Notes about credit, without a broker: grants go out, probes are answered, the gone forgotten."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from pbus.bus.backoff import Backoff
+from pbus.bus.credit import CREDIT_NOTES, Credit
+from pbus.bus.inbox import Inbox
+from pbus.bus.outbox import INITIAL_CREDIT_BYTES, Outbox
+from pbus.errors import MessageDecodeError
+from pbus.messages import Lane
+from support.waiting import finishes, happens, run, until
+
+FULL = b"x" * (INITIAL_CREDIT_BYTES - 1)  # as much as a sender may send before it is granted more
+
+
+class NoteWire:
+    """Takes notes while it is open; nobody listens to anything."""
+
+    broker = "broker"
+    trouble = (OSError,)
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.open.set()
+        self.failures = 0
+        self.told: list[tuple[str, bytes]] = []
+        self.asked: list[tuple[str, bytes]] = []
+
+    async def tell(self, notes):
+        await self.open.wait()
+        if self.failures:
+            self.failures -= 1
+            raise OSError("away")
+        self.told += notes
+
+    async def ask(self, outbox, notes, addresses):
+        self.asked += notes
+        return [0] * len(notes), [0] * len(addresses)
+
+    def backoff(self) -> Backoff:
+        return Backoff(0.0, 0.0)
+
+
+class Desk:
+    """One process's credit with what it stands on."""
+
+    def __init__(self) -> None:
+        self.wire = NoteWire()
+        self.outbox = Outbox(Lane.DATA, "me", has_flow=True, send_timeout=20.0)
+        self.credit = Credit("me", self.outbox, self.wire, Inbox(None))
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """While it grants and probes."""
+        tasks = [
+            asyncio.create_task(self.credit.run_grants()),
+            asyncio.create_task(self.credit.run_probes()),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_newer_grants_replace_older():
+    """While one write is under way only the newest grant per sender and address is kept."""
+
+    async def main():
+        desk = Desk()
+        desk.wire.open.clear()
+        async with desk.running():
+            for consumed in range(5):
+                desk.credit.grant("s", "a", 1, consumed, 100)
+            desk.credit.grant("s", "b", 2, 0, 100)
+            desk.wire.open.set()
+            await until(lambda: len(desk.wire.told) == 2)
+
+        expected = [["grant", "me", "a", 1, 4, 100], ["grant", "me", "b", 2, 0, 100]]
+        assert expected == [json.loads(note) for _, note in desk.wire.told]
+        assert {"s"} == {process for process, _ in desk.wire.told}
+
+    run(main())
+
+
+def test_grants_survive_an_outage():
+    """What could not be told is told later, unless there is something newer to tell."""
+
+    async def main():
+        desk = Desk()
+        desk.wire.failures = 3
+        async with desk.running():
+            desk.credit.grant("s", "a", 1, 7, 100)
+            await until(lambda: desk.wire.told)
+
+        assert [7] == [json.loads(note)[4] for _, note in desk.wire.told]
+
+    run(main())
+
+
+def test_unknown_stream_is_disowned():
+    """A sender that asks about a stream unknown here is told not to wait for us."""
+
+    async def main():
+        desk = Desk()
+        async with desk.running():
+            desk.credit.receive(b'["probe","s","a",1,0,0]')
+            await until(lambda: desk.wire.told)
+
+        ((process, note),) = desk.wire.told
+        assert ("s", ["grant", "me", "a", 1, 0, -1]) == (process, json.loads(note))
+        assert note.startswith(CREDIT_NOTES)
+
+    run(main())
+
+
+def test_gone_receivers_are_forgotten():
+    """A sender in want of credit asks, and goes on when nobody is there to hear it."""
+
+    async def main():
+        desk = Desk()
+        await desk.outbox.put("a", FULL)
+        desk.credit.receive(b'["grant","gone","a",1,0,%d]' % INITIAL_CREDIT_BYTES)
+        desk.outbox.blocking.clear()
+        sending = asyncio.create_task(desk.outbox.put("a", b"more"))
+        await happens(desk.outbox.blocking)
+        async with desk.running():
+            await finishes(sending)
+
+        ((process, note),) = desk.wire.asked
+        assert ("gone", ["probe", "me", "a", 1, 0, 0]) == (process, json.loads(note))
+
+    run(main())
+
+
+@pytest.mark.parametrize("note", [b"", b"[]", b'["grant"', b'["grant","s","a","1",0,0]'])
+def test_other_notes_are_refused(note: bytes):
+    """What is no note about credit is an error, whoever sent it."""
+
+    async def main():
+        with pytest.raises(MessageDecodeError, match="no credit note"):
+            Desk().credit.receive(note)
+
+    run(main())

@@ -1,0 +1,107 @@
+"""What every tap on a broker does, without one: gaps, repeats, refusals and a slow reader."""
+
+import pytest
+
+from pbus.bus.follower import Follower
+from pbus.codec import FORMAT_VERSION, Envelope, encode_message, encode_payload
+from pbus.messages import BusDataMessage
+from support.waiting import run
+
+
+class TappedNote(BusDataMessage):
+    """One message."""
+
+    number: int
+
+
+class BareFollower(Follower):
+    """Has no broker."""
+
+    async def _keep_up(self) -> None:
+        pass
+
+    async def _disconnect(self) -> None:
+        pass
+
+
+def payload(first: int, count: int) -> bytes:
+    """Messages of one stream from a number on."""
+    lines = [encode_message(TappedNote(source="s", number=first + n)) for n in range(count)]
+    return encode_payload(Envelope(FORMAT_VERSION, "s", 1, "d", "w", first, count, 0), lines)
+
+
+def follow(*payloads: bytes) -> BareFollower:
+    """A follower of these payloads."""
+    follower = BareFollower()
+    for each in payloads:
+        follower._follow(each)
+    return follower
+
+
+async def seen(follower: BareFollower) -> list[tuple[int, int]]:
+    """What waits to be read: how many had been missed then, and the bytes that are no header."""
+    reader = aiter(follower)
+    items = [await anext(reader) for _ in range(follower._queue.qsize())]
+    await reader.aclose()
+    return [(item.missed, int(item.body.rpartition(b":")[2].rstrip(b"}"))) for item in items]
+
+
+def test_gaps_count_as_missed():
+    """Numbers that never came are counted, and each message says how many were up to then."""
+
+    async def main():
+        follower = follow(payload(1, 2), payload(5, 1))
+
+        assert [(0, 1), (0, 2), (2, 5)] == await seen(follower)
+        assert 2 == follower.missed
+
+    run(main())
+
+
+def test_first_sight_misses_nothing():
+    """What a stream carried before the follower came is no gap."""
+
+    async def main():
+        follower = follow(payload(100, 1))
+
+        assert [(0, 100)] == await seen(follower)
+
+    run(main())
+
+
+def test_repeats_show_once():
+    """A payload sent twice, or again with more behind it, shows what is new only."""
+
+    async def main():
+        follower = follow(payload(1, 2), payload(1, 2), payload(1, 3))
+
+        assert [(0, 1), (0, 2), (0, 3)] == await seen(follower)
+        assert 0 == follower.missed
+
+    run(main())
+
+
+def test_slow_reader_misses_some(monkeypatch: pytest.MonkeyPatch):
+    """What finds no room in the queue is missed, and counted."""
+    monkeypatch.setattr("pbus.bus.follower._CAPACITY", 2)
+
+    async def main():
+        follower = follow(payload(1, 5))
+
+        assert [(0, 1), (0, 2)] == await seen(follower)
+        assert 3 == follower.missed
+
+    run(main())
+
+
+def test_noise_is_refused():
+    """What is no payload, or no message in one, is counted and not shown."""
+
+    async def main():
+        torn = encode_payload(Envelope(FORMAT_VERSION, "s", 1, "d", "w", 1, 1, 0), [b"{"])
+        follower = follow(b"noise", torn)
+
+        assert [] == await seen(follower)
+        assert 2 == follower.refused
+
+    run(main())
