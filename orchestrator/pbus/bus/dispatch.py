@@ -20,7 +20,7 @@ OUTAGE_PAUSE_S = 0.2
 _HELD_TRIED = 200  # of one mailbox without room at once: it has room for few
 
 
-class Stamped(msgspec.Struct, frozen=True):
+class Stamped(msgspec.Struct, frozen=True, gc=False):
     """One encoded message, and where it goes.
 
     Attributes:

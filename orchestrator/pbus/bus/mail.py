@@ -51,7 +51,7 @@ class Stored(msgspec.Struct, frozen=True):
     is_full: bool = False
 
 
-class Letter(msgspec.Struct, frozen=True):
+class Letter(msgspec.Struct, frozen=True, gc=False):
     """One message taken from a mailbox.
 
     Attributes:
@@ -76,7 +76,7 @@ class Letter(msgspec.Struct, frozen=True):
     is_suspect: bool = False
 
 
-class Settle(msgspec.Struct, frozen=True):
+class Settle(msgspec.Struct, frozen=True, gc=False):
     """The end of a letter for its holder.
 
     Attributes:

@@ -30,6 +30,7 @@ from pbus.messages import (
 logger = logging.getLogger(__name__)
 
 PREFETCH = 1_000  # letters of one mailbox in this process at once, where its worker says nothing
+GATHER_S = 0.005  # letters settled meanwhile share a call, while others are in hand
 WAIT_S = 2.0  # how long a take waits for mail before it looks around again
 _FIRST_RETRY_S = 0.5
 _MAX_RETRY_S = 30.0
@@ -326,6 +327,8 @@ class MailRoom:
     async def _settle(self) -> None:
         while True:
             await self._has_settles.wait()
+            if any(self._held.values()):  # their entries may be among them: whole ones cost least
+                await asyncio.sleep(GATHER_S)
             self._has_settles.clear()
             self._settling, self._settles = self._settles, []
             while self._settling:
