@@ -23,6 +23,7 @@ class NoteWire:
 
     broker = "broker"
     trouble = (OSError,)
+    posts = False
 
     def __init__(self) -> None:
         self.open = asyncio.Event()

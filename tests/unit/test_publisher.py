@@ -18,6 +18,7 @@ class ScriptedWire:
 
     broker = "broker"
     trouble = (OSError,)
+    posts = False
 
     def __init__(self, *answers: int | OSError) -> None:
         self.answers = list(answers)
@@ -118,3 +119,70 @@ def test_long_outage_gives_up(caplog: pytest.LogCaptureFixture):
     run(main())
 
     assert "2 messages to 'a' were given up: the broker was away" in caplog.text
+
+
+class PostingWire(ScriptedWire):
+    """Writes without waiting while it is idle."""
+
+    posts = True
+    is_idle = True
+
+    def post(self, outbox, payloads):
+        if self.is_idle:
+            self.posted.append([each.lines[:] for each in payloads])
+        return self.is_idle
+
+    async def collect(self, outbox, payloads):
+        await self.may_collect.wait()
+        self.collected.append([each.lines for each in payloads])
+        return await super().write(outbox, payloads)
+
+    def __init__(self, *answers: int | OSError) -> None:
+        super().__init__(*answers)
+        self.posted, self.collected, self.may_collect = [], [], asyncio.Event()
+
+
+@contextlib.asynccontextmanager
+async def publishing(wire):
+    """A publisher that waits for something to do."""
+    publisher = publisher_on(wire)
+    task = asyncio.create_task(publisher.run())
+    await asyncio.sleep(0)
+    try:
+        yield publisher.outbox
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def test_idle_wire_is_written_at_once():
+    """The first message goes before put() returns, those behind it together."""
+
+    async def main():
+        wire = PostingWire()
+        async with publishing(wire) as outbox:
+            for line in (b"1", b"2", b"3"):
+                await outbox.put("a", line)
+            assert [[[b"1"]]] == wire.posted
+            wire.may_collect.set()
+            await happens(outbox.emptied)
+            assert [[[b"1"]]] == wire.collected
+            assert 2 == len(wire.written)  # one of them with the other two
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_what_was_not_posted_is_written(is_idle):
+    """A busy wire, and one that broke after the post, gets it the usual way."""
+
+    async def main():
+        wire = PostingWire(*([OSError("gone")] if is_idle else []))
+        wire.is_idle = is_idle
+        wire.may_collect.set()
+        async with publishing(wire) as outbox:
+            await outbox.put("a", b"1")
+            await happens(outbox.emptied)
+            assert (1 + is_idle, len(wire.posted)) == (len(wire.written), int(is_idle))
+
+    run(main())

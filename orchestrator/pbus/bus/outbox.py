@@ -8,6 +8,7 @@ drowning a receiver.
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 
 from pbus.bus.switchboard import EVERYONE
 from pbus.codec import FORMAT_VERSION, Envelope, encode_payload
@@ -130,6 +131,9 @@ class Outbox:
         sender: This process's incarnation.
         has_flow: Whether receivers grant credit (data), or messages always go (system).
         send_timeout: Seconds a put waits for room.
+
+    Attributes:
+        begin: Called with what comes while take() waits, here and now; take() returns it later.
     """
 
     def __init__(self, lane: Lane, sender: str, *, has_flow: bool, send_timeout: float) -> None:
@@ -144,6 +148,8 @@ class Outbox:
         self._bytes = 0  # accepted and not yet written
         self._yield_at = YIELD_BYTES
         self._flusher: asyncio.Future[None] | None = None
+        self._begun: list[Payload] = []
+        self.begin: Callable[[list[Payload]], None] | None = None
         self._blocked: dict[str, OutStream] = {}
         self.blocking = asyncio.Event()  # set when a sender begins to wait
         self.emptied = asyncio.Event()  # set while nothing waits for the broker
@@ -188,6 +194,9 @@ class Outbox:
         while not self._ready:
             self._flusher = asyncio.get_running_loop().create_future()
             await self._flusher
+            if self._begun:
+                begun, self._begun = self._begun, []
+                return begun
         return self.take_nowait()
 
     async def _gather(self) -> None:
@@ -340,6 +349,9 @@ class Outbox:
         flusher = self._flusher
         if flusher is not None and not flusher.done():
             flusher.set_result(None)
+            if self.begin is not None:
+                self._begun = self.take_nowait()
+                self.begin(self._begun)
 
     async def _wait(self, stream: OutStream, line: bytes) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -31,6 +31,9 @@ class Publisher:
         self._give_up_s = give_up_s
         self._grace_until = 0.0
         self._backoff = wire.backoff()
+        self._is_posted = False  # what is written next
+        if wire.posts:  # saves the way through the loop to run()
+            outbox.begin = self._post
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -45,11 +48,16 @@ class Publisher:
         """The broker may have forgotten who is there: they come back, so try again for a while."""
         self._grace_until = time.monotonic() + _GRACE_S
 
+    def _post(self, payloads: list[Payload]) -> None:
+        self._is_posted = self._wire.post(self.outbox, payloads)
+
     async def _write(self, payloads: list[Payload]) -> None:
         self._backoff.reset()
         while payloads:
+            write = self._wire.collect if self._is_posted else self._wire.write
+            self._is_posted = False
             try:
-                counts = await self._wire.write(self.outbox, payloads)
+                counts = await write(self.outbox, payloads)
             except self._wire.trouble:
                 self.expect_returns()
                 payloads = self._give_up_old(payloads)

@@ -15,13 +15,23 @@ class Wire(Protocol):
     Attributes:
         broker: What the log calls the other end.
         trouble: What a call ends with while the broker is away: perhaps it was done, perhaps not.
+        posts: Whether it can send without waiting, see post(); else that is never called.
     """
 
     broker: str
     trouble: tuple[type[Exception], ...]
+    posts: bool
 
     async def write(self, outbox: Outbox, payloads: Sequence[Payload]) -> list[int]:
         """Send what an outbox gathered, in order; returns how many processes got each payload."""
+        ...
+
+    def post(self, outbox: Outbox, payloads: Sequence[Payload]) -> bool:
+        """Send here and now, if nothing else is under way; whether it is. Then collect() is next."""
+        ...
+
+    async def collect(self, outbox: Outbox, payloads: Sequence[Payload]) -> list[int]:
+        """What write() returns, for payloads that were posted."""
         ...
 
     async def tell(self, notes: Sequence[Note]) -> None:

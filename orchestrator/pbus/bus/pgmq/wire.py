@@ -48,6 +48,7 @@ class Wire:
 
     broker: str = "server"
     trouble: tuple[type[Exception], ...] = (BusUnavailableError,)
+    posts: bool = False  # a statement is waited for; more in one is worth more than a head start
 
     def __init__(
         self,
@@ -145,6 +146,15 @@ class Wire:
             (lane, payload.stream.address, len(payload.lines), outbox.encode(payload))
             for payload in payloads
         ])
+
+    def post(self, outbox: Outbox, payloads: Sequence[Payload]) -> bool:
+        """Nothing is sent without waiting; see posts."""
+        del outbox, payloads
+        return False
+
+    async def collect(self, outbox: Outbox, payloads: Sequence[Payload]) -> list[int]:
+        """Nothing was posted: send it now."""
+        return await self.write(outbox, payloads)
 
     async def tell(self, notes: Sequence[Note]) -> None:
         """Send notes to processes; see the protocol."""

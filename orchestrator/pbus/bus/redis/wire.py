@@ -28,6 +28,7 @@ class RedisWire:
 
     broker: str = "broker"
     trouble: tuple[type[Exception], ...] = TROUBLE
+    posts: bool = True
 
     def __init__(self, links: Mapping[Lane, RequestLink], names: Names) -> None:
         self._links = links
@@ -35,11 +36,29 @@ class RedisWire:
 
     async def write(self, outbox: Outbox, payloads: Sequence[Payload]) -> list[int]:
         """Publish payloads in one pipeline; see Wire."""
+        replies = await self._links[outbox.lane].request(self._commands(outbox, payloads))
+        return await self._counts(outbox, payloads, replies)
+
+    def post(self, outbox: Outbox, payloads: Sequence[Payload]) -> bool:
+        """Publish payloads here and now, if the lane's link is idle; see Wire."""
+        return self._links[outbox.lane].post(self._commands(outbox, payloads))
+
+    async def collect(self, outbox: Outbox, payloads: Sequence[Payload]) -> list[int]:
+        """Who got what was posted; see Wire."""
+        return await self._counts(outbox, payloads, await self._links[outbox.lane].collect())
+
+    def _commands(
+        self, outbox: Outbox, payloads: Sequence[Payload]
+    ) -> list[tuple[bytes, bytes, bytes]]:
         lane, name = outbox.lane.value, self._names.lane
-        replies = await self._links[outbox.lane].request([
+        return [
             (b"PUBLISH", name(lane, payload.stream.address), outbox.encode(payload))
             for payload in payloads
-        ])
+        ]
+
+    async def _counts(
+        self, outbox: Outbox, payloads: Sequence[Payload], replies: list[Any]
+    ) -> list[int]:
         if replies == [payload.stream.known for payload in payloads]:
             return replies  # as nearly always: whoever listens has granted credit
         if unsure := self._unsure(payloads, replies):
