@@ -67,6 +67,7 @@ class PgmqMailStore:
         self._hold_s = hold_s
         self._next_tidy = 0.0
         self._puts = asyncio.Event()  # one is on its way
+        self._put_at = 0.0
 
     async def open(
         self, mailbox: str, *, keep: bool, shared: bool = False, max_backlog: int = 100_000
@@ -103,6 +104,7 @@ class PgmqMailStore:
         columns = (*zip(*streams, strict=True), *zip(*entries, strict=True))
         self._puts.set()
         rows = await self._outbox.call(_PUT, self._channel, *columns)
+        self._put_at = asyncio.get_running_loop().time()
         return [Stored(mailboxes=row[0], is_full=row[1]) for row in rows]
 
     async def take(
@@ -135,7 +137,10 @@ class PgmqMailStore:
         self.taker.settled(row[0] for row in rows)
 
     async def _let_put_pass(self) -> None:
-        """Who was called is about to call: somebody waits for what he says, nobody for a settle."""
+        """A handler often answers: somebody waits for that, and nobody for a settlement."""
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._put_at < _GIVE_WAY_S:
+            return  # it has answered
         self._puts.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GIVE_WAY_S):
