@@ -1,12 +1,15 @@
 """The same work with the plain pgmq client, as its documentation shows it.
 
 One `send` a message, `read_with_poll` looking every 100 ms, one `delete` a message; confirmed only
-when it is on disk. Payloads are text of the same size, without a bus around them.
+when it is on disk. Payloads are text of the same size, without a bus around them. Two readers in turn
+could fall into step, each looking just before the other has sent: so a round trip begins at any time
+between two looks, and takes what it takes on average.
 """
 
 import asyncio
 import contextlib
 import hashlib
+import random
 import time
 from collections.abc import AsyncIterator
 
@@ -19,6 +22,7 @@ from pbus.bench.script import Delays, Part, Stopwatch
 
 _WARM_UP = 5  # round trips before the clock starts
 _READ_AT_ONCE = 10
+_POLL_S = 0.1  # how often read_with_poll looks
 _ON_DISK = {"synchronous_commit": "on", "application_name": "pbus bench, plain client"}
 
 
@@ -56,6 +60,7 @@ async def ping(part: Part, cues: Cues) -> None:
         for number in range(-_WARM_UP, part.count):
             if number == 0:
                 cpu = time.process_time()
+            await asyncio.sleep(random.uniform(0.0, _POLL_S))  # noqa: S311 - at any phase
             begun = time.perf_counter()
             await client.send(target, {"text": "x" * part.size})
             await _take_one(client, queue)
