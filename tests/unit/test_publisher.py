@@ -168,6 +168,10 @@ def test_idle_wire_is_written_at_once():
             await happens(outbox.emptied)
             assert [[[b"1"]]] == wire.collected
             assert 2 == len(wire.written)  # one of them with the other two
+            await asyncio.sleep(0)
+            await outbox.put("a", b"4")  # where they come in numbers none goes ahead
+            await happens(outbox.emptied)
+            assert [[[b"1"]]] == wire.posted
 
     run(main())
 

@@ -133,7 +133,8 @@ class Outbox:
         send_timeout: Seconds a put waits for room.
 
     Attributes:
-        begin: Called with what comes while take() waits, here and now; take() returns it later.
+        begin: Called with what comes while take() waits, here and now; take() returns it later. Not
+            while messages come in numbers: then they go together.
     """
 
     def __init__(self, lane: Lane, sender: str, *, has_flow: bool, send_timeout: float) -> None:
@@ -149,6 +150,7 @@ class Outbox:
         self._yield_at = YIELD_BYTES
         self._flusher: asyncio.Future[None] | None = None
         self._begun: list[Payload] = []
+        self._is_quiet = True  # what was taken last was one message
         self.begin: Callable[[list[Payload]], None] | None = None
         self._blocked: dict[str, OutStream] = {}
         self.blocking = asyncio.Event()  # set when a sender begins to wait
@@ -222,6 +224,7 @@ class Outbox:
                     del self._open[payload.stream.address]
         else:
             self._open.clear()
+        self._is_quiet = len(taken) == 1 and len(taken[0].lines) <= 1
         self._yield_at = YIELD_BYTES
         return taken
 
@@ -349,7 +352,7 @@ class Outbox:
         flusher = self._flusher
         if flusher is not None and not flusher.done():
             flusher.set_result(None)
-            if self.begin is not None:
+            if self._is_quiet and self.begin is not None:
                 self._begun = self.take_nowait()
                 self.begin(self._begun)
 
