@@ -33,6 +33,8 @@ pytestmark = pytest.mark.pgmq
 ONCE, KEPT = "at-most-once", "at-least-once"
 OURS = "FROM pg_stat_activity WHERE application_name = 'pbus' AND datname = current_database()"
 
+TAKERS = "FROM pg_proc p WHERE p.proname LIKE 'take\\_%'"
+
 
 class Stitch(BusDataMessage):
     """A numbered message."""
@@ -269,6 +271,38 @@ def test_missing_driver_is_named():
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "pip install 'asyncpg'" in done.stdout, done.stderr
+
+
+def test_other_version_rebuilds_functions(database, channel):
+    """Mailboxes that another version of pbus made are taken from by the functions of this one."""
+
+    async def main():
+        listener = Listener("w")
+        async with connect(database, channel=channel) as bus:
+            await bus.mail.open("w", keep=True)
+            await bus.send(Stitch(source="a", target="w", number=1))
+        rows = await query(database, f"SELECT p.oid::regprocedure::text AS it {TAKERS}")
+        for row in rows:
+            await query(database, f"DROP FUNCTION {row['it']}")
+        await query(database, "UPDATE pbus.meta SET stamp = 'other'")
+        async with connect(database, channel=channel) as bus:
+            await bus.subscribe(listener)
+            await listener.heard(1)
+        assert (2, [1]) == (len(rows), stitches(listener))
+
+    run(main())
+
+
+def test_purged_mailbox_leaves_no_functions(database, channel):
+    """A mailbox that is removed takes its queues' functions along."""
+
+    async def main():
+        async with connect(database, channel=channel) as bus:
+            await bus.mail.open("w", keep=True)
+            await bus.mail.purge("w", remove=True)
+        assert 0 == len(await query(database, f"SELECT p.proname {TAKERS}"))
+
+    run(main())
 
 
 def test_unreadable_url_hides_password(channel):
