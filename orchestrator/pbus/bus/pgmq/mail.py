@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 from pbus.bus.mail import (
     DEAD_KEPT,
@@ -19,6 +20,7 @@ from pbus.bus.pgmq.endpoint import Endpoint
 from pbus.bus.pgmq.letters import dead_letter, key_of, message_of, numbers_of, plain
 from pbus.bus.pgmq.lines import Lines
 from pbus.bus.pgmq.taking import Taker
+from pbus.bus.switchboard import EVERYONE
 from pbus.leases import LEASE_S
 from pbus.messages import Lane
 
@@ -28,6 +30,7 @@ _GIVE_WAY_S = 0.001  # how long a settlement waits for something more urgent to 
 _DEAD_SHOWN = 10_000
 
 _PUT = "SELECT * FROM pbus.mail_put($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_PUT_ONE = "SELECT * FROM pbus.mail_put_one($1, $2, $3, $4, $5, $6, $7, $8)"
 _SETTLE = "SELECT pbus.mail_settle($1, $2, $3, $4, $5, $6, $7, $8)"
 _DEAD = """SELECT d.*, m.name FROM pbus.dead d JOIN pbus.mailbox m ON m.id = d.mailbox
   WHERE m.channel = $1 AND ($2::text IS NULL OR m.name = $2) ORDER BY d.key LIMIT $3"""
@@ -95,15 +98,11 @@ class PgmqMailStore:
         """Store a batch in one round trip; see MailStore."""
         if not batch:
             return []
-        streams: dict[tuple[str, int, str, str], int] = {}
-        entries = []
-        for out in batch:
-            key = (out.sender, out.stream, out.address, out.lane.value)
-            at = streams.setdefault(key, len(streams) + 1)
-            entries.append((at, out.first, len(out.bodies), message_of(out)))
-        columns = (*zip(*streams, strict=True), *zip(*entries, strict=True))
+        sql, arguments = _PUT, _columns(batch)
+        if len(batch) == 1 and batch[0].address != EVERYONE:
+            sql, arguments = _PUT_ONE, tuple(value for (value,) in arguments[:4] + arguments[5:])
         self._puts.set()
-        rows = await self._outbox.call(_PUT, self._channel, *columns)
+        rows = await self._outbox.call(sql, self._channel, *arguments)
         self._put_at = asyncio.get_running_loop().time()
         return [Stored(mailboxes=row[0], is_full=row[1]) for row in rows]
 
@@ -187,6 +186,17 @@ class PgmqMailStore:
         await self.taker.close()
         if self._holds_lines:
             await self._lines.release()
+
+
+def _columns(batch: Sequence[Outgoing]) -> tuple[tuple[Any, ...], ...]:
+    """The streams of a batch (sender, number, address, lane) and its entries, by column."""
+    streams: dict[tuple[str, int, str, str], int] = {}
+    entries = []
+    for out in batch:
+        key = (out.sender, out.stream, out.address, out.lane.value)
+        at = streams.setdefault(key, len(streams) + 1)
+        entries.append((at, out.first, len(out.bodies), message_of(out)))
+    return (*zip(*streams, strict=True), *zip(*entries, strict=True))
 
 
 def mail_store(endpoint: Endpoint, channel: str, **options: float) -> PgmqMailStore:

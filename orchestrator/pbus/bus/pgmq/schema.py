@@ -13,6 +13,7 @@ _FUNCTIONS = (
     "leases.sql",
     "mailboxes.sql",
     "mail_put.sql",
+    "mail_put_one.sql",
     "mail_take.sql",
     "mail_settle.sql",
     "mail_return.sql",
@@ -20,8 +21,7 @@ _FUNCTIONS = (
 )
 # What the newest of what we use of PGMQ is called with.
 _NEEDED = "pgmq.set_vt(text, bigint[], timestamptz)"
-_BUILD = """SELECT pbus.mail_build_take(queue || lane)
-  FROM pbus.mailbox, unnest(ARRAY['_d', '_s']) lane"""
+_BUILD = "SELECT pbus.mail_build_take(queue) FROM pbus.mailbox"
 _LOCK = 0x70627573  # "pbus", one installation at a time in a database
 _FORMAT = "1"  # of the tables; another format would be another schema's work
 

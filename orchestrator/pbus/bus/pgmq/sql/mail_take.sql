@@ -1,44 +1,54 @@
--- The part of mail_take that depends on the queue: a function for each, so that it is planned once a
+-- The part of mail_take that depends on the queues: a function for each mailbox, planned once a
 -- session. What plans cost, each time, is more than all else a take of a few messages does.
 CREATE OR REPLACE FUNCTION pbus.mail_build_take(queue text) RETURNS void LANGUAGE plpgsql AS $build$
+DECLARE
+  take_lane text := $lane$
+      most := mosts[array_position(lanes, %1$L)];
+      ids := '{}';
+      got := 0;
+      IF most > 0 THEN
+        FOR r IN SELECT q.msg_id, (q.headers->>'n')::int AS n FROM pgmq.%2$I q
+                  WHERE q.vt <= clock_timestamp() ORDER BY q.msg_id LIMIT most FOR UPDATE SKIP LOCKED
+        LOOP
+          ids := ids || r.msg_id;
+          got := got + coalesce(r.n, 1);
+          EXIT WHEN got >= most;
+        END LOOP;
+      END IF;
+      IF got > 0 THEN
+        -- A subquery, not EXISTS, and no join with entry: those may be done by comparing all with all.
+        RETURN QUERY
+          WITH entry AS (
+            UPDATE pgmq.%2$I SET vt = clock_timestamp() + hold_s * interval '2 s',
+              read_ct = read_ct + 1, last_read_at = clock_timestamp()
+            WHERE msg_id = ANY(ids) RETURNING msg_id, headers, message),
+          again AS (
+            SELECT e.msg_id, array_agg(p.at::int - 1) AS gone
+              FROM entry e, jsonb_array_elements(e.message) WITH ORDINALITY p(letter, at)
+             WHERE (SELECT true FROM pbus.handled d WHERE d.mailbox = box AND d.id = p.letter->>0)
+             GROUP BY 1),
+          counted AS (
+            UPDATE pbus.outgo SET gone = outgo.gone + (SELECT sum(cardinality(a.gone)) FROM again a)
+             WHERE mailbox = box AND EXISTS (SELECT FROM again)),
+          taken AS (
+            INSERT INTO pbus.held (mailbox, lane, msg_id, channel, holder, held_at, size, gone, started)
+            SELECT box, %1$L, e.msg_id, ch, who, clock_timestamp(), jsonb_array_length(e.message),
+                   coalesce(a.gone, '{}'), '{}' FROM entry e LEFT JOIN again a USING (msg_id)
+            RETURNING held.hold, held.msg_id, held.gone)
+          SELECT t.hold, %1$L, q.headers::text, q.message::text, t.gone
+            FROM taken t JOIN pgmq.%2$I q USING (msg_id) ORDER BY msg_id;
+      END IF; $lane$;
 BEGIN
   EXECUTE format($sql$
-    CREATE OR REPLACE FUNCTION pbus.%1$I(
-      box bigint, its_lane text, most int, ch text, who text, hold_s float8
-    ) RETURNS TABLE (hold bigint, headers text, message text, gone int[]) LANGUAGE plpgsql AS $$
+    CREATE OR REPLACE FUNCTION pbus.%I(
+      box bigint, lanes text[], mosts int[], ch text, who text, hold_s float8
+    ) RETURNS TABLE (hold bigint, lane text, headers text, message text, gone int[])
+    LANGUAGE plpgsql AS $$
     #variable_conflict use_column
-    DECLARE r record; ids bigint[] := '{}'; got int := 0;
-    BEGIN
-      FOR r IN SELECT q.msg_id, (q.headers->>'n')::int AS n FROM pgmq.%2$I q
-                WHERE q.vt <= clock_timestamp() ORDER BY q.msg_id LIMIT most FOR UPDATE SKIP LOCKED
-      LOOP
-        ids := ids || r.msg_id;
-        got := got + coalesce(r.n, 1);
-        EXIT WHEN got >= most;
-      END LOOP;
-      IF got = 0 THEN RETURN; END IF;
-      -- A subquery, not EXISTS, and no join with entry: those may be done by comparing all with all.
-      RETURN QUERY
-        WITH entry AS (
-          UPDATE pgmq.%2$I SET vt = clock_timestamp() + hold_s * interval '2 s',
-            read_ct = read_ct + 1, last_read_at = clock_timestamp()
-          WHERE msg_id = ANY(ids) RETURNING msg_id, headers, message),
-        again AS (
-          SELECT e.msg_id, array_agg(p.at::int - 1) AS gone
-            FROM entry e, jsonb_array_elements(e.message) WITH ORDINALITY p(letter, at)
-           WHERE (SELECT true FROM pbus.handled d WHERE d.mailbox = box AND d.id = p.letter->>0)
-           GROUP BY 1),
-        counted AS (
-          UPDATE pbus.outgo SET gone = outgo.gone + (SELECT sum(cardinality(a.gone)) FROM again a)
-           WHERE mailbox = box AND EXISTS (SELECT FROM again)),
-        taken AS (
-          INSERT INTO pbus.held (mailbox, lane, msg_id, channel, holder, held_at, size, gone, started)
-          SELECT box, its_lane, e.msg_id, ch, who, clock_timestamp(), jsonb_array_length(e.message),
-                 coalesce(a.gone, '{}'), '{}' FROM entry e LEFT JOIN again a USING (msg_id)
-          RETURNING held.hold, held.msg_id, held.gone)
-        SELECT t.hold, q.headers::text, q.message::text, t.gone
-          FROM taken t JOIN pgmq.%2$I q USING (msg_id) ORDER BY msg_id;
-    END $$ $sql$, 'take_' || queue, 'q_' || queue);
+    DECLARE r record; ids bigint[]; got int; most int;
+    BEGIN %s %s
+    END $$ $sql$, 'take_' || queue, format(take_lane, 's', 'q_' || queue || '_s'),
+    format(take_lane, 'd', 'q_' || queue || '_d'));
 END $build$;
 
 -- What is wanted and free. A hold of NULL: when (in seconds) something wanted will be free.
@@ -82,13 +92,14 @@ BEGIN
     END LOOP;
     IF is_any THEN RETURN; END IF;
   END IF;
-  FOR w IN SELECT m.id, m.name, m.queue || '_' || x.lane AS queue, x.lane, x.most
-             FROM unnest(w_name, w_lane, w_limit) WITH ORDINALITY x(name, lane, most, n)
-             JOIN pbus.mailbox m ON m.channel = ch AND m.name = x.name
-            ORDER BY x.n FOR KEY SHARE OF m
+  FOR w IN SELECT id, name, queue FROM pbus.mailbox
+            WHERE channel = ch AND name = ANY(w_name) ORDER BY array_position(w_name, name) FOR KEY SHARE
   LOOP
-    RETURN QUERY EXECUTE format('SELECT t.hold, $1, $2, $3, t.headers, t.message, t.gone, NULL::float8 FROM pbus.%I($1, $3, $4, $5, $6, $7) t', 'take_' || w.queue)
-      USING w.id, w.name, w.lane, w.most, ch, who, hold_s;
+    RETURN QUERY EXECUTE format('SELECT t.hold, $1, $2, t.lane, t.headers, t.message, t.gone, NULL::float8 FROM pbus.%I($1, $3, $4, $5, $6, $7) t', 'take_' || w.queue)
+      USING w.id, w.name,
+        ARRAY(SELECT x.lane FROM unnest(w_name, w_lane) x(name, lane) WHERE x.name = w.name),
+        ARRAY(SELECT x.most FROM unnest(w_name, w_limit) x(name, most) WHERE x.name = w.name),
+        ch, who, hold_s;
     is_any := is_any OR FOUND;
   END LOOP;
   IF is_any THEN RETURN; END IF;

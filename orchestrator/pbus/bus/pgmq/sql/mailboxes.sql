@@ -5,12 +5,17 @@ CREATE OR REPLACE FUNCTION pbus.bell(ch text) RETURNS text LANGUAGE sql IMMUTABL
   SELECT 'pbus_' || left(md5(ch), 24);
 $$;
 
--- One notification a statement: the first characters of the names' hashes, or nothing for all.
+-- What the bell calls a mailbox.
+CREATE OR REPLACE FUNCTION pbus.mail_token(name text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+  SELECT left(md5(name), 8);
+$$;
+
+-- One notification a statement: the tokens of the mailboxes, or nothing for all.
 CREATE OR REPLACE FUNCTION pbus.mail_ring(ch text, boxes bigint[]) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE names text;
 BEGIN
-  SELECT string_agg(left(md5(name), 8), ' ') INTO names FROM pbus.mailbox WHERE id = ANY(boxes);
+  SELECT string_agg(pbus.mail_token(name), ' ') INTO names FROM pbus.mailbox WHERE id = ANY(boxes);
   IF names IS NOT NULL THEN
     PERFORM pg_notify(pbus.bell(ch), CASE WHEN length(names) < 7900 THEN names ELSE '' END);
   END IF;
@@ -28,17 +33,15 @@ BEGIN
   DELETE FROM pbus.handled WHERE mailbox = box;
   DELETE FROM pbus.dead WHERE mailbox = box;
   DELETE FROM pbus.mailbox WHERE id = box;
-  FOREACH one IN ARRAY ARRAY['_d', '_s'] LOOP
-    PERFORM pgmq.drop_queue(base || one);
-    EXECUTE format('DROP FUNCTION IF EXISTS pbus.%I', 'take_' || base || one);
-  END LOOP;
+  FOREACH one IN ARRAY ARRAY['_d', '_s'] LOOP PERFORM pgmq.drop_queue(base || one); END LOOP;
+  EXECUTE format('DROP FUNCTION IF EXISTS pbus.%I', 'take_' || base);
 END $$;
 
 CREATE OR REPLACE FUNCTION pbus.mail_open(
   ch text, who text, keep boolean, share boolean, most bigint, lease_s float8
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-  box pbus.mailbox; one text;
+  box pbus.mailbox;
   ends timestamptz := clock_timestamp() + lease_s * interval '1 s';
   base text := 'pbus_' || left(md5(length(ch) || ':' || ch || who), 32);
 BEGIN
@@ -49,10 +52,9 @@ BEGIN
     box := NULL;
   END IF;
   IF box.id IS NULL THEN
-    FOREACH one IN ARRAY ARRAY['_d', '_s'] LOOP
-      PERFORM pgmq.create(base || one);
-      PERFORM pbus.mail_build_take(base || one);
-    END LOOP;
+    PERFORM pgmq.create(base || '_d');
+    PERFORM pgmq.create(base || '_s');
+    PERFORM pbus.mail_build_take(base);
     INSERT INTO pbus.mailbox (channel, name, queue, is_kept, is_shared, max_backlog, ends_at)
       VALUES (ch, who, base, keep, share, most, ends) RETURNING * INTO box;
     INSERT INTO pbus.intake VALUES (box.id, 0);

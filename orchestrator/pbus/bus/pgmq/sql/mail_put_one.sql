@@ -1,0 +1,37 @@
+-- mail_put for one entry to one mailbox, which is what a lone sender has: less than half the work.
+CREATE OR REPLACE FUNCTION pbus.mail_put_one(
+  ch text, who text, its_stream bigint, dest text, its_lane text, first_ bigint, size_ int,
+  entry text, OUT mailboxes int, OUT is_full boolean
+) LANGUAGE plpgsql AS $$
+DECLARE box record; had bigint; skip bigint; need bigint; letters jsonb;
+BEGIN
+  SELECT m.id, m.queue, m.max_backlog,
+         i.stored - (SELECT gone FROM pbus.outgo o WHERE o.mailbox = m.id) AS used INTO box
+    FROM pbus.mailbox m JOIN pbus.intake i ON i.mailbox = m.id
+   WHERE m.channel = ch AND m.name = dest FOR UPDATE OF i;
+  mailboxes := CASE WHEN FOUND THEN 1 ELSE 0 END;
+  SELECT last INTO had FROM pbus.stream
+   WHERE channel = ch AND sender = who AND stream = its_stream AND address = dest AND lane = its_lane;
+  skip := greatest(coalesce(had, 0) - first_ + 1, 0);
+  need := size_ - skip;
+  is_full := mailboxes = 1 AND need > 0 AND box.used > 0 AND box.used + need > box.max_backlog;
+  IF is_full THEN mailboxes := 0; END IF;
+  IF is_full OR need <= 0 THEN RETURN; END IF;
+  IF EXISTS (SELECT FROM pbus.peer WHERE channel = ch AND is_follower) THEN
+    PERFORM pbus.wire_show(ch, ARRAY[who], ARRAY[its_stream], ARRAY[its_lane], ARRAY[dest],
+                           ARRAY[first_], ARRAY[entry]);
+  END IF;
+  IF mailboxes = 0 THEN RETURN; END IF;
+  letters := entry;
+  IF skip > 0 THEN
+    letters := (SELECT jsonb_agg(v ORDER BY at) FROM jsonb_array_elements(letters)
+                  WITH ORDINALITY p(v, at) WHERE at > skip);
+  END IF;
+  PERFORM pgmq.send(box.queue || '_' || its_lane, letters, jsonb_build_object('n', need), clock_timestamp());
+  UPDATE pbus.intake SET stored = stored + need WHERE mailbox = box.id;
+  INSERT INTO pbus.stream AS t
+    VALUES (ch, who, its_stream, dest, its_lane, first_ + size_ - 1, clock_timestamp())
+    ON CONFLICT (channel, sender, stream, address, lane)
+      DO UPDATE SET last = excluded.last, used_at = excluded.used_at;
+  PERFORM pg_notify(pbus.bell(ch), pbus.mail_token(dest));
+END $$;
