@@ -26,7 +26,8 @@ from pbus.messages import Lane
 
 HOLD_S = 30.0  # a holder silent for so long lost what it held, if no supervisor said so before
 _TIDY_S = 30.0
-_GIVE_WAY_S = 0.001  # how long a settlement waits for something more urgent to send
+_GATHER_S = 0.01  # a settlement waits for others
+_HURRY_S = 1.0  # but none after a suspect was started
 _DEAD_SHOWN = 10_000
 
 _PUT = "SELECT * FROM pbus.mail_put($1, $2, $3, $4, $5, $6, $7, $8, $9)"
@@ -69,8 +70,8 @@ class PgmqMailStore:
         self._lease_s = lease_s
         self._hold_s = hold_s
         self._next_tidy = 0.0
-        self._puts = asyncio.Event()  # one is on its way
-        self._put_at = 0.0
+        self._hurry = asyncio.Event()
+        self._hurry_until = 0.0
 
     async def open(
         self, mailbox: str, *, keep: bool, shared: bool = False, max_backlog: int = 100_000
@@ -101,9 +102,7 @@ class PgmqMailStore:
         sql, arguments = _PUT, _columns(batch)
         if len(batch) == 1 and batch[0].address != EVERYONE:
             sql, arguments = _PUT_ONE, tuple(value for (value,) in arguments[:4] + arguments[5:])
-        self._puts.set()
         rows = await self._outbox.call(sql, self._channel, *arguments)
-        self._put_at = asyncio.get_running_loop().time()
         return [Stored(mailboxes=row[0], is_full=row[1]) for row in rows]
 
     async def take(
@@ -119,6 +118,8 @@ class PgmqMailStore:
     async def started(self, letters: Sequence[Letter]) -> None:
         """Note that handlers are about to start; see MailStore."""
         if letters:
+            self._hurry_until = asyncio.get_running_loop().time() + _HURRY_S
+            self._hurry.set()
             keys = [key_of(letter) for letter in letters]
             sql = "SELECT pbus.mail_started($1, $2)"
             await self._inbox.call(sql, [key[0] for key in keys], [key[1] for key in keys])
@@ -131,19 +132,20 @@ class PgmqMailStore:
             (*key_of(one.letter), plain(one.letter.id), one.how, one.delay_s, plain(one.reason))
             for one in settles
         ]
-        await self._let_put_pass()
+        await self._gather()
         await self._outbox.call(_SETTLE, self._channel, *zip(*rows, strict=True))
         self.taker.settled(row[0] for row in rows)
 
-    async def _let_put_pass(self) -> None:
-        """A handler often answers: somebody waits for that, and nobody for a settlement."""
-        loop = asyncio.get_running_loop()
-        if loop.time() - self._put_at < _GIVE_WAY_S:
-            return  # it has answered
-        self._puts.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GIVE_WAY_S):
-                await self._puts.wait()
+    async def _gather(self) -> None:
+        """Leave disk and server to what somebody waits for, and settle more at once.
+
+        Not while a suspect is about: what was handled before it kills us counts as handled.
+        """
+        self._hurry.clear()
+        if asyncio.get_running_loop().time() >= self._hurry_until:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GATHER_S):
+                    await self._hurry.wait()
 
     async def requeue(self, incarnations: Sequence[str]) -> int:
         """Give back what incarnations hold; see MailStore."""
