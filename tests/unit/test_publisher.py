@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 
 import pytest
 
@@ -9,6 +10,7 @@ from pbus.bus.backoff import Backoff
 from pbus.bus.outbox import Outbox
 from pbus.bus.publisher import Publisher
 from pbus.bus.switchboard import Counters
+from pbus.codec import decode_payload
 from pbus.messages import Lane
 from support.waiting import happens, run
 
@@ -122,30 +124,38 @@ def test_long_outage_gives_up(caplog: pytest.LogCaptureFixture):
 
 
 class PostingWire(ScriptedWire):
-    """Writes without waiting while it is idle."""
+    """Writes without waiting while it is idle; the test says when and how that ends."""
 
     posts = True
     is_idle = True
 
-    def post(self, outbox, payloads):
+    def __init__(self, *answers: int | OSError) -> None:
+        super().__init__(*answers)
+        self.posted, self.collected = [], []
+
+    def post(self, outbox, payloads, on_end):
         if self.is_idle:
             self.posted.append([each.lines[:] for each in payloads])
+            self._end = functools.partial(on_end, payloads)
         return self.is_idle
 
+    def end(self, *counts: int) -> None:
+        """Have what was posted end with these counts; without, they are to be collected."""
+        self._end(list(counts) or None)
+
     async def collect(self, outbox, payloads):
-        await self.may_collect.wait()
         self.collected.append([each.lines for each in payloads])
         return await super().write(outbox, payloads)
 
-    def __init__(self, *answers: int | OSError) -> None:
-        super().__init__(*answers)
-        self.posted, self.collected, self.may_collect = [], [], asyncio.Event()
+
+def publishing(wire):
+    """A publisher that waits for something to do."""
+    return running(publisher_on(wire))
 
 
 @contextlib.asynccontextmanager
-async def publishing(wire):
-    """A publisher that waits for something to do."""
-    publisher = publisher_on(wire)
+async def running(publisher):
+    """A publisher at work."""
     task = asyncio.create_task(publisher.run())
     await asyncio.sleep(0)
     try:
@@ -164,10 +174,11 @@ def test_idle_wire_is_written_at_once():
             for line in (b"1", b"2", b"3"):
                 await outbox.put("a", line)
             assert [[[b"1"]]] == wire.posted
-            wire.may_collect.set()
+            await asyncio.sleep(0)
+            assert [] == wire.written  # one after the other
+            wire.end(1)
             await happens(outbox.emptied)
-            assert [[[b"1"]]] == wire.collected
-            assert 2 == len(wire.written)  # one of them with the other two
+            assert ([], 1) == (wire.collected, len(wire.written))  # the other two, in one payload
             await asyncio.sleep(0)
             await outbox.put("a", b"4")  # where they come in numbers none goes ahead
             await happens(outbox.emptied)
@@ -176,17 +187,79 @@ def test_idle_wire_is_written_at_once():
     run(main())
 
 
-@pytest.mark.parametrize("is_idle", [True, False])
-def test_what_was_not_posted_is_written(is_idle):
-    """A busy wire, and one that broke after the post, gets it the usual way."""
+def test_delivered_post_wakes_nobody():
+    """What was posted and delivered is done with when that is known: the next may go."""
 
     async def main():
-        wire = PostingWire(*([OSError("gone")] if is_idle else []))
-        wire.is_idle = is_idle
-        wire.may_collect.set()
+        wire = PostingWire()
+        async with publishing(wire) as outbox:
+            for line in (b"1", b"2"):
+                await outbox.put("a", line)
+                assert not outbox.emptied.is_set()
+                wire.end(1)
+                assert outbox.emptied.is_set()
+            assert ([[[b"1"]], [[b"2"]]], []) == (wire.posted, wire.written)
+
+    run(main())
+
+
+def test_unsure_post_is_collected():
+    """Who got it is found out by the publisher's task where that takes a question, or trouble."""
+
+    async def main():
+        wire = PostingWire(OSError("gone"))
+        async with publishing(wire) as outbox:
+            await outbox.put("a", b"1")
+            wire.end()
+            await happens(outbox.emptied)
+            assert [[[b"1"]]] == wire.collected
+            assert 2 == len(wire.written)  # collected in vain, then written
+
+    run(main())
+
+
+def test_order_survives_a_lost_post():
+    """What came while the lost one was under way is written after it."""
+
+    async def main():
+        wire = PostingWire(OSError("gone"))
+        async with publishing(wire) as outbox:
+            await outbox.put("a", b"1")
+            await outbox.put("a", b"2")
+            wire.end()
+            await happens(outbox.emptied)
+            lines = [decode_payload(body)[1] for _, body in wire.written]
+            assert [[b"1"], [b"1"], [b"2"]] == lines
+
+    run(main())
+
+
+def test_nobody_there_is_tried_again():
+    """What was posted soon after a reconnection, and reached nobody, is written again."""
+
+    async def main():
+        wire = PostingWire()
+        publisher = publisher_on(wire)
+        publisher.expect_returns()
+        async with running(publisher) as outbox:
+            await outbox.put("a", b"1")
+            wire.end(0)
+            await happens(outbox.emptied)
+            assert 1 == len(wire.written)
+            assert 0 == publisher._counters.undelivered
+
+    run(main())
+
+
+def test_what_was_not_posted_is_written():
+    """A wire that has something under way gets it the usual way."""
+
+    async def main():
+        wire = PostingWire()
+        wire.is_idle = False
         async with publishing(wire) as outbox:
             await outbox.put("a", b"1")
             await happens(outbox.emptied)
-            assert (1 + is_idle, len(wire.posted)) == (len(wire.written), int(is_idle))
+            assert (1, []) == (len(wire.written), wire.posted)
 
     run(main())

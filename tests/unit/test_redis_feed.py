@@ -4,6 +4,7 @@ import asyncio
 import types
 
 import pytest
+from redis.asyncio.connection import DefaultParser
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, ResponseError
 
@@ -33,7 +34,8 @@ class FakeTransport:
 
 def connection(transport):
     """What a feed needs of a connection."""
-    return types.SimpleNamespace(_writer=types.SimpleNamespace(transport=transport))
+    writer = types.SimpleNamespace(transport=transport)
+    return types.SimpleNamespace(_writer=writer, _parser=DefaultParser(socket_read_size=1))
 
 
 def test_replies_come_whole():

@@ -133,8 +133,8 @@ class Outbox:
         send_timeout: Seconds a put waits for room.
 
     Attributes:
-        begin: Called with what comes while take() waits, here and now; take() returns it later. Not
-            while messages come in numbers: then they go together.
+        begin: Called with what comes while take() waits, here and now; whether it is under way then,
+            until end() is called. Not while messages come in numbers: then they go together.
     """
 
     def __init__(self, lane: Lane, sender: str, *, has_flow: bool, send_timeout: float) -> None:
@@ -149,9 +149,10 @@ class Outbox:
         self._bytes = 0  # accepted and not yet written
         self._yield_at = YIELD_BYTES
         self._flusher: asyncio.Future[None] | None = None
-        self._begun: list[Payload] = []
+        self._is_begun = False  # something was begun and has not ended
+        self._returned: list[Payload] = []  # what was begun, or should have been, to be taken
         self._is_quiet = True  # what was taken last was one message
-        self.begin: Callable[[list[Payload]], None] | None = None
+        self.begin: Callable[[list[Payload]], bool] | None = None
         self._blocked: dict[str, OutStream] = {}
         self.blocking = asyncio.Event()  # set when a sender begins to wait
         self.emptied = asyncio.Event()  # set while nothing waits for the broker
@@ -193,13 +194,21 @@ class Outbox:
         """What is to be written next, in order; waits until there is something."""
         if self._ready and self._has_flow:
             await self._gather()
-        while not self._ready:
+        while self._is_begun or not (self._ready or self._returned):
             self._flusher = asyncio.get_running_loop().create_future()
             await self._flusher
-            if self._begun:
-                begun, self._begun = self._begun, []
-                return begun
+        if self._returned:
+            returned, self._returned = self._returned, []
+            return returned
         return self.take_nowait()
+
+    def end(self, again: list[Payload]) -> None:
+        """What was begun is over, apart from these: take() returns them next."""
+        self._is_begun = False
+        self._returned = again
+        flusher = self._flusher
+        if (again or self._ready) and flusher is not None and not flusher.done():
+            flusher.set_result(None)
 
     async def _gather(self) -> None:
         """Senders kept up with the last write: let small payloads grow while they go on."""
@@ -350,11 +359,15 @@ class Outbox:
 
     def _wake_flusher(self) -> None:
         flusher = self._flusher
-        if flusher is not None and not flusher.done():
-            flusher.set_result(None)
-            if self._is_quiet and self.begin is not None:
-                self._begun = self.take_nowait()
-                self.begin(self._begun)
+        if self._is_begun or flusher is None or flusher.done():
+            return
+        if self._is_quiet and self.begin is not None and not self._returned:
+            payloads = self.take_nowait()
+            self._is_begun = self.begin(payloads)
+            if self._is_begun:
+                return
+            self._returned = payloads
+        flusher.set_result(None)
 
     async def _wait(self, stream: OutStream, line: bytes) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

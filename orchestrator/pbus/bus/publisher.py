@@ -31,7 +31,7 @@ class Publisher:
         self._give_up_s = give_up_s
         self._grace_until = 0.0
         self._backoff = wire.backoff()
-        self._is_posted = False  # what is written next
+        self._is_posted = False  # what comes next from the outbox: its outcome is to be weighed
         if wire.posts:  # saves the way through the loop to run()
             outbox.begin = self._post
 
@@ -48,8 +48,13 @@ class Publisher:
         """The broker may have forgotten who is there: they come back, so try again for a while."""
         self._grace_until = time.monotonic() + _GRACE_S
 
-    def _post(self, payloads: list[Payload]) -> None:
-        self._is_posted = self._wire.post(self.outbox, payloads)
+    def _post(self, payloads: list[Payload]) -> bool:
+        return self._wire.post(self.outbox, payloads, self._note_posted)
+
+    def _note_posted(self, payloads: list[Payload], counts: list[int] | None) -> None:
+        self._is_posted = counts is None
+        again = payloads if counts is None else self._settle(payloads, counts)
+        self.outbox.end(again)
 
     async def _write(self, payloads: list[Payload]) -> None:
         self._backoff.reset()

@@ -1,11 +1,13 @@
 """What a broker must be able to do for messages that it does not keep: carry and count."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from pbus.bus.backoff import Backoff
 from pbus.bus.outbox import Outbox, Payload
 
+# Told the end of what was posted: how many processes got each payload, or None: collect() says.
+OnPosted = Callable[[list[Payload], list[int] | None], None]
 Note = tuple[str, bytes]  # the incarnation of the process it is for, and what it says
 
 
@@ -26,12 +28,12 @@ class Wire(Protocol):
         """Send what an outbox gathered, in order; returns how many processes got each payload."""
         ...
 
-    def post(self, outbox: Outbox, payloads: Sequence[Payload]) -> bool:
-        """Send here and now, if nothing else is under way; whether it is. Then collect() is next."""
+    def post(self, outbox: Outbox, payloads: list[Payload], on_end: OnPosted) -> bool:
+        """Send here and now, if nothing else is under way; whether it is."""
         ...
 
     async def collect(self, outbox: Outbox, payloads: Sequence[Payload]) -> list[int]:
-        """What write() returns, for payloads that were posted."""
+        """What write() returns, for payloads whose posting ended with None."""
         ...
 
     async def tell(self, notes: Sequence[Note]) -> None:

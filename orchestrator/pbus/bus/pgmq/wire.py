@@ -10,7 +10,7 @@ from typing import Any
 from pbus.bus.backoff import Backoff
 from pbus.bus.outbox import Outbox, Payload
 from pbus.bus.pgmq.lines import Lines
-from pbus.bus.wire import Note
+from pbus.bus.wire import Note, OnPosted
 from pbus.errors import BusUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -147,9 +147,9 @@ class Wire:
             for payload in payloads
         ])
 
-    def post(self, outbox: Outbox, payloads: Sequence[Payload]) -> bool:
+    def post(self, outbox: Outbox, payloads: list[Payload], on_end: OnPosted) -> bool:
         """Nothing is sent without waiting; see posts."""
-        del outbox, payloads
+        del outbox, payloads, on_end
         return False
 
     async def collect(self, outbox: Outbox, payloads: Sequence[Payload]) -> list[int]:

@@ -7,7 +7,6 @@ from typing import Any, Final
 import hiredis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoPermissionError, ResponseError
 
 _MORE: Final = object()  # a reply is not complete yet
 
@@ -21,18 +20,30 @@ class Feed(asyncio.Protocol):
     """
 
     def __init__(self, connection: AbstractConnection, on_reply: Callable[[Any], None]) -> None:
+        self._connection = connection
         self._on_reply = on_reply
-        self._parser = hiredis.Reader(replyError=_error_of, notEnoughData=_MORE)
-        self._ended: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
-        writer = connection._writer  # noqa: SLF001 - redis-py has no other way to its transport
+        # redis-py has no other way to its transport, nor to the classes of its errors.
+        writer, error_of = connection._writer, connection._parser.parse_error  # noqa: SLF001
         if writer is None:
             raise RedisConnectionError("not connected")
-        self._writing: Any = writer.transport.get_protocol()  # holds writers back at a full socket
-        writer.transport.set_protocol(self)
+        self._parser = hiredis.Reader(replyError=error_of, notEnoughData=_MORE)
+        self._ended: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        self._transport = writer.transport
+        self._writing: Any = self._transport.get_protocol()  # holds writers back at a full socket
+        self._transport.set_protocol(self)
 
     async def ended(self) -> Exception:
         """Wait until nothing more comes; returns why."""
         return await self._ended
+
+    def when_ended(self, callback: Callable[["Feed", Exception], None]) -> None:
+        """Call back soon after the end, with why."""
+        self._ended.add_done_callback(lambda ended: callback(self, ended.result()))
+
+    def cut(self) -> None:
+        """Close the connection whatever the other side does; what is not sent yet is dropped."""
+        self._transport.abort()
+        self._connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001 - disconnect() waits
 
     def data_received(self, data: bytes) -> None:
         """Hand out what is complete."""
@@ -63,8 +74,3 @@ class Feed(asyncio.Protocol):
     def _end(self, error: Exception) -> None:
         if not self._ended.done():
             self._ended.set_result(error)
-
-
-def _error_of(reply: str) -> ResponseError:
-    code, _, text = reply.partition(" ")
-    return NoPermissionError(text) if code == "NOPERM" else ResponseError(reply)

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
 
 from pbus.bus.backoff import Backoff
 from pbus.bus.redis.endpoint import CONNECT_TIMEOUT_S, TROUBLE, Endpoint, reason_of
@@ -19,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 CONFIRM_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 5.0  # a pipeline of at most about a mebibyte, answered
+OnEnd = Callable[
+    [list[Any] | Exception], None
+]  # told a reply for each command, or why there is none
 _LOST = "the connection ended before the server answered"
 _MOVED = "the channel is on another node of the cluster now"
 
@@ -180,7 +185,7 @@ class SubscribeLink:
 
     def _handle(self, reply: Any) -> None:
         self._quiet_beats = 0
-        if isinstance(reply, ResponseError):
+        if isinstance(reply, RedisError):
             raise reply
         if type(reply) is not list:
             return  # the answer to a PING on a connection without subscriptions
@@ -214,6 +219,18 @@ class SubscribeLink:
         self.trouble = error
 
 
+class _Call:
+    """Commands under way, and what has been answered of them."""
+
+    __slots__ = ("count", "due", "on_end", "replies")
+
+    def __init__(self, count: int, on_end: OnEnd, due: float) -> None:
+        self.count = count
+        self.on_end = on_end
+        self.due = due
+        self.replies: list[Any] = []
+
+
 class RequestLink:
     """A connection for commands and their replies, one pipeline at a time.
 
@@ -227,50 +244,53 @@ class RequestLink:
         self.trouble: BaseException | None = None
         self._endpoint = endpoint
         self._connection: AbstractConnection | None = None
+        self._feed: Feed | None = None
+        self._lost: Exception | None = None  # why it ended, where nobody was told
         self._version = endpoint.version
         self._lock = asyncio.Lock()  # one pipeline at a time
-        self._posted = 0  # commands written whose replies nobody has read
-        self._kept: list[Any] | None = None  # their replies, read by who came in between
+        self._calls: deque[_Call] = deque()  # answered in this order
+        self._watch: asyncio.TimerHandle | None = None
 
     @property
     def is_up(self) -> bool:
-        """Whether the last attempt worked."""
+        """Whether there is a connection."""
         return self._connection is not None
 
-    def post(self, commands: Sequence[Sequence[Any]]) -> bool:
+    def post(self, commands: Sequence[Sequence[Any]], on_end: OnEnd) -> bool:
         """Write commands here and now, if nothing is under way; whether they are.
 
-        Whoever posts asks for the replies next, with collect().
+        Args:
+            commands: A few small ones.
+            on_end: Called once: with a reply for each, or with what request() would raise.
         """
         connection = self._connection
         if (
             connection is None
+            or self._calls
             or self._lock.locked()
-            or self._posted
-            or self._kept is not None
             or self._version != self._endpoint.version
         ):
             return False
         writer = connection._writer  # noqa: SLF001 - redis-py only writes when it may wait
         if writer is None or writer.is_closing():
             return False
+        self._expect(len(commands), on_end)
         writer.writelines(connection.pack_commands(commands))
-        self._posted = len(commands)
         return True
-
-    async def collect(self) -> list[Any]:
-        """The replies to what was posted; see request()."""
-        return await self._bounded(self._replies_to_posted)
 
     async def connect(self) -> AbstractConnection:
         """Connect now if need be; TROUBLE if that fails."""
-        if self._connection is None:
-            self._connection = await open_connection(self._endpoint)
+        connection = self._connection
+        if connection is None:
+            connection = await open_connection(self._endpoint)
+            self._feed = Feed(connection, self._take)
+            self._feed.when_ended(self._note_end)
+            self._connection = connection
             self._version = self._endpoint.version
             if self.trouble is not None:
                 logger.warning("%s: connected to %s again", self.name, self._endpoint.url)
                 self.trouble = None
-        return self._connection
+        return connection
 
     async def request(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Send commands in one write and read a reply for each.
@@ -278,56 +298,94 @@ class RequestLink:
         An error reply is returned in its place. TROUBLE (and a closed connection) when the
         server did not answer all of them.
         """
-        return await self._bounded(functools.partial(self._exchange, commands))
-
-    async def _bounded(self, talk: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
         async with self._lock:
             try:
-                async with asyncio.timeout(WRITE_TIMEOUT_S):
-                    return await talk()
+                return await self._exchange(commands)
             except BaseException as error:
                 await self.close()
                 if isinstance(error, TROUBLE):
                     self._note_trouble(error)
                 raise
 
-    async def _exchange(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        connection = self._connection
-        if connection is None:
-            connection = await self.connect()
-        elif self._version != self._endpoint.version:
-            raise ConnectionError(_MOVED)
-        if self._posted:
-            self._kept = await self._read_posted(connection)
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-        return [await self._reply(connection) for _ in commands]
-
-    async def _replies_to_posted(self) -> list[Any]:
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            return kept
-        if self._connection is None or not self._posted:
-            raise ConnectionError(_LOST)
-        return await self._read_posted(self._connection)
-
-    async def _read_posted(self, connection: AbstractConnection) -> list[Any]:
-        replies = [await self._reply(connection) for _ in range(self._posted)]
-        self._posted = 0
-        return replies
-
     async def close(self) -> None:
         """Disconnect."""
-        connection, self._connection = self._connection, None
-        self._posted, self._kept = 0, None
+        connection = self._connection
+        self._drop(ConnectionError(_LOST))
         if connection is not None:
             await close(connection)
 
-    async def _reply(self, connection: AbstractConnection) -> Any:
+    async def _exchange(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        lost, self._lost = self._lost, None
+        if lost is not None:  # others may have lost theirs as well: the sender has to know
+            raise lost
+        answered: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         try:
-            return await connection.read_response()
-        except ResponseError as error:
-            self._endpoint.heed(error)
-            return error
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await self._send(commands, functools.partial(_resolve, answered))
+            return await answered
+        finally:
+            answered.cancel()
+
+    async def _send(self, commands: Sequence[Sequence[Any]], on_end: OnEnd) -> None:
+        connection = await self.connect()
+        if self._version != self._endpoint.version:
+            raise ConnectionError(_MOVED)
+        self._expect(len(commands), on_end)
+        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+
+    def _expect(self, count: int, on_end: OnEnd) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + WRITE_TIMEOUT_S
+        self._calls.append(_Call(count, on_end, due))
+        if self._watch is None:
+            self._watch = loop.call_at(due, self._look_around)
+
+    def _look_around(self) -> None:
+        """Cut the connection of a server that does not answer; one timer is for all calls."""
+        self._watch = None
+        if not self._calls:
+            return
+        loop, due = asyncio.get_running_loop(), self._calls[0].due
+        if loop.time() < due:
+            self._watch = loop.call_at(due, self._look_around)
+            return
+        self._cut(TimeoutError("no answer in time"))
+
+    def _take(self, reply: Any) -> None:
+        if isinstance(reply, ResponseError):
+            self._endpoint.heed(reply)
+        elif isinstance(reply, RedisConnectionError):  # a refusal that ends the connection
+            raise reply
+        if not self._calls:
+            raise RedisConnectionError("the server answered what nobody asked")
+        call = self._calls[0]
+        call.replies.append(reply)
+        if len(call.replies) == call.count:
+            self._calls.popleft()
+            call.on_end(call.replies)
+
+    def _note_end(self, feed: Feed, error: Exception) -> None:
+        if feed is self._feed:
+            self._lost = None if self._calls else error
+            self._cut(error)
+
+    def _cut(self, error: Exception) -> None:
+        feed = self._feed
+        if self._calls:
+            self._note_trouble(error)
+        self._drop(error)
+        if feed is not None:
+            feed.cut()
+
+    def _drop(self, error: Exception) -> None:
+        """Leave the connection, and tell those who wait for it."""
+        self._connection = self._feed = None
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        calls, self._calls = self._calls, deque()
+        for call in calls:
+            call.on_end(error)
 
     def _note_trouble(self, error: BaseException) -> None:
         if self.trouble is None:
@@ -335,3 +393,12 @@ class RequestLink:
                 "%s: lost %s (%s); trying again", self.name, self._endpoint.url, reason_of(error)
             )
         self.trouble = error
+
+
+def _resolve(answered: asyncio.Future[list[Any]], outcome: list[Any] | Exception) -> None:
+    if answered.done():
+        return
+    if isinstance(outcome, Exception):
+        answered.set_exception(outcome)
+    else:
+        answered.set_result(outcome)

@@ -10,7 +10,7 @@ from pbus.bus.outbox import Outbox, OutStream, Payload
 from pbus.bus.redis.endpoint import TROUBLE
 from pbus.bus.redis.links import RequestLink
 from pbus.bus.redis.names import FOLLOWED, Names
-from pbus.bus.wire import Note
+from pbus.bus.wire import Note, OnPosted
 from pbus.messages import Lane
 
 logger = logging.getLogger(__name__)
@@ -33,19 +33,32 @@ class RedisWire:
     def __init__(self, links: Mapping[Lane, RequestLink], names: Names) -> None:
         self._links = links
         self._names = names
+        self._outcomes: dict[Lane, list[Any] | Exception] = {}  # of what was posted, to be weighed
 
     async def write(self, outbox: Outbox, payloads: Sequence[Payload]) -> list[int]:
         """Publish payloads in one pipeline; see Wire."""
         replies = await self._links[outbox.lane].request(self._commands(outbox, payloads))
         return await self._counts(outbox, payloads, replies)
 
-    def post(self, outbox: Outbox, payloads: Sequence[Payload]) -> bool:
+    def post(self, outbox: Outbox, payloads: list[Payload], on_end: OnPosted) -> bool:
         """Publish payloads here and now, if the lane's link is idle; see Wire."""
-        return self._links[outbox.lane].post(self._commands(outbox, payloads))
+
+        def note(outcome: list[Any] | Exception) -> None:
+            expected = [payload.stream.known for payload in payloads]
+            if outcome == expected:  # as nearly always
+                on_end(payloads, expected)
+            else:
+                self._outcomes[outbox.lane] = outcome
+                on_end(payloads, None)
+
+        return self._links[outbox.lane].post(self._commands(outbox, payloads), note)
 
     async def collect(self, outbox: Outbox, payloads: Sequence[Payload]) -> list[int]:
         """Who got what was posted; see Wire."""
-        return await self._counts(outbox, payloads, await self._links[outbox.lane].collect())
+        outcome = self._outcomes.pop(outbox.lane)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return await self._counts(outbox, payloads, outcome)
 
     def _commands(
         self, outbox: Outbox, payloads: Sequence[Payload]
