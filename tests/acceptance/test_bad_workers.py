@@ -51,10 +51,10 @@ POLICIES = """
 name: policies
 workers:
   steady: {command: [sleep, 600]}
-  flaky: {command: [sh, -c, "exit 3"]}
+  flaky: {command: [sh, -c, "until [ -e go ]; do sleep 0.05; done; exit 3"]}
   once: {command: [sh, -c, "exit 4"], restart: never}
   done: {command: [sh, -c, "exit 0"]}
-  again: {command: [sh, -c, "sleep 0.2; exit 0"], restart: always}
+  again: {command: [sh, -c, "until [ -e go ]; do sleep 0.05; done; exit 0"], restart: always}
 """
 
 
@@ -63,6 +63,10 @@ def policies(home: Home) -> Iterator[Place]:
     """Programs that end, by all policies; five quick exits take a while, so it starts first."""
     place = home.place("policies", {"topology.yaml": POLICIES})
     assert place.run("up", "-d").code == 0
+    place.until(
+        lambda rows: rows["once"]["state"] == "failed" and rows["done"]["state"] == "exited"
+    )
+    (place.folder / "go").touch()  # so that the first exits are not over before anybody looks
     yield place
     place.run("down")
 
@@ -74,7 +78,7 @@ def slow(home: Home) -> Command:
         "name: slow\nworkers:\n  slow: {worker: 'workers:Slow'}\n  good: {worker: 'workers:Good'}\n"
     )
     place = home.place("slow", {"workers.py": WORKERS, "topology.yaml": text})
-    return place.start("up", "--wait", "--timeout", "8")
+    return place.start("up", "--wait", "--timeout", "12")
 
 
 def is_between_starts(rows: Rows) -> bool:
@@ -156,4 +160,4 @@ def test_slow_worker_times_out(slow: Command):
 
     assert (4, "") == (done.code, done.out)
     assert "good is ready" in done.err
-    assert "not ready within 8 s: slow" in done.err
+    assert "not ready within 12 s: slow" in done.err

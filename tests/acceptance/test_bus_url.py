@@ -72,7 +72,7 @@ def see_unreachable(done: Done) -> None:
     assert re.search(r"the message broker at (redis|postgresql)://:\*{3}@127\.0\.0\.1:", done.err)
     assert PASSWORD not in done.out + done.err
     assert "Traceback" not in done.err
-    assert done.seconds < 5 + 5
+    assert done.seconds < 5 + 10
 
 
 def test_wrong_password_is_told(home: Home, broker: Valkey):
@@ -93,13 +93,13 @@ def test_password_is_never_shown(home: Home, broker: Valkey):
     done = [command.done() for command in commands]
     while tail.process.poll() is None:
         done.append(place.run("send", "hello", "--text", "x"))
-    words = [word for process in home.processes() for word in process.cmdline()]
+    words = home.command_lines()
     record = place.record_path()
     done += [tail.done(), foreground.end()]
 
     assert f"redis://:***@127.0.0.1:{broker.port}" == done[1].json["bus"]
     assert [] == [one for one in done if PASSWORD in one.out + one.err]
-    assert PASSWORD not in " ".join(words)
+    assert PASSWORD not in words
     files = [path for path in home.state.rglob("*") if path.is_file() and path != record]
     assert [] == [path for path in files if PASSWORD.encode() in path.read_bytes()]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.command import Home, Place
+from support.command import Home, Place, wait_for
 
 pytestmark = pytest.mark.cli
 
@@ -41,6 +41,7 @@ def test_options_choose_project(places: list[Place]):
     assert "due" == worker_of(one, "-f", "../two/other.yaml")
     behind = elsewhere.run("ps", "--json", "-f", str(one.folder / "topology.yaml"))
     assert "one" == behind.json["project"]
+    wait_for(lambda: "due runs" in places[1].logs("due"))
     assert "due  | due runs" in elsewhere.run("logs", "-p", "two", "due").out.replace(
         "due |", "due  |"
     )
@@ -80,7 +81,7 @@ def test_same_name_elsewhere(home: Home, places: list[Place]):
     namesake = home.place(
         "one-too", {"topology.yaml": (places[0].folder / "topology.yaml").read_text()}
     )
-    assert 0 == namesake.run("up", "-d").code
+    namesake.up()
     ambiguous = places[2].run("ps", "-p", "one")
 
     assert 2 == ambiguous.code

@@ -1,7 +1,6 @@
 """`backend: memory`: all workers in the process of `pbus up`, where a breakpoint works."""
 
 import signal
-import time
 
 import psutil
 import pytest
@@ -49,6 +48,20 @@ STOPPING = """x = 41
         breakpoint()
         print("went on with", x, flush=True)"""
 
+# Sleeps only until the first signal was handled, then for good.
+BLOCKING = """import signal
+        first = signal.getsignal(signal.SIGINT)
+        calls = []
+        def note(*call):
+            first(*call)
+            calls.append(call)
+        signal.signal(signal.SIGINT, note)
+        print("busy", flush=True)
+        while not calls:
+            time.sleep(0.01)
+        print("interrupted", flush=True)
+        time.sleep(600)"""
+
 
 def office(home: Home, name: str, body: str = "pass") -> Place:
     """A project whose boss does this after its first greeting."""
@@ -94,11 +107,11 @@ def test_breakpoint_has_the_terminal(home: Home):
 
 def test_blocked_worker_interrupted(home: Home):
     """Ctrl-C ends a worker that keeps the process to itself; the second one, for the first waits."""
-    place = office(home, "blocked", "print('busy', flush=True); time.sleep(600)")
+    place = office(home, "blocked", BLOCKING)
     with terminal(place, "up") as screen:
         screen.until("busy")
         screen.press("\x03")
-        time.sleep(0.2)  # two signals at once would be one
+        screen.until("interrupted")  # two signals at once would be one
         screen.press("\x03")
 
         assert 130 == screen.code()

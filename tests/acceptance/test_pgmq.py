@@ -97,7 +97,7 @@ def test_workers_and_jobs_are_shown(orchard: Place):
 
     asking = orchard.start("send", "tree", "--job", "endless", "--wait")
     asking.until('update: {"step":1}')
-    (job,) = orchard.run("jobs", "--json").json["jobs"]
+    (job,) = wait_for(lambda: orchard.run("jobs", "--json").json["jobs"])
     assert ("endless", "tree", "running") == (job["name"], job["worker"], job["state"])
     assert 0 == orchard.run("cancel", job["id"], "--reason", "rain").code
     ended = asking.done()
@@ -164,7 +164,8 @@ def test_kills_lose_nothing(orchard: Place):
     server = orchard.child("postgres")
     server.kill()
     wait_for(lambda: living([server]) == [])
-    asking = ("send", "tree", "--job", "double", "--data", '{"number": 1}', "--wait")
+    data = '{"number": 1}'
+    asking = ("send", "tree", "--job", "double", "--data", data, "--wait", "--timeout", "10")
     wait_for(lambda: orchard.run(*asking).code == 0, 60)
 
     socket = socket_of(orchard)

@@ -59,7 +59,8 @@ def test_strict_failure_cancels_all(research: Place):
     wait_for(
         lambda: sum(line.startswith("cancelled") for line in research.logs("attic")) == before + 1
     )
-    assert {"project": "research", "jobs": [], "silent": []} == research.run("jobs", "--json").json
+    nothing = {"project": "research", "jobs": [], "silent": []}
+    wait_for(lambda: research.run("jobs", "--json").json == nothing)
 
 
 def test_question_is_needed(research: Place):

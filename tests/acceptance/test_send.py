@@ -81,9 +81,11 @@ def test_replicas_take_turns(town: Place, word: str):
 
 def test_urgent_overtakes_queued(town: Place, word: str):
     """--urgent is handled beside the message in progress and before those that wait."""
+    held = town.logs("clerk").count("heard note 'hold'")
     for text in ("hold", word):
         data = json.dumps({"text": text})
         assert 0 == town.run("send", "clerk", "--type", "Note", "--data", data).code
+        wait_for(lambda: town.logs("clerk").count("heard note 'hold'") == held + 1)
     assert [] == [line for line in town.logs("clerk") if word in line]
 
     data = json.dumps({"text": "go"})
@@ -91,7 +93,8 @@ def test_urgent_overtakes_queued(town: Place, word: str):
 
     lines_of(town, "clerk", word, 1)
     expected = ["heard note 'hold'", "heard note 'go'", f"heard note '{word}'"]
-    assert expected == town.logs("clerk")[-3:]
+    notes = [line for line in town.logs("clerk") if line.startswith("heard note")]
+    assert expected == notes[-3:]
 
 
 def test_job_is_answered(town: Place):
@@ -147,4 +150,4 @@ def test_unknown_target_times_out(patient: Command):
 
     assert (4, "") == (done.code, done.out)
     assert "no worker 'nobody' was registered within 5 s" in done.err
-    assert 5 <= done.seconds < 8
+    assert 5 <= done.seconds < 15  # with its own start

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from pbus.process.broker import EmbeddedValkey
 from pbus.process.guarding import Guard
 from pbus.process.project import Project
 from support.guarded import make_project
+from support.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.redis
 
@@ -90,7 +90,7 @@ def test_killed_server_restarts(project: Project) -> None:
         url = await valkey.start()
         first = valkey.process.pid
         os.kill(first, signal.SIGKILL)
-        assert -signal.SIGKILL == await asyncio.wait_for(valkey.wait(), 5)
+        assert -signal.SIGKILL == await asyncio.wait_for(valkey.wait(), PATIENCE_S)
         assert url == await valkey.start()
         assert first != valkey.process.pid
         with redis.Redis.from_url(url) as client:
@@ -131,10 +131,8 @@ def test_silent_server_is_given_up(project: Project, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(broker, "START_S", 0.3)
 
     async def body(valkey: EmbeddedValkey, _: Guard) -> None:
-        started = time.monotonic()
         with pytest.raises(BrokerStartError, match=r"no answer within 0\.3 s"):
-            await valkey.start()
-        assert time.monotonic() - started < 3
+            await asyncio.wait_for(valkey.start(), PATIENCE_S)
         assert valkey.process is None
 
     run(project, body)
@@ -146,13 +144,11 @@ def test_cancelled_start_ends_server(project: Project, monkeypatch: pytest.Monke
 
     async def body(valkey: EmbeddedValkey, _: Guard) -> None:
         starting = asyncio.create_task(valkey.start())
-        async with asyncio.timeout(5):
-            while valkey.process is None:
-                await asyncio.sleep(0.01)
+        await until(lambda: valkey.process is not None)
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting
-        assert -signal.SIGKILL == await asyncio.wait_for(valkey.wait(), 5)
+        assert -signal.SIGKILL == await asyncio.wait_for(valkey.wait(), PATIENCE_S)
 
     run(project, body)
 

@@ -20,9 +20,11 @@ from pbus.messages import (
     BusMessage,
     BusWorkerStateMessage,
 )
+from pbus.process import link
 from pbus.process.events import BrokerReady, SessionEnded
 from support.supervising import Watched, program, supervised, topology
 from support.valkey import Valkey
+from support.waiting import until
 
 FOREVER = "import time; time.sleep(600)"
 PATIENCE_S = 20.0
@@ -172,7 +174,7 @@ def test_changes_are_told(tmp_path: Path):
     asyncio.run(main())
 
 
-def test_changes_survive_outage(tmp_path: Path):
+def test_changes_survive_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What changes while the broker is away is told when those who follow may be back."""
 
     async def main(valkey: Valkey) -> None:
@@ -183,10 +185,16 @@ def test_changes_survive_outage(tmp_path: Path):
             await there.until("stopping", "starting", "ready")
             first = watched.process("a").pid
             assert first is not None
+            monkeypatch.setattr(link, "_STEADY_S", 1e12)  # ends when the follower is back
             valkey.kill()
+            for bus in (there.bus, watched.supervisor.bus):
+                await until(lambda bus=bus: not bus.is_connected)
             os.kill(first, signal.SIGKILL)
             await watched.until(lambda: watched.process("a").pid not in {None, first})
             valkey.start()
+            await until(lambda: there.bus.is_connected)
+            assert there.heard.empty()
+            monkeypatch.setattr(link, "_STEADY_S", 0.0)
             told = [await there.change() for _ in range(3)]
             assert ["backoff", "starting", "ready"] == [one.state for one in told]
 

@@ -21,7 +21,7 @@ from pbus.process.guarding import Guard
 from pbus.process.postgres import EmbeddedPostgres
 from pbus.process.project import Project
 from support.guarded import make_project
-from support.waiting import eventually, until
+from support.waiting import PATIENCE_S, eventually, until
 
 pytestmark = pytest.mark.pgmq
 
@@ -62,7 +62,7 @@ def test_stored_survives_kill(project: Project) -> None:
         await store.set_activation("x", Activation(active=False))
         assert server.process is not None
         os.kill(server.process.pid, signal.SIGKILL)
-        await asyncio.wait_for(server.wait(), 5)
+        await asyncio.wait_for(server.wait(), PATIENCE_S)
 
         assert url == await server.start()
         assert Activation(active=False) == await store.activation("x")
@@ -81,7 +81,7 @@ def test_waits_for_dead_server(project: Project) -> None:
         (child, *_) = psutil.Process(server.process.pid).children()
         child.suspend()
         os.kill(server.process.pid, signal.SIGKILL)
-        await asyncio.wait_for(server.wait(), 5)
+        await asyncio.wait_for(server.wait(), PATIENCE_S)
         starting = asyncio.create_task(server.start())
         await until(lambda: "pre-existing shared memory" in server.log_path.read_text())
         child.kill()

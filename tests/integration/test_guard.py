@@ -16,12 +16,9 @@ import pytest
 from pbus.errors import ProcessError, ProjectRunningError
 from pbus.process.groups import is_empty, strays
 from pbus.process.guarding import Guard
-from pbus.process.project import Project, is_over
+from pbus.process.project import CLEANUP_S, Project, is_over
 from support.guarded import Supervisor, make_project, spawn_child, supervisors
-from support.waiting import eventually
-
-DONE_S = 8.0
-
+from support.waiting import PATIENCE_S, eventually
 
 Start = Callable[..., Supervisor]
 
@@ -56,7 +53,7 @@ def test_killed_supervisor_leaves_nothing(project: Project, start: Start, kind: 
 
     supervisor.kill()
 
-    assert eventually(lambda: is_over(project), DONE_S)
+    assert eventually(lambda: is_over(project))
     assert eventually(lambda: is_gone(supervisor.guard))
     assert [] == [pid for pid in supervisor.family if not is_gone(pid)]
     assert not project.runtime_dir.exists()
@@ -71,7 +68,7 @@ def test_guard_outlives_signals(project: Project, start: Start) -> None:
 
     supervisor.kill()
 
-    assert eventually(lambda: is_over(project), DONE_S)
+    assert eventually(lambda: is_over(project))
     assert [] == strays(project.id)
 
 
@@ -91,15 +88,19 @@ def test_lock_waits_for_guard(project: Project, start: Start) -> None:
 
 def test_lock_gives_up_in_time(project: Project, start: Start) -> None:
     """A guard that takes too long is reported, not waited for without end."""
-    supervisor = start("stubborn")
+    supervisor = start("polite")
+    os.kill(supervisor.guard, signal.SIGSTOP)  # it takes as long as we like
     supervisor.kill()
 
     started = time.monotonic()
-    with pytest.raises(ProcessError, match="cleaned up"), project.lock(timeout=0.2):
-        pass
+    try:
+        with pytest.raises(ProcessError, match="cleaned up"), project.lock(timeout=0.2):
+            pass
+    finally:
+        os.kill(supervisor.guard, signal.SIGCONT)
 
-    assert time.monotonic() - started < 1.5
-    assert eventually(lambda: is_over(project), DONE_S)
+    assert time.monotonic() - started < CLEANUP_S  # as long as it waits when not told
+    assert eventually(lambda: is_over(project))
 
 
 def test_children_inherit_no_pipes(project: Project, start: Start) -> None:
@@ -117,7 +118,7 @@ def test_children_inherit_no_pipes(project: Project, start: Start) -> None:
     assert {lock} <= held & guard
     assert set() == {link for link in held & children if link.startswith(("pipe:", "socket:"))}
     assert lock not in children
-    assert eventually(lambda: is_over(project), DONE_S)
+    assert eventually(lambda: is_over(project))
 
 
 def test_next_start_ends_leftovers(project: Project, start: Start) -> None:
@@ -151,7 +152,7 @@ def test_stop_ends_the_rest(project: Project) -> None:
             (project.folder / "some file\n").touch()
             await guard.stop()
             await guard.stop()
-            return child.wait(1), await guard.wait_died()
+            return child.wait(PATIENCE_S), await guard.wait_died()
 
     assert (-signal.SIGTERM, 0) == asyncio.run(main())
     assert not (project.folder / "some file\n").exists()
@@ -167,14 +168,17 @@ def test_restarted_guard_knows_all(project: Project) -> None:
             child, other = spawn_child("polite", ""), spawn_child("polite", guard.token)
             guard.add_group(child.pid)
             os.kill(guard.pid, signal.SIGKILL)
-            assert -signal.SIGKILL == await asyncio.wait_for(guard.wait_died(), 10)
+            assert -signal.SIGKILL == await asyncio.wait_for(guard.wait_died(), PATIENCE_S)
             guard.add_group(other.pid)
             await guard.start(project)
             assert child.poll() is None
             assert other.poll() is None
             await guard.stop()
             assert is_empty(child.pid)
-            assert (-signal.SIGTERM, -signal.SIGTERM) == (child.wait(1), other.wait(1))
+            assert (-signal.SIGTERM, -signal.SIGTERM) == (
+                child.wait(PATIENCE_S),
+                other.wait(PATIENCE_S),
+            )
 
     asyncio.run(main())
 
@@ -194,7 +198,7 @@ def test_foreign_groups_are_spared(project: Project) -> None:
             codes = [child.poll() for child in children]
             for child in children:
                 child.kill()
-                child.wait(1)
+                child.wait(PATIENCE_S)
             return codes
 
     assert [None, None] == asyncio.run(main())
@@ -212,7 +216,7 @@ def test_bad_line_is_survived(project: Project) -> None:
                 guard._tell(line)
             guard.add_group(child.pid)
             await guard.stop()
-            return child.wait(1)
+            return child.wait(PATIENCE_S)
 
     assert -signal.SIGTERM == asyncio.run(main())
 

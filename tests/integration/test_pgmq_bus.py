@@ -309,17 +309,20 @@ def test_w55_dead_receivers_are_swept(shared_database, channel):
     waiting = """SELECT count(*) FROM pbus.wire w JOIN pbus.peer p ON p.id = w.peer
       WHERE p.channel = $1"""
     peers = "SELECT count(*) FROM pbus.peer WHERE channel = $1"
+    pass_time = """UPDATE pbus.peer SET ends_at = now()
+      WHERE channel = $1 AND name LIKE 'dead%'"""
 
     async def main():
         dead_lines = Lines(Endpoint(dsn=shared_database), channel)
         dead_lines.hold()
         for number in range(3):
-            await Wire(dead_lines, f"dead{number}", lambda *_: None, lease_s=1.0).open()
+            await Wire(dead_lines, f"dead{number}", lambda *_: None, lease_s=1000.0).open()
         async with connect(shared_database, channel=channel) as here:
             for number in range(50):
                 await here.send(Foghorn(source="a", number=number))
                 await asyncio.sleep(0)
             await until_count(waiting, above=0)
+            await query(shared_database, pass_time, channel)
             await until_count(peers, exactly=1)
             await until_count(waiting, exactly=0)
         await dead_lines.release()

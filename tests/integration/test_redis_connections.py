@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 
 import pytest
 from redis.asyncio import Redis
@@ -13,6 +12,7 @@ from pbus.errors import BusUnavailableError
 from pbus.messages import BusDataMessage, BusMessagesLostMessage
 from support.listeners import Listener
 from support.proxy import Proxy
+from support.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.redis
 
@@ -23,11 +23,9 @@ class Count(BusDataMessage):
     number: int
 
 
-async def connected(*buses, within: float = 10.0) -> None:
+async def connected(*buses) -> None:
     """Wait until the buses say that they are connected."""
-    async with asyncio.timeout(within):
-        while not all(bus.is_connected for bus in buses):
-            await asyncio.sleep(0.01)
+    await until(lambda: all(bus.is_connected for bus in buses))
 
 
 def counts(messages) -> list[int]:
@@ -53,9 +51,7 @@ def test_w01_dropped_connections_come_back(own_valkey, channel, form):
             await listener.heard(1)
             for kind in ("pubsub", "normal"):
                 own_valkey.command("CLIENT", "KILL", "TYPE", kind)
-            async with asyncio.timeout(5):
-                while there.is_connected:  # until the reader has noticed
-                    await asyncio.sleep(0.001)
+            await until(lambda: not there.is_connected)  # the reader has noticed
             await connected(here, there)
             await here.send(Count(source="a", target="w", number=2))
 
@@ -98,9 +94,7 @@ def test_w02_lost_messages_are_counted(own_valkey, channel):
                 await here.send(Count(source="a", number=0))
                 await listener.heard(1)
                 await proxy.cut()
-                async with asyncio.timeout(10):
-                    while there.is_connected:
-                        await asyncio.sleep(0.001)
+                await until(lambda: not there.is_connected)
                 for number in range(1, 6):
                     await here.send(Count(source="a", number=number))
                 await here._outboxes["d"].emptied.wait()
@@ -155,17 +149,14 @@ def test_w35_silent_path_is_noticed(own_valkey, channel):
                 await here.send(Count(source="a", target="w", number=0))
                 await listener.heard(1)
                 proxy.freeze()
-                started = time.monotonic()
                 await there.send(Count(source="b", target="nobody", number=1))
-                assert time.monotonic() - started < 1.0
-                async with asyncio.timeout(15):
-                    while there.is_connected:
-                        await asyncio.sleep(0.05)
+                assert there.is_connected  # it did not wait for what follows
+                await until(lambda: not there.is_connected)
                 proxy.restore()
                 await connected(there)
                 await here.send(Count(source="a", target="w", number=2))
 
-                assert [0, 2] == counts((await listener.heard(2))[:1] + listener.messages[-1:])
+                await until(lambda: [0, 2] == counts(listener.messages))
 
     asyncio.run(main())
 
@@ -196,11 +187,9 @@ def test_w37_failed_start_leaves_nothing(channel, tmp_path):
     async def main():
         bus = connect(f"unix://{tmp_path}/nobody.sock", channel=channel)
         tasks_before = asyncio.all_tasks()
-        started = time.monotonic()
         with pytest.raises(BusUnavailableError, match="No such file"):
-            await bus.start(timeout=0.3)
+            await asyncio.wait_for(bus.start(timeout=0.3), PATIENCE_S)
 
-        assert time.monotonic() - started < 5
         assert (False, tasks_before) == (bus.is_running, asyncio.all_tasks())
 
     asyncio.run(main())
@@ -232,11 +221,9 @@ def test_wrong_password_fails_at_once(channel):
     async def main(server: Valkey) -> None:
         url = server.tcp_url.replace("//", "//:s3cret@")
         bus = connect(url, channel=channel)
-        started = time.monotonic()
         with pytest.raises(BusUnavailableError) as caught:
-            await bus.start(timeout=5)
+            await asyncio.wait_for(bus.start(timeout=1000), PATIENCE_S)
 
-        assert time.monotonic() - started < 3
         assert "s3cret" not in str(caught.value)
         assert "***" in str(caught.value)
 

@@ -7,7 +7,7 @@ from pbus.bus.connect import connect
 from pbus.leases import HEARTBEAT_S, LEASE_S
 from pbus.runner import WorkerRunner
 from support.recorder import Recorder
-from support.waiting import run, until
+from support.waiting import PATIENCE_S, run, until
 
 
 @asynccontextmanager
@@ -40,7 +40,7 @@ def test_broker_restart_loses_nobody(own_valkey, channel):
                 for name in ("a", "b")
             ]
             for runner, other in zip(runners, ("b", "a"), strict=True):
-                await runner.registry.wait_ready(other, 5.0)
+                await runner.registry.wait_ready(other, PATIENCE_S)
                 runner.registry.watch_lost(None, note)
             own_valkey.kill()
             await asyncio.to_thread(own_valkey.start)

@@ -215,11 +215,12 @@ def test_stubborn_family_is_killed():
             await ears.hear("deaf", times=3)
             family = [process.pid for process in groups.members({child.pid})]
             began = time.monotonic()
-            patience = ladder.Deadlines(ask_s=0.1, term_s=0.3)
+            patience = ladder.Deadlines(ask_s=1000, term_s=0.3)
+            end = ladder.take_down(child, None, asyncio.Event(), patience)
 
-            assert await ladder.take_down(child, None, asyncio.Event(), patience)
+            assert await asyncio.wait_for(end, PATIENCE_S)
 
-            assert 0.3 <= time.monotonic() - began < 3.0
+            assert time.monotonic() - began >= 0.3
             assert -signal.SIGKILL == child.code
             assert [] == [pid for pid in family if _runs(pid)]
 
@@ -240,13 +241,12 @@ def test_hurry_skips_patience():
                 asked.set()
                 return True
 
-            going = asyncio.create_task(ladder.take_down(child, ask, hurry))
+            endless = ladder.Deadlines(ask_s=1000, term_s=1000)
+            going = asyncio.create_task(ladder.take_down(child, ask, hurry, endless))
             await asyncio.wait_for(asked.wait(), PATIENCE_S)
-            began = time.monotonic()
             hurry.set()
 
-            assert await going
-            assert time.monotonic() - began < 2.0
+            assert await asyncio.wait_for(going, PATIENCE_S)
 
     asyncio.run(main())
 
@@ -269,7 +269,8 @@ while not os.path.exists(os.environ["FLAG"]): time.sleep(0.01)
                 flag.touch()  # noqa: ASYNC240 - a file of no bytes
                 return True
 
-            assert await ladder.take_down(child, ask, asyncio.Event())
+            patience = ladder.Deadlines(ask_s=PATIENCE_S)
+            assert await ladder.take_down(child, ask, asyncio.Event(), patience)
             assert 0 == child.code
 
     asyncio.run(main(tmp_path / "flag"))

@@ -14,8 +14,18 @@ from pbus.errors import (
     ProjectRunningError,
     TopologyError,
 )
-from pbus.process import restart
-from pbus.process.events import BrokerLost, BrokerReady, Exited, GaveUp, Ready, Started, Stopped
+from pbus.process import ladder, link, restart
+from pbus.process.events import (
+    BrokerLost,
+    BrokerReady,
+    Exited,
+    GaveUp,
+    Line,
+    Ready,
+    Started,
+    StateChanged,
+    Stopped,
+)
 from pbus.process.groups import members
 from pbus.process.logs import read_lines
 from pbus.process.project import Project
@@ -23,7 +33,7 @@ from pbus.process.projects import choose_project
 from pbus.process.supervisor import Supervisor
 from support.supervising import is_alive, program, supervised, topology
 from support.valkey import Valkey
-from support.waiting import until
+from support.waiting import PATIENCE_S, until
 
 FOREVER = "import time; print('up', flush=True); time.sleep(600)"
 
@@ -125,12 +135,15 @@ def test_killed_program_comes_back(tmp_path: Path):
             await watched.line("up")
             psutil.Process(first.pid).kill()
             exited = await watched.nth(Exited)
-            await watched.state("a", "backoff")
-            began = time.monotonic()
             second = await watched.nth(Started, 2)
+            # Times as the supervisor wrote them down, and not when we came to see it.
+            told = {one.text.partition(",")[0]: one.time for one in watched.all(Line)}
 
             assert -signal.SIGKILL == exited.code
-            assert 0.3 < time.monotonic() - began < 3
+            assert StateChanged("a", "backoff", "was killed by SIGKILL, restarts in 0.5 s") in (
+                watched.all(StateChanged)
+            )
+            assert told["started"] - told["was killed by SIGKILL"] >= 0.49
             assert second.incarnation != first.incarnation
             assert 1 == watched.process("a").restarts
             assert 0 == await watched.stop()
@@ -165,7 +178,7 @@ def test_stop_leaves_nobody(tmp_path: Path):
             assert 0 == await watched.stop()
 
             assert 4 == len(family)
-            assert 3 <= time.monotonic() - began < 8
+            assert time.monotonic() - began >= 3
             assert [] == [one for one in (*family, *servants) if is_alive(one)]
             assert not watched.project.runtime_dir.exists()
             with pytest.raises(NothingRunningError):
@@ -174,8 +187,9 @@ def test_stop_leaves_nobody(tmp_path: Path):
     asyncio.run(main())
 
 
-def test_second_stop_kills(tmp_path: Path):
+def test_second_stop_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Whoever asks twice does not wait."""
+    monkeypatch.setattr(ladder.take_down, "__defaults__", (ladder.Deadlines(term_s=1000),))
     what = topology(tmp_path, program("deaf", STUBBORN, tmp_path))
 
     async def main() -> None:
@@ -183,10 +197,9 @@ def test_second_stop_kills(tmp_path: Path):
             await watched.line("deaf", times=4)
             watched.supervisor.request_stop("once")
             await watched.state("deaf", "stopping")
-            began = time.monotonic()
 
             assert 0 == await watched.stop()
-            assert time.monotonic() - began < 2.5
+            assert [-signal.SIGKILL] == [one.code for one in watched.all(Exited)]
 
     asyncio.run(main())
 
@@ -241,7 +254,9 @@ def test_single_workers_obey(tmp_path: Path):
             watched.supervisor.start_worker("a")
             first = await watched.state("a", "ready")
             watched.supervisor.restart("a")
-            await watched.until(lambda: watched.process("a").restarts == 2)
+            await watched.until(
+                lambda: (watched.process("a").restarts, watched.process("a").state) == (2, "ready")
+            )
 
             assert first.pid != watched.process("a").pid
             assert other == watched.process("b").pid
@@ -288,7 +303,7 @@ def test_killed_broker_is_replaced(tmp_path: Path):
             assert first == second
             assert worker == watched.process("a").pid
             store = watched.supervisor.bus.leases
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 while not await store.records():
                     await asyncio.sleep(0.05)
 
@@ -305,9 +320,7 @@ def test_killed_guard_is_replaced(tmp_path: Path):
             guard = watched.supervisor._foundation.guard
             first = guard.pid
             psutil.Process(first).kill()
-            async with asyncio.timeout(10):
-                while guard.pid == first:
-                    await asyncio.sleep(0.01)
+            await until(lambda: guard.pid != first)
             assert is_alive(guard.pid)
             assert 0 == await watched.stop()
             assert not is_alive(guard.pid)
@@ -325,7 +338,7 @@ def test_unreachable_broker_is_told(tmp_path: Path):
         async with supervised(what) as watched:
             with pytest.raises(BusUnavailableError) as caught:
                 await watched.code()
-        assert time.monotonic() - began < 6.5
+        assert time.monotonic() - began < link._OWN_CONNECT_S  # so long for a new one of our own
         assert "geheim" not in str(caught.value)
         assert [] == watched.events
         assert [] == children()
@@ -380,15 +393,14 @@ def test_flood_stops_nobody(tmp_path: Path):
             watched.events.clear()
             worst = 0.0
             for _ in range(40):
-                began = time.monotonic()
+                began = time.process_time()  # what others take is not the flood's doing
                 await asyncio.sleep(0.01)
-                worst = max(worst, time.monotonic() - began)
+                worst = max(worst, time.process_time() - began)
             assert worst < 1.0
             watched.supervisor.restart("a")
             await watched.until(lambda: watched.process("a").restarts == 1)
-            began = time.monotonic()
             assert 0 == await watched.stop()
-            assert time.monotonic() - began < 6
+            assert {-signal.SIGTERM} == {one.code for one in watched.all(Exited)}
 
     asyncio.run(main())
 
@@ -404,7 +416,7 @@ def test_cancelled_run_leaves_nobody(tmp_path: Path):
             family = members({process.pid for process in children()})
             assert watched.task is not None
             watched.task.cancel()
-            await asyncio.wait({watched.task}, timeout=15)
+            await asyncio.wait({watched.task}, timeout=PATIENCE_S)
 
             assert watched.task.cancelled()
             assert 7 == len(family)
@@ -424,16 +436,12 @@ def test_absent_broker_stops_nobody(tmp_path: Path):
             await watched.nth(BrokerLost)
             assert first.pid is not None
             psutil.Process(first.pid).kill()
-            began = time.monotonic()
             await watched.nth(Started, 2)
-            assert time.monotonic() - began < 3
             valkey.start()
             await watched.nth(BrokerReady, 2)
             valkey.kill()
             await watched.nth(BrokerLost, 2)
-            began = time.monotonic()
             assert 0 == await watched.stop()
-            assert time.monotonic() - began < 6
 
     with Valkey() as valkey:
         asyncio.run(main(valkey))
@@ -449,10 +457,10 @@ def test_costs_are_measured(tmp_path: Path):
 
     async def main() -> None:
         async with supervised(what) as watched:
-            # Other programs may leave it little; the idle one takes none all the same.
+            await watched.line("up")  # from here on the idle one takes nothing
+            # Other programs may leave the busy one little.
             await until(lambda: (watched.process("busy").cpu_percent or 0) > 5)
-            idle = watched.process("idle")
-            assert (idle.cpu_percent or 0) < (watched.process("busy").cpu_percent or 0)
-            assert (idle.rss_bytes or 0) > 1_000_000
+            await until(lambda: watched.process("idle").cpu_percent == 0)
+            await until(lambda: (watched.process("idle").rss_bytes or 0) > 1_000_000)
 
     asyncio.run(main())

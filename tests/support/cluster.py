@@ -25,7 +25,7 @@ class ValkeyCluster:
         self.nodes = [
             Valkey(
                 *("--cluster-enabled", "yes", "--cluster-port", str(_free_port())),
-                *("--cluster-node-timeout", "2000"),
+                *("--cluster-node-timeout", "2000", "--cluster-require-full-coverage", "no"),
                 tcp=True,
             )
             for _ in range(count)

@@ -193,6 +193,14 @@ class Home:
                     found.append(process)
         return living(found)
 
+    def command_lines(self) -> str:
+        """All words of all their command lines; who ends meanwhile has none."""
+        words: list[str] = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                words += process.cmdline()
+        return " ".join(words)
+
     def sockets(self) -> list[Path]:
         """All sockets below the runtime folder."""
         return [path for path in self.runtime.rglob("*") if path.is_socket()]
@@ -241,7 +249,7 @@ class Place:
     def ask(self, target: str, job: str, payload: object = None) -> Any:
         """The response to a job."""
         data = json.dumps(payload or {})
-        done = self.run("send", target, "--job", job, "--data", data, "--wait")
+        done = self.run("send", target, "--job", job, "--data", data, "--wait", limit_s=50.0)
         assert done.code == 0, done.err
         return done.json
 
