@@ -73,9 +73,13 @@ class EventSource:
         if handler in handlers:
             handlers.remove(handler)
 
+    def _is_listened_to(self, event: str) -> bool:
+        """Whether somebody wants to be called."""
+        return bool(self._event_handlers.get(event))
+
     def _fire_event(self, event: str, *values: Any) -> None:
         """Have the handlers of this event called soon; costs nothing when there are none."""
-        if not self._event_handlers.get(event):
+        if not self._is_listened_to(event):
             return
         calls = self._event_calls.setdefault(event, deque())
         if len(calls) >= MAX_WAITING_CALLS:

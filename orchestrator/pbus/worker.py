@@ -157,6 +157,7 @@ class BaseWorker(Activation, Reporting, Family):
             send=self._transmit,
             spawn=self.create_task,
             call_hook=self._call_hook,
+            handling=self._handling,
             joined=self._joined,
         )
         self._job_desk = JobDesk(links, replicas)

@@ -7,7 +7,7 @@ import pytest
 from pbus.errors import DuplicateWorkerError
 from pbus.messages import BusCancelWorkerMessage
 from pbus.worker import BaseWorker
-from support.jobbing import Asker, Doer, Note, ask, hosted
+from support.jobbing import Asker, Doer, Note, NotingDoer, ask, hosted
 from support.waiting import run, until
 
 
@@ -28,7 +28,7 @@ class Parent(BaseWorker):
         self.log.append("stop")
 
 
-class Child(Doer):
+class Child(NotingDoer):
     """Tells its parent's log when it stops."""
 
     def __init__(self, name, log):

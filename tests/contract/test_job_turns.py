@@ -212,6 +212,7 @@ def test_high_priority_overtakes_data(make_bus):
     class Engaged(Counter):
         def __init__(self):
             super().__init__()
+            self.notes = []
             self.release = asyncio.Event()
 
         async def on_bus_message(self, message):

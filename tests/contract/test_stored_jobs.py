@@ -9,7 +9,7 @@ from pbus.handlers import PENDING, job
 from pbus.messages import BusJobRequestMessage
 from pbus.worker import BaseWorker
 from pbus.workers.turns import lend_turn
-from support.jobbing import Asker, Doer, Note, ask, hosted, leftovers
+from support.jobbing import Asker, Doer, Note, NotingDoer, ask, hosted, leftovers
 from support.waiting import run, until
 
 pytestmark = pytest.mark.redis
@@ -165,7 +165,7 @@ def test_replicas_share_stored_jobs(make_keeping_bus):
 def test_lent_hook_settles_late(make_keeping_bus):
     """A message whose hook lets the next in is settled when the hook is over; if it raised, again."""
 
-    class Lender(Doer):
+    class Lender(NotingDoer):
         async def on_bus_message(self, message):
             if isinstance(message, Note):
                 self.notes.append(message.number)

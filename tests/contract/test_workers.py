@@ -17,7 +17,7 @@ from pbus.runner import WorkerRunner
 from pbus.worker import BaseWorker
 from pbus.workers import activation
 from pbus.workers.activation import WorkerActivationArgs
-from support.jobbing import Asker, Doer, Note, ask, hosted
+from support.jobbing import Asker, Doer, Note, NotingDoer, ask, hosted
 from support.waiting import run, until
 
 
@@ -168,7 +168,7 @@ def test_w26_same_worker_again(make_bus):
 def test_w23_end_is_graceful(make_bus):
     """Ending dropped what was queued and cancelled the jobs in hand."""
 
-    class Slow(Doer):
+    class Slow(NotingDoer):
         async def on_bus_message(self, message):
             await asyncio.sleep(0.02)
             await super().on_bus_message(message)

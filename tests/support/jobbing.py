@@ -82,6 +82,8 @@ class Asker(BaseWorker):
 class Doer(BaseWorker):
     """Does what a job's name says; remembers which jobs began and how they ended.
 
+    It has no on_bus_message, so its handlers run in the tasks that read its lanes.
+
     Attributes:
         gate: What "wait" jobs wait for.
     """
@@ -91,11 +93,6 @@ class Doer(BaseWorker):
         self.begun = []
         self.ended = []
         self.gate = asyncio.Event()
-        self.notes = []
-
-    async def on_bus_message(self, message):
-        if isinstance(message, Note):
-            self.notes.append(message.number)
 
     @job(name="echo")
     async def echo(self, request: BusJobRequestMessage) -> Any:
@@ -135,6 +132,18 @@ class Doer(BaseWorker):
 
     async def has_begun(self, count=1):
         await until(lambda: len(self.begun) >= count)
+
+
+class NotingDoer(Doer):
+    """Remembers the notes it gets, too; its handlers run in tasks of their own."""
+
+    def __init__(self, name="doer", **options):
+        super().__init__(name, **options)
+        self.notes = []
+
+    async def on_bus_message(self, message):
+        if isinstance(message, Note):
+            self.notes.append(message.number)
 
 
 async def ask(worker, target, name, **options):

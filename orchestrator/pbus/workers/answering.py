@@ -149,8 +149,11 @@ class Answering(Sending):
             data = {"error": text, "type": kind, "reason": reason}
             await bench.refusals.refuse(request, JobStatus.ERROR, data)
             return
-        bench.begin(request, self._order(request))
         self._fire_event("on_job_request", request)
+        # What comes after this is not to wait for the job.
+        hook = "on_bus_message"
+        has_lane = not (self._has_hook(hook) or self._is_listened_to(hook))
+        await bench.begin(request, self._order(request), has_lane=has_lane)
 
     async def _take_cancel(self, message: BusJobCancelMessage) -> None:
         self._bench.cancel(message)

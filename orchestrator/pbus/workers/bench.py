@@ -14,6 +14,7 @@ from pbus.workers.inhand import EarlyCancels, OpenJob, Order
 from pbus.workers.line import Line
 from pbus.workers.links import Links
 from pbus.workers.replies import Refusals, Replies
+from pbus.workers.turns import LaneTurn
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +73,15 @@ class Workbench:
         """Whether as many jobs are in hand as the worker takes; stored ones wait here as well."""
         return len(self.replies) >= self._max_open and current_delivery() is None
 
-    def begin(self, request: BusJobRequestMessage, order: Order) -> None:
-        """Carry out a request, in a task of its own, as soon as there is a place for it."""
+    async def begin(self, request: BusJobRequestMessage, order: Order, *, has_lane: bool) -> None:
+        """Carry out a request as soon as there is a place for it.
+
+        Args:
+            request: What is asked for.
+            order: How.
+            has_lane: Whether this is the last of the message in its lane: then the handler may run
+                here and now, and the lane goes on beside it once it waits.
+        """
         loop = asyncio.get_running_loop()
         asker = self._links.registry.get(request.source)
         job = OpenJob(
@@ -87,9 +95,12 @@ class Workbench:
             self._sweep = loop.call_later(_SWEEP_S, self._look_around)
         if self._has_places or order.turn_key is not None:
             job.has_place = self._line.enter(job)
-            if not job.has_place:
-                return
-        self._start(job)
+            if job.has_place:
+                self._start(job)
+        elif has_lane:
+            await self._work_here(job)
+        else:
+            self._start(job)
 
     @staticmethod
     def _keep(job: OpenJob, delivery: Delivery) -> None:
@@ -99,27 +110,50 @@ class Workbench:
         if job.request.deadline is not None:
             job.due = job.since + job.request.deadline - time.time()
 
+    async def _work_here(self, job: OpenJob) -> None:
+        """Carry out a job in the task that reads the lane: most handlers never wait."""
+        turn = job.turn = LaneTurn(self._links.handling)
+        rest = turn.begin(self._carry_out(job))
+        if rest is not None:
+            turn.end()
+            if (task := asyncio.current_task()) is not None:
+                task.set_name(self._name_of(job))
+            await rest
+
     def _start(self, job: OpenJob) -> None:
-        name = f"{self._links.name} job {job.request.job_name}"
-        job.task = self._links.spawn(self._carry_out(job), name)
+        task = self._links.spawn(self._work_aside(job), self._name_of(job))
         if job.has_place:
-            job.task.add_done_callback(lambda _: self._release(job))
+            task.add_done_callback(lambda _: self._release(job))
+
+    async def _work_aside(self, job: OpenJob) -> None:
+        """Carry out a job in a task of its own."""
+        if job.is_cancelled:
+            job.is_handled = True
+            return
+        turn = job.turn = LaneTurn(self._links.handling, has_lane=False)
+        rest = turn.begin(self._carry_out(job))
+        if rest is not None:
+            await rest
+
+    def _name_of(self, job: OpenJob) -> str:
+        return f"{self._links.name} job {job.request.job_name}"
 
     async def _carry_out(self, job: OpenJob) -> None:
         order = job.order
         try:
             result = await order.handler(job.request)
         except asyncio.CancelledError:
-            if job.is_cancelled:
-                raise
-            reason = {"reason": "something its handler awaited was cancelled"}
-            await self.replies.answer_quietly(job, JobStatus.CANCELLED, reason)
+            if not job.is_cancelled:
+                reason = {"reason": "something its handler awaited was cancelled"}
+                await self.replies.answer_quietly(job, JobStatus.CANCELLED, reason)
         except Exception as error:  # noqa: BLE001 - whatever it is, the requester gets to know
             await self._bear_error(job, error)
         else:
             is_pending = result is PENDING or (order.stays_open and result is None)
             if not is_pending and not job.is_cancelled:
                 await self.replies.answer_result(job, result)
+        finally:
+            job.is_handled = True
 
     async def _bear_error(self, job: OpenJob, error: Exception) -> None:
         if job.is_cancelled:
@@ -208,11 +242,10 @@ class Workbench:
 
     async def _stop_handler(self, job: OpenJob) -> None:
         """Cancel the handler and wait a while; it may clean up, or answer itself."""
-        task = job.task
-        if task is None or task.done() or task is asyncio.current_task():
+        turn = job.turn
+        if turn is None or job.is_handled or turn.task in {None, asyncio.current_task()}:
             return
-        task.cancel()
-        _, late = await asyncio.wait({task}, timeout=CANCEL_GRACE_S)
+        _, late = await asyncio.wait({turn.cut_off()}, timeout=CANCEL_GRACE_S)
         if late:
             logger.warning(
                 "%s: the handler of job %s goes on after its cancellation; its answer is dropped",

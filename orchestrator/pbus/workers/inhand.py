@@ -1,6 +1,5 @@
 """A job in a worker's hands, and what is remembered of jobs that are not there yet."""
 
-import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -10,6 +9,7 @@ import msgspec
 
 from pbus.bus.delivery import Delivery
 from pbus.messages import BusJobCancelMessage, BusJobRequestMessage, Lane
+from pbus.workers.turns import LaneTurn
 
 _EARLY_CANCEL_AGE_S = 60.0  # a cancel overtakes its request by milliseconds, by a backlog at most
 _MAX_EARLY_CANCELS = 10_000
@@ -43,14 +43,15 @@ class OpenJob:
         due: When even its requester has given it up, by the loop's clock; None means never.
         events: Updates and stream messages sent so far.
         progress: What the last update said.
-        task: Runs the handler.
+        turn: The handler's, once it has begun.
         has_place: It holds a place that others wait for.
         is_cancelled: Somebody else answers it.
+        is_handled: The handler is over, or will never begin; a pending job is still open then.
     """
 
     __slots__ = (
-        "delivery", "due", "events", "has_place", "is_cancelled", "order", "progress", "request",
-        "requester", "since", "task",
+        "delivery", "due", "events", "has_place", "is_cancelled", "is_handled", "order", "progress",
+        "request", "requester", "since", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -70,9 +71,10 @@ class OpenJob:
         self.due = None if request.deadline is None else since + request.deadline - request.time
         self.events = 0
         self.progress: dict[str, Any] | None = None
-        self.task: asyncio.Task[Any] | None = None
+        self.turn: LaneTurn | None = None
         self.has_place = False
         self.is_cancelled = False
+        self.is_handled = False
 
     @property
     def turn_key(self) -> str | None:
@@ -85,14 +87,9 @@ class OpenJob:
         return self.request.lane is Lane.SYSTEM
 
     @property
-    def is_handled(self) -> bool:
-        """Whether the handler is over; a pending job is still open then."""
-        return self.task is not None and self.task.done()
-
-    @property
     def state(self) -> State:
         """Whether it waits for a place, is worked on, or is to be answered later."""
-        if self.task is None:
+        if self.turn is None:
             return "queued"
         return "pending" if self.is_handled else "running"
 

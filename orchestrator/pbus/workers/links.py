@@ -9,6 +9,7 @@ import msgspec
 from pbus.bus.base import WorkerBus
 from pbus.messages import BusMessage
 from pbus.registry import WorkerRegistry
+from pbus.workers.turns import LaneTurn
 
 
 class Spawn(Protocol):
@@ -25,6 +26,7 @@ class Links(msgspec.Struct, frozen=True):
     Attributes:
         send: Send as it is; raises PbusError.
         call_hook: Run a hook and fire its event; never raises.
+        handling: The turns of handlers that run in the lanes' own tasks, and wait.
         joined: Set once the bus delivers to the worker; what is asked before is answered to nobody.
     """
 
@@ -35,6 +37,7 @@ class Links(msgspec.Struct, frozen=True):
     send: Callable[[BusMessage], Awaitable[None]]
     spawn: Spawn
     call_hook: Callable[..., Awaitable[None]]
+    handling: set[LaneTurn]
     joined: asyncio.Event
 
     @property

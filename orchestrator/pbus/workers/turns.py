@@ -68,17 +68,24 @@ class LaneTurn:
 
     Most handlers never wait, and a task for each message costs more than all the rest. A handler
     that had to wait is the last its task runs: whoever keeps that task to cancel it hits no other.
+
+    Args:
+        handling: Where it is noted while the handler waits.
+        has_lane: Whether it keeps the lane to itself; else it runs beside whoever reads that now.
+
+    Attributes:
+        task: Runs the handler, from when that had to wait.
     """
 
     __slots__ = ("_ended", "_handling", "_is_cut_off", "_is_over", "reader", "task")
 
-    _ended: asyncio.Future[None]  # this and the next two are there once the handler waits
+    _ended: asyncio.Future[None]  # this and the next are there once the handler waits
     _is_cut_off: bool
-    task: asyncio.Task[Any] | None
 
-    def __init__(self, handling: "set[LaneTurn]") -> None:
+    def __init__(self, handling: "set[LaneTurn]", *, has_lane: bool = True) -> None:
         self.reader = current_reader()
-        self._is_over = False
+        self.task: asyncio.Task[Any] | None = None
+        self._is_over = not has_lane
         self._handling = handling
 
     def end(self) -> None:
