@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from typing import Any
 
 import pytest
 
@@ -109,18 +110,20 @@ def test_stranger_shows_up(town: Place):
     """A worker started by hand under a free name is a row of ps, and gone when it leaves."""
     record = town.record()
 
-    async def main() -> Rows:
+    def shown() -> list[dict[str, Any]]:
+        rows = town.run("ps", "--json").json["workers"]
+        return [row for row in rows if row["name"] == "stranger" and row["ready"]]
+
+    async def main() -> list[dict[str, Any]]:
         runner = WorkerRunner(bus=connect(record["url"], channel=record["channel"]))
         await runner.add_workers(BaseWorker("stranger"))
         running = asyncio.create_task(runner.run())
-        rows = await asyncio.to_thread(
-            town.until, lambda rows: "stranger" in rows and rows["stranger"]["ready"]
-        )
+        rows = await asyncio.to_thread(wait_for, shown)
         await runner.end()
         await asyncio.wait_for(running, 20)
         return rows
 
-    row = asyncio.run(main())["stranger"]
+    (row,) = asyncio.run(main())
     assert ("ready", True, 0, None) == tuple(
         row[key] for key in ("state", "ready", "restarts", "rss_bytes")
     )

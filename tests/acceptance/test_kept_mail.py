@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -40,25 +39,24 @@ class Barn(BaseWorker):
 MAIL = ["backlog", "in_flight", "oldest_s", "retries", "dead"]
 
 
-@pytest.fixture
-def farm() -> Iterator[Place]:
-    """A project whose mail is kept."""
-    with Home() as home:
-        place = home.place("farm", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
-        place.up()
-        yield place
+@pytest.fixture(scope="module")
+def farm(home: Home) -> Place:
+    """A project whose mail is kept; a test may leave some, and end it."""
+    place = home.place("farm", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
+    place.up()
+    return place
 
 
 def sow(farm: Place, number: int, count: int = 1) -> None:
     """Send seeds."""
     data = f'{{"number": {number}}}'
-    done = farm.run("send", "field", "--type", "Seed", "--data", data, "--count", str(count))
+    done = farm.tell("send", "field", "--type", "Seed", "--data", data, "--count", str(count))
     assert 0 == done.code, done.err
 
 
 def dead(farm: Place) -> list[dict[str, Any]]:
     """The dead letters."""
-    return farm.run("dlq", "ls", "--json").json["dead_letters"]
+    return farm.tell("dlq", "ls", "--json").json["dead_letters"]
 
 
 def test_dead_letters_are_looked_after(farm: Place):
@@ -78,16 +76,16 @@ def test_dead_letters_are_looked_after(farm: Place):
     assert 0 == farm.run("-p", "farm", "dlq", "drop", second["key"]).code
     wait_for(lambda: len(dead(farm)) == 1)
     assert 1 == farm.rows()["field"]["dead"]
-    assert {"dropped": 1} == farm.run("dlq", "drop", "--all", "--json").json
+    assert {"dropped": 1} == farm.tell("dlq", "drop", "--all", "--json").json
     assert [] == dead(farm)
-    unknown = farm.run("dlq", "drop", "nonsense")
+    unknown = farm.tell("dlq", "drop", "nonsense")
     assert (1, True) == (unknown.code, "no dead letter has the key nonsense" in unknown.err)
-    assert 2 == farm.run("dlq", "drop").code
+    assert 2 == farm.tell("dlq", "drop").code
 
 
 def test_backlog_shows_and_is_kept(farm: Place):
     """`ps` shows what waits; `purge` drops it; `down` says what it keeps, and `up` goes on."""
-    rows = farm.run("ps", "--json").json
+    rows = farm.tell("ps", "--json").json
     assert [MAIL] * 3 == [list(row)[-5:] for row in rows["workers"]]
     assert ["barn"] == [one["name"] for one in rows["shared"]]
 
@@ -112,12 +110,15 @@ def test_backlog_shows_and_is_kept(farm: Place):
 
 def test_mail_is_dropped_on_demand(farm: Place):
     """`purge` empties what is in nobody's hands; `down --purge` leaves nothing."""
+    if not farm.home.records():
+        farm.up()
     os.kill(int(farm.rows()["field"]["pid"]), signal.SIGSTOP)
+    kept = farm.rows()["field"]["backlog"]
     sow(farm, 1, count=3)
-    wait_for(lambda: farm.rows()["field"]["backlog"] == 3)
-    waiting = 3 - farm.rows()["field"]["in_flight"]
+    wait_for(lambda: farm.rows()["field"]["backlog"] == kept + 3)
+    waiting = kept + 3 - farm.rows()["field"]["in_flight"]
     assert {"worker": "field", "dropped": waiting} == farm.run("purge", "field", "--json").json
-    assert 2 == farm.run("purge", "nobody").code
+    assert 2 == farm.tell("purge", "nobody").code
     sow(farm, 1, count=2)
 
     down = farm.run("down", "--purge", "--timeout", "1")  # nobody waits for who is stopped
@@ -126,12 +127,9 @@ def test_mail_is_dropped_on_demand(farm: Place):
     assert [0, 0, 0] == [row["backlog"] for row in farm.rows().values()]
 
 
-def test_nothing_is_kept_unasked():
+def test_nothing_is_kept_unasked(town: Place):
     """Where messages are delivered at most once, these verbs say so."""
-    with Home() as home:
-        place = home.place("bare", {"topology.yaml": "workers: {a: {command: [sleep, '600']}}"})
-        place.up()
-        for verb in (("dlq", "ls"), ("purge", "a")):
-            done = place.run(*verb)
-            assert (1, True) == (done.code, "delivery: at-least-once" in done.err)
-        assert "backlog" not in place.rows()["a"]
+    for verb in (("dlq", "ls"), ("purge", "clerk")):
+        done = town.tell(*verb)
+        assert (1, True) == (done.code, "delivery: at-least-once" in done.err)
+    assert "backlog" not in town.rows()["clerk"]

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -19,6 +18,8 @@ from typing import Any, Self, TypeVar
 import psutil
 import redis
 
+from support.ended import Done
+from support.inside import run_inside
 from support.waiting import eventually
 
 PATIENCE_S = 25.0
@@ -48,30 +49,6 @@ def living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
             if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command ended, and what it wrote.
-
-    Attributes:
-        seconds: From its start to its last word.
-    """
-
-    code: int
-    out: str
-    err: str
-    seconds: float
-
-    @property
-    def json(self) -> Any:
-        """The one JSON value on stdout."""
-        return json.loads(self.out)
-
-    @property
-    def objects(self) -> list[Any]:
-        """The JSON values on stdout, one a line."""
-        return [json.loads(line) for line in self.out.splitlines()]
 
 
 class Command:
@@ -184,6 +161,12 @@ class Home:
         self._commands.append(Command(words, folder, self.environ, output))
         return self._commands[-1]
 
+    def run(self, folder: Path, arguments: tuple[str, ...], stdin: str = "") -> Done:
+        """Run `pbus` in a folder to its end, without a process of its own where that will do."""
+        if self._through:
+            return self.start(folder, arguments).done(stdin)
+        return run_inside(arguments, folder, self.environ, stdin)
+
     def processes(self) -> list[psutil.Process]:
         """All that descends from a `pbus` of this home, whoever its parent is now."""
         found = []
@@ -215,7 +198,7 @@ class Home:
         for path in self.records():
             with contextlib.suppress(FileNotFoundError):  # it ends by itself meanwhile
                 file = json.loads(path.read_text())["file"]
-                self.start(self.folder, ("down", "-f", file, "--timeout", "10")).done()
+                self.run(self.folder, ("down", "-f", file, "--timeout", "10"))
         nothing_left = eventually(lambda: not self.processes())
         left = self.processes()
         for process in left:
@@ -240,6 +223,10 @@ class Place:
         """Run `pbus` to its end."""
         return self.start(*arguments).done(stdin, limit_s)
 
+    def tell(self, *arguments: str, stdin: str = "") -> Done:
+        """Run `pbus` within this process: for what prepares or looks, not for what is tested."""
+        return self.home.run(self.folder, arguments, stdin)
+
     def up(self, *options: str) -> Done:
         """Bring the project up, all workers ready."""
         done = self.run("up", "--wait", *options)
@@ -249,7 +236,7 @@ class Place:
     def ask(self, target: str, job: str, payload: object = None) -> Any:
         """The response to a job."""
         data = json.dumps(payload or {})
-        done = self.run("send", target, "--job", job, "--data", data, "--wait", limit_s=50.0)
+        done = self.tell("send", target, "--job", job, "--data", data, "--wait")
         assert done.code == 0, done.err
         return done.json
 
@@ -261,7 +248,7 @@ class Place:
 
     def rows(self) -> Rows:
         """What `ps` shows, by worker; nothing while it cannot say."""
-        done = self.run("ps", "--json")
+        done = self.tell("ps", "--json")
         return {row["name"]: row for row in done.json["workers"]} if done.code == 0 else {}
 
     def until(self, claim: Callable[[Rows], object], limit_s: float = PATIENCE_S) -> Rows:
@@ -273,7 +260,8 @@ class Place:
             seen = self.rows()
             return seen and claim(seen)
 
-        assert eventually(holds, limit_s), f"not so within {limit_s:g} s; last seen: {seen}"
+        shown = eventually(holds, limit_s, every_s=0.1)  # looking keeps the machine from working
+        assert shown, f"not so within {limit_s:g} s; last seen: {seen}"
         return seen
 
     def record(self) -> dict[str, Any]:

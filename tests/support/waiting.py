@@ -19,13 +19,15 @@ async def until(predicate: Callable[[], object], timeout: float = PATIENCE_S) ->
         await asyncio.sleep(_EVERY_S)
 
 
-def eventually(predicate: Callable[[], object], timeout: float = PATIENCE_S) -> bool:
+def eventually(
+    predicate: Callable[[], object], timeout: float = PATIENCE_S, every_s: float = 4 * _EVERY_S
+) -> bool:
     """Whether the predicate holds within the timeout; for tests without a loop."""
     give_up_at = time.monotonic() + timeout
     while not predicate():
         if time.monotonic() > give_up_at:
             return False
-        time.sleep(_EVERY_S * 4)
+        time.sleep(every_s)
     return True
 
 

@@ -62,20 +62,19 @@ def seen(
 @pytest.mark.parametrize(
     ("chosen", "passes"),
     [
-        (Filter(), True),
-        (Filter(sources=("a",)), True),
-        (Filter(sources=("a.2", "a.1")), True),
-        (Filter(sources=("a.*",), targets=("c",)), False),
-        (Filter(targets=("b",)), True),
-        (Filter(types=("Frame",)), True),
-        (Filter(types=("Bus*Message",)), True),
-        (Filter(types=("Job*",)), False),
-        (Filter(categories=frozenset({"job", "data"})), True),
-        (Filter(categories=frozenset({"system"})), False),
-        (Filter(pattern=re.compile("grüße".encode())), True),
-        (Filter(pattern=re.compile(b"^x")), False),
+        pytest.param(Filter(), True, id="none"),
+        pytest.param(Filter(sources=("a",)), True, id="common source"),
+        pytest.param(Filter(sources=("a.2", "a.1")), True, id="one of two sources"),
+        pytest.param(Filter(sources=("a.*",), targets=("c",)), False, id="wrong target"),
+        pytest.param(Filter(targets=("b",)), True, id="target"),
+        pytest.param(Filter(types=("Frame",)), True, id="short type"),
+        pytest.param(Filter(types=("Bus*Message",)), True, id="type pattern"),
+        pytest.param(Filter(types=("Job*",)), False, id="wrong type"),
+        pytest.param(Filter(categories=frozenset({"job", "data"})), True, id="category"),
+        pytest.param(Filter(categories=frozenset({"system"})), False, id="wrong category"),
+        pytest.param(Filter(pattern=re.compile("grüße".encode())), True, id="text"),
+        pytest.param(Filter(pattern=re.compile(b"^x")), False, id="wrong text"),
     ],
-    ids=str,
 )
 def test_filters_combine(chosen: Filter, passes: bool) -> None:
     """Kinds of conditions add up, several of one kind are alternatives."""
