@@ -65,11 +65,11 @@ def test_unknown_types_are_refused(town: Place, before: Rows):
 
     def are_refused() -> bool:
         # Refusals are told once a second: those of the garbage may have taken the turn.
-        assert 0 == town.run(*telegrams).code
+        assert 0 == town.tell(*telegrams).code
         return eventually(lambda: any("Telegram" in line for line in town.logs("clerk")), 2.0)
 
     wait_for(are_refused)
-    assert 0 == town.run("send", "clerk", "--text", "after the telegrams").code
+    assert 0 == town.tell("send", "clerk", "--text", "after the telegrams").code
 
     wait_for(lambda: any("after the telegrams" in line for line in town.logs("clerk")))
     see_undisturbed(town, before)

@@ -1,7 +1,5 @@
 """Which of several projects a command means."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from support.command import Home, Place, wait_for
@@ -12,7 +10,7 @@ PROGRAM = "workers:\n  {worker}: {{command: [sh, -c, 'echo {worker} runs; exec s
 
 
 @pytest.fixture(scope="module")
-def places(home: Home) -> Iterator[list[Place]]:
+def places(home: Home) -> list[Place]:
     """Two projects that run side by side, and a folder without one."""
     made = [
         home.place("one", {"topology.yaml": "name: one\n" + PROGRAM.format(worker="uno")}),
@@ -21,15 +19,12 @@ def places(home: Home) -> Iterator[list[Place]]:
     ]
     commands = [made[0].start("up", "--wait"), made[1].start("up", "--wait", "other.yaml")]
     assert [0, 0] == [command.done().code for command in commands]
-    yield made
-    commands = [made[2].start("down", "-p", name) for name in ("one", "two")]
-    for command in commands:
-        command.done()
+    return made
 
 
 def worker_of(place: Place, *options: str) -> str:
     """Whose worker `ps` lists."""
-    (row,) = place.run(*options, "ps", "--json").json["workers"]
+    (row,) = place.tell(*options, "ps", "--json").json["workers"]
     return str(row["name"])
 
 
@@ -39,10 +34,10 @@ def test_options_choose_project(places: list[Place]):
 
     assert "due" == worker_of(elsewhere, "-p", "two")
     assert "due" == worker_of(one, "-f", "../two/other.yaml")
-    behind = elsewhere.run("ps", "--json", "-f", str(one.folder / "topology.yaml"))
+    behind = elsewhere.tell("ps", "--json", "-f", str(one.folder / "topology.yaml"))
     assert "one" == behind.json["project"]
     wait_for(lambda: "due runs" in places[1].logs("due"))
-    assert "due  | due runs" in elsewhere.run("logs", "-p", "two", "due").out.replace(
+    assert "due  | due runs" in elsewhere.tell("logs", "-p", "two", "due").out.replace(
         "due |", "due  |"
     )
 
@@ -57,13 +52,11 @@ def test_folder_chooses_project(places: list[Place]):
 def test_several_are_ambiguous(places: list[Place]):
     """In another folder one has to be named: all are listed, and nothing is done."""
     elsewhere = places[2]
-    commands = [elsewhere.start(verb) for verb in ("ps", "down", "tail")]
-
-    for done in (command.done() for command in commands):
+    for done in (elsewhere.tell(verb) for verb in ("ps", "down", "tail")):
         assert (2, "") == (done.code, done.out)
         assert "several projects are running: one, two" in done.err
         assert "-p NAME" in done.err
-    assert 3 == elsewhere.run("ps", "-p", "three").code
+    assert 3 == elsewhere.tell("ps", "-p", "three").code
 
 
 def test_projects_are_strangers(places: list[Place]):
@@ -82,10 +75,10 @@ def test_same_name_elsewhere(home: Home, places: list[Place]):
         "one-too", {"topology.yaml": (places[0].folder / "topology.yaml").read_text()}
     )
     namesake.up()
-    ambiguous = places[2].run("ps", "-p", "one")
+    ambiguous = places[2].tell("ps", "-p", "one")
 
     assert 2 == ambiguous.code
     assert str(namesake.folder) in ambiguous.err
     assert "uno" == worker_of(namesake)
-    assert 0 == namesake.run("down").code
+    assert 0 == namesake.tell("down").code
     assert "uno" == worker_of(places[0])

@@ -28,7 +28,7 @@ def census(town: Place, silent: list[str]) -> dict[str, Any]:
     """What is told of jobs when nobody was too late to answer but these."""
 
     def look() -> dict[str, Any] | None:
-        found: dict[str, Any] = town.run("jobs", "--json").json
+        found: dict[str, Any] = town.tell("jobs", "--json").json
         workers = [worker for one in found["silent"] for worker in one["workers"]]
         return found if workers == silent else None
 
@@ -68,7 +68,7 @@ def test_job_is_cancelled_for_another(town: Place):
     assert 1 == ended.code
     assert "no longer wanted" in ended.err
     wait_for(lambda: cancels(town) == before + 1)
-    again = town.run("cancel", job["id"])
+    again = town.tell("cancel", job["id"])
     assert 1 == again.code
     assert f"there is no open job '{job['id']}'" in again.err
 
@@ -80,7 +80,7 @@ def test_silent_runner_is_named(town: Place):
     clerk.suspend()
     try:
         found = census(town, ["guest"])
-        table = town.run("jobs")
+        table = town.tell("jobs")
     finally:
         clerk.resume()
         command.end()

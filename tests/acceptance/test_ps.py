@@ -51,7 +51,7 @@ def test_programs_join_or_not(town: Place):
 def test_messages_are_counted(town: Place):
     """What a worker got since shows in its row."""
     before = town.rows()["clerk"]["received"]
-    town.run("send", "clerk", "--text", "x", "--count", "20")
+    town.tell("send", "clerk", "--text", "x", "--count", "20")
 
     town.until(
         lambda rows: rows["clerk"]["received"] >= before + 20 and rows["clerk"]["queued"] == 0
@@ -77,12 +77,12 @@ def test_logs_choose_workers(town: Place):
     """Of all workers, of one, of replicas by their common name, and the newest -n lines."""
     everyone = town.run("logs", "-n", "100000")  # other tests' lines among them
     prefixes = {line.split()[0] for line in everyone.out.splitlines()}
-    post = town.run("logs", "post", "bell")
+    post = town.tell("logs", "post", "bell")
 
     assert (0, 0) == (everyone.code, post.code)
     assert {"clerk", "post.1", "post.2", "guest", "bell", "hand"} == prefixes
     assert {"post.1", "post.2", "bell"} == {line.split()[0] for line in post.out.splitlines()}
-    assert 1 == len(town.run("logs", "-n", "1").out.splitlines())
+    assert 1 == len(town.tell("logs", "-n", "1").out.splitlines())
     assert re.search(r"^bell +\* started, pid \d+$", post.out, re.MULTILINE)
 
 
@@ -90,7 +90,7 @@ def test_logs_follow_workers(town: Place):
     """-f prints what comes from now on, until Ctrl-C."""
     follower = town.start("logs", "-f", "-n", "1", "post")
     wait_for(lambda: follower.out)  # the newest line is there: what comes next is new
-    town.run("send", "post.2", "--text", "followed")
+    town.tell("send", "post.2", "--text", "followed")
 
     follower.until("heard text 'followed'")
     assert 130 == follower.end().code
@@ -99,7 +99,7 @@ def test_logs_follow_workers(town: Place):
 
 def test_unknown_worker_is_refused(town: Place):
     """The nearest name is named."""
-    done = town.run("logs", "clrk")
+    done = town.tell("logs", "clrk")
 
     assert (2, "") == (done.code, done.out)
     assert "did you mean 'clerk'?" in done.err

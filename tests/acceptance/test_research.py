@@ -26,7 +26,7 @@ def research(home: Home) -> Iterator[Place]:
 def ask(place: Place, **payload: object) -> Done:
     """What the desk says about a topic."""
     data = json.dumps({"topic": "priority queue", **payload})
-    return place.run("send", "desk", "--job", "research", "--data", data, "--wait")
+    return place.tell("send", "desk", "--job", "research", "--data", data, "--wait")
 
 
 def test_findings_stream_then_summary(research: Place):
@@ -60,12 +60,12 @@ def test_strict_failure_cancels_all(research: Place):
         lambda: sum(line.startswith("cancelled") for line in research.logs("attic")) == before + 1
     )
     nothing = {"project": "research", "jobs": [], "silent": []}
-    wait_for(lambda: research.run("jobs", "--json").json == nothing)
+    wait_for(lambda: research.tell("jobs", "--json").json == nothing)
 
 
 def test_question_is_needed(research: Place):
     """A job without a topic says what it wants."""
-    done = research.run("send", "desk", "--job", "research", "--wait")
+    done = research.tell("send", "desk", "--job", "research", "--wait")
 
     assert 1 == done.code
     assert "say what about" in done.err

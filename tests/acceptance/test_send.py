@@ -50,20 +50,20 @@ def test_data_comes_from_anywhere(town: Place, word: str):
     """--data takes JSON, a file and stdin; a type that only the workers know passes through."""
     (town.folder / "note.json").write_text(json.dumps({"text": f"{word} file"}))
     send = ("send", "clerk", "--type", "Note", "--data")
-    commands = [
-        (town.start(*send, json.dumps({"text": f"{word} argument"})), ""),
-        (town.start(*send, "@note.json"), ""),
-        (town.start(*send, "-"), json.dumps({"text": f"{word} stdin"})),
+    ended = [
+        town.tell(*send, json.dumps({"text": f"{word} argument"})),
+        town.tell(*send, "@note.json"),
+        town.run(*send, "-", stdin=json.dumps({"text": f"{word} stdin"})),
     ]
 
-    assert [0, 0, 0] == [command.done(stdin).code for command, stdin in commands]
+    assert [0, 0, 0] == [done.code for done in ended]
     lines = lines_of(town, "clerk", word, 3)
     assert [f"heard note '{word} {way}'" for way in ("argument", "file", "stdin")] == sorted(lines)
 
 
 def test_broadcast_reaches_everyone(town: Place, word: str):
     """--all reaches every active worker, and only those."""
-    done = town.run("send", "--all", "--text", word)
+    done = town.tell("send", "--all", "--text", word)
 
     assert 0 == done.code
     for worker in ("clerk", "post.1", "post.2"):
@@ -73,7 +73,7 @@ def test_broadcast_reaches_everyone(town: Place, word: str):
 
 def test_replicas_take_turns(town: Place, word: str):
     """The name of replicas means one of them, one after the other."""
-    assert 0 == town.run("send", "post", "--text", word, "--count", "4").code
+    assert 0 == town.tell("send", "post", "--text", word, "--count", "4").code
 
     for worker in ("post.1", "post.2"):
         assert 2 == len(lines_of(town, worker, word, 2))
@@ -84,7 +84,7 @@ def test_urgent_overtakes_queued(town: Place, word: str):
     held = town.logs("clerk").count("heard note 'hold'")
     for text in ("hold", word):
         data = json.dumps({"text": text})
-        assert 0 == town.run("send", "clerk", "--type", "Note", "--data", data).code
+        assert 0 == town.tell("send", "clerk", "--type", "Note", "--data", data).code
         wait_for(lambda: town.logs("clerk").count("heard note 'hold'") == held + 1)
     assert [] == [line for line in town.logs("clerk") if word in line]
 
@@ -135,10 +135,10 @@ _BAD: list[tuple[int, str, str]] = [
 
 def test_bad_orders_are_refused(town: Place):
     """Each says what is wrong and ends with the code for it; none prints to stdout."""
-    commands = [(town.start("send", *words.split()), *rest) for *rest, words in _BAD]
-    ended = [(command.done(), code, text) for command, code, text in commands]
+    failing = "send", *_BAD[0][2].split()
+    ended = [town.run(*failing), *(town.tell("send", *words.split()) for *_, words in _BAD)]
 
-    for done, code, text in ended:
+    for done, (code, text, _) in zip(ended, [_BAD[0], *_BAD], strict=True):
         assert (code, "") == (done.code, done.out), done.err
         assert text in done.err.replace("\n", " ")
         assert "pbus_cli" not in done.err  # no traceback of our own

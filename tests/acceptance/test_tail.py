@@ -29,9 +29,9 @@ def ended(commands: list[Command], lines: list[int]) -> list[Done]:
 def test_json_has_its_keys(town: Place):
     """One object a line, targeted messages and broadcasts, with the message's own fields."""
     (command,) = follow(town, ("--json", "--source", "cli-*"))
-    town.run("send", "clerk", "--type", "Note", "--data", '{"text": "ä"}')
-    town.run("send", "--all", "--text", "everyone")
-    town.run("send", "clerk", "--job", "greet", "--wait")
+    town.tell("send", "clerk", "--type", "Note", "--data", '{"text": "ä"}')
+    town.tell("send", "--all", "--text", "everyone")
+    town.tell("send", "clerk", "--job", "greet", "--wait")
     (done,) = ended([command], [3])
 
     note, text, request = done.objects
@@ -60,8 +60,8 @@ def test_filters_choose_messages(town: Place):
     commands = follow(town, *((*options, "--json") for options in filters.values()))
     for text in ("green", "blue"):
         data = json.dumps({"text": text})
-        town.run("send", "clerk", "--type", "Note", "--data", data)
-    town.run("send", "post.2", "--job", "greet", "--data", '{"who": "green"}', "--wait")
+        town.tell("send", "clerk", "--type", "Note", "--data", data)
+    town.tell("send", "post.2", "--job", "greet", "--data", '{"who": "green"}', "--wait")
 
     shown = {
         name: [(one["type"], one["target"]) for one in done.objects]
@@ -85,7 +85,7 @@ def test_tail_ends_by_itself(town: Place):
     timed = town.start("tail", "--for", "100ms")
     assert 0 == timed.done().code
     (counted,) = follow(town, ("-n", "2", "--type", "Note"))
-    town.run("send", "clerk", "--type", "Note", "--data", '{"text": "x"}', "--count", "3")
+    town.tell("send", "clerk", "--type", "Note", "--data", '{"text": "x"}', "--count", "3")
 
     done = counted.done()
     assert (0, 2) == (done.code, done.out.count("\n"))
