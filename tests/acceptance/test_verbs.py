@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.completion import completion_init
 
 from support.command import PBUS, Home, Place, Rows, wait_for
+from support.inside import run_inside
 from support.valkey import Valkey
 
 pytestmark = pytest.mark.cli
@@ -49,13 +51,12 @@ class Cook(BaseWorker):
 
 
 @pytest.fixture(scope="module")
-def crew(home: Home) -> Iterator[Place]:
-    """A project with a class and two programs; tests leave all of them running."""
+def crew(home: Home) -> Place:
+    """A project with a class and two programs; tests but the last leave all of them running."""
     files = {"topology.yaml": CREW, "workers.py": WORKERS, "bell.py": PROGRAM}
     place = home.place("crew", files)
     place.up()
-    yield place
-    place.run("down")
+    return place
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def twins(home: Home) -> Iterator[list[Place]]:
         places[1].up("--only", "x.2")
         yield places
         for place in places:
-            place.run("down")
+            place.tell("down")
 
 
 def pids(place: Place) -> dict[str, int]:
@@ -106,26 +107,26 @@ def test_stop_holds_down(crew: Place):
     crew.until(lambda rows: {"exited"} == {row["state"] for row in rows.values()})
     assert "cook has stopped (exited with code 0)" in stopped.err
     assert "bell.2 has stopped (was killed by SIGTERM)" in stopped.err
-    again = crew.run("stop", "bell.1")
+    again = crew.tell("stop", "bell.1")
     assert (0, "bell.1 was not running\n") == (again.code, again.err)
 
     started = crew.run("start", "cook", "bell")
     assert 0 == started.code
     rows = crew.until(are_ready)
     assert {"dish": "soup"} == crew.ask("cook", "cook")
-    again = crew.run("start", "cook")
+    again = crew.tell("start", "cook")
     assert (0, f"cook was running already (pid {rows['cook']['pid']})\n") == (again.code, again.err)
 
 
 def test_unknown_names_change_nothing(crew: Place):
     """Exit code 2 with the nearest name, before anybody is ordered about."""
     before = pids(crew)
-    wrong, strange = crew.run("restart", "cook", "bel"), crew.run("stop", "x*")
+    wrong, strange = crew.tell("restart", "cook", "bel"), crew.tell("stop", "x*")
 
     assert (2, 2) == (wrong.code, strange.code)
     assert "there is no worker 'bel'; did you mean 'bell'?" in wrong.err
     assert "there are: bell, bell.1, bell.2, cook" in strange.err
-    assert 2 == crew.run("start").code
+    assert 2 == crew.tell("start").code
     assert before == pids(crew)
 
 
@@ -134,7 +135,7 @@ def test_failed_restart_is_told(crew: Place):
     broken = crew.folder / "broken"
     broken.touch()
     try:
-        done = crew.run("restart", "cook", "bell.1")
+        done = crew.tell("restart", "cook", "bell.1")
     finally:
         broken.unlink()
 
@@ -144,13 +145,13 @@ def test_failed_restart_is_told(crew: Place):
     assert "bell.1 was restarted" in done.err
     assert "error: not restarted: cook\n" in done.err
     # A life that began before the stove was mended may have to fail first.
-    wait_for(lambda: crew.run("start", "cook").code == 0)
+    wait_for(lambda: crew.tell("start", "cook").code == 0)
 
 
 def test_late_restart_goes_on(crew: Place):
     """When time is up, exit code 4 and who is late; the order stands all the same."""
     before = pids(crew)["cook"]
-    done = crew.run("restart", "cook", "--timeout", "0.05")
+    done = crew.tell("restart", "cook", "--timeout", "0.05")
 
     assert 4 == done.code
     assert "cannot restart within 0.05 s: cook" in done.err
@@ -161,22 +162,22 @@ def test_orders_reach_all_hosts(twins: list[Place]):
     """Names spread over two supervisors go to each, from whatever terminal."""
     rows = twins[0].until(lambda rows: {"x.1", "x.2"} == set(rows) and are_ready(rows))
     before = {name: row["pid"] for name, row in rows.items()}
-    done = twins[0].run("restart", "x")
+    done = twins[0].tell("restart", "x")
 
     assert 0 == done.code, done.err
     old = set(before.values())
     twins[1].until(lambda rows: are_ready(rows) and not old & {row["pid"] for row in rows.values()})
-    assert 0 == twins[1].run("stop", "x.1").code
+    assert 0 == twins[1].tell("stop", "x.1").code
     states = {"x.1": "exited", "x.2": "ready"}
     twins[0].until(lambda rows: states == {name: row["state"] for name, row in rows.items()})
-    assert 0 == twins[0].run("start", "*").code
+    assert 0 == twins[0].tell("start", "*").code
 
 
 def test_changes_are_followed(crew: Place):
     """`events` prints a line a change as it happens, until it is interrupted."""
     json_lines, lines = crew.start("events", "--json"), crew.start("events")
     # Only what happens from now on is told: change something until both listen.
-    wait_for(lambda: crew.run("restart", "bell.1") and json_lines.out and lines.out)
+    wait_for(lambda: crew.tell("restart", "bell.1") and json_lines.out and lines.out)
     row = crew.rows()["bell.2"]
     os.kill(row["pid"], signal.SIGKILL)
     for follower in (json_lines, lines):
@@ -199,7 +200,7 @@ def test_changes_are_followed(crew: Place):
 def test_following_changes_ends(crew: Place):
     """After so many changes with `-n`, after some time with `--for`."""
     counted = crew.start("events", "--json", "-n", "2")
-    wait_for(lambda: crew.run("restart", "bell.1") and counted.process.poll() is not None)
+    wait_for(lambda: crew.tell("restart", "bell.1") and counted.process.poll() is not None)
     done = counted.done()
     began = time.monotonic()
     timed = crew.run("events", "--for", "0.5s")
@@ -209,25 +210,11 @@ def test_following_changes_ends(crew: Place):
     assert 0.5 <= time.monotonic() - began
 
 
-def test_last_changes_are_followed(home: Home):
-    """What changes while a project goes down is told, too; then following ends."""
-    place = home.place("brief", {"topology.yaml": "workers: {a: {command: [sleep, '600']}}"})
-    place.up()
-    follower = place.start("events", "--json")
-    wait_for(lambda: place.run("restart", "a") and follower.out)
-    place.run("down")
-    done = follower.done()
-
-    assert 0 == done.code
-    assert done.err.endswith("brief has stopped\n")
-    assert ["stopping", "exited"] == [change["state"] for change in done.objects[-2:]]
-
-
 def test_following_costs_workers_nothing(crew: Place):
     """No worker is sent the changes: whoever hears all that is for it hears none of them."""
     tap = crew.start("tail", "--json", "--type", "WorkerState", "-n", "3")
     before = crew.rows()["cook"]["received"]
-    wait_for(lambda: crew.run("restart", "bell.1") and tap.process.poll() is not None)
+    wait_for(lambda: crew.tell("restart", "bell.1") and tap.process.poll() is not None)
     done = tap.done()
 
     assert {"~states"} == {message["target"] for message in done.objects}
@@ -238,7 +225,7 @@ def test_projects_are_listed(crew: Place, twins: list[Place]):
     """All that run on this machine, from any folder."""
     east = twins[0]
     crew.until(are_ready)
-    listed, table = east.run("ls", "--json"), east.run("ls")
+    listed, table = east.tell("ls", "--json"), east.run("ls")
 
     assert (0, 0) == (listed.code, table.code)
     projects = {project["folder"]: project for project in listed.json["projects"]}
@@ -254,27 +241,6 @@ def test_projects_are_listed(crew: Place, twins: list[Place]):
     assert ["crew", "3/3"] in [line.split()[:2] for line in lines]
 
 
-@pytest.mark.parametrize(
-    ("example", "job", "payload", "expected"),
-    [
-        ("hello", ("greeter", "greet"), {"name": "Ada"}, {"text": "Hello, Ada!"}),
-        ("jobs", ("foreman", "total"), {"texts": ["a b", "b"]}, {"words": {"b": 2, "a": 1}}),
-    ],
-)
-def test_example_works(
-    home: Home, example: str, job: tuple[str, str], payload: object, expected: object
-):
-    """What `init` writes validates, comes up and does a job; its tests are a test elsewhere."""
-    place = home.place(f"{example}-place", {})
-    assert 0 == place.run("init", "--example", example).code
-    assert 0 == place.run("validate").code
-    place.up()
-    try:
-        assert expected == place.ask(*job, payload)
-    finally:
-        place.run("down")
-
-
 def completed(place: Place, *words: str) -> list[str]:
     """What a shell offers for the last word."""
     asking = {
@@ -282,12 +248,10 @@ def completed(place: Place, *words: str) -> list[str]:
         "COMP_WORDS": "\n".join(("pbus", *words)),
         "COMP_CWORD": str(len(words)),
     }
-    done = subprocess.run(
-        [PBUS], cwd=place.folder, env={**place.home.environ, **asking}, capture_output=True,
-        text=True, timeout=30,
-    )  # fmt: skip
-    assert (0, "") == (done.returncode, done.stderr)
-    return done.stdout.split()
+    completion_init()
+    done = run_inside((), place.folder, {**place.home.environ, **asking})
+    assert (0, "") == (done.code, done.err)
+    return done.out.split()
 
 
 @pytest.mark.parametrize(
@@ -324,3 +288,17 @@ def test_bash_completes(crew: Place):
         return done.stdout.strip()
 
     assert "cook" == wait_for(offered)
+
+
+def test_last_changes_are_followed(crew: Place):
+    """What changes while a project goes down is told, too; then following ends."""
+    follower = crew.start("events", "--json")
+    wait_for(lambda: crew.tell("restart", "bell.1") and follower.out)
+    crew.run("down")
+    done = follower.done()
+
+    assert 0 == done.code
+    assert done.err.endswith("crew has stopped\n")
+    for worker in ("cook", "bell.1", "bell.2"):
+        states = [one["state"] for one in done.objects if one["worker"] == worker]
+        assert ["stopping", "exited"] == states[-2:]

@@ -34,6 +34,7 @@ def _surroundings(folder: Path, environ: Mapping[str, str]) -> Iterator[None]:
     with mock.patch.dict(os.environ, environ, clear=True), contextlib.chdir(folder):
         try:
             yield
-        finally:  # a command shows the library's warnings on a stderr that is closed now
+        finally:  # a command shows warnings on a stderr that is closed now, or disables them
             root.handlers[:] = handlers
             root.setLevel(level)
+            logging.disable(logging.NOTSET)
