@@ -66,7 +66,6 @@ def see_nothing_left(place: Place, family: list[psutil.Process]) -> None:
     assert [] == place.home.processes()
     assert [] == place.home.sockets()
     assert [] == place.home.records()
-    assert 3 == place.run("ps").code
 
 
 def test_killed_supervisor_leaves_nothing(place: Place):
@@ -89,8 +88,7 @@ def test_killed_supervisor_leaves_nothing(place: Place):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_ends_foreground(place: Place, number: signal.Signals, code: int):
     """Ctrl-C and SIGTERM stop the workers in order; the command ends when nothing is left."""
-    ready = ("echo.1 * ready", "echo.2 * ready")
-    command = foreground(place, "--plain", "--only", "echo", until=ready)
+    command = foreground(place, "--plain", "--only", "echo.1", until=("echo.1 * ready",))
     family = place.home.processes()
     done = command.end(number)
 
@@ -116,11 +114,11 @@ def test_second_signal_kills(place: Place):
 
 def test_terminal_gets_display(place: Place):
     """On a terminal a live display; Ctrl-C ends all, and the terminal is as before."""
-    with terminal(place, "up", "--only", "echo") as screen:
-        screen.until("2/2 ready")
+    with terminal(place, "up", "--only", "echo.1") as screen:
+        screen.until("1/1 ready")
         screen.until("echo.1 begins")
         place.until_followed(1)
-        place.run("send", "echo", "--text", "to be seen")
+        place.tell("send", "echo", "--text", "to be seen")
         screen.until("to be seen")
         family = place.home.processes()
         screen.press("\x03")
@@ -134,30 +132,24 @@ def test_terminal_gets_display(place: Place):
 
 
 def test_down_stops_everything(place: Place):
-    """`down` says what it does; a second one says that nothing runs."""
+    """A second `up`, in the background or not, harms nothing; `down` ends all, a second nothing."""
     place.up("--only", "echo")
-    family = place.home.processes()
-    done = place.run("down")
-
-    assert (0, "") == (done.code, done.out)
-    assert "stopped echo: nothing of it runs any more" in done.err
-    see_nothing_left(place, family)
-    again = place.run("down")
-    assert (3, True) == (again.code, "no running project" in again.err)
-    assert "echo.1 stops" in place.run("logs", "echo").out  # logs outlive the project
-
-
-def test_second_up_is_refused(place: Place):
-    """A second `up`, in the background or not, names the pid of the first and harms nothing."""
-    place.up("--only", "echo.2")
-    commands = [place.start("up"), place.start("up", "-d")]
-
-    for done in (command.done() for command in commands):
+    for done in (place.run("up"), place.run("up", "-d")):
         assert (1, "") == (done.code, done.out)
         assert f"already running (pid {place.record()['pid']})" in done.err
         assert "pbus down" in done.err
-    assert ["echo.2"] == list(place.rows())
+    assert ["echo.1", "echo.2"] == list(place.rows())
     assert {"x": 1} == place.ask("echo", "echo", {"x": 1})
+
+    family = place.home.processes()
+    done = place.run("down")
+    assert (0, "") == (done.code, done.out)
+    assert "stopped echo: nothing of it runs any more" in done.err
+    see_nothing_left(place, family)
+    again = place.tell("down")
+    assert (3, True) == (again.code, "no running project" in again.err)
+    assert 3 == place.run("ps").code
+    assert "echo.1 stops" in place.run("logs", "echo").out  # logs outlive the project
 
 
 def test_session_end_is_success(home: Home):
