@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import psutil
 import pytest
 
+from pbus.process.ledger import Ledger
 from support.command import Home, Place, living, wait_for
 from support.terminal import terminal
 
@@ -75,19 +76,19 @@ def pick(orchard: Place, worker: str, number: int, count: int = 1) -> None:
     """Send apples."""
     data = f'{{"number": {number}}}'
     words = ("send", worker, "--type", "Apple", "--data", data, "--count", str(count))
-    done = orchard.run(*words)
+    done = orchard.tell(*words)
     assert 0 == done.code, done.err
 
 
 def dead(orchard: Place) -> list[dict[str, Any]]:
     """The dead letters."""
-    letters: list[dict[str, Any]] = orchard.run("dlq", "ls", "--json").json["dead_letters"]
+    letters: list[dict[str, Any]] = orchard.tell("dlq", "ls", "--json").json["dead_letters"]
     return letters
 
 
 def test_workers_and_jobs_are_shown(orchard: Place):
     """`ps` shows what is kept for whom; jobs are done, listed and cancelled."""
-    listing = orchard.run("ps", "--json").json
+    listing = orchard.tell("ps", "--json").json
     assert listing["bus"].startswith("postgresql://")
     assert ["tree", "cellar", "cart.1", "cart.2"] == [row["name"] for row in listing["workers"]]
     assert [MAIL] * 4 == [list(row)[-5:] for row in listing["workers"]]
@@ -97,7 +98,7 @@ def test_workers_and_jobs_are_shown(orchard: Place):
 
     asking = orchard.start("send", "tree", "--job", "endless", "--wait")
     asking.until('update: {"step":1}')
-    (job,) = wait_for(lambda: orchard.run("jobs", "--json").json["jobs"])
+    (job,) = wait_for(lambda: orchard.tell("jobs", "--json").json["jobs"])
     assert ("endless", "tree", "running") == (job["name"], job["worker"], job["state"])
     assert 0 == orchard.run("cancel", job["id"], "--reason", "rain").code
     ended = asking.done()
@@ -112,7 +113,7 @@ def test_followers_see_kept_messages(orchard: Place):
     assert ("tree", {"number": 5}) == (seen["target"], seen["data"])
 
     events = orchard.start("events", "--json")
-    wait_for(lambda: events.out or orchard.run("restart", "cart.2").code)
+    wait_for(lambda: events.out or orchard.tell("restart", "cart.2").code)
     assert "cart.2" == events.end().objects[0]["worker"]
     wait_for(lambda: any("started, pid" in line for line in orchard.logs("cart.2")))
     with terminal(orchard, "ps", "--watch") as screen:
@@ -131,12 +132,12 @@ def test_dead_letters_are_looked_after(orchard: Place):
     )
     assert -1 == orchard.run("dlq", "show", first["key"]).json["message"]["number"]
 
-    assert {"requeued": 1} == orchard.run("dlq", "requeue", first["key"], "--json").json
+    assert {"requeued": 1} == orchard.tell("dlq", "requeue", first["key"], "--json").json
     wait_for(lambda: orchard.logs("tree").count("apple -1") == 3)
-    assert 0 == orchard.run("dlq", "drop", second["key"]).code
+    assert 0 == orchard.tell("dlq", "drop", second["key"]).code
     wait_for(lambda: len(dead(orchard)) == 1)
     assert 1 == orchard.rows()["tree"]["dead"]
-    assert {"dropped": 1} == orchard.run("dlq", "drop", "--all", "--json").json
+    assert {"dropped": 1} == orchard.tell("dlq", "drop", "--all", "--json").json
 
 
 def test_purge_empties_a_mailbox(orchard: Place):
@@ -146,7 +147,7 @@ def test_purge_empties_a_mailbox(orchard: Place):
     try:
         pick(orchard, "cart.1", 1, count=3)
         row = orchard.until(lambda rows: rows["cart.1"]["backlog"] == 3)["cart.1"]
-        dropped = orchard.run("purge", "cart.1", "--json").json["dropped"]
+        dropped = orchard.tell("purge", "cart.1", "--json").json["dropped"]
     finally:
         os.kill(pid, signal.SIGCONT)
     assert 3 - row["in_flight"] == dropped
@@ -175,7 +176,8 @@ def test_kills_lose_nothing(orchard: Place):
     orchard.up()
     wait_for(lambda: orchard.logs("cellar").count("apple 100") == 3)
 
+    state = orchard.record_path().parent
     down = orchard.run("down", "--purge", limit_s=40)
     assert (0, False) == (down.code, "kept" in down.err)
-    orchard.up()
-    assert [0] * 4 == [row["backlog"] for row in orchard.rows().values()]
+    ledger = Ledger(state)
+    assert (False, []) == (ledger.is_purge_asked, ledger.mailboxes())  # all of it was done
