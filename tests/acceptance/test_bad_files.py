@@ -25,12 +25,11 @@ BAD: dict[str, tuple[str, list[str]]] = {
 
 def test_wrong_files_are_refused(home: Home):
     """Every problem with file and line, what was expected and the nearest name; exit code 2."""
-    commands = {}
+    ended = {}
     for number, (what, (text, _)) in enumerate(BAD.items()):
         place = home.place(f"bad{number}", {"topology.yaml": text} if text else {})
         verb = ("validate",) if number % 2 else ("up", "-d")
-        commands[what] = place.start(*verb)
-    ended = {what: command.done() for what, command in commands.items()}
+        ended[what] = place.tell(*verb) if number else place.run(*verb)
 
     for what, (_, parts) in BAD.items():
         done = ended[what]
@@ -50,7 +49,7 @@ workers:
   b: {command: [sleep, 1]}
 """
     place = home.place("fine", {"topology.yaml": text})
-    plain, as_json = place.run("validate"), place.run("validate", "--json")
+    plain, as_json = place.run("validate"), place.tell("validate", "--json")
 
     assert (0, 0) == (plain.code, as_json.code)
     assert "'fine', 2 workers, 4 processes, on redis://me:***@db.example:6379" in plain.out

@@ -23,7 +23,7 @@ def copy_of(home: Home, folder: Path) -> Place:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_config_is_valid(home: Home, path: Path):
     """`pbus validate` finds nothing wrong with it, and its worker classes are there."""
-    done = copy_of(home, path.parent).run("validate", path.name, "--json")
+    done = copy_of(home, path.parent).tell("validate", path.name, "--json")
 
     assert 0 == done.code, done.err
     for worker in done.json["workers"]:
@@ -38,7 +38,7 @@ def test_readme_topology_is_valid(home: Home):
     blocks = _YAML_BLOCK.findall((ROOT / "README.md").read_text())
     if not blocks:
         pytest.skip("the README shows no topology yet")
-    done = home.place("readme", {"topology.yaml": blocks[0]}).run("validate")
+    done = home.place("readme", {"topology.yaml": blocks[0]}).tell("validate")
 
     assert (0, "") == (done.code, done.err)
     assert blocks[0].count("\n") <= 12

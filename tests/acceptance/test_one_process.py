@@ -123,21 +123,21 @@ def test_other_verbs_say_why_not(home: Home):
     command = place.start("up")
     command.until("hello dear Ada")
     for verb in (["ps"], ["tail", "--for", "1s"], ["logs"], ["send", "boss", "--text", "x"]):
-        done = place.run(*verb)
+        done = place.tell(*verb)
         assert (3, "") == (done.code, done.out), verb
         assert f"in one process (pid {command.process.pid}) on memory://" in done.err
     assert 1 == place.run("up").code  # running already
     assert 0 == place.run("down").code
 
     assert 143 == command.done().code
-    assert 3 == place.run("ps").code
+    assert 3 == place.tell("ps").code
 
 
 @pytest.mark.parametrize("option", ["-d", "--wait"])
 def test_no_background(home: Home, option: str):
     """A debugger needs a terminal."""
     place = office(home, f"background{option.strip('-')}")
-    done = place.run("up", option)
+    done = place.tell("up", option)
 
     assert 2 == done.code
     assert "it runs in the foreground" in " ".join(done.err.split())
@@ -211,6 +211,6 @@ def test_uvloop_hosts_them(home: Home):
 
 def test_validate_describes_it(home: Home):
     """`validate` knows the bus in memory."""
-    done = office(home, "validated").run("validate", "--json")
+    done = office(home, "validated").tell("validate", "--json")
 
     assert ("memory", "memory://") == (done.json["bus"]["backend"], done.json["bus"]["url"])
