@@ -44,7 +44,6 @@ def waiting(home: Home) -> Iterator[list[Command]]:
         silent = deaf.getsockname()[1]
         urls = {
             "silent": f"redis://:{PASSWORD}@127.0.0.1:{silent}",
-            "absent": f"redis://:{PASSWORD}@127.0.0.1:1",
             "away": f"redis://:{PASSWORD}@127.0.0.1:1",
             "mute": f"postgresql://:{PASSWORD}@127.0.0.1:{silent}/x",
             "nowhere": f"postgresql://:{PASSWORD}@127.0.0.1:1/x",
@@ -53,7 +52,6 @@ def waiting(home: Home) -> Iterator[list[Command]]:
         yield [
             places["silent"].start("up"),
             places["silent"].start("ps"),
-            places["absent"].start("up"),
             places["away"].start("up", "-d", "--wait"),
             places["mute"].start("up"),
             places["nowhere"].start("ps"),
@@ -88,11 +86,10 @@ def test_password_is_never_shown(home: Home, broker: Valkey):
     foreground = place.start("up", "--plain")
     foreground.until("hello * ready")
     tail = place.start("tail", "-n", "1", "--source", "cli-*")
-    verbs = [("ps",), ("ps", "--json"), ("logs",), ("validate", "--json"), ("up",)]
-    commands = [place.start(*words) for words in verbs]
-    done = [command.done() for command in commands]
+    verbs = [("ps",), ("ps", "--json"), ("logs",), ("validate", "--json")]
+    done = [*(place.tell(*words) for words in verbs), place.run("up")]
     while tail.process.poll() is None:
-        done.append(place.run("send", "hello", "--text", "x"))
+        done.append(place.tell("send", "hello", "--text", "x"))
     words = home.command_lines()
     record = place.record_path()
     done += [tail.done(), foreground.end()]
