@@ -16,6 +16,7 @@ from pbus.bus.redis.mail import RedisMailStore
 from pbus.bus.redis.names import Names
 from support.mailing import closing
 from support.valkey import Valkey
+from support.waiting import PATIENCE_S
 
 PGMQ = pytest.param("pgmq", marks=pytest.mark.pgmq)
 # Those that keep messages until they are handled; Postgres does, unless it is told not to.
@@ -28,6 +29,22 @@ FORGETTING = [
 ONCE = "at-most-once"
 MakeBus = Callable[..., WorkerBus]
 MakeMail = Callable[..., AbstractAsyncContextManager[MailStore]]
+LIMITS = (
+    "bus.redis.leases._CALL_TIMEOUT_S",
+    "bus.redis.links.CONNECT_TIMEOUT_S",
+    "registry.holdings.STORE_TIMEOUT_S",
+    "registry.registry.STORE_TIMEOUT_S",
+    "runner.runner._EVENTS_TIMEOUT_S",
+    "runner.runner._REPORT_TIMEOUT_S",
+)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long a broker or a handler takes is the machine's affair."""
+    monkeypatch.setattr(WorkerBus.start, "__defaults__", (PATIENCE_S,))
+    for limit in LIMITS:
+        monkeypatch.setattr(f"pbus.{limit}", PATIENCE_S)
 
 
 @pytest.fixture(params=FORGETTING)

@@ -17,6 +17,7 @@ from pbus.messages import (
     BusSystemMessage,
 )
 from support.listeners import Listener
+from support.waiting import PATIENCE_S
 
 KEEPING = {"redis-streams", "pgmq"}  # messages, until they are handled
 
@@ -369,7 +370,7 @@ def test_tap_sees_everything(make_bus):
             await bus.send(Numbered(source="a", target="nobody", number=7))
             await bus.send(Alert(source="a"))
             seen = {}
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 async for item in tap:
                     seen[item.header.type] = item
                     if len(seen) == 2:
@@ -400,9 +401,9 @@ def test_w28_full_mailbox_makes_room(make_bus, backend):
             await asyncio.wait([sender], timeout=1.5 if options else 0.2)
             assert not sender.done()
             release.set()
-            await asyncio.wait_for(sender, 20)
+            await asyncio.wait_for(sender, PATIENCE_S)
 
-            assert list(range(total)) == numbers(await listener.heard(total, within=20))
+            assert list(range(total)) == numbers(await listener.heard(total))
 
     async def send_all(bus: WorkerBus, total: int) -> None:
         for number in range(total):

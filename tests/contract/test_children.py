@@ -8,7 +8,7 @@ from pbus.errors import DuplicateWorkerError
 from pbus.messages import BusCancelWorkerMessage
 from pbus.worker import BaseWorker
 from support.jobbing import Asker, Doer, Note, NotingDoer, ask, hosted
-from support.waiting import run, until
+from support.waiting import PATIENCE_S, run, until
 
 
 class Parent(BaseWorker):
@@ -100,8 +100,8 @@ def test_children_end_first(make_bus):
         async with hosted(make_bus, [parent]) as (runner,):
             kids = [Child(name, parent.log) for name in ("a", "b")]
             await parent.add_workers(*kids, watch=False)
-            await runner.registry.wait_ready("a", 5)
-            await runner.registry.wait_ready("b", 5)
+            await runner.registry.wait_ready("a", PATIENCE_S)
+            await runner.registry.wait_ready("b", PATIENCE_S)
             job_id = await parent.request_job("a", name="wait")
             await kids[0].has_begun()
             removing = asyncio.create_task(runner.remove_workers("parent"))

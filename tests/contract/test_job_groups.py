@@ -1,7 +1,6 @@
 """Jobs of several workers on every backend: groups, and the events of their members."""
 
 import asyncio
-import time
 
 import pytest
 
@@ -17,6 +16,7 @@ from pbus.messages import (
     JobStatus,
 )
 from pbus.worker import BaseWorker
+from pbus.workers import endings
 from support.jobbing import Asker, Doer, ask, hosted, leftovers
 from support.waiting import run, until
 
@@ -70,19 +70,18 @@ def test_w11_group_sees_all_events(make_bus):
     run(main())
 
 
-def test_w11_failed_group_never_hangs(make_bus):
+def test_w11_failed_group_never_hangs(make_bus, monkeypatch):
     """A group whose first worker failed at once was iterated for ever, and others went on."""
+    monkeypatch.setattr(endings, "EVENT_GRACE_S", 3600.0)  # nor does it wait for lost events
 
     async def main():
         asker, bad = Asker(), BaseWorker("bad")
         doers = [Doer(f"doer{n}") for n in range(20)]
         names = ["bad", *(doer.name for doer in doers)]
         async with hosted(make_bus, [asker], [bad], doers):
-            began = time.monotonic()
             with pytest.raises(JobFailedError) as caught:
-                async with asker.job_group(*names, name="wait", timeout=20) as group:
+                async with asker.job_group(*names, name="wait", timeout=None) as group:
                     assert [] == [event async for event in group]
-            assert time.monotonic() - began < 5
             assert "error" == caught.value.statuses["bad"]
             await until(lambda: not any(doer.active_jobs for doer in doers))
             assert not any("done" in doer.ended for doer in doers)
@@ -160,6 +159,7 @@ def test_group_error_cancels_others(make_bus):
                     pass
             assert {"slow": "open", "bad": "error"} == caught.value.statuses
             await until(lambda: not slow.active_jobs)
+            await until(lambda: asker.told_of("error"))
             assert ["bad"] == [message.source for message in asker.told_of("error")]
             assert [] == asker.told_of("completed")
 
@@ -250,12 +250,12 @@ def test_w39_raising_hooks_lose_nothing(make_bus):
     async def main():
         asker = Clumsy("asker")
         async with hosted(make_bus, [asker], [Doer()]):
-            options = {"name": "steps", "payload": {"count": 3}, "timeout": 10}
+            options = {"name": "steps", "payload": {"count": 3}, "timeout": 30}
             async with asker.job("doer", **options) as j:
                 assert 3 == len([event async for event in j])
             assert {"count": 3} == j.response
             with pytest.raises(JobFailedError):
-                await ask(asker, "doer", "fail", timeout=10)
+                await ask(asker, "doer", "fail", timeout=30)
             assert [0] == leftovers(asker)
 
     run(main())

@@ -129,6 +129,8 @@ def test_answer_in_flight_survives_loss(make_bus):
         async with hosted(make_bus, [asker], [leaver]) as (asking, runner):
             async with asker.job("doer", name="last") as j:
                 await leaver.has_begun()
+                # The answer is here, behind the update whose hook waits.
+                await until(lambda: asker.bus.stats("asker").queued == 1)
                 await lose(runner, "doer")
                 await until(lambda: "doer" not in asking.registry)
                 await asyncio.sleep(0.3)  # longer than the least grace

@@ -19,7 +19,7 @@ from pbus.messages import BusJobRequestMessage, BusJobResponseMessage
 from pbus.worker import BaseWorker
 from pbus.workers import bench
 from support.jobbing import Asker, Doer, Note, ask, hosted, leftovers
-from support.waiting import run, until
+from support.waiting import PATIENCE_S, run, until
 
 
 class Counter(Doer):
@@ -58,7 +58,7 @@ def test_only_so_many_run(make_bus):
         async with hosted(make_bus, [asker], [doer]):
             for n in range(12):
                 await step(asker, n)
-            await until(lambda: len(doer.active_jobs) == 12)
+            await until(lambda: len(doer.active_jobs) == 12 and len(doer.order) >= 3)
             assert [0, 1, 2] == doer.order
             doer.gate.set()
             await until(lambda: len(asker.told_of("completed")) == 12)
@@ -112,7 +112,7 @@ def test_stopping_worker_ends_waiting_jobs(make_bus):
         async with hosted(make_bus, [asker], [doer]):
             for n in range(3):
                 await step(asker, n)
-            await until(lambda: len(doer.active_jobs) == 3)
+            await until(lambda: len(doer.active_jobs) == 3 and doer.order)
             doer.request_stop(drain=False)
             await until(lambda: len(asker.told_of("error")) == 3)
             assert [0] == doer.order
@@ -227,8 +227,8 @@ def test_high_priority_overtakes_data(make_bus):
             await asker.send_bus_message(Note(source="asker", target="doer", number=1))
             await until(lambda: doer.notes == [1])
             normal = asyncio.create_task(ask(asker, "doer", "step", payload={"n": 1}))
-            await until(lambda: asker.job_groups)
-            urgent = JobParams(name="step", payload={"n": 2}, priority="high", timeout=5)
+            await until(lambda: doer.bus.stats("doer").queued == 1)
+            urgent = JobParams(name="step", payload={"n": 2}, priority="high", timeout=20)
             async with asker.job("doer", params=urgent) as j:
                 pass
             assert ({}, [2]) == (j.response, doer.order)
@@ -279,6 +279,7 @@ def test_lost_requester_cancels_jobs(make_bus):
             await doer.has_begun(2)
             await runner.registry.unregister("asker", "killed by a test")
             await until(lambda: doer.ended == ["cancelled"])
+            await until(lambda: len(doer.active_jobs) == 1)
             assert ["other"] == [request.source for request in doer.active_jobs.values()]
             doer.gate.set()
             await until(lambda: other.told_of("completed"))
@@ -293,7 +294,7 @@ def test_lost_child_requester_cancels_jobs(make_bus):
         parent, child, doer = Asker("parent"), Asker("child"), Doer()
         async with hosted(make_bus, [parent], [doer]) as (runner, _):
             await parent.add_workers(child)
-            await runner.registry.wait_ready("child", 5)
+            await runner.registry.wait_ready("child", PATIENCE_S)
             await child.request_job("doer", name="wait", timeout=None)
             await doer.has_begun()
             await runner.registry.unregister("parent", "killed by a test")
@@ -439,6 +440,7 @@ def test_requester_cancels_for_others(make_bus):
             assert "unknown" == await clerk.cancel_for("asker", mine)
             assert "unknown" == await clerk.cancel_for("asker", "no-such-job")
             await until(lambda: doer.cancelled == [mine])
+            await until(lambda: asker.told_of("error"))
             (error,) = asker.told_of("error")
             assert JobCancelledError.__name__ == error.response["type"]
             doer.gate.set()
@@ -455,7 +457,7 @@ def test_cancelled_job_frees_its_place(make_bus):
         async with hosted(make_bus, [asker], [doer]):
             first = await step(asker, 1)
             await step(asker, 2)
-            await until(lambda: len(doer.active_jobs) == 2)
+            await until(lambda: len(doer.active_jobs) == 2 and doer.order == [1])
             await asker.cancel_job_group(first)
             await until(lambda: doer.order == [1, 2])
             doer.gate.set()

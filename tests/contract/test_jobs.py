@@ -18,7 +18,7 @@ from pbus.messages import (
 from pbus.runner import WorkerRunner
 from pbus.worker import BaseWorker
 from support.jobbing import Asker, Doer, Note, ask, hosted, leftovers
-from support.waiting import happens, run, until
+from support.waiting import PATIENCE_S, happens, run, until
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_w41_job_behind_activation(make_bus):
         async with hosted(make_bus, [asker], doers):
             for doer in doers:
                 await asker.activate_worker(doer.name)
-                assert {} == await ask(asker, doer.name, "echo", timeout=5)
+                assert {} == await ask(asker, doer.name, "echo", timeout=20)
 
     run(main())
 
@@ -242,7 +242,7 @@ def test_w41_deactivated_requester_learns(make_bus):
     async def main():
         asker, doer = Asker(), Doer()
         async with hosted(make_bus, [asker], [doer]):
-            async with asker.job("doer", name="wait", timeout=10) as j:
+            async with asker.job("doer", name="wait", timeout=20) as j:
                 await doer.has_begun()
                 await asker.deactivate_worker("asker")
                 await until(lambda: not asker.active)
@@ -342,7 +342,7 @@ def test_early_request_waits_for_mailbox(make_bus, monkeypatch):
             await runner.add_workers(asker)
             running = asyncio.create_task(runner.run(auto_end=False))
             asking = asyncio.create_task(ask(asker, "doer", "echo", payload={"value": 1}))
-            await runner.registry.wait_ready("doer", 10.0)
+            await runner.registry.wait_ready("doer", PATIENCE_S)
             await asyncio.sleep(0)  # let it ask, were it to
             room.set()
             assert {"result": 1} == await asking

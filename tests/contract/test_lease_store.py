@@ -4,9 +4,11 @@ import asyncio
 
 import pytest
 
-from pbus.leases import LEASE_S, Activation, Lease
+from pbus.leases import Activation, Lease
 from support.leasing import MemoryLeases, PgLeases, RedisLeases
 from support.waiting import run
+
+LEASE_S = 60.0
 
 
 @pytest.fixture(
@@ -23,6 +25,13 @@ def make_leases(request, channel):
     if request.param == "redis":
         return RedisLeases(request.getfixturevalue("valkey").url, channel)
     return PgLeases(request.getfixturevalue("shared_database"), channel)
+
+
+@pytest.fixture(autouse=True)
+def long_leases(monkeypatch):
+    """None runs out unless the test lets time pass."""
+    for module in ("leases_memory", "redis.leases", "pgmq.leases"):
+        monkeypatch.setattr(f"pbus.bus.{module}.LEASE_S", LEASE_S)
 
 
 def lease(name: str, incarnation: str = "one", **fields) -> Lease:
@@ -162,13 +171,13 @@ def test_records_live_for_their_time(make_leases):
 
     async def main():
         async with make_leases() as store:
-            await store.put_record("a", b"old", ttl_s=30)
-            await store.put_record("a", b"\x00\xff", ttl_s=30)
-            await store.put_record("b", b"b", ttl_s=1)
-            await store.put_record("c", b"c", ttl_s=30)
+            await store.put_record("a", b"old", ttl_s=90)
+            await store.put_record("a", b"\x00\xff", ttl_s=90)
+            await store.put_record("b", b"b", ttl_s=30)
+            await store.put_record("c", b"c", ttl_s=90)
             await store.drop_record("c")
             assert {"a": b"\x00\xff", "b": b"b"} == await store.records()
-            await make_leases.pass_time(store, 1.1)
+            await make_leases.pass_time(store, 30.1)
 
             assert {"a": b"\x00\xff"} == await store.records()
 

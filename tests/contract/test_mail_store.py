@@ -7,8 +7,17 @@ import pytest
 
 from pbus.bus.mail import Settle
 from support.mail_books import Books
-from support.mailing import DATA, SYSTEM, Writer, backlog, handle, take, texts
-from support.waiting import finishes, run, until
+from support.mailing import DATA, SYSTEM, Writer, backlog, handle, pass_time, take, texts
+from support.waiting import PATIENCE_S, finishes, run, until
+
+LONG_S = 60.0  # longer than any test has patience for
+
+
+@pytest.fixture
+def no_polls(monkeypatch):
+    """A take that waits looks again when it is woken, or something is due, and else not."""
+    for module in ("redis.mail", "pgmq"):
+        monkeypatch.setattr(f"pbus.bus.{module}.taking.POLL_S", LONG_S)
 
 
 def test_put_is_taken_once(make_mail):
@@ -284,7 +293,7 @@ def test_oversized_entry_fits_empty(make_mail):
     run(main())
 
 
-def test_waiting_take_is_woken(make_mail):
+def test_waiting_take_is_woken(make_mail, no_polls):
     """A take that waits returns as soon as another process puts something."""
 
     async def main():
@@ -292,17 +301,14 @@ def test_waiting_take_is_woken(make_mail):
             await here.open("box", keep=True)
             writer = Writer()
             for text in ("cold", "warm"):
-                waiting = asyncio.create_task(take(there, wait_s=10))
+                waiting = asyncio.create_task(take(there, wait_s=LONG_S))
                 await asyncio.wait({waiting}, timeout=0.3)
                 assert not waiting.done()
-                started = time.monotonic()
                 await here.put([writer.to("box", text)])
                 letters = await finishes(waiting)
-                took_s = time.monotonic() - started
 
                 assert [text] == texts(letters)
                 await handle(there, letters)
-            assert took_s < 0.5  # the second time everything is connected
 
     run(main())
 
@@ -317,7 +323,7 @@ def test_empty_take_ends_in_time(make_mail):
             started = time.monotonic()
 
             assert [] == await take(store, wait_s=0.3)
-            assert 0.25 < time.monotonic() - started < 2
+            assert 0.25 < time.monotonic() - started < PATIENCE_S
 
     run(main())
 
@@ -328,19 +334,22 @@ def test_take_can_be_interrupted(make_mail):
     async def main():
         async with make_mail() as store:
             await store.open("box", keep=True)
-            waiting = asyncio.create_task(take(store, wait_s=20))
+            waiting = asyncio.create_task(take(store, wait_s=LONG_S))
             await asyncio.wait({waiting}, timeout=0.2)
             await store.interrupt()
 
             assert [] == await finishes(waiting)
             await store.put([Writer().to("box", "x")])
-            assert ["x"] == texts(await take(store, wait_s=5))
+            assert ["x"] == texts(await take(store, wait_s=PATIENCE_S))
 
     run(main())
 
 
 def test_replicas_share_a_mailbox(make_mail):
-    """Several processes take from one mailbox; each message reaches one of them."""
+    """Several processes take from one mailbox; each message reaches one of them.
+
+    Who has got something keeps it until the other has got something, too.
+    """
     total = 300
 
     async def main():
@@ -353,7 +362,9 @@ def test_replicas_share_a_mailbox(make_mail):
                 while len(taken) < total:
                     letters = await store.take([("box", DATA, 2)], holder=holder, wait_s=0.2)
                     taken.extend(texts(letters))
-                    busy.update({holder} if letters else ())
+                    if letters:
+                        busy.add(holder)
+                        await until(lambda: len(busy) == 2)
                     await handle(store, letters)
 
             async with asyncio.TaskGroup() as group:
@@ -378,7 +389,7 @@ def test_every_idle_sibling_is_woken(make_mail):
         async with make_mail() as here, make_mail() as a, make_mail() as b, make_mail() as c:
             await here.open("box", keep=True)
             waiting = {
-                asyncio.create_task(one.take([("box", DATA, 1)], holder=name, wait_s=20))
+                asyncio.create_task(one.take([("box", DATA, 1)], holder=name, wait_s=LONG_S))
                 for name, one in {"a": a, "b": b, "c": c}.items()
             }
             await asyncio.wait(waiting, timeout=0.5)
@@ -393,23 +404,21 @@ def test_every_idle_sibling_is_woken(make_mail):
     run(main())
 
 
-def test_wake_of_the_busy_is_passed_on(make_mail):
+def test_wake_of_the_busy_is_passed_on(make_mail, no_polls):
     """A replica that stopped waiting does not keep the message from the one that still waits."""
 
     async def main():
         async with make_mail() as here, make_mail() as gone, make_mail() as idle:
             await here.open("box", keep=True)
-            given_up = asyncio.create_task(take(gone, holder="gone", wait_s=20))
+            given_up = asyncio.create_task(take(gone, holder="gone", wait_s=LONG_S))
             await asyncio.wait({given_up}, timeout=0.3)
-            waiting = asyncio.create_task(take(idle, holder="idle", wait_s=20))
+            waiting = asyncio.create_task(take(idle, holder="idle", wait_s=LONG_S))
             await asyncio.wait({waiting}, timeout=0.3)
             given_up.cancel()
             await asyncio.wait({given_up})
-            started = time.monotonic()
             await here.put([Writer().to("box", "x")])
 
             assert ["x"] == texts(await finishes(waiting))
-            assert time.monotonic() - started < 0.8
 
     run(main())
 
@@ -430,9 +439,11 @@ def test_cancelled_takes_lose_nothing(make_mail):
                     await here.put([writer.to("box", *names)])
 
             writing = asyncio.create_task(write())
-            patience = 0.0
+            patience, most = 0.0, 0.1
             while len(taken) < total:
-                patience = (patience * 1.2 + 0.0003) % 0.1  # cut early, late, and now and then not
+                patience = patience * 1.2 + 0.0003  # cut early, late, and now and then not
+                if patience > most:
+                    patience, most = 0.0, most * 1.2  # or a slow machine would take nothing ever
                 taking = asyncio.create_task(take(there, wait_s=1))
                 await asyncio.wait({taking}, timeout=patience)
                 taking.cancel()
@@ -457,7 +468,7 @@ def test_holder_takes_on_several_tasks(make_mail):
             waiting = []
             for name in ("a", "b"):
                 await here.open(name, keep=True)
-                waiting.append(asyncio.create_task(take(there, name, wait_s=20)))
+                waiting.append(asyncio.create_task(take(there, name, wait_s=LONG_S)))
             await asyncio.wait(waiting, timeout=0.3)
             await here.put([Writer().to("b", "for b")])
             assert ["for b"] == texts(await finishes(waiting[1]))
@@ -490,7 +501,7 @@ def test_letters_settle_one_by_one(make_mail):
     run(main())
 
 
-def test_retry_comes_back_later(make_mail):
+def test_retry_comes_back_later(make_mail, no_polls):
     """A retried letter comes back after its delay with one attempt more, and wakes a taker."""
 
     async def main():
@@ -498,12 +509,13 @@ def test_retry_comes_back_later(make_mail):
             await store.open("box", keep=True)
             await store.put([Writer().to("box", "a", "b")])
             first, second = await take(store)
-            await store.settle([Settle(first, how="retry", delay_s=0.4, reason="it raised")])
             started = time.monotonic()
-            assert [] == await take(store)
-            (again,) = await take(store, wait_s=10)
+            await store.settle([Settle(first, how="retry", delay_s=0.4, reason="it raised")])
+            again = await take(store)
+            assert not again or time.monotonic() - started > 0.35
+            (again,) = again or await asyncio.wait_for(take(store, wait_s=LONG_S), PATIENCE_S)
 
-            assert 0.35 < time.monotonic() - started < 1.5
+            assert time.monotonic() - started > 0.35
             assert ("a", 2, first.id) == (*texts([again]), again.attempt, again.id)
             await store.settle([Settle(again, how="retry")])
             (third,) = await take(store)
@@ -514,7 +526,7 @@ def test_retry_comes_back_later(make_mail):
     run(main())
 
 
-def test_retry_wakes_the_waiting(make_mail):
+def test_retry_wakes_the_waiting(make_mail, no_polls):
     """A retry reaches a take that was waiting before the letter was settled."""
 
     async def main():
@@ -522,13 +534,11 @@ def test_retry_wakes_the_waiting(make_mail):
             await store.open("box", keep=True)
             await store.put([Writer().to("box", "x")])
             letters = await take(store)
-            waiting = asyncio.create_task(take(store, wait_s=20))
+            waiting = asyncio.create_task(take(store, wait_s=LONG_S))
             await asyncio.wait({waiting}, timeout=0.2)
             await store.settle([Settle(letters[0], how="retry", delay_s=0.2)])
-            started = time.monotonic()
 
             assert ["x"] == texts(await finishes(waiting))
-            assert time.monotonic() - started < 1
 
     run(main())
 
@@ -574,7 +584,7 @@ def test_revived_letters_begin_anew(make_mail):
             await store.settle([Settle(letter, how="bury", reason="twice")])
             (dead,) = await store.dead_letters()
             assert 2 == dead.attempt
-            waiting = asyncio.create_task(take(store, wait_s=10))
+            waiting = asyncio.create_task(take(store, wait_s=LONG_S))
             await asyncio.wait({waiting}, timeout=0.2)
 
             assert 1 == await store.revive([dead.key])
@@ -600,7 +610,7 @@ def test_requeue_gives_back(make_mail):
             await store.put(writer.each("box", "1", "2", "3"))
             await store.take([("box", DATA, 2)], holder="dead-1", wait_s=0)
             await take(store, holder="alive")
-            waiting = asyncio.create_task(take(sibling, holder="sibling", wait_s=10))
+            waiting = asyncio.create_task(take(sibling, holder="sibling", wait_s=LONG_S))
             await asyncio.wait({waiting}, timeout=0.3)
 
             assert 2 == await store.requeue(["dead", "unheard-of"])
@@ -753,8 +763,8 @@ def test_given_up_holder_may_take_again(make_mail):
             await take(store)
             await store.requeue(["holder"])
 
-            assert ["1"] == texts(await take(store, wait_s=5))
-            waiting = asyncio.create_task(take(store, wait_s=10))
+            assert ["1"] == texts(await take(store, wait_s=PATIENCE_S))
+            waiting = asyncio.create_task(take(store, wait_s=LONG_S))
             await asyncio.wait({waiting}, timeout=0.2)
             await store.requeue(["holder"])
             found = await finishes(waiting)
@@ -769,11 +779,11 @@ def test_unkept_mailbox_falls_with_its_lease(make_mail):
     """A mailbox that nobody keeps is gone, with its mail, once nobody touched it for a lease."""
 
     async def main():
-        async with make_mail(lease_s=0.4) as store:
+        async with make_mail(lease_s=LONG_S) as store:
             await store.open("box", keep=False)
             await store.open("kept", keep=True)
             await store.put([Writer().to("box", "x")])
-            await asyncio.sleep(0.6)
+            await pass_time(store, LONG_S + 0.1)
             assert ["box"] == await store.touch(["box", "kept"])
 
             assert ["kept"] == [report.name for report in await store.reports()]
@@ -792,11 +802,11 @@ def test_touched_mailbox_stays(make_mail):
     """A mailbox that is touched in time outlives its first lease."""
 
     async def main():
-        async with make_mail(lease_s=0.6) as store:
+        async with make_mail(lease_s=LONG_S) as store:
             await store.open("box", keep=False)
             await store.put([Writer().to("box", "x")])
             for _ in range(4):
-                await asyncio.sleep(0.25)
+                await pass_time(store, 0.4 * LONG_S)
                 assert [] == await store.touch(["box"])
 
             assert ["x"] == texts(await take(store))
@@ -808,13 +818,13 @@ def test_kept_mailbox_stays_kept(make_mail):
     """Opening again changes nothing of what is in it, and who does not keep it changes nothing."""
 
     async def main():
-        async with make_mail(lease_s=0.2) as store:
+        async with make_mail(lease_s=LONG_S) as store:
             await store.open("box", keep=False)
             await store.open("box", keep=True, max_backlog=2)
             writer = Writer()
             await store.put([writer.to("box", "1")])
             await store.open("box", keep=False, max_backlog=100)
-            await asyncio.sleep(0.3)
+            await pass_time(store, 2 * LONG_S)
             assert [] == await store.touch([])
 
             assert (await store.put([writer.to("box", "2", "3")]))[0].is_full
@@ -847,7 +857,7 @@ def test_reports_say_what_is_there(make_mail):
             assert ("b", 4, 2, 2, 1) == (
                 full.name, full.backlog, full.in_flight, full.retries, full.dead,
             )  # fmt: skip
-            assert 0.04 < full.oldest_s < 10
+            assert 0.04 < full.oldest_s < 2 * PATIENCE_S
             await store.requeue(["holder"])
             (again, *_) = await take(store, "b")
             await handle(store, [again])

@@ -10,7 +10,7 @@ from pbus.messages import BusJobRequestMessage
 from pbus.worker import BaseWorker
 from pbus.workers.turns import lend_turn
 from support.jobbing import Asker, Doer, Note, NotingDoer, ask, hosted, leftovers
-from support.waiting import run, until
+from support.waiting import PATIENCE_S, run, until
 
 pytestmark = pytest.mark.redis
 
@@ -22,7 +22,7 @@ async def nothing_kept(runner, *names):
     async def backlog():
         return sum(report.backlog for report in await store.reports() if report.name in names)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while await backlog():
             await asyncio.sleep(0.02)
 
@@ -63,7 +63,7 @@ def test_raising_job_is_tried_again(make_keeping_bus):
     async def main():
         asker, unlucky = Asker(), Unlucky()
         async with hosted(make_keeping_bus, [asker], [unlucky]) as (runner, _):
-            assert {"attempts": 2} == await ask(asker, "unlucky", "try", timeout=10)
+            assert {"attempts": 2} == await ask(asker, "unlucky", "try", timeout=30)
             await nothing_kept(runner, "unlucky")
 
     run(main())
@@ -80,7 +80,7 @@ def test_last_attempt_is_answered(make_keeping_bus):
 
         async with hosted(make, [asker], [doer]) as (runner, _):
             with pytest.raises(JobFailedError, match="no such book"):
-                await ask(asker, "doer", "fail", timeout=10)
+                await ask(asker, "doer", "fail", timeout=30)
             await nothing_kept(runner, "doer")
             (letter,) = await runner.bus.mail.dead_letters("doer")
             assert ("doer", 2) == (letter.mailbox, letter.attempt)
@@ -183,7 +183,7 @@ def test_lent_hook_settles_late(make_keeping_bus):
             reports = {one.name: one for one in await runner.bus.mail.reports()}
             assert 2 == reports["doer"].in_flight
             lender.gate.set()
-            await until(lambda: len(lender.notes) == 4, 10)
+            await until(lambda: len(lender.notes) == 4)
             assert [1, 1, 2, 2] == sorted(lender.notes)
             await nothing_kept(runner, "doer")
 

@@ -18,7 +18,7 @@ from pbus.worker import BaseWorker
 from pbus.workers import activation
 from pbus.workers.activation import WorkerActivationArgs
 from support.jobbing import Asker, Doer, Note, NotingDoer, ask, hosted
-from support.waiting import run, until
+from support.waiting import PATIENCE_S, run, until
 
 
 class Diary(BaseWorker):
@@ -109,7 +109,7 @@ def test_w24_crash_in_start(make_bus):
             assert "broken" not in other.registry
             assert ["stop"] == broken.log
             await runner.add_workers(Diary("broken"))  # the name is free again
-            await other.registry.wait_ready("broken", 5)
+            await other.registry.wait_ready("broken", PATIENCE_S)
 
     run(main())
 
@@ -410,7 +410,7 @@ def test_worker_ready_handoff(make_bus):
         runner = WorkerRunner(bus=make_bus())
         await runner.add_workers(Main("main"), greeter)
         running = asyncio.create_task(runner.run(auto_end=True))
-        await until(lambda: greeter.active)
+        await until(lambda: ("activated", None) in greeter.log)
         await greeter.end("seen")
         await running
         assert ["start", ("activated", None), "stop"] == greeter.log

@@ -10,7 +10,7 @@ from pbus.handlers import job
 from pbus.messages import BusDataMessage, BusJobRequestMessage
 from pbus.runner import WorkerRunner
 from pbus.worker import BaseWorker
-from support.waiting import until
+from support.waiting import PATIENCE_S, until
 
 MakeBus = Callable[..., WorkerBus]
 
@@ -30,13 +30,13 @@ async def hosted(make_bus: MakeBus, *households: list[BaseWorker]) -> AsyncItera
         names = [worker.name for workers in households for worker in workers]
         for runner in runners:
             for name in names:
-                await runner.registry.wait_ready(name, 10.0)
+                await runner.registry.wait_ready(name, PATIENCE_S)
         yield runners
     finally:
         for runner in runners:
             await runner.cancel("the test is over")
         if runs:
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(PATIENCE_S):
                 await asyncio.gather(*runs)
         for bus in buses:
             await bus.stop()

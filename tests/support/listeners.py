@@ -5,8 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from pbus.bus import BusSubscriber
 from pbus.messages import BusMessage
-
-DEADLINE_S = 10.0
+from support.waiting import PATIENCE_S
 
 
 class Listener(BusSubscriber):
@@ -28,7 +27,7 @@ class Listener(BusSubscriber):
             self.messages.append(message)
             self._changed.notify_all()
 
-    async def heard(self, count: int, *, within: float = DEADLINE_S) -> list[BusMessage]:
+    async def heard(self, count: int, *, within: float = PATIENCE_S) -> list[BusMessage]:
         """The messages, once there are so many."""
         async with asyncio.timeout(within), self._changed:
             await self._changed.wait_for(lambda: len(self.messages) >= count)

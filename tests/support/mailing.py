@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 
 from pbus.bus.mail import Letter, MailStore, Outgoing, Settle
+from pbus.bus.redis.mail import RedisMailStore
 from pbus.ids import new_id
 from pbus.messages import Lane
 
@@ -66,6 +67,18 @@ async def handle(store: MailStore, letters: Sequence[Letter]) -> None:
 async def backlog(store: MailStore, mailbox: str = "box") -> int:
     """How many messages a mailbox holds."""
     return {report.name: report.backlog for report in await store.reports()}[mailbox]
+
+
+async def pass_time(store: MailStore, seconds: float) -> None:
+    """Let the leases of mailboxes age; there are some."""
+    if isinstance(store, RedisMailStore):
+        for name in await store._calls.plain("ZRANGE", store._key, 0, -1):
+            await store._calls.plain("ZINCRBY", store._key, -1000 * seconds, name)
+        return
+    sql = (
+        "UPDATE pbus.mailbox SET ends_at = ends_at - $1::float8 * interval '1 s' WHERE channel = $2"
+    )
+    await store._outbox.call(sql, seconds, store._channel)
 
 
 @contextlib.asynccontextmanager

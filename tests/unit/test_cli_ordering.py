@@ -1,8 +1,7 @@
 """Whom an order means, and what the terminal makes of the answers."""
 
-import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -14,8 +13,11 @@ from pbus.errors import ProcessError
 from pbus.leases import LEASE_S, Lease
 from pbus.messages import BusControlRequestMessage, BusControlResponseMessage, BusMessage
 from pbus.observe import HostRecord, ProcessRecord
+from pbus.testing import FakeClock
 from pbus_cli import ordering
 from pbus_cli.ordering import Orderer, answer_text, choose_workers
+
+T = TypeVar("T")
 
 
 def host(address: str, *names: str, time: float = 1.0) -> HostRecord:
@@ -112,9 +114,20 @@ class FakeSupervisor(BusSubscriber):
                 await self._bus.send(answer)
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask again after more time than a busy machine needs; by the fake clock that is soon."""
+    monkeypatch.setattr(ordering, "_AGAIN_S", 60.0)
+
+
+def played(scene: Coroutine[Any, Any, T]) -> T:
+    """What comes of it when no time passes before all is said."""
+    return FakeClock().run(scene)
+
+
 async def given(
     answers: Callable[[int, str], str | None],
-    timeout_s: float = 10.0,
+    timeout_s: float = 3600.0,
     *,
     with_records: bool = True,
 ) -> tuple[dict[str, str], list[BusControlRequestMessage]]:
@@ -138,15 +151,9 @@ async def given(
     )
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ask again soon."""
-    monkeypatch.setattr(ordering, "_AGAIN_S", 0.05)
-
-
 def test_all_answers_are_gathered():
     """From each supervisor those of its own workers, good and bad."""
-    outcomes, requests = asyncio.run(given(lambda _, worker: "failed" if worker == "b" else "done"))
+    outcomes, requests = played(given(lambda _, worker: "failed" if worker == "b" else "done"))
 
     assert {"a": "done", "b": "failed", "c": "done"} == outcomes
     assert [("a", "b"), ("c",)] == [request.workers for request in requests]
@@ -155,7 +162,7 @@ def test_all_answers_are_gathered():
 
 def test_lost_answers_are_asked_for():
     """What was not answered is asked again, under the same order."""
-    outcomes, requests = asyncio.run(
+    outcomes, requests = played(
         given(lambda times, worker: "done" if worker == "a" or times == 3 else None)
     )
 
@@ -169,10 +176,10 @@ def test_lost_answers_are_asked_for():
 def test_deadline_names_the_late():
     """Who is not done in time is named."""
     with pytest.raises(TimeoutError, match=r"cannot restart within 0.2 s: b; it is still tried"):
-        asyncio.run(given(lambda _, worker: None if worker == "b" else "done", 0.2))
+        played(given(lambda _, worker: None if worker == "b" else "done", 0.2))
 
 
 def test_gone_supervisor_is_noticed():
     """A supervisor whose record is missing for some looks answers no more."""
     with pytest.raises(ProcessError, match="the supervisor of a, b is gone"):
-        asyncio.run(given(lambda _, __: None, with_records=False))
+        played(given(lambda _, __: None, with_records=False))

@@ -234,8 +234,9 @@ def test_order_survives_a_lost_post():
     run(main())
 
 
-def test_nobody_there_is_tried_again():
+def test_nobody_there_is_tried_again(monkeypatch: pytest.MonkeyPatch):
     """What was posted soon after a reconnection, and reached nobody, is written again."""
+    monkeypatch.setattr("pbus.bus.publisher._GRACE_S", 1000.0)
 
     async def main():
         wire = PostingWire()

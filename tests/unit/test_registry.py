@@ -12,7 +12,7 @@ from pbus.errors import BusUnavailableError, DuplicateWorkerError, WorkerNotFoun
 from pbus.leases import HEARTBEAT_S, LEASE_S, Activation, Lease
 from pbus.messages import BusWorkerRegistryMessage, WorkerRegistryEntry
 from pbus.registry import WorkerReadyData, WorkerRegistry, entry_of
-from support.waiting import run, until
+from support.waiting import PATIENCE_S, happens, run, until
 
 
 class Store(MemoryLeaseStore):
@@ -174,7 +174,7 @@ def test_expiry_is_announced():
         await here.beat()
         await world.bus.subscribe(Ear())
         await world.pass_time(LEASE_S, here)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             message = await heard.get()
         assert isinstance(message, BusWorkerRegistryMessage)
         assert [("w", "lease expired")] == [(each.name, each.gone) for each in message.workers]
@@ -340,8 +340,7 @@ def test_w16_slow_watcher_is_alone():
             here.watch("w", handler)
         await add(there, "w")
         await here.beat()
-        async with asyncio.timeout(1):
-            await called.wait()
+        await happens(called)
         await world.pass_time(LEASE_S, here, there)
         await here.stop()
         assert "w" in here
@@ -360,8 +359,7 @@ def test_watch_fires_at_once():
             seen.set()
 
         here.watch("x", note)
-        async with asyncio.timeout(5):
-            await seen.wait()
+        await happens(seen)
 
     in_world(scenario)
 
@@ -373,7 +371,7 @@ def test_wait_ready_leaves_nothing():
         here = world.registry()
         with pytest.raises(WorkerNotFoundError, match=r"'w' was registered within 0\.01 s"):
             await here.wait_ready("w", 0.01)
-        waiting = asyncio.create_task(here.wait_ready("w", 5.0))
+        waiting = asyncio.create_task(here.wait_ready("w", PATIENCE_S))
         await asyncio.sleep(0)
         lease = await add(here, "w")
         assert lease.incarnation == (await waiting).incarnation

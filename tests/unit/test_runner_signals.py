@@ -10,7 +10,7 @@ import pytest
 from pbus.runner import WorkerRunner
 from pbus.runner.signals import signals_to
 from support.recorder import Recorder
-from support.waiting import finishes, run, until
+from support.waiting import PATIENCE_S, finishes, run, until
 
 
 def raise_signal(number):
@@ -108,5 +108,5 @@ def test_other_thread_has_none():
 
     thread = threading.Thread(target=lambda: run(main()))
     thread.start()
-    thread.join(5.0)
+    thread.join(PATIENCE_S)
     assert ["ran"] == done

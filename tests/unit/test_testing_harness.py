@@ -199,7 +199,7 @@ def test_missing_message_explained():
             with pytest.raises(NotSeenError, match=r"(?s)sent no Word like that.*'HELLO'"):
                 await harness.sent(Word, where=lambda word: word.text == "BYE")
 
-    run(main())
+    FakeClock().run(main())
 
 
 def test_long_text_shortened():
@@ -213,7 +213,7 @@ def test_long_text_shortened():
 
         assert 400 > len(str(caught.value))
 
-    run(main())
+    FakeClock().run(main())
 
 
 def test_swallowed_error_fails():
@@ -283,7 +283,7 @@ def test_slow_start_noticed():
             async with WorkerHarness(Slow("slow"), timeout=0.05):
                 pass
 
-    run(main())
+    FakeClock().run(main())
 
 
 def test_taken_name_refused():

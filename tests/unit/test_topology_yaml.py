@@ -198,11 +198,11 @@ def test_survives_impossible_numbers(tmp_path, text):
 )
 def test_bounds_billion_laughs(tmp_path, text):
     """Aliases are counted as if written out, so a short file cannot become a huge value."""
-    started = time.monotonic()
+    started = time.process_time()
     (problem,) = problems_of(tmp_path, text)
 
     assert "more than 50,000 values, with aliases written out" in problem
-    assert time.monotonic() - started < 15
+    assert time.process_time() - started < 15
 
 
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? "])

@@ -12,7 +12,7 @@ from pbus.workers.core import check_name
 from pbus.workers.inhand import EarlyCancels
 from pbus.workers.replicas import Replicas
 from pbus.workers.turns import Turn, lend_turn
-from support.waiting import run
+from support.waiting import PATIENCE_S, run
 
 
 def cancel(job_id, source="asker"):
@@ -112,7 +112,7 @@ def test_turn_is_over_with_handler():
         task = turn.start(gate.wait(), "handler")
         assert not await turn.over(0.01)
         gate.set()
-        assert await turn.over(1.0)
+        assert await turn.over(PATIENCE_S)
         await task
 
     run(main())
@@ -133,7 +133,7 @@ def test_turn_can_be_lent():
 
         turn = Turn(on_over=lambda: lent.append(True))
         task = turn.start(handler(), "handler")
-        assert await turn.over(1.0)
+        assert await turn.over(PATIENCE_S)
         assert ([True], False) == (lent, task.done())
         gate.set()
         await task
