@@ -28,6 +28,9 @@ T = TypeVar("T")
 
 _CONNECT_S: Final = 4.0  # users are told within 5 s, the start of the command included
 _LOOK_S: Final = 0.5
+# What a project said at last has that many turns of the loop to get through this process.
+_LAST_TURNS: Final = 10
+_TURN_S: Final = 0.02
 
 
 @dataclass(frozen=True)
@@ -160,8 +163,11 @@ async def while_running(attachment: Attachment, main: Coroutine[Any, Any, T]) ->
 
 
 async def _wait_ended(record: ProjectRecord | None) -> None:
+    """Wait until a supervisor is gone, and what it sent before has been seen to."""
     while record is None or record.is_alive:  # noqa: ASYNC110 - a process, not an event
         await asyncio.sleep(_LOOK_S)
+    for _ in range(_LAST_TURNS):  # not one long sleep: it may end at once on a busy machine
+        await asyncio.sleep(_TURN_S)
 
 
 async def read_facts(bus: WorkerBus) -> tuple[list[Lease], list[HostRecord]]:
