@@ -209,6 +209,7 @@ class BusLink(BusSubscriber):
         """Answer orders; tell the news, unless nobody can have come back to listen yet."""
         for answer in self._desk.answers():
             await self._try("answer an order", self._bus.send(answer))
+        self._look_at_connection()  # it may be back since the last look
         is_steady = time.monotonic() - self._connected_at >= _STEADY_S
         if is_steady and self._bus.is_connected:
             for message in self._supervised.news.take():
