@@ -1,5 +1,6 @@
 """Putting what a transport received into mailboxes."""
 
+from pbus.bus import switchboard
 from pbus.bus.subscriber import BusSubscriber
 from pbus.bus.switchboard import EVERYONE, Switchboard
 from pbus.codec import encode_message
@@ -11,6 +12,16 @@ class BoardNote(BusDataMessage):
     """One message."""
 
     number: int
+
+
+class Hours:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def monotonic(self):
+        return self.now
 
 
 class Counted:
@@ -74,3 +85,20 @@ def test_broadcast_receipt_counts_receivers():
             await mailbox.stop()
 
     run(main())
+
+
+def test_refusals_are_all_told(monkeypatch, caplog):
+    """Those that come too soon after one that was logged are logged at the next beat, together."""
+    clock, board = Hours(), Switchboard(1.0)
+    monkeypatch.setattr(switchboard, "time", clock)
+    for garbage in (b"first", b"second", b'{"type":"NeverDefined","source":"test"}'):
+        assert board.decode(garbage) is None
+    board.tidy()
+    assert [True] == [text.endswith("(1 refused so far)") for text in caplog.messages]
+
+    clock.now += 1.0
+    board.tidy()
+    board.tidy()
+    assert 2 == len(caplog.messages)
+    assert "NeverDefined" in caplog.messages[1]
+    assert caplog.messages[1].endswith("(3 refused so far)")

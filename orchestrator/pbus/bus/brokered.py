@@ -203,6 +203,7 @@ class BrokeredBus(WorkerBus):
             await asyncio.sleep(_BEAT_S)
             await self._keep_up()
             self._inbox.tidy()
+            self._board.tidy()
             for outbox in self._outboxes.values():
                 outbox.mark()
             if self._mailroom is not None:

@@ -58,6 +58,7 @@ class Switchboard:
         self._mailboxes: dict[str, Mailbox] = {}  # by address
         self._aliases: dict[str, Mailbox] = {}  # names known in this process only
         self._complaint_due = 0.0
+        self._unsaid: str | None = None  # what is wrong with the last that was refused
 
     @property
     def addresses(self) -> list[str]:
@@ -175,10 +176,17 @@ class Switchboard:
     def refuse(self, error: MessageDecodeError) -> None:
         """Count bytes that were no message; log at most once a second."""
         self.counters.refused += 1
+        self._unsaid = str(error)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Log what was refused too soon after a refusal that was logged."""
         now = time.monotonic()
-        if now >= self._complaint_due:
-            self._complaint_due = now + _COMPLAIN_EVERY_S
-            logger.warning("%s (%d refused so far)", error, self.counters.refused)
+        if self._unsaid is None or now < self._complaint_due:
+            return
+        self._complaint_due = now + _COMPLAIN_EVERY_S
+        logger.warning("%s (%d refused so far)", self._unsaid, self.counters.refused)
+        self._unsaid = None
 
     def note_lost(self, sender: str, address: str, count: int) -> None:
         """Say that messages went missing: counter, log, a local message to those concerned."""
