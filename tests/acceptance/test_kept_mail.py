@@ -125,11 +125,3 @@ def test_mail_is_dropped_on_demand(farm: Place):
     assert (0, False) == (down.code, "kept" in down.err)
     farm.up()
     assert [0, 0, 0] == [row["backlog"] for row in farm.rows().values()]
-
-
-def test_nothing_is_kept_unasked(town: Place):
-    """Where messages are delivered at most once, these verbs say so."""
-    for verb in (("dlq", "ls"), ("purge", "clerk")):
-        done = town.tell(*verb)
-        assert (1, True) == (done.code, "delivery: at-least-once" in done.err)
-    assert "backlog" not in town.rows()["clerk"]

@@ -1,4 +1,4 @@
-"""`pbus ps` and `pbus logs` of a running project."""
+"""`pbus ps` and `pbus logs` of a running project, and that it keeps nothing unasked."""
 
 import re
 import socket
@@ -103,3 +103,11 @@ def test_unknown_worker_is_refused(town: Place):
 
     assert (2, "") == (done.code, done.out)
     assert "did you mean 'clerk'?" in done.err
+
+
+def test_nothing_is_kept_unasked(town: Place):
+    """Where messages are delivered at most once, these verbs say so."""
+    for verb in (("dlq", "ls"), ("purge", "clerk")):
+        done = town.tell(*verb)
+        assert (1, True) == (done.code, "delivery: at-least-once" in done.err)
+    assert "backlog" not in town.rows()["clerk"]

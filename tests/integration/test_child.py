@@ -346,29 +346,30 @@ def test_start_may_take_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(
-    ("kind", "expected", "restarts"),
-    [
-        ("sick:Any", "ModuleNotFoundError: No module named 'does_not_exist'", 0),
-        ("crew:Broken", "ValueError: no way to start", 1),
-        ("crew:Nobody", "crew.py has no Nobody", 0),
-        ("crew:Sour", "KeyError: 'sour'", 1),
-    ],
-)
-def test_bad_class_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, expected: str, restarts: int
-):
+BAD = {  # what is said, and how often it is started again
+    "sick:Any": ("ModuleNotFoundError: No module named 'does_not_exist'", 0),
+    "crew:Broken": ("ValueError: no way to start", 1),
+    "crew:Nobody": ("crew.py has no Nobody", 0),
+    "crew:Sour": ("KeyError: 'sour'", 1),
+}
+
+
+def test_bad_class_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A class that cannot be started is given up, one that is not there at once; its log says why."""
     monkeypatch.setattr(restart, "FIRST_DELAY_S", 0.01)
     monkeypatch.setattr(restart, "MOST_EXITS", 2)
-    what = topology(tmp_path, hosted("a", tmp_path, kind))
+    names = {kind.lower().replace(":", "-"): kind for kind in BAD}
+    what = topology(tmp_path, *(hosted(name, tmp_path, kind) for name, kind in names.items()))
 
     async def main() -> None:
         async with supervised(what) as watched:
             assert 1 == await watched.code()
-            (gave_up,) = watched.all(GaveUp)
-            assert expected in "\n".join(gave_up.last_lines)
-            assert restarts == watched.process("a").restarts
+            gave_up = {event.worker: event for event in watched.all(GaveUp)}
+            assert set(names) == set(gave_up)
+            for name, kind in names.items():
+                said, restarts = BAD[kind]
+                assert said in "\n".join(gave_up[name].last_lines)
+                assert restarts == watched.process(name).restarts
 
     asyncio.run(main())
 

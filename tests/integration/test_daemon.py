@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from pbus.process.daemon import main
 from pbus.process.project import Project
 from pbus.process.projects import running_projects, stop_project
 from pbus.topology.load import load_topology
@@ -156,28 +157,27 @@ def test_second_daemon_is_refused(start: Callable[..., Daemon]):
     assert first.process.poll() is None
 
 
-@pytest.mark.parametrize(
-    ("text", "options", "kind", "message"),
-    [
-        ("workers: {a: {comand: [x]}}", (), "TopologyError", "did you mean `command`"),
-        (TOPOLOGY, ("--only", "a,c"), "TopologyError", "no worker is named 'c'"),
-        (
-            "bus: {url: 'redis://u:geheim@127.0.0.1:1/0'}\n" + TOPOLOGY,
-            (),
-            "BusUnavailableError",
-            "redis://u:***@127.0.0.1:1/0",
-        ),
-    ],
-)
-def test_failed_start_is_told(
-    start: Callable[..., Daemon], text: str, options: tuple[str, ...], kind: str, message: str
-):
+def test_failed_start_is_told(start: Callable[..., Daemon]):
     """Whatever keeps it from starting reaches the starter, without passwords."""
-    daemon = start(*options, text=text)
+    started = start(text=f"bus: {{url: 'redis://u:geheim@127.0.0.1:1/0'}}\n{TOPOLOGY}")
 
-    assert not daemon.status["ok"]
-    assert kind == daemon.status["kind"]
-    assert message in daemon.status["message"]
-    assert "geheim" not in json.dumps(daemon.status)
-    assert b"" == daemon.rest
-    assert 1 == daemon.process.wait(PATIENCE_S)
+    assert not started.status["ok"]
+    assert "BusUnavailableError" == started.status["kind"]
+    assert "redis://u:***@127.0.0.1:1/0" in started.status["message"]
+    assert "geheim" not in json.dumps(started.status)
+    assert b"" == started.rest
+    assert 1 == started.process.wait(PATIENCE_S)
+
+
+def test_wrong_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It is told before the terminal is left, in the same way."""
+    file = tmp_path / "topology.yaml"
+    file.write_text("workers: {a: {comand: [x]}}")
+    reading, writing = os.pipe()
+    monkeypatch.setattr("sys.argv", ["daemon", str(file), "--status-fd", str(writing)])
+
+    assert 1 == main()
+    with os.fdopen(reading, "rb") as pipe:
+        status = json.loads(pipe.read())
+    assert (False, "TopologyError") == (status["ok"], status["kind"])
+    assert "did you mean `command`" in status["message"]
