@@ -14,7 +14,7 @@ demo: $(READY) ## run the quickstart: full-text search by four processes
 	$(BIN)/pbus up configs/quickstart/topology.yaml
 
 test: $(READY) ## all tests, on a real Valkey and Postgres that they start themselves
-	PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 4 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder
 
 lint: $(READY) ## ruff, mypy and the layers
 	$(BIN)/ruff check .
