@@ -29,7 +29,7 @@ from pbus.messages import (
 
 logger = logging.getLogger(__name__)
 
-PREFETCH = 1_000  # letters of one mailbox in this process at once, where its worker says nothing
+PREFETCH = 1_000  # letters of one mailbox that wait in this process, where its worker says nothing
 GATHER_S = 0.005  # letters settled meanwhile share a call, while others are in hand
 WAIT_S = 2.0  # how long a take waits for mail before it looks around again
 _FIRST_RETRY_S = 0.5
@@ -63,6 +63,11 @@ class _Receipt(StoredReceipt):
         self._letter: Letter | None = letter
         self.attempt = letter.attempt
         self.is_last_attempt = letter.attempt >= room.options.max_attempts
+
+    def hold(self) -> None:
+        super().hold()
+        if self._letter is not None:
+            self._room.set_aside(self._letter)
 
     async def starting(self) -> None:
         if self._letter is not None and self._letter.is_suspect:
@@ -118,6 +123,7 @@ class MailRoom:
         self._send = send
         self._mailboxes: dict[str, str] = {}  # mailbox: the address here that takes from it
         self._held: Counter[str] = Counter()
+        self._aside: dict[str, set[str]] = {}  # keys of those in hand that take no room
         self._returned: list[Letter] = []
         self._settles: list[Settle] = []
         self._settling: list[Settle] = []  # on their way to the broker
@@ -163,6 +169,7 @@ class MailRoom:
             backlog = self.options.max_backlog
             is_shared = mailbox in shared
             await self.store.open(mailbox, keep=keep, shared=is_shared, max_backlog=backlog)
+            self._send_back()  # what an earlier life here left comes to this one by the broker
             self._mailboxes[mailbox] = address
         await self._look_again()
 
@@ -207,29 +214,52 @@ class MailRoom:
     def give_back(self, letter: Letter) -> None:
         """A letter is for others, once this process takes no more from its mailbox.
 
-        Until then it counts as in hand here: given back at once, it would come here again.
+        Until then it is kept here: given back at once, it would come here again.
         """
+        self.set_aside(letter)
         self._returned.append(letter)
-        self._return()
+        if letter.mailbox not in self._mailboxes:
+            self._return()
+
+    def set_aside(self, letter: Letter) -> None:
+        """A letter is to be settled later: where nobody else could take them, others come after it.
+
+        What comes may be just what the worker waits for to settle it: an answer, a cancel. The
+        broker's backlog is the bound.
+        """
+        name = letter.mailbox
+        if self._mailboxes.get(name) == name:
+            self._aside.setdefault(name, set()).add(letter.key)
+            if self._held[name] >= PREFETCH:
+                self._has_room.set()
 
     def forget(self, letter: Letter) -> None:
         """A letter is no longer in hand here."""
         self._held[letter.mailbox] -= 1
+        if (aside := self._aside.get(letter.mailbox)) is not None:
+            aside.discard(letter.key)
         self._has_room.set()
 
     def _return(self) -> None:
         """Give back what is for others; all at once, uncounted, when this process takes nothing."""
-        if not self._mailboxes:
+        if self._mailboxes:
+            self._send_back()
+        else:
             self._has_room.set()
-            return
+
+    def _send_back(self) -> None:
         leaving = [one for one in self._returned if one.mailbox not in self._mailboxes]
         self._returned = [one for one in self._returned if one.mailbox in self._mailboxes]
         for letter in leaving:
             self.settle_as(Settle(letter=letter, how="retry", reason="its worker has left"))
 
     async def _rest(self) -> None:
-        """Wait until there may be room again; meanwhile others may have what is for them."""
-        if not self._mailboxes and self._returned:
+        """Wait until there may be room again; meanwhile others may have what is for them.
+
+        But not before the broker knows what was handled: that would be handled again.
+        """
+        is_settled = not (self._settles or self._settling)
+        if not self._mailboxes and self._returned and is_settled:
             await self._return_all()
             return
         with contextlib.suppress(TimeoutError):
@@ -244,7 +274,8 @@ class MailRoom:
             self._returned += returned
             await asyncio.sleep(OUTAGE_PAUSE_S)
         else:
-            self._held.subtract(letter.mailbox for letter in returned)
+            for letter in returned:
+                self.forget(letter)
 
     # The tasks
 
@@ -286,7 +317,7 @@ class MailRoom:
             # Of mail that is for nobody else everything is taken: answers may be among it.
             wished = getattr(found.subscriber, "prefetch", None) if mailbox != address else None
             prefetch = wished or PREFETCH
-            room = prefetch - self._held[mailbox]
+            room = prefetch - self._held[mailbox] + len(self._aside.get(mailbox, ()))
             if room > 0:
                 wanted += [(mailbox, lane, room) for lane in (Lane.SYSTEM, Lane.DATA)]
         return wanted
@@ -338,3 +369,4 @@ class MailRoom:
                     await asyncio.sleep(OUTAGE_PAUSE_S)
                 else:
                     self._settling = []
+                    self._has_room.set()
