@@ -10,6 +10,9 @@ from unittest import mock
 
 from typer.testing import CliRunner
 
+from pbus.frames import Frame
+from pbus.messages import BusMessage
+from pbus.structs import Catalogue
 from pbus_cli.app import app
 from support.ended import Done
 
@@ -19,7 +22,13 @@ def run_inside(
 ) -> Done:
     """Run a verb to its end, in a folder and with an environment of its own."""
     began = time.time()
-    with _surroundings(folder, environ):
+    with (
+        mock.patch.dict(os.environ, environ, clear=True),
+        contextlib.chdir(folder),
+        _own_logging(),
+        _without_strangers(BusMessage.catalogue),
+        _without_strangers(Frame.catalogue),
+    ):
         ended = CliRunner().invoke(app, arguments, input=stdin, prog_name="pbus")
     failed = ended.exception
     if failed is not None and not isinstance(failed, SystemExit):
@@ -28,13 +37,33 @@ def run_inside(
 
 
 @contextlib.contextmanager
-def _surroundings(folder: Path, environ: Mapping[str, str]) -> Iterator[None]:
+def _own_logging() -> Iterator[None]:
+    """Undo that a command shows warnings, on a stderr that is closed then, or disables them."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    with mock.patch.dict(os.environ, environ, clear=True), contextlib.chdir(folder):
-        try:
-            yield
-        finally:  # a command shows warnings on a stderr that is closed now, or disables them
-            root.handlers[:] = handlers
-            root.setLevel(level)
-            logging.disable(logging.NOTSET)
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.disable(logging.NOTSET)
+
+
+@contextlib.contextmanager
+def _without_strangers(catalogue: Catalogue) -> Iterator[None]:
+    """Hide the types that tests of this process made: a command does not know them."""
+    known = catalogue._classes
+    strangers = {name: cls for name, cls in known.items() if not cls.__module__.startswith("pbus")}
+    for name in strangers:
+        del known[name]
+    _note_change(catalogue)
+    try:
+        yield
+    finally:
+        known.update(strangers)
+        _note_change(catalogue)
+
+
+def _note_change(catalogue: Catalogue) -> None:
+    for callback in catalogue._on_change:
+        callback()
