@@ -1,5 +1,6 @@
 """The contract suite runs on every backend: `make_bus` makes buses of one channel, `make_mail` stores."""
 
+import functools
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -20,13 +21,15 @@ from support.waiting import PATIENCE_S
 
 PGMQ = pytest.param("pgmq", marks=pytest.mark.pgmq)
 # Those that keep messages until they are handled; Postgres does, unless it is told not to.
-KEEPING = [pytest.param("redis-streams", marks=pytest.mark.redis), PGMQ]
+STREAMS = pytest.param("redis-streams", marks=pytest.mark.redis)
+KEEPING = [STREAMS, PGMQ]
 FORGETTING = [
     "memory",
     pytest.param("redis", marks=pytest.mark.redis),
     pytest.param("pgmq-once", marks=pytest.mark.pgmq),
 ]
 ONCE = "at-most-once"
+FEW_ATTEMPTS = {"max_attempts": 2}  # the second comes soon, the others later and later
 MakeBus = Callable[..., WorkerBus]
 MakeMail = Callable[..., AbstractAsyncContextManager[MailStore]]
 LIMITS = (
@@ -47,7 +50,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"pbus.{limit}", PATIENCE_S)
 
 
-@pytest.fixture(params=FORGETTING)
+@pytest.fixture(params=[*FORGETTING, STREAMS])
 def backend(request: pytest.FixtureRequest) -> str:
     """The backend under test."""
     name: str = request.param
@@ -76,7 +79,14 @@ def make_keeping_bus(channel: str, request: pytest.FixtureRequest) -> MakeBus:
 @pytest.fixture
 def make_bus(backend: str, channel: str, request: pytest.FixtureRequest) -> MakeBus:
     """Makes unstarted buses that reach each other: one shared instance in memory."""
-    return _make(backend, channel, request)
+    make = _make(backend, channel, request)
+    return functools.partial(make, mail=FEW_ATTEMPTS) if backend == "redis-streams" else make
+
+
+@pytest.fixture(params=FORGETTING)
+def make_forgetting_bus(channel: str, request: pytest.FixtureRequest) -> MakeBus:
+    """Makes unstarted buses for what ends here and is kept elsewhere: by loss, stop or number."""
+    return _make(request.param, channel, request)
 
 
 def _make(backend: str, channel: str, request: pytest.FixtureRequest) -> MakeBus:

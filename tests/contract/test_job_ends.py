@@ -105,12 +105,12 @@ def test_job_waits_for_late_worker(make_bus):
     run(main())
 
 
-def test_w10_stopping_worker_is_no_success(make_bus):
+def test_w10_stopping_worker_is_no_success(make_forgetting_bus):
     """A job whose worker stopped looked like a success with an empty response."""
 
     async def main():
         asker, doer = Asker(), Doer()
-        async with hosted(make_bus, [asker], [doer]):
+        async with hosted(make_forgetting_bus, [asker], [doer]):
             with pytest.raises(JobWorkerLostError, match="stopped"):
                 async with asker.job("doer", name="wait"):
                     await doer.has_begun()

@@ -7,9 +7,9 @@ import pytest
 
 from pbus.bus import mailroom
 from pbus.handlers import job
-from pbus.messages import BusJobRequestMessage
+from pbus.messages import BusEndWorkerMessage, BusJobRequestMessage
 from pbus.workers import bench, desk
-from support.jobbing import Asker, Doer, ask, hosted
+from support.jobbing import Asker, Doer, Note, NotingDoer, ask, hosted
 from support.waiting import PATIENCE_S, run, until
 
 pytestmark = pytest.mark.redis
@@ -97,6 +97,28 @@ def test_stopped_worker_leaves_all(make_keeping_bus, drain):
             await until(lambda: len(asker.told_of("completed")) == 3)
             assert sorted(asked) == sorted(second.begun)
             assert [] == asker.told_of("error")
+
+    run(main())
+
+
+def test_end_keeps_what_waits(make_keeping_bus):
+    """A worker that is ended in the midst of its mail leaves the rest to its next life."""
+
+    class Slow(NotingDoer):
+        async def on_bus_message(self, message):
+            await asyncio.sleep(0.02)
+            await super().on_bus_message(message)
+
+    async def main():
+        asker, first, second = Asker(), Slow(), NotingDoer()
+        async with hosted(make_keeping_bus, [asker], [first]) as (_, runner):
+            for number in range(10):
+                await asker.send_bus_message(Note(source="asker", target="doer", number=number))
+            await asker.send_bus_message(BusEndWorkerMessage(source="asker", target="doer"))
+            await until(lambda: runner.get_worker("doer") is None)
+            await runner.add_workers(second)
+            await emptied(runner, "doer")
+            assert list(range(10)) == sorted(first.notes + second.notes)
 
     run(main())
 

@@ -206,12 +206,12 @@ def test_listeners_wait_for_no_job(make_bus):
     run(main())
 
 
-def test_cancelled_worker_ends_jobs(make_bus, doer):
+def test_cancelled_worker_ends_jobs(make_forgetting_bus, doer):
     """Handlers that wait are cancelled with their worker, each once."""
 
     async def main():
         asker, worker = Asker(), doer()
-        async with hosted(make_bus, [asker], [worker]):
+        async with hosted(make_forgetting_bus, [asker], [worker]):
             asked = [asyncio.create_task(ask(asker, "doer", "wait")) for _ in range(3)]
             await worker.has_begun(3)
             worker.request_stop(drain=False)

@@ -13,12 +13,12 @@ from support.jobbing import Asker, Doer, ask, hosted, leftovers
 from support.waiting import run, until
 
 
-def test_replicas_share_the_jobs(make_bus):
+def test_replicas_share_the_jobs(make_forgetting_bus):
     """A group's name stands for its replicas: fewest open jobs first, then in turn."""
 
     async def main():
         asker, replicas = Asker(), [Doer("doer.1"), Doer("doer.2"), Doer("doer.3")]
-        async with hosted(make_bus, [asker], replicas[:2], replicas[2:]):
+        async with hosted(make_forgetting_bus, [asker], replicas[:2], replicas[2:]):
             jobs = [asyncio.create_task(ask(asker, "doer", "wait")) for _ in range(6)]
             await until(lambda: sum(len(doer.begun) for doer in replicas) == 6)
             assert [2, 2, 2] == [len(doer.begun) for doer in replicas]
@@ -56,12 +56,12 @@ async def lose(runner, name):
     await runner.registry.unregister(name, "killed by a test")
 
 
-def test_w07_lost_worker_ends_job(make_bus):
+def test_w07_lost_worker_ends_job(make_forgetting_bus):
     """A job at a worker that died waited for ever."""
 
     async def main():
         asker, doer = Asker(), Doer()
-        async with hosted(make_bus, [asker], [doer]) as (_, runner):
+        async with hosted(make_forgetting_bus, [asker], [doer]) as (_, runner):
             with pytest.raises(JobWorkerLostError, match="killed by a test"):
                 async with asker.job("doer", name="wait"):
                     await doer.has_begun()
@@ -72,12 +72,12 @@ def test_w07_lost_worker_ends_job(make_bus):
     run(main())
 
 
-def test_lost_worker_is_replaced(make_bus):
+def test_lost_worker_is_replaced(make_forgetting_bus):
     """With retries, a job whose worker was lost is asked of another replica."""
 
     async def main():
         asker, first, second = Asker(), Doer("doer.1"), Doer("doer.2")
-        async with hosted(make_bus, [asker], [first], [second]) as (_, runner, _other):
+        async with hosted(make_forgetting_bus, [asker], [first], [second]) as (_, runner, _other):
             second.gate.set()
             async with asker.job("doer", name="wait", retries=1) as j:
                 await first.has_begun()
@@ -87,13 +87,13 @@ def test_lost_worker_is_replaced(make_bus):
     run(main())
 
 
-def test_restarted_worker_is_asked_again(make_bus):
+def test_restarted_worker_is_asked_again(make_forgetting_bus):
     """With retries, a job goes on at the next life of its worker, under another id."""
 
     async def main():
         asker, first, second = Asker(), Doer(), Doer()
         second.gate.set()
-        async with hosted(make_bus, [asker], [first]) as (_, runner):
+        async with hosted(make_forgetting_bus, [asker], [first]) as (_, runner):
             async with asker.job("doer", name="wait", retries=1) as j:
                 await first.has_begun()
                 await runner.remove_workers("doer", timeout=0.1)
@@ -140,12 +140,12 @@ def test_answer_in_flight_survives_loss(make_bus):
     run(main())
 
 
-def test_lost_member_without_cancel(make_bus):
+def test_lost_member_without_cancel(make_forgetting_bus):
     """In a group that goes on after errors, a lost worker's part ends as an error."""
 
     async def main():
         asker, one, two = Asker(), Doer("one"), Doer("two")
-        async with hosted(make_bus, [asker], [one], [two]) as (_, runner, _other):
+        async with hosted(make_forgetting_bus, [asker], [one], [two]) as (_, runner, _other):
             two.gate.set()
             options = {"name": "wait", "cancel_on_error": False}
             async with asker.job_group("one", "two", **options) as group:

@@ -87,12 +87,12 @@ def test_waiting_job_is_cancelled(make_bus):
     run(main())
 
 
-def test_waiting_jobs_count_as_taken(make_bus):
+def test_waiting_jobs_count_as_taken(make_forgetting_bus):
     """Jobs that wait are among max_queued_jobs."""
 
     async def main():
         asker, doer = Asker(), Counter(max_concurrency=1, max_queued_jobs=3)
-        async with hosted(make_bus, [asker], [doer]):
+        async with hosted(make_forgetting_bus, [asker], [doer]):
             for n in range(3):
                 await step(asker, n)
             await until(lambda: len(doer.active_jobs) == 3)
@@ -104,12 +104,12 @@ def test_waiting_jobs_count_as_taken(make_bus):
     run(main())
 
 
-def test_stopping_worker_ends_waiting_jobs(make_bus):
+def test_stopping_worker_ends_waiting_jobs(make_forgetting_bus):
     """Those that wait for a place end with the worker, those that run are waited for."""
 
     async def main():
         asker, doer = Asker(), Counter(max_concurrency=1)
-        async with hosted(make_bus, [asker], [doer]):
+        async with hosted(make_forgetting_bus, [asker], [doer]):
             for n in range(3):
                 await step(asker, n)
             await until(lambda: len(doer.active_jobs) == 3 and doer.order)
@@ -268,12 +268,12 @@ def test_no_places_is_refused():
         BaseWorker("doer", max_concurrency=0)
 
 
-def test_lost_requester_cancels_jobs(make_bus):
+def test_lost_requester_cancels_jobs(make_forgetting_bus):
     """A worker goes on with a job that nobody waits for any more: its requester died."""
 
     async def main():
         asker, other, doer = Asker(), Asker("other"), Doer()
-        async with hosted(make_bus, [asker], [other], [doer]) as (runner, *_):
+        async with hosted(make_forgetting_bus, [asker], [other], [doer]) as (runner, *_):
             await asker.request_job("doer", name="wait", timeout=None)
             await other.request_job("doer", name="wait", timeout=None)
             await doer.has_begun(2)
@@ -287,12 +287,12 @@ def test_lost_requester_cancels_jobs(make_bus):
     run(main())
 
 
-def test_lost_child_requester_cancels_jobs(make_bus):
+def test_lost_child_requester_cancels_jobs(make_forgetting_bus):
     """Children have no lease: they are lost when nobody of their runner is left."""
 
     async def main():
         parent, child, doer = Asker("parent"), Asker("child"), Doer()
-        async with hosted(make_bus, [parent], [doer]) as (runner, _):
+        async with hosted(make_forgetting_bus, [parent], [doer]) as (runner, _):
             await parent.add_workers(child)
             await runner.registry.wait_ready("child", PATIENCE_S)
             await child.request_job("doer", name="wait", timeout=None)
@@ -303,14 +303,14 @@ def test_lost_child_requester_cancels_jobs(make_bus):
     run(main())
 
 
-def test_overdue_job_is_given_up(make_bus, monkeypatch):
+def test_overdue_job_is_given_up(make_forgetting_bus, monkeypatch):
     """A requester without a lease that disappears cannot keep a worker busy for ever."""
     monkeypatch.setattr(bench, "OVERDUE_S", 0.1)
     monkeypatch.setattr(bench, "_SWEEP_S", 0.05)
 
     async def main():
         asker, doer = Asker(), Doer()
-        async with hosted(make_bus, [asker], [doer]):
+        async with hosted(make_forgetting_bus, [asker], [doer]):
             request = BusJobRequestMessage(
                 source="cli", target="doer", job_id="j-1", job_name="wait", time=5.0, deadline=5.2
             )
@@ -420,8 +420,8 @@ def test_many_open_jobs_are_told(make_bus):
             await until(lambda: len(clerk.answers) == 3)
             assert 600 == len(merge_jobs(answer.jobs for answer in clerk.answers))
             assert {1, 2} == {answer.parts for answer in clerk.answers}
-            doer.request_stop(drain=False)
-            await until(lambda: len(asker.told_of("error")) == 600)
+            doer.gate.set()
+            await until(lambda: len(asker.told_of("completed")) == 600)
 
     run(main())
 

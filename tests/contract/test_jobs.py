@@ -161,12 +161,12 @@ def test_request_hook_keeps_job_open(make_bus):
     run(main())
 
 
-def test_busy_worker_refuses(make_bus):
+def test_busy_worker_refuses(make_forgetting_bus):
     """More jobs than a worker takes are refused at once, not queued for ever."""
 
     async def main():
         asker, doer = Asker(), Doer(max_queued_jobs=2)
-        async with hosted(make_bus, [asker], [doer]):
+        async with hosted(make_forgetting_bus, [asker], [doer]):
             for _ in range(2):
                 await asker.request_job("doer", name="wait")
             await doer.has_begun(2)

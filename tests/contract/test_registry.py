@@ -14,6 +14,12 @@ from support.waiting import PATIENCE_S, run
 
 
 @pytest.fixture
+def make_bus(make_forgetting_bus):
+    """What is kept of messages is nothing to a registry."""
+    return make_forgetting_bus
+
+
+@pytest.fixture
 def no_polls(monkeypatch):
     """No registry asks the store again: what is heard was announced."""
     monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 3600.0)

@@ -352,11 +352,11 @@ class Slow(Recorder):
         await self.may_go_on.wait()
 
 
-def test_w23_end_is_graceful(make_bus):
+def test_w23_end_is_graceful(make_forgetting_bus):
     """What was sent to a worker before end() is handled before it stops."""
 
     async def main():
-        runner, worker = WorkerRunner(bus=make_bus()), Slow("a")
+        runner, worker = WorkerRunner(bus=make_forgetting_bus()), Slow("a")
         async with hosting(runner, worker) as running:
             for number in range(5):
                 await worker.send_bus_message(ParcelNote(source="a", target="a", number=number))

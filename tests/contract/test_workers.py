@@ -165,7 +165,7 @@ def test_w26_same_worker_again(make_bus):
     run(main())
 
 
-def test_w23_end_is_graceful(make_bus):
+def test_w23_end_is_graceful(make_forgetting_bus):
     """Ending dropped what was queued and cancelled the jobs in hand."""
 
     class Slow(NotingDoer):
@@ -175,7 +175,7 @@ def test_w23_end_is_graceful(make_bus):
 
     async def main():
         asker, slow = Asker(), Slow()
-        async with hosted(make_bus, [asker], [slow]) as (_, runner):
+        async with hosted(make_forgetting_bus, [asker], [slow]) as (_, runner):
             async with asker.job("doer", name="wait") as j:
                 await slow.has_begun()
                 for number in range(10):
@@ -190,12 +190,12 @@ def test_w23_end_is_graceful(make_bus):
     run(main())
 
 
-def test_ending_is_not_for_ever(make_bus):
+def test_ending_is_not_for_ever(make_forgetting_bus):
     """A worker that does not finish its jobs in time is stopped all the same."""
 
     async def main():
         asker, doer = Asker(), Doer()
-        async with hosted(make_bus, [asker], [doer]) as (_, runner):
+        async with hosted(make_forgetting_bus, [asker], [doer]) as (_, runner):
             runner.end_timeout = 0.2
             await asker.request_job("doer", name="wait")
             await doer.has_begun()
