@@ -2,13 +2,15 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from pbus.bus.mail import DeadLetter, Letter, Outgoing
 from pbus.messages import Lane
+
+Row = Mapping[str, Any]  # an entry as pbus.mail_take returns it
 
 # The body as text, or in an object what is no text.
 _encode = msgspec.json.Encoder().encode
@@ -17,15 +19,23 @@ _decode_pair = msgspec.json.Decoder(tuple[str, str | dict[str, str]]).decode
 
 
 class _Headers(msgspec.Struct):
+    i: int = 0
     a: int = 1
     c: int = 0
     s: bool = False
 
 
+_decode_handed = msgspec.json.Decoder(tuple[int, int, str, str, msgspec.Raw, msgspec.Raw]).decode
 _decode_headers = msgspec.json.Decoder(_Headers).decode
 
 
-def letters_of(row: Any) -> list[Letter]:
+def in_order(taken: Sequence[Row], handed: Sequence[Row]) -> list[Row]:
+    """Rows as their mailboxes have them: of the same time, they come by two ways."""
+    rows = [row for row in taken if row["hold"] is not None]
+    return sorted([*handed, *rows], key=lambda row: _decode_headers(row["headers"]).i)
+
+
+def letters_of(row: Row) -> list[Letter]:
     """The messages of an entry that are still to be handled."""
     headers = _decode_headers(row["headers"])
     lane = Lane(row["lane"])
@@ -46,7 +56,25 @@ def letters_of(row: Any) -> list[Letter]:
     ]
 
 
-def dead_letter(row: Any) -> DeadLetter:
+def handed_over(payload: str) -> Row:
+    """What a notification hands over, as a row of what is taken.
+
+    Raises:
+        ValueError: It is none of ours.
+    """
+    hold, box, mailbox, lane, headers, message = _decode_handed(payload)
+    return {
+        "hold": hold,
+        "box": box,
+        "mailbox": mailbox,
+        "lane": lane,
+        "headers": headers,
+        "message": message,
+        "gone": (),
+    }
+
+
+def dead_letter(row: Row) -> DeadLetter:
     """A row of the dead."""
     id_, body = _decode_pair(row["letter"])
     return DeadLetter(

@@ -29,8 +29,9 @@ class Lines:
         self.reader = Link(endpoint, "pbus reader")
         self.writer = Link(endpoint, "pbus writer")
         self._ears: list[Ear] = []
+        self._hands: dict[str, Ear] = {}
         self._users = 0
-        self.reader.on_notify = lambda _, payload: self._tell(payload)
+        self.reader.on_notify = self._heard
         self.reader.on_connect = lambda: self._tell("")
 
     def attend(self, ear: Ear) -> None:
@@ -51,6 +52,15 @@ class Lines:
         """
         await self.reader.listen(self.bell)
 
+    async def take_over(self, channel: str, ear: Ear) -> None:
+        """Have somebody told what is said on a channel of his own, from now on.
+
+        Raises:
+            BusUnavailableError: Not confirmed now; it will be when the server is back.
+        """
+        self._hands[channel] = ear
+        await self.reader.listen(channel)
+
     def hold(self) -> None:
         """Somebody needs the connections until he releases them; they are made when needed."""
         self._users += 1
@@ -61,6 +71,12 @@ class Lines:
         if self._users == 0:
             await self.reader.close()
             await self.writer.close()
+
+    def _heard(self, channel: str, payload: str) -> None:
+        if channel == self.bell:
+            self._tell(payload)
+        elif (ear := self._hands.get(channel)) is not None:
+            ear(payload)
 
     def _tell(self, payload: str) -> None:
         for ear in list(self._ears):

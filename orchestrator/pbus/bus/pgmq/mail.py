@@ -80,6 +80,7 @@ class PgmqMailStore:
         sql = "SELECT pbus.mail_open($1, $2, $3, $4, $5, $6)"
         arguments = (self._channel, mailbox, keep, shared, max_backlog, self._lease_s)
         await self._outbox.call(sql, *arguments)
+        self.taker.await_anew()
 
     async def touch(self, mailboxes: Sequence[str]) -> list[str]:
         """Renew leases and holds; see MailStore."""

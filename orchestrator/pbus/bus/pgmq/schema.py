@@ -12,6 +12,7 @@ from pbus.errors import BackendMissingError, PgmqMissingError
 _FUNCTIONS = (
     "leases.sql",
     "mailboxes.sql",
+    "mail_hand.sql",
     "mail_put.sql",
     "mail_put_one.sql",
     "mail_take.sql",
@@ -21,7 +22,7 @@ _FUNCTIONS = (
 )
 # What the newest of what we use of PGMQ is called with.
 _NEEDED = "pgmq.set_vt(text, bigint[], timestamptz)"
-_BUILD = "SELECT pbus.mail_build_take(queue) FROM pbus.mailbox"
+_BUILD = "SELECT pbus.mail_build_take(queue), pbus.mail_build_put(queue) FROM pbus.mailbox"
 _LOCK = 0x70627573  # "pbus", one installation at a time in a database
 _FORMAT = "1"  # of the tables; another format would be another schema's work
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pbus.bus.mail import Letter
-from pbus.bus.pgmq.letters import letters_of
+from pbus.bus.pgmq.letters import Row, handed_over, in_order, letters_of
 from pbus.bus.pgmq.lines import Lines
 from pbus.errors import BusUnavailableError
 from pbus.messages import Lane
@@ -17,6 +18,7 @@ POLL_S = 5.0  # look without being woken: a notification may be lost with its co
 _REST_S = 0.05  # how long what was just emptied is taken to be so, unless the bell rings
 _SOONEST_S = 0.005
 _THOUGHT_DEAD = "PB001"  # raised by pbus.mail_take
+_WAIT = "SELECT pbus.mail_wait($1, $2, $3, $4, $5)"
 _TAKE = "SELECT * FROM pbus.mail_take($1, $2, $3, $4, $5, $6, $7, $8)"
 
 _Queue = tuple[str, Lane]
@@ -41,10 +43,12 @@ class Taker:
         self._waiting: dict[asyncio.Event, frozenset[str]] = {}
         self._known: dict[str, dict[int, int]] = {}  # a holder's holds: open letters of each
         self._in_doubt: set[str] = set()  # holders of whom an answer may have been lost
-        self._spare: dict[str, list[Letter]] = {}  # taken for a call that was cancelled
+        self._spare: dict[str, list[Letter]] = {}  # handed over, or taken for a cancelled call
+        self._beside: dict[str, list[Row]] = {}  # handed over while the server was being asked
         self._asking: dict[str, asyncio.Task[Any]] = {}  # one at a time for each holder
         self._rings = 0  # of the bell, for whatever mailbox
         self._emptied: dict[str, frozenset[_Queue]] = {}  # by the last take of each holder
+        self._awaited: dict[str, frozenset[str]] = {}  # mailboxes the server knows each waits for
 
     @property
     def holders(self) -> list[str]:
@@ -55,7 +59,12 @@ class Taker:
         """The bell rang: wake the takes that want one of these mailboxes."""
         if payload[:1] == "w":
             return  # for the wire
-        hashes = set(payload.split())
+        if not payload:  # a new connection: what was handed over meanwhile did not arrive
+            self._in_doubt.update(self._known)
+            self._awaited.clear()
+        self._wake(set(payload.split()))
+
+    def _wake(self, hashes: set[str]) -> None:
         self._rings += 1
         self._emptied.clear()
         for event, wanted in self._waiting.items():
@@ -64,7 +73,11 @@ class Taker:
 
     def look_again(self) -> None:
         """The bell may have rung unheard."""
-        self.heard("")
+        self._wake(set())
+
+    def await_anew(self) -> None:
+        """A mailbox was made, perhaps in place of one of the same name."""
+        self._awaited.clear()
 
     def interrupt(self) -> None:
         """Make waiting takes return."""
@@ -83,10 +96,13 @@ class Taker:
             if wait_s > 0 and not self._is_listening:
                 await self._lines.listen()
                 self._is_listening = True
+            if wait_s > 0:
+                await self._await_handing(wanted, holder)
             while True:
                 if wait_s > 0 and self._was_emptied(wanted, holder):
                     await _rung(bell, min(_REST_S, wait_s))
-                    self._emptied.pop(holder, None)
+                    if not self._spare.get(holder):
+                        self._emptied.pop(holder, None)
                 bell.clear()
                 letters, due_s = await self._take_now(wanted, holder)
                 left_s = give_up_at - loop.time()
@@ -95,6 +111,33 @@ class Taker:
                 await _rung(bell, min(left_s, due_s, POLL_S))
         finally:
             self._waiting.pop(bell, None)
+
+    async def _await_handing(self, wanted: Wanted, holder: str) -> None:
+        """Have the server hand over what comes for a mailbox that we have emptied."""
+        names = frozenset(name for name, _, _ in wanted)
+        if not names or self._awaited.get(holder) == names:
+            return
+        channel = "pbus_h_" + _md5(f"{len(self._channel)}:{self._channel}{holder}")[:24]
+        await self._lines.take_over(channel, functools.partial(self._handed, holder))
+        self._awaited[holder] = names
+        arguments = (self._channel, holder, channel, sorted(names), self._hold_s)
+        try:
+            await self._link.call(_WAIT, *arguments)
+        except BusUnavailableError:
+            self._awaited.pop(holder, None)
+            raise
+
+    def _handed(self, holder: str, payload: str) -> None:
+        """A letter came with the notification."""
+        row = handed_over(payload)
+        if holder in self._asking:  # where it belongs among the answer its number tells
+            self._beside.setdefault(holder, []).append(row)
+            return
+        self._spare.setdefault(holder, []).extend(self._letters_of([row], holder))
+        token = _hash(row["mailbox"])
+        for bell, wanted in self._waiting.items():
+            if token in wanted:
+                bell.set()
 
     def settled(self, holds: Iterable[int]) -> None:
         """One letter of each of these was settled."""
@@ -154,12 +197,15 @@ class Taker:
         try:
             mine = {(name, lane) for name, lane, _ in wanted}
             letters = self._spare.pop(holder, [])
+            letters += self._letters_of(self._beside.pop(holder, []), holder)
             due_s = POLL_S
             if not any((one.mailbox, one.lane) in mine for one in letters) and mine:
                 rings = self._rings
                 rows = await self._ask(wanted, holder)
-                found = await self._unpack(rows, holder)
-                if found and rings == self._rings and not any(row["gone"] for row in rows):
+                beside = self._beside.pop(holder, [])
+                found = self._letters_of(in_order(rows, beside) if beside else rows, holder)
+                await self._finish_handled(rows)
+                if rings == self._rings and not any(row["gone"] for row in rows):
                     self._note_emptied(wanted, found, holder)
                 letters += found
                 due = rows[-1]["due"] if rows else None
@@ -196,20 +242,23 @@ class Taker:
     async def _ask_once(self, arguments: tuple[Any, ...], *, is_alive: bool) -> list[Any]:
         return await self._link.call(_TAKE, *arguments, is_alive, self._hold_s, is_repeatable=False)
 
-    async def _unpack(self, rows: Sequence[Any], holder: str) -> list[Letter]:
+    def _letters_of(self, rows: Sequence[Row], holder: str) -> list[Letter]:
+        """What is to be handled of rows that are held now; each row once."""
         letters = []
-        ended = []
+        known = self._known.setdefault(holder, {})
         for row in rows:
-            if row["hold"] is not None:
+            if row["hold"] is not None and row["hold"] not in known:
                 found = letters_of(row)
                 letters += found
                 if found:
-                    self._known[holder][row["hold"]] = len(found)
-                else:
-                    ended.append(row["hold"])  # all were handled before
+                    known[row["hold"]] = len(found)
+        return letters
+
+    async def _finish_handled(self, rows: Sequence[Row]) -> None:
+        """Have rows removed of which all had been handled before."""
+        ended = [row["hold"] for row in rows if row["gone"] and not letters_of(row)]
         if ended:
             await self._link.call("SELECT pbus.mail_finish($1)", ended)
-        return letters
 
 
 async def _rung(bell: asyncio.Event, within_s: float) -> None:
@@ -219,4 +268,9 @@ async def _rung(bell: asyncio.Event, within_s: float) -> None:
 
 
 def _hash(name: str) -> str:
-    return hashlib.md5(name.encode()).hexdigest()[:8]  # noqa: S324 - shorter than the name
+    return _md5(name)[:8]
+
+
+@functools.lru_cache(maxsize=4096)
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode()).hexdigest()  # noqa: S324 - a name

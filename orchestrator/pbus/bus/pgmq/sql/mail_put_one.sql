@@ -3,9 +3,9 @@ CREATE OR REPLACE FUNCTION pbus.mail_put_one(
   ch text, who text, its_stream bigint, dest text, its_lane text, first_ bigint, size_ int,
   entry text, OUT mailboxes int, OUT is_full boolean
 ) LANGUAGE plpgsql AS $$
-DECLARE box record; had bigint; skip bigint; need bigint; letters jsonb;
+DECLARE box record; had bigint; skip bigint; need bigint; letters jsonb; heads jsonb; is_handed boolean;
 BEGIN
-  SELECT m.id, m.queue, m.max_backlog,
+  SELECT m.id, m.queue, m.max_backlog, m.is_shared,
          i.stored - (SELECT gone FROM pbus.outgo o WHERE o.mailbox = m.id) AS used INTO box
     FROM pbus.mailbox m JOIN pbus.intake i ON i.mailbox = m.id
    WHERE m.channel = ch AND m.name = dest FOR UPDATE OF i;
@@ -27,11 +27,17 @@ BEGIN
     letters := (SELECT jsonb_agg(v ORDER BY at) FROM jsonb_array_elements(letters)
                   WITH ORDINALITY p(v, at) WHERE at > skip);
   END IF;
-  PERFORM pgmq.send(box.queue || '_' || its_lane, letters, jsonb_build_object('n', need), clock_timestamp());
+  heads := jsonb_build_object('n', need);
+  is_handed := box.used < 100 AND NOT box.is_shared AND octet_length(entry) < 7900
+    AND pbus.mail_hand(ch, box.id, box.queue, dest, its_lane, letters, heads, box.used);
+  IF NOT is_handed THEN
+    EXECUTE format('SELECT pbus.%I($1, $2, $3, 0)', 'put_' || box.queue)
+      USING its_lane, letters, heads;
+    PERFORM pg_notify(pbus.bell(ch), pbus.mail_token(dest));
+  END IF;
   UPDATE pbus.intake SET stored = stored + need WHERE mailbox = box.id;
   INSERT INTO pbus.stream AS t
     VALUES (ch, who, its_stream, dest, its_lane, first_ + size_ - 1, clock_timestamp())
     ON CONFLICT (channel, sender, stream, address, lane)
       DO UPDATE SET last = excluded.last, used_at = excluded.used_at;
-  PERFORM pg_notify(pbus.bell(ch), pbus.mail_token(dest));
 END $$;

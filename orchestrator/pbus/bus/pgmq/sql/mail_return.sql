@@ -82,6 +82,8 @@ BEGIN
     WHERE channel = ch AND name = ANY(names) AND NOT is_kept;
   UPDATE pbus.holder SET ends_at = clock_timestamp() + hold_s * interval '1 s'
     WHERE channel = ch AND name = ANY(holders) AND NOT is_dead;
+  UPDATE pbus.waiter SET ends_at = clock_timestamp() + hold_s * interval '1 s'
+    WHERE channel = ch AND holder = ANY(holders);
   FOR x IN
     WITH old AS (
       UPDATE pbus.held SET held_at = clock_timestamp()

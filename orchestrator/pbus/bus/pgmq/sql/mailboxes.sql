@@ -32,9 +32,10 @@ BEGIN
   DELETE FROM pbus.outgo WHERE mailbox = box;
   DELETE FROM pbus.handled WHERE mailbox = box;
   DELETE FROM pbus.dead WHERE mailbox = box;
+  DELETE FROM pbus.waiter WHERE mailbox = box;
   DELETE FROM pbus.mailbox WHERE id = box;
   FOREACH one IN ARRAY ARRAY['_d', '_s'] LOOP PERFORM pgmq.drop_queue(base || one); END LOOP;
-  EXECUTE format('DROP FUNCTION IF EXISTS pbus.%I', 'take_' || base);
+  EXECUTE format('DROP FUNCTION IF EXISTS pbus.%I, pbus.%I', 'take_' || base, 'put_' || base);
 END $$;
 
 CREATE OR REPLACE FUNCTION pbus.mail_open(
@@ -55,6 +56,7 @@ BEGIN
     PERFORM pgmq.create(base || '_d');
     PERFORM pgmq.create(base || '_s');
     PERFORM pbus.mail_build_take(base);
+    PERFORM pbus.mail_build_put(base);
     INSERT INTO pbus.mailbox (channel, name, queue, is_kept, is_shared, max_backlog, ends_at)
       VALUES (ch, who, base, keep, share, most, ends) RETURNING * INTO box;
     INSERT INTO pbus.intake VALUES (box.id, 0);

@@ -1,0 +1,278 @@
+"""Letters that Postgres hands over with the notification: to whom, in which order, and none lost."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from pbus.bus.mail import Settle
+from pbus.bus.pgmq.endpoint import Endpoint
+from pbus.bus.pgmq.mail import PgmqMailStore, mail_store
+from pbus.errors import BusUnavailableError
+from support.mailing import DATA, SYSTEM, Writer, handle, take, texts
+from support.postgres import query
+from support.waiting import PATIENCE_S, run, until
+
+pytestmark = pytest.mark.pgmq
+
+
+class Handler:
+    """Takes from `box`, again and again, and notes what it got.
+
+    Attributes:
+        asked: How often it asked the server for letters.
+    """
+
+    def __init__(self, store: PgmqMailStore, holder: str = "holder") -> None:
+        self.store = store
+        self.holder = holder
+        self.letters = []
+        self.asked = 0
+        self._ask = store.taker._ask
+        store.taker._ask = self._count
+
+    async def _count(self, wanted, holder):
+        self.asked += 1
+        return await self._ask(wanted, holder)
+
+    async def run(self) -> None:
+        while True:
+            with contextlib.suppress(BusUnavailableError):  # as a mail room does
+                letters = await take(self.store, holder=self.holder, wait_s=PATIENCE_S)
+                self.letters += letters
+                await handle(self.store, letters)
+
+    async def has(self, *expected: str) -> None:
+        """Wait until it got so many, and see that it is these."""
+        await until(lambda: len(self.letters) >= len(expected))
+        assert list(expected) == texts(self.letters)
+
+    async def is_waited_for(self, database: str) -> None:
+        """Wait until the server hands over to it."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not await query(
+                database,
+                "SELECT FROM pbus.waiter w JOIN pbus.holder h ON h.name = w.holder"
+                " WHERE w.channel = $1 AND w.holder = $2",
+                self.store._channel,
+                self.holder,
+            ):
+                await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def handling(store, database, holder="holder") -> AsyncIterator[Handler]:
+    """A handler to which the server hands over."""
+    handler = Handler(store, holder)
+    task = asyncio.create_task(handler.run())
+    try:
+        await handler.is_waited_for(database)
+        yield handler
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+@contextlib.asynccontextmanager
+async def stored(database, channel, *, shared=False, **options) -> AsyncIterator[PgmqMailStore]:
+    """A store with a mailbox."""
+    store = mail_store(Endpoint(dsn=database), channel, **options)
+    try:
+        await store.open("box", keep=True, shared=shared)
+        yield store
+    finally:
+        await store.close()
+
+
+def test_letter_comes_unasked(database, channel, monkeypatch):
+    """Who has emptied its mailbox gets the next letters without asking, in both lanes, in order."""
+    monkeypatch.setattr("pbus.bus.pgmq.taking._REST_S", PATIENCE_S)  # nor does it look around
+
+    async def main():
+        async with stored(database, channel) as store, handling(store, database) as handler:
+            asked, writer = handler.asked, Writer()
+            for number in range(20):
+                lane = SYSTEM if number % 5 == 0 else DATA
+                await store.put([writer.to("box", str(number), lane=lane)])
+                await until(lambda whole=number + 1: len(handler.letters) == whole)
+            assert [str(number) for number in range(20)] == texts(handler.letters)
+            assert asked == handler.asked
+
+    run(main())
+
+
+def test_nothing_is_overtaken(database, channel):
+    """What is handed over stays behind what the queue has, whoever mixes batches and lone letters."""
+
+    async def main():
+        async with stored(database, channel) as store, handling(store, database) as handler:
+            writer, count = Writer(), 0
+            for size in (1, 1, 3, 1, 40, 1, 1, 1, 2, 1) * 5:
+                names = [str(count + each) for each in range(size)]
+                await store.put(writer.each("box", *names))
+                count += size
+            await handler.has(*map(str, range(count)))
+
+    run(main())
+
+
+def test_too_long_for_a_notification(database, channel):
+    """A long letter is taken as ever, and the next short one comes after it."""
+
+    async def main():
+        async with stored(database, channel) as store, handling(store, database) as handler:
+            writer = Writer()
+            long = [char * 9000 for char in "aé"]
+            short = ["ü" * 2000, '"\\\n\0' * 500, "\N{GRINNING FACE}"]
+            for text in (*long, *short):
+                await store.put([writer.to("box", text)])
+            await handler.has(*long, *short)
+
+    run(main())
+
+
+def test_lost_notification_loses_nothing(database, channel):
+    """What was handed over to a broken connection is found by the next one, once."""
+
+    async def main():
+        async with stored(database, channel) as store, handling(store, database) as handler:
+            staying = asyncio.create_task(store._inbox.run())  # a bus has it run
+            writer = Writer()
+            sent = 0
+            for _ in range(3):
+                (own,) = store._lines._hands
+                unread = []
+                while not unread:  # one that comes while he takes is not handed over
+                    store._lines._hands[own] = unread.append  # the connection ends before
+                    await store.put([writer.to("box", str(sent))])
+                    sent += 1
+                    await until(lambda whole=sent: unread or len(handler.letters) == whole)  # noqa: B023
+                ours = "application_name = 'pbus' AND datname = current_database()"
+                await query(
+                    database, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours}"
+                )
+                await until(lambda whole=sent: len(handler.letters) == whole)
+                await handler.is_waited_for(database)
+            held = "SELECT count(*) FROM pbus.held WHERE channel = $1"
+            async with asyncio.timeout(PATIENCE_S):
+                while (await query(database, held, channel))[0][0]:
+                    await asyncio.sleep(0.01)
+            staying.cancel()
+            await asyncio.wait({staying})
+
+    run(main())
+
+
+def test_dead_are_handed_nothing(database, channel):
+    """After a process was given up, its letters wait for the next."""
+
+    async def main():
+        async with stored(database, channel) as store, stored(database, channel) as other:
+            writer = Writer()
+            async with handling(store, database, "dead.1"):
+                pass
+            await other.requeue(["dead"])
+            await other.put([writer.to("box", "1")])
+            assert ["1"] == texts(await take(other, holder="next"))
+
+    run(main())
+
+
+def test_given_up_gets_back_what_was_handed(database, channel):
+    """What a dead process was handed and had not settled goes to the next, at once."""
+
+    async def main():
+        async with stored(database, channel) as store, stored(database, channel) as other:
+            writer = Writer()
+            async with handling(store, database, "dead.1"):
+                pass
+            await other.put([writer.to("box", "1")])
+            assert [] == await take(other, holder="next")
+            await other.requeue(["dead"])
+            (letter,) = await take(other, holder="next")
+            assert (["1"], True) == (texts([letter]), letter.is_suspect)
+
+    run(main())
+
+
+def test_silent_holder_loses_what_was_handed(database, channel):
+    """Nobody need say that it died."""
+
+    async def main():
+        async with (
+            stored(database, channel, hold_s=0.2) as store,
+            stored(database, channel, hold_s=0.2) as other,
+        ):
+            async with handling(store, database, "silent"):
+                pass
+            await other.put([Writer().to("box", "1")])
+            async with asyncio.timeout(PATIENCE_S):
+                while not (letters := await take(other, holder="next")):
+                    await other.touch(["box"])
+                    await asyncio.sleep(0.02)
+            assert ["1"] == texts(letters)
+
+    run(main())
+
+
+def test_replicas_are_not_handed(database, channel):
+    """A mailbox that several take from keeps its letters until one asks."""
+
+    async def main():
+        async with stored(database, channel, shared=True) as store:
+            taking = asyncio.create_task(take(store, holder="one", wait_s=PATIENCE_S))
+            await until(lambda: store.taker._awaited)
+            await store.put([Writer().to("box", "1")])
+            assert ["1"] == texts(await taking)
+            assert [] == await query(
+                database, "SELECT FROM pbus.waiter WHERE channel = $1", channel
+            )
+
+    run(main())
+
+
+def test_left_mailbox_is_not_handed(database, channel):
+    """Who wants other mailboxes than before gets nothing of those it left."""
+
+    async def main():
+        async with stored(database, channel) as store:
+            await store.open("next", keep=True)
+            async with handling(store, database):
+                pass
+            taking = asyncio.create_task(take(store, "next", wait_s=PATIENCE_S))
+            waits = (
+                "SELECT m.name FROM pbus.waiter w JOIN pbus.mailbox m ON m.id = w.mailbox"
+                " WHERE w.channel = $1"
+            )
+            async with asyncio.timeout(PATIENCE_S):
+                while [row[0] for row in await query(database, waits, channel)] != ["next"]:
+                    await asyncio.sleep(0.01)
+            writer = Writer()
+            await store.put([writer.to("box", "1")])
+            await store.put([writer.to("next", "2")])
+            assert ["2"] == texts(await taking)
+            assert ["1"] == texts(await take(store, holder="other"))
+
+    run(main())
+
+
+def test_retry_holds_the_next_back(database, channel):
+    """While a letter waits for another try the others are taken as ever, and none is lost."""
+
+    async def main():
+        async with stored(database, channel) as store:
+            async with handling(store, database):
+                pass
+            writer = Writer()
+            await store.put([writer.to("box", "1")])
+            (letter,) = await take(store, wait_s=PATIENCE_S)
+            await store.settle([Settle(letter=letter, how="retry", delay_s=0.05, reason="no")])
+            await store.put([writer.to("box", "2")])
+            found = []
+            async with asyncio.timeout(PATIENCE_S):
+                while len(found) < 2:
+                    found += await take(store, wait_s=PATIENCE_S)
+            assert ["1", "2"] == sorted(texts(found))
+
+    run(main())

@@ -1,0 +1,39 @@
+"""Entries as Postgres hands them out, by two ways."""
+
+import json
+
+from pbus.bus.pgmq.letters import handed_over, in_order, letters_of
+
+
+def word(hold: int, number: int, *texts: str) -> str:
+    """A notification that hands an entry over."""
+    pairs = [[f"id {text}", text] for text in texts]
+    return json.dumps([hold, 7, "box", "d", {"n": len(texts), "i": number}, pairs])
+
+
+def taken(hold: int | None, number: int, *texts: str) -> dict[str, object]:
+    """The same entry as an answer has it."""
+    return handed_over(word(hold or 0, number, *texts)) | {"hold": hold}
+
+
+def test_handed_entry_is_read():
+    """Its letters, in order, with what settles each."""
+    letters = letters_of(handed_over(word(5, 1, "a", "b")))
+    assert [("5.0.7", "id a", b"a"), ("5.1.7", "id b", b"b")] == [
+        (letter.key, letter.id, letter.body) for letter in letters
+    ]
+    assert ("box", "d", 1, 0, False) == (
+        letters[0].mailbox,
+        letters[0].lane.value,
+        letters[0].attempt,
+        letters[0].crashes,
+        letters[0].is_suspect,
+    )
+
+
+def test_number_decides_the_order():
+    """What was handed over while the server answered comes where its number belongs."""
+    answer = [taken(1, 3, "c"), taken(2, 12, "e"), taken(None, 0)]
+    handed = [handed_over(word(3, 2, "b")), handed_over(word(4, 11, "d"))]
+    texts = [letter.body for row in in_order(answer, handed) for letter in letters_of(row)]
+    assert [b"b", b"c", b"d", b"e"] == texts
