@@ -66,7 +66,8 @@ class BaseWorker(Activation, Reporting, Family):
     Args:
         name: Its address; made up when not given.
         active: Whether it begins active.
-        max_queued_jobs: How many jobs it takes in at once; more are answered "busy".
+        max_queued_jobs: How many jobs it takes in at once; more are answered "busy", unless
+            the broker keeps them.
         max_concurrency: How many of them run at once, None for all; the others wait their turn,
             those of high priority first. A job runs until it is answered, pending or not.
 
