@@ -26,7 +26,7 @@ FEW = Plan(count=60, size=16, workers=2, tries=2, pause_s=0.05, rounds=1)
 EXPECTED = {
     "throughput": ["throughput", "throughput, bus only"],
     "durable": ["durable"],
-    "fanout": ["fanout", "broadcast"],
+    "fanout": ["one-to-one", "fanout", "broadcast"],
     "rtt": ["rtt"],
     "urgent": ["urgent behind 60", "urgent behind 600"],
     "stall": ["stall, handler sleeps", "stall, process blocked"],

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -63,11 +64,18 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def measure_flow(stage: Stage, flow: Flow, plan: Plan) -> list[Row]:
-    """Measure a flow, with the baseline in turn, so that a busy machine treats both alike."""
-    runs: dict[System, list[Run]] = {}
-    for system in plan.systems:
-        runs.setdefault(system, []).append(await _run(stage, flow.for_system(system), system))
-    return [flow_row(flow, system, runs[system]) for system in runs]
+    """Measure a flow, with the baseline in turn; a row for each system."""
+    return await measure_flows(stage, [(flow, plan)], plan.rounds)
+
+
+async def measure_flows(stage: Stage, flows: Sequence[tuple[Flow, Plan]], rounds: int) -> list[Row]:
+    """Measure flows in turn, so that a busy machine treats all alike; their rows one by one."""
+    turns = [(flow, system) for flow, plan in flows for system in dict.fromkeys(plan.systems)]
+    runs: list[list[Run]] = [[] for _ in turns]
+    for _ in range(rounds):
+        for (flow, system), done in zip(turns, runs, strict=True):
+            done.append(await _run(stage, flow.for_system(system), system))
+    return [flow_row(*turn, done) for turn, done in zip(turns, runs, strict=True)]
 
 
 async def _run(stage: Stage, flow: Flow, system: System) -> Run:

@@ -23,6 +23,7 @@ CONCURRENT = "jobs, 100 in flight"
 _IN_FLIGHT = 100
 _COUNT = 100_000
 _SEQUENTIAL_COUNT = 4_000
+_MORE_ROUNDS = 3  # times the plan's: where the processes run differs, and with it every trip
 _WARM_UP = 50  # before the clock starts
 _TENTHS = 10
 _READY_S = 20.0
@@ -62,9 +63,10 @@ class Flood(msgspec.Struct, frozen=True, kw_only=True):
 async def measure(stage: Stage, plan: Plan) -> Findings:
     """Measure both; the plain ping-pong takes turns with the jobs, whatever the plan says."""
     count = max(1, plan.count_or(_COUNT))
-    several = max(1, min(count, _SEQUENTIAL_COUNT) // plan.rounds)
+    rounds = plan.rounds * _MORE_ROUNDS
+    several = max(1, min(count, _SEQUENTIAL_COUNT) // rounds)
     runs: dict[System, list[Delays]] = {"pbus": [], plan.baseline: []}
-    for _ in range(plan.rounds):
+    for _ in range(rounds):
         for system, found in runs.items():
             share = max(1, int(several * SHARE[system]))
             found.append(await _one_at_a_time(stage, system, share, plan.size))

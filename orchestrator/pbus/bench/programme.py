@@ -62,9 +62,7 @@ async def measure(
                     on_begin(name)
                     findings += await MEASUREMENTS[name](stage, plan)
             await forget(address, stage.channels)
-    one_to_one = findings.row(throughput.NAME)
-    more = () if one_to_one is None else fanout.against_one(findings, one_to_one)
-    return Report(environment=environment, rows=findings.rows, checks=findings.checks + more)
+    return Report(environment=environment, rows=findings.rows, checks=findings.checks)
 
 
 def _broker(url: str | None, *, keeps_data: bool) -> contextlib.AbstractAsyncContextManager[str]:
