@@ -179,4 +179,4 @@ def test_old_log_is_put_aside(project: Project, monkeypatch: pytest.MonkeyPatch)
 
 
 def _listen_elsewhere(socket: Path, _: Path) -> tuple[str, ...]:
-    return ("--port", "0", "--unixsocket", f"{socket}.x")
+    return ("--port", "0", "--unixsocket", f"{socket}.x", "--save", "")
