@@ -1,7 +1,7 @@
 """Replies straight from the socket: no stream and no task stand between it and the mailboxes."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import hiredis
@@ -39,6 +39,14 @@ class Feed(asyncio.Protocol):
     def when_ended(self, callback: Callable[["Feed", Exception], None]) -> None:
         """Call back soon after the end, with why."""
         self._ended.add_done_callback(lambda ended: callback(self, ended.result()))
+
+    def post(self, commands: Sequence[Sequence[Any]]) -> bool:
+        """Write commands here and now, unless the connection is closing; whether they are."""
+        if self._transport.is_closing():
+            return False
+        packed = map(hiredis.pack_command, commands)  # type: ignore[arg-type]  # of any length
+        self._transport.write(b"".join(packed))
+        return True
 
     def cut(self) -> None:
         """Close the connection whatever the other side does; what is not sent yet is dropped."""

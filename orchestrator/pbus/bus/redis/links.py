@@ -263,19 +263,15 @@ class RequestLink:
             commands: A few small ones.
             on_end: Called once: with a reply for each, or with what request() would raise.
         """
-        connection = self._connection
         if (
-            connection is None
+            self._feed is None
             or self._calls
             or self._lock.locked()
             or self._version != self._endpoint.version
+            or not self._feed.post(commands)
         ):
             return False
-        writer = connection._writer  # noqa: SLF001 - redis-py only writes when it may wait
-        if writer is None or writer.is_closing():
-            return False
         self._expect(len(commands), on_end)
-        writer.writelines(connection.pack_commands(commands))
         return True
 
     async def connect(self) -> AbstractConnection:
