@@ -42,11 +42,14 @@ def wait_for(look: Callable[[], T], limit_s: float = PATIENCE_S) -> T:
 
 
 def living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Those that run; a zombie that nobody reaps does not."""
+    """Those that run; a zombie that nobody reaps does not.
+
+    Nor does one that is on its way to that: it has left its memory, and its command line with it.
+    """
     found = []
     for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        with contextlib.suppress(psutil.NoSuchProcess):  # zombies included
+            if process.is_running() and process.cmdline():
                 found.append(process)
     return found
 
