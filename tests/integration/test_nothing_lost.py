@@ -92,7 +92,7 @@ class Redis:
     """A Valkey outside pbus."""
 
     def __init__(self) -> None:
-        self.server = Valkey("--appendonly", "yes")
+        self.server = Valkey("--appendonly", "yes", "--appendfsync", "always")
 
     @property
     def url(self) -> str:

@@ -44,7 +44,8 @@ def redis(valkey: Valkey) -> Iterator[Redis]:
 @pytest.fixture
 def durable_valkey() -> Iterator[Valkey]:
     """A Valkey that keeps what it was told."""
-    with Valkey("--appendonly", "yes", "--appendfsync", "everysec") as server:
+    # "everysec" keeps writes back while a busy disk is synced, and a kill loses them.
+    with Valkey("--appendonly", "yes", "--appendfsync", "always") as server:
         yield server
 
 

@@ -23,6 +23,7 @@ from support.inside import run_inside
 from support.waiting import eventually
 
 PATIENCE_S = 25.0
+ENDING_S = 90.0  # a busy disk holds processes up that are killed
 PBUS = str(Path(sys.executable).with_name("pbus"))
 
 T = TypeVar("T")
@@ -202,7 +203,7 @@ class Home:
             with contextlib.suppress(FileNotFoundError):  # it ends by itself meanwhile
                 file = json.loads(path.read_text())["file"]
                 self.run(self.folder, ("down", "-f", file, "--timeout", "10"))
-        nothing_left = eventually(lambda: not self.processes())
+        nothing_left = eventually(lambda: not self.processes(), ENDING_S)
         left = self.processes()
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
