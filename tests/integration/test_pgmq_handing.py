@@ -164,6 +164,28 @@ def test_lost_notification_loses_nothing(database, channel):
     run(main())
 
 
+def test_take_that_reconnects_finds_all(database, channel):
+    """What was handed over to nobody is found, too, when it is the next take that connects."""
+
+    async def main():
+        async with (
+            stored(database, channel) as store,
+            stored(database, channel) as other,
+            handling(store, database) as handler,
+        ):
+            writer = Writer()
+            await other.put([writer.to("box", "1")])
+            await handler.has("1")
+            pid = (await store._inbox.call("SELECT pg_backend_pid()"))[0][0]
+            await query(database, f"SELECT pg_terminate_backend({pid})")
+            await until(lambda: not store._inbox.is_up)
+            await other.put([writer.to("box", "2")])
+            store.taker.look_again()
+            await handler.has("1", "2")
+
+    run(main())
+
+
 def test_dead_are_handed_nothing(database, channel):
     """After a process was given up, its letters wait for the next."""
 

@@ -46,6 +46,7 @@ class Taker:
         self._spare: dict[str, list[Letter]] = {}  # handed over, or taken for a cancelled call
         self._beside: dict[str, list[Row]] = {}  # handed over while the server was being asked
         self._asking: dict[str, asyncio.Task[Any]] = {}  # one at a time for each holder
+        self._connects = 0  # of the connection that asks
         self._rings = 0  # of the bell, for whatever mailbox
         self._emptied: dict[str, frozenset[_Queue]] = {}  # by the last take of each holder
         self._awaited: dict[str, frozenset[str]] = {}  # mailboxes the server knows each waits for
@@ -60,6 +61,7 @@ class Taker:
         if payload[:1] == "w":
             return  # for the wire
         if not payload:  # a new connection: what was handed over meanwhile did not arrive
+            self._connects += 1
             self._in_doubt.update(self._known)
             self._awaited.clear()
         self._wake(set(payload.split()))
@@ -222,6 +224,7 @@ class Taker:
         names, lanes, limits = zip(*wanted, strict=True)
         held = self._known.setdefault(holder, {})
         known = list(held) if holder in self._in_doubt else None
+        connects = self._connects
         arguments = (self._channel, holder, names, [lane.value for lane in lanes], limits, known)
         try:
             rows = await self._ask_once(arguments, is_alive=False)
@@ -230,7 +233,8 @@ class Taker:
                 self._in_doubt.add(holder)
                 raise
             rows = await self._ask_once(arguments, is_alive=True)
-        self._in_doubt.discard(holder)
+        if known is not None and connects == self._connects:  # else asked before the doubt arose
+            self._in_doubt.discard(holder)
         return rows
 
     def _note_emptied(self, wanted: Wanted, letters: Sequence[Letter], holder: str) -> None:
