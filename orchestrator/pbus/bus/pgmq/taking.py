@@ -46,6 +46,7 @@ class Taker:
         self._spare: dict[str, list[Letter]] = {}  # handed over, or taken for a cancelled call
         self._beside: dict[str, list[Row]] = {}  # handed over while the server was being asked
         self._asking: dict[str, asyncio.Task[Any]] = {}  # one at a time for each holder
+        self._announced: set[str] = set()  # holders whom the server may hand over to
         self._connects = 0  # of the connection that asks
         self._rings = 0  # of the bell, for whatever mailbox
         self._emptied: dict[str, frozenset[_Queue]] = {}  # by the last take of each holder
@@ -62,7 +63,7 @@ class Taker:
             return  # for the wire
         if not payload:  # a new connection: what was handed over meanwhile did not arrive
             self._connects += 1
-            self._in_doubt.update(self._known)
+            self._in_doubt.update(self._announced)
             self._awaited.clear()
         self._wake(set(payload.split()))
 
@@ -122,6 +123,7 @@ class Taker:
         channel = "pbus_h_" + _md5(f"{len(self._channel)}:{self._channel}{holder}")[:24]
         await self._lines.take_over(channel, functools.partial(self._handed, holder))
         self._awaited[holder] = names
+        self._announced.add(holder)
         arguments = (self._channel, holder, channel, sorted(names), self._hold_s)
         try:
             await self._link.call(_WAIT, *arguments)
