@@ -163,6 +163,7 @@ class Taker:
         for holder in [name for name in self._known if name.startswith(tuple(prefixes))]:
             self._known[holder].clear()
             self._spare.pop(holder, None)
+            self._beside.pop(holder, None)
 
     async def close(self) -> None:
         """End what is under way."""

@@ -21,9 +21,8 @@ logger = logging.getLogger(__name__)
 
 CONFIRM_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 5.0  # a pipeline of at most about a mebibyte, answered
-OnEnd = Callable[
-    [list[Any] | Exception], None
-]  # told a reply for each command, or why there is none
+# Told a reply for each command, or why there is none.
+OnEnd = Callable[[list[Any] | Exception], None]
 _LOST = "the connection ended before the server answered"
 _MOVED = "the channel is on another node of the cluster now"
 
