@@ -31,6 +31,7 @@ _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Valu
 _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
 _encode_json, _encode_packed = _json.encode, _msgpack.encode
+_isfinite = math.isfinite
 
 
 class Encoding(enum.StrEnum):
@@ -166,7 +167,7 @@ def encode_message(
         MessageEncodeError: A field holds what the wire cannot carry unchanged.
         MessageTooLargeError: It is longer than the limit.
     """
-    spec = _spec(type(message))
+    spec = _specs.get(type(message)) or _spec(type(message))
     if not spec.is_plain:
         _check_fields(message, spec)
     is_json = encoding is _IN_JSON
@@ -174,9 +175,10 @@ def encode_message(
         line = _encode_json(message) if is_json else _encode_packed(message)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise _encode_error(message, error) from error
-    if is_json and not math.isfinite(message.time):
-        _check_finite(message)
-    if is_json and spec.has_numbers and b"null" in line:  # as msgspec writes NaN and infinities
+    if is_json and (
+        not _isfinite(message.time)
+        or (spec.has_numbers and b"null" in line)  # as msgspec writes NaN and infinities
+    ):
         _check_finite(message)
     if len(line) > limit:
         raise MessageTooLargeError(type(message).__name__, len(line), limit)

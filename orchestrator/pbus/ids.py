@@ -14,7 +14,7 @@ class _Ids:
         self.reseed()
 
     def reseed(self) -> None:
-        self.prefix = f"{secrets.randbits(_ALPHABET_BITS):012x}"
+        self.prefix = f"{secrets.randbits(_ALPHABET_BITS):012x}-"
         self.next_number = itertools.count(1).__next__
 
 
@@ -24,7 +24,7 @@ os.register_at_fork(after_in_child=_ids.reseed)
 
 def new_id() -> str:
     """An id no other message, job or stream has: 12 hex digits, a dash, a number."""
-    return f"{_ids.prefix}-{_ids.next_number():x}"
+    return f"{_ids.prefix}{_ids.next_number()}"
 
 
 def new_token(bits: int = 48) -> str:

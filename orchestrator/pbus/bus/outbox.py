@@ -180,12 +180,11 @@ class Outbox:
     def put_nowait(self, address: str, line: bytes) -> bool:
         """Accept one message if nobody need wait or yield for it; whether it was. Else put() it."""
         stream = self._streams.get(address)
-        if (
-            stream is None
-            or stream.waiters
-            or self._bytes > self._yield_at
-            or not self._has_room(stream, len(line))
-        ):
+        if stream is None or stream.waiters or self._bytes > self._yield_at:
+            return False
+        if self._has_flow and not stream.has_credit(len(line) + 1):
+            return False
+        if self._bytes and self._bytes + len(line) >= MAX_BUFFER_BYTES:
             return False
         self._append(stream, line)
         return True
@@ -206,9 +205,8 @@ class Outbox:
         """What was begun is over, apart from these: take() returns them next."""
         self._is_begun = False
         self._returned = again
-        flusher = self._flusher
-        if (again or self._ready) and flusher is not None and not flusher.done():
-            flusher.set_result(None)
+        if again or self._ready:
+            self._call_flusher()
 
     async def _gather(self) -> None:
         """Senders kept up with the last write: let small payloads grow while they go on."""
@@ -341,7 +339,8 @@ class Outbox:
         if self._bytes == 0:
             self.emptied.clear()
         self._bytes += size
-        self._wake_flusher()
+        if self._flusher is not None:
+            self._wake_flusher()
 
     def _open_payload(self, stream: OutStream) -> Payload:
         """A new payload that later messages to the same address join.
@@ -367,7 +366,12 @@ class Outbox:
             if self._is_begun:
                 return
             self._returned = payloads
-        flusher.set_result(None)
+        self._call_flusher()
+
+    def _call_flusher(self) -> None:
+        flusher, self._flusher = self._flusher, None
+        if flusher is not None and not flusher.done():
+            flusher.set_result(None)
 
     async def _wait(self, stream: OutStream, line: bytes) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

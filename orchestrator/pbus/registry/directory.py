@@ -31,6 +31,13 @@ class Directory:
         replicas = self._table.replicas(name)
         return replicas[0].data if replicas else None
 
+    def is_group(self, name: str) -> bool:
+        """Whether the name stands for ready replicas, and for no ready worker called just so."""
+        if not self._table.has_group(name):  # as nearly always: this is asked for each message
+            return False
+        data = self.get(name)
+        return data is not None and data.worker_name != name
+
     def is_child(self, name: str) -> bool:
         """Whether the name is that of a child, which is known on this runner only."""
         return self._children.find(name) is not None

@@ -96,6 +96,10 @@ class Table:
         """The worker of that name, ready or not."""
         return self._known.get(name)
 
+    def has_group(self, name: str) -> bool:
+        """Whether there are replicas of that name, ready or not."""
+        return name in self._groups
+
     def replicas(self, group: str) -> list[Known]:
         """The ready replicas of a group, by number."""
         members = [known for known in self._groups.get(group, {}).values() if known.entry.ready]

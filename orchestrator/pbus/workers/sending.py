@@ -43,7 +43,7 @@ class Sending(WorkerCore):
             BusClosedError: The bus is stopped.
         """
         target = message.target
-        if target is None or target == self.name or not self._is_group(target):
+        if target is None or target == self.name or not self.registry.is_group(target):
             await self.bus.send(message)
             self.sent += 1
             return
@@ -65,10 +65,6 @@ class Sending(WorkerCore):
         if self._replicas is None:
             self._replicas = Replicas(self.registry)
         return self._replicas
-
-    def _is_group(self, target: str) -> bool:
-        data = self.registry.get(target)
-        return data is not None and data.worker_name != target
 
     def _members(self, group: str, message: BusMessage) -> list[str]:
         """Those of a group that are to get a message."""

@@ -8,6 +8,7 @@ import hiredis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+_TOGETHER_BYTES = 64 * 1024  # written in one call; above, the server works while we copy the rest
 _MORE: Final = object()  # a reply is not complete yet
 
 
@@ -44,8 +45,11 @@ class Feed(asyncio.Protocol):
         """Write commands here and now, unless the connection is closing; whether they are."""
         if self._transport.is_closing():
             return False
-        packed = map(hiredis.pack_command, commands)  # type: ignore[arg-type]  # of any length
-        self._transport.write(b"".join(packed))
+        packed = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]  # of any length
+        if sum(map(len, packed)) <= _TOGETHER_BYTES:
+            packed = [b"".join(packed)]
+        for piece in packed:
+            self._transport.write(piece)
         return True
 
     def cut(self) -> None:

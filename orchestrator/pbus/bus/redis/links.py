@@ -273,19 +273,19 @@ class RequestLink:
         self._expect(len(commands), on_end)
         return True
 
-    async def connect(self) -> AbstractConnection:
+    async def connect(self) -> Feed:
         """Connect now if need be; TROUBLE if that fails."""
-        connection = self._connection
-        if connection is None:
+        feed = self._feed
+        if feed is None:
             connection = await open_connection(self._endpoint)
-            self._feed = Feed(connection, self._take)
-            self._feed.when_ended(self._note_end)
+            feed = self._feed = Feed(connection, self._take)
+            feed.when_ended(self._note_end)
             self._connection = connection
             self._version = self._endpoint.version
             if self.trouble is not None:
                 logger.warning("%s: connected to %s again", self.name, self._endpoint.url)
                 self.trouble = None
-        return connection
+        return feed
 
     async def request(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Send commands in one write and read a reply for each.
@@ -322,11 +322,12 @@ class RequestLink:
             answered.cancel()
 
     async def _send(self, commands: Sequence[Sequence[Any]], on_end: OnEnd) -> None:
-        connection = await self.connect()
+        feed = await self.connect()
         if self._version != self._endpoint.version:
             raise ConnectionError(_MOVED)
         self._expect(len(commands), on_end)
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        if not feed.post(commands):
+            raise ConnectionError(_LOST)
 
     def _expect(self, count: int, on_end: OnEnd) -> None:
         loop = asyncio.get_running_loop()
