@@ -148,7 +148,7 @@ class WorkerBus(abc.ABC):
         """
         if self._is_stopped:
             raise BusClosedError
-        if message.is_local or self._board.is_local(message.target):
+        if message.is_local or message.target in self._board.local_names:
             await self._board.put(message)
         else:
             await self.publish(message)

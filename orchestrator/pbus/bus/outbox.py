@@ -335,7 +335,6 @@ class Outbox:
         payload.size += size
         stream.next_number += 1
         stream.position += size
-        stream.last_used = payload.created
         if self._bytes == 0:
             self.emptied.clear()
         self._bytes += size
@@ -353,6 +352,7 @@ class Outbox:
         else:
             self._open.pop(EVERYONE, None)
         payload = self._open[address] = Payload(stream)
+        stream.last_used = payload.created
         self._ready.append(payload)
         return payload
 

@@ -54,9 +54,10 @@ class Switchboard:
 
     def __init__(self, put_timeout: float) -> None:
         self.counters = Counters()
+        self._aliases: dict[str, Mailbox] = {}  # names known in this process only
+        self.local_names = self._aliases.keys()  # of use in this process only
         self._put_timeout = put_timeout
         self._mailboxes: dict[str, Mailbox] = {}  # by address
-        self._aliases: dict[str, Mailbox] = {}  # names known in this process only
         self._complaint_due = 0.0
         self._unsaid: str | None = None  # what is wrong with the last that was refused
 
@@ -72,10 +73,6 @@ class Switchboard:
     def find(self, name: str) -> Mailbox | None:
         """The mailbox of an address or a local name."""
         return self._aliases.get(name) or self._mailboxes.get(name)
-
-    def is_local(self, name: str | None) -> bool:
-        """Whether a name is known in this process only."""
-        return name in self._aliases
 
     def add(self, subscriber: BusSubscriber) -> Mailbox | None:
         """Give a subscriber a mailbox; None when it has one.

@@ -17,6 +17,7 @@ class Directory:
 
     def __init__(self) -> None:
         self._table = Table()
+        self._groups = self._table.groups()
         self._children = Table()  # known here only: neither leased nor announced
         self._watches = Watches()
 
@@ -33,7 +34,7 @@ class Directory:
 
     def is_group(self, name: str) -> bool:
         """Whether the name stands for ready replicas, and for no ready worker called just so."""
-        if not self._table.has_group(name):  # as nearly always: this is asked for each message
+        if name not in self._groups:  # as nearly always: this is asked for each message
             return False
         data = self.get(name)
         return data is not None and data.worker_name != name

@@ -7,7 +7,7 @@ after it was asked for.
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, KeysView, Sequence
 
 import msgspec
 
@@ -96,9 +96,9 @@ class Table:
         """The worker of that name, ready or not."""
         return self._known.get(name)
 
-    def has_group(self, name: str) -> bool:
-        """Whether there are replicas of that name, ready or not."""
-        return name in self._groups
+    def groups(self) -> KeysView[str]:
+        """The names of all groups with replicas, ready or not: a view, it stays true."""
+        return self._groups.keys()
 
     def replicas(self, group: str) -> list[Known]:
         """The ready replicas of a group, by number."""

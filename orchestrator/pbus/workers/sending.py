@@ -2,6 +2,7 @@
 
 import msgspec
 
+from pbus.errors import WorkerNotAttachedError
 from pbus.messages import (
     BusActivateWorkerMessage,
     BusCancelWorkerMessage,
@@ -42,9 +43,11 @@ class Sending(WorkerCore):
             BusFullError: The receiver made no room in time.
             BusClosedError: The bus is stopped.
         """
-        target = message.target
-        if target is None or target == self.name or not self.registry.is_group(target):
-            await self.bus.send(message)
+        target, registry, bus = message.target, self._registry, self._bus
+        if registry is None or bus is None:
+            raise WorkerNotAttachedError(self.name)
+        if target is None or target == self.name or not registry.is_group(target):
+            await bus.send(message)
             self.sent += 1
             return
         for member in self._members(target, message):
