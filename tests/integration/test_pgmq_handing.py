@@ -279,6 +279,46 @@ def test_left_mailbox_is_not_handed(database, channel):
     run(main())
 
 
+def test_handed_for_what_was_left_meanwhile(database, channel):
+    """What came for a mailbox that its holder then left is given to it, to give it to others."""
+
+    async def main():
+        async with stored(database, channel) as store:
+            await store.open("next", keep=True)
+            async with handling(store, database) as handler:
+                pass
+            await store.put([Writer().to("box", "1")])
+            await until(lambda: store.taker._spare)  # it has left and the server does not know
+            asked = handler.asked
+            (letter,) = await take(store, "next", wait_s=PATIENCE_S)
+            assert ("box", ["1"]) == (letter.mailbox, texts([letter]))
+            assert handler.asked - asked <= 1
+            await store.settle([Settle(letter=letter, how="retry", reason="its worker has left")])
+            assert ["1"] == texts(await take(store, holder="other", wait_s=PATIENCE_S))
+
+    run(main())
+
+
+def test_handed_for_what_another_call_wants(database, channel):
+    """A holder with several calls gets each letter in the one that wants it."""
+
+    async def main():
+        async with stored(database, channel) as store:
+            await store.open("next", keep=True)
+            async with handling(store, database):
+                pass
+            await store.put([Writer().to("box", "1")])
+            await until(lambda: store.taker._spare)
+            letters = store.taker._spare.pop("holder")
+            taking = asyncio.create_task(take(store, wait_s=PATIENCE_S))
+            await until(lambda: store.taker._waiting)
+            store.taker._spare["holder"] = letters
+            assert [] == await take(store, "next")
+            assert ["1"] == texts(await taking)
+
+    run(main())
+
+
 def test_retry_holds_the_next_back(database, channel):
     """While a letter waits for another try the others are taken as ever, and none is lost."""
 

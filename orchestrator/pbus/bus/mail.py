@@ -179,7 +179,8 @@ class MailStore(Protocol):
         """Take letters that nobody holds, oldest first, waiting for some at most `wait_s`.
 
         Letters whose id was handled before are settled here and not returned. What a call that
-        failed or was cancelled had taken already is returned by a later one of the same holder.
+        failed or was cancelled had taken already is returned by a later one of the same holder,
+        perhaps to one that wants other mailboxes: settle it so that others get it.
 
         Args:
             wanted: (mailbox, lane, how many at most). An entry is taken whole, so the last one

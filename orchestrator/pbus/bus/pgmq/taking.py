@@ -193,6 +193,10 @@ class Taker:
         if not task.cancelled() and task.exception() is None:
             self._set_aside(task.result()[0], holder)
 
+    def _is_awaited(self, letter: Letter) -> bool:
+        token = _hash(letter.mailbox)
+        return any(token in wanted for wanted in self._waiting.values())
+
     def _set_aside(self, letters: Sequence[Letter], holder: str) -> None:
         if letters:
             self._spare.setdefault(holder, []).extend(letters)
@@ -217,9 +221,12 @@ class Taker:
                 due_s = POLL_S if due is None else max(due, _SOONEST_S)
                 if rows and not letters and due is None:
                     due_s = 0.0  # all of it had been handled before: ask for more
-            # What an earlier call was to get may be for other mailboxes than this one wants.
-            self._set_aside([o for o in letters if (o.mailbox, o.lane) not in mine], holder)
-            return [one for one in letters if (one.mailbox, one.lane) in mine], due_s
+            # What an earlier call was to get may be for mailboxes that another one wants. If none
+            # does, then for one that was left meanwhile: this caller gives it to others.
+            names = {name for name, _, _ in wanted}
+            others = [o for o in letters if o.mailbox not in names and self._is_awaited(o)]
+            self._set_aside(others, holder)
+            return [one for one in letters if one not in others] if others else letters, due_s
         finally:
             del self._asking[holder]
 
