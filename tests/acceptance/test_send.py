@@ -61,6 +61,19 @@ def test_data_comes_from_anywhere(town: Place, word: str):
     assert [f"heard note '{word} {way}'" for way in ("argument", "file", "stdin")] == sorted(lines)
 
 
+def test_inactive_is_said(town: Place, word: str):
+    """What an inactive worker will drop is said to whoever sends it; an activation is not."""
+    warning = "warning: guest: inactive, drops data and refuses jobs until it is activated\n"
+
+    data = town.tell("send", "guest", "--text", word)
+    job = town.tell("send", "guest", "--job", "anything")
+    order = town.tell("send", "guest", "--type", "BusDeactivateWorkerMessage")
+
+    assert (0, warning + "sent BusFrameMessage to guest\n") == (data.code, data.err)
+    assert (0, warning + "sent job 'anything' to guest\n") == (job.code, job.err)
+    assert (0, "sent BusDeactivateWorkerMessage to guest\n") == (order.code, order.err)
+
+
 def test_broadcast_reaches_everyone(town: Place, word: str):
     """--all reaches every active worker, and only those."""
     done = town.tell("send", "--all", "--text", word)

@@ -11,7 +11,7 @@ from pbus_cli.completing import job_names, type_names, worker_names
 from pbus_cli.options import ProjectName, TopologyFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pbus.bus.base import WorkerBus
     from pbus.leases import Lease
@@ -199,8 +199,18 @@ async def _targets(bus: "WorkerBus", order: _Order) -> "Callable[[], list[str | 
     )
     if is_for_all:
         return lambda: [lease.name for lease in leases]
+    if order.job is not None or order.letter.category == "data":
+        _warn_of_inactive(leases)
     pick = in_turn(leases)
     return lambda: [pick().name]
+
+
+def _warn_of_inactive(leases: "Sequence[Lease]") -> None:
+    names = sorted(lease.name for lease in leases if lease.state == "ready" and not lease.active)
+    if names:
+        console.warn(
+            f"{', '.join(names)}: inactive, drops data and refuses jobs until it is activated"
+        )
 
 
 async def _until_due(started: float, number: int, rate: float | None) -> None:
