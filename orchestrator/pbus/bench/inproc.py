@@ -14,7 +14,7 @@ from pbus.messages import BusMessage
 _COUNT = 100_000
 _FEW = 1
 _MANY = 1_000
-_ROUNDS = 9  # in turn; the median of each
+_ROUNDS = 45  # short ones, in turn: what else the machine does meets both sides of a pair
 _AT_LEAST = 0.9
 _DONE_S = 120.0
 
@@ -30,7 +30,8 @@ async def measure(stage: Stage, plan: Plan) -> Findings:
                 player.cue()
                 runs[workers].append(await player.answer(Sent))
     rows = tuple(_row(workers, runs[workers]) for workers in runs)
-    value = ratio(rows[0].receiver_cpu_us, rows[1].receiver_cpu_us)
+    pairs = zip(runs[_FEW], runs[_MANY], strict=True)
+    value = percentile([ratio(few.cpu_s, many.cpu_s) for few, many in pairs], 50) or 0.0
     name = f"in process, {_MANY:,} workers / {_FEW}"
     return Findings(rows=rows, checks=(Check.of(name, value, at_least=_AT_LEAST),))
 
