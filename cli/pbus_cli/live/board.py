@@ -115,9 +115,9 @@ class Board:
         """The picture, or None where it is still the last one."""
         record, watch = self._record, self._watch
         processes = record.processes if record else ()
-        seen = (width, height, self._changes, self._foot, processes, watch.passed, watch.leases)
+        seen = (width, height, self._changes, self._foot, processes)
         uptime_s = time.monotonic() - self._started
-        now = (*seen, int(uptime_s))
+        now = (*seen, watch.passed, watch.leases, watch.mail, int(uptime_s))
         if now == self._drawn:
             return None
         self._drawn = now
@@ -140,6 +140,7 @@ class Board:
             missed=watch.missed,
             logs=logs,
             failures=failures,
+            mail=watch.mail,
             foot=self._foot,
             is_bus_lost=self._is_bus_lost,
         )

@@ -29,7 +29,7 @@ THREAD: Final = "watch"
 
 
 class ChannelWatch:
-    """Newest messages, leases and supervisors' records of a channel, for a display.
+    """Newest messages, leases, mail and supervisors' records of a channel, for a display.
 
     Reading is safe from any thread: every attribute is replaced, never changed in place.
 
@@ -119,8 +119,7 @@ class ChannelWatch:
             with contextlib.suppress(BusError):
                 leases, hosts = await read_facts(bus)
                 self.leases, self.hosts = tuple(leases), tuple(hosts)
-                if not self._with_traffic:  # a table, which alone shows it
-                    self.mail = await read_mail(bus)
+                self.mail = await read_mail(bus)
                 seen.update((lease.name, lease) for lease in leases)
                 self.last_leases = tuple(seen.values())
             await asyncio.sleep(_EVERY_S)

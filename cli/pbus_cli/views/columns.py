@@ -6,6 +6,8 @@ from typing import Final
 
 from rich.text import Text
 
+from pbus_cli.views.cells import cut_name
+
 GAP: Final = 2
 _NARROWEST: Final = 10  # the giving column never gets less, other columns go first
 
@@ -18,6 +20,7 @@ class Column:
         cells: As many as every other column has.
         right: Align to the right, as figures are.
         gives: This column is shortened first.
+        is_name: What is shortened is the middle: replicas differ at the end.
         weight: The column of the least weight is left out first; None never is.
     """
 
@@ -25,6 +28,7 @@ class Column:
     cells: tuple[Text, ...]
     right: bool = True
     gives: bool = False
+    is_name: bool = False
     weight: int | None = None
 
     @property
@@ -76,6 +80,8 @@ def _line(cells: Sequence[Text], columns: Sequence[Column], widths: Sequence[int
         if index:
             line.append(" " * GAP)
         piece = cell.copy()
+        if column.is_name and piece.cell_len > width:
+            piece.plain = cut_name(piece.plain, width)
         piece.truncate(width, overflow="ellipsis")
         space = " " * (width - piece.cell_len)
         line.append_text(Text(space) + piece if column.right else piece)

@@ -1,16 +1,18 @@
 """The screen of `pbus up`: workers, newest messages and newest log lines, always on one page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from rich.console import Group
 from rich.text import Text
 
+from pbus.bus.mail import MailboxReport
 from pbus.observe import WorkerRow
 from pbus_cli.views import colors
 from pbus_cli.views.figures import short_count, short_duration
 from pbus_cli.views.logs import LogEntry, log_lines
+from pbus_cli.views.mail import shared_lines
 from pbus_cli.views.registry import registry_lines, state_counts
 from pbus_cli.views.traffic import Passed, traffic_lines
 
@@ -19,6 +21,7 @@ _TABLE_SHARE: Final = 0.45
 _TRAFFIC_SHARE: Final = 0.45
 _LEAST_TABLE: Final = 3
 _LEAST_TRAFFIC: Final = 3
+_SHARED_SHARE: Final = 0.1  # of the page, for mailboxes that replicas share
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Snapshot:
         passed: How many messages passed since the start.
         missed: Messages the screen did not see.
         logs: Newest last, as many as are kept.
+        mail: What is kept for the workers; None where nothing is.
         foot: What the person can do now, or what is going on.
         is_bus_lost: The broker is away.
     """
@@ -53,6 +57,7 @@ class Snapshot:
     missed: int = 0
     logs: tuple[LogEntry, ...] = ()
     failures: tuple[Failure, ...] = ()
+    mail: Mapping[str, MailboxReport] | None = None
     foot: str = ""
     is_bus_lost: bool = False
 
@@ -62,7 +67,10 @@ def dashboard(snapshot: Snapshot, width: int, height: int) -> Group:
     alarms = _alarms(snapshot, width)
     room = max(0, height - _FIXED_LINES - len(alarms))
     table_room = min(len(snapshot.rows) + 1, max(_LEAST_TABLE, int(room * _TABLE_SHARE)))
-    table = registry_lines(snapshot.rows, width, table_room)
+    table = [
+        *registry_lines(snapshot.rows, width, table_room, mail=snapshot.mail),
+        *_shared_mailboxes(snapshot, width, int(room * _SHARED_SHARE)),
+    ]
     traffic_room = _traffic_room(len(snapshot.messages), room - len(table))
     log_room = room - len(table) - traffic_room
     page = [
@@ -76,6 +84,10 @@ def dashboard(snapshot: Snapshot, width: int, height: int) -> Group:
     ]
     page = [*page[: max(0, height - 1)], _cut(Text(snapshot.foot, style=colors.HEADING), width)]
     return Group(*_ended(page))
+
+
+def _shared_mailboxes(snapshot: Snapshot, width: int, room: int) -> list[Text]:
+    return [_cut(line, width) for line in shared_lines(snapshot.rows, snapshot.mail)[:room]]
 
 
 def _traffic_room(count: int, room: int) -> int:
@@ -97,7 +109,7 @@ def _title(snapshot: Snapshot, width: int) -> Text:
 
 
 def _alarms(snapshot: Snapshot, width: int) -> list[Text]:
-    """What must not be overlooked, each on its own line under the title; at most three."""
+    """What must not be overlooked, each on its own line under the title; at most four."""
     texts = [f" {item.worker} failed: {item.reason} " for item in snapshot.failures]
     if len(texts) > 1:
         names = ", ".join(item.worker for item in snapshot.failures)
@@ -106,6 +118,10 @@ def _alarms(snapshot: Snapshot, width: int) -> list[Text]:
     if lost:
         noun = "message was" if lost == 1 else "messages were"
         texts.append(f" {lost:,} {noun} lost on the way ")
+    dead = sum(report.dead for report in (snapshot.mail or {}).values())
+    if dead:
+        noun = "dead letter" if dead == 1 else "dead letters"
+        texts.append(f" {dead:,} {noun}: `pbus dlq ls` shows why ")
     if snapshot.is_bus_lost:
         texts.append(" the broker is away; workers keep running and reconnect ")
     return [_cut(Text(text, style=colors.ALARM), width) for text in texts]

@@ -69,7 +69,7 @@ def exit_text(code: int | None) -> str:
 def _column(
     title: str, cells: Sequence[Text], *, right: bool = True, gives: bool = False
 ) -> Column:
-    return Column(title, tuple(cells), right=right, gives=gives)
+    return Column(title, tuple(cells), right=right, gives=gives, is_name=gives)
 
 
 def _end(ending: Ending) -> Text:

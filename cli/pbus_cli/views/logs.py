@@ -4,11 +4,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
-from rich.color import ColorSystem
-from rich.style import Style
 from rich.text import Text
 
 from pbus_cli.views import colors
+from pbus_cli.views.cells import cut_name, fill, rendered
 
 _WIDEST_NAME: Final = 24
 _RESET: Final = "\x1b[0m"  # a worker may have left a colour on
@@ -44,8 +43,7 @@ def plain_text(text: str) -> str:
 
 def log_prefix(name: str, width: int, stream: str) -> str:
     """What stands before each line: whose it is, and a star where pbus says it about them."""
-    shown = name if len(name) <= width else name[: width - 1] + "…"
-    return f"{shown:<{width}} {'*' if stream == 'pbus' else '|'} "
+    return f"{fill(cut_name(name, width), width)} {'*' if stream == 'pbus' else '|'} "
 
 
 def log_text(entry: LogEntry, names: int, *, has_colors: bool) -> str:
@@ -53,8 +51,7 @@ def log_text(entry: LogEntry, names: int, *, has_colors: bool) -> str:
     prefix = log_prefix(entry.worker, names, entry.stream)
     if not has_colors:
         return prefix + entry.text
-    style = Style.parse(colors.of_name(entry.worker))
-    return style.render(prefix, color_system=ColorSystem.STANDARD) + entry.text + _RESET
+    return rendered(prefix, colors.of_name(entry.worker)) + entry.text + _RESET
 
 
 def log_line(entry: LogEntry, names: int, width: int) -> Text:

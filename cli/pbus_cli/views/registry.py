@@ -91,7 +91,8 @@ def _columns(shown: Sequence[WorkerRow], rows: Sequence[WorkerRow]) -> list[Colu
 
     def left(title: str, cell: Callable[[WorkerRow], Text | str], weight: int | None) -> Column:
         cells = tuple(_text(cell(row)) for row in shown)
-        return Column(title, cells, right=False, gives=title == "NAME", weight=weight)
+        is_name = title == "NAME"
+        return Column(title, cells, right=False, gives=is_name, is_name=is_name, weight=weight)
 
     columns = [
         left("NAME", lambda row: row.name, None),

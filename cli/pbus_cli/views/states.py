@@ -4,12 +4,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from rich.cells import cell_len, set_cell_size
-from rich.color import ColorSystem
-from rich.style import Style
 
 from pbus.messages import BusWorkerStateMessage
 from pbus.observe import State
 from pbus_cli.views import colors
+from pbus_cli.views.cells import cut, cut_name, fill, rendered
 from pbus_cli.views.figures import clock_time
 
 _NAME_WIDTH: Final = (8, 32)
@@ -44,7 +43,7 @@ class StateLines:
         pid = "" if change.pid is None else f"pid {change.pid}"
         cells = [
             (f"{clock_time(change.time)}  ", colors.QUIET),
-            (set_cell_size(change.worker, self.name), colors.of_name(change.worker)),
+            (fill(cut_name(change.worker, self.name), self.name), colors.of_name(change.worker)),
             ("  ", ""),
             (set_cell_size(change.previous or "", self.state), colors.QUIET),
             (" → ", ""),
@@ -59,22 +58,12 @@ class StateLines:
         parts = []
         room = self.width
         for text, style in cells:
-            piece = text if room is None else _cut(text, room)
+            piece = text if room is None else cut(text, room)
             if room is not None:
                 room -= cell_len(piece)
             is_styled = self.has_colors and style and piece.strip()
-            parts.append(_rendered(piece, style) if is_styled else piece)
+            parts.append(rendered(piece, style) if is_styled else piece)
         return "".join(parts)
-
-
-def _cut(text: str, room: int) -> str:
-    if cell_len(text) <= room:
-        return text
-    return set_cell_size(text, room - 1) + "…" if room > 0 else ""
-
-
-def _rendered(text: str, style: str) -> str:
-    return Style.parse(style).render(text, color_system=ColorSystem.STANDARD)
 
 
 def state_fields(change: BusWorkerStateMessage) -> dict[str, str | int | float | State | None]:

@@ -1,19 +1,17 @@
 """Messages as they pass: one line each, with the body cut to what fits."""
 
-import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
-from rich.cells import cell_len, set_cell_size
-from rich.color import ColorSystem
-from rich.style import Style
+from rich.cells import cell_len
 from rich.text import Text
 
 from pbus.messages import BusMessage, Category
 from pbus_cli.views import colors
+from pbus_cli.views.cells import cut, cut_name, fill, rendered
 from pbus_cli.views.figures import clock_time, short_bytes
 
 _HEADER: Final = frozenset({"type", "source", "target", "id", "time"})
@@ -145,14 +143,14 @@ def traffic_cells(passed: Passed, widths: Widths) -> list[tuple[str, str]]:
     return [
         (clock_time(passed.time), colors.QUIET),
         ("  ", ""),
-        (_fit(passed.source, widths.source), colors.of_name(passed.source)),
+        (_name(passed.source, widths.source), colors.of_name(passed.source)),
         (" → ", ""),
         (
-            _fit(passed.target or "*", widths.target),
+            _name(passed.target or "*", widths.target),
             colors.of_name(passed.target) if passed.target else colors.HEADING,
         ),
         ("  ", ""),
-        (_fit(short_type(passed.type), widths.type), style),
+        (fill(cut(_printable(short_type(passed.type)), widths.type), widths.type), style),
         (" !" if passed.is_urgent else "  ", colors.URGENT),
         (short_bytes(passed.size).rjust(_SIZE_WIDTH), ""),
         ("  ", ""),
@@ -168,11 +166,8 @@ def _style(passed: Passed, category: Category) -> str:
     return colors.SYSTEM if category == "system" else ""
 
 
-def _fit(text: str, width: int) -> str:
-    text = _printable(text)
-    if cell_len(text) <= width:
-        return set_cell_size(text, width)
-    return set_cell_size(text, width - 1) + "…"
+def _name(name: str, width: int) -> str:
+    return fill(cut_name(_printable(name), width), width)
 
 
 def traffic_line(passed: Passed, widths: Widths, width: int | None = None) -> Text:
@@ -192,27 +187,12 @@ def traffic_text(
     parts = []
     room = width
     for text, style in traffic_cells(passed, widths):
-        piece = text if room is None else _cut(text, room)
+        piece = text if room is None else cut(text, room)
         if room is not None:
             room -= cell_len(piece)
-        parts.append(_rendered(piece, style) if has_colors and style else piece)
+        parts.append(rendered(piece, style) if has_colors and style else piece)
     line = "".join(parts)
     return line if has_colors else line.rstrip()
-
-
-def _cut(text: str, room: int) -> str:
-    if len(text) * 2 <= room or cell_len(text) <= room:  # no character takes more than two cells
-        return text
-    return set_cell_size(text, room - 1) + "…" if room > 0 else ""
-
-
-@functools.cache
-def _style_of(style: str) -> Style:
-    return Style.parse(style)
-
-
-def _rendered(text: str, style: str) -> str:
-    return _style_of(style).render(text, color_system=ColorSystem.STANDARD)
 
 
 def data_fields(body: bytes) -> dict[str, msgspec.Raw] | None:

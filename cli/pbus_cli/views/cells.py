@@ -1,0 +1,43 @@
+"""Text within so many cells of a terminal."""
+
+import functools
+from typing import Final
+
+from rich.cells import cell_len, set_cell_size
+from rich.color import ColorSystem
+from rich.style import Style
+
+_MORE: Final = "…"
+
+
+def cut(text: str, room: int) -> str:
+    """A text that fits, its end left out."""
+    if len(text) * 2 <= room or cell_len(text) <= room:  # no character takes more than two cells
+        return text
+    return set_cell_size(text, room - 1) + _MORE if room > 0 else ""
+
+
+def cut_name(name: str, room: int) -> str:
+    """A worker's name that fits, its middle left out: replicas differ at the end."""
+    if cell_len(name) <= room:
+        return name
+    end = room // 3
+    while cell_len(name[-end:]) > room // 3:
+        end -= 1
+    tail = name[-end:] if end else ""
+    return cut(name, room - cell_len(tail)) + tail
+
+
+def fill(text: str, room: int) -> str:
+    """A text that fits, with spaces up to the next column."""
+    return text + " " * (room - cell_len(text))
+
+
+def rendered(text: str, style: str) -> str:
+    """A text with its colours, as a stream takes it; much cheaper than drawing."""
+    return _style_of(style).render(text, color_system=ColorSystem.STANDARD)
+
+
+@functools.cache
+def _style_of(style: str) -> Style:
+    return Style.parse(style)
