@@ -10,7 +10,7 @@ import pytest
 from pbus.bus.base import WorkerBus
 from pbus.bus.connect import connect
 from pbus.messages import BusDataMessage, Lane
-from pbus.process.events import BrokerReady, Ready
+from pbus.process.events import BrokerReady, Ready, StateChanged
 from pbus.process.project import Project
 from pbus.topology.model import DeliverySpec, Topology, WorkerSpec
 from support.supervising import PATIENCE_S, Watched, program, supervised, topology
@@ -113,6 +113,33 @@ def test_death_gives_mail_back(tmp_path: Path):
                 assert pid is not None
                 psutil.Process(pid).kill()
                 await watched.line("begins 7", 2)
+        told = "was killed by SIGKILL, 1 message in hand given back, restarts in 0.5 s"
+        assert StateChanged("a", "backoff", told) in watched.all(StateChanged)
+
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
+
+
+def test_lost_mail_is_said(tmp_path: Path):
+    """At most once, what waited in a killed process is gone, and that is said with its end."""
+    what = keeping(tmp_path, "a", cls="Slow")
+    what = msgspec.structs.replace(what, bus=topology(tmp_path).bus)
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            await all_ready(watched, "a")
+            async with visitor(watched) as bus:
+                for number in range(5):
+                    await bus.send(Crate(source="me", target="a", number=number))
+                await watched.line("begins 0")
+                while [4] != [lease.queued for lease in await bus.leases.leases()]:
+                    await asyncio.sleep(0.05)  # it tells with its next beat
+                psutil.Process(watched.process("a").pid).kill()
+                await watched.line("about 4 messages waited in it and are lost")
+                await watched.state("a", "ready")
+        told = (
+            "was killed by SIGKILL, about 4 messages waited in it and are lost, restarts in 0.5 s"
+        )
+        assert StateChanged("a", "backoff", told) in watched.all(StateChanged)
 
     asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
 

@@ -11,7 +11,7 @@ import pytest
 
 from pbus.process import restart
 from pbus.process.actor import WorkerActor
-from pbus.process.events import Event, Exited, GaveUp, Ready, Started, StateChanged
+from pbus.process.events import Event, Exited, GaveUp, Line, Ready, Started, StateChanged
 from pbus.topology.model import WorkerInstance, WorkerSpec
 
 PATIENCE_S = 10.0
@@ -62,6 +62,7 @@ class FakeHouse:
         self.children: list[FakeChild] = []
         self.events: list[Event] = []
         self.buried: list[str] = []
+        self.open_messages = ""
         self.forgotten: list[int] = []
         self.asked: list[str] = []
         self.obstacle: OSError | None = None
@@ -79,8 +80,9 @@ class FakeHouse:
         on_line("err", f"life {child.pid}")
         return child
 
-    async def bury(self, child: FakeChild, reason: str) -> None:
+    async def bury(self, child: FakeChild, reason: str) -> str:
         self.buried.append(reason)
+        return self.open_messages
 
     def forget_group(self, child: FakeChild) -> None:
         self.forgotten.append(child.pid)
@@ -161,6 +163,27 @@ def test_crash_loop_gives_up():
         assert ("failed", 4, 1, "life 5") == (
             record.state, record.restarts, record.exit_code, record.error,
         )  # fmt: skip
+        await play.leave()
+
+    asyncio.run(main())
+
+
+def test_open_messages_are_said():
+    """What became of the messages of a crashed life is in its log and with its state."""
+
+    async def main() -> None:
+        play = Play(restart="always")
+        play.house.open_messages = "3 messages in hand given back"
+        (await play.house.lives(1)).exit(-9)
+        (await play.house.lives(2)).exit(0)  # who ends well has seen to them
+        await play.house.lives(3)
+
+        details = [one.detail for one in play.house.events if isinstance(one, StateChanged)]
+        notes = [one.text for one in play.house.events if isinstance(one, Line)]
+        assert 1 == notes.count("3 messages in hand given back")
+        assert ["was killed by SIGKILL, 3 messages in hand given back", "exited with code 0"] == [
+            detail.partition(", restarts in")[0] for detail in details if "restarts" in detail
+        ]
         await play.leave()
 
     asyncio.run(main())

@@ -47,8 +47,12 @@ class House(Protocol):
         """Start a life of the worker; may raise OSError."""
         ...
 
-    async def bury(self, child: Child, reason: str) -> None:
-        """Tell the bus that this life is over; never raises, never takes long."""
+    async def bury(self, child: Child, reason: str) -> str:
+        """Tell the bus that this life is over; never raises, never takes long.
+
+        Returns:
+            What became of the messages it had, in words; "" of none.
+        """
         ...
 
     def forget_group(self, child: Child) -> None:
@@ -216,11 +220,11 @@ class WorkerActor:
                 ask = self._ask if self._ready_at is not None and self.joins else None
                 await ladder.take_down(child, ask, self._hurry)
             code = await child.wait()
-            await self._end(child, code)
+            open_messages = await self._end(child, code)
         finally:
             child.close()
         if not was_told:
-            await self._follow(code)
+            await self._follow(code, open_messages)
         elif not self._wanted:
             self._enter("exited", restart.describe_exit(code))
 
@@ -262,17 +266,26 @@ class WorkerActor:
             await self._next_order()
         return child.code is None
 
-    async def _end(self, child: Child, code: int) -> None:
-        """A process ended: see to its last lines, the bus, and the rest of its group."""
+    async def _end(self, child: Child, code: int) -> str:
+        """A process ended: see to its last lines, the bus, and the rest of its group.
+
+        Returns:
+            What became of the messages that it left open, in words; "" where that goes without
+            saying.
+        """
         reason = restart.describe_exit(code)
         patience = ladder.Deadlines(term_s=_LEFTOVERS_S)
-        _, _, is_clear = await asyncio.gather(
+        _, left, is_clear = await asyncio.gather(
             self._say_exited(child, code, reason),
             self._house.bury(child, reason),
             ladder.clear_group(child, self._hurry, patience),
         )
         if is_clear:
             self._house.forget_group(child)
+        if code == 0 or not left:  # who ends well has seen to them: the registry is behind
+            return ""
+        self._note(left)
+        return left
 
     async def _say_exited(self, child: Child, code: int, reason: str) -> None:
         await child.wait_drained(_DRAIN_S)
@@ -281,7 +294,7 @@ class WorkerActor:
         self._note(reason)
         self._house.emit(Exited(self.name, child.pid, code))
 
-    async def _follow(self, code: int) -> None:
+    async def _follow(self, code: int, open_messages: str = "") -> None:
         """Carry out what the restart policy says about an exit."""
         if code == restart.UNLOADABLE and self.instance.spec.worker is not None:
             self._give_up("its class cannot be loaded")
@@ -292,7 +305,8 @@ class WorkerActor:
         match decision:
             case restart.Restart(delay_s, history):
                 self._history = history
-                await self._back_off(delay_s, restart.describe_exit(code))
+                why = ", ".join(filter(None, (restart.describe_exit(code), open_messages)))
+                await self._back_off(delay_s, why)
             case restart.GiveUp(reason):
                 self._give_up(reason)
             case restart.Finish():

@@ -79,9 +79,7 @@ class BusLink(BusSubscriber):
         self._desk = ControlDesk(name, crew)
         self._changed = asyncio.Event()
         self._has_to_say = asyncio.Event()
-        self._unburied: dict[
-            str, str
-        ] = {}  # incarnations whose release failed so far, and why gone
+        self._unburied: dict[str, _Grave] = {}  # incarnations whose release failed so far
         self._complained = False
         self._is_open = False
         self._has_broker = True
@@ -101,7 +99,7 @@ class BusLink(BusSubscriber):
         self._is_open = True
         await self._bus.subscribe(self)
         for incarnation in await self._post.open():
-            self._unburied[incarnation] = "its supervisor ended"
+            self._unburied[incarnation] = _Grave("its supervisor ended")
         await self._bury_all()
 
     async def close(self) -> None:
@@ -139,11 +137,16 @@ class BusLink(BusSubscriber):
         """A life is about to begin."""
         self._post.begin(incarnation)
 
-    async def bury(self, incarnation: str, reason: str) -> None:
-        """A process ended: free its names and tell the watchers."""
-        self._unburied[incarnation] = reason
+    async def bury(self, incarnation: str, reason: str) -> str:
+        """A process ended: free its names and tell the watchers.
+
+        Returns:
+            What became of the messages it had, in words; "" of none, or while the broker is away.
+        """
+        grave = self._unburied[incarnation] = _Grave(reason)
         if self._bus.is_connected:
             await self._bury_all()
+        return grave.left
 
     # What the bus says
 
@@ -230,15 +233,17 @@ class BusLink(BusSubscriber):
 
     async def _bury_all(self) -> None:
         """Release what could not be released before; the list of dead is short."""
-        for incarnation, reason in list(self._unburied.items()):
+        for incarnation, grave in list(self._unburied.items()):
             released = await self._try("release a lease", self._bus.leases.release([incarnation]))
-            if (
-                released is None
-                or await self._try("give mail back", self._post.end(incarnation)) is None
-            ):
+            if released is None:
                 return
+            grave.waited = grave.waited or sum(lease.queued for lease in released)
+            given_back = await self._try("give mail back", self._post.end(incarnation))
+            if given_back is None:
+                return
+            grave.left = grave.left or self._post.describe(given_back, grave.waited)
             self._unburied.pop(incarnation, None)
-            await self._announce(released, reason)
+            await self._announce(released, grave.reason)
 
     async def _announce(self, lost: list[Lease], reason: str) -> None:
         if not lost:
@@ -259,6 +264,21 @@ class BusLink(BusSubscriber):
             return None
         self._complained = False
         return result
+
+
+class _Grave:
+    """A life that is over.
+
+    Attributes:
+        reason: Why.
+        waited: Messages that waited in it when it last told.
+        left: What became of the messages it had, in words.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        self.waited = 0
+        self.left = ""
 
 
 def host_name() -> str:

@@ -79,6 +79,17 @@ class PostOffice:
         self._ledger.end(incarnation)
         return count
 
+    def describe(self, given_back: int, waited: int) -> str:
+        """What became of the messages of a life that is over; "" where it had none.
+
+        Args:
+            given_back: What it held of kept mail.
+            waited: What waited in it when it last told, within a heartbeat of its end.
+        """
+        if self._store is not None:
+            return f"{_messages(given_back)} in hand given back" if given_back else ""
+        return f"about {_messages(waited)} waited in it and are lost" if waited else ""
+
     async def look_after(self) -> None:
         """Open again what a broker has lost."""
         if self._store is not None:
@@ -91,3 +102,7 @@ class PostOffice:
             await self._store.open(
                 name, keep=True, shared=name in self._groups, max_backlog=self._max_backlog
             )
+
+
+def _messages(count: int) -> str:
+    return "1 message" if count == 1 else f"{count:,} messages"

@@ -35,9 +35,9 @@ class Site:
         self._guard.add_group(child.pid)
         return child
 
-    async def bury(self, child: Child, reason: str) -> None:
-        """Tell the bus that a life is over."""
-        await self._link.bury(child.incarnation, reason)
+    async def bury(self, child: Child, reason: str) -> str:
+        """Tell the bus that a life is over; what became of its messages, in words."""
+        return await self._link.bury(child.incarnation, reason)
 
     def forget_group(self, child: Child) -> None:
         """A child's group is empty."""
