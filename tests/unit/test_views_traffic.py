@@ -94,6 +94,16 @@ def test_cut_body_is_shown() -> None:
     assert body_text(message.body[:3_000]).startswith('"status":"completed","text":"yyy')
 
 
+def test_cut_job_leads_with_its_data() -> None:
+    """What a reader wants of a long piece of a job is its data, not whose piece it is."""
+    body = (
+        b'{"type":"BusJobStreamDataMessage","source":"a","job_id":"1-2","data":{"text":"'
+        + b"x" * 99
+    )
+
+    assert body_text(body).startswith('"data":{"text":"xxx')
+
+
 def test_control_characters_are_replaced() -> None:
     """Nothing that a message carries reaches the terminal as a command."""
     wild = Passed(1.0, "T\x1b[2J", "a\x07", "b\r", b'{"x":"\x1b]0;t\x07"}\xff', 9)

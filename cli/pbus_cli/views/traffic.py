@@ -16,7 +16,7 @@ from pbus_cli.views.figures import clock_time, short_bytes
 
 _HEADER: Final = frozenset({"type", "source", "target", "id", "time"})
 _HEADER_START: Final = re.compile(
-    rb'^\{(?:"(?:type|source|target|id|time)":(?:"(?:[^"\\]|\\.)*"|[^,"]*),?)*'
+    rb'^\{(?:"(?:type|source|target|id|time|job_id)":(?:"(?:[^"\\]|\\.)*"|[^,"]*),?)*'
 )
 _NAME_WIDTH: Final = (6, 22)
 _TYPE_WIDTH: Final = (8, 24)
