@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import msgspec
-
 from pbus.bus.base import WorkerBus
 from pbus.bus.connect import connect
 from pbus.bus.mail import MailboxReport, MailStore
 from pbus.errors import MailNotKeptError, NothingRunningError, UnseenProjectError
 from pbus.leases import Lease
-from pbus.observe import HostRecord, WorkerRow, merge_rows
+from pbus.observe import HostRecord, WorkerRow, decode_records, merge_rows
 from pbus.process.mail import mail_options
 from pbus.process.projects import choose_project
 from pbus.process.record import ProjectRecord
@@ -173,9 +171,7 @@ async def _wait_ended(record: ProjectRecord | None) -> None:
 async def read_facts(bus: WorkerBus) -> tuple[list[Lease], list[HostRecord]]:
     """What the registry and what the supervisors say, as of now."""
     leases = await bus.leases.leases()
-    records = await bus.leases.records()
-    hosts = [msgspec.json.decode(raw, type=HostRecord) for _, raw in sorted(records.items())]
-    return leases, hosts
+    return leases, decode_records(await bus.leases.records())
 
 
 def mail_of(bus: WorkerBus, attachment: Attachment) -> MailStore:

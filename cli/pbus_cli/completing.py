@@ -76,12 +76,9 @@ def _example_names(_: typer.Context) -> Iterable[str]:
 
 
 async def _read_names(bus: "WorkerBus") -> list[str]:
-    import msgspec
+    from pbus.observe import decode_records
 
-    from pbus.observe import HostRecord
-
-    records = await bus.leases.records()
-    hosts = [msgspec.json.decode(record, type=HostRecord) for record in records.values()]
+    hosts = decode_records(await bus.leases.records())
     processes = [process.name for host in hosts for process in host.processes]
     return [*processes, *(lease.name for lease in await bus.leases.leases())]
 
@@ -93,6 +90,7 @@ def _ask(
     import asyncio
 
     from pbus.bus.connect import connect
+    from pbus.process.loops import run_on
     from pbus.process.projects import choose_project
 
     name, file = (_given(ctx, option) for option in ("project", "file"))
@@ -103,7 +101,7 @@ def _ask(
         async with asyncio.timeout(_ASK_S), bus:
             return await question(bus)
 
-    return asyncio.run(answer())
+    return run_on("asyncio", answer())
 
 
 def _given(ctx: typer.Context, option: str) -> str | None:

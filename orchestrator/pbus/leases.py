@@ -1,9 +1,13 @@
 """Leases: what the store behind the registry holds, and what a store must be able to do."""
 
-from collections.abc import Sequence
+import functools
+import logging
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import msgspec
+
+logger = logging.getLogger(__name__)
 
 LEASE_S = 6.0  # a worker silent for so long is lost
 HEARTBEAT_S = 2.0  # three beats a lease: one may be late and one lost
@@ -41,6 +45,32 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
     sent: int = 0
     lost: int = 0
     queued: int = 0
+
+
+_decode = msgspec.json.Decoder(Lease).decode
+
+
+def decode_leases(bodies: Iterable[bytes | str]) -> list[Lease]:
+    """Leases as they are stored, by name; what this version of pbus cannot read is left out."""
+    leases = []
+    for body in bodies:
+        try:
+            leases.append(_decode(body))
+        except msgspec.MsgspecError as error:
+            _complain(str(error))
+    return sorted(leases, key=lambda lease: lease.name)
+
+
+def decode_holder(body: bytes | str, name: str) -> Lease:
+    """Who has a name, as far as that can be read."""
+    unknown = Lease(name=name, incarnation="?", runner="?", host="?", pid=0)
+    return next(iter(decode_leases([body])), unknown)
+
+
+@functools.lru_cache(maxsize=64)
+def _complain(problem: str) -> None:
+    """Say it once: the registry is read every few seconds."""
+    logger.warning("a lease is left out: %s; does another version of pbus share the bus?", problem)
 
 
 class Activation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,5 +1,6 @@
 """What a screen shows: process truth and registry truth folded into one immutable snapshot."""
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -52,6 +53,18 @@ class HostRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     bus: str
     processes: tuple[ProcessRecord, ...]
     address: str = ""
+
+
+_decode_record = msgspec.json.Decoder(HostRecord).decode
+
+
+def decode_records(records: Mapping[str, bytes]) -> list[HostRecord]:
+    """Records as they are stored; what this version of pbus cannot read is left out."""
+    hosts = []
+    for _, raw in sorted(records.items()):
+        with contextlib.suppress(msgspec.MsgspecError):
+            hosts.append(_decode_record(raw))
+    return hosts
 
 
 class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -196,3 +196,37 @@ def test_channels_are_apart(make_leases):
             assert [] == await other.release(["one"])
 
     run(main())
+
+
+def test_many_start_at_once(make_leases):
+    """However many ask at the same time, each gets an answer."""
+
+    async def main():
+        async with make_leases() as store:
+            names = [f"w{number:03}" for number in range(60)]
+            claims = await asyncio.gather(*(store.claim(lease(name, name)) for name in names))
+            await asyncio.gather(*(store.release([name]) for name in names[1:]))
+
+            assert [None] * 60 == claims
+            assert ["w000"] == [one.name for one in await store.leases()]
+
+    run(main())
+
+
+def test_many_incarnations_are_kept_and_released(make_leases):
+    """Incarnations are meant by what they begin with, of whatever lengths."""
+
+    async def main():
+        async with make_leases() as store:
+            for name, incarnation in (("a", "one-1"), ("b", "one-2"), ("c", "two"), ("d", "thr")):
+                await store.claim(lease(name, incarnation))
+            await make_leases.pass_time(store, LEASE_S - 1)
+            await store.keep(["one", "two"])
+            await make_leases.pass_time(store, 2)
+            assert ["a", "b", "c"] == [one.name for one in await store.leases()]
+
+            released = await store.release(["one-1", "tw", "x"])
+            assert ["a", "c"] == [one.name for one in released]
+            assert ["b"] == [one.name for one in await store.leases()]
+
+    run(main())

@@ -4,13 +4,17 @@ Which lives it began and did not bury: they are over when the next one has the p
 mail it keeps: of those that are in the file no longer, the mail goes.
 """
 
+import contextlib
 import json
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 
 class Ledger:
-    """Small files in a project's state folder.
+    """Small files in a project's state folder. A disk that refuses them stops nobody: it is logged.
 
     Args:
         folder: Made already, and held by this supervisor.
@@ -21,6 +25,7 @@ class Ledger:
         self._mailboxes = folder / "mailboxes"
         self._kept = folder / "kept"
         self._purge = folder / "purge"
+        self._complained = False
 
     def begin(self, incarnation: str) -> None:
         """A life is about to begin."""
@@ -32,42 +37,41 @@ class Ledger:
 
     def inherited(self) -> list[str]:
         """Lives that nobody buried; those of earlier supervisors, if asked before any begins."""
-        try:
-            lines = self._lives.read_text().splitlines()
-        except FileNotFoundError:
-            return []
         open_lives: dict[str, None] = {}
-        for line in lines:
+        for line in self._read(self._lives).splitlines():
             if line.startswith("+"):
                 open_lives[line[1:]] = None
             else:
                 open_lives.pop(line[1:], None)
-        self._lives.write_text("".join(f"+{incarnation}\n" for incarnation in open_lives))
+        with self._tolerance():
+            self._lives.write_text("".join(f"+{incarnation}\n" for incarnation in open_lives))
         return list(open_lives)
 
     def mailboxes(self) -> list[str]:
         """Whose mail was kept at last."""
         try:
-            names = json.loads(self._mailboxes.read_text())
-        except (FileNotFoundError, ValueError):
+            names = json.loads(self._read(self._mailboxes))
+        except ValueError:
             return []
         return [str(name) for name in names] if isinstance(names, list) else []
 
     def keep_mailboxes(self, names: Iterable[str]) -> None:
         """From now on the mail of these is kept."""
         draft = self._mailboxes.with_suffix(".new")
-        draft.write_text(json.dumps(sorted(names)))
-        draft.replace(self._mailboxes)
+        with self._tolerance():
+            draft.write_text(json.dumps(sorted(names)))
+            draft.replace(self._mailboxes)
 
     def note_kept(self, count: int) -> None:
         """So many unhandled messages are kept while nothing runs."""
-        self._kept.write_text(str(count))
+        with self._tolerance():
+            self._kept.write_text(str(count))
 
     def kept(self) -> int:
         """How many unhandled messages were kept when the last run ended."""
         try:
-            return int(self._kept.read_text())
-        except (FileNotFoundError, ValueError):
+            return int(self._read(self._kept))
+        except ValueError:
             return 0
 
     def ask_for_purge(self) -> None:
@@ -81,9 +85,25 @@ class Ledger:
 
     def note_purged(self) -> None:
         """All mail was dropped."""
-        self._purge.unlink(missing_ok=True)
+        with self._tolerance():
+            self._purge.unlink(missing_ok=True)
         self.note_kept(0)
 
     def _append(self, line: str) -> None:
-        with self._lives.open("a") as file:
+        with self._tolerance(), self._lives.open("a") as file:
             file.write(line)
+
+    def _read(self, path: Path) -> str:
+        with self._tolerance(), contextlib.suppress(FileNotFoundError):
+            return path.read_text(errors="replace")
+        return ""
+
+    @contextlib.contextmanager
+    def _tolerance(self) -> Iterator[None]:
+        """Go on without the file; the first time that is said."""
+        try:
+            yield
+        except OSError as error:
+            if not self._complained:
+                logger.warning("the project's state cannot be written down: %s", error)
+            self._complained = True

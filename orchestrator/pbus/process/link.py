@@ -79,7 +79,8 @@ class BusLink(BusSubscriber):
         self._desk = ControlDesk(name, crew)
         self._changed = asyncio.Event()
         self._has_to_say = asyncio.Event()
-        self._unburied: dict[str, _Grave] = {}  # incarnations whose release failed so far
+        self._unburied: dict[str, _Grave] = {}  # by incarnation
+        self._burying = asyncio.Lock()
         self._complained = False
         self._is_open = False
         self._has_broker = True
@@ -232,18 +233,24 @@ class BusLink(BusSubscriber):
             self._supervised.note_connection(is_connected)
 
     async def _bury_all(self) -> None:
-        """Release what could not be released before; the list of dead is short."""
-        for incarnation, grave in list(self._unburied.items()):
-            released = await self._try("release a lease", self._bus.leases.release([incarnation]))
+        """Release what is not released yet: all at once, many may die together."""
+        async with self._burying:
+            graves = dict(self._unburied)
+            if not graves:
+                return
+            released = await self._try("release leases", self._bus.leases.release(list(graves)))
             if released is None:
                 return
-            grave.waited = grave.waited or sum(lease.queued for lease in released)
-            given_back = await self._try("give mail back", self._post.end(incarnation))
-            if given_back is None:
-                return
-            grave.left = grave.left or self._post.describe(given_back, grave.waited)
-            self._unburied.pop(incarnation, None)
-            await self._announce(released, grave.reason)
+            for incarnation, grave in graves.items():
+                grave.leases += [one for one in released if one.incarnation.startswith(incarnation)]
+            for incarnation, grave in graves.items():
+                given_back = await self._try("give mail back", self._post.end(incarnation))
+                if given_back is None:
+                    return
+                waited = sum(lease.queued for lease in grave.leases)
+                grave.left = self._post.describe(given_back, waited)
+                del self._unburied[incarnation]
+                await self._announce(grave.leases, grave.reason)
 
     async def _announce(self, lost: list[Lease], reason: str) -> None:
         if not lost:
@@ -253,13 +260,15 @@ class BusLink(BusSubscriber):
         await self._try("announce a loss", self._bus.send(message))
 
     async def _try(self, what: str, call: Awaitable[T], limit_s: float = _CALL_S) -> T | None:
-        """Wait for a call of the bus, but not long, and go on without it."""
+        """Wait for a call of the bus, but not long, and go on without it, whatever is wrong."""
         try:
             async with asyncio.timeout(limit_s):
                 result = await call
-        except (BusError, TimeoutError) as error:
+        except Exception as error:
+            is_usual = isinstance(error, BusError | TimeoutError)
             level = logging.DEBUG if self._complained else logging.WARNING
-            logger.log(level, "cannot %s: %s", what, str(error) or "the broker takes too long")
+            problem = str(error) or "the broker takes too long"
+            logger.log(level, "cannot %s: %s", what, problem, exc_info=not is_usual)
             self._complained = True
             return None
         self._complained = False
@@ -271,13 +280,13 @@ class _Grave:
 
     Attributes:
         reason: Why.
-        waited: Messages that waited in it when it last told.
+        leases: What it held of the registry, as far as that is released.
         left: What became of the messages it had, in words.
     """
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
-        self.waited = 0
+        self.leases: list[Lease] = []
         self.left = ""
 
 

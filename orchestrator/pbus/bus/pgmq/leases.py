@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import msgspec
 
 from pbus.bus.pgmq.link import Link
-from pbus.leases import LEASE_S, Activation, Lease, Renewal
+from pbus.leases import LEASE_S, Activation, Lease, Renewal, decode_holder, decode_leases
 
 _encode = msgspec.json.Encoder().encode
-_decode_lease = msgspec.json.Decoder(Lease).decode
 _decode_activation = msgspec.json.Decoder(Activation).decode
 
 _READ = """SELECT body FROM pbus.lease WHERE channel = $1 AND ends_at > clock_timestamp()
@@ -39,7 +38,7 @@ class PgLeaseStore:
         """Take the name; see LeaseStore."""
         sql = "SELECT pbus.lease_claim($1, $2, $3, $4, $5, $6)"
         rows = await self._link.call(sql, self._channel, *_row(lease), LEASE_S)
-        return _decode_lease(rows[0][0]) if rows[0][0] else None
+        return decode_holder(rows[0][0], lease.name) if rows[0][0] else None
 
     async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
         """Store leases anew; see LeaseStore."""
@@ -48,8 +47,8 @@ class PgLeaseStore:
         (row,) = await self._link.call(sql, self._channel, *columns, LEASE_S, version)
         return Renewal(
             version=row["version"],
-            leases=None if row["leases"] is None else list(map(_decode_lease, row["leases"])),
-            expired=list(map(_decode_lease, row["expired"])),
+            leases=None if row["leases"] is None else decode_leases(row["leases"]),
+            expired=decode_leases(row["expired"]),
             refused=row["refused"],
         )
 
@@ -65,11 +64,11 @@ class PgLeaseStore:
             return []
         sql = "SELECT * FROM pbus.lease_release($1, $2)"
         rows = await self._link.call(sql, self._channel, list(incarnations))
-        return [_decode_lease(row[0]) for row in rows]
+        return decode_leases(row[0] for row in rows)
 
     async def leases(self) -> list[Lease]:
         """All live leases by name."""
-        return [_decode_lease(row[0]) for row in await self._link.call(_READ, self._channel)]
+        return decode_leases(row[0] for row in await self._link.call(_READ, self._channel))
 
     async def set_activation(self, name: str, activation: Activation) -> None:
         """Remember an activation."""

@@ -1,5 +1,6 @@
 """Where the server is and how to connect: redis-py makes the connections, pbus keeps them."""
 
+import asyncio
 import socket
 from typing import Any
 
@@ -28,6 +29,9 @@ _CLUSTER = "+cluster://"
 TROUBLE = (RedisError, OSError, TimeoutError, EOFError)  # what a connection may end with
 REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)  # trying again is no use
 MOVING = (AskError, TryAgainError, ClusterDownError)  # what a cluster says while a slot migrates
+
+# A timeout of asyncio comes from the cancellation that it made, other errors from a look-up.
+_NO_REASONS = (KeyError, AttributeError, asyncio.CancelledError)
 
 # What redis-py 8 adds so that a pool can move its connections: it is bound to that pool and to RESP3.
 _POOL_OWN = ("maint_notifications_", "oss_cluster_", "orig_")
@@ -86,7 +90,7 @@ class Endpoint:
         """A new connection, not yet connected."""
         return self._class(**self._settings)
 
-    def client(self) -> "Redis":
+    def client(self, *, max_connections: int) -> "Redis":
         """A client for commands, with connections of its own and no retries of its own."""
         settings = {
             **self._settings,
@@ -97,7 +101,9 @@ class Endpoint:
         }
         if "path" in settings:
             del settings["socket_keepalive"]
-        pool = ConnectionPool(connection_class=self._class, max_connections=8, **settings)
+        pool = ConnectionPool(
+            connection_class=self._class, max_connections=max_connections, **settings
+        )
         return Redis.from_pool(pool)
 
     def _find_node(self, key: str) -> ChannelNode:
@@ -121,7 +127,7 @@ def reason_of(error: BaseException) -> str:
     cause: BaseException = error
     while cause.__cause__ is not None or cause.__context__ is not None:
         inner = cause.__cause__ or cause.__context__
-        if inner is None or isinstance(inner, (KeyError, AttributeError)):
+        if inner is None or isinstance(inner, _NO_REASONS):
             break
         cause = inner
     if isinstance(error, MovedError):

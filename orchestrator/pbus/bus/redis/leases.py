@@ -9,10 +9,11 @@ import msgspec
 from pbus.bus.redis.endpoint import MOVING, TROUBLE, Endpoint, reason_of
 from pbus.bus.redis.names import Names
 from pbus.errors import BusUnavailableError
-from pbus.leases import LEASE_S, Activation, Lease, Renewal
+from pbus.leases import LEASE_S, Activation, Lease, Renewal, decode_holder, decode_leases
 
 _CALL_TIMEOUT_S = 3.0
 _MOVING_PAUSE_S = 0.05
+_CONNECTIONS = 8
 _KEYS_LIVE_MS = 24 * 3600 * 1000  # a channel that nobody uses for a day leaves nothing behind
 
 # A value of the hash is "incarnation|state|active", a newline, and the lease as JSON: scripts
@@ -63,14 +64,17 @@ local function all()
   end
   return bodies
 end
-local function belongs(name, from)
-  local value = redis.call('HGET', workers, name)
-  if not value then return false end
-  local incarnation = incarnation_of((split(value)))
-  for i = from, #ARGV do
-    if string.sub(incarnation, 1, #ARGV[i]) == ARGV[i] then return true end
+local function belonging(from)
+  local wanted, lengths, names = {}, {}, {}
+  for i = from, #ARGV do wanted[ARGV[i]], lengths[#ARGV[i]] = true, true end
+  for _, name in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
+    local value = redis.call('HGET', workers, name)
+    local incarnation = value and incarnation_of((split(value))) or ''
+    for length in pairs(lengths) do
+      if wanted[string.sub(incarnation, 1, length)] then names[#names + 1] = name; break end
+    end
   end
-  return false
+  return names
 end
 local function linger(ms)
   for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ms) end
@@ -114,8 +118,8 @@ return bodies
 _KEEP = (
     _PRELUDE
     + """
-for _, name in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
-  if belongs(name, 2) then redis.call('ZADD', leases, 'XX', now + tonumber(ARGV[1]), name) end
+for _, name in ipairs(belonging(2)) do
+  redis.call('ZADD', leases, 'XX', now + tonumber(ARGV[1]), name)
 end
 return 0
 """
@@ -124,9 +128,7 @@ _RELEASE = (
     _PRELUDE
     + """
 local released = {}
-for _, name in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
-  if belongs(name, 1) then released[#released + 1] = drop(name) end
-end
+for _, name in ipairs(belonging(1)) do released[#released + 1] = drop(name) end
 return released
 """
 )
@@ -151,7 +153,6 @@ return 0
 """
 
 _encode = msgspec.json.Encoder().encode
-_decode_lease = msgspec.json.Decoder(Lease).decode
 _decode_activation = msgspec.json.Decoder(Activation).decode
 
 
@@ -160,7 +161,8 @@ class RedisLeaseStore:
 
     def __init__(self, endpoint: Endpoint, names: Names) -> None:
         self._endpoint = endpoint
-        self._redis = endpoint.client()
+        self._redis = endpoint.client(max_connections=_CONNECTIONS)
+        self._turns = asyncio.Semaphore(_CONNECTIONS)  # many may start or end at once
         self._keys = [names.key(what) for what in ("leases", "workers", "version")]
         self._record_keys = [names.key(what) for what in ("records", "record")]
         self._activations = names.key("activations")
@@ -172,7 +174,7 @@ class RedisLeaseStore:
     async def claim(self, lease: Lease) -> Lease | None:
         """Take the name; see LeaseStore."""
         holder = await self._run(_CLAIM, self._keys, [*_row(lease), _lease_ms()])
-        return _decode_lease(holder) if holder else None
+        return decode_holder(holder, lease.name) if holder else None
 
     async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
         """Store leases anew; see LeaseStore."""
@@ -181,8 +183,8 @@ class RedisLeaseStore:
         at, expired, refused, *rest = reply
         return Renewal(
             version=at,
-            leases=_decode_leases(rest[0]) if rest else None,
-            expired=[_decode_lease(body) for body in expired],
+            leases=decode_leases(rest[0]) if rest else None,
+            expired=decode_leases(expired),
             refused=[name.decode() for name in refused],
         )
 
@@ -195,11 +197,11 @@ class RedisLeaseStore:
         """Drop leases; see LeaseStore."""
         if not incarnations:
             return []
-        return [_decode_lease(body) for body in await self._run(_RELEASE, self._keys, incarnations)]
+        return decode_leases(await self._run(_RELEASE, self._keys, incarnations))
 
     async def leases(self) -> list[Lease]:
         """All live leases by name."""
-        return _decode_leases(await self._run(_READ, self._keys, []))
+        return decode_leases(await self._run(_READ, self._keys, []))
 
     async def set_activation(self, name: str, activation: Activation) -> None:
         """Remember an activation."""
@@ -249,7 +251,7 @@ class RedisLeaseStore:
         while True:
             attempts += 1
             try:
-                async with asyncio.timeout_at(give_up_at):
+                async with asyncio.timeout_at(give_up_at), self._turns:
                     return await call()
             except TROUBLE as error:
                 if self._endpoint.heed(error):
@@ -262,10 +264,6 @@ class RedisLeaseStore:
     def _is_moving(self, error: Exception) -> bool:
         """Whether a cluster will answer once the keys have arrived, and all its nodes know."""
         return self._endpoint.may_move and isinstance(error, MOVING)
-
-
-def _decode_leases(bodies: Sequence[bytes]) -> list[Lease]:
-    return sorted(map(_decode_lease, bodies), key=lambda lease: lease.name)
 
 
 def _lease_ms() -> int:

@@ -1,0 +1,24 @@
+"""Leases as a store has them: written by whatever version of pbus shares the channel."""
+
+import msgspec
+
+from pbus.leases import Lease, decode_holder, decode_leases
+
+
+def test_unreadable_leases_are_left_out(caplog):
+    """A lease of another version hides no other, and is spoken of once."""
+    good = msgspec.json.encode(Lease(name="a", incarnation="i", runner="r", host="h", pid=1))
+    bad = b'{"name":"z","incarnation":"i","runner":"r","host":"h","pid":"several"}'
+
+    for _ in range(2):
+        assert ["a"] == [lease.name for lease in decode_leases([bad, good])]
+
+    assert 1 == caplog.text.count("a lease is left out")
+    assert "$.pid" in caplog.text
+
+
+def test_unreadable_holder_has_the_name():
+    """A name is taken, whoever has it."""
+    holder = decode_holder(b"{}", "x")
+
+    assert ("x", "?") == (holder.name, holder.runner)

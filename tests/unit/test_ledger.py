@@ -1,0 +1,46 @@
+"""What a supervisor writes down for the next one; a disk that refuses it stops nobody."""
+
+import pytest
+
+from pbus.process.ledger import Ledger
+
+
+def test_open_lives_are_inherited(tmp_path):
+    """Lives that were begun and not ended are over for whoever comes next."""
+    before = Ledger(tmp_path)
+    for life in ("one", "two", "three"):
+        before.begin(life)
+    before.end("two")
+
+    assert ["one", "three"] == Ledger(tmp_path).inherited()
+
+
+@pytest.mark.parametrize("obstacle", ["a folder in the way", "no folder"])
+def test_refused_files_stop_nobody(tmp_path, caplog, obstacle):
+    """Everything goes on without the files; that is said once."""
+    folder = tmp_path / "state"
+    if obstacle == "a folder in the way":
+        for name in ("lives", "mailboxes", "kept"):
+            (folder / name).mkdir(parents=True)
+    ledger = Ledger(folder)
+
+    ledger.begin("one")
+    ledger.end("one")
+    ledger.keep_mailboxes(["a"])
+    ledger.note_kept(3)
+    ledger.note_purged()
+
+    assert ([], [], 0) == (ledger.inherited(), ledger.mailboxes(), ledger.kept())
+    assert 1 == caplog.text.count("the project's state cannot be written down")
+
+
+def test_figures_come_back(tmp_path):
+    """Mailboxes, the number of kept messages and the wish to drop them outlive a supervisor."""
+    Ledger(tmp_path).keep_mailboxes(["b", "a"])
+    Ledger(tmp_path).note_kept(7)
+    Ledger(tmp_path).ask_for_purge()
+    after = Ledger(tmp_path)
+
+    assert (["a", "b"], 7, True) == (after.mailboxes(), after.kept(), after.is_purge_asked)
+    after.note_purged()
+    assert (0, False) == (after.kept(), after.is_purge_asked)
