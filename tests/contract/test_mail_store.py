@@ -707,7 +707,7 @@ def test_late_retry_is_left_alone(make_mail):
     run(main())
 
 
-@pytest.mark.parametrize("how", ["handled", "retry", "bury"])
+@pytest.mark.parametrize("how", ["handled", "retry", "return", "bury"])
 def test_settling_twice_changes_nothing(make_mail, how):
     """A settlement sent again, as after a lost answer, has no second effect."""
 
@@ -720,10 +720,15 @@ def test_settling_twice_changes_nothing(make_mail, how):
                 await store.settle([Settle(letter, how=how) for letter in settled])
             (report,) = await store.reports()
 
-            assert {"handled": 1, "retry": 3, "bury": 1}[how] == report.backlog
+            assert {"handled": 1, "retry": 3, "return": 3, "bury": 1}[how] == report.backlog
+            assert (2 if how == "retry" else 0) == report.retries
             assert 1 == report.in_flight
             assert (2 if how == "bury" else 0) == len(await store.dead_letters())
-            assert (["1", "2"] if how == "retry" else []) == sorted(texts(await take(store)))
+            again = await take(store)
+            assert (["1", "2"] if how in {"retry", "return"} else []) == sorted(texts(again))
+            assert ([2, 2] if how == "retry" else [1] * len(again)) == [
+                one.attempt for one in again
+            ]
 
     run(main())
 

@@ -293,7 +293,7 @@ def test_handed_for_what_was_left_meanwhile(database, channel):
             (letter,) = await take(store, "next", wait_s=PATIENCE_S)
             assert ("box", ["1"]) == (letter.mailbox, texts([letter]))
             assert handler.asked - asked <= 1
-            await store.settle([Settle(letter=letter, how="retry", reason="its worker has left")])
+            await store.settle([Settle(letter=letter, how="return")])
             assert ["1"] == texts(await take(store, holder="other", wait_s=PATIENCE_S))
 
     run(main())

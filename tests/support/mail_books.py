@@ -92,7 +92,7 @@ class Books:
         for letters in self._held.values():
             for text in self._random.sample(sorted(letters), len(letters) * 2 // 3):
                 letter = letters.pop(text)
-                how = self._random.choice(("handled", "handled", "retry", "bury"))
+                how = self._random.choice(("handled", "handled", "retry", "return", "bury"))
                 delay_s = self._random.choice((0.0, 0.02))
                 settles.append(Settle(letter, how=how, delay_s=delay_s, reason="so it goes"))
                 if how == "handled":
@@ -101,7 +101,7 @@ class Books:
                     self._dead.add(text)
                 else:
                     self._stored.add(text)
-                    self._attempts[text] += 1
+                    self._attempts[text] += how == "retry"
         await asyncio.gather(self._store.settle(settles), self._store.settle(settles))
 
     async def _requeue(self) -> None:

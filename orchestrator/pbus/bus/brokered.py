@@ -201,14 +201,21 @@ class BrokeredBus(WorkerBus):
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(_BEAT_S)
-            await self._keep_up()
-            self._inbox.tidy()
-            self._board.tidy()
-            for outbox in self._outboxes.values():
-                outbox.mark()
-            if self._mailroom is not None:
-                with contextlib.suppress(BusUnavailableError):
-                    await self._mailroom.beat()
+            try:
+                await self._beat_once()
+            except BusUnavailableError as error:
+                logger.debug("a beat was missed: %s", error)
+            except Exception:
+                logger.exception("a beat failed: a bug in pbus; going on")
+
+    async def _beat_once(self) -> None:
+        await self._keep_up()
+        self._inbox.tidy()
+        self._board.tidy()
+        for outbox in self._outboxes.values():
+            outbox.mark()
+        if self._mailroom is not None:
+            await self._mailroom.beat()
 
     async def _join(self, address: str) -> None:
         await self._listen(address)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections import Counter, deque
 from collections.abc import Coroutine, Iterable
 from typing import Any
@@ -12,6 +13,8 @@ from pbus.bus.mail import MailStore, Outgoing, Stored
 from pbus.bus.switchboard import EVERYONE
 from pbus.errors import BusFullError, BusUnavailableError
 from pbus.messages import BusJobRequestMessage, BusMessage, Lane
+
+logger = logging.getLogger(__name__)
 
 MAX_BATCH = 2_000  # messages a put
 MAX_ENTRY_BYTES = 256 * 1024  # messages that share an entry
@@ -221,7 +224,12 @@ class LaneDispatch:
             except BusUnavailableError as error:
                 parcels = _in_time(parcels, error)
                 await asyncio.sleep(OUTAGE_PAUSE_S)
-            except BaseException as error:
+            except Exception as error:
+                logger.exception("storing messages failed: a bug in pbus; their senders are told")
+                for parcel in parcels:
+                    parcel.fail(error)
+                return
+            except asyncio.CancelledError as error:
                 for parcel in parcels:
                     parcel.fail(error)
                 raise

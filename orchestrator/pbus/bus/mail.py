@@ -12,7 +12,7 @@ import msgspec
 
 from pbus.messages import Lane
 
-Settlement = Literal["handled", "retry", "bury"]
+Settlement = Literal["handled", "retry", "return", "bury"]
 
 
 class Outgoing(msgspec.Struct, frozen=True):
@@ -81,7 +81,8 @@ class Settle(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         how: "handled": gone, and its id is remembered with it; "retry": back into the mailbox
-            after `delay_s` with one attempt more; "bury": to the dead letters.
+            after `delay_s` with one attempt more; "return": back into it as it was, no handler
+            began with it; "bury": to the dead letters.
         reason: Why it is retried or buried, in a sentence.
     """
 

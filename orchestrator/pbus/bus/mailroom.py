@@ -183,8 +183,10 @@ class MailRoom:
     async def beat(self) -> None:
         """Keep mailboxes that nobody declared alive; call it every HEARTBEAT_S."""
         for mailbox in await self.store.touch(list(self._mailboxes)):
-            logger.warning("mailbox %r had been removed; it begins anew, empty", mailbox)
-            await self.join(self._mailboxes[mailbox])
+            address = self._mailboxes.get(mailbox)
+            if address is not None:  # not left meanwhile
+                logger.warning("mailbox %r had been removed; it begins anew, empty", mailbox)
+                await self.join(address)
 
     # What receipts call
 
@@ -251,7 +253,7 @@ class MailRoom:
         leaving = [one for one in self._returned if one.mailbox not in self._mailboxes]
         self._returned = [one for one in self._returned if one.mailbox in self._mailboxes]
         for letter in leaving:
-            self.settle_as(Settle(letter=letter, how="retry", reason="its worker has left"))
+            self.settle_as(Settle(letter=letter, how="return"))
 
     async def _rest(self) -> None:
         """Wait until there may be room again; meanwhile others may have what is for them.
@@ -304,6 +306,10 @@ class MailRoom:
                 logger.debug("taking mail failed: %s", error)
                 await asyncio.sleep(OUTAGE_PAUSE_S)
                 continue
+            except Exception:
+                logger.exception("taking mail failed: a bug in pbus; going on")
+                await asyncio.sleep(OUTAGE_PAUSE_S)
+                continue
             for letter in letters:
                 self._deliver(letter)
             await asyncio.sleep(0)
@@ -328,7 +334,7 @@ class MailRoom:
         if letter.crashes >= self.options.max_crash_attempts:
             self._bury_killer(letter)
         elif mailbox is None:
-            self.settle_as(Settle(letter=letter, how="retry", reason="its worker has left"))
+            self.settle_as(Settle(letter=letter, how="return"))
         else:
             mailbox.lane(letter.lane).put_nowait((letter.body, _Receipt(self, letter)))
 
@@ -367,6 +373,8 @@ class MailRoom:
                     await self.store.settle(self._settling)
                 except BusUnavailableError:
                     await asyncio.sleep(OUTAGE_PAUSE_S)
-                else:
-                    self._settling = []
-                    self._has_room.set()
+                    continue
+                except Exception:  # what it left unsettled comes again after our end
+                    logger.exception("settling mail failed: a bug in pbus; going on")
+                self._settling = []
+                self._has_room.set()

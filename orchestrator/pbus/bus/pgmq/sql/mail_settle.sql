@@ -50,9 +50,10 @@ BEGIN
     EXECUTE format('SELECT message->$2, headers FROM pgmq.%I WHERE msg_id = $1', 'q_' || x.queue)
       INTO letter, heads USING x.msg_id, x.pos;
     CONTINUE WHEN letter IS NULL;
-    IF x.how = 'retry' THEN
+    IF x.how <> 'bury' THEN
       PERFORM pgmq.send(x.queue, jsonb_build_array(letter),
-        heads || jsonb_build_object('n', 1, 'a', coalesce((heads->>'a')::int, 1) + 1),
+        heads || '{"n": 1}' || CASE x.how WHEN 'retry'
+          THEN jsonb_build_object('a', coalesce((heads->>'a')::int, 1) + 1) ELSE '{}' END,
         clock_timestamp() + x.delay * interval '1 s');
       again := again || x.mailbox;
     ELSE
@@ -66,7 +67,7 @@ BEGIN
    WHERE h.hold = t.hold;
   PERFORM pbus.mail_count_gone(ARRAY(
     SELECT h.mailbox FROM unnest(live) n JOIN pbus.held h ON h.hold = s_hold[n]
-     WHERE NOT has_others OR s_how[n] <> 'retry'));
+     WHERE NOT has_others OR s_how[n] IN ('handled', 'bury')));
   PERFORM pbus.mail_finish(s_hold);
   IF again <> '{}' THEN PERFORM pbus.mail_ring(ch, again); END IF;
 END $$;

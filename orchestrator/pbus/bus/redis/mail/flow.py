@@ -313,11 +313,13 @@ local function gone_for_good(own, many, was_tried)
   own.changes.n = own.changes.n - many
   if was_tried then own.changes.r = own.changes.r - many end
 end
-local function retry(box, own, slot, letter, other)
-  local at, _, delay = unpack(other)
+local function put_back(box, own, slot, letter, other)
+  local at, how, delay = unpack(other)
   local lane = string.lower(string.sub(slot, 1, 1))
-  letter.attempt = letter.attempt + 1
-  if letter.attempt == 2 then own.changes.r = own.changes.r + 1 end
+  if how == 'retry' then
+    letter.attempt = letter.attempt + 1
+    if letter.attempt == 2 then own.changes.r = own.changes.r + 1 end
+  end
   if delay > 0 then
     local member = cmsgpack.pack({lane, letter, slot .. '/' .. at})  -- no two are the same
     call('ZADD', key('later', box), now + delay, member)
@@ -364,7 +366,7 @@ local function settle_letters(box, own, group, flags)
   end
   for _, other in ipairs(others) do
     if opened[other[1]] then
-      local send_off = other[2] == 'retry' and retry or bury
+      local send_off = other[2] == 'bury' and bury or put_back
       send_off(box, own, queue .. entry, letters[other[1] + 1], other)
     end
   end
