@@ -1,9 +1,12 @@
 """Putting what a transport received into mailboxes."""
 
+import pytest
+
 from pbus.bus import switchboard
 from pbus.bus.subscriber import BusSubscriber
 from pbus.bus.switchboard import EVERYONE, Switchboard
 from pbus.codec import encode_message
+from pbus.errors import BusFullError
 from pbus.messages import BusDataMessage, Lane
 from support.waiting import run, until
 
@@ -102,3 +105,24 @@ def test_refusals_are_all_told(monkeypatch, caplog):
     assert 2 == len(caplog.messages)
     assert "NeverDefined" in caplog.messages[1]
     assert caplog.messages[1].endswith("(3 refused so far)")
+
+
+def test_full_mailbox_stops_no_other():
+    """A broadcast is with everyone who has room, also when somebody never has."""
+
+    async def main():
+        board, stuck, quick = Switchboard(0.01), Listener("a"), Listener("b")
+        full = board.add(stuck).lane(Lane.DATA)
+        full.capacity = 1
+        heard = board.add(quick)
+        heard.start()
+        await board.put(BoardNote(source="test", number=1))
+
+        with pytest.raises(BusFullError, match="'a'"):
+            await board.put(BoardNote(source="test", number=2))
+        await until(lambda: quick.heard == [1, 2])
+        assert 1 == len(full)
+        assert not full._writers
+        await heard.stop()
+
+    run(main())

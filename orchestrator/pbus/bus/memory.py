@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Self
 
-import msgspec
-
 from pbus.bus.base import WorkerBus
 from pbus.bus.tap import TapMessage
 from pbus.codec import Header, encode_message
+from pbus.errors import MessageEncodeError
 from pbus.messages import BusMessage
 
 _TAP_CAPACITY = 10_000  # messages a follower may fall behind before it misses some
@@ -70,7 +69,5 @@ class MemoryTap:
             self._queue.put_nowait(
                 TapMessage(header=header, body=body, lane=message.lane.value, missed=self.missed)
             )
-        except asyncio.QueueFull:
-            self.missed += 1
-        except msgspec.MsgspecError:
+        except (asyncio.QueueFull, MessageEncodeError):
             self.missed += 1

@@ -117,17 +117,32 @@ class Switchboard:
         if not receivers:
             self.counters.undelivered += 1
             return
+        full = []
         for mailbox in receivers:
             queue = mailbox.lane(message.lane)
-            if not queue.is_full:
+            if queue.is_full:
+                full.append(mailbox)
+            else:
                 queue.put_nowait((message, None))
-                continue
-            try:
-                async with asyncio.timeout(self._put_timeout):
-                    await queue.put((message, None))
-            except TimeoutError:
-                reason = f"{len(queue):,} messages wait for it"
-                raise BusFullError(repr(mailbox.name), self._put_timeout, reason) from None
+        if full:
+            await self._put_when_room(message, full)
+
+    async def _put_when_room(self, message: BusMessage, full: list[Mailbox]) -> None:
+        """Wait for all of them together: who makes room does not wait for who does not."""
+        puts = {
+            asyncio.create_task(mailbox.lane(message.lane).put((message, None))): mailbox
+            for mailbox in full
+        }
+        try:
+            _, late = await asyncio.wait(puts, timeout=self._put_timeout)
+        finally:
+            for put in puts:
+                put.cancel()
+            await asyncio.gather(*puts, return_exceptions=True)
+        if late:
+            queued = max(len(puts[put].lane(message.lane)) for put in late)
+            names = ", ".join(sorted(repr(puts[put].name) for put in late))
+            raise BusFullError(names, self._put_timeout, f"{queued:,} messages wait for it")
 
     def put_lines(
         self, address: str, lane: Lane, lines: list[bytes], receipt: Receipt | None
