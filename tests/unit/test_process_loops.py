@@ -2,6 +2,8 @@
 
 import asyncio
 import importlib.util
+import socket
+import threading
 
 import pytest
 
@@ -9,15 +11,42 @@ from pbus.errors import LoopMissingError
 from pbus.process.loops import require, run_on
 
 
-async def kind_of_loop() -> str:
-    """The module of the loop that runs this."""
-    return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+async def kind_of_loop() -> set[str]:
+    """The packages that the loop which runs this comes from."""
+    return {cls.__module__.partition(".")[0] for cls in type(asyncio.get_running_loop()).mro()}
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_runs_on_the_loop_named(loop):
     """Either loop runs a coroutine to its result."""
-    assert loop == run_on(loop, kind_of_loop())
+    assert loop in run_on(loop, kind_of_loop())
+    assert ("uvloop" == loop) == ("uvloop" in run_on(loop, kind_of_loop()))
+
+
+def test_silent_name_server_keeps_nobody(monkeypatch):
+    """A process ends, and says why, while a name is still being resolved."""
+    answers = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: answers.wait())
+
+    async def main() -> None:
+        async with asyncio.timeout(0):
+            await asyncio.open_connection("broker.invalid", 6379)
+
+    with pytest.raises(TimeoutError):
+        run_on("asyncio", main())  # would wait for an answer that comes only after it
+    answers.set()
+
+
+def test_names_are_resolved():
+    """What the system says of a name is what a connection gets, errors included."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert socket.getaddrinfo("localhost", 80) == await loop.getaddrinfo("localhost", 80)
+        with pytest.raises(socket.gaierror):
+            await loop.getaddrinfo("", None)
+
+    run_on("asyncio", main())
 
 
 def test_missing_loop_named(monkeypatch):

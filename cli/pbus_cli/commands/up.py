@@ -76,8 +76,7 @@ def _in_process(topology: "Topology", only: "Sequence[str]", *, in_background: b
 
 
 def _foreground(topology: "Topology", only: "Sequence[str]", *, plain: bool) -> int:
-    import asyncio
-
+    from pbus.process.loops import run_on
     from pbus.process.project import Project
     from pbus.process.supervisor import Supervisor
     from pbus_cli.foreground import supervise
@@ -97,7 +96,7 @@ def _foreground(topology: "Topology", only: "Sequence[str]", *, plain: bool) -> 
             )
         return await _on_screen(topology, project, supervisor)
 
-    code = asyncio.run(run())
+    code = run_on("asyncio", run())
     _say_kept(project)
     return code
 

@@ -1,8 +1,11 @@
 """Which event loop a process runs on: as the topology says, never as happens to be installed."""
 
 import asyncio
+import contextlib
 import importlib
 import importlib.util
+import socket
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -37,9 +40,48 @@ def run_on(loop: Loop, main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
-def _factory(loop: Loop) -> Callable[[], asyncio.AbstractEventLoop] | None:
+class PatientLoop(asyncio.SelectorEventLoop):
+    """asyncio's own, but a name server that does not answer keeps no process from ending.
+
+    asyncio resolves names in threads that it joins at its end, and the interpreter once more.
+    """
+
+    async def getaddrinfo(
+        self,
+        host: Any,
+        port: Any,
+        *,
+        family: int = 0,
+        type: int = 0,  # noqa: A002 - likewise
+        proto: int = 0,
+        flags: int = 0,
+    ) -> Any:
+        """As socket.getaddrinfo()."""
+        found: asyncio.Future[Any] = self.create_future()
+        wanted = (host, port, family, type, proto, flags)
+        threading.Thread(
+            target=self._resolve, args=(found, wanted), name="pbus resolve", daemon=True
+        ).start()
+        return await found
+
+    def _resolve(self, found: "asyncio.Future[Any]", wanted: tuple[Any, ...]) -> None:
+        settle: Callable[[Any], object] = found.set_result
+        try:
+            outcome: Any = socket.getaddrinfo(*wanted)
+        except Exception as error:  # noqa: BLE001 - raised by whoever waits
+            settle, outcome = found.set_exception, error
+
+        def tell() -> None:
+            if not found.done():
+                settle(outcome)
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self.call_soon_threadsafe(tell)
+
+
+def _factory(loop: Loop) -> Callable[[], asyncio.AbstractEventLoop]:
     if loop == "asyncio":
-        return None
+        return PatientLoop
     require(loop)
     make: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(loop).new_event_loop
     return make

@@ -20,6 +20,7 @@ FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 1.0
 _CLASHES = (exceptions.DeadlockDetectedError, exceptions.SerializationError)
 _TRIES = 4
+_CLOSE_S = 1.0  # for a connection that is cut off
 
 Heard = Callable[[str, str], None]
 
@@ -108,9 +109,14 @@ class Link:
                 pause = min(MAX_BACKOFF_S, pause * 2)
 
     async def close(self) -> None:
-        """End what is under way within its deadline, and disconnect."""
-        if self._calls:
-            await asyncio.wait(set(self._calls))
+        """End what is under way within its deadline, unless the server is away; disconnect."""
+        calls = set(self._calls)
+        if calls and self.is_up:
+            _, calls = await asyncio.wait(calls, timeout=CALL_TIMEOUT_S)
+        for call in calls:
+            call.cancel()
+        if calls:
+            await asyncio.wait(calls, timeout=_CLOSE_S)
         await self._drop()
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
