@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,26 +22,28 @@ def connect(
     url: str,
     *,
     channel: str = "pbus",
-    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    max_message_bytes: int | None = None,
     send_timeout: float = 10.0,
     incarnation: str | None = None,
-    encoding: str = Encoding.JSON,
+    encoding: str | None = None,
     delivery: str | None = None,
     mail_options: DeliveryOptions | None = None,
 ) -> WorkerBus:
     """A bus for this URL, not yet started; nothing is connected here.
 
+    What is not given is as in the topology whose `pbus up` started this program, where that is
+    about this very bus.
+
     Args:
         url: redis://, rediss:// or unix:// for Redis and Valkey, postgresql:// for PGMQ, memory://
             within the process.
         channel: Processes on one channel hear each other.
-        max_message_bytes: The largest encoded message.
+        max_message_bytes: The largest encoded message; else 4 MiB.
         send_timeout: Seconds a send waits for room.
         incarnation: Names this life of this process; random when not given.
-        encoding: How messages are written, "json" or "msgpack" (Redis only); both are read.
-        delivery: "at-most-once", or "at-least-once": kept in the broker until handled. When not
-            given: as the topology says whose `pbus up` started this program, else the second on
-            Postgres and the first elsewhere.
+        encoding: How messages are written, "json" (else) or "msgpack" (Redis only); both are read.
+        delivery: "at-most-once", or "at-least-once": kept in the broker until handled. Else the
+            second on Postgres and the first elsewhere.
         mail_options: How stored messages are treated, with at-least-once.
 
     Raises:
@@ -48,9 +51,13 @@ def connect(
         BackendMissingError: The backend's driver is not installed.
         BusError: The backend has no such encoding.
     """
+    around = _around(url, channel)
     if delivery is None:
-        delivery, given = _given(url, channel)
+        delivery, given = _given(around)
         mail_options = mail_options or given
+    encoding = encoding or around.get("PBUS_ENCODING", Encoding.JSON)
+    if max_message_bytes is None:
+        max_message_bytes = int(around.get("PBUS_MAX_MESSAGE_BYTES", DEFAULT_MAX_MESSAGE_BYTES))
     backend = BACKEND_OF_SCHEME.get(urlsplit(url).scheme)
     if backend == "memory":
         return AsyncQueueBus(channel=channel, send_timeout=send_timeout)
@@ -102,19 +109,22 @@ class _Given(msgspec.Struct, frozen=True, kw_only=True):
     when_full: str = "wait"
 
 
-def _given(url: str, channel: str) -> tuple[str | None, DeliveryOptions]:
-    """What the topology says of this very bus; no mode where it says nothing."""
-    said = os.environ.get("PBUS_DELIVERY")
+def _around(url: str, channel: str) -> Mapping[str, str]:
+    """What `pbus up` put into the environment of its programs, if it is about this very bus."""
     here = (os.environ.get("PBUS_URL"), os.environ.get("PBUS_CHANNEL"))
+    return os.environ if here == (url, channel) else {}
+
+
+def _given(around: Mapping[str, str]) -> tuple[str | None, DeliveryOptions]:
+    """How messages are delivered; no mode where that is not said."""
     given = _Given()
-    if said is not None and here == (url, channel):
-        with contextlib.suppress(msgspec.MsgspecError):
-            given = msgspec.json.decode(said, type=_Given)
+    with contextlib.suppress(msgspec.MsgspecError):
+        given = msgspec.json.decode(around.get("PBUS_DELIVERY", "{}"), type=_Given)
     options = DeliveryOptions(
         max_attempts=given.max_attempts,
         max_crash_attempts=given.max_crash_attempts,
         max_backlog=given.max_backlog,
         refuse_when_full=given.when_full == "refuse",
-        declared=frozenset({os.environ.get("PBUS_WORKER", "")}) - {""},
+        declared=frozenset({around.get("PBUS_WORKER", "")}) - {""},
     )
     return given.mode, options
