@@ -105,3 +105,14 @@ def test_noise_is_refused():
         assert 2 == follower.refused
 
     run(main())
+
+
+def test_silent_streams_are_forgotten(monkeypatch: pytest.MonkeyPatch):
+    """A follower that runs for months keeps nothing of senders that left long ago."""
+    follower = follow(payload(1, 2))
+    follower._tidy()
+    assert 1 == len(follower._next)
+
+    monkeypatch.setattr("pbus.bus.follower._FORGET_S", -1.0)
+    follower._tidy()
+    assert {} == follower._next

@@ -7,7 +7,7 @@ import functools
 import pytest
 
 from pbus.bus.backoff import Backoff
-from pbus.bus.outbox import Outbox
+from pbus.bus.outbox import Outbox, OutStream, Payload
 from pbus.bus.publisher import Publisher
 from pbus.bus.switchboard import Counters
 from pbus.codec import decode_payload
@@ -262,5 +262,23 @@ def test_what_was_not_posted_is_written():
             await outbox.put("a", b"1")
             await happens(outbox.emptied)
             assert (1, []) == (len(wire.written), wire.posted)
+
+    run(main())
+
+
+def test_nothing_follows_its_successor():
+    """What reached nobody is not sent again behind what its receiver has: it would be a repeat."""
+
+    async def main():
+        wire = ScriptedWire()
+        publisher = publisher_on(wire)
+        publisher.expect_returns()
+        stream = OutStream("a", 1)
+        first, second, other = Payload(stream), Payload(stream), Payload(OutStream("b", 2))
+        for each in (first, second, other):
+            each.lines.append(b"{}")
+
+        assert [other] == publisher._settle([first, second, other], [0, 1, 0])
+        assert 1 == publisher._counters.undelivered
 
     run(main())

@@ -3,6 +3,7 @@
 import abc
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
@@ -13,6 +14,7 @@ from pbus.errors import MessageDecodeError
 FOLLOWER_LEASE_S = 6.0
 _CAPACITY = 20_000  # messages a slow reader may fall behind before it misses some
 _BEAT_S = 2.0
+_FORGET_S = 600.0  # a stream silent for so long is forgotten, as receivers do
 
 
 class Follower(abc.ABC):
@@ -28,7 +30,7 @@ class Follower(abc.ABC):
         self.refused = 0
         self._overflowed = 0
         self._queue: asyncio.Queue[TapMessage] = asyncio.Queue(_CAPACITY)
-        self._next: dict[tuple[str, int, str, str], int] = {}
+        self._next: dict[tuple[str, int, str, str], tuple[int, float]] = {}  # number, when heard
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aexit__(self, *exc: object) -> None:
@@ -53,6 +55,13 @@ class Follower(abc.ABC):
         while True:
             await asyncio.sleep(_BEAT_S)
             await self._keep_up()
+            self._tidy()
+
+    def _tidy(self) -> None:
+        silent_since = time.monotonic() - _FORGET_S
+        for key, (_, heard) in list(self._next.items()):
+            if heard < silent_since:
+                del self._next[key]
 
     def _follow(self, payload: bytes) -> None:
         """Queue what one payload carries and was not seen before, in a payload sent twice."""
@@ -62,8 +71,8 @@ class Follower(abc.ABC):
             self.refused += 1
             return
         key = (envelope.sender, envelope.stream, envelope.address, envelope.lane)
-        expected = self._next.get(key, envelope.first)
-        self._next[key] = max(expected, envelope.first + envelope.count)
+        expected, _ = self._next.get(key, (envelope.first, 0.0))
+        self._next[key] = (max(expected, envelope.first + envelope.count), time.monotonic())
         self._note_gap(max(0, envelope.first - expected))
         for line in lines[max(0, expected - envelope.first) :]:
             self._show(envelope, line)

@@ -76,9 +76,12 @@ class Publisher:
         """Finish what was delivered; returns what is worth another try."""
         again = []
         in_grace = time.monotonic() < self._grace_until
-        for payload, receivers in zip(payloads, counts, strict=True):
+        # What comes after a later payload of its stream is a repeat to whoever got that one.
+        got = enumerate(payloads) if in_grace else ()
+        last = {payload.stream: at for at, payload in got if counts[at]}
+        for at, (payload, receivers) in enumerate(zip(payloads, counts, strict=True)):
             if receivers == 0 and payload.lines and not self._wire.is_copy(payload.stream.address):
-                if in_grace:
+                if in_grace and at > last.get(payload.stream, -1):
                     again.append(payload)
                     continue
                 self._counters.undelivered += len(payload.lines)
