@@ -37,6 +37,7 @@ from pbus_cli.letters import Letter, post
 OnEvent = Callable[[EventType, dict[str, Any]], None]
 Answer = BusJobResponseMessage | BusJobStreamEndMessage
 
+_CAPACITY: Final = 10_000  # updates that wait to be shown; then the bus waits
 _LATE_S: Final = 1.0  # without news for so long, what an urgent answer overtook is lost
 _LOOK_S: Final = 1.0  # how often the worker's lease is looked at
 _CANCEL_S: Final = 2.0  # for the cancel to be written while the command ends
@@ -48,7 +49,7 @@ class Asker(BusSubscriber):
     def __init__(self, bus: WorkerBus, name: str) -> None:
         self.name = name
         self._bus = bus
-        self._heard: asyncio.Queue[BusJobMessage] = asyncio.Queue()
+        self._heard: asyncio.Queue[BusJobMessage] = asyncio.Queue(_CAPACITY)
         self._job_id = ""
 
     def accepts_bus_message(self, message: BusMessage) -> bool:

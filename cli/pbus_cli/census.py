@@ -56,7 +56,7 @@ class Census(BusSubscriber):
         self._left: dict[str, int] = {}  # runner: messages still to come
         self._expected: set[str] = set()
         self._complete = asyncio.Event()
-        self._outcome: asyncio.Queue[CancelOutcome] = asyncio.Queue()
+        self._outcome: asyncio.Queue[CancelOutcome] = asyncio.Queue(1)
 
     async def on_bus_message(self, message: BusMessage) -> None:
         """Keep an answer."""

@@ -61,7 +61,8 @@ def _read_status(status: IO[bytes], process: "subprocess.Popen[bytes]", log: Pat
             process.wait(1.0)
         how = "says nothing" if process.returncode is None else f"ended ({process.returncode})"
         problem = f"the supervisor {how} before its bus was up"
-        raise ProcessError(problem, hint=f"see {log}") from None
+        hint = f"see {log}; `pbus ps` tells whether it comes up after all, `pbus down` ends it"
+        raise ProcessError(problem, hint=hint) from None
     if said.get("ok"):
         return int(said["pid"])
     raise _remote_error(said)

@@ -34,6 +34,7 @@ _AGAIN_S: Final = 1.0  # a request or an answer may have been lost: asking again
 _MISSED_LOOKS: Final = 3  # so often is a supervisor missed before it counts as gone
 _RECORD_S: Final = 2.0  # a supervisor that has just started, or got its broker back, needs one
 _LOOK_S: Final = 0.1
+_CAPACITY: Final = 10_000  # answers that wait to be read; then the bus waits
 
 _PAST: Final = {"start": "started", "stop": "stopped", "restart": "restarted"}
 _WELL: Final = {
@@ -158,13 +159,15 @@ class Orderer(BusSubscriber):
         plan: With whom.
     """
 
+    takes_mail = False
+
     def __init__(self, bus: WorkerBus, action: ControlAction, plan: Plan) -> None:
         self.name = f"cli-{new_token(32)}"
         self._bus = bus
         self._action = action
         self._order = new_id()
         self._open = {address: list(workers) for address, workers in plan.items()}
-        self._heard: asyncio.Queue[BusControlResponseMessage] = asyncio.Queue()
+        self._heard: asyncio.Queue[BusControlResponseMessage] = asyncio.Queue(_CAPACITY)
         self._missed = dict.fromkeys(plan, 0)
 
     def accepts_bus_message(self, message: BusMessage) -> bool:

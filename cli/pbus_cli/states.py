@@ -12,6 +12,8 @@ _CAPACITY: Final = 10_000  # changes that wait to be printed; then the bus waits
 class StateFollower(BusSubscriber):
     """Listens where state changes are published."""
 
+    takes_mail = False
+
     def __init__(self) -> None:
         self.name = STATES_ADDRESS
         self._heard: asyncio.Queue[BusWorkerStateMessage] = asyncio.Queue(_CAPACITY)

@@ -152,7 +152,9 @@ async def _print(
 def _say_missed(missed: int) -> None:
     if missed:
         noun = "message" if missed == 1 else "messages"
-        console.warn(f"{missed:,} {noun} passed unseen: they came faster than they were printed")
+        console.warn(
+            f"{missed:,} {noun} passed unseen: they came faster than they were printed, or while the broker was away"
+        )
 
 
 def _formatter(*, as_json: bool) -> "Callable[[TapMessage], str]":

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from pbus.topology.model import BusSpec
 
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 10.0
+_STEADY_S = 10.0  # what lived so long is started again at once
 
 logger = logging.getLogger(__name__)
 
@@ -82,17 +84,19 @@ class Foundation:
         await self.guard.stop()
 
     async def _keep_guard(self) -> None:
+        pace = _Pace()
         while True:
             code = await self.guard.wait_died()
             logger.warning("the guard ended (%d) and is started again", code)
-            await _insist("guard", lambda: self.guard.start(self._project))
+            await pace.insist("guard", lambda: self.guard.start(self._project))
 
     async def _keep_broker(self, broker: EmbeddedBroker) -> None:
+        pace = _Pace()
         while True:
             code = await broker.wait()
             logger.warning("the embedded broker ended (%d) and is started again", code)
             self._on_broker(False)  # noqa: FBT003
-            await _insist("embedded broker", broker.start)
+            await pace.insist("embedded broker", broker.start)
             self._on_broker(True)  # noqa: FBT003
 
 
@@ -104,15 +108,24 @@ def _broker_of(project: Project, bus: BusSpec, guard: Guard) -> EmbeddedBroker |
     return EmbeddedValkey(project, guard, keeps_data=bus.delivery.is_stored)
 
 
-async def _insist(what: str, start: Callable[[], Awaitable[object]]) -> None:
-    """Start something, however often that takes: everything else goes on meanwhile."""
-    delay_s = _FIRST_DELAY_S
-    while True:
-        try:
-            await start()
-        except (ProcessError, OSError) as error:
-            logger.warning("the %s cannot be started again: %s", what, error)
-            await asyncio.sleep(delay_s)
-            delay_s = min(_LONGEST_DELAY_S, delay_s * 2)
-        else:
-            return
+class _Pace:
+    """Starts something again, however often that takes: everything else goes on meanwhile."""
+
+    def __init__(self) -> None:
+        self._delay_s = 0.0
+        self._started = time.monotonic()
+
+    async def insist(self, what: str, start: Callable[[], Awaitable[object]]) -> None:
+        """It has ended: start it, at once if it had lived for some time."""
+        if time.monotonic() - self._started >= _STEADY_S:
+            self._delay_s = 0.0
+        while True:
+            await asyncio.sleep(self._delay_s)
+            self._delay_s = min(_LONGEST_DELAY_S, max(_FIRST_DELAY_S, self._delay_s * 2))
+            try:
+                await start()
+            except (ProcessError, OSError) as error:
+                logger.warning("the %s cannot be started again: %s", what, error)
+            else:
+                self._started = time.monotonic()
+                return
