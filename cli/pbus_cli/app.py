@@ -112,6 +112,7 @@ for _command in _COMMANDS:
 
 def main() -> None:
     """Run `pbus`."""
+    console.have_streams()
     if completion.COMPLETE_VARIABLE in os.environ:  # a shell asks: then typer has to know shells
         from typer.completion import (  # type: ignore[attr-defined]  # noqa: PLC0415 - when needed
             completion_init,

@@ -86,6 +86,13 @@ def paint(text: str, sgr: str, stream: TextIO) -> str:
     return f"\x1b[{sgr}m{text}\x1b[0m" if has_colors(stream) else text
 
 
+def have_streams() -> None:
+    """Where the caller has closed stdout or stderr, what goes there goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - as long as we run
+
+
 def is_terminal() -> bool:
     """Whether stdout is a terminal that a live display can be drawn on."""
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 class PbusError(Exception):
@@ -18,6 +19,27 @@ class PbusError(Exception):
         super().__init__(message if hint is None else f"{message}: {hint}")
         self.message = message
         self.hint = hint
+
+
+# What ends the process, or closes a coroutine: the only errors of a user's code that are passed on.
+PASSED_ON = (KeyboardInterrupt, SystemExit, GeneratorExit)
+
+_LONGEST_TEXT = 2_000
+
+
+def text_of(error: BaseException) -> str:
+    """What an error of anybody's says, fit to be logged and sent: short, and always text."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - it is the user's, and what it says is not what matters
+        text = "its text cannot be made"
+    text = sendable(text or type(error).__name__)
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]} …"
+
+
+def sendable(text: str) -> str:
+    """A text without the half characters that file names may have, which no message can carry."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 # Messages and the wire
@@ -415,8 +437,28 @@ class ProjectRunningError(ProcessError):
 class NothingRunningError(ProcessError):
     """No running project matches what was asked for."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"no running project {what}", hint="start one with `pbus up`")
+    def __init__(self, what: str, others: Sequence[str] = ()) -> None:
+        start = "start one with `pbus up`"
+        named = "; running: " + ", ".join(others) + " (-p NAME)" if others else ""
+        super().__init__(f"no running project {what}", hint=start + named)
+
+
+class OrphanedProjectError(NothingRunningError):
+    """A supervisor was killed together with its guard, and its processes go on without them.
+
+    Attributes:
+        record: What the supervisor wrote down of itself (a ProjectRecord).
+    """
+
+    def __init__(self, name: str, record: Any, pids: Sequence[int]) -> None:
+        shown = ", ".join(map(str, pids))
+        ProcessError.__init__(
+            self,
+            f"project {name!r} has no supervisor any more, and no guard: left are pids {shown}",
+            hint="`pbus down` ends them, `pbus up` starts anew",
+        )
+        self.name = name
+        self.record = record
 
 
 class UnseenProjectError(ProcessError):

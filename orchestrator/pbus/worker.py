@@ -28,7 +28,6 @@ from pbus.registry import Watch, WorkerLostData, WorkerRegistry
 from pbus.registry.table import group_of
 from pbus.workers.activation import Activation
 from pbus.workers.answering import DEFAULT_MAX_QUEUED_JOBS
-from pbus.workers.bench import Workbench
 from pbus.workers.core import Runner, WorkerCore, base_hook
 from pbus.workers.desk import JobDesk
 from pbus.workers.family import Family
@@ -37,6 +36,7 @@ from pbus.workers.links import Links
 from pbus.workers.replicas import Replicas
 from pbus.workers.reporting import Reporting
 from pbus.workers.turns import LaneTurn, Turn
+from pbus.workers.workbench import Workbench
 
 logger = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,6 +13,7 @@ from pbus.bus.mailroom import DeliveryOptions
 from pbus.errors import BusFullError, BusUnavailableError
 from pbus.messages import BusDataMessage, BusJobRequestMessage, BusJobResponseMessage, BusMessage
 from support.listeners import Listener
+from support.mishaps import MISHAPS
 from support.valkey import Valkey
 from support.waiting import PATIENCE_S, happens
 
@@ -379,3 +381,44 @@ def keeping(server: Valkey, channel: str, **options: float) -> WorkerBus:
     return connect(
         server.url, channel=channel, delivery="at-least-once", mail_options=mail, **options
     )
+
+
+@pytest.mark.parametrize("kind", MISHAPS)
+def test_any_error_is_survived(make_keeping_bus, kind, caplog):
+    """Whatever a handler raises is tried again and buried; the mail of others is not in question."""
+    caplog.set_level(logging.CRITICAL + 1, "pbus")  # a test runner cannot pass half characters on
+
+    class Unlucky(Listener):
+        async def on_bus_message(self, message):
+            if message.number == 0:
+                raise MISHAPS[kind]
+            await super().on_bus_message(message)
+
+    async def main():
+        bus = make_keeping_bus(mail={"max_attempts": 2})
+        async with running(bus):
+            unlucky = Unlucky("w")
+            await bus.subscribe(unlucky)
+            for number in range(5):
+                await bus.send(parcel(number))
+            assert [1, 2, 3, 4] == numbers(await unlucky.heard(4))
+            await until_report(bus, "w", backlog=0, in_flight=0, dead=1)
+            (letter,) = await bus.mail.dead_letters("w")
+            assert letter.reason.startswith(type(MISHAPS[kind]).__name__)
+
+    asyncio.run(main())
+
+
+def test_hundreds_join_at_once(make_keeping_bus):
+    """Mailboxes of a process with very many subscribers are there in time, and stay."""
+
+    async def main():
+        here, there = make_keeping_bus(), make_keeping_bus()
+        listeners = [Listener(f"w{number}") for number in range(300)]
+        async with running(here, there):
+            await asyncio.gather(*(there.subscribe(listener) for listener in listeners))
+            await here.send(parcel(1, target=None))
+            for listener in listeners:
+                assert [1] == numbers(await listener.heard(1))
+
+    asyncio.run(main())

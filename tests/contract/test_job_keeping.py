@@ -8,7 +8,7 @@ import pytest
 from pbus.bus import mailroom
 from pbus.handlers import job
 from pbus.messages import BusEndWorkerMessage, BusJobRequestMessage
-from pbus.workers import bench, desk
+from pbus.workers import desk, workbench
 from support.jobbing import Asker, Doer, Note, NotingDoer, ask, hosted
 from support.waiting import PATIENCE_S, run, until
 
@@ -166,8 +166,8 @@ def test_lost_child_ends_no_job(make_keeping_bus):
 
 def test_overdue_stored_job_ends(make_keeping_bus, monkeypatch):
     """A deadline ends a job also where its requester is gone and cannot cancel it."""
-    monkeypatch.setattr(bench, "OVERDUE_S", PATIENCE_S)
-    monkeypatch.setattr(bench, "_SWEEP_S", 0.05)
+    monkeypatch.setattr(workbench, "OVERDUE_S", PATIENCE_S)
+    monkeypatch.setattr(workbench, "_SWEEP_S", 0.05)
 
     async def main():
         asker, doer = Asker(), Doer()
@@ -178,7 +178,7 @@ def test_overdue_stored_job_ends(make_keeping_bus, monkeypatch):
                 )
             )
             await doer.has_begun()
-            monkeypatch.setattr(bench, "OVERDUE_S", 0.0)
+            monkeypatch.setattr(workbench, "OVERDUE_S", 0.0)
             await until(lambda: doer.ended == ["cancelled"])
             await emptied(runner, "doer")
 

@@ -17,7 +17,7 @@ from pbus.jobs.census import (
 )
 from pbus.messages import BusJobRequestMessage, BusJobResponseMessage
 from pbus.worker import BaseWorker
-from pbus.workers import bench
+from pbus.workers import workbench
 from support.jobbing import Asker, Doer, Note, ask, hosted, leftovers
 from support.waiting import PATIENCE_S, run, until
 
@@ -305,8 +305,8 @@ def test_lost_child_requester_cancels_jobs(make_forgetting_bus):
 
 def test_overdue_job_is_given_up(make_forgetting_bus, monkeypatch):
     """A requester without a lease that disappears cannot keep a worker busy for ever."""
-    monkeypatch.setattr(bench, "OVERDUE_S", 0.1)
-    monkeypatch.setattr(bench, "_SWEEP_S", 0.05)
+    monkeypatch.setattr(workbench, "OVERDUE_S", 0.1)
+    monkeypatch.setattr(workbench, "_SWEEP_S", 0.05)
 
     async def main():
         asker, doer = Asker(), Doer()

@@ -1,6 +1,7 @@
 """Jobs on every backend: what a handler does becomes the answer."""
 
 import asyncio
+import logging
 
 import pytest
 
@@ -18,6 +19,7 @@ from pbus.messages import (
 from pbus.runner import WorkerRunner
 from pbus.worker import BaseWorker
 from support.jobbing import Asker, Doer, Note, ask, hosted, leftovers
+from support.mishaps import MISHAPS
 from support.waiting import PATIENCE_S, happens, run, until
 
 
@@ -350,3 +352,53 @@ def test_early_request_waits_for_mailbox(make_bus, monkeypatch):
             await running
 
     run(main())
+
+
+@pytest.mark.parametrize("kind", MISHAPS)
+def test_any_error_is_answered(make_forgetting_bus, kind, caplog):
+    """Whatever a handler raises and however long, it is answered at once and gives its place."""
+    caplog.set_level(logging.CRITICAL + 1, "pbus")  # a test runner cannot pass half characters on
+
+    class Unlucky(Doer):
+        @job(name="mishap")
+        async def mishap(self, request):
+            raise MISHAPS[kind]
+
+    async def main():
+        asker, doer = Asker(), Unlucky(max_concurrency=1)
+        async with hosted(make_forgetting_bus, [asker], [doer]):
+            with pytest.raises(JobFailedError) as caught:
+                await ask(asker, "doer", "mishap", timeout=None)
+            assert type(MISHAPS[kind]).__name__ == caught.value.response["type"]
+            assert 0 < len(caught.value.response["error"]) < 3_000
+            assert {"result": 1} == await ask(asker, "doer", "echo", payload={"value": 1})
+            assert [0, 0] == leftovers(asker, doer)
+
+    run(main())
+
+
+def test_late_cancel_keeps_the_answer(make_forgetting_bus):
+    """Who cancels the task of a handler that has just returned takes nothing from its requester."""
+
+    class Hasty(Doer):
+        @job(name="hasty")
+        async def hasty(self, request):
+            await asyncio.sleep(0)
+            asyncio.current_task().cancel()
+            return {"in": "time"}
+
+    async def main():
+        asker, doer = Asker(), Hasty()
+        async with hosted(make_forgetting_bus, [asker], [doer]):
+            assert {"in": "time"} == await ask(asker, "doer", "hasty", timeout=None)
+            assert {"result": 1} == await ask(asker, "doer", "echo", payload={"value": 1})
+
+    run(main())
+
+
+def test_timeouts_are_numbers():
+    """Infinity is no deadline; what is no number is refused where it was written."""
+    assert JobParams(timeout=float("inf")).timeout is None
+    assert 0 == JobParams(timeout=0).timeout
+    with pytest.raises(ValueError, match="timeout is a number of seconds"):
+        JobParams(timeout=float("nan"))

@@ -1,6 +1,7 @@
 """Jobs on a bus that keeps messages: settled when they are over, tried again, left to the next."""
 
 import asyncio
+import logging
 
 import pytest
 
@@ -10,6 +11,7 @@ from pbus.messages import BusJobRequestMessage
 from pbus.worker import BaseWorker
 from pbus.workers.turns import lend_turn
 from support.jobbing import Asker, Doer, Note, NotingDoer, ask, hosted, leftovers
+from support.mishaps import MISHAPS
 from support.waiting import PATIENCE_S, run, until
 
 pytestmark = pytest.mark.redis
@@ -186,5 +188,51 @@ def test_lent_hook_settles_late(make_keeping_bus):
             await until(lambda: len(lender.notes) == 4)
             assert [1, 1, 2, 2] == sorted(lender.notes)
             await nothing_kept(runner, "doer")
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", MISHAPS)
+def test_any_error_counts_as_an_attempt(make_keeping_bus, kind, caplog):
+    """Whatever a handler raises, the job is tried again, answered in the end, and buried."""
+    caplog.set_level(logging.CRITICAL + 1, "pbus")  # a test runner cannot pass half characters on
+
+    class Unlucky(Doer):
+        @job(name="mishap")
+        async def mishap(self, request):
+            raise MISHAPS[kind]
+
+    async def main():
+        asker, doer = Asker(), Unlucky(max_concurrency=1)
+
+        def make(**options):
+            return make_keeping_bus(mail={"max_attempts": 2}, **options)
+
+        async with hosted(make, [asker], [doer]) as (runner, _):
+            with pytest.raises(JobFailedError):
+                await ask(asker, "doer", "mishap", timeout=None)
+            assert {"result": 1} == await ask(asker, "doer", "echo", payload={"value": 1})
+            await nothing_kept(runner, "doer", "asker")
+            (letter,) = await runner.bus.mail.dead_letters("doer")
+            assert letter.reason.startswith(type(MISHAPS[kind]).__name__)
+
+    run(main())
+
+
+def test_stored_answer_outlives_a_late_cancel(make_keeping_bus):
+    """A job whose handler's task is cancelled while it is answered is answered all the same."""
+
+    class Hasty(Doer):
+        @job(name="hasty")
+        async def hasty(self, request):
+            await asyncio.sleep(0)
+            asyncio.current_task().cancel()
+            return {"in": "time"}
+
+    async def main():
+        asker, doer = Asker(), Hasty()
+        async with hosted(make_keeping_bus, [asker], [doer]) as (runner, _):
+            assert {"in": "time"} == await ask(asker, "doer", "hasty", timeout=None)
+            await nothing_kept(runner, "doer", "asker")
 
     run(main())

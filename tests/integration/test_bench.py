@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,7 +61,8 @@ def test_measurement_loses_nothing(name: str, valkey: Valkey) -> None:
     assert all(row.count > 0 for row in ours)
     assert EXPECTED_BASELINE.get(name, []) == [row.name for row in theirs]
     assert all(row.count == FEW.count for row in theirs)
-    assert all(check.value >= 0 for check in report.checks)
+    ratios = [one for one in report.checks if not re.search("lost|twice|queued", one.name)]
+    assert all(check.value > 0 for check in ratios)
 
 
 def test_durable_leaves_nothing_behind(valkey: Valkey) -> None:

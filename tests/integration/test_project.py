@@ -9,10 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from pbus.errors import NothingRunningError, ProcessError, ProjectRunningError
+from pbus.errors import (
+    NothingRunningError,
+    OrphanedProjectError,
+    ProcessError,
+    ProjectRunningError,
+)
 from pbus.process.groups import birth, strays
 from pbus.process.project import Project, is_over
-from pbus.process.projects import choose_project, running_projects, stop_project
+from pbus.process.projects import choose_project, end_orphans, running_projects, stop_project
 from support.guarded import Supervisor, make_project, project_in, record_of, supervisors
 from support.waiting import PATIENCE_S, eventually
 
@@ -214,6 +219,24 @@ def test_deaf_and_guardless_too(project: Project, start: Callable[..., Superviso
     assert not project.runtime_dir.exists()
     with project.lock():
         pass
+
+
+def test_orphans_are_found(project: Project, start: Callable[..., Supervisor]) -> None:
+    """Killed together with its guard a project still leads to its processes; `down` ends them."""
+    supervisor = start("leaderless")
+    os.kill(supervisor.guard, 9)
+    os.kill(supervisor.process.pid, 9)
+    assert eventually(lambda: is_over(project))
+
+    for _ in range(2):  # looking takes nothing away
+        with pytest.raises(OrphanedProjectError, match="no supervisor any more") as caught:
+            choose_project("guarded", None, Path("/"))
+    asyncio.run(end_orphans(caught.value.record))
+
+    assert [] == strays(project.id)
+    assert not project.runtime_dir.exists()
+    with pytest.raises(NothingRunningError):
+        choose_project("guarded", None, Path("/"))
 
 
 def test_runtime_folder_is_private(project: Project) -> None:

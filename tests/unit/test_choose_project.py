@@ -40,6 +40,18 @@ def test_only_one_is_meant(running: list[ProjectRecord], tmp_path: Path) -> None
     assert running[0] is choose_project(None, None, tmp_path)
 
 
+def test_folder_with_topology_means_itself(running: list[ProjectRecord], tmp_path: Path) -> None:
+    """Where a folder has a topology nobody else's project is meant, least of all to be stopped."""
+    running.append(record("a", tmp_path / "a"))
+    (tmp_path / "topology.yaml").touch()
+
+    with pytest.raises(
+        NothingRunningError, match=r"that of .*/topology.yaml.*running: a \(-p NAME"
+    ):
+        choose_project(None, None, tmp_path)
+    assert running[0] is choose_project("a", None, tmp_path)
+
+
 def test_own_folder_comes_first(running: list[ProjectRecord], tmp_path: Path) -> None:
     """The project of this folder is meant, though others run."""
     running += [record("a", tmp_path / "a"), record("b", tmp_path)]

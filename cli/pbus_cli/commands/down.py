@@ -27,12 +27,19 @@ def down(
     """Stop the project: its workers, its broker, its supervisor. Unhandled messages are kept."""
     from pathlib import Path
 
+    from pbus.errors import OrphanedProjectError
     from pbus.process.ledger import Ledger
     from pbus.process.project import Project
-    from pbus.process.projects import choose_project, stop_project
+    from pbus.process.projects import choose_project, end_orphans, stop_project
     from pbus_cli.running import run
 
-    record = choose_project(project, file, Path.cwd())
+    try:
+        record = choose_project(project, file, Path.cwd())
+    except OrphanedProjectError as error:
+        console.warn(error.message)
+        run(end_orphans(error.record))
+        console.note(f"ended what was left of {error.record.name}")
+        return
     console.note(f"stopping {record.name} in {record.folder} (pid {record.pid}) ...")
     ledger = Ledger(Project.of_record(record).state_dir)
     if purge:

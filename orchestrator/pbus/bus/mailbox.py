@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pbus.bus.delivery import delivering
 from pbus.bus.reader import LaneReader, Receipt, reading
 from pbus.bus.subscriber import BusSubscriber
+from pbus.errors import PASSED_ON
 from pbus.messages import BusMessage, Lane
 
 logger = logging.getLogger(__name__)
@@ -296,7 +297,9 @@ class Mailbox:
             self.failed += 1  # the handler, or what it awaited, was cancelled: its own affair
             logger.warning("%s: the handler of %s was cancelled", self.name, message)
             return error
-        except Exception as error:
+        except PASSED_ON:
+            raise
+        except BaseException as error:
             self.failed += 1
             logger.exception("%s: the handler of %s raised; going on", self.name, message)
             return error

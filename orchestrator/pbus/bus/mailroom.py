@@ -18,7 +18,7 @@ from pbus.bus.mail import Letter, MailStore, Settle
 from pbus.bus.mailbox import StoredReceipt
 from pbus.bus.switchboard import Switchboard
 from pbus.codec import decode_message
-from pbus.errors import BusFullError, BusUnavailableError, MessageDecodeError
+from pbus.errors import BusFullError, BusUnavailableError, MessageDecodeError, text_of
 from pbus.messages import (
     BusJobRequestMessage,
     BusJobResponseMessage,
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 PREFETCH = 1_000  # letters of one mailbox that wait in this process, where its worker says nothing
 GATHER_S = 0.005  # letters settled meanwhile share a call, while others are in hand
+_LOOK_EVERY_S = 0.001  # for each mailbox here: a look costs so much, and hundreds may come at once
 WAIT_S = 2.0  # how long a take waits for mail before it looks around again
 _FIRST_RETRY_S = 0.5
 _MAX_RETRY_S = 30.0
@@ -131,6 +132,8 @@ class MailRoom:
         self._has_room = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._answers: set[asyncio.Task[None]] = set()
+        self._looking: asyncio.Task[None] | None = None
+        self._looked_at = 0.0
 
     async def open(self) -> None:
         """Open the mailboxes of everyone subscribed and begin to take mail."""
@@ -145,15 +148,20 @@ class MailRoom:
     async def close(self) -> None:
         """Settle what is settled, give back the rest."""
         tasks, self._tasks = self._tasks, []
-        for task in (*tasks, *self._answers):
+        others = [*self._answers, *([self._looking] if self._looking else [])]
+        for task in (*tasks, *others):
             task.cancel()
-        await asyncio.gather(*tasks, *self._answers, return_exceptions=True)
-        with contextlib.suppress(BusUnavailableError):
-            if unsettled := self._settling + self._settles:
-                self._settling, self._settles = [], []
+        await asyncio.gather(*tasks, *others, return_exceptions=True)
+        unsettled, self._settling, self._settles = self._settling + self._settles, [], []
+        try:
+            if unsettled:
                 await self.store.settle(unsettled)
             if tasks:
                 await self.store.requeue([self._incarnation])
+        except BusUnavailableError as error:
+            logger.debug("what is in hand goes back when our lease ends: %s", error)
+        except Exception:
+            logger.exception("what is in hand goes back when our lease ends: a bug in pbus")
         self.dispatch.fail_all(BusUnavailableError("the broker", "the bus was stopped"))
         await self.store.close()
 
@@ -171,14 +179,14 @@ class MailRoom:
             await self.store.open(mailbox, keep=keep, shared=is_shared, max_backlog=backlog)
             self._send_back()  # what an earlier life here left comes to this one by the broker
             self._mailboxes[mailbox] = address
-        await self._look_again()
+        self._look_again()
 
     async def leave(self, address: str) -> None:
         """Take no more mail for an address."""
         for mailbox in [box for box, here in self._mailboxes.items() if here == address]:
             del self._mailboxes[mailbox]
         self._return()
-        await self._look_again()
+        self._look_again()
 
     async def beat(self) -> None:
         """Keep mailboxes that nobody declared alive; call it every HEARTBEAT_S."""
@@ -200,7 +208,7 @@ class MailRoom:
         if error is None:
             self.settle_as(Settle(letter=letter))
             return
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {text_of(error)}"
         if is_last:
             self.settle_as(Settle(letter=letter, how="bury", reason=reason))
         else:
@@ -282,13 +290,22 @@ class MailRoom:
     # The tasks
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return asyncio.create_task(work, name=f"pbus mail {name}")
+        task = asyncio.create_task(work, name=f"pbus mail {name}")
+        task.add_done_callback(_say_fault)
+        return task
 
-    async def _look_again(self) -> None:
+    def _look_again(self) -> None:
+        """Have a take that waits look at the mailboxes of now; not for each of many that come."""
         self._has_room.set()
-        if self._tasks:
-            with contextlib.suppress(BusUnavailableError):
-                await self.store.interrupt()
+        if self._tasks and (self._looking is None or self._looking.done()):
+            self._looking = self._spawn("look", self._interrupt())
+
+    async def _interrupt(self) -> None:
+        now = asyncio.get_running_loop().time
+        await asyncio.sleep(self._looked_at + len(self._mailboxes) * _LOOK_EVERY_S - now())
+        self._looked_at = now()
+        with contextlib.suppress(BusUnavailableError):
+            await self.store.interrupt()
 
     async def _take(self) -> None:
         while True:
@@ -378,3 +395,8 @@ class MailRoom:
                     logger.exception("settling mail failed: a bug in pbus; going on")
                 self._settling = []
                 self._has_room.set()
+
+
+def _say_fault(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        logger.error("%s ended: a bug in pbus", task.get_name(), exc_info=task.exception())

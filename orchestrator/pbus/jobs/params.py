@@ -1,5 +1,6 @@
 """What a requester says about a job: JobParams, or the same as keywords."""
 
+import math
 from typing import Any, Literal, TypedDict, TypeVar, get_args
 
 import msgspec
@@ -18,15 +19,15 @@ class JobParams(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: Which of the worker's job handlers; None for its on_job_request hook.
         payload: JSON values for the handler.
-        timeout: Seconds for the whole job, waiting for the worker to be ready included; None waits
-            for ever.
+        timeout: Seconds for the whole job, waiting for the worker to be ready included; None (and
+            infinity) waits for ever.
         label: For people.
         cancellable: Whether request_cancel_job_group() may cancel it.
         retries: How often the job is asked for again when its worker is lost.
         priority: "high" overtakes queued data (an activation, too), and jobs that wait for a turn.
 
     Raises:
-        ValueError: There is no such priority.
+        ValueError: There is no such priority, or the timeout is not a number.
     """
 
     name: str | None = None
@@ -41,6 +42,10 @@ class JobParams(msgspec.Struct, frozen=True, kw_only=True):
         """Check what nothing else would."""
         if self.priority not in _PRIORITIES:
             raise ValueError(f"priority is one of {', '.join(_PRIORITIES)}, not {self.priority!r}")
+        if self.timeout is not None and math.isnan(self.timeout):
+            raise ValueError("timeout is a number of seconds, or None for none; not NaN")
+        if self.timeout == math.inf:
+            msgspec.structs.force_setattr(self, "timeout", None)
 
 
 class JobGroupParams(JobParams, frozen=True, kw_only=True):

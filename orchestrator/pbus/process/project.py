@@ -19,7 +19,7 @@ from pbus.process.folders import (
     runtime_roots,
     state_root,
 )
-from pbus.process.groups import birth, is_same_process
+from pbus.process.groups import birth, is_same_process, strays
 from pbus.process.record import ProjectRecord, read_record, write_record
 from pbus.topology.model import Topology
 
@@ -216,14 +216,17 @@ class ProjectLock:
 
 
 def is_over(project: Project) -> bool:
-    """Whether neither a supervisor nor its guard holds the project; if so, no record stays."""
+    """Whether neither a supervisor nor its guard holds the project.
+
+    If so, no record stays, unless it leads to processes that somebody has to end.
+    """
     try:
         descriptor = os.open(_lock_path(project), os.O_RDWR | os.O_CREAT, 0o600)
     except FileNotFoundError:  # no state folder: it never ran
         return True
     try:
         is_free = _try_lock(descriptor)
-        if is_free:
+        if is_free and project.record_path.exists() and not strays(project.id):
             project.clear()
         return is_free
     finally:

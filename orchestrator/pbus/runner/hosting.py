@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.subscriber import BusSubscriber
-from pbus.errors import PbusError
+from pbus.errors import PASSED_ON, PbusError, text_of
 from pbus.jobs.census import OpenJobs
 from pbus.messages import BusEndWorkerMessage
 from pbus.registry import WorkerRegistry
@@ -120,7 +120,9 @@ class Hosting:
             await self.worker.run()
         except asyncio.CancelledError:
             self._reason = "cancelled"
-        except Exception as error:  # noqa: BLE001 - a worker is a stranger; the runner reports it
+        except PASSED_ON:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a worker is a stranger; the runner reports it
             self.fail(error)
         finally:
             await self.close()
@@ -171,5 +173,5 @@ class Hosting:
 
 def one_line(error: BaseException) -> str:
     """An error as one line of text."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    text, kind = " ".join(text_of(error).split()), type(error).__name__
+    return kind if text == kind else f"{kind}: {text}"

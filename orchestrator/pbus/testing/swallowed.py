@@ -2,7 +2,7 @@
 
 import logging
 
-_ANSWERED = "pbus.workers.bench"  # what a job's handler raised is the job's answer
+_ANSWERED = "pbus.workers.workbench"  # what a job's handler raised is the job's answer
 
 
 class Swallowed(logging.Handler):

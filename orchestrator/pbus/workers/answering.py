@@ -18,11 +18,11 @@ from pbus.messages import (
     BusMessage,
     JobStatus,
 )
-from pbus.workers.bench import Workbench
 from pbus.workers.core import base_hook
 from pbus.workers.custody import leave_to_others
 from pbus.workers.inhand import Handler, Order
 from pbus.workers.sending import Sending
+from pbus.workers.workbench import Workbench
 
 logger = logging.getLogger(__name__)
 

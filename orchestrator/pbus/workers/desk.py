@@ -140,7 +140,7 @@ class JobDesk:
         finally:
             for wait in waits:
                 wait.cancel()
-            await asyncio.wait(waits)
+            await asyncio.gather(*waits, return_exceptions=True)
 
     # Waiting
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pbus.bus.delivery import current_delivery
-from pbus.errors import JobStateError, PbusError
+from pbus.errors import JobStateError, PbusError, sendable, text_of
 from pbus.messages import (
     BusJobMessage,
     BusJobRequestMessage,
@@ -121,26 +121,26 @@ class Replies:
         except PbusError as error:  # above all: what was returned cannot be encoded
             await self.answer_error(job, error)
 
-    async def answer_error(self, job: OpenJob, error: Exception) -> None:
+    async def answer_error(self, job: OpenJob, error: BaseException) -> None:
         """Answer with what a handler raised; a stored job is tried again first."""
         if not self.has(job):
             return
         if job.delivery is not None and not job.delivery.is_last_attempt:
             self._drop(job, error)
             return
-        data = {
-            "error": str(error) or type(error).__name__,
-            "type": type(error).__name__,
-            "traceback": "".join(traceback.format_exception(error))[-_TRACEBACK_CHARS:],
-        }
-        await self.answer_quietly(job, JobStatus.ERROR, data, error)
+        brief = {"error": text_of(error), "type": type(error).__name__}
+        trace = sendable("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARS:]
+        try:
+            await self._answer(job, JobStatus.ERROR, {**brief, "traceback": trace}, error)
+        except PbusError:  # perhaps there is no room for so much
+            await self.answer_quietly(job, JobStatus.ERROR, brief, error)
 
     async def answer_quietly(
         self,
         job: OpenJob,
         status: JobStatus,
         data: dict[str, Any],
-        cause: Exception | None = None,
+        cause: BaseException | None = None,
     ) -> None:
         """Answer, or log why that is impossible; either way it is no longer in hand."""
         try:
@@ -170,7 +170,7 @@ class Replies:
         job: OpenJob,
         status: JobStatus,
         data: dict[str, Any],
-        cause: Exception | None = None,
+        cause: BaseException | None = None,
     ) -> None:
         if not self.has(job):  # answered already
             return
@@ -180,7 +180,7 @@ class Replies:
         await self._send(job, answer, cause)
 
     async def _send(
-        self, job: OpenJob, answer: BusJobMessage, cause: Exception | None = None
+        self, job: OpenJob, answer: BusJobMessage, cause: BaseException | None = None
     ) -> None:
         """Send the one answer; only if that fails may there be another."""
         job_id = job.request.job_id
@@ -195,11 +195,11 @@ class Replies:
             self._sending -= 1
         self._let_go(job, cause)
 
-    def _drop(self, job: OpenJob, error: Exception | None) -> None:
+    def _drop(self, job: OpenJob, error: BaseException | None) -> None:
         if self._jobs.pop(job.request.job_id, None) is not None:
             self._let_go(job, error)
 
-    def _let_go(self, job: OpenJob, error: Exception | None) -> None:
+    def _let_go(self, job: OpenJob, error: BaseException | None) -> None:
         if job.delivery is not None:
             job.delivery.finish(error)
         if not (self._jobs or self._sending):

@@ -196,7 +196,7 @@ def _columns(batch: Sequence[Outgoing]) -> tuple[tuple[Any, ...], ...]:
     streams: dict[tuple[str, int, str, str], int] = {}
     entries = []
     for out in batch:
-        key = (out.sender, out.stream, out.address, out.lane.value)
+        key = (out.sender, out.stream, plain(out.address), out.lane.value)
         at = streams.setdefault(key, len(streams) + 1)
         entries.append((at, out.first, len(out.bodies), message_of(out)))
     return (*zip(*streams, strict=True), *zip(*entries, strict=True))

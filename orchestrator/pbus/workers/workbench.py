@@ -1,11 +1,14 @@
 """A worker's jobs for others: taking them in, running handlers, cancelling, and never forgetting."""
 
 import asyncio
+import functools
 import logging
 import time
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from pbus.bus.delivery import Delivery, current_delivery
+from pbus.errors import PASSED_ON
 from pbus.handlers import PENDING
 from pbus.jobs.group import STOPPED
 from pbus.messages import BusJobCancelMessage, BusJobRequestMessage, JobStatus
@@ -146,16 +149,31 @@ class Workbench:
             if not job.is_cancelled:
                 reason = {"reason": "something its handler awaited was cancelled"}
                 await self.replies.answer_quietly(job, JobStatus.CANCELLED, reason)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the requester gets to know
-            await self._bear_error(job, error)
+        except PASSED_ON:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the requester gets to know
+            bear = functools.partial(self._bear_error, job, error)
+            await self._conclude(job, bear)
         else:
             is_pending = result is PENDING or (order.stays_open and result is None)
             if not is_pending and not job.is_cancelled:
-                await self.replies.answer_result(job, result)
+                answer = functools.partial(self.replies.answer_result, job, result)
+                await self._conclude(job, answer)
         finally:
             job.is_handled = True
 
-    async def _bear_error(self, job: OpenJob, error: Exception) -> None:
+    async def _conclude(
+        self, job: OpenJob, answer: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Answer a job, also if whoever cancels its handler comes too late for that."""
+        try:
+            await answer()
+        except asyncio.CancelledError:
+            if not job.is_cancelled and self.replies.has(job):
+                self._links.spawn(answer())
+            raise
+
+    async def _bear_error(self, job: OpenJob, error: BaseException) -> None:
         if job.is_cancelled:
             logger.debug("%s: cancelled %s raised", self._links.name, job.request, exc_info=error)
             return
