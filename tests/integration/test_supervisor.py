@@ -1,6 +1,7 @@
 """The supervisor with real processes, its own Valkey and its guard."""
 
 import asyncio
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -324,6 +325,30 @@ def test_killed_guard_is_replaced(tmp_path: Path):
             assert is_alive(guard.pid)
             assert 0 == await watched.stop()
             assert not is_alive(guard.pid)
+
+    asyncio.run(main())
+
+
+def test_removed_state_folder_is_made_again(tmp_path: Path):
+    """Whoever removes the state folder of a running project gets no second supervisor for it."""
+    what = topology(tmp_path, program("a", FOREVER, tmp_path))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            await watched.line("up")
+            before = watched.project.read_record()
+            shutil.rmtree(watched.project.state_dir)
+            while (record := watched.project.read_record()) is None:
+                await asyncio.sleep(0.01)
+            assert before == record
+            with pytest.raises(ProjectRunningError):
+                async with Project.of(what).lock():
+                    pass
+            watched.supervisor.restart("a")
+            await watched.line("up", 2)
+            assert 0 == await watched.stop()
+        assert "up" in watched.project.log_path("a").read_text()
+        assert not watched.project.record_path.exists()
 
     asyncio.run(main())
 

@@ -233,6 +233,32 @@ def is_over(project: Project) -> bool:
         os.close(descriptor)
 
 
+def is_held(project: Project) -> bool:
+    """Whether others can see that this process holds the lock: the state folder may be removed."""
+    try:
+        there = _lock_path(project).stat()
+    except OSError:
+        return False
+    return project.lock_fd is not None and os.path.samestat(there, os.fstat(project.lock_fd))
+
+
+def hold_again(project: Project) -> None:
+    """Take the lock anew where the state folder was removed under it.
+
+    Raises:
+        ProjectRunningError: Somebody was quicker.
+        ProcessError: The folder cannot be made.
+    """
+    before, project.lock_fd = project.lock_fd, None
+    try:
+        project.lock(timeout=0.0).__enter__()
+    except BaseException:
+        project.lock_fd = before
+        raise
+    if before is not None:
+        os.close(before)
+
+
 def _lock_path(project: Project) -> Path:
     # It stays when the project ends: two processes could lock two files of one name.
     return project.state_dir / "lock"

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.connect import connect
-from pbus.errors import BusClosedError
+from pbus.errors import BusClosedError, ProcessError, ProjectRunningError
 from pbus.ids import new_token
 from pbus.observe import HostRecord
 from pbus.process import loops
@@ -30,7 +30,7 @@ from pbus.process.link import BusLink, host_name
 from pbus.process.mail import mail_options
 from pbus.process.news import News
 from pbus.process.post import PostOffice
-from pbus.process.project import Project
+from pbus.process.project import Project, hold_again, is_held
 from pbus.process.record import ProjectRecord
 from pbus.process.site import Site
 from pbus.process.spawn import Surroundings
@@ -84,6 +84,7 @@ class Supervisor:
         self._crew = Crew(topology, only, self._hurry)
         self._bus: WorkerBus | None = None
         self._link: BusLink | None = None
+        self._described: ProjectRecord
 
     async def run(self) -> int:
         """Start everything, and see to it until it is over.
@@ -200,7 +201,8 @@ class Supervisor:
         stack.push_async_callback(link.close)
         await link.open(is_own_broker=spec.url is None)
         self._bus, self._link = bus, link
-        self._project.write_record(self._describe(url))
+        self._described = self._describe(url)
+        self._project.write_record(self._described)
         self._emit(BrokerReady(bus.url))
         site = Site(self._surroundings(url), self._foundation.guard, link, self._emit)
         return site, link
@@ -289,7 +291,24 @@ class Supervisor:
     async def _measure(self) -> None:
         while True:
             self._crew.measure()
+            if not is_held(self._project):
+                self._hold_again()
             await asyncio.sleep(_MEASURE_EVERY_S)
+
+    def _hold_again(self) -> None:
+        """The state folder is gone, or another's: a second supervisor may find the project free."""
+        folder = self._project.state_dir
+        try:
+            hold_again(self._project)
+            self._project.write_record(self._described)
+        except ProjectRunningError as error:
+            logger.error("%s was removed, and another supervisor has the project now", folder)  # noqa: TRY400 - no fault of ours
+            self.request_stop(str(error))
+        except (ProcessError, OSError) as error:
+            logger.warning("%s was removed and cannot be made again: %s", folder, error)
+        else:
+            self._journal.close()  # its files went with the folder
+            logger.warning("%s was removed and is made again; older logs are lost", folder)
 
     @property
     def _is_ending(self) -> bool:
