@@ -90,7 +90,7 @@ def _ask(
     import asyncio
 
     from pbus.bus.connect import connect
-    from pbus.process.loops import run_on
+    from pbus.process.loops import run_patiently
     from pbus.process.projects import choose_project
 
     name, file = (_given(ctx, option) for option in ("project", "file"))
@@ -101,7 +101,7 @@ def _ask(
         async with asyncio.timeout(_ASK_S), bus:
             return await question(bus)
 
-    return run_on("asyncio", answer())
+    return run_patiently(answer())
 
 
 def _given(ctx: typer.Context, option: str) -> str | None:

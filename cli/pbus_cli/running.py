@@ -5,7 +5,7 @@ import signal
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from pbus.process.loops import run_on
+from pbus.process.loops import run_patiently
 from pbus_cli import complaints
 from pbus_cli.console import TerminatedError
 
@@ -27,7 +27,7 @@ def run(main: Coroutine[Any, Any, T], *, shows_warnings: bool = True) -> T:
         complaints.show_on_stderr()
     else:
         complaints.hide()
-    return run_on("asyncio", _until_terminated(main))
+    return run_patiently(_until_terminated(main))
 
 
 async def _until_terminated(main: Coroutine[Any, Any, T]) -> T:

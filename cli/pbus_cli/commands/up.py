@@ -76,7 +76,7 @@ def _in_process(topology: "Topology", only: "Sequence[str]", *, in_background: b
 
 
 def _foreground(topology: "Topology", only: "Sequence[str]", *, plain: bool) -> int:
-    from pbus.process.loops import run_on
+    from pbus.process.loops import run_patiently
     from pbus.process.project import Project
     from pbus.process.supervisor import Supervisor
     from pbus_cli.foreground import supervise
@@ -96,7 +96,7 @@ def _foreground(topology: "Topology", only: "Sequence[str]", *, plain: bool) -> 
             )
         return await _on_screen(topology, project, supervisor)
 
-    code = run_on("asyncio", run())
+    code = run_patiently(run())
     _say_kept(project)
     return code
 

@@ -29,7 +29,7 @@ from pbus.process.events import (
     StateChanged,
     Stopped,
 )
-from pbus.process.loops import run_on
+from pbus.process.loops import run_patiently
 from pbus.process.project import Project
 from pbus.process.supervisor import Supervisor
 from pbus.topology.load import load_topology
@@ -71,7 +71,7 @@ def main() -> int:
             only=frozenset(filter(None, arguments.only.split(","))),
             session=arguments.session,
         )
-        return run_on("asyncio", _run(supervisor, report))
+        return run_patiently(_run(supervisor, report))
     except PbusError as error:
         logger.error("%s", error)  # noqa: TRY400 - the user's affair, not a bug
         report.failed(error)

@@ -40,7 +40,13 @@ def run_on(loop: Loop, main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
-class PatientLoop(asyncio.SelectorEventLoop):
+def run_patiently(main: Coroutine[Any, Any, T]) -> T:
+    """asyncio.run() for pbus' own processes, which say in time that a broker cannot be reached."""
+    with asyncio.Runner(loop_factory=_PatientLoop) as runner:
+        return runner.run(main)
+
+
+class _PatientLoop(asyncio.SelectorEventLoop):
     """asyncio's own, but a name server that does not answer keeps no process from ending.
 
     asyncio resolves names in threads that it joins at its end, and the interpreter once more.
@@ -79,9 +85,9 @@ class PatientLoop(asyncio.SelectorEventLoop):
             self.call_soon_threadsafe(tell)
 
 
-def _factory(loop: Loop) -> Callable[[], asyncio.AbstractEventLoop]:
+def _factory(loop: Loop) -> Callable[[], asyncio.AbstractEventLoop] | None:
     if loop == "asyncio":
-        return PatientLoop
+        return None
     require(loop)
     make: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(loop).new_event_loop
     return make
