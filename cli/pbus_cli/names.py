@@ -1,4 +1,4 @@
-"""Names that somebody typed: what they match, and what was perhaps meant."""
+"""Words that several verbs use: names that somebody typed, what they match and perhaps mean."""
 
 import difflib
 from collections.abc import Iterable
@@ -11,8 +11,22 @@ def is_meant(name: str, worker: str) -> bool:
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     """Says that a name is unknown, and which one was perhaps meant."""
-    names = sorted({*known, *(one.rpartition(".")[0] for one in known if "." in one)})
-    near = difflib.get_close_matches(name, names, n=1)
-    if near:
-        return f"there is no {what} {name!r}; did you mean {near[0]!r}?"
-    return f"there is no {what} {name!r}; there are: {', '.join(names) or 'none'}"
+    near = near_name(name, known)
+    if near is not None:
+        return f"there is no {what} {name!r}; did you mean {near!r}?"
+    return f"there is no {what} {name!r}; there are: {', '.join(_with_groups(known)) or 'none'}"
+
+
+def near_name(name: str, known: Iterable[str]) -> str | None:
+    """The name that was perhaps meant."""
+    return next(iter(difflib.get_close_matches(name, _with_groups(known), n=1)), None)
+
+
+def _with_groups(known: Iterable[str]) -> list[str]:
+    names = set(known)
+    return sorted(names | {one.rpartition(".")[0] for one in names if "." in one})
+
+
+def kept_text(count: int) -> str:
+    """How many messages wait for the next run."""
+    return "1 unhandled message is kept" if count == 1 else f"{count:,} unhandled messages are kept"

@@ -76,18 +76,22 @@ class Readiness:
     def _refuse_failed(self, instance: WorkerInstance, process: ProcessRecord | None) -> None:
         if process is None:
             return
-        why = process.error or _exit_text(process.exit_code)
+        why, last = _exit_text(process), ""
+        if process.error and process.error not in why:
+            last = f"; last line: {process.error}"
         if process.state == "failed":
-            raise StartupError(instance.name, why, hint=_HINT)
+            raise StartupError(instance.name, why + last, hint=_HINT)
         if instance.name in self.ready_once:
             return
         is_again = process.restarts > 0 and instance.spec.restart != "always"
         if process.exit_code not in {None, 0} or is_again:
-            raise StartupError(instance.name, f"{why} before it was ready", hint=_HINT)
+            raise StartupError(instance.name, f"{why} before it was ready{last}", hint=_HINT)
 
 
-def _exit_text(code: int | None) -> str:
-    return "was never started" if code is None else describe_exit(code)
+def _exit_text(process: ProcessRecord) -> str:
+    if process.exit_code is None:
+        return process.error or "was never started"
+    return describe_exit(process.exit_code)
 
 
 def _is_done(process: ProcessRecord | None) -> bool:

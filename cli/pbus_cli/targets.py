@@ -9,7 +9,8 @@ from typing import Final
 from pbus.bus.base import WorkerBus
 from pbus.errors import WorkerNotFoundError
 from pbus.leases import Lease
-from pbus_cli.names import is_meant
+from pbus.observe import decode_records
+from pbus_cli.names import is_meant, near_name
 
 REGISTRATION_S: Final = 5.0
 _POLL_S: Final = 0.1
@@ -39,8 +40,26 @@ async def find_targets(
             break
         await asyncio.sleep(_POLL_S)
     if not meant:
-        raise WorkerNotFoundError(name, within_s)
+        raise WorkerNotFoundError(name, within_s, await _what_is_known(bus, name))
     return meant
+
+
+async def is_away_with_mail(bus: WorkerBus, name: str) -> bool:
+    """Whether nobody of that name is there, and what is sent to it is kept all the same."""
+    if bus.mail is None or not any(box.name == name for box in await bus.mail.reports()):
+        return False
+    return not any(is_meant(name, lease.name) for lease in await bus.leases.leases())
+
+
+async def _what_is_known(bus: WorkerBus, name: str) -> str | None:
+    """Why a worker may not be there: it is down, or its name is another one."""
+    records = decode_records(await bus.leases.records())
+    states = {one.name: one.state for host in records for one in host.processes}
+    meant = sorted(one for one in states if is_meant(name, one))
+    if meant:
+        return f"{meant[0]} is {states[meant[0]]}; `pbus start {name}` starts it when it is down"
+    near = near_name(name, {*states, *(lease.name for lease in await bus.leases.leases())})
+    return None if near is None else f"did you mean {near!r}?"
 
 
 def is_usable(lease: Lease, name: str) -> bool:

@@ -136,6 +136,22 @@ def decode_header(data: bytes) -> Header:
         raise MessageDecodeError(str(error)) from error
 
 
+def is_broadcast(data: bytes) -> bool:
+    """Whether an encoded message is for everyone."""
+    try:
+        return decode_header(data).target is None
+    except MessageDecodeError:
+        return False
+
+
+def source_of(data: bytes) -> str:
+    """Who sent an encoded message; "" where that cannot be read."""
+    try:
+        return decode_header(data).source
+    except MessageDecodeError:
+        return ""
+
+
 def as_json(data: bytes) -> bytes:
     """An encoded message as one line of JSON; bytes in it become base64.
 

@@ -270,10 +270,10 @@ class DuplicateWorkerError(WorkerError):
 class WorkerNotFoundError(WorkerError):
     """No worker of that name was registered in time."""
 
-    def __init__(self, name: str, waited_s: float) -> None:
+    def __init__(self, name: str, waited_s: float, hint: str | None = None) -> None:
         super().__init__(
             f"no worker {name!r} was registered within {waited_s:g} s",
-            hint="`pbus ps` lists those that are",
+            hint=hint or "`pbus ps` lists those that are",
         )
         self.name = name
         self.waited_s = waited_s
@@ -328,7 +328,7 @@ class JobTimeoutError(JobError, TimeoutError):
     """The job's deadline passed; waiting for the worker to be ready is part of it."""
 
     def __init__(self, job_id: str, worker: str, timeout_s: float, phase: str) -> None:
-        super().__init__(job_id, worker, f"timed out after {timeout_s:g} s ({phase})")
+        super().__init__(job_id, worker, f"timed out after {round(timeout_s, 2):g} s ({phase})")
         self.timeout_s = timeout_s
         self.phase = phase
 
@@ -352,7 +352,9 @@ class JobFailedError(JobError):
 
     def __init__(self, job_id: str, worker: str, status: str, response: dict[str, object]) -> None:
         reason = response.get("error")
-        super().__init__(job_id, worker, f"{status}: {reason}" if reason else f"ended {status}")
+        kind = response.get("type") if "traceback" in response else None  # else it says enough
+        text = f"{kind}: {reason}" if kind and kind != reason else reason
+        super().__init__(job_id, worker, f"{status}: {text}" if text else f"ended {status}")
         self.status = status
         self.response = response
 
@@ -490,8 +492,10 @@ class AmbiguousProjectError(ProcessError):
     """Several projects run and none was chosen."""
 
     def __init__(self, names: Sequence[str]) -> None:
+        are_namesakes = any("(" in name for name in names)  # then they are told by their files
         super().__init__(
-            f"several projects are running: {', '.join(names)}", hint="choose one with -p NAME"
+            f"several projects are running: {', '.join(names)}",
+            hint=f"choose one with {'-f FILE' if are_namesakes else '-p NAME'}",
         )
         self.names = tuple(names)
 

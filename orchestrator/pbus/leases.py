@@ -27,6 +27,7 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
         beat: When its own process last renewed it, Unix seconds; older than LEASE_S while the
             lease lives means the loop is blocked and a supervisor renews for it.
         received: Messages handled; sent, lost (noticed missing) and queued (waiting) likewise.
+        working: Jobs in hand, those that wait for their turn included.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
     sent: int = 0
     lost: int = 0
     queued: int = 0
+    working: int = 0
 
 
 _decode = msgspec.json.Decoder(Lease).decode

@@ -83,6 +83,18 @@ def test_dead_letters_are_looked_after(farm: Place):
     assert 2 == farm.tell("dlq", "drop").code
 
 
+def test_message_to_who_is_down_is_kept(farm: Place):
+    """What is sent to a worker that is stopped waits for it; who does not exist is named."""
+    farm.tell("stop", "field")
+    sent = farm.tell("send", "field", "--text", "for later")
+    wrong = farm.tell("send", "feild", "--text", "x", "--timeout", "0")
+    farm.tell("start", "field")
+
+    assert (0, True) == (sent.code, "field is not there: what is sent is kept for it" in sent.err)
+    assert 4 == wrong.code
+    assert "did you mean 'field'?" in wrong.err
+
+
 def test_backlog_shows_and_is_kept(farm: Place):
     """`ps` shows what waits; `purge` drops it; `down` says what it keeps, and `up` goes on."""
     rows = farm.tell("ps", "--json").json

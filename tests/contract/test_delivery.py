@@ -12,6 +12,7 @@ from pbus.bus.delivery import Delivery, current_delivery
 from pbus.bus.mailroom import DeliveryOptions
 from pbus.errors import BusFullError, BusUnavailableError
 from pbus.messages import BusDataMessage, BusJobRequestMessage, BusJobResponseMessage, BusMessage
+from pbus.process import restart
 from support.listeners import Listener
 from support.mishaps import MISHAPS
 from support.valkey import Valkey
@@ -422,3 +423,28 @@ def test_hundreds_join_at_once(make_keeping_bus):
                 assert [1] == numbers(await listener.heard(1))
 
     asyncio.run(main())
+
+
+def test_strangers_to_a_broadcast_bury_nothing(make_keeping_bus):
+    """A broadcast of a type that a process does not know is not its business, nor a dead letter."""
+
+    async def main():
+        bus = make_keeping_bus()
+        async with running(bus):
+            listener = Listener("w")
+            await bus.subscribe(listener)
+            for target in (None, "w"):
+                await bus.send_raw("NobodyKnowsNote", target, {"x": 1}, source="a")
+            await bus.send(parcel(1))
+            assert [1] == numbers(await listener.heard(1))
+            await until_report(bus, "w", backlog=0, dead=1)  # what was meant for it alone
+            assert (1, 1) == (bus.counters.foreign, bus.counters.refused)
+
+    asyncio.run(main())
+
+
+def test_poison_is_buried_before_its_worker_is_given_up():
+    """A message that kills whoever handles it is gone before the supervisor's patience is."""
+    ends = 1 + DeliveryOptions().max_crash_attempts  # the first only makes it suspect
+
+    assert ends < restart.MOST_EXITS

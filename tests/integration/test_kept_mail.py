@@ -40,6 +40,17 @@ class Slow(BaseWorker):
 """
 
 
+POISONED = """
+import os
+
+class Victim(Keen):
+    async def on_bus_message(self, message):
+        if isinstance(message, Crate) and message.number == 13:
+            os._exit(9)
+        await super().on_bus_message(message)
+"""
+
+
 class Crate(BusDataMessage):
     """Something numbered."""
 
@@ -213,5 +224,26 @@ def test_programs_take_kept_mail(tmp_path: Path):
             async with visitor(watched) as visiting:
                 await visiting.send(Crate(source="me", target="a", number=3))
                 await watched.line("parcel 3")
+
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
+
+
+def test_poison_stops_no_worker(tmp_path: Path):
+    """With what is usual: who dies of one message handles the next, and the message is buried."""
+    (tmp_path / "crew.py").write_text(CREW + POISONED)
+
+    async def main() -> None:
+        async with supervised(keeping(tmp_path, "a", cls="Victim", restart="always")) as watched:
+            await all_ready(watched, "a")
+            async with visitor(watched) as bus:
+                await bus.send(Crate(source="me", target="a", number=13))
+                await bus.send(Crate(source="me", target="a", number=14))
+                await watched.line("parcel 14")
+                assert bus.mail is not None
+                while not (letters := await bus.mail.dead_letters("a")):
+                    await asyncio.sleep(0.01)
+                (letter,) = letters
+                assert "processes ended while they handled it" in letter.reason
+            assert "failed" not in watched.states("a")
 
     asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))

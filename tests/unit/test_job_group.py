@@ -92,6 +92,10 @@ def test_timeout_says_what_it_waited_for():
     group.expire()
     assert isinstance(group.error, JobTimeoutError)
     assert "waiting for b to be ready" == group.error.phase
+    both = group_of("a", "b", timeout=2)
+    both.members["a"].is_asked = both.members["b"].is_asked = False
+    both.expire(lambda name: name == "a")
+    assert "waiting for b to be ready" == both.error.phase
     other = group_of("a", "b", timeout=2)
     answer(other, "b")
     other.expire()

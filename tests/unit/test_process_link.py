@@ -87,8 +87,8 @@ class Post:
             raise trouble
         return 3
 
-    def describe(self, given_back: int, waited: int) -> str:
-        return f"{given_back} back, {waited} waited"
+    def describe(self, given_back: int, leases: list[Lease]) -> str:
+        return f"{given_back} back, {sum(one.queued for one in leases)} waited"
 
 
 @pytest.mark.parametrize("where", ["registry", "post"])

@@ -94,7 +94,8 @@ def test_refusals_are_all_told(monkeypatch, caplog):
     """Those that come too soon after one that was logged are logged at the next beat, together."""
     clock, board = Hours(), Switchboard(1.0)
     monkeypatch.setattr(switchboard, "time", clock)
-    for garbage in (b"first", b"second", b'{"type":"NeverDefined","source":"test"}'):
+    unknown = b'{"type":"NeverDefined","source":"test","target":"a"}'
+    for garbage in (b"first", b"second", unknown):
         assert board.decode(garbage) is None
     board.tidy()
     assert [True] == [text.endswith("(1 refused so far)") for text in caplog.messages]
@@ -104,6 +105,7 @@ def test_refusals_are_all_told(monkeypatch, caplog):
     board.tidy()
     assert 2 == len(caplog.messages)
     assert "NeverDefined" in caplog.messages[1]
+    assert "(sent by test)" in caplog.messages[1]
     assert caplog.messages[1].endswith("(3 refused so far)")
 
 

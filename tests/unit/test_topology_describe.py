@@ -26,7 +26,7 @@ def test_describes_whole_topology(tmp_path):
             "max_backlog": 100000,
             "when_full": "wait",
             "max_attempts": 5,
-            "max_crash_attempts": 20,
+            "max_crash_attempts": 3,
         },
         "workers": [
             {

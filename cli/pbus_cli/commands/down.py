@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pbus_cli import console
+from pbus_cli.names import kept_text
 from pbus_cli.options import ProjectName, TopologyFile
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def down(
 
 def _kept(ledger: "Ledger") -> str:
     count = ledger.kept()
-    return f"; {count:,} unhandled messages are kept" if count else ""
+    return f"; {kept_text(count)}" if count else ""
 
 
 def register(app: typer.Typer) -> None:

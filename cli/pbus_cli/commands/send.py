@@ -95,7 +95,7 @@ def send(
 ) -> None:
     """Send a message, or ask for a job.
 
-    Waits up to 5 s for the target to be registered. A job's progress goes to stderr, pieces of a
+    Waits up to 5 s for the target to be registered, unless messages are kept for it. A job's progress goes to stderr, pieces of a
     streamed answer to stdout, a line each, and at last the response.
     """
     from pbus_cli.attach import choose, while_running
@@ -189,11 +189,15 @@ async def _post(bus: "WorkerBus", order: _Order, source: str) -> None:
 
 async def _targets(bus: "WorkerBus", order: _Order) -> "Callable[[], list[str | None]]":
     """Whom each message goes to: everyone, one of the workers meant, or all of them."""
-    from pbus_cli.targets import REGISTRATION_S, find_targets, in_turn
+    from pbus_cli.targets import REGISTRATION_S, find_targets, in_turn, is_away_with_mail
 
     if order.target is None:
         return lambda: [None]
+    target = order.target
     is_for_all = order.job is None and order.letter.category == "system"
+    if not is_for_all and not order.is_urgent and await is_away_with_mail(bus, target):
+        console.note(f"{target} is not there: what is sent is kept for it")
+        return lambda: [target]
     leases = await find_targets(
         bus, order.target, within_s=min(REGISTRATION_S, order.timeout_s), usable_only=not is_for_all
     )

@@ -103,9 +103,10 @@ def _foreground(topology: "Topology", only: "Sequence[str]", *, plain: bool) -> 
 
 def _say_kept(project: "Project") -> None:
     from pbus.process.ledger import Ledger
+    from pbus_cli.names import kept_text
 
     if count := Ledger(project.state_dir).kept():
-        console.note(f"{count:,} unhandled messages are kept; `pbus up` goes on with them")
+        console.note(f"{kept_text(count)}; `pbus up` goes on with them")
 
 
 async def _on_screen(topology: "Topology", project: "Project", supervisor: "Supervisor") -> int:

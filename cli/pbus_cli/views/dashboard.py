@@ -87,7 +87,8 @@ def dashboard(snapshot: Snapshot, width: int, height: int) -> Group:
 
 
 def _shared_mailboxes(snapshot: Snapshot, width: int, room: int) -> list[Text]:
-    return [_cut(line, width) for line in shared_lines(snapshot.rows, snapshot.mail)[:room]]
+    mail = {name: one for name, one in (snapshot.mail or {}).items() if one.backlog or one.dead}
+    return [_cut(line, width) for line in shared_lines(snapshot.rows, mail)[:room]]
 
 
 def _traffic_room(count: int, room: int) -> int:

@@ -104,7 +104,7 @@ class _Given(msgspec.Struct, frozen=True, kw_only=True):
 
     mode: str | None = None
     max_attempts: int = 5
-    max_crash_attempts: int = 20
+    max_crash_attempts: int = 3
     max_backlog: int = 100_000
     when_full: str = "wait"
 

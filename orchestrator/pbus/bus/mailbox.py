@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pbus.bus.delivery import delivering
 from pbus.bus.reader import LaneReader, Receipt, reading
 from pbus.bus.subscriber import BusSubscriber
+from pbus.codec import is_broadcast
 from pbus.errors import PASSED_ON
 from pbus.messages import BusMessage, Lane
 
@@ -258,7 +259,10 @@ class Mailbox:
         """Handle a message that comes again unless it is settled."""
         message = self._decode(item) if isinstance(item, bytes) else item
         if message is None:
-            receipt.bury("no message that this worker knows")
+            if isinstance(item, bytes) and is_broadcast(item):
+                receipt.done()  # of a type that only others know, who have copies of their own
+            else:
+                receipt.bury("no message that this worker knows")
             return
         if not self._accepts(message):
             if getattr(self.subscriber, "is_leaving", False):

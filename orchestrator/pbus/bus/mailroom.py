@@ -50,7 +50,7 @@ class DeliveryOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     max_attempts: int = 5
-    max_crash_attempts: int = 20
+    max_crash_attempts: int = 3
     max_backlog: int = 100_000
     refuse_when_full: bool = False
     declared: frozenset[str] = frozenset()
@@ -134,6 +134,7 @@ class MailRoom:
         self._answers: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[None] | None = None
         self._looked_at = 0.0
+        self._opening = asyncio.Lock()
 
     async def open(self) -> None:
         """Open the mailboxes of everyone subscribed and begin to take mail."""
@@ -176,7 +177,8 @@ class MailRoom:
             keep = mailbox in self.options.declared or address in self.options.declared
             backlog = self.options.max_backlog
             is_shared = mailbox in shared
-            await self.store.open(mailbox, keep=keep, shared=is_shared, max_backlog=backlog)
+            async with self._opening:  # one at a time: a beat gets in between hundreds of them
+                await self.store.open(mailbox, keep=keep, shared=is_shared, max_backlog=backlog)
             self._send_back()  # what an earlier life here left comes to this one by the broker
             self._mailboxes[mailbox] = address
         self._look_again()

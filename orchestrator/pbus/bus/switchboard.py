@@ -10,7 +10,7 @@ import msgspec
 from pbus.bus.mailbox import Mailbox
 from pbus.bus.reader import Receipt
 from pbus.bus.subscriber import BusSubscriber
-from pbus.codec import decode_message
+from pbus.codec import decode_message, is_broadcast, source_of
 from pbus.errors import (
     BusFullError,
     DuplicateSubscriberError,
@@ -168,11 +168,14 @@ class Switchboard:
         return len(receivers)
 
     def decode(self, line: bytes) -> BusMessage | None:
-        """Decode a message, or refuse it."""
+        """Decode a message, or refuse it; a broadcast as below."""
         try:
             return decode_message(line)
         except MessageDecodeError as error:
-            self.refuse(error)
+            if isinstance(error, UnknownTypeError) and is_broadcast(line):
+                self.counters.foreign += 1
+            else:
+                self.refuse(error, line)
             return None
 
     def _decode_broadcast(self, line: bytes) -> BusMessage | None:
@@ -182,13 +185,14 @@ class Switchboard:
         except UnknownTypeError:
             self.counters.foreign += 1
         except MessageDecodeError as error:
-            self.refuse(error)
+            self.refuse(error, line)
         return None
 
-    def refuse(self, error: MessageDecodeError) -> None:
-        """Count bytes that were no message; log at most once a second."""
+    def refuse(self, error: MessageDecodeError, line: bytes = b"") -> None:
+        """Count bytes that were no message; log at most once a second, and whose it was."""
         self.counters.refused += 1
-        self._unsaid = str(error)
+        source = source_of(line)
+        self._unsaid = f"{error} (sent by {source})" if source else str(error)
         self.tidy()
 
     def tidy(self) -> None:

@@ -4,7 +4,7 @@ A single job is a group of one.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -190,9 +190,10 @@ class JobGroup:
         member.response = JobResponse(data, status=JobStatus.ERROR, worker=member.worker)
         self._conclude(member)
 
-    def expire(self) -> None:
-        """End it because its time is up."""
-        unasked = [member.name for member in self.members.values() if not member.is_asked]
+    def expire(self, is_there: Callable[[str], bool] = lambda _: False) -> None:
+        """End it because its time is up; `is_there` tells who was not what it waited for."""
+        members = self.members.values()
+        unasked = [one.name for one in members if not (one.is_asked or is_there(one.name))]
         late = [member.name for member in self.open_members()]
         if unasked:
             phase = f"waiting for {name_some(unasked)} to be ready"

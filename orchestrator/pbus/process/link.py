@@ -247,8 +247,7 @@ class BusLink(BusSubscriber):
                 given_back = await self._try("give mail back", self._post.end(incarnation))
                 if given_back is None:
                     return
-                waited = sum(lease.queued for lease in grave.leases)
-                grave.left = self._post.describe(given_back, waited)
+                grave.left = self._post.describe(given_back, grave.leases)
                 del self._unburied[incarnation]
                 await self._announce(grave.leases, grave.reason)
 

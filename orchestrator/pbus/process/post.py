@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from pbus.bus.mail import MailStore
+from pbus.leases import Lease
 from pbus.process.ledger import Ledger
 
 logger = logging.getLogger(__name__)
@@ -79,16 +80,22 @@ class PostOffice:
         self._ledger.end(incarnation)
         return count
 
-    def describe(self, given_back: int, waited: int) -> str:
-        """What became of the messages of a life that is over; "" where it had none.
+    def describe(self, given_back: int, leases: Sequence[Lease]) -> str:
+        """What became of the messages and jobs of a life that is over; "" where it had none.
 
         Args:
             given_back: What it held of kept mail.
-            waited: What waited in it when it last told, within a heartbeat of its end.
+            leases: What it last told of itself, within a heartbeat of its end.
         """
         if self._store is not None:
-            return f"{_messages(given_back)} in hand given back" if given_back else ""
-        return f"about {_messages(waited)} waited in it and are lost" if waited else ""
+            return f"{_count(given_back, 'message')} in hand given back" if given_back else ""
+        waited = sum(lease.queued for lease in leases)
+        working = sum(lease.working for lease in leases)
+        parts = [
+            *([f"about {_count(waited, 'message')} waited in it and are lost"] if waited else []),
+            *([f"about {_count(working, 'job')} in hand ended with it"] if working else []),
+        ]
+        return ", ".join(parts)
 
     async def look_after(self) -> None:
         """Open again what a broker has lost."""
@@ -104,5 +111,5 @@ class PostOffice:
             )
 
 
-def _messages(count: int) -> str:
-    return "1 message" if count == 1 else f"{count:,} messages"
+def _count(count: int, what: str) -> str:
+    return f"1 {what}" if count == 1 else f"{count:,} {what}s"

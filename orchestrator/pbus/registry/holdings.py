@@ -20,11 +20,13 @@ class Held(msgspec.Struct):
 
     Attributes:
         sent: Tells how many messages the worker has sent.
+        working: Tells how many jobs it has in hand.
         activation: To be remembered by the store, and not there yet.
     """
 
     lease: Lease
     sent: Callable[[], int]
+    working: Callable[[], int]
     activation: Activation | None = None
 
 
@@ -50,7 +52,9 @@ class Holdings:
         held = self._held.get(name)
         return None if held is None else held.lease
 
-    async def claim(self, lease: Lease, sent: Callable[[], int]) -> None:
+    async def claim(
+        self, lease: Lease, sent: Callable[[], int], working: Callable[[], int]
+    ) -> None:
         """Take the name.
 
         Raises:
@@ -61,7 +65,7 @@ class Holdings:
             holder = await self._bus.leases.claim(lease)
         if holder is not None:
             raise DuplicateWorkerError(lease.name, describe(holder))
-        self._held[lease.name] = Held(lease, sent)
+        self._held[lease.name] = Held(lease, sent, working)
 
     def change(self, name: str, **fields: Any) -> Lease | None:
         """Set fields of a lease of ours; the next renewal tells the store."""
@@ -118,6 +122,7 @@ class Holdings:
             lost=stats.lost,
             queued=stats.queued,
             sent=held.sent(),
+            working=held.working(),
         )
 
     async def _store_activation(self, held: Held) -> None:

@@ -102,19 +102,26 @@ class WorkerRegistry(Directory):
             beat=time.time(),
         )
 
-    async def register(self, lease: Lease, *, sent: Callable[[], int] = lambda: 0) -> None:
+    async def register(
+        self,
+        lease: Lease,
+        *,
+        sent: Callable[[], int] = lambda: 0,
+        working: Callable[[], int] = lambda: 0,
+    ) -> None:
         """Take a root worker's name, before it is ready.
 
         Args:
             lease: From `new_lease`.
             sent: Tells how many messages the worker has sent.
+            working: Tells how many jobs it has in hand.
 
         Raises:
             DuplicateWorkerError: The name is taken; says by whom.
             BusUnavailableError: The store does not answer.
         """
         self._check_free(lease.name)
-        await self._holdings.claim(lease, sent)
+        await self._holdings.claim(lease, sent, working)
 
     def add_child(self, lease: Lease) -> None:
         """Take a child's name within this runner; nobody else hears of it.

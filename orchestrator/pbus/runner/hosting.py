@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from pbus.bus.base import WorkerBus
@@ -39,6 +39,11 @@ class Worker(Protocol):
     @property
     def job_names(self) -> Sequence[str]:
         """The jobs it answers."""
+        ...
+
+    @property
+    def active_jobs(self) -> Mapping[str, Any]:
+        """The jobs in hand, by id."""
         ...
 
     def open_jobs(self) -> OpenJobs:
@@ -168,7 +173,10 @@ class Hosting:
             args=None if activation is None else activation.args,
             jobs=self.worker.job_names,
         )
-        await self._registry.register(lease, sent=lambda: self.worker.sent)
+        worker = self.worker
+        await self._registry.register(
+            lease, sent=lambda: worker.sent, working=lambda: len(worker.active_jobs)
+        )
 
 
 def one_line(error: BaseException) -> str:

@@ -31,7 +31,7 @@ class DeliverySpec(msgspec.Struct, frozen=True, kw_only=True):
     max_backlog: int = 100_000
     when_full: WhenFull = "wait"
     max_attempts: int = 5
-    max_crash_attempts: int = 20
+    max_crash_attempts: int = 3
 
     @property
     def is_stored(self) -> bool:

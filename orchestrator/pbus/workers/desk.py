@@ -323,7 +323,7 @@ class JobDesk:
             self.forget(group)
 
     def _expire(self, case: Case) -> None:
-        case.group.expire()
+        case.group.expire(lambda name: self._links.registry.get(name) is not None)
         self._endings.tell_soon(self._endings.conclude(case))
 
 

@@ -30,7 +30,7 @@ class Foreman(BaseWorker):
         asking = [self._count(text) for text in texts]
         for done, answer in enumerate(asyncio.as_completed(asking), 1):
             words.update(await answer)
-            await self.send_job_update(request.job_id, {"done": done, "of": len(texts)})
+            await self.send_job_update(request.job_id, {"done": done, "total": len(texts)})
         return {"words": dict(words.most_common())}
 
     async def _count(self, text: str) -> dict[str, int]:
