@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pbus.process.logs import LogLine
     from pbus.process.project import Project
+    from pbus.process.record import ProjectRecord
     from pbus_cli.live.printer import LinePrinter
 
 
@@ -41,17 +42,26 @@ def logs(
     ] = None,
 ) -> None:
     """Show the newest log lines of all workers or of some."""
+    from pbus.errors import NothingRunningError
+    from pbus_cli.attach import attachment_of, while_running
     from pbus_cli.running import run
 
-    paths = _paths(_project(project, file), workers or [])
-    if follow:
+    meant, record = _project(project, file)
+    paths = _paths(meant, workers or [])
+    if not follow:
+        _show(paths, lines)
+    elif record is None:
+        console.note(f"{meant.name} is not running; this goes on when it is (Ctrl-C ends it)")
         run(_follow(paths, lines))
     else:
-        _show(paths, lines)
+        try:
+            run(while_running(attachment_of(record), _follow(paths, lines)))
+        except NothingRunningError:
+            console.note(f"{meant.name} has stopped")
 
 
-def _project(name: str | None, file: Path | None) -> "Project":
-    """The project meant; one that is stopped is found by its file."""
+def _project(name: str | None, file: Path | None) -> "tuple[Project, ProjectRecord | None]":
+    """The project meant, and its record; one that is stopped is found by its file."""
     from pbus.errors import NothingRunningError
     from pbus.process.project import Project
     from pbus.process.projects import choose_project
@@ -61,12 +71,12 @@ def _project(name: str | None, file: Path | None) -> "Project":
     try:
         record = choose_project(name, file, Path.cwd())
         refuse_unseen(record)
-        return Project.of_record(record)
+        return Project.of_record(record), record
     except NothingRunningError:
         path = file or DEFAULT_FILE
         if name is not None or not path.exists():
             raise
-    return Project.of(load_topology(path, os.environ))
+    return Project.of(load_topology(path, os.environ)), None
 
 
 def _paths(project: "Project", names: list[str]) -> "Mapping[str, Path]":

@@ -29,8 +29,8 @@ def ps(
     watch: Annotated[bool, typer.Option("--watch", help="Show it live until Ctrl-C.")] = False,
 ) -> None:
     """List the workers: state, process, messages."""
-    from pbus.errors import BusUnavailableError
-    from pbus_cli.attach import choose
+    from pbus.errors import BusUnavailableError, NothingRunningError
+    from pbus_cli.attach import choose, while_running
     from pbus_cli.running import run
 
     attachment = choose(project, file)
@@ -38,7 +38,10 @@ def ps(
         if watch and not as_json and console.is_terminal():
             _watch(attachment, only_ready=ready)
         else:
-            run(_print(attachment, only_ready=ready, as_json=as_json, again=watch))
+            printing = _print(attachment, only_ready=ready, as_json=as_json, again=watch)
+            run(while_running(attachment, printing) if watch else printing)
+    except NothingRunningError:
+        console.note(f"{attachment.project} has stopped")
     except BusUnavailableError:
         if as_json:
             console.say_json(_as_json(attachment, []))
@@ -50,12 +53,19 @@ def ps(
 async def _print(attachment: "Attachment", *, only_ready: bool, as_json: bool, again: bool) -> None:
     import asyncio
 
+    from pbus.errors import BusUnavailableError
     from pbus_cli.attach import open_bus, read_mail, read_rows
 
     async with open_bus(attachment) as bus:
         while True:
-            rows = _chosen(await read_rows(bus), only_ready=only_ready)
-            mail = await read_mail(bus)
+            try:
+                rows = _chosen(await read_rows(bus), only_ready=only_ready)
+                mail = await read_mail(bus)
+            except BusUnavailableError:
+                if not again:
+                    raise
+                await asyncio.sleep(_WATCH_S)  # it is started anew, or the project ends
+                continue
             if as_json:
                 console.say_json(_as_json(attachment, rows, mail))
             else:

@@ -12,6 +12,7 @@ logger = logging.getLogger(__name__)
 
 _GRACE_S = 3.0  # after a reconnection, receivers may still be on their way back
 _RETRY_S = 0.05
+_PASSING = ("cli-", "runner-", "supervisor-", "~")  # what such addresses begin with
 
 
 class Publisher:
@@ -85,6 +86,7 @@ class Publisher:
                     again.append(payload)
                     continue
                 self._counters.undelivered += len(payload.lines)
+                _say_undelivered(payload)
             self.outbox.written(payload, receivers)
         return again
 
@@ -102,3 +104,10 @@ class Publisher:
             )  # fmt: skip
             self.outbox.written(payload, 0)
         return keep
+
+
+def _say_undelivered(payload: Payload) -> None:
+    """For whoever wonders where messages went; visitors and followers come and go."""
+    address = payload.stream.address
+    if not address.startswith(_PASSING):
+        logger.info("%d messages to %r reached nobody", len(payload.lines), address)

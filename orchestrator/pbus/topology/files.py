@@ -3,6 +3,7 @@
 import stat
 from pathlib import Path
 
+NO_FILE = "no such file"
 MAX_BYTES = 1024 * 1024  # no topology is larger, and parsing takes seconds a megabyte
 
 
@@ -45,7 +46,7 @@ def _read_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
-        message = "no such file"
+        message = NO_FILE
     except OSError as error:
         message = (error.strerror or type(error).__name__).lower()
     except ValueError:

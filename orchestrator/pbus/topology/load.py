@@ -9,7 +9,7 @@ import msgspec
 from pbus.topology.check import check_shape
 from pbus.topology.env_file import EnvFiles
 from pbus.topology.expand import expand_tree
-from pbus.topology.files import read_text
+from pbus.topology.files import NO_FILE, read_text
 from pbus.topology.model import (
     DEFAULT_MAX_MESSAGE_BYTES,
     BusSpec,
@@ -54,7 +54,10 @@ def read(path: Path, problems: Problems) -> Node:
         tree = parse_yaml(read_text(path), problems)
     except ValueError as error:
         problems.add_file(str(error))
-        raise problems.error() from None
+        wrong = problems.error()
+        if str(error) == NO_FILE:
+            wrong.hint = "`pbus init` writes one to begin with"
+        raise wrong from None
     if tree is None:
         problems.add(Place(1, ""), "the file is empty: expected at least the key `workers`")
         raise problems.error()
