@@ -155,7 +155,10 @@ class Mailbox:
     """
 
     def __init__(
-        self, subscriber: BusSubscriber, decode: Callable[[bytes], BusMessage | None]
+        self,
+        subscriber: BusSubscriber,
+        decode: Callable[[bytes], BusMessage | None],
+        decode_kept: Callable[[bytes], BusMessage | None] | None = None,
     ) -> None:
         self.subscriber = subscriber
         self.name = subscriber.name
@@ -164,6 +167,7 @@ class Mailbox:
         self.lost = 0
         self.failed = 0
         self._decode = decode
+        self._decode_kept = decode_kept or decode
         self._lanes = {
             Lane.DATA: LaneQueue(DATA_CAPACITY),
             Lane.SYSTEM: LaneQueue(SYSTEM_CAPACITY),
@@ -257,7 +261,7 @@ class Mailbox:
 
     async def _handle_stored(self, item: BusMessage | bytes, receipt: StoredReceipt) -> None:
         """Handle a message that comes again unless it is settled."""
-        message = self._decode(item) if isinstance(item, bytes) else item
+        message = self._decode_kept(item) if isinstance(item, bytes) else item
         if message is None:
             if isinstance(item, bytes) and is_broadcast(item):
                 receipt.done()  # of a type that only others know, who have copies of their own

@@ -86,7 +86,8 @@ class Switchboard:
             if held.subscriber is subscriber:
                 return None
             raise DuplicateSubscriberError(subscriber.name)
-        mailbox = self._mailboxes[address] = Mailbox(subscriber, self.decode)
+        mailbox = Mailbox(subscriber, self.decode, self.decode_kept)
+        self._mailboxes[address] = mailbox
         if address != subscriber.name:
             self._aliases[subscriber.name] = mailbox
         return mailbox
@@ -168,7 +169,15 @@ class Switchboard:
         return len(receivers)
 
     def decode(self, line: bytes) -> BusMessage | None:
-        """Decode a message, or refuse it; a broadcast as below."""
+        """Decode a message, or refuse it."""
+        try:
+            return decode_message(line)
+        except MessageDecodeError as error:
+            self.refuse(error, line)
+            return None
+
+    def decode_kept(self, line: bytes) -> BusMessage | None:
+        """Decode a message that was kept, perhaps this worker's copy of a broadcast."""
         try:
             return decode_message(line)
         except MessageDecodeError as error:
