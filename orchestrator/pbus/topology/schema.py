@@ -136,7 +136,7 @@ class BusSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Attempts | None,
         Meta(
             description="At least once: how many processes may end over a message before it goes to"
-            " the dead letters; 20."
+            " the dead letters; 3 more than the one that made it suspect."
         ),
     ] = None
 
