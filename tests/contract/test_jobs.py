@@ -402,3 +402,22 @@ def test_timeouts_are_numbers():
     assert 0 == JobParams(timeout=0).timeout
     with pytest.raises(ValueError, match="timeout is a number of seconds"):
         JobParams(timeout=float("nan"))
+
+
+def test_late_value_is_said(make_forgetting_bus, caplog):
+    """What a handler returns after the end of its stream answers nothing, and the log says so."""
+
+    class Streamer(Doer):
+        @job(name="stream")
+        async def stream(self, request):
+            await self.send_job_stream_end(request.job_id, {"whole": True})
+            return {"answer": 42}
+
+    async def main():
+        asker, doer = Asker(), Streamer()
+        async with hosted(make_forgetting_bus, [asker], [doer]):
+            assert {"whole": True} == await ask(asker, "doer", "stream")
+            await until(lambda: "the value is dropped" in caplog.text)
+            assert [0, 0] == leftovers(asker, doer)
+
+    run(main())

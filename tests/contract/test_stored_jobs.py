@@ -192,7 +192,7 @@ def test_lent_hook_settles_late(make_keeping_bus):
     run(main())
 
 
-@pytest.mark.parametrize("kind", MISHAPS)
+@pytest.mark.parametrize("kind", ["panic", "half a character"])
 def test_any_error_counts_as_an_attempt(make_keeping_bus, kind, caplog):
     """Whatever a handler raises, the job is tried again, answered in the end, and buried."""
     caplog.set_level(logging.CRITICAL + 1, "pbus")  # a test runner cannot pass half characters on

@@ -282,3 +282,20 @@ def test_nothing_follows_its_successor():
         assert 1 == publisher._counters.undelivered
 
     run(main())
+
+
+def test_undelivered_is_said_once_a_second(caplog: pytest.LogCaptureFixture):
+    """Who sends to nobody finds it in the log, not the log full of it; visitors just leave."""
+    caplog.set_level("INFO", "pbus")
+
+    async def main():
+        wire = ScriptedWire(0, 0, 0)
+        publisher = publisher_on(wire)
+        for address in ("cli-1234", "nobody", "nobody"):
+            await write(publisher, address)
+
+        assert 6 == publisher._counters.undelivered
+
+    run(main())
+
+    assert ["2 messages to 'nobody' reached nobody (4 in all)"] == caplog.messages

@@ -134,6 +134,7 @@ class MailRoom:
         self._answers: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[None] | None = None
         self._looked_at = 0.0
+        self._has_changed = False
         self._opening = asyncio.Lock()
 
     async def open(self) -> None:
@@ -299,15 +300,18 @@ class MailRoom:
     def _look_again(self) -> None:
         """Have a take that waits look at the mailboxes of now; not for each of many that come."""
         self._has_room.set()
+        self._has_changed = True
         if self._tasks and (self._looking is None or self._looking.done()):
             self._looking = self._spawn("look", self._interrupt())
 
     async def _interrupt(self) -> None:
         now = asyncio.get_running_loop().time
-        await asyncio.sleep(self._looked_at + len(self._mailboxes) * _LOOK_EVERY_S - now())
-        self._looked_at = now()
-        with contextlib.suppress(BusUnavailableError):
-            await self.store.interrupt()
+        while self._has_changed:
+            await asyncio.sleep(self._looked_at + len(self._mailboxes) * _LOOK_EVERY_S - now())
+            self._has_changed = False
+            self._looked_at = now()
+            with contextlib.suppress(BusUnavailableError):
+                await self.store.interrupt()
 
     async def _take(self) -> None:
         while True:

@@ -12,6 +12,7 @@ logger = logging.getLogger(__name__)
 
 _GRACE_S = 3.0  # after a reconnection, receivers may still be on their way back
 _RETRY_S = 0.05
+_SAY_EVERY_S = 1.0
 _PASSING = ("cli-", "runner-", "supervisor-", "~")  # what such addresses begin with
 
 
@@ -31,6 +32,7 @@ class Publisher:
         self._counters = counters
         self._give_up_s = give_up_s
         self._grace_until = 0.0
+        self._say_due = 0.0
         self._backoff = wire.backoff()
         self._is_posted = False  # what comes next from the outbox: its outcome is to be weighed
         if wire.posts:  # saves the way through the loop to run()
@@ -85,10 +87,18 @@ class Publisher:
                 if in_grace and at > last.get(payload.stream, -1):
                     again.append(payload)
                     continue
-                self._counters.undelivered += len(payload.lines)
-                _say_undelivered(payload)
+                self._note_undelivered(payload)
             self.outbox.written(payload, receivers)
         return again
+
+    def _note_undelivered(self, payload: Payload) -> None:
+        """Count it, and say so, at most once a second; visitors and followers come and go."""
+        address, count, now = payload.stream.address, len(payload.lines), time.monotonic()
+        self._counters.undelivered += count
+        if now >= self._say_due and not address.startswith(_PASSING):
+            self._say_due = now + _SAY_EVERY_S
+            total = self._counters.undelivered
+            logger.info("%d messages to %r reached nobody (%d in all)", count, address, total)
 
     def _give_up_old(self, payloads: list[Payload]) -> list[Payload]:
         oldest = time.monotonic() - self._give_up_s
@@ -104,10 +114,3 @@ class Publisher:
             )  # fmt: skip
             self.outbox.written(payload, 0)
         return keep
-
-
-def _say_undelivered(payload: Payload) -> None:
-    """For whoever wonders where messages went; visitors and followers come and go."""
-    address = payload.stream.address
-    if not address.startswith(_PASSING):
-        logger.info("%d messages to %r reached nobody", len(payload.lines), address)

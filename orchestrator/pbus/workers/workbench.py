@@ -156,16 +156,19 @@ class Workbench:
             await self._conclude(job, bear)
         else:
             is_pending = result is PENDING or (order.stays_open and result is None)
-            if result is not None and not is_pending and not self.replies.has(job):
-                logger.warning(
-                    "%s: job %s (%s) was answered before its handler returned: the value is dropped",
-                    self._links.name, job.request.job_id, job.request.job_name,
-                )  # fmt: skip
-            elif not is_pending and not job.is_cancelled:
+            if not is_pending and not job.is_cancelled:
+                self._warn_of_late_value(job, result)
                 answer = functools.partial(self.replies.answer_result, job, result)
                 await self._conclude(job, answer)
         finally:
             job.is_handled = True
+
+    def _warn_of_late_value(self, job: OpenJob, result: Any) -> None:
+        if result is not None and not self.replies.has(job):
+            logger.warning(
+                "%s: job %s (%s) was answered before its handler returned: the value is dropped",
+                self._links.name, job.request.job_id, job.request.job_name,
+            )  # fmt: skip
 
     async def _conclude(
         self, job: OpenJob, answer: Callable[[], Coroutine[Any, Any, None]]
