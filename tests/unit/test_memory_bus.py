@@ -6,7 +6,7 @@ from support.listeners import Listener
 from support.waiting import run
 
 
-class Reading(BusDataMessage):
+class Temperature(BusDataMessage):
     """A figure."""
 
     value: float
@@ -20,7 +20,7 @@ def test_looking_changes_nothing():
             listener = Listener("w")
             await bus.subscribe(listener)
             async with bus.tap() as tap:
-                await bus.send(Reading(source="a", target="w", value=float("nan")))
+                await bus.send(Temperature(source="a", target="w", value=float("nan")))
                 await listener.heard(1)
                 assert 1 == tap.missed
 
