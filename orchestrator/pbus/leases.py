@@ -59,7 +59,7 @@ def decode_leases(bodies: Iterable[bytes | str]) -> list[Lease]:
         try:
             leases.append(_decode(body))
         except msgspec.MsgspecError as error:
-            _complain(str(error))
+            say_unreadable("a lease", str(error))
     return sorted(leases, key=lambda lease: lease.name)
 
 
@@ -70,9 +70,9 @@ def decode_holder(body: bytes | str, name: str) -> Lease:
 
 
 @functools.lru_cache(maxsize=64)
-def _complain(problem: str) -> None:
-    """Say it once: the registry is read every few seconds."""
-    logger.warning("a lease is left out: %s; does another version of pbus share the bus?", problem)
+def say_unreadable(what: str, problem: str) -> None:
+    """Say once that something of the registry is left out: it is read every few seconds."""
+    logger.warning("%s is left out: %s; does another version of pbus share the bus?", what, problem)
 
 
 class Activation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,12 +1,11 @@
 """What a screen shows: process truth and registry truth folded into one immutable snapshot."""
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
-from pbus.leases import LEASE_S, Lease
+from pbus.leases import LEASE_S, Lease, say_unreadable
 
 State = Literal["starting", "ready", "unresponsive", "backoff", "stopping", "exited", "failed"]
 
@@ -62,8 +61,10 @@ def decode_records(records: Mapping[str, bytes]) -> list[HostRecord]:
     """Records as they are stored; what this version of pbus cannot read is left out."""
     hosts = []
     for _, raw in sorted(records.items()):
-        with contextlib.suppress(msgspec.MsgspecError):
+        try:
             hosts.append(_decode_record(raw))
+        except msgspec.MsgspecError as error:
+            say_unreadable("a supervisor's record", str(error))
     return hosts
 
 

@@ -18,7 +18,7 @@ from pbus.messages import (
 )
 from pbus.runner import WorkerRunner
 from pbus.worker import BaseWorker
-from support.jobbing import Asker, Doer, Note, ask, hosted, leftovers
+from support.jobbing import Asker, Doer, HastyDoer, Note, ask, hosted, leftovers
 from support.mishaps import MISHAPS
 from support.waiting import PATIENCE_S, happens, run, until
 
@@ -380,15 +380,8 @@ def test_any_error_is_answered(make_forgetting_bus, kind, caplog):
 def test_late_cancel_keeps_the_answer(make_forgetting_bus):
     """Who cancels the task of a handler that has just returned takes nothing from its requester."""
 
-    class Hasty(Doer):
-        @job(name="hasty")
-        async def hasty(self, request):
-            await asyncio.sleep(0)
-            asyncio.current_task().cancel()
-            return {"in": "time"}
-
     async def main():
-        asker, doer = Asker(), Hasty()
+        asker, doer = Asker(), HastyDoer()
         async with hosted(make_forgetting_bus, [asker], [doer]):
             assert {"in": "time"} == await ask(asker, "doer", "hasty", timeout=None)
             assert {"result": 1} == await ask(asker, "doer", "echo", payload={"value": 1})

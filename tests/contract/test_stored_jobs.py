@@ -10,7 +10,7 @@ from pbus.handlers import PENDING, job
 from pbus.messages import BusJobRequestMessage
 from pbus.worker import BaseWorker
 from pbus.workers.turns import lend_turn
-from support.jobbing import Asker, Doer, Note, NotingDoer, ask, hosted, leftovers
+from support.jobbing import Asker, Doer, HastyDoer, Note, NotingDoer, ask, hosted, leftovers
 from support.mishaps import MISHAPS
 from support.waiting import PATIENCE_S, run, until
 
@@ -222,15 +222,8 @@ def test_any_error_counts_as_an_attempt(make_keeping_bus, kind, caplog):
 def test_stored_answer_outlives_a_late_cancel(make_keeping_bus):
     """A job whose handler's task is cancelled while it is answered is answered all the same."""
 
-    class Hasty(Doer):
-        @job(name="hasty")
-        async def hasty(self, request):
-            await asyncio.sleep(0)
-            asyncio.current_task().cancel()
-            return {"in": "time"}
-
     async def main():
-        asker, doer = Asker(), Hasty()
+        asker, doer = Asker(), HastyDoer()
         async with hosted(make_keeping_bus, [asker], [doer]) as (runner, _):
             assert {"in": "time"} == await ask(asker, "doer", "hasty", timeout=None)
             await nothing_kept(runner, "doer", "asker")

@@ -156,3 +156,13 @@ async def ask(worker, target, name, **options):
 def leftovers(*workers):
     """All that jobs could leave behind in workers."""
     return [len(worker.job_groups) + len(worker.active_jobs) for worker in workers]
+
+
+class HastyDoer(Doer):
+    """Is cancelled by itself just when its job "hasty" is answered."""
+
+    @job(name="hasty")
+    async def hasty(self, request: BusJobRequestMessage) -> dict[str, str]:
+        await asyncio.sleep(0)
+        asyncio.current_task().cancel()
+        return {"in": "time"}

@@ -3,6 +3,7 @@
 import msgspec
 
 from pbus.leases import Lease, decode_holder, decode_leases
+from pbus.observe import HostRecord, decode_records
 
 
 def test_unreadable_leases_are_left_out(caplog):
@@ -22,3 +23,13 @@ def test_unreadable_holder_has_the_name():
     holder = decode_holder(b"{}", "x")
 
     assert ("x", "?") == (holder.name, holder.runner)
+
+
+def test_unreadable_records_are_left_out(caplog):
+    """So is a supervisor's record, which hides nobody else's."""
+    good = HostRecord(project="p", host="h", pid=1, session="s", time=1.0, bus="", processes=())
+
+    found = decode_records({"a": b'{"project":7}', "b": msgspec.json.encode(good)})
+
+    assert [good] == found
+    assert "a supervisor's record is left out" in caplog.text

@@ -95,8 +95,9 @@ def send(
 ) -> None:
     """Send a message, or ask for a job.
 
-    Waits up to 5 s for the target to be registered, unless messages are kept for it. A job's progress goes to stderr, pieces of a
-    streamed answer to stdout, a line each, and at last the response.
+    Waits up to 5 s for the target to be registered, unless messages are kept for it. A job's
+    progress goes to stderr, pieces of a streamed answer to stdout, a line each, and at last the
+    response.
     """
     from pbus_cli.attach import choose, while_running
     from pbus_cli.running import run

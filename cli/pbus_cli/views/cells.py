@@ -22,7 +22,7 @@ def cut_name(name: str, room: int) -> str:
     if cell_len(name) <= room:
         return name
     end = room // 3
-    while cell_len(name[-end:]) > room // 3:
+    while end and cell_len(name[-end:]) > room // 3:
         end -= 1
     tail = name[-end:] if end else ""
     return cut(name, room - cell_len(tail)) + tail
