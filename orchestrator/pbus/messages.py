@@ -307,7 +307,8 @@ class BusJobRequestMessage(BusJobMessage):
     """Asks a worker to do a job.
 
     Attributes:
-        deadline: Unix seconds after which nobody waits for the answer.
+        deadline: Unix seconds after which nobody waits for the answer: by the clock of the worker in
+            its job handlers, by the requester's on the way, where only its distance from `time` counts.
     """
 
     job_name: str | None = None

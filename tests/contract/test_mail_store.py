@@ -562,6 +562,7 @@ def test_buried_letters_stay_readable(make_mail):
             assert ("box", "box is no good") == (dead.mailbox, dead.reason)
             assert (1, 0) == (dead.attempt, dead.crashes)
             assert abs(time.time() - dead.buried_at) < 60
+            assert 0 <= dead.age_s < 60
             assert ["box", "other"] == [one.mailbox for one in both]
             assert ["box"] == texts([dead])
             assert 1 == await store.drop_dead([dead.key])
@@ -683,6 +684,29 @@ def test_late_handled_is_remembered(make_mail):
 
             assert ["2"] == texts(await take(other, holder="other"))
             assert 1 == await backlog(other)
+
+    run(main())
+
+
+def test_age_counts_from_the_first_storing(make_mail):
+    """A letter that was tried again, or outlived its holder, is as old as it was."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            await store.put([Writer().to("box", "retried", "crashed")])
+            retried, crashed = await take(store)
+            first_taken_at = time.monotonic()
+            await store.started([crashed])
+            await asyncio.sleep(0.05)  # what is not to be forgotten
+            again = Settle(retried, how="retry", delay_s=0.01, reason="a test")
+            await store.settle([again])
+            await store.requeue(["holder"])
+            found = []
+            while len(found) < 2:
+                found += await take(store, holder="next", wait_s=PATIENCE_S)
+            assert {"retried", "crashed"} == set(texts(found))
+            assert all(letter.stored_at < first_taken_at + 0.01 for letter in found)
 
     run(main())
 

@@ -1,6 +1,5 @@
 """`pbus dlq`: the dead letters, messages that were tried too often."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -44,7 +43,7 @@ def show_all(
     elif not rows:
         console.note("no dead letters")
     else:
-        console.say("\n".join(line.plain.rstrip() for line in dead_lines(rows, time.time())))
+        console.say("\n".join(line.plain.rstrip() for line in dead_lines(rows)))
 
 
 @dlq.command()

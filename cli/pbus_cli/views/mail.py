@@ -25,7 +25,8 @@ class DeadRow(msgspec.Struct, frozen=True, kw_only=True):
         worker: Whose mailbox it was in.
         attempts: How often its handler was started.
         crashes: How many processes ended over it.
-        buried_at: Unix seconds.
+        buried_at: Unix seconds, by the broker's clock.
+        age_s: Seconds since then, by the broker's clock.
     """
 
     key: str
@@ -37,6 +38,7 @@ class DeadRow(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     crashes: int
     buried_at: float
+    age_s: float
 
 
 def mail_fields(report: MailboxReport) -> dict[str, Any]:
@@ -110,6 +112,7 @@ def dead_row(letter: DeadLetter) -> DeadRow:
         attempts=letter.attempt,
         crashes=letter.crashes,
         buried_at=letter.buried_at,
+        age_s=round(letter.age_s, 1),
     )
 
 
@@ -121,7 +124,7 @@ def dead_body(letter: DeadLetter) -> Any:
         return {"unreadable": letter.body.hex()}
 
 
-def dead_lines(rows: Sequence[DeadRow], now: float, width: int | None = None) -> list[Text]:
+def dead_lines(rows: Sequence[DeadRow], width: int | None = None) -> list[Text]:
     """A heading and the dead letters, none wider than `width` (None: as wide as needed)."""
 
     def column(title: str, cell: Callable[[DeadRow], str], weight: int | None) -> Column:
@@ -133,7 +136,7 @@ def dead_lines(rows: Sequence[DeadRow], now: float, width: int | None = None) ->
         column("WORKER", lambda row: row.worker, None),
         column("TYPE", lambda row: row.type or "?", 40),
         column("FROM", lambda row: row.source or "?", 20),
-        column("AGE", lambda row: short_duration(now - row.buried_at), 30),
+        column("AGE", lambda row: short_duration(row.age_s), 30),
         column("TRIES", lambda row: str(row.attempts), 10),
         column("REASON", lambda row: " ".join(row.reason.split()), None),
     ]

@@ -10,10 +10,12 @@ class Delivery(Protocol):
     Attributes:
         attempt: 1 the first time a handler is started with it.
         is_last_attempt: An error now buries it.
+        stored_at: When it was first stored, by the loop's clock; its age is the broker's.
     """
 
     attempt: int
     is_last_attempt: bool
+    stored_at: float
 
     def hold(self) -> None:
         """Settle it later, with finish(), and not when the handler of the bus returns."""

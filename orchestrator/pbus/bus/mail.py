@@ -5,6 +5,7 @@ what a process took and has not settled is *held* by its incarnation, and goes b
 incarnation is released. Times are the broker's.
 """
 
+import time
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
@@ -64,6 +65,7 @@ class Letter(msgspec.Struct, frozen=True, gc=False):
         crashes: How many incarnations ended while they held it *and* had started it.
         is_suspect: An incarnation ended while it held this letter: call started() before the
             handler, so that a letter that kills processes is told from its neighbours.
+        stored_at: When it was first stored, by this process's loop clock; its age is the broker's.
     """
 
     mailbox: str
@@ -74,6 +76,7 @@ class Letter(msgspec.Struct, frozen=True, gc=False):
     attempt: int = 1
     crashes: int = 0
     is_suspect: bool = False
+    stored_at: float = msgspec.field(default_factory=time.monotonic)
 
 
 class Settle(msgspec.Struct, frozen=True, gc=False):
@@ -116,7 +119,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         key: Names it for requeue and drop.
-        buried_at: Unix seconds.
+        buried_at: Unix seconds, by the broker's clock.
+        age_s: Seconds since then, by the broker's clock.
         attempt: How often its handler was started.
     """
 
@@ -128,6 +132,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     crashes: int
     buried_at: float
+    age_s: float = 0.0
 
 
 HANDLED_KEPT_S = 600.0  # how long handled ids are remembered

@@ -31,10 +31,12 @@ class StoredReceipt(abc.ABC):
         attempt: 1 the first time a handler is started with it.
         is_last_attempt: An error now buries it.
         is_held: Somebody settles it later.
+        stored_at: When it was first stored, by the loop's clock.
     """
 
     attempt: int = 1
     is_last_attempt: bool = False
+    stored_at: float = 0.0
     is_held: bool = False
 
     def hold(self) -> None:

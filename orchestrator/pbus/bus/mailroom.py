@@ -64,6 +64,7 @@ class _Receipt(StoredReceipt):
         self._letter: Letter | None = letter
         self.attempt = letter.attempt
         self.is_last_attempt = letter.attempt >= room.options.max_attempts
+        self.stored_at = letter.stored_at
 
     def hold(self) -> None:
         super().hold()

@@ -13,6 +13,7 @@ from pbus.workers.turns import LaneTurn
 
 _EARLY_CANCEL_AGE_S = 60.0  # a cancel overtakes its request by milliseconds, by a backlog at most
 _MAX_EARLY_CANCELS = 10_000
+_SAME_CLOCK_S = 1.0  # a deadline that is off by less was set by a clock like ours
 
 Handler = Callable[[BusJobRequestMessage], Awaitable[Any]]
 State = Literal["queued", "running", "pending"]
@@ -30,6 +31,19 @@ class Order(msgspec.Struct, frozen=True):
     handler: Handler
     turn_key: str | None = None
     stays_open: bool = False
+
+
+def time_given(request: BusJobRequestMessage) -> float:
+    """The seconds that a request with a deadline had when it was sent: both times are its sender's."""
+    return (request.deadline or 0.0) - request.time
+
+
+def _by_own_clock(request: BusJobRequestMessage, left_s: float) -> BusJobRequestMessage:
+    """The request with its deadline by this process's clock, for handlers that look at it."""
+    deadline = time.time() + left_s
+    if abs(deadline - (request.deadline or 0.0)) < _SAME_CLOCK_S:
+        return request
+    return msgspec.structs.replace(request, deadline=deadline)
 
 
 class OpenJob:
@@ -63,12 +77,15 @@ class OpenJob:
         requester: str = "",
         delivery: Delivery | None = None,
     ) -> None:
-        self.request = request
         self.order = order
         self.since = since
         self.requester = requester
         self.delivery = delivery
-        self.due = None if request.deadline is None else since + request.deadline - request.time
+        # A stored request counts from its storing, by the broker's clock, others from their coming:
+        # the requester's clock says nothing here.
+        began = since if delivery is None else delivery.stored_at
+        self.due = None if request.deadline is None else began + time_given(request)
+        self.request = request if self.due is None else _by_own_clock(request, self.due - since)
         self.events = 0
         self.progress: dict[str, Any] | None = None
         self.turn: LaneTurn | None = None

@@ -3,17 +3,16 @@
 import asyncio
 import functools
 import logging
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from pbus.bus.delivery import Delivery, current_delivery
+from pbus.bus.delivery import current_delivery
 from pbus.errors import PASSED_ON
 from pbus.handlers import PENDING
 from pbus.jobs.group import STOPPED
 from pbus.messages import BusJobCancelMessage, BusJobRequestMessage, JobStatus
 from pbus.registry import WorkerLostData
-from pbus.workers.inhand import EarlyCancels, OpenJob, Order
+from pbus.workers.inhand import EarlyCancels, OpenJob, Order, time_given
 from pbus.workers.line import Line
 from pbus.workers.links import Links
 from pbus.workers.replies import Refusals, Replies
@@ -66,9 +65,11 @@ class Workbench:
 
     def cancelled_early(self, request: BusJobRequestMessage) -> tuple[bool, str | None]:
         """Whether the job was cancelled before it came, or came too late; and why."""
-        delivery, deadline = current_delivery(), request.deadline
-        if delivery is not None and deadline is not None and time.time() > deadline + OVERDUE_S:
-            return True, "its time was up before it came"
+        delivery = current_delivery()
+        if delivery is not None and request.deadline is not None:
+            age = asyncio.get_running_loop().time() - delivery.stored_at
+            if age > time_given(request) + OVERDUE_S:
+                return True, "its time was up before it came"
         return self._early.take(request)
 
     @property
@@ -87,12 +88,16 @@ class Workbench:
         """
         loop = asyncio.get_running_loop()
         asker = self._links.registry.get(request.source)
-        job = OpenJob(
-            request, order, since=loop.time(), requester="" if asker is None else asker.incarnation
-        )
         delivery = current_delivery()
+        job = OpenJob(
+            request,
+            order,
+            since=loop.time(),
+            requester="" if asker is None else asker.incarnation,
+            delivery=delivery,
+        )
         if delivery is not None:
-            self._keep(job, delivery)
+            delivery.hold()  # it is settled when the job is over
         self.replies.add(job)
         if self._sweep is None:
             self._sweep = loop.call_later(_SWEEP_S, self._look_around)
@@ -104,14 +109,6 @@ class Workbench:
             await self._work_here(job)
         else:
             self._start(job)
-
-    @staticmethod
-    def _keep(job: OpenJob, delivery: Delivery) -> None:
-        """Settle a stored request when its job is over; its deadline counts from its sending."""
-        delivery.hold()
-        job.delivery = delivery
-        if job.request.deadline is not None:
-            job.due = job.since + job.request.deadline - time.time()
 
     async def _work_here(self, job: OpenJob) -> None:
         """Carry out a job in the task that reads the lane: most handlers never wait."""

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ class _Headers(msgspec.Struct):
     a: int = 1
     c: int = 0
     s: bool = False
+    e: float = 0.0
 
 
 _decode_handed = msgspec.json.Decoder(tuple[int, int, str, str, msgspec.Raw, msgspec.Raw]).decode
@@ -40,6 +42,7 @@ def letters_of(row: Row) -> list[Letter]:
     headers = _decode_headers(row["headers"])
     lane = Lane(row["lane"])
     gone = set(row["gone"])
+    stored_at = time.monotonic() - headers.e
     return [
         Letter(
             mailbox=row["mailbox"],
@@ -50,6 +53,7 @@ def letters_of(row: Row) -> list[Letter]:
             attempt=headers.a,
             crashes=headers.c,
             is_suspect=headers.s,
+            stored_at=stored_at,
         )
         for position, (id_, body) in enumerate(_decode_pairs(row["message"]))
         if position not in gone
@@ -86,6 +90,7 @@ def dead_letter(row: Row) -> DeadLetter:
         attempt=row["attempt"],
         crashes=row["crashes"],
         buried_at=row["buried_at"].timestamp(),
+        age_s=row["age_s"],
     )
 
 

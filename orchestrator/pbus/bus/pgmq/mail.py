@@ -33,7 +33,8 @@ _DEAD_SHOWN = 10_000
 _PUT = "SELECT * FROM pbus.mail_put($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 _PUT_ONE = "SELECT * FROM pbus.mail_put_one($1, $2, $3, $4, $5, $6, $7, $8)"
 _SETTLE = "SELECT pbus.mail_settle($1, $2, $3, $4, $5, $6, $7, $8)"
-_DEAD = """SELECT d.*, m.name FROM pbus.dead d JOIN pbus.mailbox m ON m.id = d.mailbox
+_DEAD = """SELECT d.*, m.name,
+  extract(epoch FROM clock_timestamp() - d.buried_at)::float8 AS age_s FROM pbus.dead d JOIN pbus.mailbox m ON m.id = d.mailbox
   WHERE m.channel = $1 AND ($2::text IS NULL OR m.name = $2) ORDER BY d.key LIMIT $3"""
 _DROP_DEAD = """WITH gone AS (
     DELETE FROM pbus.dead d USING pbus.mailbox m

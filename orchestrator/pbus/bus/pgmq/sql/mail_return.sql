@@ -3,7 +3,7 @@ CREATE OR REPLACE FUNCTION pbus.mail_give_back(ch text, holds bigint[]) RETURNS 
 LANGUAGE plpgsql AS $$
 DECLARE
   h record; q record; letters jsonb; heads jsonb; crashed int[]; rest int[]; total bigint := 0;
-  boxes bigint[]; plain bigint[];
+  boxes bigint[]; plain bigint[]; since float8;
 BEGIN
   PERFORM FROM pbus.held WHERE hold = ANY(holds) ORDER BY hold FOR UPDATE;
   SELECT coalesce(sum(size - cardinality(gone)), 0), array_agg(DISTINCT mailbox),
@@ -19,8 +19,8 @@ BEGIN
     SELECT d.*, m.queue || '_' || d.lane AS queue FROM pbus.held d JOIN pbus.mailbox m ON m.id = d.mailbox
      WHERE hold = ANY(holds) AND NOT (gone = '{}' AND started = '{}') ORDER BY d.mailbox, d.lane, d.msg_id
   LOOP
-    EXECUTE format('SELECT message, headers FROM pgmq.%I WHERE msg_id = $1', 'q_' || h.queue)
-      INTO letters, heads USING h.msg_id;
+    EXECUTE format('SELECT message, headers, pbus.mail_since(headers, enqueued_at) FROM pgmq.%I WHERE msg_id = $1', 'q_' || h.queue)
+      INTO letters, heads, since USING h.msg_id;
     CONTINUE WHEN letters IS NULL;
     SELECT coalesce(array_agg(p) FILTER (WHERE p = ANY(h.started)), '{}'),
            coalesce(array_agg(p) FILTER (WHERE NOT p = ANY(h.started)), '{}')
@@ -33,7 +33,7 @@ BEGIN
     END IF;
     FOR i IN 1 .. cardinality(crashed) LOOP
       PERFORM pgmq.send(h.queue, jsonb_build_array(letters->crashed[i]),
-        heads || jsonb_build_object('n', 1, 'c', coalesce((heads->>'c')::int, 0) + 1));
+        heads || jsonb_build_object('n', 1, 't', since, 'c', coalesce((heads->>'c')::int, 0) + 1));
     END LOOP;
     IF rest = '{}' THEN
       PERFORM pgmq.delete(h.queue, h.msg_id);

@@ -28,7 +28,7 @@ CREATE OR REPLACE FUNCTION pbus.mail_settle(
 DECLARE
   -- Text at a place of an array is found by counting from its start: not for each of thousands.
   has_others boolean := EXISTS (SELECT FROM unnest(s_how) how WHERE how <> 'handled');
-  live int[]; x record; letter jsonb; heads jsonb; again bigint[] := '{}';
+  live int[]; x record; letter jsonb; heads jsonb; since float8; again bigint[] := '{}';
 BEGIN
   INSERT INTO pbus.handled
     SELECT DISTINCT s.box, s.id, clock_timestamp() FROM unnest(s_box, s_id, s_how) s(box, id, how)
@@ -47,12 +47,12 @@ BEGIN
       FROM unnest(live) n JOIN pbus.held h ON h.hold = s_hold[n] JOIN pbus.mailbox m ON m.id = h.mailbox
      WHERE has_others AND s_how[n] <> 'handled' ORDER BY n
   LOOP
-    EXECUTE format('SELECT message->$2, headers FROM pgmq.%I WHERE msg_id = $1', 'q_' || x.queue)
-      INTO letter, heads USING x.msg_id, x.pos;
+    EXECUTE format('SELECT message->$2, headers, pbus.mail_since(headers, enqueued_at) FROM pgmq.%I WHERE msg_id = $1', 'q_' || x.queue)
+      INTO letter, heads, since USING x.msg_id, x.pos;
     CONTINUE WHEN letter IS NULL;
     IF x.how <> 'bury' THEN
       PERFORM pgmq.send(x.queue, jsonb_build_array(letter),
-        heads || '{"n": 1}' || CASE x.how WHEN 'retry'
+        heads || jsonb_build_object('n', 1, 't', since) || CASE x.how WHEN 'retry'
           THEN jsonb_build_object('a', coalesce((heads->>'a')::int, 1) + 1) ELSE '{}' END,
         clock_timestamp() + x.delay * interval '1 s');
       again := again || x.mailbox;

@@ -35,7 +35,7 @@ DECLARE
             SELECT box, %1$L, e.msg_id, ch, who, clock_timestamp(), jsonb_array_length(e.message),
                    coalesce(a.gone, '{}'), '{}' FROM entry e LEFT JOIN again a USING (msg_id)
             RETURNING held.hold, held.msg_id, held.gone)
-          SELECT t.hold, %1$L, (q.headers || jsonb_build_object('i', q.msg_id))::text, q.message::text, t.gone
+          SELECT t.hold, %1$L, pbus.mail_heads(q.headers, q.msg_id, q.enqueued_at), q.message::text, t.gone
             FROM taken t JOIN pgmq.%2$I q USING (msg_id) ORDER BY msg_id;
       END IF; $lane$;
 BEGIN
@@ -51,7 +51,7 @@ BEGIN
     format(take_lane, 'd', 'q_' || queue || '_d'));
 END $build$;
 
--- What is wanted and free; the headers have the entry's number, too (i). A hold of NULL: when (in seconds) something wanted will be free.
+-- What is wanted and free; the headers are those of mail_heads. A hold of NULL: when (in seconds) something wanted will be free.
 -- known: the holds that the caller knows of, where an answer may have been lost, else NULL.
 CREATE OR REPLACE FUNCTION pbus.mail_take(
   ch text, who text, w_name text[], w_lane text[], w_limit int[], known bigint[], is_alive boolean,
@@ -86,7 +86,7 @@ BEGIN
                FROM pbus.held h JOIN pbus.mailbox m ON m.id = h.mailbox
               WHERE h.channel = ch AND h.holder = who AND NOT h.hold = ANY(known) GROUP BY 1, 2, 3, 4
     LOOP
-      RETURN QUERY EXECUTE format('SELECT h.hold, $1, $2, $3, (q.headers || jsonb_build_object(''i'', q.msg_id))::text, q.message::text, h.gone, NULL::float8 FROM pbus.held h JOIN pgmq.%I q ON q.msg_id = h.msg_id WHERE h.hold = ANY($4) ORDER BY q.msg_id', 'q_' || r.queue)
+      RETURN QUERY EXECUTE format('SELECT h.hold, $1, $2, $3, pbus.mail_heads(q.headers, q.msg_id, q.enqueued_at), q.message::text, h.gone, NULL::float8 FROM pbus.held h JOIN pgmq.%I q ON q.msg_id = h.msg_id WHERE h.hold = ANY($4) ORDER BY q.msg_id', 'q_' || r.queue)
         USING r.id, r.name, r.lane, r.holds;
       is_any := true;
     END LOOP;

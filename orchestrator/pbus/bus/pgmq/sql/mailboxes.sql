@@ -1,5 +1,18 @@
 -- Stored mail. A row of a queue is an entry: a jsonb array of [id, body] pairs, and in its headers
--- n (how many), a (attempt), c (crashes) and s (suspect). Only entries of one have a or c.
+-- n (how many), a (attempt), c (crashes), s (suspect) and t (when it was first stored, where its row
+-- is a later one). Only entries of one have a, c or t.
+
+CREATE OR REPLACE FUNCTION pbus.mail_since(heads jsonb, enqueued timestamptz) RETURNS float8
+LANGUAGE sql STABLE AS $$
+  SELECT coalesce((heads->>'t')::float8, extract(epoch FROM enqueued)::float8);
+$$;
+
+-- Headers as a receiver gets them: with the entry's number (i) and its age in seconds (e), too.
+CREATE OR REPLACE FUNCTION pbus.mail_heads(heads jsonb, id bigint, enqueued timestamptz) RETURNS text
+LANGUAGE sql VOLATILE AS $$
+  SELECT (heads || jsonb_build_object('i', id,
+    'e', extract(epoch FROM clock_timestamp())::float8 - pbus.mail_since(heads, enqueued)))::text;
+$$;
 
 CREATE OR REPLACE FUNCTION pbus.bell(ch text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
   SELECT 'pbus_' || left(md5(ch), 24);
@@ -86,7 +99,7 @@ END $$;
 CREATE OR REPLACE FUNCTION pbus.mail_reports(ch text) RETURNS TABLE (
   name text, backlog bigint, in_flight bigint, oldest_s float8, retries bigint, dead bigint
 ) LANGUAGE plpgsql AS $$
-DECLARE m record; one record; lane text; first timestamptz;
+DECLARE m record; one record; lane text; first float8;
 BEGIN
   FOR m IN SELECT b.*, i.stored - o.gone AS left FROM pbus.mailbox b
              JOIN pbus.intake i ON i.mailbox = b.id JOIN pbus.outgo o ON o.mailbox = b.id
@@ -98,11 +111,11 @@ BEGIN
     retries := 0;
     first := NULL;
     FOREACH lane IN ARRAY ARRAY['_d', '_s'] LOOP
-      EXECUTE format('SELECT min(enqueued_at) AS first, count(*) FILTER (WHERE headers ? ''a'') AS retries FROM pgmq.%I', 'q_' || m.queue || lane) INTO one;
+      EXECUTE format('SELECT min(pbus.mail_since(headers, enqueued_at)) AS first, count(*) FILTER (WHERE headers ? ''a'') AS retries FROM pgmq.%I', 'q_' || m.queue || lane) INTO one;
       first := least(first, one.first);
       retries := retries + one.retries;
     END LOOP;
-    oldest_s := extract(epoch FROM clock_timestamp() - first);
+    oldest_s := extract(epoch FROM clock_timestamp()) - first;
     RETURN NEXT;
   END LOOP;
 END $$;

@@ -119,8 +119,8 @@ return results
 # ARGV: holder, [[[mailbox, lane, how many, 1 to recover, [entries known]], ...], 1 to wait,
 # 1 if back after it was given up, [[mailbox, lane], ...] to wait for no longer when something is
 # found, the same in any case]. Returns nothing when the holder was given up; else
-# [[pair, queue, [[entry, fields], ...], [what is settled of each, ...]], ...] and the ms until the
-# next retry, or -1.
+# [[pair, queue, [[entry, fields], ...], [what is settled of each, ...]], ...], the ms until the
+# next retry, or -1, and the server's time.
 TAKE = Script(
     PRELUDE
     + ALWAYS
@@ -266,7 +266,7 @@ else
     if at and (due < 0 or at - now < due) then due = math.max(0, at - now) end
   end
 end
-return {chunks, due}
+return {chunks, due, now}
 """
 )
 

@@ -32,16 +32,30 @@ def write_batch(batch: Sequence[Outgoing]) -> list[bytes]:
     return [encode(specs), *blobs]
 
 
-def read_entry(mailbox: str, slot: str, fields: Sequence[bytes], flags: bytes) -> list[Letter]:
-    """The letters of an entry, without those that are settled."""
+def read_entry(
+    mailbox: str, slot: str, fields: Sequence[bytes], flags: bytes, clock: float
+) -> list[Letter]:
+    """The letters of an entry, without those that are settled.
+
+    Args:
+        mailbox: Whose.
+        slot: The entry's queue and id.
+        fields: Of the entry.
+        flags: Which of its letters are settled; empty for none.
+        clock: What to add to the server's time, seconds, for that of the loop.
+    """
     attempt, crashes, suspect = 1, 0, False
     if len(fields) > _FRESH_CELLS:
         marks = fields[5].split()
         attempt, crashes, suspect = int(marks[0]), int(marks[1]), marks[2] == b"1"
+        stored_at = clock + float(marks[3]) / 1000
+    else:
+        stored_at = clock + int(slot[1 : slot.index("-")]) / 1000
+    past = (attempt, crashes, suspect, stored_at)
     lane, body = LANES[slot[0]], fields[3]
     if fields[0] == b"i":
         id_ = fields[1].decode()
-        return [Letter(mailbox, lane, f"{slot}/0/1", id_, body, attempt, crashes, suspect)]
+        return [Letter(mailbox, lane, f"{slot}/0/1", id_, body, *past)]
     ids, sizes = _decode_head(fields[1])
     total = len(ids)
     letters = []
@@ -50,8 +64,7 @@ def read_entry(mailbox: str, slot: str, fields: Sequence[bytes], flags: bytes) -
         end = start + sizes[at]
         if not flags or flags[at] == _OPEN:
             key = f"{slot}/{at}/{total}"
-            part = body[start:end]
-            letters.append(Letter(mailbox, lane, key, ids[at], part, attempt, crashes, suspect))
+            letters.append(Letter(mailbox, lane, key, ids[at], body[start:end], *past))
         start = end
     return letters
 
@@ -120,9 +133,10 @@ def _has_past(letter: Letter) -> bool:
     return letter.is_suspect or letter.attempt > 1
 
 
-def read_dead(mailbox: str, entry: bytes, fields: Sequence[bytes]) -> DeadLetter:
-    """A dead letter of the stream of them."""
+def read_dead(mailbox: str, entry: bytes, fields: Sequence[bytes], now: float) -> DeadLetter:
+    """A dead letter of the stream of them; now: the server's time, Unix seconds."""
     attempt, crashes, *_ = fields[5].split()
+    buried_at = int(entry.partition(b"-")[0]) / 1000
     return DeadLetter(
         key=f"{mailbox}/{entry.decode()}",
         mailbox=mailbox,
@@ -131,5 +145,6 @@ def read_dead(mailbox: str, entry: bytes, fields: Sequence[bytes]) -> DeadLetter
         reason=fields[9].decode(),
         attempt=int(attempt),
         crashes=int(crashes),
-        buried_at=int(entry.partition(b"-")[0]) / 1000,
+        buried_at=buried_at,
+        age_s=max(0.0, now - buried_at),
     )

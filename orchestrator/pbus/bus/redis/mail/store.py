@@ -117,7 +117,9 @@ class RedisMailStore:
             names = [name.decode() for name in index]
         else:
             names = [mailbox]
-        found = [letter for name in names for letter in await self._dead_of(name)]
+        seconds, micros = await self._calls.plain("TIME")
+        now = int(seconds) + int(micros) / 1e6
+        found = [letter for name in names for letter in await self._dead_of(name, now)]
         return sorted(found, key=lambda letter: letter.buried_at)[:_DEAD_SHOWN]
 
     async def revive(self, keys: Sequence[str]) -> int:
@@ -157,12 +159,12 @@ class RedisMailStore:
         with contextlib.suppress(BusUnavailableError):  # then the others look by themselves
             await self._calls.run("take", PASS_ON, lane, mailbox)
 
-    async def _dead_of(self, mailbox: str) -> list[DeadLetter]:
+    async def _dead_of(self, mailbox: str, now: float) -> list[DeadLetter]:
         letters: list[DeadLetter] = []
         stream, start = f"{self._key}:dead:{mailbox}", "-"
         while len(letters) < _DEAD_SHOWN:
             page = await self._calls.plain("XRANGE", stream, start, "+", "COUNT", _DEAD_PAGE)
-            letters += [read_dead(mailbox, entry, fields) for entry, fields in page]
+            letters += [read_dead(mailbox, entry, fields, now) for entry, fields in page]
             if len(page) < _DEAD_PAGE:
                 break
             start = f"({page[-1][0].decode()}"

@@ -1,6 +1,7 @@
 """Taking letters: asks, waits to be woken, and finds again what a lost answer held."""
 
 import asyncio
+import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -107,7 +108,8 @@ class Taker:
             if reply:
                 break
         holder.unsure.difference_update(recovered, pairs)
-        letters = self._read(pairs, reply[0])
+        clock = time.monotonic() - reply[2] / 1000
+        letters = self._read(pairs, reply[0], clock)
         holder.armed -= stale
         if letters or not is_waiting:
             holder.armed -= mine
@@ -126,7 +128,8 @@ class Taker:
     def _recovery(self, holder: _Holder, pair: Pair) -> tuple[int, Collection[str]]:
         return (1, list(self._held.get(pair, ()))) if pair in holder.unsure else (0, ())
 
-    def _read(self, pairs: Sequence[Pair], chunks: Sequence[Any]) -> list[Letter]:
+    def _read(self, pairs: Sequence[Pair], chunks: Sequence[Any], clock: float) -> list[Letter]:
+        """The letters of an answer; clock: what the loop's clock has more than the server's."""
         letters: list[Letter] = []
         for pair, queue, items, marks in chunks:
             mailbox, lane = pairs[pair - 1]
@@ -134,5 +137,5 @@ class Taker:
             for at, (entry, fields) in enumerate(items):
                 slot = (queue + entry).decode()
                 held.add(slot)
-                letters += read_entry(mailbox, slot, fields, marks[at] if marks else b"")
+                letters += read_entry(mailbox, slot, fields, marks[at] if marks else b"", clock)
         return letters
