@@ -51,6 +51,14 @@ class Tree(BaseWorker):
             if message.number == 100:
                 await asyncio.Event().wait()
 """
+# What a launcher left behind for other programs: none of it concerns this project.
+FOREIGN = {
+    "PGHOST": "elsewhere.invalid", "PGPORT": "1,2,x", "PGUSER": "mallory", "PGDATABASE": "other",
+    "PGPASSFILE": "/nowhere", "PGSSLMODE": "verify-full", "PGSSLCERT": "/nowhere",
+    "PGSSLNEGOTIATION": "direct", "PGTARGETSESSIONATTRS": "standby", "PGOPTIONS": "-c nonsense=1",
+    "PGDATA": "/nowhere", "PGTZ": "nonsense", "PGSERVICE": "other", "TZ": "nonsense",
+    "LANG": "xx_YY.UTF-8", "LC_MESSAGES": "xx_YY.UTF-8", "LC_COLLATE": "xx_YY.UTF-8",
+}  # fmt: skip
 MAIL = ["backlog", "in_flight", "oldest_s", "retries", "dead"]
 
 
@@ -58,6 +66,7 @@ MAIL = ["backlog", "in_flight", "oldest_s", "retries", "dead"]
 def orchard() -> Iterator[Place]:
     """The project; for root its data is not in the home, and is removed all the same."""
     with Home() as home:
+        home.environ |= FOREIGN
         place = home.place("orchard", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
         place.up()
         sockets = socket_of(place).parent

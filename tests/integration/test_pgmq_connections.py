@@ -3,7 +3,8 @@
 import asyncio
 import subprocess
 import sys
-from urllib.parse import urlsplit
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
@@ -13,6 +14,7 @@ from pbus import PgmqBus
 from pbus.bus import connect
 from pbus.bus.mailroom import DeliveryOptions
 from pbus.bus.pgmq import endpoint
+from pbus.bus.pgmq.address import read_url
 from pbus.errors import (
     BackendMissingError,
     BrokerGrantError,
@@ -26,6 +28,7 @@ from pbus.errors import (
 from pbus.messages import BusDataMessage, BusSystemMessage
 from support.listeners import Listener
 from support.postgres import query
+from support.tls import Authority, PostgresDoor
 from support.waiting import PATIENCE_S, run, until
 
 pytestmark = pytest.mark.pgmq
@@ -46,6 +49,12 @@ class Whistle(BusSystemMessage):
     """Overtakes; never stored."""
 
     number: int
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory) -> Authority:
+    """Signs certificates."""
+    return Authority(tmp_path_factory.mktemp("tls"))
 
 
 def stitches(listener) -> list[int]:
@@ -312,5 +321,40 @@ def test_unreadable_url_hides_password(channel):
         for secret in ("x/geheim@h", "geheim@h:port", "geheim#1@h"):
             url = f"postgresql://u:{secret}/d"
             await refusal(url, channel, BusUnavailableError)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("mode", "has_tls", "expected"),
+    [
+        ("", True, True),
+        ("", False, False),
+        ("sslmode=disable", True, False),
+        ("sslmode=require", False, None),
+        ("sslmode=verify-full&sslrootcert={ca}", True, True),
+        ("sslmode=verify-full", True, None),
+    ],
+)
+def test_tls_follows_the_url(mode, has_tls, expected, shared_database, authority, monkeypatch):
+    """TLS where the server has it, or as sslmode says; the environment has no say."""
+    monkeypatch.setenv("PGSSLMODE", "verify-ca")
+    monkeypatch.setenv("PGSSLROOTCERT", "/nowhere")
+
+    async def main():
+        folder = Path(parse_qs(urlsplit(shared_database).query)["host"][0])
+        door = PostgresDoor(folder / ".s.PGSQL.5432", authority, has_tls=has_tls)
+        async with door:
+            query = mode.format(ca=authority.path)
+            path = urlsplit(shared_database).path
+            address = read_url(f"postgresql://pbus@127.0.0.1:{door.port}{path}?{query}")
+            if expected is None:
+                with pytest.raises(OSError, match=r"rejected|root\.crt"):
+                    await address.connect()
+                return
+            connection = await address.connect()
+            transport = connection._transport
+            assert expected == (transport.get_extra_info("ssl_object") is not None)
+            await connection.close()
 
     run(main())

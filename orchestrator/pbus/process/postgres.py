@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 from pathlib import Path
 from urllib.parse import quote
@@ -11,6 +10,7 @@ from pbus.errors import BrokerStartError
 from pbus.process import cluster, groups
 from pbus.process.guarding import Guard
 from pbus.process.project import Project
+from pbus.process.servers import server_environ
 
 START_S = 30.0  # after kill -9 it reads its log first
 STOP_S = 5.0
@@ -149,11 +149,12 @@ class EmbeddedPostgres:
                     *cluster.server_arguments(programs, self.data, self.sockets),
                     user=cluster.service_user(),
                     group=cluster.service_group(),
+                    extra_groups=None if cluster.service_user() is None else [],
                     cwd=self.home,
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=asyncio.subprocess.STDOUT,
-                    env={**os.environ, groups.TOKEN_VARIABLE: self._guard.token},
+                    env=server_environ(self._guard.token),
                     start_new_session=True,
                 )
         except OSError as error:

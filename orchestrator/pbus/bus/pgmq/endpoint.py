@@ -8,6 +8,7 @@ import asyncpg
 from asyncpg import exceptions
 
 from pbus.bus.pgmq import schema
+from pbus.bus.pgmq.address import Address, read_url
 from pbus.errors import (
     BrokerGrantError,
     BrokerLoginError,
@@ -67,9 +68,10 @@ class Endpoint:
         if sum(given is not None for given in (dsn, pgmq, pool)) != 1:
             raise BusError("a bus on Postgres needs one of pgmq, dsn and pool")
         self._pool = pool if pool is not None else getattr(pgmq, "pool", None)
-        self._settings: dict[str, Any] = {"dsn": dsn}
+        self._dsn = dsn
+        self._address: Address | None = None
         if pgmq is not None and self._pool is None:
-            self._settings = _settings_of(pgmq.config)
+            self._address = _address_of(pgmq.config)
         self.url = self._describe(dsn)
 
     async def connect(self) -> "asyncpg.Connection[Any]":
@@ -101,7 +103,9 @@ class Endpoint:
         if self._pool is not None:
             return await self._borrow(self._pool)
         try:
-            return await asyncpg.connect(**self._settings)
+            if self._address is None:
+                self._address = read_url(self._dsn or "")
+            return await self._address.connect()
         except ValueError:  # it quotes what it could not read, which may be a password
             hint = "percent-encode special characters in its user, password and folders"
             raise BrokerRefusedError(self.url, "its URL cannot be read", hint=hint) from None
@@ -115,20 +119,20 @@ class Endpoint:
     def _describe(self, dsn: str | None) -> str:
         if dsn:
             return mask_url(dsn)
-        known = {name: value for name, value in self._settings.items() if value}
-        if not known:
+        known = self._address
+        if known is None:
             return "the pool's database"
-        return f"postgresql://{known['user']}@{known['host']}:{known['port']}/{known['database']}"
+        return f"postgresql://{known.user}@{known.hosts[0]}:{known.ports[0]}/{known.database}"
 
 
-def _settings_of(config: Any) -> dict[str, Any]:
-    return {
-        "host": config.host,
-        "port": int(config.port),
-        "database": config.database,
-        "user": config.username,
-        "password": config.password,
-    }
+def _address_of(config: Any) -> Address:
+    return Address(
+        hosts=(config.host,),
+        ports=(int(config.port),),
+        database=config.database,
+        user=config.username,
+        password=config.password,
+    )
 
 
 def failure(url: str, error: BaseException) -> BusUnavailableError:
@@ -149,5 +153,5 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return str(error) or type(error).__name__

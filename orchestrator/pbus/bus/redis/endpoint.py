@@ -137,5 +137,5 @@ def reason_of(error: BaseException) -> str:
     if isinstance(cause, (TimeoutError, socket.timeout)):
         return "no answer in time"
     if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
+        return f"{cause.strerror}: {cause.filename}" if cause.filename else cause.strerror
     return str(error) or type(error).__name__
