@@ -103,6 +103,40 @@ def test_strangers_are_no_server(tmp_path: Path) -> None:
             assert stays == file.exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to copy")
+def test_hidden_programs_are_copied(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root's own folder hides the package from the server's user: a copy runs, and is renewed."""
+    installed = cluster.find_programs().parent
+    site = tmp_path / "root" / "site-packages"
+    package = site / installed.parent.name
+    shutil.copytree(installed, package / installed.name, symlinks=True)
+    libraries = installed.parents[1] / f"{package.name}.libs"
+    shutil.copytree(libraries, site / libraries.name, symlinks=True)
+    (package / "__init__.py").touch()
+    (tmp_path / "root").chmod(0o700)
+    monkeypatch.syspath_prepend(str(site))
+    cluster.find_programs.cache_clear()
+
+    async def body(server: EmbeddedPostgres) -> None:
+        for _ in range(2):
+            await server.start()
+            assert server.process is not None
+            (copy,) = server.home.glob("programs-*")
+            program = psutil.Process(server.process.pid).exe()
+            assert str(copy / package.name / installed.name / "bin" / "postgres") == program
+            os.utime(package / installed.name / "bin" / "postgres", ns=(0, 7))  # installed anew
+        assert copy.name.endswith("-7")
+
+    try:
+        before = os.umask(0o077)
+        run(project, body)
+    finally:
+        os.umask(before)
+        cluster.find_programs.cache_clear()
+
+
 def test_missing_extra_is_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the package the error says which extra to install."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)

