@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +15,10 @@ import psutil
 import pytest
 
 from pbus.errors import ProcessError, ProjectRunningError
-from pbus.process.groups import is_empty, strays
+from pbus.process.groups import is_empty
 from pbus.process.guarding import Guard
-from pbus.process.project import CLEANUP_S, Project, is_over
-from support.guarded import Supervisor, make_project, spawn_child, supervisors
+from pbus.process.project import CLEANUP_S, Project, is_over, processes_of, token_of
+from support.guarded import Supervisor, make_project, project_in, spawn_child, supervisors
 from support.waiting import PATIENCE_S, eventually
 
 Start = Callable[..., Supervisor]
@@ -69,7 +70,7 @@ def test_guard_outlives_signals(project: Project, start: Start) -> None:
     supervisor.kill()
 
     assert eventually(lambda: is_over(project))
-    assert [] == strays(project.id)
+    assert [] == processes_of(project)
 
 
 def test_lock_waits_for_guard(project: Project, start: Start) -> None:
@@ -82,7 +83,7 @@ def test_lock_waits_for_guard(project: Project, start: Start) -> None:
     supervisor.kill()
 
     with project.lock():
-        assert [] == strays(project.id)
+        assert [] == processes_of(project)
         assert not project.runtime_dir.exists()
 
 
@@ -111,7 +112,7 @@ def test_children_inherit_no_pipes(project: Project, start: Start) -> None:
 
     held = _descriptors(supervisor.process.pid)
     guard = _descriptors(supervisor.guard)
-    children = set().union(*(_descriptors(process.pid) for process in strays(project.id)))
+    children = set().union(*(_descriptors(process.pid) for process in processes_of(project)))
 
     supervisor.kill()
     lock = str(project.state_dir / "lock")
@@ -127,13 +128,13 @@ def test_next_start_ends_leftovers(project: Project, start: Start) -> None:
     os.kill(supervisor.guard, signal.SIGKILL)
     supervisor.kill()
     assert eventually(lambda: is_over(project))
-    assert len(strays(project.id)) == 3
+    assert len(processes_of(project)) == 3
 
     async def main() -> None:
         async with project.lock():
             guard = Guard()
             await guard.start(project)
-            assert [] == strays(project.id)
+            assert [] == processes_of(project)
             await guard.stop()
 
     asyncio.run(main())
@@ -202,6 +203,58 @@ def test_foreign_groups_are_spared(project: Project) -> None:
             return codes
 
     assert [None, None] == asyncio.run(main())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_other_users_are_spared(project: Project) -> None:
+    """Not even root ends another user's process by the token, wherever that has it from."""
+
+    async def main() -> int | None:
+        async with project.lock():
+            guard = Guard()
+            await guard.start(project)
+            mine = spawn_child("polite", guard.token)
+            other = spawn_child("polite", guard.token, user=65534)
+            await guard.stop()
+            assert -signal.SIGTERM == mine.wait(PATIENCE_S)
+            code = other.poll()
+            other.kill()
+            other.wait(PATIENCE_S)
+            return code
+
+    assert asyncio.run(main()) is None
+
+
+def test_token_is_a_secret(project: Project) -> None:
+    """No two projects have one token, it stays over runs, and only its user can read it."""
+    namesake = project_in(project.folder / "..")
+    with project.lock(), namesake.lock():
+        first = token_of(project)
+        assert first != token_of(namesake)
+    with project.lock():
+        assert first == token_of(project)
+    assert len(first) * 4 >= 128
+    assert 0o600 == (project.state_dir / "lock").stat().st_mode & 0o777
+
+
+def test_copied_state_ends_nobody(
+    project: Project, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state folder that was copied while its project ran leads to none of its processes."""
+    supervisor = start("polite")
+    shutil.copytree(tmp_path / "state", tmp_path / "copy")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "copy"))
+    copied = project_in(project.folder)
+
+    async def main() -> None:
+        async with copied.lock():
+            guard = Guard()
+            await guard.start(copied)
+            await guard.stop()
+
+    asyncio.run(main())
+
+    assert [] == [pid for pid in supervisor.family if is_gone(pid)]
 
 
 def test_bad_line_is_survived(project: Project) -> None:

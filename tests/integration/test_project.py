@@ -15,8 +15,8 @@ from pbus.errors import (
     ProcessError,
     ProjectRunningError,
 )
-from pbus.process.groups import birth, strays
-from pbus.process.project import Project, is_over
+from pbus.process.groups import birth
+from pbus.process.project import Project, is_over, processes_of
 from pbus.process.projects import choose_project, end_orphans, running_projects, stop_project
 from support.guarded import Supervisor, make_project, project_in, record_of, supervisors
 from support.waiting import PATIENCE_S, eventually
@@ -190,11 +190,23 @@ def test_orderly_stop(project: Project, start: Callable[..., Supervisor]) -> Non
 
     assert asyncio.run(stop_project(record, PATIENCE_S)) is True
 
-    assert [] == strays(project.id)
+    assert [] == processes_of(project)
     assert not project.runtime_dir.exists()
     with pytest.raises(NothingRunningError):
         choose_project(None, project.file, Path("/"))
     assert asyncio.run(stop_project(record, PATIENCE_S)) is True
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_other_users_supervisor_is_spared(project: Project) -> None:
+    """Not even root stops what another user runs, whatever a record says."""
+    project.make_state_dir()
+    with subprocess.Popen(["sleep", "300"], user=65534) as other:
+        fields = {"pid": other.pid, "pid_created": birth(other.pid)}
+        with pytest.raises(ProcessError, match="belongs to user id 65534"):
+            asyncio.run(stop_project(record_of(project, **fields), 0.3))
+        assert other.poll() is None
+        other.kill()
 
 
 def test_deaf_supervisor_is_killed(project: Project, start: Callable[..., Supervisor]) -> None:
@@ -204,7 +216,7 @@ def test_deaf_supervisor_is_killed(project: Project, start: Callable[..., Superv
 
     assert asyncio.run(stop_project(record, 0.3)) is False
 
-    assert [] == strays(project.id)
+    assert [] == processes_of(project)
     assert not project.runtime_dir.exists()
 
 
@@ -215,7 +227,7 @@ def test_deaf_and_guardless_too(project: Project, start: Callable[..., Superviso
 
     assert asyncio.run(stop_project(project.read_record(), 0.3)) is False
 
-    assert [] == strays(project.id)
+    assert [] == processes_of(project)
     assert not project.runtime_dir.exists()
     with project.lock():
         pass
@@ -233,7 +245,7 @@ def test_orphans_are_found(project: Project, start: Callable[..., Supervisor]) -
             choose_project("guarded", None, Path("/"))
     asyncio.run(end_orphans(caught.value.record))
 
-    assert [] == strays(project.id)
+    assert [] == processes_of(project)
     assert not project.runtime_dir.exists()
     with pytest.raises(NothingRunningError):
         choose_project("guarded", None, Path("/"))

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from pbus.process.broker import EmbeddedValkey
-from pbus.process.groups import TOKEN_VARIABLE, end_all, strays
+from pbus.process.groups import TOKEN_VARIABLE, end_all
 from pbus.process.guarding import Guard
-from pbus.process.project import Project
+from pbus.process.project import Project, processes_of, token_of
 from pbus.process.record import ProjectRecord
 from support.waiting import eventually
 
@@ -58,7 +58,7 @@ def record_of(project: Project, **fields: object) -> ProjectRecord:
     )
 
 
-def spawn_child(kind: str, token: str) -> subprocess.Popen[bytes]:
+def spawn_child(kind: str, token: str, user: int | None = None) -> subprocess.Popen[bytes]:
     """A child in a group of its own."""
     return subprocess.Popen(
         ["sh", "-c", CHILDREN[kind]],
@@ -66,6 +66,7 @@ def spawn_child(kind: str, token: str) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, TOKEN_VARIABLE: token},
+        user=user,
         start_new_session=True,
     )
 
@@ -83,8 +84,8 @@ class Supervisor:
         self.guard: int = pids["guard"]
         self.valkey: int = pids["valkey"]
         expected = 1 + sum(MEMBERS[kind] for kind in kinds)
-        assert eventually(lambda: len(strays(project.id)) == expected)
-        self.family = {process.pid for process in strays(project.id)}
+        assert eventually(lambda: len(processes_of(project)) == expected)
+        self.family = {process.pid for process in processes_of(project)}
 
     def kill(self) -> None:
         """As the kernel does it when memory is short."""
@@ -107,7 +108,7 @@ def supervisors(project: Project) -> Iterator[Callable[..., Supervisor]]:
     finally:
         for supervisor in started:
             supervisor.kill()
-        end_all({}, project.id, grace_s=0, kill_s=5)
+        end_all({}, token_of(project), grace_s=0, kill_s=5)
 
 
 async def main(folder: Path, kinds: list[str]) -> None:
@@ -123,7 +124,7 @@ async def main(folder: Path, kinds: list[str]) -> None:
             kinds.remove("deaf")
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, bool)
         for kind in kinds:
-            child = spawn_child(kind, project.id)
+            child = spawn_child(kind, token_of(project))
             if kind != "unannounced":
                 guard.add_group(child.pid)
             if kind == "leaderless":

@@ -9,7 +9,11 @@ from collections.abc import Collection, Mapping
 
 import psutil
 
-TOKEN_VARIABLE = "PBUS_GUARD_TOKEN"  # noqa: S105 - a mark on processes, no secret
+TOKEN_VARIABLE = "PBUS_GUARD_TOKEN"  # noqa: S105 - its name
+# The same for the project's own servers, which root runs as another user. Nobody inherits it.
+SERVER_TOKEN_VARIABLE = "PBUS_GUARD_SERVER_TOKEN"  # noqa: S105 - its name
+
+TOKEN_BITS = 128  # so that nobody guesses one
 
 _POLL_S = 0.1
 _SAME_BIRTH_S = 1.0
@@ -46,10 +50,12 @@ def members(groups: Collection[int]) -> list[psutil.Process]:
 
 
 def strays(token: str) -> list[psutil.Process]:
-    """All living processes that inherited the token, whatever group they moved to.
+    """All living processes of this user that inherited the token, whatever group they moved to.
 
     This process and its ancestors are never strays: they started what is to be ended.
     """
+    if not token:
+        return []
     own = psutil.Process()
     spared = {own.pid, *(parent.pid for parent in own.parents())}
     found = []
@@ -58,7 +64,7 @@ def strays(token: str) -> list[psutil.Process]:
             continue
         with contextlib.suppress(psutil.Error, OSError):
             process = psutil.Process(pid)
-            if process.environ().get(TOKEN_VARIABLE) == token:
+            if _is_marked(process, token):
                 found.append(process)
     return [process for process in found if _lives(process)]
 
@@ -111,6 +117,13 @@ def end_all(
             _signal(process, signal.SIGKILL)
         time.sleep(_POLL_S)
     return sorted(process.pid for process in living)
+
+
+def _is_marked(process: psutil.Process, token: str) -> bool:
+    environ = process.environ()
+    if environ.get(TOKEN_VARIABLE) == token:
+        return process.uids().real == os.geteuid()
+    return environ.get(SERVER_TOKEN_VARIABLE) == token
 
 
 def _living(groups: Collection[int], token: str | None) -> set[psutil.Process]:

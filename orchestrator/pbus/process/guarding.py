@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 
 from pbus.errors import ProcessError
-from pbus.process.groups import TOKEN_VARIABLE, birth, end_all
-from pbus.process.project import CLEANUP_S, Project
+from pbus.ids import new_token
+from pbus.process.groups import SERVER_TOKEN_VARIABLE, TOKEN_BITS, TOKEN_VARIABLE, birth, end_all
+from pbus.process.project import CLEANUP_S, Project, token_of
 
 START_S = 10.0  # a fresh interpreter on a loaded machine
+
+_MARKS = (TOKEN_VARIABLE, SERVER_TOKEN_VARIABLE)
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +27,7 @@ class Guard:
 
     def __init__(self) -> None:
         self._project: Project | None = None
+        self._token = ""
         self._process: asyncio.subprocess.Process | None = None
         self._groups: dict[int, float | None] = {}
         self._paths: dict[Path, None] = {}
@@ -36,7 +40,7 @@ class Guard:
     @property
     def token(self) -> str:
         """Goes into the environment of every child (TOKEN_VARIABLE): by it strays are found."""
-        return self._project.id if self._project else ""
+        return self._token
 
     async def start(self, project: Project) -> None:
         """Start the guard program, and end what a killed supervisor and its killed guard left.
@@ -47,10 +51,11 @@ class Guard:
         is_first = self._project is None  # else the project's processes are our own
         self._project = project
         project.make_state_dir()
+        self._token = token_of(project) or self._token or new_token(TOKEN_BITS)
         if is_first and project.lock_fd is not None:
             await _end_leftovers(project)
         self._process = await self._launch(project)
-        self._tell(f"token {project.id}")
+        self._tell(f"token {self._token}")
         for group, born in self._groups.items():
             self._tell_group(group, born)
         # The record last: whoever still sees it may wait for the rest to be gone.
@@ -96,7 +101,7 @@ class Guard:
             await process.stdin.wait_closed()
 
     async def _launch(self, project: Project) -> asyncio.subprocess.Process:
-        environ = {k: v for k, v in os.environ.items() if k != TOKEN_VARIABLE}
+        environ = {k: v for k, v in os.environ.items() if k not in _MARKS}
         with project.service_log_path("guard").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "pbus.process.guard", str(os.getpid())),
@@ -139,7 +144,7 @@ async def _wait_ready(process: asyncio.subprocess.Process) -> None:
 
 async def _end_leftovers(project: Project) -> None:
     # Nobody else can hold the lock, so whoever carries the project's token is an orphan.
-    left = await asyncio.to_thread(end_all, {}, project.id, grace_s=2.0, kill_s=2.0)
+    left = await asyncio.to_thread(end_all, {}, token_of(project), grace_s=2.0, kill_s=2.0)
     if left:
         raise ProcessError(
             f"processes of the last run of project {project.name!r} do not end: {left}"

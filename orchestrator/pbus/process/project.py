@@ -1,7 +1,7 @@
 """A project (a topology's name and folder): its places, the lock of its supervisor, its record."""
 
 import asyncio
-import fcntl
+import contextlib
 import functools
 import os
 import time
@@ -11,7 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
+
 from pbus.errors import ProcessError, ProjectRunningError
+from pbus.ids import new_token
+from pbus.process import lockfile
 from pbus.process.folders import (
     MAX_SOCKET_PATH,
     folder_id,
@@ -19,7 +23,7 @@ from pbus.process.folders import (
     runtime_roots,
     state_root,
 )
-from pbus.process.groups import birth, is_same_process, strays
+from pbus.process.groups import TOKEN_BITS, is_same_process, strays
 from pbus.process.record import ProjectRecord, read_record, write_record
 from pbus.topology.model import Topology
 
@@ -101,10 +105,7 @@ class Project:
             make_private(self.state_dir)
             (self.state_dir / "logs" / "workers").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ProcessError(
-                f"cannot create the state folder {self.state_dir}: {error.strerror}",
-                hint="set XDG_STATE_HOME to a folder that you can write to",
-            ) from error
+            raise _no_state(self, error) from error
 
     def make_runtime_dir(self) -> None:
         """Create the runtime folder for this user alone; `/tmp` is everybody's.
@@ -132,16 +133,18 @@ class Project:
         return read_record(self.record_path)
 
     def clear(self) -> None:
-        """Withdraw the record."""
-        self.record_path.unlink(missing_ok=True)
+        """Withdraw the record; where the folder is read-only now it stays, and nobody believes it."""
+        with contextlib.suppress(OSError):
+            self.record_path.unlink()
 
 
 class ProjectLock:
     """Makes one process the supervisor of a project, across terminals and crashes."""
 
-    def __init__(self, project: Project, timeout: float) -> None:
+    def __init__(self, project: Project, timeout: float, token: str = "") -> None:
         self._project = project
         self._timeout = timeout
+        self._token = token  # of those that run already, should the file not know it
 
     def __enter__(self) -> Self:
         """Take the lock.
@@ -164,7 +167,8 @@ class ProjectLock:
         descriptor, self._project.lock_fd = self._project.lock_fd, None
         if descriptor is not None:
             self._project.clear()
-            os.ftruncate(descriptor, 0)
+            with contextlib.suppress(OSError):
+                lockfile.write_free(descriptor)
             # Closed, not unlocked: unlocking would take it from the guard, too.
             os.close(descriptor)
 
@@ -187,24 +191,24 @@ class ProjectLock:
         """Yields when it is to be tried again a little later, ends when the lock is held."""
         self._project.make_state_dir()
         deadline = time.monotonic() + self._timeout
-        descriptor = os.open(_lock_path(self._project), os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            while not _try_lock(descriptor):
+            descriptor = os.open(_lock_path(self._project), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise _no_state(self._project, error) from error
+        try:
+            while not lockfile.try_lock(descriptor):
                 self._refuse_if_running(descriptor, is_last=time.monotonic() >= deadline)
                 yield
+            known = lockfile.read_holder(descriptor).token
+            lockfile.write_holder(descriptor, self._token or known or new_token(TOKEN_BITS))
         except BaseException:
             os.close(descriptor)
             raise
-        self._take(descriptor)
-
-    def _take(self, descriptor: int) -> None:
         self._project.lock_fd = descriptor
         self._project.clear()  # of a supervisor that was killed together with its guard
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()} {birth(os.getpid())}".encode(), 0)
 
     def _refuse_if_running(self, descriptor: int, *, is_last: bool) -> None:
-        pid, born = _read_holder(descriptor)
+        pid, born, _ = lockfile.read_holder(descriptor)
         if is_same_process(pid, born):
             raise ProjectRunningError(self._project.name, self._project.folder, pid)
         if is_last:
@@ -215,18 +219,30 @@ class ProjectLock:
             )
 
 
+def token_of(project: Project) -> str:
+    """The secret mark of all that was started for a project; "" before its first run."""
+    if project.lock_fd is not None:  # its folder may have been removed under us
+        return lockfile.read_holder(project.lock_fd).token
+    return lockfile.read_token(_lock_path(project))
+
+
+def processes_of(project: Project) -> list[psutil.Process]:
+    """All that lives of a project, apart from its supervisor and its guard."""
+    return strays(token_of(project))
+
+
 def is_over(project: Project) -> bool:
     """Whether neither a supervisor nor its guard holds the project.
 
     If so, no record stays, unless it leads to processes that somebody has to end.
     """
     try:
-        descriptor = os.open(_lock_path(project), os.O_RDWR | os.O_CREAT, 0o600)
-    except FileNotFoundError:  # no state folder: it never ran
+        descriptor = lockfile.open_lock(_lock_path(project))
+    except OSError:  # no state folder: it never ran; or not this user's
         return True
     try:
-        is_free = _try_lock(descriptor)
-        if is_free and project.record_path.exists() and not strays(project.id):
+        is_free = lockfile.try_lock(descriptor)
+        if is_free and project.record_path.exists() and not processes_of(project):
             project.clear()
         return is_free
     finally:
@@ -249,9 +265,10 @@ def hold_again(project: Project) -> None:
         ProjectRunningError: Somebody was quicker.
         ProcessError: The folder cannot be made.
     """
+    token = token_of(project)
     before, project.lock_fd = project.lock_fd, None
     try:
-        project.lock(timeout=0.0).__enter__()
+        ProjectLock(project, 0.0, token).__enter__()
     except BaseException:
         project.lock_fd = before
         raise
@@ -264,21 +281,11 @@ def _lock_path(project: Project) -> Path:
     return project.state_dir / "lock"
 
 
-def _read_holder(descriptor: int) -> tuple[int, float]:
-    """Who wrote itself into the lock file; nobody's pid while it is being taken or let go."""
-    try:
-        pid, born = os.pread(descriptor, 100, 0).split()
-        return int(pid), float(born)
-    except ValueError:
-        return 0, 0.0
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _no_state(project: Project, error: OSError) -> ProcessError:
+    return ProcessError(
+        f"cannot write to the state folder {project.state_dir}: {error.strerror}",
+        hint="set XDG_STATE_HOME to a folder that you can write to",
+    )
 
 
 def _fits(folder: Path) -> bool:

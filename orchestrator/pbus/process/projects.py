@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import time
 from pathlib import Path
@@ -17,9 +18,9 @@ from pbus.errors import (
     ProjectRunningError,
 )
 from pbus.process.folders import state_root
-from pbus.process.groups import end_all, strays
+from pbus.process.groups import end_all
 from pbus.process.guard import remove
-from pbus.process.project import CLEANUP_S, Project, is_over
+from pbus.process.project import CLEANUP_S, Project, is_over, processes_of, token_of
 from pbus.process.record import ProjectRecord, read_record
 
 _POLL_S = 0.05
@@ -35,7 +36,7 @@ def running_projects() -> list[ProjectRecord]:
 
 def orphaned_projects() -> list[ProjectRecord]:
     """Those whose supervisor and guard were killed, and whose processes go on."""
-    return [record for record, project in _recorded() if is_over(project) and strays(project.id)]
+    return [record for record, project in _recorded() if is_over(project) and processes_of(project)]
 
 
 def _recorded() -> list[tuple[ProjectRecord, Project]]:
@@ -71,7 +72,7 @@ def choose_project(name: str | None, file: Path | None, cwd: Path) -> ProjectRec
         return chosen
     for orphan in orphaned_projects():
         if _choose([orphan], name, file, cwd):
-            pids = sorted(process.pid for process in strays(Project.of_record(orphan).id))
+            pids = sorted(process.pid for process in processes_of(Project.of_record(orphan)))
             raise OrphanedProjectError(orphan.name, orphan, pids)
     raise NothingRunningError(_wanted(name, file, cwd), [record.name for record in running])
 
@@ -114,7 +115,7 @@ async def end_orphans(record: ProjectRecord) -> None:
     """
     project = Project.of_record(record)
     async with project.lock():
-        left = await asyncio.to_thread(end_all, {}, project.id, grace_s=2.0, kill_s=2.0)
+        left = await asyncio.to_thread(end_all, {}, token_of(project), grace_s=2.0, kill_s=2.0)
         remove(project.runtime_dir)
     if left:
         raise ProcessError(f"processes of project {project.name!r} do not end: {left}")
@@ -163,15 +164,15 @@ async def _is_over_within(record: ProjectRecord, timeout_s: float) -> bool:
 def _signal_supervisor(record: ProjectRecord, number: signal.Signals) -> None:
     if not record.is_alive:
         return
-    try:
-        psutil.Process(record.pid).send_signal(number)
-    except psutil.NoSuchProcess:
-        return
-    except psutil.AccessDenied as error:
-        raise ProcessError(
-            f"may not stop project {record.name!r} (pid {record.pid})",
-            hint="it belongs to another user",
-        ) from error
+    with contextlib.suppress(psutil.NoSuchProcess):
+        supervisor = psutil.Process(record.pid)
+        user = supervisor.uids().real
+        if user != os.geteuid():  # root could end it all the same
+            raise ProcessError(
+                f"project {record.name!r} (supervisor pid {record.pid}) belongs to user id {user}",
+                hint="stop it as that user",
+            )
+        supervisor.send_signal(number)
 
 
 def _label(record: ProjectRecord, among: list[ProjectRecord]) -> str:

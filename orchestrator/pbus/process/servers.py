@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 
-from pbus.process.groups import TOKEN_VARIABLE
+from pbus.process.groups import SERVER_TOKEN_VARIABLE
 
 # LD_LIBRARY_PATH: where the C library is in an unusual place. XDG_: which home a process belongs to.
 _INHERITED = ("PATH", "LD_LIBRARY_PATH", "XDG_STATE_HOME", "XDG_RUNTIME_DIR")
@@ -20,5 +20,5 @@ def server_environ(token: str | None = None) -> dict[str, str]:
     """
     environ: Mapping[str, str] = os.environ
     inherited = {name: environ[name] for name in _INHERITED if name in environ}
-    mark = {} if token is None else {TOKEN_VARIABLE: token}
+    mark = {} if token is None else {SERVER_TOKEN_VARIABLE: token}
     return {"PATH": os.defpath, **inherited, "LC_ALL": "C", "TZ": "UTC", **mark}
