@@ -8,7 +8,7 @@ import enum
 import math
 import typing
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -20,13 +20,14 @@ from pbus.errors import (
 )
 from pbus.frames import Frame
 from pbus.messages import BusMessage, Lane
-from pbus.structs import WireStruct
+from pbus.structs import DECODE_ERRORS, WireStruct
 
 FORMAT_VERSION = 1
 DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 _MAX_DEPTH = 200  # deeper JSON is an accident; msgspec and the C stack agree up to here
 
-_DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, TypeError)
+# Numbers of the wire: within what JSON numbers and a bigint of SQL hold, with room to add them up.
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
 _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
@@ -70,12 +71,12 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
 
     version: int
     sender: str
-    stream: int
+    stream: Count
     lane: Lane
     address: str
-    first: int
-    count: int
-    position: int
+    first: Count
+    count: Count
+    position: Count
 
 
 _header_decoder = msgspec.json.Decoder(Header)
@@ -114,7 +115,7 @@ def decode_payload(payload: bytes) -> tuple[Envelope, list[bytes]]:
         else:
             messages = payload.split(b"\n")
             envelope = _envelope_decoder.decode(messages.pop(0))
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise MessageDecodeError(f"no pbus envelope ({error})") from error
     if envelope.version != FORMAT_VERSION:
         problem = f"format version {envelope.version}, this process speaks {FORMAT_VERSION}"
@@ -132,7 +133,7 @@ def decode_header(data: bytes) -> Header:
     """
     try:
         return (_packed_header_decoder if _is_packed(data) else _header_decoder).decode(data)
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise MessageDecodeError(str(error)) from error
 
 
@@ -162,7 +163,7 @@ def as_json(data: bytes) -> bytes:
         return data
     try:
         return _json.encode(msgspec.msgpack.decode(data))
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise MessageDecodeError(str(error)) from error
 
 
@@ -237,7 +238,7 @@ def decode_message(line: bytes) -> BusMessage:
     if decode is not None:  # it begins as pbus writes it: the header need not be decoded
         try:
             return decode(line)
-        except _DECODE_ERRORS:
+        except DECODE_ERRORS:
             return _decode_by_header(line)  # which says what is wrong
     return _decode_by_header(line)
 
@@ -256,7 +257,7 @@ def _decode_by_header(line: bytes) -> BusMessage:
         raise MessageDecodeError("its type never leaves a process", type_name=header.type)
     try:
         message: BusMessage = _spec(cls).decode(line)
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise MessageDecodeError(str(error), type_name=header.type) from error
     _decoders[header.type.encode()] = _spec(cls).json_decoder
     return message

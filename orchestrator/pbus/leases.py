@@ -7,6 +7,9 @@ from typing import Any, Protocol
 
 import msgspec
 
+from pbus.names import Label, WorkerName
+from pbus.structs import DECODE_ERRORS
+
 logger = logging.getLogger(__name__)
 
 LEASE_S = 6.0  # a worker silent for so long is lost
@@ -30,16 +33,16 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
         working: Jobs in hand, those that wait for their turn included.
     """
 
-    name: str
-    incarnation: str
-    runner: str
-    host: str
+    name: WorkerName
+    incarnation: Label
+    runner: Label
+    host: Label
     pid: int
-    session: str | None = None
-    state: str = "starting"
+    session: Label | None = None
+    state: Label = "starting"
     active: bool = True
     args: dict[str, Any] | None = None
-    jobs: tuple[str, ...] = ()
+    jobs: tuple[Label, ...] = ()
     started_at: float = 0.0
     beat: float = 0.0
     received: int = 0
@@ -58,7 +61,7 @@ def decode_leases(bodies: Iterable[bytes | str]) -> list[Lease]:
     for body in bodies:
         try:
             leases.append(_decode(body))
-        except msgspec.MsgspecError as error:
+        except DECODE_ERRORS as error:
             say_unreadable("a lease", str(error))
     return sorted(leases, key=lambda lease: lease.name)
 
@@ -81,6 +84,18 @@ class Activation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     session: str | None = None
     active: bool = True
     args: dict[str, Any] | None = None
+
+
+def decode_activation(body: bytes | str) -> Activation | None:
+    """An activation as it is stored; None where it cannot be read."""
+    try:
+        return _decode_activation(body)
+    except DECODE_ERRORS as error:
+        say_unreadable("an activation", str(error))
+        return None
+
+
+_decode_activation = msgspec.json.Decoder(Activation).decode
 
 
 class Renewal(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,8 @@ from typing import Literal
 import msgspec
 
 from pbus.leases import LEASE_S, Lease, say_unreadable
+from pbus.names import Label
+from pbus.structs import DECODE_ERRORS
 
 State = Literal["starting", "ready", "unresponsive", "backoff", "stopping", "exited", "failed"]
 
@@ -22,7 +24,7 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         error: The last error line, for a worker that failed.
     """
 
-    name: str
+    name: Label
     state: State
     joins: bool = True
     pid: int | None = None
@@ -44,14 +46,14 @@ class HostRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         address: Where the supervisor takes control messages; empty for one that takes none.
     """
 
-    project: str
-    host: str
+    project: Label
+    host: Label
     pid: int
-    session: str
+    session: Label
     time: float
-    bus: str
+    bus: Label
     processes: tuple[ProcessRecord, ...]
-    address: str = ""
+    address: Label = ""
 
 
 _decode_record = msgspec.json.Decoder(HostRecord).decode
@@ -63,7 +65,7 @@ def decode_records(records: Mapping[str, bytes]) -> list[HostRecord]:
     for _, raw in sorted(records.items()):
         try:
             hosts.append(_decode_record(raw))
-        except msgspec.MsgspecError as error:
+        except DECODE_ERRORS as error:
             say_unreadable("a supervisor's record", str(error))
     return hosts
 

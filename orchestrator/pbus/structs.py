@@ -7,6 +7,9 @@ import msgspec
 
 from pbus.errors import DuplicateTypeError
 
+# All that decoding bytes of any content may raise; msgspec lets UnicodeDecodeError through.
+DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, TypeError)
+
 T = TypeVar("T", bound=type)
 
 

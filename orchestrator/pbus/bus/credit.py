@@ -2,13 +2,16 @@
 
 import asyncio
 import logging
+from typing import Annotated
 
 import msgspec
 
 from pbus.bus.inbox import Inbox
 from pbus.bus.outbox import Outbox, OutStream
 from pbus.bus.wire import Wire
+from pbus.codec import Count
 from pbus.errors import MessageDecodeError
+from pbus.structs import DECODE_ERRORS
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +20,8 @@ CREDIT_NOTES = (b'["grant"', b'["probe"')  # what a note begins with
 _ASK_EVERY_S = 0.25
 
 _encode = msgspec.json.Encoder().encode
-_decoder = msgspec.json.Decoder(tuple[str, str, str, int, int, int])
+_Limit = Annotated[int, msgspec.Meta(ge=-1, le=1 << 54)]  # of a receiver that left: -1
+_decoder = msgspec.json.Decoder(tuple[str, str, str, Count, Count, _Limit])
 
 # A JSON array each: what ("grant" or "probe"), from whom, address, stream, and for a grant the bytes
 # consumed and the limit.
@@ -55,7 +59,7 @@ class Credit:
         """
         try:
             what, sender, address, number, consumed, limit = _decoder.decode(payload)
-        except msgspec.MsgspecError as error:
+        except DECODE_ERRORS as error:
             raise MessageDecodeError(f"no credit note ({error})") from error
         if what == "grant":
             self._outbox.grant(sender, address, number, consumed, limit)

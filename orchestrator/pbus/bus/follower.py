@@ -15,6 +15,7 @@ FOLLOWER_LEASE_S = 6.0
 _CAPACITY = 20_000  # messages a slow reader may fall behind before it misses some
 _BEAT_S = 2.0
 _FORGET_S = 600.0  # a stream silent for so long is forgotten, as receivers do
+_MAX_STREAMS = 50_000  # some 15 MB; of all senders of the channel
 
 
 class Follower(abc.ABC):
@@ -71,6 +72,8 @@ class Follower(abc.ABC):
             self.refused += 1
             return
         key = (envelope.sender, envelope.stream, envelope.address, envelope.lane)
+        if len(self._next) >= _MAX_STREAMS and key not in self._next:
+            self._next.clear()  # gaps across this moment go unnoticed
         expected, _ = self._next.get(key, (envelope.first, 0.0))
         self._next[key] = (max(expected, envelope.first + envelope.count), time.monotonic())
         self._note_gap(max(0, envelope.first - expected))

@@ -1,5 +1,6 @@
 """The receiving side of a transport: notices gaps, drops repeats, grants credit."""
 
+import logging
 import time
 from typing import Protocol
 
@@ -8,11 +9,14 @@ from pbus.codec import Envelope, decode_payload
 from pbus.errors import MessageDecodeError
 from pbus.messages import Lane
 
+logger = logging.getLogger(__name__)
+
 BUDGET_BYTES = 6 * 1024 * 1024  # unhandled data of all senders; Redis cuts off at 8 MiB for 60 s
 MAX_SHARE_BYTES = 1024 * 1024
 MIN_SHARE_BYTES = 64 * 1024
 _ACTIVE_S = 10.0  # a sender heard within so long has a share of the budget
 _FORGET_S = 600.0  # a stream silent for so long is forgotten
+_MAX_STREAMS = 10_000  # some 5 MB; more senders than one process can serve
 _KEY = tuple[str, str, str]  # sender, address, lane
 
 
@@ -149,10 +153,33 @@ class Inbox:
             return held
         if held is not None and held.number > envelope.stream:
             return None
+        if held is None and len(self._streams) >= _MAX_STREAMS:
+            self._make_room(envelope)
         stream = self._streams[key] = InStream(envelope)
         if held is not None:
             stream.next_number = 1  # we were listening when it began: a gap shows
         return stream
+
+    def _make_room(self, envelope: Envelope) -> None:
+        """Forget the streams that were silent longest; a gap in those goes unnoticed.
+
+        Raises:
+            MessageDecodeError: All streams have messages that are not handled yet.
+        """
+        idle = [(s.heard, key) for key, s in self._streams.items() if not s.outstanding]
+        if not idle:
+            raise MessageDecodeError(
+                f"{len(self._streams):,} senders have messages here that are not handled yet;"
+                f" those of {envelope.sender!r} to {envelope.address!r} are refused"
+            )
+        idle.sort()
+        for _, key in idle[: max(1, _MAX_STREAMS // 4)]:
+            del self._streams[key]
+        logger.warning(
+            "over %d senders wrote to this process, the last is %r (to %r):"
+            " %d that were silent longest are forgotten",
+            _MAX_STREAMS, envelope.sender, envelope.address, min(len(idle), _MAX_STREAMS // 4),
+        )  # fmt: skip
 
     def _deliver(self, stream: InStream, lane: Lane, lines: list[bytes]) -> None:
         if lane is Lane.SYSTEM:

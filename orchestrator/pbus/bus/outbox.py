@@ -22,6 +22,7 @@ INITIAL_CREDIT_BYTES = 256 * 1024  # before a receiver has granted more
 YIELD_BYTES = 64 * 1024  # a sender in a tight loop lets the flusher in after so much
 FAIR_PAYLOAD_BYTES = 64 * 1024  # a smaller one costs its receiver more than what it carries
 GATHER_S = 0.004  # for which a busy bus lets payloads grow
+_MAX_RECEIVERS = 4096  # that grant credit to one stream; grants of further ones are not kept
 _UNKNOWN = ""  # stands for receivers that were counted and have not granted yet
 _IDLE_S = 60.0  # an idle stream that nobody listens to is forgotten
 
@@ -70,8 +71,9 @@ class OutStream:
 
     def grant(self, receiver: str, consumed: int, limit: int) -> None:
         """A receiver has handled so many bytes and has room up to a limit."""
-        self._receivers[receiver] = (consumed, limit)
-        self._refresh()
+        if receiver in self._receivers or len(self._receivers) < _MAX_RECEIVERS:
+            self._receivers[receiver] = (consumed, limit)
+            self._refresh()
 
     def drop(self, receiver: str) -> None:
         """A receiver is gone."""

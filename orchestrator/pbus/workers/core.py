@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -11,13 +10,13 @@ from pbus.errors import PbusError, WorkerNameError, WorkerNotAttachedError
 from pbus.event_source import EventSource
 from pbus.ids import new_token
 from pbus.messages import BusMessage
+from pbus.names import WORKER_NAME
 from pbus.registry import WorkerRegistry
 from pbus.workers.custody import Custody
 from pbus.workers.turns import LaneTurn, Turn, is_in_turn
 
 logger = logging.getLogger(__name__)
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[0-9]+)?")  # x, or x.2 for a replica
 _BASE_HOOK = "__pbus_base_hook__"
 _CANCEL_S = 1.0  # what cancelled tasks get to clean up before they are left behind
 
@@ -202,6 +201,6 @@ def check_name(name: str) -> str:
     """
     if not isinstance(name, str):
         raise WorkerNameError(name, "it is no text")
-    if not _NAME.fullmatch(name):
+    if not WORKER_NAME.fullmatch(name):
         raise WorkerNameError(name, "it has characters that names do not have")
     return name

@@ -5,10 +5,17 @@ from collections.abc import Sequence
 import msgspec
 
 from pbus.bus.pgmq.link import Link
-from pbus.leases import LEASE_S, Activation, Lease, Renewal, decode_holder, decode_leases
+from pbus.leases import (
+    LEASE_S,
+    Activation,
+    Lease,
+    Renewal,
+    decode_activation,
+    decode_holder,
+    decode_leases,
+)
 
 _encode = msgspec.json.Encoder().encode
-_decode_activation = msgspec.json.Decoder(Activation).decode
 
 _READ = """SELECT body FROM pbus.lease WHERE channel = $1 AND ends_at > clock_timestamp()
   ORDER BY name COLLATE "C\""""
@@ -79,7 +86,7 @@ class PgLeaseStore:
         """The activation remembered."""
         sql = "SELECT body FROM pbus.activation WHERE channel = $1 AND name = $2"
         rows = await self._link.call(sql, self._channel, name)
-        return _decode_activation(rows[0][0]) if rows else None
+        return decode_activation(rows[0][0]) if rows else None
 
     async def put_record(self, key: str, record: bytes, *, ttl_s: float) -> None:
         """Store a record."""

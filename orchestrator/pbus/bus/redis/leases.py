@@ -9,7 +9,15 @@ import msgspec
 from pbus.bus.redis.endpoint import MOVING, TROUBLE, Endpoint, reason_of
 from pbus.bus.redis.names import Names
 from pbus.errors import BusUnavailableError
-from pbus.leases import LEASE_S, Activation, Lease, Renewal, decode_holder, decode_leases
+from pbus.leases import (
+    LEASE_S,
+    Activation,
+    Lease,
+    Renewal,
+    decode_activation,
+    decode_holder,
+    decode_leases,
+)
 
 _CALL_TIMEOUT_S = 3.0
 _MOVING_PAUSE_S = 0.05
@@ -153,7 +161,6 @@ return 0
 """
 
 _encode = msgspec.json.Encoder().encode
-_decode_activation = msgspec.json.Decoder(Activation).decode
 
 
 class RedisLeaseStore:
@@ -221,7 +228,7 @@ class RedisLeaseStore:
             return await self._redis.hget(self._activations, name)
 
         found = await self._bounded(read)
-        return _decode_activation(found) if found else None
+        return decode_activation(found) if found else None
 
     async def put_record(self, key: str, record: bytes, *, ttl_s: float) -> None:
         """Store a record."""

@@ -116,8 +116,8 @@ class WaitingRoom:
             await asyncio.wait({running})
 
     def _on_payload(self, payload: bytes) -> None:
-        head, _, mailbox = payload.decode().partition("\n")
-        pair, holder = (mailbox, head[0]), head[1:]
+        head, _, mailbox = payload.decode(errors="replace").partition("\n")
+        pair, holder = (mailbox, head[:1]), head[1:]
         for waiter in self.waiters:
             if waiter.holder == holder and pair in waiter.pairs:
                 waiter.wake(pair)
