@@ -61,7 +61,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         version: Of this format.
         sender: The sending process's incarnation.
-        stream: Tells the sender's streams to one address apart (a new one counts from 1).
+        stream: Tells the sender's streams to one address apart (a new one counts from 1); below 0 in
+            copies of stored messages for followers.
         lane: "d" or "s".
         address: A worker's name, or "*" for everyone.
         first: Number of the first message of this payload within the stream, from 1.
@@ -71,7 +72,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
 
     version: int
     sender: str
-    stream: Count
+    stream: Annotated[int, msgspec.Meta(ge=-(1 << 53), le=1 << 53)]
     lane: Lane
     address: str
     first: Count

@@ -24,6 +24,13 @@ GARBAGE = [
     b'[1,"x",1,"d","clerk",2,1,0]\n{"type":"Note","source":"x","text":7}',
     b'[1,"x",1,"d","clerk",3,1,0]\n{"type":"os.system","source":"x","command":"true"}',
     b'[99,"x",1,"d","clerk",1,1,0]\n{"type":"Note","source":"x","text":"later format"}',
+    b'[1,"x",1,"d","clerk",9000000000000000000,1,0]\n{"type":"Note","source":"x","text":"far"}',
+    b'[1,"x",1,"d","clerk",1,1,99999999999999999999999]\n{"type":"Note","source":"x","text":"n"}',
+    b'["grant","\xff","a",1,2,3]',
+    b'["probe","\xff","a",1,2,3]',
+    b'["grant","s","clerk",9999999999999999999999999,0,-7]',
+    b'["follower"]\xff',
+    b"\xff\xff",
     b"[" * 100_000,
     b"x" * 20_000_000,
 ]
@@ -47,7 +54,7 @@ def test_garbage_is_refused(town: Place, before: Rows):
     """Whatever bytes come on any of the project's channels: counted and said, nothing else."""
     began = time.monotonic()
     with town.broker() as broker:
-        channels = broker.pubsub_channels("pbus:town*")
+        channels = broker.pubsub_channels("*pbus:town*")
         for garbage in GARBAGE:
             for channel in channels:
                 broker.publish(channel, garbage)
@@ -56,6 +63,21 @@ def test_garbage_is_refused(town: Place, before: Rows):
     see_undisturbed(town, before)
     refused = wait_for(lambda: [line for line in town.logs("clerk") if "refused" in line])
     assert len(refused) <= 2 + time.monotonic() - began  # at most one a second
+
+
+def test_strange_times_are_shown(town: Place, before: Rows):
+    """A message from a clock of another world is handled, and tail shows it."""
+    line = b'{"type":"Note","source":"future","target":"clerk","time":1.8e18,"text":"soon"}'
+    tail = town.start("tail", "--source", "future", "-n", "1")
+    town.until_followed(1)
+    with town.broker() as broker:
+        broker.publish("pbus:town:d:clerk", b'[1,"future",1,"d","clerk",1,1,0]\n' + line)
+    done = tail.done()
+
+    assert 0 == done.code
+    assert "soon" in done.out
+    wait_for(lambda: any("heard note 'soon'" in line for line in town.logs("clerk")))
+    see_undisturbed(town, before)
 
 
 def test_unknown_types_are_refused(town: Place, before: Rows):

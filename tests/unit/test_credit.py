@@ -140,12 +140,42 @@ def test_gone_receivers_are_forgotten():
     run(main())
 
 
-@pytest.mark.parametrize("note", [b"", b"[]", b'["grant"', b'["grant","s","a","1",0,0]'])
+@pytest.mark.parametrize(
+    "note",
+    [
+        b"",
+        b"[]",
+        b'["grant"',
+        b'["grant","s","a","1",0,0]',
+        b'["grant","\xff","a",1,2,3]',
+        b'["grant","s","a",1,0,9000000000000000000000]',
+        b'["grant","s","a",1,0,-2]',
+        b'["probe","s","a",-1,0,0]',
+        b'["grant",' + b"[" * 100_000,
+    ],
+)
 def test_other_notes_are_refused(note: bytes):
     """What is no note about credit is an error, whoever sent it."""
 
     async def main():
         with pytest.raises(MessageDecodeError, match="no credit note"):
             Desk().credit.receive(note)
+
+    run(main())
+
+
+def test_invented_receivers_are_bounded():
+    """Grants of ever new receivers cost a sender no memory, and its own receivers still count."""
+
+    async def main():
+        desk = Desk()
+        await desk.outbox.put("a", b"x")
+        desk.credit.receive(b'["grant","real","a",1,0,100]')
+        for number in range(10_000):
+            desk.credit.receive(b'["grant","r%d","a",1,0,1000000]' % number)
+        (stream,) = desk.outbox._streams.values()
+
+        assert len(stream.receivers()) < 5_000
+        assert "real" in stream.receivers()
 
     run(main())

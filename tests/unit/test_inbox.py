@@ -159,3 +159,46 @@ def test_unknown_lane_is_refused(receive):
 def test_lanes_are_the_two():
     """There are two lanes, and their wire names stay."""
     assert ["d", "s"] == [lane.value for lane in Lane]
+
+
+def test_invented_senders_are_bounded(sink, receive, caplog):
+    """Streams of ever new senders push the silent ones out, and that is said; new ones are heard."""
+    inbox = receive(payload(1, b"a"))
+    for number in range(25_000):
+        envelope = Envelope(FORMAT_VERSION, f"s{number}", 1, "d", "w", 1, 1, 0)
+        inbox.receive(encode_payload(envelope, [b"x"]), limit=1_000)
+        sink.receipts.pop().done()
+
+    assert 25_001 == len(sink.delivered)
+    assert len(inbox._streams) <= 10_000
+    assert "over 10000 senders wrote to this process" in caplog.text
+
+
+def test_senders_with_work_here_are_not_forgotten(sink, receive):
+    """Where every stream has messages in hand, those of further senders are refused."""
+    inbox = receive()
+    for number in range(10_000):
+        envelope = Envelope(FORMAT_VERSION, f"s{number}", 1, "d", "w", 1, 1, 0)
+        inbox.receive(encode_payload(envelope, [b"x"]), limit=1_000)
+
+    with pytest.raises(MessageDecodeError, match=r"10,000 senders .* those of 's' to 'w'"):
+        inbox.receive(payload(1, b"a"), limit=1_000)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b'[1,"x",1,"d","w",9000000000000000000,1,0]',
+        b'[1,"x",1,"d","w",-1,1,0]',
+        b'[1,"x",1,"d","w",1,1,-5]',
+        b'[1,"x",99999999999999999999999,"d","w",1,1,0]',
+        b'[1,"\xff",1,"d","w",1,1,0]',
+        b'[1,"x",1,"q","w",1,1,0]',
+    ],
+)
+def test_impossible_envelopes_are_refused(sink, receive, head: bytes):
+    """Numbers that no sender reaches are no envelope: nothing is counted as lost."""
+    with pytest.raises(MessageDecodeError):
+        receive(head + b"\n{}")
+
+    assert [] == sink.losses

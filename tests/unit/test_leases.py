@@ -1,8 +1,9 @@
 """Leases as a store has them: written by whatever version of pbus shares the channel."""
 
 import msgspec
+import pytest
 
-from pbus.leases import Lease, decode_holder, decode_leases
+from pbus.leases import Lease, decode_activation, decode_holder, decode_leases
 from pbus.observe import HostRecord, decode_records
 
 
@@ -16,6 +17,36 @@ def test_unreadable_leases_are_left_out(caplog):
 
     assert 1 == caplog.text.count("a lease is left out")
     assert "$.pid" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "q$(touch x)"),
+        ("name", "a\x1b[2J"),
+        ("name", "x" * 300),
+        ("name", "two\nlines"),
+        ("host", "h\x9b31m"),
+        ("runner", "r\r"),
+        ("jobs", ["load", "do\x1b]52;c;x\x07"]),
+        ("state", "\x00"),
+    ],
+)
+def test_leases_with_strange_names_are_left_out(field: str, value: object):
+    """What no pbus would write as a name is not believed when it is read."""
+    good = {"name": "a", "incarnation": "i", "runner": "r", "host": "h", "pid": 1}
+
+    assert [] == decode_leases([msgspec.json.encode(good | {field: value})])
+    assert [] == decode_leases([
+        b'{"name":"\xff","incarnation":"i","runner":"r","host":"h","pid":1}'
+    ])
+    assert ["a"] == [lease.name for lease in decode_leases([msgspec.json.encode(good)])]
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff", b'{"active":7}', b"[" * 100_000])
+def test_unreadable_activation_is_none(body: bytes):
+    """A worker whose stored activation is garbage begins as its file says."""
+    assert decode_activation(body) is None
 
 
 def test_unreadable_holder_has_the_name():

@@ -1,9 +1,15 @@
 """Figures as people read them."""
 
+import math
+from collections.abc import Callable
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pbus_cli.views.endings import Ending, ending_lines, exit_text
 from pbus_cli.views.figures import (
+    clock_time,
     short_bytes,
     short_count,
     short_duration,
@@ -57,6 +63,18 @@ def test_percent_of_core(percent: float | None, text: str) -> None:
 def test_exits_in_words(code: int | None, text: str) -> None:
     """A signal has its name."""
     assert text == exit_text(code)
+
+
+@pytest.mark.parametrize(
+    "show", [clock_time, short_bytes, short_count, short_duration, short_percent]
+)
+@given(st.one_of(st.floats(), st.integers(-(1 << 70), 1 << 70), st.just(1.8e18)))
+def test_any_figure_can_be_shown(show: Callable[[float], str], figure: float) -> None:
+    """Figures come from whatever is on the channel: each has a short text, none is an error."""
+    if show is short_count:
+        figure = int(figure) if math.isfinite(figure) else 0
+
+    assert 0 < len(show(figure)) < 30
 
 
 def ending(name: str, **changes: object) -> Ending:

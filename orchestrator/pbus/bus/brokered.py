@@ -20,7 +20,7 @@ from pbus.bus.reader import Receipt
 from pbus.bus.switchboard import EVERYONE
 from pbus.bus.wire import Wire
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding, Header, encode_message, encode_raw
-from pbus.errors import BusUnavailableError
+from pbus.errors import BusUnavailableError, MessageDecodeError
 from pbus.ids import new_id
 from pbus.messages import BusMessage, Lane
 
@@ -110,6 +110,21 @@ class BrokeredBus(WorkerBus):
     async def _store(self, mailroom: MailRoom, stamped: Stamped) -> None:
         if await mailroom.dispatch.put(stamped) == 0:
             self.counters.undelivered += 1
+
+    def _receive(self, payload: bytes, *, is_note: bool) -> None:
+        """Take one payload of any content: a credit note, or messages.
+
+        Never raises: what reads the connection must not end by what it read.
+        """
+        try:
+            if is_note:
+                self._credit.receive(payload)
+            else:
+                self._inbox.receive(payload, limit=self._max_payload_bytes)
+        except MessageDecodeError as error:
+            self._board.refuse(error)
+        except Exception as error:  # noqa: BLE001 - counted and said, at most once a second
+            self._board.refuse(MessageDecodeError(f"a bug in pbus: {error!r}"))
 
     # What the inbox calls
 

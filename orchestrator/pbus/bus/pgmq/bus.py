@@ -14,7 +14,7 @@ from pbus.bus.pgmq.mail import PgmqMailStore
 from pbus.bus.pgmq.tap import PgmqTap
 from pbus.bus.pgmq.wire import PEER_LEASE_S, Wire
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES
-from pbus.errors import BrokerRefusedError, BusUnavailableError, MessageDecodeError
+from pbus.errors import BrokerRefusedError, BusUnavailableError
 from pbus.leases import LeaseStore
 from pbus.messages import Lane
 
@@ -147,13 +147,7 @@ class PgmqBus(BrokeredBus):
 
     def _take(self, rank: int, payload: bytes) -> None:
         """One payload from the server: messages, or a note about credit."""
-        try:
-            if rank == 0:
-                self._credit.receive(payload)
-            else:
-                self._inbox.receive(payload, limit=self._max_payload_bytes)
-        except MessageDecodeError as error:
-            self._board.refuse(error)
+        self._receive(payload, is_note=rank == 0)
 
     def _make_leases(self) -> LeaseStore:
         return PgLeaseStore(self._lines.writer, self.channel)

@@ -20,7 +20,7 @@ from pbus.bus.redis.tap import FOLLOWER_NOTE, RedisTap
 from pbus.bus.redis.wire import RedisWire
 from pbus.bus.switchboard import EVERYONE
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding
-from pbus.errors import BusUnavailableError, MessageDecodeError
+from pbus.errors import BusUnavailableError
 from pbus.leases import LeaseStore
 from pbus.messages import Lane
 
@@ -175,15 +175,10 @@ class RedisBus(BrokeredBus):
 
     def _take(self, payload: bytes) -> None:
         """One payload from the server: messages, or a note about credit."""
-        try:
-            if payload == FOLLOWER_NOTE:
-                self._note_follower()
-            elif payload.startswith(CREDIT_NOTES):
-                self._credit.receive(payload)
-            else:
-                self._inbox.receive(payload, limit=self._max_payload_bytes)
-        except MessageDecodeError as error:
-            self._board.refuse(error)
+        if payload == FOLLOWER_NOTE:
+            self._note_follower()
+        else:
+            self._receive(payload, is_note=payload.startswith(CREDIT_NOTES))
 
     def _make_leases(self) -> LeaseStore:
         return RedisLeaseStore(self._endpoint, self._names)
