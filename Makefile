@@ -5,7 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format clean help
+LOCK := .ci/requirements.lock
+TOOLS := .venv-tools
+
+.PHONY: demo test lint format lock audit licences clean help
 
 help: ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -26,14 +29,30 @@ format: $(READY) ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+lock: $(TOOLS)/.ready ## resolve the development environment anew
+	echo '# The development environment, every package with its hashes. Made by `make lock` from pyproject.toml.' > $(LOCK)
+	$(TOOLS)/bin/uv pip compile pyproject.toml --quiet --group dev --universal --python-version 3.11 \
+		--upgrade --generate-hashes --no-header --no-annotate >> $(LOCK)
 
-$(READY): pyproject.toml
+audit: $(TOOLS)/.ready ## look for known vulnerabilities of what is locked; needs the advisories of PyPI
+	$(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --requirement $(LOCK)
+
+licences: $(READY) $(TOOLS)/.ready ## the licences of everything that is installed
+	$(TOOLS)/bin/pip-licenses --python=$(BIN)/python --from=mixed --format=markdown
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(READY): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "pbus needs Python 3.11 or newer; say make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable . --group dev
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m compileall -q orchestrator cli  # a verb starts 0.07 s sooner, also where python may not cache by itself
 	@touch $(READY)
+
+$(TOOLS)/.ready:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet uv pip-audit pip-licenses
+	@touch $@
