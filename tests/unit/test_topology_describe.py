@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+
+from pbus.errors import TopologyError
 from pbus.topology import describe
 from support.topologies import WORKER, load_text
 
@@ -90,7 +93,7 @@ workers:
     assert {
         "api_key": "***",
         "model": "small",
-        "nested": {"list": [{"accessToken": "***"}, "redis://:***@host"]},
+        "nested": {"list": [{"accessToken": "***"}, "***"]},
         "secrets": "***",
         "no_password": None,
     } == a["args"]
@@ -98,8 +101,8 @@ workers:
         "DB_PASSWORD": "***",
         "OPENAI_KEY": "***",
         "EMPTY_TOKEN": "",
-        "URL": "pg://u:***@h",
-        "LEVEL": "info",
+        "URL": "***",
+        "LEVEL": "***",
     } == a["env"]
     assert [
         "run",
@@ -108,10 +111,59 @@ workers:
         "--token=***",
         "API_KEY=***",
         "--url",
-        "redis://:***@h",
-        "--db=redis://:***@h",
+        "***",
+        "--db=***",
         "--key",
         "--verbose",
         "plain",
         "a=b",
     ] == b["command"]
+
+
+def test_masks_by_origin(tmp_path):
+    """What came from a variable, from `env`, from an env_file or is tagged is masked, however named."""
+    (tmp_path / "vars.env").write_text("DB_PW=hunter2\nPIN=hunter2\n")
+    topology = load_text(
+        tmp_path,
+        """
+workers:
+  a:
+    worker: w:W
+    env_file: vars.env
+    env: {DSN: hunter2, DEBUG: ''}
+    args:
+      pin: !secret hunter2
+      port: ${PORT}
+      city: ${CITY:-Ulm}
+      street: ${STREET:-hunter2 lane}
+      list: [plain, !secret 4711, 'Bearer ${S}']
+      a.b: {c: "${S}"}
+  b: {command: [run, '${S}', --mode=fast, 'x${S}y', '--pin=${S}', !secret hunter2]}
+""",
+        S="hunter2",
+        PORT="4711",
+        STREET="Main Street",
+    )
+    a, b = describe(topology)["workers"]
+
+    assert "hunter2" not in json.dumps([a, b])
+    assert "4711" not in json.dumps([a, b])
+    assert {"DB_PW": "***", "PIN": "***", "DSN": "***", "DEBUG": ""} == a["env"]
+    assert {
+        "pin": "***",
+        "port": "***",
+        "city": "Ulm",
+        "street": "***",
+        "list": ["plain", "***", "***"],
+        "a.b": {"c": "***"},
+    } == a["args"]
+    assert ["run", "***", "--mode=fast", "***", "--pin=***", "***"] == b["command"]
+    assert {"pin": "hunter2", "list": ["plain", 4711, "Bearer hunter2"]} == {
+        key: topology.workers["a"].args[key] for key in ("pin", "list")
+    }
+
+
+def test_secret_tag_is_for_single_values(tmp_path):
+    """A list or a mapping cannot be tagged: mark what in it is secret."""
+    with pytest.raises(TopologyError, match="a tag"):
+        load_text(tmp_path, "workers: {a: {worker: w:W, args: {x: !secret [1, 2]}}}")

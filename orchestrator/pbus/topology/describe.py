@@ -1,10 +1,17 @@
-"""A topology as plain values for people and scripts, secrets masked."""
+"""A topology as plain values for people and scripts, secrets masked.
+
+Masked are values by origin (the environment, `env`, `env_file`, the tag `!secret`) and, for those
+that stand in the file itself, by name.
+"""
 
 import re
-from typing import Any
+from typing import Any, TypeAlias
 
 from pbus.topology.model import BusSpec, DeliverySpec, Topology, WorkerSpec
 from pbus.urls import mask_url
+
+Path: TypeAlias = tuple[str, ...]  # of keys, from the top of the file
+Secrets: TypeAlias = frozenset[Path]
 
 _MASK = "***"
 _SECRET_NAME = re.compile(r"key|token|secret|passw|passphrase|credential", re.IGNORECASE)
@@ -20,7 +27,7 @@ def describe(topology: Topology) -> dict[str, Any]:
         "folder": str(topology.folder),
         "loop": topology.loop,
         "bus": _bus(topology.bus),
-        "workers": [_worker(spec) for spec in topology.workers.values()],
+        "workers": [_worker(spec, topology.secrets) for spec in topology.workers.values()],
     }
 
 
@@ -45,14 +52,15 @@ def _delivery(delivery: DeliverySpec) -> dict[str, Any]:
     }
 
 
-def _worker(spec: WorkerSpec) -> dict[str, Any]:
+def _worker(spec: WorkerSpec, secrets: Secrets) -> dict[str, Any]:
+    at = ("workers", spec.name)
     return {
         "name": spec.name,
         "worker": spec.worker,
-        "command": _masked_command(spec.command) if spec.command else None,
+        "command": _masked_command(spec.command, secrets, at) if spec.command else None,
         "joins": spec.joins,
-        "args": _masked(spec.args),
-        "env": _masked(spec.env),
+        "args": _masked(spec.args, secrets, (*at, "args")),
+        "env": {name: _MASK if value else value for name, value in spec.env.items()},
         "working_dir": str(spec.working_dir),
         "active": spec.active,
         "replicas": spec.replicas,
@@ -61,31 +69,36 @@ def _worker(spec: WorkerSpec) -> dict[str, Any]:
     }
 
 
-def _masked(value: Any) -> Any:
-    """The value without what stands under a secret's name, at any depth, and without URL passwords."""
+def _masked(value: Any, secrets: Secrets, path: Path) -> Any:
+    """The value without what came from variables, stands under a secret's name, or is a URL's password."""
+    if path in secrets:
+        return _MASK
     if isinstance(value, dict):
-        return {key: _masked_item(key, item) for key, item in value.items()}
+        return {key: _masked_item(key, item, secrets, (*path, key)) for key, item in value.items()}
     if isinstance(value, list):
-        return [_masked(item) for item in value]
+        return [_masked(item, secrets, (*path, str(at))) for at, item in enumerate(value)]
     return mask_url(value) if isinstance(value, str) and _URL.fullmatch(value) else value
 
 
-def _masked_item(key: str, value: Any) -> Any:
+def _masked_item(key: str, value: Any, secrets: Secrets, path: Path) -> Any:
     is_shown = value is None or value == "" or isinstance(value, bool)
-    return _MASK if _SECRET_NAME.search(key) and not is_shown else _masked(value)
+    if _SECRET_NAME.search(key) and not is_shown:
+        return _MASK
+    return _masked(value, secrets, path)
 
 
-def _masked_command(words: tuple[str, ...]) -> list[str]:
+def _masked_command(words: tuple[str, ...], secrets: Secrets, at: Path) -> list[str]:
     """The words without the values of `--password VALUE`, `--token=VALUE` and `API_KEY=VALUE`."""
     shown: list[str] = []
     is_secret_next = False
-    for word in words:
+    for number, word in enumerate(words):
+        path = (*at, "command", str(number))
         option = _OPTION.fullmatch(word)
         if is_secret_next and not word.startswith("-"):
             shown.append(_MASK)
         elif option:
-            shown.append(f"{option[1]}={_masked_item(option[1], option[2])}")
+            shown.append(f"{option[1]}={_masked_item(option[1], option[2], secrets, path)}")
         else:
-            shown.append(_masked(word))
+            shown.append(_masked(word, secrets, path))
         is_secret_next = word.startswith("-") and not option and bool(_SECRET_NAME.search(word))
     return shown

@@ -52,7 +52,11 @@ def _expand_scalar(
         complaints = [f"after expansion, {problem}"]
     for complaint in complaints:
         problems.add(place, complaint)
-    return Broken(scalar.line) if complaints else msgspec.structs.replace(scalar, text=text)
+    if complaints:
+        return Broken(scalar.line)
+    has_value = text != expand_text(scalar.text, {})[0]  # not only defaults, which the file shows
+    is_secret = scalar.is_secret or has_value
+    return msgspec.structs.replace(scalar, text=text, is_secret=is_secret)
 
 
 def expand_text(text: str, environ: AbstractMapping[str, str]) -> tuple[str, list[str]]:

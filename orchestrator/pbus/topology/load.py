@@ -21,7 +21,7 @@ from pbus.topology.names import clean_name
 from pbus.topology.problems import Place, Problems
 from pbus.topology.rules import backend_of, check_rules, default_delivery
 from pbus.topology.schema import BusSection, TopologyFile, WorkerSection
-from pbus.topology.yaml_tree import Mapping, Node, parse_yaml
+from pbus.topology.yaml_tree import Mapping, Node, parse_yaml, secret_paths
 from pbus.urls import MEMORY_URL
 
 
@@ -41,7 +41,7 @@ def load_topology(path: Path, environ: AbstractMapping[str, str]) -> Topology:
     env_files = EnvFiles(folder, problems)
     tree = expand_tree(tree, environ, problems, Place(tree.line, ""))
     file = check(tree, folder, env_files, problems)
-    return build(file, folder / path.name, env_files)
+    return build(file, folder / path.name, env_files, frozenset(secret_paths(tree)))
 
 
 def read(path: Path, problems: Problems) -> Node:
@@ -78,7 +78,12 @@ def check(tree: Node, folder: Path, env_files: EnvFiles, problems: Problems) -> 
     return file
 
 
-def build(file: TopologyFile, path: Path, env_files: EnvFiles) -> Topology:
+def build(
+    file: TopologyFile,
+    path: Path,
+    env_files: EnvFiles,
+    secrets: frozenset[tuple[str, ...]] = frozenset(),
+) -> Topology:
     """Step 4: the values that the rest of pbus reads, defaults filled in."""
     folder = path.parent
     name = file.name or clean_name(folder.name)
@@ -92,6 +97,7 @@ def build(file: TopologyFile, path: Path, env_files: EnvFiles) -> Topology:
             for worker, section in file.workers.items()
         },
         loop=file.loop or "asyncio",
+        secrets=secrets,
     )
 
 

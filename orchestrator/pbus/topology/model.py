@@ -111,6 +111,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
         folder: The file's folder, absolute and free of links, so that one project has one folder.
         workers: By name, in the order of the file.
         loop: The event loop of the processes that host worker classes.
+        secrets: Key paths, from the top of the file, of values that must not be shown.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     bus: BusSpec
     workers: dict[str, WorkerSpec]
     loop: Loop = "asyncio"
+    secrets: frozenset[tuple[str, ...]] = frozenset()
 
     def instances(self) -> list[WorkerInstance]:
         """Every process of the topology, in the order of the file."""

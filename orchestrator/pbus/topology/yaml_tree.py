@@ -11,6 +11,7 @@ from typing import TypeAlias, cast
 
 import yaml
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pbus.topology.problems import Place, Problems, shorten
 from pbus.topology.scalars import kind_of_value, plain_value, text_problem
@@ -19,6 +20,7 @@ MAX_NODES = 50_000  # with aliases written out; a thousand workers need a fifth 
 MAX_DEPTH = 40  # far below what Python's recursion allows
 _TAG_HANDLE = re.compile(r"(tag handle) .*")  # may be a password that begins with !
 _MERGE_KEY = "<<"
+_MASK_TAG = "!secret"
 _TAGS = {
     yaml.ScalarEvent: "tag:yaml.org,2002:str",
     yaml.SequenceStartEvent: "tag:yaml.org,2002:seq",
@@ -32,12 +34,14 @@ class Scalar(Struct, frozen=True):
     Attributes:
         plain: Written without quotes, so that ``5`` means a number and nothing means null.
         written: The text as it stands in the file, before expansion; safe to show.
+        is_secret: Tagged `!secret`, or holds the value of a variable: never shown.
     """
 
     line: int
     text: str
     plain: bool
     written: str
+    is_secret: bool = False
 
 
 class Broken(Struct, frozen=True):
@@ -181,6 +185,8 @@ class _Composer:
         tag = getattr(event, "tag", None)
         if tag is None or tag in {"!", _TAGS[type(event)]}:
             return node
+        if tag == _MASK_TAG and isinstance(node, Scalar):
+            return replace(node, is_secret=True)
         problem = "a tag (`!...`) is not supported; quote the value if the ! belongs to it"
         self._problems.add(place._replace(line=_line(event)), problem)
         return Broken(node.line)
@@ -190,7 +196,8 @@ class _Composer:
         if problem := text_problem(text):
             self._problems.add(place._replace(line=_line(event)), problem)
             return Broken(_line(event))
-        return Scalar(line=_line(event), text=text, plain=event.implicit[0], written=text)
+        is_plain = event.implicit[0] or (event.tag == _MASK_TAG and event.style is None)
+        return Scalar(line=_line(event), text=text, plain=is_plain, written=text)
 
     def _sequence(self, line: int, place: Place, depth: int) -> Sequence:
         before = self._count
@@ -239,6 +246,18 @@ class _Composer:
         if len(sources) < sum(not isinstance(node, Broken) for node in nodes):
             self._problems.add(place, "expected a mapping to merge, or a list of them")
         return sources
+
+
+def secret_paths(node: Node, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The key paths of all values that must not be shown; items of lists by their index."""
+    if isinstance(node, Mapping):
+        for key, entry in node.entries.items():
+            yield from secret_paths(entry.node, (*path, key))
+    elif isinstance(node, Sequence):
+        for index, item in enumerate(node.items):
+            yield from secret_paths(item, (*path, str(index)))
+    elif isinstance(node, Scalar) and node.is_secret:
+        yield path
 
 
 def _height(node: Node) -> int:
