@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pbus.errors import BusClosedError as BusClosedError
     from pbus.errors import BusError as BusError
     from pbus.errors import BusFullError as BusFullError
+    from pbus.errors import BusLoopError as BusLoopError
     from pbus.errors import BusUnavailableError as BusUnavailableError
     from pbus.errors import BusUrlError as BusUrlError
     from pbus.errors import DuplicateSubscriberError as DuplicateSubscriberError
@@ -142,6 +143,7 @@ _HOMES = {
         "BusClosedError",
         "BusError",
         "BusFullError",
+        "BusLoopError",
         "BusUnavailableError",
         "BusUrlError",
         "DuplicateSubscriberError",

@@ -113,7 +113,21 @@ class BusClosedError(BusError):
     """The bus was stopped (or never started) and cannot send."""
 
     def __init__(self, state: str = "stopped") -> None:
-        super().__init__(f"the bus is {state}", hint="call start() first, and send before stop()")
+        super().__init__(
+            f"the bus is {state}",
+            hint="use `async with bus:` or await bus.start() first, and send before stop()"
+            " (WorkerRunner.run() does both)",
+        )
+
+
+class BusLoopError(BusError):
+    """A bus is used in another event loop than the one in which it was started."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the bus belongs to another event loop, of an earlier asyncio.run()",
+            hint="make a new bus (and runner) within each asyncio.run(), or call it once for all",
+        )
 
 
 class BusFullError(BusError):

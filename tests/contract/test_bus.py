@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from pbus import WorkerRunner
 from pbus.bus import WorkerBus
-from pbus.errors import BusClosedError, DuplicateSubscriberError
+from pbus.errors import BusClosedError, BusLoopError, DuplicateSubscriberError
 from pbus.frames import AudioRawFrame, TextFrame
 from pbus.messages import (
     BusDataMessage,
@@ -311,10 +312,84 @@ def test_stopped_bus_refuses_to_send(make_bus):
         await bus.start()
         await bus.stop()
         await bus.stop()
-        with pytest.raises(BusClosedError):
+        with pytest.raises(BusClosedError, match="the bus is stopped"):
             await bus.send(Numbered(source="a", number=1))
 
     asyncio.run(main())
+
+
+def test_bus_without_start_refuses_to_send(make_bus):
+    """send() and send_raw() before start() raise and count nothing: nobody would ever hear it."""
+
+    async def main():
+        bus = make_bus()
+        listener = Listener("w")
+        await bus.subscribe(listener)
+        for send in (
+            lambda: bus.send(Numbered(source="a", target="w", number=1)),
+            lambda: bus.send_raw("Numbered", "w", {"number": 2}, source="a"),
+        ):
+            with pytest.raises(BusClosedError, match=r"not started.*start"):
+                await send()
+        assert (0, []) == (bus.counters.sent, listener.messages)
+        async with bus:
+            await bus.send(Numbered(source="a", target="w", number=3))
+
+            assert [3] == numbers(await listener.heard(1))
+
+    asyncio.run(main())
+
+
+def test_send_waits_for_start(make_bus):
+    """What is sent while start() is under way goes out once it is done; a second start() joins it."""
+
+    async def main():
+        bus = make_bus()
+        listener = Listener("w")
+        await bus.subscribe(listener)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(bus.start())
+            await asyncio.sleep(0)  # it is under way
+            group.create_task(bus.start())
+            group.create_task(bus.send(Numbered(source="a", target="w", number=1)))
+            group.create_task(bus.send_raw("Numbered", "w", {"number": 2}, source="a"))
+        heard = await listener.heard(2)
+        await bus.stop()
+
+        assert [1, 2] == numbers(heard)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_bus_of_another_loop_is_told(make_bus, is_stopped):
+    """A bus of an earlier asyncio.run() says what to do, whatever is asked of it."""
+    bus = make_bus()
+
+    async def first():
+        await bus.start()
+        if is_stopped:
+            await bus.stop()
+
+    async def second():
+        for call in (
+            bus.start,
+            lambda: bus.send(Numbered(source="a", number=1)),
+            lambda: bus.send_raw("Numbered", None, {"number": 1}, source="a"),
+            lambda: bus.subscribe(Listener("w")),
+            bus.stop,
+            WorkerRunner(bus=bus, handle_sigint=False).run,
+        ):
+            with pytest.raises(BusLoopError, match=r"new bus .* within each asyncio.run\(\)"):
+                await call()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(first())
+    asyncio.run(second())
+    if not is_stopped:
+        loop.run_until_complete(bus.stop())
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
 
 
 def test_frames_arrive_whole(make_bus):

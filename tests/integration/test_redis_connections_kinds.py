@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.asyncio import Redis
 
 from pbus import BaseWorker, WorkerRunner, connect, job
+from pbus.bus.redis import RedisBus
 from pbus.errors import BusUnavailableError, JobTimeoutError
-from pbus.messages import BusDataMessage, BusSystemMessage
+from pbus.messages import BusControlRequestMessage, BusDataMessage, BusSystemMessage
 from support.cluster import ValkeyCluster
 from support.listeners import Listener
 from support.tls import Authority, TlsDoor
@@ -142,8 +144,65 @@ def test_unix_socket(valkey: Valkey, channel: str):
 
 
 def test_unix_socket_with_database(valkey: Valkey, channel: str):
-    """unix:///path?db=1; publish/subscribe does not know databases, keys do."""
+    """unix:///path?db=1."""
     run(works(f"{valkey.url}?db=1", channel))
+
+
+# Databases
+
+
+@pytest.mark.parametrize("delivery", [AT_MOST_ONCE, "at-least-once"])
+@pytest.mark.parametrize("database", [0, 1])
+def test_databases_keep_apart(valkey: Valkey, channel: str, database: int, delivery: str):
+    """Two deployments of one name on two databases never hear, count or follow each other."""
+    urls = [f"{valkey.tcp_url}/{number}" for number in (database, 1 - database)]
+
+    async def main() -> None:
+        here, there, stranger = (
+            connect(url, channel=channel, delivery=delivery) for url in (urls[0], *urls)
+        )
+        mine, foreign = Listener("w"), Listener("w")
+        await there.subscribe(mine)
+        await stranger.subscribe(foreign)
+        async with here, there, stranger, stranger.tap() as tap:
+            order = BusControlRequestMessage(source="cli", order="1", action="stop", workers=("w",))
+            for message in (
+                KindlyNote(source="a", target="w", content=b"1"),
+                KindlyNote(source="a", content=b"2"),
+                Alarm(source="a"),
+                order,
+            ):
+                await here.send(message)
+            await until(lambda: 4 == len(mine.messages))
+            await stranger.send(KindlyNote(source="b", target="w", content=b"last"))
+            async with asyncio.timeout(PATIENCE_S):
+                followed = await anext(aiter(tap))
+
+            assert "b" == followed.header.source
+            assert ["b"] == [message.source for message in await foreign.heard(1)]
+            assert 0 == here.counters.undelivered + there.counters.lost + stranger.counters.lost
+
+    run(main())
+
+
+def test_databases_of_handed_clients(valkey: Valkey, channel: str):
+    """A client that was made for a database keeps to it, too, and meets the URL's processes."""
+
+    async def main() -> None:
+        client = Redis(port=valkey.port, db=3)
+        here, other = RedisBus(redis=client, channel=channel), connect(valkey.url, channel=channel)
+        there = connect(f"{valkey.tcp_url}/3", channel=channel)
+        mine, foreign = Listener("w"), Listener("w")
+        await there.subscribe(mine)
+        await other.subscribe(foreign)
+        async with here, there, other:
+            await here.send(KindlyNote(source="a", content=b"1"))
+            await mine.heard(1)
+            await other.send(KindlyNote(source="b", content=b"2"))
+
+            assert ["b"] == [message.source for message in await foreign.heard(1)]
+
+    run(main())
 
 
 # TLS
@@ -258,6 +317,13 @@ def test_rights_are_documented():
     readme = Path(__file__).parents[2].joinpath("README.md").read_text().replace("\\|", "|")
 
     assert f"{SCOPE} {DOCUMENTED}" in readme
+
+
+def test_user_of_a_database(guarded: Valkey):
+    """On a database with a number the README's rule needs one pattern more."""
+    make_user(guarded, *SCOPE.split(), "&{pbus:shop}:2:[ds]:*", *DOCUMENTED.split())
+
+    run(works(f"redis://app:secret@127.0.0.1:{guarded.port}/2", "pbus:shop"))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pbus.bus.subscriber import BusSubscriber
 from pbus.bus.switchboard import Counters, Switchboard
 from pbus.bus.tap import Tap
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Header, decode_message, encode_raw
-from pbus.errors import BusClosedError, BusError, BusUnavailableError
+from pbus.errors import BusClosedError, BusError, BusLoopError, BusUnavailableError
 from pbus.ids import new_id, new_token
 from pbus.leases import LeaseStore
 from pbus.messages import BusMessage
@@ -68,6 +68,9 @@ class WorkerBus(abc.ABC):
         self.is_running = False
         self.url = "memory://"
         self._is_stopped = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the first start
+        self._running_in: asyncio.AbstractEventLoop | None = None  # None: not running
+        self._starting: asyncio.Future[None] | None = None
         self._board = Switchboard(send_timeout)
         self.counters: Counters = self._board.counters
         self._leases: LeaseStore | None = None
@@ -78,9 +81,22 @@ class WorkerBus(abc.ABC):
         Raises:
             BusUnavailableError: The broker was not reached within the timeout (seconds; None
                 waits for ever), or refused us. Nothing runs then; start() may be tried again.
+            BusLoopError: The bus belongs to another event loop.
         """
+        self._check_loop()
+        while self._starting is not None:
+            await asyncio.wait({self._starting})
         if self.is_running:
             return
+        self._loop = asyncio.get_running_loop()
+        self._starting = self._loop.create_future()
+        try:
+            await self._start(timeout)
+        finally:
+            self._starting.set_result(None)
+            self._starting = None
+
+    async def _start(self, timeout: float | None) -> None:  # noqa: ASYNC109 - as start()
         try:
             async with asyncio.timeout(timeout):
                 await self._open()
@@ -90,6 +106,7 @@ class WorkerBus(abc.ABC):
                 raise BusUnavailableError(self.url, self._why_not_open()) from None
             raise
         self.is_running, self._is_stopped = True, False
+        self._running_in = self._loop
         for mailbox in self._board.mailboxes():
             mailbox.start()
 
@@ -97,11 +114,15 @@ class WorkerBus(abc.ABC):
         """Write out what was accepted, then deliver nothing more and refuse to send.
 
         A second call does nothing.
+
+        Raises:
+            BusLoopError: The bus belongs to another event loop.
         """
+        self._check_loop()
         self._is_stopped = True
         if not self.is_running:
             return
-        self.is_running = False
+        self.is_running, self._running_in = False, None
         await self._close()
         await asyncio.gather(*(mailbox.stop() for mailbox in self._board.mailboxes()))
 
@@ -114,7 +135,9 @@ class WorkerBus(abc.ABC):
         Raises:
             DuplicateSubscriberError: Another subscriber has the name.
             BusUnavailableError: The broker did not confirm in time.
+            BusLoopError: The bus belongs to another event loop.
         """
+        self._check_loop()
         mailbox = self._board.add(subscriber)
         if mailbox is None or not self.is_running:
             return
@@ -139,15 +162,17 @@ class WorkerBus(abc.ABC):
         """Send to the target, or to everyone on the channel, the sender's own process included.
 
         Local messages and names known in this process only never reach the transport. Returns
-        when the bus has taken the message; awaits while the receiver (or the broker) is behind.
+        when the bus has taken the message; awaits while the receiver (or the broker) is behind, or
+        while start() is under way.
 
         Raises:
             MessageEncodeError: A field cannot be carried unchanged.
             BusFullError: The receiver made no room within the send timeout.
-            BusClosedError: The bus is stopped.
+            BusClosedError: The bus is not started, or stopped.
+            BusLoopError: The bus belongs to another event loop.
         """
-        if self._is_stopped:
-            raise BusClosedError
+        if self._running_in is not asyncio.get_running_loop():
+            await self._until_running()
         if message.is_local or message.target in self._board.local_names:
             await self._board.put(message)
         else:
@@ -218,6 +243,18 @@ class WorkerBus(abc.ABC):
 
     async def __aexit__(self, *exc: object) -> None:
         await self.stop()
+
+    async def _until_running(self) -> None:
+        """Wait for a start that is under way; raises as send() where there is none."""
+        self._check_loop()
+        if self._starting is not None:
+            await asyncio.wait({self._starting})
+        if not self.is_running:
+            raise BusClosedError("stopped" if self._is_stopped else "not started")
+
+    def _check_loop(self) -> None:
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            raise BusLoopError
 
     # What a transport of pbus' own overrides
 

@@ -97,6 +97,8 @@ class BrokeredBus(WorkerBus):
         urgent: bool = False,
     ) -> None:
         """Send a message of a type that only its receivers know; see WorkerBus.send_raw."""
+        if self._running_in is not asyncio.get_running_loop():
+            await self._until_running()
         header = Header(type=type_name, source=source, target=target, id=new_id(), time=time.time())
         line = encode_raw(header, fields, limit=self.max_message_bytes, encoding=self._encoding)
         lane = Lane.SYSTEM if urgent else Lane.DATA

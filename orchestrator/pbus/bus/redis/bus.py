@@ -66,8 +66,8 @@ class RedisBus(BrokeredBus):
             delivery=delivery,
             mail_options=mail_options,
         )
-        self._names = Names(channel)
-        self._endpoint = Endpoint(url=url, redis=redis, key=self._names.key(""))
+        self._endpoint = Endpoint(url=url, redis=redis, key=Names(channel).key(""))
+        self._names = Names(channel, self._endpoint.database)
         self.url = self._endpoint.url
         if delivery == "at-least-once":
             from pbus.bus.redis.mail import RedisMailStore  # noqa: PLC0415 - most buses need none

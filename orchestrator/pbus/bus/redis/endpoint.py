@@ -70,6 +70,11 @@ class Endpoint:
             self._class = located(self._class, self._node)
 
     @property
+    def database(self) -> int:
+        """The number of the database."""
+        return int(self._settings.get("db") or 0)
+
+    @property
     def may_move(self) -> bool:
         """Whether it may be another server one day; commands with keys tell, see heed()."""
         return self._node is not None

@@ -11,15 +11,20 @@ FOLLOWED = "~"  # before an address: a copy for followers of what travels as sto
 class Names:
     """The names of one bus channel.
 
+    Keys belong to a database, publish/subscribe channels to the whole server: so their names carry
+    the number of any database but 0.
+
     Args:
         channel: The bus channel, for example "pbus:my-app".
+        database: The number of the database.
     """
 
-    def __init__(self, channel: str) -> None:
+    def __init__(self, channel: str, database: int = 0) -> None:
         self.channel = channel
-        self._data = f"{channel}:d:".encode()
-        self._system = f"{channel}:s:".encode()
-        self._control = f"{channel}:c:".encode()
+        self._stem = f"{{{channel}}}:{database}" if database else channel
+        self._data = f"{self._stem}:d:".encode()
+        self._system = f"{self._stem}:s:".encode()
+        self._control = f"{self._stem}:c:".encode()
 
     def lane(self, lane: str, address: str) -> bytes:
         """The channel of one address and lane."""
@@ -31,7 +36,7 @@ class Names:
 
     def everything(self) -> bytes:
         """The pattern of both lanes of all addresses."""
-        return (_GLOB.sub(r"\\\1", self.channel) + ":[ds]:*").encode()
+        return (_GLOB.sub(r"\\\1", self._stem) + ":[ds]:*").encode()
 
     def key(self, what: str) -> str:
         """A key beside the channel; the braces keep all of them in one cluster slot."""
