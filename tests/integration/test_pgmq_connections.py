@@ -326,6 +326,35 @@ def test_unreadable_url_hides_password(channel):
 
 
 @pytest.mark.parametrize(
+    ("issued", "mode", "problem"),
+    [
+        (("DNS:localhost", 1), "verify-full", None),
+        (("DNS:elsewhere.example", 1), "verify-full", "localhost"),
+        (("DNS:elsewhere.example", 1), "verify-ca", None),
+        (("DNS:localhost", -1), "verify-full", "expired"),
+        (("DNS:localhost", -1), "verify-ca", "expired"),
+    ],
+)
+def test_tls_certificate_is_checked(issued, mode, problem, shared_database, authority):
+    """The certificate must be the host's own (verify-full) and not expired."""
+    certificate = authority.issue("other", *issued)
+    url = urlsplit(shared_database)
+    socket = Path(parse_qs(url.query)["host"][0]) / ".s.PGSQL.5432"
+
+    async def main():
+        async with PostgresDoor(socket, authority, has_tls=True, certificate=certificate) as door:
+            query = f"sslmode={mode}&sslrootcert={authority.path}"
+            address = read_url(f"postgresql://pbus@localhost:{door.port}{url.path}?{query}")
+            if problem is None:
+                await (await address.connect()).close()
+                return
+            with pytest.raises(OSError, match=problem):
+                await address.connect()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
     ("mode", "has_tls", "expected"),
     [
         ("", True, True),

@@ -251,6 +251,34 @@ def test_tls_unknown_authority_refused(valkey: Valkey, channel: str, authority: 
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("issued", "options", "problem"),
+    [
+        (("DNS:localhost", 1), "", None),
+        (("DNS:elsewhere.example", 1), "", "certificate.*localhost"),
+        (("DNS:elsewhere.example", 1), "&ssl_check_hostname=false", None),
+        (("DNS:localhost", -1), "", "certificate.*expired"),
+    ],
+)
+def test_tls_certificate_is_checked(
+    valkey: Valkey, channel: str, authority: Authority, issued, options, problem
+):
+    """A certificate must be the host's own and not expired, unless the URL says otherwise."""
+    certificate = authority.issue("other", *issued)
+
+    async def main() -> None:
+        async with TlsDoor(valkey.socket, authority, certificate=certificate) as door:
+            url = f"rediss://localhost:{door.port}?ssl_ca_certs={authority.path}{options}"
+            if problem is None:
+                await works(url, channel)
+                return
+            bus = connect(url, channel=channel)
+            with pytest.raises(BusUnavailableError, match=problem):
+                await bus.start(timeout=3)
+
+    run(main())
+
+
 def test_tls_heals(valkey: Valkey, channel: str, authority: Authority):
     """Connections come back over TLS as over any other path."""
 

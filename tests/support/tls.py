@@ -10,7 +10,8 @@ from typing import Self
 
 import pytest
 
-_EXTENSIONS = "subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n"
+_EXTENSIONS = "subjectAltName={names}\nbasicConstraints=CA:FALSE\n"
+_LOOPBACK = "DNS:localhost,IP:127.0.0.1"
 
 
 class Authority:
@@ -40,16 +41,23 @@ class Authority:
             ),
         )
 
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """A certificate for this machine's loopback and its key."""
-        (self._folder / f"{name}.ext").write_text(_EXTENSIONS)
+    def issue(self, name: str, names: str = _LOOPBACK, days: int = 1) -> tuple[Path, Path]:
+        """A certificate and its key, for this machine's loopback unless said otherwise.
+
+        Args:
+            name: Of the files.
+            names: Whose it is, as OpenSSL's subjectAltName.
+            days: How long it holds; below 0 it has expired.
+        """
+        (self._folder / f"{name}.ext").write_text(_EXTENSIONS.format(names=names))
         self._openssl(
             *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
             *("-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"),
         )
         self._openssl(
             *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
-            *("-CAcreateserial", "-days", "1", "-extfile", f"{name}.ext", "-out", f"{name}.pem"),
+            *("-CAcreateserial", "-days", str(days)),
+            *("-extfile", f"{name}.ext", "-out", f"{name}.pem"),
         )
         return self._folder / f"{name}.pem", self._folder / f"{name}.key"
 
@@ -64,12 +72,20 @@ class TlsDoor:
         target: The server's socket.
         authority: Signs the door's certificate; also those of clients, where they need one.
         asks: Whether clients need a certificate.
+        certificate: The door's own and its key, instead of one for the loopback.
     """
 
-    def __init__(self, target: Path, authority: Authority, *, asks: bool = False) -> None:
+    def __init__(
+        self,
+        target: Path,
+        authority: Authority,
+        *,
+        asks: bool = False,
+        certificate: tuple[Path, Path] | None = None,
+    ) -> None:
         self._target = target
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._context.load_cert_chain(*authority.issue("server"))
+        self._context.load_cert_chain(*(certificate or authority.issue("server")))
         if asks:
             self._context.verify_mode = ssl.CERT_REQUIRED
             self._context.load_verify_locations(authority.path)
@@ -107,8 +123,15 @@ class PostgresDoor(TlsDoor):
         has_tls: Say yes then.
     """
 
-    def __init__(self, target: Path, authority: Authority, *, has_tls: bool) -> None:
-        super().__init__(target, authority)
+    def __init__(
+        self,
+        target: Path,
+        authority: Authority,
+        *,
+        has_tls: bool,
+        certificate: tuple[Path, Path] | None = None,
+    ) -> None:
+        super().__init__(target, authority, certificate=certificate)
         self._at_once = None
         self._has_tls = has_tls
 

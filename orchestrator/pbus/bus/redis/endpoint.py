@@ -2,10 +2,11 @@
 
 import asyncio
 import socket
+import ssl
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import AbstractConnection, ConnectionPool, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -63,6 +64,9 @@ class Endpoint:
             "socket_timeout": None,
             "socket_connect_timeout": CONNECT_TIMEOUT_S,
         }
+        if issubclass(self._class, SSLConnection):
+            # Before redis-py 6 a certificate of any host was as good as the server's own.
+            self._settings.setdefault("ssl_check_hostname", _wants_certificate(self._settings))
         self.url = mask_url(url) if url else self._describe()
         self._node: ChannelNode | None = None
         if url and _CLUSTER in url:
@@ -125,6 +129,11 @@ class Endpoint:
         if "path" in settings:
             return f"unix://{settings['path']}"
         return f"redis://{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
+
+
+def _wants_certificate(settings: dict[str, Any]) -> bool:
+    """Whether the server has to show a certificate that is good; so it is unless said otherwise."""
+    return settings.get("ssl_cert_reqs", "required") in {"required", ssl.CERT_REQUIRED}
 
 
 def reason_of(error: BaseException) -> str:
