@@ -1,10 +1,12 @@
-"""A path between a client and a server that a test can cut or freeze."""
+"""A path between a client and a server that a test can slow down, cut or freeze."""
 
 import asyncio
 import contextlib
+import re
 import tempfile
 from pathlib import Path
 from typing import Self
+from urllib.parse import quote
 
 
 class Proxy:
@@ -12,12 +14,16 @@ class Proxy:
 
     Args:
         target: The server's socket.
+
+    Attributes:
+        delay_s: How long each piece is kept before it is forwarded.
     """
 
     def __init__(self, target: str) -> None:
+        self.delay_s = 0.0
         self._target = target
         self._folder = tempfile.TemporaryDirectory(prefix="pbus-proxy-")
-        self._path = Path(self._folder.name) / "proxy.sock"
+        self._path = Path(self._folder.name) / Path(target).name  # by which Postgres is found
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -29,6 +35,10 @@ class Proxy:
     def url(self) -> str:
         """Where to connect."""
         return f"unix://{self._path}"
+
+    def postgres_url(self, direct: str) -> str:
+        """Where to connect, for a client of Postgres that would use a URL with a socket's folder."""
+        return re.sub(r"host=[^&]+", f"host={quote(self._folder.name, safe='')}", direct)
 
     async def cut(self) -> None:
         """Close every connection and refuse new ones."""
@@ -73,6 +83,8 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := await source.read(65536):
                 await self._flows.wait()
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
                 sink.write(data)
                 await sink.drain()
         sink.close()

@@ -7,6 +7,7 @@ from pbus.bus.pgmq.endpoint import Endpoint
 from pbus.bus.pgmq.link import Link
 
 Ear = Callable[[str], None]
+CONNECTING = "!"  # told to the ears when a new connection is about to listen
 
 
 class Lines:
@@ -32,6 +33,7 @@ class Lines:
         self._hands: dict[str, Ear] = {}
         self._users = 0
         self.reader.on_notify = self._heard
+        self.reader.on_connecting = lambda: self._tell(CONNECTING)
         self.reader.on_connect = lambda: self._tell("")
 
     def attend(self, ear: Ear) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -20,9 +21,14 @@ FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 1.0
 _CLASHES = (exceptions.DeadlockDetectedError, exceptions.SerializationError)
 _TRIES = 4
+_FORMER = 4  # connections that broke one after another, before one told that it lives
+# Not a younger session, which has the number of one that has ended.
+_END = """SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE pid = {pid}
+  AND usename = current_user AND clock_timestamp() - backend_start >= interval '{age_s} s'"""
 _CLOSE_S = 1.0  # for a connection that is cut off
 
 Heard = Callable[[str, str], None]
+Arguments = Callable[[], tuple[Any, ...]]
 
 
 class Link:
@@ -34,12 +40,14 @@ class Link:
 
     Attributes:
         on_notify: Called with (channel, payload) of what is listened to; makes `run` useful.
+        on_connecting: Called at each (re)connection, before anything is heard of it.
         on_connect: Called after each (re)connection: what was said meanwhile is lost.
     """
 
     def __init__(self, endpoint: Endpoint, name: str) -> None:
         self.name = name
         self.on_notify: Heard | None = None
+        self.on_connecting: Callable[[], None] | None = None
         self.on_connect: Callable[[], None] | None = None
         self.trouble: BaseException | None = None
         self.url = endpoint.url
@@ -47,6 +55,8 @@ class Link:
         self._channels: set[str] = set()
         self._connection: asyncpg.Connection[Any] | None = None
         self._lock = asyncio.Lock()
+        self._connected_at = 0.0
+        self._former: deque[tuple[int, float]] = deque(maxlen=_FORMER)  # pid, since when
         self._calls: set[asyncio.Task[Any]] = set()
         self._is_lost = asyncio.Event()
 
@@ -55,7 +65,13 @@ class Link:
         """Whether there is a connection."""
         return self._connection is not None and not self._connection.is_closed()
 
-    async def call(self, sql: str, *arguments: Any, is_repeatable: bool = True) -> list[Any]:
+    async def call(
+        self,
+        sql: str,
+        *arguments: Any,
+        made: Arguments | None = None,
+        is_repeatable: bool = True,
+    ) -> list[Any]:
         """Run one statement and return its rows.
 
         A caller that is cancelled leaves the statement to end by itself: cancelling it on the
@@ -64,13 +80,15 @@ class Link:
         Args:
             sql: The statement.
             arguments: Its parameters.
+            made: Makes them instead, once there is a connection that has told what it has to tell.
             is_repeatable: Say it once more when the connection broke under it.
 
         Raises:
             BusUnavailableError: The server is away, or refuses.
         """
         task = asyncio.create_task(
-            self._call(sql, arguments, is_repeatable), name=f"pbus {self.name} call"
+            self._call(sql, made or (lambda: arguments), is_repeatable),
+            name=f"pbus {self.name} call",
         )
         self._calls.add(task)
         task.add_done_callback(self._forget)
@@ -124,12 +142,12 @@ class Link:
         if not task.cancelled():
             task.exception()  # whoever asked may be gone
 
-    async def _call(self, sql: str, arguments: tuple[Any, ...], is_repeatable: bool) -> list[Any]:  # noqa: FBT001
+    async def _call(self, sql: str, made: Arguments, is_repeatable: bool) -> list[Any]:  # noqa: FBT001
         async with self._lock:
             for left in reversed(range(_TRIES)):
                 was_up = self.is_up
                 try:
-                    rows: list[Any] = await self._guarded(self._fetch(sql, arguments))
+                    rows: list[Any] = await self._guarded(self._fetch(sql, made))
                 except BusUnavailableError as error:
                     cause = error.__cause__
                     is_stale = was_up and is_repeatable and isinstance(cause, LOST)
@@ -155,9 +173,9 @@ class Link:
             await self._drop()
             raise
 
-    async def _fetch(self, sql: str, arguments: tuple[Any, ...]) -> list[Any]:
+    async def _fetch(self, sql: str, made: Arguments) -> list[Any]:
         connection = await self._connect()
-        rows: list[Any] = await connection.fetch(sql, *arguments)
+        rows: list[Any] = await connection.fetch(sql, *made())
         return rows
 
     async def _connect(self) -> "asyncpg.Connection[Any]":
@@ -165,7 +183,11 @@ class Link:
             return self._connection
         await self._drop()
         connection = self._connection = await self._endpoint.connect()
+        self._connected_at = asyncio.get_running_loop().time()
         self._is_lost.clear()
+        await self._end_former(connection)
+        if self.on_connecting is not None:
+            self.on_connecting()
         connection.add_termination_listener(self._terminated)
         for channel in sorted(self._channels):
             await connection.add_listener(channel, self._heard)
@@ -176,6 +198,14 @@ class Link:
             self.on_connect()
         return connection
 
+    async def _end_former(self, connection: "asyncpg.Connection[Any]") -> None:
+        """End the sessions before: the server may still do, later, what they were asked."""
+        now = asyncio.get_running_loop().time()
+        with contextlib.suppress(asyncpg.PostgresError):
+            for pid, connected_at in self._former:
+                await connection.execute(_END.format(pid=pid, age_s=now - connected_at))
+        self._former.clear()
+
     async def _listen_on(self, channel: str) -> None:
         connection = await self._connect()
         await connection.add_listener(channel, self._heard)  # a second time is no second listener
@@ -183,6 +213,7 @@ class Link:
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
+            self._former.append((connection.get_server_pid(), self._connected_at))
             with contextlib.suppress(*TROUBLE):
                 connection.remove_termination_listener(self._terminated)
             await self._endpoint.close(connection)

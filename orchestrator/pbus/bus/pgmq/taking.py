@@ -4,15 +4,18 @@ import asyncio
 import contextlib
 import functools
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pbus.bus.mail import Letter
 from pbus.bus.pgmq.letters import Row, handed_over, in_order, letters_of
-from pbus.bus.pgmq.lines import Lines
+from pbus.bus.pgmq.lines import CONNECTING, Lines
 from pbus.errors import BusUnavailableError
 from pbus.messages import Lane
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 5.0  # look without being woken: a notification may be lost with its connection
 _REST_S = 0.05  # how long what was just emptied is taken to be so, unless the bell rings
@@ -42,9 +45,11 @@ class Taker:
         lines.attend(self.heard)
         self._waiting: dict[asyncio.Event, frozenset[str]] = {}
         self._known: dict[str, dict[int, int]] = {}  # a holder's holds: open letters of each
-        self._in_doubt: set[str] = set()  # holders of whom an answer may have been lost
+        # Holders of whom an answer may have been lost, and since which connection.
+        self._in_doubt: dict[str, int] = {}
         self._spare: dict[str, list[Letter]] = {}  # handed over, or taken for a cancelled call
-        self._beside: dict[str, list[Row]] = {}  # handed over while the server was being asked
+        # Handed over while the server was being asked or in doubt, and by which connection.
+        self._beside: dict[str, list[tuple[int, Row]]] = {}
         self._asking: dict[str, asyncio.Task[Any]] = {}  # one at a time for each holder
         self._announced: set[str] = set()  # holders whom the server may hand over to
         self._connects = 0  # of the connection that asks
@@ -59,13 +64,17 @@ class Taker:
 
     def heard(self, payload: str) -> None:
         """The bell rang: wake the takes that want one of these mailboxes."""
-        if payload[:1] == "w":
-            return  # for the wire
-        if not payload:  # a new connection: what was handed over meanwhile did not arrive
+        if payload == CONNECTING:  # what was handed over to the connection before may not have come
             self._connects += 1
-            self._in_doubt.update(self._announced)
+            for holder in self._announced:
+                self._doubt(holder)
             self._awaited.clear()
-        self._wake(set(payload.split()))
+        elif payload[:1] != "w":  # that is for the wire
+            self._wake(set(payload.split()))
+
+    def _doubt(self, holder: str) -> None:
+        """Ask for what this holder was given and does not know of, before anything later."""
+        self._in_doubt.setdefault(holder, self._connects)
 
     def _wake(self, hashes: set[str]) -> None:
         self._rings += 1
@@ -133,11 +142,16 @@ class Taker:
 
     def _handed(self, holder: str, payload: str) -> None:
         """A letter came with the notification."""
-        row = handed_over(payload)
-        if holder in self._asking:  # where it belongs among the answer its number tells
-            self._beside.setdefault(holder, []).append(row)
+        try:
+            row = handed_over(payload)
+        except ValueError as error:
+            logger.warning("a notification of %s is none of pbus': %s", self._lines.url, error)
             return
-        self._spare.setdefault(holder, []).extend(self._letters_of([row], holder))
+        if holder in self._asking or holder in self._in_doubt:
+            # Where it belongs, among what is asked or has to be asked, its number tells.
+            self._beside.setdefault(holder, []).append((self._connects, row))
+        else:
+            self._spare.setdefault(holder, []).extend(self._letters_of([row], holder))
         token = _hash(row["mailbox"])
         for bell, wanted in self._waiting.items():
             if token in wanted:
@@ -198,29 +212,23 @@ class Taker:
         return any(token in wanted for wanted in self._waiting.values())
 
     def _set_aside(self, letters: Sequence[Letter], holder: str) -> None:
+        """Keep letters for a later call, before whatever was handed over meanwhile."""
         if letters:
-            self._spare.setdefault(holder, []).extend(letters)
+            self._spare[holder] = [*letters, *self._spare.get(holder, ())]
             self.look_again()
 
     async def _take_once(self, wanted: Wanted, holder: str) -> tuple[list[Letter], float]:
         try:
             mine = {(name, lane) for name, lane, _ in wanted}
-            letters = self._spare.pop(holder, [])
-            letters += self._letters_of(self._beside.pop(holder, []), holder)
+            letters = self._spare.pop(holder, []) + self._take_beside([], holder)
             due_s = POLL_S
-            if not any((one.mailbox, one.lane) in mine for one in letters) and mine:
-                rings = self._rings
-                rows = await self._ask(wanted, holder)
-                beside = self._beside.pop(holder, [])
-                found = self._letters_of(in_order(rows, beside) if beside else rows, holder)
-                await self._finish_handled(rows)
-                if rings == self._rings and not any(row["gone"] for row in rows):
-                    self._note_emptied(wanted, found, holder)
+            if mine and not any((one.mailbox, one.lane) in mine for one in letters):
+                try:
+                    found, due_s = await self._look(wanted, holder, bool(letters))
+                except BaseException:
+                    self._set_aside(letters, holder)
+                    raise
                 letters += found
-                due = rows[-1]["due"] if rows else None
-                due_s = POLL_S if due is None else max(due, _SOONEST_S)
-                if rows and not letters and due is None:
-                    due_s = 0.0  # all of it had been handled before: ask for more
             # What an earlier call was to get may be for mailboxes that another one wants. If none
             # does, then for one that was left meanwhile: this caller gives it to others.
             names = {name for name, _, _ in wanted}
@@ -230,21 +238,63 @@ class Taker:
         finally:
             del self._asking[holder]
 
+    async def _look(
+        self,
+        wanted: Wanted,
+        holder: str,
+        has_others: bool,  # noqa: FBT001
+    ) -> tuple[list[Letter], float]:
+        """What the server has now, with what it handed over meanwhile, and when to look again."""
+        rings = self._rings
+        rows = await self._ask(wanted, holder)
+        letters = self._take_beside(rows, holder)
+        try:
+            await self._finish_handled(rows)
+        except BusUnavailableError:  # found again
+            self._doubt(holder)
+        if rings == self._rings and not any(row["gone"] for row in rows):
+            self._note_emptied(wanted, letters, holder)
+        due = rows[-1]["due"] if rows else None
+        if rows and due is None and not (letters or has_others):
+            return letters, 0.0  # all of it had been handled before: ask for more
+        return letters, POLL_S if due is None else max(due, _SOONEST_S)
+
+    def _take_beside(self, rows: Sequence[Row], holder: str) -> list[Letter]:
+        """The letters of what was taken and of what was handed over, in their mailboxes' order.
+
+        While something may be missing that was handed over to an earlier connection, what a later
+        one brought has to wait: it comes after that.
+        """
+        beside = self._beside.pop(holder, [])
+        if (since := self._in_doubt.get(holder)) is not None:
+            self._beside[holder] = [one for one in beside if one[0] >= since]
+            beside = [one for one in beside if one[0] < since]
+        handed = [row for _, row in beside]
+        return self._letters_of(in_order(rows, handed) if handed else rows, holder)
+
     async def _ask(self, wanted: Wanted, holder: str) -> list[Any]:
         names, lanes, limits = zip(*wanted, strict=True)
         held = self._known.setdefault(holder, {})
-        known = list(held) if holder in self._in_doubt else None
-        connects = self._connects
-        arguments = (self._channel, holder, names, [lane.value for lane in lanes], limits, known)
+        asked_by, known = 0, None
+        is_alive = False
+
+        def arguments() -> tuple[Any, ...]:
+            # Of the connection that asks: when the one before broke, what it was given is missing.
+            nonlocal asked_by, known
+            asked_by, known = self._connects, list(held) if holder in self._in_doubt else None
+            queues = (names, [lane.value for lane in lanes], limits)
+            return (self._channel, holder, *queues, known, is_alive, self._hold_s)
+
         try:
-            rows = await self._ask_once(arguments, is_alive=False)
+            rows = await self._link.call(_TAKE, made=arguments, is_repeatable=False)
         except BusUnavailableError as error:
             if getattr(error.__cause__, "sqlstate", None) != _THOUGHT_DEAD:
-                self._in_doubt.add(holder)
+                self._doubt(holder)
                 raise
-            rows = await self._ask_once(arguments, is_alive=True)
-        if known is not None and connects == self._connects:  # else asked before the doubt arose
-            self._in_doubt.discard(holder)
+            is_alive = True
+            rows = await self._link.call(_TAKE, made=arguments, is_repeatable=False)
+        if known is not None and asked_by == self._connects:  # else asked before the doubt arose
+            self._in_doubt.pop(holder, None)
         return rows
 
     def _note_emptied(self, wanted: Wanted, letters: Sequence[Letter], holder: str) -> None:
@@ -252,9 +302,6 @@ class Taker:
         self._emptied[holder] = frozenset(
             (name, lane) for name, lane, most in wanted if got[name, lane] < most
         )
-
-    async def _ask_once(self, arguments: tuple[Any, ...], *, is_alive: bool) -> list[Any]:
-        return await self._link.call(_TAKE, *arguments, is_alive, self._hold_s, is_repeatable=False)
 
     def _letters_of(self, rows: Sequence[Row], holder: str) -> list[Letter]:
         """What is to be handled of rows that are held now; each row once."""
