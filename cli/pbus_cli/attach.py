@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pbus.bus.connect import connect
 from pbus.bus.mail import MailboxReport, MailStore
 from pbus.errors import MailNotKeptError, NothingRunningError, UnseenProjectError
 from pbus.leases import Lease
-from pbus.observe import HostRecord, WorkerRow, decode_records, merge_rows
+from pbus.observe import HostRecord, decode_records
 from pbus.process.mail import mail_options
 from pbus.process.projects import choose_project
 from pbus.process.record import ProjectRecord
@@ -190,9 +189,3 @@ async def read_mail(bus: WorkerBus) -> dict[str, MailboxReport] | None:
     if bus.mail is None:
         return None
     return {report.name: report for report in await bus.mail.reports()}
-
-
-async def read_rows(bus: WorkerBus) -> list[WorkerRow]:
-    """The workers of the channel, one row each."""
-    leases, hosts = await read_facts(bus)
-    return merge_rows(leases, hosts, time.time())

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 LEASE_S = 6.0  # a worker silent for so long is lost
 HEARTBEAT_S = 2.0  # three beats a lease: one may be late and one lost
+_SAME_CLOCK_S = 1.0  # clocks that differ by less are taken for the same
 
 
 class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -26,11 +28,12 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
         state: "starting", "ready" or "stopping".
         args: Arguments of the last activation.
         jobs: Names of the jobs it answers.
-        started_at: Unix seconds.
-        beat: When its own process last renewed it, Unix seconds; older than LEASE_S while the
+        started_at: Unix seconds; of a lease that was read, by the reader's clock.
+        beat: When its own process last renewed it, likewise; older than LEASE_S while the
             lease lives means the loop is blocked and a supervisor renews for it.
         received: Messages handled; sent, lost (noticed missing) and queued (waiting) likewise.
         working: Jobs in hand, those that wait for their turn included.
+        ahead_s: By how much the clock of its host is ahead of the reader's; 0 where they agree.
     """
 
     name: WorkerName
@@ -50,20 +53,39 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
     lost: int = 0
     queued: int = 0
     working: int = 0
+    ahead_s: float = 0.0
 
 
 _decode = msgspec.json.Decoder(Lease).decode
 
 
 def decode_leases(bodies: Iterable[bytes | str]) -> list[Lease]:
-    """Leases as they are stored, by name; what this version of pbus cannot read is left out."""
+    """Leases as the store returns them, by name; what this version of pbus cannot read is left out.
+
+    Args:
+        bodies: A lease as JSON; before it, in a line of its own, the milliseconds since it was
+            renewed, by the broker's clock.
+    """
     leases = []
     for body in bodies:
         try:
-            leases.append(_decode(body))
-        except DECODE_ERRORS as error:
+            leases.append(_read(body if isinstance(body, str) else body.decode()))
+        except (*DECODE_ERRORS, OverflowError) as error:
             say_unreadable("a lease", str(error))
     return sorted(leases, key=lambda lease: lease.name)
+
+
+def _read(body: str) -> Lease:
+    """A lease, its times by the clock of this process: that of its host may be wrong."""
+    age_ms, line_end, text = body.partition("\n")
+    lease = _decode(text if line_end else body)
+    if line_end and lease.beat:
+        ahead_s = lease.beat - (time.time() - int(age_ms) / 1000)
+        if abs(ahead_s) > _SAME_CLOCK_S:
+            lease.ahead_s = ahead_s
+            lease.beat -= ahead_s
+            lease.started_at -= ahead_s
+    return lease
 
 
 def decode_holder(body: bytes | str, name: str) -> Lease:

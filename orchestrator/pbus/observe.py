@@ -1,5 +1,6 @@
 """What a screen shows: process truth and registry truth folded into one immutable snapshot."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -8,6 +9,9 @@ import msgspec
 from pbus.leases import LEASE_S, Lease, say_unreadable
 from pbus.names import Label
 from pbus.structs import DECODE_ERRORS
+
+_MOVED_S = 2.0  # a clock that differs by less needs no word
+_RECORD_AGE_S = (-1.0, 3.0)  # written each second; another age means another clock
 
 State = Literal["starting", "ready", "unresponsive", "backoff", "stopping", "exited", "failed"]
 
@@ -60,14 +64,30 @@ _decode_record = msgspec.json.Decoder(HostRecord).decode
 
 
 def decode_records(records: Mapping[str, bytes]) -> list[HostRecord]:
-    """Records as they are stored; what this version of pbus cannot read is left out."""
+    """Records as they are stored, just read; what this version of pbus cannot read is left out.
+
+    Their times are by the clock of this process, as far as that of their host is another.
+    """
     hosts = []
     for _, raw in sorted(records.items()):
         try:
-            hosts.append(_decode_record(raw))
+            hosts.append(_by_our_clock(_decode_record(raw)))
         except DECODE_ERRORS as error:
             say_unreadable("a supervisor's record", str(error))
     return hosts
+
+
+def _by_our_clock(host: HostRecord) -> HostRecord:
+    behind_s = time.time() - host.time
+    if _RECORD_AGE_S[0] <= behind_s <= _RECORD_AGE_S[1]:
+        return host
+    processes = tuple(
+        msgspec.structs.replace(one, started_at=one.started_at + behind_s)
+        if one.started_at
+        else one
+        for one in host.processes
+    )
+    return msgspec.structs.replace(host, time=host.time + behind_s, processes=processes)
 
 
 class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +121,7 @@ def merge_rows(leases: Sequence[Lease], hosts: Iterable[HostRecord], now: float)
     """Join what supervisors know of processes with what the registry knows of workers.
 
     Args:
-        leases: The live leases of the channel.
+        leases: The live leases of the channel, just read.
         hosts: The snapshots of all supervisors on it.
         now: Unix seconds, the clock of the reader.
 
@@ -131,6 +151,16 @@ def _is_of(lease: Lease, process: ProcessRecord) -> bool:
 def is_unresponsive(lease: Lease, now: float) -> bool:
     """Whether a worker's own process has not renewed its lease for too long."""
     return bool(lease.beat) and now - lease.beat > LEASE_S
+
+
+def moved_clocks(leases: Iterable[Lease]) -> dict[str, str]:
+    """A sentence for each host whose clock differs from this one's, by host."""
+    ahead_s = {lease.host: lease.ahead_s for lease in leases if abs(lease.ahead_s) >= _MOVED_S}
+    return {
+        host: f"the clock of {host} is {abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'}"
+        " this one's: pbus goes by the broker's, but times in logs are each host's own"
+        for host, ahead in sorted(ahead_s.items())
+    }
 
 
 def _lease_state(lease: Lease, now: float) -> State:

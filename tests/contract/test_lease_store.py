@@ -1,10 +1,12 @@
 """What every store of leases promises the registry."""
 
 import asyncio
+import time
 
 import pytest
 
 from pbus.leases import Activation, Lease
+from pbus.observe import merge_rows, moved_clocks
 from support.leasing import MemoryLeases, PgLeases, RedisLeases
 from support.waiting import run
 
@@ -230,3 +232,32 @@ def test_many_incarnations_are_kept_and_released(make_leases):
             assert ["b"] == [one.name for one in await store.leases()]
 
     run(main())
+
+
+@pytest.mark.parametrize("ahead_s", [10.0, 120.0, -10.0, -120.0])
+def test_only_the_store_has_a_clock(make_leases, ahead_s):
+    """A worker of a host whose clock is wrong beats, and is as old as it is; the reader is told."""
+
+    def moved(beat_ago_s: float = 0.0) -> Lease:
+        then = time.time() + ahead_s
+        return lease("x", started_at=then - 30, beat=then - beat_ago_s)
+
+    async def main():
+        async with make_leases() as here, make_leases() as there:
+            assert await here.claim(moved()) is None
+            claimed = await there.leases()
+            renewal = await here.renew([moved()])
+            (holder,) = [await there.claim(lease("x", "two"))]
+            released = await there.release(["one"])
+            now = time.time()
+
+        for found in (claimed[0], renewal.leases[0], holder, released[0]):
+            (row,) = merge_rows([found], [], now)
+            assert ("starting", 30) == (row.state, pytest.approx(row.uptime_s, abs=2))
+            assert ahead_s == pytest.approx(found.ahead_s, abs=2)
+        said = moved_clocks(claimed)["here"]
+        direction = "ahead of" if ahead_s > 0 else "behind"
+        assert f"the clock of here is {abs(ahead_s):.0f} s {direction} this one's" in said
+
+    if not isinstance(make_leases, MemoryLeases):  # that of one process
+        run(main())

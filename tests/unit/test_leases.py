@@ -1,10 +1,12 @@
 """Leases as a store has them: written by whatever version of pbus shares the channel."""
 
+import time
+
 import msgspec
 import pytest
 
 from pbus.leases import Lease, decode_activation, decode_holder, decode_leases
-from pbus.observe import HostRecord, decode_records
+from pbus.observe import HostRecord, ProcessRecord, decode_records, merge_rows
 
 
 def test_unreadable_leases_are_left_out(caplog):
@@ -58,9 +60,23 @@ def test_unreadable_holder_has_the_name():
 
 def test_unreadable_records_are_left_out(caplog):
     """So is a supervisor's record, which hides nobody else's."""
-    good = HostRecord(project="p", host="h", pid=1, session="s", time=1.0, bus="", processes=())
+    now = time.time()
+    good = HostRecord(project="p", host="h", pid=1, session="s", time=now, bus="", processes=())
 
     found = decode_records({"a": b'{"project":7}', "b": msgspec.json.encode(good)})
 
     assert [good] == found
     assert "a supervisor's record is left out" in caplog.text
+
+
+@pytest.mark.parametrize("ahead_s", [10.0, 120.0, -10.0, -120.0])
+def test_records_of_a_moved_clock(ahead_s: float):
+    """How long processes run is told by the reader's clock, whatever their supervisor's says."""
+    then = time.time() + ahead_s
+    process = ProcessRecord(name="w", state="ready", started_at=then - 30)
+    record = HostRecord(
+        project="p", host="h", pid=1, session="s", time=then, bus="", processes=(process,)
+    )
+    (row,) = merge_rows([], decode_records({"a": msgspec.json.encode(record)}), time.time())
+
+    assert 30 == pytest.approx(row.uptime_s, abs=1)

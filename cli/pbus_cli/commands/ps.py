@@ -54,12 +54,14 @@ async def _print(attachment: "Attachment", *, only_ready: bool, as_json: bool, a
     import asyncio
 
     from pbus.errors import BusUnavailableError
-    from pbus_cli.attach import open_bus, read_mail, read_rows
+    from pbus.observe import merge_rows, moved_clocks
+    from pbus_cli.attach import open_bus, read_facts, read_mail
 
     async with open_bus(attachment) as bus:
         while True:
             try:
-                rows = _chosen(await read_rows(bus), only_ready=only_ready)
+                leases, hosts = await read_facts(bus)
+                rows = _chosen(merge_rows(leases, hosts, time.time()), only_ready=only_ready)
                 mail = await read_mail(bus)
             except BusUnavailableError:
                 if not again:
@@ -70,6 +72,8 @@ async def _print(attachment: "Attachment", *, only_ready: bool, as_json: bool, a
                 console.say_json(_as_json(attachment, rows, mail))
             else:
                 _print_table(rows, mail)
+            for said in moved_clocks(leases).values():
+                console.note(said)
             if not again:
                 return
             sys.stdout.flush()

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -22,7 +22,7 @@ from pbus.messages import (
     BusMessage,
     BusWorkerRegistryMessage,
 )
-from pbus.observe import HostRecord
+from pbus.observe import HostRecord, moved_clocks
 from pbus.process.control import ControlDesk
 from pbus.process.crew import Crew
 from pbus.process.news import News
@@ -83,6 +83,7 @@ class BusLink(BusSubscriber):
         self._burying = asyncio.Lock()
         self._complained = False
         self._is_open = False
+        self._moved_hosts: set[str] = set()  # whose clocks were spoken of
         self._has_broker = True
         self._was_connected = True
         self._connected_at = -_STEADY_S
@@ -189,9 +190,16 @@ class BusLink(BusSubscriber):
             for lease in leases or ():
                 if lease.state == "ready":
                     self._crew.note_ready(lease.name, lease.incarnation)
+            self._look_at_clocks(leases or ())
             self._supervised.news.look(leases or ())
             self._has_to_say.set()
             await asyncio.sleep(HEARTBEAT_S)
+
+    def _look_at_clocks(self, leases: Sequence[Lease]) -> None:
+        for host, said in moved_clocks(leases).items():
+            if host not in self._moved_hosts:
+                self._moved_hosts.add(host)
+                logger.warning("%s", said)
 
     async def _publish(self) -> None:
         while True:

@@ -17,7 +17,7 @@ from pbus.leases import (
 
 _encode = msgspec.json.Encoder().encode
 
-_READ = """SELECT body FROM pbus.lease WHERE channel = $1 AND ends_at > clock_timestamp()
+_READ = """SELECT pbus.lease_aged(body) FROM pbus.lease WHERE channel = $1 AND ends_at > clock_timestamp()
   ORDER BY name COLLATE "C\""""
 _SET_ACTIVATION = """INSERT INTO pbus.activation VALUES ($1, $2, $3)
   ON CONFLICT (channel, name) DO UPDATE SET body = excluded.body"""

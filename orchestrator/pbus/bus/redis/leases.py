@@ -24,8 +24,9 @@ _MOVING_PAUSE_S = 0.05
 _CONNECTIONS = 8
 _KEYS_LIVE_MS = 24 * 3600 * 1000  # a channel that nobody uses for a day leaves nothing behind
 
-# A value of the hash is "incarnation|state|active", a newline, and the lease as JSON: scripts
-# compare the first line and never parse the second.
+# A value of the hash is "incarnation|state|active", when it was renewed, and the lease as JSON, a
+# line each: scripts compare the first and never parse the last. They return the others with the age
+# in place of the time: readers compare no other clock than the server's.
 _PRELUDE = """
 if redis.replicate_commands then pcall(redis.replicate_commands) end
 local leases, workers, version = KEYS[1], KEYS[2], KEYS[3]
@@ -36,13 +37,17 @@ local function split(value)
   local at = string.find(value, '\\n', 1, true)
   return string.sub(value, 1, at - 1), string.sub(value, at + 1)
 end
+local function aged(body)
+  local at = string.find(body, '\\n', 1, true)
+  return at and (now - string.sub(body, 1, at - 1)) .. string.sub(body, at) or body
+end
 local function incarnation_of(head) return string.sub(head, 1, string.find(head, '|', 1, true) - 1) end
 local function drop(name)
   local value = redis.call('HGET', workers, name)
   redis.call('ZREM', leases, name)
   redis.call('HDEL', workers, name)
   bump()
-  if value then local _, body = split(value); return body end
+  if value then local _, body = split(value); return aged(body) end
 end
 local function expire()
   local gone = {}
@@ -56,19 +61,19 @@ local function put(name, head, body, ttl)
   local held = redis.call('HGET', workers, name)
   if held then
     local held_head, held_body = split(held)
-    if incarnation_of(held_head) ~= incarnation_of(head) then return held_body end
+    if incarnation_of(held_head) ~= incarnation_of(head) then return aged(held_body) end
     if held_head ~= head then bump() end
   else
     bump()
   end
   redis.call('ZADD', leases, now + ttl, name)
-  redis.call('HSET', workers, name, head .. '\\n' .. body)
+  redis.call('HSET', workers, name, head .. '\\n' .. now .. '\\n' .. body)
 end
 local function all()
   local bodies = {}
   for _, value in ipairs(redis.call('HVALS', workers)) do
     local _, body = split(value)
-    bodies[#bodies + 1] = body
+    bodies[#bodies + 1] = aged(body)
   end
   return bodies
 end
@@ -117,7 +122,7 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', leases, '(' .. now, '+inf')) d
   local value = redis.call('HGET', workers, name)
   if value then
     local _, body = split(value)
-    bodies[#bodies + 1] = body
+    bodies[#bodies + 1] = aged(body)
   end
 end
 return bodies

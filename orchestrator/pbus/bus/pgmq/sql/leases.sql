@@ -4,7 +4,7 @@ CREATE OR REPLACE FUNCTION pbus.lease_lock(ch text) RETURNS bigint LANGUAGE plpg
 DECLARE at bigint;
 BEGIN
   -- Begins with the time: after a crash no version comes back that somebody knows.
-  INSERT INTO pbus.membership VALUES (ch, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+  INSERT INTO pbus.membership VALUES (ch, pbus.lease_ms())
     ON CONFLICT DO NOTHING;
   SELECT version INTO at FROM pbus.membership WHERE channel = ch FOR UPDATE;
   RETURN at;
@@ -14,6 +14,18 @@ CREATE OR REPLACE FUNCTION pbus.lease_bump(ch text) RETURNS void LANGUAGE sql AS
   UPDATE pbus.membership SET version = version + 1 WHERE channel = ch;
 $$;
 
+-- A body is stored behind the time of its renewal and returned behind its age, in ms and in a line of
+-- its own: readers compare no other clock than the server's.
+CREATE OR REPLACE FUNCTION pbus.lease_ms() RETURNS bigint LANGUAGE sql AS $$
+  SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+$$;
+
+CREATE OR REPLACE FUNCTION pbus.lease_aged(body text) RETURNS text LANGUAGE sql AS $$
+  SELECT CASE WHEN body ~ '^\d+\n'
+    THEN pbus.lease_ms() - split_part(body, E'\n', 1)::bigint || E'\n' || split_part(body, E'\n', 2)
+    ELSE body END;
+$$;
+
 -- The body of the lease that holds the name, when that is another incarnation's.
 CREATE OR REPLACE FUNCTION pbus.lease_put(
   ch text, who text, inc text, news text, lease text, ttl float8
@@ -21,7 +33,8 @@ CREATE OR REPLACE FUNCTION pbus.lease_put(
 DECLARE held record;
 BEGIN
   SELECT incarnation, head, body INTO held FROM pbus.lease WHERE channel = ch AND name = who;
-  IF FOUND AND held.incarnation <> inc THEN RETURN held.body; END IF;
+  IF FOUND AND held.incarnation <> inc THEN RETURN pbus.lease_aged(held.body); END IF;
+  lease := pbus.lease_ms() || E'\n' || lease;
   IF held.head IS DISTINCT FROM news THEN PERFORM pbus.lease_bump(ch); END IF;
   INSERT INTO pbus.lease VALUES (ch, who, inc, news, lease, clock_timestamp() + ttl * interval '1 s')
     ON CONFLICT (channel, name) DO UPDATE SET incarnation = excluded.incarnation,
@@ -46,7 +59,7 @@ BEGIN
   PERFORM pbus.lease_lock(ch);
   WITH gone AS (
     DELETE FROM pbus.lease WHERE channel = ch AND ends_at <= clock_timestamp() RETURNING body
-  ) SELECT coalesce(array_agg(body), '{}') INTO expired FROM gone;
+  ) SELECT coalesce(array_agg(pbus.lease_aged(body)), '{}') INTO expired FROM gone;
   IF cardinality(expired) > 0 THEN PERFORM pbus.lease_bump(ch); END IF;
   refused := '{}';
   FOR i IN 1 .. coalesce(array_length(names, 1), 0) LOOP
@@ -56,7 +69,7 @@ BEGIN
   END LOOP;
   SELECT m.version INTO version FROM pbus.membership m WHERE channel = ch;
   IF version <> known THEN
-    SELECT coalesce(array_agg(body ORDER BY name COLLATE "C"), '{}') INTO leases
+    SELECT coalesce(array_agg(pbus.lease_aged(body) ORDER BY name COLLATE "C"), '{}') INTO leases
       FROM pbus.lease WHERE channel = ch;
   END IF;
   RETURN NEXT;
@@ -77,6 +90,6 @@ BEGIN
   PERFORM pbus.wire_forget(ch, prefixes);
   RETURN QUERY DELETE FROM pbus.lease
     WHERE channel = ch AND EXISTS (SELECT FROM unnest(prefixes) p WHERE starts_with(incarnation, p))
-    RETURNING body;
+    RETURNING pbus.lease_aged(body);
   IF FOUND THEN PERFORM pbus.lease_bump(ch); END IF;
 END $$;
