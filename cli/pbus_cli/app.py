@@ -119,4 +119,5 @@ def main() -> None:
         )
 
         completion_init()
-    app(prog_name="pbus")
+    with console.written_out():
+        app(prog_name="pbus")

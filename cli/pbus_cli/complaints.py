@@ -41,6 +41,7 @@ def write_down(path: Path, tell: Callable[[str], None], *, except_thread: str) -
         except_thread: Whose warnings are not told: the display's own connection only repeats
             what the supervisor notices.
     """
+    logging.raiseExceptions = False  # a full disk: complaints about complaints tear the display
     file = logging.handlers.RotatingFileHandler(
         path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8"
     )

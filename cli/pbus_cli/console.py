@@ -1,7 +1,10 @@
 """Where a command's output goes and how it ends: data, remarks, errors and exit codes."""
 
 import contextlib
+import io
+import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any, Final, TextIO
@@ -36,8 +39,15 @@ _CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
 )
 
 
+_NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]")
+
+
 class TerminatedError(BaseException):
     """SIGTERM ended the command; like KeyboardInterrupt it passes every `except Exception`."""
+
+
+class OutputError(OSError):
+    """The output cannot be written, though there is a reader: a full disk, say."""
 
 
 def exit_code(error: BaseException) -> int:
@@ -49,14 +59,40 @@ def exit_code(error: BaseException) -> int:
 
 
 def say(text: str) -> None:
-    """Print data."""
-    sys.stdout.write(text + "\n")
+    """Print data; the stream may gather it.
+
+    Raises:
+        BrokenPipeError: The reader is gone.
+        OutputError: It cannot be written for another reason.
+    """
+    with output_errors():
+        sys.stdout.write(text + "\n")
+
+
+def flush() -> None:
+    """Write the data that the stream has gathered; raises as say() does."""
+    with output_errors():
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def output_errors() -> Iterator[None]:
+    """Tell errors of writing the output from all other OSErrors."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(error.errno, error.strerror) from None
 
 
 def note(text: str) -> None:
-    """Print a remark for the person at the terminal."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    """Print a remark for the person at the terminal; one that cannot be written is dropped."""
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        _drop(sys.stderr)
 
 
 def warn(text: str) -> None:
@@ -73,12 +109,29 @@ def fail(text: str, hint: str | None = None) -> None:
 
 def say_json(value: Any, *, indent: bool = False) -> None:
     """Print a value as JSON, on one line unless asked otherwise."""
+    say(json_text(value, indent=indent))
+
+
+def json_text(value: Any, *, indent: bool = False) -> str:
+    """A value as JSON that stdout's encoding carries, whatever bytes its texts came from."""
     import msgspec  # noqa: PLC0415 - keeps --help fast
 
-    encoded = msgspec.json.encode(value)
+    try:
+        encoded = msgspec.json.encode(value).decode(errors="replace")
+    except UnicodeEncodeError:  # a file name that is no text
+        encoded = json.dumps(msgspec.to_builtins(value))
     if indent:
         encoded = msgspec.json.format(encoded, indent=2)
-    say(encoded.decode())
+    return encoded if is_unicode(sys.stdout) else _NOT_ASCII.sub(_escaped, encoded)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1]
+
+
+def is_unicode(stream: TextIO) -> bool:
+    """Whether a stream's encoding carries every character."""
+    return (stream.encoding or "utf-8").lower().replace("-", "") in {"utf8", "utf16", "utf32"}
 
 
 def paint(text: str, sgr: str, stream: TextIO) -> str:
@@ -87,22 +140,39 @@ def paint(text: str, sgr: str, stream: TextIO) -> str:
 
 
 def have_streams() -> None:
-    """Where the caller has closed stdout or stderr, what goes there goes nowhere."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - as long as we run
+    """Make the standard streams take whatever is written to them.
+
+    What goes to a stream that the caller has closed goes nowhere; characters that a stream's
+    encoding lacks are escaped.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:  # or a socket would be given this number, and remarks go to it
+            os.open(os.devnull, os.O_RDWR)
+    for fd, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(fd, "w", closefd=False))  # noqa: SIM115 - as long as we run
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def is_terminal() -> bool:
     """Whether stdout is a terminal that a live display can be drawn on."""
-    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return sys.stdout.isatty() and not is_dumb()
+
+
+def is_dumb() -> bool:
+    """Whether the terminal knows no movements of the cursor and no colours, as far as is told."""
+    return os.environ.get("TERM", "").lower() in {"", "dumb", "unknown"}
 
 
 def has_colors(stream: TextIO) -> bool:
     """Whether colours may be written to a stream."""
     if os.environ.get("NO_COLOR"):
         return False
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+    return stream.isatty() and not is_dumb()
 
 
 @contextlib.contextmanager
@@ -114,20 +184,45 @@ def exit_codes() -> Iterator[None]:
     """
     try:
         yield
-        sys.stdout.flush()
+        flush()
     except BrokenPipeError:
-        _drop_stdout()
+        _drop(sys.stdout)
         raise typer.Exit(DONE) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
-    except TerminatedError:
-        raise typer.Exit(TERMINATED) from None
+    except (KeyboardInterrupt, TerminatedError) as error:
+        _drop(sys.stdout)  # it may be what blocks
+        is_interrupt = isinstance(error, KeyboardInterrupt)
+        raise typer.Exit(INTERRUPTED if is_interrupt else TERMINATED) from None
     except (PbusError, OSError, BaseExceptionGroup) as error:
         known = _known_error(error)
         if known is None:
             raise
         fail(*_texts(known))
         raise typer.Exit(exit_code(known)) from None
+
+
+@contextlib.contextmanager
+def written_out() -> Iterator[None]:
+    """Around all that the command does: end with an error where its output was not written.
+
+    Raises:
+        SystemExit: With the command's code, or that of the error.
+    """
+    code: Any = DONE
+    try:
+        yield
+    except SystemExit as end:
+        code = end.code
+    except OSError as error:  # of --help, which runs outside of any verb
+        fail(f"the output cannot be written: {error.strerror}")
+        code = FAILED
+    for stream in (sys.stderr, sys.stdout):
+        try:
+            stream.flush()
+        except (OSError, ValueError) as error:
+            _drop(stream)
+            if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+                code = code or FAILED
+    raise SystemExit(code)
 
 
 def _known_error(error: BaseException) -> PbusError | OSError | None:
@@ -154,12 +249,15 @@ def _texts(error: PbusError | OSError) -> tuple[str, str | None]:
         return error.message, error.hint
     if isinstance(error, TimeoutError):
         return str(error) or "timed out", None
+    if isinstance(error, OutputError):
+        return f"the output cannot be written: {error.strerror}", None
     return str(error), None
 
 
-def _drop_stdout() -> None:
-    """Let the interpreter's last flush go nowhere instead of complaining about the closed pipe."""
+def _drop(stream: TextIO) -> None:
+    """Let what a stream still holds go nowhere, or the interpreter's last flush complains."""
     with contextlib.suppress(OSError, ValueError):
+        fd = stream.fileno()
         devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, sys.stdout.fileno())
+        os.dup2(devnull, fd)
         os.close(devnull)

@@ -12,6 +12,7 @@ from pbus.process.events import Event
 from pbus.process.supervisor import Supervisor
 from pbus_cli import complaints, console
 from pbus_cli.live import watch
+from pbus_cli.live.suspending import suspendable
 
 _LOOK_S: Final = 0.25
 _CODES: Final = {
@@ -37,6 +38,12 @@ class Display(Protocol):
 
     def look(self, record: HostRecord) -> None:
         """Take the newest record."""
+
+    def suspend(self) -> None:
+        """This process is about to be stopped: give the terminal back."""
+
+    def resume(self) -> None:
+        """It goes on: take the terminal again."""
 
     def close(self) -> None:
         """Stop showing."""
@@ -72,19 +79,26 @@ async def supervise(
         received.append(number)
         supervisor.request_stop(number.name)
 
-    for number in _CODES:
+    heeded = [number for number in _CODES if not _stays_ignored(number)]
+    for number in heeded:
         loop.add_signal_handler(number, stop, number)
     supervisor.listen(display.hear)
     looking = asyncio.create_task(_look(supervisor, display))
     try:
-        code = await supervisor.run()
+        with suspendable(display.suspend, display.resume):
+            code = await supervisor.run()
     finally:
         looking.cancel()
         await asyncio.wait([looking])
         display.close()
-        for number in _CODES:
+        for number in heeded:
             loop.remove_signal_handler(number)
     return _CODES[received[0]] if received else code
+
+
+def _stays_ignored(number: signal.Signals) -> bool:
+    """Whether whoever started us (nohup, say) wants us to outlive the terminal."""
+    return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
 
 
 async def _look(supervisor: Supervisor, display: Display) -> None:

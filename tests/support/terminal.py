@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from support.command import PATIENCE_S, PBUS, Place, wait_for
 
@@ -30,6 +30,15 @@ class Terminal:
     def press(self, keys: str) -> None:
         """Type; control characters become signals."""
         os.write(self._master, keys.encode())
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Change its size, as a window does."""
+        _set_size(self._master, rows, columns)
+
+    @property
+    def echoes(self) -> bool:
+        """Whether it shows what is typed."""
+        return bool(termios.tcgetattr(self._master)[3] & termios.ECHO)
 
     def until(self, text: str) -> None:
         """Wait until this is shown."""
@@ -52,17 +61,35 @@ class Terminal:
         return int(self.process.returncode)
 
 
+def _set_size(fd: int, rows: int, columns: int) -> None:
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
 @contextlib.contextmanager
 def terminal(
-    place: Place, *arguments: str, rows: int = 40, columns: int = 120
+    place: Place,
+    *arguments: str,
+    rows: int = 40,
+    columns: int = 120,
+    through: tuple[str, ...] = (),
+    environ: Mapping[str, str] | None = None,
 ) -> Iterator[Terminal]:
-    """Run `pbus` on a terminal."""
+    """Run `pbus` on a terminal.
+
+    Args:
+        place: Where.
+        arguments: Of `pbus`.
+        rows: Of the terminal.
+        columns: Likewise.
+        through: Words before the command, the first with its path: a shell, say.
+        environ: Differs from the home's.
+    """
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    _set_size(slave, rows, columns)
     process = subprocess.Popen(
-        [sys.executable, "-c", _LOGIN, str(slave), PBUS, *arguments],
+        [sys.executable, "-c", _LOGIN, str(slave), *through, PBUS, *arguments],
         cwd=place.folder,
-        env=place.home.environ | {"TERM": "xterm-256color"},
+        env=place.home.environ | {"TERM": "xterm-256color"} | dict(environ or {}),
         pass_fds=(slave,),
     )
     os.close(slave)

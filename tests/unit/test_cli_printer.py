@@ -1,13 +1,18 @@
 """Printing beside the loop: in order, never blocking, and honest about what was dropped."""
 
 import asyncio
+import contextlib
+import errno
 import io
 import os
 import threading
+from pathlib import Path
+from typing import TextIO
 
 import pytest
 
-from pbus_cli.live.printer import LinePrinter, stream_writer
+from pbus_cli.console import OutputError
+from pbus_cli.live.printer import LinePrinter, feed, stream_writer
 
 
 class Reader:
@@ -80,6 +85,65 @@ def test_closed_pipe_is_told() -> None:
         assert printer.is_closed
         printer.put("more")
         printer.close()
+
+
+def test_full_disk_is_tried_again() -> None:
+    """An output that fails is told of once; when it works again, the gap is told of, too."""
+    told: list[str] = []
+    taken: list[str] = []
+    has_failed = threading.Event()
+
+    def write(text: str) -> None:
+        if not has_failed.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken.append(text)
+
+    def note(error: OutputError) -> None:
+        told.append(error.strerror)
+        has_failed.set()
+
+    printer = LinePrinter(write, on_trouble=note)
+    printer.put("lost")
+    assert has_failed.wait(10)
+    printer.put("kept")
+    printer.close()
+
+    assert ["No space left on device"] == told
+    assert "\nkept\n… 1 lines dropped: No space left on device\n" == "".join(taken)
+
+
+def test_waiting_lines_are_bounded() -> None:
+    """Not only in their number: long lines that are not read fall, too."""
+    reader = Reader()
+    reader.go_on.clear()
+    printer = LinePrinter(reader.write)
+    printer.put("first")
+    assert reader.blocked.wait(10)
+    kept = sum(printer.put("x" * 60_000) for _ in range(1_000))
+    reader.go_on.set()
+    printer.close()
+
+    assert 1_000 == kept + printer.dropped
+    assert len(reader.text) < 10_000_000
+
+
+@pytest.mark.parametrize(("path", "error"), [("/dev/full", OutputError), ("pipe", None)])
+def test_output_ends_who_feeds_it(path: str, error: type[Exception] | None) -> None:
+    """Without another line: a full disk as an error, a reader that left as the end."""
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    async def print_one(printer: LinePrinter) -> None:
+        printer.put("anything")
+        await asyncio.Event().wait()
+
+    async def main(stream: TextIO) -> None:
+        printer = LinePrinter(stream_writer(stream))
+        await asyncio.wait_for(feed(printer, print_one(printer)), 20)
+
+    outcome = pytest.raises(error) if error else contextlib.nullcontext()
+    with os.fdopen(writing, "w") as pipe, Path("/dev/full").open("w") as full, outcome:
+        asyncio.run(main(full if path == "/dev/full" else pipe))
 
 
 def test_close_gives_up_in_time() -> None:

@@ -53,10 +53,8 @@ async def _follow(
     duration_s: float | None,
     text: "Callable[[BusWorkerStateMessage], str]",
 ) -> None:
-    import asyncio
-
     from pbus_cli.attach import open_bus
-    from pbus_cli.live.printer import LinePrinter, stream_writer
+    from pbus_cli.live.printer import LinePrinter, feed, stream_writer
     from pbus_cli.states import StateFollower
 
     printer = LinePrinter(stream_writer(sys.stdout))
@@ -65,24 +63,24 @@ async def _follow(
         await bus.subscribe(follower)
         if sys.stderr.isatty():
             console.note(f"following {attachment.project} (Ctrl-C ends it)")
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(duration_s):
-                    await _print(follower, printer, count, text)
-        finally:
-            printer.close()
+        await feed(printer, _print(follower, printer, count, duration_s, text))
 
 
 async def _print(
     follower: "StateFollower",
     printer: "LinePrinter",
     count: int | None,
+    duration_s: float | None,
     text: "Callable[[BusWorkerStateMessage], str]",
 ) -> None:
+    import asyncio
+
     printed = 0
-    while (count is None or printed < count) and not printer.is_closed:
-        await printer.put_all(text(await follower.next_change()))
-        printed += 1
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(duration_s):
+            while count is None or printed < count:
+                await printer.put_all(text(await follower.next_change()))
+                printed += 1
 
 
 def _formatter(*, as_json: bool) -> "Callable[[BusWorkerStateMessage], str]":
@@ -106,11 +104,9 @@ def _formatter(*, as_json: bool) -> "Callable[[BusWorkerStateMessage], str]":
 
 
 def _json_line(change: "BusWorkerStateMessage") -> str:
-    import msgspec
-
     from pbus_cli.views.states import state_fields
 
-    return msgspec.json.encode(state_fields(change)).decode()
+    return console.json_text(state_fields(change))
 
 
 def register(app: typer.Typer) -> None:

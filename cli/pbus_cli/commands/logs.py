@@ -118,21 +118,16 @@ def _show(paths: "Mapping[str, Path]", count: int) -> None:
 async def _follow(paths: "Mapping[str, Path]", count: int) -> None:
     """Print in a thread of its own, so that Ctrl-C works when the terminal is blocked."""
     from pbus.process.logs import follow_lines
-    from pbus_cli.live.printer import LinePrinter, stream_writer
+    from pbus_cli.live.printer import LinePrinter, feed, stream_writer
 
     printer = LinePrinter(stream_writer(sys.stdout))
-    try:
-        await _print(follow_lines(paths, last_n=count), printer, _texts(paths))
-    finally:
-        printer.close()
+    await feed(printer, _print(follow_lines(paths, last_n=count), printer, _texts(paths)))
 
 
 async def _print(
     lines: "AsyncIterator[LogLine]", printer: "LinePrinter", text: "Callable[[LogLine], str]"
 ) -> None:
     async for line in lines:
-        if printer.is_closed:
-            return
         await printer.put_all(text(line))
 
 

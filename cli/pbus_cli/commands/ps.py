@@ -1,6 +1,5 @@
 """`pbus ps`: the workers of a project, process truth and registry truth in one table."""
 
-import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,7 +75,7 @@ async def _print(attachment: "Attachment", *, only_ready: bool, as_json: bool, a
                 console.note(said)
             if not again:
                 return
-            sys.stdout.flush()
+            console.flush()
             await asyncio.sleep(_WATCH_S)
 
 
@@ -150,6 +149,7 @@ async def _watch_until_stopped(attachment: "Attachment", *, only_ready: bool) ->
     from pbus.observe import merge_rows
     from pbus_cli.attach import bus_of
     from pbus_cli.live.screen import Screen
+    from pbus_cli.live.suspending import suspendable
     from pbus_cli.live.watch import ChannelWatch
     from pbus_cli.views.mail import shared_lines
     from pbus_cli.views.registry import registry_lines, state_counts
@@ -174,7 +174,8 @@ async def _watch_until_stopped(attachment: "Attachment", *, only_ready: bool) ->
     follower.open()
     screen.open()
     try:
-        await asyncio.Event().wait()
+        with suspendable(screen.suspend, screen.resume):
+            await asyncio.Event().wait()
     finally:
         screen.close()
         follower.close()

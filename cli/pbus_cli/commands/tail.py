@@ -109,21 +109,16 @@ async def _tail(
     duration_s: float | None,
     text: "Callable[[TapMessage], str]",
 ) -> None:
-    import asyncio
-
     from pbus_cli.attach import open_bus
-    from pbus_cli.live.printer import LinePrinter, stream_writer
+    from pbus_cli.live.printer import LinePrinter, feed, stream_writer
 
     printer = LinePrinter(stream_writer(sys.stdout), says_dropped=False)
     async with open_bus(attachment) as bus, bus.tap() as tap:
         if sys.stderr.isatty():
             console.note(f"following {attachment.project} (Ctrl-C ends it)")
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(duration_s):
-                    await _print(tap, printer, chosen, count, text)
+            await feed(printer, _print(tap, printer, chosen, count, duration_s, text))
         finally:
-            printer.close()
             _say_missed(tap.missed + printer.dropped)
 
 
@@ -132,21 +127,24 @@ async def _print(
     printer: "LinePrinter",
     chosen: "Filter",
     count: int | None,
+    duration_s: float | None,
     text: "Callable[[TapMessage], str]",
 ) -> None:
+    import asyncio
+
     printed = 0
-    async for item in tap:
-        if printer.is_closed:
-            return
-        if not chosen.passes(item):
-            continue
-        if count is None:
-            printer.put(text(item))
-            continue
-        await printer.put_all(text(item))
-        printed += 1
-        if printed >= count:
-            return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(duration_s):
+            async for item in tap:
+                if not chosen.passes(item):
+                    continue
+                if count is None:
+                    printer.put(text(item))
+                    continue
+                await printer.put_all(text(item))
+                printed += 1
+                if printed >= count:
+                    return
 
 
 def _say_missed(missed: int) -> None:
@@ -189,8 +187,6 @@ class _Lines:
 
 
 def _json_line(item: "TapMessage") -> str:
-    import msgspec
-
     from pbus_cli.views.traffic import category_of, data_fields
 
     header = item.header
@@ -204,7 +200,7 @@ def _json_line(item: "TapMessage") -> str:
         "size_bytes": item.size,
         "data": data_fields(item.body),
     }
-    return msgspec.json.encode(shown).decode()
+    return console.json_text(shown)
 
 
 def register(app: typer.Typer) -> None:

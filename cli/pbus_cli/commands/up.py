@@ -1,6 +1,7 @@
 """`pbus up`: runs a topology, in the foreground with a display or in the background."""
 
 import os
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,8 +80,6 @@ def _foreground(topology: "Topology", only: "Sequence[str]", *, plain: bool) -> 
     from pbus.process.loops import run_patiently
     from pbus.process.project import Project
     from pbus.process.supervisor import Supervisor
-    from pbus_cli.foreground import supervise
-    from pbus_cli.live.plain import PlainDisplay
 
     project = Project.of(topology)
     project.make_state_dir()
@@ -88,12 +87,7 @@ def _foreground(topology: "Topology", only: "Sequence[str]", *, plain: bool) -> 
     async def run() -> int:
         supervisor = Supervisor(topology, project, only=frozenset(only))
         if plain:
-            names = [process.name for process in supervisor.record().processes]
-            return await supervise(
-                supervisor,
-                project.service_log_path("supervisor"),
-                lambda on_closed: PlainDisplay(names, on_closed=on_closed),
-            )
+            return await _in_lines(project, supervisor)
         return await _on_screen(topology, project, supervisor)
 
     code = run_patiently(run())
@@ -103,10 +97,28 @@ def _foreground(topology: "Topology", only: "Sequence[str]", *, plain: bool) -> 
 
 def _say_kept(project: "Project") -> None:
     from pbus.process.ledger import Ledger
+    from pbus_cli.live.printer import print_within
     from pbus_cli.names import kept_text
 
     if count := Ledger(project.state_dir).kept():
-        console.note(f"{kept_text(count)}; `pbus up` goes on with them")
+        print_within(sys.stderr, f"{kept_text(count)}; `pbus up` goes on with them")
+
+
+async def _in_lines(project: "Project", supervisor: "Supervisor") -> int:
+    from pbus_cli.foreground import supervise
+    from pbus_cli.live.plain import PlainDisplay
+
+    displays: list[PlainDisplay] = []
+    names = [process.name for process in supervisor.record().processes]
+
+    def make_display(on_closed: "Callable[[], None]") -> PlainDisplay:
+        displays.append(PlainDisplay(names, on_closed=on_closed))
+        return displays[0]
+
+    code = await supervise(supervisor, project.service_log_path("supervisor"), make_display)
+    if not code and displays[0].error is not None:
+        raise displays[0].error
+    return code
 
 
 async def _on_screen(topology: "Topology", project: "Project", supervisor: "Supervisor") -> int:
@@ -140,17 +152,20 @@ def _bus_maker(project: "Project") -> "Callable[[], WorkerBus]":
 
 def _print_endings(board: "Board", supervisor: "Supervisor") -> None:
     """What stays on the terminal: a line a worker, and the last words of those that failed."""
+    from pbus_cli.live.printer import print_within
     from pbus_cli.live.screen import terminal_console
     from pbus_cli.views.endings import ending_lines
     from pbus_cli.views.logs import plain_text
 
     record = supervisor.record()
-    screen = terminal_console()
+    texts: list[str] = []
+    screen = terminal_console(texts.append)
     for name, lines in board.last_words.items():
         for line in lines:
             screen.print(f"{name} | {plain_text(line)}", markup=False, soft_wrap=True)
     for text in ending_lines(board.endings(record), screen.width):
         screen.print(text, end="\n", soft_wrap=True)
+    print_within(sys.stdout, "".join(texts).rstrip("\n"))
 
 
 def _detached(topology: "Topology", only: "Sequence[str]", *, timeout_s: float | None) -> int:

@@ -46,7 +46,7 @@ class Board:
         self._project = project
         self._started = time.monotonic()
         self._watch = ChannelWatch(make_bus)
-        self._screen = Screen(self._draw, on_closed=on_closed)
+        self._screen = Screen(self._draw, on_closed=on_closed, on_entered=self._forget_drawn)
         self._lock = threading.Lock()
         self._logs: deque[Line] = deque(maxlen=_KEPT)
         self._failures: dict[str, Failure] = {}
@@ -81,6 +81,14 @@ class Board:
         """Take the supervisor's newest record."""
         self._record = record
 
+    def suspend(self) -> None:
+        """Give the terminal back for a while."""
+        self._screen.suspend()
+
+    def resume(self) -> None:
+        """Draw again."""
+        self._screen.resume()
+
     def close(self) -> None:
         """Give the terminal back."""
         self._screen.close()
@@ -110,6 +118,9 @@ class Board:
             self._is_bus_lost = True
         elif isinstance(event, SessionEnded):
             self._foot = f"the session was {event.reason}"
+
+    def _forget_drawn(self) -> None:
+        self._drawn = ()
 
     def _draw(self, width: int, height: int) -> RenderableType | None:
         """The picture, or None where it is still the last one."""

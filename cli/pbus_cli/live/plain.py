@@ -13,7 +13,7 @@ from pbus.process.events import (
     Ready,
     SessionEnded,
 )
-from pbus_cli.console import has_colors
+from pbus_cli.console import OutputError, has_colors, warn
 from pbus_cli.live.printer import LinePrinter, stream_writer
 from pbus_cli.views.logs import log_text, name_width
 
@@ -28,7 +28,9 @@ class PlainDisplay:
     ) -> None:
         self._width = name_width([*workers, _SELF])
         self._has_colors = has_colors(sys.stdout)
-        self._printer = LinePrinter(stream_writer(sys.stdout), on_closed=on_closed)
+        self._printer = LinePrinter(
+            stream_writer(sys.stdout), on_closed=on_closed, on_trouble=self._complain
+        )
 
     def hear(self, event: Event) -> None:
         """Print what the supervisor says."""
@@ -54,9 +56,23 @@ class PlainDisplay:
     def look(self, record: HostRecord) -> None:
         """Records are for tables; there is none."""
 
+    def suspend(self) -> None:
+        """A pipe needs nothing before this process is stopped."""
+
+    def resume(self) -> None:
+        """Nor afterwards."""
+
     def close(self) -> None:
         """Print what waits."""
         self._printer.close()
+
+    @property
+    def error(self) -> OutputError | None:
+        """Why lines were not written, though there is a reader."""
+        return self._printer.error
+
+    def _complain(self, error: OutputError) -> None:
+        warn(f"log lines cannot be written to stdout: {error.strerror}; the workers go on")
 
     def _remark(self, worker: str, text: str) -> None:
         self._print(Line(worker, "pbus", text, time.time()))

@@ -1,6 +1,5 @@
 """What is seen of a job while it is done: a bar on a terminal, text otherwise."""
 
-import os
 import sys
 from typing import Any, Final, Self
 
@@ -41,7 +40,7 @@ class JobDisplay:
         """Show an update or a stream message."""
         if kind == "stream_data":
             console.say_json(data)
-            sys.stdout.flush()
+            console.flush()
         elif kind == "stream_start":
             console.note(f"stream: {_json(data)}")
         elif (progress := progress_of(data)) is not None and _is_live():
@@ -86,7 +85,7 @@ class JobDisplay:
 
 
 def _is_live() -> bool:
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return sys.stderr.isatty() and not console.is_dumb()
 
 
 def _json(data: dict[str, Any]) -> str:

@@ -137,6 +137,7 @@ async def stop_project(record: ProjectRecord, timeout_s: float) -> bool:
     """
     project = Project.of_record(record)
     _signal_supervisor(record, signal.SIGTERM)
+    _signal_supervisor(record, signal.SIGCONT)  # it may stand still, by Ctrl-Z
     if await _is_over_within(record, timeout_s):
         return True
     _signal_supervisor(record, signal.SIGKILL)

@@ -1,0 +1,102 @@
+"""Output that cannot be written: it is said, it counts as a failure, and it ends no worker."""
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from support.command import PATIENCE_S, PBUS, Home, Place, wait_for
+
+pytestmark = pytest.mark.cli
+
+FULL = "/dev/full"
+SAID = "the output cannot be written: No space left on device"
+TOPOLOGY = """
+bus: {backend: redis}
+workers:
+  chatty: {command: [sh, -c, "until [ -e enough ]; do echo word; sleep 0.1; done"]}
+"""
+
+
+@contextlib.contextmanager
+def streams(out: str, err: str) -> Iterator[dict[str, IO[bytes]]]:
+    """Two files to write to."""
+    with Path(out).open("wb") as stdout, Path(err).open("wb") as stderr:
+        yield {"stdout": stdout, "stderr": stderr}
+
+
+def code_of(place: Place, *arguments: str, out: str, err: str) -> int:
+    """The exit code of a verb that writes there."""
+    with streams(out, err) as files:
+        return subprocess.run(
+            [PBUS, *arguments],
+            cwd=place.folder,
+            env=place.home.environ,
+            timeout=PATIENCE_S,
+            check=False,
+            **files,
+        ).returncode
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("ps", "--json"), ("logs", "-f", "clerk"), ("ls",), ("--help",), ("completion", "bash")],
+    ids=" ".join,
+)
+def test_full_disk_is_an_error(town: Place, tmp_path: Path, arguments: tuple[str, ...]):
+    """Data that was not written: code 1, a reason, and no trace."""
+    err = tmp_path / "err"
+    code = code_of(town, *arguments, out=FULL, err=str(err))
+
+    assert 1 == code
+    assert f"error: {SAID}\n" == err.read_text()
+
+
+@pytest.mark.parametrize(
+    ("out", "code"), [(FULL, 1), (os.devnull, 0)], ids=["both are full", "only remarks are lost"]
+)
+def test_remarks_are_not_needed(town: Place, out: str, code: int):
+    """A remark that cannot be written changes nothing."""
+    arguments = ("ls",) if out == FULL else ("send", "clerk", "--text", "x")
+
+    assert code == code_of(town, *arguments, out=out, err=FULL)
+
+
+@pytest.mark.parametrize("err", ["err", FULL])
+def test_full_disk_ends_no_worker(home: Home, err: str):
+    """`up` goes on without its output, says so, and tells it by its code at the end."""
+    place = home.place(f"chatty-{len(err)}", {"topology.yaml": TOPOLOGY})
+    path = place.folder / err  # /dev/full is absolute
+    with streams(FULL, str(path)) as files:
+        process = subprocess.Popen(
+            [PBUS, "up", "--plain"], cwd=place.folder, env=home.environ, **files
+        )
+    wait_for(lambda: place.logs("chatty").count("word") > 5)  # of them several were lost
+    assert process.poll() is None
+    (place.folder / "enough").touch()
+
+    assert 1 == process.wait(PATIENCE_S)
+    assert "exited with code 0" in place.logs("chatty")
+    if err != FULL:
+        said = path.read_text()
+        assert 1 == said.count("the workers go on")
+        assert SAID in said
+
+
+def test_full_disk_of_logs_ends_no_worker(home: Home):
+    """In the background, where logs cannot be written: worker, supervisor and verbs go on."""
+    place = home.place("mute", {"topology.yaml": TOPOLOGY})
+    place.up()
+    logs = place.record_path().parent / "logs"
+    assert place.tell("down").code == 0
+    for path in (logs / "supervisor.log", logs / "workers" / "chatty.log"):
+        path.unlink()
+        path.symlink_to(FULL)
+    place.up()
+    (place.folder / "enough").touch()
+    wait_for(lambda: place.tell("ps").code == 3)
+    wait_for(lambda: not home.processes())

@@ -1,0 +1,121 @@
+"""A terminal that is suspended, frozen, resized or poor: it never holds the project up."""
+
+import signal
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from support.command import Home, Place, wait_for
+from support.terminal import Terminal, terminal
+
+pytestmark = pytest.mark.cli
+
+TOPOLOGY = """
+name: tick
+bus: {backend: redis}
+workers:
+  tick: {command: [sh, -c, "while :; do echo tick; sleep 0.2; done"], restart: always}
+"""
+SHELL = ("/bin/bash", "-c", 'set -m; "$0" "$@"; echo "left $?"; read; fg; echo "end $?"')
+ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
+HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
+
+
+@pytest.fixture
+def place(home: Home) -> Iterator[Place]:
+    """The same project for each test, which ends it."""
+    folder = home.folder / "tick"
+    yield (
+        Place(home, folder) if folder.exists() else home.place("tick", {"topology.yaml": TOPOLOGY})
+    )
+    assert [] == home.processes()
+
+
+def is_given_back(screen: Terminal) -> bool:
+    """Whether the shell has the terminal as it was."""
+    screen.text()
+    return screen.written.rfind(LEAVE) > screen.written.rfind(ENTER) and screen.written.rfind(
+        SHOW
+    ) > screen.written.rfind(HIDE)
+
+
+def test_stopped_display_gives_the_terminal_back(place: Place):
+    """Ctrl-Z leaves a usable terminal ; `fg` draws again, in any size."""
+    with terminal(place, "up", through=SHELL) as screen:
+        screen.until("1/1 ready")
+        screen.resize(1, 1)
+        screen.press("\x1a")
+        screen.until("left 148")
+
+        assert is_given_back(screen)
+        assert screen.echoes
+        screen.resize(24, 80)
+        entered = screen.written.count(ENTER)
+        screen.press("\n")
+        wait_for(lambda: screen.text() and screen.written.count(ENTER) > entered)
+        wait_for(lambda: "1/1 ready" in screen.text().rpartition("left 148")[2])
+        screen.press("\x03")
+        screen.until("end 130")
+
+        assert is_given_back(screen)
+
+
+def test_background_is_silent(place: Place):
+    """Continued in the background it writes nothing, where that would stop it, too; `down` ends it."""
+    shell = SHELL[2].replace("read;", "stty tostop; bg; echo behind; read;")
+    with terminal(place, "up", through=("/bin/bash", "-c", shell)) as screen:
+        screen.until("1/1 ready")
+        screen.press("\x1a")
+        screen.until("behind")
+        ticks = len(place.logs("tick"))
+        wait_for(lambda: len(place.logs("tick")) > ticks + 5)
+
+        assert is_given_back(screen)
+        assert place.supervisor().status() != psutil.STATUS_STOPPED
+        done = place.tell("down", "--timeout", "20")
+        assert (0, True) == (done.code, "nothing of it runs" in done.err)
+
+
+def test_frozen_terminal_holds_nothing_up(place: Place):
+    """Ctrl-S: what ends is started again, and SIGTERM ends it all."""
+    with terminal(place, "up") as screen:
+        screen.until("1/1 ready")
+        screen.press("\x13")
+        psutil.Process(place.rows()["tick"]["pid"]).kill()
+        place.until(lambda rows: rows["tick"]["restarts"] == 1 and rows["tick"]["ready"])
+        screen.process.send_signal(signal.SIGTERM)
+
+        assert 143 == screen.process.wait(20)
+
+
+def test_stopped_supervisor_is_ended(place: Place):
+    """`down` ends one that was stopped with Ctrl-Z."""
+    with terminal(place, "up", through=SHELL) as screen:
+        screen.until("1/1 ready")
+        screen.press("\x1a")
+        screen.until("left 148")
+        done = place.tell("down", "--timeout", "20")
+
+        assert (0, True) == (done.code, "nothing of it runs" in done.err)
+
+
+@pytest.mark.parametrize(
+    ("environ", "shown"),
+    [
+        ({"TERM": "dumb"}, "tick | tick"),
+        ({"TERM": "unknown", "NO_COLOR": "1"}, "tick | tick"),
+        ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, "-- messages (0 seen"),
+        ({"PYTHONIOENCODING": "latin-1"}, "-- messages (0 seen"),
+    ],
+    ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else "",
+)
+def test_poor_terminals(place: Place, environ: dict[str, str], shown: str):
+    """Lines where nothing can be drawn; no character that the encoding lacks."""
+    with terminal(place, "up", environ=environ) as screen:
+        screen.until(shown)
+        screen.press("\x03")
+
+        assert 130 == screen.code()
+        assert "\ufffd" not in screen.written
+        assert (ENTER in screen.written) == (shown != "tick | tick")
