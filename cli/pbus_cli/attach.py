@@ -14,10 +14,12 @@ from pbus.bus.mail import MailboxReport, MailStore
 from pbus.errors import MailNotKeptError, NothingRunningError, UnseenProjectError
 from pbus.leases import Lease
 from pbus.observe import HostRecord, decode_records
+from pbus.process.groups import PROJECT_VARIABLE
 from pbus.process.mail import mail_options
 from pbus.process.projects import choose_project
 from pbus.process.record import ProjectRecord
 from pbus.topology.model import DeliverySpec
+from pbus.topology.paths import working_folder
 from pbus.urls import MEMORY_URL, mask_url
 from pbus_cli.options import DEFAULT_FILE
 
@@ -64,14 +66,21 @@ def choose(name: str | None, file: Path | None) -> Attachment:
         UnseenProjectError: It runs without a broker.
     """
     try:
-        record = choose_project(name, file, Path.cwd())
+        record = choose_project(name, file, working_folder(), os.environ)
     except NothingRunningError:
-        elsewhere = None if name else _by_file(file or DEFAULT_FILE, is_named=file is not None)
+        if name is not None or (file is None and is_in_worker()):
+            raise
+        elsewhere = _by_file(file or DEFAULT_FILE, is_named=file is not None)
         if elsewhere is None:
             raise
         return elsewhere
     refuse_unseen(record)
     return attachment_of(record)
+
+
+def is_in_worker() -> bool:
+    """Whether a worker runs this command: without -p and -f that means its own project."""
+    return bool(os.environ.get(PROJECT_VARIABLE))
 
 
 def refuse_unseen(record: ProjectRecord) -> None:

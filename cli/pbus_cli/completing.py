@@ -88,13 +88,15 @@ def _ask(
 ) -> list[str]:
     """Ask the bus of the project that the words typed so far mean."""
     import asyncio
+    import os
 
     from pbus.bus.connect import connect
     from pbus.process.loops import run_patiently
     from pbus.process.projects import choose_project
+    from pbus.topology.paths import working_folder
 
     name, file = (_given(ctx, option) for option in ("project", "file"))
-    record = choose_project(name, Path(file) if file else None, Path.cwd())
+    record = choose_project(name, Path(file) if file else None, working_folder(), os.environ)
 
     async def answer() -> list[str]:
         bus = connect(record.url, channel=record.channel)  # imports its client

@@ -5,7 +5,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from pbus.bus.base import WorkerBus
@@ -139,7 +138,7 @@ async def wait_ready(
 
 
 async def _wait(topology: Topology, readiness: Readiness, on_ready: Callable[[str], None]) -> None:
-    record = choose_project(None, topology.file, Path.cwd())
+    record = choose_project(None, topology.file, topology.folder)
     while record.is_alive:
         with contextlib.suppress(BusUnavailableError):  # it ends, or the broker is restarted
             async with open_bus(attachment_of(record)) as bus:

@@ -1,14 +1,50 @@
 """Whose project, whose process: by the path that it was started by, and by no other mark."""
 
+import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from support.command import Home, Place, living
+from support.command import Home, Place, living, wait_for
 
 pytestmark = pytest.mark.cli
 
 PROGRAM = "workers:\n  {worker}: {{command: [sh, -c, 'echo {worker} runs; exec sleep 600']}}\n"
+
+CLASS = "workers: {worker: {worker: workers:Worker}}\n"
+WORKERS = """
+from pathlib import Path
+from pbus import BaseWorker
+
+print("release RELEASE in", Path.cwd().name)
+
+class Worker(BaseWorker):
+    pass
+"""
+
+ASKING = r"""
+name: second
+workers:
+  asker:
+    env: {HOME: /, XDG_STATE_HOME: /nowhere}
+    command:
+      - sh
+      - -c
+      - |
+        here=$PWD
+        ask() { "$PYTHON" -m pbus_cli "$@" | sed -n 's/.*"project":"\([a-z]*\)".*/\1/p' >> "$here/asked"; }
+        ask ps --json
+        (cd / && ask ps --json)
+        (cd ../elsewhere && ask ps --json)
+        export XDG_STATE_HOME=HOME_STATE
+        ask -p elsewhere ps --json
+        ask -f topology.yaml ps --json
+        echo done >> asked
+        exec sleep 600
+"""
 
 
 @pytest.fixture(scope="module")
@@ -34,3 +70,125 @@ def test_state_homes_are_strangers(home: Home, other_home: Home):
     assert ours == living(ours)
     assert ["uno"] == list(first.rows())
     assert 0 == first.tell("down").code
+
+
+def test_linked_files_are_strangers(home: Home):
+    """Two links to one topology are two projects, by the places of the links; so is the file."""
+    shared = home.place("common", {"topology.yaml": CLASS, "workers.py": WORKERS})
+    a, b = home.place("a", {}), home.place("b", {})
+    for place in (a, b):
+        (place.folder / "topology.yaml").symlink_to(shared.folder / "topology.yaml")
+    commands = [place.start("up", "--wait") for place in (a, b)]
+    assert [0, 0] == [command.done().code for command in commands]
+
+    assert [str(a.folder)] * 2 == [
+        place.tell(*words, "ps", "--json").json["project"] and place.record()["folder"]
+        for place, words in ((a, ()), (a, ("-f", "topology.yaml")))
+    ]
+    assert 3 == a.tell("ps", "-f", "../common/topology.yaml").code
+    assert f"stopping b in {b.folder} " in a.tell("down", "-f", "../b/topology.yaml").err
+
+    assert ["worker"] == list(a.rows())
+    assert 3 == b.tell("ps").code
+    assert 0 == b.tell("-f", "../a/../a/topology.yaml", "down").code
+
+
+def test_link_may_move(home: Home):
+    """A project stays where the user named it; what is restarted comes from where the link leads."""
+    base = home.place("deploy", {})
+    for release in ("1", "2"):
+        folder = base.folder / "releases" / release
+        folder.mkdir(parents=True)
+        (folder / "topology.yaml").write_text(CLASS)
+        (folder / "workers.py").write_text(WORKERS.replace("RELEASE", release))
+    current = base.folder / "current"
+    file = ("-f", "current/topology.yaml")
+    current.symlink_to("releases/1")
+    assert 0 == base.run("up", "--wait", "current/topology.yaml").code
+    assert "current" == base.tell(*file, "ps", "--json").json["project"]
+    # By another path to the same folder it is the same project still.
+    assert "already running" in base.run("up", "-d", "releases/1/topology.yaml").err
+    assert 0 == base.tell("ps", "-f", "releases/1/topology.yaml").code
+
+    current.unlink()
+    current.symlink_to("releases/2")
+    assert 0 == base.tell(*file, "ps").code
+    assert 3 == base.tell("ps", "-f", "releases/1/topology.yaml").code
+    assert "already running" in base.run("up", "-d", "current/topology.yaml").err
+    assert 0 == base.tell(*file, "restart", "worker").code
+    said = base.tell("-f", str(base.folder / "releases/../current/topology.yaml"), "logs").out
+
+    assert ["release 1 in 1", "release 2 in 2"] == [
+        line.partition(" | ")[2] for line in said.splitlines() if "release" in line
+    ]
+    assert [str(current)] == [row["folder"] for row in base.tell("ls", "--json").json["projects"]]
+    assert 0 == base.tell("down", *file).code
+
+
+def test_worker_means_own_project(home: Home):
+    """A `pbus` that a worker runs speaks of its project, wherever it stands; options win."""
+    files = {
+        "topology.yaml": PROGRAM.format(worker="uno"),
+        "second.yaml": ASKING.replace("HOME_STATE", str(home.state)),
+    }
+    place = home.place("asking", files)
+    elsewhere = home.place("elsewhere", {"topology.yaml": PROGRAM.format(worker="due")})
+    commands = [place.start("up", "--wait"), place.start("up", "--wait", "second.yaml")]
+    commands += [elsewhere.start("up", "--wait")]
+    assert [0, 0, 0] == [command.done().code for command in commands]
+    # Here are two: without an option it is the topology.yaml.
+    assert ["uno"] == list(place.rows())
+    assert 0 == place.tell("restart", "uno").code
+    assert "uno runs" in place.tell("logs").out
+
+    asked = place.folder / "asked"
+    wait_for(lambda: asked.exists() and "done" in asked.read_text())
+
+    assert [
+        "second",
+        "second",
+        "second",
+        "elsewhere",
+        "asking",
+        "done",
+    ] == asked.read_text().split()
+    with mock.patch.dict(home.environ, PBUS_PROJECT="asking"):
+        assert "asking" == elsewhere.tell("ps", "--json").json["project"]
+    with mock.patch.dict(home.environ, PBUS_PROJECT="over"):
+        assert {3} == {elsewhere.tell(verb).code for verb in ("ps", "down", "logs", "tail", "jobs")}
+    assert 0 == place.tell("down").code
+    assert 3 == place.tell("ps").code
+    assert 0 == place.tell("ps", "-p", "second").code
+
+
+def test_deleted_folder_is_survived(home: Home):
+    """In a folder that is gone every verb works that need not read it, by name or not."""
+    place = home.place("gone", {"topology.yaml": PROGRAM.format(worker="uno")})
+    other = home.place("other", {"topology.yaml": "name: other\n" + PROGRAM.format(worker="due")})
+    commands = [place.start("up", "--wait"), other.start("up", "--wait")]
+    assert [0, 0] == [command.done().code for command in commands]
+
+    os.chdir(place.folder)
+    try:
+        shutil.rmtree(place.folder)
+        here = Place(home, Path())
+        rows = here.run("ps", "--json")
+        logs = here.run("-p", "gone", "logs", "uno")
+        file = ("-f", str(other.folder / "topology.yaml"))
+        codes = [
+            here.run(*words).code
+            for words in (
+                ("ls",),
+                ("ps", *file),
+                ("stop", "uno"),
+                ("validate", file[1]),
+                ("-p", "other", "down"),
+                ("down",),
+            )
+        ]
+    finally:
+        os.chdir("/")
+
+    assert "gone" == rows.json["project"]
+    assert "uno runs" in logs.out
+    assert [0, 0, 0, 0, 0, 0] == codes

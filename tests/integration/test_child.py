@@ -388,7 +388,7 @@ def test_load_says_what(
 ):
     """What is wrong with a class reference is said in one sentence."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    order = WorkerOrder(worker=kind, args=args, active=True, folder=str(tmp_path))
+    order = WorkerOrder(worker=kind, args=args, active=True, file=str(tmp_path / "topology.yaml"))
 
     with pytest.raises(WorkerLoadError, match=expected):
         load_worker(order, "a")

@@ -71,7 +71,8 @@ def around(**changes: Any) -> Surroundings:
         "max_message_bytes": 1000,
         "session": "s1",
         "project": "app",
-        "folder": Path("/srv/app"),
+        "file": Path("/srv/app/topology.yaml"),
+        "state": Path("/var/state/app"),
         "guard_token": "t1",
     }
     return Surroundings(**{**values, **changes})
@@ -99,6 +100,7 @@ def test_launch_keeps_secrets_out():
         "PBUS_SESSION": "s1",
         "PBUS_INCARNATION": "life1",
         "PBUS_PROJECT": "app",
+        "PBUS_STATE_DIR": "/var/state/app",
         "PBUS_MAX_MESSAGE_BYTES": "1000",
         "PBUS_ENCODING": "json",
         "PBUS_DELIVERY": launch.env["PBUS_DELIVERY"],
@@ -109,7 +111,7 @@ def test_launch_keeps_secrets_out():
         "worker": "app.workers:Greeter",
         "args": {"token": "hidden"},
         "active": False,
-        "folder": "/srv/app",
+        "file": "/srv/app/topology.yaml",
         "loop": "asyncio",
         "group": "greeter",
     } == json.loads(launch.env["PBUS_SPEC"])

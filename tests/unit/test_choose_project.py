@@ -83,6 +83,30 @@ def test_several_are_listed(running: list[ProjectRecord], tmp_path: Path) -> Non
         choose_project(None, None, tmp_path)
 
 
+def test_topology_comes_before_neighbour(running: list[ProjectRecord], tmp_path: Path) -> None:
+    """In a folder with a topology.yaml that is meant, whatever else runs from there."""
+    running += [record("a", tmp_path), record("topology", tmp_path)]
+    assert running[1] is choose_project(None, None, tmp_path)
+
+    (tmp_path / "topology.yaml").touch()
+    assert running[1] is choose_project(None, None, tmp_path)
+    del running[1]
+    with pytest.raises(NothingRunningError, match=r"topology.yaml.*running: a"):
+        choose_project(None, None, tmp_path)
+
+
+def test_environment_names_project(running: list[ProjectRecord], tmp_path: Path) -> None:
+    """PBUS_PROJECT counts where no option is given, and then nothing else does."""
+    running += [record("a", tmp_path / "a"), record("b", tmp_path)]
+    own = {"PBUS_PROJECT": "a"}
+    assert running[0] is choose_project(None, None, tmp_path, own)
+    assert running[1] is choose_project("b", None, tmp_path, own)
+    assert running[1] is choose_project(None, Path("b.yaml"), tmp_path, own)
+    assert running[1] is choose_project(None, None, tmp_path, {"PBUS_PROJECT": ""})
+    with pytest.raises(NothingRunningError, match="is named 'over'"):
+        choose_project(None, None, tmp_path, {"PBUS_PROJECT": "over"})
+
+
 @pytest.mark.parametrize(
     ("name", "file", "what"),
     [

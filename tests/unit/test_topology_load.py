@@ -178,15 +178,16 @@ def test_values_are_frozen(tmp_path):
             value.name = "x"
 
 
-def test_links_lead_to_one_folder(tmp_path):
-    """Two ways to one folder are one project; a linked file belongs to where the link is."""
+def test_links_stay(tmp_path):
+    """A file is where it was named: behind a linked folder, and where the link to it is."""
     real = tmp_path / "real"
     real.mkdir()
     file = write_topology(real, WORKER)
     (tmp_path / "link").symlink_to(real)
     (tmp_path / "linked.yaml").symlink_to(file)
 
-    assert real == load_topology(tmp_path / "link" / "topology.yaml", {}).folder
+    assert tmp_path / "link" == load_topology(tmp_path / "link" / "topology.yaml", {}).folder
+    assert tmp_path / "link" == load_topology(tmp_path / "real/../link/topology.yaml", {}).folder
     assert tmp_path == load_topology(tmp_path / "linked.yaml", {}).folder
 
 

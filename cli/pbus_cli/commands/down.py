@@ -1,5 +1,6 @@
 """`pbus down`: stops a project from any terminal."""
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,16 +27,15 @@ def down(
     ] = False,
 ) -> None:
     """Stop the project: its workers, its broker, its supervisor. Unhandled messages are kept."""
-    from pathlib import Path
-
     from pbus.errors import OrphanedProjectError
     from pbus.process.ledger import Ledger
     from pbus.process.project import Project
     from pbus.process.projects import choose_project, end_orphans, stop_project
+    from pbus.topology.paths import working_folder
     from pbus_cli.running import run
 
     try:
-        record = choose_project(project, file, Path.cwd())
+        record = choose_project(project, file, working_folder(), os.environ)
     except OrphanedProjectError as error:
         console.warn(error.message)
         run(end_orphans(error.record))

@@ -28,6 +28,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False,
 ) -> None:
     """Write a topology that works, its workers and a test of them, and a schema for editors."""
+    from pbus.topology.paths import is_same_place, working_folder
     from pbus_cli import examples
     from pbus_cli.names import unknown_name
 
@@ -36,7 +37,7 @@ def init(
         raise typer.BadParameter(unknown_name("example", example, names), param_hint="--example")
     for file in examples.write_example(example, folder, force=force):
         console.note(f"wrote {folder / file}")
-    enter = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))} && "
+    enter = "" if is_same_place(folder, working_folder()) else f"cd {shlex.quote(str(folder))} && "
     console.note(f"start it: {enter}pbus up")
     console.note(f"test it:  {enter}python -m pytest")
 

@@ -66,15 +66,16 @@ def _project(name: str | None, file: Path | None) -> "tuple[Project, ProjectReco
     from pbus.process.project import Project
     from pbus.process.projects import choose_project
     from pbus.topology import load_topology
-    from pbus_cli.attach import refuse_unseen
+    from pbus.topology.paths import working_folder
+    from pbus_cli.attach import is_in_worker, refuse_unseen
 
     try:
-        record = choose_project(name, file, Path.cwd())
+        record = choose_project(name, file, working_folder(), os.environ)
         refuse_unseen(record)
         return Project.of_record(record), record
     except NothingRunningError:
         path = file or DEFAULT_FILE
-        if name is not None or not path.exists():
+        if name is not None or (file is None and is_in_worker()) or not path.exists():
             raise
     return Project.of(load_topology(path, os.environ)), None
 

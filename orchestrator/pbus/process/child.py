@@ -8,13 +8,14 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 
 from pbus.bus.connect import connect
 from pbus.codec import Encoding
 from pbus.errors import PbusError, WorkerLoadError
-from pbus.process.loading import load_worker
+from pbus.process.loading import import_path, load_worker
 from pbus.process.loops import run_on
 from pbus.process.mail import mail_options
 from pbus.process.restart import UNLOADABLE
@@ -32,7 +33,7 @@ def main() -> int:
     try:
         _log_to_stderr(os.environ.get(LOG_LEVEL_VARIABLE, "INFO"))
         order = msgspec.json.decode(os.environ.pop(ORDER_VARIABLE), type=WorkerOrder)
-        sys.path.append(order.folder)
+        sys.path += import_path(Path(order.file))
         return run_on(order.loop, host(order, os.environ))
     except PbusError as error:
         if error.__cause__ is not None:  # whoever wrote the worker needs the way to the error

@@ -13,6 +13,8 @@ TOKEN_VARIABLE = "PBUS_GUARD_TOKEN"  # noqa: S105 - its name
 # The same for the project's own servers, which root runs as another user. Nobody inherits it.
 SERVER_TOKEN_VARIABLE = "PBUS_GUARD_SERVER_TOKEN"  # noqa: S105 - its name
 
+PROJECT_VARIABLE = "PBUS_PROJECT"  # what a `pbus` in a worker means; a user may set it, too
+STATE_VARIABLE = "PBUS_STATE_DIR"  # that very project, should several have its name
 TOKEN_BITS = 128  # so that nobody guesses one
 
 _POLL_S = 0.1

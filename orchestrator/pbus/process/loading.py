@@ -1,6 +1,8 @@
 """From what a topology says of a worker class to the worker."""
 
 import importlib
+import os
+from pathlib import Path
 from typing import Any
 
 from pbus.errors import WorkerLoadError
@@ -24,6 +26,15 @@ def load_worker(order: WorkerOrder, name: str) -> BaseWorker:
     if not order.active:
         worker.restore_activation(active=False, args=None)
     return worker
+
+
+def import_path(file: Path) -> list[str]:
+    """The folders that classes are imported from: the topology's, and that of a file it links to.
+
+    Links are followed once, here: a module that is imported later comes from the same release.
+    """
+    folders = (os.path.realpath(file.parent), str(Path(os.path.realpath(file)).parent))
+    return list(dict.fromkeys(folders))
 
 
 def _load_class(reference: str) -> type[BaseWorker]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import msgspec
 import psutil
 
 from pbus.errors import ProcessError, ProjectRunningError
@@ -27,6 +28,7 @@ from pbus.process.groups import TOKEN_BITS, is_same_process, strays
 from pbus.process.record import ProjectRecord, read_record, write_record
 from pbus.topology.model import Topology
 
+RECORD = "project.json"
 CLEANUP_S = 10.0  # a guard needs at most 8 after its supervisor
 
 _LONGEST_NAME = "valkey.sock"  # of what goes into a runtime folder
@@ -50,12 +52,15 @@ class Project:
     @classmethod
     def of(cls, topology: Topology) -> Self:
         """The project of a topology."""
-        return cls(topology.name, topology.folder.resolve(), topology.file.resolve())
+        return cls(topology.name, topology.folder, topology.file)
 
     @classmethod
     def of_record(cls, record: ProjectRecord) -> Self:
         """The project that a record speaks of."""
-        return cls(record.name, Path(record.folder), Path(record.file))
+        project = cls(record.name, Path(record.folder), Path(record.file))
+        if record.state:  # else it would be looked for where this process keeps its state
+            project.state_dir = Path(record.state)
+        return project
 
     @functools.cached_property
     def id(self) -> str:
@@ -78,7 +83,7 @@ class Project:
     @property
     def record_path(self) -> Path:
         """Where the record is while the project runs."""
-        return self.state_dir / "project.json"
+        return self.state_dir / RECORD
 
     def log_path(self, worker: str) -> Path:
         """The log of a worker."""
@@ -126,7 +131,8 @@ class Project:
 
     def write_record(self, record: ProjectRecord) -> None:
         """Publish the record; a reader sees the old one or the new one, never half of one."""
-        write_record(self.record_path, record)
+        stated = msgspec.structs.replace(record, state=str(self.state_dir))
+        write_record(self.record_path, stated)
 
     def read_record(self) -> ProjectRecord | None:
         """The record as it lies there; whether it is true only the lock and the pid can tell."""

@@ -6,7 +6,9 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
@@ -18,63 +20,95 @@ from pbus.errors import (
     ProjectRunningError,
 )
 from pbus.process.folders import state_root
-from pbus.process.groups import end_all
+from pbus.process.groups import PROJECT_VARIABLE, STATE_VARIABLE, end_all
 from pbus.process.guard import remove
-from pbus.process.project import CLEANUP_S, Project, is_over, processes_of, token_of
+from pbus.process.project import CLEANUP_S, RECORD, Project, is_over, processes_of, token_of
 from pbus.process.record import ProjectRecord, read_record
+from pbus.topology.paths import as_named, is_same_place
 
 _POLL_S = 0.05
 _TOPOLOGY = "topology.yaml"
+_NO_ENVIRON: Mapping[str, str] = MappingProxyType({})
 
 logger = logging.getLogger(__name__)
 
 
 def running_projects() -> list[ProjectRecord]:
     """The projects of this user that run, by name; records that outlived theirs are removed."""
-    return [record for record, project in _recorded() if not is_over(project) and record.is_alive]
+    return _running(_state_dirs())
 
 
-def orphaned_projects() -> list[ProjectRecord]:
-    """Those whose supervisor and guard were killed, and whose processes go on."""
-    return [record for record, project in _recorded() if is_over(project) and processes_of(project)]
+def refuse_other_path(project: Project) -> None:
+    """See that a project does not run already, started by another path to its folder.
 
-
-def _recorded() -> list[tuple[ProjectRecord, Project]]:
-    found = []
-    for path in sorted(state_root().glob("*/project.json")):
-        record = read_record(path)
-        if record is None:
+    Raises:
+        ProjectRunningError: It does.
+    """
+    for record in running_projects():
+        folder, file = Path(record.folder), Path(record.file)
+        if folder == project.folder or not is_same_place(folder, project.folder):
             continue
-        project = Project.of_record(record)
-        if project.state_dir == path.parent:
-            found.append((record, project))
-        else:
-            logger.warning("%s is not the record of project %s", path, project.id)
-    return sorted(found, key=lambda pair: (pair[0].name, pair[0].folder))
+        if record.name == project.name or is_same_place(file, project.file):
+            raise ProjectRunningError(record.name, folder, record.pid)
 
 
-def choose_project(name: str | None, file: Path | None, cwd: Path) -> ProjectRecord:
+def choose_project(
+    name: str | None, file: Path | None, cwd: Path, environ: Mapping[str, str] = _NO_ENVIRON
+) -> ProjectRecord:
     """The running project that a command means.
 
     Args:
         name: As given by the user; the project of this name.
         file: As given by the user; the project of this topology file.
         cwd: The folder whose project is preferred; if it has a topology.yaml, that one is meant.
+        environ: Without name and file a worker's environment means its own project.
 
     Raises:
         NothingRunningError: None matches.
         OrphanedProjectError: It has processes, but nothing that looks after them.
         AmbiguousProjectError: Several do.
     """
-    running = running_projects()
+    own = None
+    if name is None and file is None and environ.get(PROJECT_VARIABLE):
+        name, own = environ[PROJECT_VARIABLE], environ.get(STATE_VARIABLE)
+    running = running_projects() if own is None else _running([Path(own)])
     chosen = _choose(running, name, file, cwd)
     if chosen:
         return chosen
-    for orphan in orphaned_projects():
+    for orphan in _orphaned(_state_dirs() if own is None else [Path(own)]):
         if _choose([orphan], name, file, cwd):
             pids = sorted(process.pid for process in processes_of(Project.of_record(orphan)))
             raise OrphanedProjectError(orphan.name, orphan, pids)
     raise NothingRunningError(_wanted(name, file, cwd), [record.name for record in running])
+
+
+def _state_dirs() -> list[Path]:
+    return sorted(state_root().glob("*"))
+
+
+def _running(state_dirs: Iterable[Path]) -> list[ProjectRecord]:
+    recorded = _recorded(state_dirs)
+    return [record for record, project in recorded if not is_over(project) and record.is_alive]
+
+
+def _orphaned(state_dirs: Iterable[Path]) -> list[ProjectRecord]:
+    """Those whose supervisor and guard were killed, and whose processes go on."""
+    recorded = _recorded(state_dirs)
+    return [record for record, project in recorded if is_over(project) and processes_of(project)]
+
+
+def _recorded(state_dirs: Iterable[Path]) -> list[tuple[ProjectRecord, Project]]:
+    found = []
+    for state_dir in state_dirs:
+        record = read_record(state_dir / RECORD)
+        if record is None:
+            continue
+        project = Project.of_record(record)
+        if is_same_place(project.state_dir, state_dir):
+            found.append((record, project))
+        else:
+            logger.warning("%s has the record of another project, %s", state_dir, project.id)
+    return sorted(found, key=lambda pair: (pair[0].name, pair[0].folder))
 
 
 def _choose(
@@ -83,19 +117,35 @@ def _choose(
     if name is not None:
         matching = [record for record in matching if record.name == name]
     if file is not None:
-        full = (cwd / file).resolve()
-        matching = [record for record in matching if Path(record.file) == full]
-    candidates = [record for record in matching if Path(record.folder) == cwd.resolve()]
-    if not candidates and (name or file or not _has_topology(cwd)):
-        candidates = matching
-    if len(candidates) > 1:
-        raise AmbiguousProjectError([_label(record, candidates) for record in candidates])
-    return candidates[0] if candidates else None
+        matching = _started_from(matching, as_named(cwd / file))
+    elif name is not None:
+        matching = _in_folder(matching, cwd) or matching
+    else:
+        own = _started_from(matching, cwd / _TOPOLOGY)
+        matching = own if own or _has_topology(cwd) else _in_folder(matching, cwd) or matching
+    if len(matching) > 1:
+        raise AmbiguousProjectError([_label(record, matching) for record in matching])
+    return matching[0] if matching else None
+
+
+def _started_from(records: list[ProjectRecord], file: Path) -> list[ProjectRecord]:
+    """Those of a file: by the path that it was given by, else by another one to its folder."""
+    named = [record for record in records if Path(record.file) == file]
+    return named or [
+        record
+        for record in _in_folder(records, file.parent)
+        if Path(record.file).name == file.name or is_same_place(Path(record.file), file)
+    ]
+
+
+def _in_folder(records: list[ProjectRecord], folder: Path) -> list[ProjectRecord]:
+    named = [record for record in records if Path(record.folder) == folder]
+    return named or [record for record in records if is_same_place(Path(record.folder), folder)]
 
 
 def _wanted(name: str | None, file: Path | None, cwd: Path) -> str:
     if file is not None:
-        return f"was started from {(cwd / file).resolve()}"
+        return f"was started from {as_named(cwd / file)}"
     if name is not None:
         return f"is named {name!r}"
     return f"is that of {cwd / _TOPOLOGY}" if _has_topology(cwd) else "was found"
@@ -103,7 +153,7 @@ def _wanted(name: str | None, file: Path | None, cwd: Path) -> str:
 
 def _has_topology(folder: Path) -> bool:
     """Whether a command given here means the project of this folder, running or not."""
-    return (folder / _TOPOLOGY).exists()
+    return os.path.exists(folder / _TOPOLOGY)  # noqa: PTH110 - a folder may be another user's
 
 
 async def end_orphans(record: ProjectRecord) -> None:

@@ -27,10 +27,11 @@ class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What a supervisor writes down of itself. The defaults describe the process that asks.
 
     Attributes:
-        name: Of the topology; folder and file likewise, absolute.
+        name: Of the topology; folder and file likewise, absolute, as the user named them.
         url: Of the broker with its password: kept in a file that only the user can read.
         pid: The supervisor.
         pid_created: Its `groups.birth`, which tells it from a later process of that number.
+        state: The project's state folder; filled in when it is written.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
     delivery: DeliverySpec = DeliverySpec()
     pid: int = msgspec.field(default_factory=os.getpid)
     pid_created: float = msgspec.field(default_factory=_own_birth)
+    state: str = ""
     started_at: float = msgspec.field(default_factory=time.time)
     version: str = msgspec.field(default_factory=_own_version)
 

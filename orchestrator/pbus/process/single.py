@@ -10,8 +10,10 @@ from pbus.bus.connect import connect
 from pbus.bus.subscriber import BusSubscriber
 from pbus.ids import new_token
 from pbus.messages import BusCancelMessage, BusEndMessage, BusMessage
-from pbus.process.loading import load_worker
+from pbus.process.groups import PROJECT_VARIABLE, STATE_VARIABLE
+from pbus.process.loading import import_path, load_worker
 from pbus.process.project import Project
+from pbus.process.projects import refuse_other_path
 from pbus.process.record import ProjectRecord
 from pbus.process.spawn import WorkerOrder
 from pbus.registry import WorkerErrorData, WorkerReadyData
@@ -61,6 +63,7 @@ class SingleProcess(BusSubscriber):
             ProjectRunningError: It runs already.
             WorkerLoadError: A class cannot be loaded; none was started then.
         """
+        refuse_other_path(self._project)
         async with self._project.lock():
             self._project.write_record(self._describe())
             self._settle_in()
@@ -110,10 +113,11 @@ class SingleProcess(BusSubscriber):
             "PBUS_URL": MEMORY_URL,
             "PBUS_CHANNEL": self._topology.bus.channel,
             "PBUS_SESSION": self.session,
-            "PBUS_PROJECT": self._topology.name,
+            PROJECT_VARIABLE: self._topology.name,
+            STATE_VARIABLE: str(self._project.state_dir),
         })
         os.chdir(next(spec.working_dir for spec in specs))  # the same for all, by the check
-        sys.path.append(str(self._topology.folder))
+        sys.path += import_path(self._topology.file)
 
     def _load(self, instance: WorkerInstance) -> BaseWorker:
         spec = instance.spec
@@ -121,7 +125,7 @@ class SingleProcess(BusSubscriber):
             worker=spec.worker or "",
             args=spec.args,
             active=spec.active,
-            folder=str(self._topology.folder),
+            file=str(self._topology.file),
         )
         return load_worker(order, instance.name)
 

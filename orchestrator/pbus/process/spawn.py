@@ -31,7 +31,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         url: Of the broker, password included; it reaches children by environment only.
-        folder: The topology's, for importing worker classes.
+        file: The topology's, for importing worker classes.
+        state: The project's state folder, by which a `pbus` in a worker finds its project.
         guard_token: By this the guard finds processes that nobody told it about.
         loop: What child programs run on.
     """
@@ -41,7 +42,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     max_message_bytes: int
     session: str
     project: str
-    folder: Path
+    file: Path
+    state: Path
     guard_token: str
     encoding: Encoding = "json"
     loop: Loop = "asyncio"
@@ -53,14 +55,14 @@ class WorkerOrder(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         worker: "module:Class".
-        folder: Appended to the import path.
+        file: The topology's; see `loading.import_path`.
         group: What it is a replica of; else its own name.
     """
 
     worker: str
     args: dict[str, Any]
     active: bool
-    folder: str
+    file: str
     loop: Loop = "asyncio"
     group: str = ""
 
@@ -96,7 +98,8 @@ def plan_launch(
         "PBUS_WORKER": instance.name,
         "PBUS_SESSION": around.session,
         "PBUS_INCARNATION": incarnation,
-        "PBUS_PROJECT": around.project,
+        groups.PROJECT_VARIABLE: around.project,
+        groups.STATE_VARIABLE: str(around.state),
         "PBUS_MAX_MESSAGE_BYTES": str(around.max_message_bytes),
         "PBUS_ENCODING": around.encoding,
         "PBUS_DELIVERY": msgspec.json.encode(around.delivery).decode(),
@@ -108,7 +111,7 @@ def plan_launch(
         worker=spec.worker or "",
         args=spec.args,
         active=spec.active,
-        folder=str(around.folder),
+        file=str(around.file),
         loop=around.loop,
         group=spec.name,
     )

@@ -31,6 +31,7 @@ from pbus.process.mail import mail_options
 from pbus.process.news import News
 from pbus.process.post import PostOffice
 from pbus.process.project import Project, hold_again, is_held
+from pbus.process.projects import refuse_other_path
 from pbus.process.record import ProjectRecord
 from pbus.process.site import Site
 from pbus.process.spawn import Surroundings
@@ -177,6 +178,7 @@ class Supervisor:
     async def _open(self, stack: contextlib.AsyncExitStack) -> tuple[Site, BusLink]:
         """Make everything ready for the workers; what is opened is closed by the stack."""
         loops.require(self._topology.loop)
+        refuse_other_path(self._project)
         await stack.enter_async_context(self._project.lock())
         stack.push_async_callback(self._foundation.close)
         url = await self._foundation.open()
@@ -230,7 +232,8 @@ class Supervisor:
             loop=self._topology.loop,
             session=self.session,
             project=self._topology.name,
-            folder=self._topology.folder,
+            file=self._topology.file,
+            state=self._project.state_dir,
             guard_token=self._foundation.guard.token,
         )
 

@@ -1,6 +1,5 @@
 """A topology file becomes a `Topology` in four steps: read, expand, check, build."""
 
-import os
 from collections.abc import Mapping as AbstractMapping
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from pbus.topology.model import (
     WorkerSpec,
 )
 from pbus.topology.names import clean_name
+from pbus.topology.paths import as_named
 from pbus.topology.problems import Place, Problems
 from pbus.topology.rules import backend_of, check_rules, default_delivery
 from pbus.topology.schema import BusSection, TopologyFile, WorkerSection
@@ -37,7 +37,7 @@ def load_topology(path: Path, environ: AbstractMapping[str, str]) -> Topology:
     """
     problems = Problems(path)
     tree = read(path, problems)
-    folder = Path(os.path.realpath(path.parent))
+    folder = as_named(path.parent)
     env_files = EnvFiles(folder, problems)
     tree = expand_tree(tree, environ, problems, Place(tree.line, ""))
     file = check(tree, folder, env_files, problems)

@@ -107,8 +107,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     """A whole topology as checked.
 
     Attributes:
-        file: The YAML file, absolute.
-        folder: The file's folder, absolute and free of links, so that one project has one folder.
+        file: The YAML file, absolute, as the user named it: links stay.
+        folder: The folder in that path.
         workers: By name, in the order of the file.
         loop: The event loop of the processes that host worker classes.
         secrets: Key paths, from the top of the file, of values that must not be shown.

@@ -1,0 +1,44 @@
+"""Where a file is, as its user names it: links stay, for they may come to lead elsewhere."""
+
+import os
+import sys
+from pathlib import Path
+
+_DELETED = " (deleted)"  # what Linux adds to the name of such a folder
+
+
+def working_folder() -> Path:
+    """The current folder by the name that the shell gave it, links included; also a deleted one."""
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        return _deleted_folder()
+    named = Path(os.environ.get("PWD", ""))  # of another process, if it set none for us
+    is_usable = named.is_absolute() and ".." not in named.parts
+    return named if is_usable and is_same_place(named, here) else here
+
+
+def as_named(path: Path) -> Path:
+    """The absolute path without `.` and `..`; links stay, apart from one that `..` leads out of."""
+    first, *parts = (working_folder() / path).parts
+    place = Path(first)
+    for part in parts:
+        if part != "..":
+            place /= part
+        else:
+            place = (Path(os.path.realpath(place)) if place.is_symlink() else place).parent
+    return place
+
+
+def is_same_place(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file or folder; a missing one is found by its name alone."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one == other
+
+
+def _deleted_folder() -> Path:
+    if sys.platform == "linux":
+        return Path(os.readlink("/proc/self/cwd").removesuffix(_DELETED))  # noqa: PTH115 - as text
+    return Path(os.environ.get("PWD", "/"))
