@@ -28,6 +28,7 @@ from pbus.topology.model import WorkerInstance
 _LAST_LINES = 20
 _CHATTER = ("DEBUG ", "INFO ")  # log lines that say nothing about why a worker failed
 _DRAIN_S = 0.3  # for the last lines; longer only when a descendant holds the pipes open
+_LOOK_S = 0.25  # between looks at a broker that is away
 _LEFTOVERS_S = 1.0  # a group that lost its leader gets a short SIGTERM before SIGKILL
 
 # A start that fails so fails again: the file is missing or no program.
@@ -61,6 +62,16 @@ class House(Protocol):
 
     async def ask_to_end(self, worker: str) -> bool:
         """Ask a worker by message to finish what is queued; says whether that was possible."""
+        ...
+
+    @property
+    def is_broker_away(self) -> bool:
+        """Whether the broker cannot be used now."""
+        ...
+
+    @property
+    def was_broker_away(self) -> bool:
+        """Whether it is away, or was until a moment ago."""
         ...
 
     def emit(self, event: Event) -> None:
@@ -301,7 +312,10 @@ class WorkerActor:
             return
         ready_s = 0.0 if self._ready_at is None else self._clock() - self._ready_at
         mode = "never" if self._final else self.instance.spec.restart
-        decision = restart.after_exit(mode, code, self._history, self._clock(), ready_s)
+        is_excused = self._house.was_broker_away
+        decision = restart.after_exit(
+            mode, code, self._history, self._clock(), ready_s, is_excused=is_excused
+        )
         match decision:
             case restart.Restart(delay_s, history):
                 self._history = history
@@ -318,8 +332,17 @@ class WorkerActor:
         deadline = self._clock() + delay_s
         while self._wanted and not self._again and (left := deadline - self._clock()) > 0:
             await self._next_order(left)
+        await self._await_broker(why)
         if not self._wanted:
             self._enter("exited" if self._held or self.code == 0 else "failed", why)
+
+    async def _await_broker(self, why: str) -> None:
+        """Begin no life that could not join: it would only end again."""
+        if not self.joins or not self._house.is_broker_away:
+            return
+        self._enter("backoff", f"{why}, waits for the broker")
+        while self._wanted and not self._again and self._house.is_broker_away:
+            await self._next_order(_LOOK_S)
 
     def _give_up(self, reason: str) -> None:
         self._wanted = self._again
