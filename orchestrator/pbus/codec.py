@@ -244,9 +244,22 @@ def decode_message(line: bytes) -> BusMessage:
     return _decode_by_header(line)
 
 
-_NAME_AT = len(b'{"type":"')
+_HEAD = b'{"type":"'
+_NAME_AT = len(_HEAD)
 _decoders: dict[bytes, Callable[[bytes], BusMessage]] = {}  # by the type's name, once it was met
 BusMessage.catalogue.when_changed(_decoders.clear)
+
+
+def type_of(line: bytes) -> type[BusMessage] | None:
+    """The class of an encoded message; None where it is none that is known here."""
+    if line.startswith(_HEAD):
+        return BusMessage.catalogue.get(
+            line[_NAME_AT : line.find(b'"', _NAME_AT)].decode(errors="replace")
+        )
+    try:
+        return BusMessage.catalogue.get(decode_header(line).type)
+    except MessageDecodeError:
+        return None
 
 
 def _decode_by_header(line: bytes) -> BusMessage:

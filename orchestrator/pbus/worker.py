@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
 from pbus.bus.base import WorkerBus
+from pbus.bus.gate import LaneGate
 from pbus.bus.subscriber import BusSubscriber
 from pbus.errors import PbusError, WorkerNotAttachedError
 from pbus.handlers import Handlers, find_handlers
@@ -61,11 +62,14 @@ class BaseWorker(Activation, Reporting, Family):
     """A worker on the bus: subclass it, mark handlers with @job and @worker_ready, override hooks.
 
     Hooks and handlers of data messages run one at a time, in the order the messages came; jobs run
-    beside them, each in a task of its own. A hook that waits for a job lets the next message in.
+    beside them, each in a task of its own. While a hook or handler waits for a job of its own, only
+    what belongs to jobs comes in: answers, updates, cancels, new requests.
 
     Args:
         name: Its address; made up when not given.
         active: Whether it begins active.
+        interleave: Have the next message handled while a hook or handler waits for its job. What
+            it knew before the wait may not be so afterwards.
         max_queued_jobs: How many jobs it takes in at once; more are answered "busy", unless
             the broker keeps them.
         max_concurrency: How many of them run at once, None for all; the others wait their turn,
@@ -92,6 +96,7 @@ class BaseWorker(Activation, Reporting, Family):
         name: str | None = None,
         *,
         active: bool = True,
+        interleave: bool = False,
         max_queued_jobs: int = DEFAULT_MAX_QUEUED_JOBS,
         max_concurrency: int | None = None,
     ) -> None:
@@ -99,6 +104,7 @@ class BaseWorker(Activation, Reporting, Family):
         if max_concurrency is not None and max_concurrency < 1:
             raise ValueError(f"max_concurrency must be at least 1, not {max_concurrency}")
         self.started_at: float | None = None
+        self._keeps_order = not interleave
         self._max_queued_jobs = max_queued_jobs
         self._max_concurrency = max_concurrency
         self._inbox: Inbox | None = None
@@ -107,7 +113,7 @@ class BaseWorker(Activation, Reporting, Family):
         self._receivers: dict[type[BusMessage], Receive | None] = {}
         self._is_hooked = self._has_hook("on_bus_message")
         self._joined = asyncio.Event()  # the bus delivers to it
-        self._lane_open = asyncio.Event()
+        self._gates = self._new_gates()
         self._finished = asyncio.Event()
         self._is_deaf = False  # wound down: whatever still comes would start what nobody ends
         self._beginning: asyncio.Task[None] | None = None
@@ -172,6 +178,7 @@ class BaseWorker(Activation, Reporting, Family):
             leaves=lambda: self._is_stopping or self._is_deaf,
             prefetch=self._max_concurrency,
         )
+        self._inbox.gates = self._gates
 
     @property
     def inbox(self) -> BusSubscriber:
@@ -190,7 +197,8 @@ class BaseWorker(Activation, Reporting, Family):
         self._is_alive = True
         self._joined.set()
         self._loss_watch = self.registry.watch_lost(None, self._take_loss)
-        turn = Turn(on_over=self._lane_open.set)  # messages wait until it has begun
+        gate = self._gates[Lane.DATA]  # messages wait until it has begun
+        turn = Turn(on_over=gate.open, gate=gate if self._keeps_order else None)
         self._beginning = turn.start(self._begin(), f"{self.name} start")
         try:
             await self._until_begun(self._beginning)
@@ -217,9 +225,16 @@ class BaseWorker(Activation, Reporting, Family):
         self._is_stopping = self._is_deaf = False
         self._joined = asyncio.Event()
         self._begun = asyncio.Event()
-        self._lane_open = asyncio.Event()
+        self._gates = self._new_gates()
         self._finished = asyncio.Event()
         self._is_over = asyncio.Event()
+
+    def _new_gates(self) -> dict[Lane, LaneGate]:
+        """The lanes' gates: what comes in while a hook or handler of a lane waits for its job."""
+        return {
+            Lane.DATA: LaneGate(lambda kind: issubclass(kind, BusJobMessage), is_shut=True),
+            Lane.SYSTEM: LaneGate(lambda kind: self._receiver(kind) is not None),
+        }
 
     async def _begin(self) -> None:
         await self.start()
@@ -314,15 +329,14 @@ class BaseWorker(Activation, Reporting, Family):
         return False
 
     async def _receive(self, message: BusMessage) -> None:
-        if not self._lane_open.is_set() and message.lane is Lane.DATA:
-            await self._lane_open.wait()
         take = self._receiver(type(message))
         if take is not None:
             await take(message)
         if self._active and self.accepts_bus_message(message):
             self._fire_event("on_bus_message", message)
             if self._is_hooked:  # unlike other hooks, what this one raises the bus gets to know
-                rest = LaneTurn(self._handling).begin(self.on_bus_message(message))
+                turn = LaneTurn(self._handling, holds=self._keeps_order)
+                rest = turn.begin(self.on_bus_message(message))
                 if rest is not None:
                     await rest
 

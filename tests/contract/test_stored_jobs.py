@@ -9,7 +9,7 @@ from pbus.errors import JobCancelledError, JobFailedError
 from pbus.handlers import PENDING, job
 from pbus.messages import BusJobRequestMessage
 from pbus.worker import BaseWorker
-from pbus.workers.turns import lend_turn
+from pbus.workers.turns import lending
 from support.jobbing import Asker, Doer, HastyDoer, Note, NotingDoer, ask, hosted, leftovers
 from support.mishaps import MISHAPS
 from support.waiting import PATIENCE_S, run, until
@@ -171,13 +171,13 @@ def test_lent_hook_settles_late(make_keeping_bus):
         async def on_bus_message(self, message):
             if isinstance(message, Note):
                 self.notes.append(message.number)
-                lend_turn()
-                await self.gate.wait()
+                with lending():
+                    await self.gate.wait()
                 if self.notes.count(message.number) == 1:
                     raise LookupError("not yet")
 
     async def main():
-        asker, lender = Asker(), Lender()
+        asker, lender = Asker(), Lender(interleave=True)
         async with hosted(make_keeping_bus, [asker], [lender]) as (runner, _):
             await asker.send_bus_message(Note(source="asker", target="doer", number=1))
             await asker.send_bus_message(Note(source="asker", target="doer", number=2))

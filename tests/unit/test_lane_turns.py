@@ -4,11 +4,18 @@ import asyncio
 import contextlib
 import contextvars
 
-from pbus.bus.mailbox import Mailbox, StoredReceipt
+from pbus.bus.lane import StoredReceipt
+from pbus.bus.mailbox import Mailbox
 from pbus.bus.subscriber import BusSubscriber
 from pbus.messages import BusDataMessage, Lane
-from pbus.workers.turns import LaneTurn, is_in_turn, lend_turn
+from pbus.workers.turns import LaneTurn, is_in_turn, lending
 from support.waiting import finishes, happens, run, until
+
+
+def lend_turn():
+    """As at the beginning of a wait that does not end."""
+    lending().__enter__()
+
 
 MARK = contextvars.ContextVar("mark", default="none")
 

@@ -11,7 +11,7 @@ from pbus.registry import WorkerReadyData
 from pbus.workers.core import check_name
 from pbus.workers.inhand import EarlyCancels
 from pbus.workers.replicas import Replicas
-from pbus.workers.turns import Turn, lend_turn
+from pbus.workers.turns import Turn, lending
 from support.waiting import PATIENCE_S, run
 
 
@@ -125,8 +125,8 @@ def test_turn_can_be_lent():
         lent, gate = [], asyncio.Event()
 
         async def inner():
-            lend_turn()
-            await gate.wait()
+            with lending():
+                await gate.wait()
 
         async def handler():
             await asyncio.create_task(inner())
@@ -137,7 +137,8 @@ def test_turn_can_be_lent():
         assert ([True], False) == (lent, task.done())
         gate.set()
         await task
-        lend_turn()  # no turn here: nothing happens
+        with lending():  # no turn here: nothing happens
+            pass
 
     run(main())
 

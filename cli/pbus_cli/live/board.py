@@ -10,7 +10,7 @@ from rich.console import RenderableType
 
 from pbus.bus.base import WorkerBus
 from pbus.leases import Lease
-from pbus.observe import HostRecord, join_reason, merge_rows
+from pbus.observe import HostRecord, merge_rows
 from pbus.process.events import (
     BrokerLost,
     BrokerReady,
@@ -105,7 +105,8 @@ class Board:
         if isinstance(event, Line):
             self._logs.append(event)
         elif isinstance(event, GaveUp):
-            reason = join_reason(event.reason, event.error) or ""
+            last = next((text for text in reversed(event.last_lines) if text.strip()), "")
+            reason = f"{event.reason}: {last.strip()}" if last else event.reason
             self._failures[event.worker] = Failure(event.worker, reason)
             self.last_words[event.worker] = event.last_lines
         elif isinstance(event, Started):

@@ -23,11 +23,16 @@ DEFAULT_SEND_TIMEOUT_S = 10.0
 
 
 class MailboxStats(msgspec.Struct, frozen=True):
-    """What one subscriber has handled, has missed and has waiting, in messages."""
+    """What one subscriber has handled, has missed and has waiting, in messages.
+
+    Attributes:
+        held: Those of the queued that wait for a handler in progress to end.
+    """
 
     received: int = 0
     lost: int = 0
     queued: int = 0
+    held: int = 0
 
 
 class WorkerBus(abc.ABC):
@@ -223,7 +228,7 @@ class WorkerBus(abc.ABC):
         mailbox = self._board.find(name)
         if mailbox is None:
             return MailboxStats()
-        return MailboxStats(mailbox.received, mailbox.lost, mailbox.queued)
+        return MailboxStats(mailbox.received, mailbox.lost, mailbox.queued, mailbox.held)
 
     @property
     def leases(self) -> LeaseStore:

@@ -1,16 +1,15 @@
-"""A subscriber's mailbox: two lanes, each a bounded first-in-first-out queue with one reader."""
+"""A subscriber's mailbox: two lanes, each with one reader."""
 
-import abc
 import asyncio
 import contextvars
 import functools
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from pbus.bus.delivery import delivering
-from pbus.bus.reader import LaneReader, Receipt, reading
+from pbus.bus.lane import LaneQueue, StoredReceipt
+from pbus.bus.reader import LaneReader, reading
 from pbus.bus.subscriber import BusSubscriber
 from pbus.codec import is_broadcast
 from pbus.errors import PASSED_ON
@@ -22,131 +21,6 @@ DATA_CAPACITY = 10_000  # messages; what AsyncQueueBus lets a slow worker fall b
 SYSTEM_CAPACITY = 100_000  # a storm of cancels; far above any real use, but a bound
 TURN_S = 0.001  # a busy lane lets the rest of the process in after so long
 _STEPS_IN = 3  # so many rounds of the loop from the socket to the handler of an urgent message
-
-
-class StoredReceipt(abc.ABC):
-    """The receipt of a message that the broker keeps until it is settled; a Delivery, too.
-
-    Attributes:
-        attempt: 1 the first time a handler is started with it.
-        is_last_attempt: An error now buries it.
-        is_held: Somebody settles it later.
-        stored_at: When it was first stored, by the loop's clock.
-    """
-
-    attempt: int = 1
-    is_last_attempt: bool = False
-    stored_at: float = 0.0
-    is_held: bool = False
-
-    def hold(self) -> None:
-        """Leave it to a later finish()."""
-        self.is_held = True
-
-    def done(self) -> None:
-        """Settle it as handled, unless it is held."""
-        if not self.is_held:
-            self.finish()
-
-    @abc.abstractmethod
-    def finish(self, error: BaseException | None = None) -> None:
-        """Settle it."""
-
-    @abc.abstractmethod
-    async def starting(self) -> None:
-        """A handler is about to start."""
-
-    @abc.abstractmethod
-    def bury(self, reason: str) -> None:
-        """Nobody can ever handle it."""
-
-    @abc.abstractmethod
-    def give_back(self) -> None:
-        """It was not handled here: somebody else may."""
-
-
-Item = tuple[BusMessage | bytes, Receipt | None]  # bytes: decoded when it is handled
-
-
-class LaneQueue:
-    """A bounded FIFO for one reader and many writers; writers wait for room in turn."""
-
-    __slots__ = ("_items", "_reader", "_writers", "capacity")
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self._items: deque[Item] = deque()
-        self._reader: asyncio.Future[None] | None = None
-        self._writers: deque[asyncio.Future[None]] = deque()
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether a writer would have to wait."""
-        return len(self._items) >= self.capacity or bool(self._writers)
-
-    def put_nowait(self, item: Item) -> None:
-        """Append without a look at the capacity: for transports that bound what comes in."""
-        self._items.append(item)
-        reader = self._reader
-        if reader is not None and not reader.done():
-            reader.set_result(None)
-
-    def extend_nowait(self, items: Iterable[Item]) -> None:
-        """As put_nowait(), several at once."""
-        self._items.extend(items)
-        reader = self._reader
-        if self._items and reader is not None and not reader.done():
-            reader.set_result(None)
-
-    async def put(self, item: Item) -> None:
-        """Append, waiting for room behind earlier writers. Bound it with a deadline."""
-        if self.is_full:
-            await self._wait_for_room()
-        self.put_nowait(item)
-
-    async def get(self) -> Item:
-        """The next item, waiting for one. Only one reader at a time."""
-        while not self._items:
-            self._reader = asyncio.get_running_loop().create_future()
-            await self._reader
-        return self.get_nowait()
-
-    def get_nowait(self) -> Item:
-        """The next item; IndexError when there is none."""
-        item = self._items.popleft()
-        if self._writers and len(self._items) < self.capacity:
-            self._wake_writer()
-        return item
-
-    def drain(self) -> list[Item]:
-        """Take everything that waits."""
-        items = list(self._items)
-        self._items.clear()
-        while self._writers:
-            self._wake_writer()
-        return items
-
-    async def _wait_for_room(self) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._writers.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._wake_writer()  # our turn came as we gave up: pass it on
-            else:
-                self._writers.remove(turn)
-            raise
-
-    def _wake_writer(self) -> None:
-        while self._writers:
-            turn = self._writers.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
 
 
 class Mailbox:
@@ -170,9 +44,10 @@ class Mailbox:
         self.failed = 0
         self._decode = decode
         self._decode_kept = decode_kept or decode
+        gates = getattr(subscriber, "gates", {})
         self._lanes = {
-            Lane.DATA: LaneQueue(DATA_CAPACITY),
-            Lane.SYSTEM: LaneQueue(SYSTEM_CAPACITY),
+            Lane.DATA: LaneQueue(DATA_CAPACITY, gates.get(Lane.DATA)),
+            Lane.SYSTEM: LaneQueue(SYSTEM_CAPACITY, gates.get(Lane.SYSTEM)),
         }
         self._is_open = False
         self._context = contextvars.Context()
@@ -182,6 +57,11 @@ class Mailbox:
     def queued(self) -> int:
         """Messages that wait in both lanes."""
         return sum(map(len, self._lanes.values()))
+
+    @property
+    def held(self) -> int:
+        """Those of them that a handler in progress holds back."""
+        return sum(queue.held for queue in self._lanes.values())
 
     def lane(self, lane: Lane) -> LaneQueue:
         """The queue of one lane."""
@@ -214,7 +94,9 @@ class Mailbox:
         """Give a lane a reader, while there is delivery."""
         if not self._is_open:
             return
-        reader = LaneReader(functools.partial(self._read_on, lane))
+        queue = self._lanes[lane]
+        queue.is_busy = False
+        reader = LaneReader(functools.partial(self._read_on, lane), queue.gate)
         task = asyncio.create_task(
             self._read(lane, reader), name=f"pbus {self.name} {lane}", context=self._context.copy()
         )
@@ -230,21 +112,30 @@ class Mailbox:
 
     async def _read(self, lane: Lane, reader: LaneReader) -> None:
         reading(reader)
-        queue = self._lanes[lane]
+        queue, urgent = self._lanes[lane], self._lanes[Lane.SYSTEM]
+        urgent_items = urgent.items if queue is not urgent else ()
         is_cancelled = _current_task().cancelling
         turn_ends = time.perf_counter() + TURN_S
         while self._is_open and not reader.is_released and not is_cancelled():
+            if urgent_items and not urgent.is_busy:
+                await asyncio.sleep(0)  # between any two messages the urgent ones come first
+                continue
             try:
                 item, receipt = queue.get_nowait()
             except IndexError:
-                item, receipt = await queue.get()
+                await queue.wait()
                 turn_ends = time.perf_counter() + TURN_S
+                continue
+            queue.is_busy = True
             if receipt is not None and isinstance(receipt, StoredReceipt):
                 reader.begin(None)
                 await self._handle_stored(item, receipt)
             else:
                 reader.begin(receipt)
                 await self._handle(item, reader)
+            if reader.is_released:
+                return
+            queue.is_busy = False
             if time.perf_counter() > turn_ends:
                 for _ in range(_STEPS_IN):
                     await asyncio.sleep(0)

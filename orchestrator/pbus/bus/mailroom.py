@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from pbus.bus.dispatch import FULL_RETRY_S, OUTAGE_PAUSE_S, Dispatch, DispatchOptions
+from pbus.bus.lane import StoredReceipt
 from pbus.bus.mail import Letter, MailStore, Settle
-from pbus.bus.mailbox import StoredReceipt
 from pbus.bus.switchboard import Switchboard
 from pbus.codec import decode_message
 from pbus.errors import BusFullError, BusUnavailableError, MessageDecodeError, text_of
@@ -68,6 +68,9 @@ class _Receipt(StoredReceipt):
 
     def hold(self) -> None:
         super().hold()
+        self.set_aside()
+
+    def set_aside(self) -> None:
         if self._letter is not None:
             self._room.set_aside(self._letter)
 

@@ -1,8 +1,11 @@
 """The task that reads a lane; its successor when a handler lets the lane go on without it."""
 
+import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Protocol
+
+from pbus.bus.gate import LaneGate
 
 
 class Receipt(Protocol):
@@ -18,16 +21,20 @@ class LaneReader:
 
     Args:
         succeed: Starts the successor.
+        gate: Of the lane.
 
     Attributes:
         receipt: Of the message in hand, where the lane may forget it at the release.
         is_released: The task only ends its message; the lane is read by another.
+        task: The one that reads.
     """
 
-    __slots__ = ("_on_release", "_succeed", "is_released", "receipt")
+    __slots__ = ("_on_release", "_succeed", "gate", "is_released", "receipt", "task")
 
-    def __init__(self, succeed: Callable[[], None]) -> None:
+    def __init__(self, succeed: Callable[[], None], gate: LaneGate) -> None:
         self._succeed = succeed
+        self.gate = gate
+        self.task: asyncio.Task[Any] | None = None
         self._on_release: list[Callable[[], None]] = []
         self.receipt: Receipt | None = None
         self.is_released = False
@@ -65,4 +72,5 @@ def current_reader() -> LaneReader | None:
 
 def reading(reader: LaneReader) -> None:
     """Say who reads in this task."""
+    reader.task = asyncio.current_task()
     _current.set(reader)

@@ -1,6 +1,10 @@
 """What the bus asks of whoever listens to it."""
 
-from pbus.messages import BusMessage
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from pbus.bus.gate import LaneGate
+from pbus.messages import BusMessage, Lane
 
 
 class BusSubscriber:
@@ -14,12 +18,14 @@ class BusSubscriber:
             are given back, not dropped.
         takes_mail: Whether it has a mailbox for stored messages (at-least-once); without one it
             hears only what is never stored.
+        gates: By which it holds messages of a lane back for a while; without one all come at once.
         prefetch: Stored messages it may have in hand at once; None for the bus' own bound.
     """
 
     name: str
     is_leaving: bool = False
     takes_mail: bool = True
+    gates: Mapping[Lane, LaneGate] = MappingProxyType({})
     prefetch: int | None = None
 
     @property

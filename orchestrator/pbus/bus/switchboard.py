@@ -121,17 +121,17 @@ class Switchboard:
         full = []
         for mailbox in receivers:
             queue = mailbox.lane(message.lane)
-            if queue.is_full:
-                full.append(mailbox)
-            else:
+            if queue.takes(type(message)):
                 queue.put_nowait((message, None))
+            else:
+                full.append(mailbox)
         if full:
             await self._put_when_room(message, full)
 
     async def _put_when_room(self, message: BusMessage, full: list[Mailbox]) -> None:
         """Wait for all of them together: who makes room does not wait for who does not."""
         puts = {
-            asyncio.create_task(mailbox.lane(message.lane).put((message, None))): mailbox
+            asyncio.create_task(mailbox.lane(message.lane).put(message)): mailbox
             for mailbox in full
         }
         try:

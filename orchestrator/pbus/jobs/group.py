@@ -4,7 +4,9 @@ A single job is a group of one.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
@@ -100,6 +102,9 @@ class JobMember:
 class JobGroup:
     """A job asked of one or more workers; it is over once, and then says how.
 
+    Args:
+        waiting: A block around each wait for its end.
+
     Attributes:
         job_id: One id for all its workers.
         label: What the requester called it, for people.
@@ -109,7 +114,14 @@ class JobGroup:
         events: Where updates and stream messages go; None when nobody reads them.
     """
 
-    def __init__(self, job_id: str, names: Iterable[str], params: JobGroupParams) -> None:
+    def __init__(
+        self,
+        job_id: str,
+        names: Iterable[str],
+        params: JobGroupParams,
+        *,
+        waiting: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
         self.job_id = job_id
         self.params = params
         self.label = params.label
@@ -118,6 +130,7 @@ class JobGroup:
         self.error: JobError | None = None
         self.events: EventQueue[JobGroupEvent] | None = None
         self._over = asyncio.Event()
+        self._waiting = waiting
 
     @property
     def worker_names(self) -> list[str]:
@@ -157,7 +170,8 @@ class JobGroup:
 
     async def wait(self) -> None:
         """Wait until it is over; its own timeout is the deadline."""
-        await self._over.wait()
+        with self._waiting():
+            await self._over.wait()
 
     def open_members(self) -> list[JobMember]:
         """Those that have not answered."""

@@ -57,6 +57,7 @@ class _Watched(BusSubscriber):
 
     def __init__(self, inner: BusSubscriber) -> None:
         self.name = inner.name
+        self.gates = inner.gates
         self._inner = inner
         self._handlings: dict[str, Handling] = {}
 

@@ -8,7 +8,7 @@ from pbus.errors import PbusError
 from pbus.messages import BusActivateWorkerMessage, BusDeactivateWorkerMessage, BusMessage
 from pbus.workers.core import base_hook
 from pbus.workers.sending import Sending
-from pbus.workers.turns import lend_turn
+from pbus.workers.turns import lending
 
 logger = logging.getLogger(__name__)
 
@@ -124,8 +124,8 @@ class Activation(Sending):
     async def _check_there(self, name: str) -> None:
         if name == self.name or name in self.registry:
             return
-        lend_turn()
-        await self.registry.wait_ready(name, REGISTERED_WITHIN_S)
+        with lending():
+            await self.registry.wait_ready(name, REGISTERED_WITHIN_S)
 
     def restore_activation(self, *, active: bool, args: dict[str, Any] | None) -> None:
         """Begin as an earlier life of this worker was last told to be; before run()."""

@@ -13,7 +13,7 @@ from pbus.messages import BusMessage
 from pbus.names import WORKER_NAME
 from pbus.registry import WorkerRegistry
 from pbus.workers.custody import Custody
-from pbus.workers.turns import LaneTurn, Turn, is_in_turn
+from pbus.workers.turns import LaneTurn, Turn, gate_here, is_in_turn
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class WorkerCore(EventSource):
         self._active = True
         self._begun = asyncio.Event()  # set when hooks and handlers may be called
         self._is_stopping = False
+        self._keeps_order = True  # a hook that waits for its job lets in only what jobs need
         self._tasks: set[asyncio.Task[Any]] = set()
         self._handling: set[LaneTurn] = set()  # handlers in the lanes' own tasks, that wait
         self._custody = Custody()
@@ -157,7 +158,7 @@ class WorkerCore(EventSource):
         self, work: Coroutine[Any, Any, Any], what: str, *, patience: float | None = None
     ) -> None:
         """Run a hook until it ends, or lets the lane go on, or patience (seconds) ends."""
-        turn = Turn()
+        turn = Turn(gate=gate_here() if self._keeps_order else None, patience=patience)
         task = turn.start(work, f"{self.name} {what}")
         self._tasks.add(task)
         try:

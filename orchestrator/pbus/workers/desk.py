@@ -25,7 +25,7 @@ from pbus.workers.cases import Case, Cases
 from pbus.workers.endings import Endings
 from pbus.workers.links import Links
 from pbus.workers.replicas import Replicas
-from pbus.workers.turns import lend_turn
+from pbus.workers.turns import lending
 
 logger = logging.getLogger(__name__)
 
@@ -133,10 +133,10 @@ class JobDesk:
     @staticmethod
     async def _until(group: JobGroup, happens: Awaitable[Any]) -> None:
         """Wait until something happens, or the group is over."""
-        lend_turn()
         waits = [asyncio.ensure_future(happens), asyncio.ensure_future(group.wait())]
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            with lending():
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
@@ -146,13 +146,13 @@ class JobDesk:
 
     async def wait(self, group: JobGroup) -> None:
         """Wait until the group is over."""
-        lend_turn()
-        await group.wait()
+        with lending():
+            await group.wait()
 
     async def next_event(self, group: JobGroup) -> JobGroupEvent | None:
         """The group's next event; None when there will be none."""
-        lend_turn()
-        return None if group.events is None else await group.events.get()
+        with lending():
+            return None if group.events is None else await group.events.get()
 
     def forget(self, group: JobGroup) -> None:
         """Keep nothing of a group any longer."""
@@ -259,7 +259,8 @@ class JobDesk:
         """Let what was sent before the loss arrive: the news of it overtakes data."""
         for _ in range(CATCH_UP_ROUNDS):
             await asyncio.sleep(LOSS_GRACE_S)
-            if not self._links.bus.stats(self._links.name).queued:
+            stats = self._links.bus.stats(self._links.name)
+            if stats.queued == stats.held:  # no answer is among those held back
                 return
 
     async def _ask_another(self, case: Case, member: JobMember, reason: str) -> None:

@@ -81,7 +81,8 @@ class Endings:
 
     def _end_grace(self, case: Case) -> None:
         is_late = case.deadline is not None and asyncio.get_running_loop().time() >= case.deadline
-        if not is_late and self._links.bus.stats(self._links.name).queued:
+        stats = self._links.bus.stats(self._links.name)
+        if not is_late and stats.queued > stats.held:
             self.settle(case)  # they may wait behind something slow
             return
         logger.warning(

@@ -27,6 +27,7 @@ from pbus.messages import (
 from pbus.workers.core import base_hook
 from pbus.workers.desk import JobDesk
 from pbus.workers.sending import Sending
+from pbus.workers.turns import lending, offer_turn
 
 
 class RequestHooks(Sending):
@@ -186,8 +187,9 @@ class Requesting(RequestHooks):
         await self._desk.request_update(job_id, worker)
 
     async def _open(self, names: Sequence[str], params: JobGroupParams) -> JobGroup:
-        group = JobGroup(new_id(), names, params)
+        group = JobGroup(new_id(), names, params, waiting=lending)
         await self._desk.open(group)
+        offer_turn()
         return group
 
     async def _take_response(self, message: BusJobResponseMessage) -> None:

@@ -6,11 +6,12 @@ import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Protocol
 
+from pbus.bus.gate import LaneGate
 from pbus.bus.reader import LaneReader, current_reader
 from pbus.workers.custody import leave_to_others
 
 
-class _Endable(Protocol):
+class _Lendable(Protocol):
     """What a task knows of the turn it belongs to."""
 
     @property
@@ -18,41 +19,89 @@ class _Endable(Protocol):
         """Whose message it is about."""
         ...
 
-    def end(self) -> None:
-        """Let the lane go on; once is enough."""
+    @property
+    def gate(self) -> LaneGate | None:
+        """Of the lane that hooks called within this turn hold."""
+        ...
+
+    def lend(self) -> None:
+        """Let the lane go on, before a wait."""
+        ...
+
+    def resume(self) -> None:
+        """The wait is over."""
+        ...
+
+    def offer(self) -> None:
+        """Let the lane go on as soon as the handler waits for anything."""
         ...
 
 
-_turn: contextvars.ContextVar[_Endable | None] = contextvars.ContextVar("pbus_turn", default=None)
+_turn: contextvars.ContextVar[_Lendable | None] = contextvars.ContextVar("pbus_turn", default=None)
 
 
 class Turn:
     """The turn of a hook with a task of its own; over when it ends, or lets the lane go on.
 
     Tasks that the hook starts belong to its turn. Only one waits for it to be over.
+
+    Args:
+        on_over: Called once when it is over.
+        gate: Of the lane that it goes on holding after it lent it, until the hook ends; None lets
+            everything in.
+        patience: Seconds after which it holds the lane no longer, unless it waits for a job.
     """
 
-    __slots__ = ("_on_over", "_over", "reader")
+    __slots__ = (
+        "_held", "_on_over", "_over", "_patience", "_task", "_timer", "_waits", "gate", "reader",
+    )  # fmt: skip
 
-    def __init__(self, on_over: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        on_over: Callable[[], None] | None = None,
+        *,
+        gate: LaneGate | None = None,
+        patience: float | None = None,
+    ) -> None:
         self.reader = current_reader()
+        self.gate = gate
+        self._held: LaneGate | None = None
         self._over = asyncio.get_running_loop().create_future()
         self._on_over = on_over
+        self._patience = patience
+        self._task: asyncio.Task[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._waits = 0
 
     def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run a hook in this turn."""
         context = contextvars.copy_context()
         context.run(_turn.set, self)
-        task = asyncio.create_task(work, name=name, context=context)
-        task.add_done_callback(lambda _: self.end())
+        task = self._task = asyncio.create_task(work, name=name, context=context)
+        task.add_done_callback(lambda _: self._end())
         return task
 
-    def end(self) -> None:
-        """Let the lane go on; once is enough."""
-        if not self._over.done():
-            self._over.set_result(None)
-            if self._on_over is not None:
-                self._on_over()
+    def lend(self) -> None:
+        """Let the lane go on, before a wait."""
+        self.offer()
+        self._waits += 1
+        self._stop_timer()
+
+    def resume(self) -> None:
+        """The wait is over."""
+        self._waits -= 1
+        self._be_patient()
+
+    def offer(self) -> None:
+        """Let the lane go on: what a hook with a task of its own does, nobody sees it wait."""
+        task = self._task
+        if self._over.done() or task is None or task.done():
+            return
+        if self.gate is not None:
+            self._held = self.gate
+            self._held.hold()
+            self._be_patient()
+        self._set_over()
 
     async def over(self, patience: float | None = None) -> bool:
         """Wait until it is over, at most so many seconds; whether it is."""
@@ -61,6 +110,35 @@ class Turn:
             return True
         done, _ = await asyncio.wait([self._over], timeout=patience)
         return bool(done)
+
+    def _end(self) -> None:
+        if self._over.done():
+            self._let_go()
+        else:
+            self._set_over()
+
+    def _set_over(self) -> None:
+        self._over.set_result(None)
+        if self._on_over is not None:
+            self._on_over()
+
+    def _be_patient(self) -> None:
+        self._stop_timer()
+        if self._held is not None and self._patience is not None and not self._waits:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._patience, self._let_go)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _let_go(self) -> None:
+        """Hold the lane no longer; once is enough."""
+        self._stop_timer()
+        held, self._held = self._held, None
+        if held is not None:
+            held.release()
 
 
 class LaneTurn:
@@ -72,27 +150,57 @@ class LaneTurn:
     Args:
         handling: Where it is noted while the handler waits.
         has_lane: Whether it keeps the lane to itself; else it runs beside whoever reads that now.
+        holds: Whether it goes on holding the lane after it lent it, until the handler ends.
 
     Attributes:
         task: Runs the handler, from when that had to wait.
     """
 
-    __slots__ = ("_ended", "_handling", "_is_cut_off", "_is_over", "reader", "task")
+    __slots__ = (
+        "_ended", "_handling", "_held", "_holds", "_is_cut_off", "_is_offered", "_is_over",
+        "reader", "task",
+    )  # fmt: skip
 
     _ended: asyncio.Future[None]  # this and the next are there once the handler waits
     _is_cut_off: bool
 
-    def __init__(self, handling: "set[LaneTurn]", *, has_lane: bool = True) -> None:
+    def __init__(
+        self, handling: "set[LaneTurn]", *, has_lane: bool = True, holds: bool = False
+    ) -> None:
         self.reader = current_reader()
         self.task: asyncio.Task[Any] | None = None
         self._is_over = not has_lane
+        self._is_offered = False
         self._handling = handling
+        self._holds = holds
+        self._held: LaneGate | None = None
 
-    def end(self) -> None:
-        """Let the lane go on; once is enough."""
+    @property
+    def gate(self) -> LaneGate | None:
+        """Of the lane that hooks called within this turn hold."""
+        return self.reader.gate if self._holds and self.reader is not None else None
+
+    def lend(self) -> None:
+        """Let the lane go on, before a wait; once is enough."""
+        self._is_offered = False
         if self.reader is not None and not self._is_over:
+            self._held = self.gate
+            if self._held is not None:
+                self._held.hold()
             self.reader.release()
         self._is_over = True
+
+    def resume(self) -> None:
+        """The wait is over: it holds the lane until it ends."""
+
+    def offer(self) -> None:
+        """Let the lane go on as soon as the handler waits for anything."""
+        if self._is_over or not self._holds:
+            return
+        if self.task is None or self.task is asyncio.current_task():
+            self._is_offered = True
+        else:  # a task of the handler's: that itself waits already
+            self.lend()
 
     def begin(self, work: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
         """Run the handler, in a context of its own, until it waits; the rest is to be awaited."""
@@ -101,10 +209,10 @@ class LaneTurn:
         try:
             awaited = context.run(work.send, None)
         except StopIteration:
-            self._is_over = True
+            self._end()
             return None
         except BaseException:
-            self._is_over = True
+            self._end()
             raise
         return self._go_on(context, work, awaited)
 
@@ -123,7 +231,7 @@ class LaneTurn:
         self._is_cut_off = False
         self._handling.add(self)
         try:
-            await _drive(context, work, awaited)
+            await self._drive(context, work, awaited)
         except asyncio.CancelledError:
             if not self._is_cut_off:
                 raise
@@ -134,24 +242,55 @@ class LaneTurn:
                 task.uncancel()
             if not self._ended.done():
                 self._ended.set_result(None)
-            self.end()
+            self._holds = False
+            self.lend()  # its task reads no more
+            self._end()
+
+    @types.coroutine
+    def _drive(
+        self, context: contextvars.Context, work: Coroutine[Any, Any, None], awaited: Any
+    ) -> Generator[Any, Any, None]:
+        """Take a coroutine that waits to its end, in a context other than the task's."""
+        while True:
+            if self._is_offered:
+                self.lend()
+            resume: Callable[[Any], Any] = work.send
+            try:
+                value = yield awaited
+            except BaseException as error:  # noqa: BLE001 - the handler's to bear
+                resume, value = work.throw, error
+            try:
+                awaited = context.run(resume, value)
+            except StopIteration:
+                return
+
+    def _end(self) -> None:
+        self._is_over = True
+        held, self._held = self._held, None
+        if held is not None:
+            held.release()
 
 
-@types.coroutine
-def _drive(
-    context: contextvars.Context, work: Coroutine[Any, Any, None], awaited: Any
-) -> Generator[Any, Any, None]:
-    """Take a coroutine that waits to its end, in a context other than the task's."""
-    while True:
-        resume: Callable[[Any], Any] = work.send
-        try:
-            value = yield awaited
-        except BaseException as error:  # noqa: BLE001 - the handler's to bear
-            resume, value = work.throw, error
-        try:
-            awaited = context.run(resume, value)
-        except StopIteration:
-            return
+class lending:  # noqa: N801 - used as a block
+    """A block in which the handler at work waits: its lane goes on for what it waits for."""
+
+    __slots__ = ("_turn",)
+
+    def __enter__(self) -> None:
+        turn = self._turn = _turn.get()
+        if turn is not None:
+            turn.lend()
+
+    def __exit__(self, *exc: object) -> None:
+        if self._turn is not None:
+            self._turn.resume()
+
+
+def offer_turn() -> None:
+    """Let the lane go on as soon as the handler at work waits: it may wait for a job's end."""
+    turn = _turn.get()
+    if turn is not None:
+        turn.offer()
 
 
 def is_in_turn() -> bool:
@@ -160,8 +299,11 @@ def is_in_turn() -> bool:
     return turn is not None and turn.reader is current_reader()
 
 
-def lend_turn() -> None:
-    """Let the lane go on beside this handler: called before it waits for what the lane brings."""
-    turn = _turn.get()
-    if turn is not None:
-        turn.end()
+def gate_here() -> LaneGate | None:
+    """The gate that a hook called here holds: its lane's, or that of the turn it is called in."""
+    reader, turn = current_reader(), _turn.get()
+    if turn is not None and turn.reader is reader:
+        return turn.gate
+    if reader is None or reader.is_released or reader.task is not asyncio.current_task():
+        return None
+    return reader.gate

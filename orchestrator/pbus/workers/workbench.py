@@ -115,7 +115,7 @@ class Workbench:
         turn = job.turn = LaneTurn(self._links.handling)
         rest = turn.begin(self._carry_out(job))
         if rest is not None:
-            turn.end()
+            turn.lend()
             if (task := asyncio.current_task()) is not None:
                 task.set_name(self._name_of(job))
             await rest
