@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,20 +21,23 @@ from pbus.topology.model import WorkerInstance
 from pbus_cli.attach import attachment_of, open_bus, read_facts
 
 _POLL_S: Final = 0.2
+_GRACE_S: Final = 2.0  # from the first failure until the verdict
 _HINT: Final = "what else was started goes on running; `pbus down` stops it"
 LAST_LINES: Final = 20  # of a failed worker's log: a traceback fits
 
 
 class StartupError(ProcessError):
-    """A worker failed before all were ready.
+    """Workers failed before all were ready.
 
     Attributes:
-        worker: Which.
+        workers: Which.
     """
 
-    def __init__(self, worker: str, why: str, *, hint: str | None = None) -> None:
-        super().__init__(f"worker {worker!r} failed: {why}", hint=hint)
-        self.worker = worker
+    def __init__(self, failed: Mapping[str, str], waiting: Mapping[str, str] | None = None) -> None:
+        lines = [f"worker {name!r} failed: {why}" for name, why in failed.items()]
+        lines += [f"worker {name!r} is not ready: {why}" for name, why in (waiting or {}).items()]
+        super().__init__("\n".join(lines), hint=_HINT)
+        self.workers = tuple(failed)
 
 
 @dataclass
@@ -42,55 +46,66 @@ class Readiness:
 
     Attributes:
         ready_once: Those seen ready; what becomes of them later is no failed start.
+        failed: Why some will not become ready, by name.
+        waiting: What is known of the others that were not ready (nor done) at the last look.
     """
 
     instances: Sequence[WorkerInstance]
     ready_once: set[str] = field(default_factory=set)
-    _missing: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    waiting: dict[str, str] = field(default_factory=dict)
 
     @property
     def missing(self) -> list[str]:
         """Those not ready (nor done) when last looked at."""
-        return self._missing
+        return [*self.failed, *self.waiting]
 
     def look(self, rows: Iterable[WorkerRow], hosts: Iterable[HostRecord]) -> list[str]:
-        """Take in how things stand; returns who is ready for the first time.
-
-        Raises:
-            StartupError: One will not become ready.
-        """
+        """Take in how things stand; returns who is ready for the first time."""
         states = {row.name: row.state for row in rows}
         processes = {one.name: one for host in hosts for one in host.processes}
         before = set(self.ready_once)
-        self._missing = []
+        self.failed, self.waiting = {}, {}
         for instance in self.instances:
-            process = processes.get(instance.name)
-            if states.get(instance.name) == "ready" or _is_done(process):
-                self.ready_once.add(instance.name)
+            name, process = instance.name, processes.get(instance.name)
+            if states.get(name) == "ready" or _is_done(process):
+                self.ready_once.add(name)
+            elif (why := self._why_failed(instance, process)) is not None:
+                self.failed[name] = why
             else:
-                self._missing.append(instance.name)
-                self._refuse_failed(instance, process)
+                self.waiting[name] = _why_waiting(process, states.get(name))
         return sorted(self.ready_once - before)
 
-    def _refuse_failed(self, instance: WorkerInstance, process: ProcessRecord | None) -> None:
+    def _why_failed(self, instance: WorkerInstance, process: ProcessRecord | None) -> str | None:
         if process is None:
-            return
+            return None
         why, last = _exit_text(process), ""
         if process.error and process.error not in why:
             last = f"; last line: {process.error}"
         if process.state == "failed":
-            raise StartupError(instance.name, why + last, hint=_HINT)
+            return why + last
         if instance.name in self.ready_once:
-            return
+            return None
         is_again = process.restarts > 0 and instance.spec.restart != "always"
         if process.exit_code not in {None, 0} or is_again:
-            raise StartupError(instance.name, f"{why} before it was ready{last}", hint=_HINT)
+            return f"{why} before it was ready{last}"
+        return None
 
 
 def _exit_text(process: ProcessRecord) -> str:
     if process.exit_code is None:
-        return process.error or "was never started"
+        return process.trouble or "was never started"
     return describe_exit(process.exit_code)
+
+
+def _why_waiting(process: ProcessRecord | None, state: str | None) -> str:
+    if process is None:
+        return "not started yet"
+    if process.trouble:
+        return f"{process.state}, {process.trouble}"
+    if process.pid is not None and process.joins and state == "starting":
+        return "it runs, but has not said on the bus that it is ready"
+    return state or process.state
 
 
 def _is_done(process: ProcessRecord | None) -> bool:
@@ -130,8 +145,10 @@ async def wait_ready(
         async with asyncio.timeout(timeout_s):
             await _wait(topology, readiness, on_ready)
     except TimeoutError:
-        names = ", ".join(readiness.missing) or "the supervisor"
-        problem = f"not ready within {timeout_s:g} s: {names}"
+        if readiness.failed:
+            raise StartupError(readiness.failed, readiness.waiting) from None
+        names = "; ".join(f"{name} ({why})" for name, why in readiness.waiting.items())
+        problem = f"not ready within {timeout_s:g} s: {names or 'the supervisor'}"
         raise TimeoutError(problem) from None
     except NothingRunningError:
         _judge_ended(topology, readiness, since)
@@ -153,9 +170,13 @@ async def _poll(
 ) -> None:
     """Look at the workers until all are ready.
 
+    Where one fails, the others get a moment to become ready, or to fail as well.
+
     Raises:
         BusUnavailableError: The broker went away.
+        StartupError: Some will not become ready.
     """
+    failed_at = math.inf
     while record.is_alive:
         leases, hosts = await read_facts(bus)
         own = [host for host in hosts if host.session == record.session]
@@ -163,6 +184,10 @@ async def _poll(
             on_ready(name)
         if not readiness.missing:
             return
+        now = time.monotonic()
+        failed_at = min(failed_at, now) if readiness.failed else math.inf
+        if readiness.failed and (not readiness.waiting or now - failed_at >= _GRACE_S):
+            raise StartupError(readiness.failed, readiness.waiting)
         await asyncio.sleep(_POLL_S)
     raise NothingRunningError(f"is named {record.name!r} any more")
 
@@ -186,9 +211,13 @@ def _judge_ended(topology: Topology, readiness: Readiness, since: float) -> None
         for line in lines_since(topology, name, since):
             if line.stream == "pbus":
                 endings[name] = line.text
-    for name, ending in endings.items():
-        if ending.startswith("failed: "):
-            raise StartupError(name, ending.removeprefix("failed: "))
+    failed = {
+        name: ending.removeprefix("failed: ")
+        for name, ending in endings.items()
+        if ending.startswith("failed: ")
+    }
+    if failed:
+        raise StartupError(failed)
     for name, ending in endings.items():
         if ending != describe_exit(0):
             problem = f"{topology.name} was stopped before all were ready: {name} {ending}"

@@ -25,7 +25,8 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         incarnation: The incarnation prefix given to this life of the process.
         started_at: Unix seconds; None while it does not run.
         cpu_percent: Of one core, over the last second.
-        error: The last error line, for a worker that failed.
+        reason: Why it failed or waits to be started again, in a few words.
+        error: The line of its last life that most likely says what went wrong.
     """
 
     name: Label
@@ -38,7 +39,20 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     exit_code: int | None = None
     cpu_percent: float | None = None
     rss_bytes: int | None = None
+    reason: str | None = None
     error: str | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it failed or waits, with its own words; None where it did not."""
+        return join_reason(self.reason, self.error)
+
+
+def join_reason(reason: str | None, error: str | None) -> str | None:
+    """A reason and the line that explains it, unless that says the same."""
+    if reason and error and error not in reason:
+        return f"{reason}: {error}"
+    return reason or error
 
 
 class HostRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -98,6 +112,7 @@ class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
         cpu_percent: Of one core.
         lost: Messages noticed missing on the way to it.
         queued: Messages waiting in its mailboxes.
+        error: Why it failed or waits to be started again; None for all others.
     """
 
     name: str
@@ -115,6 +130,7 @@ class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
     sent: int
     lost: int
     queued: int
+    error: str | None = None
 
 
 def merge_rows(leases: Sequence[Lease], hosts: Iterable[HostRecord], now: float) -> list[WorkerRow]:
@@ -195,6 +211,7 @@ def _process_row(
         sent=lease.sent if lease else 0,
         lost=lease.lost if lease else 0,
         queued=lease.queued if lease else 0,
+        error=process.trouble,
     )
 
 

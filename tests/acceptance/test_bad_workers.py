@@ -3,6 +3,7 @@
 import pytest
 
 from support.command import Command, Home, Place, Rows, wait_for
+from support.terminal import terminal
 
 pytestmark = pytest.mark.cli
 
@@ -109,6 +110,49 @@ def test_bad_worker_is_named(home: Home):
     assert (1, "") == (done.code, done.out)
     assert "error: worker 'importing' failed: " in done.err
     assert [] == [part for part in SAID["importing"] if part not in done.err], done.err
+
+
+REASONS = """
+workers:
+  teller:
+    command: [sh, -c, "echo no key >&2; echo '2026-01-01 08:00:00,1 INFO shop: closing' >&2; exit 3"]
+    restart: never
+  quiet: {command: [sh, -c, "[ -e old ] || echo old words >&2; touch old; exit 4"], restart: never, joins: true}
+  mute: {command: [sh, -c, "echo '[INFO] hello'; kill -9 $$$$"], restart: never}
+  stray: {command: [sleep, 600], joins: true}
+  good: {command: [sleep, 600]}
+"""
+
+
+def test_every_reason_is_told(home: Home):
+    """`up --wait` names all that are not ready; each reason is of the last life, and no chatter."""
+    place = home.place("reasons", {"topology.yaml": REASONS})
+    done = place.run("up", "--wait")
+
+    assert 1 == done.code
+    for text in (
+        "worker 'teller' failed: exited with code 3; last line: no key\n",
+        "worker 'quiet' failed: exited with code 4; last line: old words\n",
+        "worker 'mute' failed: was killed by SIGKILL\n",
+        "worker 'stray' is not ready: it runs, but has not said on the bus that it is ready\n",
+    ):
+        assert text in done.err
+    again = place.tell("restart", "quiet")
+    assert "quiet failed: exited with code 4\n" in again.err
+    told = {name: row["error"] for name, row in place.rows().items()}
+    assert {
+        "teller": "exited with code 3: no key",
+        "quiet": "exited with code 4",
+        "mute": "was killed by SIGKILL",
+        "stray": None,
+        "good": None,
+    } == told
+    assert "\nteller: exited with code 3: no key\n" in place.tell("ps").out
+    assert 0 == place.tell("down").code
+    with terminal(place, "up", "--only", "teller,good") as screen:
+        screen.until(" teller failed: exited with code 3: no key ")
+        screen.press("\x03")
+        assert 130 == screen.code()
 
 
 def test_reasons_are_logged(home: Home):

@@ -140,7 +140,11 @@ def test_failed_start_is_answered(tmp_path: Path):
                 answer = await there.heard.get()
 
             assert isinstance(answer, BusControlResponseMessage)
-            assert ("a", "failed", "no disk") == (answer.worker, answer.outcome, answer.detail)
+            assert ("a", "failed", "exited with code 1: no disk") == (
+                answer.worker,
+                answer.outcome,
+                answer.detail,
+            )
 
     asyncio.run(main())
 

@@ -91,6 +91,27 @@ def test_waits_for_dead_server(project: Project) -> None:
     run(project, body)
 
 
+def test_abandoned_locks_are_taken_over(project: Project) -> None:
+    """Whose number stands in the locks of a killed server, it is not the server: the next starts."""
+
+    async def body(server: EmbeddedPostgres) -> None:
+        url = await server.start()
+        assert server.process is not None
+        os.kill(server.process.pid, signal.SIGKILL)
+        await asyncio.wait_for(server.wait(), PATIENCE_S)
+        stranger = await asyncio.create_subprocess_exec("sleep", "600", user=cluster.service_user())
+        try:
+            for lock in (server.data / "postmaster.pid", server.sockets / ".s.PGSQL.5432.lock"):
+                lines = lock.read_text().split("\n")
+                lock.write_text("\n".join([str(stranger.pid), *lines[1:]]))
+            assert url == await server.start()
+        finally:
+            stranger.kill()
+            await stranger.wait()
+
+    run(project, body)
+
+
 def test_strangers_are_no_server(tmp_path: Path) -> None:
     """A pid file is believed unless the process of that number is something else."""
     file = tmp_path / "postmaster.pid"

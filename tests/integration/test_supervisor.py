@@ -99,7 +99,7 @@ def test_failed_program_sets_code(tmp_path: Path):
     async def main() -> None:
         async with supervised(what) as watched:
             assert 1 == await watched.code()
-            assert [GaveUp("bad", "exited with code 3", ("why",))] == watched.all(GaveUp)
+            assert [GaveUp("bad", "exited with code 3", ("why",), "why")] == watched.all(GaveUp)
             record = watched.process("bad")
             assert ("failed", 3, "why") == (record.state, record.exit_code, record.error)
 

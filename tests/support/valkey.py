@@ -49,6 +49,10 @@ class Valkey:
 
     def start(self) -> None:
         """Start and wait until it answers."""
+        self.start_with()
+
+    def start_with(self, *arguments: str) -> None:
+        """Start with more arguments this time, and wait until it answers."""
         self._process = subprocess.Popen(
             [
                 str(get_binary_path()),
@@ -56,6 +60,7 @@ class Valkey:
                 *("--unixsocket", str(self.socket), "--save", "", "--appendonly", "no"),
                 *("--dir", str(self.folder), "--logfile", str(self.folder / "log")),
                 *self._arguments,
+                *arguments,
             ],
             stdin=subprocess.DEVNULL,
         )
@@ -99,7 +104,7 @@ class Valkey:
 
     def _answers(self) -> bool:
         try:
-            return self.command("PING").startswith((b"+PONG", b"-NOAUTH"))
+            return self.command("PING").startswith((b"+PONG", b"-NOAUTH", b"-LOADING"))
         except OSError:
             return False
 

@@ -66,6 +66,8 @@ class FakeHouse:
         self.forgotten: list[int] = []
         self.asked: list[str] = []
         self.obstacle: OSError | None = None
+        self.is_broker_away = False
+        self.was_broker_away = False
         self.ends_when_asked = False
         self._changed = asyncio.Event()
 

@@ -1,5 +1,6 @@
 """Whether a start went well, told from what processes and registry show."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,13 @@ def test_early_exit_is_failure(culprit: ProcessRecord) -> None:
     """Who failed before being ready ends the wait, with a word why."""
     readiness = Readiness(topology(spec("a"), spec("b")).instances())
 
-    with pytest.raises(StartupError, match=r"'a' failed: .*ImportError: no") as error:
-        look(readiness, process("b", "starting"), culprit)
-    assert "a" == error.value.worker
+    look(readiness, process("b", "starting"), culprit)
+
+    assert (["a"], ["b"]) == (list(readiness.failed), list(readiness.waiting))
+    error = StartupError(readiness.failed, readiness.waiting)
+    assert re.search("'a' failed: .*ImportError: no", error.message)
+    assert "worker 'b' is not ready: starting" in error.message
+    assert ("a",) == error.workers
 
 
 def test_later_crash_is_no_failure() -> None:

@@ -38,7 +38,7 @@ class FakeActor:
         self.due_life = self.lives + 1
 
     def record(self) -> Any:
-        return SimpleNamespace(error=self.error)
+        return SimpleNamespace(trouble=self.error)
 
     def down(self, state: str = "exited", code: int = 0) -> "FakeActor":
         self.state, self.code, self.child = state, code, None

@@ -109,3 +109,17 @@ def test_mode_decides_restart(mode: RestartMode, code: int, expected: Decision):
 def test_exit_codes_read_well(code: int, expected: str):
     """A signal is named, not shown as a negative number."""
     assert expected == describe_exit(code)
+
+
+def test_excused_exits_do_not_count():
+    """While the broker is away a worker may end as often as it will: pauses grow, it is not given up."""
+    history, delays = History(), []
+    for now in range(10):
+        decision = after_exit("on-failure", 1, history, float(now), 0.0, is_excused=True)
+        assert isinstance(decision, Restart)
+        history = decision.history
+        delays.append(decision.delay_s)
+    assert [0.5, 1, 2, 4] == delays[:4]
+    assert () == history.exits
+    assert isinstance(after_exit("never", 1, history, 10.0, 0.0, is_excused=True), GiveUp)
+    assert isinstance(after_exit("on-failure", 0, history, 10.0, 0.0, is_excused=True), Finish)

@@ -101,20 +101,20 @@ def _print_table(
     rows: "list[WorkerRow]", mail: "Mapping[str, MailboxReport] | None" = None
 ) -> None:
     from pbus_cli.views.mail import shared_lines
-    from pbus_cli.views.registry import registry_lines
+    from pbus_cli.views.registry import error_lines, registry_lines
 
     if not rows:
         console.note("no workers")
         return
     if not console.is_terminal():
-        table = [*registry_lines(rows, mail=mail), *shared_lines(rows, mail)]
+        table = [*registry_lines(rows, mail=mail), *shared_lines(rows, mail), *error_lines(rows)]
         console.say("\n".join(line.plain.rstrip() for line in table))
         return
     from pbus_cli.live.screen import terminal_console
 
     screen = terminal_console()
     table = registry_lines(rows, screen.width, mail=mail)
-    for line in (*table, *shared_lines(rows, mail)):
+    for line in (*table, *shared_lines(rows, mail), *error_lines(rows, screen.width)):
         screen.print(line, end="\n", soft_wrap=True)
 
 
@@ -152,7 +152,7 @@ async def _watch_until_stopped(attachment: "Attachment", *, only_ready: bool) ->
     from pbus_cli.live.suspending import suspendable
     from pbus_cli.live.watch import ChannelWatch
     from pbus_cli.views.mail import shared_lines
-    from pbus_cli.views.registry import registry_lines, state_counts
+    from pbus_cli.views.registry import error_lines, registry_lines, state_counts
 
     follower = ChannelWatch(lambda: bus_of(attachment), with_traffic=False)
 
@@ -162,8 +162,9 @@ async def _watch_until_stopped(attachment: "Attachment", *, only_ready: bool) ->
         title = Text.assemble((f"{attachment.project}  ", "bold"), state_counts(rows))
         title.truncate(width, overflow="ellipsis")
         shared = shared_lines(chosen, follower.mail)[: height // 4]
-        room = max(1, height - 2 - len(shared))
-        lines = [*registry_lines(chosen, width, room, mail=follower.mail), *shared]
+        errors = error_lines(chosen, width)[: height // 4]
+        room = max(1, height - 2 - len(shared) - len(errors))
+        lines = [*registry_lines(chosen, width, room, mail=follower.mail), *shared, *errors]
         return Group(*(_ended(line) for line in (title, Text(), *lines[: height - 2])))
 
     def _ended(line: Text) -> Text:

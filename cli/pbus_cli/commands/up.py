@@ -154,8 +154,8 @@ def _print_endings(board: "Board", supervisor: "Supervisor") -> None:
     """What stays on the terminal: a line a worker, and the last words of those that failed."""
     from pbus_cli.live.printer import print_within
     from pbus_cli.live.screen import terminal_console
+    from pbus_cli.views.cells import plain_text
     from pbus_cli.views.endings import ending_lines
-    from pbus_cli.views.logs import plain_text
 
     record = supervisor.record()
     texts: list[str] = []
@@ -183,7 +183,7 @@ def _detached(topology: "Topology", only: "Sequence[str]", *, timeout_s: float |
 async def _wait(
     topology: "Topology", only: "Sequence[str]", since: float, timeout_s: float
 ) -> None:
-    """Say who is ready; show the last log lines of the one that spoils it."""
+    """Say who is ready; show the last log lines of those that spoil it."""
     from pbus_cli.readiness import StartupError, lines_since, wait_ready
 
     try:
@@ -195,8 +195,9 @@ async def _wait(
             on_ready=lambda name: console.note(f"{name} is ready"),
         )
     except StartupError as error:
-        for line in lines_since(topology, error.worker, since):
-            console.note(f"{error.worker} | {line.text}")
+        for name in error.workers:
+            for line in lines_since(topology, name, since):
+                console.note(f"{name} | {line.text}")
         raise
 
 

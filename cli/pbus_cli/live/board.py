@@ -10,7 +10,7 @@ from rich.console import RenderableType
 
 from pbus.bus.base import WorkerBus
 from pbus.leases import Lease
-from pbus.observe import HostRecord, merge_rows
+from pbus.observe import HostRecord, join_reason, merge_rows
 from pbus.process.events import (
     BrokerLost,
     BrokerReady,
@@ -105,8 +105,7 @@ class Board:
         if isinstance(event, Line):
             self._logs.append(event)
         elif isinstance(event, GaveUp):
-            last = next((text for text in reversed(event.last_lines) if text.strip()), "")
-            reason = f"{event.reason}: {last.strip()}" if last else event.reason
+            reason = join_reason(event.reason, event.error) or ""
             self._failures[event.worker] = Failure(event.worker, reason)
             self.last_words[event.worker] = event.last_lines
         elif isinstance(event, Started):

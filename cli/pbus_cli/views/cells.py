@@ -1,6 +1,7 @@
 """Text within so many cells of a terminal."""
 
 import functools
+import re
 from typing import Final
 
 from rich.cells import cell_len, set_cell_size
@@ -8,6 +9,8 @@ from rich.color import ColorSystem
 from rich.style import Style
 
 _MORE: Final = "…"
+_ESCAPES: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def cut(text: str, room: int) -> str:
@@ -31,6 +34,11 @@ def cut_name(name: str, room: int) -> str:
 def fill(text: str, room: int) -> str:
     """A text that fits, with spaces up to the next column."""
     return text + " " * (room - cell_len(text))
+
+
+def plain_text(text: str) -> str:
+    """A line without what would move the cursor or change colours."""
+    return _CONTROLS.sub("", _ESCAPES.sub("", text).replace("\t", "    "))
 
 
 def rendered(text: str, style: str) -> str:

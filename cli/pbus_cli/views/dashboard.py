@@ -21,6 +21,7 @@ _TABLE_SHARE: Final = 0.45
 _TRAFFIC_SHARE: Final = 0.45
 _LEAST_TABLE: Final = 3
 _LEAST_TRAFFIC: Final = 3
+_MOST_FAILURES: Final = 3  # each with its reason; of more the names
 _SHARED_SHARE: Final = 0.1  # of the page, for mailboxes that replicas share
 
 
@@ -110,9 +111,9 @@ def _title(snapshot: Snapshot, width: int) -> Text:
 
 
 def _alarms(snapshot: Snapshot, width: int) -> list[Text]:
-    """What must not be overlooked, each on its own line under the title; at most four."""
+    """What must not be overlooked, each on its own line under the title; at most six."""
     texts = [f" {item.worker} failed: {item.reason} " for item in snapshot.failures]
-    if len(texts) > 1:
+    if len(texts) > _MOST_FAILURES:
         names = ", ".join(item.worker for item in snapshot.failures)
         texts = [f" {len(texts)} workers failed: {names} "]
     lost = sum(row.lost for row in snapshot.rows)

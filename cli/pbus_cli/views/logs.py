@@ -1,18 +1,15 @@
 """Log lines of several workers under one another, told apart by a coloured name."""
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from rich.text import Text
 
 from pbus_cli.views import colors
-from pbus_cli.views.cells import cut_name, fill, rendered
+from pbus_cli.views.cells import cut_name, fill, plain_text, rendered
 
 _WIDEST_NAME: Final = 24
 _RESET: Final = "\x1b[0m"  # a worker may have left a colour on
-_ESCAPES: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
-_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class LogEntry(Protocol):
@@ -34,11 +31,6 @@ class LogEntry(Protocol):
 def name_width(names: Iterable[str]) -> int:
     """How wide the column of names is."""
     return min(_WIDEST_NAME, max((len(name) for name in names), default=0))
-
-
-def plain_text(text: str) -> str:
-    """A line without what would move the cursor or change colours."""
-    return _CONTROLS.sub("", _ESCAPES.sub("", text).replace("\t", "    "))
 
 
 def log_prefix(name: str, width: int, stream: str) -> str:

@@ -9,6 +9,7 @@ from rich.text import Text
 from pbus.bus.mail import MailboxReport
 from pbus.observe import State, WorkerRow
 from pbus_cli.views import colors
+from pbus_cli.views.cells import plain_text
 from pbus_cli.views.columns import Column, lines
 from pbus_cli.views.figures import short_bytes, short_count, short_duration, short_percent
 from pbus_cli.views.mail import mail_columns
@@ -48,6 +49,19 @@ def registry_lines(
     if hidden:
         table.append(_summary(hidden, width))
     return table
+
+
+def error_lines(rows: Sequence[WorkerRow], width: int | None = None) -> list[Text]:
+    """Why workers failed or wait to be started again, a line each."""
+    found = []
+    for row in rows:
+        if row.error:
+            line = Text(f"{row.name}: {plain_text(row.error)}", style=colors.ERROR, no_wrap=True)
+            line.end = ""
+            if width is not None:
+                line.truncate(width, overflow="ellipsis")
+            found.append(line)
+    return found
 
 
 def state_counts(rows: Sequence[WorkerRow]) -> Text:

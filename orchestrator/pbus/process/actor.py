@@ -4,6 +4,7 @@ import asyncio
 import collections
 import contextlib
 import errno
+import re
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -26,8 +27,10 @@ from pbus.process.stats import Usage
 from pbus.topology.model import WorkerInstance
 
 _LAST_LINES = 20
-_CHATTER = ("DEBUG ", "INFO ")  # log lines that say nothing about why a worker failed
+# Log lines that say nothing about why a worker failed, after whatever stamps stand before.
+_CHATTER = re.compile(r"(?:[\W\d_]|\d+T\d+)*(?:DEBUG|INFO|NOTICE|TRACE)\b", re.IGNORECASE)
 _DRAIN_S = 0.3  # for the last lines; longer only when a descendant holds the pipes open
+_LOOK_S = 0.25  # between looks at a broker that is away
 _LEFTOVERS_S = 1.0  # a group that lost its leader gets a short SIGTERM before SIGKILL
 
 # A start that fails so fails again: the file is missing or no program.
@@ -63,6 +66,16 @@ class House(Protocol):
         """Ask a worker by message to finish what is queued; says whether that was possible."""
         ...
 
+    @property
+    def is_broker_away(self) -> bool:
+        """Whether the broker cannot be used now."""
+        ...
+
+    @property
+    def was_broker_away(self) -> bool:
+        """Whether it is away, or was until a moment ago."""
+        ...
+
     def emit(self, event: Event) -> None:
         """Tell the listeners."""
         ...
@@ -96,7 +109,9 @@ class WorkerActor:
         self._lives = 0
         self._ready_at: float | None = None
         self._last_lines: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
-        self._last_error: str | None = None
+        self._reason: str | None = None  # why it failed or waits, without what it wrote itself
+        self._last_error: str | None = None  # of this life
+        self._last_words: str | None = None  # likewise, of stdout
 
     # Orders
 
@@ -191,6 +206,7 @@ class WorkerActor:
             exit_code=self.code,
             cpu_percent=usage.cpu_percent if child and usage else None,
             rss_bytes=usage.rss_bytes if child and usage else None,
+            reason=self._reason if self.state in {"failed", "backoff"} else None,
             error=self._error() if self.state in {"failed", "backoff"} else None,
         )
 
@@ -232,7 +248,7 @@ class WorkerActor:
         incarnation = new_token()
         self._lives += 1
         self._ready_at = None
-        self._last_error = None
+        self._reason = self._last_error = self._last_words = None
         self.code = None
         self._enter("starting")
         try:
@@ -301,7 +317,10 @@ class WorkerActor:
             return
         ready_s = 0.0 if self._ready_at is None else self._clock() - self._ready_at
         mode = "never" if self._final else self.instance.spec.restart
-        decision = restart.after_exit(mode, code, self._history, self._clock(), ready_s)
+        is_excused = self._house.was_broker_away
+        decision = restart.after_exit(
+            mode, code, self._history, self._clock(), ready_s, is_excused=is_excused
+        )
         match decision:
             case restart.Restart(delay_s, history):
                 self._history = history
@@ -314,24 +333,40 @@ class WorkerActor:
                 self._enter("exited", restart.describe_exit(code))
 
     async def _back_off(self, delay_s: float, why: str) -> None:
+        self._reason = why
         self._enter("backoff", f"{why}, restarts in {delay_s:g} s")
         deadline = self._clock() + delay_s
         while self._wanted and not self._again and (left := deadline - self._clock()) > 0:
             await self._next_order(left)
+        await self._await_broker(why)
         if not self._wanted:
             self._enter("exited" if self._held or self.code == 0 else "failed", why)
 
+    async def _await_broker(self, why: str) -> None:
+        """Begin no life that could not join: it would only end again."""
+        if not self.joins or not self._house.is_broker_away:
+            return
+        self._enter("backoff", f"{why}, waits for the broker")
+        while self._wanted and not self._again and self._house.is_broker_away:
+            await self._next_order(_LOOK_S)
+
     def _give_up(self, reason: str) -> None:
         self._wanted = self._again
+        self._reason = reason
         self._enter("failed", reason)
         self._note(f"failed: {reason}")
-        self._house.emit(GaveUp(self.name, reason, self.last_lines))
+        error = self._error()
+        told = None if error == reason else error
+        self._house.emit(GaveUp(self.name, reason, self.last_lines, told))
 
     # Small things
 
     def _error(self) -> str | None:
-        """The line that most likely says what went wrong."""
-        return self._last_error or next(reversed(self._last_lines), None)
+        """The line of this life that most likely says what went wrong; None where none does."""
+        if self._last_error is not None:
+            return self._last_error
+        has_ended_itself = self.code is not None and self.code > 0
+        return self._last_words if has_ended_itself else None
 
     async def _ask(self) -> bool:
         return await self._house.ask_to_end(self.name)
@@ -353,6 +388,9 @@ class WorkerActor:
 
     def _on_line(self, stream: Stream, text: str) -> None:
         self._last_lines.append(text)
-        if stream == "err" and text.strip() and not text.startswith(_CHATTER):
-            self._last_error = text.strip()
+        if (words := text.strip()) and not _CHATTER.match(words):
+            if stream == "err":
+                self._last_error = words
+            else:
+                self._last_words = words
         self._house.emit(Line(self.name, stream, text, time.time()))

@@ -65,6 +65,7 @@ async def host(order: WorkerOrder, environ: Mapping[str, str]) -> int:
         session=environ["PBUS_SESSION"],
         handle_sigint=False,
         handle_sigterm=True,
+        start_timeout=None,  # the supervisor reached the broker; if it is away now, it comes back
     )
     await runner.add_workers(worker)
     await runner.run()

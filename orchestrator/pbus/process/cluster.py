@@ -156,23 +156,29 @@ def _own_name() -> str:
         raise BrokerStartError(NAME, reason) from None
 
 
-def forget_dead_server(data: Path) -> None:
-    """Remove the pid file of a killed server that nobody reaped, or whose number a stranger has.
+def forget_dead_server(data: Path, *locks: Path) -> None:
+    """Remove the pid files of a killed server that nobody reaped, or whose number a stranger has.
 
     Postgres takes both for the server. What a server's living children use cannot be taken over
     even so: it looks at their memory, too.
+
+    Args:
+        data: The data folder.
+        locks: Of its sockets; they begin with the server's number, too.
     """
-    file = data / "postmaster.pid"
+    for file in (data / "postmaster.pid", *locks):
+        if _is_left_behind(file, data):
+            file.unlink(missing_ok=True)
+
+
+def _is_left_behind(file: Path, data: Path) -> bool:
     try:
         process = psutil.Process(int(file.read_text(errors="replace").split("\n")[0]))
-        is_dead = process.status() == psutil.STATUS_ZOMBIE
-        is_stranger = is_dead or str(data) not in process.cmdline()
+        return process.status() == psutil.STATUS_ZOMBIE or str(data) not in process.cmdline()
     except psutil.ZombieProcess:
-        is_stranger = True
+        return True
     except (OSError, ValueError, psutil.Error):
-        return
-    if is_stranger:
-        file.unlink(missing_ok=True)
+        return False  # not there, or Postgres itself sees that it is dead
 
 
 def server_arguments(programs: Path, data: Path, sockets: Path) -> tuple[str, ...]:

@@ -155,7 +155,7 @@ def _judge_life(actor: WorkerActor) -> Verdict | None:
         case "exited":
             return "done", _exit_text(actor)
         case "backoff" | "failed":
-            return "failed", actor.record().error or _exit_text(actor)
+            return "failed", actor.record().trouble or _exit_text(actor)
     return None
 
 

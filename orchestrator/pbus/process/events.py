@@ -81,11 +81,13 @@ class GaveUp(msgspec.Struct, frozen=True):
     Attributes:
         reason: Why it was given up.
         last_lines: The newest lines that it wrote.
+        error: The line of its last life that most likely says what went wrong.
     """
 
     worker: str
     reason: str
     last_lines: tuple[str, ...]
+    error: str | None = None
 
 
 class SessionEnded(msgspec.Struct, frozen=True):

@@ -37,6 +37,8 @@ _OWN_CONNECT_S = 20.0  # a new Postgres is given its tables and functions first
 _RECORD_EVERY_S = 1.0
 _CONNECTION_EVERY_S = 0.25
 _STEADY_S = 3.0  # after an outage those who follow need some time, too, to come back
+_REFUSALS = 2  # one may be a slow machine's
+_AFTERMATH_S = 15.0  # who waited for the broker may end so much later: connecting, sending
 _LEAVE_S = 5.0  # a bus needs at most half of it to write out what it accepted
 
 logger = logging.getLogger(__name__)
@@ -87,6 +89,9 @@ class BusLink(BusSubscriber):
         self._has_broker = True
         self._was_connected = True
         self._connected_at = -_STEADY_S
+        self._refusals = 0  # records in a row that were not stored: the disk is full, it loads
+        self._away_at = -_AFTERMATH_S
+        self._is_back = asyncio.Event()
 
     async def open(self, *, is_own_broker: bool = False) -> None:
         """Connect.
@@ -127,12 +132,23 @@ class BusLink(BusSubscriber):
         self._has_broker = is_there
         self._look_at_connection()
 
+    @property
+    def is_broker_away(self) -> bool:
+        """Whether the broker cannot be used now: not there, or it stores nothing."""
+        is_refusing = self._refusals >= _REFUSALS
+        return is_refusing or not (self._has_broker and self._bus.is_connected)
+
+    @property
+    def was_broker_away(self) -> bool:
+        """Whether it is away, or was until a moment ago."""
+        return self.is_broker_away or time.monotonic() - self._away_at < _AFTERMATH_S
+
     async def ask_to_end(self, worker: str) -> bool:
         """Ask a worker to finish what is queued and leave; says whether the message went out."""
         if not self._bus.is_connected:
             return False
         message = BusEndWorkerMessage(source=self.name, target=worker, reason="stopped by pbus")
-        sent = await self._try("ask a worker to end", _sent(self._bus.send(message)))
+        sent = await self._try("ask a worker to end", _done(self._bus.send(message)))
         return sent is True
 
     def begin(self, incarnation: str) -> None:
@@ -193,7 +209,10 @@ class BusLink(BusSubscriber):
             self._look_at_clocks(leases or ())
             self._supervised.news.look(leases or ())
             self._has_to_say.set()
-            await asyncio.sleep(HEARTBEAT_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await self._is_back.wait()  # then the dead are buried before names are taken
+            self._is_back.clear()
 
     def _look_at_clocks(self, leases: Sequence[Lease]) -> None:
         for host, said in moved_clocks(leases).items():
@@ -206,7 +225,8 @@ class BusLink(BusSubscriber):
             self._changed.clear()
             record = msgspec.json.encode(self._supervised.record())
             store = self._bus.leases.put_record(self.name, record, ttl_s=LEASE_S)
-            await self._try("publish the process record", store)
+            is_stored = await self._try("publish the process record", _done(store))
+            self._refusals = 0 if is_stored else self._refusals + 1
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_RECORD_EVERY_S):
                     await self._changed.wait()
@@ -234,10 +254,13 @@ class BusLink(BusSubscriber):
 
     def _look_at_connection(self) -> None:
         is_connected = self._has_broker and self._bus.is_connected
+        if self.is_broker_away:
+            self._away_at = time.monotonic()
         if is_connected != self._was_connected:
             self._was_connected = is_connected
             if is_connected:
                 self._connected_at = time.monotonic()
+                self._is_back.set()
             self._supervised.note_connection(is_connected)
 
     async def _bury_all(self) -> None:
@@ -302,6 +325,6 @@ def host_name() -> str:
     return socket.gethostname()
 
 
-async def _sent(sending: Awaitable[None]) -> bool:
-    await sending
+async def _done(work: Awaitable[None]) -> bool:
+    await work
     return True

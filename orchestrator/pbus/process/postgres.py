@@ -20,8 +20,8 @@ _MAX_LOG_BYTES = 10 * 1024 * 1024
 _SERVICE_HOME = Path("/var/lib/pbus")  # for root: its server's user cannot enter root's home
 _STATUS_LINE = 7  # of postmaster.pid
 _SOCKET = ".s.PGSQL.5432"
-# The children of a server that was killed notice that a little later.
-_IN_USE = "pre-existing shared memory block"
+# A server that was killed takes a moment to end, and its children notice that a little later.
+_IN_USE = ("already exists", "pre-existing shared memory block")
 
 
 class EmbeddedPostgres:
@@ -127,20 +127,21 @@ class EmbeddedPostgres:
             cluster.remove(fresh)
             cluster.init_cluster(programs, fresh)
             fresh.rename(self.data)
-        cluster.forget_dead_server(self.data)
         if self._log_size() > _MAX_LOG_BYTES:
             self.log_path.replace(f"{self.log_path}.1")
         return programs
 
     async def _comes_up(self, programs: Path) -> bool:
         """Launch the server and wait until it answers; False: one before it is not quite gone."""
+        cluster.forget_dead_server(self.data, self.sockets / f"{_SOCKET}.lock")
         log_start = self._log_size()
         self.process = await self._launch(programs)
         self._guard.add_group(self.process.pid)
         try:
             await self._wait_ready(self.process)
         except EOFError:
-            if not any(_IN_USE in line for line in self._log_lines(log_start)):
+            said = "\n".join(self._log_lines(log_start))
+            if not any(text in said for text in _IN_USE):
                 raise
             await self.stop()
             return False

@@ -48,7 +48,13 @@ Decision: TypeAlias = Restart | GiveUp | Finish
 
 
 def after_exit(
-    mode: RestartMode, code: int, history: History, now: float, ready_for_s: float
+    mode: RestartMode,
+    code: int,
+    history: History,
+    now: float,
+    ready_for_s: float,
+    *,
+    is_excused: bool = False,
 ) -> Decision:
     """Decide what follows when a worker's process ended by itself.
 
@@ -58,13 +64,14 @@ def after_exit(
         history: What the last decision returned, or a new one.
         now: Any clock that only goes forward, in seconds.
         ready_for_s: How long this life of the worker was ready.
+        is_excused: The broker was away: the exit does not count, whatever caused it.
     """
     if mode == "never" or (mode == "on-failure" and code == 0):
         return Finish() if code == 0 else GiveUp(describe_exit(code))
     if ready_for_s >= STEADY_S:
         history = History()
-    exits = (*(at for at in history.exits if now - at < WINDOW_S), now)
-    if len(exits) >= MOST_EXITS:
+    exits = (*(at for at in history.exits if now - at < WINDOW_S), *(() if is_excused else (now,)))
+    if not is_excused and len(exits) >= MOST_EXITS:
         return GiveUp(
             f"{describe_exit(code)}, {len(exits)} times within {exits[-1] - exits[0]:.0f} s"
         )

@@ -47,6 +47,16 @@ class Site:
         """Ask a worker by message to finish what is queued."""
         return await self._link.ask_to_end(worker)
 
+    @property
+    def is_broker_away(self) -> bool:
+        """Whether the broker cannot be used now."""
+        return self._link.is_broker_away
+
+    @property
+    def was_broker_away(self) -> bool:
+        """Whether it is away, or was until a moment ago."""
+        return self._link.was_broker_away
+
     def emit(self, event: Event) -> None:
         """Tell the listeners."""
         self._tell(event)

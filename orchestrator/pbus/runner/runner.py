@@ -5,13 +5,20 @@ import logging
 import os
 import signal
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar
 
+from pbus.bus.backoff import Backoff
 from pbus.bus.base import WorkerBus
 from pbus.bus.memory import AsyncQueueBus
 from pbus.bus.subscriber import BusSubscriber
-from pbus.errors import DuplicateWorkerError, PbusError, RunnerStateError
+from pbus.errors import (
+    BrokerRefusedError,
+    BusUnavailableError,
+    DuplicateWorkerError,
+    PbusError,
+    RunnerStateError,
+)
 from pbus.event_source import EventSource
 from pbus.ids import new_token
 from pbus.jobs.census import BusJobsRequestMessage
@@ -32,6 +39,7 @@ from pbus.runner.signals import signals_to
 
 logger = logging.getLogger(__name__)
 
+_TRY_S = 5.0  # one attempt to reach the broker, of many
 END_TIMEOUT_S = 30.0  # what workers get to finish what is queued
 _EVENTS_TIMEOUT_S = 2.0
 _REPORT_TIMEOUT_S = 2.0
@@ -54,6 +62,8 @@ class WorkerRunner(EventSource, BusSubscriber):
             given, that of the `pbus up` which started this process (PBUS_SESSION), else its own.
         handle_sigint: Cancel on Ctrl-C.
         handle_sigterm: Cancel on SIGTERM.
+        start_timeout: Seconds that a bus which `run` starts gets to reach its broker. None: as long
+            as it takes, for the workers to register, too, unless the broker refuses them.
     """
 
     EVENTS: ClassVar[frozenset[str]] = frozenset({"on_ready", "on_error"})
@@ -67,6 +77,7 @@ class WorkerRunner(EventSource, BusSubscriber):
         session: str | None = None,
         handle_sigint: bool = True,
         handle_sigterm: bool = False,
+        start_timeout: float | None = 5.0,
     ) -> None:
         super().__init__()
         self.name = name or f"runner-{new_token(32)}"
@@ -75,6 +86,7 @@ class WorkerRunner(EventSource, BusSubscriber):
         self.registry = WorkerRegistry(self.name, self.bus, self.session)
         self.registry.on_refused = self._on_refused
         self.end_timeout = END_TIMEOUT_S
+        self._start_timeout = start_timeout
         self._signals = [
             number
             for number, wanted in (
@@ -222,8 +234,8 @@ class WorkerRunner(EventSource, BusSubscriber):
     async def _open(self) -> None:
         if not self.bus.is_running:
             self._owns_bus = True
-            await self.bus.start()
-        await self.bus.subscribe(self)
+            await self._insist(self._start_bus)
+        await self._insist(lambda: self.bus.subscribe(self))
         await self.registry.start()
         if self._state == "starting":
             self._state = "running"
@@ -233,11 +245,39 @@ class WorkerRunner(EventSource, BusSubscriber):
         self._fire_event("on_ready")
         self._on_ended()
 
+    async def _start_bus(self) -> None:
+        await self.bus.start(_TRY_S if self._start_timeout is None else self._start_timeout)
+
     async def _launch(self, hosting: Hosting) -> None:
+        tries = [hosting]
+
+        async def launch() -> None:
+            # A launch that failed has forgotten the worker.
+            found = tries.pop() if tries else self._household.take([hosting.worker])[0]
+            await self._household.launch(found)
+
         try:
-            await self._household.launch(hosting)
+            await self._insist(launch)
         except PbusError as error:
             await self._report(hosting.worker, error)
+
+    async def _insist(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Do this; where the broker may take its time, again until it is there."""
+        backoff = Backoff()
+        is_told = False
+        while True:
+            try:
+                await step()
+            except BusUnavailableError as error:
+                is_final = isinstance(error, BrokerRefusedError) or self._state == "stopping"
+                if self._start_timeout is not None or is_final:
+                    raise
+                log = logger.debug if is_told else logger.warning
+                log("%r waits for the broker: %s", self, error)
+                is_told = True
+            else:
+                return
+            await backoff.pause()
 
     async def _add_child(self, worker: Worker) -> None:
         try:

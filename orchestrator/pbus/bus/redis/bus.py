@@ -5,6 +5,8 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
+from redis.exceptions import NoPermissionError
+
 from pbus.bus.backoff import Backoff
 from pbus.bus.base import DEFAULT_SEND_TIMEOUT_S
 from pbus.bus.brokered import BrokeredBus
@@ -12,15 +14,15 @@ from pbus.bus.credit import CREDIT_NOTES
 from pbus.bus.dispatch import Stamped
 from pbus.bus.follower import FOLLOWER_LEASE_S
 from pbus.bus.mailroom import DeliveryOptions, MailRoom
-from pbus.bus.redis.endpoint import REFUSALS, TROUBLE, Endpoint, reason_of
+from pbus.bus.redis.endpoint import CONNECT_TIMEOUT_S, REFUSALS, TROUBLE, Endpoint, reason_of
 from pbus.bus.redis.leases import RedisLeaseStore
-from pbus.bus.redis.links import RequestLink, SubscribeLink
+from pbus.bus.redis.links import RequestLink, SubscribeLink, close, open_connection
 from pbus.bus.redis.names import FOLLOWED, Names
 from pbus.bus.redis.tap import FOLLOWER_NOTE, RedisTap
 from pbus.bus.redis.wire import RedisWire
 from pbus.bus.switchboard import EVERYONE
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding
-from pbus.errors import BusUnavailableError
+from pbus.errors import BrokerRefusedError, BusUnavailableError
 from pbus.leases import LeaseStore
 from pbus.messages import Lane
 
@@ -117,7 +119,10 @@ class RedisBus(BrokeredBus):
         if self.mail is None:
             return
         link = self._links[Lane.SYSTEM]
-        (followed,) = await link.request([(b"PTTL", self._names.key("followed"))])
+        try:
+            (followed,) = await link.request([(b"PTTL", self._names.key("followed"))])
+        except TROUBLE as error:
+            raise BusUnavailableError(self.url, reason_of(error)) from error
         if isinstance(followed, int) and followed > 0:
             self._note_follower()
 
@@ -129,15 +134,27 @@ class RedisBus(BrokeredBus):
         backoff = Backoff()
         while True:
             try:
+                await self._see_it_serves()
                 for link in self._links.values():
                     await link.connect()
             except REFUSALS as error:
-                raise BusUnavailableError(self.url, reason_of(error)) from error
+                raise BrokerRefusedError(self.url, reason_of(error)) from error
             except TROUBLE as error:
                 self._trouble = reason_of(error)
                 await backoff.pause()
             else:
                 return
+
+    async def _see_it_serves(self) -> None:
+        """Have the server say that it is ready; one that loads its file connects, and refuses."""
+        connection = await open_connection(self._endpoint)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await connection.send_command("PING", check_health=False)
+                with contextlib.suppress(NoPermissionError):  # that is an answer
+                    await connection.read_response()
+        finally:
+            await close(connection)
 
     def _why_not_open(self) -> str:
         troubles = (listener.trouble for listener in self._listeners.values())
