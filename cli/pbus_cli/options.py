@@ -56,5 +56,12 @@ WorkerNames = Annotated[
     ),
 ]
 OrderTimeout = Annotated[
-    float, typer.Option("--timeout", metavar="S", min=0, help="Seconds until giving up.")
+    float | None,
+    typer.Option(
+        "--timeout",
+        metavar="S",
+        min=0,
+        help="Seconds until giving up (60); jobs in hand get as many (30).",
+        show_default=False,
+    ),
 ]

@@ -30,6 +30,7 @@ from pbus_cli.running import run
 OnAnswer = Callable[[BusControlResponseMessage], None]
 Plan = dict[str, list[str]]  # the address of a supervisor: names of its workers
 
+PATIENCE_S: Final = 60.0
 _AGAIN_S: Final = 1.0  # a request or an answer may have been lost: asking again does no harm
 _MISSED_LOOKS: Final = 3  # so often is a supervisor missed before it counts as gone
 _RECORD_S: Final = 2.0  # a supervisor that has just started, or got its broker back, needs one
@@ -52,9 +53,17 @@ def order(
     project: str | None,
     file: Path | None,
     *,
-    timeout_s: float,
+    timeout_s: float | None,
 ) -> None:
     """Carry out a verb: say what became of each worker.
+
+    Args:
+        action: The verb.
+        names: Of workers.
+        project: As given by the user.
+        file: As given by the user.
+        timeout_s: Seconds until giving up, which jobs in hand get, too; None: PATIENCE_S, and they
+            get what the supervisor gives them.
 
     Raises:
         typer.Exit: With 1, when some did not do as ordered.
@@ -86,16 +95,18 @@ async def _order(
     attachment: Attachment,
     action: ControlAction,
     names: Sequence[str],
-    timeout_s: float,
+    timeout_s: float | None,
     on_answer: OnAnswer,
 ) -> list[BusControlResponseMessage]:
     async with open_bus(attachment) as bus:
         leases, hosts = await _facts(bus, attachment)
         if not hosts:
             raise NothingRunningError(f"has a supervisor on {attachment.channel}")
-        orderer = Orderer(bus, action, choose_workers(names, hosts, leases))
+        plan = choose_workers(names, hosts, leases)
+        orderer = Orderer(bus, action, plan, given_s=timeout_s)
         await bus.subscribe(orderer)
-        return await orderer.carry_out(timeout_s, on_answer)
+        limit_s = PATIENCE_S if timeout_s is None else timeout_s
+        return await orderer.carry_out(limit_s, on_answer)
 
 
 async def _facts(bus: WorkerBus, attachment: Attachment) -> tuple[list[Lease], list[HostRecord]]:
@@ -157,11 +168,14 @@ class Orderer(BusSubscriber):
         bus: Started.
         action: What to do.
         plan: With whom.
+        given_s: Seconds that jobs in hand get; None: what the supervisor gives them.
     """
 
     takes_mail = False
 
-    def __init__(self, bus: WorkerBus, action: ControlAction, plan: Plan) -> None:
+    def __init__(
+        self, bus: WorkerBus, action: ControlAction, plan: Plan, *, given_s: float | None = None
+    ) -> None:
         self.name = f"cli-{new_token(32)}"
         self._bus = bus
         self._action = action
@@ -169,6 +183,7 @@ class Orderer(BusSubscriber):
         self._open = {address: list(workers) for address, workers in plan.items()}
         self._heard: asyncio.Queue[BusControlResponseMessage] = asyncio.Queue(_CAPACITY)
         self._missed = dict.fromkeys(plan, 0)
+        self._given_s = given_s
 
     def accepts_bus_message(self, message: BusMessage) -> bool:
         """Only answers to this order."""
@@ -210,6 +225,7 @@ class Orderer(BusSubscriber):
                 order=self._order,
                 action=self._action,
                 workers=tuple(workers),
+                timeout_s=self._given_s,
             )
             with contextlib.suppress(BusError):  # asked again soon
                 await self._bus.send(request)

@@ -134,12 +134,17 @@ class BusEndMessage(BusDataMessage):
 
 
 class BusEndWorkerMessage(BusDataMessage):
-    """Ends one worker, behind the data queued before."""
+    """Ends one worker, behind the data queued before.
+
+    Attributes:
+        timeout_s: Seconds that its jobs in hand get from then on; None: what its runner gives.
+    """
 
     is_stored: ClassVar[bool] = False  # it would end, or announce, the next life
     category: ClassVar[Category] = "system"
 
     reason: str | None = None
+    timeout_s: float | None = None
 
 
 class BusCancelMessage(BusSystemMessage):
@@ -248,11 +253,13 @@ class BusControlRequestMessage(BusSystemMessage):
     Attributes:
         order: What the answers refer to.
         workers: Names of instances.
+        timeout_s: Seconds that jobs in hand get; None: the supervisor's default.
     """
 
     order: str
     action: ControlAction
     workers: tuple[str, ...]
+    timeout_s: float | None = None
 
 
 class BusControlResponseMessage(BusSystemMessage):

@@ -31,6 +31,7 @@ from pbus.workers.activation import Activation
 from pbus.workers.answering import DEFAULT_MAX_QUEUED_JOBS
 from pbus.workers.core import Runner, WorkerCore, base_hook
 from pbus.workers.desk import JobDesk
+from pbus.workers.endings import until_over
 from pbus.workers.family import Family
 from pbus.workers.inbox import Inbox
 from pbus.workers.links import Links
@@ -210,13 +211,22 @@ class BaseWorker(Activation, Reporting, Family):
         if error is not None:
             raise error
 
-    def request_stop(self, *, drain: bool, reason: str | None = None) -> None:
-        """Have run() return: at once, or after the jobs in hand and the children are done."""
+    def request_stop(
+        self, *, drain: bool, reason: str | None = None, timeout_s: float | None = None
+    ) -> None:
+        """Have run() return: at once, or after the jobs in hand and the children are done.
+
+        Args:
+            drain: Whether to let them be done.
+            reason: For people.
+            timeout_s: How long at most; None: the runner's end_timeout.
+        """
         if not drain:
             self._finish()
         elif not self._is_stopping:
             self._is_stopping = True
-            self.create_task(self._drain(reason), f"{self.name} drain")
+            limit_s = self.worker_runner.end_timeout if timeout_s is None else timeout_s
+            self.create_task(self._drain(reason, limit_s), f"{self.name} drain")
 
     # Its life
 
@@ -267,12 +277,13 @@ class BaseWorker(Activation, Reporting, Family):
         if self._beginning is not None and not self._begun.is_set():
             self._beginning.cancel()
 
-    async def _drain(self, reason: str | None) -> None:
+    async def _drain(self, reason: str | None, limit_s: float | None) -> None:
         try:
-            async with asyncio.timeout(self.worker_runner.end_timeout):
+            async with asyncio.timeout(limit_s):
                 await self._tell_stopping()
-                await self._end_children(reason)
+                await self._end_children(reason, limit_s)
                 await self._bench.replies.idle()
+                await until_over(self._desk.groups.values(), self.registry)
         except TimeoutError:
             logger.warning(
                 "%s: %d jobs and %d children are not done in time; cancelling them",
@@ -290,7 +301,7 @@ class BaseWorker(Activation, Reporting, Family):
 
     async def _wind_down(self) -> Exception | None:
         """End all that goes on; what stop() raised."""
-        reason = f"worker {self.name!r} stopped"
+        reason = f"worker {self.name!r} was stopped before the job was done"
         self._is_stopping = True
         try:
             await self._cancel_children()
@@ -365,7 +376,7 @@ class BaseWorker(Activation, Reporting, Family):
         await self._desk.take_loss(data)
 
     async def _take_end(self, message: BusEndWorkerMessage) -> None:
-        self.request_stop(drain=True, reason=message.reason)
+        self.request_stop(drain=True, reason=message.reason, timeout_s=message.timeout_s)
 
     async def _take_cancel_worker(self, message: BusCancelWorkerMessage) -> None:
         del message

@@ -202,7 +202,65 @@ def test_ending_is_not_for_ever(make_forgetting_bus):
             doer.request_stop(drain=True)
             await until(lambda: runner.get_worker("doer") is None)
             assert ["cancelled"] == doer.ended
-            await until(lambda: asker.told_of("error"))
+            (error,) = await until_told(asker, "error")
+            assert "worker 'doer' was stopped before the job was done" in error.response["error"]
+
+    run(main())
+
+
+async def until_told(asker, hook):
+    """What a hook was told, once it was."""
+    await until(lambda: asker.told_of(hook))
+    return asker.told_of(hook)
+
+
+def test_given_time_is_what_jobs_get(make_bus):
+    """Who ends a worker says how long its jobs may take, whatever its runner would give them."""
+
+    async def main():
+        asker, doer = Asker(), Doer()
+        async with hosted(make_bus, [asker], [doer]) as (_, runner):
+            runner.end_timeout = 0.0
+            async with asker.job("doer", name="wait") as j:
+                await doer.has_begun()
+                removing = asyncio.create_task(runner.remove_workers("doer", timeout=PATIENCE_S))
+                await until(lambda: doer._is_stopping)
+                doer.gate.set()
+            assert ({"by": "doer"}, ["done"]) == (j.response, doer.ended)
+            await removing
+
+    run(main())
+
+
+def test_ending_requester_waits_for_its_jobs(make_any_bus):
+    """A worker that ends gets the answers to what it asked for, as long as there is a worker."""
+
+    async def main():
+        asker, doer = Asker(), Doer()
+        async with hosted(make_any_bus, [asker], [doer]) as (runner, _):
+            asked = asker.create_task(ask(asker, "doer", "wait"))
+            await doer.has_begun()
+            asker.request_stop(drain=True)
+            await until(lambda: asker._is_stopping)
+            doer.gate.set()
+            await until(lambda: runner.get_worker("asker") is None)
+            assert ({"by": "doer"}, ["done"]) == (asked.result(), doer.ended)
+
+    run(main())
+
+
+def test_ending_requester_waits_for_nobody(make_any_bus):
+    """But not for a worker that has gone."""
+
+    async def main():
+        asker, doer = Asker(), Doer()
+        async with hosted(make_any_bus, [asker], [doer]) as (runner, other):
+            await asker.request_job("doer", name="wait", timeout=None)
+            await doer.has_begun()
+            doer.request_stop(drain=False)
+            await until(lambda: other.get_worker("doer") is None)
+            asker.request_stop(drain=True)
+            await until(lambda: runner.get_worker("asker") is None)
 
     run(main())
 

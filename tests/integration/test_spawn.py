@@ -278,6 +278,47 @@ while not os.path.exists(os.environ["FLAG"]): time.sleep(0.01)
     asyncio.run(main(tmp_path / "flag"))
 
 
+def test_given_time_counts_after_sigterm():
+    """A program that nobody can ask by message gets the user's seconds when it is signalled."""
+    code = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), sys.exit(3)))
+print("up", flush=True)
+time.sleep(60)
+"""
+
+    async def main() -> None:
+        ears = Ears()
+        async with python(code, ears) as child:
+            await ears.hear("up")
+            patience = ladder.Deadlines(term_s=0.1)
+            given = lambda: PATIENCE_S  # noqa: E731 - asked again and again
+            assert await ladder.take_down(child, None, asyncio.Event(), patience, given_s=given)
+            assert 3 == child.code
+
+    asyncio.run(main())
+
+
+def test_later_order_shortens_the_time():
+    """What is given is looked at while it runs: a second, shorter order counts."""
+
+    async def main() -> None:
+        ears = Ears()
+        async with python(STUBBORN, ears) as child:
+            await ears.hear("deaf")
+            given = [1000.0]
+
+            async def ask() -> bool:
+                given[0] = 0.0
+                return True
+
+            patience = ladder.Deadlines(ask_s=1000, term_s=0.1)
+            end = ladder.take_down(child, ask, asyncio.Event(), patience, given_s=lambda: given[0])
+            assert await asyncio.wait_for(end, PATIENCE_S)
+
+    asyncio.run(main())
+
+
 def test_missing_program_says_which():
     """A program that is not there is an OSError that names it."""
 

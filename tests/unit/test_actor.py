@@ -65,6 +65,7 @@ class FakeHouse:
         self.open_messages = ""
         self.forgotten: list[int] = []
         self.asked: list[str] = []
+        self.given: list[float | None] = []
         self.obstacle: OSError | None = None
         self.is_broker_away = False
         self.was_broker_away = False
@@ -89,8 +90,9 @@ class FakeHouse:
     def forget_group(self, child: FakeChild) -> None:
         self.forgotten.append(child.pid)
 
-    async def ask_to_end(self, worker: str) -> bool:
+    async def ask_to_end(self, worker: str, timeout_s: float | None) -> bool:
         self.asked.append(worker)
+        self.given.append(timeout_s)
         if self.ends_when_asked:
             self.children[-1].exit(0)
         return True
@@ -256,6 +258,29 @@ def test_stop_asks_first():
         assert [] == child.signals
         assert not play.actor.is_over
         await play.leave()
+
+    asyncio.run(main())
+
+
+def test_orders_say_how_long():
+    """The seconds of an order go to the worker; without any it gets what it usually does."""
+
+    async def main() -> None:
+        play = Play()
+        play.house.ends_when_asked = True
+        for number, seconds in enumerate((60.0, None, 5.0), start=1):
+            await play.house.lives(number)
+            play.make_ready()
+            play.actor.restart(seconds)
+        await play.house.lives(4)
+        await play.leave()
+
+        first, second, third, *_ = play.house.given
+        assert first is not None
+        assert third is not None
+        assert 5.0 < first <= 60.0
+        assert second is None
+        assert third <= 5.0
 
     asyncio.run(main())
 

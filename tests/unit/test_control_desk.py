@@ -25,16 +25,19 @@ class FakeActor:
     error: str | None = None
     child: Any = field(default_factory=lambda: SimpleNamespace(pid=7))
     orders: list[str] = field(default_factory=list)
+    given: list[float | None] = field(default_factory=list)
 
     def start(self) -> None:
         self.orders.append("start")
 
-    def stop(self) -> None:
+    def stop(self, timeout_s: float | None = None) -> None:
         self.orders.append("stop")
+        self.given.append(timeout_s)
         self.is_wanted, self.is_held = False, True
 
-    def restart(self) -> None:
+    def restart(self, timeout_s: float | None = None) -> None:
         self.orders.append("restart")
+        self.given.append(timeout_s)
         self.due_life = self.lives + 1
 
     def record(self) -> Any:
@@ -133,6 +136,18 @@ def test_repeated_order_is_answered():
 
     assert ["done"] == [answer.outcome for answer in there.answers()]
     assert ["stop"] == actor.orders
+
+
+@pytest.mark.parametrize(("action", "given"), [("stop", 60.0), ("restart", 0.5)])
+def test_jobs_get_the_seconds_ordered(action: Any, given: float):
+    """What the order says of them is passed on."""
+    actor = FakeActor()
+    order = BusControlRequestMessage(
+        source="cli", target="sup", order="1", action=action, workers=("a",), timeout_s=given
+    )
+    desk(actor).take(order)
+
+    assert [given] == actor.given
 
 
 def test_strangers_are_refused():

@@ -1,5 +1,7 @@
 """What a supervisor writes down for the next one; a disk that refuses it stops nobody."""
 
+import os
+
 import pytest
 
 from pbus.process.ledger import Ledger
@@ -44,3 +46,15 @@ def test_figures_come_back(tmp_path):
     assert (["a", "b"], 7, True) == (after.mailboxes(), after.kept(), after.is_purge_asked)
     after.note_purged()
     assert (0, False) == (after.kept(), after.is_purge_asked)
+
+
+def test_time_is_given_once(tmp_path):
+    """What `down` gives the jobs is for the supervisor it means, and for one stop."""
+    ledger = Ledger(tmp_path)
+    assert ledger.given_s() is None
+    ledger.give(os.getpid(), 12.5)
+    assert [12.5, None] == [ledger.given_s(), ledger.given_s()]
+    ledger.give(1, 12.5)
+    assert ledger.given_s() is None
+    (tmp_path / "given").write_text("half a")
+    assert ledger.given_s() is None

@@ -18,9 +18,7 @@ def down(
     file: TopologyFile = None,
     timeout: Annotated[
         float,
-        typer.Option(
-            "--timeout", metavar="S", min=0, help="Seconds for an orderly stop, then kill."
-        ),
+        typer.Option("--timeout", metavar="S", min=0, help="Seconds that jobs in hand get to end."),
     ] = 30.0,
     purge: Annotated[
         bool, typer.Option("--purge", help="Drop the messages that are kept, dead letters, too.")

@@ -7,7 +7,7 @@ from pbus_cli.options import OrderTimeout, ProjectName, TopologyFile, WorkerName
 
 def stop(
     workers: WorkerNames,
-    timeout: OrderTimeout = 60.0,
+    timeout: OrderTimeout = None,
     project: ProjectName = None,
     file: TopologyFile = None,
 ) -> None:

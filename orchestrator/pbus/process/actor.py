@@ -62,8 +62,13 @@ class House(Protocol):
         """The child's group is empty, nobody needs to end it any more."""
         ...
 
-    async def ask_to_end(self, worker: str) -> bool:
-        """Ask a worker by message to finish what is queued; says whether that was possible."""
+    async def ask_to_end(self, worker: str, timeout_s: float | None) -> bool:
+        """Ask a worker by message to finish what is queued; says whether that was possible.
+
+        Args:
+            worker: Its name.
+            timeout_s: Seconds that its jobs in hand get; None: what it usually gives them.
+        """
         ...
 
     @property
@@ -105,6 +110,7 @@ class WorkerActor:
         self._again = False  # take this life down and begin the next at once
         self._final = False  # begin no other life, leave when this one is over
         self._held = False  # down because somebody said so
+        self._jobs_until: float | None = None  # what its jobs get to end, by the clock, if told
         self._history = restart.History()
         self._lives = 0
         self._ready_at: float | None = None
@@ -120,15 +126,21 @@ class WorkerActor:
         if self._held or (self.child is None and self.state != "starting"):
             self.restart()
 
-    def stop(self) -> None:
-        """Take the worker down and leave it so."""
+    def stop(self, timeout_s: float | None = None) -> None:
+        """Take the worker down and leave it so.
+
+        Args:
+            timeout_s: Seconds that its jobs in hand get, from now; None: the usual.
+        """
+        self._give(timeout_s)
         self._wanted, self._held, self._again = False, True, False
         self._nudge.set()
 
-    def restart(self) -> None:
-        """Take the worker down if it runs, and start it anew without delay."""
+    def restart(self, timeout_s: float | None = None) -> None:
+        """Take the worker down if it runs, and start it anew without delay; see stop()."""
         if self._final:
             return
+        self._give(timeout_s)
         self._wanted, self._held, self._again = True, False, True
         self._history = restart.History()
         self._nudge.set()
@@ -234,7 +246,10 @@ class WorkerActor:
             if was_told:
                 self._enter("stopping")
                 ask = self._ask if self._ready_at is not None and self.joins else None
-                await ladder.take_down(child, ask, self._hurry)
+                began = self._clock()
+                await ladder.take_down(
+                    child, ask, self._hurry, given_s=lambda: self._given_s(began)
+                )
             code = await child.wait()
             open_messages = await self._end(child, code)
         finally:
@@ -369,7 +384,14 @@ class WorkerActor:
         return self._last_words if has_ended_itself else None
 
     async def _ask(self) -> bool:
-        return await self._house.ask_to_end(self.name)
+        return await self._house.ask_to_end(self.name, self._given_s(self._clock()))
+
+    def _give(self, timeout_s: float | None) -> None:
+        self._jobs_until = None if timeout_s is None else self._clock() + timeout_s
+
+    def _given_s(self, since: float) -> float | None:
+        """The seconds that an order gave its jobs, counted from a time; None where none said so."""
+        return None if self._jobs_until is None else max(0.0, self._jobs_until - since)
 
     async def _next_order(self, limit_s: float | None = None) -> None:
         with contextlib.suppress(TimeoutError):

@@ -89,7 +89,7 @@ class _Task:
         else:
             if is_so(self._request.action, self._actor):
                 self._verdict = "unchanged", ""
-            _pass_on(self._request.action, self._actor)
+            _pass_on(self._request, self._actor)
             self._life = self._actor.due_life
 
     def answer(self, source: str) -> BusControlResponseMessage | None:
@@ -112,14 +112,14 @@ class _Task:
         )
 
 
-def _pass_on(action: ControlAction, actor: WorkerActor) -> None:
-    match action:
+def _pass_on(request: BusControlRequestMessage, actor: WorkerActor) -> None:
+    match request.action:
         case "start":
             actor.start()
         case "stop":
-            actor.stop()
+            actor.stop(request.timeout_s)
         case "restart":
-            actor.restart()
+            actor.restart(request.timeout_s)
 
 
 def is_so(action: ControlAction, actor: WorkerActor) -> bool:

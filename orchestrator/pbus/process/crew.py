@@ -56,11 +56,15 @@ class Crew:
         for actor in self:
             actor.dismiss()
 
-    def stop(self) -> None:
-        """Take everybody down, all at the same time and for good."""
+    def stop(self, timeout_s: float | None = None) -> None:
+        """Take everybody down, all at the same time and for good.
+
+        Args:
+            timeout_s: Seconds that their jobs in hand get; None: the usual.
+        """
         for actor in self:
             actor.dismiss()
-            actor.stop()
+            actor.stop(timeout_s)
 
     def measure(self) -> None:
         """Look at what the processes cost."""

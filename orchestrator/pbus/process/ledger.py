@@ -7,6 +7,7 @@ mail it keeps: of those that are in the file no longer, the mail goes.
 import contextlib
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ class Ledger:
         self._mailboxes = folder / "mailboxes"
         self._kept = folder / "kept"
         self._purge = folder / "purge"
+        self._given = folder / "given"
         self._complained = False
 
     def begin(self, incarnation: str) -> None:
@@ -88,6 +90,21 @@ class Ledger:
         with self._tolerance():
             self._purge.unlink(missing_ok=True)
         self.note_kept(0)
+
+    def give(self, pid: int, timeout_s: float) -> None:
+        """Have the supervisor of that pid give jobs in hand so many seconds when it stops."""
+        with self._tolerance():
+            self._given.write_text(f"{pid} {timeout_s}")
+
+    def given_s(self) -> float | None:
+        """The seconds that jobs in hand get now that this process stops, if told; asked once."""
+        pid, _, seconds = self._read(self._given).partition(" ")
+        with self._tolerance():
+            self._given.unlink(missing_ok=True)
+        with contextlib.suppress(ValueError):
+            if int(pid) == os.getpid():
+                return float(seconds)
+        return None
 
     def _append(self, line: str) -> None:
         with self._tolerance(), self._lives.open("a") as file:

@@ -143,11 +143,13 @@ class BusLink(BusSubscriber):
         """Whether it is away, or was until a moment ago."""
         return self.is_broker_away or time.monotonic() - self._away_at < _AFTERMATH_S
 
-    async def ask_to_end(self, worker: str) -> bool:
+    async def ask_to_end(self, worker: str, timeout_s: float | None) -> bool:
         """Ask a worker to finish what is queued and leave; says whether the message went out."""
         if not self._bus.is_connected:
             return False
-        message = BusEndWorkerMessage(source=self.name, target=worker, reason="stopped by pbus")
+        message = BusEndWorkerMessage(
+            source=self.name, target=worker, reason="stopped by pbus", timeout_s=timeout_s
+        )
         sent = await self._try("ask a worker to end", _done(self._bus.send(message)))
         return sent is True
 

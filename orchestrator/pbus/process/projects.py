@@ -22,10 +22,12 @@ from pbus.errors import (
 from pbus.process.folders import state_root
 from pbus.process.groups import PROJECT_VARIABLE, STATE_VARIABLE, end_all
 from pbus.process.guard import remove
+from pbus.process.ledger import Ledger
 from pbus.process.project import CLEANUP_S, RECORD, Project, is_over, processes_of, token_of
 from pbus.process.record import ProjectRecord, read_record
 from pbus.topology.paths import as_named, is_same_place
 
+STOPPED_S = 15.0  # for signals, the broker and what is written last, once the jobs' time is up
 _POLL_S = 0.05
 _TOPOLOGY = "topology.yaml"
 _NO_ENVIRON: Mapping[str, str] = MappingProxyType({})
@@ -176,8 +178,8 @@ async def stop_project(record: ProjectRecord, timeout_s: float) -> bool:
 
     Args:
         record: Of the project.
-        timeout_s: How long the orderly stop may take before the supervisor is killed and its
-            guard ends the rest.
+        timeout_s: Seconds that jobs in hand get. Then they are cancelled, and a supervisor that has
+            not ended STOPPED_S later is killed, its guard ends the rest; with 0 at once.
 
     Returns:
         Whether it stopped orderly.
@@ -186,9 +188,10 @@ async def stop_project(record: ProjectRecord, timeout_s: float) -> bool:
         ProcessError: It cannot be stopped.
     """
     project = Project.of_record(record)
+    Ledger(project.state_dir).give(record.pid, timeout_s)
     _signal_supervisor(record, signal.SIGTERM)
     _signal_supervisor(record, signal.SIGCONT)  # it may stand still, by Ctrl-Z
-    if await _is_over_within(record, timeout_s):
+    if await _is_over_within(record, timeout_s + STOPPED_S if timeout_s else 0.0):
         return True
     _signal_supervisor(record, signal.SIGKILL)
     if not await _is_over_within(record, CLEANUP_S):

@@ -11,6 +11,7 @@ from pbus.bus.subscriber import BusSubscriber
 from pbus.ids import new_token
 from pbus.messages import BusCancelMessage, BusEndMessage, BusMessage
 from pbus.process.groups import PROJECT_VARIABLE, STATE_VARIABLE
+from pbus.process.ledger import Ledger
 from pbus.process.loading import import_path, load_worker
 from pbus.process.project import Project
 from pbus.process.projects import refuse_other_path
@@ -18,6 +19,7 @@ from pbus.process.record import ProjectRecord
 from pbus.process.spawn import WorkerOrder
 from pbus.registry import WorkerErrorData, WorkerReadyData
 from pbus.runner import WorkerRunner
+from pbus.runner.runner import END_TIMEOUT_S
 from pbus.topology.model import Topology, WorkerInstance
 from pbus.urls import MEMORY_URL
 from pbus.worker import BaseWorker
@@ -83,6 +85,8 @@ class SingleProcess(BusSubscriber):
         """Have the workers finish what is queued and stop; the second time at once. On the loop."""
         is_again, self._is_asked_to_end = self._is_asked_to_end, True
         if self._runner is not None:
+            given_s = Ledger(self._project.state_dir).given_s()
+            self._runner.end_timeout = END_TIMEOUT_S if given_s is None else given_s
             stop = self._runner.cancel if is_again else self._runner.end
             self._stopping = asyncio.ensure_future(stop(reason))
 

@@ -43,9 +43,9 @@ class Site:
         """A child's group is empty."""
         self._guard.remove_group(child.pid)
 
-    async def ask_to_end(self, worker: str) -> bool:
+    async def ask_to_end(self, worker: str, timeout_s: float | None) -> bool:
         """Ask a worker by message to finish what is queued."""
-        return await self._link.ask_to_end(worker)
+        return await self._link.ask_to_end(worker, timeout_s)
 
     @property
     def is_broker_away(self) -> bool:

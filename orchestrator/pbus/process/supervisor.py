@@ -39,6 +39,7 @@ from pbus.topology.model import Topology
 
 _MEASURE_EVERY_S = 1.0
 _SESSION_END_S = 35.0  # a runner gives its workers 30 s to finish what is queued
+_AFTER_SESSION_S = 3.0  # for those who have not ended by themselves then
 _CANCEL_AGAIN_S = 0.5
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._changed = asyncio.Event()
+        self._stop_s: float | None = _AFTER_SESSION_S  # what jobs get at the end
         self._session_end: str | None = None
         self._listeners: list[Listener] = []
         self._journal = Journal(project)
@@ -111,9 +113,14 @@ class Supervisor:
         return code
 
     def request_stop(self, reason: str) -> None:
-        """Stop all workers, gently; a second call kills what is left at once."""
+        """Stop all workers, gently; a second call kills what is left at once.
+
+        Jobs in hand get 30 s, or what `pbus down` left word of.
+        """
         if self._stop.is_set():
             self._hurry.set()
+        else:
+            self._stop_s = Ledger(self._project.state_dir).given_s()
         logger.info("stopping%s: %s", " at once" if self._hurry.is_set() else "", reason)
         self._stop.set()
         self._changed.set()
@@ -248,7 +255,7 @@ class Supervisor:
                 for actor in self._crew
             ]
             code = await self._see_it_through()
-            self._crew.stop()
+            self._crew.stop(self._stop_s)
             if lives:
                 await asyncio.wait(lives)
             await _cancel(chores)

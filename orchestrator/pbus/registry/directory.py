@@ -39,6 +39,11 @@ class Directory:
         data = self.get(name)
         return data is not None and data.worker_name != name
 
+    def is_there(self, name: str) -> bool:
+        """Whether a worker of this name, or a replica of this group, is known, ready or not."""
+        known = self._children.find(name) or self._table.find(name)
+        return known is not None or name in self._groups
+
     def is_child(self, name: str) -> bool:
         """Whether the name is that of a child, which is known on this runner only."""
         return self._children.find(name) is not None

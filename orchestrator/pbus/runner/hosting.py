@@ -62,7 +62,7 @@ class Worker(Protocol):
         """Start, be ready, work, stop; raises what crashed it."""
         ...
 
-    def request_stop(self, *, drain: bool) -> None:
+    def request_stop(self, *, drain: bool, timeout_s: float | None = None) -> None:
         """Have run() come to its end: after what is queued, or at once."""
         ...
 
@@ -138,9 +138,19 @@ class Hosting:
             self.error = error
             self._reason = f"failed: {one_line(error)}"
 
-    async def ask_to_end(self, source: str, reason: str | None) -> None:
-        """Have the worker end behind the messages that were sent to it before."""
-        message = BusEndWorkerMessage(source=source, target=self.worker.address, reason=reason)
+    async def ask_to_end(
+        self, source: str, reason: str | None, timeout_s: float | None = None
+    ) -> None:
+        """Have the worker end behind the messages that were sent to it before.
+
+        Args:
+            source: Who asks.
+            reason: For people.
+            timeout_s: Seconds that its jobs in hand get; None: the runner's end_timeout.
+        """
+        message = BusEndWorkerMessage(
+            source=source, target=self.worker.address, reason=reason, timeout_s=timeout_s
+        )
         if self._bus.is_connected:
             try:
                 await self._bus.send(message)
@@ -148,7 +158,7 @@ class Hosting:
                 logger.warning("%s is told directly to end: %s", self.name, error)
             else:
                 return
-        self.worker.request_stop(drain=True)
+        self.worker.request_stop(drain=True, timeout_s=timeout_s)
 
     async def close(self) -> None:
         """Free the name and deliver nothing more; a second call does nothing."""

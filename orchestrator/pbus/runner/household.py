@@ -122,10 +122,14 @@ class Household:
         await self.end_some(self.roots(), reason)
         await self._idle.wait()
 
-    async def end_some(self, hostings: Iterable[Hosting], reason: str | None) -> None:
+    async def end_some(
+        self, hostings: Iterable[Hosting], reason: str | None, timeout_s: float | None = None
+    ) -> None:
         """Have some workers end behind what was sent to them before, and wait for it."""
         running = [hosting for hosting in hostings if hosting.task is not None]
-        await asyncio.gather(*(hosting.ask_to_end(self._name, reason) for hosting in running))
+        await asyncio.gather(
+            *(hosting.ask_to_end(self._name, reason, timeout_s) for hosting in running)
+        )
         await _ended(running)
 
     async def cancel(self, hostings: Iterable[Hosting] | None = None) -> None:

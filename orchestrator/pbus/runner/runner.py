@@ -159,7 +159,7 @@ class WorkerRunner(EventSource, BusSubscriber):
         self._household.drop(found)
         try:
             async with asyncio.timeout(timeout):
-                await self._household.end_some(found, "removed")
+                await self._household.end_some(found, "removed", timeout)
         except TimeoutError:
             logger.warning("%r: %s did not end within %g s", self, ", ".join(names), timeout)
             await self._household.cancel(found)

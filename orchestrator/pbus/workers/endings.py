@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pbus.errors import JobCancelledError, JobError, JobTimeoutError
 from pbus.jobs.group import JobGroup, JobGroupResponse, JobMember
 from pbus.messages import BusJobCancelMessage, BusJobResponseMessage, JobStatus
+from pbus.registry import WorkerRegistry
 from pbus.workers.cases import Case, Cases
 from pbus.workers.links import Links
 from pbus.workers.replicas import Replicas
@@ -15,6 +16,7 @@ from pbus.workers.replicas import Replicas
 logger = logging.getLogger(__name__)
 
 EVENT_GRACE_S = 5.0  # without news for so long, events that an urgent answer overtook are lost
+_LOOK_S = 0.5  # how often it is seen whether a worker is still there to answer
 
 Notice = tuple[str, Any]  # a hook, and what it is told
 
@@ -127,6 +129,24 @@ class Endings:
             status=JobStatus.CANCELLED if was_cancelled else JobStatus.ERROR,
             response={"error": error.message, "type": type(error).__name__},
         )
+
+
+async def until_over(groups: Iterable[JobGroup], registry: WorkerRegistry) -> None:
+    """Wait until these jobs are over, as far as there are workers to do them."""
+
+    def is_worked_on(group: JobGroup) -> bool:
+        members = group.open_members()
+        is_there = any(one.is_asked and registry.is_there(one.worker) for one in members)
+        return is_there and not group.is_done
+
+    while open_groups := [group for group in groups if is_worked_on(group)]:
+        waits = [asyncio.ensure_future(group.wait()) for group in open_groups]
+        try:
+            await asyncio.wait(waits, timeout=_LOOK_S)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        groups = open_groups
 
 
 def _reason(group: JobGroup) -> str | None:

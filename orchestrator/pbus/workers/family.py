@@ -80,12 +80,14 @@ class Family(Watching):
                 self._children.remove(child)  # it was refused: nothing of it will ever end
         await self._call_hook("on_worker_failed", data)
 
-    async def _end_children(self, reason: str | None) -> None:
+    async def _end_children(self, reason: str | None, timeout_s: float | None) -> None:
         """Ask the children to finish what is queued for them, and wait until they have."""
         children = self.children
         for child in children:
             await self._transmit_quietly(
-                BusEndWorkerMessage(source=self.address, target=child.name, reason=reason)
+                BusEndWorkerMessage(
+                    source=self.address, target=child.name, reason=reason, timeout_s=timeout_s
+                )
             )
         await asyncio.gather(*(child.wait() for child in children))
 
