@@ -111,11 +111,13 @@ def test_backlog_shows_and_is_kept(farm: Place):
     assert "BACKLOG" in table
     assert "barn: 0 messages wait for its replicas" in table
 
-    down = farm.run("down")
+    down = farm.run("down", "--timeout", "1")  # a seed would take ten minutes
     assert "5 unhandled messages are kept" in down.err
     up = farm.start("up", "--plain")
     wait_for(lambda: farm.logs("field").count("seed 100") == 2)
     wait_for(lambda: farm.rows().get("field", {}).get("backlog") == 5)
+    up.process.send_signal(signal.SIGINT)
+    up.until("stopping")
     done = up.end(signal.SIGINT)
     assert "5 unhandled messages are kept" in done.err
 

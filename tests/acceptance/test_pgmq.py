@@ -186,7 +186,7 @@ def test_kills_lose_nothing(orchard: Place):
     wait_for(lambda: orchard.logs("cellar").count("apple 100") == 3)
 
     state = orchard.record_path().parent
-    down = orchard.run("down", "--purge", limit_s=40)
+    down = orchard.run("down", "--purge", "--timeout", "1", limit_s=40)
     assert (0, False) == (down.code, "kept" in down.err)
     ledger = Ledger(state)
     assert (False, []) == (ledger.is_purge_asked, ledger.mailboxes())  # all of it was done
