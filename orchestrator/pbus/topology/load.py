@@ -38,7 +38,7 @@ def load_topology(path: Path, environ: AbstractMapping[str, str]) -> Topology:
     problems = Problems(path)
     tree = read(path, problems)
     folder = as_named(path.parent)
-    env_files = EnvFiles(folder, problems)
+    env_files = EnvFiles(folder, problems, environ)
     tree = expand_tree(tree, environ, problems, Place(tree.line, ""))
     file = check(tree, folder, env_files, problems)
     return build(file, folder / path.name, env_files, frozenset(secret_paths(tree)))
