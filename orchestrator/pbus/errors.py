@@ -25,6 +25,7 @@ class PbusError(Exception):
 PASSED_ON = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 _LONGEST_TEXT = 2_000
+_KEY_HINT = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
 
 def text_of(error: BaseException) -> str:
@@ -100,6 +101,10 @@ class UnknownTypeError(MessageDecodeError):
 
     def __init__(self, type_name: str) -> None:
         super().__init__("its type is unknown here", type_name=type_name)
+
+
+class SealError(MessageDecodeError):
+    """Bytes from the channel were not sealed with a key of this process."""
 
 
 # The bus
@@ -227,6 +232,13 @@ class BusUrlError(BusError):
             f"{url!r} is no bus URL that pbus knows", hint=f"use one of {', '.join(schemes)}"
         )
         self.url = url
+
+
+class BusKeyError(BusError):
+    """A key of the bus cannot be used; its text is never part of this."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"the key of the bus cannot be used: {problem}", hint=_KEY_HINT)
 
 
 class DuplicateSubscriberError(BusError):

@@ -1,0 +1,195 @@
+"""What only holders of a key can write: a keyed MAC, or encryption, around all that a broker carries.
+
+Sealed data is the data, a mark (`#`) and 27 characters of base64: four bytes of time (Unix seconds)
+and sixteen of keyed BLAKE2b (RFC 7693) over kind, context, mark, time and data. The key of each MAC is derived
+from the user's key and the channel, so that nothing sealed for one channel or purpose passes for
+another. With encryption (mark `$`), data is ChaCha20-Poly1305 (RFC 8439) under a key
+of its own for each process, in base64.
+"""
+
+import base64
+import binascii
+import functools
+import hashlib
+import hmac
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from pbus.errors import BackendMissingError, BusKeyError, SealError
+
+Kind = Literal["payload", "note", "stored", "lease", "activation", "record"]
+
+MIN_KEY_LENGTH = 16  # characters; fewer can be guessed
+FRESH_S = 300  # older payloads are replays; receivers remember streams for longer than that
+KEY_VARIABLE = "PBUS_KEY"
+
+_MAC_BYTES = 16
+_TIME_BYTES = 4
+_OPEN, _HIDDEN = b"#", b"$"  # begins the seal of data that all can read, that holders can
+_SUFFIX = 28  # the mark and the base64 of time and MAC
+_FRESH_KINDS = frozenset({"payload", "note"})
+_KEY = re.compile(r"[!-+\--~]+")  # printable ASCII, no space, no comma
+_SALT_BYTES = 16
+_NONCE_BYTES = 12  # a counter, under a key that one process uses
+
+_Clock = Callable[[], float]
+
+
+def parse_keys(text: str) -> tuple[str, ...]:
+    """Keys as they are written in one text, separated by commas; the first one seals.
+
+    Raises:
+        BusKeyError: One of them is too short, or has characters that keys do not have.
+    """
+    keys = tuple(key.strip() for key in text.split(","))
+    for key in keys:
+        if len(key) < MIN_KEY_LENGTH:
+            raise BusKeyError(
+                f"a key has {len(key)} characters: {MIN_KEY_LENGTH} or more are needed"
+            )
+        if not _KEY.fullmatch(key):
+            raise BusKeyError("a key has other characters than ASCII letters, digits and signs")
+    return keys
+
+
+def new_key() -> str:
+    """A random key of 256 bits."""
+    return base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")
+
+
+def is_sealed(data: bytes) -> bool:
+    """Whether data looks sealed, by whatever key."""
+    return data[-_SUFFIX : 1 - _SUFFIX] in {_OPEN, _HIDDEN}
+
+
+class Seal:
+    """Seals and opens for one channel.
+
+    Args:
+        keys: The first one seals, all open: so keys can be changed without a pause.
+        channel: Of the bus.
+        encrypt: Hide the data, too. Sealed data is opened whether hidden or not.
+        clock: Unix seconds.
+
+    Raises:
+        BusKeyError: Encryption is asked for and the package `cryptography` is not there.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[str],
+        channel: str,
+        *,
+        encrypt: bool = False,
+        clock: _Clock = time.time,
+    ) -> None:
+        self._holders = [_Key(key, channel) for key in keys]
+        self._clock = clock
+        self._cipher = _Cipher(self._holders[0].secret) if encrypt else None
+
+    def close(self, kind: Kind, data: bytes, context: bytes = b"") -> bytes:
+        """Data as others may get it.
+
+        Args:
+            kind: The purpose; only the same opens it.
+            data: Any bytes.
+            context: Where it belongs; has to be the same at both ends, and is not carried.
+        """
+        mark = _OPEN
+        if self._cipher is not None:
+            mark, data = _HIDDEN, self._cipher.hide(data)
+        now = int(self._clock()).to_bytes(_TIME_BYTES, "big")
+        return data + self._holders[0].suffix(kind, context, mark + now, data)
+
+    def open(self, kind: Kind, data: bytes, context: bytes = b"") -> bytes:
+        """The data that was sealed, if it was by a key of ours and for this.
+
+        Raises:
+            SealError: It was not, or it is older than FRESH_S where age matters.
+        """
+        if not is_sealed(data):
+            raise SealError("it is not sealed: its sender has no key")
+        body, suffix = data[:-_SUFFIX], data[-_SUFFIX:]
+        mark = suffix[:1]
+        try:
+            at = base64.b64decode(suffix[1:] + b"=")[:_TIME_BYTES]
+        except binascii.Error as error:
+            raise SealError("its seal is broken") from error
+        for holder in self._holders:
+            if hmac.compare_digest(suffix, holder.suffix(kind, context, mark + at, body)):
+                self._check_age(kind, at)
+                return _shown(body, holder.secret) if mark == _HIDDEN else body
+        raise SealError("its seal is of another key, or it was changed on its way")
+
+    def _check_age(self, kind: Kind, at: bytes) -> None:
+        if kind in _FRESH_KINDS:
+            age = self._clock() - int.from_bytes(at, "big")
+            if abs(age) > FRESH_S:
+                raise SealError(f"it was sealed {age:.0f} s ago: a replay, or clocks differ")
+
+
+class _Key:
+    """One key on one channel, with a prepared MAC for each kind."""
+
+    def __init__(self, key: str, channel: str) -> None:
+        master = hashlib.blake2b(key.encode(), digest_size=32, person=b"pbus key").digest()
+        self.secret = hashlib.blake2b(
+            channel.encode("utf-8", "surrogateescape"), key=master, digest_size=32
+        ).digest()
+        self._prepared: dict[str, Any] = {}
+
+    def suffix(self, kind: Kind, context: bytes, head: bytes, data: bytes) -> bytes:
+        """The seal of data; `head` is the mark and the time."""
+        prepared = self._prepared.get(kind)
+        if prepared is None:
+            prepared = self._prepared[kind] = hashlib.blake2b(
+                key=self.secret, digest_size=_MAC_BYTES, person=kind.encode()
+            )
+        mac = prepared.copy()
+        mac.update(b"%b%d:%b" % (head, len(context), context))
+        mac.update(data)
+        return head[:1] + base64.b64encode(head[1:] + mac.digest())[:-1]
+
+
+class _Cipher:
+    """Hides what one process writes, under a key made of the channel's and a random salt."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self._begin()
+
+    def hide(self, data: bytes) -> bytes:
+        """Salt, nonce and ciphertext, in base64."""
+        if self._pid != os.getpid():  # a forked process: the counter goes on elsewhere, too
+            self._begin()
+        self._count += 1
+        nonce = self._count.to_bytes(_NONCE_BYTES, "big")
+        hidden = self._algorithm.encrypt(nonce, data, None)
+        return base64.b64encode(self._salt + nonce + hidden)
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._salt = os.urandom(_SALT_BYTES)
+        self._algorithm = _algorithm(self._secret, self._salt)
+        self._count = 0
+
+
+def _shown(body: bytes, secret: bytes) -> bytes:
+    """The data of an encrypted body whose MAC is right."""
+    raw = base64.b64decode(body)
+    salt, rest = raw[:_SALT_BYTES], raw[_SALT_BYTES:]
+    data: bytes = _algorithm(secret, salt).decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], None)
+    return data
+
+
+@functools.lru_cache(maxsize=1024)  # one a sending process
+def _algorithm(secret: bytes, salt: bytes) -> Any:
+    try:
+        from cryptography.hazmat.primitives.ciphers import aead  # noqa: PLC0415 - few need it
+    except ModuleNotFoundError as error:
+        raise BackendMissingError("encrypted", "cryptography", "cryptography") from error
+    key = hashlib.blake2b(salt, key=secret, digest_size=32, person=b"pbus cipher").digest()
+    return aead.ChaCha20Poly1305(key)

@@ -1,0 +1,143 @@
+"""Seals: what holders of a key can open, and what nobody else can make."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pbus.errors import BusKeyError, MessageDecodeError, SealError
+from pbus.seal import FRESH_S, Seal, is_sealed, new_key, parse_keys
+
+
+def in_a_fork(make: Callable[[], bytes]) -> bytes:
+    """What a forked process makes."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writer, make())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    os.close(writer)
+    try:
+        return os.read(reader, 10_000)
+    finally:
+        os.close(reader)
+
+
+ONE, TWO = "one-key-of-sixteen", "two-key-of-sixteen"
+
+
+def seal(*keys: str, channel: str = "c", encrypt: bool = False, now: float = 1e9) -> Seal:
+    """A seal at some time."""
+    return Seal(keys or (ONE,), channel, encrypt=encrypt, clock=lambda: now)
+
+
+@pytest.mark.parametrize("encrypt", [False, True])
+@given(data=st.binary(max_size=2000), context=st.binary(max_size=50))
+def test_holders_open_what_was_sealed(data: bytes, context: bytes, encrypt: bool):
+    """Any bytes come back unchanged, at another process with the key."""
+    sealed = seal(encrypt=encrypt).close("stored", data, context)
+
+    assert is_sealed(sealed)
+    assert data == seal(encrypt=not encrypt).open("stored", sealed, context)
+
+
+@given(data=st.binary(max_size=200), at=st.integers(0), bit=st.integers(0, 7))
+def test_any_changed_bit_is_noticed(data: bytes, at: int, bit: int):
+    """Wherever it is: in the data, in the time, in the MAC."""
+    sealed = bytearray(seal().close("payload", data))
+    sealed[at % len(sealed)] ^= 1 << bit
+
+    with pytest.raises(SealError):
+        seal().open("payload", bytes(sealed))
+
+
+@pytest.mark.parametrize(
+    ("opener", "kind", "context"),
+    [
+        (seal(TWO), "payload", b"x"),
+        (seal(channel="d"), "payload", b"x"),
+        (seal(), "note", b"x"),
+        (seal(), "payload", b"y"),
+        (seal(), "payload", b""),
+    ],
+)
+def test_others_do_not_open_it(opener: Seal, kind, context: bytes):
+    """Another key, channel, purpose or place is another seal."""
+    sealed = seal().close("payload", b"data", b"x")
+
+    with pytest.raises(SealError, match="of another key, or it was changed"):
+        opener.open(kind, sealed, context)
+
+
+def test_unsealed_is_refused():
+    """So is what has no seal; the error is one of messages, which every reader counts."""
+    with pytest.raises(MessageDecodeError, match="not sealed"):
+        seal().open("payload", b'[1,"x",1,"d","w",1,1,0]\n{}')
+
+
+@pytest.mark.parametrize("age", [FRESH_S + 1, -FRESH_S - 1])
+def test_old_payloads_are_replays(age: float):
+    """A payload holds for minutes, a stored message and a lease for ever."""
+    now = seal(now=1e9 + age)
+
+    for kind in ("payload", "note"):
+        with pytest.raises(SealError, match="a replay, or clocks differ"):
+            now.open(kind, seal().close(kind, b"data"))
+    for kind in ("stored", "lease", "record", "activation"):
+        assert b"data" == now.open(kind, seal().close(kind, b"data"))
+
+
+def test_keys_rotate():
+    """With two keys at once the first seals and both open."""
+    old, both, new = seal(ONE), seal(TWO, ONE), seal(TWO)
+
+    assert b"1" == both.open("payload", old.close("payload", b"1"))
+    assert b"2" == new.open("payload", both.close("payload", b"2"))
+    with pytest.raises(SealError):
+        old.open("payload", both.close("payload", b"3"))
+
+
+def test_encryption_hides():
+    """Nothing of the data is in what is sealed, and no two are alike."""
+    hidden = [seal(encrypt=True).close("payload", b"confidential" * 10) for _ in range(2)]
+    hider = seal(encrypt=True)
+    hidden += [hider.close("payload", b"confidential" * 10) for _ in range(2)]
+
+    assert 4 == len(set(hidden))
+    assert not any(b"confidential" in one for one in hidden)
+
+
+def test_forked_processes_use_other_nonces():
+    """Two processes that were one never encrypt under the same key and nonce."""
+    hider = seal(encrypt=True)
+    hider.close("payload", b"x")
+    here = hider.close("payload", b"same")
+
+    assert here[:40] != in_a_fork(lambda: hider.close("payload", b"same"))[:40]
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"), [(ONE, (ONE,)), (f"{ONE}, {TWO}", (ONE, TWO)), (f" {ONE} ", (ONE,))]
+)
+def test_keys_are_separated_by_commas(text: str, keys: tuple[str, ...]):
+    """One key, or several for a rotation."""
+    assert keys == parse_keys(text)
+
+
+@pytest.mark.parametrize("text", ["", "short", f"{ONE},", "sixteen and with spaces", "ü" * 20])
+def test_bad_keys_are_refused(text: str):
+    """Too short, or with characters that get lost between files, shells and environments."""
+    with pytest.raises(BusKeyError) as caught:
+        parse_keys(text)
+
+    assert "token_urlsafe" in str(caught.value)
+    assert not text or text not in str(caught.value)
+
+
+def test_new_keys_are_keys():
+    """A key made by pbus is one, and never the same."""
+    assert new_key() != new_key()
+    assert parse_keys(new_key())
