@@ -3,12 +3,14 @@
 import functools
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
+from pbus.errors import SealError
 from pbus.names import Label, WorkerName
+from pbus.seal import NO_SEAL, Seal
 from pbus.structs import DECODE_ERRORS
 
 logger = logging.getLogger(__name__)
@@ -56,29 +58,36 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
     ahead_s: float = 0.0
 
 
+_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Lease).decode
 
 
-def decode_leases(bodies: Iterable[bytes | str]) -> list[Lease]:
+def decode_leases(bodies: Iterable[bytes | str], seal: Seal = NO_SEAL) -> list[Lease]:
     """Leases as the store returns them, by name; what this version of pbus cannot read is left out.
 
     Args:
         bodies: A lease as JSON; before it, in a line of its own, the milliseconds since it was
             renewed, by the broker's clock.
+        seal: Of the channel.
     """
     leases = []
     for body in bodies:
         try:
-            leases.append(_read(body if isinstance(body, str) else body.decode()))
-        except (*DECODE_ERRORS, OverflowError) as error:
+            leases.append(_read(body.encode() if isinstance(body, str) else body, seal))
+        except (*DECODE_ERRORS, OverflowError, SealError) as error:
             say_unreadable("a lease", str(error))
     return sorted(leases, key=lambda lease: lease.name)
 
 
-def _read(body: str) -> Lease:
+def encode_lease(lease: Lease, seal: Seal) -> bytes:
+    """A lease as it is stored."""
+    return seal.close("lease", _encode(lease))
+
+
+def _read(body: bytes, seal: Seal) -> Lease:
     """A lease, its times by the clock of this process: that of its host may be wrong."""
-    age_ms, line_end, text = body.partition("\n")
-    lease = _decode(text if line_end else body)
+    age_ms, line_end, text = body.partition(b"\n")
+    lease = _decode(seal.open("lease", text if line_end else body))
     if line_end and lease.beat:
         ahead_s = lease.beat - (time.time() - int(age_ms) / 1000)
         if abs(ahead_s) > _SAME_CLOCK_S:
@@ -88,10 +97,10 @@ def _read(body: str) -> Lease:
     return lease
 
 
-def decode_holder(body: bytes | str, name: str) -> Lease:
+def decode_holder(body: bytes | str, name: str, seal: Seal = NO_SEAL) -> Lease:
     """Who has a name, as far as that can be read."""
     unknown = Lease(name=name, incarnation="?", runner="?", host="?", pid=0)
-    return next(iter(decode_leases([body])), unknown)
+    return next(iter(decode_leases([body], seal)), unknown)
 
 
 @functools.lru_cache(maxsize=64)
@@ -108,16 +117,33 @@ class Activation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     args: dict[str, Any] | None = None
 
 
-def decode_activation(body: bytes | str) -> Activation | None:
-    """An activation as it is stored; None where it cannot be read."""
+def encode_activation(name: str, activation: Activation, seal: Seal) -> bytes:
+    """The activation of a worker as it is stored."""
+    return seal.close("activation", _encode(activation), name.encode())
+
+
+def decode_activation(name: str, body: bytes | str, seal: Seal = NO_SEAL) -> Activation | None:
+    """The activation of a worker as it is stored; None where it cannot be read."""
+    stored = body.encode() if isinstance(body, str) else body
     try:
-        return _decode_activation(body)
-    except DECODE_ERRORS as error:
+        return _decode_activation(seal.open("activation", stored, name.encode()))
+    except (*DECODE_ERRORS, SealError) as error:
         say_unreadable("an activation", str(error))
         return None
 
 
 _decode_activation = msgspec.json.Decoder(Activation).decode
+
+
+def open_records(records: Mapping[str, bytes], seal: Seal) -> dict[str, bytes]:
+    """The supervisors' records as they were before they were stored; strangers' are left out."""
+    opened = {}
+    for key, record in records.items():
+        try:
+            opened[key] = seal.open("record", record, key.encode())
+        except SealError as error:
+            say_unreadable("a supervisor's record", str(error))
+    return opened
 
 
 class Renewal(msgspec.Struct, frozen=True, kw_only=True):

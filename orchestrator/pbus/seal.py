@@ -16,7 +16,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal, Protocol
 
 from pbus.errors import BackendMissingError, BusKeyError, SealError
 
@@ -25,6 +25,7 @@ Kind = Literal["payload", "note", "stored", "lease", "activation", "record"]
 MIN_KEY_LENGTH = 16  # characters; fewer can be guessed
 FRESH_S = 300  # older payloads are replays; receivers remember streams for longer than that
 KEY_VARIABLE = "PBUS_KEY"
+ENCRYPT_VARIABLE = "PBUS_ENCRYPT"
 
 _MAC_BYTES = 16
 _TIME_BYTES = 4
@@ -65,8 +66,66 @@ def is_sealed(data: bytes) -> bool:
     return data[-_SUFFIX : 1 - _SUFFIX] in {_OPEN, _HIDDEN}
 
 
-class Seal:
-    """Seals and opens for one channel.
+class Seal(Protocol):
+    """Between what a process means and what a broker carries."""
+
+    def close(self, kind: Kind, data: bytes, context: bytes = b"") -> bytes:
+        """Data as others may get it.
+
+        Args:
+            kind: The purpose; only the same opens it.
+            data: Any bytes.
+            context: Where it belongs; has to be the same at both ends, and is not carried.
+        """
+        ...
+
+    def open(self, kind: Kind, data: bytes, context: bytes = b"") -> bytes:
+        """The data that was sealed, if it was by a key of ours and for this.
+
+        Raises:
+            SealError: It was not, or it is older than FRESH_S where age matters.
+        """
+        ...
+
+
+class _NoSeal:
+    """The seal of a channel without a key: data as it is."""
+
+    def close(self, kind: Kind, data: bytes, context: bytes = b"") -> bytes:
+        """The data."""
+        del kind, context
+        return data
+
+    def open(self, kind: Kind, data: bytes, context: bytes = b"") -> bytes:
+        """The data."""
+        del kind, context
+        return data
+
+
+NO_SEAL: Final[Seal] = _NoSeal()
+
+
+def seal_of(key: str | None, channel: str, *, encrypt: bool = False) -> Seal:
+    """The seal that a configuration asks for.
+
+    Args:
+        key: One or several, see `parse_keys`; none: nothing is sealed.
+        channel: Of the bus.
+        encrypt: Hide the data, too.
+
+    Raises:
+        BusKeyError: The key cannot be used, or encryption is asked for without one.
+        BackendMissingError: Encryption needs a package that is not installed.
+    """
+    if key:
+        return KeySeal(parse_keys(key), channel, encrypt=encrypt)
+    if encrypt:
+        raise BusKeyError("there is none, and encryption needs one")
+    return NO_SEAL
+
+
+class KeySeal:
+    """Seals and opens for one channel, by keys.
 
     Args:
         keys: The first one seals, all open: so keys can be changed without a pause.
@@ -91,25 +150,17 @@ class Seal:
         self._cipher = _Cipher(self._holders[0].secret) if encrypt else None
 
     def close(self, kind: Kind, data: bytes, context: bytes = b"") -> bytes:
-        """Data as others may get it.
-
-        Args:
-            kind: The purpose; only the same opens it.
-            data: Any bytes.
-            context: Where it belongs; has to be the same at both ends, and is not carried.
-        """
+        """Data as others may get it; see Seal."""
         mark = _OPEN
-        if self._cipher is not None:
+        if (
+            self._cipher is not None and kind != "note"
+        ):  # which holds no more than names of channels
             mark, data = _HIDDEN, self._cipher.hide(data)
         now = int(self._clock()).to_bytes(_TIME_BYTES, "big")
         return data + self._holders[0].suffix(kind, context, mark + now, data)
 
     def open(self, kind: Kind, data: bytes, context: bytes = b"") -> bytes:
-        """The data that was sealed, if it was by a key of ours and for this.
-
-        Raises:
-            SealError: It was not, or it is older than FRESH_S where age matters.
-        """
+        """The data that was sealed; see Seal."""
         if not is_sealed(data):
             raise SealError("it is not sealed: its sender has no key")
         body, suffix = data[:-_SUFFIX], data[-_SUFFIX:]

@@ -1,6 +1,7 @@
 """The contract suite runs on every backend: `make_bus` makes buses of one channel, `make_mail` stores."""
 
 import functools
+import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -30,6 +31,12 @@ FORGETTING = [
 ]
 ONCE = "at-most-once"
 FEW_ATTEMPTS = {"max_attempts": 2}  # the second comes soon, the others later and later
+KEY = "a-key-of-the-contract-suite"
+# A channel has a key or none, whatever the backend: so some have one here.
+SEALED: dict[str, dict[str, Any]] = {
+    "redis-streams": {"key": KEY},
+    "pgmq": {"key": KEY, "encrypt": True},
+}
 MakeBus = Callable[..., WorkerBus]
 MakeMail = Callable[..., AbstractAsyncContextManager[MailStore]]
 LIMITS = (
@@ -97,13 +104,14 @@ def _make(backend: str, channel: str, request: pytest.FixtureRequest) -> MakeBus
         url = request.getfixturevalue("shared_database")
     else:
         url = request.getfixturevalue("valkey").url
+    seal = SEALED.get(os.environ.get("PBUS_TEST_SEAL_AS", backend), {})
     if backend in {"redis", "pgmq-once"}:
-        return lambda **options: connect(url, channel=channel, delivery=ONCE, **options)
+        return lambda **options: connect(url, channel=channel, delivery=ONCE, **seal, **options)
 
     def make(**options: Any) -> WorkerBus:
         mail = DeliveryOptions(**options.pop("mail", {}))
         keeping = {"delivery": "at-least-once", "mail_options": mail}
-        return connect(url, channel=channel, **keeping, **options)
+        return connect(url, channel=channel, **keeping, **seal, **options)
 
     return make
 

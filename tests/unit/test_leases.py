@@ -48,7 +48,7 @@ def test_leases_with_strange_names_are_left_out(field: str, value: object):
 @pytest.mark.parametrize("body", [b"", b"\xff", b'{"active":7}', b"[" * 100_000])
 def test_unreadable_activation_is_none(body: bytes):
     """A worker whose stored activation is garbage begins as its file says."""
-    assert decode_activation(body) is None
+    assert decode_activation("a", body) is None
 
 
 def test_unreadable_holder_has_the_name():

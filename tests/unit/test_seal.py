@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pbus.errors import BusKeyError, MessageDecodeError, SealError
-from pbus.seal import FRESH_S, Seal, is_sealed, new_key, parse_keys
+from pbus.seal import FRESH_S, KeySeal, is_sealed, new_key, parse_keys
 
 
 def in_a_fork(make: Callable[[], bytes]) -> bytes:
@@ -29,9 +29,9 @@ def in_a_fork(make: Callable[[], bytes]) -> bytes:
 ONE, TWO = "one-key-of-sixteen", "two-key-of-sixteen"
 
 
-def seal(*keys: str, channel: str = "c", encrypt: bool = False, now: float = 1e9) -> Seal:
+def seal(*keys: str, channel: str = "c", encrypt: bool = False, now: float = 1e9) -> KeySeal:
     """A seal at some time."""
-    return Seal(keys or (ONE,), channel, encrypt=encrypt, clock=lambda: now)
+    return KeySeal(keys or (ONE,), channel, encrypt=encrypt, clock=lambda: now)
 
 
 @pytest.mark.parametrize("encrypt", [False, True])
@@ -64,7 +64,7 @@ def test_any_changed_bit_is_noticed(data: bytes, at: int, bit: int):
         (seal(), "payload", b""),
     ],
 )
-def test_others_do_not_open_it(opener: Seal, kind, context: bytes):
+def test_others_do_not_open_it(opener: KeySeal, kind, context: bytes):
     """Another key, channel, purpose or place is another seal."""
     sealed = seal().close("payload", b"data", b"x")
 

@@ -20,9 +20,10 @@ from pbus.bus.reader import Receipt
 from pbus.bus.switchboard import EVERYONE
 from pbus.bus.wire import Wire
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding, Header, encode_message, encode_raw
-from pbus.errors import BusUnavailableError, MessageDecodeError
+from pbus.errors import BusUnavailableError, MessageDecodeError, SealError
 from pbus.ids import new_id
 from pbus.messages import BusMessage, Lane
+from pbus.seal import seal_of
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ class BrokeredBus(WorkerBus):
         encoding: Of what is sent.
         delivery: "at-least-once", or "at-most-once": nothing is kept.
         mail_options: How stored messages are treated, with at-least-once.
+        key: Only who has it can write to the channel; several with commas: the first one seals.
+        encrypt: Only who has the key can read what is sent.
     """
 
     _inbox: Inbox
@@ -62,6 +65,8 @@ class BrokeredBus(WorkerBus):
         encoding: str = Encoding.JSON,
         delivery: str = "at-most-once",
         mail_options: DeliveryOptions | None = None,
+        key: str | None = None,
+        encrypt: bool = False,
     ) -> None:
         super().__init__(
             channel=channel,
@@ -70,6 +75,7 @@ class BrokeredBus(WorkerBus):
             incarnation=incarnation,
         )
         self._encoding = Encoding(encoding)
+        self._seal = seal_of(key, channel, encrypt=encrypt)
         self._max_payload_bytes = max(MAX_PAYLOAD_BYTES, max_message_bytes) + _ENVELOPE_BYTES
         self._trouble = "no answer in time"
         self._tasks: list[asyncio.Task[None]] = []
@@ -120,13 +126,20 @@ class BrokeredBus(WorkerBus):
         """
         try:
             if is_note:
-                self._credit.receive(payload)
+                self._take_note(payload)
             else:
-                self._inbox.receive(payload, limit=self._max_payload_bytes)
+                plain = self._seal.open("payload", payload)
+                self._inbox.receive(plain, limit=self._max_payload_bytes)
+        except SealError as error:
+            self.counters.unsealed += 1
+            self._board.refuse(error)
         except MessageDecodeError as error:
             self._board.refuse(error)
         except Exception as error:  # noqa: BLE001 - counted and said, at most once a second
             self._board.refuse(MessageDecodeError(f"a bug in pbus: {error!r}"))
+
+    def _take_note(self, note: bytes) -> None:
+        self._credit.receive(note)
 
     # What the inbox calls
 
@@ -157,6 +170,7 @@ class BrokeredBus(WorkerBus):
                 self.incarnation,
                 has_flow=lane is Lane.DATA,
                 send_timeout=self.send_timeout,
+                seal=self._seal,
             )
             for lane in Lane
         }
@@ -164,7 +178,8 @@ class BrokeredBus(WorkerBus):
             lane: Publisher(outbox, wire, self.counters, self.send_timeout)
             for lane, outbox in self._outboxes.items()
         }
-        self._credit = Credit(self.incarnation, self._outboxes[Lane.DATA], wire, self._inbox)
+        data = self._outboxes[Lane.DATA]
+        self._credit = Credit(self.incarnation, data, wire, self._inbox, self._seal)
 
     def _begin(self) -> None:
         """Start what writes and what looks after it; the broker has been reached."""

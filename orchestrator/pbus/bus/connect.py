@@ -13,6 +13,7 @@ from pbus.bus.mailroom import DeliveryOptions
 from pbus.bus.memory import AsyncQueueBus
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding
 from pbus.errors import BackendMissingError, BusError, BusUrlError
+from pbus.seal import ENCRYPT_VARIABLE, KEY_VARIABLE
 from pbus.urls import BACKEND_OF_SCHEME, mask_url
 
 _SCHEMES = tuple(f"{scheme}://" for scheme in BACKEND_OF_SCHEME)
@@ -28,6 +29,8 @@ def connect(
     encoding: str | None = None,
     delivery: str | None = None,
     mail_options: DeliveryOptions | None = None,
+    key: str | None = None,
+    encrypt: bool | None = None,
 ) -> WorkerBus:
     """A bus for this URL, not yet started; nothing is connected here.
 
@@ -45,8 +48,12 @@ def connect(
         delivery: "at-most-once", or "at-least-once": kept in the broker until handled. Else the
             second on Postgres and the first elsewhere.
         mail_options: How stored messages are treated, with at-least-once.
+        key: Without it nothing can be written to the channel; several with commas between them: the
+            first one seals, all open. Of no use on memory://.
+        encrypt: Nothing can be read without the key either.
 
     Raises:
+        BusKeyError: The key cannot be used.
         BusUrlError: No backend has this scheme.
         BackendMissingError: The backend's driver is not installed.
         BusError: The backend has no such encoding.
@@ -58,6 +65,10 @@ def connect(
     encoding = encoding or around.get("PBUS_ENCODING", Encoding.JSON)
     if max_message_bytes is None:
         max_message_bytes = int(around.get("PBUS_MAX_MESSAGE_BYTES", DEFAULT_MAX_MESSAGE_BYTES))
+    if key is None:
+        key = around.get(KEY_VARIABLE)
+    if encrypt is None:
+        encrypt = bool(key) and around.get(ENCRYPT_VARIABLE) == "1"
     backend = BACKEND_OF_SCHEME.get(urlsplit(url).scheme)
     if backend == "memory":
         return AsyncQueueBus(channel=channel, send_timeout=send_timeout)
@@ -67,6 +78,8 @@ def connect(
         "send_timeout": send_timeout,
         "incarnation": incarnation,
         "mail_options": mail_options,
+        "key": key,
+        "encrypt": encrypt,
     }
     if delivery is not None:
         options["delivery"] = delivery

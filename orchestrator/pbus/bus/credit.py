@@ -11,6 +11,7 @@ from pbus.bus.outbox import Outbox, OutStream
 from pbus.bus.wire import Wire
 from pbus.codec import Count
 from pbus.errors import MessageDecodeError
+from pbus.seal import NO_SEAL, Seal
 from pbus.structs import DECODE_ERRORS
 
 logger = logging.getLogger(__name__)
@@ -35,9 +36,18 @@ class Credit:
         outbox: The data lane's, whose senders may be held back.
         wire: Where notes go.
         inbox: Whose receivers grant.
+        seal: Of the channel.
     """
 
-    def __init__(self, incarnation: str, outbox: Outbox, wire: Wire, inbox: Inbox) -> None:
+    def __init__(
+        self,
+        incarnation: str,
+        outbox: Outbox,
+        wire: Wire,
+        inbox: Inbox,
+        seal: Seal = NO_SEAL,
+    ) -> None:
+        self._seal = seal
         self._incarnation = incarnation
         self._outbox = outbox
         self._wire = wire
@@ -48,17 +58,18 @@ class Credit:
     def grant(self, sender: str, address: str, number: int, consumed: int, limit: int) -> None:
         """Tell a sender, soon, how far it may go."""
         note = _encode(("grant", self._incarnation, address, number, consumed, limit))
-        self._grants[sender, address] = note
+        self._grants[sender, address] = self._seal.close("note", note)
         self._has_grants.set()
 
     def receive(self, payload: bytes) -> None:
         """Take a note.
 
         Raises:
-            MessageDecodeError: It is none.
+            MessageDecodeError: It is none, or not sealed as it should be.
         """
+        note = self._seal.open("note", payload)
         try:
-            what, sender, address, number, consumed, limit = _decoder.decode(payload)
+            what, sender, address, number, consumed, limit = _decoder.decode(note)
         except DECODE_ERRORS as error:
             raise MessageDecodeError(f"no credit note ({error})") from error
         if what == "grant":
@@ -110,4 +121,5 @@ class Credit:
             self._outbox.expect(stream, count)
 
     def _probe(self, stream: OutStream) -> bytes:
-        return _encode(("probe", self._incarnation, stream.address, stream.number, 0, 0))
+        note = _encode(("probe", self._incarnation, stream.address, stream.number, 0, 0))
+        return self._seal.close("note", note)

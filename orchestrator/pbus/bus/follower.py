@@ -9,7 +9,8 @@ from typing import Any
 
 from pbus.bus.tap import TapMessage
 from pbus.codec import Envelope, as_json, decode_header, decode_payload
-from pbus.errors import MessageDecodeError
+from pbus.errors import MessageDecodeError, SealError
+from pbus.seal import NO_SEAL, Seal
 
 FOLLOWER_LEASE_S = 6.0
 _CAPACITY = 20_000  # messages a slow reader may fall behind before it misses some
@@ -21,12 +22,16 @@ _MAX_STREAMS = 50_000  # some 15 MB; of all senders of the channel
 class Follower(abc.ABC):
     """A follower of one channel; a backend brings it payloads.
 
+    Args:
+        seal: Of the channel.
+
     Attributes:
         missed: Messages known to have passed unseen.
         refused: Payloads and messages that were none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seal: Seal = NO_SEAL) -> None:
+        self._seal = seal
         self.missed = 0
         self.refused = 0
         self._overflowed = 0
@@ -67,7 +72,7 @@ class Follower(abc.ABC):
     def _follow(self, payload: bytes) -> None:
         """Queue what one payload carries and was not seen before, in a payload sent twice."""
         try:
-            envelope, lines = decode_payload(payload)
+            envelope, lines = self._open(payload)
         except MessageDecodeError:
             self.refused += 1
             return
@@ -79,6 +84,16 @@ class Follower(abc.ABC):
         self._note_gap(max(0, envelope.first - expected))
         for line in lines[max(0, expected - envelope.first) :]:
             self._show(envelope, line)
+
+    def _open(self, payload: bytes) -> tuple[Envelope, list[bytes]]:
+        try:
+            return decode_payload(self._seal.open("payload", payload))
+        except SealError:
+            envelope, lines = decode_payload(payload)
+            if envelope.stream >= 0:  # no copy that a server made of stored messages
+                raise
+            context = envelope.address.encode()
+            return envelope, [self._seal.open("stored", line, context) for line in lines]
 
     def _show(self, envelope: Envelope, line: bytes) -> None:
         try:

@@ -14,6 +14,7 @@ from pbus.bus.switchboard import EVERYONE
 from pbus.codec import FORMAT_VERSION, Envelope, encode_payload
 from pbus.errors import BusFullError
 from pbus.messages import Lane
+from pbus.seal import NO_SEAL, Seal
 
 MAX_PAYLOAD_BYTES = 256 * 1024  # coalesced; a single larger message travels alone
 MAX_BUFFER_BYTES = 4 * 1024 * 1024  # a lane; senders wait above it
@@ -133,14 +134,24 @@ class Outbox:
         sender: This process's incarnation.
         has_flow: Whether receivers grant credit (data), or messages always go (system).
         send_timeout: Seconds a put waits for room.
+        seal: Of the channel.
 
     Attributes:
         begin: Called with what comes while take() waits, here and now; whether it is under way then,
             until end() is called. Not while messages come in numbers: then they go together.
     """
 
-    def __init__(self, lane: Lane, sender: str, *, has_flow: bool, send_timeout: float) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        sender: str,
+        *,
+        has_flow: bool,
+        send_timeout: float,
+        seal: Seal = NO_SEAL,
+    ) -> None:
         self.lane = lane
+        self._seal = seal
         self._sender = sender
         self._has_flow = has_flow
         self._send_timeout = send_timeout
@@ -245,7 +256,8 @@ class Outbox:
                 FORMAT_VERSION, self._sender, stream.number, self.lane, stream.address,
                 payload.first, len(payload.lines), payload.position,
             )  # fmt: skip
-            payload.encoded = encode_payload(envelope, payload.lines)
+            plain = encode_payload(envelope, payload.lines)
+            payload.encoded = self._seal.close("payload", plain)
         return payload.encoded
 
     def written(self, payload: Payload, receivers: int) -> None:

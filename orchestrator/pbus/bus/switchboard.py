@@ -33,6 +33,7 @@ class Counters(msgspec.Struct):
         lost: Messages of others noticed missing on the way here.
         undelivered: Own messages that no process was listening for.
         refused: Received bytes that were no acceptable message.
+        unsealed: Those of them that were not sealed with a key of the channel.
         dropped: Messages received for somebody who is not (or no longer) here.
         foreign: Broadcasts of types that this process does not know.
     """
@@ -41,6 +42,7 @@ class Counters(msgspec.Struct):
     lost: int = 0
     undelivered: int = 0
     refused: int = 0
+    unsealed: int = 0
     dropped: int = 0
     foreign: int = 0
 

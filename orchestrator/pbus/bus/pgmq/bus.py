@@ -13,6 +13,7 @@ from pbus.bus.pgmq.lines import Lines
 from pbus.bus.pgmq.mail import PgmqMailStore
 from pbus.bus.pgmq.tap import PgmqTap
 from pbus.bus.pgmq.wire import PEER_LEASE_S, Wire
+from pbus.bus.sealed import sealed
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES
 from pbus.errors import BrokerRefusedError, BusUnavailableError
 from pbus.leases import LeaseStore
@@ -58,6 +59,8 @@ class PgmqBus(BrokeredBus):
         incarnation: str | None = None,
         delivery: str = "at-least-once",
         mail_options: DeliveryOptions | None = None,
+        key: str | None = None,
+        encrypt: bool = False,
         peer_lease: float = PEER_LEASE_S,
     ) -> None:
         super().__init__(
@@ -67,12 +70,14 @@ class PgmqBus(BrokeredBus):
             incarnation=incarnation,
             delivery=delivery,
             mail_options=mail_options,
+            key=key,
+            encrypt=encrypt,
         )
         self._lines = Lines(Endpoint(dsn=dsn, pgmq=pgmq, pool=pool), channel)
         self.url = self._lines.url
         self._is_open = False
         if delivery == "at-least-once":
-            self.mail = PgmqMailStore(self._lines)
+            self.mail = sealed(PgmqMailStore(self._lines), self._seal)
         self._wire = Wire(self._lines, self.incarnation, self._take, lease_s=peer_lease)
         self._build(self._wire)
         self._lines.writer.on_connect = self._expect_returns
@@ -84,7 +89,7 @@ class PgmqBus(BrokeredBus):
 
     def tap(self) -> PgmqTap:
         """Follow all traffic of the channel; the server copies it while somebody does."""
-        return PgmqTap(self._lines)
+        return PgmqTap(self._lines, self._seal)
 
     def grant(self, sender: str, address: str, number: int, consumed: int, limit: int) -> None:
         """Tell a sender how far it may go, ourselves without the server; see Sink."""
@@ -150,4 +155,4 @@ class PgmqBus(BrokeredBus):
         self._receive(payload, is_note=rank == 0)
 
     def _make_leases(self) -> LeaseStore:
-        return PgLeaseStore(self._lines.writer, self.channel)
+        return PgLeaseStore(self._lines.writer, self.channel, self._seal)

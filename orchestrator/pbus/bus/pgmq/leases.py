@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import msgspec
-
 from pbus.bus.pgmq.link import Link
 from pbus.leases import (
     LEASE_S,
@@ -13,9 +11,11 @@ from pbus.leases import (
     decode_activation,
     decode_holder,
     decode_leases,
+    encode_activation,
+    encode_lease,
+    open_records,
 )
-
-_encode = msgspec.json.Encoder().encode
+from pbus.seal import NO_SEAL, Seal
 
 _READ = """SELECT pbus.lease_aged(body) FROM pbus.lease WHERE channel = $1 AND ends_at > clock_timestamp()
   ORDER BY name COLLATE "C\""""
@@ -35,27 +35,29 @@ class PgLeaseStore:
     Args:
         link: The connection for work.
         channel: The bus channel.
+        seal: Of the channel.
     """
 
-    def __init__(self, link: Link, channel: str) -> None:
+    def __init__(self, link: Link, channel: str, seal: Seal = NO_SEAL) -> None:
+        self._seal = seal
         self._link = link
         self._channel = channel
 
     async def claim(self, lease: Lease) -> Lease | None:
         """Take the name; see LeaseStore."""
         sql = "SELECT pbus.lease_claim($1, $2, $3, $4, $5, $6)"
-        rows = await self._link.call(sql, self._channel, *_row(lease), LEASE_S)
-        return decode_holder(rows[0][0], lease.name) if rows[0][0] else None
+        rows = await self._link.call(sql, self._channel, *self._row(lease), LEASE_S)
+        return decode_holder(rows[0][0], lease.name, self._seal) if rows[0][0] else None
 
     async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
         """Store leases anew; see LeaseStore."""
-        columns = list(zip(*map(_row, leases), strict=True)) or [(), (), (), ()]
+        columns = list(zip(*map(self._row, leases), strict=True)) or [(), (), (), ()]
         sql = "SELECT * FROM pbus.lease_renew($1, $2, $3, $4, $5, $6, $7)"
         (row,) = await self._link.call(sql, self._channel, *columns, LEASE_S, version)
         return Renewal(
             version=row["version"],
-            leases=None if row["leases"] is None else decode_leases(row["leases"]),
-            expired=decode_leases(row["expired"]),
+            leases=None if row["leases"] is None else decode_leases(row["leases"], self._seal),
+            expired=decode_leases(row["expired"], self._seal),
             refused=row["refused"],
         )
 
@@ -71,38 +73,39 @@ class PgLeaseStore:
             return []
         sql = "SELECT * FROM pbus.lease_release($1, $2)"
         rows = await self._link.call(sql, self._channel, list(incarnations))
-        return decode_leases(row[0] for row in rows)
+        return decode_leases((row[0] for row in rows), self._seal)
 
     async def leases(self) -> list[Lease]:
         """All live leases by name."""
-        return decode_leases(row[0] for row in await self._link.call(_READ, self._channel))
+        rows = await self._link.call(_READ, self._channel)
+        return decode_leases((row[0] for row in rows), self._seal)
 
     async def set_activation(self, name: str, activation: Activation) -> None:
         """Remember an activation."""
-        body = _encode(activation).decode()
+        body = encode_activation(name, activation, self._seal).decode()
         await self._link.call(_SET_ACTIVATION, self._channel, name, body)
 
     async def activation(self, name: str) -> Activation | None:
         """The activation remembered."""
         sql = "SELECT body FROM pbus.activation WHERE channel = $1 AND name = $2"
         rows = await self._link.call(sql, self._channel, name)
-        return decode_activation(rows[0][0]) if rows else None
+        return decode_activation(name, rows[0][0], self._seal) if rows else None
 
     async def put_record(self, key: str, record: bytes, *, ttl_s: float) -> None:
         """Store a record."""
-        await self._link.call(_PUT_RECORD, self._channel, key, record, ttl_s)
+        sealed = self._seal.close("record", record, key.encode())
+        await self._link.call(_PUT_RECORD, self._channel, key, sealed, ttl_s)
 
     async def records(self) -> dict[str, bytes]:
         """Live records."""
         rows = await self._link.call(_RECORDS, self._channel)
-        return {row["key"]: row["body"] for row in rows}
+        return open_records({row["key"]: row["body"] for row in rows}, self._seal)
 
     async def drop_record(self, key: str) -> None:
         """Remove a record."""
         sql = "DELETE FROM pbus.record WHERE channel = $1 AND key = $2"
         await self._link.call(sql, self._channel, key)
 
-
-def _row(lease: Lease) -> tuple[str, str, str, str]:
-    head = f"{lease.incarnation}|{lease.state}|{int(lease.active)}"
-    return lease.name, lease.incarnation, head, _encode(lease).decode()
+    def _row(self, lease: Lease) -> tuple[str, str, str, str]:
+        head = f"{lease.incarnation}|{lease.state}|{int(lease.active)}"
+        return lease.name, lease.incarnation, head, encode_lease(lease, self._seal).decode()

@@ -6,6 +6,7 @@ from pbus.bus.follower import FOLLOWER_LEASE_S, Follower
 from pbus.bus.pgmq.lines import Lines
 from pbus.bus.pgmq.wire import Wire
 from pbus.ids import new_token
+from pbus.seal import Seal
 
 
 class PgmqTap(Follower):
@@ -15,10 +16,11 @@ class PgmqTap(Follower):
 
     Args:
         lines: The connections of the bus he follows.
+        seal: Of the channel.
     """
 
-    def __init__(self, lines: Lines) -> None:
-        super().__init__()
+    def __init__(self, lines: Lines, seal: Seal) -> None:
+        super().__init__(seal)
         self._lines = lines
         self._wire = Wire(lines, new_token(), self._take, follows=True, lease_s=FOLLOWER_LEASE_S)
 

@@ -20,11 +20,14 @@ from pbus.bus.redis.links import RequestLink, SubscribeLink, close, open_connect
 from pbus.bus.redis.names import FOLLOWED, Names
 from pbus.bus.redis.tap import FOLLOWER_NOTE, RedisTap
 from pbus.bus.redis.wire import RedisWire
+from pbus.bus.sealed import sealed
 from pbus.bus.switchboard import EVERYONE
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding
 from pbus.errors import BrokerRefusedError, BusUnavailableError
 from pbus.leases import LeaseStore
 from pbus.messages import Lane
+
+NOTES = (*CREDIT_NOTES, FOLLOWER_NOTE)  # a payload begins otherwise
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -58,6 +61,8 @@ class RedisBus(BrokeredBus):
         encoding: str = Encoding.JSON,
         delivery: str = "at-most-once",
         mail_options: DeliveryOptions | None = None,
+        key: str | None = None,
+        encrypt: bool = False,
     ) -> None:
         super().__init__(
             channel=channel,
@@ -67,6 +72,8 @@ class RedisBus(BrokeredBus):
             encoding=encoding,
             delivery=delivery,
             mail_options=mail_options,
+            key=key,
+            encrypt=encrypt,
         )
         self._endpoint = Endpoint(url=url, redis=redis, key=Names(channel).key(""))
         self._names = Names(channel, self._endpoint.database)
@@ -74,7 +81,7 @@ class RedisBus(BrokeredBus):
         if delivery == "at-least-once":
             from pbus.bus.redis.mail import RedisMailStore  # noqa: PLC0415 - most buses need none
 
-            self.mail = RedisMailStore(self._endpoint, self._names)
+            self.mail = sealed(RedisMailStore(self._endpoint, self._names), self._seal)
         self._followed_until = 0.0
         self._links = {
             lane: RequestLink(self._endpoint, f"{lane.name.lower()} writer") for lane in Lane
@@ -99,7 +106,8 @@ class RedisBus(BrokeredBus):
 
     def tap(self) -> RedisTap:
         """Follow all traffic of the channel; it costs the workers nothing."""
-        return RedisTap(self._endpoint, self._names, asks=self.delivery == "at-least-once")
+        asks = self.delivery == "at-least-once"
+        return RedisTap(self._endpoint, self._names, self._seal, asks=asks)
 
     # The life of the connections
 
@@ -192,10 +200,14 @@ class RedisBus(BrokeredBus):
 
     def _take(self, payload: bytes) -> None:
         """One payload from the server: messages, or a note about credit."""
-        if payload == FOLLOWER_NOTE:
+        self._receive(payload, is_note=payload.startswith(NOTES))
+
+    def _take_note(self, note: bytes) -> None:
+        if note.startswith(FOLLOWER_NOTE):
+            self._seal.open("note", note)
             self._note_follower()
         else:
-            self._receive(payload, is_note=payload.startswith(CREDIT_NOTES))
+            super()._take_note(note)
 
     def _make_leases(self) -> LeaseStore:
-        return RedisLeaseStore(self._endpoint, self._names)
+        return RedisLeaseStore(self._endpoint, self._names, self._seal)

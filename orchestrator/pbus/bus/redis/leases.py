@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import msgspec
-
 from pbus.bus.redis.endpoint import MOVING, TROUBLE, Endpoint, reason_of
 from pbus.bus.redis.names import Names
 from pbus.errors import BusUnavailableError
@@ -17,7 +15,11 @@ from pbus.leases import (
     decode_activation,
     decode_holder,
     decode_leases,
+    encode_activation,
+    encode_lease,
+    open_records,
 )
+from pbus.seal import NO_SEAL, Seal
 
 _CALL_TIMEOUT_S = 3.0
 _MOVING_PAUSE_S = 0.05
@@ -165,13 +167,12 @@ if ARGV[1] == 'get' then return redis.call('HGETALL', KEYS[2]) end
 return 0
 """
 
-_encode = msgspec.json.Encoder().encode
-
 
 class RedisLeaseStore:
     """A LeaseStore on the server of a RedisBus; see the protocol for its methods."""
 
-    def __init__(self, endpoint: Endpoint, names: Names) -> None:
+    def __init__(self, endpoint: Endpoint, names: Names, seal: Seal = NO_SEAL) -> None:
+        self._seal = seal
         self._endpoint = endpoint
         self._redis = endpoint.client(max_connections=_CONNECTIONS)
         self._turns = asyncio.Semaphore(_CONNECTIONS)  # many may start or end at once
@@ -185,19 +186,19 @@ class RedisLeaseStore:
 
     async def claim(self, lease: Lease) -> Lease | None:
         """Take the name; see LeaseStore."""
-        holder = await self._run(_CLAIM, self._keys, [*_row(lease), _lease_ms()])
-        return decode_holder(holder, lease.name) if holder else None
+        holder = await self._run(_CLAIM, self._keys, [*self._row(lease), _lease_ms()])
+        return decode_holder(holder, lease.name, self._seal) if holder else None
 
     async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
         """Store leases anew; see LeaseStore."""
-        rows = [cell for lease in leases for cell in _row(lease)]
+        rows = [cell for lease in leases for cell in self._row(lease)]
         reply = await self._run(_RENEW, self._keys, [_lease_ms(), version, _KEYS_LIVE_MS, *rows])
         at, expired, refused, *rest = reply
         return Renewal(
             version=at,
-            leases=decode_leases(rest[0]) if rest else None,
-            expired=decode_leases(expired),
-            refused=[name.decode() for name in refused],
+            leases=decode_leases(rest[0], self._seal) if rest else None,
+            expired=decode_leases(expired, self._seal),
+            refused=[name.decode(errors="replace") for name in refused],
         )
 
     async def keep(self, incarnations: Sequence[str]) -> None:
@@ -209,18 +210,20 @@ class RedisLeaseStore:
         """Drop leases; see LeaseStore."""
         if not incarnations:
             return []
-        return decode_leases(await self._run(_RELEASE, self._keys, incarnations))
+        released = await self._run(_RELEASE, self._keys, incarnations)
+        return decode_leases(released, self._seal)
 
     async def leases(self) -> list[Lease]:
         """All live leases by name."""
-        return decode_leases(await self._run(_READ, self._keys, []))
+        return decode_leases(await self._run(_READ, self._keys, []), self._seal)
 
     async def set_activation(self, name: str, activation: Activation) -> None:
         """Remember an activation."""
+        body = encode_activation(name, activation, self._seal)
 
         async def write() -> None:
             async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.hset(self._activations, name, _encode(activation))
+                pipe.hset(self._activations, name, body)
                 pipe.pexpire(self._activations, _KEYS_LIVE_MS)
                 await pipe.execute()
 
@@ -233,17 +236,20 @@ class RedisLeaseStore:
             return await self._redis.hget(self._activations, name)
 
         found = await self._bounded(read)
-        return decode_activation(found) if found else None
+        return decode_activation(name, found, self._seal) if found else None
 
     async def put_record(self, key: str, record: bytes, *, ttl_s: float) -> None:
         """Store a record."""
-        arguments = ["put", key, int(ttl_s * 1000), record, _KEYS_LIVE_MS]
+        sealed = self._seal.close("record", record, key.encode())
+        arguments = ["put", key, int(ttl_s * 1000), sealed, _KEYS_LIVE_MS]
         await self._run(_RECORDS, self._record_keys, arguments)
 
     async def records(self) -> dict[str, bytes]:
         """Live records."""
         flat = await self._run(_RECORDS, self._record_keys, ["get"])
-        return {key.decode(): record for key, record in zip(flat[::2], flat[1::2], strict=True)}
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        found = {key.decode(errors="replace"): record for key, record in pairs}
+        return open_records(found, self._seal)
 
     async def drop_record(self, key: str) -> None:
         """Remove a record."""
@@ -273,6 +279,10 @@ class RedisLeaseStore:
             if attempts > 1:
                 await asyncio.sleep(_MOVING_PAUSE_S)
 
+    def _row(self, lease: Lease) -> tuple[str, str, bytes]:
+        head = f"{lease.incarnation}|{lease.state}|{int(lease.active)}"
+        return lease.name, head, encode_lease(lease, self._seal)
+
     def _is_moving(self, error: Exception) -> bool:
         """Whether a cluster will answer once the keys have arrived, and all its nodes know."""
         return self._endpoint.may_move and isinstance(error, MOVING)
@@ -280,8 +290,3 @@ class RedisLeaseStore:
 
 def _lease_ms() -> int:
     return int(LEASE_S * 1000)
-
-
-def _row(lease: Lease) -> tuple[str, str, bytes]:
-    head = f"{lease.incarnation}|{lease.state}|{int(lease.active)}"
-    return lease.name, head, _encode(lease)

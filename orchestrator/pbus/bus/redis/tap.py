@@ -10,6 +10,7 @@ from pbus.bus.redis.links import CONFIRM_TIMEOUT_S, RequestLink, SubscribeLink
 from pbus.bus.redis.names import Names
 from pbus.bus.switchboard import EVERYONE
 from pbus.errors import BusUnavailableError
+from pbus.seal import Seal
 
 FOLLOWER_NOTE = b'["follower"]'  # to everyone's system channel: stored mail is copied to followers
 
@@ -20,11 +21,12 @@ class RedisTap(Follower):
     Args:
         endpoint: The server.
         names: How channels are named.
+        seal: Of the channel.
         asks: Stored mail does not pass here by itself: ask senders for copies, as long as we live.
     """
 
-    def __init__(self, endpoint: Endpoint, names: Names, *, asks: bool = False) -> None:
-        super().__init__()
+    def __init__(self, endpoint: Endpoint, names: Names, seal: Seal, *, asks: bool = False) -> None:
+        super().__init__(seal)
         self._names = names
         self._endpoint = endpoint
         self._asking = RequestLink(endpoint, "tap asking") if asks else None
@@ -54,12 +56,13 @@ class RedisTap(Follower):
         if self._asking is None:
             return
         lease_ms = int(FOLLOWER_LEASE_S * 1000)
+        note = self._seal.close("note", FOLLOWER_NOTE)
         with contextlib.suppress(*TROUBLE):  # asked again with the next beat
             await self._asking.request([
                 (b"SET", self._names.key("followed"), b"1", b"PX", lease_ms),
-                (b"PUBLISH", self._names.lane("s", EVERYONE), FOLLOWER_NOTE),
+                (b"PUBLISH", self._names.lane("s", EVERYONE), note),
             ])
 
     def _take(self, payload: bytes) -> None:
-        if payload != FOLLOWER_NOTE:
+        if not payload.startswith(FOLLOWER_NOTE):
             self._follow(payload)
