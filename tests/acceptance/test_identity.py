@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 
 from support.command import Home, Place, living, wait_for
+from support.valkey import Valkey
 
 pytestmark = pytest.mark.cli
 
@@ -192,3 +193,18 @@ def test_deleted_folder_is_survived(home: Home):
     assert "gone" == rows.json["project"]
     assert "uno runs" in logs.out
     assert [0, 0, 0, 0, 0, 0] == codes
+
+
+def test_killed_supervisor_is_succeeded(home: Home, valkey: Valkey, channel: str):
+    """What a killed supervisor told of its workers is gone as soon as the next one speaks."""
+    bus = f"bus: {{url: '{valkey.url}', channel: '{channel}'}}\n"
+    place = home.place("killed", {"topology.yaml": bus + PROGRAM.format(worker="uno")})
+    place.up()
+    before = place.rows()["uno"]["pid"]
+
+    place.supervisor().kill()
+    assert 0 == place.run("up", "-d").code
+
+    (row,) = place.tell("ps", "--json").json["workers"]
+    assert before != row["pid"]
+    assert 0 == place.tell("down").code

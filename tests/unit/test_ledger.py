@@ -17,12 +17,19 @@ def test_open_lives_are_inherited(tmp_path):
     assert ["one", "three"] == Ledger(tmp_path).inherited()
 
 
+def test_supervisors_succeed_each_other(tmp_path):
+    """Each learns under which address the one before it spoke."""
+    assert ["", "one", "two"] == [
+        Ledger(tmp_path).succeed(address) for address in ("one", "two", "three")
+    ]
+
+
 @pytest.mark.parametrize("obstacle", ["a folder in the way", "no folder"])
 def test_refused_files_stop_nobody(tmp_path, caplog, obstacle):
     """Everything goes on without the files; that is said once."""
     folder = tmp_path / "state"
     if obstacle == "a folder in the way":
-        for name in ("lives", "mailboxes", "kept"):
+        for name in ("lives", "mailboxes", "kept", "supervisor"):
             (folder / name).mkdir(parents=True)
     ledger = Ledger(folder)
 
@@ -32,6 +39,7 @@ def test_refused_files_stop_nobody(tmp_path, caplog, obstacle):
     ledger.note_kept(3)
     ledger.note_purged()
 
+    assert "" == ledger.succeed("other")
     assert ([], [], 0) == (ledger.inherited(), ledger.mailboxes(), ledger.kept())
     assert 1 == caplog.text.count("the project's state cannot be written down")
 

@@ -1,7 +1,7 @@
 """What a supervisor leaves to the next one of its project, however it ends.
 
-Which lives it began and did not bury: they are over when the next one has the project. And whose
-mail it keeps: of those that are in the file no longer, the mail goes.
+Under which address it spoke, and which lives it began and did not bury: both are over when the next
+one has the project. And whose mail it keeps: of those that are in the file no longer, the mail goes.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ class Ledger:
         self._kept = folder / "kept"
         self._purge = folder / "purge"
         self._given = folder / "given"
+        self._supervisor = folder / "supervisor"
         self._complained = False
 
     def begin(self, incarnation: str) -> None:
@@ -48,6 +49,13 @@ class Ledger:
         with self._tolerance():
             self._lives.write_text("".join(f"+{incarnation}\n" for incarnation in open_lives))
         return list(open_lives)
+
+    def succeed(self, address: str) -> str:
+        """A supervisor of this address begins; returns that of the one before, "" for none."""
+        before = self._read(self._supervisor)
+        with self._tolerance():
+            self._supervisor.write_text(address)
+        return before
 
     def mailboxes(self) -> list[str]:
         """Whose mail was kept at last."""

@@ -105,6 +105,8 @@ class BusLink(BusSubscriber):
         await self._bus.start(_OWN_CONNECT_S if is_own_broker else _CONNECT_S)
         self._is_open = True
         await self._bus.subscribe(self)
+        if before := self._post.succeed(self.name):  # killed, it could not withdraw its snapshot
+            await self._try("drop the last record", self._bus.leases.drop_record(before))
         for incarnation in await self._post.open():
             self._unburied[incarnation] = _Grave("its supervisor ended")
         await self._bury_all()

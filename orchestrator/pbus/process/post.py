@@ -36,6 +36,10 @@ class PostOffice:
         self._groups = groups
         self._max_backlog = max_backlog
 
+    def succeed(self, address: str) -> str:
+        """A supervisor of this address begins; returns that of the one before, "" for none."""
+        return self._ledger.succeed(address)
+
     async def open(self) -> list[str]:
         """Make ready for the workers; returns the lives that earlier supervisors left unburied."""
         dead = self._ledger.inherited()
