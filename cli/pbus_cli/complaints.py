@@ -1,15 +1,10 @@
 """What the library logs, and where a command lets it be seen."""
 
 import logging
-import logging.handlers
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
-
-_LOG_BYTES: Final = 10 * 1024 * 1024
 
 
 def show_on_stderr() -> None:
@@ -42,14 +37,9 @@ def write_down(path: Path, tell: Callable[[str], None], *, except_thread: str) -
             what the supervisor notices.
     """
     logging.raiseExceptions = False  # a full disk: complaints about complaints tear the display
-    file = logging.handlers.RotatingFileHandler(
-        path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8"
-    )
-    layout = "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s"
-    formatter = logging.Formatter(layout, "%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
-    file.setFormatter(formatter)
-    _use([file, _Telling(tell, except_thread)], logging.INFO)
+    from pbus.process.own_log import OwnLog  # noqa: PLC0415 - other verbs do without
+
+    _use([OwnLog(path), _Telling(tell, except_thread)], logging.INFO)
 
 
 def _use(handlers: list[logging.Handler], level: int) -> None:

@@ -71,6 +71,11 @@ class EmbeddedValkey:
         return self._project.runtime_dir / "valkey.sock"
 
     @property
+    def is_listening(self) -> bool:
+        """Whether its socket is there; it cannot make another one while it runs."""
+        return self.socket_path.is_socket()
+
+    @property
     def log_path(self) -> Path:
         """What it writes."""
         return self._project.service_log_path("valkey")

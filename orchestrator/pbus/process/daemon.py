@@ -8,11 +8,9 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import logging.handlers
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import msgspec
@@ -30,12 +28,10 @@ from pbus.process.events import (
     Stopped,
 )
 from pbus.process.loops import run_patiently
+from pbus.process.own_log import OwnLog
 from pbus.process.project import Project
 from pbus.process.supervisor import Supervisor
 from pbus.topology.load import load_topology
-
-_LOG_BYTES = 10 * 1024 * 1024
-_LOG_FILES = 2
 
 logger = logging.getLogger("pbus.process.daemon")  # run as a program, __name__ says nothing
 
@@ -143,15 +139,7 @@ def _detach(log: Path) -> None:
 
 
 def _log_to(path: Path) -> None:
-    handler = logging.handlers.RotatingFileHandler(
-        path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES - 1, encoding="utf-8"
-    )
-    formatter = logging.Formatter(
-        "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S"
-    )
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    logging.getLogger().addHandler(handler)
+    logging.getLogger().addHandler(OwnLog(path))
     logging.getLogger().setLevel(logging.INFO)
 
 

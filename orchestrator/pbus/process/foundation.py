@@ -15,6 +15,7 @@ from pbus.topology.model import BusSpec
 
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 10.0
+_LOOK_S = 0.5
 _STEADY_S = 10.0  # what lived so long is started again at once
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,11 @@ logger = logging.getLogger(__name__)
 
 class EmbeddedBroker(Protocol):
     """A server that belongs to one project."""
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether its socket is where clients look for it."""
+        ...
 
     async def start(self) -> str:
         """Start it, again if it had ended; returns its URL. May raise ProcessError."""
@@ -93,11 +99,32 @@ class Foundation:
     async def _keep_broker(self, broker: EmbeddedBroker) -> None:
         pace = _Pace()
         while True:
-            code = await broker.wait()
-            logger.warning("the embedded broker ended (%d) and is started again", code)
+            how = await self._loss_of(broker)
+            logger.warning("the embedded broker %s and is started again", how)
             self._on_broker(False)  # noqa: FBT003
             await pace.insist("embedded broker", broker.start)
             self._on_broker(True)  # noqa: FBT003
+
+    async def _loss_of(self, broker: EmbeddedBroker) -> str:
+        """Wait until the broker ended or nobody can find it any more; which of both, in words."""
+        ending = asyncio.ensure_future(broker.wait())
+        has_complained = False
+        try:
+            while not (await asyncio.wait([ending], timeout=_LOOK_S))[0]:
+                if broker.is_listening:
+                    has_complained = False
+                    continue
+                try:  # until then it goes on for those that are connected
+                    self._project.make_runtime_dir()
+                except ProcessError as error:
+                    if not has_complained:
+                        logger.warning("nothing new can reach the embedded broker: %s", error)
+                    has_complained = True
+                else:
+                    return "lost its socket (a logout removes it)"
+            return f"ended ({ending.result()})"
+        finally:
+            ending.cancel()
 
 
 def _broker_of(project: Project, bus: BusSpec, guard: Guard) -> EmbeddedBroker | None:

@@ -21,6 +21,7 @@ MAX_BYTES = 10 * 1024 * 1024
 MAX_FILES = 3
 
 _POLL_S = 0.2
+_LOOK_S = 0.001  # a look at every line would cost as much as half of its write
 _BLOCK = 1024 * 1024
 
 _LINE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (\w+) (.*)", re.DOTALL)
@@ -54,6 +55,7 @@ class LogFile:
         self._max_bytes = max_bytes
         self._file: io.FileIO | None = None
         self._size = 0
+        self._looked = 0.0
         self._complained = False
 
     def write(self, time: float, stream: str, text: str) -> None:
@@ -67,6 +69,7 @@ class LogFile:
         prefix = f"{_stamp(time)} {stream} "
         lines = (f"{prefix}{_cut(line.removesuffix(chr(13)))}\n" for line in text.split("\n"))
         try:
+            self._look()
             self._append("".join(lines).encode(errors="backslashreplace"))
         except OSError as error:
             self.close()
@@ -90,6 +93,19 @@ class LogFile:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _look(self) -> None:
+        """Let go of a file that was removed or moved away: nobody would find what is written."""
+        now = clock.monotonic()
+        if self._file is None or now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        try:
+            is_there = os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
+        except OSError:
+            is_there = False
+        if not is_there:
+            self.close()
 
     def _append(self, data: bytes) -> None:
         file = self._file or self._open()

@@ -50,6 +50,11 @@ class EmbeddedPostgres:
         return self._project.runtime_dir if cluster.service_user() is None else self.home
 
     @property
+    def is_listening(self) -> bool:
+        """Whether its socket is there; it cannot make another one while it runs."""
+        return (self.sockets / _SOCKET).is_socket()
+
+    @property
     def log_path(self) -> Path:
         """What it writes."""
         return self._project.service_log_path("postgres")

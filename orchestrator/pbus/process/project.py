@@ -118,6 +118,8 @@ class Project:
         Raises:
             ProcessError: It cannot be created, or belongs to somebody else.
         """
+        with contextlib.suppress(OSError):  # a logout removes it, too; the next login makes it
+            self.runtime_dir.parent.parent.mkdir(mode=0o700)
         make_private(self.runtime_dir.parent)
         make_private(self.runtime_dir)
 
