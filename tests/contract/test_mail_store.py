@@ -5,9 +5,19 @@ import time
 
 import pytest
 
-from pbus.bus.mail import Settle
+from pbus.bus.mail import COMING_BACK_S, KEPT_UNTOUCHED_S, Settle
 from support.mail_books import Books
-from support.mailing import DATA, SYSTEM, Writer, backlog, handle, pass_time, take, texts
+from support.mailing import (
+    DATA,
+    SYSTEM,
+    Writer,
+    backlog,
+    be_away,
+    handle,
+    pass_time,
+    take,
+    texts,
+)
 from support.waiting import PATIENCE_S, finishes, run, until
 
 LONG_S = 60.0  # longer than any test has patience for
@@ -805,14 +815,19 @@ def test_given_up_holder_may_take_again(make_mail):
 
 
 def test_unkept_mailbox_falls_with_its_lease(make_mail):
-    """A mailbox that nobody keeps is gone, with its mail, once nobody touched it for a lease."""
+    """A mailbox that nobody keeps is gone once nobody touched it for a lease; its mail later."""
 
     async def main():
         async with make_mail(lease_s=LONG_S) as store:
-            await store.open("box", keep=False)
+            for name in ("box", "empty"):
+                await store.open(name, keep=False)
             await store.open("kept", keep=True)
+            await store.touch([])
             await store.put([Writer().to("box", "x")])
             await pass_time(store, LONG_S + 0.1)
+            assert ["empty"] == await store.touch(["empty", "kept"])
+            assert ["box", "kept"] == [report.name for report in await store.reports()]
+            await pass_time(store, KEPT_UNTOUCHED_S)
             assert ["box"] == await store.touch(["box", "kept"])
 
             assert ["kept"] == [report.name for report in await store.reports()]
@@ -823,6 +838,28 @@ def test_unkept_mailbox_falls_with_its_lease(make_mail):
             assert [] == await take(store)
             await store.open("box", keep=False)
             assert [] == await take(store)  # nothing of its former life
+
+    run(main())
+
+
+def test_mailboxes_outlive_an_outage(make_mail):
+    """Nobody was in touch for longer than a lease: mailboxes wait a while for those who come back."""
+
+    async def main():
+        async with make_mail(lease_s=LONG_S) as store, make_mail(lease_s=LONG_S) as other:
+            for name in ("back", "late"):
+                await store.open(name, keep=False)
+            await store.touch(["back", "late"])
+            await be_away(store, LONG_S + 60)
+            assert [] == await other.touch([])
+            stored = await other.put([Writer().to("back", "x")])
+            assert [] == await store.touch(["back"])
+            assert ([1], ["x"]) == (
+                [one.mailboxes for one in stored],
+                texts(await take(store, "back")),
+            )
+            await pass_time(store, COMING_BACK_S + 0.1)
+            assert ["late"] == await store.touch(["late"])
 
     run(main())
 

@@ -28,7 +28,7 @@ DOCUMENTED = "+@read +@write +@pubsub +@scripting +@connection +time +cluster|sl
 LEAST = (
     *("+ping", "+publish", "+subscribe", "+unsubscribe", "+psubscribe", "+punsubscribe"),
     *("+pubsub|numsub", "+evalsha", "+script|load", "+time", "+get", "+incr", "+pexpire"),
-    *("+hget", "+hset", "+hdel", "+hvals", "+hgetall"),
+    *("+hget", "+hset", "+hdel", "+hvals", "+hgetall", "+hlen", "+hkeys", "+zcard"),
     *("+zadd", "+zrem", "+zscore", "+zrange", "+zrangebyscore"),
 )
 AT_MOST_ONCE = "at-most-once"

@@ -81,6 +81,18 @@ async def pass_time(store: MailStore, seconds: float) -> None:
     await store._outbox.call(sql, seconds, store._channel)
 
 
+async def be_away(store: MailStore, seconds: float) -> None:
+    """Let time pass in which the broker was away from everyone."""
+    await pass_time(store, seconds)
+    if isinstance(store, RedisMailStore):
+        key = f"{store._key}:touched"
+        last = int(await store._calls.plain("GET", key))
+        await store._calls.plain("SET", key, last - int(1000 * seconds))
+        return
+    sql = "UPDATE pbus.touched SET at = at - $1::float8 * interval '1 s' WHERE channel = $2"
+    await store._outbox.call(sql, seconds, store._channel)
+
+
 @contextlib.asynccontextmanager
 async def closing(store: MailStore) -> AsyncIterator[MailStore]:
     """A store, closed at the end."""

@@ -127,6 +127,7 @@ class LaneDispatch:
         self._behind: deque[Parcel] = deque()  # from a broadcast that has to wait, on
         self._retry_at = 0.0
         self._numbers: Counter[str] = Counter()
+        self._reached: dict[str, int] = {}  # by address: how many mailboxes there were
         self._has_mail = asyncio.Event()
 
     def put(self, stamped: Stamped) -> asyncio.Future[int]:
@@ -239,14 +240,20 @@ class LaneDispatch:
 
     def _digest(self, entries: list[list[Parcel]], results: Iterable[Stored]) -> None:
         refused: list[Parcel] = []
+        is_full = False
         for entry, result in zip(entries, results, strict=True):
-            if result.is_full:
+            address = entry[0].address
+            if result.is_full or (
+                result.is_young and result.mailboxes < self._reached.get(address, 0)
+            ):
                 refused += entry
+                is_full = is_full or result.is_full
                 continue
+            self._reached[address] = result.mailboxes
             for parcel in entry:
                 if not parcel.stored.done():
                     parcel.stored.set_result(result.mailboxes)
-        if refused and self._options.refuse_when_full:
+        if is_full and self._options.refuse_when_full:
             self._refuse_first(refused)
         else:
             self._hold(refused)

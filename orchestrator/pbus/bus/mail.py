@@ -46,10 +46,12 @@ class Stored(msgspec.Struct, frozen=True):
         mailboxes: Into how many it was stored; 0: nobody has such a mailbox.
         is_full: A mailbox had no room (max_backlog), or something before it in the batch and lane
             that it must not overtake was refused: nothing was stored, try again later.
+        is_young: The broker was emptied a moment ago, or is new: more mailboxes may come back.
     """
 
     mailboxes: int
     is_full: bool = False
+    is_young: bool = False
 
 
 class Letter(msgspec.Struct, frozen=True, gc=False):
@@ -136,6 +138,9 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 HANDLED_KEPT_S = 600.0  # how long handled ids are remembered
+KEPT_UNTOUCHED_S = 600.0  # how long mail outlives the lease of a mailbox that nobody keeps
+BROKER_AWAY_S = 5.0  # no process at all was in touch for so long: they come back, so wait
+COMING_BACK_S = 10.0  # for so long
 HANDLED_KEPT = 100_000  # and how many of a mailbox
 DEAD_KEPT = 100_000  # dead letters of a mailbox; the oldest fall
 
@@ -151,7 +156,8 @@ class MailStore(Protocol):
         Args:
             mailbox: Its name.
             keep: It outlives its processes (a worker that a topology declares); else it is removed
-                with what it holds once nobody has `touch`ed it for LEASE_S.
+                once nobody has `touch`ed it for LEASE_S (with mail in it: KEPT_UNTOUCHED_S more),
+                unless it was the broker that was away.
             shared: Replicas take from it together, and each has a mailbox of its own, too: so a
                 broadcast is not copied into this one.
             max_backlog: Messages it holds at most (both lanes together). An entry larger than that

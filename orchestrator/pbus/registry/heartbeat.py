@@ -81,7 +81,10 @@ class Heartbeat:
             self._note_outage(error)
             return
         was_late = any(lease.name in self._holdings for lease in renewal.expired)
-        if self._is_cut_off or was_late or renewal.version < self._seen_version:
+        was_emptied = renewal.version < self._seen_version
+        if was_emptied:
+            self._holdings.remember_again()
+        if self._is_cut_off or was_late or was_emptied:
             self._note_recovery()  # we could not renew, or did not, or the store restarted empty
         self._seen_version = renewal.version
         self._digest(renewal, asked_at)

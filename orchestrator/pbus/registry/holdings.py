@@ -22,12 +22,14 @@ class Held(msgspec.Struct):
         sent: Tells how many messages the worker has sent.
         working: Tells how many jobs it has in hand.
         activation: To be remembered by the store, and not there yet.
+        stored: The activation that the store was told of.
     """
 
     lease: Lease
     sent: Callable[[], int]
     working: Callable[[], int]
     activation: Activation | None = None
+    stored: Activation | None = None
 
 
 class Holdings:
@@ -81,6 +83,11 @@ class Holdings:
         if held is not None:
             held.activation = activation
 
+    def remember_again(self) -> None:
+        """The store was emptied: have it remember activations anew."""
+        for held in self._held.values():
+            held.activation = held.activation or held.stored
+
     async def renew(self, names: Iterable[str] | None = None) -> Renewal:
         """Tell the store about our leases, or those named, and learn what changed.
 
@@ -129,6 +136,7 @@ class Holdings:
         activation = held.activation
         if activation is not None:
             await self._bus.leases.set_activation(held.lease.name, activation)
+            held.stored = activation
             if held.activation is activation:
                 held.activation = None
 

@@ -51,6 +51,12 @@ local function drop(name)
   bump()
   if value then local _, body = split(value); return aged(body) end
 end
+local function sweep()  -- others may have removed one of the keys
+  if redis.call('HLEN', workers) == redis.call('ZCARD', leases) then return end
+  for _, name in ipairs(redis.call('HKEYS', workers)) do
+    if not redis.call('ZSCORE', leases, name) then drop(name) end
+  end
+end
 local function expire()
   local gone = {}
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now)) do
@@ -95,8 +101,11 @@ local function linger(ms)
   for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ms) end
 end
 """
+# A write that needs no memory, before all others: then a server that has none left lets a script pass.
+_ALWAYS = "redis.call('ZREM', KEYS[1], '')\n"
 _CLAIM = (
     _PRELUDE
+    + _ALWAYS
     + """
 local ends = redis.call('ZSCORE', leases, ARGV[1])
 if ends and tonumber(ends) <= now then drop(ARGV[1]) end
@@ -105,12 +114,14 @@ return put(ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])) or false
 )
 _RENEW = (
     _PRELUDE
+    + _ALWAYS
     + """
 local gone, refused = expire(), {}
 for i = 4, #ARGV, 3 do
   if put(ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[1])) then refused[#refused + 1] = ARGV[i] end
 end
 if #ARGV >= 4 then linger(ARGV[3]) end
+sweep()
 local at = tonumber(redis.call('GET', version) or '0')
 if at == tonumber(ARGV[2]) then return {at, gone, refused} end
 return {at, gone, refused, all()}
@@ -132,6 +143,7 @@ return bodies
 )
 _KEEP = (
     _PRELUDE
+    + _ALWAYS
     + """
 for _, name in ipairs(belonging(2)) do
   redis.call('ZADD', leases, 'XX', now + tonumber(ARGV[1]), name)
@@ -152,6 +164,7 @@ if redis.replicate_commands then pcall(redis.replicate_commands) end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 if ARGV[1] == 'put' then
+  redis.call('ZREM', KEYS[1], '')
   redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[2])
   redis.call('HSET', KEYS[2], ARGV[2], ARGV[4])
   for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[5]) end

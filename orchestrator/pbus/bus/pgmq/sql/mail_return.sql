@@ -71,12 +71,19 @@ END $$;
 CREATE OR REPLACE FUNCTION pbus.mail_touch(
   ch text, names text[], holders text[], lease_s float8, hold_s float8
 ) RETURNS SETOF text LANGUAGE plpgsql AS $$
-DECLARE x record;
+DECLARE x record; was_away boolean;
 BEGIN
-  FOR x IN SELECT id FROM pbus.mailbox
+  -- Nobody at all was in touch: the server was away, and they come back.
+  SELECT NOT EXISTS (SELECT FROM pbus.touched
+    WHERE channel = ch AND at > clock_timestamp() - interval '5 s') INTO was_away;
+  FOR x IN SELECT m.id, m.ends_at, pbus.mail_is_over(m) AS is_over FROM pbus.mailbox m
             WHERE channel = ch AND NOT is_kept AND ends_at <= clock_timestamp()
             ORDER BY id FOR UPDATE SKIP LOCKED LOOP
-    PERFORM pbus.mail_remove(x.id);
+    IF was_away THEN
+      UPDATE pbus.mailbox SET ends_at = clock_timestamp() + interval '10 s' WHERE id = x.id;
+    ELSIF x.is_over THEN
+      PERFORM pbus.mail_remove(x.id);
+    END IF;
   END LOOP;
   UPDATE pbus.mailbox SET ends_at = clock_timestamp() + lease_s * interval '1 s'
     WHERE channel = ch AND name = ANY(names) AND NOT is_kept;
@@ -104,6 +111,8 @@ BEGIN
       PERFORM pbus.mail_requeue_one(ch, x.name);
     END IF;
   END LOOP;
+  INSERT INTO pbus.touched VALUES (ch, clock_timestamp()) ON CONFLICT (channel)
+    DO UPDATE SET at = excluded.at WHERE touched.at < excluded.at - interval '1 s';
   RETURN QUERY SELECT n FROM unnest(names) n
     WHERE NOT EXISTS (SELECT FROM pbus.mailbox WHERE channel = ch AND name = n);
 END $$;

@@ -51,6 +51,18 @@ BEGIN
   EXECUTE format('DROP FUNCTION IF EXISTS pbus.%I, pbus.%I', 'take_' || base, 'put_' || base);
 END $$;
 
+-- When a process was last in touch with the channel's mail; missing after a crash of the server.
+CREATE UNLOGGED TABLE IF NOT EXISTS pbus.touched (channel text PRIMARY KEY, at timestamptz NOT NULL);
+
+-- Whether a mailbox is to be removed: nobody keeps or touches it, and there is no mail in it, or old.
+CREATE OR REPLACE FUNCTION pbus.mail_is_over(box pbus.mailbox) RETURNS boolean
+LANGUAGE sql VOLATILE AS $$
+  SELECT NOT box.is_kept AND box.ends_at <= clock_timestamp() AND (
+    box.ends_at <= clock_timestamp() - interval '10 min' OR NOT EXISTS (
+      SELECT FROM pbus.intake i JOIN pbus.outgo o ON o.mailbox = i.mailbox
+       WHERE i.mailbox = box.id AND i.stored > o.gone));
+$$;
+
 CREATE OR REPLACE FUNCTION pbus.mail_open(
   ch text, who text, keep boolean, share boolean, most bigint, lease_s float8
 ) RETURNS void LANGUAGE plpgsql AS $$
@@ -61,7 +73,7 @@ DECLARE
 BEGIN
   PERFORM pg_advisory_xact_lock(hashtextextended(base, 0));
   SELECT * INTO box FROM pbus.mailbox WHERE channel = ch AND name = who;
-  IF FOUND AND NOT box.is_kept AND box.ends_at <= clock_timestamp() THEN
+  IF FOUND AND pbus.mail_is_over(box) THEN
     PERFORM pbus.mail_remove(box.id);
     box := NULL;
   END IF;

@@ -8,6 +8,7 @@ from redis.exceptions import ResponseError
 
 from pbus.bus.redis.endpoint import TROUBLE, Endpoint, reason_of
 from pbus.bus.redis.links import RequestLink
+from pbus.bus.redis.mail.care import MEND
 from pbus.bus.redis.mail.lua import Script
 from pbus.errors import BusUnavailableError
 
@@ -43,13 +44,20 @@ class Calls:
             raise self.error(error) from error
 
     async def once(self, purpose: str, script: Script, *arguments: Any) -> Any:
-        """What a script answers, or TROUBLE."""
+        """What a script answers, or TROUBLE; others may have removed scripts and groups meanwhile."""
+        reply = await self._evaluate(purpose, script, arguments)
+        if isinstance(reply, ResponseError) and "NOGROUP" in str(reply):
+            await self._evaluate(purpose, MEND, ())
+            reply = await self._evaluate(purpose, script, arguments)
+        if isinstance(reply, ResponseError):
+            raise reply
+        return reply
+
+    async def _evaluate(self, purpose: str, script: Script, arguments: Sequence[Any]) -> Any:
         tail = (1, self._key, *arguments)
         reply = await self._ask(purpose, ("EVALSHA", script.digest, *tail))
         if isinstance(reply, ResponseError) and str(reply).startswith(("NOSCRIPT", "No matching")):
             reply = await self._ask(purpose, ("EVAL", script.source, *tail))
-        if isinstance(reply, ResponseError):
-            raise reply
         return reply
 
     async def plain(self, *command: Any) -> Any:

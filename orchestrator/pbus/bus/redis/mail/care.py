@@ -1,24 +1,23 @@
 """The scripts that look after mailboxes: their lives, what the dead held, reports, dead letters."""
 
-from pbus.bus.redis.mail.lua import ALWAYS, FORGET_MS, LETTERS, PRELUDE, SEEN, Script
+from pbus.bus.redis.mail.lua import ALWAYS, FORGET_MS, LETTERS, MENDING, PRELUDE, SEEN, Script
 
 _KEYS_LIVE_MS = 24 * 3600 * 1000  # what nobody keeps or touches for a day leaves nothing behind
 
 # ARGV: mailbox, 1 to keep it, 1 if shared, its largest backlog, lease in ms
 OPEN = Script(
     PRELUDE
+    + LETTERS
+    + MENDING
+    + f"local LIVE = {_KEYS_LIVE_MS}\n"
     + """
 expire()
 local box, is_kept = ARGV[1], ARGV[2] == '1'
 local score = call('ZSCORE', boxes, box)
-local is_there = score and exists(key('box', box))
-if is_there and score == 'inf' and not is_kept then return 0 end
-for _, queue in ipairs({'d', 's', 'D', 'S'}) do
-  redis.pcall('XGROUP', 'CREATE', key('q:' .. queue, box), 'g', '0', 'MKSTREAM')
-end
-if not is_there then
-  call('HSET', key('box', box), 'n', 0, 'h', 0, 'r', 0, 'big', 1)
-end
+call('SET', since, now, 'PX', LIVE, 'NX')
+mend(box)
+if not exists(key('box', box)) then recount(box) end
+if score == 'inf' and not is_kept then return 0 end
 call('HSET', key('box', box), 'shared', ARGV[3], 'max', ARGV[4])
 is_kept = is_kept or score == 'inf'
 call('ZADD', boxes, is_kept and '+inf' or now + ARGV[5], box)
@@ -30,17 +29,46 @@ return 1
 """
 )
 
-# ARGV: lease in ms, mailboxes. Returns those that do not exist.
+# Returns 0.
+MEND = Script(
+    PRELUDE
+    + LETTERS
+    + MENDING
+    + """
+for _, box in ipairs(call('ZRANGE', boxes, 0, -1)) do
+  if exists(key('box', box)) then mend(box) end
+end
+return 0
+"""
+)
+
+# ARGV: lease in ms, mailboxes. Returns those that do not exist, and with their numbers of letters
+# those that others than pbus emptied.
 TOUCH = Script(
     PRELUDE
+    + LETTERS
+    + MENDING
     + f"local LIVE = {_KEYS_LIVE_MS}\n"
     + """
 expire()
-local missing = {}
+if exists(boxes) then call('SET', touched, now, 'PX', LIVE) end
+call('PEXPIRE', since, LIVE)
+local missing, emptied = {}, {}
+local function is_emptied(box, n)
+  if n + 0 <= 0 or exists(key('later', box)) then return false end
+  for _, queue in ipairs({'d', 's', 'D', 'S'}) do
+    if call('XLEN', key('q:' .. queue, box)) > 0 then return false end
+  end
+  return true
+end
 for i = 2, #ARGV do
   local box = ARGV[i]
-  local score = call('ZSCORE', boxes, box)
-  if not score then
+  local score, n = call('ZSCORE', boxes, box), call('HGET', key('box', box), 'n')
+  if n and is_emptied(box, n) then
+    recount(box)
+    emptied[#emptied + 1], emptied[#emptied + 2] = box, n
+  end
+  if not score or not n then
     missing[#missing + 1] = box
   elseif score ~= 'inf' then
     call('ZADD', boxes, now + ARGV[1], box)
@@ -48,7 +76,7 @@ for i = 2, #ARGV do
   end
 end
 if call('ZCOUNT', boxes, '+inf', '+inf') == 0 then call('PEXPIRE', boxes, LIVE) end
-return missing
+return {missing, emptied}
 """
 )
 

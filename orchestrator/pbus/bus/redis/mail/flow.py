@@ -6,7 +6,8 @@ from pbus.bus.redis.mail.lua import ALWAYS, FORGET_MS, LETTERS, PRELUDE, SEEN, S
 _TAKE_BYTES = 4 * 1024 * 1024  # of bodies in one answer
 
 # ARGV: [[address, lane, stream of the sender, first, count], ...], then i (or h) and b of each.
-# Returns for each into how many mailboxes it was stored, or -1 where it was refused.
+# Returns for each into how many mailboxes it was stored, or -1 where it was refused; -2 less the
+# number where some may be missing, since the server was emptied only just now.
 PUT = Script(
     PRELUDE
     + f"local FORGET = {FORGET_MS}\n"
@@ -92,7 +93,16 @@ local function put(i, address, lane, stream, first, many)
   end
   return #found
 end
-for i, spec in ipairs(cmsgpack.unpack(ARGV[1])) do results[i] = put(i, unpack(spec)) end
+local function is_young(address)  -- so that what is missing will be there again
+  local from = call('GET', since)
+  return not from or now - from < BACK or call('ZSCORE', boxes, address)
+end
+for i, spec in ipairs(cmsgpack.unpack(ARGV[1])) do
+  results[i] = put(i, unpack(spec))
+  if (results[i] == 0 or spec[1] == '*' and results[i] > 0) and is_young(spec[1]) then
+    results[i] = -2 - results[i]
+  end
+end
 local function forget_old(last)
   local old, known = {}, call('HGETALL', last)
   for i = 1, #known, 2 do
@@ -397,8 +407,7 @@ local function settle_many(box, own, queue, entries)
   for first = 1, #entries, 1000 do
     local last = math.min(first + 999, #entries)
     local held = call('XACK', stream, 'g', unpack(entries, first, last))
-    call('XDEL', stream, unpack(entries, first, last))
-    gone_for_good(own, held, false)
+    gone_for_good(own, call('XDEL', stream, unpack(entries, first, last)), false)
     own.changes.h = own.changes.h - held
   end
 end

@@ -15,6 +15,8 @@ Keys, after KEYS[1] ("boxes", a sorted set of the mailboxes by the end of their 
     :dead:M    stream of dead letters
     :wait:d:M, :wait:s:M  sorted sets of the holders that wait, the longest first
     :gone      sorted set of incarnations whose letters were given back
+    :since     when the first mailbox of all was opened, or that of an emptied server
+    :touched   when a process was last in touch: mailboxes expire by it only while some are
 
 An entry of one message has the fields i (its id), b (its body) and, if it was in a mailbox before,
 m (attempt, crashes, suspect, time). One of several has h (MessagePack: ids, sizes), b (bodies, joined).
@@ -22,16 +24,19 @@ m (attempt, crashes, suspect, time). One of several has h (MessagePack: ids, siz
 
 import hashlib
 
-from pbus.bus.mail import HANDLED_KEPT_S
+from pbus.bus.mail import BROKER_AWAY_S, COMING_BACK_S, HANDLED_KEPT_S, KEPT_UNTOUCHED_S
 
 FORGET_MS = int(HANDLED_KEPT_S * 1000)
 
-PRELUDE = """
+PRELUDE = (
+    f"local AWAY, BACK = {int(BROKER_AWAY_S * 1000)}, {int(COMING_BACK_S * 1000)}\n"
+    f"local UNTOUCHED = {int(KEPT_UNTOUCHED_S * 1000)}\n"
+    """
 if redis.replicate_commands then pcall(redis.replicate_commands) end
 local call, boxes = redis.call, KEYS[1]
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local gone = boxes .. ':gone'
+local gone, touched, since = boxes .. ':gone', boxes .. ':touched', boxes .. ':since'
 local function exists(name) return call('EXISTS', name) == 1 end
 local function key(kind, box) return boxes .. ':' .. kind .. ':' .. box end
 local function all_keys(box)
@@ -43,10 +48,21 @@ end
 local function remove(box)
   call('ZREM', boxes, box)
   call('UNLINK', unpack(all_keys(box)))
-  if not exists(boxes) then call('DEL', gone) end
+  if not exists(boxes) then call('DEL', gone, touched, since) end
 end
 local function expire()
-  for _, box in ipairs(call('ZRANGEBYSCORE', boxes, '-inf', now)) do remove(box) end
+  local late = call('ZRANGEBYSCORE', boxes, '-inf', now, 'WITHSCORES')
+  local last = late[1] and call('GET', touched)
+  local was_away = last and now - last > AWAY  -- from everyone
+  for i = 1, #late, 2 do
+    local box = late[i]
+    if was_away then
+      call('ZADD', boxes, now + BACK, box)
+    elseif now - late[i + 1] > UNTOUCHED or (call('HGET', key('box', box), 'n') or 0) + 0 <= 0 then
+      remove(box)
+    end
+  end
+  if was_away then call('SET', touched, now, 'KEEPTTL') end
 end
 local function wake(box, lane, count)
   local waiting = key('wait:' .. lane, box)
@@ -63,6 +79,7 @@ local function count(box, changes)
   end
 end
 """
+)
 
 # A write that needs no memory, before all others: then a server that is out of memory lets a script
 # pass that only moves letters or ends them.
@@ -102,6 +119,43 @@ local function fields_of(letter)
 end
 local function store(box, queue, letter)
   call('XADD', key('q:' .. queue, box), '*', fields_of(letter))
+end
+"""
+
+# What others than pbus took away from a mailbox: its groups, and with streams the truth of its counts.
+MENDING = """
+local function zeros(flags)
+  local _, many = string.gsub(flags, '0', '')
+  return many
+end
+local function recount_queue(box, queue, counts)
+  local stream, start = key('q:' .. queue, box), '-'
+  repeat
+    local items = call('XRANGE', stream, start, '+', 'COUNT', 100)
+    for _, item in ipairs(items) do
+      local entry, fields = item[1], item[2]
+      local flags, many = call('HGET', key('part', box), queue .. entry), #head_of(fields)
+      local left = flags and zeros(flags) or many
+      counts.n, counts.big = counts.n + left, math.max(counts.big, many)
+      if #call('XPENDING', stream, 'g', entry, entry, 1) > 0 then counts.h = counts.h + left end
+      if was_tried(fields) then counts.r = counts.r + 1 end
+      start = '(' .. entry
+    end
+  until #items < 100
+end
+local function recount(box)
+  local later = call('ZCARD', key('later', box))
+  local counts = {n = later, h = 0, r = later, big = 1}
+  for _, queue in ipairs({'d', 's', 'D', 'S'}) do recount_queue(box, queue, counts) end
+  for field, number in pairs(counts) do call('HSET', key('box', box), field, number) end
+end
+local function mend(box)
+  local is_mended = false
+  for _, queue in ipairs({'d', 's', 'D', 'S'}) do
+    local made = redis.pcall('XGROUP', 'CREATE', key('q:' .. queue, box), 'g', '0', 'MKSTREAM')
+    if made.ok then is_mended = true end
+  end
+  if is_mended then recount(box) end
 end
 """
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import re
 from collections.abc import Sequence
 
@@ -17,6 +18,8 @@ from pbus.bus.redis.names import Names
 from pbus.errors import BusUnavailableError
 from pbus.leases import LEASE_S
 from pbus.messages import Lane
+
+logger = logging.getLogger(__name__)
 
 _DEAD_SHOWN = 10_000
 _DEAD_PAGE = 100  # dead letters read at once; each may be megabytes
@@ -50,7 +53,11 @@ class RedisMailStore:
 
     async def touch(self, mailboxes: Sequence[str]) -> list[str]:
         """Renew leases; see MailStore."""
-        missing = await self._calls.run("care", TOUCH, self._lease_ms, *mailboxes)
+        missing, emptied = await self._calls.run("care", TOUCH, self._lease_ms, *mailboxes)
+        for name, count in zip(emptied[::2], emptied[1::2], strict=True):
+            logger.warning(
+                "%d messages of mailbox %r were removed by others", int(count), name.decode()
+            )
         return [name.decode() for name in missing]
 
     async def put(self, batch: Sequence[Outgoing]) -> list[Stored]:
@@ -59,7 +66,7 @@ class RedisMailStore:
             return []
         purpose = f"put {batch[0].lane}"  # an urgent batch does not wait for one of the data lane
         counts = await self._calls.run(purpose, PUT, *write_batch(batch))
-        return [Stored(0, is_full=True) if count < 0 else Stored(count) for count in counts]
+        return [_stored(count) for count in counts]
 
     async def take(
         self, wanted: Sequence[tuple[str, Lane, int]], *, holder: str, wait_s: float
@@ -169,6 +176,13 @@ class RedisMailStore:
                 break
             start = f"({page[-1][0].decode()}"
         return letters
+
+
+def _stored(count: int) -> Stored:
+    """What PUT says of one entry."""
+    if count >= 0:
+        return Stored(count)
+    return Stored(0, is_full=True) if count == -1 else Stored(-2 - count, is_young=True)
 
 
 def _cells_of(keys: Sequence[str]) -> list[str]:
