@@ -72,7 +72,8 @@ def _signals(house: SingleProcess) -> Iterator[list[int]]:
         received.append(number)
         loop.call_soon_threadsafe(stop, number)
 
-    before = {number: signal.signal(number, receive) for number in _ENDING}
+    heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, receive) for number in heeded}  # ignored: by nohup
     try:
         yield received
     finally:

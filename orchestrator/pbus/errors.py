@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -460,6 +460,18 @@ class ProjectRunningError(ProcessError):
         )
         self.name = name
         self.pid = pid
+
+
+class SurvivorsError(ProcessError):
+    """Processes of a project could not be ended."""
+
+    def __init__(self, survivors: Mapping[str, str]) -> None:
+        told = "; ".join(f"{name}: {what}" for name, what in survivors.items())
+        super().__init__(
+            f"not all of the project has ended: {told}",
+            hint="end it as its user or as root (`kill PID`)",
+        )
+        self.survivors = dict(survivors)
 
 
 class NothingRunningError(ProcessError):

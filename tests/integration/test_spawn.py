@@ -84,10 +84,10 @@ def instance(**changes: Any) -> WorkerInstance:
 
 
 def test_launch_keeps_secrets_out():
-    """URL, arguments and class go by environment; the argument vector shows only the name."""
+    """URL goes by environment, arguments and class by a file; process lists show only the name."""
     worker = instance(worker="app.workers:Greeter", args={"token": "hidden"}, active=False)
 
-    launch = plan_launch(worker, around(), "life1", {"PATH": "/bin", "PBUS_SPEC": "outer"})
+    launch = plan_launch(worker, around(), "life1", {"PATH": "/bin", "PBUS_SPEC_FD": "3"})
 
     assert launch.argv == (sys.executable, "-P", "-m", "pbus.process.child", "greeter.1")
     assert Path("/srv") == launch.cwd
@@ -105,7 +105,6 @@ def test_launch_keeps_secrets_out():
         "PBUS_ENCODING": "json",
         "PBUS_DELIVERY": launch.env["PBUS_DELIVERY"],
         "PBUS_GUARD_TOKEN": "t1",
-        "PBUS_SPEC": launch.env["PBUS_SPEC"],
     } == launch.env
     assert {
         "worker": "app.workers:Greeter",
@@ -114,20 +113,21 @@ def test_launch_keeps_secrets_out():
         "file": "/srv/app/topology.yaml",
         "loop": "asyncio",
         "group": "greeter",
-    } == json.loads(launch.env["PBUS_SPEC"])
+    } == json.loads(launch.order or b"")
 
 
 def test_command_launched_as_given():
     """A command gets the variables and its own argv; the topology's env wins over the inherited."""
     worker = instance(command=("sh", "-c", "true"), env={"A": "2", "PYTHONUNBUFFERED": ""})
 
-    launch = plan_launch(worker, around(), "life1", {"A": "1", "PBUS_SPEC": "outer"})
+    launch = plan_launch(worker, around(), "life1", {"A": "1", "PBUS_SPEC_FD": "3"})
 
     assert ("sh", "-c", "true") == launch.argv
     assert ("2", "", "greeter.1") == tuple(
         launch.env[key] for key in ("A", "PYTHONUNBUFFERED", "PBUS_WORKER")
     )
-    assert "PBUS_SPEC" not in launch.env
+    assert "PBUS_SPEC_FD" not in launch.env
+    assert launch.order is None
 
 
 def test_streams_kept_apart():

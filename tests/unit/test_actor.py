@@ -47,9 +47,10 @@ class FakeChild:
     async def wait_drained(self, limit_s: float) -> None:
         pass
 
-    def send_signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> bool:
         self.signals.append(number)
         self.exit(-number)
+        return True
 
     def close(self) -> None:
         self.closed = True
@@ -89,6 +90,9 @@ class FakeHouse:
 
     def forget_group(self, child: FakeChild) -> None:
         self.forgotten.append(child.pid)
+
+    def explain_exit(self, child: FakeChild, code: int) -> str:
+        return ""
 
     async def ask_to_end(self, worker: str, timeout_s: float | None) -> bool:
         self.asked.append(worker)

@@ -23,6 +23,7 @@ class FakeActor:
     due_life: int = 1
     code: int | None = None
     error: str | None = None
+    survivors: str = ""
     child: Any = field(default_factory=lambda: SimpleNamespace(pid=7))
     orders: list[str] = field(default_factory=list)
     given: list[float | None] = field(default_factory=list)
@@ -72,6 +73,13 @@ def desk(*actors: FakeActor) -> ControlDesk:
         ("stop", FakeActor(is_wanted=False).down("backoff"), None),
         ("stop", stopped(), ("done", "exited with code 0")),
         ("stop", FakeActor(), ("superseded", "started again meanwhile")),
+        ("stop", stopped(survivors="7 lives"), ("failed", "7 lives")),
+        (
+            "stop",
+            FakeActor(is_wanted=False, state="stopping", survivors="7 lives"),
+            ("failed", "7 lives"),
+        ),
+        ("restart", FakeActor(state="stopping", survivors="7 lives"), ("failed", "7 lives")),
         ("restart", FakeActor(lives=1), None),
         ("restart", FakeActor(lives=1).down("backoff", 1), None),
         ("restart", FakeActor(lives=2, state="starting"), None),

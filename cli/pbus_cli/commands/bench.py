@@ -68,8 +68,10 @@ def bench(
     its own. Fails with 1 when messages were lost.
     """
     from pbus.bench import MEASUREMENTS, Plan, measure
+    from pbus.process.launcher import undo_signals
     from pbus_cli.running import run
 
+    undo_signals()
     plan = Plan(
         count=count, size=size, workers=workers, has_baseline=baseline, command=_own_command()
     )

@@ -39,14 +39,19 @@ def up(
     ] = False,
 ) -> None:
     """Start the workers and show what they do."""
+    from pbus.process.init import go_on_in_child
+    from pbus.process.launcher import undo_signals
     from pbus.topology import load_topology
 
     topology = load_topology(file, os.environ)
     names = _only(topology, only)
+    undo_signals()
     if topology.bus.is_in_process:
         code = _in_process(topology, names, in_background=detach or wait)
     elif detach or wait:
         code = _detached(topology, names, timeout_s=timeout if wait else None)
+    elif (ended := go_on_in_child()) is not None:
+        code = ended
     else:
         code = _foreground(topology, names, plain=plain or not console.is_terminal())
     if code:

@@ -4,7 +4,9 @@ import asyncio
 import collections
 import contextlib
 import errno
+import logging
 import re
+import signal
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -31,10 +33,16 @@ _LAST_LINES = 20
 _CHATTER = re.compile(r"(?:[\W\d_]|\d+T\d+)*(?:DEBUG|INFO|NOTICE|TRACE)\b", re.IGNORECASE)
 _DRAIN_S = 0.3  # for the last lines; longer only when a descendant holds the pipes open
 _LOOK_S = 0.25  # between looks at a broker that is away
+_LATE_S = 30.0  # for the kernel, at the end of all
 _LEFTOVERS_S = 1.0  # a group that lost its leader gets a short SIGTERM before SIGKILL
 
-# A start that fails so fails again: the file is missing or no program.
+_MOST_KEPT = 4096  # characters of a line that is kept; its log has all of it
+
+# A first start that fails so fails again: the file is missing or no program. Later ones may find
+# what a deployment has just taken away.
 _HOPELESS = frozenset({errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.E2BIG})
+
+logger = logging.getLogger(__name__)
 
 
 class House(Protocol):
@@ -60,6 +68,10 @@ class House(Protocol):
 
     def forget_group(self, child: Child) -> None:
         """The child's group is empty, nobody needs to end it any more."""
+        ...
+
+    def explain_exit(self, child: Child, code: int) -> str:
+        """What is known to be behind an exit code, in words; "" of nothing."""
         ...
 
     async def ask_to_end(self, worker: str, timeout_s: float | None) -> bool:
@@ -102,6 +114,7 @@ class WorkerActor:
         self.child: Child | None = None
         self.code: int | None = None
         self.usage: Usage | None = None
+        self.survivors = ""  # what could not be ended of the last life, in words
         self._house: House
         self._hurry = hurry
         self._clock = clock
@@ -113,6 +126,7 @@ class WorkerActor:
         self._jobs_until: float | None = None  # what its jobs get to end, by the clock, if told
         self._history = restart.History()
         self._lives = 0
+        self._has_worked = False  # in some life: what is missing now was there
         self._ready_at: float | None = None
         self._last_lines: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
         self._reason: str | None = None  # why it failed or waits, without what it wrote itself
@@ -164,6 +178,7 @@ class WorkerActor:
         ):
             return
         self._ready_at = self._clock()
+        self._has_worked = True
         self._enter("ready")
         self._house.emit(Ready(self.name))
 
@@ -229,15 +244,28 @@ class WorkerActor:
         self._house = house
         while True:
             if self._wanted:
-                await self._live()
+                await self._try_to_live()
             elif self._final:
                 return
             else:
                 await self._next_order()
 
+    async def _try_to_live(self) -> None:
+        """One life; an error in looking after it costs this worker a life, and nobody else."""
+        try:
+            await self._live()
+        except Exception as error:
+            logger.exception("%s: an error in its supervision", self.name)
+            if self.child is not None:
+                await ladder.clear_group(self.child, self._hurry)
+                self.child = None
+            self._last_error = f"an error in pbus: {type(error).__name__}: {error}"
+            await self._follow(1, how=self._last_error)
+
     async def _live(self) -> None:
         """One life, and the wait after it."""
         self._again = False
+        self.survivors = ""
         child = await self._begin()
         if child is None:
             return
@@ -247,9 +275,11 @@ class WorkerActor:
                 self._enter("stopping")
                 ask = self._ask if self._ready_at is not None and self.joins else None
                 began = self._clock()
-                await ladder.take_down(
+                is_down = await ladder.take_down(
                     child, ask, self._hurry, given_s=lambda: self._given_s(began)
                 )
+                if not is_down and not await self._ends_late(child):
+                    return
             code = await child.wait()
             open_messages = await self._end(child, code)
         finally:
@@ -270,7 +300,7 @@ class WorkerActor:
             child = await self._house.start_child(
                 self.instance, incarnation, self._on_line, self._nudge.set
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:
             await self._could_not_start(error)
             return None
         self.child = child
@@ -280,16 +310,43 @@ class WorkerActor:
             self.note_ready(incarnation)
         return child
 
-    async def _could_not_start(self, error: OSError) -> None:
-        reason = f"cannot be started: {error.strerror or error}"
-        if error.filename:
-            reason = f"{reason}: {error.filename}"
+    async def _could_not_start(self, error: OSError | ValueError) -> None:
+        number = error.errno if isinstance(error, OSError) else None
+        text = (isinstance(error, OSError) and error.strerror) or str(error)
+        filename = error.filename if isinstance(error, OSError) else None
+        reason = f"cannot be started: {text}" + (f": {filename}" if filename else "")
         self._last_error = reason
         self._note(reason)
-        if error.errno in _HOPELESS:
+        is_hopeless = number in _HOPELESS or isinstance(error, ValueError)
+        await self._follow_obstacle(reason, 1, is_hopeless=is_hopeless)
+
+    async def _follow_obstacle(self, reason: str, code: int, *, is_hopeless: bool) -> None:
+        """The program did not run at all: try again what has worked, give up what never did."""
+        if not is_hopeless:
+            await self._follow(code, how=reason)
+        elif not self._has_worked or self._final or self.instance.spec.restart == "never":
             self._give_up(reason)
         else:
-            await self._follow(1)
+            again = restart.after_obstacle(self._history)
+            self._history = again.history
+            await self._back_off(again.delay_s, reason)
+
+    async def _ends_late(self, child: Child) -> bool:
+        """Say that a process does not end; whether it did before we have to go."""
+        self._note_survivors(child)
+        self._enter("stopping", self.survivors)
+        while child.code is None and not self._final:
+            await self._next_order()
+        # The kernel may take its time for what was killed, but not for what may not be.
+        gives_up_at = self._clock() + (_LATE_S if child.send_signal(signal.SIGKILL) else 0.0)
+        while child.code is None and (left := gives_up_at - self._clock()) > 0:
+            await self._next_order(left)
+        return child.code is not None
+
+    def _note_survivors(self, child: Child) -> None:
+        self.survivors = ladder.describe_survivors(child)
+        self._last_error = self.survivors
+        self._note(self.survivors)
 
     async def _watch(self, child: Child) -> bool:
         """Wait until the process ends by itself (False) or is to be taken down (True)."""
@@ -312,7 +369,10 @@ class WorkerActor:
             ladder.clear_group(child, self._hurry, patience),
         )
         if is_clear:
+            self.survivors = ""
             self._house.forget_group(child)
+        else:
+            self._note_survivors(child)
         if code == 0 or not left:  # who ends well has seen to them: the registry is behind
             return ""
         self._note(left)
@@ -323,12 +383,16 @@ class WorkerActor:
         self.child = None
         self.code = code
         self._note(reason)
+        if hint := self._house.explain_exit(child, code):
+            self._last_error = hint
+            self._note(hint)
         self._house.emit(Exited(self.name, child.pid, code))
 
-    async def _follow(self, code: int, open_messages: str = "") -> None:
-        """Carry out what the restart policy says about an exit."""
+    async def _follow(self, code: int, open_messages: str = "", *, how: str = "") -> None:
+        """Carry out what the restart policy says about an exit; `how` instead of its code."""
+        how = how or restart.describe_exit(code)
         if code == restart.UNLOADABLE and self.instance.spec.worker is not None:
-            self._give_up("its class cannot be loaded")
+            await self._follow_obstacle("its class cannot be loaded", code, is_hopeless=True)
             return
         ready_s = 0.0 if self._ready_at is None else self._clock() - self._ready_at
         mode = "never" if self._final else self.instance.spec.restart
@@ -339,13 +403,13 @@ class WorkerActor:
         match decision:
             case restart.Restart(delay_s, history):
                 self._history = history
-                why = ", ".join(filter(None, (restart.describe_exit(code), open_messages)))
+                why = ", ".join(filter(None, (how, open_messages)))
                 await self._back_off(delay_s, why)
             case restart.GiveUp(reason):
-                self._give_up(reason)
+                self._give_up(reason.replace(restart.describe_exit(code), how, 1))
             case restart.Finish():
                 self._wanted = self._again
-                self._enter("exited", restart.describe_exit(code))
+                self._enter("exited", how)
 
     async def _back_off(self, delay_s: float, why: str) -> None:
         self._reason = why
@@ -409,8 +473,9 @@ class WorkerActor:
         self._house.emit(Line(self.name, "pbus", text, time.time()))
 
     def _on_line(self, stream: Stream, text: str) -> None:
-        self._last_lines.append(text)
-        if (words := text.strip()) and not _CHATTER.match(words):
+        kept = text[:_MOST_KEPT]
+        self._last_lines.append(kept)
+        if (words := kept.strip()) and not _CHATTER.match(words):
             if stream == "err":
                 self._last_error = words
             else:

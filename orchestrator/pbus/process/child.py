@@ -15,6 +15,7 @@ import msgspec
 from pbus.bus.connect import connect
 from pbus.codec import Encoding
 from pbus.errors import PbusError, WorkerLoadError
+from pbus.process.launcher import undo_signals
 from pbus.process.loading import import_path, load_worker
 from pbus.process.loops import run_on
 from pbus.process.mail import mail_options
@@ -30,9 +31,11 @@ _LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"  # the time is added where l
 
 def main() -> int:
     """Host the worker until it has ended; 1 when it failed, UNLOADABLE when there is no such class."""
+    undo_signals()
     try:
         _log_to_stderr(os.environ.get(LOG_LEVEL_VARIABLE, "INFO"))
-        order = msgspec.json.decode(os.environ.pop(ORDER_VARIABLE), type=WorkerOrder)
+        with os.fdopen(int(os.environ.pop(ORDER_VARIABLE)), "rb") as file:
+            order = msgspec.json.decode(file.read(), type=WorkerOrder)
         sys.path += import_path(Path(order.file))
         return run_on(order.loop, host(order, os.environ))
     except PbusError as error:

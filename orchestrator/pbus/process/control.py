@@ -137,15 +137,23 @@ def judge(action: ControlAction, actor: WorkerActor, life: int) -> Verdict | Non
         actor: Of whom.
         life: The number of the life that is to become ready.
     """
+    if actor.survivors and actor.state == "stopping":
+        return "failed", actor.survivors
     if action == "stop":
-        if actor.is_wanted:
-            return "superseded", "started again meanwhile"
-        return ("done", _exit_text(actor)) if _is_down(actor) else None
+        return _judge_stop(actor)
     if actor.is_held:
         return "superseded", "stopped meanwhile"
     if actor.is_final:
         return "superseded", _ENDING
     return None if actor.lives < life else _judge_life(actor)
+
+
+def _judge_stop(actor: WorkerActor) -> Verdict | None:
+    if actor.is_wanted:
+        return "superseded", "started again meanwhile"
+    if not _is_down(actor):
+        return None
+    return ("failed", actor.survivors) if actor.survivors else ("done", _exit_text(actor))
 
 
 def _judge_life(actor: WorkerActor) -> Verdict | None:

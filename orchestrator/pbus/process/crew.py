@@ -51,6 +51,11 @@ class Crew:
         """Whether no process runs that joins the bus."""
         return all(actor.child is None for actor in self if actor.joins)
 
+    @property
+    def survivors(self) -> dict[str, str]:
+        """The workers of which something lives that cannot be ended, and what."""
+        return {actor.name: actor.survivors for actor in self if actor.survivors}
+
     def dismiss(self) -> None:
         """Restart nobody any more; whoever is ready may finish."""
         for actor in self:

@@ -27,6 +27,7 @@ from pbus.process.events import (
     StateChanged,
     Stopped,
 )
+from pbus.process.launcher import undo_signals
 from pbus.process.loops import run_patiently
 from pbus.process.own_log import OwnLog
 from pbus.process.project import Project
@@ -54,6 +55,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 def main() -> int:
     """Load, detach, supervise."""
+    undo_signals()
     arguments = _parse_arguments()
     report = StatusPipe(arguments.status_fd)
     try:

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from pbus.errors import ProcessError
 from pbus.process.broker import EmbeddedValkey
+from pbus.process.chores import Chore
 from pbus.process.guarding import Guard
 from pbus.process.postgres import EmbeddedPostgres
 from pbus.process.project import Project
@@ -77,11 +78,11 @@ class Foundation:
             self._url = await self._broker.start()
         return self._url or ""
 
-    def chores(self) -> list[Coroutine[Any, Any, None]]:
-        """To watch over both, each until cancelled."""
-        if self._broker is None:
-            return [self._keep_guard()]
-        return [self._keep_guard(), self._keep_broker(self._broker)]
+    def chores(self) -> dict[str, Chore]:
+        """To watch over both, each until cancelled; by what they are."""
+        broker = self._broker
+        chores: dict[str, Chore] = {"guard": self._keep_guard}
+        return chores if broker is None else {**chores, "broker": lambda: self._keep_broker(broker)}
 
     async def close(self) -> None:
         """Stop the broker, then let the guard clean up behind us."""

@@ -1,6 +1,8 @@
 """Process groups: who lives in them, and how to end them so that nobody is left."""
 
 import contextlib
+import errno
+import logging
 import os
 import signal
 import sys
@@ -21,6 +23,8 @@ _POLL_S = 0.1
 _SAME_BIRTH_S = 1.0
 _GONE = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 
+logger = logging.getLogger(__name__)
+
 
 def birth(pid: int) -> float | None:
     """When a process began, to tell it from a later one with its number; None if it is gone.
@@ -30,7 +34,7 @@ def birth(pid: int) -> float | None:
     """
     try:
         created = psutil.Process(pid).create_time()
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return None
     return created - psutil.boot_time() if sys.platform == "linux" else created
 
@@ -42,10 +46,14 @@ def is_same_process(pid: int, born: float) -> bool:
 
 
 def members(groups: Collection[int]) -> list[psutil.Process]:
-    """All living processes of these groups; a zombie does not count, a leaderless group does."""
+    """All living processes of these groups; a zombie does not count, a leaderless group does.
+
+    Raises:
+        OSError: The system has no room for a look.
+    """
     found = []
     for pid in psutil.pids():
-        with contextlib.suppress(OSError, psutil.NoSuchProcess):
+        with contextlib.suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
             if os.getpgid(pid) in groups:
                 found.append(psutil.Process(pid))
     return [process for process in found if _lives(process)]
@@ -79,13 +87,54 @@ def is_empty(group: int) -> bool:
         return True
     except PermissionError:  # macOS, when only zombies are left; or a member changed its user
         pass
-    return not members((group,))
+    try:
+        return not members((group,))
+    except OSError:  # no room to look: ask again
+        return False
 
 
-def send_signal(group: int, number: int) -> None:
-    """Signal every member of a group; that it is empty already is no error."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+def describe(group: int) -> str:
+    """Who is left of a group, in words: `process 7 (sleep) of user root`."""
+    try:
+        left = members((group,))
+    except OSError:
+        return f"process group {group}"
+    texts = []
+    for process in left:
+        with contextlib.suppress(psutil.Error, OSError):
+            texts.append(f"process {process.pid} ({process.name()}) of user {process.username()}")
+    return ", ".join(texts) or f"process group {group}"
+
+
+def send_signal(group: int, number: int) -> bool:
+    """Signal every member of a group; that it is empty already is no error.
+
+    Returns:
+        False where not one of its members may be signalled.
+    """
+    try:
         os.killpg(group, number)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        return False
+    return True
+
+
+def open_process(pid: int) -> int | None:
+    """A descriptor that is readable when a child has ended; None where the system has none.
+
+    Raises:
+        OSError: There is no room for another descriptor.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in {errno.ENOSYS, errno.EPERM, errno.EINVAL}:  # an old kernel, a sandbox
+            return None
+        raise
 
 
 def end_all(
@@ -106,19 +155,19 @@ def end_all(
     ours = {group for group, born in groups.items() if not _is_reused(group, born)}
     told: set[psutil.Process] = set()
     end_of_grace = time.monotonic() + grace_s
-    while (living := _living(ours, token)) and time.monotonic() < end_of_grace:
-        for process in living - told:
+    while (living := _living(ours, token)) != set() and time.monotonic() < end_of_grace:
+        for process in (living or set()) - told:
             _signal(process, signal.SIGTERM)  # once each: a second one means "at once" to many
-        told |= living
+        told |= living or set()
         time.sleep(_POLL_S)
     deadline = time.monotonic() + kill_s
-    while (living := _living(ours, token)) and time.monotonic() < deadline:
+    while (living := _living(ours, token)) != set() and time.monotonic() < deadline:
         for group in ours:
             send_signal(group, signal.SIGKILL)  # as a whole: members may be forking meanwhile
-        for process in living:
+        for process in living or ():
             _signal(process, signal.SIGKILL)
         time.sleep(_POLL_S)
-    return sorted(process.pid for process in living)
+    return sorted(process.pid for process in living or ())
 
 
 def _is_marked(process: psutil.Process, token: str) -> bool:
@@ -128,9 +177,14 @@ def _is_marked(process: psutil.Process, token: str) -> bool:
     return environ.get(SERVER_TOKEN_VARIABLE) == token
 
 
-def _living(groups: Collection[int], token: str | None) -> set[psutil.Process]:
-    living = set(members(groups)) if groups else set()
-    return living if token is None else living | set(strays(token))
+def _living(groups: Collection[int], token: str | None) -> set[psutil.Process] | None:
+    """Who lives; None while the system has no room for a look."""
+    try:
+        living = set(members(groups)) if groups else set()
+        return living if token is None else living | set(strays(token))
+    except OSError as error:
+        logger.warning("cannot look who is left: %s", error)
+        return None
 
 
 def _is_reused(group: int, born: float | None) -> bool:
@@ -145,10 +199,10 @@ def _lives(process: psutil.Process) -> bool:
         return process.status() not in _GONE
     except psutil.NoSuchProcess:
         return False
-    except psutil.AccessDenied:
+    except (psutil.AccessDenied, OSError):
         return True
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    with contextlib.suppress(psutil.Error):
+    with contextlib.suppress(psutil.Error, OSError):
         process.send_signal(number)

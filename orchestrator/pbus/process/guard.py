@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pbus.process.groups import end_all
+from pbus.process.launcher import undo_signals
 
 GRACE_S = 2.0
 KILL_S = 4.5  # with the grace and the rest well under the 8 s that others wait for a guard
@@ -72,6 +73,7 @@ def remove(path: Path) -> None:
 
 def main() -> int:
     """Guard, then clean up; the exit code says whether anything is left."""
+    undo_signals()
     for signum in _IGNORED:
         signal.signal(signum, signal.SIG_IGN)
     os.chdir("/")  # keep nobody's folder busy

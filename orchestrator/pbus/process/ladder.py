@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from pbus.process import groups
 from pbus.process.spawn import Child
 
 _POLL_S = 0.02  # nothing in POSIX tells when a process group became empty
@@ -80,14 +81,19 @@ async def _end_group(
     if child.is_gone:
         return True
     if not hurry.is_set():
-        child.send_signal(signal.SIGTERM)
-        if await _is_gone(child, hurry, term_left_s):
+        is_permitted = child.send_signal(signal.SIGTERM)
+        if is_permitted and await _is_gone(child, hurry, term_left_s):
             return True
-    child.send_signal(signal.SIGKILL)
-    if await _is_gone(child, None, _countdown(deadlines.kill_s)):
+    is_permitted = child.send_signal(signal.SIGKILL)
+    if await _is_gone(child, None, _countdown(deadlines.kill_s if is_permitted else 0.0)):
         return True
-    logger.error("process group %d survives SIGKILL for %g s", child.pid, deadlines.kill_s)
+    logger.error("process group %d does not end by SIGKILL", child.pid)
     return False
+
+
+def describe_survivors(child: Child) -> str:
+    """What to say of a child whose group was not to be cleared."""
+    return f"cannot be ended: {groups.describe(child.pid)} may not be signalled, or does not react"
 
 
 def _countdown(seconds: float) -> Callable[[], float]:

@@ -5,8 +5,8 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Coroutine, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Sequence
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -23,6 +23,7 @@ from pbus.messages import (
     BusWorkerRegistryMessage,
 )
 from pbus.observe import HostRecord, moved_clocks
+from pbus.process.chores import Chore
 from pbus.process.control import ControlDesk
 from pbus.process.crew import Crew
 from pbus.process.news import News
@@ -119,9 +120,14 @@ class BusLink(BusSubscriber):
             await self._try("drop the record", self._bus.leases.drop_record(self.name))
         await self._try("leave the bus", self._bus.stop(), _LEAVE_S)
 
-    def chores(self) -> list[Coroutine[Any, Any, None]]:
-        """All that is to be done regularly, each until cancelled."""
-        return [self._beat(), self._publish(), self._speak(), self._watch_connection()]
+    def chores(self) -> dict[str, Chore]:
+        """All that is to be done regularly, each until cancelled; by what they are."""
+        return {
+            "registry": self._beat,
+            "record": self._publish,
+            "news": self._speak,
+            "connection": self._watch_connection,
+        }
 
     def refresh(self) -> None:
         """Something changed: publish the snapshot now, and what is to be told about it."""

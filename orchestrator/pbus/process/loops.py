@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import errno
 import importlib
 import importlib.util
+import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -42,7 +45,7 @@ def run_on(loop: Loop, main: Coroutine[Any, Any, T]) -> T:
 
 def run_patiently(main: Coroutine[Any, Any, T]) -> T:
     """asyncio.run() for pbus' own processes, which say in time that a broker cannot be reached."""
-    with asyncio.Runner(loop_factory=_PatientLoop) as runner:
+    with asyncio.Runner(loop_factory=_patient_loop) as runner:
         return runner.run(main)
 
 
@@ -65,9 +68,12 @@ class _PatientLoop(asyncio.SelectorEventLoop):
         """As socket.getaddrinfo()."""
         found: asyncio.Future[Any] = self.create_future()
         wanted = (host, port, family, type, proto, flags)
-        threading.Thread(
-            target=self._resolve, args=(found, wanted), name="pbus resolve", daemon=True
-        ).start()
+        try:
+            threading.Thread(
+                target=self._resolve, args=(found, wanted), name="pbus resolve", daemon=True
+            ).start()
+        except RuntimeError as error:  # no room for another thread
+            raise OSError(errno.EAGAIN, str(error)) from error
         return await found
 
     def _resolve(self, found: "asyncio.Future[Any]", wanted: tuple[Any, ...]) -> None:
@@ -83,6 +89,18 @@ class _PatientLoop(asyncio.SelectorEventLoop):
 
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             self.call_soon_threadsafe(tell)
+
+
+def _patient_loop() -> _PatientLoop:
+    """A loop that waits for children without a thread for each, on Python 3.11, too."""
+    loop = _PatientLoop()
+    if sys.version_info < (3, 12) and hasattr(os, "pidfd_open"):
+        with contextlib.suppress(OSError):  # an old kernel, a sandbox
+            os.close(os.pidfd_open(os.getpid()))
+            watcher = asyncio.PidfdChildWatcher()
+            watcher.attach_loop(loop)
+            asyncio.set_child_watcher(watcher)
+    return loop
 
 
 def _factory(loop: Loop) -> Callable[[], asyncio.AbstractEventLoop] | None:

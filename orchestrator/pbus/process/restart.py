@@ -75,7 +75,18 @@ def after_exit(
         return GiveUp(
             f"{describe_exit(code)}, {len(exits)} times within {exits[-1] - exits[0]:.0f} s"
         )
-    streak = history.streak + 1
+    return _after_delay(history.streak + 1, exits)
+
+
+def after_obstacle(history: History) -> Restart:
+    """Decide what follows when a program that has worked before is not there, or not whole.
+
+    It costs nothing to look again, and a deployment may take its time: never given up.
+    """
+    return _after_delay(history.streak + 1, history.exits)
+
+
+def _after_delay(streak: int, exits: tuple[float, ...]) -> Restart:
     delay_s = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(streak - 1, 16))
     return Restart(delay_s, History(streak, exits))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pbus.process.events import Event
 from pbus.process.guarding import Guard
 from pbus.process.link import BusLink
+from pbus.process.obstacles import explain, hint_at_exit
 from pbus.process.spawn import Child, OnLine, Surroundings, plan_launch, spawn
 from pbus.topology.model import WorkerInstance
 
@@ -28,11 +29,23 @@ class Site:
         on_line: OnLine,
         on_exit: Callable[[], None],
     ) -> Child:
-        """Start one life of a worker; may raise OSError."""
+        """Start one life of a worker.
+
+        Raises:
+            OSError: It cannot be started; the text says why, and what to do.
+            ValueError: Its command or environment holds what cannot be passed on.
+        """
         self._link.begin(incarnation)
         launch = plan_launch(instance, self._around, incarnation, os.environ)
-        child = await spawn(launch, incarnation, on_line, on_exit)
-        self._guard.add_group(child.pid)
+        try:
+            child = await spawn(launch, incarnation, on_line, on_exit)
+        except OSError as error:
+            raise explain(launch, error) from error
+        try:
+            self._guard.add_group(child.pid)
+        except BaseException:
+            await child.abandon()
+            raise
         return child
 
     async def bury(self, child: Child, reason: str) -> str:
@@ -42,6 +55,10 @@ class Site:
     def forget_group(self, child: Child) -> None:
         """A child's group is empty."""
         self._guard.remove_group(child.pid)
+
+    def explain_exit(self, child: Child, code: int) -> str:
+        """What is known to be behind an exit code."""
+        return hint_at_exit(child.launch, code)
 
     async def ask_to_end(self, worker: str, timeout_s: float | None) -> bool:
         """Ask a worker by message to finish what is queued."""

@@ -2,26 +2,32 @@
 
 import asyncio
 import contextlib
+import errno
+import os
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import msgspec
 
-from pbus.process import groups
+from pbus.process import groups, limits
 from pbus.process.events import Stream
 from pbus.process.output import LineSplitter
 from pbus.topology.model import DeliverySpec, Encoding, Loop, WorkerInstance
 
-ORDER_VARIABLE = "PBUS_SPEC"
+ORDER_VARIABLE = "PBUS_SPEC_FD"
 
 OnLine = Callable[[Stream, str], None]
 
 # A pipe's buffer may hold 32,768 lines of one character: everybody else would wait for them.
 _LINES_AT_ONCE = 200
+_POLL_S = 0.05  # where the system has no descriptors of processes
+_ABANDON_S = 5.0
 
 _STREAMS: dict[int, Stream] = {1: "out", 2: "err"}
 
@@ -51,7 +57,9 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """What the child program is asked to host; travels as JSON in the environment.
+    """What the child program is asked to host; travels as JSON through an inherited file.
+
+    In an environment variable it could have 128 KiB at most.
 
     Attributes:
         worker: "module:Class".
@@ -68,11 +76,16 @@ class WorkerOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything needed to start one life of a worker."""
+    """Everything needed to start one life of a worker.
+
+    Attributes:
+        order: What the child program reads, see ORDER_VARIABLE; None for a command.
+    """
 
     argv: tuple[str, ...]
     env: dict[str, str]
     cwd: Path
+    order: bytes | None = None
 
 
 def plan_launch(
@@ -115,29 +128,32 @@ def plan_launch(
         loop=around.loop,
         group=spec.name,
     )
-    env[ORDER_VARIABLE] = msgspec.json.encode(order).decode()
     # The name is for people who read process lists; the child itself reads the environment.
     argv = (sys.executable, "-P", "-m", "pbus.process.child", instance.name)
-    return Launch(argv=argv, env=env, cwd=spec.working_dir)
+    return Launch(argv=argv, env=env, cwd=spec.working_dir, order=msgspec.json.encode(order))
 
 
 class Child:
     """One life of a worker's process, leader of a process group and session of its own."""
 
     def __init__(
-        self, transport: asyncio.SubprocessTransport, pipes: "_Pipes", incarnation: str
+        self, process: "subprocess.Popen[bytes]", launch: Launch, incarnation: str
     ) -> None:
-        self._transport = transport
-        self._pipes = pipes
+        self._process = process
+        self._pipes: list[_Pipe] = []
         self._gone = False
-        self.pid: int = transport.get_pid()
+        self._exited = asyncio.Event()
+        self._on_exit: Callable[[], None] = lambda: None
+        self._watched: int | None = None  # the descriptor of the process
+        self.pid = process.pid
+        self.launch = launch
         self.incarnation = incarnation
         self.started_at = time.time()
 
     @property
     def code(self) -> int | None:
         """The exit code, minus the signal's number, or None while it runs."""
-        return self._transport.get_returncode()
+        return self._process.returncode
 
     @property
     def is_gone(self) -> bool:
@@ -148,23 +164,69 @@ class Child:
 
     async def wait(self) -> int:
         """Wait for the process itself (not its group) to end."""
-        await self._pipes.exited.wait()
+        await self._exited.wait()
         return cast("int", self.code)
 
     async def wait_drained(self, limit_s: float) -> None:
         """Wait until all output was read, or a descendant holds the pipes open for too long."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
-                await self._pipes.drained.wait()
+                for pipe in self._pipes:
+                    await pipe.drained.wait()
 
-    def send_signal(self, number: signal.Signals) -> None:
-        """Signal the whole group, unless it is gone."""
-        if not self.is_gone:
-            groups.send_signal(self.pid, number)
+    def send_signal(self, number: signal.Signals) -> bool:
+        """Signal the whole group, unless it is gone; False where that is not permitted."""
+        return self.is_gone or groups.send_signal(self.pid, number)
 
     def close(self) -> None:
-        """Let go of the pipes; a process that still runs is killed."""
-        self._transport.close()
+        """Let go of the pipes; a process that still runs is killed, if that is permitted."""
+        for pipe in self._pipes:
+            pipe.close()
+        if self._process.poll() is None:
+            groups.send_signal(self.pid, signal.SIGKILL)  # and reaped when that is done
+        else:
+            self._stop_watching()
+
+    # For spawn() only
+
+    async def attach(self, on_line: OnLine, on_exit: Callable[[], None]) -> None:
+        """Begin to read its output and to wait for its end."""
+        loop = asyncio.get_running_loop()
+        for fd, file in ((1, self._process.stdout), (2, self._process.stderr)):
+            pipe = _Pipe(_STREAMS[fd], on_line)
+            await loop.connect_read_pipe(lambda pipe=pipe: pipe, file)  # type: ignore[misc]
+            self._pipes.append(pipe)
+        self._on_exit = on_exit
+        self._watched = groups.open_process(self.pid)
+        if self._watched is None:
+            self._look()
+        else:
+            loop.add_reader(self._watched, self._look)
+
+    async def abandon(self) -> None:
+        """End a process that cannot be looked after, and let go of it."""
+        self.close()
+        deadline = time.monotonic() + _ABANDON_S
+        while self._process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110 - as it is
+            await asyncio.sleep(_POLL_S)
+        self._stop_watching()
+        for file in (self._process.stdout, self._process.stderr):
+            if file is not None:
+                file.close()
+
+    def _look(self) -> None:
+        if self._process.poll() is not None:
+            self._stop_watching()
+            self._exited.set()
+            self._on_exit()
+        elif self._watched is None:
+            asyncio.get_running_loop().call_later(_POLL_S, self._look)
+
+    def _stop_watching(self) -> None:
+        watched, self._watched = self._watched, None
+        if watched is not None:
+            asyncio.get_running_loop().remove_reader(watched)
+            os.close(watched)
 
 
 async def spawn(
@@ -172,74 +234,96 @@ async def spawn(
 ) -> Child:
     """Start a child; `on_line` is called for each line that it writes, `on_exit` when it ends.
 
+    A child that was started and cannot be looked after is ended again.
+
     Raises:
-        OSError: The program cannot be started.
+        OSError: The program cannot be started, or there is no room to look after it.
     """
-    transport, pipes = await asyncio.get_running_loop().subprocess_exec(
-        lambda: _Pipes(on_line, on_exit),
-        *launch.argv,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=launch.env,
-        cwd=launch.cwd,
-        start_new_session=True,
-    )
-    return Child(transport, pipes, incarnation)
+    limits.see_reserve()
+    child = Child(_start(launch), launch, incarnation)
+    try:
+        limits.give_back(child.pid)
+        await child.attach(on_line, on_exit)
+    except BaseException as error:
+        await child.abandon()
+        if isinstance(error, RuntimeError):
+            raise OSError(errno.EAGAIN, str(error)) from error
+        raise
+    return child
 
 
-class _Pipes(asyncio.SubprocessProtocol):
-    """Reads both pipes always, so that a chatty child never waits for anybody but us.
+def _start(launch: Launch) -> "subprocess.Popen[bytes]":
+    with contextlib.ExitStack() as stack:
+        env = launch.env
+        inherited: tuple[int, ...] = ()
+        if launch.order is not None:
+            file = stack.enter_context(_file_of(launch.order))
+            env = {**env, ORDER_VARIABLE: str(file.fileno())}
+            inherited = (file.fileno(),)
+        return subprocess.Popen(  # noqa: S603 - what the topology says
+            launch.argv,
+            bufsize=0,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=env,
+            cwd=launch.cwd,
+            start_new_session=True,
+            pass_fds=inherited,
+        )
 
-    asyncio's Process would do for less: its wait() may hang on a pipe that a grandchild inherited.
-    """
 
-    def __init__(self, on_line: OnLine, on_exit: Callable[[], None]) -> None:
+def _file_of(data: bytes) -> IO[bytes]:
+    """A file without a name, at its beginning, that holds the data."""
+    if hasattr(os, "memfd_create"):
+        file: IO[bytes] = os.fdopen(os.memfd_create("pbus"), "w+b")
+    else:
+        file = cast("IO[bytes]", tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
+    file.write(data)
+    file.seek(0)
+    return file
+
+
+class _Pipe(asyncio.Protocol):
+    """Reads one pipe always, so that a chatty child never waits for anybody but us."""
+
+    def __init__(self, stream: Stream, on_line: OnLine) -> None:
+        self._stream = stream
         self._on_line = on_line
-        self._on_exit = on_exit
-        self._transport: asyncio.SubprocessTransport | None = None
-        self._splitters = {1: LineSplitter(), 2: LineSplitter()}
-        self._waiting: dict[int, Iterator[str]] = {}  # lines of one chunk, not passed on yet
-        self.exited = asyncio.Event()
+        self._transport: asyncio.ReadTransport | None = None
+        self._splitter = LineSplitter()
+        self._waiting: Iterator[str] | None = None  # lines of one chunk, not passed on yet
         self.drained = asyncio.Event()
 
+    def close(self) -> None:
+        """Read no more."""
+        if self._transport is not None:
+            self._transport.close()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.SubprocessTransport", transport)
+        self._transport = cast("asyncio.ReadTransport", transport)
 
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
-        self._waiting[fd] = self._splitters[fd].feed(data)
-        self._pass_on(fd)
+    def data_received(self, data: bytes) -> None:
+        self._waiting = self._splitter.feed(data)
+        self._pass_on()
 
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002
-        for line in self._waiting.pop(fd, ()):
-            self._on_line(_STREAMS[fd], line)
-        for line in self._splitters.pop(fd).flush():
-            self._on_line(_STREAMS[fd], line)
-        if not self._splitters:
-            self.drained.set()
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        for line in self._waiting or ():
+            self._on_line(self._stream, line)
+        self._waiting = None
+        for line in self._splitter.flush():
+            self._on_line(self._stream, line)
+        self.drained.set()
 
-    def process_exited(self) -> None:
-        self.exited.set()
-        self._on_exit()
-
-    def _pass_on(self, fd: int) -> None:
+    def _pass_on(self) -> None:
         """Pass on some lines; the rest of the chunk later, and nothing is read before that."""
-        lines = self._waiting.get(fd)
-        if lines is None:
+        if self._waiting is None or self._transport is None:
             return
-        for count, line in enumerate(lines, 1):
-            self._on_line(_STREAMS[fd], line)
+        for count, line in enumerate(self._waiting, 1):
+            self._on_line(self._stream, line)
             if count == _LINES_AT_ONCE:
-                self._read(fd, on=False)
-                asyncio.get_running_loop().call_soon(self._pass_on, fd)
+                self._transport.pause_reading()
+                asyncio.get_running_loop().call_soon(self._pass_on)
                 return
-        del self._waiting[fd]
-        self._read(fd, on=True)
-
-    def _read(self, fd: int, *, on: bool) -> None:
-        pipe = self._transport.get_pipe_transport(fd) if self._transport else None
-        if isinstance(pipe, asyncio.ReadTransport):
-            if on:
-                pipe.resume_reading()
-            else:
-                pipe.pause_reading()
+        self._waiting = None
+        self._transport.resume_reading()

@@ -36,7 +36,7 @@ class Meter:
 def _find(pid: int) -> psutil.Process | None:
     try:
         return psutil.Process(pid)
-    except psutil.Error:
+    except (psutil.Error, OSError):  # OSError: no room for another file
         return None
 
 
@@ -44,5 +44,5 @@ def _usage(process: psutil.Process) -> Usage | None:
     try:
         with process.oneshot():
             return Usage(process.cpu_percent(), process.memory_info().rss)
-    except psutil.Error:
+    except (psutil.Error, OSError):  # OSError: no room for another file
         return None

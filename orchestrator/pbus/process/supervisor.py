@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.connect import connect
-from pbus.errors import BusClosedError, ProcessError, ProjectRunningError
+from pbus.errors import BusClosedError, ProcessError, ProjectRunningError, SurvivorsError
 from pbus.ids import new_token
 from pbus.observe import HostRecord
-from pbus.process import loops
+from pbus.process import limits, loops
+from pbus.process.chores import Complaint, keep_doing
 from pbus.process.crew import Crew
 from pbus.process.events import (
     BrokerLost,
@@ -83,6 +84,7 @@ class Supervisor:
         self._session_end: str | None = None
         self._listeners: list[Listener] = []
         self._journal = Journal(project)
+        self._complaint = Complaint("writing down what happens")
         self._foundation = Foundation(project, topology.bus, self._note_broker)
         self._crew = Crew(topology, only, self._hurry)
         self._bus: WorkerBus | None = None
@@ -100,6 +102,7 @@ class Supervisor:
             ProjectRunningError: Another supervisor has the project.
             BusUnavailableError: The broker at the topology's URL is not there.
             ProcessError: Guard or embedded broker do not start, or the loop is not installed.
+            SurvivorsError: It is over, but for processes that could not be ended.
         """
         code = 0
         try:
@@ -110,6 +113,8 @@ class Supervisor:
         finally:
             self._journal.close()
         self._emit(Stopped(code))
+        if survivors := self._crew.survivors:
+            raise SurvivorsError(survivors)
         return code
 
     def request_stop(self, reason: str) -> None:
@@ -186,6 +191,7 @@ class Supervisor:
         """Make everything ready for the workers; what is opened is closed by the stack."""
         loops.require(self._topology.loop)
         refuse_other_path(self._project)
+        limits.raise_open_files()
         await stack.enter_async_context(self._project.lock())
         stack.push_async_callback(self._foundation.close)
         url = await self._foundation.open()
@@ -246,10 +252,8 @@ class Supervisor:
 
     async def _supervise(self, site: Site, link: BusLink) -> int:
         async with asyncio.TaskGroup() as tasks:
-            chores = [
-                tasks.create_task(chore)
-                for chore in (*link.chores(), *self._foundation.chores(), self._measure())
-            ]
+            regularly = {**link.chores(), **self._foundation.chores(), "figures": self._measure}
+            chores = [tasks.create_task(keep_doing(*named)) for named in regularly.items()]
             lives = [
                 tasks.create_task(actor.run(site), name=f"pbus {actor.name}")
                 for actor in self._crew
@@ -259,6 +263,8 @@ class Supervisor:
             if lives:
                 await asyncio.wait(lives)
             await _cancel(chores)
+        for name, what in self._crew.survivors.items():
+            logger.error("%s: %s", name, what)
         return code
 
     async def _see_it_through(self) -> int:
@@ -325,19 +331,23 @@ class Supervisor:
         return self._stop.is_set() or self._session_end is not None
 
     def _emit(self, event: Event) -> None:
-        """Write down what belongs into a log, and tell the listeners."""
-        if isinstance(event, Line):
-            self._journal.write(event)
-        else:
-            self._changed.set()
-            self.news.hear(event)
-            if self._link is not None:
-                self._link.refresh()
+        """Write down what belongs into a log, and tell the listeners; never raises."""
+        with self._complaint.instead():
+            self._note(event)
         for listener in self._listeners:
             try:
                 listener(event)
             except Exception:
                 logger.exception("a listener failed at %s", type(event).__name__)
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, Line):
+            self._journal.write(event)
+            return
+        self._changed.set()
+        self.news.hear(event)
+        if self._link is not None:
+            self._link.refresh()
 
 
 async def _cancel(tasks: Collection[asyncio.Task[None]]) -> None:

@@ -1,0 +1,57 @@
+"""The init of a container: reaps orphans and passes signals on, as tini does."""
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_GET_CHILD_SUBREAPER = 37
+
+
+def go_on_in_child() -> int | None:
+    """Go on in a child where this process is the parent of orphans (pid 1, or a subreaper).
+
+    To be called before any thread is started.
+
+    Returns:
+        None in the process that is to go on; the exit code to end with in its parent.
+    """
+    if not _adopts_orphans():
+        return None
+    before = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+    main = os.fork()
+    if main == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return None
+    while (code := _reap(main)) is None:
+        received = signal.sigwaitinfo(signal.valid_signals())
+        # The terminal's own signals (a code above 0) reach the child without us.
+        if received.si_signo != signal.SIGCHLD and received.si_code <= 0:
+            os.kill(main, received.si_signo)
+    return code
+
+
+def _adopts_orphans() -> bool:
+    if os.getpid() == 1:
+        return True
+    if sys.platform != "linux":
+        return False
+    is_subreaper = ctypes.c_int()
+    failed = ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(is_subreaper), 0, 0, 0)
+    return not failed and bool(is_subreaper.value)
+
+
+def _reap(main: int) -> int | None:
+    """Take in who has ended; the exit code once the main process has."""
+    while True:
+        pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+        if pid == 0:
+            return None
+        if pid != main:
+            continue
+        if os.WIFSTOPPED(status):
+            os.kill(os.getpid(), signal.SIGSTOP)  # Ctrl-Z; the shell looks at this process
+        elif os.WIFEXITED(status):
+            return os.WEXITSTATUS(status)
+        else:
+            return 128 + os.WTERMSIG(status)

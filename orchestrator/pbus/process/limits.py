@@ -1,0 +1,48 @@
+"""How many files this process may have open: raised for the supervisor, given back to workers."""
+
+import contextlib
+import errno
+import os
+import resource
+
+_ENOUGH = 65_536  # a worker takes four: two pipes, its log and its process descriptor
+_RESERVE = 64  # for the bus, the logs and the project's own files
+
+_before: tuple[int, int] | None = None  # the limits as the launcher set them
+
+
+def raise_open_files() -> None:
+    """Raise the soft limit on open files as far as is of use and allowed. Idempotent."""
+    global _before  # noqa: PLW0603 - a limit of the whole process
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
+    if _before is None and soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            _before = (soft, hard)
+
+
+def give_back(pid: int) -> None:
+    """Give a new child the limit that this process had before `raise_open_files`.
+
+    It applies some microseconds after the child's program began: to set it between fork and exec
+    would take Python code there, which is not safe beside threads.
+    """
+    prlimit = getattr(resource, "prlimit", None)  # Linux
+    if prlimit is not None and _before is not None:
+        with contextlib.suppress(OSError):  # the child is gone, or another user's by now
+            prlimit(pid, resource.RLIMIT_NOFILE, _before)
+
+
+def see_reserve() -> None:
+    """See that there is room for more open files than the supervisor needs for itself.
+
+    Raises:
+        OSError: There is not.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    descriptor = os.open(os.devnull, os.O_RDONLY)  # the lowest number that is free
+    os.close(descriptor)
+    if soft != resource.RLIM_INFINITY and descriptor >= soft - _RESERVE:
+        text = f"{os.strerror(errno.EMFILE)} (of {soft:,} allowed, `ulimit -n`)"
+        raise OSError(errno.EMFILE, text)
