@@ -86,9 +86,9 @@ def answer_text(action: ControlAction, answer: BusControlResponseMessage) -> str
     what = _WELL.get((action, answer.outcome))
     if what is None:
         return f"{answer.worker} {answer.outcome}: {answer.detail}"
-    if answer.pid is not None:
-        return f"{answer.worker} {what} (pid {answer.pid})"
-    return f"{answer.worker} {what}" + (f" ({answer.detail})" if answer.detail else "")
+    pid = None if answer.pid is None else f"pid {answer.pid}"
+    more = ", ".join(filter(None, (pid, answer.detail)))
+    return f"{answer.worker} {what}" + (f" ({more})" if more else "")
 
 
 async def _order(

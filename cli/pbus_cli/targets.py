@@ -14,6 +14,10 @@ from pbus_cli.names import is_meant, near_name
 
 REGISTRATION_S: Final = 5.0
 _POLL_S: Final = 0.1
+_OUTSIDER: Final = (
+    "{name} is a `command` that takes no part in the bus, so nothing reaches it; "
+    "where the program does, say so in the topology: `joins: true`"
+)
 
 
 async def find_targets(
@@ -54,11 +58,17 @@ async def is_away_with_mail(bus: WorkerBus, name: str) -> bool:
 async def _what_is_known(bus: WorkerBus, name: str) -> str | None:
     """Why a worker may not be there: it is down, or its name is another one."""
     records = decode_records(await bus.leases.records())
-    states = {one.name: one.state for host in records for one in host.processes}
-    meant = sorted(one for one in states if is_meant(name, one))
+    processes = {one.name: one for host in records for one in host.processes}
+    meant = sorted(one for one in processes if is_meant(name, one))
     if meant:
-        return f"{meant[0]} is {states[meant[0]]}; `pbus start {name}` starts it when it is down"
-    near = near_name(name, {*states, *(lease.name for lease in await bus.leases.leases())})
+        process = processes[meant[0]]
+        if not process.joins:
+            return _OUTSIDER.format(name=process.name)
+        if process.state == "starting" and process.pid is not None:
+            return f"{process.name} runs, but has not registered on the bus yet"
+        state = f"{process.state} ({process.trouble})" if process.trouble else process.state
+        return f"{process.name} is {state}; `pbus start {name}` starts it when it is down"
+    near = near_name(name, {*processes, *(lease.name for lease in await bus.leases.leases())})
     return None if near is None else f"did you mean {near!r}?"
 
 

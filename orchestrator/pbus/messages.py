@@ -186,6 +186,7 @@ class WorkerRegistryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaul
     Attributes:
         incarnation: Which life of the worker this is about.
         gone: Why the worker left, or None while it is there.
+        unhandled: Messages that waited in it when it left, and are lost.
         started_at: Unix seconds.
     """
 
@@ -197,6 +198,7 @@ class WorkerRegistryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaul
     parent: str | None = None
     started_at: float | None = None
     gone: str | None = None
+    unhandled: int = 0
 
 
 class BusWorkerRegistryMessage(BusSystemMessage):

@@ -77,6 +77,7 @@ def test_newer_record_holds():
     [
         ("restart", {"pid": 7}, "a was restarted (pid 7)"),
         ("restart", {"detail": "exited with code 0"}, "a was restarted (exited with code 0)"),
+        ("restart", {"pid": 7, "detail": "2 are lost"}, "a was restarted (pid 7, 2 are lost)"),
         ("start", {"outcome": "unchanged", "pid": 7}, "a was running already (pid 7)"),
         ("stop", {"outcome": "unchanged"}, "a was not running"),
         ("stop", {"outcome": "superseded", "detail": "why"}, "a superseded: why"),

@@ -22,6 +22,7 @@ class FakeActor:
     lives: int = 1
     due_life: int = 1
     code: int | None = None
+    left: str = ""
     error: str | None = None
     survivors: str = ""
     child: Any = field(default_factory=lambda: SimpleNamespace(pid=7))
@@ -84,6 +85,12 @@ def desk(*actors: FakeActor) -> ControlDesk:
         ("restart", FakeActor(lives=1).down("backoff", 1), None),
         ("restart", FakeActor(lives=2, state="starting"), None),
         ("restart", FakeActor(lives=2), ("done", "")),
+        (
+            "restart",
+            FakeActor(lives=2, left="2 messages are lost"),
+            ("done", "2 messages are lost"),
+        ),
+        ("stop", stopped(left="2 lost"), ("done", "exited with code 0, 2 lost")),
         ("restart", FakeActor(lives=2).down(), ("done", "exited with code 0")),
         ("restart", FakeActor(lives=2, error="no file").down("backoff", 1), ("failed", "no file")),
         ("start", FakeActor(lives=2).down("failed", -9), ("failed", "was killed by SIGKILL")),

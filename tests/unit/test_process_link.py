@@ -87,7 +87,7 @@ class Post:
             raise trouble
         return 3
 
-    def describe(self, given_back: int, leases: list[Lease]) -> str:
+    def describe(self, given_back: int, leases: list[Lease], _unhandled: int = 0) -> str:
         return f"{given_back} back, {sum(one.queued for one in leases)} waited"
 
 

@@ -27,12 +27,14 @@ class MailboxStats(msgspec.Struct, frozen=True):
 
     Attributes:
         held: Those of the queued that wait for a handler in progress to end.
+        unhandled: Those that are lost when the subscriber leaves now.
     """
 
     received: int = 0
     lost: int = 0
     queued: int = 0
     held: int = 0
+    unhandled: int = 0
 
 
 class WorkerBus(abc.ABC):
@@ -228,7 +230,8 @@ class WorkerBus(abc.ABC):
         mailbox = self._board.find(name)
         if mailbox is None:
             return MailboxStats()
-        return MailboxStats(mailbox.received, mailbox.lost, mailbox.queued, mailbox.held)
+        unhandled = 0 if self.mail is not None else mailbox.unhandled
+        return MailboxStats(mailbox.received, mailbox.lost, mailbox.queued, mailbox.held, unhandled)
 
     @property
     def leases(self) -> LeaseStore:

@@ -42,6 +42,7 @@ class Mailbox:
         self.received = 0
         self.lost = 0
         self.failed = 0
+        self._left = 0  # refused since its subscriber is leaving
         self._decode = decode
         self._decode_kept = decode_kept or decode
         gates = getattr(subscriber, "gates", {})
@@ -57,6 +58,11 @@ class Mailbox:
     def queued(self) -> int:
         """Messages that wait in both lanes."""
         return sum(map(len, self._lanes.values()))
+
+    @property
+    def unhandled(self) -> int:
+        """Data messages that nobody handles when it is closed now, or that found it leaving."""
+        return self._left + len(self._lanes[Lane.DATA])
 
     @property
     def held(self) -> int:
@@ -147,6 +153,8 @@ class Mailbox:
             if message is not None and self._accepts(message):
                 self.received += 1
                 await self._deliver(message)
+            elif message is not None and getattr(self.subscriber, "is_leaving", False):
+                self._left += message.category == "data"
         finally:
             if reader.receipt is not None:
                 reader.receipt.done()

@@ -113,6 +113,7 @@ class WorkerActor:
         self.state: State = "starting"
         self.child: Child | None = None
         self.code: int | None = None
+        self.left = ""  # what became of the messages of the last life that ended
         self.usage: Usage | None = None
         self.survivors = ""  # what could not be ended of the last life, in words
         self._house: House
@@ -287,7 +288,7 @@ class WorkerActor:
         if not was_told:
             await self._follow(code, open_messages)
         elif not self._wanted:
-            self._enter("exited", restart.describe_exit(code))
+            self._enter("exited", _joined(restart.describe_exit(code), open_messages))
 
     async def _begin(self) -> Child | None:
         incarnation = new_token()
@@ -373,9 +374,9 @@ class WorkerActor:
             self._house.forget_group(child)
         else:
             self._note_survivors(child)
-        if code == 0 or not left:  # who ends well has seen to them: the registry is behind
-            return ""
-        self._note(left)
+        self.left = left
+        if left:
+            self._note(left)
         return left
 
     async def _say_exited(self, child: Child, code: int, reason: str) -> None:
@@ -403,13 +404,12 @@ class WorkerActor:
         match decision:
             case restart.Restart(delay_s, history):
                 self._history = history
-                why = ", ".join(filter(None, (how, open_messages)))
-                await self._back_off(delay_s, why)
+                await self._back_off(delay_s, _joined(how, open_messages))
             case restart.GiveUp(reason):
                 self._give_up(reason.replace(restart.describe_exit(code), how, 1))
             case restart.Finish():
                 self._wanted = self._again
-                self._enter("exited", how)
+                self._enter("exited", _joined(how, open_messages))
 
     async def _back_off(self, delay_s: float, why: str) -> None:
         self._reason = why
@@ -481,3 +481,7 @@ class WorkerActor:
             else:
                 self._last_words = words
         self._house.emit(Line(self.name, stream, text, time.time()))
+
+
+def _joined(*words: str) -> str:
+    return ", ".join(filter(None, words))

@@ -145,7 +145,7 @@ def judge(action: ControlAction, actor: WorkerActor, life: int) -> Verdict | Non
         return "superseded", "stopped meanwhile"
     if actor.is_final:
         return "superseded", _ENDING
-    return None if actor.lives < life else _judge_life(actor)
+    return None if actor.lives < life else _judge_life(action, actor)
 
 
 def _judge_stop(actor: WorkerActor) -> Verdict | None:
@@ -156,10 +156,10 @@ def _judge_stop(actor: WorkerActor) -> Verdict | None:
     return ("failed", actor.survivors) if actor.survivors else ("done", _exit_text(actor))
 
 
-def _judge_life(actor: WorkerActor) -> Verdict | None:
+def _judge_life(action: ControlAction, actor: WorkerActor) -> Verdict | None:
     match actor.state:
         case "ready":
-            return "done", ""
+            return "done", actor.left if action == "restart" else ""
         case "exited":
             return "done", _exit_text(actor)
         case "backoff" | "failed":
@@ -172,4 +172,6 @@ def _is_down(actor: WorkerActor) -> bool:
 
 
 def _exit_text(actor: WorkerActor) -> str:
-    return "" if actor.code is None else describe_exit(actor.code)
+    if actor.code is None:
+        return ""
+    return ", ".join(filter(None, (describe_exit(actor.code), actor.left)))

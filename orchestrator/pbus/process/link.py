@@ -26,6 +26,7 @@ from pbus.observe import HostRecord, moved_clocks
 from pbus.process.chores import Chore
 from pbus.process.control import ControlDesk
 from pbus.process.crew import Crew
+from pbus.process.farewells import Farewells
 from pbus.process.news import News
 from pbus.process.post import PostOffice
 from pbus.registry.table import entry_of
@@ -83,6 +84,7 @@ class BusLink(BusSubscriber):
         self._changed = asyncio.Event()
         self._has_to_say = asyncio.Event()
         self._unburied: dict[str, _Grave] = {}  # by incarnation
+        self._farewells = Farewells()
         self._burying = asyncio.Lock()
         self._complained = False
         self._is_open = False
@@ -163,15 +165,21 @@ class BusLink(BusSubscriber):
 
     def begin(self, incarnation: str) -> None:
         """A life is about to begin."""
+        self._farewells.begin(incarnation)
         self._post.begin(incarnation)
 
-    async def bury(self, incarnation: str, reason: str) -> str:
+    async def bury(self, incarnation: str, reason: str, *, ended_well: bool = False) -> str:
         """A process ended: free its names and tell the watchers.
+
+        Args:
+            incarnation: What its incarnations begin with.
+            reason: Why it ended.
+            ended_well: Then only what it said itself counts: the registry is behind.
 
         Returns:
             What became of the messages it had, in words; "" of none, or while the broker is away.
         """
-        grave = self._unburied[incarnation] = _Grave(reason)
+        grave = self._unburied[incarnation] = _Grave(reason, ended_well=ended_well)
         if self._bus.is_connected:
             await self._bury_all()
         return grave.left
@@ -191,6 +199,7 @@ class BusLink(BusSubscriber):
             for entry in message.workers:
                 if entry.ready and entry.gone is None:
                     self._crew.note_ready(entry.name, entry.incarnation)
+                self._farewells.hear(entry)
         elif isinstance(message, BusControlRequestMessage):
             names = ", ".join(message.workers)
             logger.info("%s asks to %s %s", message.source, message.action, names)
@@ -216,6 +225,7 @@ class BusLink(BusSubscriber):
             for lease in leases or ():
                 if lease.state == "ready":
                     self._crew.note_ready(lease.name, lease.incarnation)
+                    self._farewells.hear(entry_of(lease))
             self._look_at_clocks(leases or ())
             self._supervised.news.look(leases or ())
             self._has_to_say.set()
@@ -284,13 +294,20 @@ class BusLink(BusSubscriber):
                 return
             for incarnation, grave in graves.items():
                 grave.leases += [one for one in released if one.incarnation.startswith(incarnation)]
+            await self._farewells.wait_for(one for one in graves if not graves[one].leases)
             for incarnation, grave in graves.items():
                 given_back = await self._try("give mail back", self._post.end(incarnation))
                 if given_back is None:
                     return
-                grave.left = self._post.describe(given_back, grave.leases)
+                unhandled = self._farewells.end(incarnation)
+                grave.left = self._describe(grave, given_back, unhandled)
                 del self._unburied[incarnation]
                 await self._announce(grave.leases, grave.reason)
+
+    def _describe(self, grave: "_Grave", given_back: int, unhandled: int) -> str:
+        if grave.ended_well:
+            return self._post.describe(0, (), unhandled)
+        return self._post.describe(given_back, grave.leases, unhandled)
 
     async def _announce(self, lost: list[Lease], reason: str) -> None:
         if not lost:
@@ -320,12 +337,14 @@ class _Grave:
 
     Attributes:
         reason: Why.
+        ended_well: With code 0.
         leases: What it held of the registry, as far as that is released.
         left: What became of the messages it had, in words.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, ended_well: bool = False) -> None:
         self.reason = reason
+        self.ended_well = ended_well
         self.leases: list[Lease] = []
         self.left = ""
 

@@ -84,13 +84,16 @@ class PostOffice:
         self._ledger.end(incarnation)
         return count
 
-    def describe(self, given_back: int, leases: Sequence[Lease]) -> str:
+    def describe(self, given_back: int, leases: Sequence[Lease], unhandled: int = 0) -> str:
         """What became of the messages and jobs of a life that is over; "" where it had none.
 
         Args:
             given_back: What it held of kept mail.
             leases: What it last told of itself, within a heartbeat of its end.
+            unhandled: Messages that waited in it, as it said when it left.
         """
+        if unhandled:
+            return f"{_count(unhandled, 'message')} waited in it and are lost"
         if self._store is not None:
             return f"{_count(given_back, 'message')} in hand given back" if given_back else ""
         waited = sum(lease.queued for lease in leases)

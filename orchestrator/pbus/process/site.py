@@ -50,7 +50,7 @@ class Site:
 
     async def bury(self, child: Child, reason: str) -> str:
         """Tell the bus that a life is over; what became of its messages, in words."""
-        return await self._link.bury(child.incarnation, reason)
+        return await self._link.bury(child.incarnation, reason, ended_well=child.code == 0)
 
     def forget_group(self, child: Child) -> None:
         """A child's group is empty."""

@@ -159,8 +159,14 @@ class WorkerRegistry(Directory):
             return None
         return activation if activation is not None and activation.session == self.session else None
 
-    async def unregister(self, name: str, reason: str) -> None:
-        """A worker of this runner has left: free its name and tell watchers everywhere why."""
+    async def unregister(self, name: str, reason: str, *, unhandled: int = 0) -> None:
+        """A worker of this runner has left: free its name and tell watchers everywhere why.
+
+        Args:
+            name: Whose.
+            reason: For people.
+            unhandled: Messages that waited in it and are lost.
+        """
         child = self._child_leases.pop(name, None)
         if child is not None:
             self._tell(self._children.hear(entry_of(child, gone=reason)))
@@ -169,7 +175,7 @@ class WorkerRegistry(Directory):
         if lease is None:
             return
         self._announced.pop(name, None)
-        gone = entry_of(lease, gone=reason)
+        gone = entry_of(lease, gone=reason, unhandled=unhandled)
         self._tell(self._table.hear(gone))
         try:
             await self._holdings.release(name)

@@ -56,7 +56,7 @@ class Known(msgspec.Struct):
     missing_until: float | None = None
 
 
-def entry_of(lease: Lease, *, gone: str | None = None) -> WorkerRegistryEntry:
+def entry_of(lease: Lease, *, gone: str | None = None, unhandled: int = 0) -> WorkerRegistryEntry:
     """What an announcement says about the holder of a lease."""
     return WorkerRegistryEntry(
         name=lease.name,
@@ -66,6 +66,7 @@ def entry_of(lease: Lease, *, gone: str | None = None) -> WorkerRegistryEntry:
         ready=lease.state == "ready" and gone is None,
         started_at=lease.started_at,
         gone=gone,
+        unhandled=unhandled,
     )
 
 

@@ -165,8 +165,12 @@ class Hosting:
         if not self._is_open:
             return
         self._is_open = False
+        unhandled = self._bus.stats(self.name).unhandled
+        if unhandled:
+            what = "message" if unhandled == 1 else "messages"
+            logger.warning("%s: %d %s waited in it and are lost", self.name, unhandled, what)
         try:
-            await self._registry.unregister(self.name, self._reason)
+            await self._registry.unregister(self.name, self._reason, unhandled=unhandled)
         finally:
             try:
                 await self._bus.unsubscribe(self.worker.inbox)
