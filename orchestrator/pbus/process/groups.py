@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import psutil
 
@@ -93,17 +93,34 @@ def is_empty(group: int) -> bool:
         return False
 
 
-def describe(group: int) -> str:
-    """Who is left of a group, in words: `process 7 (sleep) of user root`."""
+def descendants(pid: int) -> list[psutil.Process]:
+    """The children of a process, and theirs; none where it is gone."""
     try:
-        left = members((group,))
+        return psutil.Process(pid).children(recursive=True)
+    except (psutil.Error, OSError):
+        return []
+
+
+def living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Those that have not ended."""
+    return [process for process in processes if process.is_running() and _lives(process)]
+
+
+def describe_group(group: int) -> str:
+    """Who is left of a group, in words."""
+    try:
+        return describe(members((group,)))
     except OSError:
         return f"process group {group}"
+
+
+def describe(processes: Iterable[psutil.Process]) -> str:
+    """Processes in words: `process 7 (sleep) of user root`."""
     texts = []
-    for process in left:
+    for process in processes:
         with contextlib.suppress(psutil.Error, OSError):
             texts.append(f"process {process.pid} ({process.name()}) of user {process.username()}")
-    return ", ".join(texts) or f"process group {group}"
+    return ", ".join(texts) or "its processes"
 
 
 def send_signal(group: int, number: int) -> bool:
@@ -154,20 +171,22 @@ def end_all(
     """
     ours = {group for group, born in groups.items() if not _is_reused(group, born)}
     told: set[psutil.Process] = set()
+    denied: set[psutil.Process] = set()  # another user's: no use to wait for them
     end_of_grace = time.monotonic() + grace_s
-    while (living := _living(ours, token)) != set() and time.monotonic() < end_of_grace:
-        for process in (living or set()) - told:
-            _signal(process, signal.SIGTERM)  # once each: a second one means "at once" to many
-        told |= living or set()
+    while (left := _living(ours, token, denied)) != set() and time.monotonic() < end_of_grace:
+        for process in (left or set()) - told:
+            if not _signal(process, signal.SIGTERM):  # once each: again means "at once" to many
+                denied.add(process)
+        told |= left or set()
         time.sleep(_POLL_S)
     deadline = time.monotonic() + kill_s
-    while (living := _living(ours, token)) != set() and time.monotonic() < deadline:
+    while (left := _living(ours, token, denied)) != set() and time.monotonic() < deadline:
         for group in ours:
             send_signal(group, signal.SIGKILL)  # as a whole: members may be forking meanwhile
-        for process in living or ():
+        for process in left or ():
             _signal(process, signal.SIGKILL)
         time.sleep(_POLL_S)
-    return sorted(process.pid for process in living or ())
+    return sorted(process.pid for process in {*(left or ()), *living(denied)})
 
 
 def _is_marked(process: psutil.Process, token: str) -> bool:
@@ -177,11 +196,13 @@ def _is_marked(process: psutil.Process, token: str) -> bool:
     return environ.get(SERVER_TOKEN_VARIABLE) == token
 
 
-def _living(groups: Collection[int], token: str | None) -> set[psutil.Process] | None:
-    """Who lives; None while the system has no room for a look."""
+def _living(
+    groups: Collection[int], token: str | None, denied: Collection[psutil.Process]
+) -> set[psutil.Process] | None:
+    """Who lives and may be ended; None while the system has no room for a look."""
     try:
-        living = set(members(groups)) if groups else set()
-        return living if token is None else living | set(strays(token))
+        found = set(members(groups)) if groups else set()
+        return (found if token is None else found | set(strays(token))) - set(denied)
     except OSError as error:
         logger.warning("cannot look who is left: %s", error)
         return None
@@ -203,6 +224,12 @@ def _lives(process: psutil.Process) -> bool:
         return True
 
 
-def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    with contextlib.suppress(psutil.Error, OSError):
+def _signal(process: psutil.Process, number: signal.Signals) -> bool:
+    """Signal a process; False where that is not permitted."""
+    try:
         process.send_signal(number)
+    except psutil.AccessDenied:
+        return False
+    except (psutil.Error, OSError):
+        pass
+    return True

@@ -93,7 +93,8 @@ async def _end_group(
 
 def describe_survivors(child: Child) -> str:
     """What to say of a child whose group was not to be cleared."""
-    return f"cannot be ended: {groups.describe(child.pid)} may not be signalled, or does not react"
+    left = groups.describe_group(child.pid)
+    return f"cannot be ended: {left} may not be signalled, or does not react"
 
 
 def _countdown(seconds: float) -> Callable[[], float]:

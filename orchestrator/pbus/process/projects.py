@@ -18,7 +18,9 @@ from pbus.errors import (
     OrphanedProjectError,
     ProcessError,
     ProjectRunningError,
+    SurvivorsError,
 )
+from pbus.process import groups
 from pbus.process.folders import state_root
 from pbus.process.groups import PROJECT_VARIABLE, STATE_VARIABLE, end_all
 from pbus.process.guard import remove
@@ -28,6 +30,7 @@ from pbus.process.record import ProjectRecord, read_record
 from pbus.topology.paths import as_named, is_same_place
 
 STOPPED_S = 15.0  # for signals, the broker and what is written last, once the jobs' time is up
+_LAST_S = 1.0  # for the guard, whose lock goes a moment before it does
 _POLL_S = 0.05
 _TOPOLOGY = "topology.yaml"
 _NO_ENVIRON: Mapping[str, str] = MappingProxyType({})
@@ -186,7 +189,15 @@ async def stop_project(record: ProjectRecord, timeout_s: float) -> bool:
 
     Raises:
         ProcessError: It cannot be stopped.
+        SurvivorsError: It is over, but for processes that may not be signalled.
     """
+    family = groups.descendants(record.pid) if record.is_alive else []
+    is_orderly = await _stop(record, timeout_s)
+    await _refuse_survivors(record, family)
+    return is_orderly
+
+
+async def _stop(record: ProjectRecord, timeout_s: float) -> bool:
     project = Project.of_record(record)
     Ledger(project.state_dir).give(record.pid, timeout_s)
     _signal_supervisor(record, signal.SIGTERM)
@@ -203,6 +214,15 @@ async def stop_project(record: ProjectRecord, timeout_s: float) -> bool:
     with contextlib.suppress(ProjectRunningError):
         await end_orphans(record)
     return False
+
+
+async def _refuse_survivors(record: ProjectRecord, family: list[psutil.Process]) -> None:
+    """See that all processes of a project that is over have ended, or are about to."""
+    deadline = time.monotonic() + _LAST_S
+    while left := groups.living(family):
+        if time.monotonic() >= deadline:
+            raise SurvivorsError({record.name: groups.describe(left)})
+        await asyncio.sleep(_POLL_S)
 
 
 async def _is_over_within(record: ProjectRecord, timeout_s: float) -> bool:
