@@ -14,12 +14,15 @@ BACKEND_OF_SCHEME: Mapping[str, Backend] = {
     "unix": "redis",
     "redis+cluster": "redis",
     "rediss+cluster": "redis",
+    "redis+sentinel": "redis",
+    "rediss+sentinel": "redis",
     "postgresql": "pgmq",
     "postgres": "pgmq",
     "memory": "memory",
 }
 MEMORY_URL = "memory://"  # a bus within one process
 
+_SENTINEL = "+sentinel"
 _MASK = "***"
 _SECRET_PARAMETER = re.compile(
     r"([?&;](?:\w*password|passwd|pass|pwd|\w*secret|\w*token|api_?key)=)[^&]*", re.IGNORECASE
@@ -87,8 +90,8 @@ def url_problem(url: str) -> str | None:
 
 
 def _hosts(parts: SplitResult) -> list[str]:
-    """HOST:PORT, of which a Postgres URL may name several."""
-    if BACKEND_OF_SCHEME.get(parts.scheme) != "pgmq":
+    """HOST:PORT, of which a URL for Postgres or sentinels may name several."""
+    if BACKEND_OF_SCHEME.get(parts.scheme) != "pgmq" and not parts.scheme.endswith(_SENTINEL):
         return [parts.netloc]
     return parts.netloc.rpartition("@")[2].split(",")
 
@@ -97,6 +100,10 @@ def _path_problem(parts: SplitResult) -> str | None:
     if parts.scheme == "unix":
         return None if parts.path.strip("/") else "expected the path of a socket after unix://"
     database = parts.path.strip("/")
+    if parts.scheme.endswith(_SENTINEL):
+        service, _, database = database.partition("/")
+        if not service:
+            return "expected the name of the sentinels' service after the hosts, like /mymaster/0"
     if parts.scheme.endswith("+cluster") and database not in {"", "0"}:
         return "expected no database: a cluster has only one"
     if BACKEND_OF_SCHEME.get(parts.scheme) == "redis" and database and not database.isdecimal():

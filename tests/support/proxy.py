@@ -40,6 +40,10 @@ class Proxy:
         """Where to connect, for a client of Postgres that would use a URL with a socket's folder."""
         return re.sub(r"host=[^&]+", f"host={quote(self._folder.name, safe='')}", direct)
 
+    def turn_to(self, target: str) -> None:
+        """Lead new connections to another server; those that exist stay."""
+        self._target = target
+
     async def cut(self) -> None:
         """Close every connection and refuse new ones."""
         self._is_cut = True

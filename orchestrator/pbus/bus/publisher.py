@@ -6,7 +6,7 @@ import time
 
 from pbus.bus.outbox import Outbox, Payload
 from pbus.bus.switchboard import Counters
-from pbus.bus.wire import Wire
+from pbus.bus.wire import REFUSED, Wire
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,10 @@ class Publisher:
                 await self._backoff.pause()
                 continue
             payloads = self._settle(payloads, counts)
-            if payloads:
+            if REFUSED in counts:
+                payloads = self._give_up_old(payloads)
+                await self._backoff.pause()
+            elif payloads:
                 await asyncio.sleep(_RETRY_S)
 
     def _settle(self, payloads: list[Payload], counts: list[int]) -> list[Payload]:
@@ -81,8 +84,11 @@ class Publisher:
         in_grace = time.monotonic() < self._grace_until
         # What comes after a later payload of its stream is a repeat to whoever got that one.
         got = enumerate(payloads) if in_grace else ()
-        last = {payload.stream: at for at, payload in got if counts[at]}
+        last = {payload.stream: at for at, payload in got if counts[at] > 0}
         for at, (payload, receivers) in enumerate(zip(payloads, counts, strict=True)):
+            if receivers == REFUSED:
+                again.append(payload)
+                continue
             if receivers == 0 and payload.lines and not self._wire.is_copy(payload.stream.address):
                 if in_grace and at > last.get(payload.stream, -1):
                     again.append(payload)
@@ -109,7 +115,7 @@ class Publisher:
                 continue
             self._counters.undelivered += len(payload.lines)
             logger.warning(
-                "%d messages to %r were given up: the %s was away for over %g s",
+                "%d messages to %r were given up: the %s was away, or refused them, for over %g s",
                 len(payload.lines), payload.stream.address, self._wire.broker, self._give_up_s,
             )  # fmt: skip
             self.outbox.written(payload, 0)

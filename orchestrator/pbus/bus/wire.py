@@ -8,6 +8,7 @@ from pbus.bus.outbox import Outbox, Payload
 
 # Told the end of what was posted: how many processes got each payload, or None: collect() says.
 OnPosted = Callable[[list[Payload], list[int] | None], None]
+REFUSED = -1  # in place of a number of processes: the broker refuses a payload, for now
 Note = tuple[str, bytes]  # the incarnation of the process it is for, and what it says
 
 
@@ -25,7 +26,10 @@ class Wire(Protocol):
     posts: bool
 
     async def write(self, outbox: Outbox, payloads: Sequence[Payload]) -> list[int]:
-        """Send what an outbox gathered, in order; returns how many processes got each payload."""
+        """Send what an outbox gathered, in order.
+
+        Returns how many processes got each payload, or REFUSED.
+        """
         ...
 
     def post(self, outbox: Outbox, payloads: list[Payload], on_end: OnPosted) -> bool:

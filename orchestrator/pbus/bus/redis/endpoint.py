@@ -1,8 +1,10 @@
 """Where the server is and how to connect: redis-py makes the connections, pbus keeps them."""
 
 import asyncio
+import logging
 import socket
 import ssl
+import time
 from typing import Any
 
 from redis.asyncio import Redis
@@ -16,16 +18,22 @@ from redis.exceptions import (
     ClusterDownError,
     MovedError,
     NoPermissionError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
     TryAgainError,
 )
 
 from pbus.bus.redis.cluster import ChannelNode, Node, located
+from pbus.bus.redis.sentinel import Primary, plain_class, plain_url, primary_of
 from pbus.urls import mask_url
+
+logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 3.0
 _CLUSTER = "+cluster://"
+_SAY_EVERY_S = 60.0
+_LEAVE_EVERY_S = 1.0
 
 TROUBLE = (RedisError, OSError, TimeoutError, EOFError)  # what a connection may end with
 REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)  # trying again is no use
@@ -43,16 +51,20 @@ class Endpoint:
 
     Args:
         url: redis://, rediss:// or unix://; redis+cluster:// and rediss+cluster:// name any node of a
-            cluster.
+            cluster, redis+sentinel://host,host/service/db the sentinels of a service.
         redis: A redis.asyncio.Redis; only its connection settings are used, it stays the user's.
         key: Of a cluster, the node that has this key is meant.
+
+    Raises:
+        BusError: The client is of a sentinel's replica.
     """
 
     def __init__(self, *, url: str | None, redis: "Redis | None", key: str = "") -> None:
+        url = url or (None if redis else "redis://localhost:6379")
         if redis is None:
-            redis = Redis.from_url((url or "redis://localhost:6379").replace(_CLUSTER, "://", 1))
+            redis = Redis.from_url(plain_url(url or "").replace(_CLUSTER, "://", 1))
         pool = redis.connection_pool
-        self._class: type[AbstractConnection] = pool.connection_class
+        self._class: type[AbstractConnection] = plain_class(pool)
         self._settings: dict[str, Any] = {
             **{k: v for k, v in pool.connection_kwargs.items() if not k.startswith(_POOL_OWN)},
             "protocol": 2,
@@ -67,10 +79,18 @@ class Endpoint:
         if issubclass(self._class, SSLConnection):
             # Before redis-py 6 a certificate of any host was as good as the server's own.
             self._settings.setdefault("ssl_check_hostname", _wants_certificate(self._settings))
+        self._settings.pop("connection_pool", None)  # of a sentinel's client
         self.url = mask_url(url) if url else self._describe()
-        self._node: ChannelNode | None = None
+        self._node: ChannelNode | Primary | None = None
+        self._left = 0  # how often we turned away from a replica
+        self._left_at = float("-inf")
+        self._said: dict[str, float] = {}
         if url and _CLUSTER in url:
             self._node = self._find_node(key)
+        elif (primary := primary_of(url, pool, CONNECT_TIMEOUT_S)) is not None:
+            self._node = primary
+            self.url = self.url if url else f"redis+sentinel://{primary.service}"
+        if self._node is not None:
             self._class = located(self._class, self._node)
 
     @property
@@ -80,20 +100,41 @@ class Endpoint:
 
     @property
     def may_move(self) -> bool:
-        """Whether it may be another server one day; commands with keys tell, see heed()."""
-        return self._node is not None
+        """Whether keys move from one server to another, as in a cluster."""
+        return isinstance(self._node, ChannelNode)
 
     @property
     def version(self) -> int:
         """Another one when it is another server now: connections to the old one are to be left."""
-        return 0 if self._node is None else self._node.version
+        return self._left + (0 if self._node is None else self._node.version)
 
     def heed(self, reply: Exception) -> bool:
-        """Take in that a server refers us to another; whether it did."""
-        if self._node is None or not isinstance(reply, MovedError):
-            return False
-        self._node.moved(reply)
-        return True
+        """Take in that a server refers us to another, or is none to write to; whether it did."""
+        if isinstance(reply, MovedError) and isinstance(self._node, ChannelNode):
+            self._node.moved(reply)
+            return True
+        if isinstance(reply, ReadOnlyError) or "READONLY" in str(reply):
+            self._leave(reply)
+            return True
+        return False
+
+    def complain(self, error: BaseException) -> None:
+        """Say what the server refuses, each reason once a minute."""
+        reason, now = reason_of(error), time.monotonic()
+        kind = reason[:40]
+        if now >= self._said.get(kind, now):
+            self._said[kind] = now + _SAY_EVERY_S
+            logger.warning("the broker at %s refuses: %s; trying again", self.url, reason)
+
+    def _leave(self, reply: Exception) -> None:
+        """Connect anew, as it is another server by now or will be soon: this one is a replica."""
+        self.complain(reply)
+        now = time.monotonic()
+        if now - self._left_at >= _LEAVE_EVERY_S:
+            self._left_at = now
+            self._left += 1
+            if self._node is not None:
+                self._node.doubt()
 
     def connection(self) -> AbstractConnection:
         """A new connection, not yet connected."""

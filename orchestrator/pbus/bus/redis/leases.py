@@ -24,7 +24,7 @@ from pbus.seal import NO_SEAL, Seal
 _CALL_TIMEOUT_S = 3.0
 _MOVING_PAUSE_S = 0.05
 _CONNECTIONS = 8
-_KEYS_LIVE_MS = 24 * 3600 * 1000  # a channel that nobody uses for a day leaves nothing behind
+KEYS_LIVE_MS = 24 * 3600 * 1000  # a channel that nobody uses for a day leaves nothing behind
 
 # A value of the hash is "incarnation|state|active", when it was renewed, and the lease as JSON, a
 # line each: scripts compare the first and never parse the last. They return the others with the age
@@ -205,7 +205,7 @@ class RedisLeaseStore:
     async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
         """Store leases anew; see LeaseStore."""
         rows = [cell for lease in leases for cell in self._row(lease)]
-        reply = await self._run(_RENEW, self._keys, [_lease_ms(), version, _KEYS_LIVE_MS, *rows])
+        reply = await self._run(_RENEW, self._keys, [_lease_ms(), version, KEYS_LIVE_MS, *rows])
         at, expired, refused, *rest = reply
         return Renewal(
             version=at,
@@ -237,7 +237,7 @@ class RedisLeaseStore:
         async def write() -> None:
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.hset(self._activations, name, body)
-                pipe.pexpire(self._activations, _KEYS_LIVE_MS)
+                pipe.pexpire(self._activations, KEYS_LIVE_MS)
                 await pipe.execute()
 
         await self._bounded(write)
@@ -254,7 +254,7 @@ class RedisLeaseStore:
     async def put_record(self, key: str, record: bytes, *, ttl_s: float) -> None:
         """Store a record."""
         sealed = self._seal.close("record", record, key.encode())
-        arguments = ["put", key, int(ttl_s * 1000), sealed, _KEYS_LIVE_MS]
+        arguments = ["put", key, int(ttl_s * 1000), sealed, KEYS_LIVE_MS]
         await self._run(_RECORDS, self._record_keys, arguments)
 
     async def records(self) -> dict[str, bytes]:

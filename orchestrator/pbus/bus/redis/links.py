@@ -185,6 +185,8 @@ class SubscribeLink:
     def _handle(self, reply: Any) -> None:
         self._quiet_beats = 0
         if isinstance(reply, RedisError):
+            if self.is_up and isinstance(reply, ResponseError):
+                return  # it refuses a PING: so it lives, and the subscriptions with it
             raise reply
         if type(reply) is not list:
             return  # the answer to a PING on a connection without subscriptions

@@ -1,19 +1,18 @@
 """The way to the other processes: publish/subscribe channels, written in pipelines."""
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from redis.exceptions import NoPermissionError
+
 from pbus.bus.backoff import Backoff
 from pbus.bus.outbox import Outbox, OutStream, Payload
-from pbus.bus.redis.endpoint import TROUBLE
+from pbus.bus.redis.endpoint import TROUBLE, Endpoint
 from pbus.bus.redis.links import RequestLink
 from pbus.bus.redis.names import FOLLOWED, Names
-from pbus.bus.wire import Note, OnPosted
+from pbus.bus.wire import REFUSED, Note, OnPosted
 from pbus.messages import Lane
-
-logger = logging.getLogger(__name__)
 
 _RECOUNT_S = 1.0
 
@@ -22,6 +21,7 @@ class RedisWire:
     """The writing connections of one process; see Wire.
 
     Args:
+        endpoint: The server.
         links: One a lane. Notes go with the system lane.
         names: How channels are named.
     """
@@ -30,7 +30,8 @@ class RedisWire:
     trouble: tuple[type[Exception], ...] = TROUBLE
     posts: bool = True
 
-    def __init__(self, links: Mapping[Lane, RequestLink], names: Names) -> None:
+    def __init__(self, endpoint: Endpoint, links: Mapping[Lane, RequestLink], names: Names) -> None:
+        self._endpoint = endpoint
         self._links = links
         self._names = names
         self._outcomes: dict[Lane, list[Any] | Exception] = {}  # of what was posted, to be weighed
@@ -115,19 +116,19 @@ class RedisWire:
         now = time.monotonic()
         for payload, reply in zip(payloads, replies, strict=True):
             stream = payload.stream
-            if not isinstance(reply, int):
-                logger.warning("publishing to %r was refused: %s", stream.address, reply)
-            elif reply not in {0, stream.known} and not (
-                stream.counted[0] == reply and now - stream.counted[2] < _RECOUNT_S
+            if (
+                isinstance(reply, int)
+                and reply not in {0, stream.known}
+                and not (stream.counted[0] == reply and now - stream.counted[2] < _RECOUNT_S)
             ):
                 unsure[stream] = reply
         return unsure
 
-    @staticmethod
-    def _receivers(stream: OutStream, reply: Any) -> int:
+    def _receivers(self, stream: OutStream, reply: Any) -> int:
         """How many processes got a payload: what PUBLISH said, less those who only follow."""
         if not isinstance(reply, int):
-            return 0
+            self._endpoint.complain(reply)
+            return 0 if isinstance(reply, NoPermissionError) else REFUSED
         return reply if reply in {0, stream.known} else stream.counted[1]
 
     async def _count(self, outbox: Outbox, addresses: Sequence[str]) -> list[int]:

@@ -79,7 +79,9 @@ class Calls:
         return reply
 
     def error(self, error: BaseException) -> BusUnavailableError:
-        """Trouble in the words of the library."""
+        """Trouble in the words of the library; what the server refuses is said, once a minute."""
+        if isinstance(error, ResponseError):
+            self._endpoint.complain(error)
         return BusUnavailableError(self.url, reason_of(error))
 
     async def close(self) -> None:
