@@ -5,8 +5,10 @@ import difflib
 import inspect
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, ClassVar, TypeVar
+
+import msgspec
 
 from pbus.errors import UnknownEventError
 
@@ -15,6 +17,9 @@ logger = logging.getLogger(__name__)
 MAX_WAITING_CALLS = (
     10_000  # per event; a handler this far behind loses the newest, and it is logged
 )
+MAX_WAITING_BYTES = 64 * 1024 * 1024  # likewise, of what they carry
+_BARE_BYTES = 64  # of a value that has no length
+_DEPTH = 6  # of values within values, that are counted
 
 Handler = Callable[..., Awaitable[None] | None]
 H = TypeVar("H", bound=Handler)
@@ -34,7 +39,7 @@ class EventSource:
 
     def __init__(self) -> None:
         self._event_handlers: dict[str, list[Handler]] = {}
-        self._event_calls: dict[str, deque[tuple[Any, ...]]] = {}
+        self._event_calls: dict[str, _Calls] = {}
         self._event_tasks: dict[str, asyncio.Task[None]] = {}
 
     def event_handler(self, event: str) -> Callable[[H], H]:
@@ -81,13 +86,13 @@ class EventSource:
         """Have the handlers of this event called soon; costs nothing when there are none."""
         if not self._is_listened_to(event):
             return
-        calls = self._event_calls.setdefault(event, deque())
-        if len(calls) >= MAX_WAITING_CALLS:
+        calls = self._event_calls.setdefault(event, _Calls())
+        if calls.is_full:
             logger.warning(
                 "%r: handlers of %s are %d calls behind; one lost", self, event, len(calls)
             )
             return
-        calls.append(values)
+        calls.add(values)
         running = self._event_tasks.get(event)
         if running is None or running.done():
             task = asyncio.create_task(self._call_handlers(event, calls), name=f"pbus {event}")
@@ -118,10 +123,10 @@ class EventSource:
         current = asyncio.current_task()
         return [task for task in self._event_tasks.values() if task is not current]
 
-    async def _call_handlers(self, event: str, calls: deque[tuple[Any, ...]]) -> None:
+    async def _call_handlers(self, event: str, calls: "_Calls") -> None:
         try:
             while calls:
-                values = calls.popleft()
+                values = calls.take()
                 for handler in list(self._event_handlers.get(event, ())):
                     await self._call_handler(event, handler, values)
         finally:
@@ -146,3 +151,50 @@ class EventSource:
         if event not in known:
             nearest = difflib.get_close_matches(event, known, n=1)
             raise UnknownEventError(type(self).__name__, event, sorted(known), nearest)
+
+
+class _Calls:
+    """Calls of one event that wait, oldest first."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[int, tuple[Any, ...]]] = deque()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._waiting) >= MAX_WAITING_CALLS or self._bytes >= MAX_WAITING_BYTES
+
+    def add(self, values: tuple[Any, ...]) -> None:
+        # Handlers that keep up have one call waiting: its size is of no interest.
+        size = _size_of(values, _DEPTH) if self._waiting else 0
+        self._bytes += size
+        self._waiting.append((size, values))
+
+    def take(self) -> tuple[Any, ...]:
+        size, values = self._waiting.popleft()
+        self._bytes -= size
+        return values
+
+    def clear(self) -> None:
+        self._waiting.clear()
+        self._bytes = 0
+
+
+def _size_of(value: Any, depth: int) -> int:
+    """About how many bytes a value holds."""
+    if isinstance(value, str | bytes | bytearray):
+        return len(value)
+    if depth == 0:
+        return _BARE_BYTES
+    if isinstance(value, dict):
+        parts: Iterable[Any] = (*value, *value.values())
+    elif isinstance(value, list | tuple | set | frozenset):
+        parts = value
+    elif isinstance(value, msgspec.Struct):
+        parts = (getattr(value, name) for name in value.__struct_fields__)
+    else:
+        return _BARE_BYTES
+    return _BARE_BYTES + sum(_size_of(part, depth - 1) for part in parts)

@@ -193,3 +193,28 @@ def test_cancelled_before_begun():
         assert 2 == seen[-1]
 
     run(main())
+
+
+def test_waiting_calls_are_bounded_in_bytes(caplog):
+    """A handler that is behind holds no more than a bound in bytes, whatever a call carries."""
+
+    async def main():
+        source, seen = Source(), []
+        gate = asyncio.Event()
+
+        @source.event_handler("on_number")
+        async def note(_, value):
+            await gate.wait()
+            seen.append(len(value["pages"][0]))
+
+        for _ in range(200):
+            source._fire_event("on_number", {"pages": ["x" * 1_000_000]})
+        gate.set()
+        assert await source._settle_events(5.0)
+        assert 60 < len(seen) < 80
+        source._fire_event("on_number", {"pages": ["again"]})
+        assert await source._settle_events(5.0)
+        assert 5 == seen[-1]
+
+    run(main())
+    assert "calls behind; one lost" in caplog.text

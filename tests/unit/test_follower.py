@@ -46,6 +46,36 @@ async def seen(follower: BareFollower) -> list[tuple[int, int]]:
     return [(item.missed, int(item.body.rpartition(b":")[2].rstrip(b"}"))) for item in items]
 
 
+class TappedBlob(BusDataMessage):
+    """One large message."""
+
+    text: str
+
+
+def test_slow_reader_is_bounded_in_bytes():
+    """Large messages wait up to a bound in bytes, not in their number; the rest is missed."""
+
+    async def main():
+        line = encode_message(TappedBlob(source="s", text="x" * 1_000_000))
+        follower = BareFollower()
+        for number in range(1, 101):
+            envelope = Envelope(FORMAT_VERSION, "s", 1, "d", "w", number, 1, 0)
+            follower._follow(encode_payload(envelope, [line]))
+        waiting = follower._queue.qsize()
+        reader = aiter(follower)
+        sizes = [(await anext(reader)).size for _ in range(waiting)]
+        follower._follow(
+            encode_payload(Envelope(FORMAT_VERSION, "s", 1, "d", "w", 101, 1, 0), [line])
+        )
+        assert 1_000_000 < (await anext(reader)).size
+        await reader.aclose()
+
+        assert 100 - waiting == follower.missed
+        assert sum(sizes) < 40_000_000
+
+    run(main())
+
+
 def test_gaps_count_as_missed():
     """Numbers that never came are counted, and each message says how many were up to then."""
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from msgspec import structs
 from rich.console import RenderableType
 
 from pbus.bus.base import WorkerBus
@@ -25,6 +26,7 @@ from pbus_cli.live.watch import ChannelWatch
 from pbus_cli.views.dashboard import Failure, Snapshot, dashboard
 from pbus_cli.views.endings import Ending
 
+_LONGEST: Final = 4096  # characters of a line: wider than any screen
 _KEPT: Final = 200  # log lines: more than the tallest screen shows
 _FOOT: Final = "Ctrl-C stops all workers"
 
@@ -103,7 +105,7 @@ class Board:
 
     def _take_in(self, event: Event) -> None:
         if isinstance(event, Line):
-            self._logs.append(event)
+            self._logs.append(structs.replace(event, text=event.text[:_LONGEST]))
         elif isinstance(event, GaveUp):
             reason = join_reason(event.reason, event.error) or ""
             self._failures[event.worker] = Failure(event.worker, reason)

@@ -20,6 +20,7 @@ _CAPACITY: Final = 20_000  # lines; a second of very chatty workers
 _CAPACITY_CHARS: Final = 8 * 1024 * 1024  # in all; a single line of any length always has room
 _ROOM_S: Final = 0.02
 _BATCH: Final = 500  # lines a write, so that a stop is noticed soon
+_BATCH_CHARS: Final = 256 * 1024  # likewise
 
 
 def stream_writer(stream: TextIO, errors: str = "backslashreplace") -> Write:
@@ -164,14 +165,16 @@ class LinePrinter:
 
     def _next_batch(self) -> tuple[list[str], bool]:
         lines: list[str] = []
+        chars = 0
         line = self._lines.get()
         while line is not None:
             lines.append(line)
-            if len(lines) >= _BATCH or self._lines.empty():
+            chars += len(line)
+            if len(lines) >= _BATCH or chars >= _BATCH_CHARS or self._lines.empty():
                 break
             line = self._lines.get()
         with self._lock:
-            self._chars -= sum(map(len, lines))
+            self._chars -= chars
         return lines, line is not None
 
     def _print(self, lines: list[str]) -> None:

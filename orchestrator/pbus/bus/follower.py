@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
-from pbus.bus.tap import TapMessage
+from pbus.bus.tap import TapMessage, TapQueue
 from pbus.codec import Envelope, as_json, decode_header, decode_payload
 from pbus.errors import MessageDecodeError, SealError
 from pbus.seal import NO_SEAL, Seal
@@ -35,7 +35,7 @@ class Follower(abc.ABC):
         self.missed = 0
         self.refused = 0
         self._overflowed = 0
-        self._queue: asyncio.Queue[TapMessage] = asyncio.Queue(_CAPACITY)
+        self._queue = TapQueue(_CAPACITY)
         self._next: dict[tuple[str, int, str, str], tuple[int, float]] = {}  # number, when heard
         self._tasks: list[asyncio.Task[None]] = []
 

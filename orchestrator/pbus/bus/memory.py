@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Self
 
 from pbus.bus.base import WorkerBus
-from pbus.bus.tap import TapMessage
+from pbus.bus.tap import TapMessage, TapQueue
 from pbus.codec import Header, encode_message
 from pbus.errors import MessageEncodeError
 from pbus.messages import BusMessage
@@ -42,7 +42,7 @@ class MemoryTap:
     def __init__(self, taps: "set[MemoryTap]") -> None:
         self.missed = 0
         self._taps = taps
-        self._queue: asyncio.Queue[TapMessage] = asyncio.Queue(_TAP_CAPACITY)
+        self._queue = TapQueue(_TAP_CAPACITY)
 
     async def __aenter__(self) -> Self:
         self._taps.add(self)

@@ -1,11 +1,14 @@
 """Following all traffic of a channel, without the workers taking part."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Protocol, Self
 
 import msgspec
 
 from pbus.codec import Header
+
+MAX_WAITING_BYTES = 32 * 1024 * 1024
 
 
 class TapMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +30,31 @@ class TapMessage(msgspec.Struct, frozen=True, kw_only=True):
     def size(self) -> int:
         """Bytes on the wire."""
         return len(self.body)
+
+
+class TapQueue(asyncio.Queue[TapMessage]):
+    """What a follower has not read yet, bounded in messages and bytes.
+
+    Args:
+        capacity: Messages it may fall behind before it misses some.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._bytes = 0
+        super().__init__(capacity)
+
+    def full(self) -> bool:
+        """Whether nothing more goes in; into an empty one goes any message."""
+        return self._bytes >= MAX_WAITING_BYTES or super().full()
+
+    def _put(self, item: TapMessage) -> None:
+        self._bytes += item.size
+        super()._put(item)
+
+    def _get(self) -> TapMessage:
+        item: TapMessage = super()._get()
+        self._bytes -= item.size
+        return item
 
 
 class Tap(Protocol):

@@ -23,6 +23,8 @@ MAX_FILES = 3
 _POLL_S = 0.2
 _LOOK_S = 0.001  # a look at every line would cost as much as half of its write
 _BLOCK = 1024 * 1024
+_BLOCKS = 8 * _BLOCK  # of all files that are followed together
+_LEAST_BLOCK = 64 * 1024
 
 _LINE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (\w+) (.*)", re.DOTALL)
 
@@ -185,17 +187,22 @@ async def follow_lines(paths: Mapping[str, Path], *, last_n: int = 0) -> AsyncIt
         ]
         for line in _newest(sources, last_n):
             yield line
+        block = max(_LEAST_BLOCK, _BLOCKS // max(1, len(sources)))
         while True:
-            fresh = [line for source in sources for line in source.read_fresh()]
+            fresh = [line for source in sources for line in source.read_fresh(block)]
             for line in sorted(fresh, key=_by_time):
                 yield line
             await asyncio.sleep(0 if fresh else _POLL_S)
 
 
 def _newest(sources: Sequence["_Source"], last_n: int | None) -> list[LogLine]:
-    lines = [line for source in sources for line in source.read_last(last_n)]
-    lines.sort(key=_by_time)
-    return lines if last_n is None else lines[len(lines) - min(last_n, len(lines)) :]
+    lines: list[LogLine] = []
+    for source in sources:  # no more is held than what is asked for, and one file's
+        lines += source.read_last(last_n)
+        lines.sort(key=_by_time)
+        if last_n is not None:
+            del lines[: max(0, len(lines) - last_n)]
+    return lines
 
 
 def _by_time(line: LogLine) -> float:
@@ -242,31 +249,31 @@ class _Source:
                 break
         return self._parse(lines)
 
-    def read_fresh(self) -> list[LogLine]:
+    def read_fresh(self, block: int = _BLOCK) -> list[LogLine]:
         """What was written since, up to a block; to be called again while there is something."""
         if self._file is None:
             self._file = self._next_file(None)
         if self._file is None:
             return []
-        data = self._read_block()
+        data = self._read_block(block)
         if not data and (successor := self._next_file(self._file)) is not None:
-            data = self._read_block()  # written between our last look and the rotation
+            data = self._read_block(block)  # written between our last look and the rotation
             if not data:
                 data = b"\n" if self._rest else b""
                 self._file.close()
                 self._file = successor
-                data += self._read_block()
+                data += self._read_block(block)
             else:
                 successor.close()
         *lines, self._rest = (self._rest + data).split(b"\n")
         return self._parse(lines)
 
-    def _read_block(self) -> bytes:
+    def _read_block(self, size: int) -> bytes:
         assert self._file is not None  # noqa: S101 - callers looked
         if os.fstat(self._file.fileno()).st_size < self._file.tell():
             self._file.seek(0)  # somebody emptied it
             self._rest = b""
-        return self._file.read(_BLOCK) or b""
+        return self._file.read(size) or b""
 
     def _next_file(self, current: io.FileIO | None) -> io.FileIO | None:
         """The file that was begun after this one (the oldest, after None), if there is any."""

@@ -10,6 +10,7 @@ from pbus.observe import State, is_unresponsive
 from pbus.process.events import Event, Started, StateChanged
 
 _KEPT = 10_000  # while the broker is away; the oldest fall
+_MOST_DETAIL = 1024  # characters
 
 
 class News:
@@ -65,7 +66,7 @@ class News:
             state=state,
             previous=known.state,
             pid=known.pid,
-            detail=detail,
+            detail=detail[:_MOST_DETAIL],
         )
         known.state = state
         self._untold.append(message)
