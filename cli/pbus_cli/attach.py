@@ -37,7 +37,7 @@ class Attachment:
     """Where a project's messages travel.
 
     Attributes:
-        url: With its password: never shown.
+        url: With its password: never shown, and neither is the key.
         record: The supervisor on this machine; None when it runs elsewhere only.
     """
 
@@ -48,6 +48,8 @@ class Attachment:
     encoding: str
     delivery: DeliverySpec
     record: ProjectRecord | None
+    key: str | None = None
+    encrypt: bool = False
 
     @property
     def shown_url(self) -> str:
@@ -103,6 +105,8 @@ def attachment_of(record: ProjectRecord) -> Attachment:
         record.encoding,
         record.delivery,
         record,
+        record.key,
+        record.encrypt,
     )
 
 
@@ -116,7 +120,15 @@ def _by_file(file: Path, *, is_named: bool) -> Attachment | None:
     if bus.url is None or bus.is_in_process:
         return None
     return Attachment(
-        topology.name, bus.url, bus.channel, bus.max_message_bytes, bus.encoding, bus.delivery, None
+        topology.name,
+        bus.url,
+        bus.channel,
+        bus.max_message_bytes,
+        bus.encoding,
+        bus.delivery,
+        None,
+        bus.key,
+        bus.encrypt,
     )
 
 
@@ -127,6 +139,8 @@ def bus_of(attachment: Attachment) -> WorkerBus:
         channel=attachment.channel,
         max_message_bytes=attachment.max_message_bytes,
         encoding=attachment.encoding,
+        key=attachment.key or "",
+        encrypt=attachment.encrypt,
         delivery=attachment.delivery.mode,
         mail_options=mail_options(attachment.delivery),
     )

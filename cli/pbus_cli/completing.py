@@ -99,7 +99,7 @@ def _ask(
     record = choose_project(name, Path(file) if file else None, working_folder(), os.environ)
 
     async def answer() -> list[str]:
-        bus = connect(record.url, channel=record.channel)  # imports its client
+        bus = connect(record.url, channel=record.channel, key=record.key or "")  # loads its client
         async with asyncio.timeout(_ASK_S), bus:
             return await question(bus)
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, Protocol
 
-from pbus.errors import BackendMissingError, BusKeyError, SealError
+from pbus.errors import BackendMissingError, BusKeyError, MessageDecodeError, SealError
 
 Kind = Literal["payload", "note", "stored", "lease", "activation", "record"]
 
@@ -35,6 +35,10 @@ _FRESH_KINDS = frozenset({"payload", "note"})
 _KEY = re.compile(r"[!-+\--~]+")  # printable ASCII, no space, no comma
 _SALT_BYTES = 16
 _NONCE_BYTES = 12  # a counter, under a key that one process uses
+
+_KEY_NEEDED = (
+    "it is sealed: this process needs the key of the channel (`bus.key`, or connect(key=…))"
+)
 
 _Clock = Callable[[], float]
 
@@ -87,9 +91,17 @@ class Seal(Protocol):
         """
         ...
 
+    def explain(self, error: MessageDecodeError, data: bytes) -> MessageDecodeError:
+        """Why data could not be decoded, if a seal may be the reason."""
+        ...
+
 
 class _NoSeal:
     """The seal of a channel without a key: data as it is."""
+
+    def explain(self, error: MessageDecodeError, data: bytes) -> MessageDecodeError:
+        """Others may have a key that this process lacks."""
+        return SealError(_KEY_NEEDED) if is_sealed(data) else error
 
     def close(self, kind: Kind, data: bytes, context: bytes = b"") -> bytes:
         """The data."""
@@ -174,6 +186,11 @@ class KeySeal:
                 self._check_age(kind, at)
                 return _shown(body, holder.secret) if mark == _HIDDEN else body
         raise SealError("its seal is of another key, or it was changed on its way")
+
+    def explain(self, error: MessageDecodeError, data: bytes) -> MessageDecodeError:
+        """The error: what was opened and is broken was sealed so."""
+        del data
+        return error
 
     def _check_age(self, kind: Kind, at: bytes) -> None:
         if kind in _FRESH_KINDS:

@@ -1,6 +1,7 @@
 """What others put on the channel of a running project, by accident."""
 
 import asyncio
+import contextlib
 import json
 import time
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from pbus import BaseWorker, WorkerRunner, connect
+from pbus.seal import seal_of
 from support.command import Place, Rows, wait_for
 from support.waiting import eventually
 
@@ -53,11 +55,14 @@ def see_undisturbed(town: Place, before: Rows) -> None:
 def test_garbage_is_refused(town: Place, before: Rows):
     """Whatever bytes come on any of the project's channels: counted and said, nothing else."""
     began = time.monotonic()
+    seal = town.seal()
     with town.broker() as broker:
         channels = broker.pubsub_channels("*pbus:town*")
         for garbage in GARBAGE:
+            sealed = [seal.close("payload", garbage), seal.close("note", garbage)]
             for channel in channels:
-                broker.publish(channel, garbage)
+                for payload in (garbage, *sealed):
+                    broker.publish(channel, payload)
 
     assert len(channels) >= 8
     see_undisturbed(town, before)
@@ -71,7 +76,8 @@ def test_strange_times_are_shown(town: Place, before: Rows):
     tail = town.start("tail", "--source", "future", "-n", "1")
     town.until_followed(1)
     with town.broker() as broker:
-        broker.publish("pbus:town:d:clerk", b'[1,"future",1,"d","clerk",1,1,0]\n' + line)
+        payload = b'[1,"future",1,"d","clerk",1,1,0]\n' + line
+        broker.publish("pbus:town:d:clerk", town.seal().close("payload", payload))
     done = tail.done()
 
     assert 0 == done.code
@@ -111,12 +117,48 @@ def test_giant_is_not_sent(town: Place, before: Rows):
     assert [] == [line for line in town.logs("clerk") if "giant" in line]
 
 
+def test_nothing_comes_in_without_the_key(town: Place, before: Rows):
+    """Who can write to the broker and has no key sends nothing, ends nothing, registers nothing."""
+    record = town.record()
+    note = b'{"type":"Note","source":"x","target":"clerk","text":"forged"}'
+    end = b'{"type":"BusEndMessage","source":"x","session":null}'
+    stop = b'{"type":"BusCancelMessage","source":"x","session":null}'
+
+    async def register() -> list[str]:
+        runner = WorkerRunner(bus=connect(record["url"], channel=record["channel"], key=""))
+        await runner.add_workers(BaseWorker("burglar"))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(runner.run(), 3)
+        return [error.error for error in runner.errors]
+
+    with town.broker() as broker:
+        old = town.seal(lambda: time.time() - 1000)
+        other = seal_of("another-key-altogether", "pbus:town")
+        for channel, line in (("clerk", note), ("*", end), ("*", stop)):
+            for lane in ("d", "s"):
+                payload = b'[1,"x",1,"%b","%b",1,1,0]\n%b' % (lane.encode(), channel.encode(), line)
+                for sealed in (
+                    payload,
+                    other.close("payload", payload),
+                    old.close("payload", payload),
+                ):
+                    assert broker.publish(f"pbus:town:{lane}:{channel}", sealed)
+        asyncio.run(register())
+
+    see_undisturbed(town, before)
+    assert "burglar" not in town.rows()
+    assert [] == [line for line in town.logs("clerk") if "forged" in line]
+    assert any("not sealed" in line or "another key" in line for line in town.logs("clerk"))
+
+
 def test_taken_name_is_refused(town: Place, before: Rows):
     """A second clerk, started by hand on the same channel, is told who has the name."""
     record = town.record()
 
     async def main() -> list[str]:
-        runner = WorkerRunner(bus=connect(record["url"], channel=record["channel"]), name="hand")
+        runner = WorkerRunner(
+            bus=connect(record["url"], channel=record["channel"], key=record["key"]), name="hand"
+        )
         await runner.add_workers(BaseWorker("clerk"))
         async with asyncio.timeout(20):
             await runner.run()
@@ -137,7 +179,9 @@ def test_stranger_shows_up(town: Place):
         return [row for row in rows if row["name"] == "stranger" and row["ready"]]
 
     async def main() -> list[dict[str, Any]]:
-        runner = WorkerRunner(bus=connect(record["url"], channel=record["channel"]))
+        runner = WorkerRunner(
+            bus=connect(record["url"], channel=record["channel"], key=record["key"])
+        )
         await runner.add_workers(BaseWorker("stranger"))
         running = asyncio.create_task(runner.run())
         rows = await asyncio.to_thread(wait_for, shown)

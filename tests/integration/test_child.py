@@ -169,7 +169,7 @@ def test_crash_is_announced(tmp_path: Path):
             await watched.state("a", "ready")
             url = (await watched.nth(BrokerReady)).url
             listener = Listener()
-            async with connect(url, channel="pbus:app") as bus:
+            async with connect(url, channel="pbus:app", key=watched.key) as bus:
                 await bus.subscribe(listener)
                 os.kill(first.pid, signal.SIGKILL)
                 await watched.nth(Ready, 2)

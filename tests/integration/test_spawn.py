@@ -103,6 +103,8 @@ def test_launch_keeps_secrets_out():
         "PBUS_STATE_DIR": "/var/state/app",
         "PBUS_MAX_MESSAGE_BYTES": "1000",
         "PBUS_ENCODING": "json",
+        "PBUS_KEY": "",
+        "PBUS_ENCRYPT": "0",
         "PBUS_DELIVERY": launch.env["PBUS_DELIVERY"],
         "PBUS_GUARD_TOKEN": "t1",
     } == launch.env

@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 import psutil
 import redis
 
+from pbus.seal import KeySeal, parse_keys
 from support.ended import Done
 from support.inside import run_inside
 from support.waiting import eventually
@@ -280,6 +281,11 @@ class Place:
     def broker(self) -> redis.Redis:
         """A client of the project's broker, to be closed."""
         return redis.Redis.from_url(self.record()["url"])
+
+    def seal(self, clock: Callable[[], float] = time.time) -> KeySeal:
+        """The seal of what holders of the project's key send."""
+        record = self.record()
+        return KeySeal(parse_keys(record["key"]), record["channel"], clock=clock)
 
     def until_followed(self, count: int) -> None:
         """Wait until so many connections follow the traffic."""

@@ -94,6 +94,11 @@ class Watched:
         await self.until(lambda: self.process(worker).state == state)
         return self.process(worker)
 
+    @property
+    def key(self) -> str | None:
+        """The key of the project's bus."""
+        return self.supervisor._key
+
     def states(self, worker: str) -> list[str]:
         """The states that a worker entered."""
         return [one.state for one in self.all(StateChanged) if one.worker == worker]

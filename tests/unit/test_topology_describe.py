@@ -25,6 +25,8 @@ def test_describes_whole_topology(tmp_path):
             "channel": "pbus:shop",
             "max_message_bytes": 4194304,
             "encoding": "json",
+            "key": None,
+            "encrypt": False,
             "delivery": "at-most-once",
             "max_backlog": 100000,
             "when_full": "wait",

@@ -15,6 +15,9 @@ from support.topologies import WORKER, load_text, problems_of, problems_of_file,
 
 SCHEMES = one_of(f"{scheme}://" for scheme in BACKEND_OF_SCHEME)
 
+KEY_PROBLEM = "the key of the bus cannot be used:"
+KEY_HINT = "(make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))')"
+
 
 def worker_text(*lines: str) -> str:
     """A topology of one worker `a` whose keys begin in line 3."""
@@ -378,8 +381,23 @@ def test_refuses_wrong_workers(tmp_path, lines, problem):
             WORKER + "bus: redis\n",
             (
                 "3: bus: expected a mapping with keys of backend, url, channel, max_message_bytes, encoding,"
-                " delivery, max_backlog, when_full, max_attempts, max_crash_attempts, got text"
+                " key, encrypt, delivery, max_backlog, when_full, max_attempts, max_crash_attempts, got text"
             ),
+        ),
+        (
+            WORKER + "bus: {url: 'redis://h', key: short-secret}\n",
+            f"3: bus.key: {KEY_PROBLEM} a key has 12 characters: 16 or more are needed {KEY_HINT}",
+        ),
+        (
+            WORKER + "bus: {url: 'redis://h', key: 'with a blank in the key'}\n",
+            (
+                f"3: bus.key: {KEY_PROBLEM} a key has other characters than ASCII letters, digits and"
+                f" signs {KEY_HINT}"
+            ),
+        ),
+        (
+            WORKER + "bus: {url: 'redis://h', encrypt: true}\n",
+            "3: bus.encrypt: encryption needs a key: add `key: ${PBUS_KEY}`",
         ),
         (
             WORKER + "bus: {backend: kafka}\n",
@@ -562,7 +580,7 @@ def test_describes_every_key():
         for key, value in definition["properties"].items()
     }
 
-    assert 24 == len(keys)
+    assert 26 == len(keys)
     assert all(keys.values())
     assert all(not definition["additionalProperties"] for definition in definitions.values())
     assert ["workers"] == definitions["TopologyFile"]["required"]

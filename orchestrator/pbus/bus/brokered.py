@@ -134,7 +134,7 @@ class BrokeredBus(WorkerBus):
             self.counters.unsealed += 1
             self._board.refuse(error)
         except MessageDecodeError as error:
-            self._board.refuse(error)
+            self._board.refuse(self._seal.explain(error, payload))
         except Exception as error:  # noqa: BLE001 - counted and said, at most once a second
             self._board.refuse(MessageDecodeError(f"a bug in pbus: {error!r}"))
 

@@ -22,6 +22,7 @@ from pbus.process.mail import mail_options
 from pbus.process.restart import UNLOADABLE
 from pbus.process.spawn import ORDER_VARIABLE, WorkerOrder
 from pbus.runner import WorkerRunner
+from pbus.seal import ENCRYPT_VARIABLE, KEY_VARIABLE
 from pbus.topology.model import DeliverySpec
 
 LOG_LEVEL_VARIABLE = "PBUS_LOG_LEVEL"
@@ -59,6 +60,8 @@ async def host(order: WorkerOrder, environ: Mapping[str, str]) -> int:
         max_message_bytes=int(environ["PBUS_MAX_MESSAGE_BYTES"]),
         incarnation=environ["PBUS_INCARNATION"],
         encoding=environ.get("PBUS_ENCODING", Encoding.JSON),
+        key=environ.get(KEY_VARIABLE, ""),
+        encrypt=environ.get(ENCRYPT_VARIABLE) == "1",
         delivery=delivery.mode,
         mail_options=mail_options(delivery, {environ["PBUS_WORKER"], order.group}),
     )

@@ -28,7 +28,7 @@ class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: Of the topology; folder and file likewise, absolute, as the user named them.
-        url: Of the broker with its password: kept in a file that only the user can read.
+        url: Of the broker with its password, and the bus' key: in a file that only the user can read.
         pid: The supervisor.
         pid_created: Its `groups.birth`, which tells it from a later process of that number.
         state: The project's state folder; filled in when it is written.
@@ -42,6 +42,8 @@ class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
     channel: str
     max_message_bytes: int
     encoding: Encoding = "json"
+    key: str | None = None
+    encrypt: bool = False
     delivery: DeliverySpec = DeliverySpec()
     pid: int = msgspec.field(default_factory=os.getpid)
     pid_created: float = msgspec.field(default_factory=_own_birth)

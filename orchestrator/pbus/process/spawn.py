@@ -18,6 +18,7 @@ import msgspec
 from pbus.process import groups, limits
 from pbus.process.events import Stream
 from pbus.process.output import LineSplitter
+from pbus.seal import ENCRYPT_VARIABLE, KEY_VARIABLE
 from pbus.topology.model import DeliverySpec, Encoding, Loop, WorkerInstance
 
 ORDER_VARIABLE = "PBUS_SPEC_FD"
@@ -52,6 +53,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     state: Path
     guard_token: str
     encoding: Encoding = "json"
+    key: str | None = None
+    encrypt: bool = False
     loop: Loop = "asyncio"
     delivery: DeliverySpec = DeliverySpec()
 
@@ -115,6 +118,8 @@ def plan_launch(
         groups.STATE_VARIABLE: str(around.state),
         "PBUS_MAX_MESSAGE_BYTES": str(around.max_message_bytes),
         "PBUS_ENCODING": around.encoding,
+        KEY_VARIABLE: around.key or "",
+        ENCRYPT_VARIABLE: str(int(around.encrypt)),
         "PBUS_DELIVERY": msgspec.json.encode(around.delivery).decode(),
         "PBUS_GUARD_TOKEN": around.guard_token,
     }

@@ -26,6 +26,7 @@ from pbus.process.events import (
 )
 from pbus.process.foundation import Foundation
 from pbus.process.journal import Journal
+from pbus.process.key import own_key
 from pbus.process.ledger import Ledger
 from pbus.process.link import BusLink, host_name
 from pbus.process.mail import mail_options
@@ -87,6 +88,7 @@ class Supervisor:
         self._complaint = Complaint("writing down what happens")
         self._foundation = Foundation(project, topology.bus, self._note_broker)
         self._crew = Crew(topology, only, self._hurry)
+        self._key: str | None = None
         self._bus: WorkerBus | None = None
         self._link: BusLink | None = None
         self._described: ProjectRecord
@@ -196,6 +198,7 @@ class Supervisor:
         stack.push_async_callback(self._foundation.close)
         url = await self._foundation.open()
         spec = self._topology.bus
+        self._key = spec.key or (own_key(self._project.state_dir) if spec.url is None else None)
         bus = connect(
             url,
             channel=spec.channel,
@@ -204,6 +207,8 @@ class Supervisor:
             delivery=spec.delivery.mode,
             mail_options=mail_options(spec.delivery),
             incarnation=self._name,
+            key=self._key,
+            encrypt=spec.encrypt,
         )
         post = PostOffice(
             bus.mail,
@@ -232,6 +237,8 @@ class Supervisor:
             channel=self._topology.bus.channel,
             max_message_bytes=self._topology.bus.max_message_bytes,
             encoding=self._topology.bus.encoding,
+            key=self._key,
+            encrypt=self._topology.bus.encrypt,
             delivery=self._topology.bus.delivery,
         )
 
@@ -241,6 +248,8 @@ class Supervisor:
             channel=self._topology.bus.channel,
             max_message_bytes=self._topology.bus.max_message_bytes,
             encoding=self._topology.bus.encoding,
+            key=self._key,
+            encrypt=self._topology.bus.encrypt,
             delivery=self._topology.bus.delivery,
             loop=self._topology.loop,
             session=self.session,

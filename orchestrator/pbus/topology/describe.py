@@ -38,6 +38,8 @@ def _bus(bus: BusSpec) -> dict[str, Any]:
         "channel": bus.channel,
         "max_message_bytes": bus.max_message_bytes,
         "encoding": bus.encoding,
+        "key": _MASK if bus.key else None,
+        "encrypt": bus.encrypt,
         **_delivery(bus.delivery),
     }
 

@@ -109,6 +109,8 @@ def _build_bus(section: BusSection, name: str) -> BusSpec:
         channel=section.channel or f"pbus:{name}",
         max_message_bytes=section.max_message_bytes or DEFAULT_MAX_MESSAGE_BYTES,
         encoding=section.encoding or "json",
+        key=section.key,
+        encrypt=section.encrypt is True,
         delivery=_build_delivery(section),
     )
 

@@ -46,6 +46,9 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True):
         url: Where the broker is, password included; None for one that pbus starts itself.
         channel: What keeps topologies on one broker apart.
         encoding: How messages are written; all are read.
+        key: Seals what is sent, see pbus.seal; None: nothing is sealed, or, on a broker that pbus
+            starts itself, by a key of the project's own.
+        encrypt: Hide what is sent, too.
     """
 
     channel: str
@@ -53,6 +56,8 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True):
     url: str | None = None
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     encoding: Encoding = "json"
+    key: str | None = None
+    encrypt: bool = False
     delivery: DeliverySpec = DeliverySpec()
 
     @property

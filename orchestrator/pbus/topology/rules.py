@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pbus.errors import BusKeyError
+from pbus.seal import parse_keys
 from pbus.topology.check import is_null
 from pbus.topology.env_file import EnvFiles
 from pbus.topology.files import is_folder
@@ -22,6 +24,7 @@ def check_rules(
     """Note every broken rule of a file whose shape was checked."""
     if file.bus is not None:
         _check_bus(file.bus, _locate(tree, "bus", "url"), problems)
+        _check_key(file.bus, tree, problems)
         _check_delivery(file.bus, tree, problems)
         if backend_of(file.bus) == "pgmq":
             _check_pgmq(file.bus, tree, problems)
@@ -71,6 +74,18 @@ def _check_bus(bus: BusSection, place: Place, problems: Problems) -> None:
         )
     elif problem := url_problem(bus.url):
         problems.add(place, problem)
+
+
+def _check_key(bus: BusSection, tree: Mapping, problems: Problems) -> None:
+    if bus.key is not None:
+        try:
+            parse_keys(bus.key)
+        except BusKeyError as error:
+            problems.add(_locate(tree, "bus", "key"), f"{error.message} ({error.hint})")
+    elif bus.encrypt and bus.url is not None:
+        problems.add(
+            _locate(tree, "bus", "encrypt"), "encryption needs a key: add `key: ${PBUS_KEY}`"
+        )
 
 
 def _check_delivery(bus: BusSection, tree: Mapping, problems: Problems) -> None:

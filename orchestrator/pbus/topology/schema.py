@@ -106,6 +106,23 @@ class BusSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             " bytes as they are; processes read both."
         ),
     ] = None
+    key: Annotated[
+        Text | None,
+        Meta(
+            description="Only processes that have this key can write to the channel: everything is"
+            " sealed with it, and what is not is refused and counted. At least 16 characters; two with"
+            " a comma between them while keys are changed: the first one seals, both open. Keep it out"
+            " of the file with ${VAR}. pbus makes one for a broker of its own.",
+            examples=["${PBUS_KEY}"],
+        ),
+    ] = None
+    encrypt: Annotated[
+        bool | None,
+        Meta(
+            description="Only processes that have the key can read what is sent either; false. Needs"
+            " the extra encryption."
+        ),
+    ] = None
     delivery: Annotated[
         DeliveryMode | None,
         Meta(

@@ -1,0 +1,37 @@
+"""The key of a project's own broker: made once, kept in the state folder, for this user alone."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from pbus.errors import ProcessError
+from pbus.seal import new_key
+
+_LONGEST = 1024
+
+
+def own_key(folder: Path) -> str:
+    """The key that lies in a state folder; a new one where there is none.
+
+    It stays over restarts: messages that the broker keeps are sealed with it.
+
+    Raises:
+        ProcessError: It cannot be read or written.
+    """
+    path = folder / "key"
+    try:
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(new_key())
+        with path.open(encoding="ascii") as file:
+            key = file.read(_LONGEST).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProcessError(
+            f"the key of the embedded broker, {path}, cannot be used: {error}",
+            hint="make the file readable, or remove it: kept messages are then refused",
+        ) from error
+    if not key:  # a full disk, or the end of a machine, came between
+        path.unlink()
+        return own_key(folder)
+    return key
