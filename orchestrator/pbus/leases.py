@@ -35,6 +35,8 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
             lease lives means the loop is blocked and a supervisor renews for it.
         received: Messages handled; sent, lost (noticed missing) and queued (waiting) likewise.
         working: Jobs in hand, those that wait for their turn included.
+        refused: Payloads that its process did not accept; unsealed those of them that were not sealed
+            with a key of the channel.
         ahead_s: By how much the clock of its host is ahead of the reader's; 0 where they agree.
     """
 
@@ -55,6 +57,8 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
     lost: int = 0
     queued: int = 0
     working: int = 0
+    refused: int = 0
+    unsealed: int = 0
     ahead_s: float = 0.0
 
 

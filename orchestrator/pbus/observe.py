@@ -112,6 +112,7 @@ class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
         cpu_percent: Of one core.
         lost: Messages noticed missing on the way to it.
         queued: Messages waiting in its mailboxes.
+        refused: Payloads that its process did not accept: no messages, or not sealed with the key.
         error: Why it failed or waits to be started again; None for all others.
     """
 
@@ -130,7 +131,18 @@ class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
     sent: int
     lost: int
     queued: int
+    refused: int
     error: str | None = None
+
+
+def refused_strangers(leases: Iterable[Lease]) -> list[str]:
+    """A sentence for each process that was sent what no holder of the channel's key sealed."""
+    by_runner = {lease.runner: lease for lease in leases if lease.unsealed}
+    return [
+        f"the process of {lease.name} refused {lease.unsealed:,} payloads that were not sealed with the"
+        " bus' key; its log says why"
+        for _, lease in sorted(by_runner.items())
+    ]
 
 
 def merge_rows(leases: Sequence[Lease], hosts: Iterable[HostRecord], now: float) -> list[WorkerRow]:
@@ -211,6 +223,7 @@ def _process_row(
         sent=lease.sent if lease else 0,
         lost=lease.lost if lease else 0,
         queued=lease.queued if lease else 0,
+        refused=lease.refused if lease else 0,
         error=process.trouble,
     )
 
@@ -233,6 +246,7 @@ def _lease_row(lease: Lease, now: float) -> WorkerRow:
         sent=lease.sent,
         lost=lease.lost,
         queued=lease.queued,
+        refused=lease.refused,
     )
 
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.cli
 
 KEYS = [
     "name", "state", "ready", "active", "runner", "host", "pid", "uptime_s", "restarts",
-    "cpu_percent", "rss_bytes", "received", "sent", "lost", "queued", "error",
+    "cpu_percent", "rss_bytes", "received", "sent", "lost", "queued", "refused", "error",
 ]  # fmt: skip
 
 

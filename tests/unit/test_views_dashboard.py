@@ -17,7 +17,7 @@ def row(name: str, state: State = "ready", lost: int = 0) -> WorkerRow:
     return WorkerRow(
         name=name, state=state, ready=state == "ready", active=True, runner="r", host="h",
         pid=1, uptime_s=1.0, restarts=0, cpu_percent=1.0, rss_bytes=1, received=1, sent=1,
-        lost=lost, queued=0,
+        lost=lost, queued=0, refused=0,
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ def row(name: str, state: State = "ready", **changes: Any) -> WorkerRow:
         "sent": 678,
         "lost": 0,
         "queued": 0,
+        "refused": 0,
     }
     return WorkerRow(**(values | changes))
 

@@ -121,7 +121,7 @@ class Holdings:
         self._held.pop(name, None)
 
     def _with_counters(self, held: Held) -> Lease:
-        stats = self._bus.stats(held.lease.name)
+        stats, counters = self._bus.stats(held.lease.name), self._bus.counters
         return msgspec.structs.replace(
             held.lease,
             beat=time.time(),
@@ -130,6 +130,8 @@ class Holdings:
             queued=stats.queued,
             sent=held.sent(),
             working=held.working(),
+            refused=counters.refused,
+            unsealed=counters.unsealed,
         )
 
     async def _store_activation(self, held: Held) -> None:
