@@ -130,6 +130,11 @@ def _build(letter: Letter, source: str, target: str | None, limit: int) -> BusMe
         raise _bad_data(f"{letter.type}: {reason}") from None
 
 
+def is_known(letter: Letter) -> bool:
+    """Whether this process can tell that a receiver will decode it."""
+    return _build(letter, source="cli", target=None, limit=sys.maxsize) is not None
+
+
 async def post(
     bus: WorkerBus, letter: Letter, *, source: str, target: str | None, is_urgent: bool
 ) -> None:

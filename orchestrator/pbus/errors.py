@@ -103,6 +103,16 @@ class UnknownTypeError(MessageDecodeError):
         super().__init__("its type is unknown here", type_name=type_name)
 
 
+class MessageRefusedError(MessageError):
+    """No receiver accepts a message, so it was not sent."""
+
+    def __init__(self, type_name: str, refusals: Sequence[str]) -> None:
+        super().__init__(
+            f"{type_name} was not sent, since it is refused by {'; by '.join(refusals)}"
+        )
+        self.type_name = type_name
+
+
 class SealError(MessageDecodeError):
     """Bytes from the channel were not sealed with a key of this process."""
 

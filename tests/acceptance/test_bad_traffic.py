@@ -88,12 +88,12 @@ def test_strange_times_are_shown(town: Place, before: Rows):
 
 def test_unknown_types_are_refused(town: Place, before: Rows):
     """A type that the receiver does not know is refused there; what follows arrives."""
-    data = json.dumps({"text": "no type of this town"})
-    telegrams = ("send", "clerk", "--type", "Telegram", "--data", data, "--count", "5")
+    telegram = b'{"type":"Telegram","source":"far","target":"clerk","text":"no type of this town"}'
 
     def are_refused() -> bool:
         # Refusals are told once a second: those of the garbage may have taken the turn.
-        assert 0 == town.tell(*telegrams).code
+        with town.broker() as broker:
+            broker.publish("pbus:town:d:clerk", b'[1,"far",1,"d","clerk",1,1,0]\n' + telegram)
         return eventually(lambda: any("Telegram" in line for line in town.logs("clerk")), 2.0)
 
     wait_for(are_refused)

@@ -193,6 +193,7 @@ async def _targets(bus: "WorkerBus", order: _Order) -> "Callable[[], list[str | 
     from pbus_cli.targets import REGISTRATION_S, find_targets, in_turn, is_away_with_mail
 
     if order.target is None:
+        await _refuse(bus, order, await bus.leases.leases())
         return lambda: [None]
     target = order.target
     is_for_all = order.job is None and order.letter.category == "system"
@@ -202,12 +203,32 @@ async def _targets(bus: "WorkerBus", order: _Order) -> "Callable[[], list[str | 
     leases = await find_targets(
         bus, order.target, within_s=min(REGISTRATION_S, order.timeout_s), usable_only=not is_for_all
     )
+    await _refuse(bus, order, leases)
     if is_for_all:
         return lambda: [lease.name for lease in leases]
     if order.job is not None or order.letter.category == "data":
         _warn_of_inactive(leases)
     pick = in_turn(leases)
     return lambda: [pick().name]
+
+
+async def _refuse(bus: "WorkerBus", order: _Order, leases: "Sequence[Lease]") -> None:
+    """See that a message of a type that is not known here has a receiver that knows it.
+
+    Raises:
+        MessageRefusedError: It has none.
+    """
+    from pbus.errors import MessageRefusedError
+    from pbus.ids import new_token
+    from pbus_cli.letters import is_known
+    from pbus_cli.refusals import Refusals
+
+    if order.job is not None or is_known(order.letter):
+        return
+    letter = order.letter
+    refusals = await Refusals(bus, f"cli-{new_token(32)}").of(leases, letter.type, letter.fields)
+    if refusals:
+        raise MessageRefusedError(letter.type, refusals)
 
 
 def _warn_of_inactive(leases: "Sequence[Lease]") -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from pbus.messages import WorkerRegistryEntry
 
-_ON_ITS_WAY_S = 0.5  # an announcement that was sent before its process ended
+_ON_ITS_WAY_S = 1.0  # an announcement that was sent before its process ended
 
 
 class Farewells:

@@ -32,6 +32,7 @@ from pbus.messages import (
     BusWorkerRegistryMessage,
 )
 from pbus.registry import WorkerErrorData, WorkerRegistry
+from pbus.runner.acceptance import BusAcceptanceRequestMessage, answer_acceptance
 from pbus.runner.census import answer_census
 from pbus.runner.hosting import Hosting, Worker, one_line
 from pbus.runner.household import Household
@@ -45,7 +46,13 @@ _EVENTS_TIMEOUT_S = 2.0
 _REPORT_TIMEOUT_S = 2.0
 _MAX_ERRORS = 100
 
-_CONCERNING = (BusWorkerRegistryMessage, BusEndMessage, BusCancelMessage, BusJobsRequestMessage)
+_CONCERNING = (
+    BusWorkerRegistryMessage,
+    BusEndMessage,
+    BusCancelMessage,
+    BusJobsRequestMessage,
+    BusAcceptanceRequestMessage,
+)
 
 
 class WorkerRunner(EventSource, BusSubscriber):
@@ -222,6 +229,8 @@ class WorkerRunner(EventSource, BusSubscriber):
         elif isinstance(message, BusJobsRequestMessage):
             workers = self._household.workers()
             self._own(answer_census(self.bus, self.name, workers, message), "census")
+        elif isinstance(message, BusAcceptanceRequestMessage):
+            self._own(answer_acceptance(self.bus, self.name, message), "acceptance")
         elif isinstance(message, BusEndMessage | BusCancelMessage):
             if message.session is not None and message.session != self.session:
                 return

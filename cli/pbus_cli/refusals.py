@@ -1,0 +1,62 @@
+"""Asking before sending whether a type that only the receivers know would be refused."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from pbus.bus.base import WorkerBus
+from pbus.bus.subscriber import BusSubscriber
+from pbus.errors import MessageTooLargeError
+from pbus.leases import Lease
+from pbus.messages import BusMessage
+from pbus.runner.acceptance import BusAcceptanceRequestMessage, BusAcceptanceResponseMessage
+
+_ASK_S: Final = 1.0  # those that do not answer (a blocked loop, an older version) may accept it
+
+
+class Refusals(BusSubscriber):
+    """Asks runners, and gathers their answers, under an address that only this command has."""
+
+    takes_mail = False
+
+    def __init__(self, bus: WorkerBus, name: str) -> None:
+        self.name = name
+        self._bus = bus
+        self._answers: dict[str, str | None] = {}
+        self._expected: set[str] = set()
+        self._complete = asyncio.Event()
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        """Only answers."""
+        return isinstance(message, BusAcceptanceResponseMessage)
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        """Keep it."""
+        if isinstance(message, BusAcceptanceResponseMessage):
+            self._answers[message.runner] = message.problem
+            self._expected.discard(message.runner)
+            if not self._expected:
+                self._complete.set()
+
+    async def of(self, leases: Iterable[Lease], kind: str, fields: Mapping[str, Any]) -> list[str]:
+        """Who would refuse a message, with the reason; empty when one accepts it or may do so."""
+        hosts = {lease.name: lease.runner for lease in leases}
+        self._expected = set(hosts.values())
+        if not hosts:
+            return []
+        await self._bus.subscribe(self)
+        with contextlib.suppress(TimeoutError, MessageTooLargeError):  # then it is to say so itself
+            async with asyncio.timeout(_ASK_S):
+                for runner in sorted(self._expected):
+                    await self._bus.send(
+                        BusAcceptanceRequestMessage(
+                            source=self.name, target=runner, kind=kind, fields=dict(fields)
+                        )
+                    )
+                await self._complete.wait()
+        await self._bus.unsubscribe(self)
+        problems = {name: self._answers.get(runner) for name, runner in sorted(hosts.items())}
+        if None in problems.values():
+            return []
+        return [f"{name}: {problem}" for name, problem in problems.items()]

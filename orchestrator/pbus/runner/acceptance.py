@@ -1,0 +1,67 @@
+"""A runner's answer to those who ask, before they send, whether a message would be refused."""
+
+import difflib
+import logging
+import time
+from typing import Any
+
+from pbus.bus.base import WorkerBus
+from pbus.codec import Header, decode_message, encode_raw
+from pbus.errors import MessageError, PbusError, UnknownTypeError
+from pbus.messages import BusSystemMessage, message_types
+
+logger = logging.getLogger(__name__)
+
+
+class BusAcceptanceRequestMessage(BusSystemMessage):
+    """Asks runners whether their processes would decode a message.
+
+    Attributes:
+        kind: Its type.
+        fields: Its own fields.
+    """
+
+    kind: str
+    fields: dict[str, Any]
+
+
+class BusAcceptanceResponseMessage(BusSystemMessage):
+    """A runner's answer.
+
+    Attributes:
+        kind: The type that was asked about.
+        problem: Why it would be refused; None where it would not.
+    """
+
+    runner: str
+    kind: str
+    problem: str | None = None
+
+
+async def answer_acceptance(
+    bus: WorkerBus, runner: str, request: BusAcceptanceRequestMessage
+) -> None:
+    """Tell whether a message would be refused in this process."""
+    problem = _problem_of(request, bus.max_message_bytes)
+    try:
+        await bus.send(
+            BusAcceptanceResponseMessage(
+                source=runner, target=request.source, runner=runner, kind=request.kind,
+                problem=problem,
+            )
+        )  # fmt: skip
+    except PbusError as error:
+        logger.warning("%s is not told whether it would be refused: %s", request.source, error)
+
+
+def _problem_of(request: BusAcceptanceRequestMessage, limit: int) -> str | None:
+    header = Header(type=request.kind, source=request.source, target=None, id="?", time=time.time())
+    try:
+        decode_message(encode_raw(header, request.fields, limit=limit))
+    except UnknownTypeError:
+        near = difflib.get_close_matches(request.kind, message_types(), n=1)
+        return "its type is unknown there" + (f"; did you mean {near[0]!r}?" if near else "")
+    except MessageError as error:
+        cause = error.__cause__
+        return error.message if cause is None else str(cause)
+    return None
