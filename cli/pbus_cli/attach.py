@@ -11,16 +11,23 @@ from typing import Any, Final, TypeVar
 from pbus.bus.base import WorkerBus
 from pbus.bus.connect import connect
 from pbus.bus.mail import MailboxReport, MailStore
-from pbus.errors import MailNotKeptError, NothingRunningError, UnseenProjectError
+from pbus.errors import (
+    MailNotKeptError,
+    NothingRunningError,
+    StrangeFileError,
+    UnseenProjectError,
+)
 from pbus.leases import Lease
 from pbus.observe import HostRecord, decode_records
 from pbus.process.groups import PROJECT_VARIABLE
 from pbus.process.mail import mail_options
+from pbus.process.project import Project
 from pbus.process.projects import choose_project
 from pbus.process.record import ProjectRecord
 from pbus.topology.model import DeliverySpec
 from pbus.topology.paths import working_folder
 from pbus.urls import MEMORY_URL, mask_url
+from pbus_cli import console
 from pbus_cli.options import DEFAULT_FILE
 
 T = TypeVar("T")
@@ -60,10 +67,12 @@ class Attachment:
 def choose(name: str | None, file: Path | None) -> Attachment:
     """The project meant: by name, by file, this folder's, or the only one running.
 
-    A topology with a bus of its own is found by its file even when nothing runs on this machine.
+    A topology with a bus of its own is found by its file even when nothing runs on this machine: where
+    the user names it, or has started it here before.
 
     Raises:
         NothingRunningError: There is none.
+        StrangeFileError: There is a file that the user has not named and never started here.
         AmbiguousProjectError: There are several.
         UnseenProjectError: It runs without a broker.
     """
@@ -119,6 +128,9 @@ def _by_file(file: Path, *, is_named: bool) -> Attachment | None:
     bus = topology.bus
     if bus.url is None or bus.is_in_process:
         return None
+    if not is_named and not Project.of(topology).state_dir.is_dir():
+        raise StrangeFileError(file, mask_url(bus.url))  # passwords are for whom their owner means
+    console.note(f"{file} does not run on this machine: connecting to {mask_url(bus.url)}")
     return Attachment(
         topology.name,
         bus.url,

@@ -4,6 +4,7 @@ A shell waits for this at every press of the tab key: it is quick, says nothing,
 rather than failing.
 """
 
+import re
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from pbus.bus.base import WorkerBus
 
 _ASK_S: Final = 1.0  # as long as somebody at a prompt is glad to wait for names
+
+# Shells evaluate what they complete: offered are names that no shell gives a meaning to.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,:@%+=/-]*")
 
 Completer: TypeAlias = Callable[[typer.Context, str], list[str]]
 
@@ -29,9 +33,14 @@ def _quietly(names: Callable[[typer.Context], Iterable[str]]) -> Completer:
             known = list(names(ctx))
         except (Exception, SystemExit):  # noqa: BLE001 - the prompt must not be disturbed
             return []
-        return sorted({name for name in known if name.startswith(incomplete)})
+        return sorted({name for name in known if name.startswith(incomplete) and is_plain(name)})
 
     return complete
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name means itself in every shell, wherever it is put."""
+    return _PLAIN.fullmatch(name) is not None
 
 
 def _worker_names(ctx: typer.Context) -> Iterable[str]:

@@ -493,6 +493,17 @@ class NothingRunningError(ProcessError):
         super().__init__(f"no running project {what}", hint=start + named)
 
 
+class StrangeFileError(NothingRunningError):
+    """A topology that was only found, not named, has a broker elsewhere and never ran here."""
+
+    def __init__(self, file: Path, url: str) -> None:
+        ProcessError.__init__(
+            self,
+            f"{file} was never started here by you, and names a broker at {url}: not connected",
+            hint=f"say so to connect to it: -f {file}",
+        )
+
+
 class OrphanedProjectError(NothingRunningError):
     """A supervisor was killed together with its guard, and its processes go on without them.
 

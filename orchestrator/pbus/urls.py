@@ -70,6 +70,19 @@ def _mask_port(rest: str) -> str:
     return f"{host}:{_MASK}" if colon and port and not port.isdecimal() else rest
 
 
+def is_open_to_all(url: str) -> bool:
+    """Whether a URL reaches a broker over a network, and has no password for it."""
+    scheme = url_scheme(url)
+    if scheme in {"", "unix", "memory"}:
+        return False
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    is_local = not parts.hostname and "host=" in parts.query
+    return not (parts.password or is_local or _SECRET_PARAMETER.search(url))
+
+
 def url_problem(url: str) -> str | None:
     """What is wrong with a broker URL of a known scheme, never quoting it, or None."""
     if url_scheme(url) == "memory":

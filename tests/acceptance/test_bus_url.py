@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+import redis
 
 from support.command import Command, Done, Home, Place
 from support.valkey import Valkey
@@ -51,10 +52,10 @@ def waiting(home: Home) -> Iterator[list[Command]]:
         places = {name: place_at(home, name, url) for name, url in urls.items()}
         yield [
             places["silent"].start("up"),
-            places["silent"].start("ps"),
+            places["silent"].start("ps", "-f", "topology.yaml"),
             places["away"].start("up", "-d", "--wait"),
             places["mute"].start("up"),
-            places["nowhere"].start("ps"),
+            places["nowhere"].start("ps", "-f", "topology.yaml"),
         ]
 
 
@@ -71,6 +72,47 @@ def see_unreachable(done: Done) -> None:
     assert PASSWORD not in done.out + done.err
     assert "Traceback" not in done.err
     assert done.seconds < 5 + 10
+
+
+def test_file_that_was_only_found_is_not_connected_to(home: Home, broker: Valkey):
+    """In a stranger's folder no verb sends a password to where its file says; named, it says where."""
+    place = place_at(home, "strange", f"redis://:{PASSWORD}@127.0.0.1:{broker.port}")
+    at = rf"redis://:\*\*\*@127\.0\.0\.1:{broker.port}"
+
+    with redis.Redis(port=broker.port, password=PASSWORD) as client:
+
+        def connections() -> int:
+            total: int = client.info("stats")["total_connections_received"]
+            return total
+
+        before = connections()
+        for verb in ("ps", "tail", "jobs", "events"):
+            done = place.tell(verb)
+            assert 3 == done.code
+            assert re.search(
+                rf"was never started here by you, and names a broker at {at}", done.err
+            )
+            assert "-f topology.yaml" in done.err
+        assert before == connections()
+
+        named = place.tell("ps", "-f", "topology.yaml")
+        assert 0 == named.code
+        assert re.search(rf"connecting to {at}", named.err)
+        assert before < connections()
+
+
+def test_open_broker_is_warned_of(home: Home):
+    """A broker with neither password nor key is open to all who reach it: validate and up say so."""
+    with Valkey(tcp=True) as server:
+        place = place_at(home, "open", server.tcp_url)
+        done = [place.tell("validate"), place.run("up", "-d", "--wait"), place.run("down")]
+        keyed = place.folder / "topology.yaml"
+        keyed.write_text(keyed.read_text().replace("bus: {", "bus: {key: 0123456789abcdef, "))
+        quiet = [place.tell("validate"), place.run("up", "-d", "--wait"), place.run("down")]
+
+    assert [0] * 6 == [one.code for one in (*done, *quiet)]
+    assert [True, True, False] == ["set `bus.key`" in one.err for one in done]
+    assert [False] * 3 == ["set `bus.key`" in one.err for one in quiet]
 
 
 def test_wrong_password_is_told(home: Home, broker: Valkey):

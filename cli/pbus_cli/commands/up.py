@@ -42,9 +42,11 @@ def up(
     from pbus.process.init import go_on_in_child
     from pbus.process.launcher import undo_signals
     from pbus.topology import load_topology
+    from pbus_cli.advice import warn_of_open_bus
 
     topology = load_topology(file, os.environ)
     names = _only(topology, only)
+    warn_of_open_bus(topology.bus)
     undo_signals()
     if topology.bus.is_in_process:
         code = _in_process(topology, names, in_background=detach or wait)

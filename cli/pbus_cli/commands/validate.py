@@ -16,6 +16,7 @@ def validate(file: FileArgument = DEFAULT_FILE, as_json: AsJson = False) -> None
     """Check a topology file; every problem is shown at once."""
     from pbus.errors import TopologyError
     from pbus.topology import describe, load_topology
+    from pbus_cli.advice import warn_of_open_bus
 
     try:
         topology = load_topology(file, os.environ)
@@ -24,6 +25,7 @@ def validate(file: FileArgument = DEFAULT_FILE, as_json: AsJson = False) -> None
             problems = list(error.problems)
             console.say_json({"ok": False, "file": str(error.file), "problems": problems})
         raise
+    warn_of_open_bus(topology.bus)
     if as_json:
         console.say_json({"ok": True, "problems": [], **describe(topology)})
         return

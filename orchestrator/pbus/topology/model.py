@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pbus.urls import Backend
+from pbus.urls import Backend, is_open_to_all
 
 Restart = Literal["never", "on-failure", "always"]
 Encoding = Literal["json", "msgpack"]
@@ -64,6 +64,11 @@ class BusSpec(msgspec.Struct, frozen=True, kw_only=True):
     def is_in_process(self) -> bool:
         """Whether all workers share one process, without a broker."""
         return self.backend == "memory"
+
+    @property
+    def is_open_to_all(self) -> bool:
+        """Whether all who reach the broker can send, as far as the file tells."""
+        return self.url is not None and self.key is None and is_open_to_all(self.url)
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):

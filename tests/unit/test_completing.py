@@ -1,0 +1,51 @@
+"""What shells are offered: names that mean nothing else to them."""
+
+import subprocess
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pbus_cli.completing import _quietly, is_plain
+
+CONTEXT = typer.Context(typer.main.get_command(typer.Typer(callback=lambda: None)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "q$(touch x)",
+        "q`touch x`",
+        "q;touch x",
+        "a b",
+        "a\nb",
+        "~root",
+        "*",
+        "-rf",
+        "a'b",
+        'a"b',
+        "a|b",
+        "ü",
+        "",
+    ],
+)
+def test_dangerous_names_are_not_offered(name: str):
+    """Whoever registers a name or a job must not choose what a person's shell runs at TAB."""
+    assert ["load"] == _quietly(lambda _: ["load", name])(CONTEXT, "")
+
+
+@given(name=st.text(st.characters(codec="ascii", exclude_characters="\0"), min_size=1, max_size=20))
+def test_offered_names_mean_themselves(name: str):
+    """A shell that evaluates an offered name gets the name."""
+    if is_plain(name):
+        told = subprocess.run(["sh", "-c", f"printf %s {name}"], capture_output=True, text=True)
+        assert (0, name, "") == (told.returncode, told.stdout, told.stderr)
+
+
+@pytest.mark.parametrize(
+    "name", ["indexer", "indexer.2", "Load_All", "a-b", "team/x", "v1:2", "50%"]
+)
+def test_usual_names_are_offered(name: str):
+    """Workers, replicas, jobs and types as people call them."""
+    assert [name] == _quietly(lambda _: [name])(CONTEXT, name[:1])
