@@ -135,7 +135,8 @@ def test_mail_is_dropped_on_demand(farm: Place):
     assert 2 == farm.tell("purge", "nobody").code
     sow(farm, 1, count=2)
 
+    state = farm.record_path().parent
     down = farm.run("down", "--purge", "--timeout", "1")  # nobody waits for who is stopped
-    assert (0, False) == (down.code, "kept" in down.err)
+    assert (0, False, False) == (down.code, "kept" in down.err, state.exists())
     farm.up()
     assert [0, 0, 0] == [row["backlog"] for row in farm.rows().values()]

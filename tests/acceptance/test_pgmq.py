@@ -11,7 +11,6 @@ from urllib.parse import parse_qs, urlsplit
 import psutil
 import pytest
 
-from pbus.process.ledger import Ledger
 from support.command import Home, Place, living, wait_for
 from support.terminal import terminal
 
@@ -188,5 +187,4 @@ def test_kills_lose_nothing(orchard: Place):
     state = orchard.record_path().parent
     down = orchard.run("down", "--purge", "--timeout", "1", limit_s=40)
     assert (0, False) == (down.code, "kept" in down.err)
-    ledger = Ledger(state)
-    assert (False, []) == (ledger.is_purge_asked, ledger.mailboxes())  # all of it was done
+    assert (False, False) == (state.exists(), socket.parent.exists())

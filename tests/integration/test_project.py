@@ -1,7 +1,9 @@
 """Projects on the real file system and among real processes: lock, record, stopping, folders."""
 
 import asyncio
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ from pbus.errors import (
     ProjectRunningError,
 )
 from pbus.process.groups import birth
-from pbus.process.project import Project, is_over, processes_of
+from pbus.process.project import Project, is_held, is_over, lock_path, processes_of
 from pbus.process.projects import choose_project, end_orphans, running_projects, stop_project
 from support.guarded import Supervisor, make_project, project_in, record_of, supervisors
 from support.waiting import PATIENCE_S, eventually
@@ -120,6 +122,20 @@ def test_async_lock_waits_politely(project: Project) -> None:
             return ticks
 
     assert 5 == asyncio.run(main())
+
+
+def test_removed_lock_is_not_taken(project: Project) -> None:
+    """Who waits for a lock that a purge removes gets the next one, which others see."""
+    project.make_state_dir()
+    with lock_path(project).open("w") as removed:
+        fcntl.flock(removed, fcntl.LOCK_EX)
+        waiting = project.lock()
+        attempts = waiting._attempts()
+        next(attempts)
+        shutil.rmtree(project.state_dir)
+    assert [] == list(attempts)
+    assert is_held(project)
+    waiting.__exit__(None, None, None)
 
 
 def test_record_is_private(project: Project) -> None:

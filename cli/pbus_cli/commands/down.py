@@ -11,6 +11,8 @@ from pbus_cli.options import ProjectName, TopologyFile
 
 if TYPE_CHECKING:
     from pbus.process.ledger import Ledger
+    from pbus.process.purge import Leftovers
+    from pbus.process.record import ProjectRecord
 
 
 def down(
@@ -21,14 +23,13 @@ def down(
         typer.Option("--timeout", metavar="S", min=0, help="Seconds that jobs in hand get to end."),
     ] = 30.0,
     purge: Annotated[
-        bool, typer.Option("--purge", help="Drop the messages that are kept, dead letters, too.")
+        bool,
+        typer.Option("--purge", help="Remove its messages, data and logs; also when it is down."),
     ] = False,
 ) -> None:
     """Stop the project: its workers, its broker, its supervisor. Unhandled messages are kept."""
-    from pbus.errors import OrphanedProjectError
-    from pbus.process.ledger import Ledger
-    from pbus.process.project import Project
-    from pbus.process.projects import choose_project, end_orphans, stop_project
+    from pbus.errors import NothingRunningError, OrphanedProjectError
+    from pbus.process.projects import choose_project, end_orphans
     from pbus.topology.paths import working_folder
     from pbus_cli.running import run
 
@@ -36,9 +37,34 @@ def down(
         record = choose_project(project, file, working_folder(), os.environ)
     except OrphanedProjectError as error:
         console.warn(error.message)
+        left = _leftovers(error.record) if purge else None
         run(end_orphans(error.record))
         console.note(f"ended what was left of {error.record.name}")
-        return
+    except NothingRunningError:
+        if not purge:
+            raise
+        from pbus.process.purge import stopped_leftovers
+
+        left = stopped_leftovers(project, file, working_folder(), os.environ)
+    else:
+        left = _leftovers(record) if purge else None
+        _stop(record, timeout, purge=purge)
+    if left is not None:
+        _purge(left)
+
+
+def _leftovers(record: "ProjectRecord") -> "Leftovers":
+    from pbus.process.purge import leftovers_of
+
+    return leftovers_of(record, os.environ)
+
+
+def _stop(record: "ProjectRecord", timeout: float, *, purge: bool) -> None:
+    from pbus.process.ledger import Ledger
+    from pbus.process.project import Project
+    from pbus.process.projects import stop_project
+    from pbus_cli.running import run
+
     console.note(f"stopping {record.name} in {record.folder} (pid {record.pid}) ...")
     ledger = Ledger(Project.of_record(record).state_dir)
     if purge:
@@ -47,6 +73,18 @@ def down(
         console.note(f"stopped {record.name}: nothing of it runs any more{_kept(ledger)}")
     else:
         console.warn(f"{record.name} did not stop within {timeout:g} s and was killed")
+
+
+def _purge(left: "Leftovers") -> None:
+    from pbus.process import purge
+    from pbus_cli.running import run
+
+    if not run(purge.purge(left)):
+        console.warn(
+            f"others use the channel {left.bus.channel}: only the messages kept for the workers of"
+            f" {left.project.name} were removed from the broker"
+        )
+    console.note(f"purged {left.project.name}: its messages, data and logs are gone")
 
 
 def _kept(ledger: "Ledger") -> str:

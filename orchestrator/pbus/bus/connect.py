@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -90,25 +90,62 @@ def connect(
     raise BusUrlError(mask_url(url), _SCHEMES)
 
 
+async def erase(url: str, channel: str) -> bool:
+    """Remove all that a channel keeps in a broker, unless processes use it; others' is not touched.
+
+    Returns:
+        Whether it did: not while there are leases or records that have not run out.
+
+    Raises:
+        BusUnavailableError: The broker is not reached, or refuses.
+        BackendMissingError: The backend's driver is not installed.
+        BusUrlError: No backend has this scheme.
+    """
+    backend = BACKEND_OF_SCHEME.get(urlsplit(url).scheme)
+    if backend == "redis":
+        with _needing_redis():
+            from pbus.bus.redis.erase import erase as erase_redis
+        return await erase_redis(url, channel)
+    if backend == "pgmq":
+        with _needing_asyncpg():
+            from pbus.bus.pgmq.erase import erase as erase_pgmq
+        return await erase_pgmq(url, channel)
+    if backend == "memory":
+        return True
+    raise BusUrlError(mask_url(url), _SCHEMES)
+
+
 def _redis_bus(url: str, **options: Any) -> WorkerBus:
-    try:
+    with _needing_redis():
         from pbus.bus.redis import RedisBus
+    return RedisBus(url=url, **options)
+
+
+@contextlib.contextmanager
+def _needing_redis() -> Iterator[None]:
+    try:
+        yield
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in {"redis", "hiredis"}:
             raise BackendMissingError("Redis", str(error.name), "redis[hiredis]") from error
         raise
-    return RedisBus(url=url, **options)
+
+
+@contextlib.contextmanager
+def _needing_asyncpg() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name == "asyncpg":
+            raise BackendMissingError("PGMQ", "asyncpg", "asyncpg") from error
+        raise
 
 
 def _pgmq_bus(url: str, encoding: str, options: dict[str, Any]) -> WorkerBus:
     if encoding != Encoding.JSON:
         raise BusError("encoding 'msgpack' is for Redis: on Postgres messages are JSON")
-    try:
+    with _needing_asyncpg():
         from pbus.bus.pgmq import PgmqBus
-    except ModuleNotFoundError as error:
-        if error.name == "asyncpg":
-            raise BackendMissingError("PGMQ", "asyncpg", "asyncpg") from error
-        raise
     return PgmqBus(dsn=url, **options)
 
 

@@ -35,9 +35,7 @@ class EmbeddedPostgres:
     @property
     def home(self) -> Path:
         """What belongs to the server's user."""
-        if cluster.service_user() is None:
-            return self._project.state_dir / "postgres"
-        return _SERVICE_HOME / self._project.runtime_dir.name
+        return home_of(self._project)
 
     @property
     def data(self) -> Path:
@@ -194,3 +192,20 @@ class EmbeddedPostgres:
         with self.log_path.open("rb") as log:
             log.seek(start)
             return log.read(_MAX_LOG_BYTES).decode(errors="replace").splitlines()
+
+
+def home_of(project: Project) -> Path:
+    """Where a project's server has its data.
+
+    Raises:
+        BrokerStartError: We are root, and there is no user whom the server could run as.
+    """
+    if cluster.service_user() is None:
+        return project.state_dir / "postgres"
+    return _SERVICE_HOME / project.runtime_dir.name
+
+
+def remove_service_home() -> None:
+    """Remove the folder of all servers that root has started, if none has left anything there."""
+    with contextlib.suppress(OSError):
+        _SERVICE_HOME.rmdir()

@@ -197,16 +197,15 @@ class ProjectLock:
 
     def _attempts(self) -> Iterator[None]:
         """Yields when it is to be tried again a little later, ends when the lock is held."""
-        self._project.make_state_dir()
         deadline = time.monotonic() + self._timeout
+        descriptor = self._open()
         try:
-            descriptor = os.open(_lock_path(self._project), os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise _no_state(self._project, error) from error
-        try:
-            while not lockfile.try_lock(descriptor):
+            while not self._has_locked(descriptor):
                 self._refuse_if_running(descriptor, is_last=time.monotonic() >= deadline)
                 yield
+                if not _is_same(lock_path(self._project), descriptor):  # a purge removed it
+                    os.close(descriptor)
+                    descriptor = self._open()
             known = lockfile.read_holder(descriptor).token
             lockfile.write_holder(descriptor, self._token or known or new_token(TOKEN_BITS))
         except BaseException:
@@ -214,6 +213,16 @@ class ProjectLock:
             raise
         self._project.lock_fd = descriptor
         self._project.clear()  # of a supervisor that was killed together with its guard
+
+    def _open(self) -> int:
+        self._project.make_state_dir()
+        try:
+            return os.open(lock_path(self._project), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise _no_state(self._project, error) from error
+
+    def _has_locked(self, descriptor: int) -> bool:
+        return lockfile.try_lock(descriptor) and _is_same(lock_path(self._project), descriptor)
 
     def _refuse_if_running(self, descriptor: int, *, is_last: bool) -> None:
         pid, born, _ = lockfile.read_holder(descriptor)
@@ -231,7 +240,7 @@ def token_of(project: Project) -> str:
     """The secret mark of all that was started for a project; "" before its first run."""
     if project.lock_fd is not None:  # its folder may have been removed under us
         return lockfile.read_holder(project.lock_fd).token
-    return lockfile.read_token(_lock_path(project))
+    return lockfile.read_token(lock_path(project))
 
 
 def processes_of(project: Project) -> list[psutil.Process]:
@@ -245,7 +254,7 @@ def is_over(project: Project) -> bool:
     If so, no record stays, unless it leads to processes that somebody has to end.
     """
     try:
-        descriptor = lockfile.open_lock(_lock_path(project))
+        descriptor = lockfile.open_lock(lock_path(project))
     except OSError:  # no state folder: it never ran; or not this user's
         return True
     try:
@@ -259,11 +268,7 @@ def is_over(project: Project) -> bool:
 
 def is_held(project: Project) -> bool:
     """Whether others can see that this process holds the lock: the state folder may be removed."""
-    try:
-        there = _lock_path(project).stat()
-    except OSError:
-        return False
-    return project.lock_fd is not None and os.path.samestat(there, os.fstat(project.lock_fd))
+    return project.lock_fd is not None and _is_same(lock_path(project), project.lock_fd)
 
 
 def hold_again(project: Project) -> None:
@@ -284,9 +289,17 @@ def hold_again(project: Project) -> None:
         os.close(before)
 
 
-def _lock_path(project: Project) -> Path:
+def lock_path(project: Project) -> Path:
+    """The lock file."""
     # It stays when the project ends: two processes could lock two files of one name.
     return project.state_dir / "lock"
+
+
+def _is_same(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:
+        return False
 
 
 def _no_state(project: Project, error: OSError) -> ProcessError:

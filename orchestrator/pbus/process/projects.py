@@ -26,7 +26,7 @@ from pbus.process.groups import PROJECT_VARIABLE, STATE_VARIABLE, end_all
 from pbus.process.guard import remove
 from pbus.process.ledger import Ledger
 from pbus.process.project import CLEANUP_S, RECORD, Project, is_over, processes_of, token_of
-from pbus.process.record import ProjectRecord, read_record
+from pbus.process.record import LAST, ProjectRecord, read_record
 from pbus.topology.paths import as_named, is_same_place
 
 STOPPED_S = 15.0  # for signals, the broker and what is written last, once the jobs' time is up
@@ -85,6 +85,18 @@ def choose_project(
             pids = sorted(process.pid for process in processes_of(Project.of_record(orphan)))
             raise OrphanedProjectError(orphan.name, orphan, pids)
     raise NothingRunningError(_wanted(name, file, cwd), [record.name for record in running])
+
+
+def stopped_record(name: str | None, file: Path | None, cwd: Path) -> ProjectRecord | None:
+    """What the last run of a project left, chosen as `choose_project` chooses; None of none.
+
+    Raises:
+        AmbiguousProjectError: There are several.
+    """
+    found = [record for folder in _state_dirs() if (record := read_record(folder / LAST))]
+    return _choose(
+        [one for one in found if Project.of_record(one).state_dir.exists()], name, file, cwd
+    )
 
 
 def _state_dirs() -> list[Path]:

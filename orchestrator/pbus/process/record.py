@@ -12,6 +12,8 @@ from pbus.process.groups import birth, is_same_process
 from pbus.topology.model import DeliverySpec, Encoding
 from pbus.urls import mask_url
 
+LAST = "last.json"  # in a state folder
+
 logger = logging.getLogger(__name__)
 
 
@@ -69,6 +71,19 @@ def write_record(path: Path, record: ProjectRecord) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(msgspec.json.encode(record))
     draft.replace(path)
+
+
+def write_last(state_dir: Path, record: ProjectRecord, *, is_own_broker: bool) -> None:
+    """Leave what leads to a project's data while it does not run; no password is in it.
+
+    Args:
+        state_dir: The project's.
+        record: Of this run; what is left has no `session`.
+        is_own_broker: The broker's data is in the project's folders; then no `url` is left either.
+    """
+    url = "" if is_own_broker else mask_url(record.url)
+    last = msgspec.structs.replace(record, url=url, session="", state=str(state_dir))
+    write_record(state_dir / LAST, last)
 
 
 def read_record(path: Path) -> ProjectRecord | None:

@@ -34,7 +34,7 @@ from pbus.process.news import News
 from pbus.process.post import PostOffice
 from pbus.process.project import Project, hold_again, is_held
 from pbus.process.projects import refuse_other_path
-from pbus.process.record import ProjectRecord
+from pbus.process.record import ProjectRecord, write_last
 from pbus.process.site import Site
 from pbus.process.spawn import Surroundings
 from pbus.topology.model import Topology
@@ -223,6 +223,7 @@ class Supervisor:
         self._bus, self._link = bus, link
         self._described = self._describe(url)
         self._project.write_record(self._described)
+        write_last(self._project.state_dir, self._described, is_own_broker=spec.url is None)
         self._emit(BrokerReady(bus.url))
         site = Site(self._surroundings(url), self._foundation.guard, link, self._emit)
         return site, link

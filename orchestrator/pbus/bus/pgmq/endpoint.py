@@ -77,7 +77,7 @@ class Endpoint:
     async def connect(self) -> "asyncpg.Connection[Any]":
         """A connection to a database that has what pbus needs; TROUBLE otherwise."""
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            connection = await self._open()
+            connection = await self.connect_bare()
         try:
             self._check(connection.get_server_version().major)
             await schema.install(connection, self.url)
@@ -99,7 +99,8 @@ class Endpoint:
         if version < OLDEST_SERVER:
             raise BrokerVersionError(self.url, f"Postgres {version}", f"Postgres {OLDEST_SERVER}")
 
-    async def _open(self) -> "asyncpg.Connection[Any]":
+    async def connect_bare(self) -> "asyncpg.Connection[Any]":
+        """A connection to the database as it is; TROUBLE otherwise."""
         if self._pool is not None:
             return await self._borrow(self._pool)
         try:

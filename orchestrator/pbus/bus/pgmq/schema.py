@@ -19,6 +19,7 @@ _FUNCTIONS = (
     "mail_settle.sql",
     "mail_return.sql",
     "wire.sql",
+    "erase.sql",
 )
 # What the newest of what we use of PGMQ is called with.
 _NEEDED = "pgmq.set_vt(text, bigint[], timestamptz)"
@@ -52,6 +53,11 @@ async def install(connection: "asyncpg.Connection[Any]", url: str) -> None:
         await connection.execute(functions)
         await connection.execute(_BUILD)
         await connection.execute("UPDATE pbus.meta SET stamp = $1", stamp)
+
+
+async def is_installed(connection: "asyncpg.Connection[Any]") -> bool:
+    """Whether pbus has ever been used in this database."""
+    return await _has(connection, "pbus", "meta")
 
 
 async def _stamp(connection: "asyncpg.Connection[Any]") -> str | None:

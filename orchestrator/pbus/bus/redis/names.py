@@ -38,6 +38,10 @@ class Names:
         """The pattern of both lanes of all addresses."""
         return (_GLOB.sub(r"\\\1", self._stem) + ":[ds]:*").encode()
 
+    def all_keys(self) -> str:
+        """The pattern of all keys; no other channel's, however alike its name is."""
+        return _GLOB.sub(r"\\\1", self.key("")) + "*"
+
     def key(self, what: str) -> str:
         """A key beside the channel; the braces keep all of them in one cluster slot."""
         return f"{{{self.channel}}}:{what}"

@@ -1,0 +1,146 @@
+"""Removing what a project left: in its broker, and its files. Nothing of it may run."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from pbus.bus.connect import connect, erase
+from pbus.errors import BrokerStartError, NothingRunningError, ProcessError
+from pbus.leases import LEASE_S
+from pbus.process import postgres
+from pbus.process.guard import remove
+from pbus.process.ledger import Ledger
+from pbus.process.project import Project, lock_path
+from pbus.process.projects import stopped_record
+from pbus.process.record import LAST, ProjectRecord, read_record
+from pbus.topology.load import load_topology
+from pbus.topology.model import BusSpec
+
+_QUIET_S = LEASE_S + 2.0  # what a killed process held has run out by then
+_LOOK_S = 0.2
+_TOPOLOGY = "topology.yaml"
+
+
+class Leftovers(msgspec.Struct, frozen=True):
+    """What is to be purged.
+
+    Attributes:
+        bus: How its processes reached each other; `url` is None for a broker of its own.
+    """
+
+    project: Project
+    bus: BusSpec
+
+
+def leftovers_of(record: ProjectRecord, environ: Mapping[str, str]) -> Leftovers:
+    """What a project leaves that ran as this record says.
+
+    Args:
+        record: Of the running project, or of the last run.
+        environ: For the topology, should it be needed to find the broker.
+
+    Raises:
+        TopologyError: The topology is needed and cannot be read.
+    """
+    project = Project.of_record(record)
+    last = read_record(project.state_dir / LAST)
+    if last is not None and not last.url:
+        return Leftovers(project, BusSpec(channel=last.channel))
+    if not record.session:  # of the last run: its URL is there without its password
+        return Leftovers(project, load_topology(Path(record.file), environ).bus)
+    bus = BusSpec(
+        channel=record.channel,
+        url=record.url,
+        max_message_bytes=record.max_message_bytes,
+        encoding=record.encoding,
+        delivery=record.delivery,
+    )
+    return Leftovers(project, bus)
+
+
+def stopped_leftovers(
+    name: str | None, file: Path | None, cwd: Path, environ: Mapping[str, str]
+) -> Leftovers:
+    """What is left of a project that does not run, found as `choose_project` finds one that does.
+
+    Raises:
+        NothingRunningError: There is no such project.
+        AmbiguousProjectError: There are several.
+        TopologyError: The topology is needed and cannot be read.
+    """
+    record = stopped_record(name, file, cwd)
+    if record is not None:
+        return leftovers_of(record, environ)
+    path = cwd / (file or _TOPOLOGY)
+    if name is not None or not path.exists():
+        what = f"is named {name!r}" if name is not None else "was found"
+        raise NothingRunningError(f"{what}, and none has left anything")
+    topology = load_topology(path, environ)
+    return Leftovers(Project.of(topology), topology.bus)
+
+
+async def purge(left: Leftovers) -> bool:
+    """Remove it all: messages, registry, files, logs.
+
+    Returns:
+        Whether all of it is gone; False where others use the channel of a shared broker, so that
+        only the messages kept for this project's workers were removed from there.
+
+    Raises:
+        ProjectRunningError: The project runs.
+        BusUnavailableError: The broker is not reached. Nothing was removed then.
+        ProcessError: Files cannot be removed.
+    """
+    project = left.project
+    async with project.lock():
+        is_whole = left.bus.url is None or await _purge_broker(left)
+        await asyncio.to_thread(_remove_files, project)
+    return is_whole
+
+
+async def _purge_broker(left: Leftovers) -> bool:
+    deadline = time.monotonic() + _QUIET_S
+    while not await erase(left.bus.url or "", left.bus.channel):
+        if time.monotonic() >= deadline:
+            await _purge_mail(left)
+            return False
+        await asyncio.sleep(_LOOK_S)
+    return True
+
+
+async def _purge_mail(left: Leftovers) -> None:
+    spec = left.bus
+    bus = connect(
+        spec.url or "",
+        channel=spec.channel,
+        max_message_bytes=spec.max_message_bytes,
+        encoding=spec.encoding,
+        delivery=spec.delivery.mode,
+    )
+    if (store := bus.mail) is None:
+        return
+    async with bus:
+        for name in Ledger(left.project.state_dir).mailboxes():
+            await store.purge(name, remove=True)
+
+
+def _remove_files(project: Project) -> None:
+    """Remove files and folders, the lock last: who waits for it looks whether it is still there."""
+    folders = [project.runtime_dir]
+    with contextlib.suppress(BrokerStartError):  # there is no user for it, so it never ran
+        folders.append(postgres.home_of(project))
+    for folder in folders:
+        remove(folder)
+    postgres.remove_service_home()
+    for entry in project.state_dir.iterdir():
+        if entry != lock_path(project):
+            remove(entry)
+    left = {path for path in folders if os.path.lexists(path)} | {*project.state_dir.iterdir()}
+    if left := left - {lock_path(project)}:
+        raise ProcessError(f"cannot remove {', '.join(map(str, left))}")
+    remove(project.state_dir)

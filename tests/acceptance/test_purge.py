@@ -1,0 +1,85 @@
+"""`pbus down --purge`: nothing of a project is left, whether it runs or not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from support.command import Home, Place
+from support.valkey import Valkey
+
+pytestmark = pytest.mark.cli
+
+TOPOLOGY = """
+name: {name}
+bus: {{{bus}, delivery: at-least-once}}
+workers:
+  vault: {{worker: "workers:Vault"}}
+"""
+WORKERS = """
+from pbus import BaseWorker
+
+class Vault(BaseWorker):
+    pass
+"""
+
+
+def place_at(home: Home, name: str, bus: str) -> Place:
+    """A project with mail that waits."""
+    text = TOPOLOGY.format(name=name, bus=bus)
+    place = home.place(name, {"topology.yaml": text, "workers.py": WORKERS})
+    fill(place)
+    return place
+
+
+def fill(place: Place) -> None:
+    """Have a worker that is down get mail."""
+    place.up()
+    assert 0 == place.tell("stop", "vault").code
+    assert 0 == place.tell("send", "vault", "--text", "a secret").code
+
+
+def files_of(home: Home) -> list[Path]:
+    """All files that a home's projects left."""
+    return [path for path in (*home.state.rglob("*"), *home.runtime.rglob("*")) if path.is_file()]
+
+
+def see_purged(done: Any) -> None:
+    """It says that all is gone."""
+    assert (0, True) == (done.code, "its messages, data and logs are gone" in done.err), done.err
+    assert "others use" not in done.err
+
+
+def test_own_broker_goes(tmp_path: Path) -> None:
+    """The embedded Valkey's file, the logs and all else of a project that is down, by its name."""
+    with Home() as home:
+        place = place_at(home, "own", "backend: redis")
+        assert "1 unhandled message" in place.run("down").err
+        assert any(b"a secret" in path.read_bytes() for path in files_of(home))
+        see_purged(home.start(tmp_path, ("down", "--purge", "-p", "own")).done())
+        assert [] == files_of(home)
+        unknown = home.start(tmp_path, ("down", "--purge", "-p", "own")).done()
+        assert (3, True) == (unknown.code, "none has left anything" in unknown.err)
+
+
+def test_shared_broker_is_left_to_others(own_valkey: Valkey) -> None:
+    """Of the user's own broker go this channel's keys, and no others; while it is away nothing."""
+    with Home() as home, redis.Redis.from_url(own_valkey.url, decode_responses=True) as client:
+        alike = "{pbus:shared2}:leases"
+        client.set(alike, "x")
+        place = place_at(home, "shared", f'url: "{own_valkey.url}"')
+        assert len(client.keys()) > 1
+        see_purged(place.run("down", "--purge"))
+        assert ([alike], []) == (client.keys(), files_of(home))
+
+        fill(place)
+        assert 0 == place.run("down").code
+        own_valkey.kill()
+        away = place.run("down", "--purge")
+        assert (3, True) == (away.code, own_valkey.url in away.err)
+        assert [] != files_of(home)
+        own_valkey.start()
+        client.set(alike, "x")
+        see_purged(place.run("down", "--purge"))
+        assert ([alike], []) == (client.keys(), files_of(home))
