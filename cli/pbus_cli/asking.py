@@ -18,9 +18,12 @@ from pbus.errors import (
 from pbus.ids import new_id
 from pbus.jobs.census import BusJobCancelRequestMessage, BusJobCancelResponseMessage
 from pbus.jobs.events import EventType
+from pbus.jobs.flow import WINDOW_BYTES, Reading
 from pbus.leases import Lease
 from pbus.messages import (
     BusJobCancelMessage,
+    BusJobCreditMessage,
+    BusJobCreditRequestMessage,
     BusJobMessage,
     BusJobRequestMessage,
     BusJobRequestUrgentMessage,
@@ -37,7 +40,7 @@ from pbus_cli.letters import Letter, post
 OnEvent = Callable[[EventType, dict[str, Any]], None]
 Answer = BusJobResponseMessage | BusJobStreamEndMessage
 
-_CAPACITY: Final = 10_000  # updates that wait to be shown; then the bus waits
+_CAPACITY: Final = 10_000  # messages that wait to be read; the job's window is far below
 _LATE_S: Final = 1.0  # without news for so long, what an urgent answer overtook is lost
 _LOOK_S: Final = 1.0  # how often the worker's lease is looked at
 _CANCEL_S: Final = 2.0  # for the cancel to be written while the command ends
@@ -51,14 +54,18 @@ class Asker(BusSubscriber):
         self._bus = bus
         self._heard: asyncio.Queue[BusJobMessage] = asyncio.Queue(_CAPACITY)
         self._job_id = ""
+        self._reading: Reading | None = None
 
     def accepts_bus_message(self, message: BusMessage) -> bool:
         """Only what is said about the open job."""
         return isinstance(message, BusJobMessage) and message.job_id == self._job_id
 
     async def on_bus_message(self, message: BusMessage) -> None:
-        """Keep it for whoever waits."""
-        if isinstance(message, BusJobMessage):
+        """Keep it for whoever waits; say how much of it was shown."""
+        if isinstance(message, BusJobCreditRequestMessage):
+            read = 0 if self._reading is None else self._reading.read
+            await self._tell_read(message.source, read, is_idle=self._heard.empty())
+        elif isinstance(message, BusJobMessage):
             await self._heard.put(message)
 
     async def ask(
@@ -82,8 +89,11 @@ class Asker(BusSubscriber):
             JobWorkerLostError: The worker died or left.
         """
         self._job_id = job_id = new_id()
+        self._reading = None
         deadline = time.time() + timeout_s
-        letter = job_letter(job_id, job, payload, deadline=deadline, is_urgent=is_urgent)
+        letter = job_letter(
+            job_id, job, payload, deadline=deadline, is_urgent=is_urgent, window=WINDOW_BYTES
+        )
         async with self._cancelled_unless_done(job_id, worker.name):
             await post(self._bus, letter, source=self.name, target=worker.name, is_urgent=False)
             try:
@@ -107,14 +117,39 @@ class Asker(BusSubscriber):
                 return message
             if isinstance(message, BusJobCancelRequestMessage):
                 await self._give_up(message, worker)
-            seen += _tell(message, on_event)
+            seen += await self._show(message, on_event)
 
     async def _see_rest(self, missing: int, on_event: OnEvent) -> None:
         """Wait for what was sent before an urgent answer, which overtakes."""
         with contextlib.suppress(TimeoutError):
             while missing > 0:
                 async with asyncio.timeout(_LATE_S):
-                    missing -= _tell(await self._heard.get(), on_event)
+                    message = await self._heard.get()
+                missing -= await self._show(message, on_event)
+
+    async def _show(self, message: BusJobMessage, on_event: OnEvent) -> int:
+        """Tell of an update or a stream message; how many it was."""
+        count = _tell(message, on_event)
+        position = getattr(message, "position", 0)
+        if position:
+            reading = self._reading
+            if reading is None or position <= reading.read:  # its worker's next life begins anew
+                reading = Reading(message.source, message.job_id, WINDOW_BYTES)
+                self._reading = reading
+            if reading.note(position):
+                await self._tell_read(message.source, position)
+        return count
+
+    async def _tell_read(self, worker: str, position: int, *, is_idle: bool = False) -> None:
+        credit = BusJobCreditMessage(
+            source=self.name,
+            target=worker,
+            job_id=self._job_id,
+            position=position,
+            is_idle=is_idle,
+        )
+        with contextlib.suppress(BusError):  # it asks again
+            await self._bus.send(credit)
 
     async def _give_up(self, message: BusJobCancelRequestMessage, worker: Lease) -> None:
         answer = BusJobCancelResponseMessage(
@@ -160,9 +195,13 @@ def job_letter(
     *,
     deadline: float | None = None,
     is_urgent: bool = False,
+    window: int | None = None,
 ) -> Letter:
-    """The request for a job."""
-    fields = {"job_id": job_id, "job_name": job, "payload": payload, "deadline": deadline}
+    """The request for a job; with a window its worker waits for who reads its events."""
+    fields = {
+        "job_id": job_id, "job_name": job, "payload": payload, "deadline": deadline,
+        "window": window,
+    }  # fmt: skip
     kind = BusJobRequestUrgentMessage if is_urgent else BusJobRequestMessage
     return Letter(kind.__name__, {k: v for k, v in fields.items() if v is not None})
 

@@ -318,11 +318,14 @@ class BusJobRequestMessage(BusJobMessage):
     Attributes:
         deadline: Unix seconds after which nobody waits for the answer: by the clock of the worker in
             its job handlers, by the requester's on the way, where only its distance from `time` counts.
+        window: Bytes of updates and pieces that may be on their way unread; then the worker waits.
+            0: it never does.
     """
 
     job_name: str | None = None
     payload: dict[str, Any] | None = None
     deadline: float | None = None
+    window: int = 0
 
 
 class BusJobRequestUrgentMessage(BusJobRequestMessage):
@@ -350,9 +353,14 @@ class BusJobResponseUrgentMessage(BusJobResponseMessage):
 
 
 class BusJobUpdateMessage(BusJobMessage):
-    """Progress of a job."""
+    """Progress of a job.
+
+    Attributes:
+        position: Bytes of all updates and pieces up to this one; 0 where nothing is held back.
+    """
 
     update: dict[str, Any] | None = None
+    position: int = 0
 
 
 class BusJobUpdateUrgentMessage(BusJobUpdateMessage):
@@ -374,15 +382,17 @@ class BusJobCancelMessage(BusJobMessage):
 
 
 class BusJobStreamStartMessage(BusJobMessage):
-    """The first message of a streamed answer."""
+    """The first message of a streamed answer; position as in BusJobUpdateMessage."""
 
     data: dict[str, Any] | None = None
+    position: int = 0
 
 
 class BusJobStreamDataMessage(BusJobMessage):
-    """A piece of a streamed answer."""
+    """A piece of a streamed answer; position as in BusJobUpdateMessage."""
 
     data: dict[str, Any] | None = None
+    position: int = 0
 
 
 class BusJobStreamEndMessage(BusJobMessage):
@@ -394,6 +404,28 @@ class BusJobStreamEndMessage(BusJobMessage):
 
     data: dict[str, Any] | None = None
     events: int = 0
+
+
+class BusJobCreditMessage(BusJobMessage):
+    """Tells a worker how far its requester has read a job's updates and pieces.
+
+    Attributes:
+        position: Of the last one read; -1: nobody reads them.
+        is_idle: Nothing that came is left to be read.
+    """
+
+    lane: ClassVar[Lane] = Lane.SYSTEM
+    is_stored: ClassVar[bool] = False  # it is about now
+
+    position: int
+    is_idle: bool = False
+
+
+class BusJobCreditRequestMessage(BusJobMessage):
+    """Asks a requester how far it has read a job's updates and pieces."""
+
+    lane: ClassVar[Lane] = Lane.SYSTEM
+    is_stored: ClassVar[bool] = False
 
 
 def message_types() -> list[str]:

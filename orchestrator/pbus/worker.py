@@ -37,6 +37,7 @@ from pbus.workers.inbox import Inbox
 from pbus.workers.links import Links
 from pbus.workers.replicas import Replicas
 from pbus.workers.reporting import Reporting
+from pbus.workers.requesting import EVENT_HOOKS
 from pbus.workers.turns import LaneTurn, Turn
 from pbus.workers.workbench import Workbench
 
@@ -167,6 +168,7 @@ class BaseWorker(Activation, Reporting, Family):
             call_hook=self._call_hook,
             handling=self._handling,
             joined=self._joined,
+            has_event_hooks=any(map(self._has_hook, EVENT_HOOKS)),
         )
         self._job_desk = JobDesk(links, replicas)
         self._workbench = Workbench(links, self._max_queued_jobs, self._max_concurrency)

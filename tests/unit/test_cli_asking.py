@@ -18,6 +18,8 @@ from pbus.jobs.census import BusJobCancelRequestMessage
 from pbus.leases import Lease
 from pbus.messages import (
     BusJobCancelMessage,
+    BusJobCreditMessage,
+    BusJobCreditRequestMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
     BusJobResponseUrgentMessage,
@@ -42,6 +44,7 @@ class Worker(BusSubscriber):
         self.act = act
         self.cancelled = asyncio.Event()
         self.asked = asyncio.Event()
+        self.credits: asyncio.Queue[BusJobCreditMessage] = asyncio.Queue()
 
     async def on_bus_message(self, message: BusMessage) -> None:
         if isinstance(message, BusJobRequestMessage):
@@ -49,6 +52,8 @@ class Worker(BusSubscriber):
             await self.act(self, message)
         elif isinstance(message, BusJobCancelMessage):
             self.cancelled.set()
+        elif isinstance(message, BusJobCreditMessage):
+            self.credits.put_nowait(message)
 
     async def say(self, kind: type[Any], request: BusJobRequestMessage, **fields: Any) -> None:
         """Send something about a job to who asked for it."""
@@ -112,6 +117,27 @@ def test_streams_are_shown() -> None:
     response, updates, _ = asyncio.run(ask(act))
 
     assert ({"done": True}, [("stream_data", {"piece": 1})]) == (response, updates)
+
+
+def test_reader_grants_what_was_shown() -> None:
+    """A worker that waits for who reads learns how far that is, by itself and when it asks."""
+    told: list[BusJobCreditMessage] = []
+
+    async def act(worker: Worker, request: BusJobRequestMessage) -> None:
+        piece, half = BusJobStreamDataMessage, request.window // 2
+        await worker.say(piece, request, data={"piece": 1}, position=half)
+        told.append(await worker.credits.get())
+        await worker.say(piece, request, data={"piece": 2}, position=half + 1)
+        await worker.say(BusJobCreditRequestMessage, request)
+        while told[-1].position != half + 1:
+            told.append(await worker.credits.get())
+            await worker.say(BusJobCreditRequestMessage, request)
+        await worker.say(BusJobStreamEndMessage, request, data={"half": half})
+
+    response, updates, _ = asyncio.run(ask(act))
+
+    assert [1, 2] == [data["piece"] for _, data in updates]
+    assert response["half"] == told[0].position > 0
 
 
 @pytest.mark.parametrize("status", [JobStatus.ERROR, JobStatus.FAILED])

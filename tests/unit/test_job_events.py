@@ -3,6 +3,7 @@
 import asyncio
 
 from pbus.jobs.events import EventQueue
+from pbus.jobs.flow import Reading
 from support.waiting import run
 
 
@@ -12,10 +13,11 @@ def test_events_in_order_until_closed():
     async def main():
         queue = EventQueue()
         for number in range(3):
-            await queue.put(number)
+            queue.put(number)
         queue.close()
-        await queue.put(9)
+        queue.put(9)
         assert [0, 1, 2, None, None] == [await queue.get() for _ in range(5)]
+        assert 0 == queue.missed
 
     run(main())
 
@@ -27,7 +29,7 @@ def test_reader_waits_for_event():
         queue = EventQueue()
         reading = asyncio.create_task(queue.get())
         await asyncio.sleep(0)
-        await queue.put("late")
+        queue.put("late")
         assert "late" == await reading
 
     run(main())
@@ -46,53 +48,49 @@ def test_close_wakes_the_reader():
     run(main())
 
 
-def test_unread_queue_is_bounded():
-    """Events that nobody reads fill the queue once; the rest is counted."""
+def test_bytes_are_bounded():
+    """What no sender waits for finds only so many bytes of room; the rest is counted."""
 
     async def main():
-        queue = EventQueue(capacity=2)
+        queue = EventQueue(capacity=100)
         for number in range(5):
-            await queue.put(number)
+            queue.put(number, 40)
         assert 3 == queue.missed
-        assert [0, 1] == [await queue.get() for _ in range(2)]
-
-    run(main())
-
-
-def test_read_queue_makes_sender_wait():
-    """A slow reader misses nothing: who puts waits for it."""
-
-    async def main():
-        queue, read = EventQueue(capacity=2), []
-
-        async def read_slowly():
-            while (event := await queue.get()) is not None:
-                read.append(event)
-                await asyncio.sleep(0)
-
-        reading = asyncio.create_task(read_slowly())
-        await asyncio.sleep(0)
-        for number in range(50):
-            await queue.put(number)
-        queue.close()
-        await reading
-        assert (list(range(50)), 0) == (read, queue.missed)
-
-    run(main())
-
-
-def test_stuck_reader_is_waited_for_once():
-    """A reader that does not come back keeps the sender waiting once, not each time."""
-
-    async def main():
-        queue = EventQueue(capacity=1)
-        await queue.put(0)
         assert 0 == await queue.get()
-        await queue.put(1)
-        await queue.put(2, room_wait=0.01)
-        async with asyncio.timeout(1.0):
-            for number in range(3, 6):
-                await queue.put(number, room_wait=60.0)
-        assert 4 == queue.missed
+        queue.put(5, 40)
+        assert [1, 5] == [await queue.get() for _ in range(2)]
+
+    run(main())
+
+
+def test_awaited_events_always_find_room():
+    """What its sender waits for is told when it was read, and never missed."""
+
+    async def main():
+        told = []
+        queue, reading = EventQueue(told.append, capacity=100), Reading("worker", "j", 320)
+        for number in range(5):
+            queue.put(number, 40, reading, 40 * number + 40)
+        assert ([], 0, 0) == (told, reading.read, queue.missed)
+        assert [0, 1] == [await queue.get() for _ in range(2)]
+        assert ([reading], 80) == (told, reading.read)
+
+    run(main())
+
+
+def test_left_queue_holds_up_nobody():
+    """Once its reader left all counts as read; what fits is kept in case it comes back."""
+
+    async def main():
+        told = []
+        queue, reading = EventQueue(told.append, capacity=100), Reading("worker", "j", 320)
+        for number in range(5):
+            if number == 1:
+                queue.leave()
+                assert 40 == reading.read
+            queue.put(number, 40, reading, 40 * number + 40)
+        queue.close()
+        assert (2, 200, 3) == (len(told), reading.read, queue.missed)
+        assert [0, 1, None] == [await queue.get() for _ in range(3)]
 
     run(main())

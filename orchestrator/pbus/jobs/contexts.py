@@ -7,12 +7,26 @@ from typing import Protocol, Self
 from pbus.errors import JobNotDoneError
 from pbus.ids import new_id
 from pbus.jobs.events import EventQueue, JobEvent, JobGroupEvent
+from pbus.jobs.flow import Reading
 from pbus.jobs.group import JobGroup, JobResponse
 from pbus.jobs.params import JobGroupParams
 
 
+class Teller(Protocol):
+    """Tells workers how far their events were read."""
+
+    def tell(self, reading: Reading) -> None:
+        """Tell one of them, soon."""
+        ...
+
+
 class Desk(Protocol):
     """Where jobs are asked for; a worker's own."""
+
+    @property
+    def credits(self) -> Teller:
+        """See there."""
+        ...
 
     async def open(self, group: JobGroup) -> None:
         """Ask the workers; raises when the job is over before all have been asked."""
@@ -41,7 +55,7 @@ class _Context:
     def __init__(self, desk: Desk, names: Sequence[str], params: JobGroupParams) -> None:
         self._desk = desk
         self._group = JobGroup(new_id(), names, params)
-        self._group.events = EventQueue()
+        self._group.events = EventQueue(desk.credits.tell)
 
     @property
     def job_id(self) -> str:
@@ -50,7 +64,7 @@ class _Context:
 
     @property
     def missed_events(self) -> int:
-        """Events that were lost on the way, or found the queue full."""
+        """Events that were lost on the way, or found no room because nobody read them in time."""
         events = self._group.events
         return self._group.missing_events + (0 if events is None else events.missed)
 
@@ -68,6 +82,8 @@ class _Context:
             if error is not None:
                 await self._desk.abandon(self._group, "the requester left the job early")
                 return
+            if self._group.events is not None:
+                self._group.events.leave()
             await self._wait()
         finally:
             self._desk.forget(self._group)
@@ -95,8 +111,9 @@ class JobContext(_Context):
     """A job asked of one worker: ``async with worker.job("db", name="load") as j: ...``.
 
     Entering waits until the worker is ready and asks it; leaving waits for the answer, and raises
-    JobError when there is none. ``async for event in j`` gives its updates and stream messages.
-    Leaving by an exception cancels the job.
+    JobError when there is none. ``async for event in j`` gives its updates and stream messages; a
+    worker that sends them waits for a slow reader, until the block is left: then they count as read,
+    and only as many are kept as have room. Leaving by an exception cancels the job.
     """
 
     @property

@@ -19,6 +19,7 @@ from pbus.errors import (
     JobWorkerLostError,
 )
 from pbus.jobs.events import EventQueue, JobGroupEvent
+from pbus.jobs.flow import Reading
 from pbus.jobs.params import JobGroupParams
 from pbus.messages import JobStatus
 
@@ -63,6 +64,8 @@ class JobMember:
         lives_lost: How many workers were lost while they worked on it.
         seen: Events received from the worker.
         announced: Events that the worker says it sent before its answer.
+        window: Bytes of its events that may be on their way unread.
+        reading: How far those of the life at work have been read; None before the first.
         progress: What the last update said.
         response: The answer, or what stands for it when none can come.
         error: Why it is no success.
@@ -79,6 +82,8 @@ class JobMember:
         self.lives_lost = 0
         self.seen = 0
         self.announced = 0
+        self.window = 0
+        self.reading: Reading | None = None
         self.progress: dict[str, Any] | None = None
         self.response: JobResponse | None = None
         self.error: JobError | None = None
@@ -97,6 +102,7 @@ class JobMember:
         """Forget what a lost worker sent: another begins anew."""
         self.wire_id = wire_id
         self.seen = 0
+        self.reading = None
 
 
 class JobGroup:

@@ -9,6 +9,7 @@ from pbus.handlers import Handlers
 from pbus.jobs.group import STOPPED
 from pbus.messages import (
     BusJobCancelMessage,
+    BusJobCreditMessage,
     BusJobRequestMessage,
     BusJobStreamDataMessage,
     BusJobStreamStartMessage,
@@ -36,6 +37,7 @@ class Answering(Sending):
     RECEIVES: ClassVar[dict[type[BusMessage], str]] = {
         BusJobRequestMessage: "_take_request",
         BusJobCancelMessage: "_take_cancel",
+        BusJobCreditMessage: "_take_credit",
         BusJobUpdateRequestMessage: "_take_update_request",
     }
     HANDLERS: ClassVar[Handlers] = Handlers({}, {})
@@ -94,10 +96,15 @@ class Answering(Sending):
     async def send_job_update(
         self, job_id: str, update: dict[str, Any] | None = None, *, urgent: bool = False
     ) -> None:
-        """Tell the requester how far a job in hand is.
+        """Tell the requester how far a job in hand is; waits while it has too much unread.
+
+        Args:
+            job_id: From the request.
+            update: JSON values.
+            urgent: Overtake queued data, and wait for nobody.
 
         Raises:
-            JobStateError: It is not in hand.
+            JobStateError: It is not in hand, or no longer.
         """
         kind = BusJobUpdateUrgentMessage if urgent else BusJobUpdateMessage
         await self._bench.replies.report(job_id, kind, update=update)
@@ -111,10 +118,10 @@ class Answering(Sending):
         await self._bench.replies.report(job_id, BusJobStreamStartMessage, data=data)
 
     async def send_job_stream_data(self, job_id: str, data: dict[str, Any] | None = None) -> None:
-        """Send a piece of a streamed answer.
+        """Send a piece of a streamed answer; waits while the requester has too much unread.
 
         Raises:
-            JobStateError: The job is not in hand.
+            JobStateError: The job is not in hand, or no longer.
         """
         await self._bench.replies.report(job_id, BusJobStreamDataMessage, data=data)
 
@@ -157,6 +164,9 @@ class Answering(Sending):
 
     async def _take_cancel(self, message: BusJobCancelMessage) -> None:
         self._bench.cancel(message)
+
+    async def _take_credit(self, message: BusJobCreditMessage) -> None:
+        self._bench.take_credit(message)
 
     async def _take_update_request(self, message: BusJobUpdateRequestMessage) -> None:
         if message.job_id in self.active_jobs:

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from pbus.errors import JobStateError, PbusError
-from pbus.jobs.events import ROOM_WAIT_S, EventType, JobGroupEvent
+from pbus.jobs.events import EventType, JobGroupEvent
+from pbus.jobs.flow import size_of, window_for
 from pbus.jobs.group import JobGroup, JobMember, is_farewell
 from pbus.messages import (
     BusJobMessage,
@@ -18,10 +19,10 @@ from pbus.messages import (
     BusJobResponseMessage,
     BusJobUpdateRequestMessage,
     JobStatus,
-    Lane,
 )
 from pbus.registry import WorkerLostData, WorkerReadyData
 from pbus.workers.cases import Case, Cases
+from pbus.workers.credits import Credits
 from pbus.workers.endings import Endings
 from pbus.workers.links import Links
 from pbus.workers.replicas import Replicas
@@ -34,12 +35,17 @@ CATCH_UP_ROUNDS = 50  # or later, while messages wait here, but no later than so
 
 
 class JobDesk:
-    """Sees to it that every job its worker asks for ends once, and that the worker learns how."""
+    """Sees to it that every job its worker asks for ends once, and that the worker learns how.
+
+    Attributes:
+        credits: What was read of the jobs' events.
+    """
 
     def __init__(self, links: Links, replicas: Replicas) -> None:
         self._links = links
         self._replicas = replicas
         self._cases = Cases()
+        self.credits = Credits(links, self._cases)
         self._endings = Endings(links, self._cases, replicas)
 
     @property
@@ -112,6 +118,7 @@ class JobDesk:
                 job_name=group.params.name,
                 payload=group.params.payload,
                 deadline=None if remaining is None else time.time() + remaining,
+                window=member.window,
             )
         )
 
@@ -121,6 +128,7 @@ class JobDesk:
         member.worker = member.address = member.name if member.is_kept else data.worker_name
         member.incarnation = data.incarnation
         member.send_again(case.wire_id(data.worker_name))
+        member.window = window_for(len(case.group.members), has_hooks=links.has_event_hooks)
         member.is_asked = True
         self._cases.expect(case, member)
         self._replicas.begin(member.address)
@@ -181,14 +189,14 @@ class JobDesk:
             return
         case, member = found
         if case.group.events is not None:
-            await case.group.events.put(_event_of(member, "stream_end", data))
+            case.group.events.put(_event_of(member, "stream_end", data))
         await self._links.call_hook("on_job_stream_end", _in_own_words(case, message))
         await self._take_answer(message, JobStatus.COMPLETED, data, events)
 
     async def take_event(
-        self, message: BusJobMessage, kind: EventType, data: dict[str, Any] | None
+        self, message: BusJobMessage, kind: EventType, data: dict[str, Any] | None, position: int
     ) -> None:
-        """Take in an update or a piece of a stream."""
+        """Take in an update or a piece of a stream; its position as in the message."""
         found = self._cases.find(message.job_id, message.source)
         if found is None:
             logger.debug("%s: %s is about no open job", self._links.name, message)
@@ -197,14 +205,19 @@ class JobDesk:
         member.seen += 1
         if kind == "update":
             member.progress = data
-        self._endings.stop_grace(case)  # the queue may be full for long: that is no silence
-        if case.group.events is not None:
-            event = _event_of(member, kind, data)
-            # The system lane does not wait for a slow reader.
-            room_wait = 0.0 if message.lane is Lane.SYSTEM else ROOM_WAIT_S
-            await case.group.events.put(event, room_wait)
+        self._endings.stop_grace(case)  # a hook may take long: that is no silence
+        reading, queue = None, case.group.events
+        if position:
+            reading = self.credits.reading(member, message.source, position)
+            size, reading.arrived = position - reading.arrived, position
+        else:
+            size = size_of(data)
+        if queue is not None:
+            queue.put(_event_of(member, kind, data), size, reading, position)
         hook = "on_job_update" if kind == "update" else f"on_job_{kind}"
         await self._links.call_hook(hook, _in_own_words(case, message))
+        if queue is None and reading is not None and reading.note(position):
+            self.credits.tell(reading)
         if case.is_concluded:
             self._endings.settle(case)
 

@@ -9,6 +9,7 @@ import msgspec
 
 from pbus.bus.delivery import Delivery
 from pbus.messages import BusJobCancelMessage, BusJobRequestMessage, Lane
+from pbus.workers.outflow import Outflow
 from pbus.workers.turns import LaneTurn
 
 _EARLY_CANCEL_AGE_S = 60.0  # a cancel overtakes its request by milliseconds, by a backlog at most
@@ -57,6 +58,7 @@ class OpenJob:
         due: When even its requester has given it up, by the loop's clock; None means never.
         events: Updates and stream messages sent so far.
         progress: What the last update said.
+        outflow: Holds its events back while its requester does not read; None: nothing does.
         turn: The handler's, once it has begun.
         has_place: It holds a place that others wait for.
         is_cancelled: Somebody else answers it.
@@ -64,8 +66,8 @@ class OpenJob:
     """
 
     __slots__ = (
-        "delivery", "due", "events", "has_place", "is_cancelled", "is_handled", "order", "progress",
-        "request", "requester", "since", "turn",
+        "delivery", "due", "events", "has_place", "is_cancelled", "is_handled", "order", "outflow",
+        "progress", "request", "requester", "since", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +90,7 @@ class OpenJob:
         self.request = request if self.due is None else _by_own_clock(request, self.due - since)
         self.events = 0
         self.progress: dict[str, Any] | None = None
+        self.outflow: Outflow | None = None
         self.turn: LaneTurn | None = None
         self.has_place = False
         self.is_cancelled = False

@@ -27,6 +27,7 @@ class Links(msgspec.Struct, frozen=True):
         send: Send as it is; raises PbusError.
         call_hook: Run a hook and fire its event; never raises.
         handling: The turns of handlers that run in the lanes' own tasks, and wait.
+        has_event_hooks: Whether a hook of a subclass hears each update or piece of a job.
         joined: Set once the bus delivers to the worker; what is asked before is answered to nobody.
     """
 
@@ -39,6 +40,7 @@ class Links(msgspec.Struct, frozen=True):
     call_hook: Callable[..., Awaitable[None]]
     handling: set[LaneTurn]
     joined: asyncio.Event
+    has_event_hooks: bool = False
 
     @property
     def keeps_jobs(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pbus.bus.delivery import current_delivery
 from pbus.errors import JobStateError, PbusError, sendable, text_of
+from pbus.jobs.flow import size_of
 from pbus.messages import (
     BusJobMessage,
     BusJobRequestMessage,
@@ -15,6 +16,7 @@ from pbus.messages import (
     BusJobResponseUrgentMessage,
     BusJobStreamEndMessage,
     JobStatus,
+    Lane,
 )
 from pbus.workers.inhand import OpenJob
 from pbus.workers.links import Links
@@ -68,19 +70,27 @@ class Replies:
     # Said on the way
 
     async def report(self, job_id: str, kind: type[BusJobMessage], **fields: Any) -> None:
-        """Send an update or a piece of a stream.
+        """Send an update or a piece of a stream, once its requester has read enough.
 
         Raises:
-            JobStateError: The job is not in hand.
+            JobStateError: The job is not in hand, or no longer.
             PbusError: It cannot be sent.
         """
         job = self._find(job_id)
-        job.events += 1
-        try:
-            await self._links.send(kind(**_to(job.request, self._links), **fields))
-        except PbusError:
-            job.events -= 1
-            raise
+        outflow = job.outflow
+        if outflow is not None and kind.lane is Lane.DATA:
+            (data,) = fields.values()
+            if not outflow.has_room:
+                await outflow.wait()
+                self._find(job_id)
+            fields["position"] = outflow.claim(size_of(data))
+        if outflow is None or not outflow.is_unread:
+            job.events += 1
+            try:
+                await self._links.send(kind(**_to(job.request, self._links), **fields))
+            except PbusError:
+                job.events -= 1
+                raise
         if "update" in fields:
             job.progress = fields["update"]
 
@@ -200,6 +210,8 @@ class Replies:
             self._let_go(job, error)
 
     def _let_go(self, job: OpenJob, error: BaseException | None) -> None:
+        if job.outflow is not None:
+            job.outflow.free()
         if job.delivery is not None:
             job.delivery.finish(error)
         if not (self._jobs or self._sending):

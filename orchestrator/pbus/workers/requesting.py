@@ -17,6 +17,7 @@ from pbus.jobs import (
 )
 from pbus.jobs.params import as_group, choose_params
 from pbus.messages import (
+    BusJobCreditRequestMessage,
     BusJobResponseMessage,
     BusJobStreamDataMessage,
     BusJobStreamEndMessage,
@@ -28,6 +29,8 @@ from pbus.workers.core import base_hook
 from pbus.workers.desk import JobDesk
 from pbus.workers.sending import Sending
 from pbus.workers.turns import lending, offer_turn
+
+EVENT_HOOKS = ("on_job_update", "on_job_stream_start", "on_job_stream_data")
 
 
 class RequestHooks(Sending):
@@ -92,6 +95,7 @@ class Requesting(RequestHooks):
         BusJobStreamStartMessage: "_take_stream_start",
         BusJobStreamDataMessage: "_take_stream_data",
         BusJobStreamEndMessage: "_take_stream_end",
+        BusJobCreditRequestMessage: "_take_credit_request",
     }
 
     def __init__(self, name: str | None = None) -> None:
@@ -196,16 +200,19 @@ class Requesting(RequestHooks):
         await self._desk.take_response(message)
 
     async def _take_update(self, message: BusJobUpdateMessage) -> None:
-        await self._desk.take_event(message, "update", message.update)
+        await self._desk.take_event(message, "update", message.update, message.position)
 
     async def _take_stream_start(self, message: BusJobStreamStartMessage) -> None:
-        await self._desk.take_event(message, "stream_start", message.data)
+        await self._desk.take_event(message, "stream_start", message.data, message.position)
 
     async def _take_stream_data(self, message: BusJobStreamDataMessage) -> None:
-        await self._desk.take_event(message, "stream_data", message.data)
+        await self._desk.take_event(message, "stream_data", message.data, message.position)
 
     async def _take_stream_end(self, message: BusJobStreamEndMessage) -> None:
         await self._desk.take_stream_end(message, message.data, message.events)
+
+    async def _take_credit_request(self, message: BusJobCreditRequestMessage) -> None:
+        await self._desk.credits.answer(message)
 
     @property
     def _desk(self) -> JobDesk:

@@ -10,11 +10,17 @@ from pbus.bus.delivery import current_delivery
 from pbus.errors import PASSED_ON
 from pbus.handlers import PENDING
 from pbus.jobs.group import STOPPED
-from pbus.messages import BusJobCancelMessage, BusJobRequestMessage, JobStatus
+from pbus.messages import (
+    BusJobCancelMessage,
+    BusJobCreditMessage,
+    BusJobRequestMessage,
+    JobStatus,
+)
 from pbus.registry import WorkerLostData
 from pbus.workers.inhand import EarlyCancels, OpenJob, Order, time_given
 from pbus.workers.line import Line
 from pbus.workers.links import Links
+from pbus.workers.outflow import Outflow
 from pbus.workers.replies import Refusals, Replies
 from pbus.workers.turns import LaneTurn
 
@@ -98,6 +104,8 @@ class Workbench:
         )
         if delivery is not None:
             delivery.hold()  # it is settled when the job is over
+        if request.window:
+            job.outflow = Outflow(request, self._links)
         self.replies.add(job)
         if self._sweep is None:
             self._sweep = loop.call_later(_SWEEP_S, self._look_around)
@@ -215,8 +223,18 @@ class Workbench:
         Stored jobs are done all the same.
         """
         for job in self.replies.all():
-            if job.delivery is None and self._was_asked_by(job, data):
+            if not self._was_asked_by(job, data):
+                continue
+            if job.outflow is not None:
+                job.outflow.lose()
+            if job.delivery is None:
                 self._give_up(job, f"its requester was lost: {data.reason}")
+
+    def take_credit(self, message: BusJobCreditMessage) -> None:
+        """A requester has read updates and pieces of a job."""
+        job = self.replies.get(message.job_id)
+        if job is not None and job.outflow is not None and job.request.source == message.source:
+            job.outflow.note(message)
 
     def _was_asked_by(self, job: OpenJob, data: WorkerLostData) -> bool:
         _, at, runner = job.request.source.partition("@")

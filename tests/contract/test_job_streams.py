@@ -1,0 +1,208 @@
+"""A job's updates and pieces: who sends them waits for who reads them, and nobody else does."""
+
+import asyncio
+
+import pytest
+
+from pbus.errors import JobCancelledError, JobStateError
+from pbus.handlers import PENDING, job
+from support.jobbing import Asker, Doer, ask, hosted, leftovers
+from support.waiting import finishes, run, until
+
+MANY = 200  # pieces; the window of an Asker, whose hooks hear each, is 64 of them
+MOST_UNREAD = 64
+
+
+class Streamer(Doer):
+    """Sends pieces, and counts those that it could send."""
+
+    def __init__(self, name="streamer"):
+        super().__init__(name)
+        self.poured = 0
+        self.requests = []
+
+    @job(name="pour")
+    async def pour(self, request):
+        self.requests.append(request)
+        try:
+            for number in range(request.payload["count"]):
+                await self.send_job_stream_data(request.job_id, {"number": number})
+                self.poured += 1
+        except asyncio.CancelledError:
+            self.ended.append("cancelled")
+            raise
+        self.ended.append("poured")
+        await self.send_job_stream_end(request.job_id, {"total": request.payload["count"]})
+
+    @property
+    def is_held_up(self):
+        """Whether a job here waits for its requester."""
+        jobs = self._bench.replies.all()
+        return any(job.outflow is not None and job.outflow._changed is not None for job in jobs)
+
+    async def held_up(self):
+        await until(lambda: self.is_held_up)
+        return self.poured
+
+
+class ByHand(Streamer):
+    """Keeps its job open and sends pieces from a task of its own."""
+
+    @job(name="later")
+    async def later(self, request):
+        self.pouring = asyncio.create_task(self.pour_on(request.job_id))
+        return PENDING
+
+    async def pour_on(self, job_id):
+        while True:
+            await self.send_job_stream_data(job_id, {"number": self.poured})
+            self.poured += 1
+
+
+def pour(asker, *names, count=MANY, **options):
+    """A stream of pieces from one worker."""
+    return asker.job(*(names or ["streamer"]), name="pour", payload={"count": count}, **options)
+
+
+def test_slow_reader_holds_up_its_streamer_only(make_any_bus):
+    """While a reader stands still few pieces are on their way, other jobs go on; none is lost."""
+
+    async def main():
+        asker, streamer, doer = Asker(), Streamer(), Doer()
+        async with hosted(make_any_bus, [asker], [streamer, doer]):
+            async with pour(asker) as j:
+                first = await anext(j)
+                assert await streamer.held_up() <= MOST_UNREAD
+                for other in ("streamer", "doer"):
+                    assert {"result": 7} == await ask(asker, other, "echo", payload={"value": 7})
+                assert streamer.is_held_up
+                numbers = [first.data["number"], *[e.data.get("number") async for e in j]]
+            assert [*range(MANY), None] == numbers
+            assert ({"total": MANY}, 0) == (j.response, j.missed_events)
+            assert [0, 0, 0] == leftovers(asker, streamer, doer)
+
+    run(main())
+
+
+def test_nobody_need_read(make_any_bus):
+    """A requester that does not look at pieces gets its answer, by the block or by hooks."""
+
+    async def main():
+        asker, streamer = Asker(), Streamer()
+        async with hosted(make_any_bus, [asker], [streamer]):
+            async with pour(asker) as j:
+                pass
+            assert {"total": MANY} == j.response
+            await asker.request_job("streamer", name="pour", payload={"count": MANY})
+            await until(lambda: len(asker.told_of("completed")) == 2)
+            assert 2 * MANY == streamer.poured
+
+    run(main())
+
+
+def test_reader_that_leaves_frees_its_streamer(make_any_bus):
+    """Who stops reading, then waits for the answer, gets it."""
+
+    async def main():
+        asker, streamer = Asker(), Streamer()
+        async with hosted(make_any_bus, [asker], [streamer]):
+            async with pour(asker) as j:
+                async for _ in j:
+                    break
+                await streamer.held_up()
+            assert {"total": MANY} == j.response
+
+    run(main())
+
+
+def test_held_up_job_is_cancelled(make_any_bus):
+    """A job that waits for its reader ends when it is given up."""
+
+    async def main():
+        asker, streamer = Asker(), Streamer()
+        async with hosted(make_any_bus, [asker], [streamer]):
+            with pytest.raises(LookupError):
+                async with pour(asker):
+                    await streamer.held_up()
+                    raise LookupError
+            await until(lambda: streamer.ended == ["cancelled"])
+            await until(lambda: leftovers(asker, streamer) == [0, 0])
+
+    run(main())
+
+
+def test_dead_reader_frees_its_streamer(make_any_bus):
+    """A reader whose process died holds up nothing: the job is cancelled, or goes on unheard."""
+
+    async def main():
+        asker, other, streamer = Asker(), Asker("other"), Streamer()
+        async with hosted(make_any_bus, [asker], [other, streamer]) as (runner, _):
+            reading = pour(asker, timeout=None)
+            await reading.__aenter__()
+            await streamer.held_up()
+            await runner.registry.unregister("asker", "killed by a test")
+            await until(lambda: streamer.ended)
+            is_kept = streamer.bus.delivery == "at-least-once"
+            assert ["poured" if is_kept else "cancelled"] == streamer.ended
+            await until(lambda: leftovers(streamer) == [0])
+
+    run(main())
+
+
+def test_urgent_overtakes_the_held_up(make_any_bus):
+    """Urgent updates and answers wait for no reader, and hide nothing that was sent before."""
+
+    async def main():
+        asker, streamer = Asker(), Streamer()
+        async with hosted(make_any_bus, [asker], [streamer]):
+            async with pour(asker) as j:
+                sent = await streamer.held_up()
+                (request,) = streamer.requests
+                await streamer.send_job_update(request.job_id, {"note": "hurry"}, urgent=True)
+                await until(lambda: asker.told_of("update"))
+                assert streamer.is_held_up
+                await streamer.send_job_response(request.job_id, {"enough": True}, urgent=True)
+                await until(lambda: asker.told_of("completed"))
+                events = [event.data async for event in j]
+            assert {"enough": True} == j.response
+            pieces = [data["number"] for data in events if "number" in data]
+            assert list(range(sent)) == pieces
+            assert {"note": "hurry"} in events
+
+    run(main())
+
+
+def test_group_members_are_held_up_apart(make_any_bus):
+    """Each worker of a group waits by itself; all that they send is read."""
+
+    async def main():
+        asker, first, second = Asker(), Streamer("first"), Streamer("second")
+        async with hosted(make_any_bus, [asker], [first, second]):
+            options = {"name": "pour", "payload": {"count": 60}}
+            async with asker.job_group("first", "second", **options) as group:
+                await first.held_up()
+                await second.held_up()
+                seen = {"first": [], "second": []}
+                async for event in group:
+                    if event.type == "stream_data":
+                        seen[event.worker_name].append(event.data["number"])
+            assert {"first": list(range(60)), "second": list(range(60))} == seen
+            assert 0 == group.missed_events
+
+    run(main())
+
+
+def test_pending_job_learns_of_its_end(make_any_bus):
+    """A task that sends pieces of a pending job by hand is told when that is cancelled."""
+
+    async def main():
+        asker, streamer = Asker(), ByHand()
+        async with hosted(make_any_bus, [asker], [streamer]):
+            with pytest.raises(JobCancelledError):
+                async with asker.job("streamer", name="later") as j:
+                    await streamer.held_up()
+                    await asker.cancel_job_group(j.job_id)
+            with pytest.raises(JobStateError):
+                await finishes(streamer.pouring)
+
+    run(main())

@@ -1,0 +1,174 @@
+"""Backpressure of one job's events, without a bus: windows, positions, and what may be lost."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from pbus.jobs import flow
+from pbus.jobs.flow import Reading, size_of, window_for
+from pbus.messages import BusJobCreditMessage, BusJobCreditRequestMessage, BusJobRequestMessage
+from pbus.workers import outflow
+from pbus.workers.credits import Credits
+from pbus.workers.outflow import PROBES, Outflow
+from support.waiting import finishes, run, until
+
+WINDOW = 1000
+
+
+class Wire:
+    """What a worker's links are, as far as one job's events need them; keeps what is sent."""
+
+    name = address = "worker"
+
+    def __init__(self, *, keeps_jobs=False, knows_requester=True):
+        self.keeps_jobs = keeps_jobs
+        self.sent = []
+        self.bus = SimpleNamespace(
+            is_connected=True, stats=lambda _: SimpleNamespace(queued=0, held=0)
+        )
+        self.registry = SimpleNamespace(is_there=lambda _: knows_requester)
+
+    async def send(self, message):
+        self.sent.append(message)
+
+    def spawn(self, work, name=None):
+        return asyncio.create_task(work)
+
+    def outflow(self):
+        return Outflow(
+            BusJobRequestMessage(source="asker", target="worker", job_id="j", window=WINDOW), self
+        )
+
+
+def credit(position, *, is_idle=False):
+    return BusJobCreditMessage(source="asker", job_id="j", position=position, is_idle=is_idle)
+
+
+async def held_up(flowing):
+    """A sender that has filled the window and waits with the next event."""
+    assert 600 == flowing.claim(600)
+    assert flowing.has_room
+    assert 1200 == flowing.claim(600)  # one may exceed it
+    assert not flowing.has_room
+    waiting = asyncio.create_task(flowing.wait())
+    await until(lambda: flowing._changed is not None)
+    return waiting
+
+
+def test_small_events_count_more_than_their_data():
+    """Whatever an event holds it has a size; what cannot be encoded is not refused here."""
+    sizes = [size_of(None), size_of({"n": 1}), size_of({"n": {1, 2}}), size_of({"n": object()})]
+    assert [sizes[0]] * 4 == sizes
+    assert 10_000 == size_of({"text": "x" * 10_000}) < size_of({"list": ["x" * 10_000]})
+
+
+def test_group_shares_one_window():
+    """Many workers have smaller windows, but none that one event fills."""
+    assert flow.WINDOW_BYTES == window_for(1, has_hooks=False) == 4 * window_for(4, has_hooks=False)
+    assert size_of(None) < window_for(10_000, has_hooks=True) < window_for(1, has_hooks=True)
+
+
+def test_sender_waits_for_credit():
+    """It goes on when the reader has read enough, and when the job is over."""
+
+    async def main():
+        flowing = Wire().outflow()
+        waiting = await held_up(flowing)
+        flowing.note(credit(600))
+        await finishes(waiting)
+        assert 1800 == flowing.claim(600)
+        waiting = asyncio.create_task(flowing.wait())
+        await until(lambda: flowing._changed is not None)
+        flowing.free()
+        await finishes(waiting)
+        assert not flowing.is_unread
+
+    run(main())
+
+
+def test_unknown_job_is_not_read():
+    """A requester that does not know the job never reads its events."""
+
+    async def main():
+        flowing = Wire().outflow()
+        waiting = await held_up(flowing)
+        flowing.note(credit(-1))
+        await finishes(waiting)
+        assert flowing.is_unread
+
+    run(main())
+
+
+@pytest.mark.parametrize("keeps_jobs", [False, True])
+def test_lost_events_hold_up_nobody(keeps_jobs):
+    """A reader that twice has nothing left lost the rest, unless the broker keeps it."""
+
+    async def main():
+        flowing = Wire(keeps_jobs=keeps_jobs).outflow()
+        waiting = await held_up(flowing)
+        flowing.note(credit(0, is_idle=True))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        flowing.note(credit(0, is_idle=True))
+        if keeps_jobs:
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            flowing.free()
+        await finishes(waiting)
+
+    run(main())
+
+
+@pytest.mark.parametrize("knows_requester", [False, True])
+def test_silent_stranger_is_given_up(monkeypatch, knows_requester):
+    """Who is in no registry and answers no probe is gone; who is there is waited for."""
+    monkeypatch.setattr(outflow, "PROBE_S", 0.001)
+
+    async def main():
+        wire = Wire(knows_requester=knows_requester)
+        flowing = wire.outflow()
+        waiting = await held_up(flowing)
+        await until(lambda: len(wire.sent) >= PROBES)
+        if knows_requester:
+            await until(lambda: len(wire.sent) >= 2 * PROBES)
+            assert not waiting.done()
+            flowing.note(credit(1200))
+        await finishes(waiting)
+        assert {BusJobCreditRequestMessage} == {type(message) for message in wire.sent}
+
+    run(main())
+
+
+def test_reader_tells_now_and_then():
+    """A quarter of the window at a time."""
+    reading = Reading("worker", "j", WINDOW)
+    told = [position for position in range(50, 1001, 50) if reading.note(position)]
+    assert [250, 500, 750, 1000] == told
+
+
+def test_next_life_counts_anew():
+    """What an earlier life of the worker sent, and is read late, is no credit for the next."""
+
+    async def main():
+        wire = Wire()
+        member = SimpleNamespace(reading=None, wire_id="j", window=WINDOW)
+        found = {("j", "worker"): (None, member)}
+        desk = Credits(wire, SimpleNamespace(find=lambda *key: found.get(key)))
+        before = desk.reading(member, "worker", 900)
+        before.arrived = 900
+        reading = desk.reading(member, "worker", 300)
+        reading.arrived = 300
+        assert before.note(900)
+        assert (0, reading) == (reading.read, member.reading)
+        assert reading.note(300)
+        desk.tell(reading)
+        for source in ("worker", "stranger"):
+            request = BusJobCreditRequestMessage(source=source, job_id="j")
+            await desk.answer(request)
+        await until(lambda: len(wire.sent) == 3)
+        answers = [(one.position, one.is_idle) for one in wire.sent if one.target == "stranger"]
+        assert [(-1, False)] == answers
+        assert (300, True) in [(one.position, one.is_idle) for one in wire.sent]
+
+    run(main())
