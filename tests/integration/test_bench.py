@@ -33,6 +33,7 @@ EXPECTED = {
     "stall": ["stall, handler sleeps", "stall, process blocked"],
     "inproc": ["in process, 1 worker", "in process, 1,000 workers"],
     "jobs": ["jobs, one at a time", "jobs, 100 in flight"],
+    "key": ["key: none", "key: sealed", "key: encrypted"],
     "start": [],  # needs the command
 }
 EXPECTED_BASELINE = {

@@ -25,6 +25,7 @@ class What(enum.StrEnum):
     FANOUT = "fanout"
     URGENT = "urgent"
     STALL = "stall"
+    KEY = "key"
     INPROC = "inproc"
     START = "start"
     ALL = "all"

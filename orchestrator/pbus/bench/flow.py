@@ -13,7 +13,7 @@ from pbus.bench.figures import SHARE, Percentiles, Plan, Row, System
 from pbus.bench.hosting import Handler, hosted
 from pbus.bench.messages import BenchMessage
 from pbus.bench.meter import SAMPLE_EVERY, Meter
-from pbus.bench.script import Part, Received, Sent, Stopwatch
+from pbus.bench.script import Part, Received, Sealing, Sent, Stopwatch
 from pbus.bench.stage import Stage, answers_of
 from pbus.messages import BusMessage
 
@@ -34,6 +34,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
         is_blocked: That sleep blocks the whole process, not only the handler.
         is_bare: Sender and receivers are not workers: the bus alone.
         is_durable: Messages are kept in the broker until handled.
+        seal: What the bus does with a key, see Part.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
     is_blocked: bool = False
     is_bare: bool = False
     is_durable: bool = False
+    seal: Sealing = ""
 
     def for_system(self, system: System) -> "Flow":
         """As much of it as a system can do in about the same time."""
@@ -90,6 +92,7 @@ async def _run(stage: Stage, flow: Flow, system: System) -> Run:
         is_blocked=flow.is_blocked,
         is_bare=flow.is_bare,
         is_durable=flow.is_durable,
+        seal=flow.seal,
     )
     for_sender = replace(
         part,

@@ -7,7 +7,18 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from pbus.bench import durable, fanout, inproc, jobs, rtt, stall, start, throughput, urgent
+from pbus.bench import (
+    durable,
+    fanout,
+    inproc,
+    jobs,
+    rtt,
+    sealing,
+    stall,
+    start,
+    throughput,
+    urgent,
+)
 from pbus.bench.broker import own_broker
 from pbus.bench.figures import Environment, Findings, Plan, Report
 from pbus.bench.stage import Stage
@@ -24,6 +35,7 @@ MEASUREMENTS: Final[dict[str, Measure]] = {
     "jobs": jobs.measure,
     "urgent": urgent.measure,
     "stall": stall.measure,
+    "key": sealing.measure,
     "inproc": inproc.measure,
     "start": start.measure,
 }

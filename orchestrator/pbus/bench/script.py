@@ -1,13 +1,16 @@
 """What players are told and what they answer: JSON lines over their stdin and stdout."""
 
 import time
-from typing import Self
+from typing import Literal, Self
 
 import msgspec
 
 from pbus.bench.figures import Percentiles
 from pbus.bus.base import WorkerBus
 from pbus.bus.connect import connect
+
+_KEY = "the-key-of-a-measurement"
+Sealing = Literal["", "key", "encrypt"]
 
 READY = b'"ready"'
 MAX_LINE_BYTES = 64 * 1024
@@ -31,6 +34,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         workers: Workers within the process.
         is_bare: The player is a subscriber of the bus, not a worker on a runner.
         is_durable: Messages are kept in the broker until handled, whatever is usual there.
+        seal: "key": payloads are sealed; "encrypt": and hidden.
     """
 
     url: str = ""
@@ -46,6 +50,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     workers: int = 1
     is_bare: bool = False
     is_durable: bool = False
+    seal: Sealing = ""
 
     def connect(self) -> WorkerBus:
         """A bus of pbus, not started."""
@@ -54,6 +59,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             channel=self.channel,
             send_timeout=SEND_TIMEOUT_S,
             delivery="at-least-once" if self.is_durable else None,
+            key=_KEY if self.seal else "",
+            encrypt=self.seal == "encrypt",
         )
 
 
