@@ -72,6 +72,8 @@ def test_shared_broker_is_left_to_others(own_valkey: Valkey) -> None:
         assert len(client.keys()) > 1
         see_purged(place.run("down", "--purge"))
         assert ([alike], []) == (client.keys(), files_of(home))
+        strange = place.tell("down", "--purge")
+        assert (3, True) == (strange.code, "not connected" in strange.err)
 
         fill(place)
         assert 0 == place.run("down").code

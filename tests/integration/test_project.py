@@ -20,6 +20,7 @@ from pbus.errors import (
 from pbus.process.groups import birth
 from pbus.process.project import Project, is_held, is_over, lock_path, processes_of
 from pbus.process.projects import choose_project, end_orphans, running_projects, stop_project
+from pbus.process.record import LAST, read_record, write_last
 from support.guarded import Supervisor, make_project, project_in, record_of, supervisors
 from support.waiting import PATIENCE_S, eventually
 
@@ -151,6 +152,15 @@ def test_record_is_private(project: Project) -> None:
     assert "redis://user:secret@host:6379" == record.url
     assert "secret" not in repr(record)
     assert project.read_record() is None
+
+
+def test_last_run_keeps_no_secret(project: Project) -> None:
+    """What leads to the data of a project that is down has neither password nor key."""
+    project.make_state_dir()
+    write_last(project.state_dir, record_of(project, key="geheim"), is_own_broker=False)
+    text = (project.state_dir / LAST).read_text()
+    assert [True, False, False] == ["host:6379" in text, "secret" in text, "geheim" in text]
+    assert project == Project.of_record(read_record(project.state_dir / LAST))
 
 
 def test_running_projects_are_found(project: Project, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ class BusLink(BusSubscriber):
         self._unburied: dict[str, _Grave] = {}  # by incarnation
         self._farewells = Farewells()
         self._burying = asyncio.Lock()
-        self._complained = False
+        self._complaints: set[str] = set()  # what failed last, and was said
         self._is_open = False
         self._moved_hosts: set[str] = set()  # whose clocks were spoken of
         self._has_broker = True
@@ -323,12 +323,12 @@ class BusLink(BusSubscriber):
                 result = await call
         except Exception as error:
             is_usual = isinstance(error, BusError | TimeoutError)
-            level = logging.DEBUG if self._complained else logging.WARNING
+            level = logging.DEBUG if what in self._complaints else logging.WARNING
             problem = str(error) or "the broker takes too long"
             logger.log(level, "cannot %s: %s", what, problem, exc_info=not is_usual)
-            self._complained = True
+            self._complaints.add(what)
             return None
-        self._complained = False
+        self._complaints.discard(what)
         return result
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from pbus.bus.connect import connect, erase
-from pbus.errors import BrokerStartError, NothingRunningError, ProcessError
+from pbus.errors import BrokerStartError, NothingRunningError, ProcessError, StrangeFileError
 from pbus.leases import LEASE_S
 from pbus.process import postgres
 from pbus.process.guard import remove
@@ -20,6 +20,7 @@ from pbus.process.projects import stopped_record
 from pbus.process.record import LAST, ProjectRecord, read_record
 from pbus.topology.load import load_topology
 from pbus.topology.model import BusSpec
+from pbus.urls import mask_url
 
 _QUIET_S = LEASE_S + 2.0  # what a killed process held has run out by then
 _LOOK_S = 0.2
@@ -59,6 +60,7 @@ def leftovers_of(record: ProjectRecord, environ: Mapping[str, str]) -> Leftovers
         max_message_bytes=record.max_message_bytes,
         encoding=record.encoding,
         delivery=record.delivery,
+        key=record.key,
     )
     return Leftovers(project, bus)
 
@@ -70,6 +72,7 @@ def stopped_leftovers(
 
     Raises:
         NothingRunningError: There is no such project.
+        StrangeFileError: There is a file that the user has not named and never started here.
         AmbiguousProjectError: There are several.
         TopologyError: The topology is needed and cannot be read.
     """
@@ -81,7 +84,10 @@ def stopped_leftovers(
         what = f"is named {name!r}" if name is not None else "was found"
         raise NothingRunningError(f"{what}, and none has left anything")
     topology = load_topology(path, environ)
-    return Leftovers(Project.of(topology), topology.bus)
+    project, url = Project.of(topology), topology.bus.url
+    if file is None and url is not None and not project.state_dir.is_dir():
+        raise StrangeFileError(path, mask_url(url))
+    return Leftovers(project, topology.bus)
 
 
 async def purge(left: Leftovers) -> bool:
@@ -121,6 +127,7 @@ async def _purge_mail(left: Leftovers) -> None:
         max_message_bytes=spec.max_message_bytes,
         encoding=spec.encoding,
         delivery=spec.delivery.mode,
+        key=spec.key,
     )
     if (store := bus.mail) is None:
         return

@@ -74,7 +74,7 @@ def write_record(path: Path, record: ProjectRecord) -> None:
 
 
 def write_last(state_dir: Path, record: ProjectRecord, *, is_own_broker: bool) -> None:
-    """Leave what leads to a project's data while it does not run; no password is in it.
+    """Leave what leads to a project's data while it does not run; neither password nor key is in it.
 
     Args:
         state_dir: The project's.
@@ -82,7 +82,7 @@ def write_last(state_dir: Path, record: ProjectRecord, *, is_own_broker: bool) -
         is_own_broker: The broker's data is in the project's folders; then no `url` is left either.
     """
     url = "" if is_own_broker else mask_url(record.url)
-    last = msgspec.structs.replace(record, url=url, session="", state=str(state_dir))
+    last = msgspec.structs.replace(record, url=url, key=None, session="", state=str(state_dir))
     write_record(state_dir / LAST, last)
 
 
