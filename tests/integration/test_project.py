@@ -159,7 +159,7 @@ def test_last_run_keeps_no_secret(project: Project) -> None:
     project.make_state_dir()
     write_last(project.state_dir, record_of(project, key="geheim"), is_own_broker=False)
     text = (project.state_dir / LAST).read_text()
-    assert [True, False, False] == ["host:6379" in text, "secret" in text, "geheim" in text]
+    assert [True, False, False] == ["host:6379" in text, ":secret" in text, "geheim" in text]
     assert project == Project.of_record(read_record(project.state_dir / LAST))
 
 
