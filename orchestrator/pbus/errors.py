@@ -174,6 +174,13 @@ class BusUnavailableError(BusError):
         self.reason = reason
 
 
+class BrokerFaultError(BusUnavailableError):
+    """The broker is there, and cannot do what it was asked: the same again would fail again."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason, hint="the broker's log says more")
+
+
 class BrokerRefusedError(BusUnavailableError):
     """The broker is there and will not serve us as things are; trying again is no use."""
 
@@ -193,10 +200,23 @@ class BrokerGrantError(BrokerRefusedError):
 
     def __init__(self, url: str, reason: str) -> None:
         hint = (
-            "let all processes log in as one role that has CREATE on the database"
-            " (GRANT CREATE ON DATABASE ... TO ...), or as the owner of the schemas pgmq and pbus"
+            "run `pbus up` once as a role that has CREATE on the database (GRANT CREATE ON DATABASE"
+            " ... TO ...), or as the owner of the schemas pgmq and pbus, after each new version of"
+            " pbus; README names the rights that other roles need (under Postgres)"
         )
         super().__init__(url, reason, hint=hint)
+
+
+class BrokerPoolerError(BrokerRefusedError):
+    """What stands before the broker gives each statement to another session."""
+
+    def __init__(self, url: str) -> None:
+        hint = (
+            "connect to the server itself, or through a pool in session mode"
+            " (PgBouncer: pool_mode=session for this database)"
+        )
+        reason = "a connection pool in transaction mode stands before it, which keeps no session"
+        super().__init__(url, f"{reason}, so nothing would be heard of new messages", hint=hint)
 
 
 class BrokerVersionError(BrokerRefusedError):

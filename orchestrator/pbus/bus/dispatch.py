@@ -11,7 +11,7 @@ import msgspec
 
 from pbus.bus.mail import MailStore, Outgoing, Stored
 from pbus.bus.switchboard import EVERYONE
-from pbus.errors import BusFullError, BusUnavailableError
+from pbus.errors import BrokerFaultError, BusFullError, BusUnavailableError
 from pbus.messages import BusJobRequestMessage, BusMessage, Lane
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,8 @@ class Dispatch:
     def put(self, stamped: Stamped) -> asyncio.Future[int]:
         """Have a message stored; the result is in how many mailboxes, once the broker confirmed it.
 
-        Its errors: BusFullError, where the mailbox made no room in time, and BusUnavailableError,
+        Its errors: BusFullError, where the mailbox made no room in time, BrokerFaultError, where the
+        broker cannot store this message, and BusUnavailableError,
         where the broker was away for the whole send timeout: stored or not, nobody knows.
         """
         return self._lanes[stamped.lane].put(stamped)
@@ -222,6 +223,9 @@ class LaneDispatch:
             entries = entries_of(parcels)
             try:
                 results = await self._store.put([self._outgoing(entry) for entry in entries])
+            except BrokerFaultError as error:
+                await self._find_fault(parcels, error)
+                return
             except BusUnavailableError as error:
                 parcels = _in_time(parcels, error)
                 await asyncio.sleep(OUTAGE_PAUSE_S)
@@ -237,6 +241,14 @@ class LaneDispatch:
             else:
                 self._digest(entries, results)
                 return
+
+    async def _find_fault(self, parcels: list[Parcel], error: BrokerFaultError) -> None:
+        """Tell the sender of what the broker cannot store; the others' messages go on, in order."""
+        if len(parcels) == 1:
+            parcels[0].fail(error)
+            return
+        for parcel in parcels:
+            await self._store_batch([parcel])
 
     def _digest(self, entries: list[list[Parcel]], results: Iterable[Stored]) -> None:
         refused: list[Parcel] = []

@@ -11,8 +11,7 @@ from pbus.bus.delivery import delivering
 from pbus.bus.lane import LaneQueue, StoredReceipt
 from pbus.bus.reader import LaneReader, reading
 from pbus.bus.subscriber import BusSubscriber
-from pbus.codec import is_broadcast
-from pbus.errors import PASSED_ON
+from pbus.errors import PASSED_ON, MessageDecodeError
 from pbus.messages import BusMessage, Lane
 
 logger = logging.getLogger(__name__)
@@ -162,12 +161,13 @@ class Mailbox:
 
     async def _handle_stored(self, item: BusMessage | bytes, receipt: StoredReceipt) -> None:
         """Handle a message that comes again unless it is settled."""
-        message = self._decode_kept(item) if isinstance(item, bytes) else item
+        try:
+            message = self._decode_kept(item) if isinstance(item, bytes) else item
+        except MessageDecodeError as refusal:
+            receipt.bury(refusal.message)
+            return
         if message is None:
-            if isinstance(item, bytes) and is_broadcast(item):
-                receipt.done()  # of a type that only others know, who have copies of their own
-            else:
-                receipt.bury("no message that this worker knows")
+            receipt.done()
             return
         if not self._accepts(message):
             if getattr(self.subscriber, "is_leaving", False):

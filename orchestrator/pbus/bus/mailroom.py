@@ -200,7 +200,7 @@ class MailRoom:
         for mailbox in await self.store.touch(list(self._mailboxes)):
             address = self._mailboxes.get(mailbox)
             if address is not None:  # not left meanwhile
-                logger.warning("mailbox %r had been removed; it begins anew, empty", mailbox)
+                logger.warning("mailbox %r had been removed or damaged; it is made anew", mailbox)
                 await self.join(address)
 
     # What receipts call

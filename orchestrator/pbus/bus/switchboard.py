@@ -179,15 +179,22 @@ class Switchboard:
             return None
 
     def decode_kept(self, line: bytes) -> BusMessage | None:
-        """Decode a message that was kept, perhaps this worker's copy of a broadcast."""
+        """Decode a message that was kept, perhaps this worker's copy of a broadcast.
+
+        Returns:
+            None for a broadcast of a type that only others know, who have copies of their own.
+
+        Raises:
+            MessageDecodeError: It is none; it has been counted and logged.
+        """
         try:
             return decode_message(line)
         except MessageDecodeError as error:
             if isinstance(error, UnknownTypeError) and is_broadcast(line):
                 self.counters.foreign += 1
-            else:
-                self.refuse(error, line)
-            return None
+                return None
+            self.refuse(error, line)
+            raise
 
     def _decode_broadcast(self, line: bytes) -> BusMessage | None:
         """Decode a broadcast; types that only others know are their business, not a fault."""

@@ -122,6 +122,7 @@ def read_url(dsn: str) -> Address:
         query = {**_read_service(query.pop("service")), **query}
     credentials, _, netloc = parts.netloc.rpartition("@")
     user, _, password = map(unquote, credentials.partition(":"))
+    several = "," in netloc + query.get("host", "")
     hosts, ports = _read_hosts(
         [unquote(host) for host in netloc.split(",")] if netloc else [],
         query.pop("host", ""),
@@ -137,7 +138,7 @@ def read_url(dsn: str) -> Address:
         database=next(filter(None, databases)),
         password=password or given,
         passfile=query.pop("passfile", "~/.pgpass"),
-        target=query.pop("target_session_attrs", "any"),
+        target=query.pop("target_session_attrs", "read-write" if several else "any"),
         service_name=query.pop("krbsrvname", "postgres"),
         gsslib=query.pop("gsslib", "gssapi"),
         tls={name: query.pop(name) for name in _TLS if name in query},

@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import asyncpg
 from asyncpg import exceptions
 
-from pbus.bus.pgmq import schema
+from pbus.bus.pgmq import schema, session
 from pbus.bus.pgmq.address import Address, read_url
 from pbus.errors import (
+    BrokerFaultError,
     BrokerGrantError,
     BrokerLoginError,
     BrokerRefusedError,
@@ -22,12 +24,6 @@ from pbus.urls import mask_url
 CONNECT_TIMEOUT_S = 5.0
 OLDEST_SERVER = 14
 _KEPT = 2  # connections
-
-# Plans are made once, while tables are still empty, and kept: they have to use the indexes that
-# matter when the tables are full. Making them anew, for arrays of just this length, takes longer than
-# to run them; compiling them, a hundred times as long.
-_SESSION = """SET application_name = 'pbus'; SET jit = off; SET plan_cache_mode = force_generic_plan;
-  SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"""
 
 # What a connection may end with, and what a server may answer.
 TROUBLE = (
@@ -45,10 +41,32 @@ _NOT_LET_IN = (
 LOST = (
     exceptions.PostgresConnectionError,
     exceptions.OperatorInterventionError,  # the server ends, or somebody ended our session
+    exceptions.ReadOnlySQLTransactionError,  # it was replaced: the next connection finds out
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
     OSError,
     EOFError,
+)
+
+
+# Something that pbus made is not there any more, or is another than this session remembers.
+MISSING = (
+    exceptions.UndefinedTableError,
+    exceptions.UndefinedFunctionError,
+    exceptions.UndefinedObjectError,
+    exceptions.UndefinedColumnError,
+    exceptions.InvalidSchemaNameError,
+    exceptions.InternalServerError,
+    exceptions.InvalidCachedStatementError,
+)
+# What the statement is to blame for, not the state that the server is in.
+_FAULTS = (
+    exceptions.DataError,
+    exceptions.IntegrityConstraintViolationError,
+    exceptions.ProgramLimitExceededError,
+    exceptions.SyntaxOrAccessError,
+    exceptions.FeatureNotSupportedError,
+    exceptions.PLPGSQLError,
 )
 
 
@@ -73,19 +91,38 @@ class Endpoint:
         if pgmq is not None and self._pool is None:
             self._address = _address_of(pgmq.config)
         self.url = self._describe(dsn)
+        self._is_one_session = False  # as far as we know
 
-    async def connect(self) -> "asyncpg.Connection[Any]":
-        """A connection to a database that has what pbus needs; TROUBLE otherwise."""
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            connection = await self.connect_bare()
+    async def connect(self, *, is_damaged: bool = False) -> "asyncpg.Connection[Any]":
+        """A connection to a database that has what pbus needs; TROUBLE otherwise.
+
+        Args:
+            is_damaged: Something was missing: look at everything.
+        """
+        connection = await self._open_in_time()
         try:
             self._check(connection.get_server_version().major)
-            await schema.install(connection, self.url)
-            await connection.execute(_SESSION)
+            if not self._is_one_session:
+                await session.check_pooler(connection, self.url, self._another)
+                self._is_one_session = True
+            await session.prepare(connection, self.url)
+            await schema.install(connection, self.url, is_damaged=is_damaged)
         except BaseException:
             await self.close(connection)
             raise
         return connection
+
+    async def _open_in_time(self) -> "asyncpg.Connection[Any]":
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            return await self.connect_bare()
+
+    @contextlib.asynccontextmanager
+    async def _another(self) -> AsyncIterator["asyncpg.Connection[Any]"]:
+        connection = await self._open_in_time()
+        try:
+            yield connection
+        finally:
+            await self.close(connection)
 
     async def close(self, connection: "asyncpg.Connection[Any]") -> None:
         """Give a connection up without waiting for the other side."""
@@ -144,6 +181,8 @@ def failure(url: str, error: BaseException) -> BusUnavailableError:
         return BrokerGrantError(url, str(error))
     if isinstance(error, _NOT_LET_IN):
         return BrokerLoginError(url, str(error))
+    if isinstance(error, _FAULTS) and not isinstance(error, MISSING):
+        return BrokerFaultError(url, reason_of(error))
     return BusUnavailableError(url, reason_of(error))
 
 

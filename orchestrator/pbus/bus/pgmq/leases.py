@@ -19,14 +19,9 @@ from pbus.seal import NO_SEAL, Seal
 
 _READ = """SELECT pbus.lease_aged(body) FROM pbus.lease WHERE channel = $1 AND ends_at > clock_timestamp()
   ORDER BY name COLLATE "C\""""
-_SET_ACTIVATION = """INSERT INTO pbus.activation VALUES ($1, $2, $3)
-  ON CONFLICT (channel, name) DO UPDATE SET body = excluded.body"""
-_PUT_RECORD = """INSERT INTO pbus.record
-  VALUES ($1, $2, $3, clock_timestamp() + $4::float8 * interval '1 s')
-  ON CONFLICT (channel, key) DO UPDATE SET body = excluded.body, ends_at = excluded.ends_at"""
-_RECORDS = """WITH gone AS (
-    DELETE FROM pbus.record WHERE channel = $1 AND ends_at <= clock_timestamp()
-  ) SELECT key, body FROM pbus.record WHERE channel = $1 AND ends_at > clock_timestamp()"""
+_SET_ACTIVATION = "SELECT pbus.activation_set($1, $2, $3)"
+_PUT_RECORD = "SELECT pbus.record_put($1, $2, $3, $4)"
+_RECORDS = "SELECT * FROM pbus.records($1)"
 
 
 class PgLeaseStore:
@@ -103,8 +98,7 @@ class PgLeaseStore:
 
     async def drop_record(self, key: str) -> None:
         """Remove a record."""
-        sql = "DELETE FROM pbus.record WHERE channel = $1 AND key = $2"
-        await self._link.call(sql, self._channel, key)
+        await self._link.call("SELECT pbus.record_drop($1, $2)", self._channel, key)
 
     def _row(self, lease: Lease) -> tuple[str, str, str, str]:
         head = f"{lease.incarnation}|{lease.state}|{int(lease.active)}"

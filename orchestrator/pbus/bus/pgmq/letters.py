@@ -13,14 +13,24 @@ from pbus.messages import Lane
 
 Row = Mapping[str, Any]  # an entry as pbus.mail_take returns it
 
+
+class _NoText(msgspec.Struct):
+    b: str  # base64
+
+
 # The body as text, or in an object what is no text.
 _encode = msgspec.json.Encoder().encode
-_decode_pairs = msgspec.json.Decoder(list[tuple[str, str | dict[str, str]]]).decode
-_decode_pair = msgspec.json.Decoder(tuple[str, str | dict[str, str]]).decode
+_decode_pairs = msgspec.json.Decoder(list[tuple[str, str | _NoText]]).decode
+_decode_pair = msgspec.json.Decoder(tuple[str, str | _NoText]).decode
+
+
+class _Place(msgspec.Struct):
+    i: int = 0
 
 
 class _Headers(msgspec.Struct):
     i: int = 0
+    n: int = 0
     a: int = 1
     c: int = 0
     s: bool = False
@@ -29,17 +39,26 @@ class _Headers(msgspec.Struct):
 
 _decode_handed = msgspec.json.Decoder(tuple[int, int, str, str, msgspec.Raw, msgspec.Raw]).decode
 _decode_headers = msgspec.json.Decoder(_Headers).decode
+_decode_place = msgspec.json.Decoder(_Place).decode
 
 
 def in_order(taken: Sequence[Row], handed: Sequence[Row]) -> list[Row]:
     """Rows as their mailboxes have them: of the same time, they come by two ways."""
     rows = [row for row in taken if row["hold"] is not None]
-    return sorted([*handed, *rows], key=lambda row: _decode_headers(row["headers"]).i)
+    return sorted([*handed, *rows], key=lambda row: _decode_place(row["headers"]).i)
 
 
 def letters_of(row: Row) -> list[Letter]:
-    """The messages of an entry that are still to be handled."""
+    """The messages of an entry that are still to be handled.
+
+    Raises:
+        ValueError: It is no entry: the row is of another's making.
+    """
     headers = _decode_headers(row["headers"])
+    pairs = _decode_pairs(row["message"])
+    if not len(pairs) == headers.n > 0:
+        problem = f"its headers count {headers.n} messages, and it has {len(pairs)}"
+        raise ValueError(problem)
     lane = Lane(row["lane"])
     gone = set(row["gone"])
     stored_at = time.monotonic() - headers.e
@@ -55,7 +74,7 @@ def letters_of(row: Row) -> list[Letter]:
             is_suspect=headers.s,
             stored_at=stored_at,
         )
-        for position, (id_, body) in enumerate(_decode_pairs(row["message"]))
+        for position, (id_, body) in enumerate(pairs)
         if position not in gone
     ]
 
@@ -116,8 +135,8 @@ def _text(body: bytes) -> str | dict[str, str]:
     return text if "\0" not in text else {"b": base64.b64encode(body).decode()}
 
 
-def _bytes(body: str | dict[str, str]) -> bytes:
-    return body.encode() if isinstance(body, str) else binascii.a2b_base64(body["b"])
+def _bytes(body: str | _NoText) -> bytes:
+    return body.encode() if isinstance(body, str) else binascii.a2b_base64(body.b, strict_mode=True)
 
 
 def plain(text: str) -> str:

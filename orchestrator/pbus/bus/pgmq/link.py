@@ -11,16 +11,20 @@ from typing import Any
 import asyncpg
 from asyncpg import exceptions
 
-from pbus.bus.pgmq.endpoint import LOST, TROUBLE, Endpoint, failure, reason_of
+from pbus.bus.pgmq.endpoint import LOST, MISSING, TROUBLE, Endpoint, failure, reason_of
 from pbus.errors import BusUnavailableError
 
 logger = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S = 10.0
+BYTES_PER_S = 1024 * 1024  # what a statement carries at least, once it has begun
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 1.0
 _CLASHES = (exceptions.DeadlockDetectedError, exceptions.SerializationError)
 _TRIES = 4
+# Reasons that are worth a word even after another one, and that do not come and go.
+_SAID = (asyncpg.PostgresError, BusUnavailableError)
+_THOUGHT_DEAD = "PB001"  # raised by pbus.mail_take for its caller
 _FORMER = 4  # connections that broke one after another, before one told that it lives
 # Not a younger session, which has the number of one that has ended.
 _END = """SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE pid = {pid}
@@ -55,6 +59,9 @@ class Link:
         self._channels: set[str] = set()
         self._connection: asyncpg.Connection[Any] | None = None
         self._lock = asyncio.Lock()
+        self._is_damaged = False
+        self._told: set[str] = set()  # why there is no connection
+        self._faults: dict[str, str | None] = {}  # statements and what each failed with
         self._connected_at = 0.0
         self._former: deque[tuple[int, float]] = deque(maxlen=_FORMER)  # pid, since when
         self._calls: set[asyncio.Task[Any]] = set()
@@ -71,6 +78,7 @@ class Link:
         *arguments: Any,
         made: Arguments | None = None,
         is_repeatable: bool = True,
+        size: int = 0,
     ) -> list[Any]:
         """Run one statement and return its rows.
 
@@ -82,12 +90,15 @@ class Link:
             arguments: Its parameters.
             made: Makes them instead, once there is a connection that has told what it has to tell.
             is_repeatable: Say it once more when the connection broke under it.
+            size: Bytes it carries, there or back, if they are many.
 
         Raises:
             BusUnavailableError: The server is away, or refuses.
+            BrokerFaultError: It cannot do this.
         """
+        limit_s = CALL_TIMEOUT_S + size / BYTES_PER_S
         task = asyncio.create_task(
-            self._call(sql, made or (lambda: arguments), is_repeatable),
+            self._call(sql, made or (lambda: arguments), is_repeatable, limit_s),
             name=f"pbus {self.name} call",
         )
         self._calls.add(task)
@@ -142,27 +153,39 @@ class Link:
         if not task.cancelled():
             task.exception()  # whoever asked may be gone
 
-    async def _call(self, sql: str, made: Arguments, is_repeatable: bool) -> list[Any]:  # noqa: FBT001
+    async def _call(
+        self,
+        sql: str,
+        made: Arguments,
+        is_repeatable: bool,  # noqa: FBT001
+        limit_s: float,
+    ) -> list[Any]:
         async with self._lock:
             for left in reversed(range(_TRIES)):
                 was_up = self.is_up
                 try:
-                    rows: list[Any] = await self._guarded(self._fetch(sql, made))
+                    rows: list[Any] = await self._guarded(self._fetch(sql, made), limit_s)
                 except BusUnavailableError as error:
                     cause = error.__cause__
                     is_stale = was_up and is_repeatable and isinstance(cause, LOST)
-                    if not left or not (is_stale or isinstance(cause, _CLASHES)):
+                    is_mended = self._is_damaged and was_up and left == _TRIES - 1
+                    if not left or not (is_stale or is_mended or isinstance(cause, _CLASHES)):
+                        self._note_fault(sql, cause)
                         raise
                 else:
+                    self._faults.pop(sql, None)
                     return rows
         raise AssertionError  # pragma: no cover - the last try returns or raises
 
-    async def _guarded(self, work: Any) -> Any:
+    async def _guarded(self, work: Any, limit_s: float = CALL_TIMEOUT_S) -> Any:
         try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
+            async with asyncio.timeout(limit_s):
                 return await work
         except (*TROUBLE, BusUnavailableError) as error:
             is_answer = isinstance(error, asyncpg.PostgresError) and not isinstance(error, LOST)
+            if isinstance(error, MISSING):  # the next connection makes it again
+                self._is_damaged = True
+                is_answer = False
             if not is_answer or not self.is_up:
                 await self._drop()
                 self._note_trouble(error)
@@ -182,7 +205,8 @@ class Link:
         if self._connection is not None and self.is_up:
             return self._connection
         await self._drop()
-        connection = self._connection = await self._endpoint.connect()
+        connection = await self._endpoint.connect(is_damaged=self._is_damaged)
+        self._connection, self._is_damaged = connection, False
         self._connected_at = asyncio.get_running_loop().time()
         self._is_lost.clear()
         await self._end_former(connection)
@@ -194,6 +218,7 @@ class Link:
         if self.trouble is not None:
             logger.warning("%s: connected to %s again", self.name, self.url)
             self.trouble = None
+            self._told.clear()
         if self.on_connect is not None:
             self.on_connect()
         return connection
@@ -230,6 +255,24 @@ class Link:
             self._note_trouble(ConnectionResetError(104, "the connection was closed"))
 
     def _note_trouble(self, error: BaseException) -> None:
+        """Say why there is no connection, each reason once until there is one again."""
+        reason = reason_of(error)
         if self.trouble is None:
-            logger.warning("%s: lost %s (%s); trying again", self.name, self.url, reason_of(error))
+            logger.warning("%s: lost %s (%s); trying again", self.name, self.url, reason)
+        elif reason not in self._told and isinstance(error, _SAID):
+            logger.warning("%s: %s still cannot be used: %s", self.name, self.url, reason)
+        self._told.add(reason)
         self.trouble = error
+
+    def _note_fault(self, sql: str, error: BaseException | None) -> None:
+        """Say what the server answered instead of doing it, once until it does it."""
+        if not isinstance(error, asyncpg.PostgresError) or isinstance(error, (*LOST, *MISSING)):
+            return
+        if not self.is_up:  # it was the connection that failed, which has been said
+            return
+        if error.sqlstate != _THOUGHT_DEAD and self._faults.get(sql) != error.sqlstate:
+            self._faults[sql] = error.sqlstate
+            logger.error(
+                "%s: %s answers with an error (SQLSTATE %s): %s; trying again",
+                self.name, self.url, error.sqlstate, error,
+            )  # fmt: skip

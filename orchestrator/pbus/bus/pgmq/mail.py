@@ -36,10 +36,7 @@ _SETTLE = "SELECT pbus.mail_settle($1, $2, $3, $4, $5, $6, $7, $8)"
 _DEAD = """SELECT d.*, m.name,
   extract(epoch FROM clock_timestamp() - d.buried_at)::float8 AS age_s FROM pbus.dead d JOIN pbus.mailbox m ON m.id = d.mailbox
   WHERE m.channel = $1 AND ($2::text IS NULL OR m.name = $2) ORDER BY d.key LIMIT $3"""
-_DROP_DEAD = """WITH gone AS (
-    DELETE FROM pbus.dead d USING pbus.mailbox m
-    WHERE d.key = ANY($2) AND m.id = d.mailbox AND m.channel = $1 RETURNING 1
-  ) SELECT count(*) FROM gone"""
+_DROP_DEAD = "SELECT pbus.mail_drop_dead($1, $2)"
 
 
 class PgmqMailStore:
@@ -95,6 +92,7 @@ class PgmqMailStore:
             tidy = "SELECT pbus.mail_tidy($1, $2, $3, $4)"
             limits = (HANDLED_KEPT_S, HANDLED_KEPT, DEAD_KEPT)
             await self._outbox.call(tidy, self._channel, *limits)
+            self.taker.await_anew()  # the server may have lost who waits
         return [row[0] for row in rows]
 
     async def put(self, batch: Sequence[Outgoing]) -> list[Stored]:
@@ -104,7 +102,8 @@ class PgmqMailStore:
         sql, arguments = _PUT, _columns(batch)
         if len(batch) == 1 and batch[0].address != EVERYONE:
             sql, arguments = _PUT_ONE, tuple(value for (value,) in arguments[:4] + arguments[5:])
-        rows = await self._outbox.call(sql, self._channel, *arguments)
+        size = sum(len(body) for one in batch for body in one.bodies)
+        rows = await self._outbox.call(sql, self._channel, *arguments, size=size)
         return [Stored(mailboxes=row[0], is_full=row[1]) for row in rows]
 
     async def take(

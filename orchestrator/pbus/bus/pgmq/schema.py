@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -20,16 +21,32 @@ _FUNCTIONS = (
     "mail_return.sql",
     "wire.sql",
     "erase.sql",
+    "rights.sql",
 )
 # What the newest of what we use of PGMQ is called with.
 _NEEDED = "pgmq.set_vt(text, bigint[], timestamptz)"
 _BUILD = "SELECT pbus.mail_build_take(queue), pbus.mail_build_put(queue) FROM pbus.mailbox"
+_MEND = "SELECT pbus.mail_mend()"
+_NAMES = re.compile(
+    r"CREATE (?:OR REPLACE |UNLOGGED )?(TABLE|FUNCTION)(?: IF NOT EXISTS)? pbus\.(\w+)"
+)
+_FOUND = """SELECT
+  (SELECT count(*) FROM pg_class WHERE relnamespace = n.oid AND relname = ANY($1)) +
+  (SELECT count(DISTINCT proname) FROM pg_proc WHERE pronamespace = n.oid AND proname = ANY($2))
+  FROM pg_namespace n WHERE nspname = 'pbus'"""
 _LOCK = 0x70627573  # "pbus", one installation at a time in a database
 _FORMAT = "1"  # of the tables; another format would be another schema's work
 
 
-async def install(connection: "asyncpg.Connection[Any]", url: str) -> None:
+async def install(
+    connection: "asyncpg.Connection[Any]", url: str, *, is_damaged: bool = False
+) -> None:
     """Make sure everything is there; safe to call from many processes at once.
+
+    Args:
+        connection: To the database.
+        url: Where it is, for errors.
+        is_damaged: Something was missing: look at everything, not only at the version.
 
     Raises:
         PgmqMissingError: PGMQ's SQL is not there, or too old, and cannot be installed.
@@ -37,22 +54,39 @@ async def install(connection: "asyncpg.Connection[Any]", url: str) -> None:
     """
     functions = "".join(map(_sql, _FUNCTIONS))
     stamp = hashlib.sha256((_FORMAT + functions).encode()).hexdigest()[:16]
-    if await _stamp(connection) == stamp:
+    if await _stamp(connection) == stamp and not is_damaged:
         return
+    tables = _sql("tables.sql")
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-        found = await _stamp(connection)
-        if found == stamp:
+        if await _stamp(connection) == stamp and await _is_whole(connection, tables + functions):
+            await connection.execute(_MEND)
             return
         await _install_pgmq(connection, url)
-        if found is None:
-            await connection.execute("CREATE SCHEMA IF NOT EXISTS pbus")
-            await connection.execute("CREATE TABLE pbus.meta (stamp text NOT NULL)")
-            await connection.execute("INSERT INTO pbus.meta VALUES ('')")
-            await connection.execute(_sql("tables.sql"))
+        if not await connection.fetchval(
+            "SELECT count(*) FROM pg_namespace WHERE nspname = 'pbus'"
+        ):
+            await connection.execute("CREATE SCHEMA pbus")
+        await connection.execute(tables)
         await connection.execute(functions)
         await connection.execute(_BUILD)
-        await connection.execute("UPDATE pbus.meta SET stamp = $1", stamp)
+        await connection.execute(_MEND)
+        await connection.execute("DELETE FROM pbus.meta")
+        await connection.execute("INSERT INTO pbus.meta VALUES ($1)", stamp)
+
+
+async def _is_whole(connection: "asyncpg.Connection[Any]", sql: str) -> bool:
+    """Whether all that this SQL makes is there, and PGMQ."""
+    made = set(_NAMES.findall(sql))
+    names = [[name for kind, name in made if kind == one] for one in ("TABLE", "FUNCTION")]
+    is_there: bool = await connection.fetchval(_FOUND, *names) == len(made) and await _has_pgmq(
+        connection
+    )
+    return is_there
+
+
+async def _has_pgmq(connection: "asyncpg.Connection[Any]") -> bool:
+    return not await connection.fetchval("SELECT to_regprocedure($1) IS NULL", _NEEDED)
 
 
 async def is_installed(connection: "asyncpg.Connection[Any]") -> bool:
@@ -83,7 +117,7 @@ async def _install_pgmq(connection: "asyncpg.Connection[Any]", url: str) -> None
             sql = _shipped_sql()
             await connection.execute("CREATE SCHEMA IF NOT EXISTS pgmq")
             await connection.execute(sql)
-    if await connection.fetchval("SELECT to_regprocedure($1) IS NULL", _NEEDED):
+    if not await _has_pgmq(connection):
         raise PgmqMissingError(url, f"its PGMQ is too old, it has no {_NEEDED}")
 
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pbus.bus.mail import Letter
-from pbus.bus.pgmq.letters import Row, handed_over, in_order, letters_of
+from pbus.bus.pgmq.letters import Row, handed_over, in_order, letters_of, plain
 from pbus.bus.pgmq.lines import CONNECTING, Lines
-from pbus.errors import BusUnavailableError
+from pbus.errors import BrokerFaultError, BusUnavailableError
 from pbus.messages import Lane
 
 logger = logging.getLogger(__name__)
@@ -21,6 +21,8 @@ POLL_S = 5.0  # look without being woken: a notification may be lost with its co
 _REST_S = 0.05  # how long what was just emptied is taken to be so, unless the bell rings
 _SOONEST_S = 0.005
 _THOUGHT_DEAD = "PB001"  # raised by pbus.mail_take
+_LARGE = 128 * 1024 * 1024  # what an entry that is read by itself may be
+_FEW = 512 * 1024  # a take of fewer bytes was not ended by their number
 _WAIT = "SELECT pbus.mail_wait($1, $2, $3, $4, $5)"
 _TAKE = "SELECT * FROM pbus.mail_take($1, $2, $3, $4, $5, $6, $7, $8)"
 
@@ -56,6 +58,10 @@ class Taker:
         self._rings = 0  # of the bell, for whatever mailbox
         self._emptied: dict[str, frozenset[_Queue]] = {}  # by the last take of each holder
         self._awaited: dict[str, frozenset[str]] = {}  # mailboxes the server knows each waits for
+        self._ended: list[int] = []  # entries of which all had been handled before
+        self._foreign: list[
+            tuple[int, str, str]
+        ] = []  # rows that are no entries: hold, mailbox, why
 
     @property
     def holders(self) -> list[str]:
@@ -247,9 +253,13 @@ class Taker:
         """What the server has now, with what it handed over meanwhile, and when to look again."""
         rings = self._rings
         rows = await self._ask(wanted, holder)
-        letters = self._take_beside(rows, holder)
         try:
-            await self._finish_handled(rows)
+            letters = self._take_beside([await self._whole(row) for row in rows], holder)
+        except BusUnavailableError:
+            self._doubt(holder)
+            raise
+        try:
+            await self._clear()
         except BusUnavailableError:  # found again
             self._doubt(holder)
         if rings == self._rings and not any(row["gone"] for row in rows):
@@ -298,9 +308,15 @@ class Taker:
         return rows
 
     def _note_emptied(self, wanted: Wanted, letters: Sequence[Letter], holder: str) -> None:
-        got = Counter((one.mailbox, one.lane) for one in letters)
+        got: Counter[_Queue] = Counter()
+        size: Counter[_Queue] = Counter()
+        for one in letters:
+            got[one.mailbox, one.lane] += 1
+            size[one.mailbox, one.lane] += len(one.body)
         self._emptied[holder] = frozenset(
-            (name, lane) for name, lane, most in wanted if got[name, lane] < most
+            (name, lane)
+            for name, lane, most in wanted
+            if got[name, lane] < most and size[name, lane] < _FEW
         )
 
     def _letters_of(self, rows: Sequence[Row], holder: str) -> list[Letter]:
@@ -309,17 +325,44 @@ class Taker:
         known = self._known.setdefault(holder, {})
         for row in rows:
             if row["hold"] is not None and row["hold"] not in known:
-                found = letters_of(row)
+                try:
+                    found = letters_of(row)
+                except ValueError as error:
+                    self._foreign.append((row["hold"], row["mailbox"], str(error)))
+                    continue
                 letters += found
                 if found:
                     known[row["hold"]] = len(found)
+                else:
+                    self._ended.append(row["hold"])
         return letters
 
-    async def _finish_handled(self, rows: Sequence[Row]) -> None:
-        """Have rows removed of which all had been handled before."""
-        ended = [row["hold"] for row in rows if row["gone"] and not letters_of(row)]
+    async def _whole(self, row: Row) -> Row:
+        """A row with its message, which is read by itself where it is large."""
+        if row["hold"] is None or row["message"] is not None:
+            return row
+        try:
+            sql = "SELECT pbus.mail_read($1) AS message"
+            (found,) = await self._link.call(sql, row["hold"], size=_LARGE)
+        except BrokerFaultError as error:
+            self._foreign.append((row["hold"], row["mailbox"], error.reason))
+            return {**row, "hold": None}
+        return {**row, "message": found["message"] or "null"}
+
+    async def _clear(self) -> None:
+        """Have rows removed of which all had been handled before, and those that are no entries."""
+        ended, self._ended = self._ended, []
+        foreign, self._foreign = self._foreign, []
         if ended:
             await self._link.call("SELECT pbus.mail_finish($1)", ended)
+        if foreign:
+            holds, mailboxes, problems = zip(*foreign, strict=True)
+            reasons = [plain(f"not written by pbus: {problem}") for problem in problems]
+            await self._link.call("SELECT pbus.mail_refuse($1, $2)", holds, reasons)
+            logger.warning(
+                "%d rows in the queues of %s were not written by pbus and are dead letters now: %s",
+                len(holds), ", ".join(sorted(set(mailboxes))), problems[0],
+            )  # fmt: skip
 
 
 async def _rung(bell: asyncio.Event, within_s: float) -> None:

@@ -93,3 +93,26 @@ BEGIN
     RETURNING pbus.lease_aged(body);
   IF FOUND THEN PERFORM pbus.lease_bump(ch); END IF;
 END $$;
+
+-- What is remembered of a worker, and what processes tell of themselves.
+CREATE OR REPLACE FUNCTION pbus.activation_set(ch text, who text, its_body text) RETURNS void
+LANGUAGE sql AS $$
+  INSERT INTO pbus.activation VALUES (ch, who, its_body)
+    ON CONFLICT (channel, name) DO UPDATE SET body = excluded.body;
+$$;
+
+CREATE OR REPLACE FUNCTION pbus.record_put(ch text, its_key text, its_body bytea, ttl float8)
+RETURNS void LANGUAGE sql AS $$
+  INSERT INTO pbus.record VALUES (ch, its_key, its_body, clock_timestamp() + ttl * interval '1 s')
+    ON CONFLICT (channel, key) DO UPDATE SET body = excluded.body, ends_at = excluded.ends_at;
+$$;
+
+CREATE OR REPLACE FUNCTION pbus.records(ch text) RETURNS TABLE (key text, body bytea)
+LANGUAGE sql AS $$
+  DELETE FROM pbus.record WHERE channel = ch AND ends_at <= clock_timestamp();
+  SELECT r.key, r.body FROM pbus.record r WHERE r.channel = ch AND r.ends_at > clock_timestamp();
+$$;
+
+CREATE OR REPLACE FUNCTION pbus.record_drop(ch text, its_key text) RETURNS void LANGUAGE sql AS $$
+  DELETE FROM pbus.record WHERE channel = ch AND key = its_key;
+$$;

@@ -82,7 +82,7 @@ BEGIN
       SELECT e.n, e.stream, CASE e.skip WHEN 0 THEN e.message::jsonb ELSE (
                SELECT jsonb_agg(v ORDER BY at) FROM jsonb_array_elements(e.message::jsonb)
                  WITH ORDINALITY p(v, at) WHERE at > e.skip) END AS message,
-             jsonb_build_object('n', e.size - e.skip) AS headers
+             pbus.mail_new_heads(e.size - e.skip, octet_length(e.message)) AS headers
         FROM unnest(e_stream, first_new, e_size, e_message) WITH ORDINALITY
           e(stream, skip, size, message, n)
        WHERE e.skip IS NOT NULL)

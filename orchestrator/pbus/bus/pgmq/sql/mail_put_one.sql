@@ -27,7 +27,7 @@ BEGIN
     letters := (SELECT jsonb_agg(v ORDER BY at) FROM jsonb_array_elements(letters)
                   WITH ORDINALITY p(v, at) WHERE at > skip);
   END IF;
-  heads := jsonb_build_object('n', need);
+  heads := pbus.mail_new_heads(need, octet_length(entry));
   is_handed := box.used < 100 AND NOT box.is_shared AND octet_length(entry) < 7900
     AND pbus.mail_hand(ch, box.id, box.queue, dest, its_lane, letters, heads, box.used);
   IF NOT is_handed THEN

@@ -13,7 +13,7 @@ BEGIN
     SELECT m.queue || '_' || d.lane AS name, array_agg(d.msg_id) AS ids
       FROM pbus.held d JOIN pbus.mailbox m ON m.id = d.mailbox WHERE hold = ANY(plain) GROUP BY 1
   LOOP
-    EXECUTE format('UPDATE pgmq.%I SET vt = clock_timestamp(), headers = headers || ''{"s": true}'' WHERE msg_id = ANY($1)', 'q_' || q.name) USING q.ids;
+    EXECUTE format('UPDATE pgmq.%I SET vt = clock_timestamp(), headers = CASE jsonb_typeof(headers) WHEN ''object'' THEN headers || ''{"s": true}'' ELSE headers END WHERE msg_id = ANY($1)', 'q_' || q.name) USING q.ids;
   END LOOP;
   FOR h IN
     SELECT d.*, m.queue || '_' || d.lane AS queue FROM pbus.held d JOIN pbus.mailbox m ON m.id = d.mailbox
@@ -67,11 +67,11 @@ BEGIN
     SELECT hold FROM pbus.held WHERE channel = ch AND holder = ANY(dead)));
 END $$;
 
--- Renews what is ours, removes what ran out; returns the mailboxes that are not there.
+-- Renews what is ours, removes what ran out; returns the mailboxes that are not there, or not whole.
 CREATE OR REPLACE FUNCTION pbus.mail_touch(
   ch text, names text[], holders text[], lease_s float8, hold_s float8
 ) RETURNS SETOF text LANGUAGE plpgsql AS $$
-DECLARE x record; was_away boolean;
+DECLARE x record; was_away boolean; is_empty boolean;
 BEGIN
   -- Nobody at all was in touch: the server was away, and they come back.
   SELECT NOT EXISTS (SELECT FROM pbus.touched
@@ -102,6 +102,15 @@ BEGIN
   LOOP
     PERFORM pgmq.set_vt(x.queue, x.ids, clock_timestamp() + hold_s * interval '2 s');
   END LOOP;
+  FOR x IN SELECT m.id, m.queue FROM pbus.mailbox m JOIN pbus.intake i ON i.mailbox = m.id
+             JOIN pbus.outgo o ON o.mailbox = m.id
+            WHERE m.channel = ch AND m.name = ANY(names) AND i.stored <> o.gone ORDER BY m.id
+  LOOP
+    -- Nothing is left of what should be: somebody purged the queues.
+    EXECUTE format('SELECT NOT EXISTS (SELECT FROM pgmq.%I) AND NOT EXISTS (SELECT FROM pgmq.%I)',
+      'q_' || x.queue || '_d', 'q_' || x.queue || '_s') INTO is_empty;
+    IF is_empty THEN PERFORM pbus.mail_count(x.id, x.queue); END IF;
+  END LOOP;
   FOR x IN SELECT name, is_dead FROM pbus.holder
             WHERE channel = ch AND ends_at <= clock_timestamp() ORDER BY name FOR UPDATE SKIP LOCKED
   LOOP
@@ -114,7 +123,8 @@ BEGIN
   INSERT INTO pbus.touched VALUES (ch, clock_timestamp()) ON CONFLICT (channel)
     DO UPDATE SET at = excluded.at WHERE touched.at < excluded.at - interval '1 s';
   RETURN QUERY SELECT n FROM unnest(names) n
-    WHERE NOT EXISTS (SELECT FROM pbus.mailbox WHERE channel = ch AND name = n);
+    WHERE NOT EXISTS (SELECT FROM pbus.mailbox m WHERE m.channel = ch AND m.name = n
+                         AND pbus.mail_is_whole(m.id, m.queue));
 END $$;
 
 CREATE OR REPLACE FUNCTION pbus.mail_requeue_one(ch text, who text) RETURNS void

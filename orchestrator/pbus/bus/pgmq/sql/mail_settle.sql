@@ -72,6 +72,31 @@ BEGIN
   IF again <> '{}' THEN PERFORM pbus.mail_ring(ch, again); END IF;
 END $$;
 
+-- Rows that are none of pbus' become dead letters: what they say, as text.
+CREATE OR REPLACE FUNCTION pbus.mail_refuse(holds bigint[], reasons text[]) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE x record; n int;
+BEGIN
+  FOR x IN
+    SELECT h.hold, h.mailbox, h.lane, h.msg_id, r.reason, m.queue || '_' || h.lane AS queue
+      FROM unnest(holds, reasons) r(hold, reason) JOIN pbus.held h USING (hold)
+      JOIN pbus.mailbox m ON m.id = h.mailbox ORDER BY h.mailbox, h.lane, h.msg_id FOR UPDATE OF h
+  LOOP
+    EXECUTE format($sql$
+      WITH gone AS (DELETE FROM pgmq.%I WHERE msg_id = $3 RETURNING message, headers),
+      kept AS (
+        INSERT INTO pbus.dead (mailbox, lane, letter, reason, attempt, crashes, buried_at)
+          SELECT $1, $2, jsonb_build_array('row ' || $3, CASE
+                   WHEN pbus.mail_bytes(message, headers) < 16777216 THEN coalesce(message::text, 'null')
+                   ELSE 'a row of ' || pg_column_size(message) || ' bytes' END),
+                 $4, 1, 0, clock_timestamp() FROM gone)
+      SELECT pbus.mail_size(headers) FROM gone $sql$, 'q_' || x.queue)
+      INTO n USING x.mailbox, x.lane, x.msg_id, x.reason;
+    UPDATE pbus.outgo SET gone = gone + coalesce(n, 0) WHERE mailbox = x.mailbox;
+  END LOOP;
+  DELETE FROM pbus.held WHERE hold = ANY(holds);
+END $$;
+
 CREATE OR REPLACE FUNCTION pbus.mail_revive(ch text, keys bigint[]) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE x record; boxes bigint[] := '{}';
@@ -90,3 +115,11 @@ BEGIN
   PERFORM pbus.mail_ring(ch, boxes);
   RETURN cardinality(boxes);
 END $$;
+
+CREATE OR REPLACE FUNCTION pbus.mail_drop_dead(ch text, keys bigint[]) RETURNS bigint
+LANGUAGE sql AS $$
+  WITH gone AS (
+    DELETE FROM pbus.dead d USING pbus.mailbox m
+     WHERE d.key = ANY(keys) AND m.id = d.mailbox AND m.channel = ch RETURNING 1)
+  SELECT count(*) FROM gone;
+$$;

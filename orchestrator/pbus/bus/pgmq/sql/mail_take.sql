@@ -6,13 +6,16 @@ DECLARE
       most := mosts[array_position(lanes, %1$L)];
       ids := '{}';
       got := 0;
+      bytes := 0;
       IF most > 0 THEN
-        FOR r IN SELECT q.msg_id, (q.headers->>'n')::int AS n FROM pgmq.%2$I q
+        FOR r IN SELECT q.msg_id, pbus.mail_size(q.headers) AS n,
+                        pbus.mail_bytes(q.message, q.headers) AS bytes FROM pgmq.%2$I q
                   WHERE q.vt <= clock_timestamp() ORDER BY q.msg_id LIMIT most FOR UPDATE SKIP LOCKED
         LOOP
           ids := ids || r.msg_id;
-          got := got + coalesce(r.n, 1);
-          EXIT WHEN got >= most;
+          got := got + greatest(r.n, 1);
+          bytes := bytes + r.bytes;
+          EXIT WHEN got >= most OR bytes > 1048576;
         END LOOP;
       END IF;
       IF got > 0 THEN
@@ -24,7 +27,9 @@ DECLARE
             WHERE msg_id = ANY(ids) RETURNING msg_id, headers, message),
           again AS (
             SELECT e.msg_id, array_agg(p.at::int - 1) AS gone
-              FROM entry e, jsonb_array_elements(e.message) WITH ORDINALITY p(letter, at)
+              FROM entry e, jsonb_array_elements(
+                CASE jsonb_typeof(e.message) WHEN 'array' THEN e.message ELSE '[]' END)
+                WITH ORDINALITY p(letter, at)
              WHERE (SELECT true FROM pbus.handled d WHERE d.mailbox = box AND d.id = p.letter->>0)
              GROUP BY 1),
           counted AS (
@@ -32,10 +37,12 @@ DECLARE
              WHERE mailbox = box AND EXISTS (SELECT FROM again)),
           taken AS (
             INSERT INTO pbus.held (mailbox, lane, msg_id, channel, holder, held_at, size, gone, started)
-            SELECT box, %1$L, e.msg_id, ch, who, clock_timestamp(), jsonb_array_length(e.message),
+            SELECT box, %1$L, e.msg_id, ch, who, clock_timestamp(),
+                   CASE jsonb_typeof(e.message) WHEN 'array' THEN jsonb_array_length(e.message) ELSE 1 END,
                    coalesce(a.gone, '{}'), '{}' FROM entry e LEFT JOIN again a USING (msg_id)
             RETURNING held.hold, held.msg_id, held.gone)
-          SELECT t.hold, %1$L, pbus.mail_heads(q.headers, q.msg_id, q.enqueued_at), q.message::text, t.gone
+          SELECT t.hold, %1$L, pbus.mail_heads(q.headers, q.msg_id, q.enqueued_at),
+                 pbus.mail_text(q.message, q.headers), t.gone
             FROM taken t JOIN pgmq.%2$I q USING (msg_id) ORDER BY msg_id;
       END IF; $lane$;
 BEGIN
@@ -45,13 +52,32 @@ BEGIN
     ) RETURNS TABLE (hold bigint, lane text, headers text, message text, gone int[])
     LANGUAGE plpgsql AS $$
     #variable_conflict use_column
-    DECLARE r record; ids bigint[]; got int; most int;
+    DECLARE r record; ids bigint[]; got int; bytes bigint; most int;
     BEGIN %s %s
     END $$ $sql$, 'take_' || queue, format(take_lane, 's', 'q_' || queue || '_s'),
     format(take_lane, 'd', 'q_' || queue || '_d'));
 END $build$;
 
--- What is wanted and free; the headers are those of mail_heads. A hold of NULL: when (in seconds) something wanted will be free.
+-- The message of an entry, unless it is so large that it should not come with others.
+CREATE OR REPLACE FUNCTION pbus.mail_text(message jsonb, heads jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+  SELECT CASE WHEN pbus.mail_bytes(message, heads) < 1048576 THEN coalesce(message::text, 'null') END;
+$$;
+
+CREATE OR REPLACE FUNCTION pbus.mail_read(its_hold bigint) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE x record; its_message text;
+BEGIN
+  SELECT m.queue || '_' || h.lane AS queue, h.msg_id INTO x
+    FROM pbus.held h JOIN pbus.mailbox m ON m.id = h.mailbox WHERE h.hold = its_hold;
+  IF FOUND THEN
+    EXECUTE format('SELECT message::text FROM pgmq.%I WHERE msg_id = $1', 'q_' || x.queue)
+      INTO its_message USING x.msg_id;
+  END IF;
+  RETURN its_message;
+END $$;
+
+-- What is wanted and free; the headers are those of mail_heads, a message of NULL is to be read by
+-- itself. A hold of NULL: when (in seconds) something wanted will be free.
 -- known: the holds that the caller knows of, where an answer may have been lost, else NULL.
 CREATE OR REPLACE FUNCTION pbus.mail_take(
   ch text, who text, w_name text[], w_lane text[], w_limit int[], known bigint[], is_alive boolean,
@@ -86,7 +112,7 @@ BEGIN
                FROM pbus.held h JOIN pbus.mailbox m ON m.id = h.mailbox
               WHERE h.channel = ch AND h.holder = who AND NOT h.hold = ANY(known) GROUP BY 1, 2, 3, 4
     LOOP
-      RETURN QUERY EXECUTE format('SELECT h.hold, $1, $2, $3, pbus.mail_heads(q.headers, q.msg_id, q.enqueued_at), q.message::text, h.gone, NULL::float8 FROM pbus.held h JOIN pgmq.%I q ON q.msg_id = h.msg_id WHERE h.hold = ANY($4) ORDER BY q.msg_id', 'q_' || r.queue)
+      RETURN QUERY EXECUTE format('SELECT h.hold, $1, $2, $3, pbus.mail_heads(q.headers, q.msg_id, q.enqueued_at), pbus.mail_text(q.message, q.headers), h.gone, NULL::float8 FROM pbus.held h JOIN pgmq.%I q ON q.msg_id = h.msg_id WHERE h.hold = ANY($4) ORDER BY q.msg_id', 'q_' || r.queue)
         USING r.id, r.name, r.lane, r.holds;
       is_any := true;
     END LOOP;

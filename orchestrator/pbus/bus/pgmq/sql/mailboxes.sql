@@ -1,16 +1,37 @@
 -- Stored mail. A row of a queue is an entry: a jsonb array of [id, body] pairs, and in its headers
--- n (how many), a (attempt), c (crashes), s (suspect) and t (when it was first stored, where its row
--- is a later one). Only entries of one have a, c or t.
+-- n (how many), a (attempt), c (crashes), s (suspect), t (when it was first stored, where its row
+-- is a later one) and, of large ones, b (bytes, about). Only entries of one have a, c or t. Others may
+-- write rows of any kind into a queue.
+
+-- How many messages a row is counted as; 0: it is none of ours.
+CREATE OR REPLACE FUNCTION pbus.mail_size(heads jsonb) RETURNS int LANGUAGE sql IMMUTABLE AS $$
+  SELECT CASE WHEN heads->>'n' ~ '^[0-9]{1,6}$' THEN (heads->>'n')::int ELSE 0 END;
+$$;
+
+-- How much there is to carry, about: a row of another's making may unfold.
+CREATE OR REPLACE FUNCTION pbus.mail_bytes(message jsonb, heads jsonb) RETURNS bigint
+LANGUAGE sql IMMUTABLE AS $$
+  SELECT greatest(pg_column_size(message), CASE WHEN heads->>'b' ~ '^[0-9]{1,9}$'
+                                                THEN (heads->>'b')::bigint END, 0);
+$$;
+
+-- Headers of a new entry.
+CREATE OR REPLACE FUNCTION pbus.mail_new_heads(many bigint, bytes int) RETURNS jsonb
+LANGUAGE sql IMMUTABLE AS $$
+  SELECT CASE WHEN bytes > 65536 THEN jsonb_build_object('n', many, 'b', bytes)
+              ELSE jsonb_build_object('n', many) END;
+$$;
 
 CREATE OR REPLACE FUNCTION pbus.mail_since(heads jsonb, enqueued timestamptz) RETURNS float8
 LANGUAGE sql STABLE AS $$
-  SELECT coalesce((heads->>'t')::float8, extract(epoch FROM enqueued)::float8);
+  SELECT CASE WHEN heads->>'t' ~ '^[0-9]{1,12}([.][0-9]*)?$' THEN (heads->>'t')::float8
+              ELSE extract(epoch FROM enqueued)::float8 END;
 $$;
 
 -- Headers as a receiver gets them: with the entry's number (i) and its age in seconds (e), too.
 CREATE OR REPLACE FUNCTION pbus.mail_heads(heads jsonb, id bigint, enqueued timestamptz) RETURNS text
 LANGUAGE sql VOLATILE AS $$
-  SELECT (heads || jsonb_build_object('i', id,
+  SELECT (CASE jsonb_typeof(heads) WHEN 'object' THEN heads ELSE '{}' END || jsonb_build_object('i', id,
     'e', extract(epoch FROM clock_timestamp())::float8 - pbus.mail_since(heads, enqueued)))::text;
 $$;
 
@@ -63,6 +84,74 @@ LANGUAGE sql VOLATILE AS $$
        WHERE i.mailbox = box.id AND i.stored > o.gone));
 $$;
 
+CREATE OR REPLACE FUNCTION pbus.mail_is_whole(box bigint, base text) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+  SELECT to_regclass('pgmq.q_' || base || '_d') IS NOT NULL
+     AND to_regclass('pgmq.q_' || base || '_s') IS NOT NULL
+     AND to_regproc('pbus.take_' || base) IS NOT NULL
+     AND to_regproc('pbus.put_' || base) IS NOT NULL
+     AND EXISTS (SELECT FROM pbus.intake WHERE mailbox = box)
+     AND EXISTS (SELECT FROM pbus.outgo WHERE mailbox = box);
+$$;
+
+-- Makes what a mailbox needs, as far as it is missing.
+CREATE OR REPLACE FUNCTION pbus.mail_build(box bigint, base text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE one text;
+BEGIN
+  FOREACH one IN ARRAY ARRAY[base || '_d', base || '_s'] LOOP
+    IF to_regclass('pgmq.q_' || one) IS NULL THEN PERFORM pgmq.create(one); END IF;
+  END LOOP;
+  PERFORM pbus.mail_build_take(base);
+  PERFORM pbus.mail_build_put(base);
+  INSERT INTO pbus.intake VALUES (box, 0) ON CONFLICT DO NOTHING;
+  INSERT INTO pbus.outgo VALUES (box, 0) ON CONFLICT DO NOTHING;
+  PERFORM pbus.mail_count(box, base);
+END $$;
+
+-- Counts anew, after rows came or went without us. What is hidden, and by no hold that is known, comes
+-- back soon: not at once, since a process may have it in hand and be about to say that it is handled.
+CREATE OR REPLACE FUNCTION pbus.mail_count(box bigint, base text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE one text;
+BEGIN
+  PERFORM set_config('enable_hashjoin', 'on', true);
+  PERFORM FROM pbus.intake WHERE mailbox = box FOR UPDATE;  -- nobody writes meanwhile
+  EXECUTE format($sql$
+    DELETE FROM pbus.held h WHERE h.mailbox = $1 AND NOT EXISTS (
+      SELECT FROM (SELECT 'd' AS lane, msg_id FROM pgmq.%1$I
+                   UNION ALL SELECT 's', msg_id FROM pgmq.%2$I) q
+       WHERE q.lane = h.lane AND q.msg_id = h.msg_id) $sql$,
+    'q_' || base || '_d', 'q_' || base || '_s') USING box;
+  EXECUTE format($sql$
+    UPDATE pbus.outgo o SET gone = i.stored
+        - (SELECT coalesce(sum(pbus.mail_size(headers)), 0) FROM pgmq.%1$I)
+        - (SELECT coalesce(sum(pbus.mail_size(headers)), 0) FROM pgmq.%2$I)
+        + (SELECT coalesce(sum(cardinality(h.gone)), 0) FROM pbus.held h WHERE h.mailbox = $1)
+      FROM pbus.intake i WHERE o.mailbox = $1 AND i.mailbox = $1 $sql$,
+    'q_' || base || '_d', 'q_' || base || '_s') USING box;
+  FOREACH one IN ARRAY ARRAY['d', 's'] LOOP
+    EXECUTE format($sql$
+      UPDATE pgmq.%I q SET vt = clock_timestamp() + interval '5 s'
+       WHERE q.vt > clock_timestamp() + interval '5 s' AND q.read_ct > 0 AND NOT EXISTS (
+         SELECT FROM pbus.held h WHERE h.mailbox = $1 AND h.lane = $2 AND h.msg_id = q.msg_id) $sql$,
+      'q_' || base || '_' || one) USING box, one;
+  END LOOP;
+END $$;
+
+-- Makes again what somebody dropped of any mailbox.
+CREATE OR REPLACE FUNCTION pbus.mail_mend() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE x record;
+BEGIN
+  FOR x IN SELECT id, queue FROM pbus.mailbox ORDER BY queue LOOP
+    PERFORM pg_advisory_xact_lock(hashtextextended(x.queue, 0));  -- see mail_open
+    CONTINUE WHEN NOT EXISTS (SELECT FROM pbus.mailbox WHERE id = x.id);
+    IF pbus.mail_is_whole(x.id, x.queue) THEN
+      PERFORM pbus.mail_count(x.id, x.queue);
+    ELSE
+      PERFORM pbus.mail_build(x.id, x.queue);
+    END IF;
+  END LOOP;
+END $$;
+
 CREATE OR REPLACE FUNCTION pbus.mail_open(
   ch text, who text, keep boolean, share boolean, most bigint, lease_s float8
 ) RETURNS void LANGUAGE plpgsql AS $$
@@ -78,18 +167,15 @@ BEGIN
     box := NULL;
   END IF;
   IF box.id IS NULL THEN
-    PERFORM pgmq.create(base || '_d');
-    PERFORM pgmq.create(base || '_s');
-    PERFORM pbus.mail_build_take(base);
-    PERFORM pbus.mail_build_put(base);
-    INSERT INTO pbus.mailbox (channel, name, queue, is_kept, is_shared, max_backlog, ends_at)
-      VALUES (ch, who, base, keep, share, most, ends) RETURNING * INTO box;
-    INSERT INTO pbus.intake VALUES (box.id, 0);
-    INSERT INTO pbus.outgo VALUES (box.id, 0);
+    -- The same name has the same number: what knows it finds it again when all had been dropped.
+    INSERT INTO pbus.mailbox (id, channel, name, queue, is_kept, is_shared, max_backlog, ends_at)
+      OVERRIDING SYSTEM VALUE VALUES (('x' || right(base, 15))::bit(60)::bigint, ch, who, base, keep,
+      share, most, ends) RETURNING * INTO box;
   ELSIF keep OR NOT box.is_kept THEN
     UPDATE pbus.mailbox SET is_kept = keep, is_shared = share, max_backlog = most, ends_at = ends
       WHERE id = box.id;
   END IF;
+  IF NOT pbus.mail_is_whole(box.id, base) THEN PERFORM pbus.mail_build(box.id, base); END IF;
 END $$;
 
 -- Forgets what was handled long ago, and more; from time to time.
@@ -117,7 +203,7 @@ BEGIN
              JOIN pbus.intake i ON i.mailbox = b.id JOIN pbus.outgo o ON o.mailbox = b.id
             WHERE b.channel = ch ORDER BY b.name COLLATE "C" FOR KEY SHARE OF b LOOP
     name := m.name;
-    backlog := m.left;
+    backlog := greatest(m.left, 0);
     SELECT coalesce(sum(size - cardinality(gone)), 0) INTO in_flight FROM pbus.held WHERE channel = ch AND mailbox = m.id;
     SELECT count(*) INTO dead FROM pbus.dead d WHERE d.mailbox = m.id;
     retries := 0;
@@ -142,7 +228,7 @@ BEGIN
     EXECUTE format('WITH gone AS (
         DELETE FROM pgmq.%I q WHERE NOT msg_id = ANY(ARRAY(
           SELECT h.msg_id FROM pbus.held h WHERE h.channel = $3 AND h.mailbox = $1 AND h.lane = $2))
-        RETURNING (headers->>''n'')::int AS n)
+        RETURNING pbus.mail_size(headers) AS n)
       SELECT coalesce(sum(n), 0) FROM gone', 'q_' || box.queue || '_' || one)
       INTO n USING box.id, one, ch;
     total := total + n;
