@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pbus.bus.tap import TapMessage
 from pbus.messages import Category
-from pbus_cli.views.traffic import category_of, short_type
+from pbus_cli.views.traffic import OWN_TYPES, category_of, short_type
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Filter:
     def passes(self, item: TapMessage) -> bool:
         """Whether to show a message."""
         header = item.header
+        if header.type in OWN_TYPES and not self.types:
+            return False
         return (
             _is_one_of(self.sources, (header.source, _group(header.source)))
             and _is_one_of(self.targets, _target_names(header.target))

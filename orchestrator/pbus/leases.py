@@ -37,6 +37,8 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
         working: Jobs in hand, those that wait for their turn included.
         refused: Payloads that its process did not accept; unsealed those of them that were not sealed
             with a key of the channel.
+        unreached: What its process sent to others that reached nobody, by their names; on one of
+            the leases of a process.
         ahead_s: By how much the clock of its host is ahead of the reader's; 0 where they agree.
     """
 
@@ -57,6 +59,7 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
     lost: int = 0
     queued: int = 0
     working: int = 0
+    unreached: dict[Label, int] = msgspec.field(default_factory=dict)
     refused: int = 0
     unsealed: int = 0
     ahead_s: float = 0.0

@@ -1,6 +1,7 @@
 """What a screen shows: process truth and registry truth folded into one immutable snapshot."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -110,7 +111,7 @@ class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         uptime_s: Seconds since the process (or the worker) started; None while it does not run.
         cpu_percent: Of one core.
-        lost: Messages noticed missing on the way to it.
+        lost: Messages noticed missing on the way to it, and those sent while nobody listened.
         queued: Messages waiting in its mailboxes.
         refused: Payloads that its process did not accept: no messages, or not sealed with the key.
         error: Why it failed or waits to be started again; None for all others.
@@ -157,6 +158,7 @@ def merge_rows(leases: Sequence[Lease], hosts: Iterable[HostRecord], now: float)
         One row a worker, processes in topology order first, then hand-started workers by name.
     """
     by_name: Mapping[str, Lease] = {lease.name: lease for lease in leases}
+    unreached = count_unreached(leases)
     rows = []
     seen = set()
     for record in hosts:
@@ -169,7 +171,30 @@ def merge_rows(leases: Sequence[Lease], hosts: Iterable[HostRecord], now: float)
     rows.extend(
         _lease_row(lease, now) for name, lease in sorted(by_name.items()) if name not in seen
     )
-    return rows
+    return [_with_unreached(row, unreached.get(row.name, 0)) for row in rows]
+
+
+def count_unreached(leases: Iterable[Lease]) -> Counter[str]:
+    """How many messages to each name reached nobody, as far as their senders are there."""
+    counts: Counter[str] = Counter()
+    for lease in leases:
+        counts.update(lease.unreached)
+    return counts
+
+
+def unreached_strangers(leases: Sequence[Lease], hosts: Iterable[HostRecord]) -> list[str]:
+    """What to say about messages to names that have no row."""
+    names = {lease.name for lease in leases}
+    names |= {process.name for host in hosts for process in host.processes}
+    return [
+        f"{count:,} messages to {name!r} reached nobody"
+        for name, count in sorted(count_unreached(leases).items())
+        if name not in names
+    ]
+
+
+def _with_unreached(row: WorkerRow, count: int) -> WorkerRow:
+    return msgspec.structs.replace(row, lost=row.lost + count) if count else row
 
 
 def _is_of(lease: Lease, process: ProcessRecord) -> bool:

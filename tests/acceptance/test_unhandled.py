@@ -9,7 +9,7 @@ pytestmark = pytest.mark.cli
 WORKERS = """
 import asyncio
 
-from pbus import BaseWorker, BusDataMessage, BusFrameMessage
+from pbus import BaseWorker, BusDataMessage, BusFrameMessage, job
 
 class Note(BusDataMessage):
     text: str
@@ -19,11 +19,19 @@ class Busy(BaseWorker):
         if isinstance(message, BusFrameMessage):
             print("has one", flush=True)
             await asyncio.Event().wait()
+
+class Caller(BaseWorker):
+    @job(name="call")
+    async def call(self, request):
+        for name, count in request.payload.items():
+            for _ in range(count):
+                await self.send_bus_message(Note(source=self.name, target=name, text="hello"))
 """
 TOPOLOGY = """
 bus: {backend: redis}
 workers:
   busy: {worker: "workers:Busy"}
+  caller: {worker: "workers:Caller"}
   bell: {command: [sleep, 600]}
 """
 
@@ -69,7 +77,7 @@ def test_refused_messages_are_not_sent(
     done = place.tell("send", target, "--type", kind, "--data", data)
 
     assert 1 == done.code
-    assert f"error: {kind} was not sent, since it is refused by {reason}\n" == done.err
+    assert f"error: {kind} was not sent, since it is refused by {reason}" in done.err
 
 
 def test_programs_that_do_not_join_are_named(place: Place):
@@ -79,3 +87,22 @@ def test_programs_that_do_not_join_are_named(place: Place):
     assert 4 == done.code
     assert "bell is a `command` that takes no part in the bus" in done.err
     assert "`joins: true`" in done.err
+
+
+def test_what_reached_nobody_is_counted_for_each(place: Place):
+    """In the log, in `ps` and in `tail`: a worker that is down, and a name that is nobody's."""
+    assert place.tell("stop", "busy", "--timeout", "20").code == 0
+    tail = place.start("tail", "--json", "--type", "Note", "-n", "8")
+    lines = place.start("tail", "--target", "busy", "-n", "1")
+    place.until_followed(2)
+    place.ask("caller", "call", {"busy": 3, "ghost": 4, "caller": 1})
+    shown = {(one["target"], one.get("undelivered", False)) for one in tail.done().objects}
+
+    assert {("busy", True), ("ghost", True), ("caller", False)} == shown
+    assert "(reached nobody) text=" in lines.done().out
+    rows = place.until(lambda rows: rows["busy"]["lost"] == 3)
+    assert 0 == rows["caller"]["lost"]
+    assert "4 messages to 'ghost' reached nobody\n" in place.tell("ps").err
+    wait_for(lambda: "'ghost' reached nobody (4 to it so far)" in "\n".join(place.logs("caller")))
+    assert "'busy' reached nobody (3 to it so far)" in "\n".join(place.logs("caller"))
+    assert place.tell("start", "busy").code == 0

@@ -289,13 +289,21 @@ def test_undelivered_is_said_once_a_second(caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO", "pbus")
 
     async def main():
-        wire = ScriptedWire(0, 0, 0)
+        wire = ScriptedWire(0, 0, 0, 0)
         publisher = publisher_on(wire)
-        for address in ("cli-1234", "nobody", "nobody"):
+        for address in ("cli-1234", "nobody", "nobody", "other"):
             await write(publisher, address)
 
-        assert 6 == publisher._counters.undelivered
+        assert 8 == publisher._counters.undelivered
+        assert {"nobody": 4, "other": 2} == publisher._counters.unreached
+        publisher._say_due = 0.0  # a second later
+        publisher.say_undelivered()
+        publisher.say_undelivered()
 
     run(main())
 
-    assert ["2 messages to 'nobody' reached nobody (4 in all)"] == caplog.messages
+    assert [
+        "2 messages to 'nobody' reached nobody (2 to it so far)",
+        "2 messages to 'nobody' reached nobody (4 to it so far)",
+        "2 messages to 'other' reached nobody (2 to it so far)",
+    ] == caplog.messages

@@ -53,7 +53,7 @@ async def _print(attachment: "Attachment", *, only_ready: bool, as_json: bool, a
     import asyncio
 
     from pbus.errors import BusUnavailableError
-    from pbus.observe import merge_rows, moved_clocks, refused_strangers
+    from pbus.observe import merge_rows, moved_clocks, refused_strangers, unreached_strangers
     from pbus_cli.attach import open_bus, read_facts, read_mail
 
     async with open_bus(attachment) as bus:
@@ -71,7 +71,11 @@ async def _print(attachment: "Attachment", *, only_ready: bool, as_json: bool, a
                 console.say_json(_as_json(attachment, rows, mail))
             else:
                 _print_table(rows, mail)
-            for said in (*moved_clocks(leases).values(), *refused_strangers(leases)):
+            for said in (
+                *moved_clocks(leases).values(),
+                *refused_strangers(leases),
+                *unreached_strangers(leases, hosts),
+            ):
                 console.note(said)
             if not again:
                 return

@@ -115,9 +115,10 @@ def send(
         rate=rate,
     )
     attachment = choose(project, file)
-    undelivered = run(while_running(attachment, _send(attachment, order)))
-    if undelivered:
-        console.fail(f"{undelivered:,} of {count:,} messages reached nobody")
+    unreached = run(while_running(attachment, _send(attachment, order)))
+    if unreached:
+        names = ", ".join(f"{number:,} to {name}" for name, number in sorted(unreached.items()))
+        console.fail(f"of {count:,} messages some reached nobody: {names}")
         raise typer.Exit(console.FAILED)
 
 
@@ -154,8 +155,8 @@ def _letter(text: str | None, type_name: str | None, data: str | None) -> "Lette
     return letter
 
 
-async def _send(attachment: "Attachment", order: _Order) -> int:
-    """Do it; returns how many messages to a target reached nobody."""
+async def _send(attachment: "Attachment", order: _Order) -> dict[str, int]:
+    """Do it; returns how many messages reached nobody, by their targets."""
     from pbus.ids import new_token
     from pbus_cli.attach import open_bus
 
@@ -165,7 +166,7 @@ async def _send(attachment: "Attachment", order: _Order) -> int:
             await _ask(bus, order, source)
         else:
             await _post(bus, order, source)
-    return 0 if order.target is None else bus.counters.undelivered
+    return {} if order.target is None else dict(bus.counters.unreached)
 
 
 async def _post(bus: "WorkerBus", order: _Order, source: str) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pbus_cli.attach import Attachment
     from pbus_cli.filters import Filter
     from pbus_cli.live.printer import LinePrinter
+    from pbus_cli.presence import Presence
 
 
 class Kind(enum.StrEnum):
@@ -107,28 +108,32 @@ async def _tail(
     chosen: "Filter",
     count: int | None,
     duration_s: float | None,
-    text: "Callable[[TapMessage], str]",
+    text: "Callable[[TapMessage, bool], str]",
 ) -> None:
     from pbus_cli.attach import open_bus
     from pbus_cli.live.printer import LinePrinter, feed, stream_writer
+    from pbus_cli.presence import Presence
 
     printer = LinePrinter(stream_writer(sys.stdout), says_dropped=False)
     async with open_bus(attachment) as bus, bus.tap() as tap:
         if sys.stderr.isatty():
             console.note(f"following {attachment.project} (Ctrl-C ends it)")
         try:
-            await feed(printer, _print(tap, printer, chosen, count, duration_s, text))
+            await feed(
+                printer, _print(tap, Presence(bus), printer, chosen, count, duration_s, text)
+            )
         finally:
             _say_missed(tap.missed + printer.dropped)
 
 
 async def _print(
     tap: "Tap",
+    presence: "Presence",
     printer: "LinePrinter",
     chosen: "Filter",
     count: int | None,
     duration_s: float | None,
-    text: "Callable[[TapMessage], str]",
+    text: "Callable[[TapMessage, bool], str]",
 ) -> None:
     import asyncio
 
@@ -138,10 +143,12 @@ async def _print(
             async for item in tap:
                 if not chosen.passes(item):
                     continue
+                target = item.header.target
+                is_reached = presence.knows(target) or await presence.reaches(target)
                 if count is None:
-                    printer.put(text(item))
+                    printer.put(text(item, is_reached))
                     continue
-                await printer.put_all(text(item))
+                await printer.put_all(text(item, is_reached))
                 printed += 1
                 if printed >= count:
                     return
@@ -155,7 +162,7 @@ def _say_missed(missed: int) -> None:
         )
 
 
-def _formatter(*, as_json: bool) -> "Callable[[TapMessage], str]":
+def _formatter(*, as_json: bool) -> "Callable[[TapMessage, bool], str]":
     if as_json:
         return _json_line
     if not console.is_terminal():
@@ -175,18 +182,18 @@ class _Lines:
         self._has_colors = has_colors
         self._width = width
 
-    def line(self, item: "TapMessage") -> str:
+    def line(self, item: "TapMessage", is_reached: bool) -> str:
         """The line of one message."""
         from pbus_cli.live.watch import passed_of
         from pbus_cli.views.traffic import traffic_text
 
-        passed = passed_of(item)
+        passed = passed_of(item, is_reached=is_reached)
         self._widths = self._widths.grown(passed)
         fitted = self._widths.fitted(self._width)
         return traffic_text(passed, fitted, width=self._width, has_colors=self._has_colors)
 
 
-def _json_line(item: "TapMessage") -> str:
+def _json_line(item: "TapMessage", is_reached: bool) -> str:
     from pbus_cli.views.traffic import category_of, data_fields
 
     header = item.header
@@ -200,6 +207,8 @@ def _json_line(item: "TapMessage") -> str:
         "size_bytes": item.size,
         "data": data_fields(item.body),
     }
+    if not is_reached:
+        shown["undelivered"] = True
     return console.json_text(shown)
 
 

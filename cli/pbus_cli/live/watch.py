@@ -17,7 +17,7 @@ from pbus.errors import BusError, PbusError
 from pbus.leases import Lease
 from pbus.observe import HostRecord
 from pbus_cli.attach import read_facts, read_mail
-from pbus_cli.views.traffic import Passed
+from pbus_cli.views.traffic import OWN_TYPES, Passed
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +137,8 @@ class ChannelWatch:
                 self.missed = tap.missed
 
     def _keep(self, item: TapMessage) -> None:
+        if item.header.type in OWN_TYPES:
+            return
         self.passed += 1
         with self._lock:
             self._recent.append(passed_of(item))
@@ -148,7 +150,7 @@ def _report_bug(follower: "asyncio.Task[None]") -> None:
         logger.error("the channel is not followed any more", exc_info=error)
 
 
-def passed_of(item: TapMessage) -> Passed:
+def passed_of(item: TapMessage, *, is_reached: bool = True) -> Passed:
     """What a view needs of a message that was seen."""
     header = item.header
     return Passed(
@@ -159,4 +161,5 @@ def passed_of(item: TapMessage) -> Passed:
         body=item.body if item.size <= _LONGEST_BODY else item.body[:_BEGINNING],
         size=item.size,
         is_urgent=item.lane == "s",
+        is_reached=is_reached,
     )

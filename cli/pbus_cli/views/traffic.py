@@ -24,6 +24,8 @@ _LIMITS: Final = ((100, (12, 12)), (160, (16, 16)))  # narrower than: names, typ
 _SIZE_WIDTH: Final = 7
 _SHOWN_BYTES: Final = 4096  # of a body; more than any terminal line takes
 _ERROR_TYPES: Final = frozenset({"BusWorkerErrorMessage", "BusJobCancelMessage"})
+# What `pbus send` asks before it sends; shown only to who asks for these types.
+OWN_TYPES: Final = frozenset({"BusAcceptanceRequestMessage", "BusAcceptanceResponseMessage"})
 _ERROR_MARKS: Final = (b'"status":"error"', b'"status":"failed"')
 
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -39,6 +41,7 @@ class Passed:
         body: The message as it travelled; of a long one the beginning only.
         size: Bytes on the wire.
         is_urgent: It travelled in the system lane.
+        is_reached: Somebody was there to take it.
     """
 
     time: float
@@ -48,6 +51,7 @@ class Passed:
     body: bytes
     size: int
     is_urgent: bool = False
+    is_reached: bool = True
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,7 @@ def traffic_cells(passed: Passed, widths: Widths) -> list[tuple[str, str]]:
         (" !" if passed.is_urgent else "  ", colors.URGENT),
         (short_bytes(passed.size).rjust(_SIZE_WIDTH), ""),
         ("  ", ""),
+        ("" if passed.is_reached else "(reached nobody) ", colors.ERROR),
         (body_text(passed.body), ""),
     ]
 

@@ -117,7 +117,7 @@ class BrokeredBus(WorkerBus):
 
     async def _store(self, mailroom: MailRoom, stamped: Stamped) -> None:
         if await mailroom.dispatch.put(stamped) == 0:
-            self.counters.undelivered += 1
+            self.counters.note_undelivered(stamped.address)
 
     def _receive(self, payload: bytes, *, is_note: bool) -> None:
         """Take one payload of any content: a credit note, or messages.
@@ -246,6 +246,8 @@ class BrokeredBus(WorkerBus):
         self._board.tidy()
         for outbox in self._outboxes.values():
             outbox.mark()
+        for publisher in self._publishers.values():
+            publisher.say_undelivered()
         if self._mailroom is not None:
             await self._mailroom.beat()
 

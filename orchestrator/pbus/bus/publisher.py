@@ -1,11 +1,12 @@
 """Writing one lane: takes what the outbox gathered, sends it in one call, counts who got it."""
 
 import asyncio
+import itertools
 import logging
 import time
 
 from pbus.bus.outbox import Outbox, Payload
-from pbus.bus.switchboard import Counters
+from pbus.bus.switchboard import PASSING, Counters
 from pbus.bus.wire import REFUSED, Wire
 
 logger = logging.getLogger(__name__)
@@ -13,7 +14,7 @@ logger = logging.getLogger(__name__)
 _GRACE_S = 3.0  # after a reconnection, receivers may still be on their way back
 _RETRY_S = 0.05
 _SAY_EVERY_S = 1.0
-_PASSING = ("cli-", "runner-", "supervisor-", "~")  # what such addresses begin with
+_MOST_SAID = 10  # addresses at once
 
 
 class Publisher:
@@ -33,6 +34,7 @@ class Publisher:
         self._give_up_s = give_up_s
         self._grace_until = 0.0
         self._say_due = 0.0
+        self._unsaid: dict[str, int] = {}  # what reached nobody, by address
         self._backoff = wire.backoff()
         self._is_posted = False  # what comes next from the outbox: its outcome is to be weighed
         if wire.posts:  # saves the way through the loop to run()
@@ -98,13 +100,26 @@ class Publisher:
         return again
 
     def _note_undelivered(self, payload: Payload) -> None:
-        """Count it, and say so, at most once a second; visitors and followers come and go."""
-        address, count, now = payload.stream.address, len(payload.lines), time.monotonic()
-        self._counters.undelivered += count
-        if now >= self._say_due and not address.startswith(_PASSING):
-            self._say_due = now + _SAY_EVERY_S
-            total = self._counters.undelivered
-            logger.info("%d messages to %r reached nobody (%d in all)", count, address, total)
+        """Count it, and say so; visitors and followers come and go."""
+        address, count = payload.stream.address, len(payload.lines)
+        self._counters.note_undelivered(address, count)
+        if not address.startswith(PASSING):
+            self._unsaid[address] = self._unsaid.get(address, 0) + count
+            self.say_undelivered()
+
+    def say_undelivered(self) -> None:
+        """Log what reached nobody since it was logged last, for each address; once a second."""
+        now = time.monotonic()
+        if not self._unsaid or now < self._say_due:
+            return
+        self._say_due = now + _SAY_EVERY_S
+        unsaid, self._unsaid = self._unsaid, {}
+        for address, count in itertools.islice(unsaid.items(), _MOST_SAID):
+            total = self._counters.unreached.get(address, count)
+            logger.info("%d messages to %r reached nobody (%d to it so far)", count, address, total)
+        if len(unsaid) > _MOST_SAID:
+            others = sum(unsaid.values()) - sum(itertools.islice(unsaid.values(), _MOST_SAID))
+            logger.info("%d messages to others reached nobody", others)
 
     def _give_up_old(self, payloads: list[Payload]) -> list[Payload]:
         oldest = time.monotonic() - self._give_up_s
@@ -113,7 +128,7 @@ class Publisher:
             if payload.created >= oldest:
                 keep.append(payload)
                 continue
-            self._counters.undelivered += len(payload.lines)
+            self._counters.note_undelivered(payload.stream.address, len(payload.lines))
             logger.warning(
                 "%d messages to %r were given up: the %s was away, or refused them, for over %g s",
                 len(payload.lines), payload.stream.address, self._wire.broker, self._give_up_s,

@@ -22,7 +22,9 @@ from pbus.messages import BusMessage, BusMessagesLostMessage, Lane
 logger = logging.getLogger(__name__)
 
 EVERYONE = "*"  # the address of broadcasts
+PASSING = ("cli-", "runner-", "supervisor-", "~")  # what addresses of no worker begin with
 _COMPLAIN_EVERY_S = 1.0
+_MOST_ADDRESSES = 256  # counted one by one
 
 
 class Counters(msgspec.Struct):
@@ -32,6 +34,7 @@ class Counters(msgspec.Struct):
         sent: Messages accepted by send().
         lost: Messages of others noticed missing on the way here.
         undelivered: Own messages that no process was listening for.
+        unreached: Those of them to workers, by address.
         refused: Received bytes that were no acceptable message.
         unsealed: Those of them that were not sealed with a key of the channel.
         dropped: Messages received for somebody who is not (or no longer) here.
@@ -45,6 +48,14 @@ class Counters(msgspec.Struct):
     unsealed: int = 0
     dropped: int = 0
     foreign: int = 0
+    unreached: dict[str, int] = msgspec.field(default_factory=dict)
+
+    def note_undelivered(self, address: str, count: int = 1) -> None:
+        """Count messages that reached nobody; visitors and followers come and go."""
+        self.undelivered += count
+        known = self.unreached
+        if not address.startswith(PASSING) and (address in known or len(known) < _MOST_ADDRESSES):
+            known[address] = known.get(address, 0) + count
 
 
 class Switchboard:
@@ -118,7 +129,7 @@ class Switchboard:
         """
         receivers = self.receivers(message.target)
         if not receivers:
-            self.counters.undelivered += 1
+            self.counters.note_undelivered(message.target or EVERYONE)
             return
         full = []
         for mailbox in receivers:

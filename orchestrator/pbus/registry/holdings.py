@@ -1,6 +1,7 @@
 """The leases that one runner holds for its own workers, kept alive in the store."""
 
 import asyncio
+import heapq
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -11,7 +12,9 @@ import msgspec
 from pbus.bus.base import WorkerBus
 from pbus.errors import BusUnavailableError, DuplicateWorkerError
 from pbus.leases import HEARTBEAT_S, Activation, Lease, Renewal
+from pbus.names import WORKER_NAME
 
+_MOST_UNREACHED = 32  # names that a lease tells of
 STORE_TIMEOUT_S = HEARTBEAT_S  # a call that takes longer would make the next heartbeat late
 
 
@@ -132,7 +135,14 @@ class Holdings:
             working=held.working(),
             refused=counters.refused,
             unsealed=counters.unsealed,
+            unreached=self._unreached() if held is next(iter(self._held.values()), None) else {},
         )
+
+    def _unreached(self) -> dict[str, int]:
+        """Whom messages of this process did not reach, those with the most first."""
+        counts = self._bus.counters.unreached
+        most = heapq.nlargest(_MOST_UNREACHED, counts, key=counts.__getitem__)
+        return {name: counts[name] for name in most if WORKER_NAME.fullmatch(name)}
 
     async def _store_activation(self, held: Held) -> None:
         activation = held.activation

@@ -100,7 +100,7 @@ class RedisBus(BrokeredBus):
 
     async def _store(self, mailroom: MailRoom, stamped: Stamped) -> None:
         if await mailroom.dispatch.put(stamped) == 0:
-            self.counters.undelivered += 1
+            self.counters.note_undelivered(stamped.address)
         if self._followed_until > time.monotonic():
             await self._outboxes[stamped.lane].put(FOLLOWED + stamped.address, stamped.line)
 
