@@ -145,6 +145,23 @@ def test_streams_kept_apart():
     asyncio.run(main())
 
 
+def test_progress_is_seen_while_it_goes_on():
+    """Each step of a progress bar is a line, also the last one while its program still works."""
+    code = r"""
+import sys, time
+for step in ("10%", "57%"): sys.stderr.write("\r" + step)
+time.sleep(600)
+"""
+
+    async def main() -> None:
+        ears = Ears()
+        async with python(code, ears):
+            await ears.hear("57%")
+        assert [("err", "10%"), ("err", "57%")] == ears.lines
+
+    asyncio.run(main())
+
+
 def test_flood_is_drained():
     """20 MB without a newline, and bytes that are no text, neither block the child nor pile up."""
     code = """

@@ -21,7 +21,12 @@ def split(*chunks: bytes, limit: int = 8) -> list[str]:
         ([b"a\nb\n"], ["a", "b"]),
         ([b"a", b"b", b"c\nd"], ["abc", "d"]),
         ([b"a\r\n\nb"], ["a", "", "b"]),
+        ([b"a\r", b"\n", b"\r", b"\nb\r\n"], ["a", "", "b"]),
         ([b"a\xffb\n"], ["a\ufffdb"]),
+        ([b"1%\r2%\r", b"3%\n", b"end\n"], ["1%", "2%", "3%", "end"]),
+        ([b"\r1%\r", b"2", b"5%\r\r", b"  \r100%\n"], ["1%", "25%", "100%"]),
+        ([b"\r1%\r2%"], ["1%", "2%"]),
+        ([b"123456789\r", b"\nx\n"], ["12345678" + CUT_MARK, "x"]),
         ([b"\xe2\x82", b"\xac\n"], ["€"]),
         ([b"12345678\n"], ["12345678"]),
         ([b"123456789\nx\n"], ["12345678" + CUT_MARK, "x"]),
@@ -32,6 +37,21 @@ def split(*chunks: bytes, limit: int = 8) -> list[str]:
 def test_chunks_become_lines(chunks: list[bytes], expected: list[str]):
     """Lines are whole whatever the chunks; long ones are cut with a mark, bad bytes replaced."""
     assert expected == split(*chunks)
+
+
+def test_steps_are_shown_in_pauses():
+    """The last step of a bar is not kept from who looks; nothing is told twice, or in halves."""
+    splitter = LineSplitter()
+
+    assert [] == [*splitter.feed(b"\r10%"), *splitter.feed(b"")]
+    assert splitter.has_progress
+    assert ["10%"] == list(splitter.pause())
+    assert not splitter.has_progress
+    assert [] == list(splitter.feed(b"\r20%"))
+    assert ["20%"] == [*splitter.pause(), *splitter.pause()]
+    assert [] == list(splitter.feed(b" of 7 MB"))
+    assert ["20% of 7 MB", "done"] == [*splitter.feed(b"\n"), *splitter.feed(b"done\n")]
+    assert [] == [*splitter.feed(b"no bar"), *splitter.pause()]
 
 
 def test_endless_line_bounded():

@@ -27,6 +27,7 @@ OnLine = Callable[[Stream, str], None]
 
 # A pipe's buffer may hold 32,768 lines of one character: everybody else would wait for them.
 _LINES_AT_ONCE = 200
+_PAUSE_S = 0.5  # until a step of a progress bar is shown that no return has ended yet
 _POLL_S = 0.05  # where the system has no descriptors of processes
 _ABANDON_S = 5.0
 
@@ -298,6 +299,7 @@ class _Pipe(asyncio.Protocol):
         self._transport: asyncio.ReadTransport | None = None
         self._splitter = LineSplitter()
         self._waiting: Iterator[str] | None = None  # lines of one chunk, not passed on yet
+        self._pause: asyncio.TimerHandle | None = None
         self.drained = asyncio.Event()
 
     def close(self) -> None:
@@ -311,8 +313,17 @@ class _Pipe(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._waiting = self._splitter.feed(data)
         self._pass_on()
+        if self._splitter.has_progress and self._pause is None:
+            self._pause = asyncio.get_running_loop().call_later(_PAUSE_S, self._show_progress)
+
+    def _show_progress(self) -> None:
+        self._pause = None
+        for line in self._splitter.pause() if self._waiting is None else ():
+            self._on_line(self._stream, line)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        if self._pause is not None:
+            self._pause.cancel()
         for line in self._waiting or ():
             self._on_line(self._stream, line)
         self._waiting = None
