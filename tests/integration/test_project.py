@@ -232,6 +232,7 @@ def test_other_users_supervisor_is_spared(project: Project) -> None:
         with pytest.raises(ProcessError, match="belongs to user id 65534"):
             asyncio.run(stop_project(record_of(project, **fields), 0.3))
         assert other.poll() is None
+        assert not (project.state_dir / "given").exists()
         other.kill()
 
 

@@ -62,9 +62,10 @@ def _leftovers(record: "ProjectRecord") -> "Leftovers":
 def _stop(record: "ProjectRecord", timeout: float, *, purge: bool) -> None:
     from pbus.process.ledger import Ledger
     from pbus.process.project import Project
-    from pbus.process.projects import stop_project
+    from pbus.process.projects import refuse_foreign, stop_project
     from pbus_cli.running import run
 
+    refuse_foreign(record)
     console.note(f"stopping {record.name} in {record.folder} (pid {record.pid}) ...")
     ledger = Ledger(Project.of_record(record).state_dir)
     if purge:

@@ -124,7 +124,7 @@ def _recorded(state_dirs: Iterable[Path]) -> list[tuple[ProjectRecord, Project]]
         if is_same_place(project.state_dir, state_dir):
             found.append((record, project))
         else:
-            logger.warning("%s has the record of another project, %s", state_dir, project.id)
+            logger.debug("%s is a copy of %s", state_dir, project.state_dir)
     return sorted(found, key=lambda pair: (pair[0].name, pair[0].folder))
 
 
@@ -203,6 +203,7 @@ async def stop_project(record: ProjectRecord, timeout_s: float) -> bool:
         ProcessError: It cannot be stopped.
         SurvivorsError: It is over, but for processes that may not be signalled.
     """
+    refuse_foreign(record)
     family = groups.descendants(record.pid) if record.is_alive else []
     is_orderly = await _stop(record, timeout_s)
     await _refuse_survivors(record, family)
@@ -250,15 +251,24 @@ async def _is_over_within(record: ProjectRecord, timeout_s: float) -> bool:
 def _signal_supervisor(record: ProjectRecord, number: signal.Signals) -> None:
     if not record.is_alive:
         return
+    refuse_foreign(record)
     with contextlib.suppress(psutil.NoSuchProcess):
-        supervisor = psutil.Process(record.pid)
-        user = supervisor.uids().real
-        if user != os.geteuid():  # root could end it all the same
+        psutil.Process(record.pid).send_signal(number)
+
+
+def refuse_foreign(record: ProjectRecord) -> None:
+    """See that the supervisor runs as this user; root could end any other's, too.
+
+    Raises:
+        ProcessError: It does not.
+    """
+    with contextlib.suppress(psutil.NoSuchProcess):
+        user = psutil.Process(record.pid).uids().real
+        if record.is_alive and user != os.geteuid():
             raise ProcessError(
                 f"project {record.name!r} (supervisor pid {record.pid}) belongs to user id {user}",
                 hint="stop it as that user",
             )
-        supervisor.send_signal(number)
 
 
 def _label(record: ProjectRecord, among: list[ProjectRecord]) -> str:

@@ -13,6 +13,7 @@ from pbus.bus.connect import connect, erase
 from pbus.errors import BrokerStartError, NothingRunningError, ProcessError, StrangeFileError
 from pbus.leases import LEASE_S
 from pbus.process import postgres
+from pbus.process.groups import PROJECT_VARIABLE
 from pbus.process.guard import remove
 from pbus.process.ledger import Ledger
 from pbus.process.project import Project, lock_path
@@ -76,6 +77,8 @@ def stopped_leftovers(
         AmbiguousProjectError: There are several.
         TopologyError: The topology is needed and cannot be read.
     """
+    if name is None and file is None:  # a worker's own project
+        name = environ.get(PROJECT_VARIABLE) or None
     record = stopped_record(name, file, cwd)
     if record is not None:
         return leftovers_of(record, environ)
