@@ -121,6 +121,6 @@ def test_read_only_state_is_enough(place: Place):
     assert ["echo", "ticker"] == [row["name"] for row in shown.json["workers"]]
     assert "tick" in place.tell("logs", "ticker").out
     assert ["vanishing"] == [row["name"] for row in place.tell("ls", "--json").json["projects"]]
-    assert 0 == place.tell("send", "echo", "--job", "echo", "--wait").code
+    assert {"a": 1} == place.ask("echo", "echo", {"a": 1})
     assert 0 == place.tell("down").code
     assert 3 == place.tell("ps").code

@@ -29,7 +29,7 @@ from pbus.process.events import (
 )
 from pbus.process.groups import members
 from pbus.process.logs import read_lines
-from pbus.process.project import Project
+from pbus.process.project import Project, token_of
 from pbus.process.projects import choose_project
 from pbus.process.supervisor import Supervisor
 from support.supervising import is_alive, program, supervised, topology
@@ -336,11 +336,11 @@ def test_removed_state_folder_is_made_again(tmp_path: Path):
     async def main() -> None:
         async with supervised(what) as watched:
             await watched.line("up")
-            before = watched.project.read_record()
+            before, token = watched.project.read_record(), token_of(watched.project)
             shutil.rmtree(watched.project.state_dir)
             while (record := watched.project.read_record()) is None:
                 await asyncio.sleep(0.01)
-            assert before == record
+            assert (before, token) == (record, token_of(Project.of(what)))
             with pytest.raises(ProjectRunningError):
                 async with Project.of(what).lock():
                     pass
