@@ -93,10 +93,13 @@ def stopped_record(name: str | None, file: Path | None, cwd: Path) -> ProjectRec
     Raises:
         AmbiguousProjectError: There are several.
     """
-    found = [record for folder in _state_dirs() if (record := read_record(folder / LAST))]
-    return _choose(
-        [one for one in found if Project.of_record(one).state_dir.exists()], name, file, cwd
-    )
+    found = [
+        record
+        for folder in _state_dirs()
+        if (record := read_record(folder / LAST))
+        and is_same_place(Project.of_record(record).state_dir, folder)  # else it is a copy
+    ]
+    return _choose(found, name, file, cwd)
 
 
 def _state_dirs() -> list[Path]:
