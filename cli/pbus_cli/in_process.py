@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from pbus.errors import WorkerLoadError
+from pbus.forks import drop_signal, hold_signal
 from pbus.process.loops import run_on
 from pbus.process.project import Project
 from pbus.process.single import SingleProcess
@@ -74,8 +75,11 @@ def _signals(house: SingleProcess) -> Iterator[list[int]]:
 
     heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, receive) for number in heeded}  # ignored: by nohup
+    for number, handler in before.items():
+        hold_signal(number, handler)
     try:
         yield received
     finally:
         for number, handler in before.items():
+            drop_signal(number)
             signal.signal(number, handler)

@@ -15,6 +15,7 @@ from pbus.bus.switchboard import Counters, Switchboard
 from pbus.bus.tap import Tap
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Header, decode_message, encode_raw
 from pbus.errors import BusClosedError, BusError, BusLoopError, BusUnavailableError
+from pbus.forks import hold_loop
 from pbus.ids import new_id, new_token
 from pbus.leases import LeaseStore
 from pbus.messages import BusMessage
@@ -96,6 +97,7 @@ class WorkerBus(abc.ABC):
         if self.is_running:
             return
         self._loop = asyncio.get_running_loop()
+        hold_loop(self._loop)
         self._starting = self._loop.create_future()
         try:
             await self._start(timeout)

@@ -7,6 +7,8 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from pbus.forks import drop_signal, hold_signal
+
 logger = logging.getLogger(__name__)
 
 Callback = Callable[[signal.Signals], None]
@@ -40,6 +42,7 @@ def _listen(number: signal.Signals, callback: Callback) -> bool:
         logger.debug("%s is not handled here: %s", number.name, error)
         return False
     _before[number] = before
+    hold_signal(number, before)
     _listeners[number] = [callback]
     return True
 
@@ -54,4 +57,5 @@ def _forget(number: signal.Signals, callback: Callback) -> None:
     if not _listeners[number]:
         del _listeners[number]
         asyncio.get_running_loop().remove_signal_handler(number)
+        drop_signal(number)
         signal.signal(number, _before.pop(number))

@@ -18,6 +18,8 @@ import asyncpg
 import msgspec
 from asyncpg import exceptions
 
+from pbus.forks import hold_connection
+
 _HOSTS = ("/run/postgresql", "/var/run/postgresql", "/tmp", "localhost")  # noqa: S108 - as libpq
 _PORT = 5432
 _BRACKETS = re.compile(r"\[([^\]]+)\](?::(\d+))?")
@@ -75,7 +77,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
     async def _connect(self, way: "ssl.SSLContext | bool") -> "asyncpg.Connection[Any]":
         password = self.password
-        return await asyncpg.connect(
+        connection = await asyncpg.connect(
             host=list(self.hosts),
             port=list(self.ports),
             user=self.user,
@@ -88,6 +90,8 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
             krbsrvname=self.service_name,
             gsslib=self.gsslib,
         )
+        hold_connection(connection, lambda one: one._transport)  # noqa: SLF001 - the only way
+        return connection
 
     def _ways(self) -> "list[ssl.SSLContext | bool]":
         mode = self.tls.get("sslmode", "prefer")

@@ -26,6 +26,7 @@ from redis.exceptions import (
 
 from pbus.bus.redis.cluster import ChannelNode, Node, located
 from pbus.bus.redis.sentinel import Primary, plain_class, plain_url, primary_of
+from pbus.forks import hold_connection
 from pbus.urls import mask_url
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Endpoint:
         if redis is None:
             redis = Redis.from_url(plain_url(url or "").replace(_CLUSTER, "://", 1))
         pool = redis.connection_pool
-        self._class: type[AbstractConnection] = plain_class(pool)
+        self._class: type[AbstractConnection] = _held(plain_class(pool))
         self._settings: dict[str, Any] = {
             **{k: v for k, v in pool.connection_kwargs.items() if not k.startswith(_POOL_OWN)},
             "protocol": 2,
@@ -175,6 +176,22 @@ class Endpoint:
 def _wants_certificate(settings: dict[str, Any]) -> bool:
     """Whether the server has to show a certificate that is good; so it is unless said otherwise."""
     return settings.get("ssl_cert_reqs", "required") in {"required", ssl.CERT_REQUIRED}
+
+
+def _held(base: type[AbstractConnection]) -> type[AbstractConnection]:
+    """A connection class whose connections are this process' own: a forked child has none."""
+
+    class HeldConnection(base):  # type: ignore[misc,valid-type]
+        async def _connect(self) -> None:
+            await super()._connect()
+            hold_connection(self, _transport_of)
+
+    return HeldConnection
+
+
+def _transport_of(connection: AbstractConnection) -> asyncio.BaseTransport | None:
+    writer = connection._writer  # noqa: SLF001 - redis-py has no other way to it
+    return None if writer is None else writer.transport
 
 
 def reason_of(error: BaseException) -> str:
