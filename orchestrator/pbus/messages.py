@@ -138,6 +138,8 @@ class BusEndWorkerMessage(BusDataMessage):
 
     Attributes:
         timeout_s: Seconds that its jobs in hand get from then on; None: what its runner gives.
+        incarnation: Of the one process that is meant: a late message must not end the next life.
+            None: whoever has the name.
     """
 
     is_stored: ClassVar[bool] = False  # it would end, or announce, the next life
@@ -145,6 +147,7 @@ class BusEndWorkerMessage(BusDataMessage):
 
     reason: str | None = None
     timeout_s: float | None = None
+    incarnation: str | None = None
 
 
 class BusCancelMessage(BusSystemMessage):

@@ -378,7 +378,8 @@ class BaseWorker(Activation, Reporting, Family):
         await self._desk.take_loss(data)
 
     async def _take_end(self, message: BusEndWorkerMessage) -> None:
-        self.request_stop(drain=True, reason=message.reason, timeout_s=message.timeout_s)
+        if self.bus.incarnation.startswith(message.incarnation or ""):
+            self.request_stop(drain=True, reason=message.reason, timeout_s=message.timeout_s)
 
     async def _take_cancel_worker(self, message: BusCancelWorkerMessage) -> None:
         del message

@@ -190,6 +190,27 @@ def test_w23_end_is_graceful(make_forgetting_bus):
     run(main())
 
 
+def test_late_end_spares_the_next_life(make_forgetting_bus):
+    """An end that was meant for an earlier process of the name ends nobody."""
+
+    async def main():
+        asker, doer = Asker(), Doer()
+        async with hosted(make_forgetting_bus, [asker], [doer]) as (_, runner):
+
+            async def end(incarnation):
+                message = BusEndWorkerMessage(
+                    source="asker", target="doer", incarnation=incarnation
+                )
+                await asker.send_bus_message(message)
+
+            await end("another life")
+            assert {"result": 1} == await ask(asker, "doer", "echo", payload={"value": 1})
+            await end(doer.bus.incarnation)
+            await until(lambda: runner.get_worker("doer") is None)
+
+    run(main())
+
+
 def test_ending_is_not_for_ever(make_forgetting_bus):
     """A worker that does not finish its jobs in time is stopped all the same."""
 

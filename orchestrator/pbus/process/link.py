@@ -157,8 +157,13 @@ class BusLink(BusSubscriber):
         """Ask a worker to finish what is queued and leave; says whether the message went out."""
         if not self._bus.is_connected:
             return False
+        child = self._crew[worker].child
         message = BusEndWorkerMessage(
-            source=self.name, target=worker, reason="stopped by pbus", timeout_s=timeout_s
+            source=self.name,
+            target=worker,
+            reason="stopped by pbus",
+            timeout_s=timeout_s,
+            incarnation=child.incarnation if child else None,
         )
         sent = await self._try("ask a worker to end", _done(self._bus.send(message)))
         return sent is True
