@@ -6,17 +6,23 @@ receiver takes both: the first byte tells them apart.
 
 import enum
 import math
+import re
 import typing
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
 
+from pbus.containment import as_handler_error
 from pbus.errors import (
+    HandlerExitError,
     MessageDecodeError,
+    MessageDefinitionError,
     MessageEncodeError,
+    MessageError,
     MessageTooLargeError,
     UnknownTypeError,
+    text_of,
 )
 from pbus.frames import Frame
 from pbus.messages import BusMessage, Lane
@@ -183,6 +189,7 @@ def encode_message(
 
     Raises:
         MessageEncodeError: A field holds what the wire cannot carry unchanged.
+        MessageDefinitionError: The type of a field cannot be found.
         MessageTooLargeError: It is longer than the limit.
     """
     spec = _specs.get(type(message)) or _spec(type(message))
@@ -241,6 +248,8 @@ def decode_message(line: bytes) -> BusMessage:
             return decode(line)
         except DECODE_ERRORS:
             return _decode_by_header(line)  # which says what is wrong
+        except BaseException as error:
+            raise _refusal(error, decode_header(line).type) from error
     return _decode_by_header(line)
 
 
@@ -271,10 +280,23 @@ def _decode_by_header(line: bytes) -> BusMessage:
         raise MessageDecodeError("its type never leaves a process", type_name=header.type)
     try:
         message: BusMessage = _spec(cls).decode(line)
-    except DECODE_ERRORS as error:
-        raise MessageDecodeError(str(error), type_name=header.type) from error
+    except BaseException as error:
+        raise _refusal(error, header.type) from error
     _decoders[header.type.encode()] = _spec(cls).json_decoder
     return message
+
+
+def _refusal(error: BaseException, type_name: str) -> BaseException:
+    """What decoding a message of a class raised, which may be code of whoever wrote the class."""
+    own = as_handler_error(error, f"__post_init__ of {type_name}")
+    if own is None:
+        return error
+    if isinstance(own, UnknownTypeError):
+        return own
+    if isinstance(own, (*DECODE_ERRORS, MessageError, HandlerExitError)):
+        return MessageDecodeError(text_of(own), type_name=type_name)
+    problem = f"its class raised {type(own).__name__}: {text_of(own)}"
+    return MessageDecodeError(problem, type_name=type_name)
 
 
 class _FrameTag(msgspec.Struct, frozen=True):
@@ -349,8 +371,27 @@ _specs: dict[type[WireStruct], _WireSpec] = {}
 def _spec(cls: type[WireStruct]) -> _WireSpec:
     found = _specs.get(cls)
     if found is None:
-        found = _specs[cls] = _WireSpec(cls)
+        try:
+            found = _specs[cls] = _WireSpec(cls)
+        except NameError as error:
+            raise _unresolved(cls, error) from error
+        except TypeError as error:
+            raise MessageDefinitionError(cls.__name__, str(error)) from error
     return found
+
+
+def _unresolved(cls: type[WireStruct], error: NameError) -> MessageDefinitionError:
+    """Say which annotation names what cannot be found."""
+    fields = (
+        f"{owner.__name__}.{name}"
+        for owner in cls.__mro__
+        for name, hint in vars(owner).get("__annotations__", {}).items()
+        if isinstance(hint, str) and re.search(rf"\b{re.escape(error.name or '')}\b", hint)
+    )
+    problem = f"the type of {next(fields, 'a field')} names {error.name!r}, which is not defined"
+    where = f"in module {cls.__module__}"
+    hint = f"define or import it {where} itself, not in a function nor under `if TYPE_CHECKING:`"
+    return MessageDefinitionError(cls.__name__, problem, hint=hint)
 
 
 def _is_free(hint: Any) -> bool:

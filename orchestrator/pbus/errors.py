@@ -21,9 +21,6 @@ class PbusError(Exception):
         self.hint = hint
 
 
-# What ends the process, or closes a coroutine: the only errors of a user's code that are passed on.
-PASSED_ON = (KeyboardInterrupt, SystemExit, GeneratorExit)
-
 _LONGEST_TEXT = 2_000
 _KEY_HINT = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
@@ -32,10 +29,15 @@ def text_of(error: BaseException) -> str:
     """What an error of anybody's says, fit to be logged and sent: short, and always text."""
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - it is the user's, and what it says is not what matters
+    except BaseException:  # noqa: BLE001 - it is the user's, and what it says is not what matters
         text = "its text cannot be made"
     text = sendable(text or type(error).__name__)
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]} …"
+
+
+def kind_of(error: BaseException) -> str:
+    """The class of an error of anybody's, by name."""
+    return error.kind if isinstance(error, HandlerExitError) else type(error).__name__
 
 
 def sendable(text: str) -> str:
@@ -51,13 +53,35 @@ class MessageError(PbusError):
 
 
 class DuplicateTypeError(MessageError):
-    """Two message (or frame) classes share one name, so the wire could not tell them apart."""
+    """Two message (or frame) classes share one name, so the wire could not tell them apart.
 
-    def __init__(self, name: str, first: str, second: str) -> None:
+    Attributes:
+        file: Where both are defined, when one file was loaded under two module names.
+    """
+
+    def __init__(self, name: str, first: str, second: str, file: str | None = None) -> None:
+        if file is None:
+            problem, hint = "", "rename one of the two classes"
+        else:
+            problem = f": {file} was loaded twice"
+            hint = (
+                "import it by one name everywhere; where it is the program itself, move its message"
+                " classes to a module of their own"
+            )
         super().__init__(
-            f"message type {name!r} is already defined by {first}, so {second} cannot define it",
-            hint="rename one of the two classes",
+            f"message type {name!r} is already defined by {first},"
+            f" so {second} cannot define it{problem}",
+            hint=hint,
         )
+        self.name = name
+        self.file = file
+
+
+class MessageDefinitionError(MessageError):
+    """A message class has a field whose type cannot be found or cannot travel."""
+
+    def __init__(self, name: str, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(f"message type {name!r} cannot be used: {problem}", hint=hint)
         self.name = name
 
 
@@ -336,11 +360,32 @@ class WorkerNotFoundError(WorkerError):
 
 
 class HandlerDefinitionError(WorkerError):
-    """A decorated handler clashes with another or has the wrong form."""
+    """A handler, a hook or an attribute of a worker class clashes with another or has the wrong form."""
 
-    def __init__(self, where: str, problem: str) -> None:
-        super().__init__(f"{where}: {problem}")
+    def __init__(self, where: str, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{where}: {problem}", hint=hint)
         self.where = where
+
+
+class HandlerExitError(WorkerError):
+    """A handler raised what is meant for the interpreter, as sys.exit() does; its message failed.
+
+    Attributes:
+        where: The handler, and whose it is.
+        kind: The class of what it raised.
+    """
+
+    def __init__(self, where: str, error: BaseException) -> None:
+        if isinstance(error, SystemExit):
+            code = "" if error.code is None else text_of(error)
+            problem, hint = f"called sys.exit({code})", "`await self.end()` ends the session"
+        else:
+            text, kind = text_of(error), type(error).__name__
+            problem = f"raised {kind}" if text == kind else f"raised {kind}: {text}"
+            hint = "raise an Exception; no other is a handler's to raise"
+        super().__init__(f"{where} {problem}, which ends this message only", hint=hint)
+        self.where = where
+        self.kind = type(error).__name__
 
 
 class RunnerStateError(WorkerError):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
+from pbus.containment import as_handler_error
 from pbus.errors import UnknownEventError
 
 logger = logging.getLogger(__name__)
@@ -143,8 +144,11 @@ class EventSource:
             if task is None or task.cancelling():
                 raise
             logger.warning("%r: a handler of %s was cancelled from within", self, event)
-        except Exception:
-            logger.exception("%r: a handler of %s raised", self, event)
+        except BaseException as raised:
+            error = as_handler_error(raised, f"a handler of {event}", asyncio.current_task())
+            if error is None:
+                raise
+            logger.error("%r: a handler of %s raised", self, event, exc_info=error)  # noqa: TRY400 - perhaps another
 
     def _check_event(self, event: str) -> None:
         known = {name for cls in type(self).__mro__ for name in cls.__dict__.get("EVENTS", ())}

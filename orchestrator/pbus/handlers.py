@@ -115,6 +115,11 @@ def find_handlers(cls: type) -> Handlers:
     return Handlers(jobs, ready)
 
 
+def is_marked(value: object) -> bool:
+    """Whether a member of a class is marked as a handler."""
+    return bool(getattr(value, _MARKS, ()))
+
+
 def _marks_of(cls: type) -> Iterator[tuple[str, JobMark | ReadyMark]]:
     for method, value in vars(cls).items():
         for mark in getattr(value, _MARKS, ()):
@@ -123,8 +128,13 @@ def _marks_of(cls: type) -> Iterator[tuple[str, JobMark | ReadyMark]]:
 
 def _mark(function: F, mark: JobMark | ReadyMark, decorator: str, argument: str) -> F:
     where = f"{decorator} on {getattr(function, '__qualname__', function)!s}"
+    if not isinstance(mark.name, str):
+        raise HandlerDefinitionError(where, f"the name is {mark.name!r}, no text")
     if not mark.name:
         raise HandlerDefinitionError(where, "the name is empty")
+    if inspect.isasyncgenfunction(function):
+        problem = "it has a yield; send the pieces with send_job_stream_data()"
+        raise HandlerDefinitionError(where, problem)
     if not inspect.iscoroutinefunction(function):
         raise HandlerDefinitionError(where, "only an 'async def' method can be a handler")
     try:

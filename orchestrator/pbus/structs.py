@@ -1,14 +1,19 @@
 """How messages and frames are defined: frozen msgspec structs, found again by class name."""
 
+import os
+import sys
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import msgspec
 
-from pbus.errors import DuplicateTypeError
+from pbus.errors import DuplicateTypeError, MessageDefinitionError
 
 # All that decoding bytes of any content may raise; msgspec lets UnicodeDecodeError through.
 DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, TypeError)
+
+_OWN = "pbus."
+_RESERVED = frozenset({"catalogue", "category", "is_local", "is_stored", "lane"})
 
 T = TypeVar("T", bound=type)
 
@@ -28,10 +33,17 @@ class Catalogue:
         """
         held = self._classes.get(cls.__name__)
         if held is not None and _place(held) != _place(cls):
-            raise DuplicateTypeError(cls.__name__, _place(held), _place(cls))
+            raise DuplicateTypeError(
+                cls.__name__, _place(held), _place(cls), _shared_file(held, cls)
+            )
         self._classes[cls.__name__] = cls
         for callback in self._on_change:
             callback()
+
+    def discard(self, cls: type[Any]) -> None:
+        """Forget a class that turned out to be none that can be used."""
+        if self._classes.get(cls.__name__) is cls:
+            del self._classes[cls.__name__]
 
     def when_changed(self, callback: Callable[[], None]) -> None:
         """Call back after each class that is added."""
@@ -50,6 +62,41 @@ def _place(cls: type[Any]) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
+def _shared_file(first: type[Any], second: type[Any]) -> str | None:
+    """The file that defines both, when it was loaded under two module names."""
+    if first.__qualname__ != second.__qualname__:
+        return None
+    files = {_file_of(first), _file_of(second)}
+    return files.pop() if len(files) == 1 else None
+
+
+def _file_of(cls: type[Any]) -> str | None:
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return None if file is None else os.path.realpath(file)
+
+
+def _check_fields(cls: type[Any]) -> None:
+    """Refuse a class that cannot travel; types that are not defined yet may be so on first use."""
+    problem = _problem_of(cls)
+    if problem is not None:
+        cls.catalogue.discard(cls)
+        raise MessageDefinitionError(cls.__name__, problem)
+
+
+def _problem_of(cls: type[Any]) -> str | None:
+    for name in _RESERVED.intersection(cls.__struct_fields__):
+        return f"{name!r} says how its messages travel; rename that field"
+    if getattr(cls, "is_local", False):
+        return None
+    try:
+        msgspec.json.Decoder(cls)
+    except NameError:
+        return None
+    except TypeError as error:
+        return f"{error}; change that type, or mix BusLocalMessage in where it need not travel"
+    return None
+
+
 class WireMeta(msgspec.StructMeta):
     """Gives every subclass what the wire needs, so that users need not repeat it.
 
@@ -63,7 +110,11 @@ class WireMeta(msgspec.StructMeta):
         namespace: dict[str, Any],
         **config: Any,
     ) -> Any:
-        """Create the struct class; explicit options win over the house's."""
+        """Create the struct class; explicit options win over the house's.
+
+        Raises:
+            MessageDefinitionError: A field has a name or a type that no field can have.
+        """
         config = {
             "frozen": True,
             "kw_only": True,
@@ -72,7 +123,10 @@ class WireMeta(msgspec.StructMeta):
             "tag_field": "type",
             **config,
         }
-        return super().__new__(mcls, name, bases, namespace, **config)
+        cls = super().__new__(mcls, name, bases, namespace, **config)
+        if not cls.__module__.startswith(_OWN):
+            _check_fields(cls)
+        return cls
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(msgspec.field,))

@@ -1,6 +1,7 @@
 """BaseWorker: what users subclass. Its abilities are the mixins; here is its life."""
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 from pbus.bus.base import WorkerBus
 from pbus.bus.gate import LaneGate
 from pbus.bus.subscriber import BusSubscriber
+from pbus.containment import contained
 from pbus.errors import PbusError, WorkerNotAttachedError
 from pbus.handlers import Handlers, find_handlers
 from pbus.messages import (
@@ -30,6 +32,7 @@ from pbus.registry.table import group_of
 from pbus.workers.activation import Activation
 from pbus.workers.answering import DEFAULT_MAX_QUEUED_JOBS
 from pbus.workers.core import Runner, WorkerCore, base_hook
+from pbus.workers.definition import check_attributes, check_worker_class
 from pbus.workers.desk import JobDesk
 from pbus.workers.endings import until_over
 from pbus.workers.family import Family
@@ -44,6 +47,7 @@ from pbus.workers.workbench import Workbench
 logger = logging.getLogger(__name__)
 
 STOP_HOOK_S = 10.0  # what stop() gets to clean up
+_CHANGING = frozenset({"_active", "_activation_args", "_beginning", "_loss_watch", "_pbus_state"})
 EVENT_HANDLERS_S = 2.0  # what event handlers in progress get
 
 Receive = Callable[[BusMessage], Awaitable[None]]
@@ -58,6 +62,24 @@ _ALWAYS_ADMITTED = (
     BusMessagesLostMessage,
     BusWorkerLocalErrorMessage,
 )
+
+
+@functools.cache
+def _attributes() -> frozenset[str]:
+    """The attributes that BaseWorker gives its instances."""
+    return frozenset(vars(BaseWorker("probe")))
+
+
+def _state_of(worker: "BaseWorker") -> dict[str, Any]:
+    """A worker's private attributes, but for those that change before it runs."""
+    values = vars(worker).items()
+    return {name: one for name, one in values if name[0] == "_" and name not in _CHANGING}
+
+
+def _lasting_state_of(worker: "BaseWorker") -> dict[str, Any]:
+    """Those that stay the same objects for as long as a runner has the worker."""
+    simple = bool | int | str | None
+    return {name: one for name, one in _state_of(worker).items() if not isinstance(one, simple)}
 
 
 class BaseWorker(Activation, Reporting, Family):
@@ -91,6 +113,7 @@ class BaseWorker(Activation, Reporting, Family):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Find the marked handlers, so that mistakes show where the class is defined."""
         super().__init_subclass__(**kwargs)
+        check_worker_class(cls, BaseWorker, _attributes())
         cls.HANDLERS = find_handlers(cls)
 
     def __init__(
@@ -119,6 +142,7 @@ class BaseWorker(Activation, Reporting, Family):
         self._finished = asyncio.Event()
         self._is_deaf = False  # wound down: whatever still comes would start what nobody ends
         self._beginning: asyncio.Task[None] | None = None
+        self._pbus_state = _state_of(self)
 
     # Hooks
 
@@ -154,7 +178,12 @@ class BaseWorker(Activation, Reporting, Family):
     # What the runner calls
 
     async def attach(self, *, registry: WorkerRegistry, bus: WorkerBus, runner: Runner) -> None:
-        """Belong to a runner; it has the bus deliver to `inbox` once the name is taken."""
+        """Belong to a runner; it has the bus deliver to `inbox` once the name is taken.
+
+        Raises:
+            HandlerDefinitionError: The worker's own code has replaced an attribute of BaseWorker's.
+        """
+        check_attributes(self, self._pbus_state, _attributes())
         self._registry, self._bus, self._runner = registry, bus, runner
         self._reset()
         replicas = self._replicas = Replicas(registry)
@@ -164,7 +193,7 @@ class BaseWorker(Activation, Reporting, Family):
             bus=bus,
             registry=registry,
             send=self._transmit,
-            spawn=self.create_task,
+            spawn=self._spawn,
             call_hook=self._call_hook,
             handling=self._handling,
             joined=self._joined,
@@ -182,6 +211,7 @@ class BaseWorker(Activation, Reporting, Family):
             prefetch=self._max_concurrency,
         )
         self._inbox.gates = self._gates
+        self._pbus_state = _lasting_state_of(self)
 
     @property
     def inbox(self) -> BusSubscriber:
@@ -228,7 +258,7 @@ class BaseWorker(Activation, Reporting, Family):
         elif not self._is_stopping:
             self._is_stopping = True
             limit_s = self.worker_runner.end_timeout if timeout_s is None else timeout_s
-            self.create_task(self._drain(reason, limit_s), f"{self.name} drain")
+            self._spawn(self._drain(reason, limit_s), f"{self.name} drain")
 
     # Its life
 
@@ -249,7 +279,8 @@ class BaseWorker(Activation, Reporting, Family):
         }
 
     async def _begin(self) -> None:
-        await self.start()
+        await contained(self.start, f"start() of {self.name!r}")
+        check_attributes(self, self._pbus_state, _attributes())
         await self.registry.set_ready(self.name)
         await self._transmit_quietly(
             BusWorkerReadyMessage(
@@ -323,7 +354,7 @@ class BaseWorker(Activation, Reporting, Family):
     async def _call_stop(self) -> Exception | None:
         try:
             async with asyncio.timeout(STOP_HOOK_S):
-                await self.stop()
+                await contained(self.stop, f"stop() of {self.name!r}")
         except Exception as error:
             logger.exception("%s: stop() raised, or took over %g s", self.name, STOP_HOOK_S)
             return error

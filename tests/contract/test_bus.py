@@ -3,12 +3,18 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import ClassVar
 
 import pytest
 
 from pbus import WorkerRunner
 from pbus.bus import WorkerBus
-from pbus.errors import BusClosedError, BusLoopError, DuplicateSubscriberError
+from pbus.errors import (
+    BusClosedError,
+    BusLoopError,
+    DuplicateSubscriberError,
+    MessageDefinitionError,
+)
 from pbus.frames import AudioRawFrame, TextFrame
 from pbus.messages import (
     BusDataMessage,
@@ -484,4 +490,50 @@ def test_w28_full_mailbox_makes_room(make_bus, backend):
         for number in range(total):
             await bus.send(Numbered(source="a", target="w", number=number))
 
+    asyncio.run(main())
+
+
+class Picky(BusDataMessage):
+    """Raises in __post_init__, but only where it is received."""
+
+    number: int
+    is_bad: ClassVar[bool] = False
+
+    def __post_init__(self):
+        if self.is_bad:
+            raise KeyError(self.number)
+
+
+class Unfinished(BusDataMessage):
+    """Its annotation names what comes later, if at all."""
+
+    amount: "Amount"  # noqa: F821 - that is the point
+
+
+def test_class_that_raises_is_refused(make_bus, backend):
+    """A message whose class raises where it is received ended the reader; now the next is handled."""
+    if backend == "memory":
+        pytest.skip("nothing is decoded within a process")
+
+    async def main():
+        here, there, listener = make_bus(), make_bus(), Listener("w")
+        async with running(here, there):
+            await there.subscribe(listener)
+            with pytest.raises(MessageDefinitionError, match=r"Unfinished.amount names 'Amount'"):
+                await here.send(Unfinished(source="a", target="w", amount=1))
+            touchy = [Picky(source="a", target=target, number=1) for target in ("w", None)]
+            Picky.is_bad = True
+            for message in touchy:
+                await here.send(message)
+            await here.send(Numbered(source="a", target="w", number=2))
+            await here.send(Numbered(source="a", target=None, number=3))
+            assert [2, 3] == sorted(message.number for message in await listener.heard(2))
+            assert 2 == there.counters.refused
+            if there.mail is not None:
+                async with asyncio.timeout(PATIENCE_S):
+                    while len(letters := await there.mail.dead_letters("w")) < 2:
+                        await asyncio.sleep(0.02)
+                assert all("its class raised KeyError: 1" in letter.reason for letter in letters)
+
+    Picky.is_bad = False
     asyncio.run(main())

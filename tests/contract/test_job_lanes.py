@@ -14,8 +14,8 @@ from support.waiting import run, until
 class Plain(Doer):
     """Its handlers begin in the lane's own task."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, **options):
+        super().__init__(**options)
         self.tasks = []
         self.cleaned = asyncio.Event()
 
@@ -73,8 +73,7 @@ class Limited(Plain):
     """Its jobs need places."""
 
     def __init__(self):
-        super().__init__()
-        self._max_concurrency = 50
+        super().__init__(max_concurrency=50)
 
 
 @pytest.fixture(params=[Plain, Hooked, Limited])

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from contextlib import asynccontextmanager
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -536,12 +537,9 @@ def test_children_end_with_parent(make_bus):
 def test_orphans_are_stopped(make_bus):
     """Children of a worker that ended without a word to them are stopped by the runner."""
 
-    class Careless(Recorder):
-        async def _cancel_children(self):
-            pass
-
     async def main():
-        runner, parent, kid = WorkerRunner(bus=make_bus()), Careless("parent"), Recorder("kid")
+        runner, parent, kid = WorkerRunner(bus=make_bus()), Recorder("parent"), Recorder("kid")
+        parent._cancel_children = AsyncMock()
         async with hosting(runner, parent):
             await parent.add_workers(kid)
             await runner.registry.wait_ready("kid", PATIENCE_S)

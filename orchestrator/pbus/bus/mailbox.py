@@ -11,7 +11,8 @@ from pbus.bus.delivery import delivering
 from pbus.bus.lane import LaneQueue, StoredReceipt
 from pbus.bus.reader import LaneReader, reading
 from pbus.bus.subscriber import BusSubscriber
-from pbus.errors import PASSED_ON, MessageDecodeError
+from pbus.containment import as_handler_error
+from pbus.errors import MessageDecodeError
 from pbus.messages import BusMessage, Lane
 
 logger = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ class Mailbox:
             queue.is_busy = True
             if receipt is not None and isinstance(receipt, StoredReceipt):
                 reader.begin(None)
-                await self._handle_stored(item, receipt)
+                await self._handle_stored(item, receipt, reader)
             else:
                 reader.begin(receipt)
                 await self._handle(item, reader)
@@ -151,7 +152,7 @@ class Mailbox:
             message = self._decode(item) if isinstance(item, bytes) else item
             if message is not None and self._accepts(message):
                 self.received += 1
-                await self._deliver(message)
+                await self._deliver(message, reader)
             elif message is not None and getattr(self.subscriber, "is_leaving", False):
                 self._left += message.category == "data"
         finally:
@@ -159,7 +160,9 @@ class Mailbox:
                 reader.receipt.done()
                 reader.receipt = None
 
-    async def _handle_stored(self, item: BusMessage | bytes, receipt: StoredReceipt) -> None:
+    async def _handle_stored(
+        self, item: BusMessage | bytes, receipt: StoredReceipt, reader: LaneReader
+    ) -> None:
         """Handle a message that comes again unless it is settled."""
         try:
             message = self._decode_kept(item) if isinstance(item, bytes) else item
@@ -179,7 +182,7 @@ class Mailbox:
         await receipt.starting()
         delivering(receipt)
         try:
-            error = await self._deliver(message)
+            error = await self._deliver(message, reader)
         except asyncio.CancelledError:
             receipt.give_back()
             raise
@@ -191,12 +194,16 @@ class Mailbox:
     def _accepts(self, message: BusMessage) -> bool:
         try:
             return self.subscriber.accepts_bus_message(message)
-        except Exception:
+        except BaseException as raised:
+            error = as_handler_error(raised, f"accepts_bus_message of {self.name!r}")
+            if error is None:
+                raise
             self.failed += 1
-            logger.exception("%s: accepts_bus_message raised for %s; refused", self.name, message)
+            text = "%s: accepts_bus_message raised for %s; refused"
+            logger.error(text, self.name, message, exc_info=error)  # noqa: TRY400 - perhaps another
             return False
 
-    async def _deliver(self, message: BusMessage) -> BaseException | None:
+    async def _deliver(self, message: BusMessage, reader: LaneReader) -> BaseException | None:
         """Run the handler; what it raised is logged and returned."""
         try:
             await self.subscriber.on_bus_message(message)
@@ -206,12 +213,14 @@ class Mailbox:
             self.failed += 1  # the handler, or what it awaited, was cancelled: its own affair
             logger.warning("%s: the handler of %s was cancelled", self.name, message)
             return error
-        except PASSED_ON:
-            raise
-        except BaseException as error:
+        except BaseException as raised:
+            own = as_handler_error(raised, f"on_bus_message of {self.name!r}", reader.task)
+            if own is None:
+                raise
             self.failed += 1
-            logger.exception("%s: the handler of %s raised; going on", self.name, message)
-            return error
+            text = "%s: the handler of %s raised; going on"
+            logger.error(text, self.name, message, exc_info=own)  # noqa: TRY400 - perhaps another
+            return own
         return None
 
 

@@ -18,7 +18,7 @@ from pbus.bus.lane import StoredReceipt
 from pbus.bus.mail import Letter, MailStore, Settle
 from pbus.bus.switchboard import Switchboard
 from pbus.codec import decode_message
-from pbus.errors import BusFullError, BusUnavailableError, MessageDecodeError, text_of
+from pbus.errors import BusFullError, BusUnavailableError, MessageDecodeError, kind_of, text_of
 from pbus.messages import (
     BusJobRequestMessage,
     BusJobResponseMessage,
@@ -215,7 +215,7 @@ class MailRoom:
         if error is None:
             self.settle_as(Settle(letter=letter))
             return
-        reason = f"{type(error).__name__}: {text_of(error)}"
+        reason = f"{kind_of(error)}: {text_of(error)}"
         if is_last:
             self.settle_as(Settle(letter=letter, how="bury", reason=reason))
         else:

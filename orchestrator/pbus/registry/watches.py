@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
+from pbus.containment import contained
 from pbus.registry.data import WorkerLostData, WorkerReadyData
 from pbus.registry.table import Arrival, Change, group_of
 
@@ -46,7 +47,7 @@ class Watch(Generic[T]):
 
     async def _call(self, data: T) -> None:
         try:
-            await self.handler(data)
+            await contained(self.handler, f"the watcher of {self.name or 'all workers'}", data)
         except Exception:
             logger.exception("a watcher of %s raised for %s", self.name or "all workers", data)
 

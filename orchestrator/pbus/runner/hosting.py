@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.subscriber import BusSubscriber
-from pbus.errors import PASSED_ON, PbusError, text_of
+from pbus.containment import as_handler_error
+from pbus.errors import PbusError, text_of
 from pbus.jobs.census import OpenJobs
 from pbus.messages import BusEndWorkerMessage
 from pbus.registry import WorkerRegistry
@@ -125,9 +126,10 @@ class Hosting:
             await self.worker.run()
         except asyncio.CancelledError:
             self._reason = "cancelled"
-        except PASSED_ON:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a worker is a stranger; the runner reports it
+        except BaseException as raised:
+            error = as_handler_error(raised, f"worker {self.name!r}", asyncio.current_task())
+            if error is None:
+                raise
             self.fail(error)
         finally:
             await self.close()

@@ -161,7 +161,7 @@ class Activation(Sending):
         self._is_told = False
         if not self._is_telling:
             self._is_telling = True
-            self.create_task(self._tell_registry(), f"{self.name} activation")
+            self._spawn(self._tell_registry(), f"{self.name} activation")
 
     async def _tell_registry(self) -> None:
         try:

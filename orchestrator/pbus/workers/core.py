@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from pbus.bus.base import WorkerBus
+from pbus.containment import as_handler_error, contained
 from pbus.errors import PbusError, WorkerNameError, WorkerNotAttachedError
 from pbus.event_source import EventSource
 from pbus.ids import new_token
@@ -118,6 +119,22 @@ class WorkerCore(EventSource):
     ) -> asyncio.Task[Any]:
         """Start a task that ends with the worker; what it raises is logged."""
         name = name or f"{self.name} {getattr(work, '__qualname__', 'task')}"
+        task = self._spawn(self._contain(work, name), name)
+        task.add_done_callback(lambda _: work.close())  # it may not have begun
+        return task
+
+    async def _contain(self, work: Coroutine[Any, Any, Any], name: str) -> Any:
+        """Run a user's coroutine; what would end the process is an error of its task."""
+        try:
+            return await work
+        except (SystemExit, KeyboardInterrupt) as error:
+            own = as_handler_error(error, f"task {name!r}")
+            if own is None:
+                raise
+            raise own from error
+
+    def _spawn(self, work: Coroutine[Any, Any, Any], name: str | None = None) -> asyncio.Task[Any]:
+        """Start a task of pbus' own that ends with the worker."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._on_task_done)
@@ -149,7 +166,9 @@ class WorkerCore(EventSource):
         """Run a hook in its turn and fire the event of its name; what it raises is logged."""
         if self._has_hook(hook):
             try:
-                await self._in_turn(getattr(self, hook)(*values), hook, patience=patience)
+                where = f"{hook} of {self.name!r}"
+                work = contained(getattr(self, hook), where, *values)
+                await self._in_turn(work, hook, patience=patience)
             except Exception:
                 logger.exception("%s: %s raised", self.name, hook)
         self._fire_event(hook, *values)

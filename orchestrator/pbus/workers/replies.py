@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pbus.bus.delivery import current_delivery
-from pbus.errors import JobStateError, PbusError, sendable, text_of
+from pbus.errors import JobStateError, PbusError, kind_of, sendable, text_of
 from pbus.jobs.flow import size_of
 from pbus.messages import (
     BusJobMessage,
@@ -138,8 +138,8 @@ class Replies:
         if job.delivery is not None and not job.delivery.is_last_attempt:
             self._drop(job, error)
             return
-        brief = {"error": text_of(error), "type": type(error).__name__}
-        trace = sendable("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARS:]
+        brief = {"error": text_of(error), "type": kind_of(error)}
+        trace = _trace_of(error)
         try:
             await self._answer(job, JobStatus.ERROR, {**brief, "traceback": trace}, error)
         except PbusError:  # perhaps there is no room for so much
@@ -256,6 +256,13 @@ class Refusals:
             await self._links.send(answer)
         except PbusError as error:
             logger.warning("%s could not send %s: %s", self._links.name, answer, error)
+
+
+def _trace_of(error: BaseException) -> str:
+    try:
+        return sendable("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARS:]
+    except BaseException as failure:  # noqa: BLE001 - it calls methods of the user's
+        return f"its traceback cannot be made: {type(failure).__name__}"
 
 
 def _to(request: BusJobRequestMessage, links: Links) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from pbus.bus.gate import LaneGate
 from pbus.bus.reader import LaneReader, current_reader
+from pbus.containment import awaitable
 from pbus.workers.custody import leave_to_others
 
 
@@ -206,6 +207,8 @@ class LaneTurn:
         """Run the handler, in a context of its own, until it waits; the rest is to be awaited."""
         context = contextvars.copy_context()
         context.run(_turn.set, self)
+        if not hasattr(work, "send"):
+            work = _as_coroutine(work)
         try:
             awaited = context.run(work.send, None)
         except StopIteration:
@@ -269,6 +272,10 @@ class LaneTurn:
         held, self._held = self._held, None
         if held is not None:
             held.release()
+
+
+async def _as_coroutine(work: Any) -> None:
+    await awaitable(work, "on_bus_message")
 
 
 class lending:  # noqa: N801 - used as a block

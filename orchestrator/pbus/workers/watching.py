@@ -4,6 +4,7 @@ import functools
 import logging
 from typing import Any, ClassVar
 
+from pbus.containment import contained
 from pbus.handlers import Handlers
 from pbus.registry import Watch, WorkerLostData, WorkerReadyData
 from pbus.workers.core import base_hook
@@ -59,7 +60,7 @@ class Watching(Sending):
         method = self.HANDLERS.ready.get(name)
         if method is not None:
             try:
-                await getattr(self, method)(data)
+                await contained(getattr(self, method), f"{method} of {self.name!r}", data)
             except Exception:
                 logger.exception("%s: %s raised for %s", self.name, method, data)
         await self._call_hook("on_worker_ready", data)

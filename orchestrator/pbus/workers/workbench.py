@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from pbus.bus.delivery import current_delivery
-from pbus.errors import PASSED_ON
+from pbus.containment import as_handler_error
 from pbus.handlers import PENDING
 from pbus.jobs.group import STOPPED
 from pbus.messages import (
@@ -147,16 +147,18 @@ class Workbench:
         return f"{self._links.name} job {job.request.job_name}"
 
     async def _carry_out(self, job: OpenJob) -> None:
-        order = job.order
+        order, task = job.order, asyncio.current_task()
         try:
             result = await order.handler(job.request)
         except asyncio.CancelledError:
             if not job.is_cancelled:
                 reason = {"reason": "something its handler awaited was cancelled"}
                 await self.replies.answer_quietly(job, JobStatus.CANCELLED, reason)
-        except PASSED_ON:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the requester gets to know
+        except BaseException as raised:
+            where = f"the handler of job {job.request.job_name!r}"
+            error = as_handler_error(raised, where, task)
+            if error is None:
+                raise
             bear = functools.partial(self._bear_error, job, error)
             await self._conclude(job, bear)
         else:
