@@ -1,5 +1,6 @@
 """What shells are offered: names that mean nothing else to them."""
 
+import logging
 import subprocess
 
 import pytest
@@ -10,6 +11,13 @@ from hypothesis import strategies as st
 from pbus_cli.completing import _quietly, is_plain
 
 CONTEXT = typer.Context(typer.main.get_command(typer.Typer(callback=lambda: None)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def logging_goes_on():
+    """A shell that completes wants no word of anything; the tests after these do."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize(
