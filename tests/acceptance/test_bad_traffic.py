@@ -77,7 +77,7 @@ def test_strange_times_are_shown(town: Place, before: Rows):
     town.until_followed(1)
     with town.broker() as broker:
         payload = b'[1,"future",1,"d","clerk",1,1,0]\n' + line
-        broker.publish("pbus:town:d:clerk", town.seal().close("payload", payload))
+        broker.publish("{pbus:town}:d:clerk", town.seal().close("payload", payload))
     done = tail.done()
 
     assert 0 == done.code
@@ -93,7 +93,7 @@ def test_unknown_types_are_refused(town: Place, before: Rows):
     def are_refused() -> bool:
         # Refusals are told once a second: those of the garbage may have taken the turn.
         with town.broker() as broker:
-            broker.publish("pbus:town:d:clerk", b'[1,"far",1,"d","clerk",1,1,0]\n' + telegram)
+            broker.publish("{pbus:town}:d:clerk", b'[1,"far",1,"d","clerk",1,1,0]\n' + telegram)
         return eventually(lambda: any("Telegram" in line for line in town.logs("clerk")), 2.0)
 
     wait_for(are_refused)
@@ -142,7 +142,7 @@ def test_nothing_comes_in_without_the_key(town: Place, before: Rows):
                     other.close("payload", payload),
                     old.close("payload", payload),
                 ):
-                    assert broker.publish(f"pbus:town:{lane}:{channel}", sealed)
+                    assert broker.publish(f"{{pbus:town}}:{lane}:{channel}", sealed)
         asyncio.run(register())
 
     see_undisturbed(town, before)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from support.command import Command, Done, Home, Place
+from support.command import Command, Done, Home, Place, wait_for
+from support.rights import documented_rights
 from support.valkey import Valkey
 
 pytestmark = pytest.mark.cli
@@ -147,3 +148,33 @@ def test_no_broker_is_told(waiting: list[Command]):
     """Where nobody listens, or somebody who never answers, every verb says so within 5 s."""
     for command in waiting:
         see_unreachable(command.done())
+
+
+def test_user_with_the_documented_rights_runs_everything(home: Home):
+    """A project with kept messages, and every verb, on a Redis user that may do what README says."""
+    with Valkey(tcp=True) as server:
+        rules = " ".join(documented_rights())
+        reply = server.command("ACL", "SETUSER", "app", "reset", "on", ">secret", *rules.split())
+        assert reply.startswith(b"+OK"), reply
+        place = place_at(home, "shop", f"redis://app:secret@127.0.0.1:{server.port}")
+        topology = place.folder / "topology.yaml"
+        topology.write_text(
+            topology.read_text().replace("bus: {", "bus: {delivery: at-least-once, ")
+        )
+        place.up()
+        tail = place.start("tail", "-n", "1", "--source", "cli-*")
+        with redis.Redis(port=server.port, decode_responses=True) as client:
+            wait_for(lambda: any(one["psub"] != "0" for one in client.client_list()))
+        verbs = [
+            ("ps",), ("send", "hello", "--text", "x"), ("jobs",), ("restart", "hello"),
+            ("stop", "hello"), ("send", "hello", "--text", "kept"), ("ps", "--json"),
+            ("dlq", "ls"), ("purge", "hello"), ("start", "hello"), ("events", "--for", "100ms"),
+        ]  # fmt: skip
+        codes = {words: place.run(*words).code for words in verbs}
+        assert 0 == tail.done().code
+        assert 0 == place.run("down").code
+        with redis.Redis(port=server.port, decode_responses=True) as client:
+            refused = {entry["object"] for entry in client.acl_log()}
+
+    assert dict.fromkeys(verbs, 0) == codes
+    assert refused <= {"client|setinfo"}

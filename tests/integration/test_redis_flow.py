@@ -107,7 +107,7 @@ def test_stranger_on_channel_blocks_nobody(valkey, channel):
 
         stranger = Redis.from_url(valkey.url)
         spy = stranger.pubsub()
-        await spy.subscribe(f"{channel}:d:w")
+        await spy.subscribe(f"{{{channel}}}:d:w")
         here, there = (connect(valkey.url, channel=channel) for _ in range(2))
         listener = Listener("w")
         await there.subscribe(listener)
@@ -262,10 +262,10 @@ def test_w32_garbage_on_the_channel_is_refused(valkey, channel, caplog, monkeypa
             ]
             garbage = ["", "\x00\xff", "{}", "[]", "null", envelope, envelope.replace("1", "9", 1)]
             for text in garbage:
-                valkey.command("PUBLISH", f"{channel}:d:w", text)
+                valkey.command("PUBLISH", f"{{{channel}}}:d:w", text)
             for number, body in enumerate(bodies, 1):
                 head = json.dumps([1, "foe", 1, "d", "w", number, 1, 0])
-                valkey.command("PUBLISH", f"{channel}:d:w", f"{head}\n{body}")
+                valkey.command("PUBLISH", f"{{{channel}}}:d:w", f"{head}\n{body}")
             await bus.send(Blob(source="a", target="w", number=1))
             heard = await listener.heard(1)
 

@@ -414,7 +414,7 @@ def test_refuses_wrong_workers(tmp_path, lines, problem):
         (
             WORKER + "bus: {channel: 'a*'}\n",
             (
-                "3: bus.channel: expected 1 to 128 characters without spaces, *, ?, [, ] and"
+                "3: bus.channel: expected 1 to 128 characters without spaces, *, ?, [, ], {, } and"
                 " backslashes, got 'a*'"
             ),
         ),

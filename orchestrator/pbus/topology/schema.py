@@ -46,8 +46,8 @@ Reference = Annotated[
 Channel = Annotated[
     str,
     Meta(
-        pattern=r"^[^\s*?\[\]\\]{1,128}$",
-        extra={"expected": "1 to 128 characters without spaces, *, ?, [, ] and backslashes"},
+        pattern=r"^[^\s*?\[\]{}\\]{1,128}$",
+        extra={"expected": "1 to 128 characters without spaces, *, ?, [, ], {, } and backslashes"},
     ),
 ]
 VariableName = Annotated[

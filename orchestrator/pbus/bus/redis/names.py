@@ -2,6 +2,8 @@
 
 import re
 
+from pbus.errors import BusError
+
 _GLOB = re.compile(r"([\\*?\[\]^-])")
 
 
@@ -14,14 +16,22 @@ class Names:
     Keys belong to a database, publish/subscribe channels to the whole server: so their names carry
     the number of any database but 0.
 
+    The braces tell where the name of the bus channel ends: a pattern of access rights for one channel
+    covers no other whose name begins alike.
+
     Args:
         channel: The bus channel, for example "pbus:my-app".
         database: The number of the database.
+
+    Raises:
+        BusError: The name has braces.
     """
 
     def __init__(self, channel: str, database: int = 0) -> None:
+        if "{" in channel or "}" in channel:
+            raise BusError(f"the channel {channel!r} has braces, which on Redis end its name")
         self.channel = channel
-        self._stem = f"{{{channel}}}:{database}" if database else channel
+        self._stem = f"{{{channel}}}:{database}" if database else f"{{{channel}}}"
         self._data = f"{self._stem}:d:".encode()
         self._system = f"{self._stem}:s:".encode()
         self._control = f"{self._stem}:c:".encode()
