@@ -93,7 +93,8 @@ def test_unknown_types_are_refused(town: Place, before: Rows):
     def are_refused() -> bool:
         # Refusals are told once a second: those of the garbage may have taken the turn.
         with town.broker() as broker:
-            broker.publish("{pbus:town}:d:clerk", b'[1,"far",1,"d","clerk",1,1,0]\n' + telegram)
+            payload = b'[1,"far",1,"d","clerk",1,1,0]\n' + telegram
+        broker.publish("{pbus:town}:d:clerk", town.seal().close("payload", payload))
         return eventually(lambda: any("Telegram" in line for line in town.logs("clerk")), 2.0)
 
     wait_for(are_refused)
