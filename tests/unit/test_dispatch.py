@@ -6,6 +6,7 @@ import pytest
 
 from pbus.bus.dispatch import Dispatch, DispatchOptions, Stamped
 from pbus.bus.mail import Stored
+from pbus.errors import BrokerFaultError
 from pbus.messages import Lane
 from support.waiting import run
 
@@ -41,3 +42,39 @@ def test_fault_costs_one_batch(caplog: pytest.LogCaptureFixture):
     run(main())
 
     assert "storing messages failed" in caplog.text
+
+
+class ChoosyStore:
+    """Stores no batch that has a certain message in it."""
+
+    def __init__(self) -> None:
+        self.stored: list[str] = []
+
+    async def put(self, entries):
+        ids = [id_ for entry in entries for id_ in entry.ids]
+        if "2" in ids:
+            raise BrokerFaultError("the broker", "it is too large for it")
+        self.stored += ids
+        return [Stored(mailboxes=1) for _ in entries]
+
+
+def test_impossible_message_costs_one_sender():
+    """What the broker cannot store is told to its sender at once; its neighbours are stored in order."""
+
+    async def main():
+        store = ChoosyStore()
+        dispatch = Dispatch(store, "me", DispatchOptions(60.0))
+        waiting = [dispatch.put(Stamped("w", Lane.DATA, str(n), b"{}")) for n in range(5)]
+        tasks = [asyncio.create_task(chore) for chore in dispatch.chores()]
+        try:
+            results = await asyncio.gather(*waiting, return_exceptions=True)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        assert ["0", "1", "3", "4"] == store.stored
+        assert [1, 1, BrokerFaultError, 1, 1] == [
+            type(one) if isinstance(one, Exception) else one for one in results
+        ]
+
+    run(main())
