@@ -316,6 +316,7 @@ class WorkerActor:
         text = (isinstance(error, OSError) and error.strerror) or str(error)
         filename = error.filename if isinstance(error, OSError) else None
         reason = f"cannot be started: {text}" + (f": {filename}" if filename else "")
+        reason = reason.encode(errors="backslashreplace").decode()  # a file name need not be text
         self._last_error = reason
         self._note(reason)
         is_hopeless = number in _HOPELESS or isinstance(error, ValueError)

@@ -3,6 +3,7 @@
 The supervisor starts it. Logging is set up here, for this process is pbus' own.
 """
 
+import io
 import logging
 import os
 import sys
@@ -15,6 +16,7 @@ import msgspec
 from pbus.bus.connect import connect
 from pbus.codec import Encoding
 from pbus.errors import PbusError, WorkerLoadError
+from pbus.process import path_json
 from pbus.process.launcher import undo_signals
 from pbus.process.loading import import_path, load_worker
 from pbus.process.loops import run_on
@@ -33,10 +35,11 @@ _LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"  # the time is added where l
 def main() -> int:
     """Host the worker until it has ended; 1 when it failed, UNLOADABLE when there is no such class."""
     undo_signals()
+    _write_utf8()
     try:
         _log_to_stderr(os.environ.get(LOG_LEVEL_VARIABLE, "INFO"))
         with os.fdopen(int(os.environ.pop(ORDER_VARIABLE)), "rb") as file:
-            order = msgspec.json.decode(file.read(), type=WorkerOrder)
+            order = path_json.decode(file.read(), WorkerOrder)
         sys.path += import_path(Path(order.file))
         return run_on(order.loop, host(order, os.environ))
     except PbusError as error:
@@ -48,6 +51,13 @@ def main() -> int:
     except Exception:  # noqa: BLE001 - the last resort
         traceback.print_exc()
     return 1
+
+
+def _write_utf8() -> None:
+    """Write what the supervisor reads, whatever the locale is: a print must not end a worker."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 async def host(order: WorkerOrder, environ: Mapping[str, str]) -> int:

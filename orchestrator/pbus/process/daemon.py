@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from pbus.errors import PbusError
+from pbus.process import path_json
 from pbus.process.events import (
     BrokerLost,
     BrokerReady,
@@ -101,7 +102,7 @@ class StatusPipe:
             return
         # The starter may have gone meanwhile.
         with contextlib.suppress(OSError), os.fdopen(descriptor, "wb") as pipe:
-            pipe.write(msgspec.json.encode(status) + b"\n")
+            pipe.write(path_json.encode(status) + b"\n")
 
 
 async def _run(supervisor: Supervisor, report: StatusPipe) -> int:

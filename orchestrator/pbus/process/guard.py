@@ -101,7 +101,7 @@ def _try_to_obey(wards: Wards, line: bytes) -> None:
 
 def _note(text: str) -> None:
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    _forgiving(os.write, 2, f"{stamp} {text}\n".encode())
+    _forgiving(os.write, 2, os.fsencode(f"{stamp} {text}\n"))
 
 
 def _forgiving(action: Callable[..., object], *operands: object) -> None:

@@ -18,7 +18,9 @@ class OwnLog(logging.handlers.RotatingFileHandler):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        super().__init__(path, maxBytes=_MAX_BYTES, backupCount=1, encoding="utf-8")
+        super().__init__(
+            path, maxBytes=_MAX_BYTES, backupCount=1, encoding="utf-8", errors="backslashreplace"
+        )
         formatter = logging.Formatter(_FORMAT, "%Y-%m-%dT%H:%M:%S")
         formatter.converter = time.gmtime
         self.setFormatter(formatter)

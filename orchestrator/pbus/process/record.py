@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from pbus.process import path_json
 from pbus.process.groups import birth, is_same_process
 from pbus.topology.model import DeliverySpec, Encoding
 from pbus.urls import mask_url
@@ -69,7 +70,7 @@ def write_record(path: Path, record: ProjectRecord) -> None:
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.encode(record))
+        file.write(path_json.encode(record))
     draft.replace(path)
 
 
@@ -89,7 +90,7 @@ def write_last(state_dir: Path, record: ProjectRecord, *, is_own_broker: bool) -
 def read_record(path: Path) -> ProjectRecord | None:
     """The record as it lies there; whether it is true only the lock and the pid can tell."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=ProjectRecord)
+        return path_json.decode(path.read_bytes(), ProjectRecord)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:

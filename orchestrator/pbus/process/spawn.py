@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 
 import msgspec
 
-from pbus.process import groups, limits
+from pbus.process import groups, limits, path_json
 from pbus.process.events import Stream
 from pbus.process.output import LineSplitter
 from pbus.seal import ENCRYPT_VARIABLE, KEY_VARIABLE
@@ -136,7 +136,7 @@ def plan_launch(
     )
     # The name is for people who read process lists; the child itself reads the environment.
     argv = (sys.executable, "-P", "-m", "pbus.process.child", instance.name)
-    return Launch(argv=argv, env=env, cwd=spec.working_dir, order=msgspec.json.encode(order))
+    return Launch(argv=argv, env=env, cwd=spec.working_dir, order=path_json.encode(order))
 
 
 class Child:
