@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -14,9 +14,11 @@ import pytest
 
 from pbus.bus.connect import connect
 from pbus.bus.subscriber import BusSubscriber
-from pbus.messages import BusDataMessage
+from pbus.messages import BusDataMessage, BusMessage
 from pbus.process.events import Exited, Line, Ready
+from pbus.runner import WorkerRunner
 from pbus.topology.model import WorkerSpec
+from pbus.worker import BaseWorker
 from support.supervising import supervised, topology
 from support.valkey import Valkey
 from support.waiting import PATIENCE_S, run, until
@@ -80,6 +82,29 @@ async def main():
         time.sleep(600)
     print(pid, flush=True)
     await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+# A program with a worker, that says its incarnation when it is ready.
+LIFE = """
+import asyncio, sys, pbus
+from pbus.bus.connect import connect
+
+class Deaf(pbus.BaseWorker):
+    pass
+
+async def main():
+    bus = connect(sys.argv[1], channel=sys.argv[2])
+    runner = pbus.WorkerRunner(bus=bus)
+    worker = Deaf("deaf")
+    await runner.add_workers(worker)
+    runner.registry.watch("deaf", tell)
+    await runner.run()
+
+async def tell(data):
+    print(data.incarnation, flush=True)
 
 asyncio.run(main())
 """
@@ -190,3 +215,69 @@ def test_outliving_child_has_no_session(database: str, channel: str):
 
     with outlived(database, channel) as kill:
         run(main())
+
+
+class Sender(BaseWorker):
+    """Sends when it is told to."""
+
+    async def flood(self, count: int) -> None:
+        for number in range(count):
+            await self.send_bus_message(Blob(source=self.name, target="deaf", number=number))
+
+
+class Receiver(BaseWorker):
+    """Counts what comes."""
+
+    count = 0
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        await super().on_bus_message(message)
+        self.count += isinstance(message, Blob)
+
+
+@contextlib.asynccontextmanager
+async def hosted(worker: BaseWorker, url: str, channel: str) -> AsyncIterator[WorkerRunner]:
+    """A runner of one worker."""
+    runner = WorkerRunner(
+        bus=connect(url, channel=channel, send_timeout=PATIENCE_S), handle_sigint=False
+    )
+    await runner.add_workers(worker)
+    running = asyncio.create_task(runner.run())
+    try:
+        await runner.registry.wait_ready(worker.name, PATIENCE_S)
+        yield runner
+    finally:
+        await runner.cancel("the test is over")
+        await running
+
+
+def test_credit_belongs_to_a_life(valkey: Valkey, channel: str):
+    """A life that is over and keeps its connections holds up no sender, old or new, to the next."""
+
+    async def main(old: "subprocess.Popen[str]", incarnation: str) -> None:
+        sender, receiver = Sender("s"), Receiver("deaf")
+        async with hosted(sender, valkey.url, channel) as runner:
+            await runner.registry.wait_ready("deaf", PATIENCE_S)
+            await sender.flood(1)
+            old.send_signal(signal.SIGSTOP)
+            await runner.bus.leases.release([incarnation])  # as it runs out by itself
+            async with hosted(receiver, valkey.url, channel):
+                await until(lambda: runner.registry.get("deaf").incarnation != incarnation)
+                await sender.flood(8_000)
+                await until(lambda: receiver.count >= 8_000)
+                late = Sender("late")
+                async with hosted(late, valkey.url, channel) as other:
+                    await other.registry.wait_ready("deaf", PATIENCE_S)
+                    await late.flood(8_000)
+                    await until(lambda: receiver.count >= 16_000)
+
+    old = subprocess.Popen(
+        [sys.executable, "-c", LIFE, valkey.url, channel], stdout=subprocess.PIPE, text=True
+    )
+    assert old.stdout is not None
+    try:
+        run(main(old, old.stdout.readline().strip()))
+    finally:
+        old.kill()
+        old.wait()
+        old.stdout.close()

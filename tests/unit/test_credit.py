@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -11,6 +11,7 @@ from pbus.bus.backoff import Backoff
 from pbus.bus.credit import CREDIT_NOTES, Credit
 from pbus.bus.inbox import Inbox
 from pbus.bus.outbox import INITIAL_CREDIT_BYTES, Outbox
+from pbus.bus.wire import Presence
 from pbus.errors import MessageDecodeError
 from pbus.messages import Lane
 from support.waiting import finishes, happens, run, until
@@ -50,10 +51,10 @@ class NoteWire:
 class Desk:
     """One process's credit with what it stands on."""
 
-    def __init__(self) -> None:
-        self.wire = NoteWire()
+    def __init__(self, wire: NoteWire | None = None, presences: Sequence[Presence] = ()) -> None:
+        self.wire = wire or NoteWire()
         self.outbox = Outbox(Lane.DATA, "me", has_flow=True, send_timeout=20.0)
-        self.credit = Credit("me", self.outbox, self.wire, Inbox(None))
+        self.credit = Credit("me", self.outbox, self.wire, Inbox(None), presences=presences)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -136,6 +137,56 @@ def test_gone_receivers_are_forgotten():
 
         ((process, note),) = desk.wire.asked
         assert ("gone", ["probe", "me", "a", 1, 0, 0]) == (process, json.loads(note))
+
+    run(main())
+
+
+class StubbornWire(NoteWire):
+    """The broker goes on counting a process that is over."""
+
+    async def ask(self, outbox, notes, addresses):
+        self.asked += notes
+        return [1] * len(notes), [2] * len(addresses)
+
+
+class Registry:
+    """Knows who is over, and who has a name."""
+
+    def __init__(self, over: str, holder: str | None) -> None:
+        self._over, self._holder = over, holder
+
+    def is_over(self, process: str) -> bool:
+        return process == self._over
+
+    def holder(self, name: str) -> str | None:
+        return self._holder
+
+
+@pytest.mark.parametrize(("address", "holder"), [("a", "next"), ("*", None)])
+def test_credit_ends_with_its_incarnation(address: str, holder: str | None):
+    """Senders wait for the next life only, though the broker still counts the one before."""
+
+    async def main():
+        desk = Desk(StubbornWire(), [Registry("gone", holder)])
+        note = b'["grant","%s","%s",1,%d,%d]'
+        await desk.outbox.put(address, FULL)
+        (payload,) = await desk.outbox.take()
+        desk.outbox.written(payload, 2)
+        size = payload.size
+        desk.credit.receive(note % (b"gone", address.encode(), 0, INITIAL_CREDIT_BYTES))
+        desk.credit.receive(note % (b"next", address.encode(), size, size + 5))
+        desk.outbox.blocking.clear()
+        sending = asyncio.create_task(desk.outbox.put(address, b"more"))
+        await happens(desk.outbox.blocking)
+        async with desk.running():
+            await finishes(sending)
+            desk.outbox.blocking.clear()
+            waiting = asyncio.create_task(desk.outbox.put(address, b"most"))
+            await happens(desk.outbox.blocking)
+            await until(lambda: len(desk.wire.asked) >= 3)
+            assert not waiting.done()  # for want of the next life's credit
+            desk.credit.receive(note % (b"next", address.encode(), size + 5, size + 500))
+            await finishes(waiting)
 
     run(main())
 

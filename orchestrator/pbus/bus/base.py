@@ -13,6 +13,7 @@ from pbus.bus.mail import MailStore
 from pbus.bus.subscriber import BusSubscriber
 from pbus.bus.switchboard import Counters, Switchboard
 from pbus.bus.tap import Tap
+from pbus.bus.wire import Presence
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Header, decode_message, encode_raw
 from pbus.errors import BusClosedError, BusError, BusLoopError, BusUnavailableError
 from pbus.forks import hold_loop
@@ -56,6 +57,7 @@ class WorkerBus(abc.ABC):
         url: Where the broker is, password masked.
         delivery: "at-most-once" or "at-least-once".
         mail: Where stored messages are kept; None on a bus that stores none.
+        presences: What the registries of this process know of others; they put themselves in.
     """
 
     delivery: str = "at-most-once"
@@ -73,6 +75,7 @@ class WorkerBus(abc.ABC):
         self.max_message_bytes = max_message_bytes
         self.send_timeout = send_timeout
         self.incarnation = incarnation or _new_incarnation()
+        self.presences: list[Presence] = []
         self.is_running = False
         self.url = "memory://"
         self._is_stopped = False

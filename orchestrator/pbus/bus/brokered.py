@@ -179,7 +179,7 @@ class BrokeredBus(WorkerBus):
             for lane, outbox in self._outboxes.items()
         }
         data = self._outboxes[Lane.DATA]
-        self._credit = Credit(self.incarnation, data, wire, self._inbox, self._seal)
+        self._credit = Credit(self.incarnation, data, wire, self._inbox, self._seal, self.presences)
 
     def _begin(self) -> None:
         """Start what writes and what looks after it; the broker has been reached."""

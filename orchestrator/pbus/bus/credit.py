@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
 
 from pbus.bus.inbox import Inbox
 from pbus.bus.outbox import Outbox, OutStream
-from pbus.bus.wire import Wire
+from pbus.bus.wire import Presence, Wire
 from pbus.codec import Count
 from pbus.errors import MessageDecodeError
 from pbus.seal import NO_SEAL, Seal
@@ -37,6 +38,7 @@ class Credit:
         wire: Where notes go.
         inbox: Whose receivers grant.
         seal: Of the channel.
+        presences: Registries of this process, as there are: credit belongs to an incarnation.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class Credit:
         wire: Wire,
         inbox: Inbox,
         seal: Seal = NO_SEAL,
+        presences: Sequence[Presence] = (),
     ) -> None:
         self._seal = seal
+        self._presences = presences
         self._incarnation = incarnation
         self._outbox = outbox
         self._wire = wire
@@ -108,6 +112,10 @@ class Credit:
 
     async def _ask(self, blocked: list[OutStream]) -> None:
         """Probe the receivers known, and count those there are."""
+        for stream in blocked if self._presences else ():
+            dead = [one for one in stream.receivers() if self._is_over(one)]
+            holders = (presence.holder(stream.address) for presence in self._presences)
+            self._outbox.heed(stream, dead, next(filter(None, holders), None))
         asked = [(stream, receiver) for stream in blocked for receiver in stream.receivers()]
         heard, counts = await self._wire.ask(
             self._outbox,
@@ -119,6 +127,9 @@ class Credit:
                 self._outbox.forget(stream, receiver)
         for stream, count in zip(blocked, counts, strict=True):
             self._outbox.expect(stream, count)
+
+    def _is_over(self, receiver: str) -> bool:
+        return any(presence.is_over(receiver) for presence in self._presences)
 
     def _probe(self, stream: OutStream) -> bytes:
         note = _encode(("probe", self._incarnation, stream.address, stream.number, 0, 0))

@@ -8,7 +8,7 @@ drowning a receiver.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pbus.bus.switchboard import EVERYONE
 from pbus.codec import FORMAT_VERSION, Envelope, encode_payload
@@ -35,11 +35,12 @@ class OutStream:
         number: Tells this stream from others of the process.
         position: Bytes accepted so far; those of the receivers are on the same scale.
         counted: What PUBLISH said, how many of it were ours, and when we asked.
-        expected: How many processes listen.
+        expected: How many processes listen, the dead included that still have a connection.
+        is_complete: Whether all who have a right to listen have granted credit.
     """
 
     __slots__ = (
-        "_consumed", "_limit", "_receivers", "address", "counted", "expected", "last_used",
+        "_consumed", "_dead", "_limit", "_receivers", "address", "counted", "expected", "is_complete", "last_used",
         "marked", "next_number", "number", "position", "waiters",
     )  # fmt: skip
 
@@ -50,10 +51,12 @@ class OutStream:
         self.marked = 1
         self.position = 0
         self.expected = 0
+        self.is_complete = False
         self.counted = (-1, 0, 0.0)
         self.waiters: deque[tuple[asyncio.Future[None], bytes]] = deque()
         self.last_used = time.monotonic()
         self._receivers: dict[str, tuple[int, int]] = {}  # incarnation: (consumed, limit)
+        self._dead: set[str] = set()  # incarnations that are over, whoever keeps their connections
         self._consumed = 0  # of the receiver that is furthest behind
         self._limit = INITIAL_CREDIT_BYTES  # of the receiver with the least room
 
@@ -72,6 +75,7 @@ class OutStream:
 
     def grant(self, receiver: str, consumed: int, limit: int) -> None:
         """A receiver has handled so many bytes and has room up to a limit."""
+        self._dead.discard(receiver)
         if receiver in self._receivers or len(self._receivers) < _MAX_RECEIVERS:
             self._receivers[receiver] = (consumed, limit)
             self._refresh()
@@ -80,6 +84,11 @@ class OutStream:
         """A receiver is gone."""
         self._receivers.pop(receiver, None)
         self._refresh()
+
+    def bury(self, receiver: str) -> None:
+        """A receiver's incarnation is over, though the broker may still count it."""
+        self._dead.add(receiver)
+        self.drop(receiver)
 
     @property
     def is_unsure(self) -> bool:
@@ -95,15 +104,21 @@ class OutStream:
         if count == 0:
             self._receivers.clear()
             self._begin_anew(self.position)
-        elif count > self.known and _UNKNOWN not in self._receivers:
+        elif self._living > self.known and _UNKNOWN not in self._receivers:
             self._begin_anew(self._consumed if position is None else position)
         self._refresh()
 
     def _begin_anew(self, position: int) -> None:
         self._receivers[_UNKNOWN] = (position, position + INITIAL_CREDIT_BYTES)
 
+    @property
+    def _living(self) -> int:
+        """How many of those that are expected can grant credit."""
+        most = 0 if self.is_complete else self.expected - len(self._dead)
+        return max(self.known, most)
+
     def _refresh(self) -> None:
-        if self.known >= max(1, self.expected):
+        if self.known and self.known >= self._living:
             self._receivers.pop(_UNKNOWN, None)
         if not self._receivers:
             self._begin_anew(self.position)
@@ -296,6 +311,20 @@ class Outbox:
     def forget(self, stream: OutStream, receiver: str) -> None:
         """A receiver is gone."""
         stream.drop(receiver)
+        self.wake(stream)
+
+    def heed(self, stream: OutStream, dead: Iterable[str], holder: str | None) -> None:
+        """Wait for the credit of no incarnation that is over, nor of strangers.
+
+        Args:
+            stream: Whose senders wait.
+            dead: Receivers whose incarnation is over.
+            holder: The process that has the address by right, where that is known.
+        """
+        for receiver in dead:
+            stream.bury(receiver)
+        stream.is_complete = holder is not None and holder in stream.receivers()
+        stream.expect(stream.expected)
         self.wake(stream)
 
     def wake(self, stream: OutStream) -> None:

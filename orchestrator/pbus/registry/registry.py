@@ -187,11 +187,14 @@ class WorkerRegistry(Directory):
 
     async def start(self) -> None:
         """Learn who is there, and begin to renew and to follow."""
+        self._bus.presences.append(self._table)
         await self._heartbeat.beat()
         self._own(self._heartbeat.run(), "pbus registry heartbeat")
 
     async def stop(self) -> None:
         """End the heartbeat and all watches; unregister own workers first."""
+        if self._table in self._bus.presences:
+            self._bus.presences.remove(self._table)
         for task in self._tasks:
             task.cancel()
         if self._tasks:

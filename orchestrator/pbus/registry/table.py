@@ -6,14 +6,17 @@ after it was asked for.
 """
 
 import itertools
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, KeysView, Sequence
+from typing import TypeVar
 
 import msgspec
 
 from pbus.leases import Lease
 from pbus.messages import WorkerRegistryEntry
 from pbus.registry.data import WorkerLostData, WorkerReadyData
+
+T = TypeVar("T")
 
 LEASE_EXPIRED = "lease expired"
 LEASE_MISSING = "its lease is missing"
@@ -83,6 +86,8 @@ class Table:
         self._known: dict[str, Known] = {}
         self._groups: dict[str, dict[str, Known]] = {}
         self._gone: OrderedDict[str, int] = OrderedDict()  # incarnation -> stamp
+        self._processes: Counter[str] = Counter()  # of how many workers
+        self._over: OrderedDict[str, None] = OrderedDict()  # processes whose last worker is gone
         self._next_stamp = itertools.count(1).__next__
 
     def stamp(self) -> int:
@@ -105,6 +110,15 @@ class Table:
         """The ready replicas of a group, by number."""
         members = [known for known in self._groups.get(group, {}).values() if known.entry.ready]
         return sorted(members, key=lambda known: int(known.entry.name.rpartition(".")[2]))
+
+    def is_over(self, process: str) -> bool:
+        """Whether a process had workers, and its last one is gone."""
+        return process in self._over
+
+    def holder(self, name: str) -> str | None:
+        """The process that has a worker of this name."""
+        known = self._known.get(name)
+        return None if known is None else process_of(known.entry)
 
     def hear(self, entry: WorkerRegistryEntry, *, is_own: bool = False) -> list[Change]:
         """Take in an announcement, unless what is known already is newer.
@@ -210,16 +224,22 @@ class Table:
         return changes
 
     def _add(self, known: Known) -> Known:
-        name = known.entry.name
+        name, process = known.entry.name, process_of(known.entry)
         self._known[name] = known
+        self._processes[process] += 1
+        self._over.pop(process, None)
         group = group_of(name)
         if group is not None:
             self._groups.setdefault(group, {})[name] = known
         return known
 
     def _remove(self, known: Known, reason: str) -> list[Change]:
-        name = known.entry.name
+        name, process = known.entry.name, process_of(known.entry)
         del self._known[name]
+        self._processes[process] -= 1
+        if not self._processes[process]:
+            del self._processes[process]
+            _remember(self._over, process, None)
         group = group_of(name)
         if group is not None:
             del self._groups[group][name]
@@ -238,10 +258,20 @@ class Table:
         )
 
     def _bury(self, incarnation: str) -> None:
-        self._gone[incarnation] = self._next_stamp()
-        self._gone.move_to_end(incarnation)
-        if len(self._gone) > _MAX_GONE:
-            self._gone.popitem(last=False)
+        _remember(self._gone, incarnation, self._next_stamp())
+
+
+def process_of(entry: WorkerRegistryEntry) -> str:
+    """The incarnation of a worker's process: that of the worker begins with it."""
+    return entry.incarnation.rpartition(".")[0]
+
+
+def _remember(among: OrderedDict[str, T], key: str, value: T) -> None:
+    """Put it last; the first falls where there are too many."""
+    among[key] = value
+    among.move_to_end(key)
+    if len(among) > _MAX_GONE:
+        among.popitem(last=False)
 
 
 def _is_older(entry: WorkerRegistryEntry, known: WorkerRegistryEntry) -> bool:
