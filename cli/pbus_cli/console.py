@@ -119,9 +119,10 @@ def json_text(value: Any, *, indent: bool = False) -> str:
     try:
         encoded = msgspec.json.encode(value).decode(errors="replace")
     except UnicodeEncodeError:  # a file name that is no text
-        encoded = json.dumps(msgspec.to_builtins(value))
-    if indent:
-        encoded = msgspec.json.format(encoded, indent=2)
+        encoded = json.dumps(msgspec.to_builtins(value), indent=2 if indent else None)
+    else:
+        if indent:
+            encoded = msgspec.json.format(encoded, indent=2)
     return encoded if is_unicode(sys.stdout) else _NOT_ASCII.sub(_escaped, encoded)
 
 

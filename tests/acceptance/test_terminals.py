@@ -89,6 +89,29 @@ def test_frozen_terminal_holds_nothing_up(place: Place):
         assert 143 == screen.process.wait(20)
 
 
+def test_closed_terminal_ends_it(place: Place):
+    """A window that is closed takes its project with it."""
+    with terminal(place, "up") as screen:
+        screen.until("1/1 ready")
+        screen.hang_up()
+
+        assert 129 == screen.process.wait(20)
+
+
+def test_nohup_outlives_the_terminal(place: Place):
+    """Unless the user said that it shall not: then it goes on without its display."""
+    shell = ("/bin/sh", "-c", 'trap "" HUP; exec "$0" "$@"')
+    with terminal(place, "up", through=shell) as screen:
+        screen.until("1/1 ready")
+        screen.hang_up()
+        ticks = len(place.logs("tick"))
+        wait_for(lambda: len(place.logs("tick")) > ticks + 5)
+
+        assert place.rows()["tick"]["ready"]
+        done = place.tell("down", "--timeout", "20")
+        assert (0, True) == (done.code, "nothing of it runs" in done.err)
+
+
 def test_stopped_supervisor_is_ended(place: Place):
     """`down` ends one that was stopped with Ctrl-Z."""
     with terminal(place, "up", through=SHELL) as screen:

@@ -31,9 +31,19 @@ class Terminal:
         """Type; control characters become signals."""
         os.write(self._master, keys.encode())
 
+    def hang_up(self) -> None:
+        """Close it, as a window is closed."""
+        os.close(self._master)
+        self._master = -1
+
     def resize(self, rows: int, columns: int) -> None:
         """Change its size, as a window does."""
         _set_size(self._master, rows, columns)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not hung up."""
+        return self._master >= 0
 
     @property
     def echoes(self) -> bool:
@@ -93,9 +103,11 @@ def terminal(
         pass_fds=(slave,),
     )
     os.close(slave)
+    made = Terminal(master, process)
     try:
-        yield Terminal(master, process)
+        yield made
     finally:
         process.kill()
         process.wait()
-        os.close(master)
+        if made.is_open:
+            made.hang_up()

@@ -1,11 +1,14 @@
 """How a command ends: its exit code, and what it says on stderr."""
 
 import asyncio
+import io
+import json
 import os
 import signal
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import typer
 
@@ -80,6 +83,28 @@ def test_bugs_keep_their_traceback(error: Exception) -> None:
     """What is no error of pbus is not dressed up as one."""
     with pytest.raises(type(error)), console.exit_codes():
         raise error
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"a": "größe 漢 \U0001f600"}, {"a": "größe 漢 \U0001f600"}),
+        ({"a": os.fsdecode(b"d\xff")}, {"a": os.fsdecode(b"d\xff")}),
+        ({"a": msgspec.Raw(b'"\xff"')}, {"a": "\ufffd"}),
+    ],
+    ids=["text", "file name", "foreign bytes"],
+)
+def test_json_fits_any_encoding(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, value: object, expected: object
+) -> None:
+    """And is read back as it was, as far as it was text."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    for indent in (False, True):
+        text = console.json_text(value, indent=indent)
+
+        assert expected == json.loads(text.encode(encoding).decode(encoding))
 
 
 def test_sigterm_cancels_command() -> None:

@@ -283,9 +283,13 @@ async def _ask(bus: "WorkerBus", order: _Order, source: str) -> None:
 async def _ask_once(asker: "Asker", worker: "Lease", order: _Order, timeout_s: float) -> None:
     from pbus.errors import JobFailedError
     from pbus_cli.live.progress import JobDisplay
+    from pbus_cli.live.suspending import suspendable
 
     try:
-        with JobDisplay(f"{order.job} at {worker.name}") as display:
+        with (
+            JobDisplay(f"{order.job} at {worker.name}") as display,
+            suspendable(display.suspend, display.resume),
+        ):
             response = await asker.ask(
                 worker,
                 order.job or "",

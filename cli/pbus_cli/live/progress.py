@@ -36,6 +36,16 @@ class JobDisplay:
         if self._bar is not None:
             self._bar.stop()
 
+    def suspend(self) -> None:
+        """Give the terminal back for a while."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def resume(self) -> None:
+        """Show the bar again."""
+        if self._bar is not None:
+            self._bar.start()
+
     def show(self, kind: EventType, data: dict[str, Any]) -> None:
         """Show an update or a stream message."""
         if kind == "stream_data":
