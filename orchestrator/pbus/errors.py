@@ -99,11 +99,11 @@ class MessageEncodeError(MessageError):
 class MessageTooLargeError(MessageEncodeError):
     """An encoded message is larger than the bus allows."""
 
-    def __init__(self, type_name: str, size: int, limit: int) -> None:
+    def __init__(self, type_name: str, size: int, limit: int, *, hint: str | None = None) -> None:
         MessageError.__init__(
             self,
             f"{type_name} is {size:,} bytes on the wire and the bus carries at most {limit:,}",
-            hint="send it in parts or raise max_message_bytes",
+            hint=hint or "send it in parts or raise max_message_bytes",
         )
         self.type_name = type_name
         self.field = ""

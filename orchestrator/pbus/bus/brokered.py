@@ -20,7 +20,12 @@ from pbus.bus.reader import Receipt
 from pbus.bus.switchboard import EVERYONE
 from pbus.bus.wire import Wire
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding, Header, encode_message, encode_raw
-from pbus.errors import BusUnavailableError, MessageDecodeError, SealError
+from pbus.errors import (
+    BusUnavailableError,
+    MessageDecodeError,
+    MessageTooLargeError,
+    SealError,
+)
 from pbus.ids import new_id
 from pbus.messages import BusMessage, Lane
 from pbus.seal import seal_of
@@ -77,6 +82,9 @@ class BrokeredBus(WorkerBus):
         self._encoding = Encoding(encoding)
         self._seal = seal_of(key, channel, encrypt=encrypt)
         self._max_payload_bytes = max(MAX_PAYLOAD_BYTES, max_message_bytes) + _ENVELOPE_BYTES
+        # What is not stored may have a lower limit, the broker's.
+        self._carried_bytes = max_message_bytes
+        self._limit_hint = ""
         self._trouble = "no answer in time"
         self._tasks: list[asyncio.Task[None]] = []
         self.delivery = delivery
@@ -85,13 +93,19 @@ class BrokeredBus(WorkerBus):
 
     async def publish(self, message: BusMessage) -> None:
         """Encode a message and have it stored, or put it into its lane's buffer; see send()."""
-        line = encode_message(message, limit=self.max_message_bytes, encoding=self._encoding)
-        if self._mailroom is None or not message.is_stored:
+        mailroom = self._mailroom if message.is_stored else None
+        limit = self._carried_bytes if mailroom is None else self.max_message_bytes
+        try:
+            line = encode_message(message, limit=limit, encoding=self._encoding)
+        except MessageTooLargeError as error:
+            await self._see_limit(error)
+            line = encode_message(message, limit=self._carried_bytes, encoding=self._encoding)
+        if mailroom is None:
             outbox, address = self._outboxes[message.lane], message.target or EVERYONE
             if not outbox.put_nowait(address, line):
                 await outbox.put(address, line)
         else:
-            await self._store(self._mailroom, Stamped.of(message, line))
+            await self._store(mailroom, Stamped.of(message, line))
 
     async def send_raw(
         self,
@@ -106,14 +120,26 @@ class BrokeredBus(WorkerBus):
         if self._running_in is not asyncio.get_running_loop():
             await self._until_running()
         header = Header(type=type_name, source=source, target=target, id=new_id(), time=time.time())
+        mailroom = None if urgent else self._mailroom
         line = encode_raw(header, fields, limit=self.max_message_bytes, encoding=self._encoding)
+        if mailroom is None and len(line) > self._carried_bytes:
+            await self._see_limit(MessageTooLargeError(type_name, len(line), self._carried_bytes))
         lane = Lane.SYSTEM if urgent else Lane.DATA
         address = target or EVERYONE
-        if self._mailroom is None or urgent:
+        if mailroom is None:
             await self._outboxes[lane].put(address, line)
         else:
-            await self._store(self._mailroom, Stamped(address, lane, header.id, line))
+            await self._store(mailroom, Stamped(address, lane, header.id, line))
         self.counters.sent += 1
+
+    async def _see_limit(self, error: MessageTooLargeError) -> None:
+        """Raise it, unless the broker turns out to carry messages of that size."""
+        if error.size > self.max_message_bytes:
+            raise error
+        await self._ask_limit()
+        if error.size > self._carried_bytes:
+            limit, hint = self._carried_bytes, self._limit_hint
+            raise MessageTooLargeError(error.type_name, error.size, limit, hint=hint) from None
 
     async def _store(self, mailroom: MailRoom, stamped: Stamped) -> None:
         if await mailroom.dispatch.put(stamped) == 0:
@@ -261,6 +287,9 @@ class BrokeredBus(WorkerBus):
         self._inbox.leave(address)
         if self._mailroom is not None:
             await self._mailroom.leave(address)
+
+    async def _ask_limit(self) -> None:
+        """Ask the broker what it carries, into _carried_bytes; a backend without limits need not."""
 
     # What a backend brings, beside _open()
 

@@ -106,8 +106,10 @@ class Inbox:
         lane = envelope.lane
         if lines:
             self._deliver(stream, lane, lines)
-        if stream.granted < 0 and lane is Lane.DATA:
-            self._grant(stream)  # the first: now the sender knows us
+        if lane is Lane.DATA and (stream.granted < 0 or gap > 0):
+            self._grant(
+                stream
+            )  # now the sender knows us, or that it need not wait for what is lost
 
     def consumed(self, stream: InStream, size: int) -> None:
         """A payload of so many bytes has been handled."""

@@ -344,13 +344,14 @@ class Outbox:
     def mark(self) -> None:
         """Tell receivers how far each stream has come, so that the loss of its end shows too.
 
+        Where senders wait, again and again: a receiver may have missed what it is to grant credit for.
         Call it now and then; streams that nobody listens to any more are forgotten here.
         """
         now = time.monotonic()
         for stream in list(self._streams.values()):
-            if stream.marked != stream.next_number:
+            if stream.marked != stream.next_number or stream.waiters:
                 self._mark(stream)
-            elif not stream.waiters and now - stream.last_used > _IDLE_S:
+            elif now - stream.last_used > _IDLE_S:
                 del self._streams[stream.address]
 
     def _mark(self, stream: OutStream) -> None:

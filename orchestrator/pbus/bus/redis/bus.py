@@ -13,6 +13,7 @@ from pbus.bus.brokered import BrokeredBus
 from pbus.bus.credit import CREDIT_NOTES
 from pbus.bus.dispatch import Stamped
 from pbus.bus.follower import FOLLOWER_LEASE_S
+from pbus.bus.inbox import BUDGET_BYTES
 from pbus.bus.mailroom import DeliveryOptions, MailRoom
 from pbus.bus.redis.endpoint import CONNECT_TIMEOUT_S, REFUSALS, TROUBLE, Endpoint, reason_of
 from pbus.bus.redis.leases import KEYS_LIVE_MS, RedisLeaseStore
@@ -31,6 +32,10 @@ NOTES = (*CREDIT_NOTES, FOLLOWER_NOTE)  # a payload begins otherwise
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+
+SUBSCRIBER_BYTES = 32 * 1024 * 1024  # what a server lets a subscriber have before it
+_HEADROOM_BYTES = BUDGET_BYTES + 1024 * 1024  # for what else is under way to it
 
 
 class RedisBus(BrokeredBus):
@@ -82,6 +87,11 @@ class RedisBus(BrokeredBus):
             from pbus.bus.redis.mail import RedisMailStore  # noqa: PLC0415 - most buses need none
 
             self.mail = sealed(RedisMailStore(self._endpoint, self._names), self._seal)
+        self._carried_bytes = min(max_message_bytes, SUBSCRIBER_BYTES - _HEADROOM_BYTES)
+        self._limit_hint = (
+            "the server cuts off subscribers with more before them (client-output-buffer-limit"
+            " pubsub): raise that, send it in parts, or use delivery at-least-once"
+        )
         self._followed_until = 0.0
         self._links = {
             lane: RequestLink(self._endpoint, f"{lane.name.lower()} writer") for lane in Lane
@@ -101,7 +111,8 @@ class RedisBus(BrokeredBus):
     async def _store(self, mailroom: MailRoom, stamped: Stamped) -> None:
         if await mailroom.dispatch.put(stamped) == 0:
             self.counters.note_undelivered(stamped.address)
-        if self._followed_until > time.monotonic():
+        is_followed = self._followed_until > time.monotonic()
+        if is_followed and len(stamped.line) <= self._carried_bytes:
             await self._outboxes[stamped.lane].put(FOLLOWED + stamped.address, stamped.line)
 
     def tap(self) -> RedisTap:
@@ -178,6 +189,16 @@ class RedisBus(BrokeredBus):
     async def _keep_up(self) -> None:
         for listener in self._listeners.values():
             await listener.beat()
+
+    async def _ask_limit(self) -> None:
+        """Ask what subscribers may have before them; who may not ask has what servers begin with."""
+        with contextlib.suppress(*TROUBLE):
+            link = self._links[Lane.SYSTEM]
+            (reply,) = await link.request([(b"CONFIG", b"GET", b"client-output-buffer-limit")])
+            words = reply[1].split() if isinstance(reply, list) and reply else []
+            if b"pubsub" in words:
+                limit = int(words[words.index(b"pubsub") + 1]) or self.max_message_bytes << 1
+                self._carried_bytes = min(self.max_message_bytes, limit - _HEADROOM_BYTES)
 
     async def _watch_server(self) -> None:
         """Have the server say whether it may still be written to; see Endpoint.heed()."""

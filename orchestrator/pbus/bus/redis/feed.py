@@ -18,9 +18,13 @@ class Feed(asyncio.Protocol):
     Args:
         connection: Connected, and no reply of it under way.
         on_reply: Called with each reply; what it raises ends the feed.
+
+    Attributes:
+        heard: Bytes received.
     """
 
     def __init__(self, connection: AbstractConnection, on_reply: Callable[[Any], None]) -> None:
+        self.heard = 0
         self._connection = connection
         self._on_reply = on_reply
         # redis-py has no other way to its transport, nor to the classes of its errors.
@@ -52,6 +56,11 @@ class Feed(asyncio.Protocol):
             self._transport.write(piece)
         return True
 
+    @property
+    def unsent(self) -> int:
+        """Bytes written that the socket has not taken yet."""
+        return self._transport.get_write_buffer_size()
+
     def cut(self) -> None:
         """Close the connection whatever the other side does; what is not sent yet is dropped."""
         self._transport.abort()
@@ -61,6 +70,7 @@ class Feed(asyncio.Protocol):
         """Hand out what is complete."""
         if self._ended.done():
             return
+        self.heard += len(data)
         try:
             self._parser.feed(data)
             while (reply := self._parser.gets()) is not _MORE:

@@ -73,6 +73,8 @@ class SubscribeLink:
         self._confirmed: set[bytes] = set()
         self._waiting: dict[bytes, list[asyncio.Future[None]]] = {}
         self._connection: AbstractConnection | None = None
+        self._feed: Feed | None = None
+        self._heard = 0  # bytes, as of the last beat
         self._quiet_beats = 0
         self._version = endpoint.version
         self._backoff = Backoff()
@@ -137,6 +139,8 @@ class SubscribeLink:
         connection = self._connection
         if connection is None:
             return
+        if self._feed is not None and self._feed.heard != self._heard:  # of a large payload, say
+            self._heard, self._quiet_beats = self._feed.heard, 0
         self._quiet_beats += 1
         if self._quiet_beats >= 3:  # noqa: PLR2004 - heard nothing, asked, heard nothing
             self.trouble = TimeoutError("the connection went silent")
@@ -170,7 +174,7 @@ class SubscribeLink:
         connection = await open_connection(self._endpoint)
         try:
             feed = Feed(connection, self._handle)
-            self._connection = connection
+            self._connection, self._feed, self._heard = connection, feed, 0
             self._version = self._endpoint.version
             self._quiet_beats = 0
             await self._command("SUBSCRIBE", sorted(self._wanted))
@@ -223,11 +227,13 @@ class SubscribeLink:
 class _Call:
     """Commands under way, and what has been answered of them."""
 
-    __slots__ = ("count", "due", "on_end", "replies")
+    __slots__ = ("count", "due", "heard", "on_end", "replies", "unsent")
 
-    def __init__(self, count: int, on_end: OnEnd, due: float) -> None:
+    def __init__(self, count: int, on_end: OnEnd, due: float, heard: int) -> None:
         self.count = count
         self.on_end = on_end
+        self.heard = heard
+        self.unsent = 0
         self.due = due
         self.replies: list[Any] = []
 
@@ -334,7 +340,8 @@ class RequestLink:
     def _expect(self, count: int, on_end: OnEnd) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time() + WRITE_TIMEOUT_S
-        self._calls.append(_Call(count, on_end, due))
+        heard = self._feed.heard if self._feed else 0
+        self._calls.append(_Call(count, on_end, due, heard))
         if self._watch is None:
             self._watch = loop.call_at(due, self._look_around)
 
@@ -343,11 +350,21 @@ class RequestLink:
         self._watch = None
         if not self._calls:
             return
-        loop, due = asyncio.get_running_loop(), self._calls[0].due
-        if loop.time() < due:
-            self._watch = loop.call_at(due, self._look_around)
+        loop, call = asyncio.get_running_loop(), self._calls[0]
+        if loop.time() >= call.due and self._has_moved(call):
+            call.due = loop.time() + WRITE_TIMEOUT_S
+        if loop.time() < call.due:
+            self._watch = loop.call_at(call.due, self._look_around)
             return
         self._cut(TimeoutError("no answer in time"))
+
+    def _has_moved(self, call: "_Call") -> bool:
+        """Whether anything was received or sent lately: large ones take their time."""
+        if self._feed is None:
+            return False
+        before, now = (call.heard, call.unsent), (self._feed.heard, self._feed.unsent)
+        call.heard, call.unsent = now
+        return now != before
 
     def _take(self, reply: Any) -> None:
         if isinstance(reply, ResponseError):
