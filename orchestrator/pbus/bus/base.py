@@ -80,7 +80,7 @@ class WorkerBus(abc.ABC):
         self.url = "memory://"
         self._is_stopped = False
         self._loop: asyncio.AbstractEventLoop | None = None  # of the first start
-        self._running_in: asyncio.AbstractEventLoop | None = None  # None: not running
+        self._life: asyncio.Task[None] | None = None  # ends with the loop, if not before
         self._starting: asyncio.Future[None] | None = None
         self._board = Switchboard(send_timeout)
         self.counters: Counters = self._board.counters
@@ -118,7 +118,8 @@ class WorkerBus(abc.ABC):
                 raise BusUnavailableError(self.url, self._why_not_open()) from None
             raise
         self.is_running, self._is_stopped = True, False
-        self._running_in = self._loop
+        self._life = asyncio.create_task(_live(), name="pbus bus")
+        self._life.add_done_callback(self._note_end)
         for mailbox in self._board.mailboxes():
             mailbox.start()
 
@@ -132,9 +133,11 @@ class WorkerBus(abc.ABC):
         """
         self._check_loop()
         self._is_stopped = True
-        if not self.is_running:
+        if self._life is None:
             return
-        self.is_running, self._running_in = False, None
+        self.is_running, life, self._life = False, self._life, None
+        life.cancel()
+        await asyncio.wait({life})
         await self._close()
         await asyncio.gather(*(mailbox.stop() for mailbox in self._board.mailboxes()))
 
@@ -183,7 +186,7 @@ class WorkerBus(abc.ABC):
             BusClosedError: The bus is not started, or stopped.
             BusLoopError: The bus belongs to another event loop.
         """
-        if self._running_in is not asyncio.get_running_loop():
+        if not self.is_running:
             await self._until_running()
         if message.is_local or message.target in self._board.local_names:
             await self._board.put(message)
@@ -265,6 +268,11 @@ class WorkerBus(abc.ABC):
         if not self.is_running:
             raise BusClosedError("stopped" if self._is_stopped else "not started")
 
+    def _note_end(self, life: asyncio.Task[None]) -> None:
+        """Send nothing more: asyncio.run() ends, and cancels all that runs here."""
+        if life is self._life:
+            self.is_running, self._is_stopped = False, True
+
     def _check_loop(self) -> None:
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
             raise BusLoopError
@@ -289,6 +297,10 @@ class WorkerBus(abc.ABC):
 
     def _make_leases(self) -> LeaseStore:
         return MemoryLeaseStore()
+
+
+async def _live() -> None:
+    await asyncio.get_running_loop().create_future()
 
 
 def _new_incarnation() -> str:

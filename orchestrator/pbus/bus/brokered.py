@@ -93,7 +93,9 @@ class BrokeredBus(WorkerBus):
 
     async def publish(self, message: BusMessage) -> None:
         """Encode a message and have it stored, or put it into its lane's buffer; see send()."""
-        mailroom = self._mailroom if message.is_stored else None
+        mailroom = self._mailroom
+        if mailroom is not None and not message.is_stored:
+            mailroom = None
         limit = self._carried_bytes if mailroom is None else self.max_message_bytes
         try:
             line = encode_message(message, limit=limit, encoding=self._encoding)
@@ -117,7 +119,7 @@ class BrokeredBus(WorkerBus):
         urgent: bool = False,
     ) -> None:
         """Send a message of a type that only its receivers know; see WorkerBus.send_raw."""
-        if self._running_in is not asyncio.get_running_loop():
+        if not self.is_running:
             await self._until_running()
         header = Header(type=type_name, source=source, target=target, id=new_id(), time=time.time())
         mailroom = None if urgent else self._mailroom
