@@ -410,13 +410,14 @@ class BusJobStreamEndMessage(BusJobMessage):
 
 
 class BusJobCreditMessage(BusJobMessage):
-    """Tells a worker how far its requester has read a job's updates and pieces.
+    """Tells a worker how far its requester has read a job's updates and pieces; no hook hears it.
 
     Attributes:
         position: Of the last one read; -1: nobody reads them.
         is_idle: Nothing that came is left to be read.
     """
 
+    category: ClassVar[Category] = "system"
     lane: ClassVar[Lane] = Lane.SYSTEM
     is_stored: ClassVar[bool] = False  # it is about now
 
@@ -425,8 +426,9 @@ class BusJobCreditMessage(BusJobMessage):
 
 
 class BusJobCreditRequestMessage(BusJobMessage):
-    """Asks a requester how far it has read a job's updates and pieces."""
+    """Asks a requester how far it has read a job's updates and pieces; no hook hears it."""
 
+    category: ClassVar[Category] = "system"
     lane: ClassVar[Lane] = Lane.SYSTEM
     is_stored: ClassVar[bool] = False
 

@@ -20,6 +20,8 @@ from pbus.messages import (
     BusDeactivateWorkerMessage,
     BusEndMessage,
     BusEndWorkerMessage,
+    BusJobCreditMessage,
+    BusJobCreditRequestMessage,
     BusJobMessage,
     BusMessage,
     BusMessagesLostMessage,
@@ -51,6 +53,8 @@ _CHANGING = frozenset({"_active", "_activation_args", "_beginning", "_loss_watch
 EVENT_HANDLERS_S = 2.0  # what event handlers in progress get
 
 Receive = Callable[[BusMessage], Awaitable[None]]
+
+_UNHEARD = frozenset({BusJobCreditMessage, BusJobCreditRequestMessage})  # by hooks
 
 # What reaches a worker that is inactive or stopping: its life, and jobs, goes on.
 _ALWAYS_ADMITTED = (
@@ -376,6 +380,8 @@ class BaseWorker(Activation, Reporting, Family):
         take = self._receiver(type(message))
         if take is not None:
             await take(message)
+            if type(message) in _UNHEARD:
+                return
         if self._active and self.accepts_bus_message(message):
             self._fire_event("on_bus_message", message)
             if self._is_hooked:  # unlike other hooks, what this one raises the bus gets to know

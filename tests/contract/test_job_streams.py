@@ -6,6 +6,7 @@ import pytest
 
 from pbus.errors import JobCancelledError, JobStateError
 from pbus.handlers import PENDING, job
+from pbus.messages import BusJobCreditMessage
 from support.jobbing import Asker, Doer, ask, hosted, leftovers
 from support.waiting import finishes, run, until
 
@@ -43,6 +44,17 @@ class Streamer(Doer):
     async def held_up(self):
         await until(lambda: self.is_held_up)
         return self.poured
+
+
+class Hearing(Streamer):
+    """Keeps what its hook hears."""
+
+    def __init__(self):
+        super().__init__()
+        self.heard = []
+
+    async def on_bus_message(self, message):
+        self.heard.append(type(message))
 
 
 class ByHand(Streamer):
@@ -88,11 +100,12 @@ def test_nobody_need_read(make_any_bus):
     """A requester that does not look at pieces gets its answer, by the block or by hooks."""
 
     async def main():
-        asker, streamer = Asker(), Streamer()
+        asker, streamer = Asker(), Hearing()
         async with hosted(make_any_bus, [asker], [streamer]):
             async with pour(asker) as j:
                 pass
             assert {"total": MANY} == j.response
+            assert BusJobCreditMessage not in streamer.heard
             await asker.request_job("streamer", name="pour", payload={"count": MANY})
             await until(lambda: len(asker.told_of("completed")) == 2)
             assert 2 * MANY == streamer.poured

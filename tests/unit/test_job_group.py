@@ -85,6 +85,15 @@ def test_loss_keeps_its_reason():
     )
 
 
+def test_late_answer_of_the_stopped():
+    """Where a kept job's worker is not there when time is up, that is said."""
+    group = group_of("a", "b", timeout=2)
+    for member in group.members.values():
+        member.is_kept = True
+    group.expire(lambda name: name == "a")
+    assert "waiting for b, which was stopped and did not come back" == group.error.phase
+
+
 def test_timeout_says_what_it_waited_for():
     """A group that runs out of time tells a missing worker from a missing answer."""
     group = group_of("a", "b", timeout=2)

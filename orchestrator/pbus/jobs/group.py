@@ -214,9 +214,13 @@ class JobGroup:
         """End it because its time is up; `is_there` tells who was not what it waited for."""
         members = self.members.values()
         unasked = [one.name for one in members if not (one.is_asked or is_there(one.name))]
-        late = [member.name for member in self.open_members()]
+        open_members = self.open_members()
+        late = [member.name for member in open_members]
+        gone = [one.name for one in open_members if one.is_kept and not is_there(one.name)]
         if unasked:
             phase = f"waiting for {name_some(unasked)} to be ready"
+        elif gone:  # its loss ends no job that is kept
+            phase = f"waiting for {name_some(gone)}, which was stopped and did not come back"
         else:
             phase = f"waiting for the answer of {name_some(late)}"
         timeout = self.params.timeout or 0.0
