@@ -14,7 +14,7 @@ from pbus.process.events import BrokerLost, Exited, GaveUp, Line, Started, State
 from pbus.topology.model import WorkerSpec
 from support.supervising import Watched, program, supervised, topology
 from support.valkey import Valkey
-from support.waiting import PATIENCE_S
+from support.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.redis
 
@@ -95,6 +95,34 @@ def test_all_come_back(tmp_path: Path, own_valkey: Valkey, monkeypatch: pytest.M
             for name in ("plain.1", "plain.2", "late", "joiner", "loner"):
                 await watched.state(name, "ready")
             assert {"plain.1", "joiner", "loner"} == {one.worker for one in watched.all(Exited)}
+            assert [] == watched.all(GaveUp)
+
+    asyncio.run(main())
+
+
+def test_refusing_broker_is_waited_for(
+    tmp_path: Path, own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that is there and stores nothing, as with a full disk, costs no worker either."""
+    monkeypatch.setattr(restart, "MOST_EXITS", 1)
+    what = topology(
+        tmp_path,
+        WorkerSpec(name="plain", working_dir=tmp_path, joins=True, worker="crew:Plain"),
+        url=own_valkey.url,
+    )
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            await watched.state("plain", "ready")
+            own_valkey.command("CONFIG", "SET", "min-replicas-to-write", "1")
+            link = watched.supervisor._link
+            assert link is not None
+            await until(lambda: link.is_broker_away)
+            psutil.Process(watched.process("plain").pid).kill()
+            await watched.until(lambda: waiting(watched) == {"plain"})
+            own_valkey.command("CONFIG", "SET", "min-replicas-to-write", "0")
+            await watched.nth(Started, 2)
+            await watched.state("plain", "ready")
             assert [] == watched.all(GaveUp)
 
     asyncio.run(main())
