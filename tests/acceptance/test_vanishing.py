@@ -79,8 +79,8 @@ def test_runtime_folder_is_made_again(home: Home, place: Place, backend: str):
         assert 0 == place.tell("down").code
 
 
-def test_logs_are_begun_again(place: Place):
-    """A log that was removed, or moved away, is there again with the next line."""
+def test_files_are_made_again(place: Place):
+    """A log that was removed, or moved away, is there again with the next line; so is the record."""
     state = place.record_path().parent
     ticks, own = state / "logs/workers/ticker.log", state / "logs/supervisor.log"
     wait_for(ticks.exists)
@@ -89,7 +89,10 @@ def test_logs_are_begun_again(place: Place):
     wait_for(ticks.exists)
     ticks.rename(state / "moved")
     wait_for(ticks.exists)
-    own.unlink()
+    shutil.rmtree(state / "logs")
+    wait_for(ticks.exists)
+    place.record_path().unlink()
+    wait_for(place.home.records)
     assert 0 == place.tell("restart", "ticker").code
 
     assert "ticker" in own.read_text()

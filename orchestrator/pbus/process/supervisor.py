@@ -222,8 +222,7 @@ class Supervisor:
         await link.open(is_own_broker=spec.url is None)
         self._bus, self._link = bus, link
         self._described = self._describe(url)
-        self._project.write_record(self._described)
-        write_last(self._project.state_dir, self._described, is_own_broker=spec.url is None)
+        self._write_records()
         self._emit(BrokerReady(bus.url))
         site = Site(self._surroundings(url), self._foundation.guard, link, self._emit)
         return site, link
@@ -319,14 +318,28 @@ class Supervisor:
             self._crew.measure()
             if not is_held(self._project):
                 self._hold_again()
+            else:
+                with self._complaint.instead():
+                    self._make_again()
             await asyncio.sleep(_MEASURE_EVERY_S)
+
+    def _make_again(self) -> None:
+        """Parts of the state folder may have been removed: without a record no verb finds us."""
+        self._project.make_state_dir()
+        if not self._project.record_path.exists():
+            self._write_records()
+
+    def _write_records(self) -> None:
+        is_own_broker = self._topology.bus.url is None
+        self._project.write_record(self._described)
+        write_last(self._project.state_dir, self._described, is_own_broker=is_own_broker)
 
     def _hold_again(self) -> None:
         """The state folder is gone, or another's: a second supervisor may find the project free."""
         folder = self._project.state_dir
         try:
             hold_again(self._project)
-            self._project.write_record(self._described)
+            self._write_records()
         except ProjectRunningError as error:
             logger.error("%s was removed, and another supervisor has the project now", folder)  # noqa: TRY400 - no fault of ours
             self.request_stop(str(error))
