@@ -49,6 +49,11 @@ name: orphans
 workers:
   mother: {command: [sh, -c, "while :; do (sleep 0.5 & ) ; sleep 0.1; done"]}
 """
+MANY = """
+name: many
+workers:
+  many: {command: [sleep, "600"], replicas: 100}
+"""
 FOREIGN = """
 name: foreign
 workers:
@@ -122,9 +127,29 @@ def test_orphans_are_reaped(through: tuple[str, ...]):
         wait_for(lambda: orphans() >= 3)
         wait_for(lambda: not any(map(psutil.pid_exists, seen)))
         family = init.children(recursive=True)
-        init.send_signal(signal.SIGTERM)
-        assert 143 == up.done().code
-        assert [] == living(family)
+        if through is NAMESPACE:
+            init.send_signal(signal.SIGTERM)
+            assert 143 == up.done().code
+        else:
+            init.kill()
+        wait_for(lambda: not living(family))
+
+
+@pytest.mark.parametrize(("limit", "started"), [("-Sn", 100), ("-n", 1)])
+def test_open_files_run_out(limit: str, started: int):
+    """A low soft limit on open files is raised; a hard one costs starts, and never the project."""
+    with Home("sh", "-c", f'ulimit {limit} 256 && exec "$0" "$@"') as home:
+        place = home.place("many", {"topology.yaml": MANY})
+        assert place.run("up", "-d").code == 0
+
+        def states() -> list[str]:
+            return [str(row["state"]) for row in place.rows().values()]
+
+        wait_for(lambda: states().count("ready") >= started and "starting" not in states())
+        if limit == "-n":
+            assert {"ready", "backoff"} == set(states())
+            assert "Too many open files (of 256 allowed" in "\n".join(place.logs("many.100"))
+        assert 0 == place.run("down").code
 
 
 @pytest.mark.skipif(

@@ -4,7 +4,9 @@ import ctypes
 import os
 import signal
 import sys
+from typing import Any
 
+_PR_SET_PDEATHSIG = 1
 _PR_GET_CHILD_SUBREAPER = 37
 
 
@@ -21,6 +23,7 @@ def go_on_in_child() -> int | None:
     before = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     main = os.fork()
     if main == 0:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # whoever kills the parent means both
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return None
     while (code := _reap(main)) is None:
@@ -37,8 +40,13 @@ def _adopts_orphans() -> bool:
     if sys.platform != "linux":
         return False
     is_subreaper = ctypes.c_int()
-    failed = ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(is_subreaper), 0, 0, 0)
+    failed = _prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(is_subreaper))
     return not failed and bool(is_subreaper.value)
+
+
+def _prctl(option: int, argument: Any) -> int:
+    failed: int = ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)
+    return failed
 
 
 def _reap(main: int) -> int | None:

@@ -2,6 +2,7 @@
 
 import logging
 
+from pbus.process import limits
 from pbus.process.events import Line
 from pbus.process.logs import LogFile
 from pbus.process.project import Project
@@ -37,5 +38,7 @@ class Journal:
     def _file(self, worker: str) -> LogFile:
         file = self._files.get(worker)
         if file is None:
+            while len(self._files) >= limits.most_logs():  # the oldest is opened again when needed
+                self._files.pop(next(iter(self._files))).close()
             file = self._files[worker] = LogFile(self._project.log_path(worker))
         return file

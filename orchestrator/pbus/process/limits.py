@@ -6,7 +6,8 @@ import os
 import resource
 
 _ENOUGH = 65_536  # a worker takes four: two pipes, its log and its process descriptor
-_RESERVE = 64  # for the bus, the logs and the project's own files
+_RESERVE = 64  # for the bus and the project's own files
+_FEWEST_LOGS = 16
 
 _before: tuple[int, int] | None = None  # the limits as the launcher set them
 
@@ -32,6 +33,12 @@ def give_back(pid: int) -> None:
     if prlimit is not None and _before is not None:
         with contextlib.suppress(OSError):  # the child is gone, or another user's by now
             prlimit(pid, resource.RLIMIT_NOFILE, _before)
+
+
+def most_logs() -> int:
+    """How many log files may be open at a time."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _ENOUGH if soft == resource.RLIM_INFINITY else max(_FEWEST_LOGS, soft // 4)
 
 
 def see_reserve() -> None:

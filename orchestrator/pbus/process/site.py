@@ -1,5 +1,6 @@
 """Where the workers of a running project live: what their actors need of it."""
 
+import asyncio
 import os
 from collections.abc import Callable
 
@@ -21,6 +22,7 @@ class Site:
         self._guard = guard
         self._link = link
         self._tell = tell
+        self._starting = asyncio.Lock()  # one at a time: each sees how many files are left
 
     async def start_child(
         self,
@@ -38,7 +40,8 @@ class Site:
         self._link.begin(incarnation)
         launch = plan_launch(instance, self._around, incarnation, os.environ)
         try:
-            child = await spawn(launch, incarnation, on_line, on_exit)
+            async with self._starting:
+                child = await spawn(launch, incarnation, on_line, on_exit)
         except OSError as error:
             raise explain(launch, error) from error
         try:
