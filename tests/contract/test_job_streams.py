@@ -8,7 +8,7 @@ from pbus.errors import JobCancelledError, JobStateError
 from pbus.handlers import PENDING, job
 from pbus.messages import BusJobCreditMessage
 from support.jobbing import Asker, Doer, ask, hosted, leftovers
-from support.waiting import finishes, run, until
+from support.waiting import PATIENCE_S, finishes, run, until
 
 MANY = 200  # pieces; the window of an Asker, whose hooks hear each, is 64 of them
 MOST_UNREAD = 64
@@ -217,5 +217,32 @@ def test_pending_job_learns_of_its_end(make_any_bus):
                     await asker.cancel_job_group(j.job_id)
             with pytest.raises(JobStateError):
                 await finishes(streamer.pouring)
+
+    run(main())
+
+
+def test_children_and_urgent_jobs_are_held_up_too(make_any_bus):
+    """Also where a job came by the urgent lane, or from or to a child, all pieces are read."""
+
+    async def main():
+        parent, child, streamer, little = (
+            Asker("parent"),
+            Asker("child"),
+            Streamer(),
+            Streamer("little"),
+        )
+        async with hosted(make_any_bus, [parent], [streamer]) as (runner, _):
+            await parent.add_workers(child, little)
+            for name in ("child", "little"):
+                await runner.registry.wait_ready(name, PATIENCE_S)
+            for asker, name, priority in (
+                (parent, "streamer", "high"),
+                (child, "streamer", "normal"),
+                (parent, "little", "normal"),
+            ):
+                async with pour(asker, name, priority=priority) as j:
+                    await (little if name == "little" else streamer).held_up()
+                    numbers = [e.data["number"] async for e in j if e.type == "stream_data"]
+                assert (list(range(MANY)), {"total": MANY}) == (numbers, j.response)
 
     run(main())
