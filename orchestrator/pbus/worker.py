@@ -43,7 +43,7 @@ from pbus.workers.links import Links
 from pbus.workers.replicas import Replicas
 from pbus.workers.reporting import Reporting
 from pbus.workers.requesting import EVENT_HOOKS
-from pbus.workers.turns import LaneTurn, Turn
+from pbus.workers.turns import HoldingTurn, LaneTurn, Turn
 from pbus.workers.workbench import Workbench
 
 logger = logging.getLogger(__name__)
@@ -385,7 +385,7 @@ class BaseWorker(Activation, Reporting, Family):
         if self._active and self.accepts_bus_message(message):
             self._fire_event("on_bus_message", message)
             if self._is_hooked:  # unlike other hooks, what this one raises the bus gets to know
-                turn = LaneTurn(self._handling, holds=self._keeps_order)
+                turn = (HoldingTurn if self._keeps_order else LaneTurn)(self._handling)
                 rest = turn.begin(self.on_bus_message(message))
                 if rest is not None:
                     await rest

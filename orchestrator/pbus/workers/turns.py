@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from pbus.bus.gate import LaneGate
 from pbus.bus.reader import LaneReader, current_reader
@@ -151,52 +151,51 @@ class LaneTurn:
     Args:
         handling: Where it is noted while the handler waits.
         has_lane: Whether it keeps the lane to itself; else it runs beside whoever reads that now.
-        holds: Whether it goes on holding the lane after it lent it, until the handler ends.
 
     Attributes:
+        HOLDS: Whether it goes on holding the lane after it lent it, until the handler ends.
         task: Runs the handler, from when that had to wait.
     """
 
     __slots__ = (
-        "_ended", "_handling", "_held", "_holds", "_is_cut_off", "_is_offered", "_is_over",
-        "reader", "task",
+        "_ended", "_handling", "_held", "_is_cut_off", "_is_offered", "_is_over", "reader", "task",
     )  # fmt: skip
 
-    _ended: asyncio.Future[None]  # this and the next are there once the handler waits
-    _is_cut_off: bool
+    HOLDS: ClassVar[bool] = False
 
-    def __init__(
-        self, handling: "set[LaneTurn]", *, has_lane: bool = True, holds: bool = False
-    ) -> None:
+    _ended: asyncio.Future[None]  # this and the next two are there once the handler waits
+    _is_cut_off: bool
+    _is_offered: bool
+    _held: LaneGate | None  # once it was lent
+
+    def __init__(self, handling: "set[LaneTurn]", *, has_lane: bool = True) -> None:
         self.reader = current_reader()
         self.task: asyncio.Task[Any] | None = None
         self._is_over = not has_lane
-        self._is_offered = False
         self._handling = handling
-        self._holds = holds
-        self._held: LaneGate | None = None
 
     @property
     def gate(self) -> LaneGate | None:
         """Of the lane that hooks called within this turn hold."""
-        return self.reader.gate if self._holds and self.reader is not None else None
+        return self.reader.gate if self.HOLDS and self.reader is not None else None
 
     def lend(self) -> None:
         """Let the lane go on, before a wait; once is enough."""
-        self._is_offered = False
-        if self.reader is not None and not self._is_over:
+        if self._is_over:
+            return
+        self._is_over = True
+        if self.reader is not None:
             self._held = self.gate
             if self._held is not None:
                 self._held.hold()
             self.reader.release()
-        self._is_over = True
 
     def resume(self) -> None:
         """The wait is over: it holds the lane until it ends."""
 
     def offer(self) -> None:
         """Let the lane go on as soon as the handler waits for anything."""
-        if self._is_over or not self._holds:
+        if self._is_over or not self.HOLDS:
             return
         if self.task is None or self.task is asyncio.current_task():
             self._is_offered = True
@@ -207,15 +206,21 @@ class LaneTurn:
         """Run the handler, in a context of its own, until it waits; the rest is to be awaited."""
         context = contextvars.copy_context()
         context.run(_turn.set, self)
-        if not hasattr(work, "send"):
-            work = _as_coroutine(work)
         try:
-            awaited = context.run(work.send, None)
+            send = work.send
+        except AttributeError:
+            work = _as_coroutine(work)
+            send = work.send
+        try:
+            awaited = context.run(send, None)
         except StopIteration:
-            self._end()
+            if self._is_over:
+                self._let_go()
+            self._is_over = True
             return None
         except BaseException:
-            self._end()
+            self._let_go()
+            self._is_over = True
             raise
         return self._go_on(context, work, awaited)
 
@@ -245,9 +250,10 @@ class LaneTurn:
                 task.uncancel()
             if not self._ended.done():
                 self._ended.set_result(None)
-            self._holds = False
-            self.lend()  # its task reads no more
-            self._end()
+            self._let_go()
+            if self.reader is not None and not self._is_over:
+                self.reader.release()  # its task reads no more
+            self._is_over = True
 
     @types.coroutine
     def _drive(
@@ -255,7 +261,7 @@ class LaneTurn:
     ) -> Generator[Any, Any, None]:
         """Take a coroutine that waits to its end, in a context other than the task's."""
         while True:
-            if self._is_offered:
+            if not self._is_over and getattr(self, "_is_offered", False):
                 self.lend()
             resume: Callable[[Any], Any] = work.send
             try:
@@ -267,11 +273,19 @@ class LaneTurn:
             except StopIteration:
                 return
 
-    def _end(self) -> None:
-        self._is_over = True
-        held, self._held = self._held, None
+    def _let_go(self) -> None:
+        """Hold the lane no longer."""
+        held = getattr(self, "_held", None)
         if held is not None:
+            self._held = None
             held.release()
+
+
+class HoldingTurn(LaneTurn):
+    """One that goes on holding its lane: until it ends only what jobs need comes in."""
+
+    __slots__ = ()
+    HOLDS = True
 
 
 async def _as_coroutine(work: Any) -> None:
