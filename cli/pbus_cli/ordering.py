@@ -35,6 +35,7 @@ _AGAIN_S: Final = 1.0  # a request or an answer may have been lost: asking again
 _MISSED_LOOKS: Final = 3  # so often is a supervisor missed before it counts as gone
 _RECORD_S: Final = 2.0  # a supervisor that has just started, or got its broker back, needs one
 _LOOK_S: Final = 0.1
+_CUT_OFF_S: Final = 10.0  # in which a worker is ended whose time to end by itself is over
 _CAPACITY: Final = 10_000  # answers that wait to be read; then the bus waits
 
 _PAST: Final = {"start": "started", "stop": "stopped", "restart": "restarted"}
@@ -106,6 +107,8 @@ async def _order(
         orderer = Orderer(bus, action, plan, given_s=timeout_s)
         await bus.subscribe(orderer)
         limit_s = PATIENCE_S if timeout_s is None else timeout_s
+        if action == "stop" and timeout_s is not None:
+            limit_s += _CUT_OFF_S
         return await orderer.carry_out(limit_s, on_answer)
 
 

@@ -45,17 +45,18 @@ def place(home: Home) -> Place:
 
 
 def test_stop_says_what_fell(place: Place):
-    """As a crash does: in the events and in the log."""
+    """As a crash does: in the answer, in the events and in the log."""
     events = place.start("events", "--json", "-n", "2")
     with place.broker() as broker:
         wait_for(lambda: any(b"~states" in channel for channel in broker.pubsub_channels()))
     place.tell("send", "busy", "--text", "x", "--count", "8")
     wait_for(lambda: "has one" in place.logs("busy"))
     place.until(lambda rows: rows["busy"]["queued"] == 7)
-    place.tell("stop", "busy", "--timeout", "1")
+    done = place.tell("stop", "busy", "--timeout", "1")
     changes = events.done().objects
 
     said = "7 messages waited in it and are lost"
+    assert (0, f"busy has stopped (exited with code 0, {said})\n") == (done.code, done.err)
     assert ["stopping", "exited"] == [change["state"] for change in changes]
     assert f"exited with code 0, {said}" == changes[1]["detail"]
     assert said in place.logs("busy")
