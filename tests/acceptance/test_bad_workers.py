@@ -25,6 +25,21 @@ class Crashing(BaseWorker):
 class NoWorker:
     pass
 """
+CLASHING = """
+from pbus import BaseWorker
+
+class Clashing(BaseWorker):
+    async def _begin(self):
+        pass
+"""
+SETTING = """
+from pbus import BaseWorker
+
+class Setting(BaseWorker):
+    def __init__(self, name):
+        super().__init__(name)
+        self._tasks = []
+"""
 BROKEN = "def answer():\n    return 42\n\nimport not_there_at_all\n"
 SPECS = {
     "importing": '{worker: "broken:Good"}',
@@ -34,6 +49,8 @@ SPECS = {
     "wrong": '{worker: "workers:NoWorker"}',
     "args": '{worker: "workers:Good", args: {colour: red}}',
     "crashing": '{worker: "workers:Crashing"}',
+    "clashing": '{worker: "clashing:Clashing"}',
+    "setting": '{worker: "setting:Setting"}',
     "program": "{command: [not-a-program-anywhere]}",
 }
 SAID = {
@@ -44,6 +61,8 @@ SAID = {
     "wrong": ["is no subclass of BaseWorker"],
     "args": ["unexpected keyword argument 'colour'"],
     "crashing": ["in start", "LookupError: nowhere to begin"],
+    "clashing": ["Clashing._begin: BaseWorker has '_begin' for itself; choose another name"],
+    "setting": ["Setting: self._tasks: BaseWorker keeps its own state there; rename it"],
     "program": ["cannot be started: No such file or directory: not-a-program-anywhere"],
 }
 POLICIES = """
@@ -100,7 +119,9 @@ def bad_place(home: Home, name: str, *workers: str) -> Place:
     """A project of these bad workers."""
     lines = [f"  {worker}: {SPECS[worker]}\n" for worker in workers]
     text = f"name: {name}\nworkers:\n{''.join(lines)}"
-    return home.place(name, {"topology.yaml": text, "workers.py": WORKERS, "broken.py": BROKEN})
+    files = {"workers": WORKERS, "broken": BROKEN, "clashing": CLASHING, "setting": SETTING}
+    modules = {f"{module}.py": code for module, code in files.items()}
+    return home.place(name, {"topology.yaml": text, **modules})
 
 
 def test_bad_worker_is_named(home: Home):

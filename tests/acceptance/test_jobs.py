@@ -104,3 +104,16 @@ def test_killed_requester_is_noticed(town: Place):
     command.kill()
 
     wait_for(lambda: cancels(town, worker) == before + 1)
+
+
+def test_exit_in_a_handler_ends_no_process(town: Place):
+    """The requester is told, the log says what to do, and the same process does the next job."""
+    before = town.rows()["clerk"]["pid"]
+    left = town.run("send", "clerk", "--job", "leave", "--wait")
+    greeted = town.tell("send", "clerk", "--job", "greet", "--wait")
+
+    assert 1 == left.code
+    assert "SystemExit: the handler of job 'leave' called sys.exit(3)" in left.err
+    assert 0 == greeted.code
+    assert before == town.rows()["clerk"]["pid"]
+    assert any("`await self.end()` ends the session" in line for line in town.logs("clerk"))

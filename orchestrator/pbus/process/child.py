@@ -15,7 +15,7 @@ import msgspec
 
 from pbus.bus.connect import connect
 from pbus.codec import Encoding
-from pbus.errors import PbusError, WorkerLoadError
+from pbus.errors import HandlerDefinitionError, PbusError, WorkerLoadError
 from pbus.process import path_json
 from pbus.process.launcher import undo_signals
 from pbus.process.loading import import_path, load_worker
@@ -46,7 +46,8 @@ def main() -> int:
         if error.__cause__ is not None:  # whoever wrote the worker needs the way to the error
             traceback.print_exception(error.__cause__)
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - of this program, to its log
-        if isinstance(error, WorkerLoadError) and error.is_final:
+        is_final = isinstance(error, WorkerLoadError) and error.is_final
+        if is_final or isinstance(error, HandlerDefinitionError):
             return UNLOADABLE
     except Exception:  # noqa: BLE001 - the last resort
         traceback.print_exc()

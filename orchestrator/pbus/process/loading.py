@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pbus.errors import WorkerLoadError
+from pbus.errors import PbusError, WorkerLoadError
 from pbus.process.spawn import WorkerOrder
 from pbus.worker import BaseWorker
 
@@ -43,7 +43,7 @@ def _load_class(reference: str) -> type[BaseWorker]:
         found: Any = importlib.import_module(module_name)
     except Exception as error:
         problem = f"importing {module_name} raised {_describe(error)}"
-        is_final = isinstance(error, ImportError | SyntaxError)
+        is_final = isinstance(error, ImportError | SyntaxError | PbusError)  # no class as it is
         raise WorkerLoadError(reference, problem, is_final=is_final) from error
     place = getattr(found, "__file__", None) or module_name
     for part in class_name.split("."):

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,11 @@ class Clerk(BaseWorker):
     async def fail(self, request: BusJobRequestMessage) -> None:
         """Do not manage."""
         raise ValueError("no such street")
+
+    @job(name="leave")
+    async def leave(self, request: BusJobRequestMessage) -> None:
+        """Think that it may end the process."""
+        sys.exit(3)
 
     @job(name="endless")
     async def endless(self, request: BusJobRequestMessage) -> None:
