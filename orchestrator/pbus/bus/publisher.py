@@ -128,10 +128,15 @@ class Publisher:
             if payload.created >= oldest:
                 keep.append(payload)
                 continue
-            self._counters.note_undelivered(payload.stream.address, len(payload.lines))
-            logger.warning(
-                "%d messages to %r were given up: the %s was away, or refused them, for over %g s",
-                len(payload.lines), payload.stream.address, self._wire.broker, self._give_up_s,
-            )  # fmt: skip
+            if payload.lines:  # not only a mark
+                self._note_given_up(payload)
             self.outbox.written(payload, 0)
         return keep
+
+    def _note_given_up(self, payload: Payload) -> None:
+        address, count = payload.stream.address, len(payload.lines)
+        self._counters.note_undelivered(address, count)
+        logger.warning(
+            "%d messages to %r were given up: the %s was away, or refused them, for over %g s",
+            count, address, self._wire.broker, self._give_up_s,
+        )  # fmt: skip

@@ -16,6 +16,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     ClusterDownError,
+    MasterDownError,
     MovedError,
     NoPermissionError,
     ReadOnlyError,
@@ -114,7 +115,7 @@ class Endpoint:
         if isinstance(reply, MovedError) and isinstance(self._node, ChannelNode):
             self._node.moved(reply)
             return True
-        if isinstance(reply, ReadOnlyError) or "READONLY" in str(reply):
+        if isinstance(reply, (ReadOnlyError, MasterDownError)) or "READONLY" in str(reply):
             self._leave(reply)
             return True
         return False
