@@ -67,7 +67,7 @@ class FakeHouse:
         self.forgotten: list[int] = []
         self.asked: list[str] = []
         self.given: list[float | None] = []
-        self.obstacle: OSError | None = None
+        self.obstacle: Exception | None = None
         self.is_broker_away = False
         self.was_broker_away = False
         self.ends_when_asked = False
@@ -385,12 +385,32 @@ def test_busy_system_is_retried():
     async def main() -> None:
         play = Play()
         play.house.obstacle = OSError(errno.EAGAIN, "Resource temporarily unavailable")
-        await play.state("backoff")
+        await play.house.until(lambda: play.house.states().count("backoff") > 10)
+        assert "cannot be started: Resource temporarily unavailable" == play.actor.record().error
         play.house.obstacle = None
         await play.house.lives(1)
         await play.leave()
 
     asyncio.run(main())
+
+
+def test_error_costs_a_life(caplog: pytest.LogCaptureFixture):
+    """An unexpected error in looking after a worker is logged, and counts as an end of its life."""
+
+    async def main() -> None:
+        play = Play()
+        play.house.obstacle = ZeroDivisionError("a bug")
+        await play.state("backoff")
+        assert "ZeroDivisionError: a bug" in (play.actor.record().error or "")
+        play.house.obstacle = None
+        child = await play.house.lives(1)
+        child.wait_drained = None  # type: ignore[assignment,method-assign]
+        child.exit(0)
+        await play.house.lives(2)
+        await play.leave()
+
+    asyncio.run(main())
+    assert "an error in its supervision" in caplog.text
 
 
 @pytest.mark.parametrize(("code", "state"), [(0, "exited"), (3, "failed")])

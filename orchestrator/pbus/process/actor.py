@@ -41,6 +41,10 @@ _MOST_KEPT = 4096  # characters of a line that is kept; its log has all of it
 # A first start that fails so fails again: the file is missing or no program. Later ones may find
 # what a deployment has just taken away.
 _HOPELESS = frozenset({errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.E2BIG})
+# The system has no room for it now.
+_PASSING = frozenset({
+    errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY,
+})  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -319,19 +323,21 @@ class WorkerActor:
         reason = reason.encode(errors="backslashreplace").decode()  # a file name need not be text
         self._last_error = reason
         self._note(reason)
-        is_hopeless = number in _HOPELESS or isinstance(error, ValueError)
-        await self._follow_obstacle(reason, 1, is_hopeless=is_hopeless)
-
-    async def _follow_obstacle(self, reason: str, code: int, *, is_hopeless: bool) -> None:
-        """The program did not run at all: try again what has worked, give up what never did."""
-        if not is_hopeless:
-            await self._follow(code, how=reason)
-        elif not self._has_worked or self._final or self.instance.spec.restart == "never":
-            self._give_up(reason)
+        if number in _HOPELESS or isinstance(error, ValueError):
+            await self._follow_obstacle(reason, may_pass=self._has_worked)
+        elif number in _PASSING:
+            await self._follow_obstacle(reason, may_pass=True)
         else:
-            again = restart.after_obstacle(self._history)
-            self._history = again.history
-            await self._back_off(again.delay_s, reason)
+            await self._follow(1, how=reason)
+
+    async def _follow_obstacle(self, reason: str, *, may_pass: bool) -> None:
+        """The program did not run at all: give it up, or look again until it can."""
+        if not may_pass or self._final or self.instance.spec.restart == "never":
+            self._give_up(reason)
+            return
+        again = restart.after_obstacle(self._history)
+        self._history = again.history
+        await self._back_off(again.delay_s, reason)
 
     async def _ends_late(self, child: Child) -> bool:
         """Say that a process does not end; whether it did before we have to go."""
@@ -394,7 +400,7 @@ class WorkerActor:
         """Carry out what the restart policy says about an exit; `how` instead of its code."""
         how = how or restart.describe_exit(code)
         if code == restart.UNLOADABLE and self.instance.spec.worker is not None:
-            await self._follow_obstacle("its class cannot be loaded", code, is_hopeless=True)
+            await self._follow_obstacle("its class cannot be loaded", may_pass=self._has_worked)
             return
         ready_s = 0.0 if self._ready_at is None else self._clock() - self._ready_at
         mode = "never" if self._final else self.instance.spec.restart

@@ -79,7 +79,7 @@ def after_exit(
 
 
 def after_obstacle(history: History) -> Restart:
-    """Decide what follows when a program that has worked before is not there, or not whole.
+    """Decide what follows when a program is missing that has worked, or the system has no room.
 
     It costs nothing to look again, and a deployment may take its time: never given up.
     """
