@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pbus.errors import DuplicateTypeError as DuplicateTypeError
     from pbus.errors import DuplicateWorkerError as DuplicateWorkerError
     from pbus.errors import HandlerDefinitionError as HandlerDefinitionError
+    from pbus.errors import HandlerExitError as HandlerExitError
     from pbus.errors import JobCancelledError as JobCancelledError
     from pbus.errors import JobError as JobError
     from pbus.errors import JobFailedError as JobFailedError
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from pbus.errors import JobTimeoutError as JobTimeoutError
     from pbus.errors import JobWorkerLostError as JobWorkerLostError
     from pbus.errors import MessageDecodeError as MessageDecodeError
+    from pbus.errors import MessageDefinitionError as MessageDefinitionError
     from pbus.errors import MessageEncodeError as MessageEncodeError
     from pbus.errors import MessageError as MessageError
     from pbus.errors import MessageTooLargeError as MessageTooLargeError
@@ -150,6 +152,7 @@ _HOMES = {
         "DuplicateTypeError",
         "DuplicateWorkerError",
         "HandlerDefinitionError",
+        "HandlerExitError",
         "JobCancelledError",
         "JobError",
         "JobFailedError",
@@ -159,6 +162,7 @@ _HOMES = {
         "JobTimeoutError",
         "JobWorkerLostError",
         "MessageDecodeError",
+        "MessageDefinitionError",
         "MessageEncodeError",
         "MessageError",
         "MessageTooLargeError",

@@ -68,6 +68,10 @@ _ALWAYS_ADMITTED = (
 )
 
 
+def _is_of_a_job(kind: type[BusMessage]) -> bool:
+    return issubclass(kind, BusJobMessage)
+
+
 @functools.cache
 def _attributes() -> frozenset[str]:
     """The attributes that BaseWorker gives its instances."""
@@ -278,8 +282,10 @@ class BaseWorker(Activation, Reporting, Family):
     def _new_gates(self) -> dict[Lane, LaneGate]:
         """The lanes' gates: what comes in while a hook or handler of a lane waits for its job."""
         return {
-            Lane.DATA: LaneGate(lambda kind: issubclass(kind, BusJobMessage), is_shut=True),
-            Lane.SYSTEM: LaneGate(lambda kind: self._receiver(kind) is not None),
+            Lane.DATA: LaneGate(_is_of_a_job, is_shut=True),
+            Lane.SYSTEM: LaneGate(
+                lambda kind: _is_of_a_job(kind) or self._receiver(kind) is not None
+            ),
         }
 
     async def _begin(self) -> None:

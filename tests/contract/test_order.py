@@ -285,22 +285,31 @@ def test_hooks_keep_the_lane(make_any_bus, hook):
     run(main())
 
 
-def test_long_activation_lets_messages_in(make_any_bus, monkeypatch):
+@pytest.mark.parametrize("asks", ["first", "late"])
+def test_long_activation_lets_messages_in(make_any_bus, monkeypatch, asks):
     """A hook that never ends and uses jobs holds no message up for longer than its patience."""
     monkeypatch.setattr(activation, "HOOK_PATIENCE_S", 0.05)
 
     class Busy(Speaker):
         async def on_activated(self, args):
+            if asks == "late":  # when messages are handled beside it
+                await until(lambda: self.done() == [0])
+                await ask(self, "silent", "read", payload={"number": 0}, timeout=None)
             await ask(self, "reader", "read", payload={"number": 0})
             await asyncio.Event().wait()
 
     async def main():
         speaker, sender = Busy(), BaseWorker("sender")
-        async with hosted(make_any_bus, [sender], [Reader()]) as (_, runner):
+        silent = Reader("silent", gated=True)
+        async with hosted(make_any_bus, [sender], [Reader(), silent]) as (_, runner):
             await runner.add_workers(speaker)
             await sender.registry.wait_ready("speaker", PATIENCE_S)
-            await send_notes(sender, "speaker", 2)
-            await until(lambda: speaker.done() == [0, 1])
+            await send_notes(sender, "speaker", 1)
+            await until(lambda: speaker.done() == [0])
+            if asks == "late":
+                await happens(silent.begun)
+            await send_notes(sender, "speaker", 1)
+            await until(lambda: speaker.done() == [0, 0])
 
     run(main())
 

@@ -74,7 +74,7 @@ class _Watched(BusSubscriber):
         return accepts
 
     async def on_bus_message(self, message: BusMessage) -> None:
-        """Give it to the subscriber; one that lets the next message in counts as done."""
+        """Give it to the subscriber; one that waits for its job counts as done."""
         reader = current_reader()
         if reader is not None:
             reader.when_released(lambda: self._note(message, None))

@@ -86,7 +86,7 @@ class WorkerHarness(Generic[W]):
     async def send(self, message: BusMessage) -> None:
         """Send a message; if it is for the worker, wait until it was handled or refused.
 
-        A handler that waits for others lets the next message in, and counts as done here.
+        A handler that waits for a job of its own counts as done here; the next message waits for it.
 
         Raises:
             NotSeenError: It takes longer than the timeout, or the worker ended before.

@@ -110,6 +110,8 @@ class Turn:
             await self._over
             return True
         done, _ = await asyncio.wait([self._over], timeout=patience)
+        if not done:
+            self.gate = None  # others were let in: it is too late to hold them
         return bool(done)
 
     def _end(self) -> None:
