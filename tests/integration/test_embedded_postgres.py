@@ -132,7 +132,8 @@ def test_hidden_programs_are_copied(
     installed = cluster.find_programs().parent
     site = tmp_path / "root" / "site-packages"
     package = site / installed.parent.name
-    shutil.copytree(installed, package / installed.name, symlinks=True)
+    unneeded = shutil.ignore_patterns("include", "*.a", "pgxs", "psql", "pgbench", "ecpg")
+    shutil.copytree(installed, package / installed.name, symlinks=True, ignore=unneeded)
     libraries = installed.parents[1] / f"{package.name}.libs"
     shutil.copytree(libraries, site / libraries.name, symlinks=True)
     (package / "__init__.py").touch()

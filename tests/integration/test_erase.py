@@ -1,6 +1,7 @@
 """A channel is removed from a broker: measured by listing what is there before and after."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from pbus.topology.model import BusSpec, DeliverySpec
 from support.guarded import make_project
 from support.postgres import query
 from support.waiting import PATIENCE_S, run
+
+ROOT = Path(__file__).parents[2]
 
 
 class Brick(BusDataMessage):
@@ -112,6 +115,24 @@ async def check(url: str, channel: str, listing: Callable[[str], Awaitable[Any]]
 def test_redis_channel_is_erased(own_valkey: Any, channel: str) -> None:
     """No key of it is left, with or without a time to live; the others' are."""
     run(check(own_valkey.url, channel, keys_of))
+
+
+@pytest.mark.redis
+def test_documented_rights_suffice(own_valkey: Any, channel: str) -> None:
+    """Who may not list all keys removes the channel's all the same."""
+    rights = re.search(r"`ACL SETUSER user (.*?)`", (ROOT / "README.md").read_text())
+    assert rights is not None
+    words = rights[1].replace("pbus:shop", channel).replace("\\|", "|").split()
+    assert b"+OK" in own_valkey.command("ACL", "SETUSER", "user", *words)
+
+    async def main() -> None:
+        before = await keys_of(own_valkey.url)
+        await build(own_valkey.url, channel)
+        assert before != await keys_of(own_valkey.url)
+        assert await erase(f"redis://user:password@127.0.0.1:{own_valkey.port}", channel)
+        assert before == await keys_of(own_valkey.url)
+
+    run(main())
 
 
 @pytest.mark.pgmq

@@ -1,18 +1,29 @@
 """Removing all that a channel keeps on a Redis server."""
 
+import contextlib
+
+from redis.exceptions import NoPermissionError
+
 from pbus.bus.redis.endpoint import TROUBLE, Endpoint, reason_of
+from pbus.bus.redis.mail.lua import PRELUDE
 from pbus.bus.redis.names import Names
 from pbus.errors import BusUnavailableError
 
 _AT_ONCE = 1000
+_KEYS = ("mail", "leases", "records", "workers", "version", "record", "activations", "followed")
 
-# By the server's clock: how many leases and records have not run out.
-_LIVING = """
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-return redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf')
-  + redis.call('ZCOUNT', KEYS[2], '(' .. now, '+inf')
+# Returns how many leases and records have not run out; removes the keys if there are none.
+_ERASE = (
+    PRELUDE
+    + """
+local living = 0
+for i = 2, 3 do living = living + call('ZCOUNT', KEYS[i], '(' .. now, '+inf') end
+if living > 0 then return living end
+for _, box in ipairs(call('ZRANGE', boxes, 0, -1)) do remove(box) end
+call('UNLINK', gone, touched, since, unpack(KEYS))
+return 0
 """
+)
 
 
 async def erase(url: str, channel: str) -> bool:
@@ -21,10 +32,11 @@ async def erase(url: str, channel: str) -> bool:
     endpoint = Endpoint(url=url, redis=None, key=names.key(""))
     redis = endpoint.client(max_connections=1)
     try:
-        if await redis.eval(_LIVING, 2, names.key("leases"), names.key("records")):
+        if await redis.eval(_ERASE, len(_KEYS), *map(names.key, _KEYS)):
             return False
-        async for key in redis.scan_iter(match=names.all_keys(), count=_AT_ONCE):
-            await redis.unlink(key)
+        with contextlib.suppress(NoPermissionError):  # it finds what the indexes have lost
+            async for key in redis.scan_iter(match=names.all_keys(), count=_AT_ONCE):
+                await redis.unlink(key)
     except TROUBLE as error:
         raise BusUnavailableError(endpoint.url, reason_of(error)) from error
     finally:
