@@ -6,18 +6,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from pbus_cli.clean import clean
+
 
 def show_on_stderr() -> None:
     """Warnings of the library are remarks of the command."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    handler.setFormatter(_CleanFormatter("warning: %(message)s"))
     _use([handler], logging.WARNING)
 
 
 def show_everything() -> None:
     """What workers of this process log goes to stderr, as it does in processes of their own."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_CleanFormatter("%(levelname)s %(name)s: %(message)s"))
     level = logging.getLevelName(os.environ.get("PBUS_LOG_LEVEL", "INFO").upper())
     _use([handler], level if isinstance(level, int) else logging.INFO)
 
@@ -47,6 +49,14 @@ def _use(handlers: list[logging.Handler], level: int) -> None:
     for handler in handlers:
         root.addHandler(handler)
     root.setLevel(level)
+
+
+class _CleanFormatter(logging.Formatter):
+    """Shows control characters that strangers' names and errors may have."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text of a record."""
+        return clean(super().format(record))
 
 
 class _Telling(logging.Handler):

@@ -23,6 +23,7 @@ from pbus.errors import (
     WorkerNameError,
     WorkerNotFoundError,
 )
+from pbus_cli.clean import OWN_ESCAPE, clean, clean_json
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -66,6 +67,12 @@ def say(text: str) -> None:
         OutputError: It cannot be written for another reason.
     """
     with output_errors():
+        sys.stdout.write(clean(text) + "\n")
+
+
+def say_raw(text: str) -> None:
+    """Print data that the user wants as it is, control characters and all; raises as say() does."""
+    with output_errors():
         sys.stdout.write(text + "\n")
 
 
@@ -89,7 +96,7 @@ def output_errors() -> Iterator[None]:
 def note(text: str) -> None:
     """Print a remark for the person at the terminal; one that cannot be written is dropped."""
     try:
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(clean(text) + "\n")
         sys.stderr.flush()
     except (OSError, ValueError):
         _drop(sys.stderr)
@@ -123,7 +130,7 @@ def json_text(value: Any, *, indent: bool = False) -> str:
     else:
         if indent:
             encoded = msgspec.json.format(encoded, indent=2)
-    return encoded if is_unicode(sys.stdout) else _NOT_ASCII.sub(_escaped, encoded)
+    return clean_json(encoded) if is_unicode(sys.stdout) else _NOT_ASCII.sub(_escaped, encoded)
 
 
 def _escaped(found: re.Match[str]) -> str:
@@ -137,7 +144,7 @@ def is_unicode(stream: TextIO) -> bool:
 
 def paint(text: str, sgr: str, stream: TextIO) -> str:
     """Colour a text where the stream is a terminal that wants colours."""
-    return f"\x1b[{sgr}m{text}\x1b[0m" if has_colors(stream) else text
+    return f"{OWN_ESCAPE}[{sgr}m{text}{OWN_ESCAPE}[0m" if has_colors(stream) else text
 
 
 def have_streams() -> None:

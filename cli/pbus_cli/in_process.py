@@ -35,7 +35,7 @@ def host(topology: Topology, only: Sequence[str]) -> int:
         return run_on(topology.loop, _host(house))
     except WorkerLoadError as error:
         if error.__cause__ is not None:  # whoever wrote the worker needs the way to the error
-            traceback.print_exception(error.__cause__, file=sys.stderr)
+            console.note("".join(traceback.format_exception(error.__cause__)).rstrip())
         raise
 
 

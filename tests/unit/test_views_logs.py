@@ -57,12 +57,15 @@ def test_escapes_are_removed(wild: str, plain: str) -> None:
     assert plain == plain_text(wild)
 
 
-def test_stream_keeps_colors() -> None:
-    """On a plain terminal a worker's colours stay, and end with its line."""
-    text = log_text(line("\x1b[31mred", "a"), 1, has_colors=True)
+def test_raw_lines_keep_colors() -> None:
+    """Who asks for raw lines gets a worker's colours, which end with its line; others do not."""
+    wild = line("\x1b[31mred", "a")
+    raw = log_text(wild, 1, has_colors=True, is_raw=True)
 
-    assert "\x1b[31mred" in text
-    assert text.endswith("\x1b[0m")
+    assert "\x1b[31mred" in raw
+    assert raw.endswith("\x1b[0m")
+    assert "\x1b" not in log_text(wild, 1, has_colors=True)
+    assert "red" in log_text(wild, 1, has_colors=False)
 
 
 def test_name_width_is_limited() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from pbus.messages import BusWorkerStateMessage
+from pbus_cli.clean import clean
 from pbus_cli.views.projects import ProjectRow, project_lines
 from pbus_cli.views.states import StateLines, state_fields
 
@@ -51,7 +52,7 @@ def test_lines_fit(width: int):
 
 def test_colours_are_optional():
     """Only where the stream shows them."""
-    assert "\x1b[" in StateLines(has_colors=True).line(change())
+    assert "\x1b[" in clean(StateLines(has_colors=True).line(change()))
     assert "\x1b[" not in StateLines().line(change())
 
 

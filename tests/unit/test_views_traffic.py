@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pbus_cli.clean import clean
 from pbus_cli.views import colors
 from pbus_cli.views.traffic import (
     Passed,
@@ -151,7 +152,7 @@ def test_piped_line_uncolored() -> None:
 
 def test_terminal_line_colored() -> None:
     """On a terminal names have their colours."""
-    assert "\x1b[" in traffic_text(passed(), Widths(), width=80, has_colors=True)
+    assert "\x1b[" in clean(traffic_text(passed(), Widths(), width=80, has_colors=True))
 
 
 def test_data_without_header() -> None:

@@ -35,6 +35,12 @@ def logs(
     lines: Annotated[
         int, typer.Option("-n", "--lines", metavar="N", min=0, help="How many of the newest lines.")
     ] = 100,
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw", help="As the workers wrote them: your terminal acts on control characters."
+        ),
+    ] = False,
     project: ProjectName = None,
     file: Annotated[
         Path | None,
@@ -49,13 +55,14 @@ def logs(
     meant, record = _project(project, file)
     paths = _paths(meant, workers or [])
     if not follow:
-        _show(paths, lines)
+        _show(paths, lines, is_raw=raw)
     elif record is None:
         console.note(f"{meant.name} is not running; this goes on when it is (Ctrl-C ends it)")
-        run(_follow(paths, lines))
+        run(_follow(paths, lines, is_raw=raw))
     else:
         try:
-            run(while_running(attachment_of(record), _follow(paths, lines)))
+            following = _follow(paths, lines, is_raw=raw)
+            run(while_running(attachment_of(record), following))
         except NothingRunningError:
             console.note(f"{meant.name} has stopped")
 
@@ -108,21 +115,22 @@ def _declared(project: "Project") -> list[str]:
     return [instance.name for instance in topology.instances()]
 
 
-def _show(paths: "Mapping[str, Path]", count: int) -> None:
+def _show(paths: "Mapping[str, Path]", count: int, *, is_raw: bool) -> None:
     from pbus.process.logs import read_lines
 
-    text = _texts(paths)
+    text, say = _texts(paths, is_raw=is_raw), console.say_raw if is_raw else console.say
     for line in read_lines(paths, count):
-        console.say(text(line))
+        say(text(line))
 
 
-async def _follow(paths: "Mapping[str, Path]", count: int) -> None:
+async def _follow(paths: "Mapping[str, Path]", count: int, *, is_raw: bool) -> None:
     """Print in a thread of its own, so that Ctrl-C works when the terminal is blocked."""
     from pbus.process.logs import follow_lines
     from pbus_cli.live.printer import LinePrinter, feed, stream_writer
 
-    printer = LinePrinter(stream_writer(sys.stdout))
-    await feed(printer, _print(follow_lines(paths, last_n=count), printer, _texts(paths)))
+    printer = LinePrinter(stream_writer(sys.stdout, is_clean=is_raw))
+    text = _texts(paths, is_raw=is_raw)
+    await feed(printer, _print(follow_lines(paths, last_n=count), printer, text))
 
 
 async def _print(
@@ -132,11 +140,11 @@ async def _print(
         await printer.put_all(text(line))
 
 
-def _texts(paths: "Mapping[str, Path]") -> "Callable[[LogLine], str]":
+def _texts(paths: "Mapping[str, Path]", *, is_raw: bool) -> "Callable[[LogLine], str]":
     from pbus_cli.views.logs import log_text, name_width
 
     width, has_colors = name_width(paths), console.has_colors(sys.stdout)
-    return lambda line: log_text(line, width, has_colors=has_colors)
+    return lambda line: log_text(line, width, has_colors=has_colors, is_raw=is_raw)
 
 
 def register(app: typer.Typer) -> None:

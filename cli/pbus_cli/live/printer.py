@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Final, TextIO, TypeAlias
 
+from pbus_cli.clean import clean
 from pbus_cli.console import OutputError
 
 Write: TypeAlias = Callable[[str], None]
@@ -23,7 +24,9 @@ _BATCH: Final = 500  # lines a write, so that a stop is noticed soon
 _BATCH_CHARS: Final = 256 * 1024  # likewise
 
 
-def stream_writer(stream: TextIO, errors: str = "backslashreplace") -> Write:
+def stream_writer(
+    stream: TextIO, errors: str = "backslashreplace", *, is_clean: bool = False
+) -> Write:
     """A function that writes text to a stream at once.
 
     It goes round the stream's own buffer, whose lock a blocked thread would hold when the
@@ -32,16 +35,17 @@ def stream_writer(stream: TextIO, errors: str = "backslashreplace") -> Write:
     Args:
         stream: Where to.
         errors: What becomes of characters that its encoding lacks, as in str.encode().
+        is_clean: What is written was made by us, down to each control character.
     """
     try:
         fd = stream.fileno()
     except (OSError, ValueError):  # a test's stream in memory
-        return _plain_writer(stream)
+        return _plain_writer(stream, is_clean=is_clean)
     stream.flush()
     encoding = stream.encoding
 
     def write(text: str) -> None:
-        data = memoryview(text.encode(encoding, errors))
+        data = memoryview((text if is_clean else clean(text)).encode(encoding, errors))
         while data:
             try:
                 data = data[os.write(fd, data) :]
@@ -51,9 +55,9 @@ def stream_writer(stream: TextIO, errors: str = "backslashreplace") -> Write:
     return write
 
 
-def _plain_writer(stream: TextIO) -> Write:
+def _plain_writer(stream: TextIO, *, is_clean: bool) -> Write:
     def write(text: str) -> None:
-        stream.write(text)
+        stream.write(text if is_clean else clean(text))
         stream.flush()
 
     return write

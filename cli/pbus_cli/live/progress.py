@@ -4,12 +4,12 @@ import sys
 from typing import Any, Final, Self
 
 import msgspec
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from pbus.jobs.census import JobProgress, progress_of
 from pbus.jobs.events import EventType
 from pbus_cli import console
+from pbus_cli.live.screen import CleanConsole
 from pbus_cli.views.jobs import progress_text
 
 _COUNTED: Final = ("done", "total", "percent")
@@ -81,7 +81,7 @@ class JobDisplay:
                 TextColumn("{task.fields[figures]}", markup=False),
                 TimeElapsedColumn(),
                 TextColumn("{task.fields[rest]}", markup=False, style="dim"),
-                console=Console(
+                console=CleanConsole(
                     file=sys.stderr,
                     soft_wrap=True,
                     highlight=False,

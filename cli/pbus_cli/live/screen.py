@@ -7,12 +7,14 @@ import os
 import sys
 import termios
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.live import Live
+from rich.segment import Segment
 
+from pbus_cli.clean import clean
 from pbus_cli.console import has_colors, is_unicode
 from pbus_cli.live.printer import Write, stay_in_background, stream_writer
 
@@ -137,13 +139,28 @@ class Screen:
             self._keyboard.restore()
 
 
+class CleanConsole(Console):
+    """A rich console that writes no control character but its own."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """The segments, their texts cleaned."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text == "\n":
+                yield segment
+            else:
+                yield segment._replace(text=clean(segment.text))
+
+
 def terminal_console(write: Write | None = None) -> Console:
     """A rich console for stdout whose writes hold no lock of sys.stdout.
 
     Args:
         write: Takes what would go to stdout.
     """
-    return Console(file=_Terminal(write), no_color=not has_colors(sys.stdout), highlight=False)
+    terminal = _Terminal(write)
+    return CleanConsole(file=terminal, no_color=not has_colors(sys.stdout), highlight=False)
 
 
 def _is_in_front() -> bool:
@@ -159,7 +176,7 @@ class _Terminal(io.StringIO):
 
     def __init__(self, write: Write | None) -> None:
         super().__init__()
-        self._write = write or stream_writer(sys.stdout, errors="replace")
+        self._write = write or stream_writer(sys.stdout, errors="replace", is_clean=True)
         self._is_plain = not is_unicode(sys.stdout)
 
     def isatty(self) -> bool:

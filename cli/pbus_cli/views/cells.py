@@ -1,16 +1,15 @@
 """Text within so many cells of a terminal."""
 
 import functools
-import re
 from typing import Final
 
 from rich.cells import cell_len, set_cell_size
 from rich.color import ColorSystem
 from rich.style import Style
 
+from pbus_cli.clean import own, without_controls, without_sequences
+
 _MORE: Final = "…"
-_ESCAPES: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
-_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def cut(text: str, room: int) -> str:
@@ -38,14 +37,19 @@ def fill(text: str, room: int) -> str:
 
 def plain_text(text: str) -> str:
     """A line without what would move the cursor or change colours."""
-    return _CONTROLS.sub("", _ESCAPES.sub("", text).replace("\t", "    "))
+    return without_controls(without_sequences(text).replace("\t", "    "))
 
 
 def rendered(text: str, style: str) -> str:
     """A text with its colours, as a stream takes it; much cheaper than drawing."""
-    return _style_of(style).render(text, color_system=ColorSystem.STANDARD)
+    before, after = _sequences_of(style)
+    return f"{before}{text}{after}"
 
 
 @functools.cache
-def _style_of(style: str) -> Style:
-    return Style.parse(style)
+def _sequences_of(style: str) -> tuple[str, str]:
+    """What begins and ends a style."""
+    before, _, after = (
+        Style.parse(style).render(".", color_system=ColorSystem.STANDARD).partition(".")
+    )
+    return own(before), own(after)

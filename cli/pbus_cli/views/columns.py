@@ -6,6 +6,7 @@ from typing import Final
 
 from rich.text import Text
 
+from pbus_cli.clean import clean_line
 from pbus_cli.views.cells import cut_name
 
 GAP: Final = 2
@@ -30,6 +31,12 @@ class Column:
     gives: bool = False
     is_name: bool = False
     weight: int | None = None
+
+    def __post_init__(self) -> None:
+        """Have each cell take what it shows, control characters included."""
+        for cell in self.cells:
+            if (shown := clean_line(cell.plain)) != cell.plain:
+                cell.plain = shown
 
     @property
     def width(self) -> int:

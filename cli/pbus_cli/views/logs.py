@@ -5,6 +5,7 @@ from typing import Final, Protocol
 
 from rich.text import Text
 
+from pbus_cli.clean import clean, without_sequences
 from pbus_cli.views import colors
 from pbus_cli.views.cells import cut_name, fill, plain_text, rendered
 
@@ -38,12 +39,21 @@ def log_prefix(name: str, width: int, stream: str) -> str:
     return f"{fill(cut_name(name, width), width)} {'*' if stream == 'pbus' else '|'} "
 
 
-def log_text(entry: LogEntry, names: int, *, has_colors: bool) -> str:
-    """One whole line for a stream: nothing cut, and what the worker wrote as it is."""
+def log_text(entry: LogEntry, names: int, *, has_colors: bool, is_raw: bool = False) -> str:
+    """One whole line for a stream, nothing cut; colours of the worker's own are left out.
+
+    Args:
+        entry: The line.
+        names: How wide the column of names is.
+        has_colors: Colour the name.
+        is_raw: The line goes to the terminal as the worker wrote it, and nothing cleans it any more.
+    """
     prefix = log_prefix(entry.worker, names, entry.stream)
-    if not has_colors:
-        return prefix + entry.text
-    return rendered(prefix, colors.of_name(entry.worker)) + entry.text + _RESET
+    if has_colors:
+        prefix = rendered(prefix, colors.of_name(entry.worker))
+    if is_raw:
+        return clean(prefix) + entry.text + (_RESET if has_colors else "")
+    return prefix + without_sequences(entry.text)
 
 
 def log_line(entry: LogEntry, names: int, width: int) -> Text:

@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from pbus.messages import BusMessage, Category
+from pbus_cli.clean import clean_line
 from pbus_cli.views import colors
 from pbus_cli.views.cells import cut, cut_name, fill, rendered
 from pbus_cli.views.figures import clock_time, short_bytes
@@ -137,7 +138,7 @@ def _clean(raw: bytes) -> str:
 
 
 def _printable(text: str) -> str:
-    return text if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text)
+    return text if text.isprintable() else clean_line(text)
 
 
 def traffic_cells(passed: Passed, widths: Widths) -> list[tuple[str, str]]:
