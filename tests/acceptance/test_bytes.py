@@ -48,7 +48,7 @@ def logs(home: Home, worker: str) -> list[str]:
 
 
 @pytest.mark.parametrize("environ", [{}, NARROW, {"PYTHONIOENCODING": "ascii"}], ids=str)
-@pytest.mark.parametrize("verb", ["ps --json", "ls --json", "ls", "logs raw", "validate --json"])
+@pytest.mark.parametrize("verb", ["ls --json", "ls", "logs raw"])
 def test_verbs_print_something(place: Place, environ: dict[str, str], verb: str):
     """In narrow encodings, too; JSON is JSON, and has the folder as Python reads it."""
     done = subprocess.run(

@@ -83,7 +83,7 @@ def test_refused_messages_are_not_sent(
 
 def test_programs_that_do_not_join_are_named(place: Place):
     """What is sent to one would reach nothing: the error says how to change that."""
-    done = place.tell("send", "bell", "--text", "x")
+    done = place.tell("send", "bell", "--text", "x", "--timeout", "0.1")
 
     assert 4 == done.code
     assert "bell is a `command` that takes no part in the bus" in done.err

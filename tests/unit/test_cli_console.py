@@ -137,7 +137,7 @@ def test_run_returns_result() -> None:
 
 @pytest.mark.parametrize(
     ("term", "no_color", "colors"),
-    [("xterm", "", True), ("xterm", "1", False), ("dumb", "", False)],
+    [("xterm", "", True), ("xterm", "1", False), ("dumb", "", False), ("unknown", "", False)],
 )
 def test_colors_can_be_refused(
     monkeypatch: pytest.MonkeyPatch, term: str, no_color: str, colors: bool
