@@ -1,6 +1,8 @@
 """Running scripts: found by their digest, loaded where the server does not know them (any more)."""
 
 import asyncio
+import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,9 +10,13 @@ from redis.exceptions import ResponseError
 
 from pbus.bus.redis.endpoint import TROUBLE, Endpoint, reason_of
 from pbus.bus.redis.links import RequestLink
-from pbus.bus.redis.mail.care import MEND
+from pbus.bus.redis.mail.care import MEND, OPEN
 from pbus.bus.redis.mail.lua import Script
 from pbus.errors import BusUnavailableError
+
+logger = logging.getLogger(__name__)
+
+_DAMAGED = re.compile("NOGROUP|WRONGTYPE")
 
 
 class Calls:
@@ -46,8 +52,11 @@ class Calls:
     async def once(self, purpose: str, script: Script, *arguments: Any) -> Any:
         """What a script answers, or TROUBLE; others may have removed scripts and groups meanwhile."""
         reply = await self._evaluate(purpose, script, arguments)
-        if isinstance(reply, ResponseError) and "NOGROUP" in str(reply):
-            await self._evaluate(purpose, MEND, ())
+        if isinstance(reply, ResponseError) and _DAMAGED.search(str(reply)):
+            odd = await self._evaluate(purpose, MEND, arguments[:1] if script is OPEN else ())
+            if odd and not isinstance(odd, ResponseError):
+                names = b", ".join(odd).decode(errors="replace")
+                logger.error("%s: keys of other types stood in the way, now %s", self.url, names)
             reply = await self._evaluate(purpose, script, arguments)
         if isinstance(reply, ResponseError):
             raise reply

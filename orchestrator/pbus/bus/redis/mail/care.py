@@ -1,6 +1,15 @@
 """The scripts that look after mailboxes: their lives, what the dead held, reports, dead letters."""
 
-from pbus.bus.redis.mail.lua import ALWAYS, FORGET_MS, LETTERS, MENDING, PRELUDE, SEEN, Script
+from pbus.bus.redis.mail.lua import (
+    ALWAYS,
+    FOREIGN,
+    FORGET_MS,
+    LETTERS,
+    MENDING,
+    PRELUDE,
+    SEEN,
+    Script,
+)
 
 _KEYS_LIVE_MS = 24 * 3600 * 1000  # what nobody keeps or touches for a day leaves nothing behind
 
@@ -8,6 +17,7 @@ _KEYS_LIVE_MS = 24 * 3600 * 1000  # what nobody keeps or touches for a day leave
 OPEN = Script(
     PRELUDE
     + LETTERS
+    + FOREIGN
     + MENDING
     + f"local LIVE = {_KEYS_LIVE_MS}\n"
     + """
@@ -29,16 +39,24 @@ return 1
 """
 )
 
-# Returns 0.
+# ARGV: a mailbox that is about to be made, or nothing. Returns how keys of another type, which stood
+# where ours belong, are called now.
 MEND = Script(
     PRELUDE
     + LETTERS
+    + FOREIGN
     + MENDING
     + """
+put_aside(boxes, 'ZCARD')
+put_aside(gone, 'ZCARD')
+put_aside(touched, 'STRLEN')
+put_aside(since, 'STRLEN')
+if ARGV[1] then put_aside_all(ARGV[1]) end
 for _, box in ipairs(call('ZRANGE', boxes, 0, -1)) do
+  put_aside_all(box)
   if exists(key('box', box)) then mend(box) end
 end
-return 0
+return odd
 """
 )
 
@@ -47,6 +65,7 @@ return 0
 TOUCH = Script(
     PRELUDE
     + LETTERS
+    + FOREIGN
     + MENDING
     + f"local LIVE = {_KEYS_LIVE_MS}\n"
     + """
@@ -85,6 +104,7 @@ REQUEUE = Script(
     PRELUDE
     + ALWAYS
     + LETTERS
+    + FOREIGN
     + SEEN
     + f"local GONE_MS = {FORGET_MS}\n"  # no command of a dead process is under way for so long
     + """
@@ -114,6 +134,10 @@ local function return_entry(box, lane, queue, entry)
   local stream, part, slot = key('q:' .. queue, box), key('part', box), queue .. entry
   local changes, given_here = {n = 0, h = 0, r = 0}, 0
   local found = call('XRANGE', stream, entry, entry)[1]
+  if found and not ids_of(found[2]) then
+    refuse(box, queue, entry, found[2])
+    return 0
+  end
   local letters = found and unfold(entry, found[2]) or {}
   local flags, has_started = call('HGET', part, slot), call('HGET', part, '!' .. slot) == '1'
   local ids = {}

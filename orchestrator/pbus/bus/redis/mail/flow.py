@@ -1,7 +1,7 @@
 """The scripts that every message passes: put, take, settle."""
 
 from pbus.bus.mail import DEAD_KEPT, HANDLED_KEPT
-from pbus.bus.redis.mail.lua import ALWAYS, FORGET_MS, LETTERS, PRELUDE, SEEN, Script
+from pbus.bus.redis.mail.lua import ALWAYS, FOREIGN, FORGET_MS, LETTERS, PRELUDE, SEEN, Script
 
 _TAKE_BYTES = 4 * 1024 * 1024  # of bodies in one answer
 
@@ -135,6 +135,7 @@ TAKE = Script(
     PRELUDE
     + ALWAYS
     + LETTERS
+    + FOREIGN
     + SEEN
     + f"local BYTES = {_TAKE_BYTES}\n"
     + """
@@ -146,7 +147,7 @@ for _, prefix in ipairs(call('ZRANGE', gone, 0, -1)) do
     call('ZREM', gone, prefix)
   end
 end
-local chunks, bytes = {}, 0
+local chunks, bytes, refused = {}, 0, {}
 local function drop(box, queue, entry)
   local slot = queue .. entry
   call('XACK', key('q:' .. queue, box), 'g', entry)
@@ -185,17 +186,33 @@ local function sift_all(pair, queue, items)
   if #kept > 0 then chunks[#chunks + 1] = {pair, queue, kept, marks} end
   return got
 end
+local function refuse_foreign(pair, queue, item)
+  local box = wanted[pair][1]
+  refuse(box, queue, item[1], item[2])
+  refused[#refused + 1] = box
+end
+local function without_foreign(pair, queue, items)
+  local ours = {}
+  for _, item in ipairs(items) do
+    if ids_of(item[2]) then ours[#ours + 1] = item else refuse_foreign(pair, queue, item) end
+  end
+  return ours
+end
 local function hand_out(pair, queue, items)
-  local ids = {}
+  local ids, is_foreign = {}, false
   for _, item in ipairs(items) do
     local fields = item[2]
-    bytes = bytes + #fields[4]
-    if fields[1] == 'i' then
-      ids[#ids + 1] = fields[2]
+    if fields[1] == 'i' and fields[3] == 'b' and #fields == 4 then  -- nearly all
+      bytes, ids[#ids + 1] = bytes + #fields[4], fields[2]
+    elseif ids_of(fields) then
+      bytes = bytes + #fields[4]
+      for _, id in ipairs(ids_of(fields)) do ids[#ids + 1] = id end
     else
-      for _, id in ipairs(cmsgpack.unpack(fields[2])[1]) do ids[#ids + 1] = id end
+      is_foreign = true
     end
   end
+  if is_foreign then items = without_foreign(pair, queue, items) end
+  if #items == 0 then return 0 end
   if seen(wanted[pair][1], ids) then return sift_all(pair, queue, items) end
   chunks[#chunks + 1] = {pair, queue, items, {}}
   return #ids
@@ -212,6 +229,10 @@ local function recover_entry(pair, queue, entry)
   local box = wanted[pair][1]
   local item = call('XRANGE', key('q:' .. queue, box), entry, entry)[1]
   if not item then return 0 end
+  if not ids_of(item[2]) then
+    refuse_foreign(pair, queue, item)
+    return 0
+  end
   local flags = call('HGET', key('part', box), queue .. entry)
   local left, marked
   flags, left, marked = sift(box, queue, entry, item[2], flags)
@@ -276,7 +297,24 @@ else
     if at and (due < 0 or at - now < due) then due = math.max(0, at - now) end
   end
 end
-return {chunks, due, now}
+return {chunks, due, now, refused}
+"""
+)
+
+# ARGV: mailbox, queue, entry, of those that only their reader found to be none of ours
+REFUSE = Script(
+    PRELUDE
+    + FOREIGN
+    + """
+for i = 1, #ARGV, 3 do
+  local box, queue, entry = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local found = call('XRANGE', key('q:' .. queue, box), entry, entry)[1]
+  if found then
+    count(box, {h = -#(ids_of(found[2]) or {})})
+    refuse(box, queue, entry, found[2])
+  end
+end
+return 0
 """
 )
 

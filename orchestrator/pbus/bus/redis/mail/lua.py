@@ -15,6 +15,7 @@ Keys, after KEYS[1] ("boxes", a sorted set of the mailboxes by the end of their 
     :dead:M    stream of dead letters
     :wait:d:M, :wait:s:M  sorted sets of the holders that wait, the longest first
     :gone      sorted set of incarnations whose letters were given back
+    :odd…      what others had put in the place of one of these keys, of another type
     :since     when the first mailbox of all was opened, or that of an emptied server
     :touched   when a process was last in touch: mailboxes expire by it only while some are
 
@@ -24,7 +25,13 @@ m (attempt, crashes, suspect, time). One of several has h (MessagePack: ids, siz
 
 import hashlib
 
-from pbus.bus.mail import BROKER_AWAY_S, COMING_BACK_S, HANDLED_KEPT_S, KEPT_UNTOUCHED_S
+from pbus.bus.mail import (
+    BROKER_AWAY_S,
+    COMING_BACK_S,
+    DEAD_KEPT,
+    HANDLED_KEPT_S,
+    KEPT_UNTOUCHED_S,
+)
 
 FORGET_MS = int(HANDLED_KEPT_S * 1000)
 
@@ -122,8 +129,56 @@ local function store(box, queue, letter)
 end
 """
 
-# What others than pbus took away from a mailbox: its groups, and with streams the truth of its counts.
+# Entries that others than pbus wrote: they become dead letters, with their fields as JSON.
+FOREIGN = (
+    f"local DEAD = {DEAD_KEPT}\n"
+    """
+local function ids_of(fields)  -- nil: it is none of ours
+  if #fields ~= 4 and #fields ~= 6 or fields[3] ~= 'b' then return nil end
+  if #fields == 6 and not (
+    fields[5] == 'm' and string.match(fields[6], '^%d+ %d+ [01] %d+$')) then return nil end
+  if fields[1] == 'i' then return {fields[2]} end
+  if fields[1] ~= 'h' then return nil end
+  local is_read, head = pcall(cmsgpack.unpack, fields[2])
+  if not is_read or type(head) ~= 'table' then return nil end
+  local ids, sizes, total = head[1], head[2], 0
+  if type(ids) ~= 'table' or type(sizes) ~= 'table' or #ids == 0 or #ids ~= #sizes then return nil end
+  for i, id in ipairs(ids) do
+    local size = sizes[i]
+    if type(id) ~= 'string' or type(size) ~= 'number' or size < 0 or size % 1 ~= 0 then return nil end
+    total = total + size
+  end
+  return total == #fields[4] and ids or nil
+end
+local function refuse(box, queue, entry, fields)
+  local is_text, body = pcall(cjson.encode, fields)
+  call('XADD', key('dead', box), 'MAXLEN', '~', DEAD, '*', 'i', 'entry ' .. entry,
+    'b', is_text and body or '', 'm', '1 0 0 ' .. now, 'q', string.lower(queue),
+    'w', 'not written by pbus: it has not the fields of an entry')
+  call('XACK', key('q:' .. queue, box), 'g', entry)
+  call('XDEL', key('q:' .. queue, box), entry)
+  call('HDEL', key('part', box), queue .. entry, '!' .. queue .. entry)
+end
+"""
+)
+
+# What others than pbus took away from a mailbox: its groups, and with streams the truth of its counts; and
+# keys of another type that stand where its own belong: they are renamed.
 MENDING = """
+local SIZES = {box = 'HLEN', part = 'HLEN', last = 'HLEN', later = 'ZCARD', dead = 'XLEN',
+  ['q:d'] = 'XLEN', ['q:s'] = 'XLEN', ['q:D'] = 'XLEN', ['q:S'] = 'XLEN',
+  ['done:0'] = 'SCARD', ['done:1'] = 'SCARD', ['wait:d'] = 'ZCARD', ['wait:s'] = 'ZCARD'}
+local odd = {}
+local function put_aside(name, size)  -- size: a command that only keys of the right type answer
+  local found = redis.pcall(size, name)
+  if type(found) == 'table' and string.find(found.err or '', 'WRONGTYPE', 1, true) then
+    odd[#odd + 1] = boxes .. ':odd' .. string.sub(name, #boxes + 1)
+    call('RENAME', name, odd[#odd])
+  end
+end
+local function put_aside_all(box)
+  for kind, size in pairs(SIZES) do put_aside(key(kind, box), size) end
+end
 local function zeros(flags)
   local _, many = string.gsub(flags, '0', '')
   return many
@@ -134,11 +189,11 @@ local function recount_queue(box, queue, counts)
     local items = call('XRANGE', stream, start, '+', 'COUNT', 100)
     for _, item in ipairs(items) do
       local entry, fields = item[1], item[2]
-      local flags, many = call('HGET', key('part', box), queue .. entry), #head_of(fields)
+      local flags, many = call('HGET', key('part', box), queue .. entry), #(ids_of(fields) or {})
       local left = flags and zeros(flags) or many
       counts.n, counts.big = counts.n + left, math.max(counts.big, many)
-      if #call('XPENDING', stream, 'g', entry, entry, 1) > 0 then counts.h = counts.h + left end
-      if was_tried(fields) then counts.r = counts.r + 1 end
+      if many > 0 and #call('XPENDING', stream, 'g', entry, entry, 1) > 0 then counts.h = counts.h + left end
+      if many > 0 and was_tried(fields) then counts.r = counts.r + 1 end
       start = '(' .. entry
     end
   until #items < 100

@@ -1,6 +1,7 @@
 """Taking letters: asks, waits to be woken, and finds again what a lost answer held."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
@@ -10,10 +11,12 @@ from redis.exceptions import ResponseError
 from pbus.bus.mail import Letter
 from pbus.bus.redis.endpoint import TROUBLE
 from pbus.bus.redis.mail.calls import Calls
-from pbus.bus.redis.mail.flow import TAKE
+from pbus.bus.redis.mail.flow import REFUSE, TAKE
 from pbus.bus.redis.mail.letters import LANES, Slot, encode, read_entry
 from pbus.bus.redis.mail.waiting import POLL_S, Pair, Waiter, WaitingRoom
 from pbus.messages import Lane
+
+logger = logging.getLogger(__name__)
 
 Wanted = tuple[str, Lane, int]
 
@@ -109,7 +112,8 @@ class Taker:
                 break
         holder.unsure.difference_update(recovered, pairs)
         clock = time.monotonic() - reply[2] / 1000
-        letters = self._read(pairs, reply[0], clock)
+        letters, foreign = self._read(pairs, reply[0], clock)
+        await self._refuse(foreign, reply[3])
         holder.armed -= stale
         if letters or not is_waiting:
             holder.armed -= mine
@@ -128,14 +132,38 @@ class Taker:
     def _recovery(self, holder: _Holder, pair: Pair) -> tuple[int, Collection[str]]:
         return (1, list(self._held.get(pair, ()))) if pair in holder.unsure else (0, ())
 
-    def _read(self, pairs: Sequence[Pair], chunks: Sequence[Any], clock: float) -> list[Letter]:
-        """The letters of an answer; clock: what the loop's clock has more than the server's."""
+    def _read(
+        self, pairs: Sequence[Pair], chunks: Sequence[Any], clock: float
+    ) -> tuple[list[Letter], list[bytes]]:
+        """The letters of an answer, and the entries that are none (mailbox, queue, entry of each).
+
+        Args:
+            pairs: What was asked.
+            chunks: What was answered.
+            clock: What the loop's clock has more than the server's.
+        """
         letters: list[Letter] = []
+        foreign: list[bytes] = []
         for pair, queue, items, marks in chunks:
             mailbox, lane = pairs[pair - 1]
             held = self._held.setdefault((mailbox, lane), set())
             for at, (entry, fields) in enumerate(items):
                 slot = (queue + entry).decode()
-                held.add(slot)
-                letters += read_entry(mailbox, slot, fields, marks[at] if marks else b"", clock)
-        return letters
+                try:
+                    letters += read_entry(mailbox, slot, fields, marks[at] if marks else b"", clock)
+                except ValueError:
+                    foreign += (mailbox.encode(), queue, entry)
+                else:
+                    held.add(slot)
+        return letters, foreign
+
+    async def _refuse(self, foreign: Sequence[bytes], names: Iterable[bytes]) -> None:
+        """Have entries that others wrote removed; names: the mailboxes of those that already are."""
+        if foreign:
+            await self._calls.once("take", REFUSE, *foreign)
+        mailboxes = [*names, *foreign[::3]]
+        if mailboxes:
+            logger.warning(
+                "%d entries in the streams of %s were not written by pbus and are dead letters now",
+                len(mailboxes), b", ".join(sorted(set(mailboxes))).decode(errors="replace"),
+            )  # fmt: skip

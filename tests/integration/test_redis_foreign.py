@@ -1,0 +1,107 @@
+"""Entries and keys that pbus did not write, where its own belong."""
+
+import asyncio
+import logging
+
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+from pbus.bus import connect
+from pbus.bus.mailroom import DeliveryOptions
+from pbus.messages import BusDataMessage
+from support.listeners import Listener
+from support.waiting import PATIENCE_S, run
+
+pytestmark = pytest.mark.redis
+
+pack = msgspec.msgpack.encode
+ENTRIES = {
+    "others' fields": {"a": "1"},
+    "no body": {"i": "id", "c": "{}"},
+    "no MessagePack": {"h": "\xc1", "b": "x"},
+    "a number": {"h": pack(5), "b": "x"},
+    "no sizes": {"h": pack([["id"]]), "b": "x"},
+    "too few sizes": {"h": pack([["a", "b"], [1]]), "b": "x"},
+    "sizes that are none": {"h": pack([["a"], ["x"]]), "b": "x"},
+    "half a byte": {"h": pack([["a", "b"], [0.5, 0.5]]), "b": "x"},
+    "too large": {"h": pack([["a"], [100]]), "b": "x"},
+    "negative": {"h": pack([["a", "b"], [-1, 2]]), "b": "x"},
+    "none at all": {"h": pack([[], []]), "b": ""},
+    "strange marks": {"i": "id", "b": "{}", "m": "x y z"},
+    "more than there is": {"i": "id", "b": "{}", "m": "1 0 0 1", "z": "1"},
+    "an id of no text": {"i": b"\xff\xfe", "b": "{}"},
+    "ids of no text": {"h": pack([[b"\xff"], [1]]), "b": "x"},
+    "no message": {"i": "id", "b": "hello"},
+}
+KEYS = ("q:d", "q:s", "q:D", "last", "later", "done:0", "wait:d", "box")
+
+
+class Chip(BusDataMessage):
+    """A numbered message."""
+
+    number: int
+
+
+def test_foreign_entries_are_dead_letters(valkey, channel, caplog):
+    """An entry of any kind becomes a dead letter with a reason; those around it are handled."""
+
+    async def main():
+        listener, number = Listener("w"), 0
+        async with (
+            Redis.from_url(valkey.url) as redis,
+            connect(valkey.url, channel=channel, delivery="at-least-once") as bus,
+        ):
+            await bus.mail.open("w", keep=True)
+            for fields in ENTRIES.values():
+                await bus.send(Chip(source="a", target="w", number=number))
+                await redis.xadd(f"{bus.mail._key}:q:d:w", fields)
+                number += 1
+            await bus.send(Chip(source="a", target="w", number=number))
+            await bus.subscribe(listener)
+            await listener.heard(number + 1)
+            assert list(range(number + 1)) == [one.number for one in listener.messages]
+            async with asyncio.timeout(PATIENCE_S):
+                while len(dead := await bus.mail.dead_letters()) < number:
+                    await asyncio.sleep(0.01)
+                while (report := (await bus.mail.reports())[0]).backlog > 0 or report.in_flight:
+                    await asyncio.sleep(0.01)
+            named = [one for one in dead if one.reason.startswith("not written by pbus")]
+            assert (len(ENTRIES), len(ENTRIES) - 1) == (len(dead), len(named))
+
+    with caplog.at_level(logging.WARNING):
+        run(main())
+    assert "were not written by pbus" in caplog.text
+    assert "a bug in pbus" not in caplog.text
+
+
+def test_keys_of_other_types_are_put_aside(valkey, channel, caplog):
+    """A key of another type, in whatever place, stops nobody: it is kept under another name."""
+
+    async def arrives(bus, listener, number, target):
+        async with asyncio.timeout(PATIENCE_S):
+            while all(one.number != number for one in listener.messages):
+                await bus.send(Chip(source="a", target=target, number=number))
+                await asyncio.sleep(0.01)
+
+    async def main():
+        listener, other, number = Listener("w"), Listener("other"), 0
+        mail = DeliveryOptions(declared=frozenset({"w", "other"}))
+        options = {"channel": channel, "delivery": "at-least-once", "mail_options": mail}
+        async with Redis.from_url(valkey.url) as redis, connect(valkey.url, **options) as bus:
+            await redis.set(f"{bus.mail._key}:q:d:w", "before it was made")
+            await bus.subscribe(listener)
+            await bus.subscribe(other)
+            for kind in KEYS:
+                name = f"{bus.mail._key}:{kind}:w"
+                await redis.delete(name)
+                await redis.set(name, "mine")
+                for ear, target in ((listener, "w"), (other, "other"), (other, None)):
+                    number += 1
+                    await arrives(bus, ear, number, target)
+                assert b"mine" == await redis.get(f"{bus.mail._key}:odd:{kind}:w")
+
+    with caplog.at_level(logging.WARNING):
+        run(main(), timeout=55)
+    assert "stood in the way" in caplog.text
+    assert "a bug in pbus" not in caplog.text
