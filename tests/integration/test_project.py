@@ -17,6 +17,7 @@ from pbus.errors import (
     ProcessError,
     ProjectRunningError,
 )
+from pbus.process import projects
 from pbus.process.groups import birth
 from pbus.process.project import Project, is_held, is_over, lock_path, processes_of
 from pbus.process.projects import choose_project, end_orphans, running_projects, stop_project
@@ -29,6 +30,12 @@ from support.waiting import PATIENCE_S, eventually
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project of its own."""
     return make_project(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supervisor gets no time beyond what its jobs get."""
+    monkeypatch.setattr(projects, "STOPPED_S", 0.0)
 
 
 @pytest.fixture
@@ -236,6 +243,7 @@ def test_other_users_supervisor_is_spared(project: Project) -> None:
         other.kill()
 
 
+@pytest.mark.usefixtures("impatient")
 def test_deaf_supervisor_is_killed(project: Project, start: Callable[..., Supervisor]) -> None:
     """A supervisor that does not mind is killed, its guard ends the rest, and we say so."""
     start("deaf", "leaderless")
@@ -247,6 +255,7 @@ def test_deaf_supervisor_is_killed(project: Project, start: Callable[..., Superv
     assert not project.runtime_dir.exists()
 
 
+@pytest.mark.usefixtures("impatient")
 def test_deaf_and_guardless_too(project: Project, start: Callable[..., Supervisor]) -> None:
     """With its guard gone as well, the stop itself ends what is left."""
     supervisor = start("deaf", "leaderless")
