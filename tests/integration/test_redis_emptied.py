@@ -148,3 +148,34 @@ def test_all_is_there_again(
         assert {*range(len(mishaps) + 1), *early} == set(porter.numbers)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("mishap", ["flushall", "stream"])
+def test_removed_mail_is_counted(own_valkey: Valkey, channel: str, mishap: str, monkeypatch):
+    """What waited in the broker and was removed there is told to its worker, and shows in `ps`."""
+    monkeypatch.setattr("pbus.bus.brokered._BEAT_S", 0.2)
+    monkeypatch.setattr("pbus.bus.mailroom.PREFETCH", 5)
+    url, porter = own_valkey.url, Porter()
+    options = {"channel": channel, "delivery": KEPT}
+
+    async def main() -> None:
+        porter.gate.clear()
+        there = connect(url, **options)
+        runner = WorkerRunner(bus=there, handle_sigint=False)
+        await runner.add_workers(porter)
+        running = asyncio.create_task(runner.run())
+        async with connect(url, **options) as bus:
+            await until(lambda: runner.registry.local_workers)
+            for number in range(20):
+                await bus.send(Parcel(source="me", target="porter", number=number))
+            await until(lambda: there.mail._waiting.get("porter") == 15)
+            {**MISHAPS, **KEPT_MISHAPS}[mishap](own_valkey, channel)
+            await until(lambda: there.stats("porter").lost)
+            porter.gate.set()
+            await until(lambda: len(porter.numbers) == 5)
+
+            assert (15, [*range(5)]) == (there.stats("porter").lost, porter.numbers)
+            await runner.cancel("the test is over")
+            await asyncio.wait_for(running, PATIENCE_S)
+
+    asyncio.run(main())

@@ -6,7 +6,7 @@ incarnation is released. Times are the broker's.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -146,7 +146,14 @@ DEAD_KEPT = 100_000  # dead letters of a mailbox; the oldest fall
 
 
 class MailStore(Protocol):
-    """Mailboxes in a broker. Every call may raise BusUnavailableError."""
+    """Mailboxes in a broker. Every call may raise BusUnavailableError.
+
+    Attributes:
+        on_lost: Called by touch() with a mailbox and about how many letters others than pbus
+            removed from it; a store that cannot tell never does.
+    """
+
+    on_lost: Callable[[str, int], None]
 
     async def open(
         self, mailbox: str, *, keep: bool, shared: bool = False, max_backlog: int = 100_000

@@ -117,6 +117,7 @@ class MailRoom:
         send: Callable[[BusMessage], Awaitable[None]],
     ) -> None:
         self.store = store
+        store.on_lost = self._note_lost
         self.options = options
         self.dispatch = Dispatch(
             store,
@@ -202,6 +203,11 @@ class MailRoom:
             if address is not None:  # not left meanwhile
                 logger.warning("mailbox %r had been removed or damaged; it is made anew", mailbox)
                 await self.join(address)
+
+    def _note_lost(self, mailbox: str, count: int) -> None:
+        address = self._mailboxes.get(mailbox)
+        if address is not None:
+            self._board.note_lost("the broker, where they were removed,", address, count)
 
     # What receipts call
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pbus.bus.mail import (
@@ -70,6 +70,7 @@ class PgmqMailStore:
         self._next_tidy = 0.0
         self._hurry = asyncio.Event()
         self._hurry_until = 0.0
+        self.on_lost: Callable[[str, int], None] = lambda *_: None
 
     async def open(
         self, mailbox: str, *, keep: bool, shared: bool = False, max_backlog: int = 100_000

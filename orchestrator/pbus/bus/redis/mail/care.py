@@ -60,8 +60,8 @@ return odd
 """
 )
 
-# ARGV: lease in ms, mailboxes. Returns those that do not exist, and with their numbers of letters
-# those that others than pbus emptied.
+# ARGV: lease in ms, mailboxes. Returns those that do not exist; each other one with how many letters
+# wait in it; likewise those that others than pbus emptied; and since when there are mailboxes.
 TOUCH = Script(
     PRELUDE
     + LETTERS
@@ -72,7 +72,7 @@ TOUCH = Script(
 expire()
 if exists(boxes) then call('SET', touched, now, 'PX', LIVE) end
 call('PEXPIRE', since, LIVE)
-local missing, emptied = {}, {}
+local missing, waiting, emptied = {}, {}, {}
 local function is_emptied(box, n)
   if n + 0 <= 0 or exists(key('later', box)) then return false end
   for _, queue in ipairs({'d', 's', 'D', 'S'}) do
@@ -82,11 +82,14 @@ local function is_emptied(box, n)
 end
 for i = 2, #ARGV do
   local box = ARGV[i]
-  local score, n = call('ZSCORE', boxes, box), call('HGET', key('box', box), 'n')
+  local score, found = call('ZSCORE', boxes, box), call('HMGET', key('box', box), 'n', 'h')
+  local n, h = found[1], found[2] or 0
   if n and is_emptied(box, n) then
+    emptied[#emptied + 1], emptied[#emptied + 2] = box, n - h
     recount(box)
-    emptied[#emptied + 1], emptied[#emptied + 2] = box, n
+    n, h = 0, 0
   end
+  if n then waiting[#waiting + 1], waiting[#waiting + 2] = box, n - h end
   if not score or not n then
     missing[#missing + 1] = box
   elseif score ~= 'inf' then
@@ -95,7 +98,7 @@ for i = 2, #ARGV do
   end
 end
 if call('ZCOUNT', boxes, '+inf', '+inf') == 0 then call('PEXPIRE', boxes, LIVE) end
-return {missing, emptied}
+return {missing, waiting, emptied, call('GET', since) or ''}
 """
 )
 

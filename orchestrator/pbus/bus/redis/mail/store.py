@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from pbus.bus.mail import DeadLetter, Letter, MailboxReport, Outgoing, Settle, Stored
 from pbus.bus.redis.endpoint import Endpoint
@@ -43,6 +44,9 @@ class RedisMailStore:
         self._room = WaitingRoom(endpoint, key, self._pass_on)
         self._taker = Taker(self._calls, self._room)
         self._passing: set[asyncio.Task[None]] = set()
+        self._since: bytes | None = None  # when mailboxes began, as of the last touch
+        self._waiting: dict[str, int] = {}  # how many letters waited then
+        self.on_lost: Callable[[str, int], None] = _say_lost
 
     async def open(
         self, mailbox: str, *, keep: bool, shared: bool = False, max_backlog: int = 100_000
@@ -53,11 +57,18 @@ class RedisMailStore:
 
     async def touch(self, mailboxes: Sequence[str]) -> list[str]:
         """Renew leases; see MailStore."""
-        missing, emptied = await self._calls.run("care", TOUCH, self._lease_ms, *mailboxes)
-        for name, count in zip(emptied[::2], emptied[1::2], strict=True):
-            logger.warning(
-                "%d messages of mailbox %r were removed by others", int(count), name.decode()
-            )
+        reply = await self._calls.run("care", TOUCH, self._lease_ms, *mailboxes)
+        missing, waiting, emptied, since = reply
+        is_anew = self._since is not None and since != self._since
+        self._since = since
+        lost = _counts_of(emptied)
+        for name, count in self._waiting.items():
+            if is_anew or name.encode() in missing:
+                lost.setdefault(name, count)
+        self._waiting = _counts_of(waiting)
+        for name, count in lost.items():
+            if count > 0:
+                self.on_lost(name, count)
         return [name.decode() for name in missing]
 
     async def put(self, batch: Sequence[Outgoing]) -> list[Stored]:
@@ -176,6 +187,14 @@ class RedisMailStore:
                 break
             start = f"({page[-1][0].decode()}"
         return letters
+
+
+def _counts_of(flat: Sequence[Any]) -> dict[str, int]:
+    return {name.decode(): int(n) for name, n in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def _say_lost(mailbox: str, count: int) -> None:
+    logger.warning("about %d messages of mailbox %r were removed from the broker", count, mailbox)
 
 
 def _stored(count: int) -> Stored:
