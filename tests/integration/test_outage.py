@@ -120,6 +120,8 @@ def test_refusing_broker_is_waited_for(
             await until(lambda: link.is_broker_away)
             psutil.Process(watched.process("plain").pid).kill()
             await watched.until(lambda: waiting(watched) == {"plain"})
+            async with connect(own_valkey.url, channel="pbus:app") as onlooker:
+                await onlooker.leases.leases()  # as `pbus ps` reads it, and is not refused
             own_valkey.command("CONFIG", "SET", "min-replicas-to-write", "0")
             await watched.nth(Started, 2)
             await watched.state("plain", "ready")

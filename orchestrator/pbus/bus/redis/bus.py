@@ -5,7 +5,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from redis.exceptions import NoPermissionError
+from redis.exceptions import ResponseError
 
 from pbus.bus.backoff import Backoff
 from pbus.bus.base import DEFAULT_SEND_TIMEOUT_S
@@ -171,7 +171,7 @@ class RedisBus(BrokeredBus):
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await connection.send_command("PING", check_health=False)
-                with contextlib.suppress(NoPermissionError):  # that is an answer
+                with contextlib.suppress(ResponseError):  # that is an answer, if a bad one
                     await connection.read_response()
         finally:
             await close(connection)
