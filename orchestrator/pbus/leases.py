@@ -86,6 +86,23 @@ def decode_leases(bodies: Iterable[bytes | str], seal: Seal = NO_SEAL) -> list[L
     return sorted(leases, key=lambda lease: lease.name)
 
 
+def lease_text(body: bytes | str) -> bytes:
+    """The lease without the line that tells its age."""
+    stored = body.encode() if isinstance(body, str) else body
+    before, line_end, text = stored.partition(b"\n")
+    return text if line_end else before
+
+
+def is_forged(body: bytes | str, seal: Seal) -> bool:
+    """Whether a lease as the store returns it was written without the key of the channel."""
+    try:
+        seal.open("lease", lease_text(body))
+    except SealError as error:
+        say_unreadable("a lease", str(error))
+        return True
+    return False
+
+
 def encode_lease(lease: Lease, seal: Seal) -> bytes:
     """A lease as it is stored."""
     return seal.close("lease", _encode(lease))

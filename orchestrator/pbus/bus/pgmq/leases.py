@@ -13,12 +13,16 @@ from pbus.leases import (
     decode_leases,
     encode_activation,
     encode_lease,
+    is_forged,
+    lease_text,
     open_records,
 )
 from pbus.seal import NO_SEAL, Seal
 
 _READ = """SELECT pbus.lease_aged(body) FROM pbus.lease WHERE channel = $1 AND ends_at > clock_timestamp()
   ORDER BY name COLLATE "C\""""
+_EVICT = """DELETE FROM pbus.lease
+  WHERE channel = $1 AND name = $2 AND right(body, length($3)) = $3"""
 _SET_ACTIVATION = "SELECT pbus.activation_set($1, $2, $3)"
 _PUT_RECORD = "SELECT pbus.record_put($1, $2, $3, $4)"
 _RECORDS = "SELECT * FROM pbus.records($1)"
@@ -40,20 +44,24 @@ class PgLeaseStore:
 
     async def claim(self, lease: Lease) -> Lease | None:
         """Take the name; see LeaseStore."""
-        sql = "SELECT pbus.lease_claim($1, $2, $3, $4, $5, $6)"
-        rows = await self._link.call(sql, self._channel, *self._row(lease), LEASE_S)
-        return decode_holder(rows[0][0], lease.name, self._seal) if rows[0][0] else None
+        holder = await self._claim(lease)
+        if holder and is_forged(holder, self._seal):
+            await self._link.call(_EVICT, self._channel, lease.name, lease_text(holder).decode())
+            holder = await self._claim(lease)
+        return decode_holder(holder, lease.name, self._seal) if holder else None
 
     async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
         """Store leases anew; see LeaseStore."""
         columns = list(zip(*map(self._row, leases), strict=True)) or [(), (), (), ()]
         sql = "SELECT * FROM pbus.lease_renew($1, $2, $3, $4, $5, $6, $7)"
         (row,) = await self._link.call(sql, self._channel, *columns, LEASE_S, version)
+        held = set(row["refused"])
+        taken = [one.name for one in leases if one.name in held and await self.claim(one)]
         return Renewal(
             version=row["version"],
             leases=None if row["leases"] is None else decode_leases(row["leases"], self._seal),
             expired=decode_leases(row["expired"], self._seal),
-            refused=row["refused"],
+            refused=taken,
         )
 
     async def keep(self, incarnations: Sequence[str]) -> None:
@@ -99,6 +107,12 @@ class PgLeaseStore:
     async def drop_record(self, key: str) -> None:
         """Remove a record."""
         await self._link.call("SELECT pbus.record_drop($1, $2)", self._channel, key)
+
+    async def _claim(self, lease: Lease) -> str | None:
+        sql = "SELECT pbus.lease_claim($1, $2, $3, $4, $5, $6)"
+        rows = await self._link.call(sql, self._channel, *self._row(lease), LEASE_S)
+        holder: str | None = rows[0][0]
+        return holder
 
     def _row(self, lease: Lease) -> tuple[str, str, str, str]:
         head = f"{lease.incarnation}|{lease.state}|{int(lease.active)}"

@@ -1,6 +1,8 @@
 """Leases on Redis: one sorted set by the server's clock, one hash; each step is one script."""
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -17,9 +19,13 @@ from pbus.leases import (
     decode_leases,
     encode_activation,
     encode_lease,
+    is_forged,
+    lease_text,
     open_records,
 )
 from pbus.seal import NO_SEAL, Seal
+
+logger = logging.getLogger(__name__)
 
 _CALL_TIMEOUT_S = 3.0
 _MOVING_PAUSE_S = 0.05
@@ -34,16 +40,20 @@ if redis.replicate_commands then pcall(redis.replicate_commands) end
 local leases, workers, version = KEYS[1], KEYS[2], KEYS[3]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local function bump() redis.call('INCR', version) end
+-- Whoever can write here may have written anything: no value ends a script.
+local function bump()
+  if type(redis.pcall('INCR', version)) == 'table' then redis.call('SET', version, now) end
+end
 local function split(value)
-  local at = string.find(value, '\\n', 1, true)
+  local at = string.find(value, '\\n', 1, true) or #value + 1
   return string.sub(value, 1, at - 1), string.sub(value, at + 1)
 end
 local function aged(body)
   local at = string.find(body, '\\n', 1, true)
-  return at and (now - string.sub(body, 1, at - 1)) .. string.sub(body, at) or body
+  local renewed = at and tonumber(string.sub(body, 1, at - 1))
+  return renewed and (now - renewed) .. string.sub(body, at) or body
 end
-local function incarnation_of(head) return string.sub(head, 1, string.find(head, '|', 1, true) - 1) end
+local function incarnation_of(head) return string.match(head, '^[^|]*') end
 local function drop(name)
   local value = redis.call('HGET', workers, name)
   redis.call('ZREM', leases, name)
@@ -112,6 +122,15 @@ if ends and tonumber(ends) <= now then drop(ARGV[1]) end
 return put(ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])) or false
 """
 )
+_EVICT = (
+    _PRELUDE
+    + _ALWAYS
+    + """
+local value = redis.call('HGET', workers, ARGV[1])
+if value and string.sub(value, -#ARGV[2]) == ARGV[2] then drop(ARGV[1]) end
+return 0
+"""
+)
 _RENEW = (
     _PRELUDE
     + _ALWAYS
@@ -122,7 +141,7 @@ for i = 4, #ARGV, 3 do
 end
 if #ARGV >= 4 then linger(ARGV[3]) end
 sweep()
-local at = tonumber(redis.call('GET', version) or '0')
+local at = tonumber(redis.call('GET', version) or '0') or 0
 if at == tonumber(ARGV[2]) then return {at, gone, refused} end
 return {at, gone, refused, all()}
 """
@@ -181,6 +200,28 @@ return 0
 """
 
 
+# Keys of a wrong type are no registry's: they were written by others, and everything stops at them.
+_MEND = """
+local mended = {}
+for i, key in ipairs(KEYS) do
+  local kind = redis.call('TYPE', key).ok
+  if kind ~= 'none' and kind ~= ARGV[i] then
+    redis.call('UNLINK', key)
+    mended[#mended + 1] = key
+  end
+end
+return mended
+"""
+_TYPES = {
+    "leases": "zset",
+    "workers": "hash",
+    "version": "string",
+    "records": "zset",
+    "record": "hash",
+    "activations": "hash",
+}
+
+
 class RedisLeaseStore:
     """A LeaseStore on the server of a RedisBus; see the protocol for its methods."""
 
@@ -192,14 +233,18 @@ class RedisLeaseStore:
         self._keys = [names.key(what) for what in ("leases", "workers", "version")]
         self._record_keys = [names.key(what) for what in ("records", "record")]
         self._activations = names.key("activations")
+        self._types = {names.key(what): kind for what, kind in _TYPES.items()}
         self._scripts: dict[str, Any] = {
             source: self._redis.register_script(source)
-            for source in (_CLAIM, _RENEW, _READ, _KEEP, _RELEASE, _RECORDS)
+            for source in (_CLAIM, _EVICT, _RENEW, _READ, _KEEP, _RELEASE, _RECORDS, _MEND)
         }
 
     async def claim(self, lease: Lease) -> Lease | None:
         """Take the name; see LeaseStore."""
-        holder = await self._run(_CLAIM, self._keys, [*self._row(lease), _lease_ms()])
+        holder = await self._claim(lease)
+        if holder and is_forged(holder, self._seal):
+            await self._run(_EVICT, self._keys, [lease.name, lease_text(holder)])
+            holder = await self._claim(lease)
         return decode_holder(holder, lease.name, self._seal) if holder else None
 
     async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
@@ -207,11 +252,13 @@ class RedisLeaseStore:
         rows = [cell for lease in leases for cell in self._row(lease)]
         reply = await self._run(_RENEW, self._keys, [_lease_ms(), version, KEYS_LIVE_MS, *rows])
         at, expired, refused, *rest = reply
+        held = {name.decode(errors="replace") for name in refused}
+        taken = [one.name for one in leases if one.name in held and await self.claim(one)]
         return Renewal(
             version=at,
             leases=decode_leases(rest[0], self._seal) if rest else None,
             expired=decode_leases(expired, self._seal),
-            refused=[name.decode(errors="replace") for name in refused],
+            refused=taken,
         )
 
     async def keep(self, incarnations: Sequence[str]) -> None:
@@ -287,10 +334,23 @@ class RedisLeaseStore:
             except TROUBLE as error:
                 if self._endpoint.heed(error):
                     await self._redis.connection_pool.disconnect()
+                if attempts == 1 and str(error).startswith("WRONGTYPE"):
+                    await self._mend()
+                    continue
                 if isinstance(error, TimeoutError) or (attempts > 1 and not self._is_moving(error)):
                     raise BusUnavailableError(self._endpoint.url, reason_of(error)) from error
             if attempts > 1:
                 await asyncio.sleep(_MOVING_PAUSE_S)
+
+    async def _mend(self) -> None:
+        """Remove keys of wrong types."""
+        keys, kinds = list(self._types), list(self._types.values())
+        with contextlib.suppress(*TROUBLE):
+            for key in await self._scripts[_MEND](keys=keys, args=kinds):
+                logger.error("%s was no key of pbus, and is removed", key.decode(errors="replace"))
+
+    async def _claim(self, lease: Lease) -> Any:
+        return await self._run(_CLAIM, self._keys, [*self._row(lease), _lease_ms()])
 
     def _row(self, lease: Lease) -> tuple[str, str, bytes]:
         head = f"{lease.incarnation}|{lease.state}|{int(lease.active)}"

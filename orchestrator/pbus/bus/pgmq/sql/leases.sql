@@ -21,7 +21,7 @@ CREATE OR REPLACE FUNCTION pbus.lease_ms() RETURNS bigint LANGUAGE sql AS $$
 $$;
 
 CREATE OR REPLACE FUNCTION pbus.lease_aged(body text) RETURNS text LANGUAGE sql AS $$
-  SELECT CASE WHEN body ~ '^\d+\n'
+  SELECT CASE WHEN body ~ '^\d{1,15}\n'
     THEN pbus.lease_ms() - split_part(body, E'\n', 1)::bigint || E'\n' || split_part(body, E'\n', 2)
     ELSE body END;
 $$;

@@ -1,0 +1,167 @@
+"""What others write into the registry's keys and tables: no lease is taken, no call fails."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import redis
+
+from pbus.bus.pgmq import Endpoint as PgEndpoint
+from pbus.bus.pgmq import Link, PgLeaseStore
+from pbus.bus.redis.endpoint import Endpoint
+from pbus.bus.redis.leases import RedisLeaseStore
+from pbus.bus.redis.names import Names
+from pbus.leases import Lease, LeaseStore
+from pbus.seal import NO_SEAL, KeySeal, Seal
+from support.postgres import query
+from support.valkey import Valkey
+from support.waiting import run
+
+KEY = "a-key-for-the-registry"
+REAL = Lease(name="clerk", incarnation="real1", runner="r", host="h", pid=1, state="ready")
+FORGED = Lease(name="clerk", incarnation="evil1", runner="evil", host="h", pid=2, state="ready")
+Stores = Callable[[Seal], contextlib.AbstractAsyncContextManager[LeaseStore]]
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("redis", marks=pytest.mark.redis),
+        pytest.param("pgmq", marks=pytest.mark.pgmq),
+    ]
+)
+def stores(request: pytest.FixtureRequest, channel: str) -> Stores:
+    """Makes stores of one channel, by their seal."""
+    is_redis = request.param == "redis"
+    url = (
+        request.getfixturevalue("valkey").url
+        if is_redis
+        else request.getfixturevalue("shared_database")
+    )
+
+    @contextlib.asynccontextmanager
+    async def on_redis(seal: Seal) -> AsyncIterator[LeaseStore]:
+        endpoint = Endpoint(url=url, redis=None)
+        store = RedisLeaseStore(endpoint, Names(channel), seal)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    @contextlib.asynccontextmanager
+    async def on_pgmq(seal: Seal) -> AsyncIterator[LeaseStore]:
+        link = Link(PgEndpoint(dsn=url), "test")
+        try:
+            yield PgLeaseStore(link, channel, seal)
+        finally:
+            await link.close()
+
+    return on_redis if is_redis else on_pgmq
+
+
+def test_no_name_is_taken_without_the_key(stores: Stores, channel: str):
+    """A forged lease neither keeps a worker from its name nor takes it away, and is not seen."""
+
+    async def main() -> None:
+        seal = KeySeal([KEY], channel)
+        async with stores(seal) as ours, stores(seal) as others, stores(NO_SEAL) as burglar:
+            assert None is await burglar.claim(FORGED)
+            assert [] == await others.leases()
+            assert None is await ours.claim(REAL)
+
+            await burglar.release(["real1"])  # what a broker lets all do who reach it
+            assert None is await burglar.claim(FORGED)
+            renewal = await ours.renew([REAL])
+            assert [] == renewal.refused
+            assert ["real1"] == [lease.incarnation for lease in await others.leases()]
+
+            rival = Lease(name="clerk", incarnation="other1", runner="o", host="h", pid=3)
+            holder = await others.claim(rival)
+            assert holder is not None
+            assert "real1" == holder.incarnation
+            assert ["clerk"] == (await others.renew([rival])).refused
+
+    run(main())
+
+
+def test_no_record_is_believed_without_the_key(stores: Stores, channel: str):
+    """Nor an activation."""
+
+    async def main() -> None:
+        async with stores(KeySeal([KEY], channel)) as ours, stores(NO_SEAL) as burglar:
+            await burglar.put_record("supervisor", b"{}", ttl_s=60)
+            assert {} == await ours.records()
+            await ours.put_record("supervisor", b"{1}", ttl_s=60)
+            assert {"supervisor": b"{1}"} == await ours.records()
+
+    run(main())
+
+
+FAR = 9_000_000_000_000_000.0
+MISHAPS: dict[str, Callable[[Any, str], object]] = {
+    "no line": lambda c, k: (c.zadd(f"{k}:leases", {"bad": FAR}), c.hset(f"{k}:workers", "bad", "xx")),
+    "no parts": lambda c, k: (c.zadd(f"{k}:leases", {"bad": FAR}), c.hset(f"{k}:workers", "bad", "x\ny\nz")),
+    "empty": lambda c, k: (c.zadd(f"{k}:leases", {"bad": FAR}), c.hset(f"{k}:workers", "bad", "")),
+    "ran out": lambda c, k: (c.zadd(f"{k}:leases", {"bad": 1}), c.hset(f"{k}:workers", "bad", "q")),
+    "no lease": lambda c, k: c.zadd(f"{k}:leases", {"bad": FAR}),
+    "version": lambda c, k: c.set(f"{k}:version", "abc"),
+    "bytes": lambda c, k: (
+        c.zadd(f"{k}:leases", {b"\xff": FAR}),
+        c.hset(f"{k}:workers", b"\xff", b"\xff|\n1\n\xff"),
+    ),
+    "record": lambda c, k: (c.zadd(f"{k}:records", {b"\xff": FAR}), c.hset(f"{k}:record", b"\xff", b"\xff")),
+    "type of leases": lambda c, k: (c.delete(f"{k}:leases"), c.set(f"{k}:leases", "x")),
+    "type of workers": lambda c, k: (c.delete(f"{k}:workers"), c.rpush(f"{k}:workers", "x")),
+    "type of version": lambda c, k: (c.delete(f"{k}:version"), c.rpush(f"{k}:version", "x")),
+    "type of records": lambda c, k: (c.delete(f"{k}:records"), c.set(f"{k}:records", "x")),
+    "type of record": lambda c, k: (c.delete(f"{k}:record"), c.set(f"{k}:record", "x")),
+    "type of activations": lambda c, k: (c.delete(f"{k}:activations"), c.set(f"{k}:activations", "x")),
+}  # fmt: skip
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("mishap", MISHAPS)
+def test_no_value_stops_the_registry_on_redis(valkey: Valkey, channel: str, mishap: str):
+    """Whatever stands in its keys, each call works, and the real lease is there after a beat."""
+
+    async def main() -> None:
+        store = RedisLeaseStore(Endpoint(url=valkey.url, redis=None), Names(channel))
+        assert None is await store.claim(REAL)
+        with redis.Redis(unix_socket_path=str(valkey.socket)) as client:
+            MISHAPS[mishap](client, f"{{{channel}}}")
+        await store.renew([REAL])
+        await store.put_record("s", b"x", ttl_s=60)
+        assert "clerk" in [lease.name for lease in await store.leases()]
+        assert b"x" == (await store.records())["s"]
+        await store.keep(["real1"])
+        await store.activation("clerk")
+        assert ["clerk"] == [lease.name for lease in await store.release(["real1"])]
+        await store.close()
+
+    run(main())
+
+
+@pytest.mark.pgmq
+@pytest.mark.parametrize(
+    "body", ["", "x", "99999999999999999999999\n{}", "-1\n{}", "1\n", "\n\n", "1\n{}\n{}"]
+)
+def test_no_value_stops_the_registry_on_postgres(shared_database: str, channel: str, body: str):
+    """The same for rows of the table of leases."""
+
+    async def main() -> None:
+        link = Link(PgEndpoint(dsn=shared_database), "test")
+        store = PgLeaseStore(link, channel)
+        assert None is await store.claim(REAL)
+        literal = body.replace("'", "''")
+        await query(
+            shared_database,
+            f"INSERT INTO pbus.lease VALUES ('{channel}', 'bad', 'i', 'h', E'{literal!s}',"
+            " clock_timestamp() + interval '1 h')".replace("\n", "\\n"),
+        )
+        await store.renew([REAL])
+        assert ["clerk"] == [lease.name for lease in await store.leases()]
+        await store.keep(["real1"])
+        assert ["clerk"] == [lease.name for lease in await store.release(["real1"])]
+        await link.close()
+
+    run(main())
