@@ -90,7 +90,7 @@ async def terminal(watched: Watched, name: str = "cli-1") -> AsyncIterator[Termi
     there = Terminal(name)
     record = watched.project.read_record()
     assert record is not None
-    async with connect(record.url, channel=record.channel) as bus:
+    async with connect(record.url, channel=record.channel, key=record.key) as bus:
         there.bus = bus
         await bus.subscribe(there)
         yield there

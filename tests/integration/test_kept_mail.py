@@ -80,7 +80,8 @@ def visitor(watched: Watched) -> WorkerBus:
     """A bus of the project, for one who has no mailbox."""
     record = watched.project.read_record()
     assert record is not None
-    return connect(record.url, channel=record.channel, delivery=record.delivery.mode)
+    options = {"delivery": record.delivery.mode, "key": record.key}
+    return connect(record.url, channel=record.channel, **options)
 
 
 async def all_ready(watched: Watched, *names: str) -> None:
