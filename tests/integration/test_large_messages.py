@@ -12,7 +12,7 @@ from support.waiting import PATIENCE_S, run
 pytestmark = pytest.mark.pgmq
 
 MEBI = 1024 * 1024
-SIZES = tuple(int(size) for size in os.environ.get("PBUS_LARGE_MIB", "8,24").split(","))
+SIZES = tuple(int(size) for size in os.environ.get("PBUS_LARGE_MIB", "8,16").split(","))
 
 
 class Load(BusDataMessage):

@@ -204,11 +204,11 @@ local function hand_out(pair, queue, items)
     local fields = item[2]
     if fields[1] == 'i' and fields[3] == 'b' and #fields == 4 then  -- nearly all
       bytes, ids[#ids + 1] = bytes + #fields[4], fields[2]
-    elseif ids_of(fields) then
-      bytes = bytes + #fields[4]
-      for _, id in ipairs(ids_of(fields)) do ids[#ids + 1] = id end
     else
-      is_foreign = true
+      local its_ids = ids_of(fields)
+      is_foreign = is_foreign or not its_ids
+      if its_ids then bytes = bytes + #fields[4] end
+      for _, id in ipairs(its_ids or {}) do ids[#ids + 1] = id end
     end
   end
   if is_foreign then items = without_foreign(pair, queue, items) end
