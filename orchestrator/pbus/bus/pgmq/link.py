@@ -238,8 +238,8 @@ class Link:
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._former.append((connection.get_server_pid(), self._connected_at))
-            with contextlib.suppress(*TROUBLE):
+            with contextlib.suppress(*TROUBLE):  # a pool may have taken it back
+                self._former.append((connection.get_server_pid(), self._connected_at))
                 connection.remove_termination_listener(self._terminated)
             await self._endpoint.close(connection)
         self._is_lost.set()
