@@ -110,7 +110,7 @@ asyncio.run(main())
 """
 
 
-class Blob(BusDataMessage):
+class ForkedBlob(BusDataMessage):
     """Some bytes."""
 
     number: int
@@ -126,7 +126,7 @@ class Ear(BusSubscriber):
         self.count = 0
 
     async def on_bus_message(self, message: object) -> None:
-        self.count += isinstance(message, Blob)
+        self.count += isinstance(message, ForkedBlob)
 
 
 def test_handlers_may_fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -186,7 +186,7 @@ def test_outliving_child_holds_up_nobody(valkey: Valkey, channel: str):
             ear = Ear()
             await receiver.subscribe(ear)
             for number in range(8_000):
-                await sender.send(Blob(source="s", target="deaf", number=number))
+                await sender.send(ForkedBlob(source="s", target="deaf", number=number))
             await until(lambda: ear.count == 8_000)
 
     with outlived(valkey.url, channel) as kill:
@@ -222,7 +222,7 @@ class Sender(BaseWorker):
 
     async def flood(self, count: int) -> None:
         for number in range(count):
-            await self.send_bus_message(Blob(source=self.name, target="deaf", number=number))
+            await self.send_bus_message(ForkedBlob(source=self.name, target="deaf", number=number))
 
 
 class Receiver(BaseWorker):
@@ -232,7 +232,7 @@ class Receiver(BaseWorker):
 
     async def on_bus_message(self, message: BusMessage) -> None:
         await super().on_bus_message(message)
-        self.count += isinstance(message, Blob)
+        self.count += isinstance(message, ForkedBlob)
 
 
 @contextlib.asynccontextmanager

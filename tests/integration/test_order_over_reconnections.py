@@ -17,7 +17,7 @@ SENDERS = ("a", "b")
 ROUNDS = 12
 
 
-class Numbered(BusDataMessage):
+class SequencedNote(BusDataMessage):
     """A numbered message."""
 
     number: int
@@ -58,7 +58,7 @@ def test_order_over_reconnections(server, channel, seed):
     async def send(bus, name, go_on):
         number = 0
         while go_on():
-            await bus.send(Numbered(source=name, target="w", number=number))
+            await bus.send(SequencedNote(source=name, target="w", number=number))
             number += 1
             await asyncio.sleep(chance.uniform(0.0, 0.01))
         return number

@@ -67,7 +67,7 @@ def test_child_obeys_topology(tmp_path: Path, encoding: str, loop: str):
 async def first_payload(url: str) -> bytes:
     """What the broker carries next: bytes of a process of this project."""
     async with Redis.from_url(url) as redis, redis.pubsub() as following:
-        await following.psubscribe("pbus:app:[ds]:*")
+        await following.psubscribe("{pbus:app}:[ds]:*")
         async with asyncio.timeout(PATIENCE_S):
             async for item in following.listen():
                 if item["type"] == "pmessage" and b"to hear" in item["data"]:
