@@ -160,6 +160,26 @@ def source_of(data: bytes) -> str:
         return ""
 
 
+def origin_of(data: bytes) -> tuple[bytes, str]:
+    """The beginning of an encoded message up to its source, and the source.
+
+    What begins likewise has the same source.
+    """
+    if data.startswith(_HEAD):  # as pbus writes it: the header need not be decoded
+        begins = data.find(b'"', _NAME_AT) + len(_SOURCE)
+        ends = data.find(b'"', begins)
+        head = data[: ends + 1]
+        is_usual = ends > 0 and data.startswith(_SOURCE, begins - len(_SOURCE))
+        if is_usual and b"\\" not in head:
+            return head, head[begins:-1].decode(errors="replace")
+    source = source_of(data)
+    if _is_packed(data):
+        mark = _PACKED_SOURCE + _encode_packed(source)
+        if (at := data.find(mark)) >= 0:
+            return data[: at + len(mark)], source
+    return data, source
+
+
 def as_json(data: bytes) -> bytes:
     """An encoded message as one line of JSON; bytes in it become base64.
 
@@ -254,6 +274,8 @@ def decode_message(line: bytes) -> BusMessage:
 
 
 _HEAD = b'{"type":"'
+_SOURCE = b'","source":"'
+_PACKED_SOURCE = _encode_packed("source")
 _NAME_AT = len(_HEAD)
 _decoders: dict[bytes, Callable[[bytes], BusMessage]] = {}  # by the type's name, once it was met
 BusMessage.catalogue.when_changed(_decoders.clear)

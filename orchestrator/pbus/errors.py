@@ -141,6 +141,10 @@ class SealError(MessageDecodeError):
     """Bytes from the channel were not sealed with a key of this process."""
 
 
+class SourceError(MessageDecodeError):
+    """A message has the name of a worker that another process has than the one that sent it."""
+
+
 # The bus
 
 

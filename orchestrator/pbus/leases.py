@@ -65,6 +65,11 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
     ahead_s: float = 0.0
 
 
+def process_of(incarnation: str) -> str:
+    """The incarnation of a worker's process: that of the worker begins with it."""
+    return incarnation.rpartition(".")[0]
+
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Lease).decode
 

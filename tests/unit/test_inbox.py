@@ -17,7 +17,8 @@ class FakeSink:
         self.grants: list[tuple[str, str, int, int, int]] = []
         self.receipts = []
 
-    def deliver(self, address, lane, lines, receipt):
+    def deliver(self, sender, address, lane, lines, receipt):
+        del sender
         self.delivered += lines
         self.receipts.append(receipt)
         return len(lines)

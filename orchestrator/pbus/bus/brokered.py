@@ -11,12 +11,12 @@ from typing import Any
 from pbus.bus.base import DEFAULT_SEND_TIMEOUT_S, WorkerBus
 from pbus.bus.credit import Credit
 from pbus.bus.dispatch import Stamped
-from pbus.bus.inbox import Inbox
+from pbus.bus.inbox import Inbox, PayloadReceipt
 from pbus.bus.mailbox import SYSTEM_CAPACITY
 from pbus.bus.mailroom import DeliveryOptions, MailRoom
 from pbus.bus.outbox import MAX_PAYLOAD_BYTES, Outbox
+from pbus.bus.provenance import Provenance
 from pbus.bus.publisher import Publisher
-from pbus.bus.reader import Receipt
 from pbus.bus.switchboard import EVERYONE
 from pbus.bus.wire import Wire
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding, Header, encode_message, encode_raw
@@ -28,7 +28,7 @@ from pbus.errors import (
 )
 from pbus.ids import new_id
 from pbus.messages import BusMessage, Lane
-from pbus.seal import seal_of
+from pbus.seal import NO_SEAL, seal_of
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ class BrokeredBus(WorkerBus):
     _outboxes: dict[Lane, Outbox]
     _publishers: dict[Lane, Publisher]
     _credit: Credit
+    _provenance: Provenance | None = None  # checked where there is a key
 
     def __init__(
         self,
@@ -171,8 +172,22 @@ class BrokeredBus(WorkerBus):
 
     # What the inbox calls
 
-    def deliver(self, address: str, lane: Lane, lines: list[bytes], receipt: Receipt | None) -> int:
+    def deliver(
+        self,
+        sender: str,
+        address: str,
+        lane: Lane,
+        lines: list[bytes],
+        receipt: PayloadReceipt | None,
+    ) -> int:
         """Put received messages into mailboxes; see Sink."""
+        if self._provenance is None:
+            return self._put(address, lane, lines, receipt)
+        return self._provenance.deliver(sender, address, lane, lines, receipt)
+
+    def _put(
+        self, address: str, lane: Lane, lines: list[bytes], receipt: PayloadReceipt | None
+    ) -> int:
         if lane is Lane.SYSTEM and any(
             len(mailbox.lane(lane)) >= SYSTEM_CAPACITY for mailbox in self._board.receivers(address)
         ):
@@ -208,6 +223,10 @@ class BrokeredBus(WorkerBus):
         }
         data = self._outboxes[Lane.DATA]
         self._credit = Credit(self.incarnation, data, wire, self._inbox, self._seal, self.presences)
+        if self._seal is not NO_SEAL:
+            self._provenance = Provenance(
+                self.presences, self.leases.leases, self._board, self._put
+            )
 
     def _begin(self) -> None:
         """Start what writes and what looks after it; the broker has been reached."""
@@ -216,6 +235,8 @@ class BrokeredBus(WorkerBus):
         self._spawn("grants", self._credit.run_grants())
         self._spawn("probes", self._credit.run_probes())
         self._spawn("beat", self._beat())
+        if self._provenance is not None:
+            self._spawn("provenance", self._provenance.run())
 
     async def _open_mail(self) -> None:
         if self.mail is None:

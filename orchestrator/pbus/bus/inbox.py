@@ -4,7 +4,6 @@ import logging
 import time
 from typing import Protocol
 
-from pbus.bus.reader import Receipt
 from pbus.codec import Envelope, decode_payload
 from pbus.errors import MessageDecodeError
 from pbus.messages import Lane
@@ -23,7 +22,14 @@ _KEY = tuple[str, str, str]  # sender, address, lane
 class Sink(Protocol):
     """Who the inbox speaks to."""
 
-    def deliver(self, address: str, lane: Lane, lines: list[bytes], receipt: Receipt | None) -> int:
+    def deliver(
+        self,
+        sender: str,
+        address: str,
+        lane: Lane,
+        lines: list[bytes],
+        receipt: "PayloadReceipt | None",
+    ) -> int:
         """Put messages into mailboxes; returns how many times the receipt will be told."""
         ...
 
@@ -185,12 +191,12 @@ class Inbox:
 
     def _deliver(self, stream: InStream, lane: Lane, lines: list[bytes]) -> None:
         if lane is Lane.SYSTEM:
-            self._sink.deliver(stream.address, lane, lines, None)
+            self._sink.deliver(stream.sender, stream.address, lane, lines, None)
             return
         size = sum(map(len, lines)) + len(lines)
         receipt = PayloadReceipt(self, stream, size)
         stream.outstanding += size
-        receipt.left = self._sink.deliver(stream.address, lane, lines, receipt)
+        receipt.left = self._sink.deliver(stream.sender, stream.address, lane, lines, receipt)
         if receipt.left == 0:
             stream.outstanding -= size
 

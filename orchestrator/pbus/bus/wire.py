@@ -23,6 +23,10 @@ class Presence(Protocol):
         """The process that has a worker of this name."""
         ...
 
+    def was_holder(self, name: str, process: str) -> bool:
+        """Whether a process had a worker of this name until a moment ago."""
+        ...
+
 
 class Wire(Protocol):
     """The way from one process to the others.

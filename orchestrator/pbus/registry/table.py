@@ -6,16 +6,18 @@ after it was asked for.
 """
 
 import itertools
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, KeysView, Sequence
 from typing import TypeVar
 
 import msgspec
 
-from pbus.leases import Lease
+from pbus.leases import Lease, process_of
 from pbus.messages import WorkerRegistryEntry
 from pbus.registry.data import WorkerLostData, WorkerReadyData
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 LEASE_EXPIRED = "lease expired"
@@ -23,6 +25,7 @@ LEASE_MISSING = "its lease is missing"
 NEVER_CONFIRMED = "announced, but not registered"
 REPLACED = "replaced by a new incarnation"
 
+_LATE_S = 10.0  # what was sent under a name may come so long after the news that it is given up
 _MAX_GONE = 1_000  # incarnations remembered as gone: late news comes within seconds
 
 
@@ -88,6 +91,7 @@ class Table:
         self._gone: OrderedDict[str, int] = OrderedDict()  # incarnation -> stamp
         self._processes: Counter[str] = Counter()  # of how many workers
         self._over: OrderedDict[str, None] = OrderedDict()  # processes whose last worker is gone
+        self._left: OrderedDict[tuple[str, str], float] = OrderedDict()  # names, of processes: when
         self._next_stamp = itertools.count(1).__next__
 
     def stamp(self) -> int:
@@ -118,7 +122,12 @@ class Table:
     def holder(self, name: str) -> str | None:
         """The process that has a worker of this name."""
         known = self._known.get(name)
-        return None if known is None else process_of(known.entry)
+        return None if known is None else process_of(known.entry.incarnation)
+
+    def was_holder(self, name: str, process: str) -> bool:
+        """Whether a process had a worker of this name until a moment ago."""
+        left_at = self._left.get((name, process))
+        return left_at is not None and time.monotonic() - left_at < _LATE_S
 
     def hear(self, entry: WorkerRegistryEntry, *, is_own: bool = False) -> list[Change]:
         """Take in an announcement, unless what is known already is newer.
@@ -224,7 +233,7 @@ class Table:
         return changes
 
     def _add(self, known: Known) -> Known:
-        name, process = known.entry.name, process_of(known.entry)
+        name, process = known.entry.name, process_of(known.entry.incarnation)
         self._known[name] = known
         self._processes[process] += 1
         self._over.pop(process, None)
@@ -234,8 +243,9 @@ class Table:
         return known
 
     def _remove(self, known: Known, reason: str) -> list[Change]:
-        name, process = known.entry.name, process_of(known.entry)
+        name, process = known.entry.name, process_of(known.entry.incarnation)
         del self._known[name]
+        _remember(self._left, (name, process), time.monotonic())
         self._processes[process] -= 1
         if not self._processes[process]:
             del self._processes[process]
@@ -261,12 +271,7 @@ class Table:
         _remember(self._gone, incarnation, self._next_stamp())
 
 
-def process_of(entry: WorkerRegistryEntry) -> str:
-    """The incarnation of a worker's process: that of the worker begins with it."""
-    return entry.incarnation.rpartition(".")[0]
-
-
-def _remember(among: OrderedDict[str, T], key: str, value: T) -> None:
+def _remember(among: OrderedDict[K, T], key: K, value: T) -> None:
     """Put it last; the first falls where there are too many."""
     among[key] = value
     among.move_to_end(key)

@@ -1,0 +1,237 @@
+"""Names belong to processes: what is let in, refused, and asked about, without a broker."""
+
+import asyncio
+import json
+
+import msgspec
+import pytest
+
+from pbus.bus.inbox import Inbox, PayloadReceipt
+from pbus.bus.provenance import Provenance
+from pbus.bus.switchboard import Switchboard
+from pbus.codec import FORMAT_VERSION, Envelope, encode_payload, origin_of
+from pbus.errors import BusUnavailableError
+from pbus.leases import Lease
+from pbus.messages import Lane
+from support.waiting import run, until
+
+
+class Known:
+    """What a registry of this process knows."""
+
+    def __init__(self, **holders: str) -> None:
+        self.holders = holders
+        self.former: set[tuple[str, str]] = set()
+
+    def is_over(self, process):
+        del process
+        return False
+
+    def holder(self, name):
+        return self.holders.get(name)
+
+    def was_holder(self, name, process):
+        return (name, process) in self.former
+
+
+class Desk:
+    """A provenance whose registry answers when it is told to."""
+
+    def __init__(self, *presences: Known) -> None:
+        self.board = Switchboard(1.0)
+        self.put: list[bytes] = []
+        self.leases: list[Lease] = []
+        self.asked = 0
+        self.is_away = False
+        self.may_answer = asyncio.Event()
+        self.provenance = Provenance(presences, self._ask, self.board, self._put)
+
+    def _put(self, address, lane, lines, receipt):
+        del address, lane
+        self.put += lines
+        return 1 if receipt else 0
+
+    async def _ask(self):
+        self.asked += 1
+        await self.may_answer.wait()
+        if self.is_away:
+            raise BusUnavailableError("redis://", "away")
+        return self.leases
+
+    def hear(self, sender: str, *lines: bytes, lane: Lane = Lane.DATA) -> None:
+        self.provenance.deliver(sender, "victim", lane, list(lines), None)
+
+
+def line(source: str, number: int = 0, kind: str = "Ping") -> bytes:
+    """A message as pbus writes it."""
+    return json.dumps({"type": kind, "source": source, "n": number}, separators=(",", ":")).encode()
+
+
+def lease(name: str, process: str) -> Lease:
+    """Of a worker's life in a process."""
+    return Lease(name=name, incarnation=f"{process}.000001", runner="r", host="h", pid=1)
+
+
+def with_desk(desk_of, check):
+    """Run a check while the desk's provenance runs."""
+
+    async def main() -> None:
+        desk = desk_of()
+        running = asyncio.create_task(desk.provenance.run())
+        try:
+            await check(desk)
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+
+    run(main())
+
+
+def test_holder_and_free_names_pass_without_a_question():
+    """The holder's messages, and those in names of no worker, are put at once."""
+
+    async def check(desk: Desk) -> None:
+        lines = [line("clerk", 1), line("cli-1", 2), line("clerk", 3, "Other")]
+        desk.hear("p1", *lines)
+        assert lines == desk.put
+        assert 0 == desk.asked
+
+    with_desk(lambda: Desk(Known(clerk="p1")), check)
+
+
+def test_strangers_are_refused_alone():
+    """Of one payload only what has another's name is refused, after the registry was asked."""
+
+    async def check(desk: Desk) -> None:
+        desk.leases = [lease("clerk", "p1"), lease("liar", "p2")]
+        desk.may_answer.set()
+        for lane in Lane:
+            desk.hear("p2", line("liar", 1), line("clerk", 2), line("liar", 3), lane=lane)
+        await until(lambda: desk.board.counters.refused == 2)
+        await until(lambda: len(desk.put) == 4)
+        assert [line("liar", 1), line("liar", 3)] * 2 == desk.put
+
+    with_desk(lambda: Desk(Known(clerk="p1", liar="p2")), check)
+
+
+def test_what_waits_keeps_its_order():
+    """While the registry is asked all later messages of that sender wait; others go on."""
+
+    async def check(desk: Desk) -> None:
+        desk.leases = [lease("clerk", "p2")]  # restarted; the announcement has not come yet
+        desk.hear("p2", line("clerk", 1))
+        desk.hear("p2", line("free", 2))
+        desk.hear("p3", line("free", 3))
+        assert [line("free", 3)] == desk.put
+        desk.may_answer.set()
+        await until(lambda: len(desk.put) == 3)
+        assert [line("clerk", 1), line("free", 2)] == desk.put[1:]
+        assert 0 == desk.board.counters.refused
+
+    with_desk(lambda: Desk(Known(clerk="p1")), check)
+
+
+def test_late_messages_of_a_former_holder_pass():
+    """What a worker sent before it ended may come after its successor was announced."""
+
+    async def check(desk: Desk) -> None:
+        desk.hear("p1", line("clerk"))
+        assert [line("clerk")] == desk.put
+
+    def desk_of() -> Desk:
+        known = Known(clerk="p2")
+        known.former.add(("clerk", "p1"))
+        return Desk(known)
+
+    with_desk(desk_of, check)
+
+
+def test_unanswered_questions_refuse_nothing():
+    """A registry that cannot be asked is no reason to lose messages."""
+
+    async def check(desk: Desk) -> None:
+        desk.is_away = True
+        desk.may_answer.set()
+        desk.hear("p2", line("clerk"))
+        await until(lambda: desk.put)
+        assert 0 == desk.board.counters.refused
+
+    with_desk(lambda: Desk(Known(clerk="p1")), check)
+
+
+def test_without_a_registry_the_store_is_asked():
+    """A command has no registry of its own: it asks once, and refuses just the same."""
+
+    async def check(desk: Desk) -> None:
+        desk.leases = [lease("clerk", "p1")]
+        desk.may_answer.set()
+        desk.hear("p2", line("clerk"))
+        await until(lambda: desk.board.counters.refused == 1)
+        desk.hear("p1", line("clerk"))
+        await until(lambda: desk.put)
+        assert [line("clerk")] == desk.put
+
+    with_desk(Desk, check)
+
+
+def test_credit_is_returned_for_what_waited():
+    """The receipt of a payload that waited is told as often as it was said to be."""
+
+    async def check(desk: Desk) -> None:
+        inbox = Inbox(_Sink(desk))
+        for first, source in ((1, "clerk"), (2, "liar")):
+            envelope = Envelope(FORMAT_VERSION, "p2", 1, Lane.DATA, "victim", first, 1, 0)
+            inbox.receive(encode_payload(envelope, [line(source)]), limit=10_000)
+        desk.leases = [lease("clerk", "p1"), lease("liar", "p2")]
+        desk.may_answer.set()
+        await until(lambda: desk.put == [line("liar")])
+        refused, taken = desk.receipts
+        assert (0, 1) == (refused.left, taken.left)
+
+    with_desk(lambda: Desk(Known(clerk="p1", liar="p2")), check)
+
+
+class _Sink:
+    """What the inbox speaks to."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        desk.receipts = []
+
+    def deliver(self, sender, address, lane, lines, receipt):
+        assert isinstance(receipt, PayloadReceipt)
+        self._desk.receipts.append(receipt)
+        return self._desk.provenance.deliver(sender, address, lane, lines, receipt)
+
+    def lost(self, sender, address, count):
+        raise AssertionError
+
+    def grant(self, sender, address, number, consumed, limit):
+        """Not of interest here."""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        line("clerk"),
+        b'{"source":"clerk","type":"Ping"}',
+        b'{ "type" : "Ping", "source" : "clerk" }',
+        b'{"type":"Ping","source":"cl\\u0065rk"}',
+        b'{"type":"Pi\\u006eg","source":"clerk"}',
+        msgspec.msgpack.encode({"type": "Ping", "source": "clerk", "target": None}),
+        msgspec.msgpack.encode({"target": None, "source": "clerk", "type": "Ping"}),
+    ],
+)
+def test_source_is_found_however_it_is_written(data: bytes):
+    """Also where others wrote the message; the head is a beginning that settles it."""
+    head, source = origin_of(data)
+    assert "clerk" == source
+    assert data.startswith(head)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff", b'{"type":"', b'{"type":"Ping","source":"cl', b"{}"]
+)
+def test_broken_messages_have_no_source(data: bytes):
+    """What is no message is left to the decoder, which refuses it."""
+    assert (data, "") == origin_of(data)
