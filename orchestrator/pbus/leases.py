@@ -39,6 +39,7 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
             with a key of the channel.
         unreached: What its process sent to others that reached nobody, by their names; on one of
             the leases of a process.
+        faults: How often a task of its process' bus ended by an error, and was begun again.
         ahead_s: By how much the clock of its host is ahead of the reader's; 0 where they agree.
     """
 
@@ -62,6 +63,7 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
     unreached: dict[Label, int] = msgspec.field(default_factory=dict)
     refused: int = 0
     unsealed: int = 0
+    faults: int = 0
     ahead_s: float = 0.0
 
 

@@ -29,7 +29,7 @@ def test_fault_costs_one_batch(caplog: pytest.LogCaptureFixture):
 
     async def main():
         dispatch = Dispatch(FaultyStore(), "me", DispatchOptions(5.0))
-        tasks = [asyncio.create_task(chore) for chore in dispatch.chores()]
+        tasks = [asyncio.create_task(chore()) for chore in dispatch.chores()]
         try:
             with pytest.raises(ValueError, match="a bug"):
                 await dispatch.put(Stamped("w", Lane.DATA, "1", b"{}"))
@@ -65,7 +65,7 @@ def test_impossible_message_costs_one_sender():
         store = ChoosyStore()
         dispatch = Dispatch(store, "me", DispatchOptions(60.0))
         waiting = [dispatch.put(Stamped("w", Lane.DATA, str(n), b"{}")) for n in range(5)]
-        tasks = [asyncio.create_task(chore) for chore in dispatch.chores()]
+        tasks = [asyncio.create_task(chore()) for chore in dispatch.chores()]
         try:
             results = await asyncio.gather(*waiting, return_exceptions=True)
         finally:

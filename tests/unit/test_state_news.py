@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from msgspec import structs
 
 from pbus.leases import LEASE_S, Lease
 from pbus.messages import STATES_ADDRESS
@@ -87,3 +88,21 @@ def test_oldest_news_fall():
     details = [message.detail for message in news.take()]
 
     assert (10_000, "19999") == (len(details), details[-1])
+
+
+def test_faults_of_a_bus_are_told():
+    """A task of a worker's bus that ended by an error is an event; each life counts its own."""
+    news = heard(Started("a", 7, "f00"), StateChanged("a", "ready", ""))
+    news.take()
+    for faults in (0, 1, 1, 3):
+        news.look([structs.replace(lease("f00-1.000001", 0.0), faults=faults)])
+    first, second = news.take()
+    assert ("a", "ready", "ready") == (first.worker, first.state, first.previous)
+    assert "a task of its bus ended by an error" in first.detail
+    assert "3 so far" in second.detail
+
+    news.hear(Started("a", 8, "f01"))
+    news.hear(StateChanged("a", "ready", ""))
+    news.take()
+    news.look([structs.replace(lease("f01-1.000001", 0.0), faults=1)])
+    assert [("a", "ready", "ready", 8)] == told(news)

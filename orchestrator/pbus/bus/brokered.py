@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine
 from typing import Any
 
 from pbus.bus.base import DEFAULT_SEND_TIMEOUT_S, WorkerBus
@@ -19,6 +18,7 @@ from pbus.bus.provenance import Provenance
 from pbus.bus.publisher import Publisher
 from pbus.bus.switchboard import EVERYONE
 from pbus.bus.wire import Wire
+from pbus.chores import Chore, keep_doing
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding, Header, encode_message, encode_raw
 from pbus.errors import (
     BusUnavailableError,
@@ -231,12 +231,12 @@ class BrokeredBus(WorkerBus):
     def _begin(self) -> None:
         """Start what writes and what looks after it; the broker has been reached."""
         for lane, publisher in self._publishers.items():
-            self._spawn(f"{lane.name.lower()} writer", publisher.run())
-        self._spawn("grants", self._credit.run_grants())
-        self._spawn("probes", self._credit.run_probes())
-        self._spawn("beat", self._beat())
+            self._spawn(f"{lane.name.lower()} writer", publisher.run)
+        self._spawn("grants", self._credit.run_grants)
+        self._spawn("probes", self._credit.run_probes)
+        self._spawn("beat", self._beat)
         if self._provenance is not None:
-            self._spawn("provenance", self._provenance.run())
+            self._spawn("provenance", self._provenance.run)
 
     async def _open_mail(self) -> None:
         if self.mail is None:
@@ -269,15 +269,11 @@ class BrokeredBus(WorkerBus):
         self._tasks.clear()
         await self._disconnect()
 
-    def _spawn(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(coroutine, name=f"pbus {name}")
-        task.add_done_callback(self._task_ended)
-        self._tasks.append(task)
-
-    @staticmethod
-    def _task_ended(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("%s ended: a bug in pbus", task.get_name(), exc_info=task.exception())
+    def _spawn(self, name: str, chore: Chore) -> None:
+        """Do something for as long as the bus runs."""
+        what = f"the {name} of the bus"
+        keeping = keep_doing(what, chore, self.counters.note_fault)
+        self._tasks.append(asyncio.create_task(keeping, name=f"pbus {name}"))
 
     async def _beat(self) -> None:
         while True:
@@ -286,8 +282,6 @@ class BrokeredBus(WorkerBus):
                 await self._beat_once()
             except BusUnavailableError as error:
                 logger.debug("a beat was missed: %s", error)
-            except Exception:
-                logger.exception("a beat failed: a bug in pbus; going on")
 
     async def _beat_once(self) -> None:
         await self._keep_up()

@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter, deque
-from collections.abc import Coroutine, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import msgspec
 
 from pbus.bus.mail import MailStore, Outgoing, Stored
 from pbus.bus.switchboard import EVERYONE
+from pbus.chores import Chore
 from pbus.errors import BrokerFaultError, BusFullError, BusUnavailableError
 from pbus.messages import BusJobRequestMessage, BusMessage, Lane
 
@@ -78,9 +78,9 @@ class Dispatch:
         """
         return self._lanes[stamped.lane].put(stamped)
 
-    def chores(self) -> list[Coroutine[Any, Any, None]]:
+    def chores(self) -> list[Chore]:
         """What stores, each until cancelled."""
-        return [lane.run() for lane in self._lanes.values()]
+        return [lane.run for lane in self._lanes.values()]
 
     def fail_all(self, error: Exception) -> None:
         """Nothing more will be stored: tell those who wait."""

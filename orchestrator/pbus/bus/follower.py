@@ -4,10 +4,10 @@ import abc
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator
 
 from pbus.bus.tap import TapMessage, TapQueue
+from pbus.chores import Chore, keep_doing
 from pbus.codec import Envelope, as_json, decode_header, decode_payload
 from pbus.errors import MessageDecodeError, SealError
 from pbus.seal import NO_SEAL, Seal
@@ -51,10 +51,10 @@ class Follower(abc.ABC):
         while True:
             yield await self._queue.get()
 
-    def _begin(self, reading: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, reading: Chore) -> None:
         self._tasks = [
-            asyncio.create_task(reading, name="pbus tap"),
-            asyncio.create_task(self._beat(), name="pbus tap beat"),
+            asyncio.create_task(keep_doing("the tap", reading), name="pbus tap"),
+            asyncio.create_task(keep_doing("the tap's beat", self._beat), name="pbus tap beat"),
         ]
 
     async def _beat(self) -> None:

@@ -17,6 +17,7 @@ from pbus.bus.dispatch import FULL_RETRY_S, OUTAGE_PAUSE_S, Dispatch, DispatchOp
 from pbus.bus.lane import StoredReceipt
 from pbus.bus.mail import Letter, MailStore, Settle
 from pbus.bus.switchboard import Switchboard
+from pbus.chores import Chore, keep_doing
 from pbus.codec import decode_message
 from pbus.errors import BusFullError, BusUnavailableError, MessageDecodeError, kind_of, text_of
 from pbus.messages import (
@@ -147,9 +148,9 @@ class MailRoom:
         for mailbox in self._board.mailboxes():
             await self.join(mailbox.address)
         self._tasks = [
-            *(self._spawn("dispatch", chore) for chore in self.dispatch.chores()),
-            self._spawn("take", self._take()),
-            self._spawn("settle", self._settle()),
+            *(self._keep("dispatch", chore) for chore in self.dispatch.chores()),
+            self._keep("take", self._take),
+            self._keep("settle", self._settle),
         ]
 
     async def close(self) -> None:
@@ -301,6 +302,11 @@ class MailRoom:
                 self.forget(letter)
 
     # The tasks
+
+    def _keep(self, name: str, chore: Chore) -> asyncio.Task[None]:
+        """Do something for as long as the room is open."""
+        work = keep_doing(f"the {name} of mail", chore, self._board.counters.note_fault)
+        return asyncio.create_task(work, name=f"pbus mail {name}")
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=f"pbus mail {name}")

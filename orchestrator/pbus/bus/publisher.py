@@ -73,6 +73,11 @@ class Publisher:
                 payloads = self._give_up_old(payloads)
                 await self._backoff.pause()
                 continue
+            except Exception:  # the others must not wait for these
+                for payload in payloads:
+                    self._counters.note_undelivered(payload.stream.address, len(payload.lines))
+                    self.outbox.written(payload, 0)
+                raise
             payloads = self._settle(payloads, counts)
             if REFUSED in counts:
                 payloads = self._give_up_old(payloads)

@@ -1,7 +1,7 @@
 """Stored messages under a key: sealed on their way into the broker, opened on their way out."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -38,6 +38,15 @@ class SealedMailStore:
     def __getattr__(self, name: str) -> Any:
         """All else is the store's own."""
         return getattr(self._store, name)
+
+    @property
+    def on_lost(self) -> Callable[[str, int], None]:
+        """See MailStore."""
+        return self._store.on_lost
+
+    @on_lost.setter
+    def on_lost(self, listener: Callable[[str, int], None]) -> None:
+        self._store.on_lost = listener
 
     async def put(self, batch: Sequence[Outgoing]) -> list[Stored]:
         """Store a batch; see MailStore."""

@@ -39,6 +39,7 @@ class Counters(msgspec.Struct):
         unsealed: Those of them that were not sealed with a key of the channel.
         dropped: Messages received for somebody who is not (or no longer) here.
         foreign: Broadcasts of types that this process does not know.
+        faults: How often a task of the bus ended by an error, and was begun again.
     """
 
     sent: int = 0
@@ -48,6 +49,7 @@ class Counters(msgspec.Struct):
     unsealed: int = 0
     dropped: int = 0
     foreign: int = 0
+    faults: int = 0
     unreached: dict[str, int] = msgspec.field(default_factory=dict)
 
     def note_undelivered(self, address: str, count: int = 1) -> None:
@@ -56,6 +58,10 @@ class Counters(msgspec.Struct):
         known = self.unreached
         if not address.startswith(PASSING) and (address in known or len(known) < _MOST_ADDRESSES):
             known[address] = known.get(address, 0) + count
+
+    def note_fault(self) -> None:
+        """Count a task of the bus that ended by an error."""
+        self.faults += 1
 
 
 class Switchboard:

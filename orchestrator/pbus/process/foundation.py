@@ -6,9 +6,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from pbus.chores import Chore
 from pbus.errors import ProcessError
 from pbus.process.broker import EmbeddedValkey
-from pbus.process.chores import Chore
 from pbus.process.guarding import Guard
 from pbus.process.postgres import EmbeddedPostgres
 from pbus.process.project import Project

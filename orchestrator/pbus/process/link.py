@@ -12,6 +12,7 @@ import msgspec
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.subscriber import BusSubscriber
+from pbus.chores import Chore
 from pbus.errors import BusError
 from pbus.leases import HEARTBEAT_S, LEASE_S, Lease
 from pbus.messages import (
@@ -23,7 +24,6 @@ from pbus.messages import (
     BusWorkerRegistryMessage,
 )
 from pbus.observe import HostRecord, moved_clocks
-from pbus.process.chores import Chore
 from pbus.process.control import ControlDesk
 from pbus.process.crew import Crew
 from pbus.process.farewells import Farewells

@@ -44,11 +44,20 @@ class News:
             known = self._known.get(lease.name)
             if known is None or not lease.incarnation.startswith(known.incarnation):
                 continue
+            self._look_at_faults(known, lease)
             is_silent = is_unresponsive(lease, now)
             if is_silent and known.state == "ready":
                 self._tell(lease.name, "unresponsive", f"silent for {now - lease.beat:.0f} s")
             elif not is_silent and known.state == "unresponsive":
                 self._tell(lease.name, "ready", "answers again")
+
+    def _look_at_faults(self, known: "_Known", lease: Lease) -> None:
+        if lease.incarnation != known.faulty:
+            known.faulty, known.faults = lease.incarnation, 0
+        if lease.faults > known.faults and known.state is not None:
+            known.faults = lease.faults
+            detail = f"a task of its bus ended by an error and goes on ({lease.faults} so far; its log has it)"
+            self._tell(lease.name, known.state, detail)
 
     def take(self) -> list[BusWorkerStateMessage]:
         """What is to be sent, in order."""
@@ -78,4 +87,6 @@ class _Known:
     def __init__(self) -> None:
         self.state: State | None = None
         self.pid: int | None = None
+        self.faulty = ""  # the incarnation of which so many faults were told
+        self.faults = 0
         self.incarnation = "?"  # begins no incarnation: they are hexadecimal

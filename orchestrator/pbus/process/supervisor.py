@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.connect import connect
+from pbus.chores import Complaint, keep_doing
 from pbus.errors import BusClosedError, ProcessError, ProjectRunningError, SurvivorsError
 from pbus.ids import new_token
 from pbus.observe import HostRecord
 from pbus.process import limits, loops
-from pbus.process.chores import Complaint, keep_doing
 from pbus.process.crew import Crew
 from pbus.process.events import (
     BrokerLost,
@@ -262,7 +262,10 @@ class Supervisor:
     async def _supervise(self, site: Site, link: BusLink) -> int:
         async with asyncio.TaskGroup() as tasks:
             regularly = {**link.chores(), **self._foundation.chores(), "figures": self._measure}
-            chores = [tasks.create_task(keep_doing(*named)) for named in regularly.items()]
+            chores = [
+                tasks.create_task(keep_doing(f"the supervisor's {name}", chore))
+                for name, chore in regularly.items()
+            ]
             lives = [
                 tasks.create_task(actor.run(site), name=f"pbus {actor.name}")
                 for actor in self._crew

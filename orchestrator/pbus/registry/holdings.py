@@ -135,6 +135,7 @@ class Holdings:
             working=held.working(),
             refused=counters.refused,
             unsealed=counters.unsealed,
+            faults=counters.faults,
             unreached=self._unreached() if held is next(iter(self._held.values()), None) else {},
         )
 

@@ -110,8 +110,8 @@ class PgmqBus(BrokeredBus):
         self._is_open = True
         self._wire.addresses = list(self._board.addresses)
         await self._reach()
-        self._spawn("reader", self._lines.reader.run())
-        self._spawn("wire", self._wire.run())
+        self._spawn("reader", self._lines.reader.run)
+        self._spawn("wire", self._wire.run)
         self._begin()
         await self._open_mail()
 

@@ -31,7 +31,7 @@ class PgmqTap(Follower):
         except BaseException:
             await self.__aexit__()
             raise
-        self._begin(self._wire.run())
+        self._begin(self._wire.run)
         return self
 
     async def _disconnect(self) -> None:

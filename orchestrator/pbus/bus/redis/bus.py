@@ -86,7 +86,9 @@ class RedisBus(BrokeredBus):
         if delivery == "at-least-once":
             from pbus.bus.redis.mail import RedisMailStore  # noqa: PLC0415 - most buses need none
 
-            self.mail = sealed(RedisMailStore(self._endpoint, self._names), self._seal)
+            note = self.counters.note_fault
+            store = RedisMailStore(self._endpoint, self._names, on_fault=note)
+            self.mail = sealed(store, self._seal)
         self._carried_bytes = min(max_message_bytes, SUBSCRIBER_BYTES - _HEADROOM_BYTES)
         self._limit_hint = (
             "the server cuts off subscribers with more before them (client-output-buffer-limit"
@@ -127,9 +129,9 @@ class RedisBus(BrokeredBus):
         for lane, listener in self._listeners.items():
             addresses = (EVERYONE, *self._board.addresses)
             listener.want([self._names.lane(lane.value, address) for address in addresses])
-            self._spawn(listener.name, listener.run())
+            self._spawn(listener.name, listener.run)
         self._begin()
-        self._spawn("server", self._watch_server())
+        self._spawn("server", self._watch_server)
         for listener in self._listeners.values():
             await listener.wait_up()
         await self._open_mail()

@@ -33,7 +33,7 @@ class RedisTap(Follower):
         self._link = SubscribeLink(endpoint, "tap", self._take, pattern=names.everything())
 
     async def __aenter__(self) -> Self:
-        self._begin(self._link.run())
+        self._begin(self._link.run)
         try:
             async with asyncio.timeout(CONFIRM_TIMEOUT_S):
                 await self._link.wait_up()

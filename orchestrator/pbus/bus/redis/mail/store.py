@@ -34,14 +34,22 @@ class RedisMailStore:
         endpoint: The server.
         names: How keys are named.
         lease_s: How long a mailbox that nobody keeps outlives its last touch.
+        on_fault: Called when a task of the store ended by an error, and begins again.
     """
 
-    def __init__(self, endpoint: Endpoint, names: Names, *, lease_s: float = LEASE_S) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        names: Names,
+        *,
+        lease_s: float = LEASE_S,
+        on_fault: Callable[[], None] | None = None,
+    ) -> None:
         key = names.key("mail")
         self._key = key
         self._lease_ms = int(lease_s * 1000)
         self._calls = Calls(endpoint, key)
-        self._room = WaitingRoom(endpoint, key, self._pass_on)
+        self._room = WaitingRoom(endpoint, key, self._pass_on, on_fault)
         self._taker = Taker(self._calls, self._room)
         self._passing: set[asyncio.Task[None]] = set()
         self._since: bytes | None = None  # when mailboxes began, as of the last touch

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from pbus.bus.redis.endpoint import Endpoint
 from pbus.bus.redis.links import SubscribeLink
+from pbus.chores import keep_doing
 from pbus.errors import BusUnavailableError
 
 Pair = tuple[str, str]  # a mailbox and a lane
@@ -57,12 +58,20 @@ class WaitingRoom:
         endpoint: The server.
         key: What the channels begin with.
         on_stray: Called with the pair for which somebody was woken who waits no longer.
+        on_fault: Called when the listening ended by an error, and begins again.
     """
 
-    def __init__(self, endpoint: Endpoint, key: str, on_stray: Callable[[Pair], None]) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        key: str,
+        on_stray: Callable[[Pair], None],
+        on_fault: Callable[[], None] | None = None,
+    ) -> None:
         self.waiters: list[Waiter] = []
         self._key = key
         self._on_stray = on_stray
+        self._on_fault = on_fault
         self._link = SubscribeLink(endpoint, "mail (waiting)", self._on_payload)
         self._joined: set[str] = set()
         self._running: asyncio.Task[None] | None = None
@@ -88,7 +97,8 @@ class WaitingRoom:
     async def listen(self, holder: str, limit_s: float) -> None:
         """Make sure that the server can wake a holder; if not in time, POLL_S must do."""
         if self._running is None:
-            self._running = asyncio.create_task(self._link.run(), name="mail waiting")
+            work = keep_doing("the listening for mail", self._link.run, self._on_fault)
+            self._running = asyncio.create_task(work, name="mail waiting")
         if holder in self._joined and self._link.is_up:
             await self._beat()
             return

@@ -1,4 +1,4 @@
-"""What a supervisor does regularly: an error in one of its chores ends neither it nor the others."""
+"""What is done for as long as a process or a bus lives: an error ends neither it nor the others."""
 
 import asyncio
 import contextlib
@@ -13,9 +13,15 @@ _AGAIN_S = 1.0
 logger = logging.getLogger(__name__)
 
 
-async def keep_doing(name: str, chore: Chore) -> None:
-    """Do a chore until cancelled, again a second after whatever it raised."""
-    complaint = Complaint(f"the supervisor's {name}")
+async def keep_doing(what: str, chore: Chore, on_error: Callable[[], None] | None = None) -> None:
+    """Do a chore until cancelled, again a second after whatever it raised.
+
+    Args:
+        what: Names it in the log.
+        chore: Begins it.
+        on_error: Called after each error.
+    """
+    complaint = Complaint(what, on_error)
     while True:
         with complaint.instead():
             await chore()
@@ -27,10 +33,12 @@ class Complaint:
 
     Args:
         what: Where.
+        on_error: Called each time.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, on_error: Callable[[], None] | None = None) -> None:
         self._what = what
+        self._on_error = on_error
         self._last = ""
 
     @contextlib.contextmanager
@@ -41,5 +49,7 @@ class Complaint:
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             if text != self._last:
-                logger.exception("an error in %s; going on", self._what)
+                logger.exception("%s ended by an error: a bug in pbus; it goes on", self._what)
             self._last = text
+            if self._on_error is not None:
+                self._on_error()
