@@ -1,5 +1,6 @@
 """`pbus ps`, `dlq`, `purge` and `down` of a project that keeps messages until they are handled."""
 
+import json
 import os
 import signal
 from typing import Any
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.cli
 
 TOPOLOGY = """
 name: farm
-bus: {delivery: at-least-once, max_attempts: 1}
+bus: {delivery: at-least-once, max_attempts: 1, max_backlog_bytes: 16MB, when_full: refuse}
 workers:
   field: {worker: 'workers:Field'}
   barn: {worker: 'workers:Barn', replicas: 2}
@@ -23,6 +24,9 @@ from pbus import BaseWorker, BusDataMessage
 
 class Seed(BusDataMessage):
     number: int
+
+class Sack(BusDataMessage):
+    text: str
 
 class Field(BaseWorker):
     async def on_bus_message(self, message):
@@ -36,7 +40,7 @@ class Field(BaseWorker):
 class Barn(BaseWorker):
     pass
 """
-MAIL = ["backlog", "in_flight", "oldest_s", "retries", "dead"]
+MAIL = ["backlog", "backlog_bytes", "in_flight", "oldest_s", "retries", "dead"]
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +99,29 @@ def test_message_to_who_is_down_is_kept(farm: Place):
     assert "did you mean 'field'?" in wrong.err
 
 
+def test_backlog_is_bounded_in_bytes(farm: Place):
+    """Of 400 messages of 1 MB to a stopped worker those are kept that fit; the next one is refused."""
+    (farm.folder / "sack.json").write_text(json.dumps({"text": "x" * 1_000_000}))
+    farm.tell("stop", "field")
+    sent = farm.run("send", "field", "--type", "Sack", "--data", "@sack.json", "--count", "400")
+    row = farm.rows()["field"]
+    used = farm.broker().info("memory")["used_memory"]
+
+    assert 4 == sent.code
+    assert "its mailbox 'field' holds 16,00" in sent.err
+    assert "bytes of at most 16,777,216 (max_backlog_bytes)" in sent.err
+    assert 16 == row["backlog"]
+    assert 16_000_000 < row["backlog_bytes"] <= 16 * 1024**2
+    assert used < 64 * 1024**2
+    assert {"worker": "field", "dropped": 16} == farm.tell("purge", "field", "--json").json
+    assert 0 == farm.rows()["field"]["backlog_bytes"]
+    farm.tell("start", "field")
+
+
 def test_backlog_shows_and_is_kept(farm: Place):
     """`ps` shows what waits; `purge` drops it; `down` says what it keeps, and `up` goes on."""
     rows = farm.tell("ps", "--json").json
-    assert [MAIL] * 3 == [list(row)[-5:] for row in rows["workers"]]
+    assert [MAIL] * 3 == [list(row)[-len(MAIL) :] for row in rows["workers"]]
     assert ["barn"] == [one["name"] for one in rows["shared"]]
 
     sow(farm, 100)

@@ -58,7 +58,7 @@ FOREIGN = {
     "PGDATA": "/nowhere", "PGTZ": "nonsense", "PGSERVICE": "other", "TZ": "nonsense",
     "LANG": "xx_YY.UTF-8", "LC_MESSAGES": "xx_YY.UTF-8", "LC_COLLATE": "xx_YY.UTF-8",
 }  # fmt: skip
-MAIL = ["backlog", "in_flight", "oldest_s", "retries", "dead"]
+MAIL = ["backlog", "backlog_bytes", "in_flight", "oldest_s", "retries", "dead"]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_workers_and_jobs_are_shown(orchard: Place):
     listing = orchard.tell("ps", "--json").json
     assert listing["bus"].startswith("postgresql://")
     assert ["tree", "cellar", "cart.1", "cart.2"] == [row["name"] for row in listing["workers"]]
-    assert [MAIL] * 4 == [list(row)[-5:] for row in listing["workers"]]
+    assert [MAIL] * 4 == [list(row)[-len(MAIL) :] for row in listing["workers"]]
     assert ["cart"] == [one["name"] for one in listing["shared"]]
     assert {"number": 8} == orchard.ask("tree", "double", {"number": 4})
     assert {"number": 10} == orchard.ask("cart", "double", {"number": 5})

@@ -27,6 +27,7 @@ class Shipment(BusDataMessage):
     """A message with a number."""
 
     number: int
+    load: str = ""
 
 
 def parcel(number: int, target: str | None = "w") -> Shipment:
@@ -312,6 +313,21 @@ def test_full_mailbox_refuses(make_keeping_bus, refuses):
                 await asyncio.wait_for(here.send(parcel(1)), PATIENCE_S)
             waited = asyncio.get_running_loop().time() - began
             assert refuses or waited >= limit_s
+
+    asyncio.run(main())
+
+
+def test_mailbox_full_of_bytes_refuses(make_keeping_bus):
+    """What does not fit by its size is refused with who holds how much of what at most."""
+
+    async def main():
+        options = {"mail": {"max_backlog_bytes": 2_000, "refuse_when_full": True}}
+        here, there = make_keeping_bus(**options), make_keeping_bus(**options)
+        async with running(here, there):
+            await there.subscribe(Listener("w", lambda _: asyncio.Event().wait()))
+            await here.send(Shipment(source="a", target="w", number=0, load="x" * 1_500))
+            with pytest.raises(BusFullError, match=r"'w' holds [0-9,]+ bytes of at most 2,000"):
+                await here.send(Shipment(source="a", target="w", number=1, load="x" * 1_500))
 
     asyncio.run(main())
 

@@ -4,7 +4,7 @@ import asyncio
 import random
 
 from pbus.bus.mail import Letter, MailStore, Settle
-from support.mailing import DATA, SYSTEM, Writer, texts
+from support.mailing import DATA, SYSTEM, Writer, kept_bytes, texts
 
 _HOLDERS = ("h1", "h2", "h3")
 
@@ -44,6 +44,8 @@ class Books:
             report.backlog, report.in_flight, report.retries, report.dead,
         )  # fmt: skip
         assert (report.oldest_s is None) == (not alive)
+        assert await kept_bytes(self._store) == report.backlog_bytes
+        assert (report.backlog_bytes == 0) == (not alive)
 
     async def finish(self) -> None:
         """Handle all that is left: nothing was lost, nothing came twice."""

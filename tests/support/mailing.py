@@ -4,6 +4,8 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
 
+import msgspec
+
 from pbus.bus.mail import Letter, MailStore, Outgoing, Settle
 from pbus.bus.redis.mail import RedisMailStore
 from pbus.ids import new_id
@@ -67,6 +69,31 @@ async def handle(store: MailStore, letters: Sequence[Letter]) -> None:
 async def backlog(store: MailStore, mailbox: str = "box") -> int:
     """How many messages a mailbox holds."""
     return {report.name: report.backlog for report in await store.reports()}[mailbox]
+
+
+async def kept_bytes(store: MailStore) -> int:
+    """How many bytes the entries in a channel's mailboxes have, by the broker's keys and tables."""
+    if isinstance(store, RedisMailStore):
+        return await _kept_on_redis(store)
+    total = 0
+    sql = "SELECT queue FROM pbus.mailbox WHERE channel = $1"
+    for (queue,) in await store._outbox.call(sql, store._channel):
+        for lane in ("d", "s"):
+            count = f"SELECT coalesce(sum(pbus.mail_weight(headers)), 0) FROM pgmq.q_{queue}_{lane}"
+            total += int((await store._outbox.call(count))[0][0])
+    return total
+
+
+async def _kept_on_redis(store: RedisMailStore) -> int:
+    ask = store._calls.plain
+    total = 0
+    for name in await ask("ZRANGE", store._key, 0, -1):
+        for queue in "dsDS":
+            stream = f"{store._key}:q:{queue}:{name.decode()}"
+            total += sum(len(fields[3]) for _, fields in await ask("XRANGE", stream, "-", "+"))
+        for member in await ask("ZRANGE", f"{store._key}:later:{name.decode()}", 0, -1):
+            total += len(msgspec.msgpack.decode(member)[1]["body"])
+    return total
 
 
 async def pass_time(store: MailStore, seconds: float) -> None:

@@ -17,7 +17,7 @@ def test_redis_keeps_nothing_unasked(tmp_path):
 def test_reads_all_delivery_keys(tmp_path):
     """Every key arrives, and with it what a bus is told."""
     bus = (
-        "bus: {delivery: at-least-once, max_backlog: 7, when_full: refuse, max_attempts: 2,"
+        "bus: {delivery: at-least-once, max_backlog: 7, max_backlog_bytes: 3MB, when_full: refuse, max_attempts: 2,"
         " max_crash_attempts: 3}\n"
     )
     delivery = load_text(tmp_path, bus + WORKER).bus.delivery
@@ -28,6 +28,7 @@ def test_reads_all_delivery_keys(tmp_path):
         "max_attempts": 2,
         "max_crash_attempts": 3,
         "max_backlog": 7,
+        "max_backlog_bytes": 3 * 1024**2,
         "refuse_when_full": True,
         "declared": frozenset({"a"}),
     } == msgspec.structs.asdict(options)
@@ -38,6 +39,10 @@ def test_reads_all_delivery_keys(tmp_path):
     [
         ("{delivery: exactly-once}", "did you mean `at-least-once`?"),
         ("{max_backlog: 5}", "add `delivery: at-least-once`"),
+        ("{max_backlog_bytes: 5MB}", "add `delivery: at-least-once`"),
+        ("{delivery: at-least-once, max_backlog_bytes: 5 apples}", "a size from 1KB to 1TB"),
+        ("{delivery: at-least-once, max_backlog_bytes: 5}", "a size from 1KB to 1TB"),
+        ("{delivery: at-least-once, max_backlog_bytes: [1]}", "a size from 1KB to 1TB"),
         ("{backend: memory, delivery: at-least-once}", "needs a broker"),
         ("{delivery: at-least-once, max_attempts: 0}", "from 1 to 1000"),
     ],
@@ -55,3 +60,23 @@ def test_names_mailboxes_to_keep(tmp_path):
         tmp_path, WORKER + "  b: {worker: 'm:B', replicas: 2}\n  c: {command: [x]}\n"
     )
     assert ["a", "b", "b.1", "b.2"] == sorted(topology.mailboxes())
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        ("4096", 4096),
+        ("'4096'", 4096),
+        ("64k", 64 * 1024),
+        ("64 KB", 64 * 1024),
+        ("256MB", 256 * 1024**2),
+        ("1GiB", 1024**3),
+        ("1tb", 1024**4),
+        ("", 256 * 1024**2),
+    ],
+)
+def test_reads_sizes(tmp_path, written, size):
+    """A size is a whole number of bytes, or one with a unit; what is left empty is the default."""
+    bus = f"bus:\n  delivery: at-least-once\n  max_backlog_bytes: {written}\n"
+
+    assert size == load_text(tmp_path, bus + WORKER).bus.delivery.max_backlog_bytes

@@ -29,6 +29,7 @@ def test_describes_whole_topology(tmp_path):
             "encrypt": False,
             "delivery": "at-most-once",
             "max_backlog": 100000,
+            "max_backlog_bytes": 268435456,
             "when_full": "wait",
             "max_attempts": 5,
             "max_crash_attempts": 3,

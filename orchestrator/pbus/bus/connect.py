@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pbus.bus.base import WorkerBus
+from pbus.bus.mail import MAX_BACKLOG, MAX_BACKLOG_BYTES
 from pbus.bus.mailroom import DeliveryOptions
 from pbus.bus.memory import AsyncQueueBus
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding
@@ -155,7 +156,8 @@ class _Given(msgspec.Struct, frozen=True, kw_only=True):
     mode: str | None = None
     max_attempts: int = 5
     max_crash_attempts: int = 3
-    max_backlog: int = 100_000
+    max_backlog: int = MAX_BACKLOG
+    max_backlog_bytes: int = MAX_BACKLOG_BYTES
     when_full: str = "wait"
 
 
@@ -174,6 +176,7 @@ def _given(around: Mapping[str, str]) -> tuple[str | None, DeliveryOptions]:
         max_attempts=given.max_attempts,
         max_crash_attempts=given.max_crash_attempts,
         max_backlog=given.max_backlog,
+        max_backlog_bytes=given.max_backlog_bytes,
         refuse_when_full=given.when_full == "refuse",
         declared=frozenset({around.get("PBUS_WORKER", "")}) - {""},
     )

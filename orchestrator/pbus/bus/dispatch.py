@@ -20,6 +20,7 @@ MAX_BATCH = 2_000  # messages a put
 MAX_ENTRY_BYTES = 256 * 1024  # messages that share an entry
 FULL_RETRY_S = 0.05
 OUTAGE_PAUSE_S = 0.2
+_SAY_EVERY_S = 60.0
 _HELD_TRIED = 200  # of one mailbox without room at once: it has room for few
 
 
@@ -49,12 +50,10 @@ class DispatchOptions(msgspec.Struct, frozen=True):
     Attributes:
         send_timeout: Seconds until a message that could not be stored is given back.
         refuse_when_full: Give it back at once when its mailbox has no room.
-        max_backlog: What mailboxes hold, for telling people.
     """
 
     send_timeout: float
     refuse_when_full: bool = False
-    max_backlog: int = 0
 
 
 class Dispatch:
@@ -129,6 +128,8 @@ class LaneDispatch:
         self._retry_at = 0.0
         self._numbers: Counter[str] = Counter()
         self._reached: dict[str, int] = {}  # by address: how many mailboxes there were
+        self._full: dict[str, str] = {}  # by address without room: which bound was reached
+        self._said: dict[str, float] = {}  # and when that was said
         self._has_mail = asyncio.Event()
 
     def put(self, stamped: Stamped) -> asyncio.Future[int]:
@@ -260,8 +261,10 @@ class LaneDispatch:
             ):
                 refused += entry
                 is_full = is_full or result.is_full
+                self._note_full(address, result.why)
                 continue
             self._reached[address] = result.mailboxes
+            self._full.pop(address, None)
             for parcel in entry:
                 if not parcel.stored.done():
                     parcel.stored.set_result(result.mailboxes)
@@ -269,6 +272,15 @@ class LaneDispatch:
             self._refuse_first(refused)
         else:
             self._hold(refused)
+
+    def _note_full(self, address: str, why: str) -> None:
+        if not why:
+            return
+        self._full[address] = why
+        now = asyncio.get_running_loop().time()
+        if now - self._said.get(address, -_SAY_EVERY_S) >= _SAY_EVERY_S:
+            self._said[address] = now
+            logger.warning("no room to send to %r: %s", address, why)
 
     def _hold(self, refused: list[Parcel]) -> None:
         """Put aside what found no room, before what already waits there."""
@@ -295,7 +307,7 @@ class LaneDispatch:
         self._waiting.extendleft(reversed(rest))
 
     def _refuse(self, parcel: Parcel, waited: float) -> None:
-        reason = f"its mailbox holds {self._options.max_backlog:,} messages"
+        reason = self._full.get(parcel.address, "earlier messages wait for room")
         parcel.fail(BusFullError(repr(parcel.address), waited, reason))
 
     def _outgoing(self, entry: list[Parcel]) -> Outgoing:

@@ -47,11 +47,13 @@ class Stored(msgspec.Struct, frozen=True):
         is_full: A mailbox had no room (max_backlog), or something before it in the batch and lane
             that it must not overtake was refused: nothing was stored, try again later.
         is_young: The broker was emptied a moment ago, or is new: more mailboxes may come back.
+        why: Which bound was reached, in a sentence; "" where it only must not overtake.
     """
 
     mailboxes: int
     is_full: bool = False
     is_young: bool = False
+    why: str = ""
 
 
 class Letter(msgspec.Struct, frozen=True, gc=False):
@@ -102,6 +104,7 @@ class MailboxReport(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         backlog: Messages stored and not handled, those in flight included.
+        backlog_bytes: Their bytes.
         in_flight: Held by a process now.
         oldest_s: Age of the oldest stored message, seconds; None when there is none.
         retries: Stored messages that have been tried before.
@@ -110,6 +113,7 @@ class MailboxReport(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     backlog: int = 0
+    backlog_bytes: int = 0
     in_flight: int = 0
     oldest_s: float | None = None
     retries: int = 0
@@ -143,6 +147,31 @@ BROKER_AWAY_S = 5.0  # no process at all was in touch for so long: they come bac
 COMING_BACK_S = 10.0  # for so long
 HANDLED_KEPT = 100_000  # and how many of a mailbox
 DEAD_KEPT = 100_000  # dead letters of a mailbox; the oldest fall
+MAX_BACKLOG = 100_000  # messages of a mailbox
+MAX_BACKLOG_BYTES = 256 * 1024 * 1024  # and bytes of them
+CHANNEL_TIMES = 4  # all mailboxes of a channel hold so many times what one may
+SMALL_PART = (
+    64  # but a mailbox with so small a part of what it may hold is not held up by the others
+)
+
+_BOUNDS = {
+    "n": "its mailbox {} holds {:,} messages of at most {:,} (max_backlog)",
+    "b": "its mailbox {} holds {:,} bytes of at most {:,} (max_backlog_bytes)",
+    "c": "beside {} all mailboxes of the channel hold {:,} bytes of at most {:,}"
+    f" ({CHANNEL_TIMES} times max_backlog_bytes)",
+}
+
+
+def no_room(kind: str, mailbox: str, there: int, limit: int) -> str:
+    """Which bound of a mailbox was reached, in a sentence.
+
+    Args:
+        kind: "n": its messages, "b": its bytes, "c": the bytes of all mailboxes of the channel.
+        mailbox: Which.
+        there: What is stored already.
+        limit: What may be at most.
+    """
+    return _BOUNDS[kind].format(repr(mailbox), there, limit)
 
 
 class MailStore(Protocol):
@@ -156,7 +185,13 @@ class MailStore(Protocol):
     on_lost: Callable[[str, int], None]
 
     async def open(
-        self, mailbox: str, *, keep: bool, shared: bool = False, max_backlog: int = 100_000
+        self,
+        mailbox: str,
+        *,
+        keep: bool,
+        shared: bool = False,
+        max_backlog: int = MAX_BACKLOG,
+        max_bytes: int = MAX_BACKLOG_BYTES,
     ) -> None:
         """Make sure a mailbox exists; one that is kept stays kept.
 
@@ -169,8 +204,10 @@ class MailStore(Protocol):
                 broadcast is not copied into this one.
             max_backlog: Messages it holds at most (both lanes together). An entry larger than that
                 is taken by an empty mailbox, or it would never be.
+            max_bytes: Bytes of messages it holds at most, likewise; and all mailboxes of the channel
+                CHANNEL_TIMES as many, as far as this one holds more than one SMALL_PART of that.
 
-        A mailbox that is kept stays so, with its max_backlog, whoever else opens it.
+        A mailbox that is kept stays so, with its limits, whoever else opens it.
         """
         ...
 

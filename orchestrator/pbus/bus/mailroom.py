@@ -15,7 +15,7 @@ import msgspec
 
 from pbus.bus.dispatch import FULL_RETRY_S, OUTAGE_PAUSE_S, Dispatch, DispatchOptions
 from pbus.bus.lane import StoredReceipt
-from pbus.bus.mail import Letter, MailStore, Settle
+from pbus.bus.mail import MAX_BACKLOG, MAX_BACKLOG_BYTES, Letter, MailStore, Settle
 from pbus.bus.switchboard import Switchboard
 from pbus.chores import Chore, keep_doing
 from pbus.codec import decode_message
@@ -46,13 +46,15 @@ class DeliveryOptions(msgspec.Struct, frozen=True, kw_only=True):
         max_attempts: Handler starts that may raise before a message is buried.
         max_crash_attempts: Processes that may end while handling it before it is buried.
         max_backlog: Messages a mailbox holds at most.
+        max_backlog_bytes: Bytes of them.
         refuse_when_full: Raise at once when it is full, rather than wait for the send timeout.
         declared: Worker names whose mailboxes outlive their processes.
     """
 
     max_attempts: int = 5
     max_crash_attempts: int = 3
-    max_backlog: int = 100_000
+    max_backlog: int = MAX_BACKLOG
+    max_backlog_bytes: int = MAX_BACKLOG_BYTES
     refuse_when_full: bool = False
     declared: frozenset[str] = frozenset()
 
@@ -123,7 +125,7 @@ class MailRoom:
         self.dispatch = Dispatch(
             store,
             incarnation,
-            DispatchOptions(send_timeout, options.refuse_when_full, options.max_backlog),
+            DispatchOptions(send_timeout, options.refuse_when_full),
         )
         self._board = board
         self._incarnation = incarnation
@@ -182,10 +184,13 @@ class MailRoom:
         shared = [match[1]] if match else []
         for mailbox in (address, *shared):
             keep = mailbox in self.options.declared or address in self.options.declared
-            backlog = self.options.max_backlog
+            limits = {
+                "max_backlog": self.options.max_backlog,
+                "max_bytes": self.options.max_backlog_bytes,
+            }
             is_shared = mailbox in shared
             async with self._opening:  # one at a time: a beat gets in between hundreds of them
-                await self.store.open(mailbox, keep=keep, shared=is_shared, max_backlog=backlog)
+                await self.store.open(mailbox, keep=keep, shared=is_shared, **limits)
             self._send_back()  # what an earlier life here left comes to this one by the broker
             self._mailboxes[mailbox] = address
         self._look_again()

@@ -17,6 +17,7 @@ def mail_options(delivery: DeliverySpec, declared: Iterable[str] = ()) -> Delive
         max_attempts=delivery.max_attempts,
         max_crash_attempts=delivery.max_crash_attempts,
         max_backlog=delivery.max_backlog,
+        max_backlog_bytes=delivery.max_backlog_bytes,
         refuse_when_full=delivery.when_full == "refuse",
         declared=frozenset(declared),
     )

@@ -19,6 +19,7 @@ class PostOffice:
         mailboxes: The names whose mail is kept.
         groups: Those of them that replicas share.
         max_backlog: Messages a mailbox holds at most.
+        max_bytes: Bytes of them.
     """
 
     def __init__(
@@ -29,12 +30,13 @@ class PostOffice:
         *,
         groups: frozenset[str],
         max_backlog: int,
+        max_bytes: int,
     ) -> None:
         self._store = store
         self._ledger = ledger
         self._mailboxes = list(mailboxes)
         self._groups = groups
-        self._max_backlog = max_backlog
+        self._limits = {"max_backlog": max_backlog, "max_bytes": max_bytes}
 
     def succeed(self, address: str) -> str:
         """A supervisor of this address begins; returns that of the one before, "" for none."""
@@ -113,9 +115,8 @@ class PostOffice:
         if self._store is None:
             return
         for name in names:
-            await self._store.open(
-                name, keep=True, shared=name in self._groups, max_backlog=self._max_backlog
-            )
+            is_shared = name in self._groups
+            await self._store.open(name, keep=True, shared=is_shared, **self._limits)
 
 
 def _count(count: int, what: str) -> str:

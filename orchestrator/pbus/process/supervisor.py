@@ -216,6 +216,7 @@ class Supervisor:
             self._topology.mailboxes(),
             groups=self._topology.groups(),
             max_backlog=spec.delivery.max_backlog,
+            max_bytes=spec.delivery.max_backlog_bytes,
         )
         link = BusLink(bus, self._name, self._crew, self, post)
         stack.push_async_callback(link.close)

@@ -30,6 +30,7 @@ class _Shape(NamedTuple):
     is_optional: bool
     expected: str | None
     suggest: Callable[[str], str | None] | None
+    read: Callable[[str], Any] | None  # from what is written to the value; None: it is wrong
 
 
 @functools.cache
@@ -60,7 +61,9 @@ def _shape_of(type_: inspect.Type) -> _Shape:
             rest = tuple(one for one in type_.types if not isinstance(one, inspect.NoneType))
             type_ = rest[0] if len(rest) == 1 else inspect.UnionType(rest)
         else:
-            return _Shape(type_, is_optional, extra.get("expected"), extra.get("suggest"))
+            return _Shape(
+                type_, is_optional, extra.get("expected"), extra.get("suggest"), extra.get("read")
+            )
 
 
 def _shown(node: Node) -> str:
@@ -190,11 +193,19 @@ class _Checker:
         return self._wrong(place, one_of(words), _shown(node), advice)
 
     def _as_written(self, node: Node, shape: _Shape, place: Place) -> Any:
+        if shape.read is not None:
+            return self._read(node, shape, place)
         if not isinstance(node, Scalar):
             return self._wrong(place, "text, a number, true or false", kind_of(node))
         if node.plain and not node.written and not shape.is_optional:
             return self._wrong(place, "text", "nothing", " (write '' for an empty text)")
         return node.text
+
+    def _read(self, node: Node, shape: _Shape, place: Place) -> Any:
+        if shape.is_optional and is_null(node):
+            return None
+        value = shape.read(node.text) if shape.read and isinstance(node, Scalar) else None
+        return self._wrong(place, str(shape.expected), _shown(node)) if value is None else value
 
     def _anything(self, node: Node, shape: _Shape, place: Place) -> Any:
         if isinstance(node, Mapping):

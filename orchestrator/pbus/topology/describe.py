@@ -48,6 +48,7 @@ def _delivery(delivery: DeliverySpec) -> dict[str, Any]:
     return {
         "delivery": delivery.mode,
         "max_backlog": delivery.max_backlog,
+        "max_backlog_bytes": delivery.max_backlog_bytes,
         "when_full": delivery.when_full,
         "max_attempts": delivery.max_attempts,
         "max_crash_attempts": delivery.max_crash_attempts,

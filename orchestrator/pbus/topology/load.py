@@ -119,6 +119,7 @@ def _build_delivery(section: BusSection) -> DeliverySpec:
     given = {
         "mode": section.delivery or default_delivery(section),
         "max_backlog": section.max_backlog,
+        "max_backlog_bytes": section.max_backlog_bytes,
         "when_full": section.when_full,
         "max_attempts": section.max_attempts,
         "max_crash_attempts": section.max_crash_attempts,

@@ -22,6 +22,7 @@ class DeliverySpec(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         mode: Whether the broker keeps messages until they are handled.
         max_backlog: Messages a mailbox holds at most.
+        max_backlog_bytes: Bytes of them.
         when_full: What happens to who sends to a mailbox without room.
         max_attempts: Handler starts that may raise before a message is given up.
         max_crash_attempts: Processes that may end over a message before it is given up.
@@ -29,6 +30,7 @@ class DeliverySpec(msgspec.Struct, frozen=True, kw_only=True):
 
     mode: DeliveryMode = "at-most-once"
     max_backlog: int = 100_000
+    max_backlog_bytes: int = 256 * 1024 * 1024
     when_full: WhenFull = "wait"
     max_attempts: int = 5
     max_crash_attempts: int = 3

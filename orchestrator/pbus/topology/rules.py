@@ -15,7 +15,13 @@ from pbus.urls import BACKEND_OF_SCHEME, Backend, url_problem, url_scheme
 
 _DEFAULT_DELIVERY: dict[str, DeliveryMode] = {"pgmq": "at-least-once"}
 _MAX_JSONB_BYTES = 128 * 1024 * 1024  # Postgres takes texts of 256 MiB; base64 and others need room
-_STORED_KEYS = ("max_backlog", "when_full", "max_attempts", "max_crash_attempts")
+_STORED_KEYS = (
+    "max_backlog",
+    "max_backlog_bytes",
+    "when_full",
+    "max_attempts",
+    "max_crash_attempts",
+)
 
 
 def check_rules(

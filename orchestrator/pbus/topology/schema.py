@@ -22,6 +22,7 @@ from pbus.topology.names import (
     suggest_name,
     suggest_reference,
 )
+from pbus.topology.sizes import EXPECTED_SIZE, SIZE_PATTERN, parse_size
 from pbus.urls import Backend
 
 AsWritten = str | int | float | bool  # becomes text exactly as it stands in the file
@@ -59,6 +60,7 @@ VariableName = Annotated[
 ]
 MessageBytes = Annotated[int, Meta(ge=1024, le=512 * 1024 * 1024)]
 Backlog = Annotated[int, Meta(ge=1, le=10_000_000)]
+Size = int | Annotated[str, Meta(pattern=SIZE_PATTERN)]
 Attempts = Annotated[int, Meta(ge=1, le=1000)]
 Replicas = Annotated[int, Meta(ge=1, le=1000)]
 Text = Annotated[str, Meta(min_length=1)]
@@ -134,6 +136,16 @@ class BusSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_backlog: Annotated[
         Backlog | None,
         Meta(description="At least once: how many messages a mailbox holds; 100000."),
+    ] = None
+    max_backlog_bytes: Annotated[
+        Size | None,
+        Meta(
+            description="At least once: how many bytes of messages a mailbox holds, as a number or with"
+            " a unit (256MB, 1GiB: powers of 1024); 256MB. All mailboxes of the channel together hold"
+            " four times as many.",
+            examples=["256MB"],
+            extra={"expected": EXPECTED_SIZE, "read": parse_size},
+        ),
     ] = None
     when_full: Annotated[
         WhenFull | None,

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from pbus.bus.mail import DeadLetter, Letter, Outgoing
+from pbus.bus.mail import DeadLetter, Letter, Outgoing, no_room
 from pbus.messages import Lane
 
 Row = Mapping[str, Any]  # an entry as pbus.mail_take returns it
@@ -39,6 +39,7 @@ class _Headers(msgspec.Struct):
 
 _decode_handed = msgspec.json.Decoder(tuple[int, int, str, str, msgspec.Raw, msgspec.Raw]).decode
 _decode_headers = msgspec.json.Decoder(_Headers).decode
+_decode_full = msgspec.json.Decoder(tuple[str, str, int, int]).decode
 _decode_place = msgspec.json.Decoder(_Place).decode
 
 
@@ -137,6 +138,11 @@ def _text(body: bytes) -> str | dict[str, str]:
 
 def _bytes(body: str | _NoText) -> bytes:
     return body.encode() if isinstance(body, str) else binascii.a2b_base64(body.b, strict_mode=True)
+
+
+def why_full(bound: str | None) -> str:
+    """Which bound pbus.mail_no_room names, in a sentence."""
+    return no_room(*_decode_full(bound)) if bound else ""
 
 
 def plain(text: str) -> str:

@@ -9,6 +9,8 @@ from pbus.bus.mail import (
     DEAD_KEPT,
     HANDLED_KEPT,
     HANDLED_KEPT_S,
+    MAX_BACKLOG,
+    MAX_BACKLOG_BYTES,
     DeadLetter,
     Letter,
     MailboxReport,
@@ -17,7 +19,14 @@ from pbus.bus.mail import (
     Stored,
 )
 from pbus.bus.pgmq.endpoint import Endpoint
-from pbus.bus.pgmq.letters import dead_letter, key_of, message_of, numbers_of, plain
+from pbus.bus.pgmq.letters import (
+    dead_letter,
+    key_of,
+    message_of,
+    numbers_of,
+    plain,
+    why_full,
+)
 from pbus.bus.pgmq.lines import Lines
 from pbus.bus.pgmq.taking import Taker
 from pbus.bus.switchboard import EVERYONE
@@ -73,11 +82,17 @@ class PgmqMailStore:
         self.on_lost: Callable[[str, int], None] = lambda *_: None
 
     async def open(
-        self, mailbox: str, *, keep: bool, shared: bool = False, max_backlog: int = 100_000
+        self,
+        mailbox: str,
+        *,
+        keep: bool,
+        shared: bool = False,
+        max_backlog: int = MAX_BACKLOG,
+        max_bytes: int = MAX_BACKLOG_BYTES,
     ) -> None:
         """Make sure a mailbox exists; see MailStore."""
-        sql = "SELECT pbus.mail_open($1, $2, $3, $4, $5, $6)"
-        arguments = (self._channel, mailbox, keep, shared, max_backlog, self._lease_s)
+        sql = "SELECT pbus.mail_open($1, $2, $3, $4, $5, $6, $7)"
+        arguments = (self._channel, mailbox, keep, shared, max_backlog, self._lease_s, max_bytes)
         await self._outbox.call(sql, *arguments)
         self.taker.await_anew()
 
@@ -105,7 +120,7 @@ class PgmqMailStore:
             sql, arguments = _PUT_ONE, tuple(value for (value,) in arguments[:4] + arguments[5:])
         size = sum(len(body) for one in batch for body in one.bodies)
         rows = await self._outbox.call(sql, self._channel, *arguments, size=size)
-        return [Stored(mailboxes=row[0], is_full=row[1]) for row in rows]
+        return [Stored(row[0], is_full=row[1], why=why_full(row[2])) for row in rows]
 
     async def take(
         self, wanted: Sequence[tuple[str, Lane, int]], *, holder: str, wait_s: float

@@ -67,9 +67,9 @@ BEGIN
   END IF;
   EXECUTE format('SELECT pbus.%I($1, $2, $3, $4)', 'put_' || queue)
     INTO id USING its_lane, letters, heads, w.held_s * 2;
-  INSERT INTO pbus.held (hold, mailbox, lane, msg_id, channel, holder, held_at, size, gone, started)
+  INSERT INTO pbus.held (hold, mailbox, lane, msg_id, channel, holder, held_at, size, gone, started, bytes)
     VALUES (its_hold, box, its_lane, id, ch, w.holder, clock_timestamp(),
-            jsonb_array_length(letters), '{}', '{}');
+            jsonb_array_length(letters), '{}', '{}', pbus.mail_weight(heads));
   PERFORM pg_notify(w.bell, jsonb_build_array(
     its_hold, box, dest, its_lane, heads || jsonb_build_object('i', id), letters)::text);
   RETURN true;

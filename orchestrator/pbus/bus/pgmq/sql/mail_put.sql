@@ -2,10 +2,11 @@
 CREATE OR REPLACE FUNCTION pbus.mail_put(
   ch text, s_sender text[], s_stream bigint[], s_address text[], s_lane text[],
   e_stream int[], e_first bigint[], e_size int[], e_message text[]
-) RETURNS TABLE (mailboxes int, is_full boolean) LANGUAGE plpgsql AS $$
+) RETURNS TABLE (mailboxes int, is_full boolean, why text) LANGUAGE plpgsql AS $$
 DECLARE
   to_all boolean := '*' = ANY(s_address);
   boxes bigint[]; queues text[]; names text[]; shared boolean[]; used bigint[]; most bigint[];
+  weight bigint[]; heavy bigint[]; most_bytes bigint[]; load int; coming bigint := 0;
   box_of int[]; last bigint[]; skip bigint; need bigint; s int; b int; l int;
   all_refused boolean[] := '{f,f}';  -- of this lane: a broadcast
   any_refused boolean[] := '{f,f}';  -- of this lane: anything
@@ -15,10 +16,11 @@ DECLARE
   target record;
 BEGIN
   SELECT coalesce(array_agg(x.id), '{}'), array_agg(x.queue), array_agg(x.name),
-         array_agg(x.is_shared), array_agg(x.used), array_agg(x.max_backlog)
-    INTO boxes, queues, names, shared, used, most
-    FROM (SELECT m.id, m.queue, m.name, m.is_shared, m.max_backlog,
-                 i.stored - (SELECT gone FROM pbus.outgo o WHERE o.mailbox = m.id) AS used
+         array_agg(x.is_shared), array_agg(x.stored - x.out[1]), array_agg(x.max_backlog),
+         array_agg(x.bytes - x.out[2]), array_agg(x.max_bytes)
+    INTO boxes, queues, names, shared, used, most, weight, most_bytes
+    FROM (SELECT m.id, m.queue, m.name, m.is_shared, m.max_backlog, m.max_bytes, i.stored, i.bytes,
+                 (SELECT ARRAY[o.gone, o.bytes] FROM pbus.outgo o WHERE o.mailbox = m.id) AS out
             FROM pbus.mailbox m JOIN pbus.intake i ON i.mailbox = m.id
            WHERE m.channel = ch AND (to_all OR m.name = ANY(s_address))
            ORDER BY m.id FOR UPDATE OF i) x;
@@ -31,6 +33,7 @@ BEGIN
   count_all := (SELECT count(*) FROM unnest(shared) x WHERE NOT x);
   refused := array_fill(false, ARRAY[greatest(2 * cardinality(boxes), 1)]);
   added := array_fill(0::bigint, ARRAY[greatest(cardinality(boxes), 1)]);
+  heavy := added;
   first_new := array_fill(NULL::int, ARRAY[cardinality(e_stream)]);
 
   FOR i IN 1 .. cardinality(e_stream) LOOP
@@ -39,30 +42,52 @@ BEGIN
     b := box_of[s];
     skip := greatest(last[s] - e_first[i] + 1, 0);
     need := e_size[i] - skip;
+    load := octet_length(e_message[i]);
     is_full := false;
+    why := NULL;
     IF s_address[s] = '*' THEN
       mailboxes := count_all;
       IF need > 0 AND count_all > 0 THEN
-        is_full := any_refused[l] OR EXISTS (
-          SELECT FROM unnest(used, added, most, shared) x(used, added, most, shared)
-          WHERE NOT x.shared AND x.used + x.added > 0 AND x.used + x.added + need > x.most);
+        IF NOT any_refused[l] THEN
+          SELECT w INTO why
+            FROM unnest(names, used, added, most, weight, heavy, most_bytes, shared)
+                   x(name, used, added, most, weight, heavy, most_bytes, shared)
+            CROSS JOIN LATERAL pbus.mail_no_room(
+              ch, x.name, x.used + x.added, need, x.most, x.weight + x.heavy, load, x.most_bytes,
+              count_all, coming) w
+           WHERE NOT x.shared AND (x.used + x.added + need > x.most
+                                   OR x.weight + x.heavy + load > x.most_bytes / 64)
+             AND w IS NOT NULL LIMIT 1;
+        END IF;
+        is_full := any_refused[l] OR why IS NOT NULL;
         IF is_full THEN
           all_refused[l] := true;
         ELSE
           FOR j IN 1 .. cardinality(boxes) LOOP
-            IF NOT shared[j] THEN added[j] := added[j] + need; END IF;
+            IF NOT shared[j] THEN
+              added[j] := added[j] + need;
+              heavy[j] := heavy[j] + load;
+            END IF;
           END LOOP;
+          coming := coming + load * count_all;
         END IF;
       END IF;
     ELSE
       mailboxes := CASE WHEN b IS NULL THEN 0 ELSE 1 END;
       IF need > 0 AND b IS NOT NULL THEN
-        is_full := all_refused[l] OR refused[2 * b - l + 1]
-          OR (used[b] + added[b] > 0 AND used[b] + added[b] + need > most[b]);
+        is_full := all_refused[l] OR refused[2 * b - l + 1];
+        IF NOT is_full AND (used[b] + added[b] + need > most[b]
+                            OR weight[b] + heavy[b] + load > most_bytes[b] / 64) THEN
+          why := pbus.mail_no_room(ch, names[b], used[b] + added[b], need, most[b],
+                                   weight[b] + heavy[b], load, most_bytes[b], 1, coming);
+          is_full := why IS NOT NULL;
+        END IF;
         IF is_full THEN
           refused[2 * b - l + 1] := true;
         ELSE
           added[b] := added[b] + need;
+          heavy[b] := heavy[b] + load;
+          coming := coming + load;
         END IF;
       END IF;
     END IF;
@@ -102,8 +127,8 @@ BEGIN
       array_agg(s_address[e_stream[n]] ORDER BY n), array_agg(e_first[n] ORDER BY n),
       array_agg(e_message[n] ORDER BY n)) FROM unnest(seen) n;
   END IF;
-  UPDATE pbus.intake i SET stored = i.stored + x.added
-    FROM unnest(boxes, added) x(box, added) WHERE i.mailbox = x.box AND x.added > 0;
+  UPDATE pbus.intake i SET stored = i.stored + x.added, bytes = i.bytes + x.heavy
+    FROM unnest(boxes, added, heavy) x(box, added, heavy) WHERE i.mailbox = x.box AND x.added > 0;
   IF NOT FOUND THEN RETURN; END IF;
   INSERT INTO pbus.stream AS t
     SELECT ch, w.sender, w.stream, w.address, w.lane, w.last, clock_timestamp()

@@ -3,7 +3,7 @@ CREATE OR REPLACE FUNCTION pbus.mail_give_back(ch text, holds bigint[]) RETURNS 
 LANGUAGE plpgsql AS $$
 DECLARE
   h record; q record; letters jsonb; heads jsonb; crashed int[]; rest int[]; total bigint := 0;
-  boxes bigint[]; plain bigint[]; since float8;
+  boxes bigint[]; plain bigint[]; since float8; stays bigint; load int;
 BEGIN
   PERFORM FROM pbus.held WHERE hold = ANY(holds) ORDER BY hold FOR UPDATE;
   SELECT coalesce(sum(size - cardinality(gone)), 0), array_agg(DISTINCT mailbox),
@@ -31,17 +31,23 @@ BEGIN
       rest := crashed;
       crashed := '{}';
     END IF;
+    stays := 0;
     FOR i IN 1 .. cardinality(crashed) LOOP
+      load := octet_length((letters->crashed[i])::text);
+      stays := stays + load;
       PERFORM pgmq.send(h.queue, jsonb_build_array(letters->crashed[i]),
-        heads || jsonb_build_object('n', 1, 't', since, 'c', coalesce((heads->>'c')::int, 0) + 1));
+        heads || jsonb_build_object('n', 1, 'b', load, 't', since, 'c', coalesce((heads->>'c')::int, 0) + 1));
     END LOOP;
     IF rest = '{}' THEN
       PERFORM pgmq.delete(h.queue, h.msg_id);
     ELSE
+      letters := (SELECT jsonb_agg(letters->p ORDER BY p) FROM unnest(rest) p);
+      load := octet_length(letters::text);
+      stays := stays + load;
       EXECUTE format('UPDATE pgmq.%I SET vt = clock_timestamp(), headers = $2, message = $3 WHERE msg_id = $1', 'q_' || h.queue)
-        USING h.msg_id, heads || jsonb_build_object('n', cardinality(rest)),
-          (SELECT jsonb_agg(letters->p ORDER BY p) FROM unnest(rest) p);
+        USING h.msg_id, heads || jsonb_build_object('n', cardinality(rest), 'b', load), letters;
     END IF;
+    UPDATE pbus.outgo SET bytes = bytes + h.bytes - stays WHERE mailbox = h.mailbox;
   END LOOP;
   DELETE FROM pbus.held WHERE hold = ANY(holds);
   PERFORM pbus.mail_ring(ch, boxes);
@@ -104,7 +110,8 @@ BEGIN
   END LOOP;
   FOR x IN SELECT m.id, m.queue FROM pbus.mailbox m JOIN pbus.intake i ON i.mailbox = m.id
              JOIN pbus.outgo o ON o.mailbox = m.id
-            WHERE m.channel = ch AND m.name = ANY(names) AND i.stored <> o.gone ORDER BY m.id
+            WHERE m.channel = ch AND m.name = ANY(names) AND (i.stored <> o.gone OR i.bytes <> o.bytes)
+            ORDER BY m.id
   LOOP
     -- Nothing is left of what should be: somebody purged the queues.
     EXECUTE format('SELECT NOT EXISTS (SELECT FROM pgmq.%I) AND NOT EXISTS (SELECT FROM pgmq.%I)',

@@ -1,23 +1,30 @@
--- Delete what has no message left, from pbus' list and from its queue.
-CREATE OR REPLACE FUNCTION pbus.mail_finish(holds bigint[]) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE done record;
+-- Delete what has no message left, from pbus' list and from its queue, and count what left a mailbox:
+-- messages, one in `boxes` each, and bytes; less what came back, in `again`, of so many bytes each.
+CREATE OR REPLACE FUNCTION pbus.mail_finish(
+  holds bigint[], boxes bigint[] DEFAULT '{}', again bigint[] DEFAULT '{}', sizes bigint[] DEFAULT '{}'
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  done record; ended bigint[] := '{}'; weights bigint[] := '{}';
 BEGIN
   FOR done IN
     WITH ended AS (
       DELETE FROM pbus.held WHERE hold = ANY(holds) AND cardinality(gone) >= size
-      RETURNING mailbox, lane, msg_id)
-    SELECT m.queue || '_' || e.lane AS queue, array_agg(e.msg_id) AS ids
-      FROM ended e JOIN pbus.mailbox m ON m.id = e.mailbox GROUP BY 1
+      RETURNING mailbox, lane, msg_id, bytes)
+    SELECT m.id, m.queue || '_' || e.lane AS queue, array_agg(e.msg_id) AS ids, sum(e.bytes) AS bytes
+      FROM ended e JOIN pbus.mailbox m ON m.id = e.mailbox GROUP BY 1, 2
   LOOP
     PERFORM pgmq.delete(done.queue, done.ids);
+    ended := ended || done.id;
+    weights := weights || done.bytes::bigint;
   END LOOP;
-END $$;
-
-CREATE OR REPLACE FUNCTION pbus.mail_count_gone(boxes bigint[]) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE x record;
-BEGIN
-  FOR x IN SELECT b, count(*) AS n FROM unnest(boxes) b GROUP BY b ORDER BY b LOOP
-    UPDATE pbus.outgo SET gone = gone + x.n WHERE mailbox = x.b;
+  FOR done IN
+    SELECT x.b, sum(x.n) AS n, sum(x.bytes) AS bytes FROM (
+      SELECT b, 1 AS n, 0 AS bytes FROM unnest(boxes) b
+      UNION ALL SELECT b, 0, w FROM unnest(ended, weights) e(b, w)
+      UNION ALL SELECT b, 0, -w FROM unnest(again, sizes) a(b, w)) x(b, n, bytes)
+    GROUP BY 1 ORDER BY 1
+  LOOP
+    UPDATE pbus.outgo SET gone = gone + done.n, bytes = bytes + done.bytes WHERE mailbox = done.b;
   END LOOP;
 END $$;
 
@@ -29,6 +36,7 @@ DECLARE
   -- Text at a place of an array is found by counting from its start: not for each of thousands.
   has_others boolean := EXISTS (SELECT FROM unnest(s_how) how WHERE how <> 'handled');
   live int[]; x record; letter jsonb; heads jsonb; since float8; again bigint[] := '{}';
+  load int; sizes bigint[] := '{}';
 BEGIN
   INSERT INTO pbus.handled
     SELECT DISTINCT s.box, s.id, clock_timestamp() FROM unnest(s_box, s_id, s_how) s(box, id, how)
@@ -51,11 +59,13 @@ BEGIN
       INTO letter, heads, since USING x.msg_id, x.pos;
     CONTINUE WHEN letter IS NULL;
     IF x.how <> 'bury' THEN
+      load := octet_length(letter::text);
       PERFORM pgmq.send(x.queue, jsonb_build_array(letter),
-        heads || jsonb_build_object('n', 1, 't', since) || CASE x.how WHEN 'retry'
+        heads || jsonb_build_object('n', 1, 'b', load, 't', since) || CASE x.how WHEN 'retry'
           THEN jsonb_build_object('a', coalesce((heads->>'a')::int, 1) + 1) ELSE '{}' END,
         clock_timestamp() + x.delay * interval '1 s');
       again := again || x.mailbox;
+      sizes := sizes || load::bigint;
     ELSE
       INSERT INTO pbus.dead (mailbox, lane, letter, reason, attempt, crashes, buried_at) VALUES (
         x.mailbox, x.lane, letter, x.reason, coalesce((heads->>'a')::int, 1),
@@ -65,17 +75,16 @@ BEGIN
   UPDATE pbus.held h SET gone = h.gone || t.positions
     FROM (SELECT s_hold[n] AS hold, array_agg(s_pos[n]) AS positions FROM unnest(live) n GROUP BY 1) t
    WHERE h.hold = t.hold;
-  PERFORM pbus.mail_count_gone(ARRAY(
+  PERFORM pbus.mail_finish(s_hold, ARRAY(
     SELECT h.mailbox FROM unnest(live) n JOIN pbus.held h ON h.hold = s_hold[n]
-     WHERE NOT has_others OR s_how[n] IN ('handled', 'bury')));
-  PERFORM pbus.mail_finish(s_hold);
+     WHERE NOT has_others OR s_how[n] IN ('handled', 'bury')), again, sizes);
   IF again <> '{}' THEN PERFORM pbus.mail_ring(ch, again); END IF;
 END $$;
 
 -- Rows that are none of pbus' become dead letters: what they say, as text.
 CREATE OR REPLACE FUNCTION pbus.mail_refuse(holds bigint[], reasons text[]) RETURNS void
 LANGUAGE plpgsql AS $$
-DECLARE x record; n int;
+DECLARE x record; n int; load bigint;
 BEGIN
   FOR x IN
     SELECT h.hold, h.mailbox, h.lane, h.msg_id, r.reason, m.queue || '_' || h.lane AS queue
@@ -90,16 +99,16 @@ BEGIN
                    WHEN pbus.mail_bytes(message, headers) < 16777216 THEN coalesce(message::text, 'null')
                    ELSE 'a row of ' || pg_column_size(message) || ' bytes' END),
                  $4, 1, 0, clock_timestamp() FROM gone)
-      SELECT pbus.mail_size(headers) FROM gone $sql$, 'q_' || x.queue)
-      INTO n USING x.mailbox, x.lane, x.msg_id, x.reason;
-    UPDATE pbus.outgo SET gone = gone + coalesce(n, 0) WHERE mailbox = x.mailbox;
+      SELECT pbus.mail_size(headers), pbus.mail_weight(headers) FROM gone $sql$, 'q_' || x.queue)
+      INTO n, load USING x.mailbox, x.lane, x.msg_id, x.reason;
+    UPDATE pbus.outgo SET gone = gone + coalesce(n, 0), bytes = bytes + coalesce(load, 0) WHERE mailbox = x.mailbox;
   END LOOP;
   DELETE FROM pbus.held WHERE hold = ANY(holds);
 END $$;
 
 CREATE OR REPLACE FUNCTION pbus.mail_revive(ch text, keys bigint[]) RETURNS bigint
 LANGUAGE plpgsql AS $$
-DECLARE x record; boxes bigint[] := '{}';
+DECLARE x record; boxes bigint[] := '{}'; load int;
 BEGIN
   FOR x IN
     WITH raised AS (
@@ -108,8 +117,9 @@ BEGIN
       RETURNING d.key, d.mailbox, d.letter, m.queue || '_' || d.lane AS queue)
     SELECT * FROM raised ORDER BY mailbox, key
   LOOP
-    UPDATE pbus.intake SET stored = stored + 1 WHERE mailbox = x.mailbox;
-    PERFORM pgmq.send(x.queue, jsonb_build_array(x.letter), '{"n": 1}'::jsonb);
+    load := octet_length(x.letter::text);
+    UPDATE pbus.intake SET stored = stored + 1, bytes = bytes + load WHERE mailbox = x.mailbox;
+    PERFORM pgmq.send(x.queue, jsonb_build_array(x.letter), pbus.mail_new_heads(1, load));
     boxes := boxes || x.mailbox;
   END LOOP;
   PERFORM pbus.mail_ring(ch, boxes);

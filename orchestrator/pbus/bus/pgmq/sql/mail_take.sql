@@ -36,10 +36,10 @@ DECLARE
             UPDATE pbus.outgo SET gone = outgo.gone + (SELECT sum(cardinality(a.gone)) FROM again a)
              WHERE mailbox = box AND EXISTS (SELECT FROM again)),
           taken AS (
-            INSERT INTO pbus.held (mailbox, lane, msg_id, channel, holder, held_at, size, gone, started)
+            INSERT INTO pbus.held (mailbox, lane, msg_id, channel, holder, held_at, size, gone, started, bytes)
             SELECT box, %1$L, e.msg_id, ch, who, clock_timestamp(),
                    CASE jsonb_typeof(e.message) WHEN 'array' THEN jsonb_array_length(e.message) ELSE 1 END,
-                   coalesce(a.gone, '{}'), '{}' FROM entry e LEFT JOIN again a USING (msg_id)
+                   coalesce(a.gone, '{}'), '{}', pbus.mail_weight(e.headers) FROM entry e LEFT JOIN again a USING (msg_id)
             RETURNING held.hold, held.msg_id, held.gone)
           SELECT t.hold, %1$L, pbus.mail_heads(q.headers, q.msg_id, q.enqueued_at),
                  pbus.mail_text(q.message, q.headers), t.gone

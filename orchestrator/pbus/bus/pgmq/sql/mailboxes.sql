@@ -1,6 +1,6 @@
 -- Stored mail. A row of a queue is an entry: a jsonb array of [id, body] pairs, and in its headers
 -- n (how many), a (attempt), c (crashes), s (suspect), t (when it was first stored, where its row
--- is a later one) and, of large ones, b (bytes, about). Only entries of one have a, c or t. Others may
+-- is a later one) and b (bytes, about). Only entries of one have a, c or t. Others may
 -- write rows of any kind into a queue.
 
 -- How many messages a row is counted as; 0: it is none of ours.
@@ -18,9 +18,38 @@ $$;
 -- Headers of a new entry.
 CREATE OR REPLACE FUNCTION pbus.mail_new_heads(many bigint, bytes int) RETURNS jsonb
 LANGUAGE sql IMMUTABLE AS $$
-  SELECT CASE WHEN bytes > 65536 THEN jsonb_build_object('n', many, 'b', bytes)
-              ELSE jsonb_build_object('n', many) END;
+  SELECT jsonb_build_object('n', many, 'b', bytes);
 $$;
+
+-- How many bytes a row is counted as; 0: it does not say.
+CREATE OR REPLACE FUNCTION pbus.mail_weight(heads jsonb) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+  SELECT CASE WHEN heads->>'b' ~ '^[0-9]{1,9}$' THEN (heads->>'b')::bigint ELSE 0 END;
+$$;
+
+-- How many bytes all mailboxes of a channel hold.
+CREATE OR REPLACE FUNCTION pbus.mail_channel_bytes(ch text) RETURNS bigint LANGUAGE sql STABLE AS $$
+  SELECT coalesce(sum(i.bytes - o.bytes), 0)::bigint FROM pbus.mailbox m
+    JOIN pbus.intake i ON i.mailbox = m.id JOIN pbus.outgo o ON o.mailbox = m.id WHERE m.channel = ch;
+$$;
+
+-- Why a mailbox has no room, as JSON, or NULL; an empty one takes anything. See mail.py, no_room.
+CREATE OR REPLACE FUNCTION pbus.mail_no_room(
+  ch text, who text, used bigint, need bigint, most bigint, weight bigint, size bigint,
+  most_bytes bigint, copies int, coming bigint
+) RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE total bigint;
+BEGIN
+  IF used <= 0 THEN RETURN NULL; END IF;
+  IF used + need > most THEN RETURN jsonb_build_array('n', who, used, most); END IF;
+  IF weight + size > most_bytes THEN RETURN jsonb_build_array('b', who, weight, most_bytes); END IF;
+  IF weight + size > most_bytes / 64 THEN
+    total := pbus.mail_channel_bytes(ch) + coming;
+    IF total + size * copies > most_bytes * 4 THEN
+      RETURN jsonb_build_array('c', who, total, most_bytes * 4);
+    END IF;
+  END IF;
+  RETURN NULL;
+END $$;
 
 CREATE OR REPLACE FUNCTION pbus.mail_since(heads jsonb, enqueued timestamptz) RETURNS float8
 LANGUAGE sql STABLE AS $$
@@ -122,7 +151,10 @@ BEGIN
        WHERE q.lane = h.lane AND q.msg_id = h.msg_id) $sql$,
     'q_' || base || '_d', 'q_' || base || '_s') USING box;
   EXECUTE format($sql$
-    UPDATE pbus.outgo o SET gone = i.stored
+    UPDATE pbus.outgo o SET
+      bytes = i.bytes - (SELECT coalesce(sum(pbus.mail_weight(headers)), 0) FROM pgmq.%1$I)
+                      - (SELECT coalesce(sum(pbus.mail_weight(headers)), 0) FROM pgmq.%2$I),
+      gone = i.stored
         - (SELECT coalesce(sum(pbus.mail_size(headers)), 0) FROM pgmq.%1$I)
         - (SELECT coalesce(sum(pbus.mail_size(headers)), 0) FROM pgmq.%2$I)
         + (SELECT coalesce(sum(cardinality(h.gone)), 0) FROM pbus.held h WHERE h.mailbox = $1)
@@ -153,7 +185,8 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION pbus.mail_open(
-  ch text, who text, keep boolean, share boolean, most bigint, lease_s float8
+  ch text, who text, keep boolean, share boolean, most bigint, lease_s float8,
+  most_bytes bigint
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   box pbus.mailbox;
@@ -168,11 +201,13 @@ BEGIN
   END IF;
   IF box.id IS NULL THEN
     -- The same name has the same number: what knows it finds it again when all had been dropped.
-    INSERT INTO pbus.mailbox (id, channel, name, queue, is_kept, is_shared, max_backlog, ends_at)
+    INSERT INTO pbus.mailbox (id, channel, name, queue, is_kept, is_shared, max_backlog,
+                              max_bytes, ends_at)
       OVERRIDING SYSTEM VALUE VALUES (('x' || right(base, 15))::bit(60)::bigint, ch, who, base, keep,
-      share, most, ends) RETURNING * INTO box;
+      share, most, most_bytes, ends) RETURNING * INTO box;
   ELSIF keep OR NOT box.is_kept THEN
-    UPDATE pbus.mailbox SET is_kept = keep, is_shared = share, max_backlog = most, ends_at = ends
+    UPDATE pbus.mailbox SET is_kept = keep, is_shared = share, max_backlog = most, max_bytes = most_bytes,
+        ends_at = ends
       WHERE id = box.id;
   END IF;
   IF NOT pbus.mail_is_whole(box.id, base) THEN PERFORM pbus.mail_build(box.id, base); END IF;
@@ -195,15 +230,17 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION pbus.mail_reports(ch text) RETURNS TABLE (
-  name text, backlog bigint, in_flight bigint, oldest_s float8, retries bigint, dead bigint
+  name text, backlog bigint, in_flight bigint, oldest_s float8, retries bigint, dead bigint,
+  backlog_bytes bigint
 ) LANGUAGE plpgsql AS $$
 DECLARE m record; one record; lane text; first float8;
 BEGIN
-  FOR m IN SELECT b.*, i.stored - o.gone AS left FROM pbus.mailbox b
+  FOR m IN SELECT b.*, i.stored - o.gone AS left, i.bytes - o.bytes AS weight FROM pbus.mailbox b
              JOIN pbus.intake i ON i.mailbox = b.id JOIN pbus.outgo o ON o.mailbox = b.id
             WHERE b.channel = ch ORDER BY b.name COLLATE "C" FOR KEY SHARE OF b LOOP
     name := m.name;
     backlog := greatest(m.left, 0);
+    backlog_bytes := greatest(m.weight, 0);
     SELECT coalesce(sum(size - cardinality(gone)), 0) INTO in_flight FROM pbus.held WHERE channel = ch AND mailbox = m.id;
     SELECT count(*) INTO dead FROM pbus.dead d WHERE d.mailbox = m.id;
     retries := 0;
@@ -220,7 +257,7 @@ END $$;
 
 CREATE OR REPLACE FUNCTION pbus.mail_purge(ch text, who text, remove boolean) RETURNS bigint
 LANGUAGE plpgsql AS $$
-DECLARE box pbus.mailbox; one text; n bigint; total bigint := 0;
+DECLARE box pbus.mailbox; one text; n bigint; total bigint := 0; load bigint; weight bigint := 0;
 BEGIN
   SELECT * INTO box FROM pbus.mailbox WHERE channel = ch AND name = who FOR KEY SHARE;
   IF NOT FOUND THEN RETURN 0; END IF;
@@ -228,12 +265,13 @@ BEGIN
     EXECUTE format('WITH gone AS (
         DELETE FROM pgmq.%I q WHERE NOT msg_id = ANY(ARRAY(
           SELECT h.msg_id FROM pbus.held h WHERE h.channel = $3 AND h.mailbox = $1 AND h.lane = $2))
-        RETURNING pbus.mail_size(headers) AS n)
-      SELECT coalesce(sum(n), 0) FROM gone', 'q_' || box.queue || '_' || one)
-      INTO n USING box.id, one, ch;
+        RETURNING pbus.mail_size(headers) AS n, pbus.mail_weight(headers) AS size)
+      SELECT coalesce(sum(n), 0), coalesce(sum(size), 0) FROM gone', 'q_' || box.queue || '_' || one)
+      INTO n, load USING box.id, one, ch;
     total := total + n;
+    weight := weight + load;
   END LOOP;
-  UPDATE pbus.outgo SET gone = gone + total WHERE mailbox = box.id;
+  UPDATE pbus.outgo SET gone = gone + total, bytes = bytes + weight WHERE mailbox = box.id;
   IF remove THEN PERFORM pbus.mail_remove(box.id); END IF;
   RETURN total;
 END $$;

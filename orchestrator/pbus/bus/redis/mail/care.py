@@ -13,7 +13,7 @@ from pbus.bus.redis.mail.lua import (
 
 _KEYS_LIVE_MS = 24 * 3600 * 1000  # what nobody keeps or touches for a day leaves nothing behind
 
-# ARGV: mailbox, 1 to keep it, 1 if shared, its largest backlog, lease in ms
+# ARGV: mailbox, 1 to keep it, 1 if shared, its largest backlog, lease in ms, that in bytes
 OPEN = Script(
     PRELUDE
     + LETTERS
@@ -26,9 +26,9 @@ local box, is_kept = ARGV[1], ARGV[2] == '1'
 local score = call('ZSCORE', boxes, box)
 call('SET', since, now, 'PX', LIVE, 'NX')
 mend(box)
-if not exists(key('box', box)) then recount(box) end
+if not call('HGET', key('box', box), 'b') then recount(box) end
 if score == 'inf' and not is_kept then return 0 end
-call('HSET', key('box', box), 'shared', ARGV[3], 'max', ARGV[4])
+call('HSET', key('box', box), 'shared', ARGV[3], 'max', ARGV[4], 'maxb', ARGV[6])
 is_kept = is_kept or score == 'inf'
 call('ZADD', boxes, is_kept and '+inf' or now + ARGV[5], box)
 if is_kept then
@@ -73,8 +73,8 @@ expire()
 if exists(boxes) then call('SET', touched, now, 'PX', LIVE) end
 call('PEXPIRE', since, LIVE)
 local missing, waiting, emptied = {}, {}, {}
-local function is_emptied(box, n)
-  if n + 0 <= 0 or exists(key('later', box)) then return false end
+local function is_emptied(box)
+  if exists(key('later', box)) then return false end
   for _, queue in ipairs({'d', 's', 'D', 'S'}) do
     if call('XLEN', key('q:' .. queue, box)) > 0 then return false end
   end
@@ -82,10 +82,10 @@ local function is_emptied(box, n)
 end
 for i = 2, #ARGV do
   local box = ARGV[i]
-  local score, found = call('ZSCORE', boxes, box), call('HMGET', key('box', box), 'n', 'h')
-  local n, h = found[1], found[2] or 0
-  if n and is_emptied(box, n) then
-    emptied[#emptied + 1], emptied[#emptied + 2] = box, n - h
+  local score, found = call('ZSCORE', boxes, box), call('HMGET', key('box', box), 'n', 'h', 'b')
+  local n, h, b = found[1], found[2] or 0, found[3] or 0
+  if n and (n + 0 > 0 or b + 0 ~= 0) and is_emptied(box) then
+    if n + 0 > 0 then emptied[#emptied + 1], emptied[#emptied + 2] = box, n - h end
     recount(box)
     n, h = 0, 0
   end
@@ -131,11 +131,11 @@ local function return_letter(box, lane, letter, has_started)
   letter.suspect = 1
   if has_started then letter.crashes = letter.crashes + 1 end
   -- What killed its process more than once must not stand before all others.
-  store(box, letter.crashes > 0 and lane or string.upper(lane), letter)
+  return store(box, letter.crashes > 0 and lane or string.upper(lane), letter)
 end
 local function return_entry(box, lane, queue, entry)
   local stream, part, slot = key('q:' .. queue, box), key('part', box), queue .. entry
-  local changes, given_here = {n = 0, h = 0, r = 0}, 0
+  local changes, given_here = {n = 0, h = 0, r = 0, b = 0}, 0
   local found = call('XRANGE', stream, entry, entry)[1]
   if found and not ids_of(found[2]) then
     refuse(box, queue, entry, found[2])
@@ -153,13 +153,14 @@ local function return_entry(box, lane, queue, entry)
         changes.n = changes.n - 1
         if letter.attempt > 1 then changes.r = changes.r - 1 end
       else
-        return_letter(box, lane, letter, has_started)
+        changes.b = changes.b + return_letter(box, lane, letter, has_started)
         given_here = given_here + 1
       end
     end
   end
   call('XACK', stream, 'g', entry)
   call('XDEL', stream, entry)
+  if found then changes.b = changes.b - #found[2][4] end
   call('HDEL', part, slot, '!' .. slot)
   count(box, changes)
   return given_here
@@ -202,7 +203,7 @@ return given
 """
 )
 
-# Returns of each mailbox: name, stored, held, tried before, dead, age of the oldest in ms or -1.
+# Returns of each mailbox: name, stored, held, tried before, dead, age of the oldest in ms or -1, bytes.
 REPORTS = Script(
     PRELUDE
     + LETTERS
@@ -220,9 +221,9 @@ local function oldest(box)
 end
 local reports = {}
 for i, box in ipairs(call('ZRANGE', boxes, 0, -1)) do
-  local found = call('HMGET', key('box', box), 'n', 'h', 'r')
+  local found = call('HMGET', key('box', box), 'n', 'h', 'r', 'b')
   reports[i] = {box, (found[1] or 0) + 0, (found[2] or 0) + 0, (found[3] or 0) + 0, call('XLEN', key('dead', box)),
-    oldest(box)}
+    oldest(box), (found[4] or 0) + 0}
 end
 return reports
 """
@@ -243,8 +244,7 @@ for i = 1, #ARGV, 2 do
     call('SREM', key('done:0', box), letter.id)
     call('SREM', key('done:1', box), letter.id)
     letter.attempt, letter.crashes, letter.suspect, letter.time = 1, 0, 0, now
-    store(box, lane, letter)
-    count(box, {n = 1})
+    count(box, {n = 1, b = store(box, lane, letter)})
     wake(box, lane, 1)
     revived = revived + 1
   end
@@ -268,7 +268,7 @@ PURGE = Script(
     PRELUDE
     + LETTERS
     + """
-local box, fell, tried, is_more = ARGV[1], 0, 0, 0
+local box, fell, tried, is_more, size = ARGV[1], 0, 0, 0, 0
 local found = call('HMGET', key('box', box), 'n', 'h')
 if not found[1] then return {0, 0} end
 if ARGV[2] == '1' then
@@ -281,7 +281,7 @@ for _, queue in ipairs({'d', 's', 'D', 'S'}) do
     and call('XREADGROUP', 'GROUP', 'g', 'purge', 'COUNT', 500, 'STREAMS', stream, '>')
   for _, item in ipairs(reply and reply[1][2] or {}) do
     local entry, fields = item[1], item[2]
-    fell = fell + #head_of(fields)
+    fell, size = fell + #head_of(fields), size + #fields[4]
     if was_tried(fields) then tried = tried + 1 end
     call('XACK', stream, 'g', entry)
     call('XDEL', stream, entry)
@@ -290,8 +290,11 @@ for _, queue in ipairs({'d', 's', 'D', 'S'}) do
   if reply then call('XGROUP', 'DELCONSUMER', stream, 'g', 'purge') end
 end
 local later = call('ZCARD', key('later', box))
+for first = 0, later - 1, 100 do
+  size = size + size_of_later(call('ZRANGE', key('later', box), first, first + 99))
+end
 call('UNLINK', key('later', box))
-count(box, {n = -fell - later, r = -tried - later})
+count(box, {n = -fell - later, r = -tried - later, b = -size})
 return {fell + later, is_more}
 """
 )

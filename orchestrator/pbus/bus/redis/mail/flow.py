@@ -1,25 +1,37 @@
 """The scripts that every message passes: put, take, settle."""
 
-from pbus.bus.mail import DEAD_KEPT, HANDLED_KEPT
-from pbus.bus.redis.mail.lua import ALWAYS, FOREIGN, FORGET_MS, LETTERS, PRELUDE, SEEN, Script
+from pbus.bus.mail import CHANNEL_TIMES, DEAD_KEPT, HANDLED_KEPT, MAX_BACKLOG_BYTES, SMALL_PART
+from pbus.bus.redis.mail.lua import (
+    ALWAYS,
+    FOREIGN,
+    FORGET_MS,
+    LETTERS,
+    MENDING,
+    PRELUDE,
+    SEEN,
+    Script,
+)
 
 _TAKE_BYTES = 4 * 1024 * 1024  # of bodies in one answer
 
 # ARGV: [[address, lane, stream of the sender, first, count], ...], then i (or h) and b of each.
-# Returns for each into how many mailboxes it was stored, or -1 where it was refused; -2 less the
-# number where some may be missing, since the server was emptied only just now.
+# Returns for each into how many mailboxes it was stored, or where it was refused -1, or what has no
+# room: [n, b or c, mailbox, what is there, the limit]; -2 less the number where some may be missing,
+# since the server was emptied only just now.
 PUT = Script(
     PRELUDE
-    + f"local FORGET = {FORGET_MS}\n"
+    + "local FORGET, MOST, TIMES, PART = "
+    + f"{FORGET_MS}, {MAX_BACKLOG_BYTES}, {CHANNEL_TIMES}, {SMALL_PART}\n"
     + """
 expire()
 local states, targets_of, results = {}, {}, {}
 local refused, refused_all, refused_any = {d = {}, s = {}}, {}, {}
 local function state(box)
   if states[box] == nil then
-    local found = call('HMGET', key('box', box), 'max', 'n', 'big', 'shared')
+    local found = call('HMGET', key('box', box), 'max', 'n', 'big', 'shared', 'b', 'maxb')
     states[box] = found[1] and {box = box, max = found[1] + 0, n = found[2] + 0, big = found[3] + 0,
-      is_shared = found[4] == '1', added = 0, new = {d = 0, s = 0}, last = {}, moved = {},
+      is_shared = found[4] == '1', added = 0, bytes = (found[5] or 0) + 0,
+      most = (found[6] or MOST) + 0, new = {d = 0, s = 0}, last = {}, moved = {},
       streams = {d = key('q:d', box), s = key('q:s', box)}}
   end
   return states[box]
@@ -55,32 +67,55 @@ local function tail(head, bodies, skipped)  -- only what has not been stored yet
   end
   return #ids == 1 and ids[1] or cmsgpack.pack({ids, sizes}), bodies
 end
+local channel_bytes
+local function in_channel()
+  if not channel_bytes then
+    channel_bytes = 0
+    for _, box in ipairs(call('ZRANGE', boxes, 0, -1)) do
+      local own = states[box]
+      channel_bytes = channel_bytes + (own and own.bytes or call('HGET', key('box', box), 'b') or 0)
+    end
+  end
+  return channel_bytes
+end
 local function add(own, lane, fresh, head, bodies)
   call('XADD', own.streams[lane], '*', fresh == 1 and 'i' or 'h', head, 'b', bodies)
   if own.n == 0 then own.big = 1 end
   if fresh > own.big then own.big = fresh end
   own.n, own.added, own.new[lane] = own.n + fresh, own.added + fresh, own.new[lane] + 1
+  own.bytes, own.grown = own.bytes + #bodies, (own.grown or 0) + #bodies
+  if channel_bytes then channel_bytes = channel_bytes + #bodies end
 end
 local function would_overtake(address, lane)
   return refused_all[lane] or refused[lane][address] or address == '*'
 end
-local function is_refused(address, lane, stream, first, many, found)
-  local is_missing, is_full = false, false
+local function no_room(own, fresh, size, copies)
+  if own.n == 0 then return nil end
+  if own.n + fresh > own.max then return {'n', own.box, own.n, own.max} end
+  if own.bytes + size > own.most then return {'b', own.box, own.bytes, own.most} end
+  if own.bytes + size > own.most / PART and in_channel() + size * copies > own.most * TIMES then
+    return {'c', own.box, in_channel(), own.most * TIMES}
+  end
+end
+local function refusal(address, lane, stream, first, many, size, found)
+  local is_missing, full = false, nil
   for _, own in ipairs(found) do
     local fresh = fresh_of(own, stream, first, many)
     if fresh > 0 then
       is_missing = true
-      if own.n > 0 and own.n + fresh > own.max then is_full = true end
+      full = full or no_room(own, fresh, size, #found)
     end
   end
-  return is_missing and (is_full or (refused_any[lane] and would_overtake(address, lane)))
+  if is_missing and not full and refused_any[lane] and would_overtake(address, lane) then return -1 end
+  return full
 end
 local function put(i, address, lane, stream, first, many)
   local found = targets_of[address] or targets(address)
-  if is_refused(address, lane, stream, first, many, found) then
+  local why = refusal(address, lane, stream, first, many, #ARGV[2 * i + 1], found)
+  if why then
     refused[lane][address], refused_any[lane] = true, true
     if address == '*' then refused_all[lane] = true end
-    return -1
+    return why
   end
   for _, own in ipairs(found) do
     local head, bodies, fresh = ARGV[2 * i], ARGV[2 * i + 1], fresh_of(own, stream, first, many)
@@ -99,8 +134,9 @@ local function is_young(address)  -- so that what is missing will be there again
 end
 for i, spec in ipairs(cmsgpack.unpack(ARGV[1])) do
   results[i] = put(i, unpack(spec))
-  if (results[i] == 0 or spec[1] == '*' and results[i] > 0) and is_young(spec[1]) then
-    results[i] = -2 - results[i]
+  local many = type(results[i]) == 'number' and results[i] or -1
+  if (many == 0 or spec[1] == '*' and many > 0) and is_young(spec[1]) then
+    results[i] = -2 - many
   end
 end
 local function forget_old(last)
@@ -113,6 +149,7 @@ end
 for box, own in pairs(states) do
   if own and own.added > 0 then
     call('HINCRBY', key('box', box), 'n', own.added)
+    call('HINCRBY', key('box', box), 'b', own.grown)
     call('HSET', key('box', box), 'big', own.big)
     local last, is_new = key('last', box), false
     for stream in pairs(own.moved) do
@@ -172,7 +209,10 @@ local function sift(box, queue, entry, fields, flags)
     count(box, {n = -marked, r = was_tried(fields) and -marked or 0})
     if left > 0 then call('HSET', key('part', box), queue .. entry, flags) end
   end
-  if left == 0 then drop(box, queue, entry) end
+  if left == 0 then
+    drop(box, queue, entry)
+    count(box, {b = -#fields[4]})
+  end
   return flags, left, marked
 end
 local function sift_all(pair, queue, items)
@@ -337,19 +377,21 @@ return 0
 )
 
 # ARGV: [[mailbox, queue, entry, its letters, 1 if tried before, [which are handled], [their ids],
-# [[which, how, delay in ms, reason], ...]], ...], and what most are, entries of one letter that was
-# handled and has no past: [[mailbox, queue, [entries], [ids]], ...].
+# [[which, how, delay in ms, reason], ...], its bytes], ...], and what most are, entries of one letter
+# that was handled and has no past: [[mailbox, queue, [entries], [ids], [bytes of each]], ...].
 # Returns 1 for each of the first that is not held any longer, else 0.
 SETTLE = Script(
     PRELUDE
     + ALWAYS
     + LETTERS
+    + FOREIGN
+    + MENDING
     + f"local KEPT, KEPT_MS, DEAD = {HANDLED_KEPT}, {FORGET_MS}, {DEAD_KEPT}\n"
     + """
 local states = {}
 local function state(box)
   if states[box] == nil then
-    states[box] = exists(key('box', box)) and {changes = {n = 0, h = 0, r = 0},
+    states[box] = exists(key('box', box)) and {changes = {n = 0, h = 0, r = 0, b = 0},
       handled = {}, new = {d = 0, s = 0}}
   end
   return states[box]
@@ -362,6 +404,7 @@ local function gone_for_good(own, many, was_tried)
   if was_tried then own.changes.r = own.changes.r - many end
 end
 local function put_back(box, own, slot, letter, other)
+  own.changes.b = own.changes.b + #letter.body
   local at, how, delay = unpack(other)
   local lane = string.lower(string.sub(slot, 1, 1))
   if how == 'retry' then
@@ -436,16 +479,32 @@ local function settle(box, own, group)
     end
   end
   call('XACK', stream, 'g', entry)
-  call('XDEL', stream, entry)
+  if call('XDEL', stream, entry) == 1 then own.changes.b = own.changes.b - group[9] end
   call('HDEL', part, slot, '!' .. slot)
   return 1
 end
-local function settle_many(box, own, queue, entries)
+local function drop_each(own, stream, entries, sizes, first, last)
+  local many = 0
+  for i = first, last do
+    if call('XDEL', stream, entries[i]) == 1 then
+      many, own.changes.b = many + 1, own.changes.b - sizes[i]
+    end
+  end
+  return many
+end
+local function drop_all(own, stream, entries, sizes, first, last)
+  local many = call('XDEL', stream, unpack(entries, first, last))
+  for i = first, last do own.changes.b = own.changes.b - sizes[i] end
+  if many < last - first + 1 then own.is_odd = true end  -- others removed some
+  return many
+end
+local function settle_many(box, own, queue, entries, sizes)
   local stream = key('q:' .. queue, box)
   for first = 1, #entries, 1000 do
     local last = math.min(first + 999, #entries)
     local held = call('XACK', stream, 'g', unpack(entries, first, last))
-    gone_for_good(own, call('XDEL', stream, unpack(entries, first, last)), false)
+    local drop = held == last - first + 1 and drop_all or drop_each  -- others: settled before
+    gone_for_good(own, drop(own, stream, entries, sizes, first, last), false)
     own.changes.h = own.changes.h - held
   end
 end
@@ -476,12 +535,13 @@ for _, group in ipairs(cmsgpack.unpack(ARGV[2])) do
   local own = state(group[1])
   if own then
     handled(own, group[4])
-    settle_many(group[1], own, group[2], group[3])
+    settle_many(group[1], own, group[2], group[3], group[5])
   end
 end
 for box, own in pairs(states) do
   if own then
     count(box, own.changes)
+    if own.is_odd then recount(box) end
     if #own.handled > 0 then remember(box, own.handled) end
     for lane, many in pairs(own.new) do wake(box, lane, many) end
   end

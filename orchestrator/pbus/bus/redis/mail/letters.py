@@ -55,7 +55,7 @@ def read_entry(
     lane, body = LANES[slot[0]], fields[3]
     if fields[0] == b"i":
         id_ = fields[1].decode()
-        return [Letter(mailbox, lane, f"{slot}/0/1", id_, body, *past)]
+        return [Letter(mailbox, lane, f"{slot}/0/1/{len(body)}", id_, body, *past)]
     ids, sizes = _decode_head(fields[1])
     total = len(ids)
     letters = []
@@ -63,7 +63,7 @@ def read_entry(
     for at in range(total):
         end = start + sizes[at]
         if not flags or flags[at] == _OPEN:
-            key = f"{slot}/{at}/{total}"
+            key = f"{slot}/{at}/{total}/{len(body)}"
             letters.append(Letter(mailbox, lane, key, ids[at], body[start:end], *past))
         start = end
     return letters
@@ -84,7 +84,9 @@ class Batch:
 
     def __init__(self, settles: Iterable[Settle]) -> None:
         self._groups: dict[Slot, _Group] = {}
-        self._simple: dict[Slot, tuple[list[str], list[str]]] = {}  # by mailbox and queue
+        self._simple: dict[
+            Slot, tuple[list[str], list[str], list[int]]
+        ] = {}  # by mailbox and queue
         self.simple: list[Slot] = []
         for settle in settles:
             self._add(settle)
@@ -97,25 +99,28 @@ class Batch:
 
     def _add(self, settle: Settle) -> None:
         letter = settle.letter
-        slot, at, total = letter.key.split("/")
+        slot, at, total, size = letter.key.split("/")
         if total == "1" and settle.how == "handled" and not _has_past(letter):
-            entries, ids = self._simple.setdefault((letter.mailbox, slot[0]), ([], []))
+            key = (letter.mailbox, slot[0])
+            entries, ids, sizes = self._simple.setdefault(key, ([], [], []))
             entries.append(slot[1:])
             ids.append(letter.id)
+            sizes.append(int(size))
             self.simple.append((letter.mailbox, slot))
             return
         group = self._groups.get((letter.mailbox, slot))
         if group is None:
-            group = self._groups[letter.mailbox, slot] = _Group(letter, slot, int(total))
+            group = self._groups[letter.mailbox, slot] = _Group(letter, slot, int(total), int(size))
         group.settles[int(at)] = settle
 
 
 class _Group:
     """What is settled of one entry."""
 
-    def __init__(self, letter: Letter, slot: str, total: int) -> None:
+    def __init__(self, letter: Letter, slot: str, total: int, size: int) -> None:
         self.settles: dict[int, Settle] = {}
         self._head = (letter.mailbox, slot[0], slot[1:], total, int(letter.attempt > 1))
+        self._size = size
 
     def cells(self) -> tuple[Any, ...]:
         """As the script reads it."""
@@ -126,7 +131,7 @@ class _Group:
                 ids.append(settle.letter.id)
             else:
                 others.append((at, settle.how, int(settle.delay_s * 1000), settle.reason))
-        return (*self._head, which, ids, others)
+        return (*self._head, which, ids, others, self._size)
 
 
 def _has_past(letter: Letter) -> bool:

@@ -4,8 +4,9 @@ Each call of the store is one script, so each is done as a whole or not at all.
 
 Keys, after KEYS[1] ("boxes", a sorted set of the mailboxes by the end of their lease; kept: inf):
 
-    :box:M     hash: max, shared, big (messages of the largest entry), n (stored), h (held), r (tried
-               before); of the handled ids: g (which set), gn (how many), gt (since when)
+    :box:M     hash: max, maxb, shared, big (messages of the largest entry), n (stored), b (bytes of
+               their bodies; an entry's until it is gone as a whole), h (held), r (tried before);
+               of the handled ids: g (which set), gn (how many), gt (since when)
     :q:d:M     stream of the data lane, :q:s:M of the system lane; :q:D:M and :q:S:M hold what comes
                before them: letters tried again or given back. One consumer group "g" each
     :part:M    hash: which letters of an entry are settled; "!" before it: a suspect has started
@@ -124,8 +125,14 @@ local function fields_of(letter)
   local marks = letter.attempt .. ' ' .. letter.crashes .. ' ' .. letter.suspect .. ' ' .. letter.time
   return 'i', letter.id, 'b', letter.body, 'm', marks
 end
-local function store(box, queue, letter)
+local function store(box, queue, letter)  -- returns how many bytes
   call('XADD', key('q:' .. queue, box), '*', fields_of(letter))
+  return #letter.body
+end
+local function size_of_later(members)
+  local size = 0
+  for _, member in ipairs(members) do size = size + #cmsgpack.unpack(member)[2].body end
+  return size
 end
 """
 
@@ -192,6 +199,7 @@ local function recount_queue(box, queue, counts)
       local flags, many = call('HGET', key('part', box), queue .. entry), #(ids_of(fields) or {})
       local left = flags and zeros(flags) or many
       counts.n, counts.big = counts.n + left, math.max(counts.big, many)
+      if many > 0 then counts.b = counts.b + #fields[4] end
       if many > 0 and #call('XPENDING', stream, 'g', entry, entry, 1) > 0 then counts.h = counts.h + left end
       if many > 0 and was_tried(fields) then counts.r = counts.r + 1 end
       start = '(' .. entry
@@ -200,7 +208,10 @@ local function recount_queue(box, queue, counts)
 end
 local function recount(box)
   local later = call('ZCARD', key('later', box))
-  local counts = {n = later, h = 0, r = later, big = 1}
+  local counts = {n = later, h = 0, r = later, big = 1, b = 0}
+  for first = 0, later - 1, 100 do
+    counts.b = counts.b + size_of_later(call('ZRANGE', key('later', box), first, first + 99))
+  end
   for _, queue in ipairs({'d', 's', 'D', 'S'}) do recount_queue(box, queue, counts) end
   for field, number in pairs(counts) do call('HSET', key('box', box), field, number) end
 end

@@ -7,7 +7,17 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pbus.bus.mail import DeadLetter, Letter, MailboxReport, Outgoing, Settle, Stored
+from pbus.bus.mail import (
+    MAX_BACKLOG,
+    MAX_BACKLOG_BYTES,
+    DeadLetter,
+    Letter,
+    MailboxReport,
+    Outgoing,
+    Settle,
+    Stored,
+    no_room,
+)
 from pbus.bus.redis.endpoint import Endpoint
 from pbus.bus.redis.mail.calls import Calls
 from pbus.bus.redis.mail.care import DROP_DEAD, OPEN, PURGE, REPORTS, REQUEUE, REVIVE, TOUCH
@@ -57,11 +67,17 @@ class RedisMailStore:
         self.on_lost: Callable[[str, int], None] = _say_lost
 
     async def open(
-        self, mailbox: str, *, keep: bool, shared: bool = False, max_backlog: int = 100_000
+        self,
+        mailbox: str,
+        *,
+        keep: bool,
+        shared: bool = False,
+        max_backlog: int = MAX_BACKLOG,
+        max_bytes: int = MAX_BACKLOG_BYTES,
     ) -> None:
         """Make sure a mailbox exists; see MailStore."""
-        arguments = (mailbox, int(keep), int(shared), max_backlog, self._lease_ms)
-        await self._calls.run("care", OPEN, *arguments)
+        limits = (max_backlog, self._lease_ms, max_bytes)
+        await self._calls.run("care", OPEN, mailbox, int(keep), int(shared), *limits)
 
     async def touch(self, mailboxes: Sequence[str]) -> list[str]:
         """Renew leases; see MailStore."""
@@ -130,9 +146,9 @@ class RedisMailStore:
         reports = [
             MailboxReport(
                 name=name.decode(), backlog=backlog, in_flight=held, retries=tried, dead=dead,
-                oldest_s=oldest_ms / 1000 if oldest_ms >= 0 else None,
+                oldest_s=oldest_ms / 1000 if oldest_ms >= 0 else None, backlog_bytes=max(0, size),
             )
-            for name, backlog, held, tried, dead, oldest_ms in await self._calls.run("care", REPORTS)
+            for name, backlog, held, tried, dead, oldest_ms, size in await self._calls.run("care", REPORTS)
         ]  # fmt: skip
         return sorted(reports, key=lambda report: report.name)
 
@@ -205,8 +221,11 @@ def _say_lost(mailbox: str, count: int) -> None:
     logger.warning("about %d messages of mailbox %r were removed from the broker", count, mailbox)
 
 
-def _stored(count: int) -> Stored:
+def _stored(count: int | list[Any]) -> Stored:
     """What PUT says of one entry."""
+    if isinstance(count, list):
+        kind, mailbox, there, limit = count
+        return Stored(0, is_full=True, why=no_room(kind.decode(), mailbox.decode(), there, limit))
     if count >= 0:
         return Stored(count)
     return Stored(0, is_full=True) if count == -1 else Stored(-2 - count, is_young=True)

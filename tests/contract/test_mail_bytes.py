@@ -1,0 +1,222 @@
+"""What mailboxes hold is bounded in bytes, and counted exactly."""
+
+import pytest
+
+from pbus.bus.mail import Settle
+from support.mailing import (
+    DATA,
+    SYSTEM,
+    Writer,
+    handle,
+    kept_bytes,
+    pass_time,
+    take,
+    texts,
+)
+from support.waiting import run
+
+
+async def size_of(store, mailbox="box"):
+    """How many bytes a mailbox holds, as it is told."""
+    return {one.name: one.backlog_bytes for one in await store.reports()}[mailbox]
+
+
+@pytest.mark.parametrize("is_batch", [False, True])
+def test_full_of_bytes_refuses(make_mail, is_batch):
+    """What does not fit by its bytes is refused with who holds how many, and fits when there is room."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True, max_bytes=10_000)
+            await store.open("other", keep=True)
+            writer = Writer()
+
+            async def put(outgoing):
+                others = [writer.to("other", "x")] if is_batch else []
+                return (await store.put([outgoing, *others]))[0]
+
+            assert not (await put(writer.to("box", "1" * 4_000))).is_full
+            assert not (await put(writer.to("box", "2" * 4_000))).is_full
+            held = await size_of(store)
+            late = writer.to("box", "3" * 4_000)
+            refused = await put(late)
+
+            assert (True, 0) == (refused.is_full, refused.mailboxes)
+            assert f"its mailbox 'box' holds {held:,} bytes of at most 10,000" in refused.why
+            assert "max_backlog_bytes" in refused.why
+            assert 8_000 < held < 8_200
+            assert held == await size_of(store)
+            letters = await take(store)
+            assert (await put(late)).is_full  # in flight counts
+            await handle(store, letters[:1])
+            assert not (await put(late)).is_full
+
+    run(main())
+
+
+def test_one_batch_fills_by_bytes(make_mail):
+    """Within a batch each entry finds what those before it took, a broadcast in each mailbox."""
+
+    async def main():
+        async with make_mail() as store:
+            for name in ("a", "b"):
+                await store.open(name, keep=True, max_bytes=10_000)
+            writer = Writer()
+            texts_ = [str(n) * 4_000 for n in range(3)]
+            stored = await store.put([
+                *writer.each("a", *texts_),
+                writer.to("*", "y" * 4_000, lane=SYSTEM),
+                writer.to("b", "z"),
+            ])
+
+            assert [False, False, True, True, False] == [one.is_full for one in stored]
+            assert "'a' holds" in stored[3].why
+            await handle(store, await take(store, "a"))
+            assert [False] == [
+                one.is_full for one in await store.put([Writer("w2").to("*", "y" * 4_000)])
+            ]
+            assert await kept_bytes(store) == await size_of(store, "a") + await size_of(store, "b")
+
+    run(main())
+
+
+def test_empty_mailbox_takes_any_size(make_mail):
+    """A message larger than all that a mailbox may hold gets in when nothing else is there."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True, max_bytes=10_000)
+            writer = Writer()
+            (first,) = await store.put([writer.to("box", "x" * 50_000)])
+            (second,) = await store.put([writer.to("box", "y")])
+
+            assert [False, True] == [first.is_full, second.is_full]
+            await handle(store, await take(store))
+            assert 0 == await size_of(store)
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_batch", [False, True])
+def test_channel_is_bounded(make_mail, is_batch):
+    """All mailboxes together hold four times what one may; those with little go on."""
+
+    async def main():
+        async with make_mail() as store:
+            writer = Writer()
+            for name in "abcde":
+                await store.open(name, keep=True, max_bytes=64_000)
+            for name in "abcd":
+                await store.put([writer.to(name, "x" * 62_000)])
+            small, large = writer.to("e", "x" * 500), writer.to("e", "y" * 10_000)
+
+            async def put(outgoing):
+                spare = [Writer(f"w{outgoing.first}").to("e", "")] if is_batch else []
+                return (await store.put([outgoing, *spare]))[0]
+
+            assert not (await put(small)).is_full
+            refused = await put(large)
+            assert refused.is_full
+            assert "all mailboxes of the channel hold" in refused.why
+            assert "of at most 256,000" in refused.why
+            await handle(store, await take(store, "a"))
+            assert not (await put(large)).is_full
+
+    run(main())
+
+
+def test_bytes_survive_all_ends(make_mail):
+    """Purged, retried later, buried, put back, dropped, given back, expired: what is told is there."""
+
+    async def main():
+        async with make_mail() as store:
+
+            async def check(*, is_empty=False):
+                size = await size_of(store)
+                assert await kept_bytes(store) == size
+                assert (size == 0) == is_empty
+
+            await store.open("box", keep=True)
+            writer = Writer()
+            await store.put([writer.to("box", *"12345"), writer.to("box", "6", lane=SYSTEM)])
+            letters = await take(store)
+            await store.settle([
+                Settle(letters[0], how="retry", delay_s=60),
+                Settle(letters[1], how="bury", reason="so it goes"),
+                Settle(letters[2], how="return"),
+            ])
+            await check()
+            await store.settle([Settle(letters[3])])
+            await store.settle([Settle(letters[3]), Settle(letters[4])])
+            await check()
+            await store.started(letters[5:])
+            await store.requeue(["holder"])
+            await check()
+            (dead,) = await store.dead_letters()
+            await store.revive([dead.key])
+            await check()
+            for letter in await take(store):
+                await store.settle([Settle(letter, how="bury")])
+            await store.drop_dead([dead.key for dead in await store.dead_letters()])
+            await check()
+            await store.purge("box")
+            await check(is_empty=True)
+
+    run(main())
+
+
+def test_expired_mailbox_leaves_no_bytes(make_mail):
+    """What an expired or removed mailbox held does not count for the channel."""
+
+    async def main():
+        async with make_mail() as store:
+            writer = Writer()
+            for name in "abcd":
+                await store.open(name, keep=name == "d", max_bytes=64_000)
+                await store.put([writer.to(name, "x" * 63_000)])
+            await store.touch(["d"])
+            await pass_time(store, 3600)
+            await store.touch(["d"])
+            await store.purge("d", remove=True)
+            await store.open("e", keep=True, max_bytes=64_000)
+            stored = [(await store.put([writer.to("e", "y" * 20_000)]))[0] for _ in range(3)]
+
+            assert ["e"] == [one.name for one in await store.reports()]
+            assert [False] * 3 == [one.is_full for one in stored]
+            assert await kept_bytes(store) == await size_of(store, "e")
+
+    run(main())
+
+
+def test_foreign_removal_is_counted_again(make_mail):
+    """What others took out of the broker stops to count, once it is noticed."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            writer = Writer()
+            for text in "1234":
+                await store.put([writer.to("box", text * 1000)])
+            letters = await take(store)
+            await remove_all(store)
+            await store.settle([Settle(letter) for letter in letters[:2]])
+            await store.settle([Settle(letter, how="retry") for letter in letters[2:]])
+
+            await store.touch(["box"])
+            assert (0, 0) == (await size_of(store), await kept_bytes(store))
+            await store.put([writer.to("box", "5")])
+            assert ["5"] == texts(await store.take([("box", DATA, 9)], holder="other", wait_s=0))
+            assert await kept_bytes(store) == await size_of(store) > 0
+
+    run(main())
+
+
+async def remove_all(store):
+    """Remove what is in a mailbox behind its back."""
+    if hasattr(store, "_key"):
+        await store._calls.plain("XTRIM", f"{store._key}:q:d:box", "MAXLEN", 0)
+        return
+    ((queue,),) = await store._outbox.call(
+        "SELECT queue FROM pbus.mailbox WHERE channel = $1", store._channel
+    )
+    await store._outbox.call(f"DELETE FROM pgmq.q_{queue}_d")
