@@ -1,15 +1,19 @@
 """A broker of the user's own: reached by its URL, or told that it is not; the password is nobody's."""
 
+import asyncio
 import contextlib
 import re
 import socket
 from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 
+from pbus.bus import connect
 from support.command import Command, Done, Home, Place, wait_for
-from support.rights import documented_rights
+from support.rights import documented_grants, documented_rights
 from support.valkey import Valkey
 
 pytestmark = pytest.mark.cli
@@ -150,6 +154,13 @@ def test_no_broker_is_told(waiting: list[Command]):
         see_unreachable(command.done())
 
 
+VERBS = [
+    ("ps",), ("send", "hello", "--text", "x"), ("jobs",), ("restart", "hello"),
+    ("stop", "hello"), ("send", "hello", "--text", "kept"), ("ps", "--json"),
+    ("dlq", "ls"), ("purge", "hello"), ("start", "hello"), ("events", "--for", "100ms"),
+]  # fmt: skip
+
+
 def test_user_with_the_documented_rights_runs_everything(home: Home):
     """A project with kept messages, and every verb, on a Redis user that may do what README says."""
     with Valkey(tcp=True) as server:
@@ -165,16 +176,40 @@ def test_user_with_the_documented_rights_runs_everything(home: Home):
         tail = place.start("tail", "-n", "1", "--source", "cli-*")
         with redis.Redis(port=server.port, decode_responses=True) as client:
             wait_for(lambda: any(one["psub"] != "0" for one in client.client_list()))
-        verbs = [
-            ("ps",), ("send", "hello", "--text", "x"), ("jobs",), ("restart", "hello"),
-            ("stop", "hello"), ("send", "hello", "--text", "kept"), ("ps", "--json"),
-            ("dlq", "ls"), ("purge", "hello"), ("start", "hello"), ("events", "--for", "100ms"),
-        ]  # fmt: skip
-        codes = {words: place.run(*words).code for words in verbs}
+        codes = {words: place.run(*words).code for words in VERBS}
         assert 0 == tail.done().code
         assert 0 == place.run("down").code
         with redis.Redis(port=server.port, decode_responses=True) as client:
             refused = {entry["object"] for entry in client.acl_log()}
 
-    assert dict.fromkeys(verbs, 0) == codes
+    assert dict.fromkeys(VERBS, 0) == codes
     assert refused <= {"client|setinfo"}
+
+
+@pytest.mark.pgmq
+def test_role_with_the_documented_rights_runs_everything(home: Home, database: str, postgres: Any):
+    """The same on a Postgres role; an administrator ran pbus once."""
+    name = urlsplit(database).path[1:]
+
+    async def prepare() -> None:
+        async with connect(database, channel="of-the-administrator"):
+            pass
+
+    asyncio.run(prepare())
+    grants = [one.replace("shop_app", "hired").replace("shop", name) for one in documented_grants()]
+    revoked = f"REVOKE ALL ON DATABASE {name} FROM PUBLIC"
+    for statement in ("CREATE ROLE hired LOGIN", revoked, *grants):
+        postgres.execute(statement, database=name)
+    place = place_at(home, "hired", f"{database}&role=hired")
+    place.up()
+    tail = place.start("tail", "-n", "1", "--source", "cli-*")
+    while tail.process.poll() is None:
+        place.tell("send", "hello", "--text", "x")
+    codes = {words: place.run(*words).code for words in VERBS}
+    log = "".join(path.read_text() for path in home.state.rglob("hired*/**/*.log"))
+    ended = place.run("down", "--purge")
+
+    assert 0 == ended.code
+    assert dict.fromkeys(VERBS, 0) == codes
+    assert "BrokerReady" in log
+    assert "permission denied" not in log + tail.done().err + ended.err

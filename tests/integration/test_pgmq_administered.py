@@ -2,24 +2,23 @@
 
 import asyncio
 import logging
-import re
-from pathlib import Path
 
 import asyncpg
 import pytest
+from msgspec import structs
 
 from pbus.bus import connect
 from pbus.bus.mailroom import DeliveryOptions
 from pbus.errors import BrokerFaultError, BrokerPoolerError
+from pbus.leases import Lease
 from pbus.messages import BusDataMessage, BusSystemMessage
 from support.listeners import Listener
 from support.pooler import PROGRAM, PgBouncer, StandIn
 from support.postgres import query
+from support.rights import documented_grants
 from support.waiting import PATIENCE_S, run, until
 
 pytestmark = pytest.mark.pgmq
-
-README = Path(__file__).parents[2] / "README.md"
 
 SETTINGS = {
     "statement_timeout": "20",
@@ -98,18 +97,16 @@ def name_of(url) -> str:
     return url.split("/")[3].split("?")[0]
 
 
-def granted() -> list[str]:
+def granted_to(role, database) -> list[str]:
     """The statements that README tells administrators to run for a role."""
-    (block,) = re.findall(r"```sql\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    return [line for line in block.splitlines() if line.strip()]
+    lines = documented_grants()
+    return [line.replace("shop_app", role).replace("shop", name_of(database)) for line in lines]
 
 
 def test_documented_grants_suffice(database, channel, postgres):
     """After an administrator ran pbus once, a role with README's grants needs nothing else."""
     role = f"app_{channel[5:20]}"
-    statements = [
-        line.replace("shop_app", role).replace("shop", name_of(database)) for line in granted()
-    ]
+    statements = granted_to(role, database)
     assert len(statements) >= 2
 
     async def main():
@@ -122,6 +119,91 @@ def test_documented_grants_suffice(database, channel, postgres):
         for statement in statements:
             await query(database, statement)
         await uses_all(f"{database}&role={role}", channel)
+        await claims_over_forged(f"{database}&role={role}", channel)
+
+    run(main())
+
+
+async def claims_over_forged(url, channel) -> None:
+    """Take a name that somebody without the key has, and have it."""
+    lease = Lease(name="clerk", incarnation="p1.000001", runner="r", host="h", pid=1)
+    forged = structs.replace(lease, incarnation="p2.000001")
+    key = "a-key-of-the-administered"
+    async with connect(url, channel=channel) as burglar:
+        assert None is await burglar.leases.claim(forged)
+    async with connect(url, channel=channel, key=key) as bus:
+        assert None is await bus.leases.claim(lease)
+        await bus.leases.release(["p1"])
+
+
+FORBIDDEN = """
+SELECT * FROM public.books
+SELECT * FROM ledger.entries
+INSERT INTO public.books VALUES (1)
+SELECT * FROM pbus.membership
+SELECT * FROM pbus.intake
+SELECT * FROM pgmq.meta
+SELECT * FROM pgmq.{queue}
+SELECT pgmq.send('{name}', '{{}}'::jsonb)
+SELECT pgmq.read('{name}', 1, 1)
+SELECT pgmq.purge_queue('{name}')
+SELECT pgmq.drop_queue('{name}')
+SELECT pgmq.create('mine')
+INSERT INTO pbus.meta VALUES ('x')
+UPDATE pbus.lease SET body = ''
+DELETE FROM pbus.lease
+DELETE FROM pbus.dead
+TRUNCATE pbus.mailbox
+DROP TABLE pbus.lease
+DROP SCHEMA pbus CASCADE
+DROP SCHEMA ledger CASCADE
+DROP FUNCTION pbus.lease_ms()
+ALTER FUNCTION pbus.lease_ms() SECURITY INVOKER
+ALTER TABLE pbus.lease ADD COLUMN x text
+CREATE OR REPLACE FUNCTION pbus.lease_ms() RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'
+CREATE TABLE pbus.mine (x int)
+CREATE TABLE public.mine (x int)
+CREATE TRIGGER mine BEFORE UPDATE ON pbus.lease EXECUTE FUNCTION suppress_redundant_updates_trigger()
+CREATE SCHEMA mine
+CREATE TEMPORARY TABLE mine (x int)
+CREATE ROLE mine
+DROP EXTENSION plpgsql CASCADE
+SELECT pbus.mail_remove(1)
+SELECT pbus.mail_build_put('{base}')
+COPY pbus.meta TO PROGRAM 'true'
+SELECT pg_read_file('postgresql.conf')
+"""
+
+
+def test_documented_grants_allow_nothing_else(database, channel, postgres):
+    """Other schemas, the queues themselves, what is made and dropped: all that is refused."""
+    role = f"app_{channel[5:20]}"
+
+    async def main():
+        async with connect(database, channel=channel) as bus:
+            await bus.subscribe(Listener("w"))
+            await bus.send(Pearl(source="a", target="w", number=1))
+        for statement in (
+            "CREATE TABLE public.books (x int)", "CREATE SCHEMA ledger",
+            "CREATE TABLE ledger.entries (x int)",
+            f"CREATE ROLE {role} LOGIN", f"REVOKE ALL ON DATABASE {name_of(database)} FROM PUBLIC",
+            *granted_to(role, database),
+        ):  # fmt: skip
+            await query(database, statement)
+        ((base,),) = await query(database, "SELECT queue FROM pbus.mailbox WHERE name = 'w'")
+        names = {"base": base, "name": f"{base}_d", "queue": f"q_{base}_d"}
+        ((count,),) = await query(database, f"SELECT count(*) FROM pgmq.{names['queue']}")
+        application = await asyncpg.connect(f"{database}&role={role}")
+        allowed = []
+        for statement in filter(None, FORBIDDEN.format(**names).split("\n")):
+            try:
+                await application.execute(statement)
+            except asyncpg.InsufficientPrivilegeError:
+                continue
+            allowed.append(statement)
+        await application.close()
+        assert [] == allowed
+        assert count == (await query(database, f"SELECT count(*) FROM pgmq.{names['queue']}"))[0][0]
 
     run(main())
 

@@ -12,3 +12,9 @@ def documented_rights() -> list[str]:
     match = re.search(r"ACL SETUSER user on >password ([^`]+)", text)
     assert match is not None
     return match[1].split()
+
+
+def documented_grants() -> list[str]:
+    """What an administrator runs for the role "shop_app" in the database "shop"."""
+    (block,) = re.findall(r"```sql\n(.*?)```", _README.read_text(encoding="utf-8"), re.DOTALL)
+    return [line for line in block.splitlines() if line.strip()]

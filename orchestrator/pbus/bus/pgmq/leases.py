@@ -21,8 +21,7 @@ from pbus.seal import NO_SEAL, Seal
 
 _READ = """SELECT pbus.lease_aged(body) FROM pbus.lease WHERE channel = $1 AND ends_at > clock_timestamp()
   ORDER BY name COLLATE "C\""""
-_EVICT = """DELETE FROM pbus.lease
-  WHERE channel = $1 AND name = $2 AND right(body, length($3)) = $3"""
+_EVICT = "SELECT pbus.lease_evict($1, $2, $3)"
 _SET_ACTIVATION = "SELECT pbus.activation_set($1, $2, $3)"
 _PUT_RECORD = "SELECT pbus.record_put($1, $2, $3, $4)"
 _RECORDS = "SELECT * FROM pbus.records($1)"

@@ -52,6 +52,13 @@ BEGIN
   RETURN pbus.lease_put(ch, who, inc, news, lease, ttl);
 END $$;
 
+-- Removes a lease that no holder of the key wrote, unless another has its place by now.
+CREATE OR REPLACE FUNCTION pbus.lease_evict(ch text, who text, text_of text) RETURNS void
+LANGUAGE sql AS $$
+  DELETE FROM pbus.lease
+    WHERE channel = ch AND name = who AND right(body, length(text_of)) = text_of;
+$$;
+
 CREATE OR REPLACE FUNCTION pbus.lease_renew(
   ch text, names text[], incs text[], heads text[], bodies text[], ttl float8, known bigint
 ) RETURNS TABLE (version bigint, expired text[], refused text[], leases text[]) LANGUAGE plpgsql AS $$
