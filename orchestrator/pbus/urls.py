@@ -28,6 +28,7 @@ _SECRET_PARAMETER = re.compile(
     r"([?&;](?:\w*password|passwd|pass|pwd|\w*secret|\w*token|api_?key)=)[^&]*", re.IGNORECASE
 )
 _PLAIN_USER = re.compile(r"[\w.%+~-]*")
+_NETLOC = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}")
 
 
@@ -35,6 +36,19 @@ def url_scheme(url: str) -> str:
     """The part before ``://`` in lower case, or nothing where that is no scheme."""
     scheme, separator, _ = url.partition("://")
     return scheme.lower() if separator and _SCHEME.fullmatch(scheme) else ""
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of a URL whose hosts may be several: ``urlsplit`` refuses ``[::1]`` behind another.
+
+    Raises:
+        ValueError: It is no URL. Hosts are not looked at.
+    """
+    found = _NETLOC.match(url)
+    if found is None:
+        return urlsplit(url)
+    start, end = found.span(1)
+    return urlsplit(f"{url[:start]}host{url[end:]}")._replace(netloc=found[1])
 
 
 def mask_url(url: str) -> str:
@@ -76,7 +90,7 @@ def is_open_to_all(url: str) -> bool:
     if scheme in {"", "unix", "memory"}:
         return False
     try:
-        parts = urlsplit(url)
+        parts = split_url(url)
     except ValueError:
         return False
     is_local = not parts.hostname and "host=" in parts.query
@@ -90,7 +104,7 @@ def url_problem(url: str) -> str | None:
     if any(character.isspace() or not character.isprintable() for character in url):
         return "expected a URL without spaces and control characters"
     try:
-        parts = urlsplit(url)
+        parts = split_url(url)
         ports = [urlsplit(f"//{host}").port for host in _hosts(parts)]
     except ValueError:
         return (

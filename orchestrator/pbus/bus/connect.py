@@ -4,7 +4,6 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -15,7 +14,7 @@ from pbus.bus.memory import AsyncQueueBus
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding
 from pbus.errors import BackendMissingError, BusError, BusUrlError
 from pbus.seal import ENCRYPT_VARIABLE, KEY_VARIABLE
-from pbus.urls import BACKEND_OF_SCHEME, mask_url
+from pbus.urls import BACKEND_OF_SCHEME, mask_url, url_scheme
 
 _SCHEMES = tuple(f"{scheme}://" for scheme in BACKEND_OF_SCHEME)
 
@@ -70,7 +69,7 @@ def connect(
         key = around.get(KEY_VARIABLE)
     if encrypt is None:
         encrypt = bool(key) and around.get(ENCRYPT_VARIABLE) == "1"
-    backend = BACKEND_OF_SCHEME.get(urlsplit(url).scheme)
+    backend = BACKEND_OF_SCHEME.get(url_scheme(url))
     if backend == "memory":
         return AsyncQueueBus(channel=channel, send_timeout=send_timeout)
     options: dict[str, Any] = {
@@ -102,7 +101,7 @@ async def erase(url: str, channel: str) -> bool:
         BackendMissingError: The backend's driver is not installed.
         BusUrlError: No backend has this scheme.
     """
-    backend = BACKEND_OF_SCHEME.get(urlsplit(url).scheme)
+    backend = BACKEND_OF_SCHEME.get(url_scheme(url))
     if backend == "redis":
         with _needing_redis():
             from pbus.bus.redis.erase import erase as erase_redis

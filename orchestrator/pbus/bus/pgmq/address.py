@@ -12,13 +12,14 @@ import re
 import ssl
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import asyncpg
 import msgspec
 from asyncpg import exceptions
 
 from pbus.forks import hold_connection
+from pbus.urls import split_url
 
 _HOSTS = ("/run/postgresql", "/var/run/postgresql", "/tmp", "localhost")  # noqa: S108 - as libpq
 _PORT = 5432
@@ -120,7 +121,7 @@ def read_url(dsn: str) -> Address:
     Raises:
         ValueError: It is malformed. The text may quote a password.
     """
-    parts = urlsplit(dsn)
+    parts = split_url(dsn)
     query = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
     if "service" in query:
         query = {**_read_service(query.pop("service")), **query}

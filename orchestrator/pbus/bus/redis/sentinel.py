@@ -13,6 +13,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from pbus.bus.redis.cluster import Node
 from pbus.errors import BusError
+from pbus.urls import split_url
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def plain_url(url: str) -> str:
     """The URL as redis-py reads it, which knows no sentinels: what it says of the primary."""
     if _SENTINEL not in url:
         return url
-    parts = urlsplit(url.replace(_SENTINEL, "://", 1))
+    parts = split_url(url.replace(_SENTINEL, "://", 1))
     user, at, _ = parts.netloc.rpartition("@")
     database = parts.path.strip("/").partition("/")[2]
     query = [pair for pair in parse_qsl(parts.query) if not pair[0].startswith("sentinel_")]
@@ -120,7 +121,7 @@ def primary_of(url: str | None, pool: Any, timeout_s: float) -> Primary | None:
 
 
 def _of_url(url: str, pool: Any, timeout_s: float) -> Primary:
-    parts = urlsplit(url)
+    parts = split_url(url)
     asked = dict(parse_qsl(parts.query))
     settings = {
         **{key: one for key, one in pool.connection_kwargs.items() if key.startswith("ssl_")},
