@@ -40,7 +40,7 @@ class Field(BaseWorker):
 class Barn(BaseWorker):
     pass
 """
-MAIL = ["backlog", "backlog_bytes", "in_flight", "oldest_s", "retries", "dead"]
+MAIL = ["backlog", "backlog_bytes", "in_flight", "oldest_s", "retries", "dead", "dead_fell"]
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ FOREIGN = {
     "PGDATA": "/nowhere", "PGTZ": "nonsense", "PGSERVICE": "other", "TZ": "nonsense",
     "LANG": "xx_YY.UTF-8", "LC_MESSAGES": "xx_YY.UTF-8", "LC_COLLATE": "xx_YY.UTF-8",
 }  # fmt: skip
-MAIL = ["backlog", "backlog_bytes", "in_flight", "oldest_s", "retries", "dead"]
+MAIL = ["backlog", "backlog_bytes", "in_flight", "oldest_s", "retries", "dead", "dead_fell"]
 
 
 @pytest.fixture(scope="module")

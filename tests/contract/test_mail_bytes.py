@@ -2,7 +2,9 @@
 
 import pytest
 
-from pbus.bus.mail import Settle
+from pbus.bus.mail import DEAD_BYTES, DEAD_KEPT, Settle
+from pbus.bus.redis.mail.flow import SETTLE
+from pbus.bus.redis.mail.lua import Script
 from support.mailing import (
     DATA,
     SYSTEM,
@@ -220,3 +222,44 @@ async def remove_all(store):
         "SELECT queue FROM pbus.mailbox WHERE channel = $1", store._channel
     )
     await store._outbox.call(f"DELETE FROM pgmq.q_{queue}_d")
+
+
+def test_dead_letters_are_bounded(make_mail, monkeypatch, caplog):
+    """The oldest dead letters fall, by their bytes and by their number; it is counted and said."""
+    monkeypatch.setattr("pbus.bus.pgmq.mail.DEAD_BYTES", 200_000)
+    monkeypatch.setattr("pbus.bus.pgmq.mail.DEAD_KEPT", 30)
+    source = SETTLE.source.replace(f"{DEAD_KEPT}, {DEAD_BYTES}", "30, 200000")
+    monkeypatch.setattr("pbus.bus.redis.mail.store.SETTLE", Script(source))
+
+    async def main():
+        async with make_mail() as store:
+
+            async def bury(count, size):
+                writer = Writer(f"{count} of {size}")
+                for number in range(count):
+                    await store.put([writer.to("box", f"{number} " + "x" * size)])
+                letters = await take(store)
+                await store.settle([Settle(one, how="bury", reason="so") for one in letters])
+                found = await store.dead_letters()
+                return [text.split()[0] for text in texts(found)], (await store.reports())[0]
+
+            await store.open("box", keep=True)
+            kept, report = await bury(10, 50_000)
+            assert 3 == len(kept) == report.dead
+            assert ["7", "8", "9"] == kept
+            assert 7 == report.dead_fell
+            assert "7 dead letters of 'box' fell, the oldest" in caplog.text
+            kept, report = await bury(1, 500_000)
+            assert (["0"], 10) == (kept, report.dead_fell)  # the newest stays, whatever its size
+            assert 1 == await store.drop_dead([(await store.dead_letters())[0].key])
+            kept, report = await bury(40, 10)
+            assert 28 <= len(kept) <= 30
+            assert ["38", "39"] == kept[-2:]
+            assert 50 - len(kept) == report.dead_fell
+            revived = await store.revive([one.key for one in await store.dead_letters()])
+            assert len(kept) == revived == (await store.reports())[0].backlog
+            await handle(store, await take(store))
+            kept, _ = await bury(3, 50_000)
+            assert ["0", "1", "2"] == kept  # what was put back counts no longer
+
+    run(main())

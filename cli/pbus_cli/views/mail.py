@@ -14,7 +14,7 @@ from pbus_cli.views import colors
 from pbus_cli.views.columns import Column, lines
 from pbus_cli.views.figures import short_count, short_duration
 
-_FIELDS = ("backlog", "backlog_bytes", "in_flight", "oldest_s", "retries", "dead")
+_FIELDS = ("backlog", "backlog_bytes", "in_flight", "oldest_s", "retries", "dead", "dead_fell")
 
 
 class DeadRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,13 +5,19 @@ what a process took and has not settled is *held* by its incarnation, and goes b
 incarnation is released. Times are the broker's.
 """
 
+import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
 
 from pbus.messages import Lane
+
+logger = logging.getLogger(__name__)
+
+_SAY_EVERY_S = 60.0
 
 Settlement = Literal["handled", "retry", "return", "bury"]
 
@@ -109,6 +115,7 @@ class MailboxReport(msgspec.Struct, frozen=True, kw_only=True):
         oldest_s: Age of the oldest stored message, seconds; None when there is none.
         retries: Stored messages that have been tried before.
         dead: Dead letters.
+        dead_fell: Dead letters that fell since the mailbox was made: it keeps so many.
     """
 
     name: str
@@ -118,6 +125,7 @@ class MailboxReport(msgspec.Struct, frozen=True, kw_only=True):
     oldest_s: float | None = None
     retries: int = 0
     dead: int = 0
+    dead_fell: int = 0
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +155,7 @@ BROKER_AWAY_S = 5.0  # no process at all was in touch for so long: they come bac
 COMING_BACK_S = 10.0  # for so long
 HANDLED_KEPT = 100_000  # and how many of a mailbox
 DEAD_KEPT = 100_000  # dead letters of a mailbox; the oldest fall
+DEAD_BYTES = 64 * 1024 * 1024  # and bytes of them
 MAX_BACKLOG = 100_000  # messages of a mailbox
 MAX_BACKLOG_BYTES = 256 * 1024 * 1024  # and bytes of them
 CHANNEL_TIMES = 4  # all mailboxes of a channel hold so many times what one may
@@ -172,6 +181,26 @@ def no_room(kind: str, mailbox: str, there: int, limit: int) -> str:
         limit: What may be at most.
     """
     return _BOUNDS[kind].format(repr(mailbox), there, limit)
+
+
+class FallenDead:
+    """Says which mailboxes dead letters fell from, each at most once a minute."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._said: dict[str, float] = {}
+
+    def note(self, mailbox: str, count: int) -> None:
+        """So many fell."""
+        self._counts[mailbox] += count
+        now = time.monotonic()
+        if now - self._said.get(mailbox, -_SAY_EVERY_S) >= _SAY_EVERY_S:
+            self._said[mailbox] = now
+            logger.warning(
+                "%d dead letters of %r fell, the oldest: a mailbox keeps %d of at most %d bytes;"
+                " see pbus dlq",
+                self._counts.pop(mailbox), mailbox, DEAD_KEPT, DEAD_BYTES,
+            )  # fmt: skip
 
 
 class MailStore(Protocol):

@@ -40,6 +40,7 @@ class _Headers(msgspec.Struct):
 _decode_handed = msgspec.json.Decoder(tuple[int, int, str, str, msgspec.Raw, msgspec.Raw]).decode
 _decode_headers = msgspec.json.Decoder(_Headers).decode
 _decode_full = msgspec.json.Decoder(tuple[str, str, int, int]).decode
+_decode_fallen = msgspec.json.Decoder(list[tuple[str, int]]).decode
 _decode_place = msgspec.json.Decoder(_Place).decode
 
 
@@ -143,6 +144,11 @@ def _bytes(body: str | _NoText) -> bytes:
 def why_full(bound: str | None) -> str:
     """Which bound pbus.mail_no_room names, in a sentence."""
     return no_room(*_decode_full(bound)) if bound else ""
+
+
+def fallen_of(said: str | None) -> list[tuple[str, int]]:
+    """Of which mailboxes dead letters fell, and how many, as pbus.mail_settle returns it."""
+    return _decode_fallen(said) if said else []
 
 
 def plain(text: str) -> str:

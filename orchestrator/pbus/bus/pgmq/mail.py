@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pbus.bus.mail import (
+    DEAD_BYTES,
     DEAD_KEPT,
     HANDLED_KEPT,
     HANDLED_KEPT_S,
     MAX_BACKLOG,
     MAX_BACKLOG_BYTES,
     DeadLetter,
+    FallenDead,
     Letter,
     MailboxReport,
     Outgoing,
@@ -21,6 +23,7 @@ from pbus.bus.mail import (
 from pbus.bus.pgmq.endpoint import Endpoint
 from pbus.bus.pgmq.letters import (
     dead_letter,
+    fallen_of,
     key_of,
     message_of,
     numbers_of,
@@ -41,7 +44,7 @@ _DEAD_SHOWN = 10_000
 
 _PUT = "SELECT * FROM pbus.mail_put($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 _PUT_ONE = "SELECT * FROM pbus.mail_put_one($1, $2, $3, $4, $5, $6, $7, $8)"
-_SETTLE = "SELECT pbus.mail_settle($1, $2, $3, $4, $5, $6, $7, $8)"
+_SETTLE = "SELECT pbus.mail_settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _DEAD = """SELECT d.*, m.name,
   extract(epoch FROM clock_timestamp() - d.buried_at)::float8 AS age_s FROM pbus.dead d JOIN pbus.mailbox m ON m.id = d.mailbox
   WHERE m.channel = $1 AND ($2::text IS NULL OR m.name = $2) ORDER BY d.key LIMIT $3"""
@@ -79,6 +82,7 @@ class PgmqMailStore:
         self._next_tidy = 0.0
         self._hurry = asyncio.Event()
         self._hurry_until = 0.0
+        self._fallen = FallenDead()
         self.on_lost: Callable[[str, int], None] = lambda *_: None
 
     async def open(
@@ -105,8 +109,8 @@ class PgmqMailStore:
         now = asyncio.get_running_loop().time()
         if now >= self._next_tidy:
             self._next_tidy = now + _TIDY_S
-            tidy = "SELECT pbus.mail_tidy($1, $2, $3, $4)"
-            limits = (HANDLED_KEPT_S, HANDLED_KEPT, DEAD_KEPT)
+            tidy = "SELECT pbus.mail_tidy($1, $2, $3, $4, $5)"
+            limits = (HANDLED_KEPT_S, HANDLED_KEPT, DEAD_KEPT, DEAD_BYTES)
             await self._outbox.call(tidy, self._channel, *limits)
             self.taker.await_anew()  # the server may have lost who waits
         return [row[0] for row in rows]
@@ -150,7 +154,11 @@ class PgmqMailStore:
             for one in settles
         ]
         await self._gather()
-        await self._outbox.call(_SETTLE, self._channel, *zip(*rows, strict=True))
+        limits = (DEAD_KEPT, DEAD_BYTES)
+        columns = zip(*rows, strict=True)
+        ((fallen,),) = await self._outbox.call(_SETTLE, self._channel, *columns, *limits)
+        for name, count in fallen_of(fallen):
+            self._fallen.note(name, count)
         self.taker.settled(row[0] for row in rows)
 
     async def _gather(self) -> None:

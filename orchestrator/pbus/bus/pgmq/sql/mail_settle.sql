@@ -28,15 +28,16 @@ BEGIN
   END LOOP;
 END $$;
 
+-- Returns the mailboxes of which dead letters fell, and how many, as JSON, or NULL.
 CREATE OR REPLACE FUNCTION pbus.mail_settle(
   ch text, s_hold bigint[], s_pos int[], s_box bigint[], s_id text[], s_how text[],
-  s_delay float8[], s_reason text[]
-) RETURNS void LANGUAGE plpgsql AS $$
+  s_delay float8[], s_reason text[], dead_kept bigint, dead_bytes bigint
+) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
   -- Text at a place of an array is found by counting from its start: not for each of thousands.
   has_others boolean := EXISTS (SELECT FROM unnest(s_how) how WHERE how <> 'handled');
   live int[]; x record; letter jsonb; heads jsonb; since float8; again bigint[] := '{}';
-  load int; sizes bigint[] := '{}';
+  load int; sizes bigint[] := '{}'; buried bigint[] := '{}'; fallen jsonb;
 BEGIN
   INSERT INTO pbus.handled
     SELECT DISTINCT s.box, s.id, clock_timestamp() FROM unnest(s_box, s_id, s_how) s(box, id, how)
@@ -48,7 +49,7 @@ BEGIN
     SELECT min(s.n) AS n FROM unnest(s_hold, s_pos) WITH ORDINALITY s(hold, pos, n)
       JOIN pbus.held h ON h.hold = s.hold
      WHERE NOT s.pos = ANY(h.gone) AND s.pos < h.size GROUP BY s.hold, s.pos) t;
-  IF live IS NULL THEN RETURN; END IF;
+  IF live IS NULL THEN RETURN NULL; END IF;
   FOR x IN
     SELECT m.queue || '_' || h.lane AS queue, h.mailbox, h.lane, h.msg_id, s_pos[n] AS pos,
            s_how[n] AS how, s_delay[n] AS delay, s_reason[n] AS reason
@@ -67,9 +68,11 @@ BEGIN
       again := again || x.mailbox;
       sizes := sizes || load::bigint;
     ELSE
-      INSERT INTO pbus.dead (mailbox, lane, letter, reason, attempt, crashes, buried_at) VALUES (
+      buried := buried || x.mailbox;
+      INSERT INTO pbus.dead (mailbox, lane, letter, reason, attempt, crashes, bytes, buried_at) VALUES (
         x.mailbox, x.lane, letter, x.reason, coalesce((heads->>'a')::int, 1),
-        coalesce((heads->>'c')::int, 0), clock_timestamp());
+        coalesce((heads->>'c')::int, 0), octet_length(letter::text) + octet_length(x.reason),
+        clock_timestamp());
     END IF;
   END LOOP;
   UPDATE pbus.held h SET gone = h.gone || t.positions
@@ -79,6 +82,13 @@ BEGIN
     SELECT h.mailbox FROM unnest(live) n JOIN pbus.held h ON h.hold = s_hold[n]
      WHERE NOT has_others OR s_how[n] IN ('handled', 'bury')), again, sizes);
   IF again <> '{}' THEN PERFORM pbus.mail_ring(ch, again); END IF;
+  FOR x IN SELECT DISTINCT m.id, m.name FROM pbus.mailbox m WHERE m.id = ANY(buried) ORDER BY m.id LOOP
+    load := pbus.mail_dead_trim(x.id, dead_kept, dead_bytes);
+    IF load > 0 THEN
+      fallen := coalesce(fallen, '[]') || jsonb_build_array(jsonb_build_array(x.name, load));
+    END IF;
+  END LOOP;
+  RETURN fallen;
 END $$;
 
 -- Rows that are none of pbus' become dead letters: what they say, as text.
@@ -94,11 +104,11 @@ BEGIN
     EXECUTE format($sql$
       WITH gone AS (DELETE FROM pgmq.%I WHERE msg_id = $3 RETURNING message, headers),
       kept AS (
-        INSERT INTO pbus.dead (mailbox, lane, letter, reason, attempt, crashes, buried_at)
+        INSERT INTO pbus.dead (mailbox, lane, letter, reason, attempt, crashes, buried_at, bytes)
           SELECT $1, $2, jsonb_build_array('row ' || $3, CASE
                    WHEN pbus.mail_bytes(message, headers) < 16777216 THEN coalesce(message::text, 'null')
                    ELSE 'a row of ' || pg_column_size(message) || ' bytes' END),
-                 $4, 1, 0, clock_timestamp() FROM gone)
+                 $4, 1, 0, clock_timestamp(), pbus.mail_bytes(message, headers) FROM gone)
       SELECT pbus.mail_size(headers), pbus.mail_weight(headers) FROM gone $sql$, 'q_' || x.queue)
       INTO n, load USING x.mailbox, x.lane, x.msg_id, x.reason;
     UPDATE pbus.outgo SET gone = gone + coalesce(n, 0), bytes = bytes + coalesce(load, 0) WHERE mailbox = x.mailbox;

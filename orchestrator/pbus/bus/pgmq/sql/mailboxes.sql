@@ -213,8 +213,28 @@ BEGIN
   IF NOT pbus.mail_is_whole(box.id, base) THEN PERFORM pbus.mail_build(box.id, base); END IF;
 END $$;
 
+-- The oldest dead letters fall where there are too many: some more than needed, so that it is seldom.
+CREATE OR REPLACE FUNCTION pbus.mail_dead_trim(box bigint, most bigint, most_bytes bigint) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE n bigint := 0;
+BEGIN
+  IF (SELECT count(*) > most OR sum(bytes) > most_bytes FROM pbus.dead WHERE mailbox = box) THEN
+    WITH ranked AS (
+      SELECT key, sum(bytes) OVER w AS upto, row_number() OVER w AS at FROM pbus.dead
+       WHERE mailbox = box WINDOW w AS (ORDER BY key DESC)),
+    gone AS (
+      DELETE FROM pbus.dead d USING ranked r
+       WHERE d.key = r.key AND r.at > 1 AND (r.at > most - most / 16 OR r.upto > most_bytes - most_bytes / 16)
+      RETURNING 1)
+    SELECT count(*) INTO n FROM gone;
+    UPDATE pbus.outgo SET fell = fell + n WHERE mailbox = box;
+  END IF;
+  RETURN n;
+END $$;
+
 -- Forgets what was handled long ago, and more; from time to time.
-CREATE OR REPLACE FUNCTION pbus.mail_tidy(ch text, kept_s float8, kept bigint, dead_kept bigint)
+CREATE OR REPLACE FUNCTION pbus.mail_tidy(ch text, kept_s float8, kept bigint, dead_kept bigint,
+                                         dead_bytes bigint)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE x record;
 BEGIN
@@ -222,8 +242,7 @@ BEGIN
     DELETE FROM pbus.handled WHERE mailbox + 0 = x.id AND at <= greatest(
       clock_timestamp() - kept_s * interval '1 s',
       (SELECT at FROM pbus.handled WHERE mailbox + 0 = x.id ORDER BY at DESC OFFSET kept LIMIT 1));
-    DELETE FROM pbus.dead WHERE mailbox = x.id AND key <= (
-      SELECT key FROM pbus.dead WHERE mailbox = x.id ORDER BY key DESC OFFSET dead_kept LIMIT 1);
+    PERFORM pbus.mail_dead_trim(x.id, dead_kept, dead_bytes);
   END LOOP;
   DELETE FROM pbus.stream WHERE channel = ch
     AND used_at < clock_timestamp() - kept_s * interval '1 s';
@@ -231,16 +250,17 @@ END $$;
 
 CREATE OR REPLACE FUNCTION pbus.mail_reports(ch text) RETURNS TABLE (
   name text, backlog bigint, in_flight bigint, oldest_s float8, retries bigint, dead bigint,
-  backlog_bytes bigint
+  backlog_bytes bigint, dead_fell bigint
 ) LANGUAGE plpgsql AS $$
 DECLARE m record; one record; lane text; first float8;
 BEGIN
-  FOR m IN SELECT b.*, i.stored - o.gone AS left, i.bytes - o.bytes AS weight FROM pbus.mailbox b
+  FOR m IN SELECT b.*, i.stored - o.gone AS left, i.bytes - o.bytes AS weight, o.fell FROM pbus.mailbox b
              JOIN pbus.intake i ON i.mailbox = b.id JOIN pbus.outgo o ON o.mailbox = b.id
             WHERE b.channel = ch ORDER BY b.name COLLATE "C" FOR KEY SHARE OF b LOOP
     name := m.name;
     backlog := greatest(m.left, 0);
     backlog_bytes := greatest(m.weight, 0);
+    dead_fell := m.fell;
     SELECT coalesce(sum(size - cardinality(gone)), 0) INTO in_flight FROM pbus.held WHERE channel = ch AND mailbox = m.id;
     SELECT count(*) INTO dead FROM pbus.dead d WHERE d.mailbox = m.id;
     retries := 0;

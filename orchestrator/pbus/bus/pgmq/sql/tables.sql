@@ -31,7 +31,8 @@ CREATE TABLE IF NOT EXISTS pbus.mailbox (
 CREATE TABLE IF NOT EXISTS pbus.intake (
   mailbox bigint PRIMARY KEY, stored bigint NOT NULL, bytes bigint NOT NULL DEFAULT 0) WITH (fillfactor = 20);
 CREATE TABLE IF NOT EXISTS pbus.outgo (
-  mailbox bigint PRIMARY KEY, gone bigint NOT NULL, bytes bigint NOT NULL DEFAULT 0) WITH (fillfactor = 20);
+  mailbox bigint PRIMARY KEY, gone bigint NOT NULL, bytes bigint NOT NULL DEFAULT 0,
+  fell bigint NOT NULL DEFAULT 0) WITH (fillfactor = 20);
 
 -- The last number stored of each sender's stream: what is written again is ignored.
 CREATE TABLE IF NOT EXISTS pbus.stream (
@@ -64,7 +65,8 @@ CREATE INDEX IF NOT EXISTS handled_at ON pbus.handled ((mailbox + 0), at);
 CREATE TABLE IF NOT EXISTS pbus.dead (
   key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   mailbox bigint NOT NULL, lane text NOT NULL, letter jsonb NOT NULL, reason text NOT NULL,
-  attempt integer NOT NULL, crashes integer NOT NULL, buried_at timestamptz NOT NULL
+  attempt integer NOT NULL, crashes integer NOT NULL, buried_at timestamptz NOT NULL,
+  bytes bigint NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS dead_mailbox ON pbus.dead (mailbox);
 
@@ -73,7 +75,8 @@ DO $$
 DECLARE x record;
 BEGIN
   FOR x IN SELECT * FROM (VALUES ('mailbox', 'max_bytes', 268435456), ('intake', 'bytes', 0),
-                                 ('outgo', 'bytes', 0), ('held', 'bytes', 0)) v(its, part, usual)
+                                 ('outgo', 'bytes', 0), ('held', 'bytes', 0), ('outgo', 'fell', 0),
+                                 ('dead', 'bytes', 0)) v(its, part, usual)
             WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
                                WHERE a.attrelid = ('pbus.' || v.its)::regclass AND a.attname = v.part)
   LOOP
@@ -81,6 +84,8 @@ BEGIN
   END LOOP;
 END $$;
 DROP FUNCTION IF EXISTS pbus.mail_finish(bigint[]), pbus.mail_reports(text),
+  pbus.mail_tidy(text, float8, bigint, bigint),
+  pbus.mail_settle(text, bigint[], int[], bigint[], text[], text[], float8[], text[]),
   pbus.mail_open(text, text, boolean, boolean, bigint, float8),
   pbus.mail_put(text, text[], bigint[], text[], text[], int[], bigint[], int[], text[]),
   pbus.mail_put_one(text, text, bigint, text, text, bigint, int, text);

@@ -203,7 +203,8 @@ return given
 """
 )
 
-# Returns of each mailbox: name, stored, held, tried before, dead, age of the oldest in ms or -1, bytes.
+# Returns of each mailbox: name, stored, held, tried before, dead, age of the oldest in ms or -1, bytes,
+# dead letters that fell.
 REPORTS = Script(
     PRELUDE
     + LETTERS
@@ -221,9 +222,9 @@ local function oldest(box)
 end
 local reports = {}
 for i, box in ipairs(call('ZRANGE', boxes, 0, -1)) do
-  local found = call('HMGET', key('box', box), 'n', 'h', 'r', 'b')
+  local found = call('HMGET', key('box', box), 'n', 'h', 'r', 'b', 'df')
   reports[i] = {box, (found[1] or 0) + 0, (found[2] or 0) + 0, (found[3] or 0) + 0, call('XLEN', key('dead', box)),
-    oldest(box), (found[4] or 0) + 0}
+    oldest(box), (found[4] or 0) + 0, (found[5] or 0) + 0}
 end
 return reports
 """
@@ -233,6 +234,7 @@ return reports
 REVIVE = Script(
     PRELUDE
     + LETTERS
+    + FOREIGN
     + """
 local revived = 0
 for i = 1, #ARGV, 2 do
@@ -244,7 +246,7 @@ for i = 1, #ARGV, 2 do
     call('SREM', key('done:0', box), letter.id)
     call('SREM', key('done:1', box), letter.id)
     letter.attempt, letter.crashes, letter.suspect, letter.time = 1, 0, 0, now
-    count(box, {n = 1, b = store(box, lane, letter)})
+    count(box, {n = 1, b = store(box, lane, letter), db = -size_of_dead(found[2])})
     wake(box, lane, 1)
     revived = revived + 1
   end
@@ -256,9 +258,18 @@ return revived
 # ARGV: mailbox and entry of dead letters. Returns how many there were.
 DROP_DEAD = Script(
     PRELUDE
+    + FOREIGN
     + """
 local dropped = 0
-for i = 1, #ARGV, 2 do dropped = dropped + call('XDEL', key('dead', ARGV[i]), ARGV[i + 1]) end
+for i = 1, #ARGV, 2 do
+  local box, entry = ARGV[i], ARGV[i + 1]
+  local found = call('XRANGE', key('dead', box), entry, entry)[1]
+  if found then
+    call('XDEL', key('dead', box), entry)
+    count(box, {db = -size_of_dead(found[2])})
+    dropped = dropped + 1
+  end
+end
 return dropped
 """
 )

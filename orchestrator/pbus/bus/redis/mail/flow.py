@@ -1,6 +1,6 @@
 """The scripts that every message passes: put, take, settle."""
 
-from pbus.bus.mail import CHANNEL_TIMES, DEAD_KEPT, HANDLED_KEPT, MAX_BACKLOG_BYTES, SMALL_PART
+from pbus.bus.mail import CHANNEL_TIMES, HANDLED_KEPT, MAX_BACKLOG_BYTES, SMALL_PART
 from pbus.bus.redis.mail.lua import (
     ALWAYS,
     FOREIGN,
@@ -379,14 +379,15 @@ return 0
 # ARGV: [[mailbox, queue, entry, its letters, 1 if tried before, [which are handled], [their ids],
 # [[which, how, delay in ms, reason], ...], its bytes], ...], and what most are, entries of one letter
 # that was handled and has no past: [[mailbox, queue, [entries], [ids], [bytes of each]], ...].
-# Returns 1 for each of the first that is not held any longer, else 0.
+# Returns 1 for each of the first that is not held any longer, else 0; and mailboxes, and how many of
+# their dead letters fell.
 SETTLE = Script(
     PRELUDE
     + ALWAYS
     + LETTERS
     + FOREIGN
     + MENDING
-    + f"local KEPT, KEPT_MS, DEAD = {HANDLED_KEPT}, {FORGET_MS}, {DEAD_KEPT}\n"
+    + f"local KEPT, KEPT_MS = {HANDLED_KEPT}, {FORGET_MS}\n"
     + """
 local states = {}
 local function state(box)
@@ -421,8 +422,7 @@ local function put_back(box, own, slot, letter, other)
 end
 local function bury(box, own, slot, letter, other)
   local i, id, b, body, m, marks = fields_of(letter)
-  call('XADD', key('dead', box), 'MAXLEN', '~', DEAD, '*', i, id, b, body, m, marks,
-    'q', string.lower(string.sub(slot, 1, 1)), 'w', other[4])
+  bury_letter(box, i, id, b, body, m, marks, 'q', string.lower(string.sub(slot, 1, 1)), 'w', other[4])
   gone_for_good(own, 1, letter.attempt > 1)
 end
 local function is_held(stream, entry)
@@ -546,6 +546,8 @@ for box, own in pairs(states) do
     for lane, many in pairs(own.new) do wake(box, lane, many) end
   end
 end
-return closed
+local fell = {}
+for box, many in pairs(fallen) do fell[#fell + 1], fell[#fell + 2] = box, many end
+return {closed, fell}
 """
 )

@@ -6,7 +6,7 @@ Keys, after KEYS[1] ("boxes", a sorted set of the mailboxes by the end of their 
 
     :box:M     hash: max, maxb, shared, big (messages of the largest entry), n (stored), b (bytes of
                their bodies; an entry's until it is gone as a whole), h (held), r (tried before);
-               of the handled ids: g (which set), gn (how many), gt (since when)
+               db (bytes of dead letters), df (how many of them fell); of the handled ids: g (which set), gn (how many), gt (since when)
     :q:d:M     stream of the data lane, :q:s:M of the system lane; :q:D:M and :q:S:M hold what comes
                before them: letters tried again or given back. One consumer group "g" each
     :part:M    hash: which letters of an entry are settled; "!" before it: a suspect has started
@@ -29,6 +29,7 @@ import hashlib
 from pbus.bus.mail import (
     BROKER_AWAY_S,
     COMING_BACK_S,
+    DEAD_BYTES,
     DEAD_KEPT,
     HANDLED_KEPT_S,
     KEPT_UNTOUCHED_S,
@@ -138,8 +139,26 @@ end
 
 # Entries that others than pbus wrote: they become dead letters, with their fields as JSON.
 FOREIGN = (
-    f"local DEAD = {DEAD_KEPT}\n"
+    f"local DEAD, DEAD_BYTES = {DEAD_KEPT}, {DEAD_BYTES}\n"
     """
+local fallen = {}
+local function size_of_dead(fields) return #(fields[4] or '') + #(fields[10] or '') end
+local function bury_letter(box, ...)  -- the oldest fall, but not the only one
+  local dead, hash, fell = key('dead', box), key('box', box), 0
+  if call('XLEN', dead) == 0 then call('HSET', hash, 'db', 0) end
+  call('XADD', dead, '*', ...)
+  local bytes, many = call('HINCRBY', hash, 'db', size_of_dead({...})), call('XLEN', dead)
+  while many > 1 and (bytes > DEAD_BYTES or many > DEAD) do
+    local oldest = call('XRANGE', dead, '-', '+', 'COUNT', 1)[1]
+    call('XDEL', dead, oldest[1])
+    bytes = call('HINCRBY', hash, 'db', -size_of_dead(oldest[2]))
+    many, fell = many - 1, fell + 1
+  end
+  if fell > 0 then
+    call('HINCRBY', hash, 'df', fell)
+    fallen[box] = (fallen[box] or 0) + fell
+  end
+end
 local function ids_of(fields)  -- nil: it is none of ours
   if #fields ~= 4 and #fields ~= 6 or fields[3] ~= 'b' then return nil end
   if #fields == 6 and not (
@@ -159,8 +178,7 @@ local function ids_of(fields)  -- nil: it is none of ours
 end
 local function refuse(box, queue, entry, fields)
   local is_text, body = pcall(cjson.encode, fields)
-  call('XADD', key('dead', box), 'MAXLEN', '~', DEAD, '*', 'i', 'entry ' .. entry,
-    'b', is_text and body or '', 'm', '1 0 0 ' .. now, 'q', string.lower(queue),
+  bury_letter(box, 'i', 'entry ' .. entry, 'b', is_text and body or '', 'm', '1 0 0 ' .. now, 'q', string.lower(queue),
     'w', 'not written by pbus: it has not the fields of an entry')
   call('XACK', key('q:' .. queue, box), 'g', entry)
   call('XDEL', key('q:' .. queue, box), entry)
@@ -206,6 +224,16 @@ local function recount_queue(box, queue, counts)
     end
   until #items < 100
 end
+local function size_of_all_dead(box)
+  local size, start = 0, '-'
+  repeat
+    local items = call('XRANGE', key('dead', box), start, '+', 'COUNT', 100)
+    for _, item in ipairs(items) do
+      size, start = size + size_of_dead(item[2]), '(' .. item[1]
+    end
+  until #items < 100
+  return size
+end
 local function recount(box)
   local later = call('ZCARD', key('later', box))
   local counts = {n = later, h = 0, r = later, big = 1, b = 0}
@@ -213,6 +241,7 @@ local function recount(box)
     counts.b = counts.b + size_of_later(call('ZRANGE', key('later', box), first, first + 99))
   end
   for _, queue in ipairs({'d', 's', 'D', 'S'}) do recount_queue(box, queue, counts) end
+  counts.db = size_of_all_dead(box)
   for field, number in pairs(counts) do call('HSET', key('box', box), field, number) end
 end
 local function mend(box)

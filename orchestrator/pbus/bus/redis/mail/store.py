@@ -11,6 +11,7 @@ from pbus.bus.mail import (
     MAX_BACKLOG,
     MAX_BACKLOG_BYTES,
     DeadLetter,
+    FallenDead,
     Letter,
     MailboxReport,
     Outgoing,
@@ -64,6 +65,7 @@ class RedisMailStore:
         self._passing: set[asyncio.Task[None]] = set()
         self._since: bytes | None = None  # when mailboxes began, as of the last touch
         self._waiting: dict[str, int] = {}  # how many letters waited then
+        self._fallen = FallenDead()
         self.on_lost: Callable[[str, int], None] = _say_lost
 
     async def open(
@@ -128,7 +130,9 @@ class RedisMailStore:
         if not settles:
             return
         batch = Batch(settles)
-        closed = await self._calls.run("settle", SETTLE, *batch.arguments())
+        closed, fallen = await self._calls.run("settle", SETTLE, *batch.arguments())
+        for name, count in _counts_of(fallen).items():
+            self._fallen.note(name, count)
         self._taker.settled(batch.simple)
         self._taker.settled(
             slot for slot, is_closed in zip(batch.slots, closed, strict=True) if is_closed
@@ -147,8 +151,9 @@ class RedisMailStore:
             MailboxReport(
                 name=name.decode(), backlog=backlog, in_flight=held, retries=tried, dead=dead,
                 oldest_s=oldest_ms / 1000 if oldest_ms >= 0 else None, backlog_bytes=max(0, size),
+                dead_fell=fell,
             )
-            for name, backlog, held, tried, dead, oldest_ms, size in await self._calls.run("care", REPORTS)
+            for name, backlog, held, tried, dead, oldest_ms, size, fell in await self._calls.run("care", REPORTS)
         ]  # fmt: skip
         return sorted(reports, key=lambda report: report.name)
 
