@@ -174,6 +174,22 @@ def test_without_a_registry_the_store_is_asked():
     with_desk(Desk, check)
 
 
+def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch):
+    """While the registry does not answer, what has no room is lost and said, of all senders together."""
+
+    async def check(desk: Desk) -> None:
+        desk.hear("p2", line("clerk", 1))
+        desk.hear("p3", line("clerk", 2))
+        assert 1 == desk.board.counters.lost
+        desk.is_away = True
+        desk.may_answer.set()
+        await until(lambda: desk.put)
+        assert [line("clerk", 1)] == desk.put
+
+    monkeypatch.setattr("pbus.bus.provenance._MAX_WAITING_BYTES", len(line("clerk", 1)))
+    with_desk(lambda: Desk(Known(clerk="p1")), check)
+
+
 def test_credit_is_returned_for_what_waited():
     """The receipt of a payload that waited is told as often as it was said to be."""
 

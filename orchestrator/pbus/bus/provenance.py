@@ -22,7 +22,7 @@ _ASK_EVERY_S = 0.02
 _RIGHT_S = 10.0  # how long an answer of the registry holds
 _WRONG_S = 1.0
 _MAX_ANSWERS = 4096
-_MAX_WAITING = 100_000  # messages, in all
+_MAX_WAITING_BYTES = 32 * 1024 * 1024  # of all senders
 _Claim = tuple[str, str]  # a sending process, and the worker in whose name it speaks
 
 Put = Callable[[str, Lane, list[bytes], PayloadReceipt | None], int]
@@ -73,7 +73,7 @@ class Provenance:
         self._open: set[_Claim] = set()  # claims to be asked about
         self._has_open = asyncio.Event()
         self._waiting: dict[tuple[str, Lane], deque[_Parcel]] = {}
-        self._waiting_count = 0
+        self._waiting_bytes = 0
 
     def deliver(
         self,
@@ -89,15 +89,15 @@ class Provenance:
             accepted = self._sift(sender, lines)
             if accepted is not None:
                 return self._put(address, lane, accepted, receipt) if accepted else 0
-        if self._waiting_count + len(lines) > _MAX_WAITING:
-            self._board.note_lost(
-                f"{sender}, while the registry does not answer,", address, len(lines)
-            )
+        size = sum(map(len, lines))
+        if self._waiting_bytes + size > _MAX_WAITING_BYTES:
+            who = f"{sender}, while the registry does not answer,"
+            self._board.note_lost(who, address, len(lines))
             return 0
         if waiting is None:
             waiting = self._waiting[sender, lane] = deque()
         waiting.append(_Parcel(address, lane, lines, receipt))
-        self._waiting_count += len(lines)
+        self._waiting_bytes += size
         return 1  # told once it is known how often
 
     async def run(self) -> None:
@@ -186,7 +186,7 @@ class Provenance:
                 if accepted is None:
                     break
                 parcel = waiting.popleft()
-                self._waiting_count -= len(parcel.lines)
+                self._waiting_bytes -= sum(map(len, parcel.lines))
                 self._put_late(parcel, accepted)
             else:
                 del self._waiting[key]
