@@ -185,6 +185,18 @@ class BusFullError(BusError):
         self.waited_s = waited_s
 
 
+class LeaseTooLargeError(BusError):
+    """What a process tells of itself is larger than the registry takes."""
+
+    def __init__(self, what: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"{what} is {size:,} bytes and the registry takes at most {limit:,}",
+            hint="have fewer job names in one worker, or fewer workers in one project",
+        )
+        self.size = size
+        self.limit = limit
+
+
 class BusUnavailableError(BusError):
     """The broker cannot be reached or refuses us.
 

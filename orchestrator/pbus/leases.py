@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from pbus.errors import SealError
+from pbus.errors import LeaseTooLargeError, SealError
 from pbus.names import Label, WorkerName
 from pbus.seal import NO_SEAL, Seal
 from pbus.structs import DECODE_ERRORS
@@ -17,6 +17,14 @@ logger = logging.getLogger(__name__)
 
 LEASE_S = 6.0  # a worker silent for so long is lost
 HEARTBEAT_S = 2.0  # three beats a lease: one may be late and one lost
+MAX_LEASES = 10_000  # of a channel; what strangers wrote beyond that is not read
+MAX_LEASE_BYTES = 64 * 1024
+MAX_RECORDS = 1_000  # of supervisors, likewise
+MAX_RECORD_BYTES = 4 * 1024 * 1024
+MAX_RECORDS_BYTES = 64 * 1024 * 1024  # of all
+LEFT_OUT = (
+    "!"  # a store returns it in place of a lease that is too large, with the name; or of too many
+)
 _SAME_CLOCK_S = 1.0  # clocks that differ by less are taken for the same
 
 
@@ -86,8 +94,12 @@ def decode_leases(bodies: Iterable[bytes | str], seal: Seal = NO_SEAL) -> list[L
     """
     leases = []
     for body in bodies:
+        stored = body.encode() if isinstance(body, str) else body
+        if stored.startswith(LEFT_OUT.encode()):
+            _say_left_out(stored[len(LEFT_OUT) :].decode(errors="replace"))
+            continue
         try:
-            leases.append(_read(body.encode() if isinstance(body, str) else body, seal))
+            leases.append(_read(stored, seal))
         except (*DECODE_ERRORS, OverflowError, SealError) as error:
             say_unreadable("a lease", str(error))
     return sorted(leases, key=lambda lease: lease.name)
@@ -110,9 +122,48 @@ def is_forged(body: bytes | str, seal: Seal) -> bool:
     return False
 
 
+def _say_left_out(name: str) -> None:
+    if name:
+        say_unreadable("a lease", f"that of {name!r} has more than {MAX_LEASE_BYTES:,} bytes")
+    else:
+        say_unreadable("a lease", f"the channel has more than {MAX_LEASES:,} leases")
+
+
 def encode_lease(lease: Lease, seal: Seal) -> bytes:
-    """A lease as it is stored."""
-    return seal.close("lease", _encode(lease))
+    """A lease as it is stored; arguments for which it has no room are not in it, which is said.
+
+    Raises:
+        LeaseTooLargeError: There is no room without them either.
+    """
+    body = seal.close("lease", _encode(lease))
+    if len(body) > MAX_LEASE_BYTES and lease.args:
+        _say_too_large(lease.name)
+        body = seal.close("lease", _encode(msgspec.structs.replace(lease, args=None)))
+    if len(body) > MAX_LEASE_BYTES:
+        raise LeaseTooLargeError(f"the lease of worker {lease.name!r}", len(body), MAX_LEASE_BYTES)
+    return body
+
+
+def close_record(key: str, record: bytes, seal: Seal) -> bytes:
+    """A supervisor's record as it is stored.
+
+    Raises:
+        LeaseTooLargeError: It is too large.
+    """
+    sealed = seal.close("record", record, key.encode())
+    if len(sealed) > MAX_RECORD_BYTES:
+        raise LeaseTooLargeError(f"the record of {key!r}", len(sealed), MAX_RECORD_BYTES)
+    return sealed
+
+
+@functools.lru_cache(maxsize=64)
+def _say_too_large(name: str) -> None:
+    """Say it once: leases are renewed every few seconds."""
+    logger.error(
+        "the lease of %r has no room for the arguments of its activation, at most %d bytes: others see it"
+        " without them",
+        name, MAX_LEASE_BYTES,
+    )  # fmt: skip
 
 
 def _read(body: bytes, seal: Seal) -> Lease:

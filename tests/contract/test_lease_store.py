@@ -5,7 +5,10 @@ import time
 
 import pytest
 
-from pbus.leases import Activation, Lease
+from pbus.bus.leases_memory import MemoryLeaseStore
+from pbus.bus.redis.leases import RedisLeaseStore
+from pbus.errors import LeaseTooLargeError
+from pbus.leases import MAX_LEASES, MAX_RECORD_BYTES, Activation, Lease, say_unreadable
 from pbus.observe import merge_rows, moved_clocks
 from support.leasing import MemoryLeases, PgLeases, RedisLeases
 from support.waiting import run
@@ -261,3 +264,69 @@ def test_only_the_store_has_a_clock(make_leases, ahead_s):
 
     if not isinstance(make_leases, MemoryLeases):  # that of one process
         run(main())
+
+
+def test_too_large_lease_is_its_owners_error(make_leases, caplog):
+    """Thousands of job names are refused where they are; large arguments are left out, and it is said."""
+
+    async def main():
+        async with make_leases() as store:
+            if isinstance(store, MemoryLeaseStore):
+                return  # it carries nothing
+            jobs = tuple(f"job_{number:060}" for number in range(2_000))
+            with pytest.raises(
+                LeaseTooLargeError, match=r"the lease of worker 'x' is 1[0-9,]+ bytes"
+            ):
+                await store.claim(lease("x", jobs=jobs))
+            assert [] == await store.leases()
+            name = f"y{id(store)}"
+            assert await store.claim(lease(name, args={"text": "x" * 100_000})) is None
+            assert [(name, None)] == [(one.name, one.args) for one in await store.leases()]
+            assert f"the lease of '{name}' has no room" in caplog.text
+            with pytest.raises(LeaseTooLargeError, match="the record of 'up'"):
+                await store.put_record("up", b"x" * (MAX_RECORD_BYTES + 1), ttl_s=5)
+
+    run(main())
+
+
+def test_invented_leases_are_not_read(make_leases, monkeypatch, caplog):
+    """What is too large, or comes after so many that end sooner, is left out; a real one never is."""
+    say_unreadable.cache_clear()
+
+    async def main():
+        async with make_leases() as store:
+            if isinstance(store, MemoryLeaseStore):
+                return
+            await store.claim(lease("real"))
+            seen = (await store.renew([])).version
+            await invent(store, "large", 2_000_000, ends_s=1e6)
+            assert ["real"] == [one.name for one in await store.leases()]
+            assert "that of 'large' has more than 65,536 bytes" in caplog.text
+            renewal = await store.renew([lease("real")])
+            assert ["real"] == [one.name for one in renewal.leases]
+            assert seen <= renewal.version
+            assert await store.claim(lease("large", "mine")) is None  # no owner of pbus wrote that
+            assert ["large", "real"] == [one.name for one in await store.leases()]
+
+            await invent(store, "many", 100, ends_s=1e6, count=MAX_LEASES + 5)
+            assert ["large", "real"] == [one.name for one in await store.leases()]
+            assert f"the channel has more than {MAX_LEASES:,} leases" in caplog.text
+            assert ["large", "real"] == [one.name for one in (await store.renew([])).leases]
+
+    run(main())
+
+
+async def invent(store, name, size, *, ends_s, count=1):
+    """Write leases as a stranger would."""
+    names = [f"{name}{number}" if count > 1 else name for number in range(count)]
+    if isinstance(store, RedisLeaseStore):
+        leases, workers, _ = store._keys
+        value = "a|ready|1\n1\n" + "x" * size
+        async with store._redis.pipeline(transaction=False) as pipe:
+            pipe.zadd(leases, dict.fromkeys(names, (time.time() + ends_s) * 1000))
+            pipe.hset(workers, mapping=dict.fromkeys(names, value))
+            await pipe.execute()
+        return
+    sql = """INSERT INTO pbus.lease SELECT $1, n, 'a', 'a|ready|1', repeat('x', $3),
+      clock_timestamp() + $4::float8 * interval '1 s' FROM unnest($2::text[]) n"""
+    await store._link.call(sql, store._channel, names, size, ends_s)

@@ -8,6 +8,7 @@ from pbus.leases import (
     Activation,
     Lease,
     Renewal,
+    close_record,
     decode_activation,
     decode_holder,
     decode_leases,
@@ -19,8 +20,7 @@ from pbus.leases import (
 )
 from pbus.seal import NO_SEAL, Seal
 
-_READ = """SELECT pbus.lease_aged(body) FROM pbus.lease WHERE channel = $1 AND ends_at > clock_timestamp()
-  ORDER BY name COLLATE "C\""""
+_READ = "SELECT unnest(pbus.lease_bodies($1))"
 _EVICT = "SELECT pbus.lease_evict($1, $2, $3)"
 _SET_ACTIVATION = "SELECT pbus.activation_set($1, $2, $3)"
 _PUT_RECORD = "SELECT pbus.record_put($1, $2, $3, $4)"
@@ -95,7 +95,7 @@ class PgLeaseStore:
 
     async def put_record(self, key: str, record: bytes, *, ttl_s: float) -> None:
         """Store a record."""
-        sealed = self._seal.close("record", record, key.encode())
+        sealed = close_record(key, record, self._seal)
         await self._link.call(_PUT_RECORD, self._channel, key, sealed, ttl_s)
 
     async def records(self) -> dict[str, bytes]:

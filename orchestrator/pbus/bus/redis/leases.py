@@ -11,9 +11,16 @@ from pbus.bus.redis.names import Names
 from pbus.errors import BusUnavailableError
 from pbus.leases import (
     LEASE_S,
+    LEFT_OUT,
+    MAX_LEASE_BYTES,
+    MAX_LEASES,
+    MAX_RECORD_BYTES,
+    MAX_RECORDS,
+    MAX_RECORDS_BYTES,
     Activation,
     Lease,
     Renewal,
+    close_record,
     decode_activation,
     decode_holder,
     decode_leases,
@@ -35,7 +42,13 @@ KEYS_LIVE_MS = 24 * 3600 * 1000  # a channel that nobody uses for a day leaves n
 # A value of the hash is "incarnation|state|active", when it was renewed, and the lease as JSON, a
 # line each: scripts compare the first and never parse the last. They return the others with the age
 # in place of the time: readers compare no other clock than the server's.
-_PRELUDE = """
+_VALUE_ROOM = 1024  # of a value of the hash beside the lease
+_BOUNDS = (
+    f"local MOST, LARGEST, LEFT_OUT = {MAX_LEASES}, {MAX_LEASE_BYTES + _VALUE_ROOM}, '{LEFT_OUT}'\n"
+)
+_PRELUDE = (
+    _BOUNDS
+    + """
 if redis.replicate_commands then pcall(redis.replicate_commands) end
 local leases, workers, version = KEYS[1], KEYS[2], KEYS[3]
 local clock = redis.call('TIME')
@@ -59,7 +72,7 @@ local function drop(name)
   redis.call('ZREM', leases, name)
   redis.call('HDEL', workers, name)
   bump()
-  if value then local _, body = split(value); return aged(body) end
+  if value and #value <= LARGEST then local _, body = split(value); return aged(body) end
 end
 local function sweep()  -- others may have removed one of the keys
   if redis.call('HLEN', workers) == redis.call('ZCARD', leases) then return end
@@ -69,7 +82,7 @@ local function sweep()  -- others may have removed one of the keys
 end
 local function expire()
   local gone = {}
-  for _, name in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now)) do
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, MOST)) do
     local body = drop(name)
     if body then gone[#gone + 1] = body end
   end
@@ -77,6 +90,10 @@ local function expire()
 end
 local function put(name, head, body, ttl)
   local held = redis.call('HGET', workers, name)
+  if held and #held > LARGEST then  -- none of ours: its owner had been told
+    drop(name)
+    held = nil
+  end
   if held then
     local held_head, held_body = split(held)
     if incarnation_of(held_head) ~= incarnation_of(head) then return aged(held_body) end
@@ -87,11 +104,20 @@ local function put(name, head, body, ttl)
   redis.call('ZADD', leases, now + ttl, name)
   redis.call('HSET', workers, name, head .. '\\n' .. now .. '\\n' .. body)
 end
-local function all()
+local function bodies_of(names)  -- those that end first: invented ones may never end
   local bodies = {}
-  for _, value in ipairs(redis.call('HVALS', workers)) do
-    local _, body = split(value)
-    bodies[#bodies + 1] = aged(body)
+  if #names > MOST then
+    names[#names] = nil
+    bodies[1] = LEFT_OUT
+  end
+  for _, name in ipairs(names) do
+    local value = redis.call('HGET', workers, name)
+    if value and #value > LARGEST then
+      bodies[#bodies + 1] = LEFT_OUT .. string.sub(name, 1, 100)
+    elseif value then
+      local _, body = split(value)
+      bodies[#bodies + 1] = aged(body)
+    end
   end
   return bodies
 end
@@ -111,6 +137,7 @@ local function linger(ms)
   for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ms) end
 end
 """
+)
 # A write that needs no memory, before all others: then a server that has none left lets a script pass.
 _ALWAYS = "redis.call('ZREM', KEYS[1], '')\n"
 _CLAIM = (
@@ -143,21 +170,13 @@ if #ARGV >= 4 then linger(ARGV[3]) end
 sweep()
 local at = tonumber(redis.call('GET', version) or '0') or 0
 if at == tonumber(ARGV[2]) then return {at, gone, refused} end
-return {at, gone, refused, all()}
+return {at, gone, refused, bodies_of(redis.call('ZRANGE', leases, 0, MOST))}
 """
 )
 _READ = (  # drops nothing: who drops a lease has to announce it
     _PRELUDE
     + """
-local bodies = {}
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', leases, '(' .. now, '+inf')) do
-  local value = redis.call('HGET', workers, name)
-  if value then
-    local _, body = split(value)
-    bodies[#bodies + 1] = aged(body)
-  end
-end
-return bodies
+return bodies_of(redis.call('ZRANGEBYSCORE', leases, '(' .. now, '+inf', 'LIMIT', 0, MOST + 1))
 """
 )
 _KEEP = (
@@ -178,7 +197,9 @@ for _, name in ipairs(belonging(1)) do released[#released + 1] = drop(name) end
 return released
 """
 )
-_RECORDS = """
+_RECORDS = (
+    f"local MOST, LARGEST, ROOM = {MAX_RECORDS}, {MAX_RECORD_BYTES}, {MAX_RECORDS_BYTES}\n"
+    """
 if redis.replicate_commands then pcall(redis.replicate_commands) end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -195,9 +216,18 @@ for _, key in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
   redis.call('ZREM', KEYS[1], key)
   redis.call('HDEL', KEYS[2], key)
 end
-if ARGV[1] == 'get' then return redis.call('HGETALL', KEYS[2]) end
-return 0
+if ARGV[1] ~= 'get' then return 0 end
+local found = {}
+for _, key in ipairs(redis.call('ZRANGE', KEYS[1], 0, MOST - 1)) do
+  local record = redis.call('HGET', KEYS[2], key)
+  if record and #record <= LARGEST and #record <= ROOM then
+    found[#found + 1], found[#found + 2] = key, record
+    ROOM = ROOM - #record
+  end
+end
+return found
 """
+)
 
 
 # Keys of a wrong type are no registry's: they were written by others, and everything stops at them.
@@ -300,7 +330,7 @@ class RedisLeaseStore:
 
     async def put_record(self, key: str, record: bytes, *, ttl_s: float) -> None:
         """Store a record."""
-        sealed = self._seal.close("record", record, key.encode())
+        sealed = close_record(key, record, self._seal)
         arguments = ["put", key, int(ttl_s * 1000), sealed, KEYS_LIVE_MS]
         await self._run(_RECORDS, self._record_keys, arguments)
 
