@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -52,7 +54,7 @@ class Postgres:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *cluster.server_arguments(cluster.find_programs(), self._data, self.folder),
+                    *cluster.server_arguments(programs(), self._data, self.folder),
                     *options,
                 ],
                 user=cluster.service_user(),
@@ -131,22 +133,38 @@ async def query(url: str, sql: str, *arguments: Any) -> Any:
 
 def _prepared() -> Path:
     """A cluster with the template database, made once for this version and kept for later runs."""
-    programs = cluster.find_programs()
-    stamp = f"{programs.parent.name}-{programs.stat().st_mtime_ns}-{get_embedded_sql_version()}"
-    kept = Path(tempfile.gettempdir()) / f"pbus-pg-kept-{os.geteuid()}-{stamp}"
-    kept.mkdir(mode=0o700, exist_ok=True)
-    with (kept / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several runs side by side
+    programs()  # locks the same folder
+    with _kept() as kept:
         if not (kept / "data").exists():
             _prepare(kept / "data")
     return kept / "data"
+
+
+@functools.cache
+def programs() -> Path:
+    """Where the server's user can run them: the tests may lie in a folder that only root enters."""
+    with _kept() as kept:
+        return cluster.programs_for_service(kept)
+
+
+@contextlib.contextmanager
+def _kept() -> Iterator[Path]:
+    """A folder for this version of the programs; others wait meanwhile."""
+    found = cluster.find_programs()
+    stamp = f"{found.parent.name}-{found.stat().st_mtime_ns}-{get_embedded_sql_version()}"
+    kept = Path(tempfile.gettempdir()) / f"pbus-pg-kept-{os.geteuid()}-{stamp}"
+    kept.mkdir(exist_ok=True)
+    kept.chmod(0o711)
+    with (kept / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield kept
 
 
 def _prepare(data: Path) -> None:
     maker = Postgres()
     try:
         cluster.own(maker.folder)
-        cluster.init_cluster(cluster.find_programs(), maker._data)
+        cluster.init_cluster(programs(), maker._data)
         maker.start()
         maker.execute(f"CREATE DATABASE {_TEMPLATE}")
         install_pgmq_from_sql(dsn=maker.url(_TEMPLATE))
