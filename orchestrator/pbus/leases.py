@@ -25,6 +25,7 @@ MAX_RECORDS_BYTES = 64 * 1024 * 1024  # of all
 LEFT_OUT = (
     "!"  # a store returns it in place of a lease that is too large, with the name; or of too many
 )
+CLAIM_TRIES = 5  # others may write a forged lease again as soon as one was removed
 _SAME_CLOCK_S = 1.0  # clocks that differ by less are taken for the same
 
 
@@ -87,22 +88,34 @@ _decode = msgspec.json.Decoder(Lease).decode
 def decode_leases(bodies: Iterable[bytes | str], seal: Seal = NO_SEAL) -> list[Lease]:
     """Leases as the store returns them, by name; what this version of pbus cannot read is left out.
 
+    Copies of a lease under other names are left out, too: the newest counts.
+
     Args:
         bodies: A lease as JSON; before it, in a line of its own, the milliseconds since it was
             renewed, by the broker's clock.
         seal: Of the channel.
     """
-    leases = []
+    found: dict[str, Lease] = {}
     for body in bodies:
         stored = body.encode() if isinstance(body, str) else body
         if stored.startswith(LEFT_OUT.encode()):
             _say_left_out(stored[len(LEFT_OUT) :].decode(errors="replace"))
             continue
         try:
-            leases.append(_read(stored, seal))
+            lease = _read(stored, seal)
         except (*DECODE_ERRORS, OverflowError, SealError) as error:
             say_unreadable("a lease", str(error))
-    return sorted(leases, key=lambda lease: lease.name)
+            continue
+        other = found.setdefault(lease.name, lease)
+        if lease.beat + lease.ahead_s > other.beat + other.ahead_s:
+            found[lease.name] = lease
+    return [found[name] for name in sorted(found)]
+
+
+def truly_expired(expired: Iterable[Lease], live: Iterable[Lease] | None) -> list[Lease]:
+    """Those that are not copies, under other names, of leases that live."""
+    alive = {(lease.name, lease.incarnation) for lease in live or ()}
+    return [lease for lease in expired if (lease.name, lease.incarnation) not in alive]
 
 
 def lease_text(body: bytes | str) -> bytes:
@@ -112,14 +125,21 @@ def lease_text(body: bytes | str) -> bytes:
     return text if line_end else before
 
 
-def is_forged(body: bytes | str, seal: Seal) -> bool:
-    """Whether a lease as the store returns it was written without the key of the channel."""
+def is_forged(body: bytes | str, wanted: Lease, seal: Seal) -> bool:
+    """Whether what keeps a lease from its name is no lease of another incarnation.
+
+    Args:
+        body: As the store returns it.
+        wanted: The lease that was to be stored.
+        seal: Of the channel.
+    """
     try:
-        seal.open("lease", lease_text(body))
-    except SealError as error:
+        lease = _decode(seal.open("lease", lease_text(body)))
+    except (*DECODE_ERRORS, SealError) as error:
         say_unreadable("a lease", str(error))
         return True
-    return False
+    # Of another name: copied. Our own: what stands beside it was changed.
+    return lease.name != wanted.name or lease.incarnation == wanted.incarnation
 
 
 def _say_left_out(name: str) -> None:

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 
@@ -163,5 +164,61 @@ def test_no_value_stops_the_registry_on_postgres(shared_database: str, channel: 
         await store.keep(["real1"])
         assert ["clerk"] == [lease.name for lease in await store.release(["real1"])]
         await link.close()
+
+    run(main())
+
+
+def test_no_lease_is_taken_for_another(stores: Stores, channel: str):
+    """A sealed lease that was copied, to another name or beside another head, takes and ends nothing."""
+    seal = KeySeal([KEY], channel)
+    other = Lease(name="post", incarnation="real2", runner="r", host="h", pid=3, state="ready")
+
+    class Copying(KeySeal):
+        """Writes the lease of `post`, whatever it is to seal."""
+
+        def close(self, kind: Any, data: bytes, context: bytes = b"") -> bytes:
+            return super().close(kind, msgspec.json.encode(other), context)
+
+    async def main() -> None:
+        async with stores(seal) as ours, stores(Copying([KEY], channel)) as burglar:
+            await ours.claim(other)
+            assert None is await burglar.claim(FORGED)
+            assert None is await ours.claim(REAL)
+            assert ["clerk", "post"] == [lease.name for lease in await ours.leases()]
+
+            await ours.release(["real1"])
+            await burglar.claim(msgspec.structs.replace(FORGED, name="clerk", incarnation="evil1"))
+            assert [] == (await ours.renew([REAL])).refused
+
+            await burglar.claim(msgspec.structs.replace(FORGED, name="third"))
+            assert ["clerk", "post"] == [lease.name for lease in await ours.leases()]
+            assert [] == await ours.release(["evil1"])
+            assert ["real2"] == [lease.incarnation for lease in await ours.release(["real2"])]
+
+    run(main())
+
+
+@pytest.mark.redis
+def test_no_copy_expires_for_another(valkey: Valkey, channel: str):
+    """A copy that runs out under another name is no end of the worker that it names."""
+
+    async def main() -> None:
+        store = RedisLeaseStore(
+            Endpoint(url=valkey.url, redis=None), Names(channel), KeySeal([KEY], channel)
+        )
+        await store.claim(REAL)
+        with redis.Redis(unix_socket_path=str(valkey.socket)) as client:
+            client.hset(
+                f"{{{channel}}}:workers", "x", client.hget(f"{{{channel}}}:workers", "clerk")
+            )
+            client.zadd(f"{{{channel}}}:leases", {"x": 1})
+            head, rest = client.hget(f"{{{channel}}}:workers", "clerk").split(b"|", 1)
+            assert b"real1" == head
+            assert [] == (await store.renew([])).expired
+            for forged in (b"evil1|" + rest, b"", b"evil1", b"evil1|\n", b"|\n\n"):
+                client.hset(f"{{{channel}}}:workers", "clerk", forged)
+                assert [] == (await store.renew([REAL])).refused
+                assert [REAL.incarnation] == [lease.incarnation for lease in await store.leases()]
+        await store.close()
 
     run(main())

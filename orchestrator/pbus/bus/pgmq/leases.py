@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from pbus.bus.pgmq.link import Link
+from pbus.errors import BusUnavailableError
 from pbus.leases import (
+    CLAIM_TRIES,
     LEASE_S,
     Activation,
     Lease,
@@ -17,6 +19,7 @@ from pbus.leases import (
     is_forged,
     lease_text,
     open_records,
+    truly_expired,
 )
 from pbus.seal import NO_SEAL, Seal
 
@@ -43,11 +46,15 @@ class PgLeaseStore:
 
     async def claim(self, lease: Lease) -> Lease | None:
         """Take the name; see LeaseStore."""
-        holder = await self._claim(lease)
-        if holder and is_forged(holder, self._seal):
-            await self._link.call(_EVICT, self._channel, lease.name, lease_text(holder).decode())
+        for _ in range(CLAIM_TRIES):
             holder = await self._claim(lease)
-        return decode_holder(holder, lease.name, self._seal) if holder else None
+            if holder is None:
+                return None
+            if not is_forged(holder, lease, self._seal):
+                return decode_holder(holder, lease.name, self._seal)
+            text = lease_text(holder).decode()
+            await self._link.call(_EVICT, self._channel, lease.name, text)
+        raise BusUnavailableError(self._link.url, f"others write leases of {lease.name!r}")
 
     async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
         """Store leases anew; see LeaseStore."""
@@ -56,10 +63,11 @@ class PgLeaseStore:
         (row,) = await self._link.call(sql, self._channel, *columns, LEASE_S, version)
         held = set(row["refused"])
         taken = [one.name for one in leases if one.name in held and await self.claim(one)]
+        live = None if row["leases"] is None else decode_leases(row["leases"], self._seal)
         return Renewal(
             version=row["version"],
-            leases=None if row["leases"] is None else decode_leases(row["leases"], self._seal),
-            expired=decode_leases(row["expired"], self._seal),
+            leases=live,
+            expired=truly_expired(decode_leases(row["expired"], self._seal), live),
             refused=taken,
         )
 
@@ -75,7 +83,8 @@ class PgLeaseStore:
             return []
         sql = "SELECT * FROM pbus.lease_release($1, $2)"
         rows = await self._link.call(sql, self._channel, list(incarnations))
-        return decode_leases((row[0] for row in rows), self._seal)
+        found = decode_leases((row[0] for row in rows), self._seal)
+        return [lease for lease in found if lease.incarnation.startswith(tuple(incarnations))]
 
     async def leases(self) -> list[Lease]:
         """All live leases by name."""

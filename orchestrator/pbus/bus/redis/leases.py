@@ -10,6 +10,7 @@ from pbus.bus.redis.endpoint import MOVING, TROUBLE, Endpoint, reason_of
 from pbus.bus.redis.names import Names
 from pbus.errors import BusUnavailableError
 from pbus.leases import (
+    CLAIM_TRIES,
     LEASE_S,
     LEFT_OUT,
     MAX_LEASE_BYTES,
@@ -29,6 +30,7 @@ from pbus.leases import (
     is_forged,
     lease_text,
     open_records,
+    truly_expired,
 )
 from pbus.seal import NO_SEAL, Seal
 
@@ -154,7 +156,7 @@ _EVICT = (
     + _ALWAYS
     + """
 local value = redis.call('HGET', workers, ARGV[1])
-if value and string.sub(value, -#ARGV[2]) == ARGV[2] then drop(ARGV[1]) end
+if value and string.sub(value, #value - #ARGV[2] + 1) == ARGV[2] then drop(ARGV[1]) end
 return 0
 """
 )
@@ -271,11 +273,14 @@ class RedisLeaseStore:
 
     async def claim(self, lease: Lease) -> Lease | None:
         """Take the name; see LeaseStore."""
-        holder = await self._claim(lease)
-        if holder and is_forged(holder, self._seal):
-            await self._run(_EVICT, self._keys, [lease.name, lease_text(holder)])
+        for _ in range(CLAIM_TRIES):
             holder = await self._claim(lease)
-        return decode_holder(holder, lease.name, self._seal) if holder else None
+            if holder is None:
+                return None
+            if not is_forged(holder, lease, self._seal):
+                return decode_holder(holder, lease.name, self._seal)
+            await self._run(_EVICT, self._keys, [lease.name, lease_text(holder)])
+        raise BusUnavailableError(self._endpoint.url, f"others write leases of {lease.name!r}")
 
     async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
         """Store leases anew; see LeaseStore."""
@@ -284,10 +289,11 @@ class RedisLeaseStore:
         at, expired, refused, *rest = reply
         held = {name.decode(errors="replace") for name in refused}
         taken = [one.name for one in leases if one.name in held and await self.claim(one)]
+        live = decode_leases(rest[0], self._seal) if rest else None
         return Renewal(
             version=at,
-            leases=decode_leases(rest[0], self._seal) if rest else None,
-            expired=decode_leases(expired, self._seal),
+            leases=live,
+            expired=truly_expired(decode_leases(expired, self._seal), live),
             refused=taken,
         )
 
@@ -301,7 +307,8 @@ class RedisLeaseStore:
         if not incarnations:
             return []
         released = await self._run(_RELEASE, self._keys, incarnations)
-        return decode_leases(released, self._seal)
+        found = decode_leases(released, self._seal)
+        return [lease for lease in found if lease.incarnation.startswith(tuple(incarnations))]
 
     async def leases(self) -> list[Lease]:
         """All live leases by name."""
@@ -364,7 +371,7 @@ class RedisLeaseStore:
             except TROUBLE as error:
                 if self._endpoint.heed(error):
                     await self._redis.connection_pool.disconnect()
-                if attempts == 1 and str(error).startswith("WRONGTYPE"):
+                if attempts == 1 and "WRONGTYPE" in str(error):
                     await self._mend()
                     continue
                 if isinstance(error, TimeoutError) or (attempts > 1 and not self._is_moving(error)):
