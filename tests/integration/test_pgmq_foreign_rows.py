@@ -32,6 +32,8 @@ FOREIGN = {
     "headers of an array": ("""'[["id", "{}"]]'""", "'[1, 2]'"),
     "headers of a number": ("""'[["id", "{}"]]'""", "'7'"),
     "a number out of range": ("""'{"n": 1}'""", """'{"n": 1e300, "t": 1e300, "b": 1e300}'"""),
+    "too many attempts": ("""'[["id", "{}"]]'""", """'{"n": 1, "a": 99999999999}'"""),
+    "less than no crashes": ("""'[["id", "{}"]]'""", """'{"n": 1, "c": -1}'"""),
     "strange attempts": ("""'[["id", "{}"]]'""", """'{"n": 1, "a": "x", "c": [], "s": 3}'"""),
     "too long for one answer": (
         """jsonb_build_object('a', (SELECT string_agg(md5(n::text), '') FROM generate_series(1, 200000) n))""",
@@ -95,3 +97,22 @@ def test_foreign_rows_are_dead_letters(shared_database, channel, caplog):
         run(main())
     assert "were not written by pbus" in caplog.text
     assert "a bug in pbus" not in caplog.text
+
+
+def test_foreign_dead_letters_are_shown(shared_database, channel):
+    """What others wrote among the dead letters is listed, and can be dropped."""
+
+    async def main():
+        async with connect(shared_database, channel=channel) as bus:
+            await bus.mail.open("w", keep=True)
+            insert = """INSERT INTO pbus.dead (mailbox, lane, letter, reason, attempt, crashes, buried_at)
+              SELECT id, 'd', $2::text::jsonb, 'x', -1, 1, now() + interval '9 y' FROM pbus.mailbox WHERE channel = $1"""
+            letters = ['"text"', "null", "[]", "[1, 2]", '["id", {"b": "?"}]', "{}"]
+            for letter in letters:
+                await query(shared_database, insert, channel, letter)
+            dead = await bus.mail.dead_letters()
+            assert letters == [one.body.decode() for one in dead]
+            assert {"not written by pbus"} == {one.reason for one in dead}
+            assert len(letters) == await bus.mail.drop_dead([one.key for one in dead])
+
+    run(main())

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from pbus.bus.pgmq.letters import handed_over, in_order, letters_of
 
 
@@ -37,3 +39,18 @@ def test_number_decides_the_order():
     handed = [handed_over(word(3, 2, "b")), handed_over(word(4, 11, "d"))]
     texts = [letter.body for row in in_order(answer, handed) for letter in letters_of(row)]
     assert [b"b", b"c", b"d", b"e"] == texts
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "", "x", "[]", "[1, 2]", "[" * 5000, '[1, 2, "w", "x", {}, []]', '[1, 2, "w", "d", [], []]',
+        f'[{10**30}, 2, "w", "d", {{}}, []]', f'[1, {2**63}, "w", "d", {{}}, []]',
+        f'[1, 2, "w", "d", {{"i": {10**30}}}, []]', f'[1, 2, "w", "d", {{"a": {2**31}}}, []]',
+        '[1, 2, "w", "d", {"c": -1}, []]', f'[1, 2, "w", "d", {"[" * 5000}',
+    ],
+)  # fmt: skip
+def test_forged_notification_is_refused(forged: str):
+    """What is no entry, or has numbers that the server would refuse, is an error of one kind."""
+    with pytest.raises(ValueError, match=r"."):
+        handed_over(forged)

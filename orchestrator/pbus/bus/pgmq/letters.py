@@ -4,12 +4,13 @@ import base64
 import binascii
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from pbus.bus.mail import DeadLetter, Letter, Outgoing, no_room
 from pbus.messages import Lane
+from pbus.structs import DECODE_ERRORS
 
 Row = Mapping[str, Any]  # an entry as pbus.mail_take returns it
 
@@ -24,20 +25,27 @@ _decode_pairs = msgspec.json.Decoder(list[tuple[str, str | _NoText]]).decode
 _decode_pair = msgspec.json.Decoder(tuple[str, str | _NoText]).decode
 
 
+# What Postgres would refuse when it comes back: a bigint, an integer.
+_Big = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+_Few = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 2)]
+
+
 class _Place(msgspec.Struct):
-    i: int = 0
+    i: _Big = 0
 
 
 class _Headers(msgspec.Struct):
-    i: int = 0
+    i: _Big = 0
     n: int = 0
-    a: int = 1
-    c: int = 0
+    a: _Few = 1
+    c: _Few = 0
     s: bool = False
     e: float = 0.0
 
 
-_decode_handed = msgspec.json.Decoder(tuple[int, int, str, str, msgspec.Raw, msgspec.Raw]).decode
+_decode_handed = msgspec.json.Decoder(
+    tuple[_Big, _Big, str, Literal["d", "s"], msgspec.Raw, msgspec.Raw]
+).decode
 _decode_headers = msgspec.json.Decoder(_Headers).decode
 _decode_full = msgspec.json.Decoder(tuple[str, str, int, int]).decode
 _decode_fallen = msgspec.json.Decoder(list[tuple[str, int]]).decode
@@ -56,8 +64,11 @@ def letters_of(row: Row) -> list[Letter]:
     Raises:
         ValueError: It is no entry: the row is of another's making.
     """
-    headers = _decode_headers(row["headers"])
-    pairs = _decode_pairs(row["message"])
+    try:
+        headers = _decode_headers(row["headers"])
+        pairs = _decode_pairs(row["message"])
+    except DECODE_ERRORS as error:
+        raise ValueError(str(error)) from error
     if not len(pairs) == headers.n > 0:
         problem = f"its headers count {headers.n} messages, and it has {len(pairs)}"
         raise ValueError(problem)
@@ -87,7 +98,11 @@ def handed_over(payload: str) -> Row:
     Raises:
         ValueError: It is none of ours.
     """
-    hold, box, mailbox, lane, headers, message = _decode_handed(payload)
+    try:
+        hold, box, mailbox, lane, headers, message = _decode_handed(payload)
+        _decode_headers(headers)
+    except DECODE_ERRORS as error:
+        raise ValueError(str(error)) from error
     return {
         "hold": hold,
         "box": box,
@@ -101,13 +116,17 @@ def handed_over(payload: str) -> Row:
 
 def dead_letter(row: Row) -> DeadLetter:
     """A row of the dead."""
-    id_, body = _decode_pair(row["letter"])
+    try:
+        id_, text = _decode_pair(row["letter"])
+        body, reason = _bytes(text), row["reason"]
+    except DECODE_ERRORS:
+        id_, body, reason = "?", row["letter"].encode(), "not written by pbus"
     return DeadLetter(
         key=str(row["key"]),
         mailbox=row["name"],
         id=id_,
-        body=_bytes(body),
-        reason=row["reason"],
+        body=body,
+        reason=reason,
         attempt=row["attempt"],
         crashes=row["crashes"],
         buried_at=row["buried_at"].timestamp(),
