@@ -105,3 +105,74 @@ def test_keys_of_other_types_are_put_aside(valkey, channel, caplog):
         run(main(), timeout=55)
     assert "stood in the way" in caplog.text
     assert "a bug in pbus" not in caplog.text
+
+
+BAD_VALUES = {
+    "counted in words": lambda r, k: r.hset(f"{k}:box:w", mapping={"n": "x", "h": "-0", "big": "1e5"}),
+    "counted too many": lambda r, k: r.hset(f"{k}:box:w", mapping={"n": 4294967296}),
+    "counted less than none": lambda r, k: r.hset(f"{k}:box:w", mapping={"n": -5}),
+    "no room": lambda r, k: r.hset(f"{k}:box:w", mapping={"max": -1, "n": 1}),
+    "a room of words": lambda r, k: r.hset(f"{k}:box:w", mapping={"max": "x"}),
+    "bytes in words": lambda r, k: r.hset(f"{k}:box:w", mapping={"b": "x", "maxb": "", "db": "-0", "df": "y"}),
+    "too many bytes": lambda r, k: r.hset(f"{k}:box:w", mapping={"b": 1 << 40, "maxb": -1}),
+    "handled in words": lambda r, k: r.hset(f"{k}:box:w", mapping={"gn": "x", "gt": "y"}),
+    "no numbers of streams": lambda r, k: r.hset(f"{k}:last:w", mapping={"a|1|d": "x", "": "\xff"}),
+    "retries of nothing": lambda r, k: r.zadd(f"{k}:later:w", {b"\xc1": 1, pack(["d", 5]): 1}),
+    "retries of no letter": lambda r, k: r.zadd(f"{k}:later:w", {pack(["d", {"id": "x"}]): 1}),
+    "times in words": lambda r, k: r.mset({f"{k}:touched": "x", f"{k}:since": "y"}),
+    "an index of bytes": lambda r, k: r.zadd(k, {b"\xff\n": 1e300}),
+    "an empty incarnation": lambda r, k: r.zadd(f"{k}:gone", {"": 1e300, "\xff": 0}),
+}  # fmt: skip
+
+
+def numbers_of(listener):
+    """What arrived; a mailbox that is made anew says that some were lost, too."""
+    return [one.number for one in listener.messages if isinstance(one, Chip)]
+
+
+def test_values_of_any_kind_stop_nobody(valkey, channel, caplog):
+    """Whatever is written into a mailbox's own keys, messages arrive and reports are made."""
+
+    async def main():
+        listener, number = Listener("w"), 0
+        mail = DeliveryOptions(declared=frozenset({"w"}))
+        options = {"channel": channel, "delivery": "at-least-once", "mail_options": mail}
+        async with Redis.from_url(valkey.url) as redis, connect(valkey.url, **options) as bus:
+            await bus.subscribe(listener)
+            for write in BAD_VALUES.values():
+                await write(redis, bus.mail._key)
+                number += 1
+                await bus.send(Chip(source="a", target="w", number=number))
+                async with asyncio.timeout(PATIENCE_S):
+                    while number not in (numbers := numbers_of(listener)):
+                        await asyncio.sleep(0.01)
+                await bus.mail.reports()
+            async with asyncio.timeout(PATIENCE_S):
+                while any(one.backlog for one in await bus.mail.reports() if one.name == "w"):
+                    await asyncio.sleep(0.01)
+            assert list(range(1, number + 1)) == numbers
+
+    run(main(), timeout=55)
+    assert "a bug in pbus" not in caplog.text
+
+
+def test_foreign_dead_letters_are_shown(valkey, channel):
+    """What others wrote among the dead letters is listed, and never put back."""
+
+    async def main():
+        async with (
+            Redis.from_url(valkey.url) as redis,
+            connect(valkey.url, channel=channel, delivery="at-least-once") as bus,
+        ):
+            await bus.mail.open("w", keep=True)
+            for fields in ENTRIES.values():
+                await redis.xadd(f"{bus.mail._key}:dead:w", fields)
+            dead = await bus.mail.dead_letters()
+            assert [("not written by pbus", 1)] * len(ENTRIES) == [
+                (d.reason, d.attempt) for d in dead
+            ]
+            assert 0 == await bus.mail.revive([one.key for one in dead])
+            assert len(ENTRIES) == await bus.mail.drop_dead([one.key for one in dead])
+            await bus.mail.purge("w")
+
+    run(main())

@@ -10,13 +10,14 @@ from redis.exceptions import ResponseError
 
 from pbus.bus.redis.endpoint import TROUBLE, Endpoint, reason_of
 from pbus.bus.redis.links import RequestLink
-from pbus.bus.redis.mail.care import MEND, OPEN
+from pbus.bus.redis.mail.care import MEND, OPEN, TOUCH
 from pbus.bus.redis.mail.lua import Script
 from pbus.errors import BusUnavailableError
 
 logger = logging.getLogger(__name__)
 
-_DAMAGED = re.compile("NOGROUP|WRONGTYPE")
+# A script stumbled over what others wrote. A server that refuses names its reason first.
+_DAMAGED = re.compile("NOGROUP|WRONGTYPE|(?!OOM|READONLY|MISCONF|NOREPLICAS|NOPERM).*user_script")
 
 
 class Calls:
@@ -52,8 +53,8 @@ class Calls:
     async def once(self, purpose: str, script: Script, *arguments: Any) -> Any:
         """What a script answers, or TROUBLE; others may have removed scripts and groups meanwhile."""
         reply = await self._evaluate(purpose, script, arguments)
-        if isinstance(reply, ResponseError) and _DAMAGED.search(str(reply)):
-            odd = await self._evaluate(purpose, MEND, arguments[:1] if script is OPEN else ())
+        if isinstance(reply, ResponseError) and _DAMAGED.match(str(reply)):
+            odd = await self._evaluate(purpose, MEND, _mailboxes_of(script, arguments))
             if odd and not isinstance(odd, ResponseError):
                 names = b", ".join(odd).decode(errors="replace")
                 logger.error("%s: keys of other types stood in the way, now %s", self.url, names)
@@ -103,3 +104,8 @@ class Calls:
         if link is None:
             link = self._links[purpose] = RequestLink(self._endpoint, f"mail ({purpose})")
         return (await link.request([command]))[0]
+
+
+def _mailboxes_of(script: Script, arguments: Sequence[Any]) -> Sequence[Any]:
+    """Those that a call is about, for they may be missing in the index; where that is easily told."""
+    return arguments[:1] if script is OPEN else arguments[1:] if script is TOUCH else ()

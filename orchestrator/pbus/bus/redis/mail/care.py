@@ -39,7 +39,7 @@ return 1
 """
 )
 
-# ARGV: a mailbox that is about to be made, or nothing. Returns how keys of another type, which stood
+# ARGV: mailboxes that the index may not have. Returns how keys of another type, which stood
 # where ours belong, are called now.
 MEND = Script(
     PRELUDE
@@ -51,11 +51,19 @@ put_aside(boxes, 'ZCARD')
 put_aside(gone, 'ZCARD')
 put_aside(touched, 'STRLEN')
 put_aside(since, 'STRLEN')
-if ARGV[1] then put_aside_all(ARGV[1]) end
-for _, box in ipairs(call('ZRANGE', boxes, 0, -1)) do
-  put_aside_all(box)
-  if exists(key('box', box)) then mend(box) end
+scrub_times()
+local function mend_all(names)
+  for _, box in ipairs(names) do
+    put_aside_all(box)
+    if exists(key('box', box)) then
+      scrub(box)
+      mend(box)
+      scrub_counts(box)
+    end
+  end
 end
+mend_all(ARGV)
+mend_all(call('ZRANGE', boxes, 0, -1))
 return odd
 """
 )
@@ -82,12 +90,18 @@ local function is_emptied(box)
 end
 for i = 2, #ARGV do
   local box = ARGV[i]
-  local score, found = call('ZSCORE', boxes, box), call('HMGET', key('box', box), 'n', 'h', 'b')
+  local score, found = call('ZSCORE', boxes, box), call('HMGET', key('box', box), 'n', 'h', 'b', 'big', 'max', 'maxb')
+  for i = 5, 6 do  -- then its owner opens it again
+    if not (is_number(found[i]) and found[i] + 0 > 0) then found[1] = false end
+  end
   local n, h, b = found[1], found[2] or 0, found[3] or 0
-  if n and (n + 0 > 0 or b + 0 ~= 0) and is_emptied(box) then
+  if n and (n + 0 > 0 or b + 0 ~= 0) and n + 0 <= found[5] + BIGGEST and is_emptied(box) then
     if n + 0 > 0 then emptied[#emptied + 1], emptied[#emptied + 2] = box, n - h end
     recount(box)
     n, h = 0, 0
+  elseif n and is_off(box, n + 0, (found[4] or 1) + 0) then
+    recount(box)
+    n, h = unpack(call('HMGET', key('box', box), 'n', 'h'))
   end
   if n then waiting[#waiting + 1], waiting[#waiting + 2] = box, n - h end
   if not score or not n then
@@ -240,8 +254,9 @@ local revived = 0
 for i = 1, #ARGV, 2 do
   local box, entry = ARGV[i], ARGV[i + 1]
   local found = call('XRANGE', key('dead', box), entry, entry)[1]
-  if found then
-    local letter, lane = unfold(entry, found[2])[1], found[2][8]
+  local lane = found and #found[2] == 10 and string.match(found[2][8], '^[ds]$')
+  if lane and ids_of({unpack(found[2], 1, 6)}) then
+    local letter = unfold(entry, found[2])[1]
     call('XDEL', key('dead', box), entry)
     call('SREM', key('done:0', box), letter.id)
     call('SREM', key('done:1', box), letter.id)
@@ -278,6 +293,7 @@ return dropped
 PURGE = Script(
     PRELUDE
     + LETTERS
+    + FOREIGN
     + """
 local box, fell, tried, is_more, size = ARGV[1], 0, 0, 0, 0
 local found = call('HMGET', key('box', box), 'n', 'h')
@@ -292,7 +308,7 @@ for _, queue in ipairs({'d', 's', 'D', 'S'}) do
     and call('XREADGROUP', 'GROUP', 'g', 'purge', 'COUNT', 500, 'STREAMS', stream, '>')
   for _, item in ipairs(reply and reply[1][2] or {}) do
     local entry, fields = item[1], item[2]
-    fell, size = fell + #head_of(fields), size + #fields[4]
+    fell, size = fell + #(ids_of(fields) or {}), size + #(fields[4] or '')
     if was_tried(fields) then tried = tried + 1 end
     call('XACK', stream, 'g', entry)
     call('XDEL', stream, entry)

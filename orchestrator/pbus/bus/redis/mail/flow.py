@@ -198,7 +198,7 @@ end
 -- Marks what was handled before; returns what is settled, how many are left, how many were marked.
 local function sift(box, queue, entry, fields, flags)
   local ids = head_of(fields)
-  local old = flags or string.rep('0', #ids)
+  local old = flags and #flags == #ids and flags or string.rep('0', #ids)
   flags = old
   for i in pairs(seen(box, ids) or {}) do
     flags = string.sub(flags, 1, i - 1) .. '1' .. string.sub(flags, i + 1)

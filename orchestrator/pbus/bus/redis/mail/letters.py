@@ -15,6 +15,7 @@ _decode_head = msgspec.msgpack.Decoder(tuple[list[str], list[int]]).decode
 Slot = tuple[str, str]  # a mailbox, and an entry of it: its queue's letter and its id
 _FRESH_CELLS = 4  # of an entry that was not in a mailbox before
 _OPEN = ord("0")
+NOT_OURS = b"not written by pbus"
 LANES = {"d": Lane.DATA, "s": Lane.SYSTEM, "D": Lane.DATA, "S": Lane.SYSTEM}
 
 
@@ -140,16 +141,20 @@ def _has_past(letter: Letter) -> bool:
 
 def read_dead(mailbox: str, entry: bytes, fields: Sequence[bytes], now: float) -> DeadLetter:
     """A dead letter of the stream of them; now: the server's time, Unix seconds."""
-    attempt, crashes, *_ = fields[5].split()
-    buried_at = int(entry.partition(b"-")[0]) / 1000
+    try:
+        _, id_, _, body, _, marks, _, _, _, reason = fields
+        attempt, crashes = (int(mark) for mark in marks.split()[:2])
+    except ValueError:
+        id_, body, reason, attempt, crashes = b"?", b" ".join(fields), NOT_OURS, 1, 0
+    buried_at = min(int(entry.partition(b"-")[0]) / 1000, now)
     return DeadLetter(
         key=f"{mailbox}/{entry.decode()}",
         mailbox=mailbox,
-        id=fields[1].decode(),
-        body=fields[3],
-        reason=fields[9].decode(),
-        attempt=int(attempt),
-        crashes=int(crashes),
+        id=id_.decode(errors="replace"),
+        body=body,
+        reason=reason.decode(errors="replace"),
+        attempt=attempt,
+        crashes=crashes,
         buried_at=buried_at,
-        age_s=max(0.0, now - buried_at),
+        age_s=now - buried_at,
     )

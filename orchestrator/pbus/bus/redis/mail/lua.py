@@ -33,8 +33,11 @@ from pbus.bus.mail import (
     DEAD_KEPT,
     HANDLED_KEPT_S,
     KEPT_UNTOUCHED_S,
+    MAX_BACKLOG,
+    MAX_BACKLOG_BYTES,
 )
 
+_BIGGEST = 10_000  # messages of an entry: a batch of 256 KiB has fewer
 FORGET_MS = int(HANDLED_KEPT_S * 1000)
 
 PRELUDE = (
@@ -97,7 +100,8 @@ ALWAYS = "call('ZREM', boxes, '')\n"
 # Letters on their own: what was in a mailbox before and comes back to it.
 LETTERS = """
 local function marks_of(entry, fields)
-  if fields[6] then return string.match(fields[6], '^(%d+) (%d+) (%d+) (%d+)') end
+  local attempt, crashes, suspect, time = string.match(fields[6] or '', '^(%d+) (%d+) (%d+) (%d+)$')
+  if attempt then return attempt, crashes, suspect, time end
   return 1, 0, 0, string.match(entry, '^%d+')
 end
 local function time_of(entry, fields)
@@ -162,7 +166,9 @@ end
 local function ids_of(fields)  -- nil: it is none of ours
   if #fields ~= 4 and #fields ~= 6 or fields[3] ~= 'b' then return nil end
   if #fields == 6 and not (
-    fields[5] == 'm' and string.match(fields[6], '^%d+ %d+ [01] %d+$')) then return nil end
+    fields[5] == 'm' and #fields[6] < 64 and string.match(fields[6], '^%d+ %d+ [01] %d+$')) then
+    return nil
+  end
   if fields[1] == 'i' then return {fields[2]} end
   if fields[1] ~= 'h' then return nil end
   local is_read, head = pcall(cmsgpack.unpack, fields[2])
@@ -188,8 +194,11 @@ end
 )
 
 # What others than pbus took away from a mailbox: its groups, and with streams the truth of its counts; and
-# keys of another type that stand where its own belong: they are renamed.
-MENDING = """
+# keys of another type that stand where its own belong: they are renamed. What others wrote into keys of
+# the right type, and scripts would stumble over, is removed (scrub).
+MENDING = (
+    f"local MAX, MAX_BYTES, BIGGEST = {MAX_BACKLOG}, {MAX_BACKLOG_BYTES}, {_BIGGEST}\n"
+    """
 local SIZES = {box = 'HLEN', part = 'HLEN', last = 'HLEN', later = 'ZCARD', dead = 'XLEN',
   ['q:d'] = 'XLEN', ['q:s'] = 'XLEN', ['q:D'] = 'XLEN', ['q:S'] = 'XLEN',
   ['done:0'] = 'SCARD', ['done:1'] = 'SCARD', ['wait:d'] = 'ZCARD', ['wait:s'] = 'ZCARD'}
@@ -244,6 +253,59 @@ local function recount(box)
   counts.db = size_of_all_dead(box)
   for field, number in pairs(counts) do call('HSET', key('box', box), field, number) end
 end
+local function is_number(text)  -- as the server counts: neither 007 nor -0
+  return text == '0' or text and #text < 16 and string.match(text, '^-?[1-9]%d*$') ~= nil
+end
+local function is_off(box, n, big)  -- counted are more than there can be, or fewer
+  local most = call('ZCARD', key('later', box))
+  for _, queue in ipairs({'d', 's', 'D', 'S'}) do
+    most = most + call('XLEN', key('q:' .. queue, box)) * math.max(1, math.min(big, BIGGEST))
+  end
+  return n < 0 or n > most
+end
+local function is_letter(member)
+  local is_read, found = pcall(cmsgpack.unpack, member)
+  local letter = is_read and type(found) == 'table' and found[2]
+  if type(letter) ~= 'table' or found[1] ~= 'd' and found[1] ~= 's' then return false end
+  for _, name in ipairs({'attempt', 'crashes', 'suspect', 'time'}) do
+    local number = letter[name]
+    if type(number) ~= 'number' or number % 1 ~= 0 or math.abs(number) > 1e15 then return false end
+  end
+  return type(letter.id) == 'string' and type(letter.body) == 'string'
+end
+local function scrub_counts(box)
+  local name, is_wrong = key('box', box), false
+  local found = call('HMGET', name, 'n', 'h', 'r', 'big', 'b', 'db')
+  for i = 1, 6 do is_wrong = is_wrong or not is_number(found[i]) end
+  for field, limit in pairs({max = MAX, maxb = MAX_BYTES}) do
+    local at_most = call('HGET', name, field)
+    if not is_number(at_most) or at_most + 0 < 1 then call('HSET', name, field, limit) end
+  end
+  for _, field in ipairs({'df', 'gn', 'gt'}) do
+    if not is_number(call('HGET', name, field)) then call('HDEL', name, field) end
+  end
+  if is_wrong or is_off(box, found[1] + 0, found[4] + 0) then recount(box) end
+end
+local function scrub_fields(name, key_start, value_pattern)
+  local found = call('HGETALL', name)
+  for i = 1, #found, 2 do
+    local is_ours = string.match(found[i], key_start) and #found[i + 1] < 100000
+    if not (is_ours and string.match(found[i + 1], value_pattern)) then call('HDEL', name, found[i]) end
+  end
+end
+local function scrub(box)
+  scrub_fields(key('last', box), '', '^%d+ %d+$')
+  scrub_fields(key('part', box), '^!?[dsDS]%d', '^[01]+$')
+  for _, member in ipairs(call('ZRANGE', key('later', box), 0, -1)) do
+    if not is_letter(member) then call('ZREM', key('later', box), member) end
+  end
+end
+local function scrub_times()
+  for _, name in ipairs({touched, since}) do
+    local at = call('GET', name)
+    if at and not is_number(at) then call('DEL', name) end
+  end
+end
 local function mend(box)
   local is_mended = false
   for _, queue in ipairs({'d', 's', 'D', 'S'}) do
@@ -253,6 +315,7 @@ local function mend(box)
   if is_mended then recount(box) end
 end
 """
+)
 
 # Which of these ids were handled before: a table by position, or nil.
 SEEN = """

@@ -149,7 +149,7 @@ class RedisMailStore:
         """All mailboxes by name."""
         reports = [
             MailboxReport(
-                name=name.decode(), backlog=backlog, in_flight=held, retries=tried, dead=dead,
+                name=name.decode(errors="replace"), backlog=backlog, in_flight=held, retries=tried, dead=dead,
                 oldest_s=oldest_ms / 1000 if oldest_ms >= 0 else None, backlog_bytes=max(0, size),
                 dead_fell=fell,
             )
@@ -161,7 +161,7 @@ class RedisMailStore:
         """Dead letters, oldest first; see MailStore."""
         if mailbox is None:
             index = await self._calls.plain("ZRANGE", self._key, 0, -1)
-            names = [name.decode() for name in index]
+            names = [name.decode(errors="replace") for name in index]
         else:
             names = [mailbox]
         seconds, micros = await self._calls.plain("TIME")
