@@ -1,5 +1,7 @@
 # Everything a newcomer needs: `make demo`, `make test`. Only Python 3.11 (or newer) and make are required.
 
+export SEED COUNT SECONDS BROKERS
+
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +10,7 @@ READY := $(VENV)/.ready
 LOCK := .ci/requirements.lock
 TOOLS := .venv-tools
 
-.PHONY: demo test lint format lock audit licences clean help
+.PHONY: demo test fuzz lint format lock audit licences clean help
 
 help: ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -18,6 +20,9 @@ demo: $(READY) ## run the quickstart: full-text search by four processes
 
 test: $(READY) ## all tests, on a real Valkey and Postgres that they start themselves
 	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder
+
+fuzz: $(READY) ## throw a million mutated payloads at live projects; SEED=, COUNT=, SECONDS=, BROKERS=
+	cd tests && ../$(BIN)/python -m fuzz
 
 lint: $(READY) ## ruff, mypy and the layers
 	$(BIN)/ruff check .

@@ -1,0 +1,230 @@
+"""Strange bytes in the queues and tables of a project on Postgres, in its notifications and functions."""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import asyncpg
+
+from fuzz.mutation import Mutator
+from fuzz.project import Fuzzed, pace
+from fuzz.sealing import Sample, Sealer
+
+_BATCH = 50
+_LISTED_EVERY = 40  # batches
+_BEHIND = 500  # rows that wait
+# What processes call, without what takes or removes: that needs no strange bytes.
+_FUNCTIONS = [
+    "activation_set", "lease_claim", "lease_renew", "mail_open", "mail_put", "mail_put_one", "mail_refuse",
+    "mail_revive", "mail_started", "mail_touch", "mail_wait", "record_put", "wire_join", "wire_put",
+]  # fmt: skip
+_SIGNATURES = """SELECT p.proname, array(SELECT format_type(t, NULL) FROM unnest(p.proargtypes) t) AS types
+  FROM pg_proc p WHERE p.pronamespace = 'pbus'::regnamespace AND p.proname = ANY($1)"""
+_STORED = """SELECT body::text FROM pbus.lease UNION ALL SELECT body FROM pbus.activation
+  UNION ALL SELECT convert_from(body, 'UTF8') FROM pbus.record
+  UNION ALL SELECT payload FROM (SELECT unnest(array['*', 'd', 's'])) x(payload)"""
+_NEW_ROWS = {
+    "lease": """INSERT INTO pbus.lease SELECT channel, $1, incarnation, $2, $3,
+      clock_timestamp() + interval '30 s' FROM pbus.lease LIMIT 1
+      ON CONFLICT (channel, name) DO UPDATE SET head = excluded.head, body = excluded.body""",
+    "activation": """INSERT INTO pbus.activation SELECT channel, $1, $2 || $3 FROM pbus.lease LIMIT 1
+      ON CONFLICT (channel, name) DO UPDATE SET body = excluded.body""",
+    "dead": """INSERT INTO pbus.dead (mailbox, lane, letter, reason, attempt, crashes, buried_at)
+      SELECT id, 'd', to_jsonb($1::text || $3), $2, -1, 2147483647, clock_timestamp() + interval '9 years'
+      FROM pbus.mailbox ORDER BY random() LIMIT 1""",
+}  # fmt: skip
+
+
+class PgmqTarget:
+    """Throws payloads at a project.
+
+    Args:
+        fuzzed: The project.
+        seed: Of all choices.
+    """
+
+    def __init__(self, fuzzed: Fuzzed, seed: int) -> None:
+        record = fuzzed.place.record()
+        self._channel: str = record["channel"]
+        self._runner = asyncio.Runner()
+        self._base: asyncpg.Connection = self._run(asyncpg.connect(record["url"]))
+        self._sealer = Sealer(fuzzed.place.seal(), list(fuzzed.place.rows()))
+        self._samples = self._record(fuzzed)
+        self._mutator = Mutator(seed, [sample.plain for sample in self._samples])
+        self._random = self._mutator.random
+        self._signatures = [
+            (row["proname"], row["types"]) for row in self._fetch(_SIGNATURES, _FUNCTIONS)
+        ]
+        self._batches = 0
+        self.counts = {
+            "wire": 0,
+            "queues": 0,
+            "tables": 0,
+            "notified": 0,
+            "calls": 0,
+            "sealed": 0,
+            "refused": 0,
+        }
+        self._ways: list[Callable[[], Coroutine[Any, Any, str]]] = [
+            self._wire, self._wire, self._wire, self._queue, self._queue, self._table, self._notify, self._call,
+        ]  # fmt: skip
+
+    def throw(self) -> int:
+        """One batch; returns how many payloads."""
+        if self._batches % _LISTED_EVERY == 0:
+            self._look()
+        self._batches += 1
+        self._run(self._throw())
+        pace(self._is_behind)
+        return _BATCH
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._run(self._base.close())
+        self._runner.close()
+
+    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self._runner.run(coroutine)
+
+    def _fetch(self, sql: str, *arguments: Any) -> Any:
+        return self._run(self._base.fetch(sql, *arguments))
+
+    def _record(self, fuzzed: Fuzzed) -> list[Sample]:
+        """Real traffic, as a follower of the database sees it, and what the tables hold after it."""
+        self._fetch("""CREATE TABLE pbus.seen (payload bytea)""")
+        self._fetch("""CREATE FUNCTION pbus.see() RETURNS trigger LANGUAGE plpgsql AS $$
+          BEGIN INSERT INTO pbus.seen VALUES (NEW.payload); RETURN NULL; END $$""")
+        self._fetch(
+            "CREATE TRIGGER see AFTER INSERT ON pbus.wire FOR EACH ROW EXECUTE FUNCTION pbus.see()"
+        )
+        fuzzed.talk()
+        rows = [row[0] for row in self._fetch("SELECT payload FROM pbus.seen")]
+        self._fetch("DROP TRIGGER see ON pbus.wire")
+        self._fetch("DROP FUNCTION pbus.see")
+        self._fetch("DROP TABLE pbus.seen")
+        rows += [row[0].encode() for row in self._fetch(_STORED)]
+        samples = [self._sealer.opened(raw) for raw in rows]
+        return [*samples, *self._sealer.stored(samples)]
+
+    def _look(self) -> None:
+        self._peers = [row[0] for row in self._fetch("SELECT id FROM pbus.peer")]
+        self._holders = [row[0] for row in self._fetch("SELECT name FROM pbus.holder")] or ["x"]
+        self._boxes = self._fetch("SELECT id, name, queue FROM pbus.mailbox ORDER BY name LIMIT 50")
+        bells = "SELECT bell FROM pbus.waiter UNION SELECT pbus.bell($1)"
+        self._bells = [row[0] for row in self._fetch(bells, self._channel)]
+
+    def _is_behind(self) -> bool:
+        waiting = """SELECT greatest(
+          (SELECT count(*) FROM pbus.wire w JOIN pbus.peer p ON p.id = w.peer WHERE NOT p.name LIKE 'fuzz%'),
+          (SELECT coalesce(sum(i.stored - o.gone), 0) FROM pbus.intake i JOIN pbus.outgo o USING (mailbox)))"""
+        return self._fetch(waiting)[0][0] > _BEHIND
+
+    async def _throw(self) -> None:
+        for _ in range(_BATCH):
+            try:
+                self.counts[await self._random.choice(self._ways)()] += 1
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OverflowError):
+                self.counts["refused"] += 1
+        await self._base.execute("SELECT pg_notify(pbus.bell($1), 'w ')", self._channel)
+
+    def _payload(self, at: bytes = b"") -> bytes:
+        sample = self._random.choice(self._samples)
+        if self._random.random() < 0.5:
+            data = self._sealer.sealed(sample, self._mutator.mutate(sample.plain), at)
+            if data is not None:
+                self.counts["sealed"] += 1
+                return data
+        return self._mutator.mutate(sample.raw)
+
+    def _text(self) -> str:
+        return self._payload().decode(errors="replace").replace("\0", "")
+
+    async def _wire(self) -> str:
+        sql = "INSERT INTO pbus.wire (peer, rank, payload) VALUES ($1, $2, $3)"
+        rank = self._random.choice((0, 1, 2, 2, 7))
+        await self._base.execute(sql, self._random.choice(self._peers), rank, self._payload())
+        return "wire"
+
+    async def _queue(self) -> str:
+        box = self._random.choice(self._boxes)
+        body = self._payload(box["name"].encode()).decode(errors="replace").replace("\0", "")
+        message: Any = [[self._mutator.text().replace("\0", ""), body]]
+        if self._random.random() < 0.4:
+            message = self._strange(message)
+        headers = self._random.choice((
+            '{"n": 1}',
+            self._strange({"n": 1, "a": 2, "c": 0, "s": False, "t": 1}),
+        ))
+        queue = f"{box['queue']}_{self._random.choice('ds')}"
+        await self._base.execute(
+            "SELECT pgmq.send($1, $2::text::jsonb, $3::text::jsonb)",
+            queue,
+            _json(message),
+            _json(headers),
+        )
+        return "queues"
+
+    def _strange(self, value: Any) -> str:
+        return (
+            self._mutator.mutate(_json(value).encode()).decode(errors="replace").replace("\0", "")
+        )
+
+    async def _table(self) -> str:
+        sql = self._random.choice(list(_NEW_ROWS.values()))
+        names = ["clerk", "post.1", "x", self._mutator.text().replace("\0", "")]
+        await self._base.execute(sql, self._random.choice(names), self._text()[:500], self._text())
+        return "tables"
+
+    async def _notify(self) -> str:
+        said = self._random.choice((
+            self._text(), "w " + self._text(), self._strange([1, 2, "clerk", "d", {"n": 1}, [["id", "{}"]]]),
+        ))  # fmt: skip
+        await self._base.execute(
+            "SELECT pg_notify($1, $2)", self._random.choice(self._bells), said[:7000]
+        )
+        return "notified"
+
+    async def _call(self) -> str:
+        name, types = self._random.choice(self._signatures)
+        if name == "mail_open" and self._random.random() < 0.9:
+            return "calls"
+        many = self._random.choice((1, 2))
+        places = ", ".join(f"${at}::text::{kind}" for at, kind in enumerate(types, 1))
+        values = [self._channel, *(self._argument(kind, many) for kind in types[1:])]
+        if name in {"mail_revive", "lease_renew"} or types[0] != "text":
+            values[0] = self._channel if types[0] == "text" else self._argument(types[0], many)
+        await self._base.execute(f"SELECT pbus.{name}({places})", *values)
+        return "calls"
+
+    def _argument(self, kind: str, many: int) -> str:
+        """A value as Postgres reads it."""
+        if kind.endswith("[]"):
+            cells = (self._argument(kind[:-2], many) for _ in range(many))
+            return (
+                "{"
+                + ",".join('"' + c.replace("\\", "\\\\").replace('"', '\\"') + '"' for c in cells)
+                + "}"
+            )
+        if kind == "boolean":
+            return self._random.choice(("true", "false"))
+        if kind == "text":
+            known = ["clerk", "post", "post.1", "*", "d", "s", "c", *self._bells, "fuzz1", "fuzz2"]
+            return self._random.choice((self._random.choice(known), self._text()))
+        if kind == "bytea":
+            return "\\x" + self._payload().hex()
+        if kind == "jsonb":
+            return self._strange([["id", "{}"]])
+        return self._random.choice((
+            "1",
+            "2",
+            "0",
+            "3",
+            "10",
+            "30",
+            self._mutator.number().decode(),
+        ))
+
+
+def _json(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,63 @@
+"""One run: payloads at a project until there were enough, and what must hold meanwhile and after."""
+
+import time
+from typing import Protocol
+
+from fuzz.project import Fuzzed
+from fuzz.redis_target import RedisTarget
+from support.command import Home
+
+
+class Target(Protocol):
+    """Where payloads go."""
+
+    counts: dict[str, int]
+
+    def throw(self) -> int:
+        """A batch of payloads; returns how many."""
+        ...
+
+    def close(self) -> None:
+        """Disconnect."""
+        ...
+
+
+def _target(broker: str, fuzzed: Fuzzed, seed: int) -> Target:
+    if broker != "pgmq":
+        return RedisTarget(fuzzed, seed)
+    from fuzz.pgmq_target import PgmqTarget  # noqa: PLC0415 - needs asyncpg
+
+    return PgmqTarget(fuzzed, seed)
+
+
+def fuzz(broker: str, seed: int, *, count: int, seconds: float, checks: int = 0) -> str:
+    """Fuzz a project of its own; returns what was done, in words.
+
+    Args:
+        broker: One of fuzz.project.BROKERS.
+        seed: Of all choices.
+        count: How many payloads at most.
+        seconds: For how long at most.
+        checks: How often to check meanwhile.
+    """
+    with Home() as home:
+        fuzzed = Fuzzed(home, broker)
+        target = _target(broker, fuzzed, seed)
+        began, sent, grown = time.monotonic(), 0, []
+        try:
+            while sent < count and time.monotonic() - began < seconds:
+                sent += target.throw()
+                share = max(sent / count, (time.monotonic() - began) / seconds)
+                if share * (checks + 1) > len(grown) + 1:
+                    fuzzed.check()
+                    grown.append(fuzzed.grown())
+            fuzzed.check()
+        except AssertionError as error:
+            error.add_note(fuzzed.last_words())
+            raise
+        finally:
+            target.close()
+        grown.append(fuzzed.grown())
+        took = time.monotonic() - began
+    sizes = ", ".join(f"{size / 2**20:.1f}" for size in grown)
+    return f"{broker}: seed {seed}, {sent:,} payloads in {took:.0f} s, {target.counts}, grown by {sizes} MiB"
