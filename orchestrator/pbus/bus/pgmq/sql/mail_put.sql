@@ -6,7 +6,7 @@ CREATE OR REPLACE FUNCTION pbus.mail_put(
 DECLARE
   to_all boolean := '*' = ANY(s_address);
   boxes bigint[]; queues text[]; names text[]; shared boolean[]; used bigint[]; most bigint[];
-  weight bigint[]; heavy bigint[]; most_bytes bigint[]; load int; coming bigint := 0;
+  weight bigint[]; heavy bigint[]; most_bytes bigint[]; load int; loads int[]; coming bigint := 0;
   box_of int[]; last bigint[]; skip bigint; need bigint; s int; b int; l int;
   all_refused boolean[] := '{f,f}';  -- of this lane: a broadcast
   any_refused boolean[] := '{f,f}';  -- of this lane: anything
@@ -34,6 +34,8 @@ BEGIN
   refused := array_fill(false, ARRAY[greatest(2 * cardinality(boxes), 1)]);
   added := array_fill(0::bigint, ARRAY[greatest(cardinality(boxes), 1)]);
   heavy := added;
+  -- Text at a place of an array is found by counting from its start: not for each of thousands.
+  loads := ARRAY(SELECT octet_length(e.text) FROM unnest(e_message) WITH ORDINALITY e(text, n) ORDER BY n);
   first_new := array_fill(NULL::int, ARRAY[cardinality(e_stream)]);
 
   FOR i IN 1 .. cardinality(e_stream) LOOP
@@ -42,7 +44,7 @@ BEGIN
     b := box_of[s];
     skip := greatest(last[s] - e_first[i] + 1, 0);
     need := e_size[i] - skip;
-    load := octet_length(e_message[i]);
+    load := loads[i];
     is_full := false;
     why := NULL;
     IF s_address[s] = '*' THEN
