@@ -3,6 +3,7 @@
 import pytest
 
 from pbus.bus.mail import DEAD_BYTES, DEAD_KEPT, Settle
+from pbus.bus.redis.mail import RedisMailStore
 from pbus.bus.redis.mail.flow import SETTLE
 from pbus.bus.redis.mail.lua import Script
 from support.mailing import (
@@ -213,15 +214,44 @@ def test_foreign_removal_is_counted_again(make_mail):
     run(main())
 
 
+def test_purged_strangers_do_not_count(make_mail):
+    """Entries that others wrote into a queue are purged, and take no bytes off the mailbox."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", keep=True)
+            await store.put([Writer().to("box", "mine")])
+            (letter,) = await take(store)
+            if isinstance(store, RedisMailStore):
+                fields = ("a", "1", "b", "x" * 5_000)
+                await store._calls.plain("XADD", f"{store._key}:q:d:box", "*", *fields)
+            else:
+                queue = await queue_of(store)
+                sql = (
+                    f"INSERT INTO pgmq.q_{queue}_d (vt, message) VALUES (now(), to_jsonb($1::text))"
+                )
+                await store._outbox.call(sql, "x" * 5_000)
+            await store.purge("box")
+            assert await kept_bytes(store) == await size_of(store) > 0
+            await handle(store, [letter])
+            assert 0 == await size_of(store)
+            assert 0 == (await store.reports())[0].backlog
+
+    run(main())
+
+
+async def queue_of(store):
+    """The name of the one mailbox's queues on Postgres."""
+    sql = "SELECT queue FROM pbus.mailbox WHERE channel = $1"
+    return (await store._outbox.call(sql, store._channel))[0][0]
+
+
 async def remove_all(store):
     """Remove what is in a mailbox behind its back."""
-    if hasattr(store, "_key"):
+    if isinstance(store, RedisMailStore):
         await store._calls.plain("XTRIM", f"{store._key}:q:d:box", "MAXLEN", 0)
         return
-    ((queue,),) = await store._outbox.call(
-        "SELECT queue FROM pbus.mailbox WHERE channel = $1", store._channel
-    )
-    await store._outbox.call(f"DELETE FROM pgmq.q_{queue}_d")
+    await store._outbox.call(f"DELETE FROM pgmq.q_{await queue_of(store)}_d")
 
 
 def test_dead_letters_are_bounded(make_mail, monkeypatch, caplog):

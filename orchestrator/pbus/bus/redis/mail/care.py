@@ -308,7 +308,8 @@ for _, queue in ipairs({'d', 's', 'D', 'S'}) do
     and call('XREADGROUP', 'GROUP', 'g', 'purge', 'COUNT', 500, 'STREAMS', stream, '>')
   for _, item in ipairs(reply and reply[1][2] or {}) do
     local entry, fields = item[1], item[2]
-    fell, size = fell + #(ids_of(fields) or {}), size + #(fields[4] or '')
+    local ids = ids_of(fields)  -- others' entries were never counted
+    if ids then fell, size = fell + #ids, size + #fields[4] end
     if was_tried(fields) then tried = tried + 1 end
     call('XACK', stream, 'g', entry)
     call('XDEL', stream, entry)
