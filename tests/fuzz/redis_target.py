@@ -13,6 +13,7 @@ from fuzz.sealing import Sample, Sealer
 
 _LISTED_EVERY = 50  # batches
 _BATCH = 200
+_LAST = "18446744073709551615-18446744073709551615"  # no entry can follow
 _LISTEN_S = 2.5  # longer than a beat
 _BEHIND_BYTES = 1_000_000
 
@@ -154,7 +155,7 @@ class RedisTarget:
             }
             if self._random.random() < 0.3:
                 fields[b"m"] = self._mutator.mutate(b"1 0 0 1700000000000")
-        pipe.xadd(key, fields)
+        pipe.xadd(key, fields, id=_LAST if self._random.random() < 0.002 else "*")
 
     def _write_none(self, pipe: Any, key: bytes) -> None:
         pipe.set(key, re.sub(rb"\W", b"", key)[:5])

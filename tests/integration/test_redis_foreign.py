@@ -107,6 +107,7 @@ def test_keys_of_other_types_are_put_aside(valkey, channel, caplog):
     assert "a bug in pbus" not in caplog.text
 
 
+LAST = (1 << 64) - 1
 BAD_VALUES = {
     "counted in words": lambda r, k: r.hset(f"{k}:box:w", mapping={"n": "x", "h": "-0", "big": "1e5"}),
     "counted too many": lambda r, k: r.hset(f"{k}:box:w", mapping={"n": 4294967296}),
@@ -121,6 +122,7 @@ BAD_VALUES = {
     "retries of no letter": lambda r, k: r.zadd(f"{k}:later:w", {pack(["d", {"id": "x"}]): 1}),
     "times in words": lambda r, k: r.mset({f"{k}:touched": "x", f"{k}:since": "y"}),
     "an index of bytes": lambda r, k: r.zadd(k, {b"\xff\n": 1e300}),
+    "the last possible entry": lambda r, k: r.xadd(f"{k}:q:d:w", {"a": 1}, id=f"{LAST}-{LAST}"),
     "an empty incarnation": lambda r, k: r.zadd(f"{k}:gone", {"": 1e300, "\xff": 0}),
 }  # fmt: skip
 

@@ -57,7 +57,9 @@ class Calls:
             odd = await self._evaluate(purpose, MEND, _mailboxes_of(script, arguments))
             if odd and not isinstance(odd, ResponseError):
                 names = b", ".join(odd).decode(errors="replace")
-                logger.error("%s: keys of other types stood in the way, now %s", self.url, names)
+                logger.error(
+                    "%s: keys or entries of others stood in the way, now %s", self.url, names
+                )
             reply = await self._evaluate(purpose, script, arguments)
         if isinstance(reply, ResponseError):
             raise reply

@@ -194,9 +194,10 @@ end
 )
 
 # What others than pbus took away from a mailbox: its groups, and with streams the truth of its counts; and
-# keys of another type that stand where its own belong: they are renamed. What others wrote into keys of
+# keys of another type that stand where its own belong, and entries of a far time: they are renamed. What others wrote into keys of
 # the right type, and scripts would stumble over, is removed (scrub).
 MENDING = (
+    "local DAY = 24 * 3600 * 1000\n"
     f"local MAX, MAX_BYTES, BIGGEST = {MAX_BACKLOG}, {MAX_BACKLOG_BYTES}, {_BIGGEST}\n"
     """
 local SIZES = {box = 'HLEN', part = 'HLEN', last = 'HLEN', later = 'ZCARD', dead = 'XLEN',
@@ -306,8 +307,29 @@ local function scrub_times()
     if at and not is_number(at) then call('DEL', name) end
   end
 end
+local function time_of_last(stream)
+  local info = call('XINFO', 'STREAM', stream)
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then return string.match(info[i + 1], '^%d+') + 0 end
+  end
+end
+local function bring_back(stream)  -- from a far time, which nothing can follow
+  if not exists(stream) or time_of_last(stream) <= now + DAY then return end
+  local old, start = boxes .. ':odd' .. string.sub(stream, #boxes + 1), '-'
+  odd[#odd + 1] = old
+  call('RENAME', stream, old)
+  repeat
+    local items = call('XRANGE', old, start, now + DAY, 'COUNT', 100)
+    for _, item in ipairs(items) do
+      call('XADD', stream, item[1], unpack(item[2]))
+      call('XDEL', old, item[1])
+      start = '(' .. item[1]
+    end
+  until #items < 100
+end
 local function mend(box)
   local is_mended = false
+  for _, kind in ipairs({'q:d', 'q:s', 'q:D', 'q:S', 'dead'}) do bring_back(key(kind, box)) end
   for _, queue in ipairs({'d', 's', 'D', 'S'}) do
     local made = redis.pcall('XGROUP', 'CREATE', key('q:' .. queue, box), 'g', '0', 'MKSTREAM')
     if made.ok then is_mended = true end
