@@ -119,7 +119,7 @@ class Taker:
             while True:
                 if wait_s > 0 and self._was_emptied(wanted, holder):
                     await _rung(bell, min(_REST_S, wait_s))
-                    if not self._spare.get(holder):
+                    if not self._has_handed(holder):
                         self._emptied.pop(holder, None)
                 bell.clear()
                 letters, due_s = await self._take_now(wanted, holder)
@@ -153,7 +153,7 @@ class Taker:
         except ValueError as error:
             logger.warning("a notification of %s is none of pbus': %s", self._lines.url, error)
             return
-        if holder in self._asking or holder in self._in_doubt:
+        if holder in self._asking or holder in self._in_doubt or self._beside.get(holder):
             # Where it belongs, among what is asked or has to be asked, its number tells.
             self._beside.setdefault(holder, []).append((self._connects, row))
         else:
@@ -194,7 +194,11 @@ class Taker:
     def _was_emptied(self, wanted: Wanted, holder: str) -> bool:
         """Whether asking now would most likely yield nothing."""
         emptied = self._emptied.get(holder, frozenset())
-        return not self._spare.get(holder) and all(one[:2] in emptied for one in wanted)
+        return not self._has_handed(holder) and all(one[:2] in emptied for one in wanted)
+
+    def _has_handed(self, holder: str) -> bool:
+        """Whether letters wait for its next take."""
+        return bool(self._spare.get(holder) or self._beside.get(holder))
 
     async def _take_now(self, wanted: Wanted, holder: str) -> tuple[list[Letter], float]:
         """What is there now, and in how many seconds there may be more."""
