@@ -5,12 +5,20 @@ from types import SimpleNamespace
 
 import pytest
 
+from pbus.errors import BusFullError
 from pbus.jobs import flow
 from pbus.jobs.flow import Reading, size_of, window_for
-from pbus.messages import BusJobCreditMessage, BusJobCreditRequestMessage, BusJobRequestMessage
+from pbus.messages import (
+    BusJobCreditMessage,
+    BusJobCreditRequestMessage,
+    BusJobRequestMessage,
+    BusJobStreamDataMessage,
+)
 from pbus.workers import outflow
 from pbus.workers.credits import Credits
+from pbus.workers.inhand import OpenJob, Order
 from pbus.workers.outflow import PROBES, Outflow
+from pbus.workers.replies import Replies
 from support.waiting import finishes, run, until
 
 WINDOW = 1000
@@ -83,6 +91,35 @@ def test_sender_waits_for_credit():
         flowing.free()
         await finishes(waiting)
         assert not flowing.is_unread
+
+    run(main())
+
+
+@pytest.mark.parametrize("failure", [BusFullError("asker", 1.0, "full"), asyncio.CancelledError()])
+def test_unsent_events_take_no_room(failure):
+    """Events that cannot be sent leave the window, and the number of events, as they were."""
+
+    async def refuse(message):
+        raise failure
+
+    async def main():
+        wire = Wire(keeps_jobs=True)
+        flowing = wire.outflow()
+        replies = Replies(wire, lambda _: None)
+        job = OpenJob(flowing._request, Order(refuse), since=0.0)
+        job.outflow = flowing
+        replies.add(job)
+        piece = {"text": "x" * WINDOW}
+        send, wire.send = wire.send, refuse
+        for _ in range(2):
+            with pytest.raises(type(failure)):
+                await replies.report("j", BusJobStreamDataMessage, data=piece)
+            assert (0, True) == (job.events, flowing.has_room)
+        wire.send = send
+        await replies.report("j", BusJobStreamDataMessage, data=piece)
+        assert (1, False) == (job.events, flowing.has_room)
+        flowing.note(credit(wire.sent[0].position))
+        assert flowing.has_room
 
     run(main())
 

@@ -49,6 +49,11 @@ class Outflow:
         self._sent += size
         return self._sent
 
+    def unsent(self, size: int) -> None:
+        """Give the room of a claimed event back: it could not be sent."""
+        self._read = min(self._sent, self._read + size)
+        self._wake()
+
     def note(self, credit: BusJobCreditMessage) -> None:
         """Take the requester's word on how far it has read."""
         self._unanswered = 0

@@ -77,19 +77,22 @@ class Replies:
             PbusError: It cannot be sent.
         """
         job = self._find(job_id)
-        outflow = job.outflow
+        outflow, size = job.outflow, 0
         if outflow is not None and kind.lane is Lane.DATA:
             (data,) = fields.values()
+            size = size_of(data)
             if not outflow.has_room:
                 await outflow.wait()
                 self._find(job_id)
-            fields["position"] = outflow.claim(size_of(data))
+            fields["position"] = outflow.claim(size)
         if outflow is None or not outflow.is_unread:
             job.events += 1
             try:
                 await self._links.send(kind(**_to(job.request, self._links), **fields))
-            except PbusError:
+            except BaseException:
                 job.events -= 1
+                if outflow is not None:
+                    outflow.unsent(size)
                 raise
         if "update" in fields:
             job.progress = fields["update"]
