@@ -249,7 +249,11 @@ def _shown(body: bytes, secret: bytes) -> bytes:
     """The data of an encrypted body whose MAC is right."""
     raw = base64.b64decode(body)
     salt, rest = raw[:_SALT_BYTES], raw[_SALT_BYTES:]
-    data: bytes = _algorithm(secret, salt).decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], None)
+    try:
+        algorithm = _algorithm(secret, salt)
+    except BackendMissingError as error:
+        raise SealError(f"it is encrypted, and this process cannot decrypt: {error}") from error
+    data: bytes = algorithm.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], None)
     return data
 
 

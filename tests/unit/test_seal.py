@@ -1,6 +1,7 @@
 """Seals: what holders of a key can open, and what nobody else can make."""
 
 import os
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pbus.errors import BusKeyError, MessageDecodeError, SealError
-from pbus.seal import FRESH_S, KeySeal, is_sealed, new_key, parse_keys
+from pbus.seal import FRESH_S, KeySeal, _algorithm, is_sealed, new_key, parse_keys
 
 
 def in_a_fork(make: Callable[[], bytes]) -> bytes:
@@ -141,3 +142,13 @@ def test_new_keys_are_keys():
     """A key made by pbus is one, and never the same."""
     assert new_key() != new_key()
     assert parse_keys(new_key())
+
+
+def test_encrypted_without_the_package_is_refused(monkeypatch):
+    """A process that cannot decrypt refuses what is encrypted as it refuses what is not sealed."""
+    hidden = seal(encrypt=True).close("stored", b"data")
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers", None)
+    _algorithm.cache_clear()
+
+    with pytest.raises(SealError, match=r"cannot decrypt.*cryptography"):
+        seal().open("stored", hidden)

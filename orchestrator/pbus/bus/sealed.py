@@ -1,5 +1,6 @@
 """Stored messages under a key: sealed on their way into the broker, opened on their way out."""
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,9 +9,11 @@ import msgspec
 
 from pbus.bus.mail import DeadLetter, Letter, MailStore, Outgoing, Settle, Stored
 from pbus.bus.switchboard import EVERYONE
-from pbus.errors import SealError
+from pbus.errors import BusUnavailableError, SealError
 from pbus.messages import Lane
 from pbus.seal import NO_SEAL, Seal
+
+logger = logging.getLogger(__name__)
 
 _REPLICA = re.compile(r"(.+)\.\d+")
 
@@ -34,6 +37,7 @@ class SealedMailStore:
     def __init__(self, store: MailStore, seal: Seal) -> None:
         self._store = store
         self._seal = seal
+        self._strange: list[Settle] = []  # to be dead letters as soon as the broker answers
 
     def __getattr__(self, name: str) -> Any:
         """All else is the store's own."""
@@ -56,17 +60,26 @@ class SealedMailStore:
         self, wanted: Sequence[tuple[str, Lane, int]], *, holder: str, wait_s: float
     ) -> list[Letter]:
         """Take messages that are held by nobody; see MailStore."""
-        taken, strange = [], []
+        taken = []
         for letter in await self._store.take(wanted, holder=holder, wait_s=wait_s):
             try:
                 body = self._opened(letter.mailbox, letter.body)
             except SealError as error:
-                strange.append(Settle(letter=letter, how="bury", reason=error.message))
+                self._strange.append(Settle(letter=letter, how="bury", reason=error.message))
             else:
                 taken.append(msgspec.structs.replace(letter, body=body))
-        if strange:
-            await self._store.settle(strange)
+        await self._bury_strange()
         return taken
+
+    async def _bury_strange(self) -> None:
+        """What cannot be settled now is settled with the next take: its neighbours must not wait."""
+        strange, self._strange = self._strange, []
+        if strange:
+            try:
+                await self._store.settle(strange)
+            except BusUnavailableError as error:
+                logger.debug("messages without a seal are settled later: %s", error)
+                self._strange = strange + self._strange
 
     async def dead_letters(self, mailbox: str | None = None) -> list[DeadLetter]:
         """The dead letters, those that cannot be opened as they are; see MailStore."""

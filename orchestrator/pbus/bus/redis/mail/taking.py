@@ -1,6 +1,7 @@
 """Taking letters: asks, waits to be woken, and finds again what a lost answer held."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Collection, Iterable, Sequence
@@ -14,6 +15,7 @@ from pbus.bus.redis.mail.calls import Calls
 from pbus.bus.redis.mail.flow import REFUSE, TAKE
 from pbus.bus.redis.mail.letters import LANES, Slot, encode, read_entry
 from pbus.bus.redis.mail.waiting import POLL_S, Pair, Waiter, WaitingRoom
+from pbus.errors import BusUnavailableError
 from pbus.messages import Lane
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class Taker:
         self._held: dict[Pair, set[str]] = {}  # entries whose letters were returned
         self._lock = asyncio.Lock()  # an answer is read before the next question is put
         self._turn = 0
+        self._foreign: list[bytes] = []  # mailbox, queue, entry of each that is to be refused
 
     async def take(self, wanted: Sequence[Wanted], name: str, wait_s: float) -> list[Letter]:
         """See MailStore."""
@@ -113,7 +116,9 @@ class Taker:
         holder.unsure.difference_update(recovered, pairs)
         clock = time.monotonic() - reply[2] / 1000
         letters, foreign = self._read(pairs, reply[0], clock)
-        await self._refuse(foreign, reply[3])
+        self._foreign += foreign
+        with contextlib.suppress(BusUnavailableError):  # tried again: the letters are here
+            await self._refuse(reply[3])
         holder.armed -= stale
         if letters or not is_waiting:
             holder.armed -= mine
@@ -157,10 +162,12 @@ class Taker:
                     held.add(slot)
         return letters, foreign
 
-    async def _refuse(self, foreign: Sequence[bytes], names: Iterable[bytes]) -> None:
+    async def _refuse(self, names: Iterable[bytes]) -> None:
         """Have entries that others wrote removed; names: the mailboxes of those that already are."""
+        foreign = self._foreign[:]
         if foreign:
             await self._calls.once("take", REFUSE, *foreign)
+            del self._foreign[: len(foreign)]
         mailboxes = [*names, *foreign[::3]]
         if mailboxes:
             logger.warning(
