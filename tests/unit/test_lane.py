@@ -1,11 +1,13 @@
 """A lane's queue and gate: what is held back, what passes, who waits for room; urgent ones first."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
 from pbus.bus import AsyncQueueBus, lane
 from pbus.bus.gate import LaneGate
+from pbus.bus.inbox import PayloadReceipt
 from pbus.bus.lane import LaneQueue
 from pbus.codec import Encoding, encode_message
 from pbus.messages import BusDataMessage, BusJobMessage, BusSystemMessage
@@ -161,6 +163,23 @@ def test_held_bytes_are_bounded(monkeypatch, size):
     expected = [True] * 3 if size == 100 else [True, False, False]
     assert expected == [receipt.is_done for receipt in receipts]
     assert (3, 0) == (len(queue.drain()), len(queue))
+
+
+def test_held_broadcasts_are_bounded(monkeypatch):
+    """Broadcasts, which are decoded on arrival, count as many bytes as their payloads had."""
+    monkeypatch.setattr(lane, "HELD_BYTES", 1_500)
+    queue, consumed = LaneQueue(100, passing_jobs()), []
+    inbox = SimpleNamespace(consumed=lambda stream, size: consumed.append((stream, size)))
+    for turn in range(2):  # once read they count no longer
+        queue.gate.hold()
+        for number in range(3):
+            receipt = PayloadReceipt(inbox, turn, 1_000)
+            receipt.left = 1
+            queue.put_nowait((page(number), receipt))
+        assert [] == taken(queue)
+        assert [(turn, 1_000)] == consumed[turn:]
+        queue.gate.release()
+        assert [0, 1, 2] == taken(queue)
 
 
 def test_urgent_is_next(monkeypatch):

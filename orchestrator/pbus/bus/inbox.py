@@ -63,21 +63,26 @@ class InStream:
 
 
 class PayloadReceipt:
-    """Counts the messages of one payload until all are handled."""
+    """Counts the messages of one payload until all are handled.
 
-    __slots__ = ("_inbox", "_size", "_stream", "left")
+    Attributes:
+        size: Of the payload, in bytes.
+        left: How many times it will still be told.
+    """
+
+    __slots__ = ("_inbox", "_stream", "left", "size")
 
     def __init__(self, inbox: "Inbox", stream: InStream, size: int) -> None:
         self._inbox = inbox
         self._stream = stream
-        self._size = size
+        self.size = size
         self.left = 0
 
     def done(self) -> None:
         """One more is handled."""
         self.left -= 1
         if self.left == 0:
-            self._inbox.consumed(self._stream, self._size)
+            self._inbox.consumed(self._stream, self.size)
 
 
 class Inbox:

@@ -88,7 +88,7 @@ class LaneQueue:
         self.gate.on_change = self._wake_reader
         self.items: deque[Item] = deque()
         self.is_busy = False
-        self._held: deque[Item] = deque()
+        self._held: deque[tuple[Item, int]] = deque()  # and their bytes
         self._held_bytes = 0
         self._reader: Turn | None = None
         self._writers: deque[Turn] = deque()
@@ -150,7 +150,7 @@ class LaneQueue:
 
     def drain(self) -> list[Item]:
         """Take everything that waits."""
-        taken = [*self._held, *self.items]
+        taken = [*(item for item, _ in self._held), *self.items]
         self._held.clear()
         self._held_bytes = 0
         self.items.clear()
@@ -181,7 +181,8 @@ class LaneQueue:
 
     def _hold_back(self, item: Item) -> None:
         body, receipt = item
-        self._held_bytes += _size_of(body)
+        size = _size_of(item)
+        self._held_bytes += size
         if receipt is not None and self._held_bytes <= HELD_BYTES:
             # Its sender may send on, its store hand out more: what is waited for may be behind it.
             if isinstance(receipt, StoredReceipt):
@@ -189,11 +190,11 @@ class LaneQueue:
             else:
                 receipt.done()
                 receipt = None
-        self._held.append((body, receipt))
+        self._held.append(((body, receipt), size))
 
     def _next_held(self) -> Item:
-        item = self._held.popleft()
-        self._held_bytes -= _size_of(item[0])
+        item, size = self._held.popleft()
+        self._held_bytes -= size
         return item
 
     def _wake_reader(self) -> None:
@@ -223,5 +224,7 @@ class LaneQueue:
                     return
 
 
-def _size_of(body: BusMessage | bytes) -> int:
-    return len(body) if isinstance(body, bytes) else 0
+def _size_of(item: Item) -> int:
+    """Its bytes; a broadcast is decoded on arrival: its payload's, which came with the receipt."""
+    body, receipt = item
+    return len(body) if isinstance(body, bytes) else getattr(receipt, "size", 0)
