@@ -87,6 +87,27 @@ async def delivering(handle, *receipts):
         await mailbox.stop()
 
 
+def test_start_that_is_not_noted_is_given_back():
+    """A stored message whose start is still being noted when its mailbox stops goes to others."""
+
+    class Suspect(Kept):
+        def __init__(self):
+            super().__init__()
+            self.begins = asyncio.Event()
+
+        async def starting(self):
+            self.begins.set()
+            await asyncio.Event().wait()
+
+    async def main():
+        receipt = Suspect()
+        async with delivering(None, receipt) as (handling, _):
+            await happens(receipt.begins)
+        assert (["given back"], []) == (receipt.ends, handling.done)
+
+    run(main())
+
+
 def test_lent_lane_gets_successor():
     """A handler that lends its turn goes on; the next message is handled in another task."""
 

@@ -179,9 +179,9 @@ class Mailbox:
                 receipt.done()
             return
         self.received += 1
-        await receipt.starting()
-        delivering(receipt)
         try:
+            await receipt.starting()
+            delivering(receipt)
             error = await self._deliver(message, reader)
         except asyncio.CancelledError:
             receipt.give_back()
