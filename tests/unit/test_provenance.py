@@ -15,6 +15,8 @@ from pbus.leases import Lease
 from pbus.messages import Lane
 from support.waiting import run, until
 
+AWAY = BusUnavailableError("redis://", "away")
+
 
 class Known:
     """What a registry of this process knows."""
@@ -42,7 +44,7 @@ class Desk:
         self.put: list[bytes] = []
         self.leases: list[Lease] = []
         self.asked = 0
-        self.is_away = False
+        self.failure: Exception | None = None
         self.may_answer = asyncio.Event()
         self.provenance = Provenance(presences, self._ask, self.board, self._put)
 
@@ -54,8 +56,8 @@ class Desk:
     async def _ask(self):
         self.asked += 1
         await self.may_answer.wait()
-        if self.is_away:
-            raise BusUnavailableError("redis://", "away")
+        if self.failure is not None:
+            raise self.failure
         return self.leases
 
     def hear(self, sender: str, *lines: bytes, lane: Lane = Lane.DATA) -> None:
@@ -146,11 +148,12 @@ def test_late_messages_of_a_former_holder_pass():
     with_desk(desk_of, check)
 
 
-def test_unanswered_questions_refuse_nothing():
-    """A registry that cannot be asked is no reason to lose messages."""
+@pytest.mark.parametrize("failure", [AWAY, LookupError("a bug")])
+def test_unanswered_questions_refuse_nothing(failure):
+    """A registry that cannot be asked, whatever fails, is no reason to lose messages."""
 
     async def check(desk: Desk) -> None:
-        desk.is_away = True
+        desk.failure = failure
         desk.may_answer.set()
         desk.hear("p2", line("clerk"))
         await until(lambda: desk.put)
@@ -181,7 +184,7 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch):
         desk.hear("p2", line("clerk", 1))
         desk.hear("p3", line("clerk", 2))
         assert 1 == desk.board.counters.lost
-        desk.is_away = True
+        desk.failure = AWAY
         desk.may_answer.set()
         await until(lambda: desk.put)
         assert [line("clerk", 1)] == desk.put

@@ -158,7 +158,9 @@ class Provenance:
                 return await self._ask()
         except (BusUnavailableError, TimeoutError) as error:
             logger.debug("whose names senders use cannot be asked: %s", error)
-            return None
+        except Exception:
+            logger.exception("whose names senders use cannot be asked: a bug in pbus")
+        return None
 
     def _note(self, claims: set[_Claim], leases: list[Lease] | None) -> None:
         if len(self._answers) + len(claims) > _MAX_ANSWERS:
