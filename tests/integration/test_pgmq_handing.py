@@ -338,3 +338,36 @@ def test_retry_holds_the_next_back(database, channel):
             assert ["1", "2"] == sorted(texts(found))
 
     run(main())
+
+
+def test_answers_are_bounded_in_bytes(database, channel):
+    """However many mailboxes are full, a take carries a few MiB, also of what was lost before."""
+    most = 6 * 1024 * 1024
+    boxes, each = [f"box{number}" for number in range(6)], 3
+
+    async def main():
+        async with stored(database, channel) as store:
+            writer = Writer()
+            for box in boxes:
+                await store.open(box, keep=True)
+                await store.put(writer.each(box, *(str(n) * 450_000 for n in range(each))))
+            wanted = [(box, lane, 100) for box in boxes for lane in (SYSTEM, DATA)]
+
+            async def rest() -> None:
+                found = {box: [] for box in boxes}
+                while sum(map(len, found.values())) < len(boxes) * each:
+                    letters = await store.take(wanted, holder="holder", wait_s=PATIENCE_S)
+                    assert 0 < sum(len(letter.body) for letter in letters) < most
+                    for letter in letters:
+                        found[letter.mailbox].append(texts([letter])[0][0])
+                assert all(list("012") == numbers for numbers in found.values())
+
+            async with asyncio.timeout(PATIENCE_S):
+                await rest()
+                store.taker._known.clear()  # as though no answer had come
+                store.taker._doubt("holder")
+                await rest()
+            assert [] == await store.take(wanted, holder="holder", wait_s=0.0)
+            assert not store.taker._in_doubt
+
+    run(main())

@@ -22,6 +22,8 @@ _REST_S = 0.05  # how long what was just emptied is taken to be so, unless the b
 _SOONEST_S = 0.005
 _THOUGHT_DEAD = "PB001"  # raised by pbus.mail_take
 _LARGE = 128 * 1024 * 1024  # what an entry that is read by itself may be
+_MOST = 8 * 1024 * 1024  # what one answer of pbus.mail_take carries at most, about
+_FROM_EACH = 2 * 1024 * 1024  # and from one lane of a mailbox
 _FEW = 512 * 1024  # a take of fewer bytes was not ended by their number
 _WAIT = "SELECT pbus.mail_wait($1, $2, $3, $4, $5)"
 _TAKE = "SELECT * FROM pbus.mail_take($1, $2, $3, $4, $5, $6, $7, $8)"
@@ -55,6 +57,7 @@ class Taker:
         self._asking: dict[str, asyncio.Task[Any]] = {}  # one at a time for each holder
         self._announced: set[str] = set()  # holders whom the server may hand over to
         self._connects = 0  # of the connection that asks
+        self._cuts = 0  # answers that ended early
         self._rings = 0  # of the bell, for whatever mailbox
         self._emptied: dict[str, frozenset[_Queue]] = {}  # by the last take of each holder
         self._awaited: dict[str, frozenset[str]] = {}  # mailboxes the server knows each waits for
@@ -266,7 +269,8 @@ class Taker:
             await self._clear()
         except BusUnavailableError:  # found again
             self._doubt(holder)
-        if rings == self._rings and not any(row["gone"] for row in rows):
+        is_whole = not (_is_cut(rows) or any(row["gone"] for row in rows))
+        if rings == self._rings and is_whole:
             self._note_emptied(wanted, letters, holder)
         due = rows[-1]["due"] if rows else None
         if rows and due is None and not (letters or has_others):
@@ -287,10 +291,12 @@ class Taker:
         return self._letters_of(in_order(rows, handed) if handed else rows, holder)
 
     async def _ask(self, wanted: Wanted, holder: str) -> list[Any]:
-        names, lanes, limits = zip(*wanted, strict=True)
+        first = self._cuts % len(wanted)  # or mailboxes at the end would never be reached
+        names, lanes, limits = zip(*wanted[first:], *wanted[:first], strict=True)
         held = self._known.setdefault(holder, {})
         asked_by, known = 0, None
         is_alive = False
+        size = min(_MOST, _FROM_EACH * len(wanted))
 
         def arguments() -> tuple[Any, ...]:
             # Of the connection that asks: when the one before broke, what it was given is missing.
@@ -300,15 +306,18 @@ class Taker:
             return (self._channel, holder, *queues, known, is_alive, self._hold_s)
 
         try:
-            rows = await self._link.call(_TAKE, made=arguments, is_repeatable=False)
+            rows = await self._link.call(_TAKE, made=arguments, is_repeatable=False, size=size)
         except BusUnavailableError as error:
             if getattr(error.__cause__, "sqlstate", None) != _THOUGHT_DEAD:
                 self._doubt(holder)
                 raise
             is_alive = True
-            rows = await self._link.call(_TAKE, made=arguments, is_repeatable=False)
+            rows = await self._link.call(_TAKE, made=arguments, is_repeatable=False, size=size)
         if known is not None and asked_by == self._connects:  # else asked before the doubt arose
             self._in_doubt.pop(holder, None)
+            if _is_cut(rows):  # all that was handed over comes after what is still to be told
+                self._in_doubt[holder] = 0
+        self._cuts += _is_cut(rows)
         return rows
 
     def _note_emptied(self, wanted: Wanted, letters: Sequence[Letter], holder: str) -> None:
@@ -367,6 +376,11 @@ class Taker:
                 "%d rows in the queues of %s were not written by pbus and are dead letters now: %s",
                 len(holds), ", ".join(sorted(set(mailboxes))), problems[0],
             )  # fmt: skip
+
+
+def _is_cut(rows: Sequence[Row]) -> bool:
+    """Whether the server had more than an answer may carry."""
+    return bool(rows) and rows[-1]["hold"] is None and rows[-1]["due"] == 0
 
 
 async def _rung(bell: asyncio.Event, within_s: float) -> None:

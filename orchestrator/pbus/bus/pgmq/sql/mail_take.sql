@@ -44,6 +44,7 @@ DECLARE
           SELECT t.hold, %1$L, pbus.mail_heads(q.headers, q.msg_id, q.enqueued_at),
                  pbus.mail_text(q.message, q.headers), t.gone
             FROM taken t JOIN pgmq.%2$I q USING (msg_id) ORDER BY msg_id;
+        PERFORM set_config('pbus.taken', (current_setting('pbus.taken')::bigint + bytes)::text, true);
       END IF; $lane$;
 BEGIN
   EXECUTE format($sql$
@@ -77,7 +78,8 @@ BEGIN
 END $$;
 
 -- What is wanted and free; the headers are those of mail_heads, a message of NULL is to be read by
--- itself. A hold of NULL: when (in seconds) something wanted will be free.
+-- itself. A hold of NULL: when (in seconds) something wanted will be free; 0 where the answer ended
+-- at 4 MiB, which bounds it however many mailboxes are wanted.
 -- known: the holds that the caller knows of, where an answer may have been lost, else NULL.
 CREATE OR REPLACE FUNCTION pbus.mail_take(
   ch text, who text, w_name text[], w_lane text[], w_limit int[], known bigint[], is_alive boolean,
@@ -87,7 +89,7 @@ CREATE OR REPLACE FUNCTION pbus.mail_take(
 DECLARE
   me pbus.holder; w record; r record; soonest timestamptz; one timestamptz;
   began timestamptz := clock_timestamp(); ends timestamptz := began + hold_s * interval '1 s';
-  is_any boolean := false;
+  is_any boolean := false; is_cut boolean := false;
 BEGIN
   -- What was taken just before a crash is in its queue again, so nobody need wait for the disk.
   PERFORM set_config('synchronous_commit', 'off', true);
@@ -108,19 +110,35 @@ BEGIN
     UPDATE pbus.holder SET is_dead = false, ends_at = ends WHERE channel = ch AND name = who;
   END IF;
   IF known IS NOT NULL THEN
-    FOR r IN SELECT m.queue || '_' || h.lane AS queue, m.id, m.name, h.lane, array_agg(h.hold) AS holds
-               FROM pbus.held h JOIN pbus.mailbox m ON m.id = h.mailbox
-              WHERE h.channel = ch AND h.holder = who AND NOT h.hold = ANY(known) GROUP BY 1, 2, 3, 4
+    FOR r IN SELECT m.queue || '_' || h.lane AS queue, m.id, m.name, h.lane, bool_or(h.before >= 4194304) AS is_cut,
+                    array_agg(h.hold) FILTER (WHERE h.before < 4194304) AS holds
+               FROM (SELECT x.*, sum(x.bytes) OVER (ORDER BY x.mailbox, x.lane, x.msg_id) - x.bytes AS before
+                       FROM pbus.held x
+                      WHERE x.channel = ch AND x.holder = who AND NOT x.hold = ANY(known)) h
+               JOIN pbus.mailbox m ON m.id = h.mailbox GROUP BY 1, 2, 3, 4
     LOOP
+      is_cut := is_cut OR r.is_cut;
       RETURN QUERY EXECUTE format('SELECT h.hold, $1, $2, $3, pbus.mail_heads(q.headers, q.msg_id, q.enqueued_at), pbus.mail_text(q.message, q.headers), h.gone, NULL::float8 FROM pbus.held h JOIN pgmq.%I q ON q.msg_id = h.msg_id WHERE h.hold = ANY($4) ORDER BY q.msg_id', 'q_' || r.queue)
         USING r.id, r.name, r.lane, r.holds;
       is_any := true;
     END LOOP;
+    IF is_cut THEN
+      hold := NULL;
+      due := 0;
+      RETURN NEXT;
+    END IF;
     IF is_any THEN RETURN; END IF;
   END IF;
+  PERFORM set_config('pbus.taken', '0', true);
   FOR w IN SELECT id, name, queue FROM pbus.mailbox
             WHERE channel = ch AND name = ANY(w_name) ORDER BY array_position(w_name, name) FOR KEY SHARE
   LOOP
+    IF current_setting('pbus.taken')::bigint > 4194304 THEN
+      hold := NULL;
+      due := 0;
+      RETURN NEXT;
+      EXIT;
+    END IF;
     RETURN QUERY EXECUTE format('SELECT t.hold, $1, $2, t.lane, t.headers, t.message, t.gone, NULL::float8 FROM pbus.%I($1, $3, $4, $5, $6, $7) t', 'take_' || w.queue)
       USING w.id, w.name,
         ARRAY(SELECT x.lane FROM unnest(w_name, w_lane) x(name, lane) WHERE x.name = w.name),
