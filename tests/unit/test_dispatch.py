@@ -6,6 +6,7 @@ import pytest
 
 from pbus.bus.dispatch import Dispatch, DispatchOptions, Stamped
 from pbus.bus.mail import Stored
+from pbus.bus.switchboard import EVERYONE
 from pbus.errors import BrokerFaultError
 from pbus.messages import Lane
 from support.waiting import run
@@ -76,5 +77,44 @@ def test_impossible_message_costs_one_sender():
         assert [1, 1, BrokerFaultError, 1, 1] == [
             type(one) if isinstance(one, Exception) else one for one in results
         ]
+
+    run(main())
+
+
+class FullStore:
+    """Stores no batch with message `bad`, and at first has no room for `w`."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+        self.stored: list[str] = []
+
+    async def put(self, entries):
+        ids = [id_ for entry in entries for id_ in entry.ids]
+        if "bad" in ids:
+            raise BrokerFaultError("the broker", "it is too large for it")
+        if self.refusals and "w" in {entry.address for entry in entries}:
+            self.refusals -= 1
+            return [Stored(mailboxes=0, is_full=True) for _ in entries]
+        self.stored += ids
+        return [Stored(mailboxes=1) for _ in entries]
+
+
+@pytest.mark.parametrize("refusals", [1, 2, 4])
+def test_impossible_message_keeps_refused_in_order(refusals: int):
+    """Beside a message that cannot be stored, those for a full mailbox wait in their order."""
+
+    async def main():
+        store = FullStore(refusals)
+        dispatch = Dispatch(store, "me", DispatchOptions(60.0))
+        sent = [("w", "1"), ("w", "2"), ("other", "bad"), (EVERYONE, "3"), ("w", "4"), ("w", "5")]
+        waiting = [dispatch.put(Stamped(to, Lane.DATA, id_, b"{}")) for to, id_ in sent]
+        tasks = [asyncio.create_task(chore()) for chore in dispatch.chores()]
+        try:
+            await asyncio.gather(*waiting, return_exceptions=True)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        assert list("12345") == store.stored
 
     run(main())

@@ -148,7 +148,7 @@ class LaneDispatch:
         while True:
             await self._wait()
             if batch := self._next_batch():
-                await self._store_batch(batch)
+                self._hold(await self._store_batch(batch))
 
     def fail_all(self, error: Exception) -> None:
         """See Dispatch."""
@@ -219,14 +219,14 @@ class LaneDispatch:
         while queue and (queue[0].stored.done() or queue[0].until <= now):  # the oldest first
             self._refuse(queue.popleft(), self._options.send_timeout)
 
-    async def _store_batch(self, parcels: list[Parcel]) -> None:
+    async def _store_batch(self, parcels: list[Parcel]) -> list[Parcel]:
+        """Store what there is room for; the rest, in order, has to wait."""
         while parcels := [parcel for parcel in parcels if not parcel.stored.done()]:
             entries = entries_of(parcels)
             try:
                 results = await self._store.put([self._outgoing(entry) for entry in entries])
             except BrokerFaultError as error:
-                await self._find_fault(parcels, error)
-                return
+                return await self._find_fault(parcels, error)
             except BusUnavailableError as error:
                 parcels = _in_time(parcels, error)
                 await asyncio.sleep(OUTAGE_PAUSE_S)
@@ -234,24 +234,34 @@ class LaneDispatch:
                 logger.exception("storing messages failed: a bug in pbus; their senders are told")
                 for parcel in parcels:
                     parcel.fail(error)
-                return
+                return []
             except asyncio.CancelledError as error:
                 for parcel in parcels:
                     parcel.fail(error)
                 raise
             else:
-                self._digest(entries, results)
-                return
+                return self._digest(entries, results)
+        return []
 
-    async def _find_fault(self, parcels: list[Parcel], error: BrokerFaultError) -> None:
+    async def _find_fault(self, parcels: list[Parcel], error: BrokerFaultError) -> list[Parcel]:
         """Tell the sender of what the broker cannot store; the others' messages go on, in order."""
         if len(parcels) == 1:
             parcels[0].fail(error)
-            return
-        for parcel in parcels:
-            await self._store_batch([parcel])
+            return []
+        waits: list[Parcel] = []
+        refused: set[str] = set()
+        try:
+            for parcel in parcels:
+                must_wait = _must_follow(parcel, refused)
+                waits += [parcel] if must_wait else await self._store_batch([parcel])
+                refused.update(one.address for one in waits[-1:])
+        except asyncio.CancelledError as cancelled:
+            for parcel in parcels:
+                parcel.fail(cancelled)
+            raise
+        return waits
 
-    def _digest(self, entries: list[list[Parcel]], results: Iterable[Stored]) -> None:
+    def _digest(self, entries: list[list[Parcel]], results: Iterable[Stored]) -> list[Parcel]:
         refused: list[Parcel] = []
         is_full = False
         for entry, result in zip(entries, results, strict=True):
@@ -270,8 +280,8 @@ class LaneDispatch:
                     parcel.stored.set_result(result.mailboxes)
         if is_full and self._options.refuse_when_full:
             self._refuse_first(refused)
-        else:
-            self._hold(refused)
+            return []
+        return refused
 
     def _note_full(self, address: str, why: str) -> None:
         if not why:
@@ -321,6 +331,12 @@ class LaneDispatch:
             stream=1,
             first=first.number,
         )
+
+
+def _must_follow(parcel: Parcel, refused: set[str]) -> bool:
+    """Whether what was refused at these addresses comes before it in some mailbox."""
+    is_broadcast = parcel.address == EVERYONE and bool(refused)
+    return is_broadcast or parcel.address in refused or EVERYONE in refused
 
 
 def _in_time(parcels: list[Parcel], error: Exception) -> list[Parcel]:
