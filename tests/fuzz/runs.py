@@ -52,13 +52,13 @@ def fuzz(broker: str, seed: int, *, count: int, seconds: float, checks: int = 0)
                     fuzzed.check()
                     grown.append(fuzzed.grown())
             fuzzed.check()
+            grown.append(fuzzed.grown())
+            took = time.monotonic() - began
         except AssertionError as error:
             error.add_note(fuzzed.last_words())
             raise
-            grown.append(fuzzed.grown())
         finally:
             target.close()
             fuzzed.place.tell("down", "--purge", "--timeout", "2")
-        took = time.monotonic() - began
     sizes = ", ".join(f"{size / 2**20:.1f}" for size in grown)
     return f"{broker}: seed {seed}, {sent:,} payloads in {took:.0f} s, {target.counts}, grown by {sizes} MiB"
