@@ -89,6 +89,18 @@ def test_frozen_terminal_holds_nothing_up(place: Place):
         assert 143 == screen.process.wait(20)
 
 
+def test_quit_leaves_the_terminal_usable(place: Place):
+    r"""Ctrl-\ ends it at once, and the screen and the cursor are back; the guard ends the rest."""
+    with terminal(place, "up") as screen:
+        screen.until("1/1 ready")
+        screen.press("\x1c")
+
+        assert -signal.SIGQUIT == screen.code()
+        assert 1 == screen.written.count("\x1b[?1049l")
+        assert screen.written.rindex("\x1b[?25h") > screen.written.rindex("\x1b[?25l")
+    wait_for(lambda: not place.home.processes())
+
+
 def test_closed_terminal_ends_it(place: Place):
     """A window that is closed takes its project with it."""
     with terminal(place, "up") as screen:

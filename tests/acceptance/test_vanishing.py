@@ -93,6 +93,11 @@ def test_files_are_made_again(place: Place):
     wait_for(ticks.exists)
     place.record_path().unlink()
     wait_for(place.home.records)
+    key = (state / "key").read_text() if (state / "key").exists() else ""
+    if key:
+        (state / "key").unlink()
+        wait_for((state / "key").exists)
+        wait_for(lambda: key == (state / "key").read_text())
     assert 0 == place.tell("restart", "ticker").code
 
     assert "ticker" in own.read_text()

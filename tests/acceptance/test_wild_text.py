@@ -124,3 +124,4 @@ def test_display_is_clean(wild: Place, options: tuple[str, ...]):
     # Colours, moves and the alternate screen are the display's own.
     for control in ("\x1b]", "\x07", "\x9b", "\u202e", "\u2066", "\x00", "\x7f", "\x1b[31m\x9b"):
         assert control not in shown.written
+    assert "\\x1b[1m" not in shown.written  # nor is the display's own shown as text

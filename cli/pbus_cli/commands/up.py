@@ -172,7 +172,7 @@ def _print_endings(board: "Board", supervisor: "Supervisor") -> None:
             screen.print(f"{name} | {plain_text(line)}", markup=False, soft_wrap=True)
     for text in ending_lines(board.endings(record), screen.width):
         screen.print(text, end="\n", soft_wrap=True)
-    print_within(sys.stdout, "".join(texts).rstrip("\n"))
+    print_within(sys.stdout, "".join(texts).rstrip("\n"), is_clean=True)  # by the console
 
 
 def _detached(topology: "Topology", only: "Sequence[str]", *, timeout_s: float | None) -> int:

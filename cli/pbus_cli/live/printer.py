@@ -227,8 +227,10 @@ def stay_in_background() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
 
 
-def print_within(stream: TextIO, text: str, timeout_s: float = 2.0) -> None:
+def print_within(
+    stream: TextIO, text: str, timeout_s: float = 2.0, *, is_clean: bool = False
+) -> None:
     """Print to a terminal that may be blocked; what it does not take in time is dropped."""
-    printer = LinePrinter(stream_writer(stream))
+    printer = LinePrinter(stream_writer(stream, is_clean=is_clean))
     printer.put(text)
     printer.close(timeout_s)

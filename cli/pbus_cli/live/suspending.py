@@ -1,4 +1,4 @@
-"""Ctrl-Z: the terminal is given back before the process is stopped, and taken again afterwards."""
+r"""Ctrl-Z and Ctrl-\: the terminal is given back before the process is stopped or ends by them."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def suspendable(suspend: Callable[[], None], resume: Callable[[], None]) -> Iterator[None]:
-    """Have Ctrl-Z leave a terminal that is usable. Needs the main thread's running loop.
+    r"""Have Ctrl-Z and Ctrl-\ leave a terminal that is usable. Needs the main thread's running loop.
 
     Args:
         suspend: Gives the terminal back.
@@ -23,13 +23,20 @@ def suspendable(suspend: Callable[[], None], resume: Callable[[], None]) -> Iter
         loop.add_signal_handler(signal.SIGTSTP, stop)
         resume()
 
+    def end() -> None:
+        suspend()
+        loop.remove_signal_handler(signal.SIGQUIT)
+        signal.raise_signal(signal.SIGQUIT)  # at once; the guard sees to the rest
+
     is_ignored = signal.getsignal(signal.SIGTSTP) is signal.SIG_IGN
     if not is_ignored:
         loop.add_signal_handler(signal.SIGTSTP, stop)
     loop.add_signal_handler(signal.SIGCONT, resume)
+    loop.add_signal_handler(signal.SIGQUIT, end)
     try:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGCONT)
+        loop.remove_signal_handler(signal.SIGQUIT)
         if not is_ignored:
             loop.remove_signal_handler(signal.SIGTSTP)

@@ -7,7 +7,21 @@ from pathlib import Path
 from pbus.errors import ProcessError
 from pbus.seal import new_key
 
+_NAME = "key"
 _LONGEST = 1024
+
+
+def keep_key(folder: Path, key: str) -> None:
+    """Write a key down where there is none: messages that the broker keeps are sealed with it.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with contextlib.suppress(FileExistsError):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        descriptor = os.open(folder / _NAME, flags, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(key)
 
 
 def own_key(folder: Path) -> str:
@@ -18,12 +32,9 @@ def own_key(folder: Path) -> str:
     Raises:
         ProcessError: It cannot be read or written.
     """
-    path = folder / "key"
+    path = folder / _NAME
     try:
-        with contextlib.suppress(FileExistsError):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                file.write(new_key())
+        keep_key(folder, new_key())
         with path.open(encoding="ascii") as file:
             key = file.read(_LONGEST).strip()
     except (OSError, UnicodeDecodeError) as error:

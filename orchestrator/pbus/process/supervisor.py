@@ -26,7 +26,7 @@ from pbus.process.events import (
 )
 from pbus.process.foundation import Foundation
 from pbus.process.journal import Journal
-from pbus.process.key import own_key
+from pbus.process.key import keep_key, own_key
 from pbus.process.ledger import Ledger
 from pbus.process.link import BusLink, host_name
 from pbus.process.mail import mail_options
@@ -332,6 +332,11 @@ class Supervisor:
         self._project.make_state_dir()
         if not self._project.record_path.exists():
             self._write_records()
+        self._keep_key()
+
+    def _keep_key(self) -> None:
+        if self._key is not None and self._topology.bus.key is None:
+            keep_key(self._project.state_dir, self._key)
 
     def _write_records(self) -> None:
         is_own_broker = self._topology.bus.url is None
@@ -344,6 +349,7 @@ class Supervisor:
         try:
             hold_again(self._project)
             self._write_records()
+            self._keep_key()
         except ProjectRunningError as error:
             logger.error("%s was removed, and another supervisor has the project now", folder)  # noqa: TRY400 - no fault of ours
             self.request_stop(str(error))
