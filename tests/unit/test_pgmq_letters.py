@@ -41,6 +41,15 @@ def test_number_decides_the_order():
     assert [b"b", b"c", b"d", b"e"] == texts
 
 
+def test_row_of_others_has_a_place():
+    """A row whose headers cannot be read is refused by itself, not with what was handed over."""
+    foreign = taken(1, 1, "a") | {"headers": '{"i":' + "[" * 5000 + "]" * 5000 + "}"}
+    rows = in_order([foreign], [handed_over(word(3, 2, "b"))])
+    assert [1, 3] == [row["hold"] for row in rows]
+    with pytest.raises(ValueError, match=r"."):
+        letters_of(foreign)
+
+
 @pytest.mark.parametrize(
     "forged",
     [

@@ -55,7 +55,14 @@ _decode_place = msgspec.json.Decoder(_Place).decode
 def in_order(taken: Sequence[Row], handed: Sequence[Row]) -> list[Row]:
     """Rows as their mailboxes have them: of the same time, they come by two ways."""
     rows = [row for row in taken if row["hold"] is not None]
-    return sorted([*handed, *rows], key=lambda row: _decode_place(row["headers"]).i)
+    return sorted([*handed, *rows], key=_place_of)
+
+
+def _place_of(row: Row) -> int:
+    try:
+        return _decode_place(row["headers"]).i
+    except DECODE_ERRORS:  # letters_of says so
+        return 0
 
 
 def letters_of(row: Row) -> list[Letter]:

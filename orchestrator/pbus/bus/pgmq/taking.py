@@ -262,7 +262,7 @@ class Taker:
         rows = await self._ask(wanted, holder)
         try:
             letters = self._take_beside([await self._whole(row) for row in rows], holder)
-        except BusUnavailableError:
+        except BaseException:  # also by a bug: what was taken is asked for again
             self._doubt(holder)
             raise
         try:
