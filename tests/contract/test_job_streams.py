@@ -71,6 +71,14 @@ class ByHand(Streamer):
             self.poured += 1
 
 
+class Consulting(Asker):
+    """Asks another worker about each piece that its hook hears."""
+
+    async def on_job_stream_data(self, message):
+        await ask(self, "doer", "wait")
+        self.notes.append(message.data["number"])
+
+
 def pour(asker, *names, count=MANY, **options):
     """A stream of pieces from one worker."""
     return asker.job(*(names or ["streamer"]), name="pour", payload={"count": count}, **options)
@@ -109,6 +117,29 @@ def test_nobody_need_read(make_any_bus):
             await asker.request_job("streamer", name="pour", payload={"count": MANY})
             await until(lambda: len(asker.told_of("completed")) == 2)
             assert 2 * MANY == streamer.poured
+
+    run(main())
+
+
+def test_waiting_hook_holds_up_its_streamer(make_any_bus):
+    """A piece is read when its hook has ended, also where that waits for a job of its own."""
+
+    async def main():
+        asker, streamer, doer = Consulting(), Streamer(), Doer()
+        async with hosted(make_any_bus, [asker], [streamer, doer]):
+            count = MOST_UNREAD + 20
+            await asker.request_job("streamer", name="pour", payload={"count": count})
+            await until(
+                lambda: (
+                    streamer.ended or (streamer.is_held_up and len(doer.begun) == streamer.poured)
+                )
+            )
+            (case,) = [one for one in asker._desk.open_cases() if "streamer" in one.group.members]
+            assert 0 == case.group.members["streamer"].reading.read
+            assert streamer.poured <= MOST_UNREAD
+            doer.gate.set()
+            await until(lambda: asker.told_of("completed"))
+            await until(lambda: sorted(asker.notes) == list(range(count)))
 
     run(main())
 

@@ -162,24 +162,42 @@ class WorkerCore(EventSource):
         """Whether a subclass has a hook of its own."""
         return not hasattr(getattr(type(self), hook), _BASE_HOOK)
 
-    async def _call_hook(self, hook: str, *values: Any, patience: float | None = None) -> None:
-        """Run a hook in its turn and fire the event of its name; what it raises is logged."""
+    async def _call_hook(
+        self,
+        hook: str,
+        *values: Any,
+        patience: float | None = None,
+        on_done: Callable[[], None] | None = None,
+    ) -> None:
+        """Run a hook in its turn and fire the event of its name; what it raises is logged.
+
+        `on_done` is called when the hook has ended, which may be after its turn is over.
+        """
         if self._has_hook(hook):
             try:
                 where = f"{hook} of {self.name!r}"
                 work = contained(getattr(self, hook), where, *values)
-                await self._in_turn(work, hook, patience=patience)
+                await self._in_turn(work, hook, patience=patience, on_done=on_done)
             except Exception:
                 logger.exception("%s: %s raised", self.name, hook)
+        elif on_done is not None:
+            on_done()
         self._fire_event(hook, *values)
 
     async def _in_turn(
-        self, work: Coroutine[Any, Any, Any], what: str, *, patience: float | None = None
+        self,
+        work: Coroutine[Any, Any, Any],
+        what: str,
+        *,
+        patience: float | None = None,
+        on_done: Callable[[], None] | None = None,
     ) -> None:
         """Run a hook until it ends, or lets the lane go on, or patience (seconds) ends."""
         turn = Turn(gate=gate_here() if self._keeps_order else None, patience=patience)
         task = turn.start(work, f"{self.name} {what}")
         self._tasks.add(task)
+        if on_done is not None:
+            task.add_done_callback(lambda _: on_done())
         try:
             if not await turn.over(patience):
                 logger.info("%s: %s takes long; messages are handled beside it", self.name, what)

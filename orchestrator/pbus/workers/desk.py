@@ -1,6 +1,7 @@
 """A worker's jobs at others: asking, deadlines, what comes back, lost workers, retries."""
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Sequence
@@ -10,7 +11,7 @@ import msgspec
 
 from pbus.errors import JobStateError, PbusError
 from pbus.jobs.events import EventType, JobGroupEvent
-from pbus.jobs.flow import size_of, window_for
+from pbus.jobs.flow import Reading, size_of, window_for
 from pbus.jobs.group import JobGroup, JobMember, is_farewell
 from pbus.messages import (
     BusJobMessage,
@@ -214,12 +215,19 @@ class JobDesk:
             size = size_of(data)
         if queue is not None:
             queue.put(_event_of(member, kind, data), size, reading, position)
+        on_done = None
+        if queue is None and reading is not None:
+            on_done = functools.partial(self._note_read, case, member, reading, size)
         hook = "on_job_update" if kind == "update" else f"on_job_{kind}"
-        await self._links.call_hook(hook, _in_own_words(case, message))
-        if queue is None and reading is not None and reading.note(position):
-            self.credits.tell(reading)
+        await self._links.call_hook(hook, _in_own_words(case, message), on_done=on_done)
         if case.is_concluded:
             self._endings.settle(case)
+
+    def _note_read(self, case: Case, member: JobMember, reading: Reading, size: int) -> None:
+        """Note that the hook of an event has ended; hooks that wait may end in any order."""
+        is_current = member.reading is reading and self._cases.get(case.group.job_id) is case
+        if is_current and reading.note(reading.read + size):
+            self.credits.tell(reading)
 
     async def _take_answer(
         self,
