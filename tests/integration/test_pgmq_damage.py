@@ -8,6 +8,7 @@ import pytest
 
 from pbus.bus import connect
 from pbus.bus.mailroom import DeliveryOptions
+from pbus.bus.pgmq.endpoint import Endpoint
 from pbus.messages import BusDataMessage, BusSystemMessage
 from support.listeners import Listener
 from support.postgres import query
@@ -128,3 +129,23 @@ def test_damage_heals(database, channel, caplog):
     with caplog.at_level(logging.WARNING):
         run(main(), timeout=50)
     assert "a bug in pbus" not in caplog.text
+
+
+def test_building_is_announced(database):
+    """Whatever makes or mends tables says so before it begins: it may take minutes."""
+    begun = []
+
+    @contextlib.contextmanager
+    def building():
+        begun.append("begun")
+        yield
+        begun.append("ended")
+
+    async def main():
+        endpoint = Endpoint(dsn=database)
+        for is_damaged, expected in ((False, 2), (False, 2), (True, 4)):
+            connection = await endpoint.connect(is_damaged=is_damaged, building=building)
+            await endpoint.close(connection)
+            assert ["begun", "ended"] * (expected // 2) == begun
+
+    run(main())

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
 import asyncpg
@@ -93,11 +93,17 @@ class Endpoint:
         self.url = self._describe(dsn)
         self._is_one_session = False  # as far as we know
 
-    async def connect(self, *, is_damaged: bool = False) -> "asyncpg.Connection[Any]":
+    async def connect(
+        self,
+        *,
+        is_damaged: bool = False,
+        building: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> "asyncpg.Connection[Any]":
         """A connection to a database that has what pbus needs; TROUBLE otherwise.
 
         Args:
             is_damaged: Something was missing: look at everything.
+            building: Entered while tables and functions are made or mended.
         """
         connection = await self._open_in_time()
         try:
@@ -106,7 +112,7 @@ class Endpoint:
                 await session.check_pooler(connection, self.url, self._another)
                 self._is_one_session = True
             await session.prepare(connection, self.url)
-            await schema.install(connection, self.url, is_damaged=is_damaged)
+            await schema.install(connection, self.url, is_damaged=is_damaged, building=building)
         except BaseException:
             await self.close(connection)
             raise

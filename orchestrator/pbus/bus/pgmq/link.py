@@ -5,7 +5,7 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import asyncpg
@@ -17,6 +17,7 @@ from pbus.errors import BusUnavailableError
 logger = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S = 10.0
+BUILD_TIMEOUT_S = 300.0  # to make or mend tables, functions and counts of all mailboxes
 BYTES_PER_S = 1024 * 1024  # what a statement carries at least, once it has begun
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 1.0
@@ -60,6 +61,7 @@ class Link:
         self._connection: asyncpg.Connection[Any] | None = None
         self._lock = asyncio.Lock()
         self._is_damaged = False
+        self._deadline = asyncio.timeout(None)  # of what is under way
         self._told: set[str] = set()  # why there is no connection
         self._faults: dict[str, str | None] = {}  # statements and what each failed with
         self._connected_at = 0.0
@@ -179,7 +181,7 @@ class Link:
 
     async def _guarded(self, work: Any, limit_s: float = CALL_TIMEOUT_S) -> Any:
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(limit_s) as self._deadline:
                 return await work
         except (*TROUBLE, BusUnavailableError) as error:
             is_answer = isinstance(error, asyncpg.PostgresError) and not isinstance(error, LOST)
@@ -205,7 +207,9 @@ class Link:
         if self._connection is not None and self.is_up:
             return self._connection
         await self._drop()
-        connection = await self._endpoint.connect(is_damaged=self._is_damaged)
+        connection = await self._endpoint.connect(
+            is_damaged=self._is_damaged, building=self._building
+        )
         self._connection, self._is_damaged = connection, False
         self._connected_at = asyncio.get_running_loop().time()
         self._is_lost.clear()
@@ -222,6 +226,15 @@ class Link:
         if self.on_connect is not None:
             self.on_connect()
         return connection
+
+    @contextlib.contextmanager
+    def _building(self) -> Iterator[None]:
+        """Stop the clock of the call under way; the work in the block has its own deadline."""
+        loop = asyncio.get_running_loop()
+        left_s = (self._deadline.when() or loop.time()) - loop.time()
+        self._deadline.reschedule(loop.time() + BUILD_TIMEOUT_S)
+        yield
+        self._deadline.reschedule(loop.time() + left_s)
 
     async def _end_former(self, connection: "asyncpg.Connection[Any]") -> None:
         """End the sessions before: the server may still do, later, what they were asked."""

@@ -1,8 +1,10 @@
 """What pbus needs in the database: PGMQ, and tables and functions of its own in schema pbus."""
 
+import contextlib
 import hashlib
 import importlib
 import re
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
@@ -39,7 +41,11 @@ _FORMAT = "1"  # of the tables; another format would be another schema's work
 
 
 async def install(
-    connection: "asyncpg.Connection[Any]", url: str, *, is_damaged: bool = False
+    connection: "asyncpg.Connection[Any]",
+    url: str,
+    *,
+    is_damaged: bool = False,
+    building: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> None:
     """Make sure everything is there; safe to call from many processes at once.
 
@@ -47,6 +53,7 @@ async def install(
         connection: To the database.
         url: Where it is, for errors.
         is_damaged: Something was missing: look at everything, not only at the version.
+        building: Entered for work that takes as long as there are mailboxes and messages.
 
     Raises:
         PgmqMissingError: PGMQ's SQL is not there, or too old, and cannot be installed.
@@ -56,11 +63,24 @@ async def install(
     stamp = hashlib.sha256((_FORMAT + functions).encode()).hexdigest()[:16]
     if await _stamp(connection) == stamp and not is_damaged:
         return
+    with building():
+        await _build(connection, url, stamp, functions, is_damaged=is_damaged)
+
+
+async def _build(
+    connection: "asyncpg.Connection[Any]",
+    url: str,
+    stamp: str,
+    functions: str,
+    *,
+    is_damaged: bool,
+) -> None:
     tables = _sql("tables.sql")
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         if await _stamp(connection) == stamp and await _is_whole(connection, tables + functions):
-            await connection.execute(_MEND)
+            if is_damaged:  # else another process has just installed all of it
+                await connection.execute(_MEND)
             return
         await _install_pgmq(connection, url)
         if not await connection.fetchval(
