@@ -44,7 +44,9 @@ DECLARE
           SELECT t.hold, %1$L, pbus.mail_heads(q.headers, q.msg_id, q.enqueued_at),
                  pbus.mail_text(q.message, q.headers), t.gone
             FROM taken t JOIN pgmq.%2$I q USING (msg_id) ORDER BY msg_id;
-        PERFORM set_config('pbus.taken', (current_setting('pbus.taken')::bigint + bytes)::text, true);
+        -- Unset where the mail_take of an earlier version is just running.
+        PERFORM set_config('pbus.taken', (bytes +
+          coalesce(nullif(current_setting('pbus.taken', true), '')::bigint, 0))::text, true);
       END IF; $lane$;
 BEGIN
   EXECUTE format($sql$
