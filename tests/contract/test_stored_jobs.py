@@ -7,12 +7,12 @@ import pytest
 
 from pbus.errors import JobCancelledError, JobFailedError
 from pbus.handlers import PENDING, job
-from pbus.messages import BusJobRequestMessage
+from pbus.messages import BusJobRequestMessage, BusJobResponseMessage
 from pbus.worker import BaseWorker
 from pbus.workers.turns import lending
 from support.jobbing import Asker, Doer, HastyDoer, Note, NotingDoer, ask, hosted, leftovers
 from support.mishaps import MISHAPS
-from support.waiting import PATIENCE_S, run, until
+from support.waiting import PATIENCE_S, happens, run, until
 
 pytestmark = pytest.mark.redis
 
@@ -226,6 +226,34 @@ def test_stored_answer_outlives_a_late_cancel(make_keeping_bus):
         asker, doer = Asker(), HastyDoer()
         async with hosted(make_keeping_bus, [asker], [doer]) as (runner, _):
             assert {"in": "time"} == await ask(asker, "doer", "hasty", timeout=None)
+            await nothing_kept(runner, "doer", "asker")
+
+    run(main())
+
+
+def test_job_answered_at_the_stop_is_not_done_again(make_keeping_bus):
+    """A job whose answer is still being stored when its worker ends is left to no other."""
+
+    async def main():
+        asker, doer = Asker(), Doer()
+        async with hosted(make_keeping_bus, [asker], [doer]) as (runner, host):
+            storing, may_store, send = asyncio.Event(), asyncio.Event(), host.bus.send
+
+            async def send_late(message):
+                if isinstance(message, BusJobResponseMessage):
+                    storing.set()
+                    await may_store.wait()
+                await send(message)
+
+            host.bus.send = send_late
+            await asker.request_job("doer", name="wait", timeout=None)
+            await doer.has_begun()
+            doer.gate.set()
+            await happens(storing)
+            await host.cancel("the worker ends")
+            await until(lambda: not doer._handling)
+            may_store.set()
+            await until(lambda: asker.told_of("completed"))
             await nothing_kept(runner, "doer", "asker")
 
     run(main())

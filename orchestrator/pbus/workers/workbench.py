@@ -180,13 +180,16 @@ class Workbench:
     async def _conclude(
         self, job: OpenJob, answer: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
-        """Answer a job, also if whoever cancels its handler comes too late for that."""
+        """Answer a job, also if a cancellation of its handler comes too late for that.
+
+        Such a cancellation ends here: a stored request that is answered goes to no other.
+        """
         try:
             await answer()
         except asyncio.CancelledError:
-            if not job.is_cancelled and self.replies.has(job):
-                self._links.spawn(answer())
-            raise
+            if job.is_cancelled or not self.replies.has(job):
+                raise
+            self._links.spawn(answer())
 
     async def _bear_error(self, job: OpenJob, error: BaseException) -> None:
         if job.is_cancelled:
