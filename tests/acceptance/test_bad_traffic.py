@@ -59,7 +59,8 @@ def test_garbage_is_refused(town: Place, before: Rows):
     with town.broker() as broker:
         channels = broker.pubsub_channels("*pbus:town*")
         for garbage in GARBAGE:
-            sealed = [seal.close("payload", garbage), seal.close("note", garbage)]
+            is_small = len(garbage) < 1_000_000
+            sealed = [seal.close(kind, garbage) for kind in ("payload", "note") if is_small]
             for channel in channels:
                 for payload in (garbage, *sealed):
                     broker.publish(channel, payload)

@@ -176,7 +176,7 @@ def test_user_with_the_documented_rights_runs_everything(home: Home):
         tail = place.start("tail", "-n", "1", "--source", "cli-*")
         with redis.Redis(port=server.port, decode_responses=True) as client:
             wait_for(lambda: any(one["psub"] != "0" for one in client.client_list()))
-        codes = {words: place.run(*words).code for words in VERBS}
+        codes = {words: place.tell(*words).code for words in VERBS}
         assert 0 == tail.done().code
         assert 0 == place.run("down").code
         with redis.Redis(port=server.port, decode_responses=True) as client:
@@ -205,7 +205,7 @@ def test_role_with_the_documented_rights_runs_everything(home: Home, database: s
     tail = place.start("tail", "-n", "1", "--source", "cli-*")
     while tail.process.poll() is None:
         place.tell("send", "hello", "--text", "x")
-    codes = {words: place.run(*words).code for words in VERBS}
+    codes = {words: place.tell(*words).code for words in VERBS}
     log = "".join(path.read_text() for path in home.state.rglob("hired*/**/*.log"))
     ended = place.run("down", "--purge")
 
