@@ -261,7 +261,7 @@ def test_chores_survive_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         raise ZeroDivisionError("no figures")
 
     monkeypatch.setattr(Meter, "look", fail)
-    monkeypatch.setattr("pbus.process.chores._AGAIN_S", 0.05)
+    monkeypatch.setattr("pbus.chores._AGAIN_S", 0.05)
     monkeypatch.setattr("pbus.process.journal.Journal.write", fail)
     monkeypatch.setattr("pbus.process.news.News.look", fail)
     what = topology(
