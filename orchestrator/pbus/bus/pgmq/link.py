@@ -61,7 +61,7 @@ class Link:
         self._connection: asyncpg.Connection[Any] | None = None
         self._lock = asyncio.Lock()
         self._is_damaged = False
-        self._deadline = asyncio.timeout(None)  # of what is under way
+        self._deadline: asyncio.Timeout | None = None  # of what is under way
         self._told: set[str] = set()  # why there is no connection
         self._faults: dict[str, str | None] = {}  # statements and what each failed with
         self._connected_at = 0.0
@@ -230,11 +230,14 @@ class Link:
     @contextlib.contextmanager
     def _building(self) -> Iterator[None]:
         """Stop the clock of the call under way; the work in the block has its own deadline."""
-        loop = asyncio.get_running_loop()
-        left_s = (self._deadline.when() or loop.time()) - loop.time()
-        self._deadline.reschedule(loop.time() + BUILD_TIMEOUT_S)
+        deadline, now = self._deadline, asyncio.get_running_loop().time
+        if deadline is None:
+            yield
+            return
+        left_s = (deadline.when() or now()) - now()
+        deadline.reschedule(now() + BUILD_TIMEOUT_S)
         yield
-        self._deadline.reschedule(loop.time() + left_s)
+        deadline.reschedule(now() + left_s)
 
     async def _end_former(self, connection: "asyncpg.Connection[Any]") -> None:
         """End the sessions before: the server may still do, later, what they were asked."""
