@@ -115,8 +115,7 @@ class Guard:
         try:
             await asyncio.wait_for(_wait_ready(process), START_S)
         except BaseException as error:
-            if process.returncode is None:
-                process.kill()
+            await _end(process)
             if not isinstance(error, TimeoutError | EOFError):
                 raise
             raise ProcessError(
@@ -140,6 +139,14 @@ async def _wait_ready(process: asyncio.subprocess.Process) -> None:
     assert process.stdout is not None  # noqa: S101 - asked for above
     if await process.stdout.readline() != b"ready\n":
         raise EOFError
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill a guard that is not needed, and wait until it is no child any more."""
+    if process.returncode is None:
+        process.kill()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), CLEANUP_S)
 
 
 async def _end_leftovers(project: Project) -> None:
