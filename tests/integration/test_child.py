@@ -298,7 +298,9 @@ def test_blocked_loop_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         async with supervised(what) as watched:
             await watched.state("a", "ready")
             (tmp_path / "block").touch()
-            await until_shown(watched, lambda shown: shown["a"].state == "unresponsive")
+            await until_shown(
+                watched, lambda shown: "a" in shown and shown["a"].state == "unresponsive"
+            )
             assert "ready" == watched.process("a").state
             assert 0 == await watched.stop()
             assert [-signal.SIGKILL] == [one.code for one in watched.all(Exited)]
