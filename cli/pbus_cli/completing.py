@@ -45,13 +45,14 @@ def is_plain(name: str) -> bool:
 
 def _worker_names(ctx: typer.Context) -> Iterable[str]:
     """All processes and workers, and what replicas have in common."""
-    names = _ask(ctx, _read_names)
-    return {*names, *(name.partition(".")[0] for name in names)}
+    from pbus.names import with_groups
+
+    return with_groups(_ask(ctx, _read_names))
 
 
 def _job_names(ctx: typer.Context) -> Iterable[str]:
     """The jobs of the target that was typed, else of everybody."""
-    from pbus_cli.names import is_meant
+    from pbus.names import stands_for
 
     # Behind an option that still lacks its value the words before are not parsed.
     target = ctx.params.get("target") or next(iter(ctx.args), None)
@@ -59,7 +60,7 @@ def _job_names(ctx: typer.Context) -> Iterable[str]:
     async def read(bus: "WorkerBus") -> list[str]:
         leases = await bus.leases.leases()
         return [
-            job for one in leases if not target or is_meant(target, one.name) for job in one.jobs
+            job for one in leases if not target or stands_for(target, one.name) for job in one.jobs
         ]
 
     return _ask(ctx, read)

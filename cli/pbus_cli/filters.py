@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pbus.bus.tap import TapMessage
 from pbus.messages import Category
+from pbus.names import names_of
 from pbus_cli.views.traffic import OWN_TYPES, category_of, short_type
 
 
@@ -31,7 +32,7 @@ class Filter:
         if header.type in OWN_TYPES and not self.types:
             return False
         return (
-            _is_one_of(self.sources, (header.source, _group(header.source)))
+            _is_one_of(self.sources, names_of(header.source))
             and _is_one_of(self.targets, _target_names(header.target))
             and _is_one_of(self.types, (header.type, short_type(header.type)))
             and (not self.categories or self._category(item) in self.categories)
@@ -51,8 +52,4 @@ def _is_one_of(patterns: tuple[str, ...], names: tuple[str, ...]) -> bool:
 
 def _target_names(target: str | None) -> tuple[str, ...]:
     """A broadcast reaches everyone, but only `*` asks for it."""
-    return ("*",) if target is None else (target, _group(target))
-
-
-def _group(name: str) -> str:
-    return name.partition(".")[0]
+    return ("*",) if target is None else names_of(target)

@@ -21,10 +21,11 @@ from pbus.messages import (
     BusMessage,
     ControlAction,
 )
+from pbus.names import names_of, stands_for
 from pbus.observe import HostRecord
 from pbus_cli import console
 from pbus_cli.attach import Attachment, choose, open_bus, read_facts, while_running
-from pbus_cli.names import is_meant, unknown_name
+from pbus_cli.names import unknown_name
 from pbus_cli.running import run
 
 OnAnswer = Callable[[BusControlResponseMessage], None]
@@ -154,12 +155,11 @@ def choose_workers(
 
 def is_pattern_for(name: str, worker: str) -> bool:
     """Whether a name or pattern means a worker: itself, or as one of several replicas."""
-    names = (worker, worker.partition(".")[0])
-    return is_meant(name, worker) or any(fnmatch.fnmatchcase(one, name) for one in names)
+    return any(one == name or fnmatch.fnmatchcase(one, name) for one in names_of(worker))
 
 
 def _problem(name: str, known: Iterable[str], leases: Iterable[Lease]) -> str:
-    if any(is_meant(name, lease.name) for lease in leases):
+    if any(stands_for(name, lease.name) for lease in leases):
         return f"{name!r} was not started by `pbus up`: only who started it can do that"
     return unknown_name("worker", name, known)
 

@@ -6,7 +6,7 @@ from typing import Final
 from pbus.bus.base import WorkerBus
 from pbus.bus.switchboard import PASSING
 from pbus.errors import BusError
-from pbus.names import WORKER_NAME
+from pbus.names import WORKER_NAME, with_groups
 
 _FRESH_S: Final = 1.0  # so long what was seen holds
 _AGAIN_S: Final = 0.25  # so soon an unknown name is looked up again
@@ -43,8 +43,7 @@ class Presence:
         return target in self._names
 
     async def _look(self) -> None:
-        names = {lease.name for lease in await self._bus.leases.leases()}
-        names |= {name.partition(".")[0] for name in names}  # what replicas have in common
+        names = with_groups(lease.name for lease in await self._bus.leases.leases())
         if self._bus.mail is not None:
             names |= {box.name for box in await self._bus.mail.reports()}
         self._names = names

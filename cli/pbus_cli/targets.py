@@ -9,8 +9,8 @@ from typing import Final
 from pbus.bus.base import WorkerBus
 from pbus.errors import WorkerNotFoundError
 from pbus.leases import Lease
+from pbus.names import nearest_name, stands_for
 from pbus.observe import decode_records
-from pbus_cli.names import is_meant, near_name
 
 REGISTRATION_S: Final = 5.0
 _POLL_S: Final = 0.1
@@ -36,7 +36,7 @@ async def find_targets(
     """
     deadline = time.monotonic() + within_s
     while True:
-        meant = [lease for lease in await bus.leases.leases() if is_meant(name, lease.name)]
+        meant = [lease for lease in await bus.leases.leases() if stands_for(name, lease.name)]
         ready = [lease for lease in meant if is_usable(lease, name)] if usable_only else meant
         if ready:
             return ready
@@ -52,14 +52,14 @@ async def is_away_with_mail(bus: WorkerBus, name: str) -> bool:
     """Whether nobody of that name is there, and what is sent to it is kept all the same."""
     if bus.mail is None or not any(box.name == name for box in await bus.mail.reports()):
         return False
-    return not any(is_meant(name, lease.name) for lease in await bus.leases.leases())
+    return not any(stands_for(name, lease.name) for lease in await bus.leases.leases())
 
 
 async def _what_is_known(bus: WorkerBus, name: str) -> str | None:
     """Why a worker may not be there: it is down, or its name is another one."""
     records = decode_records(await bus.leases.records())
     processes = {one.name: one for host in records for one in host.processes}
-    meant = sorted(one for one in processes if is_meant(name, one))
+    meant = sorted(one for one in processes if stands_for(name, one))
     if meant:
         process = processes[meant[0]]
         if not process.joins:
@@ -68,7 +68,7 @@ async def _what_is_known(bus: WorkerBus, name: str) -> str | None:
             return f"{process.name} runs, but has not registered on the bus yet"
         state = f"{process.state} ({process.trouble})" if process.trouble else process.state
         return f"{process.name} is {state}; `pbus start {name}` starts it when it is down"
-    near = near_name(name, {*processes, *(lease.name for lease in await bus.leases.leases())})
+    near = nearest_name(name, {*processes, *(lease.name for lease in await bus.leases.leases())})
     return None if near is None else f"did you mean {near!r}?"
 
 

@@ -1,6 +1,8 @@
-"""Texts that name things on the bus, checked when written and when read."""
+"""Names on the bus: their form, and the names of replicas ("x.2" is a replica of the group "x")."""
 
+import difflib
 import re
+from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
@@ -16,3 +18,36 @@ WorkerName = Annotated[
 Label = Annotated[
     str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z", max_length=MAX_NAME_LENGTH)
 ]
+
+
+def group_of(name: str) -> str | None:
+    """The group a replica belongs to: "x" for "x.2", None for a plain worker."""
+    group, dot, number = name.rpartition(".")
+    return group if dot and number.isdigit() else None
+
+
+def replica_number(name: str) -> int:
+    """The number of a replica: 2 for "x.2"."""
+    return int(name.rpartition(".")[2])
+
+
+def names_of(worker: str) -> tuple[str, ...]:
+    """All names that stand for a worker: its own, and its group's if it is a replica."""
+    group = group_of(worker)
+    return (worker,) if group is None else (worker, group)
+
+
+def stands_for(name: str, worker: str) -> bool:
+    """Whether a name stands for a worker: it is the worker's own, or its group's."""
+    return name == worker or name == group_of(worker)
+
+
+def with_groups(workers: Iterable[str]) -> set[str]:
+    """The names of workers and of the groups that they are replicas of."""
+    return {name for worker in workers for name in names_of(worker)}
+
+
+def nearest_name(name: str, workers: Iterable[str]) -> str | None:
+    """The worker or group whose name is most like a wrong one; None if none is like it."""
+    found = difflib.get_close_matches(name, sorted(with_groups(workers)), n=1)
+    return found[0] if found else None

@@ -29,8 +29,8 @@ from pbus.messages import (
     BusWorkerReadyMessage,
     Lane,
 )
+from pbus.names import group_of
 from pbus.registry import Watch, WorkerLostData, WorkerRegistry
-from pbus.registry.table import group_of
 from pbus.workers.activation import Activation
 from pbus.workers.answering import DEFAULT_MAX_QUEUED_JOBS
 from pbus.workers.core import Runner, WorkerCore, base_hook

@@ -10,7 +10,6 @@ from pbus.registry.table import (
     Arrival,
     Table,
     entry_of,
-    group_of,
 )
 
 
@@ -199,11 +198,6 @@ def test_memory_of_gone_is_bounded():
         table.hear(entry(f"w{number}", f"p.{number}", gone="why"))
     assert 1_000 == len(table._gone)
     assert {} == table._known
-
-
-def test_group_of_names():
-    """Only a dot and a number make a replica."""
-    assert ["x", "x", None, None] == [group_of(name) for name in ("x.1", "x.12", "x", "x.y")]
 
 
 def test_entry_follows_lease():

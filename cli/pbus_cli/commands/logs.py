@@ -89,14 +89,15 @@ def _project(name: str | None, file: Path | None) -> "tuple[Project, ProjectReco
 
 def _paths(project: "Project", names: list[str]) -> "Mapping[str, Path]":
     """The log files of the workers named, replicas by their common name too."""
-    from pbus_cli.names import is_meant, unknown_name
+    from pbus.names import stands_for
+    from pbus_cli.names import unknown_name
 
     paths = project.log_paths() | {name: project.log_path(name) for name in _declared(project)}
     if not names:
         return paths
     chosen: dict[str, Path] = {}
     for name in names:
-        found = {key: path for key, path in paths.items() if is_meant(name, key)}
+        found = {key: path for key, path in paths.items() if stands_for(name, key)}
         if not found:
             raise typer.BadParameter(unknown_name("worker", name, paths), param_hint="WORKER")
         chosen |= found

@@ -1,6 +1,5 @@
 """`pbus purge`: drops what waits for a worker."""
 
-import re
 from typing import Annotated
 
 import typer
@@ -18,6 +17,7 @@ def purge(
     file: TopologyFile = None,
 ) -> None:
     """Drop the messages that wait for a worker; what is in its hands, and dead letters, stay."""
+    from pbus.names import stands_for
     from pbus_cli.attach import Attachment, choose, mail_of, open_bus
     from pbus_cli.names import unknown_name
     from pbus_cli.running import run
@@ -28,8 +28,7 @@ def purge(
         async with open_bus(at) as bus:
             mail = mail_of(bus, at)
             names = [report.name for report in await mail.reports()]
-            replica = re.compile(rf"{re.escape(worker)}(\.\d+)?")
-            meant = [name for name in names if replica.fullmatch(name)]
+            meant = [name for name in names if stands_for(worker, name)]
             if not meant:
                 message = unknown_name("mailbox", worker, names)
                 raise typer.BadParameter(message, param_hint="WORKER")

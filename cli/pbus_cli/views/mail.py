@@ -9,6 +9,7 @@ from rich.text import Text
 from pbus.bus.mail import DeadLetter, MailboxReport
 from pbus.codec import as_json, decode_header
 from pbus.errors import MessageDecodeError
+from pbus.names import group_of
 from pbus.observe import WorkerRow
 from pbus_cli.views import colors
 from pbus_cli.views.columns import Column, lines
@@ -58,8 +59,8 @@ def shared_mailboxes(
     rows: Sequence[WorkerRow], mail: Mapping[str, MailboxReport]
 ) -> list[MailboxReport]:
     """Those that replicas take from together."""
-    groups = dict.fromkeys(row.name.rpartition(".")[0] for row in rows)
-    return [mail[group] for group in groups if group in mail]
+    groups = dict.fromkeys(group_of(row.name) for row in rows)
+    return [mail[group] for group in groups if group is not None and group in mail]
 
 
 def mail_columns(shown: Sequence[WorkerRow], mail: Mapping[str, MailboxReport]) -> list[Column]:

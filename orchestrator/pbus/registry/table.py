@@ -15,6 +15,7 @@ import msgspec
 
 from pbus.leases import Lease, process_of
 from pbus.messages import WorkerRegistryEntry
+from pbus.names import group_of, replica_number
 from pbus.registry.data import WorkerLostData, WorkerReadyData
 
 K = TypeVar("K")
@@ -76,12 +77,6 @@ def entry_of(lease: Lease, *, gone: str | None = None, unhandled: int = 0) -> Wo
     )
 
 
-def group_of(name: str) -> str | None:
-    """The group a replica belongs to: "x" for "x.2", None for a plain worker."""
-    group, dot, number = name.rpartition(".")
-    return group if dot and number.isdigit() else None
-
-
 class Table:
     """The workers known, by name, and by group for replicas."""
 
@@ -113,7 +108,7 @@ class Table:
     def replicas(self, group: str) -> list[Known]:
         """The ready replicas of a group, by number."""
         members = [known for known in self._groups.get(group, {}).values() if known.entry.ready]
-        return sorted(members, key=lambda known: int(known.entry.name.rpartition(".")[2]))
+        return sorted(members, key=lambda known: replica_number(known.entry.name))
 
     def is_over(self, process: str) -> bool:
         """Whether a process had workers, and its last one is gone."""

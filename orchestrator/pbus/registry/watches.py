@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 from pbus.containment import contained
+from pbus.names import group_of
 from pbus.registry.data import WorkerLostData, WorkerReadyData
-from pbus.registry.table import Arrival, Change, group_of
+from pbus.registry.table import Arrival, Change
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import asyncio
 
 from pbus.jobs.group import JobGroup, JobMember
-from pbus.registry.table import group_of
+from pbus.names import group_of
 
 Key = tuple[str, str]  # job id on the wire, worker
 

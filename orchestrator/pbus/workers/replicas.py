@@ -3,8 +3,8 @@
 from collections import Counter
 
 from pbus.jobs.group import JobMember
+from pbus.names import group_of
 from pbus.registry import WorkerReadyData, WorkerRegistry
-from pbus.registry.table import group_of
 
 
 class Replicas:
