@@ -8,7 +8,7 @@ incarnation is released. Times are the broker's.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -154,6 +154,7 @@ KEPT_UNTOUCHED_S = 600.0  # how long mail outlives the lease of a mailbox that n
 BROKER_AWAY_S = 5.0  # no process at all was in touch for so long: they come back, so wait
 COMING_BACK_S = 10.0  # for so long
 HANDLED_KEPT = 100_000  # and how many of a mailbox
+SETTLED_AT_ONCE = 2_000  # in one round trip: a broker is busy, and holds locks, as long as it takes
 DEAD_KEPT = 100_000  # dead letters of a mailbox; the oldest fall
 DEAD_BYTES = 64 * 1024 * 1024  # and bytes of them
 MAX_BACKLOG = 100_000  # messages of a mailbox
@@ -181,6 +182,12 @@ def no_room(kind: str, mailbox: str, there: int, limit: int) -> str:
         limit: What may be at most.
     """
     return _BOUNDS[kind].format(repr(mailbox), there, limit)
+
+
+def parts_of(settles: Sequence[Settle]) -> Iterator[Sequence[Settle]]:
+    """Split what is to be settled into batches of at most SETTLED_AT_ONCE, in order."""
+    for first in range(0, len(settles), SETTLED_AT_ONCE):
+        yield settles[first : first + SETTLED_AT_ONCE]
 
 
 class FallenDead:
@@ -284,7 +291,7 @@ class MailStore(Protocol):
         ...
 
     async def settle(self, settles: Sequence[Settle]) -> None:
-        """Settle a batch in one round trip; safe to repeat.
+        """Settle a batch, SETTLED_AT_ONCE in each round trip; safe to repeat.
 
         What the holder no longer holds is left alone; but that it was handled is remembered, so
         that a copy given back meanwhile is not handled again.

@@ -40,7 +40,12 @@ _NOT_LET_IN = (
 )
 LOST = (
     exceptions.PostgresConnectionError,
-    exceptions.OperatorInterventionError,  # the server ends, or somebody ended our session
+    # The server ends, or the session was ended; not QueryCanceledError, which leaves the session.
+    exceptions.AdminShutdownError,
+    exceptions.CrashShutdownError,
+    exceptions.CannotConnectNowError,
+    exceptions.DatabaseDroppedError,
+    exceptions.IdleSessionTimeoutError,
     exceptions.ReadOnlySQLTransactionError,  # it was replaced: the next connection finds out
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,

@@ -24,6 +24,7 @@ async def erase(url: str, channel: str) -> bool:
         connection = await endpoint.connect()
         try:
             async with asyncio.timeout(_ERASE_S):
+                await connection.execute(f"SET statement_timeout = {_ERASE_S * 1000:.0f}")
                 return bool(await connection.fetchval("SELECT pbus.channel_erase($1)", channel))
         finally:
             await endpoint.close(connection)

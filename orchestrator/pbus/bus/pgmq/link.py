@@ -11,14 +11,16 @@ from typing import Any
 import asyncpg
 from asyncpg import exceptions
 
+from pbus.bus.pgmq import session
 from pbus.bus.pgmq.endpoint import LOST, MISSING, TROUBLE, Endpoint, failure, reason_of
+from pbus.bus.pgmq.schema import BUILD_TIMEOUT_S
 from pbus.errors import BusUnavailableError
 
 logger = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S = 10.0
-BUILD_TIMEOUT_S = 300.0  # to make or mend tables, functions and counts of all mailboxes
 BYTES_PER_S = 1024 * 1024  # what a statement carries at least, once it has begun
+_LARGE = 8 * BYTES_PER_S  # more than that needs more time on the server than others have
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 1.0
 _CLASHES = (exceptions.DeadlockDetectedError, exceptions.SerializationError)
@@ -65,6 +67,7 @@ class Link:
         self._told: set[str] = set()  # why there is no connection
         self._faults: dict[str, str | None] = {}  # statements and what each failed with
         self._connected_at = 0.0
+        self._statement_s = session.STATEMENT_S  # after which the server ends a statement
         self._former: deque[tuple[int, float]] = deque(maxlen=_FORMER)  # pid, since when
         self._calls: set[asyncio.Task[Any]] = set()
         self._is_lost = asyncio.Event()
@@ -98,9 +101,8 @@ class Link:
             BusUnavailableError: The server is away, or refuses.
             BrokerFaultError: It cannot do this.
         """
-        limit_s = CALL_TIMEOUT_S + size / BYTES_PER_S
         task = asyncio.create_task(
-            self._call(sql, made or (lambda: arguments), is_repeatable, limit_s),
+            self._call(sql, made or (lambda: arguments), is_repeatable, size),
             name=f"pbus {self.name} call",
         )
         self._calls.add(task)
@@ -160,13 +162,17 @@ class Link:
         sql: str,
         made: Arguments,
         is_repeatable: bool,  # noqa: FBT001
-        limit_s: float,
+        size: int,
     ) -> list[Any]:
+        limit_s = CALL_TIMEOUT_S + size / BYTES_PER_S
+        statement_s = session.STATEMENT_S + (size / BYTES_PER_S if size > _LARGE else 0.0)
         async with self._lock:
             for left in reversed(range(_TRIES)):
                 was_up = self.is_up
                 try:
-                    rows: list[Any] = await self._guarded(self._fetch(sql, made), limit_s)
+                    rows: list[Any] = await self._guarded(
+                        self._fetch(sql, made, statement_s), limit_s
+                    )
                 except BusUnavailableError as error:
                     cause = error.__cause__
                     is_stale = was_up and is_repeatable and isinstance(cause, LOST)
@@ -198,8 +204,11 @@ class Link:
             await self._drop()
             raise
 
-    async def _fetch(self, sql: str, made: Arguments) -> list[Any]:
+    async def _fetch(self, sql: str, made: Arguments, statement_s: float) -> list[Any]:
         connection = await self._connect()
+        if statement_s != self._statement_s:
+            await connection.execute(f"SET statement_timeout = {statement_s * 1000:.0f}")
+            self._statement_s = statement_s
         rows: list[Any] = await connection.fetch(sql, *made())
         return rows
 
@@ -211,6 +220,7 @@ class Link:
             is_damaged=self._is_damaged, building=self._building
         )
         self._connection, self._is_damaged = connection, False
+        self._statement_s = session.STATEMENT_S
         self._connected_at = asyncio.get_running_loop().time()
         self._is_lost.clear()
         await self._end_former(connection)

@@ -19,6 +19,7 @@ from pbus.bus.mail import (
     Outgoing,
     Settle,
     Stored,
+    parts_of,
 )
 from pbus.bus.pgmq.endpoint import Endpoint
 from pbus.bus.pgmq.letters import (
@@ -46,8 +47,10 @@ _PUT = "SELECT * FROM pbus.mail_put($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 _PUT_ONE = "SELECT * FROM pbus.mail_put_one($1, $2, $3, $4, $5, $6, $7, $8)"
 _SETTLE = "SELECT pbus.mail_settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _DEAD = """SELECT d.*, m.name,
-  extract(epoch FROM clock_timestamp() - d.buried_at)::float8 AS age_s FROM pbus.dead d JOIN pbus.mailbox m ON m.id = d.mailbox
-  WHERE m.channel = $1 AND ($2::text IS NULL OR m.name = $2) ORDER BY d.key LIMIT $3"""
+  extract(epoch FROM clock_timestamp() - d.buried_at)::float8 AS age_s FROM pbus.dead d CROSS JOIN LATERAL (
+    SELECT * FROM pbus.mailbox m WHERE m.id = d.mailbox AND m.channel = $1
+      AND ($2::text IS NULL OR m.name = $2) OFFSET 0) m
+  ORDER BY d.key LIMIT $3"""
 _DROP_DEAD = "SELECT pbus.mail_drop_dead($1, $2)"
 
 
@@ -146,14 +149,18 @@ class PgmqMailStore:
             await self._inbox.call(sql, [key[0] for key in keys], [key[1] for key in keys])
 
     async def settle(self, settles: Sequence[Settle]) -> None:
-        """Settle a batch in one round trip; see MailStore."""
+        """Settle a batch; see MailStore."""
         if not settles:
             return
+        await self._gather()
+        for part in parts_of(settles):
+            await self._settle(part)
+
+    async def _settle(self, settles: Sequence[Settle]) -> None:
         rows = [
             (*key_of(one.letter), plain(one.letter.id), one.how, one.delay_s, plain(one.reason))
             for one in settles
         ]
-        await self._gather()
         limits = (DEAD_KEPT, DEAD_BYTES)
         columns = zip(*rows, strict=True)
         ((fallen,),) = await self._outbox.call(_SETTLE, self._channel, *columns, *limits)

@@ -36,6 +36,7 @@ _FOUND = """SELECT
   (SELECT count(*) FROM pg_class WHERE relnamespace = n.oid AND relname = ANY($1)) +
   (SELECT count(DISTINCT proname) FROM pg_proc WHERE pronamespace = n.oid AND proname = ANY($2))
   FROM pg_namespace n WHERE nspname = 'pbus'"""
+BUILD_TIMEOUT_S = 300.0  # to make or mend tables, functions and counts of all mailboxes
 _LOCK = 0x70627573  # "pbus", one installation at a time in a database
 _FORMAT = "1"  # of the tables; another format would be another schema's work
 
@@ -77,6 +78,7 @@ async def _build(
 ) -> None:
     tables = _sql("tables.sql")
     async with connection.transaction():
+        await connection.execute(f"SET LOCAL statement_timeout = {BUILD_TIMEOUT_S * 1000:.0f}")
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         if await _stamp(connection) == stamp and await _is_whole(connection, tables + functions):
             if is_damaged:  # else another process has just installed all of it

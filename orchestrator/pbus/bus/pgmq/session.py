@@ -11,18 +11,19 @@ from asyncpg import exceptions
 
 from pbus.errors import BrokerPoolerError, BusUnavailableError
 
+STATEMENT_S = 9.0  # a statement that takes longer ends on the server, before its caller gives it up
 _PROBE_S = 2.0  # a notification takes a millisecond
 
 # Plans are made once, while tables are still empty, and kept: they have to use the indexes that
 # matter when the tables are full. Making them anew, for arrays of just this length, takes longer than
 # to run them; compiling them, a hundred times as long.
 #
-# Every wait has a deadline here, so the server needs none. With another isolation two senders to one
+# The caller of a statement may be gone, so the server ends it. With another isolation two senders to one
 # mailbox would fail. A role that only reads unless it says otherwise says so; a database or a server
 # that was made read-only is left alone. What send() returned for is on the disk.
 _SETTINGS = """SET application_name = 'pbus'; SET jit = off; SET plan_cache_mode = force_generic_plan;
   SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
-  SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;
+  SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;
   SET idle_session_timeout = 0; SET default_transaction_isolation = 'read committed';
   SET default_transaction_deferrable = off; SET search_path = pg_catalog, pg_temp;
   SET DateStyle = 'ISO, MDY'; SET IntervalStyle = postgres; SET TimeZone = 'UTC';
@@ -50,7 +51,7 @@ async def prepare(connection: "asyncpg.Connection[Any]", url: str) -> None:
     Raises:
         BusUnavailableError: The server takes no writes.
     """
-    await connection.execute(_SETTINGS)
+    await connection.execute(f"{_SETTINGS}; SET statement_timeout = {STATEMENT_S * 1000:.0f}")
     found = connection.get_settings()
     if getattr(found, "in_hot_standby", "off") == "on":
         raise BusUnavailableError(url, "it is read-only, a standby", hint=_PRIMARY)

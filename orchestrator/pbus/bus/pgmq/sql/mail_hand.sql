@@ -12,8 +12,8 @@ CREATE OR REPLACE FUNCTION pbus.mail_wait(
   ch text, who text, its_bell text, names text[], hold_s float8
 ) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-  DELETE FROM pbus.waiter w USING pbus.mailbox m
-   WHERE m.id = w.mailbox AND w.channel = ch AND w.holder = who AND NOT m.name = ANY(names);
+  DELETE FROM pbus.waiter w WHERE w.channel = ch AND w.holder = who
+     AND NOT (SELECT m.name FROM pbus.mailbox m WHERE m.id = w.mailbox) = ANY(names);
   INSERT INTO pbus.waiter AS w
     SELECT m.id, ch, who, its_bell, hold_s, clock_timestamp() + hold_s * interval '1 s'
       FROM pbus.mailbox m WHERE m.channel = ch AND m.name = ANY(names) AND NOT m.is_shared
@@ -52,13 +52,12 @@ CREATE OR REPLACE FUNCTION pbus.mail_hand(
 DECLARE
   w record; id bigint; its_hold bigint := (random() * 9007199254740991)::bigint;
 BEGIN
-  SELECT x.holder, x.bell, x.held_s INTO w
-    FROM pbus.waiter x JOIN pbus.holder h ON h.channel = ch AND h.name = x.holder
-   WHERE x.mailbox = box AND x.ends_at > clock_timestamp()
-     AND NOT h.is_dead AND h.ends_at > clock_timestamp()
-     AND used = (SELECT coalesce(sum(d.size - cardinality(d.gone)), 0) FROM pbus.held d
-                  WHERE d.channel = ch AND d.holder = x.holder AND d.mailbox = box)
-     FOR SHARE OF h SKIP LOCKED;
+  SELECT x.holder, x.bell, x.held_s INTO w FROM pbus.waiter x
+    CROSS JOIN LATERAL (
+      SELECT FROM pbus.holder h WHERE h.channel = ch AND h.name = x.holder
+         AND NOT h.is_dead AND h.ends_at > clock_timestamp() FOR SHARE SKIP LOCKED) h
+   WHERE x.mailbox = box AND x.ends_at > clock_timestamp() AND used = (SELECT coalesce(sum(d.size - cardinality(d.gone)), 0) FROM pbus.held d
+                  WHERE d.channel = ch AND d.holder = x.holder AND d.mailbox = box);
   IF NOT FOUND THEN RETURN false; END IF;
   IF octet_length(letters::text) + octet_length(dest) > 7700 OR EXISTS (
     SELECT FROM jsonb_array_elements(letters) p

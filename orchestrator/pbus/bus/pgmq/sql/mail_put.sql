@@ -11,7 +11,7 @@ DECLARE
   all_refused boolean[] := '{f,f}';  -- of this lane: a broadcast
   any_refused boolean[] := '{f,f}';  -- of this lane: anything
   refused boolean[];                 -- of this mailbox and lane
-  added bigint[]; count_all int; first_new int[]; seen int[] := '{}';
+  added bigint[]; filled bigint[]; count_all int; first_new int[]; seen int[] := '{}';
   is_followed boolean := EXISTS (SELECT FROM pbus.peer WHERE channel = ch AND is_follower);
   target record;
 BEGIN
@@ -21,15 +21,15 @@ BEGIN
     INTO boxes, queues, names, shared, used, most, weight, most_bytes
     FROM (SELECT m.id, m.queue, m.name, m.is_shared, m.max_backlog, m.max_bytes, i.stored, i.bytes,
                  (SELECT ARRAY[o.gone, o.bytes] FROM pbus.outgo o WHERE o.mailbox = m.id) AS out
-            FROM pbus.mailbox m JOIN pbus.intake i ON i.mailbox = m.id
-           WHERE m.channel = ch AND (to_all OR m.name = ANY(s_address))
-           ORDER BY m.id FOR UPDATE OF i) x;
+            FROM (SELECT * FROM pbus.mailbox b WHERE b.channel = ch AND (to_all OR b.name = ANY(s_address))
+                   ORDER BY b.id OFFSET 0) m
+            CROSS JOIN LATERAL (SELECT * FROM pbus.intake i WHERE i.mailbox = m.id FOR UPDATE) i) x;
   SELECT array_agg(array_position(names, w.address) ORDER BY w.n),
-         array_agg(coalesce(t.last, 0) ORDER BY w.n)
+         array_agg(coalesce((SELECT t.last FROM pbus.stream t
+                      WHERE t.channel = ch AND t.sender = w.sender AND t.stream = w.stream
+                        AND t.address = w.address AND t.lane = w.lane), 0) ORDER BY w.n)
     INTO box_of, last
-    FROM unnest(s_sender, s_stream, s_address, s_lane) WITH ORDINALITY w(sender, stream, address, lane, n)
-    LEFT JOIN pbus.stream t ON t.channel = ch AND t.sender = w.sender AND t.stream = w.stream
-      AND t.address = w.address AND t.lane = w.lane;
+    FROM unnest(s_sender, s_stream, s_address, s_lane) WITH ORDINALITY w(sender, stream, address, lane, n);
   count_all := (SELECT count(*) FROM unnest(shared) x WHERE NOT x);
   refused := array_fill(false, ARRAY[greatest(2 * cardinality(boxes), 1)]);
   added := array_fill(0::bigint, ARRAY[greatest(cardinality(boxes), 1)]);
@@ -129,14 +129,18 @@ BEGIN
       array_agg(s_address[e_stream[n]] ORDER BY n), array_agg(e_first[n] ORDER BY n),
       array_agg(e_message[n] ORDER BY n)) FROM unnest(seen) n;
   END IF;
-  UPDATE pbus.intake i SET stored = i.stored + x.added, bytes = i.bytes + x.heavy
-    FROM unnest(boxes, added, heavy) x(box, added, heavy) WHERE i.mailbox = x.box AND x.added > 0;
-  IF NOT FOUND THEN RETURN; END IF;
+  filled := ARRAY(SELECT x.box FROM unnest(boxes, added) x(box, added) WHERE x.added > 0);
+  IF filled = '{}' THEN RETURN; END IF;
+  FOR j IN 1 .. cardinality(boxes) LOOP
+    IF added[j] > 0 THEN
+      UPDATE pbus.intake SET stored = stored + added[j], bytes = bytes + heavy[j] WHERE mailbox = boxes[j];
+    END IF;
+  END LOOP;
   INSERT INTO pbus.stream AS t
     SELECT ch, w.sender, w.stream, w.address, w.lane, w.last, clock_timestamp()
       FROM unnest(s_sender, s_stream, s_address, s_lane, last) w(sender, stream, address, lane, last)
      WHERE w.last > 0 ORDER BY 1, 2, 3, 4, 5
     ON CONFLICT (channel, sender, stream, address, lane)
       DO UPDATE SET last = excluded.last, used_at = excluded.used_at;
-  PERFORM pbus.mail_ring(ch, (SELECT array_agg(x.box) FROM unnest(boxes, added) x(box, added) WHERE x.added > 0));
+  PERFORM pbus.mail_ring(ch, filled);
 END $$;

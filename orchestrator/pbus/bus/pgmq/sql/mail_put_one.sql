@@ -8,8 +8,9 @@ DECLARE box record; had bigint; skip bigint; need bigint; letters jsonb; heads j
 BEGIN
   SELECT m.id, m.queue, m.max_backlog, m.max_bytes, m.is_shared, i.stored AS used, i.bytes AS weight,
          (SELECT ARRAY[o.gone, o.bytes] FROM pbus.outgo o WHERE o.mailbox = m.id) AS out INTO box
-    FROM pbus.mailbox m JOIN pbus.intake i ON i.mailbox = m.id
-   WHERE m.channel = ch AND m.name = dest FOR UPDATE OF i;
+    FROM pbus.mailbox m
+    CROSS JOIN LATERAL (SELECT * FROM pbus.intake i WHERE i.mailbox = m.id FOR UPDATE) i
+   WHERE m.channel = ch AND m.name = dest;
   mailboxes := CASE WHEN FOUND THEN 1 ELSE 0 END;
   box.used := box.used - box.out[1];
   box.weight := box.weight - box.out[2];

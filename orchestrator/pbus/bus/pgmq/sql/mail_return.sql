@@ -10,14 +10,16 @@ BEGIN
          array_agg(hold) FILTER (WHERE gone = '{}' AND started = '{}')
     INTO total, boxes, plain FROM pbus.held WHERE hold = ANY(holds);
   FOR q IN
-    SELECT m.queue || '_' || d.lane AS name, array_agg(d.msg_id) AS ids
-      FROM pbus.held d JOIN pbus.mailbox m ON m.id = d.mailbox WHERE hold = ANY(plain) GROUP BY 1
+    SELECT m.queue || '_' || d.lane AS name, d.ids
+      FROM (SELECT mailbox, lane, array_agg(msg_id) AS ids FROM pbus.held WHERE hold = ANY(plain) GROUP BY 1, 2) d
+      CROSS JOIN LATERAL (SELECT * FROM pbus.mailbox m WHERE m.id = d.mailbox OFFSET 0) m
   LOOP
     EXECUTE format('UPDATE pgmq.%I SET vt = clock_timestamp(), headers = CASE jsonb_typeof(headers) WHEN ''object'' THEN headers || ''{"s": true}'' ELSE headers END WHERE msg_id = ANY($1)', 'q_' || q.name) USING q.ids;
   END LOOP;
   FOR h IN
-    SELECT d.*, m.queue || '_' || d.lane AS queue FROM pbus.held d JOIN pbus.mailbox m ON m.id = d.mailbox
-     WHERE hold = ANY(holds) AND NOT (gone = '{}' AND started = '{}') ORDER BY d.mailbox, d.lane, d.msg_id
+    SELECT d.*, m.queue || '_' || d.lane AS queue FROM pbus.held d
+      CROSS JOIN LATERAL (SELECT * FROM pbus.mailbox m WHERE m.id = d.mailbox OFFSET 0) m
+     WHERE d.hold = ANY(holds) AND NOT (d.gone = '{}' AND d.started = '{}') ORDER BY d.mailbox, d.lane, d.msg_id
   LOOP
     EXECUTE format('SELECT message, headers, pbus.mail_since(headers, enqueued_at) FROM pgmq.%I WHERE msg_id = $1', 'q_' || h.queue)
       INTO letters, heads, since USING h.msg_id;
@@ -103,13 +105,15 @@ BEGIN
        WHERE channel = ch AND holder = ANY(holders)
          AND held_at < clock_timestamp() - hold_s / 2 * interval '1 s'
       RETURNING mailbox, lane, msg_id)
-    SELECT m.queue || '_' || o.lane AS queue, array_agg(o.msg_id) AS ids
-      FROM old o JOIN pbus.mailbox m ON m.id = o.mailbox GROUP BY 1
+    SELECT m.queue || '_' || o.lane AS queue, o.ids
+      FROM (SELECT mailbox, lane, array_agg(msg_id) AS ids FROM old GROUP BY 1, 2) o
+      CROSS JOIN LATERAL (SELECT * FROM pbus.mailbox m WHERE m.id = o.mailbox OFFSET 0) m
   LOOP
     PERFORM pgmq.set_vt(x.queue, x.ids, clock_timestamp() + hold_s * interval '2 s');
   END LOOP;
-  FOR x IN SELECT m.id, m.queue FROM pbus.mailbox m JOIN pbus.intake i ON i.mailbox = m.id
-             JOIN pbus.outgo o ON o.mailbox = m.id
+  FOR x IN SELECT m.id, m.queue FROM pbus.mailbox m
+             CROSS JOIN LATERAL (SELECT * FROM pbus.intake i WHERE i.mailbox = m.id OFFSET 0) i
+             CROSS JOIN LATERAL (SELECT * FROM pbus.outgo o WHERE o.mailbox = m.id OFFSET 0) o
             WHERE m.channel = ch AND m.name = ANY(names) AND (i.stored <> o.gone OR i.bytes <> o.bytes)
             ORDER BY m.id
   LOOP
@@ -130,8 +134,8 @@ BEGIN
   INSERT INTO pbus.touched VALUES (ch, clock_timestamp()) ON CONFLICT (channel)
     DO UPDATE SET at = excluded.at WHERE touched.at < excluded.at - interval '1 s';
   RETURN QUERY SELECT n FROM unnest(names) n
-    WHERE NOT EXISTS (SELECT FROM pbus.mailbox m WHERE m.channel = ch AND m.name = n
-                         AND pbus.mail_is_whole(m.id, m.queue));
+    WHERE (SELECT pbus.mail_is_whole(m.id, m.queue) FROM pbus.mailbox m
+            WHERE m.channel = ch AND m.name = n) IS NOT TRUE;
 END $$;
 
 CREATE OR REPLACE FUNCTION pbus.mail_requeue_one(ch text, who text) RETURNS void

@@ -1,5 +1,5 @@
--- Delete what has no message left, from pbus' list and from its queue, and count what left a mailbox:
--- messages, one in `boxes` each, and bytes; less what came back, in `again`, of so many bytes each.
+-- Delete entries that have no message left, from pbus' list and from their queue, and count what left
+-- a mailbox: messages, one in `boxes` each, and bytes; less what came back, in `again`, of so many bytes each.
 CREATE OR REPLACE FUNCTION pbus.mail_finish(
   holds bigint[], boxes bigint[] DEFAULT '{}', again bigint[] DEFAULT '{}', sizes bigint[] DEFAULT '{}'
 ) RETURNS void LANGUAGE plpgsql AS $$
@@ -8,10 +8,10 @@ DECLARE
 BEGIN
   FOR done IN
     WITH ended AS (
-      DELETE FROM pbus.held WHERE hold = ANY(holds) AND cardinality(gone) >= size
-      RETURNING mailbox, lane, msg_id, bytes)
-    SELECT m.id, m.queue || '_' || e.lane AS queue, array_agg(e.msg_id) AS ids, sum(e.bytes) AS bytes
-      FROM ended e JOIN pbus.mailbox m ON m.id = e.mailbox GROUP BY 1, 2
+      DELETE FROM pbus.held WHERE hold = ANY(holds) RETURNING mailbox, lane, msg_id, bytes)
+    SELECT m.id, m.queue || '_' || e.lane AS queue, e.ids, e.bytes
+      FROM (SELECT mailbox, lane, array_agg(msg_id) AS ids, sum(bytes) AS bytes FROM ended GROUP BY 1, 2) e
+      CROSS JOIN LATERAL (SELECT * FROM pbus.mailbox m WHERE m.id = e.mailbox OFFSET 0) m
   LOOP
     PERFORM pgmq.delete(done.queue, done.ids);
     ended := ended || done.id;
@@ -37,23 +37,25 @@ DECLARE
   -- Text at a place of an array is found by counting from its start: not for each of thousands.
   has_others boolean := EXISTS (SELECT FROM unnest(s_how) how WHERE how <> 'handled');
   live int[]; x record; letter jsonb; heads jsonb; since float8; again bigint[] := '{}';
-  load int; sizes bigint[] := '{}'; buried bigint[] := '{}'; fallen jsonb;
+  load int; sizes bigint[] := '{}'; buried bigint[] := '{}'; ended bigint[] := '{}'; fallen jsonb;
 BEGIN
   INSERT INTO pbus.handled
     SELECT DISTINCT s.box, s.id, clock_timestamp() FROM unnest(s_box, s_id, s_how) s(box, id, how)
-      JOIN pbus.mailbox m ON m.id = s.box WHERE s.how = 'handled' ORDER BY 1, 2
+     WHERE s.how = 'handled' AND (SELECT true FROM pbus.mailbox m WHERE m.id = s.box) ORDER BY 1, 2
     ON CONFLICT DO NOTHING;
   PERFORM FROM pbus.held WHERE hold = ANY(s_hold) ORDER BY hold FOR UPDATE;
   -- Which of the settlements still mean something.
   SELECT array_agg(n) INTO live FROM (
     SELECT min(s.n) AS n FROM unnest(s_hold, s_pos) WITH ORDINALITY s(hold, pos, n)
-      JOIN pbus.held h ON h.hold = s.hold
+      CROSS JOIN LATERAL (SELECT * FROM pbus.held h WHERE h.hold = s.hold OFFSET 0) h
      WHERE NOT s.pos = ANY(h.gone) AND s.pos < h.size GROUP BY s.hold, s.pos) t;
   IF live IS NULL THEN RETURN NULL; END IF;
   FOR x IN
     SELECT m.queue || '_' || h.lane AS queue, h.mailbox, h.lane, h.msg_id, s_pos[n] AS pos,
            s_how[n] AS how, s_delay[n] AS delay, s_reason[n] AS reason
-      FROM unnest(live) n JOIN pbus.held h ON h.hold = s_hold[n] JOIN pbus.mailbox m ON m.id = h.mailbox
+      FROM unnest(live) n
+      CROSS JOIN LATERAL (SELECT * FROM pbus.held h WHERE h.hold = s_hold[n] OFFSET 0) h
+      CROSS JOIN LATERAL (SELECT * FROM pbus.mailbox m WHERE m.id = h.mailbox OFFSET 0) m
      WHERE has_others AND s_how[n] <> 'handled' ORDER BY n
   LOOP
     EXECUTE format('SELECT message->$2, headers, pbus.mail_since(headers, enqueued_at) FROM pgmq.%I WHERE msg_id = $1', 'q_' || x.queue)
@@ -75,11 +77,19 @@ BEGIN
         clock_timestamp());
     END IF;
   END LOOP;
-  UPDATE pbus.held h SET gone = h.gone || t.positions
-    FROM (SELECT s_hold[n] AS hold, array_agg(s_pos[n]) AS positions FROM unnest(live) n GROUP BY 1) t
-   WHERE h.hold = t.hold;
-  PERFORM pbus.mail_finish(s_hold, ARRAY(
-    SELECT h.mailbox FROM unnest(live) n JOIN pbus.held h ON h.hold = s_hold[n]
+  FOR x IN
+    SELECT t.hold, t.positions, cardinality(h.gone) + cardinality(t.positions) >= h.size AS is_whole
+      FROM (SELECT s_hold[n] AS hold, array_agg(s_pos[n]) AS positions FROM unnest(live) n GROUP BY 1) t
+      CROSS JOIN LATERAL (SELECT * FROM pbus.held h WHERE h.hold = t.hold OFFSET 0) h
+  LOOP
+    IF x.is_whole THEN
+      ended := ended || x.hold;
+    ELSE
+      UPDATE pbus.held SET gone = gone || x.positions WHERE hold = x.hold;
+    END IF;
+  END LOOP;
+  PERFORM pbus.mail_finish(ended, ARRAY(
+    SELECT s_box[n] FROM unnest(live) n
      WHERE NOT has_others OR s_how[n] IN ('handled', 'bury')), again, sizes);
   IF again <> '{}' THEN PERFORM pbus.mail_ring(ch, again); END IF;
   FOR x IN SELECT DISTINCT m.id, m.name FROM pbus.mailbox m WHERE m.id = ANY(buried) ORDER BY m.id LOOP
@@ -96,10 +106,13 @@ CREATE OR REPLACE FUNCTION pbus.mail_refuse(holds bigint[], reasons text[]) RETU
 LANGUAGE plpgsql AS $$
 DECLARE x record; n int; load bigint;
 BEGIN
+  PERFORM FROM pbus.held WHERE hold = ANY(holds) ORDER BY hold FOR UPDATE;
   FOR x IN
     SELECT h.hold, h.mailbox, h.lane, h.msg_id, r.reason, m.queue || '_' || h.lane AS queue
-      FROM unnest(holds, reasons) r(hold, reason) JOIN pbus.held h USING (hold)
-      JOIN pbus.mailbox m ON m.id = h.mailbox ORDER BY h.mailbox, h.lane, h.msg_id FOR UPDATE OF h
+      FROM unnest(holds, reasons) r(hold, reason)
+      CROSS JOIN LATERAL (SELECT * FROM pbus.held h WHERE h.hold = r.hold OFFSET 0) h
+      CROSS JOIN LATERAL (SELECT * FROM pbus.mailbox m WHERE m.id = h.mailbox OFFSET 0) m
+     ORDER BY h.mailbox, h.lane, h.msg_id
   LOOP
     EXECUTE format($sql$
       WITH gone AS (DELETE FROM pgmq.%I WHERE msg_id = $3 RETURNING message, headers),
@@ -122,9 +135,10 @@ DECLARE x record; boxes bigint[] := '{}'; load int;
 BEGIN
   FOR x IN
     WITH raised AS (
-      DELETE FROM pbus.dead d USING pbus.mailbox m
-       WHERE d.key = ANY(keys) AND m.id = d.mailbox AND m.channel = ch
-      RETURNING d.key, d.mailbox, d.letter, m.queue || '_' || d.lane AS queue)
+      DELETE FROM pbus.dead d WHERE d.key = ANY(keys)
+         AND (SELECT m.channel = ch FROM pbus.mailbox m WHERE m.id = d.mailbox)
+      RETURNING d.key, d.mailbox, d.letter,
+        (SELECT m.queue FROM pbus.mailbox m WHERE m.id = d.mailbox) || '_' || d.lane AS queue)
     SELECT * FROM raised ORDER BY mailbox, key
   LOOP
     load := octet_length(x.letter::text);
@@ -139,7 +153,7 @@ END $$;
 CREATE OR REPLACE FUNCTION pbus.mail_drop_dead(ch text, keys bigint[]) RETURNS bigint
 LANGUAGE sql AS $$
   WITH gone AS (
-    DELETE FROM pbus.dead d USING pbus.mailbox m
-     WHERE d.key = ANY(keys) AND m.id = d.mailbox AND m.channel = ch RETURNING 1)
+    DELETE FROM pbus.dead d WHERE d.key = ANY(keys)
+       AND (SELECT m.channel = ch FROM pbus.mailbox m WHERE m.id = d.mailbox) RETURNING 1)
   SELECT count(*) FROM gone;
 $$;

@@ -19,31 +19,29 @@ DECLARE
         END LOOP;
       END IF;
       IF got > 0 THEN
-        -- A subquery, not EXISTS, and no join with entry: those may be done by comparing all with all.
         RETURN QUERY
           WITH entry AS (
             UPDATE pgmq.%2$I SET vt = clock_timestamp() + hold_s * interval '2 s',
               read_ct = read_ct + 1, last_read_at = clock_timestamp()
             WHERE msg_id = ANY(ids) RETURNING msg_id, headers, message),
-          again AS (
-            SELECT e.msg_id, array_agg(p.at::int - 1) AS gone
-              FROM entry e, jsonb_array_elements(
-                CASE jsonb_typeof(e.message) WHEN 'array' THEN e.message ELSE '[]' END)
-                WITH ORDINALITY p(letter, at)
-             WHERE (SELECT true FROM pbus.handled d WHERE d.mailbox = box AND d.id = p.letter->>0)
-             GROUP BY 1),
-          counted AS (
-            UPDATE pbus.outgo SET gone = outgo.gone + (SELECT sum(cardinality(a.gone)) FROM again a)
-             WHERE mailbox = box AND EXISTS (SELECT FROM again)),
           taken AS (
             INSERT INTO pbus.held (mailbox, lane, msg_id, channel, holder, held_at, size, gone, started, bytes)
             SELECT box, %1$L, e.msg_id, ch, who, clock_timestamp(),
                    CASE jsonb_typeof(e.message) WHEN 'array' THEN jsonb_array_length(e.message) ELSE 1 END,
-                   coalesce(a.gone, '{}'), '{}', pbus.mail_weight(e.headers) FROM entry e LEFT JOIN again a USING (msg_id)
-            RETURNING held.hold, held.msg_id, held.gone)
+                   ARRAY(SELECT p.at::int - 1 FROM jsonb_array_elements(
+                       CASE jsonb_typeof(e.message) WHEN 'array' THEN e.message ELSE '[]' END)
+                       WITH ORDINALITY p(letter, at)
+                     WHERE (SELECT true FROM pbus.handled d WHERE d.mailbox = box AND d.id = p.letter->>0)),
+                   '{}', pbus.mail_weight(e.headers) FROM entry e
+            RETURNING held.hold, held.msg_id, held.gone),
+          counted AS (
+            UPDATE pbus.outgo SET gone = outgo.gone + (SELECT sum(cardinality(t.gone)) FROM taken t)
+             WHERE mailbox = box AND EXISTS (SELECT FROM taken t WHERE t.gone <> '{}'))
           SELECT t.hold, %1$L, pbus.mail_heads(q.headers, q.msg_id, q.enqueued_at),
                  pbus.mail_text(q.message, q.headers), t.gone
-            FROM taken t JOIN pgmq.%2$I q USING (msg_id) ORDER BY msg_id;
+            FROM taken t
+            CROSS JOIN LATERAL (SELECT * FROM pgmq.%2$I q WHERE q.msg_id = t.msg_id OFFSET 0) q
+           ORDER BY t.msg_id;
         -- Unset where the mail_take of an earlier version is just running.
         PERFORM set_config('pbus.taken', (bytes +
           coalesce(nullif(current_setting('pbus.taken', true), '')::bigint, 0))::text, true);
@@ -70,8 +68,9 @@ $$;
 CREATE OR REPLACE FUNCTION pbus.mail_read(its_hold bigint) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE x record; its_message text;
 BEGIN
-  SELECT m.queue || '_' || h.lane AS queue, h.msg_id INTO x
-    FROM pbus.held h JOIN pbus.mailbox m ON m.id = h.mailbox WHERE h.hold = its_hold;
+  SELECT m.queue || '_' || h.lane AS queue, h.msg_id INTO x FROM pbus.held h
+    CROSS JOIN LATERAL (SELECT * FROM pbus.mailbox m WHERE m.id = h.mailbox OFFSET 0) m
+   WHERE h.hold = its_hold;
   IF FOUND THEN
     EXECUTE format('SELECT message::text FROM pgmq.%I WHERE msg_id = $1', 'q_' || x.queue)
       INTO its_message USING x.msg_id;
@@ -112,15 +111,18 @@ BEGIN
     UPDATE pbus.holder SET is_dead = false, ends_at = ends WHERE channel = ch AND name = who;
   END IF;
   IF known IS NOT NULL THEN
-    FOR r IN SELECT m.queue || '_' || h.lane AS queue, m.id, m.name, h.lane, bool_or(h.before >= 4194304) AS is_cut,
-                    array_agg(h.hold) FILTER (WHERE h.before < 4194304) AS holds
-               FROM (SELECT x.*, sum(x.bytes) OVER (ORDER BY x.mailbox, x.lane, x.msg_id) - x.bytes AS before
-                       FROM pbus.held x
-                      WHERE x.channel = ch AND x.holder = who AND NOT x.hold = ANY(known)) h
-               JOIN pbus.mailbox m ON m.id = h.mailbox GROUP BY 1, 2, 3, 4
+    FOR r IN
+      SELECT m.queue || '_' || h.lane AS queue, m.id, m.name, h.lane, h.is_cut, h.holds
+        FROM (SELECT o.mailbox, o.lane, bool_or(o.before >= 4194304) AS is_cut,
+                     array_agg(o.hold) FILTER (WHERE o.before < 4194304) AS holds
+                FROM (SELECT x.*, sum(x.bytes) OVER (ORDER BY x.mailbox, x.lane, x.msg_id) - x.bytes AS before
+                        FROM pbus.held x WHERE x.hold = ANY(ARRAY(
+                          SELECT d.hold FROM pbus.held d WHERE d.channel = ch AND d.holder = who
+                          EXCEPT SELECT unnest(known)))) o GROUP BY 1, 2) h
+        CROSS JOIN LATERAL (SELECT * FROM pbus.mailbox m WHERE m.id = h.mailbox OFFSET 0) m
     LOOP
       is_cut := is_cut OR r.is_cut;
-      RETURN QUERY EXECUTE format('SELECT h.hold, $1, $2, $3, pbus.mail_heads(q.headers, q.msg_id, q.enqueued_at), pbus.mail_text(q.message, q.headers), h.gone, NULL::float8 FROM pbus.held h JOIN pgmq.%I q ON q.msg_id = h.msg_id WHERE h.hold = ANY($4) ORDER BY q.msg_id', 'q_' || r.queue)
+      RETURN QUERY EXECUTE format('SELECT h.hold, $1, $2, $3, pbus.mail_heads(q.headers, q.msg_id, q.enqueued_at), pbus.mail_text(q.message, q.headers), h.gone, NULL::float8 FROM pbus.held h CROSS JOIN LATERAL (SELECT * FROM pgmq.%I q WHERE q.msg_id = h.msg_id OFFSET 0) q WHERE h.hold = ANY($4) ORDER BY q.msg_id', 'q_' || r.queue)
         USING r.id, r.name, r.lane, r.holds;
       is_any := true;
     END LOOP;
@@ -132,8 +134,14 @@ BEGIN
     IF is_any THEN RETURN; END IF;
   END IF;
   PERFORM set_config('pbus.taken', '0', true);
-  FOR w IN SELECT id, name, queue FROM pbus.mailbox
-            WHERE channel = ch AND name = ANY(w_name) ORDER BY array_position(w_name, name) FOR KEY SHARE
+  FOR w IN
+    SELECT m.id, m.name, m.queue, x.lanes, x.mosts
+      FROM (SELECT u.name, array_agg(u.lane) AS lanes, array_agg(u.most) AS mosts, min(u.n) AS n
+              FROM unnest(w_name, w_lane, w_limit) WITH ORDINALITY u(name, lane, most, n)
+             GROUP BY 1 ORDER BY min(u.n) OFFSET 0) x
+      CROSS JOIN LATERAL (
+        SELECT * FROM pbus.mailbox m WHERE m.channel = ch AND m.name = x.name FOR KEY SHARE) m
+     ORDER BY x.n
   LOOP
     IF current_setting('pbus.taken')::bigint > 4194304 THEN
       hold := NULL;
@@ -142,15 +150,14 @@ BEGIN
       EXIT;
     END IF;
     RETURN QUERY EXECUTE format('SELECT t.hold, $1, $2, t.lane, t.headers, t.message, t.gone, NULL::float8 FROM pbus.%I($1, $3, $4, $5, $6, $7) t', 'take_' || w.queue)
-      USING w.id, w.name,
-        ARRAY(SELECT x.lane FROM unnest(w_name, w_lane) x(name, lane) WHERE x.name = w.name),
-        ARRAY(SELECT x.most FROM unnest(w_name, w_limit) x(name, most) WHERE x.name = w.name),
-        ch, who, hold_s;
+      USING w.id, w.name, w.lanes, w.mosts, ch, who, hold_s;
     is_any := is_any OR FOUND;
   END LOOP;
   IF is_any THEN RETURN; END IF;
-  FOR w IN SELECT m.queue || '_' || x.lane AS queue FROM unnest(w_name, w_lane) x(name, lane)
-             JOIN pbus.mailbox m ON m.channel = ch AND m.name = x.name FOR KEY SHARE OF m
+  FOR w IN
+    SELECT m.queue || '_' || x.lane AS queue FROM unnest(w_name, w_lane) x(name, lane)
+      CROSS JOIN LATERAL (
+        SELECT * FROM pbus.mailbox m WHERE m.channel = ch AND m.name = x.name FOR KEY SHARE) m
   LOOP
     -- Since we began: what became free while we looked is due at once.
     EXECUTE format('SELECT min(vt) FROM pgmq.%I WHERE vt > $1', 'q_' || w.queue) INTO one USING began;
@@ -164,9 +171,12 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION pbus.mail_started(holds bigint[], positions int[]) RETURNS void
-LANGUAGE sql AS $$
-  UPDATE pbus.held h SET started = h.started || x.positions
-    FROM (SELECT hold, array_agg(position) AS positions
-            FROM unnest(holds, positions) x(hold, position) GROUP BY 1) x
-   WHERE h.hold = x.hold;
-$$;
+LANGUAGE plpgsql AS $$
+DECLARE x record;
+BEGIN
+  FOR x IN SELECT u.hold, array_agg(u.position) AS positions
+             FROM unnest(holds, positions) u(hold, position) GROUP BY 1 ORDER BY 1
+  LOOP
+    UPDATE pbus.held SET started = started || x.positions WHERE hold = x.hold;
+  END LOOP;
+END $$;

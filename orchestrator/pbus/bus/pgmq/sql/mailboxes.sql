@@ -2,6 +2,11 @@
 -- n (how many), a (attempt), c (crashes), s (suspect), t (when it was first stored, where its row
 -- is a later one) and b (bytes, about). Only entries of one have a, c or t. Others may
 -- write rows of any kind into a queue.
+--
+-- Plans are kept, and may have been made while a table was nearly empty: a join that the planner may
+-- turn round can then compare all rows with all. So joins of tables are LATERAL subqueries with OFFSET 0
+-- (or a lock), or scalar subqueries, which are done in the order in which they are written, by an
+-- index; and UPDATE and DELETE find their rows by = ANY(array), or one by one.
 
 -- How many messages a row is counted as; 0: it is none of ours.
 CREATE OR REPLACE FUNCTION pbus.mail_size(heads jsonb) RETURNS int LANGUAGE sql IMMUTABLE AS $$
@@ -28,8 +33,9 @@ $$;
 
 -- How many bytes all mailboxes of a channel hold.
 CREATE OR REPLACE FUNCTION pbus.mail_channel_bytes(ch text) RETURNS bigint LANGUAGE sql STABLE AS $$
-  SELECT coalesce(sum(i.bytes - o.bytes), 0)::bigint FROM pbus.mailbox m
-    JOIN pbus.intake i ON i.mailbox = m.id JOIN pbus.outgo o ON o.mailbox = m.id WHERE m.channel = ch;
+  SELECT coalesce(sum((SELECT i.bytes FROM pbus.intake i WHERE i.mailbox = m.id)
+                    - (SELECT o.bytes FROM pbus.outgo o WHERE o.mailbox = m.id)), 0)::bigint
+    FROM pbus.mailbox m WHERE m.channel = ch;
 $$;
 
 -- Why a mailbox has no room, as JSON, or NULL; an empty one takes anything. See mail.py, no_room.
@@ -216,20 +222,18 @@ END $$;
 -- The oldest dead letters fall where there are too many: some more than needed, so that it is seldom.
 CREATE OR REPLACE FUNCTION pbus.mail_dead_trim(box bigint, most bigint, most_bytes bigint) RETURNS bigint
 LANGUAGE plpgsql AS $$
-DECLARE n bigint := 0;
+DECLARE fallen bigint[] := '{}';
 BEGIN
   IF (SELECT count(*) > most OR sum(bytes) > most_bytes FROM pbus.dead WHERE mailbox = box) THEN
-    WITH ranked AS (
-      SELECT key, sum(bytes) OVER w AS upto, row_number() OVER w AS at FROM pbus.dead
-       WHERE mailbox = box WINDOW w AS (ORDER BY key DESC)),
-    gone AS (
-      DELETE FROM pbus.dead d USING ranked r
-       WHERE d.key = r.key AND r.at > 1 AND (r.at > most - most / 16 OR r.upto > most_bytes - most_bytes / 16)
-      RETURNING 1)
-    SELECT count(*) INTO n FROM gone;
-    UPDATE pbus.outgo SET fell = fell + n WHERE mailbox = box;
+    fallen := ARRAY(
+      SELECT r.key FROM (
+        SELECT key, sum(bytes) OVER w AS upto, row_number() OVER w AS at FROM pbus.dead
+         WHERE mailbox = box WINDOW w AS (ORDER BY key DESC)) r
+       WHERE r.at > 1 AND (r.at > most - most / 16 OR r.upto > most_bytes - most_bytes / 16));
+    DELETE FROM pbus.dead WHERE key = ANY(fallen);
+    UPDATE pbus.outgo SET fell = fell + cardinality(fallen) WHERE mailbox = box;
   END IF;
-  RETURN n;
+  RETURN cardinality(fallen);
 END $$;
 
 -- Forgets what was handled long ago, and more; from time to time.
@@ -255,7 +259,8 @@ CREATE OR REPLACE FUNCTION pbus.mail_reports(ch text) RETURNS TABLE (
 DECLARE m record; one record; lane text; first float8;
 BEGIN
   FOR m IN SELECT b.*, i.stored - o.gone AS left, i.bytes - o.bytes AS weight, o.fell FROM pbus.mailbox b
-             JOIN pbus.intake i ON i.mailbox = b.id JOIN pbus.outgo o ON o.mailbox = b.id
+             CROSS JOIN LATERAL (SELECT * FROM pbus.intake i WHERE i.mailbox = b.id OFFSET 0) i
+             CROSS JOIN LATERAL (SELECT * FROM pbus.outgo o WHERE o.mailbox = b.id OFFSET 0) o
             WHERE b.channel = ch ORDER BY b.name COLLATE "C" FOR KEY SHARE OF b LOOP
     name := m.name;
     backlog := greatest(m.left, 0);

@@ -45,12 +45,12 @@ LANGUAGE sql AS $$
     DELETE FROM pbus.peer WHERE channel = ch
        AND EXISTS (SELECT FROM unnest(prefixes) p WHERE starts_with(name, p) AND name <> p)
     RETURNING id)
-  DELETE FROM pbus.wire w USING gone WHERE w.peer = gone.id;
+  DELETE FROM pbus.wire WHERE peer = ANY(ARRAY(SELECT id FROM gone));
 $$;
 
 -- Rows for those who left while they were written.
 CREATE OR REPLACE FUNCTION pbus.wire_tidy() RETURNS void LANGUAGE sql AS $$
-  DELETE FROM pbus.wire w WHERE NOT EXISTS (SELECT FROM pbus.peer p WHERE p.id = w.peer);
+  DELETE FROM pbus.wire w WHERE (SELECT true FROM pbus.peer p WHERE p.id = w.peer) IS NULL;
 $$;
 
 -- Who does not read for so long gets no more, and the gap shows later.
@@ -82,10 +82,10 @@ BEGIN
         FROM goes g WHERE NOT g.is_full AND payloads[g.n] IS NOT NULL ORDER BY g.n
       RETURNING peer),
   unseen AS (
-    UPDATE pbus.peer p SET missed = p.missed + x.size
-      FROM (SELECT id, sum(size) AS size FROM goes
-             WHERE is_follower AND is_full AND payloads[n] IS NOT NULL GROUP BY id) x
-     WHERE p.id = x.id)
+    UPDATE pbus.peer p SET missed = p.missed + (
+        SELECT sum(g.size) FROM goes g WHERE g.id = p.id AND payloads[g.n] IS NOT NULL)
+     WHERE p.id = ANY(ARRAY(SELECT g.id FROM goes g
+             WHERE g.is_follower AND g.is_full AND payloads[g.n] IS NOT NULL)))
   SELECT ARRAY(SELECT (SELECT count(*) FROM goes g
                         WHERE g.n = i AND NOT g.is_follower AND NOT g.is_full)
                  FROM generate_subscripts(lanes, 1) i ORDER BY i),
@@ -104,8 +104,7 @@ $$;
 CREATE OR REPLACE FUNCTION pbus.wire_read(me bigint, ranks smallint[], ids bigint[], most int)
 RETURNS TABLE (rank smallint, id bigint, payload bytea, missed bigint) LANGUAGE plpgsql AS $$
 BEGIN
-  DELETE FROM pbus.wire w USING unnest(ranks, ids) d(rank, id)
-    WHERE w.peer = me AND w.rank = d.rank AND w.id = d.id;
+  DELETE FROM pbus.wire w WHERE w.peer = me AND w.rank = ANY(ranks) AND w.id = ANY(ids);
   RETURN QUERY SELECT w.rank, w.id, w.payload, p.missed
     FROM pbus.wire w JOIN pbus.peer p ON p.id = w.peer
    WHERE w.peer = me ORDER BY w.rank, w.id LIMIT most;
@@ -136,7 +135,7 @@ BEGIN
       RETURNING peer),
   unseen AS (
     UPDATE pbus.peer p SET missed = p.missed + (SELECT sum(size) FROM shown)
-      FROM followers f WHERE f.is_full AND f.id = p.id)
+     WHERE p.id = ANY(ARRAY(SELECT f.id FROM followers f WHERE f.is_full)))
   SELECT string_agg(DISTINCT to_hex(peer), ' ') FROM put INTO woken;
   PERFORM pbus.wire_ring(ch, woken);
 END $$;

@@ -18,6 +18,7 @@ from pbus.bus.mail import (
     Settle,
     Stored,
     no_room,
+    parts_of,
 )
 from pbus.bus.redis.endpoint import Endpoint
 from pbus.bus.redis.mail.calls import Calls
@@ -127,8 +128,10 @@ class RedisMailStore:
 
     async def settle(self, settles: Sequence[Settle]) -> None:
         """Settle a batch; see MailStore."""
-        if not settles:
-            return
+        for part in parts_of(settles):
+            await self._settle(part)
+
+    async def _settle(self, settles: Sequence[Settle]) -> None:
         batch = Batch(settles)
         closed, fallen = await self._calls.run("settle", SETTLE, *batch.arguments())
         for name, count in _counts_of(fallen).items():

@@ -1,0 +1,218 @@
+"""Plans made while tables were nearly empty: the work of a call grows with its rows, not their square."""
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+
+import asyncpg
+import pytest
+
+from pbus.bus.mail import SETTLED_AT_ONCE, Letter, Settle
+from pbus.bus.pgmq import Endpoint, PgmqMailStore, mail_store, session
+from pbus.errors import BusUnavailableError
+from pbus.messages import Lane
+from support.mailing import Writer
+from support.postgres import query
+from support.waiting import run
+
+pytestmark = pytest.mark.pgmq
+
+# Work that grows with the square of the rows grows 64 times here.
+SMALL, LARGE, MOST_TIMES = 250, 2_000, 20.0
+_USED = re.compile(r"([0-9.]+) s user, ([0-9.]+) s system")
+
+
+class Work:
+    """Adds up the processor time of the statements on a store's connections.
+
+    Args:
+        store: A store without anything under way.
+    """
+
+    def __init__(self, store: PgmqMailStore) -> None:
+        self._store = store
+        self._used_s = 0.0
+
+    async def watch(self) -> None:
+        """Have the server tell the time of each statement from now on."""
+        for link in (self._store._lines.reader, self._store._lines.writer):
+            connection = await link._connect()
+            connection.add_log_listener(self._note)
+            await connection.execute("SET log_statement_stats = on; SET client_min_messages = log")
+
+    async def of(self, call: Awaitable[object]) -> float:
+        """The seconds that a call takes on the server."""
+        self._used_s = 0.0
+        await call
+        return self._used_s
+
+    def _note(self, connection: object, message: asyncpg.PostgresLogMessage) -> None:
+        del connection
+        if message.message == "EXECUTE MESSAGE STATISTICS":
+            self._used_s += sum(map(float, _USED.search(message.detail).groups()))
+
+
+async def stored(store: PgmqMailStore, many: int) -> None:
+    """Store entries of one message each."""
+    writer = Writer(f"writer of {many}")
+    await store.put([writer.to("box", "x") for _ in range(many)])
+
+
+async def taken(store: PgmqMailStore, many: int) -> list[Letter]:
+    """Take letters, each an entry."""
+    found = await store.take([("box", Lane.DATA, many)], holder="holder", wait_s=0)
+    assert len(found) == many
+    return found
+
+
+async def prepare(store: PgmqMailStore, many: int) -> list[Letter]:
+    """Store entries and take them."""
+    await stored(store, many)
+    return await taken(store, many)
+
+
+async def settles(store: PgmqMailStore, many: int, work: Work) -> float:
+    """Settle what was handled."""
+    found = await prepare(store, many)
+    return await work.of(store.settle([Settle(one) for one in found]))
+
+
+async def settles_parts(store: PgmqMailStore, many: int, work: Work) -> float:
+    """Settle half of each of many entries, then the rest."""
+    writer = Writer(f"writer of {many}")
+    await store.put([writer.to("box", "x", "y") for _ in range(many // 2)])
+    found = await taken(store, many)
+    first = await work.of(store.settle([Settle(one) for one in found[::2]]))
+    return first + await work.of(store.settle([Settle(one) for one in found[1::2]]))
+
+
+async def buries(store: PgmqMailStore, many: int, work: Work) -> float:
+    """Give up all, put it back, take and settle it."""
+    found = await prepare(store, many)
+    given_up = [Settle(one, how="bury", reason="x") for one in found]
+    used = await work.of(store.settle(given_up))
+    keys = [dead.key for dead in await store.dead_letters()]
+    used += await work.of(store.revive(keys))
+    found = await taken(store, many)
+    await store.settle([Settle(one) for one in found])
+    return used
+
+
+async def takes(store: PgmqMailStore, many: int, work: Work) -> float:
+    """Take what is there."""
+    await stored(store, many)
+    used = await work.of(taken(store, many))
+    await store.requeue(["holder"])
+    await store.settle([Settle(one) for one in await taken(store, many)])
+    return used
+
+
+async def takes_again(store: PgmqMailStore, many: int, work: Work) -> float:
+    """Take what an answer that was lost had, among what is known."""
+    found = await prepare(store, 2 * many)
+    for hold in list(store.taker._known["holder"])[::2]:
+        del store.taker._known["holder"][hold]
+    store.taker._doubt("holder")
+    used = await work.of(taken(store, many))
+    await store.settle([Settle(one) for one in found])
+    return used
+
+
+async def starts(store: PgmqMailStore, many: int, work: Work) -> float:
+    """Note that handlers start, and give all of it back."""
+    found = await prepare(store, many)
+    used = await work.of(store.started(found))
+    used += await work.of(store.requeue(["holder"]))
+    await store.settle([Settle(one) for one in await taken(store, many)])
+    return used
+
+
+Call = Callable[[PgmqMailStore, int, Work], Awaitable[float]]
+CALLS: Sequence[Call] = (settles, settles_parts, buries, takes, takes_again, starts)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_work_grows_with_the_rows(database: str, channel: str, call: Call):
+    """One message was there when ANALYZE ran, and plans are kept; later there are thousands."""
+
+    async def main() -> None:
+        store = mail_store(Endpoint(dsn=database), channel)
+        work = Work(store)
+        await store.open("box", keep=True)
+        (letter,) = await prepare(store, 1)
+        await query(database, "ANALYZE")
+        await work.watch()
+        await store.settle([Settle(letter)])
+        await call(store, 2, work)  # plans are made
+
+        small, large = [await call(store, many, work) for many in (SMALL, LARGE)]
+
+        await store.close()
+        assert large <= MOST_TIMES * small
+
+    run(main())
+
+
+def test_large_batches_are_split(database: str, channel: str):
+    """What is settled at once holds its locks for a bounded time, however much there is."""
+
+    async def main() -> None:
+        store = mail_store(Endpoint(dsn=database), channel)
+        await store.open("box", keep=True)
+        many = 2 * SETTLED_AT_ONCE + 1
+        found = await prepare(store, many)
+        sizes: list[int] = []
+        call = store._outbox.call
+
+        async def counting(sql: str, *arguments):
+            sizes.append(len(arguments[1]))
+            return await call(sql, *arguments)
+
+        store._outbox.call = counting
+        await store.settle([Settle(one) for one in found])
+        store._outbox.call = call
+
+        assert [SETTLED_AT_ONCE, SETTLED_AT_ONCE, 1] == sizes
+        assert [0] == [report.backlog for report in await store.reports()]
+        await store.close()
+
+    run(main())
+
+
+def test_statements_end_on_the_server(database: str, channel: str, monkeypatch: pytest.MonkeyPatch):
+    """A call that waits too long ends there, too; its connection goes on, and it can be repeated."""
+    monkeypatch.setattr(session, "STATEMENT_S", 0.3)
+
+    async def main() -> None:
+        store = mail_store(Endpoint(dsn=database), channel)
+        await store.open("box", keep=True)
+        found = await prepare(store, 10)
+        connection = store._outbox._connection
+        other = await asyncpg.connect(database)
+        async with other.transaction():
+            await other.execute("SELECT FROM pbus.held FOR UPDATE")
+            with pytest.raises(BusUnavailableError, match="statement timeout"):
+                await store.settle([Settle(one) for one in found])
+            busy = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            assert 0 == await other.fetchval(busy)
+        await other.close()
+        await store.settle([Settle(one) for one in found])
+
+        assert connection is store._outbox._connection
+        assert [0] == [report.backlog for report in await store.reports()]
+        await store.close()
+
+    run(main())
+
+
+def test_large_answers_have_their_time(database: str, channel: str):
+    """What carries much may take longer on the server; what comes after it may not."""
+
+    async def main() -> None:
+        store = mail_store(Endpoint(dsn=database), channel)
+        show = "SHOW statement_timeout"
+        sizes = (0, 128 * 1024 * 1024, 1024)
+        limits = [(await store._outbox.call(show, size=size))[0][0] for size in sizes]
+        await store.close()
+        assert ["9s", "137s", "9s"] == limits
+
+    run(main())
