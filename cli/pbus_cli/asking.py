@@ -16,9 +16,9 @@ from pbus.errors import (
     JobWorkerLostError,
 )
 from pbus.ids import new_id
-from pbus.jobs.census import BusJobCancelRequestMessage, BusJobCancelResponseMessage
-from pbus.jobs.events import EventType
-from pbus.jobs.flow import WINDOW_BYTES, Reading
+from pbus.jobs.backpressure import WINDOW_BYTES, Reading
+from pbus.jobs.job_events import EventType
+from pbus.jobs.listing import BusJobCancelRequestMessage, BusJobCancelResponseMessage
 from pbus.leases import Lease
 from pbus.messages import (
     BusJobCancelMessage,

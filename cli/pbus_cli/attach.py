@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.connect import connect
-from pbus.bus.mail import MailboxReport, MailStore
+from pbus.bus.queues.store import QueueStats, QueueStore
 from pbus.errors import (
     MailNotKeptError,
     NothingRunningError,
@@ -19,11 +19,11 @@ from pbus.errors import (
 )
 from pbus.leases import Lease
 from pbus.observe import HostRecord, decode_records
-from pbus.process.groups import PROJECT_VARIABLE
-from pbus.process.mail import mail_options
-from pbus.process.project import Project
-from pbus.process.projects import choose_project
-from pbus.process.record import ProjectRecord
+from pbus.process.delivery_settings import mail_options
+from pbus.process.project.discovery import choose_project
+from pbus.process.project.project import Project
+from pbus.process.project.record import ProjectRecord
+from pbus.process.system.groups import PROJECT_VARIABLE
 from pbus.topology.model import DeliverySpec
 from pbus.topology.paths import working_folder
 from pbus.urls import MEMORY_URL, mask_url
@@ -208,7 +208,7 @@ async def read_facts(bus: WorkerBus) -> tuple[list[Lease], list[HostRecord]]:
     return leases, decode_records(await bus.leases.records())
 
 
-def mail_of(bus: WorkerBus, attachment: Attachment) -> MailStore:
+def mail_of(bus: WorkerBus, attachment: Attachment) -> QueueStore:
     """Where the project's messages are kept.
 
     Raises:
@@ -219,7 +219,7 @@ def mail_of(bus: WorkerBus, attachment: Attachment) -> MailStore:
     return bus.mail
 
 
-async def read_mail(bus: WorkerBus) -> dict[str, MailboxReport] | None:
+async def read_mail(bus: WorkerBus) -> dict[str, QueueStats] | None:
     """What the mailboxes hold, by name; None where nothing is kept."""
     if bus.mail is None:
         return None

@@ -10,7 +10,7 @@ from pbus.bus.base import WorkerBus
 from pbus.bus.subscriber import BusSubscriber
 from pbus.errors import JobNotFoundError
 from pbus.ids import new_token
-from pbus.jobs.census import (
+from pbus.jobs.listing import (
     BusJobCancelRequestMessage,
     BusJobCancelResponseMessage,
     BusJobsRequestMessage,

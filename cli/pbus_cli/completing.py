@@ -74,7 +74,7 @@ def _type_names(_: typer.Context) -> Iterable[str]:
 
 
 def _project_names(_: typer.Context) -> Iterable[str]:
-    from pbus.process.projects import running_projects
+    from pbus.process.project.discovery import running_projects
 
     return [record.name for record in running_projects()]
 
@@ -101,8 +101,8 @@ def _ask(
     import os
 
     from pbus.bus.connect import connect
-    from pbus.process.loops import run_patiently
-    from pbus.process.projects import choose_project
+    from pbus.process.project.discovery import choose_project
+    from pbus.process.system.event_loop import run_patiently
     from pbus.topology.paths import working_folder
 
     name, file = (_given(ctx, option) for option in ("project", "file"))

@@ -12,7 +12,7 @@ from typing import IO, Any, Final
 
 from pbus import errors
 from pbus.errors import PbusError, ProcessError
-from pbus.process.project import Project
+from pbus.process.project.project import Project
 from pbus.topology import Topology
 
 _START_S: Final = 60.0  # the broker included; on a loaded machine a start takes seconds

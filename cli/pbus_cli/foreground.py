@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from pbus.observe import HostRecord
-from pbus.process.events import Event
-from pbus.process.supervisor import Supervisor
+from pbus.process.supervisor.supervisor import Supervisor
+from pbus.process.supervisor_events import Event
 from pbus_cli import complaints, console
 from pbus_cli.live import watch
 from pbus_cli.live.suspending import suspendable

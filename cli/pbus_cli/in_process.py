@@ -10,11 +10,11 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from pbus.concurrency.forks import drop_signal, hold_signal
 from pbus.errors import WorkerLoadError
-from pbus.forks import drop_signal, hold_signal
-from pbus.process.loops import run_on
-from pbus.process.project import Project
-from pbus.process.single import SingleProcess
+from pbus.process.in_process import InProcessRunner
+from pbus.process.project.project import Project
+from pbus.process.system.event_loop import run_on
 from pbus.topology import Topology
 from pbus_cli import complaints, console
 
@@ -30,7 +30,7 @@ def host(topology: Topology, only: Sequence[str]) -> int:
     complaints.show_everything()
     if "PYTHONBREAKPOINT" not in os.environ:
         sys.breakpointhook = _stop_here
-    house = SingleProcess(topology, Project.of(topology), only=frozenset(only), tell=_tell)
+    house = InProcessRunner(topology, Project.of(topology), only=frozenset(only), tell=_tell)
     try:
         return run_on(topology.loop, _host(house))
     except WorkerLoadError as error:
@@ -48,14 +48,14 @@ def _stop_here(*_args: Any, **_options: Any) -> None:
     pdb.Pdb(nosigint=True).set_trace(sys._getframe(1))  # noqa: SLF001 - as pdb itself does
 
 
-async def _host(house: SingleProcess) -> int:
+async def _host(house: InProcessRunner) -> int:
     with _signals(house) as received:
         code = await house.run()
     return 128 + received[0] if received else code
 
 
 @contextlib.contextmanager
-def _signals(house: SingleProcess) -> Iterator[list[int]]:
+def _signals(house: InProcessRunner) -> Iterator[list[int]]:
     """Have signals end the workers, or interrupt one that keeps the loop to itself."""
     loop = asyncio.get_running_loop()
     received: list[int] = []

@@ -7,7 +7,7 @@ from typing import Final
 
 from pbus.errors import BusError, UnseenProjectError
 from pbus.observe import merge_rows
-from pbus.process.record import ProjectRecord
+from pbus.process.project.record import ProjectRecord
 from pbus.urls import mask_url
 from pbus_cli.attach import attachment_of, open_bus, read_facts, refuse_unseen
 from pbus_cli.views.projects import ProjectRow

@@ -11,11 +11,11 @@ from typing import Final
 from pbus.bus.base import WorkerBus
 from pbus.errors import BusUnavailableError, NothingRunningError, ProcessError
 from pbus.observe import HostRecord, ProcessRecord, WorkerRow, merge_rows
-from pbus.process.logs import LogLine, read_lines
-from pbus.process.project import Project
-from pbus.process.projects import choose_project
-from pbus.process.record import ProjectRecord
-from pbus.process.restart import describe_exit
+from pbus.process.project.discovery import choose_project
+from pbus.process.project.log_files import LogLine, read_lines
+from pbus.process.project.project import Project
+from pbus.process.project.record import ProjectRecord
+from pbus.process.supervisor.restart_policy import describe_exit
 from pbus.topology import Topology
 from pbus.topology.model import WorkerInstance
 from pbus_cli.attach import attachment_of, open_bus, read_facts

@@ -10,7 +10,7 @@ from pbus.bus.subscriber import BusSubscriber
 from pbus.errors import MessageTooLargeError
 from pbus.leases import Lease
 from pbus.messages import BusMessage
-from pbus.runner.acceptance import BusAcceptanceRequestMessage, BusAcceptanceResponseMessage
+from pbus.runner.type_checks import BusAcceptanceRequestMessage, BusAcceptanceResponseMessage
 
 _ASK_S: Final = 1.0  # those that do not answer (a blocked loop, an older version) may accept it
 

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from pbus.process.loops import run_patiently
+from pbus.process.system.event_loop import run_patiently
 from pbus_cli import complaints
 from pbus_cli.console import TerminatedError
 

@@ -120,8 +120,8 @@ if TYPE_CHECKING:
     from pbus.runner import WorkerRunner as WorkerRunner
     from pbus.topology import Topology as Topology
     from pbus.topology import load_topology as load_topology
-    from pbus.worker import BaseWorker as BaseWorker
     from pbus.workers.activation import WorkerActivationArgs as WorkerActivationArgs
+    from pbus.workers.base import BaseWorker as BaseWorker
 
 _HOMES = {
     "pbus.bus": (
@@ -252,7 +252,7 @@ _HOMES = {
         "Topology",
         "load_topology",
     ),
-    "pbus.worker": ("BaseWorker",),
+    "pbus.workers.base": ("BaseWorker",),
     "pbus.workers.activation": ("WorkerActivationArgs",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

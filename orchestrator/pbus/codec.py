@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from pbus.containment import as_handler_error
+from pbus.concurrency.user_code import as_handler_error
 from pbus.errors import (
     HandlerExitError,
     MessageDecodeError,

@@ -104,7 +104,7 @@ def decode_leases(bodies: Iterable[bytes | str], seal: Seal = NO_SEAL) -> list[L
         try:
             lease = _read(stored, seal)
         except (*DECODE_ERRORS, OverflowError, SealError) as error:
-            say_unreadable("a lease", str(error))
+            warn_unreadable_once("a lease", str(error))
             continue
         other = found.setdefault(lease.name, lease)
         if lease.beat + lease.ahead_s > other.beat + other.ahead_s:
@@ -136,7 +136,7 @@ def is_forged(body: bytes | str, wanted: Lease, seal: Seal) -> bool:
     try:
         lease = _decode(seal.open("lease", lease_text(body)))
     except (*DECODE_ERRORS, SealError) as error:
-        say_unreadable("a lease", str(error))
+        warn_unreadable_once("a lease", str(error))
         return True
     # Of another name: copied. Our own: what stands beside it was changed.
     return lease.name != wanted.name or lease.incarnation == wanted.incarnation
@@ -144,9 +144,9 @@ def is_forged(body: bytes | str, wanted: Lease, seal: Seal) -> bool:
 
 def _say_left_out(name: str) -> None:
     if name:
-        say_unreadable("a lease", f"that of {name!r} has more than {MAX_LEASE_BYTES:,} bytes")
+        warn_unreadable_once("a lease", f"that of {name!r} has more than {MAX_LEASE_BYTES:,} bytes")
     else:
-        say_unreadable("a lease", f"the channel has more than {MAX_LEASES:,} leases")
+        warn_unreadable_once("a lease", f"the channel has more than {MAX_LEASES:,} leases")
 
 
 def encode_lease(lease: Lease, seal: Seal) -> bytes:
@@ -206,7 +206,7 @@ def decode_holder(body: bytes | str, name: str, seal: Seal = NO_SEAL) -> Lease:
 
 
 @functools.lru_cache(maxsize=64)
-def say_unreadable(what: str, problem: str) -> None:
+def warn_unreadable_once(what: str, problem: str) -> None:
     """Say once that something of the registry is left out: it is read every few seconds."""
     logger.warning("%s is left out: %s; does another version of pbus share the bus?", what, problem)
 
@@ -230,7 +230,7 @@ def decode_activation(name: str, body: bytes | str, seal: Seal = NO_SEAL) -> Act
     try:
         return _decode_activation(seal.open("activation", stored, name.encode()))
     except (*DECODE_ERRORS, SealError) as error:
-        say_unreadable("an activation", str(error))
+        warn_unreadable_once("an activation", str(error))
         return None
 
 
@@ -244,7 +244,7 @@ def open_records(records: Mapping[str, bytes], seal: Seal) -> dict[str, bytes]:
         try:
             opened[key] = seal.open("record", record, key.encode())
         except SealError as error:
-            say_unreadable("a supervisor's record", str(error))
+            warn_unreadable_once("a supervisor's record", str(error))
     return opened
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from pbus.leases import LEASE_S, Lease, say_unreadable
+from pbus.leases import LEASE_S, Lease, warn_unreadable_once
 from pbus.names import Label
 from pbus.structs import DECODE_ERRORS
 
@@ -88,7 +88,7 @@ def decode_records(records: Mapping[str, bytes]) -> list[HostRecord]:
         try:
             hosts.append(_by_our_clock(_decode_record(raw)))
         except DECODE_ERRORS as error:
-            say_unreadable("a supervisor's record", str(error))
+            warn_unreadable_once("a supervisor's record", str(error))
     return hosts
 
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from pbus.bus import AsyncQueueBus, WorkerBus, connect
-from pbus.bus.mail import MailStore
-from pbus.bus.mailroom import DeliveryOptions
 from pbus.bus.pgmq import Endpoint as PgEndpoint
 from pbus.bus.pgmq import mail_store
-from pbus.bus.redis.endpoint import Endpoint
-from pbus.bus.redis.mail import RedisMailStore
-from pbus.bus.redis.names import Names
+from pbus.bus.queues.consumer import DeliveryOptions
+from pbus.bus.queues.store import QueueStore
+from pbus.bus.redis.keys import Keys
+from pbus.bus.redis.queue_store import RedisQueueStore
+from pbus.bus.redis.server.endpoint import Endpoint
 from support.mailing import closing
 from support.valkey import Valkey
 from support.waiting import PATIENCE_S
@@ -38,11 +38,11 @@ SEALED: dict[str, dict[str, Any]] = {
     "pgmq": {"key": KEY, "encrypt": True},
 }
 MakeBus = Callable[..., WorkerBus]
-MakeMail = Callable[..., AbstractAsyncContextManager[MailStore]]
+MakeMail = Callable[..., AbstractAsyncContextManager[QueueStore]]
 LIMITS = (
     "bus.redis.leases._CALL_TIMEOUT_S",
-    "bus.redis.links.CONNECT_TIMEOUT_S",
-    "registry.holdings.STORE_TIMEOUT_S",
+    "bus.redis.connections.CONNECT_TIMEOUT_S",
+    "registry.own_leases.STORE_TIMEOUT_S",
     "registry.registry.STORE_TIMEOUT_S",
     "runner.runner._EVENTS_TIMEOUT_S",
     "runner.runner._REPORT_TIMEOUT_S",
@@ -130,7 +130,7 @@ def make_mail(request: pytest.FixtureRequest, channel: str) -> MakeMail:
 def _redis_mail(request: pytest.FixtureRequest, channel: str) -> MakeMail:
     server: Valkey = request.getfixturevalue("valkey")
     endpoint = Endpoint(url=server.url, redis=None)
-    return lambda **options: closing(RedisMailStore(endpoint, Names(channel), **options))
+    return lambda **options: closing(RedisQueueStore(endpoint, Keys(channel), **options))
 
 
 def _pgmq_mail(request: pytest.FixtureRequest, channel: str) -> MakeMail:

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from pbus.bus import BusSubscriber, WorkerBus, connect
-from pbus.bus.delivery import Delivery, current_delivery
-from pbus.bus.mailroom import DeliveryOptions
+from pbus.bus.local.delivery import Delivery, current_delivery
+from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.errors import BusFullError, BusUnavailableError
 from pbus.messages import BusDataMessage, BusJobRequestMessage, BusJobResponseMessage, BusMessage
-from pbus.process import restart
+from pbus.process.supervisor import restart_policy
 from support.listeners import Listener
 from support.mishaps import MISHAPS
 from support.valkey import Valkey
@@ -467,4 +467,4 @@ def test_poison_is_buried_before_its_worker_is_given_up():
     """A message that kills whoever handles it is gone before the supervisor's patience is."""
     ends = 1 + DeliveryOptions().max_crash_attempts  # the first only makes it suspect
 
-    assert ends < restart.MOST_EXITS
+    assert ends < restart_policy.MOST_EXITS

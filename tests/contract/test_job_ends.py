@@ -12,13 +12,13 @@ from pbus.errors import (
 )
 from pbus.handlers import job
 from pbus.jobs import JobGroupParams, JobParams
+from pbus.jobs.executor import executor
 from pbus.messages import (
     BusJobCancelMessage,
     BusJobRequestMessage,
     JobStatus,
 )
-from pbus.worker import BaseWorker
-from pbus.workers import workbench
+from pbus.workers.base import BaseWorker
 from support.jobbing import Asker, Doer, ask, hosted, leftovers
 from support.waiting import run, until
 
@@ -243,11 +243,11 @@ def test_w22_swallowed_cancel_blocks_nobody(make_bus, monkeypatch):
     async def main():
         asker, worker = Asker(), Stubborn()
         async with hosted(make_bus, [asker], [worker]):
-            monkeypatch.setattr(workbench, "CANCEL_GRACE_S", 60.0)
+            monkeypatch.setattr(executor, "CANCEL_GRACE_S", 60.0)
             first = await ignores_cancel(asker, worker)
             assert {} == await ask(asker, "doer", "echo")
             assert [first] == [*worker.active_jobs]  # nobody waited for it
-            monkeypatch.setattr(workbench, "CANCEL_GRACE_S", 0.05)
+            monkeypatch.setattr(executor, "CANCEL_GRACE_S", 0.05)
             await ignores_cancel(asker, worker)
             await until(lambda: [first] == [*worker.active_jobs])  # answered for the handler
             worker.gate.set()

@@ -9,14 +9,14 @@ from pbus.errors import (
     JobStateError,
 )
 from pbus.jobs import JobEvent, JobGroupParams
+from pbus.jobs.requester import completion
 from pbus.messages import (
     BusJobCancelMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
     JobStatus,
 )
-from pbus.worker import BaseWorker
-from pbus.workers import endings
+from pbus.workers.base import BaseWorker
 from support.jobbing import Asker, Doer, ask, hosted, leftovers
 from support.waiting import run, until
 
@@ -72,7 +72,7 @@ def test_w11_group_sees_all_events(make_bus):
 
 def test_w11_failed_group_never_hangs(make_bus, monkeypatch):
     """A group whose first worker failed at once was iterated for ever, and others went on."""
-    monkeypatch.setattr(endings, "EVENT_GRACE_S", 3600.0)  # nor does it wait for lost events
+    monkeypatch.setattr(completion, "EVENT_GRACE_S", 3600.0)  # nor does it wait for lost events
 
     async def main():
         asker, bad = Asker(), BaseWorker("bad")

@@ -5,10 +5,11 @@ import time
 
 import pytest
 
-from pbus.bus import mailroom
+from pbus.bus.queues import consumer
 from pbus.handlers import job
+from pbus.jobs.executor import executor
+from pbus.jobs.requester import client
 from pbus.messages import BusEndWorkerMessage, BusJobRequestMessage
-from pbus.workers import desk, workbench
 from support.jobbing import Asker, Doer, Note, NotingDoer, ask, hosted
 from support.waiting import PATIENCE_S, run, until
 
@@ -42,7 +43,7 @@ async def asked_to_wait(asker, count, **options):
 
 def test_lost_worker_ends_no_part(make_keeping_bus, monkeypatch):
     """Where a lost worker's part ended as an error it stays open here; nobody is asked again."""
-    monkeypatch.setattr(desk, "LOSS_GRACE_S", 0.0)
+    monkeypatch.setattr(client, "LOSS_GRACE_S", 0.0)
 
     async def main():
         asker, doer, other = Asker(), Doer(), Doer("other")
@@ -166,8 +167,8 @@ def test_lost_child_ends_no_job(make_keeping_bus):
 
 def test_overdue_stored_job_ends(make_keeping_bus, monkeypatch):
     """A deadline ends a job also where its requester is gone and cannot cancel it."""
-    monkeypatch.setattr(workbench, "OVERDUE_S", PATIENCE_S)
-    monkeypatch.setattr(workbench, "_SWEEP_S", 0.05)
+    monkeypatch.setattr(executor, "OVERDUE_S", PATIENCE_S)
+    monkeypatch.setattr(executor, "_SWEEP_S", 0.05)
 
     async def main():
         asker, doer = Asker(), Doer()
@@ -178,7 +179,7 @@ def test_overdue_stored_job_ends(make_keeping_bus, monkeypatch):
                 )
             )
             await doer.has_begun()
-            monkeypatch.setattr(workbench, "OVERDUE_S", 0.0)
+            monkeypatch.setattr(executor, "OVERDUE_S", 0.0)
             await until(lambda: doer.ended == ["cancelled"])
             await emptied(runner, "doer")
 
@@ -246,7 +247,7 @@ def test_busy_replica_takes_no_more(make_keeping_bus):
 @pytest.fixture
 def few(monkeypatch):
     """Little is taken from the broker at once."""
-    monkeypatch.setattr(mailroom, "PREFETCH", 4)
+    monkeypatch.setattr(consumer, "PREFETCH", 4)
 
 
 @pytest.mark.usefixtures("few")

@@ -7,7 +7,8 @@ import pytest
 from pbus.errors import JobCancelledError, JobFailedError, JobTimeoutError
 from pbus.handlers import PENDING, job
 from pbus.jobs import JobParams
-from pbus.jobs.census import (
+from pbus.jobs.executor import executor
+from pbus.jobs.listing import (
     BusJobCancelRequestMessage,
     BusJobCancelResponseMessage,
     BusJobsRequestMessage,
@@ -16,8 +17,7 @@ from pbus.jobs.census import (
     merge_jobs,
 )
 from pbus.messages import BusJobRequestMessage, BusJobResponseMessage
-from pbus.worker import BaseWorker
-from pbus.workers import workbench
+from pbus.workers.base import BaseWorker
 from support.jobbing import Asker, Doer, Note, ask, hosted, leftovers
 from support.waiting import PATIENCE_S, run, until
 
@@ -306,8 +306,8 @@ def test_lost_child_requester_cancels_jobs(make_forgetting_bus):
 
 def test_overdue_job_is_given_up(make_forgetting_bus, monkeypatch):
     """A requester without a lease that disappears cannot keep a worker busy for ever."""
-    monkeypatch.setattr(workbench, "OVERDUE_S", 0.1)
-    monkeypatch.setattr(workbench, "_SWEEP_S", 0.05)
+    monkeypatch.setattr(executor, "OVERDUE_S", 0.1)
+    monkeypatch.setattr(executor, "_SWEEP_S", 0.05)
 
     async def main():
         asker, doer = Asker(), Doer()

@@ -17,7 +17,7 @@ from pbus.messages import (
     JobStatus,
 )
 from pbus.runner import WorkerRunner
-from pbus.worker import BaseWorker
+from pbus.workers.base import BaseWorker
 from support.jobbing import Asker, Doer, HastyDoer, Note, ask, hosted, leftovers
 from support.mishaps import MISHAPS
 from support.waiting import PATIENCE_S, happens, run, until

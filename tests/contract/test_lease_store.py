@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from pbus.bus.leases_memory import MemoryLeaseStore
+from pbus.bus.memory_leases import MemoryLeaseStore
 from pbus.bus.redis.leases import RedisLeaseStore
 from pbus.errors import LeaseTooLargeError
-from pbus.leases import MAX_LEASES, MAX_RECORD_BYTES, Activation, Lease, say_unreadable
+from pbus.leases import MAX_LEASES, MAX_RECORD_BYTES, Activation, Lease, warn_unreadable_once
 from pbus.observe import merge_rows, moved_clocks
 from support.leasing import MemoryLeases, PgLeases, RedisLeases
 from support.waiting import run
@@ -291,7 +291,7 @@ def test_too_large_lease_is_its_owners_error(make_leases, caplog):
 
 def test_invented_leases_are_not_read(make_leases, monkeypatch, caplog):
     """What is too large, or comes after so many that end sooner, is left out; a real one never is."""
-    say_unreadable.cache_clear()
+    warn_unreadable_once.cache_clear()
 
     async def main():
         async with make_leases() as store:

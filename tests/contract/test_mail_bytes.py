@@ -2,10 +2,10 @@
 
 import pytest
 
-from pbus.bus.mail import DEAD_BYTES, DEAD_KEPT, Settle
-from pbus.bus.redis.mail import RedisMailStore
-from pbus.bus.redis.mail.flow import SETTLE
-from pbus.bus.redis.mail.lua import Script
+from pbus.bus.queues.store import DEAD_BYTES, DEAD_KEPT, Settlement
+from pbus.bus.redis.queue_store import RedisQueueStore
+from pbus.bus.redis.scripts.common_lua import Script
+from pbus.bus.redis.scripts.delivery_lua import SETTLE
 from support.mailing import (
     DATA,
     SYSTEM,
@@ -144,13 +144,13 @@ def test_bytes_survive_all_ends(make_mail):
             await store.put([writer.to("box", *"12345"), writer.to("box", "6", lane=SYSTEM)])
             letters = await take(store)
             await store.settle([
-                Settle(letters[0], how="retry", delay_s=60),
-                Settle(letters[1], how="bury", reason="so it goes"),
-                Settle(letters[2], how="return"),
+                Settlement(letters[0], how="retry", delay_s=60),
+                Settlement(letters[1], how="bury", reason="so it goes"),
+                Settlement(letters[2], how="return"),
             ])
             await check()
-            await store.settle([Settle(letters[3])])
-            await store.settle([Settle(letters[3]), Settle(letters[4])])
+            await store.settle([Settlement(letters[3])])
+            await store.settle([Settlement(letters[3]), Settlement(letters[4])])
             await check()
             await store.started(letters[5:])
             await store.requeue(["holder"])
@@ -159,7 +159,7 @@ def test_bytes_survive_all_ends(make_mail):
             await store.revive([dead.key])
             await check()
             for letter in await take(store):
-                await store.settle([Settle(letter, how="bury")])
+                await store.settle([Settlement(letter, how="bury")])
             await store.drop_dead([dead.key for dead in await store.dead_letters()])
             await check()
             await store.purge("box")
@@ -202,8 +202,8 @@ def test_foreign_removal_is_counted_again(make_mail):
                 await store.put([writer.to("box", text * 1000)])
             letters = await take(store)
             await remove_all(store)
-            await store.settle([Settle(letter) for letter in letters[:2]])
-            await store.settle([Settle(letter, how="retry") for letter in letters[2:]])
+            await store.settle([Settlement(letter) for letter in letters[:2]])
+            await store.settle([Settlement(letter, how="retry") for letter in letters[2:]])
 
             await store.touch(["box"])
             assert (0, 0) == (await size_of(store), await kept_bytes(store))
@@ -222,7 +222,7 @@ def test_purged_strangers_do_not_count(make_mail):
             await store.open("box", keep=True)
             await store.put([Writer().to("box", "mine")])
             (letter,) = await take(store)
-            if isinstance(store, RedisMailStore):
+            if isinstance(store, RedisQueueStore):
                 fields = ("a", "1", "b", "x" * 5_000)
                 await store._calls.plain("XADD", f"{store._key}:q:d:box", "*", *fields)
             else:
@@ -248,7 +248,7 @@ async def queue_of(store):
 
 async def remove_all(store):
     """Remove what is in a mailbox behind its back."""
-    if isinstance(store, RedisMailStore):
+    if isinstance(store, RedisQueueStore):
         await store._calls.plain("XTRIM", f"{store._key}:q:d:box", "MAXLEN", 0)
         return
     await store._outbox.call(f"DELETE FROM pgmq.q_{await queue_of(store)}_d")
@@ -256,10 +256,10 @@ async def remove_all(store):
 
 def test_dead_letters_are_bounded(make_mail, monkeypatch, caplog):
     """The oldest dead letters fall, by their bytes and by their number; it is counted and said."""
-    monkeypatch.setattr("pbus.bus.pgmq.mail.DEAD_BYTES", 200_000)
-    monkeypatch.setattr("pbus.bus.pgmq.mail.DEAD_KEPT", 30)
+    monkeypatch.setattr("pbus.bus.pgmq.queue_store.DEAD_BYTES", 200_000)
+    monkeypatch.setattr("pbus.bus.pgmq.queue_store.DEAD_KEPT", 30)
     source = SETTLE.source.replace(f"{DEAD_KEPT}, {DEAD_BYTES}", "30, 200000")
-    monkeypatch.setattr("pbus.bus.redis.mail.store.SETTLE", Script(source))
+    monkeypatch.setattr("pbus.bus.redis.queue_store.SETTLE", Script(source))
 
     async def main():
         async with make_mail() as store:
@@ -269,7 +269,7 @@ def test_dead_letters_are_bounded(make_mail, monkeypatch, caplog):
                 for number in range(count):
                     await store.put([writer.to("box", f"{number} " + "x" * size)])
                 letters = await take(store)
-                await store.settle([Settle(one, how="bury", reason="so") for one in letters])
+                await store.settle([Settlement(one, how="bury", reason="so") for one in letters])
                 found = await store.dead_letters()
                 return [text.split()[0] for text in texts(found)], (await store.reports())[0]
 

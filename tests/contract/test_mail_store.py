@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pbus.bus.mail import COMING_BACK_S, KEPT_UNTOUCHED_S, Settle
+from pbus.bus.queues.store import COMING_BACK_S, KEPT_UNTOUCHED_S, Settlement
 from support.mail_books import Books
 from support.mailing import (
     DATA,
@@ -520,14 +520,14 @@ def test_retry_comes_back_later(make_mail, no_polls):
             await store.put([Writer().to("box", "a", "b")])
             first, second = await take(store)
             started = time.monotonic()
-            await store.settle([Settle(first, how="retry", delay_s=0.4, reason="it raised")])
+            await store.settle([Settlement(first, how="retry", delay_s=0.4, reason="it raised")])
             again = await take(store)
             assert not again or time.monotonic() - started > 0.35
             (again,) = again or await asyncio.wait_for(take(store, wait_s=LONG_S), PATIENCE_S)
 
             assert time.monotonic() - started > 0.35
             assert ("a", 2, first.id) == (*texts([again]), again.attempt, again.id)
-            await store.settle([Settle(again, how="retry")])
+            await store.settle([Settlement(again, how="retry")])
             (third,) = await take(store)
             assert ("a", 3) == (*texts([third]), third.attempt)
             await handle(store, [second, third])
@@ -546,7 +546,7 @@ def test_retry_wakes_the_waiting(make_mail, no_polls):
             letters = await take(store)
             waiting = asyncio.create_task(take(store, wait_s=LONG_S))
             await asyncio.wait({waiting}, timeout=0.2)
-            await store.settle([Settle(letters[0], how="retry", delay_s=0.2)])
+            await store.settle([Settlement(letters[0], how="retry", delay_s=0.2)])
 
             assert ["x"] == texts(await finishes(waiting))
 
@@ -563,7 +563,7 @@ def test_buried_letters_stay_readable(make_mail):
                 await store.put([Writer().to(name, name)])
             for name in ("box", "other"):
                 (letter,) = await take(store, name)
-                await store.settle([Settle(letter, how="bury", reason=f"{name} is no good")])
+                await store.settle([Settlement(letter, how="bury", reason=f"{name} is no good")])
             (dead,) = await store.dead_letters("box")
             both = await store.dead_letters()
 
@@ -590,9 +590,9 @@ def test_revived_letters_begin_anew(make_mail):
             await store.open("box", keep=True)
             await store.put([Writer().to("box", "x", lane=SYSTEM)])
             (letter,) = await take(store)
-            await store.settle([Settle(letter, how="retry")])
+            await store.settle([Settlement(letter, how="retry")])
             (letter,) = await take(store)
-            await store.settle([Settle(letter, how="bury", reason="twice")])
+            await store.settle([Settlement(letter, how="bury", reason="twice")])
             (dead,) = await store.dead_letters()
             assert 2 == dead.attempt
             waiting = asyncio.create_task(take(store, wait_s=LONG_S))
@@ -670,10 +670,10 @@ def test_crashes_survive_retries(make_mail):
             await store.requeue(["life-1"])
             letters = await take(store, holder="life-2")
             await store.started(letters)
-            await store.settle([Settle(letters[0], how="retry")])
+            await store.settle([Settlement(letters[0], how="retry")])
             (letter,) = await take(store, holder="life-2")
             assert (2, 1) == (letter.attempt, letter.crashes)
-            await store.settle([Settle(letter, how="bury", reason="enough")])
+            await store.settle([Settlement(letter, how="bury", reason="enough")])
 
             (dead,) = await store.dead_letters()
             assert (2, 1) == (dead.attempt, dead.crashes)
@@ -709,7 +709,7 @@ def test_age_counts_from_the_first_storing(make_mail):
             first_taken_at = time.monotonic()
             await store.started([crashed])
             await asyncio.sleep(0.05)  # what is not to be forgotten
-            again = Settle(retried, how="retry", delay_s=0.01, reason="a test")
+            again = Settlement(retried, how="retry", delay_s=0.01, reason="a test")
             await store.settle([again])
             await store.requeue(["holder"])
             found = []
@@ -730,7 +730,7 @@ def test_late_retry_is_left_alone(make_mail):
             await slow.put([Writer().to("box", "1", "2")])
             first, second = await take(slow, holder="slow")
             await other.requeue(["slow"])
-            await slow.settle([Settle(first, how="retry"), Settle(second, how="bury")])
+            await slow.settle([Settlement(first, how="retry"), Settlement(second, how="bury")])
             again = await take(other, holder="other")
 
             assert ["1", "2"] == sorted(texts(again))
@@ -751,7 +751,7 @@ def test_settling_twice_changes_nothing(make_mail, how):
             await store.put([Writer().to("box", "1", "2", "3")])
             letters = await take(store)
             for settled in (letters[:1], letters[:1], letters[:2]):
-                await store.settle([Settle(letter, how=how) for letter in settled])
+                await store.settle([Settlement(letter, how=how) for letter in settled])
             (report,) = await store.reports()
 
             assert {"handled": 1, "retry": 3, "return": 3, "bury": 1}[how] == report.backlog
@@ -909,10 +909,10 @@ def test_reports_say_what_is_there(make_mail):
             await store.put([Writer().to("b", "1", "2", "3", "4", "5", "6")])
             letters = await take(store, "b")
             await store.settle([
-                Settle(letters[0]),
-                Settle(letters[1], how="retry"),
-                Settle(letters[2], how="retry", delay_s=60),
-                Settle(letters[3], how="bury"),
+                Settlement(letters[0]),
+                Settlement(letters[1], how="retry"),
+                Settlement(letters[2], how="retry", delay_s=60),
+                Settlement(letters[3], how="bury"),
             ])
             await asyncio.sleep(0.05)
             empty, full = await store.reports()
@@ -942,7 +942,7 @@ def test_purge_leaves_what_is_in_flight(make_mail):
             writer = Writer()
             await store.put(writer.each("box", "held", "later", "1", "2"))
             held, later = await store.take([("box", DATA, 2)], holder="holder", wait_s=0)
-            await store.settle([Settle(later, how="retry", delay_s=60)])
+            await store.settle([Settlement(later, how="retry", delay_s=60)])
             await store.put([writer.to("box", "3", "4", lane=SYSTEM)])
 
             assert 5 == await store.purge("box")
@@ -965,10 +965,10 @@ def test_removed_mailbox_leaves_nothing(make_mail):
             writer = Writer()
             await store.put(writer.each("box", "1", "2", "3"))
             dead, held = await store.take([("box", DATA, 2)], holder="holder", wait_s=0)
-            await store.settle([Settle(dead, how="bury")])
+            await store.settle([Settlement(dead, how="bury")])
 
             assert 1 == await store.purge("box", remove=True)
-            await store.settle([Settle(held)])
+            await store.settle([Settlement(held)])
             assert [] == await store.reports()
             assert [] == await store.dead_letters()
             assert 0 == (await store.put([writer.to("box", "x")]))[0].mailboxes

@@ -6,13 +6,14 @@ from collections import defaultdict
 
 import pytest
 
-from pbus.bus import mailbox
+from pbus.bus.local import mailbox
 from pbus.errors import JobWorkerLostError
 from pbus.handlers import job
 from pbus.jobs import JobGroupParams
+from pbus.jobs.requester import client
 from pbus.messages import BusCancelWorkerMessage, BusJobRequestMessage, BusSystemMessage
-from pbus.worker import BaseWorker
-from pbus.workers import activation, desk
+from pbus.workers import activation
+from pbus.workers.base import BaseWorker
 from support.jobbing import Note, ask, hosted
 from support.waiting import PATIENCE_S, happens, run, until
 
@@ -403,7 +404,7 @@ def test_answers_pass_a_flood(make_any_bus, monkeypatch):
 
 def test_loss_is_noticed_at_once(make_forgetting_bus, monkeypatch):
     """Data that is held back does not delay the news that a job's worker was lost."""
-    monkeypatch.setattr(desk, "CATCH_UP_ROUNDS", 1_000_000)
+    monkeypatch.setattr(client, "CATCH_UP_ROUNDS", 1_000_000)
 
     class Sure(Speaker):
         async def on_bus_message(self, message):

@@ -19,7 +19,7 @@ from pbus.messages import (
 )
 from pbus.registry import WorkerErrorData, heartbeat
 from pbus.runner import WorkerRunner
-from pbus.worker import BaseWorker
+from pbus.workers.base import BaseWorker
 from support.recorder import Recorder
 from support.waiting import PATIENCE_S, finishes, happens, run, until
 
@@ -623,8 +623,8 @@ def test_activation_survives_restart(make_bus):
 
 def test_stubborn_worker_is_left(make_bus, monkeypatch, caplog):
     """A worker that swallows its cancellation is left behind; the runner still returns."""
-    monkeypatch.setattr("pbus.runner.household.CANCEL_TIMEOUT_S", 0.05)
-    monkeypatch.setattr("pbus.runner.household.FORCE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("pbus.runner.hosted_workers.CANCEL_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("pbus.runner.hosted_workers.FORCE_TIMEOUT_S", 0.05)
     let_go = asyncio.Event()
 
     class Stubborn(Recorder):

@@ -5,11 +5,11 @@ import logging
 
 import pytest
 
+from pbus.bus.local.lane_hold import lending
 from pbus.errors import JobCancelledError, JobFailedError
 from pbus.handlers import PENDING, job
 from pbus.messages import BusJobRequestMessage, BusJobResponseMessage
-from pbus.worker import BaseWorker
-from pbus.workers.turns import lending
+from pbus.workers.base import BaseWorker
 from support.jobbing import Asker, Doer, HastyDoer, Note, NotingDoer, ask, hosted, leftovers
 from support.mishaps import MISHAPS
 from support.waiting import PATIENCE_S, happens, run, until

@@ -14,9 +14,9 @@ from pbus.messages import (
     BusWorkerReadyMessage,
 )
 from pbus.runner import WorkerRunner
-from pbus.worker import BaseWorker
 from pbus.workers import activation
 from pbus.workers.activation import WorkerActivationArgs
+from pbus.workers.base import BaseWorker
 from support.jobbing import Asker, Doer, Note, NotingDoer, ask, hosted
 from support.waiting import PATIENCE_S, run, until
 

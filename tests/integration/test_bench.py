@@ -14,9 +14,9 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from pbus.bench import MEASUREMENTS, Plan, measure
-from pbus.bench.broker import own_broker
-from pbus.bench.script import Part, Received
-from pbus.bench.stage import Stage
+from pbus.bench.processes.own_broker import own_broker
+from pbus.bench.processes.process_pool import BenchProcesses
+from pbus.bench.processes.roles import Received, RoleConfig
 from pbus.errors import ProcessError
 from support.postgres import query
 from support.valkey import Valkey
@@ -142,9 +142,12 @@ def test_failing_player_tells_why() -> None:
     """The error of a process is in the error of the measurement."""
 
     async def main() -> None:
-        async with Stage("redis://127.0.0.1:1") as stage:
-            await stage.player("redis-send", Part(url=stage.url, channel="x"))
-            async with stage.cast(("redis-send", Part(url=stage.url, channel="x"))) as players:
+        async with BenchProcesses("redis://127.0.0.1:1") as stage:
+            await stage.player("redis-send", RoleConfig(url=stage.url, channel="x"))
+            async with stage.cast((
+                "redis-send",
+                RoleConfig(url=stage.url, channel="x"),
+            )) as players:
                 await players[0].answer(Received)
 
     with pytest.raises(ProcessError) as caught:

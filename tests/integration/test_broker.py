@@ -11,10 +11,10 @@ import pytest
 import redis
 
 from pbus.errors import BrokerStartError
-from pbus.process import broker
-from pbus.process.broker import EmbeddedValkey
-from pbus.process.guarding import Guard
-from pbus.process.project import Project
+from pbus.process.project.project import Project
+from pbus.process.services import valkey
+from pbus.process.services.guard_client import GuardClient
+from pbus.process.services.valkey import EmbeddedValkey
 from support.guarded import make_project
 from support.waiting import PATIENCE_S, until
 
@@ -29,11 +29,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return make_project(folder, monkeypatch)
 
 
-def run(project: Project, body: Callable[[EmbeddedValkey, Guard], Awaitable[None]]) -> None:
+def run(project: Project, body: Callable[[EmbeddedValkey, GuardClient], Awaitable[None]]) -> None:
     """Run the body with a guard and a broker that is not started."""
 
     async def main() -> None:
-        guard = Guard()
+        guard = GuardClient()
         await guard.start(project)
         valkey = EmbeddedValkey(project, guard)
         try:
@@ -48,7 +48,7 @@ def run(project: Project, body: Callable[[EmbeddedValkey, Guard], Awaitable[None
 def test_server_answers_on_socket(project: Project) -> None:
     """It listens on a private socket only, keeps nothing on disk, leads its own group."""
 
-    async def body(valkey: EmbeddedValkey, _: Guard) -> None:
+    async def body(valkey: EmbeddedValkey, _: GuardClient) -> None:
         url = await valkey.start()
         with redis.Redis.from_url(url, decode_responses=True) as client:
             wanted = ("port", "save", "appendonly", "unixsocketperm", "client-output-buffer-limit")
@@ -70,7 +70,7 @@ def test_server_answers_on_socket(project: Project) -> None:
 def test_stop_leaves_nothing(project: Project) -> None:
     """After stop the server and its socket are gone; a second stop is no error."""
 
-    async def body(valkey: EmbeddedValkey, _: Guard) -> None:
+    async def body(valkey: EmbeddedValkey, _: GuardClient) -> None:
         await valkey.start()
         process = valkey.process
         await valkey.stop()
@@ -86,7 +86,7 @@ def test_stop_leaves_nothing(project: Project) -> None:
 def test_killed_server_restarts(project: Project) -> None:
     """The end of the server is seen, and it can be started again at the same address."""
 
-    async def body(valkey: EmbeddedValkey, _: Guard) -> None:
+    async def body(valkey: EmbeddedValkey, _: GuardClient) -> None:
         url = await valkey.start()
         first = valkey.process.pid
         os.kill(first, signal.SIGKILL)
@@ -101,9 +101,9 @@ def test_killed_server_restarts(project: Project) -> None:
 
 def test_frozen_server_is_killed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that does not mind SIGTERM is killed when its time is over."""
-    monkeypatch.setattr(broker, "STOP_S", 0.2)
+    monkeypatch.setattr(valkey, "STOP_S", 0.2)
 
-    async def body(valkey: EmbeddedValkey, _: Guard) -> None:
+    async def body(valkey: EmbeddedValkey, _: GuardClient) -> None:
         await valkey.start()
         process = valkey.process
         os.kill(process.pid, signal.SIGSTOP)
@@ -115,9 +115,9 @@ def test_frozen_server_is_killed(project: Project, monkeypatch: pytest.MonkeyPat
 
 def test_refused_option_is_shown(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that exits at once is reported with what it said, and nothing of it stays."""
-    monkeypatch.setattr(broker, "_arguments", lambda *_: ("--no-such-option", "1"))
+    monkeypatch.setattr(valkey, "_arguments", lambda *_: ("--no-such-option", "1"))
 
-    async def body(valkey: EmbeddedValkey, _: Guard) -> None:
+    async def body(valkey: EmbeddedValkey, _: GuardClient) -> None:
         with pytest.raises(BrokerStartError, match=r"exited with code 1(.|\n)*no-such-option"):
             await valkey.start()
         assert valkey.process is None
@@ -127,10 +127,10 @@ def test_refused_option_is_shown(project: Project, monkeypatch: pytest.MonkeyPat
 
 def test_silent_server_is_given_up(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that never answers is ended when its time is over."""
-    monkeypatch.setattr(broker, "_arguments", _listen_elsewhere)
-    monkeypatch.setattr(broker, "START_S", 0.3)
+    monkeypatch.setattr(valkey, "_arguments", _listen_elsewhere)
+    monkeypatch.setattr(valkey, "START_S", 0.3)
 
-    async def body(valkey: EmbeddedValkey, _: Guard) -> None:
+    async def body(valkey: EmbeddedValkey, _: GuardClient) -> None:
         with pytest.raises(BrokerStartError, match=r"no answer within 0\.3 s"):
             await asyncio.wait_for(valkey.start(), PATIENCE_S)
         assert valkey.process is None
@@ -140,9 +140,9 @@ def test_silent_server_is_given_up(project: Project, monkeypatch: pytest.MonkeyP
 
 def test_cancelled_start_ends_server(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A start that is cancelled leaves no server behind."""
-    monkeypatch.setattr(broker, "_arguments", _listen_elsewhere)
+    monkeypatch.setattr(valkey, "_arguments", _listen_elsewhere)
 
-    async def body(valkey: EmbeddedValkey, _: Guard) -> None:
+    async def body(valkey: EmbeddedValkey, _: GuardClient) -> None:
         starting = asyncio.create_task(valkey.start())
         await until(lambda: valkey.process is not None)
         starting.cancel()
@@ -157,7 +157,7 @@ def test_missing_binary_is_explained(project: Project, monkeypatch: pytest.Monke
     """A machine for which there is no binary is told what else it can do."""
     monkeypatch.setattr("platform.machine", lambda: "abacus")
 
-    async def body(valkey: EmbeddedValkey, _: Guard) -> None:
+    async def body(valkey: EmbeddedValkey, _: GuardClient) -> None:
         with pytest.raises(BrokerStartError, match=r"-abacus; start .* bus\.url"):
             await valkey.start()
 
@@ -166,9 +166,9 @@ def test_missing_binary_is_explained(project: Project, monkeypatch: pytest.Monke
 
 def test_old_log_is_put_aside(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server's log does not grow for ever, though the server holds it open."""
-    monkeypatch.setattr(broker, "_MAX_LOG_BYTES", 10)
+    monkeypatch.setattr(valkey, "_MAX_LOG_BYTES", 10)
 
-    async def body(valkey: EmbeddedValkey, _: Guard) -> None:
+    async def body(valkey: EmbeddedValkey, _: GuardClient) -> None:
         await valkey.start()
         await valkey.stop()
         await valkey.start()

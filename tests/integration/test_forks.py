@@ -15,10 +15,10 @@ import pytest
 from pbus.bus.connect import connect
 from pbus.bus.subscriber import BusSubscriber
 from pbus.messages import BusDataMessage, BusMessage
-from pbus.process.events import Exited, Line, Ready
+from pbus.process.supervisor_events import Exited, Line, Ready
 from pbus.runner import WorkerRunner
 from pbus.topology.model import WorkerSpec
-from pbus.worker import BaseWorker
+from pbus.workers.base import BaseWorker
 from support.supervising import supervised, topology
 from support.valkey import Valkey
 from support.waiting import PATIENCE_S, run, until

@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from pbus.errors import ProcessError, ProjectRunningError
-from pbus.process.groups import is_empty
-from pbus.process.guarding import Guard
-from pbus.process.project import CLEANUP_S, Project, is_over, processes_of, token_of
+from pbus.process.project.project import CLEANUP_S, Project, is_over, processes_of, token_of
+from pbus.process.services.guard_client import GuardClient
+from pbus.process.system.groups import is_empty
 from support.guarded import Supervisor, make_project, project_in, spawn_child, supervisors
 from support.waiting import PATIENCE_S, eventually
 
@@ -132,7 +132,7 @@ def test_next_start_ends_leftovers(project: Project, start: Start) -> None:
 
     async def main() -> None:
         async with project.lock():
-            guard = Guard()
+            guard = GuardClient()
             await guard.start(project)
             assert [] == processes_of(project)
             await guard.stop()
@@ -145,7 +145,7 @@ def test_stop_ends_the_rest(project: Project) -> None:
 
     async def main() -> tuple[int, int]:
         async with project.lock():
-            guard = Guard()
+            guard = GuardClient()
             await guard.start(project)
             child = spawn_child("polite", guard.token)
             guard.add_group(child.pid)
@@ -164,7 +164,7 @@ def test_restarted_guard_knows_all(project: Project) -> None:
 
     async def main() -> None:
         async with project.lock():
-            guard = Guard()
+            guard = GuardClient()
             await guard.start(project)
             child, other = spawn_child("polite", ""), spawn_child("polite", guard.token)
             guard.add_group(child.pid)
@@ -189,7 +189,7 @@ def test_foreign_groups_are_spared(project: Project) -> None:
 
     async def main() -> list[int | None]:
         async with project.lock():
-            guard = Guard()
+            guard = GuardClient()
             await guard.start(project)
             children = [spawn_child("polite", ""), spawn_child("polite", "")]
             guard.add_group(children[0].pid)
@@ -211,7 +211,7 @@ def test_other_users_are_spared(project: Project) -> None:
 
     async def main() -> int | None:
         async with project.lock():
-            guard = Guard()
+            guard = GuardClient()
             await guard.start(project)
             mine = spawn_child("polite", guard.token)
             other = spawn_child("polite", guard.token, user=65534)
@@ -248,7 +248,7 @@ def test_copied_state_ends_nobody(
 
     async def main() -> None:
         async with copied.lock():
-            guard = Guard()
+            guard = GuardClient()
             await guard.start(copied)
             await guard.stop()
 
@@ -262,7 +262,7 @@ def test_bad_line_is_survived(project: Project) -> None:
 
     async def main() -> int:
         async with project.lock():
-            guard = Guard()
+            guard = GuardClient()
             await guard.start(project)
             child = spawn_child("polite", "")
             for line in ("group x", "group", "path zz", "", "dance"):
@@ -279,7 +279,7 @@ def test_leaked_pipe_is_no_life(project: Project) -> None:
     script = """
 import os, subprocess, sys
 read, write = os.pipe()
-guard = subprocess.Popen([sys.executable, "-P", "-m", "pbus.process.guard", str(os.getpid())],
+guard = subprocess.Popen([sys.executable, "-P", "-m", "pbus.process.system.guard", str(os.getpid())],
     stdin=read, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
 guard.stdout.readline()
 quiet = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -303,7 +303,7 @@ def test_guard_is_light(project: Project) -> None:
     """The guard costs little memory: it is there for every project, all the time."""
 
     async def main() -> int:
-        guard = Guard()
+        guard = GuardClient()
         await guard.start(project)
         rss = psutil.Process(guard.pid).memory_info().rss
         await guard.stop()

@@ -10,9 +10,9 @@ import pytest
 from pbus.bus.base import WorkerBus
 from pbus.bus.connect import connect
 from pbus.messages import BusDataMessage, Lane
-from pbus.process import restart
-from pbus.process.events import BrokerReady, Ready, StateChanged
-from pbus.process.project import Project
+from pbus.process.project.project import Project
+from pbus.process.supervisor import restart_policy
+from pbus.process.supervisor_events import BrokerReady, Ready, StateChanged
 from pbus.topology.model import DeliverySpec, Topology, WorkerSpec
 from support.supervising import PATIENCE_S, Watched, program, supervised, topology
 
@@ -232,7 +232,7 @@ def test_programs_take_kept_mail(tmp_path: Path):
 
 def test_poison_stops_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With what is usual: who dies of one message handles the next, and the message is buried."""
-    monkeypatch.setattr(restart, "FIRST_DELAY_S", 0.05)  # as many ends, in less time
+    monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 0.05)  # as many ends, in less time
     (tmp_path / "crew.py").write_text(CREW + POISONED)
 
     async def main() -> None:

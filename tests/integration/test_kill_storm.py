@@ -14,10 +14,10 @@ import pytest
 from pbus import connect
 from pbus.errors import BusError
 from pbus.messages import BusDataMessage
-from pbus.process import broker
-from pbus.process.broker import EmbeddedValkey
-from pbus.process.guarding import Guard
-from pbus.process.servers import server_environ
+from pbus.process.services import valkey
+from pbus.process.services.embedded_server import server_environ
+from pbus.process.services.guard_client import GuardClient
+from pbus.process.services.valkey import EmbeddedValkey
 from support.guarded import make_project
 from support.slow_disk import build
 
@@ -39,7 +39,7 @@ def test_confirmed_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chan
     """No message that was confirmed is missing after any kill."""
     library = build(tmp_path, SYNC_S)
     monkeypatch.setattr(
-        broker, "server_environ", lambda token: server_environ(token) | {"LD_PRELOAD": str(library)}
+        valkey, "server_environ", lambda token: server_environ(token) | {"LD_PRELOAD": str(library)}
     )
     project = make_project(tmp_path, monkeypatch)
 
@@ -72,7 +72,7 @@ def test_confirmed_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chan
         return confirmed, report.backlog
 
     async def main() -> None:
-        guard = Guard()
+        guard = GuardClient()
         await guard.start(project)
         valkey = EmbeddedValkey(project, guard, keeps_data=True)
         try:

@@ -21,7 +21,7 @@ import redis.asyncio
 
 from pbus import BaseWorker, WorkerRunner
 from pbus.bus import WorkerBus, connect
-from pbus.bus.mailroom import DeliveryOptions
+from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.observe import HostRecord
 from support.command import Home, Place
 from support.postgres import Postgres, query

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from pbus.bus import connect
-from pbus.bus.mailroom import DeliveryOptions
+from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.messages import BusDataMessage
 from support.listeners import Listener
 from support.proxy import Proxy

@@ -9,8 +9,8 @@ import redis
 
 from pbus import BaseWorker, WorkerRunner, connect
 from pbus.errors import BusUnavailableError
-from pbus.process import restart
-from pbus.process.events import BrokerLost, Exited, GaveUp, Line, Started, StateChanged
+from pbus.process.supervisor import restart_policy
+from pbus.process.supervisor_events import BrokerLost, Exited, GaveUp, Line, Started, StateChanged
 from pbus.topology.model import WorkerSpec
 from support.supervising import Watched, program, supervised, topology
 from support.valkey import Valkey
@@ -63,7 +63,7 @@ def waiting(watched: Watched) -> set[str]:
 
 def test_all_come_back(tmp_path: Path, own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who ends or starts meanwhile waits for the broker, and joins when it is back."""
-    monkeypatch.setattr(restart, "MOST_EXITS", 1)  # an exit that counts is the last
+    monkeypatch.setattr(restart_policy, "MOST_EXITS", 1)  # an exit that counts is the last
 
     def hosted(name: str, kind: str, replicas: int | None = None) -> WorkerSpec:
         return WorkerSpec(
@@ -104,7 +104,7 @@ def test_refusing_broker_is_waited_for(
     tmp_path: Path, own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broker that is there and stores nothing, as with a full disk, costs no worker either."""
-    monkeypatch.setattr(restart, "MOST_EXITS", 1)
+    monkeypatch.setattr(restart_policy, "MOST_EXITS", 1)
     what = topology(
         tmp_path,
         WorkerSpec(name="plain", working_dir=tmp_path, joins=True, worker="crew:Plain"),

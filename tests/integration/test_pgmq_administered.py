@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from pbus.bus import connect
-from pbus.bus.mailroom import DeliveryOptions
+from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.errors import BrokerFaultError, BrokerPoolerError
 from pbus.leases import Lease
 from pbus.messages import BusDataMessage, BusSystemMessage

@@ -8,11 +8,11 @@ from pgmq.async_queue import PGMQueue
 
 from pbus import PgmqBus
 from pbus.bus import connect
-from pbus.bus.mailroom import DeliveryOptions
-from pbus.bus.pgmq import taking, wire
-from pbus.bus.pgmq.endpoint import Endpoint
-from pbus.bus.pgmq.lines import Lines
-from pbus.bus.pgmq.wire import Wire
+from pbus.bus.pgmq import fetcher, transport
+from pbus.bus.pgmq.connections import ConnectionPair
+from pbus.bus.pgmq.server.endpoint import Endpoint
+from pbus.bus.pgmq.transport import PgTransport
+from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.bus.subscriber import BusSubscriber
 from pbus.errors import MessageEncodeError
 from pbus.messages import BusDataMessage, BusSystemMessage, BusWorkerRegistryMessage
@@ -255,9 +255,9 @@ def test_w49_impossible_values_refused(make_bus, content):
 @both
 def test_w50_nobody_waits_for_polls(make_bus, monkeypatch, delivery):
     """Messages there and back need no poll: the server wakes who is concerned."""
-    monkeypatch.setattr(wire, "_POLL_S", 1000.0)
-    monkeypatch.setattr(taking, "POLL_S", 1000.0)
-    monkeypatch.setattr("pbus.bus.mailroom.WAIT_S", 1000.0)
+    monkeypatch.setattr(transport, "_POLL_S", 1000.0)
+    monkeypatch.setattr(fetcher, "POLL_S", 1000.0)
+    monkeypatch.setattr("pbus.bus.queues.consumer.WAIT_S", 1000.0)
 
     async def main():
         here, there = make_bus(delivery=delivery), make_bus(delivery=delivery)
@@ -313,10 +313,10 @@ def test_w55_dead_receivers_are_swept(shared_database, channel):
       WHERE channel = $1 AND name LIKE 'dead%'"""
 
     async def main():
-        dead_lines = Lines(Endpoint(dsn=shared_database), channel)
+        dead_lines = ConnectionPair(Endpoint(dsn=shared_database), channel)
         dead_lines.hold()
         for number in range(3):
-            await Wire(dead_lines, f"dead{number}", lambda *_: None, lease_s=1000.0).open()
+            await PgTransport(dead_lines, f"dead{number}", lambda *_: None, lease_s=1000.0).open()
         async with connect(shared_database, channel=channel) as here:
             for number in range(50):
                 await here.send(Foghorn(source="a", number=number))
@@ -342,9 +342,9 @@ def test_buried_process_is_forgotten_at_once(shared_database, channel):
     """The supervisor's word that a process died ends what is sent to it, lease or not."""
 
     async def main():
-        lines = Lines(Endpoint(dsn=shared_database), channel)
+        lines = ConnectionPair(Endpoint(dsn=shared_database), channel)
         lines.hold()
-        await Wire(lines, "child-abc", lambda *_: None, lease_s=1000.0).open()
+        await PgTransport(lines, "child-abc", lambda *_: None, lease_s=1000.0).open()
         async with connect(shared_database, channel=channel) as here:
             await here.leases.release(["child"])
             peers = "SELECT count(*) FROM pbus.peer WHERE channel = $1"
@@ -358,10 +358,10 @@ def test_follower_misses_are_counted(shared_database, channel, make_bus):
     """A follower who does not fetch gets no more than a bounded number, and is told how many not."""
 
     async def main():
-        lines = Lines(Endpoint(dsn=shared_database), channel)
+        lines = ConnectionPair(Endpoint(dsn=shared_database), channel)
         lines.hold()
         taken = []
-        follower = Wire(lines, "f", lambda _, payload: taken.append(payload), follows=True)
+        follower = PgTransport(lines, "f", lambda _, payload: taken.append(payload), follows=True)
         await follower.open()
         fill = """INSERT INTO pbus.wire (peer, rank, payload)
           SELECT p.id, 2, 'x' FROM pbus.peer p, generate_series(1, 5000)

@@ -12,9 +12,9 @@ from pgmq.async_queue import PGMQueue
 
 from pbus import PgmqBus
 from pbus.bus import connect
-from pbus.bus.mailroom import DeliveryOptions
-from pbus.bus.pgmq import endpoint
-from pbus.bus.pgmq.address import read_url
+from pbus.bus.pgmq.server import endpoint
+from pbus.bus.pgmq.server.address import read_url
+from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.errors import (
     BackendMissingError,
     BrokerGrantError,

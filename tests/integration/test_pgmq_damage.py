@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from pbus.bus import connect
-from pbus.bus.mailroom import DeliveryOptions
-from pbus.bus.pgmq.endpoint import Endpoint
+from pbus.bus.pgmq.server.endpoint import Endpoint
+from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.messages import BusDataMessage, BusSystemMessage
 from support.listeners import Listener
 from support.postgres import query

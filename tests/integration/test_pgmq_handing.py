@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pbus.bus.mail import Settle
-from pbus.bus.pgmq.endpoint import Endpoint
-from pbus.bus.pgmq.mail import PgmqMailStore, mail_store
+from pbus.bus.pgmq.queue_store import PgmqQueueStore, mail_store
+from pbus.bus.pgmq.server.endpoint import Endpoint
+from pbus.bus.queues.store import Settlement
 from pbus.errors import BusUnavailableError
 from support.mailing import DATA, SYSTEM, Writer, handle, take, texts
 from support.postgres import query
@@ -24,7 +24,7 @@ class Handler:
         asked: How often it asked the server for letters.
     """
 
-    def __init__(self, store: PgmqMailStore, holder: str = "holder") -> None:
+    def __init__(self, store: PgmqQueueStore, holder: str = "holder") -> None:
         self.store = store
         self.holder = holder
         self.letters = []
@@ -75,7 +75,7 @@ async def handling(store, database, holder="holder") -> AsyncIterator[Handler]:
 
 
 @contextlib.asynccontextmanager
-async def stored(database, channel, *, shared=False, **options) -> AsyncIterator[PgmqMailStore]:
+async def stored(database, channel, *, shared=False, **options) -> AsyncIterator[PgmqQueueStore]:
     """A store with a mailbox."""
     store = mail_store(Endpoint(dsn=database), channel, **options)
     try:
@@ -87,7 +87,7 @@ async def stored(database, channel, *, shared=False, **options) -> AsyncIterator
 
 def test_letter_comes_unasked(database, channel, monkeypatch):
     """Who has emptied its mailbox gets the next letters without asking, in both lanes, in order."""
-    monkeypatch.setattr("pbus.bus.pgmq.taking._REST_S", PATIENCE_S)  # nor does it look around
+    monkeypatch.setattr("pbus.bus.pgmq.fetcher._REST_S", PATIENCE_S)  # nor does it look around
 
     async def main():
         async with stored(database, channel) as store, handling(store, database) as handler:
@@ -293,7 +293,7 @@ def test_handed_for_what_was_left_meanwhile(database, channel):
             (letter,) = await take(store, "next", wait_s=PATIENCE_S)
             assert ("box", ["1"]) == (letter.mailbox, texts([letter]))
             assert handler.asked - asked <= 1
-            await store.settle([Settle(letter=letter, how="return")])
+            await store.settle([Settlement(letter=letter, how="return")])
             assert ["1"] == texts(await take(store, holder="other", wait_s=PATIENCE_S))
 
     run(main())
@@ -329,7 +329,7 @@ def test_retry_holds_the_next_back(database, channel):
             writer = Writer()
             await store.put([writer.to("box", "1")])
             (letter,) = await take(store, wait_s=PATIENCE_S)
-            await store.settle([Settle(letter=letter, how="retry", delay_s=0.05, reason="no")])
+            await store.settle([Settlement(letter=letter, how="retry", delay_s=0.05, reason="no")])
             await store.put([writer.to("box", "2")])
             found = []
             async with asyncio.timeout(PATIENCE_S):

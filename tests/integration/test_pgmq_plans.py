@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 import asyncpg
 import pytest
 
-from pbus.bus.mail import SETTLED_AT_ONCE, Letter, Settle
-from pbus.bus.pgmq import Endpoint, PgmqMailStore, mail_store, session
+from pbus.bus.pgmq import Endpoint, PgmqQueueStore, mail_store
+from pbus.bus.pgmq.server import session
+from pbus.bus.queues.store import SETTLED_AT_ONCE, Settlement, StoredMessage
 from pbus.errors import BusUnavailableError
 from pbus.messages import Lane
 from support.mailing import Writer
@@ -28,7 +29,7 @@ class Work:
         store: A store without anything under way.
     """
 
-    def __init__(self, store: PgmqMailStore) -> None:
+    def __init__(self, store: PgmqQueueStore) -> None:
         self._store = store
         self._used_s = 0.0
 
@@ -51,82 +52,82 @@ class Work:
             self._used_s += sum(map(float, _USED.search(message.detail).groups()))
 
 
-async def stored(store: PgmqMailStore, many: int) -> None:
+async def stored(store: PgmqQueueStore, many: int) -> None:
     """Store entries of one message each."""
     writer = Writer(f"writer of {many}")
     await store.put([writer.to("box", "x") for _ in range(many)])
 
 
-async def taken(store: PgmqMailStore, many: int) -> list[Letter]:
+async def taken(store: PgmqQueueStore, many: int) -> list[StoredMessage]:
     """Take letters, each an entry."""
     found = await store.take([("box", Lane.DATA, many)], holder="holder", wait_s=0)
     assert len(found) == many
     return found
 
 
-async def prepare(store: PgmqMailStore, many: int) -> list[Letter]:
+async def prepare(store: PgmqQueueStore, many: int) -> list[StoredMessage]:
     """Store entries and take them."""
     await stored(store, many)
     return await taken(store, many)
 
 
-async def settles(store: PgmqMailStore, many: int, work: Work) -> float:
+async def settles(store: PgmqQueueStore, many: int, work: Work) -> float:
     """Settle what was handled."""
     found = await prepare(store, many)
-    return await work.of(store.settle([Settle(one) for one in found]))
+    return await work.of(store.settle([Settlement(one) for one in found]))
 
 
-async def settles_parts(store: PgmqMailStore, many: int, work: Work) -> float:
+async def settles_parts(store: PgmqQueueStore, many: int, work: Work) -> float:
     """Settle half of each of many entries, then the rest."""
     writer = Writer(f"writer of {many}")
     await store.put([writer.to("box", "x", "y") for _ in range(many // 2)])
     found = await taken(store, many)
-    first = await work.of(store.settle([Settle(one) for one in found[::2]]))
-    return first + await work.of(store.settle([Settle(one) for one in found[1::2]]))
+    first = await work.of(store.settle([Settlement(one) for one in found[::2]]))
+    return first + await work.of(store.settle([Settlement(one) for one in found[1::2]]))
 
 
-async def buries(store: PgmqMailStore, many: int, work: Work) -> float:
+async def buries(store: PgmqQueueStore, many: int, work: Work) -> float:
     """Give up all, put it back, take and settle it."""
     found = await prepare(store, many)
-    given_up = [Settle(one, how="bury", reason="x") for one in found]
+    given_up = [Settlement(one, how="bury", reason="x") for one in found]
     used = await work.of(store.settle(given_up))
     keys = [dead.key for dead in await store.dead_letters()]
     used += await work.of(store.revive(keys))
     found = await taken(store, many)
-    await store.settle([Settle(one) for one in found])
+    await store.settle([Settlement(one) for one in found])
     return used
 
 
-async def takes(store: PgmqMailStore, many: int, work: Work) -> float:
+async def takes(store: PgmqQueueStore, many: int, work: Work) -> float:
     """Take what is there."""
     await stored(store, many)
     used = await work.of(taken(store, many))
     await store.requeue(["holder"])
-    await store.settle([Settle(one) for one in await taken(store, many)])
+    await store.settle([Settlement(one) for one in await taken(store, many)])
     return used
 
 
-async def takes_again(store: PgmqMailStore, many: int, work: Work) -> float:
+async def takes_again(store: PgmqQueueStore, many: int, work: Work) -> float:
     """Take what an answer that was lost had, among what is known."""
     found = await prepare(store, 2 * many)
     for hold in list(store.taker._known["holder"])[::2]:
         del store.taker._known["holder"][hold]
     store.taker._doubt("holder")
     used = await work.of(taken(store, many))
-    await store.settle([Settle(one) for one in found])
+    await store.settle([Settlement(one) for one in found])
     return used
 
 
-async def starts(store: PgmqMailStore, many: int, work: Work) -> float:
+async def starts(store: PgmqQueueStore, many: int, work: Work) -> float:
     """Note that handlers start, and give all of it back."""
     found = await prepare(store, many)
     used = await work.of(store.started(found))
     used += await work.of(store.requeue(["holder"]))
-    await store.settle([Settle(one) for one in await taken(store, many)])
+    await store.settle([Settlement(one) for one in await taken(store, many)])
     return used
 
 
-Call = Callable[[PgmqMailStore, int, Work], Awaitable[float]]
+Call = Callable[[PgmqQueueStore, int, Work], Awaitable[float]]
 CALLS: Sequence[Call] = (settles, settles_parts, buries, takes, takes_again, starts)
 
 
@@ -141,7 +142,7 @@ def test_work_grows_with_the_rows(database: str, channel: str, call: Call):
         (letter,) = await prepare(store, 1)
         await query(database, "ANALYZE")
         await work.watch()
-        await store.settle([Settle(letter)])
+        await store.settle([Settlement(letter)])
         await call(store, 2, work)  # plans are made
 
         small, large = [await call(store, many, work) for many in (SMALL, LARGE)]
@@ -168,7 +169,7 @@ def test_large_batches_are_split(database: str, channel: str):
             return await call(sql, *arguments)
 
         store._outbox.call = counting
-        await store.settle([Settle(one) for one in found])
+        await store.settle([Settlement(one) for one in found])
         store._outbox.call = call
 
         assert [SETTLED_AT_ONCE, SETTLED_AT_ONCE, 1] == sizes
@@ -191,11 +192,11 @@ def test_statements_end_on_the_server(database: str, channel: str, monkeypatch: 
         async with other.transaction():
             await other.execute("SELECT FROM pbus.held FOR UPDATE")
             with pytest.raises(BusUnavailableError, match="statement timeout"):
-                await store.settle([Settle(one) for one in found])
+                await store.settle([Settlement(one) for one in found])
             busy = "SELECT count(*) FROM pg_locks WHERE NOT granted"
             assert 0 == await other.fetchval(busy)
         await other.close()
-        await store.settle([Settle(one) for one in found])
+        await store.settle([Settlement(one) for one in found])
 
         assert connection is store._outbox._connection
         assert [0] == [report.backlog for report in await store.reports()]

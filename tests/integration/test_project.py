@@ -17,12 +17,23 @@ from pbus.errors import (
     ProcessError,
     ProjectRunningError,
 )
-from pbus.process import projects
-from pbus.process.folders import runtime_roots
-from pbus.process.groups import birth
-from pbus.process.project import Project, is_held, is_over, lock_path, processes_of
-from pbus.process.projects import choose_project, end_orphans, running_projects, stop_project
-from pbus.process.record import LAST, read_record, write_last
+from pbus.process.project.discovery import (
+    choose_project,
+    end_orphans,
+    running_projects,
+    stop_project,
+)
+from pbus.process.project.folders import runtime_roots
+from pbus.process.project.project import (
+    Project,
+    discovery,
+    is_held,
+    is_over,
+    lock_path,
+    processes_of,
+)
+from pbus.process.project.record import LAST, read_record, write_last
+from pbus.process.system.groups import start_time
 from support.guarded import Supervisor, make_project, project_in, record_of, supervisors
 from support.waiting import PATIENCE_S, eventually
 
@@ -36,7 +47,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A supervisor gets no time beyond what its jobs get."""
-    monkeypatch.setattr(projects, "STOPPED_S", 0.0)
+    monkeypatch.setattr(discovery, "STOPPED_S", 0.0)
 
 
 @pytest.fixture
@@ -50,7 +61,7 @@ TRY_LOCK = """
 import sys, time
 from pathlib import Path
 from pbus.errors import ProjectRunningError
-from pbus.process.project import Project
+from pbus.process.project.project import Project
 folder = Path(sys.argv[1])
 try:
     with Project("guarded", folder, folder / "topology.yaml").lock():
@@ -200,7 +211,7 @@ def test_stale_record_is_removed(project: Project, fields: dict[str, float]) -> 
 def test_reused_pid_is_not_believed(project: Project) -> None:
     """While a guard still cleans up, another program with the supervisor's pid is not it."""
     with project.lock():
-        project.write_record(record_of(project, pid_created=birth(os.getpid()) - 100))
+        project.write_record(record_of(project, pid_created=start_time(os.getpid()) - 100))
 
         assert [] == running_projects()
         assert project.record_path.exists()
@@ -236,7 +247,7 @@ def test_other_users_supervisor_is_spared(project: Project) -> None:
     """Not even root stops what another user runs, whatever a record says."""
     project.make_state_dir()
     with subprocess.Popen(["sleep", "300"], user=65534) as other:
-        fields = {"pid": other.pid, "pid_created": birth(other.pid)}
+        fields = {"pid": other.pid, "pid_created": start_time(other.pid)}
         with pytest.raises(ProcessError, match="belongs to user id 65534"):
             asyncio.run(stop_project(record_of(project, **fields), 0.3))
         assert other.poll() is None

@@ -154,7 +154,7 @@ def test_all_is_there_again(
 def test_removed_mail_is_counted(own_valkey: Valkey, channel: str, mishap: str, monkeypatch):
     """What waited in the broker and was removed there is told to its worker, and shows in `ps`."""
     monkeypatch.setattr("pbus.bus.brokered._BEAT_S", 0.2)
-    monkeypatch.setattr("pbus.bus.mailroom.PREFETCH", 5)
+    monkeypatch.setattr("pbus.bus.queues.consumer.PREFETCH", 5)
     url, porter = own_valkey.url, Porter()
     options = {"channel": channel, "delivery": KEPT}
 

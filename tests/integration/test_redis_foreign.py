@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from pbus.bus import connect
-from pbus.bus.mailroom import DeliveryOptions
+from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.messages import BusDataMessage
 from support.listeners import Listener
 from support.waiting import PATIENCE_S, run

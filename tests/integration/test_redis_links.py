@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.exceptions import NoScriptError
 
-from pbus.bus.redis import links
-from pbus.bus.redis.endpoint import TROUBLE, Endpoint
-from pbus.bus.redis.links import RequestLink
+from pbus.bus.redis import connections
+from pbus.bus.redis.connections import CommandConnection
+from pbus.bus.redis.server.endpoint import TROUBLE, Endpoint
 from support.valkey import Valkey
 from support.waiting import run, until
 
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.redis
 
 
 @asynccontextmanager
-async def linked(valkey: Valkey) -> AsyncIterator[RequestLink]:
-    link = RequestLink(Endpoint(url=valkey.url, redis=None), "test")
+async def linked(valkey: Valkey) -> AsyncIterator[CommandConnection]:
+    link = CommandConnection(Endpoint(url=valkey.url, redis=None), "test")
     await link.connect()
     try:
         yield link
@@ -125,7 +125,7 @@ def test_lost_post_is_told(valkey: Valkey):
 
 def test_silent_server_is_left(valkey: Valkey, monkeypatch):
     """Who waits for a server that says nothing learns it, and the next connection is new."""
-    monkeypatch.setattr(links, "WRITE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(connections, "WRITE_TIMEOUT_S", 0.2)
 
     async def main():
         async with linked(valkey) as link:

@@ -12,12 +12,12 @@ from typing import Self
 import pytest
 from redis import Redis
 
-from pbus.bus.mail import HANDLED_KEPT, MailStore, Settle
-from pbus.bus.redis.endpoint import Endpoint
-from pbus.bus.redis.mail import RedisMailStore
-from pbus.bus.redis.mail.flow import TAKE
-from pbus.bus.redis.mail.letters import encode
-from pbus.bus.redis.names import Names
+from pbus.bus.queues.store import HANDLED_KEPT, QueueStore, Settlement
+from pbus.bus.redis.encoding import encode
+from pbus.bus.redis.keys import Keys
+from pbus.bus.redis.queue_store import RedisQueueStore
+from pbus.bus.redis.scripts.delivery_lua import TAKE
+from pbus.bus.redis.server.endpoint import Endpoint
 from pbus.errors import BusUnavailableError
 from support import mail_taker
 from support.mail_books import Books
@@ -29,9 +29,9 @@ from support.waiting import PATIENCE_S, finishes, run
 pytestmark = pytest.mark.redis
 
 
-def store_at(url: str, channel: str, **options: float) -> RedisMailStore:
+def store_at(url: str, channel: str, **options: float) -> RedisQueueStore:
     """A store, not yet connected."""
-    return RedisMailStore(Endpoint(url=url, redis=None), Names(channel), **options)
+    return RedisQueueStore(Endpoint(url=url, redis=None), Keys(channel), **options)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def durable_valkey() -> Iterator[Valkey]:
         yield server
 
 
-async def use_everything(store: MailStore, seed: int = 0) -> None:
+async def use_everything(store: QueueStore, seed: int = 0) -> None:
     """Make every kind of key."""
     await store.open("box", keep=True)
     books = Books(store, seed)
@@ -63,7 +63,7 @@ async def use_everything(store: MailStore, seed: int = 0) -> None:
     await asyncio.wait({waiting})
     await store.put([Writer("w").to("*", "1", "2")])
     first, second = await take(store, "brief", holder="gone")
-    await store.settle([Settle(first, how="retry", delay_s=60), Settle(second, how="bury")])
+    await store.settle([Settlement(first, how="retry", delay_s=60), Settlement(second, how="bury")])
     await store.requeue(["unheard-of"])
 
 
@@ -139,10 +139,10 @@ def test_any_bytes_are_kept(valkey, channel):
             await store.put([outgoing])
             letters = await take(store)
             assert bodies == [letter.body for letter in letters]
-            await store.settle([Settle(one, how="retry") for one in letters])
+            await store.settle([Settlement(one, how="retry") for one in letters])
             letters = await take(store)
             assert bodies == [letter.body for letter in letters]
-            await store.settle([Settle(one, how="bury") for one in letters])
+            await store.settle([Settlement(one, how="bury") for one in letters])
 
             assert bodies == [letter.body for letter in await store.dead_letters()]
 
@@ -195,12 +195,12 @@ def test_full_memory_stores_nothing(own_valkey, channel):
                 writer = Writer()
                 await store.put([writer.to("box", "1", "2")])
                 letters = await take(store)
-                await store.settle([Settle(letters.pop(), how="retry", delay_s=0.01)])
+                await store.settle([Settlement(letters.pop(), how="retry", delay_s=0.01)])
                 redis.config_set("maxmemory", 1)
                 with pytest.raises(BusUnavailableError, match="maxmemory"):
                     await store.put(writer.each("box", "3", "4"))
                 letters += await take(store, holder="other", wait_s=1)
-                await store.settle([Settle(letters[1], how="bury"), Settle(letters[0])])
+                await store.settle([Settlement(letters[1], how="bury"), Settlement(letters[0])])
                 redis.config_set("maxmemory", 0)
                 (report,) = await store.reports()
 
@@ -221,7 +221,7 @@ def test_missing_keys_harm_one_mailbox_only(valkey, channel, redis):
             await store.put([writer.to("*", "1", "2")])
             letters = await take(store, "broken")
             redis.delete(*redis.keys(f"*{channel}*:broken"))
-            await store.settle([Settle(letters[0])])
+            await store.settle([Settlement(letters[0])])
             assert [] == await take(store, "broken")
             assert 1 == (await store.put([writer.to("*", "3")]))[0].mailboxes
             await store.requeue(["holder"])
@@ -471,7 +471,7 @@ class _Takers:
         self._output.close()
 
 
-async def _write(store: MailStore, total: int) -> None:
+async def _write(store: QueueStore, total: int) -> None:
     """Put numbers, three in an entry, each batch until it is confirmed."""
     writer = Writer()
     for number in range(0, total, 6):
@@ -485,7 +485,7 @@ async def _write(store: MailStore, total: int) -> None:
                 await asyncio.sleep(0.02)
 
 
-async def _read(store: MailStore, total: int, seen: list[str]) -> None:
+async def _read(store: QueueStore, total: int, seen: list[str]) -> None:
     """Handle what comes until all is there, each batch until it is settled."""
     while len(seen) < total:
         letters = await _take_stubbornly(store)
@@ -498,7 +498,7 @@ async def _read(store: MailStore, total: int, seen: list[str]) -> None:
                 await asyncio.sleep(0.02)
 
 
-async def _take_stubbornly(store: MailStore, wait_s: float = 5.0) -> list:
+async def _take_stubbornly(store: QueueStore, wait_s: float = 5.0) -> list:
     while True:
         try:
             if letters := await store.take([("box", DATA, 10)], holder="reader", wait_s=wait_s):

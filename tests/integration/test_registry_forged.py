@@ -9,10 +9,10 @@ import pytest
 import redis
 
 from pbus.bus.pgmq import Endpoint as PgEndpoint
-from pbus.bus.pgmq import Link, PgLeaseStore
-from pbus.bus.redis.endpoint import Endpoint
+from pbus.bus.pgmq import HealingConnection, PgLeaseStore
+from pbus.bus.redis.keys import Keys
 from pbus.bus.redis.leases import RedisLeaseStore
-from pbus.bus.redis.names import Names
+from pbus.bus.redis.server.endpoint import Endpoint
 from pbus.leases import Lease, LeaseStore
 from pbus.seal import NO_SEAL, KeySeal, Seal
 from support.postgres import query
@@ -43,7 +43,7 @@ def stores(request: pytest.FixtureRequest, channel: str) -> Stores:
     @contextlib.asynccontextmanager
     async def on_redis(seal: Seal) -> AsyncIterator[LeaseStore]:
         endpoint = Endpoint(url=url, redis=None)
-        store = RedisLeaseStore(endpoint, Names(channel), seal)
+        store = RedisLeaseStore(endpoint, Keys(channel), seal)
         try:
             yield store
         finally:
@@ -51,7 +51,7 @@ def stores(request: pytest.FixtureRequest, channel: str) -> Stores:
 
     @contextlib.asynccontextmanager
     async def on_pgmq(seal: Seal) -> AsyncIterator[LeaseStore]:
-        link = Link(PgEndpoint(dsn=url), "test")
+        link = HealingConnection(PgEndpoint(dsn=url), "test")
         try:
             yield PgLeaseStore(link, channel, seal)
         finally:
@@ -126,7 +126,7 @@ def test_no_value_stops_the_registry_on_redis(valkey: Valkey, channel: str, mish
     """Whatever stands in its keys, each call works, and the real lease is there after a beat."""
 
     async def main() -> None:
-        store = RedisLeaseStore(Endpoint(url=valkey.url, redis=None), Names(channel))
+        store = RedisLeaseStore(Endpoint(url=valkey.url, redis=None), Keys(channel))
         assert None is await store.claim(REAL)
         with redis.Redis(unix_socket_path=str(valkey.socket)) as client:
             MISHAPS[mishap](client, f"{{{channel}}}")
@@ -150,7 +150,7 @@ def test_no_value_stops_the_registry_on_postgres(shared_database: str, channel: 
     """The same for rows of the table of leases."""
 
     async def main() -> None:
-        link = Link(PgEndpoint(dsn=shared_database), "test")
+        link = HealingConnection(PgEndpoint(dsn=shared_database), "test")
         store = PgLeaseStore(link, channel)
         assert None is await store.claim(REAL)
         literal = body.replace("'", "''")
@@ -204,7 +204,7 @@ def test_no_copy_expires_for_another(valkey: Valkey, channel: str):
 
     async def main() -> None:
         store = RedisLeaseStore(
-            Endpoint(url=valkey.url, redis=None), Names(channel), KeySeal([KEY], channel)
+            Endpoint(url=valkey.url, redis=None), Keys(channel), KeySeal([KEY], channel)
         )
         await store.claim(REAL)
         with redis.Redis(unix_socket_path=str(valkey.socket)) as client:

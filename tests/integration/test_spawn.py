@@ -14,9 +14,10 @@ from typing import Any
 import psutil
 import pytest
 
-from pbus.process import groups, ladder
-from pbus.process.output import CUT_MARK
-from pbus.process.spawn import Child, Launch, Surroundings, plan_launch, spawn
+from pbus.process.supervisor import shutdown
+from pbus.process.system import groups
+from pbus.process.system.output import CUT_MARK
+from pbus.process.system.spawn import Child, Launch, ProcessEnvironment, plan_launch, spawn
 from pbus.topology.model import WorkerInstance, WorkerSpec
 
 PATIENCE_S = 15.0
@@ -64,7 +65,7 @@ async def finish(child: Child) -> int:
     return code
 
 
-def around(**changes: Any) -> Surroundings:
+def around(**changes: Any) -> ProcessEnvironment:
     values: dict[str, Any] = {
         "url": "redis://user:secret@db/0",
         "channel": "pbus:app",
@@ -75,7 +76,7 @@ def around(**changes: Any) -> Surroundings:
         "state": Path("/var/state/app"),
         "guard_token": "t1",
     }
-    return Surroundings(**{**values, **changes})
+    return ProcessEnvironment(**{**values, **changes})
 
 
 def instance(**changes: Any) -> WorkerInstance:
@@ -208,7 +209,7 @@ sys.exit(7)
             assert 7 == await asyncio.wait_for(child.wait(), PATIENCE_S)
             await ears.hear("heir")
             assert not child.is_gone
-            assert await ladder.clear_group(child, asyncio.Event())
+            assert await shutdown.terminate_group(child, asyncio.Event())
             assert child.is_gone
             await child.wait_drained(PATIENCE_S)
 
@@ -236,8 +237,8 @@ def test_stubborn_family_is_killed():
             await ears.hear("deaf", times=3)
             family = [process.pid for process in groups.members({child.pid})]
             began = time.monotonic()
-            patience = ladder.Deadlines(ask_s=1000, term_s=0.3)
-            end = ladder.take_down(child, None, asyncio.Event(), patience)
+            patience = shutdown.Deadlines(ask_s=1000, term_s=0.3)
+            end = shutdown.terminate(child, None, asyncio.Event(), patience)
 
             assert await asyncio.wait_for(end, PATIENCE_S)
 
@@ -262,8 +263,8 @@ def test_hurry_skips_patience():
                 asked.set()
                 return True
 
-            endless = ladder.Deadlines(ask_s=1000, term_s=1000)
-            going = asyncio.create_task(ladder.take_down(child, ask, hurry, endless))
+            endless = shutdown.Deadlines(ask_s=1000, term_s=1000)
+            going = asyncio.create_task(shutdown.terminate(child, ask, hurry, endless))
             await asyncio.wait_for(asked.wait(), PATIENCE_S)
             hurry.set()
 
@@ -290,8 +291,8 @@ while not os.path.exists(os.environ["FLAG"]): time.sleep(0.01)
                 flag.touch()  # noqa: ASYNC240 - a file of no bytes
                 return True
 
-            patience = ladder.Deadlines(ask_s=PATIENCE_S)
-            assert await ladder.take_down(child, ask, asyncio.Event(), patience)
+            patience = shutdown.Deadlines(ask_s=PATIENCE_S)
+            assert await shutdown.terminate(child, ask, asyncio.Event(), patience)
             assert 0 == child.code
 
     asyncio.run(main(tmp_path / "flag"))
@@ -310,9 +311,9 @@ time.sleep(60)
         ears = Ears()
         async with python(code, ears) as child:
             await ears.hear("up")
-            patience = ladder.Deadlines(term_s=0.1)
+            patience = shutdown.Deadlines(term_s=0.1)
             given = lambda: PATIENCE_S  # noqa: E731 - asked again and again
-            assert await ladder.take_down(child, None, asyncio.Event(), patience, given_s=given)
+            assert await shutdown.terminate(child, None, asyncio.Event(), patience, given_s=given)
             assert 3 == child.code
 
     asyncio.run(main())
@@ -331,8 +332,10 @@ def test_later_order_shortens_the_time():
                 given[0] = 0.0
                 return True
 
-            patience = ladder.Deadlines(ask_s=1000, term_s=0.1)
-            end = ladder.take_down(child, ask, asyncio.Event(), patience, given_s=lambda: given[0])
+            patience = shutdown.Deadlines(ask_s=1000, term_s=0.1)
+            end = shutdown.terminate(
+                child, ask, asyncio.Event(), patience, given_s=lambda: given[0]
+            )
             assert await asyncio.wait_for(end, PATIENCE_S)
 
     asyncio.run(main())

@@ -12,10 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pbus.process import groups, restart
-from pbus.process.events import GaveUp, Line, Ready, Started, StateChanged
-from pbus.process.spawn import Launch, spawn
-from pbus.process.stats import Meter
+from pbus.process.supervisor import restart_policy
+from pbus.process.supervisor.usage import Meter
+from pbus.process.supervisor_events import GaveUp, Line, Ready, Started, StateChanged
+from pbus.process.system import groups
+from pbus.process.system.spawn import Launch, spawn
 from pbus.topology.model import WorkerSpec
 from support.supervising import is_alive, program, supervised, topology
 from support.waiting import until
@@ -96,8 +97,8 @@ def test_obstacles_are_named(tmp_path: Path):
 
 def test_deployment_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A program, its folder or a class that worked and is missing for a while: tried until back."""
-    monkeypatch.setattr(restart, "FIRST_DELAY_S", 0.05)
-    monkeypatch.setattr(restart, "LONGEST_DELAY_S", 0.1)
+    monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 0.05)
+    monkeypatch.setattr(restart_policy, "LONGEST_DELAY_S", 0.1)
     script = tmp_path / "app" / "run"
     script.parent.mkdir()
     _file(script.parent, "run", b"#!/bin/sh\nexec sleep 600\n")
@@ -181,7 +182,7 @@ def test_no_file_left_measures_nothing():
     """Without room for another open file nothing is measured, and nothing raised."""
     with few_files(0):
         assert {} == Meter().look([os.getpid()])
-        assert groups.birth(os.getpid()) is None
+        assert groups.start_time(os.getpid()) is None
         assert not groups.is_empty(os.getpgid(0))
 
 
@@ -225,9 +226,9 @@ def test_limit_is_given_back():
     code = """
 import asyncio, os, resource, sys
 from pathlib import Path
-from pbus.process import limits
-from pbus.process.spawn import Launch, spawn
-limits.raise_open_files()
+from pbus.process.system import open_files
+from pbus.process.system.spawn import Launch, spawn
+open_files.raise_open_files()
 async def main():
     child = await spawn(Launch(argv=("sleep", "600"), env=dict(os.environ), cwd=Path("/")),
                         "life", lambda *_: None, lambda: None)
@@ -261,9 +262,9 @@ def test_chores_survive_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         raise ZeroDivisionError("no figures")
 
     monkeypatch.setattr(Meter, "look", fail)
-    monkeypatch.setattr("pbus.chores._AGAIN_S", 0.05)
-    monkeypatch.setattr("pbus.process.journal.Journal.write", fail)
-    monkeypatch.setattr("pbus.process.news.News.look", fail)
+    monkeypatch.setattr("pbus.concurrency.background._AGAIN_S", 0.05)
+    monkeypatch.setattr("pbus.process.project.log_writer.Journal.write", fail)
+    monkeypatch.setattr("pbus.process.supervisor.state_events.StateEventQueue.look", fail)
     what = topology(
         tmp_path, program("a", "import time; print('up', flush=True); time.sleep(600)", tmp_path)
     )

@@ -15,8 +15,11 @@ from pbus.errors import (
     ProjectRunningError,
     TopologyError,
 )
-from pbus.process import ladder, link, restart
-from pbus.process.events import (
+from pbus.process.project.discovery import choose_project
+from pbus.process.project.log_files import read_lines
+from pbus.process.project.project import Project, token_of
+from pbus.process.supervisor.supervisor import Supervisor, bus_client, restart_policy, shutdown
+from pbus.process.supervisor_events import (
     BrokerLost,
     BrokerReady,
     Exited,
@@ -27,11 +30,7 @@ from pbus.process.events import (
     StateChanged,
     Stopped,
 )
-from pbus.process.groups import members
-from pbus.process.logs import read_lines
-from pbus.process.project import Project, token_of
-from pbus.process.projects import choose_project
-from pbus.process.supervisor import Supervisor
+from pbus.process.system.groups import members
 from support.supervising import is_alive, program, supervised, topology
 from support.valkey import Valkey
 from support.waiting import PATIENCE_S, until
@@ -108,7 +107,7 @@ def test_failed_program_sets_code(tmp_path: Path):
 
 def test_crash_loop_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A program that crashes at once is restarted with growing delays, then failed; others live."""
-    monkeypatch.setattr(restart, "FIRST_DELAY_S", 0.02)
+    monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 0.02)
     what = topology(
         tmp_path,
         program("crash", "raise SystemExit(1)", tmp_path),
@@ -190,7 +189,7 @@ def test_stop_leaves_nobody(tmp_path: Path):
 
 def test_second_stop_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Whoever asks twice does not wait."""
-    monkeypatch.setattr(ladder.take_down, "__defaults__", (ladder.Deadlines(term_s=1000),))
+    monkeypatch.setattr(shutdown.terminate, "__defaults__", (shutdown.Deadlines(term_s=1000),))
     what = topology(tmp_path, program("deaf", STUBBORN, tmp_path))
 
     async def main() -> None:
@@ -363,7 +362,9 @@ def test_unreachable_broker_is_told(tmp_path: Path):
         async with supervised(what) as watched:
             with pytest.raises(BusUnavailableError) as caught:
                 await watched.code()
-        assert time.monotonic() - began < link._OWN_CONNECT_S  # so long for a new one of our own
+        assert (
+            time.monotonic() - began < bus_client._OWN_CONNECT_S
+        )  # so long for a new one of our own
         assert "geheim" not in str(caught.value)
         assert [] == watched.events
         assert [] == children()

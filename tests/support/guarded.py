@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from pbus.process.broker import EmbeddedValkey
-from pbus.process.groups import TOKEN_VARIABLE, end_all
-from pbus.process.guarding import Guard
-from pbus.process.project import Project, processes_of, token_of
-from pbus.process.record import ProjectRecord
+from pbus.process.project.project import Project, processes_of, token_of
+from pbus.process.project.record import ProjectRecord
+from pbus.process.services.guard_client import GuardClient
+from pbus.process.services.valkey import EmbeddedValkey
+from pbus.process.system.groups import TOKEN_VARIABLE, end_all
 from support.waiting import eventually
 
 CHILDREN = {
@@ -115,7 +115,7 @@ async def main(folder: Path, kinds: list[str]) -> None:
     """Start everything, say so, and wait to be killed."""
     project = project_in(folder)
     async with project.lock():
-        guard = Guard()
+        guard = GuardClient()
         await guard.start(project)
         valkey = EmbeddedValkey(project, guard)
         await valkey.start()

@@ -3,11 +3,11 @@
 import contextlib
 from collections.abc import AsyncIterator
 
-from pbus.bus.leases_memory import MemoryLeaseStore
-from pbus.bus.pgmq import Endpoint, Link, PgLeaseStore
-from pbus.bus.redis.endpoint import Endpoint as RedisEndpoint
+from pbus.bus.memory_leases import MemoryLeaseStore
+from pbus.bus.pgmq import Endpoint, HealingConnection, PgLeaseStore
+from pbus.bus.redis.keys import Keys
 from pbus.bus.redis.leases import RedisLeaseStore
-from pbus.bus.redis.names import Names
+from pbus.bus.redis.server.endpoint import Endpoint as RedisEndpoint
 from pbus.leases import LeaseStore
 
 
@@ -37,7 +37,7 @@ class RedisLeases:
 
     @contextlib.asynccontextmanager
     async def __call__(self, suffix: str = "") -> AsyncIterator[LeaseStore]:
-        store = RedisLeaseStore(self._endpoint, Names(self._channel + suffix))
+        store = RedisLeaseStore(self._endpoint, Keys(self._channel + suffix))
         try:
             yield store
         finally:
@@ -59,7 +59,7 @@ class PgLeases:
 
     @contextlib.asynccontextmanager
     async def __call__(self, suffix: str = "") -> AsyncIterator[LeaseStore]:
-        link = Link(self._endpoint, "test")
+        link = HealingConnection(self._endpoint, "test")
         try:
             yield PgLeaseStore(link, self._channel + suffix)
         finally:

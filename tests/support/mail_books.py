@@ -3,7 +3,7 @@
 import asyncio
 import random
 
-from pbus.bus.mail import Letter, MailStore, Settle
+from pbus.bus.queues.store import QueueStore, Settlement, StoredMessage
 from support.mailing import DATA, SYSTEM, Writer, kept_bytes, texts
 
 _HOLDERS = ("h1", "h2", "h3")
@@ -17,13 +17,13 @@ class Books:
         seed: Decides what is done.
     """
 
-    def __init__(self, store: MailStore, seed: int) -> None:
+    def __init__(self, store: QueueStore, seed: int) -> None:
         self._store = store
         self._random = random.Random(seed)
         self._writer = Writer()
         self._next = 0
         self._stored: set[str] = set()  # and held by nobody
-        self._held: dict[str, dict[str, Letter]] = {holder: {} for holder in _HOLDERS}
+        self._held: dict[str, dict[str, StoredMessage]] = {holder: {} for holder in _HOLDERS}
         self._attempts: dict[str, int] = {}
         self._handled: set[str] = set()
         self._dead: set[str] = set()
@@ -50,13 +50,13 @@ class Books:
     async def finish(self) -> None:
         """Handle all that is left: nothing was lost, nothing came twice."""
         for letters in self._held.values():
-            await self._store.settle([Settle(letter) for letter in letters.values()])
+            await self._store.settle([Settlement(letter) for letter in letters.values()])
             self._handled |= letters.keys()
             letters.clear()
         while self._stored:
             await self._take(wait_s=1)
             for letters in self._held.values():
-                await self._store.settle([Settle(letter) for letter in letters.values()])
+                await self._store.settle([Settlement(letter) for letter in letters.values()])
                 self._handled |= letters.keys()
                 letters.clear()
         await self.check()
@@ -96,7 +96,7 @@ class Books:
                 letter = letters.pop(text)
                 how = self._random.choice(("handled", "handled", "retry", "return", "bury"))
                 delay_s = self._random.choice((0.0, 0.02))
-                settles.append(Settle(letter, how=how, delay_s=delay_s, reason="so it goes"))
+                settles.append(Settlement(letter, how=how, delay_s=delay_s, reason="so it goes"))
                 if how == "handled":
                     self._handled.add(text)
                 elif how == "bury":

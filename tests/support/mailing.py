@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
-from pbus.bus.mail import Letter, MailStore, Outgoing, Settle
-from pbus.bus.redis.mail import RedisMailStore
+from pbus.bus.queues.store import QueueEntry, QueueStore, Settlement, StoredMessage
+from pbus.bus.redis.queue_store import RedisQueueStore
 from pbus.ids import new_id
 from pbus.messages import Lane
 
@@ -29,11 +29,11 @@ class Writer:
 
     def to(
         self, address: str, *texts: str, lane: Lane = DATA, ids: list[str] | None = None
-    ) -> Outgoing:
+    ) -> QueueEntry:
         """One entry that holds these texts as messages."""
         first = self._next.get((address, lane), 1)
         self._next[address, lane] = first + len(texts)
-        return Outgoing(
+        return QueueEntry(
             address=address,
             lane=lane,
             bodies=[json.dumps({"text": text}).encode() for text in texts],
@@ -43,37 +43,37 @@ class Writer:
             first=first,
         )
 
-    def each(self, address: str, *texts: str, lane: Lane = DATA) -> list[Outgoing]:
+    def each(self, address: str, *texts: str, lane: Lane = DATA) -> list[QueueEntry]:
         """An entry for each text."""
         return [self.to(address, text, lane=lane) for text in texts]
 
 
-def texts(letters: Sequence[Letter]) -> list[str]:
+def texts(letters: Sequence[StoredMessage]) -> list[str]:
     """What letters say, in order."""
     return [json.loads(letter.body)["text"] for letter in letters]
 
 
 async def take(
-    store: MailStore, mailbox: str = "box", *, holder: str = "holder", wait_s: float = 0.0
-) -> list[Letter]:
+    store: QueueStore, mailbox: str = "box", *, holder: str = "holder", wait_s: float = 0.0
+) -> list[StoredMessage]:
     """Take up to 1,000 letters of each lane."""
     wanted = [(mailbox, SYSTEM, 1000), (mailbox, DATA, 1000)]
     return await store.take(wanted, holder=holder, wait_s=wait_s)
 
 
-async def handle(store: MailStore, letters: Sequence[Letter]) -> None:
+async def handle(store: QueueStore, letters: Sequence[StoredMessage]) -> None:
     """Settle letters as handled."""
-    await store.settle([Settle(letter) for letter in letters])
+    await store.settle([Settlement(letter) for letter in letters])
 
 
-async def backlog(store: MailStore, mailbox: str = "box") -> int:
+async def backlog(store: QueueStore, mailbox: str = "box") -> int:
     """How many messages a mailbox holds."""
     return {report.name: report.backlog for report in await store.reports()}[mailbox]
 
 
-async def kept_bytes(store: MailStore) -> int:
+async def kept_bytes(store: QueueStore) -> int:
     """How many bytes the entries in a channel's mailboxes have, by the broker's keys and tables."""
-    if isinstance(store, RedisMailStore):
+    if isinstance(store, RedisQueueStore):
         return await _kept_on_redis(store)
     total = 0
     sql = "SELECT queue FROM pbus.mailbox WHERE channel = $1"
@@ -84,7 +84,7 @@ async def kept_bytes(store: MailStore) -> int:
     return total
 
 
-async def _kept_on_redis(store: RedisMailStore) -> int:
+async def _kept_on_redis(store: RedisQueueStore) -> int:
     ask = store._calls.plain
     total = 0
     for name in await ask("ZRANGE", store._key, 0, -1):
@@ -96,9 +96,9 @@ async def _kept_on_redis(store: RedisMailStore) -> int:
     return total
 
 
-async def pass_time(store: MailStore, seconds: float) -> None:
+async def pass_time(store: QueueStore, seconds: float) -> None:
     """Let the leases of mailboxes age; there are some."""
-    if isinstance(store, RedisMailStore):
+    if isinstance(store, RedisQueueStore):
         for name in await store._calls.plain("ZRANGE", store._key, 0, -1):
             await store._calls.plain("ZINCRBY", store._key, -1000 * seconds, name)
         return
@@ -108,10 +108,10 @@ async def pass_time(store: MailStore, seconds: float) -> None:
     await store._outbox.call(sql, seconds, store._channel)
 
 
-async def be_away(store: MailStore, seconds: float) -> None:
+async def be_away(store: QueueStore, seconds: float) -> None:
     """Let time pass in which the broker was away from everyone."""
     await pass_time(store, seconds)
-    if isinstance(store, RedisMailStore):
+    if isinstance(store, RedisQueueStore):
         key = f"{store._key}:touched"
         last = int(await store._calls.plain("GET", key))
         await store._calls.plain("SET", key, last - int(1000 * seconds))
@@ -121,7 +121,7 @@ async def be_away(store: MailStore, seconds: float) -> None:
 
 
 @contextlib.asynccontextmanager
-async def closing(store: MailStore) -> AsyncIterator[MailStore]:
+async def closing(store: QueueStore) -> AsyncIterator[QueueStore]:
     """A store, closed at the end."""
     try:
         yield store

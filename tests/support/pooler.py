@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, quote, urlsplit
 
-from pbus.process import cluster
+from pbus.process.services import postgres_cluster
 from support.waiting import eventually
 
 PROGRAM = shutil.which("pgbouncer")
@@ -143,7 +143,7 @@ class PgBouncer:
         self._folder = tempfile.TemporaryDirectory(prefix="pbus-pool-")
         self.url = through(direct, self._folder.name)
         folder = Path(self._folder.name)
-        cluster.own(folder)
+        postgres_cluster.own(folder)
         text = _CONFIG.format(server=server, folder=folder, mode=mode)
         (folder / "ini").write_text(text, encoding="utf-8")
         (folder / "users").write_text('"pbus" ""\n', encoding="utf-8")
@@ -152,7 +152,7 @@ class PgBouncer:
         assert PROGRAM is not None
         self._process = await asyncio.create_subprocess_exec(
             PROGRAM, "-q", f"{self._folder.name}/ini",
-            stderr=subprocess.DEVNULL, user=cluster.service_user(), group=cluster.service_group(),
+            stderr=subprocess.DEVNULL, user=postgres_cluster.service_user(), group=postgres_cluster.service_group(),
         )  # fmt: skip
         socket = Path(self._folder.name, ".s.PGSQL.5432")
         assert await asyncio.to_thread(eventually, socket.exists)

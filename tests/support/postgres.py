@@ -21,7 +21,7 @@ import asyncpg
 import psutil
 from pgmq.install import get_embedded_sql_version, install_pgmq_from_sql
 
-from pbus.process import cluster
+from pbus.process.services import postgres_cluster
 
 _START_TIMEOUT_S = 10.0
 _TEMPLATE = "pgmq_template"
@@ -43,22 +43,22 @@ class Postgres:
 
     def url(self, database: str = _ADMIN) -> str:
         """Where a database is."""
-        return f"postgresql://{cluster.ROLE}@/{database}?host={quote(str(self.folder), safe='')}"
+        return f"postgresql://{postgres_cluster.ROLE}@/{database}?host={quote(str(self.folder), safe='')}"
 
     def start(self) -> None:
         """Start and wait until it answers."""
-        cluster.own(self.folder)
+        postgres_cluster.own(self.folder)
         if not self._data.exists():
             _copy(_prepared(), self._data)
         options = [] if self._is_durable else ["-c", "fsync=off"]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *cluster.server_arguments(programs(), self._data, self.folder),
+                    *postgres_cluster.server_arguments(programs(), self._data, self.folder),
                     *options,
                 ],
-                user=cluster.service_user(),
-                group=cluster.service_group(),
+                user=postgres_cluster.service_user(),
+                group=postgres_cluster.service_group(),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -144,13 +144,13 @@ def _prepared() -> Path:
 def programs() -> Path:
     """Where the server's user can run them: the tests may lie in a folder that only root enters."""
     with _kept() as kept:
-        return cluster.programs_for_service(kept)
+        return postgres_cluster.programs_for_service(kept)
 
 
 @contextlib.contextmanager
 def _kept() -> Iterator[Path]:
     """A folder for this version of the programs; others wait meanwhile."""
-    found = cluster.find_programs()
+    found = postgres_cluster.find_programs()
     stamp = f"{found.parent.name}-{found.stat().st_mtime_ns}-{get_embedded_sql_version()}"
     kept = Path(tempfile.gettempdir()) / f"pbus-pg-kept-{os.geteuid()}-{stamp}"
     kept.mkdir(exist_ok=True)
@@ -163,8 +163,8 @@ def _kept() -> Iterator[Path]:
 def _prepare(data: Path) -> None:
     maker = Postgres()
     try:
-        cluster.own(maker.folder)
-        cluster.init_cluster(programs(), maker._data)
+        postgres_cluster.own(maker.folder)
+        postgres_cluster.init_cluster(programs(), maker._data)
         maker.start()
         maker.execute(f"CREATE DATABASE {_TEMPLATE}")
         install_pgmq_from_sql(dsn=maker.url(_TEMPLATE))

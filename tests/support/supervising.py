@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import psutil
 
 from pbus.observe import ProcessRecord
-from pbus.process.events import Event, Line, StateChanged
-from pbus.process.project import Project
-from pbus.process.supervisor import Supervisor
+from pbus.process.project.project import Project
+from pbus.process.supervisor.supervisor import Supervisor
+from pbus.process.supervisor_events import Event, Line, StateChanged
 from pbus.topology.model import BusSpec, Topology, WorkerSpec
 
 PATIENCE_S = 25.0

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pbus.process import restart
-from pbus.process.actor import WorkerActor
-from pbus.process.events import Event, Exited, GaveUp, Line, Ready, Started, StateChanged
+from pbus.process.supervisor import restart_policy
+from pbus.process.supervisor.worker_process import WorkerProcess
+from pbus.process.supervisor_events import Event, Exited, GaveUp, Line, Ready, Started, StateChanged
 from pbus.topology.model import WorkerInstance, WorkerSpec
 
 PATIENCE_S = 10.0
@@ -129,7 +129,7 @@ class Play:
         instance = WorkerInstance(name="w", spec=WorkerSpec(**{**values, **spec}))
         self.house = FakeHouse()
         self.hurry = asyncio.Event()
-        self.actor = WorkerActor(instance, self.hurry)
+        self.actor = WorkerProcess(instance, self.hurry)
         self.task = asyncio.create_task(self.actor.run(self.house))
 
     async def leave(self) -> None:
@@ -149,7 +149,7 @@ class Play:
 @pytest.fixture(autouse=True)
 def quick_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Delays of a thousandth, so that a crash loop is over in milliseconds."""
-    monkeypatch.setattr(restart, "FIRST_DELAY_S", 0.0005)
+    monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 0.0005)
 
 
 def test_crash_loop_gives_up():
@@ -204,7 +204,7 @@ def test_missing_class_fails_at_once():
 
     async def main() -> None:
         play = Play(worker="module:Class", restart="always")
-        (await play.house.lives(1)).exit(restart.UNLOADABLE)
+        (await play.house.lives(1)).exit(restart_policy.UNLOADABLE)
         await play.house.until(lambda: play.actor.is_over)
 
         assert ["failed"] == play.house.states()
@@ -309,7 +309,7 @@ def test_stop_interrupts_start():
 
 def test_stop_interrupts_backoff(monkeypatch: pytest.MonkeyPatch):
     """A worker that waits for its restart is stopped at once."""
-    monkeypatch.setattr(restart, "FIRST_DELAY_S", 30.0)
+    monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 30.0)
 
     async def main() -> None:
         play = Play()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pbus.bench.figures import (
+from pbus.bench.results import (
     Check,
     Environment,
     Findings,

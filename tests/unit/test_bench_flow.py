@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from pbus.bench.figures import Percentiles
-from pbus.bench.flow import Flow, Run, flow_row
+from pbus.bench.cases.one_way import Run, ThroughputCase, flow_row
 from pbus.bench.meter import Meter, all_or_quiet
-from pbus.bench.script import Received, Sent
+from pbus.bench.processes.roles import Received, Sent
+from pbus.bench.results import Percentiles
 
 
 def received(
@@ -32,7 +32,7 @@ def sent(count: int = 100) -> Sent:
 
 def test_rate_spans_all_receivers() -> None:
     """All that was handled, from the first message anywhere to the last anywhere."""
-    flow = Flow(name="fanout", count=200, size=500_000, receivers=2)
+    flow = ThroughputCase(name="fanout", count=200, size=500_000, receivers=2)
     run = Run(sent=sent(200), received=[received(first=1.0, last=3.0), received(last=5.0)])
     row = flow_row(flow, "pbus", [run])
 
@@ -42,7 +42,7 @@ def test_rate_spans_all_receivers() -> None:
 
 def test_rounds_are_summed_up() -> None:
     """A slow round weighs as long as it took."""
-    flow = Flow(name="throughput", count=100, size=256)
+    flow = ThroughputCase(name="throughput", count=100, size=256)
     runs = [Run(sent=sent(), received=[received(last=last)]) for last in (2.0, 4.0)]
     row = flow_row(flow, "pbus", runs)
 
@@ -53,7 +53,7 @@ def test_rounds_are_summed_up() -> None:
 
 def test_missing_messages_are_lost() -> None:
     """What a receiver expected and did not get is in the table, even if nothing came."""
-    flow = Flow(name="stall", count=100, size=256)
+    flow = ThroughputCase(name="stall", count=100, size=256)
     row = flow_row(flow, "pbus", [Run(sent=sent(), received=[received(count=0)])])
 
     assert (0, 100, None) == (row.count, row.lost, row.messages_per_s)
@@ -62,7 +62,7 @@ def test_missing_messages_are_lost() -> None:
 @pytest.mark.parametrize(("is_broadcast", "share"), [(False, 25), (True, 100)])
 def test_broadcast_reaches_everyone(is_broadcast: bool, share: int) -> None:
     """In turn each receiver gets its part, a broadcast gives all of it to each."""
-    flow = Flow(name="x", count=100, size=1, receivers=4, is_broadcast=is_broadcast)
+    flow = ThroughputCase(name="x", count=100, size=1, receivers=4, is_broadcast=is_broadcast)
 
     assert share == flow.share
 

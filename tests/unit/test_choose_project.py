@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from pbus.errors import AmbiguousProjectError, NothingRunningError
-from pbus.process import projects
-from pbus.process.projects import choose_project
-from pbus.process.record import ProjectRecord
+from pbus.process.project import discovery
+from pbus.process.project.discovery import choose_project
+from pbus.process.project.record import ProjectRecord
 
 
 def record(name: str, folder: Path) -> ProjectRecord:
@@ -30,7 +30,7 @@ def record(name: str, folder: Path) -> ProjectRecord:
 def running(monkeypatch: pytest.MonkeyPatch) -> list[ProjectRecord]:
     """What runs; to be filled by the test."""
     found: list[ProjectRecord] = []
-    monkeypatch.setattr(projects, "running_projects", lambda: list(found))
+    monkeypatch.setattr(discovery, "running_projects", lambda: list(found))
     return found
 
 

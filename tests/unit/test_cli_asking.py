@@ -14,7 +14,7 @@ from pbus.errors import (
     JobTimeoutError,
     JobWorkerLostError,
 )
-from pbus.jobs.census import BusJobCancelRequestMessage
+from pbus.jobs.listing import BusJobCancelRequestMessage
 from pbus.leases import Lease
 from pbus.messages import (
     BusJobCancelMessage,

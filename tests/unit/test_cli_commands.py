@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from pbus.process.record import ProjectRecord
+from pbus.process.project.record import ProjectRecord
 from pbus_cli import attach
 from pbus_cli.app import app
 

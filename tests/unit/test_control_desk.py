@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pbus.messages import BusControlRequestMessage
-from pbus.process.control import ControlDesk, is_so, judge
+from pbus.process.supervisor.control import ControlServer, is_satisfied, outcome_of
 
 
 @dataclass
@@ -62,9 +62,9 @@ def request(action: str, *workers: str, order: str = "1") -> BusControlRequestMe
     )
 
 
-def desk(*actors: FakeActor) -> ControlDesk:
+def desk(*actors: FakeActor) -> ControlServer:
     """The desk of a supervisor that has these."""
-    return ControlDesk("sup", {actor.name: actor for actor in actors})
+    return ControlServer("sup", {actor.name: actor for actor in actors})
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def desk(*actors: FakeActor) -> ControlDesk:
 )
 def test_orders_end_so(action: str, actor: FakeActor, expected: Any):
     """An order is done when the life it is about is ready, or down, and fails when that fails."""
-    assert expected == judge(action, actor, 2)
+    assert expected == outcome_of(action, actor, 2)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_orders_end_so(action: str, actor: FakeActor, expected: Any):
 )
 def test_some_is_so_already(action: str, actor: FakeActor, expected: bool):
     """Nothing need change to start what is ready, or to stop what is down."""
-    assert expected == is_so(action, actor)
+    assert expected == is_satisfied(action, actor)
 
 
 def test_answer_comes_when_done():

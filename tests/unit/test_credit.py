@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from pbus.bus.backoff import Backoff
-from pbus.bus.credit import CREDIT_NOTES, Credit
-from pbus.bus.inbox import Inbox
-from pbus.bus.outbox import INITIAL_CREDIT_BYTES, Outbox
-from pbus.bus.wire import Presence
+from pbus.bus.stream.flow_control import CREDIT_NOTES, FlowControl
+from pbus.bus.stream.receiver import StreamReceiver
+from pbus.bus.stream.send_buffer import INITIAL_CREDIT_BYTES, SendBuffer
+from pbus.bus.stream.transport import Presence
+from pbus.concurrency.backoff import Backoff
 from pbus.errors import MessageDecodeError
 from pbus.messages import Lane
 from support.waiting import finishes, happens, run, until
@@ -53,8 +53,10 @@ class Desk:
 
     def __init__(self, wire: NoteWire | None = None, presences: Sequence[Presence] = ()) -> None:
         self.wire = wire or NoteWire()
-        self.outbox = Outbox(Lane.DATA, "me", has_flow=True, send_timeout=20.0)
-        self.credit = Credit("me", self.outbox, self.wire, Inbox(None), presences=presences)
+        self.outbox = SendBuffer(Lane.DATA, "me", has_flow=True, send_timeout=20.0)
+        self.credit = FlowControl(
+            "me", self.outbox, self.wire, StreamReceiver(None), presences=presences
+        )
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from pbus.bus.dispatch import Dispatch, DispatchOptions, Stamped
-from pbus.bus.mail import Stored
-from pbus.bus.switchboard import EVERYONE
+from pbus.bus.local.router import EVERYONE
+from pbus.bus.queues.producer import EncodedMessage, ProducerOptions, QueueProducer
+from pbus.bus.queues.store import PutResult
 from pbus.errors import BrokerFaultError
 from pbus.messages import Lane
 from support.waiting import run
@@ -22,19 +22,19 @@ class FaultyStore:
         if self.is_faulty:
             self.is_faulty = False
             raise ValueError("a bug")
-        return [Stored(mailboxes=1) for _ in entries]
+        return [PutResult(mailboxes=1) for _ in entries]
 
 
 def test_fault_costs_one_batch(caplog: pytest.LogCaptureFixture):
     """A bug below is told to those it hit, logged, and stops nobody after them."""
 
     async def main():
-        dispatch = Dispatch(FaultyStore(), "me", DispatchOptions(5.0))
+        dispatch = QueueProducer(FaultyStore(), "me", ProducerOptions(5.0))
         tasks = [asyncio.create_task(chore()) for chore in dispatch.chores()]
         try:
             with pytest.raises(ValueError, match="a bug"):
-                await dispatch.put(Stamped("w", Lane.DATA, "1", b"{}"))
-            assert 1 == await dispatch.put(Stamped("w", Lane.DATA, "2", b"{}"))
+                await dispatch.put(EncodedMessage("w", Lane.DATA, "1", b"{}"))
+            assert 1 == await dispatch.put(EncodedMessage("w", Lane.DATA, "2", b"{}"))
         finally:
             for task in tasks:
                 task.cancel()
@@ -56,7 +56,7 @@ class ChoosyStore:
         if "2" in ids:
             raise BrokerFaultError("the broker", "it is too large for it")
         self.stored += ids
-        return [Stored(mailboxes=1) for _ in entries]
+        return [PutResult(mailboxes=1) for _ in entries]
 
 
 def test_impossible_message_costs_one_sender():
@@ -64,8 +64,8 @@ def test_impossible_message_costs_one_sender():
 
     async def main():
         store = ChoosyStore()
-        dispatch = Dispatch(store, "me", DispatchOptions(60.0))
-        waiting = [dispatch.put(Stamped("w", Lane.DATA, str(n), b"{}")) for n in range(5)]
+        dispatch = QueueProducer(store, "me", ProducerOptions(60.0))
+        waiting = [dispatch.put(EncodedMessage("w", Lane.DATA, str(n), b"{}")) for n in range(5)]
         tasks = [asyncio.create_task(chore()) for chore in dispatch.chores()]
         try:
             results = await asyncio.gather(*waiting, return_exceptions=True)
@@ -94,9 +94,9 @@ class FullStore:
             raise BrokerFaultError("the broker", "it is too large for it")
         if self.refusals and "w" in {entry.address for entry in entries}:
             self.refusals -= 1
-            return [Stored(mailboxes=0, is_full=True) for _ in entries]
+            return [PutResult(mailboxes=0, is_full=True) for _ in entries]
         self.stored += ids
-        return [Stored(mailboxes=1) for _ in entries]
+        return [PutResult(mailboxes=1) for _ in entries]
 
 
 @pytest.mark.parametrize("refusals", [1, 2, 4])
@@ -105,9 +105,9 @@ def test_impossible_message_keeps_refused_in_order(refusals: int):
 
     async def main():
         store = FullStore(refusals)
-        dispatch = Dispatch(store, "me", DispatchOptions(60.0))
+        dispatch = QueueProducer(store, "me", ProducerOptions(60.0))
         sent = [("w", "1"), ("w", "2"), ("other", "bad"), (EVERYONE, "3"), ("w", "4"), ("w", "5")]
-        waiting = [dispatch.put(Stamped(to, Lane.DATA, id_, b"{}")) for to, id_ in sent]
+        waiting = [dispatch.put(EncodedMessage(to, Lane.DATA, id_, b"{}")) for to, id_ in sent]
         tasks = [asyncio.create_task(chore()) for chore in dispatch.chores()]
         try:
             await asyncio.gather(*waiting, return_exceptions=True)

@@ -5,9 +5,9 @@ import logging
 
 import pytest
 
-from pbus import event_source
+from pbus.concurrency import event_source
+from pbus.concurrency.event_source import EventSource
 from pbus.errors import UnknownEventError
-from pbus.event_source import EventSource
 from support.waiting import happens, run
 
 

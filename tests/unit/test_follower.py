@@ -2,7 +2,7 @@
 
 import pytest
 
-from pbus.bus.follower import Follower
+from pbus.bus.tap_base import BrokerTap
 from pbus.codec import FORMAT_VERSION, Envelope, encode_message, encode_payload
 from pbus.messages import BusDataMessage
 from support.waiting import run
@@ -14,7 +14,7 @@ class TappedNote(BusDataMessage):
     number: int
 
 
-class BareFollower(Follower):
+class BareFollower(BrokerTap):
     """Has no broker."""
 
     async def _keep_up(self) -> None:
@@ -113,7 +113,7 @@ def test_repeats_show_once():
 
 def test_slow_reader_misses_some(monkeypatch: pytest.MonkeyPatch):
     """What finds no room in the queue is missed, and counted."""
-    monkeypatch.setattr("pbus.bus.follower._CAPACITY", 2)
+    monkeypatch.setattr("pbus.bus.tap_base._CAPACITY", 2)
 
     async def main():
         follower = follow(payload(1, 5))
@@ -143,6 +143,6 @@ def test_silent_streams_are_forgotten(monkeypatch: pytest.MonkeyPatch):
     follower._tidy()
     assert 1 == len(follower._next)
 
-    monkeypatch.setattr("pbus.bus.follower._FORGET_S", -1.0)
+    monkeypatch.setattr("pbus.bus.tap_base._FORGET_S", -1.0)
     follower._tidy()
     assert {} == follower._next

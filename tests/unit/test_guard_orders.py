@@ -4,12 +4,12 @@ import os
 import socket
 from pathlib import Path
 
-from pbus.process.guard import Wards, remove
+from pbus.process.system.guard import GuardState, remove
 
 
 def test_orders_are_obeyed() -> None:
     """Each line adds or takes away what it says; unknown verbs of later versions do no harm."""
-    wards = Wards()
+    wards = GuardState()
     for line in (b"token t", b"group 5 12.5", b"group 6", b"group 7 1.0", b"forget 7", b"forget 8"):
         wards.obey(line)
     wards.obey(b"path " + os.fsencode("/a b/\n\udcff").hex().encode())

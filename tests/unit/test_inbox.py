@@ -2,7 +2,7 @@
 
 import pytest
 
-from pbus.bus.inbox import MAX_SHARE_BYTES, Inbox
+from pbus.bus.stream.receiver import MAX_SHARE_BYTES, StreamReceiver
 from pbus.codec import FORMAT_VERSION, Envelope, encode_payload
 from pbus.errors import MessageDecodeError
 from pbus.messages import Lane
@@ -47,9 +47,9 @@ def sink() -> FakeSink:
 @pytest.fixture
 def receive(sink):
     """Gives payloads to one inbox."""
-    inbox = Inbox(sink)
+    inbox = StreamReceiver(sink)
 
-    def give(*payloads: bytes) -> Inbox:
+    def give(*payloads: bytes) -> StreamReceiver:
         for each in payloads:
             inbox.receive(each, limit=10_000_000)
         return inbox
@@ -148,7 +148,7 @@ def test_system_lane_needs_no_credit(sink, receive):
 def test_oversized_payload_is_refused(sink):
     """A payload over the limit is refused before it is looked at."""
     with pytest.raises(MessageDecodeError, match="over max_message_bytes"):
-        Inbox(sink).receive(payload(1, b"x" * 100), limit=50)
+        StreamReceiver(sink).receive(payload(1, b"x" * 100), limit=50)
 
 
 def test_unknown_lane_is_refused(receive):

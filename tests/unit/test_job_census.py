@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from pbus.errors import JobNotFoundError
-from pbus.jobs.census import JobEntry, JobProgress, OpenJobs, merge_jobs, progress_of, short
+from pbus.jobs.listing import JobEntry, JobProgress, OpenJobs, merge_jobs, progress_of, short
 from pbus_cli.census import Findings, SilentRunner, find_job
 from pbus_cli.views.jobs import job_lines, progress_text
 

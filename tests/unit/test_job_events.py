@@ -2,8 +2,8 @@
 
 import asyncio
 
-from pbus.jobs.events import EventQueue
-from pbus.jobs.flow import Reading
+from pbus.jobs.backpressure import Reading
+from pbus.jobs.job_events import EventQueue
 from support.waiting import run
 
 

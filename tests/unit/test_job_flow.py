@@ -6,19 +6,19 @@ from types import SimpleNamespace
 import pytest
 
 from pbus.errors import BusFullError
-from pbus.jobs import flow
-from pbus.jobs.flow import Reading, size_of, window_for
+from pbus.jobs import backpressure
+from pbus.jobs.backpressure import Reading, size_of, window_for
+from pbus.jobs.executor import stream_pause
+from pbus.jobs.executor.responder import JobResponder
+from pbus.jobs.executor.running import Execution, RunningJob
+from pbus.jobs.executor.stream_pause import PROBES, Outflow
+from pbus.jobs.requester.stream_credit import Credits
 from pbus.messages import (
     BusJobCreditMessage,
     BusJobCreditRequestMessage,
     BusJobRequestMessage,
     BusJobStreamDataMessage,
 )
-from pbus.workers import outflow
-from pbus.workers.credits import Credits
-from pbus.workers.inhand import OpenJob, Order
-from pbus.workers.outflow import PROBES, Outflow
-from pbus.workers.replies import Replies
 from support.waiting import finishes, run, until
 
 WINDOW = 1000
@@ -73,7 +73,11 @@ def test_small_events_count_more_than_their_data():
 
 def test_group_shares_one_window():
     """Many workers have smaller windows, but none that one event fills."""
-    assert flow.WINDOW_BYTES == window_for(1, has_hooks=False) == 4 * window_for(4, has_hooks=False)
+    assert (
+        backpressure.WINDOW_BYTES
+        == window_for(1, has_hooks=False)
+        == 4 * window_for(4, has_hooks=False)
+    )
     assert size_of(None) < window_for(10_000, has_hooks=True) < window_for(1, has_hooks=True)
 
 
@@ -105,8 +109,8 @@ def test_unsent_events_take_no_room(failure):
     async def main():
         wire = Wire(keeps_jobs=True)
         flowing = wire.outflow()
-        replies = Replies(wire, lambda _: None)
-        job = OpenJob(flowing._request, Order(refuse), since=0.0)
+        replies = JobResponder(wire, lambda _: None)
+        job = RunningJob(flowing._request, Execution(refuse), since=0.0)
         job.outflow = flowing
         replies.add(job)
         piece = {"text": "x" * WINDOW}
@@ -160,7 +164,7 @@ def test_lost_events_hold_up_nobody(keeps_jobs):
 @pytest.mark.parametrize("knows_requester", [False, True])
 def test_silent_stranger_is_given_up(monkeypatch, knows_requester):
     """Who is in no registry and answers no probe is gone; who is there is waited for."""
-    monkeypatch.setattr(outflow, "PROBE_S", 0.001)
+    monkeypatch.setattr(stream_pause, "PROBE_S", 0.001)
 
     async def main():
         wire = Wire(knows_requester=knows_requester)

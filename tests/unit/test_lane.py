@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from pbus.bus import AsyncQueueBus, lane
-from pbus.bus.gate import LaneGate
-from pbus.bus.inbox import PayloadReceipt
-from pbus.bus.lane import LaneQueue
+from pbus.bus import AsyncQueueBus
+from pbus.bus.lane_gate import LaneGate
+from pbus.bus.local import lane
+from pbus.bus.local.lane import LaneQueue
+from pbus.bus.stream.receiver import BatchCompletion
 from pbus.codec import Encoding, encode_message
 from pbus.messages import BusDataMessage, BusJobMessage, BusSystemMessage
 from support.listeners import Listener
@@ -173,7 +174,7 @@ def test_held_broadcasts_are_bounded(monkeypatch):
     for turn in range(2):  # once read they count no longer
         queue.gate.hold()
         for number in range(3):
-            receipt = PayloadReceipt(inbox, turn, 1_000)
+            receipt = BatchCompletion(inbox, turn, 1_000)
             receipt.left = 1
             queue.put_nowait((page(number), receipt))
         assert [] == taken(queue)
@@ -184,7 +185,7 @@ def test_held_broadcasts_are_bounded(monkeypatch):
 
 def test_urgent_is_next(monkeypatch):
     """A hundred small messages went before an urgent one that was already there."""
-    monkeypatch.setattr("pbus.bus.mailbox.TURN_S", 60)
+    monkeypatch.setattr("pbus.bus.local.mailbox.TURN_S", 60)
 
     async def main():
         async with AsyncQueueBus() as bus:
@@ -203,7 +204,7 @@ def test_urgent_is_next(monkeypatch):
 
 def test_urgent_comes_between_two(monkeypatch):
     """An urgent message that comes while a message is handled is handled before the next."""
-    monkeypatch.setattr("pbus.bus.mailbox.TURN_S", 60)
+    monkeypatch.setattr("pbus.bus.local.mailbox.TURN_S", 60)
 
     async def main():
         async with AsyncQueueBus() as bus:

@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import contextvars
 
-from pbus.bus.lane import StoredReceipt
-from pbus.bus.mailbox import Mailbox
+from pbus.bus.local.lane import AckHandle
+from pbus.bus.local.lane_hold import InlineLaneHold, holds_lane, lending
+from pbus.bus.local.mailbox import Mailbox
 from pbus.bus.subscriber import BusSubscriber
 from pbus.messages import BusDataMessage, Lane
-from pbus.workers.turns import LaneTurn, is_in_turn, lending
 from support.waiting import finishes, happens, run, until
 
 
@@ -37,7 +37,7 @@ class Handling(BusSubscriber):
         self.done = []
 
     async def on_bus_message(self, message):
-        rest = LaneTurn(self.turns).begin(self.handle(message.number))
+        rest = InlineLaneHold(self.turns).begin(self.handle(message.number))
         if rest is not None:
             await rest
         self.done.append(message.number)
@@ -53,7 +53,7 @@ class Counted:
         self.count += 1
 
 
-class Kept(StoredReceipt):
+class Kept(AckHandle):
     """A stored message's receipt that writes down how it was settled."""
 
     def __init__(self):
@@ -138,7 +138,7 @@ def test_task_of_handler_lends():
         gate = asyncio.Event()
 
         async def ask():
-            assert is_in_turn()
+            assert holds_lane()
             lend_turn()
             await gate.wait()
 

@@ -4,23 +4,23 @@ import os
 
 import pytest
 
-from pbus.process.ledger import Ledger
+from pbus.process.project.recovery_log import RecoveryLog
 
 
 def test_open_lives_are_inherited(tmp_path):
     """Lives that were begun and not ended are over for whoever comes next."""
-    before = Ledger(tmp_path)
+    before = RecoveryLog(tmp_path)
     for life in ("one", "two", "three"):
         before.begin(life)
     before.end("two")
 
-    assert ["one", "three"] == Ledger(tmp_path).inherited()
+    assert ["one", "three"] == RecoveryLog(tmp_path).inherited()
 
 
 def test_supervisors_succeed_each_other(tmp_path):
     """Each learns under which address the one before it spoke."""
     assert ["", "one", "two"] == [
-        Ledger(tmp_path).succeed(address) for address in ("one", "two", "three")
+        RecoveryLog(tmp_path).succeed(address) for address in ("one", "two", "three")
     ]
 
 
@@ -31,7 +31,7 @@ def test_refused_files_stop_nobody(tmp_path, caplog, obstacle):
     if obstacle == "a folder in the way":
         for name in ("lives", "mailboxes", "kept", "supervisor"):
             (folder / name).mkdir(parents=True)
-    ledger = Ledger(folder)
+    ledger = RecoveryLog(folder)
 
     ledger.begin("one")
     ledger.end("one")
@@ -46,10 +46,10 @@ def test_refused_files_stop_nobody(tmp_path, caplog, obstacle):
 
 def test_figures_come_back(tmp_path):
     """Mailboxes, the number of kept messages and the wish to drop them outlive a supervisor."""
-    Ledger(tmp_path).keep_mailboxes(["b", "a"])
-    Ledger(tmp_path).note_kept(7)
-    Ledger(tmp_path).ask_for_purge()
-    after = Ledger(tmp_path)
+    RecoveryLog(tmp_path).keep_mailboxes(["b", "a"])
+    RecoveryLog(tmp_path).note_kept(7)
+    RecoveryLog(tmp_path).ask_for_purge()
+    after = RecoveryLog(tmp_path)
 
     assert (["a", "b"], 7, True) == (after.mailboxes(), after.kept(), after.is_purge_asked)
     after.note_purged()
@@ -58,7 +58,7 @@ def test_figures_come_back(tmp_path):
 
 def test_time_is_given_once(tmp_path):
     """What `down` gives the jobs is for the supervisor it means, and for one stop."""
-    ledger = Ledger(tmp_path)
+    ledger = RecoveryLog(tmp_path)
     assert ledger.given_s() is None
     ledger.give(os.getpid(), 12.5)
     assert [12.5, None] == [ledger.given_s(), ledger.given_s()]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from pbus.workers.line import Line
+from pbus.jobs.executor.limiter import ConcurrencyLimiter
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ def names(jobs):
 
 def test_without_places_all_run():
     """Nobody waits who shares no turn."""
-    line = Line()
+    line = ConcurrencyLimiter()
     assert [True] * 100 == [line.enter(Job(str(n))) for n in range(100)]
 
 
 def test_places_go_in_order():
     """Whoever leaves makes room for the one who waits longest."""
-    line = Line(2)
+    line = ConcurrencyLimiter(2)
     jobs = [Job(str(n)) for n in range(5)]
     assert [True, True, False, False, False] == [line.enter(job) for job in jobs]
     heirs = [line.leave(jobs[1]), line.leave(jobs[0]), line.leave(jobs[2]), line.leave(jobs[3])]
@@ -37,7 +37,7 @@ def test_places_go_in_order():
 
 def test_urgent_ones_go_first():
     """Among those who wait, not before those who run."""
-    line = Line(1)
+    line = ConcurrencyLimiter(1)
     first, normal = Job("first"), Job("normal")
     urgent, later = Job("urgent", is_urgent=True), Job("later", is_urgent=True)
     for job in (first, normal, urgent, later):
@@ -51,7 +51,7 @@ def test_urgent_ones_go_first():
 
 def test_turns_are_taken_singly():
     """Those of one key run one at a time; others pass them by."""
-    line = Line(2)
+    line = ConcurrencyLimiter(2)
     a1, a2, b = Job("a1", "a"), Job("a2", "a"), Job("b")
     assert [True, False, True] == [line.enter(job) for job in (a1, a2, b)]
     assert line.leave(b) is None  # there is a place, but it is not a2's turn
@@ -60,7 +60,7 @@ def test_turns_are_taken_singly():
 
 def test_free_place_is_given_past_blocked():
     """A job whose turn it is not keeps no place from another."""
-    line = Line(2)
+    line = ConcurrencyLimiter(2)
     a1, a2, c, d = Job("a1", "a"), Job("a2", "a"), Job("c"), Job("d")
     assert [True, False, True, False] == [line.enter(job) for job in (a1, a2, c, d)]
     assert d is line.leave(c)
@@ -69,7 +69,7 @@ def test_free_place_is_given_past_blocked():
 
 def test_withdrawn_ones_are_skipped():
     """Who waits no longer is given no place."""
-    line = Line(1)
+    line = ConcurrencyLimiter(1)
     first, second, third = Job("1"), Job("2"), Job("3")
     for job in (first, second, third):
         line.enter(job)
@@ -80,7 +80,7 @@ def test_withdrawn_ones_are_skipped():
 
 def test_cleared_line_has_no_heirs():
     """When all is over nobody begins."""
-    line = Line(1)
+    line = ConcurrencyLimiter(1)
     first, second = Job("1"), Job("2")
     line.enter(first)
     line.enter(second)
@@ -92,7 +92,7 @@ def test_cleared_line_has_no_heirs():
 def test_random_use_loses_nobody(places):
     """Everybody gets a place in the end, never more than there are, one of each key at a time."""
     chance = random.Random(places or 0)
-    line, running, waiting, done = Line(places), [], [], 0
+    line, running, waiting, done = ConcurrencyLimiter(places), [], [], 0
     jobs = [
         Job(str(n), chance.choice([None, None, "a", "b"]), chance.random() < 0.3)
         for n in range(500)

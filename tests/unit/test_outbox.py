@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbus.bus.outbox import INITIAL_CREDIT_BYTES, MAX_PAYLOAD_BYTES, Outbox, OutStream
+from pbus.bus.stream.send_buffer import (
+    INITIAL_CREDIT_BYTES,
+    MAX_PAYLOAD_BYTES,
+    SendBuffer,
+    SendStream,
+)
 from pbus.codec import decode_payload
 from pbus.errors import BusFullError
 from pbus.messages import Lane
@@ -14,17 +19,17 @@ from pbus.messages import Lane
 KB = b"x" * 1023  # a kibibyte with its newline
 
 
-def make(*, has_flow: bool = True, send_timeout: float = 5.0) -> Outbox:
+def make(*, has_flow: bool = True, send_timeout: float = 5.0) -> SendBuffer:
     """An outbox of the data lane."""
-    return Outbox(Lane.DATA, "me", has_flow=has_flow, send_timeout=send_timeout)
+    return SendBuffer(Lane.DATA, "me", has_flow=has_flow, send_timeout=send_timeout)
 
 
-def stream_of(outbox: Outbox, address: str) -> OutStream:
+def stream_of(outbox: SendBuffer, address: str) -> SendStream:
     """The stream to an address."""
     return outbox._streams[address]
 
 
-def write(outbox: Outbox, receivers: int = 1) -> list[tuple[str, list[bytes]]]:
+def write(outbox: SendBuffer, receivers: int = 1) -> list[tuple[str, list[bytes]]]:
     """Take all that is ready as if it were written; (address, messages) a payload."""
     written = []
     for payload in outbox.take_nowait():
@@ -34,7 +39,7 @@ def write(outbox: Outbox, receivers: int = 1) -> list[tuple[str, list[bytes]]]:
     return written
 
 
-async def starts_to_wait(outbox: Outbox, address: str, line: bytes) -> asyncio.Task[None]:
+async def starts_to_wait(outbox: SendBuffer, address: str, line: bytes) -> asyncio.Task[None]:
     """A put that has to wait."""
     outbox.blocking.clear()
     task = asyncio.create_task(outbox.put(address, line))
@@ -257,7 +262,7 @@ def test_put_without_waiting():
     """What needs no waiting joins the open payload at once; what does is left to put()."""
 
     async def main():
-        outbox = Outbox(Lane.DATA, "me", has_flow=True, send_timeout=0.01)
+        outbox = SendBuffer(Lane.DATA, "me", has_flow=True, send_timeout=0.01)
         assert not outbox.put_nowait("a", b"x")  # the stream begins with put()
         await outbox.put("a", b"1")
         assert outbox.put_nowait("a", b"2")
@@ -272,10 +277,10 @@ def test_put_without_waiting():
 
 def test_busy_outbox_fills_payloads(monkeypatch):
     """While senders go on, what gathered during the last write grows; when they pause, it goes."""
-    monkeypatch.setattr("pbus.bus.outbox.GATHER_S", 60.0)
+    monkeypatch.setattr("pbus.bus.stream.send_buffer.GATHER_S", 60.0)
 
     async def taken(*, has_flow):
-        outbox = Outbox(Lane.DATA, "me", has_flow=has_flow, send_timeout=1.0)
+        outbox = SendBuffer(Lane.DATA, "me", has_flow=has_flow, send_timeout=1.0)
         await outbox.put("a", b"0")
 
         async def send_on():

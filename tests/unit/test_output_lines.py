@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbus.process.output import CUT_MARK, LineSplitter
+from pbus.process.system.output import CUT_MARK, LineSplitter
 
 
 def split(*chunks: bytes, limit: int = 8) -> list[str]:

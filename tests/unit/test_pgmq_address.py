@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("asyncpg")
 
-from pbus.bus.pgmq.address import Address, read_url
+from pbus.bus.pgmq.server.address import Address, read_url
 
 OTHERS = {
     "PGHOST": "elsewhere.invalid",

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pbus.bus.pgmq.letters import handed_over, in_order, letters_of
+from pbus.bus.pgmq.encoding import decode_pushed, in_order, letters_of
 
 
 def word(hold: int, number: int, *texts: str) -> str:
@@ -15,12 +15,12 @@ def word(hold: int, number: int, *texts: str) -> str:
 
 def taken(hold: int | None, number: int, *texts: str) -> dict[str, object]:
     """The same entry as an answer has it."""
-    return handed_over(word(hold or 0, number, *texts)) | {"hold": hold}
+    return decode_pushed(word(hold or 0, number, *texts)) | {"hold": hold}
 
 
 def test_handed_entry_is_read():
     """Its letters, in order, with what settles each."""
-    letters = letters_of(handed_over(word(5, 1, "a", "b")))
+    letters = letters_of(decode_pushed(word(5, 1, "a", "b")))
     assert [("5.0.7", "id a", b"a"), ("5.1.7", "id b", b"b")] == [
         (letter.key, letter.id, letter.body) for letter in letters
     ]
@@ -36,7 +36,7 @@ def test_handed_entry_is_read():
 def test_number_decides_the_order():
     """What was handed over while the server answered comes where its number belongs."""
     answer = [taken(1, 3, "c"), taken(2, 12, "e"), taken(None, 0)]
-    handed = [handed_over(word(3, 2, "b")), handed_over(word(4, 11, "d"))]
+    handed = [decode_pushed(word(3, 2, "b")), decode_pushed(word(4, 11, "d"))]
     texts = [letter.body for row in in_order(answer, handed) for letter in letters_of(row)]
     assert [b"b", b"c", b"d", b"e"] == texts
 
@@ -44,7 +44,7 @@ def test_number_decides_the_order():
 def test_row_of_others_has_a_place():
     """A row whose headers cannot be read is refused by itself, not with what was handed over."""
     foreign = taken(1, 1, "a") | {"headers": '{"i":' + "[" * 5000 + "]" * 5000 + "}"}
-    rows = in_order([foreign], [handed_over(word(3, 2, "b"))])
+    rows = in_order([foreign], [decode_pushed(word(3, 2, "b"))])
     assert [1, 3] == [row["hold"] for row in rows]
     with pytest.raises(ValueError, match=r"."):
         letters_of(foreign)
@@ -62,4 +62,4 @@ def test_row_of_others_has_a_place():
 def test_forged_notification_is_refused(forged: str):
     """What is no entry, or has numbers that the server would refuse, is an error of one kind."""
     with pytest.raises(ValueError, match=r"."):
-        handed_over(forged)
+        decode_pushed(forged)

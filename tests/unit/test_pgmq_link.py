@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from pbus.bus.pgmq.link import BUILD_TIMEOUT_S, CALL_TIMEOUT_S, Link
+from pbus.bus.pgmq.server.connection import BUILD_TIMEOUT_S, CALL_TIMEOUT_S, HealingConnection
 from pbus.errors import BusUnavailableError
 from pbus.testing import FakeClock
 
@@ -65,7 +65,7 @@ def test_installing_has_a_deadline_of_its_own(build_s: float, fetch_s: float, is
     """What takes minutes to install is installed; the statement after it has its own time."""
 
     async def main():
-        link = Link(Server(build_s, fetch_s), "test")
+        link = HealingConnection(Server(build_s, fetch_s), "test")
         if is_in_time:
             assert ["SELECT 1"] == await link.call("SELECT 1")
         else:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pbus.bus.pgmq.taking import Taker
+from pbus.bus.pgmq.fetcher import Fetcher
 from support.mailing import DATA
 from support.waiting import run
 
@@ -28,7 +28,7 @@ class Lines:
 
     def __init__(self, *gone: int) -> None:
         self.reader = self
-        self.taker = Taker(self, 5.0)
+        self.taker = Fetcher(self, 5.0)
         self.entries = [
             {
                 "hold": 1, "box": 7, "mailbox": "box", "lane": "d", "due": None, "gone": gone,
@@ -78,7 +78,7 @@ def test_fault_while_reading_an_answer_is_asked_about(monkeypatch):
         lines = Lines()
         wanted = [("box", DATA, 10)]
         with monkeypatch.context() as patch:
-            patch.setattr("pbus.bus.pgmq.taking.letters_of", fail)
+            patch.setattr("pbus.bus.pgmq.fetcher.letters_of", fail)
             with pytest.raises(RuntimeError):
                 await lines.taker.take(wanted, holder=HOLDER, wait_s=0.0)
         (letter,) = await lines.taker.take(wanted, holder=HOLDER, wait_s=0.0)

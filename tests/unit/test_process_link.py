@@ -8,10 +8,10 @@ import pytest
 
 from pbus.bus.memory import AsyncQueueBus
 from pbus.leases import Lease
-from pbus.process import link
-from pbus.process.events import StateChanged
-from pbus.process.link import BusLink
-from pbus.process.news import News
+from pbus.process.supervisor import bus_client
+from pbus.process.supervisor.bus_client import SupervisorBusClient
+from pbus.process.supervisor.state_events import StateEventQueue
+from pbus.process.supervisor_events import StateChanged
 from support.waiting import run
 
 
@@ -33,10 +33,10 @@ class Bus(AsyncQueueBus):
 
 def test_news_outlive_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is to be told right after a reconnect waits, even before anybody looked at the bus."""
-    monkeypatch.setattr(link, "_STEADY_S", 1e12)
-    bus, supervised = Bus(), mock.Mock(news=News("sup", "town"))
+    monkeypatch.setattr(bus_client, "_STEADY_S", 1e12)
+    bus, supervised = Bus(), mock.Mock(news=StateEventQueue("sup", "town"))
     crew, post = mock.Mock(), mock.Mock()
-    speaker = BusLink(bus, "sup", crew, supervised, post)
+    speaker = SupervisorBusClient(bus, "sup", crew, supervised, post)
 
     async def main() -> None:
         bus.is_there = False
@@ -46,7 +46,7 @@ def test_news_outlive_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
         await speaker._say_all()
         assert [] == bus.told
 
-        monkeypatch.setattr(link, "_STEADY_S", 0.0)
+        monkeypatch.setattr(bus_client, "_STEADY_S", 0.0)
         await speaker._say_all()
         assert ["ready"] == [message.state for message in bus.told]
 
@@ -98,7 +98,7 @@ def test_strange_trouble_ends_nothing(where: str, caplog: pytest.LogCaptureFixtu
     trouble = ValueError("not expected")
     bus._leases = Registry(trouble if where == "registry" else None)  # type: ignore[assignment]
     post = Post(trouble if where == "post" else None)
-    speaker = BusLink(bus, "sup", mock.Mock(), mock.Mock(), post)  # type: ignore[arg-type]
+    speaker = SupervisorBusClient(bus, "sup", mock.Mock(), mock.Mock(), post)  # type: ignore[arg-type]
 
     async def main() -> None:
         assert "" == await speaker.bury("a", "killed")
@@ -118,7 +118,7 @@ def test_mass_death_is_one_call() -> None:
     """Of many that die together each learns what became of its messages, with few calls."""
     bus = Bus()
     registry = bus._leases = Registry()  # type: ignore[assignment]
-    speaker = BusLink(bus, "sup", mock.Mock(), mock.Mock(), Post())  # type: ignore[arg-type]
+    speaker = SupervisorBusClient(bus, "sup", mock.Mock(), mock.Mock(), Post())  # type: ignore[arg-type]
 
     async def main() -> None:
         lives = [f"life{number:02}" for number in range(50)]

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from pbus.errors import LoopMissingError
-from pbus.process.loops import require, run_on, run_patiently
+from pbus.process.system.event_loop import require, run_on, run_patiently
 
 
 async def kind_of_loop() -> str:

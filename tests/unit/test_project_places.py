@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pbus.errors import ProcessError
-from pbus.process.folders import state_root
-from pbus.process.project import Project
+from pbus.process.project.folders import state_root
+from pbus.process.project.project import Project
 
 
 def project(name: str = "app", folder: str = "/home/u/app") -> Project:

@@ -6,9 +6,9 @@ import json
 import msgspec
 import pytest
 
-from pbus.bus.inbox import Inbox, PayloadReceipt
-from pbus.bus.provenance import Provenance
-from pbus.bus.switchboard import Switchboard
+from pbus.bus.local.router import LocalRouter
+from pbus.bus.stream.provenance import Provenance
+from pbus.bus.stream.receiver import BatchCompletion, StreamReceiver
 from pbus.codec import FORMAT_VERSION, Envelope, encode_payload, origin_of
 from pbus.errors import BusUnavailableError
 from pbus.leases import Lease
@@ -40,7 +40,7 @@ class Desk:
     """A provenance whose registry answers when it is told to."""
 
     def __init__(self, *presences: Known) -> None:
-        self.board = Switchboard(1.0)
+        self.board = LocalRouter(1.0)
         self.put: list[bytes] = []
         self.leases: list[Lease] = []
         self.asked = 0
@@ -189,7 +189,7 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch):
         await until(lambda: desk.put)
         assert [line("clerk", 1)] == desk.put
 
-    monkeypatch.setattr("pbus.bus.provenance._MAX_WAITING_BYTES", len(line("clerk", 1)))
+    monkeypatch.setattr("pbus.bus.stream.provenance._MAX_WAITING_BYTES", len(line("clerk", 1)))
     with_desk(lambda: Desk(Known(clerk="p1")), check)
 
 
@@ -197,7 +197,7 @@ def test_credit_is_returned_for_what_waited():
     """The receipt of a payload that waited is told as often as it was said to be."""
 
     async def check(desk: Desk) -> None:
-        inbox = Inbox(_Sink(desk))
+        inbox = StreamReceiver(_Sink(desk))
         for first, source in ((1, "clerk"), (2, "liar")):
             envelope = Envelope(FORMAT_VERSION, "p2", 1, Lane.DATA, "victim", first, 1, 0)
             inbox.receive(encode_payload(envelope, [line(source)]), limit=10_000)
@@ -218,7 +218,7 @@ class _Sink:
         desk.receipts = []
 
     def deliver(self, sender, address, lane, lines, receipt):
-        assert isinstance(receipt, PayloadReceipt)
+        assert isinstance(receipt, BatchCompletion)
         self._desk.receipts.append(receipt)
         return self._desk.provenance.deliver(sender, address, lane, lines, receipt)
 

@@ -6,11 +6,11 @@ import functools
 
 import pytest
 
-from pbus.bus.backoff import Backoff
-from pbus.bus.outbox import Outbox, OutStream, Payload
-from pbus.bus.publisher import Publisher
-from pbus.bus.switchboard import Counters
+from pbus.bus.local.router import Counters
+from pbus.bus.stream.send_buffer import OutBatch, SendBuffer, SendStream
+from pbus.bus.stream.writer import LaneWriter
 from pbus.codec import decode_payload
+from pbus.concurrency.backoff import Backoff
 from pbus.messages import Lane
 from support.waiting import happens, run
 
@@ -40,13 +40,13 @@ class ScriptedWire:
         return Backoff(0.0, 0.0)
 
 
-def publisher_on(wire: ScriptedWire, give_up_s: float = 60.0) -> Publisher:
+def publisher_on(wire: ScriptedWire, give_up_s: float = 60.0) -> LaneWriter:
     """A publisher of the data lane."""
-    outbox = Outbox(Lane.DATA, "me", has_flow=True, send_timeout=5.0)
-    return Publisher(outbox, wire, Counters(), give_up_s)
+    outbox = SendBuffer(Lane.DATA, "me", has_flow=True, send_timeout=5.0)
+    return LaneWriter(outbox, wire, Counters(), give_up_s)
 
 
-async def write(publisher: Publisher, address: str = "a") -> int:
+async def write(publisher: LaneWriter, address: str = "a") -> int:
     """Have two messages written, or given up; returns how many count as undelivered."""
     for line in (b"1", b"2"):
         await publisher.outbox.put(address, line)
@@ -98,7 +98,7 @@ def test_copies_may_reach_nobody():
 
 def test_outage_repeats_the_write(monkeypatch: pytest.MonkeyPatch):
     """What the broker did not confirm is written again, byte for byte, and waits for receivers."""
-    monkeypatch.setattr("pbus.bus.publisher._GRACE_S", 1000.0)
+    monkeypatch.setattr("pbus.bus.stream.writer._GRACE_S", 1000.0)
 
     async def main():
         wire = ScriptedWire(OSError("away"), OSError("away"), 0, 1)
@@ -236,7 +236,7 @@ def test_order_survives_a_lost_post():
 
 def test_nobody_there_is_tried_again(monkeypatch: pytest.MonkeyPatch):
     """What was posted soon after a reconnection, and reached nobody, is written again."""
-    monkeypatch.setattr("pbus.bus.publisher._GRACE_S", 1000.0)
+    monkeypatch.setattr("pbus.bus.stream.writer._GRACE_S", 1000.0)
 
     async def main():
         wire = PostingWire()
@@ -273,8 +273,8 @@ def test_nothing_follows_its_successor():
         wire = ScriptedWire()
         publisher = publisher_on(wire)
         publisher.expect_returns()
-        stream = OutStream("a", 1)
-        first, second, other = Payload(stream), Payload(stream), Payload(OutStream("b", 2))
+        stream = SendStream("a", 1)
+        first, second, other = OutBatch(stream), OutBatch(stream), OutBatch(SendStream("b", 2))
         for each in (first, second, other):
             each.lines.append(b"{}")
 

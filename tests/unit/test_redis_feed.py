@@ -8,7 +8,7 @@ from redis.asyncio.connection import DefaultParser
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, ResponseError
 
-from pbus.bus.redis.feed import Feed
+from pbus.bus.redis.protocol import ReplyProtocol
 from support.waiting import run
 
 MESSAGE = b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$5\r\nhello\r\n"
@@ -44,7 +44,7 @@ def test_replies_come_whole():
     async def main():
         replies = []
         transport = FakeTransport()
-        feed = Feed(connection(transport), replies.append)
+        feed = ReplyProtocol(connection(transport), replies.append)
         assert transport.protocol is feed
         for at in range(len(MESSAGE)):
             feed.data_received(MESSAGE[at : at + 1])
@@ -74,7 +74,7 @@ def test_errors_end_the_feed(line, kind):
             if isinstance(reply, Exception):
                 raise reply
 
-        feed = Feed(connection(FakeTransport()), take)
+        feed = ReplyProtocol(connection(FakeTransport()), take)
         feed.data_received(line)
         feed.data_received(MESSAGE)
         assert kind is type(await feed.ended())
@@ -88,7 +88,7 @@ def test_closed_connection_ends_feed():
 
     async def main():
         transport = FakeTransport()
-        feed = Feed(connection(transport), lambda reply: None)
+        feed = ReplyProtocol(connection(transport), lambda reply: None)
         feed.pause_writing()
         feed.resume_writing()
         feed.connection_lost(None)
@@ -102,7 +102,7 @@ def test_lost_connection_says_why():
     """The socket's own error is the reason."""
 
     async def main():
-        feed = Feed(connection(FakeTransport()), lambda reply: None)
+        feed = ReplyProtocol(connection(FakeTransport()), lambda reply: None)
         feed.connection_lost(OSError("cut"))
         assert "cut" == str(await asyncio.wait_for(feed.ended(), 5))
 

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from msgspec import structs
 
-from pbus.bus.leases_memory import MemoryLeaseStore
 from pbus.bus.memory import AsyncQueueBus
+from pbus.bus.memory_leases import MemoryLeaseStore
 from pbus.bus.subscriber import BusSubscriber
 from pbus.errors import BusUnavailableError, DuplicateWorkerError, WorkerNotFoundError
 from pbus.leases import HEARTBEAT_S, LEASE_S, Activation, Lease

@@ -2,13 +2,13 @@
 
 from pbus.leases import Lease
 from pbus.messages import WorkerRegistryEntry
-from pbus.registry.data import WorkerLostData, WorkerReadyData
+from pbus.registry.event_data import WorkerLostData, WorkerReadyData
 from pbus.registry.table import (
     LEASE_MISSING,
     NEVER_CONFIRMED,
     REPLACED,
-    Arrival,
-    Table,
+    MembershipTable,
+    WorkerJoined,
     entry_of,
 )
 
@@ -22,7 +22,7 @@ def lease(name="w", life="p.1", state="ready", **fields):
 
 
 def arrival(name="w", life="p.1", first=True, active=True):
-    return Arrival(WorkerReadyData(name, "r", life, active), first=first)
+    return WorkerJoined(WorkerReadyData(name, "r", life, active), first=first)
 
 
 def lost(name="w", life="p.1", reason="why"):
@@ -35,7 +35,7 @@ def read(table, *leases, give_up_at=100.0):
 
 def test_ready_worker_arrives_once():
     """The same announcement, heard twice and then read, is one arrival."""
-    table = Table()
+    table = MembershipTable()
     assert [arrival()] == table.hear(entry())
     assert [] == table.hear(entry())
     assert ([], False) == read(table, lease())
@@ -43,7 +43,7 @@ def test_ready_worker_arrives_once():
 
 def test_starting_worker_is_unknown():
     """A worker that is registered but not ready is no arrival and no loss."""
-    table = Table()
+    table = MembershipTable()
     assert ([], False) == read(table, lease(state="starting"))
     assert [] == table.ready_names()
     assert [] == table.hear(entry(gone="crashed"))
@@ -51,7 +51,7 @@ def test_starting_worker_is_unknown():
 
 def test_gone_names_its_incarnation():
     """Late news about an earlier life does not remove its successor."""
-    table = Table()
+    table = MembershipTable()
     table.hear(entry(life="p.2"))
     assert [] == table.hear(entry(life="p.1", gone="why"))
     assert ["w"] == table.ready_names()
@@ -60,7 +60,7 @@ def test_gone_names_its_incarnation():
 
 def test_late_announcement_resurrects_nobody():
     """An announcement of a life that is known to be over is passed over."""
-    table = Table()
+    table = MembershipTable()
     table.hear(entry())
     table.hear(entry(gone="why"))
     assert [] == table.hear(entry())
@@ -69,7 +69,7 @@ def test_late_announcement_resurrects_nobody():
 
 def test_older_announcement_replaces_nobody():
     """An announcement of a life that began before the one known is passed over."""
-    table = Table()
+    table = MembershipTable()
     table.hear(entry(life="p.2", started_at=2.0))
     assert [] == table.hear(entry(life="p.1", started_at=1.0))
     assert "p.2" == table.find("w").entry.incarnation
@@ -77,7 +77,7 @@ def test_older_announcement_replaces_nobody():
 
 def test_successor_replaces_predecessor():
     """A new life that comes before the news of the old one's end tells both."""
-    table = Table()
+    table = MembershipTable()
     table.hear(entry(life="p.1"))
     assert [lost(life="p.1", reason=REPLACED), arrival(life="p.2")] == table.hear(entry(life="p.2"))
     assert [] == table.hear(entry(life="p.1", gone="why"))
@@ -85,7 +85,7 @@ def test_successor_replaces_predecessor():
 
 def test_own_word_beats_clocks():
     """What this process says of itself counts, even if another host's clock is ahead."""
-    table = Table()
+    table = MembershipTable()
     table.hear(entry(life="other", started_at=9.0))
     changes = table.hear(entry(life="p.1", started_at=1.0), is_own=True)
     assert [lost(life="other", reason=REPLACED), arrival(life="p.1")] == changes
@@ -93,14 +93,14 @@ def test_own_word_beats_clocks():
 
 def test_forged_announcement_is_dropped():
     """A worker that was announced, but that the store does not have, goes at the next reading."""
-    table = Table()
+    table = MembershipTable()
     table.hear(entry())
     assert ([lost(reason=NEVER_CONFIRMED)], False) == read(table)
 
 
 def test_reading_respects_later_news():
     """A reading asked for before an announcement came does not undo it, and another is due."""
-    table = Table()
+    table = MembershipTable()
     asked_at = table.stamp()
     table.hear(entry())
     assert ([], True) == table.read([], asked_at=asked_at, give_up_at=0.0)
@@ -109,7 +109,7 @@ def test_reading_respects_later_news():
 
 def test_reading_respects_later_end():
     """A reading asked for before a worker left does not bring it back."""
-    table = Table()
+    table = MembershipTable()
     table.hear(entry())
     asked_at = table.stamp()
     table.hear(entry(gone="why"))
@@ -119,7 +119,7 @@ def test_reading_respects_later_end():
 
 def test_reading_brings_back():
     """A worker that was declared lost and renewed its lease after all is there again."""
-    table = Table()
+    table = MembershipTable()
     table.hear(entry())
     table.hear(entry(gone="why"))
     assert ([arrival()], False) == read(table, lease())
@@ -127,7 +127,7 @@ def test_reading_brings_back():
 
 def test_missing_worker_gets_time():
     """A worker that disappears from the store without a word is overdue only after its grace."""
-    table = Table()
+    table = MembershipTable()
     read(table, lease())
     assert ([], False) == read(table, give_up_at=5.0)
     assert [] == table.overdue(4.9)
@@ -136,7 +136,7 @@ def test_missing_worker_gets_time():
 
 def test_missing_worker_comes_back():
     """A worker that puts its lease back in time was never away."""
-    table = Table()
+    table = MembershipTable()
     read(table, lease())
     read(table, give_up_at=5.0)
     assert ([], False) == read(table, lease())
@@ -145,7 +145,7 @@ def test_missing_worker_comes_back():
 
 def test_excuse_extends_grace():
     """After an outage those who are missing get their time again."""
-    table = Table()
+    table = MembershipTable()
     read(table, lease())
     read(table, give_up_at=5.0)
     table.excuse(20.0)
@@ -155,7 +155,7 @@ def test_excuse_extends_grace():
 
 def test_expired_may_be_missing():
     """A lease that ran out while nobody could renew counts as missing, for that life only."""
-    table = Table()
+    table = MembershipTable()
     read(table, lease())
     table.miss([entry(life="another"), entry()], 7.0)
     assert ["p.1"] == [each.incarnation for each in table.overdue(7.0)]
@@ -163,7 +163,7 @@ def test_expired_may_be_missing():
 
 def test_stopping_is_not_lost():
     """A worker that takes no new work is not ready, and lost only when it is gone."""
-    table = Table()
+    table = MembershipTable()
     table.hear(entry())
     assert [] == table.hear(entry(ready=False))
     assert [] == table.ready_names()
@@ -172,7 +172,7 @@ def test_stopping_is_not_lost():
 
 def test_replicas_by_number():
     """The replicas of a group are its ready members in order of their numbers."""
-    table = Table()
+    table = MembershipTable()
     for number in (10, 2, 1):
         table.hear(entry(f"x.{number}", f"p.{number}"))
     table.hear(entry("x.3", "p.3", ready=False))
@@ -182,7 +182,7 @@ def test_replicas_by_number():
 
 def test_first_replica_is_told():
     """The first ready replica of a group is marked, and again after none was ready."""
-    table = Table()
+    table = MembershipTable()
     assert [arrival("x.1", "p.1")] == table.hear(entry("x.1", "p.1"))
     assert [arrival("x.2", "p.2", first=False)] == table.hear(entry("x.2", "p.2"))
     for number in (1, 2):
@@ -192,7 +192,7 @@ def test_first_replica_is_told():
 
 def test_memory_of_gone_is_bounded():
     """However many workers come and go, what is remembered of them has a limit."""
-    table = Table()
+    table = MembershipTable()
     for number in range(1_500):
         table.hear(entry(f"w{number}", f"p.{number}"))
         table.hear(entry(f"w{number}", f"p.{number}", gone="why"))

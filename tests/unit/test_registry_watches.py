@@ -3,14 +3,14 @@
 import asyncio
 import logging
 
-from pbus.registry.data import WorkerLostData, WorkerReadyData
-from pbus.registry.table import Arrival
+from pbus.registry.event_data import WorkerLostData, WorkerReadyData
+from pbus.registry.table import WorkerJoined
 from pbus.registry.watches import Watches
 from support.waiting import happens, run
 
 
 def ready(name="w", first=True):
-    return Arrival(WorkerReadyData(name, "r", "p.1"), first=first)
+    return WorkerJoined(WorkerReadyData(name, "r", "p.1"), first=first)
 
 
 class Ear:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from pbus.bus.mail import Letter, Settle
-from pbus.bus.sealed import sealed
+from pbus.bus.queues.sealed_store import sealed
+from pbus.bus.queues.store import Settlement, StoredMessage
 from pbus.errors import BusUnavailableError
 from pbus.messages import Lane
 from pbus.seal import KeySeal
@@ -17,16 +17,16 @@ class Store:
 
     def __init__(self, *bodies: bytes) -> None:
         self.letters = [
-            Letter("w", Lane.DATA, str(at), str(at), body) for at, body in enumerate(bodies)
+            StoredMessage("w", Lane.DATA, str(at), str(at), body) for at, body in enumerate(bodies)
         ]
-        self.settled: list[Settle] = []
+        self.settled: list[Settlement] = []
         self.is_away = True
 
-    async def take(self, wanted: Any, **_: Any) -> list[Letter]:
+    async def take(self, wanted: Any, **_: Any) -> list[StoredMessage]:
         taken, self.letters = self.letters, []
         return taken
 
-    async def settle(self, settles: list[Settle]) -> None:
+    async def settle(self, settles: list[Settlement]) -> None:
         if self.is_away:
             raise BusUnavailableError("redis://x", "away")
         self.settled += settles

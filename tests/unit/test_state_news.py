@@ -7,18 +7,18 @@ from msgspec import structs
 
 from pbus.leases import LEASE_S, Lease
 from pbus.messages import STATES_ADDRESS
-from pbus.process.events import Event, Exited, Line, Started, StateChanged
-from pbus.process.news import News
+from pbus.process.supervisor.state_events import StateEventQueue
+from pbus.process.supervisor_events import Event, Exited, Line, Started, StateChanged
 
 
-def told(news: News) -> list[tuple[str, str, str | None, int | None]]:
+def told(news: StateEventQueue) -> list[tuple[str, str, str | None, int | None]]:
     """What was to be told since."""
     return [(one.worker, one.state, one.previous, one.pid) for one in news.take()]
 
 
-def heard(*events: Event) -> News:
+def heard(*events: Event) -> StateEventQueue:
     """News after these events."""
-    news = News("sup", "town")
+    news = StateEventQueue("sup", "town")
     for event in events:
         news.hear(event)
     return news

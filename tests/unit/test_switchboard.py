@@ -2,9 +2,9 @@
 
 import pytest
 
-from pbus.bus import switchboard
+from pbus.bus.local import router
+from pbus.bus.local.router import EVERYONE, LocalRouter
 from pbus.bus.subscriber import BusSubscriber
-from pbus.bus.switchboard import EVERYONE, Switchboard
 from pbus.codec import encode_message
 from pbus.errors import BusFullError
 from pbus.messages import BusDataMessage, Lane
@@ -57,7 +57,7 @@ def test_receipt_follows_last_line():
     """A payload's receipt is told once, when the last of its messages is handled."""
 
     async def main():
-        board, listener = Switchboard(1.0), Listener("a")
+        board, listener = LocalRouter(1.0), Listener("a")
         mailbox = board.add(listener)
         mailbox.start()
         receipt = Counted(listener.heard)
@@ -73,7 +73,7 @@ def test_broadcast_receipt_counts_receivers():
     """A broadcast's receipt is told once by each receiver, what is unknown here left out."""
 
     async def main():
-        board, listeners = Switchboard(1.0), [Listener("a"), Listener("b")]
+        board, listeners = LocalRouter(1.0), [Listener("a"), Listener("b")]
         mailboxes = [board.add(listener) for listener in listeners]
         for mailbox in mailboxes:
             mailbox.start()
@@ -92,8 +92,8 @@ def test_broadcast_receipt_counts_receivers():
 
 def test_refusals_are_all_told(monkeypatch, caplog):
     """Those that come too soon after one that was logged are logged at the next beat, together."""
-    clock, board = Hours(), Switchboard(1.0)
-    monkeypatch.setattr(switchboard, "time", clock)
+    clock, board = Hours(), LocalRouter(1.0)
+    monkeypatch.setattr(router, "time", clock)
     unknown = b'{"type":"NeverDefined","source":"test","target":"a"}'
     for garbage in (b"first", b"second", unknown):
         assert board.decode(garbage) is None
@@ -113,7 +113,7 @@ def test_full_mailbox_stops_no_other():
     """A broadcast is with everyone who has room, also when somebody never has."""
 
     async def main():
-        board, stuck, quick = Switchboard(0.01), Listener("a"), Listener("b")
+        board, stuck, quick = LocalRouter(0.01), Listener("a"), Listener("b")
         full = board.add(stuck).lane(Lane.DATA)
         full.capacity = 1
         heard = board.add(quick)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pbus.bus.leases_memory import MemoryLeaseStore
+from pbus.bus.memory_leases import MemoryLeaseStore
 from pbus.leases import LEASE_S, Lease
 from pbus.testing import FakeClock
 

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from pbus.errors import TopologyError
-from pbus.process.mail import mail_options
+from pbus.process.delivery_settings import mail_options
 from pbus.topology.model import DeliverySpec
 from support.topologies import WORKER, load_text
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pbus.errors import TopologyError
-from pbus.topology.env_file import EnvFiles, expand_references
+from pbus.topology.parsing.env_file import EnvFiles, expand_references
 from pbus.topology.problems import Place, Problems
 
 ENVIRON = {"SET": "outer", "EMPTY": ""}

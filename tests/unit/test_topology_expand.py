@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbus.topology.expand import MAX_NESTING, expand_text
+from pbus.topology.parsing.variables import MAX_NESTING, expand_text
 from support.topologies import WORKER, load_text, problems_of
 
 ENVIRON = {"NAME": "value", "EMPTY": "", "TRICKY": "a: [b\n- ${NAME} $$ #x"}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pbus.topology.scalars import plain_value
+from pbus.topology.parsing.scalars import plain_value
 from support.topologies import WORKER, load_text, problems_of
 
 

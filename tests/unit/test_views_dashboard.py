@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from pbus.bus.mail import MailboxReport
+from pbus.bus.queues.store import QueueStats
 from pbus.observe import State, WorkerRow
-from pbus.process.events import Line
+from pbus.process.supervisor_events import Line
 from pbus_cli.views.dashboard import Failure, Snapshot, dashboard
 from pbus_cli.views.traffic import Passed
 from support.screens import SIZES, colored, picture, widest
@@ -21,12 +21,12 @@ def row(name: str, state: State = "ready", lost: int = 0) -> WorkerRow:
     )  # fmt: skip
 
 
-def post(dead: int = 0) -> dict[str, MailboxReport]:
+def post(dead: int = 0) -> dict[str, QueueStats]:
     """What is kept for a worker alone and for two replicas together."""
     name = "worker-with-a-long-name"
     return {
-        name: MailboxReport(name=name, backlog=1_234, in_flight=5),
-        f"{name}.0": MailboxReport(name=f"{name}.0", backlog=77, dead=dead),
+        name: QueueStats(name=name, backlog=1_234, in_flight=5),
+        f"{name}.0": QueueStats(name=f"{name}.0", backlog=77, dead=dead),
     }
 
 
@@ -36,7 +36,7 @@ def snapshot(
     logs: int = 100,
     failures: int = 0,
     lost: int = 0,
-    mail: dict[str, MailboxReport] | None = None,
+    mail: dict[str, QueueStats] | None = None,
 ) -> Snapshot:
     """A busy project."""
     body = b'{"type":"T","source":"a","text":"' + b"x" * 300 + b'"}'

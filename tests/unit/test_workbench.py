@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from pbus.bus.local.lane_hold import LaneHold, lending
 from pbus.errors import WorkerNameError
+from pbus.jobs.executor.running import PendingCancels
+from pbus.jobs.replicas import Replicas
 from pbus.messages import BusJobCancelMessage, BusJobRequestMessage
 from pbus.registry import WorkerReadyData
 from pbus.workers.core import check_name
-from pbus.workers.inhand import EarlyCancels
-from pbus.workers.replicas import Replicas
-from pbus.workers.turns import Turn, lending
 from support.waiting import PATIENCE_S, run
 
 
@@ -25,7 +25,7 @@ def request(job_id, source="asker"):
 
 def test_early_cancel_is_taken_once():
     """A cancel that came first is remembered for the request of the same requester."""
-    cancels = EarlyCancels()
+    cancels = PendingCancels()
     cancels.note(cancel("j-1"))
     assert (False, None) == cancels.take(request("j-1", source="stranger"))
     assert (True, "why j-1") == cancels.take(request("j-1"))
@@ -35,7 +35,7 @@ def test_early_cancel_is_taken_once():
 def test_early_cancels_grow_old():
     """Cancels whose request never came are forgotten."""
     now = [0.0]
-    cancels = EarlyCancels(clock=lambda: now[0])
+    cancels = PendingCancels(clock=lambda: now[0])
     cancels.note(cancel("j-1"))
     now[0] = 61.0
     cancels.note(cancel("j-2"))
@@ -44,7 +44,7 @@ def test_early_cancels_grow_old():
 
 def test_early_cancels_are_bounded():
     """However many come, only so many are kept."""
-    cancels = EarlyCancels(clock=lambda: 0.0)
+    cancels = PendingCancels(clock=lambda: 0.0)
     for number in range(10_050):
         cancels.note(cancel(f"j-{number}"))
     assert 10_000 == len(cancels)
@@ -108,7 +108,7 @@ def test_turn_is_over_with_handler():
     """A turn lasts until its handler ends."""
 
     async def main():
-        turn, gate = Turn(), asyncio.Event()
+        turn, gate = LaneHold(), asyncio.Event()
         task = turn.start(gate.wait(), "handler")
         assert not await turn.over(0.01)
         gate.set()
@@ -131,7 +131,7 @@ def test_turn_can_be_lent():
         async def handler():
             await asyncio.create_task(inner())
 
-        turn = Turn(on_over=lambda: lent.append(True))
+        turn = LaneHold(on_over=lambda: lent.append(True))
         task = turn.start(handler(), "handler")
         assert await turn.over(PATIENCE_S)
         assert ([True], False) == (lent, task.done())

@@ -69,7 +69,7 @@ def bench(
     its own. Fails with 1 when messages were lost.
     """
     from pbus.bench import MEASUREMENTS, Plan, measure
-    from pbus.process.launcher import undo_signals
+    from pbus.process.system.inherited_signals import undo_signals
     from pbus_cli.running import run
 
     undo_signals()

@@ -8,7 +8,7 @@ from pbus_cli import console
 from pbus_cli.options import ProjectName, TopologyFile
 
 if TYPE_CHECKING:
-    from pbus.jobs.census import CancelOutcome
+    from pbus.jobs.listing import CancelOutcome
     from pbus_cli.attach import Attachment
 
 

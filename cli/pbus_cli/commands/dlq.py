@@ -10,7 +10,7 @@ from pbus_cli import console
 from pbus_cli.options import AsJson, ProjectName, TopologyFile
 
 if TYPE_CHECKING:
-    from pbus.bus.mail import DeadLetter, MailStore
+    from pbus.bus.queues.store import DeadLetter, QueueStore
 
 VERBS: Final = ("ls", "show", "requeue", "drop")
 _SHOWN: Final = 10_000  # what a mail store lists at once
@@ -133,7 +133,7 @@ def _act(
 
 
 async def _act_on(
-    mail: "MailStore", verb: str, keys: list[str], worker: str | None
+    mail: "QueueStore", verb: str, keys: list[str], worker: str | None
 ) -> tuple[int, list[str]]:
     act = mail.revive if verb == "requeue" else mail.drop_dead
     if keys:

@@ -10,9 +10,9 @@ from pbus_cli.names import kept_text
 from pbus_cli.options import ProjectName, TopologyFile
 
 if TYPE_CHECKING:
-    from pbus.process.ledger import Ledger
+    from pbus.process.project.record import ProjectRecord
+    from pbus.process.project.recovery_log import RecoveryLog
     from pbus.process.purge import Leftovers
-    from pbus.process.record import ProjectRecord
 
 
 def down(
@@ -29,7 +29,7 @@ def down(
 ) -> None:
     """Stop the project: its workers, its broker, its supervisor. Unhandled messages are kept."""
     from pbus.errors import NothingRunningError, OrphanedProjectError
-    from pbus.process.projects import choose_project, end_orphans
+    from pbus.process.project.discovery import choose_project, end_orphans
     from pbus.topology.paths import working_folder
     from pbus_cli.running import run
 
@@ -60,14 +60,14 @@ def _leftovers(record: "ProjectRecord") -> "Leftovers":
 
 
 def _stop(record: "ProjectRecord", timeout: float, *, purge: bool) -> None:
-    from pbus.process.ledger import Ledger
-    from pbus.process.project import Project
-    from pbus.process.projects import refuse_foreign, stop_project
+    from pbus.process.project.discovery import refuse_foreign, stop_project
+    from pbus.process.project.project import Project
+    from pbus.process.project.recovery_log import RecoveryLog
     from pbus_cli.running import run
 
     refuse_foreign(record)
     console.note(f"stopping {record.name} in {record.folder} (pid {record.pid}) ...")
-    ledger = Ledger(Project.of_record(record).state_dir)
+    ledger = RecoveryLog(Project.of_record(record).state_dir)
     if purge:
         ledger.ask_for_purge()
     if run(stop_project(record, timeout)):
@@ -88,7 +88,7 @@ def _purge(left: "Leftovers") -> None:
     console.note(f"purged {left.project.name}: its messages, data and logs are gone")
 
 
-def _kept(ledger: "Ledger") -> str:
+def _kept(ledger: "RecoveryLog") -> str:
     count = ledger.kept()
     return f"; {kept_text(count)}" if count else ""
 

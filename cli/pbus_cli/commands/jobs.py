@@ -8,7 +8,7 @@ from pbus_cli import console
 from pbus_cli.options import AsJson, ProjectName, TopologyFile
 
 if TYPE_CHECKING:
-    from pbus.jobs.census import JobEntry
+    from pbus.jobs.listing import JobEntry
     from pbus_cli.attach import Attachment
     from pbus_cli.census import Findings
 

@@ -14,9 +14,9 @@ from pbus_cli.options import DEFAULT_FILE, ProjectName
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from pbus.process.logs import LogLine
-    from pbus.process.project import Project
-    from pbus.process.record import ProjectRecord
+    from pbus.process.project.log_files import LogLine
+    from pbus.process.project.project import Project
+    from pbus.process.project.record import ProjectRecord
     from pbus_cli.live.printer import LinePrinter
 
 
@@ -70,8 +70,8 @@ def logs(
 def _project(name: str | None, file: Path | None) -> "tuple[Project, ProjectRecord | None]":
     """The project meant, and its record; one that is stopped is found by its file."""
     from pbus.errors import NothingRunningError
-    from pbus.process.project import Project
-    from pbus.process.projects import choose_project
+    from pbus.process.project.discovery import choose_project
+    from pbus.process.project.project import Project
     from pbus.topology import load_topology
     from pbus.topology.paths import working_folder
     from pbus_cli.attach import is_in_worker, refuse_unseen
@@ -117,7 +117,7 @@ def _declared(project: "Project") -> list[str]:
 
 
 def _show(paths: "Mapping[str, Path]", count: int, *, is_raw: bool) -> None:
-    from pbus.process.logs import read_lines
+    from pbus.process.project.log_files import read_lines
 
     text, say = _texts(paths, is_raw=is_raw), console.say_raw if is_raw else console.say
     for line in read_lines(paths, count):
@@ -126,7 +126,7 @@ def _show(paths: "Mapping[str, Path]", count: int, *, is_raw: bool) -> None:
 
 async def _follow(paths: "Mapping[str, Path]", count: int, *, is_raw: bool) -> None:
     """Print in a thread of its own, so that Ctrl-C works when the terminal is blocked."""
-    from pbus.process.logs import follow_lines
+    from pbus.process.project.log_files import follow_lines
     from pbus_cli.live.printer import LinePrinter, feed, stream_writer
 
     printer = LinePrinter(stream_writer(sys.stdout, is_clean=is_raw))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def ls(as_json: AsJson = False) -> None:
     """List the projects that run on this machine: where, since when, how many workers are ready."""
-    from pbus.process.projects import running_projects
+    from pbus.process.project.discovery import running_projects
     from pbus_cli.overview import look_at
     from pbus_cli.running import run
 

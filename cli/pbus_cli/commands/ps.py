@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from pbus.bus.mail import MailboxReport
+    from pbus.bus.queues.store import QueueStats
     from pbus.observe import WorkerRow
     from pbus_cli.attach import Attachment
 
@@ -90,7 +90,7 @@ def _chosen(rows: "list[WorkerRow]", *, only_ready: bool) -> "list[WorkerRow]":
 def _as_json(
     attachment: "Attachment",
     rows: "list[WorkerRow]",
-    mail: "Mapping[str, MailboxReport] | None" = None,
+    mail: "Mapping[str, QueueStats] | None" = None,
 ) -> dict[str, Any]:
     said: dict[str, Any] = {"project": attachment.project, "bus": attachment.shown_url}
     if mail is None:
@@ -101,9 +101,7 @@ def _as_json(
     return {**said, "workers": [with_mail(row, mail) for row in rows], "shared": shared}
 
 
-def _print_table(
-    rows: "list[WorkerRow]", mail: "Mapping[str, MailboxReport] | None" = None
-) -> None:
+def _print_table(rows: "list[WorkerRow]", mail: "Mapping[str, QueueStats] | None" = None) -> None:
     from pbus_cli.views.mail import shared_lines
     from pbus_cli.views.registry import error_lines, registry_lines
 

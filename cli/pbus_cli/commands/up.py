@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pbus.bus.base import WorkerBus
-    from pbus.process.project import Project
-    from pbus.process.supervisor import Supervisor
+    from pbus.process.project.project import Project
+    from pbus.process.supervisor.supervisor import Supervisor
     from pbus.topology import Topology
     from pbus_cli.live.board import Board
 
@@ -39,8 +39,8 @@ def up(
     ] = False,
 ) -> None:
     """Start the workers and show what they do."""
-    from pbus.process.init import go_on_in_child
-    from pbus.process.launcher import undo_signals
+    from pbus.process.system.container_init import go_on_in_child
+    from pbus.process.system.inherited_signals import undo_signals
     from pbus.topology import load_topology
     from pbus_cli.advice import warn_of_open_bus
 
@@ -84,9 +84,9 @@ def _in_process(topology: "Topology", only: "Sequence[str]", *, in_background: b
 
 
 def _foreground(topology: "Topology", only: "Sequence[str]", *, plain: bool) -> int:
-    from pbus.process.loops import run_patiently
-    from pbus.process.project import Project
-    from pbus.process.supervisor import Supervisor
+    from pbus.process.project.project import Project
+    from pbus.process.supervisor.supervisor import Supervisor
+    from pbus.process.system.event_loop import run_patiently
 
     project = Project.of(topology)
     project.make_state_dir()
@@ -103,11 +103,11 @@ def _foreground(topology: "Topology", only: "Sequence[str]", *, plain: bool) -> 
 
 
 def _say_kept(project: "Project") -> None:
-    from pbus.process.ledger import Ledger
+    from pbus.process.project.recovery_log import RecoveryLog
     from pbus_cli.live.printer import print_within
     from pbus_cli.names import kept_text
 
-    if count := Ledger(project.state_dir).kept():
+    if count := RecoveryLog(project.state_dir).kept():
         print_within(sys.stderr, f"{kept_text(count)}; `pbus up` goes on with them")
 
 

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from pbus.bus.base import WorkerBus
 from pbus.leases import Lease
 from pbus.observe import HostRecord, join_reason, merge_rows
-from pbus.process.events import (
+from pbus.process.supervisor_events import (
     BrokerLost,
     BrokerReady,
     Event,

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from pbus.observe import HostRecord
-from pbus.process.events import (
+from pbus.process.supervisor_events import (
     BrokerLost,
     BrokerReady,
     Event,

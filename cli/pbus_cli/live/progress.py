@@ -6,8 +6,8 @@ from typing import Any, Final, Self
 import msgspec
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from pbus.jobs.census import JobProgress, progress_of
-from pbus.jobs.events import EventType
+from pbus.jobs.job_events import EventType
+from pbus.jobs.listing import JobProgress, progress_of
 from pbus_cli import console
 from pbus_cli.live.screen import CleanConsole
 from pbus_cli.views.jobs import progress_text

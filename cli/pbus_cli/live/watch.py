@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from pbus.bus.base import WorkerBus
-from pbus.bus.mail import MailboxReport
+from pbus.bus.queues.store import QueueStats
 from pbus.bus.tap import TapMessage
 from pbus.errors import BusError, PbusError
 from pbus.leases import Lease
@@ -43,7 +43,7 @@ class ChannelWatch:
     def __init__(self, make_bus: Callable[[], WorkerBus], *, with_traffic: bool = True) -> None:
         self.leases: tuple[Lease, ...] = ()
         self.hosts: tuple[HostRecord, ...] = ()
-        self.mail: Mapping[str, MailboxReport] | None = None  # where messages are kept
+        self.mail: Mapping[str, QueueStats] | None = None  # where messages are kept
         self.last_leases: tuple[Lease, ...] = ()  # of each name ever seen
         self.passed = 0
         self.missed = 0

@@ -7,7 +7,7 @@ from typing import Final
 from rich.console import Group
 from rich.text import Text
 
-from pbus.bus.mail import MailboxReport
+from pbus.bus.queues.store import QueueStats
 from pbus.observe import WorkerRow
 from pbus_cli.views import colors
 from pbus_cli.views.figures import short_count, short_duration
@@ -58,7 +58,7 @@ class Snapshot:
     missed: int = 0
     logs: tuple[LogEntry, ...] = ()
     failures: tuple[Failure, ...] = ()
-    mail: Mapping[str, MailboxReport] | None = None
+    mail: Mapping[str, QueueStats] | None = None
     foot: str = ""
     is_bus_lost: bool = False
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from rich.text import Text
 
-from pbus.jobs.census import JobEntry, JobProgress, JobState
+from pbus.jobs.listing import JobEntry, JobProgress, JobState
 from pbus_cli.views import colors
 from pbus_cli.views.columns import Column, lines
 from pbus_cli.views.figures import short_duration

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from rich.text import Text
 
-from pbus.bus.mail import DeadLetter, MailboxReport
+from pbus.bus.queues.store import DeadLetter, QueueStats
 from pbus.codec import as_json, decode_header
 from pbus.errors import MessageDecodeError
 from pbus.names import group_of
@@ -42,32 +42,30 @@ class DeadRow(msgspec.Struct, frozen=True, kw_only=True):
     age_s: float
 
 
-def mail_fields(report: MailboxReport) -> dict[str, Any]:
+def mail_fields(report: QueueStats) -> dict[str, Any]:
     """A mailbox as `pbus ps --json` shows it."""
     fields = {key: getattr(report, key) for key in _FIELDS}
     oldest_s = report.oldest_s
     return {**fields, "oldest_s": None if oldest_s is None else round(oldest_s, 1)}
 
 
-def with_mail(row: WorkerRow, mail: Mapping[str, MailboxReport]) -> dict[str, Any]:
+def with_mail(row: WorkerRow, mail: Mapping[str, QueueStats]) -> dict[str, Any]:
     """A worker with what is kept for it."""
-    report = mail.get(row.name) or MailboxReport(name=row.name)
+    report = mail.get(row.name) or QueueStats(name=row.name)
     return {**msgspec.structs.asdict(row), **mail_fields(report)}
 
 
-def shared_mailboxes(
-    rows: Sequence[WorkerRow], mail: Mapping[str, MailboxReport]
-) -> list[MailboxReport]:
+def shared_mailboxes(rows: Sequence[WorkerRow], mail: Mapping[str, QueueStats]) -> list[QueueStats]:
     """Those that replicas take from together."""
     groups = dict.fromkeys(group_of(row.name) for row in rows)
     return [mail[group] for group in groups if group is not None and group in mail]
 
 
-def mail_columns(shown: Sequence[WorkerRow], mail: Mapping[str, MailboxReport]) -> list[Column]:
+def mail_columns(shown: Sequence[WorkerRow], mail: Mapping[str, QueueStats]) -> list[Column]:
     """What is kept for each worker, beside what else is known of it."""
-    reports = [mail.get(row.name) or MailboxReport(name=row.name) for row in shown]
+    reports = [mail.get(row.name) or QueueStats(name=row.name) for row in shown]
 
-    def column(title: str, cell: Callable[[MailboxReport], str], weight: int | None) -> Column:
+    def column(title: str, cell: Callable[[QueueStats], str], weight: int | None) -> Column:
         return Column(title, tuple(Text(cell(one)) for one in reports), weight=weight)
 
     columns = [
@@ -82,12 +80,12 @@ def mail_columns(shown: Sequence[WorkerRow], mail: Mapping[str, MailboxReport]) 
     return columns
 
 
-def shared_lines(rows: Sequence[WorkerRow], mail: Mapping[str, MailboxReport] | None) -> list[Text]:
+def shared_lines(rows: Sequence[WorkerRow], mail: Mapping[str, QueueStats] | None) -> list[Text]:
     """A line for each mailbox that replicas share."""
     return [_shared_line(one) for one in shared_mailboxes(rows, mail or {})]
 
 
-def _shared_line(one: MailboxReport) -> Text:
+def _shared_line(one: QueueStats) -> Text:
     oldest = "" if one.oldest_s is None else f", the oldest for {short_duration(one.oldest_s)}"
     return Text(
         f"{one.name}: {one.backlog:,} messages wait for its replicas{oldest};"

@@ -6,7 +6,7 @@ from typing import Final
 
 from rich.text import Text
 
-from pbus.bus.mail import MailboxReport
+from pbus.bus.queues.store import QueueStats
 from pbus.observe import State, WorkerRow
 from pbus_cli.views import colors
 from pbus_cli.views.cells import plain_text
@@ -30,7 +30,7 @@ def registry_lines(
     width: int | None = None,
     height: int | None = None,
     *,
-    mail: Mapping[str, MailboxReport] | None = None,
+    mail: Mapping[str, QueueStats] | None = None,
 ) -> list[Text]:
     """A heading and the workers.
 

@@ -1,6 +1,6 @@
 """Measures the bus with processes of its own, beside the broker's plain client on the same work."""
 
-from pbus.bench.figures import Check, Environment, Plan, Report, Row
-from pbus.bench.programme import MEASUREMENTS, measure
+from pbus.bench.results import Check, Environment, Plan, Report, Row
+from pbus.bench.suite import MEASUREMENTS, measure
 
 __all__ = ["MEASUREMENTS", "Check", "Environment", "Plan", "Report", "Row", "measure"]

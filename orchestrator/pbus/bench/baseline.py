@@ -11,9 +11,9 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from pbus.bench.cues import Cues
 from pbus.bench.meter import Meter
-from pbus.bench.script import Delays, Part, Stopwatch
+from pbus.bench.processes.control_pipe import ControlPipe
+from pbus.bench.processes.roles import Delays, RoleConfig, Stopwatch
 
 PIPELINE = 100  # commands in one write
 _WARM_UP = 50  # round trips before the clock starts
@@ -22,7 +22,7 @@ _WAIT_MS = 200
 _END_S = 5.0
 
 
-async def send(part: Part, cues: Cues) -> None:
+async def send(part: RoleConfig, cues: ControlPipe) -> None:
     """Role: publish in pipelines."""
     payload = b"x" * part.size
     targets = [f"{part.channel}:{name}" for name in part.targets or ("*",)]
@@ -39,7 +39,7 @@ async def send(part: Part, cues: Cues) -> None:
         cues.say(watch.sent(part.count))
 
 
-async def receive(part: Part, cues: Cues) -> None:
+async def receive(part: RoleConfig, cues: ControlPipe) -> None:
     """Role: count what a subscription yields."""
     meter = Meter(part.count)
     async with Redis.from_url(part.url) as redis, redis.pubsub() as pubsub:
@@ -54,7 +54,7 @@ async def receive(part: Part, cues: Cues) -> None:
         cues.say(received)
 
 
-async def add(part: Part, cues: Cues) -> None:
+async def add(part: RoleConfig, cues: ControlPipe) -> None:
     """Role: add to streams in pipelines."""
     payload = b"x" * part.size
     streams = [f"{part.channel}:{name}" for name in part.targets]
@@ -71,7 +71,7 @@ async def add(part: Part, cues: Cues) -> None:
         cues.say(watch.sent(part.count))
 
 
-async def read(part: Part, cues: Cues) -> None:
+async def read(part: RoleConfig, cues: ControlPipe) -> None:
     """Role: count what a group's consumer reads and acknowledges."""
     meter = Meter(part.count)
     stream = f"{part.channel}:{part.name}"
@@ -89,7 +89,7 @@ async def read(part: Part, cues: Cues) -> None:
         cues.say(received)
 
 
-async def ping(part: Part, cues: Cues) -> None:
+async def ping(part: RoleConfig, cues: ControlPipe) -> None:
     """Role: there and back, one at a time."""
     payload = b"x" * part.size
     async with Redis.from_url(part.url) as redis, redis.pubsub() as pubsub:
@@ -110,7 +110,7 @@ async def ping(part: Part, cues: Cues) -> None:
         cues.say(Delays(delays=delays[_WARM_UP:], cpu_s=time.process_time() - cpu))
 
 
-async def pong(part: Part, cues: Cues) -> None:
+async def pong(part: RoleConfig, cues: ControlPipe) -> None:
     """Role: send back what comes; ended by the stage."""
     async with Redis.from_url(part.url) as redis, redis.pubsub() as pubsub:
         await pubsub.subscribe(f"{part.channel}:{part.name}")

@@ -5,9 +5,9 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from pbus.bench.cues import Cues
-from pbus.bench.figures import Percentiles
-from pbus.bench.script import Received
+from pbus.bench.processes.control_pipe import ControlPipe
+from pbus.bench.processes.roles import Received
+from pbus.bench.results import Percentiles
 
 SAMPLE_EVERY = 64  # messages; reading the clock for each would be measured, too
 QUIET_S = 3.0  # nothing is handled for so long after the last was sent: the rest is lost
@@ -54,7 +54,7 @@ class Meter:
         """Take the delay of a message that was made at this (Unix) time."""
         self.delays.append(time.time() - sent_at)
 
-    async def finished(self, cues: Cues) -> Received:
+    async def finished(self, cues: ControlPipe) -> Received:
         """Wait until all came, or until nothing came for a while after the sender was done."""
         await all_or_quiet(cues, self._complete, lambda: self.count, self._quiet_s)
         return self._result()
@@ -78,7 +78,7 @@ class Meter:
 
 
 async def all_or_quiet(
-    cues: Cues, complete: asyncio.Event, count: Callable[[], int], quiet_s: float = QUIET_S
+    cues: ControlPipe, complete: asyncio.Event, count: Callable[[], int], quiet_s: float = QUIET_S
 ) -> None:
     """Wait until complete; once cued, only for as long as something still comes."""
     told = asyncio.ensure_future(cues.next())

@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator
 import asyncpg
 from pgmq.async_queue import PGMQueue
 
-from pbus.bench.cues import Cues
 from pbus.bench.meter import Meter
-from pbus.bench.script import Delays, Part, Stopwatch
+from pbus.bench.processes.control_pipe import ControlPipe
+from pbus.bench.processes.roles import Delays, RoleConfig, Stopwatch
 
 _WARM_UP = 5  # round trips before the clock starts
 _READ_AT_ONCE = 10
@@ -26,7 +26,7 @@ _POLL_S = 0.1  # how often read_with_poll looks
 _ON_DISK = {"synchronous_commit": "on", "application_name": "pbus bench, plain client"}
 
 
-async def send(part: Part, cues: Cues) -> None:
+async def send(part: RoleConfig, cues: ControlPipe) -> None:
     """Role: send one message after another."""
     queues = [_queue(part, name) for name in part.targets]
     async with _client(part) as client:
@@ -38,7 +38,7 @@ async def send(part: Part, cues: Cues) -> None:
         cues.say(watch.sent(part.count))
 
 
-async def receive(part: Part, cues: Cues) -> None:
+async def receive(part: RoleConfig, cues: ControlPipe) -> None:
     """Role: count what polling yields."""
     meter = Meter(part.count)
     async with _client(part) as client, _own_queue(part, client) as queue:
@@ -50,7 +50,7 @@ async def receive(part: Part, cues: Cues) -> None:
         cues.say(received)
 
 
-async def ping(part: Part, cues: Cues) -> None:
+async def ping(part: RoleConfig, cues: ControlPipe) -> None:
     """Role: there and back, one at a time."""
     target = _queue(part, part.targets[0])
     async with _client(part) as client, _own_queue(part, client) as queue:
@@ -68,7 +68,7 @@ async def ping(part: Part, cues: Cues) -> None:
         cues.say(Delays(delays=delays[_WARM_UP:], cpu_s=time.process_time() - cpu))
 
 
-async def pong(part: Part, cues: Cues) -> None:
+async def pong(part: RoleConfig, cues: ControlPipe) -> None:
     """Role: send back what comes; ended by the stage."""
     async with _client(part) as client, _own_queue(part, client) as queue:
         echoing = asyncio.create_task(_echo(client, queue, _queue(part, part.targets[0])))
@@ -81,7 +81,7 @@ async def pong(part: Part, cues: Cues) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _client(part: Part) -> AsyncIterator[PGMQueue]:
+async def _client(part: RoleConfig) -> AsyncIterator[PGMQueue]:
     async with asyncpg.create_pool(
         part.url, min_size=1, max_size=2, server_settings=_ON_DISK
     ) as pool:
@@ -91,7 +91,7 @@ async def _client(part: Part) -> AsyncIterator[PGMQueue]:
 
 
 @contextlib.asynccontextmanager
-async def _own_queue(part: Part, client: PGMQueue) -> AsyncIterator[str]:
+async def _own_queue(part: RoleConfig, client: PGMQueue) -> AsyncIterator[str]:
     queue = _queue(part, part.name)
     await client.create_queue(queue)
     try:
@@ -100,7 +100,7 @@ async def _own_queue(part: Part, client: PGMQueue) -> AsyncIterator[str]:
         await client.drop_queue(queue)
 
 
-def _queue(part: Part, name: str) -> str:
+def _queue(part: RoleConfig, name: str) -> str:
     """A name of the letters that PGMQ takes, and short enough."""
     return f"bench_{hashlib.sha256(f'{part.channel} {name}'.encode()).hexdigest()[:24]}"
 

@@ -2,9 +2,9 @@
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.connect import connect
+from pbus.bus.local.router import Counters
 from pbus.bus.memory import AsyncQueueBus
 from pbus.bus.subscriber import BusSubscriber
-from pbus.bus.switchboard import Counters
 from pbus.bus.tap import Tap, TapMessage
 
 __all__ = [

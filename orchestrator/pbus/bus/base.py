@@ -8,15 +8,15 @@ from typing import Any, Self
 
 import msgspec
 
-from pbus.bus.leases_memory import MemoryLeaseStore
-from pbus.bus.mail import MailStore
+from pbus.bus.local.router import Counters, LocalRouter
+from pbus.bus.memory_leases import MemoryLeaseStore
+from pbus.bus.queues.store import QueueStore
+from pbus.bus.stream.transport import Presence
 from pbus.bus.subscriber import BusSubscriber
-from pbus.bus.switchboard import Counters, Switchboard
 from pbus.bus.tap import Tap
-from pbus.bus.wire import Presence
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Header, decode_message, encode_raw
+from pbus.concurrency.forks import hold_loop
 from pbus.errors import BusClosedError, BusError, BusLoopError, BusUnavailableError
-from pbus.forks import hold_loop
 from pbus.ids import new_id, new_token
 from pbus.leases import LeaseStore
 from pbus.messages import BusMessage
@@ -61,7 +61,7 @@ class WorkerBus(abc.ABC):
     """
 
     delivery: str = "at-most-once"
-    mail: MailStore | None = None
+    mail: QueueStore | None = None
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class WorkerBus(abc.ABC):
         self._loop: asyncio.AbstractEventLoop | None = None  # of the first start
         self._life: asyncio.Task[None] | None = None  # ends with the loop, if not before
         self._starting: asyncio.Future[None] | None = None
-        self._board = Switchboard(send_timeout)
+        self._board = LocalRouter(send_timeout)
         self.counters: Counters = self._board.counters
         self._leases: LeaseStore | None = None
 

@@ -8,18 +8,18 @@ import time
 from typing import Any
 
 from pbus.bus.base import DEFAULT_SEND_TIMEOUT_S, WorkerBus
-from pbus.bus.credit import Credit
-from pbus.bus.dispatch import Stamped
-from pbus.bus.inbox import Inbox, PayloadReceipt
-from pbus.bus.mailbox import SYSTEM_CAPACITY
-from pbus.bus.mailroom import DeliveryOptions, MailRoom
-from pbus.bus.outbox import MAX_PAYLOAD_BYTES, Outbox
-from pbus.bus.provenance import Provenance
-from pbus.bus.publisher import Publisher
-from pbus.bus.switchboard import EVERYONE
-from pbus.bus.wire import Wire
-from pbus.chores import Chore, keep_doing
+from pbus.bus.local.mailbox import SYSTEM_CAPACITY
+from pbus.bus.local.router import EVERYONE
+from pbus.bus.queues.consumer import DeliveryOptions, QueueConsumer
+from pbus.bus.queues.producer import EncodedMessage
+from pbus.bus.stream.flow_control import FlowControl
+from pbus.bus.stream.provenance import Provenance
+from pbus.bus.stream.receiver import BatchCompletion, StreamReceiver
+from pbus.bus.stream.send_buffer import MAX_PAYLOAD_BYTES, SendBuffer
+from pbus.bus.stream.transport import Transport
+from pbus.bus.stream.writer import LaneWriter
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding, Header, encode_message, encode_raw
+from pbus.concurrency.background import Chore, keep_doing
 from pbus.errors import (
     BusUnavailableError,
     MessageDecodeError,
@@ -55,10 +55,10 @@ class BrokeredBus(WorkerBus):
         encrypt: Only who has the key can read what is sent.
     """
 
-    _inbox: Inbox
-    _outboxes: dict[Lane, Outbox]
-    _publishers: dict[Lane, Publisher]
-    _credit: Credit
+    _inbox: StreamReceiver
+    _outboxes: dict[Lane, SendBuffer]
+    _publishers: dict[Lane, LaneWriter]
+    _credit: FlowControl
     _provenance: Provenance | None = None  # checked where there is a key
 
     def __init__(
@@ -90,7 +90,7 @@ class BrokeredBus(WorkerBus):
         self._tasks: list[asyncio.Task[None]] = []
         self.delivery = delivery
         self._mail_options = mail_options or DeliveryOptions()
-        self._mailroom: MailRoom | None = None
+        self._mailroom: QueueConsumer | None = None
 
     async def publish(self, message: BusMessage) -> None:
         """Encode a message and have it stored, or put it into its lane's buffer; see send()."""
@@ -108,7 +108,7 @@ class BrokeredBus(WorkerBus):
             if not outbox.put_nowait(address, line):
                 await outbox.put(address, line)
         else:
-            await self._store(mailroom, Stamped.of(message, line))
+            await self._store(mailroom, EncodedMessage.of(message, line))
 
     async def send_raw(
         self,
@@ -132,7 +132,7 @@ class BrokeredBus(WorkerBus):
         if mailroom is None:
             await self._outboxes[lane].put(address, line)
         else:
-            await self._store(mailroom, Stamped(address, lane, header.id, line))
+            await self._store(mailroom, EncodedMessage(address, lane, header.id, line))
         self.counters.sent += 1
 
     async def _see_limit(self, error: MessageTooLargeError) -> None:
@@ -144,7 +144,7 @@ class BrokeredBus(WorkerBus):
             limit, hint = self._carried_bytes, self._limit_hint
             raise MessageTooLargeError(error.type_name, error.size, limit, hint=hint) from None
 
-    async def _store(self, mailroom: MailRoom, stamped: Stamped) -> None:
+    async def _store(self, mailroom: QueueConsumer, stamped: EncodedMessage) -> None:
         if await mailroom.dispatch.put(stamped) == 0:
             self.counters.note_undelivered(stamped.address)
 
@@ -178,7 +178,7 @@ class BrokeredBus(WorkerBus):
         address: str,
         lane: Lane,
         lines: list[bytes],
-        receipt: PayloadReceipt | None,
+        receipt: BatchCompletion | None,
     ) -> int:
         """Put received messages into mailboxes; see Sink."""
         if self._provenance is None:
@@ -186,7 +186,7 @@ class BrokeredBus(WorkerBus):
         return self._provenance.deliver(sender, address, lane, lines, receipt)
 
     def _put(
-        self, address: str, lane: Lane, lines: list[bytes], receipt: PayloadReceipt | None
+        self, address: str, lane: Lane, lines: list[bytes], receipt: BatchCompletion | None
     ) -> int:
         if lane is Lane.SYSTEM and any(
             len(mailbox.lane(lane)) >= SYSTEM_CAPACITY for mailbox in self._board.receivers(address)
@@ -205,10 +205,10 @@ class BrokeredBus(WorkerBus):
 
     # The life of the bus
 
-    def _build(self, wire: Wire) -> None:
-        self._inbox = Inbox(self)
+    def _build(self, wire: Transport) -> None:
+        self._inbox = StreamReceiver(self)
         self._outboxes = {
-            lane: Outbox(
+            lane: SendBuffer(
                 lane,
                 self.incarnation,
                 has_flow=lane is Lane.DATA,
@@ -218,11 +218,13 @@ class BrokeredBus(WorkerBus):
             for lane in Lane
         }
         self._publishers = {
-            lane: Publisher(outbox, wire, self.counters, self.send_timeout)
+            lane: LaneWriter(outbox, wire, self.counters, self.send_timeout)
             for lane, outbox in self._outboxes.items()
         }
         data = self._outboxes[Lane.DATA]
-        self._credit = Credit(self.incarnation, data, wire, self._inbox, self._seal, self.presences)
+        self._credit = FlowControl(
+            self.incarnation, data, wire, self._inbox, self._seal, self.presences
+        )
         if self._seal is not NO_SEAL:
             self._provenance = Provenance(
                 self.presences, self.leases.leases, self._board, self._put
@@ -241,7 +243,7 @@ class BrokeredBus(WorkerBus):
     async def _open_mail(self) -> None:
         if self.mail is None:
             return
-        self._mailroom = MailRoom(
+        self._mailroom = QueueConsumer(
             self.mail,
             self._board,
             self.incarnation,

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from pbus.bus.base import WorkerBus
-from pbus.bus.mail import MAX_BACKLOG, MAX_BACKLOG_BYTES
-from pbus.bus.mailroom import DeliveryOptions
 from pbus.bus.memory import AsyncQueueBus
+from pbus.bus.queues.consumer import DeliveryOptions
+from pbus.bus.queues.store import MAX_BACKLOG, MAX_BACKLOG_BYTES
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding
 from pbus.errors import BackendMissingError, BusError, BusUrlError
 from pbus.seal import ENCRYPT_VARIABLE, KEY_VARIABLE
@@ -58,7 +58,7 @@ def connect(
         BackendMissingError: The backend's driver is not installed.
         BusError: The backend has no such encoding.
     """
-    around = _around(url, channel)
+    around = _env_of_bus(url, channel)
     if delivery is None:
         delivery, given = _given(around)
         mail_options = mail_options or given
@@ -149,7 +149,7 @@ def _pgmq_bus(url: str, encoding: str, options: dict[str, Any]) -> WorkerBus:
     return PgmqBus(dsn=url, **options)
 
 
-class _Given(msgspec.Struct, frozen=True, kw_only=True):
+class _DeliveryEnv(msgspec.Struct, frozen=True, kw_only=True):
     """What `pbus up` says about delivery to the programs that it starts."""
 
     mode: str | None = None
@@ -160,7 +160,7 @@ class _Given(msgspec.Struct, frozen=True, kw_only=True):
     when_full: str = "wait"
 
 
-def _around(url: str, channel: str) -> Mapping[str, str]:
+def _env_of_bus(url: str, channel: str) -> Mapping[str, str]:
     """What `pbus up` put into the environment of its programs, if it is about this very bus."""
     here = (os.environ.get("PBUS_URL"), os.environ.get("PBUS_CHANNEL"))
     return os.environ if here == (url, channel) else {}
@@ -168,9 +168,9 @@ def _around(url: str, channel: str) -> Mapping[str, str]:
 
 def _given(around: Mapping[str, str]) -> tuple[str | None, DeliveryOptions]:
     """How messages are delivered; no mode where that is not said."""
-    given = _Given()
+    given = _DeliveryEnv()
     with contextlib.suppress(msgspec.MsgspecError):
-        given = msgspec.json.decode(around.get("PBUS_DELIVERY", "{}"), type=_Given)
+        given = msgspec.json.decode(around.get("PBUS_DELIVERY", "{}"), type=_DeliveryEnv)
     options = DeliveryOptions(
         max_attempts=given.max_attempts,
         max_crash_attempts=given.max_crash_attempts,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from pbus.bus.gate import LaneGate
+from pbus.bus.lane_gate import LaneGate
 from pbus.messages import BusMessage, Lane
 
 

@@ -1,8 +1,8 @@
 """Jobs as values and state: what is asked, who was asked, how it ended. No bus, no worker."""
 
-from pbus.jobs.contexts import JobContext, JobGroupContext
-from pbus.jobs.events import JobEvent, JobGroupEvent
 from pbus.jobs.group import JobGroup, JobGroupResponse, JobResponse
+from pbus.jobs.handles import JobContext, JobGroupContext
+from pbus.jobs.job_events import JobEvent, JobGroupEvent
 from pbus.jobs.params import JobGroupOptions, JobGroupParams, JobOptions, JobParams
 
 __all__ = [

@@ -17,8 +17,8 @@ from pbus.errors import (
     JobTimeoutError,
     JobWorkerLostError,
 )
-from pbus.jobs.events import EventQueue, JobGroupEvent
-from pbus.jobs.flow import Reading
+from pbus.jobs.backpressure import Reading
+from pbus.jobs.job_events import EventQueue, JobGroupEvent
 from pbus.jobs.params import JobGroupParams
 from pbus.messages import JobStatus
 
@@ -191,7 +191,7 @@ class JobGroup:
         """Take a worker's answer."""
         member.announced = events
         member.response = JobResponse(data, status=status, worker=member.worker)
-        if is_farewell(status, data):
+        if is_worker_stopping(status, data):
             self.lose(member, str(member.response.get("error")))
             return
         if status is JobStatus.CANCELLED:
@@ -257,7 +257,7 @@ class JobGroup:
         self._over.set()
 
 
-def is_farewell(status: JobStatus, data: Mapping[str, Any] | None) -> bool:
+def is_worker_stopping(status: JobStatus, data: Mapping[str, Any] | None) -> bool:
     """Whether an answer only says that the worker stops: the job is not done, nor refused."""
     return status is not JobStatus.COMPLETED and (data or {}).get("type") == STOPPED
 

@@ -16,13 +16,13 @@ import msgspec
 from pbus.bus.connect import connect
 from pbus.codec import Encoding
 from pbus.errors import HandlerDefinitionError, PbusError, WorkerLoadError
-from pbus.process import path_json
-from pbus.process.launcher import undo_signals
-from pbus.process.loading import import_path, load_worker
-from pbus.process.loops import run_on
-from pbus.process.mail import mail_options
-from pbus.process.restart import UNLOADABLE
-from pbus.process.spawn import ORDER_VARIABLE, WorkerOrder
+from pbus.process.delivery_settings import mail_options
+from pbus.process.supervisor.restart_policy import UNLOADABLE
+from pbus.process.system import path_json
+from pbus.process.system.event_loop import run_on
+from pbus.process.system.inherited_signals import undo_signals
+from pbus.process.system.spawn import ORDER_VARIABLE, WorkerLaunchSpec
+from pbus.process.worker_loader import import_path, load_worker
 from pbus.runner import WorkerRunner
 from pbus.seal import ENCRYPT_VARIABLE, KEY_VARIABLE
 from pbus.topology.model import DeliverySpec
@@ -39,7 +39,7 @@ def main() -> int:
     try:
         _log_to_stderr(os.environ.get(LOG_LEVEL_VARIABLE, "INFO"))
         with os.fdopen(int(os.environ.pop(ORDER_VARIABLE)), "rb") as file:
-            order = path_json.decode(file.read(), WorkerOrder)
+            order = path_json.decode(file.read(), WorkerLaunchSpec)
         sys.path += import_path(Path(order.file))
         return run_on(order.loop, host(order, os.environ))
     except PbusError as error:
@@ -61,7 +61,7 @@ def _write_utf8() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
-async def host(order: WorkerOrder, environ: Mapping[str, str]) -> int:
+async def host(order: WorkerLaunchSpec, environ: Mapping[str, str]) -> int:
     """Run one worker on a runner of its own; returns the exit code."""
     worker = load_worker(order, environ["PBUS_WORKER"])
     delivery = msgspec.json.decode(environ.get("PBUS_DELIVERY", "{}"), type=DeliverySpec)

@@ -16,8 +16,10 @@ from pathlib import Path
 import msgspec
 
 from pbus.errors import PbusError
-from pbus.process import path_json
-from pbus.process.events import (
+from pbus.process.project.project import Project
+from pbus.process.project.supervisor_log import OwnLog
+from pbus.process.supervisor.supervisor import Supervisor
+from pbus.process.supervisor_events import (
     BrokerLost,
     BrokerReady,
     Event,
@@ -28,11 +30,9 @@ from pbus.process.events import (
     StateChanged,
     Stopped,
 )
-from pbus.process.launcher import undo_signals
-from pbus.process.loops import run_patiently
-from pbus.process.own_log import OwnLog
-from pbus.process.project import Project
-from pbus.process.supervisor import Supervisor
+from pbus.process.system import path_json
+from pbus.process.system.event_loop import run_patiently
+from pbus.process.system.inherited_signals import undo_signals
 from pbus.topology.load import load_topology
 
 logger = logging.getLogger("pbus.process.daemon")  # run as a program, __name__ says nothing

@@ -12,13 +12,13 @@ import msgspec
 from pbus.bus.connect import connect, erase
 from pbus.errors import BrokerStartError, NothingRunningError, ProcessError, StrangeFileError
 from pbus.leases import LEASE_S
-from pbus.process import postgres
-from pbus.process.groups import PROJECT_VARIABLE
-from pbus.process.guard import remove
-from pbus.process.ledger import Ledger
-from pbus.process.project import Project, lock_path
-from pbus.process.projects import stopped_record
-from pbus.process.record import LAST, ProjectRecord, read_record
+from pbus.process.project.discovery import stopped_record
+from pbus.process.project.project import Project, lock_path
+from pbus.process.project.record import LAST, ProjectRecord, read_record
+from pbus.process.project.recovery_log import RecoveryLog
+from pbus.process.services import postgres
+from pbus.process.system.groups import PROJECT_VARIABLE
+from pbus.process.system.guard import remove
 from pbus.topology.load import load_topology
 from pbus.topology.model import BusSpec
 from pbus.urls import mask_url
@@ -135,7 +135,7 @@ async def _purge_mail(left: Leftovers) -> None:
     if (store := bus.mail) is None:
         return
     async with bus:
-        for name in Ledger(left.project.state_dir).mailboxes():
+        for name in RecoveryLog(left.project.state_dir).mailboxes():
             await store.purge(name, remove=True)
 
 

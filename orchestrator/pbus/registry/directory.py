@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Iterable
 
 from pbus.errors import WorkerNotFoundError
-from pbus.registry.data import WorkerLostData, WorkerReadyData
-from pbus.registry.table import Change, Table
+from pbus.registry.event_data import WorkerLostData, WorkerReadyData
+from pbus.registry.table import Change, MembershipTable
 from pbus.registry.watches import Handler, Watch, Watches
 
 
@@ -16,9 +16,9 @@ class Directory:
     """
 
     def __init__(self) -> None:
-        self._table = Table()
+        self._table = MembershipTable()
         self._groups = self._table.groups()
-        self._children = Table()  # known here only: neither leased nor announced
+        self._children = MembershipTable()  # known here only: neither leased nor announced
         self._watches = Watches()
 
     def __contains__(self, name: object) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from pbus.errors import BusUnavailableError
 from pbus.leases import HEARTBEAT_S, LEASE_S, Lease, Renewal
 from pbus.messages import WorkerRegistryEntry
-from pbus.registry.holdings import Holdings
-from pbus.registry.table import LEASE_EXPIRED, Change, Table, entry_of
+from pbus.registry.own_leases import OwnLeases
+from pbus.registry.table import LEASE_EXPIRED, Change, MembershipTable, entry_of
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ class Heartbeat:
 
     def __init__(
         self,
-        holdings: Holdings,
-        table: Table,
+        holdings: OwnLeases,
+        table: MembershipTable,
         *,
         tell: Callable[[Iterable[Change]], None],
         announce: Callable[[list[WorkerRegistryEntry]], None],

@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 
 from pbus.bus.base import WorkerBus
-from pbus.bus.mail import MailStore
+from pbus.bus.queues.store import QueueStore
 from pbus.errors import BusUnavailableError, DuplicateWorkerError, PbusError
 from pbus.leases import Activation, Lease
 from pbus.messages import BusWorkerRegistryMessage, WorkerRegistryEntry
 from pbus.registry.directory import Directory
 from pbus.registry.heartbeat import Heartbeat
-from pbus.registry.holdings import STORE_TIMEOUT_S, Holdings, describe
+from pbus.registry.own_leases import STORE_TIMEOUT_S, OwnLeases, describe
 from pbus.registry.table import entry_of
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class WorkerRegistry(Directory):
         self.on_refused: Callable[[str, str], None] | None = None
         self._bus = bus
         self._child_leases: dict[str, Lease] = {}
-        self._holdings = Holdings(bus)
+        self._holdings = OwnLeases(bus)
         self._heartbeat = Heartbeat(
             self._holdings,
             self._table,
@@ -249,7 +249,7 @@ class WorkerRegistry(Directory):
             self._own(self._give_back(self._bus.mail, entries), "pbus registry mail of the dead")
 
     @staticmethod
-    async def _give_back(mail: MailStore, entries: list[WorkerRegistryEntry]) -> None:
+    async def _give_back(mail: QueueStore, entries: list[WorkerRegistryEntry]) -> None:
         """Let others have what the dead held; the name of a life begins with its process'."""
         holders = {entry.incarnation.rpartition(".")[0] for entry in entries}
         try:

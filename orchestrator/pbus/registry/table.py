@@ -16,7 +16,7 @@ import msgspec
 from pbus.leases import Lease, process_of
 from pbus.messages import WorkerRegistryEntry
 from pbus.names import group_of, replica_number
-from pbus.registry.data import WorkerLostData, WorkerReadyData
+from pbus.registry.event_data import WorkerLostData, WorkerReadyData
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -30,7 +30,7 @@ _LATE_S = 10.0  # what was sent under a name may come so long after the news tha
 _MAX_GONE = 1_000  # incarnations remembered as gone: late news comes within seconds
 
 
-class Arrival(msgspec.Struct, frozen=True):
+class WorkerJoined(msgspec.Struct, frozen=True):
     """A worker became ready.
 
     Attributes:
@@ -41,10 +41,10 @@ class Arrival(msgspec.Struct, frozen=True):
     first: bool = True
 
 
-Change = Arrival | WorkerLostData
+Change = WorkerJoined | WorkerLostData
 
 
-class Known(msgspec.Struct):
+class Member(msgspec.Struct):
     """One worker of the table.
 
     Attributes:
@@ -77,12 +77,12 @@ def entry_of(lease: Lease, *, gone: str | None = None, unhandled: int = 0) -> Wo
     )
 
 
-class Table:
+class MembershipTable:
     """The workers known, by name, and by group for replicas."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Known] = {}
-        self._groups: dict[str, dict[str, Known]] = {}
+        self._known: dict[str, Member] = {}
+        self._groups: dict[str, dict[str, Member]] = {}
         self._gone: OrderedDict[str, int] = OrderedDict()  # incarnation -> stamp
         self._processes: Counter[str] = Counter()  # of how many workers
         self._over: OrderedDict[str, None] = OrderedDict()  # processes whose last worker is gone
@@ -97,7 +97,7 @@ class Table:
         """All ready workers, sorted."""
         return sorted(name for name, known in self._known.items() if known.entry.ready)
 
-    def find(self, name: str) -> Known | None:
+    def find(self, name: str) -> Member | None:
         """The worker of that name, ready or not."""
         return self._known.get(name)
 
@@ -105,7 +105,7 @@ class Table:
         """The names of all groups with replicas, ready or not: a view, it stays true."""
         return self._groups.keys()
 
-    def replicas(self, group: str) -> list[Known]:
+    def replicas(self, group: str) -> list[Member]:
         """The ready replicas of a group, by number."""
         members = [known for known in self._groups.get(group, {}).values() if known.entry.ready]
         return sorted(members, key=lambda known: replica_number(known.entry.name))
@@ -220,14 +220,14 @@ class Table:
             known = None
         data = WorkerReadyData(entry.name, entry.runner, entry.incarnation, entry.active)
         if known is None:
-            known = self._add(Known(entry=entry, data=data, stamp=0))
+            known = self._add(Member(entry=entry, data=data, stamp=0))
         known.entry, known.data = entry, data
         if entry.ready and not known.announced:
             known.announced = True
-            changes.append(Arrival(data, first=self._is_first(known)))
+            changes.append(WorkerJoined(data, first=self._is_first(known)))
         return changes
 
-    def _add(self, known: Known) -> Known:
+    def _add(self, known: Member) -> Member:
         name, process = known.entry.name, process_of(known.entry.incarnation)
         self._known[name] = known
         self._processes[process] += 1
@@ -237,7 +237,7 @@ class Table:
             self._groups.setdefault(group, {})[name] = known
         return known
 
-    def _remove(self, known: Known, reason: str) -> list[Change]:
+    def _remove(self, known: Member, reason: str) -> list[Change]:
         name, process = known.entry.name, process_of(known.entry.incarnation)
         del self._known[name]
         _remember(self._left, (name, process), time.monotonic())
@@ -254,7 +254,7 @@ class Table:
             return []
         return [WorkerLostData(name, known.entry.runner, known.entry.incarnation, reason)]
 
-    def _is_first(self, known: Known) -> bool:
+    def _is_first(self, known: Member) -> bool:
         group = group_of(known.entry.name)
         if group is None:
             return True

@@ -5,10 +5,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
-from pbus.containment import contained
+from pbus.concurrency.user_code import contained
 from pbus.names import group_of
-from pbus.registry.data import WorkerLostData, WorkerReadyData
-from pbus.registry.table import Arrival, Change
+from pbus.registry.event_data import WorkerLostData, WorkerReadyData
+from pbus.registry.table import Change, WorkerJoined
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class Watches:
 
     def tell(self, change: Change) -> None:
         """Call those whom a change concerns: watchers of the worker, and of its group."""
-        if isinstance(change, Arrival):
+        if isinstance(change, WorkerJoined):
             name = change.data.worker_name
             self.ready.call(name, change.data)
             if change.first and (group := group_of(name)) is not None:

@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar
 
-from pbus.bus.backoff import Backoff
 from pbus.bus.base import WorkerBus
 from pbus.bus.memory import AsyncQueueBus
 from pbus.bus.subscriber import BusSubscriber
+from pbus.concurrency.backoff import Backoff
+from pbus.concurrency.event_source import EventSource
 from pbus.errors import (
     BrokerRefusedError,
     BusUnavailableError,
@@ -19,9 +20,8 @@ from pbus.errors import (
     PbusError,
     RunnerStateError,
 )
-from pbus.event_source import EventSource
 from pbus.ids import new_token
-from pbus.jobs.census import BusJobsRequestMessage
+from pbus.jobs.listing import BusJobsRequestMessage
 from pbus.messages import (
     BusAddWorkerMessage,
     BusCancelMessage,
@@ -32,11 +32,11 @@ from pbus.messages import (
     BusWorkerRegistryMessage,
 )
 from pbus.registry import WorkerErrorData, WorkerRegistry
-from pbus.runner.acceptance import BusAcceptanceRequestMessage, answer_acceptance
-from pbus.runner.census import answer_census
-from pbus.runner.hosting import Hosting, Worker, one_line
-from pbus.runner.household import Household
+from pbus.runner.hosted_worker import HostedWorker, Worker, one_line
+from pbus.runner.hosted_workers import HostedWorkers
+from pbus.runner.open_jobs import reply_with_open_jobs
 from pbus.runner.signals import signals_to
+from pbus.runner.type_checks import BusAcceptanceRequestMessage, answer_acceptance
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class WorkerRunner(EventSource, BusSubscriber):
             )
             if wanted
         ]
-        self._household = Household(
+        self._household = HostedWorkers(
             self.name,
             self.bus,
             self.registry,
@@ -228,7 +228,7 @@ class WorkerRunner(EventSource, BusSubscriber):
             self._own(self._add_child(message.worker), "child")
         elif isinstance(message, BusJobsRequestMessage):
             workers = self._household.workers()
-            self._own(answer_census(self.bus, self.name, workers, message), "census")
+            self._own(reply_with_open_jobs(self.bus, self.name, workers, message), "census")
         elif isinstance(message, BusAcceptanceRequestMessage):
             self._own(answer_acceptance(self.bus, self.name, message), "acceptance")
         elif isinstance(message, BusEndMessage | BusCancelMessage):
@@ -257,7 +257,7 @@ class WorkerRunner(EventSource, BusSubscriber):
     async def _start_bus(self) -> None:
         await self.bus.start(_TRY_S if self._start_timeout is None else self._start_timeout)
 
-    async def _launch(self, hosting: Hosting) -> None:
+    async def _launch(self, hosting: HostedWorker) -> None:
         tries = [hosting]
 
         async def launch() -> None:

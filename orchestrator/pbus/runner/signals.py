@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from pbus.forks import drop_signal, hold_signal
+from pbus.concurrency.forks import drop_signal, hold_signal
 
 logger = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from pbus.messages import (
     BusMessage,
     BusWorkerReadyMessage,
 )
-from pbus.testing.bus import WatchedBus
-from pbus.testing.ledger import Ledger, M, Where
-from pbus.testing.runner import WatchedRunner
+from pbus.testing.logged_errors import LoggedErrors
+from pbus.testing.message_recorder import M, MessageRecorder, Where
+from pbus.testing.recording_bus import WatchedBus
+from pbus.testing.recording_runner import WatchedRunner
 from pbus.testing.stand_in import StandIn
-from pbus.testing.swallowed import Swallowed
-from pbus.worker import BaseWorker
+from pbus.workers.base import BaseWorker
 
 TESTER = "tester"
 WAIT_S = 5.0
@@ -48,8 +48,8 @@ class WorkerHarness(Generic[W]):
         self.bus = WatchedBus(self._note_sent)
         self._others = others
         self._timeout = timeout
-        self._ledger = Ledger(f"{worker.name!r} sent")
-        self._swallowed = Swallowed()
+        self._ledger = MessageRecorder(f"{worker.name!r} sent")
+        self._swallowed = LoggedErrors()
         self._runner = WatchedRunner(self.bus)
         self._running: asyncio.Task[None] | None = None
 

@@ -11,8 +11,8 @@ from pbus.messages import (
     BusWorkerReadyMessage,
     BusWorkerRegistryMessage,
 )
-from pbus.testing.ledger import Ledger, M, Where
-from pbus.worker import BaseWorker
+from pbus.testing.message_recorder import M, MessageRecorder, Where
+from pbus.workers.base import BaseWorker
 
 
 class StandIn(BaseWorker):
@@ -43,7 +43,7 @@ class StandIn(BaseWorker):
         super().__init__(name, active=active)
         self.answers: dict[str, Any] = dict(answers or {})
         self._timeout = timeout
-        self._ledger = Ledger(f"{name!r} got")
+        self._ledger = MessageRecorder(f"{name!r} got")
 
     @property
     def received(self) -> list[BusMessage]:

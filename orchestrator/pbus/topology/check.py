@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from msgspec import inspect
 
+from pbus.topology.parsing.scalars import number_problem, plain_bool, plain_value
+from pbus.topology.parsing.yaml_tree import Broken, Mapping, Node, Scalar, Sequence, kind_of
 from pbus.topology.problems import (
     Place,
     Problems,
@@ -16,9 +18,7 @@ from pbus.topology.problems import (
     shown_key,
     suggestion,
 )
-from pbus.topology.scalars import number_problem, plain_bool, plain_value
 from pbus.topology.schema import TopologyFile
-from pbus.topology.yaml_tree import Broken, Mapping, Node, Scalar, Sequence, kind_of
 
 _INVALID: Any = object()  # stands for a value whose problem was told
 

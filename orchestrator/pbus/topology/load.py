@@ -6,9 +6,6 @@ from pathlib import Path
 import msgspec
 
 from pbus.topology.check import check_shape
-from pbus.topology.env_file import EnvFiles
-from pbus.topology.expand import expand_tree
-from pbus.topology.files import NO_FILE, read_text
 from pbus.topology.model import (
     DEFAULT_MAX_MESSAGE_BYTES,
     BusSpec,
@@ -16,12 +13,15 @@ from pbus.topology.model import (
     Topology,
     WorkerSpec,
 )
-from pbus.topology.names import clean_name
+from pbus.topology.name_rules import clean_name
+from pbus.topology.parsing.bounded_read import NO_FILE, read_text
+from pbus.topology.parsing.env_file import EnvFiles
+from pbus.topology.parsing.variables import expand_tree
+from pbus.topology.parsing.yaml_tree import Mapping, Node, parse_yaml, secret_paths
 from pbus.topology.paths import as_named
 from pbus.topology.problems import Place, Problems
 from pbus.topology.rules import backend_of, check_rules, default_delivery
 from pbus.topology.schema import BusSection, TopologyFile, WorkerSection
-from pbus.topology.yaml_tree import Mapping, Node, parse_yaml, secret_paths
 from pbus.urls import MEMORY_URL
 
 

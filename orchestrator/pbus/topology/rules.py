@@ -5,12 +5,12 @@ from pathlib import Path
 from pbus.errors import BusKeyError
 from pbus.seal import parse_keys
 from pbus.topology.check import is_null
-from pbus.topology.env_file import EnvFiles
-from pbus.topology.files import is_folder
 from pbus.topology.model import DeliveryMode
+from pbus.topology.parsing.bounded_read import is_folder
+from pbus.topology.parsing.env_file import EnvFiles
+from pbus.topology.parsing.yaml_tree import Mapping
 from pbus.topology.problems import Place, Problems, did_you_mean, one_of
 from pbus.topology.schema import BusSection, TopologyFile, WorkerSection
-from pbus.topology.yaml_tree import Mapping
 from pbus.urls import BACKEND_OF_SCHEME, Backend, url_problem, url_scheme
 
 _DEFAULT_DELIVERY: dict[str, DeliveryMode] = {"pgmq": "at-least-once"}

@@ -16,13 +16,13 @@ from pbus.topology.model import (
     Restart,
     WhenFull,
 )
-from pbus.topology.names import (
+from pbus.topology.name_rules import (
     NAME_PATTERN,
     REFERENCE_PATTERN,
     suggest_name,
     suggest_reference,
 )
-from pbus.topology.sizes import EXPECTED_SIZE, SIZE_PATTERN, parse_size
+from pbus.topology.parsing.sizes import EXPECTED_SIZE, SIZE_PATTERN, parse_size
 from pbus.urls import Backend
 
 AsWritten = str | int | float | bool  # becomes text exactly as it stands in the file

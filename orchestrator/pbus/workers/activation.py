@@ -4,11 +4,11 @@ import dataclasses
 import logging
 from typing import Any, ClassVar, Self
 
+from pbus.bus.local.lane_hold import lending
 from pbus.errors import PbusError
 from pbus.messages import BusActivateWorkerMessage, BusDeactivateWorkerMessage, BusMessage
 from pbus.workers.core import base_hook
-from pbus.workers.sending import Sending
-from pbus.workers.turns import lending
+from pbus.workers.sending import SendingMixin
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class WorkerActivationArgs:
         return cls(**{name: value for name, value in (values or {}).items() if name in names})
 
 
-class Activation(Sending):
+class ActivationMixin(SendingMixin):
     """Lets a worker be active or not; only an active one gets data and new jobs."""
 
     EVENTS = frozenset({"on_activated", "on_deactivated"})

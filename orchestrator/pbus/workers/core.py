@@ -6,15 +6,15 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from pbus.bus.base import WorkerBus
-from pbus.containment import as_handler_error, contained
+from pbus.bus.local.deferred_ack import DeferredAcks
+from pbus.bus.local.lane_hold import InlineLaneHold, LaneHold, gate_here, holds_lane
+from pbus.concurrency.event_source import EventSource
+from pbus.concurrency.user_code import as_handler_error, contained
 from pbus.errors import PbusError, WorkerNameError, WorkerNotAttachedError
-from pbus.event_source import EventSource
 from pbus.ids import new_token
 from pbus.messages import BusMessage
 from pbus.names import WORKER_NAME
 from pbus.registry import WorkerRegistry
-from pbus.workers.custody import Custody
-from pbus.workers.turns import LaneTurn, Turn, gate_here, is_in_turn
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +70,8 @@ class WorkerCore(EventSource):
         self._is_stopping = False
         self._keeps_order = True  # a hook that waits for its job lets in only what jobs need
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._handling: set[LaneTurn] = set()  # handlers in the lanes' own tasks, that wait
-        self._custody = Custody()
+        self._handling: set[InlineLaneHold] = set()  # handlers in the lanes' own tasks, that wait
+        self._custody = DeferredAcks()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
@@ -193,7 +193,7 @@ class WorkerCore(EventSource):
         on_done: Callable[[], None] | None = None,
     ) -> None:
         """Run a hook until it ends, or lets the lane go on, or patience (seconds) ends."""
-        turn = Turn(gate=gate_here() if self._keeps_order else None, patience=patience)
+        turn = LaneHold(gate=gate_here() if self._keeps_order else None, patience=patience)
         task = turn.start(work, f"{self.name} {what}")
         self._tasks.add(task)
         if on_done is not None:
@@ -204,7 +204,7 @@ class WorkerCore(EventSource):
         finally:
             if not task.done():
                 task.add_done_callback(self._on_task_done)
-                if not is_in_turn():
+                if not holds_lane():
                     self._custody.keep(task)
             else:
                 self._tasks.discard(task)

@@ -3,6 +3,7 @@
 import msgspec
 
 from pbus.errors import WorkerNotAttachedError
+from pbus.jobs.replicas import Replicas
 from pbus.messages import (
     BusActivateWorkerMessage,
     BusCancelWorkerMessage,
@@ -13,7 +14,6 @@ from pbus.messages import (
     BusWorkerLocalErrorMessage,
 )
 from pbus.workers.core import WorkerCore
-from pbus.workers.replicas import Replicas
 
 # What is said to a group is meant for all of it.
 _TO_ALL = (
@@ -24,7 +24,7 @@ _TO_ALL = (
 )
 
 
-class Sending(WorkerCore):
+class SendingMixin(WorkerCore):
     """Lets a worker send messages."""
 
     def __init__(self, name: str | None = None) -> None:

@@ -4,16 +4,16 @@ import functools
 import logging
 from typing import Any, ClassVar
 
-from pbus.containment import contained
+from pbus.concurrency.user_code import contained
 from pbus.handlers import Handlers
 from pbus.registry import Watch, WorkerLostData, WorkerReadyData
 from pbus.workers.core import base_hook
-from pbus.workers.sending import Sending
+from pbus.workers.sending import SendingMixin
 
 logger = logging.getLogger(__name__)
 
 
-class Watching(Sending):
+class WatchingMixin(SendingMixin):
     """Lets a worker learn when others become ready, and when they are lost."""
 
     EVENTS = frozenset({"on_worker_ready", "on_worker_lost"})

@@ -1,9 +1,16 @@
 """The bus on Postgres with PGMQ."""
 
 from pbus.bus.pgmq.bus import PgmqBus
-from pbus.bus.pgmq.endpoint import Endpoint
 from pbus.bus.pgmq.leases import PgLeaseStore
-from pbus.bus.pgmq.link import Link
-from pbus.bus.pgmq.mail import PgmqMailStore, mail_store
+from pbus.bus.pgmq.queue_store import PgmqQueueStore, mail_store
+from pbus.bus.pgmq.server.connection import HealingConnection
+from pbus.bus.pgmq.server.endpoint import Endpoint
 
-__all__ = ["Endpoint", "Link", "PgLeaseStore", "PgmqBus", "PgmqMailStore", "mail_store"]
+__all__ = [
+    "Endpoint",
+    "HealingConnection",
+    "PgLeaseStore",
+    "PgmqBus",
+    "PgmqQueueStore",
+    "mail_store",
+]

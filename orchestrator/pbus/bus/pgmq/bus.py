@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from pbus.bus.base import DEFAULT_SEND_TIMEOUT_S
 from pbus.bus.brokered import BrokeredBus
-from pbus.bus.mailroom import DeliveryOptions
-from pbus.bus.pgmq.endpoint import Endpoint, reason_of
+from pbus.bus.pgmq.connections import ConnectionPair
 from pbus.bus.pgmq.leases import PgLeaseStore
-from pbus.bus.pgmq.lines import Lines
-from pbus.bus.pgmq.mail import PgmqMailStore
+from pbus.bus.pgmq.queue_store import PgmqQueueStore
+from pbus.bus.pgmq.server.endpoint import Endpoint, reason_of
 from pbus.bus.pgmq.tap import PgmqTap
-from pbus.bus.pgmq.wire import PEER_LEASE_S, Wire
-from pbus.bus.sealed import sealed
+from pbus.bus.pgmq.transport import PEER_LEASE_S, PgTransport
+from pbus.bus.queues.consumer import DeliveryOptions
+from pbus.bus.queues.sealed_store import sealed
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES
 from pbus.errors import BrokerRefusedError, BusUnavailableError
 from pbus.leases import LeaseStore
@@ -73,12 +73,12 @@ class PgmqBus(BrokeredBus):
             key=key,
             encrypt=encrypt,
         )
-        self._lines = Lines(Endpoint(dsn=dsn, pgmq=pgmq, pool=pool), channel)
+        self._lines = ConnectionPair(Endpoint(dsn=dsn, pgmq=pgmq, pool=pool), channel)
         self.url = self._lines.url
         self._is_open = False
         if delivery == "at-least-once":
-            self.mail = sealed(PgmqMailStore(self._lines), self._seal)
-        self._wire = Wire(self._lines, self.incarnation, self._take, lease_s=peer_lease)
+            self.mail = sealed(PgmqQueueStore(self._lines), self._seal)
+        self._wire = PgTransport(self._lines, self.incarnation, self._take, lease_s=peer_lease)
         self._build(self._wire)
         self._lines.writer.on_connect = self._expect_returns
 

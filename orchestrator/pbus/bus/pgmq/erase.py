@@ -2,8 +2,8 @@
 
 import asyncio
 
-from pbus.bus.pgmq import schema
-from pbus.bus.pgmq.endpoint import CONNECT_TIMEOUT_S, TROUBLE, Endpoint, failure
+from pbus.bus.pgmq.server import schema
+from pbus.bus.pgmq.server.endpoint import CONNECT_TIMEOUT_S, TROUBLE, Endpoint, failure
 from pbus.errors import BusUnavailableError
 
 _ERASE_S = 60.0

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pbus.bus.pgmq.link import Link
+from pbus.bus.pgmq.server.connection import HealingConnection
 from pbus.errors import BusUnavailableError
 from pbus.leases import (
     CLAIM_TRIES,
@@ -39,7 +39,7 @@ class PgLeaseStore:
         seal: Of the channel.
     """
 
-    def __init__(self, link: Link, channel: str, seal: Seal = NO_SEAL) -> None:
+    def __init__(self, link: HealingConnection, channel: str, seal: Seal = NO_SEAL) -> None:
         self._seal = seal
         self._link = link
         self._channel = channel

@@ -2,14 +2,14 @@
 
 from typing import Self
 
-from pbus.bus.follower import FOLLOWER_LEASE_S, Follower
-from pbus.bus.pgmq.lines import Lines
-from pbus.bus.pgmq.wire import Wire
+from pbus.bus.pgmq.connections import ConnectionPair
+from pbus.bus.pgmq.transport import PgTransport
+from pbus.bus.tap_base import FOLLOWER_LEASE_S, BrokerTap
 from pbus.ids import new_token
 from pbus.seal import Seal
 
 
-class PgmqTap(Follower):
+class PgmqTap(BrokerTap):
     """A follower of one channel.
 
     What he does not fetch is bounded by the server, and falls with his lease.
@@ -19,10 +19,12 @@ class PgmqTap(Follower):
         seal: Of the channel.
     """
 
-    def __init__(self, lines: Lines, seal: Seal) -> None:
+    def __init__(self, lines: ConnectionPair, seal: Seal) -> None:
         super().__init__(seal)
         self._lines = lines
-        self._wire = Wire(lines, new_token(), self._take, follows=True, lease_s=FOLLOWER_LEASE_S)
+        self._wire = PgTransport(
+            lines, new_token(), self._take, follows=True, lease_s=FOLLOWER_LEASE_S
+        )
 
     async def __aenter__(self) -> Self:
         self._lines.hold()

@@ -7,23 +7,28 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import ResponseError
 
-from pbus.bus.backoff import Backoff
 from pbus.bus.base import DEFAULT_SEND_TIMEOUT_S
 from pbus.bus.brokered import BrokeredBus
-from pbus.bus.credit import CREDIT_NOTES
-from pbus.bus.dispatch import Stamped
-from pbus.bus.follower import FOLLOWER_LEASE_S
-from pbus.bus.inbox import BUDGET_BYTES
-from pbus.bus.mailroom import DeliveryOptions, MailRoom
-from pbus.bus.redis.endpoint import CONNECT_TIMEOUT_S, REFUSALS, TROUBLE, Endpoint, reason_of
+from pbus.bus.local.router import EVERYONE
+from pbus.bus.queues.consumer import DeliveryOptions, QueueConsumer
+from pbus.bus.queues.producer import EncodedMessage
+from pbus.bus.queues.sealed_store import sealed
+from pbus.bus.redis.connections import (
+    CommandConnection,
+    SubscriberConnection,
+    close,
+    open_connection,
+)
+from pbus.bus.redis.keys import FOLLOWED, Keys
 from pbus.bus.redis.leases import KEYS_LIVE_MS, RedisLeaseStore
-from pbus.bus.redis.links import RequestLink, SubscribeLink, close, open_connection
-from pbus.bus.redis.names import FOLLOWED, Names
+from pbus.bus.redis.server.endpoint import CONNECT_TIMEOUT_S, REFUSALS, TROUBLE, Endpoint, reason_of
 from pbus.bus.redis.tap import FOLLOWER_NOTE, RedisTap
-from pbus.bus.redis.wire import RedisWire
-from pbus.bus.sealed import sealed
-from pbus.bus.switchboard import EVERYONE
+from pbus.bus.redis.transport import RedisWire
+from pbus.bus.stream.flow_control import CREDIT_NOTES
+from pbus.bus.stream.receiver import BUDGET_BYTES
+from pbus.bus.tap_base import FOLLOWER_LEASE_S
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding
+from pbus.concurrency.backoff import Backoff
 from pbus.errors import BrokerRefusedError, BusUnavailableError
 from pbus.leases import HEARTBEAT_S, LeaseStore
 from pbus.messages import Lane
@@ -80,14 +85,14 @@ class RedisBus(BrokeredBus):
             key=key,
             encrypt=encrypt,
         )
-        self._endpoint = Endpoint(url=url, redis=redis, key=Names(channel).key(""))
-        self._names = Names(channel, self._endpoint.database)
+        self._endpoint = Endpoint(url=url, redis=redis, key=Keys(channel).key(""))
+        self._names = Keys(channel, self._endpoint.database)
         self.url = self._endpoint.url
         if delivery == "at-least-once":
-            from pbus.bus.redis.mail import RedisMailStore  # noqa: PLC0415 - most buses need none
+            from pbus.bus.redis.queue_store import RedisQueueStore  # noqa: PLC0415 - most buses need none
 
             note = self.counters.note_fault
-            store = RedisMailStore(self._endpoint, self._names, on_fault=note)
+            store = RedisQueueStore(self._endpoint, self._names, on_fault=note)
             self.mail = sealed(store, self._seal)
         self._carried_bytes = min(max_message_bytes, SUBSCRIBER_BYTES - _HEADROOM_BYTES)
         self._limit_hint = (
@@ -96,11 +101,11 @@ class RedisBus(BrokeredBus):
         )
         self._followed_until = 0.0
         self._links = {
-            lane: RequestLink(self._endpoint, f"{lane.name.lower()} writer") for lane in Lane
+            lane: CommandConnection(self._endpoint, f"{lane.name.lower()} writer") for lane in Lane
         }
         self._listeners = {
-            Lane.DATA: SubscribeLink(self._endpoint, "data reader", self._take),
-            Lane.SYSTEM: SubscribeLink(self._endpoint, "system reader", self._take),
+            Lane.DATA: SubscriberConnection(self._endpoint, "data reader", self._take),
+            Lane.SYSTEM: SubscriberConnection(self._endpoint, "system reader", self._take),
         }
         self._listeners[Lane.SYSTEM].want([self._names.control(self.incarnation)])
         self._build(RedisWire(self._endpoint, self._links, self._names))
@@ -110,7 +115,7 @@ class RedisBus(BrokeredBus):
         """Whether every connection is up and every subscription confirmed."""
         return self.is_running and all(link.is_up for link in self._listeners.values())
 
-    async def _store(self, mailroom: MailRoom, stamped: Stamped) -> None:
+    async def _store(self, mailroom: QueueConsumer, stamped: EncodedMessage) -> None:
         if await mailroom.dispatch.put(stamped) == 0:
             self.counters.note_undelivered(stamped.address)
         is_followed = self._followed_until > time.monotonic()

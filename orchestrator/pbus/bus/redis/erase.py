@@ -4,9 +4,9 @@ import contextlib
 
 from redis.exceptions import NoPermissionError
 
-from pbus.bus.redis.endpoint import TROUBLE, Endpoint, reason_of
-from pbus.bus.redis.mail.lua import PRELUDE
-from pbus.bus.redis.names import Names
+from pbus.bus.redis.keys import Keys
+from pbus.bus.redis.scripts.common_lua import PRELUDE
+from pbus.bus.redis.server.endpoint import TROUBLE, Endpoint, reason_of
 from pbus.errors import BusUnavailableError
 
 _AT_ONCE = 1000
@@ -28,7 +28,7 @@ return 0
 
 async def erase(url: str, channel: str) -> bool:
     """Remove the keys of a channel, unless processes use it; see `connect.erase`."""
-    names = Names(channel)
+    names = Keys(channel)
     endpoint = Endpoint(url=url, redis=None, key=names.key(""))
     redis = endpoint.client(max_connections=1)
     try:

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from pbus.bus.redis.endpoint import MOVING, TROUBLE, Endpoint, reason_of
-from pbus.bus.redis.names import Names
+from pbus.bus.redis.keys import Keys
+from pbus.bus.redis.server.endpoint import MOVING, TROUBLE, Endpoint, reason_of
 from pbus.errors import BusUnavailableError
 from pbus.leases import (
     CLAIM_TRIES,
@@ -257,7 +257,7 @@ _TYPES = {
 class RedisLeaseStore:
     """A LeaseStore on the server of a RedisBus; see the protocol for its methods."""
 
-    def __init__(self, endpoint: Endpoint, names: Names, seal: Seal = NO_SEAL) -> None:
+    def __init__(self, endpoint: Endpoint, names: Keys, seal: Seal = NO_SEAL) -> None:
         self._seal = seal
         self._endpoint = endpoint
         self._redis = endpoint.client(max_connections=_CONNECTIONS)

@@ -4,18 +4,18 @@ import asyncio
 import contextlib
 from typing import Self
 
-from pbus.bus.follower import FOLLOWER_LEASE_S, Follower
-from pbus.bus.redis.endpoint import TROUBLE, Endpoint
-from pbus.bus.redis.links import CONFIRM_TIMEOUT_S, RequestLink, SubscribeLink
-from pbus.bus.redis.names import Names
-from pbus.bus.switchboard import EVERYONE
+from pbus.bus.local.router import EVERYONE
+from pbus.bus.redis.connections import CONFIRM_TIMEOUT_S, CommandConnection, SubscriberConnection
+from pbus.bus.redis.keys import Keys
+from pbus.bus.redis.server.endpoint import TROUBLE, Endpoint
+from pbus.bus.tap_base import FOLLOWER_LEASE_S, BrokerTap
 from pbus.errors import BusUnavailableError
 from pbus.seal import Seal
 
 FOLLOWER_NOTE = b'["follower"]'  # to everyone's system channel: stored mail is copied to followers
 
 
-class RedisTap(Follower):
+class RedisTap(BrokerTap):
     """A follower of one channel.
 
     Args:
@@ -25,12 +25,12 @@ class RedisTap(Follower):
         asks: Stored mail does not pass here by itself: ask senders for copies, as long as we live.
     """
 
-    def __init__(self, endpoint: Endpoint, names: Names, seal: Seal, *, asks: bool = False) -> None:
+    def __init__(self, endpoint: Endpoint, names: Keys, seal: Seal, *, asks: bool = False) -> None:
         super().__init__(seal)
         self._names = names
         self._endpoint = endpoint
-        self._asking = RequestLink(endpoint, "tap asking") if asks else None
-        self._link = SubscribeLink(endpoint, "tap", self._take, pattern=names.everything())
+        self._asking = CommandConnection(endpoint, "tap asking") if asks else None
+        self._link = SubscriberConnection(endpoint, "tap", self._take, pattern=names.everything())
 
     async def __aenter__(self) -> Self:
         self._begin(self._link.run)

@@ -1,0 +1,41 @@
+"""Fan-out: one process sends to several, in turn and to all at once, and to one beside that."""
+
+from pbus.bench.cases.one_way import ThroughputCase, measure_flows
+from pbus.bench.processes.process_pool import BenchProcesses
+from pbus.bench.results import Check, Findings, Plan, Row, ratio
+
+TO_ONE = "one-to-one"
+IN_TURN = "fanout"
+TO_ALL = "broadcast"
+_COUNT = 200_000  # a round
+_MORE_ROUNDS = 2  # times the plan's: many processes on few cores, no two runs are alike
+_AT_LEAST = 0.8  # times one-to-one: messages handled, all receivers together
+
+
+async def measure(stage: BenchProcesses, plan: Plan) -> Findings:
+    """Measure all three in turn."""
+    count = max(plan.workers, plan.count_or(_COUNT) // _MORE_ROUNDS)
+    to_one = ThroughputCase(name=TO_ONE, count=count, size=plan.size)
+    in_turn = ThroughputCase(name=IN_TURN, count=count, size=plan.size, receivers=plan.workers)
+    to_all = ThroughputCase(
+        name=TO_ALL,
+        count=count // plan.workers,
+        size=plan.size,
+        receivers=plan.workers,
+        is_broadcast=True,
+    )
+    can_compare = plan.baseline != "pgmq"  # whose queues know no "everyone"
+    alone = plan.without_baseline
+    flows = [(to_one, alone), (in_turn, plan), (to_all, plan if can_compare else alone)]
+    rows = await measure_flows(stage, flows, plan.rounds * _MORE_ROUNDS)
+    one, *many = (row for row in rows if row.system == "pbus")
+    return Findings(rows=tuple(rows), checks=tuple(_check(row, one) for row in many))
+
+
+def _check(row: Row, one: Row) -> Check:
+    """How much of the one-to-one rate is left."""
+    return Check.of(
+        f"{row.name} to {row.receivers} / {TO_ONE}",
+        ratio(row.messages_per_s, one.messages_per_s),
+        at_least=_AT_LEAST,
+    )

@@ -1,0 +1,86 @@
+"""Which measurements there are, and carrying them out one after another."""
+
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Final
+
+from msgspec.structs import replace
+
+from pbus.bench.cases import (
+    durable,
+    fanout,
+    inproc,
+    job_round_trips,
+    rtt,
+    sealing,
+    stall,
+    startup,
+    throughput,
+    urgent,
+)
+from pbus.bench.processes.clean_up import forget
+from pbus.bench.processes.own_broker import own_broker
+from pbus.bench.processes.process_pool import BenchProcesses
+from pbus.bench.results import Environment, Findings, Plan, Report
+from pbus.urls import BACKEND_OF_SCHEME, mask_url, url_scheme
+
+Measure = Callable[[BenchProcesses, Plan], Awaitable[Findings]]
+
+MEASUREMENTS: Final[dict[str, Measure]] = {
+    "throughput": throughput.measure,
+    "durable": durable.measure,
+    "fanout": fanout.measure,
+    "rtt": rtt.measure,
+    "jobs": job_round_trips.measure,
+    "urgent": urgent.measure,
+    "stall": stall.measure,
+    "key": sealing.measure,
+    "inproc": inproc.measure,
+    "start": startup.measure,
+}
+
+# On a broker that writes to disk; for the others that would only be in the way.
+_KEEPING: Final = frozenset({"durable"})
+
+
+async def measure(
+    names: Sequence[str],
+    plan: Plan,
+    *,
+    url: str | None = None,
+    on_begin: Callable[[str], object] = str,
+) -> Report:
+    """Carry out measurements.
+
+    Args:
+        names: Keys of MEASUREMENTS.
+        plan: How much.
+        url: The broker; None starts an embedded Valkey for the time.
+        on_begin: Told the name of each before it begins.
+
+    Raises:
+        BusUnavailableError: The broker cannot be reached.
+        ProcessError: A process of the measurement failed.
+    """
+    if url is not None and BACKEND_OF_SCHEME.get(url_scheme(url)) == "pgmq":
+        plan = replace(plan, baseline="pgmq")
+    environment = Environment.here("embedded Valkey" if url is None else mask_url(url))
+    findings = Findings()
+    for keeps_data, group in itertools.groupby(names, _KEEPING.__contains__):
+        async with _broker(url, keeps_data=keeps_data) as address:
+            async with BenchProcesses(address) as stage:
+                for name in group:
+                    on_begin(name)
+                    findings += await MEASUREMENTS[name](stage, plan)
+            await forget(address, stage.channels)
+    return Report(environment=environment, rows=findings.rows, checks=findings.checks)
+
+
+def _broker(url: str | None, *, keeps_data: bool) -> contextlib.AbstractAsyncContextManager[str]:
+    return own_broker(keeps_data=keeps_data) if url is None else _given(url)
+
+
+@contextlib.asynccontextmanager
+async def _given(url: str) -> AsyncIterator[str]:
+    yield url

@@ -1,0 +1,1 @@
+"""Delivery within one process: router, mailboxes, lanes."""

@@ -1,0 +1,230 @@
+"""One lane of a mailbox: a bounded first-in-first-out queue, and what its gate holds back."""
+
+import abc
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+
+from pbus.bus.lane_gate import LaneGate
+from pbus.bus.local.lane_reader import Completion
+from pbus.codec import type_of
+from pbus.messages import BusMessage
+
+HELD_BYTES = 16 * 1024 * 1024  # held back in one lane before its senders are made to wait
+_SCAN = 500  # messages looked at before the rest of the process gets its turn
+
+
+class AckHandle(abc.ABC):
+    """The receipt of a message that the broker keeps until it is settled; a Delivery, too.
+
+    Attributes:
+        attempt: 1 the first time a handler is started with it.
+        is_last_attempt: An error now buries it.
+        is_held: Somebody settles it later.
+        stored_at: When it was first stored, by the loop's clock.
+    """
+
+    attempt: int = 1
+    is_last_attempt: bool = False
+    stored_at: float = 0.0
+    is_held: bool = False
+
+    def hold(self) -> None:
+        """Leave it to a later finish()."""
+        self.is_held = True
+
+    def done(self) -> None:
+        """Settle it as handled, unless it is held."""
+        if not self.is_held:
+            self.finish()
+
+    def set_aside(self) -> None:  # noqa: B027 - a store without a limit has nothing to do
+        """Have others come after it: it waits for a handler that may wait for one of them."""
+
+    @abc.abstractmethod
+    def finish(self, error: BaseException | None = None) -> None:
+        """Settle it."""
+
+    @abc.abstractmethod
+    async def starting(self) -> None:
+        """A handler is about to start."""
+
+    @abc.abstractmethod
+    def bury(self, reason: str) -> None:
+        """Nobody can ever handle it."""
+
+    @abc.abstractmethod
+    def give_back(self) -> None:
+        """It was not handled here: somebody else may."""
+
+
+Item = tuple[BusMessage | bytes, Completion | None]  # bytes: decoded when it is handled
+Turn = asyncio.Future[None]
+
+
+class LaneQueue:
+    """A bounded FIFO for one reader and many writers; writers wait for room in turn.
+
+    While the gate is held, what may not pass is put aside in order, and is the next when it opens.
+    What passes does not wait behind it for room: the handler in progress may wait for just that.
+
+    Args:
+        capacity: Messages, those held back included.
+        gate: Of the lane.
+
+    Attributes:
+        items: What was not looked at yet.
+        is_busy: A handler is in progress: the reader takes nothing meanwhile.
+    """
+
+    __slots__ = (
+        "_ahead", "_held", "_held_bytes", "_reader", "_writers", "capacity", "gate", "is_busy",
+        "items",
+    )  # fmt: skip
+
+    def __init__(self, capacity: int, gate: LaneGate | None = None) -> None:
+        self.capacity = capacity
+        self.gate = gate or LaneGate()
+        self.gate.on_change = self._wake_reader
+        self.items: deque[Item] = deque()
+        self.is_busy = False
+        self._held: deque[tuple[Item, int]] = deque()  # and their bytes
+        self._held_bytes = 0
+        self._reader: Turn | None = None
+        self._writers: deque[Turn] = deque()
+        self._ahead: deque[Turn] = deque()  # writers of what passes
+
+    def __len__(self) -> int:
+        return len(self.items) + len(self._held)
+
+    @property
+    def held(self) -> int:
+        """How many messages are held back."""
+        return len(self._held)
+
+    def takes(self, kind: type[BusMessage]) -> bool:
+        """Whether a message of this class need not wait for room."""
+        if self._goes_ahead(kind):
+            return len(self.items) < self.capacity and not self._ahead
+        return len(self) < self.capacity and not self._writers
+
+    def put_nowait(self, item: Item) -> None:
+        """Append without a look at the capacity: for transports that bound what comes in."""
+        self.items.append(item)
+        reader = self._reader
+        if reader is not None and not reader.done():
+            reader.set_result(None)
+
+    def extend_nowait(self, items: Iterable[Item]) -> None:
+        """As put_nowait(), several at once."""
+        self.items.extend(items)
+        self._wake_reader()
+
+    async def put(self, message: BusMessage) -> None:
+        """Append, waiting for room behind earlier writers. Bound it with a deadline."""
+        kind = type(message)
+        if not self.takes(kind):
+            await self._wait_for_room(self._ahead if self._goes_ahead(kind) else self._writers)
+        self.put_nowait((message, None))
+
+    async def wait(self) -> None:
+        """Wait until there may be something for the reader. Only one reader at a time."""
+        while not self._has_next():
+            if self.items and not self.gate.is_shut:
+                await asyncio.sleep(0)  # there is more to look at
+                continue
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+
+    def get_nowait(self) -> Item:
+        """The next item; IndexError when there is none that may be handled now."""
+        if self.gate.is_free:
+            item = self._next_held() if self._held else self.items.popleft()
+        elif self._has_next():
+            item = self.items.popleft()
+        else:
+            raise IndexError
+        if self._writers or self._ahead:
+            self._wake_writer()
+        return item
+
+    def drain(self) -> list[Item]:
+        """Take everything that waits."""
+        taken = [*(item for item, _ in self._held), *self.items]
+        self._held.clear()
+        self._held_bytes = 0
+        self.items.clear()
+        while self._writers or self._ahead:
+            self._wake_writer()
+        return taken
+
+    def _goes_ahead(self, kind: type[BusMessage]) -> bool:
+        return not self.gate.is_free and self.gate.lets(kind)
+
+    def _has_next(self) -> bool:
+        """Whether something may be handled now; while the lane is held it is the first item then."""
+        gate, items = self.gate, self.items
+        if gate.is_free:
+            return bool(items or self._held)
+        if gate.is_shut:
+            return False
+        for _ in range(_SCAN):
+            if not items:
+                return False
+            body = items[0][0]
+            if gate.lets(type_of(body) if isinstance(body, bytes) else type(body)):
+                return True
+            self._hold_back(items.popleft())
+            if self._ahead:
+                self._wake_writer()
+        return False
+
+    def _hold_back(self, item: Item) -> None:
+        body, receipt = item
+        size = _size_of(item)
+        self._held_bytes += size
+        if receipt is not None and self._held_bytes <= HELD_BYTES:
+            # Its sender may send on, its store hand out more: what is waited for may be behind it.
+            if isinstance(receipt, AckHandle):
+                receipt.set_aside()
+            else:
+                receipt.done()
+                receipt = None
+        self._held.append(((body, receipt), size))
+
+    def _next_held(self) -> Item:
+        item, size = self._held.popleft()
+        self._held_bytes -= size
+        return item
+
+    def _wake_reader(self) -> None:
+        reader = self._reader
+        if reader is not None and not reader.done():
+            reader.set_result(None)
+
+    async def _wait_for_room(self, writers: deque[Turn]) -> None:
+        turn: Turn = asyncio.get_running_loop().create_future()
+        writers.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._wake_writer()  # our turn came as we gave up: pass it on
+            else:
+                writers.remove(turn)
+            raise
+
+    def _wake_writer(self) -> None:
+        """Let one writer go on, if there is room for what it has."""
+        for writers, used in ((self._ahead, len(self.items)), (self._writers, len(self))):
+            while writers and used < self.capacity:
+                turn = writers.popleft()
+                if not turn.done():
+                    turn.set_result(None)
+                    return
+
+
+def _size_of(item: Item) -> int:
+    """Its bytes; a broadcast is decoded on arrival: its payload's, which came with the receipt."""
+    body, receipt = item
+    return len(body) if isinstance(body, bytes) else getattr(receipt, "size", 0)

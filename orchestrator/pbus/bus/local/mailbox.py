@@ -1,0 +1,235 @@
+"""A subscriber's mailbox: two lanes, each with one reader."""
+
+import asyncio
+import contextvars
+import functools
+import logging
+import time
+from collections.abc import Callable
+
+from pbus.bus.local.delivery import set_current_delivery
+from pbus.bus.local.lane import AckHandle, LaneQueue
+from pbus.bus.local.lane_reader import LaneReader, set_current_reader
+from pbus.bus.subscriber import BusSubscriber
+from pbus.concurrency.user_code import as_handler_error
+from pbus.errors import MessageDecodeError
+from pbus.messages import BusMessage, Lane
+
+logger = logging.getLogger(__name__)
+
+DATA_CAPACITY = 10_000  # messages; what AsyncQueueBus lets a slow worker fall behind
+SYSTEM_CAPACITY = 100_000  # a storm of cancels; far above any real use, but a bound
+TURN_S = 0.001  # a busy lane lets the rest of the process in after so long
+_STEPS_IN = 3  # so many rounds of the loop from the socket to the handler of an urgent message
+
+
+class Mailbox:
+    """One subscriber's two lanes and the tasks that empty them.
+
+    The system lane is handled beside a data handler in progress; within a lane one message at a
+    time, in order, by one task, unless a handler lets the lane go on: then another task reads on.
+    """
+
+    def __init__(
+        self,
+        subscriber: BusSubscriber,
+        decode: Callable[[bytes], BusMessage | None],
+        decode_kept: Callable[[bytes], BusMessage | None] | None = None,
+    ) -> None:
+        self.subscriber = subscriber
+        self.name = subscriber.name
+        self.address = subscriber.address
+        self.received = 0
+        self.lost = 0
+        self.failed = 0
+        self._left = 0  # refused since its subscriber is leaving
+        self._decode = decode
+        self._decode_kept = decode_kept or decode
+        gates = getattr(subscriber, "gates", {})
+        self._lanes = {
+            Lane.DATA: LaneQueue(DATA_CAPACITY, gates.get(Lane.DATA)),
+            Lane.SYSTEM: LaneQueue(SYSTEM_CAPACITY, gates.get(Lane.SYSTEM)),
+        }
+        self._is_open = False
+        self._context = contextvars.Context()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def queued(self) -> int:
+        """Messages that wait in both lanes."""
+        return sum(map(len, self._lanes.values()))
+
+    @property
+    def unhandled(self) -> int:
+        """Data messages that nobody handles when it is closed now, or that found it leaving."""
+        return self._left + len(self._lanes[Lane.DATA])
+
+    @property
+    def held(self) -> int:
+        """Those of them that a handler in progress holds back."""
+        return sum(queue.held for queue in self._lanes.values())
+
+    def lane(self, lane: Lane) -> LaneQueue:
+        """The queue of one lane."""
+        return self._lanes[lane]
+
+    def start(self) -> None:
+        """Begin to deliver; the system lane first."""
+        if not self._is_open:
+            self._is_open = True
+            self._context = contextvars.copy_context()
+            for lane in (Lane.SYSTEM, Lane.DATA):
+                self._read_on(lane)
+
+    async def stop(self) -> None:
+        """End delivery; a handler in progress is cancelled, what waits is given back."""
+        self._is_open = False
+        tasks = self._tasks - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)
+        for queue in self._lanes.values():
+            for _, receipt in queue.drain():
+                if isinstance(receipt, AckHandle):
+                    receipt.give_back()
+                elif receipt is not None:
+                    receipt.done()
+
+    def _read_on(self, lane: Lane) -> None:
+        """Give a lane a reader, while there is delivery."""
+        if not self._is_open:
+            return
+        queue = self._lanes[lane]
+        queue.is_busy = False
+        reader = LaneReader(functools.partial(self._read_on, lane), queue.gate)
+        task = asyncio.create_task(
+            self._read(lane, reader), name=f"pbus {self.name} {lane}", context=self._context.copy()
+        )
+        self._tasks.add(task)
+        task.add_done_callback(functools.partial(self._note_end, lane, reader))
+
+    def _note_end(self, lane: Lane, reader: LaneReader, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s: a reader ended: a bug in pbus", self.name, exc_info=error)
+        if not reader.is_released and not _is_all_over():
+            self._read_on(lane)  # somebody cancelled a handler: its lane goes on
+
+    async def _read(self, lane: Lane, reader: LaneReader) -> None:
+        set_current_reader(reader)
+        queue, urgent = self._lanes[lane], self._lanes[Lane.SYSTEM]
+        urgent_items = urgent.items if queue is not urgent else ()
+        is_cancelled = _current_task().cancelling
+        turn_ends = time.perf_counter() + TURN_S
+        while self._is_open and not reader.is_released and not is_cancelled():
+            if urgent_items and not urgent.is_busy:
+                await asyncio.sleep(0)  # between any two messages the urgent ones come first
+                continue
+            try:
+                item, receipt = queue.get_nowait()
+            except IndexError:
+                await queue.wait()
+                turn_ends = time.perf_counter() + TURN_S
+                continue
+            queue.is_busy = True
+            if receipt is not None and isinstance(receipt, AckHandle):
+                reader.begin(None)
+                await self._handle_stored(item, receipt, reader)
+            else:
+                reader.begin(receipt)
+                await self._handle(item, reader)
+            if reader.is_released:
+                return
+            queue.is_busy = False
+            if time.perf_counter() > turn_ends:
+                for _ in range(_STEPS_IN):
+                    await asyncio.sleep(0)
+                turn_ends = time.perf_counter() + TURN_S
+
+    async def _handle(self, item: BusMessage | bytes, reader: LaneReader) -> None:
+        try:
+            message = self._decode(item) if isinstance(item, bytes) else item
+            if message is not None and self._accepts(message):
+                self.received += 1
+                await self._deliver(message, reader)
+            elif message is not None and getattr(self.subscriber, "is_leaving", False):
+                self._left += message.category == "data"
+        finally:
+            if reader.receipt is not None:
+                reader.receipt.done()
+                reader.receipt = None
+
+    async def _handle_stored(
+        self, item: BusMessage | bytes, receipt: AckHandle, reader: LaneReader
+    ) -> None:
+        """Handle a message that comes again unless it is settled."""
+        try:
+            message = self._decode_kept(item) if isinstance(item, bytes) else item
+        except MessageDecodeError as refusal:
+            receipt.bury(refusal.message)
+            return
+        if message is None:
+            receipt.done()
+            return
+        if not self._accepts(message):
+            if getattr(self.subscriber, "is_leaving", False):
+                receipt.give_back()
+            else:
+                receipt.done()
+            return
+        self.received += 1
+        try:
+            await receipt.starting()
+            set_current_delivery(receipt)
+            error = await self._deliver(message, reader)
+        except asyncio.CancelledError:
+            receipt.give_back()
+            raise
+        finally:
+            set_current_delivery(None)
+        if not receipt.is_held:
+            receipt.finish(error)
+
+    def _accepts(self, message: BusMessage) -> bool:
+        try:
+            return self.subscriber.accepts_bus_message(message)
+        except BaseException as raised:
+            error = as_handler_error(raised, f"accepts_bus_message of {self.name!r}")
+            if error is None:
+                raise
+            self.failed += 1
+            text = "%s: accepts_bus_message raised for %s; refused"
+            logger.error(text, self.name, message, exc_info=error)  # noqa: TRY400 - perhaps another
+            return False
+
+    async def _deliver(self, message: BusMessage, reader: LaneReader) -> BaseException | None:
+        """Run the handler; what it raised is logged and returned."""
+        try:
+            await self.subscriber.on_bus_message(message)
+        except asyncio.CancelledError as error:
+            if not self._is_open:
+                raise  # we are being stopped
+            self.failed += 1  # the handler, or what it awaited, was cancelled: its own affair
+            logger.warning("%s: the handler of %s was cancelled", self.name, message)
+            return error
+        except BaseException as raised:
+            own = as_handler_error(raised, f"on_bus_message of {self.name!r}", reader.task)
+            if own is None:
+                raise
+            self.failed += 1
+            text = "%s: the handler of %s raised; going on"
+            logger.error(text, self.name, message, exc_info=own)  # noqa: TRY400 - perhaps another
+            return own
+        return None
+
+
+def _current_task() -> asyncio.Task[None]:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - called in one
+    return task
+
+
+def _is_all_over() -> bool:
+    """Whether every task is being cancelled: so a program ends that has not stopped its bus."""
+    return all(task.cancelling() for task in asyncio.all_tasks())

@@ -1,0 +1,85 @@
+"""The two connections of a process, and who is told when something is there for it."""
+
+import hashlib
+from collections.abc import Callable
+
+from pbus.bus.pgmq.server.connection import HealingConnection
+from pbus.bus.pgmq.server.endpoint import Endpoint
+
+NotifyHandler = Callable[[str], None]
+CONNECTING = "!"  # told to the ears when a new connection is about to listen
+
+
+class ConnectionPair:
+    """What everything on one bus of a process shares.
+
+    Args:
+        endpoint: The database.
+        channel: The bus channel.
+
+    Attributes:
+        reader: Takes what arrives; hears the channel's bell.
+        writer: Sends: a large batch on its way out delays nothing that arrives.
+        bell: What the server calls the channel; from a hash, so no two are mixed up.
+    """
+
+    def __init__(self, endpoint: Endpoint, channel: str) -> None:
+        self.channel = channel
+        self.url = endpoint.url
+        self.bell = "pbus_" + hashlib.md5(channel.encode()).hexdigest()[:24]  # noqa: S324 - a name
+        self.reader = HealingConnection(endpoint, "pbus reader")
+        self.writer = HealingConnection(endpoint, "pbus writer")
+        self._ears: list[NotifyHandler] = []
+        self._hands: dict[str, NotifyHandler] = {}
+        self._users = 0
+        self.reader.on_notify = self._heard
+        self.reader.on_connecting = lambda: self._tell(CONNECTING)
+        self.reader.on_connect = lambda: self._tell("")
+
+    def attend(self, ear: NotifyHandler) -> None:
+        """Have somebody told what the bell says; nothing: it may have rung unheard."""
+        if ear not in self._ears:
+            self._ears.append(ear)
+
+    def ignore(self, ear: NotifyHandler) -> None:
+        """Tell him no longer."""
+        if ear in self._ears:
+            self._ears.remove(ear)
+
+    async def listen(self) -> None:
+        """Hear the bell from now on.
+
+        Raises:
+            BusUnavailableError: Not confirmed now; it will be when the server is back.
+        """
+        await self.reader.listen(self.bell)
+
+    async def take_over(self, channel: str, ear: NotifyHandler) -> None:
+        """Have somebody told what is said on a channel of his own, from now on.
+
+        Raises:
+            BusUnavailableError: Not confirmed now; it will be when the server is back.
+        """
+        self._hands[channel] = ear
+        await self.reader.listen(channel)
+
+    def hold(self) -> None:
+        """Somebody needs the connections until he releases them; they are made when needed."""
+        self._users += 1
+
+    async def release(self) -> None:
+        """Somebody needs them no longer: the last one ends what is under way, and disconnects."""
+        self._users -= 1
+        if self._users == 0:
+            await self.reader.close()
+            await self.writer.close()
+
+    def _heard(self, channel: str, payload: str) -> None:
+        if channel == self.bell:
+            self._tell(payload)
+        elif (ear := self._hands.get(channel)) is not None:
+            ear(payload)
+
+    def _tell(self, payload: str) -> None:
+        for ear in list(self._ears):
+            ear(payload)

@@ -1,0 +1,244 @@
+"""Stored mail in Postgres: PGMQ queues, and functions of the schema that each do one step."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pbus.bus.local.router import EVERYONE
+from pbus.bus.pgmq.connections import ConnectionPair
+from pbus.bus.pgmq.encoding import (
+    dead_letter,
+    fallen_of,
+    key_of,
+    message_of,
+    numbers_of,
+    sanitize_text,
+    why_full,
+)
+from pbus.bus.pgmq.fetcher import Fetcher
+from pbus.bus.pgmq.server.endpoint import Endpoint
+from pbus.bus.queues.store import (
+    DEAD_BYTES,
+    DEAD_KEPT,
+    HANDLED_KEPT,
+    HANDLED_KEPT_S,
+    MAX_BACKLOG,
+    MAX_BACKLOG_BYTES,
+    DeadLetter,
+    FallenDead,
+    PutResult,
+    QueueEntry,
+    QueueStats,
+    Settlement,
+    StoredMessage,
+    parts_of,
+)
+from pbus.leases import LEASE_S
+from pbus.messages import Lane
+
+HOLD_S = 30.0  # a holder silent for so long lost what it held, if no supervisor said so before
+_TIDY_S = 30.0
+_GATHER_S = 0.01  # a settlement waits for others
+_HURRY_S = 1.0  # but none after a suspect was started
+_DEAD_SHOWN = 10_000
+
+_PUT = "SELECT * FROM pbus.mail_put($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_PUT_ONE = "SELECT * FROM pbus.mail_put_one($1, $2, $3, $4, $5, $6, $7, $8)"
+_SETTLE = "SELECT pbus.mail_settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+_DEAD = """SELECT d.*, m.name,
+  extract(epoch FROM clock_timestamp() - d.buried_at)::float8 AS age_s FROM pbus.dead d CROSS JOIN LATERAL (
+    SELECT * FROM pbus.mailbox m WHERE m.id = d.mailbox AND m.channel = $1
+      AND ($2::text IS NULL OR m.name = $2) OFFSET 0) m
+  ORDER BY d.key LIMIT $3"""
+_DROP_DEAD = "SELECT pbus.mail_drop_dead($1, $2)"
+
+
+class PgmqQueueStore:
+    """A QueueStore in a database with PGMQ; see the protocol for its methods.
+
+    Args:
+        lines: The connections.
+        holds_lines: Until close(), where nobody else does.
+        lease_s: How long a mailbox lives that nobody keeps and nobody touches.
+        hold_s: How long a holder may be silent.
+    """
+
+    def __init__(
+        self,
+        lines: ConnectionPair,
+        *,
+        holds_lines: bool = False,
+        lease_s: float = LEASE_S,
+        hold_s: float = HOLD_S,
+    ) -> None:
+        self.taker = Fetcher(lines, hold_s)
+        self._lines = lines
+        self._holds_lines = holds_lines
+        if holds_lines:
+            lines.hold()
+        self._inbox = lines.reader
+        self._outbox = lines.writer
+        self._channel = lines.channel
+        self._lease_s = lease_s
+        self._hold_s = hold_s
+        self._next_tidy = 0.0
+        self._hurry = asyncio.Event()
+        self._hurry_until = 0.0
+        self._fallen = FallenDead()
+        self.on_lost: Callable[[str, int], None] = lambda *_: None
+
+    async def open(
+        self,
+        mailbox: str,
+        *,
+        keep: bool,
+        shared: bool = False,
+        max_backlog: int = MAX_BACKLOG,
+        max_bytes: int = MAX_BACKLOG_BYTES,
+    ) -> None:
+        """Make sure a mailbox exists; see QueueStore."""
+        sql = "SELECT pbus.mail_open($1, $2, $3, $4, $5, $6, $7)"
+        arguments = (self._channel, mailbox, keep, shared, max_backlog, self._lease_s, max_bytes)
+        await self._outbox.call(sql, *arguments)
+        self.taker.await_anew()
+
+    async def touch(self, mailboxes: Sequence[str]) -> list[str]:
+        """Renew leases and holds; see QueueStore."""
+        sql = "SELECT * FROM pbus.mail_touch($1, $2, $3, $4, $5)"
+        holders = self.taker.holders
+        arguments = (list(mailboxes), holders, self._lease_s, self._hold_s)
+        rows = await self._inbox.call(sql, self._channel, *arguments)
+        now = asyncio.get_running_loop().time()
+        if now >= self._next_tidy:
+            self._next_tidy = now + _TIDY_S
+            tidy = "SELECT pbus.mail_tidy($1, $2, $3, $4, $5)"
+            limits = (HANDLED_KEPT_S, HANDLED_KEPT, DEAD_KEPT, DEAD_BYTES)
+            await self._outbox.call(tidy, self._channel, *limits)
+            self.taker.await_anew()  # the server may have lost who waits
+        return [row[0] for row in rows]
+
+    async def put(self, batch: Sequence[QueueEntry]) -> list[PutResult]:
+        """Store a batch in one round trip; see QueueStore."""
+        if not batch:
+            return []
+        sql, arguments = _PUT, _columns(batch)
+        if len(batch) == 1 and batch[0].address != EVERYONE:
+            sql, arguments = _PUT_ONE, tuple(value for (value,) in arguments[:4] + arguments[5:])
+        size = sum(len(body) for one in batch for body in one.bodies)
+        rows = await self._outbox.call(sql, self._channel, *arguments, size=size)
+        return [PutResult(row[0], is_full=row[1], why=why_full(row[2])) for row in rows]
+
+    async def take(
+        self, wanted: Sequence[tuple[str, Lane, int]], *, holder: str, wait_s: float
+    ) -> list[StoredMessage]:
+        """Take letters, waiting for some; see QueueStore."""
+        return await self.taker.take(wanted, holder=holder, wait_s=wait_s)
+
+    async def interrupt(self) -> None:
+        """Make waiting takes return; see QueueStore."""
+        self.taker.interrupt()
+
+    async def started(self, letters: Sequence[StoredMessage]) -> None:
+        """Note that handlers are about to start; see QueueStore."""
+        if letters:
+            self._hurry_until = asyncio.get_running_loop().time() + _HURRY_S
+            self._hurry.set()
+            keys = [key_of(letter) for letter in letters]
+            sql = "SELECT pbus.mail_started($1, $2)"
+            await self._inbox.call(sql, [key[0] for key in keys], [key[1] for key in keys])
+
+    async def settle(self, settles: Sequence[Settlement]) -> None:
+        """Settlement a batch; see QueueStore."""
+        if not settles:
+            return
+        await self._gather()
+        for part in parts_of(settles):
+            await self._settle(part)
+
+    async def _settle(self, settles: Sequence[Settlement]) -> None:
+        rows = [
+            (
+                *key_of(one.letter),
+                sanitize_text(one.letter.id),
+                one.how,
+                one.delay_s,
+                sanitize_text(one.reason),
+            )
+            for one in settles
+        ]
+        limits = (DEAD_KEPT, DEAD_BYTES)
+        columns = zip(*rows, strict=True)
+        ((fallen,),) = await self._outbox.call(_SETTLE, self._channel, *columns, *limits)
+        for name, count in fallen_of(fallen):
+            self._fallen.note(name, count)
+        self.taker.settled(row[0] for row in rows)
+
+    async def _gather(self) -> None:
+        """Leave disk and server to what somebody waits for, and settle more at once.
+
+        Not while a suspect is about: what was handled before it kills us counts as handled.
+        """
+        self._hurry.clear()
+        if asyncio.get_running_loop().time() >= self._hurry_until:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GATHER_S):
+                    await self._hurry.wait()
+
+    async def requeue(self, incarnations: Sequence[str]) -> int:
+        """Give back what incarnations hold; see QueueStore."""
+        prefixes = [one for one in incarnations if one]
+        await self.taker.finish(prefixes)
+        sql = "SELECT pbus.mail_requeue($1, $2)"
+        rows = await self._inbox.call(sql, self._channel, prefixes)
+        self.taker.forget(prefixes)
+        return int(rows[0][0])
+
+    async def reports(self) -> list[QueueStats]:
+        """All mailboxes by name."""
+        rows = await self._outbox.call("SELECT * FROM pbus.mail_reports($1)", self._channel)
+        return [QueueStats(**dict(row)) for row in rows]
+
+    async def dead_letters(self, mailbox: str | None = None) -> list[DeadLetter]:
+        """The dead letters; see QueueStore."""
+        rows = await self._outbox.call(_DEAD, self._channel, mailbox, _DEAD_SHOWN)
+        return [dead_letter(row) for row in rows]
+
+    async def revive(self, keys: Sequence[str]) -> int:
+        """Put dead letters back; see QueueStore."""
+        sql = "SELECT pbus.mail_revive($1, $2)"
+        rows = await self._outbox.call(sql, self._channel, numbers_of(keys), is_repeatable=False)
+        return int(rows[0][0])
+
+    async def drop_dead(self, keys: Sequence[str]) -> int:
+        """Remove dead letters; see QueueStore."""
+        rows = await self._outbox.call(_DROP_DEAD, self._channel, numbers_of(keys))
+        return int(rows[0][0])
+
+    async def purge(self, mailbox: str, *, remove: bool = False) -> int:
+        """Empty a mailbox; see QueueStore."""
+        sql = "SELECT pbus.mail_purge($1, $2, $3)"
+        rows = await self._outbox.call(sql, self._channel, mailbox, remove)
+        return int(rows[0][0])
+
+    async def close(self) -> None:
+        """Close connections."""
+        await self.taker.close()
+        if self._holds_lines:
+            await self._lines.release()
+
+
+def _columns(batch: Sequence[QueueEntry]) -> tuple[tuple[Any, ...], ...]:
+    """The streams of a batch (sender, number, address, lane) and its entries, by column."""
+    streams: dict[tuple[str, int, str, str], int] = {}
+    entries = []
+    for out in batch:
+        key = (out.sender, out.stream, sanitize_text(out.address), out.lane.value)
+        at = streams.setdefault(key, len(streams) + 1)
+        entries.append((at, out.first, len(out.bodies), message_of(out)))
+    return (*zip(*streams, strict=True), *zip(*entries, strict=True))
+
+
+def mail_store(endpoint: Endpoint, channel: str, **options: float) -> PgmqQueueStore:
+    """A store with two connections of its own."""
+    return PgmqQueueStore(ConnectionPair(endpoint, channel), holds_lines=True, **options)

@@ -1,0 +1,1 @@
+"""How to reach a Postgres: address, session, schema, a connection that heals."""

@@ -1,0 +1,304 @@
+"""A connection that heals: calls fail while the server is away, listening goes on by itself."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import asyncpg
+from asyncpg import exceptions
+
+from pbus.bus.pgmq.server import session
+from pbus.bus.pgmq.server.endpoint import LOST, MISSING, TROUBLE, Endpoint, failure, reason_of
+from pbus.bus.pgmq.server.schema import BUILD_TIMEOUT_S
+from pbus.errors import BusUnavailableError
+
+logger = logging.getLogger(__name__)
+
+CALL_TIMEOUT_S = 10.0
+BYTES_PER_S = 1024 * 1024  # what a statement carries at least, once it has begun
+_LARGE = 8 * BYTES_PER_S  # more than that needs more time on the server than others have
+FIRST_BACKOFF_S = 0.05
+MAX_BACKOFF_S = 1.0
+_CLASHES = (exceptions.DeadlockDetectedError, exceptions.SerializationError)
+_TRIES = 4
+# Reasons that are worth a word even after another one, and that do not come and go.
+_SAID = (asyncpg.PostgresError, BusUnavailableError)
+_THOUGHT_DEAD = "PB001"  # raised by pbus.mail_take for its caller
+_FORMER = 4  # connections that broke one after another, before one told that it lives
+# Not a younger session, which has the number of one that has ended.
+_END = """SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE pid = {pid}
+  AND usename = current_user AND clock_timestamp() - backend_start >= interval '{age_s} s'"""
+_CLOSE_S = 1.0  # for a connection that is cut off
+
+Heard = Callable[[str, str], None]
+Arguments = Callable[[], tuple[Any, ...]]
+
+
+class HealingConnection:
+    """One connection to the database, made when it is needed and made anew when it broke.
+
+    Args:
+        endpoint: The database.
+        name: For the log.
+
+    Attributes:
+        on_notify: Called with (channel, payload) of what is listened to; makes `run` useful.
+        on_connecting: Called at each (re)connection, before anything is heard of it.
+        on_connect: Called after each (re)connection: what was said meanwhile is lost.
+    """
+
+    def __init__(self, endpoint: Endpoint, name: str) -> None:
+        self.name = name
+        self.on_notify: Heard | None = None
+        self.on_connecting: Callable[[], None] | None = None
+        self.on_connect: Callable[[], None] | None = None
+        self.trouble: BaseException | None = None
+        self.url = endpoint.url
+        self._endpoint = endpoint
+        self._channels: set[str] = set()
+        self._connection: asyncpg.Connection[Any] | None = None
+        self._lock = asyncio.Lock()
+        self._is_damaged = False
+        self._deadline: asyncio.Timeout | None = None  # of what is under way
+        self._told: set[str] = set()  # why there is no connection
+        self._faults: dict[str, str | None] = {}  # statements and what each failed with
+        self._connected_at = 0.0
+        self._statement_s = session.STATEMENT_S  # after which the server ends a statement
+        self._former: deque[tuple[int, float]] = deque(maxlen=_FORMER)  # pid, since when
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._is_lost = asyncio.Event()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a connection."""
+        return self._connection is not None and not self._connection.is_closed()
+
+    async def call(
+        self,
+        sql: str,
+        *arguments: Any,
+        made: Arguments | None = None,
+        is_repeatable: bool = True,
+        size: int = 0,
+    ) -> list[Any]:
+        """Run one statement and return its rows.
+
+        A caller that is cancelled leaves the statement to end by itself: cancelling it on the
+        server would take another connection, and tell nobody whether it had been done.
+
+        Args:
+            sql: The statement.
+            arguments: Its parameters.
+            made: Makes them instead, once there is a connection that has told what it has to tell.
+            is_repeatable: Say it once more when the connection broke under it.
+            size: Bytes it carries, there or back, if they are many.
+
+        Raises:
+            BusUnavailableError: The server is away, or refuses.
+            BrokerFaultError: It cannot do this.
+        """
+        task = asyncio.create_task(
+            self._call(sql, made or (lambda: arguments), is_repeatable, size),
+            name=f"pbus {self.name} call",
+        )
+        self._calls.add(task)
+        task.add_done_callback(self._forget)
+        rows: list[Any] = await asyncio.shield(task)
+        return rows
+
+    async def listen(self, channel: str) -> None:
+        """Hear a channel, from now on and on every connection to come.
+
+        Raises:
+            BusUnavailableError: Not confirmed now; it will be when the server is back.
+        """
+        self._channels.add(channel)
+        async with self._lock:
+            await self._guarded(self._listen_on(channel))
+
+    async def unlisten(self, channel: str) -> None:
+        """Hear a channel no longer."""
+        self._channels.discard(channel)
+        async with self._lock:
+            if self._connection is not None and self.is_up:
+                with contextlib.suppress(*TROUBLE):
+                    await self._connection.remove_listener(channel, self._heard)
+
+    async def run(self) -> None:
+        """Keep connected until cancelled."""
+        pause = FIRST_BACKOFF_S
+        while True:
+            try:
+                async with self._lock:
+                    await self._guarded(self._connect())
+                pause = FIRST_BACKOFF_S
+                await self._is_lost.wait()
+            except BusUnavailableError:
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreading
+                pause = min(MAX_BACKOFF_S, pause * 2)
+
+    async def close(self) -> None:
+        """End what is under way within its deadline, unless the server is away; disconnect."""
+        calls = set(self._calls)
+        if calls and self.is_up:
+            _, calls = await asyncio.wait(calls, timeout=CALL_TIMEOUT_S)
+        for call in calls:
+            call.cancel()
+        if calls:
+            await asyncio.wait(calls, timeout=_CLOSE_S)
+        await self._drop()
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._calls.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever asked may be gone
+
+    async def _call(
+        self,
+        sql: str,
+        made: Arguments,
+        is_repeatable: bool,  # noqa: FBT001
+        size: int,
+    ) -> list[Any]:
+        limit_s = CALL_TIMEOUT_S + size / BYTES_PER_S
+        statement_s = session.STATEMENT_S + (size / BYTES_PER_S if size > _LARGE else 0.0)
+        async with self._lock:
+            for left in reversed(range(_TRIES)):
+                was_up = self.is_up
+                try:
+                    rows: list[Any] = await self._guarded(
+                        self._fetch(sql, made, statement_s), limit_s
+                    )
+                except BusUnavailableError as error:
+                    cause = error.__cause__
+                    is_stale = was_up and is_repeatable and isinstance(cause, LOST)
+                    is_mended = self._is_damaged and was_up and left == _TRIES - 1
+                    if not left or not (is_stale or is_mended or isinstance(cause, _CLASHES)):
+                        self._note_fault(sql, cause)
+                        raise
+                else:
+                    self._faults.pop(sql, None)
+                    return rows
+        raise AssertionError  # pragma: no cover - the last try returns or raises
+
+    async def _guarded(self, work: Any, limit_s: float = CALL_TIMEOUT_S) -> Any:
+        try:
+            async with asyncio.timeout(limit_s) as self._deadline:
+                return await work
+        except (*TROUBLE, BusUnavailableError) as error:
+            is_answer = isinstance(error, asyncpg.PostgresError) and not isinstance(error, LOST)
+            if isinstance(error, MISSING):  # the next connection makes it again
+                self._is_damaged = True
+                is_answer = False
+            if not is_answer or not self.is_up:
+                await self._drop()
+                self._note_trouble(error)
+            if isinstance(error, BusUnavailableError):
+                raise
+            raise failure(self.url, error) from error
+        except BaseException:
+            await self._drop()
+            raise
+
+    async def _fetch(self, sql: str, made: Arguments, statement_s: float) -> list[Any]:
+        connection = await self._connect()
+        if statement_s != self._statement_s:
+            await connection.execute(f"SET statement_timeout = {statement_s * 1000:.0f}")
+            self._statement_s = statement_s
+        rows: list[Any] = await connection.fetch(sql, *made())
+        return rows
+
+    async def _connect(self) -> "asyncpg.Connection[Any]":
+        if self._connection is not None and self.is_up:
+            return self._connection
+        await self._drop()
+        connection = await self._endpoint.connect(
+            is_damaged=self._is_damaged, building=self._building
+        )
+        self._connection, self._is_damaged = connection, False
+        self._statement_s = session.STATEMENT_S
+        self._connected_at = asyncio.get_running_loop().time()
+        self._is_lost.clear()
+        await self._end_former(connection)
+        if self.on_connecting is not None:
+            self.on_connecting()
+        connection.add_termination_listener(self._terminated)
+        for channel in sorted(self._channels):
+            await connection.add_listener(channel, self._heard)
+        if self.trouble is not None:
+            logger.warning("%s: connected to %s again", self.name, self.url)
+            self.trouble = None
+            self._told.clear()
+        if self.on_connect is not None:
+            self.on_connect()
+        return connection
+
+    @contextlib.contextmanager
+    def _building(self) -> Iterator[None]:
+        """Stop the clock of the call under way; the work in the block has its own deadline."""
+        deadline, now = self._deadline, asyncio.get_running_loop().time
+        if deadline is None:
+            yield
+            return
+        left_s = (deadline.when() or now()) - now()
+        deadline.reschedule(now() + BUILD_TIMEOUT_S)
+        yield
+        deadline.reschedule(now() + left_s)
+
+    async def _end_former(self, connection: "asyncpg.Connection[Any]") -> None:
+        """End the sessions before: the server may still do, later, what they were asked."""
+        now = asyncio.get_running_loop().time()
+        with contextlib.suppress(asyncpg.PostgresError):
+            for pid, connected_at in self._former:
+                await connection.execute(_END.format(pid=pid, age_s=now - connected_at))
+        self._former.clear()
+
+    async def _listen_on(self, channel: str) -> None:
+        connection = await self._connect()
+        await connection.add_listener(channel, self._heard)  # a second time is no second listener
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(*TROUBLE):  # a pool may have taken it back
+                self._former.append((connection.get_server_pid(), self._connected_at))
+                connection.remove_termination_listener(self._terminated)
+            await self._endpoint.close(connection)
+        self._is_lost.set()
+
+    def _heard(self, connection: object, pid: int, channel: str, payload: object) -> None:
+        del connection, pid
+        if self.on_notify is not None:
+            self.on_notify(channel, str(payload))
+
+    def _terminated(self, connection: object) -> None:
+        if connection is self._connection or self._connection is None:
+            self._is_lost.set()
+            self._note_trouble(ConnectionResetError(104, "the connection was closed"))
+
+    def _note_trouble(self, error: BaseException) -> None:
+        """Say why there is no connection, each reason once until there is one again."""
+        reason = reason_of(error)
+        if self.trouble is None:
+            logger.warning("%s: lost %s (%s); trying again", self.name, self.url, reason)
+        elif reason not in self._told and isinstance(error, _SAID):
+            logger.warning("%s: %s still cannot be used: %s", self.name, self.url, reason)
+        self._told.add(reason)
+        self.trouble = error
+
+    def _note_fault(self, sql: str, error: BaseException | None) -> None:
+        """Say what the server answered instead of doing it, once until it does it."""
+        if not isinstance(error, asyncpg.PostgresError) or isinstance(error, (*LOST, *MISSING)):
+            return
+        if not self.is_up:  # it was the connection that failed, which has been said
+            return
+        if error.sqlstate != _THOUGHT_DEAD and self._faults.get(sql) != error.sqlstate:
+            self._faults[sql] = error.sqlstate
+            logger.error(
+                "%s: %s answers with an error (SQLSTATE %s): %s; trying again",
+                self.name, self.url, error.sqlstate, error,
+            )  # fmt: skip

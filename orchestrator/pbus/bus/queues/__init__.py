@@ -1,0 +1,1 @@
+"""Messages at least once: producer and consumer over any broker's queue store."""

@@ -1,0 +1,334 @@
+"""Stored mail: what a broker must be able to do for at-least-once delivery.
+
+A *mailbox* keeps messages until they are handled. Several processes may take from one (replicas);
+what a process took and has not settled is *held* by its incarnation, and goes back when that
+incarnation is released. Times are the broker's.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from pbus.messages import Lane
+
+logger = logging.getLogger(__name__)
+
+_SAY_EVERY_S = 60.0
+
+Disposition = Literal["handled", "retry", "return", "bury"]
+
+
+class QueueEntry(msgspec.Struct, frozen=True):
+    """Encoded messages on their way into mailboxes.
+
+    Attributes:
+        address: A mailbox, or "*" for a copy into every mailbox that exists now.
+        lane: Which of the mailbox's two queues.
+        bodies: Encoded messages; several may be stored as one entry.
+        ids: Their message ids, in the same order.
+        sender: The sending process's incarnation.
+        first: Number of the first message within the sender's stream to this address and lane,
+            from 1: the same numbers stored again are ignored.
+        stream: Tells the sender's streams to one address apart.
+    """
+
+    address: str
+    lane: Lane
+    bodies: list[bytes]
+    ids: list[str]
+    sender: str
+    stream: int
+    first: int
+
+
+class PutResult(msgspec.Struct, frozen=True):
+    """What became of a QueueEntry.
+
+    Attributes:
+        mailboxes: Into how many it was stored; 0: nobody has such a mailbox.
+        is_full: A mailbox had no room (max_backlog), or something before it in the batch and lane
+            that it must not overtake was refused: nothing was stored, try again later.
+        is_young: The broker was emptied a moment ago, or is new: more mailboxes may come back.
+        why: Which bound was reached, in a sentence; "" where it only must not overtake.
+    """
+
+    mailboxes: int
+    is_full: bool = False
+    is_young: bool = False
+    why: str = ""
+
+
+class StoredMessage(msgspec.Struct, frozen=True, gc=False):
+    """One message taken from a mailbox.
+
+    Attributes:
+        mailbox: Whose.
+        lane: From which queue.
+        key: Settles it; opaque, meaningful to the store that gave it.
+        id: The message's id, as its sender gave it.
+        body: The encoded message.
+        attempt: 1 the first time a handler is to be started with it; one more for each retry.
+        crashes: How many incarnations ended while they held it *and* had started it.
+        is_suspect: An incarnation ended while it held this letter: call started() before the
+            handler, so that a letter that kills processes is told from its neighbours.
+        stored_at: When it was first stored, by this process's loop clock; its age is the broker's.
+    """
+
+    mailbox: str
+    lane: Lane
+    key: str
+    id: str
+    body: bytes
+    attempt: int = 1
+    crashes: int = 0
+    is_suspect: bool = False
+    stored_at: float = msgspec.field(default_factory=time.monotonic)
+
+
+class Settlement(msgspec.Struct, frozen=True, gc=False):
+    """The end of a letter for its holder.
+
+    Attributes:
+        how: "handled": gone, and its id is remembered with it; "retry": back into the mailbox
+            after `delay_s` with one attempt more; "return": back into it as it was, no handler
+            began with it; "bury": to the dead letters.
+        reason: Why it is retried or buried, in a sentence.
+    """
+
+    letter: StoredMessage
+    how: Disposition = "handled"
+    delay_s: float = 0.0
+    reason: str = ""
+
+
+class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
+    """One mailbox as `pbus ps` shows it.
+
+    Attributes:
+        backlog: Messages stored and not handled, those in flight included.
+        backlog_bytes: Their bytes.
+        in_flight: Held by a process now.
+        oldest_s: Age of the oldest stored message, seconds; None when there is none.
+        retries: Stored messages that have been tried before.
+        dead: Dead letters.
+        dead_fell: Dead letters that fell since the mailbox was made: it keeps so many.
+    """
+
+    name: str
+    backlog: int = 0
+    backlog_bytes: int = 0
+    in_flight: int = 0
+    oldest_s: float | None = None
+    retries: int = 0
+    dead: int = 0
+    dead_fell: int = 0
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that was given up.
+
+    Attributes:
+        key: Names it for requeue and drop.
+        buried_at: Unix seconds, by the broker's clock.
+        age_s: Seconds since then, by the broker's clock.
+        attempt: How often its handler was started.
+    """
+
+    key: str
+    mailbox: str
+    id: str
+    body: bytes
+    reason: str
+    attempt: int
+    crashes: int
+    buried_at: float
+    age_s: float = 0.0
+
+
+HANDLED_KEPT_S = 600.0  # how long handled ids are remembered
+KEPT_UNTOUCHED_S = 600.0  # how long mail outlives the lease of a mailbox that nobody keeps
+BROKER_AWAY_S = 5.0  # no process at all was in touch for so long: they come back, so wait
+COMING_BACK_S = 10.0  # for so long
+HANDLED_KEPT = 100_000  # and how many of a mailbox
+SETTLED_AT_ONCE = 2_000  # in one round trip: a broker is busy, and holds locks, as long as it takes
+DEAD_KEPT = 100_000  # dead letters of a mailbox; the oldest fall
+DEAD_BYTES = 64 * 1024 * 1024  # and bytes of them
+MAX_BACKLOG = 100_000  # messages of a mailbox
+MAX_BACKLOG_BYTES = 256 * 1024 * 1024  # and bytes of them
+CHANNEL_TIMES = 4  # all mailboxes of a channel hold so many times what one may
+SMALL_PART = (
+    64  # but a mailbox with so small a part of what it may hold is not held up by the others
+)
+
+_BOUNDS = {
+    "n": "its mailbox {} holds {:,} messages of at most {:,} (max_backlog)",
+    "b": "its mailbox {} holds {:,} bytes of at most {:,} (max_backlog_bytes)",
+    "c": "beside {} all mailboxes of the channel hold {:,} bytes of at most {:,}"
+    f" ({CHANNEL_TIMES} times max_backlog_bytes)",
+}
+
+
+def no_room(kind: str, mailbox: str, there: int, limit: int) -> str:
+    """Which bound of a mailbox was reached, in a sentence.
+
+    Args:
+        kind: "n": its messages, "b": its bytes, "c": the bytes of all mailboxes of the channel.
+        mailbox: Which.
+        there: What is stored already.
+        limit: What may be at most.
+    """
+    return _BOUNDS[kind].format(repr(mailbox), there, limit)
+
+
+def parts_of(settles: Sequence[Settlement]) -> Iterator[Sequence[Settlement]]:
+    """Split what is to be settled into batches of at most SETTLED_AT_ONCE, in order."""
+    for first in range(0, len(settles), SETTLED_AT_ONCE):
+        yield settles[first : first + SETTLED_AT_ONCE]
+
+
+class FallenDead:
+    """Says which mailboxes dead letters fell from, each at most once a minute."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._said: dict[str, float] = {}
+
+    def note(self, mailbox: str, count: int) -> None:
+        """So many fell."""
+        self._counts[mailbox] += count
+        now = time.monotonic()
+        if now - self._said.get(mailbox, -_SAY_EVERY_S) >= _SAY_EVERY_S:
+            self._said[mailbox] = now
+            logger.warning(
+                "%d dead letters of %r fell, the oldest: a mailbox keeps %d of at most %d bytes;"
+                " see pbus dlq",
+                self._counts.pop(mailbox), mailbox, DEAD_KEPT, DEAD_BYTES,
+            )  # fmt: skip
+
+
+class QueueStore(Protocol):
+    """Mailboxes in a broker. Every call may raise BusUnavailableError.
+
+    Attributes:
+        on_lost: Called by touch() with a mailbox and about how many letters others than pbus
+            removed from it; a store that cannot tell never does.
+    """
+
+    on_lost: Callable[[str, int], None]
+
+    async def open(
+        self,
+        mailbox: str,
+        *,
+        keep: bool,
+        shared: bool = False,
+        max_backlog: int = MAX_BACKLOG,
+        max_bytes: int = MAX_BACKLOG_BYTES,
+    ) -> None:
+        """Make sure a mailbox exists; one that is kept stays kept.
+
+        Args:
+            mailbox: Its name.
+            keep: It outlives its processes (a worker that a topology declares); else it is removed
+                once nobody has `touch`ed it for LEASE_S (with mail in it: KEPT_UNTOUCHED_S more),
+                unless it was the broker that was away.
+            shared: Replicas take from it together, and each has a mailbox of its own, too: so a
+                broadcast is not copied into this one.
+            max_backlog: Messages it holds at most (both lanes together). An entry larger than that
+                is taken by an empty mailbox, or it would never be.
+            max_bytes: Bytes of messages it holds at most, likewise; and all mailboxes of the channel
+                CHANNEL_TIMES as many, as far as this one holds more than one SMALL_PART of that.
+
+        A mailbox that is kept stays so, with its limits, whoever else opens it.
+        """
+        ...
+
+    async def touch(self, mailboxes: Sequence[str]) -> list[str]:
+        """Keep mailboxes with keep=False alive for another LEASE_S; drop all that ran out.
+
+        Returns:
+            Those of `mailboxes` that do not exist (any more): open them anew.
+        """
+        ...
+
+    async def put(self, batch: Sequence[QueueEntry]) -> list[PutResult]:
+        """Store a batch, in order, all in one round trip; confirmed when this returns.
+
+        Refused is what finds a mailbox full, and after it in this batch whatever would overtake
+        it: what goes to the same address and lane, after a refused broadcast all of its lane, and
+        a broadcast after anything of its lane. Write what was refused again before newer numbers,
+        and one batch of a lane at a time, or order (and with it the numbers) means nothing.
+        """
+        ...
+
+    async def take(
+        self, wanted: Sequence[tuple[str, Lane, int]], *, holder: str, wait_s: float
+    ) -> list[StoredMessage]:
+        """Take letters that nobody holds, oldest first, waiting for some at most `wait_s`.
+
+        Letters whose id was handled before are settled here and not returned. What a call that
+        failed or was cancelled had taken already is returned by a later one of the same holder,
+        perhaps to one that wants other mailboxes: settle it so that others get it.
+
+        Args:
+            wanted: (mailbox, lane, how many at most). An entry is taken whole, so the last one
+                may exceed it. A mailbox that does not exist has no letters.
+            holder: This process's incarnation.
+            wait_s: How long to wait when there is nothing; woken at once by put().
+        """
+        ...
+
+    async def interrupt(self) -> None:
+        """Make a take() that waits return early: what is wanted has changed. Loses nothing."""
+        ...
+
+    async def started(self, letters: Sequence[StoredMessage]) -> None:
+        """Note that handlers of suspect letters are about to start: a crash counts from now."""
+        ...
+
+    async def settle(self, settles: Sequence[Settlement]) -> None:
+        """Settlement a batch, SETTLED_AT_ONCE in each round trip; safe to repeat.
+
+        What the holder no longer holds is left alone; but that it was handled is remembered, so
+        that a copy given back meanwhile is not handled again.
+        """
+        ...
+
+    async def requeue(self, incarnations: Sequence[str]) -> int:
+        """Give back what these incarnations (by prefix) hold; returns how many letters.
+
+        A take() of theirs that was under way then, or comes later because the process was alive
+        after all, gets nothing that is lost: it is asked anew, which the dead do not answer.
+        """
+        ...
+
+    async def reports(self) -> list[QueueStats]:
+        """All mailboxes by name."""
+        ...
+
+    async def dead_letters(self, mailbox: str | None = None) -> list[DeadLetter]:
+        """The dead letters of one mailbox or of all, oldest first, at most 10,000."""
+        ...
+
+    async def revive(self, keys: Sequence[str]) -> int:
+        """Put dead letters back into their mailboxes, with attempts counted anew."""
+        ...
+
+    async def drop_dead(self, keys: Sequence[str]) -> int:
+        """Remove dead letters for good."""
+        ...
+
+    async def purge(self, mailbox: str, *, remove: bool = False) -> int:
+        """Empty a mailbox; returns how many letters that were not held fell.
+
+        Letters in flight and dead letters stay, unless the mailbox is removed with all it has.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close connections."""
+        ...

@@ -1,0 +1,160 @@
+"""Between letters and what the scripts read and write: MessagePack heads and joined bodies."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from pbus.bus.local.router import EVERYONE
+from pbus.bus.queues.store import DeadLetter, QueueEntry, Settlement, StoredMessage
+from pbus.messages import Lane
+
+encode = msgspec.msgpack.Encoder().encode
+_decode_head = msgspec.msgpack.Decoder(tuple[list[str], list[int]]).decode
+
+Slot = tuple[str, str]  # a mailbox, and an entry of it: its queue's letter and its id
+_FRESH_CELLS = 4  # of an entry that was not in a mailbox before
+_OPEN = ord("0")
+NOT_OURS = b"not written by pbus"
+LANES = {"d": Lane.DATA, "s": Lane.SYSTEM, "D": Lane.DATA, "S": Lane.SYSTEM}
+
+
+def write_batch(batch: Sequence[QueueEntry]) -> list[bytes]:
+    """The arguments of PUT."""
+    specs = []
+    blobs: list[bytes] = []
+    for one in batch:
+        stream = f"{one.sender}|{one.stream}|{one.lane}{'*' if one.address == EVERYONE else ''}"
+        specs.append((one.address, one.lane, stream, one.first, len(one.bodies)))
+        if len(one.ids) == 1:
+            blobs += (one.ids[0].encode(), one.bodies[0])
+        else:
+            blobs += (encode((one.ids, list(map(len, one.bodies)))), b"".join(one.bodies))
+    return [encode(specs), *blobs]
+
+
+def read_entry(
+    mailbox: str, slot: str, fields: Sequence[bytes], flags: bytes, clock: float
+) -> list[StoredMessage]:
+    """The letters of an entry, without those that are settled.
+
+    Args:
+        mailbox: Whose.
+        slot: The entry's queue and id.
+        fields: Of the entry.
+        flags: Which of its letters are settled; empty for none.
+        clock: What to add to the server's time, seconds, for that of the loop.
+    """
+    attempt, crashes, suspect = 1, 0, False
+    if len(fields) > _FRESH_CELLS:
+        marks = fields[5].split()
+        attempt, crashes, suspect = int(marks[0]), int(marks[1]), marks[2] == b"1"
+        stored_at = clock + float(marks[3]) / 1000
+    else:
+        stored_at = clock + int(slot[1 : slot.index("-")]) / 1000
+    past = (attempt, crashes, suspect, stored_at)
+    lane, body = LANES[slot[0]], fields[3]
+    if fields[0] == b"i":
+        id_ = fields[1].decode()
+        return [StoredMessage(mailbox, lane, f"{slot}/0/1/{len(body)}", id_, body, *past)]
+    ids, sizes = _decode_head(fields[1])
+    total = len(ids)
+    letters = []
+    start = 0
+    for at in range(total):
+        end = start + sizes[at]
+        if not flags or flags[at] == _OPEN:
+            key = f"{slot}/{at}/{total}/{len(body)}"
+            letters.append(StoredMessage(mailbox, lane, key, ids[at], body[start:end], *past))
+        start = end
+    return letters
+
+
+def slot_of(letter: StoredMessage) -> Slot:
+    """The entry that a letter came with."""
+    return letter.mailbox, letter.key[: letter.key.index("/")]
+
+
+class Batch:
+    """Settlements by entry, as SETTLE reads them.
+
+    Attributes:
+        slots: The entries for which it answers, in order.
+        simple: Entries that are settled with their one letter, handled at the first attempt.
+    """
+
+    def __init__(self, settles: Iterable[Settlement]) -> None:
+        self._groups: dict[Slot, _Group] = {}
+        self._simple: dict[
+            Slot, tuple[list[str], list[str], list[int]]
+        ] = {}  # by mailbox and queue
+        self.simple: list[Slot] = []
+        for settle in settles:
+            self._add(settle)
+        self.slots = list(self._groups)
+
+    def arguments(self) -> tuple[bytes, bytes]:
+        """The arguments of SETTLE."""
+        groups = [group.cells() for group in self._groups.values()]
+        return encode(groups), encode([(*key, *rest) for key, rest in self._simple.items()])
+
+    def _add(self, settle: Settlement) -> None:
+        letter = settle.letter
+        slot, at, total, size = letter.key.split("/")
+        if total == "1" and settle.how == "handled" and not _has_past(letter):
+            key = (letter.mailbox, slot[0])
+            entries, ids, sizes = self._simple.setdefault(key, ([], [], []))
+            entries.append(slot[1:])
+            ids.append(letter.id)
+            sizes.append(int(size))
+            self.simple.append((letter.mailbox, slot))
+            return
+        group = self._groups.get((letter.mailbox, slot))
+        if group is None:
+            group = self._groups[letter.mailbox, slot] = _Group(letter, slot, int(total), int(size))
+        group.settles[int(at)] = settle
+
+
+class _Group:
+    """What is settled of one entry."""
+
+    def __init__(self, letter: StoredMessage, slot: str, total: int, size: int) -> None:
+        self.settles: dict[int, Settlement] = {}
+        self._head = (letter.mailbox, slot[0], slot[1:], total, int(letter.attempt > 1))
+        self._size = size
+
+    def cells(self) -> tuple[Any, ...]:
+        """As the script reads it."""
+        which, ids, others = [], [], []
+        for at, settle in self.settles.items():
+            if settle.how == "handled":
+                which.append(at)
+                ids.append(settle.letter.id)
+            else:
+                others.append((at, settle.how, int(settle.delay_s * 1000), settle.reason))
+        return (*self._head, which, ids, others, self._size)
+
+
+def _has_past(letter: StoredMessage) -> bool:
+    return letter.is_suspect or letter.attempt > 1
+
+
+def read_dead(mailbox: str, entry: bytes, fields: Sequence[bytes], now: float) -> DeadLetter:
+    """A dead letter of the stream of them; now: the server's time, Unix seconds."""
+    try:
+        _, id_, _, body, _, marks, _, _, _, reason = fields
+        attempt, crashes = (int(mark) for mark in marks.split()[:2])
+    except ValueError:
+        id_, body, reason, attempt, crashes = b"?", b" ".join(fields), NOT_OURS, 1, 0
+    buried_at = min(int(entry.partition(b"-")[0]) / 1000, now)
+    return DeadLetter(
+        key=f"{mailbox}/{entry.decode()}",
+        mailbox=mailbox,
+        id=id_.decode(errors="replace"),
+        body=body,
+        reason=reason.decode(errors="replace"),
+        attempt=attempt,
+        crashes=crashes,
+        buried_at=buried_at,
+        age_s=now - buried_at,
+    )

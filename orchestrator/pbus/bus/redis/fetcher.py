@@ -1,0 +1,176 @@
+"""Taking letters: asks, waits to be woken, and finds again what a lost answer held."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from pbus.bus.queues.store import StoredMessage
+from pbus.bus.redis.encoding import LANES, Slot, encode, read_entry
+from pbus.bus.redis.scripts.delivery_lua import REFUSE, TAKE
+from pbus.bus.redis.scripts.script_client import ScriptClient
+from pbus.bus.redis.server.endpoint import TROUBLE
+from pbus.bus.redis.wakeups import POLL_S, FetchWaiter, Pair, WakeupHub
+from pbus.errors import BusUnavailableError
+from pbus.messages import Lane
+
+logger = logging.getLogger(__name__)
+
+Wanted = tuple[str, Lane, int]
+
+
+class _Holder:
+    """What the server knows of one incarnation, as far as we can tell.
+
+    Attributes:
+        armed: Where the server lists it as waiting.
+        unsure: Where an answer was lost: it may hold letters that it has never seen.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.armed: set[Pair] = set()
+        self.unsure: set[Pair] = set()
+
+
+class Fetcher:
+    """The receiving half of a store.
+
+    Args:
+        calls: Where to ask.
+        room: Where to wait.
+    """
+
+    def __init__(self, calls: ScriptClient, room: WakeupHub) -> None:
+        self._calls = calls
+        self._room = room
+        self._holders: dict[str, _Holder] = {}
+        self._held: dict[Pair, set[str]] = {}  # entries whose letters were returned
+        self._lock = asyncio.Lock()  # an answer is read before the next question is put
+        self._turn = 0
+        self._foreign: list[bytes] = []  # mailbox, queue, entry of each that is to be refused
+
+    async def take(self, wanted: Sequence[Wanted], name: str, wait_s: float) -> list[StoredMessage]:
+        """See QueueStore."""
+        holder = self._holders.setdefault(name, _Holder(name))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_s
+        with self._room.waiter(name, [(mailbox, lane) for mailbox, lane, _ in wanted]) as waiter:
+            asked, look_at = waiter.pairs, 0.0
+            while True:
+                left = deadline - loop.time()
+                if left > 0:
+                    await self._room.listen(name, min(left, POLL_S))
+                here = [one for one in wanted if (one[0], one[1]) in asked]
+                letters, due_s = await self._ask(holder, waiter, here, is_waiting=left > 0)
+                now = loop.time()
+                if letters or now >= deadline or waiter.is_interrupted:
+                    return letters
+                is_all = asked == waiter.pairs
+                look_at = now + min(due_s, POLL_S) if is_all else min(look_at, now + due_s)
+                asked = await waiter.wait(min(deadline, look_at) - now)
+                if waiter.is_interrupted:
+                    return []
+
+    def settled(self, slots: Iterable[Slot]) -> None:
+        """These entries are held no longer."""
+        for mailbox, slot in slots:
+            held = self._held.get((mailbox, LANES[slot[0]]))
+            if held is not None:
+                held.discard(slot)
+
+    async def _ask(
+        self, holder: _Holder, waiter: FetchWaiter, wanted: Sequence[Wanted], *, is_waiting: bool
+    ) -> tuple[list[StoredMessage], float]:
+        async with self._lock:
+            try:
+                return await self._ask_once(holder, waiter, wanted, is_waiting=is_waiting)
+            except TROUBLE as error:
+                if isinstance(error, (TimeoutError, ResponseError)):
+                    raise self._calls.error(error) from error
+            try:  # the connection had died unnoticed
+                return await self._ask_once(holder, waiter, wanted, is_waiting=is_waiting)
+            except TROUBLE as error:
+                raise self._calls.error(error) from error
+
+    async def _ask_once(
+        self, holder: _Holder, waiter: FetchWaiter, wanted: Sequence[Wanted], *, is_waiting: bool
+    ) -> tuple[list[StoredMessage], float]:
+        ordered = self._in_turn(wanted)
+        pairs = [(mailbox, lane) for mailbox, lane, _ in ordered]
+        mine = holder.armed & waiter.pairs
+        stale = holder.armed - waiter.pairs - self._room.wanted(holder.name, waiter)
+        rows = [(*one, *self._recovery(holder, (one[0], one[1]))) for one in ordered]
+        recovered = holder.unsure.intersection(pairs)
+        holder.unsure.update(pairs)  # until the answer is here
+        reply: Any = ()
+        for is_back in (0, 1):
+            ask = encode((rows, int(is_waiting), is_back, list(mine), list(stale)))
+            reply = await self._calls.once("take", TAKE, holder.name, ask)
+            if reply:
+                break
+        holder.unsure.difference_update(recovered, pairs)
+        clock = time.monotonic() - reply[2] / 1000
+        letters, foreign = self._read(pairs, reply[0], clock)
+        self._foreign += foreign
+        with contextlib.suppress(BusUnavailableError):  # tried again: the letters are here
+            await self._refuse(reply[3])
+        holder.armed -= stale
+        if letters or not is_waiting:
+            holder.armed -= mine
+        else:
+            holder.armed.update(pairs)
+        due_ms = reply[1]
+        return letters, due_ms / 1000 if due_ms >= 0 else POLL_S
+
+    def _in_turn(self, wanted: Sequence[Wanted]) -> list[Wanted]:
+        """System lanes first; among equals another mailbox first each time."""
+        self._turn += 1
+        first = self._turn % max(1, len(wanted))
+        rotated = [*wanted[first:], *wanted[:first]]
+        return sorted(rotated, key=lambda one: one[1] != Lane.SYSTEM)
+
+    def _recovery(self, holder: _Holder, pair: Pair) -> tuple[int, Collection[str]]:
+        return (1, list(self._held.get(pair, ()))) if pair in holder.unsure else (0, ())
+
+    def _read(
+        self, pairs: Sequence[Pair], chunks: Sequence[Any], clock: float
+    ) -> tuple[list[StoredMessage], list[bytes]]:
+        """The letters of an answer, and the entries that are none (mailbox, queue, entry of each).
+
+        Args:
+            pairs: What was asked.
+            chunks: What was answered.
+            clock: What the loop's clock has more than the server's.
+        """
+        letters: list[StoredMessage] = []
+        foreign: list[bytes] = []
+        for pair, queue, items, marks in chunks:
+            mailbox, lane = pairs[pair - 1]
+            held = self._held.setdefault((mailbox, lane), set())
+            for at, (entry, fields) in enumerate(items):
+                slot = (queue + entry).decode()
+                try:
+                    letters += read_entry(mailbox, slot, fields, marks[at] if marks else b"", clock)
+                except ValueError:
+                    foreign += (mailbox.encode(), queue, entry)
+                else:
+                    held.add(slot)
+        return letters, foreign
+
+    async def _refuse(self, names: Iterable[bytes]) -> None:
+        """Have entries that others wrote removed; names: the mailboxes of those that already are."""
+        foreign = self._foreign[:]
+        if foreign:
+            await self._calls.once("take", REFUSE, *foreign)
+            del self._foreign[: len(foreign)]
+        mailboxes = [*names, *foreign[::3]]
+        if mailboxes:
+            logger.warning(
+                "%d entries in the streams of %s were not written by pbus and are dead letters now",
+                len(mailboxes), b", ".join(sorted(set(mailboxes))).decode(errors="replace"),
+            )  # fmt: skip

@@ -1,5 +1,0 @@
-"""Stored mail on Redis Streams."""
-
-from pbus.bus.redis.mail.store import RedisMailStore
-
-__all__ = ["RedisMailStore"]

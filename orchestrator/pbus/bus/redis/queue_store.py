@@ -1,0 +1,245 @@
+"""RedisQueueStore: mailboxes on Redis Streams; each call is one script."""
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pbus.bus.queues.store import (
+    MAX_BACKLOG,
+    MAX_BACKLOG_BYTES,
+    DeadLetter,
+    FallenDead,
+    PutResult,
+    QueueEntry,
+    QueueStats,
+    Settlement,
+    StoredMessage,
+    no_room,
+    parts_of,
+)
+from pbus.bus.redis.encoding import Batch, read_dead, slot_of, write_batch
+from pbus.bus.redis.fetcher import Fetcher
+from pbus.bus.redis.keys import Keys
+from pbus.bus.redis.scripts.admin_lua import DROP_DEAD, OPEN, PURGE, REPORTS, REQUEUE, REVIVE, TOUCH
+from pbus.bus.redis.scripts.delivery_lua import PASS_ON, PUT, SETTLE, STARTED
+from pbus.bus.redis.scripts.script_client import ScriptClient
+from pbus.bus.redis.server.endpoint import Endpoint
+from pbus.bus.redis.wakeups import Pair, WakeupHub
+from pbus.errors import BusUnavailableError
+from pbus.leases import LEASE_S
+from pbus.messages import Lane
+
+logger = logging.getLogger(__name__)
+
+_DEAD_SHOWN = 10_000
+_DEAD_PAGE = 100  # dead letters read at once; each may be megabytes
+_DEAD_KEY = re.compile(r"(.+)/(\d+-\d+)")
+
+
+class RedisQueueStore:
+    """A QueueStore on the server of a RedisBus; see the protocol for its methods.
+
+    Args:
+        endpoint: The server.
+        names: How keys are named.
+        lease_s: How long a mailbox that nobody keeps outlives its last touch.
+        on_fault: Called when a task of the store ended by an error, and begins again.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        names: Keys,
+        *,
+        lease_s: float = LEASE_S,
+        on_fault: Callable[[], None] | None = None,
+    ) -> None:
+        key = names.key("mail")
+        self._key = key
+        self._lease_ms = int(lease_s * 1000)
+        self._calls = ScriptClient(endpoint, key)
+        self._room = WakeupHub(endpoint, key, self._pass_on, on_fault)
+        self._taker = Fetcher(self._calls, self._room)
+        self._passing: set[asyncio.Task[None]] = set()
+        self._since: bytes | None = None  # when mailboxes began, as of the last touch
+        self._waiting: dict[str, int] = {}  # how many letters waited then
+        self._fallen = FallenDead()
+        self.on_lost: Callable[[str, int], None] = _say_lost
+
+    async def open(
+        self,
+        mailbox: str,
+        *,
+        keep: bool,
+        shared: bool = False,
+        max_backlog: int = MAX_BACKLOG,
+        max_bytes: int = MAX_BACKLOG_BYTES,
+    ) -> None:
+        """Make sure a mailbox exists; see QueueStore."""
+        limits = (max_backlog, self._lease_ms, max_bytes)
+        await self._calls.run("care", OPEN, mailbox, int(keep), int(shared), *limits)
+
+    async def touch(self, mailboxes: Sequence[str]) -> list[str]:
+        """Renew leases; see QueueStore."""
+        reply = await self._calls.run("care", TOUCH, self._lease_ms, *mailboxes)
+        missing, waiting, emptied, since = reply
+        is_anew = self._since is not None and since != self._since
+        self._since = since
+        lost = _counts_of(emptied)
+        for name, count in self._waiting.items():
+            if is_anew or name.encode() in missing:
+                lost.setdefault(name, count)
+        self._waiting = _counts_of(waiting)
+        for name, count in lost.items():
+            if count > 0:
+                self.on_lost(name, count)
+        return [name.decode() for name in missing]
+
+    async def put(self, batch: Sequence[QueueEntry]) -> list[PutResult]:
+        """Store a batch; see QueueStore."""
+        if not batch:
+            return []
+        purpose = f"put {batch[0].lane}"  # an urgent batch does not wait for one of the data lane
+        counts = await self._calls.run(purpose, PUT, *write_batch(batch))
+        return [_stored(count) for count in counts]
+
+    async def take(
+        self, wanted: Sequence[tuple[str, Lane, int]], *, holder: str, wait_s: float
+    ) -> list[StoredMessage]:
+        """Take letters; see QueueStore."""
+        return await self._taker.take(wanted, holder, wait_s)
+
+    async def interrupt(self) -> None:
+        """End waits; see QueueStore."""
+        self._room.interrupt()
+
+    async def started(self, letters: Sequence[StoredMessage]) -> None:
+        """Note the start of suspects; see QueueStore."""
+        cells: list[str] = []
+        for letter in letters:
+            if letter.is_suspect:
+                mailbox, slot = slot_of(letter)
+                cells += (mailbox, slot[0], slot[1:])
+        if cells:
+            await self._calls.run("settle", STARTED, *cells)
+
+    async def settle(self, settles: Sequence[Settlement]) -> None:
+        """Settlement a batch; see QueueStore."""
+        for part in parts_of(settles):
+            await self._settle(part)
+
+    async def _settle(self, settles: Sequence[Settlement]) -> None:
+        batch = Batch(settles)
+        closed, fallen = await self._calls.run("settle", SETTLE, *batch.arguments())
+        for name, count in _counts_of(fallen).items():
+            self._fallen.note(name, count)
+        self._taker.settled(batch.simple)
+        self._taker.settled(
+            slot for slot, is_closed in zip(batch.slots, closed, strict=True) if is_closed
+        )
+        if any(settle.delay_s > 0 for settle in settles):
+            self._room.look_again()  # and learn when the next retry is due
+
+    async def requeue(self, incarnations: Sequence[str]) -> int:
+        """Give back what the dead hold; see QueueStore."""
+        prefixes = [one for one in incarnations if one]
+        return int(await self._calls.run("care", REQUEUE, *prefixes)) if prefixes else 0
+
+    async def reports(self) -> list[QueueStats]:
+        """All mailboxes by name."""
+        reports = [
+            QueueStats(
+                name=name.decode(errors="replace"), backlog=backlog, in_flight=held, retries=tried, dead=dead,
+                oldest_s=oldest_ms / 1000 if oldest_ms >= 0 else None, backlog_bytes=max(0, size),
+                dead_fell=fell,
+            )
+            for name, backlog, held, tried, dead, oldest_ms, size, fell in await self._calls.run("care", REPORTS)
+        ]  # fmt: skip
+        return sorted(reports, key=lambda report: report.name)
+
+    async def dead_letters(self, mailbox: str | None = None) -> list[DeadLetter]:
+        """Dead letters, oldest first; see QueueStore."""
+        if mailbox is None:
+            index = await self._calls.plain("ZRANGE", self._key, 0, -1)
+            names = [name.decode(errors="replace") for name in index]
+        else:
+            names = [mailbox]
+        seconds, micros = await self._calls.plain("TIME")
+        now = int(seconds) + int(micros) / 1e6
+        found = [letter for name in names for letter in await self._dead_of(name, now)]
+        return sorted(found, key=lambda letter: letter.buried_at)[:_DEAD_SHOWN]
+
+    async def revive(self, keys: Sequence[str]) -> int:
+        """Put dead letters back; see QueueStore."""
+        cells = _cells_of(keys)
+        return int(await self._calls.run("care", REVIVE, *cells)) if cells else 0
+
+    async def drop_dead(self, keys: Sequence[str]) -> int:
+        """Remove dead letters for good."""
+        cells = _cells_of(keys)
+        return int(await self._calls.run("care", DROP_DEAD, *cells)) if cells else 0
+
+    async def purge(self, mailbox: str, *, remove: bool = False) -> int:
+        """Empty a mailbox; see QueueStore."""
+        total, is_more = 0, True
+        while is_more:
+            fell, is_more = await self._calls.run("care", PURGE, mailbox, int(remove))
+            total += fell
+        return total
+
+    async def close(self) -> None:
+        """Close connections; a later call opens new ones."""
+        for task in self._passing:
+            task.cancel()
+        if self._passing:
+            await asyncio.wait(self._passing)
+        await self._room.close()
+        await self._calls.close()
+
+    def _pass_on(self, pair: Pair) -> None:
+        task = asyncio.create_task(self._wake_another(pair), name="mail waking another")
+        self._passing.add(task)
+        task.add_done_callback(self._passing.discard)
+
+    async def _wake_another(self, pair: Pair) -> None:
+        mailbox, lane = pair
+        with contextlib.suppress(BusUnavailableError):  # then the others look by themselves
+            await self._calls.run("take", PASS_ON, lane, mailbox)
+
+    async def _dead_of(self, mailbox: str, now: float) -> list[DeadLetter]:
+        letters: list[DeadLetter] = []
+        stream, start = f"{self._key}:dead:{mailbox}", "-"
+        while len(letters) < _DEAD_SHOWN:
+            page = await self._calls.plain("XRANGE", stream, start, "+", "COUNT", _DEAD_PAGE)
+            letters += [read_dead(mailbox, entry, fields, now) for entry, fields in page]
+            if len(page) < _DEAD_PAGE:
+                break
+            start = f"({page[-1][0].decode()}"
+        return letters
+
+
+def _counts_of(flat: Sequence[Any]) -> dict[str, int]:
+    return {name.decode(): int(n) for name, n in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def _say_lost(mailbox: str, count: int) -> None:
+    logger.warning("about %d messages of mailbox %r were removed from the broker", count, mailbox)
+
+
+def _stored(count: int | list[Any]) -> PutResult:
+    """What PUT says of one entry."""
+    if isinstance(count, list):
+        kind, mailbox, there, limit = count
+        return PutResult(
+            0, is_full=True, why=no_room(kind.decode(), mailbox.decode(), there, limit)
+        )
+    if count >= 0:
+        return PutResult(count)
+    return PutResult(0, is_full=True) if count == -1 else PutResult(-2 - count, is_young=True)
+
+
+def _cells_of(keys: Sequence[str]) -> list[str]:
+    return [cell for key in keys if (found := _DEAD_KEY.fullmatch(key)) for cell in found.groups()]

@@ -1,0 +1,1 @@
+"""Lua in the broker, and the client that calls it."""

@@ -1,0 +1,328 @@
+"""The scripts that look after mailboxes: their lives, what the dead held, reports, dead letters."""
+
+from pbus.bus.redis.scripts.common_lua import (
+    ALWAYS,
+    FOREIGN,
+    FORGET_MS,
+    LETTERS,
+    MENDING,
+    PRELUDE,
+    SEEN,
+    Script,
+)
+
+_KEYS_LIVE_MS = 24 * 3600 * 1000  # what nobody keeps or touches for a day leaves nothing behind
+
+# ARGV: mailbox, 1 to keep it, 1 if shared, its largest backlog, lease in ms, that in bytes
+OPEN = Script(
+    PRELUDE
+    + LETTERS
+    + FOREIGN
+    + MENDING
+    + f"local LIVE = {_KEYS_LIVE_MS}\n"
+    + """
+expire()
+local box, is_kept = ARGV[1], ARGV[2] == '1'
+local score = call('ZSCORE', boxes, box)
+call('SET', since, now, 'PX', LIVE, 'NX')
+mend(box)
+if not call('HGET', key('box', box), 'b') then recount(box) end
+if score == 'inf' and not is_kept then return 0 end
+call('HSET', key('box', box), 'shared', ARGV[3], 'max', ARGV[4], 'maxb', ARGV[6])
+is_kept = is_kept or score == 'inf'
+call('ZADD', boxes, is_kept and '+inf' or now + ARGV[5], box)
+if is_kept then
+  for _, one in ipairs(all_keys(box)) do call('PERSIST', one) end
+  call('PERSIST', boxes)
+end
+return 1
+"""
+)
+
+# ARGV: mailboxes that the index may not have. Returns how keys of another type, which stood
+# where ours belong, are called now.
+MEND = Script(
+    PRELUDE
+    + LETTERS
+    + FOREIGN
+    + MENDING
+    + """
+put_aside(boxes, 'ZCARD')
+put_aside(gone, 'ZCARD')
+put_aside(touched, 'STRLEN')
+put_aside(since, 'STRLEN')
+scrub_times()
+local function mend_all(names)
+  for _, box in ipairs(names) do
+    put_aside_all(box)
+    if exists(key('box', box)) then
+      scrub(box)
+      mend(box)
+      scrub_counts(box)
+    end
+  end
+end
+mend_all(ARGV)
+mend_all(call('ZRANGE', boxes, 0, -1))
+return odd
+"""
+)
+
+# ARGV: lease in ms, mailboxes. Returns those that do not exist; each other one with how many letters
+# wait in it; likewise those that others than pbus emptied; and since when there are mailboxes.
+TOUCH = Script(
+    PRELUDE
+    + LETTERS
+    + FOREIGN
+    + MENDING
+    + f"local LIVE = {_KEYS_LIVE_MS}\n"
+    + """
+expire()
+if exists(boxes) then call('SET', touched, now, 'PX', LIVE) end
+call('PEXPIRE', since, LIVE)
+local missing, waiting, emptied = {}, {}, {}
+local function is_emptied(box)
+  if exists(key('later', box)) then return false end
+  for _, queue in ipairs({'d', 's', 'D', 'S'}) do
+    if call('XLEN', key('q:' .. queue, box)) > 0 then return false end
+  end
+  return true
+end
+for i = 2, #ARGV do
+  local box = ARGV[i]
+  local score, found = call('ZSCORE', boxes, box), call('HMGET', key('box', box), 'n', 'h', 'b', 'big', 'max', 'maxb')
+  for i = 5, 6 do  -- then its owner opens it again
+    if not (is_number(found[i]) and found[i] + 0 > 0) then found[1] = false end
+  end
+  local n, h, b = found[1], found[2] or 0, found[3] or 0
+  if n and (n + 0 > 0 or b + 0 ~= 0) and n + 0 <= found[5] + BIGGEST and is_emptied(box) then
+    if n + 0 > 0 then emptied[#emptied + 1], emptied[#emptied + 2] = box, n - h end
+    recount(box)
+    n, h = 0, 0
+  elseif n and is_off(box, n + 0, (found[4] or 1) + 0) then
+    recount(box)
+    n, h = unpack(call('HMGET', key('box', box), 'n', 'h'))
+  end
+  if n then waiting[#waiting + 1], waiting[#waiting + 2] = box, n - h end
+  if not score or not n then
+    missing[#missing + 1] = box
+  elseif score ~= 'inf' then
+    call('ZADD', boxes, now + ARGV[1], box)
+    for _, one in ipairs(all_keys(box)) do call('PEXPIRE', one, LIVE) end
+  end
+end
+if call('ZCOUNT', boxes, '+inf', '+inf') == 0 then call('PEXPIRE', boxes, LIVE) end
+return {missing, waiting, emptied, call('GET', since) or ''}
+"""
+)
+
+# ARGV: prefixes of incarnations. Returns how many letters were given back.
+REQUEUE = Script(
+    PRELUDE
+    + ALWAYS
+    + LETTERS
+    + FOREIGN
+    + SEEN
+    + f"local GONE_MS = {FORGET_MS}\n"  # no command of a dead process is under way for so long
+    + """
+local given = 0
+local function is_theirs(name)
+  for _, prefix in ipairs(ARGV) do
+    if string.sub(name, 1, #prefix) == prefix then return true end
+  end
+  return false
+end
+local function their_consumers(stream)
+  local names = {}
+  for _, fields in ipairs(call('XINFO', 'CONSUMERS', stream, 'g')) do
+    for i = 1, #fields, 2 do
+      if fields[i] == 'name' and is_theirs(fields[i + 1]) then names[#names + 1] = fields[i + 1] end
+    end
+  end
+  return names
+end
+local function return_letter(box, lane, letter, has_started)
+  letter.suspect = 1
+  if has_started then letter.crashes = letter.crashes + 1 end
+  -- What killed its process more than once must not stand before all others.
+  return store(box, letter.crashes > 0 and lane or string.upper(lane), letter)
+end
+local function return_entry(box, lane, queue, entry)
+  local stream, part, slot = key('q:' .. queue, box), key('part', box), queue .. entry
+  local changes, given_here = {n = 0, h = 0, r = 0, b = 0}, 0
+  local found = call('XRANGE', stream, entry, entry)[1]
+  if found and not ids_of(found[2]) then
+    refuse(box, queue, entry, found[2])
+    return 0
+  end
+  local letters = found and unfold(entry, found[2]) or {}
+  local flags, has_started = call('HGET', part, slot), call('HGET', part, '!' .. slot) == '1'
+  local ids = {}
+  for i, letter in ipairs(letters) do ids[i] = letter.id end
+  local hits = seen(box, ids) or {}
+  for i, letter in ipairs(letters) do
+    if not flags or string.sub(flags, i, i) == '0' then
+      changes.h = changes.h - 1
+      if hits[i] then
+        changes.n = changes.n - 1
+        if letter.attempt > 1 then changes.r = changes.r - 1 end
+      else
+        changes.b = changes.b + return_letter(box, lane, letter, has_started)
+        given_here = given_here + 1
+      end
+    end
+  end
+  call('XACK', stream, 'g', entry)
+  call('XDEL', stream, entry)
+  if found then changes.b = changes.b - #found[2][4] end
+  call('HDEL', part, slot, '!' .. slot)
+  count(box, changes)
+  return given_here
+end
+local function return_all(box, lane, queue)
+  local stream, given_here = key('q:' .. queue, box), 0
+  for _, name in ipairs(exists(stream) and their_consumers(stream) or {}) do
+    repeat
+      local pending = call('XPENDING', stream, 'g', '-', '+', 100, name)
+      for _, item in ipairs(pending) do
+        given_here = given_here + return_entry(box, lane, queue, item[1])
+      end
+    until #pending < 100
+    call('XGROUP', 'DELCONSUMER', stream, 'g', name)
+  end
+  return given_here
+end
+local function wake_others(box, lane)
+  local waiting = key('wait:' .. lane, box)
+  for _, name in ipairs(call('ZRANGE', waiting, 0, -1)) do
+    if is_theirs(name) then call('ZREM', waiting, name) end
+  end
+  -- All of them: the dead may have been woken for letters that they did not come to take.
+  if call('XLEN', key('q:' .. lane, box)) + call('XLEN', key('q:' .. string.upper(lane), box)) > 0 then
+    wake(box, lane, 1000000)
+  end
+end
+for _, box in ipairs(call('ZRANGE', boxes, 0, -1)) do
+  for _, lane in ipairs({'d', 's'}) do
+    given = given + return_all(box, lane, string.upper(lane)) + return_all(box, lane, lane)
+    wake_others(box, lane)
+  end
+end
+if exists(boxes) then
+  for _, prefix in ipairs(ARGV) do call('ZADD', gone, now, prefix) end
+  call('ZREMRANGEBYSCORE', gone, '-inf', now - GONE_MS)
+  call('PEXPIRE', gone, GONE_MS)
+end
+return given
+"""
+)
+
+# Returns of each mailbox: name, stored, held, tried before, dead, age of the oldest in ms or -1, bytes,
+# dead letters that fell.
+REPORTS = Script(
+    PRELUDE
+    + LETTERS
+    + """
+expire()
+local function oldest(box)
+  local first = now + 1
+  for _, queue in ipairs({'d', 's', 'D', 'S'}) do
+    local found = call('XRANGE', key('q:' .. queue, box), '-', '+', 'COUNT', 1)[1]
+    if found then first = math.min(first, time_of(found[1], found[2])) end
+  end
+  local later = call('ZRANGE', key('later', box), 0, 0)[1]
+  if later then first = math.min(first, cmsgpack.unpack(later)[2].time) end
+  return first > now and -1 or now - first
+end
+local reports = {}
+for i, box in ipairs(call('ZRANGE', boxes, 0, -1)) do
+  local found = call('HMGET', key('box', box), 'n', 'h', 'r', 'b', 'df')
+  reports[i] = {box, (found[1] or 0) + 0, (found[2] or 0) + 0, (found[3] or 0) + 0, call('XLEN', key('dead', box)),
+    oldest(box), (found[4] or 0) + 0, (found[5] or 0) + 0}
+end
+return reports
+"""
+)
+
+# ARGV: mailbox and entry of dead letters. Returns how many there were.
+REVIVE = Script(
+    PRELUDE
+    + LETTERS
+    + FOREIGN
+    + """
+local revived = 0
+for i = 1, #ARGV, 2 do
+  local box, entry = ARGV[i], ARGV[i + 1]
+  local found = call('XRANGE', key('dead', box), entry, entry)[1]
+  local lane = found and #found[2] == 10 and string.match(found[2][8], '^[ds]$')
+  if lane and ids_of({unpack(found[2], 1, 6)}) then
+    local letter = unfold(entry, found[2])[1]
+    call('XDEL', key('dead', box), entry)
+    call('SREM', key('done:0', box), letter.id)
+    call('SREM', key('done:1', box), letter.id)
+    letter.attempt, letter.crashes, letter.suspect, letter.time = 1, 0, 0, now
+    count(box, {n = 1, b = store(box, lane, letter), db = -size_of_dead(found[2])})
+    wake(box, lane, 1)
+    revived = revived + 1
+  end
+end
+return revived
+"""
+)
+
+# ARGV: mailbox and entry of dead letters. Returns how many there were.
+DROP_DEAD = Script(
+    PRELUDE
+    + FOREIGN
+    + """
+local dropped = 0
+for i = 1, #ARGV, 2 do
+  local box, entry = ARGV[i], ARGV[i + 1]
+  local found = call('XRANGE', key('dead', box), entry, entry)[1]
+  if found then
+    call('XDEL', key('dead', box), entry)
+    count(box, {db = -size_of_dead(found[2])})
+    dropped = dropped + 1
+  end
+end
+return dropped
+"""
+)
+
+# ARGV: mailbox, 1 to remove it. Returns how many letters fell, and 1 if there are more.
+PURGE = Script(
+    PRELUDE
+    + LETTERS
+    + FOREIGN
+    + """
+local box, fell, tried, is_more, size = ARGV[1], 0, 0, 0, 0
+local found = call('HMGET', key('box', box), 'n', 'h')
+if not found[1] then return {0, 0} end
+if ARGV[2] == '1' then
+  remove(box)
+  return {found[1] - found[2], 0}
+end
+for _, queue in ipairs({'d', 's', 'D', 'S'}) do
+  local stream = key('q:' .. queue, box)
+  local reply = call('XLEN', stream) > 0
+    and call('XREADGROUP', 'GROUP', 'g', 'purge', 'COUNT', 500, 'STREAMS', stream, '>')
+  for _, item in ipairs(reply and reply[1][2] or {}) do
+    local entry, fields = item[1], item[2]
+    local ids = ids_of(fields)  -- others' entries were never counted
+    if ids then fell, size = fell + #ids, size + #fields[4] end
+    if was_tried(fields) then tried = tried + 1 end
+    call('XACK', stream, 'g', entry)
+    call('XDEL', stream, entry)
+    is_more = 1
+  end
+  if reply then call('XGROUP', 'DELCONSUMER', stream, 'g', 'purge') end
+end
+local later = call('ZCARD', key('later', box))
+for first = 0, later - 1, 100 do
+  size = size + size_of_later(call('ZRANGE', key('later', box), first, first + 99))
+end
+call('UNLINK', key('later', box))
+count(box, {n = -fell - later, r = -tried - later, b = -size})
+return {fell + later, is_more}
+"""
+)

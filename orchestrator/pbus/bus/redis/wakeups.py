@@ -1,0 +1,141 @@
+"""Waiting for letters: the server tells one waiting process of each new entry.
+
+Waiting takes nothing from a mailbox. So a wait can be given up at any time, and a process that
+died while it waited was given nothing that it could lose.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from pbus.bus.redis.connections import SubscriberConnection
+from pbus.bus.redis.server.endpoint import Endpoint
+from pbus.concurrency.background import keep_doing
+from pbus.errors import BusUnavailableError
+
+Pair = tuple[str, str]  # a mailbox and a lane
+
+POLL_S = 1.0  # looked after at least so often, should a wake-up be lost with its connection
+_BEAT_S = 2.0
+
+
+class FetchWaiter:
+    """One take() that waits."""
+
+    def __init__(self, holder: str, pairs: Iterable[Pair]) -> None:
+        self.holder = holder
+        self.pairs = frozenset(pairs)
+        self.woken: set[Pair] = set()
+        self.is_interrupted = False
+        self._event = asyncio.Event()
+
+    def wake(self, pair: Pair | None = None) -> None:
+        """There is something in a mailbox; or look again, for another reason."""
+        if pair is not None:
+            self.woken.add(pair)
+        self._event.set()
+
+    def interrupt(self) -> None:
+        """End the wait."""
+        self.is_interrupted = True
+        self._event.set()
+
+    async def wait(self, limit_s: float) -> frozenset[Pair]:
+        """Where to look next: where something arrived, else everywhere."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._event.wait()
+        self._event.clear()
+        woken, self.woken = frozenset(self.woken), set()
+        return woken or self.pairs
+
+
+class WakeupHub:
+    """All that waits in this process, and the connection over which the server wakes it.
+
+    Args:
+        endpoint: The server.
+        key: What the channels begin with.
+        on_stray: Called with the pair for which somebody was woken who waits no longer.
+        on_fault: Called when the listening ended by an error, and begins again.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        key: str,
+        on_stray: Callable[[Pair], None],
+        on_fault: Callable[[], None] | None = None,
+    ) -> None:
+        self.waiters: list[FetchWaiter] = []
+        self._key = key
+        self._on_stray = on_stray
+        self._on_fault = on_fault
+        self._link = SubscriberConnection(endpoint, "mail (waiting)", self._on_payload)
+        self._joined: set[str] = set()
+        self._running: asyncio.Task[None] | None = None
+        self._beat_at = 0.0
+
+    @contextlib.contextmanager
+    def waiter(self, holder: str, pairs: Iterable[Pair]) -> Iterator[FetchWaiter]:
+        """A waiter, present while the block lasts; what woke it for nothing wakes another."""
+        waiter = FetchWaiter(holder, pairs)
+        self.waiters.append(waiter)
+        try:
+            yield waiter
+        finally:
+            self.waiters.remove(waiter)
+            for pair in waiter.woken:
+                self._on_stray(pair)
+
+    def wanted(self, holder: str, but: FetchWaiter) -> set[Pair]:
+        """What the other waiters of a holder want."""
+        others = [one for one in self.waiters if one.holder == holder and one is not but]
+        return set().union(*(one.pairs for one in others))
+
+    async def listen(self, holder: str, limit_s: float) -> None:
+        """Make sure that the server can wake a holder; if not in time, POLL_S must do."""
+        if self._running is None:
+            work = keep_doing("the listening for mail", self._link.run, self._on_fault)
+            self._running = asyncio.create_task(work, name="mail waiting")
+        if holder in self._joined and self._link.is_up:
+            await self._beat()
+            return
+        self._joined.add(holder)
+        with contextlib.suppress(TimeoutError, BusUnavailableError):
+            async with asyncio.timeout(limit_s):
+                await self._link.add([f"{self._key}:wake:{holder}".encode()])
+
+    def look_again(self) -> None:
+        """Let everyone here look at once."""
+        for waiter in self.waiters:
+            waiter.wake()
+
+    def interrupt(self) -> None:
+        """End all waits."""
+        for waiter in self.waiters:
+            waiter.interrupt()
+
+    async def close(self) -> None:
+        """Listen no longer."""
+        running, self._running = self._running, None
+        self._joined.clear()
+        if running is not None:
+            running.cancel()
+            await asyncio.wait({running})
+
+    def _on_payload(self, payload: bytes) -> None:
+        head, _, mailbox = payload.decode(errors="replace").partition("\n")
+        pair, holder = (mailbox, head[:1]), head[1:]
+        for waiter in self.waiters:
+            if waiter.holder == holder and pair in waiter.pairs:
+                waiter.wake(pair)
+                return
+        self._on_stray(pair)
+
+    async def _beat(self) -> None:
+        now = time.monotonic()
+        if now - self._beat_at > _BEAT_S:
+            self._beat_at = now
+            await self._link.beat()

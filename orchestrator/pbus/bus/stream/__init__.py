@@ -1,0 +1,1 @@
+"""Messages at most once: coalescing, order, flow control, loss; over any broker's transport."""

@@ -1,0 +1,78 @@
+"""What a broker must be able to do for messages that it does not keep: carry and count."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from pbus.bus.stream.send_buffer import OutBatch, SendBuffer
+from pbus.concurrency.backoff import Backoff
+
+# Told the end of what was posted: how many processes got each payload, or None: collect() says.
+OnPosted = Callable[[list[OutBatch], list[int] | None], None]
+REFUSED = -1  # in place of a number of processes: the broker refuses a payload, for now
+ControlFrame = tuple[str, bytes]  # the incarnation of the process it is for, and what it says
+
+
+class Presence(Protocol):
+    """What a registry knows of processes, by their incarnations."""
+
+    def is_over(self, process: str) -> bool:
+        """Whether a process had workers, and its last one is gone."""
+        ...
+
+    def holder(self, name: str) -> str | None:
+        """The process that has a worker of this name."""
+        ...
+
+    def was_holder(self, name: str, process: str) -> bool:
+        """Whether a process had a worker of this name until a moment ago."""
+        ...
+
+
+class Transport(Protocol):
+    """The way from one process to the others.
+
+    Attributes:
+        broker: What the log calls the other end.
+        trouble: What a call ends with while the broker is away: perhaps it was done, perhaps not.
+        posts: Whether it can send without waiting, see post(); else that is never called.
+    """
+
+    broker: str
+    trouble: tuple[type[Exception], ...]
+    posts: bool
+
+    async def write(self, outbox: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
+        """Send what an outbox gathered, in order.
+
+        Returns how many processes got each payload, or REFUSED.
+        """
+        ...
+
+    def post(self, outbox: SendBuffer, payloads: list[OutBatch], on_end: OnPosted) -> bool:
+        """Send here and now, if nothing else is under way; whether it is."""
+        ...
+
+    async def collect(self, outbox: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
+        """What write() returns, for payloads whose posting ended with None."""
+        ...
+
+    async def tell(self, notes: Sequence[ControlFrame]) -> None:
+        """Send notes to processes."""
+        ...
+
+    async def ask(
+        self, outbox: SendBuffer, notes: Sequence[ControlFrame], addresses: Sequence[str]
+    ) -> tuple[list[int], list[int]]:
+        """Send notes, and count who listens; returns how many heard each note, and the counts.
+
+        The counts are of the processes that get what the outbox sends to each address.
+        """
+        ...
+
+    def is_copy(self, address: str) -> bool:
+        """Whether what is sent there may reach nobody: it is a copy of what is delivered elsewhere."""
+        ...
+
+    def backoff(self) -> Backoff:
+        """How long to pause while the broker is away."""
+        ...

@@ -1,0 +1,149 @@
+"""Writing one lane: takes what the outbox gathered, sends it in one call, counts who got it."""
+
+import asyncio
+import itertools
+import logging
+import time
+
+from pbus.bus.local.router import PASSING, Counters
+from pbus.bus.stream.send_buffer import OutBatch, SendBuffer
+from pbus.bus.stream.transport import REFUSED, Transport
+
+logger = logging.getLogger(__name__)
+
+_GRACE_S = 3.0  # after a reconnection, receivers may still be on their way back
+_RETRY_S = 0.05
+_SAY_EVERY_S = 1.0
+_MOST_SAID = 10  # addresses at once
+
+
+class LaneWriter:
+    """The writing half of one lane.
+
+    Args:
+        outbox: What to write.
+        wire: Where.
+        counters: Where undelivered messages are counted.
+        give_up_s: A payload that the broker did not take for so long is counted as undelivered.
+    """
+
+    def __init__(
+        self, outbox: SendBuffer, wire: Transport, counters: Counters, give_up_s: float
+    ) -> None:
+        self.outbox = outbox
+        self._wire = wire
+        self._counters = counters
+        self._give_up_s = give_up_s
+        self._grace_until = 0.0
+        self._say_due = 0.0
+        self._unsaid: dict[str, int] = {}  # what reached nobody, by address
+        self._backoff = wire.backoff()
+        self._is_posted = False  # what comes next from the outbox: its outcome is to be weighed
+        if wire.posts:  # saves the way through the loop to run()
+            outbox.begin = self._post
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._write(await self.outbox.take())
+
+    async def drain(self) -> None:
+        """Wait until everything accepted is written. Bound it with a deadline."""
+        await self.outbox.emptied.wait()
+
+    def expect_returns(self) -> None:
+        """The broker may have forgotten who is there: they come back, so try again for a while."""
+        self._grace_until = time.monotonic() + _GRACE_S
+
+    def _post(self, payloads: list[OutBatch]) -> bool:
+        return self._wire.post(self.outbox, payloads, self._note_posted)
+
+    def _note_posted(self, payloads: list[OutBatch], counts: list[int] | None) -> None:
+        self._is_posted = counts is None
+        again = payloads if counts is None else self._settle(payloads, counts)
+        self.outbox.end(again)
+
+    async def _write(self, payloads: list[OutBatch]) -> None:
+        self._backoff.reset()
+        while payloads:
+            write = self._wire.collect if self._is_posted else self._wire.write
+            self._is_posted = False
+            try:
+                counts = await write(self.outbox, payloads)
+            except self._wire.trouble:
+                self.expect_returns()
+                payloads = self._give_up_old(payloads)
+                await self._backoff.pause()
+                continue
+            except Exception:  # the others must not wait for these
+                for payload in payloads:
+                    self._counters.note_undelivered(payload.stream.address, len(payload.lines))
+                    self.outbox.written(payload, 0)
+                raise
+            payloads = self._settle(payloads, counts)
+            if REFUSED in counts:
+                payloads = self._give_up_old(payloads)
+                await self._backoff.pause()
+            elif payloads:
+                await asyncio.sleep(_RETRY_S)
+
+    def _settle(self, payloads: list[OutBatch], counts: list[int]) -> list[OutBatch]:
+        """Finish what was delivered; returns what is worth another try."""
+        again = []
+        in_grace = time.monotonic() < self._grace_until
+        # What comes after a later payload of its stream is a repeat to whoever got that one.
+        got = enumerate(payloads) if in_grace else ()
+        last = {payload.stream: at for at, payload in got if counts[at] > 0}
+        for at, (payload, receivers) in enumerate(zip(payloads, counts, strict=True)):
+            if receivers == REFUSED:
+                again.append(payload)
+                continue
+            if receivers == 0 and payload.lines and not self._wire.is_copy(payload.stream.address):
+                if in_grace and at > last.get(payload.stream, -1):
+                    again.append(payload)
+                    continue
+                self._note_undelivered(payload)
+            self.outbox.written(payload, receivers)
+        return again
+
+    def _note_undelivered(self, payload: OutBatch) -> None:
+        """Count it, and say so; visitors and followers come and go."""
+        address, count = payload.stream.address, len(payload.lines)
+        self._counters.note_undelivered(address, count)
+        if not address.startswith(PASSING):
+            self._unsaid[address] = self._unsaid.get(address, 0) + count
+            self.say_undelivered()
+
+    def say_undelivered(self) -> None:
+        """Log what reached nobody since it was logged last, for each address; once a second."""
+        now = time.monotonic()
+        if not self._unsaid or now < self._say_due:
+            return
+        self._say_due = now + _SAY_EVERY_S
+        unsaid, self._unsaid = self._unsaid, {}
+        for address, count in itertools.islice(unsaid.items(), _MOST_SAID):
+            total = self._counters.unreached.get(address, count)
+            logger.info("%d messages to %r reached nobody (%d to it so far)", count, address, total)
+        if len(unsaid) > _MOST_SAID:
+            others = sum(unsaid.values()) - sum(itertools.islice(unsaid.values(), _MOST_SAID))
+            logger.info("%d messages to others reached nobody", others)
+
+    def _give_up_old(self, payloads: list[OutBatch]) -> list[OutBatch]:
+        oldest = time.monotonic() - self._give_up_s
+        keep = []
+        for payload in payloads:
+            if payload.created >= oldest:
+                keep.append(payload)
+                continue
+            if payload.lines:  # not only a mark
+                self._note_given_up(payload)
+            self.outbox.written(payload, 0)
+        return keep
+
+    def _note_given_up(self, payload: OutBatch) -> None:
+        address, count = payload.stream.address, len(payload.lines)
+        self._counters.note_undelivered(address, count)
+        logger.warning(
+            "%d messages to %r were given up: the %s was away, or refused them, for over %g s",
+            count, address, self._wire.broker, self._give_up_s,
+        )  # fmt: skip

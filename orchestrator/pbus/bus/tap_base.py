@@ -1,0 +1,123 @@
+"""What taps on brokers share: they notice gaps, drop repeats and queue what passes."""
+
+import abc
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+from pbus.bus.tap import TapMessage, TapQueue
+from pbus.codec import Envelope, as_json, decode_header, decode_payload
+from pbus.concurrency.background import Chore, keep_doing
+from pbus.errors import MessageDecodeError, SealError
+from pbus.seal import NO_SEAL, Seal
+
+FOLLOWER_LEASE_S = 6.0
+_CAPACITY = 20_000  # messages a slow reader may fall behind before it misses some
+_BEAT_S = 2.0
+_FORGET_S = 600.0  # a stream silent for so long is forgotten, as receivers do
+_MAX_STREAMS = 50_000  # some 15 MB; of all senders of the channel
+
+
+class BrokerTap(abc.ABC):
+    """A follower of one channel; a backend brings it payloads.
+
+    Args:
+        seal: Of the channel.
+
+    Attributes:
+        missed: Messages known to have passed unseen.
+        refused: Payloads and messages that were none.
+    """
+
+    def __init__(self, seal: Seal = NO_SEAL) -> None:
+        self._seal = seal
+        self.missed = 0
+        self.refused = 0
+        self._overflowed = 0
+        self._queue = TapQueue(_CAPACITY)
+        self._next: dict[tuple[str, int, str, str], tuple[int, float]] = {}  # number, when heard
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aexit__(self, *exc: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self._disconnect()
+
+    async def __aiter__(self) -> AsyncIterator[TapMessage]:
+        while True:
+            yield await self._queue.get()
+
+    def _begin(self, reading: Chore) -> None:
+        self._tasks = [
+            asyncio.create_task(keep_doing("the tap", reading), name="pbus tap"),
+            asyncio.create_task(keep_doing("the tap's beat", self._beat), name="pbus tap beat"),
+        ]
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(_BEAT_S)
+            await self._keep_up()
+            self._tidy()
+
+    def _tidy(self) -> None:
+        silent_since = time.monotonic() - _FORGET_S
+        for key, (_, heard) in list(self._next.items()):
+            if heard < silent_since:
+                del self._next[key]
+
+    def _follow(self, payload: bytes) -> None:
+        """Queue what one payload carries and was not seen before, in a payload sent twice."""
+        try:
+            envelope, lines = self._open(payload)
+        except MessageDecodeError:
+            self.refused += 1
+            return
+        key = (envelope.sender, envelope.stream, envelope.address, envelope.lane)
+        if len(self._next) >= _MAX_STREAMS and key not in self._next:
+            self._next.clear()  # gaps across this moment go unnoticed
+        expected, _ = self._next.get(key, (envelope.first, 0.0))
+        self._next[key] = (max(expected, envelope.first + envelope.count), time.monotonic())
+        self._note_gap(max(0, envelope.first - expected))
+        for line in lines[max(0, expected - envelope.first) :]:
+            self._show(envelope, line)
+
+    def _open(self, payload: bytes) -> tuple[Envelope, list[bytes]]:
+        try:
+            return decode_payload(self._seal.open("payload", payload))
+        except SealError:
+            envelope, lines = decode_payload(payload)
+            if envelope.stream >= 0:  # no copy that a server made of stored messages
+                raise
+            context = envelope.address.encode()
+            return envelope, [self._seal.open("stored", line, context) for line in lines]
+
+    def _show(self, envelope: Envelope, line: bytes) -> None:
+        try:
+            header, body = decode_header(line), as_json(line)
+        except MessageDecodeError:
+            self.refused += 1
+            return
+        item = TapMessage(header=header, body=body, lane=envelope.lane, missed=self.missed)
+        try:
+            self._queue.put_nowait(item)
+        except asyncio.QueueFull:
+            self._overflowed += 1
+            self.missed += 1
+
+    # What a backend brings
+
+    @abc.abstractmethod
+    async def _keep_up(self) -> None:
+        """Called at each beat: say that we still follow, ask whether the connection lives."""
+
+    @abc.abstractmethod
+    async def _disconnect(self) -> None:
+        """Stop following; also after following could not begin."""
+
+    def _note_gap(self, count: int) -> None:
+        """So many messages of a stream did not come; 0: none are missing."""
+        self.missed += count

@@ -1,0 +1,1 @@
+"""Tasks that outlive errors, backoff, event handlers, forks: what every layer above needs."""

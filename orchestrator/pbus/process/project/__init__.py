@@ -1,0 +1,1 @@
+"""A project on disk: its state, record, lock, logs; finding projects."""

@@ -1,0 +1,46 @@
+"""The log files of the workers: one each, written as the lines come."""
+
+import logging
+
+from pbus.process.project.log_files import LogFile
+from pbus.process.project.project import Project
+from pbus.process.supervisor_events import Line
+from pbus.process.system import open_files
+
+logger = logging.getLogger(__name__)
+
+
+class LogWriter:
+    """Writes what workers say into their log files; a full disk stops no worker."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._files: dict[str, LogFile] = {}
+        self._complained = False
+
+    def write(self, line: Line) -> None:
+        """Add a line to its worker's log."""
+        try:
+            self._file(line.worker).write(line.time, line.stream, line.text)
+        except OSError as error:
+            if not self._complained:
+                logger.warning("cannot write the log of %r: %s", line.worker, error)
+            self._complained = True
+        else:
+            self._complained = False
+
+    def close(self) -> None:
+        """Close all files."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def _file(self, worker: str) -> LogFile:
+        file = self._files.get(worker)
+        if file is None:
+            while (
+                len(self._files) >= open_files.most_logs()
+            ):  # the oldest is opened again when needed
+                self._files.pop(next(iter(self._files))).close()
+            file = self._files[worker] = LogFile(self._project.log_path(worker))
+        return file

@@ -1,0 +1,98 @@
+"""The record of a running project: what other terminals need to know to reach it."""
+
+import logging
+import os
+import time
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+from pbus.process.system import path_json
+from pbus.process.system.groups import is_same_process, start_time
+from pbus.topology.model import DeliverySpec, Encoding
+from pbus.urls import mask_url
+
+LAST = "last.json"  # in a state folder
+
+logger = logging.getLogger(__name__)
+
+
+def _own_birth() -> float:
+    return start_time(os.getpid()) or 0.0
+
+
+def _own_version() -> str:
+    return metadata.version("pbus-orchestrator")
+
+
+class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a supervisor writes down of itself. The defaults describe the process that asks.
+
+    Attributes:
+        name: Of the topology; folder and file likewise, absolute, as the user named them.
+        url: Of the broker with its password, and the bus' key: in a file that only the user can read.
+        pid: The supervisor.
+        pid_created: Its `groups.start_time`, which tells it from a later process of that number.
+        state: The project's state folder; filled in when it is written.
+    """
+
+    name: str
+    folder: str
+    file: str
+    session: str
+    url: str
+    channel: str
+    max_message_bytes: int
+    encoding: Encoding = "json"
+    key: str | None = None
+    encrypt: bool = False
+    delivery: DeliverySpec = DeliverySpec()
+    pid: int = msgspec.field(default_factory=os.getpid)
+    pid_created: float = msgspec.field(default_factory=_own_birth)
+    state: str = ""
+    started_at: float = msgspec.field(default_factory=time.time)
+    version: str = msgspec.field(default_factory=_own_version)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether that very supervisor process runs."""
+        return is_same_process(self.pid, self.pid_created)
+
+    def __repr__(self) -> str:
+        """Without the password."""
+        return f"ProjectRecord({self.name!r}, pid={self.pid}, url={mask_url(self.url)!r})"
+
+
+def write_record(path: Path, record: ProjectRecord) -> None:
+    """Publish the record; a reader sees the old one or the new one, never half of one."""
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(path_json.encode(record))
+    draft.replace(path)
+
+
+def write_last(state_dir: Path, record: ProjectRecord, *, is_own_broker: bool) -> None:
+    """Leave what leads to a project's data while it does not run; neither password nor key is in it.
+
+    Args:
+        state_dir: The project's.
+        record: Of this run; what is left has no `session`.
+        is_own_broker: The broker's data is in the project's folders; then no `url` is left either.
+    """
+    url = "" if is_own_broker else mask_url(record.url)
+    last = msgspec.structs.replace(record, url=url, key=None, session="", state=str(state_dir))
+    write_record(state_dir / LAST, last)
+
+
+def read_record(path: Path) -> ProjectRecord | None:
+    """The record as it lies there; whether it is true only the lock and the pid can tell."""
+    try:
+        return path_json.decode(path.read_bytes(), ProjectRecord)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        logger.warning("cannot read %s: %s", path, error)
+        return None

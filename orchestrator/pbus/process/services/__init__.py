@@ -1,0 +1,1 @@
+"""Services of a project: the embedded broker and the guard."""

@@ -1,0 +1,1 @@
+"""The operating system: spawning, process groups, output, signals, files."""

@@ -1,0 +1,59 @@
+"""From what a topology says of a worker class to the worker."""
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+from pbus.errors import PbusError, WorkerLoadError
+from pbus.process.system.spawn import WorkerLaunchSpec
+from pbus.workers.base import BaseWorker
+
+
+def load_worker(order: WorkerLaunchSpec, name: str) -> BaseWorker:
+    """Import the class and construct the worker.
+
+    Raises:
+        WorkerLoadError: There is no such class, it is no worker, or its own code failed.
+    """
+    kind = _load_class(order.worker)
+    try:
+        worker = kind(name, **order.args)
+    except Exception as error:
+        arguments = ", ".join(order.args) or "none"
+        problem = f"{kind.__name__}({name!r}, …) raised {_describe(error)} (args: {arguments})"
+        raise WorkerLoadError(order.worker, problem, is_final=False) from error
+    if not order.active:
+        worker.restore_activation(active=False, args=None)
+    return worker
+
+
+def import_path(file: Path) -> list[str]:
+    """The folders that classes are imported from: the topology's, and that of a file it links to.
+
+    Links are followed once, here: a module that is imported later comes from the same release.
+    """
+    folders = (os.path.realpath(file.parent), str(Path(os.path.realpath(file)).parent))
+    return list(dict.fromkeys(folders))
+
+
+def _load_class(reference: str) -> type[BaseWorker]:
+    module_name, _, class_name = reference.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:
+        problem = f"importing {module_name} raised {_describe(error)}"
+        is_final = isinstance(error, ImportError | SyntaxError | PbusError)  # no class as it is
+        raise WorkerLoadError(reference, problem, is_final=is_final) from error
+    place = getattr(found, "__file__", None) or module_name
+    for part in class_name.split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        raise WorkerLoadError(reference, f"{place} has no {class_name}")
+    if not (isinstance(found, type) and issubclass(found, BaseWorker)):
+        raise WorkerLoadError(reference, f"{class_name} in {place} is no subclass of BaseWorker")
+    return found
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

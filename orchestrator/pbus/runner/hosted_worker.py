@@ -1,0 +1,201 @@
+"""One worker on a runner: registered, running, ended, forgotten."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from pbus.bus.base import WorkerBus
+from pbus.bus.subscriber import BusSubscriber
+from pbus.concurrency.user_code import as_handler_error
+from pbus.errors import PbusError, text_of
+from pbus.jobs.listing import OpenJobs
+from pbus.messages import BusEndWorkerMessage
+from pbus.registry import WorkerRegistry
+
+logger = logging.getLogger(__name__)
+
+
+class Worker(Protocol):
+    """What a runner asks of a worker; BaseWorker has it."""
+
+    name: str
+    sent: int
+
+    @property
+    def address(self) -> str:
+        """Where the bus delivers to it."""
+        ...
+
+    @property
+    def parent(self) -> Any:
+        """The worker that added it, or None for a root."""
+        ...
+
+    @property
+    def active(self) -> bool:
+        """Whether it begins (or is) active."""
+        ...
+
+    @property
+    def job_names(self) -> Sequence[str]:
+        """The jobs it answers."""
+        ...
+
+    @property
+    def active_jobs(self) -> Mapping[str, Any]:
+        """The jobs in hand, by id."""
+        ...
+
+    def open_jobs(self) -> OpenJobs:
+        """The jobs it asked for and the jobs it does."""
+        ...
+
+    async def attach(self, *, registry: WorkerRegistry, bus: WorkerBus, runner: Any) -> None:
+        """Give it what it works with."""
+        ...
+
+    def restore_activation(self, *, active: bool, args: dict[str, Any] | None) -> None:
+        """Begin as an earlier life was last told to be."""
+        ...
+
+    async def run(self) -> None:
+        """Start, be ready, work, stop; raises what crashed it."""
+        ...
+
+    def request_stop(self, *, drain: bool, timeout_s: float | None = None) -> None:
+        """Have run() come to its end: after what is queued, or at once."""
+        ...
+
+    @property
+    def inbox(self) -> BusSubscriber:
+        """What the bus delivers to, once the worker has its name."""
+        ...
+
+
+class HostedWorker:
+    """One life of a worker on a runner.
+
+    Attributes:
+        is_launched: Whether somebody has begun to start it.
+        task: Runs the worker; None before it is registered.
+        error: What crashed it or kept it from starting.
+    """
+
+    def __init__(self, worker: Worker, bus: WorkerBus, registry: WorkerRegistry) -> None:
+        self.worker = worker
+        self.is_launched = False
+        self.task: asyncio.Task[None] | None = None
+        self.error: BaseException | None = None
+        self._bus = bus
+        self._registry = registry
+        self._reason = "ended"
+        self._is_open = False
+
+    @property
+    def name(self) -> str:
+        """The worker's name."""
+        return self.worker.name
+
+    @property
+    def is_root(self) -> bool:
+        """Whether no other worker owns it."""
+        return self.worker.parent is None
+
+    async def open(self) -> None:
+        """Take the worker's name, then have its messages delivered; in this order.
+
+        Raises:
+            DuplicateWorkerError: The name is taken.
+            BusUnavailableError: The broker does not answer.
+        """
+        if self.is_root:
+            await self._register()
+        else:
+            self._registry.add_child(self._registry.new_lease(self.name, active=self.worker.active))
+        self._is_open = True
+        try:
+            await self._bus.subscribe(self.worker.inbox)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def run(self) -> None:
+        """Run the worker to its end, then forget it; a crash is kept in `error`."""
+        try:
+            await self.worker.run()
+        except asyncio.CancelledError:
+            self._reason = "cancelled"
+        except BaseException as raised:
+            error = as_handler_error(raised, f"worker {self.name!r}", asyncio.current_task())
+            if error is None:
+                raise
+            self.fail(error)
+        finally:
+            await self.close()
+
+    def fail(self, error: BaseException) -> None:
+        """Note what went wrong; the first error counts."""
+        if self.error is None:
+            self.error = error
+            self._reason = f"failed: {one_line(error)}"
+
+    async def ask_to_end(
+        self, source: str, reason: str | None, timeout_s: float | None = None
+    ) -> None:
+        """Have the worker end behind the messages that were sent to it before.
+
+        Args:
+            source: Who asks.
+            reason: For people.
+            timeout_s: Seconds that its jobs in hand get; None: the runner's end_timeout.
+        """
+        message = BusEndWorkerMessage(
+            source=source, target=self.worker.address, reason=reason, timeout_s=timeout_s
+        )
+        if self._bus.is_connected:
+            try:
+                await self._bus.send(message)
+            except PbusError as error:
+                logger.warning("%s is told directly to end: %s", self.name, error)
+            else:
+                return
+        self.worker.request_stop(drain=True, timeout_s=timeout_s)
+
+    async def close(self) -> None:
+        """Free the name and deliver nothing more; a second call does nothing."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        unhandled = self._bus.stats(self.name).unhandled
+        if unhandled:
+            what = "message" if unhandled == 1 else "messages"
+            logger.warning("%s: %d %s waited in it and are lost", self.name, unhandled, what)
+        try:
+            await self._registry.unregister(self.name, self._reason, unhandled=unhandled)
+        finally:
+            try:
+                await self._bus.unsubscribe(self.worker.inbox)
+            except PbusError as error:
+                logger.warning("%s cannot be unsubscribed: %s", self.name, error)
+
+    async def _register(self) -> None:
+        activation = await self._registry.last_activation(self.name)
+        if activation is not None:
+            self.worker.restore_activation(active=activation.active, args=activation.args)
+        lease = self._registry.new_lease(
+            self.name,
+            active=self.worker.active if activation is None else activation.active,
+            args=None if activation is None else activation.args,
+            jobs=self.worker.job_names,
+        )
+        worker = self.worker
+        await self._registry.register(
+            lease, sent=lambda: worker.sent, working=lambda: len(worker.active_jobs)
+        )
+
+
+def one_line(error: BaseException) -> str:
+    """An error as one line of text."""
+    text, kind = " ".join(text_of(error).split()), type(error).__name__
+    return kind if text == kind else f"{kind}: {text}"

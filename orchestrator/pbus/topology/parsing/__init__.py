@@ -1,0 +1,1 @@
+"""Text to values: YAML, scalars, sizes, variables, env files."""

@@ -1,0 +1,275 @@
+"""YAML text to a tree that knows its lines, and nothing that YAML could do to us.
+
+PyYAML splits the text into events; the tree is built from those here because its own composer
+forgets repeated keys, resolves words like ``no`` before anyone knows what a key expects, and
+follows aliases and nesting without a bound.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import TypeAlias, cast
+
+import yaml
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pbus.topology.parsing.scalars import kind_of_value, plain_value, text_problem
+from pbus.topology.problems import Place, Problems, shorten
+
+MAX_NODES = 50_000  # with aliases written out; a thousand workers need a fifth of it
+MAX_DEPTH = 40  # far below what Python's recursion allows
+_TAG_HANDLE = re.compile(r"(tag handle) .*")  # may be a password that begins with !
+_MERGE_KEY = "<<"
+_MASK_TAG = "!secret"
+_TAGS = {
+    yaml.ScalarEvent: "tag:yaml.org,2002:str",
+    yaml.SequenceStartEvent: "tag:yaml.org,2002:seq",
+    yaml.MappingStartEvent: "tag:yaml.org,2002:map",
+}
+
+
+class Scalar(Struct, frozen=True):
+    """A single value, as text.
+
+    Attributes:
+        plain: Written without quotes, so that ``5`` means a number and nothing means null.
+        written: The text as it stands in the file, before expansion; safe to show.
+        is_secret: Tagged `!secret`, or holds the value of a variable: never shown.
+    """
+
+    line: int
+    text: str
+    plain: bool
+    written: str
+    is_secret: bool = False
+
+
+class Broken(Struct, frozen=True):
+    """Stands where a problem was found already, so that no second one is told."""
+
+    line: int
+
+
+class Sequence(Struct, frozen=True):
+    """A list."""
+
+    line: int
+    items: "tuple[Node, ...]"
+    size: int = 1
+    height: int = 1
+
+
+class Mapping(Struct, frozen=True):
+    """A mapping; each key has its own line, since that is where a reader looks."""
+
+    line: int
+    entries: "dict[str, Entry]"
+    size: int = 1
+    height: int = 1
+
+
+class Entry(Struct, frozen=True):
+    """A key's line and its value."""
+
+    line: int
+    node: "Node"
+
+
+Node: TypeAlias = Scalar | Sequence | Mapping | Broken
+
+
+def parse_yaml(text: str, problems: Problems) -> Node | None:
+    """The tree of a YAML text; None where there is nothing in it.
+
+    Raises:
+        TopologyError: The text is not YAML, or is too large; all else is noted in `problems`.
+    """
+    try:
+        return _Composer(yaml.parse(text, Loader=yaml.SafeLoader), problems).document()
+    except yaml.YAMLError as error:
+        problems.add(*_explain(error, text))
+        raise problems.error() from None
+    except (ValueError, OverflowError):  # an escape or a version that PyYAML cannot convert
+        problems.add_file("not valid YAML: an escape or a directive holds an impossible number")
+        raise problems.error() from None
+
+
+def _explain(error: yaml.YAMLError, text: str) -> tuple[Place, str]:
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        return Place(line, ""), f"not valid YAML: character U+{error.character:04X} is not allowed"
+    mark = getattr(error, "problem_mark", None)
+    line = mark.line + 1 if mark else 1
+    context = getattr(error, "context", None) or ""
+    problem = getattr(error, "problem", None) or "it cannot be read"
+    problem = _TAG_HANDLE.sub(r"\1", problem)
+    told = f"not valid YAML: {problem}, {context}" if context else f"not valid YAML: {problem}"
+    lines = text.splitlines()
+    culprit = lines[line - 1] if line <= len(lines) else ""
+    if "flow" in context and "${" in culprit:
+        told += " (inside [ ] and { } put quotes around ${...})"
+    elif "'\\t'" in problem:
+        told += " (indent with spaces, not with tabs)"
+    return Place(line, ""), told
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 1
+
+
+class _Composer:
+    """Builds nodes out of events, by recursive descent."""
+
+    def __init__(self, events: Iterator[yaml.Event], problems: Problems) -> None:
+        self._events = events
+        self._problems = problems
+        self._anchors: dict[str, Node | None] = {}  # None while the anchor's node is being read
+        self._count = 0
+
+    def document(self) -> Node | None:
+        """The one document of the stream."""
+        next(self._events)  # the start of the stream
+        event = next(self._events)
+        if isinstance(event, yaml.StreamEndEvent):
+            return None
+        node = self._node(next(self._events), Place(1, ""), 0)
+        next(self._events)  # the end of the document
+        extra = next(self._events)
+        if not isinstance(extra, yaml.StreamEndEvent):
+            self._problems.add(
+                Place(_line(extra), ""), "expected one YAML document, found a second"
+            )
+        return node
+
+    def _node(self, event: yaml.Event, place: Place, depth: int) -> Node:
+        self._bound(place, depth, 1)
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event, place, depth)
+        anchor = event.anchor if isinstance(event, yaml.NodeEvent) else None
+        if anchor is not None:
+            self._anchors[anchor] = None
+        node = self._tagged(event, self._content(event, place, depth), place)
+        if anchor is not None:
+            self._anchors[anchor] = node
+        return node
+
+    def _content(self, event: yaml.Event, place: Place, depth: int) -> Node:
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self._sequence(_line(event), place, depth)
+        if isinstance(event, yaml.MappingStartEvent):
+            return self._mapping(_line(event), place, depth)
+        return self._scalar(cast(yaml.ScalarEvent, event), place)
+
+    def _bound(self, place: Place, depth: int, size: int) -> None:
+        self._count += size
+        if self._count > MAX_NODES:
+            self._problems.add(place, f"more than {MAX_NODES:,} values, with aliases written out")
+            raise self._problems.error()
+        if depth > MAX_DEPTH:
+            self._problems.add(place, f"nested more than {MAX_DEPTH} levels deep")
+            raise self._problems.error()
+
+    def _alias(self, event: yaml.AliasEvent, place: Place, depth: int) -> Node:
+        line, name = _line(event), event.anchor or ""
+        node = self._anchors.get(name)
+        if node is None:
+            why = "is inside the value it stands for" if name in self._anchors else "has no anchor"
+            problem = f"an alias (`*...`) {why}; quote the value if the * belongs to it"
+            self._problems.add(place._replace(line=line), problem)
+            return Broken(line)
+        if isinstance(node, Sequence | Mapping):
+            self._bound(place, depth + node.height, node.size)
+        return node
+
+    def _tagged(self, event: yaml.Event, node: Node, place: Place) -> Node:
+        tag = getattr(event, "tag", None)
+        if tag is None or tag in {"!", _TAGS[type(event)]}:
+            return node
+        if tag == _MASK_TAG and isinstance(node, Scalar):
+            return replace(node, is_secret=True)
+        problem = "a tag (`!...`) is not supported; quote the value if the ! belongs to it"
+        self._problems.add(place._replace(line=_line(event)), problem)
+        return Broken(node.line)
+
+    def _scalar(self, event: yaml.ScalarEvent, place: Place) -> Node:
+        text: str = event.value
+        if problem := text_problem(text):
+            self._problems.add(place._replace(line=_line(event)), problem)
+            return Broken(_line(event))
+        is_plain = event.implicit[0] or (event.tag == _MASK_TAG and event.style is None)
+        return Scalar(line=_line(event), text=text, plain=is_plain, written=text)
+
+    def _sequence(self, line: int, place: Place, depth: int) -> Sequence:
+        before = self._count
+        items: list[Node] = []
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            items.append(self._node(event, place.item(len(items), _line(event)), depth + 1))
+        return Sequence(
+            line, tuple(items), 1 + self._count - before, 1 + max([0, *map(_height, items)])
+        )
+
+    def _mapping(self, line: int, place: Place, depth: int) -> Mapping:
+        before = self._count
+        entries: dict[str, Entry] = {}
+        merged: list[Mapping] = []
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            key = self._key(event, place, depth + 1)
+            inner = place.key("?" if key is None else key, _line(event))
+            node = self._node(next(self._events), inner, depth + 1)
+            if key == _MERGE_KEY:
+                merged.extend(self._merge_sources(node, inner))
+            elif key in entries:
+                first = entries[key].line
+                self._problems.add(inner, f"the key is given twice, first on line {first}")
+            elif key is not None:
+                entries[key] = Entry(inner.line, node)
+        height = 1 + max([0, *(_height(entry.node) for entry in entries.values())])
+        for source in merged:
+            entries = source.entries | entries
+            height = max(height, source.height)
+        return Mapping(line, entries, 1 + self._count - before, height)
+
+    def _key(self, event: yaml.Event, place: Place, depth: int) -> str | None:
+        node = self._node(event, place, depth)
+        if isinstance(node, Broken):
+            return None
+        if isinstance(node, Scalar) and (not node.plain or isinstance(plain_value(node.text), str)):
+            return node.text
+        shown = f"{shorten(node.text)} (quote it)" if isinstance(node, Scalar) else kind_of(node)
+        self._problems.add(Place(_line(event), place.path), f"expected a text as key, got {shown}")
+        return None
+
+    def _merge_sources(self, node: Node, place: Place) -> list[Mapping]:
+        """The mappings of a merge key; of several, the first wins, so the last comes first."""
+        nodes = node.items if isinstance(node, Sequence) else (node,)
+        sources = [node for node in nodes if isinstance(node, Mapping)]
+        if len(sources) < sum(not isinstance(node, Broken) for node in nodes):
+            self._problems.add(place, "expected a mapping to merge, or a list of them")
+        return sources
+
+
+def secret_paths(node: Node, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The key paths of all values that must not be shown; items of lists by their index."""
+    if isinstance(node, Mapping):
+        for key, entry in node.entries.items():
+            yield from secret_paths(entry.node, (*path, key))
+    elif isinstance(node, Sequence):
+        for index, item in enumerate(node.items):
+            yield from secret_paths(item, (*path, str(index)))
+    elif isinstance(node, Scalar) and node.is_secret:
+        yield path
+
+
+def _height(node: Node) -> int:
+    return node.height if isinstance(node, Sequence | Mapping) else 1
+
+
+def kind_of(node: Node) -> str:
+    """What a node is, in the words of a problem; never its value."""
+    if isinstance(node, Sequence):
+        return "a list"
+    if isinstance(node, Mapping):
+        return "a mapping"
+    if isinstance(node, Scalar) and node.plain:
+        return kind_of_value(plain_value(node.text))
+    return "text"

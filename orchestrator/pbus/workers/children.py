@@ -1,0 +1,108 @@
+"""Children: workers that another worker adds, known within its runner only."""
+
+import asyncio
+from typing import ClassVar
+
+from pbus.errors import DuplicateWorkerError
+from pbus.messages import (
+    BusAddWorkerMessage,
+    BusCancelWorkerMessage,
+    BusEndWorkerMessage,
+    BusMessage,
+    BusWorkerLocalErrorMessage,
+)
+from pbus.registry import WorkerErrorData
+from pbus.workers.core import base_hook
+from pbus.workers.watching import WatchingMixin
+
+
+class ChildrenMixin(WatchingMixin):
+    """Lets a worker have children; they end with it."""
+
+    EVENTS = frozenset({"on_worker_failed"})
+    RECEIVES: ClassVar[dict[type[BusMessage], str]] = {
+        BusWorkerLocalErrorMessage: "_take_child_error"
+    }
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(name)
+        self._children: list[ChildrenMixin] = []
+        self._is_alive = False  # between the beginning and the end of run()
+        self._is_over = asyncio.Event()
+
+    @property
+    def children(self) -> list["ChildrenMixin"]:
+        """The children that are not over."""
+        return list(self._children)
+
+    @base_hook
+    async def on_worker_failed(self, data: WorkerErrorData) -> None:
+        """A child reported an error, or crashed."""
+
+    async def add_workers(self, *workers: "ChildrenMixin", watch: bool = True) -> None:
+        """Have the runner host these as children of this worker.
+
+        Args:
+            workers: New ones.
+            watch: Be told when they are ready, by on_worker_ready.
+
+        Raises:
+            WorkerNotAttachedError: No runner has this worker yet.
+            DuplicateWorkerError: A child has the name, or belongs to a parent already.
+        """
+        for worker in workers:
+            self._check_free(worker)
+            worker.parent = self
+            self._children.append(worker)
+            if watch:
+                await self.watch_workers(worker.name)
+            await self.send_bus_message(
+                BusAddWorkerMessage(
+                    source=self.address, target=self.registry.runner_name, worker=worker
+                )
+            )
+
+    async def wait(self) -> None:
+        """Wait until the worker is over: it has stopped, and so have its children."""
+        await self._is_over.wait()
+
+    def _check_free(self, worker: "ChildrenMixin") -> None:
+        parent = worker.parent
+        if isinstance(parent, ChildrenMixin) and worker in parent.children:
+            raise DuplicateWorkerError(worker.name, f"a child of {parent.name!r}")
+        if any(child.name == worker.name for child in self._children):
+            raise DuplicateWorkerError(worker.name, f"another child of {self.name!r}")
+
+    async def _take_child_error(self, message: BusWorkerLocalErrorMessage) -> None:
+        data = WorkerErrorData(message.source.partition("@")[0], message.error)
+        for child in self.children:
+            if child.name == data.worker_name and not child._is_alive:  # noqa: SLF001 - one family
+                self._children.remove(child)  # it was refused: nothing of it will ever end
+        await self._call_hook("on_worker_failed", data)
+
+    async def _end_children(self, reason: str | None, timeout_s: float | None) -> None:
+        """Ask the children to finish what is queued for them, and wait until they have."""
+        children = self.children
+        for child in children:
+            await self._transmit_quietly(
+                BusEndWorkerMessage(
+                    source=self.address, target=child.name, reason=reason, timeout_s=timeout_s
+                )
+            )
+        await asyncio.gather(*(child.wait() for child in children))
+
+    async def _cancel_children(self) -> None:
+        """Have the children stop at once, without waiting for them."""
+        for child in self.children:
+            reason = f"{self.name} finished"
+            await self._transmit_quietly(
+                BusCancelWorkerMessage(source=self.address, target=child.name, reason=reason)
+            )
+
+    def _leave_parent(self) -> None:
+        """Be over: the parent may have another child of this name."""
+        self._is_alive = False
+        self._is_over.set()
+        parent = self.parent
+        if isinstance(parent, ChildrenMixin) and self in parent._children:  # noqa: SLF001 - one family
+            parent._children.remove(self)  # noqa: SLF001 - likewise
