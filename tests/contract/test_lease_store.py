@@ -35,7 +35,7 @@ def make_leases(request, channel):
 @pytest.fixture(autouse=True)
 def long_leases(monkeypatch):
     """None runs out unless the test lets time pass."""
-    for module in ("leases_memory", "redis.leases", "pgmq.leases"):
+    for module in ("memory_leases", "redis.leases", "pgmq.leases"):
         monkeypatch.setattr(f"pbus.bus.{module}.LEASE_S", LEASE_S)
 
 

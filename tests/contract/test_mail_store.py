@@ -26,8 +26,8 @@ LONG_S = 60.0  # longer than any test has patience for
 @pytest.fixture
 def no_polls(monkeypatch):
     """A take that waits looks again when it is woken, or something is due, and else not."""
-    for module in ("redis.mail", "pgmq"):
-        monkeypatch.setattr(f"pbus.bus.{module}.taking.POLL_S", LONG_S)
+    for module in ("redis", "pgmq"):
+        monkeypatch.setattr(f"pbus.bus.{module}.fetcher.POLL_S", LONG_S)
 
 
 def test_put_is_taken_once(make_mail):
