@@ -3,8 +3,10 @@
 Sealed data is the data, a mark (`#`) and 27 characters of base64: four bytes of time (Unix seconds)
 and sixteen of keyed BLAKE2b (RFC 7693) over kind, context, mark, time and data. The key of each MAC is derived
 from the user's key and the channel, so that nothing sealed for one channel or purpose passes for
-another. With encryption (mark `$`), data is ChaCha20-Poly1305 (RFC 8439) under a key
-of its own for each process, in base64.
+another. Encrypted data (mark `$`) is AES-256-GCM (NIST SP 800-38D) with a tag of 16 bytes, which covers
+kind, context, mark and time, too: no other MAC. The base64 has the time and sixteen bytes of salt; each
+process encrypts under a key made of the channel's and its salt. Base64 costs more than the cipher:
+payloads, which no broker takes for text, go without.
 """
 
 import base64
@@ -32,9 +34,11 @@ _TIME_BYTES = 4
 _OPEN, _HIDDEN = b"#", b"$"  # begins the seal of data that all can read, that holders can
 _SUFFIX = 28  # the mark and the base64 of time and MAC
 _FRESH_KINDS = frozenset({"payload", "note"})
+_BINARY_KINDS = frozenset({"payload"})  # which brokers carry as bytes
 _KEY = re.compile(r"[!-+\--~]+")  # printable ASCII, no space, no comma
 _SALT_BYTES = 16
 _NONCE_BYTES = 12  # a counter, under a key that one process uses
+_MOST_NONCES = 1 << 32  # then another salt
 
 _KEY_NEEDED = (
     "it is sealed: this process needs the key of the channel (`bus.key`, or connect(key=…))"
@@ -163,28 +167,29 @@ class KeySeal:
 
     def close(self, kind: Kind, data: bytes, context: bytes = b"") -> bytes:
         """Data as others may get it; see Seal."""
-        mark = _OPEN
-        if (
-            self._cipher is not None and kind != "note"
-        ):  # which holds no more than names of channels
-            mark, data = _HIDDEN, self._cipher.hide(data)
         now = int(self._clock()).to_bytes(_TIME_BYTES, "big")
-        return data + self._holders[0].suffix(kind, context, mark + now, data)
+        if self._cipher is None or kind == "note":  # which holds no more than names of channels
+            return data + self._holders[0].suffix(kind, context, _OPEN + now, data)
+        return self._cipher.hide(kind, context, now, data)
 
     def open(self, kind: Kind, data: bytes, context: bytes = b"") -> bytes:
         """The data that was sealed; see Seal."""
         if not is_sealed(data):
             raise SealError("it is not sealed: its sender has no key")
         body, suffix = data[:-_SUFFIX], data[-_SUFFIX:]
-        mark = suffix[:1]
-        try:
-            at = base64.b64decode(suffix[1:] + b"=")[:_TIME_BYTES]
-        except binascii.Error as error:
-            raise SealError("its seal is broken") from error
+        packed = _from_base64(suffix[1:] + b"=")
+        if packed is None:
+            raise SealError("its seal is broken")
+        at = packed[:_TIME_BYTES]
         for holder in self._holders:
-            if hmac.compare_digest(suffix, holder.suffix(kind, context, mark + at, body)):
+            if suffix.startswith(_HIDDEN):
+                plain = holder.shown(kind, context, packed, body)
+            else:
+                seal = holder.suffix(kind, context, _OPEN + at, body)
+                plain = body if hmac.compare_digest(suffix, seal) else None
+            if plain is not None:
                 self._check_age(kind, at)
-                return _shown(body, holder.secret) if mark == _HIDDEN else body
+                return plain
         raise SealError("its seal is of another key, or it was changed on its way")
 
     def explain(self, error: MessageDecodeError, data: bytes) -> MessageDecodeError:
@@ -217,51 +222,88 @@ class _Key:
                 key=self.secret, digest_size=_MAC_BYTES, person=kind.encode()
             )
         mac = prepared.copy()
-        mac.update(b"%b%d:%b" % (head, len(context), context))
+        mac.update(_place(head, context))
         mac.update(data)
-        return head[:1] + base64.b64encode(head[1:] + mac.digest())[:-1]
+        return head[:1] + _to_base64(head[1:] + mac.digest())[:-1]
+
+    def shown(self, kind: Kind, context: bytes, packed: bytes, body: bytes) -> bytes | None:
+        """The data of what was encrypted under this key; `packed` is its time and salt.
+
+        Raises:
+            SealError: This process lacks the package that decrypts.
+        """
+        at, salt = packed[:_TIME_BYTES], packed[_TIME_BYTES:]
+        try:
+            algorithm, broken = _algorithm(self.secret, salt)
+        except BackendMissingError as error:
+            raise SealError(f"it is encrypted, and this process cannot decrypt: {error}") from error
+        raw = body if kind in _BINARY_KINDS else _from_base64(body)
+        if raw is None:
+            return None
+        nonce, hidden = raw[:_NONCE_BYTES], memoryview(raw)[_NONCE_BYTES:]
+        try:
+            data: bytes = algorithm.decrypt(nonce, hidden, _label(kind, context, at))
+        except broken:
+            return None
+        return data
 
 
 class _Cipher:
-    """Hides what one process writes, under a key made of the channel's and a random salt."""
+    """Encrypts what one process writes, under a key made of the channel's and a random salt."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self._begin()
 
-    def hide(self, data: bytes) -> bytes:
-        """Salt, nonce and ciphertext, in base64."""
-        if self._pid != os.getpid():  # a forked process: the counter goes on elsewhere, too
+    def hide(self, kind: Kind, context: bytes, now: bytes, data: bytes) -> bytes:
+        """Nonce and ciphertext, the mark, time and salt."""
+        # A forked process: the counter goes on elsewhere, too.
+        if self._pid != os.getpid() or self._count >= _MOST_NONCES:
             self._begin()
         self._count += 1
         nonce = self._count.to_bytes(_NONCE_BYTES, "big")
-        hidden = self._algorithm.encrypt(nonce, data, None)
-        return base64.b64encode(self._salt + nonce + hidden)
+        hidden = self._algorithm.encrypt(nonce, data, _label(kind, context, now))
+        seal = _HIDDEN + _to_base64(now + self._salt)[:-1]
+        if kind in _BINARY_KINDS:
+            return b"%b%b%b" % (nonce, hidden, seal)
+        return _to_base64(nonce + hidden) + seal
 
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._salt = os.urandom(_SALT_BYTES)
-        self._algorithm = _algorithm(self._secret, self._salt)
+        self._algorithm, _ = _algorithm(self._secret, self._salt)
         self._count = 0
 
 
-def _shown(body: bytes, secret: bytes) -> bytes:
-    """The data of an encrypted body whose MAC is right."""
-    raw = base64.b64decode(body)
-    salt, rest = raw[:_SALT_BYTES], raw[_SALT_BYTES:]
+def _place(head: bytes, context: bytes) -> bytes:
+    """What a seal covers beside kind and data; `head` is the mark and the time."""
+    return b"%b%d:%b" % (head, len(context), context)
+
+
+def _to_base64(data: bytes) -> bytes:
+    return binascii.b2a_base64(data, newline=False)
+
+
+def _from_base64(text: bytes) -> bytes | None:
+    """None: it is none, or not as we write it; several texts may be decoded to the same bytes."""
     try:
-        algorithm = _algorithm(secret, salt)
-    except BackendMissingError as error:
-        raise SealError(f"it is encrypted, and this process cannot decrypt: {error}") from error
-    data: bytes = algorithm.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], None)
-    return data
+        data = binascii.a2b_base64(text)
+    except binascii.Error:
+        return None
+    return data if _to_base64(data) == text else None
+
+
+def _label(kind: Kind, context: bytes, at: bytes) -> bytes:
+    return kind.encode() + _place(_HIDDEN + at, context)
 
 
 @functools.lru_cache(maxsize=1024)  # one a sending process
-def _algorithm(secret: bytes, salt: bytes) -> Any:
+def _algorithm(secret: bytes, salt: bytes) -> tuple[Any, tuple[type[Exception], ...]]:
+    """The cipher of a salt, and what it raises where data is not its own."""
     try:
-        from cryptography.hazmat.primitives.ciphers import aead  # noqa: PLC0415 - few need it
+        from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - few need it
+        from cryptography.hazmat.primitives.ciphers import aead  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise BackendMissingError("encrypted", "cryptography", "cryptography") from error
     key = hashlib.blake2b(salt, key=secret, digest_size=32, person=b"pbus cipher").digest()
-    return aead.ChaCha20Poly1305(key)
+    return aead.AESGCM(key), (InvalidTag, ValueError)

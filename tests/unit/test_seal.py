@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -45,14 +46,33 @@ def test_holders_open_what_was_sealed(data: bytes, context: bytes, encrypt: bool
     assert data == seal(encrypt=not encrypt).open("stored", sealed, context)
 
 
+@pytest.mark.parametrize("encrypt", [False, True])
+@pytest.mark.parametrize("kind", ["payload", "stored"])
 @given(data=st.binary(max_size=200), at=st.integers(0), bit=st.integers(0, 7))
-def test_any_changed_bit_is_noticed(data: bytes, at: int, bit: int):
-    """Wherever it is: in the data, in the time, in the MAC."""
-    sealed = bytearray(seal().close("payload", data))
+def test_any_changed_bit_is_noticed(data: bytes, at: int, bit: int, kind, encrypt: bool):
+    """Wherever it is: in the data, in the time, in the MAC, in bits that base64 does not need."""
+    sealed = bytearray(seal(encrypt=encrypt).close(kind, data))
     sealed[at % len(sealed)] ^= 1 << bit
 
     with pytest.raises(SealError):
-        seal().open("payload", bytes(sealed))
+        seal().open(kind, bytes(sealed))
+
+
+@pytest.mark.parametrize("encrypt", [False, True])
+@pytest.mark.parametrize("kind", ["payload", "stored"])
+def test_every_part_is_covered(kind, encrypt: bool):
+    """Each bit of a sealed text, each shortening, each other mark."""
+    sealed = seal(encrypt=encrypt).close(kind, b"data", b"x")
+    changed = [
+        sealed[:at] + bytes([sealed[at] ^ 1 << bit]) + sealed[at + 1 :]
+        for at in range(len(sealed))
+        for bit in range(8)
+    ]
+    changed += [sealed[:at] for at in range(len(sealed))] + [sealed[at:] for at in range(1, 80)]
+    changed += [sealed[:-28] + mark + sealed[-27:] for mark in (b"#", b"$", b"%")]
+    for broken in {*changed} - {sealed}:
+        with pytest.raises(SealError):
+            seal().open(kind, broken, b"x")
 
 
 @pytest.mark.parametrize(
@@ -67,10 +87,11 @@ def test_any_changed_bit_is_noticed(data: bytes, at: int, bit: int):
 )
 def test_others_do_not_open_it(opener: KeySeal, kind, context: bytes):
     """Another key, channel, purpose or place is another seal."""
-    sealed = seal().close("payload", b"data", b"x")
+    for encrypt in (False, True):
+        sealed = seal(encrypt=encrypt).close("payload", b"data", b"x")
 
-    with pytest.raises(SealError, match="of another key, or it was changed"):
-        opener.open(kind, sealed, context)
+        with pytest.raises(SealError, match="of another key, or it was changed"):
+            opener.open(kind, sealed, context)
 
 
 def test_unsealed_is_refused():
@@ -85,8 +106,9 @@ def test_old_payloads_are_replays(age: float):
     now = seal(now=1e9 + age)
 
     for kind in ("payload", "note"):
-        with pytest.raises(SealError, match="a replay, or clocks differ"):
-            now.open(kind, seal().close(kind, b"data"))
+        for encrypt in (False, True):
+            with pytest.raises(SealError, match="a replay, or clocks differ"):
+                now.open(kind, seal(encrypt=encrypt).close(kind, b"data"))
     for kind in ("stored", "lease", "record", "activation"):
         assert b"data" == now.open(kind, seal().close(kind, b"data"))
 
@@ -142,6 +164,16 @@ def test_new_keys_are_keys():
     """A key made by pbus is one, and never the same."""
     assert new_key() != new_key()
     assert parse_keys(new_key())
+
+
+def test_salt_changes_before_nonces_run_out(monkeypatch: pytest.MonkeyPatch):
+    """No key encrypts more than so many."""
+    monkeypatch.setattr("pbus.seal._MOST_NONCES", 3)
+    hider = seal(encrypt=True)
+    sealed = [hider.close("payload", b"x") for _ in range(7)]
+
+    assert [3, 3, 1] == list(Counter(one[-22:] for one in sealed).values())
+    assert {b"x"} == {seal().open("payload", one) for one in sealed}
 
 
 def test_encrypted_without_the_package_is_refused(monkeypatch):
