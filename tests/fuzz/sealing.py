@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from pbus.bus.queues.sealed_store import signed
 from pbus.errors import SealError
 from pbus.seal import KeySeal, Kind
 
@@ -74,7 +75,10 @@ class Sealer:
     def stored(self, samples: Sequence[Sample]) -> list[Sample]:
         """The messages of payloads, as they would be stored."""
         lines = [
-            line for one in samples if one.kind == "payload" for line in one.plain.split(b"\n")[1:]
+            signed(line, "fuzz", is_holder=True)
+            for one in samples
+            if one.kind == "payload"
+            for line in one.plain.split(b"\n")[1:]
         ]
         return [
             Sample(self._seal.close("stored", line, context), line, "stored", context, b"")

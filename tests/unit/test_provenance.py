@@ -6,6 +6,7 @@ import json
 import msgspec
 import pytest
 
+from pbus.bus.claims import Claims
 from pbus.bus.local.router import LocalRouter
 from pbus.bus.stream.provenance import Provenance
 from pbus.bus.stream.receiver import BatchCompletion, StreamReceiver
@@ -46,7 +47,7 @@ class Desk:
         self.asked = 0
         self.failure: Exception | None = None
         self.may_answer = asyncio.Event()
-        self.provenance = Provenance(presences, self._ask, self.board, self._put)
+        self.provenance = Provenance(Claims(presences, self._ask), self.board, self._put)
 
     def _put(self, address, lane, lines, receipt):
         del address, lane

@@ -8,10 +8,10 @@ from typing import Any, Self
 
 import msgspec
 
+from pbus.bus.claims import Presence
 from pbus.bus.local.router import Counters, LocalRouter
 from pbus.bus.memory_leases import MemoryLeaseStore
 from pbus.bus.queues.store import QueueStore
-from pbus.bus.stream.transport import Presence
 from pbus.bus.subscriber import BusSubscriber
 from pbus.bus.tap import Tap
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Header, decode_message, encode_raw
@@ -58,6 +58,7 @@ class WorkerBus(abc.ABC):
         delivery: "at-most-once" or "at-least-once".
         mail: Where stored messages are kept; None on a bus that stores none.
         presences: What the registries of this process know of others; they put themselves in.
+        names: Those of workers that this process took, and perhaps has no longer.
     """
 
     delivery: str = "at-most-once"
@@ -76,6 +77,7 @@ class WorkerBus(abc.ABC):
         self.send_timeout = send_timeout
         self.incarnation = incarnation or _new_incarnation()
         self.presences: list[Presence] = []
+        self.names: set[str] = set()
         self.is_running = False
         self.url = "memory://"
         self._is_stopped = False

@@ -8,10 +8,13 @@ import time
 from typing import Any
 
 from pbus.bus.base import DEFAULT_SEND_TIMEOUT_S, WorkerBus
+from pbus.bus.claims import Claims
 from pbus.bus.local.mailbox import SYSTEM_CAPACITY
 from pbus.bus.local.router import EVERYONE
 from pbus.bus.queues.consumer import DeliveryOptions, QueueConsumer
 from pbus.bus.queues.producer import EncodedMessage
+from pbus.bus.queues.sealed_store import SealedMailStore
+from pbus.bus.queues.store import QueueStore
 from pbus.bus.stream.flow_control import FlowControl
 from pbus.bus.stream.provenance import Provenance
 from pbus.bus.stream.receiver import BatchCompletion, StreamReceiver
@@ -27,6 +30,7 @@ from pbus.errors import (
     SealError,
 )
 from pbus.ids import new_id
+from pbus.leases import Lease
 from pbus.messages import BusMessage, Lane
 from pbus.seal import NO_SEAL, seal_of
 
@@ -82,6 +86,7 @@ class BrokeredBus(WorkerBus):
         )
         self._encoding = Encoding(encoding)
         self._seal = seal_of(key, channel, encrypt=encrypt)
+        self._claims = Claims(self.presences, self._read_leases)
         self._max_payload_bytes = max(MAX_PAYLOAD_BYTES, max_message_bytes) + _ENVELOPE_BYTES
         # What is not stored may have a lower limit, the broker's.
         self._carried_bytes = max_message_bytes
@@ -160,12 +165,15 @@ class BrokeredBus(WorkerBus):
                 plain = self._seal.open("payload", payload)
                 self._inbox.receive(plain, limit=self._max_payload_bytes)
         except SealError as error:
-            self.counters.unsealed += 1
-            self._board.refuse(error)
+            self._refuse(error)
         except MessageDecodeError as error:
-            self._board.refuse(self._seal.explain(error, payload))
+            self._refuse(self._seal.explain(error, payload))
         except Exception as error:  # noqa: BLE001 - counted and said, at most once a second
-            self._board.refuse(MessageDecodeError(f"a bug in pbus: {error!r}"))
+            self._refuse(MessageDecodeError(f"a bug in pbus: {error!r}"))
+
+    def _refuse(self, error: MessageDecodeError) -> None:
+        self.counters.unsealed += isinstance(error, SealError)
+        self._board.refuse(error)
 
     def _take_note(self, note: bytes) -> None:
         self._credit.receive(note)
@@ -205,6 +213,15 @@ class BrokeredBus(WorkerBus):
 
     # The life of the bus
 
+    async def _read_leases(self) -> list[Lease]:
+        return await self.leases.leases()
+
+    def _sealed(self, store: QueueStore) -> QueueStore:
+        """A store of the backend, with a seal around each message where the channel has a key."""
+        if self._seal is NO_SEAL:
+            return store
+        return SealedMailStore(store, self._seal, self.names, self._claims, self._refuse)
+
     def _build(self, wire: Transport) -> None:
         self._inbox = StreamReceiver(self)
         self._outboxes = {
@@ -226,9 +243,7 @@ class BrokeredBus(WorkerBus):
             self.incarnation, data, wire, self._inbox, self._seal, self.presences
         )
         if self._seal is not NO_SEAL:
-            self._provenance = Provenance(
-                self.presences, self.leases.leases, self._board, self._put
-            )
+            self._provenance = Provenance(self._claims, self._board, self._put)
 
     def _begin(self) -> None:
         """Start what writes and what looks after it; the broker has been reached."""

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 
+from pbus.bus.queues.sealed_store import unsigned
 from pbus.bus.tap import TapMessage, TapQueue
 from pbus.codec import Envelope, as_json, decode_header, decode_payload
 from pbus.concurrency.background import Chore, keep_doing
@@ -93,7 +94,8 @@ class BrokerTap(abc.ABC):
             if envelope.stream >= 0:  # no copy that a server made of stored messages
                 raise
             context = envelope.address.encode()
-            return envelope, [self._seal.open("stored", line, context) for line in lines]
+            opened = [self._seal.open("stored", line, context) for line in lines]
+            return envelope, [unsigned(plain)[0] for plain in opened]
 
     def _show(self, envelope: Envelope, line: bytes) -> None:
         try:

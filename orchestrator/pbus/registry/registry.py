@@ -122,6 +122,7 @@ class WorkerRegistry(Directory):
         """
         self._check_free(lease.name)
         await self._holdings.claim(lease, sent, working)
+        self._bus.names.add(lease.name)
 
     def add_child(self, lease: Lease) -> None:
         """Take a child's name within this runner; nobody else hears of it.

@@ -13,7 +13,6 @@ from pbus.bus.pgmq.server.endpoint import Endpoint, reason_of
 from pbus.bus.pgmq.tap import PgmqTap
 from pbus.bus.pgmq.transport import PEER_LEASE_S, PgTransport
 from pbus.bus.queues.consumer import DeliveryOptions
-from pbus.bus.queues.sealed_store import sealed
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES
 from pbus.errors import BrokerRefusedError, BusUnavailableError
 from pbus.leases import LeaseStore
@@ -77,7 +76,7 @@ class PgmqBus(BrokeredBus):
         self.url = self._lines.url
         self._is_open = False
         if delivery == "at-least-once":
-            self.mail = sealed(PgmqQueueStore(self._lines), self._seal)
+            self.mail = self._sealed(PgmqQueueStore(self._lines))
         self._wire = PgTransport(self._lines, self.incarnation, self._take, lease_s=peer_lease)
         self._build(self._wire)
         self._lines.writer.on_connect = self._expect_returns

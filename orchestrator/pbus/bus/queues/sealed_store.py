@@ -1,12 +1,12 @@
 """Stored messages under a key: sealed on their way into the broker, opened on their way out."""
 
 import logging
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
 
+from pbus.bus.claims import Claim, Claims
 from pbus.bus.local.router import EVERYONE
 from pbus.bus.queues.store import (
     DeadLetter,
@@ -16,34 +16,72 @@ from pbus.bus.queues.store import (
     Settlement,
     StoredMessage,
 )
-from pbus.errors import BusUnavailableError, SealError
+from pbus.codec import origin_of
+from pbus.errors import BusUnavailableError, MessageDecodeError, SealError, SourceError
 from pbus.messages import Lane
-from pbus.seal import NO_SEAL, Seal
+from pbus.names import names_of
+from pbus.seal import Seal
 
 logger = logging.getLogger(__name__)
 
-_REPLICA = re.compile(r"(.+)\.\d+")
+# Between a message and who sent it. The last one counts: an incarnation has none.
+_BY_HOLDER, _BY_OTHER = b"\t+", b"\t-"
+_MARK_BYTES = 2
 
 
-def sealed(store: QueueStore, seal: Seal) -> QueueStore:
-    """The store, with a seal around each message where the channel has a key."""
-    return store if seal is NO_SEAL else SealedMailStore(store, seal)
+def signed(line: bytes, sender: str, *, is_holder: bool) -> bytes:
+    """A message with the process that sent it, as it is sealed.
+
+    Args:
+        line: The message.
+        sender: The incarnation of the process.
+        is_holder: Whether its source is a name that this process had taken.
+    """
+    return line + (_BY_HOLDER if is_holder else _BY_OTHER) + sender.encode()
+
+
+def unsigned(data: bytes) -> tuple[bytes, str, bool]:
+    """What was signed: the message, the sending process, and whether it had the name of its source.
+
+    Raises:
+        SealError: It was not signed.
+    """
+    at = data.rfind(b"\t")
+    mark = data[at : at + _MARK_BYTES]
+    if at < 0 or mark not in {_BY_HOLDER, _BY_OTHER}:
+        raise SealError("it does not say which process sent it")
+    return data[:at], data[at + _MARK_BYTES :].decode(errors="replace"), mark == _BY_HOLDER
 
 
 class SealedMailStore:
-    """A MailStore whose messages only holders of the key can write; see the protocol.
+    """A QueueStore whose messages only holders of the key can write; see the protocol.
 
-    A message is sealed for its address. One that was not, or not for this mailbox, becomes a dead
-    letter when it is taken.
+    A message is sealed for its address, with the process that sent it and whether that had taken
+    the name of its source: so what a worker sent counts when it is dead and another has its name.
+    What was not sealed, or not for this mailbox, becomes a dead letter when it is taken; so does
+    what speaks in the name of a worker that another process has, see Claims.
 
     Args:
         store: Where they are kept.
         seal: Of the channel.
+        names: Those that this process took, at any time.
+        claims: Say who may use which name.
+        refuse: Told why something became a dead letter.
     """
 
-    def __init__(self, store: QueueStore, seal: Seal) -> None:
+    def __init__(
+        self,
+        store: QueueStore,
+        seal: Seal,
+        names: Collection[str],
+        claims: Claims,
+        refuse: Callable[[MessageDecodeError], None],
+    ) -> None:
         self._store = store
         self._seal = seal
+        self._names = names
+        self._claims = claims
+        self._refuse = refuse
         self._strange: list[Settlement] = []  # to be dead letters as soon as the broker answers
 
     def __getattr__(self, name: str) -> Any:
@@ -67,16 +105,41 @@ class SealedMailStore:
         self, wanted: Sequence[tuple[str, Lane, int]], *, holder: str, wait_s: float
     ) -> list[StoredMessage]:
         """Take messages that are held by nobody; see QueueStore."""
-        taken = []
+        letters: list[StoredMessage] = []
+        claims: dict[str, Claim] = {}  # by the letter's key
         for letter in await self._store.take(wanted, holder=holder, wait_s=wait_s):
             try:
-                body = self._opened(letter.mailbox, letter.body)
+                line, claim = self._opened(letter.mailbox, letter.body)
             except SealError as error:
-                self._strange.append(Settlement(letter=letter, how="bury", reason=error.message))
-            else:
-                taken.append(msgspec.structs.replace(letter, body=body))
+                self._dead_letter(letter, error)
+                continue
+            letters.append(msgspec.structs.replace(letter, body=line))
+            if claim is not None:
+                claims[letter.key] = claim
+        if claims:
+            letters = await self._allowed(letters, claims)
         await self._bury_strange()
-        return taken
+        return letters
+
+    async def _allowed(
+        self, letters: list[StoredMessage], claims: dict[str, Claim]
+    ) -> list[StoredMessage]:
+        """Those that have a source which their sender may use."""
+        wrong = await self._claims.wrong(set(claims.values()))
+        if not wrong:
+            return letters
+        allowed = []
+        for letter in letters:
+            claim = claims.get(letter.key)
+            if claim in wrong:
+                self._dead_letter(letter, SourceError(wrong[claim]))
+            else:
+                allowed.append(letter)
+        return allowed
+
+    def _dead_letter(self, letter: StoredMessage, error: MessageDecodeError) -> None:
+        self._refuse(error)
+        self._strange.append(Settlement(letter=letter, how="bury", reason=error.message))
 
     async def _bury_strange(self) -> None:
         """What cannot be settled now is settled with the next take: its neighbours must not wait."""
@@ -94,16 +157,27 @@ class SealedMailStore:
 
     def _sealed(self, one: QueueEntry) -> QueueEntry:
         context = one.address.encode()
-        bodies = [self._seal.close("stored", body, context) for body in one.bodies]
+        bodies = []
+        head, is_holder = b"", False
+        for body in one.bodies:
+            if not (head and body.startswith(head)):
+                head, source = origin_of(body)
+                is_holder = source in self._names
+            plain = signed(body, one.sender, is_holder=is_holder)
+            bodies.append(self._seal.close("stored", plain, context))
         return msgspec.structs.replace(one, bodies=bodies)
 
-    def _opened(self, mailbox: str, body: bytes) -> bytes:
-        """The message, which was sent to the mailbox, to the replicas that it is one of, or to all."""
+    def _opened(self, mailbox: str, body: bytes) -> tuple[bytes, Claim | None]:
+        """The message, and what its sender claims, if that is to be judged."""
+        line, sender, is_holder = unsigned(self._unsealed(mailbox, body))
+        return line, None if is_holder else (sender, origin_of(line)[1])
+
+    def _unsealed(self, mailbox: str, body: bytes) -> bytes:
+        """What was sent to the mailbox, to the replicas that it is one of, or to all."""
         try:
             return self._seal.open("stored", body, mailbox.encode())
         except SealError as error:
-            group = _REPLICA.fullmatch(mailbox)
-            for address in (EVERYONE, group[1] if group else EVERYONE):
+            for address in (EVERYONE, *names_of(mailbox)[1:]):
                 try:
                     return self._seal.open("stored", body, address.encode())
                 except SealError:
@@ -112,7 +186,7 @@ class SealedMailStore:
 
     def _shown(self, letter: DeadLetter) -> DeadLetter:
         try:
-            body = self._opened(letter.mailbox, letter.body)
+            body, _ = self._opened(letter.mailbox, letter.body)
         except SealError:
             return letter
         return msgspec.structs.replace(letter, body=body)

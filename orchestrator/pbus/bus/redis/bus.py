@@ -12,7 +12,6 @@ from pbus.bus.brokered import BrokeredBus
 from pbus.bus.local.router import EVERYONE
 from pbus.bus.queues.consumer import DeliveryOptions, QueueConsumer
 from pbus.bus.queues.producer import EncodedMessage
-from pbus.bus.queues.sealed_store import sealed
 from pbus.bus.redis.connections import (
     CommandConnection,
     SubscriberConnection,
@@ -93,7 +92,7 @@ class RedisBus(BrokeredBus):
 
             note = self.counters.note_fault
             store = RedisQueueStore(self._endpoint, self._names, on_fault=note)
-            self.mail = sealed(store, self._seal)
+            self.mail = self._sealed(store)
         self._carried_bytes = min(max_message_bytes, SUBSCRIBER_BYTES - _HEADROOM_BYTES)
         self._limit_hint = (
             "the server cuts off subscribers with more before them (client-output-buffer-limit"

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import msgspec
 
+from pbus.bus.claims import Presence
 from pbus.bus.stream.receiver import StreamReceiver
 from pbus.bus.stream.send_buffer import SendBuffer, SendStream
-from pbus.bus.stream.transport import Presence, Transport
+from pbus.bus.stream.transport import Transport
 from pbus.codec import Count
 from pbus.errors import MessageDecodeError
 from pbus.seal import NO_SEAL, Seal

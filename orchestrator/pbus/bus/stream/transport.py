@@ -12,22 +12,6 @@ REFUSED = -1  # in place of a number of processes: the broker refuses a payload,
 ControlFrame = tuple[str, bytes]  # the incarnation of the process it is for, and what it says
 
 
-class Presence(Protocol):
-    """What a registry knows of processes, by their incarnations."""
-
-    def is_over(self, process: str) -> bool:
-        """Whether a process had workers, and its last one is gone."""
-        ...
-
-    def holder(self, name: str) -> str | None:
-        """The process that has a worker of this name."""
-        ...
-
-    def was_holder(self, name: str, process: str) -> bool:
-        """Whether a process had a worker of this name until a moment ago."""
-        ...
-
-
 class Transport(Protocol):
     """The way from one process to the others.
 
