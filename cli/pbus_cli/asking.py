@@ -134,9 +134,9 @@ class Asker(BusSubscriber):
         if position:
             reading = self._reading
             if reading is None or position <= reading.read:  # its worker's next life begins anew
-                reading = Reading(message.source, message.job_id, WINDOW_BYTES)
+                reading = Reading(message.source, message.job_id, WINDOW_BYTES, has_queue=False)
                 self._reading = reading
-            if reading.note(position):
+            if reading.hear(position - reading.read, 0.0):
                 await self._tell_read(message.source, position)
         return count
 

@@ -10,8 +10,9 @@ from pbus.messages import BusJobCreditMessage
 from support.jobbing import Asker, Doer, ask, hosted, leftovers
 from support.waiting import PATIENCE_S, finishes, run, until
 
-MANY = 200  # pieces; the window of an Asker, whose hooks hear each, is 64 of them
+MANY = 200  # pieces; the window of an Asker, whose hooks hear each, is at most 64 of them
 MOST_UNREAD = 64
+FEW_UNREAD = 6  # where that hook is slow
 
 
 class Streamer(Doer):
@@ -71,6 +72,18 @@ class ByHand(Streamer):
             self.poured += 1
 
 
+class SlowHook(Asker):
+    """Its hook takes 10 ms for each piece, and notes how many were sent by then."""
+
+    def __init__(self, streamer):
+        super().__init__()
+        self.streamer = streamer
+
+    async def on_job_stream_data(self, message):
+        self.notes.append((message.data["number"], self.streamer.poured))
+        await asyncio.sleep(0.01)
+
+
 class Consulting(Asker):
     """Asks another worker about each piece that its hook hears."""
 
@@ -95,7 +108,7 @@ def test_slow_reader_holds_up_its_streamer_only(make_any_bus):
                 assert await streamer.held_up() <= MOST_UNREAD
                 for other in ("streamer", "doer"):
                     assert {"result": 7} == await ask(asker, other, "echo", payload={"value": 7})
-                assert streamer.is_held_up
+                assert await streamer.held_up() <= MOST_UNREAD
                 numbers = [first.data["number"], *[e.data.get("number") async for e in j]]
             assert [*range(MANY), None] == numbers
             assert ({"total": MANY}, 0) == (j.response, j.missed_events)
@@ -140,6 +153,45 @@ def test_waiting_hook_holds_up_its_streamer(make_any_bus):
             doer.gate.set()
             await until(lambda: asker.told_of("completed"))
             await until(lambda: sorted(asker.notes) == list(range(count)))
+
+    run(main())
+
+
+def test_slow_hook_lets_others_in_between(make_any_bus):
+    """A hook that takes 10 ms a piece has few of them before it: other messages come in between."""
+
+    async def main():
+        streamer, doer = Streamer(), Doer()
+        asker = SlowHook(streamer)
+        async with hosted(make_any_bus, [asker], [streamer, doer]):
+            await asker.request_job("streamer", name="pour", payload={"count": 50})
+            while len(asker.notes) < 50:
+                await ask(asker, "doer", "echo", payload={"value": 7})
+            assert list(range(50)) == [number for number, _ in asker.notes]
+            assert max(poured - number for number, poured in asker.notes) <= FEW_UNREAD
+
+    run(main())
+
+
+def test_hook_beside_a_loop_is_a_reader(make_any_bus):
+    """A piece that `async for` gave is read only when the hook that waits is done with it, too."""
+
+    async def main():
+        asker, streamer, doer = Consulting(), Streamer(), Doer()
+
+        async def read(j):
+            return [event.data["number"] async for event in j if event.type == "stream_data"]
+
+        async with hosted(make_any_bus, [asker], [streamer, doer]), pour(asker) as j:
+            reading = asyncio.create_task(read(j))
+            await until(
+                lambda: (
+                    streamer.ended or (streamer.is_held_up and len(doer.begun) == streamer.poured)
+                )
+            )
+            assert streamer.poured <= MOST_UNREAD
+            doer.gate.set()
+            assert list(range(MANY)) == await finishes(reading)
 
     run(main())
 
@@ -200,12 +252,13 @@ def test_urgent_overtakes_the_held_up(make_any_bus):
         asker, streamer = Asker(), Streamer()
         async with hosted(make_any_bus, [asker], [streamer]):
             async with pour(asker) as j:
-                sent = await streamer.held_up()
+                await streamer.held_up()
                 (request,) = streamer.requests
                 await streamer.send_job_update(request.job_id, {"note": "hurry"}, urgent=True)
                 await until(lambda: asker.told_of("update"))
-                assert streamer.is_held_up
+                await streamer.held_up()
                 await streamer.send_job_response(request.job_id, {"enough": True}, urgent=True)
+                sent = streamer.poured
                 await until(lambda: asker.told_of("completed"))
                 events = [event.data async for event in j]
             assert {"enough": True} == j.response

@@ -7,6 +7,13 @@ from pbus.jobs.job_events import EventQueue
 from support.waiting import run
 
 
+def heard_of(window):
+    """What was read of a job whose hooks are done with all events."""
+    reading = Reading("worker", "j", window, has_queue=True)
+    reading.hear(10_000, 100.0)
+    return reading
+
+
 def test_events_in_order_until_closed():
     """A reader gets what was put, then the end."""
 
@@ -68,7 +75,7 @@ def test_awaited_events_always_find_room():
 
     async def main():
         told = []
-        queue, reading = EventQueue(told.append, capacity=100), Reading("worker", "j", 320)
+        queue, reading = EventQueue(told.append, capacity=100), heard_of(320)
         for number in range(5):
             queue.put(number, 40, reading, 40 * number + 40)
         assert ([], 0, 0) == (told, reading.read, queue.missed)
@@ -83,7 +90,7 @@ def test_left_queue_holds_up_nobody():
 
     async def main():
         told = []
-        queue, reading = EventQueue(told.append, capacity=100), Reading("worker", "j", 320)
+        queue, reading = EventQueue(told.append, capacity=100), heard_of(320)
         for number in range(5):
             if number == 1:
                 queue.leave()

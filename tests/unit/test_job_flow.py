@@ -78,7 +78,7 @@ def test_group_shares_one_window():
         == window_for(1, has_hooks=False)
         == 4 * window_for(4, has_hooks=False)
     )
-    assert size_of(None) < window_for(10_000, has_hooks=True) < window_for(1, has_hooks=True)
+    assert size_of(None) < window_for(10_000, has_hooks=True) < window_for(1, has_hooks=False)
 
 
 def test_sender_waits_for_credit():
@@ -183,9 +183,31 @@ def test_silent_stranger_is_given_up(monkeypatch, knows_requester):
 
 def test_reader_tells_now_and_then():
     """A quarter of the window at a time."""
-    reading = Reading("worker", "j", WINDOW)
-    told = [position for position in range(50, 1001, 50) if reading.note(position)]
+    reading = Reading("worker", "j", WINDOW, has_queue=False)
+    told = [reading.read for _ in range(20) if reading.hear(50, 1.0)]
     assert [250, 500, 750, 1000] == told
+    assert 1000 == reading.granted
+
+
+def test_read_by_hook_and_loop():
+    """An event has two readers where there is `async for`, in whatever order they come to it."""
+    reading = Reading("worker", "j", WINDOW, has_queue=True)
+    assert [False, True] == [reading.hear(300, 1.0), reading.take(300)]
+    assert [False, True] == [reading.take(900), reading.hear(600, 1.0)]
+    assert (900, 900) == (reading.read, reading.granted)
+
+
+def test_quick_hooks_are_sent_more():
+    """What hooks hear in 20 ms may be on its way, at least the window that was asked for."""
+    window = window_for(1, has_hooks=True)
+    reading = Reading("worker", "j", window, has_queue=False)
+    assert reading.hear(256, 0.0)
+    assert 256 + 15 * window == reading.granted
+    assert not reading.hear(256, 1.0)  # what was told is told
+    assert 512 == reading.read == reading.granted
+    reading = Reading("worker", "j", window, has_queue=False)
+    reading.hear(1024, 0.01)
+    assert 2 * 1024 == reading.granted
 
 
 def test_next_life_counts_anew():
@@ -196,13 +218,13 @@ def test_next_life_counts_anew():
         member = SimpleNamespace(reading=None, wire_id="j", window=WINDOW)
         found = {("j", "worker"): (None, member)}
         desk = Credits(wire, SimpleNamespace(find=lambda *key: found.get(key)))
-        before = desk.reading(member, "worker", 900)
+        before = desk.reading(member, "worker", 900, has_queue=False)
         before.arrived = 900
-        reading = desk.reading(member, "worker", 300)
+        reading = desk.reading(member, "worker", 300, has_queue=False)
         reading.arrived = 300
-        assert before.note(900)
+        assert before.hear(900, 1.0)
         assert (0, reading) == (reading.read, member.reading)
-        assert reading.note(300)
+        assert reading.hear(300, 1.0)
         desk.tell(reading)
         for source in ("worker", "stranger"):
             request = BusJobCreditRequestMessage(source=source, job_id="j")

@@ -2,6 +2,8 @@
 
 A request grants a window of bytes that may be on their way unread. Each event tells its position,
 the bytes of all events up to it, and the requester tells now and then which position it has read.
+Where a hook hears each event, what is on its way waits in the lane, before messages of others: the
+window begins small, and the position that is told runs ahead of what was read while hooks are quick.
 """
 
 from typing import Any
@@ -9,7 +11,9 @@ from typing import Any
 import msgspec
 
 WINDOW_BYTES = 512 * 1024  # a requester's, for all workers of a group together
-HOOK_WINDOW_BYTES = 16 * 1024  # where a hook hears each event: it keeps others from being handled
+HOOK_WINDOW_BYTES = 1024  # where a hook hears each event, before it is known how long that takes
+HOOK_WINDOW_S = 0.02  # what hooks hear in this time may be on its way
+_HOOK_GROWTH = 16  # times the window, at most
 _LEAST_WINDOW_BYTES = 8 * 1024
 _LEAST_EVENT_BYTES = 256  # a small event costs more than its data
 
@@ -18,8 +22,9 @@ _encode = msgspec.json.Encoder().encode
 
 def window_for(members: int, *, has_hooks: bool) -> int:
     """The window of one of so many workers of a group."""
-    whole = HOOK_WINDOW_BYTES if has_hooks else WINDOW_BYTES
-    return max(_LEAST_WINDOW_BYTES, whole // max(1, members))
+    whole = HOOK_WINDOW_BYTES * _HOOK_GROWTH if has_hooks else WINDOW_BYTES
+    share = max(_LEAST_WINDOW_BYTES, whole // max(1, members))
+    return share // _HOOK_GROWTH if has_hooks else share
 
 
 def size_of(data: dict[str, Any] | None) -> int:
@@ -44,30 +49,67 @@ def _size_of_rest(value: Any) -> int:
 class Reading:
     """What a requester has read of the events of one life of a worker.
 
+    An event is read when both readers are done with it: the hook, and `async for` if there is one.
+
     Args:
         source: The worker's address.
         wire_id: The job's id there.
         window: What the request granted, bytes.
+        has_queue: Whether events are queued for `async for`.
 
     Attributes:
         arrived: The position of the last event that came.
-        read: The position that has been read.
     """
 
-    __slots__ = ("_step", "_told", "arrived", "read", "source", "wire_id")
+    __slots__ = (
+        "_ahead", "_heard", "_most", "_pace", "_taken", "_told", "_window", "arrived", "source",
+        "wire_id",
+    )  # fmt: skip
 
-    def __init__(self, source: str, wire_id: str, window: int) -> None:
+    def __init__(self, source: str, wire_id: str, window: int, *, has_queue: bool) -> None:
         self.source = source
         self.wire_id = wire_id
         self.arrived = 0
-        self.read = 0
+        self._heard = 0  # by hooks
+        self._taken: int | None = 0 if has_queue else None  # from the queue
+        self._window = window
+        self._most = window if window >= _LEAST_WINDOW_BYTES else window * _HOOK_GROWTH
+        self._ahead = 0
+        self._pace = 0.0  # seconds a byte that hooks take
         self._told = 0
-        self._step = window // 4
 
-    def note(self, position: int) -> bool:
-        """Note that an event was read; whether its sender is to be told now."""
-        self.read = max(self.read, position)
-        if self.read - self._told < self._step:
+    @property
+    def read(self) -> int:
+        """The position that has been read."""
+        return self._heard if self._taken is None else min(self._heard, self._taken)
+
+    @property
+    def granted(self) -> int:
+        """The position to tell: what has been read, and what hooks are quick enough for."""
+        return self.read + self._ahead
+
+    def take(self, position: int) -> bool:
+        """Note that an event was taken from the queue; whether its sender is to be told now."""
+        if self._taken is not None:
+            self._taken = max(self._taken, position)
+        return self._is_due()
+
+    def hear(self, size: int, seconds: float) -> bool:
+        """Note that the hook of an event is done with it; whether its sender is to be told now.
+
+        Args:
+            size: The event's, in bytes.
+            seconds: How long the hook took. Hooks may end in any order.
+        """
+        self._heard += size
+        pace = seconds / max(1, size)
+        self._pace = (3 * self._pace + pace) / 4 if self._pace else pace
+        room = min(self._most, HOOK_WINDOW_S / max(self._pace, 1e-9))
+        self._ahead = max(0, int(room) - self._window)
+        return self._is_due()
+
+    def _is_due(self) -> bool:
+        if self.granted - self._told < (self._window + self._ahead) // 4:
             return False
-        self._told = self.read
+        self._told = self.granted
         return True

@@ -115,7 +115,7 @@ class EventQueue(Generic[E]):
                 self._note(reading, position)
 
     def _note(self, reading: Reading, position: int) -> None:
-        if reading.note(position):
+        if reading.take(position):
             self._on_due(reading)
 
     def close(self) -> None:

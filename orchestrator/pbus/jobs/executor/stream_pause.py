@@ -51,7 +51,7 @@ class Outflow:
 
     def unsent(self, size: int) -> None:
         """Give the room of a claimed event back: it could not be sent."""
-        self._read = min(self._sent, self._read + size)
+        self._read += size
         self._wake()
 
     def note(self, credit: BusJobCreditMessage) -> None:
@@ -61,7 +61,7 @@ class Outflow:
             self.lose()
         elif credit.position > self._read:
             self._idle_at = None
-            self._read = min(credit.position, self._sent)
+            self._read = credit.position  # may be ahead of what was sent
             self._wake()
         elif credit.is_idle and not self._links.keeps_jobs:
             self._note_idle()

@@ -209,24 +209,30 @@ class JobClient:
         self._endings.stop_grace(case)  # a hook may take long: that is no silence
         reading, queue = None, case.group.events
         if position:
-            reading = self.credits.reading(member, message.source, position)
+            reading = self.credits.reading(
+                member, message.source, position, has_queue=queue is not None
+            )
             size, reading.arrived = position - reading.arrived, position
         else:
             size = size_of(data)
         if queue is not None:
             queue.put(_event_of(member, kind, data), size, reading, position)
         on_done = None
-        if queue is None and reading is not None:
-            on_done = functools.partial(self._note_read, case, member, reading, size)
+        if reading is not None:
+            began = asyncio.get_running_loop().time()
+            on_done = functools.partial(self._note_heard, case, member, reading, size, began)
         hook = "on_job_update" if kind == "update" else f"on_job_{kind}"
         await self._links.call_hook(hook, _with_own_job_id(case, message), on_done=on_done)
         if case.is_concluded:
             self._endings.settle(case)
 
-    def _note_read(self, case: PendingJob, member: JobMember, reading: Reading, size: int) -> None:
+    def _note_heard(
+        self, case: PendingJob, member: JobMember, reading: Reading, size: int, began: float
+    ) -> None:
         """Note that the hook of an event has ended; hooks that wait may end in any order."""
+        took = asyncio.get_running_loop().time() - began
         is_current = member.reading is reading and self._cases.get(case.group.job_id) is case
-        if is_current and reading.note(reading.read + size):
+        if reading.hear(size, took) and is_current:
             self.credits.tell(reading)
 
     async def _take_answer(

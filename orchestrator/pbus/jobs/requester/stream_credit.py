@@ -19,16 +19,18 @@ class Credits:
         self._links = links
         self._cases = cases
 
-    def reading(self, member: JobMember, source: str, position: int) -> Reading:
+    def reading(self, member: JobMember, source: str, position: int, *, has_queue: bool) -> Reading:
         """Where it is noted how far events are read of which one came, of that position."""
         reading = member.reading
         if reading is None or position <= reading.arrived:  # another life of the worker begins anew
-            reading = member.reading = Reading(source, member.wire_id, member.window)
+            reading = member.reading = Reading(
+                source, member.wire_id, member.window, has_queue=has_queue
+            )
         return reading
 
     def tell(self, reading: Reading) -> None:
         """Tell a worker, soon, how far its events were read."""
-        self._links.spawn(self._tell(reading.source, reading.wire_id, reading.read))
+        self._links.spawn(self._tell(reading.source, reading.wire_id, reading.granted))
 
     async def answer(self, message: BusJobCreditRequestMessage) -> None:
         """Tell a worker that waits how far its events were read."""
@@ -37,7 +39,7 @@ class Credits:
         if found is not None:
             reading = found[1].reading
             stats = self._links.bus.stats(self._links.name)
-            position = 0 if reading is None else reading.read
+            position = 0 if reading is None else reading.granted
             is_read = reading is None or reading.read == reading.arrived
             is_idle = is_read and stats.queued == stats.held
         await self._tell(message.source, message.job_id, position, is_idle=is_idle)
