@@ -19,7 +19,7 @@ from pbus.errors import (
 )
 from pbus.leases import Lease
 from pbus.observe import HostRecord, decode_records
-from pbus.process.delivery_settings import mail_options
+from pbus.process.delivery_settings import delivery_options
 from pbus.process.project.discovery import choose_project
 from pbus.process.project.project import Project
 from pbus.process.project.record import ProjectRecord
@@ -154,7 +154,7 @@ def bus_of(attachment: Attachment) -> WorkerBus:
         key=attachment.key or "",
         encrypt=attachment.encrypt,
         delivery=attachment.delivery.mode,
-        mail_options=mail_options(attachment.delivery),
+        delivery_options=delivery_options(attachment.delivery),
     )
 
 
@@ -214,13 +214,13 @@ def mail_of(bus: WorkerBus, attachment: Attachment) -> QueueStore:
     Raises:
         MailNotKeptError: Nowhere.
     """
-    if bus.mail is None:
+    if bus.queues is None:
         raise MailNotKeptError(attachment.project)
-    return bus.mail
+    return bus.queues
 
 
 async def read_mail(bus: WorkerBus) -> dict[str, QueueStats] | None:
     """What the mailboxes hold, by name; None where nothing is kept."""
-    if bus.mail is None:
+    if bus.queues is None:
         return None
-    return {report.name: report for report in await bus.mail.reports()}
+    return {report.name: report for report in await bus.queues.stats()}

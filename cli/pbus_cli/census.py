@@ -47,7 +47,7 @@ class Census(BusSubscriber):
         bus: Started; subscribe this to it.
     """
 
-    takes_mail = False
+    is_durable = False
 
     def __init__(self, bus: WorkerBus) -> None:
         self.name = f"cli-{new_token(32)}"

@@ -174,7 +174,7 @@ class Orderer(BusSubscriber):
         given_s: Seconds that jobs in hand get; None: what the supervisor gives them.
     """
 
-    takes_mail = False
+    is_durable = False
 
     def __init__(
         self, bus: WorkerBus, action: ControlAction, plan: Plan, *, given_s: float | None = None

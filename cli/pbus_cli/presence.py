@@ -44,8 +44,8 @@ class Presence:
 
     async def _look(self) -> None:
         names = with_groups(lease.name for lease in await self._bus.leases.leases())
-        if self._bus.mail is not None:
-            names |= {box.name for box in await self._bus.mail.reports()}
+        if self._bus.queues is not None:
+            names |= {box.name for box in await self._bus.queues.stats()}
         self._names = names
         self._looked_at = time.monotonic()
 

@@ -18,7 +18,7 @@ _ASK_S: Final = 1.0  # those that do not answer (a blocked loop, an older versio
 class Refusals(BusSubscriber):
     """Asks runners, and gathers their answers, under an address that only this command has."""
 
-    takes_mail = False
+    is_durable = False
 
     def __init__(self, bus: WorkerBus, name: str) -> None:
         self.name = name

@@ -12,7 +12,7 @@ _CAPACITY: Final = 10_000  # changes that wait to be printed; then the bus waits
 class StateFollower(BusSubscriber):
     """Listens where state changes are published."""
 
-    takes_mail = False
+    is_durable = False
 
     def __init__(self) -> None:
         self.name = STATES_ADDRESS

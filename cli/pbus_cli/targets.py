@@ -50,7 +50,7 @@ async def find_targets(
 
 async def is_away_with_mail(bus: WorkerBus, name: str) -> bool:
     """Whether nobody of that name is there, and what is sent to it is kept all the same."""
-    if bus.mail is None or not any(box.name == name for box in await bus.mail.reports()):
+    if bus.queues is None or not any(box.name == name for box in await bus.queues.stats()):
         return False
     return not any(stands_for(name, lease.name) for lease in await bus.leases.leases())
 

@@ -110,7 +110,7 @@ def _make(backend: str, channel: str, request: pytest.FixtureRequest) -> MakeBus
 
     def make(**options: Any) -> WorkerBus:
         mail = DeliveryOptions(**options.pop("mail", {}))
-        keeping = {"delivery": "at-least-once", "mail_options": mail}
+        keeping = {"delivery": "at-least-once", "delivery_options": mail}
         return connect(url, channel=channel, **keeping, **seal, **options)
 
     return make

@@ -531,9 +531,9 @@ def test_class_that_raises_is_refused(make_bus, backend):
             await here.send(Numbered(source="a", target=None, number=3))
             assert [2, 3] == sorted(message.number for message in await listener.heard(2))
             assert 2 == there.counters.refused
-            if there.mail is not None:
+            if there.queues is not None:
                 async with asyncio.timeout(PATIENCE_S):
-                    while len(letters := await there.mail.dead_letters("w")) < 2:
+                    while len(letters := await there.queues.dead_letters("w")) < 2:
                         await asyncio.sleep(0.02)
                 assert all("its class raised KeyError: 1" in letter.reason for letter in letters)
 

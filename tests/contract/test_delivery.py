@@ -54,8 +54,8 @@ async def until_report(bus: WorkerBus, name: str, **expected: int) -> None:
     seen: dict[str, int] = {}
     async with asyncio.timeout(PATIENCE_S):
         while seen != expected:
-            assert bus.mail is not None
-            report = next(one for one in await bus.mail.reports() if one.name == name)
+            assert bus.queues is not None
+            report = next(one for one in await bus.queues.stats() if one.name == name)
             seen = {key: getattr(report, key) for key in expected}
             await asyncio.sleep(0.01)
 
@@ -130,10 +130,10 @@ def test_hopeless_message_is_buried(make_keeping_bus):
             await bus.send(parcel(1))
             await until_report(bus, "w", backlog=0, dead=1)
             assert [(1, False), (2, True)] == stubborn.attempts
-            (letter,) = await bus.mail.dead_letters()
+            (letter,) = await bus.queues.dead_letters()
             assert ("w", 2, "ValueError: no 2") == (letter.mailbox, letter.attempt, letter.reason)
 
-            assert 1 == await bus.mail.revive([letter.key])
+            assert 1 == await bus.queues.requeue_dead([letter.key])
             await happens(stubborn.done)
             assert (1, False) == stubborn.attempts[-1]
 
@@ -158,7 +158,9 @@ def test_killer_is_buried_and_answered(make_keeping_bus):
                     if life == 0:
                         await here.send(request)
                     await happens(started)
-                    await here.mail.requeue([f"life{life}"])  # as if the process were dead
+                    await here.queues.requeue_held_by([
+                        f"life{life}"
+                    ])  # as if the process were dead
             there = make_keeping_bus(**options)
             async with running(there):
                 await there.subscribe(Listener("w"))
@@ -208,7 +210,7 @@ def test_redelivery_is_handled_once(make_keeping_bus):
             await there.subscribe(listener)
             await here.send(parcel(1))
             await until_report(here, "w", in_flight=1)
-            await here.mail.requeue(["there"])
+            await here.queues.requeue_held_by(["there"])
             release.set()
             await here.send(parcel(2))
             await listener.heard(2)
@@ -396,7 +398,7 @@ def keeping(server: Valkey, channel: str, **options: float) -> WorkerBus:
     """A bus on a server that can be killed."""
     mail = DeliveryOptions(declared=frozenset({"w"}))
     return connect(
-        server.url, channel=channel, delivery="at-least-once", mail_options=mail, **options
+        server.url, channel=channel, delivery="at-least-once", delivery_options=mail, **options
     )
 
 
@@ -422,7 +424,7 @@ def test_any_error_is_survived(make_keeping_bus, caplog):
             assert expected == numbers(await unlucky.heard(4))
             await until_report(bus, "w", backlog=0, in_flight=0, dead=len(mishaps))
             reasons = sorted(
-                letter.reason.split(":")[0] for letter in await bus.mail.dead_letters("w")
+                letter.reason.split(":")[0] for letter in await bus.queues.dead_letters("w")
             )
             assert sorted(type(one).__name__ for one in mishaps) == reasons
 

@@ -29,7 +29,7 @@ class Relay(Doer):
 async def emptied(runner, name):
     """Wait until this mailbox holds nothing."""
     async with asyncio.timeout(PATIENCE_S):
-        while {one.name: one.backlog for one in await runner.bus.mail.reports()}[name]:
+        while {one.name: one.backlog for one in await runner.bus.queues.stats()}[name]:
             await asyncio.sleep(0.02)
 
 

@@ -58,8 +58,8 @@ async def open_desk(make_keeping_bus) -> None:
 
 async def reasons(bus: WorkerBus) -> list[str]:
     """Why dead letters of the desk are dead."""
-    assert bus.mail is not None
-    return [letter.reason for letter in await bus.mail.dead_letters("desk")]
+    assert bus.queues is not None
+    return [letter.reason for letter in await bus.queues.dead_letters("desk")]
 
 
 def test_mail_of_dead_predecessors_is_handled(make_keeping_bus):
@@ -109,8 +109,8 @@ def test_mail_of_visitors_in_a_name_is_dead(make_keeping_bus):
             for reason in await reasons(visitor):
                 assert "its source is 'clerk', a worker of process" in reason
                 assert f"came from process {visitor.incarnation}" in reason
-            assert visitor.mail is not None
-            letters = await visitor.mail.dead_letters("desk")
+            assert visitor.queues is not None
+            letters = await visitor.queues.dead_letters("desk")
             assert all(b'"source":"clerk"' in one.body and b"\t" not in one.body for one in letters)
 
     run(main())

@@ -10,10 +10,10 @@ from support.mailing import (
     DATA,
     SYSTEM,
     Writer,
+    fetch,
     handle,
     kept_bytes,
     pass_time,
-    take,
     texts,
 )
 from support.waiting import run
@@ -21,7 +21,7 @@ from support.waiting import run
 
 async def size_of(store, mailbox="box"):
     """How many bytes a mailbox holds, as it is told."""
-    return {one.name: one.backlog_bytes for one in await store.reports()}[mailbox]
+    return {one.name: one.backlog_bytes for one in await store.stats()}[mailbox]
 
 
 @pytest.mark.parametrize("is_batch", [False, True])
@@ -30,8 +30,8 @@ def test_full_of_bytes_refuses(make_mail, is_batch):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True, max_bytes=10_000)
-            await store.open("other", keep=True)
+            await store.open("box", durable=True, max_bytes=10_000)
+            await store.open("other", durable=True)
             writer = Writer()
 
             async def put(outgoing):
@@ -49,7 +49,7 @@ def test_full_of_bytes_refuses(make_mail, is_batch):
             assert "max_backlog_bytes" in refused.why
             assert 8_000 < held < 8_200
             assert held == await size_of(store)
-            letters = await take(store)
+            letters = await fetch(store)
             assert (await put(late)).is_full  # in flight counts
             await handle(store, letters[:1])
             assert not (await put(late)).is_full
@@ -63,7 +63,7 @@ def test_one_batch_fills_by_bytes(make_mail):
     async def main():
         async with make_mail() as store:
             for name in ("a", "b"):
-                await store.open(name, keep=True, max_bytes=10_000)
+                await store.open(name, durable=True, max_bytes=10_000)
             writer = Writer()
             texts_ = [str(n) * 4_000 for n in range(3)]
             stored = await store.put([
@@ -74,7 +74,7 @@ def test_one_batch_fills_by_bytes(make_mail):
 
             assert [False, False, True, True, False] == [one.is_full for one in stored]
             assert "'a' holds" in stored[3].why
-            await handle(store, await take(store, "a"))
+            await handle(store, await fetch(store, "a"))
             assert [False] == [
                 one.is_full for one in await store.put([Writer("w2").to("*", "y" * 4_000)])
             ]
@@ -88,13 +88,13 @@ def test_empty_mailbox_takes_any_size(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True, max_bytes=10_000)
+            await store.open("box", durable=True, max_bytes=10_000)
             writer = Writer()
             (first,) = await store.put([writer.to("box", "x" * 50_000)])
             (second,) = await store.put([writer.to("box", "y")])
 
             assert [False, True] == [first.is_full, second.is_full]
-            await handle(store, await take(store))
+            await handle(store, await fetch(store))
             assert 0 == await size_of(store)
 
     run(main())
@@ -108,7 +108,7 @@ def test_channel_is_bounded(make_mail, is_batch):
         async with make_mail() as store:
             writer = Writer()
             for name in "abcde":
-                await store.open(name, keep=True, max_bytes=64_000)
+                await store.open(name, durable=True, max_bytes=64_000)
             for name in "abcd":
                 await store.put([writer.to(name, "x" * 62_000)])
             small, large = writer.to("e", "x" * 500), writer.to("e", "y" * 10_000)
@@ -122,7 +122,7 @@ def test_channel_is_bounded(make_mail, is_batch):
             assert refused.is_full
             assert "all mailboxes of the channel hold" in refused.why
             assert "of at most 256,000" in refused.why
-            await handle(store, await take(store, "a"))
+            await handle(store, await fetch(store, "a"))
             assert not (await put(large)).is_full
 
     run(main())
@@ -139,10 +139,10 @@ def test_bytes_survive_all_ends(make_mail):
                 assert await kept_bytes(store) == size
                 assert (size == 0) == is_empty
 
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             writer = Writer()
             await store.put([writer.to("box", *"12345"), writer.to("box", "6", lane=SYSTEM)])
-            letters = await take(store)
+            letters = await fetch(store)
             await store.settle([
                 Settlement(letters[0], how="retry", delay_s=60),
                 Settlement(letters[1], how="bury", reason="so it goes"),
@@ -152,13 +152,13 @@ def test_bytes_survive_all_ends(make_mail):
             await store.settle([Settlement(letters[3])])
             await store.settle([Settlement(letters[3]), Settlement(letters[4])])
             await check()
-            await store.started(letters[5:])
-            await store.requeue(["holder"])
+            await store.mark_started(letters[5:])
+            await store.requeue_held_by(["consumer"])
             await check()
             (dead,) = await store.dead_letters()
-            await store.revive([dead.key])
+            await store.requeue_dead([dead.key])
             await check()
-            for letter in await take(store):
+            for letter in await fetch(store):
                 await store.settle([Settlement(letter, how="bury")])
             await store.drop_dead([dead.key for dead in await store.dead_letters()])
             await check()
@@ -175,16 +175,16 @@ def test_expired_mailbox_leaves_no_bytes(make_mail):
         async with make_mail() as store:
             writer = Writer()
             for name in "abcd":
-                await store.open(name, keep=name == "d", max_bytes=64_000)
+                await store.open(name, durable=name == "d", max_bytes=64_000)
                 await store.put([writer.to(name, "x" * 63_000)])
-            await store.touch(["d"])
+            await store.renew(["d"])
             await pass_time(store, 3600)
-            await store.touch(["d"])
+            await store.renew(["d"])
             await store.purge("d", remove=True)
-            await store.open("e", keep=True, max_bytes=64_000)
+            await store.open("e", durable=True, max_bytes=64_000)
             stored = [(await store.put([writer.to("e", "y" * 20_000)]))[0] for _ in range(3)]
 
-            assert ["e"] == [one.name for one in await store.reports()]
+            assert ["e"] == [one.name for one in await store.stats()]
             assert [False] * 3 == [one.is_full for one in stored]
             assert await kept_bytes(store) == await size_of(store, "e")
 
@@ -196,19 +196,19 @@ def test_foreign_removal_is_counted_again(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             writer = Writer()
             for text in "1234":
                 await store.put([writer.to("box", text * 1000)])
-            letters = await take(store)
+            letters = await fetch(store)
             await remove_all(store)
             await store.settle([Settlement(letter) for letter in letters[:2]])
             await store.settle([Settlement(letter, how="retry") for letter in letters[2:]])
 
-            await store.touch(["box"])
+            await store.renew(["box"])
             assert (0, 0) == (await size_of(store), await kept_bytes(store))
             await store.put([writer.to("box", "5")])
-            assert ["5"] == texts(await store.take([("box", DATA, 9)], holder="other", wait_s=0))
+            assert ["5"] == texts(await store.fetch([("box", DATA, 9)], consumer="other", wait_s=0))
             assert await kept_bytes(store) == await size_of(store) > 0
 
     run(main())
@@ -219,9 +219,9 @@ def test_purged_strangers_do_not_count(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             await store.put([Writer().to("box", "mine")])
-            (letter,) = await take(store)
+            (letter,) = await fetch(store)
             if isinstance(store, RedisQueueStore):
                 fields = ("a", "1", "b", "x" * 5_000)
                 await store._calls.plain("XADD", f"{store._key}:q:d:box", "*", *fields)
@@ -235,7 +235,7 @@ def test_purged_strangers_do_not_count(make_mail):
             assert await kept_bytes(store) == await size_of(store) > 0
             await handle(store, [letter])
             assert 0 == await size_of(store)
-            assert 0 == (await store.reports())[0].backlog
+            assert 0 == (await store.stats())[0].backlog
 
     run(main())
 
@@ -268,12 +268,12 @@ def test_dead_letters_are_bounded(make_mail, monkeypatch, caplog):
                 writer = Writer(f"{count} of {size}")
                 for number in range(count):
                     await store.put([writer.to("box", f"{number} " + "x" * size)])
-                letters = await take(store)
+                letters = await fetch(store)
                 await store.settle([Settlement(one, how="bury", reason="so") for one in letters])
                 found = await store.dead_letters()
-                return [text.split()[0] for text in texts(found)], (await store.reports())[0]
+                return [text.split()[0] for text in texts(found)], (await store.stats())[0]
 
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             kept, report = await bury(10, 50_000)
             assert 3 == len(kept) == report.dead
             assert ["7", "8", "9"] == kept
@@ -286,9 +286,9 @@ def test_dead_letters_are_bounded(make_mail, monkeypatch, caplog):
             assert 28 <= len(kept) <= 30
             assert ["38", "39"] == kept[-2:]
             assert 50 - len(kept) == report.dead_fell
-            revived = await store.revive([one.key for one in await store.dead_letters()])
-            assert len(kept) == revived == (await store.reports())[0].backlog
-            await handle(store, await take(store))
+            revived = await store.requeue_dead([one.key for one in await store.dead_letters()])
+            assert len(kept) == revived == (await store.stats())[0].backlog
+            await handle(store, await fetch(store))
             kept, _ = await bury(3, 50_000)
             assert ["0", "1", "2"] == kept  # what was put back counts no longer
 

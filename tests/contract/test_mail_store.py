@@ -13,9 +13,9 @@ from support.mailing import (
     Writer,
     backlog,
     be_away,
+    fetch,
     handle,
     pass_time,
-    take,
     texts,
 )
 from support.waiting import PATIENCE_S, finishes, run, until
@@ -35,19 +35,19 @@ def test_put_is_taken_once(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             outgoing = Writer().to("box", "hello", ids=["id-1"])
             (stored,) = await store.put([outgoing])
-            (letter,) = await take(store)
+            (letter,) = await fetch(store)
 
             assert (1, False) == (stored.mailboxes, stored.is_full)
             assert ("box", DATA, "id-1") == (letter.mailbox, letter.lane, letter.id)
             assert (1, 0, False) == (letter.attempt, letter.crashes, letter.is_suspect)
             assert ["hello"] == texts([letter])
-            assert [] == await take(store)
-            assert [] == await take(store, holder="sibling")
+            assert [] == await fetch(store)
+            assert [] == await fetch(store, consumer="sibling")
             await handle(store, [letter])
-            assert [] == await take(store)
+            assert [] == await fetch(store)
             assert 0 == await backlog(store)
 
     run(main())
@@ -66,14 +66,14 @@ def test_bodies_come_back_unharmed(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             writer = Writer()
             for body in bodies:
                 outgoing = writer.to("box", "")
                 outgoing.bodies[0] = body
                 await store.put([outgoing])
 
-            assert bodies == [letter.body for letter in await take(store)]
+            assert bodies == [letter.body for letter in await fetch(store)]
 
     run(main())
 
@@ -83,12 +83,12 @@ def test_order_is_kept(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             writer = Writer()
             await store.put([writer.to("box", "1", "2", "3"), writer.to("box", "4")])
             await store.put([writer.to("box", "5", "6")])
 
-            assert ["1", "2", "3", "4", "5", "6"] == texts(await take(store))
+            assert ["1", "2", "3", "4", "5", "6"] == texts(await fetch(store))
 
     run(main())
 
@@ -98,11 +98,11 @@ def test_lanes_are_apart(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             writer = Writer()
             await store.put([writer.to("box", "slow"), writer.to("box", "fast", lane=SYSTEM)])
-            first = await store.take([("box", SYSTEM, 10)], holder="holder", wait_s=0)
-            second = await store.take([("box", DATA, 10)], holder="holder", wait_s=0)
+            first = await store.fetch([("box", SYSTEM, 10)], consumer="consumer", wait_s=0)
+            second = await store.fetch([("box", DATA, 10)], consumer="consumer", wait_s=0)
 
             assert (["fast"], [SYSTEM]) == (texts(first), [one.lane for one in first])
             assert (["slow"], [DATA]) == (texts(second), [one.lane for one in second])
@@ -117,10 +117,10 @@ def test_no_more_than_asked(make_mail):
         async with make_mail() as store:
             writer = Writer()
             for name in ("a", "b"):
-                await store.open(name, keep=True)
+                await store.open(name, durable=True)
                 await store.put(writer.each(name, "1", "2", "3", "4", "5"))
-            letters = await store.take([("a", DATA, 3), ("b", DATA, 1)], holder="h", wait_s=0)
-            rest = await store.take([("a", DATA, 9), ("b", DATA, 2)], holder="h", wait_s=0)
+            letters = await store.fetch([("a", DATA, 3), ("b", DATA, 1)], consumer="h", wait_s=0)
+            rest = await store.fetch([("a", DATA, 9), ("b", DATA, 2)], consumer="h", wait_s=0)
 
             assert [("a", "1"), ("a", "2"), ("a", "3"), ("b", "1")] == sorted(
                 (letter.mailbox, *texts([letter])) for letter in letters
@@ -138,13 +138,13 @@ def test_broadcast_reaches_every_mailbox(make_mail):
     async def main():
         async with make_mail() as store:
             for name in ("a", "b", "c"):
-                await store.open(name, keep=True)
+                await store.open(name, durable=True)
             (stored,) = await store.put([Writer().to("*", "news", "more")])
-            await handle(store, await take(store, "a"))
+            await handle(store, await fetch(store, "a"))
 
             assert 3 == stored.mailboxes
-            assert ["news", "more"] == texts(await take(store, "b"))
-            assert [0, 2, 2] == [report.backlog for report in await store.reports()]
+            assert ["news", "more"] == texts(await fetch(store, "b"))
+            assert [0, 2, 2] == [report.backlog for report in await store.stats()]
 
     run(main())
 
@@ -157,8 +157,8 @@ def test_unknown_mailbox_stores_nothing(make_mail):
             stored = await store.put([Writer().to("nobody", "x"), Writer().to("*", "x")])
 
             assert [(0, False), (0, False)] == [(one.mailboxes, one.is_full) for one in stored]
-            assert [] == await take(store, "nobody")
-            assert [] == await store.reports()
+            assert [] == await fetch(store, "nobody")
+            assert [] == await store.stats()
 
     run(main())
 
@@ -168,7 +168,7 @@ def test_repeated_batch_is_ignored(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             writer, again = Writer(), Writer()
             batch = [writer.to("box", "1", "2"), writer.to("box", "3"), writer.to("*", "4")]
             first = await store.put(batch)
@@ -176,7 +176,7 @@ def test_repeated_batch_is_ignored(make_mail):
             await store.put([again.to("box", "1", "2", "3", "new")])
 
             assert first == second
-            assert ["1", "2", "3", "4", "new"] == texts(await take(store))
+            assert ["1", "2", "3", "4", "new"] == texts(await fetch(store))
             assert 5 == await backlog(store)
 
     run(main())
@@ -187,14 +187,14 @@ def test_streams_are_numbered_apart(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             await store.put([Writer("a").to("box", "1")])
             await store.put([Writer("b").to("box", "2")])
             await store.put([Writer("a", stream=2).to("box", "3")])
             await store.put([Writer("a").to("box", "4", lane=SYSTEM)])
             await store.put([Writer("a").to("*", "5")])
 
-            assert ["1", "2", "3", "4", "5"] == sorted(texts(await take(store)))
+            assert ["1", "2", "3", "4", "5"] == sorted(texts(await fetch(store)))
 
     run(main())
 
@@ -204,13 +204,13 @@ def test_numbers_may_have_gaps(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             writer = Writer()
             await store.put([writer.to("box", "1")])
             writer.to("box", "given", "up")
             await store.put([writer.to("box", "4")])
 
-            assert ["1", "4"] == texts(await take(store))
+            assert ["1", "4"] == texts(await fetch(store))
 
     run(main())
 
@@ -220,8 +220,8 @@ def test_full_mailbox_refuses_whole(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True, max_backlog=3)
-            await store.open("other", keep=True, max_backlog=3)
+            await store.open("box", durable=True, max_backlog=3)
+            await store.open("other", durable=True, max_backlog=3)
             writer = Writer()
             await store.put([writer.to("box", "1", "2")])
             late = writer.to("box", "3", "4")
@@ -234,12 +234,12 @@ def test_full_mailbox_refuses_whole(make_mail):
             assert (True, 0) == (refused.is_full, refused.mailboxes)
             assert small.is_full  # or it would overtake
             assert (False, 1) == (elsewhere.is_full, elsewhere.mailboxes)
-            letters = await take(store)
+            letters = await fetch(store)
             assert ["1", "2"] == texts(letters)
             assert (await store.put([late]))[0].is_full  # in flight counts
             await handle(store, letters[:1])
             assert not (await store.put([late]))[0].is_full
-            assert ["3", "4"] == texts(await take(store))
+            assert ["3", "4"] == texts(await fetch(store))
 
     run(main())
 
@@ -249,8 +249,8 @@ def test_refused_keeps_its_place(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("full", keep=True, max_backlog=2)
-            await store.open("free", keep=True)
+            await store.open("full", durable=True, max_backlog=2)
+            await store.open("free", durable=True)
             writer = Writer()
             await store.put([writer.to("full", "1")])
             batch = [
@@ -263,8 +263,8 @@ def test_refused_keeps_its_place(make_mail):
             stored = await store.put(batch)
 
             assert [True, False, True, True, False] == [one.is_full for one in stored]
-            assert ["7", "4"] == texts(await take(store, "free"))
-            await handle(store, await take(store, "full"))
+            assert ["7", "4"] == texts(await fetch(store, "free"))
+            await handle(store, await fetch(store, "full"))
             stored = await store.put([
                 one for one, was in zip(batch, stored, strict=True) if was.is_full
             ])
@@ -278,7 +278,7 @@ def test_repeated_batch_is_never_refused(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True, max_backlog=2)
+            await store.open("box", durable=True, max_backlog=2)
             batch = [Writer().to("box", "1", "2")]
             await store.put(batch)
             (stored,) = await store.put(batch)
@@ -293,7 +293,7 @@ def test_oversized_entry_fits_empty(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True, max_backlog=2)
+            await store.open("box", durable=True, max_backlog=2)
             writer = Writer()
             first = await store.put([writer.to("box", "1", "2", "3")])
             second = await store.put([writer.to("box", "4")])
@@ -308,10 +308,10 @@ def test_waiting_take_is_woken(make_mail, no_polls):
 
     async def main():
         async with make_mail() as here, make_mail() as there:
-            await here.open("box", keep=True)
+            await here.open("box", durable=True)
             writer = Writer()
             for text in ("cold", "warm"):
-                waiting = asyncio.create_task(take(there, wait_s=LONG_S))
+                waiting = asyncio.create_task(fetch(there, wait_s=LONG_S))
                 await asyncio.wait({waiting}, timeout=0.3)
                 assert not waiting.done()
                 await here.put([writer.to("box", text)])
@@ -328,11 +328,11 @@ def test_empty_take_ends_in_time(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
-            await take(store)
+            await store.open("box", durable=True)
+            await fetch(store)
             started = time.monotonic()
 
-            assert [] == await take(store, wait_s=0.3)
+            assert [] == await fetch(store, wait_s=0.3)
             assert 0.25 < time.monotonic() - started < PATIENCE_S
 
     run(main())
@@ -343,14 +343,14 @@ def test_take_can_be_interrupted(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
-            waiting = asyncio.create_task(take(store, wait_s=LONG_S))
+            await store.open("box", durable=True)
+            waiting = asyncio.create_task(fetch(store, wait_s=LONG_S))
             await asyncio.wait({waiting}, timeout=0.2)
-            await store.interrupt()
+            await store.wake_fetchers()
 
             assert [] == await finishes(waiting)
             await store.put([Writer().to("box", "x")])
-            assert ["x"] == texts(await take(store, wait_s=PATIENCE_S))
+            assert ["x"] == texts(await fetch(store, wait_s=PATIENCE_S))
 
     run(main())
 
@@ -364,13 +364,13 @@ def test_replicas_share_a_mailbox(make_mail):
 
     async def main():
         async with make_mail() as here, make_mail() as first, make_mail() as second:
-            await here.open("box", keep=True)
+            await here.open("box", durable=True)
             taken: list[str] = []
             busy: set[str] = set()
 
             async def replica(store, holder):
                 while len(taken) < total:
-                    letters = await store.take([("box", DATA, 2)], holder=holder, wait_s=0.2)
+                    letters = await store.fetch([("box", DATA, 2)], consumer=holder, wait_s=0.2)
                     taken.extend(texts(letters))
                     if letters:
                         busy.add(holder)
@@ -397,9 +397,9 @@ def test_every_idle_sibling_is_woken(make_mail):
 
     async def main():
         async with make_mail() as here, make_mail() as a, make_mail() as b, make_mail() as c:
-            await here.open("box", keep=True)
+            await here.open("box", durable=True)
             waiting = {
-                asyncio.create_task(one.take([("box", DATA, 1)], holder=name, wait_s=LONG_S))
+                asyncio.create_task(one.fetch([("box", DATA, 1)], consumer=name, wait_s=LONG_S))
                 for name, one in {"a": a, "b": b, "c": c}.items()
             }
             await asyncio.wait(waiting, timeout=0.5)
@@ -419,10 +419,10 @@ def test_wake_of_the_busy_is_passed_on(make_mail, no_polls):
 
     async def main():
         async with make_mail() as here, make_mail() as gone, make_mail() as idle:
-            await here.open("box", keep=True)
-            given_up = asyncio.create_task(take(gone, holder="gone", wait_s=LONG_S))
+            await here.open("box", durable=True)
+            given_up = asyncio.create_task(fetch(gone, consumer="gone", wait_s=LONG_S))
             await asyncio.wait({given_up}, timeout=0.3)
-            waiting = asyncio.create_task(take(idle, holder="idle", wait_s=LONG_S))
+            waiting = asyncio.create_task(fetch(idle, consumer="idle", wait_s=LONG_S))
             await asyncio.wait({waiting}, timeout=0.3)
             given_up.cancel()
             await asyncio.wait({given_up})
@@ -439,7 +439,7 @@ def test_cancelled_takes_lose_nothing(make_mail):
 
     async def main():
         async with make_mail() as here, make_mail() as there:
-            await here.open("box", keep=True)
+            await here.open("box", durable=True)
             taken: list[str] = []
 
             async def write():
@@ -454,7 +454,7 @@ def test_cancelled_takes_lose_nothing(make_mail):
                 patience = patience * 1.2 + 0.0003  # cut early, late, and now and then not
                 if patience > most:
                     patience, most = 0.0, most * 1.2  # or a slow machine would take nothing ever
-                taking = asyncio.create_task(take(there, wait_s=1))
+                taking = asyncio.create_task(fetch(there, wait_s=1))
                 await asyncio.wait({taking}, timeout=patience)
                 taking.cancel()
                 await asyncio.wait({taking})
@@ -477,8 +477,8 @@ def test_holder_takes_on_several_tasks(make_mail):
         async with make_mail() as here, make_mail() as there:
             waiting = []
             for name in ("a", "b"):
-                await here.open(name, keep=True)
-                waiting.append(asyncio.create_task(take(there, name, wait_s=LONG_S)))
+                await here.open(name, durable=True)
+                waiting.append(asyncio.create_task(fetch(there, name, wait_s=LONG_S)))
             await asyncio.wait(waiting, timeout=0.3)
             await here.put([Writer().to("b", "for b")])
             assert ["for b"] == texts(await finishes(waiting[1]))
@@ -495,15 +495,15 @@ def test_letters_settle_one_by_one(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             await store.put([Writer().to("box", "1", "2", "3", "4")])
-            letters = await take(store)
+            letters = await fetch(store)
             await handle(store, letters[:1])
             await handle(store, letters[2:3])
 
             assert 2 == await backlog(store)
-            assert 2 == await store.requeue(["holder"])
-            again = await take(store, holder="next")
+            assert 2 == await store.requeue_held_by(["consumer"])
+            again = await fetch(store, consumer="next")
             assert ["2", "4"] == sorted(texts(again))
             await handle(store, again)
             assert 0 == await backlog(store)
@@ -516,19 +516,19 @@ def test_retry_comes_back_later(make_mail, no_polls):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             await store.put([Writer().to("box", "a", "b")])
-            first, second = await take(store)
+            first, second = await fetch(store)
             started = time.monotonic()
             await store.settle([Settlement(first, how="retry", delay_s=0.4, reason="it raised")])
-            again = await take(store)
+            again = await fetch(store)
             assert not again or time.monotonic() - started > 0.35
-            (again,) = again or await asyncio.wait_for(take(store, wait_s=LONG_S), PATIENCE_S)
+            (again,) = again or await asyncio.wait_for(fetch(store, wait_s=LONG_S), PATIENCE_S)
 
             assert time.monotonic() - started > 0.35
             assert ("a", 2, first.id) == (*texts([again]), again.attempt, again.id)
             await store.settle([Settlement(again, how="retry")])
-            (third,) = await take(store)
+            (third,) = await fetch(store)
             assert ("a", 3) == (*texts([third]), third.attempt)
             await handle(store, [second, third])
             assert 0 == await backlog(store)
@@ -541,10 +541,10 @@ def test_retry_wakes_the_waiting(make_mail, no_polls):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             await store.put([Writer().to("box", "x")])
-            letters = await take(store)
-            waiting = asyncio.create_task(take(store, wait_s=LONG_S))
+            letters = await fetch(store)
+            waiting = asyncio.create_task(fetch(store, wait_s=LONG_S))
             await asyncio.wait({waiting}, timeout=0.2)
             await store.settle([Settlement(letters[0], how="retry", delay_s=0.2)])
 
@@ -559,15 +559,15 @@ def test_buried_letters_stay_readable(make_mail):
     async def main():
         async with make_mail() as store:
             for name in ("box", "other"):
-                await store.open(name, keep=True)
+                await store.open(name, durable=True)
                 await store.put([Writer().to(name, name)])
             for name in ("box", "other"):
-                (letter,) = await take(store, name)
+                (letter,) = await fetch(store, name)
                 await store.settle([Settlement(letter, how="bury", reason=f"{name} is no good")])
             (dead,) = await store.dead_letters("box")
             both = await store.dead_letters()
 
-            assert [] == await take(store)
+            assert [] == await fetch(store)
             assert 0 == await backlog(store)
             assert ("box", "box is no good") == (dead.mailbox, dead.reason)
             assert (1, 0) == (dead.attempt, dead.crashes)
@@ -587,25 +587,25 @@ def test_revived_letters_begin_anew(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             await store.put([Writer().to("box", "x", lane=SYSTEM)])
-            (letter,) = await take(store)
+            (letter,) = await fetch(store)
             await store.settle([Settlement(letter, how="retry")])
-            (letter,) = await take(store)
+            (letter,) = await fetch(store)
             await store.settle([Settlement(letter, how="bury", reason="twice")])
             (dead,) = await store.dead_letters()
             assert 2 == dead.attempt
-            waiting = asyncio.create_task(take(store, wait_s=LONG_S))
+            waiting = asyncio.create_task(fetch(store, wait_s=LONG_S))
             await asyncio.wait({waiting}, timeout=0.2)
 
-            assert 1 == await store.revive([dead.key])
+            assert 1 == await store.requeue_dead([dead.key])
             (again,) = await finishes(waiting)
             assert (SYSTEM, 1, 0, False) == (
                 again.lane, again.attempt, again.crashes, again.is_suspect,
             )  # fmt: skip
             assert ["x"] == texts([again])
             assert [] == await store.dead_letters()
-            assert 0 == await store.revive([dead.key])
+            assert 0 == await store.requeue_dead([dead.key])
             assert 1 == await backlog(store)
 
     run(main())
@@ -616,20 +616,20 @@ def test_requeue_gives_back(make_mail):
 
     async def main():
         async with make_mail() as store, make_mail() as sibling:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             writer = Writer()
             await store.put(writer.each("box", "1", "2", "3"))
-            await store.take([("box", DATA, 2)], holder="dead-1", wait_s=0)
-            await take(store, holder="alive")
-            waiting = asyncio.create_task(take(sibling, holder="sibling", wait_s=LONG_S))
+            await store.fetch([("box", DATA, 2)], consumer="dead-1", wait_s=0)
+            await fetch(store, consumer="alive")
+            waiting = asyncio.create_task(fetch(sibling, consumer="sibling", wait_s=LONG_S))
             await asyncio.wait({waiting}, timeout=0.3)
 
-            assert 2 == await store.requeue(["dead", "unheard-of"])
+            assert 2 == await store.requeue_held_by(["dead", "unheard-of"])
             again = await finishes(waiting)
-            again += await take(sibling, holder="sibling")
+            again += await fetch(sibling, consumer="sibling")
             assert ["1", "2"] == sorted(texts(again))
             assert [(True, 1, 0)] * 2 == [(o.is_suspect, o.attempt, o.crashes) for o in again]
-            assert 0 == await store.requeue(["dead"])
+            assert 0 == await store.requeue_held_by(["dead"])
             assert 3 == await backlog(store)
 
     run(main())
@@ -640,15 +640,15 @@ def test_crash_counts_what_had_started(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             await store.put([Writer().to("box", "killer", "innocent")])
-            await take(store, holder="life-0")
+            await fetch(store, consumer="life-0")
             for life in (1, 2):
-                await store.requeue([f"life-{life - 1}"])
-                letters = await take(store, holder=f"life-{life}")
-                await store.started([one for one in letters if texts([one]) == ["killer"]])
-            await store.requeue(["life-2"])
-            letters = await take(store, holder="life-3")
+                await store.requeue_held_by([f"life-{life - 1}"])
+                letters = await fetch(store, consumer=f"life-{life}")
+                await store.mark_started([one for one in letters if texts([one]) == ["killer"]])
+            await store.requeue_held_by(["life-2"])
+            letters = await fetch(store, consumer="life-3")
 
             assert {"killer": 2, "innocent": 0} == {texts([one])[0]: one.crashes for one in letters}
             assert {1} == {one.attempt for one in letters}
@@ -662,16 +662,16 @@ def test_crashes_survive_retries(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             await store.put([Writer().to("box", "x")])
-            await take(store, holder="life-0")
-            await store.requeue(["life-0"])
-            await store.started(await take(store, holder="life-1"))
-            await store.requeue(["life-1"])
-            letters = await take(store, holder="life-2")
-            await store.started(letters)
+            await fetch(store, consumer="life-0")
+            await store.requeue_held_by(["life-0"])
+            await store.mark_started(await fetch(store, consumer="life-1"))
+            await store.requeue_held_by(["life-1"])
+            letters = await fetch(store, consumer="life-2")
+            await store.mark_started(letters)
             await store.settle([Settlement(letters[0], how="retry")])
-            (letter,) = await take(store, holder="life-2")
+            (letter,) = await fetch(store, consumer="life-2")
             assert (2, 1) == (letter.attempt, letter.crashes)
             await store.settle([Settlement(letter, how="bury", reason="enough")])
 
@@ -686,13 +686,13 @@ def test_late_handled_is_remembered(make_mail):
 
     async def main():
         async with make_mail() as slow, make_mail() as other:
-            await slow.open("box", keep=True)
+            await slow.open("box", durable=True)
             await slow.put([Writer().to("box", "1", "2")])
-            letters = await take(slow, holder="slow")
-            await other.requeue(["slow"])
+            letters = await fetch(slow, consumer="slow")
+            await other.requeue_held_by(["slow"])
             await handle(slow, letters[:1])
 
-            assert ["2"] == texts(await take(other, holder="other"))
+            assert ["2"] == texts(await fetch(other, consumer="other"))
             assert 1 == await backlog(other)
 
     run(main())
@@ -703,18 +703,18 @@ def test_age_counts_from_the_first_storing(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             await store.put([Writer().to("box", "retried", "crashed")])
-            retried, crashed = await take(store)
+            retried, crashed = await fetch(store)
             first_taken_at = time.monotonic()
-            await store.started([crashed])
+            await store.mark_started([crashed])
             await asyncio.sleep(0.05)  # what is not to be forgotten
             again = Settlement(retried, how="retry", delay_s=0.01, reason="a test")
             await store.settle([again])
-            await store.requeue(["holder"])
+            await store.requeue_held_by(["consumer"])
             found = []
             while len(found) < 2:
-                found += await take(store, holder="next", wait_s=PATIENCE_S)
+                found += await fetch(store, consumer="next", wait_s=PATIENCE_S)
             assert {"retried", "crashed"} == set(texts(found))
             assert all(letter.stored_at < first_taken_at + 0.01 for letter in found)
 
@@ -726,17 +726,17 @@ def test_late_retry_is_left_alone(make_mail):
 
     async def main():
         async with make_mail() as slow, make_mail() as other:
-            await slow.open("box", keep=True)
+            await slow.open("box", durable=True)
             await slow.put([Writer().to("box", "1", "2")])
-            first, second = await take(slow, holder="slow")
-            await other.requeue(["slow"])
+            first, second = await fetch(slow, consumer="slow")
+            await other.requeue_held_by(["slow"])
             await slow.settle([Settlement(first, how="retry"), Settlement(second, how="bury")])
-            again = await take(other, holder="other")
+            again = await fetch(other, consumer="other")
 
             assert ["1", "2"] == sorted(texts(again))
             assert [1, 1] == [letter.attempt for letter in again]
             assert [] == await other.dead_letters()
-            assert [] == await take(other)
+            assert [] == await fetch(other)
 
     run(main())
 
@@ -747,18 +747,18 @@ def test_settling_twice_changes_nothing(make_mail, how):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             await store.put([Writer().to("box", "1", "2", "3")])
-            letters = await take(store)
+            letters = await fetch(store)
             for settled in (letters[:1], letters[:1], letters[:2]):
                 await store.settle([Settlement(letter, how=how) for letter in settled])
-            (report,) = await store.reports()
+            (report,) = await store.stats()
 
             assert {"handled": 1, "retry": 3, "return": 3, "bury": 1}[how] == report.backlog
             assert (2 if how == "retry" else 0) == report.retries
             assert 1 == report.in_flight
             assert (2 if how == "bury" else 0) == len(await store.dead_letters())
-            again = await take(store)
+            again = await fetch(store)
             assert (["1", "2"] if how in {"retry", "return"} else []) == sorted(texts(again))
             assert ([2, 2] if how == "retry" else [1] * len(again)) == [
                 one.attempt for one in again
@@ -772,19 +772,19 @@ def test_handled_id_is_skipped(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
-            await store.open("other", keep=True)
+            await store.open("box", durable=True)
+            await store.open("other", durable=True)
             writer = Writer()
             await store.put([writer.to("box", "once", ids=["same"])])
-            await handle(store, await take(store))
+            await handle(store, await fetch(store))
             await store.put([writer.to("box", "again", "new", ids=["same", "fresh"])])
             await store.put([writer.to("box", "again", ids=["same"])])
             await store.put([writer.to("other", "here", ids=["same"])])
-            letters = await take(store)
+            letters = await fetch(store)
 
             assert ["new"] == texts(letters)
             assert 1 == await backlog(store)
-            assert ["here"] == texts(await take(store, "other"))
+            assert ["here"] == texts(await fetch(store, "other"))
             await handle(store, letters)
             assert 0 == await backlog(store)
 
@@ -796,16 +796,16 @@ def test_given_up_holder_may_take_again(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             writer = Writer()
             await store.put([writer.to("box", "1")])
-            await take(store)
-            await store.requeue(["holder"])
+            await fetch(store)
+            await store.requeue_held_by(["consumer"])
 
-            assert ["1"] == texts(await take(store, wait_s=PATIENCE_S))
-            waiting = asyncio.create_task(take(store, wait_s=LONG_S))
+            assert ["1"] == texts(await fetch(store, wait_s=PATIENCE_S))
+            waiting = asyncio.create_task(fetch(store, wait_s=LONG_S))
             await asyncio.wait({waiting}, timeout=0.2)
-            await store.requeue(["holder"])
+            await store.requeue_held_by(["consumer"])
             found = await finishes(waiting)
             assert ["1"] == texts(found)
             await handle(store, found)
@@ -820,24 +820,24 @@ def test_unkept_mailbox_falls_with_its_lease(make_mail):
     async def main():
         async with make_mail(lease_s=LONG_S) as store:
             for name in ("box", "empty"):
-                await store.open(name, keep=False)
-            await store.open("kept", keep=True)
-            await store.touch([])
+                await store.open(name, durable=False)
+            await store.open("kept", durable=True)
+            await store.renew([])
             await store.put([Writer().to("box", "x")])
             await pass_time(store, LONG_S + 0.1)
-            assert ["empty"] == await store.touch(["empty", "kept"])
-            assert ["box", "kept"] == [report.name for report in await store.reports()]
+            assert ["empty"] == await store.renew(["empty", "kept"])
+            assert ["box", "kept"] == [report.name for report in await store.stats()]
             await pass_time(store, KEPT_UNTOUCHED_S)
-            assert ["box"] == await store.touch(["box", "kept"])
+            assert ["box"] == await store.renew(["box", "kept"])
 
-            assert ["kept"] == [report.name for report in await store.reports()]
+            assert ["kept"] == [report.name for report in await store.stats()]
             assert [0, 1] == [
                 one.mailboxes
                 for one in await store.put([Writer("b").to(n, "y") for n in ("box", "*")])
             ]
-            assert [] == await take(store)
-            await store.open("box", keep=False)
-            assert [] == await take(store)  # nothing of its former life
+            assert [] == await fetch(store)
+            await store.open("box", durable=False)
+            assert [] == await fetch(store)  # nothing of its former life
 
     run(main())
 
@@ -848,18 +848,18 @@ def test_mailboxes_outlive_an_outage(make_mail):
     async def main():
         async with make_mail(lease_s=LONG_S) as store, make_mail(lease_s=LONG_S) as other:
             for name in ("back", "late"):
-                await store.open(name, keep=False)
-            await store.touch(["back", "late"])
+                await store.open(name, durable=False)
+            await store.renew(["back", "late"])
             await be_away(store, LONG_S + 60)
-            assert [] == await other.touch([])
+            assert [] == await other.renew([])
             stored = await other.put([Writer().to("back", "x")])
-            assert [] == await store.touch(["back"])
+            assert [] == await store.renew(["back"])
             assert ([1], ["x"]) == (
                 [one.mailboxes for one in stored],
-                texts(await take(store, "back")),
+                texts(await fetch(store, "back")),
             )
             await pass_time(store, COMING_BACK_S + 0.1)
-            assert ["late"] == await store.touch(["late"])
+            assert ["late"] == await store.renew(["late"])
 
     run(main())
 
@@ -869,13 +869,13 @@ def test_touched_mailbox_stays(make_mail):
 
     async def main():
         async with make_mail(lease_s=LONG_S) as store:
-            await store.open("box", keep=False)
+            await store.open("box", durable=False)
             await store.put([Writer().to("box", "x")])
             for _ in range(4):
                 await pass_time(store, 0.4 * LONG_S)
-                assert [] == await store.touch(["box"])
+                assert [] == await store.renew(["box"])
 
-            assert ["x"] == texts(await take(store))
+            assert ["x"] == texts(await fetch(store))
 
     run(main())
 
@@ -885,16 +885,16 @@ def test_kept_mailbox_stays_kept(make_mail):
 
     async def main():
         async with make_mail(lease_s=LONG_S) as store:
-            await store.open("box", keep=False)
-            await store.open("box", keep=True, max_backlog=2)
+            await store.open("box", durable=False)
+            await store.open("box", durable=True, max_backlog=2)
             writer = Writer()
             await store.put([writer.to("box", "1")])
-            await store.open("box", keep=False, max_backlog=100)
+            await store.open("box", durable=False, max_backlog=100)
             await pass_time(store, 2 * LONG_S)
-            assert [] == await store.touch([])
+            assert [] == await store.renew([])
 
             assert (await store.put([writer.to("box", "2", "3")]))[0].is_full
-            assert ["1"] == texts(await take(store))
+            assert ["1"] == texts(await fetch(store))
 
     run(main())
 
@@ -904,10 +904,10 @@ def test_reports_say_what_is_there(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("b", keep=True)
-            await store.open("a", keep=True)
+            await store.open("b", durable=True)
+            await store.open("a", durable=True)
             await store.put([Writer().to("b", "1", "2", "3", "4", "5", "6")])
-            letters = await take(store, "b")
+            letters = await fetch(store, "b")
             await store.settle([
                 Settlement(letters[0]),
                 Settlement(letters[1], how="retry"),
@@ -915,7 +915,7 @@ def test_reports_say_what_is_there(make_mail):
                 Settlement(letters[3], how="bury"),
             ])
             await asyncio.sleep(0.05)
-            empty, full = await store.reports()
+            empty, full = await store.stats()
 
             assert ("a", 0, 0, None, 0, 0) == (
                 empty.name, empty.backlog, empty.in_flight, empty.oldest_s, empty.retries, empty.dead,
@@ -924,10 +924,10 @@ def test_reports_say_what_is_there(make_mail):
                 full.name, full.backlog, full.in_flight, full.retries, full.dead,
             )  # fmt: skip
             assert 0.04 < full.oldest_s < 2 * PATIENCE_S
-            await store.requeue(["holder"])
-            (again, *_) = await take(store, "b")
+            await store.requeue_held_by(["consumer"])
+            (again, *_) = await fetch(store, "b")
             await handle(store, [again])
-            _, full = await store.reports()
+            _, full = await store.stats()
             assert (3, 2) == (full.backlog, full.in_flight)
 
     run(main())
@@ -938,20 +938,20 @@ def test_purge_leaves_what_is_in_flight(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             writer = Writer()
             await store.put(writer.each("box", "held", "later", "1", "2"))
-            held, later = await store.take([("box", DATA, 2)], holder="holder", wait_s=0)
+            held, later = await store.fetch([("box", DATA, 2)], consumer="consumer", wait_s=0)
             await store.settle([Settlement(later, how="retry", delay_s=60)])
             await store.put([writer.to("box", "3", "4", lane=SYSTEM)])
 
             assert 5 == await store.purge("box")
-            (report,) = await store.reports()
+            (report,) = await store.stats()
             assert (1, 1, 0) == (report.backlog, report.in_flight, report.retries)
             await handle(store, [held])
             assert 0 == await backlog(store)
             await store.put([writer.to("box", "new")])
-            assert ["new"] == texts(await take(store))
+            assert ["new"] == texts(await fetch(store))
 
     run(main())
 
@@ -961,20 +961,20 @@ def test_removed_mailbox_leaves_nothing(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             writer = Writer()
             await store.put(writer.each("box", "1", "2", "3"))
-            dead, held = await store.take([("box", DATA, 2)], holder="holder", wait_s=0)
+            dead, held = await store.fetch([("box", DATA, 2)], consumer="consumer", wait_s=0)
             await store.settle([Settlement(dead, how="bury")])
 
             assert 1 == await store.purge("box", remove=True)
             await store.settle([Settlement(held)])
-            assert [] == await store.reports()
+            assert [] == await store.stats()
             assert [] == await store.dead_letters()
             assert 0 == (await store.put([writer.to("box", "x")]))[0].mailboxes
             assert 0 == await store.purge("box", remove=True)
-            await store.open("box", keep=True)
-            assert [] == await take(store)
+            await store.open("box", durable=True)
+            assert [] == await fetch(store)
             assert 0 == await backlog(store)
 
     run(main())
@@ -988,12 +988,12 @@ def test_names_do_not_collide(make_mail):
         async with make_mail() as store:
             writer = Writer()
             for name in names:
-                await store.open(name, keep=True)
+                await store.open(name, durable=True)
                 await store.put([writer.to(name, name)])
             await store.purge("x", remove=True)
 
             assert [[name] for name in names[1:]] == [
-                texts(await take(store, name)) for name in names[1:]
+                texts(await fetch(store, name)) for name in names[1:]
             ]
 
     run(main())
@@ -1004,14 +1004,14 @@ def test_shared_mailbox_gets_no_broadcast(make_mail):
 
     async def main():
         async with make_mail() as store:
-            await store.open("x", keep=True, shared=True)
-            await store.open("x.1", keep=True)
+            await store.open("x", durable=True, shared=True)
+            await store.open("x.1", durable=True)
             writer = Writer()
             stored = await store.put([writer.to("*", "all"), writer.to("x", "one")])
 
             assert [1, 1] == [one.mailboxes for one in stored]
-            assert ["one"] == texts(await take(store, "x"))
-            assert ["all"] == texts(await take(store, "x.1"))
+            assert ["one"] == texts(await fetch(store, "x"))
+            assert ["all"] == texts(await fetch(store, "x.1"))
 
     run(main())
 
@@ -1022,7 +1022,7 @@ def test_books_balance_under_random_use(make_mail, seed):
 
     async def main():
         async with make_mail() as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             books = Books(store, seed)
             for _ in range(150):
                 await books.do_something()

@@ -19,10 +19,10 @@ pytestmark = pytest.mark.redis
 
 async def nothing_kept(runner, *names):
     """Wait until these mailboxes hold nothing."""
-    store = runner.bus.mail
+    store = runner.bus.queues
 
     async def backlog():
-        return sum(report.backlog for report in await store.reports() if report.name in names)
+        return sum(report.backlog for report in await store.stats() if report.name in names)
 
     async with asyncio.timeout(PATIENCE_S):
         while await backlog():
@@ -84,7 +84,7 @@ def test_last_attempt_is_answered(make_keeping_bus):
             with pytest.raises(JobFailedError, match="no such book"):
                 await ask(asker, "doer", "fail", timeout=30)
             await nothing_kept(runner, "doer")
-            (letter,) = await runner.bus.mail.dead_letters("doer")
+            (letter,) = await runner.bus.queues.dead_letters("doer")
             assert ("doer", 2) == (letter.mailbox, letter.attempt)
 
     run(main())
@@ -103,7 +103,7 @@ def test_pending_job_is_kept(make_keeping_bus):
         async with hosted(make_keeping_bus, [asker], [later]) as (runner, _):
             async with asker.job("later", name="later") as j:
                 await until(lambda: later.active_jobs)
-                reports = {one.name: one for one in await runner.bus.mail.reports()}
+                reports = {one.name: one for one in await runner.bus.queues.stats()}
                 assert 1 == reports["later"].in_flight
                 await later.send_job_response(j.job_id, {"late": True})
             assert {"late": True} == j.response
@@ -182,7 +182,7 @@ def test_lent_hook_settles_late(make_keeping_bus):
             await asker.send_bus_message(Note(source="asker", target="doer", number=1))
             await asker.send_bus_message(Note(source="asker", target="doer", number=2))
             await until(lambda: lender.notes == [1, 2])
-            reports = {one.name: one for one in await runner.bus.mail.reports()}
+            reports = {one.name: one for one in await runner.bus.queues.stats()}
             assert 2 == reports["doer"].in_flight
             lender.gate.set()
             await until(lambda: len(lender.notes) == 4)
@@ -213,7 +213,7 @@ def test_any_error_counts_as_an_attempt(make_keeping_bus, kind, caplog):
                 await ask(asker, "doer", "mishap", timeout=None)
             assert {"result": 1} == await ask(asker, "doer", "echo", payload={"value": 1})
             await nothing_kept(runner, "doer", "asker")
-            (letter,) = await runner.bus.mail.dead_letters("doer")
+            (letter,) = await runner.bus.queues.dead_letters("doer")
             assert letter.reason.startswith(type(MISHAPS[kind]).__name__)
 
     run(main())

@@ -44,22 +44,22 @@ async def build(
 ) -> None:
     """Use all that a channel has: registry, records, activation, mail kept, handled and dead."""
     options = DeliveryOptions(max_attempts=1, declared=frozenset({"mason", "away"}))
-    bus = connect(url, channel=channel, delivery="at-least-once", mail_options=options)
+    bus = connect(url, channel=channel, delivery="at-least-once", delivery_options=options)
     runner = WorkerRunner(bus=bus)
     await runner.add_workers(Mason("mason"))
     running = asyncio.create_task(runner.run())
     await runner.registry.wait_ready("mason", PATIENCE_S)
     await runner.registry.set_active("mason", active=True)
-    assert bus.mail is not None
-    mail = bus.mail
+    assert bus.queues is not None
+    mail = bus.queues
     for name in ("mason", "away"):
-        await mail.open(name, keep=True)
+        await mail.open(name, durable=True)
     for number in range(6):
         for name in ("mason", "away"):
             await bus.send(Brick(source="x", target=name, number=number))
 
     async def is_built() -> bool:
-        found = {report.name: report for report in await mail.reports()}
+        found = {report.name: report for report in await mail.stats()}
         return (found["mason"].dead, found["mason"].backlog, found["away"].backlog) == (3, 0, 6)
 
     async with asyncio.timeout(PATIENCE_S):
@@ -163,8 +163,8 @@ def test_used_channel_keeps_others(
         assert not await purge.purge(purge.Leftovers(project, spec))
         bus = connect(valkey.url, channel=channel, delivery="at-least-once")
         async with bus:
-            assert bus.mail is not None
-            assert ["mason"] == [report.name for report in await bus.mail.reports()]
+            assert bus.queues is not None
+            assert ["mason"] == [report.name for report in await bus.queues.stats()]
             assert ["mason"] == [lease.name for lease in await bus.leases.leases()]
         assert not project.state_dir.exists()
 

@@ -91,8 +91,8 @@ async def all_ready(watched: Watched, *names: str) -> None:
 
 async def reports(bus: WorkerBus) -> dict[str, tuple[int, int]]:
     """Backlog and what is in flight of each mailbox."""
-    assert bus.mail is not None
-    return {one.name: (one.backlog, one.in_flight) for one in await bus.mail.reports()}
+    assert bus.queues is not None
+    return {one.name: (one.backlog, one.in_flight) for one in await bus.queues.stats()}
 
 
 def test_mail_survives_the_project(tmp_path: Path):
@@ -184,10 +184,10 @@ def test_next_supervisor_gives_back(tmp_path: Path):
         async with supervised(what) as watched:
             await all_ready(watched, "a")
             async with visitor(watched) as bus:
-                assert bus.mail is not None
-                await bus.mail.open("b", keep=True)
+                assert bus.queues is not None
+                await bus.queues.open("b", durable=True)
                 await bus.send(Crate(source="me", target="b", number=1))
-                taken = await bus.mail.take([("b", Lane.DATA, 5)], holder="gone", wait_s=1.0)
+                taken = await bus.queues.fetch([("b", Lane.DATA, 5)], consumer="gone", wait_s=1.0)
                 assert 1 == len(taken)
         (project.state_dir / "lives").write_text("+gone\n+well\n-well\n")
         async with supervised(what) as watched:
@@ -242,8 +242,8 @@ def test_poison_stops_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
                 await bus.send(Crate(source="me", target="a", number=13))
                 await bus.send(Crate(source="me", target="a", number=14))
                 await watched.line("parcel 14")
-                assert bus.mail is not None
-                while not (letters := await bus.mail.dead_letters("a")):
+                assert bus.queues is not None
+                while not (letters := await bus.queues.dead_letters("a")):
                     await asyncio.sleep(0.01)
                 (letter,) = letters
                 assert "processes ended while they handled it" in letter.reason

@@ -48,9 +48,9 @@ def test_confirmed_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chan
         bus = connect(url, channel=channel, delivery="at-least-once", send_timeout=1.0)
         confirmed = 0
         async with bus:
-            assert bus.mail is not None
-            await bus.mail.purge("w", remove=True)
-            await bus.mail.open("w", keep=True, max_backlog=10_000_000)
+            assert bus.queues is not None
+            await bus.queues.purge("w", remove=True)
+            await bus.queues.open("w", durable=True, max_backlog=10_000_000)
 
             async def send() -> None:
                 nonlocal confirmed
@@ -67,8 +67,8 @@ def test_confirmed_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chan
                 assert isinstance(outcome, BusError)
         url = await valkey.start()
         async with connect(url, channel=channel, delivery="at-least-once") as after:
-            assert after.mail is not None
-            (report,) = await after.mail.reports()
+            assert after.queues is not None
+            (report,) = await after.queues.stats()
         return confirmed, report.backlog
 
     async def main() -> None:

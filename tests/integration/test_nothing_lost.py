@@ -216,7 +216,7 @@ def test_kills_lose_no_job(capsys, kind):
             broker.url,
             channel=CHANNEL,
             delivery="at-least-once",
-            mail_options=options,
+            delivery_options=options,
             send_timeout=60.0,
         )
         runner = WorkerRunner(bus=bus, handle_sigint=False)
@@ -227,8 +227,8 @@ def test_kills_lose_no_job(capsys, kind):
         try:
             await runner.registry.wait_ready("asker", 30.0)  # its mailbox is there for answers
             await work_through(asker, chaos)
-            assert bus.mail is not None
-            dead = await bus.mail.dead_letters()
+            assert bus.queues is not None
+            dead = await bus.queues.dead_letters()
         finally:
             await runner.end()
             await running

@@ -70,7 +70,9 @@ def test_order_over_reconnections(server, channel, seed):
                 "channel": channel,
                 "delivery": "at-least-once",
                 "send_timeout": PATIENCE_S,
-                "mail_options": DeliveryOptions(declared=frozenset({"w"})),  # not lost with a lease
+                "delivery_options": DeliveryOptions(
+                    declared=frozenset({"w"})
+                ),  # not lost with a lease
             }
             here, there = connect(url, **options), connect(through(proxy), **options)
             async with here, there:

@@ -86,10 +86,10 @@ async def uses_all(url, channel) -> None:
         assert {"record": b"x"} == await there.leases.records()
         await here.leases.drop_record("record")
         assert [] == await here.leases.leases()
-        await there.mail.purge("w", remove=True)
-        assert [] == await here.mail.reports()
-        assert [] == await here.mail.dead_letters()
-        assert 0 == await here.mail.drop_dead(["1"])
+        await there.queues.purge("w", remove=True)
+        assert [] == await here.queues.stats()
+        assert [] == await here.queues.dead_letters()
+        assert 0 == await here.queues.drop_dead(["1"])
 
 
 def name_of(url) -> str:
@@ -112,8 +112,8 @@ def test_documented_grants_suffice(database, channel, postgres):
     async def main():
         await query(database, "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
         mail = DeliveryOptions(declared=frozenset({"w"}))
-        async with connect(database, channel=channel, mail_options=mail) as bus:
-            await bus.mail.open("w", keep=True)
+        async with connect(database, channel=channel, delivery_options=mail) as bus:
+            await bus.queues.open("w", durable=True)
         await query(database, f"CREATE ROLE {role} LOGIN")
         await query(database, f"REVOKE ALL ON DATABASE {name_of(database)} FROM PUBLIC")
         for statement in statements:
@@ -286,7 +286,7 @@ def test_refusals_heal(own_postgres, channel, caplog):
     async def main():
         listener = Listener("w")
         mail = DeliveryOptions(declared=frozenset({"w"}))
-        options = {"channel": channel, "mail_options": mail, "send_timeout": PATIENCE_S}
+        options = {"channel": channel, "delivery_options": mail, "send_timeout": PATIENCE_S}
         administrator = await asyncpg.connect(own_postgres.url())
         async with connect(url, **options) as here, connect(url, **options) as there:
             await there.subscribe(listener)
@@ -334,7 +334,7 @@ def test_full_disk_is_said_once(database, channel, caplog, table):
             await sending
             await listener.heard(1)
             async with asyncio.timeout(PATIENCE_S):
-                while any(one.backlog for one in await bus.mail.reports()):
+                while any(one.backlog for one in await bus.queues.stats()):
                     await asyncio.sleep(0.01)
         await connection.close()
         said = [one for one in caplog.records if "SQLSTATE 53100" in one.getMessage()]

@@ -135,7 +135,7 @@ def test_w46_unhandled_messages_outlive_process(make_bus):
 
     async def main():
         mail = DeliveryOptions(declared=frozenset({"w"}))
-        here, dead = make_bus(), make_bus(incarnation="dead-1", mail_options=mail)
+        here, dead = make_bus(), make_bus(incarnation="dead-1", delivery_options=mail)
         seen = []
 
         async def handle(message):
@@ -152,14 +152,14 @@ def test_w46_unhandled_messages_outlive_process(make_bus):
                 await until(lambda: len(seen) == 5)
                 await until_settled(here, 15)
             late = Listener("w")
-            async with make_bus(mail_options=mail) as heir:
+            async with make_bus(delivery_options=mail) as heir:
                 await heir.subscribe(late)
                 assert list(range(5, 20)) == sorted(tallies(await late.heard(15)))
         assert list(range(5)) == seen
 
     async def until_settled(bus, left):
         async with asyncio.timeout(PATIENCE_S):
-            while [left] != [one.backlog for one in await bus.mail.reports() if one.name == "w"]:
+            while [left] != [one.backlog for one in await bus.queues.stats() if one.name == "w"]:
                 await asyncio.sleep(0.01)
 
     run(main())
@@ -176,7 +176,7 @@ def test_w47_repeats_are_handled_once(make_bus):
             await here.send(message)
             await listener.heard(1)
             async with asyncio.timeout(PATIENCE_S):  # until it is settled
-                while any(one.backlog for one in await here.mail.reports()):
+                while any(one.backlog for one in await here.queues.stats()):
                     await asyncio.sleep(0.01)
             await here.send(message)  # the same id
             await here.send(Tally(source="a", target="w", number=2))
@@ -415,7 +415,7 @@ def test_first_take_of_dead_gets_nothing(make_bus, shared_database, channel):
 
     async def main():
         async with make_bus() as here:
-            await here.mail.requeue(["dead"])
+            await here.queues.requeue_held_by(["dead"])
             take = (
                 "SELECT * FROM pbus.mail_take($1, 'dead-7', '{w}', '{d}', '{1}', NULL, false, 30.0)"
             )
@@ -436,7 +436,7 @@ def test_handled_ids_are_looked_up(database, channel):
             await query(database, "ANALYZE pbus.handled")
             ask = """EXPLAIN SELECT (SELECT true FROM pbus.handled d
               WHERE d.mailbox = 2000 AND d.id = n::text) FROM generate_series(1, 9) n"""
-            plan = [row[0] for row in await bus.mail._inbox.call(ask)]
+            plan = [row[0] for row in await bus.queues._inbox.call(ask)]
             assert any("handled_pkey" in line for line in plan), plan
 
     run(main())

@@ -74,7 +74,7 @@ def test_two_connections_serve_all(database, channel):
                     *(bus.send(Stitch(source="a", target="w", number=n)) for n in range(50)),
                     *(bus.send(Whistle(source="a", number=n)) for n in range(50)),
                     *(bus.leases.leases() for _ in range(10)),
-                    *(bus.mail.reports() for _ in range(10)),
+                    *(bus.queues.stats() for _ in range(10)),
                 )
                 await listener.heard(100)
                 await anext(aiter(tap))
@@ -114,7 +114,7 @@ def test_killed_server_comes_back(own_postgres, channel, delivery):
 
     async def main():
         mail = DeliveryOptions(declared=frozenset({"w"}))
-        options = {"channel": channel, "delivery": delivery, "mail_options": mail}
+        options = {"channel": channel, "delivery": delivery, "delivery_options": mail}
         here, there = connect(url, **options), connect(url, **options)
         listener = Listener("w")
         async with here, there:
@@ -288,7 +288,7 @@ def test_other_version_rebuilds_functions(database, channel):
     async def main():
         listener = Listener("w")
         async with connect(database, channel=channel) as bus:
-            await bus.mail.open("w", keep=True)
+            await bus.queues.open("w", durable=True)
             await bus.send(Stitch(source="a", target="w", number=1))
         rows = await query(database, f"SELECT p.oid::regprocedure::text AS it {TAKERS}")
         for row in rows:
@@ -307,8 +307,8 @@ def test_purged_mailbox_leaves_no_functions(database, channel):
 
     async def main():
         async with connect(database, channel=channel) as bus:
-            await bus.mail.open("w", keep=True)
-            await bus.mail.purge("w", remove=True)
+            await bus.queues.open("w", durable=True)
+            await bus.queues.purge("w", remove=True)
         assert 0 == len(await query(database, f"SELECT p.proname {TAKERS}"))
 
     run(main())

@@ -76,7 +76,7 @@ class Pair:
 
     def __init__(self, url, channel) -> None:
         mail = DeliveryOptions(declared=frozenset({"w", "idle"}))
-        self.here, self.there = (connect(url, channel=channel, mail_options=mail) for _ in "12")
+        self.here, self.there = (connect(url, channel=channel, delivery_options=mail) for _ in "12")
         self.worker, self.idle = Listener("w"), Listener("idle")
         self.number = 0
 
@@ -95,7 +95,7 @@ class Pair:
     async def is_settled(self) -> None:
         """Wait until nothing is stored any more."""
         async with asyncio.timeout(PATIENCE_S):
-            while any(one.backlog for one in await self.here.mail.reports()):
+            while any(one.backlog for one in await self.here.queues.stats()):
                 await asyncio.sleep(0.01)
 
     def has(self, kind) -> bool:
@@ -111,7 +111,7 @@ def test_damage_heals(database, channel, caplog):
     async def main():
         pair = Pair(database, channel)
         async with pair.here, pair.there:
-            await pair.there.mail.open("idle", keep=True)
+            await pair.there.queues.open("idle", durable=True)
             await pair.there.subscribe(pair.worker)
             for damage in DAMAGES:
                 await pair.is_settled()
@@ -120,7 +120,7 @@ def test_damage_heals(database, channel, caplog):
                 for target in ("w", None):
                     for kind in (Ring, Bell):
                         await pair.arrives(kind, target)
-                await pair.there.mail.open("idle", keep=True)  # a supervisor does, every beat
+                await pair.there.queues.open("idle", durable=True)  # a supervisor does, every beat
                 assert await pair.there.leases.leases() == []
                 await pair.there.subscribe(pair.idle)  # what is stored can all be taken
                 await pair.is_settled()

@@ -68,7 +68,7 @@ def test_foreign_rows_are_dead_letters(shared_database, channel, caplog):
     async def main():
         listener, number = Listener("w"), 0
         async with connect(shared_database, channel=channel) as bus:
-            await bus.mail.open("w", keep=True)
+            await bus.queues.open("w", durable=True)
             queue = await queue_of(shared_database, channel)
             for message, headers in (
                 *FOREIGN.values(),
@@ -83,13 +83,13 @@ def test_foreign_rows_are_dead_letters(shared_database, channel, caplog):
             await listener.heard(number + 1)
             assert list(range(number + 1)) == [one.number for one in listener.messages]
             async with asyncio.timeout(PATIENCE_S):
-                while len(dead := await bus.mail.dead_letters()) < number:
+                while len(dead := await bus.queues.dead_letters()) < number:
                     await asyncio.sleep(0.01)
             named = [one for one in dead if one.reason.startswith("not written by pbus: ")]
             assert len(FOREIGN) == len(named)
             assert {"a": 1} == json.loads(named[0].body)
             async with asyncio.timeout(PATIENCE_S):
-                while (report := (await bus.mail.reports())[0]).backlog:
+                while (report := (await bus.queues.stats())[0]).backlog:
                     await asyncio.sleep(0.01)
             assert (number, 0) == (report.dead, report.in_flight)
 
@@ -104,15 +104,15 @@ def test_foreign_dead_letters_are_shown(shared_database, channel):
 
     async def main():
         async with connect(shared_database, channel=channel) as bus:
-            await bus.mail.open("w", keep=True)
+            await bus.queues.open("w", durable=True)
             insert = """INSERT INTO pbus.dead (mailbox, lane, letter, reason, attempt, crashes, buried_at)
               SELECT id, 'd', $2::text::jsonb, 'x', -1, 1, now() + interval '9 y' FROM pbus.mailbox WHERE channel = $1"""
             letters = ['"text"', "null", "[]", "[1, 2]", '["id", {"b": "?"}]', "{}"]
             for letter in letters:
                 await query(shared_database, insert, channel, letter)
-            dead = await bus.mail.dead_letters()
+            dead = await bus.queues.dead_letters()
             assert letters == [one.body.decode() for one in dead]
             assert {"not written by pbus"} == {one.reason for one in dead}
-            assert len(letters) == await bus.mail.drop_dead([one.key for one in dead])
+            assert len(letters) == await bus.queues.drop_dead([one.key for one in dead])
 
     run(main())

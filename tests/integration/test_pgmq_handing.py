@@ -10,7 +10,7 @@ from pbus.bus.pgmq.queue_store import PgmqQueueStore, mail_store
 from pbus.bus.pgmq.server.endpoint import Endpoint
 from pbus.bus.queues.store import Settlement
 from pbus.errors import BusUnavailableError
-from support.mailing import DATA, SYSTEM, Writer, handle, take, texts
+from support.mailing import DATA, SYSTEM, Writer, fetch, handle, texts
 from support.postgres import query
 from support.waiting import PATIENCE_S, run, until
 
@@ -24,22 +24,22 @@ class Handler:
         asked: How often it asked the server for letters.
     """
 
-    def __init__(self, store: PgmqQueueStore, holder: str = "holder") -> None:
+    def __init__(self, store: PgmqQueueStore, consumer: str = "consumer") -> None:
         self.store = store
-        self.holder = holder
+        self.consumer = consumer
         self.letters = []
         self.asked = 0
-        self._ask = store.taker._ask
-        store.taker._ask = self._count
+        self._ask = store.fetcher._ask
+        store.fetcher._ask = self._count
 
-    async def _count(self, wanted, holder):
+    async def _count(self, wanted, consumer):
         self.asked += 1
-        return await self._ask(wanted, holder)
+        return await self._ask(wanted, consumer)
 
     async def run(self) -> None:
         while True:
             with contextlib.suppress(BusUnavailableError):  # as a mail room does
-                letters = await take(self.store, holder=self.holder, wait_s=PATIENCE_S)
+                letters = await fetch(self.store, consumer=self.consumer, wait_s=PATIENCE_S)
                 self.letters += letters
                 await handle(self.store, letters)
 
@@ -56,15 +56,15 @@ class Handler:
                 "SELECT FROM pbus.waiter w JOIN pbus.holder h ON h.name = w.holder"
                 " WHERE w.channel = $1 AND w.holder = $2",
                 self.store._channel,
-                self.holder,
+                self.consumer,
             ):
                 await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager
-async def handling(store, database, holder="holder") -> AsyncIterator[Handler]:
+async def handling(store, database, consumer="consumer") -> AsyncIterator[Handler]:
     """A handler to which the server hands over."""
-    handler = Handler(store, holder)
+    handler = Handler(store, consumer)
     task = asyncio.create_task(handler.run())
     try:
         await handler.is_waited_for(database)
@@ -79,7 +79,7 @@ async def stored(database, channel, *, shared=False, **options) -> AsyncIterator
     """A store with a mailbox."""
     store = mail_store(Endpoint(dsn=database), channel, **options)
     try:
-        await store.open("box", keep=True, shared=shared)
+        await store.open("box", durable=True, shared=shared)
         yield store
     finally:
         await store.close()
@@ -180,7 +180,7 @@ def test_take_that_reconnects_finds_all(database, channel):
             await query(database, f"SELECT pg_terminate_backend({pid})")
             await until(lambda: not store._inbox.is_up)
             await other.put([writer.to("box", "2")])
-            store.taker.look_again()
+            store.fetcher.look_again()
             await handler.has("1", "2")
 
     run(main())
@@ -194,9 +194,9 @@ def test_dead_are_handed_nothing(database, channel):
             writer = Writer()
             async with handling(store, database, "dead.1"):
                 pass
-            await other.requeue(["dead"])
+            await other.requeue_held_by(["dead"])
             await other.put([writer.to("box", "1")])
-            assert ["1"] == texts(await take(other, holder="next"))
+            assert ["1"] == texts(await fetch(other, consumer="next"))
 
     run(main())
 
@@ -210,9 +210,9 @@ def test_given_up_gets_back_what_was_handed(database, channel):
             async with handling(store, database, "dead.1"):
                 pass
             await other.put([writer.to("box", "1")])
-            assert [] == await take(other, holder="next")
-            await other.requeue(["dead"])
-            (letter,) = await take(other, holder="next")
+            assert [] == await fetch(other, consumer="next")
+            await other.requeue_held_by(["dead"])
+            (letter,) = await fetch(other, consumer="next")
             assert (["1"], True) == (texts([letter]), letter.is_suspect)
 
     run(main())
@@ -230,8 +230,8 @@ def test_silent_holder_loses_what_was_handed(database, channel):
                 pass
             await other.put([Writer().to("box", "1")])
             async with asyncio.timeout(PATIENCE_S):
-                while not (letters := await take(other, holder="next")):
-                    await other.touch(["box"])
+                while not (letters := await fetch(other, consumer="next")):
+                    await other.renew(["box"])
                     await asyncio.sleep(0.02)
             assert ["1"] == texts(letters)
 
@@ -243,8 +243,8 @@ def test_replicas_are_not_handed(database, channel):
 
     async def main():
         async with stored(database, channel, shared=True) as store:
-            taking = asyncio.create_task(take(store, holder="one", wait_s=PATIENCE_S))
-            await until(lambda: store.taker._awaited)
+            taking = asyncio.create_task(fetch(store, consumer="one", wait_s=PATIENCE_S))
+            await until(lambda: store.fetcher._awaited)
             await store.put([Writer().to("box", "1")])
             assert ["1"] == texts(await taking)
             assert [] == await query(
@@ -259,10 +259,10 @@ def test_left_mailbox_is_not_handed(database, channel):
 
     async def main():
         async with stored(database, channel) as store:
-            await store.open("next", keep=True)
+            await store.open("next", durable=True)
             async with handling(store, database):
                 pass
-            taking = asyncio.create_task(take(store, "next", wait_s=PATIENCE_S))
+            taking = asyncio.create_task(fetch(store, "next", wait_s=PATIENCE_S))
             waits = (
                 "SELECT m.name FROM pbus.waiter w JOIN pbus.mailbox m ON m.id = w.mailbox"
                 " WHERE w.channel = $1"
@@ -274,46 +274,46 @@ def test_left_mailbox_is_not_handed(database, channel):
             await store.put([writer.to("box", "1")])
             await store.put([writer.to("next", "2")])
             assert ["2"] == texts(await taking)
-            assert ["1"] == texts(await take(store, holder="other"))
+            assert ["1"] == texts(await fetch(store, consumer="other"))
 
     run(main())
 
 
 def test_handed_for_what_was_left_meanwhile(database, channel):
-    """What came for a mailbox that its holder then left is given to it, to give it to others."""
+    """What came for a mailbox that its consumer then left is given to it, to give it to others."""
 
     async def main():
         async with stored(database, channel) as store:
-            await store.open("next", keep=True)
+            await store.open("next", durable=True)
             async with handling(store, database) as handler:
                 pass
             await store.put([Writer().to("box", "1")])
-            await until(lambda: store.taker._spare)  # it has left and the server does not know
+            await until(lambda: store.fetcher._spare)  # it has left and the server does not know
             asked = handler.asked
-            (letter,) = await take(store, "next", wait_s=PATIENCE_S)
+            (letter,) = await fetch(store, "next", wait_s=PATIENCE_S)
             assert ("box", ["1"]) == (letter.mailbox, texts([letter]))
             assert handler.asked - asked <= 1
             await store.settle([Settlement(letter=letter, how="return")])
-            assert ["1"] == texts(await take(store, holder="other", wait_s=PATIENCE_S))
+            assert ["1"] == texts(await fetch(store, consumer="other", wait_s=PATIENCE_S))
 
     run(main())
 
 
 def test_handed_for_what_another_call_wants(database, channel):
-    """A holder with several calls gets each letter in the one that wants it."""
+    """A consumer with several calls gets each letter in the one that wants it."""
 
     async def main():
         async with stored(database, channel) as store:
-            await store.open("next", keep=True)
+            await store.open("next", durable=True)
             async with handling(store, database):
                 pass
             await store.put([Writer().to("box", "1")])
-            await until(lambda: store.taker._spare)
-            letters = store.taker._spare.pop("holder")
-            taking = asyncio.create_task(take(store, wait_s=PATIENCE_S))
-            await until(lambda: store.taker._waiting)
-            store.taker._spare["holder"] = letters
-            assert [] == await take(store, "next")
+            await until(lambda: store.fetcher._spare)
+            letters = store.fetcher._spare.pop("consumer")
+            taking = asyncio.create_task(fetch(store, wait_s=PATIENCE_S))
+            await until(lambda: store.fetcher._waiting)
+            store.fetcher._spare["consumer"] = letters
+            assert [] == await fetch(store, "next")
             assert ["1"] == texts(await taking)
 
     run(main())
@@ -328,13 +328,13 @@ def test_retry_holds_the_next_back(database, channel):
                 pass
             writer = Writer()
             await store.put([writer.to("box", "1")])
-            (letter,) = await take(store, wait_s=PATIENCE_S)
+            (letter,) = await fetch(store, wait_s=PATIENCE_S)
             await store.settle([Settlement(letter=letter, how="retry", delay_s=0.05, reason="no")])
             await store.put([writer.to("box", "2")])
             found = []
             async with asyncio.timeout(PATIENCE_S):
                 while len(found) < 2:
-                    found += await take(store, wait_s=PATIENCE_S)
+                    found += await fetch(store, wait_s=PATIENCE_S)
             assert ["1", "2"] == sorted(texts(found))
 
     run(main())
@@ -349,14 +349,14 @@ def test_answers_are_bounded_in_bytes(database, channel):
         async with stored(database, channel) as store:
             writer = Writer()
             for box in boxes:
-                await store.open(box, keep=True)
+                await store.open(box, durable=True)
                 await store.put(writer.each(box, *(str(n) * 450_000 for n in range(each))))
             wanted = [(box, lane, 100) for box in boxes for lane in (SYSTEM, DATA)]
 
             async def rest() -> None:
                 found = {box: [] for box in boxes}
                 while sum(map(len, found.values())) < len(boxes) * each:
-                    letters = await store.take(wanted, holder="holder", wait_s=PATIENCE_S)
+                    letters = await store.fetch(wanted, consumer="consumer", wait_s=PATIENCE_S)
                     assert 0 < sum(len(letter.body) for letter in letters) < most
                     for letter in letters:
                         found[letter.mailbox].append(texts([letter])[0][0])
@@ -364,10 +364,10 @@ def test_answers_are_bounded_in_bytes(database, channel):
 
             async with asyncio.timeout(PATIENCE_S):
                 await rest()
-                store.taker._known.clear()  # as though no answer had come
-                store.taker._doubt("holder")
+                store.fetcher._known.clear()  # as though no answer had come
+                store.fetcher._doubt("consumer")
                 await rest()
-            assert [] == await store.take(wanted, holder="holder", wait_s=0.0)
-            assert not store.taker._in_doubt
+            assert [] == await store.fetch(wanted, consumer="consumer", wait_s=0.0)
+            assert not store.fetcher._in_doubt
 
     run(main())

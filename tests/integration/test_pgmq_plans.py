@@ -60,7 +60,7 @@ async def stored(store: PgmqQueueStore, many: int) -> None:
 
 async def taken(store: PgmqQueueStore, many: int) -> list[StoredMessage]:
     """Take letters, each an entry."""
-    found = await store.take([("box", Lane.DATA, many)], holder="holder", wait_s=0)
+    found = await store.fetch([("box", Lane.DATA, many)], consumer="consumer", wait_s=0)
     assert len(found) == many
     return found
 
@@ -92,7 +92,7 @@ async def buries(store: PgmqQueueStore, many: int, work: Work) -> float:
     given_up = [Settlement(one, how="bury", reason="x") for one in found]
     used = await work.of(store.settle(given_up))
     keys = [dead.key for dead in await store.dead_letters()]
-    used += await work.of(store.revive(keys))
+    used += await work.of(store.requeue_dead(keys))
     found = await taken(store, many)
     await store.settle([Settlement(one) for one in found])
     return used
@@ -102,7 +102,7 @@ async def takes(store: PgmqQueueStore, many: int, work: Work) -> float:
     """Take what is there."""
     await stored(store, many)
     used = await work.of(taken(store, many))
-    await store.requeue(["holder"])
+    await store.requeue_held_by(["consumer"])
     await store.settle([Settlement(one) for one in await taken(store, many)])
     return used
 
@@ -110,9 +110,9 @@ async def takes(store: PgmqQueueStore, many: int, work: Work) -> float:
 async def takes_again(store: PgmqQueueStore, many: int, work: Work) -> float:
     """Take what an answer that was lost had, among what is known."""
     found = await prepare(store, 2 * many)
-    for hold in list(store.taker._known["holder"])[::2]:
-        del store.taker._known["holder"][hold]
-    store.taker._doubt("holder")
+    for hold in list(store.fetcher._known["consumer"])[::2]:
+        del store.fetcher._known["consumer"][hold]
+    store.fetcher._doubt("consumer")
     used = await work.of(taken(store, many))
     await store.settle([Settlement(one) for one in found])
     return used
@@ -121,8 +121,8 @@ async def takes_again(store: PgmqQueueStore, many: int, work: Work) -> float:
 async def starts(store: PgmqQueueStore, many: int, work: Work) -> float:
     """Note that handlers start, and give all of it back."""
     found = await prepare(store, many)
-    used = await work.of(store.started(found))
-    used += await work.of(store.requeue(["holder"]))
+    used = await work.of(store.mark_started(found))
+    used += await work.of(store.requeue_held_by(["consumer"]))
     await store.settle([Settlement(one) for one in await taken(store, many)])
     return used
 
@@ -138,7 +138,7 @@ def test_work_grows_with_the_rows(database: str, channel: str, call: Call):
     async def main() -> None:
         store = mail_store(Endpoint(dsn=database), channel)
         work = Work(store)
-        await store.open("box", keep=True)
+        await store.open("box", durable=True)
         (letter,) = await prepare(store, 1)
         await query(database, "ANALYZE")
         await work.watch()
@@ -158,7 +158,7 @@ def test_large_batches_are_split(database: str, channel: str):
 
     async def main() -> None:
         store = mail_store(Endpoint(dsn=database), channel)
-        await store.open("box", keep=True)
+        await store.open("box", durable=True)
         many = 2 * SETTLED_AT_ONCE + 1
         found = await prepare(store, many)
         sizes: list[int] = []
@@ -173,7 +173,7 @@ def test_large_batches_are_split(database: str, channel: str):
         store._outbox.call = call
 
         assert [SETTLED_AT_ONCE, SETTLED_AT_ONCE, 1] == sizes
-        assert [0] == [report.backlog for report in await store.reports()]
+        assert [0] == [report.backlog for report in await store.stats()]
         await store.close()
 
     run(main())
@@ -185,7 +185,7 @@ def test_statements_end_on_the_server(database: str, channel: str, monkeypatch: 
 
     async def main() -> None:
         store = mail_store(Endpoint(dsn=database), channel)
-        await store.open("box", keep=True)
+        await store.open("box", durable=True)
         found = await prepare(store, 10)
         connection = store._outbox._connection
         other = await asyncpg.connect(database)
@@ -199,7 +199,7 @@ def test_statements_end_on_the_server(database: str, channel: str, monkeypatch: 
         await store.settle([Settlement(one) for one in found])
 
         assert connection is store._outbox._connection
-        assert [0] == [report.backlog for report in await store.reports()]
+        assert [0] == [report.backlog for report in await store.stats()]
         await store.close()
 
     run(main())

@@ -140,7 +140,7 @@ def test_all_is_there_again(
                 except (TimeoutError, AssertionError) as error:
                     raise AssertionError(f"after {name}") from error
             if delivery == KEPT:
-                (report,) = [one for one in await bus.mail.reports() if one.name == "porter"]
+                (report,) = [one for one in await bus.queues.stats() if one.name == "porter"]
                 assert (0, 0) == (report.backlog, report.in_flight)
             assert 0 == bus.counters.undelivered
 
@@ -168,7 +168,7 @@ def test_removed_mail_is_counted(own_valkey: Valkey, channel: str, mishap: str, 
             await until(lambda: runner.registry.local_workers)
             for number in range(20):
                 await bus.send(LooseParcel(source="me", target="porter", number=number))
-            await until(lambda: there.mail._waiting.get("porter") == 15)
+            await until(lambda: there.queues._waiting.get("porter") == 15)
             {**MISHAPS, **KEPT_MISHAPS}[mishap](own_valkey, channel)
             await until(lambda: there.stats("porter").lost)
             porter.gate.set()

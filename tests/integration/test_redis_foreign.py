@@ -52,19 +52,19 @@ def test_foreign_entries_are_dead_letters(valkey, channel, caplog):
             Redis.from_url(valkey.url) as redis,
             connect(valkey.url, channel=channel, delivery="at-least-once") as bus,
         ):
-            await bus.mail.open("w", keep=True)
+            await bus.queues.open("w", durable=True)
             for fields in ENTRIES.values():
                 await bus.send(Chip(source="a", target="w", number=number))
-                await redis.xadd(f"{bus.mail._key}:q:d:w", fields)
+                await redis.xadd(f"{bus.queues._key}:q:d:w", fields)
                 number += 1
             await bus.send(Chip(source="a", target="w", number=number))
             await bus.subscribe(listener)
             await listener.heard(number + 1)
             assert list(range(number + 1)) == [one.number for one in listener.messages]
             async with asyncio.timeout(PATIENCE_S):
-                while len(dead := await bus.mail.dead_letters()) < number:
+                while len(dead := await bus.queues.dead_letters()) < number:
                     await asyncio.sleep(0.01)
-                while (report := (await bus.mail.reports())[0]).backlog > 0 or report.in_flight:
+                while (report := (await bus.queues.stats())[0]).backlog > 0 or report.in_flight:
                     await asyncio.sleep(0.01)
             named = [one for one in dead if one.reason.startswith("not written by pbus")]
             assert (len(ENTRIES), len(ENTRIES) - 1) == (len(dead), len(named))
@@ -88,19 +88,19 @@ def test_keys_of_other_types_are_put_aside(valkey, channel, caplog):
     async def main():
         listener, other, number = Listener("w"), Listener("other"), 0
         mail = DeliveryOptions(declared=frozenset({"w", "other"}))
-        options = {"channel": channel, "delivery": "at-least-once", "mail_options": mail}
+        options = {"channel": channel, "delivery": "at-least-once", "delivery_options": mail}
         async with Redis.from_url(valkey.url) as redis, connect(valkey.url, **options) as bus:
-            await redis.set(f"{bus.mail._key}:q:d:w", "before it was made")
+            await redis.set(f"{bus.queues._key}:q:d:w", "before it was made")
             await bus.subscribe(listener)
             await bus.subscribe(other)
             for kind in KEYS:
-                name = f"{bus.mail._key}:{kind}:w"
+                name = f"{bus.queues._key}:{kind}:w"
                 await redis.delete(name)
                 await redis.set(name, "mine")
                 for ear, target in ((listener, "w"), (other, "other"), (other, None)):
                     number += 1
                     await arrives(bus, ear, number, target)
-                assert b"mine" == await redis.get(f"{bus.mail._key}:odd:{kind}:w")
+                assert b"mine" == await redis.get(f"{bus.queues._key}:odd:{kind}:w")
 
     with caplog.at_level(logging.WARNING):
         run(main(), timeout=55)
@@ -139,19 +139,19 @@ def test_values_of_any_kind_stop_nobody(valkey, channel, caplog):
     async def main():
         listener, number = Listener("w"), 0
         mail = DeliveryOptions(declared=frozenset({"w"}))
-        options = {"channel": channel, "delivery": "at-least-once", "mail_options": mail}
+        options = {"channel": channel, "delivery": "at-least-once", "delivery_options": mail}
         async with Redis.from_url(valkey.url) as redis, connect(valkey.url, **options) as bus:
             await bus.subscribe(listener)
             for write in BAD_VALUES.values():
-                await write(redis, bus.mail._key)
+                await write(redis, bus.queues._key)
                 number += 1
                 await bus.send(Chip(source="a", target="w", number=number))
                 async with asyncio.timeout(PATIENCE_S):
                     while number not in (numbers := numbers_of(listener)):
                         await asyncio.sleep(0.01)
-                await bus.mail.reports()
+                await bus.queues.stats()
             async with asyncio.timeout(PATIENCE_S):
-                while any(one.backlog for one in await bus.mail.reports() if one.name == "w"):
+                while any(one.backlog for one in await bus.queues.stats() if one.name == "w"):
                     await asyncio.sleep(0.01)
             assert list(range(1, number + 1)) == numbers
 
@@ -167,15 +167,15 @@ def test_foreign_dead_letters_are_shown(valkey, channel):
             Redis.from_url(valkey.url) as redis,
             connect(valkey.url, channel=channel, delivery="at-least-once") as bus,
         ):
-            await bus.mail.open("w", keep=True)
+            await bus.queues.open("w", durable=True)
             for fields in ENTRIES.values():
-                await redis.xadd(f"{bus.mail._key}:dead:w", fields)
-            dead = await bus.mail.dead_letters()
+                await redis.xadd(f"{bus.queues._key}:dead:w", fields)
+            dead = await bus.queues.dead_letters()
             assert [("not written by pbus", 1)] * len(ENTRIES) == [
                 (d.reason, d.attempt) for d in dead
             ]
-            assert 0 == await bus.mail.revive([one.key for one in dead])
-            assert len(ENTRIES) == await bus.mail.drop_dead([one.key for one in dead])
-            await bus.mail.purge("w")
+            assert 0 == await bus.queues.requeue_dead([one.key for one in dead])
+            assert len(ENTRIES) == await bus.queues.drop_dead([one.key for one in dead])
+            await bus.queues.purge("w")
 
     run(main())

@@ -21,7 +21,7 @@ from pbus.bus.redis.server.endpoint import Endpoint
 from pbus.errors import BusUnavailableError
 from support import mail_taker
 from support.mail_books import Books
-from support.mailing import DATA, SYSTEM, Writer, backlog, closing, handle, take, texts
+from support.mailing import DATA, SYSTEM, Writer, backlog, closing, fetch, handle, texts
 from support.proxy import Proxy
 from support.valkey import Valkey, _free_port
 from support.waiting import PATIENCE_S, finishes, run
@@ -51,20 +51,20 @@ def durable_valkey() -> Iterator[Valkey]:
 
 async def use_everything(store: QueueStore, seed: int = 0) -> None:
     """Make every kind of key."""
-    await store.open("box", keep=True)
+    await store.open("box", durable=True)
     books = Books(store, seed)
     for _ in range(60):
         await books.do_something()
-    await store.open("brief", keep=False)
-    await store.touch(["brief"])
-    waiting = asyncio.create_task(take(store, "brief", wait_s=20))
+    await store.open("brief", durable=False)
+    await store.renew(["brief"])
+    waiting = asyncio.create_task(fetch(store, "brief", wait_s=20))
     await asyncio.wait({waiting}, timeout=0.1)
     waiting.cancel()
     await asyncio.wait({waiting})
     await store.put([Writer("w").to("*", "1", "2")])
-    first, second = await take(store, "brief", holder="gone")
+    first, second = await fetch(store, "brief", consumer="gone")
     await store.settle([Settlement(first, how="retry", delay_s=60), Settlement(second, how="bury")])
-    await store.requeue(["unheard-of"])
+    await store.requeue_held_by(["unheard-of"])
 
 
 def test_nothing_is_left_of_removed_mailboxes(valkey, channel, redis):
@@ -74,12 +74,12 @@ def test_nothing_is_left_of_removed_mailboxes(valkey, channel, redis):
         async with closing(store_at(valkey.url, channel)) as store:
             await use_everything(store)
             kinds = {key.removeprefix(f"{{{channel}}}:mail") for key in redis.keys(f"*{channel}*")}
-            letters = await take(store)
-            for report in await store.reports():
+            letters = await fetch(store)
+            for report in await store.stats():
                 await store.purge(report.name, remove=True)
             await handle(store, letters)  # what comes too late brings nothing back
-            await store.requeue(["h1", "gone"])
-            await store.touch(["box", "brief"])
+            await store.requeue_held_by(["h1", "gone"])
+            await store.renew(["box", "brief"])
 
             assert {":box:box", ":dead:brief", ":done:1:box", ":gone", ":later:brief"} < kinds
             assert [] == redis.keys(f"*{channel}*")
@@ -92,13 +92,13 @@ def test_mailbox_of_the_vanished_expires(valkey, channel, redis):
 
     async def main():
         async with closing(store_at(valkey.url, channel)) as store:
-            await store.open("brief", keep=False)
+            await store.open("brief", durable=False)
             await store.put([Writer().to("brief", "1")])
-            await handle(store, await take(store, "brief"))
-            await store.touch(["brief"])
+            await handle(store, await fetch(store, "brief"))
+            await store.renew(["brief"])
             assert [] == [key for key in redis.keys(f"*{channel}*") if redis.ttl(key) < 0]
-            await store.open("brief", keep=True)
-            await store.touch(["brief"])
+            await store.open("brief", durable=True)
+            await store.renew(["brief"])
 
             assert [] == [key for key in redis.keys(f"*{channel}*:q:*") if redis.ttl(key) >= 0]
             assert -1 == redis.ttl(f"{{{channel}}}:mail")
@@ -119,10 +119,10 @@ def test_keys_share_one_cluster_slot(channel):
             async with closing(store_at(server.url, channel)) as store:
                 await use_everything(store)
                 (dead, *_) = await store.dead_letters("brief")
-                assert 1 == await store.revive([dead.key])
+                assert 1 == await store.requeue_dead([dead.key])
                 await store.purge("box")
 
-                assert ["box", "brief"] == [report.name for report in await store.reports()]
+                assert ["box", "brief"] == [report.name for report in await store.stats()]
 
     run(main())
 
@@ -133,14 +133,14 @@ def test_any_bytes_are_kept(valkey, channel):
 
     async def main():
         async with closing(store_at(valkey.url, channel)) as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             outgoing = Writer().to("box", *"abcd")
             outgoing.bodies[:] = bodies
             await store.put([outgoing])
-            letters = await take(store)
+            letters = await fetch(store)
             assert bodies == [letter.body for letter in letters]
             await store.settle([Settlement(one, how="retry") for one in letters])
-            letters = await take(store)
+            letters = await fetch(store)
             assert bodies == [letter.body for letter in letters]
             await store.settle([Settlement(one, how="bury") for one in letters])
 
@@ -154,11 +154,11 @@ def test_scripts_are_loaded_again(valkey, channel, redis):
 
     async def main():
         async with closing(store_at(valkey.url, channel)) as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             writer = Writer()
             for text in ("before", "after"):
                 await store.put([writer.to("box", text)])
-                letters = await take(store)
+                letters = await fetch(store)
                 assert [text] == texts(letters)
                 await handle(store, letters)
                 redis.script_flush()
@@ -172,10 +172,10 @@ def test_absent_server_is_an_error(channel):
     async def main():
         async with closing(store_at("redis://:secret@127.0.0.1:1", channel)) as store:
             for call in (
-                store.open("box", keep=True),
+                store.open("box", durable=True),
                 store.put([Writer().to("box", "x")]),
-                take(store, wait_s=0.2),
-                store.reports(),
+                fetch(store, wait_s=0.2),
+                store.stats(),
                 store.dead_letters(),
             ):
                 with pytest.raises(BusUnavailableError, match=r"127\.0\.0\.1:1") as caught:
@@ -191,18 +191,18 @@ def test_full_memory_stores_nothing(own_valkey, channel):
     async def main():
         with Redis.from_url(own_valkey.url) as redis:
             async with closing(store_at(own_valkey.url, channel)) as store:
-                await store.open("box", keep=True)
+                await store.open("box", durable=True)
                 writer = Writer()
                 await store.put([writer.to("box", "1", "2")])
-                letters = await take(store)
+                letters = await fetch(store)
                 await store.settle([Settlement(letters.pop(), how="retry", delay_s=0.01)])
                 redis.config_set("maxmemory", 1)
                 with pytest.raises(BusUnavailableError, match="maxmemory"):
                     await store.put(writer.each("box", "3", "4"))
-                letters += await take(store, holder="other", wait_s=1)
+                letters += await fetch(store, consumer="other", wait_s=1)
                 await store.settle([Settlement(letters[1], how="bury"), Settlement(letters[0])])
                 redis.config_set("maxmemory", 0)
-                (report,) = await store.reports()
+                (report,) = await store.stats()
 
                 assert ["1", "2"] == texts(letters)
                 assert (0, 0, 1) == (report.backlog, report.in_flight, report.dead)
@@ -217,21 +217,21 @@ def test_missing_keys_harm_one_mailbox_only(valkey, channel, redis):
         async with closing(store_at(valkey.url, channel)) as store:
             writer = Writer()
             for name in ("broken", "sound"):
-                await store.open(name, keep=True)
+                await store.open(name, durable=True)
             await store.put([writer.to("*", "1", "2")])
-            letters = await take(store, "broken")
+            letters = await fetch(store, "broken")
             redis.delete(*redis.keys(f"*{channel}*:broken"))
             await store.settle([Settlement(letters[0])])
-            assert [] == await take(store, "broken")
+            assert [] == await fetch(store, "broken")
             assert 1 == (await store.put([writer.to("*", "3")]))[0].mailboxes
-            await store.requeue(["holder"])
+            await store.requeue_held_by(["consumer"])
             await store.purge("broken")
-            assert ["broken", "sound"] == [report.name for report in await store.reports()]
-            assert ["1", "2", "3"] == texts(await take(store, "sound"))
-            await store.open("broken", keep=True)
+            assert ["broken", "sound"] == [report.name for report in await store.stats()]
+            assert ["1", "2", "3"] == texts(await fetch(store, "sound"))
+            await store.open("broken", durable=True)
             await store.put([writer.to("*", "4")])
 
-            assert ["4"] == texts(await take(store, "broken"))
+            assert ["4"] == texts(await fetch(store, "broken"))
 
     run(main())
 
@@ -242,20 +242,20 @@ def test_handled_ids_are_bounded(valkey, channel, redis):
 
     async def main():
         async with closing(store_at(valkey.url, channel)) as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             writer = Writer()
             for turn in range(rounds):
                 ids = [f"{turn}-{number}" for number in range(pack)]
                 outgoing = writer.to("box", *[""] * pack, ids=ids)
                 outgoing.bodies[:] = [b"{}"] * pack
                 await store.put([outgoing])
-                await handle(store, await take(store))
+                await handle(store, await fetch(store))
             kept = sum(redis.scard(f"{{{channel}}}:mail:done:{which}:box") for which in (0, 1))
             oldest = rounds - HANDLED_KEPT // pack
             await store.put([writer.to("box", "again", ids=[f"{oldest}-0"])])
 
             assert HANDLED_KEPT <= kept <= 2 * HANDLED_KEPT
-            assert [] == await take(store)
+            assert [] == await fetch(store)
 
     run(main())
 
@@ -265,14 +265,14 @@ def test_old_senders_are_forgotten(valkey, channel, redis):
 
     async def main():
         async with closing(store_at(valkey.url, channel)) as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             last = f"{{{channel}}}:mail:last:box"
             redis.hset(last, mapping={f"old-{number}|1|d": "7 1000" for number in range(500)})
             for number in range(64):
                 await store.put([Writer(f"new-{number}").to("box", "x")])
 
             assert redis.hlen(last) <= 64
-            assert 64 == len(await take(store))
+            assert 64 == len(await fetch(store))
 
     run(main())
 
@@ -282,14 +282,14 @@ def test_the_dead_get_nothing(valkey, channel, redis):
 
     async def main():
         async with closing(store_at(valkey.url, channel)) as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             await store.put([Writer().to("box", "x")])
-            await store.requeue(["dead"])
+            await store.requeue_held_by(["dead"])
             ask = encode(([("box", "d", 10, 0, [])], 1, 0, [], []))
             late = redis.register_script(TAKE.source)
 
             assert [] == late(keys=[f"{{{channel}}}:mail"], args=["dead-1", ask])
-            assert ["x"] == texts(await take(store))
+            assert ["x"] == texts(await fetch(store))
 
     run(main())
 
@@ -299,16 +299,16 @@ def test_killers_go_to_the_end(valkey, channel):
 
     async def main():
         async with closing(store_at(valkey.url, channel)) as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             await store.put(Writer().each("box", "killer", "b", "c"))
-            await store.take([("box", DATA, 1)], holder="life-1", wait_s=0)
-            await store.requeue(["life-1"])
-            letters = await take(store, holder="life-2")
+            await store.fetch([("box", DATA, 1)], consumer="life-1", wait_s=0)
+            await store.requeue_held_by(["life-1"])
+            letters = await fetch(store, consumer="life-2")
             assert ["killer", "b", "c"] == texts(letters)
-            await store.started(letters[:1])
-            await store.requeue(["life-2"])
+            await store.mark_started(letters[:1])
+            await store.requeue_held_by(["life-2"])
 
-            assert ["b", "c", "killer"] == texts(await take(store))
+            assert ["b", "c", "killer"] == texts(await fetch(store))
 
     run(main())
 
@@ -318,12 +318,12 @@ def test_consumers_of_the_dead_are_removed(valkey, channel, redis):
 
     async def main():
         async with closing(store_at(valkey.url, channel)) as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             writer = Writer()
             for life in range(5):
                 await store.put([writer.to("box", "x", lane=SYSTEM), writer.to("box", "y")])
-                await take(store, holder=f"life-{life}")
-                await store.requeue([f"life-{life}"])
+                await fetch(store, consumer=f"life-{life}")
+                await store.requeue_held_by([f"life-{life}"])
             names = [
                 consumer["name"]
                 for queue in "dsDS"
@@ -344,7 +344,7 @@ def test_lost_answers_lose_nothing(valkey, channel):
         async with Proxy(str(valkey.socket)) as path:
             here, there = store_at(path.url, channel), store_at(path.url, channel)
             async with closing(here), closing(there):
-                await here.open("box", keep=True)
+                await here.open("box", durable=True)
                 seen: list[str] = []
                 writing = asyncio.create_task(_write(here, total))
                 reading = asyncio.create_task(_read(there, total, seen))
@@ -369,7 +369,7 @@ def test_confirmed_mail_survives_kill(durable_valkey, channel):
     async def main():
         here, there = store_at(durable_valkey.url, channel), store_at(durable_valkey.url, channel)
         async with closing(here), closing(there):
-            await here.open("box", keep=True)
+            await here.open("box", durable=True)
             seen: list[str] = []
             writing = asyncio.create_task(_write(here, total))
             reading = asyncio.create_task(_read(there, total, seen))
@@ -393,7 +393,7 @@ def test_killed_takers_lose_nothing(valkey, channel, tmp_path):
 
     async def main():
         async with closing(store_at(valkey.url, channel)) as store:
-            await store.open("box", keep=True)
+            await store.open("box", durable=True)
             with _Takers(valkey.url, channel, log) as takers:
                 takers.start()
                 takers.start()
@@ -402,7 +402,7 @@ def test_killed_takers_lose_nothing(valkey, channel, tmp_path):
                 while takers.lives < 8 or not writing.done() or await backlog(store) > 0:
                     await asyncio.sleep(dice.uniform(0.0, 0.02))
                     if takers.lives < 8 and log.stat().st_size > takers.lives * 3000:
-                        await store.requeue([takers.kill(dice)])
+                        await store.requeue_held_by([takers.kill(dice)])
                         takers.start()
             await finishes(writing)
 
@@ -410,7 +410,7 @@ def test_killed_takers_lose_nothing(valkey, channel, tmp_path):
             assert 8 == takers.lives
             assert set(map(str, range(total))) == set(handled)
             assert len(handled) - total <= 10 * takers.lives  # what was in hand when they died
-            (report,) = await store.reports()
+            (report,) = await store.stats()
             assert (0, 0, 0) == (report.in_flight, report.retries, report.dead)
 
     run(main(), 60)
@@ -422,7 +422,7 @@ def test_waiting_goes_on_after_restart(durable_valkey, channel):
     async def main():
         here, there = store_at(durable_valkey.url, channel), store_at(durable_valkey.url, channel)
         async with closing(here), closing(there):
-            await here.open("box", keep=True)
+            await here.open("box", durable=True)
             # Who is not woken sleeps on: this is longer than anybody waits for the test.
             waiting = asyncio.create_task(_take_stubbornly(there, 1000.0))
             await asyncio.wait({waiting}, timeout=0.3)
@@ -501,7 +501,7 @@ async def _read(store: QueueStore, total: int, seen: list[str]) -> None:
 async def _take_stubbornly(store: QueueStore, wait_s: float = 5.0) -> list:
     while True:
         try:
-            if letters := await store.take([("box", DATA, 10)], holder="reader", wait_s=wait_s):
+            if letters := await store.fetch([("box", DATA, 10)], consumer="reader", wait_s=wait_s):
                 return letters
         except BusUnavailableError:
             await asyncio.sleep(0.02)

@@ -35,7 +35,7 @@ class Books:
 
     async def check(self) -> None:
         """Compare the report with the books."""
-        (report,) = await self._store.reports()
+        (report,) = await self._store.stats()
         held = sum(map(len, self._held.values()))
         alive = [*self._stored, *(text for letters in self._held.values() for text in letters)]
         tried = sum(self._attempts[text] > 1 for text in alive)
@@ -81,7 +81,7 @@ class Books:
     async def _take(self, wait_s: float = 0.0) -> None:
         holder = self._random.choice(_HOLDERS)
         wanted = [("box", lane, self._random.randint(1, 20)) for lane in (SYSTEM, DATA)]
-        letters = await self._store.take(wanted, holder=holder, wait_s=wait_s)
+        letters = await self._store.fetch(wanted, consumer=holder, wait_s=wait_s)
         for letter, text in zip(letters, texts(letters), strict=True):
             assert text in self._stored, f"{text} is not there to be taken"
             assert f"id-{text}" == letter.id
@@ -109,8 +109,8 @@ class Books:
     async def _requeue(self) -> None:
         holder = self._random.choice(_HOLDERS)
         letters = self._held[holder]
-        await self._store.started(list(letters.values()))
+        await self._store.mark_started(list(letters.values()))
 
-        assert len(letters) == await self._store.requeue([holder])
+        assert len(letters) == await self._store.requeue_held_by([holder])
         self._stored |= letters.keys()
         letters.clear()

@@ -17,8 +17,8 @@ async def main() -> None:
     store = RedisQueueStore(Endpoint(url=url, redis=None), Keys(channel))
     wanted = [("box", lane, 5) for lane in (SYSTEM, DATA)]
     while True:
-        letters = await store.take(wanted, holder=holder, wait_s=5)
-        await store.started(letters)
+        letters = await store.fetch(wanted, consumer=holder, wait_s=5)
+        await store.mark_started(letters)
         for text in texts(letters):
             os.write(1, f"{text}\n".encode())
         await store.settle([Settlement(letter) for letter in letters])

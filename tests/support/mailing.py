@@ -53,12 +53,12 @@ def texts(letters: Sequence[StoredMessage]) -> list[str]:
     return [json.loads(letter.body)["text"] for letter in letters]
 
 
-async def take(
-    store: QueueStore, mailbox: str = "box", *, holder: str = "holder", wait_s: float = 0.0
+async def fetch(
+    store: QueueStore, mailbox: str = "box", *, consumer: str = "consumer", wait_s: float = 0.0
 ) -> list[StoredMessage]:
     """Take up to 1,000 letters of each lane."""
     wanted = [(mailbox, SYSTEM, 1000), (mailbox, DATA, 1000)]
-    return await store.take(wanted, holder=holder, wait_s=wait_s)
+    return await store.fetch(wanted, consumer=consumer, wait_s=wait_s)
 
 
 async def handle(store: QueueStore, letters: Sequence[StoredMessage]) -> None:
@@ -68,7 +68,7 @@ async def handle(store: QueueStore, letters: Sequence[StoredMessage]) -> None:
 
 async def backlog(store: QueueStore, mailbox: str = "box") -> int:
     """How many messages a mailbox holds."""
-    return {report.name: report.backlog for report in await store.reports()}[mailbox]
+    return {report.name: report.backlog for report in await store.stats()}[mailbox]
 
 
 async def kept_bytes(store: QueueStore) -> int:

@@ -21,7 +21,7 @@ def started_by_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def options_of(bus: object) -> tuple[int, str, str, int]:
     """What was made of the options."""
     assert isinstance(bus, RedisBus)
-    return bus.max_message_bytes, bus._encoding, bus.delivery, bus._mail_options.max_attempts
+    return bus.max_message_bytes, bus._encoding, bus.delivery, bus._delivery_options.max_attempts
 
 
 def test_topology_is_followed():

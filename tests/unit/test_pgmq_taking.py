@@ -8,7 +8,7 @@ from pbus.bus.pgmq.fetcher import Fetcher
 from support.mailing import DATA
 from support.waiting import run
 
-HOLDER = "holder"
+HOLDER = "consumer"
 
 
 def word(number: int, text: str) -> str:
@@ -28,7 +28,7 @@ class Lines:
 
     def __init__(self, *gone: int) -> None:
         self.reader = self
-        self.taker = Fetcher(self, 5.0)
+        self.fetcher = Fetcher(self, 5.0)
         self.entries = [
             {
                 "hold": 1, "box": 7, "mailbox": "box", "lane": "d", "due": None, "gone": gone,
@@ -44,7 +44,7 @@ class Lines:
         """Answer; a letter is handed over while the entry is being removed."""
         del arguments
         if "mail_finish" in sql:
-            self.taker._handed(HOLDER, word(2, "first"))
+            self.fetcher._handed(HOLDER, word(2, "first"))
         if "mail_take" in sql:
             known = made()[5]
             if known is not None:
@@ -60,9 +60,9 @@ def test_handed_over_between_takes_keeps_order():
     async def main():
         lines = Lines(0)
         wanted = [("box", DATA, 10)]
-        letters = await lines.taker.take(wanted, holder=HOLDER, wait_s=0.0)
-        lines.taker._handed(HOLDER, word(3, "second"))
-        letters += await lines.taker.take(wanted, holder=HOLDER, wait_s=0.0)
+        letters = await lines.fetcher.fetch(wanted, consumer=HOLDER, wait_s=0.0)
+        lines.fetcher._handed(HOLDER, word(3, "second"))
+        letters += await lines.fetcher.fetch(wanted, consumer=HOLDER, wait_s=0.0)
         assert [b"first", b"second"] == [letter.body for letter in letters]
 
     run(main())
@@ -80,8 +80,8 @@ def test_fault_while_reading_an_answer_is_asked_about(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr("pbus.bus.pgmq.fetcher.letters_of", fail)
             with pytest.raises(RuntimeError):
-                await lines.taker.take(wanted, holder=HOLDER, wait_s=0.0)
-        (letter,) = await lines.taker.take(wanted, holder=HOLDER, wait_s=0.0)
+                await lines.fetcher.fetch(wanted, consumer=HOLDER, wait_s=0.0)
+        (letter,) = await lines.fetcher.fetch(wanted, consumer=HOLDER, wait_s=0.0)
         assert b"0" == letter.body
 
     run(main())

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pbus.bus.claims import Claims
-from pbus.bus.queues.sealed_store import SealedMailStore, signed, unsigned
+from pbus.bus.queues.sealed_store import SealedQueueStore, signed, unsigned
 from pbus.bus.queues.store import Settlement, StoredMessage
 from pbus.errors import BusUnavailableError, MessageDecodeError, SealError
 from pbus.leases import Lease
@@ -26,7 +26,7 @@ class Store:
         self.settled: list[Settlement] = []
         self.is_away = True
 
-    async def take(self, wanted: Any, **_: Any) -> list[StoredMessage]:
+    async def fetch(self, wanted: Any, **_: Any) -> list[StoredMessage]:
         taken, self.letters = self.letters, []
         return taken
 
@@ -66,16 +66,16 @@ def test_good_neighbours_are_not_lost():
     async def main() -> None:
         inner = Store(closed(b"{1}", b"w"), b"{forged}", closed(b"{2}", b"*"))
         refused: list[MessageDecodeError] = []
-        store = SealedMailStore(inner, SEAL, (), Claims((), no_leases), refused.append)
+        store = SealedQueueStore(inner, SEAL, (), Claims((), no_leases), refused.append)
 
-        taken = await store.take([("w", Lane.DATA, 10)], holder="h", wait_s=0)
+        taken = await store.fetch([("w", Lane.DATA, 10)], consumer="h", wait_s=0)
         assert [b"{1}", b"{2}"] == [letter.body for letter in taken]
         assert [] == inner.settled
 
         inner.is_away = False
-        assert [] == await store.take([("w", Lane.DATA, 10)], holder="h", wait_s=0)
+        assert [] == await store.fetch([("w", Lane.DATA, 10)], consumer="h", wait_s=0)
         assert [("1", "bury")] == [(one.letter.key, one.how) for one in inner.settled]
-        await store.take([("w", Lane.DATA, 10)], holder="h", wait_s=0)
+        await store.fetch([("w", Lane.DATA, 10)], consumer="h", wait_s=0)
         assert 1 == len(inner.settled) == len(refused)
 
     run(main())

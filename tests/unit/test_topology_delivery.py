@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from pbus.errors import TopologyError
-from pbus.process.delivery_settings import mail_options
+from pbus.process.delivery_settings import delivery_options
 from pbus.topology.model import DeliverySpec
 from support.topologies import WORKER, load_text
 
@@ -23,7 +23,7 @@ def test_reads_all_delivery_keys(tmp_path):
     delivery = load_text(tmp_path, bus + WORKER).bus.delivery
 
     assert delivery.is_stored
-    options = mail_options(delivery, ["a"])
+    options = delivery_options(delivery, ["a"])
     assert {
         "max_attempts": 2,
         "max_crash_attempts": 3,

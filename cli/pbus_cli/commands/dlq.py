@@ -135,7 +135,7 @@ def _act(
 async def _act_on(
     mail: "QueueStore", verb: str, keys: list[str], worker: str | None
 ) -> tuple[int, list[str]]:
-    act = mail.revive if verb == "requeue" else mail.drop_dead
+    act = mail.requeue_dead if verb == "requeue" else mail.drop_dead
     if keys:
         known = {letter.key for letter in await mail.dead_letters()}
         return await act([key for key in keys if key in known]), sorted(set(keys) - known)

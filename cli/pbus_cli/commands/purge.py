@@ -27,7 +27,7 @@ def purge(
     async def empty(at: Attachment) -> int:
         async with open_bus(at) as bus:
             mail = mail_of(bus, at)
-            names = [report.name for report in await mail.reports()]
+            names = [report.name for report in await mail.stats()]
             meant = [name for name in names if stands_for(worker, name)]
             if not meant:
                 message = unknown_name("mailbox", worker, names)

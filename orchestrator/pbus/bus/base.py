@@ -56,13 +56,13 @@ class WorkerBus(abc.ABC):
         is_running: Between start() and stop().
         url: Where the broker is, password masked.
         delivery: "at-most-once" or "at-least-once".
-        mail: Where stored messages are kept; None on a bus that stores none.
+        queues: Where stored messages are kept; None on a bus that stores none.
         presences: What the registries of this process know of others; they put themselves in.
         names: Those of workers that this process took, and perhaps has no longer.
     """
 
     delivery: str = "at-most-once"
-    mail: QueueStore | None = None
+    queues: QueueStore | None = None
 
     def __init__(
         self,
@@ -240,7 +240,7 @@ class WorkerBus(abc.ABC):
         mailbox = self._board.find(name)
         if mailbox is None:
             return MailboxStats()
-        unhandled = 0 if self.mail is not None else mailbox.unhandled
+        unhandled = 0 if self.queues is not None else mailbox.unhandled
         return MailboxStats(mailbox.received, mailbox.lost, mailbox.queued, mailbox.held, unhandled)
 
     @property

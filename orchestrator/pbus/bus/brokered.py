@@ -13,7 +13,7 @@ from pbus.bus.local.mailbox import SYSTEM_CAPACITY
 from pbus.bus.local.router import EVERYONE
 from pbus.bus.queues.consumer import DeliveryOptions, QueueConsumer
 from pbus.bus.queues.producer import EncodedMessage
-from pbus.bus.queues.sealed_store import SealedMailStore
+from pbus.bus.queues.sealed_store import SealedQueueStore
 from pbus.bus.queues.store import QueueStore
 from pbus.bus.stream.flow_control import FlowControl
 from pbus.bus.stream.provenance import Provenance
@@ -54,7 +54,7 @@ class BrokeredBus(WorkerBus):
         incarnation: Names this life of this process; random when not given.
         encoding: Of what is sent.
         delivery: "at-least-once", or "at-most-once": nothing is kept.
-        mail_options: How stored messages are treated, with at-least-once.
+        delivery_options: How stored messages are treated, with at-least-once.
         key: Only who has it can write to the channel; several with commas: the first one seals.
         encrypt: Only who has the key can read what is sent.
     """
@@ -74,7 +74,7 @@ class BrokeredBus(WorkerBus):
         incarnation: str | None = None,
         encoding: str = Encoding.JSON,
         delivery: str = "at-most-once",
-        mail_options: DeliveryOptions | None = None,
+        delivery_options: DeliveryOptions | None = None,
         key: str | None = None,
         encrypt: bool = False,
     ) -> None:
@@ -94,7 +94,7 @@ class BrokeredBus(WorkerBus):
         self._trouble = "no answer in time"
         self._tasks: list[asyncio.Task[None]] = []
         self.delivery = delivery
-        self._mail_options = mail_options or DeliveryOptions()
+        self._delivery_options = delivery_options or DeliveryOptions()
         self._mailroom: QueueConsumer | None = None
 
     async def publish(self, message: BusMessage) -> None:
@@ -220,7 +220,7 @@ class BrokeredBus(WorkerBus):
         """A store of the backend, with a seal around each message where the channel has a key."""
         if self._seal is NO_SEAL:
             return store
-        return SealedMailStore(store, self._seal, self.names, self._claims, self._refuse)
+        return SealedQueueStore(store, self._seal, self.names, self._claims, self._refuse)
 
     def _build(self, wire: Transport) -> None:
         self._inbox = StreamReceiver(self)
@@ -256,14 +256,14 @@ class BrokeredBus(WorkerBus):
             self._spawn("provenance", self._provenance.run)
 
     async def _open_mail(self) -> None:
-        if self.mail is None:
+        if self.queues is None:
             return
         self._mailroom = QueueConsumer(
-            self.mail,
+            self.queues,
             self._board,
             self.incarnation,
             send_timeout=self.send_timeout,
-            options=self._mail_options,
+            options=self._delivery_options,
             send=self.send,
         )
         await self._mailroom.open()

@@ -28,7 +28,7 @@ def connect(
     incarnation: str | None = None,
     encoding: str | None = None,
     delivery: str | None = None,
-    mail_options: DeliveryOptions | None = None,
+    delivery_options: DeliveryOptions | None = None,
     key: str | None = None,
     encrypt: bool | None = None,
 ) -> WorkerBus:
@@ -47,7 +47,7 @@ def connect(
         encoding: How messages are written, "json" (else) or "msgpack" (Redis only); both are read.
         delivery: "at-most-once", or "at-least-once": kept in the broker until handled. Else the
             second on Postgres and the first elsewhere.
-        mail_options: How stored messages are treated, with at-least-once.
+        delivery_options: How stored messages are treated, with at-least-once.
         key: Without it nothing can be written to the channel; several with commas between them: the
             first one seals, all open. Of no use on memory://.
         encrypt: Nothing can be read without the key either.
@@ -61,7 +61,7 @@ def connect(
     around = _env_of_bus(url, channel)
     if delivery is None:
         delivery, given = _given(around)
-        mail_options = mail_options or given
+        delivery_options = delivery_options or given
     encoding = encoding or around.get("PBUS_ENCODING", Encoding.JSON)
     if max_message_bytes is None:
         max_message_bytes = int(around.get("PBUS_MAX_MESSAGE_BYTES", DEFAULT_MAX_MESSAGE_BYTES))
@@ -77,7 +77,7 @@ def connect(
         "max_message_bytes": max_message_bytes,
         "send_timeout": send_timeout,
         "incarnation": incarnation,
-        "mail_options": mail_options,
+        "delivery_options": delivery_options,
         "key": key,
         "encrypt": encrypt,
     }

@@ -14,17 +14,17 @@ class BusSubscriber:
 
     Attributes:
         name: The address; unique within the process.
-        is_leaving: What it refuses from now on is for others, or for its next life: stored messages
+        is_draining: What it refuses from now on is for others, or for its next life: stored messages
             are given back, not dropped.
-        takes_mail: Whether it has a mailbox for stored messages (at-least-once); without one it
+        is_durable: Whether it has a mailbox for stored messages (at-least-once); without one it
             hears only what is never stored.
         gates: By which it holds messages of a lane back for a while; without one all come at once.
         prefetch: Stored messages it may have in hand at once; None for the bus' own bound.
     """
 
     name: str
-    is_leaving: bool = False
-    takes_mail: bool = True
+    is_draining: bool = False
+    is_durable: bool = True
     gates: Mapping[Lane, LaneGate] = MappingProxyType({})
     prefetch: int | None = None
 

@@ -16,7 +16,7 @@ import msgspec
 from pbus.bus.connect import connect
 from pbus.codec import Encoding
 from pbus.errors import HandlerDefinitionError, PbusError, WorkerLoadError
-from pbus.process.delivery_settings import mail_options
+from pbus.process.delivery_settings import delivery_options
 from pbus.process.supervisor.restart_policy import UNLOADABLE
 from pbus.process.system import path_json
 from pbus.process.system.event_loop import run_on
@@ -74,7 +74,7 @@ async def host(order: WorkerLaunchSpec, environ: Mapping[str, str]) -> int:
         key=environ.get(KEY_VARIABLE, ""),
         encrypt=environ.get(ENCRYPT_VARIABLE) == "1",
         delivery=delivery.mode,
-        mail_options=mail_options(delivery, {environ["PBUS_WORKER"], order.group}),
+        delivery_options=delivery_options(delivery, {environ["PBUS_WORKER"], order.group}),
     )
     # Ctrl-C is the supervisor's business: it asks, then sends SIGTERM.
     runner = WorkerRunner(

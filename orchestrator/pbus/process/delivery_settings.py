@@ -6,7 +6,7 @@ from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.topology.model import DeliverySpec
 
 
-def mail_options(delivery: DeliverySpec, declared: Iterable[str] = ()) -> DeliveryOptions:
+def delivery_options(delivery: DeliverySpec, declared: Iterable[str] = ()) -> DeliveryOptions:
     """How a bus treats stored messages.
 
     Args:

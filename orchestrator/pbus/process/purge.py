@@ -132,7 +132,7 @@ async def _purge_mail(left: Leftovers) -> None:
         delivery=spec.delivery.mode,
         key=spec.key,
     )
-    if (store := bus.mail) is None:
+    if (store := bus.queues) is None:
         return
     async with bus:
         for name in RecoveryLog(left.project.state_dir).mailboxes():

@@ -246,15 +246,15 @@ class WorkerRegistry(Directory):
         self._own(self._announce(entries), "pbus registry announcement")
 
     def _give_back_soon(self, entries: list[WorkerRegistryEntry]) -> None:
-        if entries and self._bus.mail is not None:
-            self._own(self._give_back(self._bus.mail, entries), "pbus registry mail of the dead")
+        if entries and self._bus.queues is not None:
+            self._own(self._give_back(self._bus.queues, entries), "pbus registry mail of the dead")
 
     @staticmethod
     async def _give_back(mail: QueueStore, entries: list[WorkerRegistryEntry]) -> None:
         """Let others have what the dead held; the name of a life begins with its process'."""
         holders = {entry.incarnation.rpartition(".")[0] for entry in entries}
         try:
-            count = await mail.requeue(sorted(holders - {""}))
+            count = await mail.requeue_held_by(sorted(holders - {""}))
         except BusUnavailableError as error:
             logger.warning("the mail held by %s is left to others: %s", holders, error)
             return

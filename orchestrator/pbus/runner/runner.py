@@ -74,7 +74,7 @@ class WorkerRunner(EventSource, BusSubscriber):
     """
 
     EVENTS: ClassVar[frozenset[str]] = frozenset({"on_ready", "on_error"})
-    takes_mail = False  # what concerns runners is about now
+    is_durable = False  # what concerns runners is about now
 
     def __init__(
         self,

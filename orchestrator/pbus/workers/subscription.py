@@ -37,7 +37,7 @@ class WorkerSubscription(BusSubscriber):
         return self._address
 
     @property
-    def is_leaving(self) -> bool:  # type: ignore[override]
+    def is_draining(self) -> bool:  # type: ignore[override]
         """Whether what it refuses is for others, or for the worker's next life."""
         return self._leaves()
 

@@ -13,8 +13,8 @@ async def forget(url: str, channels: Iterable[str]) -> None:
     """
     for channel in channels:
         bus = connect(url, channel=channel, delivery="at-least-once")
-        if bus.mail is None:
+        if bus.queues is None:
             return
         async with bus:
-            for report in await bus.mail.reports():
-                await bus.mail.purge(report.name, remove=True)
+            for report in await bus.queues.stats():
+                await bus.queues.purge(report.name, remove=True)

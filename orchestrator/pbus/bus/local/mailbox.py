@@ -153,7 +153,7 @@ class Mailbox:
             if message is not None and self._accepts(message):
                 self.received += 1
                 await self._deliver(message, reader)
-            elif message is not None and getattr(self.subscriber, "is_leaving", False):
+            elif message is not None and getattr(self.subscriber, "is_draining", False):
                 self._left += message.category == "data"
         finally:
             if reader.receipt is not None:
@@ -173,7 +173,7 @@ class Mailbox:
             receipt.done()
             return
         if not self._accepts(message):
-            if getattr(self.subscriber, "is_leaving", False):
+            if getattr(self.subscriber, "is_draining", False):
                 receipt.give_back()
             else:
                 receipt.done()

@@ -42,7 +42,7 @@ class PgmqBus(BrokeredBus):
         send_timeout: Seconds a send waits for room, or for the server to be back.
         incarnation: Names this life of this process; random when not given.
         delivery: "at-least-once", or "at-most-once": nothing is kept.
-        mail_options: How stored messages are treated, with at-least-once.
+        delivery_options: How stored messages are treated, with at-least-once.
         peer_lease: Seconds until others give a process up that says nothing.
     """
 
@@ -57,7 +57,7 @@ class PgmqBus(BrokeredBus):
         send_timeout: float = DEFAULT_SEND_TIMEOUT_S,
         incarnation: str | None = None,
         delivery: str = "at-least-once",
-        mail_options: DeliveryOptions | None = None,
+        delivery_options: DeliveryOptions | None = None,
         key: str | None = None,
         encrypt: bool = False,
         peer_lease: float = PEER_LEASE_S,
@@ -68,7 +68,7 @@ class PgmqBus(BrokeredBus):
             send_timeout=send_timeout,
             incarnation=incarnation,
             delivery=delivery,
-            mail_options=mail_options,
+            delivery_options=delivery_options,
             key=key,
             encrypt=encrypt,
         )
@@ -76,7 +76,7 @@ class PgmqBus(BrokeredBus):
         self.url = self._lines.url
         self._is_open = False
         if delivery == "at-least-once":
-            self.mail = self._sealed(PgmqQueueStore(self._lines))
+            self.queues = self._sealed(PgmqQueueStore(self._lines))
         self._wire = PgTransport(self._lines, self.incarnation, self._take, lease_s=peer_lease)
         self._build(self._wire)
         self._lines.writer.on_connect = self._expect_returns

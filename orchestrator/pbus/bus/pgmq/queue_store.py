@@ -37,7 +37,7 @@ from pbus.bus.queues.store import (
 from pbus.leases import LEASE_S
 from pbus.messages import Lane
 
-HOLD_S = 30.0  # a holder silent for so long lost what it held, if no supervisor said so before
+HOLD_S = 30.0  # a consumer silent for so long lost what it held, if no supervisor said so before
 _TIDY_S = 30.0
 _GATHER_S = 0.01  # a settlement waits for others
 _HURRY_S = 1.0  # but none after a suspect was started
@@ -61,7 +61,7 @@ class PgmqQueueStore:
         lines: The connections.
         holds_lines: Until close(), where nobody else does.
         lease_s: How long a mailbox lives that nobody keeps and nobody touches.
-        hold_s: How long a holder may be silent.
+        hold_s: How long a consumer may be silent.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class PgmqQueueStore:
         lease_s: float = LEASE_S,
         hold_s: float = HOLD_S,
     ) -> None:
-        self.taker = Fetcher(lines, hold_s)
+        self.fetcher = Fetcher(lines, hold_s)
         self._lines = lines
         self._holds_lines = holds_lines
         if holds_lines:
@@ -92,22 +92,22 @@ class PgmqQueueStore:
         self,
         mailbox: str,
         *,
-        keep: bool,
+        durable: bool,
         shared: bool = False,
         max_backlog: int = MAX_BACKLOG,
         max_bytes: int = MAX_BACKLOG_BYTES,
     ) -> None:
         """Make sure a mailbox exists; see QueueStore."""
         sql = "SELECT pbus.mail_open($1, $2, $3, $4, $5, $6, $7)"
-        arguments = (self._channel, mailbox, keep, shared, max_backlog, self._lease_s, max_bytes)
+        arguments = (self._channel, mailbox, durable, shared, max_backlog, self._lease_s, max_bytes)
         await self._outbox.call(sql, *arguments)
-        self.taker.await_anew()
+        self.fetcher.await_anew()
 
-    async def touch(self, mailboxes: Sequence[str]) -> list[str]:
+    async def renew(self, mailboxes: Sequence[str]) -> list[str]:
         """Renew leases and holds; see QueueStore."""
         sql = "SELECT * FROM pbus.mail_touch($1, $2, $3, $4, $5)"
-        holders = self.taker.holders
-        arguments = (list(mailboxes), holders, self._lease_s, self._hold_s)
+        consumers = self.fetcher.consumers
+        arguments = (list(mailboxes), consumers, self._lease_s, self._hold_s)
         rows = await self._inbox.call(sql, self._channel, *arguments)
         now = asyncio.get_running_loop().time()
         if now >= self._next_tidy:
@@ -115,7 +115,7 @@ class PgmqQueueStore:
             tidy = "SELECT pbus.mail_tidy($1, $2, $3, $4, $5)"
             limits = (HANDLED_KEPT_S, HANDLED_KEPT, DEAD_KEPT, DEAD_BYTES)
             await self._outbox.call(tidy, self._channel, *limits)
-            self.taker.await_anew()  # the server may have lost who waits
+            self.fetcher.await_anew()  # the server may have lost who waits
         return [row[0] for row in rows]
 
     async def put(self, batch: Sequence[QueueEntry]) -> list[PutResult]:
@@ -129,17 +129,17 @@ class PgmqQueueStore:
         rows = await self._outbox.call(sql, self._channel, *arguments, size=size)
         return [PutResult(row[0], is_full=row[1], why=why_full(row[2])) for row in rows]
 
-    async def take(
-        self, wanted: Sequence[tuple[str, Lane, int]], *, holder: str, wait_s: float
+    async def fetch(
+        self, wanted: Sequence[tuple[str, Lane, int]], *, consumer: str, wait_s: float
     ) -> list[StoredMessage]:
         """Take letters, waiting for some; see QueueStore."""
-        return await self.taker.take(wanted, holder=holder, wait_s=wait_s)
+        return await self.fetcher.fetch(wanted, consumer=consumer, wait_s=wait_s)
 
-    async def interrupt(self) -> None:
+    async def wake_fetchers(self) -> None:
         """Make waiting takes return; see QueueStore."""
-        self.taker.interrupt()
+        self.fetcher.interrupt()
 
-    async def started(self, letters: Sequence[StoredMessage]) -> None:
+    async def mark_started(self, letters: Sequence[StoredMessage]) -> None:
         """Note that handlers are about to start; see QueueStore."""
         if letters:
             self._hurry_until = asyncio.get_running_loop().time() + _HURRY_S
@@ -172,7 +172,7 @@ class PgmqQueueStore:
         ((fallen,),) = await self._outbox.call(_SETTLE, self._channel, *columns, *limits)
         for name, count in fallen_of(fallen):
             self._fallen.note(name, count)
-        self.taker.settled(row[0] for row in rows)
+        self.fetcher.settled(row[0] for row in rows)
 
     async def _gather(self) -> None:
         """Leave disk and server to what somebody waits for, and settle more at once.
@@ -185,16 +185,16 @@ class PgmqQueueStore:
                 async with asyncio.timeout(_GATHER_S):
                     await self._hurry.wait()
 
-    async def requeue(self, incarnations: Sequence[str]) -> int:
+    async def requeue_held_by(self, incarnations: Sequence[str]) -> int:
         """Give back what incarnations hold; see QueueStore."""
         prefixes = [one for one in incarnations if one]
-        await self.taker.finish(prefixes)
+        await self.fetcher.finish(prefixes)
         sql = "SELECT pbus.mail_requeue($1, $2)"
         rows = await self._inbox.call(sql, self._channel, prefixes)
-        self.taker.forget(prefixes)
+        self.fetcher.forget(prefixes)
         return int(rows[0][0])
 
-    async def reports(self) -> list[QueueStats]:
+    async def stats(self) -> list[QueueStats]:
         """All mailboxes by name."""
         rows = await self._outbox.call("SELECT * FROM pbus.mail_reports($1)", self._channel)
         return [QueueStats(**dict(row)) for row in rows]
@@ -204,7 +204,7 @@ class PgmqQueueStore:
         rows = await self._outbox.call(_DEAD, self._channel, mailbox, _DEAD_SHOWN)
         return [dead_letter(row) for row in rows]
 
-    async def revive(self, keys: Sequence[str]) -> int:
+    async def requeue_dead(self, keys: Sequence[str]) -> int:
         """Put dead letters back; see QueueStore."""
         sql = "SELECT pbus.mail_revive($1, $2)"
         rows = await self._outbox.call(sql, self._channel, numbers_of(keys), is_repeatable=False)
@@ -223,7 +223,7 @@ class PgmqQueueStore:
 
     async def close(self) -> None:
         """Close connections."""
-        await self.taker.close()
+        await self.fetcher.close()
         if self._holds_lines:
             await self._lines.release()
 

@@ -173,7 +173,7 @@ class QueueConsumer:
             if unsettled:
                 await self.store.settle(unsettled)
             if tasks:
-                await self.store.requeue([self._incarnation])
+                await self.store.requeue_held_by([self._incarnation])
         except BusUnavailableError as error:
             logger.debug("what is in hand goes back when our lease ends: %s", error)
         except Exception:
@@ -184,19 +184,19 @@ class QueueConsumer:
     async def join(self, address: str) -> None:
         """Take mail for an address, and for the group it is a replica of."""
         found = self._board.find(address)
-        if found is None or not getattr(found.subscriber, "takes_mail", True):
+        if found is None or not getattr(found.subscriber, "is_durable", True):
             return
         match = _REPLICA.fullmatch(address)
         shared = [match[1]] if match else []
         for mailbox in (address, *shared):
-            keep = mailbox in self.options.declared or address in self.options.declared
+            durable = mailbox in self.options.declared or address in self.options.declared
             limits = {
                 "max_backlog": self.options.max_backlog,
                 "max_bytes": self.options.max_backlog_bytes,
             }
             is_shared = mailbox in shared
             async with self._opening:  # one at a time: a beat gets in between hundreds of them
-                await self.store.open(mailbox, keep=keep, shared=is_shared, **limits)
+                await self.store.open(mailbox, durable=durable, shared=is_shared, **limits)
             self._send_back()  # what an earlier life here left comes to this one by the broker
             self._mailboxes[mailbox] = address
         self._look_again()
@@ -210,7 +210,7 @@ class QueueConsumer:
 
     async def beat(self) -> None:
         """Keep mailboxes that nobody declared alive; call it every HEARTBEAT_S."""
-        for mailbox in await self.store.touch(list(self._mailboxes)):
+        for mailbox in await self.store.renew(list(self._mailboxes)):
             address = self._mailboxes.get(mailbox)
             if address is not None:  # not left meanwhile
                 logger.warning("mailbox %r had been removed or damaged; it is made anew", mailbox)
@@ -226,7 +226,7 @@ class QueueConsumer:
     async def note_start(self, letter: StoredMessage) -> None:
         """A suspect is about to be handled."""
         with contextlib.suppress(BusUnavailableError):
-            await self.store.started([letter])
+            await self.store.mark_started([letter])
 
     def settle(self, letter: StoredMessage, error: BaseException | None, *, is_last: bool) -> None:
         """A letter was handled, or its handler raised."""
@@ -304,7 +304,7 @@ class QueueConsumer:
     async def _return_all(self) -> None:
         returned, self._returned = self._returned, []
         try:
-            await self.store.requeue([self._incarnation])
+            await self.store.requeue_held_by([self._incarnation])
         except BusUnavailableError:
             self._returned += returned
             await asyncio.sleep(OUTAGE_PAUSE_S)
@@ -338,7 +338,7 @@ class QueueConsumer:
             self._has_changed = False
             self._looked_at = now()
             with contextlib.suppress(BusUnavailableError):
-                await self.store.interrupt()
+                await self.store.wake_fetchers()
 
     async def _take(self) -> None:
         while True:
@@ -351,7 +351,7 @@ class QueueConsumer:
             is_all = len(wanted) == len(Lane) * len(self._mailboxes)
             wait_s = WAIT_S if is_all else FULL_RETRY_S
             try:
-                letters = await self.store.take(wanted, holder=self._incarnation, wait_s=wait_s)
+                letters = await self.store.fetch(wanted, consumer=self._incarnation, wait_s=wait_s)
             except BusUnavailableError as error:
                 logger.debug("taking mail failed: %s", error)
                 await asyncio.sleep(OUTAGE_PAUSE_S)

@@ -53,7 +53,7 @@ def unsigned(data: bytes) -> tuple[bytes, str, bool]:
     return data[:at], data[at + _MARK_BYTES :].decode(errors="replace"), mark == _BY_HOLDER
 
 
-class SealedMailStore:
+class SealedQueueStore:
     """A QueueStore whose messages only holders of the key can write; see the protocol.
 
     A message is sealed for its address, with the process that sent it and whether that had taken
@@ -101,13 +101,13 @@ class SealedMailStore:
         """Store a batch; see QueueStore."""
         return await self._store.put([self._sealed(one) for one in batch])
 
-    async def take(
-        self, wanted: Sequence[tuple[str, Lane, int]], *, holder: str, wait_s: float
+    async def fetch(
+        self, wanted: Sequence[tuple[str, Lane, int]], *, consumer: str, wait_s: float
     ) -> list[StoredMessage]:
         """Take messages that are held by nobody; see QueueStore."""
         letters: list[StoredMessage] = []
         claims: dict[str, Claim] = {}  # by the letter's key
-        for letter in await self._store.take(wanted, holder=holder, wait_s=wait_s):
+        for letter in await self._store.fetch(wanted, consumer=consumer, wait_s=wait_s):
             try:
                 line, claim = self._opened(letter.mailbox, letter.body)
             except SealError as error:

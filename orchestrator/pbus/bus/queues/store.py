@@ -90,7 +90,7 @@ class StoredMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 class Settlement(msgspec.Struct, frozen=True, gc=False):
-    """The end of a letter for its holder.
+    """The end of a letter for its consumer.
 
     Attributes:
         how: "handled": gone, and its id is remembered with it; "retry": back into the mailbox
@@ -224,7 +224,7 @@ class QueueStore(Protocol):
         self,
         mailbox: str,
         *,
-        keep: bool,
+        durable: bool,
         shared: bool = False,
         max_backlog: int = MAX_BACKLOG,
         max_bytes: int = MAX_BACKLOG_BYTES,
@@ -233,7 +233,7 @@ class QueueStore(Protocol):
 
         Args:
             mailbox: Its name.
-            keep: It outlives its processes (a worker that a topology declares); else it is removed
+            durable: It outlives its processes (a worker that a topology declares); else it is removed
                 once nobody has `touch`ed it for LEASE_S (with mail in it: KEPT_UNTOUCHED_S more),
                 unless it was the broker that was away.
             shared: Replicas take from it together, and each has a mailbox of its own, too: so a
@@ -247,8 +247,8 @@ class QueueStore(Protocol):
         """
         ...
 
-    async def touch(self, mailboxes: Sequence[str]) -> list[str]:
-        """Keep mailboxes with keep=False alive for another LEASE_S; drop all that ran out.
+    async def renew(self, mailboxes: Sequence[str]) -> list[str]:
+        """Keep mailboxes with durable=False alive for another LEASE_S; drop all that ran out.
 
         Returns:
             Those of `mailboxes` that do not exist (any more): open them anew.
@@ -265,40 +265,40 @@ class QueueStore(Protocol):
         """
         ...
 
-    async def take(
-        self, wanted: Sequence[tuple[str, Lane, int]], *, holder: str, wait_s: float
+    async def fetch(
+        self, wanted: Sequence[tuple[str, Lane, int]], *, consumer: str, wait_s: float
     ) -> list[StoredMessage]:
         """Take letters that nobody holds, oldest first, waiting for some at most `wait_s`.
 
         Letters whose id was handled before are settled here and not returned. What a call that
-        failed or was cancelled had taken already is returned by a later one of the same holder,
+        failed or was cancelled had taken already is returned by a later one of the same consumer,
         perhaps to one that wants other mailboxes: settle it so that others get it.
 
         Args:
             wanted: (mailbox, lane, how many at most). An entry is taken whole, so the last one
                 may exceed it. A mailbox that does not exist has no letters.
-            holder: This process's incarnation.
+            consumer: This process's incarnation.
             wait_s: How long to wait when there is nothing; woken at once by put().
         """
         ...
 
-    async def interrupt(self) -> None:
+    async def wake_fetchers(self) -> None:
         """Make a take() that waits return early: what is wanted has changed. Loses nothing."""
         ...
 
-    async def started(self, letters: Sequence[StoredMessage]) -> None:
+    async def mark_started(self, letters: Sequence[StoredMessage]) -> None:
         """Note that handlers of suspect letters are about to start: a crash counts from now."""
         ...
 
     async def settle(self, settles: Sequence[Settlement]) -> None:
         """Settlement a batch, SETTLED_AT_ONCE in each round trip; safe to repeat.
 
-        What the holder no longer holds is left alone; but that it was handled is remembered, so
+        What the consumer no longer holds is left alone; but that it was handled is remembered, so
         that a copy given back meanwhile is not handled again.
         """
         ...
 
-    async def requeue(self, incarnations: Sequence[str]) -> int:
+    async def requeue_held_by(self, incarnations: Sequence[str]) -> int:
         """Give back what these incarnations (by prefix) hold; returns how many letters.
 
         A take() of theirs that was under way then, or comes later because the process was alive
@@ -306,7 +306,7 @@ class QueueStore(Protocol):
         """
         ...
 
-    async def reports(self) -> list[QueueStats]:
+    async def stats(self) -> list[QueueStats]:
         """All mailboxes by name."""
         ...
 
@@ -314,7 +314,7 @@ class QueueStore(Protocol):
         """The dead letters of one mailbox or of all, oldest first, at most 10,000."""
         ...
 
-    async def revive(self, keys: Sequence[str]) -> int:
+    async def requeue_dead(self, keys: Sequence[str]) -> int:
         """Put dead letters back into their mailboxes, with attempts counted anew."""
         ...
 

@@ -69,7 +69,7 @@ class RedisBus(BrokeredBus):
         incarnation: str | None = None,
         encoding: str = Encoding.JSON,
         delivery: str = "at-most-once",
-        mail_options: DeliveryOptions | None = None,
+        delivery_options: DeliveryOptions | None = None,
         key: str | None = None,
         encrypt: bool = False,
     ) -> None:
@@ -80,7 +80,7 @@ class RedisBus(BrokeredBus):
             incarnation=incarnation,
             encoding=encoding,
             delivery=delivery,
-            mail_options=mail_options,
+            delivery_options=delivery_options,
             key=key,
             encrypt=encrypt,
         )
@@ -92,7 +92,7 @@ class RedisBus(BrokeredBus):
 
             note = self.counters.note_fault
             store = RedisQueueStore(self._endpoint, self._names, on_fault=note)
-            self.mail = self._sealed(store)
+            self.queues = self._sealed(store)
         self._carried_bytes = min(max_message_bytes, SUBSCRIBER_BYTES - _HEADROOM_BYTES)
         self._limit_hint = (
             "the server cuts off subscribers with more before them (client-output-buffer-limit"
@@ -142,7 +142,7 @@ class RedisBus(BrokeredBus):
 
     async def _open_mail(self) -> None:
         await super()._open_mail()
-        if self.mail is None:
+        if self.queues is None:
             return
         link = self._links[Lane.SYSTEM]
         try:

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 Wanted = tuple[str, Lane, int]
 
 
-class _Holder:
+class _ConsumerState:
     """What the server knows of one incarnation, as far as we can tell.
 
     Attributes:
@@ -48,15 +48,17 @@ class Fetcher:
     def __init__(self, calls: ScriptClient, room: WakeupHub) -> None:
         self._calls = calls
         self._room = room
-        self._holders: dict[str, _Holder] = {}
+        self._consumers: dict[str, _ConsumerState] = {}
         self._held: dict[Pair, set[str]] = {}  # entries whose letters were returned
         self._lock = asyncio.Lock()  # an answer is read before the next question is put
         self._turn = 0
         self._foreign: list[bytes] = []  # mailbox, queue, entry of each that is to be refused
 
-    async def take(self, wanted: Sequence[Wanted], name: str, wait_s: float) -> list[StoredMessage]:
+    async def fetch(
+        self, wanted: Sequence[Wanted], name: str, wait_s: float
+    ) -> list[StoredMessage]:
         """See QueueStore."""
-        holder = self._holders.setdefault(name, _Holder(name))
+        consumer = self._consumers.setdefault(name, _ConsumerState(name))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
         with self._room.waiter(name, [(mailbox, lane) for mailbox, lane, _ in wanted]) as waiter:
@@ -66,7 +68,7 @@ class Fetcher:
                 if left > 0:
                     await self._room.listen(name, min(left, POLL_S))
                 here = [one for one in wanted if (one[0], one[1]) in asked]
-                letters, due_s = await self._ask(holder, waiter, here, is_waiting=left > 0)
+                letters, due_s = await self._ask(consumer, waiter, here, is_waiting=left > 0)
                 now = loop.time()
                 if letters or now >= deadline or waiter.is_interrupted:
                     return letters
@@ -84,46 +86,56 @@ class Fetcher:
                 held.discard(slot)
 
     async def _ask(
-        self, holder: _Holder, waiter: FetchWaiter, wanted: Sequence[Wanted], *, is_waiting: bool
+        self,
+        consumer: _ConsumerState,
+        waiter: FetchWaiter,
+        wanted: Sequence[Wanted],
+        *,
+        is_waiting: bool,
     ) -> tuple[list[StoredMessage], float]:
         async with self._lock:
             try:
-                return await self._ask_once(holder, waiter, wanted, is_waiting=is_waiting)
+                return await self._ask_once(consumer, waiter, wanted, is_waiting=is_waiting)
             except TROUBLE as error:
                 if isinstance(error, (TimeoutError, ResponseError)):
                     raise self._calls.error(error) from error
             try:  # the connection had died unnoticed
-                return await self._ask_once(holder, waiter, wanted, is_waiting=is_waiting)
+                return await self._ask_once(consumer, waiter, wanted, is_waiting=is_waiting)
             except TROUBLE as error:
                 raise self._calls.error(error) from error
 
     async def _ask_once(
-        self, holder: _Holder, waiter: FetchWaiter, wanted: Sequence[Wanted], *, is_waiting: bool
+        self,
+        consumer: _ConsumerState,
+        waiter: FetchWaiter,
+        wanted: Sequence[Wanted],
+        *,
+        is_waiting: bool,
     ) -> tuple[list[StoredMessage], float]:
         ordered = self._in_turn(wanted)
         pairs = [(mailbox, lane) for mailbox, lane, _ in ordered]
-        mine = holder.armed & waiter.pairs
-        stale = holder.armed - waiter.pairs - self._room.wanted(holder.name, waiter)
-        rows = [(*one, *self._recovery(holder, (one[0], one[1]))) for one in ordered]
-        recovered = holder.unsure.intersection(pairs)
-        holder.unsure.update(pairs)  # until the answer is here
+        mine = consumer.armed & waiter.pairs
+        stale = consumer.armed - waiter.pairs - self._room.wanted(consumer.name, waiter)
+        rows = [(*one, *self._recovery(consumer, (one[0], one[1]))) for one in ordered]
+        recovered = consumer.unsure.intersection(pairs)
+        consumer.unsure.update(pairs)  # until the answer is here
         reply: Any = ()
         for is_back in (0, 1):
             ask = encode((rows, int(is_waiting), is_back, list(mine), list(stale)))
-            reply = await self._calls.once("take", TAKE, holder.name, ask)
+            reply = await self._calls.once("take", TAKE, consumer.name, ask)
             if reply:
                 break
-        holder.unsure.difference_update(recovered, pairs)
+        consumer.unsure.difference_update(recovered, pairs)
         clock = time.monotonic() - reply[2] / 1000
         letters, foreign = self._read(pairs, reply[0], clock)
         self._foreign += foreign
         with contextlib.suppress(BusUnavailableError):  # tried again: the letters are here
             await self._refuse(reply[3])
-        holder.armed -= stale
+        consumer.armed -= stale
         if letters or not is_waiting:
-            holder.armed -= mine
+            consumer.armed -= mine
         else:
-            holder.armed.update(pairs)
+            consumer.armed.update(pairs)
         due_ms = reply[1]
         return letters, due_ms / 1000 if due_ms >= 0 else POLL_S
 
@@ -134,8 +146,8 @@ class Fetcher:
         rotated = [*wanted[first:], *wanted[:first]]
         return sorted(rotated, key=lambda one: one[1] != Lane.SYSTEM)
 
-    def _recovery(self, holder: _Holder, pair: Pair) -> tuple[int, Collection[str]]:
-        return (1, list(self._held.get(pair, ()))) if pair in holder.unsure else (0, ())
+    def _recovery(self, consumer: _ConsumerState, pair: Pair) -> tuple[int, Collection[str]]:
+        return (1, list(self._held.get(pair, ()))) if pair in consumer.unsure else (0, ())
 
     def _read(
         self, pairs: Sequence[Pair], chunks: Sequence[Any], clock: float

@@ -62,7 +62,7 @@ class RedisQueueStore:
         self._lease_ms = int(lease_s * 1000)
         self._calls = ScriptClient(endpoint, key)
         self._room = WakeupHub(endpoint, key, self._pass_on, on_fault)
-        self._taker = Fetcher(self._calls, self._room)
+        self._fetcher = Fetcher(self._calls, self._room)
         self._passing: set[asyncio.Task[None]] = set()
         self._since: bytes | None = None  # when mailboxes began, as of the last touch
         self._waiting: dict[str, int] = {}  # how many letters waited then
@@ -73,16 +73,16 @@ class RedisQueueStore:
         self,
         mailbox: str,
         *,
-        keep: bool,
+        durable: bool,
         shared: bool = False,
         max_backlog: int = MAX_BACKLOG,
         max_bytes: int = MAX_BACKLOG_BYTES,
     ) -> None:
         """Make sure a mailbox exists; see QueueStore."""
         limits = (max_backlog, self._lease_ms, max_bytes)
-        await self._calls.run("care", OPEN, mailbox, int(keep), int(shared), *limits)
+        await self._calls.run("care", OPEN, mailbox, int(durable), int(shared), *limits)
 
-    async def touch(self, mailboxes: Sequence[str]) -> list[str]:
+    async def renew(self, mailboxes: Sequence[str]) -> list[str]:
         """Renew leases; see QueueStore."""
         reply = await self._calls.run("care", TOUCH, self._lease_ms, *mailboxes)
         missing, waiting, emptied, since = reply
@@ -106,17 +106,17 @@ class RedisQueueStore:
         counts = await self._calls.run(purpose, PUT, *write_batch(batch))
         return [_stored(count) for count in counts]
 
-    async def take(
-        self, wanted: Sequence[tuple[str, Lane, int]], *, holder: str, wait_s: float
+    async def fetch(
+        self, wanted: Sequence[tuple[str, Lane, int]], *, consumer: str, wait_s: float
     ) -> list[StoredMessage]:
         """Take letters; see QueueStore."""
-        return await self._taker.take(wanted, holder, wait_s)
+        return await self._fetcher.fetch(wanted, consumer, wait_s)
 
-    async def interrupt(self) -> None:
+    async def wake_fetchers(self) -> None:
         """End waits; see QueueStore."""
         self._room.interrupt()
 
-    async def started(self, letters: Sequence[StoredMessage]) -> None:
+    async def mark_started(self, letters: Sequence[StoredMessage]) -> None:
         """Note the start of suspects; see QueueStore."""
         cells: list[str] = []
         for letter in letters:
@@ -136,19 +136,19 @@ class RedisQueueStore:
         closed, fallen = await self._calls.run("settle", SETTLE, *batch.arguments())
         for name, count in _counts_of(fallen).items():
             self._fallen.note(name, count)
-        self._taker.settled(batch.simple)
-        self._taker.settled(
+        self._fetcher.settled(batch.simple)
+        self._fetcher.settled(
             slot for slot, is_closed in zip(batch.slots, closed, strict=True) if is_closed
         )
         if any(settle.delay_s > 0 for settle in settles):
             self._room.look_again()  # and learn when the next retry is due
 
-    async def requeue(self, incarnations: Sequence[str]) -> int:
+    async def requeue_held_by(self, incarnations: Sequence[str]) -> int:
         """Give back what the dead hold; see QueueStore."""
         prefixes = [one for one in incarnations if one]
         return int(await self._calls.run("care", REQUEUE, *prefixes)) if prefixes else 0
 
-    async def reports(self) -> list[QueueStats]:
+    async def stats(self) -> list[QueueStats]:
         """All mailboxes by name."""
         reports = [
             QueueStats(
@@ -172,7 +172,7 @@ class RedisQueueStore:
         found = [letter for name in names for letter in await self._dead_of(name, now)]
         return sorted(found, key=lambda letter: letter.buried_at)[:_DEAD_SHOWN]
 
-    async def revive(self, keys: Sequence[str]) -> int:
+    async def requeue_dead(self, keys: Sequence[str]) -> int:
         """Put dead letters back; see QueueStore."""
         cells = _cells_of(keys)
         return int(await self._calls.run("care", REVIVE, *cells)) if cells else 0

@@ -23,8 +23,8 @@ _BEAT_S = 2.0
 class FetchWaiter:
     """One take() that waits."""
 
-    def __init__(self, holder: str, pairs: Iterable[Pair]) -> None:
-        self.holder = holder
+    def __init__(self, consumer: str, pairs: Iterable[Pair]) -> None:
+        self.consumer = consumer
         self.pairs = frozenset(pairs)
         self.woken: set[Pair] = set()
         self.is_interrupted = False
@@ -78,9 +78,9 @@ class WakeupHub:
         self._beat_at = 0.0
 
     @contextlib.contextmanager
-    def waiter(self, holder: str, pairs: Iterable[Pair]) -> Iterator[FetchWaiter]:
+    def waiter(self, consumer: str, pairs: Iterable[Pair]) -> Iterator[FetchWaiter]:
         """A waiter, present while the block lasts; what woke it for nothing wakes another."""
-        waiter = FetchWaiter(holder, pairs)
+        waiter = FetchWaiter(consumer, pairs)
         self.waiters.append(waiter)
         try:
             yield waiter
@@ -89,23 +89,23 @@ class WakeupHub:
             for pair in waiter.woken:
                 self._on_stray(pair)
 
-    def wanted(self, holder: str, but: FetchWaiter) -> set[Pair]:
-        """What the other waiters of a holder want."""
-        others = [one for one in self.waiters if one.holder == holder and one is not but]
+    def wanted(self, consumer: str, but: FetchWaiter) -> set[Pair]:
+        """What the other waiters of a consumer want."""
+        others = [one for one in self.waiters if one.consumer == consumer and one is not but]
         return set().union(*(one.pairs for one in others))
 
-    async def listen(self, holder: str, limit_s: float) -> None:
-        """Make sure that the server can wake a holder; if not in time, POLL_S must do."""
+    async def listen(self, consumer: str, limit_s: float) -> None:
+        """Make sure that the server can wake a consumer; if not in time, POLL_S must do."""
         if self._running is None:
             work = keep_doing("the listening for mail", self._link.run, self._on_fault)
             self._running = asyncio.create_task(work, name="mail waiting")
-        if holder in self._joined and self._link.is_up:
+        if consumer in self._joined and self._link.is_up:
             await self._beat()
             return
-        self._joined.add(holder)
+        self._joined.add(consumer)
         with contextlib.suppress(TimeoutError, BusUnavailableError):
             async with asyncio.timeout(limit_s):
-                await self._link.add([f"{self._key}:wake:{holder}".encode()])
+                await self._link.add([f"{self._key}:wake:{consumer}".encode()])
 
     def look_again(self) -> None:
         """Let everyone here look at once."""
@@ -127,9 +127,9 @@ class WakeupHub:
 
     def _on_payload(self, payload: bytes) -> None:
         head, _, mailbox = payload.decode(errors="replace").partition("\n")
-        pair, holder = (mailbox, head[:1]), head[1:]
+        pair, consumer = (mailbox, head[:1]), head[1:]
         for waiter in self.waiters:
-            if waiter.holder == holder and pair in waiter.pairs:
+            if waiter.consumer == consumer and pair in waiter.pairs:
                 waiter.wake(pair)
                 return
         self._on_stray(pair)

@@ -70,7 +70,7 @@ class Supervised(Protocol):
 class SupervisorBusClient(BusSubscriber):
     """Speaks with the bus for the supervisor. Apart from `open` no call fails or takes long."""
 
-    takes_mail = False
+    is_durable = False
 
     def __init__(
         self, bus: WorkerBus, name: str, crew: WorkerSet, supervised: Supervised, post: QueueAdmin

@@ -62,7 +62,7 @@ class QueueAdmin:
         elif self._ledger.is_purge_asked:
             await self._purge(self._store)
         else:
-            reports = await self._store.reports()
+            reports = await self._store.stats()
             own = [report.backlog for report in reports if report.name in self._mailboxes]
             self._ledger.note_kept(sum(own))
             logger.info("%d unhandled messages are kept", sum(own))
@@ -82,7 +82,7 @@ class QueueAdmin:
         """A life is over: what it held goes back; returns how many messages."""
         count = 0
         if self._store is not None:
-            count = await self._store.requeue([incarnation])
+            count = await self._store.requeue_held_by([incarnation])
         self._ledger.end(incarnation)
         return count
 
@@ -109,14 +109,14 @@ class QueueAdmin:
     async def look_after(self) -> None:
         """Open again what a broker has lost."""
         if self._store is not None:
-            await self._open_mailboxes(await self._store.touch(self._mailboxes))
+            await self._open_mailboxes(await self._store.renew(self._mailboxes))
 
     async def _open_mailboxes(self, names: Sequence[str]) -> None:
         if self._store is None:
             return
         for name in names:
             is_shared = name in self._groups
-            await self._store.open(name, keep=True, shared=is_shared, **self._limits)
+            await self._store.open(name, durable=True, shared=is_shared, **self._limits)
 
 
 def _count(count: int, what: str) -> str:

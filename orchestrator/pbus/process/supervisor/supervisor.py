@@ -14,7 +14,7 @@ from pbus.concurrency.background import Complaint, keep_doing
 from pbus.errors import BusClosedError, ProcessError, ProjectRunningError, SurvivorsError
 from pbus.ids import new_token
 from pbus.observe import HostRecord
-from pbus.process.delivery_settings import mail_options
+from pbus.process.delivery_settings import delivery_options
 from pbus.process.project.broker_key import keep_key, own_key
 from pbus.process.project.discovery import refuse_other_path
 from pbus.process.project.log_writer import LogWriter
@@ -207,13 +207,13 @@ class Supervisor:
             max_message_bytes=spec.max_message_bytes,
             encoding=spec.encoding,
             delivery=spec.delivery.mode,
-            mail_options=mail_options(spec.delivery),
+            delivery_options=delivery_options(spec.delivery),
             incarnation=self._name,
             key=self._key,
             encrypt=spec.encrypt,
         )
         post = QueueAdmin(
-            bus.mail,
+            bus.queues,
             RecoveryLog(self._project.state_dir),
             self._topology.mailboxes(),
             groups=self._topology.groups(),
