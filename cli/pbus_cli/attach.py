@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from pbus.bus.base import WorkerBus
 from pbus.bus.connect import connect
 from pbus.bus.queues.store import QueueStats, QueueStore
+from pbus.concurrency.waiting import first_of
 from pbus.errors import (
     MailNotKeptError,
     NothingRunningError,
@@ -179,18 +180,10 @@ async def while_running(attachment: Attachment, main: Coroutine[Any, Any, T]) ->
     Raises:
         NothingRunningError: Its supervisor on this machine ended meanwhile.
     """
-    doing = asyncio.ensure_future(main)
-    ended = asyncio.ensure_future(_wait_ended(attachment.record))
-    try:
-        await asyncio.wait({doing, ended}, return_when=asyncio.FIRST_COMPLETED)
-        if doing.done():
-            return doing.result()
-    finally:
-        for task in (doing, ended):
-            task.cancel()
-        await asyncio.wait({doing, ended})
+    doing, _ = await first_of(main, _wait_ended(attachment.record))
     if not doing.cancelled():
-        return doing.result()
+        result: T = doing.result()
+        return result
     raise NothingRunningError(f"is named {attachment.project!r} any more")
 
 

@@ -18,7 +18,8 @@ from pbus.errors import (
 from pbus.process.project.discovery import choose_project
 from pbus.process.project.log_files import read_lines
 from pbus.process.project.project import Project, token_of
-from pbus.process.supervisor.supervisor import Supervisor, bus_client, restart_policy, shutdown
+from pbus.process.supervisor import bus_client, restart_policy, shutdown
+from pbus.process.supervisor.supervisor import Supervisor
 from pbus.process.supervisor_events import (
     BrokerLost,
     BrokerReady,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Final, TextIO, TypeAlias
 
+from pbus.concurrency.waiting import first_of
 from pbus_cli.clean import clean
 from pbus_cli.console import OutputError
 
@@ -208,16 +209,12 @@ async def feed(printer: LinePrinter, printing: Coroutine[Any, Any, None]) -> Non
             loop.call_soon_threadsafe(closed.set)
 
     printer.when_closed(note_closed)
-    tasks = asyncio.ensure_future(printing), asyncio.ensure_future(closed.wait())
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await first_of(printing, closed.wait())
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
         printer.close()
-    if not tasks[0].cancelled():
-        tasks[0].result()
+    if not done.cancelled():
+        done.result()
     if printer.error is not None:
         raise printer.error
 

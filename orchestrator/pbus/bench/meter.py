@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pbus.bench.processes.control_pipe import ControlPipe
 from pbus.bench.processes.roles import Received
 from pbus.bench.results import Percentiles
+from pbus.concurrency.waiting import first_of
 
 SAMPLE_EVERY = 64  # messages; reading the clock for each would be measured, too
 QUIET_S = 3.0  # nothing is handled for so long after the last was sent: the rest is lost
@@ -81,16 +82,10 @@ async def all_or_quiet(
     cues: ControlPipe, complete: asyncio.Event, count: Callable[[], int], quiet_s: float = QUIET_S
 ) -> None:
     """Wait until complete; once cued, only for as long as something still comes."""
-    told = asyncio.ensure_future(cues.next())
-    whole = asyncio.ensure_future(complete.wait())
-    try:
-        await asyncio.wait({told, whole}, return_when=asyncio.FIRST_COMPLETED)
-        if not whole.done():
-            told.result()
-            await _quiet(complete, count, quiet_s)
-    finally:
-        told.cancel()
-        whole.cancel()
+    cued, _ = await first_of(cues.next(), complete.wait())
+    if not complete.is_set():
+        cued.result()
+        await _quiet(complete, count, quiet_s)
 
 
 async def _quiet(complete: asyncio.Event, count: Callable[[], int], quiet_s: float) -> None:

@@ -22,7 +22,7 @@ from pbus.bus.stream.send_buffer import MAX_PAYLOAD_BYTES, SendBuffer
 from pbus.bus.stream.transport import Transport
 from pbus.bus.stream.writer import LaneWriter
 from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding, Header, encode_message, encode_raw
-from pbus.concurrency.background import Chore, keep_doing
+from pbus.concurrency.background import TaskFunction, TaskOwner, run_forever
 from pbus.errors import (
     BusUnavailableError,
     MessageDecodeError,
@@ -92,7 +92,7 @@ class BrokeredBus(WorkerBus):
         self._carried_bytes = max_message_bytes
         self._limit_hint = ""
         self._trouble = "no answer in time"
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = TaskOwner()
         self.delivery = delivery
         self._delivery_options = delivery_options or DeliveryOptions()
         self._mailroom: QueueConsumer | None = None
@@ -280,17 +280,13 @@ class BrokeredBus(WorkerBus):
                 async with asyncio.timeout(_DRAIN_TIMEOUT_S):
                     for publisher in self._publishers.values():
                         await publisher.drain()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
+        await self._tasks.close()
         await self._disconnect()
 
-    def _spawn(self, name: str, chore: Chore) -> None:
+    def _spawn(self, name: str, function: TaskFunction) -> None:
         """Do something for as long as the bus runs."""
-        what = f"the {name} of the bus"
-        keeping = keep_doing(what, chore, self.counters.note_fault)
-        self._tasks.append(asyncio.create_task(keeping, name=f"pbus {name}"))
+        work = run_forever(f"the {name} of the bus", function, self.counters.note_fault)
+        self._tasks.spawn(work, f"pbus {name}")
 
     async def _beat(self) -> None:
         while True:

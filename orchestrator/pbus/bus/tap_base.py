@@ -2,14 +2,13 @@
 
 import abc
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator
 
 from pbus.bus.queues.sealed_store import unsigned
 from pbus.bus.tap import TapMessage, TapQueue
 from pbus.codec import Envelope, as_json, decode_header, decode_payload
-from pbus.concurrency.background import Chore, keep_doing
+from pbus.concurrency.background import TaskFunction, TaskOwner, run_forever
 from pbus.errors import MessageDecodeError, SealError
 from pbus.seal import NO_SEAL, Seal
 
@@ -38,25 +37,19 @@ class BrokerTap(abc.ABC):
         self._overflowed = 0
         self._queue = TapQueue(_CAPACITY)
         self._next: dict[tuple[str, int, str, str], tuple[int, float]] = {}  # number, when heard
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = TaskOwner()
 
     async def __aexit__(self, *exc: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await self._tasks.close()
         await self._disconnect()
 
     async def __aiter__(self) -> AsyncIterator[TapMessage]:
         while True:
             yield await self._queue.get()
 
-    def _begin(self, reading: Chore) -> None:
-        self._tasks = [
-            asyncio.create_task(keep_doing("the tap", reading), name="pbus tap"),
-            asyncio.create_task(keep_doing("the tap's beat", self._beat), name="pbus tap beat"),
-        ]
+    def _begin(self, reading: TaskFunction) -> None:
+        self._tasks.spawn(run_forever("the tap", reading), "pbus tap")
+        self._tasks.spawn(run_forever("the tap's beat", self._beat), "pbus tap beat")
 
     async def _beat(self) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""What is done for as long as a process or a bus lives: an error ends neither it nor the others."""
+"""Background tasks: started, restarted after an error, cancelled by their owner."""
 
 import asyncio
 import contextlib
@@ -6,50 +6,80 @@ import logging
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeAlias
 
-Chore: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+TaskFunction: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
-_AGAIN_S = 1.0
+_RESTART_DELAY_S = 1.0
 
 logger = logging.getLogger(__name__)
 
 
-async def keep_doing(what: str, chore: Chore, on_error: Callable[[], None] | None = None) -> None:
-    """Do a chore until cancelled, again a second after whatever it raised.
+class TaskOwner:
+    """Holds tasks until they are done, and cancels the rest on close."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> None:
+        """Start a task."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self, timeout_s: float | None = None) -> None:
+        """Cancel all tasks and wait for their end.
+
+        Args:
+            timeout_s: Seconds to wait; None for tasks that end when they are cancelled.
+        """
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
+
+
+async def run_forever(
+    name: str, function: TaskFunction, on_error: Callable[[], None] | None = None
+) -> None:
+    """Run a function until cancelled, again one second after each end or error.
 
     Args:
-        what: Names it in the log.
-        chore: Begins it.
+        name: For the log.
+        function: Makes the coroutine.
         on_error: Called after each error.
     """
-    complaint = Complaint(what, on_error)
+    errors = ErrorLog(name, on_error)
     while True:
-        with complaint.instead():
-            await chore()
-        await asyncio.sleep(_AGAIN_S)
+        with errors.catch():
+            await function()
+        await asyncio.sleep(_RESTART_DELAY_S)
 
 
-class Complaint:
-    """Logs what goes wrong somewhere, and goes on; the same error is logged once.
+class ErrorLog:
+    """Logs errors in place of raising them; of equal errors in a row, the first.
 
     Args:
-        what: Where.
-        on_error: Called each time.
+        name: The failing part, for the log.
+        on_error: Called after each error.
     """
 
-    def __init__(self, what: str, on_error: Callable[[], None] | None = None) -> None:
-        self._what = what
+    def __init__(self, name: str, on_error: Callable[[], None] | None = None) -> None:
+        self._name = name
         self._on_error = on_error
         self._last = ""
 
     @contextlib.contextmanager
-    def instead(self) -> Iterator[None]:
-        """Log an error instead of raising it."""
+    def catch(self) -> Iterator[None]:
+        """Log an error of the block and suppress it."""
         try:
             yield
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             if text != self._last:
-                logger.exception("%s ended by an error: a bug in pbus; it goes on", self._what)
+                logger.exception("%s ended by an error: a bug in pbus; it goes on", self._name)
             self._last = text
             if self._on_error is not None:
                 self._on_error()

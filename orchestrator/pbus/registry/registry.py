@@ -6,13 +6,14 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.queues.store import QueueStore
+from pbus.concurrency.background import TaskOwner
 from pbus.errors import BusUnavailableError, DuplicateWorkerError, PbusError
 from pbus.leases import Activation, Lease
 from pbus.messages import BusWorkerRegistryMessage, WorkerRegistryEntry
@@ -61,7 +62,7 @@ class WorkerRegistry(Directory):
         )
         self._heartbeat.on_given_up = self._give_back_soon
         self._announced: dict[str, WorkerRegistryEntry] = {}  # what was last said of own workers
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskOwner()
 
     # Who is there
 
@@ -190,16 +191,13 @@ class WorkerRegistry(Directory):
         """Learn who is there, and begin to renew and to follow."""
         self._bus.presences.append(self._table)
         await self._heartbeat.beat()
-        self._own(self._heartbeat.run(), "pbus registry heartbeat")
+        self._tasks.spawn(self._heartbeat.run(), "pbus registry heartbeat")
 
     async def stop(self) -> None:
         """End the heartbeat and all watches; unregister own workers first."""
         if self._table in self._bus.presences:
             self._bus.presences.remove(self._table)
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=STORE_TIMEOUT_S)
+        await self._tasks.close(STORE_TIMEOUT_S)
         await self._watches.close()
 
     async def beat(self) -> None:
@@ -243,11 +241,12 @@ class WorkerRegistry(Directory):
             self.on_refused(name, who)
 
     def _announce_soon(self, entries: list[WorkerRegistryEntry]) -> None:
-        self._own(self._announce(entries), "pbus registry announcement")
+        self._tasks.spawn(self._announce(entries), "pbus registry announcement")
 
     def _give_back_soon(self, entries: list[WorkerRegistryEntry]) -> None:
         if entries and self._bus.queues is not None:
-            self._own(self._give_back(self._bus.queues, entries), "pbus registry mail of the dead")
+            work = self._give_back(self._bus.queues, entries)
+            self._tasks.spawn(work, "pbus registry mail of the dead")
 
     @staticmethod
     async def _give_back(mail: QueueStore, entries: list[WorkerRegistryEntry]) -> None:
@@ -270,8 +269,3 @@ class WorkerRegistry(Directory):
                 await self._bus.send(message)
         except (PbusError, TimeoutError) as error:
             logger.warning("a registry announcement is left to the next heartbeats: %s", error)
-
-    def _own(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

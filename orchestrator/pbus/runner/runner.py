@@ -11,8 +11,10 @@ from typing import Any, ClassVar
 from pbus.bus.base import WorkerBus
 from pbus.bus.memory import AsyncQueueBus
 from pbus.bus.subscriber import BusSubscriber
+from pbus.concurrency.background import TaskOwner
 from pbus.concurrency.backoff import Backoff
 from pbus.concurrency.event_source import EventSource
+from pbus.concurrency.waiting import first_of
 from pbus.errors import (
     BrokerRefusedError,
     BusUnavailableError,
@@ -44,6 +46,7 @@ _TRY_S = 5.0  # one attempt to reach the broker, of many
 END_TIMEOUT_S = 30.0  # what workers get to finish what is queued
 _EVENTS_TIMEOUT_S = 2.0
 _REPORT_TIMEOUT_S = 2.0
+_CANCEL_S = 1.0
 _MAX_ERRORS = 100
 
 _CONCERNING = (
@@ -117,7 +120,7 @@ class WorkerRunner(EventSource, BusSubscriber):
         self._done = asyncio.Event()
         self._opening: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskOwner()
 
     def __repr__(self) -> str:
         return f"<WorkerRunner {self.name!r}>"
@@ -367,7 +370,11 @@ class WorkerRunner(EventSource, BusSubscriber):
         if not self._hurry.is_set():
             self._household.drop(self._household.waiting())
             ending = self._household.end(reason)
-            await first_of(self._hurry.wait(), ending, timeout_s=self.end_timeout)
+            _, ended = await first_of(
+                self._hurry.wait(), ending, timeout_s=self.end_timeout, cancel_s=_CANCEL_S
+            )
+            if ended.done() and not ended.cancelled() and (error := ended.exception()):
+                logger.error("%r: ending its workers failed", self, exc_info=error)
         return self._household.is_empty
 
     async def _close(self) -> None:
@@ -375,10 +382,7 @@ class WorkerRunner(EventSource, BusSubscriber):
         self._begin_stop("run is over")
         if self._stopping is not None:
             await self._stopping
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_REPORT_TIMEOUT_S)
+        await self._tasks.close(_REPORT_TIMEOUT_S)
         await self.registry.stop()
         await self._close_events(_EVENTS_TIMEOUT_S)
         try:
@@ -390,20 +394,4 @@ class WorkerRunner(EventSource, BusSubscriber):
         self._state = "stopped"
 
     def _own(self, work: Coroutine[Any, Any, None], what: str) -> None:
-        task = asyncio.create_task(work, name=f"pbus {self.name} {what}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-async def first_of(*works: Coroutine[Any, Any, Any], timeout_s: float | None = None) -> None:
-    """Wait until the first is done, or the time is over (seconds); cancel the others."""
-    tasks = [asyncio.create_task(work) for work in works]
-    try:
-        await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks, timeout=1.0)
-    for task in tasks:
-        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("%s failed", task.get_coro(), exc_info=error)
+        self._tasks.spawn(work, f"pbus {self.name} {what}")

@@ -24,7 +24,8 @@ from pbus.bus.queues.store import (
     StoredMessage,
 )
 from pbus.codec import decode_message
-from pbus.concurrency.background import Chore, keep_doing
+from pbus.concurrency.background import TaskFunction, run_forever
+from pbus.concurrency.backoff import delay_after
 from pbus.errors import BusFullError, BusUnavailableError, MessageDecodeError, kind_of, text_of
 from pbus.messages import (
     BusJobRequestMessage,
@@ -237,7 +238,7 @@ class QueueConsumer:
         if is_last:
             self.settle_as(Settlement(letter=letter, how="bury", reason=reason))
         else:
-            delay = min(_MAX_RETRY_S, _FIRST_RETRY_S * 2 ** (letter.attempt - 1))
+            delay = delay_after(letter.attempt, _FIRST_RETRY_S, _MAX_RETRY_S)
             self.settle_as(Settlement(letter=letter, how="retry", delay_s=delay, reason=reason))
 
     def settle_as(self, settle: Settlement) -> None:
@@ -314,9 +315,9 @@ class QueueConsumer:
 
     # The tasks
 
-    def _keep(self, name: str, chore: Chore) -> asyncio.Task[None]:
+    def _keep(self, name: str, function: TaskFunction) -> asyncio.Task[None]:
         """Do something for as long as the room is open."""
-        work = keep_doing(f"the {name} of mail", chore, self._board.counters.note_fault)
+        work = run_forever(f"the {name} of mail", function, self._board.counters.note_fault)
         return asyncio.create_task(work, name=f"pbus mail {name}")
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

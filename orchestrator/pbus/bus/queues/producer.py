@@ -10,7 +10,7 @@ import msgspec
 
 from pbus.bus.local.router import EVERYONE
 from pbus.bus.queues.store import PutResult, QueueEntry, QueueStore
-from pbus.concurrency.background import Chore
+from pbus.concurrency.background import TaskFunction
 from pbus.errors import BrokerFaultError, BusFullError, BusUnavailableError
 from pbus.messages import BusJobRequestMessage, BusMessage, Lane
 
@@ -77,7 +77,7 @@ class QueueProducer:
         """
         return self._lanes[stamped.lane].put(stamped)
 
-    def chores(self) -> list[Chore]:
+    def chores(self) -> list[TaskFunction]:
         """What stores, each until cancelled."""
         return [lane.run for lane in self._lanes.values()]
 

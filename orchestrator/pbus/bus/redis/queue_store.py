@@ -1,6 +1,5 @@
 """RedisQueueStore: mailboxes on Redis Streams; each call is one script."""
 
-import asyncio
 import contextlib
 import logging
 import re
@@ -28,6 +27,7 @@ from pbus.bus.redis.scripts.delivery_lua import PASS_ON, PUT, SETTLE, STARTED
 from pbus.bus.redis.scripts.script_client import ScriptClient
 from pbus.bus.redis.server.endpoint import Endpoint
 from pbus.bus.redis.wakeups import Pair, WakeupHub
+from pbus.concurrency.background import TaskOwner
 from pbus.errors import BusUnavailableError
 from pbus.leases import LEASE_S
 from pbus.messages import Lane
@@ -63,7 +63,7 @@ class RedisQueueStore:
         self._calls = ScriptClient(endpoint, key)
         self._room = WakeupHub(endpoint, key, self._pass_on, on_fault)
         self._fetcher = Fetcher(self._calls, self._room)
-        self._passing: set[asyncio.Task[None]] = set()
+        self._passing = TaskOwner()
         self._since: bytes | None = None  # when mailboxes began, as of the last touch
         self._waiting: dict[str, int] = {}  # how many letters waited then
         self._fallen = FallenDead()
@@ -192,17 +192,12 @@ class RedisQueueStore:
 
     async def close(self) -> None:
         """Close connections; a later call opens new ones."""
-        for task in self._passing:
-            task.cancel()
-        if self._passing:
-            await asyncio.wait(self._passing)
+        await self._passing.close()
         await self._room.close()
         await self._calls.close()
 
     def _pass_on(self, pair: Pair) -> None:
-        task = asyncio.create_task(self._wake_another(pair), name="mail waking another")
-        self._passing.add(task)
-        task.add_done_callback(self._passing.discard)
+        self._passing.spawn(self._wake_another(pair), "mail waking another")
 
     async def _wake_another(self, pair: Pair) -> None:
         mailbox, lane = pair

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from pbus.bus.redis.connections import SubscriberConnection
 from pbus.bus.redis.server.endpoint import Endpoint
-from pbus.concurrency.background import keep_doing
+from pbus.concurrency.background import run_forever
 from pbus.errors import BusUnavailableError
 
 Pair = tuple[str, str]  # a mailbox and a lane
@@ -97,7 +97,7 @@ class WakeupHub:
     async def listen(self, consumer: str, limit_s: float) -> None:
         """Make sure that the server can wake a consumer; if not in time, POLL_S must do."""
         if self._running is None:
-            work = keep_doing("the listening for mail", self._link.run, self._on_fault)
+            work = run_forever("the listening for mail", self._link.run, self._on_fault)
             self._running = asyncio.create_task(work, name="mail waiting")
         if consumer in self._joined and self._link.is_up:
             await self._beat()

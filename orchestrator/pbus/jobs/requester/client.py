@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from pbus.bus.local.lane_hold import lending
+from pbus.concurrency.waiting import first_of
 from pbus.errors import JobStateError, PbusError
 from pbus.jobs.backpressure import Reading, size_of, window_for
 from pbus.jobs.context import WorkerContext
@@ -142,14 +143,8 @@ class JobClient:
     @staticmethod
     async def _until(group: JobGroup, happens: Awaitable[Any]) -> None:
         """Wait until something happens, or the group is over."""
-        waits = [asyncio.ensure_future(happens), asyncio.ensure_future(group.wait())]
-        try:
-            with lending():
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        with lending():
+            await first_of(happens, group.wait())
 
     # Waiting
 

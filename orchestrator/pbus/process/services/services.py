@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from pbus.concurrency.background import Chore
+from pbus.concurrency.background import TaskFunction
 from pbus.errors import ProcessError
 from pbus.process.project.project import Project
 from pbus.process.services.guard_client import GuardClient
@@ -78,10 +78,10 @@ class Services:
             self._url = await self._broker.start()
         return self._url or ""
 
-    def chores(self) -> dict[str, Chore]:
+    def chores(self) -> dict[str, TaskFunction]:
         """To watch over both, each until cancelled; by what they are."""
         broker = self._broker
-        chores: dict[str, Chore] = {"guard": self._keep_guard}
+        chores: dict[str, TaskFunction] = {"guard": self._keep_guard}
         return chores if broker is None else {**chores, "broker": lambda: self._keep_broker(broker)}
 
     async def close(self) -> None:

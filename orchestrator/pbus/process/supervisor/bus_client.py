@@ -12,7 +12,7 @@ import msgspec
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.subscriber import BusSubscriber
-from pbus.concurrency.background import Chore
+from pbus.concurrency.background import TaskFunction
 from pbus.errors import BusError
 from pbus.leases import HEARTBEAT_S, LEASE_S, Lease
 from pbus.messages import (
@@ -122,7 +122,7 @@ class SupervisorBusClient(BusSubscriber):
             await self._try("drop the record", self._bus.leases.drop_record(self.name))
         await self._try("leave the bus", self._bus.stop(), _LEAVE_S)
 
-    def chores(self) -> dict[str, Chore]:
+    def chores(self) -> dict[str, TaskFunction]:
         """All that is to be done regularly, each until cancelled; by what they are."""
         return {
             "registry": self._beat,

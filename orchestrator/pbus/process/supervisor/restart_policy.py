@@ -5,6 +5,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from pbus.concurrency.backoff import delay_after
+
 RestartMode = Literal["never", "on-failure", "always"]
 
 FIRST_DELAY_S = 0.5
@@ -87,8 +89,7 @@ def after_obstacle(history: History) -> Restart:
 
 
 def _after_delay(streak: int, exits: tuple[float, ...]) -> Restart:
-    delay_s = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(streak - 1, 16))
-    return Restart(delay_s, History(streak, exits))
+    return Restart(delay_after(streak, FIRST_DELAY_S, LONGEST_DELAY_S), History(streak, exits))
 
 
 def describe_exit(code: int) -> str:

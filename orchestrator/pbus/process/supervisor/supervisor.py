@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.connect import connect
-from pbus.concurrency.background import Complaint, keep_doing
+from pbus.concurrency.background import ErrorLog, run_forever
+from pbus.concurrency.waiting import first_of
 from pbus.errors import BusClosedError, ProcessError, ProjectRunningError, SurvivorsError
 from pbus.ids import new_token
 from pbus.observe import HostRecord
@@ -85,7 +86,7 @@ class Supervisor:
         self._session_end: str | None = None
         self._listeners: list[Listener] = []
         self._journal = LogWriter(project)
-        self._complaint = Complaint("writing down what happens")
+        self._errors = ErrorLog("writing down what happens")
         self._foundation = Services(project, topology.bus, self._note_broker)
         self._crew = WorkerSet(topology, only, self._hurry)
         self._key: str | None = None
@@ -266,7 +267,7 @@ class Supervisor:
         async with asyncio.TaskGroup() as tasks:
             regularly = {**link.chores(), **self._foundation.chores(), "figures": self._measure}
             chores = [
-                tasks.create_task(keep_doing(f"the supervisor's {name}", chore))
+                tasks.create_task(run_forever(f"the supervisor's {name}", chore))
                 for name, chore in regularly.items()
             ]
             lives = [
@@ -304,16 +305,8 @@ class Supervisor:
 
     async def _unless_stopped(self, opening: Coroutine[Any, Any, T]) -> T | None:
         """Do this, but give it up when a stop is requested before it is done."""
-        opened = asyncio.create_task(opening)
-        stopped = asyncio.create_task(self._stop.wait())
-        try:
-            await asyncio.wait({opened, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            is_open = opened.done()
-            opened.cancel()
-            stopped.cancel()
-            await asyncio.wait({opened, stopped})
-        return opened.result() if is_open else None
+        opened, stopped = await first_of(opening, self._stop.wait())
+        return opened.result() if stopped.cancelled() else None
 
     def _note_broker(self, is_there: bool) -> None:  # noqa: FBT001
         if self._link is not None:
@@ -325,7 +318,7 @@ class Supervisor:
             if not is_held(self._project):
                 self._hold_again()
             else:
-                with self._complaint.instead():
+                with self._errors.catch():
                     self._make_again()
             await asyncio.sleep(_MEASURE_EVERY_S)
 
@@ -367,7 +360,7 @@ class Supervisor:
 
     def _emit(self, event: Event) -> None:
         """Write down what belongs into a log, and tell the listeners; never raises."""
-        with self._complaint.instead():
+        with self._errors.catch():
             self._note(event)
         for listener in self._listeners:
             try:

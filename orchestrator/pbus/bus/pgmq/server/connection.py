@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +13,7 @@ from asyncpg import exceptions
 from pbus.bus.pgmq.server import session
 from pbus.bus.pgmq.server.endpoint import LOST, MISSING, TROUBLE, Endpoint, failure, reason_of
 from pbus.bus.pgmq.server.schema import BUILD_TIMEOUT_S
+from pbus.concurrency.backoff import Backoff
 from pbus.errors import BusUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -21,8 +21,6 @@ logger = logging.getLogger(__name__)
 CALL_TIMEOUT_S = 10.0
 BYTES_PER_S = 1024 * 1024  # what a statement carries at least, once it has begun
 _LARGE = 8 * BYTES_PER_S  # more than that needs more time on the server than others have
-FIRST_BACKOFF_S = 0.05
-MAX_BACKOFF_S = 1.0
 _CLASHES = (exceptions.DeadlockDetectedError, exceptions.SerializationError)
 _TRIES = 4
 # Reasons that are worth a word even after another one, and that do not come and go.
@@ -130,16 +128,15 @@ class HealingConnection:
 
     async def run(self) -> None:
         """Keep connected until cancelled."""
-        pause = FIRST_BACKOFF_S
+        backoff = Backoff()
         while True:
             try:
                 async with self._lock:
                     await self._guarded(self._connect())
-                pause = FIRST_BACKOFF_S
+                backoff.reset()
                 await self._is_lost.wait()
             except BusUnavailableError:
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreading
-                pause = min(MAX_BACKOFF_S, pause * 2)
+                await backoff.pause()
 
     async def close(self) -> None:
         """End what is under way within its deadline, unless the server is away; disconnect."""
