@@ -21,7 +21,7 @@ demo: $(READY) ## run the quickstart: full-text search by four processes
 test: $(READY) ## all tests, on a real Valkey and Postgres that they start themselves
 	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder
 
-fuzz: $(READY) ## throw a million mutated payloads at live projects; SEED=, COUNT=, SECONDS=, BROKERS=
+fuzz: $(READY) ## throw a million mutated payloads at live projects within 10 minutes; SEED=, COUNT=, SECONDS=, BROKERS=
 	cd tests && ../$(BIN)/python -m fuzz
 
 lint: $(READY) ## ruff, mypy and the layers

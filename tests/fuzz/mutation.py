@@ -88,10 +88,10 @@ class Mutator:
         return data[: self._at(data)] + other[self._at(other) :]
 
     def _number(self, data: bytes) -> bytes:
-        found = list(_NUMBER.finditer(data))
-        if not found:
+        found = _NUMBER.search(data, self._at(data)) or _NUMBER.search(data)
+        if found is None:
             return data + self.number()
-        start, end = self.random.choice(found).span()
+        start, end = found.span()
         return data[:start] + self.number() + data[end:]
 
     def _text(self, data: bytes) -> bytes:

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NamedTuple
 
 import asyncpg
 
@@ -11,8 +11,10 @@ from fuzz.mutation import Mutator
 from fuzz.project import Fuzzed, pace
 from fuzz.sealing import Sample, Sealer
 
-_BATCH = 50
-_LISTED_EVERY = 40  # batches
+_BATCH = 200
+_LISTED_EVERY = 10  # batches
+_CONNECTIONS = 8
+_LOOK_S = 0.02
 _BEHIND = 500  # rows that wait
 # What processes call, without what takes or removes: that needs no strange bytes.
 _FUNCTIONS = [
@@ -36,6 +38,18 @@ _NEW_ROWS = {
 }  # fmt: skip
 
 
+class _Shot(NamedTuple):
+    """One statement with strange bytes.
+
+    Attributes:
+        kind: Where it is counted.
+    """
+
+    kind: str
+    sql: str
+    arguments: tuple[Any, ...]
+
+
 class PgmqTarget:
     """Throws payloads at a project.
 
@@ -48,7 +62,13 @@ class PgmqTarget:
         record = fuzzed.place.record()
         self._channel: str = record["channel"]
         self._runner = asyncio.Runner()
-        self._base: asyncpg.Connection = self._run(asyncpg.connect(record["url"]))
+        # A commit that is not waited for disturbs no less.
+        fast = {"synchronous_commit": "off"}
+        self._connections: list[asyncpg.Connection] = [
+            self._run(asyncpg.connect(record["url"], server_settings=fast))
+            for _ in range(_CONNECTIONS)
+        ]
+        self._base = self._connections[0]
         self._sealer = Sealer(fuzzed.place.seal(), list(fuzzed.place.rows()))
         self._samples = self._record(fuzzed)
         self._mutator = Mutator(seed, [sample.plain for sample in self._samples])
@@ -66,7 +86,7 @@ class PgmqTarget:
             "sealed": 0,
             "refused": 0,
         }
-        self._ways: list[Callable[[], Coroutine[Any, Any, str]]] = [
+        self._ways: list[Callable[[], _Shot]] = [
             self._wire, self._wire, self._wire, self._queue, self._queue, self._table, self._notify, self._call,
         ]  # fmt: skip
 
@@ -75,13 +95,15 @@ class PgmqTarget:
         if self._batches % _LISTED_EVERY == 0:
             self._look()
         self._batches += 1
-        self._run(self._throw())
-        pace(self._is_behind)
+        shots = [self._random.choice(self._ways)() for _ in range(_BATCH)]
+        self._run(self._throw(shots))
+        pace(self._is_behind, look_s=_LOOK_S)
         return _BATCH
 
     def close(self) -> None:
         """Disconnect."""
-        self._run(self._base.close())
+        for connection in self._connections:
+            self._run(connection.close())
         self._runner.close()
 
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -120,13 +142,22 @@ class PgmqTarget:
           (SELECT coalesce(sum(i.stored - o.gone), 0) FROM pbus.intake i JOIN pbus.outgo o USING (mailbox)))"""
         return self._fetch(waiting)[0][0] > _BEHIND
 
-    async def _throw(self) -> None:
-        for _ in range(_BATCH):
+    async def _throw(self, shots: Sequence[_Shot]) -> None:
+        await asyncio.gather(
+            *(
+                self._shoot(connection, shots[at::_CONNECTIONS])
+                for at, connection in enumerate(self._connections)
+            )
+        )
+        await self._base.execute("SELECT pg_notify(pbus.bell($1), 'w ')", self._channel)
+
+    async def _shoot(self, connection: asyncpg.Connection, shots: Sequence[_Shot]) -> None:
+        for shot in shots:
             try:
-                self.counts[await self._random.choice(self._ways)()] += 1
+                await connection.execute(shot.sql, *shot.arguments)
+                self.counts[shot.kind] += 1
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OverflowError):
                 self.counts["refused"] += 1
-        await self._base.execute("SELECT pg_notify(pbus.bell($1), 'w ')", self._channel)
 
     def _payload(self, at: bytes = b"") -> bytes:
         sample = self._random.choice(self._samples)
@@ -140,13 +171,12 @@ class PgmqTarget:
     def _text(self) -> str:
         return self._payload().decode(errors="replace").replace("\0", "")
 
-    async def _wire(self) -> str:
+    def _wire(self) -> _Shot:
         sql = "INSERT INTO pbus.wire (peer, rank, payload) VALUES ($1, $2, $3)"
         rank = self._random.choice((0, 1, 2, 2, 7))
-        await self._base.execute(sql, self._random.choice(self._peers), rank, self._payload())
-        return "wire"
+        return _Shot("wire", sql, (self._random.choice(self._peers), rank, self._payload()))
 
-    async def _queue(self) -> str:
+    def _queue(self) -> _Shot:
         box = self._random.choice(self._boxes)
         body = self._payload(box["name"].encode()).decode(errors="replace").replace("\0", "")
         message: Any = [[self._mutator.text().replace("\0", ""), body]]
@@ -157,45 +187,36 @@ class PgmqTarget:
             self._strange({"n": 1, "a": 2, "c": 0, "s": False, "t": 1}),
         ))
         queue = f"{box['queue']}_{self._random.choice('ds')}"
-        await self._base.execute(
-            "SELECT pgmq.send($1, $2::text::jsonb, $3::text::jsonb)",
-            queue,
-            _json(message),
-            _json(headers),
-        )
-        return "queues"
+        sql = "SELECT pgmq.send($1, $2::text::jsonb, $3::text::jsonb)"
+        return _Shot("queues", sql, (queue, _json(message), _json(headers)))
 
     def _strange(self, value: Any) -> str:
         return (
             self._mutator.mutate(_json(value).encode()).decode(errors="replace").replace("\0", "")
         )
 
-    async def _table(self) -> str:
+    def _table(self) -> _Shot:
         sql = self._random.choice(list(_NEW_ROWS.values()))
         names = ["clerk", "post.1", "x", self._mutator.text().replace("\0", "")]
-        await self._base.execute(sql, self._random.choice(names), self._text()[:500], self._text())
-        return "tables"
+        return _Shot("tables", sql, (self._random.choice(names), self._text()[:500], self._text()))
 
-    async def _notify(self) -> str:
+    def _notify(self) -> _Shot:
         said = self._random.choice((
             self._text(), "w " + self._text(), self._strange([1, 2, "clerk", "d", {"n": 1}, [["id", "{}"]]]),
         ))  # fmt: skip
-        await self._base.execute(
-            "SELECT pg_notify($1, $2)", self._random.choice(self._bells), said[:7000]
-        )
-        return "notified"
+        bell = self._random.choice(self._bells)
+        return _Shot("notified", "SELECT pg_notify($1, $2)", (bell, said[:7000]))
 
-    async def _call(self) -> str:
+    def _call(self) -> _Shot:
         name, types = self._random.choice(self._signatures)
         if name == "mail_open" and self._random.random() < 0.9:
-            return "calls"
+            return self._notify()
         many = self._random.choice((1, 2))
         places = ", ".join(f"${at}::text::{kind}" for at, kind in enumerate(types, 1))
         values = [self._channel, *(self._argument(kind, many) for kind in types[1:])]
         if name in {"mail_revive", "lease_renew"} or types[0] != "text":
             values[0] = self._channel if types[0] == "text" else self._argument(types[0], many)
-        await self._base.execute(f"SELECT pbus.{name}({places})", *values)
-        return "calls"
+        return _Shot("calls", f"SELECT pbus.{name}({places})", tuple(values))
 
     def _argument(self, kind: str, many: int) -> str:
         """A value as Postgres reads it."""

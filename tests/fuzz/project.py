@@ -31,9 +31,9 @@ class Clerk(BaseWorker):
         return {"number": 2 * request.payload["number"]}
 """
 BROKERS = {
-    "redis": ("redis", "at-most-once"),
-    "redis-stored": ("redis", "at-least-once"),
     "pgmq": ("pgmq", "at-least-once"),
+    "redis-stored": ("redis", "at-least-once"),
+    "redis": ("redis", "at-most-once"),
 }
 # What payloads may leave behind in a process: streams of invented senders (10,000, some 5 MB), queues
 # and the payload at hand (each at most max_message_bytes, 4 MiB, and its copies), and the allocator's gaps.
@@ -154,11 +154,11 @@ class Fuzzed:
         return [process.memory_info().rss for process in self._processes]
 
 
-def pace(is_behind, limit_s: float = 30.0) -> None:
+def pace(is_behind, limit_s: float = 30.0, look_s: float = 0.002) -> None:
     """Wait until the readers have caught up; what they do not read in time the broker would cut off."""
     give_up_at = time.monotonic() + limit_s
     while is_behind() and time.monotonic() < give_up_at:
-        time.sleep(0.002)
+        time.sleep(look_s)
 
 
 def folder() -> Path:

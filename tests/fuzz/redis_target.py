@@ -36,6 +36,7 @@ class RedisTarget:
         self._random = self._mutator.random
         self._channels: list[bytes] = []
         self._keys: list[tuple[bytes, bytes]] = []
+        self._parts: dict[bytes, list[bytes]] = {}  # fields and members of keys
         self._batches = 0
         self.counts = {"published": 0, "sealed": 0, "written": 0, "refused": 0}
 
@@ -88,6 +89,15 @@ class RedisTarget:
         self._channels = self._broker.pubsub_channels(self._pattern.replace("*", "") + "*")
         keys = list(self._broker.scan_iter(self._pattern, count=1000))
         self._keys = [(key, self._broker.type(key)) for key in keys][:300]
+        self._parts = {key: self._parts_of(key, kind) for key, kind in self._keys}
+
+    def _parts_of(self, key: bytes, kind: bytes) -> list[bytes]:
+        with contextlib.suppress(redis.ResponseError):  # of another type meanwhile
+            if kind == b"hash":
+                return self._broker.hkeys(key)
+            if kind == b"zset":
+                return self._broker.zrange(key, 0, 50)
+        return []
 
     def _is_behind(self) -> bool:
         clients: list[dict[str, Any]] = self._broker.client_list()
@@ -124,16 +134,14 @@ class RedisTarget:
             getattr(self, f"_write_{kind.decode()}")(pipe, key)
 
     def _write_hash(self, pipe: Any, key: bytes) -> None:
-        fields = self._broker.hkeys(key) if self._broker.type(key) == b"hash" else []
-        field = self._random.choice(fields or [b"n"])
+        field = self._random.choice(self._parts.get(key) or [b"n"])
         if self._random.random() < 0.2:
             field = self._mutator.mutate(field)[:300]
         value = self._mutator.number() if self._random.random() < 0.3 else self._payload(field)
         pipe.hset(key, field, value)
 
     def _write_zset(self, pipe: Any, key: bytes) -> None:
-        members = self._broker.zrange(key, 0, 50) if self._broker.type(key) == b"zset" else []
-        member = self._random.choice(members or [b"clerk"])
+        member = self._random.choice(self._parts.get(key) or [b"clerk"])
         if self._random.random() < 0.7:
             member = self._mutator.mutate(member)[:300]
         pipe.execute_command("ZADD", key, self._mutator.number(), member)

@@ -1,7 +1,7 @@
 """One run: payloads at a project until there were enough, and what must hold meanwhile and after."""
 
 import time
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fuzz.project import Fuzzed
 from fuzz.redis_target import RedisTarget
@@ -30,8 +30,30 @@ def _target(broker: str, fuzzed: Fuzzed, seed: int) -> Target:
     return PgmqTarget(fuzzed, seed)
 
 
-def fuzz(broker: str, seed: int, *, count: int, seconds: float, checks: int = 0) -> str:
-    """Fuzz a project of its own; returns what was done, in words.
+class Run(NamedTuple):
+    """What was done.
+
+    Attributes:
+        grown: By how many bytes the process grew that grew most, at each check.
+    """
+
+    broker: str
+    seed: int
+    sent: int
+    seconds: float
+    counts: dict[str, int]
+    grown: list[int]
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{size / 2**20:.1f}" for size in self.grown)
+        return (
+            f"{self.broker}: seed {self.seed}, {self.sent:,} payloads in {self.seconds:.0f} s,"
+            f" {self.counts}, grown by {sizes} MiB"
+        )
+
+
+def fuzz(broker: str, seed: int, *, count: int, seconds: float, checks: int = 0) -> Run:
+    """Fuzz a project of its own.
 
     Args:
         broker: One of fuzz.project.BROKERS.
@@ -43,7 +65,8 @@ def fuzz(broker: str, seed: int, *, count: int, seconds: float, checks: int = 0)
     with Home() as home:
         fuzzed = Fuzzed(home, broker)
         target = _target(broker, fuzzed, seed)
-        began, sent, grown = time.monotonic(), 0, []
+        began, sent = time.monotonic(), 0
+        grown: list[int] = []
         try:
             while sent < count and time.monotonic() - began < seconds:
                 sent += target.throw()
@@ -60,5 +83,4 @@ def fuzz(broker: str, seed: int, *, count: int, seconds: float, checks: int = 0)
         finally:
             target.close()
             fuzzed.place.tell("down", "--purge", "--timeout", "2")
-    sizes = ", ".join(f"{size / 2**20:.1f}" for size in grown)
-    return f"{broker}: seed {seed}, {sent:,} payloads in {took:.0f} s, {target.counts}, grown by {sizes} MiB"
+    return Run(broker, seed, sent, took, target.counts, grown)
