@@ -167,7 +167,7 @@ def test_killer_is_buried_and_answered(make_keeping_bus):
                 (answer,) = await answers.heard(1)
 
             assert isinstance(answer, BusJobResponseMessage)
-            assert ("j", "buried") == (answer.job_id, answer.response["type"])
+            assert ("j", "dead-lettered") == (answer.job_id, answer.response["type"])
             await until_report(here, "w", backlog=0, dead=1)
 
     asyncio.run(main())

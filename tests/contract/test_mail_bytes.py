@@ -145,8 +145,8 @@ def test_bytes_survive_all_ends(make_mail):
             letters = await fetch(store)
             await store.settle([
                 Settlement(letters[0], how="retry", delay_s=60),
-                Settlement(letters[1], how="bury", reason="so it goes"),
-                Settlement(letters[2], how="return"),
+                Settlement(letters[1], how="dead_letter", reason="so it goes"),
+                Settlement(letters[2], how="requeue"),
             ])
             await check()
             await store.settle([Settlement(letters[3])])
@@ -159,7 +159,7 @@ def test_bytes_survive_all_ends(make_mail):
             await store.requeue_dead([dead.key])
             await check()
             for letter in await fetch(store):
-                await store.settle([Settlement(letter, how="bury")])
+                await store.settle([Settlement(letter, how="dead_letter")])
             await store.drop_dead([dead.key for dead in await store.dead_letters()])
             await check()
             await store.purge("box")
@@ -269,7 +269,9 @@ def test_dead_letters_are_bounded(make_mail, monkeypatch, caplog):
                 for number in range(count):
                     await store.put([writer.to("box", f"{number} " + "x" * size)])
                 letters = await fetch(store)
-                await store.settle([Settlement(one, how="bury", reason="so") for one in letters])
+                await store.settle([
+                    Settlement(one, how="dead_letter", reason="so") for one in letters
+                ])
                 found = await store.dead_letters()
                 return [text.split()[0] for text in texts(found)], (await store.stats())[0]
 

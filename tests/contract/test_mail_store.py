@@ -42,7 +42,7 @@ def test_put_is_taken_once(make_mail):
 
             assert (1, False) == (stored.mailboxes, stored.is_full)
             assert ("box", DATA, "id-1") == (letter.mailbox, letter.lane, letter.id)
-            assert (1, 0, False) == (letter.attempt, letter.crashes, letter.is_suspect)
+            assert (1, 0, False) == (letter.attempt, letter.crashes, letter.is_poison_suspect)
             assert ["hello"] == texts([letter])
             assert [] == await fetch(store)
             assert [] == await fetch(store, consumer="sibling")
@@ -563,7 +563,9 @@ def test_buried_letters_stay_readable(make_mail):
                 await store.put([Writer().to(name, name)])
             for name in ("box", "other"):
                 (letter,) = await fetch(store, name)
-                await store.settle([Settlement(letter, how="bury", reason=f"{name} is no good")])
+                await store.settle([
+                    Settlement(letter, how="dead_letter", reason=f"{name} is no good")
+                ])
             (dead,) = await store.dead_letters("box")
             both = await store.dead_letters()
 
@@ -571,7 +573,7 @@ def test_buried_letters_stay_readable(make_mail):
             assert 0 == await backlog(store)
             assert ("box", "box is no good") == (dead.mailbox, dead.reason)
             assert (1, 0) == (dead.attempt, dead.crashes)
-            assert abs(time.time() - dead.buried_at) < 60
+            assert abs(time.time() - dead.dead_since) < 60
             assert 0 <= dead.age_s < 60
             assert ["box", "other"] == [one.mailbox for one in both]
             assert ["box"] == texts([dead])
@@ -592,7 +594,7 @@ def test_revived_letters_begin_anew(make_mail):
             (letter,) = await fetch(store)
             await store.settle([Settlement(letter, how="retry")])
             (letter,) = await fetch(store)
-            await store.settle([Settlement(letter, how="bury", reason="twice")])
+            await store.settle([Settlement(letter, how="dead_letter", reason="twice")])
             (dead,) = await store.dead_letters()
             assert 2 == dead.attempt
             waiting = asyncio.create_task(fetch(store, wait_s=LONG_S))
@@ -601,7 +603,7 @@ def test_revived_letters_begin_anew(make_mail):
             assert 1 == await store.requeue_dead([dead.key])
             (again,) = await finishes(waiting)
             assert (SYSTEM, 1, 0, False) == (
-                again.lane, again.attempt, again.crashes, again.is_suspect,
+                again.lane, again.attempt, again.crashes, again.is_poison_suspect,
             )  # fmt: skip
             assert ["x"] == texts([again])
             assert [] == await store.dead_letters()
@@ -628,7 +630,9 @@ def test_requeue_gives_back(make_mail):
             again = await finishes(waiting)
             again += await fetch(sibling, consumer="sibling")
             assert ["1", "2"] == sorted(texts(again))
-            assert [(True, 1, 0)] * 2 == [(o.is_suspect, o.attempt, o.crashes) for o in again]
+            assert [(True, 1, 0)] * 2 == [
+                (o.is_poison_suspect, o.attempt, o.crashes) for o in again
+            ]
             assert 0 == await store.requeue_held_by(["dead"])
             assert 3 == await backlog(store)
 
@@ -652,7 +656,7 @@ def test_crash_counts_what_had_started(make_mail):
 
             assert {"killer": 2, "innocent": 0} == {texts([one])[0]: one.crashes for one in letters}
             assert {1} == {one.attempt for one in letters}
-            assert all(one.is_suspect for one in letters)
+            assert all(one.is_poison_suspect for one in letters)
 
     run(main())
 
@@ -673,7 +677,7 @@ def test_crashes_survive_retries(make_mail):
             await store.settle([Settlement(letters[0], how="retry")])
             (letter,) = await fetch(store, consumer="life-2")
             assert (2, 1) == (letter.attempt, letter.crashes)
-            await store.settle([Settlement(letter, how="bury", reason="enough")])
+            await store.settle([Settlement(letter, how="dead_letter", reason="enough")])
 
             (dead,) = await store.dead_letters()
             assert (2, 1) == (dead.attempt, dead.crashes)
@@ -730,7 +734,10 @@ def test_late_retry_is_left_alone(make_mail):
             await slow.put([Writer().to("box", "1", "2")])
             first, second = await fetch(slow, consumer="slow")
             await other.requeue_held_by(["slow"])
-            await slow.settle([Settlement(first, how="retry"), Settlement(second, how="bury")])
+            await slow.settle([
+                Settlement(first, how="retry"),
+                Settlement(second, how="dead_letter"),
+            ])
             again = await fetch(other, consumer="other")
 
             assert ["1", "2"] == sorted(texts(again))
@@ -741,7 +748,7 @@ def test_late_retry_is_left_alone(make_mail):
     run(main())
 
 
-@pytest.mark.parametrize("how", ["handled", "retry", "return", "bury"])
+@pytest.mark.parametrize("how", ["ack", "retry", "requeue", "dead_letter"])
 def test_settling_twice_changes_nothing(make_mail, how):
     """A settlement sent again, as after a lost answer, has no second effect."""
 
@@ -754,12 +761,12 @@ def test_settling_twice_changes_nothing(make_mail, how):
                 await store.settle([Settlement(letter, how=how) for letter in settled])
             (report,) = await store.stats()
 
-            assert {"handled": 1, "retry": 3, "return": 3, "bury": 1}[how] == report.backlog
+            assert {"ack": 1, "retry": 3, "requeue": 3, "dead_letter": 1}[how] == report.backlog
             assert (2 if how == "retry" else 0) == report.retries
             assert 1 == report.in_flight
-            assert (2 if how == "bury" else 0) == len(await store.dead_letters())
+            assert (2 if how == "dead_letter" else 0) == len(await store.dead_letters())
             again = await fetch(store)
-            assert (["1", "2"] if how in {"retry", "return"} else []) == sorted(texts(again))
+            assert (["1", "2"] if how in {"retry", "requeue"} else []) == sorted(texts(again))
             assert ([2, 2] if how == "retry" else [1] * len(again)) == [
                 one.attempt for one in again
             ]
@@ -912,7 +919,7 @@ def test_reports_say_what_is_there(make_mail):
                 Settlement(letters[0]),
                 Settlement(letters[1], how="retry"),
                 Settlement(letters[2], how="retry", delay_s=60),
-                Settlement(letters[3], how="bury"),
+                Settlement(letters[3], how="dead_letter"),
             ])
             await asyncio.sleep(0.05)
             empty, full = await store.stats()
@@ -965,7 +972,7 @@ def test_removed_mailbox_leaves_nothing(make_mail):
             writer = Writer()
             await store.put(writer.each("box", "1", "2", "3"))
             dead, held = await store.fetch([("box", DATA, 2)], consumer="consumer", wait_s=0)
-            await store.settle([Settlement(dead, how="bury")])
+            await store.settle([Settlement(dead, how="dead_letter")])
 
             assert 1 == await store.purge("box", remove=True)
             await store.settle([Settlement(held)])

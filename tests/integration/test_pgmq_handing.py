@@ -213,7 +213,7 @@ def test_given_up_gets_back_what_was_handed(database, channel):
             assert [] == await fetch(other, consumer="next")
             await other.requeue_held_by(["dead"])
             (letter,) = await fetch(other, consumer="next")
-            assert (["1"], True) == (texts([letter]), letter.is_suspect)
+            assert (["1"], True) == (texts([letter]), letter.is_poison_suspect)
 
     run(main())
 
@@ -293,7 +293,7 @@ def test_handed_for_what_was_left_meanwhile(database, channel):
             (letter,) = await fetch(store, "next", wait_s=PATIENCE_S)
             assert ("box", ["1"]) == (letter.mailbox, texts([letter]))
             assert handler.asked - asked <= 1
-            await store.settle([Settlement(letter=letter, how="return")])
+            await store.settle([Settlement(message=letter, how="requeue")])
             assert ["1"] == texts(await fetch(store, consumer="other", wait_s=PATIENCE_S))
 
     run(main())
@@ -329,7 +329,7 @@ def test_retry_holds_the_next_back(database, channel):
             writer = Writer()
             await store.put([writer.to("box", "1")])
             (letter,) = await fetch(store, wait_s=PATIENCE_S)
-            await store.settle([Settlement(letter=letter, how="retry", delay_s=0.05, reason="no")])
+            await store.settle([Settlement(message=letter, how="retry", delay_s=0.05, reason="no")])
             await store.put([writer.to("box", "2")])
             found = []
             async with asyncio.timeout(PATIENCE_S):

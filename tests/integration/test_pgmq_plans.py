@@ -89,7 +89,7 @@ async def settles_parts(store: PgmqQueueStore, many: int, work: Work) -> float:
 async def buries(store: PgmqQueueStore, many: int, work: Work) -> float:
     """Give up all, put it back, take and settle it."""
     found = await prepare(store, many)
-    given_up = [Settlement(one, how="bury", reason="x") for one in found]
+    given_up = [Settlement(one, how="dead_letter", reason="x") for one in found]
     used = await work.of(store.settle(given_up))
     keys = [dead.key for dead in await store.dead_letters()]
     used += await work.of(store.requeue_dead(keys))

@@ -63,7 +63,10 @@ async def use_everything(store: QueueStore, seed: int = 0) -> None:
     await asyncio.wait({waiting})
     await store.put([Writer("w").to("*", "1", "2")])
     first, second = await fetch(store, "brief", consumer="gone")
-    await store.settle([Settlement(first, how="retry", delay_s=60), Settlement(second, how="bury")])
+    await store.settle([
+        Settlement(first, how="retry", delay_s=60),
+        Settlement(second, how="dead_letter"),
+    ])
     await store.requeue_held_by(["unheard-of"])
 
 
@@ -142,7 +145,7 @@ def test_any_bytes_are_kept(valkey, channel):
             await store.settle([Settlement(one, how="retry") for one in letters])
             letters = await fetch(store)
             assert bodies == [letter.body for letter in letters]
-            await store.settle([Settlement(one, how="bury") for one in letters])
+            await store.settle([Settlement(one, how="dead_letter") for one in letters])
 
             assert bodies == [letter.body for letter in await store.dead_letters()]
 
@@ -200,7 +203,10 @@ def test_full_memory_stores_nothing(own_valkey, channel):
                 with pytest.raises(BusUnavailableError, match="maxmemory"):
                     await store.put(writer.each("box", "3", "4"))
                 letters += await fetch(store, consumer="other", wait_s=1)
-                await store.settle([Settlement(letters[1], how="bury"), Settlement(letters[0])])
+                await store.settle([
+                    Settlement(letters[1], how="dead_letter"),
+                    Settlement(letters[0]),
+                ])
                 redis.config_set("maxmemory", 0)
                 (report,) = await store.stats()
 

@@ -94,12 +94,12 @@ class Books:
         for letters in self._held.values():
             for text in self._random.sample(sorted(letters), len(letters) * 2 // 3):
                 letter = letters.pop(text)
-                how = self._random.choice(("handled", "handled", "retry", "return", "bury"))
+                how = self._random.choice(("ack", "ack", "retry", "requeue", "dead_letter"))
                 delay_s = self._random.choice((0.0, 0.02))
                 settles.append(Settlement(letter, how=how, delay_s=delay_s, reason="so it goes"))
-                if how == "handled":
+                if how == "ack":
                     self._handled.add(text)
-                elif how == "bury":
+                elif how == "dead_letter":
                     self._dead.add(text)
                 else:
                     self._stored.add(text)

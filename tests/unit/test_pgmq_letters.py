@@ -22,14 +22,14 @@ def test_handed_entry_is_read():
     """Its letters, in order, with what settles each."""
     letters = letters_of(decode_pushed(word(5, 1, "a", "b")))
     assert [("5.0.7", "id a", b"a"), ("5.1.7", "id b", b"b")] == [
-        (letter.key, letter.id, letter.body) for letter in letters
+        (letter.receipt_handle, letter.id, letter.body) for letter in letters
     ]
     assert ("box", "d", 1, 0, False) == (
         letters[0].mailbox,
         letters[0].lane.value,
         letters[0].attempt,
         letters[0].crashes,
-        letters[0].is_suspect,
+        letters[0].is_poison_suspect,
     )
 
 

@@ -74,7 +74,9 @@ def test_good_neighbours_are_not_lost():
 
         inner.is_away = False
         assert [] == await store.fetch([("w", Lane.DATA, 10)], consumer="h", wait_s=0)
-        assert [("1", "bury")] == [(one.letter.key, one.how) for one in inner.settled]
+        assert [("1", "dead_letter")] == [
+            (one.message.receipt_handle, one.how) for one in inner.settled
+        ]
         await store.fetch([("w", Lane.DATA, 10)], consumer="h", wait_s=0)
         assert 1 == len(inner.settled) == len(refused)
 

@@ -26,7 +26,7 @@ class DeadRow(msgspec.Struct, frozen=True, kw_only=True):
         worker: Whose mailbox it was in.
         attempts: How often its handler was started.
         crashes: How many processes ended over it.
-        buried_at: Unix seconds, by the broker's clock.
+        dead_since: Unix seconds, by the broker's clock.
         age_s: Seconds since then, by the broker's clock.
     """
 
@@ -38,7 +38,7 @@ class DeadRow(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     attempts: int
     crashes: int
-    buried_at: float
+    dead_since: float
     age_s: float
 
 
@@ -110,7 +110,7 @@ def dead_row(letter: DeadLetter) -> DeadRow:
         reason=letter.reason,
         attempts=letter.attempt,
         crashes=letter.crashes,
-        buried_at=letter.buried_at,
+        dead_since=letter.dead_since,
         age_s=round(letter.age_s, 1),
     )
 

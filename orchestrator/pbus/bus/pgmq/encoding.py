@@ -86,12 +86,12 @@ def letters_of(row: Row) -> list[StoredMessage]:
         StoredMessage(
             mailbox=row["mailbox"],
             lane=lane,
-            key=f"{row['hold']}.{position}.{row['box']}",
+            receipt_handle=f"{row['hold']}.{position}.{row['box']}",
             id=id_,
             body=_bytes(body),
             attempt=headers.a,
             crashes=headers.c,
-            is_suspect=headers.s,
+            is_poison_suspect=headers.s,
             stored_at=stored_at,
         )
         for position, (id_, body) in enumerate(pairs)
@@ -136,14 +136,14 @@ def dead_letter(row: Row) -> DeadLetter:
         reason=reason,
         attempt=row["attempt"],
         crashes=row["crashes"],
-        buried_at=row["buried_at"].timestamp(),
+        dead_since=row["buried_at"].timestamp(),
         age_s=row["age_s"],
     )
 
 
 def key_of(letter: StoredMessage) -> tuple[int, int, int]:
     """A letter's hold, its position in the entry, and its mailbox."""
-    hold, position, box = letter.key.split(".")
+    hold, position, box = letter.receipt_handle.split(".")
     return int(hold), int(position), int(box)
 
 

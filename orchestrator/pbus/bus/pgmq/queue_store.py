@@ -159,8 +159,8 @@ class PgmqQueueStore:
     async def _settle(self, settles: Sequence[Settlement]) -> None:
         rows = [
             (
-                *key_of(one.letter),
-                sanitize_text(one.letter.id),
+                *key_of(one.message),
+                sanitize_text(one.message.id),
                 one.how,
                 one.delay_s,
                 sanitize_text(one.reason),

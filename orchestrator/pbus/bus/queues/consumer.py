@@ -85,7 +85,7 @@ class _AckHandle(AckHandle):
             self._room.set_aside(self._letter)
 
     async def starting(self) -> None:
-        if self._letter is not None and self._letter.is_suspect:
+        if self._letter is not None and self._letter.is_poison_suspect:
             await self._room.note_start(self._letter)
 
     def finish(self, error: BaseException | None = None) -> None:
@@ -96,7 +96,7 @@ class _AckHandle(AckHandle):
     def bury(self, reason: str) -> None:
         letter, self._letter = self._letter, None
         if letter is not None:
-            self._room.settle_as(Settlement(letter=letter, how="bury", reason=reason))
+            self._room.settle_as(Settlement(message=letter, how="dead_letter", reason=reason))
 
     def give_back(self) -> None:
         letter, self._letter = self._letter, None
@@ -232,18 +232,18 @@ class QueueConsumer:
     def settle(self, letter: StoredMessage, error: BaseException | None, *, is_last: bool) -> None:
         """A letter was handled, or its handler raised."""
         if error is None:
-            self.settle_as(Settlement(letter=letter))
+            self.settle_as(Settlement(message=letter))
             return
         reason = f"{kind_of(error)}: {text_of(error)}"
         if is_last:
-            self.settle_as(Settlement(letter=letter, how="bury", reason=reason))
+            self.settle_as(Settlement(message=letter, how="dead_letter", reason=reason))
         else:
             delay = delay_after(letter.attempt, _FIRST_RETRY_S, _MAX_RETRY_S)
-            self.settle_as(Settlement(letter=letter, how="retry", delay_s=delay, reason=reason))
+            self.settle_as(Settlement(message=letter, how="retry", delay_s=delay, reason=reason))
 
     def settle_as(self, settle: Settlement) -> None:
         """Settle a letter, soon, together with others."""
-        self.forget(settle.letter)
+        self.forget(settle.message)
         self._settles.append(settle)
         self._has_settles.set()
 
@@ -265,7 +265,7 @@ class QueueConsumer:
         """
         name = letter.mailbox
         if self._mailboxes.get(name) == name:
-            self._aside.setdefault(name, set()).add(letter.key)
+            self._aside.setdefault(name, set()).add(letter.receipt_handle)
             if self._held[name] >= PREFETCH:
                 self._has_room.set()
 
@@ -273,7 +273,7 @@ class QueueConsumer:
         """A letter is no longer in hand here."""
         self._held[letter.mailbox] -= 1
         if (aside := self._aside.get(letter.mailbox)) is not None:
-            aside.discard(letter.key)
+            aside.discard(letter.receipt_handle)
         self._has_room.set()
 
     def _return(self) -> None:
@@ -287,7 +287,7 @@ class QueueConsumer:
         leaving = [one for one in self._returned if one.mailbox not in self._mailboxes]
         self._returned = [one for one in self._returned if one.mailbox in self._mailboxes]
         for letter in leaving:
-            self.settle_as(Settlement(letter=letter, how="return"))
+            self.settle_as(Settlement(message=letter, how="requeue"))
 
     async def _rest(self) -> None:
         """Wait until there may be room again; meanwhile others may have what is for them.
@@ -385,13 +385,13 @@ class QueueConsumer:
         if letter.crashes >= self.options.max_crash_attempts:
             self._bury_killer(letter)
         elif mailbox is None:
-            self.settle_as(Settlement(letter=letter, how="return"))
+            self.settle_as(Settlement(message=letter, how="requeue"))
         else:
             mailbox.lane(letter.lane).put_nowait((letter.body, _AckHandle(self, letter)))
 
     def _bury_killer(self, letter: StoredMessage) -> None:
         reason = f"{letter.crashes} processes ended while they handled it"
-        self.settle_as(Settlement(letter=letter, how="bury", reason=reason))
+        self.settle_as(Settlement(message=letter, how="dead_letter", reason=reason))
         try:
             message = decode_message(letter.body)
         except MessageDecodeError:
@@ -402,7 +402,7 @@ class QueueConsumer:
                 target=message.source,
                 job_id=message.job_id,
                 status=JobStatus.ERROR,
-                response={"error": reason, "type": "buried"},
+                response={"error": reason, "type": "dead-lettered"},
             )
             task = self._spawn("answer", self._answer(answer))
             self._answers.add(task)

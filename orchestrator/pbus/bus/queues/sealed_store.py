@@ -115,7 +115,7 @@ class SealedQueueStore:
                 continue
             letters.append(msgspec.structs.replace(letter, body=line))
             if claim is not None:
-                claims[letter.key] = claim
+                claims[letter.receipt_handle] = claim
         if claims:
             letters = await self._allowed(letters, claims)
         await self._bury_strange()
@@ -130,7 +130,7 @@ class SealedQueueStore:
             return letters
         allowed = []
         for letter in letters:
-            claim = claims.get(letter.key)
+            claim = claims.get(letter.receipt_handle)
             if claim in wrong:
                 self._dead_letter(letter, SourceError(wrong[claim]))
             else:
@@ -139,7 +139,7 @@ class SealedQueueStore:
 
     def _dead_letter(self, letter: StoredMessage, error: MessageDecodeError) -> None:
         self._refuse(error)
-        self._strange.append(Settlement(letter=letter, how="bury", reason=error.message))
+        self._strange.append(Settlement(message=letter, how="dead_letter", reason=error.message))
 
     async def _bury_strange(self) -> None:
         """What cannot be settled now is settled with the next take: its neighbours must not wait."""

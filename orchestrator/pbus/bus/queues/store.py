@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 _SAY_EVERY_S = 60.0
 
-Disposition = Literal["handled", "retry", "return", "bury"]
+Disposition = Literal["ack", "retry", "requeue", "dead_letter"]
 
 
 class QueueEntry(msgspec.Struct, frozen=True):
@@ -68,24 +68,24 @@ class StoredMessage(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         mailbox: Whose.
         lane: From which queue.
-        key: Settles it; opaque, meaningful to the store that gave it.
+        receipt_handle: Settles it; opaque, meaningful to the store that gave it.
         id: The message's id, as its sender gave it.
         body: The encoded message.
         attempt: 1 the first time a handler is to be started with it; one more for each retry.
         crashes: How many incarnations ended while they held it *and* had started it.
-        is_suspect: An incarnation ended while it held this letter: call started() before the
+        is_poison_suspect: An incarnation ended while it held this letter: call started() before the
             handler, so that a letter that kills processes is told from its neighbours.
         stored_at: When it was first stored, by this process's loop clock; its age is the broker's.
     """
 
     mailbox: str
     lane: Lane
-    key: str
+    receipt_handle: str
     id: str
     body: bytes
     attempt: int = 1
     crashes: int = 0
-    is_suspect: bool = False
+    is_poison_suspect: bool = False
     stored_at: float = msgspec.field(default_factory=time.monotonic)
 
 
@@ -93,14 +93,14 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     """The end of a letter for its consumer.
 
     Attributes:
-        how: "handled": gone, and its id is remembered with it; "retry": back into the mailbox
-            after `delay_s` with one attempt more; "return": back into it as it was, no handler
-            began with it; "bury": to the dead letters.
+        how: "ack": gone, and its id is remembered with it; "retry": back into the mailbox
+            after `delay_s` with one attempt more; "requeue": back into it as it was, no handler
+            began with it; "dead_letter": to the dead letters.
         reason: Why it is retried or buried, in a sentence.
     """
 
-    letter: StoredMessage
-    how: Disposition = "handled"
+    message: StoredMessage
+    how: Disposition = "ack"
     delay_s: float = 0.0
     reason: str = ""
 
@@ -133,7 +133,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         key: Names it for requeue and drop.
-        buried_at: Unix seconds, by the broker's clock.
+        dead_since: Unix seconds, by the broker's clock.
         age_s: Seconds since then, by the broker's clock.
         attempt: How often its handler was started.
     """
@@ -145,7 +145,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     attempt: int
     crashes: int
-    buried_at: float
+    dead_since: float
     age_s: float = 0.0
 
 

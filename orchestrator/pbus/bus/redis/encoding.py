@@ -72,7 +72,7 @@ def read_entry(
 
 def slot_of(letter: StoredMessage) -> Slot:
     """The entry that a letter came with."""
-    return letter.mailbox, letter.key[: letter.key.index("/")]
+    return letter.mailbox, letter.receipt_handle[: letter.receipt_handle.index("/")]
 
 
 class Batch:
@@ -99,9 +99,9 @@ class Batch:
         return encode(groups), encode([(*key, *rest) for key, rest in self._simple.items()])
 
     def _add(self, settle: Settlement) -> None:
-        letter = settle.letter
-        slot, at, total, size = letter.key.split("/")
-        if total == "1" and settle.how == "handled" and not _has_past(letter):
+        letter = settle.message
+        slot, at, total, size = letter.receipt_handle.split("/")
+        if total == "1" and settle.how == "ack" and not _has_past(letter):
             key = (letter.mailbox, slot[0])
             entries, ids, sizes = self._simple.setdefault(key, ([], [], []))
             entries.append(slot[1:])
@@ -127,16 +127,16 @@ class _Group:
         """As the script reads it."""
         which, ids, others = [], [], []
         for at, settle in self.settles.items():
-            if settle.how == "handled":
+            if settle.how == "ack":
                 which.append(at)
-                ids.append(settle.letter.id)
+                ids.append(settle.message.id)
             else:
                 others.append((at, settle.how, int(settle.delay_s * 1000), settle.reason))
         return (*self._head, which, ids, others, self._size)
 
 
 def _has_past(letter: StoredMessage) -> bool:
-    return letter.is_suspect or letter.attempt > 1
+    return letter.is_poison_suspect or letter.attempt > 1
 
 
 def read_dead(mailbox: str, entry: bytes, fields: Sequence[bytes], now: float) -> DeadLetter:
@@ -146,7 +146,7 @@ def read_dead(mailbox: str, entry: bytes, fields: Sequence[bytes], now: float) -
         attempt, crashes = (int(mark) for mark in marks.split()[:2])
     except ValueError:
         id_, body, reason, attempt, crashes = b"?", b" ".join(fields), NOT_OURS, 1, 0
-    buried_at = min(int(entry.partition(b"-")[0]) / 1000, now)
+    dead_since = min(int(entry.partition(b"-")[0]) / 1000, now)
     return DeadLetter(
         key=f"{mailbox}/{entry.decode()}",
         mailbox=mailbox,
@@ -155,6 +155,6 @@ def read_dead(mailbox: str, entry: bytes, fields: Sequence[bytes], now: float) -
         reason=reason.decode(errors="replace"),
         attempt=attempt,
         crashes=crashes,
-        buried_at=buried_at,
-        age_s=now - buried_at,
+        dead_since=dead_since,
+        age_s=now - dead_since,
     )

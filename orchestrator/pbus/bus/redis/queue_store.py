@@ -120,7 +120,7 @@ class RedisQueueStore:
         """Note the start of suspects; see QueueStore."""
         cells: list[str] = []
         for letter in letters:
-            if letter.is_suspect:
+            if letter.is_poison_suspect:
                 mailbox, slot = slot_of(letter)
                 cells += (mailbox, slot[0], slot[1:])
         if cells:
@@ -170,7 +170,7 @@ class RedisQueueStore:
         seconds, micros = await self._calls.plain("TIME")
         now = int(seconds) + int(micros) / 1e6
         found = [letter for name in names for letter in await self._dead_of(name, now)]
-        return sorted(found, key=lambda letter: letter.buried_at)[:_DEAD_SHOWN]
+        return sorted(found, key=lambda letter: letter.dead_since)[:_DEAD_SHOWN]
 
     async def requeue_dead(self, keys: Sequence[str]) -> int:
         """Put dead letters back; see QueueStore."""

@@ -35,13 +35,13 @@ CREATE OR REPLACE FUNCTION pbus.mail_settle(
 ) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
   -- Text at a place of an array is found by counting from its start: not for each of thousands.
-  has_others boolean := EXISTS (SELECT FROM unnest(s_how) how WHERE how <> 'handled');
+  has_others boolean := EXISTS (SELECT FROM unnest(s_how) how WHERE how <> 'ack');
   live int[]; x record; letter jsonb; heads jsonb; since float8; again bigint[] := '{}';
   load int; sizes bigint[] := '{}'; buried bigint[] := '{}'; ended bigint[] := '{}'; fallen jsonb;
 BEGIN
   INSERT INTO pbus.handled
     SELECT DISTINCT s.box, s.id, clock_timestamp() FROM unnest(s_box, s_id, s_how) s(box, id, how)
-     WHERE s.how = 'handled' AND (SELECT true FROM pbus.mailbox m WHERE m.id = s.box) ORDER BY 1, 2
+     WHERE s.how = 'ack' AND (SELECT true FROM pbus.mailbox m WHERE m.id = s.box) ORDER BY 1, 2
     ON CONFLICT DO NOTHING;
   PERFORM FROM pbus.held WHERE hold = ANY(s_hold) ORDER BY hold FOR UPDATE;
   -- Which of the settlements still mean something.
@@ -56,12 +56,12 @@ BEGIN
       FROM unnest(live) n
       CROSS JOIN LATERAL (SELECT * FROM pbus.held h WHERE h.hold = s_hold[n] OFFSET 0) h
       CROSS JOIN LATERAL (SELECT * FROM pbus.mailbox m WHERE m.id = h.mailbox OFFSET 0) m
-     WHERE has_others AND s_how[n] <> 'handled' ORDER BY n
+     WHERE has_others AND s_how[n] <> 'ack' ORDER BY n
   LOOP
     EXECUTE format('SELECT message->$2, headers, pbus.mail_since(headers, enqueued_at) FROM pgmq.%I WHERE msg_id = $1', 'q_' || x.queue)
       INTO letter, heads, since USING x.msg_id, x.pos;
     CONTINUE WHEN letter IS NULL;
-    IF x.how <> 'bury' THEN
+    IF x.how <> 'dead_letter' THEN
       load := octet_length(letter::text);
       PERFORM pgmq.send(x.queue, jsonb_build_array(letter),
         heads || jsonb_build_object('n', 1, 'b', load, 't', since) || CASE x.how WHEN 'retry'
@@ -90,7 +90,7 @@ BEGIN
   END LOOP;
   PERFORM pbus.mail_finish(ended, ARRAY(
     SELECT s_box[n] FROM unnest(live) n
-     WHERE NOT has_others OR s_how[n] IN ('handled', 'bury')), again, sizes);
+     WHERE NOT has_others OR s_how[n] IN ('ack', 'dead_letter')), again, sizes);
   IF again <> '{}' THEN PERFORM pbus.mail_ring(ch, again); END IF;
   FOR x IN SELECT DISTINCT m.id, m.name FROM pbus.mailbox m WHERE m.id = ANY(buried) ORDER BY m.id LOOP
     load := pbus.mail_dead_trim(x.id, dead_kept, dead_bytes);

@@ -457,7 +457,7 @@ local function settle_letters(box, own, group, flags)
   end
   for _, other in ipairs(others) do
     if opened[other[1]] then
-      local send_off = other[2] == 'bury' and bury or put_back
+      local send_off = other[2] == 'dead_letter' and bury or put_back
       send_off(box, own, queue .. entry, letters[other[1] + 1], other)
     end
   end
