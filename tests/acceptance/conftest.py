@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from support.command import Home, Place
+from support.cli_env import CliEnv, Place
 
 
 @pytest.fixture(scope="module")
-def home() -> Iterator[Home]:
+def home() -> Iterator[CliEnv]:
     """Where a module's projects live."""
-    with Home() as home:
+    with CliEnv() as home:
         yield home
 
 
 @pytest.fixture(scope="session")
 def town() -> Iterator[Place]:
     """A project that runs for all modules; tests leave it as they found it."""
-    with Home() as home:
+    with CliEnv() as home:
         place = home.place("town", Path(__file__).parent / "town")
         (place.folder / "hall").mkdir()
         place.up()

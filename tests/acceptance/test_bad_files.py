@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.command import Home
+from support.cli_env import CliEnv
 
 pytestmark = pytest.mark.cli
 
@@ -23,7 +23,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
 }
 
 
-def test_wrong_files_are_refused(home: Home):
+def test_wrong_files_are_refused(home: CliEnv):
     """Every problem with file and line, what was expected and the nearest name; exit code 2."""
     ended = {}
     for number, (what, (text, _)) in enumerate(BAD.items()):
@@ -39,7 +39,7 @@ def test_wrong_files_are_refused(home: Home):
     assert [] == home.processes()
 
 
-def test_right_file_is_described(home: Home):
+def test_right_file_is_described(home: CliEnv):
     """`validate` says what a file runs; with --json as one object, secrets masked."""
     text = """
 name: fine

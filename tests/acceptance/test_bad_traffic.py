@@ -10,7 +10,7 @@ import pytest
 
 from pbus import BaseWorker, WorkerRunner, connect
 from pbus.seal import seal_of
-from support.command import Place, Rows, wait_for
+from support.cli_env import Place, Rows, wait_for
 from support.waiting import eventually
 
 pytestmark = pytest.mark.cli

@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.command import Command, Home, Place, Rows, wait_for
+from support.cli_env import CliEnv, Command, Place, Rows, wait_for
 from support.terminal import terminal
 
 pytestmark = pytest.mark.cli
@@ -77,7 +77,7 @@ workers:
 
 
 @pytest.fixture(scope="module")
-def policies(home: Home) -> Place:
+def policies(home: CliEnv) -> Place:
     """Programs that end, by all policies; five quick exits take a while, so it starts first."""
     place = home.place("policies", {"topology.yaml": POLICIES})
     assert place.run("up", "-d").code == 0
@@ -89,7 +89,7 @@ def policies(home: Home) -> Place:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def slow(home: Home) -> Command:
+def slow(home: CliEnv) -> Command:
     """A start that waits in vain; begun early, too."""
     text = (
         "name: slow\nworkers:\n  slow: {worker: 'workers:Slow'}\n  good: {worker: 'workers:Good'}\n"
@@ -115,7 +115,7 @@ def test_states_show_policy(policies: Place):
     assert {"steady"} <= ready <= {"steady", "flaky", "again"}
 
 
-def bad_place(home: Home, name: str, *workers: str) -> Place:
+def bad_place(home: CliEnv, name: str, *workers: str) -> Place:
     """A project of these bad workers."""
     lines = [f"  {worker}: {SPECS[worker]}\n" for worker in workers]
     text = f"name: {name}\nworkers:\n{''.join(lines)}"
@@ -124,7 +124,7 @@ def bad_place(home: Home, name: str, *workers: str) -> Place:
     return home.place(name, {"topology.yaml": text, **modules})
 
 
-def test_bad_worker_is_named(home: Home):
+def test_bad_worker_is_named(home: CliEnv):
     """`up --wait` exits 1 at the first that failed, with its last log lines (a traceback too)."""
     done = bad_place(home, "importing", "importing").run("up", "--wait")
 
@@ -145,7 +145,7 @@ workers:
 """
 
 
-def test_every_reason_is_told(home: Home):
+def test_every_reason_is_told(home: CliEnv):
     """`up --wait` names all that are not ready; each reason is of the last life, and no chatter."""
     place = home.place("reasons", {"topology.yaml": REASONS})
     done = place.run("up", "--wait")
@@ -176,7 +176,7 @@ def test_every_reason_is_told(home: Home):
         assert 130 == screen.code()
 
 
-def test_reasons_are_logged(home: Home):
+def test_reasons_are_logged(home: CliEnv):
     """Whatever keeps workers from starting, the log of each says what it is."""
     rest = [name for name in SPECS if name != "importing"]
     place = bad_place(home, "bad", *rest)
@@ -188,7 +188,7 @@ def test_reasons_are_logged(home: Home):
     assert 0 == place.run("down").code
 
 
-def test_all_failed_ends_up(home: Home):
+def test_all_failed_ends_up(home: CliEnv):
     """When some worker failed and nothing is left running, `up` exits 1."""
     text = """
 name: hopeless

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from pbus.bus import connect
-from support.command import Command, Done, Home, Place, wait_for
+from support.cli_env import CliEnv, Command, Done, Place, wait_for
 from support.rights import documented_grants, documented_rights
 from support.valkey import Valkey
 
@@ -42,7 +42,7 @@ def broker() -> Iterator[Valkey]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def waiting(home: Home) -> Iterator[list[Command]]:
+def waiting(home: CliEnv) -> Iterator[list[Command]]:
     """Commands that wait for an answer; begun first, for they take their time."""
     with contextlib.closing(socket.socket()) as deaf:
         deaf.bind(("127.0.0.1", 0))
@@ -64,7 +64,7 @@ def waiting(home: Home) -> Iterator[list[Command]]:
         ]
 
 
-def place_at(home: Home, name: str, url: str) -> Place:
+def place_at(home: CliEnv, name: str, url: str) -> Place:
     """A project whose bus is there."""
     text = TOPOLOGY.replace("shared", name).replace("${BUS_URL}", url)
     return home.place(name, {"topology.yaml": text, "workers.py": WORKERS})
@@ -79,7 +79,7 @@ def see_unreachable(done: Done) -> None:
     assert done.seconds < 5 + 10
 
 
-def test_file_that_was_only_found_is_not_connected_to(home: Home, broker: Valkey):
+def test_file_that_was_only_found_is_not_connected_to(home: CliEnv, broker: Valkey):
     """In a stranger's folder no verb sends a password to where its file says; named, it says where."""
     place = place_at(home, "strange", f"redis://:{PASSWORD}@127.0.0.1:{broker.port}")
     at = rf"redis://:\*\*\*@127\.0\.0\.1:{broker.port}"
@@ -106,7 +106,7 @@ def test_file_that_was_only_found_is_not_connected_to(home: Home, broker: Valkey
         assert before < connections()
 
 
-def test_open_broker_is_warned_of(home: Home):
+def test_open_broker_is_warned_of(home: CliEnv):
     """A broker with neither password nor key is open to all who reach it: validate and up say so."""
     with Valkey(tcp=True) as server:
         place = place_at(home, "open", server.tcp_url)
@@ -120,14 +120,14 @@ def test_open_broker_is_warned_of(home: Home):
     assert [False] * 3 == ["set `bus.key`" in one.err for one in quiet]
 
 
-def test_wrong_password_is_told(home: Home, broker: Valkey):
+def test_wrong_password_is_told(home: CliEnv, broker: Valkey):
     """The server's refusal is passed on, the password is not."""
     url = f"redis://:{PASSWORD}-not@127.0.0.1:{broker.port}"
 
     see_unreachable(place_at(home, "refused", url).run("up"))
 
 
-def test_password_is_never_shown(home: Home, broker: Valkey):
+def test_password_is_never_shown(home: CliEnv, broker: Valkey):
     """Neither a command's output nor a log nor a command line has it; only the record, mode 0600."""
     place = place_at(home, "guarded", f"redis://:{PASSWORD}@127.0.0.1:{broker.port}")
     foreground = place.start("up", "--plain")
@@ -161,7 +161,7 @@ VERBS = [
 ]  # fmt: skip
 
 
-def test_user_with_the_documented_rights_runs_everything(home: Home):
+def test_user_with_the_documented_rights_runs_everything(home: CliEnv):
     """A project with kept messages, and every verb, on a Redis user that may do what README says."""
     with Valkey(tcp=True) as server:
         rules = " ".join(documented_rights())
@@ -187,7 +187,9 @@ def test_user_with_the_documented_rights_runs_everything(home: Home):
 
 
 @pytest.mark.pgmq
-def test_role_with_the_documented_rights_runs_everything(home: Home, database: str, postgres: Any):
+def test_role_with_the_documented_rights_runs_everything(
+    home: CliEnv, database: str, postgres: Any
+):
     """The same on a Postgres role; an administrator ran pbus once."""
     name = urlsplit(database).path[1:]
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from support.command import PATIENCE_S, PBUS, Home, Place, wait_for
+from support.cli_env import PATIENCE_S, PBUS, CliEnv, Place, wait_for
 
 pytestmark = pytest.mark.cli
 
@@ -31,7 +31,7 @@ workers:
 
 
 @pytest.fixture(scope="module")
-def place(home: Home) -> Place:
+def place(home: CliEnv) -> Place:
     """A project in a folder whose name is no text."""
     place = home.place(FOLDER, {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
     (place.folder / "note.txt").write_text("größe", encoding="utf-8")
@@ -41,7 +41,7 @@ def place(home: Home) -> Place:
     return place
 
 
-def logs(home: Home, worker: str) -> list[str]:
+def logs(home: CliEnv, worker: str) -> list[str]:
     """What a worker wrote."""
     paths = home.state.glob(f"pbus/bytes-*/logs/workers/{worker}.log")
     return [line for path in paths for line in path.read_text(errors="replace").splitlines()]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.command import Home
+from support.cli_env import CliEnv
 from support.moved_clock import moved_clock
 from support.valkey import Valkey
 
@@ -20,15 +20,15 @@ workers:
 
 
 @pytest.fixture
-def other_home() -> Iterator[Home]:
+def other_home() -> Iterator[CliEnv]:
     """Another machine, as far as files go."""
-    with Home() as home:
+    with CliEnv() as home:
         yield home
 
 
 @pytest.mark.parametrize("ahead_s", [-120])
 def test_clock_of_another_host(
-    home: Home, other_home: Home, valkey: Valkey, channel: str, ahead_s: int
+    home: CliEnv, other_home: CliEnv, valkey: Valkey, channel: str, ahead_s: int
 ):
     """A host whose clock is wrong comes up, and each shows the other's workers as they are."""
     files = {"topology.yaml": TOPOLOGY.format(url=valkey.tcp_url, channel=channel)}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from support.command import Home, Place
+from support.cli_env import CliEnv, Place
 
 pytestmark = pytest.mark.cli
 
@@ -14,14 +14,14 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.y*ml"))
 _YAML_BLOCK = re.compile(r"^```ya?ml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-def copy_of(home: Home, folder: Path) -> Place:
+def copy_of(home: CliEnv, folder: Path) -> Place:
     """A copy of a folder of topologies, made once."""
     copy = home.folder / folder.name
     return Place(home, copy) if copy.exists() else home.place(folder.name, folder)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_config_is_valid(home: Home, path: Path):
+def test_config_is_valid(home: CliEnv, path: Path):
     """`pbus validate` finds nothing wrong with it, and its worker classes are there."""
     done = copy_of(home, path.parent).tell("validate", path.name, "--json")
 
@@ -33,7 +33,7 @@ def test_config_is_valid(home: Home, path: Path):
             assert f"class {name}(" in source
 
 
-def test_readme_topology_is_valid(home: Home):
+def test_readme_topology_is_valid(home: CliEnv):
     """The first topology of the README is right as it stands."""
     blocks = _YAML_BLOCK.findall((ROOT / "README.md").read_text())
     if not blocks:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.command import Command, Home, Place, Rows, wait_for
+from support.cli_env import CliEnv, Command, Place, Rows, wait_for
 from support.hosts import Host, broker_on, can_make_hosts, two_hosts
 from support.valkey import Valkey
 
@@ -31,7 +31,7 @@ def heard(place: Place, worker: str, text: str) -> None:
     wait_for(lambda: any(text in line for line in place.logs(worker)))
 
 
-def test_conversation_handed_over(home: Home):
+def test_conversation_handed_over(home: CliEnv):
     """One speaker at a time: who takes over knows what was said, and hands back."""
     place = home.place("handoff", CONFIGS / "handoff")
     place.up()
@@ -61,7 +61,7 @@ def read_wav(path: Path) -> tuple[tuple[int, ...], bytes]:
         return tuple(file.getparams()[:3]), file.readframes(file.getnframes())
 
 
-def test_audio_crosses_processes(home: Home):
+def test_audio_crosses_processes(home: CliEnv):
     """Without a file of its own, `up` plays a tone through three processes and ends by itself."""
     place = home.place("audio", CONFIGS / "audio")
     done = place.run("up", limit_s=60)
@@ -72,7 +72,7 @@ def test_audio_crosses_processes(home: Home):
     assert ((2, 2, 44_100), 882_000) == (params, len(samples))
 
 
-def test_given_wav_copied_exactly(home: Home, monkeypatch: pytest.MonkeyPatch):
+def test_given_wav_copied_exactly(home: CliEnv, monkeypatch: pytest.MonkeyPatch):
     """A file that is given comes out byte for byte the same, its last short frame included."""
     place = home.place("given", CONFIGS / "audio")
     with (place.folder / "topology.yaml").open("a") as file:
@@ -92,7 +92,7 @@ def test_given_wav_copied_exactly(home: Home, monkeypatch: pytest.MonkeyPatch):
 # Two hosts
 
 
-def start_part(home: Home, url: str, part: str) -> tuple[Place, Command]:
+def start_part(home: CliEnv, url: str, part: str) -> tuple[Place, Command]:
     """The topology of both, brought up with one of its workers."""
     home.environ["BUS_URL"] = url
     place = home.place("two-hosts", CONFIGS / "two-hosts")
@@ -125,7 +125,7 @@ def watched(place: Place, claim: Callable[[Rows], bool]) -> Rows:
 
 def test_two_projects_share_a_broker(valkey: Valkey):
     """Two copies of one topology, each with a state of its own, are one system on one URL."""
-    with Home() as here, Home() as there:
+    with CliEnv() as here, CliEnv() as there:
         house, _ = start_part(here, valkey.tcp_url, "house")
         guest, visiting = start_part(there, valkey.tcp_url, "guest")
         visiting.until("I visited the house on")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.command import Home
+from support.cli_env import CliEnv
 
 pytestmark = pytest.mark.cli
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.cli
     ],
 )
 def test_example_works(
-    home: Home, example: str, job: tuple[str, str], payload: object, expected: object
+    home: CliEnv, example: str, job: tuple[str, str], payload: object, expected: object
 ):
     """What `init` writes comes up and does a job; its tests are a test elsewhere."""
     place = home.place(f"{example}-place", {})

@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from support.command import Home, Place, living, wait_for
+from support.cli_env import CliEnv, Place, living, wait_for
 from support.valkey import Valkey
 
 pytestmark = pytest.mark.cli
@@ -49,13 +49,13 @@ workers:
 
 
 @pytest.fixture(scope="module")
-def other_home() -> Iterator[Home]:
+def other_home() -> Iterator[CliEnv]:
     """State and sockets of somebody else, as it seems."""
-    with Home() as home:
+    with CliEnv() as home:
         yield home
 
 
-def test_state_homes_are_strangers(home: Home, other_home: Home):
+def test_state_homes_are_strangers(home: CliEnv, other_home: CliEnv):
     """Two state homes: what runs from one folder twice is two projects, and none ends the other."""
     first = home.place("shared", {"topology.yaml": PROGRAM.format(worker="uno")})
     second = Place(other_home, first.folder)
@@ -73,7 +73,7 @@ def test_state_homes_are_strangers(home: Home, other_home: Home):
     assert 0 == first.tell("down").code
 
 
-def test_linked_files_are_strangers(home: Home):
+def test_linked_files_are_strangers(home: CliEnv):
     """Two links to one topology are two projects, by the places of the links; so is the file."""
     shared = home.place("common", {"topology.yaml": CLASS, "workers.py": WORKERS})
     a, b = home.place("a", {}), home.place("b", {})
@@ -94,7 +94,7 @@ def test_linked_files_are_strangers(home: Home):
     assert 0 == b.tell("-f", "../a/../a/topology.yaml", "down").code
 
 
-def test_link_may_move(home: Home):
+def test_link_may_move(home: CliEnv):
     """A project stays where the user named it; what is restarted comes from where the link leads."""
     base = home.place("deploy", {})
     for release in ("1", "2"):
@@ -126,7 +126,7 @@ def test_link_may_move(home: Home):
     assert 0 == base.tell("down", *file).code
 
 
-def test_worker_means_own_project(home: Home):
+def test_worker_means_own_project(home: CliEnv):
     """A `pbus` that a worker runs speaks of its project, wherever it stands; options win."""
     files = {
         "topology.yaml": PROGRAM.format(worker="uno"),
@@ -162,7 +162,7 @@ def test_worker_means_own_project(home: Home):
     assert 0 == place.tell("ps", "-p", "second").code
 
 
-def test_deleted_folder_is_survived(home: Home):
+def test_deleted_folder_is_survived(home: CliEnv):
     """In a folder that is gone every verb works that need not read it, by name or not."""
     place = home.place("gone", {"topology.yaml": PROGRAM.format(worker="uno")})
     other = home.place("other", {"topology.yaml": "name: other\n" + PROGRAM.format(worker="due")})
@@ -192,7 +192,7 @@ def test_deleted_folder_is_survived(home: Home):
     assert [0, 0, 0] == codes
 
 
-def test_killed_supervisor_is_succeeded(home: Home, valkey: Valkey, channel: str):
+def test_killed_supervisor_is_succeeded(home: CliEnv, valkey: Valkey, channel: str):
     """What a killed supervisor told of its workers is gone as soon as the next one speaks."""
     bus = f"bus: {{url: '{valkey.url}', channel: '{channel}'}}\n"
     place = home.place("killed", {"topology.yaml": bus + PROGRAM.format(worker="uno")})

@@ -5,7 +5,7 @@ from typing import Any
 import psutil
 import pytest
 
-from support.command import Command, Place, wait_for
+from support.cli_env import Command, Place, wait_for
 
 pytestmark = pytest.mark.cli
 

@@ -8,7 +8,7 @@ import sys
 import psutil
 import pytest
 
-from support.command import Home, Place, living, wait_for
+from support.cli_env import CliEnv, Place, living, wait_for
 
 # Everything that can be ignored is, SIGHUP as by nohup; everything that can be blocked is.
 ROUGH = """
@@ -71,7 +71,7 @@ def _can(*words: str) -> bool:
 
 def test_signals_are_as_usual():
     """Ignored and blocked signals of the launcher change no exit code and reach no child."""
-    with Home(sys.executable, "-c", ROUGH) as home:
+    with CliEnv(sys.executable, "-c", ROUGH) as home:
         place = home.place("signals", {"topology.yaml": SIGNALS, "workers.py": MASKS})
         up = place.start("up", "--plain")
         rows = wait_for(lambda: _settled(place))
@@ -111,7 +111,7 @@ def _settled(place: Place) -> dict[str, dict[str, object]] | None:
 )
 def test_orphans_are_reaped(through: tuple[str, ...]):
     """As the init of a container pbus reaps orphans, and ends in order when it is told to."""
-    with Home(*through) as home:
+    with CliEnv(*through) as home:
         place = home.place("orphans", {"topology.yaml": ORPHANS})
         up = place.start("up", "--plain")
         up.until("mother * ready")
@@ -138,7 +138,7 @@ def test_orphans_are_reaped(through: tuple[str, ...]):
 @pytest.mark.parametrize(("limit", "started"), [("-Sn", 100), ("-n", 1)])
 def test_open_files_run_out(limit: str, started: int):
     """A low soft limit on open files is raised; a hard one costs starts, and never the project."""
-    with Home("sh", "-c", f'ulimit {limit} 256 && exec "$0" "$@"') as home:
+    with CliEnv("sh", "-c", f'ulimit {limit} 256 && exec "$0" "$@"') as home:
         place = home.place("many", {"topology.yaml": MANY})
         assert place.run("up", "-d").code == 0
 
@@ -158,7 +158,7 @@ def test_open_files_run_out(limit: str, started: int):
 )
 def test_foreign_child_is_named():
     """A child of another user that may not be signalled: `stop` and `down` say so and fail."""
-    with Home(*POWERLESS) as home:
+    with CliEnv(*POWERLESS) as home:
         place = home.place("foreign", {"topology.yaml": FOREIGN})
         place.up()
         other = psutil.Process(place.rows()["other"]["pid"])

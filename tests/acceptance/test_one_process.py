@@ -5,7 +5,7 @@ import signal
 import psutil
 import pytest
 
-from support.command import Home, Place
+from support.cli_env import CliEnv, Place
 from support.terminal import terminal
 
 pytestmark = pytest.mark.cli
@@ -63,13 +63,13 @@ BLOCKING = """import signal
         time.sleep(600)"""
 
 
-def office(home: Home, name: str, body: str = "pass") -> Place:
+def office(home: CliEnv, name: str, body: str = "pass") -> Place:
     """A project whose boss does this after its first greeting."""
     files = {"topology.yaml": TOPOLOGY, "workers.py": WORKERS.replace("BODY", body)}
     return home.place(name, files)
 
 
-def test_workers_share_one_process(home: Home):
+def test_workers_share_one_process(home: CliEnv):
     """Replicas, arguments, environment and activation are as with processes; prints come through."""
     place = office(home, "shared")
     command = place.start("up")
@@ -90,7 +90,7 @@ def test_workers_share_one_process(home: Home):
     assert [] == home.records()
 
 
-def test_breakpoint_has_the_terminal(home: Home):
+def test_breakpoint_has_the_terminal(home: CliEnv):
     """A worker that stops at a breakpoint is debugged in the terminal of `up`, then goes on."""
     place = office(home, "debugged", STOPPING)
     with terminal(place, "up") as screen:
@@ -105,7 +105,7 @@ def test_breakpoint_has_the_terminal(home: Home):
         assert 130 == screen.code()
 
 
-def test_blocked_worker_interrupted(home: Home):
+def test_blocked_worker_interrupted(home: CliEnv):
     """Ctrl-C ends a worker that keeps the process to itself; the second one, for the first waits."""
     place = office(home, "blocked", BLOCKING)
     with terminal(place, "up") as screen:
@@ -117,7 +117,7 @@ def test_blocked_worker_interrupted(home: Home):
         assert 130 == screen.code()
 
 
-def test_other_verbs_say_why_not(home: Home):
+def test_other_verbs_say_why_not(home: CliEnv):
     """Nobody else can look into a process without a broker; `down` works all the same."""
     place = office(home, "alone")
     command = place.start("up")
@@ -134,7 +134,7 @@ def test_other_verbs_say_why_not(home: Home):
 
 
 @pytest.mark.parametrize("option", ["-d", "--wait"])
-def test_no_background(home: Home, option: str):
+def test_no_background(home: CliEnv, option: str):
     """A debugger needs a terminal."""
     place = office(home, f"background{option.strip('-')}")
     done = place.tell("up", option)
@@ -143,7 +143,7 @@ def test_no_background(home: Home, option: str):
     assert "it runs in the foreground" in " ".join(done.err.split())
 
 
-def test_only_some_workers(home: Home):
+def test_only_some_workers(home: CliEnv):
     """`--only` chooses here, too."""
     place = office(home, "chosen")
     command = place.start("up", "--only", "clerk.2")
@@ -154,7 +154,7 @@ def test_only_some_workers(home: Home):
     assert ["stopped clerk.2"] == done.out.splitlines()
 
 
-def test_end_of_session(home: Home):
+def test_end_of_session(home: CliEnv):
     """When a worker ends the session, `up` is done."""
     place = office(home, "ended", "await self.end('all said')")
     done = place.run("up")
@@ -163,7 +163,7 @@ def test_end_of_session(home: Home):
     assert "pbus | the session was ended by boss" in done.err
 
 
-def test_failure_seen(home: Home):
+def test_failure_seen(home: CliEnv):
     """A worker that fails is named; nobody restarts it, and the code says so."""
     place = home.place(
         "failing",
@@ -180,7 +180,7 @@ def test_failure_seen(home: Home):
     assert "Traceback" in done.err
 
 
-def test_bad_class_explained(home: Home):
+def test_bad_class_explained(home: CliEnv):
     """A class that cannot be loaded is an error with the way to it, before anything runs."""
     place = home.place(
         "broken",
@@ -196,7 +196,7 @@ def test_bad_class_explained(home: Home):
     assert 'workers.py", line 1' in done.err
 
 
-def test_uvloop_hosts_them(home: Home):
+def test_uvloop_hosts_them(home: CliEnv):
     """The loop is the one that the topology names."""
     place = office(
         home, "fast", "import asyncio; print(type(asyncio.get_running_loop()), flush=True)"
@@ -209,7 +209,7 @@ def test_uvloop_hosts_them(home: Home):
     assert 130 == command.end().code
 
 
-def test_validate_describes_it(home: Home):
+def test_validate_describes_it(home: CliEnv):
     """`validate` knows the bus in memory."""
     done = office(home, "validated").tell("validate", "--json")
 

@@ -9,7 +9,7 @@ from typing import IO
 
 import pytest
 
-from support.command import PATIENCE_S, PBUS, Home, Place, wait_for
+from support.cli_env import PATIENCE_S, PBUS, CliEnv, Place, wait_for
 
 pytestmark = pytest.mark.cli
 
@@ -67,7 +67,7 @@ def test_remarks_are_not_needed(town: Place, out: str, code: int):
 
 
 @pytest.mark.parametrize("err", ["err", FULL])
-def test_full_disk_ends_no_worker(home: Home, err: str):
+def test_full_disk_ends_no_worker(home: CliEnv, err: str):
     """`up` goes on without its output, says so, and tells it by its code at the end."""
     place = home.place(f"chatty-{len(err)}", {"topology.yaml": TOPOLOGY})
     path = place.folder / err  # /dev/full is absolute
@@ -87,7 +87,7 @@ def test_full_disk_ends_no_worker(home: Home, err: str):
         assert SAID in said
 
 
-def test_full_disk_of_logs_ends_no_worker(home: Home):
+def test_full_disk_of_logs_ends_no_worker(home: CliEnv):
     """In the background, where logs cannot be written: worker, supervisor and verbs go on."""
     place = home.place("mute", {"topology.yaml": TOPOLOGY})
     place.up()

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import psutil
 import pytest
 
-from support.command import Home, Place, living, wait_for
+from support.cli_env import CliEnv, Place, living, wait_for
 from support.terminal import terminal
 
 pytestmark = [pytest.mark.cli, pytest.mark.pgmq]
@@ -64,7 +64,7 @@ MAIL = ["backlog", "backlog_bytes", "in_flight", "oldest_s", "retries", "dead", 
 @pytest.fixture(scope="module")
 def orchard() -> Iterator[Place]:
     """The project; for root its data is not in the home, and is removed all the same."""
-    with Home() as home:
+    with CliEnv() as home:
         home.environ |= FOREIGN
         place = home.place("orchard", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
         place.up()

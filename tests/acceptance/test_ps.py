@@ -6,7 +6,7 @@ import socket
 import psutil
 import pytest
 
-from support.command import Place, wait_for
+from support.cli_env import Place, wait_for
 
 pytestmark = pytest.mark.cli
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import redis
 
-from support.command import Home, Place
+from support.cli_env import CliEnv, Place
 from support.valkey import Valkey
 
 pytestmark = pytest.mark.cli
@@ -25,7 +25,7 @@ class Vault(BaseWorker):
 """
 
 
-def place_at(home: Home, name: str, bus: str) -> Place:
+def place_at(home: CliEnv, name: str, bus: str) -> Place:
     """A project with mail that waits."""
     text = TOPOLOGY.format(name=name, bus=bus)
     place = home.place(name, {"topology.yaml": text, "workers.py": WORKERS})
@@ -40,7 +40,7 @@ def fill(place: Place) -> None:
     assert 0 == place.tell("send", "vault", "--text", "a secret").code
 
 
-def files_of(home: Home) -> list[Path]:
+def files_of(home: CliEnv) -> list[Path]:
     """All files that a home's projects left."""
     return [path for path in (*home.state.rglob("*"), *home.runtime.rglob("*")) if path.is_file()]
 
@@ -53,7 +53,7 @@ def see_purged(done: Any) -> None:
 
 def test_own_broker_goes(tmp_path: Path) -> None:
     """The embedded Valkey's file, the logs and all else of a project that is down, by its name."""
-    with Home() as home:
+    with CliEnv() as home:
         place = place_at(home, "own", "backend: redis")
         assert "1 unhandled message" in place.run("down").err
         assert any(b"a secret" in path.read_bytes() for path in files_of(home))
@@ -65,7 +65,7 @@ def test_own_broker_goes(tmp_path: Path) -> None:
 
 def test_shared_broker_is_left_to_others(own_valkey: Valkey) -> None:
     """Of the user's own broker go this channel's keys, and no others; while it is away nothing."""
-    with Home() as home, redis.Redis.from_url(own_valkey.url, decode_responses=True) as client:
+    with CliEnv() as home, redis.Redis.from_url(own_valkey.url, decode_responses=True) as client:
         alike = "{pbus:shared2}:leases"
         client.set(alike, "x")
         place = place_at(home, "shared", f'url: "{own_valkey.url}"')

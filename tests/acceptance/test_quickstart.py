@@ -6,7 +6,7 @@ from typing import Any
 import psutil
 import pytest
 
-from support.command import Home, Place, Rows, wait_for
+from support.cli_env import CliEnv, Place, Rows, wait_for
 
 pytestmark = pytest.mark.cli
 
@@ -16,7 +16,7 @@ NAMES = ["librarian", "indexer.1", "indexer.2"]
 
 
 @pytest.fixture(scope="module")
-def quickstart(home: Home) -> Place:
+def quickstart(home: CliEnv) -> Place:
     """A copy of it, running; it indexes the standard library."""
     place = home.place("quickstart", QUICKSTART)
     place.up()

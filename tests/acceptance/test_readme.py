@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.command import Home
+from support.cli_env import CliEnv
 
 pytestmark = pytest.mark.cli
 
@@ -48,7 +48,7 @@ def test_one_process_runs(folder: Path):
     assert "greeter is active\nHello, Ada!\n" == done.stdout, done.stderr
 
 
-def test_command_takes_part(home: Home, folder: Path):
+def test_command_takes_part(home: CliEnv, folder: Path):
     """A program started by `command` joins as shown, and is asked like any worker."""
     topology = f"""
 name: shown

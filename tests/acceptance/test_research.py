@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.command import Done, Home, Place, wait_for
+from support.cli_env import CliEnv, Done, Place, wait_for
 from support.terminal import terminal
 from support.waiting import eventually
 
@@ -16,7 +16,7 @@ RESEARCH = Path(__file__).parents[2] / "configs" / "research"
 
 
 @pytest.fixture(scope="module")
-def research(home: Home) -> Iterator[Place]:
+def research(home: CliEnv) -> Iterator[Place]:
     """A copy of it, running."""
     place = home.place("research", RESEARCH)
     place.up()

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from support.command import Command, Place, wait_for
+from support.cli_env import Command, Place, wait_for
 
 pytestmark = pytest.mark.cli
 

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from support.command import Home, Place, wait_for
+from support.cli_env import CliEnv, Place, wait_for
 
 pytestmark = pytest.mark.cli
 
@@ -38,7 +38,7 @@ class Asker(BaseWorker):
 """
 
 
-def project(home: Home, name: str) -> Place:
+def project(home: CliEnv, name: str) -> Place:
     """A project of that delivery whose workers are busy."""
     files = {"topology.yaml": TOPOLOGY.format(name=name), "workers.py": WORKERS}
     return home.place(name, files)
@@ -57,7 +57,7 @@ def ask(place: Place, seconds: float, who: str):
     return asking
 
 
-def test_stop_lets_jobs_be_done(home: Home):
+def test_stop_lets_jobs_be_done(home: CliEnv):
     """`down --timeout`, `restart` and SIGTERM to `up` wait for jobs of 6 s; each is begun once."""
     once, least = project(home, "at-most-once"), project(home, "at-least-once")
     up = once.start("up", "--plain")

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from support.command import Command, Done, Place, wait_for
+from support.cli_env import Command, Done, Place, wait_for
 
 pytestmark = pytest.mark.cli
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from support.command import Home, Place, wait_for
+from support.cli_env import CliEnv, Place, wait_for
 from support.terminal import Terminal, terminal
 
 pytestmark = pytest.mark.cli
@@ -23,7 +23,7 @@ HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 
 
 @pytest.fixture
-def place(home: Home) -> Iterator[Place]:
+def place(home: CliEnv) -> Iterator[Place]:
     """The same project for each test, which ends it."""
     folder = home.folder / "tick"
     yield (

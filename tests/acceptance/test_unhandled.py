@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.command import Home, Place, wait_for
+from support.cli_env import CliEnv, Place, wait_for
 
 pytestmark = pytest.mark.cli
 
@@ -37,7 +37,7 @@ workers:
 
 
 @pytest.fixture(scope="module")
-def place(home: Home) -> Place:
+def place(home: CliEnv) -> Place:
     """A worker that never finishes its first message, and a program that has nothing to do with it."""
     place = home.place("unhandled", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
     place.up()

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from typer.completion import completion_init
 
-from support.command import PBUS, Home, Place, Rows, wait_for
-from support.ended import Done
-from support.inside import run_inside
+from support.cli_env import PBUS, CliEnv, Place, Rows, wait_for
+from support.command_result import Done
+from support.in_process_cli import run_inside
 from support.valkey import Valkey
 
 pytestmark = pytest.mark.cli
@@ -52,7 +52,7 @@ class Cook(BaseWorker):
 
 
 @pytest.fixture(scope="module")
-def crew(home: Home) -> Place:
+def crew(home: CliEnv) -> Place:
     """A project with a class and two programs; tests but the last leave all of them running."""
     files = {"topology.yaml": CREW, "workers.py": WORKERS, "bell.py": PROGRAM}
     place = home.place("crew", files)
@@ -61,7 +61,7 @@ def crew(home: Home) -> Place:
 
 
 @pytest.fixture(scope="module")
-def twins(home: Home) -> Iterator[list[Place]]:
+def twins(home: CliEnv) -> Iterator[list[Place]]:
     """One topology brought up by two supervisors on one broker, as if on two hosts."""
     text = "name: twins\nbus: {{url: '{url}'}}\nworkers:\n  x: {{command: [{python}, bell.py], replicas: 2}}\n"
     with Valkey() as broker:

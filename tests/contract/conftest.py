@@ -16,7 +16,7 @@ from pbus.bus.queues.store import QueueStore
 from pbus.bus.redis.keys import Keys
 from pbus.bus.redis.queue_store import RedisQueueStore
 from pbus.bus.redis.server.endpoint import Endpoint
-from support.mailing import closing
+from support.queue_helpers import closing
 from support.valkey import Valkey
 from support.waiting import PATIENCE_S
 
@@ -136,3 +136,10 @@ def _redis_mail(request: pytest.FixtureRequest, channel: str) -> MakeMail:
 def _pgmq_mail(request: pytest.FixtureRequest, channel: str) -> MakeMail:
     endpoint = PgEndpoint(dsn=request.getfixturevalue("shared_database"))
     return lambda **options: closing(mail_store(endpoint, channel, **options))
+
+
+@pytest.fixture
+def no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A waiting fetch looks again only when it is woken or something is due."""
+    for module in ("redis", "pgmq"):
+        monkeypatch.setattr(f"pbus.bus.{module}.fetcher.POLL_S", 60.0)  # longer than any test

@@ -13,8 +13,8 @@ from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.errors import BusFullError, BusUnavailableError
 from pbus.messages import BusDataMessage, BusJobRequestMessage, BusJobResponseMessage, BusMessage
 from pbus.process.supervisor import restart_policy
+from support.faults import MISHAPS
 from support.listeners import Listener
-from support.mishaps import MISHAPS
 from support.valkey import Valkey
 from support.waiting import PATIENCE_S, happens
 

@@ -11,8 +11,8 @@ import pytest
 
 from pbus.bus import connect
 from pbus.messages import BusJobRequestMessage, BusJobResponseMessage, JobStatus
-from support import far_doer
-from support.jobbing import Asker, ask, hosted
+from support import worker_program
+from support.job_helpers import Asker, ask, hosted
 from support.moved_clock import moved_clock
 from support.waiting import PATIENCE_S, run, until
 
@@ -37,7 +37,7 @@ def broker(request):
 def far_doers(broker, channel, folder):
     """Two workers in processes whose clocks are wrong: "ahead" and "behind"."""
     url, delivery = broker
-    path = str(Path(far_doer.__file__).parents[1])
+    path = str(Path(worker_program.__file__).parents[1])
     children = []
     try:
         for name, seconds in MOVED_S.items():
@@ -45,7 +45,7 @@ def far_doers(broker, channel, folder):
             site.mkdir()
             moved = moved_clock(seconds, site)
             moved["PYTHONPATH"] += os.pathsep + path
-            command = [sys.executable, far_doer.__file__, url, channel, delivery, name]
+            command = [sys.executable, worker_program.__file__, url, channel, delivery, name]
             children.append(subprocess.Popen(command, env={**os.environ, **moved}))
         yield
     finally:

@@ -17,7 +17,7 @@ from pbus.messages import (
     JobStatus,
 )
 from pbus.workers.base import BaseWorker
-from support.jobbing import Asker, Doer, ask, hosted, leftovers
+from support.job_helpers import Asker, Doer, ask, hosted, leftovers
 from support.waiting import run, until
 
 

@@ -7,7 +7,7 @@ import pytest
 from pbus.errors import JobFailedError, JobWorkerLostError
 from pbus.handlers import job
 from pbus.messages import BusJobRequestMessage
-from support.jobbing import Asker, Doer, ask, hosted, leftovers
+from support.job_helpers import Asker, Doer, ask, hosted, leftovers
 from support.waiting import run, until
 
 

@@ -9,7 +9,7 @@ from pbus.errors import (
     JobWorkerLostError,
 )
 from pbus.handlers import job
-from support.jobbing import Asker, Doer, ask, hosted, leftovers
+from support.job_helpers import Asker, Doer, ask, hosted, leftovers
 from support.waiting import run, until
 
 

@@ -7,7 +7,7 @@ import pytest
 from pbus.errors import JobCancelledError, JobStateError
 from pbus.handlers import PENDING, job
 from pbus.messages import BusJobCreditMessage
-from support.jobbing import Asker, Doer, ask, hosted, leftovers
+from support.job_helpers import Asker, Doer, ask, hosted, leftovers
 from support.waiting import PATIENCE_S, finishes, run, until
 
 MANY = 200  # pieces; the window of an Asker, whose hooks hear each, is at most 64 of them

@@ -18,8 +18,8 @@ from pbus.messages import (
 )
 from pbus.runner import WorkerRunner
 from pbus.workers.base import BaseWorker
-from support.jobbing import Asker, Doer, HastyDoer, Note, ask, hosted, leftovers
-from support.mishaps import MISHAPS
+from support.faults import MISHAPS
+from support.job_helpers import Asker, Doer, HastyDoer, Note, ask, hosted, leftovers
 from support.waiting import PATIENCE_S, happens, run, until
 
 

@@ -10,7 +10,7 @@ from pbus.bus.redis.leases import RedisLeaseStore
 from pbus.errors import LeaseTooLargeError
 from pbus.leases import MAX_LEASES, MAX_RECORD_BYTES, Activation, Lease, warn_unreadable_once
 from pbus.observe import merge_rows, moved_clocks
-from support.leasing import MemoryLeases, PgLeases, RedisLeases
+from support.lease_helpers import MemoryLeases, PgLeases, RedisLeases
 from support.waiting import run
 
 LEASE_S = 60.0

@@ -17,7 +17,7 @@ from pbus.runner import WorkerRunner
 from pbus.workers import activation
 from pbus.workers.activation import WorkerActivationArgs
 from pbus.workers.base import BaseWorker
-from support.jobbing import Asker, Doer, Note, NotingDoer, ask, hosted
+from support.job_helpers import Asker, Doer, Note, NotingDoer, ask, hosted
 from support.waiting import PATIENCE_S, run, until
 
 

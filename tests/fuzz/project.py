@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 
 from fuzz.mutation import BAIT
-from support.command import Command, Home, Place, Rows, wait_for
+from support.cli_env import CliEnv, Command, Place, Rows, wait_for
 
 TOPOLOGY = """
 name: fuzzed
@@ -52,7 +52,7 @@ class Fuzzed:
         broker: One of BROKERS.
     """
 
-    def __init__(self, home: Home, broker: str) -> None:
+    def __init__(self, home: CliEnv, broker: str) -> None:
         backend, delivery = BROKERS[broker]
         files = {
             "topology.yaml": TOPOLOGY.format(backend=backend, delivery=delivery),

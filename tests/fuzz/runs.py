@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 from fuzz.project import Fuzzed
 from fuzz.redis_target import RedisTarget
-from support.command import Home
+from support.cli_env import CliEnv
 
 
 class Target(Protocol):
@@ -62,7 +62,7 @@ def fuzz(broker: str, seed: int, *, count: int, seconds: float, checks: int = 0)
         seconds: For how long at most.
         checks: How often to check meanwhile.
     """
-    with Home() as home:
+    with CliEnv() as home:
         fuzzed = Fuzzed(home, broker)
         target = _target(broker, fuzzed, seed)
         began, sent = time.monotonic(), 0

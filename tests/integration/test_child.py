@@ -29,7 +29,7 @@ from pbus.process.supervisor_events import (
 )
 from pbus.process.system.spawn import WorkerLaunchSpec
 from pbus.topology.model import WorkerSpec
-from support.supervising import PATIENCE_S, Watched, program, supervised, topology
+from support.supervisor_helpers import PATIENCE_S, Watched, program, supervised, topology
 from support.valkey import Valkey
 from support.waiting import until
 

@@ -22,7 +22,7 @@ from pbus.messages import (
 )
 from pbus.process.supervisor import bus_client
 from pbus.process.supervisor_events import BrokerReady, SessionEnded
-from support.supervising import Watched, program, supervised, topology
+from support.supervisor_helpers import Watched, program, supervised, topology
 from support.valkey import Valkey
 from support.waiting import until
 

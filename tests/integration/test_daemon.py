@@ -19,7 +19,7 @@ from pbus.process.daemon import main
 from pbus.process.project.discovery import running_projects, stop_project
 from pbus.process.project.project import Project
 from pbus.topology.load import load_topology
-from support.supervising import is_alive
+from support.supervisor_helpers import is_alive
 from support.waiting import eventually
 
 PATIENCE_S = 25.0

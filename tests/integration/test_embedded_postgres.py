@@ -20,7 +20,7 @@ from pbus.process.project.project import Project
 from pbus.process.services import postgres, postgres_cluster
 from pbus.process.services.guard_client import GuardClient
 from pbus.process.services.postgres import EmbeddedPostgres
-from support.guarded import make_project
+from support.guard_fixture_program import make_project
 from support.waiting import PATIENCE_S, eventually, until
 
 pytestmark = pytest.mark.pgmq

@@ -18,7 +18,7 @@ from pbus.messages import BusDataMessage
 from pbus.process import purge
 from pbus.process.project.recovery_log import RecoveryLog
 from pbus.topology.model import BusSpec, DeliverySpec
-from support.guarded import make_project
+from support.guard_fixture_program import make_project
 from support.postgres import query
 from support.waiting import PATIENCE_S, run
 

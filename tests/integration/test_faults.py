@@ -9,7 +9,7 @@ from pbus.bus import connect
 from pbus.messages import STATES_ADDRESS, BusWorkerStateMessage
 from pbus.topology.model import WorkerSpec
 from support.listeners import Listener
-from support.supervising import PATIENCE_S, supervised, topology
+from support.supervisor_helpers import PATIENCE_S, supervised, topology
 from support.waiting import until
 
 WORKERS = """

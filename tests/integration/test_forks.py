@@ -19,7 +19,7 @@ from pbus.process.supervisor_events import Exited, Line, Ready
 from pbus.runner import WorkerRunner
 from pbus.topology.model import WorkerSpec
 from pbus.workers.base import BaseWorker
-from support.supervising import supervised, topology
+from support.supervisor_helpers import supervised, topology
 from support.valkey import Valkey
 from support.waiting import PATIENCE_S, run, until
 

@@ -18,7 +18,13 @@ from pbus.errors import ProcessError, ProjectRunningError
 from pbus.process.project.project import CLEANUP_S, Project, is_over, processes_of, token_of
 from pbus.process.services.guard_client import GuardClient
 from pbus.process.system.groups import is_empty
-from support.guarded import Supervisor, make_project, project_in, spawn_child, supervisors
+from support.guard_fixture_program import (
+    Supervisor,
+    make_project,
+    project_in,
+    spawn_child,
+    supervisors,
+)
 from support.waiting import PATIENCE_S, eventually
 
 Start = Callable[..., Supervisor]

@@ -18,7 +18,7 @@ from pbus.process.services import valkey
 from pbus.process.services.embedded_server import server_environ
 from pbus.process.services.guard_client import GuardClient
 from pbus.process.services.valkey import EmbeddedValkey
-from support.guarded import make_project
+from support.guard_fixture_program import make_project
 from support.slow_disk import build
 
 pytestmark = pytest.mark.redis

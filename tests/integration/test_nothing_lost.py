@@ -23,7 +23,7 @@ from pbus import BaseWorker, WorkerRunner
 from pbus.bus import WorkerBus, connect
 from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.observe import HostRecord
-from support.command import Home, Place
+from support.cli_env import CliEnv, Place
 from support.postgres import Postgres, query
 from support.valkey import Valkey
 from support.waiting import eventually
@@ -244,7 +244,7 @@ def test_kills_lose_no_job(capsys, kind):
         assert [] == [letter.reason for letter in dead]
 
     broker = kind()
-    with broker.server, Home() as home:
+    with broker.server, CliEnv() as home:
         text = TOPOLOGY.format(url=broker.url)
         place = home.place("mill", {"topology.yaml": text, "workers.py": WORKERS})
         bring_up(place)

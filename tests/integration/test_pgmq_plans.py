@@ -11,8 +11,8 @@ from pbus.bus.pgmq.server import session
 from pbus.bus.queues.store import SETTLED_AT_ONCE, Settlement, StoredMessage
 from pbus.errors import BusUnavailableError
 from pbus.messages import Lane
-from support.mailing import Writer
 from support.postgres import query
+from support.queue_helpers import Writer
 from support.waiting import run
 
 pytestmark = pytest.mark.pgmq

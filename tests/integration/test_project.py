@@ -34,7 +34,13 @@ from pbus.process.project.project import (
 )
 from pbus.process.project.record import LAST, read_record, write_last
 from pbus.process.system.groups import start_time
-from support.guarded import Supervisor, make_project, project_in, record_of, supervisors
+from support.guard_fixture_program import (
+    Supervisor,
+    make_project,
+    project_in,
+    record_of,
+    supervisors,
+)
 from support.waiting import PATIENCE_S, eventually
 
 

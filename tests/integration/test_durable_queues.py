@@ -1,0 +1,252 @@
+"""A supervisor keeps the mail of its workers, over their deaths and its own."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from pbus.bus.base import WorkerBus
+from pbus.bus.connect import connect
+from pbus.messages import BusDataMessage, Lane
+from pbus.process.project.project import Project
+from pbus.process.supervisor import restart_policy
+from pbus.process.supervisor_events import BrokerReady, Ready, StateChanged
+from pbus.topology.model import DeliverySpec, Topology, WorkerSpec
+from support.supervisor_helpers import PATIENCE_S, Watched, program, supervised, topology
+
+pytestmark = pytest.mark.redis
+
+KEPT = DeliverySpec(mode="at-least-once")
+CREW = """
+import asyncio
+from pbus import BaseWorker, BusDataMessage
+
+class Crate(BusDataMessage):
+    number: int
+
+class Keen(BaseWorker):
+    async def on_bus_message(self, message):
+        await super().on_bus_message(message)
+        if isinstance(message, Crate):
+            print("parcel", message.number)
+
+class Slow(BaseWorker):
+    async def on_bus_message(self, message):
+        await super().on_bus_message(message)
+        if isinstance(message, Crate):
+            print("begins", message.number)
+            await asyncio.sleep(600)
+"""
+
+
+POISONED = """
+import os
+
+class Victim(Keen):
+    async def on_bus_message(self, message):
+        if isinstance(message, Crate) and message.number == 13:
+            os._exit(9)
+        await super().on_bus_message(message)
+"""
+
+
+class Crate(BusDataMessage):
+    """Something numbered."""
+
+    number: int
+
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has state, sockets and worker classes of its own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "crew.py").write_text(CREW)
+
+
+def keeping(folder: Path, *names: str, cls: str = "Keen", **changes: object) -> Topology:
+    """Workers whose mail is kept, on a broker of their own."""
+    specs = [
+        WorkerSpec(name=name, working_dir=folder, joins=True, worker=f"crew:{cls}", **changes)
+        for name in names
+    ]
+    what = topology(folder, *specs)
+    return msgspec.structs.replace(what, bus=msgspec.structs.replace(what.bus, delivery=KEPT))
+
+
+def visitor(watched: Watched) -> WorkerBus:
+    """A bus of the project, for one who has no mailbox."""
+    record = watched.project.read_record()
+    assert record is not None
+    options = {"delivery": record.delivery.mode, "key": record.key}
+    return connect(record.url, channel=record.channel, **options)
+
+
+async def all_ready(watched: Watched, *names: str) -> None:
+    """Wait until these are ready."""
+    await watched.until(lambda: set(names) <= {one.worker for one in watched.all(Ready)})
+
+
+async def reports(bus: WorkerBus) -> dict[str, tuple[int, int]]:
+    """Backlog and what is in flight of each mailbox."""
+    assert bus.queues is not None
+    return {one.name: (one.backlog, one.in_flight) for one in await bus.queues.stats()}
+
+
+def test_mail_survives_the_project(tmp_path: Path):
+    """What nobody handled waits in the state folder, and is handled by the next run."""
+
+    async def main() -> None:
+        async with supervised(keeping(tmp_path, "a", cls="Slow")) as watched:
+            await all_ready(watched, "a")
+            async with visitor(watched) as bus:
+                for number in range(3):
+                    await bus.send(Crate(source="me", target="a", number=number))
+                await watched.line("begins 0")
+        async with supervised(keeping(tmp_path, "a")) as watched:
+            for number in range(3):
+                await watched.line(f"parcel {number}")
+
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
+
+
+def test_death_gives_mail_back(tmp_path: Path):
+    """What a killed process held is with its next life at once, long before a lease ends."""
+
+    async def main() -> None:
+        async with supervised(keeping(tmp_path, "a", cls="Slow")) as watched:
+            await all_ready(watched, "a")
+            async with visitor(watched) as bus:
+                await bus.send(Crate(source="me", target="a", number=7))
+                await watched.line("begins 7")
+                assert (1, 1) == (await reports(bus))["a"]
+                pid = watched.process("a").pid
+                assert pid is not None
+                psutil.Process(pid).kill()
+                await watched.line("begins 7", 2)
+        told = "was killed by SIGKILL, 1 message in hand given back, restarts in 0.5 s"
+        assert StateChanged("a", "backoff", told) in watched.all(StateChanged)
+
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
+
+
+def test_lost_mail_is_said(tmp_path: Path):
+    """At most once, what waited in a killed process is gone, and that is said with its end."""
+    what = keeping(tmp_path, "a", cls="Slow")
+    what = msgspec.structs.replace(what, bus=topology(tmp_path).bus)
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            await all_ready(watched, "a")
+            async with visitor(watched) as bus:
+                for number in range(5):
+                    await bus.send(Crate(source="me", target="a", number=number))
+                await watched.line("begins 0")
+                while [4] != [lease.queued for lease in await bus.leases.leases()]:
+                    await asyncio.sleep(0.05)  # it tells with its next beat
+                psutil.Process(watched.process("a").pid).kill()
+                await watched.line("about 4 messages waited in it and are lost")
+                await watched.state("a", "ready")
+        told = (
+            "was killed by SIGKILL, about 4 messages waited in it and are lost, restarts in 0.5 s"
+        )
+        assert StateChanged("a", "backoff", told) in watched.all(StateChanged)
+
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
+
+
+def test_mailboxes_follow_the_file(tmp_path: Path):
+    """Everyone who joins has a mailbox before it is ready; whoever left the file has none."""
+
+    async def main() -> None:
+        async with supervised(keeping(tmp_path, "a", "b")) as watched:
+            await all_ready(watched, "a", "b")
+            async with visitor(watched) as bus:
+                assert {"a", "b"} == set(await reports(bus))
+        what = keeping(tmp_path, "b", replicas=2)
+        async with supervised(what) as watched:
+            await watched.nth(BrokerReady)
+            async with visitor(watched) as bus:
+                assert {"b", "b.1", "b.2"} == set(await reports(bus))
+
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
+
+
+def test_next_supervisor_gives_back(tmp_path: Path):
+    """Lives that a killed supervisor left behind keep neither names nor mail."""
+
+    async def main() -> None:
+        what = keeping(tmp_path, "a")
+        project = Project.of(what)
+        project.make_state_dir()
+        async with supervised(what) as watched:
+            await all_ready(watched, "a")
+            async with visitor(watched) as bus:
+                assert bus.queues is not None
+                await bus.queues.open("b", durable=True)
+                await bus.send(Crate(source="me", target="b", number=1))
+                taken = await bus.queues.fetch([("b", Lane.DATA, 5)], consumer="gone", wait_s=1.0)
+                assert 1 == len(taken)
+        (project.state_dir / "lives").write_text("+gone\n+well\n-well\n")
+        async with supervised(what) as watched:
+            await watched.nth(BrokerReady)
+            async with visitor(watched) as bus:
+                async with asyncio.timeout(PATIENCE_S):  # a slow broker is told again
+                    while (1, 0) != (await reports(bus))["b"]:
+                        await asyncio.sleep(0.02)
+
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
+
+
+HAND_MADE = """
+import asyncio, os
+from crew import Keen
+from pbus import WorkerRunner, connect
+
+async def main():
+    bus = connect(os.environ["PBUS_URL"], channel=os.environ["PBUS_CHANNEL"])
+    runner = WorkerRunner(bus=bus, handle_sigterm=True)
+    await runner.add_workers(Keen(os.environ["PBUS_WORKER"]))
+    await runner.run()
+
+asyncio.run(main())
+"""
+
+
+def test_programs_take_kept_mail(tmp_path: Path):
+    """A program that connects by itself does so as the topology says."""
+
+    async def main() -> None:
+        what = topology(tmp_path, program("a", HAND_MADE, tmp_path, joins=True))
+        bus = msgspec.structs.replace(what.bus, delivery=KEPT)
+        async with supervised(msgspec.structs.replace(what, bus=bus)) as watched:
+            await watched.nth(BrokerReady)
+            async with visitor(watched) as visiting:
+                await visiting.send(Crate(source="me", target="a", number=3))
+                await watched.line("parcel 3")
+
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
+
+
+def test_poison_stops_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With what is usual: who dies of one message handles the next, and the message is buried."""
+    monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 0.05)  # as many ends, in less time
+    (tmp_path / "crew.py").write_text(CREW + POISONED)
+
+    async def main() -> None:
+        async with supervised(keeping(tmp_path, "a", cls="Victim", restart="always")) as watched:
+            await all_ready(watched, "a")
+            async with visitor(watched) as bus:
+                await bus.send(Crate(source="me", target="a", number=13))
+                await bus.send(Crate(source="me", target="a", number=14))
+                await watched.line("parcel 14")
+                assert bus.queues is not None
+                while not (letters := await bus.queues.dead_letters("a")):
+                    await asyncio.sleep(0.01)
+                (letter,) = letters
+                assert "processes ended while they handled it" in letter.reason
+            assert "failed" not in watched.states("a")
+
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))

@@ -1,0 +1,28 @@
+"""A process that handles numbers until it is killed: python queue_consumer_process.py URL CHANNEL HOLDER."""
+
+import asyncio
+import os
+import sys
+
+from pbus.bus.queues.store import Settlement
+from pbus.bus.redis.keys import Keys
+from pbus.bus.redis.queue_store import RedisQueueStore
+from pbus.bus.redis.server.endpoint import Endpoint
+from support.queue_helpers import DATA, SYSTEM, texts
+
+
+async def main() -> None:
+    """Take, write down, settle."""
+    url, channel, holder = sys.argv[1:]
+    store = RedisQueueStore(Endpoint(url=url, redis=None), Keys(channel))
+    wanted = [("box", lane, 5) for lane in (SYSTEM, DATA)]
+    while True:
+        letters = await store.fetch(wanted, consumer=holder, wait_s=5)
+        await store.mark_started(letters)
+        for text in texts(letters):
+            os.write(1, f"{text}\n".encode())
+        await store.settle([Settlement(letter) for letter in letters])
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,87 @@
+"""Taking from Postgres, with an invented server: what comes while a take is under way."""
+
+import json
+
+import pytest
+
+from pbus.bus.pgmq.fetcher import Fetcher
+from support.queue_helpers import DATA
+from support.waiting import run
+
+HOLDER = "consumer"
+
+
+def word(number: int, text: str) -> str:
+    """A notification that hands a letter over."""
+    return json.dumps([number, 7, "box", "d", {"n": 1, "i": number}, [[text, text]]])
+
+
+class Lines:
+    """Connections to a server whose first take finds an entry.
+
+    Args:
+        gone: Positions in it that had been handled before.
+    """
+
+    url = "postgresql://invented"
+    channel = "channel"
+
+    def __init__(self, *gone: int) -> None:
+        self.reader = self
+        self.fetcher = Fetcher(self, 5.0)
+        self.entries = [
+            {
+                "hold": 1, "box": 7, "mailbox": "box", "lane": "d", "due": None, "gone": gone,
+                "headers": '{"n": 1, "i": 1}', "message": '[["0", "0"]]',
+            }
+        ]  # fmt: skip
+        self.held = []
+
+    def attend(self, heard) -> None:
+        """Nothing is heard."""
+
+    async def call(self, sql, *arguments, made=None, **_options):
+        """Answer; a letter is handed over while the entry is being removed."""
+        del arguments
+        if "mail_finish" in sql:
+            self.fetcher._handed(HOLDER, word(2, "first"))
+        if "mail_take" in sql:
+            known = made()[5]
+            if known is not None:
+                return [entry for entry in self.held if entry["hold"] not in known]
+            self.held, self.entries = self.entries, []
+            return self.held
+        return []
+
+
+def test_handed_over_between_takes_keeps_order():
+    """Of two letters, one handed over as a take ends and one after it, the first comes first."""
+
+    async def main():
+        lines = Lines(0)
+        wanted = [("box", DATA, 10)]
+        letters = await lines.fetcher.fetch(wanted, consumer=HOLDER, wait_s=0.0)
+        lines.fetcher._handed(HOLDER, word(3, "second"))
+        letters += await lines.fetcher.fetch(wanted, consumer=HOLDER, wait_s=0.0)
+        assert [b"first", b"second"] == [letter.body for letter in letters]
+
+    run(main())
+
+
+def test_fault_while_reading_an_answer_is_asked_about(monkeypatch):
+    """What the server gave while an error kept it from the taker is found by the next take."""
+
+    def fail(row):
+        raise RuntimeError(row)
+
+    async def main():
+        lines = Lines()
+        wanted = [("box", DATA, 10)]
+        with monkeypatch.context() as patch:
+            patch.setattr("pbus.bus.pgmq.fetcher.letters_of", fail)
+            with pytest.raises(RuntimeError):
+                await lines.fetcher.fetch(wanted, consumer=HOLDER, wait_s=0.0)
+        (letter,) = await lines.fetcher.fetch(wanted, consumer=HOLDER, wait_s=0.0)
+        assert b"0" == letter.body
+
+    run(main())
