@@ -17,6 +17,7 @@ from pbus.errors import (
     ProcessError,
     ProjectRunningError,
 )
+from pbus.process.project import discovery
 from pbus.process.project.discovery import (
     choose_project,
     end_orphans,
@@ -26,7 +27,6 @@ from pbus.process.project.discovery import (
 from pbus.process.project.folders import runtime_roots
 from pbus.process.project.project import (
     Project,
-    discovery,
     is_held,
     is_over,
     lock_path,

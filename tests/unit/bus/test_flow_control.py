@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from pbus.bus.claims import Presence
 from pbus.bus.stream.flow_control import CREDIT_NOTES, FlowControl
 from pbus.bus.stream.receiver import StreamReceiver
 from pbus.bus.stream.send_buffer import INITIAL_CREDIT_BYTES, SendBuffer
-from pbus.bus.stream.transport import Presence
 from pbus.concurrency.backoff import Backoff
 from pbus.errors import MessageDecodeError
 from pbus.messages import Lane

@@ -7,8 +7,9 @@ import typer
 
 from pbus.bus.tap import TapMessage
 from pbus.codec import Header
+from pbus.names import stands_for
 from pbus_cli.filters import Filter
-from pbus_cli.names import is_meant, unknown_name
+from pbus_cli.names import unknown_name
 from pbus_cli.options import parse_duration
 
 
@@ -39,7 +40,7 @@ def test_wrong_durations_are_refused(text: str) -> None:
 )
 def test_names_mean_replicas(name: str, worker: str, meant: bool) -> None:
     """The common name means every replica, and no other worker."""
-    assert meant == is_meant(name, worker)
+    assert meant == stands_for(name, worker)
 
 
 def test_nearest_name_is_offered() -> None:
