@@ -212,7 +212,7 @@ class UnresolvedFrame(Frame):
 
 def test_annotation_that_cannot_be_resolved():
     """Sending and receiving say which field's type is not there, and where it should be."""
-    problem = r"the type of Unresolved.amount names 'Decimal'.*module .*test_worker_definition"
+    problem = r"the type of Unresolved.amount names 'Decimal'.*module .*test_definition"
     with pytest.raises(MessageDefinitionError, match=problem):
         encode_message(Unresolved(source="a", amount=1))
     line = b'{"type":"Unresolved","source":"a","amount":1}'
