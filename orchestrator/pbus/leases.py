@@ -9,9 +9,8 @@ from typing import Any, Protocol
 import msgspec
 
 from pbus.errors import LeaseTooLargeError, SealError
-from pbus.names import Label, WorkerName
 from pbus.seal import NO_SEAL, Seal
-from pbus.structs import DECODE_ERRORS
+from pbus.structs import DECODE_ERRORS, Label, WorkerName
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,7 @@ from typing import Literal
 import msgspec
 
 from pbus.leases import LEASE_S, Lease, warn_unreadable_once
-from pbus.names import Label
-from pbus.structs import DECODE_ERRORS
+from pbus.structs import DECODE_ERRORS, Label
 
 _MOVED_S = 2.0  # a clock that differs by less needs no word
 _RECORD_AGE_S = (-1.0, 3.0)  # written each second; another age means another clock

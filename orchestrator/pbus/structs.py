@@ -3,14 +3,24 @@
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
 import msgspec
 
 from pbus.errors import DuplicateTypeError, MessageDefinitionError
+from pbus.names import MAX_NAME_LENGTH, WORKER_NAME
 
 # All that decoding bytes of any content may raise; msgspec lets UnicodeDecodeError through.
 DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, TypeError)
+
+# Types of fields that are read from the broker: msgspec checks them when it decodes.
+WorkerName = Annotated[
+    str, msgspec.Meta(pattern=rf"^{WORKER_NAME.pattern}\Z", max_length=MAX_NAME_LENGTH)
+]
+# One line without control characters; of jobs, hosts, runners, sessions.
+Label = Annotated[
+    str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z", max_length=MAX_NAME_LENGTH)
+]
 
 _OWN = "pbus."
 _RESERVED = frozenset({"catalogue", "category", "is_local", "is_stored", "lane"})
