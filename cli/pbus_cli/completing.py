@@ -100,7 +100,7 @@ def _ask(
     import asyncio
     import os
 
-    from pbus.bus.connect import connect
+    from pbus.client.attachment import attachment_of
     from pbus.process.project.discovery import choose_project
     from pbus.process.system.event_loop import run_patiently
     from pbus.topology.paths import working_folder
@@ -109,7 +109,7 @@ def _ask(
     record = choose_project(name, Path(file) if file else None, working_folder(), os.environ)
 
     async def answer() -> list[str]:
-        bus = connect(record.url, channel=record.channel, key=record.key or "")  # loads its client
+        bus = attachment_of(record).new_bus()  # loads its client
         async with asyncio.timeout(_ASK_S), bus:
             return await question(bus)
 

@@ -5,11 +5,12 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from pbus.client.attachment import attachment_of, refuse_unseen
+from pbus.client.status import read_facts
 from pbus.errors import BusError, UnseenProjectError
 from pbus.observe import merge_rows
 from pbus.process.project.record import ProjectRecord
 from pbus.urls import mask_url
-from pbus_cli.attach import attachment_of, open_bus, read_facts, refuse_unseen
 from pbus_cli.views.projects import ProjectRow
 
 _ASK_S: Final = 1.5  # a project whose broker takes longer is listed without its workers
@@ -45,7 +46,7 @@ async def _count(record: ProjectRecord) -> tuple[int | None, int | None]:
 
 
 async def _ask(record: ProjectRecord) -> tuple[int | None, int | None]:
-    async with open_bus(attachment_of(record)) as bus:
+    async with attachment_of(record).opened() as bus:
         leases, hosts = await read_facts(bus)
     own = [host for host in hosts if host.session == record.session and host.pid == record.pid]
     if not own:

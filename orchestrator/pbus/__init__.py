@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pbus import client as client
     from pbus.bus import AsyncQueueBus as AsyncQueueBus
     from pbus.bus import BusSubscriber as BusSubscriber
     from pbus.bus import Tap as Tap
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from pbus.errors import BusLoopError as BusLoopError
     from pbus.errors import BusUnavailableError as BusUnavailableError
     from pbus.errors import BusUrlError as BusUrlError
+    from pbus.errors import CallTimeoutError as CallTimeoutError
+    from pbus.errors import ClientClosedError as ClientClosedError
+    from pbus.errors import ControlError as ControlError
+    from pbus.errors import ControlTimeoutError as ControlTimeoutError
+    from pbus.errors import DeadLetterNotFoundError as DeadLetterNotFoundError
     from pbus.errors import DuplicateSubscriberError as DuplicateSubscriberError
     from pbus.errors import DuplicateTypeError as DuplicateTypeError
     from pbus.errors import DuplicateWorkerError as DuplicateWorkerError
@@ -37,24 +43,34 @@ if TYPE_CHECKING:
     from pbus.errors import JobCancelledError as JobCancelledError
     from pbus.errors import JobError as JobError
     from pbus.errors import JobFailedError as JobFailedError
+    from pbus.errors import JobNotCancelledError as JobNotCancelledError
     from pbus.errors import JobNotDoneError as JobNotDoneError
     from pbus.errors import JobNotFoundError as JobNotFoundError
     from pbus.errors import JobStateError as JobStateError
     from pbus.errors import JobTimeoutError as JobTimeoutError
     from pbus.errors import JobWorkerLostError as JobWorkerLostError
+    from pbus.errors import MailNotKeptError as MailNotKeptError
     from pbus.errors import MessageDecodeError as MessageDecodeError
     from pbus.errors import MessageDefinitionError as MessageDefinitionError
     from pbus.errors import MessageEncodeError as MessageEncodeError
     from pbus.errors import MessageError as MessageError
+    from pbus.errors import MessageInputError as MessageInputError
+    from pbus.errors import MessageRefusedError as MessageRefusedError
     from pbus.errors import MessageTooLargeError as MessageTooLargeError
     from pbus.errors import NothingRunningError as NothingRunningError
+    from pbus.errors import NotReadyError as NotReadyError
     from pbus.errors import PbusError as PbusError
     from pbus.errors import PgmqMissingError as PgmqMissingError
     from pbus.errors import ProcessError as ProcessError
     from pbus.errors import ProjectRunningError as ProjectRunningError
+    from pbus.errors import RequesterSilentError as RequesterSilentError
     from pbus.errors import RunnerStateError as RunnerStateError
+    from pbus.errors import StartupError as StartupError
     from pbus.errors import TopologyError as TopologyError
     from pbus.errors import UnknownEventError as UnknownEventError
+    from pbus.errors import UnknownNameError as UnknownNameError
+    from pbus.errors import UnseenProjectError as UnseenProjectError
+    from pbus.errors import UnsupervisedWorkerError as UnsupervisedWorkerError
     from pbus.errors import WorkerError as WorkerError
     from pbus.errors import WorkerLoadError as WorkerLoadError
     from pbus.errors import WorkerNameError as WorkerNameError
@@ -148,6 +164,11 @@ _HOMES = {
         "BusLoopError",
         "BusUnavailableError",
         "BusUrlError",
+        "CallTimeoutError",
+        "ClientClosedError",
+        "ControlError",
+        "ControlTimeoutError",
+        "DeadLetterNotFoundError",
         "DuplicateSubscriberError",
         "DuplicateTypeError",
         "DuplicateWorkerError",
@@ -156,24 +177,34 @@ _HOMES = {
         "JobCancelledError",
         "JobError",
         "JobFailedError",
+        "JobNotCancelledError",
         "JobNotDoneError",
         "JobNotFoundError",
         "JobStateError",
         "JobTimeoutError",
         "JobWorkerLostError",
+        "MailNotKeptError",
         "MessageDecodeError",
         "MessageDefinitionError",
         "MessageEncodeError",
         "MessageError",
+        "MessageInputError",
+        "MessageRefusedError",
         "MessageTooLargeError",
+        "NotReadyError",
         "NothingRunningError",
         "PbusError",
         "PgmqMissingError",
         "ProcessError",
         "ProjectRunningError",
+        "RequesterSilentError",
         "RunnerStateError",
+        "StartupError",
         "TopologyError",
         "UnknownEventError",
+        "UnknownNameError",
+        "UnseenProjectError",
+        "UnsupervisedWorkerError",
         "WorkerError",
         "WorkerLoadError",
         "WorkerNameError",
@@ -256,12 +287,15 @@ _HOMES = {
     "pbus.workers.activation": ("WorkerActivationArgs",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_MODULES = ("client",)
 
-__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - made from the table above
+__all__ = sorted([*_HOME_OF, *_MODULES])  # noqa: PLE0605 - made from the table above
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name on first use."""
+    if name in _MODULES:
+        return importlib.import_module(f"pbus.{name}")
     module = _HOME_OF.get(name)
     if module is None:
         raise AttributeError(f"module 'pbus' has no attribute {name!r}")

@@ -671,6 +671,192 @@ class WorkerLoadError(ProcessError):
         self.is_final = is_final
 
 
+# The client
+
+
+class UnknownNameError(WorkerError):
+    """A name stands for nothing that is there.
+
+    Attributes:
+        what: The kind of thing that was named: "worker" or "queue".
+        name: The name as it was given.
+        nearest: The known name most like it; None if none is like it.
+        known: All known names.
+    """
+
+    def __init__(self, what: str, name: str, nearest: str | None, known: Sequence[str]) -> None:
+        if nearest is not None:
+            hint = f"did you mean {nearest!r}?"
+        else:
+            hint = f"there are: {', '.join(known) or 'none'}"
+        super().__init__(f"there is no {what} {name!r}", hint=hint)
+        self.what = what
+        self.name = name
+        self.nearest = nearest
+        self.known = tuple(known)
+
+
+class UnsupervisedWorkerError(UnknownNameError):
+    """A worker is on the bus, but no supervisor started it, so none can start or stop it."""
+
+    def __init__(self, name: str) -> None:
+        WorkerError.__init__(
+            self,
+            f"{name!r} was not started by `pbus up`",
+            hint="only the program that started it can do that",
+        )
+        self.what = "worker"
+        self.name = name
+        self.nearest = None
+        self.known = ()
+
+
+class ControlError(ProcessError):
+    """Workers were not started, stopped or restarted as asked.
+
+    Attributes:
+        action: "start", "stop" or "restart".
+        results: The result of each worker that was asked for (ControlResult).
+        failed: The names of those that failed.
+    """
+
+    def __init__(
+        self, action: str, done: str, results: Sequence[Any], failed: Sequence[str]
+    ) -> None:
+        super().__init__(
+            f"not {done}: {', '.join(failed)}", hint="`pbus logs WORKER` shows what it wrote"
+        )
+        self.action = action
+        self.results = list(results)
+        self.failed = tuple(failed)
+
+
+class ControlTimeoutError(ProcessError, TimeoutError):
+    """Workers were not started, stopped or restarted in time; their supervisors still try it.
+
+    Attributes:
+        action: "start", "stop" or "restart".
+        workers: The names of those that were not done.
+    """
+
+    def __init__(self, action: str, workers: Sequence[str], timeout_s: float) -> None:
+        super().__init__(
+            f"cannot {action} within {timeout_s:g} s: {', '.join(workers)}; it is still tried"
+        )
+        self.action = action
+        self.workers = tuple(workers)
+        self.timeout_s = timeout_s
+
+
+class JobNotCancelledError(WorkerError):
+    """An open job was not cancelled by its requester.
+
+    Attributes:
+        outcome: "unknown": it is over; "not cancellable"; "silent": the requester did not answer.
+    """
+
+    def __init__(self, job_id: str, outcome: str, problem: str) -> None:
+        super().__init__(f"job {job_id} {problem}")
+        self.job_id = job_id
+        self.outcome = outcome
+
+
+class RequesterSilentError(JobNotCancelledError, TimeoutError):
+    """The requester of a job did not answer, so it is not known whether the job was cancelled."""
+
+    def __init__(self, job_id: str, requester: str, waited_s: float) -> None:
+        super().__init__(job_id, "silent", "")
+        text = f"{requester}, who asked for job {job_id}, did not answer within {waited_s:g} s"
+        self.args = (text,)
+        self.message = text
+        self.requester = requester
+        self.waited_s = waited_s
+
+
+class MessageInputError(MessageError):
+    """Fields do not make a message of the type given.
+
+    Attributes:
+        type_name: The type.
+        field: The field that is wrong; empty where the problem is with all of them.
+    """
+
+    def __init__(self, type_name: str, problem: str, *, field: str = "") -> None:
+        super().__init__(problem)
+        self.type_name = type_name
+        self.field = field
+
+
+class DeadLetterNotFoundError(ProcessError):
+    """No dead letter has these keys; those with other keys that were given have been dealt with.
+
+    Attributes:
+        keys: The unknown keys.
+        done: How many others were dealt with.
+    """
+
+    def __init__(self, keys: Sequence[str], done: int = 0) -> None:
+        super().__init__(f"no dead letter has the key {', '.join(keys)}", hint="see `pbus dlq ls`")
+        self.keys = tuple(keys)
+        self.done = done
+
+
+class StartupError(ProcessError):
+    """Workers failed before they were ready.
+
+    Attributes:
+        workers: The names of those that failed.
+        failed: Why each failed, by name.
+        waiting: The state of each other that was not ready, by name.
+    """
+
+    def __init__(self, failed: Mapping[str, str], waiting: Mapping[str, str] | None = None) -> None:
+        lines = [f"worker {name!r} failed: {why}" for name, why in failed.items()]
+        lines += [f"worker {name!r} is not ready: {why}" for name, why in (waiting or {}).items()]
+        hint = "what else was started goes on running; `pbus down` stops it"
+        super().__init__("\n".join(lines), hint=hint)
+        self.workers = tuple(failed)
+        self.failed = dict(failed)
+        self.waiting = dict(waiting or {})
+
+
+class NotReadyError(ProcessError, TimeoutError):
+    """Workers were not ready in time.
+
+    Attributes:
+        waiting: The state of each that was not ready, by name.
+    """
+
+    def __init__(self, waiting: Mapping[str, str], timeout_s: float) -> None:
+        names = "; ".join(f"{name} ({why})" for name, why in waiting.items())
+        super().__init__(f"not ready within {timeout_s:g} s: {names or 'the supervisor'}")
+        self.waiting = dict(waiting)
+        self.timeout_s = timeout_s
+
+
+class ClientClosedError(BusError):
+    """A client was used outside of its `with` block, or after close()."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__(
+            f"the client is {state}", hint="use it within its `with` (or `async with`) block"
+        )
+
+
+class CallTimeoutError(BusError, TimeoutError):
+    """A call of the synchronous client had no result in time.
+
+    Attributes:
+        call: The name of the method.
+        timeout_s: Seconds it was waited for.
+    """
+
+    def __init__(self, call: str, timeout_s: float) -> None:
+        super().__init__(f"{call}() had no result within {timeout_s:g} s")
+        self.call = call
+        self.timeout_s = timeout_s
+
+
 # Testing
 
 

@@ -1,15 +1,11 @@
 """`pbus cancel`: has a job cancelled by whoever asked for it."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pbus_cli import console
 from pbus_cli.options import ProjectName, TopologyFile
-
-if TYPE_CHECKING:
-    from pbus.jobs.listing import CancelOutcome
-    from pbus_cli.attach import Attachment
 
 
 def cancel(
@@ -27,28 +23,11 @@ def cancel(
 
     Fails with 1 when there is no such job, or its requester does not let it be cancelled.
     """
-    from pbus_cli.attach import choose, while_running
-    from pbus_cli.running import run
+    from pbus_cli.attach import call, choose
 
-    attachment = choose(project, file)
-    why = reason or "pbus cancel"
-    outcome = run(while_running(attachment, _cancel(attachment, job_id, why)))
-    if outcome == "cancelled":
-        console.note(f"job {job_id} is cancelled")
-        return
-    problem = "is over" if outcome == "unknown" else "was asked for as one that is not cancellable"
-    console.fail(f"job {job_id} {problem}")
-    raise typer.Exit(console.FAILED)
-
-
-async def _cancel(attachment: "Attachment", job_id: str, reason: str) -> "CancelOutcome":
-    from pbus_cli.attach import open_bus
-    from pbus_cli.census import Census, find_job
-
-    async with open_bus(attachment) as bus:
-        census = Census(bus)
-        await bus.subscribe(census)
-        return await census.cancel(find_job(job_id, await census.take()), reason)
+    attachment, why = choose(project, file), reason or "pbus cancel"
+    call(attachment, lambda client: client.cancel_job(job_id, reason=why))
+    console.note(f"job {job_id} is cancelled")
 
 
 def register(app: typer.Typer) -> None:

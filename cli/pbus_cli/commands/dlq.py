@@ -10,10 +10,10 @@ from pbus_cli import console
 from pbus_cli.options import AsJson, ProjectName, TopologyFile
 
 if TYPE_CHECKING:
-    from pbus.bus.queues.store import DeadLetter, QueueStore
+    from pbus.bus.queues.store import DeadLetter
+    from pbus.client import Client
 
 VERBS: Final = ("ls", "show", "requeue", "drop")
-_SHOWN: Final = 10_000  # what a mail store lists at once
 
 Worker = Annotated[
     str | None,
@@ -55,13 +55,13 @@ def show(
     """Print one dead letter with its whole message, as JSON."""
     import msgspec
 
+    from pbus_cli.attach import call, choose
     from pbus_cli.views.mail import dead_body, dead_row
 
-    found = [letter for letter in _letters(project, file, None) if letter.key == key]
-    if not found:
-        _refuse_unknown([key])
-    row = msgspec.structs.asdict(dead_row(found[0]))
-    console.say_json({**row, "message": dead_body(found[0])}, indent=True)
+    attachment = choose(project, file)
+    found = call(attachment, lambda client: client.dead_letters.get(key), ends_with_project=False)
+    row = msgspec.structs.asdict(dead_row(found))
+    console.say_json({**row, "message": dead_body(found)}, indent=True)
 
 
 @dlq.command()
@@ -94,63 +94,42 @@ def _chosen(keys: Sequence[str] | None, worker: str | None, *, every: bool) -> d
     if bool(keys) == (every or worker is not None):
         problem = "name dead letters by KEY, or choose them with --worker or --all"
         raise typer.BadParameter(problem, param_hint="KEY")
-    return {"keys": list(keys or ()), "worker": worker}
+    return {"keys": list(keys or ()), "worker": worker, "every": every and worker is None}
 
 
-def _letters(project: str | None, file: Path | None, worker: str | None) -> "list[DeadLetter]":
-    from pbus_cli.attach import choose, mail_of, open_bus
-    from pbus_cli.running import run
+def _letters(project: str | None, file: Path | None, worker: str | None) -> "Sequence[DeadLetter]":
+    from pbus_cli.attach import call, choose
 
     attachment = choose(project, file)
-
-    async def read() -> "list[DeadLetter]":
-        async with open_bus(attachment) as bus:
-            return await mail_of(bus, attachment).dead_letters(worker)
-
-    return run(read())
+    return call(
+        attachment, lambda client: client.dead_letters.list(worker), ends_with_project=False
+    )
 
 
 def _act(
     verb: str, chosen: dict[str, Any], project: str | None, file: Path | None, *, as_json: bool
 ) -> None:
-    from pbus_cli.attach import choose, mail_of, open_bus
-    from pbus_cli.running import run
+    from pbus.errors import DeadLetterNotFoundError
+    from pbus_cli.attach import call, choose
 
-    attachment = choose(project, file)
+    attachment, unknown = choose(project, file), None
 
-    async def act() -> tuple[int, list[str]]:
-        async with open_bus(attachment) as bus:
-            return await _act_on(mail_of(bus, attachment), verb, chosen["keys"], chosen["worker"])
+    async def act(client: "Client") -> int:
+        letters = client.dead_letters
+        treat = letters.requeue if verb == "requeue" else letters.drop
+        return await treat(*chosen["keys"], worker=chosen["worker"], every=chosen["every"])
 
-    count, unknown = run(act())
+    try:
+        count = call(attachment, act, ends_with_project=False)
+    except DeadLetterNotFoundError as error:
+        count, unknown = error.done, error
     if as_json:
         console.say_json({"requeued" if verb == "requeue" else "dropped": count})
     else:
         done = "back in their mailboxes" if verb == "requeue" else "dropped"
         console.note(f"{count:,} dead letters {done}")
-    if unknown:
-        _refuse_unknown(unknown)
-
-
-async def _act_on(
-    mail: "QueueStore", verb: str, keys: list[str], worker: str | None
-) -> tuple[int, list[str]]:
-    act = mail.requeue_dead if verb == "requeue" else mail.drop_dead
-    if keys:
-        known = {letter.key for letter in await mail.dead_letters()}
-        return await act([key for key in keys if key in known]), sorted(set(keys) - known)
-    total = 0
-    while found := [letter.key for letter in await mail.dead_letters(worker)]:
-        done = await act(found)
-        total += done
-        if not done or len(found) < _SHOWN:
-            break
-    return total, []
-
-
-def _refuse_unknown(keys: Sequence[str]) -> None:
-    console.fail(f"no dead letter has the key {', '.join(keys)}", "see `pbus dlq ls`")
-    raise typer.Exit(console.FAILED)
+    if unknown is not None:
+        raise unknown
 
 
 def register(app: typer.Typer) -> None:

@@ -12,10 +12,10 @@ from pbus_cli.options import AsJson, ProjectName, TopologyFile, parse_duration
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pbus.client import Client
+    from pbus.client.traffic.state_tail import StateTail
     from pbus.messages import BusWorkerStateMessage
-    from pbus_cli.attach import Attachment
     from pbus_cli.live.printer import LinePrinter
-    from pbus_cli.states import StateFollower
 
 
 def events(
@@ -36,38 +36,34 @@ def events(
     JSON, one object a line: time, project, worker, state, previous, pid, detail.
     """
     from pbus.errors import NothingRunningError
-    from pbus_cli.attach import choose, while_running
-    from pbus_cli.running import run
+    from pbus_cli.attach import call, choose
 
     attachment = choose(project, file)
-    following = _follow(attachment, count, duration, _formatter(as_json=as_json))
+    text = _formatter(as_json=as_json)
     try:
-        run(while_running(attachment, following))
+        call(attachment, lambda client: _print_all(client, client.events(), count, duration, text))
     except NothingRunningError:
         console.note(f"{attachment.project} has stopped")
 
 
-async def _follow(
-    attachment: "Attachment",
+async def _print_all(
+    client: "Client",
+    changes: "StateTail",
     count: int | None,
     duration_s: float | None,
     text: "Callable[[BusWorkerStateMessage], str]",
 ) -> None:
-    from pbus_cli.attach import open_bus
     from pbus_cli.live.printer import LinePrinter, feed, stream_writer
-    from pbus_cli.states import StateFollower
 
     printer = LinePrinter(stream_writer(sys.stdout))
-    follower = StateFollower()
-    async with open_bus(attachment) as bus:
-        await bus.subscribe(follower)
+    async with changes:
         if sys.stderr.isatty():
-            console.note(f"following {attachment.project} (Ctrl-C ends it)")
-        await feed(printer, _print(follower, printer, count, duration_s, text))
+            console.note(f"following {client.project} (Ctrl-C ends it)")
+        await feed(printer, _print(changes, printer, count, duration_s, text))
 
 
 async def _print(
-    follower: "StateFollower",
+    changes: "StateTail",
     printer: "LinePrinter",
     count: int | None,
     duration_s: float | None,
@@ -78,9 +74,11 @@ async def _print(
     printed = 0
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(duration_s):
-            while count is None or printed < count:
-                await printer.put_all(text(await follower.next_change()))
+            async for change in changes:
+                await printer.put_all(text(change))
                 printed += 1
+                if count is not None and printed >= count:
+                    return
 
 
 def _formatter(*, as_json: bool) -> "Callable[[BusWorkerStateMessage], str]":

@@ -8,9 +8,8 @@ from pbus_cli import console
 from pbus_cli.options import AsJson, ProjectName, TopologyFile
 
 if TYPE_CHECKING:
+    from pbus.client import OpenJobsResult
     from pbus.jobs.listing import JobEntry
-    from pbus_cli.attach import Attachment
-    from pbus_cli.census import Findings
 
 
 def jobs(project: ProjectName = None, file: TopologyFile = None, as_json: AsJson = False) -> None:
@@ -18,11 +17,10 @@ def jobs(project: ProjectName = None, file: TopologyFile = None, as_json: AsJson
 
     Asks all runners, for up to a second; who did not answer is named.
     """
-    from pbus_cli.attach import choose, while_running
-    from pbus_cli.running import run
+    from pbus_cli.attach import call, choose
 
     attachment = choose(project, file)
-    found = run(while_running(attachment, _take(attachment)))
+    found = call(attachment, lambda client: client.open_jobs())
     if as_json:
         console.say_json({
             "project": attachment.project,
@@ -33,16 +31,6 @@ def jobs(project: ProjectName = None, file: TopologyFile = None, as_json: AsJson
     _print(found)
     for one in found.silent:
         console.warn(f"{one.runner} ({', '.join(one.workers)}) did not answer")
-
-
-async def _take(attachment: "Attachment") -> "Findings":
-    from pbus_cli.attach import open_bus
-    from pbus_cli.census import Census
-
-    async with open_bus(attachment) as bus:
-        census = Census(bus)
-        await bus.subscribe(census)
-        return await census.take()
 
 
 def _as_json(entry: "JobEntry") -> dict[str, Any]:
@@ -58,7 +46,7 @@ def _as_json(entry: "JobEntry") -> dict[str, Any]:
     }
 
 
-def _print(found: "Findings") -> None:
+def _print(found: "OpenJobsResult") -> None:
     from pbus_cli.views.jobs import job_lines
 
     if not found.jobs:

@@ -48,8 +48,8 @@ def logs(
     ] = None,
 ) -> None:
     """Show the newest log lines of all workers or of some."""
+    from pbus.client.attachment import attachment_of, while_running
     from pbus.errors import NothingRunningError
-    from pbus_cli.attach import attachment_of, while_running
     from pbus_cli.running import run
 
     meant, record = _project(project, file)
@@ -69,12 +69,12 @@ def logs(
 
 def _project(name: str | None, file: Path | None) -> "tuple[Project, ProjectRecord | None]":
     """The project meant, and its record; one that is stopped is found by its file."""
+    from pbus.client.attachment import is_in_worker, refuse_unseen
     from pbus.errors import NothingRunningError
     from pbus.process.project.discovery import choose_project
     from pbus.process.project.project import Project
     from pbus.topology import load_topology
     from pbus.topology.paths import working_folder
-    from pbus_cli.attach import is_in_worker, refuse_unseen
 
     try:
         record = choose_project(name, file, working_folder(), os.environ)

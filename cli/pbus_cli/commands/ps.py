@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from pbus.bus.queues.store import QueueStats
+    from pbus.client import Attachment, Client, ProjectStatus
     from pbus.observe import WorkerRow
-    from pbus_cli.attach import Attachment
 
 _WATCH_S = 1.0
 
@@ -29,76 +29,71 @@ def ps(
 ) -> None:
     """List the workers: state, process, messages."""
     from pbus.errors import BusUnavailableError, NothingRunningError
-    from pbus_cli.attach import choose, while_running
-    from pbus_cli.running import run
+    from pbus_cli.attach import call, choose
 
     attachment = choose(project, file)
     try:
         if watch and not as_json and console.is_terminal():
             _watch(attachment, only_ready=ready)
         else:
-            printing = _print(attachment, only_ready=ready, as_json=as_json, again=watch)
-            run(while_running(attachment, printing) if watch else printing)
+            call(
+                attachment,
+                lambda client: _print(client, only_ready=ready, as_json=as_json, again=watch),
+                ends_with_project=watch,
+            )
     except NothingRunningError:
         console.note(f"{attachment.project} has stopped")
     except BusUnavailableError:
         if as_json:
-            console.say_json(_as_json(attachment, []))
+            console.say_json({
+                "project": attachment.project,
+                "bus": attachment.shown_url,
+                "workers": [],
+            })
         elif attachment.record is not None:
             console.say(_without_broker(attachment))
         raise
 
 
-async def _print(attachment: "Attachment", *, only_ready: bool, as_json: bool, again: bool) -> None:
+async def _print(client: "Client", *, only_ready: bool, as_json: bool, again: bool) -> None:
     import asyncio
 
     from pbus.errors import BusUnavailableError
-    from pbus.observe import merge_rows, moved_clocks, refused_strangers, unreached_strangers
-    from pbus_cli.attach import open_bus, read_facts, read_mail
 
-    async with open_bus(attachment) as bus:
-        while True:
-            try:
-                leases, hosts = await read_facts(bus)
-                rows = _chosen(merge_rows(leases, hosts, time.time()), only_ready=only_ready)
-                mail = await read_mail(bus)
-            except BusUnavailableError:
-                if not again:
-                    raise
-                await asyncio.sleep(_WATCH_S)  # it is started anew, or the project ends
-                continue
-            if as_json:
-                console.say_json(_as_json(attachment, rows, mail))
-            else:
-                _print_table(rows, mail)
-            for said in (
-                *moved_clocks(leases).values(),
-                *refused_strangers(leases),
-                *unreached_strangers(leases, hosts),
-            ):
-                console.note(said)
+    while True:
+        try:
+            status = await client.status()
+        except BusUnavailableError:
             if not again:
-                return
-            console.flush()
-            await asyncio.sleep(_WATCH_S)
+                raise
+            await asyncio.sleep(_WATCH_S)  # it is started anew, or the project ends
+            continue
+        rows = _chosen(status.rows, only_ready=only_ready)
+        if as_json:
+            console.say_json(_as_json(status, rows))
+        else:
+            _print_table(rows, status.queues)
+        for remark in status.remarks:
+            console.note(remark)
+        if not again:
+            return
+        console.flush()
+        await asyncio.sleep(_WATCH_S)
 
 
 def _chosen(rows: "list[WorkerRow]", *, only_ready: bool) -> "list[WorkerRow]":
     return [row for row in rows if row.ready] if only_ready else rows
 
 
-def _as_json(
-    attachment: "Attachment",
-    rows: "list[WorkerRow]",
-    mail: "Mapping[str, QueueStats] | None" = None,
-) -> dict[str, Any]:
-    said: dict[str, Any] = {"project": attachment.project, "bus": attachment.shown_url}
-    if mail is None:
+def _as_json(status: "ProjectStatus", rows: "list[WorkerRow]") -> dict[str, Any]:
+    said: dict[str, Any] = {"project": status.project, "bus": status.bus}
+    queues = status.queues
+    if queues is None:
         return {**said, "workers": rows}
     from pbus_cli.views.mail import mail_fields, shared_mailboxes, with_mail
 
-    shared = [{"name": one.name, **mail_fields(one)} for one in shared_mailboxes(rows, mail)]
-    return {**said, "workers": [with_mail(row, mail) for row in rows], "shared": shared}
+    shared = [{"name": one.name, **mail_fields(one)} for one in shared_mailboxes(rows, queues)]
+    return {**said, "workers": [with_mail(row, queues) for row in rows], "shared": shared}
 
 
 def _print_table(rows: "list[WorkerRow]", mail: "Mapping[str, QueueStats] | None" = None) -> None:
@@ -130,11 +125,11 @@ def _without_broker(attachment: "Attachment") -> str:
 
 def _watch(attachment: "Attachment", *, only_ready: bool) -> None:
     """Draw the table until Ctrl-C."""
-    from pbus_cli.attach import open_bus, while_running
+    from pbus.client.attachment import while_running
     from pbus_cli.running import run
 
     async def check() -> None:
-        async with open_bus(attachment):
+        async with attachment.opened():
             pass
 
     run(check(), shows_warnings=False)  # an error now is better than an empty screen
@@ -149,14 +144,13 @@ async def _watch_until_stopped(attachment: "Attachment", *, only_ready: bool) ->
     from rich.text import Text
 
     from pbus.observe import merge_rows
-    from pbus_cli.attach import bus_of
     from pbus_cli.live.screen import Screen
     from pbus_cli.live.suspending import suspendable
     from pbus_cli.live.watch import ChannelWatch
     from pbus_cli.views.mail import shared_lines
     from pbus_cli.views.registry import error_lines, registry_lines, state_counts
 
-    follower = ChannelWatch(lambda: bus_of(attachment), with_traffic=False)
+    follower = ChannelWatch(attachment.new_bus, with_traffic=False)
 
     def draw(width: int, height: int) -> "RenderableType":
         rows = merge_rows(follower.leases, follower.hosts, time.time())

@@ -17,24 +17,11 @@ def purge(
     file: TopologyFile = None,
 ) -> None:
     """Drop the messages that wait for a worker; what is in its hands, and dead letters, stay."""
-    from pbus.names import stands_for
-    from pbus_cli.attach import Attachment, choose, mail_of, open_bus
-    from pbus_cli.names import unknown_name
-    from pbus_cli.running import run
+    from pbus_cli.attach import call, choose, names_as
 
     attachment = choose(project, file)
-
-    async def empty(at: Attachment) -> int:
-        async with open_bus(at) as bus:
-            mail = mail_of(bus, at)
-            names = [report.name for report in await mail.stats()]
-            meant = [name for name in names if stands_for(worker, name)]
-            if not meant:
-                message = unknown_name("mailbox", worker, names)
-                raise typer.BadParameter(message, param_hint="WORKER")
-            return sum([await mail.purge(name) for name in meant])
-
-    count = run(empty(attachment))
+    with names_as("WORKER"):
+        count = call(attachment, lambda client: client.purge(worker), ends_with_project=False)
     if as_json:
         console.say_json({"worker": worker, "dropped": count})
     else:

@@ -12,9 +12,9 @@ def restart(
     file: TopologyFile = None,
 ) -> None:
     """Stop workers and start them again; returns when they are ready."""
-    from pbus_cli.ordering import order
+    from pbus_cli.control import control
 
-    order("restart", workers, project, file, timeout_s=timeout)
+    control("restart", workers, project, file, timeout_s=timeout)
 
 
 def register(app: typer.Typer) -> None:

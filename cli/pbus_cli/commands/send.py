@@ -11,35 +11,28 @@ from pbus_cli.completing import job_names, type_names, worker_names
 from pbus_cli.options import ProjectName, TopologyFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pbus.bus.base import WorkerBus
-    from pbus.leases import Lease
-    from pbus_cli.asking import Asker
-    from pbus_cli.attach import Attachment
-    from pbus_cli.letters import Letter
+    from pbus.client import Client, MessageInput
+    from pbus.jobs import JobParams
 
 _JOB_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
-class _Order:
+class _SendOptions:
     """What the flags ask for.
 
     Attributes:
-        letter: The message; for a job its payload only.
+        message: The message; for a job its payload only.
         target: None for everyone.
-        has_deadline: A job is given up when its time is up.
         rate: Messages a second; None for as fast as it goes.
     """
 
-    letter: "Letter"
+    message: "MessageInput"
     target: str | None
     job: str | None
     is_urgent: bool
     wait: bool
-    timeout_s: float
-    has_deadline: bool
+    timeout_s: float | None
     count: int
     rate: float | None
 
@@ -99,23 +92,27 @@ def send(
     progress goes to stderr, pieces of a streamed answer to stdout, a line each, and at last the
     response.
     """
-    from pbus_cli.attach import choose, while_running
-    from pbus_cli.running import run
+    from pbus_cli.attach import call, choose
 
     _check_flags(target, to_all, wait=wait, kinds=(text, type_name, job), data=data)
-    order = _Order(
-        letter=_letter(text, type_name, data),
+    options = _SendOptions(
+        message=_message(text, type_name, data),
         target=target,
         job=job,
         is_urgent=urgent,
         wait=wait,
-        timeout_s=_JOB_TIMEOUT_S if timeout is None else timeout,
-        has_deadline=wait or timeout is not None,
+        timeout_s=_JOB_TIMEOUT_S if timeout is None and wait else timeout,
         count=count,
         rate=rate,
     )
-    attachment = choose(project, file)
-    unreached = run(while_running(attachment, _send(attachment, order)))
+    clients: list[Client] = []
+
+    async def do(client: "Client") -> None:
+        clients.append(client)
+        await (_ask(client, options) if wait else _send(client, options))
+
+    call(choose(project, file), do)
+    unreached = {} if target is None else clients[0].unreached
     if unreached:
         names = ", ".join(f"{number:,} to {name}" for name, number in sorted(unreached.items()))
         console.fail(f"of {count:,} messages some reached nobody: {names}")
@@ -144,166 +141,82 @@ def _check_flags(
         raise typer.BadParameter("a job is for one worker: give a TARGET", param_hint="--all")
 
 
-def _letter(text: str | None, type_name: str | None, data: str | None) -> "Letter":
-    from pbus_cli.letters import Letter, check, read_object, text_letter
+def _message(text: str | None, type_name: str | None, data: str | None) -> "MessageInput":
+    from pbus.client import MessageInput
+    from pbus.errors import MessageInputError
+    from pbus_cli.message_input import bad_data, read_object
 
     if text is not None:
-        return text_letter(text)
-    letter = Letter(type_name or "", read_object(data))
-    if type_name is not None:
-        check(letter)
-    return letter
+        return MessageInput.text(text)
+    message = MessageInput(type_name or "", read_object(data))
+    try:
+        return message if type_name is None else message.check()
+    except MessageInputError as error:
+        raise bad_data(error.message) from None
 
 
-async def _send(attachment: "Attachment", order: _Order) -> dict[str, int]:
-    """Do it; returns how many messages reached nobody, by their targets."""
-    from pbus.ids import new_token
-    from pbus_cli.attach import open_bus
-
-    source = f"cli-{new_token(32)}"
-    async with open_bus(attachment) as bus:
-        if order.job is not None and order.wait:
-            await _ask(bus, order, source)
-        else:
-            await _post(bus, order, source)
-    return {} if order.target is None else dict(bus.counters.unreached)
-
-
-async def _post(bus: "WorkerBus", order: _Order, source: str) -> None:
+async def _send(client: "Client", options: _SendOptions) -> None:
     """Send as often as asked, to replicas in turn."""
-    from pbus_cli.letters import post
-
-    next_targets = await _targets(bus, order)
-    started, reached = time.monotonic(), set[str | None]()
-    for number in range(order.count):
-        await _until_due(started, number, order.rate)
-        targets = next_targets()
-        for target in targets:
-            letter = _job_letter(order) if order.job is not None else order.letter
-            is_urgent = order.is_urgent and order.job is None  # a job's type says it
-            await post(bus, letter, source=source, target=target, is_urgent=is_urgent)
-        reached.update(targets)
-    times = f"{order.count:,} x " if order.count > 1 else ""
-    what = f"job {order.job!r}" if order.job is not None else order.letter.type
-    names = ", ".join(sorted(name or "everyone" for name in reached))
-    console.note(f"sent {times}{what} to {names}")
-
-
-async def _targets(bus: "WorkerBus", order: _Order) -> "Callable[[], list[str | None]]":
-    """Whom each message goes to: everyone, one of the workers meant, or all of them."""
-    from pbus_cli.targets import REGISTRATION_S, find_targets, in_turn, is_away_with_mail
-
-    if order.target is None:
-        await _refuse(bus, order, await bus.leases.leases())
-        return lambda: [None]
-    target = order.target
-    is_for_all = order.job is None and order.letter.category == "system"
-    if not is_for_all and not order.is_urgent and await is_away_with_mail(bus, target):
-        console.note(f"{target} is not there: what is sent is kept for it")
-        return lambda: [target]
-    leases = await find_targets(
-        bus, order.target, within_s=min(REGISTRATION_S, order.timeout_s), usable_only=not is_for_all
-    )
-    await _refuse(bus, order, leases)
-    if is_for_all:
-        return lambda: [lease.name for lease in leases]
-    if order.job is not None or order.letter.category == "data":
-        _warn_of_inactive(leases)
-    pick = in_turn(leases)
-    return lambda: [pick().name]
-
-
-async def _refuse(bus: "WorkerBus", order: _Order, leases: "Sequence[Lease]") -> None:
-    """See that a message of a type that is not known here has a receiver that knows it.
-
-    Raises:
-        MessageRefusedError: It has none.
-    """
-    from pbus.errors import MessageRefusedError
-    from pbus.ids import new_token
-    from pbus_cli.letters import is_known
-    from pbus_cli.refusals import Refusals
-
-    if order.job is not None or is_known(order.letter):
-        return
-    letter = order.letter
-    refusals = await Refusals(bus, f"cli-{new_token(32)}").of(leases, letter.type, letter.fields)
-    if refusals:
-        raise MessageRefusedError(letter.type, refusals)
-
-
-def _warn_of_inactive(leases: "Sequence[Lease]") -> None:
-    names = sorted(lease.name for lease in leases if lease.state == "ready" and not lease.active)
-    if names:
+    if options.job is not None:
+        what = f"job {options.job!r}"
+        route = await client.route_job(options.target or "", _params(options))
+    else:
+        what = options.message.type
+        route = await client.route(options.target, options.message, urgent=options.is_urgent)
+    if route.is_stored:
+        console.note(f"{options.target} is not there: what is sent is kept for it")
+    if route.inactive:
         console.warn(
-            f"{', '.join(names)}: inactive, drops data and refuses jobs until it is activated"
+            f"{', '.join(route.inactive)}: inactive, drops data and refuses jobs until it is activated"
         )
+    reached = await route.send(count=options.count, rate=options.rate)
+    times = f"{options.count:,} x " if options.count > 1 else ""
+    console.note(f"sent {times}{what} to {', '.join(name or 'everyone' for name in reached)}")
 
 
-async def _until_due(started: float, number: int, rate: float | None) -> None:
-    """Wait until message `number` is due; late ones follow at once, so that the rate holds."""
+async def _ask(client: "Client", options: _SendOptions) -> None:
+    """Ask for the job as often as asked, one after the other, and print the answers."""
     import asyncio
 
-    if rate is not None:
-        await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
-
-
-def _job_letter(order: _Order) -> "Letter":
-    from pbus.ids import new_id
-    from pbus_cli.asking import job_letter
-
-    return job_letter(
-        new_id(),
-        order.job or "",
-        order.letter.fields,
-        deadline=time.time() + order.timeout_s if order.has_deadline else None,
-        is_urgent=order.is_urgent,
-    )
-
-
-async def _ask(bus: "WorkerBus", order: _Order, source: str) -> None:
-    """Ask for the job as often as asked, one after the other, and print the answers."""
-    from pbus_cli.asking import Asker
-    from pbus_cli.targets import REGISTRATION_S, find_targets, in_turn
-
-    deadline = time.monotonic() + order.timeout_s
-    leases = await find_targets(
-        bus, order.target or "", within_s=min(REGISTRATION_S, order.timeout_s)
-    )
-    pick = in_turn(leases)
-    asker = Asker(bus, source)
-    await bus.subscribe(asker)
     started = time.monotonic()
-    for number in range(order.count):
-        await _until_due(started, number, order.rate)
-        left = deadline - time.monotonic() if number == 0 else order.timeout_s
-        await _ask_once(asker, pick(), order, max(0.0, left))
+    for number in range(options.count):
+        if options.rate is not None:
+            due = started + number / options.rate
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+        await _ask_once(client, options)
 
 
-async def _ask_once(asker: "Asker", worker: "Lease", order: _Order, timeout_s: float) -> None:
+async def _ask_once(client: "Client", options: _SendOptions) -> None:
     from pbus.errors import JobFailedError
     from pbus_cli.live.progress import JobDisplay
     from pbus_cli.live.suspending import suspendable
 
     try:
-        with (
-            JobDisplay(f"{order.job} at {worker.name}") as display,
-            suspendable(display.suspend, display.resume),
-        ):
-            response = await asker.ask(
-                worker,
-                order.job or "",
-                order.letter.fields,
-                timeout_s=timeout_s,
-                on_event=display.show,
-                is_urgent=order.is_urgent,
-            )
+        async with client.job(options.target or "", params=_params(options)) as asked:
+            with (
+                JobDisplay(f"{options.job} at {asked.worker}") as display,
+                suspendable(display.suspend, display.resume),
+            ):
+                async for event in asked:
+                    if event.type != "stream_end":  # its data is the response
+                        display.show(event.type, event.data)
     except JobFailedError as error:
         traceback = error.response.get("traceback")
         if isinstance(traceback, str):
             console.note(traceback.rstrip())
         raise
-    console.say_json(response, indent=console.is_terminal())
+    console.say_json(dict(asked.response), indent=console.is_terminal())
+
+
+def _params(options: _SendOptions) -> "JobParams":
+    from pbus.jobs import JobParams
+
+    return JobParams(
+        name=options.job,
+        payload=dict(options.message.fields),
+        timeout=options.timeout_s,
+        priority="high" if options.is_urgent else "normal",
+    )
 
 
 def register(app: typer.Typer) -> None:

@@ -12,9 +12,9 @@ def start(
     file: TopologyFile = None,
 ) -> None:
     """Start workers that were stopped, have ended or failed; returns when they are ready."""
-    from pbus_cli.ordering import order
+    from pbus_cli.control import control
 
-    order("start", workers, project, file, timeout_s=timeout)
+    control("start", workers, project, file, timeout_s=timeout)
 
 
 def register(app: typer.Typer) -> None:

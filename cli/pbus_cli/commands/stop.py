@@ -12,9 +12,9 @@ def stop(
     file: TopologyFile = None,
 ) -> None:
     """Stop workers and leave them so; the others go on."""
-    from pbus_cli.ordering import order
+    from pbus_cli.control import control
 
-    order("stop", workers, project, file, timeout_s=timeout)
+    control("stop", workers, project, file, timeout_s=timeout)
 
 
 def register(app: typer.Typer) -> None:

@@ -15,11 +15,9 @@ from pbus_cli.options import AsJson, ProjectName, TopologyFile, parse_duration
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pbus.bus.tap import Tap, TapMessage
-    from pbus_cli.attach import Attachment
-    from pbus_cli.filters import Filter
+    from pbus.client import Client, TailMessage
+    from pbus.client.traffic.message_tail import MessageTail
     from pbus_cli.live.printer import LinePrinter
-    from pbus_cli.presence import Presence
 
 
 class Kind(enum.StrEnum):
@@ -76,10 +74,9 @@ def tail(
     file: TopologyFile = None,
 ) -> None:
     """Follow the messages; workers take no part in it. Each filter can be given several times."""
+    from pbus.client.traffic.message_tail import Filter
     from pbus.errors import NothingRunningError
-    from pbus_cli.attach import choose, while_running
-    from pbus_cli.filters import Filter
-    from pbus_cli.running import run
+    from pbus_cli.attach import call, choose
 
     chosen = Filter(
         sources=tuple(source or ()),
@@ -89,9 +86,12 @@ def tail(
         pattern=None if grep is None else _pattern(grep),
     )
     attachment = choose(project, file)
-    following = _tail(attachment, chosen, count, duration, _formatter(as_json=as_json))
+    text = _formatter(as_json=as_json)
     try:
-        run(while_running(attachment, following))
+        call(
+            attachment,
+            lambda client: _print_all(client, client.follow(chosen), count, duration, text),
+        )
     except NothingRunningError:
         console.note(f"{attachment.project} has stopped")
 
@@ -103,52 +103,42 @@ def _pattern(text: str) -> "re.Pattern[bytes]":
         raise typer.BadParameter(f"{text!r}: {error}", param_hint="--grep") from None
 
 
-async def _tail(
-    attachment: "Attachment",
-    chosen: "Filter",
+async def _print_all(
+    client: "Client",
+    messages: "MessageTail",
     count: int | None,
     duration_s: float | None,
-    text: "Callable[[TapMessage, bool], str]",
+    text: "Callable[[TailMessage], str]",
 ) -> None:
-    from pbus_cli.attach import open_bus
     from pbus_cli.live.printer import LinePrinter, feed, stream_writer
-    from pbus_cli.presence import Presence
 
     printer = LinePrinter(stream_writer(sys.stdout), says_dropped=False)
-    async with open_bus(attachment) as bus, bus.tap() as tap:
+    async with messages:
         if sys.stderr.isatty():
-            console.note(f"following {attachment.project} (Ctrl-C ends it)")
+            console.note(f"following {client.project} (Ctrl-C ends it)")
         try:
-            await feed(
-                printer, _print(tap, Presence(bus), printer, chosen, count, duration_s, text)
-            )
+            await feed(printer, _print(messages, printer, count, duration_s, text))
         finally:
-            _say_missed(tap.missed + printer.dropped)
+            _say_missed(messages.missed + printer.dropped)
 
 
 async def _print(
-    tap: "Tap",
-    presence: "Presence",
+    messages: "MessageTail",
     printer: "LinePrinter",
-    chosen: "Filter",
     count: int | None,
     duration_s: float | None,
-    text: "Callable[[TapMessage, bool], str]",
+    text: "Callable[[TailMessage], str]",
 ) -> None:
     import asyncio
 
     printed = 0
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(duration_s):
-            async for item in tap:
-                if not chosen.passes(item):
-                    continue
-                target = item.header.target
-                is_reached = presence.knows(target) or await presence.reaches(target)
+            async for message in messages:
                 if count is None:
-                    printer.put(text(item, is_reached))
+                    printer.put(text(message))
                     continue
-                await printer.put_all(text(item, is_reached))
+                await printer.put_all(text(message))
                 printed += 1
                 if printed >= count:
                     return
@@ -162,7 +152,7 @@ def _say_missed(missed: int) -> None:
         )
 
 
-def _formatter(*, as_json: bool) -> "Callable[[TapMessage, bool], str]":
+def _formatter(*, as_json: bool) -> "Callable[[TailMessage], str]":
     if as_json:
         return _json_line
     if not console.is_terminal():
@@ -182,32 +172,31 @@ class _Lines:
         self._has_colors = has_colors
         self._width = width
 
-    def line(self, item: "TapMessage", is_reached: bool) -> str:
+    def line(self, message: "TailMessage") -> str:
         """The line of one message."""
         from pbus_cli.live.watch import passed_of
         from pbus_cli.views.traffic import traffic_text
 
-        passed = passed_of(item, is_reached=is_reached)
+        passed = passed_of(message)
         self._widths = self._widths.grown(passed)
         fitted = self._widths.fitted(self._width)
         return traffic_text(passed, fitted, width=self._width, has_colors=self._has_colors)
 
 
-def _json_line(item: "TapMessage", is_reached: bool) -> str:
-    from pbus_cli.views.traffic import category_of, data_fields
+def _json_line(message: "TailMessage") -> str:
+    from pbus.client.traffic.message_tail import data_fields
 
-    header = item.header
     shown: dict[str, Any] = {
-        "time": header.time,
-        "id": header.id,
-        "type": header.type,
-        "category": category_of(header.type, is_urgent=item.lane == "s"),
-        "source": header.source,
-        "target": header.target,
-        "size_bytes": item.size,
-        "data": data_fields(item.body),
+        "time": message.time,
+        "id": message.id,
+        "type": message.type,
+        "category": message.category,
+        "source": message.source,
+        "target": message.target,
+        "size_bytes": message.size_bytes,
+        "data": data_fields(message.body),
     }
-    if not is_reached:
+    if not message.is_reached:
         shown["undelivered"] = True
     return console.json_text(shown)
 

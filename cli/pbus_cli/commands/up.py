@@ -145,14 +145,14 @@ async def _on_screen(topology: "Topology", project: "Project", supervisor: "Supe
 
 def _bus_maker(project: "Project") -> "Callable[[], WorkerBus]":
     """Makes the display's own connection; the record has the full address."""
+    from pbus.client.attachment import attachment_of
     from pbus.errors import NothingRunningError
-    from pbus_cli.attach import attachment_of, bus_of
 
     def make() -> "WorkerBus":
         record = project.read_record()
         if record is None:
             raise NothingRunningError(f"is named {project.name!r}")
-        return bus_of(attachment_of(record))
+        return attachment_of(record).new_bus()
 
     return make
 
@@ -191,10 +191,11 @@ async def _wait(
     topology: "Topology", only: "Sequence[str]", since: float, timeout_s: float
 ) -> None:
     """Say who is ready; show the last log lines of those that spoil it."""
-    from pbus_cli.readiness import StartupError, lines_since, wait_ready
+    from pbus.client.readiness import lines_since, wait_started
+    from pbus.errors import StartupError
 
     try:
-        await wait_ready(
+        await wait_started(
             topology,
             only,
             since=since,

@@ -13,11 +13,12 @@ from typing import Final
 from pbus.bus.base import WorkerBus
 from pbus.bus.queues.store import QueueStats
 from pbus.bus.tap import TapMessage
+from pbus.client.status import read_facts, read_queues
+from pbus.client.traffic.message_tail import OWN_TYPES, TailMessage
 from pbus.errors import BusError, PbusError
 from pbus.leases import Lease
 from pbus.observe import HostRecord
-from pbus_cli.attach import read_facts, read_mail
-from pbus_cli.views.traffic import OWN_TYPES, Passed
+from pbus_cli.views.traffic import Passed
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ class ChannelWatch:
                 leases, hosts = await read_facts(bus)
                 self.leases, self.hosts = tuple(leases), tuple(hosts)
                 if look % _LOOKS_A_MAIL == 0:
-                    self.mail = await read_mail(bus)
+                    self.mail = await read_queues(bus)
                 seen.update((lease.name, lease) for lease in leases)
                 self.last_leases = tuple(seen.values())
             await asyncio.sleep(_EVERY_S)
@@ -141,7 +142,7 @@ class ChannelWatch:
             return
         self.passed += 1
         with self._lock:
-            self._recent.append(passed_of(item))
+            self._recent.append(passed_of(TailMessage.of(item)))
 
 
 def _report_bug(follower: "asyncio.Task[None]") -> None:
@@ -150,16 +151,16 @@ def _report_bug(follower: "asyncio.Task[None]") -> None:
         logger.error("the channel is not followed any more", exc_info=error)
 
 
-def passed_of(item: TapMessage, *, is_reached: bool = True) -> Passed:
+def passed_of(message: TailMessage) -> Passed:
     """What a view needs of a message that was seen."""
-    header = item.header
+    is_short = message.size_bytes <= _LONGEST_BODY
     return Passed(
-        time=header.time,
-        type=header.type,
-        source=header.source,
-        target=header.target,
-        body=item.body if item.size <= _LONGEST_BODY else item.body[:_BEGINNING],
-        size=item.size,
-        is_urgent=item.lane == "s",
-        is_reached=is_reached,
+        time=message.time,
+        type=message.type,
+        source=message.source,
+        target=message.target,
+        body=message.body if is_short else message.body[:_BEGINNING],
+        size=message.size_bytes,
+        is_urgent=message.is_urgent,
+        is_reached=message.is_reached,
     )

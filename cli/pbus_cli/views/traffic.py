@@ -9,13 +9,13 @@ import msgspec
 from rich.cells import cell_len
 from rich.text import Text
 
-from pbus.messages import BusMessage, Category
+from pbus.client.traffic.message_tail import category_of, data_fields, short_type
+from pbus.messages import Category
 from pbus_cli.clean import clean_line
 from pbus_cli.views import colors
 from pbus_cli.views.cells import cut, cut_name, fill, rendered
 from pbus_cli.views.figures import clock_time, short_bytes
 
-_HEADER: Final = frozenset({"type", "source", "target", "id", "time"})
 _HEADER_START: Final = re.compile(
     rb'^\{(?:"(?:type|source|target|id|time|job_id)":(?:"(?:[^"\\]|\\.)*"|[^,"]*),?)*'
 )
@@ -25,8 +25,6 @@ _LIMITS: Final = ((100, (12, 12)), (160, (16, 16)))  # narrower than: names, typ
 _SIZE_WIDTH: Final = 7
 _SHOWN_BYTES: Final = 4096  # of a body; more than any terminal line takes
 _ERROR_TYPES: Final = frozenset({"BusWorkerErrorMessage", "BusJobCancelMessage"})
-# What `pbus send` asks before it sends; shown only to who asks for these types.
-OWN_TYPES: Final = frozenset({"BusAcceptanceRequestMessage", "BusAcceptanceResponseMessage"})
 _ERROR_MARKS: Final = (b'"status":"error"', b'"status":"failed"')
 
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -84,21 +82,6 @@ def _limits(width: int | None) -> tuple[int, int]:
         if width is not None and width < screen:
             return limits
     return _NAME_WIDTH[1], _TYPE_WIDTH[1]
-
-
-def short_type(name: str) -> str:
-    """A catalogue type without what they all begin and end with."""
-    core = name.removeprefix("Bus").removesuffix("Message")
-    return core if core and len(core) == len(name) - len("BusMessage") else name
-
-
-def category_of(type_name: str, *, is_urgent: bool) -> Category:
-    """The category of a type; one this process does not know goes by its lane."""
-    known = BusMessage.catalogue.get(type_name)
-    if known is not None:
-        category: Category = known.category
-        return category
-    return "system" if is_urgent else "data"
 
 
 def body_text(body: bytes) -> str:
@@ -199,15 +182,6 @@ def traffic_text(
         parts.append(rendered(piece, style) if has_colors and style else piece)
     line = "".join(parts)
     return line if has_colors else line.rstrip()
-
-
-def data_fields(body: bytes) -> dict[str, msgspec.Raw] | None:
-    """A message's own fields, still encoded; None where it is not the JSON of an object."""
-    try:
-        fields = _fields_decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    return {key: raw for key, raw in fields.items() if key not in _HEADER}
 
 
 def traffic_lines(messages: Sequence[Passed], width: int, height: int) -> list[Text]:

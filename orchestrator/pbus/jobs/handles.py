@@ -1,8 +1,8 @@
 """`async with worker.job(...)`: a job that cannot be left open."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from pbus.errors import JobNotDoneError
 from pbus.ids import new_id
@@ -116,7 +116,22 @@ class JobContext(_Context):
     JobError when there is none. ``async for event in j`` gives its updates and stream messages; a
     worker that sends them waits for a slow reader, until the block is left: then they count as read,
     and only as many are kept as have room. Leaving by an exception cancels the job.
+
+    Without a block it is awaited: ``response = await worker.job("db", name="load")``.
     """
+
+    def __await__(self) -> Generator[Any, Any, JobResponse]:
+        return self._answered().__await__()
+
+    async def _answered(self) -> JobResponse:
+        async with self:
+            pass
+        return self.response
+
+    @property
+    def worker(self) -> str:
+        """The worker at work on the job; before it is known which, the name that was asked for."""
+        return next(iter(self._group.members.values())).worker
 
     @property
     def response(self) -> JobResponse:
@@ -140,7 +155,17 @@ class JobGroupContext(_Context):
 
     Leaving raises the first error, unless the group was asked for with cancel_on_error=False: then
     look at the status of each response.
+
+    Without a block it is awaited: ``responses = await worker.job_group("a", "b", name="load")``.
     """
+
+    def __await__(self) -> Generator[Any, Any, dict[str, JobResponse]]:
+        return self._answered().__await__()
+
+    async def _answered(self) -> dict[str, JobResponse]:
+        async with self:
+            pass
+        return self.responses
 
     @property
     def responses(self) -> dict[str, JobResponse]:

@@ -59,16 +59,21 @@ class JobGroupParams(JobParams, frozen=True, kw_only=True):
     cancel_on_error: bool = True
 
 
-class JobOptions(TypedDict, total=False):
-    """The fields of JobParams as keywords."""
+class JobTerms(TypedDict, total=False):
+    """The fields of JobParams as keywords, but for name and payload."""
 
-    name: str | None
-    payload: dict[str, Any] | None
     timeout: float | None
     label: str | None
     cancellable: bool
     retries: int
     priority: Priority
+
+
+class JobOptions(JobTerms, total=False):
+    """The fields of JobParams as keywords."""
+
+    name: str | None
+    payload: dict[str, Any] | None
 
 
 class JobGroupOptions(JobOptions, total=False):

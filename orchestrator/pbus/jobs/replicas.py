@@ -1,6 +1,7 @@
 """One name, several workers: who of a group of replicas gets a message or a job."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 from pbus.jobs.group import JobMember
 from pbus.names import group_of
@@ -8,9 +9,14 @@ from pbus.registry import WorkerReadyData, WorkerRegistry
 
 
 class Replicas:
-    """Spreads what one sender sends to a group: fewest open jobs first, then in turn."""
+    """Spreads what one sender sends to a group: fewest open jobs first, then in turn.
+
+    Attributes:
+        loads: What workers have waiting from other senders, by name, as far as it is known.
+    """
 
     def __init__(self, registry: WorkerRegistry) -> None:
+        self.loads: Mapping[str, int] = {}
         self._registry = registry
         self._open: Counter[str] = Counter()
         self._last: dict[str, str] = {}  # by group: who got the last one
@@ -29,9 +35,12 @@ class Replicas:
         last = self._last.get(name)
         start = names.index(last) + 1 if last in names else 0
         in_turn = candidates[start:] + candidates[:start]
-        chosen = min(in_turn, key=lambda candidate: self._open[candidate.worker_name])
+        chosen = min(in_turn, key=lambda candidate: self._load(candidate.worker_name))
         self._last[name] = chosen.worker_name
         return chosen
+
+    def _load(self, worker: str) -> int:
+        return self._open[worker] + self.loads.get(worker, 0)
 
     def all_of(self, name: str) -> list[str]:
         """The ready worker of this name, or all ready replicas of this group, active or not."""

@@ -4,18 +4,8 @@ import asyncio
 from typing import ClassVar
 
 from pbus.jobs.executor.running import RunningJob
-from pbus.jobs.group import JobMember
-from pbus.jobs.listing import (
-    BusJobCancelRequestMessage,
-    BusJobCancelResponseMessage,
-    CancelOutcome,
-    JobEntry,
-    JobState,
-    OpenJobs,
-    progress_of,
-    short,
-)
-from pbus.jobs.requester.pending import PendingJob
+from pbus.jobs.listing import BusJobCancelRequestMessage, JobEntry, OpenJobs, progress_of, short
+from pbus.jobs.requester.requested_jobs import cancel_for_another, requested_jobs
 from pbus.messages import BusMessage
 from pbus.workers.job_handling import JobHandlingMixin
 from pbus.workers.job_requesting import JobRequestingMixin
@@ -34,28 +24,8 @@ class JobListingMixin(JobHandlingMixin, JobRequestingMixin):
             return OpenJobs()
         now = asyncio.get_running_loop().time()
         return OpenJobs(
-            asked=tuple(
-                self._asked_entry(case, member, now)
-                for case in self._job_desk.open_cases()
-                if not case.group.is_done
-                for member in case.group.open_members()
-            ),
+            asked=requested_jobs(self._job_desk, self.address),
             in_hand=tuple(self._in_hand_entry(job, now) for job in self._workbench.replies.all()),
-        )
-
-    def _asked_entry(self, case: PendingJob, member: JobMember, now: float) -> JobEntry:
-        group = case.group
-        state: JobState = "sent" if member.is_asked else "waiting"
-        return JobEntry(
-            job_id=group.job_id,
-            wire_id=member.wire_id,
-            name=short(group.params.name),
-            requester=self.address,
-            worker=member.worker,
-            age_s=now - case.since,
-            state=state,
-            label=short(group.label),
-            progress=progress_of(member.progress),
         )
 
     def _in_hand_entry(self, job: RunningJob, now: float) -> JobEntry:
@@ -72,17 +42,4 @@ class JobListingMixin(JobHandlingMixin, JobRequestingMixin):
         )
 
     async def _take_cancel_request(self, message: BusJobCancelRequestMessage) -> None:
-        group = self.job_groups.get(message.job_id)
-        outcome: CancelOutcome = "unknown"
-        if group is not None and not group.is_done:
-            reason = message.reason or f"asked by {message.source}"
-            done = await self.request_cancel_job_group(message.job_id, reason=reason)
-            outcome = "cancelled" if done else "not cancellable"
-        await self._transmit_quietly(
-            BusJobCancelResponseMessage(
-                source=self.address,
-                target=message.source,
-                job_id=message.job_id,
-                outcome=outcome,
-            )
-        )
+        await self._transmit_quietly(cancel_for_another(self._desk, self.address, message))

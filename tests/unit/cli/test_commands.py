@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from pbus.client import Client, attachment
 from pbus.process.project.record import ProjectRecord
-from pbus_cli import attach
 from pbus_cli.app import app
 
 GOOD = "name: good\nworkers:\n  a: {worker: 'm:A'}\n  b: {command: [sleep, '1'], replicas: 2}\n"
@@ -179,8 +179,8 @@ def test_lost_broker_shows_record(monkeypatch: pytest.MonkeyPatch, flags: tuple[
         url="redis://u:secret@127.0.0.1:1", channel="c", max_message_bytes=1, pid=4711,
         pid_created=0.0, version="0",
     )  # fmt: skip
-    monkeypatch.setattr(attach, "choose_project", lambda *_: record)
-    monkeypatch.setattr(attach, "_CONNECT_S", 0.2)
+    monkeypatch.setattr(attachment, "choose_project", lambda *_: record)
+    monkeypatch.setitem(Client.at.__func__.__kwdefaults__, "connect_timeout", 0.2)  # type: ignore[attr-defined]
     done = pbus("ps", *flags)
 
     assert 3 == done.exit_code

@@ -6,9 +6,9 @@ import pytest
 import typer
 
 from pbus.bus.tap import TapMessage
+from pbus.client.traffic.message_tail import Filter
 from pbus.codec import Header
 from pbus.names import stands_for
-from pbus_cli.filters import Filter
 from pbus_cli.names import unknown_name
 from pbus_cli.options import parse_duration
 

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from pbus.client.job_listing import OpenJobsResult, SilentRunner
 from pbus.errors import JobNotFoundError
 from pbus.jobs.listing import JobEntry, JobProgress, OpenJobs, merge_jobs, progress_of, short
-from pbus_cli.census import Findings, SilentRunner, find_job
 from pbus_cli.views.jobs import job_lines, progress_text
 
 
@@ -67,16 +67,16 @@ def test_long_texts_are_cut():
 
 def test_job_is_found_by_either_id():
     """By its requester's, and by its worker's."""
-    found = Findings([entry("j-1", wire_id="j-1~2")], [])
-    assert ["j-1", "j-1"] == [find_job(job_id, found).job_id for job_id in ("j-1", "j-1~2")]
+    found = OpenJobsResult([entry("j-1", wire_id="j-1~2")], [])
+    assert ["j-1", "j-1"] == [found.find(job_id).job_id for job_id in ("j-1", "j-1~2")]
 
 
 def test_unknown_job_names_the_silent():
     """It may be that of a runner that did not answer."""
     with pytest.raises(JobNotFoundError, match="did not answer: runner-1"):
-        find_job("j-2", Findings([], [SilentRunner("runner-1", ("doer",))]))
+        OpenJobsResult([], [SilentRunner("runner-1", ("doer",))]).find("j-2")
     with pytest.raises(JobNotFoundError, match="pbus jobs"):
-        find_job("j-2", Findings([], []))
+        OpenJobsResult([], []).find("j-2")
 
 
 @pytest.mark.parametrize("width", [None, 120, 60, 30])

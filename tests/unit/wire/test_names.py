@@ -2,7 +2,14 @@
 
 import pytest
 
-from pbus.names import group_of, names_of, nearest_name, replica_number, stands_for, with_groups
+from pbus.names import (
+    group_of,
+    names_of,
+    nearest_name,
+    replica_number,
+    stands_for,
+    with_groups,
+)
 
 
 @pytest.mark.parametrize(

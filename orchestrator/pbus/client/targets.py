@@ -1,4 +1,4 @@
-"""Whom a name means: a worker, or replicas of one; waited for until registered."""
+"""The workers that a name stands for: one worker, or the replicas of a group."""
 
 import asyncio
 import itertools
@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from pbus.bus.base import WorkerBus
-from pbus.errors import WorkerNotFoundError
+from pbus.errors import UnknownNameError, WorkerNotFoundError
 from pbus.leases import Lease
-from pbus.names import nearest_name, stands_for
+from pbus.names import nearest_name, stands_for, with_groups
 from pbus.observe import decode_records
 
-REGISTRATION_S: Final = 5.0
+FIND_S: Final = 5.0
 _POLL_S: Final = 0.1
 _OUTSIDER: Final = (
     "{name} is a `command` that takes no part in the bus, so nothing reaches it; "
@@ -26,9 +26,9 @@ async def find_targets(
     """The ready workers that a name stands for; those merely registered when time is up.
 
     Args:
-        bus: Whose registry is asked.
-        name: A worker, or what replicas have in common.
-        within_s: How long to wait.
+        bus: The bus whose registry is asked.
+        name: The name of a worker or of a group of replicas.
+        within_s: Seconds to wait.
         usable_only: Wait until one is ready (a replica: ready and active), and skip the others.
 
     Raises:
@@ -37,25 +37,48 @@ async def find_targets(
     deadline = time.monotonic() + within_s
     while True:
         meant = [lease for lease in await bus.leases.leases() if stands_for(name, lease.name)]
-        ready = [lease for lease in meant if is_usable(lease, name)] if usable_only else meant
+        ready = [lease for lease in meant if _is_usable(lease, name)] if usable_only else meant
         if ready:
             return ready
         if time.monotonic() >= deadline:
             break
         await asyncio.sleep(_POLL_S)
     if not meant:
-        raise WorkerNotFoundError(name, within_s, await _what_is_known(bus, name))
+        raise await not_found(bus, name, within_s)
     return meant
 
 
-async def is_away_with_mail(bus: WorkerBus, name: str) -> bool:
-    """Whether nobody of that name is there, and what is sent to it is kept all the same."""
+async def wait_registered(bus: WorkerBus, name: str, within_s: float) -> None:
+    """Wait until a worker that a name stands for is registered, ready or not.
+
+    Raises:
+        WorkerNotFoundError: None was in time.
+    """
+    deadline = time.monotonic() + within_s
+    while not any(stands_for(name, lease.name) for lease in await bus.leases.leases()):
+        if time.monotonic() >= deadline:
+            raise await not_found(bus, name, within_s)
+        await asyncio.sleep(_POLL_S)
+
+
+async def not_found(bus: WorkerBus, name: str, waited_s: float) -> WorkerNotFoundError:
+    """The error of a worker that is not there, with the reason as far as it is known."""
+    return WorkerNotFoundError(name, waited_s, await _why_absent(bus, name))
+
+
+async def is_away_with_queue(bus: WorkerBus, name: str) -> bool:
+    """Whether no worker of that name is there, and messages to it are stored all the same."""
     if bus.queues is None or not any(box.name == name for box in await bus.queues.stats()):
         return False
     return not any(stands_for(name, lease.name) for lease in await bus.leases.leases())
 
 
-async def _what_is_known(bus: WorkerBus, name: str) -> str | None:
+def unknown_name(what: str, name: str, known: Sequence[str]) -> UnknownNameError:
+    """The error of a name that stands for nothing known."""
+    return UnknownNameError(what, name, nearest_name(name, known), sorted(with_groups(known)))
+
+
+async def _why_absent(bus: WorkerBus, name: str) -> str | None:
     """Why a worker may not be there: it is down, or its name is another one."""
     records = decode_records(await bus.leases.records())
     processes = {one.name: one for host in records for one in host.processes}
@@ -68,12 +91,13 @@ async def _what_is_known(bus: WorkerBus, name: str) -> str | None:
             return f"{process.name} runs, but has not registered on the bus yet"
         state = f"{process.state} ({process.trouble})" if process.trouble else process.state
         return f"{process.name} is {state}; `pbus start {name}` starts it when it is down"
-    near = nearest_name(name, {*processes, *(lease.name for lease in await bus.leases.leases())})
+    registered = {lease.name for lease in await bus.leases.leases()}
+    near = nearest_name(name, {*processes, *registered})
     return None if near is None else f"did you mean {near!r}?"
 
 
-def is_usable(lease: Lease, name: str) -> bool:
-    """Whether to send data and jobs there now; who is named exactly gets them inactive too."""
+def _is_usable(lease: Lease, name: str) -> bool:
+    """Whether to send data there now; a worker that is named exactly gets it inactive, too."""
     return lease.state == "ready" and (lease.active or lease.name == name)
 
 

@@ -1,4 +1,4 @@
-"""A job asked for from the shell: updates, answers, and every way it may go wrong."""
+"""A job that a client asks for: updates, answers, and every way it may go wrong."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,11 +8,13 @@ import pytest
 
 from pbus.bus.memory import AsyncQueueBus
 from pbus.bus.subscriber import BusSubscriber
+from pbus.client import Client
 from pbus.errors import (
     JobCancelledError,
     JobFailedError,
     JobTimeoutError,
     JobWorkerLostError,
+    WorkerNotFoundError,
 )
 from pbus.jobs.listing import BusJobCancelRequestMessage
 from pbus.leases import Lease
@@ -29,7 +31,6 @@ from pbus.messages import (
     BusMessage,
     JobStatus,
 )
-from pbus_cli.asking import Asker
 
 Act = Callable[["Worker", BusJobRequestMessage], Awaitable[None]]
 LEASE = Lease(name="worker", incarnation="1", runner="r", host="h", pid=1, state="ready")
@@ -63,20 +64,16 @@ class Worker(BusSubscriber):
 
 
 async def ask(act: Act, *, timeout_s: float = 5.0) -> tuple[dict[str, Any], list[Any], Worker]:
-    """Ask a worker that acts so; returns the response, the updates and the worker."""
+    """Ask a worker that acts so; returns the response, the events and the worker."""
     events: list[Any] = []
     async with AsyncQueueBus() as bus:
-        worker, asker = Worker(bus, act), Asker(bus, "cli-1")
+        worker = Worker(bus, act)
         await bus.subscribe(worker)
-        await bus.subscribe(asker)
         await bus.leases.claim(LEASE)
-        response = await asker.ask(
-            LEASE,
-            "search",
-            {"q": 1},
-            timeout_s=timeout_s,
-            on_event=lambda kind, data: events.append((kind, data)),
-        )
+        async with Client(bus) as client:
+            async with client.job("worker", "search", {"q": 1}, timeout=timeout_s) as asked:
+                events.extend([(event.type, event.data) async for event in asked])
+            response = asked.response
     return response, events, worker
 
 
@@ -116,7 +113,8 @@ def test_streams_are_shown() -> None:
 
     response, updates, _ = asyncio.run(ask(act))
 
-    assert ({"done": True}, [("stream_data", {"piece": 1})]) == (response, updates)
+    assert {"done": True} == response
+    assert [("stream_data", {"piece": 1}), ("stream_end", {"done": True})] == updates
 
 
 def test_reader_grants_what_was_shown() -> None:
@@ -136,7 +134,7 @@ def test_reader_grants_what_was_shown() -> None:
 
     response, updates, _ = asyncio.run(ask(act))
 
-    assert [1, 2] == [data["piece"] for _, data in updates]
+    assert [1, 2] == [data["piece"] for kind, data in updates if kind == "stream_data"]
     assert response["half"] == told[0].position > 0
 
 
@@ -166,7 +164,7 @@ def test_deadline_cancels_job() -> None:
 
 
 def test_leaving_cancels_job() -> None:
-    """So it is when the command is interrupted."""
+    """So it is when the task that waits is cancelled."""
 
     async def main() -> bool:
         async def act(worker: Worker, request: BusJobRequestMessage) -> None:
@@ -234,7 +232,7 @@ def test_urgent_answer_hides_nothing() -> None:
 
 
 def test_cancelled_by_somebody_else() -> None:
-    """`pbus cancel` asks the requester, who may be this command: it tells the worker."""
+    """`pbus cancel` asks the requester, which may be this client: it tells the worker."""
     heard: list[BusMessage] = []
     workers: list[Worker] = []
 
@@ -249,7 +247,7 @@ def test_cancelled_by_somebody_else() -> None:
         await worker.bus.subscribe(Canceller())
         await worker.bus.send(
             BusJobCancelRequestMessage(
-                source="cli-2", target="cli-1", job_id=request.job_id, reason="enough"
+                source="cli-2", target=request.source, job_id=request.job_id, reason="enough"
             )
         )
 
@@ -257,3 +255,80 @@ def test_cancelled_by_somebody_else() -> None:
         asyncio.run(ask(act))
     assert workers[0].cancelled.is_set()
     assert ["cancelled"] == [one.outcome for one in heard if hasattr(one, "outcome")]
+
+
+def test_awaiting_gives_the_response() -> None:
+    """Without a block a job is awaited."""
+
+    async def main() -> dict[str, Any]:
+        async with AsyncQueueBus() as bus:
+            worker = Worker(bus, answering(JobStatus.COMPLETED, {"n": 1}))
+            await bus.subscribe(worker)
+            await bus.leases.claim(LEASE)
+            async with Client(bus) as client:
+                return await client.job("worker", "search", {"q": 1}, timeout=5)
+
+    assert {"n": 1} == asyncio.run(main())
+
+
+def test_unknown_worker_is_named() -> None:
+    """It is not waited for until the job's deadline, and the error says which one was meant."""
+
+    async def main() -> None:
+        async with AsyncQueueBus() as bus:
+            await bus.leases.claim(LEASE)
+            async with Client(bus, find_timeout=0.05) as client:
+                await client.job("worke", "search", timeout=60)
+
+    with pytest.raises(WorkerNotFoundError, match="did you mean 'worker'") as caught:
+        asyncio.run(main())
+    assert ("worke", 0.05) == (caught.value.name, caught.value.waited_s)
+
+
+def test_closing_cancels_jobs() -> None:
+    """What is open when the client is closed ends, here and at the worker."""
+
+    async def main() -> Worker:
+        async def act(worker: Worker, request: BusJobRequestMessage) -> None:
+            pass
+
+        async with AsyncQueueBus() as bus:
+            worker = Worker(bus, act)
+            await bus.subscribe(worker)
+            await bus.leases.claim(LEASE)
+            async with Client(bus) as client:
+                waiting = asyncio.ensure_future(client.job("worker", "search", timeout=60))
+                await worker.asked.wait()
+            with pytest.raises(JobCancelledError, match="the client was closed"):
+                await waiting
+        return worker
+
+    assert asyncio.run(main()).cancelled.is_set()
+
+
+def test_least_busy_replica_is_asked() -> None:
+    """A client that has asked for nothing yet goes by what the registry says is waiting."""
+
+    async def main() -> list[str]:
+        seen: list[str] = []
+
+        async def act(worker: Worker, request: BusJobRequestMessage) -> None:
+            seen.append(worker.name)
+            await worker.say(BusJobResponseMessage, request, status=JobStatus.COMPLETED)
+
+        async with AsyncQueueBus() as bus:
+            for name, queued in (("x.1", 5), ("x.2", 1)):
+                worker = Worker(bus, act)
+                worker.name = name
+                await bus.subscribe(worker)
+                await bus.leases.claim(
+                    Lease(
+                        name=name, incarnation=name, runner="r", host="h", pid=1, state="ready",
+                        queued=queued,
+                    )
+                )  # fmt: skip
+            async with Client(bus) as client:
+                await client.job("x", "search", timeout=5)
+        return seen
+
+    assert ["x.2"] == asyncio.run(main())

@@ -1,4 +1,4 @@
-"""Asking all runners which jobs are open, and the requester of one to cancel it."""
+"""The open jobs of all workers, and the cancelling of one by its requester."""
 
 import asyncio
 import contextlib
@@ -8,8 +8,7 @@ import msgspec
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.subscriber import BusSubscriber
-from pbus.errors import JobNotFoundError
-from pbus.ids import new_token
+from pbus.errors import JobNotCancelledError, JobNotFoundError, RequesterSilentError
 from pbus.jobs.listing import (
     BusJobCancelRequestMessage,
     BusJobCancelResponseMessage,
@@ -24,6 +23,10 @@ from pbus.messages import BusMessage
 
 ASK_S: Final = 1.0
 CANCEL_S: Final = 2.0
+_PROBLEMS: Final = {
+    "unknown": "is over",
+    "not cancellable": "was asked for as one that is not cancellable",
+}
 
 
 class SilentRunner(msgspec.Struct, frozen=True):
@@ -33,24 +36,41 @@ class SilentRunner(msgspec.Struct, frozen=True):
     workers: tuple[str, ...]
 
 
-class Findings(msgspec.Struct, frozen=True):
-    """The open jobs, as far as runners told of them."""
+class OpenJobsResult(msgspec.Struct, frozen=True):
+    """The open jobs, as far as runners told of them.
+
+    Attributes:
+        jobs: An entry for each worker at work on a job, oldest first.
+        silent: The runners that did not answer.
+    """
 
     jobs: list[JobEntry]
     silent: list[SilentRunner]
 
+    def find(self, job_id: str) -> JobEntry:
+        """The job of that id; one that several workers do is cancelled as one.
 
-class Census(BusSubscriber):
-    """Asks and gathers the answers, under an address that only this command has.
+        Raises:
+            JobNotFoundError: No runner that answered knows it.
+        """
+        for entry in self.jobs:
+            if job_id in {entry.job_id, entry.wire_id}:
+                return entry
+        raise JobNotFoundError(job_id, [one.runner for one in self.silent])
+
+
+class OpenJobsQuery(BusSubscriber):
+    """Asks all runners for their open jobs, and gathers the answers.
 
     Args:
         bus: Started; subscribe this to it.
+        name: Its address.
     """
 
     is_durable = False
 
-    def __init__(self, bus: WorkerBus) -> None:
-        self.name = f"cli-{new_token(32)}"
+    def __init__(self, bus: WorkerBus, name: str) -> None:
+        self.name = name
         self._bus = bus
         self._answers: list[OpenJobs] = []
         self._left: dict[str, int] = {}  # runner: messages still to come
@@ -71,8 +91,8 @@ class Census(BusSubscriber):
         elif isinstance(message, BusJobCancelResponseMessage):
             await self._outcome.put(message.outcome)
 
-    async def take(self, within_s: float = ASK_S) -> Findings:
-        """Ask everybody, and wait until all have answered or time is up."""
+    async def run(self, within_s: float = ASK_S) -> OpenJobsResult:
+        """Ask all runners, and wait until all have answered or time is up."""
         hosted: dict[str, list[str]] = {}
         for lease in await self._bus.leases.leases():
             hosted.setdefault(lease.runner, []).append(lease.name)
@@ -85,13 +105,14 @@ class Census(BusSubscriber):
         silent = [
             SilentRunner(runner, tuple(sorted(hosted[runner]))) for runner in sorted(self._expected)
         ]
-        return Findings(merge_jobs(self._answers), silent)
+        return OpenJobsResult(merge_jobs(self._answers), silent)
 
-    async def cancel(self, entry: JobEntry, reason: str) -> CancelOutcome:
+    async def cancel(self, entry: JobEntry, reason: str | None) -> None:
         """Ask the requester of a job to cancel it.
 
         Raises:
-            TimeoutError: It did not answer.
+            JobNotCancelledError: It is over, or not cancellable.
+            RequesterSilentError: The requester did not answer.
         """
         await self._bus.send(
             BusJobCancelRequestMessage(
@@ -100,22 +121,8 @@ class Census(BusSubscriber):
         )
         try:
             async with asyncio.timeout(CANCEL_S):
-                return await self._outcome.get()
+                outcome = await self._outcome.get()
         except TimeoutError:
-            problem = (
-                f"{entry.requester}, who asked for job {entry.job_id}, "
-                f"did not answer within {CANCEL_S:g} s"
-            )
-            raise TimeoutError(problem) from None
-
-
-def find_job(job_id: str, found: Findings) -> JobEntry:
-    """The job of that id; one that several workers do is cancelled as one.
-
-    Raises:
-        JobNotFoundError: No runner that answered knows it.
-    """
-    for entry in found.jobs:
-        if job_id in {entry.job_id, entry.wire_id}:
-            return entry
-    raise JobNotFoundError(job_id, [one.runner for one in found.silent])
+            raise RequesterSilentError(entry.job_id, entry.requester, CANCEL_S) from None
+        if outcome != "cancelled":
+            raise JobNotCancelledError(entry.job_id, outcome, _PROBLEMS[outcome])

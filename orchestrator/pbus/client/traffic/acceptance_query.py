@@ -1,4 +1,4 @@
-"""Asking before sending whether a type that only the receivers know would be refused."""
+"""Asking, before a message is sent, whether its receivers know its type."""
 
 import asyncio
 import contextlib
@@ -15,8 +15,13 @@ from pbus.runner.type_checks import BusAcceptanceRequestMessage, BusAcceptanceRe
 _ASK_S: Final = 1.0  # those that do not answer (a blocked loop, an older version) may accept it
 
 
-class Refusals(BusSubscriber):
-    """Asks runners, and gathers their answers, under an address that only this command has."""
+class AcceptanceQuery(BusSubscriber):
+    """Asks runners, and gathers their answers.
+
+    Args:
+        bus: Started.
+        name: Its address.
+    """
 
     is_durable = False
 
@@ -32,15 +37,21 @@ class Refusals(BusSubscriber):
         return isinstance(message, BusAcceptanceResponseMessage)
 
     async def on_bus_message(self, message: BusMessage) -> None:
-        """Keep it."""
+        """Keep an answer."""
         if isinstance(message, BusAcceptanceResponseMessage):
             self._answers[message.runner] = message.problem
             self._expected.discard(message.runner)
             if not self._expected:
                 self._complete.set()
 
-    async def of(self, leases: Iterable[Lease], kind: str, fields: Mapping[str, Any]) -> list[str]:
-        """Who would refuse a message, with the reason; empty when one accepts it or may do so."""
+    async def refusals(
+        self, leases: Iterable[Lease], kind: str, fields: Mapping[str, Any]
+    ) -> list[str]:
+        """The workers that would refuse a message, each with its reason.
+
+        Returns:
+            Nothing where one accepts it, or may do so.
+        """
         hosts = {lease.name: lease.runner for lease in leases}
         self._expected = set(hosts.values())
         if not hosts:

@@ -1,4 +1,4 @@
-"""Waiting until a project's workers are ready, or until one of them shows that they will not be."""
+"""Waiting until workers are ready, or until one of them shows that it will not be."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pbus.bus.base import WorkerBus
-from pbus.errors import BusUnavailableError, NothingRunningError, ProcessError
+from pbus.client.attachment import attachment_of
+from pbus.client.status import read_facts
+from pbus.errors import (
+    BusUnavailableError,
+    NothingRunningError,
+    NotReadyError,
+    ProcessError,
+    StartupError,
+)
+from pbus.names import stands_for
 from pbus.observe import HostRecord, ProcessRecord, WorkerRow, merge_rows
 from pbus.process.project.discovery import choose_project
 from pbus.process.project.log_files import LogLine, read_lines
@@ -18,26 +27,10 @@ from pbus.process.project.record import ProjectRecord
 from pbus.process.supervisor.restart_policy import describe_exit
 from pbus.topology import Topology
 from pbus.topology.model import WorkerInstance
-from pbus_cli.attach import attachment_of, open_bus, read_facts
 
 _POLL_S: Final = 0.2
 _GRACE_S: Final = 2.0  # from the first failure until the verdict
-_HINT: Final = "what else was started goes on running; `pbus down` stops it"
 LAST_LINES: Final = 20  # of a failed worker's log: a traceback fits
-
-
-class StartupError(ProcessError):
-    """Workers failed before all were ready.
-
-    Attributes:
-        workers: Which.
-    """
-
-    def __init__(self, failed: Mapping[str, str], waiting: Mapping[str, str] | None = None) -> None:
-        lines = [f"worker {name!r} failed: {why}" for name, why in failed.items()]
-        lines += [f"worker {name!r} is not ready: {why}" for name, why in (waiting or {}).items()]
-        super().__init__("\n".join(lines), hint=_HINT)
-        self.workers = tuple(failed)
 
 
 @dataclass
@@ -45,15 +38,21 @@ class Readiness:
     """What is known of the workers that are waited for.
 
     Attributes:
+        may_restart: By the name of each worker: whether an exit before it is ready is no failure.
         ready_once: Those seen ready; what becomes of them later is no failed start.
         failed: Why some will not become ready, by name.
-        waiting: What is known of the others that were not ready (nor done) at the last look.
+        waiting: The state of the others that were not ready (nor done) at the last look, by name.
     """
 
-    instances: Sequence[WorkerInstance]
+    may_restart: Mapping[str, bool]
     ready_once: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, instances: Iterable[WorkerInstance]) -> "Readiness":
+        """Of workers that were just started for the first time."""
+        return cls({one.name: one.spec.restart == "always" for one in instances})
 
     @property
     def missing(self) -> list[str]:
@@ -66,17 +65,19 @@ class Readiness:
         processes = {one.name: one for host in hosts for one in host.processes}
         before = set(self.ready_once)
         self.failed, self.waiting = {}, {}
-        for instance in self.instances:
-            name, process = instance.name, processes.get(instance.name)
+        for name, may_restart in self.may_restart.items():
+            process = processes.get(name)
             if states.get(name) == "ready" or _is_done(process):
                 self.ready_once.add(name)
-            elif (why := self._why_failed(instance, process)) is not None:
+            elif (why := self._why_failed(name, process, may_restart=may_restart)) is not None:
                 self.failed[name] = why
             else:
                 self.waiting[name] = _why_waiting(process, states.get(name))
         return sorted(self.ready_once - before)
 
-    def _why_failed(self, instance: WorkerInstance, process: ProcessRecord | None) -> str | None:
+    def _why_failed(
+        self, name: str, process: ProcessRecord | None, *, may_restart: bool
+    ) -> str | None:
         if process is None:
             return None
         why, last = _exit_text(process), ""
@@ -84,9 +85,9 @@ class Readiness:
             last = f"; last line: {process.error}"
         if process.state == "failed":
             return why + last
-        if instance.name in self.ready_once:
+        if name in self.ready_once:
             return None
-        is_again = process.restarts > 0 and instance.spec.restart != "always"
+        is_again = process.restarts > 0 and not may_restart
         if process.exit_code not in {None, 0} or is_again:
             return f"{why} before it was ready{last}"
         return None
@@ -100,7 +101,7 @@ def _exit_text(process: ProcessRecord) -> str:
 
 def _why_waiting(process: ProcessRecord | None, state: str | None) -> str:
     if process is None:
-        return "not started yet"
+        return state or "not started yet"
     if process.trouble:
         return f"{process.state}, {process.trouble}"
     if process.pid is not None and process.joins and state == "starting":
@@ -119,7 +120,46 @@ def chosen_instances(topology: Topology, only: Iterable[str]) -> list[WorkerInst
     return [one for one in topology.instances() if not wanted or wanted & {one.name, one.spec.name}]
 
 
-async def wait_ready(
+async def wait_ready(bus: WorkerBus, names: Sequence[str], timeout_s: float) -> list[str]:
+    """Wait until workers are ready, however often they are restarted meanwhile.
+
+    Args:
+        bus: Started.
+        names: Workers, or groups of which all replicas are meant; all of the channel when empty.
+        timeout_s: Seconds to wait.
+
+    Returns:
+        The workers that are ready, or have done their work and left.
+
+    Raises:
+        StartupError: A supervisor has given one up.
+        NotReadyError: Some are not ready in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        leases, hosts = await read_facts(bus)
+        rows = merge_rows(leases, hosts, time.time())
+        readiness = Readiness(dict.fromkeys(_meant(names, rows), True))
+        readiness.ready_once.update(readiness.may_restart)  # an exit is no failure here
+        readiness.look(rows, hosts)
+        if readiness.failed:
+            raise StartupError(readiness.failed, readiness.waiting)
+        if readiness.may_restart and not readiness.waiting:
+            return list(readiness.may_restart)
+        if time.monotonic() >= deadline:
+            raise NotReadyError(readiness.waiting, timeout_s)
+        await asyncio.sleep(_POLL_S)
+
+
+def _meant(names: Sequence[str], rows: Iterable[WorkerRow]) -> list[str]:
+    known = [row.name for row in rows]
+    if not names:
+        return known
+    meant = [(name, [one for one in known if stands_for(name, one)] or [name]) for name in names]
+    return list(dict.fromkeys(one for _, found in meant for one in found))
+
+
+async def wait_started(
     topology: Topology,
     only: Sequence[str],
     *,
@@ -127,29 +167,28 @@ async def wait_ready(
     timeout_s: float,
     on_ready: Callable[[str], None],
 ) -> None:
-    """Wait until all are ready or done.
+    """Wait until all workers of a topology that was just started are ready or done.
 
     Args:
-        topology: Whose supervisor was started.
+        topology: The supervisor's.
         only: The names it was told to start; all when empty.
         since: When it was started, Unix seconds.
         timeout_s: How long to wait from now.
-        on_ready: Told the name of each that is ready.
+        on_ready: Called with the name of each that is ready.
 
     Raises:
         StartupError: One will not become ready.
-        TimeoutError: Some are not ready in time; names them.
+        NotReadyError: Some are not ready in time.
+        ProcessError: The project was stopped meanwhile.
     """
-    readiness = Readiness(chosen_instances(topology, only))
+    readiness = Readiness.of(chosen_instances(topology, only))
     try:
         async with asyncio.timeout(timeout_s):
             await _wait(topology, readiness, on_ready)
     except TimeoutError:
         if readiness.failed:
             raise StartupError(readiness.failed, readiness.waiting) from None
-        names = "; ".join(f"{name} ({why})" for name, why in readiness.waiting.items())
-        problem = f"not ready within {timeout_s:g} s: {names or 'the supervisor'}"
-        raise TimeoutError(problem) from None
+        raise NotReadyError(readiness.waiting, timeout_s) from None
     except NothingRunningError:
         _judge_ended(topology, readiness, since)
 
@@ -158,7 +197,7 @@ async def _wait(topology: Topology, readiness: Readiness, on_ready: Callable[[st
     record = choose_project(None, topology.file, topology.folder)
     while record.is_alive:
         with contextlib.suppress(BusUnavailableError):  # it ends, or the broker is restarted
-            async with open_bus(attachment_of(record)) as bus:
+            async with attachment_of(record).opened() as bus:
                 await _poll(record, bus, readiness, on_ready)
                 return
         await asyncio.sleep(_POLL_S)
@@ -206,7 +245,7 @@ def _judge_ended(topology: Topology, readiness: Readiness, since: float) -> None
         StartupError: A worker failed.
         ProcessError: It was stopped from elsewhere.
     """
-    endings = {one.name: "never started" for one in readiness.instances}
+    endings = dict.fromkeys(readiness.may_restart, "never started")
     for name in endings:
         for line in lines_since(topology, name, since):
             if line.stream == "pbus":

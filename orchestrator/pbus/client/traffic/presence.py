@@ -1,4 +1,4 @@
-"""Whether messages that pass have a receiver, told from the registry."""
+"""Whether the messages of a channel have receivers, told from the registry."""
 
 import time
 from typing import Final
@@ -13,7 +13,7 @@ _AGAIN_S: Final = 0.25  # so soon an unknown name is looked up again
 
 
 class Presence:
-    """Knows who is there, and looks again when a name is new or its knowledge is old.
+    """Knows which workers are there; looks again when a name is new or its knowledge is old.
 
     Args:
         bus: Started.
@@ -32,7 +32,7 @@ class Presence:
         return (target in self._names and is_fresh) or not _is_worker(target)
 
     async def reaches(self, target: str | None) -> bool:
-        """Whether a message to it has a receiver; where nobody can tell, it is taken to have one."""
+        """Whether a message to it has a receiver; true where the registry does not answer."""
         if self.knows(target):
             return True
         if time.monotonic() - self._looked_at >= _AGAIN_S:

@@ -1,4 +1,4 @@
-"""Whom a name means, and how long the command waits for it."""
+"""The workers that a name stands for, and how long a client waits for them."""
 
 import asyncio
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from pbus.bus.memory import AsyncQueueBus
+from pbus.client.targets import find_targets, in_turn
 from pbus.errors import WorkerNotFoundError
 from pbus.leases import Lease
-from pbus_cli.targets import find_targets, in_turn
 
 
 def lease(name: str, state: str = "ready", **changes: Any) -> Lease:

@@ -1,21 +1,21 @@
-"""Whom an order means, and what the terminal makes of the answers."""
+"""The workers that a control request is about, and the gathering of answers."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
 import pytest
-import typer
 
 from pbus.bus.memory import AsyncQueueBus
 from pbus.bus.subscriber import BusSubscriber
-from pbus.errors import ProcessError
+from pbus.client import control_requester
+from pbus.client.control_requester import ControlRequester, ControlResult, choose_workers
+from pbus.errors import ProcessError, UnknownNameError
 from pbus.leases import LEASE_S, Lease
 from pbus.messages import BusControlRequestMessage, BusControlResponseMessage, BusMessage
 from pbus.observe import HostRecord, ProcessRecord
 from pbus.testing import FakeClock
-from pbus_cli import ordering
-from pbus_cli.ordering import Orderer, answer_text, choose_workers
+from pbus_cli.control import result_text
 
 T = TypeVar("T")
 
@@ -60,9 +60,9 @@ def test_unknown_names_are_refused(name: str, problem: str):
     """With the nearest, or with the reason; then nobody is ordered about."""
     mine = Lease(name="mine", incarnation="i", runner="r", host="h", pid=1)
 
-    with pytest.raises(typer.BadParameter) as caught:
+    with pytest.raises(UnknownNameError) as caught:
         choose_workers(["a", name], HOSTS, [mine])
-    assert problem in caught.value.message
+    assert problem in str(caught.value)
 
 
 def test_newer_record_holds():
@@ -86,9 +86,9 @@ def test_newer_record_holds():
 )
 def test_answers_are_sentences(action: Any, changes: Any, expected: str):
     """What became of a worker, in a line."""
-    values = {"source": "s", "order": "1", "worker": "a", "outcome": "done", **changes}
+    values = {"worker": "a", "outcome": "done", **changes}
 
-    assert expected == answer_text(action, BusControlResponseMessage(**values))
+    assert expected == result_text(action, ControlResult(**values))
 
 
 class FakeSupervisor(BusSubscriber):
@@ -118,7 +118,7 @@ class FakeSupervisor(BusSubscriber):
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask again after more time than a busy machine needs; by the fake clock that is soon."""
-    monkeypatch.setattr(ordering, "_AGAIN_S", 60.0)
+    monkeypatch.setattr(control_requester, "_AGAIN_S", 60.0)
 
 
 def played(scene: Coroutine[Any, Any, T]) -> T:
@@ -141,10 +141,10 @@ async def given(
             if with_records:
                 record = msgspec.json.encode(host(supervisor.name, *plan[supervisor.name]))
                 await bus.leases.put_record(supervisor.name, record, ttl_s=LEASE_S)
-        orderer = Orderer(bus, "restart", plan)
-        await bus.subscribe(orderer)
+        requester = ControlRequester(bus, "cli-1", "restart", plan)
+        await bus.subscribe(requester)
         told: list[str] = []
-        answered = await orderer.carry_out(timeout_s, lambda answer: told.append(answer.worker))
+        answered = await requester.run(timeout_s, lambda result: told.append(result.worker))
     assert told == [answer.worker for answer in answered]
     return (
         {answer.worker: answer.outcome for answer in answered},

@@ -5,10 +5,9 @@ import itertools
 
 import pytest
 
+from pbus.client import attachment as module
+from pbus.client.attachment import Attachment, while_running
 from pbus.errors import NothingRunningError
-from pbus.topology.model import DeliverySpec
-from pbus_cli import attach
-from pbus_cli.attach import Attachment, while_running
 from support.waiting import run
 
 HANDS = 5  # through which a message passes on its way to the screen
@@ -44,9 +43,7 @@ def test_last_words_are_heard() -> None:
             while True:
                 heard.append(await queues[-1].get())
 
-        attachment = Attachment(
-            "p", "redis://x", "c", 1, "json", DeliverySpec(), Ending(queues[0]),  # type: ignore[arg-type]
-        )  # fmt: skip
+        attachment = Attachment("p", "redis://x", "c", record=Ending(queues[0]))  # type: ignore[arg-type]
         with pytest.raises(NothingRunningError):
             await while_running(attachment, follow())
         for task in passing:
@@ -58,8 +55,8 @@ def test_last_words_are_heard() -> None:
 
 def test_result_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is done while the project runs has its result."""
-    monkeypatch.setattr(attach, "_LOOK_S", 3600.0)
-    attachment = Attachment("p", "redis://x", "c", 1, "json", DeliverySpec(), None)
+    monkeypatch.setattr(module, "_LOOK_S", 3600.0)
+    attachment = Attachment("p", "redis://x", "c")
 
     async def answer() -> int:
         return 42

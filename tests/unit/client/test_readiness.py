@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from pbus.client.readiness import Readiness, chosen_instances
+from pbus.errors import StartupError
 from pbus.observe import HostRecord, ProcessRecord, WorkerRow, merge_rows
 from pbus.topology.model import BusSpec, Topology, WorkerSpec
-from pbus_cli.readiness import Readiness, StartupError, chosen_instances
 
 
 def spec(name: str, **changes: Any) -> WorkerSpec:
@@ -40,7 +41,7 @@ def look(readiness: Readiness, *processes: ProcessRecord) -> list[str]:
 
 def test_ready_one_by_one() -> None:
     """Each is told once; those not ready are missing."""
-    readiness = Readiness(topology(spec("a"), spec("b")).instances())
+    readiness = Readiness.of(topology(spec("a"), spec("b")).instances())
 
     assert [] == look(readiness)
     assert ["a"] == look(readiness, process("a", "ready"), process("b", "starting"))
@@ -51,7 +52,7 @@ def test_ready_one_by_one() -> None:
 
 def test_finished_counts_as_ready() -> None:
     """A worker that did its work and left is no problem."""
-    readiness = Readiness([*topology(spec("once")).instances()])
+    readiness = Readiness.of([*topology(spec("once")).instances()])
 
     assert ["once"] == look(readiness, process("once", "exited", exit_code=0))
 
@@ -68,7 +69,7 @@ def test_finished_counts_as_ready() -> None:
 )
 def test_early_exit_is_failure(culprit: ProcessRecord) -> None:
     """Who failed before being ready ends the wait, with a word why."""
-    readiness = Readiness(topology(spec("a"), spec("b")).instances())
+    readiness = Readiness.of(topology(spec("a"), spec("b")).instances())
 
     look(readiness, process("b", "starting"), culprit)
 
@@ -81,7 +82,7 @@ def test_early_exit_is_failure(culprit: ProcessRecord) -> None:
 
 def test_later_crash_is_no_failure() -> None:
     """Who was ready once may be restarted; the wait goes on for it."""
-    readiness = Readiness(topology(spec("a")).instances())
+    readiness = Readiness.of(topology(spec("a")).instances())
     look(readiness, process("a", "ready"))
 
     assert [] == look(readiness, process("a", "backoff", exit_code=1))
@@ -90,7 +91,7 @@ def test_later_crash_is_no_failure() -> None:
 
 def test_always_restarted_may_end() -> None:
     """A worker that is to run for ever may end well before it is ready."""
-    readiness = Readiness(topology(spec("a", restart="always")).instances())
+    readiness = Readiness.of(topology(spec("a", restart="always")).instances())
 
     assert [] == look(readiness, process("a", "backoff", exit_code=0, restarts=2))
 

@@ -1,0 +1,186 @@
+"""From a project's name, a topology file, a URL or the environment to the bus of a project."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pbus.bus.base import WorkerBus
+from pbus.bus.connect import connect as connect_bus
+from pbus.concurrency.waiting import first_of
+from pbus.errors import NothingRunningError, StrangeFileError, UnseenProjectError
+from pbus.process.delivery_settings import delivery_options
+from pbus.process.project.discovery import choose_project
+from pbus.process.project.project import Project
+from pbus.process.project.record import ProjectRecord
+from pbus.process.system.groups import PROJECT_VARIABLE
+from pbus.topology.model import BusSpec
+from pbus.topology.paths import working_folder
+from pbus.urls import MEMORY_URL, mask_url
+
+T = TypeVar("T")
+
+DEFAULT_FILE: Final = Path("topology.yaml")
+CONNECT_S: Final = 4.0  # users are told within 5 s, the start of a command included
+_LOOK_S: Final = 0.5
+# The last messages of a project have that many turns of the loop to get through this process.
+_LAST_TURNS: Final = 10
+_TURN_S: Final = 0.02
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """The address of a project's bus.
+
+    Attributes:
+        project: The project's name; the channel's where only a URL is known.
+        url: The broker, with its password: never shown.
+        channel: The channel on that broker.
+        options: More arguments of `pbus.connect()`: key, encoding, delivery and the like.
+        record: The supervisor on this machine; None where none is known.
+        file: The topology that led here, of a project that does not run on this machine.
+    """
+
+    project: str
+    url: str = field(repr=False)
+    channel: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    record: ProjectRecord | None = None
+    file: Path | None = None
+
+    @property
+    def shown_url(self) -> str:
+        """The broker's address with its password masked."""
+        return mask_url(self.url)
+
+    def new_bus(self) -> WorkerBus:
+        """A bus to this address, not started."""
+        return connect_bus(self.url, channel=self.channel, **self.options)
+
+    @contextlib.asynccontextmanager
+    async def opened(self) -> AsyncIterator[WorkerBus]:
+        """A bus to this address, started.
+
+        Raises:
+            BusUnavailableError: It was not reached within 4 s.
+        """
+        bus = self.new_bus()
+        await bus.start(timeout=CONNECT_S)
+        try:
+            yield bus
+        finally:
+            await bus.stop()
+
+
+def find_project(name: str | None = None, file: str | Path | None = None) -> Attachment:
+    """The project of that name or file; without both this folder's, or the only one that runs.
+
+    A topology with a bus of its own is found by its file also when nothing runs on this machine, if
+    the file is given, or was started here before.
+
+    Args:
+        name: The name of a running project.
+        file: The path of a topology.
+
+    Raises:
+        NothingRunningError: There is none.
+        StrangeFileError: There is a file that was neither given nor ever started here.
+        AmbiguousProjectError: There are several.
+        UnseenProjectError: It runs without a broker.
+    """
+    path = None if file is None else Path(file)
+    try:
+        record = choose_project(name, path, working_folder(), os.environ)
+    except NothingRunningError:
+        if name is not None or (path is None and is_in_worker()):
+            raise
+        elsewhere = _by_file(path or DEFAULT_FILE, is_given=path is not None)
+        if elsewhere is None:
+            raise
+        return elsewhere
+    refuse_unseen(record)
+    return attachment_of(record)
+
+
+def at_url(url: str, channel: str | None = None, **options: Any) -> Attachment:
+    """The bus at a URL; options as of `pbus.connect()`, without None."""
+    name = channel or "pbus"
+    chosen = {key: value for key, value in options.items() if value is not None}
+    return Attachment(name, url, name, chosen)
+
+
+def from_environment(environ: Mapping[str, str]) -> Attachment | None:
+    """The bus that `pbus up` gave to this program; None where it gave none."""
+    url, channel = environ.get("PBUS_URL"), environ.get("PBUS_CHANNEL")
+    if not url or not channel:
+        return None
+    return Attachment(environ.get(PROJECT_VARIABLE) or channel, url, channel)
+
+
+def is_in_worker() -> bool:
+    """Whether this program runs in a worker's process; then its own project is meant."""
+    return bool(os.environ.get(PROJECT_VARIABLE))
+
+
+def refuse_unseen(record: ProjectRecord) -> None:
+    """Check that other processes can reach a project.
+
+    Raises:
+        UnseenProjectError: It is one process without a broker.
+    """
+    if record.url == MEMORY_URL:
+        raise UnseenProjectError(record.name, record.pid)
+
+
+def attachment_of(record: ProjectRecord) -> Attachment:
+    """The address of a project that runs on this machine."""
+    return Attachment(record.name, record.url, record.channel, _options(record), record)
+
+
+def _by_file(file: Path, *, is_given: bool) -> Attachment | None:
+    if not is_given and not file.exists():
+        return None
+    from pbus.topology import load_topology  # noqa: PLC0415 - `pbus ps` must be quick
+
+    topology = load_topology(file, os.environ)
+    bus = topology.bus
+    if bus.url is None or bus.is_in_process:
+        return None
+    if not is_given and not Project.of(topology).state_dir.is_dir():
+        raise StrangeFileError(file, mask_url(bus.url))  # passwords are for whom their owner means
+    return Attachment(topology.name, bus.url, bus.channel, _options(bus), file=file)
+
+
+def _options(settings: ProjectRecord | BusSpec) -> dict[str, Any]:
+    return {
+        "max_message_bytes": settings.max_message_bytes,
+        "encoding": settings.encoding,
+        "key": settings.key or "",
+        "encrypt": settings.encrypt,
+        "delivery": settings.delivery.mode,
+        "delivery_options": delivery_options(settings.delivery),
+    }
+
+
+async def while_running(attachment: Attachment, main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine for as long as the project's supervisor on this machine runs.
+
+    Raises:
+        NothingRunningError: The supervisor ended before the coroutine.
+    """
+    doing, _ = await first_of(main, _wait_ended(attachment.record))
+    if not doing.cancelled():
+        result: T = doing.result()
+        return result
+    raise NothingRunningError(f"is named {attachment.project!r} any more")
+
+
+async def _wait_ended(record: ProjectRecord | None) -> None:
+    """Wait until a supervisor is gone, and what it sent before has been handled."""
+    while record is None or record.is_alive:  # noqa: ASYNC110 - a process, not an event
+        await asyncio.sleep(_LOOK_S)
+    for _ in range(_LAST_TURNS):  # not one long sleep: it may end at once on a busy machine
+        await asyncio.sleep(_TURN_S)

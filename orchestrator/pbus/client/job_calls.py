@@ -1,0 +1,156 @@
+"""What a client does with jobs: ask for them, list them, cancel them."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Unpack
+
+from pbus.client.connection import ClientCore, new_name
+from pbus.client.job_listing import OpenJobsQuery, OpenJobsResult
+from pbus.client.traffic.routes import Route, Router
+from pbus.ids import new_id
+from pbus.jobs.handles import JobContext, JobGroupContext
+from pbus.jobs.params import (
+    JobGroupOptions,
+    JobGroupParams,
+    JobParams,
+    JobTerms,
+    Priority,
+    as_group,
+    choose_params,
+)
+
+if TYPE_CHECKING:
+    from pbus.client.job_requester import JobRequester
+
+
+class JobCalls(ClientCore):
+    """Lets a client ask workers for jobs."""
+
+    _requester: "JobRequester | None" = None
+
+    def job(
+        self,
+        worker: str,
+        name: str | None = None,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        params: JobParams | None = None,
+        **options: Unpack[JobTerms],
+    ) -> JobContext:
+        """A job at one worker, as `BaseWorker.job()`.
+
+        ``response = await client.job("db", "load", {"key": 1}, timeout=5)`` waits for the response;
+        as a block it gives updates and pieces, too::
+
+            async with client.job("db", "load", {"key": 1}) as asked:
+                async for event in asked:
+                    print(event.type, event.data)
+            print(asked.response)
+
+        Cancelling the task that waits cancels the job.
+
+        Args:
+            worker: The name of a worker, or of a group of replicas: one of them.
+            name: Which of its jobs.
+            payload: JSON values for the handler.
+            params: Instead of the other arguments.
+            options: timeout (seconds, 60; None for none), label, cancellable, retries, priority.
+
+        Raises:
+            ClientClosedError: The client is not open.
+            TypeError: Both params and other arguments were given.
+
+        When entered or awaited it raises WorkerNotFoundError, where no such worker is registered
+        in time, and JobTimeoutError, JobCancelledError, JobFailedError or JobWorkerLostError.
+        """
+        given: dict[str, Any] = {**options}
+        if name is not None:
+            given["name"] = name
+        if payload is not None:
+            given["payload"] = dict(payload)
+        chosen = as_group(choose_params(JobParams, params, given))
+        return JobContext(self._jobs, [worker], chosen)
+
+    def job_group(
+        self,
+        *workers: str,
+        params: JobGroupParams | None = None,
+        **options: Unpack[JobGroupOptions],
+    ) -> JobGroupContext:
+        """A job at several workers at once, each name once, as `BaseWorker.job_group()`.
+
+        Raises:
+            ClientClosedError: The client is not open.
+            TypeError: Both params and keywords were given.
+        """
+        chosen = choose_params(JobGroupParams, params, {**options})
+        return JobGroupContext(self._jobs, workers, chosen)
+
+    async def request_job(
+        self,
+        worker: str,
+        name: str | None = None,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - the job's, not of this call
+        priority: Priority = "normal",
+    ) -> str:
+        """Ask a worker for a job and do not wait; the job goes on when the client is closed.
+
+        Args:
+            worker: As of job(); name and payload likewise.
+            name: See there.
+            payload: See there.
+            timeout: Seconds after which the worker gives the job up; None for never.
+            priority: "high" overtakes queued data.
+
+        Returns:
+            The job's id; `open_jobs()` lists it while it is open.
+
+        Raises:
+            WorkerNotFoundError: No such worker was registered in time.
+            BusFullError: The worker makes no room.
+        """
+        job_id = new_id()
+        data = None if payload is None else dict(payload)
+        params = JobParams(name=name, payload=data, timeout=timeout, priority=priority)
+        await (await self.route_job(worker, params, job_id=job_id)).send()
+        return job_id
+
+    async def open_jobs(self, within: float = 1.0) -> OpenJobsResult:
+        """The open jobs of all workers, and of clients.
+
+        Args:
+            within: Seconds that runners get to answer.
+        """
+        async with self._subscribed(OpenJobsQuery(self._open_bus, new_name())) as query:
+            return await query.run(within)
+
+    async def cancel_job(self, job_id: str, *, reason: str | None = None) -> None:
+        """Have a job cancelled by its requester, who tells the workers.
+
+        Raises:
+            JobNotFoundError: There is no such open job.
+            JobNotCancelledError: It is over, or not cancellable.
+            RequesterSilentError: The requester did not answer.
+        """
+        async with self._subscribed(OpenJobsQuery(self._open_bus, new_name())) as query:
+            await query.cancel((await query.run()).find(job_id), reason)
+
+    async def route_job(
+        self, worker: str, params: JobParams, *, job_id: str | None = None
+    ) -> Route:
+        """Where a job goes, to ask for it often. Errors as request_job()."""
+        router = Router(self._open_bus, self.name, new_name)
+        within_s = self._find_s if params.timeout is None else min(self._find_s, params.timeout)
+        make_id = new_id if job_id is None else lambda: job_id
+        return await router.for_job(worker, params, within_s=within_s, make_id=make_id)
+
+    @property
+    def _jobs(self) -> "JobRequester":
+        bus = self._open_bus
+        if self._requester is None:
+            from pbus.client.job_requester import JobRequester  # noqa: PLC0415 - loads what workers are
+
+            requester = JobRequester(bus, self.name, find_s=self._find_timeout)
+            self._requester = self._owned(requester)
+        return self._requester

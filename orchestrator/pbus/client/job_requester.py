@@ -1,0 +1,245 @@
+"""JobRequester: asks workers for jobs under an address that has no place in the registry."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeAlias
+
+from pbus.bus.base import WorkerBus
+from pbus.bus.subscriber import BusSubscriber
+from pbus.client.targets import FIND_S, not_found, wait_registered
+from pbus.concurrency.waiting import first_of
+from pbus.errors import JobTimeoutError, PbusError, WorkerNotFoundError
+from pbus.jobs.context import WorkerContext
+from pbus.jobs.group import JobGroup
+from pbus.jobs.handles import Teller
+from pbus.jobs.job_events import JobGroupEvent
+from pbus.jobs.listing import (
+    BusJobCancelRequestMessage,
+    BusJobsRequestMessage,
+    BusJobsResponseMessage,
+    OpenJobs,
+)
+from pbus.jobs.replicas import Replicas
+from pbus.jobs.requester.client import JobClient
+from pbus.jobs.requester.requested_jobs import cancel_for_another, requested_jobs
+from pbus.messages import (
+    BusJobCreditRequestMessage,
+    BusJobMessage,
+    BusJobResponseMessage,
+    BusJobStreamDataMessage,
+    BusJobStreamEndMessage,
+    BusJobStreamStartMessage,
+    BusJobUpdateMessage,
+    BusMessage,
+    BusWorkerRegistryMessage,
+)
+from pbus.registry import WorkerRegistry
+
+_Receivers: TypeAlias = tuple[tuple[type[BusMessage], Callable[[Any], Awaitable[None]]], ...]
+
+_TAKEN: Final = (BusJobMessage, BusJobsRequestMessage, BusWorkerRegistryMessage)
+_LOADS_S: Final = 1.0  # how long the loads of replicas, once read, are used
+_MOST_LISTED: Final = 500  # jobs a message: far below any limit of its size
+_CLOSE_S: Final = 5.0  # for the cancels of open jobs to be written
+
+
+class JobRequester(BusSubscriber):
+    """Asks for jobs as a worker does, without being one.
+
+    Args:
+        bus: Started.
+        name: Its address.
+        find_s: Seconds that a worker gets to be registered before a job fails; None: as long as
+            the job may take.
+    """
+
+    def __init__(self, bus: WorkerBus, name: str, *, find_s: float | None = FIND_S) -> None:
+        self.name = name
+        self._bus = bus
+        self._find_s = find_s
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._registry = WorkerRegistry(name, bus)
+        self._replicas = Replicas(self._registry)
+        joined = asyncio.Event()
+        joined.set()
+        self._desk = JobClient(
+            WorkerContext(
+                name=name, address=name, bus=bus, registry=self._registry, send=bus.send,
+                spawn=self._spawn, call_hook=_no_hook, handling=set(), joined=joined,
+            ),
+            self._replicas,
+        )  # fmt: skip
+        self._loads_read_at = -_LOADS_S
+        self._starting = asyncio.Lock()
+        self._is_started = False
+        self._receivers = self._new_receivers()
+
+    async def _start(self) -> None:
+        """Learn which workers are there, and follow them. Idempotent."""
+        async with self._starting:
+            if self._is_started:
+                return
+            await self._bus.subscribe(self)
+            await self._registry.start()
+            self._registry.watch_lost(None, self._desk.take_loss)
+            self._is_started = True
+
+    async def close(self) -> None:
+        """Cancel what is open, and leave the bus."""
+        if not self._is_started:
+            return
+        with contextlib.suppress(TimeoutError):  # the workers notice by the jobs' deadlines
+            async with asyncio.timeout(_CLOSE_S):
+                await self._desk.close("the client was closed")
+        await self._registry.stop()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CLOSE_S)
+        await self._bus.unsubscribe(self)
+
+    # What JobContext uses
+
+    @property
+    def credits(self) -> Teller:
+        """Tells workers how far their events were read."""
+        return self._desk.credits
+
+    async def open(self, group: JobGroup) -> None:
+        """Ask the workers of a group, each once it is ready.
+
+        Raises:
+            WorkerNotFoundError: A name stood for no registered worker in time.
+            JobError: The job was over before all had been asked.
+            PbusError: The request cannot be sent.
+        """
+        await self._start()
+        absent = [name for name in group.members if not self._registry.is_there(name)]
+        await self._read_loads(group)
+        if not absent:
+            await self._desk.open(group)
+            return
+        began = time.monotonic()
+        finding, opening = await first_of(self._find(absent), self._desk.open(group))
+        try:
+            (finding if opening.cancelled() else opening).result()
+        except JobTimeoutError:
+            if missing := [name for name in absent if not self._registry.is_there(name)]:
+                raise await not_found(self._bus, missing[0], time.monotonic() - began) from None
+            raise
+
+    async def _find(self, names: list[str]) -> None:
+        """End with an error where one of these is not registered in time; else wait on."""
+        if self._find_s is not None:
+            deadline = time.monotonic() + self._find_s
+            for name in names:
+                try:
+                    await wait_registered(self._bus, name, max(0.0, deadline - time.monotonic()))
+                except WorkerNotFoundError as error:
+                    raise WorkerNotFoundError(name, self._find_s, error.hint) from None
+        await asyncio.get_running_loop().create_future()
+
+    async def _read_loads(self, group: JobGroup) -> None:
+        """Learn what replicas have waiting, so that short-lived clients do not all ask the first."""
+        now = time.monotonic()
+        if now - self._loads_read_at < _LOADS_S or not any(
+            self._registry.is_group(name) for name in group.members
+        ):
+            return
+        self._loads_read_at = now
+        leases = await self._bus.leases.leases()
+        self._replicas.loads = {lease.name: lease.queued + lease.working for lease in leases}
+
+    async def wait(self, group: JobGroup) -> None:
+        """Wait until a group is over."""
+        await self._desk.wait(group)
+
+    async def next_event(self, group: JobGroup) -> JobGroupEvent | None:
+        """The next event of a group; None when there will be none."""
+        return await self._desk.next_event(group)
+
+    async def abandon(self, group: JobGroup, reason: str) -> None:
+        """Cancel a group where it is still worked on."""
+        await self._desk.abandon(group, reason)
+
+    def forget(self, group: JobGroup) -> None:
+        """Take nothing more for a group."""
+        self._desk.forget(group)
+
+    # What comes in
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        """Only what is about jobs, and who is there."""
+        return isinstance(message, _TAKEN)
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        """Take in an answer, an event, a question or news of the registry."""
+        for kind, take in self._receivers:
+            if isinstance(message, kind):
+                await take(message)
+                return
+
+    def _new_receivers(self) -> _Receivers:
+        desk = self._desk
+        return (
+            (
+                BusJobUpdateMessage,
+                lambda said: desk.take_event(said, "update", said.update, said.position),
+            ),
+            (
+                BusJobStreamDataMessage,
+                lambda said: desk.take_event(said, "stream_data", said.data, said.position),
+            ),
+            (
+                BusJobStreamStartMessage,
+                lambda said: desk.take_event(said, "stream_start", said.data, said.position),
+            ),
+            (
+                BusJobStreamEndMessage,
+                lambda said: desk.take_stream_end(said, said.data, said.events),
+            ),
+            (BusJobResponseMessage, desk.take_response),
+            (BusJobCreditRequestMessage, desk.credits.answer),
+            (BusJobCancelRequestMessage, self._take_cancel_request),
+            (BusJobsRequestMessage, self._list_jobs),
+            (BusWorkerRegistryMessage, self._hear),
+        )
+
+    async def _hear(self, message: BusWorkerRegistryMessage) -> None:
+        self._registry.hear(message)
+
+    async def _take_cancel_request(self, message: BusJobCancelRequestMessage) -> None:
+        await self._answer(cancel_for_another(self._desk, self.name, message))
+
+    async def _list_jobs(self, message: BusJobsRequestMessage) -> None:
+        asked = requested_jobs(self._desk, self.name)
+        answer = BusJobsResponseMessage(
+            source=self.name,
+            target=message.source,
+            runner=self.name,
+            jobs=OpenJobs(asked=asked[:_MOST_LISTED]),
+        )
+        await self._answer(answer)
+
+    async def _answer(self, message: BusMessage) -> None:
+        try:
+            await self._bus.send(message)
+        except PbusError:
+            return  # the other asks again, or has left
+
+    def _spawn(self, work: Coroutine[Any, Any, Any], name: str | None = None) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work, name=name or f"pbus client {self.name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+async def _no_hook(
+    hook: str, *values: Any, on_done: Callable[[], None] | None = None, **_: Any
+) -> None:
+    """A client has no hooks: its events are read, or counted as read."""
+    del hook, values
+    if on_done is not None:
+        on_done()

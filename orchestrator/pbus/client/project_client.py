@@ -1,0 +1,167 @@
+"""Client: a program's way to the workers of a project, without being one of them."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pbus.client.attachment import CONNECT_S, Attachment, at_url, find_project, from_environment
+from pbus.client.connection import new_name
+from pbus.client.control_requester import Control
+from pbus.client.job_calls import JobCalls
+from pbus.client.readiness import wait_ready
+from pbus.client.status import ProjectStatus, WorkerStatus, read_status
+from pbus.client.stored_messages import DeadLetters, purge, store_of
+from pbus.client.targets import FIND_S
+from pbus.client.traffic.message_calls import MessageCalls
+from pbus.client.traffic.state_tail import StateFollower, StateTail
+
+
+class Client(JobCalls, MessageCalls):
+    """Asks workers for jobs, sends messages, and looks at and controls a project.
+
+    It has an address of its own and no place in the registry: `pbus ps` does not show it. It belongs
+    to the event loop it is used in; any number of tasks may use it at once. While the broker is away
+    it reconnects by itself, and calls wait or raise BusUnavailableError.
+
+    Args:
+        bus: The bus; started and stopped by the client, unless it runs already.
+        project: The project's name, for texts.
+        attachment: Where the bus comes from, if that is known.
+        find_timeout: As of `connect()`.
+        connect_timeout: As of `connect()`.
+
+    Attributes:
+        name: Its address: the source of its messages.
+        project: The project's name.
+        bus: The bus it uses.
+        attachment: See there.
+    """
+
+    _states: StateFollower | None = None
+
+    def events(self) -> StateTail:
+        """Follow the state changes of all workers: ``async for change in client.events(): ...``.
+
+        Raises:
+            ClientClosedError: The client is not open.
+        """
+        bus = self._open_bus
+        self._states = self._states or self._owned(StateFollower(bus))
+        return self._owned(StateTail(self._states))
+
+    async def status(self) -> ProjectStatus:
+        """All workers with their queues, and what else is to be known.
+
+        Raises:
+            BusUnavailableError: The broker does not answer.
+        """
+        return await read_status(self._open_bus, self.project)
+
+    async def workers(self, *, ready: bool = False) -> list[WorkerStatus]:
+        """The workers: state, process, counters; the fields are those of `pbus ps --json`.
+
+        Args:
+            ready: Only those that are ready.
+
+        Raises:
+            BusUnavailableError: The broker does not answer.
+        """
+        return [one for one in (await self.status()).workers if one.ready or not ready]
+
+    async def wait_ready(self, *workers: str, timeout: float = 60.0) -> list[str]:  # noqa: ASYNC109 - raises an error of its own
+        """Wait until workers are ready, all replicas of a group among them.
+
+        Args:
+            workers: Names; all workers of the project when none is given.
+            timeout: Seconds to wait.
+
+        Returns:
+            The workers that are ready, or have done their work and left.
+
+        Raises:
+            StartupError: The supervisor has given one up.
+            NotReadyError: Some are not ready in time.
+        """
+        return await wait_ready(self._open_bus, workers, timeout)
+
+    async def purge(self, worker: str) -> int:
+        """Drop the stored messages that wait for a worker or a group; those in hand stay.
+
+        Returns:
+            How many.
+
+        Raises:
+            UnknownNameError: Nothing has a queue of that name.
+            MailNotKeptError: The project stores no messages.
+        """
+        return await purge(store_of(self._open_bus, self.project), worker)
+
+    @property
+    def control(self) -> Control:
+        """Starts, stops and restarts workers.
+
+        Raises:
+            ClientClosedError: The client is not open.
+        """
+        record = None if self.attachment is None else self.attachment.record
+        return Control(self._open_bus, new_name, None if record is None else record.session)
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The messages that were tried too often.
+
+        Raises:
+            ClientClosedError: The client is not open.
+        """
+        return DeadLetters(self._open_bus, self.project)
+
+
+def connect(
+    project: str | None = None,
+    *,
+    file: str | Path | None = None,
+    url: str | None = None,
+    channel: str | None = None,
+    find_timeout: float | None = FIND_S,
+    connect_timeout: float = CONNECT_S,
+    **options: Any,
+) -> "Client":
+    """A client of a project: ``async with pbus.client.connect(project="shop") as client: ...``.
+
+    Without project, file and url it is the bus that `pbus up` gave to this program; outside of a
+    worker the project of this folder's topology.yaml, or the only one that runs here.
+
+    Args:
+        project: The name of a project that runs on this machine.
+        file: The path of its topology; one with a bus of its own may run elsewhere.
+        url: The address of a bus.
+        channel: Its channel; with url only.
+        find_timeout: Seconds that a worker gets to be registered before a job or a message for it
+            fails; None: as long as the job's timeout.
+        connect_timeout: Seconds until the broker has to have answered.
+        options: With url only, as of `pbus.connect()`: key, encrypt, encoding, delivery,
+            delivery_options, max_message_bytes, send_timeout.
+
+    Raises:
+        NothingRunningError: No project matches.
+        AmbiguousProjectError: Several do.
+        UnseenProjectError: It runs in one process, without a broker.
+        StrangeFileError: There is only a topology that was neither given nor started here before.
+        TopologyError: The topology has mistakes.
+        BusUrlError: No backend has the URL's scheme.
+        TypeError: Arguments that exclude each other.
+    """
+    if url is not None and (project is not None or file is not None):
+        raise TypeError("give url, or project and file, not both")
+    if url is None and (channel is not None or options):
+        given = ["channel"] * (channel is not None) + list(options)
+        raise TypeError(f"{', '.join(given)} can be given with url only")
+    if url is not None:
+        attachment: Attachment | None = at_url(url, channel, **options)
+    else:
+        attachment = None if project or file else from_environment(os.environ)
+    return Client.at(
+        attachment or find_project(project, file),
+        find_timeout=find_timeout,
+        connect_timeout=connect_timeout,
+    )

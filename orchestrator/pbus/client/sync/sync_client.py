@@ -1,0 +1,123 @@
+"""The client for programs without an event loop: scripts, notebooks, threads of a web server.
+
+Its loop runs in a thread of its own, so it works where a loop runs already, as in a notebook. Every
+call has a deadline.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pbus.client.project_client import connect
+from pbus.client.status import ProjectStatus, WorkerStatus
+from pbus.client.sync.calls import CALL_S, SyncJobCalls
+from pbus.client.sync.parts import SyncControl, SyncDeadLetters, SyncTail
+from pbus.client.traffic.message_tail import TailMessage
+from pbus.messages import BusWorkerStateMessage, Category
+
+
+class SyncClient(SyncJobCalls):
+    """Client for programs without an event loop; see there for what its methods do.
+
+    Any number of threads may use it at once.
+
+    Args:
+        make: Makes the client, in the loop's thread.
+        call_timeout: Seconds that a call may take which has no timeout of its own.
+    """
+
+    def send(
+        self,
+        target: str | None,
+        type: str,  # noqa: A002 - as on the wire
+        fields: Mapping[str, Any] | None = None,
+        *,
+        urgent: bool = False,
+    ) -> list[str | None]:
+        """Send a message; returns the workers it was sent to."""
+        client = self._client
+        return self._call("send", lambda: client.send(target, type, fields, urgent=urgent))
+
+    def send_text(self, target: str | None, text: str) -> list[str | None]:
+        """Send a text frame; returns the workers it was sent to."""
+        client = self._client
+        return self._call("send_text", lambda: client.send_text(target, text))
+
+    def tail(
+        self,
+        *,
+        timeout: float,
+        source: str | Sequence[str] = (),
+        target: str | Sequence[str] = (),
+        type: str | Sequence[str] = (),  # noqa: A002 - as on the wire
+        category: Category | Sequence[Category] = (),
+        pattern: str | None = None,
+    ) -> SyncTail[TailMessage]:
+        """Follow messages for so many seconds: ``for message in client.tail(timeout=10): ...``."""
+        tail = self._client.tail(
+            source=source, target=target, type=type, category=category, pattern=pattern
+        )
+        return SyncTail(self._call, tail, timeout)
+
+    def events(self, *, timeout: float) -> SyncTail[BusWorkerStateMessage]:
+        """Follow state changes for so many seconds."""
+        return SyncTail(self._call, self._client.events(), timeout)
+
+    def status(self) -> ProjectStatus:
+        """All workers with their queues, and what else is to be known."""
+        return self._call("status", self._client.status)
+
+    def workers(self, *, ready: bool = False) -> list[WorkerStatus]:
+        """The workers: state, process, counters."""
+        client = self._client
+        return self._call("workers", lambda: client.workers(ready=ready))
+
+    def wait_ready(self, *workers: str, timeout: float = 60.0) -> list[str]:
+        """Wait until workers are ready; returns them."""
+        client = self._client
+        return self._call(
+            "wait_ready", lambda: client.wait_ready(*workers, timeout=timeout), timeout
+        )
+
+    def purge(self, worker: str) -> int:
+        """Drop the stored messages that wait for a worker or a group; returns how many."""
+        client = self._client
+        return self._call("purge", lambda: client.purge(worker))
+
+    @property
+    def control(self) -> SyncControl:
+        """Starts, stops and restarts workers."""
+        return SyncControl(self._call, self._client)
+
+    @property
+    def dead_letters(self) -> SyncDeadLetters:
+        """The messages that were tried too often."""
+        return SyncDeadLetters(self._call, self._client)
+
+
+def connect_sync(
+    project: str | None = None,
+    *,
+    file: str | Path | None = None,
+    url: str | None = None,
+    channel: str | None = None,
+    call_timeout: float = CALL_S,
+    **options: Any,
+) -> SyncClient:
+    """A client for programs without an event loop, used as ``with`` block.
+
+    Args:
+        project: As of `connect()`; file, url, channel and options likewise.
+        file: See there.
+        url: See there.
+        channel: See there.
+        call_timeout: Seconds that a call may take which has no timeout of its own.
+        options: See there.
+
+    Raises:
+        PbusError: As `connect()`.
+    """
+    return SyncClient(
+        lambda: connect(project, file=file, url=url, channel=channel, **options),
+        call_timeout=call_timeout,
+    )

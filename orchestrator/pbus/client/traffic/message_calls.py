@@ -1,0 +1,113 @@
+"""What a client does with messages: send them, and follow those that pass."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pbus.client.connection import ClientCore, new_name
+from pbus.client.traffic.message_input import MessageInput
+from pbus.client.traffic.message_tail import Filter, MessageTail
+from pbus.client.traffic.routes import Route, Router
+from pbus.messages import BusMessage, Category
+
+Names = str | Iterable[str]
+
+
+class MessageCalls(ClientCore):
+    """Lets a client send messages, and follow those of others."""
+
+    async def send(
+        self,
+        target: str | None,
+        type: str | MessageInput,  # noqa: A002 - as on the wire
+        fields: Mapping[str, Any] | None = None,
+        *,
+        urgent: bool = False,
+    ) -> list[str | None]:
+        """Send a message.
+
+        Args:
+            target: A worker; the name of a group means one of its replicas, for a system message
+                all of them. None for everyone.
+            type: The name of the message's type, which only the receivers need to know.
+            fields: Its own fields, JSON values.
+            urgent: Overtake queued data.
+
+        Returns:
+            The workers it was sent to; None among them stands for everyone.
+
+        Raises:
+            MessageInputError: The type does not take these fields.
+            WorkerNotFoundError: No such worker was registered in time.
+            MessageRefusedError: No receiver knows the type.
+            BusFullError: The receiver makes no room.
+        """
+        message = type if isinstance(type, MessageInput) else MessageInput(type, fields or {})
+        return await (await self.route(target, message, urgent=urgent)).send()
+
+    async def send_text(self, target: str | None, text: str) -> list[str | None]:
+        """Send a text frame. Arguments and errors as send()."""
+        return await self.send(target, MessageInput.text(text))
+
+    async def send_bus_message(self, message: BusMessage) -> None:
+        """Send a message as it is; its source should be this client's name.
+
+        Raises:
+            MessageEncodeError: A field cannot be carried unchanged.
+            BusFullError: The receiver makes no room.
+        """
+        await self._open_bus.send(message)
+
+    async def route(
+        self, target: str | None, message: MessageInput, *, urgent: bool = False
+    ) -> Route:
+        """Where a message goes, to send it there often. Arguments and errors as send()."""
+        router = Router(self._open_bus, self.name, new_name)
+        within_s = self._find_s
+        return await router.for_message(target, message.check(), urgent=urgent, within_s=within_s)
+
+    @property
+    def unreached(self) -> dict[str, int]:
+        """How many messages of this client reached nobody, by target; complete once it is closed."""
+        return dict(self.bus.counters.unreached)
+
+    def tail(
+        self,
+        *,
+        source: Names = (),
+        target: Names = (),
+        type: Names = (),  # noqa: A002 - as on the wire
+        category: Category | Iterable[Category] = (),
+        pattern: str | None = None,
+    ) -> MessageTail:
+        """Follow messages: ``async for message in client.tail(source="indexer"): ...``.
+
+        It costs the workers nothing. Leave it by closing it, the client, or an
+        ``async with client.tail(...) as tail`` block.
+
+        Args:
+            source: Names or patterns (``*``, ``?``), one or several; a replica has its group's, too.
+            target: Likewise; ``"*"`` for broadcasts.
+            type: Likewise, whole (BusFrameMessage) or short (Frame).
+            category: "data", "system" or "job", one or several.
+            pattern: A regular expression, looked for in the message as JSON.
+
+        Raises:
+            re.error: The pattern is no regular expression.
+        """
+        chosen = Filter(
+            sources=_texts(source),
+            targets=_texts(target),
+            types=_texts(type),
+            categories=frozenset(_texts(category)),  # type: ignore[arg-type]
+            pattern=None if pattern is None else re.compile(pattern.encode()),
+        )
+        return self.follow(chosen)
+
+    def follow(self, chosen: Filter) -> MessageTail:
+        """Follow the messages that pass a filter, as tail()."""
+        return self._owned(MessageTail(self._open_bus, chosen))
+
+
+def _texts(names: Names) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
