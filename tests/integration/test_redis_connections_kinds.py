@@ -26,6 +26,13 @@ pytestmark = pytest.mark.redis
 AT_MOST_ONCE = "at-most-once"
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long a handshake takes is the machine's affair."""
+    for module in ("connections", "server.endpoint"):
+        monkeypatch.setattr(f"pbus.bus.redis.{module}.CONNECT_TIMEOUT_S", PATIENCE_S)
+
+
 class KindlyNote(BusDataMessage):
     """Something with bytes in it."""
 

@@ -61,7 +61,7 @@ def test_large_messages(own_valkey: Valkey, channel: str, delivery: str):
                     await here.send_raw("Heap", "w", {"content": "A" * 40 * MB}, source="a")
                 limit = "pubsub 128mb 64mb 60"
                 own_valkey.command("CONFIG", "SET", "client-output-buffer-limit", limit)
-            await here.send(heap(4, 40))
+            await here.send(heap(4, 80))
             await here.send(heap(5, 0, None))
             await listener.heard(4)
             await other.heard(2)

@@ -3,16 +3,15 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from pbus import BaseWorker, WorkerRunner, connect, job
-from pbus.bus import WorkerBus
-from pbus.messages import BusDataMessage
+from support.bank import Bank, told
+from support.cluster import ValkeyCluster
 from support.proxy import Proxy
 from support.valkey import Valkey
-from support.waiting import PATIENCE_S, until
+from support.waiting import until
 
 pytestmark = pytest.mark.redis
 
@@ -20,87 +19,11 @@ ONCE, KEPT = "at-most-once", "at-least-once"
 DELIVERIES = pytest.mark.parametrize("delivery", [ONCE, KEPT])
 
 
-class Slip(BusDataMessage):
-    """A numbered message."""
-
-    number: int
-
-
-class Teller(BaseWorker):
-    """Keeps what it gets, and does jobs."""
-
-    def __init__(self) -> None:
-        super().__init__("teller")
-        self.numbers: list[int] = []
-
-    async def on_bus_message(self, message):
-        if isinstance(message, Slip):
-            self.numbers.append(message.number)
-
-    @job(name="double")
-    async def double(self, request):
-        return {"is": 2 * request.payload["number"]}
-
-
-class Bank:
-    """A worker in one runner, who asks it in another, and a bare bus."""
-
-    def __init__(self, url: str, channel: str, delivery: str) -> None:
-        self.teller = Teller()
-        self.asker = BaseWorker("asker")
-        options = {"channel": channel, "delivery": delivery, "send_timeout": PATIENCE_S}
-        self.buses: list[WorkerBus] = [connect(url, **options) for _ in range(3)]
-
-    @contextlib.asynccontextmanager
-    async def open(self) -> AsyncIterator[WorkerBus]:
-        """All of it, while the block lasts."""
-        runners = [WorkerRunner(bus=bus, handle_sigint=False) for bus in self.buses[:2]]
-        tasks = []
-        for runner, worker in zip(runners, (self.teller, self.asker), strict=True):
-            await runner.add_workers(worker)
-            tasks.append(asyncio.create_task(runner.run()))
-        try:
-            async with self.buses[2] as bus:
-                yield bus
-        finally:
-            for runner in runners:
-                await runner.cancel("the test is over")
-            await asyncio.wait(tasks, timeout=PATIENCE_S)
-
-    async def works(self, number: int) -> None:
-        """See that the teller has its lease, does jobs and gets what is sent."""
-        leases = self.buses[2].leases
-        async with asyncio.timeout(PATIENCE_S):
-            while not {"teller"} <= {one.name for one in await _patiently(leases.leases)}:
-                await asyncio.sleep(0.02)
-            async with self.asker.job("teller", name="double", payload={"number": 4}) as asked:
-                pass
-        assert {"is": 8} == asked.response
-        await self.gets(number)
-
-    async def gets(self, number: int) -> None:
-        """See that the teller gets what is sent, once the server takes it."""
-        await self.buses[2].send(Slip(source="me", target="teller", number=number))
-        await until(lambda: number in self.teller.numbers)
-
-
-async def _patiently(call):
-    while True:
-        with contextlib.suppress(Exception):
-            return await call()
-        await asyncio.sleep(0.05)
-
-
 @pytest.fixture
 def pair() -> Iterator[tuple[Valkey, Valkey]]:
     """Two servers."""
     with Valkey(tcp=True) as one, Valkey(tcp=True) as other:
         yield one, other
-
-
-def told(caplog: pytest.LogCaptureFixture, text: str) -> int:
-    """How many warnings of one bus have this."""
-    return sum(text in record.getMessage() for record in caplog.records)
 
 
 @DELIVERIES
@@ -223,3 +146,50 @@ def test_refusals_pass(own_valkey: Valkey, channel: str, delivery: str, caplog):
     reasons = ("MISCONF", "BUSY", "'maxmemory'", "no permissions")
     assert all(told(caplog, f"refuses: {reason}") <= 3 for reason in reasons)  # one a bus
     assert 1 <= told(caplog, "BUSY")
+
+
+@DELIVERIES
+def test_loading_server_is_waited_for(own_valkey: Valkey, channel: str, delivery: str, caplog):
+    """A server that comes back and loads its file for a while is waited for, by live workers."""
+    fill = "for i = 1, 10000 do redis.call('SET', 'x' .. i, i) end"
+    slowly = ("--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024")
+    bank = Bank(own_valkey.url, channel, delivery)
+
+    async def main() -> None:
+        async with bank.open():
+            await bank.works(1)
+            own_valkey.command("EVAL", fill, "0")
+            assert b"+OK" in own_valkey.command("SAVE")
+            own_valkey.kill()
+            own_valkey.start_with(*slowly)
+            sending = asyncio.create_task(bank.gets(2))
+            await until(lambda: told(caplog, "is loading the dataset"))
+            await sending
+            await bank.works(3)
+
+    asyncio.run(main())
+    assert told(caplog, "is loading the dataset") <= 6  # one a bus, and one a registry
+
+
+@DELIVERIES
+def test_cluster_that_is_down_is_waited_for(channel: str, delivery: str, caplog):
+    """A cluster without all its slots refuses everything, until they are there again."""
+    with ValkeyCluster(1) as cluster:
+        bank = Bank(cluster.url(), channel, delivery)
+        (node,) = cluster.nodes
+        slot = str((cluster.slot(f"{{{channel}}}:x") + 1) % 16_384)
+
+        async def main() -> None:
+            async with bank.open():
+                await bank.works(1)
+                node.command("CONFIG", "SET", "cluster-require-full-coverage", "yes")
+                node.command("CLUSTER", "DELSLOTS", slot)
+                await until_refused(node, b"CLUSTERDOWN", "GET", f"{{{channel}}}:x")
+                sending = asyncio.create_task(bank.gets(2))
+                await until(lambda: told(caplog, "refuses: The cluster is down"))
+                node.command("CLUSTER", "ADDSLOTS", slot)
+                await sending
+                await bank.works(3)
+
+        asyncio.run(main())
+    assert told(caplog, "refuses: The cluster is down") <= 3

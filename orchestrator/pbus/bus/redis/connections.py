@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
 
 from pbus.bus.redis.protocol import ReplyProtocol
 from pbus.bus.redis.server.endpoint import CONNECT_TIMEOUT_S, TROUBLE, Endpoint, reason_of
@@ -189,7 +189,7 @@ class SubscriberConnection:
     def _handle(self, reply: Any) -> None:
         self._quiet_beats = 0
         if isinstance(reply, RedisError):
-            if self.is_up and isinstance(reply, ResponseError):
+            if self.is_up and isinstance(reply, (ResponseError, BusyLoadingError)):
                 return  # it refuses a PING: so it lives, and the subscriptions with it
             raise reply
         if type(reply) is not list:
@@ -217,10 +217,7 @@ class SubscriberConnection:
             self._backoff.reset()
 
     def _note_trouble(self, error: BaseException) -> None:
-        if self.trouble is None:
-            logger.warning(
-                "%s: lost %s (%s); trying again", self.name, self._endpoint.url, reason_of(error)
-            )
+        _warn(self.name, self._endpoint, error, is_new=self.trouble is None)
         self.trouble = error
 
 
@@ -290,9 +287,6 @@ class CommandConnection:
             feed.when_ended(self._note_end)
             self._connection = connection
             self._version = self._endpoint.version
-            if self.trouble is not None:
-                logger.warning("%s: connected to %s again", self.name, self._endpoint.url)
-                self.trouble = None
         return feed
 
     async def request(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
@@ -373,6 +367,9 @@ class CommandConnection:
             raise reply
         if not self._calls:
             raise RedisConnectionError("the server answered what nobody asked")
+        if self.trouble is not None:
+            logger.warning("%s: connected to %s again", self.name, self._endpoint.url)
+            self.trouble = None
         call = self._calls[0]
         call.replies.append(reply)
         if len(call.replies) == call.count:
@@ -403,11 +400,16 @@ class CommandConnection:
             call.on_end(error)
 
     def _note_trouble(self, error: BaseException) -> None:
-        if self.trouble is None:
-            logger.warning(
-                "%s: lost %s (%s); trying again", self.name, self._endpoint.url, reason_of(error)
-            )
+        _warn(self.name, self._endpoint, error, is_new=self.trouble is None)
         self.trouble = error
+
+
+def _warn(name: str, endpoint: Endpoint, error: BaseException, *, is_new: bool) -> None:
+    """Log why a connection ended, once; a server that loads its file refuses all connections."""
+    if isinstance(error, BusyLoadingError):
+        endpoint.complain(error)
+    elif is_new:
+        logger.warning("%s: lost %s (%s); trying again", name, endpoint.url, reason_of(error))
 
 
 def _resolve(answered: asyncio.Future[list[Any]], outcome: list[Any] | Exception) -> None:

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from redis.exceptions import ClusterDownError
+
 from pbus.bus.redis.keys import Keys
 from pbus.bus.redis.server.endpoint import MOVING, TROUBLE, Endpoint, reason_of
 from pbus.errors import BusUnavailableError
@@ -376,6 +378,8 @@ class RedisLeaseStore:
                     continue
                 if isinstance(error, TimeoutError) or (attempts > 1 and not self._is_moving(error)):
                     raise BusUnavailableError(self._endpoint.url, reason_of(error)) from error
+                if attempts > 1 and isinstance(error, ClusterDownError):
+                    self._endpoint.complain(error)
             if attempts > 1:
                 await asyncio.sleep(_MOVING_PAUSE_S)
 
