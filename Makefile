@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 LOCK := .ci/requirements.lock
 TOOLS := .venv-tools
 
-.PHONY: demo test fuzz lint format lock audit licences clean help
+.PHONY: demo test fuzz lint measures format lock audit licences clean help
 
 help: ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -29,6 +29,9 @@ lint: $(READY) ## ruff, mypy and the layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+measures: $(READY) ## figures of the code: sizes, complexity, words that left
+	PYTHONPATH=tests $(BIN)/python -m lint.measures
 
 format: $(READY) ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
