@@ -309,6 +309,7 @@ class BusKeyError(BusError):
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"the key of the bus cannot be used: {problem}", hint=_KEY_HINT)
+        self.problem = problem
 
 
 class DuplicateSubscriberError(BusError):

@@ -25,6 +25,7 @@ from pbus.errors import BackendMissingError, BusKeyError, MessageDecodeError, Se
 Kind = Literal["payload", "note", "stored", "lease", "activation", "record"]
 
 MIN_KEY_LENGTH = 16  # characters; fewer can be guessed
+MAX_KEYS_LENGTH = 4096  # of all; workers get them in a variable, which holds 128 KiB
 FRESH_S = 300  # older payloads are replays; receivers remember streams for longer than that
 KEY_VARIABLE = "PBUS_KEY"
 ENCRYPT_VARIABLE = "PBUS_ENCRYPT"
@@ -51,13 +52,16 @@ def parse_keys(text: str) -> tuple[str, ...]:
     """Keys as they are written in one text, separated by commas; the first one seals.
 
     Raises:
-        BusKeyError: One of them is too short, or has characters that keys do not have.
+        BusKeyError: One of them is too short, or has characters that keys do not have; or all
+            together are longer than a variable should be.
     """
+    if len(text) > MAX_KEYS_LENGTH:
+        raise BusKeyError(f"{len(text):,} characters are too many: {MAX_KEYS_LENGTH:,} at most")
     keys = tuple(key.strip() for key in text.split(","))
     for key in keys:
         if len(key) < MIN_KEY_LENGTH:
             raise BusKeyError(
-                f"a key has {len(key)} characters: {MIN_KEY_LENGTH} or more are needed"
+                f"a key needs {MIN_KEY_LENGTH} characters or more: one has {len(key)}"
             )
         if not _KEY.fullmatch(key):
             raise BusKeyError("a key has other characters than ASCII letters, digits and signs")

@@ -387,7 +387,7 @@ def test_refuses_wrong_workers(tmp_path, lines, problem):
         ),
         (
             WORKER + "bus: {url: 'redis://h', key: short-secret}\n",
-            f"3: bus.key: {KEY_PROBLEM} a key has 12 characters: 16 or more are needed {KEY_HINT}",
+            f"3: bus.key: {KEY_PROBLEM} a key needs 16 characters or more: one has 12 {KEY_HINT}",
         ),
         (
             WORKER + "bus: {url: 'redis://h', key: 'with a blank in the key'}\n",

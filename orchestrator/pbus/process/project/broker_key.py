@@ -4,11 +4,11 @@ import contextlib
 import os
 from pathlib import Path
 
-from pbus.errors import ProcessError
-from pbus.seal import new_key
+from pbus.errors import BusKeyError, ProcessError
+from pbus.process.system import safe_files
+from pbus.seal import new_key, parse_keys
 
 _NAME = "key"
-_LONGEST = 1024
 
 
 def keep_key(folder: Path, key: str) -> None:
@@ -30,19 +30,20 @@ def own_key(folder: Path) -> str:
     It stays over restarts: messages that the broker keeps are sealed with it.
 
     Raises:
-        ProcessError: It cannot be read or written.
+        ProcessError: It cannot be read or written, or is no key.
     """
     path = folder / _NAME
     try:
         keep_key(folder, new_key())
-        with path.open(encoding="ascii") as file:
-            key = file.read(_LONGEST).strip()
-    except (OSError, UnicodeDecodeError) as error:
+        key = safe_files.read(folder, _NAME).strip()
+        if key:
+            parse_keys(key)
+            return key
+        path.unlink()  # a full disk, or the end of a machine, came between
+    except (OSError, BusKeyError) as error:
+        problem = error.problem if isinstance(error, BusKeyError) else str(error)
         raise ProcessError(
-            f"the key of the embedded broker, {path}, cannot be used: {error}",
-            hint="make the file readable, or remove it: kept messages are then refused",
+            f"the key of the embedded broker, {path}, cannot be used: {problem}",
+            hint="make it a readable file, or remove it: kept messages are then refused",
         ) from error
-    if not key:  # a full disk, or the end of a machine, came between
-        path.unlink()
-        return own_key(folder)
-    return key
+    return own_key(folder)
