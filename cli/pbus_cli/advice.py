@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from pbus_cli import console
 
 if TYPE_CHECKING:
-    from pbus.topology import BusSpec
+    from pbus.settings import BusSettings
 
 
-def warn_of_open_bus(bus: "BusSpec") -> None:
+def warn_of_open_bus(bus: "BusSettings") -> None:
     """Say where everyone who reaches the broker can send, end and control."""
     from pbus.urls import mask_url  # noqa: PLC0415 - after the options are read
 

@@ -29,7 +29,7 @@ async def look_at(records: Sequence[ProjectRecord]) -> list[ProjectRow]:
             ready=ready,
             workers=workers,
             uptime_s=round(max(0.0, now - record.started_at), 1),
-            bus=mask_url(record.url),
+            bus=mask_url(record.bus.url or ""),
         )
         for record, (ready, workers) in zip(records, counts, strict=True)
     ]

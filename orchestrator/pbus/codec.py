@@ -26,10 +26,10 @@ from pbus.errors import (
 )
 from pbus.frames import Frame
 from pbus.messages import BusMessage, Lane
+from pbus.settings import DEFAULT_MAX_MESSAGE_BYTES
 from pbus.structs import DECODE_ERRORS, WireStruct
 
 FORMAT_VERSION = 1
-DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 _MAX_DEPTH = 200  # deeper JSON is an accident; msgspec and the C stack agree up to here
 
 # Numbers of the wire: within what JSON numbers and a bigint of SQL hold, with room to add them up.

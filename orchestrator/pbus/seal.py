@@ -27,8 +27,6 @@ Kind = Literal["payload", "note", "stored", "lease", "activation", "record"]
 MIN_KEY_LENGTH = 16  # characters; fewer can be guessed
 MAX_KEYS_LENGTH = 4096  # of all; workers get them in a variable, which holds 128 KiB
 FRESH_S = 300  # older payloads are replays; receivers remember streams for longer than that
-KEY_VARIABLE = "PBUS_KEY"
-ENCRYPT_VARIABLE = "PBUS_ENCRYPT"
 
 _MAC_BYTES = 16
 _TIME_BYTES = 4

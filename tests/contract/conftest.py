@@ -11,11 +11,11 @@ import pytest
 from pbus.bus import AsyncQueueBus, WorkerBus, connect
 from pbus.bus.pgmq import Endpoint as PgEndpoint
 from pbus.bus.pgmq import mail_store
-from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.bus.queues.store import QueueStore
 from pbus.bus.redis.keys import Keys
 from pbus.bus.redis.queue_store import RedisQueueStore
 from pbus.bus.redis.server.endpoint import Endpoint
+from pbus.settings import DeliveryOptions
 from support.queue_helpers import closing
 from support.valkey import Valkey
 from support.waiting import PATIENCE_S

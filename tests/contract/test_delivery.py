@@ -9,10 +9,10 @@ import pytest
 
 from pbus.bus import BusSubscriber, WorkerBus, connect
 from pbus.bus.local.delivery import Delivery, current_delivery
-from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.errors import BusFullError, BusUnavailableError
 from pbus.messages import BusDataMessage, BusJobRequestMessage, BusJobResponseMessage, BusMessage
 from pbus.process.supervisor import restart_policy
+from pbus.settings import DeliveryOptions
 from support.faults import MISHAPS
 from support.listeners import Listener
 from support.valkey import Valkey
@@ -305,7 +305,8 @@ def test_full_mailbox_refuses(make_keeping_bus, refuses):
 
     async def main():
         limit_s = 10 * PATIENCE_S if refuses else 0.5
-        options = {"mail": {"max_backlog": 1, "refuse_when_full": refuses}, "send_timeout": limit_s}
+        when_full = "refuse" if refuses else "wait"
+        options = {"mail": {"max_backlog": 1, "when_full": when_full}, "send_timeout": limit_s}
         here, there = make_keeping_bus(**options), make_keeping_bus(**options)
         async with running(here, there):
             await there.subscribe(Listener("w", lambda _: asyncio.Event().wait()))
@@ -323,7 +324,7 @@ def test_mailbox_full_of_bytes_refuses(make_keeping_bus):
     """What does not fit by its size is refused with who holds how much of what at most."""
 
     async def main():
-        options = {"mail": {"max_backlog_bytes": 2_000, "refuse_when_full": True}}
+        options = {"mail": {"max_backlog_bytes": 2_000, "when_full": "refuse"}}
         here, there = make_keeping_bus(**options), make_keeping_bus(**options)
         async with running(here, there):
             await there.subscribe(Listener("w", lambda _: asyncio.Event().wait()))

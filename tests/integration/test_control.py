@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pbus.bus.base import WorkerBus
-from pbus.bus.connect import connect
+from pbus.bus.connect import make_bus
 from pbus.bus.subscriber import BusSubscriber
 from pbus.messages import (
     STATES_ADDRESS,
@@ -90,7 +90,7 @@ async def terminal(watched: Watched, name: str = "cli-1") -> AsyncIterator[Termi
     there = Terminal(name)
     record = watched.project.read_record()
     assert record is not None
-    async with connect(record.url, channel=record.channel, key=record.key) as bus:
+    async with make_bus(record.bus) as bus:
         there.bus = bus
         await bus.subscribe(there)
         yield there

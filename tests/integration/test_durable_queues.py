@@ -8,17 +8,17 @@ import psutil
 import pytest
 
 from pbus.bus.base import WorkerBus
-from pbus.bus.connect import connect
+from pbus.bus.connect import make_bus
 from pbus.messages import BusDataMessage, Lane
 from pbus.process.project.project import Project
 from pbus.process.supervisor import restart_policy
 from pbus.process.supervisor_events import BrokerReady, Ready, StateChanged
-from pbus.topology.model import DeliverySpec, Topology, WorkerSpec
+from pbus.topology.model import Topology, WorkerSpec
 from support.supervisor_helpers import PATIENCE_S, Watched, program, supervised, topology
 
 pytestmark = pytest.mark.redis
 
-KEPT = DeliverySpec(mode="at-least-once")
+KEPT = "at-least-once"
 CREW = """
 import asyncio
 from pbus import BaseWorker, BusDataMessage
@@ -80,8 +80,7 @@ def visitor(watched: Watched) -> WorkerBus:
     """A bus of the project, for one who has no mailbox."""
     record = watched.project.read_record()
     assert record is not None
-    options = {"delivery": record.delivery.mode, "key": record.key}
-    return connect(record.url, channel=record.channel, **options)
+    return make_bus(record.bus)
 
 
 async def all_ready(watched: Watched, *names: str) -> None:

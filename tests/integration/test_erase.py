@@ -12,12 +12,11 @@ import redis.asyncio
 from pbus import BaseWorker, WorkerRunner
 from pbus.bus import connect
 from pbus.bus.connect import erase
-from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.errors import BusUnavailableError
 from pbus.messages import BusDataMessage
 from pbus.process import purge
 from pbus.process.project.recovery_log import RecoveryLog
-from pbus.topology.model import BusSpec, DeliverySpec
+from pbus.settings import BusSettings, DeliveryOptions
 from support.guard_fixture_program import make_project
 from support.postgres import query
 from support.waiting import PATIENCE_S, run
@@ -157,7 +156,7 @@ def test_used_channel_keeps_others(
     project = make_project(tmp_path, monkeypatch)
     project.make_state_dir()
     RecoveryLog(project.state_dir).keep_mailboxes(["away"])
-    spec = BusSpec(channel=channel, url=valkey.url, delivery=DeliverySpec(mode="at-least-once"))
+    spec = BusSettings(channel=channel, url=valkey.url, delivery="at-least-once")
 
     async def purge_it() -> None:
         assert not await purge.purge(purge.Leftovers(project, spec))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pbus.bus import connect
+from pbus.bus.connect import make_bus
 from pbus.messages import STATES_ADDRESS, BusWorkerStateMessage
 from pbus.topology.model import WorkerSpec
 from support.listeners import Listener
@@ -44,7 +44,7 @@ def test_faults_of_a_workers_bus_are_events(tmp_path: Path, monkeypatch: pytest.
             await watched.state("a", "ready")
             record = watched.project.read_record()
             assert record is not None
-            async with connect(record.url, channel=record.channel, key=record.key) as bus:
+            async with make_bus(record.bus) as bus:
                 await bus.subscribe(follower)
                 await until(told, PATIENCE_S)
             log = watched.project.log_path("a").read_text()

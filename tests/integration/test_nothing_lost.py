@@ -21,8 +21,8 @@ import redis.asyncio
 
 from pbus import BaseWorker, WorkerRunner
 from pbus.bus import WorkerBus, connect
-from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.observe import HostRecord
+from pbus.settings import DeliveryOptions
 from support.cli_env import CliEnv, Place
 from support.postgres import Postgres, query
 from support.valkey import Valkey

@@ -7,8 +7,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from pbus.bus import connect
-from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.messages import BusDataMessage
+from pbus.settings import DeliveryOptions
 from support.listeners import Listener
 from support.proxy import Proxy
 from support.waiting import PATIENCE_S, run, until

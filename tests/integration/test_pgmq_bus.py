@@ -12,11 +12,11 @@ from pbus.bus.pgmq import fetcher, transport
 from pbus.bus.pgmq.connections import ConnectionPair
 from pbus.bus.pgmq.server.endpoint import Endpoint
 from pbus.bus.pgmq.transport import PgTransport
-from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.bus.subscriber import BusSubscriber
 from pbus.errors import MessageEncodeError
 from pbus.messages import BusDataMessage, BusSystemMessage, BusWorkerRegistryMessage
 from pbus.registry import WorkerRegistry
+from pbus.settings import DeliveryOptions
 from support.listeners import Listener
 from support.postgres import query
 from support.waiting import PATIENCE_S, happens, run, until

@@ -14,7 +14,6 @@ from pbus import PgmqBus
 from pbus.bus import connect
 from pbus.bus.pgmq.server import endpoint
 from pbus.bus.pgmq.server.address import read_url
-from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.errors import (
     BackendMissingError,
     BrokerGrantError,
@@ -26,6 +25,7 @@ from pbus.errors import (
     PgmqMissingError,
 )
 from pbus.messages import BusDataMessage, BusSystemMessage
+from pbus.settings import DeliveryOptions
 from support.listeners import Listener
 from support.postgres import query
 from support.tls import Authority, PostgresDoor

@@ -8,8 +8,8 @@ import pytest
 
 from pbus.bus import connect
 from pbus.bus.pgmq.server.endpoint import Endpoint
-from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.messages import BusDataMessage, BusSystemMessage
+from pbus.settings import DeliveryOptions
 from support.listeners import Listener
 from support.postgres import query
 from support.waiting import PATIENCE_S, run

@@ -8,10 +8,10 @@ import pytest
 from msgspec import structs
 
 from pbus.bus import connect
-from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.errors import BrokerFaultError, BrokerPoolerError
 from pbus.leases import Lease
 from pbus.messages import BusDataMessage, BusSystemMessage
+from pbus.settings import DeliveryOptions
 from support.listeners import Listener
 from support.pooler import PROGRAM, PgBouncer, StandIn
 from support.postgres import query
@@ -113,7 +113,7 @@ def test_documented_grants_suffice(database, channel, postgres):
         await query(database, "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
         mail = DeliveryOptions(declared=frozenset({"w"}))
         async with connect(database, channel=channel, delivery_options=mail) as bus:
-            await bus.queues.open("w", durable=True)
+            await bus.mail.open("w", keep=True)
         await query(database, f"CREATE ROLE {role} LOGIN")
         await query(database, f"REVOKE ALL ON DATABASE {name_of(database)} FROM PUBLIC")
         for statement in statements:

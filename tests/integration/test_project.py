@@ -174,7 +174,7 @@ def test_record_is_private(project: Project) -> None:
 
     assert 0o600 == mode
     assert 0o700 == project.state_dir.stat().st_mode & 0o777
-    assert "redis://user:secret@host:6379" == record.url
+    assert "redis://user:secret@host:6379" == record.bus.url
     assert "secret" not in repr(record)
     assert project.read_record() is None
 

@@ -118,7 +118,7 @@ def test_all_is_there_again(
     """Whatever is removed, messages, jobs and the registry go on; nothing sent later is lost."""
     for name, value in {"URL": own_valkey.url, "CHANNEL": channel}.items():
         monkeypatch.setenv(f"PBUS_{name}", value)
-    monkeypatch.setenv("PBUS_DELIVERY", f'{{"mode":"{delivery}"}}')
+    monkeypatch.setenv("PBUS_DELIVERY", delivery)
     for beat in ("registry.heartbeat.HEARTBEAT_S", "bus.brokered._BEAT_S"):
         monkeypatch.setattr(f"pbus.{beat}", 0.2)
     mishaps = {**MISHAPS, **KEPT_MISHAPS} if delivery == KEPT else MISHAPS

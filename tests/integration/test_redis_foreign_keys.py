@@ -8,8 +8,8 @@ import pytest
 from redis.asyncio import Redis
 
 from pbus.bus import connect
-from pbus.bus.queues.consumer import DeliveryOptions
 from pbus.messages import BusDataMessage
+from pbus.settings import DeliveryOptions
 from support.listeners import Listener
 from support.waiting import PATIENCE_S, run
 

@@ -18,6 +18,7 @@ from pbus.process.supervisor import shutdown
 from pbus.process.system import groups
 from pbus.process.system.output import CUT_MARK
 from pbus.process.system.spawn import Child, Launch, ProcessEnvironment, plan_launch, spawn
+from pbus.settings import BusSettings
 from pbus.topology.model import WorkerInstance, WorkerSpec
 
 PATIENCE_S = 15.0
@@ -67,9 +68,9 @@ async def finish(child: Child) -> int:
 
 def around(**changes: Any) -> ProcessEnvironment:
     values: dict[str, Any] = {
-        "url": "redis://user:secret@db/0",
-        "channel": "pbus:app",
-        "max_message_bytes": 1000,
+        "bus": BusSettings(
+            url="redis://user:secret@db/0", channel="pbus:app", max_message_bytes=1000
+        ),
         "session": "s1",
         "project": "app",
         "file": Path("/srv/app/topology.yaml"),
@@ -106,7 +107,14 @@ def test_launch_keeps_secrets_out():
         "PBUS_ENCODING": "json",
         "PBUS_KEY": "",
         "PBUS_ENCRYPT": "0",
-        "PBUS_DELIVERY": launch.env["PBUS_DELIVERY"],
+        "PBUS_BACKEND": "redis",
+        "PBUS_DELIVERY": "at-most-once",
+        "PBUS_SEND_TIMEOUT": "10.0",
+        "PBUS_MAX_BACKLOG": "100000",
+        "PBUS_MAX_BACKLOG_BYTES": "268435456",
+        "PBUS_WHEN_FULL": "wait",
+        "PBUS_MAX_ATTEMPTS": "5",
+        "PBUS_MAX_CRASH_ATTEMPTS": "3",
         "PBUS_GUARD_TOKEN": "t1",
     } == launch.env
     assert {

@@ -56,9 +56,9 @@ def test_child_obeys_topology(tmp_path: Path, encoding: str, loop: str):
             await watched.line(f"encoding {encoding}")
             record = watched.project.read_record()
             assert record is not None
-            assert encoding == record.encoding
+            assert encoding == record.bus.encoding
 
-            payload = await first_payload(record.url)
+            payload = await first_payload(record.bus.url)
             assert (b'"type":"' in payload) == (encoding == "json")
 
     asyncio.run(main())

@@ -272,7 +272,7 @@ class Place:
     def record(self) -> dict[str, Any]:
         """What is written down of the running project."""
         record: dict[str, Any] = json.loads(self.record_path().read_text())
-        return record
+        return {**record["bus"], **record}
 
     def record_path(self) -> Path:
         """Where it is written down."""

@@ -21,6 +21,7 @@ from pbus.process.project.record import ProjectRecord
 from pbus.process.services.guard_client import GuardClient
 from pbus.process.services.valkey import EmbeddedValkey
 from pbus.process.system.groups import TOKEN_VARIABLE, end_all
+from pbus.settings import BusSettings
 from support.waiting import eventually
 
 CHILDREN = {
@@ -51,9 +52,7 @@ def record_of(project: Project, **fields: object) -> ProjectRecord:
         folder=str(project.folder),
         file=str(project.file),
         session="s",
-        url="redis://user:secret@host:6379",
-        channel="pbus:guarded",
-        max_message_bytes=1024,
+        bus=BusSettings(url="redis://user:secret@host:6379", channel="pbus:guarded"),
         **fields,
     )
 

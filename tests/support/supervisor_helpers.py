@@ -13,7 +13,8 @@ from pbus.observe import ProcessRecord
 from pbus.process.project.project import Project
 from pbus.process.supervisor.supervisor import Supervisor
 from pbus.process.supervisor_events import Event, Line, StateChanged
-from pbus.topology.model import BusSpec, Topology, WorkerSpec
+from pbus.settings import BusSettings
+from pbus.topology.model import Topology, WorkerSpec
 
 PATIENCE_S = 25.0
 
@@ -26,7 +27,7 @@ def topology(folder: Path, *specs: WorkerSpec, url: str | None = None) -> Topolo
         name="app",
         file=folder / "topology.yaml",
         folder=folder,
-        bus=BusSpec(channel="pbus:app", url=url),
+        bus=BusSettings(channel="pbus:app", url=url),
         workers={spec.name: spec for spec in specs},
     )
 

@@ -97,7 +97,7 @@ def _broker(url: str | None, project: str | None, file: "Path | None") -> str | 
         return url
     from pbus_cli.attach import choose
 
-    return choose(project, file).url
+    return choose(project, file).bus.url
 
 
 def _own_command() -> tuple[str, ...]:

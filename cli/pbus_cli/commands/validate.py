@@ -9,7 +9,7 @@ from pbus_cli import console
 from pbus_cli.options import DEFAULT_FILE, AsJson, FileArgument
 
 if TYPE_CHECKING:
-    from pbus.topology import BusSpec
+    from pbus.settings import BusSettings
 
 
 def validate(file: FileArgument = DEFAULT_FILE, as_json: AsJson = False) -> None:
@@ -36,7 +36,7 @@ def validate(file: FileArgument = DEFAULT_FILE, as_json: AsJson = False) -> None
     )
 
 
-def _bus(bus: "BusSpec") -> str:
+def _bus(bus: "BusSettings") -> str:
     from pbus.urls import mask_url
 
     if bus.url is not None:

@@ -14,14 +14,13 @@ from pbus.bus.memory_leases import MemoryLeaseStore
 from pbus.bus.queues.store import QueueStore
 from pbus.bus.subscriber import BusSubscriber
 from pbus.bus.tap import Tap
-from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Header, decode_message, encode_raw
+from pbus.codec import Header, decode_message, encode_raw
 from pbus.concurrency.forks import hold_loop
 from pbus.errors import BusClosedError, BusError, BusLoopError, BusUnavailableError
 from pbus.ids import new_id, new_token
 from pbus.leases import LeaseStore
 from pbus.messages import BusMessage
-
-DEFAULT_SEND_TIMEOUT_S = 10.0
+from pbus.settings import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_SEND_TIMEOUT_S
 
 
 class MailboxStats(msgspec.Struct, frozen=True):

@@ -7,11 +7,11 @@ import logging
 import time
 from typing import Any
 
-from pbus.bus.base import DEFAULT_SEND_TIMEOUT_S, WorkerBus
+from pbus.bus.base import WorkerBus
 from pbus.bus.claims import Claims
 from pbus.bus.local.mailbox import SYSTEM_CAPACITY
 from pbus.bus.local.router import EVERYONE
-from pbus.bus.queues.consumer import DeliveryOptions, QueueConsumer
+from pbus.bus.queues.consumer import QueueConsumer
 from pbus.bus.queues.producer import EncodedMessage
 from pbus.bus.queues.sealed_store import SealedQueueStore
 from pbus.bus.queues.store import QueueStore
@@ -21,7 +21,7 @@ from pbus.bus.stream.receiver import BatchCompletion, StreamReceiver
 from pbus.bus.stream.send_buffer import MAX_PAYLOAD_BYTES, SendBuffer
 from pbus.bus.stream.transport import Transport
 from pbus.bus.stream.writer import LaneWriter
-from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding, Header, encode_message, encode_raw
+from pbus.codec import Encoding, Header, encode_message, encode_raw
 from pbus.concurrency.background import TaskFunction, TaskOwner, run_forever
 from pbus.errors import (
     BusUnavailableError,
@@ -33,6 +33,7 @@ from pbus.ids import new_id
 from pbus.leases import Lease
 from pbus.messages import BusMessage, Lane
 from pbus.seal import NO_SEAL, seal_of
+from pbus.settings import BusSettings
 
 logger = logging.getLogger(__name__)
 
@@ -48,15 +49,8 @@ class BrokeredBus(WorkerBus):
     `_open_mail`, and it hands what arrives to the inbox and to the credit.
 
     Args:
-        channel: Processes on one channel hear each other.
-        max_message_bytes: The largest encoded message.
-        send_timeout: Seconds a send waits for room, or for the broker to be back.
-        incarnation: Names this life of this process; random when not given.
-        encoding: Of what is sent.
-        delivery: "at-least-once", or "at-most-once": nothing is kept.
-        delivery_options: How stored messages are treated, with at-least-once.
-        key: Only who has it can write to the channel; several with commas: the first one seals.
-        encrypt: Only who has the key can read what is sent.
+        settings: All but how the broker is reached.
+        incarnation: Names this run of this process; random when not given.
     """
 
     _inbox: StreamReceiver
@@ -65,36 +59,24 @@ class BrokeredBus(WorkerBus):
     _credit: FlowControl
     _provenance: Provenance | None = None  # checked where there is a key
 
-    def __init__(
-        self,
-        *,
-        channel: str = "pbus",
-        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
-        send_timeout: float = DEFAULT_SEND_TIMEOUT_S,
-        incarnation: str | None = None,
-        encoding: str = Encoding.JSON,
-        delivery: str = "at-most-once",
-        delivery_options: DeliveryOptions | None = None,
-        key: str | None = None,
-        encrypt: bool = False,
-    ) -> None:
+    def __init__(self, settings: BusSettings, *, incarnation: str | None = None) -> None:
         super().__init__(
-            channel=channel,
-            max_message_bytes=max_message_bytes,
-            send_timeout=send_timeout,
+            channel=settings.channel,
+            max_message_bytes=settings.max_message_bytes,
+            send_timeout=settings.send_timeout,
             incarnation=incarnation,
         )
-        self._encoding = Encoding(encoding)
-        self._seal = seal_of(key, channel, encrypt=encrypt)
+        self._settings = settings
+        self._encoding = Encoding(settings.encoding)
+        self._seal = seal_of(settings.key, self.channel, encrypt=settings.encrypt)
         self._claims = Claims(self.presences, self._read_leases)
-        self._max_payload_bytes = max(MAX_PAYLOAD_BYTES, max_message_bytes) + _ENVELOPE_BYTES
+        self._max_payload_bytes = max(MAX_PAYLOAD_BYTES, self.max_message_bytes) + _ENVELOPE_BYTES
         # What is not stored may have a lower limit, the broker's.
-        self._carried_bytes = max_message_bytes
+        self._carried_bytes = self.max_message_bytes
         self._limit_hint = ""
         self._trouble = "no answer in time"
         self._tasks = TaskOwner()
-        self.delivery = delivery
-        self._delivery_options = delivery_options or DeliveryOptions()
+        self.delivery = settings.delivery
         self._mailroom: QueueConsumer | None = None
 
     async def publish(self, message: BusMessage) -> None:
@@ -262,8 +244,7 @@ class BrokeredBus(WorkerBus):
             self.queues,
             self._board,
             self.incarnation,
-            send_timeout=self.send_timeout,
-            options=self._delivery_options,
+            settings=self._settings,
             send=self.send,
         )
         await self._mailroom.open()

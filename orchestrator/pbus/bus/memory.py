@@ -9,6 +9,7 @@ from pbus.bus.tap import TapMessage, TapQueue
 from pbus.codec import Header, encode_message
 from pbus.errors import MessageEncodeError
 from pbus.messages import BusMessage
+from pbus.settings import DEFAULT_SEND_TIMEOUT_S
 
 _TAP_CAPACITY = 10_000  # messages a follower may fall behind before it misses some
 
@@ -20,7 +21,9 @@ class AsyncQueueBus(WorkerBus):
     behind makes its senders wait.
     """
 
-    def __init__(self, *, channel: str = "pbus", send_timeout: float = 10.0) -> None:
+    def __init__(
+        self, *, channel: str = "pbus", send_timeout: float = DEFAULT_SEND_TIMEOUT_S
+    ) -> None:
         super().__init__(channel=channel, send_timeout=send_timeout)
         self._taps: set[MemoryTap] = set()
 

@@ -4,22 +4,21 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, Unpack
 
 from pbus.bus.base import WorkerBus
-from pbus.bus.connect import connect as connect_bus
+from pbus.bus.connect import make_bus
 from pbus.concurrency.waiting import first_of
 from pbus.errors import NothingRunningError, StrangeFileError, UnseenProjectError
-from pbus.process.delivery_settings import delivery_options
 from pbus.process.project.discovery import choose_project
 from pbus.process.project.project import Project
 from pbus.process.project.record import ProjectRecord
 from pbus.process.system.groups import PROJECT_VARIABLE
-from pbus.topology.model import BusSpec
+from pbus.settings import BusOptions, BusSettings
 from pbus.topology.paths import working_folder
-from pbus.urls import MEMORY_URL, mask_url
+from pbus.urls import mask_url
 
 T = TypeVar("T")
 
@@ -37,28 +36,24 @@ class Attachment:
 
     Attributes:
         project: The project's name; the channel's where only a URL is known.
-        url: The broker, with its password: never shown.
-        channel: The channel on that broker.
-        options: More arguments of `pbus.connect()`: key, encoding, delivery and the like.
+        bus: With the broker's password and the key: never shown.
         record: The supervisor on this machine; None where none is known.
         file: The topology that led here, of a project that does not run on this machine.
     """
 
     project: str
-    url: str = field(repr=False)
-    channel: str
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    bus: BusSettings
     record: ProjectRecord | None = None
     file: Path | None = None
 
     @property
     def shown_url(self) -> str:
         """The broker's address with its password masked."""
-        return mask_url(self.url)
+        return mask_url(self.bus.url or "")
 
     def new_bus(self) -> WorkerBus:
         """A bus to this address, not started."""
-        return connect_bus(self.url, channel=self.channel, **self.options)
+        return make_bus(self.bus)
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[WorkerBus]:
@@ -105,11 +100,10 @@ def find_project(name: str | None = None, file: str | Path | None = None) -> Att
     return attachment_of(record)
 
 
-def at_url(url: str, channel: str | None = None, **options: Any) -> Attachment:
-    """The bus at a URL; options as of `pbus.connect()`, without None."""
-    name = channel or "pbus"
-    chosen = {key: value for key, value in options.items() if value is not None}
-    return Attachment(name, url, name, chosen)
+def at_url(url: str, **options: Unpack[BusOptions]) -> Attachment:
+    """The bus at a URL; options as of `pbus.connect()`."""
+    bus = BusSettings.for_url(url, options, os.environ)
+    return Attachment(bus.channel, bus)
 
 
 def from_environment(environ: Mapping[str, str]) -> Attachment | None:
@@ -117,7 +111,7 @@ def from_environment(environ: Mapping[str, str]) -> Attachment | None:
     url, channel = environ.get("PBUS_URL"), environ.get("PBUS_CHANNEL")
     if not url or not channel:
         return None
-    return Attachment(environ.get(PROJECT_VARIABLE) or channel, url, channel)
+    return Attachment(environ.get(PROJECT_VARIABLE) or channel, BusSettings.from_env(environ))
 
 
 def is_in_worker() -> bool:
@@ -131,13 +125,13 @@ def refuse_unseen(record: ProjectRecord) -> None:
     Raises:
         UnseenProjectError: It is one process without a broker.
     """
-    if record.url == MEMORY_URL:
+    if record.bus.is_in_process:
         raise UnseenProjectError(record.name, record.pid)
 
 
 def attachment_of(record: ProjectRecord) -> Attachment:
     """The address of a project that runs on this machine."""
-    return Attachment(record.name, record.url, record.channel, _options(record), record)
+    return Attachment(record.name, record.bus, record)
 
 
 def _by_file(file: Path, *, is_given: bool) -> Attachment | None:
@@ -151,18 +145,7 @@ def _by_file(file: Path, *, is_given: bool) -> Attachment | None:
         return None
     if not is_given and not Project.of(topology).state_dir.is_dir():
         raise StrangeFileError(file, mask_url(bus.url))  # passwords are for whom their owner means
-    return Attachment(topology.name, bus.url, bus.channel, _options(bus), file=file)
-
-
-def _options(settings: ProjectRecord | BusSpec) -> dict[str, Any]:
-    return {
-        "max_message_bytes": settings.max_message_bytes,
-        "encoding": settings.encoding,
-        "key": settings.key or "",
-        "encrypt": settings.encrypt,
-        "delivery": settings.delivery.mode,
-        "delivery_options": delivery_options(settings.delivery),
-    }
+    return Attachment(topology.name, bus, file=file)
 
 
 async def while_running(attachment: Attachment, main: Coroutine[Any, Any, T]) -> T:

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from pbus.client.attachment import CONNECT_S, Attachment, at_url, find_project, from_environment
 from pbus.client.connection import new_name
@@ -14,6 +14,7 @@ from pbus.client.stored_messages import DeadLetters, purge, store_of
 from pbus.client.targets import FIND_S
 from pbus.client.traffic.message_calls import MessageCalls
 from pbus.client.traffic.state_tail import StateFollower, StateTail
+from pbus.settings import BusOptions
 
 
 class Client(JobCalls, MessageCalls):
@@ -121,10 +122,9 @@ def connect(
     *,
     file: str | Path | None = None,
     url: str | None = None,
-    channel: str | None = None,
     find_timeout: float | None = FIND_S,
     connect_timeout: float = CONNECT_S,
-    **options: Any,
+    **options: Unpack[BusOptions],
 ) -> "Client":
     """A client of a project: ``async with pbus.client.connect(project="shop") as client: ...``.
 
@@ -135,11 +135,10 @@ def connect(
         project: The name of a project that runs on this machine.
         file: The path of its topology; one with a bus of its own may run elsewhere.
         url: The address of a bus.
-        channel: Its channel; with url only.
         find_timeout: Seconds that a worker gets to be registered before a job or a message for it
             fails; None: as long as the job's timeout.
         connect_timeout: Seconds until the broker has to have answered.
-        options: With url only, as of `pbus.connect()`: key, encrypt, encoding, delivery,
+        options: With url only, as of `pbus.connect()`: channel, key, encrypt, encoding, delivery,
             delivery_options, max_message_bytes, send_timeout.
 
     Raises:
@@ -153,11 +152,10 @@ def connect(
     """
     if url is not None and (project is not None or file is not None):
         raise TypeError("give url, or project and file, not both")
-    if url is None and (channel is not None or options):
-        given = ["channel"] * (channel is not None) + list(options)
-        raise TypeError(f"{', '.join(given)} can be given with url only")
+    if url is None and options:
+        raise TypeError(f"{', '.join(options)} can be given with url only")
     if url is not None:
-        attachment: Attachment | None = at_url(url, channel, **options)
+        attachment: Attachment | None = at_url(url, **options)
     else:
         attachment = None if project or file else from_environment(os.environ)
     return Client.at(

@@ -11,12 +11,8 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
-
-from pbus.bus.connect import connect
-from pbus.codec import Encoding
+from pbus.bus.connect import make_bus
 from pbus.errors import HandlerDefinitionError, PbusError, WorkerLoadError
-from pbus.process.delivery_settings import delivery_options
 from pbus.process.supervisor.restart_policy import UNLOADABLE
 from pbus.process.system import path_json
 from pbus.process.system.event_loop import run_on
@@ -24,8 +20,7 @@ from pbus.process.system.inherited_signals import undo_signals
 from pbus.process.system.spawn import ORDER_VARIABLE, WorkerLaunchSpec
 from pbus.process.worker_loader import import_path, load_worker
 from pbus.runner import WorkerRunner
-from pbus.seal import ENCRYPT_VARIABLE, KEY_VARIABLE
-from pbus.topology.model import DeliverySpec
+from pbus.settings import BusSettings
 
 LOG_LEVEL_VARIABLE = "PBUS_LOG_LEVEL"
 
@@ -64,18 +59,8 @@ def _write_utf8() -> None:
 async def host(order: WorkerLaunchSpec, environ: Mapping[str, str]) -> int:
     """Run one worker on a runner of its own; returns the exit code."""
     worker = load_worker(order, environ["PBUS_WORKER"])
-    delivery = msgspec.json.decode(environ.get("PBUS_DELIVERY", "{}"), type=DeliverySpec)
-    bus = connect(
-        environ["PBUS_URL"],
-        channel=environ["PBUS_CHANNEL"],
-        max_message_bytes=int(environ["PBUS_MAX_MESSAGE_BYTES"]),
-        incarnation=environ["PBUS_INCARNATION"],
-        encoding=environ.get("PBUS_ENCODING", Encoding.JSON),
-        key=environ.get(KEY_VARIABLE, ""),
-        encrypt=environ.get(ENCRYPT_VARIABLE) == "1",
-        delivery=delivery.mode,
-        delivery_options=delivery_options(delivery, {environ["PBUS_WORKER"], order.group}),
-    )
+    settings = BusSettings.from_env(environ).declaring(environ["PBUS_WORKER"], order.group)
+    bus = make_bus(settings, incarnation=environ["PBUS_INCARNATION"])
     # Ctrl-C is the supervisor's business: it asks, then sends SIGTERM.
     runner = WorkerRunner(
         bus=bus,

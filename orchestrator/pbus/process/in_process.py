@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from pbus.bus.connect import connect
+from pbus.bus.connect import make_bus
 from pbus.bus.subscriber import BusSubscriber
 from pbus.ids import new_token
 from pbus.messages import BusCancelMessage, BusEndMessage, BusMessage
@@ -21,7 +21,6 @@ from pbus.registry import WorkerErrorData, WorkerReadyData
 from pbus.runner import WorkerRunner
 from pbus.runner.runner import END_TIMEOUT_S
 from pbus.topology.model import Topology, WorkerInstance
-from pbus.urls import MEMORY_URL
 from pbus.workers.base import BaseWorker
 
 logger = logging.getLogger(__name__)
@@ -70,7 +69,7 @@ class InProcessRunner(BusSubscriber):
             self._project.write_record(self._describe())
             self._settle_in()
             workers = [self._load(one) for one in self._instances()]
-            bus = connect(MEMORY_URL, channel=self._topology.bus.channel)
+            bus = make_bus(self._topology.bus)
             runner = WorkerRunner(bus=bus, session=self.session, handle_sigint=False)
             runner.add_event_handler("on_ready", self._note_running)
             runner.add_event_handler("on_error", self._note_error)
@@ -114,8 +113,7 @@ class InProcessRunner(BusSubscriber):
         for spec in specs:
             os.environ.update(spec.env)
         os.environ.update({
-            "PBUS_URL": MEMORY_URL,
-            "PBUS_CHANNEL": self._topology.bus.channel,
+            **self._topology.bus.to_env(),
             "PBUS_SESSION": self.session,
             PROJECT_VARIABLE: self._topology.name,
             STATE_VARIABLE: str(self._project.state_dir),
@@ -139,9 +137,7 @@ class InProcessRunner(BusSubscriber):
             folder=str(self._project.folder),
             file=str(self._project.file),
             session=self.session,
-            url=MEMORY_URL,
-            channel=self._topology.bus.channel,
-            max_message_bytes=self._topology.bus.max_message_bytes,
+            bus=self._topology.bus,
         )
 
     def _note_running(self, runner: WorkerRunner) -> None:

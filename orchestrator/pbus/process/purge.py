@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from pbus.bus.connect import connect, erase
+from pbus.bus.connect import erase, make_bus
 from pbus.errors import BrokerStartError, NothingRunningError, ProcessError, StrangeFileError
 from pbus.leases import LEASE_S
 from pbus.process.project.discovery import stopped_record
@@ -19,8 +19,8 @@ from pbus.process.project.recovery_log import RecoveryLog
 from pbus.process.services import postgres
 from pbus.process.system.groups import PROJECT_VARIABLE
 from pbus.process.system.guard import remove
+from pbus.settings import BusSettings
 from pbus.topology.load import load_topology
-from pbus.topology.model import BusSpec
 from pbus.urls import mask_url
 
 _QUIET_S = LEASE_S + 2.0  # what a killed process held has run out by then
@@ -36,7 +36,7 @@ class Leftovers(msgspec.Struct, frozen=True):
     """
 
     project: Project
-    bus: BusSpec
+    bus: BusSettings
 
 
 def leftovers_of(record: ProjectRecord, environ: Mapping[str, str]) -> Leftovers:
@@ -51,19 +51,11 @@ def leftovers_of(record: ProjectRecord, environ: Mapping[str, str]) -> Leftovers
     """
     project = Project.of_record(record)
     last = read_record(project.state_dir / LAST)
-    if last is not None and not last.url:
-        return Leftovers(project, BusSpec(channel=last.channel))
+    if last is not None and not last.bus.url:
+        return Leftovers(project, last.bus)
     if not record.session:  # of the last run: its URL is there without its password
         return Leftovers(project, load_topology(Path(record.file), environ).bus)
-    bus = BusSpec(
-        channel=record.channel,
-        url=record.url,
-        max_message_bytes=record.max_message_bytes,
-        encoding=record.encoding,
-        delivery=record.delivery,
-        key=record.key,
-    )
-    return Leftovers(project, bus)
+    return Leftovers(project, record.bus)
 
 
 def stopped_leftovers(
@@ -123,15 +115,7 @@ async def _purge_broker(left: Leftovers) -> bool:
 
 
 async def _purge_mail(left: Leftovers) -> None:
-    spec = left.bus
-    bus = connect(
-        spec.url or "",
-        channel=spec.channel,
-        max_message_bytes=spec.max_message_bytes,
-        encoding=spec.encoding,
-        delivery=spec.delivery.mode,
-        key=spec.key,
-    )
+    bus = make_bus(left.bus)
     if (store := bus.queues) is None:
         return
     async with bus:

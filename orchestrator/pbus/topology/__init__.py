@@ -5,13 +5,13 @@ What reads files is loaded on first use: processes that only pass values along n
 
 from typing import TYPE_CHECKING, Any
 
-from pbus.topology.model import BusSpec, Topology, WorkerInstance, WorkerSpec
+from pbus.topology.model import Topology, WorkerInstance, WorkerSpec
 
 if TYPE_CHECKING:
     from pbus.topology.describe import describe
     from pbus.topology.load import load_topology
 
-__all__ = ["BusSpec", "Topology", "WorkerInstance", "WorkerSpec", "describe", "load_topology"]
+__all__ = ["Topology", "WorkerInstance", "WorkerSpec", "describe", "load_topology"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,9 @@ that stand in the file itself, by name.
 import re
 from typing import Any, TypeAlias
 
-from pbus.topology.model import BusSpec, DeliverySpec, Topology, WorkerSpec
+from pbus.settings import BusSettings
+from pbus.topology.model import Topology, WorkerSpec
+from pbus.topology.schema import BusSection
 from pbus.urls import mask_url
 
 Path: TypeAlias = tuple[str, ...]  # of keys, from the top of the file
@@ -31,27 +33,13 @@ def describe(topology: Topology) -> dict[str, Any]:
     }
 
 
-def _bus(bus: BusSpec) -> dict[str, Any]:
+def _bus(bus: BusSettings) -> dict[str, Any]:
+    keys = bus.to_keys()
+    shown = {key: keys[key] for key in BusSection.__struct_fields__}
     return {
-        "backend": bus.backend,
+        **shown,
         "url": mask_url(bus.url) if bus.url else None,
-        "channel": bus.channel,
-        "max_message_bytes": bus.max_message_bytes,
-        "encoding": bus.encoding,
         "key": _MASK if bus.key else None,
-        "encrypt": bus.encrypt,
-        **_delivery(bus.delivery),
-    }
-
-
-def _delivery(delivery: DeliverySpec) -> dict[str, Any]:
-    return {
-        "delivery": delivery.mode,
-        "max_backlog": delivery.max_backlog,
-        "max_backlog_bytes": delivery.max_backlog_bytes,
-        "when_full": delivery.when_full,
-        "max_attempts": delivery.max_attempts,
-        "max_crash_attempts": delivery.max_crash_attempts,
     }
 
 

@@ -5,14 +5,9 @@ from pathlib import Path
 
 import msgspec
 
+from pbus.settings import BusSettings
 from pbus.topology.check import check_shape
-from pbus.topology.model import (
-    DEFAULT_MAX_MESSAGE_BYTES,
-    BusSpec,
-    DeliverySpec,
-    Topology,
-    WorkerSpec,
-)
+from pbus.topology.model import Topology, WorkerSpec
 from pbus.topology.name_rules import clean_name
 from pbus.topology.parsing.bounded_read import NO_FILE, read_text
 from pbus.topology.parsing.env_file import EnvFiles
@@ -20,7 +15,7 @@ from pbus.topology.parsing.variables import expand_tree
 from pbus.topology.parsing.yaml_tree import Mapping, Node, parse_yaml, secret_paths
 from pbus.topology.paths import as_named
 from pbus.topology.problems import Place, Problems
-from pbus.topology.rules import backend_of, check_rules, default_delivery
+from pbus.topology.rules import backend_of, check_rules
 from pbus.topology.schema import BusSection, TopologyFile, WorkerSection
 from pbus.urls import MEMORY_URL
 
@@ -101,32 +96,11 @@ def build(
     )
 
 
-def _build_bus(section: BusSection, name: str) -> BusSpec:
-    backend = backend_of(section)
-    return BusSpec(
-        backend=backend,
-        url=MEMORY_URL if backend == "memory" else section.url,
-        channel=section.channel or f"pbus:{name}",
-        max_message_bytes=section.max_message_bytes or DEFAULT_MAX_MESSAGE_BYTES,
-        encoding=section.encoding or "json",
-        key=section.key,
-        encrypt=section.encrypt is True,
-        delivery=_build_delivery(section),
-    )
-
-
-def _build_delivery(section: BusSection) -> DeliverySpec:
-    given = {
-        "mode": section.delivery or default_delivery(section),
-        "max_backlog": section.max_backlog,
-        "max_backlog_bytes": section.max_backlog_bytes,
-        "when_full": section.when_full,
-        "max_attempts": section.max_attempts,
-        "max_crash_attempts": section.max_crash_attempts,
-    }
-    return msgspec.convert(
-        {key: value for key, value in given.items() if value is not None}, DeliverySpec
-    )
+def _build_bus(section: BusSection, name: str) -> BusSettings:
+    keys = msgspec.structs.asdict(section)
+    if backend_of(section) == "memory":
+        keys["url"] = MEMORY_URL
+    return BusSettings.from_keys({**keys, "channel": section.channel or f"pbus:{name}"})
 
 
 def _build_worker(

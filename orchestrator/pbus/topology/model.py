@@ -5,72 +5,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from pbus.urls import Backend, is_open_to_all
+from pbus.settings import BusSettings
 
 Restart = Literal["never", "on-failure", "always"]
-Encoding = Literal["json", "msgpack"]
 Loop = Literal["asyncio", "uvloop"]
-DeliveryMode = Literal["at-most-once", "at-least-once"]
-WhenFull = Literal["wait", "refuse"]
-
-DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-
-
-class DeliverySpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What is promised about messages, and how those are treated that the broker keeps.
-
-    Attributes:
-        mode: Whether the broker keeps messages until they are handled.
-        max_backlog: Messages a mailbox holds at most.
-        max_backlog_bytes: Bytes of them.
-        when_full: What happens to who sends to a mailbox without room.
-        max_attempts: Handler starts that may raise before a message is given up.
-        max_crash_attempts: Processes that may end over a message before it is given up.
-    """
-
-    mode: DeliveryMode = "at-most-once"
-    max_backlog: int = 100_000
-    max_backlog_bytes: int = 256 * 1024 * 1024
-    when_full: WhenFull = "wait"
-    max_attempts: int = 5
-    max_crash_attempts: int = 3
-
-    @property
-    def is_stored(self) -> bool:
-        """Whether the broker keeps messages until they are handled."""
-        return self.mode == "at-least-once"
-
-
-class BusSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """How the workers of a topology reach each other.
-
-    Attributes:
-        url: Where the broker is, password included; None for one that pbus starts itself.
-        channel: What keeps topologies on one broker apart.
-        encoding: How messages are written; all are read.
-        key: Seals what is sent, see pbus.seal; None: nothing is sealed, or, on a broker that pbus
-            starts itself, by a key of the project's own.
-        encrypt: Hide what is sent, too.
-    """
-
-    channel: str
-    backend: Backend = "redis"
-    url: str | None = None
-    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
-    encoding: Encoding = "json"
-    key: str | None = None
-    encrypt: bool = False
-    delivery: DeliverySpec = DeliverySpec()
-
-    @property
-    def is_in_process(self) -> bool:
-        """Whether all workers share one process, without a broker."""
-        return self.backend == "memory"
-
-    @property
-    def is_open_to_all(self) -> bool:
-        """Whether all who reach the broker can send, as far as the file tells."""
-        return self.url is not None and self.key is None and is_open_to_all(self.url)
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,7 +67,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     file: Path
     folder: Path
-    bus: BusSpec
+    bus: BusSettings
     workers: dict[str, WorkerSpec]
     loop: Loop = "asyncio"
     secrets: frozenset[tuple[str, ...]] = frozenset()

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from pbus.errors import BusKeyError
 from pbus.seal import parse_keys
+from pbus.settings import DELIVERY_KEYS, default_delivery
 from pbus.topology.check import is_null
-from pbus.topology.model import DeliveryMode
 from pbus.topology.parsing.bounded_read import is_folder
 from pbus.topology.parsing.env_file import EnvFiles
 from pbus.topology.parsing.yaml_tree import Mapping
@@ -13,15 +13,7 @@ from pbus.topology.problems import Place, Problems, did_you_mean, one_of
 from pbus.topology.schema import BusSection, TopologyFile, WorkerSection
 from pbus.urls import BACKEND_OF_SCHEME, Backend, url_problem, url_scheme
 
-_DEFAULT_DELIVERY: dict[str, DeliveryMode] = {"pgmq": "at-least-once"}
 _MAX_JSONB_BYTES = 128 * 1024 * 1024  # Postgres takes texts of 256 MiB; base64 and others need room
-_STORED_KEYS = (
-    "max_backlog",
-    "max_backlog_bytes",
-    "when_full",
-    "max_attempts",
-    "max_crash_attempts",
-)
 
 
 def check_rules(
@@ -47,11 +39,6 @@ def backend_of(bus: BusSection | None) -> Backend:
     if bus is None:
         return "redis"
     return bus.backend or BACKEND_OF_SCHEME.get(url_scheme(bus.url or ""), "redis")
-
-
-def default_delivery(bus: BusSection) -> DeliveryMode:
-    """What a kind of bus promises where the file does not say."""
-    return _DEFAULT_DELIVERY.get(backend_of(bus), "at-most-once")
 
 
 def _locate(tree: Mapping, *keys: str) -> Place:
@@ -95,7 +82,7 @@ def _check_key(bus: BusSection, tree: Mapping, problems: Problems) -> None:
 
 
 def _check_delivery(bus: BusSection, tree: Mapping, problems: Problems) -> None:
-    delivery = bus.delivery or default_delivery(bus)
+    delivery = bus.delivery or default_delivery(backend_of(bus))
     if delivery == "at-least-once":
         if backend_of(bus) == "memory":
             problems.add(
@@ -103,7 +90,7 @@ def _check_delivery(bus: BusSection, tree: Mapping, problems: Problems) -> None:
                 "`backend: memory` keeps nothing: at-least-once needs a broker",
             )
         return
-    for key in _STORED_KEYS:
+    for key in DELIVERY_KEYS:
         if getattr(bus, key) is not None:
             problems.add(
                 _locate(tree, "bus", key),

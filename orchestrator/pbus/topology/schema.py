@@ -8,14 +8,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from pbus.topology.model import (
-    DEFAULT_MAX_MESSAGE_BYTES,
-    DeliveryMode,
-    Encoding,
-    Loop,
-    Restart,
-    WhenFull,
-)
+from pbus.settings import DEFAULT_MAX_MESSAGE_BYTES, DeliveryMode, Encoding, WhenFull
+from pbus.topology.model import Loop, Restart
 from pbus.topology.name_rules import (
     NAME_PATTERN,
     REFERENCE_PATTERN,

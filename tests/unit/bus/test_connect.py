@@ -15,13 +15,15 @@ def started_by_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PBUS_CHANNEL", "pbus:shop")
     monkeypatch.setenv("PBUS_MAX_MESSAGE_BYTES", "12345678")
     monkeypatch.setenv("PBUS_ENCODING", "msgpack")
-    monkeypatch.setenv("PBUS_DELIVERY", '{"mode":"at-least-once","max_attempts":7}')
+    monkeypatch.setenv("PBUS_DELIVERY", "at-least-once")
+    monkeypatch.setenv("PBUS_MAX_ATTEMPTS", "7")
 
 
 def options_of(bus: object) -> tuple[int, str, str, int]:
     """What was made of the options."""
     assert isinstance(bus, RedisBus)
-    return bus.max_message_bytes, bus._encoding, bus.delivery, bus._delivery_options.max_attempts
+    attempts = bus._settings.delivery_options.max_attempts
+    return bus.max_message_bytes, bus._encoding, bus.delivery, attempts
 
 
 def test_topology_is_followed():

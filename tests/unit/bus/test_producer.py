@@ -5,10 +5,11 @@ import asyncio
 import pytest
 
 from pbus.bus.local.router import EVERYONE
-from pbus.bus.queues.producer import EncodedMessage, ProducerOptions, QueueProducer
+from pbus.bus.queues.producer import EncodedMessage, QueueProducer
 from pbus.bus.queues.store import PutResult
 from pbus.errors import BrokerFaultError
 from pbus.messages import Lane
+from pbus.settings import BusSettings
 from support.waiting import run
 
 
@@ -29,7 +30,7 @@ def test_fault_costs_one_batch(caplog: pytest.LogCaptureFixture):
     """A bug below is told to those it hit, logged, and stops nobody after them."""
 
     async def main():
-        dispatch = QueueProducer(FaultyStore(), "me", ProducerOptions(5.0))
+        dispatch = QueueProducer(FaultyStore(), "me", BusSettings(send_timeout=5.0))
         tasks = [asyncio.create_task(chore()) for chore in dispatch.chores()]
         try:
             with pytest.raises(ValueError, match="a bug"):
@@ -64,7 +65,7 @@ def test_impossible_message_costs_one_sender():
 
     async def main():
         store = ChoosyStore()
-        dispatch = QueueProducer(store, "me", ProducerOptions(60.0))
+        dispatch = QueueProducer(store, "me", BusSettings(send_timeout=60.0))
         waiting = [dispatch.put(EncodedMessage("w", Lane.DATA, str(n), b"{}")) for n in range(5)]
         tasks = [asyncio.create_task(chore()) for chore in dispatch.chores()]
         try:
@@ -105,7 +106,7 @@ def test_impossible_message_keeps_refused_in_order(refusals: int):
 
     async def main():
         store = FullStore(refusals)
-        dispatch = QueueProducer(store, "me", ProducerOptions(60.0))
+        dispatch = QueueProducer(store, "me", BusSettings(send_timeout=60.0))
         sent = [("w", "1"), ("w", "2"), ("other", "bad"), (EVERYONE, "3"), ("w", "4"), ("w", "5")]
         waiting = [dispatch.put(EncodedMessage(to, Lane.DATA, id_, b"{}")) for to, id_ in sent]
         tasks = [asyncio.create_task(chore()) for chore in dispatch.chores()]

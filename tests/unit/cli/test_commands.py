@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from pbus.client import Client, attachment
 from pbus.process.project.record import ProjectRecord
+from pbus.settings import BusSettings
 from pbus_cli.app import app
 
 GOOD = "name: good\nworkers:\n  a: {worker: 'm:A'}\n  b: {command: [sleep, '1'], replicas: 2}\n"
@@ -176,7 +177,7 @@ def test_lost_broker_shows_record(monkeypatch: pytest.MonkeyPatch, flags: tuple[
     """Without its broker a project is still told from nothing, by what its supervisor wrote down."""
     record = ProjectRecord(
         name="shop", folder="/srv/shop", file="/srv/shop/topology.yaml", session="s",
-        url="redis://u:secret@127.0.0.1:1", channel="c", max_message_bytes=1, pid=4711,
+        bus=BusSettings(url="redis://u:secret@127.0.0.1:1", channel="c"), pid=4711,
         pid_created=0.0, version="0",
     )  # fmt: skip
     monkeypatch.setattr(attachment, "choose_project", lambda *_: record)

@@ -8,6 +8,7 @@ from pbus.errors import AmbiguousProjectError, NothingRunningError
 from pbus.process.project import discovery
 from pbus.process.project.discovery import choose_project
 from pbus.process.project.record import ProjectRecord
+from pbus.settings import BusSettings
 
 
 def record(name: str, folder: Path) -> ProjectRecord:
@@ -17,9 +18,7 @@ def record(name: str, folder: Path) -> ProjectRecord:
         folder=str(folder),
         file=str(folder / f"{name}.yaml"),
         session="s",
-        url="unix:///x",
-        channel="c",
-        max_message_bytes=1,
+        bus=BusSettings(url="unix:///x", channel="c"),
         pid=1,
         pid_created=0.0,
         version="0",

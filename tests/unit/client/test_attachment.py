@@ -8,6 +8,7 @@ import pytest
 from pbus.client import attachment as module
 from pbus.client.attachment import Attachment, while_running
 from pbus.errors import NothingRunningError
+from pbus.settings import BusSettings
 from support.waiting import run
 
 HANDS = 5  # through which a message passes on its way to the screen
@@ -43,7 +44,9 @@ def test_last_words_are_heard() -> None:
             while True:
                 heard.append(await queues[-1].get())
 
-        attachment = Attachment("p", "redis://x", "c", record=Ending(queues[0]))  # type: ignore[arg-type]
+        attachment = Attachment(
+            "p", BusSettings(url="redis://x", channel="c"), record=Ending(queues[0])
+        )  # type: ignore[arg-type]
         with pytest.raises(NothingRunningError):
             await while_running(attachment, follow())
         for task in passing:
@@ -56,7 +59,7 @@ def test_last_words_are_heard() -> None:
 def test_result_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is done while the project runs has its result."""
     monkeypatch.setattr(module, "_LOOK_S", 3600.0)
-    attachment = Attachment("p", "redis://x", "c")
+    attachment = Attachment("p", BusSettings(url="redis://x", channel="c"))
 
     async def answer() -> int:
         return 42

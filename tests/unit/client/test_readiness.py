@@ -9,7 +9,8 @@ import pytest
 from pbus.client.readiness import Readiness, chosen_instances
 from pbus.errors import StartupError
 from pbus.observe import HostRecord, ProcessRecord, WorkerRow, merge_rows
-from pbus.topology.model import BusSpec, Topology, WorkerSpec
+from pbus.settings import BusSettings
+from pbus.topology.model import Topology, WorkerSpec
 
 
 def spec(name: str, **changes: Any) -> WorkerSpec:
@@ -20,7 +21,7 @@ def spec(name: str, **changes: Any) -> WorkerSpec:
 def topology(*specs: WorkerSpec) -> Topology:
     """A topology of these."""
     return Topology(
-        name="t", file=Path("/t.yaml"), folder=Path("/"), bus=BusSpec(channel="c"),
+        name="t", file=Path("/t.yaml"), folder=Path("/"), bus=BusSettings(channel="c"),
         workers={one.name: one for one in specs},
     )  # fmt: skip
 

@@ -4,14 +4,14 @@ import msgspec
 import pytest
 
 from pbus.errors import TopologyError
-from pbus.process.delivery_settings import delivery_options
-from pbus.topology.model import DeliverySpec
+from pbus.settings import BusSettings, DeliveryOptions
 from support.topologies import WORKER, load_text
 
 
 def test_redis_keeps_nothing_unasked(tmp_path):
     """Without a word about delivery a message is carried at most once."""
-    assert DeliverySpec(mode="at-most-once") == load_text(tmp_path, WORKER).bus.delivery
+    bus = load_text(tmp_path, WORKER).bus
+    assert ("at-most-once", DeliveryOptions()) == (bus.delivery, bus.delivery_options)
 
 
 def test_reads_all_delivery_keys(tmp_path):
@@ -20,16 +20,16 @@ def test_reads_all_delivery_keys(tmp_path):
         "bus: {delivery: at-least-once, max_backlog: 7, max_backlog_bytes: 3MB, when_full: refuse, max_attempts: 2,"
         " max_crash_attempts: 3}\n"
     )
-    delivery = load_text(tmp_path, bus + WORKER).bus.delivery
+    settings = load_text(tmp_path, bus + WORKER).bus
 
-    assert delivery.is_stored
-    options = delivery_options(delivery, ["a"])
+    assert settings.is_stored
+    options = BusSettings.from_env(settings.to_env() | {"PBUS_WORKER": "a"}).delivery_options
     assert {
         "max_attempts": 2,
         "max_crash_attempts": 3,
         "max_backlog": 7,
         "max_backlog_bytes": 3 * 1024**2,
-        "refuse_when_full": True,
+        "when_full": "refuse",
         "declared": frozenset({"a"}),
     } == msgspec.structs.asdict(options)
 
@@ -79,4 +79,4 @@ def test_reads_sizes(tmp_path, written, size):
     """A size is a whole number of bytes, or one with a unit; what is left empty is the default."""
     bus = f"bus:\n  delivery: at-least-once\n  max_backlog_bytes: {written}\n"
 
-    assert size == load_text(tmp_path, bus + WORKER).bus.delivery.max_backlog_bytes
+    assert size == load_text(tmp_path, bus + WORKER).bus.delivery_options.max_backlog_bytes

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from pbus.errors import TopologyError
-from pbus.topology import BusSpec, WorkerInstance, WorkerSpec, load_topology
+from pbus.settings import BusSettings
+from pbus.topology import WorkerInstance, WorkerSpec, load_topology
 from pbus.topology.problems import one_of
 from pbus.topology.schema import TopologyFile
 from pbus.urls import BACKEND_OF_SCHEME
@@ -33,7 +34,7 @@ def test_fills_in_defaults(tmp_path):
     assert "my-app-2" == topology.name
     assert (folder / "topology.yaml", folder) == (topology.file, topology.folder)
     assert (
-        BusSpec(
+        BusSettings(
             backend="redis", url=None, channel="pbus:my-app-2", max_message_bytes=4 * 1024 * 1024
         )
         == topology.bus
@@ -91,7 +92,7 @@ workers:
 
     assert ("shop", "uvloop") == (topology.name, topology.loop)
     assert (
-        BusSpec(
+        BusSettings(
             backend="redis",
             url="redis://:secret@localhost:6379/1",
             channel="shop-channel",

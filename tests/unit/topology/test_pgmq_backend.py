@@ -2,11 +2,10 @@
 
 import pytest
 
-from pbus.topology import BusSpec
-from pbus.topology.model import DeliverySpec
+from pbus.settings import BusSettings, DeliveryOptions
 from support.topologies import WORKER, load_text, problems_of
 
-STORED = DeliverySpec(mode="at-least-once")
+STORED = "at-least-once"
 POSTGRES = "postgresql://user:${PGPASSWORD}@db.example/app"
 
 
@@ -14,7 +13,7 @@ def test_starts_postgres_unasked(tmp_path):
     """Without a URL pbus starts the server itself, and messages are kept."""
     bus = load_text(tmp_path, "name: shop\nbus: {backend: pgmq}\n" + WORKER).bus
 
-    assert BusSpec(backend="pgmq", channel="pbus:shop", delivery=STORED) == bus
+    assert BusSettings(backend="pgmq", channel="pbus:shop", delivery=STORED) == bus
 
 
 @pytest.mark.parametrize("url", [POSTGRES, POSTGRES.replace("postgresql", "postgres")])
@@ -33,14 +32,13 @@ def test_reads_kept_keys(tmp_path):
         " max_crash_attempts: 3}\n"
     )
     assert (
-        DeliverySpec(
-            mode="at-least-once",
+        DeliveryOptions(
             max_backlog=7,
             when_full="refuse",
             max_attempts=2,
             max_crash_attempts=3,
         )
-        == load_text(tmp_path, text + WORKER).bus.delivery
+        == load_text(tmp_path, text + WORKER).bus.delivery_options
     )
 
 

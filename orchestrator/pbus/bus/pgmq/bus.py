@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from pbus.bus.base import DEFAULT_SEND_TIMEOUT_S
 from pbus.bus.brokered import BrokeredBus
 from pbus.bus.pgmq.connections import ConnectionPair
 from pbus.bus.pgmq.leases import PgLeaseStore
@@ -12,11 +11,10 @@ from pbus.bus.pgmq.queue_store import PgmqQueueStore
 from pbus.bus.pgmq.server.endpoint import Endpoint, reason_of
 from pbus.bus.pgmq.tap import PgmqTap
 from pbus.bus.pgmq.transport import PEER_LEASE_S, PgTransport
-from pbus.bus.queues.consumer import DeliveryOptions
-from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES
-from pbus.errors import BrokerRefusedError, BusUnavailableError
+from pbus.errors import BrokerRefusedError, BusError, BusUnavailableError
 from pbus.leases import LeaseStore
 from pbus.messages import Lane
+from pbus.settings import BusOptions, BusSettings
 
 if TYPE_CHECKING:
     import asyncpg
@@ -37,13 +35,12 @@ class PgmqBus(BrokeredBus):
             are used, its connections are not.
         dsn: Instead: postgresql://user:password@host/database.
         pool: Instead: an asyncpg pool, of which the bus keeps two connections while it runs.
-        channel: Processes on one channel hear each other.
-        max_message_bytes: The largest encoded message.
-        send_timeout: Seconds a send waits for room, or for the server to be back.
-        incarnation: Names this life of this process; random when not given.
-        delivery: "at-least-once", or "at-most-once": nothing is kept.
-        delivery_options: How stored messages are treated, with at-least-once.
+        incarnation: Names this run of this process; random when not given.
         peer_lease: Seconds until others give a process up that says nothing.
+        **options: As of `connect()`.
+
+    Raises:
+        BusError: Messages cannot be encoded like that here.
     """
 
     def __init__(
@@ -52,30 +49,18 @@ class PgmqBus(BrokeredBus):
         pgmq: "PGMQueue | None" = None,
         dsn: str | None = None,
         pool: "asyncpg.Pool[Any] | None" = None,
-        channel: str = "pbus",
-        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
-        send_timeout: float = DEFAULT_SEND_TIMEOUT_S,
         incarnation: str | None = None,
-        delivery: str = "at-least-once",
-        delivery_options: DeliveryOptions | None = None,
-        key: str | None = None,
-        encrypt: bool = False,
         peer_lease: float = PEER_LEASE_S,
+        **options: Unpack[BusOptions],
     ) -> None:
-        super().__init__(
-            channel=channel,
-            max_message_bytes=max_message_bytes,
-            send_timeout=send_timeout,
-            incarnation=incarnation,
-            delivery=delivery,
-            delivery_options=delivery_options,
-            key=key,
-            encrypt=encrypt,
-        )
-        self._lines = ConnectionPair(Endpoint(dsn=dsn, pgmq=pgmq, pool=pool), channel)
+        settings = BusSettings.from_keys({"backend": "pgmq"}).updated(options)
+        if settings.encoding != "json":
+            raise BusError("encoding 'msgpack' is for Redis: on Postgres messages are JSON")
+        super().__init__(settings, incarnation=incarnation)
+        self._lines = ConnectionPair(Endpoint(dsn=dsn, pgmq=pgmq, pool=pool), self.channel)
         self.url = self._lines.url
         self._is_open = False
-        if delivery == "at-least-once":
+        if settings.is_stored:
             self.queues = self._sealed(PgmqQueueStore(self._lines))
         self._wire = PgTransport(self._lines, self.incarnation, self._take, lease_s=peer_lease)
         self._build(self._wire)

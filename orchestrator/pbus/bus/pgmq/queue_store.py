@@ -23,8 +23,6 @@ from pbus.bus.queues.store import (
     DEAD_KEPT,
     HANDLED_KEPT,
     HANDLED_KEPT_S,
-    MAX_BACKLOG,
-    MAX_BACKLOG_BYTES,
     DeadLetter,
     FallenDead,
     PutResult,
@@ -36,6 +34,7 @@ from pbus.bus.queues.store import (
 )
 from pbus.leases import LEASE_S
 from pbus.messages import Lane
+from pbus.settings import MAX_BACKLOG, MAX_BACKLOG_BYTES
 
 HOLD_S = 30.0  # a consumer silent for so long lost what it held, if no supervisor said so before
 _TIDY_S = 30.0

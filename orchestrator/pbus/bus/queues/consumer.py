@@ -11,14 +11,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-import msgspec
-
 from pbus.bus.local.lane import AckHandle
 from pbus.bus.local.router import LocalRouter
-from pbus.bus.queues.producer import FULL_RETRY_S, OUTAGE_PAUSE_S, ProducerOptions, QueueProducer
+from pbus.bus.queues.producer import FULL_RETRY_S, OUTAGE_PAUSE_S, QueueProducer
 from pbus.bus.queues.store import (
-    MAX_BACKLOG,
-    MAX_BACKLOG_BYTES,
     QueueStore,
     Settlement,
     StoredMessage,
@@ -34,6 +30,7 @@ from pbus.messages import (
     JobStatus,
     Lane,
 )
+from pbus.settings import BusSettings
 
 logger = logging.getLogger(__name__)
 
@@ -44,26 +41,6 @@ WAIT_S = 2.0  # how long a take waits for mail before it looks around again
 _FIRST_RETRY_S = 0.5
 _MAX_RETRY_S = 30.0
 _REPLICA = re.compile(r"(.+)\.\d+")
-
-
-class DeliveryOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How stored messages are treated.
-
-    Attributes:
-        max_attempts: Handler starts that may raise before a message is buried.
-        max_crash_attempts: Processes that may end while handling it before it is buried.
-        max_backlog: Messages a mailbox holds at most.
-        max_backlog_bytes: Bytes of them.
-        refuse_when_full: Raise at once when it is full, rather than wait for the send timeout.
-        declared: Worker names whose mailboxes outlive their processes.
-    """
-
-    max_attempts: int = 5
-    max_crash_attempts: int = 3
-    max_backlog: int = MAX_BACKLOG
-    max_backlog_bytes: int = MAX_BACKLOG_BYTES
-    refuse_when_full: bool = False
-    declared: frozenset[str] = frozenset()
 
 
 class _AckHandle(AckHandle):
@@ -111,8 +88,7 @@ class QueueConsumer:
         store: The broker's side.
         board: The mailboxes of this process.
         incarnation: Ours: what we hold is held in its name.
-        send_timeout: Seconds a send waits.
-        options: How messages are treated.
+        settings: Of the bus.
         send: Sends a message of the room's own (the answer to a job that was buried).
     """
 
@@ -122,18 +98,13 @@ class QueueConsumer:
         board: LocalRouter,
         incarnation: str,
         *,
-        send_timeout: float,
-        options: DeliveryOptions,
+        settings: BusSettings,
         send: Callable[[BusMessage], Awaitable[None]],
     ) -> None:
         self.store = store
         store.on_lost = self._note_lost
-        self.options = options
-        self.dispatch = QueueProducer(
-            store,
-            incarnation,
-            ProducerOptions(send_timeout, options.refuse_when_full),
-        )
+        self.options = settings.delivery_options
+        self.dispatch = QueueProducer(store, incarnation, settings)
         self._board = board
         self._incarnation = incarnation
         self._send = send

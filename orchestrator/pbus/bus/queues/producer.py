@@ -13,6 +13,7 @@ from pbus.bus.queues.store import PutResult, QueueEntry, QueueStore
 from pbus.concurrency.background import TaskFunction
 from pbus.errors import BrokerFaultError, BusFullError, BusUnavailableError
 from pbus.messages import BusJobRequestMessage, BusMessage, Lane
+from pbus.settings import BusSettings
 
 logger = logging.getLogger(__name__)
 
@@ -44,29 +45,17 @@ class EncodedMessage(msgspec.Struct, frozen=True, gc=False):
         return cls(message.target or EVERYONE, message.lane, message.id, line, is_alone)
 
 
-class ProducerOptions(msgspec.Struct, frozen=True):
-    """How messages are sent.
-
-    Attributes:
-        send_timeout: Seconds until a message that could not be stored is given back.
-        refuse_when_full: Give it back at once when its mailbox has no room.
-    """
-
-    send_timeout: float
-    refuse_when_full: bool = False
-
-
 class QueueProducer:
     """Stores what is sent, each lane by itself.
 
     Args:
         store: Where.
         sender: This process's incarnation.
-        options: How.
+        settings: Of the bus: how long a send waits, and what it does when a queue is full.
     """
 
-    def __init__(self, store: QueueStore, sender: str, options: ProducerOptions) -> None:
-        self._lanes = {lane: LaneProducer(store, sender, options) for lane in Lane}
+    def __init__(self, store: QueueStore, sender: str, settings: BusSettings) -> None:
+        self._lanes = {lane: LaneProducer(store, sender, settings) for lane in Lane}
 
     def put(self, stamped: EncodedMessage) -> asyncio.Future[int]:
         """Have a message stored; the result is in how many mailboxes, once the broker confirmed it.
@@ -118,10 +107,10 @@ class LaneProducer:
     go on.
     """
 
-    def __init__(self, store: QueueStore, sender: str, options: ProducerOptions) -> None:
+    def __init__(self, store: QueueStore, sender: str, settings: BusSettings) -> None:
         self._store = store
         self._sender = sender
-        self._options = options
+        self._settings = settings
         self._waiting: deque[PendingPut] = deque()
         self._held: dict[str, deque[PendingPut]] = {}  # by mailbox without room
         self._behind: deque[PendingPut] = deque()  # from a broadcast that has to wait, on
@@ -137,7 +126,7 @@ class LaneProducer:
         number = self._numbers[stamped.address] = self._numbers[stamped.address] + 1
         loop = asyncio.get_running_loop()
         stored: asyncio.Future[int] = loop.create_future()
-        until = loop.time() + self._options.send_timeout
+        until = loop.time() + self._settings.send_timeout
         self._waiting.append(PendingPut(stamped, number, until, stored))
         if not self._has_mail.is_set():
             self._has_mail.set()
@@ -217,7 +206,7 @@ class LaneProducer:
 
     def _drop_late_of(self, queue: deque[PendingPut], now: float) -> None:
         while queue and (queue[0].stored.done() or queue[0].until <= now):  # the oldest first
-            self._refuse(queue.popleft(), self._options.send_timeout)
+            self._refuse(queue.popleft(), self._settings.send_timeout)
 
     async def _store_batch(self, parcels: list[PendingPut]) -> list[PendingPut]:
         """Store what there is room for; the rest, in order, has to wait."""
@@ -282,7 +271,7 @@ class LaneProducer:
             for parcel in entry:
                 if not parcel.stored.done():
                     parcel.stored.set_result(result.mailboxes)
-        if is_full and self._options.refuse_when_full:
+        if is_full and self._settings.delivery_options.when_full == "refuse":
             self._refuse_first(refused)
             return []
         return refused

@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from pbus.messages import Lane
+from pbus.settings import MAX_BACKLOG, MAX_BACKLOG_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -157,8 +158,6 @@ HANDLED_KEPT = 100_000  # and how many of a mailbox
 SETTLED_AT_ONCE = 2_000  # in one round trip: a broker is busy, and holds locks, as long as it takes
 DEAD_KEPT = 100_000  # dead letters of a mailbox; the oldest fall
 DEAD_BYTES = 64 * 1024 * 1024  # and bytes of them
-MAX_BACKLOG = 100_000  # messages of a mailbox
-MAX_BACKLOG_BYTES = 256 * 1024 * 1024  # and bytes of them
 CHANNEL_TIMES = 4  # all mailboxes of a channel hold so many times what one may
 SMALL_PART = (
     64  # but a mailbox with so small a part of what it may hold is not held up by the others

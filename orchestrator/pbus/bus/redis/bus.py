@@ -3,14 +3,13 @@
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from redis.exceptions import ResponseError
 
-from pbus.bus.base import DEFAULT_SEND_TIMEOUT_S
 from pbus.bus.brokered import BrokeredBus
 from pbus.bus.local.router import EVERYONE
-from pbus.bus.queues.consumer import DeliveryOptions, QueueConsumer
+from pbus.bus.queues.consumer import QueueConsumer
 from pbus.bus.queues.producer import EncodedMessage
 from pbus.bus.redis.connections import (
     CommandConnection,
@@ -26,11 +25,11 @@ from pbus.bus.redis.transport import RedisWire
 from pbus.bus.stream.flow_control import CREDIT_NOTES
 from pbus.bus.stream.receiver import BUDGET_BYTES
 from pbus.bus.tap_base import FOLLOWER_LEASE_S
-from pbus.codec import DEFAULT_MAX_MESSAGE_BYTES, Encoding
 from pbus.concurrency.backoff import Backoff
 from pbus.errors import BrokerRefusedError, BusUnavailableError
 from pbus.leases import HEARTBEAT_S, LeaseStore
 from pbus.messages import Lane
+from pbus.settings import BusOptions, BusSettings
 
 NOTES = (*CREDIT_NOTES, FOLLOWER_NOTE)  # a payload begins otherwise
 
@@ -52,10 +51,8 @@ class RedisBus(BrokeredBus):
     Args:
         redis: A redis.asyncio client; its settings are used, its connections are not.
         url: Instead of a client.
-        channel: Processes on one channel hear each other.
-        max_message_bytes: The largest encoded message.
-        send_timeout: Seconds a send waits for room.
-        incarnation: Names this life of this process; random when not given.
+        incarnation: Names this run of this process; random when not given.
+        **options: As of `connect()`.
     """
 
     def __init__(
@@ -63,37 +60,21 @@ class RedisBus(BrokeredBus):
         *,
         redis: "Redis | None" = None,
         url: str | None = None,
-        channel: str = "pbus",
-        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
-        send_timeout: float = DEFAULT_SEND_TIMEOUT_S,
         incarnation: str | None = None,
-        encoding: str = Encoding.JSON,
-        delivery: str = "at-most-once",
-        delivery_options: DeliveryOptions | None = None,
-        key: str | None = None,
-        encrypt: bool = False,
+        **options: Unpack[BusOptions],
     ) -> None:
-        super().__init__(
-            channel=channel,
-            max_message_bytes=max_message_bytes,
-            send_timeout=send_timeout,
-            incarnation=incarnation,
-            encoding=encoding,
-            delivery=delivery,
-            delivery_options=delivery_options,
-            key=key,
-            encrypt=encrypt,
-        )
-        self._endpoint = Endpoint(url=url, redis=redis, key=Keys(channel).key(""))
-        self._names = Keys(channel, self._endpoint.database)
+        settings = BusSettings.from_keys({"backend": "redis"}).updated(options)
+        super().__init__(settings, incarnation=incarnation)
+        self._endpoint = Endpoint(url=url, redis=redis, key=Keys(self.channel).key(""))
+        self._names = Keys(self.channel, self._endpoint.database)
         self.url = self._endpoint.url
-        if delivery == "at-least-once":
+        if settings.is_stored:
             from pbus.bus.redis.queue_store import RedisQueueStore  # noqa: PLC0415 - most buses need none
 
             note = self.counters.note_fault
             store = RedisQueueStore(self._endpoint, self._names, on_fault=note)
             self.queues = self._sealed(store)
-        self._carried_bytes = min(max_message_bytes, SUBSCRIBER_BYTES - _HEADROOM_BYTES)
+        self._carried_bytes = min(self.max_message_bytes, SUBSCRIBER_BYTES - _HEADROOM_BYTES)
         self._limit_hint = (
             "the server cuts off subscribers with more before them (client-output-buffer-limit"
             " pubsub): raise that, send it in parts, or use delivery at-least-once"

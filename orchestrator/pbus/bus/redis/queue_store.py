@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pbus.bus.queues.store import (
-    MAX_BACKLOG,
-    MAX_BACKLOG_BYTES,
     DeadLetter,
     FallenDead,
     PutResult,
@@ -31,6 +29,7 @@ from pbus.concurrency.background import TaskOwner
 from pbus.errors import BusUnavailableError
 from pbus.leases import LEASE_S
 from pbus.messages import Lane
+from pbus.settings import MAX_BACKLOG, MAX_BACKLOG_BYTES
 
 logger = logging.getLogger(__name__)
 

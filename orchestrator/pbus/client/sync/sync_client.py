@@ -6,7 +6,7 @@ call has a deadline.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from pbus.client.project_client import connect
 from pbus.client.status import ProjectStatus, WorkerStatus
@@ -14,6 +14,7 @@ from pbus.client.sync.calls import CALL_S, SyncJobCalls
 from pbus.client.sync.parts import SyncControl, SyncDeadLetters, SyncTail
 from pbus.client.traffic.message_tail import TailMessage
 from pbus.messages import BusWorkerStateMessage, Category
+from pbus.settings import BusOptions
 
 
 class SyncClient(SyncJobCalls):
@@ -100,17 +101,15 @@ def connect_sync(
     *,
     file: str | Path | None = None,
     url: str | None = None,
-    channel: str | None = None,
     call_timeout: float = CALL_S,
-    **options: Any,
+    **options: Unpack[BusOptions],
 ) -> SyncClient:
     """A client for programs without an event loop, used as ``with`` block.
 
     Args:
-        project: As of `connect()`; file, url, channel and options likewise.
+        project: As of `connect()`; file, url and options likewise.
         file: See there.
         url: See there.
-        channel: See there.
         call_timeout: Seconds that a call may take which has no timeout of its own.
         options: See there.
 
@@ -118,6 +117,6 @@ def connect_sync(
         PbusError: As `connect()`.
     """
     return SyncClient(
-        lambda: connect(project, file=file, url=url, channel=channel, **options),
+        lambda: connect(project, file=file, url=url, **options),
         call_timeout=call_timeout,
     )

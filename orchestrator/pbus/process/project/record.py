@@ -10,7 +10,7 @@ import msgspec
 
 from pbus.process.system import path_json
 from pbus.process.system.groups import is_same_process, start_time
-from pbus.topology.model import DeliverySpec, Encoding
+from pbus.settings import BusSettings
 from pbus.urls import mask_url
 
 LAST = "last.json"  # in a state folder
@@ -31,7 +31,7 @@ class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: Of the topology; folder and file likewise, absolute, as the user named them.
-        url: Of the broker with its password, and the bus' key: in a file that only the user can read.
+        bus: With the broker's password and the bus' key: in a file that only the user can read.
         pid: The supervisor.
         pid_created: Its `groups.start_time`, which tells it from a later process of that number.
         state: The project's state folder; filled in when it is written.
@@ -41,13 +41,7 @@ class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     file: str
     session: str
-    url: str
-    channel: str
-    max_message_bytes: int
-    encoding: Encoding = "json"
-    key: str | None = None
-    encrypt: bool = False
-    delivery: DeliverySpec = DeliverySpec()
+    bus: BusSettings
     pid: int = msgspec.field(default_factory=os.getpid)
     pid_created: float = msgspec.field(default_factory=_own_birth)
     state: str = ""
@@ -61,7 +55,7 @@ class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """Without the password."""
-        return f"ProjectRecord({self.name!r}, pid={self.pid}, url={mask_url(self.url)!r})"
+        return f"ProjectRecord({self.name!r}, pid={self.pid}, bus={self.bus!r})"
 
 
 def write_record(path: Path, record: ProjectRecord) -> None:
@@ -82,8 +76,9 @@ def write_last(state_dir: Path, record: ProjectRecord, *, is_own_broker: bool) -
         record: Of this run; what is left has no `session`.
         is_own_broker: The broker's data is in the project's folders; then no `url` is left either.
     """
-    url = "" if is_own_broker else mask_url(record.url)
-    last = msgspec.structs.replace(record, url=url, key=None, session="", state=str(state_dir))
+    url = None if is_own_broker else mask_url(record.bus.url or "")
+    bus = msgspec.structs.replace(record.bus, url=url, key=None)
+    last = msgspec.structs.replace(record, bus=bus, session="", state=str(state_dir))
     write_record(state_dir / LAST, last)
 
 

@@ -12,7 +12,7 @@ from pbus.process.project.project import Project
 from pbus.process.services.guard_client import GuardClient
 from pbus.process.services.postgres import EmbeddedPostgres
 from pbus.process.services.valkey import EmbeddedValkey
-from pbus.topology.model import BusSpec
+from pbus.settings import BusSettings
 
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 10.0
@@ -55,7 +55,9 @@ class Services:
         ProcessError: The bus is in memory, so processes could not hear each other.
     """
 
-    def __init__(self, project: Project, bus: BusSpec, on_broker: Callable[[bool], None]) -> None:
+    def __init__(
+        self, project: Project, bus: BusSettings, on_broker: Callable[[bool], None]
+    ) -> None:
         if bus.is_in_process:
             raise ProcessError(
                 "`backend: memory` reaches no other process, so no worker can be one",
@@ -128,12 +130,12 @@ class Services:
             ending.cancel()
 
 
-def _broker_of(project: Project, bus: BusSpec, guard: GuardClient) -> EmbeddedBroker | None:
+def _broker_of(project: Project, bus: BusSettings, guard: GuardClient) -> EmbeddedBroker | None:
     if bus.url is not None:
         return None
     if bus.backend == "pgmq":
         return EmbeddedPostgres(project, guard)
-    return EmbeddedValkey(project, guard, keeps_data=bus.delivery.is_stored)
+    return EmbeddedValkey(project, guard, keeps_data=bus.is_stored)
 
 
 class _RestartBackoff:

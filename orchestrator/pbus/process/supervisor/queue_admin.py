@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pbus.bus.queues.store import QueueStore
 from pbus.leases import Lease
 from pbus.process.project.recovery_log import RecoveryLog
+from pbus.settings import DeliveryOptions
 
 logger = logging.getLogger(__name__)
 
@@ -18,8 +19,7 @@ class QueueAdmin:
         ledger: What the supervisor before left, and what this one leaves.
         mailboxes: The names whose mail is kept.
         groups: Those of them that replicas share.
-        max_backlog: Messages a mailbox holds at most.
-        max_bytes: Bytes of them.
+        options: How much a queue holds.
     """
 
     def __init__(
@@ -29,14 +29,16 @@ class QueueAdmin:
         mailboxes: Sequence[str],
         *,
         groups: frozenset[str],
-        max_backlog: int,
-        max_bytes: int,
+        options: DeliveryOptions,
     ) -> None:
         self._store = store
         self._ledger = ledger
         self._mailboxes = list(mailboxes)
         self._groups = groups
-        self._limits = {"max_backlog": max_backlog, "max_bytes": max_bytes}
+        self._limits = {
+            "max_backlog": options.max_backlog,
+            "max_bytes": options.max_backlog_bytes,
+        }
 
     def succeed(self, address: str) -> str:
         """A supervisor of this address begins; returns that of the one before, "" for none."""

@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, TypeVar
 
+import msgspec
+
 from pbus.bus.base import WorkerBus
-from pbus.bus.connect import connect
+from pbus.bus.connect import make_bus
 from pbus.concurrency.background import ErrorLog, run_forever
 from pbus.concurrency.waiting import first_of
 from pbus.errors import BusClosedError, ProcessError, ProjectRunningError, SurvivorsError
 from pbus.ids import new_token
 from pbus.observe import HostRecord
-from pbus.process.delivery_settings import delivery_options
 from pbus.process.project.broker_key import keep_key, own_key
 from pbus.process.project.discovery import refuse_other_path
 from pbus.process.project.log_writer import LogWriter
@@ -38,6 +39,7 @@ from pbus.process.supervisor_events import (
 )
 from pbus.process.system import event_loop, open_files
 from pbus.process.system.spawn import ProcessEnvironment
+from pbus.settings import BusSettings
 from pbus.topology.model import Topology
 
 _MEASURE_EVERY_S = 1.0
@@ -202,59 +204,39 @@ class Supervisor:
         url = await self._foundation.open()
         spec = self._topology.bus
         self._key = spec.key or (own_key(self._project.state_dir) if spec.url is None else None)
-        bus = connect(
-            url,
-            channel=spec.channel,
-            max_message_bytes=spec.max_message_bytes,
-            encoding=spec.encoding,
-            delivery=spec.delivery.mode,
-            delivery_options=delivery_options(spec.delivery),
-            incarnation=self._name,
-            key=self._key,
-            encrypt=spec.encrypt,
-        )
+        settings = msgspec.structs.replace(spec, url=url, key=self._key)
+        bus = make_bus(settings, incarnation=self._name)
         post = QueueAdmin(
             bus.queues,
             RecoveryLog(self._project.state_dir),
             self._topology.mailboxes(),
             groups=self._topology.groups(),
-            max_backlog=spec.delivery.max_backlog,
-            max_bytes=spec.delivery.max_backlog_bytes,
+            options=spec.delivery_options,
         )
         link = SupervisorBusClient(bus, self._name, self._crew, self, post)
         stack.push_async_callback(link.close)
         await link.open(is_own_broker=spec.url is None)
         self._bus, self._link = bus, link
-        self._described = self._describe(url)
+        self._described = self._describe(settings)
         self._write_records()
         self._emit(BrokerReady(bus.url))
-        site = ProcessLauncher(self._surroundings(url), self._foundation.guard, link, self._emit)
+        site = ProcessLauncher(
+            self._surroundings(settings), self._foundation.guard, link, self._emit
+        )
         return site, link
 
-    def _describe(self, url: str) -> ProjectRecord:
+    def _describe(self, bus: BusSettings) -> ProjectRecord:
         return ProjectRecord(
             name=self._topology.name,
             folder=str(self._project.folder),
             file=str(self._project.file),
             session=self.session,
-            url=url,
-            channel=self._topology.bus.channel,
-            max_message_bytes=self._topology.bus.max_message_bytes,
-            encoding=self._topology.bus.encoding,
-            key=self._key,
-            encrypt=self._topology.bus.encrypt,
-            delivery=self._topology.bus.delivery,
+            bus=bus,
         )
 
-    def _surroundings(self, url: str) -> ProcessEnvironment:
+    def _surroundings(self, bus: BusSettings) -> ProcessEnvironment:
         return ProcessEnvironment(
-            url=url,
-            channel=self._topology.bus.channel,
-            max_message_bytes=self._topology.bus.max_message_bytes,
-            encoding=self._topology.bus.encoding,
-            key=self._key,
-            encrypt=self._topology.bus.encrypt,
-            delivery=self._topology.bus.delivery,
+            bus=bus,
             loop=self._topology.loop,
             session=self.session,
             project=self._topology.name,

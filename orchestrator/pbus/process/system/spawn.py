@@ -18,8 +18,8 @@ import msgspec
 from pbus.process.supervisor_events import Stream
 from pbus.process.system import groups, open_files, path_json
 from pbus.process.system.output import LineSplitter
-from pbus.seal import ENCRYPT_VARIABLE, KEY_VARIABLE
-from pbus.topology.model import DeliverySpec, Encoding, Loop, WorkerInstance
+from pbus.settings import BusSettings
+from pbus.topology.model import Loop, WorkerInstance
 
 ORDER_VARIABLE = "PBUS_SPEC_FD"
 
@@ -38,26 +38,20 @@ class ProcessEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """What all workers of one `up` share.
 
     Attributes:
-        url: Of the broker, password included; it reaches children by environment only.
+        bus: With the broker's URL and password; they reach children by environment only.
         file: The topology's, for importing worker classes.
         state: The project's state folder, by which a `pbus` in a worker finds its project.
         guard_token: By this the guard finds processes that nobody told it about.
         loop: What child programs run on.
     """
 
-    url: str
-    channel: str
-    max_message_bytes: int
+    bus: BusSettings
     session: str
     project: str
     file: Path
     state: Path
     guard_token: str
-    encoding: Encoding = "json"
-    key: str | None = None
-    encrypt: bool = False
     loop: Loop = "asyncio"
-    delivery: DeliverySpec = DeliverySpec()
 
 
 class WorkerLaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,18 +104,12 @@ def plan_launch(
     env = {"PYTHONUNBUFFERED": "1", **environ, **spec.env}
     env.pop(ORDER_VARIABLE, None)  # of an outer pbus, should we run inside one
     env |= {
-        "PBUS_URL": around.url,
-        "PBUS_CHANNEL": around.channel,
+        **around.bus.to_env(),
         "PBUS_WORKER": instance.name,
         "PBUS_SESSION": around.session,
         "PBUS_INCARNATION": incarnation,
         groups.PROJECT_VARIABLE: around.project,
         groups.STATE_VARIABLE: str(around.state),
-        "PBUS_MAX_MESSAGE_BYTES": str(around.max_message_bytes),
-        "PBUS_ENCODING": around.encoding,
-        KEY_VARIABLE: around.key or "",
-        ENCRYPT_VARIABLE: str(int(around.encrypt)),
-        "PBUS_DELIVERY": msgspec.json.encode(around.delivery).decode(),
         "PBUS_GUARD_TOKEN": around.guard_token,
     }
     if spec.command is not None:

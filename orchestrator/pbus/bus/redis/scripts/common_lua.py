@@ -33,9 +33,8 @@ from pbus.bus.queues.store import (
     DEAD_KEPT,
     HANDLED_KEPT_S,
     KEPT_UNTOUCHED_S,
-    MAX_BACKLOG,
-    MAX_BACKLOG_BYTES,
 )
+from pbus.settings import MAX_BACKLOG, MAX_BACKLOG_BYTES
 
 _BIGGEST = 10_000  # messages of an entry: a batch of 256 KiB has fewer
 FORGET_MS = int(HANDLED_KEPT_S * 1000)

@@ -1,6 +1,6 @@
 """The scripts that every message passes: put, take, settle."""
 
-from pbus.bus.queues.store import CHANNEL_TIMES, HANDLED_KEPT, MAX_BACKLOG_BYTES, SMALL_PART
+from pbus.bus.queues.store import CHANNEL_TIMES, HANDLED_KEPT, SMALL_PART
 from pbus.bus.redis.scripts.common_lua import (
     ALWAYS,
     FOREIGN,
@@ -11,6 +11,7 @@ from pbus.bus.redis.scripts.common_lua import (
     SEEN,
     Script,
 )
+from pbus.settings import MAX_BACKLOG_BYTES
 
 _TAKE_BYTES = 4 * 1024 * 1024  # of bodies in one answer
 
