@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from pbus import connect
 from support.bank import Bank, told
 from support.cluster import ValkeyCluster
 from support.proxy import Proxy
 from support.valkey import Valkey
-from support.waiting import until
+from support.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.redis
 
@@ -148,20 +149,41 @@ def test_refusals_pass(own_valkey: Valkey, channel: str, delivery: str, caplog):
     assert 1 <= told(caplog, "BUSY")
 
 
+FILL = "for i = 1, 10000 do redis.call('SET', 'x' .. i, i) end"
+LOADS_SLOWLY = ("--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024")
+
+
+def test_registry_waits_for_a_loading_server(own_valkey: Valkey, channel: str, monkeypatch):
+    """A look into the registry takes its time while the server loads, and does not fail at once."""
+    monkeypatch.setattr("pbus.bus.redis.leases._CALL_TIMEOUT_S", PATIENCE_S)
+    bus = connect(own_valkey.url, channel=channel)
+
+    async def main() -> None:
+        await bus.start()
+        try:
+            own_valkey.command("EVAL", FILL, "0")
+            assert b"+OK" in own_valkey.command("SAVE")
+            own_valkey.kill()
+            own_valkey.start_with(*LOADS_SLOWLY)
+            assert {} == await bus.leases.records()
+        finally:
+            await bus.stop()
+
+    asyncio.run(main())
+
+
 @DELIVERIES
 def test_loading_server_is_waited_for(own_valkey: Valkey, channel: str, delivery: str, caplog):
     """A server that comes back and loads its file for a while is waited for, by live workers."""
-    fill = "for i = 1, 10000 do redis.call('SET', 'x' .. i, i) end"
-    slowly = ("--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024")
     bank = Bank(own_valkey.url, channel, delivery)
 
     async def main() -> None:
         async with bank.open():
             await bank.works(1)
-            own_valkey.command("EVAL", fill, "0")
+            own_valkey.command("EVAL", FILL, "0")
             assert b"+OK" in own_valkey.command("SAVE")
             own_valkey.kill()
-            own_valkey.start_with(*slowly)
+            own_valkey.start_with(*LOADS_SLOWLY)
             sending = asyncio.create_task(bank.gets(2))
             await until(lambda: told(caplog, "is loading the dataset"))
             await sending

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from redis.exceptions import ClusterDownError
+from redis.exceptions import BusyLoadingError, ClusterDownError
 
 from pbus.bus.redis.keys import Keys
 from pbus.bus.redis.server.endpoint import MOVING, TROUBLE, Endpoint, reason_of
@@ -39,7 +39,7 @@ from pbus.seal import NO_SEAL, Seal
 logger = logging.getLogger(__name__)
 
 _CALL_TIMEOUT_S = 3.0
-_MOVING_PAUSE_S = 0.05
+_RETRY_PAUSE_S = 0.05
 _CONNECTIONS = 8
 KEYS_LIVE_MS = 24 * 3600 * 1000  # a channel that nobody uses for a day leaves nothing behind
 
@@ -362,26 +362,32 @@ class RedisLeaseStore:
         return await self._bounded(lambda: self._scripts[source](keys=keys, args=arguments))
 
     async def _bounded(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Await a call for a bounded time, again when its connection had died or while the keys move."""
+        """Await a call for a bounded time, again when its connection had died or the server cannot answer yet."""
         give_up_at = asyncio.get_running_loop().time() + _CALL_TIMEOUT_S
-        attempts = 0
+        earlier: Exception | None = None
         while True:
-            attempts += 1
             try:
                 async with asyncio.timeout_at(give_up_at), self._turns:
                     return await call()
             except TROUBLE as error:
-                if self._endpoint.heed(error):
-                    await self._redis.connection_pool.disconnect()
-                if attempts == 1 and "WRONGTYPE" in str(error):
-                    await self._mend()
-                    continue
-                if isinstance(error, TimeoutError) or (attempts > 1 and not self._is_moving(error)):
-                    raise BusUnavailableError(self._endpoint.url, reason_of(error)) from error
-                if attempts > 1 and isinstance(error, ClusterDownError):
-                    self._endpoint.complain(error)
-            if attempts > 1:
-                await asyncio.sleep(_MOVING_PAUSE_S)
+                await self._handle(error, earlier)
+                if earlier is not None:
+                    await asyncio.sleep(_RETRY_PAUSE_S)
+                earlier = error
+
+    async def _handle(self, error: Exception, earlier: Exception | None) -> None:
+        """Prepare another attempt; raises where there is no use in one."""
+        if self._endpoint.heed(error):
+            await self._redis.connection_pool.disconnect()
+        if isinstance(error, TimeoutError):
+            raise BusUnavailableError(self._endpoint.url, reason_of(earlier or error)) from error
+        if earlier is None:
+            if "WRONGTYPE" in str(error):
+                await self._mend()
+        elif not self._will_pass(error):
+            raise BusUnavailableError(self._endpoint.url, reason_of(error)) from error
+        elif isinstance(error, ClusterDownError):
+            self._endpoint.complain(error)
 
     async def _mend(self) -> None:
         """Remove keys of wrong types."""
@@ -397,9 +403,10 @@ class RedisLeaseStore:
         head = f"{lease.incarnation}|{lease.state}|{int(lease.active)}"
         return lease.name, head, encode_lease(lease, self._seal)
 
-    def _is_moving(self, error: Exception) -> bool:
-        """Whether a cluster will answer once the keys have arrived, and all its nodes know."""
-        return self._endpoint.may_move and isinstance(error, MOVING)
+    def _will_pass(self, error: Exception) -> bool:
+        """Whether the server will answer by itself: it loads its data, or keys move in a cluster."""
+        is_moving = self._endpoint.may_move and isinstance(error, MOVING)
+        return is_moving or isinstance(error, BusyLoadingError)
 
 
 def _lease_ms() -> int:
