@@ -242,7 +242,7 @@ def test_purged_strangers_do_not_count(make_mail):
 
 async def queue_of(store):
     """The name of the one mailbox's queues on Postgres."""
-    sql = "SELECT queue FROM pbus.mailbox WHERE channel = $1"
+    sql = "SELECT base FROM pbus.queue WHERE channel = $1"
     return (await store._outbox.call(sql, store._channel))[0][0]
 
 

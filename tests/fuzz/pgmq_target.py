@@ -18,8 +18,8 @@ _LOOK_S = 0.02
 _BEHIND = 500  # rows that wait
 # What processes call, without what takes or removes: that needs no strange bytes.
 _FUNCTIONS = [
-    "activation_set", "lease_claim", "lease_renew", "mail_open", "mail_put", "mail_put_one", "mail_refuse",
-    "mail_revive", "mail_started", "mail_touch", "mail_wait", "record_put", "wire_join", "wire_put",
+    "activation_set", "lease_claim", "lease_renew", "queue_open", "queue_put", "queue_put_one", "queue_dead_letter_foreign",
+    "queue_requeue_dead", "queue_mark_started", "queue_renew", "queue_subscribe_push", "record_put", "stream_join", "stream_put",
 ]  # fmt: skip
 _SIGNATURES = """SELECT p.proname, array(SELECT format_type(t, NULL) FROM unnest(p.proargtypes) t) AS types
   FROM pg_proc p WHERE p.pronamespace = 'pbus'::regnamespace AND p.proname = ANY($1)"""
@@ -32,9 +32,9 @@ _NEW_ROWS = {
       ON CONFLICT (channel, name) DO UPDATE SET head = excluded.head, body = excluded.body""",
     "activation": """INSERT INTO pbus.activation SELECT channel, $1, $2 || $3 FROM pbus.lease LIMIT 1
       ON CONFLICT (channel, name) DO UPDATE SET body = excluded.body""",
-    "dead": """INSERT INTO pbus.dead (mailbox, lane, letter, reason, attempt, crashes, buried_at)
+    "dead": """INSERT INTO pbus.dead_letter (queue_id, lane, message, reason, attempt, crashes, dead_since)
       SELECT id, 'd', to_jsonb($1::text || $3), $2, -1, 2147483647, clock_timestamp() + interval '9 years'
-      FROM pbus.mailbox ORDER BY random() LIMIT 1""",
+      FROM pbus.queue ORDER BY random() LIMIT 1""",
 }  # fmt: skip
 
 
@@ -118,11 +118,11 @@ class PgmqTarget:
         self._fetch("""CREATE FUNCTION pbus.see() RETURNS trigger LANGUAGE plpgsql AS $$
           BEGIN INSERT INTO pbus.seen VALUES (NEW.payload); RETURN NULL; END $$""")
         self._fetch(
-            "CREATE TRIGGER see AFTER INSERT ON pbus.wire FOR EACH ROW EXECUTE FUNCTION pbus.see()"
+            "CREATE TRIGGER see AFTER INSERT ON pbus.stream_payload FOR EACH ROW EXECUTE FUNCTION pbus.see()"
         )
         fuzzed.talk()
         rows = [row[0] for row in self._fetch("SELECT payload FROM pbus.seen")]
-        self._fetch("DROP TRIGGER see ON pbus.wire")
+        self._fetch("DROP TRIGGER see ON pbus.stream_payload")
         self._fetch("DROP FUNCTION pbus.see")
         self._fetch("DROP TABLE pbus.seen")
         rows += [row[0].encode() for row in self._fetch(_STORED)]
@@ -131,15 +131,17 @@ class PgmqTarget:
 
     def _look(self) -> None:
         self._peers = [row[0] for row in self._fetch("SELECT id FROM pbus.peer")]
-        self._holders = [row[0] for row in self._fetch("SELECT name FROM pbus.holder")] or ["x"]
-        self._boxes = self._fetch("SELECT id, name, queue FROM pbus.mailbox ORDER BY name LIMIT 50")
-        bells = "SELECT bell FROM pbus.waiter UNION SELECT pbus.bell($1)"
-        self._bells = [row[0] for row in self._fetch(bells, self._channel)]
+        self._holders = [row[0] for row in self._fetch("SELECT name FROM pbus.consumer")] or ["x"]
+        self._boxes = self._fetch("SELECT id, name, base FROM pbus.queue ORDER BY name LIMIT 50")
+        channels = (
+            "SELECT notify_channel FROM pbus.push_consumer UNION SELECT pbus.notify_channel($1)"
+        )
+        self._channels = [row[0] for row in self._fetch(channels, self._channel)]
 
     def _is_behind(self) -> bool:
         waiting = """SELECT greatest(
-          (SELECT count(*) FROM pbus.wire w JOIN pbus.peer p ON p.id = w.peer WHERE NOT p.name LIKE 'fuzz%'),
-          (SELECT coalesce(sum(i.stored - o.gone), 0) FROM pbus.intake i JOIN pbus.outgo o USING (mailbox)))"""
+          (SELECT count(*) FROM pbus.stream_payload w JOIN pbus.peer p ON p.id = w.peer WHERE NOT p.name LIKE 'fuzz%'),
+          (SELECT coalesce(sum(i.stored - o.gone), 0) FROM pbus.enqueued_count i JOIN pbus.dequeued_count o USING (queue_id)))"""
         return self._fetch(waiting)[0][0] > _BEHIND
 
     async def _throw(self, shots: Sequence[_Shot]) -> None:
@@ -149,7 +151,7 @@ class PgmqTarget:
                 for at, connection in enumerate(self._connections)
             )
         )
-        await self._base.execute("SELECT pg_notify(pbus.bell($1), 'w ')", self._channel)
+        await self._base.execute("SELECT pg_notify(pbus.notify_channel($1), 'w ')", self._channel)
 
     async def _shoot(self, connection: asyncpg.Connection, shots: Sequence[_Shot]) -> None:
         for shot in shots:
@@ -172,7 +174,7 @@ class PgmqTarget:
         return self._payload().decode(errors="replace").replace("\0", "")
 
     def _wire(self) -> _Shot:
-        sql = "INSERT INTO pbus.wire (peer, rank, payload) VALUES ($1, $2, $3)"
+        sql = "INSERT INTO pbus.stream_payload (peer, rank, payload) VALUES ($1, $2, $3)"
         rank = self._random.choice((0, 1, 2, 2, 7))
         return _Shot("wire", sql, (self._random.choice(self._peers), rank, self._payload()))
 
@@ -186,7 +188,7 @@ class PgmqTarget:
             '{"n": 1}',
             self._strange({"n": 1, "a": 2, "c": 0, "s": False, "t": 1}),
         ))
-        queue = f"{box['queue']}_{self._random.choice('ds')}"
+        queue = f"{box['base']}_{self._random.choice('ds')}"
         sql = "SELECT pgmq.send($1, $2::text::jsonb, $3::text::jsonb)"
         return _Shot("queues", sql, (queue, _json(message), _json(headers)))
 
@@ -204,17 +206,17 @@ class PgmqTarget:
         said = self._random.choice((
             self._text(), "w " + self._text(), self._strange([1, 2, "clerk", "d", {"n": 1}, [["id", "{}"]]]),
         ))  # fmt: skip
-        bell = self._random.choice(self._bells)
-        return _Shot("notified", "SELECT pg_notify($1, $2)", (bell, said[:7000]))
+        channel = self._random.choice(self._channels)
+        return _Shot("notified", "SELECT pg_notify($1, $2)", (channel, said[:7000]))
 
     def _call(self) -> _Shot:
         name, types = self._random.choice(self._signatures)
-        if name == "mail_open" and self._random.random() < 0.9:
+        if name == "queue_open" and self._random.random() < 0.9:
             return self._notify()
         many = self._random.choice((1, 2))
         places = ", ".join(f"${at}::text::{kind}" for at, kind in enumerate(types, 1))
         values = [self._channel, *(self._argument(kind, many) for kind in types[1:])]
-        if name in {"mail_revive", "lease_renew"} or types[0] != "text":
+        if name in {"queue_requeue_dead", "lease_renew"} or types[0] != "text":
             values[0] = self._channel if types[0] == "text" else self._argument(types[0], many)
         return _Shot("calls", f"SELECT pbus.{name}({places})", tuple(values))
 
@@ -230,7 +232,18 @@ class PgmqTarget:
         if kind == "boolean":
             return self._random.choice(("true", "false"))
         if kind == "text":
-            known = ["clerk", "post", "post.1", "*", "d", "s", "c", *self._bells, "fuzz1", "fuzz2"]
+            known = [
+                "clerk",
+                "post",
+                "post.1",
+                "*",
+                "d",
+                "s",
+                "c",
+                *self._channels,
+                "fuzz1",
+                "fuzz2",
+            ]
             return self._random.choice((self._random.choice(known), self._text()))
         if kind == "bytea":
             return "\\x" + self._payload().hex()

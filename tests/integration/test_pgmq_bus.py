@@ -306,7 +306,7 @@ def test_w54_newcomers_miss_nothing(make_bus, delivery):
 
 def test_w55_dead_receivers_are_swept(shared_database, channel):
     """What waits for processes that died falls with their lease, and nobody sends to them on."""
-    waiting = """SELECT count(*) FROM pbus.wire w JOIN pbus.peer p ON p.id = w.peer
+    waiting = """SELECT count(*) FROM pbus.stream_payload w JOIN pbus.peer p ON p.id = w.peer
       WHERE p.channel = $1"""
     peers = "SELECT count(*) FROM pbus.peer WHERE channel = $1"
     pass_time = """UPDATE pbus.peer SET ends_at = now()
@@ -363,7 +363,7 @@ def test_follower_misses_are_counted(shared_database, channel, make_bus):
         taken = []
         follower = PgTransport(lines, "f", lambda _, payload: taken.append(payload), follows=True)
         await follower.open()
-        fill = """INSERT INTO pbus.wire (peer, rank, payload)
+        fill = """INSERT INTO pbus.stream_payload (peer, rank, payload)
           SELECT p.id, 2, 'x' FROM pbus.peer p, generate_series(1, 5000)
            WHERE p.channel = $1 AND p.is_follower"""
         await query(shared_database, fill, channel)
@@ -416,10 +416,8 @@ def test_first_take_of_dead_gets_nothing(make_bus, shared_database, channel):
     async def main():
         async with make_bus() as here:
             await here.queues.requeue_held_by(["dead"])
-            take = (
-                "SELECT * FROM pbus.mail_take($1, 'dead-7', '{w}', '{d}', '{1}', NULL, false, 30.0)"
-            )
-            with pytest.raises(Exception, match="thought dead"):
+            take = "SELECT * FROM pbus.queue_fetch($1, 'dead-7', '{w}', '{d}', '{1}', NULL, false, 30.0)"
+            with pytest.raises(Exception, match="taken for dead"):
                 await query(shared_database, take, channel)
 
     run(main())
@@ -435,7 +433,7 @@ def test_handled_ids_are_looked_up(database, channel):
             await query(database, fill)
             await query(database, "ANALYZE pbus.handled")
             ask = """EXPLAIN SELECT (SELECT true FROM pbus.handled d
-              WHERE d.mailbox = 2000 AND d.id = n::text) FROM generate_series(1, 9) n"""
+              WHERE d.queue_id = 2000 AND d.id = n::text) FROM generate_series(1, 9) n"""
             plan = [row[0] for row in await bus.queues._inbox.call(ask)]
             assert any("handled_pkey" in line for line in plan), plan
 

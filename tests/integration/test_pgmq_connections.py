@@ -36,7 +36,7 @@ pytestmark = pytest.mark.pgmq
 ONCE, KEPT = "at-most-once", "at-least-once"
 OURS = "FROM pg_stat_activity WHERE application_name = 'pbus' AND datname = current_database()"
 
-TAKERS = "FROM pg_proc p WHERE p.proname LIKE 'take\\_%'"
+TAKERS = "FROM pg_proc p WHERE p.proname LIKE 'fetch\\_%'"
 
 
 class Stitch(BusDataMessage):

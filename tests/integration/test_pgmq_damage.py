@@ -16,7 +16,7 @@ from support.waiting import PATIENCE_S, run
 
 pytestmark = pytest.mark.pgmq
 
-ONE_QUEUE = "SELECT queue FROM pbus.mailbox WHERE channel = $1 AND name = 'idle'"
+ONE_QUEUE = "SELECT base FROM pbus.queue WHERE channel = $1 AND name = 'idle'"
 TABLES = """SELECT string_agg(format('pbus.%I', relname), ', ') FROM pg_class
   WHERE relnamespace = 'pbus'::regnamespace AND relkind = 'r'"""
 
@@ -45,8 +45,8 @@ async def purge_queue(url, channel):
 
 async def drop_functions(url, channel):
     ((queue,),) = await query(url, ONE_QUEUE, channel)
-    await query(url, f"DROP FUNCTION pbus.take_{queue}, pbus.put_{queue}")
-    await query(url, "TRUNCATE pbus.intake, pbus.outgo")
+    await query(url, f"DROP FUNCTION pbus.fetch_{queue}, pbus.put_{queue}")
+    await query(url, "TRUNCATE pbus.enqueued_count, pbus.dequeued_count")
 
 
 async def truncate_all(url, channel):
@@ -55,7 +55,7 @@ async def truncate_all(url, channel):
 
 
 async def drop_table(url, channel):
-    await query(url, "DROP TABLE pbus.held, pbus.peer, pbus.stream")
+    await query(url, "DROP TABLE pbus.in_flight, pbus.peer, pbus.sender_stream")
 
 
 async def drop_pbus(url, channel):

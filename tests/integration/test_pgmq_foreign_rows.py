@@ -57,9 +57,9 @@ class Bead(BusDataMessage):
 
 async def queue_of(url, channel, name="w") -> str:
     """The queue of a mailbox's data lane."""
-    sql = "SELECT queue FROM pbus.mailbox WHERE channel = $1 AND name = $2"
+    sql = "SELECT base FROM pbus.queue WHERE channel = $1 AND name = $2"
     (row,) = await query(url, sql, channel, name)
-    return row["queue"] + "_d"
+    return row["base"] + "_d"
 
 
 def test_foreign_rows_are_dead_letters(shared_database, channel, caplog):
@@ -105,8 +105,8 @@ def test_foreign_dead_letters_are_shown(shared_database, channel):
     async def main():
         async with connect(shared_database, channel=channel) as bus:
             await bus.queues.open("w", durable=True)
-            insert = """INSERT INTO pbus.dead (mailbox, lane, letter, reason, attempt, crashes, buried_at)
-              SELECT id, 'd', $2::text::jsonb, 'x', -1, 1, now() + interval '9 y' FROM pbus.mailbox WHERE channel = $1"""
+            insert = """INSERT INTO pbus.dead_letter (queue_id, lane, message, reason, attempt, crashes, dead_since)
+              SELECT id, 'd', $2::text::jsonb, 'x', -1, 1, now() + interval '9 y' FROM pbus.queue WHERE channel = $1"""
             letters = ['"text"', "null", "[]", "[1, 2]", '["id", {"b": "?"}]', "{}"]
             for letter in letters:
                 await query(shared_database, insert, channel, letter)

@@ -190,7 +190,7 @@ def test_statements_end_on_the_server(database: str, channel: str, monkeypatch: 
         connection = store._outbox._connection
         other = await asyncpg.connect(database)
         async with other.transaction():
-            await other.execute("SELECT FROM pbus.held FOR UPDATE")
+            await other.execute("SELECT FROM pbus.in_flight FOR UPDATE")
             with pytest.raises(BusUnavailableError, match="statement timeout"):
                 await store.settle([Settlement(one) for one in found])
             busy = "SELECT count(*) FROM pg_locks WHERE NOT granted"

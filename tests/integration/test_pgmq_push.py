@@ -53,8 +53,8 @@ class Handler:
         async with asyncio.timeout(PATIENCE_S):
             while not await query(
                 database,
-                "SELECT FROM pbus.waiter w JOIN pbus.holder h ON h.name = w.holder"
-                " WHERE w.channel = $1 AND w.holder = $2",
+                "SELECT FROM pbus.push_consumer w JOIN pbus.consumer h ON h.name = w.consumer"
+                " WHERE w.channel = $1 AND w.consumer = $2",
                 self.store._channel,
                 self.consumer,
             ):
@@ -154,7 +154,7 @@ def test_lost_notification_loses_nothing(database, channel):
                 )
                 await until(lambda whole=sent: len(handler.letters) == whole)
                 await handler.is_waited_for(database)
-            held = "SELECT count(*) FROM pbus.held WHERE channel = $1"
+            held = "SELECT count(*) FROM pbus.in_flight WHERE channel = $1"
             async with asyncio.timeout(PATIENCE_S):
                 while (await query(database, held, channel))[0][0]:
                     await asyncio.sleep(0.01)
@@ -248,7 +248,7 @@ def test_replicas_are_not_handed(database, channel):
             await store.put([Writer().to("box", "1")])
             assert ["1"] == texts(await taking)
             assert [] == await query(
-                database, "SELECT FROM pbus.waiter WHERE channel = $1", channel
+                database, "SELECT FROM pbus.push_consumer WHERE channel = $1", channel
             )
 
     run(main())
@@ -264,7 +264,7 @@ def test_left_mailbox_is_not_handed(database, channel):
                 pass
             taking = asyncio.create_task(fetch(store, "next", wait_s=PATIENCE_S))
             waits = (
-                "SELECT m.name FROM pbus.waiter w JOIN pbus.mailbox m ON m.id = w.mailbox"
+                "SELECT m.name FROM pbus.push_consumer w JOIN pbus.queue m ON m.id = w.queue_id"
                 " WHERE w.channel = $1"
             )
             async with asyncio.timeout(PATIENCE_S):

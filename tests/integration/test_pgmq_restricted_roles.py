@@ -141,7 +141,7 @@ SELECT * FROM public.books
 SELECT * FROM ledger.entries
 INSERT INTO public.books VALUES (1)
 SELECT * FROM pbus.membership
-SELECT * FROM pbus.intake
+SELECT * FROM pbus.enqueued_count
 SELECT * FROM pgmq.meta
 SELECT * FROM pgmq.{queue}
 SELECT pgmq.send('{name}', '{{}}'::jsonb)
@@ -152,8 +152,8 @@ SELECT pgmq.create('mine')
 INSERT INTO pbus.meta VALUES ('x')
 UPDATE pbus.lease SET body = ''
 DELETE FROM pbus.lease
-DELETE FROM pbus.dead
-TRUNCATE pbus.mailbox
+DELETE FROM pbus.dead_letter
+TRUNCATE pbus.queue
 DROP TABLE pbus.lease
 DROP SCHEMA pbus CASCADE
 DROP SCHEMA ledger CASCADE
@@ -168,8 +168,8 @@ CREATE SCHEMA mine
 CREATE TEMPORARY TABLE mine (x int)
 CREATE ROLE mine
 DROP EXTENSION plpgsql CASCADE
-SELECT pbus.mail_remove(1)
-SELECT pbus.mail_build_put('{base}')
+SELECT pbus.queue_remove(1)
+SELECT pbus.queue_build_put('{base}')
 COPY pbus.meta TO PROGRAM 'true'
 SELECT pg_read_file('postgresql.conf')
 """
@@ -190,7 +190,7 @@ def test_documented_grants_allow_nothing_else(database, channel, postgres):
             *granted_to(role, database),
         ):  # fmt: skip
             await query(database, statement)
-        ((base,),) = await query(database, "SELECT queue FROM pbus.mailbox WHERE name = 'w'")
+        ((base,),) = await query(database, "SELECT base FROM pbus.queue WHERE name = 'w'")
         names = {"base": base, "name": f"{base}_d", "queue": f"q_{base}_d"}
         ((count,),) = await query(database, f"SELECT count(*) FROM pgmq.{names['queue']}")
         application = await asyncpg.connect(f"{database}&role={role}")
@@ -317,7 +317,7 @@ FAIL = """CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS $$
   CREATE TRIGGER fail BEFORE UPDATE ON pbus.{table} FOR EACH ROW EXECUTE FUNCTION public.fail()"""
 
 
-@pytest.mark.parametrize("table", ["intake", "outgo"])
+@pytest.mark.parametrize("table", ["enqueued_count", "dequeued_count"])
 def test_full_disk_is_said_once(database, channel, caplog, table):
     """What the server cannot do while its disk is full is an error in the log, once, and then done."""
 
@@ -352,7 +352,7 @@ def test_impossible_message_is_told_at_once(database, channel):
         connection = await asyncpg.connect(database)
         async with connect(database, channel=channel, send_timeout=PATIENCE_S) as bus:
             await bus.subscribe(listener)
-            await connection.execute(FAIL.format(code="54000", table="intake"))
+            await connection.execute(FAIL.format(code="54000", table="enqueued_count"))
             with pytest.raises(BrokerFaultError, match="could not extend file"):
                 await bus.send(Pearl(source="a", target="w", number=1))
             await connection.execute("DROP FUNCTION public.fail CASCADE")

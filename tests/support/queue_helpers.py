@@ -76,10 +76,10 @@ async def kept_bytes(store: QueueStore) -> int:
     if isinstance(store, RedisQueueStore):
         return await _kept_on_redis(store)
     total = 0
-    sql = "SELECT queue FROM pbus.mailbox WHERE channel = $1"
+    sql = "SELECT base FROM pbus.queue WHERE channel = $1"
     for (queue,) in await store._outbox.call(sql, store._channel):
         for lane in ("d", "s"):
-            count = f"SELECT coalesce(sum(pbus.mail_weight(headers)), 0) FROM pgmq.q_{queue}_{lane}"
+            count = f"SELECT coalesce(sum(pbus.queue_entry_bytes(headers)), 0) FROM pgmq.q_{queue}_{lane}"
             total += int((await store._outbox.call(count))[0][0])
     return total
 
@@ -102,9 +102,7 @@ async def pass_time(store: QueueStore, seconds: float) -> None:
         for name in await store._calls.plain("ZRANGE", store._key, 0, -1):
             await store._calls.plain("ZINCRBY", store._key, -1000 * seconds, name)
         return
-    sql = (
-        "UPDATE pbus.mailbox SET ends_at = ends_at - $1::float8 * interval '1 s' WHERE channel = $2"
-    )
+    sql = "UPDATE pbus.queue SET ends_at = ends_at - $1::float8 * interval '1 s' WHERE channel = $2"
     await store._outbox.call(sql, seconds, store._channel)
 
 
@@ -116,7 +114,7 @@ async def be_away(store: QueueStore, seconds: float) -> None:
         last = int(await store._calls.plain("GET", key))
         await store._calls.plain("SET", key, last - int(1000 * seconds))
         return
-    sql = "UPDATE pbus.touched SET at = at - $1::float8 * interval '1 s' WHERE channel = $2"
+    sql = "UPDATE pbus.last_renewal SET at = at - $1::float8 * interval '1 s' WHERE channel = $2"
     await store._outbox.call(sql, seconds, store._channel)
 
 

@@ -12,7 +12,7 @@ from pbus.bus.queues.store import DeadLetter, QueueEntry, StoredMessage, no_room
 from pbus.messages import Lane
 from pbus.structs import DECODE_ERRORS
 
-Row = Mapping[str, Any]  # an entry as pbus.mail_take returns it
+Row = Mapping[str, Any]  # an entry as pbus.queue_fetch returns it
 
 
 class _NoText(msgspec.Struct):
@@ -86,7 +86,7 @@ def letters_of(row: Row) -> list[StoredMessage]:
         StoredMessage(
             mailbox=row["mailbox"],
             lane=lane,
-            receipt_handle=f"{row['hold']}.{position}.{row['box']}",
+            receipt_handle=f"{row['hold']}.{position}.{row['its_queue']}",
             id=id_,
             body=_bytes(body),
             attempt=headers.a,
@@ -106,13 +106,13 @@ def decode_pushed(payload: str) -> Row:
         ValueError: It is none of ours.
     """
     try:
-        hold, box, mailbox, lane, headers, message = _decode_handed(payload)
+        hold, its_queue, mailbox, lane, headers, message = _decode_handed(payload)
         _decode_headers(headers)
     except DECODE_ERRORS as error:
         raise ValueError(str(error)) from error
     return {
         "hold": hold,
-        "box": box,
+        "its_queue": its_queue,
         "mailbox": mailbox,
         "lane": lane,
         "headers": headers,
@@ -124,10 +124,10 @@ def decode_pushed(payload: str) -> Row:
 def dead_letter(row: Row) -> DeadLetter:
     """A row of the dead."""
     try:
-        id_, text = _decode_pair(row["letter"])
+        id_, text = _decode_pair(row["message"])
         body, reason = _bytes(text), row["reason"]
     except DECODE_ERRORS:
-        id_, body, reason = "?", row["letter"].encode(), "not written by pbus"
+        id_, body, reason = "?", row["message"].encode(), "not written by pbus"
     return DeadLetter(
         key=str(row["key"]),
         mailbox=row["name"],
@@ -136,7 +136,7 @@ def dead_letter(row: Row) -> DeadLetter:
         reason=reason,
         attempt=row["attempt"],
         crashes=row["crashes"],
-        dead_since=row["buried_at"].timestamp(),
+        dead_since=row["dead_since"].timestamp(),
         age_s=row["age_s"],
     )
 
@@ -168,12 +168,12 @@ def _bytes(body: str | _NoText) -> bytes:
 
 
 def why_full(bound: str | None) -> str:
-    """Which bound pbus.mail_no_room names, in a sentence."""
+    """Which bound pbus.queue_full_reason names, in a sentence."""
     return no_room(*_decode_full(bound)) if bound else ""
 
 
 def fallen_of(said: str | None) -> list[tuple[str, int]]:
-    """Of which mailboxes dead letters fell, and how many, as pbus.mail_settle returns it."""
+    """Of which mailboxes dead letters fell, and how many, as pbus.queue_settle returns it."""
     return _decode_fallen(said) if said else []
 
 

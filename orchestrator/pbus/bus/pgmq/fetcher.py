@@ -20,13 +20,13 @@ logger = logging.getLogger(__name__)
 POLL_S = 5.0  # look without being woken: a notification may be lost with its connection
 _REST_S = 0.05  # how long what was just emptied is taken to be so, unless the bell rings
 _SOONEST_S = 0.005
-_THOUGHT_DEAD = "PB001"  # raised by pbus.mail_take
+_THOUGHT_DEAD = "PB001"  # raised by pbus.queue_fetch
 _LARGE = 128 * 1024 * 1024  # what an entry that is read by itself may be
-_MOST = 8 * 1024 * 1024  # what one answer of pbus.mail_take carries at most, about
+_MOST = 8 * 1024 * 1024  # what one answer of pbus.queue_fetch carries at most, about
 _FROM_EACH = 2 * 1024 * 1024  # and from one lane of a mailbox
 _FEW = 512 * 1024  # a take of fewer bytes was not ended by their number
-_WAIT = "SELECT pbus.mail_wait($1, $2, $3, $4, $5)"
-_TAKE = "SELECT * FROM pbus.mail_take($1, $2, $3, $4, $5, $6, $7, $8)"
+_WAIT = "SELECT pbus.queue_subscribe_push($1, $2, $3, $4, $5)"
+_TAKE = "SELECT * FROM pbus.queue_fetch($1, $2, $3, $4, $5, $6, $7, $8)"
 
 _Queue = tuple[str, Lane]
 Wanted = Sequence[tuple[str, Lane, int]]
@@ -359,7 +359,7 @@ class Fetcher:
         if row["hold"] is None or row["message"] is not None:
             return row
         try:
-            sql = "SELECT pbus.mail_read($1) AS message"
+            sql = "SELECT pbus.queue_read_message($1) AS message"
             (found,) = await self._link.call(sql, row["hold"], size=_LARGE)
         except BrokerFaultError as error:
             self._foreign.append((row["hold"], row["mailbox"], error.reason))
@@ -371,11 +371,11 @@ class Fetcher:
         ended, self._ended = self._ended, []
         foreign, self._foreign = self._foreign, []
         if ended:
-            await self._link.call("SELECT pbus.mail_finish($1)", ended)
+            await self._link.call("SELECT pbus.queue_delete_settled($1)", ended)
         if foreign:
             holds, mailboxes, problems = zip(*foreign, strict=True)
             reasons = [sanitize_text(f"not written by pbus: {problem}") for problem in problems]
-            await self._link.call("SELECT pbus.mail_refuse($1, $2)", holds, reasons)
+            await self._link.call("SELECT pbus.queue_dead_letter_foreign($1, $2)", holds, reasons)
             logger.warning(
                 "%d rows in the queues of %s were not written by pbus and are dead letters now: %s",
                 len(holds), ", ".join(sorted(set(mailboxes))), problems[0],

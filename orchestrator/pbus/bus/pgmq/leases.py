@@ -74,7 +74,7 @@ class PgLeaseStore:
     async def keep(self, incarnations: Sequence[str]) -> None:
         """Extend leases; see LeaseStore."""
         if incarnations:
-            sql = "SELECT pbus.lease_keep($1, $2, $3)"
+            sql = "SELECT pbus.lease_extend($1, $2, $3)"
             await self._link.call(sql, self._channel, list(incarnations), LEASE_S)
 
     async def release(self, incarnations: Sequence[str]) -> list[Lease]:

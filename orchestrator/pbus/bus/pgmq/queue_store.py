@@ -42,15 +42,15 @@ _GATHER_S = 0.01  # a settlement waits for others
 _HURRY_S = 1.0  # but none after a suspect was started
 _DEAD_SHOWN = 10_000
 
-_PUT = "SELECT * FROM pbus.mail_put($1, $2, $3, $4, $5, $6, $7, $8, $9)"
-_PUT_ONE = "SELECT * FROM pbus.mail_put_one($1, $2, $3, $4, $5, $6, $7, $8)"
-_SETTLE = "SELECT pbus.mail_settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+_PUT = "SELECT * FROM pbus.queue_put($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_PUT_ONE = "SELECT * FROM pbus.queue_put_one($1, $2, $3, $4, $5, $6, $7, $8)"
+_SETTLE = "SELECT pbus.queue_settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _DEAD = """SELECT d.*, m.name,
-  extract(epoch FROM clock_timestamp() - d.buried_at)::float8 AS age_s FROM pbus.dead d CROSS JOIN LATERAL (
-    SELECT * FROM pbus.mailbox m WHERE m.id = d.mailbox AND m.channel = $1
+  extract(epoch FROM clock_timestamp() - d.dead_since)::float8 AS age_s FROM pbus.dead_letter d CROSS JOIN LATERAL (
+    SELECT * FROM pbus.queue m WHERE m.id = d.queue_id AND m.channel = $1
       AND ($2::text IS NULL OR m.name = $2) OFFSET 0) m
   ORDER BY d.key LIMIT $3"""
-_DROP_DEAD = "SELECT pbus.mail_drop_dead($1, $2)"
+_DROP_DEAD = "SELECT pbus.queue_drop_dead($1, $2)"
 
 
 class PgmqQueueStore:
@@ -97,21 +97,21 @@ class PgmqQueueStore:
         max_bytes: int = MAX_BACKLOG_BYTES,
     ) -> None:
         """Make sure a mailbox exists; see QueueStore."""
-        sql = "SELECT pbus.mail_open($1, $2, $3, $4, $5, $6, $7)"
+        sql = "SELECT pbus.queue_open($1, $2, $3, $4, $5, $6, $7)"
         arguments = (self._channel, mailbox, durable, shared, max_backlog, self._lease_s, max_bytes)
         await self._outbox.call(sql, *arguments)
         self.fetcher.await_anew()
 
     async def renew(self, mailboxes: Sequence[str]) -> list[str]:
         """Renew leases and holds; see QueueStore."""
-        sql = "SELECT * FROM pbus.mail_touch($1, $2, $3, $4, $5)"
+        sql = "SELECT * FROM pbus.queue_renew($1, $2, $3, $4, $5)"
         consumers = self.fetcher.consumers
         arguments = (list(mailboxes), consumers, self._lease_s, self._hold_s)
         rows = await self._inbox.call(sql, self._channel, *arguments)
         now = asyncio.get_running_loop().time()
         if now >= self._next_tidy:
             self._next_tidy = now + _TIDY_S
-            tidy = "SELECT pbus.mail_tidy($1, $2, $3, $4, $5)"
+            tidy = "SELECT pbus.queue_tidy($1, $2, $3, $4, $5)"
             limits = (HANDLED_KEPT_S, HANDLED_KEPT, DEAD_KEPT, DEAD_BYTES)
             await self._outbox.call(tidy, self._channel, *limits)
             self.fetcher.await_anew()  # the server may have lost who waits
@@ -144,7 +144,7 @@ class PgmqQueueStore:
             self._hurry_until = asyncio.get_running_loop().time() + _HURRY_S
             self._hurry.set()
             keys = [key_of(letter) for letter in letters]
-            sql = "SELECT pbus.mail_started($1, $2)"
+            sql = "SELECT pbus.queue_mark_started($1, $2)"
             await self._inbox.call(sql, [key[0] for key in keys], [key[1] for key in keys])
 
     async def settle(self, settles: Sequence[Settlement]) -> None:
@@ -188,14 +188,14 @@ class PgmqQueueStore:
         """Give back what incarnations hold; see QueueStore."""
         prefixes = [one for one in incarnations if one]
         await self.fetcher.finish(prefixes)
-        sql = "SELECT pbus.mail_requeue($1, $2)"
+        sql = "SELECT pbus.queue_requeue_held_by($1, $2)"
         rows = await self._inbox.call(sql, self._channel, prefixes)
         self.fetcher.forget(prefixes)
         return int(rows[0][0])
 
     async def stats(self) -> list[QueueStats]:
         """All mailboxes by name."""
-        rows = await self._outbox.call("SELECT * FROM pbus.mail_reports($1)", self._channel)
+        rows = await self._outbox.call("SELECT * FROM pbus.queue_stats($1)", self._channel)
         return [QueueStats(**dict(row)) for row in rows]
 
     async def dead_letters(self, mailbox: str | None = None) -> list[DeadLetter]:
@@ -205,7 +205,7 @@ class PgmqQueueStore:
 
     async def requeue_dead(self, keys: Sequence[str]) -> int:
         """Put dead letters back; see QueueStore."""
-        sql = "SELECT pbus.mail_revive($1, $2)"
+        sql = "SELECT pbus.queue_requeue_dead($1, $2)"
         rows = await self._outbox.call(sql, self._channel, numbers_of(keys), is_repeatable=False)
         return int(rows[0][0])
 
@@ -216,7 +216,7 @@ class PgmqQueueStore:
 
     async def purge(self, mailbox: str, *, remove: bool = False) -> int:
         """Empty a mailbox; see QueueStore."""
-        sql = "SELECT pbus.mail_purge($1, $2, $3)"
+        sql = "SELECT pbus.queue_purge($1, $2, $3)"
         rows = await self._outbox.call(sql, self._channel, mailbox, remove)
         return int(rows[0][0])
 

@@ -22,10 +22,10 @@ _PAUSE_S = 0.2
 _ROWS = 100
 _TIDY_EVERY = 15  # beats
 
-_JOIN = "SELECT pbus.wire_join($1, $2, $3, $4, $5, $6)"
-_READ = "SELECT * FROM pbus.wire_read($1, $2, $3, $4)"
-_TIDY = "SELECT pbus.wire_tidy()"
-_PUT = "SELECT pbus.wire_put($1, $2, $3, $4, $5)"
+_JOIN = "SELECT pbus.stream_join($1, $2, $3, $4, $5, $6)"
+_READ = "SELECT * FROM pbus.stream_read($1, $2, $3, $4)"
+_TIDY = "SELECT pbus.stream_tidy()"
+_PUT = "SELECT pbus.stream_put($1, $2, $3, $4, $5)"
 
 Item = tuple[str, str, int, bytes | None]  # lane, address, messages, payload; None: only count
 Taken = Callable[[int, bytes], None]
@@ -133,7 +133,7 @@ class PgTransport:
         if self._is_in:
             self._is_in = False
             with contextlib.suppress(BusUnavailableError):
-                await self._lines.reader.call("SELECT pbus.wire_leave($1)", self._me)
+                await self._lines.reader.call("SELECT pbus.stream_leave($1)", self._me)
 
     async def write(self, outbox: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
         """Send payloads, in order, in one call; see the protocol.

@@ -31,7 +31,7 @@ class Lines:
         self.fetcher = Fetcher(self, 5.0)
         self.entries = [
             {
-                "hold": 1, "box": 7, "mailbox": "box", "lane": "d", "due": None, "gone": gone,
+                "hold": 1, "its_queue": 7, "mailbox": "box", "lane": "d", "due": None, "gone": gone,
                 "headers": '{"n": 1, "i": 1}', "message": '[["0", "0"]]',
             }
         ]  # fmt: skip
@@ -43,9 +43,9 @@ class Lines:
     async def call(self, sql, *arguments, made=None, **_options):
         """Answer; a letter is handed over while the entry is being removed."""
         del arguments
-        if "mail_finish" in sql:
+        if "queue_delete_settled" in sql:
             self.fetcher._handed(HOLDER, word(2, "first"))
-        if "mail_take" in sql:
+        if "queue_fetch" in sql:
             known = made()[5]
             if known is not None:
                 return [entry for entry in self.held if entry["hold"] not in known]

@@ -25,7 +25,7 @@ _CLASHES = (exceptions.DeadlockDetectedError, exceptions.SerializationError)
 _TRIES = 4
 # Reasons that are worth a word even after another one, and that do not come and go.
 _SAID = (asyncpg.PostgresError, BusUnavailableError)
-_THOUGHT_DEAD = "PB001"  # raised by pbus.mail_take for its caller
+_THOUGHT_DEAD = "PB001"  # raised by pbus.queue_fetch for its caller
 _FORMER = 4  # connections that broke one after another, before one told that it lives
 # Not a younger session, which has the number of one that has ended.
 _END = """SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE pid = {pid}

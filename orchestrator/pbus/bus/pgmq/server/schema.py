@@ -14,21 +14,21 @@ from pbus.errors import BackendMissingError, PgmqMissingError
 
 _FUNCTIONS = (
     "leases.sql",
-    "mailboxes.sql",
-    "mail_hand.sql",
-    "mail_put.sql",
-    "mail_put_one.sql",
-    "mail_take.sql",
-    "mail_settle.sql",
-    "mail_return.sql",
-    "wire.sql",
+    "queues.sql",
+    "queue_push.sql",
+    "queue_put.sql",
+    "queue_put_one.sql",
+    "queue_fetch.sql",
+    "queue_settle.sql",
+    "queue_requeue.sql",
+    "stream.sql",
     "erase.sql",
     "rights.sql",
 )
 # What the newest of what we use of PGMQ is called with.
 _NEEDED = "pgmq.set_vt(text, bigint[], timestamptz)"
-_BUILD = "SELECT pbus.mail_build_take(queue), pbus.mail_build_put(queue) FROM pbus.mailbox"
-_MEND = "SELECT pbus.mail_mend()"
+_BUILD = "SELECT pbus.queue_build_fetch(base), pbus.queue_build_put(base) FROM pbus.queue"
+_MEND = "SELECT pbus.queue_repair()"
 _NAMES = re.compile(
     r"CREATE (?:OR REPLACE |UNLOGGED )?(TABLE|FUNCTION)(?: IF NOT EXISTS)? pbus\.(\w+)"
 )
@@ -38,7 +38,7 @@ _FOUND = """SELECT
   FROM pg_namespace n WHERE nspname = 'pbus'"""
 BUILD_TIMEOUT_S = 300.0  # to make or mend tables, functions and counts of all mailboxes
 _LOCK = 0x70627573  # "pbus", one installation at a time in a database
-_FORMAT = "1"  # of the tables; another format would be another schema's work
+_FORMAT = "2"  # of the tables; another format would be another schema's work
 
 
 async def install(

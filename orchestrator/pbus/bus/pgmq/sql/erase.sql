@@ -6,10 +6,10 @@ BEGIN
      OR EXISTS (SELECT FROM pbus.record WHERE channel = ch AND ends_at > clock_timestamp()) THEN
     RETURN false;
   END IF;
-  FOR x IN SELECT id FROM pbus.mailbox WHERE channel = ch LOOP
-    PERFORM pbus.mail_remove(x.id);
+  FOR x IN SELECT id FROM pbus.queue WHERE channel = ch LOOP
+    PERFORM pbus.queue_remove(x.id);
   END LOOP;
-  DELETE FROM pbus.wire WHERE peer = ANY(ARRAY(SELECT id FROM pbus.peer WHERE channel = ch));
+  DELETE FROM pbus.stream_payload WHERE peer = ANY(ARRAY(SELECT id FROM pbus.peer WHERE channel = ch));
   FOR x IN SELECT c.relname AS it FROM pg_catalog.pg_class c
              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
             WHERE c.relnamespace = 'pbus'::regnamespace AND c.relkind = 'r' AND a.attname = 'channel'

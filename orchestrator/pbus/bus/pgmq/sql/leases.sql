@@ -97,7 +97,7 @@ BEGIN
   RETURN NEXT;
 END $$;
 
-CREATE OR REPLACE FUNCTION pbus.lease_keep(ch text, prefixes text[], ttl float8) RETURNS void
+CREATE OR REPLACE FUNCTION pbus.lease_extend(ch text, prefixes text[], ttl float8) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM pbus.lease_lock(ch);
@@ -109,7 +109,7 @@ CREATE OR REPLACE FUNCTION pbus.lease_release(ch text, prefixes text[]) RETURNS 
 LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM pbus.lease_lock(ch);
-  PERFORM pbus.wire_forget(ch, prefixes);
+  PERFORM pbus.stream_forget(ch, prefixes);
   RETURN QUERY DELETE FROM pbus.lease
     WHERE channel = ch AND EXISTS (SELECT FROM unnest(prefixes) p WHERE starts_with(incarnation, p))
     RETURNING pbus.lease_aged(body);

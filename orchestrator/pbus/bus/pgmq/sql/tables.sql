@@ -2,6 +2,42 @@
 -- be there already: what is missing is made again.
 CREATE TABLE IF NOT EXISTS pbus.meta (stamp text NOT NULL);
 
+-- Give what format 1 named otherwise its new name, with its rows. Its functions are made again under
+-- their new names; so are tables that are not logged and whose rows processes write again.
+DO $$
+DECLARE x record;
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_proc
+              WHERE pronamespace = 'pbus'::regnamespace AND proname = 'mail_open') THEN
+    DROP TABLE IF EXISTS pbus.waiter, pbus.wire, pbus.touched;
+    FOR x IN SELECT oid::regprocedure AS it FROM pg_catalog.pg_proc
+              WHERE pronamespace = 'pbus'::regnamespace AND prokind = 'f'
+    LOOP
+      EXECUTE format('DROP FUNCTION %s', x.it);
+    END LOOP;
+  END IF;
+  FOR x IN SELECT * FROM (VALUES
+      ('mailbox', 'queue'), ('intake', 'enqueued_count'), ('outgo', 'dequeued_count'),
+      ('stream', 'sender_stream'), ('holder', 'consumer'), ('held', 'in_flight'),
+      ('dead', 'dead_letter')) v(old, new)
+    WHERE to_regclass('pbus.' || v.old) IS NOT NULL AND to_regclass('pbus.' || v.new) IS NULL
+  LOOP
+    EXECUTE format('ALTER TABLE pbus.%I RENAME TO %I', x.old, x.new);
+  END LOOP;
+  FOR x IN SELECT v.*, a.attname FROM (VALUES
+      ('queue', 'queue', 'base'), ('queue', 'is_kept', 'is_durable'),
+      ('enqueued_count', 'mailbox', 'queue_id'), ('dequeued_count', 'mailbox', 'queue_id'),
+      ('in_flight', 'mailbox', 'queue_id'), ('in_flight', 'holder', 'consumer'),
+      ('handled', 'mailbox', 'queue_id'), ('dead_letter', 'mailbox', 'queue_id'),
+      ('dead_letter', 'letter', 'message'), ('dead_letter', 'buried_at', 'dead_since')) v(its, old, new)
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = to_regclass('pbus.' || v.its) AND a.attname = v.old
+  LOOP
+    EXECUTE format('ALTER TABLE pbus.%I RENAME COLUMN %I TO %I', x.its, x.old, x.new);
+  END LOOP;
+  ALTER INDEX IF EXISTS pbus.held_holder RENAME TO in_flight_consumer;
+  ALTER INDEX IF EXISTS pbus.dead_mailbox RENAME TO dead_letter_queue;
+END $$;
+
 -- Leases are put back by their holders after a crash of the server, so they need no log.
 CREATE UNLOGGED TABLE IF NOT EXISTS pbus.membership (channel text PRIMARY KEY, version bigint NOT NULL);
 CREATE UNLOGGED TABLE IF NOT EXISTS pbus.lease (
@@ -17,75 +53,69 @@ CREATE TABLE IF NOT EXISTS pbus.activation (
   channel text NOT NULL, name text NOT NULL, body text NOT NULL, PRIMARY KEY (channel, name)
 );
 
--- A mailbox has two PGMQ queues: its `queue` with _d and with _s.
-CREATE TABLE IF NOT EXISTS pbus.mailbox (
-  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,  -- from the name, see mail_open
-  channel text NOT NULL, name text NOT NULL, queue text NOT NULL,
-  is_kept boolean NOT NULL, is_shared boolean NOT NULL, max_backlog bigint NOT NULL,
+-- A queue of pbus has two PGMQ queues, one a lane: `base` with _d and with _s.
+CREATE TABLE IF NOT EXISTS pbus.queue (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,  -- from the name, see queue_open
+  channel text NOT NULL, name text NOT NULL, base text NOT NULL,
+  is_durable boolean NOT NULL, is_shared boolean NOT NULL, max_backlog bigint NOT NULL,
   max_bytes bigint NOT NULL DEFAULT 268435456, ends_at timestamptz NOT NULL,
   UNIQUE (channel, name)
 );
 -- The backlog is the difference of two counters, of messages and of bytes (of whole entries): writers
 -- and readers do not wait for each other.
--- Who writes into a mailbox locks its intake row, so rows become visible in their order.
-CREATE TABLE IF NOT EXISTS pbus.intake (
-  mailbox bigint PRIMARY KEY, stored bigint NOT NULL, bytes bigint NOT NULL DEFAULT 0) WITH (fillfactor = 20);
-CREATE TABLE IF NOT EXISTS pbus.outgo (
-  mailbox bigint PRIMARY KEY, gone bigint NOT NULL, bytes bigint NOT NULL DEFAULT 0,
+-- A writer to a queue locks its enqueued_count row, so rows become visible in their order.
+CREATE TABLE IF NOT EXISTS pbus.enqueued_count (
+  queue_id bigint PRIMARY KEY, stored bigint NOT NULL, bytes bigint NOT NULL DEFAULT 0) WITH (fillfactor = 20);
+CREATE TABLE IF NOT EXISTS pbus.dequeued_count (
+  queue_id bigint PRIMARY KEY, gone bigint NOT NULL, bytes bigint NOT NULL DEFAULT 0,
   fell bigint NOT NULL DEFAULT 0) WITH (fillfactor = 20);
 
 -- The last number stored of each sender's stream: what is written again is ignored.
-CREATE TABLE IF NOT EXISTS pbus.stream (
+CREATE TABLE IF NOT EXISTS pbus.sender_stream (
   channel text NOT NULL, sender text NOT NULL, stream bigint NOT NULL, address text NOT NULL,
   lane text NOT NULL, last bigint NOT NULL, used_at timestamptz NOT NULL,
   PRIMARY KEY (channel, sender, stream, address, lane)
 ) WITH (fillfactor = 50);
 
 -- PGMQ does not say who holds a row.
-CREATE TABLE IF NOT EXISTS pbus.holder (
+CREATE TABLE IF NOT EXISTS pbus.consumer (
   channel text NOT NULL, name text NOT NULL, ends_at timestamptz NOT NULL, is_dead boolean NOT NULL,
   PRIMARY KEY (channel, name)
 );
-CREATE TABLE IF NOT EXISTS pbus.held (
+CREATE TABLE IF NOT EXISTS pbus.in_flight (
   -- Drawn: after a crash a sequence may give a number again that some process still settles.
   hold bigint DEFAULT (random() * 9007199254740991)::bigint PRIMARY KEY,
-  mailbox bigint NOT NULL, lane text NOT NULL, msg_id bigint NOT NULL,
-  channel text NOT NULL, holder text NOT NULL, held_at timestamptz NOT NULL,
+  queue_id bigint NOT NULL, lane text NOT NULL, msg_id bigint NOT NULL,
+  channel text NOT NULL, consumer text NOT NULL, held_at timestamptz NOT NULL,
   size integer NOT NULL, gone integer[] NOT NULL, started integer[] NOT NULL,
   bytes bigint NOT NULL DEFAULT 0
 );
 -- None by mailbox: it would be taken instead of the primary key, and leads past all that is gone.
-CREATE INDEX IF NOT EXISTS held_holder ON pbus.held (channel, holder);
+CREATE INDEX IF NOT EXISTS in_flight_consumer ON pbus.in_flight (channel, consumer);
 
 CREATE TABLE IF NOT EXISTS pbus.handled (
-  mailbox bigint NOT NULL, id text NOT NULL, at timestamptz NOT NULL, PRIMARY KEY (mailbox, id)
+  queue_id bigint NOT NULL, id text NOT NULL, at timestamptz NOT NULL, PRIMARY KEY (queue_id, id)
 );
 -- By mailbox in disguise: else it would be taken for an id of a mailbox that statistics do not know.
-CREATE INDEX IF NOT EXISTS handled_at ON pbus.handled ((mailbox + 0), at);
-CREATE TABLE IF NOT EXISTS pbus.dead (
+CREATE INDEX IF NOT EXISTS handled_at ON pbus.handled ((queue_id + 0), at);
+CREATE TABLE IF NOT EXISTS pbus.dead_letter (
   key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  mailbox bigint NOT NULL, lane text NOT NULL, letter jsonb NOT NULL, reason text NOT NULL,
-  attempt integer NOT NULL, crashes integer NOT NULL, buried_at timestamptz NOT NULL,
+  queue_id bigint NOT NULL, lane text NOT NULL, message jsonb NOT NULL, reason text NOT NULL,
+  attempt integer NOT NULL, crashes integer NOT NULL, dead_since timestamptz NOT NULL,
   bytes bigint NOT NULL DEFAULT 0
 );
-CREATE INDEX IF NOT EXISTS dead_mailbox ON pbus.dead (mailbox);
+CREATE INDEX IF NOT EXISTS dead_letter_queue ON pbus.dead_letter (queue_id);
 
--- What tables of earlier versions lack. Functions whose results changed cannot be replaced.
+-- Columns that tables of earlier versions lack.
 DO $$
 DECLARE x record;
 BEGIN
-  FOR x IN SELECT * FROM (VALUES ('mailbox', 'max_bytes', 268435456), ('intake', 'bytes', 0),
-                                 ('outgo', 'bytes', 0), ('held', 'bytes', 0), ('outgo', 'fell', 0),
-                                 ('dead', 'bytes', 0)) v(its, part, usual)
+  FOR x IN SELECT * FROM (VALUES ('queue', 'max_bytes', 268435456), ('enqueued_count', 'bytes', 0),
+                                 ('dequeued_count', 'bytes', 0), ('in_flight', 'bytes', 0),
+                                 ('dequeued_count', 'fell', 0), ('dead_letter', 'bytes', 0)) v(its, part, usual)
             WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
                                WHERE a.attrelid = ('pbus.' || v.its)::regclass AND a.attname = v.part)
   LOOP
     EXECUTE format('ALTER TABLE pbus.%I ADD COLUMN %I bigint NOT NULL DEFAULT %s', x.its, x.part, x.usual);
   END LOOP;
 END $$;
-DROP FUNCTION IF EXISTS pbus.mail_finish(bigint[]), pbus.mail_reports(text),
-  pbus.mail_tidy(text, float8, bigint, bigint),
-  pbus.mail_settle(text, bigint[], int[], bigint[], text[], text[], float8[], text[]),
-  pbus.mail_open(text, text, boolean, boolean, bigint, float8),
-  pbus.mail_put(text, text[], bigint[], text[], text[], int[], bigint[], int[], text[]),
-  pbus.mail_put_one(text, text, bigint, text, text, bigint, int, text);

@@ -1,11 +1,11 @@
 -- s_: the senders' streams of this batch; e_: its entries, each of one stream.
-CREATE OR REPLACE FUNCTION pbus.mail_put(
+CREATE OR REPLACE FUNCTION pbus.queue_put(
   ch text, s_sender text[], s_stream bigint[], s_address text[], s_lane text[],
   e_stream int[], e_first bigint[], e_size int[], e_message text[]
 ) RETURNS TABLE (mailboxes int, is_full boolean, why text) LANGUAGE plpgsql AS $$
 DECLARE
   to_all boolean := '*' = ANY(s_address);
-  boxes bigint[]; queues text[]; names text[]; shared boolean[]; used bigint[]; most bigint[];
+  queue_ids bigint[]; queues text[]; names text[]; shared boolean[]; used bigint[]; most bigint[];
   weight bigint[]; heavy bigint[]; most_bytes bigint[]; load int; loads int[]; coming bigint := 0;
   box_of int[]; last bigint[]; skip bigint; need bigint; s int; b int; l int;
   all_refused boolean[] := '{f,f}';  -- of this lane: a broadcast
@@ -15,24 +15,24 @@ DECLARE
   is_followed boolean := EXISTS (SELECT FROM pbus.peer WHERE channel = ch AND is_follower);
   target record;
 BEGIN
-  SELECT coalesce(array_agg(x.id), '{}'), array_agg(x.queue), array_agg(x.name),
+  SELECT coalesce(array_agg(x.id), '{}'), array_agg(x.base), array_agg(x.name),
          array_agg(x.is_shared), array_agg(x.stored - x.out[1]), array_agg(x.max_backlog),
          array_agg(x.bytes - x.out[2]), array_agg(x.max_bytes)
-    INTO boxes, queues, names, shared, used, most, weight, most_bytes
-    FROM (SELECT m.id, m.queue, m.name, m.is_shared, m.max_backlog, m.max_bytes, i.stored, i.bytes,
-                 (SELECT ARRAY[o.gone, o.bytes] FROM pbus.outgo o WHERE o.mailbox = m.id) AS out
-            FROM (SELECT * FROM pbus.mailbox b WHERE b.channel = ch AND (to_all OR b.name = ANY(s_address))
+    INTO queue_ids, queues, names, shared, used, most, weight, most_bytes
+    FROM (SELECT m.id, m.base, m.name, m.is_shared, m.max_backlog, m.max_bytes, i.stored, i.bytes,
+                 (SELECT ARRAY[o.gone, o.bytes] FROM pbus.dequeued_count o WHERE o.queue_id = m.id) AS out
+            FROM (SELECT * FROM pbus.queue b WHERE b.channel = ch AND (to_all OR b.name = ANY(s_address))
                    ORDER BY b.id OFFSET 0) m
-            CROSS JOIN LATERAL (SELECT * FROM pbus.intake i WHERE i.mailbox = m.id FOR UPDATE) i) x;
+            CROSS JOIN LATERAL (SELECT * FROM pbus.enqueued_count i WHERE i.queue_id = m.id FOR UPDATE) i) x;
   SELECT array_agg(array_position(names, w.address) ORDER BY w.n),
-         array_agg(coalesce((SELECT t.last FROM pbus.stream t
+         array_agg(coalesce((SELECT t.last FROM pbus.sender_stream t
                       WHERE t.channel = ch AND t.sender = w.sender AND t.stream = w.stream
                         AND t.address = w.address AND t.lane = w.lane), 0) ORDER BY w.n)
     INTO box_of, last
     FROM unnest(s_sender, s_stream, s_address, s_lane) WITH ORDINALITY w(sender, stream, address, lane, n);
   count_all := (SELECT count(*) FROM unnest(shared) x WHERE NOT x);
-  refused := array_fill(false, ARRAY[greatest(2 * cardinality(boxes), 1)]);
-  added := array_fill(0::bigint, ARRAY[greatest(cardinality(boxes), 1)]);
+  refused := array_fill(false, ARRAY[greatest(2 * cardinality(queue_ids), 1)]);
+  added := array_fill(0::bigint, ARRAY[greatest(cardinality(queue_ids), 1)]);
   heavy := added;
   -- Text at a place of an array is found by counting from its start: not for each of thousands.
   loads := ARRAY(SELECT octet_length(e.text) FROM unnest(e_message) WITH ORDINALITY e(text, n) ORDER BY n);
@@ -54,7 +54,7 @@ BEGIN
           SELECT w INTO why
             FROM unnest(names, used, added, most, weight, heavy, most_bytes, shared)
                    x(name, used, added, most, weight, heavy, most_bytes, shared)
-            CROSS JOIN LATERAL pbus.mail_no_room(
+            CROSS JOIN LATERAL pbus.queue_full_reason(
               ch, x.name, x.used + x.added, need, x.most, x.weight + x.heavy, load, x.most_bytes,
               count_all, coming) w
            WHERE NOT x.shared AND (x.used + x.added + need > x.most
@@ -65,7 +65,7 @@ BEGIN
         IF is_full THEN
           all_refused[l] := true;
         ELSE
-          FOR j IN 1 .. cardinality(boxes) LOOP
+          FOR j IN 1 .. cardinality(queue_ids) LOOP
             IF NOT shared[j] THEN
               added[j] := added[j] + need;
               heavy[j] := heavy[j] + load;
@@ -80,7 +80,7 @@ BEGIN
         is_full := all_refused[l] OR refused[2 * b - l + 1];
         IF NOT is_full AND (used[b] + added[b] + need > most[b]
                             OR weight[b] + heavy[b] + load > most_bytes[b] / 64) THEN
-          why := pbus.mail_no_room(ch, names[b], used[b] + added[b], need, most[b],
+          why := pbus.queue_full_reason(ch, names[b], used[b] + added[b], need, most[b],
                                    weight[b] + heavy[b], load, most_bytes[b], 1, coming);
           is_full := why IS NOT NULL;
         END IF;
@@ -109,7 +109,7 @@ BEGIN
       SELECT e.n, e.stream, CASE e.skip WHEN 0 THEN e.message::jsonb ELSE (
                SELECT jsonb_agg(v ORDER BY at) FROM jsonb_array_elements(e.message::jsonb)
                  WITH ORDINALITY p(v, at) WHERE at > e.skip) END AS message,
-             pbus.mail_new_heads(e.size - e.skip, octet_length(e.message)) AS headers
+             pbus.queue_new_headers(e.size - e.skip, octet_length(e.message)) AS headers
         FROM unnest(e_stream, first_new, e_size, e_message) WITH ORDINALITY
           e(stream, skip, size, message, n)
        WHERE e.skip IS NOT NULL)
@@ -117,30 +117,30 @@ BEGIN
            array_agg(x.message ORDER BY x.n) AS messages, array_agg(x.headers ORDER BY x.n) AS headers
       FROM (SELECT e.*, box_of[e.stream] AS b FROM entry e WHERE s_address[e.stream] <> '*'
             UNION ALL
-            SELECT e.*, j FROM entry e, generate_subscripts(boxes, 1) j
+            SELECT e.*, j FROM entry e, generate_subscripts(queue_ids, 1) j
              WHERE s_address[e.stream] = '*' AND NOT shared[j]) x
      GROUP BY 1
   LOOP
     PERFORM pgmq.send_batch(target.queue, target.messages, target.headers);
   END LOOP;
   IF seen <> '{}' THEN
-    PERFORM pbus.wire_show(ch, array_agg(s_sender[e_stream[n]] ORDER BY n),
+    PERFORM pbus.stream_show(ch, array_agg(s_sender[e_stream[n]] ORDER BY n),
       array_agg(s_stream[e_stream[n]] ORDER BY n), array_agg(s_lane[e_stream[n]] ORDER BY n),
       array_agg(s_address[e_stream[n]] ORDER BY n), array_agg(e_first[n] ORDER BY n),
       array_agg(e_message[n] ORDER BY n)) FROM unnest(seen) n;
   END IF;
-  filled := ARRAY(SELECT x.box FROM unnest(boxes, added) x(box, added) WHERE x.added > 0);
+  filled := ARRAY(SELECT x.its_queue FROM unnest(queue_ids, added) x(its_queue, added) WHERE x.added > 0);
   IF filled = '{}' THEN RETURN; END IF;
-  FOR j IN 1 .. cardinality(boxes) LOOP
+  FOR j IN 1 .. cardinality(queue_ids) LOOP
     IF added[j] > 0 THEN
-      UPDATE pbus.intake SET stored = stored + added[j], bytes = bytes + heavy[j] WHERE mailbox = boxes[j];
+      UPDATE pbus.enqueued_count SET stored = stored + added[j], bytes = bytes + heavy[j] WHERE queue_id = queue_ids[j];
     END IF;
   END LOOP;
-  INSERT INTO pbus.stream AS t
+  INSERT INTO pbus.sender_stream AS t
     SELECT ch, w.sender, w.stream, w.address, w.lane, w.last, clock_timestamp()
       FROM unnest(s_sender, s_stream, s_address, s_lane, last) w(sender, stream, address, lane, last)
      WHERE w.last > 0 ORDER BY 1, 2, 3, 4, 5
     ON CONFLICT (channel, sender, stream, address, lane)
       DO UPDATE SET last = excluded.last, used_at = excluded.used_at;
-  PERFORM pbus.mail_ring(ch, filled);
+  PERFORM pbus.queue_notify(ch, filled);
 END $$;
