@@ -1,6 +1,7 @@
 """Where a command's output goes and how it ends: data, remarks, errors and exit codes."""
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -259,7 +260,9 @@ def _texts(error: PbusError | OSError) -> tuple[str, str | None]:
         return str(error) or "timed out", None
     if isinstance(error, OutputError):
         return f"the output cannot be written: {error.strerror}", None
-    return str(error), None
+    hint = "`ulimit -n 1024` allows more" if error.errno in {errno.EMFILE, errno.ENFILE} else None
+    where = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror}{where}" if error.strerror else str(error), hint
 
 
 def _drop(stream: TextIO) -> None:

@@ -132,3 +132,24 @@ def test_read_only_state_is_enough(place: Place):
     assert {"a": 1} == place.ask("echo", "echo", {"a": 1})
     assert 0 == place.tell("down").code
     assert 3 == place.tell("ps").code
+
+
+def test_nothing_to_show_and_nobody_to_hear(home: CliEnv):
+    """A project that never ran has no logs, one without workers no ears; a log may be a folder."""
+    silent = "workers:\n  echo: {command: [echo, hi]}\n  idle: {command: [sleep, '600']}\n"
+    place = home.place("silent", {"topology.yaml": silent})
+    never = place.run("logs")
+    assert (3, True) == (never.code, "silent has never run here" in never.err), never.err
+
+    place.up()
+    sent = place.run("send", "--all", "--text", "hi")
+    assert (1, True) == (sent.code, "reached nobody: no worker is there" in sent.err), sent.err
+    wait_for(lambda: "hi" in place.logs("echo"))
+    assert 0 == place.tell("down").code
+    (path,) = home.state.glob("pbus/silent-*/logs/workers/idle.log")
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    place.up()
+    shown = place.run("logs")
+    assert (0, True) == (shown.code, "idle.log is a folder" in shown.err), shown.err
+    assert "| hi" in shown.out

@@ -58,6 +58,14 @@ def test_obstacles_are_named(tmp_path: Path):
         "mode": (_file(tmp_path, "plain.sh", b"#!/bin/sh\n", 0o644), "is not executable (chmod +x"),
         "directory": ("./folder", "folder is a folder, not a program"),
         "text": (_file(tmp_path, "text", b"echo hi\n"), "names no interpreter"),
+        "bom": (
+            _file(tmp_path, "bom.sh", b"\xef\xbb\xbf#!/bin/sh\n"),
+            "begins with a byte order mark",
+        ),
+        "wide": (
+            _file(tmp_path, "wide.sh", "#!/bin/sh\n".encode("utf-16")),
+            "begins with a byte order mark",
+        ),
         "empty": (_file(tmp_path, "empty", b""), "is empty"),
         "machine": (_foreign_machine(tmp_path), "is built for another kind of machine"),
         "missing": ("./missing", f"No such file or directory: {tmp_path / 'missing'}"),
@@ -262,8 +270,8 @@ def test_chores_survive_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         raise ZeroDivisionError("no figures")
 
     monkeypatch.setattr(Meter, "look", fail)
-    monkeypatch.setattr("pbus.concurrency.background._AGAIN_S", 0.05)
-    monkeypatch.setattr("pbus.process.project.log_writer.Journal.write", fail)
+    monkeypatch.setattr("pbus.concurrency.background._RESTART_DELAY_S", 0.05)
+    monkeypatch.setattr("pbus.process.project.log_writer.LogWriter.write", fail)
     monkeypatch.setattr("pbus.process.supervisor.state_events.StateEventQueue.look", fail)
     what = topology(
         tmp_path, program("a", "import time; print('up', flush=True); time.sleep(600)", tmp_path)

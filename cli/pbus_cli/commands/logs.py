@@ -54,6 +54,12 @@ def logs(
 
     meant, record = _project(project, file)
     paths = _paths(meant, workers or [])
+    if record is None and not follow and not meant.state_dir.exists():
+        console.fail(f"{meant.name} has never run here: it has no logs", "`pbus up` starts it")
+        raise typer.Exit(console.UNREACHABLE)
+    for name, path in paths.items():
+        if path.is_dir():
+            console.warn(f"{path} is a folder: what {name} writes is not kept")
     if not follow:
         _show(paths, lines, is_raw=raw)
     elif record is None:

@@ -171,6 +171,9 @@ async def _send(client: "Client", options: _SendOptions) -> None:
         )
     reached = await route.send(count=options.count, rate=options.rate)
     times = f"{options.count:,} x " if options.count > 1 else ""
+    if not route.is_heard:
+        console.fail(f"{times}{what} reached nobody: no worker is there", "`pbus ps` shows them")
+        raise typer.Exit(console.FAILED)
     console.note(f"sent {times}{what} to {', '.join(name or 'everyone' for name in reached)}")
 
 

@@ -9,8 +9,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pbus.client import Client, attachment
+from pbus.process.project.project import Project
 from pbus.process.project.record import ProjectRecord
 from pbus.settings import BusSettings
+from pbus.topology import load_topology
 from pbus_cli.app import app
 
 GOOD = "name: good\nworkers:\n  a: {worker: 'm:A'}\n  b: {command: [sleep, '1'], replicas: 2}\n"
@@ -151,6 +153,9 @@ def test_logs_of_stopped_project() -> None:
     """They are found by the topology; a worker that is unknown is refused."""
     Path("topology.yaml").write_text(GOOD)
 
+    assert (3, "") == (pbus("logs").exit_code, pbus("logs", "b").stdout)
+    assert "has never run here" in pbus("logs").stderr
+    Project.of(load_topology(Path("topology.yaml"), {})).make_state_dir()
     assert (0, "") == (pbus("logs").exit_code, pbus("logs", "b").stdout)
     assert 2 == pbus("logs", "aa").exit_code
 

@@ -40,8 +40,10 @@ class Route:
         leases: Sequence[Lease] = (),
         *,
         is_stored: bool = False,
+        is_heard: bool = True,
     ) -> None:
         self.is_stored = is_stored
+        self.is_heard = is_heard
         self.inactive = sorted(
             lease.name for lease in leases if lease.state == "ready" and not lease.active
         )
@@ -101,8 +103,10 @@ class Router:
             await message.send(self._bus, source=self._source, target=name, urgent=urgent)
 
         if target is None:
-            await self._check_accepted(await self._bus.leases.leases(), message)
-            return Route(lambda: _EVERYONE, post)
+            leases = await self._bus.leases.leases()
+            await self._check_accepted(leases, message)
+            is_kept = self._bus.delivery == "at-least-once" and message.category != "system"
+            return Route(lambda: _EVERYONE, post, is_heard=bool(leases) or is_kept)
         is_for_all = message.category == "system"
         if not is_for_all and not urgent and await is_away_with_queue(self._bus, target):
             return Route(lambda: (target,), post, is_stored=True)

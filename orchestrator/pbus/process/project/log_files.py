@@ -309,7 +309,7 @@ def _generations(path: Path) -> list[Path]:
 def _open(path: Path) -> io.FileIO | None:
     try:
         return io.FileIO(path, "rb")
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return None
 
 

@@ -1,5 +1,6 @@
 """Why a program cannot be started, in words that say what to do."""
 
+import codecs
 import contextlib
 import errno
 import os
@@ -15,6 +16,7 @@ MOST_STRING_BYTES = 128 * 1024  # of one argument or variable, on Linux
 _ELF = b"\x7fELF"
 _ELF_MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv"}
 _ELF_HEADER_BYTES = 20
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _HEAD_BYTES = 256
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # what shells and env exit with
 
@@ -62,6 +64,11 @@ def _misfit(path: Path, error: OSError) -> str:
     head = _head(path)
     if head.startswith(b"#!"):
         return _script_problem(path, head, error)
+    if head.startswith((codecs.BOM_UTF8 + b"#!", *_UTF_16)):
+        return (
+            f"{path} begins with a byte order mark, as editors on Windows write it, so that its #!"
+            " is not seen (save it as UTF-8 without BOM)"
+        )
     if head.startswith(_ELF):
         if error.errno == errno.ENOENT:
             return f"{path} is there, but not the loader that it needs (built for another system?)"
