@@ -6,30 +6,12 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from pbus_cli import console
-from pbus_cli.commands import (
-    bench,
-    cancel,
-    completion,
-    dlq,
-    down,
-    events,
-    init,
-    jobs,
-    logs,
-    ls,
-    ps,
-    purge,
-    restart,
-    schema,
-    send,
-    start,
-    stop,
-    tail,
-    up,
-    validate,
-)
-from pbus_cli.options import ProjectName, TopologyFile
+from pbus_cli.commands.messages import cancel, dlq, jobs, purge, send, tail
+from pbus_cli.commands.project import down, ls, up
+from pbus_cli.commands.setup import bench, completion, init, schema, validate
+from pbus_cli.commands.workers import events, logs, ps, restart, start, stop
+from pbus_cli.input.options import ProjectName, TopologyFile
+from pbus_cli.terminal import console
 
 _COMMANDS: Final = (
     up,

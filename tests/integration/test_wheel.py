@@ -5,7 +5,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from pbus_cli.examples import example_names
+from pbus_cli.input.examples import example_names
 
 ROOT = Path(__file__).parents[2]
 

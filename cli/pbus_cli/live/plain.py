@@ -13,9 +13,9 @@ from pbus.process.supervisor_events import (
     Ready,
     SessionEnded,
 )
-from pbus_cli.console import OutputError, has_colors, warn
 from pbus_cli.live.printer import LinePrinter, stream_writer
-from pbus_cli.views.logs import log_text, name_width
+from pbus_cli.terminal.console import OutputError, has_colors, warn
+from pbus_cli.views.log_lines import log_text, name_width
 
 _SELF = "pbus"
 

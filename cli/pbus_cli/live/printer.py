@@ -13,8 +13,8 @@ from concurrent.futures import Future
 from typing import Any, Final, TextIO, TypeAlias
 
 from pbus.concurrency.waiting import first_of
-from pbus_cli.clean import clean
-from pbus_cli.console import OutputError
+from pbus_cli.terminal.clean import clean
+from pbus_cli.terminal.console import OutputError
 
 Write: TypeAlias = Callable[[str], None]
 

@@ -14,9 +14,9 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.live import Live
 from rich.segment import Segment
 
-from pbus_cli.clean import clean
-from pbus_cli.console import has_colors, is_unicode
 from pbus_cli.live.printer import Write, stay_in_background, stream_writer
+from pbus_cli.terminal.clean import clean
+from pbus_cli.terminal.console import has_colors, is_unicode
 
 FRAMES_PER_S: Final = 8
 _PATIENCE_S: Final = 2.0  # for a blocked terminal, at the end

@@ -7,7 +7,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.color import ColorSystem
 from rich.style import Style
 
-from pbus_cli.clean import own, without_controls, without_sequences
+from pbus_cli.terminal.clean import own, without_controls, without_sequences
 
 _MORE: Final = "…"
 

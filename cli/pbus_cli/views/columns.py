@@ -6,7 +6,7 @@ from typing import Final
 
 from rich.text import Text
 
-from pbus_cli.clean import clean_line
+from pbus_cli.terminal.clean import clean_line
 from pbus_cli.views.cells import cut_name
 
 GAP: Final = 2

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pbus.client.traffic.message_tail import category_of, data_fields, short_type
 from pbus.messages import Category
-from pbus_cli.clean import clean_line
+from pbus_cli.terminal.clean import clean_line
 from pbus_cli.views import colors
 from pbus_cli.views.cells import cut, cut_name, fill, rendered
 from pbus_cli.views.figures import clock_time, short_bytes

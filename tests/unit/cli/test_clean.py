@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 
-from pbus_cli import complaints, console
-from pbus_cli.clean import clean, clean_json, clean_line, own
 from pbus_cli.live.printer import LinePrinter, stream_writer
 from pbus_cli.live.screen import CleanConsole
+from pbus_cli.terminal import console, logging_setup
+from pbus_cli.terminal.clean import clean, clean_json, clean_line, own
 
 WILD = "a\x1b]52;c;ZXZpbA==\x07b\x1b[2Jc\rd\x9b31me\u202ef\u2066g\x00h\x7fi\x08j"
 CONTROLS = [chr(code) for code in (*range(9), *range(11, 32), *range(127, 160))]
@@ -111,7 +111,7 @@ def test_warnings_of_the_library_are_clean(monkeypatch):
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     try:
-        complaints.show_on_stderr()
+        logging_setup.show_on_stderr()
         logging.getLogger("pbus.test").warning("refused: %s", WILD)
     finally:
         root.handlers[:] = before

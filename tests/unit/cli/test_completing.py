@@ -8,7 +8,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbus_cli.completing import _quietly, is_plain
+from pbus_cli.input.completing import _quietly, is_plain
 
 CONTEXT = typer.Context(typer.main.get_command(typer.Typer(callback=lambda: None)))
 

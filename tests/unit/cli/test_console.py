@@ -13,8 +13,8 @@ import pytest
 import typer
 
 from pbus import errors
-from pbus_cli import console
-from pbus_cli.running import run
+from pbus_cli.call.run_command import run
+from pbus_cli.terminal import console
 
 
 @pytest.mark.parametrize(

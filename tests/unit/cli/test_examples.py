@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from pbus.topology import load_topology
 from pbus.topology.json_schema import topology_schema
 from pbus_cli.app import app
-from pbus_cli.examples import SCHEMA_FILE, example_names
+from pbus_cli.input.examples import SCHEMA_FILE, example_names
 
 FILES = {"topology.yaml", "workers.py", "test_workers.py", SCHEMA_FILE}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from pbus_cli.message_input import read_object
+from pbus_cli.input.json_data import read_object
 
 
 def test_data_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

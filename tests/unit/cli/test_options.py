@@ -9,8 +9,8 @@ from pbus.bus.tap import TapMessage
 from pbus.client.traffic.message_tail import Filter
 from pbus.codec import Header
 from pbus.names import stands_for
-from pbus_cli.names import unknown_name
-from pbus_cli.options import parse_duration
+from pbus_cli.input.name_hints import unknown_name
+from pbus_cli.input.options import parse_duration
 
 
 @pytest.mark.parametrize(

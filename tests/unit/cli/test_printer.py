@@ -11,8 +11,8 @@ from typing import TextIO
 
 import pytest
 
-from pbus_cli.console import OutputError
 from pbus_cli.live.printer import LinePrinter, feed, stream_writer
+from pbus_cli.terminal.console import OutputError
 
 
 class Reader:

@@ -15,7 +15,7 @@ from pbus.leases import LEASE_S, Lease
 from pbus.messages import BusControlRequestMessage, BusControlResponseMessage, BusMessage
 from pbus.observe import HostRecord, ProcessRecord
 from pbus.testing import FakeClock
-from pbus_cli.control import result_text
+from pbus_cli.call.control_workers import result_text
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ import pytest
 
 from pbus.process.supervisor_events import Line
 from pbus_cli.views.cells import plain_text
-from pbus_cli.views.logs import log_lines, log_text, name_width
+from pbus_cli.views.log_lines import log_lines, log_text, name_width
 from support.screens import SIZES, widest
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from pbus.messages import BusWorkerStateMessage
-from pbus_cli.clean import clean
-from pbus_cli.views.projects import ProjectRow, project_lines
+from pbus_cli.terminal.clean import clean
+from pbus_cli.views.project_table import ProjectRow, project_lines
 from pbus_cli.views.states import StateLines, state_fields
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pbus.client.traffic.message_tail import category_of, data_fields, short_type
-from pbus_cli.clean import clean
+from pbus_cli.terminal.clean import clean
 from pbus_cli.views import colors
 from pbus_cli.views.traffic import (
     Passed,

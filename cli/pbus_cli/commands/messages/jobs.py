@@ -1,0 +1,67 @@
+"""`pbus jobs`: the open jobs of a project."""
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from pbus_cli.input.options import AsJson, ProjectName, TopologyFile
+from pbus_cli.terminal import console
+
+if TYPE_CHECKING:
+    from pbus.client import OpenJobsResult
+    from pbus.jobs.listing import JobEntry
+
+
+def jobs(project: ProjectName = None, file: TopologyFile = None, as_json: AsJson = False) -> None:
+    """List the open jobs: who asked whom for what, since when, and how far it is.
+
+    Asks all runners, for up to a second; who did not answer is named.
+    """
+    from pbus_cli.call.attach import call, choose
+
+    attachment = choose(project, file)
+    found = call(attachment, lambda client: client.open_jobs())
+    if as_json:
+        console.say_json({
+            "project": attachment.project,
+            "jobs": [_as_json(entry) for entry in found.jobs],
+            "silent": found.silent,
+        })
+        return
+    _print(found)
+    for one in found.silent:
+        console.warn(f"{one.runner} ({', '.join(one.workers)}) did not answer")
+
+
+def _as_json(entry: "JobEntry") -> dict[str, Any]:
+    return {
+        "id": entry.job_id,
+        "name": entry.name,
+        "requester": entry.requester,
+        "worker": entry.worker,
+        "state": entry.state,
+        "age_s": round(entry.age_s, 3),
+        "progress": entry.progress,
+        "label": entry.label,
+    }
+
+
+def _print(found: "OpenJobsResult") -> None:
+    from pbus_cli.views.job_table import job_lines
+
+    if not found.jobs:
+        console.note("no open jobs")
+        return
+    if not console.is_terminal():
+        console.say("\n".join(line.plain.rstrip() for line in job_lines(found.jobs)))
+        return
+    from pbus_cli.live.screen import terminal_console
+
+    screen = terminal_console()
+    for line in job_lines(found.jobs, screen.width):
+        screen.print(line, end="\n", soft_wrap=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the tree."""
+    app.command()(jobs)

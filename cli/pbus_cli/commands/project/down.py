@@ -1,0 +1,98 @@
+"""`pbus down`: stops a project from any terminal."""
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pbus_cli.input.name_hints import kept_text
+from pbus_cli.input.options import ProjectName, TopologyFile
+from pbus_cli.terminal import console
+
+if TYPE_CHECKING:
+    from pbus.process.project.record import ProjectRecord
+    from pbus.process.project.recovery_log import RecoveryLog
+    from pbus.process.purge import Leftovers
+
+
+def down(
+    project: ProjectName = None,
+    file: TopologyFile = None,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", metavar="S", min=0, help="Seconds that jobs in hand get to end."),
+    ] = 30.0,
+    purge: Annotated[
+        bool,
+        typer.Option("--purge", help="Remove its messages, data and logs; also when it is down."),
+    ] = False,
+) -> None:
+    """Stop the project: its workers, its broker, its supervisor. Unhandled messages are kept."""
+    from pbus.errors import NothingRunningError, OrphanedProjectError
+    from pbus.process.project.discovery import choose_project, end_orphans
+    from pbus.topology.paths import working_folder
+    from pbus_cli.call.run_command import run
+
+    try:
+        record = choose_project(project, file, working_folder(), os.environ)
+    except OrphanedProjectError as error:
+        console.warn(error.message)
+        left = _leftovers(error.record) if purge else None
+        run(end_orphans(error.record))
+        console.note(f"ended what was left of {error.record.name}")
+    except NothingRunningError:
+        if not purge:
+            raise
+        from pbus.process.purge import stopped_leftovers
+
+        left = stopped_leftovers(project, file, working_folder(), os.environ)
+    else:
+        left = _leftovers(record) if purge else None
+        _stop(record, timeout, purge=purge)
+    if left is not None:
+        _purge(left)
+
+
+def _leftovers(record: "ProjectRecord") -> "Leftovers":
+    from pbus.process.purge import leftovers_of
+
+    return leftovers_of(record, os.environ)
+
+
+def _stop(record: "ProjectRecord", timeout: float, *, purge: bool) -> None:
+    from pbus.process.project.discovery import refuse_foreign, stop_project
+    from pbus.process.project.project import Project
+    from pbus.process.project.recovery_log import RecoveryLog
+    from pbus_cli.call.run_command import run
+
+    refuse_foreign(record)
+    console.note(f"stopping {record.name} in {record.folder} (pid {record.pid}) ...")
+    ledger = RecoveryLog(Project.of_record(record).state_dir)
+    if purge:
+        ledger.ask_for_purge()
+    if run(stop_project(record, timeout)):
+        console.note(f"stopped {record.name}: nothing of it runs any more{_kept(ledger)}")
+    else:
+        console.warn(f"{record.name} did not stop within {timeout:g} s and was killed")
+
+
+def _purge(left: "Leftovers") -> None:
+    from pbus.process import purge
+    from pbus_cli.call.run_command import run
+
+    if not run(purge.purge(left)):
+        console.warn(
+            f"others use the channel {left.bus.channel}: only the messages kept for the workers of"
+            f" {left.project.name} were removed from the broker"
+        )
+    console.note(f"purged {left.project.name}: its messages, data and logs are gone")
+
+
+def _kept(ledger: "RecoveryLog") -> str:
+    count = ledger.kept()
+    return f"; {kept_text(count)}" if count else ""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the tree."""
+    app.command()(down)

@@ -1,0 +1,214 @@
+"""`pbus up`: runs a topology, in the foreground with a display or in the background."""
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pbus_cli.input.options import DEFAULT_FILE, FileArgument
+from pbus_cli.terminal import console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pbus.bus.base import WorkerBus
+    from pbus.process.project.project import Project
+    from pbus.process.supervisor.supervisor import Supervisor
+    from pbus.topology import Topology
+    from pbus_cli.live.live_display import LiveDisplay
+
+_READY_S = 60.0
+
+
+def up(
+    file: FileArgument = DEFAULT_FILE,
+    detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Return when all workers are ready; implies -d.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="S", min=0, help="Seconds that --wait may take.")
+    ] = _READY_S,
+    only: Annotated[
+        str, typer.Option("--only", metavar="A,B", help="Start only these workers.")
+    ] = "",
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Print log lines instead of the live display.")
+    ] = False,
+) -> None:
+    """Start the workers and show what they do."""
+    from pbus.process.system.container_init import go_on_in_child
+    from pbus.process.system.inherited_signals import undo_signals
+    from pbus.topology import load_topology
+    from pbus_cli.launch.advice import warn_of_open_bus
+
+    topology = load_topology(file, os.environ)
+    names = _only(topology, only)
+    warn_of_open_bus(topology.bus)
+    undo_signals()
+    if topology.bus.is_in_process:
+        code = _in_process(topology, names, in_background=detach or wait)
+    elif detach or wait:
+        code = _detached(topology, names, timeout_s=timeout if wait else None)
+    elif (ended := go_on_in_child()) is not None:
+        code = ended
+    else:
+        code = _foreground(topology, names, plain=plain or not console.is_terminal())
+    if code:
+        raise typer.Exit(code)
+
+
+def _only(topology: "Topology", text: str) -> list[str]:
+    """The names of --only, seen to exist."""
+    from pbus_cli.input.name_hints import unknown_name
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    known = {*topology.workers, *(instance.name for instance in topology.instances())}
+    for name in names:
+        if name not in known:
+            raise typer.BadParameter(unknown_name("worker", name, known), param_hint="--only")
+    return names
+
+
+def _in_process(topology: "Topology", only: "Sequence[str]", *, in_background: bool) -> int:
+    from pbus_cli.launch.memory_project import host
+
+    if in_background:
+        problem = (
+            "`backend: memory` is for a debugger, so it runs in the foreground: leave this out"
+        )
+        raise typer.BadParameter(problem, param_hint="-d/--wait")
+    return host(topology, only)
+
+
+def _foreground(topology: "Topology", only: "Sequence[str]", *, plain: bool) -> int:
+    from pbus.process.project.project import Project
+    from pbus.process.supervisor.supervisor import Supervisor
+    from pbus.process.system.event_loop import run_patiently
+
+    project = Project.of(topology)
+    project.make_state_dir()
+
+    async def run() -> int:
+        supervisor = Supervisor(topology, project, only=frozenset(only))
+        if plain:
+            return await _in_lines(project, supervisor)
+        return await _on_screen(topology, project, supervisor)
+
+    code = run_patiently(run())
+    _say_kept(project)
+    return code
+
+
+def _say_kept(project: "Project") -> None:
+    from pbus.process.project.recovery_log import RecoveryLog
+    from pbus_cli.input.name_hints import kept_text
+    from pbus_cli.live.printer import print_within
+
+    if count := RecoveryLog(project.state_dir).kept():
+        print_within(sys.stderr, f"{kept_text(count)}; `pbus up` goes on with them")
+
+
+async def _in_lines(project: "Project", supervisor: "Supervisor") -> int:
+    from pbus_cli.launch.foreground import supervise
+    from pbus_cli.live.plain import PlainDisplay
+
+    displays: list[PlainDisplay] = []
+    names = [process.name for process in supervisor.record().processes]
+
+    def make_display(on_closed: "Callable[[], None]") -> PlainDisplay:
+        displays.append(PlainDisplay(names, on_closed=on_closed))
+        return displays[0]
+
+    code = await supervise(supervisor, project.service_log_path("supervisor"), make_display)
+    if not code and displays[0].error is not None:
+        raise displays[0].error
+    return code
+
+
+async def _on_screen(topology: "Topology", project: "Project", supervisor: "Supervisor") -> int:
+    from pbus_cli.launch.foreground import supervise
+    from pbus_cli.live.live_display import LiveDisplay
+
+    boards: list[LiveDisplay] = []
+
+    def make_board(on_closed: "Callable[[], None]") -> LiveDisplay:
+        boards.append(LiveDisplay(topology.name, _bus_maker(project), on_closed=on_closed))
+        return boards[0]
+
+    code = await supervise(supervisor, project.service_log_path("supervisor"), make_board)
+    _print_endings(boards[0], supervisor)
+    return code
+
+
+def _bus_maker(project: "Project") -> "Callable[[], WorkerBus]":
+    """Makes the display's own connection; the record has the full address."""
+    from pbus.client.attachment import attachment_of
+    from pbus.errors import NothingRunningError
+
+    def make() -> "WorkerBus":
+        record = project.read_record()
+        if record is None:
+            raise NothingRunningError(f"is named {project.name!r}")
+        return attachment_of(record).new_bus()
+
+    return make
+
+
+def _print_endings(board: "LiveDisplay", supervisor: "Supervisor") -> None:
+    """What stays on the terminal: a line a worker, and the last words of those that failed."""
+    from pbus_cli.live.printer import print_within
+    from pbus_cli.live.screen import terminal_console
+    from pbus_cli.views.cells import plain_text
+    from pbus_cli.views.endings import ending_lines
+
+    record = supervisor.record()
+    texts: list[str] = []
+    screen = terminal_console(texts.append)
+    for name, lines in board.last_words.items():
+        for line in lines:
+            screen.print(f"{name} | {plain_text(line)}", markup=False, soft_wrap=True)
+    for text in ending_lines(board.endings(record), screen.width):
+        screen.print(text, end="\n", soft_wrap=True)
+    print_within(sys.stdout, "".join(texts).rstrip("\n"), is_clean=True)  # by the console
+
+
+def _detached(topology: "Topology", only: "Sequence[str]", *, timeout_s: float | None) -> int:
+    from pbus_cli.call.run_command import run
+    from pbus_cli.launch.detached import start
+
+    since = time.time()
+    pid = start(topology, only)
+    console.note(f"{topology.name} is up (supervisor pid {pid})")
+    if timeout_s is not None:
+        run(_wait(topology, only, since, timeout_s))
+    return console.DONE
+
+
+async def _wait(
+    topology: "Topology", only: "Sequence[str]", since: float, timeout_s: float
+) -> None:
+    """Say who is ready; show the last log lines of those that spoil it."""
+    from pbus.client.readiness import lines_since, wait_started
+    from pbus.errors import StartupError
+
+    try:
+        await wait_started(
+            topology,
+            only,
+            since=since,
+            timeout_s=timeout_s,
+            on_ready=lambda name: console.note(f"{name} is ready"),
+        )
+    except StartupError as error:
+        for name in error.workers:
+            for line in lines_since(topology, name, since):
+                console.note(f"{name} | {line.text}")
+        raise
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the tree."""
+    app.command()(up)

@@ -1,0 +1,133 @@
+"""`pbus bench`: how fast the bus is on this machine, beside the plain client of its broker."""
+
+import enum
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pbus_cli.input.options import AsJson, ProjectName, TopologyFile
+from pbus_cli.terminal import console
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pbus.bench import Report
+
+
+class What(enum.StrEnum):
+    """What can be measured."""
+
+    THROUGHPUT = "throughput"
+    DURABLE = "durable"
+    RTT = "rtt"
+    JOBS = "jobs"
+    FANOUT = "fanout"
+    URGENT = "urgent"
+    STALL = "stall"
+    KEY = "key"
+    INPROC = "inproc"
+    START = "start"
+    ALL = "all"
+
+
+def bench(
+    what: Annotated[
+        What, typer.Argument(metavar="WHAT", help=f"One of {', '.join(What)}.")
+    ] = What.ALL,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "--count", metavar="N", min=1, help="Messages.", show_default="each measurement's own"
+        ),
+    ] = None,
+    size: Annotated[
+        int, typer.Option("--size", metavar="N", min=0, help="Bytes a message carries.")
+    ] = 256,
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", min=1, help="Receivers of a fan-out.")
+    ] = 8,
+    baseline: Annotated[
+        bool,
+        typer.Option(
+            "--baseline", help="Measure plain redis-py (or the pgmq client) on the same work, too."
+        ),
+    ] = False,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url", metavar="URL", help="The broker.", show_default="a Valkey of its own"
+        ),
+    ] = None,
+    project: ProjectName = None,
+    file: TopologyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the bus with processes of its own.
+
+    On a Valkey of its own, or on --url, or on the bus of a project (-p, -f), always on a channel of
+    its own. Fails with 1 when messages were lost.
+    """
+    from pbus.bench import MEASUREMENTS, Plan, measure
+    from pbus.process.system.inherited_signals import undo_signals
+    from pbus_cli.call.run_command import run
+
+    undo_signals()
+    plan = Plan(
+        count=count, size=size, workers=workers, has_baseline=baseline, command=_own_command()
+    )
+    report = run(
+        measure(
+            list(MEASUREMENTS) if what is What.ALL else [what.value],
+            plan,
+            url=_broker(url, project, file),
+            on_begin=lambda name: console.note(f"measuring {name} ..."),
+        )
+    )
+    if as_json:
+        console.say_json({**_fields(report), "lost": report.lost})
+    else:
+        _print(report)
+    if report.lost:
+        raise typer.Exit(console.FAILED)
+
+
+def _broker(url: str | None, project: str | None, file: "Path | None") -> str | None:
+    if url is not None or (project is None and file is None):
+        return url
+    from pbus_cli.call.attach import choose
+
+    return choose(project, file).bus.url
+
+
+def _own_command() -> tuple[str, ...]:
+    """How this very command is called."""
+    from pathlib import Path
+
+    script = Path(sys.executable).with_name("pbus")
+    return (str(script),) if script.exists() else (sys.executable, "-m", "pbus_cli")
+
+
+def _fields(report: "Report") -> dict[str, object]:
+    return {
+        "environment": report.environment,
+        "measurements": report.rows,
+        "checks": report.checks,
+    }
+
+
+def _print(report: "Report") -> None:
+    from pbus_cli.live.screen import terminal_console
+    from pbus_cli.views.bench_table import report_lines
+
+    if not console.is_terminal():
+        console.say("\n".join(line.plain.rstrip() for line in report_lines(report)))
+        return
+    screen = terminal_console()
+    for line in report_lines(report, screen.width):
+        screen.print(line, end="\n", soft_wrap=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the tree."""
+    app.command()(bench)

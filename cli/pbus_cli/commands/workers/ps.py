@@ -1,0 +1,183 @@
+"""`pbus ps`: the workers of a project, process truth and registry truth in one table."""
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pbus_cli.input.options import AsJson, ProjectName, TopologyFile
+from pbus_cli.terminal import console
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import RenderableType
+
+    from pbus.bus.queues.store import QueueStats
+    from pbus.client import Attachment, Client, ProjectStatus
+    from pbus.observe import WorkerRow
+
+_WATCH_S = 1.0
+
+
+def ps(
+    project: ProjectName = None,
+    file: TopologyFile = None,
+    ready: Annotated[bool, typer.Option("--ready", help="Only workers that are ready.")] = False,
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it live until Ctrl-C.")] = False,
+) -> None:
+    """List the workers: state, process, messages."""
+    from pbus.errors import BusUnavailableError, NothingRunningError
+    from pbus_cli.call.attach import call, choose
+
+    attachment = choose(project, file)
+    try:
+        if watch and not as_json and console.is_terminal():
+            _watch(attachment, only_ready=ready)
+        else:
+            call(
+                attachment,
+                lambda client: _print(client, only_ready=ready, as_json=as_json, again=watch),
+                ends_with_project=watch,
+            )
+    except NothingRunningError:
+        console.note(f"{attachment.project} has stopped")
+    except BusUnavailableError:
+        if as_json:
+            console.say_json({
+                "project": attachment.project,
+                "bus": attachment.shown_url,
+                "workers": [],
+            })
+        elif attachment.record is not None:
+            console.say(_without_broker(attachment))
+        raise
+
+
+async def _print(client: "Client", *, only_ready: bool, as_json: bool, again: bool) -> None:
+    import asyncio
+
+    from pbus.errors import BusUnavailableError
+
+    while True:
+        try:
+            status = await client.status()
+        except BusUnavailableError:
+            if not again:
+                raise
+            await asyncio.sleep(_WATCH_S)  # it is started anew, or the project ends
+            continue
+        rows = _chosen(status.rows, only_ready=only_ready)
+        if as_json:
+            console.say_json(_as_json(status, rows))
+        else:
+            _print_table(rows, status.queues)
+        for remark in status.remarks:
+            console.note(remark)
+        if not again:
+            return
+        console.flush()
+        await asyncio.sleep(_WATCH_S)
+
+
+def _chosen(rows: "list[WorkerRow]", *, only_ready: bool) -> "list[WorkerRow]":
+    return [row for row in rows if row.ready] if only_ready else rows
+
+
+def _as_json(status: "ProjectStatus", rows: "list[WorkerRow]") -> dict[str, Any]:
+    said: dict[str, Any] = {"project": status.project, "bus": status.bus}
+    queues = status.queues
+    if queues is None:
+        return {**said, "workers": rows}
+    from pbus_cli.views.queue_table import mail_fields, shared_mailboxes, with_mail
+
+    shared = [{"name": one.name, **mail_fields(one)} for one in shared_mailboxes(rows, queues)]
+    return {**said, "workers": [with_mail(row, queues) for row in rows], "shared": shared}
+
+
+def _print_table(rows: "list[WorkerRow]", mail: "Mapping[str, QueueStats] | None" = None) -> None:
+    from pbus_cli.views.queue_table import shared_lines
+    from pbus_cli.views.worker_table import error_lines, registry_lines
+
+    if not rows:
+        console.note("no workers")
+        return
+    if not console.is_terminal():
+        table = [*registry_lines(rows, mail=mail), *shared_lines(rows, mail), *error_lines(rows)]
+        console.say("\n".join(line.plain.rstrip() for line in table))
+        return
+    from pbus_cli.live.screen import terminal_console
+
+    screen = terminal_console()
+    table = registry_lines(rows, screen.width, mail=mail)
+    for line in (*table, *shared_lines(rows, mail), *error_lines(rows, screen.width)):
+        screen.print(line, end="\n", soft_wrap=True)
+
+
+def _without_broker(attachment: "Attachment") -> str:
+    record = attachment.record
+    if record is None:
+        return attachment.project
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.started_at))
+    return f"{record.name} in {record.folder}: supervisor pid {record.pid}, started {since}"
+
+
+def _watch(attachment: "Attachment", *, only_ready: bool) -> None:
+    """Draw the table until Ctrl-C."""
+    from pbus.client.attachment import while_running
+    from pbus_cli.call.run_command import run
+
+    async def check() -> None:
+        async with attachment.opened():
+            pass
+
+    run(check(), shows_warnings=False)  # an error now is better than an empty screen
+    watching = _watch_until_stopped(attachment, only_ready=only_ready)
+    run(while_running(attachment, watching), shows_warnings=False)
+
+
+async def _watch_until_stopped(attachment: "Attachment", *, only_ready: bool) -> None:
+    import asyncio
+
+    from rich.console import Group
+    from rich.text import Text
+
+    from pbus.observe import merge_rows
+    from pbus_cli.live.channel_watch import ChannelWatch
+    from pbus_cli.live.screen import Screen
+    from pbus_cli.live.suspending import suspendable
+    from pbus_cli.views.queue_table import shared_lines
+    from pbus_cli.views.worker_table import error_lines, registry_lines, state_counts
+
+    follower = ChannelWatch(attachment.new_bus, with_traffic=False)
+
+    def draw(width: int, height: int) -> "RenderableType":
+        rows = merge_rows(follower.leases, follower.hosts, time.time())
+        chosen = _chosen(rows, only_ready=only_ready)
+        title = Text.assemble((f"{attachment.project}  ", "bold"), state_counts(rows))
+        title.truncate(width, overflow="ellipsis")
+        shared = shared_lines(chosen, follower.mail)[: height // 4]
+        errors = error_lines(chosen, width)[: height // 4]
+        room = max(1, height - 2 - len(shared) - len(errors))
+        lines = [*registry_lines(chosen, width, room, mail=follower.mail), *shared, *errors]
+        return Group(*(_ended(line) for line in (title, Text(), *lines[: height - 2])))
+
+    def _ended(line: Text) -> Text:
+        line.end = "\n"
+        return line
+
+    screen = Screen(draw)
+    follower.open()
+    screen.open()
+    try:
+        with suspendable(screen.suspend, screen.resume):
+            await asyncio.Event().wait()
+    finally:
+        screen.close()
+        follower.close()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the tree."""
+    app.command()(ps)

@@ -1,0 +1,133 @@
+"""What the shell may complete: live workers, jobs, projects and message types.
+
+A shell waits for this at every press of the tab key: it is quick, says nothing, and knows nothing
+rather than failing.
+"""
+
+import re
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import typer
+
+if TYPE_CHECKING:
+    from pbus.bus.base import WorkerBus
+
+_ASK_S: Final = 1.0  # as long as somebody at a prompt is glad to wait for names
+
+# Shells evaluate what they complete: offered are names that no shell gives a meaning to.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,:@%+=/-]*")
+
+Completer: TypeAlias = Callable[[typer.Context, str], list[str]]
+
+
+def _quietly(names: Callable[[typer.Context], Iterable[str]]) -> Completer:
+    """What begins as typed; nothing where that cannot be found out."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        import logging
+
+        logging.disable()
+        try:
+            known = list(names(ctx))
+        except (Exception, SystemExit):  # noqa: BLE001 - the prompt must not be disturbed
+            return []
+        return sorted({name for name in known if name.startswith(incomplete) and is_plain(name)})
+
+    return complete
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name means itself in every shell, wherever it is put."""
+    return _PLAIN.fullmatch(name) is not None
+
+
+def _worker_names(ctx: typer.Context) -> Iterable[str]:
+    """All processes and workers, and what replicas have in common."""
+    from pbus.names import with_groups
+
+    return with_groups(_ask(ctx, _read_names))
+
+
+def _job_names(ctx: typer.Context) -> Iterable[str]:
+    """The jobs of the target that was typed, else of everybody."""
+    from pbus.names import stands_for
+
+    # Behind an option that still lacks its value the words before are not parsed.
+    target = ctx.params.get("target") or next(iter(ctx.args), None)
+
+    async def read(bus: "WorkerBus") -> list[str]:
+        leases = await bus.leases.leases()
+        return [
+            job for one in leases if not target or stands_for(target, one.name) for job in one.jobs
+        ]
+
+    return _ask(ctx, read)
+
+
+def _type_names(_: typer.Context) -> Iterable[str]:
+    from pbus.messages import message_type, message_types
+
+    known = ((name, message_type(name)) for name in message_types())
+    return [name for name, cls in known if cls is not None and not cls.is_local]
+
+
+def _project_names(_: typer.Context) -> Iterable[str]:
+    from pbus.process.project.discovery import running_projects
+
+    return [record.name for record in running_projects()]
+
+
+def _example_names(_: typer.Context) -> Iterable[str]:
+    from pbus_cli.input.examples import example_names
+
+    return example_names()
+
+
+async def _read_names(bus: "WorkerBus") -> list[str]:
+    from pbus.observe import decode_records
+
+    hosts = decode_records(await bus.leases.records())
+    processes = [process.name for host in hosts for process in host.processes]
+    return [*processes, *(lease.name for lease in await bus.leases.leases())]
+
+
+def _ask(
+    ctx: typer.Context, question: "Callable[[WorkerBus], Coroutine[Any, Any, list[str]]]"
+) -> list[str]:
+    """Ask the bus of the project that the words typed so far mean."""
+    import asyncio
+    import os
+
+    from pbus.client.attachment import attachment_of
+    from pbus.process.project.discovery import choose_project
+    from pbus.process.system.event_loop import run_patiently
+    from pbus.topology.paths import working_folder
+
+    name, file = (_given(ctx, option) for option in ("project", "file"))
+    record = choose_project(name, Path(file) if file else None, working_folder(), os.environ)
+
+    async def answer() -> list[str]:
+        bus = attachment_of(record).new_bus()  # loads its client
+        async with asyncio.timeout(_ASK_S), bus:
+            return await question(bus)
+
+    return run_patiently(answer())
+
+
+def _given(ctx: typer.Context, option: str) -> str | None:
+    """The value of an option, given to the verb or before it."""
+    at: Any = ctx
+    while at is not None:
+        if (value := at.params.get(option)) is not None:
+            return str(value)
+        at = at.parent
+    return None
+
+
+worker_names: Final = _quietly(_worker_names)
+job_names: Final = _quietly(_job_names)
+type_names: Final = _quietly(_type_names)
+project_names: Final = _quietly(_project_names)
+example_names: Final = _quietly(_example_names)

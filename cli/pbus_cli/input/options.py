@@ -1,0 +1,67 @@
+"""Options that several commands share, and how their values are read."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from pbus_cli.input.completing import project_names, worker_names
+
+_UNITS: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(ms|s|m|h|)")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from a text such as "10s", "1.5m", "500ms" or "2h"; a bare number is seconds.
+
+    Raises:
+        typer.BadParameter: The text is no duration.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        message = f"{text!r} is no duration: use for example 500ms, 10s, 1.5m or 2h"
+        raise typer.BadParameter(message)
+    return float(found[1]) * _UNITS[found[2]]
+
+
+ProjectName = Annotated[
+    str | None,
+    typer.Option(
+        "-p",
+        "--project",
+        metavar="NAME",
+        help="The running project, by name.",
+        show_default=False,
+        autocompletion=project_names,
+    ),
+]
+TopologyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "-f", "--file", metavar="FILE", help="The project, by topology file.", show_default=False
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+FileArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", help="The topology.", show_default="./topology.yaml")
+]
+DEFAULT_FILE: Final = Path("topology.yaml")
+WorkerNames = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="WORKER",
+        help="Which; the name of replicas means all of them, * and ? match.",
+        autocompletion=worker_names,
+    ),
+]
+OrderTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        metavar="S",
+        min=0,
+        help="Seconds until giving up (60); jobs in hand get as many (30).",
+        show_default=False,
+    ),
+]

@@ -1,0 +1,1 @@
+"""Starting projects: in the foreground, in the background, in this process."""

@@ -1,0 +1,1 @@
+"""The terminal: clean text, output and exit codes, log messages."""

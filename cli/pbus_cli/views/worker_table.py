@@ -1,0 +1,144 @@
+"""The workers: one line each, or the troubled ones first and the rest counted."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from rich.text import Text
+
+from pbus.bus.queues.store import QueueStats
+from pbus.observe import State, WorkerRow
+from pbus_cli.views import colors
+from pbus_cli.views.cells import plain_text
+from pbus_cli.views.columns import Column, lines
+from pbus_cli.views.figures import short_bytes, short_count, short_duration, short_percent
+from pbus_cli.views.queue_table import mail_columns
+
+_TROUBLE: Final[tuple[State, ...]] = (
+    "failed",
+    "backoff",
+    "unresponsive",
+    "starting",
+    "stopping",
+    "ready",
+    "exited",
+)
+
+
+def registry_lines(
+    rows: Sequence[WorkerRow],
+    width: int | None = None,
+    height: int | None = None,
+    *,
+    mail: Mapping[str, QueueStats] | None = None,
+) -> list[Text]:
+    """A heading and the workers.
+
+    Args:
+        rows: In the order in which they are shown when all fit.
+        width: Cells a line may take; None for no limit.
+        height: Lines there are, the heading included; None for no limit.
+        mail: What is kept for them; None where nothing is.
+    """
+    room = len(rows) if height is None else max(1, height - 1)
+    shown, hidden = _most_important(rows, room)
+    columns = _columns(shown, rows)
+    if mail is not None:
+        columns += mail_columns(shown, mail)
+    table = lines(columns, width, colors.HEADING)
+    if hidden:
+        table.append(_summary(hidden, width))
+    return table
+
+
+def error_lines(rows: Sequence[WorkerRow], width: int | None = None) -> list[Text]:
+    """Why workers failed or wait to be started again, a line each."""
+    found = []
+    for row in rows:
+        if row.error:
+            line = Text(f"{row.name}: {plain_text(row.error)}", style=colors.ERROR, no_wrap=True)
+            line.end = ""
+            if width is not None:
+                line.truncate(width, overflow="ellipsis")
+            found.append(line)
+    return found
+
+
+def state_counts(rows: Sequence[WorkerRow]) -> Text:
+    """How many are ready, and how many are anything else: 3/4 ready, 1 failed."""
+    counts = Counter(row.state for row in rows)
+    is_all_ready = counts["ready"] == len(rows)
+    text = Text(f"{counts['ready']}/{len(rows)} ready", style="green" if is_all_ready else "")
+    for state in _TROUBLE:
+        if counts[state] and state != "ready":
+            text.append(", ")
+            text.append(f"{counts[state]} {state}", style=colors.STATES[state])
+    return text
+
+
+def _most_important(
+    rows: Sequence[WorkerRow], room: int
+) -> tuple[list[WorkerRow], list[WorkerRow]]:
+    """Split into what is shown and what is only counted."""
+    if len(rows) <= room:
+        return list(rows), []
+    ranked = sorted(rows, key=lambda row: (row.lost == 0, _TROUBLE.index(row.state)))
+    ranked.sort(key=lambda row: row.state != "failed")  # failed ones before lost messages
+    return ranked[: room - 1], ranked[room - 1 :]
+
+
+def _summary(hidden: Sequence[WorkerRow], width: int | None) -> Text:
+    counts = Counter(row.state for row in hidden)
+    parts = [f"{counts[state]} more {state}" for state in _TROUBLE if counts[state]]
+    text = Text("… " + ", ".join(parts), style=colors.HEADING, no_wrap=True, end="")
+    if width is not None:
+        text.truncate(width, overflow="ellipsis")
+    return text
+
+
+def _columns(shown: Sequence[WorkerRow], rows: Sequence[WorkerRow]) -> list[Column]:
+    """Which columns these workers need; some only where they say something."""
+
+    def column(title: str, cell: Callable[[WorkerRow], Text | str], weight: int | None) -> Column:
+        cells = tuple(_text(cell(row)) for row in shown)
+        return Column(title, cells, weight=weight)
+
+    def left(title: str, cell: Callable[[WorkerRow], Text | str], weight: int | None) -> Column:
+        cells = tuple(_text(cell(row)) for row in shown)
+        is_name = title == "NAME"
+        return Column(title, cells, right=False, gives=is_name, is_name=is_name, weight=weight)
+
+    columns = [
+        left("NAME", lambda row: row.name, None),
+        left("STATE", _state, None),
+        column("PID", lambda row: "-" if row.pid is None else str(row.pid), 60),
+        column("UPTIME", lambda row: short_duration(row.uptime_s), 70),
+        column("CPU", lambda row: short_percent(row.cpu_percent), 50),
+        column("MEMORY", lambda row: short_bytes(row.rss_bytes), 40),
+        column("IN", lambda row: short_count(row.received), 80),
+        column("OUT", lambda row: short_count(row.sent), 75),
+    ]
+    if any(row.lost for row in rows):
+        columns.append(column("LOST", _lost, None))
+    if any(row.queued for row in rows):
+        columns.append(column("QUEUED", lambda row: short_count(row.queued), 30))
+    if any(row.restarts for row in rows):
+        columns.append(column("RESTARTS", lambda row: str(row.restarts), 35))
+    if len({row.host for row in rows}) > 1:
+        columns.append(left("HOST", lambda row: row.host or "-", 10))
+    return columns
+
+
+def _text(cell: Text | str) -> Text:
+    return Text(cell) if isinstance(cell, str) else cell
+
+
+def _state(row: WorkerRow) -> Text:
+    text = Text(row.state, style=colors.STATES[row.state])
+    if row.ready and not row.active:
+        return Text.assemble(text, ", inactive")
+    return text
+
+
+def _lost(row: WorkerRow) -> Text:
+    return Text(short_count(row.lost), style=colors.LOST if row.lost else "")
