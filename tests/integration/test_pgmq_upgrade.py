@@ -4,10 +4,10 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from support.mailing import backlog, fetch, texts
 
 from pbus.bus.pgmq import Endpoint, mail_store
 from pbus.bus.queues.store import Settlement
+from support.queue_helpers import backlog, fetch, texts
 from support.waiting import run
 
 pytestmark = pytest.mark.pgmq
