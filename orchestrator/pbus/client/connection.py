@@ -3,19 +3,17 @@
 import contextlib
 import weakref
 from collections.abc import AsyncIterator
-from typing import Final, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.subscriber import BusSubscriber
+from pbus.client.addresses import new_name
 from pbus.client.attachment import CONNECT_S, Attachment
 from pbus.client.targets import FIND_S
 from pbus.errors import ClientClosedError
-from pbus.ids import new_token
 
 S = TypeVar("S", bound=BusSubscriber)
 P = TypeVar("P", bound="Part")
-
-_ADDRESS: Final = "cli-"  # see pbus.bus.local.router.PASSING
 
 
 class Part(Protocol):
@@ -112,8 +110,3 @@ class ClientCore:
             yield subscriber
         finally:
             await bus.unsubscribe(subscriber)
-
-
-def new_name() -> str:
-    """An address of no worker, that nobody else has."""
-    return f"{_ADDRESS}{new_token(32)}"

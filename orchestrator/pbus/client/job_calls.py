@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
-from pbus.client.connection import ClientCore, new_name
+from pbus.client.addresses import new_name
+from pbus.client.connection import ClientCore
 from pbus.client.job_listing import OpenJobsQuery, OpenJobsResult
 from pbus.client.traffic.routes import Route, Router
 from pbus.ids import new_id

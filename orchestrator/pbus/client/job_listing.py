@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.subscriber import BusSubscriber
+from pbus.client.addresses import CLIENT_PREFIX
 from pbus.errors import JobNotCancelledError, JobNotFoundError, RequesterSilentError
 from pbus.jobs.listing import (
     BusJobCancelRequestMessage,
@@ -23,6 +25,7 @@ from pbus.messages import BusMessage
 
 ASK_S: Final = 1.0
 CANCEL_S: Final = 2.0
+_CLIENTS_S: Final = 0.2  # for clients to tell of labels, when all runners have answered
 _PROBLEMS: Final = {
     "unknown": "is over",
     "not cancellable": "was asked for as one that is not cancellable",
@@ -75,7 +78,7 @@ class OpenJobsQuery(BusSubscriber):
         self._answers: list[OpenJobs] = []
         self._left: dict[str, int] = {}  # runner: messages still to come
         self._expected: set[str] = set()
-        self._complete = asyncio.Event()
+        self._heard = asyncio.Event()
         self._outcome: asyncio.Queue[CancelOutcome] = asyncio.Queue(1)
 
     async def on_bus_message(self, message: BusMessage) -> None:
@@ -86,8 +89,7 @@ class OpenJobsQuery(BusSubscriber):
             self._left[message.runner] = left
             if left == 0:
                 self._expected.discard(message.runner)
-            if not self._expected:
-                self._complete.set()
+            self._heard.set()
         elif isinstance(message, BusJobCancelResponseMessage):
             await self._outcome.put(message.outcome)
 
@@ -100,12 +102,23 @@ class OpenJobsQuery(BusSubscriber):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._bus.send(BusJobsRequestMessage(source=self.name))
-                if hosted:
-                    await self._complete.wait()
+                await self._until(lambda: not self._expected)
+                async with asyncio.timeout(_CLIENTS_S):
+                    await self._until(lambda: not self._silent_clients())
         silent = [
             SilentRunner(runner, tuple(sorted(hosted[runner]))) for runner in sorted(self._expected)
         ]
         return OpenJobsResult(merge_jobs(self._answers), silent)
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            self._heard.clear()
+            await self._heard.wait()
+
+    def _silent_clients(self) -> set[str]:
+        """Clients that asked for jobs and have not told of them; they may have left since."""
+        requesters = {entry.requester for jobs in self._answers for entry in jobs.in_hand}
+        return {name for name in requesters - set(self._left) if name.startswith(CLIENT_PREFIX)}
 
     async def cancel(self, entry: JobEntry, reason: str | None) -> None:
         """Ask the requester of a job to cancel it.

@@ -10,7 +10,7 @@ from pbus.bus.base import WorkerBus
 from pbus.bus.subscriber import BusSubscriber
 from pbus.client.targets import FIND_S, not_found, wait_registered
 from pbus.concurrency.waiting import first_of
-from pbus.errors import JobTimeoutError, PbusError, WorkerNotFoundError
+from pbus.errors import BusUnavailableError, JobTimeoutError, PbusError, WorkerNotFoundError
 from pbus.jobs.context import WorkerContext
 from pbus.jobs.group import JobGroup
 from pbus.jobs.handles import Teller
@@ -149,7 +149,10 @@ class JobRequester(BusSubscriber):
         ):
             return
         self._loads_read_at = now
-        leases = await self._bus.leases.leases()
+        try:
+            leases = await self._bus.leases.leases()
+        except BusUnavailableError:
+            return
         self._replicas.loads = {lease.name: lease.queued + lease.working for lease in leases}
 
     async def wait(self, group: JobGroup) -> None:

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import Unpack
 
+from pbus.client.addresses import new_name
 from pbus.client.attachment import CONNECT_S, Attachment, at_url, find_project, from_environment
-from pbus.client.connection import new_name
 from pbus.client.control_requester import Control
 from pbus.client.job_calls import JobCalls
 from pbus.client.readiness import wait_ready

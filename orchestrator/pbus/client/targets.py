@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from pbus.bus.base import WorkerBus
-from pbus.errors import UnknownNameError, WorkerNotFoundError
+from pbus.errors import BusUnavailableError, UnknownNameError, WorkerNotFoundError
 from pbus.leases import Lease
 from pbus.names import nearest_name, stands_for, with_groups
 from pbus.observe import decode_records
@@ -53,10 +53,18 @@ async def wait_registered(bus: WorkerBus, name: str, within_s: float) -> None:
 
     Raises:
         WorkerNotFoundError: None was in time.
+        BusUnavailableError: The broker does not answer.
     """
     deadline = time.monotonic() + within_s
-    while not any(stands_for(name, lease.name) for lease in await bus.leases.leases()):
-        if time.monotonic() >= deadline:
+    while True:
+        is_late = time.monotonic() >= deadline
+        try:
+            if any(stands_for(name, lease.name) for lease in await bus.leases.leases()):
+                return
+        except BusUnavailableError:  # the broker may be back in time
+            if is_late:
+                raise
+        if is_late:
             raise await not_found(bus, name, within_s)
         await asyncio.sleep(_POLL_S)
 

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pbus.client.connection import ClientCore, new_name
+from pbus.client.addresses import new_name
+from pbus.client.connection import ClientCore
 from pbus.client.traffic.message_input import MessageInput
 from pbus.client.traffic.message_tail import Filter, MessageTail
 from pbus.client.traffic.routes import Route, Router
