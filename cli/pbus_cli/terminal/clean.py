@@ -2,9 +2,11 @@
 
 Messages, errors, log lines and names are written by whoever can reach the bus. A terminal acts on
 control characters (it moves the cursor, sets the clipboard, answers on its input) and reorders text
-behind bidirectional marks; so all that is printed goes through `clean`.
+behind bidirectional marks, and of some characters nothing is seen; so all that is printed goes
+through `clean`.
 """
 
+import json
 import re
 from typing import Final
 
@@ -12,10 +14,11 @@ from typing import Final
 # one of those that stand for bytes of file names.
 OWN_ESCAPE: Final = "\udc1b"
 
-_BIDI: Final = r"\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
-_UNSAFE: Final = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_BIDI}]")
-_UNSAFE_IN_LINE: Final = re.compile(rf"[\x00-\x1f\x7f-\x9f{_BIDI}]")
-_UNSAFE_IN_JSON: Final = re.compile(rf"[\x7f-\x9f{_BIDI}]")  # JSON escapes the others itself
+# Bidirectional marks, and what is not seen; joiners stay, which emoji and scripts need.
+_HIDDEN: Final = r"\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
+_UNSAFE: Final = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_HIDDEN}]")
+_UNSAFE_IN_LINE: Final = re.compile(rf"[\x00-\x1f\x7f-\x9f{_HIDDEN}]")
+_UNSAFE_IN_JSON: Final = re.compile(rf"[\x7f-\x9f{_HIDDEN}]")  # JSON escapes the others itself
 _SEQUENCE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
 
 
@@ -53,8 +56,10 @@ def own(sequence: str) -> str:
 
 def _shown(found: re.Match[str]) -> str:
     code = ord(found[0])
-    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"  # noqa: PLR2004 - a byte's
+    if code <= 0xFF:  # noqa: PLR2004 - a byte's
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004 - two bytes'
 
 
 def _escaped(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"
+    return json.dumps(found[0])[1:-1]

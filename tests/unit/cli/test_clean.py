@@ -19,6 +19,7 @@ WILD = "a\x1b]52;c;ZXZpbA==\x07b\x1b[2Jc\rd\x9b31me\u202ef\u2066g\x00h\x7fi\x08j
 CONTROLS = [chr(code) for code in (*range(9), *range(11, 32), *range(127, 160))]
 CONTROLS += list(
     "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+    "\xad\u180e\u200b\u2060\u2064\u206a\u206f\ufeff\ufff9\ufffb\U000e0001\U000e0041\U000e007f"  # not seen
 )
 
 
@@ -51,6 +52,14 @@ def test_json_says_the_same(value: object, key: str):
 
     assert {key: value} == json.loads(clean_json(text))
     assert not any(control in clean_json(text) for control in CONTROLS[33:])
+
+
+def test_unseen_characters_are_shown():
+    """A name that looks like another, and text that only programs read, are seen; emoji stay whole."""
+    assert r"a\u200bdmin" == clean("a\u200bdmin")
+    assert r"\U000e0068\U000e0069 hi" == clean_line("\U000e0068\U000e0069 hi")
+    assert r'"\udb40\udc68"' == clean_json('"\U000e0068"')
+    assert "\U0001f469\u200d\U0001f4bb" == clean("\U0001f469\u200d\U0001f4bb")
 
 
 def test_own_colours_pass():
