@@ -3,12 +3,12 @@
 import functools
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
-from pbus.errors import LeaseTooLargeError, SealError
+from pbus.errors import BusUnavailableError, LeaseTooLargeError, SealError
 from pbus.seal import NO_SEAL, Seal
 from pbus.structs import DECODE_ERRORS, Label, WorkerName
 
@@ -24,7 +24,7 @@ MAX_RECORDS_BYTES = 64 * 1024 * 1024  # of all
 LEFT_OUT = (
     "!"  # a store returns it in place of a lease that is too large, with the name; or of too many
 )
-CLAIM_TRIES = 5  # others may write a forged lease again as soon as one was removed
+_CLAIM_TRIES = 5  # others may write a forged lease again as soon as one was removed
 _SAME_CLOCK_S = 1.0  # clocks that differ by less are taken for the same
 
 
@@ -124,7 +124,51 @@ def lease_text(body: bytes | str) -> bytes:
     return text if line_end else before
 
 
-def is_forged(body: bytes | str, wanted: Lease, seal: Seal) -> bool:
+async def claim_name(
+    lease: Lease,
+    seal: Seal,
+    url: str,
+    *,
+    claim: Callable[[Lease], Awaitable[bytes | str | None]],
+    evict: Callable[[str, bytes], Awaitable[object]],
+) -> Lease | None:
+    """Take a name; what is no lease of another and stands in the way is removed.
+
+    Args:
+        lease: To be stored.
+        seal: Of the channel.
+        url: Where the store is.
+        claim: Stores the lease, or returns what has the name.
+        evict: Removes what has a name, if it still ends so.
+
+    Returns:
+        The lease that has the name; None: it is taken.
+
+    Raises:
+        BusUnavailableError: The store does not answer, or others write there again and again.
+    """
+    for _ in range(_CLAIM_TRIES):
+        holder = await claim(lease)
+        if holder is None:
+            return None
+        if not _is_forged(holder, lease, seal):
+            return decode_holder(holder, lease.name, seal)
+        await evict(lease.name, lease_text(holder))
+    raise BusUnavailableError(url, f"others write leases of {lease.name!r}")
+
+
+def released_by(
+    incarnations: Sequence[str], bodies: Iterable[bytes | str], seal: Seal
+) -> list[Lease]:
+    """Leases that a store released, those left out that are not of the incarnations: copied ones."""
+    return [
+        lease
+        for lease in decode_leases(bodies, seal)
+        if lease.incarnation.startswith(tuple(incarnations))
+    ]
+
+
+def _is_forged(body: bytes | str, wanted: Lease, seal: Seal) -> bool:
     """Whether what keeps a lease from its name is no lease of another incarnation.
 
     Args:

@@ -5,8 +5,18 @@ import time
 import msgspec
 import pytest
 
-from pbus.leases import Lease, decode_activation, decode_holder, decode_leases
+from pbus.errors import BusUnavailableError
+from pbus.leases import (
+    Lease,
+    claim_name,
+    decode_activation,
+    decode_holder,
+    decode_leases,
+    released_by,
+)
 from pbus.observe import HostRecord, ProcessRecord, decode_records, merge_rows
+from pbus.seal import NO_SEAL
+from support.waiting import run
 
 
 def test_unreadable_leases_are_left_out(caplog):
@@ -56,6 +66,57 @@ def test_unreadable_holder_has_the_name():
     holder = decode_holder(b"{}", "x")
 
     assert ("x", "?") == (holder.name, holder.runner)
+
+
+def lease(name: str, incarnation: str) -> Lease:
+    """One of some life."""
+    return Lease(name=name, incarnation=incarnation, runner="r", host="h", pid=1)
+
+
+class Place:
+    """Where one name's lease stands; what is evicted is followed by the next."""
+
+    def __init__(self, *bodies: bytes) -> None:
+        self.bodies = list(bodies)
+        self.evicted: list[bytes] = []
+
+    async def claim(self, wanted: Lease) -> bytes | None:
+        del wanted
+        return self.bodies[0] if self.bodies else None
+
+    async def evict(self, name: str, body: bytes) -> None:
+        assert "a" == name
+        self.evicted.append(body)
+        del self.bodies[0]
+
+
+def claimed(place: Place) -> Lease | None:
+    """The name a, by a life of ours."""
+    ours = lease("a", "ours")
+    return run(claim_name(ours, NO_SEAL, "redis://x", claim=place.claim, evict=place.evict))
+
+
+def test_forged_leases_make_way():
+    """What is none, a copy of another's and one that says it is ours are removed; a real one stays."""
+    forged = [b"{}", *(msgspec.json.encode(lease(*one)) for one in (("b", "x"), ("a", "ours")))]
+    theirs = lease("a", "theirs")
+
+    assert claimed(empty := Place(*forged)) is None
+    assert forged == empty.evicted
+    assert theirs == claimed(Place(*forged, msgspec.json.encode(theirs)))
+
+
+def test_forging_again_and_again_is_an_error():
+    """The claim ends, and says why."""
+    with pytest.raises(BusUnavailableError, match="others write leases of 'a'"):
+        claimed(Place(*[b"{}"] * 100))
+
+
+def test_copied_leases_are_not_released():
+    """Only those of the lives asked for are told of."""
+    bodies = [msgspec.json.encode(lease(*one)) for one in (("a", "x.1"), ("b", "y.1"))]
+
+    assert ["a"] == [one.name for one in released_by(["x", "z"], bodies, NO_SEAL)]
 
 
 def test_unreadable_records_are_left_out(caplog):

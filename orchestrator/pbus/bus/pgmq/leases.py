@@ -3,22 +3,19 @@
 from collections.abc import Sequence
 
 from pbus.bus.pgmq.server.connection import HealingConnection
-from pbus.errors import BusUnavailableError
 from pbus.leases import (
-    CLAIM_TRIES,
     LEASE_S,
     Activation,
     Lease,
     Renewal,
+    claim_name,
     close_record,
     decode_activation,
-    decode_holder,
     decode_leases,
     encode_activation,
     encode_lease,
-    is_forged,
-    lease_text,
     open_records,
+    released_by,
     truly_expired,
 )
 from pbus.seal import NO_SEAL, Seal
@@ -46,15 +43,9 @@ class PgLeaseStore:
 
     async def claim(self, lease: Lease) -> Lease | None:
         """Take the name; see LeaseStore."""
-        for _ in range(CLAIM_TRIES):
-            holder = await self._claim(lease)
-            if holder is None:
-                return None
-            if not is_forged(holder, lease, self._seal):
-                return decode_holder(holder, lease.name, self._seal)
-            text = lease_text(holder).decode()
-            await self._link.call(_EVICT, self._channel, lease.name, text)
-        raise BusUnavailableError(self._link.url, f"others write leases of {lease.name!r}")
+        return await claim_name(
+            lease, self._seal, self._link.url, claim=self._claim, evict=self._evict
+        )
 
     async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
         """Store leases anew; see LeaseStore."""
@@ -83,8 +74,7 @@ class PgLeaseStore:
             return []
         sql = "SELECT * FROM pbus.lease_release($1, $2)"
         rows = await self._link.call(sql, self._channel, list(incarnations))
-        found = decode_leases((row[0] for row in rows), self._seal)
-        return [lease for lease in found if lease.incarnation.startswith(tuple(incarnations))]
+        return released_by(incarnations, (row[0] for row in rows), self._seal)
 
     async def leases(self) -> list[Lease]:
         """All live leases by name."""
@@ -121,6 +111,9 @@ class PgLeaseStore:
         rows = await self._link.call(sql, self._channel, *self._row(lease), LEASE_S)
         holder: str | None = rows[0][0]
         return holder
+
+    async def _evict(self, name: str, body: bytes) -> None:
+        await self._link.call(_EVICT, self._channel, name, body.decode())
 
     def _row(self, lease: Lease) -> tuple[str, str, str, str]:
         head = f"{lease.incarnation}|{lease.state}|{int(lease.active)}"

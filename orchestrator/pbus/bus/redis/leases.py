@@ -12,7 +12,6 @@ from pbus.bus.redis.keys import Keys
 from pbus.bus.redis.server.endpoint import MOVING, TROUBLE, Endpoint, reason_of
 from pbus.errors import BusUnavailableError
 from pbus.leases import (
-    CLAIM_TRIES,
     LEASE_S,
     LEFT_OUT,
     MAX_LEASE_BYTES,
@@ -23,15 +22,14 @@ from pbus.leases import (
     Activation,
     Lease,
     Renewal,
+    claim_name,
     close_record,
     decode_activation,
-    decode_holder,
     decode_leases,
     encode_activation,
     encode_lease,
-    is_forged,
-    lease_text,
     open_records,
+    released_by,
     truly_expired,
 )
 from pbus.seal import NO_SEAL, Seal
@@ -275,14 +273,9 @@ class RedisLeaseStore:
 
     async def claim(self, lease: Lease) -> Lease | None:
         """Take the name; see LeaseStore."""
-        for _ in range(CLAIM_TRIES):
-            holder = await self._claim(lease)
-            if holder is None:
-                return None
-            if not is_forged(holder, lease, self._seal):
-                return decode_holder(holder, lease.name, self._seal)
-            await self._run(_EVICT, self._keys, [lease.name, lease_text(holder)])
-        raise BusUnavailableError(self._endpoint.url, f"others write leases of {lease.name!r}")
+        return await claim_name(
+            lease, self._seal, self._endpoint.url, claim=self._claim, evict=self._evict
+        )
 
     async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
         """Store leases anew; see LeaseStore."""
@@ -309,8 +302,7 @@ class RedisLeaseStore:
         if not incarnations:
             return []
         released = await self._run(_RELEASE, self._keys, incarnations)
-        found = decode_leases(released, self._seal)
-        return [lease for lease in found if lease.incarnation.startswith(tuple(incarnations))]
+        return released_by(incarnations, released, self._seal)
 
     async def leases(self) -> list[Lease]:
         """All live leases by name."""
@@ -398,6 +390,9 @@ class RedisLeaseStore:
 
     async def _claim(self, lease: Lease) -> Any:
         return await self._run(_CLAIM, self._keys, [*self._row(lease), _lease_ms()])
+
+    async def _evict(self, name: str, body: bytes) -> None:
+        await self._run(_EVICT, self._keys, [name, body])
 
     def _row(self, lease: Lease) -> tuple[str, str, bytes]:
         head = f"{lease.incarnation}|{lease.state}|{int(lease.active)}"
