@@ -59,7 +59,9 @@ def test_tasks_of_a_bus_go_on(make_bus, caplog: pytest.LogCaptureFixture):
         async with ours:
             await ours.subscribe(listener)
             what = (
-                (ours._credit._wire, "tell") if ours.queues is None else (ours._mailroom, "_wanted")
+                (ours._credit._wire, "send_control")
+                if ours.queues is None
+                else (ours._mailroom, "_wanted")
             )
             for number, fault in enumerate([(ours, "_receive"), (ours, "_beat_once"), what], 1):
                 break_once(*fault)

@@ -117,7 +117,7 @@ class ForkedBlob(BusDataMessage):
     text: str = "x" * 256
 
 
-class Ear(BusSubscriber):
+class NotifyHandler(BusSubscriber):
     """Counts what comes."""
 
     name = "deaf"
@@ -183,7 +183,7 @@ def test_outliving_child_holds_up_nobody(valkey: Valkey, channel: str):
         sender = connect(valkey.url, channel=channel, send_timeout=PATIENCE_S)
         receiver = connect(valkey.url, channel=channel)
         async with sender, receiver:
-            ear = Ear()
+            ear = NotifyHandler()
             await receiver.subscribe(ear)
             for number in range(8_000):
                 await sender.send(ForkedBlob(source="s", target="deaf", number=number))

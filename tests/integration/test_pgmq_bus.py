@@ -314,7 +314,7 @@ def test_w55_dead_receivers_are_swept(shared_database, channel):
 
     async def main():
         dead_lines = ConnectionPair(Endpoint(dsn=shared_database), channel)
-        dead_lines.hold()
+        dead_lines.acquire()
         for number in range(3):
             await PgTransport(dead_lines, f"dead{number}", lambda *_: None, lease_s=1000.0).open()
         async with connect(shared_database, channel=channel) as here:
@@ -343,7 +343,7 @@ def test_buried_process_is_forgotten_at_once(shared_database, channel):
 
     async def main():
         lines = ConnectionPair(Endpoint(dsn=shared_database), channel)
-        lines.hold()
+        lines.acquire()
         await PgTransport(lines, "child-abc", lambda *_: None, lease_s=1000.0).open()
         async with connect(shared_database, channel=channel) as here:
             await here.leases.release(["child"])
@@ -359,7 +359,7 @@ def test_follower_misses_are_counted(shared_database, channel, make_bus):
 
     async def main():
         lines = ConnectionPair(Endpoint(dsn=shared_database), channel)
-        lines.hold()
+        lines.acquire()
         taken = []
         follower = PgTransport(lines, "f", lambda _, payload: taken.append(payload), follows=True)
         await follower.open()

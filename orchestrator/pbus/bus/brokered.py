@@ -45,7 +45,7 @@ _ENVELOPE_BYTES = 4096  # more than an envelope can take
 class BrokeredBus(WorkerBus):
     """The bus between processes.
 
-    A backend makes its connections and calls `_build`; when they are open it calls `_begin` and
+    A backend makes its connections and calls `_init_streams`; when they are open it calls `_start_tasks` and
     `_open_mail`, and it hands what arrives to the inbox and to the credit.
 
     Args:
@@ -204,7 +204,7 @@ class BrokeredBus(WorkerBus):
             return store
         return SealedQueueStore(store, self._seal, self.names, self._claims, self._refuse)
 
-    def _build(self, wire: Transport) -> None:
+    def _init_streams(self, wire: Transport) -> None:
         self._inbox = StreamReceiver(self)
         self._outboxes = {
             lane: SendBuffer(
@@ -227,7 +227,7 @@ class BrokeredBus(WorkerBus):
         if self._seal is not NO_SEAL:
             self._provenance = Provenance(self._claims, self._board, self._put)
 
-    def _begin(self) -> None:
+    def _start_tasks(self) -> None:
         """Start what writes and what looks after it; the broker has been reached."""
         for lane, publisher in self._publishers.items():
             self._spawn(f"{lane.name.lower()} writer", publisher.run)
@@ -278,11 +278,11 @@ class BrokeredBus(WorkerBus):
                 logger.debug("a beat was missed: %s", error)
 
     async def _beat_once(self) -> None:
-        await self._keep_up()
+        await self._heartbeat()
         self._inbox.tidy()
         self._board.tidy()
         for outbox in self._outboxes.values():
-            outbox.mark()
+            outbox.send_watermarks()
         for publisher in self._publishers.values():
             publisher.say_undelivered()
         if self._mailroom is not None:
@@ -313,7 +313,7 @@ class BrokeredBus(WorkerBus):
         """Have it come no longer."""
 
     @abc.abstractmethod
-    async def _keep_up(self) -> None:
+    async def _heartbeat(self) -> None:
         """Called at each beat: see that the connections live, and say that we do."""
 
     @abc.abstractmethod

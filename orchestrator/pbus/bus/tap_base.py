@@ -47,14 +47,14 @@ class BrokerTap(abc.ABC):
         while True:
             yield await self._queue.get()
 
-    def _begin(self, reading: TaskFunction) -> None:
+    def _start_tasks(self, reading: TaskFunction) -> None:
         self._tasks.spawn(run_forever("the tap", reading), "pbus tap")
         self._tasks.spawn(run_forever("the tap's beat", self._beat), "pbus tap beat")
 
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(_BEAT_S)
-            await self._keep_up()
+            await self._heartbeat()
             self._tidy()
 
     def _tidy(self) -> None:
@@ -106,7 +106,7 @@ class BrokerTap(abc.ABC):
     # What a backend brings
 
     @abc.abstractmethod
-    async def _keep_up(self) -> None:
+    async def _heartbeat(self) -> None:
         """Called at each beat: say that we still follow, ask whether the connection lives."""
 
     @abc.abstractmethod

@@ -23,8 +23,8 @@ class NoteWire:
     """Takes notes while it is open; nobody listens to anything."""
 
     broker = "broker"
-    trouble = (OSError,)
-    posts = False
+    transient_errors = (OSError,)
+    supports_nowait = False
 
     def __init__(self) -> None:
         self.open = asyncio.Event()
@@ -33,14 +33,14 @@ class NoteWire:
         self.told: list[tuple[str, bytes]] = []
         self.asked: list[tuple[str, bytes]] = []
 
-    async def tell(self, notes):
+    async def send_control(self, notes):
         await self.open.wait()
         if self.failures:
             self.failures -= 1
             raise OSError("away")
         self.told += notes
 
-    async def ask(self, outbox, notes, addresses):
+    async def probe(self, outbox, notes, addresses):
         self.asked += notes
         return [0] * len(notes), [0] * len(addresses)
 
@@ -146,7 +146,7 @@ def test_gone_receivers_are_forgotten():
 class StubbornWire(NoteWire):
     """The broker goes on counting a process that is over."""
 
-    async def ask(self, outbox, notes, addresses):
+    async def probe(self, outbox, notes, addresses):
         self.asked += notes
         return [1] * len(notes), [2] * len(addresses)
 
@@ -172,7 +172,7 @@ def test_credit_ends_with_its_incarnation(address: str, holder: str | None):
         desk = Desk(StubbornWire(), [Registry("gone", holder)])
         note = b'["grant","%s","%s",1,%d,%d]'
         await desk.outbox.put(address, FULL)
-        (payload,) = await desk.outbox.take()
+        (payload,) = await desk.outbox.next_batches()
         desk.outbox.written(payload, 2)
         size = payload.size
         desk.credit.receive(note % (b"gone", address.encode(), 0, INITIAL_CREDIT_BYTES))

@@ -73,7 +73,7 @@ class Kept(AckHandle):
 
 
 @contextlib.asynccontextmanager
-async def delivering(handle, *receipts):
+async def set_current_delivery(handle, *receipts):
     """A subscriber that is given a message for each receipt, numbered from 0."""
     handling = Handling(handle)
     mailbox = Mailbox(handling, lambda line: None)
@@ -101,7 +101,7 @@ def test_start_that_is_not_noted_is_given_back():
 
     async def main():
         receipt = Suspect()
-        async with delivering(None, receipt) as (handling, _):
+        async with set_current_delivery(None, receipt) as (handling, _):
             await happens(receipt.begins)
         assert (["given back"], []) == (receipt.ends, handling.done)
 
@@ -121,7 +121,7 @@ def test_lent_lane_gets_successor():
                 lend_turn()  # once is enough
                 await gate.wait()
 
-        async with delivering(handle, None, None, None) as (handling, _):
+        async with set_current_delivery(handle, None, None, None) as (handling, _):
             await until(lambda: handling.done == [1, 2])
             assert tasks[1] is tasks[2] is not tasks[0]
             gate.set()
@@ -146,7 +146,7 @@ def test_task_of_handler_lends():
             if number == 0:
                 await asyncio.create_task(ask())
 
-        async with delivering(handle, None, None) as (handling, _):
+        async with set_current_delivery(handle, None, None) as (handling, _):
             await until(lambda: handling.done == [1])
             gate.set()
             await until(lambda: handling.done == [1, 0])
@@ -173,7 +173,7 @@ def test_late_lending_does_nothing():
                 await gate.wait()
                 await asyncio.sleep(0)
 
-        async with delivering(handle, None, None, None) as (handling, _):
+        async with set_current_delivery(handle, None, None, None) as (handling, _):
             await until(lambda: len(handling.done) == 3)
             assert [0, 1, 2] == handling.done
 
@@ -191,7 +191,7 @@ def test_waiting_handler_ends_its_task():
             if number == 1:
                 await asyncio.sleep(0)
 
-        async with delivering(handle, None, None, None) as (handling, _):
+        async with set_current_delivery(handle, None, None, None) as (handling, _):
             await until(lambda: handling.done == [0, 1, 2])
             assert tasks[0] is tasks[1] is not tasks[2]
             await finishes(tasks[1])
@@ -211,7 +211,7 @@ def test_cancelled_handler_is_alone():
                 begun.set()
                 await asyncio.Event().wait()
 
-        async with delivering(handle, None, None) as (handling, mailbox):
+        async with set_current_delivery(handle, None, None) as (handling, mailbox):
             await happens(begun)
             tasks[0].cancel()
             await until(lambda: handling.done == [1])
@@ -234,7 +234,7 @@ def test_swallowed_cancel_ends_task():
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.Event().wait()
 
-        async with delivering(handle, None, None) as (handling, mailbox):
+        async with set_current_delivery(handle, None, None) as (handling, mailbox):
             await happens(begun)
             tasks[0].cancel()
             await until(lambda: handling.done == [0, 1])
@@ -256,7 +256,7 @@ def test_timeouts_work_in_handlers():
             except TimeoutError:
                 late.append(number)
 
-        async with delivering(handle, None, None) as (handling, mailbox):
+        async with set_current_delivery(handle, None, None) as (handling, mailbox):
             await until(lambda: handling.done == [0, 1])
             assert ([0, 1], 0) == (late, mailbox.failed)
 
@@ -276,7 +276,7 @@ def test_context_is_each_message_own():
                 await asyncio.sleep(0)
             seen.append(MARK.get())
 
-        async with delivering(handle, None, None, None) as (handling, _):
+        async with set_current_delivery(handle, None, None, None) as (handling, _):
             await until(lambda: handling.done == [0, 1, 2])
         assert ["none", "mark 0", "none", "mark 1", "none", "mark 2"] == seen
 
@@ -295,7 +295,7 @@ def test_context_of_subscribing_is_kept():
             await asyncio.sleep(0)
 
         MARK.set("start")
-        async with delivering(handle, None, None) as (handling, _):
+        async with set_current_delivery(handle, None, None) as (handling, _):
             await until(lambda: handling.done == [0, 1])
         assert ["start", "start"] == seen
 
@@ -313,7 +313,7 @@ def test_lent_message_counts_as_done():
                 lend_turn()
                 await gate.wait()
 
-        async with delivering(handle, *receipts) as (handling, _):
+        async with set_current_delivery(handle, *receipts) as (handling, _):
             await until(lambda: handling.done == [1])
             assert 1 == receipts[0].count
             gate.set()
@@ -336,7 +336,7 @@ def test_stored_mail_is_settled_once():
             if number == 2:
                 raise ValueError("no")
 
-        async with delivering(handle, *receipts) as (handling, _):
+        async with set_current_delivery(handle, *receipts) as (handling, _):
             await until(lambda: handling.done == [1])
             await until(lambda: len(handling.turns) == 2)
             assert [[], ["finished"], []] == [one.ends for one in receipts]
@@ -358,7 +358,7 @@ def test_cut_off_mail_goes_back():
             if number == 0:
                 await asyncio.Event().wait()
 
-        async with delivering(handle, *receipts) as (handling, _):
+        async with set_current_delivery(handle, *receipts) as (handling, _):
             await until(lambda: handling.turns)
             (turn,) = handling.turns
             turn.cut_off()
@@ -380,7 +380,7 @@ def test_stopped_mailbox_gives_back():
                 lend_turn()
             await asyncio.Event().wait()
 
-        async with delivering(handle, *receipts) as (handling, _):
+        async with set_current_delivery(handle, *receipts) as (handling, _):
             await until(lambda: len(handling.turns) == 2)
         assert [["given back"]] * 3 == [one.ends for one in receipts]
 

@@ -155,7 +155,7 @@ def test_slowest_receiver_counts():
         await outbox.put("*", KB)
         waiting = await starts_to_wait(outbox, "*", KB)
         outbox.forget(stream, "slow")
-        outbox.expect(stream, 1)
+        outbox.set_receiver_count(stream, 1)
         await asyncio.wait_for(waiting, 5)
 
     asyncio.run(main())
@@ -173,7 +173,7 @@ def test_unheard_receiver_is_asked():
         for _ in range(600):
             await outbox.put("*", KB)
         write(outbox)
-        outbox.expect(stream, 2)  # somebody new
+        outbox.set_receiver_count(stream, 2)  # somebody new
         assert [("*", [])] == write(outbox, receivers=2)[-1:]
         waiting = await starts_to_wait(outbox, "*", b"x" * 10_000)
         outbox.grant("new", "*", stream.number, stream.position, stream.position + 1_000_000)
@@ -203,7 +203,7 @@ def test_large_message_passes_an_idle_receiver():
         write(outbox)
         stream = stream_of(outbox, "a")
         waiting = await starts_to_wait(outbox, "a", b"y" * 5_000_000)
-        outbox.expect(stream, 1)  # an early question must not let it through
+        outbox.set_receiver_count(stream, 1)  # an early question must not let it through
         await asyncio.sleep(0)
         assert not waiting.done()
         outbox.grant("r", "a", stream.number, 5_000_001, 6_000_000)
@@ -289,7 +289,7 @@ def test_busy_outbox_fills_payloads(monkeypatch):
                 await asyncio.sleep(0)
 
         sending = asyncio.create_task(send_on())
-        (payload,) = await outbox.take()
+        (payload,) = await outbox.next_batches()
         await sending
         return payload.lines
 

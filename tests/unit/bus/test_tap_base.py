@@ -17,7 +17,7 @@ class TappedNote(BusDataMessage):
 class BareFollower(BrokerTap):
     """Has no broker."""
 
-    async def _keep_up(self) -> None:
+    async def _heartbeat(self) -> None:
         pass
 
     async def _disconnect(self) -> None:

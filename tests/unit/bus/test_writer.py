@@ -19,8 +19,8 @@ class ScriptedWire:
     """Answers each write as told: how many processes got each payload, or an error; then 1."""
 
     broker = "broker"
-    trouble = (OSError,)
-    posts = False
+    transient_errors = (OSError,)
+    supports_nowait = False
 
     def __init__(self, *answers: int | OSError) -> None:
         self.answers = list(answers)
@@ -33,7 +33,7 @@ class ScriptedWire:
             raise answer
         return [answer] * len(payloads)
 
-    def is_copy(self, address: str) -> bool:
+    def is_tap_copy(self, address: str) -> bool:
         return address == "copy"
 
     def backoff(self) -> Backoff:
@@ -126,14 +126,14 @@ def test_long_outage_gives_up(caplog: pytest.LogCaptureFixture):
 class PostingWire(ScriptedWire):
     """Writes without waiting while it is idle; the test says when and how that ends."""
 
-    posts = True
+    supports_nowait = True
     is_idle = True
 
     def __init__(self, *answers: int | OSError) -> None:
         super().__init__(*answers)
         self.posted, self.collected = [], []
 
-    def post(self, outbox, payloads, on_end):
+    def write_nowait(self, outbox, payloads, on_end):
         if self.is_idle:
             self.posted.append([each.lines[:] for each in payloads])
             self._end = functools.partial(on_end, payloads)
@@ -143,7 +143,7 @@ class PostingWire(ScriptedWire):
         """Have what was posted end with these counts; without, they are to be collected."""
         self._end(list(counts) or None)
 
-    async def collect(self, outbox, payloads):
+    async def result_of_nowait(self, outbox, payloads):
         self.collected.append([each.lines for each in payloads])
         return await super().write(outbox, payloads)
 

@@ -190,7 +190,7 @@ class InlineLaneHold:
             self._held = self.gate
             if self._held is not None:
                 self._held.hold()
-            self.reader.release()
+            self.reader.hand_over()
 
     def resume(self) -> None:
         """The wait is over: it holds the lane until it ends."""
@@ -254,7 +254,7 @@ class InlineLaneHold:
                 self._ended.set_result(None)
             self._let_go()
             if self.reader is not None and not self._is_over:
-                self.reader.release()  # its task reads no more
+                self.reader.hand_over()  # its task reads no more
             self._is_over = True
 
     @types.coroutine

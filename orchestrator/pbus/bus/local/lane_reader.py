@@ -49,7 +49,7 @@ class LaneReader:
         """Call back if the lane goes on before the message in hand is handled."""
         self._on_release.append(callback)
 
-    def release(self) -> None:
+    def hand_over(self) -> None:
         """Have the next message read beside the handler in progress; once is enough."""
         if self.is_released:
             return

@@ -34,7 +34,7 @@ class Mailbox:
         self,
         subscriber: BusSubscriber,
         decode: Callable[[bytes], BusMessage | None],
-        decode_kept: Callable[[bytes], BusMessage | None] | None = None,
+        decode_stored: Callable[[bytes], BusMessage | None] | None = None,
     ) -> None:
         self.subscriber = subscriber
         self.name = subscriber.name
@@ -44,7 +44,7 @@ class Mailbox:
         self.failed = 0
         self._left = 0  # refused since its subscriber is leaving
         self._decode = decode
-        self._decode_kept = decode_kept or decode
+        self._decode_kept = decode_stored or decode
         gates = getattr(subscriber, "gates", {})
         self._lanes = {
             Lane.DATA: LaneQueue(DATA_CAPACITY, gates.get(Lane.DATA)),

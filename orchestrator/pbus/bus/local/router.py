@@ -105,7 +105,7 @@ class LocalRouter:
             if held.subscriber is subscriber:
                 return None
             raise DuplicateSubscriberError(subscriber.name)
-        mailbox = Mailbox(subscriber, self.decode, self.decode_kept)
+        mailbox = Mailbox(subscriber, self.decode, self.decode_stored)
         self._mailboxes[address] = mailbox
         if address != subscriber.name:
             self._aliases[subscriber.name] = mailbox
@@ -195,7 +195,7 @@ class LocalRouter:
             self.refuse(error, line)
             return None
 
-    def decode_kept(self, line: bytes) -> BusMessage | None:
+    def decode_stored(self, line: bytes) -> BusMessage | None:
         """Decode a message that was kept, perhaps this worker's copy of a broadcast.
 
         Returns:

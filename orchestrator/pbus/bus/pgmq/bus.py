@@ -63,7 +63,7 @@ class PgmqBus(BrokeredBus):
         if settings.is_stored:
             self.queues = self._sealed(PgmqQueueStore(self._lines))
         self._wire = PgTransport(self._lines, self.incarnation, self._take, lease_s=peer_lease)
-        self._build(self._wire)
+        self._init_streams(self._wire)
         self._lines.writer.on_connect = self._expect_returns
 
     @property
@@ -90,13 +90,13 @@ class PgmqBus(BrokeredBus):
                 publisher.expect_returns()
 
     async def _open(self) -> None:
-        self._lines.hold()
+        self._lines.acquire()
         self._is_open = True
         self._wire.addresses = list(self._board.addresses)
         await self._reach()
         self._spawn("reader", self._lines.reader.run)
         self._spawn("wire", self._wire.run)
-        self._begin()
+        self._start_tasks()
         await self._open_mail()
 
     async def _reach(self) -> None:
@@ -118,7 +118,7 @@ class PgmqBus(BrokeredBus):
             await self._wire.close()
             await self._lines.release()
 
-    async def _keep_up(self) -> None:
+    async def _heartbeat(self) -> None:
         await self._wire.beat()
 
     async def _listen(self, address: str) -> None:

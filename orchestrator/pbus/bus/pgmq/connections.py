@@ -20,13 +20,13 @@ class ConnectionPair:
     Attributes:
         reader: Takes what arrives; hears the channel's bell.
         writer: Sends: a large batch on its way out delays nothing that arrives.
-        bell: What the server calls the channel; from a hash, so no two are mixed up.
+        notify_channel: What the server calls the channel; from a hash, so no two are mixed up.
     """
 
     def __init__(self, endpoint: Endpoint, channel: str) -> None:
         self.channel = channel
         self.url = endpoint.url
-        self.bell = "pbus_" + hashlib.md5(channel.encode()).hexdigest()[:24]  # noqa: S324 - a name
+        self.notify_channel = "pbus_" + hashlib.md5(channel.encode()).hexdigest()[:24]  # noqa: S324 - a name
         self.reader = HealingConnection(endpoint, "pbus reader")
         self.writer = HealingConnection(endpoint, "pbus writer")
         self._ears: list[NotifyHandler] = []
@@ -36,12 +36,12 @@ class ConnectionPair:
         self.reader.on_connecting = lambda: self._tell(CONNECTING)
         self.reader.on_connect = lambda: self._tell("")
 
-    def attend(self, ear: NotifyHandler) -> None:
+    def add_listener(self, ear: NotifyHandler) -> None:
         """Have somebody told what the bell says; nothing: it may have rung unheard."""
         if ear not in self._ears:
             self._ears.append(ear)
 
-    def ignore(self, ear: NotifyHandler) -> None:
+    def remove_listener(self, ear: NotifyHandler) -> None:
         """Tell him no longer."""
         if ear in self._ears:
             self._ears.remove(ear)
@@ -52,9 +52,9 @@ class ConnectionPair:
         Raises:
             BusUnavailableError: Not confirmed now; it will be when the server is back.
         """
-        await self.reader.listen(self.bell)
+        await self.reader.listen(self.notify_channel)
 
-    async def take_over(self, channel: str, ear: NotifyHandler) -> None:
+    async def listen_on(self, channel: str, ear: NotifyHandler) -> None:
         """Have somebody told what is said on a channel of his own, from now on.
 
         Raises:
@@ -63,7 +63,7 @@ class ConnectionPair:
         self._hands[channel] = ear
         await self.reader.listen(channel)
 
-    def hold(self) -> None:
+    def acquire(self) -> None:
         """Somebody needs the connections until he releases them; they are made when needed."""
         self._users += 1
 
@@ -75,7 +75,7 @@ class ConnectionPair:
             await self.writer.close()
 
     def _heard(self, channel: str, payload: str) -> None:
-        if channel == self.bell:
+        if channel == self.notify_channel:
             self._tell(payload)
         elif (ear := self._hands.get(channel)) is not None:
             ear(payload)

@@ -46,7 +46,7 @@ class Fetcher:
         self._channel = lines.channel
         self._hold_s = hold_s
         self._is_listening = False
-        lines.attend(self.heard)
+        lines.add_listener(self.heard)
         self._waiting: dict[asyncio.Event, frozenset[str]] = {}
         self._known: dict[str, dict[int, int]] = {}  # a consumer's holds: open letters of each
         # Holders of whom an answer may have been lost, and since which connection.
@@ -141,7 +141,7 @@ class Fetcher:
         if not names or self._awaited.get(consumer) == names:
             return
         channel = "pbus_h_" + _md5(f"{len(self._channel)}:{self._channel}{consumer}")[:24]
-        await self._lines.take_over(channel, functools.partial(self._handed, consumer))
+        await self._lines.listen_on(channel, functools.partial(self._handed, consumer))
         self._awaited[consumer] = names
         self._announced.add(consumer)
         arguments = (self._channel, consumer, channel, sorted(names), self._hold_s)

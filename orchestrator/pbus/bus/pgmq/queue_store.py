@@ -75,7 +75,7 @@ class PgmqQueueStore:
         self._lines = lines
         self._holds_lines = holds_lines
         if holds_lines:
-            lines.hold()
+            lines.acquire()
         self._inbox = lines.reader
         self._outbox = lines.writer
         self._channel = lines.channel

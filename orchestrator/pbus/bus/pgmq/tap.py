@@ -27,20 +27,20 @@ class PgmqTap(BrokerTap):
         )
 
     async def __aenter__(self) -> Self:
-        self._lines.hold()
+        self._lines.acquire()
         try:
             await self._wire.open()
         except BaseException:
             await self.__aexit__()
             raise
-        self._begin(self._wire.run)
+        self._start_tasks(self._wire.run)
         return self
 
     async def _disconnect(self) -> None:
         await self._wire.close()
         await self._lines.release()
 
-    async def _keep_up(self) -> None:
+    async def _heartbeat(self) -> None:
         await self._wire.beat()
         self._note_gap(0)
 

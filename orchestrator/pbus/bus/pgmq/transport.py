@@ -9,7 +9,7 @@ from typing import Any
 
 from pbus.bus.pgmq.connections import ConnectionPair
 from pbus.bus.stream.send_buffer import OutBatch, SendBuffer
-from pbus.bus.stream.transport import ControlFrame, OnPosted
+from pbus.bus.stream.transport import ControlFrame, OnWritten
 from pbus.concurrency.backoff import Backoff
 from pbus.errors import BusUnavailableError
 
@@ -47,8 +47,10 @@ class PgTransport:
     """
 
     broker: str = "server"
-    trouble: tuple[type[Exception], ...] = (BusUnavailableError,)
-    posts: bool = False  # a statement is waited for; more in one is worth more than a head start
+    transient_errors: tuple[type[Exception], ...] = (BusUnavailableError,)
+    supports_nowait: bool = (
+        False  # a statement is waited for; more in one is worth more than a head start
+    )
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class PgTransport:
         Raises:
             BusUnavailableError: Not confirmed.
         """
-        self._lines.attend(self._heard)
+        self._lines.add_listener(self._heard)
         self._is_in = False
         await self._lines.writer.call(_TIDY)
         await self._lines.listen()
@@ -129,7 +131,7 @@ class PgTransport:
 
     async def close(self) -> None:
         """Leave; the others stop sending at once."""
-        self._lines.ignore(self._heard)
+        self._lines.remove_listener(self._heard)
         if self._is_in:
             self._is_in = False
             with contextlib.suppress(BusUnavailableError):
@@ -147,20 +149,20 @@ class PgTransport:
             for payload in payloads
         ])
 
-    def post(self, outbox: SendBuffer, payloads: list[OutBatch], on_end: OnPosted) -> bool:
+    def write_nowait(self, outbox: SendBuffer, payloads: list[OutBatch], on_end: OnWritten) -> bool:
         """Nothing is sent without waiting; see posts."""
         del outbox, payloads, on_end
         return False
 
-    async def collect(self, outbox: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
+    async def result_of_nowait(self, outbox: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
         """Nothing was posted: send it now."""
         return await self.write(outbox, payloads)
 
-    async def tell(self, notes: Sequence[ControlFrame]) -> None:
+    async def send_control(self, notes: Sequence[ControlFrame]) -> None:
         """Send notes to processes; see the protocol."""
         await self._put([(CONTROL, process, 1, note) for process, note in notes])
 
-    async def ask(
+    async def probe(
         self, outbox: SendBuffer, notes: Sequence[ControlFrame], addresses: Sequence[str]
     ) -> tuple[list[int], list[int]]:
         """Send notes, and count who is there, in one call; see the protocol."""
@@ -170,7 +172,7 @@ class PgTransport:
         counts = await self._put(items)
         return counts[: len(notes)], counts[len(notes) :]
 
-    def is_copy(self, address: str) -> bool:
+    def is_tap_copy(self, address: str) -> bool:
         """Nothing is: the server makes the copies for followers; see the protocol."""
         del address
         return False

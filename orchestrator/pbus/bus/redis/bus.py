@@ -21,7 +21,7 @@ from pbus.bus.redis.keys import FOLLOWED, Keys
 from pbus.bus.redis.leases import KEYS_LIVE_MS, RedisLeaseStore
 from pbus.bus.redis.server.endpoint import CONNECT_TIMEOUT_S, REFUSALS, TROUBLE, Endpoint, reason_of
 from pbus.bus.redis.tap import FOLLOWER_NOTE, RedisTap
-from pbus.bus.redis.transport import RedisWire
+from pbus.bus.redis.transport import RedisTransport
 from pbus.bus.stream.flow_control import CREDIT_NOTES
 from pbus.bus.stream.receiver import BUDGET_BYTES
 from pbus.bus.tap_base import FOLLOWER_LEASE_S
@@ -87,8 +87,8 @@ class RedisBus(BrokeredBus):
             Lane.DATA: SubscriberConnection(self._endpoint, "data reader", self._take),
             Lane.SYSTEM: SubscriberConnection(self._endpoint, "system reader", self._take),
         }
-        self._listeners[Lane.SYSTEM].want([self._names.control(self.incarnation)])
-        self._build(RedisWire(self._endpoint, self._links, self._names))
+        self._listeners[Lane.SYSTEM].preset([self._names.control(self.incarnation)])
+        self._init_streams(RedisTransport(self._endpoint, self._links, self._names))
 
     @property
     def is_connected(self) -> bool:
@@ -113,9 +113,9 @@ class RedisBus(BrokeredBus):
         await self._reach()
         for lane, listener in self._listeners.items():
             addresses = (EVERYONE, *self._board.addresses)
-            listener.want([self._names.lane(lane.value, address) for address in addresses])
+            listener.preset([self._names.lane(lane.value, address) for address in addresses])
             self._spawn(listener.name, listener.run)
-        self._begin()
+        self._start_tasks()
         self._spawn("server", self._watch_server)
         for listener in self._listeners.values():
             await listener.wait_up()
@@ -173,7 +173,7 @@ class RedisBus(BrokeredBus):
         if isinstance(self._leases, RedisLeaseStore):
             await self._leases.close()
 
-    async def _keep_up(self) -> None:
+    async def _heartbeat(self) -> None:
         for listener in self._listeners.values():
             await listener.beat()
 

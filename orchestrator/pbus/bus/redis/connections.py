@@ -121,7 +121,7 @@ class SubscriberConnection:
             why = reason_of(self.trouble) if self.trouble else "a subscription was not confirmed"
             raise BusUnavailableError(self._endpoint.url, why)
 
-    def want(self, channels: Sequence[bytes]) -> None:
+    def preset(self, channels: Sequence[bytes]) -> None:
         """Listen to channels from the next connection on; for use before run()."""
         self._wanted.update(channels)
 
@@ -362,7 +362,7 @@ class CommandConnection:
 
     def _take(self, reply: Any) -> None:
         if isinstance(reply, ResponseError):
-            self._endpoint.heed(reply)
+            self._endpoint.on_error_reply(reply)
         elif isinstance(reply, RedisConnectionError):  # a refusal that ends the connection
             raise reply
         if not self._calls:
@@ -387,7 +387,7 @@ class CommandConnection:
             self._note_trouble(error)
         self._drop(error)
         if feed is not None:
-            feed.cut()
+            feed.abort()
 
     def _drop(self, error: Exception) -> None:
         """Leave the connection, and tell those who wait for it."""

@@ -369,7 +369,7 @@ class RedisLeaseStore:
 
     async def _handle(self, error: Exception, earlier: Exception | None) -> None:
         """Prepare another attempt; raises where there is no use in one."""
-        if self._endpoint.heed(error):
+        if self._endpoint.on_error_reply(error):
             await self._redis.connection_pool.disconnect()
         if isinstance(error, TimeoutError):
             raise BusUnavailableError(self._endpoint.url, reason_of(earlier or error)) from error

@@ -61,7 +61,7 @@ class ReplyProtocol(asyncio.Protocol):
         """Bytes written that the socket has not taken yet."""
         return self._transport.get_write_buffer_size()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Close the connection whatever the other side does; what is not sent yet is dropped."""
         self._transport.abort()
         self._connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001 - disconnect() waits

@@ -33,7 +33,7 @@ class RedisTap(BrokerTap):
         self._link = SubscriberConnection(endpoint, "tap", self._take, pattern=names.everything())
 
     async def __aenter__(self) -> Self:
-        self._begin(self._link.run)
+        self._start_tasks(self._link.run)
         try:
             async with asyncio.timeout(CONFIRM_TIMEOUT_S):
                 await self._link.wait_up()
@@ -47,7 +47,7 @@ class RedisTap(BrokerTap):
         if self._asking is not None:
             await self._asking.close()
 
-    async def _keep_up(self) -> None:
+    async def _heartbeat(self) -> None:
         await self._link.beat()
         await self._ask()
 

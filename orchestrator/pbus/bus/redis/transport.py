@@ -10,14 +10,14 @@ from pbus.bus.redis.connections import CommandConnection
 from pbus.bus.redis.keys import FOLLOWED, Keys
 from pbus.bus.redis.server.endpoint import TROUBLE, Endpoint
 from pbus.bus.stream.send_buffer import OutBatch, SendBuffer, SendStream
-from pbus.bus.stream.transport import REFUSED, ControlFrame, OnPosted
+from pbus.bus.stream.transport import REFUSED, ControlFrame, OnWritten
 from pbus.concurrency.backoff import Backoff
 from pbus.messages import Lane
 
 _RECOUNT_S = 1.0
 
 
-class RedisWire:
+class RedisTransport:
     """The writing connections of one process; see Transport.
 
     Args:
@@ -27,8 +27,8 @@ class RedisWire:
     """
 
     broker: str = "broker"
-    trouble: tuple[type[Exception], ...] = TROUBLE
-    posts: bool = True
+    transient_errors: tuple[type[Exception], ...] = TROUBLE
+    supports_nowait: bool = True
 
     def __init__(
         self, endpoint: Endpoint, links: Mapping[Lane, CommandConnection], names: Keys
@@ -43,7 +43,7 @@ class RedisWire:
         replies = await self._links[outbox.lane].request(self._commands(outbox, payloads))
         return await self._counts(outbox, payloads, replies)
 
-    def post(self, outbox: SendBuffer, payloads: list[OutBatch], on_end: OnPosted) -> bool:
+    def write_nowait(self, outbox: SendBuffer, payloads: list[OutBatch], on_end: OnWritten) -> bool:
         """Publish payloads here and now, if the lane's link is idle; see Transport."""
 
         def note(outcome: list[Any] | Exception) -> None:
@@ -56,7 +56,7 @@ class RedisWire:
 
         return self._links[outbox.lane].post(self._commands(outbox, payloads), note)
 
-    async def collect(self, outbox: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
+    async def result_of_nowait(self, outbox: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
         """Who got what was posted; see Transport."""
         outcome = self._outcomes.pop(outbox.lane)
         if isinstance(outcome, Exception):
@@ -87,18 +87,18 @@ class RedisWire:
             for payload, reply in zip(payloads, replies, strict=True)
         ]
 
-    async def tell(self, notes: Sequence[ControlFrame]) -> None:
+    async def send_control(self, notes: Sequence[ControlFrame]) -> None:
         """Publish notes on control channels; see Transport."""
         await self._publish(notes)
 
-    async def ask(
+    async def probe(
         self, outbox: SendBuffer, notes: Sequence[ControlFrame], addresses: Sequence[str]
     ) -> tuple[list[int], list[int]]:
         """Publish notes and count subscribers; see Transport."""
         heard = await self._publish(notes) if notes else []
         return heard, await self._count(outbox, addresses)
 
-    def is_copy(self, address: str) -> bool:
+    def is_tap_copy(self, address: str) -> bool:
         """Whether only followers hear what is sent there; see Transport."""
         return address.startswith(FOLLOWED)
 

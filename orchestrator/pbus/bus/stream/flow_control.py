@@ -90,9 +90,11 @@ class FlowControl:
             self._has_grants.clear()
             grants, self._grants = self._grants, {}
             try:
-                await self._wire.tell([(sender, note) for (sender, _), note in grants.items()])
+                await self._wire.send_control([
+                    (sender, note) for (sender, _), note in grants.items()
+                ])
                 backoff.reset()
-            except self._wire.trouble:
+            except self._wire.transient_errors:
                 self._grants = grants | self._grants
                 self._has_grants.set()
                 await backoff.pause()
@@ -105,7 +107,7 @@ class FlowControl:
             if blocked := self._outbox.blocked():
                 try:
                     await self._ask(blocked)
-                except self._wire.trouble as error:
+                except self._wire.transient_errors as error:
                     logger.debug("asking for credit failed: %s", error)
                 await asyncio.sleep(_ASK_EVERY_S)
                 if self._outbox.blocked():
@@ -116,9 +118,9 @@ class FlowControl:
         for stream in blocked if self._presences else ():
             dead = [one for one in stream.receivers() if self._is_over(one)]
             holders = (presence.holder(stream.address) for presence in self._presences)
-            self._outbox.heed(stream, dead, next(filter(None, holders), None))
+            self._outbox.set_live_receivers(stream, dead, next(filter(None, holders), None))
         asked = [(stream, receiver) for stream in blocked for receiver in stream.receivers()]
-        heard, counts = await self._wire.ask(
+        heard, counts = await self._wire.probe(
             self._outbox,
             [(receiver, self._probe(stream)) for stream, receiver in asked],
             [stream.address for stream in blocked],
@@ -127,7 +129,7 @@ class FlowControl:
             if count == 0:  # nobody is there to hear it
                 self._outbox.forget(stream, receiver)
         for stream, count in zip(blocked, counts, strict=True):
-            self._outbox.expect(stream, count)
+            self._outbox.set_receiver_count(stream, count)
 
     def _is_over(self, receiver: str) -> bool:
         return any(presence.is_over(receiver) for presence in self._presences)

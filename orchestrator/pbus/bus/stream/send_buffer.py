@@ -85,7 +85,7 @@ class SendStream:
         self._receivers.pop(receiver, None)
         self._refresh()
 
-    def bury(self, receiver: str) -> None:
+    def mark_dead(self, receiver: str) -> None:
         """A receiver's incarnation is over, though the broker may still count it."""
         self._dead.add(receiver)
         self.drop(receiver)
@@ -95,7 +95,7 @@ class SendStream:
         """Whether somebody listens who has not granted credit yet."""
         return _UNKNOWN in self._receivers
 
-    def expect(self, count: int, position: int | None = None) -> None:
+    def set_receiver_count(self, count: int, position: int | None = None) -> None:
         """So many processes listen; those not heard yet have handled what came before position.
 
         Without a position they are taken to be as far behind as the slowest of the others.
@@ -152,7 +152,7 @@ class SendBuffer:
         seal: Of the channel.
 
     Attributes:
-        begin: Called with what comes while take() waits, here and now; whether it is under way then,
+        on_ready: Called with what comes while take() waits, here and now; whether it is under way then,
             until end() is called. Not while messages come in numbers: then they go together.
     """
 
@@ -180,7 +180,7 @@ class SendBuffer:
         self._is_begun = False  # something was begun and has not ended
         self._returned: list[OutBatch] = []  # what was begun, or should have been, to be taken
         self._is_quiet = True  # what was taken last was one message
-        self.begin: Callable[[list[OutBatch]], bool] | None = None
+        self.on_ready: Callable[[list[OutBatch]], bool] | None = None
         self._blocked: dict[str, SendStream] = {}
         self.blocking = asyncio.Event()  # set when a sender begins to wait
         self.emptied = asyncio.Event()  # set while nothing waits for the broker
@@ -217,7 +217,7 @@ class SendBuffer:
         self._append(stream, line)
         return True
 
-    async def take(self) -> list[OutBatch]:
+    async def next_batches(self) -> list[OutBatch]:
         """What is to be written next, in order; waits until there is something."""
         if self._ready and self._has_flow:
             await self._gather()
@@ -229,7 +229,7 @@ class SendBuffer:
             return returned
         return self.take_nowait()
 
-    def end(self, again: list[OutBatch]) -> None:
+    def write_done(self, again: list[OutBatch]) -> None:
         """What was begun is over, apart from these: take() returns them next."""
         self._is_begun = False
         self._returned = again
@@ -282,7 +282,7 @@ class SendBuffer:
             self.emptied.set()
         stream = payload.stream
         if payload.lines and self._has_flow and (receivers != stream.expected or receivers == 0):
-            stream.expect(receivers, payload.position)
+            stream.set_receiver_count(receivers, payload.position)
         if self._blocked:
             for blocked in self.blocked():
                 self.wake(blocked)
@@ -298,12 +298,12 @@ class SendBuffer:
             stream.grant(receiver, consumed, limit)
         self.wake(stream)
 
-    def expect(self, stream: SendStream, receivers: int) -> None:
+    def set_receiver_count(self, stream: SendStream, receivers: int) -> None:
         """The broker says that so many processes listen to the stream's address.
 
         Those that have granted no credit yet are asked to, with a mark: it needs none.
         """
-        stream.expect(receivers)
+        stream.set_receiver_count(receivers)
         if stream.is_unsure:
             self._mark(stream)
         self.wake(stream)
@@ -313,7 +313,9 @@ class SendBuffer:
         stream.drop(receiver)
         self.wake(stream)
 
-    def heed(self, stream: SendStream, dead: Iterable[str], holder: str | None) -> None:
+    def set_live_receivers(
+        self, stream: SendStream, dead: Iterable[str], holder: str | None
+    ) -> None:
         """Wait for the credit of no incarnation that is over, nor of strangers.
 
         Args:
@@ -322,9 +324,9 @@ class SendBuffer:
             holder: The process that has the address by right, where that is known.
         """
         for receiver in dead:
-            stream.bury(receiver)
+            stream.mark_dead(receiver)
         stream.is_complete = holder is not None and holder in stream.receivers()
-        stream.expect(stream.expected)
+        stream.set_receiver_count(stream.expected)
         self.wake(stream)
 
     def wake(self, stream: SendStream) -> None:
@@ -341,7 +343,7 @@ class SendBuffer:
             turn.set_result(None)
         self._blocked.pop(stream.address, None)
 
-    def mark(self) -> None:
+    def send_watermarks(self) -> None:
         """Tell receivers how far each stream has come, so that the loss of its end shows too.
 
         Where senders wait, again and again: a receiver may have missed what it is to grant credit for.
@@ -404,9 +406,9 @@ class SendBuffer:
         flusher = self._flusher
         if self._is_begun or flusher is None or flusher.done():
             return
-        if self._is_quiet and self.begin is not None and not self._returned:
+        if self._is_quiet and self.on_ready is not None and not self._returned:
             payloads = self.take_nowait()
-            self._is_begun = self.begin(payloads)
+            self._is_begun = self.on_ready(payloads)
             if self._is_begun:
                 return
             self._returned = payloads

@@ -7,7 +7,7 @@ from pbus.bus.stream.send_buffer import OutBatch, SendBuffer
 from pbus.concurrency.backoff import Backoff
 
 # Told the end of what was posted: how many processes got each payload, or None: collect() says.
-OnPosted = Callable[[list[OutBatch], list[int] | None], None]
+OnWritten = Callable[[list[OutBatch], list[int] | None], None]
 REFUSED = -1  # in place of a number of processes: the broker refuses a payload, for now
 ControlFrame = tuple[str, bytes]  # the incarnation of the process it is for, and what it says
 
@@ -17,13 +17,13 @@ class Transport(Protocol):
 
     Attributes:
         broker: What the log calls the other end.
-        trouble: What a call ends with while the broker is away: perhaps it was done, perhaps not.
-        posts: Whether it can send without waiting, see post(); else that is never called.
+        transient_errors: What a call ends with while the broker is away: perhaps it was done, perhaps not.
+        supports_nowait: Whether it can send without waiting, see post(); else that is never called.
     """
 
     broker: str
-    trouble: tuple[type[Exception], ...]
-    posts: bool
+    transient_errors: tuple[type[Exception], ...]
+    supports_nowait: bool
 
     async def write(self, outbox: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
         """Send what an outbox gathered, in order.
@@ -32,19 +32,19 @@ class Transport(Protocol):
         """
         ...
 
-    def post(self, outbox: SendBuffer, payloads: list[OutBatch], on_end: OnPosted) -> bool:
+    def write_nowait(self, outbox: SendBuffer, payloads: list[OutBatch], on_end: OnWritten) -> bool:
         """Send here and now, if nothing else is under way; whether it is."""
         ...
 
-    async def collect(self, outbox: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
+    async def result_of_nowait(self, outbox: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
         """What write() returns, for payloads whose posting ended with None."""
         ...
 
-    async def tell(self, notes: Sequence[ControlFrame]) -> None:
+    async def send_control(self, notes: Sequence[ControlFrame]) -> None:
         """Send notes to processes."""
         ...
 
-    async def ask(
+    async def probe(
         self, outbox: SendBuffer, notes: Sequence[ControlFrame], addresses: Sequence[str]
     ) -> tuple[list[int], list[int]]:
         """Send notes, and count who listens; returns how many heard each note, and the counts.
@@ -53,7 +53,7 @@ class Transport(Protocol):
         """
         ...
 
-    def is_copy(self, address: str) -> bool:
+    def is_tap_copy(self, address: str) -> bool:
         """Whether what is sent there may reach nobody: it is a copy of what is delivered elsewhere."""
         ...
 

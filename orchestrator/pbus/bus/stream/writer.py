@@ -39,13 +39,13 @@ class LaneWriter:
         self._unsaid: dict[str, int] = {}  # what reached nobody, by address
         self._backoff = wire.backoff()
         self._is_posted = False  # what comes next from the outbox: its outcome is to be weighed
-        if wire.posts:  # saves the way through the loop to run()
-            outbox.begin = self._post
+        if wire.supports_nowait:  # saves the way through the loop to run()
+            outbox.on_ready = self._post
 
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
-            await self._write(await self.outbox.take())
+            await self._write(await self.outbox.next_batches())
 
     async def drain(self) -> None:
         """Wait until everything accepted is written. Bound it with a deadline."""
@@ -56,21 +56,21 @@ class LaneWriter:
         self._grace_until = time.monotonic() + _GRACE_S
 
     def _post(self, payloads: list[OutBatch]) -> bool:
-        return self._wire.post(self.outbox, payloads, self._note_posted)
+        return self._wire.write_nowait(self.outbox, payloads, self._note_posted)
 
     def _note_posted(self, payloads: list[OutBatch], counts: list[int] | None) -> None:
         self._is_posted = counts is None
         again = payloads if counts is None else self._settle(payloads, counts)
-        self.outbox.end(again)
+        self.outbox.write_done(again)
 
     async def _write(self, payloads: list[OutBatch]) -> None:
         self._backoff.reset()
         while payloads:
-            write = self._wire.collect if self._is_posted else self._wire.write
+            write = self._wire.result_of_nowait if self._is_posted else self._wire.write
             self._is_posted = False
             try:
                 counts = await write(self.outbox, payloads)
-            except self._wire.trouble:
+            except self._wire.transient_errors:
                 self.expect_returns()
                 payloads = self._give_up_old(payloads)
                 await self._backoff.pause()
@@ -98,7 +98,11 @@ class LaneWriter:
             if receivers == REFUSED:
                 again.append(payload)
                 continue
-            if receivers == 0 and payload.lines and not self._wire.is_copy(payload.stream.address):
+            if (
+                receivers == 0
+                and payload.lines
+                and not self._wire.is_tap_copy(payload.stream.address)
+            ):
                 if in_grace and at > last.get(payload.stream, -1):
                     again.append(payload)
                     continue

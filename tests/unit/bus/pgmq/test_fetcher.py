@@ -37,7 +37,7 @@ class Lines:
         ]  # fmt: skip
         self.held = []
 
-    def attend(self, heard) -> None:
+    def add_listener(self, heard) -> None:
         """Nothing is heard."""
 
     async def call(self, sql, *arguments, made=None, **_options):

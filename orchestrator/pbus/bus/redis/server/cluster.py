@@ -63,7 +63,7 @@ class ChannelNode:
                     raise
             return self._node or self._ask[0]
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """The node does not answer: it may be another one by now."""
         self._node = None
 
@@ -105,7 +105,7 @@ class Locator(Protocol):
         """The server."""
         ...
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """It does not answer."""
         ...
 
@@ -120,7 +120,7 @@ def located(base: type[AbstractConnection], node: Locator) -> type[AbstractConne
             try:
                 await super().connect()
             except (RedisError, OSError, TimeoutError):
-                node.doubt()
+                node.invalidate()
                 raise
 
     return ChannelConnection

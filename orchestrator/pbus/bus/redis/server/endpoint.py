@@ -110,7 +110,7 @@ class Endpoint:
         """Another one when it is another server now: connections to the old one are to be left."""
         return self._left + (0 if self._node is None else self._node.version)
 
-    def heed(self, reply: Exception) -> bool:
+    def on_error_reply(self, reply: Exception) -> bool:
         """Take in that a server refers us to another, or is none to write to; whether it did."""
         if isinstance(reply, MovedError) and isinstance(self._node, ChannelNode):
             self._node.moved(reply)
@@ -136,7 +136,7 @@ class Endpoint:
             self._left_at = now
             self._left += 1
             if self._node is not None:
-                self._node.doubt()
+                self._node.invalidate()
 
     def connection(self) -> AbstractConnection:
         """A new connection, not yet connected."""

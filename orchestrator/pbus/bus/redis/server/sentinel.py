@@ -58,7 +58,7 @@ class Primary:
                     self._ask.rotate(-1)
             raise RedisConnectionError(f"no sentinel tells the primary of {self.service}: {reason}")
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """The primary does not answer; sentinels are asked each time in any case."""
 
     async def _find(self, connection: AbstractConnection) -> Node:
