@@ -45,7 +45,7 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
         working: Jobs in hand, those that wait for their turn included.
         refused: Payloads that its process did not accept; unsealed those of them that were not sealed
             with a key of the channel.
-        unreached: What its process sent to others that reached nobody, by their names; on one of
+        unreached: What its process sent to others that reached no process, by their names; on one of
             the leases of a process.
         faults: How often a task of its process' bus ended by an error, and was begun again.
         ahead_s: By how much the clock of its host is ahead of the reader's; 0 where they agree.

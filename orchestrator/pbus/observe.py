@@ -174,7 +174,7 @@ def merge_rows(leases: Sequence[Lease], hosts: Iterable[HostRecord], now: float)
 
 
 def count_unreached(leases: Iterable[Lease]) -> Counter[str]:
-    """How many messages to each name reached nobody, as far as their senders are there."""
+    """How many messages to each name reached no process, as far as their senders are there."""
     counts: Counter[str] = Counter()
     for lease in leases:
         counts.update(lease.unreached)
@@ -186,7 +186,7 @@ def unreached_strangers(leases: Sequence[Lease], hosts: Iterable[HostRecord]) ->
     names = {lease.name for lease in leases}
     names |= {process.name for host in hosts for process in host.processes}
     return [
-        f"{count:,} messages to {name!r} reached nobody"
+        f"{count:,} messages to {name!r} reached no process"
         for name, count in sorted(count_unreached(leases).items())
         if name not in names
     ]

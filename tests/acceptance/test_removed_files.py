@@ -143,7 +143,7 @@ def test_nothing_to_show_and_nobody_to_hear(home: CliEnv):
 
     place.up()
     sent = place.run("send", "--all", "--text", "hi")
-    assert (1, True) == (sent.code, "reached nobody: no worker is there" in sent.err), sent.err
+    assert (1, True) == (sent.code, "reached no process: no worker is there" in sent.err), sent.err
     wait_for(lambda: "hi" in place.logs("echo"))
     assert 0 == place.tell("down").code
     (path,) = home.state.glob("pbus/silent-*/logs/workers/idle.log")

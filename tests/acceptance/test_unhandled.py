@@ -100,10 +100,12 @@ def test_what_reached_nobody_is_counted_for_each(place: Place):
     shown = {(one["target"], one.get("undelivered", False)) for one in tail.done().objects}
 
     assert {("busy", True), ("ghost", True), ("caller", False)} == shown
-    assert "(reached nobody) text=" in lines.done().out
+    assert "(reached no process) text=" in lines.done().out
     rows = place.until(lambda rows: rows["busy"]["lost"] == 3)
     assert 0 == rows["caller"]["lost"]
-    assert "4 messages to 'ghost' reached nobody\n" in place.tell("ps").err
-    wait_for(lambda: "'ghost' reached nobody (4 to it so far)" in "\n".join(place.logs("caller")))
-    assert "'busy' reached nobody (3 to it so far)" in "\n".join(place.logs("caller"))
+    assert "4 messages to 'ghost' reached no process\n" in place.tell("ps").err
+    wait_for(
+        lambda: "'ghost' reached no process (4 to it so far)" in "\n".join(place.logs("caller"))
+    )
+    assert "'busy' reached no process (3 to it so far)" in "\n".join(place.logs("caller"))
     assert place.tell("start", "busy").code == 0

@@ -53,6 +53,9 @@ PENDING: frozenset[str] = frozenset({
     "nobody", "anew",
 })  # fmt: skip
 
+# Trees and files that have none of them any more.
+CLEAN = ("cli/",)
+
 # Where a word is right in English: the file and the text around it.
 RIGHT = (
     (r".", r"dead[ _-]?letter(s|ed|ing)?"),

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def choose(project: str | None, file: Path | None) -> Attachment:
-    """The project meant: by name, by file, this folder's, or the only one running.
+    """Find the project: by name, by file, this folder's, or the only one running.
 
     Raises:
         NothingRunningError: There is none.

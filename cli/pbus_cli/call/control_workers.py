@@ -26,7 +26,7 @@ def control(
     *,
     timeout_s: float | None,
 ) -> None:
-    """Carry out a verb: say what became of each worker.
+    """Carry out a verb and print the outcome for each worker.
 
     Args:
         action: The verb.
@@ -48,7 +48,7 @@ def control(
 
 
 def result_text(action: ControlAction, result: ControlResult) -> str:
-    """What became of one worker, in a line."""
+    """The outcome for one worker, in a line."""
     what = _WELL.get((action, result.outcome))
     if what is None:
         return f"{result.worker} {result.outcome}: {result.detail}"

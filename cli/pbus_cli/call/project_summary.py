@@ -1,4 +1,4 @@
-"""What is known of the projects that run on this machine, each asked over its own bus."""
+"""A row for each project that runs on this machine, asked over its own bus."""
 
 import asyncio
 import time
@@ -36,7 +36,7 @@ async def summarize(records: Sequence[ProjectRecord]) -> list[ProjectRow]:
 
 
 async def _count(record: ProjectRecord) -> tuple[int | None, int | None]:
-    """How many workers are ready, of how many; unknown where the bus does not answer."""
+    """The numbers of ready and of all workers; unknown where the bus does not answer."""
     try:
         refuse_unseen(record)
         async with asyncio.timeout(_ASK_S):

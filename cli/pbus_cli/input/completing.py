@@ -1,4 +1,4 @@
-"""What the shell may complete: live workers, jobs, projects and message types.
+"""Shell completion of live workers, jobs, projects and message types.
 
 A shell waits for this at every press of the tab key: it is quick, says nothing, and knows nothing
 rather than failing.
@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from pbus.bus.base import WorkerBus
 
-_ASK_S: Final = 1.0  # as long as somebody at a prompt is glad to wait for names
+_ASK_S: Final = 1.0  # a person at a prompt waits no longer for names
 
 # Shells evaluate what they complete: offered are names that no shell gives a meaning to.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,:@%+=/-]*")
@@ -23,7 +23,7 @@ Completer: TypeAlias = Callable[[typer.Context, str], list[str]]
 
 
 def _quietly(names: Callable[[typer.Context], Iterable[str]]) -> Completer:
-    """What begins as typed; nothing where that cannot be found out."""
+    """Complete the typed prefix; offer nothing where the names cannot be read."""
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         import logging
@@ -51,7 +51,7 @@ def _worker_names(ctx: typer.Context) -> Iterable[str]:
 
 
 def _job_names(ctx: typer.Context) -> Iterable[str]:
-    """The jobs of the target that was typed, else of everybody."""
+    """The jobs of the target that was typed, else of all workers."""
     from pbus.names import stands_for
 
     # Behind an option that still lacks its value the words before are not parsed.

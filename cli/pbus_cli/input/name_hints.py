@@ -1,4 +1,4 @@
-"""Words that several verbs use: names that somebody typed, what they match and perhaps mean."""
+"""Texts that several verbs use: unknown names with the nearest known one, and counts."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from pbus.names import nearest_name, with_groups
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
-    """Says that a name is unknown, and which one was perhaps meant."""
+    """A sentence that a name is unknown, with the nearest known one."""
     near = nearest_name(name, known)
     if near is not None:
         return f"there is no {what} {name!r}; did you mean {near!r}?"
@@ -16,5 +16,5 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
 
 
 def kept_text(count: int) -> str:
-    """How many messages wait for the next run."""
+    """The number of messages that wait for the next run, as a sentence."""
     return "1 unhandled message is kept" if count == 1 else f"{count:,} unhandled messages are kept"

@@ -1,4 +1,4 @@
-"""What a command advises about a topology that is right, and could be better."""
+"""Advice about topologies that are valid but open to everyone on the broker."""
 
 from typing import TYPE_CHECKING
 

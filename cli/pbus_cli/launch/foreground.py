@@ -59,7 +59,7 @@ async def supervise(
     Args:
         supervisor: Not yet running.
         log: Where what it logs goes.
-        make_display: Makes the display, given what it is to call when nobody looks any more.
+        make_display: Makes the display, given a callback for the end of its reader.
 
     Returns:
         The supervisor's code, or that of the signal that ended it.
@@ -69,7 +69,7 @@ async def supervise(
 
     def stop_unseen() -> None:
         with contextlib.suppress(RuntimeError):  # it is over already
-            loop.call_soon_threadsafe(supervisor.request_stop, "nobody reads the output")
+            loop.call_soon_threadsafe(supervisor.request_stop, "the output has no reader")
 
     display = make_display(stop_unseen)
     logging_setup.write_down(log, display.warn, except_thread=channel_watch.THREAD)
@@ -97,7 +97,7 @@ async def supervise(
 
 
 def _stays_ignored(number: signal.Signals) -> bool:
-    """Whether whoever started us (nohup, say) wants us to outlive the terminal."""
+    """Whether the launcher (nohup, say) had the signal ignored, so that the project outlives its terminal."""
     return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
 
 

@@ -30,11 +30,11 @@ def host(topology: Topology, only: Sequence[str]) -> int:
     logging_setup.show_everything()
     if "PYTHONBREAKPOINT" not in os.environ:
         sys.breakpointhook = _stop_here
-    house = InProcessRunner(topology, Project.of(topology), only=frozenset(only), tell=_tell)
+    runner = InProcessRunner(topology, Project.of(topology), only=frozenset(only), tell=_tell)
     try:
-        return run_on(topology.loop, _host(house))
+        return run_on(topology.loop, _host(runner))
     except WorkerLoadError as error:
-        if error.__cause__ is not None:  # whoever wrote the worker needs the way to the error
+        if error.__cause__ is not None:  # the worker's author needs the traceback
             console.note("".join(traceback.format_exception(error.__cause__)).rstrip())
         raise
 
@@ -48,14 +48,14 @@ def _stop_here(*_args: Any, **_options: Any) -> None:
     pdb.Pdb(nosigint=True).set_trace(sys._getframe(1))  # noqa: SLF001 - as pdb itself does
 
 
-async def _host(house: InProcessRunner) -> int:
-    with _signals(house) as received:
-        code = await house.run()
+async def _host(runner: InProcessRunner) -> int:
+    with _signals(runner) as received:
+        code = await runner.run()
     return 128 + received[0] if received else code
 
 
 @contextlib.contextmanager
-def _signals(house: InProcessRunner) -> Iterator[list[int]]:
+def _signals(runner: InProcessRunner) -> Iterator[list[int]]:
     """Have signals end the workers, or interrupt one that keeps the loop to itself."""
     loop = asyncio.get_running_loop()
     received: list[int] = []
@@ -65,7 +65,7 @@ def _signals(house: InProcessRunner) -> Iterator[list[int]]:
         obeyed.append(number)
         again = "" if len(obeyed) > 1 else "; Ctrl-C again stops at once"
         console.note(f"stopping{again}")
-        house.request_stop(signal.Signals(number).name)
+        runner.request_stop(signal.Signals(number).name)
 
     def receive(number: int, _frame: Any) -> None:
         if len(obeyed) < len(received):  # the loop has not come to the last one

@@ -1,1 +1,1 @@
-"""What draws, prints and follows in threads of its own, so that no terminal can hold a supervisor up."""
+"""Drawing, printing and following in threads of their own: no terminal blocks a supervisor."""

@@ -26,13 +26,13 @@ _KEPT: Final = 200  # messages: more than the tallest screen shows
 _LONGEST_BODY: Final = 64 * 1024  # of longer ones only the beginning is kept
 _BEGINNING: Final = 4096
 _EVERY_S: Final = 1.0
-_LOOKS_A_MAIL: Final = 2  # counting what is kept costs the broker more than the rest
+_POLLS_PER_COUNT: Final = 2  # counting stored messages costs the broker more than the rest
 _STOP_S: Final = 2.0
 THREAD: Final = "watch"
 
 
 class ChannelWatch:
-    """Newest messages, leases, mail and supervisors' records of a channel, for a display.
+    """Newest messages, leases, queue stats and supervisors' records of a channel, for a display.
 
     Reading is safe from any thread: every attribute is replaced, never changed in place.
 
@@ -44,7 +44,7 @@ class ChannelWatch:
     def __init__(self, make_bus: Callable[[], WorkerBus], *, with_traffic: bool = True) -> None:
         self.leases: tuple[Lease, ...] = ()
         self.hosts: tuple[HostRecord, ...] = ()
-        self.mail: Mapping[str, QueueStats] | None = None  # where messages are kept
+        self.queues: Mapping[str, QueueStats] | None = None  # of at-least-once delivery
         self.last_leases: tuple[Lease, ...] = ()  # of each name ever seen
         self.passed = 0
         self.missed = 0
@@ -96,7 +96,7 @@ class ChannelWatch:
             await asyncio.wait([follower])
 
     async def _follow_for_ever(self) -> None:
-        """Begin anew when the broker was not to be reached."""
+        """Follow again after the broker was unreachable."""
         while True:
             try:
                 await self._follow()
@@ -122,8 +122,8 @@ class ChannelWatch:
             with contextlib.suppress(BusError):
                 leases, hosts = await read_facts(bus)
                 self.leases, self.hosts = tuple(leases), tuple(hosts)
-                if look % _LOOKS_A_MAIL == 0:
-                    self.mail = await read_queues(bus)
+                if look % _POLLS_PER_COUNT == 0:
+                    self.queues = await read_queues(bus)
                 seen.update((lease.name, lease) for lease in leases)
                 self.last_leases = tuple(seen.values())
             await asyncio.sleep(_EVERY_S)
@@ -146,13 +146,13 @@ class ChannelWatch:
 
 
 def _report_bug(follower: "asyncio.Task[None]") -> None:
-    """A view that stands still should at least have said why."""
+    """Log why a view stopped."""
     if not follower.cancelled() and (error := follower.exception()) is not None:
         logger.error("the channel is not followed any more", exc_info=error)
 
 
 def passed_of(message: TailMessage) -> Passed:
-    """What a view needs of a message that was seen."""
+    """The fields of a message that views show."""
     is_short = message.size_bytes <= _LONGEST_BODY
     return Passed(
         time=message.time,

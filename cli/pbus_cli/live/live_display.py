@@ -97,7 +97,7 @@ class LiveDisplay:
         self._watch.close()
 
     def endings(self, record: HostRecord) -> list[Ending]:
-        """What became of the workers, with the last figures that the registry had of them."""
+        """The endings of the workers, with the last figures of the registry."""
         known = {lease.name: lease for lease in self._watch.last_leases}
         return [
             _ending(process.name, record, known.get(process.name)) for process in record.processes
@@ -129,7 +129,7 @@ class LiveDisplay:
         processes = record.processes if record else ()
         seen = (width, height, self._changes, self._foot, processes)
         uptime_s = time.monotonic() - self._started
-        now = (*seen, watch.passed, watch.leases, watch.mail, int(uptime_s))
+        now = (*seen, watch.passed, watch.leases, watch.queues, int(uptime_s))
         if now == self._drawn:
             return None
         self._drawn = now
@@ -152,7 +152,7 @@ class LiveDisplay:
             missed=watch.missed,
             logs=logs,
             failures=failures,
-            mail=watch.mail,
+            queues=watch.queues,
             foot=self._foot,
             is_bus_lost=self._is_bus_lost,
         )

@@ -68,7 +68,7 @@ class PlainDisplay:
 
     @property
     def error(self) -> OutputError | None:
-        """Why lines were not written, though there is a reader."""
+        """The reason why lines were not written although there is a reader."""
         return self._printer.error
 
     def _complain(self, error: OutputError) -> None:

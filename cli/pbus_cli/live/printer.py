@@ -158,7 +158,7 @@ class LinePrinter:
         self._closed.set_result(None)
 
     def _goes_on(self, error: OSError, count: int) -> bool:
-        """Note an error of the output; whether later lines are to be tried."""
+        """Note an error of the output. Returns whether later lines are to be tried."""
         is_first = self.error is None
         self.error = OutputError(error.errno, error.strerror)
         self._is_torn = True

@@ -1,4 +1,4 @@
-"""What is seen of a job while it is done: a bar on a terminal, text otherwise."""
+"""The progress of a job: a bar on a terminal, text otherwise."""
 
 import sys
 from typing import Any, Final, Self

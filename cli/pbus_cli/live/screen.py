@@ -33,9 +33,9 @@ class Screen:
     """Draws again and again until closed, while this process is in the foreground.
 
     Args:
-        draw: Called in the screen's thread; only looks at values that nobody changes. It is asked
+        draw: Called in the screen's thread; only reads values that no other thread changes. It is called
             for the whole picture after `on_entered`.
-        on_closed: Called (in the thread) when nobody reads any more.
+        on_closed: Called (in the thread) when the terminal has no reader any more.
         on_entered: Called (in the thread) when the screen is empty again.
     """
 

@@ -1,6 +1,6 @@
-"""The one door between what others wrote and a terminal.
+"""Cleaning of foreign text before it reaches a terminal.
 
-Messages, errors, log lines and names are written by whoever can reach the bus. A terminal acts on
+Messages, errors, log lines and names are written by any program that reaches the bus. A terminal acts on
 control characters (it moves the cursor, sets the clipboard, answers on its input) and reorders text
 behind bidirectional marks, and of some characters nothing is seen; so all that is printed goes
 through `clean`.

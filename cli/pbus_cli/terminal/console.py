@@ -1,4 +1,4 @@
-"""Where a command's output goes and how it ends: data, remarks, errors and exit codes."""
+"""The output of a command: data, remarks, errors and exit codes."""
 
 import contextlib
 import errno
@@ -211,7 +211,7 @@ def exit_codes() -> Iterator[None]:
 
 @contextlib.contextmanager
 def written_out() -> Iterator[None]:
-    """Around all that the command does: end with an error where its output was not written.
+    """Wrap the whole command: end with an error where its output was not written.
 
     Raises:
         SystemExit: With the command's code, or that of the error.

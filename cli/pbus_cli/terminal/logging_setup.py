@@ -1,4 +1,4 @@
-"""What the library logs, and where a command lets it be seen."""
+"""Destinations of the library's log: stderr, the supervisor's log, a display."""
 
 import logging
 import os
@@ -10,14 +10,14 @@ from pbus_cli.terminal.clean import clean
 
 
 def show_on_stderr() -> None:
-    """Warnings of the library are remarks of the command."""
+    """Print the library's warnings as remarks of the command."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_CleanFormatter("warning: %(message)s"))
     _use([handler], logging.WARNING)
 
 
 def show_everything() -> None:
-    """What workers of this process log goes to stderr, as it does in processes of their own."""
+    """Send the log of workers in this process to stderr, as in processes of their own."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_CleanFormatter("%(levelname)s %(name)s: %(message)s"))
     level = logging.getLevelName(os.environ.get("PBUS_LOG_LEVEL", "INFO").upper())
@@ -25,12 +25,12 @@ def show_everything() -> None:
 
 
 def hide() -> None:
-    """Nothing may be written into a full-screen display."""
+    """Drop the log: a full-screen display must not be written into."""
     _use([logging.NullHandler()], logging.CRITICAL)
 
 
 def write_down(path: Path, tell: Callable[[str], None], *, except_thread: str) -> None:
-    """Everything goes into the supervisor's log, and warnings to the display as well.
+    """Write all into the supervisor's log, and show warnings on the display as well.
 
     Args:
         path: The log.
@@ -52,7 +52,7 @@ def _use(handlers: list[logging.Handler], level: int) -> None:
 
 
 class _CleanFormatter(logging.Formatter):
-    """Shows control characters that strangers' names and errors may have."""
+    """Escapes control characters in names and errors."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The text of a record."""

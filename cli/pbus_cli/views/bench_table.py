@@ -1,4 +1,4 @@
-"""What a benchmark found: the measurements, then the figures that matter and what they should be."""
+"""The report of a benchmark: the measurements, then the figures with their goals."""
 
 from collections.abc import Callable, Sequence
 

@@ -48,7 +48,7 @@ def rendered(text: str, style: str) -> str:
 
 @functools.cache
 def _sequences_of(style: str) -> tuple[str, str]:
-    """What begins and ends a style."""
+    """The sequences that begin and end a style."""
     before, _, after = (
         Style.parse(style).render(".", color_system=ColorSystem.STANDARD).partition(".")
     )

@@ -1,4 +1,4 @@
-"""Which colour means what; only the terminal's own sixteen, so that light themes stay readable."""
+"""Colours by meaning; only the terminal's own sixteen, so that light themes stay readable."""
 
 import zlib
 from typing import Final

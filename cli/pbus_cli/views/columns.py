@@ -40,7 +40,7 @@ class Column:
 
     @property
     def width(self) -> int:
-        """What the widest cell needs."""
+        """The width of the widest cell."""
         return max(len(self.title), *(cell.cell_len for cell in self.cells), 0)
 
 

@@ -43,7 +43,7 @@ class Snapshot:
         passed: How many messages passed since the start.
         missed: Messages the screen did not see.
         logs: Newest last, as many as are kept.
-        mail: What is kept for the workers; None where nothing is.
+        queues: Stored messages by worker; None where delivery is at most once.
         foot: What the person can do now, or what is going on.
         is_bus_lost: The broker is away.
     """
@@ -58,7 +58,7 @@ class Snapshot:
     missed: int = 0
     logs: tuple[LogEntry, ...] = ()
     failures: tuple[Failure, ...] = ()
-    mail: Mapping[str, QueueStats] | None = None
+    queues: Mapping[str, QueueStats] | None = None
     foot: str = ""
     is_bus_lost: bool = False
 
@@ -69,7 +69,7 @@ def dashboard(snapshot: Snapshot, width: int, height: int) -> Group:
     room = max(0, height - _FIXED_LINES - len(alarms))
     table_room = min(len(snapshot.rows) + 1, max(_LEAST_TABLE, int(room * _TABLE_SHARE)))
     table = [
-        *registry_lines(snapshot.rows, width, table_room, mail=snapshot.mail),
+        *registry_lines(snapshot.rows, width, table_room, queues=snapshot.queues),
         *_shared_mailboxes(snapshot, width, int(room * _SHARED_SHARE)),
     ]
     traffic_room = _traffic_room(len(snapshot.messages), room - len(table))
@@ -88,8 +88,8 @@ def dashboard(snapshot: Snapshot, width: int, height: int) -> Group:
 
 
 def _shared_mailboxes(snapshot: Snapshot, width: int, room: int) -> list[Text]:
-    mail = {name: one for name, one in (snapshot.mail or {}).items() if one.backlog or one.dead}
-    return [_cut(line, width) for line in shared_lines(snapshot.rows, mail)[:room]]
+    queues = {name: one for name, one in (snapshot.queues or {}).items() if one.backlog or one.dead}
+    return [_cut(line, width) for line in shared_lines(snapshot.rows, queues)[:room]]
 
 
 def _traffic_room(count: int, room: int) -> int:
@@ -111,7 +111,7 @@ def _title(snapshot: Snapshot, width: int) -> Text:
 
 
 def _alarms(snapshot: Snapshot, width: int) -> list[Text]:
-    """What must not be overlooked, each on its own line under the title; at most six."""
+    """Warnings under the title, a line each; at most six."""
     texts = [f" {item.worker} failed: {item.reason} " for item in snapshot.failures]
     if len(texts) > _MOST_FAILURES:
         names = ", ".join(item.worker for item in snapshot.failures)
@@ -120,9 +120,9 @@ def _alarms(snapshot: Snapshot, width: int) -> list[Text]:
     if lost:
         noun = "message was" if lost == 1 else "messages were"
         texts.append(f" {lost:,} {noun} lost on the way ")
-    dead = sum(report.dead for report in (snapshot.mail or {}).values())
+    dead = sum(report.dead for report in (snapshot.queues or {}).values())
     if dead:
-        noun = "dead letter" if dead == 1 else "dead letters"
+        noun = "dead message" if dead == 1 else "dead letters"
         texts.append(f" {dead:,} {noun}: `pbus dlq ls` shows why ")
     if snapshot.is_bus_lost:
         texts.append(" the broker is away; workers keep running and reconnect ")

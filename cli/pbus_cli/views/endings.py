@@ -1,4 +1,4 @@
-"""What became of each worker, for the lines that stay when the display is gone."""
+"""The end of each worker, for the lines that stay when the display is gone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _MANY: Final = 40  # lines that still fit a screen
 
 @dataclass(frozen=True)
 class Ending:
-    """How a worker ended.
+    """The end of a worker.
 
     Attributes:
         exit_code: Minus a signal's number where a signal ended it; None where it never ran.
@@ -62,7 +62,7 @@ def _columns(endings: Sequence[Ending]) -> list[Column]:
 
 
 def exit_text(code: int | None) -> str:
-    """How a process ended, in words."""
+    """An exit code in words."""
     return "never ran" if code is None else describe_exit(code)
 
 

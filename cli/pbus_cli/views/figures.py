@@ -44,7 +44,7 @@ def short_count(count: int) -> str:
 
 
 def short_duration(seconds: float | None) -> str:
-    """How long something has lasted: 42s, 3m07s, 2h05m, 4d02h."""
+    """A duration: 42s, 3m07s, 2h05m, 4d02h."""
     if seconds is None:
         return "-"
     if not abs(seconds) < _LONGEST_S:

@@ -43,7 +43,7 @@ def job_lines(entries: Sequence[JobEntry], width: int | None = None) -> list[Tex
 
 
 def progress_text(progress: JobProgress | None) -> str:
-    """How far a job is: "12/40 30%", "30%", or "-"."""
+    """The progress of a job: "12/40 30%", "30%", or "-"."""
     if progress is None:
         return "-"
     parts = []

@@ -14,11 +14,11 @@ _RESET: Final = "\x1b[0m"  # a worker may have left a colour on
 
 
 class LogEntry(Protocol):
-    """What a worker wrote, live or from its file."""
+    """A line that a worker wrote, live or from its file."""
 
     @property
     def worker(self) -> str:
-        """Whose line it is."""
+        """The worker that wrote the line."""
 
     @property
     def stream(self) -> str:
@@ -30,12 +30,12 @@ class LogEntry(Protocol):
 
 
 def name_width(names: Iterable[str]) -> int:
-    """How wide the column of names is."""
+    """The width of the column of names."""
     return min(_WIDEST_NAME, max((len(name) for name in names), default=0))
 
 
 def log_prefix(name: str, width: int, stream: str) -> str:
-    """What stands before each line: whose it is, and a star where pbus says it about them."""
+    """The prefix of a line: its worker, and a star where pbus itself reports."""
     return f"{fill(cut_name(name, width), width)} {'*' if stream == 'pbus' else '|'} "
 
 
@@ -44,7 +44,7 @@ def log_text(entry: LogEntry, names: int, *, has_colors: bool, is_raw: bool = Fa
 
     Args:
         entry: The line.
-        names: How wide the column of names is.
+        names: The width of the column of names.
         has_colors: Colour the name.
         is_raw: The line goes to the terminal as the worker wrote it, and nothing cleans it any more.
     """

@@ -1,4 +1,4 @@
-"""Kept messages: what waits for whom, and the dead letters."""
+"""Stored messages: backlogs by worker, and the dead letters."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,10 +22,10 @@ class DeadRow(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `pbus dlq ls`; its fields are the keys of the JSON output.
 
     Attributes:
-        key: Names it for show, requeue and drop.
-        worker: Whose mailbox it was in.
-        attempts: How often its handler was started.
-        crashes: How many processes ended over it.
+        key: Its name for show, requeue and drop.
+        worker: The worker whose queue it was in.
+        attempts: The number of times that its handler was started.
+        crashes: The number of processes that ended while handling it.
         dead_since: Unix seconds, by the broker's clock.
         age_s: Seconds since then, by the broker's clock.
     """
@@ -42,28 +42,28 @@ class DeadRow(msgspec.Struct, frozen=True, kw_only=True):
     age_s: float
 
 
-def mail_fields(report: QueueStats) -> dict[str, Any]:
-    """A mailbox as `pbus ps --json` shows it."""
+def queue_fields(report: QueueStats) -> dict[str, Any]:
+    """The stats of a queue as `pbus ps --json` shows them."""
     fields = {key: getattr(report, key) for key in _FIELDS}
     oldest_s = report.oldest_s
     return {**fields, "oldest_s": None if oldest_s is None else round(oldest_s, 1)}
 
 
-def with_mail(row: WorkerRow, mail: Mapping[str, QueueStats]) -> dict[str, Any]:
-    """A worker with what is kept for it."""
-    report = mail.get(row.name) or QueueStats(name=row.name)
-    return {**msgspec.structs.asdict(row), **mail_fields(report)}
+def with_queue(row: WorkerRow, queues: Mapping[str, QueueStats]) -> dict[str, Any]:
+    """A worker with the stats of its queue."""
+    report = queues.get(row.name) or QueueStats(name=row.name)
+    return {**msgspec.structs.asdict(row), **queue_fields(report)}
 
 
-def shared_mailboxes(rows: Sequence[WorkerRow], mail: Mapping[str, QueueStats]) -> list[QueueStats]:
-    """Those that replicas take from together."""
+def shared_queues(rows: Sequence[WorkerRow], queues: Mapping[str, QueueStats]) -> list[QueueStats]:
+    """The queues that replicas share."""
     groups = dict.fromkeys(group_of(row.name) for row in rows)
-    return [mail[group] for group in groups if group is not None and group in mail]
+    return [queues[group] for group in groups if group is not None and group in queues]
 
 
-def mail_columns(shown: Sequence[WorkerRow], mail: Mapping[str, QueueStats]) -> list[Column]:
-    """What is kept for each worker, beside what else is known of it."""
-    reports = [mail.get(row.name) or QueueStats(name=row.name) for row in shown]
+def queue_columns(shown: Sequence[WorkerRow], queues: Mapping[str, QueueStats]) -> list[Column]:
+    """The columns of the workers' queues."""
+    reports = [queues.get(row.name) or QueueStats(name=row.name) for row in shown]
 
     def column(title: str, cell: Callable[[QueueStats], str], weight: int | None) -> Column:
         return Column(title, tuple(Text(cell(one)) for one in reports), weight=weight)
@@ -73,16 +73,16 @@ def mail_columns(shown: Sequence[WorkerRow], mail: Mapping[str, QueueStats]) -> 
         column("IN FLIGHT", lambda one: short_count(one.in_flight), 45),
         column("OLDEST", lambda one: short_duration(one.oldest_s), 55),
     ]
-    if any(one.retries for one in mail.values()):
+    if any(one.retries for one in queues.values()):
         columns.append(column("RETRIES", lambda one: short_count(one.retries), 56))
-    if any(one.dead for one in mail.values()):
+    if any(one.dead for one in queues.values()):
         columns.append(column("DEAD", lambda one: short_count(one.dead), None))
     return columns
 
 
-def shared_lines(rows: Sequence[WorkerRow], mail: Mapping[str, QueueStats] | None) -> list[Text]:
-    """A line for each mailbox that replicas share."""
-    return [_shared_line(one) for one in shared_mailboxes(rows, mail or {})]
+def shared_lines(rows: Sequence[WorkerRow], queues: Mapping[str, QueueStats] | None) -> list[Text]:
+    """A line for each queue that replicas share."""
+    return [_shared_line(one) for one in shared_queues(rows, queues or {})]
 
 
 def _shared_line(one: QueueStats) -> Text:
@@ -94,33 +94,33 @@ def _shared_line(one: QueueStats) -> Text:
     )
 
 
-def dead_row(letter: DeadLetter) -> DeadRow:
-    """A dead letter in short."""
+def dead_row(message: DeadLetter) -> DeadRow:
+    """A dead message in short."""
     try:
-        header = decode_header(letter.body)
+        header = decode_header(message.body)
         kind, source = header.type, header.source
     except MessageDecodeError:
         kind, source = None, None
     return DeadRow(
-        key=letter.key,
-        worker=letter.mailbox,
-        id=letter.id,
+        key=message.key,
+        worker=message.mailbox,
+        id=message.id,
         type=kind,
         source=source,
-        reason=letter.reason,
-        attempts=letter.attempt,
-        crashes=letter.crashes,
-        dead_since=letter.dead_since,
-        age_s=round(letter.age_s, 1),
+        reason=message.reason,
+        attempts=message.attempt,
+        crashes=message.crashes,
+        dead_since=message.dead_since,
+        age_s=round(message.age_s, 1),
     )
 
 
-def dead_body(letter: DeadLetter) -> Any:
+def dead_body(message: DeadLetter) -> Any:
     """The message itself, as JSON values where it is readable at all."""
     try:
-        return msgspec.json.decode(as_json(letter.body))
+        return msgspec.json.decode(as_json(message.body))
     except (MessageDecodeError, msgspec.DecodeError):
-        return {"unreadable": letter.body.hex()}
+        return {"unreadable": message.body.hex()}
 
 
 def dead_lines(rows: Sequence[DeadRow], width: int | None = None) -> list[Text]:

@@ -40,7 +40,7 @@ class Passed:
         body: The message as it travelled; of a long one the beginning only.
         size: Bytes on the wire.
         is_urgent: It travelled in the system lane.
-        is_reached: Somebody was there to take it.
+        is_reached: At least one process received it.
     """
 
     time: float
@@ -55,7 +55,7 @@ class Passed:
 
 @dataclass(frozen=True)
 class Widths:
-    """How wide the columns of names and types are; they only ever grow, so that lines align."""
+    """The widths of the columns of names and types; they only grow, so that lines align."""
 
     source: int = _NAME_WIDTH[0]
     target: int = _NAME_WIDTH[0]
@@ -85,7 +85,7 @@ def _limits(width: int | None) -> tuple[int, int]:
 
 
 def body_text(body: bytes) -> str:
-    """What a message says beside its header, on one line; also of a body that was cut."""
+    """The body of a message without its header, on one line; also of a body that was cut."""
     fields = data_fields(body)
     if fields is None:
         return _clean(_HEADER_START.sub(b"", body[:_SHOWN_BYTES], count=1))
@@ -142,7 +142,7 @@ def traffic_cells(passed: Passed, widths: Widths) -> list[tuple[str, str]]:
         (" !" if passed.is_urgent else "  ", colors.URGENT),
         (short_bytes(passed.size).rjust(_SIZE_WIDTH), ""),
         ("  ", ""),
-        ("" if passed.is_reached else "(reached nobody) ", colors.ERROR),
+        ("" if passed.is_reached else "(reached no process) ", colors.ERROR),
         (body_text(passed.body), ""),
     ]
 

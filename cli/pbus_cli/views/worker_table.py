@@ -12,7 +12,7 @@ from pbus_cli.views import colors
 from pbus_cli.views.cells import plain_text
 from pbus_cli.views.columns import Column, lines
 from pbus_cli.views.figures import short_bytes, short_count, short_duration, short_percent
-from pbus_cli.views.queue_table import mail_columns
+from pbus_cli.views.queue_table import queue_columns
 
 _TROUBLE: Final[tuple[State, ...]] = (
     "failed",
@@ -30,7 +30,7 @@ def registry_lines(
     width: int | None = None,
     height: int | None = None,
     *,
-    mail: Mapping[str, QueueStats] | None = None,
+    queues: Mapping[str, QueueStats] | None = None,
 ) -> list[Text]:
     """A heading and the workers.
 
@@ -38,13 +38,13 @@ def registry_lines(
         rows: In the order in which they are shown when all fit.
         width: Cells a line may take; None for no limit.
         height: Lines there are, the heading included; None for no limit.
-        mail: What is kept for them; None where nothing is.
+        queues: Stored messages by worker; None where delivery is at most once.
     """
     room = len(rows) if height is None else max(1, height - 1)
     shown, hidden = _most_important(rows, room)
     columns = _columns(shown, rows)
-    if mail is not None:
-        columns += mail_columns(shown, mail)
+    if queues is not None:
+        columns += queue_columns(shown, queues)
     table = lines(columns, width, colors.HEADING)
     if hidden:
         table.append(_summary(hidden, width))
@@ -52,7 +52,7 @@ def registry_lines(
 
 
 def error_lines(rows: Sequence[WorkerRow], width: int | None = None) -> list[Text]:
-    """Why workers failed or wait to be started again, a line each."""
+    """The errors of workers that failed or wait to be started again, a line each."""
     found = []
     for row in rows:
         if row.error:
@@ -65,7 +65,7 @@ def error_lines(rows: Sequence[WorkerRow], width: int | None = None) -> list[Tex
 
 
 def state_counts(rows: Sequence[WorkerRow]) -> Text:
-    """How many are ready, and how many are anything else: 3/4 ready, 1 failed."""
+    """The counts of workers by state: 3/4 ready, 1 failed."""
     counts = Counter(row.state for row in rows)
     is_all_ready = counts["ready"] == len(rows)
     text = Text(f"{counts['ready']}/{len(rows)} ready", style="green" if is_all_ready else "")
@@ -97,7 +97,7 @@ def _summary(hidden: Sequence[WorkerRow], width: int | None) -> Text:
 
 
 def _columns(shown: Sequence[WorkerRow], rows: Sequence[WorkerRow]) -> list[Column]:
-    """Which columns these workers need; some only where they say something."""
+    """The columns of these workers; some only where a worker has a figure for them."""
 
     def column(title: str, cell: Callable[[WorkerRow], Text | str], weight: int | None) -> Column:
         cells = tuple(_text(cell(row)) for row in shown)

@@ -235,7 +235,7 @@ def test_order_survives_a_lost_post():
 
 
 def test_nobody_there_is_tried_again(monkeypatch: pytest.MonkeyPatch):
-    """What was posted soon after a reconnection, and reached nobody, is written again."""
+    """What was posted soon after a reconnection, and reached no process, is written again."""
     monkeypatch.setattr("pbus.bus.stream.writer._GRACE_S", 1000.0)
 
     async def main():
@@ -267,7 +267,7 @@ def test_what_was_not_posted_is_written():
 
 
 def test_nothing_follows_its_successor():
-    """What reached nobody is not sent again behind what its receiver has: it would be a repeat."""
+    """What reached no process is not sent again behind what its receiver has: it would be a repeat."""
 
     async def main():
         wire = ScriptedWire()
@@ -303,7 +303,7 @@ def test_undelivered_is_said_once_a_second(caplog: pytest.LogCaptureFixture):
     run(main())
 
     assert [
-        "2 messages to 'nobody' reached nobody (2 to it so far)",
-        "2 messages to 'nobody' reached nobody (4 to it so far)",
-        "2 messages to 'other' reached nobody (2 to it so far)",
+        "2 messages to 'nobody' reached no process (2 to it so far)",
+        "2 messages to 'nobody' reached no process (4 to it so far)",
+        "2 messages to 'other' reached no process (2 to it so far)",
     ] == caplog.messages

@@ -1,4 +1,4 @@
-"""`pbus cancel`: has a job cancelled by whoever asked for it."""
+"""`pbus cancel`: asks a job's requester to cancel it."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ def cancel(
     project: ProjectName = None,
     file: TopologyFile = None,
 ) -> None:
-    """Cancel an open job: asks its requester, who tells the workers.
+    """Cancel an open job: its requester is asked and tells the workers.
 
     Fails with 1 when there is no such job, or its requester does not let it be cancelled.
     """

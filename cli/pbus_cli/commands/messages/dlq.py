@@ -1,4 +1,4 @@
-"""`pbus dlq`: the dead letters, messages that were tried too often."""
+"""`pbus dlq`: the dead letters: messages whose handling failed too often."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +37,7 @@ def show_all(
     """List dead letters, oldest first."""
     from pbus_cli.views.queue_table import dead_lines, dead_row
 
-    rows = [dead_row(letter) for letter in _letters(project, file, worker)]
+    rows = [dead_row(message) for message in _dead_letters(project, file, worker)]
     if as_json:
         console.say_json({"dead_letters": rows})
     elif not rows:
@@ -52,7 +52,7 @@ def show(
     project: ProjectName = None,
     file: TopologyFile = None,
 ) -> None:
-    """Print one dead letter with its whole message, as JSON."""
+    """Print one dead message with its whole message, as JSON."""
     import msgspec
 
     from pbus_cli.call.attach import call, choose
@@ -73,7 +73,7 @@ def requeue(
     project: ProjectName = None,
     file: TopologyFile = None,
 ) -> None:
-    """Put dead letters back into their mailboxes, with attempts counted anew."""
+    """Put dead letters back into their queues; attempts count from 1 again."""
     _act("requeue", _chosen(keys, worker, every=every), project, file, as_json=as_json)
 
 
@@ -97,7 +97,9 @@ def _chosen(keys: Sequence[str] | None, worker: str | None, *, every: bool) -> d
     return {"keys": list(keys or ()), "worker": worker, "every": every and worker is None}
 
 
-def _letters(project: str | None, file: Path | None, worker: str | None) -> "Sequence[DeadLetter]":
+def _dead_letters(
+    project: str | None, file: Path | None, worker: str | None
+) -> "Sequence[DeadLetter]":
     from pbus_cli.call.attach import call, choose
 
     attachment = choose(project, file)
@@ -115,8 +117,8 @@ def _act(
     attachment, unknown = choose(project, file), None
 
     async def act(client: "Client") -> int:
-        letters = client.dead_letters
-        treat = letters.requeue if verb == "requeue" else letters.drop
+        dead_letters = client.dead_letters
+        treat = dead_letters.requeue if verb == "requeue" else dead_letters.drop
         return await treat(*chosen["keys"], worker=chosen["worker"], every=chosen["every"])
 
     try:
@@ -126,7 +128,7 @@ def _act(
     if as_json:
         console.say_json({"requeued" if verb == "requeue" else "dropped": count})
     else:
-        done = "back in their mailboxes" if verb == "requeue" else "dropped"
+        done = "back in their queues" if verb == "requeue" else "dropped"
         console.note(f"{count:,} dead letters {done}")
     if unknown is not None:
         raise unknown

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def jobs(project: ProjectName = None, file: TopologyFile = None, as_json: AsJson = False) -> None:
-    """List the open jobs: who asked whom for what, since when, and how far it is.
+    """List the open jobs: requester, worker, name, age and progress.
 
-    Asks all runners, for up to a second; who did not answer is named.
+    Asks all runners, for up to a second, and names those that did not answer.
     """
     from pbus_cli.call.attach import call, choose
 

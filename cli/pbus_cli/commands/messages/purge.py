@@ -1,4 +1,4 @@
-"""`pbus purge`: drops what waits for a worker."""
+"""`pbus purge`: drops the messages that wait for a worker."""
 
 from typing import Annotated
 
@@ -16,7 +16,7 @@ def purge(
     project: ProjectName = None,
     file: TopologyFile = None,
 ) -> None:
-    """Drop the messages that wait for a worker; what is in its hands, and dead letters, stay."""
+    """Drop the messages that wait for a worker; those in flight and dead letters stay."""
     from pbus_cli.call.attach import call, choose, names_as
 
     attachment = choose(project, file)

@@ -19,7 +19,7 @@ _JOB_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class _SendOptions:
-    """What the flags ask for.
+    """The flags of one `pbus send`.
 
     Attributes:
         message: The message; for a job its payload only.
@@ -46,7 +46,7 @@ def send(
             autocompletion=worker_names,
         ),
     ] = None,
-    to_all: Annotated[bool, typer.Option("--all", help="Send to everyone.")] = False,
+    to_all: Annotated[bool, typer.Option("--all", help="Send to all workers.")] = False,
     text: Annotated[
         str | None, typer.Option("--text", metavar="T", help="Send a text frame.")
     ] = None,
@@ -115,7 +115,7 @@ def send(
     unreached = {} if target is None else clients[0].unreached
     if unreached:
         names = ", ".join(f"{number:,} to {name}" for name, number in sorted(unreached.items()))
-        console.fail(f"of {count:,} messages some reached nobody: {names}")
+        console.fail(f"of {count:,} messages some reached no process: {names}")
         raise typer.Exit(console.FAILED)
 
 
@@ -172,7 +172,9 @@ async def _send(client: "Client", options: _SendOptions) -> None:
     reached = await route.send(count=options.count, rate=options.rate)
     times = f"{options.count:,} x " if options.count > 1 else ""
     if not route.is_heard:
-        console.fail(f"{times}{what} reached nobody: no worker is there", "`pbus ps` shows them")
+        console.fail(
+            f"{times}{what} reached no process: no worker is there", "`pbus ps` shows them"
+        )
         raise typer.Exit(console.FAILED)
     console.note(f"sent {times}{what} to {', '.join(name or 'everyone' for name in reached)}")
 

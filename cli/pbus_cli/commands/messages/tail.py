@@ -73,7 +73,7 @@ def tail(
     project: ProjectName = None,
     file: TopologyFile = None,
 ) -> None:
-    """Follow the messages; workers take no part in it. Each filter can be given several times."""
+    """Follow the messages, without their workers' help. Each filter can be given several times."""
     from pbus.client.traffic.message_tail import Filter
     from pbus.errors import NothingRunningError
     from pbus_cli.call.attach import call, choose
@@ -163,7 +163,7 @@ def _formatter(*, as_json: bool) -> "Callable[[TailMessage], str]":
 
 
 class _Lines:
-    """Lines whose columns stay aligned as wider names come by."""
+    """Lines with columns that stay aligned as wider names appear."""
 
     def __init__(self, *, has_colors: bool, width: int | None) -> None:
         from pbus_cli.views.traffic import Widths

@@ -61,7 +61,7 @@ def up(
 
 
 def _only(topology: "Topology", text: str) -> list[str]:
-    """The names of --only, seen to exist."""
+    """The names of --only, checked to exist."""
     from pbus_cli.input.name_hints import unknown_name
 
     names = [name.strip() for name in text.split(",") if name.strip()]
@@ -158,7 +158,7 @@ def _bus_maker(project: "Project") -> "Callable[[], WorkerBus]":
 
 
 def _print_endings(board: "LiveDisplay", supervisor: "Supervisor") -> None:
-    """What stays on the terminal: a line a worker, and the last words of those that failed."""
+    """Print a line a worker, with the last words of those that failed."""
     from pbus_cli.live.printer import print_within
     from pbus_cli.live.screen import terminal_console
     from pbus_cli.views.cells import plain_text
@@ -190,7 +190,7 @@ def _detached(topology: "Topology", only: "Sequence[str]", *, timeout_s: float |
 async def _wait(
     topology: "Topology", only: "Sequence[str]", since: float, timeout_s: float
 ) -> None:
-    """Say who is ready; show the last log lines of those that spoil it."""
+    """Print who is ready, and the last log lines of workers that are not."""
     from pbus.client.readiness import lines_since, wait_started
     from pbus.errors import StartupError
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class What(enum.StrEnum):
-    """What can be measured."""
+    """The benchmarks."""
 
     THROUGHPUT = "throughput"
     DURABLE = "durable"
@@ -101,7 +101,7 @@ def _broker(url: str | None, project: str | None, file: "Path | None") -> str | 
 
 
 def _own_command() -> tuple[str, ...]:
-    """How this very command is called."""
+    """The command line of this command."""
     from pathlib import Path
 
     script = Path(sys.executable).with_name("pbus")

@@ -74,7 +74,7 @@ def logs(
 
 
 def _project(name: str | None, file: Path | None) -> "tuple[Project, ProjectRecord | None]":
-    """The project meant, and its record; one that is stopped is found by its file."""
+    """Find the project and its record; one that is stopped is found by its file."""
     from pbus.client.attachment import is_in_worker, refuse_unseen
     from pbus.errors import NothingRunningError
     from pbus.process.project.discovery import choose_project

@@ -66,7 +66,7 @@ async def _print(client: "Client", *, only_ready: bool, as_json: bool, again: bo
         except BusUnavailableError:
             if not again:
                 raise
-            await asyncio.sleep(_WATCH_S)  # it is started anew, or the project ends
+            await asyncio.sleep(_WATCH_S)  # the broker is restarted, or the project ends
             continue
         rows = _chosen(status.rows, only_ready=only_ready)
         if as_json:
@@ -90,13 +90,13 @@ def _as_json(status: "ProjectStatus", rows: "list[WorkerRow]") -> dict[str, Any]
     queues = status.queues
     if queues is None:
         return {**said, "workers": rows}
-    from pbus_cli.views.queue_table import mail_fields, shared_mailboxes, with_mail
+    from pbus_cli.views.queue_table import queue_fields, shared_queues, with_queue
 
-    shared = [{"name": one.name, **mail_fields(one)} for one in shared_mailboxes(rows, queues)]
-    return {**said, "workers": [with_mail(row, queues) for row in rows], "shared": shared}
+    shared = [{"name": one.name, **queue_fields(one)} for one in shared_queues(rows, queues)]
+    return {**said, "workers": [with_queue(row, queues) for row in rows], "shared": shared}
 
 
-def _print_table(rows: "list[WorkerRow]", mail: "Mapping[str, QueueStats] | None" = None) -> None:
+def _print_table(rows: "list[WorkerRow]", queues: "Mapping[str, QueueStats] | None" = None) -> None:
     from pbus_cli.views.queue_table import shared_lines
     from pbus_cli.views.worker_table import error_lines, registry_lines
 
@@ -104,14 +104,18 @@ def _print_table(rows: "list[WorkerRow]", mail: "Mapping[str, QueueStats] | None
         console.note("no workers")
         return
     if not console.is_terminal():
-        table = [*registry_lines(rows, mail=mail), *shared_lines(rows, mail), *error_lines(rows)]
+        table = [
+            *registry_lines(rows, queues=queues),
+            *shared_lines(rows, queues),
+            *error_lines(rows),
+        ]
         console.say("\n".join(line.plain.rstrip() for line in table))
         return
     from pbus_cli.live.screen import terminal_console
 
     screen = terminal_console()
-    table = registry_lines(rows, screen.width, mail=mail)
-    for line in (*table, *shared_lines(rows, mail), *error_lines(rows, screen.width)):
+    table = registry_lines(rows, screen.width, queues=queues)
+    for line in (*table, *shared_lines(rows, queues), *error_lines(rows, screen.width)):
         screen.print(line, end="\n", soft_wrap=True)
 
 
@@ -157,10 +161,10 @@ async def _watch_until_stopped(attachment: "Attachment", *, only_ready: bool) ->
         chosen = _chosen(rows, only_ready=only_ready)
         title = Text.assemble((f"{attachment.project}  ", "bold"), state_counts(rows))
         title.truncate(width, overflow="ellipsis")
-        shared = shared_lines(chosen, follower.mail)[: height // 4]
+        shared = shared_lines(chosen, follower.queues)[: height // 4]
         errors = error_lines(chosen, width)[: height // 4]
         room = max(1, height - 2 - len(shared) - len(errors))
-        lines = [*registry_lines(chosen, width, room, mail=follower.mail), *shared, *errors]
+        lines = [*registry_lines(chosen, width, room, queues=follower.queues), *shared, *errors]
         return Group(*(_ended(line) for line in (title, Text(), *lines[: height - 2])))
 
     def _ended(line: Text) -> Text:

@@ -6,7 +6,7 @@ from pbus import BaseWorker, BusJobRequestMessage, WorkerReadyData, job, worker_
 
 
 class Greeter(BaseWorker):
-    """Greets whoever asks.
+    """Greets the requester.
 
     Args:
         greeting: Said before the name; see `args` in topology.yaml.

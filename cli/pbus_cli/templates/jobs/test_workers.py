@@ -33,7 +33,7 @@ def test_foreman_adds_up() -> None:
 
 
 def test_failed_count_fails_total() -> None:
-    """An error of a counter is one of the foreman, and whoever asked is told."""
+    """An error of a counter is one of the foreman, and its requester is told."""
 
     async def main() -> None:
         async with WorkerHarness(Foreman("foreman")) as harness:

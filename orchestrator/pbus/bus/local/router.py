@@ -53,7 +53,7 @@ class Counters(msgspec.Struct):
     unreached: dict[str, int] = msgspec.field(default_factory=dict)
 
     def note_undelivered(self, address: str, count: int = 1) -> None:
-        """Count messages that reached nobody; visitors and followers come and go."""
+        """Count messages that reached no process; visitors and followers come and go."""
         self.undelivered += count
         known = self.unreached
         if not address.startswith(PASSING) and (address in known or len(known) < _MOST_ADDRESSES):

@@ -36,7 +36,7 @@ class LaneWriter:
         self._give_up_s = give_up_s
         self._grace_until = 0.0
         self._say_due = 0.0
-        self._unsaid: dict[str, int] = {}  # what reached nobody, by address
+        self._unsaid: dict[str, int] = {}  # what reached no process, by address
         self._backoff = wire.backoff()
         self._is_posted = False  # what comes next from the outbox: its outcome is to be weighed
         if wire.supports_nowait:  # saves the way through the loop to run()
@@ -119,7 +119,7 @@ class LaneWriter:
             self.say_undelivered()
 
     def say_undelivered(self) -> None:
-        """Log what reached nobody since it was logged last, for each address; once a second."""
+        """Log what reached no process since it was logged last, for each address; once a second."""
         now = time.monotonic()
         if not self._unsaid or now < self._say_due:
             return
@@ -127,10 +127,12 @@ class LaneWriter:
         unsaid, self._unsaid = self._unsaid, {}
         for address, count in itertools.islice(unsaid.items(), _MOST_SAID):
             total = self._counters.unreached.get(address, count)
-            logger.info("%d messages to %r reached nobody (%d to it so far)", count, address, total)
+            logger.info(
+                "%d messages to %r reached no process (%d to it so far)", count, address, total
+            )
         if len(unsaid) > _MOST_SAID:
             others = sum(unsaid.values()) - sum(itertools.islice(unsaid.values(), _MOST_SAID))
-            logger.info("%d messages to others reached nobody", others)
+            logger.info("%d messages to others reached no process", others)
 
     def _give_up_old(self, payloads: list[OutBatch]) -> list[OutBatch]:
         oldest = time.monotonic() - self._give_up_s

@@ -69,7 +69,7 @@ class MessageCalls(ClientCore):
 
     @property
     def unreached(self) -> dict[str, int]:
-        """How many messages of this client reached nobody, by target; complete once it is closed."""
+        """How many messages of this client reached no process, by target; complete once it is closed."""
         return dict(self.bus.counters.unreached)
 
     def tail(

@@ -21,7 +21,7 @@ def row(name: str, state: State = "ready", lost: int = 0) -> WorkerRow:
     )  # fmt: skip
 
 
-def post(dead: int = 0) -> dict[str, QueueStats]:
+def queue_stats(dead: int = 0) -> dict[str, QueueStats]:
     """What is kept for a worker alone and for two replicas together."""
     name = "worker-with-a-long-name"
     return {
@@ -36,7 +36,7 @@ def snapshot(
     logs: int = 100,
     failures: int = 0,
     lost: int = 0,
-    mail: dict[str, QueueStats] | None = None,
+    queues: dict[str, QueueStats] | None = None,
 ) -> Snapshot:
     """A busy project."""
     body = b'{"type":"T","source":"a","text":"' + b"x" * 300 + b'"}'
@@ -52,7 +52,7 @@ def snapshot(
         missed=3,
         logs=tuple(Line("indexer.1", "out", f"line {n} " + "y" * 300, 0.0) for n in range(logs)),
         failures=tuple(Failure(f"bad.{n}", "exited with code 1: boom") for n in range(failures)),
-        mail=mail,
+        queues=queues,
         foot="Ctrl-C stops all workers",
     )
 
@@ -64,7 +64,7 @@ def snapshot(
         Snapshot(project="empty", bus=None, uptime_s=0.0),
         snapshot(),
         snapshot(rows=300, failures=7, lost=2),
-        snapshot(rows=300, failures=7, lost=2, mail=post(dead=3)),
+        snapshot(rows=300, failures=7, lost=2, queues=queue_stats(dead=3)),
         snapshot(rows=1, messages=0, logs=0),
     ],
 )
@@ -120,9 +120,9 @@ def test_losses_get_an_alarm(width: int, height: int) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
-def test_kept_mail_shows(width: int, height: int) -> None:
+def test_queue_stats_show(width: int, height: int) -> None:
     """What waits is in a column of its own; what replicas share is below, in a line."""
-    page = picture(dashboard(snapshot(mail=post()), width, height), width, height)
+    page = picture(dashboard(snapshot(queues=queue_stats()), width, height), width, height)
 
     assert "BACKLOG" in page[1]
     assert any(".0 " in line and " 77 " in f"{line} " for line in page)
@@ -132,10 +132,13 @@ def test_kept_mail_shows(width: int, height: int) -> None:
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_dead_letters_get_an_alarm(width: int, height: int) -> None:
     """What was given up is said under the title, with the verb that shows it."""
-    page = picture(dashboard(snapshot(mail=post(dead=3)), width, height), width, height)
+    page = picture(dashboard(snapshot(queues=queue_stats(dead=3)), width, height), width, height)
 
     assert "3 dead letters: `pbus dlq ls` shows why" in page[1]
-    assert "dead" not in picture(dashboard(snapshot(mail=post()), width, height), width, height)[1]
+    assert (
+        "dead"
+        not in picture(dashboard(snapshot(queues=queue_stats()), width, height), width, height)[1]
+    )
 
 
 def test_lost_broker_is_said() -> None:
