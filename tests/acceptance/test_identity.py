@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from support.cli_env import CliEnv, Place, living, wait_for
+from support.cli_env import CliEnv, Place, can_run, living, wait_for
 from support.valkey import Valkey
 
 pytestmark = pytest.mark.cli
@@ -25,6 +25,13 @@ print("release RELEASE in", Path.cwd().name)
 class Worker(BaseWorker):
     pass
 """
+
+# A plain user who can nevertheless enter root's folder with the interpreter in it.
+NOBODY = 65534
+AS_NOBODY = (
+    *("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"),
+    *("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"),
+)
 
 ASKING = r"""
 name: second
@@ -71,6 +78,30 @@ def test_state_homes_are_strangers(home: CliEnv, other_home: CliEnv):
     assert ours == living(ours)
     assert ["uno"] == list(first.rows())
     assert 0 == first.tell("down").code
+
+
+@pytest.mark.skipif(not can_run(*AS_NOBODY), reason="needs root, to be another user")
+def test_user_and_root_are_strangers(home: CliEnv):
+    """A user, then root, start the same folder: two projects, and neither ends the other's."""
+    with CliEnv(*AS_NOBODY) as users:
+        for folder in (users.folder, users.runtime):
+            os.chown(folder, NOBODY, NOBODY)
+        first = users.place("both", {"topology.yaml": PROGRAM.format(worker="uno")})
+        second = Place(home, first.folder)
+        first.up()
+        theirs = users.processes()
+        assert {NOBODY} == {process.uids().real for process in theirs}
+        assert 3 == second.tell("ps").code
+
+        second.up()
+        ours = home.processes()
+        assert 0 == first.run("down").code
+        assert ([], ours) == (living(theirs), living(ours))
+        first.up()
+        theirs = users.processes()
+        assert 0 == second.tell("down").code
+        assert ([], theirs) == (living(ours), living(theirs))
+        assert 0 == first.run("ps").code
 
 
 def test_linked_files_are_strangers(home: CliEnv):

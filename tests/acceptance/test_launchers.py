@@ -2,13 +2,12 @@
 
 import os
 import signal
-import subprocess
 import sys
 
 import psutil
 import pytest
 
-from support.cli_env import CliEnv, Place, living, wait_for
+from support.cli_env import CliEnv, Place, can_run, living, wait_for
 
 # Everything that can be ignored is, SIGHUP as by nohup; everything that can be blocked is.
 ROUGH = """
@@ -62,13 +61,6 @@ workers:
 """
 
 
-def _can(*words: str) -> bool:
-    try:
-        return subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0
-    except OSError:
-        return False
-
-
 def test_signals_are_as_usual():
     """Ignored and blocked signals of the launcher change no exit code and reach no child."""
     with CliEnv(sys.executable, "-c", ROUGH) as home:
@@ -104,7 +96,7 @@ def _settled(place: Place) -> dict[str, dict[str, object]] | None:
     [
         (sys.executable, "-c", SUBREAPER),
         pytest.param(
-            NAMESPACE, marks=pytest.mark.skipif(not _can(*NAMESPACE), reason="needs root")
+            NAMESPACE, marks=pytest.mark.skipif(not can_run(*NAMESPACE), reason="needs root")
         ),
     ],
     ids=["subreaper", "pid-1"],
@@ -154,7 +146,7 @@ def test_open_files_run_out(limit: str, started: int):
 
 
 @pytest.mark.skipif(
-    os.geteuid() != 0 or not _can(*POWERLESS), reason="needs root, to start what is another's"
+    os.geteuid() != 0 or not can_run(*POWERLESS), reason="needs root, to start what is another's"
 )
 def test_foreign_child_is_named():
     """A child of another user that may not be signalled: `stop` and `down` say so and fail."""

@@ -128,9 +128,14 @@ async def until_shown(
     watched: Watched, claim: Callable[[dict[str, Any]], object]
 ) -> dict[str, Any]:
     """Wait until a claim about those rows holds: the broker learns later what a supervisor knows."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not claim(shown := await rows(watched)):
-            await asyncio.sleep(0.02)
+    shown: dict[str, Any] = {}
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while not claim(shown := await rows(watched)):
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        known = {one.name: one for one in watched.supervisor.record().processes}
+        raise AssertionError(f"shown last: {shown}; the supervisor knows: {known}") from None
     return shown
 
 

@@ -56,6 +56,14 @@ def living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
+def can_run(*words: str) -> bool:
+    """Whether a program can be run through these words, as this user and on this system."""
+    try:
+        return subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
 class Command:
     """A `pbus` that was started; it writes into files, so that nobody needs to read in time."""
 
