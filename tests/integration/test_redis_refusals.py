@@ -149,7 +149,7 @@ def test_refusals_pass(own_valkey: Valkey, channel: str, delivery: str, caplog):
     assert 1 <= told(caplog, "BUSY")
 
 
-FILL = "for i = 1, 10000 do redis.call('SET', 'x' .. i, i) end"
+FILL = "for i = 1, 30000 do redis.call('SET', 'x' .. i, i) end"
 LOADS_SLOWLY = ("--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024")
 
 

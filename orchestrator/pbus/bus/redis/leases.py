@@ -378,7 +378,7 @@ class RedisLeaseStore:
                 await self._mend()
         elif not self._will_pass(error):
             raise BusUnavailableError(self._endpoint.url, reason_of(error)) from error
-        elif isinstance(error, ClusterDownError):
+        elif isinstance(error, ClusterDownError | BusyLoadingError):
             self._endpoint.complain(error)
 
     async def _mend(self) -> None:
