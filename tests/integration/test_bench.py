@@ -16,7 +16,7 @@ from redis.asyncio import Redis as AsyncRedis
 from pbus.bench import MEASUREMENTS, Plan, measure
 from pbus.bench.processes.own_broker import own_broker
 from pbus.bench.processes.process_pool import BenchProcesses
-from pbus.bench.processes.roles import Received, RoleConfig
+from pbus.bench.processes.roles import ReceiveResult, RoleConfig
 from pbus.errors import ProcessError
 from support.postgres import query
 from support.valkey import Valkey
@@ -138,17 +138,17 @@ def test_durable_writes_to_disk(tmp_path: Path) -> None:
         assert ["no", "yes"] == asyncio.run(main())
 
 
-def test_failing_player_tells_why() -> None:
+def test_failing_process_tells_why() -> None:
     """The error of a process is in the error of the measurement."""
 
     async def main() -> None:
-        async with BenchProcesses("redis://127.0.0.1:1") as stage:
-            await stage.player("redis-send", RoleConfig(url=stage.url, channel="x"))
-            async with stage.cast((
+        async with BenchProcesses("redis://127.0.0.1:1") as pool:
+            await pool.start("redis-send", RoleConfig(bus=pool.new_bus()))
+            async with pool.running((
                 "redis-send",
-                RoleConfig(url=stage.url, channel="x"),
-            )) as players:
-                await players[0].answer(Received)
+                RoleConfig(bus=pool.new_bus()),
+            )) as processes:
+                await processes[0].result(ReceiveResult)
 
     with pytest.raises(ProcessError) as caught:
         asyncio.run(main())

@@ -1,8 +1,7 @@
 """The same work with plain redis-py, as its documentation shows it.
 
 Payloads are raw bytes of the same size: the baseline neither encodes nor decodes messages, counts
-no losses and keeps nobody from being drowned; on streams, nothing is tried again or recognised as a
-copy.
+no losses and has no flow control; on streams, nothing is retried or recognised as a copy.
 """
 
 import asyncio
@@ -13,7 +12,7 @@ from redis.asyncio import Redis
 
 from pbus.bench.meter import Meter
 from pbus.bench.processes.control_pipe import ControlPipe
-from pbus.bench.processes.roles import Delays, RoleConfig, Stopwatch
+from pbus.bench.processes.roles import DelayResult, RoleConfig, Stopwatch
 
 PIPELINE = 100  # commands in one write
 _WARM_UP = 50  # round trips before the clock starts
@@ -22,103 +21,109 @@ _WAIT_MS = 200
 _END_S = 5.0
 
 
-async def send(part: RoleConfig, cues: ControlPipe) -> None:
+def _client(config: RoleConfig) -> "Redis":
+    return Redis.from_url(config.bus.url or "")
+
+
+async def send(config: RoleConfig, control: ControlPipe) -> None:
     """Role: publish in pipelines."""
-    payload = b"x" * part.size
-    targets = [f"{part.channel}:{name}" for name in part.targets or ("*",)]
-    async with Redis.from_url(part.url) as redis:
+    payload = b"x" * config.size
+    targets = [f"{config.bus.channel}:{name}" for name in config.targets or ("*",)]
+    async with _client(config) as redis:
         await redis.ping()
-        cues.say_ready()
-        await cues.next()
+        control.send_ready()
+        await control.receive()
         watch = Stopwatch()
-        for start in range(0, part.count, PIPELINE):
+        for start in range(0, config.count, PIPELINE):
             pipe = redis.pipeline(transaction=False)
-            for number in range(start, min(start + PIPELINE, part.count)):
+            for number in range(start, min(start + PIPELINE, config.count)):
                 pipe.publish(targets[number % len(targets)], payload)
             await pipe.execute()
-        cues.say(watch.sent(part.count))
+        control.send(watch.sent(config.count))
 
 
-async def receive(part: RoleConfig, cues: ControlPipe) -> None:
-    """Role: count what a subscription yields."""
-    meter = Meter(part.count)
-    async with Redis.from_url(part.url) as redis, redis.pubsub() as pubsub:
-        await pubsub.subscribe(f"{part.channel}:{part.name}", f"{part.channel}:*")
+async def receive(config: RoleConfig, control: ControlPipe) -> None:
+    """Role: count the messages of a subscription."""
+    meter = Meter(config.count)
+    async with _client(config) as redis, redis.pubsub() as pubsub:
+        await pubsub.subscribe(f"{config.bus.channel}:{config.name}", f"{config.bus.channel}:*")
         for _ in range(2):
             await _subscribed(pubsub)
         counting = asyncio.create_task(_count(pubsub, meter))
-        cues.say_ready()
-        received = await meter.finished(cues)
+        control.send_ready()
+        received = await meter.result(control)
         counting.cancel()
         await asyncio.wait([counting])
-        cues.say(received)
+        control.send(received)
 
 
-async def add(part: RoleConfig, cues: ControlPipe) -> None:
+async def add(config: RoleConfig, control: ControlPipe) -> None:
     """Role: add to streams in pipelines."""
-    payload = b"x" * part.size
-    streams = [f"{part.channel}:{name}" for name in part.targets]
-    async with Redis.from_url(part.url) as redis:
+    payload = b"x" * config.size
+    streams = [f"{config.bus.channel}:{name}" for name in config.targets]
+    async with _client(config) as redis:
         await redis.ping()
-        cues.say_ready()
-        await cues.next()
+        control.send_ready()
+        await control.receive()
         watch = Stopwatch()
-        for start in range(0, part.count, PIPELINE):
+        for start in range(0, config.count, PIPELINE):
             pipe = redis.pipeline(transaction=False)
-            for number in range(start, min(start + PIPELINE, part.count)):
+            for number in range(start, min(start + PIPELINE, config.count)):
                 pipe.xadd(streams[number % len(streams)], {"text": payload})
             await pipe.execute()
-        cues.say(watch.sent(part.count))
+        control.send(watch.sent(config.count))
 
 
-async def read(part: RoleConfig, cues: ControlPipe) -> None:
-    """Role: count what a group's consumer reads and acknowledges."""
-    meter = Meter(part.count)
-    stream = f"{part.channel}:{part.name}"
+async def read(config: RoleConfig, control: ControlPipe) -> None:
+    """Role: count the entries that a consumer of a group reads and acknowledges."""
+    meter = Meter(config.count)
+    stream = f"{config.bus.channel}:{config.name}"
     over = asyncio.Event()
-    async with Redis.from_url(part.url) as redis:
+    async with _client(config) as redis:
         await redis.xgroup_create(stream, _GROUP, mkstream=True)
-        counting = asyncio.create_task(_count_kept(redis, stream, meter, over))
-        cues.say_ready()
+        counting = asyncio.create_task(_count_entries(redis, stream, meter, over))
+        control.send_ready()
         try:
-            received = await meter.finished(cues)
+            received = await meter.result(control)
         finally:
             over.set()  # cancelled in the middle of a read, the client reads on
             await asyncio.wait([counting], timeout=_END_S)
             await redis.delete(stream)
-        cues.say(received)
+        control.send(received)
 
 
-async def ping(part: RoleConfig, cues: ControlPipe) -> None:
-    """Role: there and back, one at a time."""
-    payload = b"x" * part.size
-    async with Redis.from_url(part.url) as redis, redis.pubsub() as pubsub:
-        await pubsub.subscribe(f"{part.channel}:{part.name}")
+async def ping(config: RoleConfig, control: ControlPipe) -> None:
+    """Role: measure round trips, one at a time."""
+    payload = b"x" * config.size
+    async with _client(config) as redis, redis.pubsub() as pubsub:
+        await pubsub.subscribe(f"{config.bus.channel}:{config.name}")
         await _subscribed(pubsub)
         answers = pubsub.listen()
-        target = f"{part.channel}:{part.targets[0]}"
-        cues.say_ready()
-        await cues.next()
+        target = f"{config.bus.channel}:{config.targets[0]}"
+        control.send_ready()
+        await control.receive()
         delays = []
-        for number in range(-_WARM_UP, part.count):
+        for number in range(-_WARM_UP, config.count):
             if number == 0:
                 cpu = time.process_time()
-            begun = time.perf_counter()
+            started = time.perf_counter()
             await redis.publish(target, payload)
             await anext(answers)
-            delays.append(time.perf_counter() - begun)
-        cues.say(Delays(delays=delays[_WARM_UP:], cpu_s=time.process_time() - cpu))
+            delays.append(time.perf_counter() - started)
+        control.send(DelayResult(delays=delays[_WARM_UP:], cpu_s=time.process_time() - cpu))
 
 
-async def pong(part: RoleConfig, cues: ControlPipe) -> None:
-    """Role: send back what comes; ended by the stage."""
-    async with Redis.from_url(part.url) as redis, redis.pubsub() as pubsub:
-        await pubsub.subscribe(f"{part.channel}:{part.name}")
+async def pong(config: RoleConfig, control: ControlPipe) -> None:
+    """Role: send messages back, until the pool is gone."""
+    async with _client(config) as redis, redis.pubsub() as pubsub:
+        await pubsub.subscribe(f"{config.bus.channel}:{config.name}")
         await _subscribed(pubsub)
-        echoing = asyncio.create_task(_echo(pubsub, redis, f"{part.channel}:{part.targets[0]}"))
-        cues.say_ready()
+        echoing = asyncio.create_task(
+            _echo(pubsub, redis, f"{config.bus.channel}:{config.targets[0]}")
+        )
+        control.send_ready()
         try:
-            await cues.next()
+            await control.receive()
         finally:
             echoing.cancel()
             await asyncio.wait([echoing])
@@ -129,11 +134,11 @@ async def _count(pubsub: Any, meter: Meter) -> None:
     number = 0
     async for message in pubsub.listen():
         if message["type"] == "message":
-            meter.note(number)
+            meter.record(number)
             number += 1
 
 
-async def _count_kept(redis: "Redis", stream: str, meter: Meter, over: asyncio.Event) -> None:
+async def _count_entries(redis: "Redis", stream: str, meter: Meter, over: asyncio.Event) -> None:
     number = 0
     while not over.is_set():
         found: Any = await redis.xreadgroup(
@@ -142,7 +147,7 @@ async def _count_kept(redis: "Redis", stream: str, meter: Meter, over: asyncio.E
         for _, entries in found or ():
             await redis.xack(stream, _GROUP, *(entry for entry, _ in entries))
             for _ in entries:
-                meter.note(number)
+                meter.record(number)
                 number += 1
 
 

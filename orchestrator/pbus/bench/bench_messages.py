@@ -1,13 +1,13 @@
-"""The messages a measurement sends; known only to processes that take part in one."""
+"""The messages of a measurement; only its processes know them."""
 
 from pbus.messages import BusDataMessage, BusSystemMessage
 
 
 class BenchMessage(BusDataMessage):
-    """One of many.
+    """One of many messages.
 
     Attributes:
-        number: Counts what its receiver is sent by this sender, from 0.
+        number: Counts the messages from this sender to its receiver, from 0.
     """
 
     number: int
@@ -22,7 +22,7 @@ class BenchEchoMessage(BusDataMessage):
 
 
 class BenchUrgentMessage(BusSystemMessage):
-    """One that has to overtake.
+    """A message that overtakes the others.
 
     Attributes:
         sent_at: Monotonic seconds, which all processes of one machine share.

@@ -1,4 +1,4 @@
-"""Counting what arrives, and taking the time from the first message to the last."""
+"""Counts the messages that arrive, and measures from the first to the last."""
 
 import asyncio
 import contextlib
@@ -6,27 +6,27 @@ import time
 from collections.abc import Callable
 
 from pbus.bench.processes.control_pipe import ControlPipe
-from pbus.bench.processes.roles import Received
+from pbus.bench.processes.roles import ReceiveResult
 from pbus.bench.results import Percentiles
 from pbus.concurrency.waiting import first_of
 
 SAMPLE_EVERY = 64  # messages; reading the clock for each would be measured, too
-QUIET_S = 3.0  # nothing is handled for so long after the last was sent: the rest is lost
+IDLE_S = 3.0  # without a message after the last was sent: the rest is lost
 
 
 class Meter:
-    """What one receiver sees.
+    """The count of one receiver.
 
     Args:
-        expected: How many messages are to come.
-        pause_s: How long the receiver may sleep in between.
+        expected: Messages that are to come.
+        pause_s: Seconds that the receiver may sleep in between.
     """
 
     def __init__(self, expected: int, *, pause_s: float = 0.0) -> None:
         self.count = 0
         self.delays: list[float] = []
         self._expected = expected
-        self._quiet_s = QUIET_S + pause_s
+        self._idle_s = IDLE_S + pause_s
         self._next = 0
         self._misordered = 0
         self._seen = bytearray(expected)
@@ -35,8 +35,8 @@ class Meter:
         self._cpu_first = self._cpu_last = 0.0
         self._complete = asyncio.Event()
 
-    def note(self, number: int) -> None:
-        """Count a message that its sender gave this number."""
+    def record(self, number: int) -> None:
+        """Count a message by the number that its sender gave it."""
         if self._seen[number]:
             self._duplicates += 1
             return
@@ -51,22 +51,22 @@ class Meter:
             self._end()
             self._complete.set()
 
-    def note_delay(self, sent_at: float) -> None:
-        """Take the delay of a message that was made at this (Unix) time."""
+    def record_delay(self, sent_at: float) -> None:
+        """Record the delay of a message that was made at this Unix time."""
         self.delays.append(time.time() - sent_at)
 
-    async def finished(self, cues: ControlPipe) -> Received:
-        """Wait until all came, or until nothing came for a while after the sender was done."""
-        await all_or_quiet(cues, self._complete, lambda: self.count, self._quiet_s)
+    async def result(self, control: ControlPipe) -> ReceiveResult:
+        """The result, once all messages came, or none for a while after the sender was done."""
+        await wait_complete_or_idle(control, self._complete, lambda: self.count, self._idle_s)
         return self._result()
 
     def _end(self) -> None:
         self._last, self._cpu_last = time.monotonic(), time.process_time()
 
-    def _result(self) -> Received:
+    def _result(self) -> ReceiveResult:
         if self.count < self._expected:
             self._end()
-        return Received(
+        return ReceiveResult(
             expected=self._expected,
             count=self.count,
             first=self._first,
@@ -78,20 +78,20 @@ class Meter:
         )
 
 
-async def all_or_quiet(
-    cues: ControlPipe, complete: asyncio.Event, count: Callable[[], int], quiet_s: float = QUIET_S
+async def wait_complete_or_idle(
+    control: ControlPipe, complete: asyncio.Event, count: Callable[[], int], idle_s: float = IDLE_S
 ) -> None:
-    """Wait until complete; once cued, only for as long as something still comes."""
-    cued, _ = await first_of(cues.next(), complete.wait())
+    """Wait until complete; once told to go on, only for as long as messages still come."""
+    told, _ = await first_of(control.receive(), complete.wait())
     if not complete.is_set():
-        cued.result()
-        await _quiet(complete, count, quiet_s)
+        told.result()
+        await _wait_idle(complete, count, idle_s)
 
 
-async def _quiet(complete: asyncio.Event, count: Callable[[], int], quiet_s: float) -> None:
+async def _wait_idle(complete: asyncio.Event, count: Callable[[], int], idle_s: float) -> None:
     before = -1
     while count() != before and not complete.is_set():
         before = count()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(quiet_s):
+            async with asyncio.timeout(idle_s):
                 await complete.wait()

@@ -18,7 +18,7 @@ from pgmq.async_queue import PGMQueue
 
 from pbus.bench.meter import Meter
 from pbus.bench.processes.control_pipe import ControlPipe
-from pbus.bench.processes.roles import Delays, RoleConfig, Stopwatch
+from pbus.bench.processes.roles import DelayResult, RoleConfig, Stopwatch
 
 _WARM_UP = 5  # round trips before the clock starts
 _READ_AT_ONCE = 10
@@ -26,64 +26,64 @@ _POLL_S = 0.1  # how often read_with_poll looks
 _ON_DISK = {"synchronous_commit": "on", "application_name": "pbus bench, plain client"}
 
 
-async def send(part: RoleConfig, cues: ControlPipe) -> None:
+async def send(config: RoleConfig, control: ControlPipe) -> None:
     """Role: send one message after another."""
-    queues = [_queue(part, name) for name in part.targets]
-    async with _client(part) as client:
-        cues.say_ready()
-        await cues.next()
+    queues = [_queue(config, name) for name in config.targets]
+    async with _client(config) as client:
+        control.send_ready()
+        await control.receive()
         watch = Stopwatch()
-        for number in range(part.count):
-            await client.send(queues[number % len(queues)], {"text": "x" * part.size})
-        cues.say(watch.sent(part.count))
+        for number in range(config.count):
+            await client.send(queues[number % len(queues)], {"text": "x" * config.size})
+        control.send(watch.sent(config.count))
 
 
-async def receive(part: RoleConfig, cues: ControlPipe) -> None:
-    """Role: count what polling yields."""
-    meter = Meter(part.count)
-    async with _client(part) as client, _own_queue(part, client) as queue:
+async def receive(config: RoleConfig, control: ControlPipe) -> None:
+    """Role: count the messages that polling returns."""
+    meter = Meter(config.count)
+    async with _client(config) as client, _own_queue(config, client) as queue:
         counting = asyncio.create_task(_count(client, queue, meter))
-        cues.say_ready()
-        received = await meter.finished(cues)
+        control.send_ready()
+        received = await meter.result(control)
         counting.cancel()
         await asyncio.wait([counting])
-        cues.say(received)
+        control.send(received)
 
 
-async def ping(part: RoleConfig, cues: ControlPipe) -> None:
-    """Role: there and back, one at a time."""
-    target = _queue(part, part.targets[0])
-    async with _client(part) as client, _own_queue(part, client) as queue:
-        cues.say_ready()
-        await cues.next()
+async def ping(config: RoleConfig, control: ControlPipe) -> None:
+    """Role: measure round trips, one at a time."""
+    target = _queue(config, config.targets[0])
+    async with _client(config) as client, _own_queue(config, client) as queue:
+        control.send_ready()
+        await control.receive()
         delays = []
-        for number in range(-_WARM_UP, part.count):
+        for number in range(-_WARM_UP, config.count):
             if number == 0:
                 cpu = time.process_time()
             await asyncio.sleep(random.uniform(0.0, _POLL_S))  # noqa: S311 - at any phase
-            begun = time.perf_counter()
-            await client.send(target, {"text": "x" * part.size})
-            await _take_one(client, queue)
-            delays.append(time.perf_counter() - begun)
-        cues.say(Delays(delays=delays[_WARM_UP:], cpu_s=time.process_time() - cpu))
+            started = time.perf_counter()
+            await client.send(target, {"text": "x" * config.size})
+            await _read_one(client, queue)
+            delays.append(time.perf_counter() - started)
+        control.send(DelayResult(delays=delays[_WARM_UP:], cpu_s=time.process_time() - cpu))
 
 
-async def pong(part: RoleConfig, cues: ControlPipe) -> None:
-    """Role: send back what comes; ended by the stage."""
-    async with _client(part) as client, _own_queue(part, client) as queue:
-        echoing = asyncio.create_task(_echo(client, queue, _queue(part, part.targets[0])))
-        cues.say_ready()
+async def pong(config: RoleConfig, control: ControlPipe) -> None:
+    """Role: send messages back, until the pool is gone."""
+    async with _client(config) as client, _own_queue(config, client) as queue:
+        echoing = asyncio.create_task(_echo(client, queue, _queue(config, config.targets[0])))
+        control.send_ready()
         try:
-            await cues.next()
+            await control.receive()
         finally:
             echoing.cancel()
             await asyncio.wait([echoing])
 
 
 @contextlib.asynccontextmanager
-async def _client(part: RoleConfig) -> AsyncIterator[PGMQueue]:
+async def _client(config: RoleConfig) -> AsyncIterator[PGMQueue]:
     async with asyncpg.create_pool(
-        part.url, min_size=1, max_size=2, server_settings=_ON_DISK
+        config.bus.url, min_size=1, max_size=2, server_settings=_ON_DISK
     ) as pool:
         client = PGMQueue(pool=pool, init_extension=False)
         await client.init()
@@ -91,8 +91,8 @@ async def _client(part: RoleConfig) -> AsyncIterator[PGMQueue]:
 
 
 @contextlib.asynccontextmanager
-async def _own_queue(part: RoleConfig, client: PGMQueue) -> AsyncIterator[str]:
-    queue = _queue(part, part.name)
+async def _own_queue(config: RoleConfig, client: PGMQueue) -> AsyncIterator[str]:
+    queue = _queue(config, config.name)
     await client.create_queue(queue)
     try:
         yield queue
@@ -100,9 +100,9 @@ async def _own_queue(part: RoleConfig, client: PGMQueue) -> AsyncIterator[str]:
         await client.drop_queue(queue)
 
 
-def _queue(part: RoleConfig, name: str) -> str:
-    """A name of the letters that PGMQ takes, and short enough."""
-    return f"bench_{hashlib.sha256(f'{part.channel} {name}'.encode()).hexdigest()[:24]}"
+def _queue(config: RoleConfig, name: str) -> str:
+    """The name of a queue, within what PGMQ accepts."""
+    return f"bench_{hashlib.sha256(f'{config.bus.channel} {name}'.encode()).hexdigest()[:24]}"
 
 
 async def _count(client: PGMQueue, queue: str, meter: Meter) -> None:
@@ -110,11 +110,11 @@ async def _count(client: PGMQueue, queue: str, meter: Meter) -> None:
     while True:
         for message in await client.read_with_poll(queue, qty=_READ_AT_ONCE):
             await client.delete(queue, message.msg_id)
-            meter.note(number)
+            meter.record(number)
             number += 1
 
 
-async def _take_one(client: PGMQueue, queue: str) -> None:
+async def _read_one(client: PGMQueue, queue: str) -> None:
     while True:
         for message in await client.read_with_poll(queue):
             await client.delete(queue, message.msg_id)

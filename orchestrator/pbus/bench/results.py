@@ -1,4 +1,4 @@
-"""What is to be measured and what was found: plain values."""
+"""Plans and results of measurements: plain values."""
 
 import math
 import os
@@ -15,18 +15,18 @@ SHARE: Mapping[System, float] = {"pbus": 1.0, "redis-py": 1.0, "pgmq": 0.05}
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is to be measured.
+    """The extent of a measurement.
 
     Attributes:
         count: Messages (round trips, for urgent the queue); None for each measurement's own.
         size: Bytes of text a message carries.
         workers: Receiving processes of a fan-out.
-        has_baseline: Do the same with the broker's plain client.
-        baseline: Which client that is.
-        rounds: How often; systems that take turns meet the same of what else goes on.
+        has_baseline: Measure the broker's plain client, too.
+        baseline: That client.
+        rounds: Repetitions; systems take turns, so that other load on the machine meets all.
         tries: Urgent messages.
-        pause_s: How long the stalled receiver sleeps.
-        command: How to call `pbus`; empty where its start cannot be measured.
+        pause_s: Seconds that the stalled receiver sleeps.
+        command: The words that call `pbus`; empty where its start cannot be measured.
     """
 
     count: int | None = None
@@ -41,13 +41,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def systems(self) -> list[System]:
-        """What each round measures, in turn."""
+        """The systems to measure, in turn."""
         both: list[System] = ["pbus", self.baseline]
         return (both if self.has_baseline else both[:1]) * self.rounds
 
     @property
     def without_baseline(self) -> "Plan":
-        """The same for pbus alone."""
+        """This plan for pbus alone."""
         return msgspec.structs.replace(self, has_baseline=False)
 
     def count_or(self, usual: int) -> int:
@@ -87,11 +87,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure that matters, and what it should be.
+    """A figure and its bounds.
 
     Attributes:
-        at_least: The least that is good enough, or None.
-        at_most: The most that is good enough, or None.
+        at_least: The lower bound, or None.
+        at_most: The upper bound, or None.
         unit: "" for a ratio.
     """
 
@@ -112,7 +112,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
         at_most: float | None = None,
         unit: str = "",
     ) -> "Check":
-        """A check, judged."""
+        """A check of a value against its bounds."""
         is_low = at_least is not None and value < at_least
         is_high = at_most is not None and value > at_most
         return cls(
@@ -125,8 +125,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """What one measurement found."""
+class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of one measurement."""
 
     rows: tuple[Row, ...] = ()
     checks: tuple[Check, ...] = ()
@@ -136,16 +136,16 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
         wanted = (name, system)
         return next((row for row in self.rows if (row.name, row.system) == wanted), None)
 
-    def __add__(self, other: "Findings") -> "Findings":
-        return Findings(rows=self.rows + other.rows, checks=self.checks + other.checks)
+    def __add__(self, other: "CaseResult") -> "CaseResult":
+        return CaseResult(rows=self.rows + other.rows, checks=self.checks + other.checks)
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """Where it was measured.
+    """The machine of a measurement.
 
     Attributes:
         load: Processes that wanted to run in the last minute, on average, before the start.
-        broker: Where, password masked.
+        broker: Its address, password masked.
     """
 
     python: str
@@ -167,7 +167,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything one run found."""
+    """The results of one run."""
 
     environment: Environment
     rows: tuple[Row, ...]
@@ -180,7 +180,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
-    """The smallest value that so many percent do not exceed; None of nothing."""
+    """The smallest value that so many percent do not exceed; None without values."""
     if not values:
         return None
     ranked = sorted(values)
@@ -189,7 +189,7 @@ def percentile(values: Sequence[float], percent: float) -> float | None:
 
 
 class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
-    """Delays in brief, in milliseconds."""
+    """Percentiles of delays, in milliseconds."""
 
     p50_ms: float | None = None
     p90_ms: float | None = None
@@ -197,7 +197,7 @@ class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of_seconds(cls, values: Sequence[float]) -> "Percentiles":
-        """Delays measured in seconds."""
+        """Percentiles of delays in seconds."""
         millis = [value * 1000 for value in values]
         return cls(
             p50_ms=percentile(millis, 50),

@@ -1,4 +1,4 @@
-"""Which measurements there are, and carrying them out one after another."""
+"""The measurements, run one after another."""
 
 import contextlib
 import itertools
@@ -19,13 +19,13 @@ from pbus.bench.cases import (
     throughput,
     urgent,
 )
-from pbus.bench.processes.clean_up import forget
+from pbus.bench.processes.clean_up import remove_queues
 from pbus.bench.processes.own_broker import own_broker
 from pbus.bench.processes.process_pool import BenchProcesses
-from pbus.bench.results import Environment, Findings, Plan, Report
+from pbus.bench.results import CaseResult, Environment, Plan, Report
 from pbus.urls import BACKEND_OF_SCHEME, mask_url, url_scheme
 
-Measure = Callable[[BenchProcesses, Plan], Awaitable[Findings]]
+Measure = Callable[[BenchProcesses, Plan], Awaitable[CaseResult]]
 
 MEASUREMENTS: Final[dict[str, Measure]] = {
     "throughput": throughput.measure,
@@ -40,8 +40,8 @@ MEASUREMENTS: Final[dict[str, Measure]] = {
     "start": startup.measure,
 }
 
-# On a broker that writes to disk; for the others that would only be in the way.
-_KEEPING: Final = frozenset({"durable"})
+# On a broker that writes to disk; that would slow down the others.
+_DURABLE: Final = frozenset({"durable"})
 
 
 async def measure(
@@ -51,13 +51,13 @@ async def measure(
     url: str | None = None,
     on_begin: Callable[[str], object] = str,
 ) -> Report:
-    """Carry out measurements.
+    """Run measurements.
 
     Args:
         names: Keys of MEASUREMENTS.
-        plan: How much.
-        url: The broker; None starts an embedded Valkey for the time.
-        on_begin: Told the name of each before it begins.
+        plan: How much to measure.
+        url: The broker; None starts an embedded Valkey meanwhile.
+        on_begin: Called with the name of each before it begins.
 
     Raises:
         BusUnavailableError: The broker cannot be reached.
@@ -66,15 +66,15 @@ async def measure(
     if url is not None and BACKEND_OF_SCHEME.get(url_scheme(url)) == "pgmq":
         plan = replace(plan, baseline="pgmq")
     environment = Environment.here("embedded Valkey" if url is None else mask_url(url))
-    findings = Findings()
-    for keeps_data, group in itertools.groupby(names, _KEEPING.__contains__):
+    found = CaseResult()
+    for keeps_data, group in itertools.groupby(names, _DURABLE.__contains__):
         async with _broker(url, keeps_data=keeps_data) as address:
-            async with BenchProcesses(address) as stage:
+            async with BenchProcesses(address) as pool:
                 for name in group:
                     on_begin(name)
-                    findings += await MEASUREMENTS[name](stage, plan)
-            await forget(address, stage.channels)
-    return Report(environment=environment, rows=findings.rows, checks=findings.checks)
+                    found += await MEASUREMENTS[name](pool, plan)
+            await remove_queues(address, pool.channels)
+    return Report(environment=environment, rows=found.rows, checks=found.checks)
 
 
 def _broker(url: str | None, *, keeps_data: bool) -> contextlib.AbstractAsyncContextManager[str]:

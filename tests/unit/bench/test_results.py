@@ -3,9 +3,9 @@
 import pytest
 
 from pbus.bench.results import (
+    CaseResult,
     Check,
     Environment,
-    Findings,
     Percentiles,
     Plan,
     Report,
@@ -30,7 +30,7 @@ def test_percentile_of_nothing() -> None:
 
 
 def test_percentiles_are_in_milliseconds() -> None:
-    """Delays come in seconds and are shown in milliseconds."""
+    """DelayResult come in seconds and are shown in milliseconds."""
     found = Percentiles.of_seconds([0.001, 0.002, 0.003])
 
     assert Percentiles(p50_ms=2.0, p90_ms=3.0, p99_ms=3.0) == found
@@ -85,7 +85,7 @@ def test_report_counts_own_losses() -> None:
 def test_findings_are_found_by_name() -> None:
     """Checks across measurements look their rows up by name and system."""
     ours, theirs = Row(name="a", count=1), Row(name="a", system="redis-py", count=2)
-    findings = Findings(rows=(ours,)) + Findings(rows=(theirs,))
+    findings = CaseResult(rows=(ours,)) + CaseResult(rows=(theirs,))
 
     assert ours == findings.row("a")
     assert theirs == findings.row("a", "redis-py")

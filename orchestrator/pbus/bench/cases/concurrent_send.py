@@ -1,4 +1,4 @@
-"""Many senders in one process, as a bus needs them that confirms what it stored."""
+"""Many senders in one process, for a bus that confirms each message once it is stored."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,12 +12,12 @@ SENDERS = 1_000
 async def send_all(
     bus: WorkerBus, send: Callable[[BusMessage], Awaitable[None]], messages: Iterator[BusMessage]
 ) -> None:
-    """Send messages in order: one after another, or by many senders where each waits for the broker."""
+    """Send messages in order, by many senders where each send waits for the broker."""
 
-    async def work() -> None:
+    async def send_some() -> None:
         for message in messages:
             await send(message)
 
     async with asyncio.TaskGroup() as senders:
         for _ in range(SENDERS if bus.delivery == "at-least-once" else 1):
-            senders.create_task(work())
+            senders.create_task(send_some())

@@ -1,8 +1,8 @@
-"""Durable throughput: one process sends to another, and the broker keeps each message until handled."""
+"""Durable throughput: one process sends to another, the broker stores each message until handled."""
 
-from pbus.bench.cases.one_way import ThroughputCase, measure_flow
+from pbus.bench.cases.one_way import ThroughputCase, measure_case
 from pbus.bench.processes.process_pool import BenchProcesses
-from pbus.bench.results import Check, Findings, Plan, System, ratio
+from pbus.bench.results import CaseResult, Check, Plan, System, ratio
 
 NAME = "durable"
 _COUNT = 100_000
@@ -13,10 +13,10 @@ _AT_LEAST: dict[System, tuple[str, float]] = {
 }
 
 
-async def measure(stage: BenchProcesses, plan: Plan) -> Findings:
+async def measure(pool: BenchProcesses, plan: Plan) -> CaseResult:
     """Measure it between workers, with a thousand senders that each wait for the broker."""
-    flow = ThroughputCase(name=NAME, count=plan.count_or(_COUNT), size=plan.size, is_durable=True)
-    rows = await measure_flow(stage, flow, plan)
+    case = ThroughputCase(name=NAME, count=plan.count_or(_COUNT), size=plan.size, is_durable=True)
+    rows = await measure_case(pool, case, plan)
     ours = rows[0]
     checks = [
         Check.of(f"lost in {NAME}", ours.lost, at_most=0),
@@ -26,4 +26,4 @@ async def measure(stage: BenchProcesses, plan: Plan) -> Findings:
         name, at_least = _AT_LEAST[plan.baseline]
         value = ratio(ours.messages_per_s, rows[1].messages_per_s)
         checks.insert(0, Check.of(name, value, at_least=at_least))
-    return Findings(rows=tuple(rows), checks=tuple(checks))
+    return CaseResult(rows=tuple(rows), checks=tuple(checks))

@@ -1,8 +1,8 @@
 """Fan-out: one process sends to several, in turn and to all at once, and to one beside that."""
 
-from pbus.bench.cases.one_way import ThroughputCase, measure_flows
+from pbus.bench.cases.one_way import ThroughputCase, measure_cases
 from pbus.bench.processes.process_pool import BenchProcesses
-from pbus.bench.results import Check, Findings, Plan, Row, ratio
+from pbus.bench.results import CaseResult, Check, Plan, Row, ratio
 
 TO_ONE = "one-to-one"
 IN_TURN = "fanout"
@@ -12,7 +12,7 @@ _MORE_ROUNDS = 2  # times the plan's: many processes on few cores, no two runs a
 _AT_LEAST = 0.8  # times one-to-one: messages handled, all receivers together
 
 
-async def measure(stage: BenchProcesses, plan: Plan) -> Findings:
+async def measure(pool: BenchProcesses, plan: Plan) -> CaseResult:
     """Measure all three in turn."""
     count = max(plan.workers, plan.count_or(_COUNT) // _MORE_ROUNDS)
     to_one = ThroughputCase(name=TO_ONE, count=count, size=plan.size)
@@ -26,14 +26,14 @@ async def measure(stage: BenchProcesses, plan: Plan) -> Findings:
     )
     can_compare = plan.baseline != "pgmq"  # whose queues know no "everyone"
     alone = plan.without_baseline
-    flows = [(to_one, alone), (in_turn, plan), (to_all, plan if can_compare else alone)]
-    rows = await measure_flows(stage, flows, plan.rounds * _MORE_ROUNDS)
+    cases = [(to_one, alone), (in_turn, plan), (to_all, plan if can_compare else alone)]
+    rows = await measure_cases(pool, cases, plan.rounds * _MORE_ROUNDS)
     one, *many = (row for row in rows if row.system == "pbus")
-    return Findings(rows=tuple(rows), checks=tuple(_check(row, one) for row in many))
+    return CaseResult(rows=tuple(rows), checks=tuple(_check(row, one) for row in many))
 
 
 def _check(row: Row, one: Row) -> Check:
-    """How much of the one-to-one rate is left."""
+    """The rate as a share of the one-to-one rate."""
     return Check.of(
         f"{row.name} to {row.receivers} / {TO_ONE}",
         ratio(row.messages_per_s, one.messages_per_s),

@@ -1,7 +1,7 @@
-"""A worker that does nothing: what `start` measures the cost of."""
+"""A worker that does nothing; `start` measures its cost."""
 
 from pbus.workers.base import BaseWorker
 
 
 class Idle(BaseWorker):
-    """Is there."""
+    """Runs and waits."""

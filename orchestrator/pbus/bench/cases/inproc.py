@@ -1,12 +1,12 @@
-"""In process: what a message to one worker costs when many others are on the bus."""
+"""In process: the cost of a message to one worker when many others are on the bus."""
 
 import asyncio
 
 from pbus.bench.bench_messages import BenchMessage
 from pbus.bench.processes.control_pipe import ControlPipe
 from pbus.bench.processes.process_pool import BenchProcesses
-from pbus.bench.processes.roles import RoleConfig, Sent, Stopwatch
-from pbus.bench.results import Check, Findings, Plan, Row, percentile, ratio
+from pbus.bench.processes.roles import RoleConfig, SendResult, Stopwatch
+from pbus.bench.results import CaseResult, Check, Plan, Row, percentile, ratio
 from pbus.bus.memory import AsyncQueueBus
 from pbus.bus.subscriber import BusSubscriber
 from pbus.messages import BusMessage
@@ -19,24 +19,24 @@ _AT_LEAST = 0.9
 _DONE_S = 120.0
 
 
-async def measure(stage: BenchProcesses, plan: Plan) -> Findings:
+async def measure(pool: BenchProcesses, plan: Plan) -> CaseResult:
     """Measure it with one worker and with a thousand."""
     count = max(1, plan.count_or(_COUNT) // _ROUNDS)
-    runs: dict[int, list[Sent]] = {_FEW: [], _MANY: []}
-    parts = [RoleConfig(count=count, size=plan.size, workers=workers) for workers in runs]
-    async with stage.cast(*(("host", part) for part in parts)) as players:
+    runs: dict[int, list[SendResult]] = {_FEW: [], _MANY: []}
+    configs = [RoleConfig(count=count, size=plan.size, workers=workers) for workers in runs]
+    async with pool.running(*(("host", config) for config in configs)) as processes:
         for _ in range(_ROUNDS):
-            for player, workers in zip(players, runs, strict=True):
-                player.cue()
-                runs[workers].append(await player.answer(Sent))
+            for process, workers in zip(processes, runs, strict=True):
+                process.go()
+                runs[workers].append(await process.result(SendResult))
     rows = tuple(_row(workers, runs[workers]) for workers in runs)
     pairs = zip(runs[_FEW], runs[_MANY], strict=True)
     value = percentile([ratio(few.cpu_s, many.cpu_s) for few, many in pairs], 50) or 0.0
     name = f"in process, {_MANY:,} workers / {_FEW}"
-    return Findings(rows=rows, checks=(Check.of(name, value, at_least=_AT_LEAST),))
+    return CaseResult(rows=rows, checks=(Check.of(name, value, at_least=_AT_LEAST),))
 
 
-def _row(workers: int, runs: list[Sent]) -> Row:
+def _row(workers: int, runs: list[SendResult]) -> Row:
     """Rate by the clock, cost by processor time, which other processes disturb less."""
     return Row(
         name=f"in process, {workers:,} workers" if workers > 1 else "in process, 1 worker",
@@ -48,7 +48,7 @@ def _row(workers: int, runs: list[Sent]) -> Row:
 
 
 class _Counter(BusSubscriber):
-    """Counts, and says when all came."""
+    """Counts messages, and tells when all of them came."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -62,26 +62,26 @@ class _Counter(BusSubscriber):
             self.done.set()
 
 
-async def host(part: RoleConfig, cues: ControlPipe) -> None:
-    """Role: hold workers; at each cue send to the last of them and say what it took."""
-    counters = [_Counter(f"worker{number}") for number in range(part.workers)]
+async def host(config: RoleConfig, control: ControlPipe) -> None:
+    """Role: host subscribers; at each order send to the last of them and return the cost."""
+    counters = [_Counter(f"worker{number}") for number in range(config.workers)]
     async with AsyncQueueBus(channel="bench") as bus:
         for counter in counters:
             await bus.subscribe(counter)
-        await _exchange(bus, counters[-1], part)  # warms up
-        cues.say_ready()
+        await _exchange(bus, counters[-1], config)  # warms up
+        control.send_ready()
         while True:
-            await cues.next()
-            cues.say(await _exchange(bus, counters[-1], part))
+            await control.receive()
+            control.send(await _exchange(bus, counters[-1], config))
 
 
-async def _exchange(bus: AsyncQueueBus, counter: _Counter, part: RoleConfig) -> Sent:
-    counter.left = part.count
+async def _exchange(bus: AsyncQueueBus, counter: _Counter, config: RoleConfig) -> SendResult:
+    counter.left = config.count
     counter.done.clear()
-    text = "x" * part.size
+    text = "x" * config.size
     watch = Stopwatch()
-    for number in range(part.count):
+    for number in range(config.count):
         await bus.send(BenchMessage(source="bench", target=counter.name, number=number, text=text))
     async with asyncio.timeout(_DONE_S):
         await counter.done.wait()
-    return watch.sent(part.count)
+    return watch.sent(config.count)

@@ -1,4 +1,4 @@
-"""Many messages in one direction: what throughput, fan-out and stall are made of."""
+"""Many messages in one direction; throughput, fan-out and stall are such cases."""
 
 import asyncio
 import time
@@ -12,10 +12,11 @@ from pbus.bench.cases.concurrent_send import send_all
 from pbus.bench.meter import SAMPLE_EVERY, Meter
 from pbus.bench.processes.bus_handle import Handler, hosted
 from pbus.bench.processes.control_pipe import ControlPipe
-from pbus.bench.processes.process_pool import BenchProcesses, answers_of
-from pbus.bench.processes.roles import Received, RoleConfig, Sealing, Sent, Stopwatch
+from pbus.bench.processes.process_pool import BenchProcesses, results_of
+from pbus.bench.processes.roles import ReceiveResult, RoleConfig, SendResult, Stopwatch
 from pbus.bench.results import SHARE, Percentiles, Plan, Row, System
 from pbus.messages import BusMessage
+from pbus.settings import BusOptions, BusSettings
 
 _ROLES: dict[System, tuple[str, str]] = {
     "pbus": ("send", "receive"),
@@ -26,15 +27,15 @@ _DURABLE_ROLES: dict[System, tuple[str, str]] = {**_ROLES, "redis-py": ("redis-a
 
 
 class ThroughputCase(msgspec.Struct, frozen=True, kw_only=True):
-    """One flow of messages.
+    """Messages from one sender to one or more receivers.
 
     Attributes:
         count: Messages sent; a broadcast is handled by every receiver.
         pause_s: How long the receivers sleep in the middle.
         is_blocked: That sleep blocks the whole process, not only the handler.
         is_bare: Sender and receivers are not workers: the bus alone.
-        is_durable: Messages are kept in the broker until handled.
-        seal: What the bus does with a key, see RoleConfig.
+        is_durable: Messages are stored in the broker until handled.
+        bus: More settings of the bus.
     """
 
     name: str
@@ -46,74 +47,84 @@ class ThroughputCase(msgspec.Struct, frozen=True, kw_only=True):
     is_blocked: bool = False
     is_bare: bool = False
     is_durable: bool = False
-    seal: Sealing = ""
+    bus: BusOptions = msgspec.field(default_factory=BusOptions)
 
     def for_system(self, system: System) -> "ThroughputCase":
-        """As much of it as a system can do in about the same time."""
+        """As much of this case as a system can do in about the same time."""
         return replace(self, count=max(self.receivers, int(self.count * SHARE[system])))
 
     @property
     def share(self) -> int:
-        """Messages each receiver is to get."""
+        """The messages that each receiver is to get."""
         return self.count if self.is_broadcast else self.count // self.receivers
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """What one flow was like."""
+    """The results of one run of a case."""
 
-    sent: Sent
-    received: list[Received]
-
-
-async def measure_flow(stage: BenchProcesses, flow: ThroughputCase, plan: Plan) -> list[Row]:
-    """Measure a flow, with the baseline in turn; a row for each system."""
-    return await measure_flows(stage, [(flow, plan)], plan.rounds)
+    sent: SendResult
+    received: list[ReceiveResult]
 
 
-async def measure_flows(
-    stage: BenchProcesses, flows: Sequence[tuple[ThroughputCase, Plan]], rounds: int
+async def measure_case(pool: BenchProcesses, case: ThroughputCase, plan: Plan) -> list[Row]:
+    """Measure a case, with the baseline in turn.
+
+    Returns:
+        A row for each system.
+    """
+    return await measure_cases(pool, [(case, plan)], plan.rounds)
+
+
+async def measure_cases(
+    pool: BenchProcesses, cases: Sequence[tuple[ThroughputCase, Plan]], rounds: int
 ) -> list[Row]:
-    """Measure flows in turn, so that a busy machine treats all alike; their rows one by one."""
-    turns = [(flow, system) for flow, plan in flows for system in dict.fromkeys(plan.systems)]
+    """Measure cases in turn, so that a busy machine treats all alike.
+
+    Returns:
+        A row for each case and system.
+    """
+    turns = [(case, system) for case, plan in cases for system in dict.fromkeys(plan.systems)]
     runs: list[list[Run]] = [[] for _ in turns]
     for _ in range(rounds):
-        for (flow, system), done in zip(turns, runs, strict=True):
-            done.append(await _run(stage, flow.for_system(system), system))
-    return [flow_row(*turn, done) for turn, done in zip(turns, runs, strict=True)]
+        for (case, system), done in zip(turns, runs, strict=True):
+            done.append(await _run(pool, case.for_system(system), system))
+    return [case_row(*turn, done) for turn, done in zip(turns, runs, strict=True)]
 
 
-async def _run(stage: BenchProcesses, flow: ThroughputCase, system: System) -> Run:
-    names = tuple(f"receiver{number}" for number in range(1, flow.receivers + 1))
-    sending, receiving = (_DURABLE_ROLES if flow.is_durable else _ROLES)[system]
-    part = RoleConfig(
-        url=stage.url,
-        channel=stage.new_channel(),
-        size=flow.size,
-        count=flow.share,
-        pause_s=flow.pause_s,
-        is_blocked=flow.is_blocked,
-        is_bare=flow.is_bare,
-        is_durable=flow.is_durable,
-        seal=flow.seal,
+async def _run(pool: BenchProcesses, case: ThroughputCase, system: System) -> Run:
+    names = tuple(f"receiver{number}" for number in range(1, case.receivers + 1))
+    sending, receiving = (_DURABLE_ROLES if case.is_durable else _ROLES)[system]
+    config = RoleConfig(
+        bus=_bus(pool, case),
+        size=case.size,
+        count=case.share,
+        pause_s=case.pause_s,
+        is_blocked=case.is_blocked,
+        is_bare=case.is_bare,
     )
     for_sender = replace(
-        part,
+        config,
         name="sender",
-        count=flow.share if flow.is_broadcast else flow.share * flow.receivers,
-        targets=() if flow.is_broadcast else names,
+        count=case.share if case.is_broadcast else case.share * case.receivers,
+        targets=() if case.is_broadcast else names,
     )
-    for_receivers = [(receiving, replace(part, name=name)) for name in names]
-    async with stage.cast(*for_receivers, (sending, for_sender)) as players:
-        *receivers, sender = players
-        sender.cue()
-        sent = await sender.answer(Sent)
+    for_receivers = [(receiving, replace(config, name=name)) for name in names]
+    async with pool.running(*for_receivers, (sending, for_sender)) as processes:
+        *receivers, sender = processes
+        sender.go()
+        sent = await sender.result(SendResult)
         for receiver in receivers:
-            receiver.cue()
-        return Run(sent=sent, received=await answers_of(receivers, Received))
+            receiver.go()
+        return Run(sent=sent, received=await results_of(receivers, ReceiveResult))
 
 
-def flow_row(flow: ThroughputCase, system: System, runs: list[Run]) -> Row:
-    """Several runs of one flow in one row."""
+def _bus(pool: BenchProcesses, case: ThroughputCase) -> BusSettings:
+    options: BusOptions = {"delivery": "at-least-once"} if case.is_durable else {}
+    return pool.new_bus().updated({**case.bus, **options})
+
+
+def case_row(case: ThroughputCase, system: System, runs: list[Run]) -> Row:
+    """The row of a case, from several runs."""
     received = [one for run in runs for one in run.received]
     handled = sum(one.count for one in received)
     seconds = sum(_duration(run) for run in runs)
@@ -121,12 +132,12 @@ def flow_row(flow: ThroughputCase, system: System, runs: list[Run]) -> Row:
     sent = sum(run.sent.count for run in runs)
     delays = _slowest(received)
     return Row(
-        name=flow.name,
+        name=case.name,
         system=system,
         count=handled,
-        receivers=flow.receivers,
+        receivers=case.receivers,
         messages_per_s=rate,
-        megabytes_per_s=None if rate is None else rate * flow.size / 1e6,
+        megabytes_per_s=None if rate is None else rate * case.size / 1e6,
         p50_ms=delays.p50_ms,
         p90_ms=delays.p90_ms,
         p99_ms=delays.p99_ms,
@@ -139,13 +150,13 @@ def flow_row(flow: ThroughputCase, system: System, runs: list[Run]) -> Row:
 
 
 def _duration(run: Run) -> float:
-    heard = [one for one in run.received if one.count]
-    if not heard:
+    reached = [one for one in run.received if one.count]
+    if not reached:
         return 0.0
-    return max(one.last for one in heard) - min(one.first for one in heard)
+    return max(one.last for one in reached) - min(one.first for one in reached)
 
 
-def _slowest(received: list[Received]) -> Percentiles:
+def _slowest(received: list[ReceiveResult]) -> Percentiles:
     """The delays of the slowest receiver; the baseline's messages carry no time."""
     return max(
         (one.delays for one in received if one.delays.p99_ms is not None),
@@ -154,54 +165,57 @@ def _slowest(received: list[Received]) -> Percentiles:
     )
 
 
-async def send(part: RoleConfig, cues: ControlPipe) -> None:
+async def send(config: RoleConfig, control: ControlPipe) -> None:
     """Role: send as fast as the bus takes it."""
-    text = "x" * part.size
-    targets = part.targets or (None,)
+    text = "x" * config.size
+    targets = config.targets or (None,)
     width = len(targets)
-    async with hosted(part) as (bus, send_one):
-        cues.say_ready()
-        await cues.next()
+    async with hosted(config) as (bus, send_one):
+        control.send_ready()
+        await control.receive()
         watch = Stopwatch()
         messages = (
             BenchMessage(
-                source=part.name, target=targets[number % width], number=number // width, text=text
+                source=config.name,
+                target=targets[number % width],
+                number=number // width,
+                text=text,
             )
-            for number in range(part.count)
+            for number in range(config.count)
         )
         await send_all(bus, send_one, messages)
-        await bus.stop()  # writes out what it took
-        cues.say(watch.sent(part.count))
+        await bus.stop()  # writes out its send buffer
+        control.send(watch.sent(config.count))
 
 
-async def receive(part: RoleConfig, cues: ControlPipe) -> None:
-    """Role: count what arrives."""
-    meter = Meter(part.count, pause_s=part.pause_s)
-    handle = _sleepy(part, meter) if part.pause_s else _counting(meter)
-    async with hosted(part, handle):
-        cues.say_ready()
-        cues.say(await meter.finished(cues))
+async def receive(config: RoleConfig, control: ControlPipe) -> None:
+    """Role: count the messages that arrive."""
+    meter = Meter(config.count, pause_s=config.pause_s)
+    handle = _sleeping(config, meter) if config.pause_s else _counting(meter)
+    async with hosted(config, handle):
+        control.send_ready()
+        control.send(await meter.result(control))
 
 
 def _counting(meter: Meter) -> Handler:
     async def handle(message: BusMessage) -> None:
         if type(message) is BenchMessage:
-            meter.note(message.number)
+            meter.record(message.number)
             if not message.number % SAMPLE_EVERY:
-                meter.note_delay(message.time)
+                meter.record_delay(message.time)
 
     return handle
 
 
-def _sleepy(part: RoleConfig, meter: Meter) -> Handler:
+def _sleeping(config: RoleConfig, meter: Meter) -> Handler:
     count = _counting(meter)
 
     async def handle(message: BusMessage) -> None:
         await count(message)
-        if meter.count == part.count // 2:
-            if part.is_blocked:
-                time.sleep(part.pause_s)  # noqa: ASYNC251 - that is the point
+        if meter.count == config.count // 2:
+            if config.is_blocked:
+                time.sleep(config.pause_s)  # noqa: ASYNC251 - that is the point
             else:
-                await asyncio.sleep(part.pause_s)
+                await asyncio.sleep(config.pause_s)
 
     return handle

@@ -2,14 +2,17 @@
 
 import asyncio
 import time
+from typing import TypeVar
 
 from pbus.bench.bench_messages import BenchEchoMessage, BenchMessage
 from pbus.bench.processes.bus_handle import hosted
 from pbus.bench.processes.control_pipe import ControlPipe
 from pbus.bench.processes.process_pool import BenchProcesses
-from pbus.bench.processes.roles import Delays, RoleConfig
-from pbus.bench.results import SHARE, Check, Findings, Percentiles, Plan, Row, System, ratio
+from pbus.bench.processes.roles import DelayResult, RoleConfig
+from pbus.bench.results import SHARE, CaseResult, Check, Percentiles, Plan, Row, System, ratio
 from pbus.messages import BusMessage
+
+T = TypeVar("T")
 
 _COUNT = 4_000
 _WARM_UP = 50  # round trips before the clock starts
@@ -22,40 +25,55 @@ _ROLES: dict[System, tuple[str, str]] = {
 }
 
 
-async def measure(stage: BenchProcesses, plan: Plan) -> Findings:
+async def measure(pool: BenchProcesses, plan: Plan) -> CaseResult:
     """Measure it, with the baseline in turn."""
     count = max(1, plan.count_or(_COUNT) // plan.rounds)
-    runs: dict[System, list[Delays]] = {}
+    runs: dict[System, list[DelayResult]] = {}
     for system in plan.systems:
         share = max(1, int(count * SHARE[system]))
-        runs.setdefault(system, []).append(await _run(stage, system, share, plan.size))
-    rows = tuple(_row(system, runs[system]) for system in runs)
+        runs.setdefault(system, []).append(
+            await run_round_trips(pool, _ROLES[system], DelayResult, count=share, size=plan.size)
+        )
+    rows = tuple(delay_row("rtt", system, runs[system]) for system in runs)
     checks: tuple[Check, ...] = ()
     if plan.has_baseline:
         ours, theirs = rows
         value = ratio(ours.p50_ms, theirs.p50_ms)
         name = f"rtt p50 / {plan.baseline}"
         checks = (Check.of(name, value, at_most=_AT_MOST[plan.baseline]),)
-    return Findings(rows=rows, checks=checks)
+    return CaseResult(rows=rows, checks=checks)
 
 
-async def _run(stage: BenchProcesses, system: System, count: int, size: int) -> Delays:
-    answering, asking = _ROLES[system]
-    channel = stage.new_channel()
-    pong = RoleConfig(url=stage.url, channel=channel, name="pong", targets=("ping",))
-    ping = RoleConfig(
-        url=stage.url, channel=channel, name="ping", targets=("pong",), count=count, size=size
-    )
-    async with stage.cast((answering, pong), (asking, ping)) as (_, asker):
-        asker.cue()
-        return await asker.answer(Delays)
+async def run_round_trips(
+    pool: BenchProcesses, roles: tuple[str, str], kind: type[T], *, count: int, size: int
+) -> T:
+    """Run two processes on a bus of their own.
+
+    Args:
+        pool: Starts them.
+        roles: Of the one that answers and of the one that measures.
+        kind: The result of the second one.
+        count: Round trips.
+        size: Bytes of text each.
+
+    Returns:
+        The result.
+    """
+    answering, requesting = roles
+    bus = pool.new_bus()
+    pong = RoleConfig(bus=bus, name="pong", targets=("ping",))
+    ping = RoleConfig(bus=bus, name="ping", targets=("pong",), count=count, size=size)
+    async with pool.running((answering, pong), (requesting, ping)) as (_, requester):
+        requester.go()
+        return await requester.result(kind)
 
 
-def _row(system: System, runs: list[Delays]) -> Row:
+def delay_row(name: str, system: System, runs: list[DelayResult]) -> Row:
+    """The row of round trips that were made one at a time."""
     delays = [delay for run in runs for delay in run.delays]
     brief = Percentiles.of_seconds(delays)
     return Row(
-        name="rtt",
+        name=name,
         system=system,
         count=len(delays),
         messages_per_s=len(delays) / sum(delays),
@@ -66,7 +84,7 @@ def _row(system: System, runs: list[Delays]) -> Row:
     )
 
 
-async def ping(part: RoleConfig, cues: ControlPipe) -> None:
+async def ping(config: RoleConfig, control: ControlPipe) -> None:
     """Role: send, wait for the echo, again."""
     loop = asyncio.get_running_loop()
     echo: asyncio.Future[None] = loop.create_future()
@@ -76,38 +94,38 @@ async def ping(part: RoleConfig, cues: ControlPipe) -> None:
             echo.set_result(None)
 
     delays = []
-    text = "x" * part.size
-    async with hosted(part, handle) as (_, send):
-        cues.say_ready()
-        await cues.next()
-        for number in range(-_WARM_UP, part.count):
+    text = "x" * config.size
+    async with hosted(config, handle) as (_, send):
+        control.send_ready()
+        await control.receive()
+        for number in range(-_WARM_UP, config.count):
             if number == 0:
                 cpu = time.process_time()
-            begun = time.perf_counter()
+            started = time.perf_counter()
             await send(
-                BenchMessage(source=part.name, target=part.targets[0], number=number, text=text)
+                BenchMessage(source=config.name, target=config.targets[0], number=number, text=text)
             )
             async with asyncio.timeout(_ANSWER_S):
                 await echo
-            delays.append(time.perf_counter() - begun)
+            delays.append(time.perf_counter() - started)
             echo = loop.create_future()
-        cues.say(Delays(delays=delays[_WARM_UP:], cpu_s=time.process_time() - cpu))
+        control.send(DelayResult(delays=delays[_WARM_UP:], cpu_s=time.process_time() - cpu))
 
 
-async def pong(part: RoleConfig, cues: ControlPipe) -> None:
-    """Role: answer each message, until the stage is gone."""
+async def pong(config: RoleConfig, control: ControlPipe) -> None:
+    """Role: answer each message, until the pool is gone."""
 
     async def handle(message: BusMessage) -> None:
         if type(message) is BenchMessage:
             await send(
                 BenchEchoMessage(
-                    source=part.name,
-                    target=part.targets[0],
+                    source=config.name,
+                    target=config.targets[0],
                     number=message.number,
                     text=message.text,
                 )
             )
 
-    async with hosted(part, handle) as (_, send):
-        cues.say_ready()
-        await cues.next()
+    async with hosted(config, handle) as (_, send):
+        control.send_ready()
+        await control.receive()

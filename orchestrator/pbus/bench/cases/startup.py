@@ -1,4 +1,4 @@
-"""Start: how soon commands answer and workers are ready, and what a worker costs that does nothing."""
+"""Start: the time of commands and until workers are ready, and the cost of an idle worker."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ import msgspec
 import psutil
 
 from pbus.bench.processes.process_pool import BenchProcesses
-from pbus.bench.results import Check, Findings, Plan, percentile
+from pbus.bench.results import CaseResult, Check, Plan, percentile
 from pbus.errors import ProcessError
 
 _WORKERS = 10
@@ -41,22 +41,22 @@ class _Listing(msgspec.Struct):
     workers: list[_Worker]
 
 
-async def measure(stage: BenchProcesses, plan: Plan) -> Findings:
+async def measure(pool: BenchProcesses, plan: Plan) -> CaseResult:
     """Measure it with the command, on a project of its own."""
-    del stage  # the project has its own broker, as `pbus up` starts it
+    del pool  # the project has its own broker, as `pbus up` starts it
     if not plan.command:
-        return Findings()
+        return CaseResult()
     with tempfile.TemporaryDirectory(prefix="pbus-bench-") as folder:
         project = _Project(plan.command, Path(folder))
         project.write(_WORKERS)
-        return Findings(checks=await _checks(project, plan))
+        return CaseResult(checks=await _checks(project, plan))
 
 
 async def _checks(project: "_Project", plan: Plan) -> tuple[Check, ...]:
     help_s = await project.median_s("--help")
-    begun = time.monotonic()
+    started = time.monotonic()
     await project.run("up", "-d", "--wait", str(project.file))
-    ready_s = time.monotonic() - begun
+    ready_s = time.monotonic() - started
     try:
         ps_s = await project.median_s("ps", "-f", str(project.file))
         listing = await project.run("ps", "--json", "-f", str(project.file))
@@ -76,9 +76,9 @@ async def _checks(project: "_Project", plan: Plan) -> tuple[Check, ...]:
 async def _idle(pids: list[int], seconds: float) -> tuple[float, float]:
     """The largest memory of any worker, and their average share of a core over some seconds."""
     processes = [psutil.Process(pid) for pid in pids]
-    begun, before = time.monotonic(), _cpu_s(processes)
+    started, before = time.monotonic(), _cpu_s(processes)
     await asyncio.sleep(seconds)
-    used = (_cpu_s(processes) - before) / len(processes) / (time.monotonic() - begun)
+    used = (_cpu_s(processes) - before) / len(processes) / (time.monotonic() - started)
     return max(process.memory_info().rss for process in processes) / 1e6, used * 100
 
 
@@ -100,16 +100,19 @@ class _Project:
         self.file.write_text(_TOPOLOGY.format(workers=workers))
 
     async def median_s(self, *arguments: str) -> float:
-        """Seconds a command typically takes."""
+        """The median time of a command, in seconds."""
         taken = []
         for _ in range(_TRIES):
-            begun = time.monotonic()
+            started = time.monotonic()
             await self.run(*arguments)
-            taken.append(time.monotonic() - begun)
+            taken.append(time.monotonic() - started)
         return percentile(taken, 50) or 0.0
 
     async def run(self, *arguments: str) -> bytes:
-        """Run a command: what it prints.
+        """Run a command.
+
+        Returns:
+            Its output.
 
         Raises:
             ProcessError: It failed, or did not end in time.
@@ -124,7 +127,7 @@ class _Project:
         )
         try:
             async with asyncio.timeout(_COMMAND_S):
-                out, complaints = await process.communicate()
+                out, stderr = await process.communicate()
         except BaseException as error:
             process.kill()
             await process.wait()
@@ -132,10 +135,10 @@ class _Project:
                 raise _failure(arguments, f"did not end within {_COMMAND_S:g} s", b"") from None
             raise
         if process.returncode:
-            raise _failure(arguments, f"failed with code {process.returncode}", complaints)
+            raise _failure(arguments, f"failed with code {process.returncode}", stderr)
         return out
 
 
-def _failure(arguments: tuple[str, ...], what: str, complaints: bytes) -> ProcessError:
-    said = complaints.decode(errors="replace").strip()[-_SHOWN_CHARACTERS:]
+def _failure(arguments: tuple[str, ...], what: str, stderr: bytes) -> ProcessError:
+    said = stderr.decode(errors="replace").strip()[-_SHOWN_CHARACTERS:]
     return ProcessError(f"`pbus {' '.join(arguments)}` {what}", hint=said or None)

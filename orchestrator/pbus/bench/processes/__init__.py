@@ -1,1 +1,1 @@
-"""The processes of a benchmark and how they are told what to do."""
+"""The processes of a benchmark: starting, configuring and ending them."""

@@ -1,4 +1,4 @@
-"""How a player takes part: as users do, as a worker on a runner, or on the bare bus."""
+"""Joining the bus in a benchmark: as a worker on a runner, as users do, or as a bare subscriber."""
 
 import asyncio
 import contextlib
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from pbus.bench.processes.roles import RoleConfig
 from pbus.bus.base import WorkerBus
+from pbus.bus.connect import make_bus
 from pbus.bus.subscriber import BusSubscriber
 from pbus.messages import BusMessage
 from pbus.runner import WorkerRunner
@@ -14,15 +15,15 @@ from pbus.workers.base import BaseWorker
 
 Handler = Callable[[BusMessage], Awaitable[None]]
 
-_READY_S = 20.0
+READY_S = 20.0
 _END_S = 10.0
 
 
 class BusHandle(NamedTuple):
-    """A player's place on the bus.
+    """A process on the bus.
 
     Attributes:
-        send: How this player sends.
+        send: Sends as this process' worker or subscriber.
     """
 
     bus: WorkerBus
@@ -30,18 +31,34 @@ class BusHandle(NamedTuple):
 
 
 async def ignore(message: BusMessage) -> None:
-    """Handle what a player does not expect."""
+    """Handle unexpected messages."""
 
 
 @contextlib.asynccontextmanager
-async def hosted(part: RoleConfig, handle: Handler = ignore) -> AsyncIterator[BusHandle]:
-    """Take part; what is sent to the player's name from now on is handled."""
-    async with _on_bus(part, handle) if part.is_bare else _on_runner(part, handle) as seat:
-        yield seat
+async def hosted(config: RoleConfig, handle: Handler = ignore) -> AsyncIterator[BusHandle]:
+    """Join the bus under the configured name; messages for it are handled within the block."""
+    joined = _on_bus(config, handle) if config.is_bare else _on_runner(config, handle)
+    async with joined as on_bus:
+        yield on_bus
+
+
+@contextlib.asynccontextmanager
+async def running(config: RoleConfig, worker: BaseWorker) -> AsyncIterator[WorkerRunner]:
+    """A worker on a runner, ready."""
+    runner = WorkerRunner(bus=make_bus(config.bus), handle_sigint=False)
+    await runner.add_workers(worker)
+    task = asyncio.create_task(runner.run(), name="bench runner")
+    try:
+        await runner.registry.wait_ready(config.name, READY_S)
+        yield runner
+    finally:
+        await runner.cancel("the measurement is over")
+        async with asyncio.timeout(_END_S):
+            await task
 
 
 class _Subscriber(BusSubscriber):
-    """Hands messages to a function, without a worker's abilities."""
+    """Passes messages to a function, without a worker's abilities."""
 
     def __init__(self, name: str, handle: Handler) -> None:
         self.name = name
@@ -52,7 +69,7 @@ class _Subscriber(BusSubscriber):
 
 
 class _Worker(BaseWorker):
-    """Hands messages to a function."""
+    """Passes messages to a function."""
 
     def __init__(self, name: str, handle: Handler) -> None:
         super().__init__(name)
@@ -63,24 +80,15 @@ class _Worker(BaseWorker):
 
 
 @contextlib.asynccontextmanager
-async def _on_bus(part: RoleConfig, handle: Handler) -> AsyncIterator[BusHandle]:
-    bus = part.connect()
-    await bus.subscribe(_Subscriber(part.name, handle))
+async def _on_bus(config: RoleConfig, handle: Handler) -> AsyncIterator[BusHandle]:
+    bus = make_bus(config.bus)
+    await bus.subscribe(_Subscriber(config.name, handle))
     async with bus:
         yield BusHandle(bus, bus.send)
 
 
 @contextlib.asynccontextmanager
-async def _on_runner(part: RoleConfig, handle: Handler) -> AsyncIterator[BusHandle]:
-    bus = part.connect()
-    runner = WorkerRunner(bus=bus, handle_sigint=False)
-    worker = _Worker(part.name, handle)
-    await runner.add_workers(worker)
-    running = asyncio.create_task(runner.run(), name="bench runner")
-    try:
-        await runner.registry.wait_ready(part.name, _READY_S)
-        yield BusHandle(bus, worker.send_bus_message)
-    finally:
-        await runner.cancel("the measurement is over")
-        async with asyncio.timeout(_END_S):
-            await running
+async def _on_runner(config: RoleConfig, handle: Handler) -> AsyncIterator[BusHandle]:
+    worker = _Worker(config.name, handle)
+    async with running(config, worker) as runner:
+        yield BusHandle(runner.bus, worker.send_bus_message)

@@ -1,12 +1,12 @@
-"""What a measurement leaves in a broker that keeps messages: nothing."""
+"""Removing a benchmark's queues from a broker that stores messages."""
 
 from collections.abc import Iterable
 
 from pbus.bus.connect import connect
 
 
-async def forget(url: str, channels: Iterable[str]) -> None:
-    """Remove the mailboxes of channels that nobody will use again.
+async def remove_queues(url: str, channels: Iterable[str]) -> None:
+    """Remove the queues of channels that are not used any more.
 
     Raises:
         BusUnavailableError: The broker cannot be reached any more.
@@ -16,5 +16,5 @@ async def forget(url: str, channels: Iterable[str]) -> None:
         if bus.queues is None:
             return
         async with bus:
-            for report in await bus.queues.stats():
-                await bus.queues.purge(report.name, remove=True)
+            for queue in await bus.queues.stats():
+                await bus.queues.purge(queue.name, remove=True)

@@ -1,4 +1,4 @@
-"""A player's line to the stage: orders come by stdin, answers leave by stdout."""
+"""A benchmark process' pipe to the pool: orders arrive on stdin, results leave on stdout."""
 
 import asyncio
 import sys
@@ -10,9 +10,9 @@ from pbus.bench.processes.roles import MAX_LINE_BYTES, READY
 
 
 class ControlPipe:
-    """Reads orders and says answers, one JSON line each.
+    """Reads orders and writes results, one JSON line each.
 
-    Whoever waits here for an order ends when the stage is gone.
+    Waiting for an order ends when the pool is gone.
     """
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
@@ -27,23 +27,23 @@ class ControlPipe:
         )
         return cls(reader)
 
-    async def next(self) -> bytes:
-        """The next order.
+    async def receive(self) -> bytes:
+        """Wait for the next order.
 
         Raises:
-            EOFError: There is nobody left to give one.
+            EOFError: The pool is gone.
         """
         line = await self._reader.readline()
         if not line:
             raise EOFError
         return line
 
-    def say(self, answer: Any) -> None:
-        """Answer."""
-        self._write(msgspec.json.encode(answer))
+    def send(self, result: Any) -> None:
+        """Send a result."""
+        self._write(msgspec.json.encode(result))
 
-    def say_ready(self) -> None:
-        """Say that the measurement may begin."""
+    def send_ready(self) -> None:
+        """Tell the pool that the measurement may begin."""
         self._write(READY)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""A broker for one benchmark, gone with it whatever happens."""
+"""An embedded broker for one benchmark; it ends with it in every case."""
 
 import contextlib
 import shutil
@@ -13,10 +13,10 @@ from pbus.process.services.valkey import EmbeddedValkey
 
 @contextlib.asynccontextmanager
 async def own_broker(*, keeps_data: bool = False) -> AsyncIterator[str]:
-    """An embedded Valkey of its own: its URL.
+    """The URL of an embedded Valkey that runs within the block.
 
     Args:
-        keeps_data: It writes to disk, as `pbus up` has it where delivery is at-least-once.
+        keeps_data: It writes to disk, as with `pbus up` and delivery at-least-once.
 
     Raises:
         ProcessError: It (or its guard) does not start.

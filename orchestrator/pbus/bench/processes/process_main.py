@@ -1,4 +1,4 @@
-"""One process of a measurement: ``python -P -m pbus.bench.processes.process_main ROLE``, its part on stdin."""
+"""A benchmark process: ``python -P -m pbus.bench.processes.process_main ROLE``, configured on stdin."""
 
 import asyncio
 import contextlib
@@ -14,18 +14,18 @@ from pbus.bench.processes.roles import RoleConfig
 
 Role = Callable[[RoleConfig, ControlPipe], Awaitable[None]]
 
-# Each is loaded when played, so that no process carries another system's driver.
+# Each is loaded when it runs, so that no process loads another system's driver.
 ROLES: Final = {
     "send": "pbus.bench.cases.one_way:send",
     "receive": "pbus.bench.cases.one_way:receive",
     "ping": "pbus.bench.cases.rtt:ping",
     "pong": "pbus.bench.cases.rtt:pong",
-    "crowd": "pbus.bench.cases.urgent:crowd",
-    "toil": "pbus.bench.cases.urgent:toil",
+    "urgent-send": "pbus.bench.cases.urgent:send",
+    "urgent-receive": "pbus.bench.cases.urgent:receive",
     "host": "pbus.bench.cases.inproc:host",
-    "do-jobs": "pbus.bench.cases.job_round_trips:do_jobs",
-    "ask-jobs": "pbus.bench.cases.job_round_trips:ask_jobs",
-    "ask-many": "pbus.bench.cases.job_round_trips:ask_many",
+    "job-worker": "pbus.bench.cases.job_round_trips:work",
+    "job-requester": "pbus.bench.cases.job_round_trips:request_one_by_one",
+    "concurrent-job-requester": "pbus.bench.cases.job_round_trips:request_concurrently",
     "redis-send": "pbus.bench.baseline:send",
     "redis-receive": "pbus.bench.baseline:receive",
     "redis-ping": "pbus.bench.baseline:ping",
@@ -39,14 +39,14 @@ ROLES: Final = {
 }
 
 
-async def play(role: str) -> None:
-    """Read the part, play it, answer."""
-    module, _, name = ROLES[role].partition(":")
-    act: Role = getattr(importlib.import_module(module), name)
-    cues = await ControlPipe.open()
-    with contextlib.suppress(EOFError):  # the stage is gone
-        await act(msgspec.json.decode(await cues.next(), type=RoleConfig), cues)
+async def run_role(name: str) -> None:
+    """Read the configuration and run a role until its end, or until the pool is gone."""
+    module, _, function = ROLES[name].partition(":")
+    role: Role = getattr(importlib.import_module(module), function)
+    control = await ControlPipe.open()
+    with contextlib.suppress(EOFError):  # the pool is gone
+        await role(msgspec.json.decode(await control.receive(), type=RoleConfig), control)
 
 
 if __name__ == "__main__":
-    asyncio.run(play(sys.argv[1]))
+    asyncio.run(run_role(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""Where a measurement is played: its broker, its processes, their end."""
+"""The processes of a measurement: started, configured, told to go on, and ended."""
 
 import asyncio
 import contextlib
@@ -10,12 +10,13 @@ from typing import IO, Self, TypeVar
 
 import msgspec
 
-from pbus.bench.processes.roles import MAX_LINE_BYTES, READY, RoleConfig
+from pbus.bench.processes.roles import MAX_LINE_BYTES, READY, SEND_TIMEOUT_S, RoleConfig
 from pbus.errors import ProcessError
 from pbus.ids import new_token
+from pbus.settings import BusSettings
 
 START_S = 30.0  # a fresh interpreter and its connections, on a machine under full load
-ANSWER_S = 300.0  # the longest measurement on a slow machine
+RESULT_S = 300.0  # the longest measurement on a slow machine
 _END_S = 5.0
 _SHOWN_BYTES = 2000
 
@@ -23,42 +24,40 @@ T = TypeVar("T")
 
 
 class BenchProcess:
-    """One process of a measurement, seen from the stage."""
+    """One process of a measurement, seen from the pool."""
 
-    def __init__(
-        self, role: str, process: asyncio.subprocess.Process, complaints: IO[bytes]
-    ) -> None:
+    def __init__(self, role: str, process: asyncio.subprocess.Process, stderr: IO[bytes]) -> None:
         self._role = role
         self._process = process
-        self._complaints = complaints
+        self._stderr = stderr
 
-    async def ready(self) -> None:
-        """Wait until the player says that it is ready.
+    async def wait_ready(self) -> None:
+        """Wait until the process tells that it is ready.
 
         Raises:
-            ProcessError: It ended, or said nothing in time.
+            ProcessError: It ended, or wrote nothing in time.
         """
         line = await self._line(START_S)
         if line.strip() != READY:
             raise self._failure(f"was to be ready and said {line!r}")
 
-    async def answer(self, kind: type[T]) -> T:
-        """Wait for what the player found.
+    async def result(self, kind: type[T]) -> T:
+        """Wait for the result of the process.
 
         Raises:
-            ProcessError: It ended, or said nothing in time.
+            ProcessError: It ended, or wrote nothing in time.
         """
-        return msgspec.json.decode(await self._line(ANSWER_S), type=kind)
+        return msgspec.json.decode(await self._line(RESULT_S), type=kind)
 
-    def cue(self) -> None:
-        """Tell the player to go on."""
+    def go(self) -> None:
+        """Tell the process to go on."""
         self._write(b"go")
 
-    def hand(self, part: RoleConfig) -> None:
-        """Give the player its part."""
-        self._write(msgspec.json.encode(part))
+    def configure(self, config: RoleConfig) -> None:
+        """Send the process its configuration."""
+        self._write(msgspec.json.encode(config))
 
-    async def end(self) -> None:
+    async def stop(self) -> None:
         """End the process."""
         if self._process.returncode is None:
             if self._process.stdin is not None:
@@ -68,7 +67,7 @@ class BenchProcess:
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()
-        self._complaints.close()
+        self._stderr.close()
 
     def _write(self, line: bytes) -> None:
         if self._process.stdin is not None and not self._process.stdin.is_closing():
@@ -84,26 +83,26 @@ class BenchProcess:
             raise self._failure("ended too early")
         return line
 
-    def _failure(self, what: str) -> ProcessError:
-        self._complaints.seek(0)
-        said = self._complaints.read()[-_SHOWN_BYTES:].decode(errors="replace").strip()
-        return ProcessError(f"the benchmark's {self._role!r} {what}", hint=said or None)
+    def _failure(self, problem: str) -> ProcessError:
+        self._stderr.seek(0)
+        written = self._stderr.read()[-_SHOWN_BYTES:].decode(errors="replace").strip()
+        return ProcessError(f"the benchmark's {self._role!r} {problem}", hint=written or None)
 
 
 class BenchProcesses:
-    """Starts players and ends them all.
+    """Starts processes and ends all of them.
 
     Args:
-        url: The broker all of them use.
+        url: The broker that all of them use.
 
     Attributes:
-        channels: Those that were used.
+        channels: The channels used so far.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.channels: list[str] = []
-        self._players: list[BenchProcess] = []
+        self._processes: list[BenchProcess] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -114,44 +113,45 @@ class BenchProcesses:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.clear()
+        await self.stop_all()
 
-    def new_channel(self) -> str:
-        """A channel nobody else uses."""
+    def new_bus(self) -> BusSettings:
+        """The settings of a bus on a channel of its own."""
         self.channels.append(f"pbus:bench:{new_token()}")
-        return self.channels[-1]
+        keys = {"url": self.url, "channel": self.channels[-1], "send_timeout": SEND_TIMEOUT_S}
+        return BusSettings.from_keys(keys)
 
-    async def player(self, role: str, part: RoleConfig) -> BenchProcess:
-        """Start a player and give it its part; `BenchProcess.ready` waits for it."""
-        complaints = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the player
+    async def start(self, role: str, config: RoleConfig) -> BenchProcess:
+        """Start a process and configure it; `BenchProcess.wait_ready` waits for it."""
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "pbus.bench.processes.process_main", role),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            stderr=complaints,
+            stderr=stderr,
             limit=8 * MAX_LINE_BYTES,
         )
-        player = BenchProcess(role, process, complaints)
-        self._players.append(player)
-        player.hand(part)
-        return player
+        started = BenchProcess(role, process, stderr)
+        self._processes.append(started)
+        started.configure(config)
+        return started
 
-    async def clear(self) -> None:
-        """End all players."""
-        players, self._players = self._players, []
-        await asyncio.gather(*(player.end() for player in players))
+    async def stop_all(self) -> None:
+        """End all processes."""
+        processes, self._processes = self._processes, []
+        await asyncio.gather(*(process.stop() for process in processes))
 
     @contextlib.asynccontextmanager
-    async def cast(self, *roles: tuple[str, RoleConfig]) -> AsyncIterator[list[BenchProcess]]:
-        """Players that are ready, in the order given; all of them end with the block."""
+    async def running(self, *roles: tuple[str, RoleConfig]) -> AsyncIterator[list[BenchProcess]]:
+        """Processes that are ready, in the order given; all of them end with the block."""
         try:
-            players = [await self.player(role, part) for role, part in roles]
-            await asyncio.gather(*(player.ready() for player in players))
-            yield players
+            processes = [await self.start(role, config) for role, config in roles]
+            await asyncio.gather(*(process.wait_ready() for process in processes))
+            yield processes
         finally:
-            await self.clear()
+            await self.stop_all()
 
 
-async def answers_of(players: Sequence[BenchProcess], kind: type[T]) -> list[T]:
-    """What several players answer, in order."""
-    return await asyncio.gather(*(player.answer(kind) for player in players))
+async def results_of(processes: Sequence[BenchProcess], kind: type[T]) -> list[T]:
+    """The results of several processes, in order."""
+    return await asyncio.gather(*(process.result(kind) for process in processes))

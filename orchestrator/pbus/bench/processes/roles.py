@@ -1,16 +1,11 @@
-"""What players are told and what they answer: JSON lines over their stdin and stdout."""
+"""Configuration and results of benchmark processes: JSON lines over their stdin and stdout."""
 
 import time
-from typing import Literal, Self
 
 import msgspec
 
 from pbus.bench.results import Percentiles
-from pbus.bus.base import WorkerBus
-from pbus.bus.connect import connect
-
-_KEY = "the-key-of-a-measurement"
-Sealing = Literal["", "key", "encrypt"]
+from pbus.settings import BusSettings
 
 READY = b'"ready"'
 MAX_LINE_BYTES = 64 * 1024
@@ -18,28 +13,24 @@ SEND_TIMEOUT_S = 120.0  # a queue of 200,000 messages at 0.2 ms each is waited f
 
 
 class RoleConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A player's part; each role reads what concerns it.
+    """A process' configuration; each role reads what concerns it.
 
     Attributes:
-        url: The broker, with its password: it travels by pipe, never by argument.
-        channel: The measurement's own.
-        name: The player's name on the bus.
-        targets: Whom to send to, in turn; empty for everyone.
-        count: How many messages this player sends or is to receive.
+        bus: With the broker's password: it travels by pipe, never by argument.
+        name: The process' name on the bus.
+        targets: The names to send to, in turn; empty for everyone.
+        count: Messages that this process sends or is to receive.
         size: Bytes of text a message.
         busy_s: How long a handler keeps the processor busy.
         pause_s: How long the receiver sleeps in the middle.
         is_blocked: That sleep blocks the whole process, not only the handler.
         tries: Urgent messages.
         workers: Workers within the process.
-        is_bare: The player is a subscriber of the bus, not a worker on a runner.
-        is_durable: Messages are kept in the broker until handled, whatever is usual there.
-        seal: "key": payloads are sealed; "encrypt": and hidden.
+        is_bare: The process is a subscriber of the bus, not a worker on a runner.
     """
 
-    url: str = ""
-    channel: str = ""
-    name: str = "player"
+    bus: BusSettings = BusSettings()
+    name: str = "process"
     targets: tuple[str, ...] = ()
     count: int = 0
     size: int = 0
@@ -49,31 +40,18 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tries: int = 0
     workers: int = 1
     is_bare: bool = False
-    is_durable: bool = False
-    seal: Sealing = ""
-
-    def connect(self) -> WorkerBus:
-        """A bus of pbus, not started."""
-        return connect(
-            self.url,
-            channel=self.channel,
-            send_timeout=SEND_TIMEOUT_S,
-            delivery="at-least-once" if self.is_durable else None,
-            key=_KEY if self.seal else "",
-            encrypt=self.seal == "encrypt",
-        )
 
 
-class Sent(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sender answers: from the first send to the last message written."""
+class SendResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A sender's result, from the first send to the last message written."""
 
     count: int
     seconds: float
     cpu_s: float
 
 
-class Received(msgspec.Struct, frozen=True, kw_only=True):
-    """What a receiver answers: from the first message handled to the last.
+class ReceiveResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A receiver's result, from the first message handled to the last.
 
     Attributes:
         first: Monotonic seconds, which all processes of one machine share.
@@ -91,23 +69,23 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     duplicates: int = 0
 
 
-class Delays(msgspec.Struct, frozen=True, kw_only=True):
-    """What a player that measures delays answers; seconds each."""
+class DelayResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of a process that measures delays; seconds each."""
 
     delays: list[float]
     cpu_s: float = 0.0
 
 
 class Stopwatch:
-    """Wall and processor time from its making on."""
+    """Wall and processor time since its construction."""
 
     def __init__(self) -> None:
         self._wall = time.monotonic()
         self._cpu = time.process_time()
 
-    def sent(self, count: int) -> Sent:
-        """What a sender of so many messages answers."""
-        return Sent(
+    def sent(self, count: int) -> SendResult:
+        """The result of a sender of so many messages."""
+        return SendResult(
             count=count,
             seconds=time.monotonic() - self._wall,
             cpu_s=time.process_time() - self._cpu,
@@ -115,10 +93,5 @@ class Stopwatch:
 
     @property
     def cpu_s(self) -> float:
-        """Processor time since."""
+        """Processor seconds so far."""
         return time.process_time() - self._cpu
-
-    @classmethod
-    def start(cls) -> Self:
-        """Begin now."""
-        return cls()
