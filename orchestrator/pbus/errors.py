@@ -576,12 +576,12 @@ class NothingRunningError(ProcessError):
 
 
 class StrangeFileError(NothingRunningError):
-    """A topology that was only found, not named, has a broker elsewhere and never ran here."""
+    """A topology that was only found, not named, has a broker with which it did not run here."""
 
     def __init__(self, file: Path, url: str) -> None:
         ProcessError.__init__(
             self,
-            f"{file} was never started here by you, and names a broker at {url}: not connected",
+            f"{file} was never started here by you with the broker at {url}: not connected",
             hint=f"say so to connect to it: -f {file}",
         )
 

@@ -5,6 +5,7 @@ import contextlib
 import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -94,9 +95,7 @@ def test_file_that_was_only_found_is_not_connected_to(home: CliEnv, broker: Valk
         for verb in ("ps", "tail", "jobs", "events"):
             done = place.tell(verb)
             assert 3 == done.code
-            assert re.search(
-                rf"was never started here by you, and names a broker at {at}", done.err
-            )
+            assert re.search(rf"was never started here by you with the broker at {at}", done.err)
             assert "-f topology.yaml" in done.err
         assert before == connections()
 
@@ -104,6 +103,40 @@ def test_file_that_was_only_found_is_not_connected_to(home: CliEnv, broker: Valk
         assert 0 == named.code
         assert re.search(rf"connecting to {at}", named.err)
         assert before < connections()
+
+
+def test_file_that_was_changed_is_not_connected_to(home: CliEnv, broker: Valkey):
+    """What was started here with one broker sends no password to another that its file names now."""
+    place = place_at(home, "pulled", f"redis://:{PASSWORD}@127.0.0.1:{broker.port}")
+    assert 0 == place.run("up", "-d", "--wait").code
+    assert 0 == place.run("down").code
+    assert 0 == place.tell("ps").code
+
+    file = place.folder / "topology.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        text = file.read_text().replace(f":{broker.port}", f":{other.getsockname()[1]}")
+        for make in (file.write_text, lambda text: replace_by_link(file, text)):
+            make(text)
+            for words in (
+                ("ps",),
+                ("jobs",),
+                ("down", "--purge"),
+                ("-p", "pulled", "down", "--purge"),
+            ):
+                done = place.tell(*words)
+                assert 3 == done.code
+                assert "was never started here by you with the broker at" in done.err
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.accept()
+
+
+def replace_by_link(file: Path, text: str) -> None:
+    """Put a link to a file elsewhere in its place."""
+    elsewhere = file.parent.parent / "elsewhere.yaml"
+    elsewhere.write_text(text)
+    file.unlink()
+    file.symlink_to(elsewhere)
 
 
 def test_open_broker_is_warned_of(home: CliEnv):

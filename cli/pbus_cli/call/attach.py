@@ -21,7 +21,7 @@ def choose(project: str | None, file: Path | None) -> Attachment:
 
     Raises:
         NothingRunningError: There is none.
-        StrangeFileError: There is a file that the user has not named and never started here.
+        StrangeFileError: There is a file that the user has not named and not started with its broker.
         AmbiguousProjectError: There are several.
         UnseenProjectError: It runs without a broker.
     """

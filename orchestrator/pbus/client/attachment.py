@@ -14,7 +14,7 @@ from pbus.concurrency.waiting import first_of
 from pbus.errors import NothingRunningError, StrangeFileError, UnseenProjectError
 from pbus.process.project.discovery import choose_project
 from pbus.process.project.project import Project
-from pbus.process.project.record import ProjectRecord
+from pbus.process.project.record import ProjectRecord, ran_with
 from pbus.process.system.groups import PROJECT_VARIABLE
 from pbus.settings import BusOptions, BusSettings
 from pbus.topology.paths import working_folder
@@ -74,7 +74,7 @@ def find_project(name: str | None = None, file: str | Path | None = None) -> Att
     """The project of that name or file; without both this folder's, or the only one that runs.
 
     A topology with a bus of its own is found by its file also when nothing runs on this machine, if
-    the file is given, or was started here before.
+    the file is given, or was started here before with the same broker.
 
     Args:
         name: The name of a running project.
@@ -82,7 +82,7 @@ def find_project(name: str | None = None, file: str | Path | None = None) -> Att
 
     Raises:
         NothingRunningError: There is none.
-        StrangeFileError: There is a file that was neither given nor ever started here.
+        StrangeFileError: There is a file that was neither given nor started here with its broker.
         AmbiguousProjectError: There are several.
         UnseenProjectError: It runs without a broker.
     """
@@ -143,7 +143,7 @@ def _by_file(file: Path, *, is_given: bool) -> Attachment | None:
     bus = topology.bus
     if bus.url is None or bus.is_in_process:
         return None
-    if not is_given and not Project.of(topology).state_dir.is_dir():
+    if not is_given and not ran_with(Project.of(topology).state_dir, bus.url):
         raise StrangeFileError(file, mask_url(bus.url))  # passwords are for whom their owner means
     return Attachment(topology.name, bus, file=file)
 

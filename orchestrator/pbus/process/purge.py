@@ -14,7 +14,7 @@ from pbus.errors import BrokerStartError, NothingRunningError, ProcessError, Str
 from pbus.leases import LEASE_S
 from pbus.process.project.discovery import stopped_record
 from pbus.process.project.project import Project, lock_path
-from pbus.process.project.record import LAST, ProjectRecord, read_record
+from pbus.process.project.record import LAST, ProjectRecord, ran_with, read_record
 from pbus.process.project.recovery_log import RecoveryLog
 from pbus.process.services import postgres
 from pbus.process.system.groups import PROJECT_VARIABLE
@@ -65,24 +65,26 @@ def stopped_leftovers(
 
     Raises:
         NothingRunningError: There is no such project.
-        StrangeFileError: There is a file that the user has not named and never started here.
+        StrangeFileError: There is a file that the user has not named and not started with its broker.
         AmbiguousProjectError: There are several.
         TopologyError: The topology is needed and cannot be read.
     """
     if name is None and file is None:  # a worker's own project
         name = environ.get(PROJECT_VARIABLE) or None
     record = stopped_record(name, file, cwd)
-    if record is not None:
-        return leftovers_of(record, environ)
-    path = cwd / (file or _TOPOLOGY)
-    if name is not None or not path.exists():
+    path = cwd / (file or _TOPOLOGY) if record is None else Path(record.file)
+    if record is None and (name is not None or not path.exists()):
         what = f"is named {name!r}" if name is not None else "was found"
         raise NothingRunningError(f"{what}, and none has left anything")
-    topology = load_topology(path, environ)
-    project, url = Project.of(topology), topology.bus.url
-    if file is None and url is not None and not project.state_dir.is_dir():
+    if record is None:
+        topology = load_topology(path, environ)
+        left = Leftovers(Project.of(topology), topology.bus)
+    else:
+        left = leftovers_of(record, environ)
+    url = left.bus.url
+    if file is None and url is not None and not ran_with(left.project.state_dir, url):
         raise StrangeFileError(path, mask_url(url))
-    return Leftovers(project, topology.bus)
+    return left
 
 
 async def purge(left: Leftovers) -> bool:

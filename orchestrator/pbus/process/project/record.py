@@ -82,6 +82,12 @@ def write_last(state_dir: Path, record: ProjectRecord, *, is_own_broker: bool) -
     write_record(state_dir / LAST, last)
 
 
+def ran_with(state_dir: Path, url: str) -> bool:
+    """Whether a project ran last with the broker at a URL: its file may have been changed since."""
+    last = read_record(state_dir / LAST)
+    return last is not None and last.bus.url == mask_url(url)
+
+
 def read_record(path: Path) -> ProjectRecord | None:
     """The record as it lies there; whether it is true only the lock and the pid can tell."""
     try:
