@@ -1,34 +1,26 @@
-"""Waits for a predicate, which is checked after every change."""
+"""Waiting until a claim holds, told of every change that may have made it so."""
 
 import asyncio
 from collections.abc import Callable
 
 
 class ChangeSignal:
-    """Tells waiters of changes."""
+    """Rung whenever something changed."""
 
     def __init__(self) -> None:
-        self._changed = asyncio.Event()
+        self._rung = asyncio.Event()
 
-    def notify(self) -> None:
-        """Have waiters check again."""
-        self._changed.set()
+    def ring(self) -> None:
+        """Have those who wait look again."""
+        self._rung.set()
 
-    async def wait_for(self, predicate: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait until the predicate holds.
-
-        Args:
-            predicate: Checked now and after every `notify`.
-            timeout_s: Seconds.
-
-        Returns:
-            True, or False after the timeout.
-        """
+    async def until(self, claim: Callable[[], bool], limit_s: float) -> bool:
+        """Wait until the claim holds; whether it does in time."""
         try:
-            async with asyncio.timeout(timeout_s):
-                while not predicate():
-                    self._changed.clear()
-                    await self._changed.wait()
+            async with asyncio.timeout(limit_s):
+                while not claim():
+                    self._rung.clear()
+                    await self._rung.wait()
         except TimeoutError:
             return False
         return True
