@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
-from support.cli_env import CliEnv, Place, can_run, living, wait_for
+from support.cli_env import PBUS, CliEnv, Place, can_run, living, wait_for
 from support.valkey import Valkey
 
 pytestmark = pytest.mark.cli
@@ -155,6 +156,28 @@ def test_link_may_move(home: CliEnv):
     ]
     assert [str(current)] == [row["folder"] for row in base.tell("ls", "--json").json["projects"]]
     assert 0 == base.tell("down", *file).code
+
+
+def test_shell_in_a_moved_link(home: CliEnv):
+    """A shell that stands in a link which leads elsewhere by now means the project it started."""
+    base = home.place("shell", {})
+    for release in ("1", "2"):
+        (base.folder / release).mkdir()
+        (base.folder / release / "topology.yaml").write_text(PROGRAM.format(worker="uno"))
+    script = """
+        ask() { "$0" ps --json | sed -n 's/.*"project":"\\([a-z0-9]*\\)".*/\\1/p'; }
+        cd current && "$0" up -d && ln -sfn 2 ../current
+        ask
+        cd "$(pwd -P)" && ask
+    """
+    (base.folder / "current").symlink_to("1")
+    base.up("2/topology.yaml")  # so that there is a choice
+    done = subprocess.run(
+        ["sh", "-c", script, PBUS],
+        cwd=base.folder, env=home.environ, capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert ["current"] == done.stdout.split(), done.stderr
+    assert 0 == base.tell("down", "-p", "current").code
 
 
 def test_worker_means_own_project(home: CliEnv):

@@ -1,13 +1,18 @@
 """What the README shows works as it stands there."""
 
+import json
 import re
+import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from support.cli_env import CliEnv
+from support.cli_env import CliEnv, wait_for
 
 pytestmark = pytest.mark.cli
 
@@ -66,3 +71,47 @@ workers:
 
     assert 0 == done.code
     assert "Hello, Ada!" in done.out
+
+
+def fetched(port: int, path: str) -> tuple[int, Any]:
+    """What a web server answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_programs_ask_workers(home: CliEnv):
+    """The web server and the script shown have a worker answer; a worker that is down is an error."""
+    topology = "name: shop\nworkers:\n  greeter: {worker: 'workers:Greeter'}\n"
+    workers = block("# workers.py")
+    place = home.place("shop", {"topology.yaml": topology, "workers.py": workers})
+    place.up()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    web = subprocess.Popen(
+        [sys.executable, "-c", block("# web.py").replace("8080", str(port))],
+        cwd=home.folder, env=home.environ,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: web.poll() is not None or is_served(port))
+        assert (200, {"text": "Hello, Ada!"}) == fetched(port, "/Ada")
+        script = subprocess.run(
+            [sys.executable, "-c", block("# script.py")],
+            cwd=home.folder, env=home.environ, capture_output=True, text=True, timeout=50,
+        )  # fmt: skip
+        assert "Hello, Ada!\nHello, Bob!\n" == script.stdout, script.stderr
+        assert 0 == place.tell("stop", "greeter").code
+        code, body = fetched(port, "/Ada")
+        assert (503, True) == (code, "greeter" in body["error"])
+    finally:
+        web.terminate()
+        web.wait(20)
+
+
+def is_served(port: int) -> bool:
+    """Whether something listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -110,9 +110,9 @@ async def takes(store: PgmqQueueStore, many: int, work: Work) -> float:
 async def takes_again(store: PgmqQueueStore, many: int, work: Work) -> float:
     """Take what an answer that was lost had, among what is known."""
     found = await prepare(store, 2 * many)
-    for hold in list(store.fetcher._known["consumer"])[::2]:
-        del store.fetcher._known["consumer"][hold]
-    store.fetcher._doubt("consumer")
+    for hold in list(store.fetcher.uncertainty._held["consumer"])[::2]:
+        del store.fetcher.uncertainty._held["consumer"][hold]
+    store.fetcher.uncertainty.doubt("consumer")
     used = await work.of(taken(store, many))
     await store.settle([Settlement(one) for one in found])
     return used

@@ -29,8 +29,8 @@ class Handler:
         self.consumer = consumer
         self.letters = []
         self.asked = 0
-        self._ask = store.fetcher._ask
-        store.fetcher._ask = self._count
+        self._ask = store.fetcher._query
+        store.fetcher._query = self._count
 
     async def _count(self, wanted, consumer):
         self.asked += 1
@@ -87,7 +87,7 @@ async def stored(database, channel, *, shared=False, **options) -> AsyncIterator
 
 def test_letter_comes_unasked(database, channel, monkeypatch):
     """Who has emptied its mailbox gets the next letters without asking, in both lanes, in order."""
-    monkeypatch.setattr("pbus.bus.pgmq.fetcher._REST_S", PATIENCE_S)  # nor does it look around
+    monkeypatch.setattr("pbus.bus.pgmq.fetcher._EMPTY_S", PATIENCE_S)  # nor does it look around
 
     async def main():
         async with stored(database, channel) as store, handling(store, database) as handler:
@@ -180,7 +180,7 @@ def test_take_that_reconnects_finds_all(database, channel):
             await query(database, f"SELECT pg_terminate_backend({pid})")
             await until(lambda: not store._inbox.is_up)
             await other.put([writer.to("box", "2")])
-            store.fetcher.look_again()
+            store.fetcher.wakeups.notified(set())
             await handler.has("1", "2")
 
     run(main())
@@ -244,7 +244,7 @@ def test_replicas_are_not_handed(database, channel):
     async def main():
         async with stored(database, channel, shared=True) as store:
             taking = asyncio.create_task(fetch(store, consumer="one", wait_s=PATIENCE_S))
-            await until(lambda: store.fetcher._awaited)
+            await until(lambda: store.fetcher.push._subscribed)
             await store.put([Writer().to("box", "1")])
             assert ["1"] == texts(await taking)
             assert [] == await query(
@@ -288,7 +288,9 @@ def test_handed_for_what_was_left_meanwhile(database, channel):
             async with handling(store, database) as handler:
                 pass
             await store.put([Writer().to("box", "1")])
-            await until(lambda: store.fetcher._spare)  # it has left and the server does not know
+            await until(
+                lambda: store.fetcher.push._prefetched
+            )  # it has left and the server does not know
             asked = handler.asked
             (letter,) = await fetch(store, "next", wait_s=PATIENCE_S)
             assert ("box", ["1"]) == (letter.mailbox, texts([letter]))
@@ -308,11 +310,11 @@ def test_handed_for_what_another_call_wants(database, channel):
             async with handling(store, database):
                 pass
             await store.put([Writer().to("box", "1")])
-            await until(lambda: store.fetcher._spare)
-            letters = store.fetcher._spare.pop("consumer")
+            await until(lambda: store.fetcher.push._prefetched)
+            letters = store.fetcher.push._prefetched.pop("consumer")
             taking = asyncio.create_task(fetch(store, wait_s=PATIENCE_S))
-            await until(lambda: store.fetcher._waiting)
-            store.fetcher._spare["consumer"] = letters
+            await until(lambda: store.fetcher.wakeups._waiting)
+            store.fetcher.push._prefetched["consumer"] = letters
             assert [] == await fetch(store, "next")
             assert ["1"] == texts(await taking)
 
@@ -364,10 +366,10 @@ def test_answers_are_bounded_in_bytes(database, channel):
 
             async with asyncio.timeout(PATIENCE_S):
                 await rest()
-                store.fetcher._known.clear()  # as though no answer had come
-                store.fetcher._doubt("consumer")
+                store.fetcher.uncertainty._held.clear()  # as though no answer had come
+                store.fetcher.uncertainty.doubt("consumer")
                 await rest()
             assert [] == await store.fetch(wanted, consumer="consumer", wait_s=0.0)
-            assert not store.fetcher._in_doubt
+            assert not store.fetcher.uncertainty._uncertain
 
     run(main())

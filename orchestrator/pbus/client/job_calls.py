@@ -1,32 +1,28 @@
 """What a client does with jobs: ask for them, list them, cancel them."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Unpack
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from pbus.client.addresses import new_name
 from pbus.client.connection import ClientCore
-from pbus.client.job_listing import OpenJobsQuery, OpenJobsResult
-from pbus.client.traffic.routes import Route, Router
 from pbus.ids import new_id
-from pbus.jobs.handles import JobContext, JobGroupContext
-from pbus.jobs.params import (
-    JobGroupOptions,
-    JobGroupParams,
-    JobParams,
-    JobTerms,
-    Priority,
-    as_group,
-    choose_params,
-)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Unpack
+
+    from pbus.client.job_listing import OpenJobsResult
     from pbus.client.job_requester import JobRequester
+    from pbus.client.traffic.routes import Route
+    from pbus.jobs.handles import JobContext, JobGroupContext
+    from pbus.jobs.params import JobGroupOptions, JobGroupParams, JobParams, JobTerms, Priority
 
 
 class JobCalls(ClientCore):
     """Lets a client ask workers for jobs."""
 
-    _requester: "JobRequester | None" = None
+    _requester: JobRequester | None = None
 
     def job(
         self,
@@ -63,6 +59,9 @@ class JobCalls(ClientCore):
         When entered or awaited it raises WorkerNotFoundError, where no such worker is registered
         in time, and JobTimeoutError, JobCancelledError, JobFailedError or JobWorkerLostError.
         """
+        from pbus.jobs.handles import JobContext
+        from pbus.jobs.params import JobParams, as_group, choose_params
+
         given: dict[str, Any] = {**options}
         if name is not None:
             given["name"] = name
@@ -83,6 +82,9 @@ class JobCalls(ClientCore):
             ClientClosedError: The client is not open.
             TypeError: Both params and keywords were given.
         """
+        from pbus.jobs.handles import JobGroupContext
+        from pbus.jobs.params import JobGroupParams, choose_params
+
         chosen = choose_params(JobGroupParams, params, {**options})
         return JobGroupContext(self._jobs, workers, chosen)
 
@@ -111,6 +113,8 @@ class JobCalls(ClientCore):
             WorkerNotFoundError: No such worker was registered in time.
             BusFullError: The worker makes no room.
         """
+        from pbus.jobs.params import JobParams
+
         job_id = new_id()
         data = None if payload is None else dict(payload)
         params = JobParams(name=name, payload=data, timeout=timeout, priority=priority)
@@ -123,6 +127,8 @@ class JobCalls(ClientCore):
         Args:
             within: Seconds that runners get to answer.
         """
+        from pbus.client.job_listing import OpenJobsQuery
+
         async with self._subscribed(OpenJobsQuery(self._open_bus, new_name())) as query:
             return await query.run(within)
 
@@ -134,6 +140,8 @@ class JobCalls(ClientCore):
             JobNotCancelledError: It is over, or not cancellable.
             RequesterSilentError: The requester did not answer.
         """
+        from pbus.client.job_listing import OpenJobsQuery
+
         async with self._subscribed(OpenJobsQuery(self._open_bus, new_name())) as query:
             await query.cancel((await query.run()).find(job_id), reason)
 
@@ -141,16 +149,18 @@ class JobCalls(ClientCore):
         self, worker: str, params: JobParams, *, job_id: str | None = None
     ) -> Route:
         """Where a job goes, to ask for it often. Errors as request_job()."""
+        from pbus.client.traffic.routes import Router
+
         router = Router(self._open_bus, self.name, new_name)
         within_s = self._find_s if params.timeout is None else min(self._find_s, params.timeout)
         make_id = new_id if job_id is None else lambda: job_id
         return await router.for_job(worker, params, within_s=within_s, make_id=make_id)
 
     @property
-    def _jobs(self) -> "JobRequester":
+    def _jobs(self) -> JobRequester:
         bus = self._open_bus
         if self._requester is None:
-            from pbus.client.job_requester import JobRequester  # noqa: PLC0415 - loads what workers are
+            from pbus.client.job_requester import JobRequester
 
             requester = JobRequester(bus, self.name, find_s=self._find_timeout)
             self._requester = self._owned(requester)

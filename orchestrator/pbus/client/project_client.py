@@ -1,20 +1,25 @@
 """Client: a program's way to the workers of a project, without being one of them."""
 
+from __future__ import annotations
+
 import os
-from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING
 
 from pbus.client.addresses import new_name
 from pbus.client.attachment import CONNECT_S, Attachment, at_url, find_project, from_environment
-from pbus.client.control_requester import Control
 from pbus.client.job_calls import JobCalls
-from pbus.client.readiness import wait_ready
 from pbus.client.status import ProjectStatus, WorkerStatus, read_status
-from pbus.client.stored_messages import DeadLetters, purge, store_of
 from pbus.client.targets import FIND_S
 from pbus.client.traffic.message_calls import MessageCalls
-from pbus.client.traffic.state_tail import StateFollower, StateTail
-from pbus.settings import BusOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Unpack
+
+    from pbus.client.control_requester import Control
+    from pbus.client.stored_messages import DeadLetters
+    from pbus.client.traffic.state_tail import StateFollower, StateTail
+    from pbus.settings import BusOptions
 
 
 class Client(JobCalls, MessageCalls):
@@ -46,6 +51,8 @@ class Client(JobCalls, MessageCalls):
         Raises:
             ClientClosedError: The client is not open.
         """
+        from pbus.client.traffic.state_tail import StateFollower, StateTail
+
         bus = self._open_bus
         self._states = self._states or self._owned(StateFollower(bus))
         return self._owned(StateTail(self._states))
@@ -83,6 +90,8 @@ class Client(JobCalls, MessageCalls):
             StartupError: The supervisor has given one up.
             NotReadyError: Some are not ready in time.
         """
+        from pbus.client.readiness import wait_ready
+
         return await wait_ready(self._open_bus, workers, timeout)
 
     async def purge(self, worker: str) -> int:
@@ -95,6 +104,8 @@ class Client(JobCalls, MessageCalls):
             UnknownNameError: Nothing has a queue of that name.
             MailNotKeptError: The project stores no messages.
         """
+        from pbus.client.stored_messages import purge, store_of
+
         return await purge(store_of(self._open_bus, self.project), worker)
 
     @property
@@ -104,6 +115,8 @@ class Client(JobCalls, MessageCalls):
         Raises:
             ClientClosedError: The client is not open.
         """
+        from pbus.client.control_requester import Control
+
         record = None if self.attachment is None else self.attachment.record
         return Control(self._open_bus, new_name, None if record is None else record.session)
 
@@ -114,6 +127,8 @@ class Client(JobCalls, MessageCalls):
         Raises:
             ClientClosedError: The client is not open.
         """
+        from pbus.client.stored_messages import DeadLetters
+
         return DeadLetters(self._open_bus, self.project)
 
 
@@ -125,7 +140,7 @@ def connect(
     find_timeout: float | None = FIND_S,
     connect_timeout: float = CONNECT_S,
     **options: Unpack[BusOptions],
-) -> "Client":
+) -> Client:
     """A client of a project: ``async with pbus.client.connect(project="shop") as client: ...``.
 
     Without project, file and url it is the bus that `pbus up` gave to this program; outside of a

@@ -1,26 +1,34 @@
-"""Waiting until a claim holds, told of every change that may have made it so."""
+"""Waits for a predicate, which is checked after every change."""
 
 import asyncio
 from collections.abc import Callable
 
 
 class ChangeSignal:
-    """Rung whenever something changed."""
+    """Tells waiters of changes."""
 
     def __init__(self) -> None:
-        self._rung = asyncio.Event()
+        self._changed = asyncio.Event()
 
-    def ring(self) -> None:
-        """Have those who wait look again."""
-        self._rung.set()
+    def notify(self) -> None:
+        """Have waiters check again."""
+        self._changed.set()
 
-    async def until(self, claim: Callable[[], bool], limit_s: float) -> bool:
-        """Wait until the claim holds; whether it does in time."""
+    async def wait_for(self, predicate: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until the predicate holds.
+
+        Args:
+            predicate: Checked now and after every `notify`.
+            timeout_s: Seconds.
+
+        Returns:
+            True, or False after the timeout.
+        """
         try:
-            async with asyncio.timeout(limit_s):
-                while not claim():
-                    self._rung.clear()
-                    await self._rung.wait()
+            async with asyncio.timeout(timeout_s):
+                while not predicate():
+                    self._changed.clear()
+                    await self._changed.wait()
         except TimeoutError:
             return False
         return True

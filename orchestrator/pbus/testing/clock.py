@@ -1,4 +1,4 @@
-"""FakeClock: time that passes when nothing else is left to do."""
+"""FakeClock: an event loop's time that jumps to the next deadline."""
 
 import asyncio
 import selectors
@@ -12,33 +12,33 @@ Ts = TypeVarTuple("Ts")
 
 
 class FakeClock:
-    """Seconds that only a test lets pass.
+    """Seconds that pass when a test says so.
 
     Call it for the time, wherever the library takes a clock. ``clock.run(main())`` is asyncio.run()
-    by this clock: when all tasks wait, it jumps to the next deadline, so an hour's sleep takes no
-    time and everything happens in the same order each time. While threads of the loop's executor
-    work, or connections are open, it runs like a real one.
+    on this clock: when all tasks wait, it jumps to the next deadline, so an hour's sleep takes no
+    time and the order of events is always the same. While threads of the loop's executor work, or
+    connections are open, it follows real time.
     """
 
     def __init__(self, start: float = 0.0) -> None:
         self._now = start
 
     def __call__(self) -> float:
-        """The time."""
+        """The time in seconds."""
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Move the clock forward."""
         self._now += seconds
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end on a loop that goes by this clock."""
+        """Run a coroutine to its end on a loop with this clock."""
         with asyncio.Runner(loop_factory=lambda: _FakeLoop(self)) as runner:
             return runner.run(main)
 
 
 class _FakeLoop(asyncio.SelectorEventLoop):
-    """Asks the clock for the time, and moves it instead of waiting."""
+    """Takes the time from the clock, and moves it instead of waiting."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
@@ -61,7 +61,7 @@ class _FakeLoop(asyncio.SelectorEventLoop):
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Moves the clock instead of waiting, unless something outside the loop may happen."""
+    """Moves the clock instead of waiting, unless there are events from outside the loop."""
 
     def __init__(self, clock: FakeClock, is_working: Callable[[], bool]) -> None:
         super().__init__()
@@ -82,5 +82,5 @@ class _JumpingSelector(selectors.DefaultSelector):
 
     @property
     def _is_alone(self) -> bool:
-        """Whether nothing but the loop's own pipe is listened to."""
+        """Whether the loop's own pipe is the only file."""
         return len(self.get_map()) <= 1

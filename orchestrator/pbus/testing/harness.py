@@ -1,4 +1,4 @@
-"""WorkerHarness: one worker on a bus in memory, and a test that plays the rest of the world."""
+"""WorkerHarness: one worker on a bus in memory; the test sends, and checks what it does."""
 
 import asyncio
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from pbus.messages import (
 )
 from pbus.testing.logged_errors import LoggedErrors
 from pbus.testing.message_recorder import M, MessageRecorder, Where
-from pbus.testing.recording_bus import WatchedBus
-from pbus.testing.recording_runner import WatchedRunner
+from pbus.testing.recording_bus import RecordingBus
+from pbus.testing.recording_runner import RecordingRunner
 from pbus.testing.stand_in import StandIn
 from pbus.workers.base import BaseWorker
 
@@ -29,32 +29,32 @@ class WorkerHarness(Generic[W]):
     """Runs a worker for a test: ``async with WorkerHarness(Greeter("greeter")) as harness: ...``.
 
     Entering returns when the worker has started, its first on_activated included. Leaving stops it,
-    and raises what crashed it or what its hooks and tasks raised: in production that is logged.
+    and raises the error that crashed it or that a hook or task raised: in production it is logged.
 
     Args:
         worker: The worker under test.
-        others: Workers that are there before it, StandIns or real ones.
+        others: Workers that start before it, StandIns or real ones.
         timeout: Seconds that each wait may take.
 
     Attributes:
         worker: The worker under test.
-        tester: A plain worker that speaks for the test: sends, asks for jobs, watches.
-        bus: What all of them are on.
+        tester: A plain worker of the test: sends, requests jobs, watches.
+        bus: The bus of all of them.
     """
 
     def __init__(self, worker: W, *others: BaseWorker, timeout: float = WAIT_S) -> None:
         self.worker = worker
         self.tester = BaseWorker(TESTER)
-        self.bus = WatchedBus(self._note_sent)
+        self.bus = RecordingBus(self._note_sent)
         self._others = others
         self._timeout = timeout
-        self._ledger = MessageRecorder(f"{worker.name!r} sent")
-        self._swallowed = LoggedErrors()
-        self._runner = WatchedRunner(self.bus)
+        self._recorder = MessageRecorder(f"{worker.name!r} sent")
+        self._logged_errors = LoggedErrors()
+        self._runner = RecordingRunner(self.bus)
         self._running: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._swallowed.open()
+        self._logged_errors.open()
         self._running = asyncio.create_task(self._runner.run(auto_end=False), name="pbus test")
         try:
             everyone: tuple[BaseWorker, ...] = (self.tester, *self._others, self.worker)
@@ -74,23 +74,23 @@ class WorkerHarness(Generic[W]):
         await self._close()
         if error is None:
             self._runner.raise_failure(self.worker)
-            self._raise_swallowed()
+            self._raise_logged_errors()
 
     @property
     def errors(self) -> list[Exception]:
-        """What hooks and tasks raised so far; clear it if that was meant to happen."""
-        return self._swallowed.errors
+        """Errors of hooks and tasks so far; clear it where they are expected."""
+        return self._logged_errors.errors
 
-    # What the worker is told
+    # To the worker
 
     async def send(self, message: BusMessage) -> None:
         """Send a message; if it is for the worker, wait until it was handled or refused.
 
-        A handler that waits for a job of its own counts as done here; the next message waits for it.
+        A handler that waits for a job of its own counts as done; the next message waits for it.
 
         Raises:
             NotSeenError: It takes longer than the timeout, or the worker ended before.
-            Exception: What the worker's on_bus_message raised.
+            Exception: The error of the worker's on_bus_message.
         """
         handling = None
         if message.target in {None, self.worker.name}:
@@ -103,7 +103,7 @@ class WorkerHarness(Generic[W]):
             handling.cancel()
             raise NotSeenError(f"{self.worker.name!r} did not handle {message}", self._timeout)
         if (error := handling.exception()) is not None:
-            self._swallowed.forget(error)
+            self._logged_errors.forget(error)
             raise error
 
     async def job(
@@ -113,18 +113,18 @@ class WorkerHarness(Generic[W]):
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - the job's own
     ) -> dict[str, Any]:
-        """Ask the worker for a job, and return its answer.
+        """Request a job of the worker, and return its response.
 
         For updates, streams and cancelling use ``harness.tester.job(...)``.
 
         Raises:
-            JobError: There was no answer, or it was an error; see BaseWorker.job.
+            JobError: There was no response, or an error; see BaseWorker.job.
         """
-        limit_s = self._timeout if timeout is None else timeout
-        asked = self.tester.job(self.worker.name, name=name, payload=payload, timeout=limit_s)
-        async with asked:
+        timeout = self._timeout if timeout is None else timeout
+        request = self.tester.job(self.worker.name, name=name, payload=payload, timeout=timeout)
+        async with request:
             pass
-        return dict(asked.response)
+        return dict(request.response)
 
     async def activate(self, args: dict[str, Any] | None = None) -> None:
         """Activate the worker, and wait until its on_activated is done."""
@@ -135,49 +135,49 @@ class WorkerHarness(Generic[W]):
         """Deactivate the worker, and wait until its on_deactivated is done."""
         await self.send(BusDeactivateWorkerMessage(source=TESTER, target=self.worker.name))
 
-    # What the worker does
+    # From the worker
 
     async def sent(self, kind: type[M], *, where: Where[M] | None = None) -> M:
-        """The next message of a kind that the worker sent and that was not asked for before.
+        """The next message of a kind that the worker sent and no call returned before.
 
         Raises:
-            NotSeenError: It sent none in time; says what it sent instead.
+            NotSeenError: It sent none in time; names the others that it sent.
         """
-        return await self._ledger.take(kind, where, self._timeout)
+        return await self._recorder.next(kind, where, self._timeout)
 
     @property
     def messages(self) -> list[BusMessage]:
-        """All that the worker has sent so far."""
-        return list(self._ledger)
+        """The messages that the worker has sent so far."""
+        return list(self._recorder)
 
     async def ended(self) -> None:
         """Wait until the worker has ended by itself.
 
         Raises:
             NotSeenError: It has not in time.
-            Exception: What crashed it.
+            Exception: The error that crashed it.
         """
         await self._runner.until_gone(self.worker, self._timeout)
 
-    # Others
+    # Other workers
 
     async def add_worker(self, name: str, answers: Mapping[str, Any] | None = None) -> StandIn:
-        """Have another worker become ready: a StandIn that keeps what it gets, and answers."""
+        """Start another worker: a StandIn that records its messages and answers jobs."""
         stand_in = StandIn(name, answers, timeout=self._timeout)
         await self._runner.launch(stand_in, self._timeout)
         return stand_in
 
     async def remove_worker(self, name: str) -> None:
-        """Have another worker leave: whoever watches it is told of its loss."""
+        """Stop another worker; its watchers are told of its loss."""
         await self._runner.remove_workers(name, timeout=self._timeout)
 
-    # Within
+    # Internal
 
     def _note_sent(self, message: BusMessage) -> None:
         if message.source == self.worker.name and not isinstance(message, BusWorkerReadyMessage):
-            self._ledger.add(message)
+            self._recorder.add(message)
 
-    def _raise_swallowed(self) -> None:
+    def _raise_logged_errors(self) -> None:
         errors = self.errors
         if len(errors) == 1:
             raise errors[0]
@@ -190,4 +190,4 @@ class WorkerHarness(Generic[W]):
                 await self._runner.cancel("the test is over")
                 await self._running
         finally:
-            self._swallowed.close()
+            self._logged_errors.close()

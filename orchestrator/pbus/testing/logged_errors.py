@@ -1,12 +1,12 @@
-"""What hooks and tasks of workers raise: in production logged and survived, in a test a failure."""
+"""Errors of workers' hooks and tasks: logged in production, a failure in a test."""
 
 import logging
 
-_ANSWERED = "pbus.jobs.executor.executor"  # what a job's handler raised is the job's answer
+_ANSWERED = "pbus.jobs.executor.executor"  # a job's error is the job's response
 
 
 class LoggedErrors(logging.Handler):
-    """Collects the exceptions that pbus only logs, while it is open."""
+    """Collects the errors that pbus logs, while it is open."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -14,20 +14,20 @@ class LoggedErrors(logging.Handler):
         self._logger = logging.getLogger("pbus")
 
     def open(self) -> None:
-        """Begin to collect."""
+        """Start to collect."""
         self._logger.addHandler(self)
 
     def close(self) -> None:
-        """Collect no more."""
+        """Stop to collect."""
         self._logger.removeHandler(self)
         super().close()
 
     def forget(self, error: BaseException) -> None:
-        """The test was told of this one."""
+        """Drop an error that the test has seen."""
         self.errors = [other for other in self.errors if other is not error]
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the exception of a record that has one."""
+        """Collect the error of a log record."""
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, Exception) and record.name != _ANSWERED:
             self.errors.append(error)

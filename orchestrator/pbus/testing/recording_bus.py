@@ -1,4 +1,4 @@
-"""A bus that a test can look into: what was sent by whom, and whether it was handled."""
+"""A bus that tells a test of each message sent, and when it was handled."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,50 +10,50 @@ from pbus.messages import BusMessage
 Handling = asyncio.Future[None]
 
 
-class WatchedBus(AsyncQueueBus):
-    """An AsyncQueueBus that tells of every message sent, and when one was handled.
+class RecordingBus(AsyncQueueBus):
+    """An AsyncQueueBus that tells of each message sent, and when one was handled.
 
     Args:
-        on_sent: Called with each message that the bus took.
+        on_sent: Called with each message that the bus accepted.
     """
 
     def __init__(self, on_sent: Callable[[BusMessage], None]) -> None:
         super().__init__(channel="pbus:test")
         self._on_sent = on_sent
-        self._watched: dict[BusSubscriber, _Watched] = {}
+        self._recorded: dict[BusSubscriber, _RecordedSubscriber] = {}
 
     async def send(self, message: BusMessage) -> None:
-        """Send, and tell; see WorkerBus.send."""
+        """Send a message, and report it; see WorkerBus.send."""
         await super().send(message)
         self._on_sent(message)
 
     async def subscribe(self, subscriber: BusSubscriber) -> None:
-        """Deliver to a subscriber, under watch; see WorkerBus.subscribe."""
-        watched = self._watched.setdefault(subscriber, _Watched(subscriber))
-        await super().subscribe(watched)
+        """Deliver to a subscriber, and record it; see WorkerBus.subscribe."""
+        recorded = self._recorded.setdefault(subscriber, _RecordedSubscriber(subscriber))
+        await super().subscribe(recorded)
 
     async def unsubscribe(self, subscriber: BusSubscriber) -> None:
-        """Deliver no longer; see WorkerBus.unsubscribe."""
-        watched = self._watched.pop(subscriber, None)
-        if watched is not None:
-            await super().unsubscribe(watched)
-            watched.give_up()
+        """Stop to deliver; see WorkerBus.unsubscribe."""
+        recorded = self._recorded.pop(subscriber, None)
+        if recorded is not None:
+            await super().unsubscribe(recorded)
+            recorded.cancel_all()
 
     def handling(self, name: str, message: BusMessage) -> Handling:
-        """Done when this subscriber has handled (or refused) the message, with what that raised.
+        """A future of the handling of a message by a subscriber; call it before the message is sent.
 
-        Cancelled when the subscriber leaves before; ask before the message is sent.
+        Its error is that of the handler. Cancelled when the subscriber leaves before.
         """
-        for watched in self._watched.values():
-            if watched.name == name:
-                return watched.handling(message)
+        for recorded in self._recorded.values():
+            if recorded.name == name:
+                return recorded.handling(message)
         never: Handling = asyncio.get_running_loop().create_future()
         never.cancel()
         return never
 
 
-class _Watched(BusSubscriber):
-    """Stands before a subscriber and notes what becomes of messages that somebody asked about."""
+class _RecordedSubscriber(BusSubscriber):
+    """Passes messages to a subscriber, and completes the futures of their handling."""
 
     def __init__(self, inner: BusSubscriber) -> None:
         self.name = inner.name
@@ -63,18 +63,18 @@ class _Watched(BusSubscriber):
 
     @property
     def address(self) -> str:
-        """That of the subscriber."""
+        """The address of the subscriber."""
         return self._inner.address
 
     def accepts_bus_message(self, message: BusMessage) -> bool:
-        """Ask the subscriber."""
+        """Whether the subscriber accepts a message."""
         accepts = self._inner.accepts_bus_message(message)
         if not accepts:
             self._note(message, None)
         return accepts
 
     async def on_bus_message(self, message: BusMessage) -> None:
-        """Give it to the subscriber; one that waits for its job counts as done."""
+        """Pass a message to the subscriber; a handler that waits for its own job counts as done."""
         reader = current_reader()
         if reader is not None:
             reader.when_released(lambda: self._note(message, None))
@@ -86,13 +86,13 @@ class _Watched(BusSubscriber):
         self._note(message, None)
 
     def handling(self, message: BusMessage) -> Handling:
-        """See WatchedBus.handling."""
+        """A future of the handling of a message."""
         handling: Handling = asyncio.get_running_loop().create_future()
         self._handlings[message.id] = handling
         return handling
 
-    def give_up(self) -> None:
-        """Nothing is handled any more."""
+    def cancel_all(self) -> None:
+        """Cancel all futures: the subscriber has left."""
         for handling in self._handlings.values():
             handling.cancel()
         self._handlings.clear()

@@ -1,4 +1,4 @@
-"""The runner of a harness: keeps what crashed its workers, and can be waited for."""
+"""The runner of a harness: records the errors that crashed its workers."""
 
 from typing import Any
 
@@ -9,69 +9,69 @@ from pbus.testing.change_signal import ChangeSignal
 from pbus.workers.base import BaseWorker
 
 
-class WatchedRunner(WorkerRunner):
+class RecordingRunner(WorkerRunner):
     """A WorkerRunner for one test.
 
     Attributes:
-        failures: What crashed workers, by name.
+        failures: The errors that crashed workers, by worker name.
     """
 
     def __init__(self, bus: WorkerBus) -> None:
         super().__init__(bus=bus, name="test-runner", session="test", handle_sigint=False)
         self.failures: dict[str, BaseException] = {}
-        self._bell = ChangeSignal()
+        self._changes = ChangeSignal()
 
-    async def launch(self, worker: BaseWorker, limit_s: float) -> None:
+    async def launch(self, worker: BaseWorker, timeout_s: float) -> None:
         """Add a worker and wait until it has started, its first hook included.
 
         Raises:
             NotSeenError: It has not in time.
-            Exception: What kept it from starting.
+            Exception: The error that kept it from starting.
         """
         await self.add_workers(worker)
-        task = worker.create_task(self._ring_when_begun(worker))
+        task = worker.create_task(self._notify_when_started(worker))
         try:
-            has_begun = await self._bell.until(
-                lambda: worker._begun.is_set() or self.is_gone(worker),  # noqa: SLF001 - one house
-                limit_s,
+            has_started = await self._changes.wait_for(
+                lambda: worker._begun.is_set() or self.is_gone(worker),  # noqa: SLF001 - of one library
+                timeout_s,
             )
         finally:
             task.cancel()
         self.raise_failure(worker)
-        if not has_begun:
-            raise NotSeenError(f"{worker.name!r} did not start", limit_s)
+        if not has_started:
+            raise NotSeenError(f"{worker.name!r} did not start", timeout_s)
 
-    async def until_gone(self, worker: BaseWorker, limit_s: float) -> None:
+    async def until_gone(self, worker: BaseWorker, timeout_s: float) -> None:
         """Wait until a worker has ended.
 
         Raises:
             NotSeenError: It has not in time.
-            Exception: What crashed it.
+            Exception: The error that crashed it.
         """
-        is_gone = await self._bell.until(lambda: self.is_gone(worker), limit_s)
+        is_gone = await self._changes.wait_for(lambda: self.is_gone(worker), timeout_s)
         self.raise_failure(worker)
         if not is_gone:
-            raise NotSeenError(f"{worker.name!r} did not end", limit_s)
+            raise NotSeenError(f"{worker.name!r} did not end", timeout_s)
 
     def is_gone(self, worker: BaseWorker) -> bool:
-        """Whether the runner has this worker no longer."""
+        """Whether the worker has left the runner."""
         return self.get_worker(worker.name) is not worker
 
     def raise_failure(self, worker: BaseWorker) -> None:
-        """Raise what crashed a worker, once."""
+        """Raise the error that crashed a worker, once."""
         failure = self.failures.pop(worker.name, None)
         if failure is not None:
             raise failure
 
-    async def _ring_when_begun(self, worker: BaseWorker) -> None:
-        await worker._begun.wait()  # noqa: SLF001 - one house
-        self._bell.ring()
+    async def _notify_when_started(self, worker: BaseWorker) -> None:
+        await worker._begun.wait()  # noqa: SLF001 - of one library
+        self._changes.notify()
 
     async def _report(self, worker: Any, error: BaseException) -> None:
         self.failures.setdefault(worker.name, error)
-        self._bell.ring()
+        self._changes.notify()
         await super()._report(worker, error)
 
     def _on_ended(self) -> None:
-        self._bell.ring()
+        self._changes.notify()
         super()._on_ended()

@@ -1,4 +1,4 @@
-"""StandIn: plays another worker for the one under test."""
+"""StandIn: takes the place of another worker in a test."""
 
 import inspect
 from collections.abc import Mapping
@@ -16,15 +16,15 @@ from pbus.workers.base import BaseWorker
 
 
 class StandIn(BaseWorker):
-    """A worker that keeps what it receives and answers jobs as it was told.
+    """A worker that records its messages and answers jobs as configured.
 
     Args:
-        name: Whom it stands for.
-        answers: By job name: what is answered (a dict, or any other value as "result"), an exception
-            to raise, or a function of the BusJobRequestMessage, sync or async, that gives either.
+        name: The name of the worker whose place it takes.
+        answers: By job name: the response (a dict, or any other value as "result"), an exception
+            to raise, or a function of the BusJobRequestMessage, sync or async, that returns either.
             A job without an answer stays open: answer it with send_job_response(), or let it time
             out.
-        active: Whether it begins active.
+        active: Whether it starts active.
         timeout: Seconds that got() and asked() wait.
 
     Attributes:
@@ -43,25 +43,25 @@ class StandIn(BaseWorker):
         super().__init__(name, active=active)
         self.answers: dict[str, Any] = dict(answers or {})
         self._timeout = timeout
-        self._ledger = MessageRecorder(f"{name!r} got")
+        self._recorder = MessageRecorder(f"{name!r} got")
 
     @property
     def received(self) -> list[BusMessage]:
-        """All messages that it was given."""
-        return list(self._ledger)
+        """The messages received so far."""
+        return list(self._recorder)
 
     @property
     def job_names(self) -> tuple[str, ...]:
-        """The jobs it has answers for, sorted."""
+        """The names of jobs with an answer, sorted."""
         return tuple(sorted(self.answers))
 
     async def got(self, kind: type[M] = BusMessage, *, where: Where[M] | None = None) -> M:  # type: ignore[assignment]
-        """The next message of a kind that it received and that was not asked for before.
+        """The next message of a kind that it received and no call returned before.
 
         Raises:
             NotSeenError: None came in time.
         """
-        return await self._ledger.take(kind, where, self._timeout)
+        return await self._recorder.next(kind, where, self._timeout)
 
     async def asked(self, job_name: str) -> BusJobRequestMessage:
         """The next request for this job.
@@ -74,15 +74,15 @@ class StandIn(BaseWorker):
         )
 
     def accepts_bus_message(self, message: BusMessage) -> bool:
-        """Everything but pbus' own announcements."""
+        """Accept all messages but pbus' own announcements."""
         return not isinstance(message, BusWorkerRegistryMessage | BusWorkerReadyMessage)
 
     async def on_bus_message(self, message: BusMessage) -> None:
-        """Keep it."""
-        self._ledger.add(message)
+        """Record a message."""
+        self._recorder.add(message)
 
     async def on_job_request(self, message: BusJobRequestMessage) -> Any:
-        """Answer as told."""
+        """Answer as configured."""
         if message.job_name not in self.answers:
             return PENDING
         answer = self.answers[message.job_name]

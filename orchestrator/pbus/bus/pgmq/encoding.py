@@ -61,11 +61,11 @@ def in_order(taken: Sequence[Row], handed: Sequence[Row]) -> list[Row]:
 def _place_of(row: Row) -> int:
     try:
         return _decode_place(row["headers"]).i
-    except DECODE_ERRORS:  # letters_of says so
+    except DECODE_ERRORS:  # messages_of says so
         return 0
 
 
-def letters_of(row: Row) -> list[StoredMessage]:
+def messages_of(row: Row) -> list[StoredMessage]:
     """The messages of an entry that are still to be handled.
 
     Raises:

@@ -100,7 +100,7 @@ class PgmqQueueStore:
         sql = "SELECT pbus.queue_open($1, $2, $3, $4, $5, $6, $7)"
         arguments = (self._channel, mailbox, durable, shared, max_backlog, self._lease_s, max_bytes)
         await self._outbox.call(sql, *arguments)
-        self.fetcher.await_anew()
+        self.fetcher.push.resubscribe()
 
     async def renew(self, mailboxes: Sequence[str]) -> list[str]:
         """Renew leases and holds; see QueueStore."""
@@ -114,7 +114,7 @@ class PgmqQueueStore:
             tidy = "SELECT pbus.queue_tidy($1, $2, $3, $4, $5)"
             limits = (HANDLED_KEPT_S, HANDLED_KEPT, DEAD_KEPT, DEAD_BYTES)
             await self._outbox.call(tidy, self._channel, *limits)
-            self.fetcher.await_anew()  # the server may have lost who waits
+            self.fetcher.push.resubscribe()  # the server may have lost who waits
         return [row[0] for row in rows]
 
     async def put(self, batch: Sequence[QueueEntry]) -> list[PutResult]:
@@ -136,7 +136,7 @@ class PgmqQueueStore:
 
     async def wake_fetchers(self) -> None:
         """Make waiting takes return; see QueueStore."""
-        self.fetcher.interrupt()
+        self.fetcher.wakeups.end_all()
 
     async def mark_started(self, letters: Sequence[StoredMessage]) -> None:
         """Note that handlers are about to start; see QueueStore."""
@@ -190,7 +190,7 @@ class PgmqQueueStore:
         await self.fetcher.finish(prefixes)
         sql = "SELECT pbus.queue_requeue_held_by($1, $2)"
         rows = await self._inbox.call(sql, self._channel, prefixes)
-        self.fetcher.forget(prefixes)
+        self.fetcher.release(prefixes)
         return int(rows[0][0])
 
     async def stats(self) -> list[QueueStats]:

@@ -1,15 +1,21 @@
 """What a client does with messages: send them, and follow those that pass."""
 
+from __future__ import annotations
+
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from pbus.client.addresses import new_name
 from pbus.client.connection import ClientCore
-from pbus.client.traffic.message_input import MessageInput
-from pbus.client.traffic.message_tail import Filter, MessageTail
-from pbus.client.traffic.routes import Route, Router
-from pbus.messages import BusMessage, Category
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pbus.client.traffic.message_input import MessageInput
+    from pbus.client.traffic.message_tail import Filter, MessageTail
+    from pbus.client.traffic.routes import Route
+    from pbus.messages import BusMessage, Category
 
 Names = str | Iterable[str]
 
@@ -43,11 +49,15 @@ class MessageCalls(ClientCore):
             MessageRefusedError: No receiver knows the type.
             BusFullError: The receiver makes no room.
         """
+        from pbus.client.traffic.message_input import MessageInput
+
         message = type if isinstance(type, MessageInput) else MessageInput(type, fields or {})
         return await (await self.route(target, message, urgent=urgent)).send()
 
     async def send_text(self, target: str | None, text: str) -> list[str | None]:
         """Send a text frame. Arguments and errors as send()."""
+        from pbus.client.traffic.message_input import MessageInput
+
         return await self.send(target, MessageInput.text(text))
 
     async def send_bus_message(self, message: BusMessage) -> None:
@@ -63,6 +73,8 @@ class MessageCalls(ClientCore):
         self, target: str | None, message: MessageInput, *, urgent: bool = False
     ) -> Route:
         """Where a message goes, to send it there often. Arguments and errors as send()."""
+        from pbus.client.traffic.routes import Router
+
         router = Router(self._open_bus, self.name, new_name)
         within_s = self._find_s
         return await router.for_message(target, message.check(), urgent=urgent, within_s=within_s)
@@ -96,6 +108,8 @@ class MessageCalls(ClientCore):
         Raises:
             re.error: The pattern is no regular expression.
         """
+        from pbus.client.traffic.message_tail import Filter
+
         chosen = Filter(
             sources=_texts(source),
             targets=_texts(target),
@@ -107,6 +121,8 @@ class MessageCalls(ClientCore):
 
     def follow(self, chosen: Filter) -> MessageTail:
         """Follow the messages that pass a filter, as tail()."""
+        from pbus.client.traffic.message_tail import MessageTail
+
         return self._owned(MessageTail(self._open_bus, chosen))
 
 

@@ -78,6 +78,8 @@ def choose_project(
         name, own = environ[PROJECT_VARIABLE], environ.get(STATE_VARIABLE)
     running = running_projects() if own is None else _running([Path(own)])
     chosen = _choose(running, name, file, cwd)
+    if chosen is None and name is None and file is None:
+        chosen = _by_former_link(running, cwd, environ.get("PWD"))
     if chosen:
         return chosen
     for orphan in _orphaned(_state_dirs() if own is None else [Path(own)]):
@@ -161,6 +163,22 @@ def _started_from(records: list[ProjectRecord], file: Path) -> list[ProjectRecor
 def _in_folder(records: list[ProjectRecord], folder: Path) -> list[ProjectRecord]:
     named = [record for record in records if Path(record.folder) == folder]
     return named or [record for record in records if is_same_place(Path(record.folder), folder)]
+
+
+def _by_former_link(
+    records: list[ProjectRecord], cwd: Path, named: str | None
+) -> ProjectRecord | None:
+    """The one started in this very folder, by a link that leads elsewhere by now.
+
+    The shell still names the folder by the link, and the supervisor still stands in it.
+    """
+    return next((one for one in records if one.folder == named and _stands_in(one, cwd)), None)
+
+
+def _stands_in(record: ProjectRecord, folder: Path) -> bool:
+    with contextlib.suppress(psutil.Error, OSError):
+        return is_same_place(Path(psutil.Process(record.pid).cwd()), folder)
+    return False
 
 
 def _wanted(name: str | None, file: Path | None, cwd: Path) -> str:

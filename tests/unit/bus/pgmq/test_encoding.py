@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pbus.bus.pgmq.encoding import decode_pushed, in_order, letters_of
+from pbus.bus.pgmq.encoding import decode_pushed, in_order, messages_of
 
 
 def word(hold: int, number: int, *texts: str) -> str:
@@ -20,7 +20,7 @@ def taken(hold: int | None, number: int, *texts: str) -> dict[str, object]:
 
 def test_handed_entry_is_read():
     """Its letters, in order, with what settles each."""
-    letters = letters_of(decode_pushed(word(5, 1, "a", "b")))
+    letters = messages_of(decode_pushed(word(5, 1, "a", "b")))
     assert [("5.0.7", "id a", b"a"), ("5.1.7", "id b", b"b")] == [
         (letter.receipt_handle, letter.id, letter.body) for letter in letters
     ]
@@ -37,7 +37,7 @@ def test_number_decides_the_order():
     """What was handed over while the server answered comes where its number belongs."""
     answer = [taken(1, 3, "c"), taken(2, 12, "e"), taken(None, 0)]
     handed = [decode_pushed(word(3, 2, "b")), decode_pushed(word(4, 11, "d"))]
-    texts = [letter.body for row in in_order(answer, handed) for letter in letters_of(row)]
+    texts = [letter.body for row in in_order(answer, handed) for letter in messages_of(row)]
     assert [b"b", b"c", b"d", b"e"] == texts
 
 
@@ -47,7 +47,7 @@ def test_row_of_others_has_a_place():
     rows = in_order([foreign], [decode_pushed(word(3, 2, "b"))])
     assert [1, 3] == [row["hold"] for row in rows]
     with pytest.raises(ValueError, match=r"."):
-        letters_of(foreign)
+        messages_of(foreign)
 
 
 @pytest.mark.parametrize(

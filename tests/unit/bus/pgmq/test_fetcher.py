@@ -44,7 +44,7 @@ class Lines:
         """Answer; a letter is handed over while the entry is being removed."""
         del arguments
         if "queue_delete_settled" in sql:
-            self.fetcher._handed(HOLDER, word(2, "first"))
+            self.fetcher.push.receive(HOLDER, word(2, "first"))
         if "queue_fetch" in sql:
             known = made()[5]
             if known is not None:
@@ -61,7 +61,7 @@ def test_handed_over_between_takes_keeps_order():
         lines = Lines(0)
         wanted = [("box", DATA, 10)]
         letters = await lines.fetcher.fetch(wanted, consumer=HOLDER, wait_s=0.0)
-        lines.fetcher._handed(HOLDER, word(3, "second"))
+        lines.fetcher.push.receive(HOLDER, word(3, "second"))
         letters += await lines.fetcher.fetch(wanted, consumer=HOLDER, wait_s=0.0)
         assert [b"first", b"second"] == [letter.body for letter in letters]
 
@@ -78,7 +78,7 @@ def test_fault_while_reading_an_answer_is_asked_about(monkeypatch):
         lines = Lines()
         wanted = [("box", DATA, 10)]
         with monkeypatch.context() as patch:
-            patch.setattr("pbus.bus.pgmq.fetcher.letters_of", fail)
+            patch.setattr("pbus.bus.pgmq.entries.messages_of", fail)
             with pytest.raises(RuntimeError):
                 await lines.fetcher.fetch(wanted, consumer=HOLDER, wait_s=0.0)
         (letter,) = await lines.fetcher.fetch(wanted, consumer=HOLDER, wait_s=0.0)
