@@ -7,8 +7,8 @@ import pytest
 
 from pbus.bus.queues import consumer
 from pbus.handlers import job
-from pbus.jobs.executor import executor
-from pbus.jobs.requester import client
+from pbus.jobs.executor import abandoned
+from pbus.jobs.requester import lost_workers
 from pbus.messages import BusEndWorkerMessage, BusJobRequestMessage
 from support.job_helpers import Asker, Doer, Note, NotingDoer, ask, hosted
 from support.waiting import PATIENCE_S, run, until
@@ -43,7 +43,7 @@ async def asked_to_wait(asker, count, **options):
 
 def test_lost_worker_ends_no_part(make_keeping_bus, monkeypatch):
     """Where a lost worker's part ended as an error it stays open here; nobody is asked again."""
-    monkeypatch.setattr(client, "LOSS_GRACE_S", 0.0)
+    monkeypatch.setattr(lost_workers, "LOSS_GRACE_S", 0.0)
 
     async def main():
         asker, doer, other = Asker(), Doer(), Doer("other")
@@ -167,8 +167,8 @@ def test_lost_child_ends_no_job(make_keeping_bus):
 
 def test_overdue_stored_job_ends(make_keeping_bus, monkeypatch):
     """A deadline ends a job also where its requester is gone and cannot cancel it."""
-    monkeypatch.setattr(executor, "OVERDUE_S", PATIENCE_S)
-    monkeypatch.setattr(executor, "_SWEEP_S", 0.05)
+    monkeypatch.setattr(abandoned, "OVERDUE_S", PATIENCE_S)
+    monkeypatch.setattr(abandoned, "_SWEEP_S", 0.05)
 
     async def main():
         asker, doer = Asker(), Doer()
@@ -179,7 +179,7 @@ def test_overdue_stored_job_ends(make_keeping_bus, monkeypatch):
                 )
             )
             await doer.has_begun()
-            monkeypatch.setattr(executor, "OVERDUE_S", 0.0)
+            monkeypatch.setattr(abandoned, "OVERDUE_S", 0.0)
             await until(lambda: doer.ended == ["cancelled"])
             await emptied(runner, "doer")
 

@@ -10,7 +10,7 @@ from pbus.bus.local import mailbox
 from pbus.errors import JobWorkerLostError
 from pbus.handlers import job
 from pbus.jobs import JobGroupParams
-from pbus.jobs.requester import client
+from pbus.jobs.requester import lost_workers
 from pbus.messages import BusCancelWorkerMessage, BusJobRequestMessage, BusSystemMessage
 from pbus.workers import activation
 from pbus.workers.base import BaseWorker
@@ -289,7 +289,7 @@ def test_hooks_keep_the_lane(make_any_bus, hook):
 @pytest.mark.parametrize("asks", ["first", "late"])
 def test_long_activation_lets_messages_in(make_any_bus, monkeypatch, asks):
     """A hook that never ends and uses jobs holds no message up for longer than its patience."""
-    monkeypatch.setattr(activation, "HOOK_PATIENCE_S", 0.05)
+    monkeypatch.setattr(activation, "HOOK_TIMEOUT_S", 0.05)
 
     class Busy(Speaker):
         async def on_activated(self, args):
@@ -404,7 +404,7 @@ def test_answers_pass_a_flood(make_any_bus, monkeypatch):
 
 def test_loss_is_noticed_at_once(make_forgetting_bus, monkeypatch):
     """Data that is held back does not delay the news that a job's worker was lost."""
-    monkeypatch.setattr(client, "CATCH_UP_ROUNDS", 1_000_000)
+    monkeypatch.setattr(lost_workers, "CATCH_UP_ROUNDS", 1_000_000)
 
     class Sure(Speaker):
         async def on_bus_message(self, message):

@@ -51,9 +51,9 @@ def test_w09_one_deadline_for_all(make_bus):
             await asyncio.sleep(0.1)  # the time that is to count
             await runner.add_workers(late)
             await late.has_begun()
-            (case,) = asker._desk.open_cases()
-            assert began + 60.0 <= case.deadline == case.timer.when() <= opened + 60.0
-            asker._desk._expire(case)  # as its timer does
+            (pending,) = asker._job_client.pending_jobs()
+            assert began + 60.0 <= pending.deadline == pending.timer.when() <= opened + 60.0
+            asker._job_client._expire(pending)  # as its timer does
             with pytest.raises(JobTimeoutError, match="waiting for the answer of late"):
                 await asking
             await until(lambda: late.ended == ["cancelled"])
@@ -180,9 +180,9 @@ def test_w19_cancel_overtakes_request(make_bus):
                 source="asker", target="doer", job_id="j-1", job_name="wait"
             )
             await runner.bus.send(BusJobCancelMessage(source="asker", target="doer", job_id="j-1"))
-            await until(lambda: len(doer._bench._early) == 1)
+            await until(lambda: len(doer._job_executor._pending_cancels) == 1)
             await runner.bus.send(request)
-            await until(lambda: len(doer._bench._early) == 0)
+            await until(lambda: len(doer._job_executor._pending_cancels) == 0)
             with pytest.raises(ZeroDivisionError):
                 async with asker.job("doer", name="wait"):
                     1 / 0  # noqa: B018

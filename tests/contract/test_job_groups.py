@@ -9,7 +9,7 @@ from pbus.errors import (
     JobStateError,
 )
 from pbus.jobs import JobEvent, JobGroupParams
-from pbus.jobs.requester import completion
+from pbus.jobs.requester import pending
 from pbus.messages import (
     BusJobCancelMessage,
     BusJobRequestMessage,
@@ -72,7 +72,7 @@ def test_w11_group_sees_all_events(make_bus):
 
 def test_w11_failed_group_never_hangs(make_bus, monkeypatch):
     """A group whose first worker failed at once was iterated for ever, and others went on."""
-    monkeypatch.setattr(completion, "EVENT_GRACE_S", 3600.0)  # nor does it wait for lost events
+    monkeypatch.setattr(pending, "EVENT_GRACE_S", 3600.0)  # nor does it wait for lost events
 
     async def main():
         asker, bad = Asker(), BaseWorker("bad")
@@ -317,9 +317,9 @@ def test_w27_jobs_leave_nothing(make_bus, backend):
             await until(lambda: len(asyncio.all_tasks()) <= tasks)
             assert watches == count_watches(runner)
             assert [0, 0] == leftovers(asker, doer)
-            assert not asker._desk._cases._by_key
-            assert not asker._spread._open
-            assert 0 == len(doer._bench._early)
+            assert not asker._job_client._pending._by_key
+            assert not asker._replicas._open
+            assert 0 == len(doer._job_executor._pending_cancels)
 
     run(main())
 

@@ -7,7 +7,7 @@ import pytest
 from pbus.errors import JobCancelledError, JobFailedError, JobTimeoutError
 from pbus.handlers import PENDING, job
 from pbus.jobs import JobParams
-from pbus.jobs.executor import executor
+from pbus.jobs.executor import abandoned
 from pbus.jobs.listing import (
     BusJobCancelRequestMessage,
     BusJobCancelResponseMessage,
@@ -306,8 +306,8 @@ def test_lost_child_requester_cancels_jobs(make_forgetting_bus):
 
 def test_overdue_job_is_given_up(make_forgetting_bus, monkeypatch):
     """A requester without a lease that disappears cannot keep a worker busy for ever."""
-    monkeypatch.setattr(executor, "OVERDUE_S", 0.1)
-    monkeypatch.setattr(executor, "_SWEEP_S", 0.05)
+    monkeypatch.setattr(abandoned, "OVERDUE_S", 0.1)
+    monkeypatch.setattr(abandoned, "_SWEEP_S", 0.05)
 
     async def main():
         asker, doer = Asker(), Doer()

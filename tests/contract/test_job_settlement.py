@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from pbus.bus.local.lane_hold import lending
+from pbus.bus.local.lane_hold import release_lane
 from pbus.errors import JobCancelledError, JobFailedError
 from pbus.handlers import PENDING, job
 from pbus.messages import BusJobRequestMessage, BusJobResponseMessage
@@ -171,7 +171,7 @@ def test_lent_hook_settles_late(make_keeping_bus):
         async def on_bus_message(self, message):
             if isinstance(message, Note):
                 self.notes.append(message.number)
-                with lending():
+                with release_lane():
                     await self.gate.wait()
                 if self.notes.count(message.number) == 1:
                     raise LookupError("not yet")
@@ -251,7 +251,7 @@ def test_job_answered_at_the_stop_is_not_done_again(make_keeping_bus):
             doer.gate.set()
             await happens(storing)
             await host.cancel("the worker ends")
-            await until(lambda: not doer._handling)
+            await until(lambda: not doer._waiting_handlers)
             may_store.set()
             await until(lambda: asker.told_of("completed"))
             await nothing_kept(runner, "doer", "asker")

@@ -39,8 +39,10 @@ class Streamer(Doer):
     @property
     def is_held_up(self):
         """Whether a job here waits for its requester."""
-        jobs = self._bench.replies.all()
-        return any(job.outflow is not None and job.outflow._changed is not None for job in jobs)
+        jobs = self._job_executor.responder.all()
+        return any(
+            job.send_window is not None and job.send_window._changed is not None for job in jobs
+        )
 
     async def held_up(self):
         await until(lambda: self.is_held_up)
@@ -147,7 +149,9 @@ def test_waiting_hook_holds_up_its_streamer(make_any_bus):
                     streamer.ended or (streamer.is_held_up and len(doer.begun) == streamer.poured)
                 )
             )
-            (case,) = [one for one in asker._desk.open_cases() if "streamer" in one.group.members]
+            (case,) = [
+                one for one in asker._job_client.pending_jobs() if "streamer" in one.group.members
+            ]
             assert 0 == case.group.members["streamer"].reading.read
             assert streamer.poured <= MOST_UNREAD
             doer.gate.set()

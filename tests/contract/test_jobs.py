@@ -335,7 +335,7 @@ def test_early_request_waits_for_mailbox(make_bus, monkeypatch):
             subscribe = bus.subscribe
 
             async def subscribe_late(subscriber):
-                if subscriber is asker.inbox:
+                if subscriber is asker.bus_subscription:
                     await room.wait()
                 await subscribe(subscriber)
 

@@ -526,7 +526,7 @@ def test_raising_hooks_stop_nothing(make_bus, caplog):
 
 def test_long_activation_blocks_nobody(make_bus, monkeypatch):
     """A hook that goes on for ever does not keep messages waiting for ever."""
-    monkeypatch.setattr(activation, "HOOK_PATIENCE_S", 0.1)
+    monkeypatch.setattr(activation, "HOOK_TIMEOUT_S", 0.1)
 
     class Producer(Diary):
         async def on_activated(self, args):

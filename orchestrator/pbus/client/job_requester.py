@@ -11,9 +11,10 @@ from pbus.bus.subscriber import BusSubscriber
 from pbus.client.targets import FIND_S, not_found, wait_registered
 from pbus.concurrency.waiting import first_of
 from pbus.errors import BusUnavailableError, JobTimeoutError, PbusError, WorkerNotFoundError
+from pbus.jobs.backpressure import Reading
 from pbus.jobs.context import WorkerContext
 from pbus.jobs.group import JobGroup
-from pbus.jobs.handles import Teller
+from pbus.jobs.handles import EventQueue
 from pbus.jobs.job_events import JobGroupEvent
 from pbus.jobs.listing import (
     BusJobCancelRequestMessage,
@@ -21,7 +22,6 @@ from pbus.jobs.listing import (
     BusJobsResponseMessage,
     OpenJobs,
 )
-from pbus.jobs.replicas import Replicas
 from pbus.jobs.requester.client import JobClient
 from pbus.jobs.requester.requested_jobs import cancel_for_another, requested_jobs
 from pbus.messages import (
@@ -35,7 +35,7 @@ from pbus.messages import (
     BusMessage,
     BusWorkerRegistryMessage,
 )
-from pbus.registry import WorkerRegistry
+from pbus.registry import Replicas, WorkerRegistry
 
 _Receivers: TypeAlias = tuple[tuple[type[BusMessage], Callable[[Any], Awaitable[None]]], ...]
 
@@ -64,10 +64,11 @@ class JobRequester(BusSubscriber):
         self._replicas = Replicas(self._registry)
         joined = asyncio.Event()
         joined.set()
-        self._desk = JobClient(
+        self._client = JobClient(
             WorkerContext(
                 name=name, address=name, bus=bus, registry=self._registry, send=bus.send,
-                spawn=self._spawn, call_hook=_no_hook, handling=set(), joined=joined,
+                spawn=self._spawn, call_hook=_no_hook, waiting_handlers=set(), joined=joined,
+                stores_jobs=bus.delivery == "at-least-once",
             ),
             self._replicas,
         )  # fmt: skip
@@ -83,7 +84,7 @@ class JobRequester(BusSubscriber):
                 return
             await self._bus.subscribe(self)
             await self._registry.start()
-            self._registry.watch_lost(None, self._desk.take_loss)
+            self._registry.watch_lost(None, self._client.lost_workers.on_worker_lost)
             self._is_started = True
 
     async def close(self) -> None:
@@ -92,7 +93,7 @@ class JobRequester(BusSubscriber):
             return
         with contextlib.suppress(TimeoutError):  # the workers notice by the jobs' deadlines
             async with asyncio.timeout(_CLOSE_S):
-                await self._desk.close("the client was closed")
+                await self._client.close("the client was closed")
         await self._registry.stop()
         for task in self._tasks:
             task.cancel()
@@ -102,13 +103,12 @@ class JobRequester(BusSubscriber):
 
     # What JobContext uses
 
-    @property
-    def credits(self) -> Teller:
-        """Tells workers how far their events were read."""
-        return self._desk.credits
+    async def open(self, group: JobGroup, events: EventQueue[JobGroupEvent] | None) -> None:
+        """Send the requests of a group, each once its worker is ready.
 
-    async def open(self, group: JobGroup) -> None:
-        """Ask the workers of a group, each once it is ready.
+        Args:
+            group: A new group.
+            events: The queue for its updates and stream messages.
 
         Raises:
             WorkerNotFoundError: A name stood for no registered worker in time.
@@ -119,10 +119,10 @@ class JobRequester(BusSubscriber):
         absent = [name for name in group.members if not self._registry.is_there(name)]
         await self._read_loads(group)
         if not absent:
-            await self._desk.open(group)
+            await self._client.open(group, events)
             return
         began = time.monotonic()
-        finding, opening = await first_of(self._find(absent), self._desk.open(group))
+        finding, opening = await first_of(self._find(absent), self._client.open(group, events))
         try:
             (finding if opening.cancelled() else opening).result()
         except JobTimeoutError:
@@ -155,23 +155,19 @@ class JobRequester(BusSubscriber):
             return
         self._replicas.loads = {lease.name: lease.queued + lease.working for lease in leases}
 
-    async def wait(self, group: JobGroup) -> None:
-        """Wait until a group is over."""
-        await self._desk.wait(group)
-
-    async def next_event(self, group: JobGroup) -> JobGroupEvent | None:
-        """The next event of a group; None when there will be none."""
-        return await self._desk.next_event(group)
-
     async def abandon(self, group: JobGroup, reason: str) -> None:
         """Cancel a group where it is still worked on."""
-        await self._desk.abandon(group, reason)
+        await self._client.abandon(group, reason)
 
     def forget(self, group: JobGroup) -> None:
         """Take nothing more for a group."""
-        self._desk.forget(group)
+        self._client.forget(group)
 
-    # What comes in
+    def send_credit(self, reading: Reading) -> None:
+        """Tell a worker, in a task of its own, which of its events were read."""
+        self._client.send_credit(reading)
+
+    # Messages
 
     def accepts_bus_message(self, message: BusMessage) -> bool:
         """Only what is about jobs, and who is there."""
@@ -185,26 +181,14 @@ class JobRequester(BusSubscriber):
                 return
 
     def _new_receivers(self) -> _Receivers:
-        desk = self._desk
+        client = self._client
         return (
-            (
-                BusJobUpdateMessage,
-                lambda said: desk.take_event(said, "update", said.update, said.position),
-            ),
-            (
-                BusJobStreamDataMessage,
-                lambda said: desk.take_event(said, "stream_data", said.data, said.position),
-            ),
-            (
-                BusJobStreamStartMessage,
-                lambda said: desk.take_event(said, "stream_start", said.data, said.position),
-            ),
-            (
-                BusJobStreamEndMessage,
-                lambda said: desk.take_stream_end(said, said.data, said.events),
-            ),
-            (BusJobResponseMessage, desk.take_response),
-            (BusJobCreditRequestMessage, desk.credits.answer),
+            (BusJobUpdateMessage, client.events.on_update),
+            (BusJobStreamDataMessage, client.events.on_stream_data),
+            (BusJobStreamStartMessage, client.events.on_stream_start),
+            (BusJobStreamEndMessage, client.on_stream_end),
+            (BusJobResponseMessage, client.on_response),
+            (BusJobCreditRequestMessage, client.events.on_credit_request),
             (BusJobCancelRequestMessage, self._take_cancel_request),
             (BusJobsRequestMessage, self._list_jobs),
             (BusWorkerRegistryMessage, self._hear),
@@ -214,10 +198,10 @@ class JobRequester(BusSubscriber):
         self._registry.hear(message)
 
     async def _take_cancel_request(self, message: BusJobCancelRequestMessage) -> None:
-        await self._answer(cancel_for_another(self._desk, self.name, message))
+        await self._answer(cancel_for_another(self._client, self.name, message))
 
     async def _list_jobs(self, message: BusJobsRequestMessage) -> None:
-        asked = requested_jobs(self._desk, self.name)
+        asked = requested_jobs(self._client, self.name)
         answer = BusJobsResponseMessage(
             source=self.name,
             target=message.source,

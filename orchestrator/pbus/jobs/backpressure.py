@@ -6,6 +6,7 @@ Where a hook hears each event, what is on its way waits in the lane, before mess
 window begins small, and the position that is told runs ahead of what was read while hooks are quick.
 """
 
+import functools
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ _LEAST_EVENT_BYTES = 256  # a small event costs more than its data
 _encode = msgspec.json.Encoder().encode
 
 
+@functools.lru_cache
 def window_for(members: int, *, has_hooks: bool) -> int:
     """The window of one of so many workers of a group."""
     whole = HOOK_WINDOW_BYTES * _HOOK_GROWTH if has_hooks else WINDOW_BYTES

@@ -1,4 +1,4 @@
-"""What the job desks use of their worker."""
+"""The context of a worker that its job components share."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,22 +13,25 @@ from pbus.registry import WorkerRegistry
 
 
 class Spawn(Protocol):
-    """Starts a task that the worker owns."""
+    """Starts tasks that the worker owns."""
 
     def __call__(self, work: Any, name: str | None = None) -> asyncio.Task[Any]:
-        """Start it."""
+        """Start a task."""
         ...
 
 
 class WorkerContext(msgspec.Struct, frozen=True):
-    """A worker's name, address and means, from the moment a runner has it.
+    """A worker's identity, bus and callbacks, from the moment it is attached to a runner.
 
     Attributes:
-        send: Send as it is; raises PbusError.
-        call_hook: Run a hook and fire its event; never raises.
-        handling: The turns of handlers that run in the lanes' own tasks, and wait.
-        has_event_hooks: Whether a hook of a subclass hears each update or piece of a job.
-        joined: Set once the bus delivers to the worker; what is asked before is answered to nobody.
+        address: The source of its messages: its name; for a child name@runner.
+        send: Sends a message as it is. Raises PbusError.
+        spawn: Starts a task that ends with the worker.
+        call_hook: Runs a hook and fires the event of its name. Never raises.
+        waiting_handlers: Holds of handlers that run in lane tasks and wait.
+        joined: Set once the bus delivers to the worker; replies to earlier requests would be lost.
+        stores_jobs: Whether the broker stores requests until they are answered.
+        has_event_hooks: Whether the worker's class overrides a hook for updates or stream messages.
     """
 
     name: str
@@ -38,11 +41,7 @@ class WorkerContext(msgspec.Struct, frozen=True):
     send: Callable[[BusMessage], Awaitable[None]]
     spawn: Spawn
     call_hook: Callable[..., Awaitable[None]]
-    handling: set[InlineLaneHold]
+    waiting_handlers: set[InlineLaneHold]
     joined: asyncio.Event
+    stores_jobs: bool
     has_event_hooks: bool = False
-
-    @property
-    def keeps_jobs(self) -> bool:
-        """Whether the broker keeps jobs until they are answered."""
-        return self.bus.delivery == "at-least-once"

@@ -1,4 +1,4 @@
-"""The requester's view of a job: whom it asked, who answered what, whether it is over.
+"""A job as its requester sees it: the workers that were asked, their answers, and the end.
 
 A single job is a group of one.
 """
@@ -18,20 +18,19 @@ from pbus.errors import (
     JobWorkerLostError,
 )
 from pbus.jobs.backpressure import Reading
-from pbus.jobs.job_events import EventQueue, JobGroupEvent
 from pbus.jobs.params import JobGroupParams
 from pbus.messages import JobStatus
 
-STOPPED = "stopped"  # the type of an answer that only says that the worker stops
+STOPPED = "stopped"  # the type of an answer that says only that the worker stops
 _NAMES_SHOWN = 3
 
 
 class JobResponse(dict[str, Any]):
-    """What a worker answered, and how the job ended there.
+    """A worker's answer.
 
     Attributes:
-        status: Only COMPLETED is a success.
-        worker: The worker that answered: for a group of replicas, which of them.
+        status: COMPLETED for success; any other for a failure.
+        worker: The worker that answered: for a group of replicas, one of them.
     """
 
     def __init__(
@@ -49,74 +48,72 @@ class JobGroupResponse(msgspec.Struct, frozen=True):
     responses: dict[str, JobResponse]
 
 
-class JobMember:
+class JobMember(msgspec.Struct, eq=False):
     """One worker's part of a group.
 
     Attributes:
         name: The worker or the group of replicas that was asked for.
-        worker: The worker that works on it, as far as is known.
-        address: Who was asked: the worker, or replicas that share what is asked of them.
-        incarnation: The life of that worker which was asked.
-        wire_id: The job's id in messages to and from that worker.
-        is_asked: Whether the request is (or may be) on its way.
-        is_kept: The broker keeps the request until it is answered: no worker's loss ends it.
-        lives_lost: How many workers were lost while they worked on it.
-        seen: Events received from the worker.
-        announced: Events that the worker says it sent before its answer.
-        window: Bytes of its events that may be on their way unread.
-        reading: How far those of the life at work have been read; None before the first.
-        progress: What the last update said.
-        response: The answer, or what stands for it when none can come.
-        error: Why it is no success.
+        wire_id: The job's id in messages to and from the worker.
+        worker: The worker that does it, as far as is known.
+        address: The target of the request: the worker, or replicas with a shared queue.
+        incarnation: The worker's, when it was asked.
+        is_asked: Whether the request is sent or being sent.
+        is_stored: Whether the broker stores the request: no loss of a worker ends it.
+        workers_lost: The number of workers that were lost while they did it.
+        seen: The number of events received from the worker.
+        announced: The number of events that the worker says it sent before its answer.
+        window: Bytes of events that may be unread.
+        reading: The record of the events that were read; None before the first one.
+        progress: The last update.
+        response: The answer, or a substitute when none can come; None while it is open.
+        error: The reason for a failure.
     """
 
-    def __init__(self, name: str, job_id: str) -> None:
-        self.name = name
-        self.worker = name
-        self.address = name
-        self.incarnation = ""
-        self.wire_id = job_id
-        self.is_asked = False
-        self.is_kept = False
-        self.lives_lost = 0
-        self.seen = 0
-        self.announced = 0
-        self.window = 0
-        self.reading: Reading | None = None
-        self.progress: dict[str, Any] | None = None
-        self.response: JobResponse | None = None
-        self.error: JobError | None = None
+    name: str
+    wire_id: str
+    worker: str = ""
+    address: str = ""
+    incarnation: str = ""
+    is_asked: bool = False
+    is_stored: bool = False
+    workers_lost: int = 0
+    seen: int = 0
+    announced: int = 0
+    window: int = 0
+    reading: Reading | None = None
+    progress: dict[str, Any] | None = None
+    response: JobResponse | None = None
+    error: JobError | None = None
 
     @property
     def status(self) -> str:
-        """How it ended, or "open"."""
+        """The status of the answer, or "open"."""
         return "open" if self.response is None else self.response.status.value
 
     @property
     def is_open(self) -> bool:
-        """Whether an answer is still to come."""
+        """Whether the answer is still to come."""
         return self.response is None
 
-    def send_again(self, wire_id: str) -> None:
-        """Forget what a lost worker sent: another begins anew."""
+    def restart(self, wire_id: str) -> None:
+        """Prepare for a request to another worker: events of the lost one do not count."""
         self.wire_id = wire_id
         self.seen = 0
         self.reading = None
 
 
 class JobGroup:
-    """A job asked of one or more workers; it is over once, and then says how.
+    """A job at one or more workers. It ends once.
 
     Args:
-        waiting: A block around each wait for its end.
+        waiting: A context manager around each wait for the end.
 
     Attributes:
-        job_id: One id for all its workers.
-        label: What the requester called it, for people.
+        job_id: The id that all parts share.
+        label: The requester's, for people.
         cancellable: Whether request_cancel_job_group() may cancel it.
-        members: By the name asked for.
-        error: Why it is no success; None while it is open.
-        events: Where updates and stream messages go; None when nobody reads them.
+        members: The parts, by the name asked for.
+        error: The reason for a failure; None while it is open.
     """
 
     def __init__(
@@ -131,20 +128,19 @@ class JobGroup:
         self.params = params
         self.label = params.label
         self.cancellable = params.cancellable
-        self.members = {name: JobMember(name, job_id) for name in names}
+        self.members = {name: JobMember(name, job_id, name, name) for name in names}
         self.error: JobError | None = None
-        self.events: EventQueue[JobGroupEvent] | None = None
         self._over = asyncio.Event()
         self._waiting = waiting
 
     @property
     def worker_names(self) -> list[str]:
-        """Who was asked, in the order given, each once."""
+        """The names asked for, in the order given, each once."""
         return list(self.members)
 
     @property
     def responses(self) -> dict[str, JobResponse]:
-        """The answers so far."""
+        """The answers so far, by the name asked for."""
         return {
             member.name: member.response
             for member in self.members.values()
@@ -153,28 +149,26 @@ class JobGroup:
 
     @property
     def statuses(self) -> dict[str, str]:
-        """How each worker's part ended, or "open"."""
+        """The status of each part, or "open"."""
         return {member.name: member.status for member in self.members.values()}
 
     @property
     def is_done(self) -> bool:
-        """Whether it is over: all answered, or ended before."""
+        """Whether it has ended: by all answers, or before."""
         return self._over.is_set()
 
     @property
     def is_settled(self) -> bool:
-        """Whether it is over and no event can still be on its way that anybody wants to see."""
-        if not self.is_done:
-            return False
-        return self.error is not None or self.missing_events == 0
+        """Whether it has ended and no event of a successful job is on its way."""
+        return self.is_done and (self.error is not None or self.missing_events == 0)
 
     @property
     def missing_events(self) -> int:
-        """How many events were sent before the answers, but not seen yet."""
+        """The number of events that were sent before the answers, and have not arrived."""
         return sum(max(0, member.announced - member.seen) for member in self.members.values())
 
     async def wait(self) -> None:
-        """Wait until it is over; its own timeout is the deadline."""
+        """Wait until it has ended; the job's timeout limits that."""
         if self._waiting is None:
             await self._over.wait()
             return
@@ -182,17 +176,24 @@ class JobGroup:
             await self._over.wait()
 
     def open_members(self) -> list[JobMember]:
-        """Those that have not answered."""
+        """The parts without an answer."""
         return [member for member in self.members.values() if member.is_open]
 
     def answer(
         self, member: JobMember, status: JobStatus, data: Mapping[str, Any] | None, events: int
     ) -> None:
-        """Take a worker's answer."""
+        """Take in a worker's answer.
+
+        Args:
+            member: The worker's part.
+            status: How it ended.
+            data: The response.
+            events: The number of events that the worker sent before.
+        """
         member.announced = events
         member.response = JobResponse(data, status=status, worker=member.worker)
         if is_worker_stopping(status, data):
-            self.lose(member, str(member.response.get("error")))
+            self.mark_worker_lost(member, str(member.response.get("error")))
             return
         if status is JobStatus.CANCELLED:
             reason = member.response.get("reason")
@@ -204,8 +205,8 @@ class JobGroup:
             )
         self._conclude(member)
 
-    def lose(self, member: JobMember, reason: str) -> None:
-        """Take note that a worker's answer will never come."""
+    def mark_worker_lost(self, member: JobMember, reason: str) -> None:
+        """End a part whose answer will never come."""
         error = JobWorkerLostError(self.job_id, member.worker, reason)
         member.error = error
         data = {"error": error.message, "type": type(error).__name__}
@@ -213,35 +214,38 @@ class JobGroup:
         self._conclude(member)
 
     def expire(self, is_there: Callable[[str], bool] = lambda _: False) -> None:
-        """End it because its time is up; `is_there` tells who was not what it waited for."""
-        members = self.members.values()
-        unasked = [one.name for one in members if not (one.is_asked or is_there(one.name))]
+        """End it by its timeout.
+
+        Args:
+            is_there: Tells whether a worker of a name is ready; the error names absent ones.
+        """
         open_members = self.open_members()
-        late = [member.name for member in open_members]
-        gone = [one.name for one in open_members if one.is_kept and not is_there(one.name)]
-        if unasked:
-            phase = f"waiting for {name_some(unasked)} to be ready"
-        elif gone:  # its loss ends no job that is kept
+        late = name_some([member.name for member in open_members])
+        unasked = [one.name for one in self.members.values() if not one.is_asked]
+        absent = [name for name in unasked if not is_there(name)]
+        gone = [one.name for one in open_members if one.is_stored and not is_there(one.name)]
+        if absent:
+            phase = f"waiting for {name_some(absent)} to be ready"
+        elif gone:  # the loss of a worker ends no stored job
             phase = f"waiting for {name_some(gone)}, which was stopped and did not come back"
         else:
-            phase = f"waiting for the answer of {name_some(late)}"
-        timeout = self.params.timeout or 0.0
-        self.fail(JobTimeoutError(self.job_id, name_some(late), timeout, phase))
+            phase = f"waiting for the answer of {late}"
+        self.fail(JobTimeoutError(self.job_id, late, self.params.timeout or 0.0, phase))
 
     def cancel(self, reason: str | None) -> None:
-        """End it because the requester gave it up."""
+        """End it by a cancellation of the requester's."""
         late = [member.name for member in self.open_members()]
         self.fail(JobCancelledError(self.job_id, name_some(late), reason))
 
     def fail(self, error: JobError) -> None:
-        """End it; does nothing when it is over."""
+        """End it by an error. Does nothing after its end."""
         if self.is_done:
             return
         self.error = error
         self._finish()
 
     def finish_if_empty(self) -> None:
-        """End a group of nobody at once."""
+        """End a group without members."""
         if not self.members:
             self._finish()
 
@@ -258,7 +262,7 @@ class JobGroup:
 
 
 def is_worker_stopping(status: JobStatus, data: Mapping[str, Any] | None) -> bool:
-    """Whether an answer only says that the worker stops: the job is not done, nor refused."""
+    """Whether an answer says only that the worker stops: the job is neither done nor rejected."""
     return status is not JobStatus.COMPLETED and (data or {}).get("type") == STOPPED
 
 

@@ -1,63 +1,144 @@
-"""`async with worker.job(...)`: a job that cannot be left open."""
+"""`async with worker.job(...)`: a job that cannot be left open, and the queue of its events."""
 
-from collections.abc import Generator, Sequence
+import asyncio
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
+from pbus.bus.local.lane_hold import release_lane
 from pbus.errors import JobNotDoneError
 from pbus.ids import new_id
 from pbus.jobs.backpressure import Reading
 from pbus.jobs.group import JobGroup, JobResponse
-from pbus.jobs.job_events import EventQueue, JobEvent, JobGroupEvent
+from pbus.jobs.job_events import JobEvent, JobGroupEvent
 from pbus.jobs.params import JobGroupParams
 
+MAX_QUEUED_BYTES = 4 * 1024 * 1024  # of events without a window: urgent ones, and unread ones
 
-class Teller(Protocol):
-    """Tells workers how far their events were read."""
+E = TypeVar("E")
 
-    def tell(self, reading: Reading) -> None:
-        """Tell one of them, soon."""
-        ...
+
+class EventQueue(Generic[E]):
+    """Events in order of arrival, for one reader.
+
+    Events with a `reading` always find room until leave(), since the sender's window limits them.
+    Other events are limited here, as are those that are kept after leave().
+
+    Args:
+        on_due: Called when a sender is to be told which of its events were read.
+        capacity: Bytes.
+
+    Attributes:
+        missed: The number of events that found no room.
+    """
+
+    def __init__(
+        self,
+        on_due: Callable[[Reading], None] = lambda _: None,
+        *,
+        capacity: int = MAX_QUEUED_BYTES,
+    ) -> None:
+        self.missed = 0
+        self._on_due = on_due
+        self._capacity = capacity
+        self._bytes = 0
+        self._events: deque[tuple[E, int, Reading | None, int]] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        self._is_closed = False
+        self._has_left = False
+
+    def put(
+        self, event: E, size: int = 0, reading: Reading | None = None, position: int = 0
+    ) -> None:
+        """Add an event.
+
+        Args:
+            event: The event.
+            size: Bytes.
+            reading: The record of the sender's events that were read.
+            position: The event's, for that record.
+        """
+        if reading is not None and (self._has_left or self._is_closed):
+            self._take(reading, position)
+            reading = None
+        if self._is_closed:
+            return
+        if reading is None and self._bytes + size > self._capacity:
+            self.missed += 1
+            return
+        self._events.append((event, size, reading, position))
+        self._bytes += size
+        reader = self._reader
+        if reader is not None and not reader.done():
+            reader.set_result(None)
+
+    async def get(self) -> E | None:
+        """Wait for the next event.
+
+        Returns:
+            None when the queue is closed and empty.
+        """
+        while not self._events and not self._is_closed:
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        if not self._events:
+            return None
+        event, size, reading, position = self._events.popleft()
+        self._bytes -= size
+        if reading is not None:
+            self._take(reading, position)
+        return event
+
+    def leave(self) -> None:
+        """Count all events as read, so that no sender waits; they stay readable. Idempotent."""
+        self._has_left = True
+        queued, self._events = self._events, deque()
+        for event, size, reading, position in queued:
+            self._events.append((event, size, None, 0))
+            if reading is not None:
+                self._take(reading, position)
+
+    def close(self) -> None:
+        """Accept no more events; queued ones stay readable. Idempotent."""
+        self._is_closed = True
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def _take(self, reading: Reading, position: int) -> None:
+        if reading.take(position):
+            self._on_due(reading)
 
 
 class JobClientProtocol(Protocol):
-    """Where jobs are asked for; a worker's own."""
+    """The part of a JobClient that contexts use; errors as there."""
 
-    @property
-    def credits(self) -> Teller:
-        """See there."""
-        ...
-
-    async def open(self, group: JobGroup) -> None:
-        """Ask the workers; raises when the job is over before all have been asked."""
-        ...
-
-    async def wait(self, group: JobGroup) -> None:
-        """Wait until the group is over."""
-        ...
-
-    async def next_event(self, group: JobGroup) -> JobGroupEvent | None:
-        """The next event; None when there will be none."""
+    async def open(self, group: JobGroup, events: EventQueue[JobGroupEvent] | None) -> None:
+        """Send the requests of a group."""
         ...
 
     async def abandon(self, group: JobGroup, reason: str) -> None:
-        """Cancel it where it is still worked on."""
+        """Cancel a group and wait until the cancels are sent."""
         ...
 
     def forget(self, group: JobGroup) -> None:
-        """Take nothing more for it."""
+        """Drop all state of a group."""
+        ...
+
+    def send_credit(self, reading: Reading) -> None:
+        """Tell a worker which of its events were read."""
         ...
 
 
 class _Context:
-    """What JobContext and JobGroupContext share."""
+    """The common part of JobContext and JobGroupContext."""
 
     def __init__(
-        self, desk: JobClientProtocol, names: Sequence[str], params: JobGroupParams
+        self, client: JobClientProtocol, names: Sequence[str], params: JobGroupParams
     ) -> None:
-        self._desk = desk
+        self._client = client
         self._group = JobGroup(new_id(), names, params)
-        self._group.events = EventQueue(desk.credits.tell)
+        self._events: EventQueue[JobGroupEvent] = EventQueue(client.send_credit)
 
     @property
     def job_id(self) -> str:
@@ -66,12 +147,11 @@ class _Context:
 
     @property
     def missed_events(self) -> int:
-        """Events that were lost on the way, or found no room because nobody read them in time."""
-        events = self._group.events
-        return self._group.missing_events + (0 if events is None else events.missed)
+        """The number of events that were lost on the way or found no room in the queue."""
+        return self._group.missing_events + self._events.missed
 
     async def __aenter__(self) -> Self:
-        await self._desk.open(self._group)
+        await self._client.open(self._group, self._events)
         return self
 
     async def __aexit__(
@@ -82,40 +162,41 @@ class _Context:
     ) -> None:
         try:
             if error is not None:
-                await self._desk.abandon(self._group, "the requester left the job early")
+                await self._client.abandon(self._group, "the requester left the job early")
                 return
-            if self._group.events is not None:
-                self._group.events.leave()
+            self._events.leave()
             await self._wait()
         finally:
-            self._desk.forget(self._group)
+            self._client.forget(self._group)
         if self._group.error is not None:
             raise self._group.error
 
     async def _wait(self) -> None:
         try:
-            await self._desk.wait(self._group)
+            with release_lane():
+                await self._group.wait()
         except BaseException:
-            await self._desk.abandon(self._group, "the requester was cancelled")
+            await self._client.abandon(self._group, "the requester was cancelled")
             raise
 
     def __aiter__(self) -> Self:
         return self
 
     async def _next(self) -> JobGroupEvent:
-        event = await self._desk.next_event(self._group)
+        with release_lane():
+            event = await self._events.get()
         if event is None:
             raise StopAsyncIteration
         return event
 
 
 class JobContext(_Context):
-    """A job asked of one worker: ``async with worker.job("db", name="load") as j: ...``.
+    """A job at one worker: ``async with worker.job("db", name="load") as j: ...``.
 
-    Entering waits until the worker is ready and asks it; leaving waits for the answer, and raises
-    JobError when there is none. ``async for event in j`` gives its updates and stream messages; a
-    worker that sends them waits for a slow reader, until the block is left: then they count as read,
-    and only as many are kept as have room. Leaving by an exception cancels the job.
+    Entering waits until the worker is ready and sends the request. Leaving waits for the answer,
+    and raises JobError without one. ``async for event in j`` gives updates and stream messages; a
+    worker that sends them waits for a slow reader until the block is left. From then on they count
+    as read, and the queue keeps as many as have room. Leaving by an exception cancels the job.
 
     Without a block it is awaited: ``response = await worker.job("db", name="load")``.
     """
@@ -130,15 +211,15 @@ class JobContext(_Context):
 
     @property
     def worker(self) -> str:
-        """The worker at work on the job; before it is known which, the name that was asked for."""
+        """The worker that does the job; until that is known, the name asked for."""
         return next(iter(self._group.members.values())).worker
 
     @property
     def response(self) -> JobResponse:
-        """What the worker answered.
+        """The worker's answer.
 
         Raises:
-            JobNotDoneError: It has not answered yet.
+            JobNotDoneError: There is none yet.
         """
         for member in self._group.members.values():
             if member.response is not None:
@@ -151,10 +232,10 @@ class JobContext(_Context):
 
 
 class JobGroupContext(_Context):
-    """A job asked of several workers; used like JobContext.
+    """A job at several workers; used like JobContext.
 
-    Leaving raises the first error, unless the group was asked for with cancel_on_error=False: then
-    look at the status of each response.
+    Leaving raises the first error. With cancel_on_error=False it does not, and the status of each
+    response tells how that part ended.
 
     Without a block it is awaited: ``responses = await worker.job_group("a", "b", name="load")``.
     """
@@ -174,7 +255,7 @@ class JobGroupContext(_Context):
 
     @property
     def statuses(self) -> dict[str, str]:
-        """How each worker's part ended, or "open"."""
+        """The status of each worker's part, or "open", by the name asked for."""
         return self._group.statuses
 
     async def __anext__(self) -> JobGroupEvent:

@@ -1,11 +1,13 @@
 """Who is there, on which runner, since when; and who is there no longer."""
 
+from pbus.registry.directory import Replicas
 from pbus.registry.event_data import WorkerErrorData, WorkerLostData, WorkerReadyData
 from pbus.registry.registry import WorkerRegistry
 from pbus.registry.table import entry_of
 from pbus.registry.watches import Watch
 
 __all__ = [
+    "Replicas",
     "Watch",
     "WorkerErrorData",
     "WorkerLostData",

@@ -1,9 +1,11 @@
-"""The reading side of the registry: who is ready, and who wants to be told."""
+"""The reading side of the registry: ready workers, watches, and choice among replicas."""
 
 import asyncio
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 from pbus.errors import WorkerNotFoundError
+from pbus.names import group_of
 from pbus.registry.event_data import WorkerLostData, WorkerReadyData
 from pbus.registry.table import Change, MembershipTable
 from pbus.registry.watches import Handler, Watch, Watches
@@ -31,6 +33,10 @@ class Directory:
             return known.data
         replicas = self._table.replicas(name)
         return replicas[0].data if replicas else None
+
+    def ready_names(self) -> list[str]:
+        """The names of all ready workers, children of this runner included."""
+        return [*self._children.ready_names(), *self._table.ready_names()]
 
     def is_group(self, name: str) -> bool:
         """Whether the name stands for ready replicas, and for no ready worker called just so."""
@@ -104,3 +110,65 @@ class Directory:
     def _tell(self, changes: Iterable[Change]) -> None:
         for change in changes:
             self._watches.tell(change)
+
+
+class Replicas:
+    """Spreads messages and jobs: fewest open jobs first, then in turn.
+
+    Args:
+        directory: Knows the workers.
+
+    Attributes:
+        loads: Jobs and messages of other senders that wait at workers, by name, as far as known.
+    """
+
+    def __init__(self, directory: Directory) -> None:
+        self.loads: Mapping[str, int] = {}
+        self._directory = directory
+        self._open: Counter[str] = Counter()
+        self._last: dict[str, str] = {}  # by group: the replica chosen last
+
+    def choose(self, name: str) -> WorkerReadyData | None:
+        """Choose the receiver of a message or a job.
+
+        Args:
+            name: Of a worker or a group.
+
+        Returns:
+            The ready worker of that name, or a ready and active replica. A ready but inactive
+            replica when none is active, since its rejection is better than silence. None when no
+            worker is ready.
+        """
+        data = self._directory.get(name)
+        if data is None or data.worker_name == name:
+            return data
+        candidates = self._directory.ready(name) or [data]
+        names = [candidate.worker_name for candidate in candidates]
+        last = self._last.get(name)
+        start = names.index(last) + 1 if last in names else 0
+        in_turn = candidates[start:] + candidates[:start]
+        chosen = min(in_turn, key=lambda candidate: self._load(candidate.worker_name))
+        self._last[name] = chosen.worker_name
+        return chosen
+
+    def _load(self, worker: str) -> int:
+        return self._open[worker] + self.loads.get(worker, 0)
+
+    def all_of(self, name: str) -> list[str]:
+        """The ready worker of a name, or all ready replicas of a group, active or not."""
+        data = self._directory.get(name)
+        if data is None:
+            return []
+        if data.worker_name == name:
+            return [name]
+        return sorted({each for each in self._directory.ready_names() if group_of(each) == name})
+
+    def job_started(self, worker: str) -> None:
+        """Count an open job of a worker."""
+        self._open[worker] += 1
+
+    def job_ended(self, worker: str) -> None:
+        """Count an open job of a worker no longer."""
+        self._open[worker] -= 1
+        if self._open[worker] <= 0:
+            del self._open[worker]

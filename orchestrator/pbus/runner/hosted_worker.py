@@ -68,7 +68,7 @@ class Worker(Protocol):
         ...
 
     @property
-    def inbox(self) -> BusSubscriber:
+    def bus_subscription(self) -> BusSubscriber:
         """What the bus delivers to, once the worker has its name."""
         ...
 
@@ -115,7 +115,7 @@ class HostedWorker:
             self._registry.add_child(self._registry.new_lease(self.name, active=self.worker.active))
         self._is_open = True
         try:
-            await self._bus.subscribe(self.worker.inbox)
+            await self._bus.subscribe(self.worker.bus_subscription)
         except BaseException:
             await self.close()
             raise
@@ -175,7 +175,7 @@ class HostedWorker:
             await self._registry.unregister(self.name, self._reason, unhandled=unhandled)
         finally:
             try:
-                await self._bus.unsubscribe(self.worker.inbox)
+                await self._bus.unsubscribe(self.worker.bus_subscription)
             except PbusError as error:
                 logger.warning("%s cannot be unsubscribed: %s", self.name, error)
 

@@ -32,7 +32,7 @@ class RecordingRunner(WorkerRunner):
         task = worker.create_task(self._notify_when_started(worker))
         try:
             has_started = await self._changes.wait_for(
-                lambda: worker._begun.is_set() or self.is_gone(worker),  # noqa: SLF001 - of one library
+                lambda: worker._has_started.is_set() or self.is_gone(worker),  # noqa: SLF001 - of one library
                 timeout_s,
             )
         finally:
@@ -64,7 +64,7 @@ class RecordingRunner(WorkerRunner):
             raise failure
 
     async def _notify_when_started(self, worker: BaseWorker) -> None:
-        await worker._begun.wait()  # noqa: SLF001 - of one library
+        await worker._has_started.wait()  # noqa: SLF001 - of one library
         self._changes.notify()
 
     async def _report(self, worker: Any, error: BaseException) -> None:

@@ -1,10 +1,10 @@
-"""Being active or not, and handing over to another worker."""
+"""Activation and deactivation of workers, and handing over to another worker."""
 
 import dataclasses
 import logging
 from typing import Any, ClassVar, Self
 
-from pbus.bus.local.lane_hold import lending
+from pbus.bus.local.lane_hold import release_lane
 from pbus.errors import PbusError
 from pbus.messages import BusActivateWorkerMessage, BusDeactivateWorkerMessage, BusMessage
 from pbus.workers.core import base_hook
@@ -13,12 +13,12 @@ from pbus.workers.sending import SendingMixin
 logger = logging.getLogger(__name__)
 
 REGISTERED_WITHIN_S = 5.0  # a worker that was just added is ready by then; a wrong name never is
-HOOK_PATIENCE_S = 5.0  # a hook that takes longer does work: messages are handled beside it
+HOOK_TIMEOUT_S = 5.0  # messages are handled beside a hook that takes longer
 
 
 @dataclasses.dataclass(kw_only=True)
 class WorkerActivationArgs:
-    """What a worker is told when it is activated; subclass it (as a dataclass) to say more.
+    """Arguments of an activation. Subclass it (as a dataclass) to add fields.
 
     Attributes:
         metadata: Free JSON values.
@@ -27,32 +27,32 @@ class WorkerActivationArgs:
     metadata: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """What travels: the fields that are not None."""
+        """The fields that are not None, as they are sent."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any] | None) -> Self:
-        """The arguments that travelled; what is not a field is left out."""
+        """Make arguments from a dict as it was sent; unknown keys are ignored."""
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in (values or {}).items() if name in names})
 
 
 class ActivationMixin(SendingMixin):
-    """Lets a worker be active or not; only an active one gets data and new jobs."""
+    """Adds activation: only an active worker gets data and new jobs."""
 
     EVENTS = frozenset({"on_activated", "on_deactivated"})
     RECEIVES: ClassVar[dict[type[BusMessage], str]] = {
-        BusActivateWorkerMessage: "_take_activation",
-        BusDeactivateWorkerMessage: "_take_deactivation",
+        BusActivateWorkerMessage: "_receive_activation",
+        BusDeactivateWorkerMessage: "_receive_deactivation",
     }
 
     def __init__(self, name: str | None = None, *, active: bool = True) -> None:
         super().__init__(name)
         self._active = active
         self._activation_args: dict[str, Any] | None = None
-        self._is_telling = False
-        self._is_told = True
+        self._is_publishing = False
+        self._is_published = True
 
     @property
     def active(self) -> bool:
@@ -61,16 +61,16 @@ class ActivationMixin(SendingMixin):
 
     @property
     def activation_args(self) -> dict[str, Any] | None:
-        """What it was last activated with; None while it is inactive."""
+        """The arguments of the last activation; None while it is inactive."""
         return self._activation_args
 
     @base_hook
     async def on_activated(self, args: dict[str, Any] | None) -> None:
-        """It became active, or was activated again with other arguments."""
+        """Handle its activation, also with new arguments while it is active."""
 
     @base_hook
     async def on_deactivated(self) -> None:
-        """It became inactive, or was told so again."""
+        """Handle its deactivation, also while it is inactive."""
 
     async def activate_worker(
         self,
@@ -79,16 +79,17 @@ class ActivationMixin(SendingMixin):
         args: WorkerActivationArgs | dict[str, Any] | None = None,
         deactivate_self: bool = False,
     ) -> None:
-        """Have a worker (or a group's replicas) become active.
+        """Activate a worker, or the replicas of a group.
 
         Args:
-            name: Whom; a worker that is not ready yet is waited for, up to 5 s.
-            args: What it is told.
-            deactivate_self: Hand over: become inactive oneself, at once. Not done when the other
-                cannot be told, so that one of the two is always active.
+            name: The worker's or the group's; waits up to 5 s until it is ready.
+            args: The arguments of the activation.
+            deactivate_self: Whether to hand over: this worker is deactivated at once, unless the
+                message cannot be sent, so that one of the two is always active.
 
         Raises:
             WorkerNotFoundError: There is no such worker.
+            PbusError: The message cannot be sent.
         """
         values = args.to_dict() if isinstance(args, WorkerActivationArgs) else args
         await self._check_there(name)
@@ -102,16 +103,20 @@ class ActivationMixin(SendingMixin):
             await self._hand_over(activation)
 
     async def deactivate_worker(self, name: str) -> None:
-        """Have a worker (or a group's replicas) become inactive.
+        """Deactivate a worker, or the replicas of a group.
+
+        Args:
+            name: The worker's or the group's; waits up to 5 s until it is ready.
 
         Raises:
             WorkerNotFoundError: There is no such worker.
+            PbusError: The message cannot be sent.
         """
         await self._check_there(name)
         await self.send_bus_message(BusDeactivateWorkerMessage(source=self.address, target=name))
 
     async def _hand_over(self, activation: BusActivateWorkerMessage) -> None:
-        was_active, self._active = self._active, False  # from now on nothing is taken in twice
+        was_active, self._active = self._active, False  # from now on data is for the other worker
         try:
             await self.send_bus_message(activation)
         except BaseException:
@@ -124,53 +129,58 @@ class ActivationMixin(SendingMixin):
     async def _check_there(self, name: str) -> None:
         if name == self.name or name in self.registry:
             return
-        with lending():
+        with release_lane():
             await self.registry.wait_ready(name, REGISTERED_WITHIN_S)
 
     def restore_activation(self, *, active: bool, args: dict[str, Any] | None) -> None:
-        """Begin as an earlier life of this worker was last told to be; before run()."""
+        """Restore the activation of an earlier incarnation, before run().
+
+        Args:
+            active: Whether it was active.
+            args: The arguments of its last activation.
+        """
         self._active = active
         self._activation_args = args if active else None
 
-    async def _take_activation(self, message: BusActivateWorkerMessage) -> None:
+    async def _receive_activation(self, message: BusActivateWorkerMessage) -> None:
         self._active = True
         self._activation_args = message.args
-        await self._tell_activation()
+        await self._report_activation()
 
-    async def _take_deactivation(self, message: BusDeactivateWorkerMessage) -> None:
+    async def _receive_deactivation(self, message: BusDeactivateWorkerMessage) -> None:
         del message
         self._active = False
         self._activation_args = None
-        await self._tell_activation()
+        await self._report_activation()
 
-    async def _tell_activation(self) -> None:
-        """Tell the registry and the hooks; before the worker has begun it is only remembered."""
+    async def _report_activation(self) -> None:
+        """Update the registry and call the hook; before the start hooks are not called."""
         self._publish_activation()
-        if not self._begun.is_set():
+        if not self._has_started.is_set():
             return
         if self._active:
-            await self._tell_activated()
+            await self._call_activated()
         else:
-            await self._call_hook("on_deactivated", patience=HOOK_PATIENCE_S)
+            await self._call_hook("on_deactivated", timeout_s=HOOK_TIMEOUT_S)
 
-    async def _tell_activated(self) -> None:
-        await self._call_hook("on_activated", self._activation_args, patience=HOOK_PATIENCE_S)
+    async def _call_activated(self) -> None:
+        await self._call_hook("on_activated", self._activation_args, timeout_s=HOOK_TIMEOUT_S)
 
     def _publish_activation(self) -> None:
-        """Have the registry know, and remember it for a restart, without keeping the lane busy."""
-        self._is_told = False
-        if not self._is_telling:
-            self._is_telling = True
-            self._spawn(self._tell_registry(), f"{self.name} activation")
+        """Update the registry, in a task: the lane must not wait for the broker."""
+        self._is_published = False
+        if not self._is_publishing:
+            self._is_publishing = True
+            self._spawn(self._update_registry(), f"{self.name} activation")
 
-    async def _tell_registry(self) -> None:
+    async def _update_registry(self) -> None:
         try:
-            while not self._is_told:
-                self._is_told = True
+            while not self._is_published:
+                self._is_published = True
                 await self.registry.set_active(
                     self.name, active=self._active, args=self._activation_args
                 )
         except PbusError as error:
             logger.warning("%s: the registry does not know of its activation: %s", self.name, error)
         finally:
-            self._is_telling = False
+            self._is_publishing = False

@@ -1,4 +1,4 @@
-"""Children: workers that another worker adds, known within its runner only."""
+"""Children: workers that another worker adds, known in its runner only."""
 
 import asyncio
 from typing import ClassVar
@@ -17,34 +17,34 @@ from pbus.workers.watching import WatchingMixin
 
 
 class ChildrenMixin(WatchingMixin):
-    """Lets a worker have children; they end with it."""
+    """Adds children, which end with their parent."""
 
     EVENTS = frozenset({"on_worker_failed"})
     RECEIVES: ClassVar[dict[type[BusMessage], str]] = {
-        BusWorkerLocalErrorMessage: "_take_child_error"
+        BusWorkerLocalErrorMessage: "_receive_child_error"
     }
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name)
         self._children: list[ChildrenMixin] = []
-        self._is_alive = False  # between the beginning and the end of run()
-        self._is_over = asyncio.Event()
+        self._is_alive = False  # while run() is under way
+        self._has_ended = asyncio.Event()
 
     @property
     def children(self) -> list["ChildrenMixin"]:
-        """The children that are not over."""
+        """The children that have not ended."""
         return list(self._children)
 
     @base_hook
     async def on_worker_failed(self, data: WorkerErrorData) -> None:
-        """A child reported an error, or crashed."""
+        """Handle an error that a child reported, or its crash."""
 
     async def add_workers(self, *workers: "ChildrenMixin", watch: bool = True) -> None:
-        """Have the runner host these as children of this worker.
+        """Have the runner host children of this worker.
 
         Args:
-            workers: New ones.
-            watch: Be told when they are ready, by on_worker_ready.
+            *workers: New workers.
+            watch: Whether on_worker_ready is called for them.
 
         Raises:
             WorkerNotAttachedError: No runner has this worker yet.
@@ -63,8 +63,8 @@ class ChildrenMixin(WatchingMixin):
             )
 
     async def wait(self) -> None:
-        """Wait until the worker is over: it has stopped, and so have its children."""
-        await self._is_over.wait()
+        """Wait until the worker and its children have ended."""
+        await self._has_ended.wait()
 
     def _check_free(self, worker: "ChildrenMixin") -> None:
         parent = worker.parent
@@ -73,18 +73,18 @@ class ChildrenMixin(WatchingMixin):
         if any(child.name == worker.name for child in self._children):
             raise DuplicateWorkerError(worker.name, f"another child of {self.name!r}")
 
-    async def _take_child_error(self, message: BusWorkerLocalErrorMessage) -> None:
+    async def _receive_child_error(self, message: BusWorkerLocalErrorMessage) -> None:
         data = WorkerErrorData(message.source.partition("@")[0], message.error)
         for child in self.children:
-            if child.name == data.worker_name and not child._is_alive:  # noqa: SLF001 - one family
-                self._children.remove(child)  # it was refused: nothing of it will ever end
+            if child.name == data.worker_name and not child._is_alive:  # noqa: SLF001 - of the same class
+                self._children.remove(child)  # it was rejected and never ran
         await self._call_hook("on_worker_failed", data)
 
     async def _end_children(self, reason: str | None, timeout_s: float | None) -> None:
-        """Ask the children to finish what is queued for them, and wait until they have."""
+        """Ask the children to finish what is queued for them, and wait for their end."""
         children = self.children
         for child in children:
-            await self._transmit_quietly(
+            await self._bus_send_best_effort(
                 BusEndWorkerMessage(
                     source=self.address, target=child.name, reason=reason, timeout_s=timeout_s
                 )
@@ -92,17 +92,17 @@ class ChildrenMixin(WatchingMixin):
         await asyncio.gather(*(child.wait() for child in children))
 
     async def _cancel_children(self) -> None:
-        """Have the children stop at once, without waiting for them."""
+        """Ask the children to stop at once."""
         for child in self.children:
             reason = f"{self.name} finished"
-            await self._transmit_quietly(
+            await self._bus_send_best_effort(
                 BusCancelWorkerMessage(source=self.address, target=child.name, reason=reason)
             )
 
     def _leave_parent(self) -> None:
-        """Be over: the parent may have another child of this name."""
+        """End; the parent may add another child of this name."""
         self._is_alive = False
-        self._is_over.set()
+        self._has_ended.set()
         parent = self.parent
-        if isinstance(parent, ChildrenMixin) and self in parent._children:  # noqa: SLF001 - one family
+        if isinstance(parent, ChildrenMixin) and self in parent._children:  # noqa: SLF001 - of the same class
             parent._children.remove(self)  # noqa: SLF001 - likewise

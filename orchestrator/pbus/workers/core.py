@@ -1,37 +1,67 @@
-"""What every part of a worker stands on: its name, its bus, its tasks and its hooks."""
+"""The core of a worker: its name and bus, its hooks, and reception of messages."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+import operator
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.local.deferred_ack import DeferredAcks
-from pbus.bus.local.lane_hold import InlineLaneHold, LaneHold, gate_here, holds_lane
-from pbus.concurrency.event_source import EventSource
-from pbus.concurrency.user_code import as_handler_error, contained
+from pbus.bus.local.hook_hold import LaneHold
+from pbus.bus.local.lane_hold import (
+    GatedInlineLaneHold,
+    InlineLaneHold,
+    current_gate,
+    holds_lane,
+)
+from pbus.concurrency.user_code import contained
 from pbus.errors import PbusError, WorkerNameError, WorkerNotAttachedError
 from pbus.ids import new_token
-from pbus.messages import BusMessage
+from pbus.messages import (
+    BusActivateWorkerMessage,
+    BusCancelWorkerMessage,
+    BusDeactivateWorkerMessage,
+    BusEndWorkerMessage,
+    BusJobCreditMessage,
+    BusJobCreditRequestMessage,
+    BusJobMessage,
+    BusMessage,
+    BusMessagesLostMessage,
+    BusWorkerLocalErrorMessage,
+)
 from pbus.names import WORKER_NAME
 from pbus.registry import WorkerRegistry
+from pbus.workers.tasks import TasksMixin
 
 logger = logging.getLogger(__name__)
 
 _BASE_HOOK = "__pbus_base_hook__"
-_CANCEL_S = 1.0  # what cancelled tasks get to clean up before they are left behind
+_WITHOUT_HOOK = frozenset({BusJobCreditMessage, BusJobCreditRequestMessage})
+
+# Taken in by a worker that is inactive or stopping, too: its lifecycle and its jobs go on.
+_ALWAYS_ADMITTED = (
+    BusActivateWorkerMessage,
+    BusCancelWorkerMessage,
+    BusDeactivateWorkerMessage,
+    BusEndWorkerMessage,
+    BusJobMessage,
+    BusMessagesLostMessage,
+    BusWorkerLocalErrorMessage,
+)
 
 H = TypeVar("H", bound=Callable[..., Any])
+Receive = Callable[[BusMessage], Awaitable[None]]
 
 
 def base_hook(function: H) -> H:
-    """Mark a hook of pbus' own, so that calling it can be saved unless a subclass has another."""
+    """Mark a hook's default, which is not called unless a subclass overrides it."""
     setattr(function, _BASE_HOOK, True)
     return function
 
 
 class Runner(Protocol):
-    """What a worker knows of its runner."""
+    """A runner as its workers see it."""
 
     @property
     def name(self) -> str:
@@ -40,20 +70,22 @@ class Runner(Protocol):
 
     @property
     def end_timeout(self) -> float | None:
-        """Seconds that workers get to finish what is queued."""
+        """Seconds for workers to finish what is queued; None for no limit."""
         ...
 
 
-class WorkerCore(EventSource):
-    """Names a worker, gives it a bus, and owns its tasks.
+class WorkerCore(TasksMixin):
+    """The base of all mixins of a worker.
 
     Attributes:
-        RECEIVES: Which method takes in messages of a class, besides the hook on_bus_message.
-        sent: Messages sent.
-        dropped: Messages for somebody who is inactive or stopping; nobody handled them.
-        parent: The worker that added this one, or None for a root.
+        RECEIVES: For classes of messages, the attribute (perhaps dotted) that takes them in, before
+            the hook on_bus_message.
+        sent: The number of messages sent.
+        dropped: The number of messages dropped while it was inactive or stopping.
+        parent: The worker that added this one; None for a root.
     """
 
+    EVENTS = frozenset({"on_bus_message"})
     RECEIVES: ClassVar[dict[type[BusMessage], str]] = {}
 
     def __init__(self, name: str | None = None) -> None:
@@ -66,22 +98,25 @@ class WorkerCore(EventSource):
         self._registry: WorkerRegistry | None = None
         self._runner: Runner | None = None
         self._active = True
-        self._begun = asyncio.Event()  # set when hooks and handlers may be called
+        self._has_started = asyncio.Event()  # set when hooks and handlers may be called
         self._is_stopping = False
-        self._keeps_order = True  # a hook that waits for its job lets in only what jobs need
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._handling: set[InlineLaneHold] = set()  # handlers in the lanes' own tasks, that wait
-        self._custody = DeferredAcks()
+        self._is_closed = False  # takes in no message any more
+        self._names: set[str | None] = {self.name}  # with its group's, as a replica
+        self._keeps_order = True  # while a hook waits for its job, only job messages pass
+        self._deferred_acks = DeferredAcks()
+        self._receivers: dict[type[BusMessage], Receive | None] = {}
+        self._is_hooked = self._has_hook("on_bus_message")
+        self._is_selective = self._has_hook("accepts_bus_message")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
 
     @property
     def bus(self) -> WorkerBus:
-        """The bus it sends on.
+        """The bus.
 
         Raises:
-            WorkerNotAttachedError: No runner has it yet.
+            WorkerNotAttachedError: No runner has the worker yet.
         """
         if self._bus is None:
             raise WorkerNotAttachedError(self.name)
@@ -89,10 +124,10 @@ class WorkerCore(EventSource):
 
     @property
     def registry(self) -> WorkerRegistry:
-        """Who is there.
+        """The registry.
 
         Raises:
-            WorkerNotAttachedError: No runner has it yet.
+            WorkerNotAttachedError: No runner has the worker yet.
         """
         if self._registry is None:
             raise WorkerNotAttachedError(self.name)
@@ -100,10 +135,10 @@ class WorkerCore(EventSource):
 
     @property
     def worker_runner(self) -> Any:
-        """The WorkerRunner that hosts it.
+        """The WorkerRunner that hosts the worker.
 
         Raises:
-            WorkerNotAttachedError: No runner has it yet.
+            WorkerNotAttachedError: No runner has the worker yet.
         """
         if self._runner is None:
             raise WorkerNotAttachedError(self.name)
@@ -111,131 +146,154 @@ class WorkerCore(EventSource):
 
     @property
     def address(self) -> str:
-        """Where messages reach it: children are known within their runner only."""
+        """The source of its messages: its name; for a child, known in its runner only, name@runner."""
         return self.name if self.parent is None else f"{self.name}@{self.registry.runner_name}"
 
-    def create_task(
-        self, work: Coroutine[Any, Any, Any], name: str | None = None
-    ) -> asyncio.Task[Any]:
-        """Start a task that ends with the worker; what it raises is logged."""
-        name = name or f"{self.name} {getattr(work, '__qualname__', 'task')}"
-        task = self._spawn(self._contain(work, name), name)
-        task.add_done_callback(lambda _: work.close())  # it may not have begun
-        return task
+    # Sending
 
-    async def _contain(self, work: Coroutine[Any, Any, Any], name: str) -> Any:
-        """Run a user's coroutine; what would end the process is an error of its task."""
-        try:
-            return await work
-        except (SystemExit, KeyboardInterrupt) as error:
-            own = as_handler_error(error, f"task {name!r}")
-            if own is None:
-                raise
-            raise own from error
-
-    def _spawn(self, work: Coroutine[Any, Any, Any], name: str | None = None) -> asyncio.Task[Any]:
-        """Start a task of pbus' own that ends with the worker."""
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_task_done)
-        return task
-
-    async def cancel_task(self, task: asyncio.Task[Any], timeout: float = 1.0) -> bool:  # noqa: ASYNC109 - then it is left behind
-        """Cancel a task and wait, at most so many seconds; whether it ended."""
-        task.cancel()
-        done, _ = await asyncio.wait({task}, timeout=timeout)
-        return bool(done)
-
-    async def _transmit(self, message: BusMessage) -> None:
-        """Send as it is, and count it."""
+    async def _bus_send(self, message: BusMessage) -> None:
+        """Send a message as it is, and count it."""
         await self.bus.send(message)
         self.sent += 1
 
-    async def _transmit_quietly(self, message: BusMessage) -> None:
-        """Send what nobody here waits for; a failure is logged."""
+    async def _bus_send_best_effort(self, message: BusMessage) -> None:
+        """Send a message; a failure is logged."""
         try:
-            await self._transmit(message)
+            await self._bus_send(message)
         except PbusError as error:
             logger.warning("%s could not send %s: %s", self.name, message, error)
 
+    # Receiving
+
+    @base_hook
+    async def on_bus_message(self, message: BusMessage) -> None:
+        """Handle a message. Those that pbus acts on have been acted on."""
+
+    @base_hook
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        """Whether on_bus_message is called with a message; asked just before."""
+        del message
+        return True
+
+    def _admits(self, message: BusMessage) -> bool:
+        """Whether a message from the bus is taken in."""
+        target = message.target
+        if self._is_closed or (target is not None and target not in self._names):
+            return False
+        if (self._active and not self._is_stopping) or isinstance(message, _ALWAYS_ADMITTED):
+            return True
+        if message.category == "data":
+            self.dropped += 1
+        return False
+
+    async def _receive(self, message: BusMessage) -> None:
+        """Take in a message from the bus."""
+        kind = type(message)
+        receive = self._receivers[kind] if kind in self._receivers else self._receiver(kind)
+        if receive is not None:
+            await receive(message)
+            if kind in _WITHOUT_HOOK:
+                return
+        if self._active and (not self._is_selective or self.accepts_bus_message(message)):
+            if self._event_handlers:
+                self._fire_event("on_bus_message", message)
+            if self._is_hooked:  # unlike those of other hooks, its errors are passed to the bus
+                hold = (GatedInlineLaneHold if self._keeps_order else InlineLaneHold)(
+                    self._waiting_handlers
+                )
+                rest = hold.start(self.on_bus_message(message))
+                if rest is not None:
+                    await rest
+
+    def _receiver(self, kind: type[BusMessage]) -> Receive | None:
+        """The method that takes in messages of a class, besides the hook."""
+        if kind not in self._receivers:
+            name = self._receiver_name(kind)
+            found = None if name is None else operator.attrgetter(name)(self)
+            self._receivers[kind] = found
+        return self._receivers[kind]
+
+    def _receiver_name(self, kind: type[BusMessage]) -> str | None:
+        return next(
+            (
+                owner.RECEIVES[base]
+                for base in kind.__mro__
+                for owner in type(self).__mro__
+                if issubclass(owner, WorkerCore) and base in owner.__dict__.get("RECEIVES", ())
+            ),
+            None,
+        )
+
+    # Hooks
+
     def _has_hook(self, hook: str) -> bool:
-        """Whether a subclass has a hook of its own."""
+        """Whether a subclass overrides a hook."""
         return not hasattr(getattr(type(self), hook), _BASE_HOOK)
 
     async def _call_hook(
         self,
         hook: str,
         *values: Any,
-        patience: float | None = None,
+        timeout_s: float | None = None,
         on_done: Callable[[], None] | None = None,
     ) -> None:
-        """Run a hook in its turn and fire the event of its name; what it raises is logged.
+        """Run a hook while it holds its lane, and fire the event of its name. Never raises.
 
-        `on_done` is called when the hook has ended, which may be after its turn is over.
+        Args:
+            hook: The hook's name.
+            *values: Its arguments.
+            timeout_s: Seconds for which it holds the lane at most; None for no limit.
+            on_done: Called when the hook has ended, which may be after this returns.
         """
         if self._has_hook(hook):
             try:
                 where = f"{hook} of {self.name!r}"
                 work = contained(getattr(self, hook), where, *values)
-                await self._in_turn(work, hook, patience=patience, on_done=on_done)
+                await self._run_hook(work, hook, timeout_s=timeout_s, on_done=on_done)
             except Exception:
                 logger.exception("%s: %s raised", self.name, hook)
         elif on_done is not None:
             on_done()
-        self._fire_event(hook, *values)
+        if self._event_handlers:
+            self._fire_event(hook, *values)
 
-    async def _in_turn(
+    async def _run_hook(
         self,
         work: Coroutine[Any, Any, Any],
-        what: str,
+        hook: str,
         *,
-        patience: float | None = None,
+        timeout_s: float | None = None,
         on_done: Callable[[], None] | None = None,
     ) -> None:
-        """Run a hook until it ends, or lets the lane go on, or patience (seconds) ends."""
-        turn = LaneHold(gate=gate_here() if self._keeps_order else None, patience=patience)
-        task = turn.start(work, f"{self.name} {what}")
+        """Run a hook until it ends, releases the lane, or the time is over; raises its error."""
+        gate = current_gate() if self._keeps_order else None
+        hold = LaneHold(gate=gate, gate_timeout_s=timeout_s)
+        task = hold.start(work, f"{self.name} {hook}")
         self._tasks.add(task)
         if on_done is not None:
             task.add_done_callback(lambda _: on_done())
         try:
-            if not await turn.over(patience):
-                logger.info("%s: %s takes long; messages are handled beside it", self.name, what)
+            if not await hold.wait_released(timeout_s):
+                logger.info("%s: %s takes long; messages are handled beside it", self.name, hook)
         finally:
             if not task.done():
                 task.add_done_callback(self._on_task_done)
                 if not holds_lane():
-                    self._custody.keep(task)
+                    self._deferred_acks.defer_until(task)
             else:
                 self._tasks.discard(task)
         if task.done() and not task.cancelled():
             task.result()
 
-    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("%s: task %s raised", self.name, task.get_name(), exc_info=error)
-
-    async def _cancel_tasks(self) -> None:
-        """End every task and handler of the worker, except the one that asks."""
-        current = asyncio.current_task()
-        ends: dict[asyncio.Future[Any], str] = {}
-        for task in self._tasks - {current}:
-            task.cancel()
-            ends[task] = task.get_name()
-        for turn in [turn for turn in self._handling if turn.task is not current]:
-            ends[turn.cut_off()] = "of a handler"
-        if ends:
-            _, late = await asyncio.wait(ends, timeout=_CANCEL_S)
-            for end in late:
-                logger.error("%s: task %s ignores its cancellation", self.name, ends[end])
-
 
 def check_name(name: str) -> str:
-    """The name, if the bus can address it.
+    """Check the name of a worker.
+
+    Returns:
+        The name.
 
     Raises:
-        WorkerNameError: It cannot.
+        WorkerNameError: The bus cannot address it.
     """
     if not isinstance(name, str):
         raise WorkerNameError(name, "it is no text")

@@ -1,4 +1,4 @@
-"""The worker's side of jobs: which handler does a request, and answering by hand."""
+"""Handling of job requests: choice of the handler, rejections, and explicit answers."""
 
 import difflib
 import logging
@@ -31,46 +31,46 @@ DEFAULT_MAX_QUEUED_JOBS = 1_000
 
 
 class JobHandlingMixin(SendingMixin):
-    """Lets a worker do jobs for others."""
+    """Adds job handlers and the methods to answer jobs."""
 
     EVENTS = frozenset({"on_job_request", "on_job_cancelled", "on_job_update_requested"})
     RECEIVES: ClassVar[dict[type[BusMessage], str]] = {
-        BusJobRequestMessage: "_take_request",
-        BusJobCancelMessage: "_take_cancel",
-        BusJobCreditMessage: "_take_credit",
-        BusJobUpdateRequestMessage: "_take_update_request",
+        BusJobRequestMessage: "_receive_job_request",
+        BusJobCancelMessage: "_job_executor.on_cancel",
+        BusJobCreditMessage: "_job_executor.on_credit",
+        BusJobUpdateRequestMessage: "_receive_update_request",
     }
     HANDLERS: ClassVar[Handlers] = Handlers({}, {})
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name)
-        self._workbench: JobExecutor | None = None
+        self._attached_executor: JobExecutor | None = None
 
     @property
     def job_names(self) -> tuple[str, ...]:
-        """The jobs it has handlers for, sorted."""
+        """The names of the jobs it has handlers for, sorted."""
         return tuple(sorted(self.HANDLERS.jobs))
 
     @property
     def active_jobs(self) -> dict[str, BusJobRequestMessage]:
-        """The jobs in hand, by id."""
-        return {} if self._workbench is None else self._workbench.requests
+        """The requests of the accepted jobs, by job id."""
+        return {} if self._attached_executor is None else self._attached_executor.requests
 
     # Hooks
 
     @base_hook
     async def on_job_request(self, message: BusJobRequestMessage) -> Any:
-        """Do a job that no @job handler is for; returning nothing keeps it open."""
+        """Handle a job that has no @job handler. Returning None keeps the job open."""
 
     @base_hook
     async def on_job_cancelled(self, message: BusJobCancelMessage) -> None:
-        """A job in hand was cancelled by its requester; its handler has been."""
+        """Handle the cancellation of an accepted job, after that of its handler."""
 
     @base_hook
     async def on_job_update_requested(self, message: BusJobUpdateRequestMessage) -> None:
-        """The requester wants to know how far a job is: call send_job_update()."""
+        """Handle a request for the progress of a job: call send_job_update()."""
 
-    # Answering by hand
+    # Explicit answers
 
     async def send_job_response(
         self,
@@ -80,105 +80,116 @@ class JobHandlingMixin(SendingMixin):
         status: JobStatus = JobStatus.COMPLETED,
         urgent: bool = False,
     ) -> None:
-        """Answer a job in hand; what its handler returns is then ignored.
+        """Answer an accepted job. The return value of its handler is then ignored.
 
         Args:
             job_id: From the request.
             response: JSON values.
-            status: How it ended.
-            urgent: Overtake queued data. Updates sent before are still seen.
+            status: How the job ended.
+            urgent: Whether the answer overtakes queued data. Earlier updates are still seen.
 
         Raises:
-            JobStateError: It is not in hand: answered, cancelled, never asked of this worker.
+            JobStateError: The job is answered or cancelled, or unknown here.
+            PbusError: The answer cannot be sent; the job stays open.
         """
-        await self._bench.replies.respond(job_id, status, response, is_urgent=urgent)
+        await self._job_executor.responder.respond(job_id, status, response, is_urgent=urgent)
 
     async def send_job_update(
         self, job_id: str, update: dict[str, Any] | None = None, *, urgent: bool = False
     ) -> None:
-        """Tell the requester how far a job in hand is; waits while it has too much unread.
+        """Send the progress of an accepted job. Waits while the requester has too much unread.
 
         Args:
             job_id: From the request.
             update: JSON values.
-            urgent: Overtake queued data, and wait for nobody.
+            urgent: Whether it overtakes queued data and never waits.
 
         Raises:
-            JobStateError: It is not in hand, or no longer.
+            JobStateError: The job is not open here, or no longer.
+            PbusError: The update cannot be sent.
         """
         kind = BusJobUpdateUrgentMessage if urgent else BusJobUpdateMessage
-        await self._bench.replies.report(job_id, kind, update=update)
+        await self._job_executor.responder.report(job_id, kind, update=update)
 
     async def send_job_stream_start(self, job_id: str, data: dict[str, Any] | None = None) -> None:
-        """Begin a streamed answer.
+        """Send the first message of a streamed answer.
+
+        Args:
+            job_id: From the request.
+            data: JSON values.
 
         Raises:
-            JobStateError: The job is not in hand.
+            JobStateError: The job is not open here, or no longer.
+            PbusError: The message cannot be sent.
         """
-        await self._bench.replies.report(job_id, BusJobStreamStartMessage, data=data)
+        await self._job_executor.responder.report(job_id, BusJobStreamStartMessage, data=data)
 
     async def send_job_stream_data(self, job_id: str, data: dict[str, Any] | None = None) -> None:
-        """Send a piece of a streamed answer; waits while the requester has too much unread.
+        """Send a message of a streamed answer. Waits while the requester has too much unread.
+
+        Args:
+            job_id: From the request.
+            data: JSON values.
 
         Raises:
-            JobStateError: The job is not in hand, or no longer.
+            JobStateError: The job is not open here, or no longer.
+            PbusError: The message cannot be sent.
         """
-        await self._bench.replies.report(job_id, BusJobStreamDataMessage, data=data)
+        await self._job_executor.responder.report(job_id, BusJobStreamDataMessage, data=data)
 
     async def send_job_stream_end(self, job_id: str, data: dict[str, Any] | None = None) -> None:
-        """End a streamed answer; the data is the job's response, and the job is answered.
+        """Answer a job by the end of its stream.
+
+        Args:
+            job_id: From the request.
+            data: JSON values, the job's response.
 
         Raises:
-            JobStateError: The job is not in hand.
+            JobStateError: The job is not open here.
+            PbusError: The message cannot be sent; the job stays open.
         """
-        await self._bench.replies.finish_stream(job_id, data)
+        await self._job_executor.responder.finish_stream(job_id, data)
 
-    # What comes in
+    # Messages
 
-    async def _take_request(self, request: BusJobRequestMessage) -> None:
+    async def _receive_job_request(self, request: BusJobRequestMessage) -> None:
+        executor = self._job_executor
         if request.target is None:
-            logger.warning("%s: a job asked of everyone is nobody's: %s", self.name, request)
+            logger.warning("%s: a job requested of everyone is not done: %s", self.name, request)
             return
-        bench = self._bench
-        was_cancelled, reason = bench.cancelled_early(request)
+        was_cancelled, reason = executor.cancelled_before_start(request)
         if was_cancelled:
-            await bench.refusals.refuse(request, JobStatus.CANCELLED, {"reason": reason})
+            await executor.rejections.reject(request, JobStatus.CANCELLED, {"reason": reason})
             return
-        if bench.passes_over(request):
+        if executor.is_duplicate(request):
             logger.warning("%s: %s came twice", self.name, request)
             return
         if self._is_stopping and requeue_current():
             return
-        refusal = self._refusal(request)
-        if refusal is not None:
-            reason, text = refusal
+        problem = self._problem_of(request)
+        if problem is not None:
+            reason, text = problem
             kind = STOPPED if self._is_stopping else "refused"
             data = {"error": text, "type": kind, "reason": reason}
-            await bench.refusals.refuse(request, JobStatus.ERROR, data)
+            await executor.rejections.reject(request, JobStatus.ERROR, data)
             return
-        self._fire_event("on_job_request", request)
-        # What comes after this is not to wait for the job.
-        hook = "on_bus_message"
-        has_lane = not (self._has_hook(hook) or self._is_listened_to(hook))
-        await bench.begin(request, self._order(request), has_lane=has_lane)
+        if self._event_handlers:
+            self._fire_event("on_job_request", request)
+        # Code that runs behind this must not wait for the job.
+        has_lane = not (self._is_hooked or self._event_handlers.get("on_bus_message"))
+        await executor.submit(request, self._execution_of(request), has_lane=has_lane)
 
-    async def _take_cancel(self, message: BusJobCancelMessage) -> None:
-        self._bench.cancel(message)
-
-    async def _take_credit(self, message: BusJobCreditMessage) -> None:
-        self._bench.take_credit(message)
-
-    async def _take_update_request(self, message: BusJobUpdateRequestMessage) -> None:
+    async def _receive_update_request(self, message: BusJobUpdateRequestMessage) -> None:
         if message.job_id in self.active_jobs:
             await self._call_hook("on_job_update_requested", message)
 
-    def _refusal(self, request: BusJobRequestMessage) -> tuple[str, str] | None:
-        """Why a job is not taken in: a word, and a sentence."""
+    def _problem_of(self, request: BusJobRequestMessage) -> tuple[str, str] | None:
+        """The reason to reject a request: a word, and a sentence; None to accept it."""
         if self._is_stopping:
             return "stopping", f"worker {self.name!r} is stopping"
         if not self._active:
             return "inactive", f"worker {self.name!r} is not active"
-        if self._bench.is_full:
+        if self._job_executor.is_full:
             return "busy", f"worker {self.name!r} is busy with {len(self.active_jobs):,} jobs"
         if request.job_name not in self.HANDLERS.jobs and not self._has_hook("on_job_request"):
             return "unknown job", self._unknown(request.job_name)
@@ -190,25 +201,25 @@ class JobHandlingMixin(SendingMixin):
         hint = f"did you mean {near[0]!r}?" if near else f"it has {known}"
         return f"worker {self.name!r} has no job {name!r}: {hint}"
 
-    def _order(self, request: BusJobRequestMessage) -> Execution:
+    def _execution_of(self, request: BusJobRequestMessage) -> Execution:
         name = request.job_name
         entry = None if name is None else self.HANDLERS.jobs.get(name)
         handler: Handler = self.on_job_request if entry is None else getattr(self, entry.method)
-        if not self._begun.is_set():
-            handler = self._once_begun(handler)
+        if not self._has_started.is_set():
+            handler = self._after_start(handler)
         if entry is None:
             return Execution(handler, stays_open=True)
-        return Execution(handler, turn_key=name if entry.sequential else None)
+        return Execution(handler, serial_key=name if entry.sequential else None)
 
-    def _once_begun(self, handler: Handler) -> Handler:
-        async def wait_then_do(request: BusJobRequestMessage) -> Any:
-            await self._begun.wait()
+    def _after_start(self, handler: Handler) -> Handler:
+        async def wait_then_handle(request: BusJobRequestMessage) -> Any:
+            await self._has_started.wait()
             return await handler(request)
 
-        return wait_then_do
+        return wait_then_handle
 
     @property
-    def _bench(self) -> JobExecutor:
-        if self._workbench is None:
+    def _job_executor(self) -> JobExecutor:
+        if self._attached_executor is None:
             raise WorkerNotAttachedError(self.name)
-        return self._workbench
+        return self._attached_executor

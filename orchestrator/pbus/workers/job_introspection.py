@@ -1,4 +1,4 @@
-"""Telling others which of a worker's jobs are open, and cancelling one for them."""
+"""Listing the open jobs of a worker, and cancelling its requests for other processes."""
 
 import asyncio
 from typing import ClassVar
@@ -12,23 +12,24 @@ from pbus.workers.job_requesting import JobRequestingMixin
 
 
 class JobListingMixin(JobHandlingMixin, JobRequestingMixin):
-    """Lets a worker say which jobs it asked for, and which it does."""
+    """Adds the list of open jobs, requested and accepted ones."""
 
     RECEIVES: ClassVar[dict[type[BusMessage], str]] = {
-        BusJobCancelRequestMessage: "_take_cancel_request"
+        BusJobCancelRequestMessage: "_receive_cancel_request"
     }
 
     def open_jobs(self) -> OpenJobs:
-        """The jobs that are not over, on both sides."""
-        if self._workbench is None or self._job_desk is None:
+        """The open jobs on both sides; none before the worker is attached."""
+        if self._attached_executor is None or self._attached_client is None:
             return OpenJobs()
         now = asyncio.get_running_loop().time()
+        jobs = self._attached_executor.responder.all()
         return OpenJobs(
-            asked=requested_jobs(self._job_desk, self.address),
-            in_hand=tuple(self._in_hand_entry(job, now) for job in self._workbench.replies.all()),
+            asked=requested_jobs(self._attached_client, self.address),
+            in_hand=tuple(self._accepted_entry(job, now) for job in jobs),
         )
 
-    def _in_hand_entry(self, job: RunningJob, now: float) -> JobEntry:
+    def _accepted_entry(self, job: RunningJob, now: float) -> JobEntry:
         request = job.request
         return JobEntry(
             job_id=request.job_id,
@@ -41,5 +42,6 @@ class JobListingMixin(JobHandlingMixin, JobRequestingMixin):
             progress=progress_of(job.progress),
         )
 
-    async def _take_cancel_request(self, message: BusJobCancelRequestMessage) -> None:
-        await self._transmit_quietly(cancel_for_another(self._desk, self.address, message))
+    async def _receive_cancel_request(self, message: BusJobCancelRequestMessage) -> None:
+        answer = cancel_for_another(self._job_client, self.address, message)
+        await self._bus_send_best_effort(answer)

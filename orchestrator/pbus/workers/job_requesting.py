@@ -1,9 +1,9 @@
-"""The requester's side of jobs: asking one worker or several, and learning how it ended."""
+"""Job requests of a worker: at one worker or several, and hooks for answers and events."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, Unpack
 
-from pbus.bus.local.lane_hold import lending, offer_turn
+from pbus.bus.local.lane_hold import release_lane, release_lane_on_wait
 from pbus.errors import WorkerNotAttachedError
 from pbus.ids import new_id
 from pbus.jobs import (
@@ -34,9 +34,9 @@ EVENT_HOOKS = ("on_job_update", "on_job_stream_start", "on_job_stream_data")
 
 
 class RequestHooks(SendingMixin):
-    """What a worker is told about the jobs it asked for.
+    """Adds hooks for the jobs that a worker requests.
 
-    Each job ends with exactly one of on_job_completed and on_job_error.
+    Each job ends with exactly one call of on_job_completed or on_job_error.
     """
 
     EVENTS = frozenset({
@@ -51,73 +51,79 @@ class RequestHooks(SendingMixin):
 
     @base_hook
     async def on_job_response(self, message: BusJobResponseMessage) -> None:
-        """A worker answered."""
+        """Handle an answer of a worker."""
 
     @base_hook
     async def on_job_update(self, message: BusJobUpdateMessage) -> None:
-        """A worker told how far it is."""
+        """Handle the progress of a job."""
 
     @base_hook
     async def on_job_stream_start(self, message: BusJobStreamStartMessage) -> None:
-        """A worker began a streamed answer."""
+        """Handle the first message of a streamed answer."""
 
     @base_hook
     async def on_job_stream_data(self, message: BusJobStreamDataMessage) -> None:
-        """A piece of a streamed answer came."""
+        """Handle a message of a streamed answer."""
 
     @base_hook
     async def on_job_stream_end(self, message: BusJobStreamEndMessage) -> None:
-        """A streamed answer ended."""
+        """Handle the end of a streamed answer."""
 
     @base_hook
     async def on_job_completed(self, result: JobGroupResponse) -> None:
-        """A job or a group is over, with all its answers."""
+        """Handle the end of a job or a group, with all its answers."""
 
     @base_hook
     async def on_job_error(self, message: BusJobResponseMessage) -> None:
-        """A job or a group is over without success.
+        """Handle the failure of a job or a group.
 
-        The message is the answer that ended it. Where none came (time was up, the worker was lost,
-        the job was cancelled) it stands for one: its response has the error and its type.
+        Args:
+            message: The answer that ended it. Without an answer (after a timeout, a cancellation or
+                the loss of the worker) a substitute, whose response has the keys error and type.
         """
 
 
 class JobRequestingMixin(RequestHooks):
-    """Lets a worker ask others to do jobs.
+    """Adds requests for jobs at other workers.
 
     Each method takes JobParams (for groups JobGroupParams), or the same as keywords: name, payload,
     timeout, label, cancellable, retries, priority; for groups cancel_on_error.
     """
 
     RECEIVES: ClassVar[dict[type[BusMessage], str]] = {
-        BusJobResponseMessage: "_take_response",
-        BusJobUpdateMessage: "_take_update",
-        BusJobStreamStartMessage: "_take_stream_start",
-        BusJobStreamDataMessage: "_take_stream_data",
-        BusJobStreamEndMessage: "_take_stream_end",
-        BusJobCreditRequestMessage: "_take_credit_request",
+        BusJobResponseMessage: "_job_client.on_response",
+        BusJobUpdateMessage: "_job_client.events.on_update",
+        BusJobStreamStartMessage: "_job_client.events.on_stream_start",
+        BusJobStreamDataMessage: "_job_client.events.on_stream_data",
+        BusJobStreamEndMessage: "_job_client.on_stream_end",
+        BusJobCreditRequestMessage: "_job_client.events.on_credit_request",
     }
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name)
-        self._job_desk: JobClient | None = None
+        self._attached_client: JobClient | None = None
 
     @property
     def job_groups(self) -> dict[str, JobGroup]:
-        """The jobs it asked for that are not over, by id."""
-        return {} if self._job_desk is None else self._job_desk.groups
+        """The open jobs that it requested, by id."""
+        return {} if self._attached_client is None else self._attached_client.groups
 
     def job(
         self, worker: str, *, params: JobParams | None = None, **options: Unpack[JobOptions]
     ) -> JobContext:
-        """A job at one worker: ``async with worker.job("db", name="load") as j: ...``.
+        """Make a job at one worker: ``async with worker.job("db", name="load") as j: ...``.
+
+        Args:
+            worker: The name of a worker or a group of replicas.
+            params: How the job is requested.
+            **options: The fields of params.
 
         Raises:
             WorkerNotAttachedError: No runner has this worker yet.
             TypeError: Both params and keywords were given.
         """
         chosen = as_group(choose_params(JobParams, params, {**options}))
-        return JobContext(self._desk, _check_names([worker]), chosen)
+        return JobContext(self._job_client, _check_names([worker]), chosen)
 
     def job_group(
         self,
@@ -125,19 +131,29 @@ class JobRequestingMixin(RequestHooks):
         params: JobGroupParams | None = None,
         **options: Unpack[JobGroupOptions],
     ) -> JobGroupContext:
-        """A job at several workers at once, each name once.
+        """Make a job at several workers at once.
+
+        Args:
+            *workers: Names of workers or groups of replicas; each counts once.
+            params: How the jobs are requested.
+            **options: The fields of params.
 
         Raises:
             WorkerNotAttachedError: No runner has this worker yet.
             TypeError: A worker is not given by name, or both params and keywords were given.
         """
         chosen = choose_params(JobGroupParams, params, {**options})
-        return JobGroupContext(self._desk, _check_names(workers), chosen)
+        return JobGroupContext(self._job_client, _check_names(workers), chosen)
 
     async def request_job(
         self, worker: str, *, params: JobParams | None = None, **options: Unpack[JobOptions]
     ) -> str:
-        """Ask one worker, once it is ready, and do not wait for the answer: hooks tell of it.
+        """Request a job at one worker, once it is ready. Hooks get the answer.
+
+        Args:
+            worker: The name of a worker or a group of replicas.
+            params: How the job is requested.
+            **options: The fields of params.
 
         Returns:
             The job's id.
@@ -154,10 +170,15 @@ class JobRequestingMixin(RequestHooks):
         params: JobGroupParams | None = None,
         **options: Unpack[JobGroupOptions],
     ) -> str:
-        """Ask several workers, once all are ready, and do not wait: hooks tell of the answers.
+        """Request a job at several workers, once all are ready. Hooks get the answers.
+
+        Args:
+            *workers: Names of workers or groups of replicas; each counts once.
+            params: How the jobs are requested.
+            **options: The fields of params.
 
         Returns:
-            The id that all these jobs share.
+            The id that all parts share.
 
         Raises:
             JobTimeoutError: The workers were not all ready within the timeout.
@@ -168,57 +189,60 @@ class JobRequestingMixin(RequestHooks):
     async def create_job_group_and_request_job(
         self, workers: Sequence[str], *, params: JobGroupParams | None = None
     ) -> JobGroup:
-        """Like request_job_group(), for those who want to look at the group or wait for it."""
+        """Request a job at several workers; as request_job_group().
+
+        Returns:
+            The group, to look at or to wait for.
+        """
         return await self._open(_check_names(workers), params or JobGroupParams())
 
     async def cancel_job_group(self, job_id: str, *, reason: str | None = None) -> None:
-        """Cancel a job or a group, whatever it says about being cancellable."""
-        self._desk.cancel(job_id, reason)
+        """Cancel a job or a group, also one that is not cancellable by others.
+
+        Args:
+            job_id: Of an open job; others are ignored.
+            reason: For the workers.
+        """
+        self._job_client.cancel(job_id, reason)
 
     async def request_cancel_job_group(self, job_id: str, *, reason: str | None = None) -> bool:
-        """Cancel a job or a group if it is open and cancellable; whether it was."""
+        """Cancel a job or a group if it is open and cancellable.
+
+        Args:
+            job_id: The job's.
+            reason: For the workers.
+
+        Returns:
+            Whether it was.
+        """
         group = self.job_groups.get(job_id)
         if group is None or not group.cancellable:
             return False
-        return self._desk.cancel(job_id, reason)
+        return self._job_client.cancel(job_id, reason)
 
     async def request_job_update(self, job_id: str, worker: str) -> None:
-        """Ask a worker how far a job is; the answer comes as an update.
+        """Ask a worker for the progress of a job; the answer is an update.
+
+        Args:
+            job_id: Of an open job.
+            worker: The worker's name, as it was asked for.
 
         Raises:
-            JobStateError: That worker has no such job of ours open.
+            JobStateError: The job is not open, or that worker is not part of it.
         """
-        await self._desk.request_update(job_id, worker)
+        await self._job_client.request_update(job_id, worker)
 
     async def _open(self, names: Sequence[str], params: JobGroupParams) -> JobGroup:
-        group = JobGroup(new_id(), names, params, waiting=lending)
-        await self._desk.open(group)
-        offer_turn()
+        group = JobGroup(new_id(), names, params, waiting=release_lane)
+        await self._job_client.open(group)
+        release_lane_on_wait()
         return group
 
-    async def _take_response(self, message: BusJobResponseMessage) -> None:
-        await self._desk.take_response(message)
-
-    async def _take_update(self, message: BusJobUpdateMessage) -> None:
-        await self._desk.take_event(message, "update", message.update, message.position)
-
-    async def _take_stream_start(self, message: BusJobStreamStartMessage) -> None:
-        await self._desk.take_event(message, "stream_start", message.data, message.position)
-
-    async def _take_stream_data(self, message: BusJobStreamDataMessage) -> None:
-        await self._desk.take_event(message, "stream_data", message.data, message.position)
-
-    async def _take_stream_end(self, message: BusJobStreamEndMessage) -> None:
-        await self._desk.take_stream_end(message, message.data, message.events)
-
-    async def _take_credit_request(self, message: BusJobCreditRequestMessage) -> None:
-        await self._desk.credits.answer(message)
-
     @property
-    def _desk(self) -> JobClient:
-        if self._job_desk is None:
+    def _job_client(self) -> JobClient:
+        if self._attached_client is None:
             raise WorkerNotAttachedError(self.name)
-        return self._job_desk
+        return self._attached_client
 
 
 def _check_names(workers: Sequence[Any]) -> Sequence[str]:

@@ -1,9 +1,8 @@
-"""Sending: to a worker, to one replica of a group, to everyone."""
+"""Sending of messages: to a worker, to one replica of a group, or to everyone."""
 
 import msgspec
 
 from pbus.errors import WorkerNotAttachedError
-from pbus.jobs.replicas import Replicas
 from pbus.messages import (
     BusActivateWorkerMessage,
     BusCancelWorkerMessage,
@@ -13,9 +12,10 @@ from pbus.messages import (
     BusWorkerErrorMessage,
     BusWorkerLocalErrorMessage,
 )
+from pbus.registry import Replicas
 from pbus.workers.core import WorkerCore
 
-# What is said to a group is meant for all of it.
+# Sent to all replicas of a group.
 _TO_ALL = (
     BusActivateWorkerMessage,
     BusCancelWorkerMessage,
@@ -25,7 +25,7 @@ _TO_ALL = (
 
 
 class SendingMixin(WorkerCore):
-    """Lets a worker send messages."""
+    """Adds sending of messages."""
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name)
@@ -34,8 +34,11 @@ class SendingMixin(WorkerCore):
     async def send_bus_message(self, message: BusMessage) -> None:
         """Send a message to its target, or to everyone when it has none.
 
-        A message to a group of replicas goes to one of them that is active; activating,
-        deactivating, ending and cancelling goes to all.
+        A message to a group of replicas goes to an active one; messages that activate, deactivate,
+        end or cancel go to all.
+
+        Args:
+            message: The message.
 
         Raises:
             WorkerNotAttachedError: No runner has this worker yet.
@@ -51,10 +54,17 @@ class SendingMixin(WorkerCore):
             self.sent += 1
             return
         for member in self._members(target, message):
-            await self._transmit(msgspec.structs.replace(message, target=member))
+            await self._bus_send(msgspec.structs.replace(message, target=member))
 
     async def send_bus_error_message(self, error: str) -> None:
-        """Report an error: a child to its parent, a root worker to everyone."""
+        """Report an error: a child to its parent, a root worker to everyone.
+
+        Args:
+            error: For people.
+
+        Raises:
+            PbusError: The report cannot be sent; see send_bus_message().
+        """
         if self.parent is not None:
             report: BusMessage = BusWorkerLocalErrorMessage(
                 source=self.name, target=self.parent.name, error=error
@@ -63,15 +73,11 @@ class SendingMixin(WorkerCore):
             report = BusWorkerErrorMessage(source=self.address, error=error)
         await self.send_bus_message(report)
 
-    @property
-    def _spread(self) -> Replicas:
-        if self._replicas is None:
-            self._replicas = Replicas(self.registry)
-        return self._replicas
-
     def _members(self, group: str, message: BusMessage) -> list[str]:
-        """Those of a group that are to get a message."""
+        """The replicas of a group that get a message."""
+        if self._replicas is None:
+            raise WorkerNotAttachedError(self.name)
         if isinstance(message, _TO_ALL):
-            return self._spread.all_of(group)
-        chosen = self._spread.choose(group)
+            return self._replicas.all_of(group)
+        chosen = self._replicas.choose(group)
         return [group if chosen is None else chosen.worker_name]

@@ -1,50 +1,49 @@
-"""Where the bus delivers a worker's messages."""
+"""The bus subscription of a worker."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+from pbus.bus.lane_gate import LaneGate
 from pbus.bus.subscriber import BusSubscriber
-from pbus.messages import BusMessage
+from pbus.messages import BusMessage, Lane
 
 
 class WorkerSubscription(BusSubscriber):
-    """Stands between the bus and a worker, so that no hook of a subclass can cut the worker off.
+    """Stands between the bus and a worker, so that no hook of a subclass cuts the worker off.
 
-    Attributes:
-        prefetch: How many messages of a mailbox shared with others it has use for at once.
+    Args:
+        name: The worker's.
+        address: The worker's for other processes.
+        admits: Tells whether the worker takes in a message.
+        receive: Takes in a message.
+        gates: Of the worker's lanes.
+        is_draining: Tells whether rejected stored messages are requeued rather than dropped.
     """
 
     def __init__(
         self,
         name: str,
         address: str,
+        *,
         admits: Callable[[BusMessage], bool],
         receive: Callable[[BusMessage], Coroutine[Any, Any, None]],
-        *,
-        leaves: Callable[[], bool] = lambda: False,
-        prefetch: int | None = None,
+        gates: Mapping[Lane, LaneGate],
+        is_draining: Callable[[], bool],
     ) -> None:
         self.name = name
+        self.gates = gates
+        # Attributes in place of methods save a call for each message.
+        self.accepts_bus_message = admits  # type: ignore[assignment, method-assign]
+        self.on_bus_message = receive  # type: ignore[assignment, method-assign]
         self._address = address
-        self._admits = admits
-        self._receive = receive
-        self._leaves = leaves
-        self.prefetch = prefetch
+        self._is_draining = is_draining
 
     @property
     def address(self) -> str:
-        """Where other processes reach the worker."""
+        """The address for other processes."""
         return self._address
 
     @property
     def is_draining(self) -> bool:  # type: ignore[override]
-        """Whether what it refuses is for others, or for the worker's next life."""
-        return self._leaves()
-
-    def accepts_bus_message(self, message: BusMessage) -> bool:
-        """Ask the worker, just before delivery."""
-        return self._admits(message)
-
-    def on_bus_message(self, message: BusMessage) -> Coroutine[Any, Any, None]:
-        """Give it to the worker."""
-        return self._receive(message)
+        """Whether rejected stored messages are requeued."""
+        return self._is_draining()

@@ -1,4 +1,4 @@
-"""Watching other workers come and go: `@worker_ready`, watch_workers()."""
+"""Watches for the readiness and the loss of other workers: `@worker_ready`, watch_workers()."""
 
 import functools
 import logging
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class WatchingMixin(SendingMixin):
-    """Lets a worker learn when others become ready, and when they are lost."""
+    """Adds watches for other workers."""
 
     EVENTS = frozenset({"on_worker_ready", "on_worker_lost"})
     HANDLERS: ClassVar[Handlers] = Handlers({}, {})
@@ -25,14 +25,17 @@ class WatchingMixin(SendingMixin):
 
     @base_hook
     async def on_worker_ready(self, data: WorkerReadyData) -> None:
-        """A worker that this one watches is ready; behind its @worker_ready handler."""
+        """Handle the readiness of a watched worker, after its @worker_ready handler."""
 
     @base_hook
     async def on_worker_lost(self, data: WorkerLostData) -> None:
-        """A worker that this one watches died, left, or was not heard of for too long."""
+        """Handle the loss of a watched worker: it ended, left, or was silent for too long."""
 
     async def watch_workers(self, *names: str) -> None:
-        """Be told of these workers from now on, at once of those that are ready already.
+        """Watch workers from now on. Those that are ready already are reported at once.
+
+        Args:
+            *names: Of workers or groups of replicas.
 
         Raises:
             WorkerNotAttachedError: No runner has this worker yet.
@@ -47,7 +50,7 @@ class WatchingMixin(SendingMixin):
             )
 
     async def _watch_marked(self) -> None:
-        """Watch those that @worker_ready handlers are for."""
+        """Watch the workers that have @worker_ready handlers."""
         await self.watch_workers(*self.HANDLERS.ready)
 
     def _unwatch_all(self) -> None:

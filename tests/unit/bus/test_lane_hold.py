@@ -2,44 +2,45 @@
 
 import asyncio
 
-from pbus.bus.local.lane_hold import LaneHold, lending
+from pbus.bus.local.hook_hold import LaneHold
+from pbus.bus.local.lane_hold import release_lane
 from support.waiting import PATIENCE_S, run
 
 
-def test_turn_is_over_with_handler():
-    """A turn lasts until its handler ends."""
+def test_hold_is_released_by_its_end():
+    """A hold lasts until its hook ends."""
 
     async def main():
-        turn, gate = LaneHold(), asyncio.Event()
-        task = turn.start(gate.wait(), "handler")
-        assert not await turn.over(0.01)
+        hold, gate = LaneHold(), asyncio.Event()
+        task = hold.start(gate.wait(), "handler")
+        assert not await hold.wait_released(0.01)
         gate.set()
-        assert await turn.over(PATIENCE_S)
+        assert await hold.wait_released(PATIENCE_S)
         await task
 
     run(main())
 
 
-def test_turn_can_be_lent():
-    """A handler, or a task that it started, lets the lane go on while it waits."""
+def test_hold_can_be_released():
+    """A handler, or a task that it started, releases the lane while it waits."""
 
     async def main():
-        lent, gate = [], asyncio.Event()
+        released, gate = [], asyncio.Event()
 
         async def inner():
-            with lending():
+            with release_lane():
                 await gate.wait()
 
         async def handler():
             await asyncio.create_task(inner())
 
-        turn = LaneHold(on_over=lambda: lent.append(True))
-        task = turn.start(handler(), "handler")
-        assert await turn.over(PATIENCE_S)
-        assert ([True], False) == (lent, task.done())
+        hold = LaneHold(on_released=lambda: released.append(True))
+        task = hold.start(handler(), "handler")
+        assert await hold.wait_released(PATIENCE_S)
+        assert ([True], False) == (released, task.done())
         gate.set()
         await task
-        with lending():  # no turn here: nothing happens
+        with release_lane():  # no hold here: nothing happens
             pass
 
     run(main())

@@ -5,16 +5,16 @@ import contextlib
 import contextvars
 
 from pbus.bus.local.lane import AckHandle
-from pbus.bus.local.lane_hold import InlineLaneHold, holds_lane, lending
+from pbus.bus.local.lane_hold import InlineLaneHold, holds_lane, release_lane
 from pbus.bus.local.mailbox import Mailbox
 from pbus.bus.subscriber import BusSubscriber
 from pbus.messages import BusDataMessage, Lane
 from support.waiting import finishes, happens, run, until
 
 
-def lend_turn():
+def release():
     """As at the beginning of a wait that does not end."""
-    lending().__enter__()
+    release_lane().__enter__()
 
 
 MARK = contextvars.ContextVar("mark", default="none")
@@ -37,7 +37,7 @@ class Handling(BusSubscriber):
         self.done = []
 
     async def on_bus_message(self, message):
-        rest = InlineLaneHold(self.turns).begin(self.handle(message.number))
+        rest = InlineLaneHold(self.turns).start(self.handle(message.number))
         if rest is not None:
             await rest
         self.done.append(message.number)
@@ -117,8 +117,8 @@ def test_lent_lane_gets_successor():
         async def handle(number):
             tasks[number] = asyncio.current_task()
             if number == 0:
-                lend_turn()
-                lend_turn()  # once is enough
+                release()
+                release()  # once is enough
                 await gate.wait()
 
         async with set_current_delivery(handle, None, None, None) as (handling, _):
@@ -139,7 +139,7 @@ def test_task_of_handler_lends():
 
         async def ask():
             assert holds_lane()
-            lend_turn()
+            release()
             await gate.wait()
 
         async def handle(number):
@@ -162,7 +162,7 @@ def test_late_lending_does_nothing():
 
         async def lend_later():
             await over.wait()
-            lend_turn()
+            release()
             gate.set()
 
         async def handle(number):
@@ -310,7 +310,7 @@ def test_lent_message_counts_as_done():
 
         async def handle(number):
             if number == 0:
-                lend_turn()
+                release()
                 await gate.wait()
 
         async with set_current_delivery(handle, *receipts) as (handling, _):
@@ -331,7 +331,7 @@ def test_stored_mail_is_settled_once():
 
         async def handle(number):
             if number != 1:
-                lend_turn()
+                release()
                 await gate.wait()
             if number == 2:
                 raise ValueError("no")
@@ -361,8 +361,8 @@ def test_cut_off_mail_goes_back():
         async with set_current_delivery(handle, *receipts) as (handling, _):
             await until(lambda: handling.turns)
             (turn,) = handling.turns
-            turn.cut_off()
-            await turn.cut_off()  # twice is once
+            turn.cancel()
+            await turn.cancel()  # twice is once
             await until(lambda: receipts[1].ends)
         assert [["given back"], ["finished"]] == [one.ends for one in receipts]
 
@@ -377,7 +377,7 @@ def test_stopped_mailbox_gives_back():
 
         async def handle(number):
             if number == 0:
-                lend_turn()
+                release()
             await asyncio.Event().wait()
 
         async with set_current_delivery(handle, *receipts) as (handling, _):

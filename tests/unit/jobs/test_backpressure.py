@@ -8,11 +8,11 @@ import pytest
 from pbus.errors import BusFullError
 from pbus.jobs import backpressure
 from pbus.jobs.backpressure import Reading, size_of, window_for
-from pbus.jobs.executor import stream_pause
+from pbus.jobs.executor import send_window
 from pbus.jobs.executor.responder import JobResponder
 from pbus.jobs.executor.running import Execution, RunningJob
-from pbus.jobs.executor.stream_pause import PROBES, Outflow
-from pbus.jobs.requester.stream_credit import Credits
+from pbus.jobs.executor.send_window import PROBES, SendWindow
+from pbus.jobs.requester.events import JobEvents
 from pbus.messages import (
     BusJobCreditMessage,
     BusJobCreditRequestMessage,
@@ -25,12 +25,12 @@ WINDOW = 1000
 
 
 class Wire:
-    """What a worker's links are, as far as one job's events need them; keeps what is sent."""
+    """What a worker's context is, as far as one job's events need them; keeps what is sent."""
 
     name = address = "worker"
 
-    def __init__(self, *, keeps_jobs=False, knows_requester=True):
-        self.keeps_jobs = keeps_jobs
+    def __init__(self, *, stores_jobs=False, knows_requester=True):
+        self.stores_jobs = stores_jobs
         self.sent = []
         self.bus = SimpleNamespace(
             is_connected=True, stats=lambda _: SimpleNamespace(queued=0, held=0)
@@ -43,8 +43,8 @@ class Wire:
     def spawn(self, work, name=None):
         return asyncio.create_task(work)
 
-    def outflow(self):
-        return Outflow(
+    def send_window(self):
+        return SendWindow(
             BusJobRequestMessage(source="asker", target="worker", job_id="j", window=WINDOW), self
         )
 
@@ -59,7 +59,7 @@ async def held_up(flowing):
     assert flowing.has_room
     assert 1200 == flowing.claim(600)  # one may exceed it
     assert not flowing.has_room
-    waiting = asyncio.create_task(flowing.wait())
+    waiting = asyncio.create_task(flowing.wait_for_room())
     await until(lambda: flowing._changed is not None)
     return waiting
 
@@ -85,16 +85,16 @@ def test_sender_waits_for_credit():
     """It goes on when the reader has read enough, and when the job is over."""
 
     async def main():
-        flowing = Wire().outflow()
+        flowing = Wire().send_window()
         waiting = await held_up(flowing)
-        flowing.note(credit(600))
+        flowing.on_credit(credit(600))
         await finishes(waiting)
         assert 1800 == flowing.claim(600)
-        waiting = asyncio.create_task(flowing.wait())
+        waiting = asyncio.create_task(flowing.wait_for_room())
         await until(lambda: flowing._changed is not None)
-        flowing.free()
+        flowing.open()
         await finishes(waiting)
-        assert not flowing.is_unread
+        assert not flowing.has_no_reader
 
     run(main())
 
@@ -107,22 +107,22 @@ def test_unsent_events_take_no_room(failure):
         raise failure
 
     async def main():
-        wire = Wire(keeps_jobs=True)
-        flowing = wire.outflow()
-        replies = JobResponder(wire, lambda _: None)
+        wire = Wire(stores_jobs=True)
+        flowing = wire.send_window()
+        responder = JobResponder(wire, lambda _: None)
         job = RunningJob(flowing._request, Execution(refuse), since=0.0)
-        job.outflow = flowing
-        replies.add(job)
+        job.send_window = flowing
+        responder.add(job)
         piece = {"text": "x" * WINDOW}
         send, wire.send = wire.send, refuse
         for _ in range(2):
             with pytest.raises(type(failure)):
-                await replies.report("j", BusJobStreamDataMessage, data=piece)
+                await responder.report("j", BusJobStreamDataMessage, data=piece)
             assert (0, True) == (job.events, flowing.has_room)
         wire.send = send
-        await replies.report("j", BusJobStreamDataMessage, data=piece)
+        await responder.report("j", BusJobStreamDataMessage, data=piece)
         assert (1, False) == (job.events, flowing.has_room)
-        flowing.note(credit(wire.sent[0].position))
+        flowing.on_credit(credit(wire.sent[0].position))
         assert flowing.has_room
 
     run(main())
@@ -132,30 +132,30 @@ def test_unknown_job_is_not_read():
     """A requester that does not know the job never reads its events."""
 
     async def main():
-        flowing = Wire().outflow()
+        flowing = Wire().send_window()
         waiting = await held_up(flowing)
-        flowing.note(credit(-1))
+        flowing.on_credit(credit(-1))
         await finishes(waiting)
-        assert flowing.is_unread
+        assert flowing.has_no_reader
 
     run(main())
 
 
-@pytest.mark.parametrize("keeps_jobs", [False, True])
-def test_lost_events_hold_up_nobody(keeps_jobs):
+@pytest.mark.parametrize("stores_jobs", [False, True])
+def test_lost_events_hold_up_nobody(stores_jobs):
     """A reader that twice has nothing left lost the rest, unless the broker keeps it."""
 
     async def main():
-        flowing = Wire(keeps_jobs=keeps_jobs).outflow()
+        flowing = Wire(stores_jobs=stores_jobs).send_window()
         waiting = await held_up(flowing)
-        flowing.note(credit(0, is_idle=True))
+        flowing.on_credit(credit(0, is_idle=True))
         await asyncio.sleep(0)
         assert not waiting.done()
-        flowing.note(credit(0, is_idle=True))
-        if keeps_jobs:
+        flowing.on_credit(credit(0, is_idle=True))
+        if stores_jobs:
             await asyncio.sleep(0)
             assert not waiting.done()
-            flowing.free()
+            flowing.open()
         await finishes(waiting)
 
     run(main())
@@ -164,17 +164,17 @@ def test_lost_events_hold_up_nobody(keeps_jobs):
 @pytest.mark.parametrize("knows_requester", [False, True])
 def test_silent_stranger_is_given_up(monkeypatch, knows_requester):
     """Who is in no registry and answers no probe is gone; who is there is waited for."""
-    monkeypatch.setattr(stream_pause, "PROBE_S", 0.001)
+    monkeypatch.setattr(send_window, "PROBE_S", 0.001)
 
     async def main():
         wire = Wire(knows_requester=knows_requester)
-        flowing = wire.outflow()
+        flowing = wire.send_window()
         waiting = await held_up(flowing)
         await until(lambda: len(wire.sent) >= PROBES)
         if knows_requester:
             await until(lambda: len(wire.sent) >= 2 * PROBES)
             assert not waiting.done()
-            flowing.note(credit(1200))
+            flowing.on_credit(credit(1200))
         await finishes(waiting)
         assert {BusJobCreditRequestMessage} == {type(message) for message in wire.sent}
 
@@ -217,18 +217,18 @@ def test_next_life_counts_anew():
         wire = Wire()
         member = SimpleNamespace(reading=None, wire_id="j", window=WINDOW)
         found = {("j", "worker"): (None, member)}
-        desk = Credits(wire, SimpleNamespace(find=lambda *key: found.get(key)))
-        before = desk.reading(member, "worker", 900, has_queue=False)
+        events = JobEvents(wire, SimpleNamespace(find=lambda *key: found.get(key)), None)
+        before = events.reading(member, "worker", 900, has_queue=False)
         before.arrived = 900
-        reading = desk.reading(member, "worker", 300, has_queue=False)
+        reading = events.reading(member, "worker", 300, has_queue=False)
         reading.arrived = 300
         assert before.hear(900, 1.0)
         assert (0, reading) == (reading.read, member.reading)
         assert reading.hear(300, 1.0)
-        desk.tell(reading)
+        events.send_credit(reading)
         for source in ("worker", "stranger"):
             request = BusJobCreditRequestMessage(source=source, job_id="j")
-            await desk.answer(request)
+            await events.on_credit_request(request)
         await until(lambda: len(wire.sent) == 3)
         answers = [(one.position, one.is_idle) for one in wire.sent if one.target == "stranger"]
         assert [(-1, False)] == answers

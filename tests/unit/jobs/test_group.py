@@ -78,7 +78,7 @@ def test_farewell_is_a_loss():
 def test_loss_keeps_its_reason():
     """A lost worker's part has an answer that says so."""
     group = group_of("a", "b", cancel_on_error=False)
-    group.lose(group.members["a"], "killed")
+    group.mark_worker_lost(group.members["a"], "killed")
     assert (JobStatus.ERROR, "JobWorkerLostError") == (
         group.responses["a"].status,
         group.responses["a"]["type"],
@@ -89,7 +89,7 @@ def test_late_answer_of_the_stopped():
     """Where a kept job's worker is not there when time is up, that is said."""
     group = group_of("a", "b", timeout=2)
     for member in group.members.values():
-        member.is_kept = True
+        member.is_stored = True
     group.expire(lambda name: name == "a")
     assert "waiting for b, which was stopped and did not come back" == group.error.phase
 

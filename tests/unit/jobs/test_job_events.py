@@ -3,7 +3,7 @@
 import asyncio
 
 from pbus.jobs.backpressure import Reading
-from pbus.jobs.job_events import EventQueue
+from pbus.jobs.handles import EventQueue
 from support.waiting import run
 
 

@@ -2,8 +2,7 @@
 
 from types import SimpleNamespace
 
-from pbus.jobs.replicas import Replicas
-from pbus.registry import WorkerReadyData
+from pbus.registry import Replicas, WorkerReadyData
 
 
 def registry_of(*names, inactive=()):
@@ -17,8 +16,7 @@ def registry_of(*names, inactive=()):
     return SimpleNamespace(
         get=lambda name: (replicas(name) or [None])[0],
         ready=lambda name: [each for each in replicas(name) if each.worker_name not in inactive],
-        local_workers=list(names),
-        remote_workers=[],
+        ready_names=lambda: list(names),
     )
 
 
@@ -35,12 +33,12 @@ def test_replicas_take_turns():
 def test_idle_replica_is_chosen():
     """Fewest open jobs first."""
     replicas = Replicas(registry_of("x.1", "x.2"))
-    replicas.begin("x.2")
-    replicas.begin("x.2")
-    replicas.begin("x.1")
+    replicas.job_started("x.2")
+    replicas.job_started("x.2")
+    replicas.job_started("x.1")
     assert ["x.1", "x.1"] == choices(replicas, "x", 2)
-    replicas.end("x.2")
-    replicas.end("x.2")
+    replicas.job_ended("x.2")
+    replicas.job_ended("x.2")
     assert ["x.2"] == choices(replicas, "x", 1)
 
 

@@ -52,7 +52,7 @@ BAD = {
     "job like a hook": ({"start": marked()}, "start.*rename the method"),
     "job like a method": ({"send_bus_message": marked()}, "rename the method"),
     "job like an attribute": ({"sent": marked()}, "rename the method"),
-    "job like an internal": ({"_begin": marked()}, "rename the method"),
+    "job like an internal": ({"_run_start": marked()}, "rename the method"),
     "ready handler like a hook": ({"on_worker_ready": marked(worker_ready(name="x"))}, "rename"),
     "internal method": ({"_open": nothing}, "'_open' for itself"),
     "internal attribute": ({"_tasks": []}, "'_tasks' for itself"),
@@ -144,7 +144,7 @@ def test_good_classes_are_let_be():
     assert ("a",) == Better("good").job_names
 
 
-@pytest.mark.parametrize("name", ["_tasks", "_registry", "_inbox", "_children"])
+@pytest.mark.parametrize("name", ["_tasks", "_registry", "_bus_subscription", "_children"])
 @pytest.mark.parametrize("when", ["constructor", "start"])
 def test_replaced_attribute_is_told(name, when):
     """A worker whose code sets an attribute of BaseWorker's is refused, or fails, with its name."""

@@ -1,4 +1,4 @@
-"""Stored messages whose handling goes on after their lane went on, and those left to others."""
+"""Deferred acknowledgement: stored messages whose handling outlasts the turn of their lane."""
 
 import asyncio
 from collections import Counter
@@ -8,7 +8,11 @@ from pbus.bus.local.delivery import Delivery, current_delivery
 
 
 def requeue_current() -> bool:
-    """Have the message that is being delivered come to somebody else; whether it is a stored one."""
+    """Requeue the stored message that is being delivered in this task.
+
+    Returns:
+        Whether the current message is a stored one.
+    """
     delivery = current_delivery()
     if delivery is None:
         return False
@@ -18,30 +22,34 @@ def requeue_current() -> bool:
 
 
 class DeferredAcks:
-    """Settles stored messages when the last hook that was called for them is over."""
+    """Settles each stored message when the last hook that was called for it has ended."""
 
     def __init__(self) -> None:
-        self._holds: Counter[Delivery] = Counter()
-        self._cut_off: set[Delivery] = set()
+        self._pending: Counter[Delivery] = Counter()
+        self._cancelled: set[Delivery] = set()
 
-    def keep(self, task: asyncio.Task[Any]) -> None:
-        """Settle the message that is being delivered when this task is done, not before."""
+    def defer_until(self, task: asyncio.Task[Any]) -> None:
+        """Settle the message that is being delivered when a task is done, not before.
+
+        Args:
+            task: Runs the hook. Its cancellation requeues the message.
+        """
         delivery = current_delivery()
         if delivery is None:
             return
         delivery.hold()
-        self._holds[delivery] += 1
-        task.add_done_callback(lambda task: self._note_done(task, delivery))
+        self._pending[delivery] += 1
+        task.add_done_callback(lambda task: self._on_task_done(task, delivery))
 
-    def _note_done(self, task: asyncio.Task[Any], delivery: Delivery) -> None:
+    def _on_task_done(self, task: asyncio.Task[Any], delivery: Delivery) -> None:
         if task.cancelled():
-            self._cut_off.add(delivery)
-        self._holds[delivery] -= 1
-        if self._holds[delivery]:
+            self._cancelled.add(delivery)
+        self._pending[delivery] -= 1
+        if self._pending[delivery]:
             return
-        del self._holds[delivery]
-        if delivery in self._cut_off:
-            self._cut_off.discard(delivery)
+        del self._pending[delivery]
+        if delivery in self._cancelled:
+            self._cancelled.discard(delivery)
             delivery.give_back()
         else:
             delivery.finish()

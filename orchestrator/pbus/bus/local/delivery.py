@@ -33,9 +33,8 @@ class Delivery(Protocol):
 _current: ContextVar[Delivery | None] = ContextVar("pbus_delivery", default=None)
 
 
-def current_delivery() -> Delivery | None:
-    """The stored message whose on_bus_message is running now; None on at-most-once buses."""
-    return _current.get()
+# Returns the stored message whose on_bus_message is running now; None on at-most-once buses.
+current_delivery = _current.get
 
 
 def set_current_delivery(delivery: Delivery | None) -> None:

@@ -25,29 +25,21 @@ class LaneReader:
 
     Attributes:
         receipt: Of the message in hand, where the lane may forget it at the release.
+        on_release: Called if the lane reads on before the current message is handled; emptied with
+            each message.
         is_released: The task only ends its message; the lane is read by another.
         task: The one that reads.
     """
 
-    __slots__ = ("_on_release", "_succeed", "gate", "is_released", "receipt", "task")
+    __slots__ = ("_succeed", "gate", "is_released", "on_release", "receipt", "task")
 
     def __init__(self, succeed: Callable[[], None], gate: LaneGate) -> None:
         self._succeed = succeed
         self.gate = gate
         self.task: asyncio.Task[Any] | None = None
-        self._on_release: list[Callable[[], None]] = []
+        self.on_release: list[Callable[[], None]] = []
         self.receipt: Completion | None = None
         self.is_released = False
-
-    def begin(self, receipt: Completion | None) -> None:
-        """Take the next message in hand."""
-        self.receipt = receipt
-        if self._on_release:
-            self._on_release.clear()
-
-    def when_released(self, callback: Callable[[], None]) -> None:
-        """Call back if the lane goes on before the message in hand is handled."""
-        self._on_release.append(callback)
 
     def hand_over(self) -> None:
         """Have the next message read beside the handler in progress; once is enough."""
@@ -58,16 +50,15 @@ class LaneReader:
         if receipt is not None:
             receipt.done()  # its sender may send on: the handler perhaps waits for just that
         self._succeed()
-        for callback in self._on_release:
+        for callback in self.on_release:
             callback()
 
 
 _current: ContextVar[LaneReader | None] = ContextVar("pbus_reader", default=None)
 
 
-def current_reader() -> LaneReader | None:
-    """Whose message this is about; None outside lanes."""
-    return _current.get()
+# Returns the reader of the message that is handled in this context; None outside of lanes.
+current_reader = _current.get
 
 
 def set_current_reader(reader: LaneReader) -> None:

@@ -133,11 +133,13 @@ class Mailbox:
                 turn_ends = time.perf_counter() + TURN_S
                 continue
             queue.is_busy = True
+            if reader.on_release:
+                reader.on_release.clear()
             if receipt is not None and isinstance(receipt, AckHandle):
-                reader.begin(None)
+                reader.receipt = None
                 await self._handle_stored(item, receipt, reader)
             else:
-                reader.begin(receipt)
+                reader.receipt = receipt
                 await self._handle(item, reader)
             if reader.is_released:
                 return

@@ -1,20 +1,24 @@
-"""A worker's jobs for others: taking them in, running handlers, cancelling, and never forgetting."""
+"""Execution of a worker's jobs: accept, run the handler, cancel, and answer each job once."""
 
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+import msgspec
 
 from pbus.bus.local.delivery import current_delivery
 from pbus.bus.local.lane_hold import InlineLaneHold
 from pbus.concurrency.user_code import as_handler_error
 from pbus.handlers import PENDING
 from pbus.jobs.context import WorkerContext
+from pbus.jobs.executor.abandoned import AbandonedJobs, is_expired
 from pbus.jobs.executor.limiter import ConcurrencyLimiter
-from pbus.jobs.executor.responder import JobResponder, Rejections
-from pbus.jobs.executor.running import Execution, PendingCancels, RunningJob, time_given
-from pbus.jobs.executor.stream_pause import Outflow
+from pbus.jobs.executor.rejections import Rejections
+from pbus.jobs.executor.responder import JobResponder
+from pbus.jobs.executor.running import Execution, PendingCancels, RunningJob
 from pbus.jobs.group import STOPPED
 from pbus.messages import (
     BusJobCancelMessage,
@@ -22,296 +26,257 @@ from pbus.messages import (
     BusJobRequestMessage,
     JobStatus,
 )
-from pbus.registry import WorkerLostData
 
 logger = logging.getLogger(__name__)
 
-CANCEL_GRACE_S = 1.0  # what a cancelled handler gets to end before its job is answered for it
-OVERDUE_S = (
-    5.0  # a requester whose time is up says so itself; one that cannot is waited for so long
-)
-_SWEEP_S = 1.0
+CANCEL_GRACE_S = 1.0  # for a cancelled handler to end before its job is answered
+_SAME_CLOCK_S = 1.0  # a deadline that differs by less was set by a clock like ours
 
 
 class JobExecutor:
-    """Sees to it that every job asked of its worker is answered once.
+    """Runs the jobs of one worker and answers each of them once.
 
     Args:
-        links: The worker's.
-        max_open: How many jobs are taken in at once.
-        places: How many of them run at once; None for all.
+        context: The worker's.
+        max_open: The number of jobs that are accepted at once.
+        slots: The number of jobs that run at once; None for all.
+
+    Attributes:
+        responder: Has the accepted jobs.
+        rejections: Answers the others.
+        abandoned: Cancels jobs that no requester waits for.
     """
 
-    def __init__(self, links: WorkerContext, max_open: int, places: int | None = None) -> None:
-        self._links = links
+    def __init__(self, context: WorkerContext, max_open: int, slots: int | None = None) -> None:
+        self._context = context
         self._max_open = max_open
-        self._has_places = places is not None
-        self._line: ConcurrencyLimiter[RunningJob] = ConcurrencyLimiter(places)
-        self._early = PendingCancels()
-        self._sweep: asyncio.TimerHandle | None = None
-        self.replies = JobResponder(links, self._release)
-        self.refusals = Rejections(links)
+        self._has_slots = slots is not None
+        self._limiter: ConcurrencyLimiter[RunningJob] = ConcurrencyLimiter(slots)
+        self._pending_cancels = PendingCancels()
+        self.responder = JobResponder(context, self._release_slot)
+        self.rejections = Rejections(context)
+        self.abandoned = AbandonedJobs(context, self.responder, self._cancel)
 
     @property
     def requests(self) -> dict[str, BusJobRequestMessage]:
-        """The jobs in hand, by id."""
-        return {job.request.job_id: job.request for job in self.replies.all()}
+        """The requests of the accepted jobs, by job id."""
+        return {job.request.job_id: job.request for job in self.responder.all()}
 
-    # Taking jobs in
+    # Accepting jobs
 
-    def passes_over(self, request: BusJobRequestMessage) -> bool:
-        """Whether this very job is in hand: a request is obeyed once."""
-        if self.replies.get(request.job_id) is None:
+    def is_duplicate(self, request: BusJobRequestMessage) -> bool:
+        """Whether a job of this id is open; the second copy of a stored request is requeued."""
+        if self.responder.get(request.job_id) is None:
             return False
         delivery = current_delivery()
-        if delivery is not None:  # given to us a second time; the first is still to be settled
+        if delivery is not None:  # the first delivery is still to be settled
             delivery.hold()
             delivery.give_back()
         return True
 
-    def cancelled_early(self, request: BusJobRequestMessage) -> tuple[bool, str | None]:
-        """Whether the job was cancelled before it came, or came too late; and why."""
+    def cancelled_before_start(self, request: BusJobRequestMessage) -> tuple[bool, str | None]:
+        """Whether a request was cancelled, or expired, before it arrived; and the reason."""
         delivery = current_delivery()
-        if delivery is not None and request.deadline is not None:
-            age = asyncio.get_running_loop().time() - delivery.stored_at
-            if age > time_given(request) + OVERDUE_S:
-                return True, "its time was up before it came"
-        return self._early.take(request)
+        if delivery is not None and is_expired(request, delivery):
+            return True, "its time was up before it came"
+        return self._pending_cancels.take(request) if self._pending_cancels else (False, None)
 
     @property
     def is_full(self) -> bool:
-        """Whether as many jobs are in hand as the worker takes; stored ones wait here as well."""
-        return len(self.replies) >= self._max_open and current_delivery() is None
+        """Whether no further job is accepted; stored requests always are, the broker limits them."""
+        return len(self.responder) >= self._max_open and current_delivery() is None
 
-    async def begin(
-        self, request: BusJobRequestMessage, order: Execution, *, has_lane: bool
+    async def submit(
+        self, request: BusJobRequestMessage, execution: Execution, *, has_lane: bool
     ) -> None:
-        """Carry out a request as soon as there is a place for it.
+        """Accept a job and run it as soon as there is a slot.
 
         Args:
-            request: What is asked for.
-            order: How.
-            has_lane: Whether this is the last of the message in its lane: then the handler may run
-                here and now, and the lane goes on beside it once it waits.
+            request: The request.
+            execution: The handler, and when it may run.
+            has_lane: Whether nothing else in the lane handles this message: then the handler starts
+                in the lane's task, and the lane reads on once the handler waits.
         """
-        loop = asyncio.get_running_loop()
-        asker = self._links.registry.get(request.source)
-        delivery = current_delivery()
-        job = RunningJob(
-            request,
-            order,
-            since=loop.time(),
-            requester="" if asker is None else asker.incarnation,
-            delivery=delivery,
-        )
-        if delivery is not None:
-            delivery.hold()  # it is settled when the job is over
-        if request.window:
-            job.outflow = Outflow(request, self._links)
-        self.replies.add(job)
-        if self._sweep is None:
-            self._sweep = loop.call_later(_SWEEP_S, self._look_around)
-        if self._has_places or order.turn_key is not None:
-            job.has_place = self._line.enter(job)
-            if job.has_place:
+        job = self._new_job(request, execution)
+        self.responder.add(job)
+        if not self.abandoned.is_watching:
+            self.abandoned.watch()
+        if self._has_slots or execution.serial_key is not None:
+            job.has_slot = self._limiter.acquire(job)
+            if job.has_slot:
                 self._start(job)
         elif has_lane:
-            await self._work_here(job)
+            await self._run_inline(job)
         else:
             self._start(job)
 
-    async def _work_here(self, job: RunningJob) -> None:
-        """Carry out a job in the task that reads the lane: most handlers never wait."""
-        turn = job.turn = InlineLaneHold(self._links.handling)
-        rest = turn.begin(self._carry_out(job))
+    def _new_job(self, request: BusJobRequestMessage, execution: Execution) -> RunningJob:
+        requester, delivery = self._context.registry.get(request.source), current_delivery()
+        now, due = asyncio.get_running_loop().time(), None
+        if delivery is not None:
+            delivery.hold()  # settled when the job has ended
+        if request.deadline is not None:
+            # The requester's clock says nothing here: a stored request counts from its storing, by
+            # the broker's clock, others from their arrival.
+            since = now if delivery is None else delivery.stored_at
+            due = since + request.deadline - request.time
+            deadline = time.time() + due - now  # by this process's clock, for handlers
+            if abs(deadline - request.deadline) >= _SAME_CLOCK_S:
+                request = msgspec.structs.replace(request, deadline=deadline)
+        incarnation = "" if requester is None else requester.incarnation
+        return RunningJob(request, execution, now, due, incarnation, delivery)
+
+    # Running handlers
+
+    async def _run_inline(self, job: RunningJob) -> None:
+        """Run a job in the lane's task: most handlers never wait."""
+        hold = job.lane_hold = InlineLaneHold(self._context.waiting_handlers)
+        rest = hold.start(self._run_handler(job))
         if rest is not None:
-            turn.lend()
+            hold.release()
             if (task := asyncio.current_task()) is not None:
-                task.set_name(self._name_of(job))
+                task.set_name(self._task_name(job))
             await rest
 
     def _start(self, job: RunningJob) -> None:
-        task = self._links.spawn(self._work_aside(job), self._name_of(job))
-        if job.has_place:
-            task.add_done_callback(lambda _: self._release(job))
+        task = self._context.spawn(self._run_in_task(job), self._task_name(job))
+        if job.has_slot:
+            task.add_done_callback(lambda _: self._release_slot(job))
 
-    async def _work_aside(self, job: RunningJob) -> None:
-        """Carry out a job in a task of its own."""
+    async def _run_in_task(self, job: RunningJob) -> None:
         if job.is_cancelled:
             job.is_handled = True
             return
-        turn = job.turn = InlineLaneHold(self._links.handling, has_lane=False)
-        rest = turn.begin(self._carry_out(job))
+        hold = job.lane_hold = InlineLaneHold(self._context.waiting_handlers, has_lane=False)
+        rest = hold.start(self._run_handler(job))
         if rest is not None:
             await rest
 
-    def _name_of(self, job: RunningJob) -> str:
-        return f"{self._links.name} job {job.request.job_name}"
+    def _task_name(self, job: RunningJob) -> str:
+        return f"{self._context.name} job {job.request.job_name}"
 
-    async def _carry_out(self, job: RunningJob) -> None:
-        order, task = job.order, asyncio.current_task()
+    async def _run_handler(self, job: RunningJob) -> None:
+        execution, task = job.execution, asyncio.current_task()
         try:
-            result = await order.handler(job.request)
+            result = await execution.handler(job.request)
         except asyncio.CancelledError:
             if not job.is_cancelled:
                 reason = {"reason": "something its handler awaited was cancelled"}
-                await self.replies.answer_quietly(job, JobStatus.CANCELLED, reason)
+                await self.responder.answer_best_effort(job, JobStatus.CANCELLED, reason)
         except BaseException as raised:
             where = f"the handler of job {job.request.job_name!r}"
             error = as_handler_error(raised, where, task)
             if error is None:
                 raise
-            bear = functools.partial(self._bear_error, job, error)
-            await self._conclude(job, bear)
+            await self._reply_uncancelled(
+                job, functools.partial(self._on_handler_error, job, error)
+            )
         else:
-            is_pending = result is PENDING or (order.stays_open and result is None)
+            is_pending = result is PENDING or (execution.stays_open and result is None)
             if not is_pending and not job.is_cancelled:
-                self._warn_of_late_value(job, result)
-                answer = functools.partial(self.replies.answer_result, job, result)
-                await self._conclude(job, answer)
+                await self._on_handler_result(job, result)
         finally:
             job.is_handled = True
 
-    def _warn_of_late_value(self, job: RunningJob, result: Any) -> None:
-        if result is not None and not self.replies.has(job):
+    async def _on_handler_result(self, job: RunningJob, result: Any) -> None:
+        if result is not None and not self.responder.has(job):
             logger.warning(
                 "%s: job %s (%s) was answered before its handler returned: the value is dropped",
-                self._links.name, job.request.job_id, job.request.job_name,
+                self._context.name, job.request.job_id, job.request.job_name,
             )  # fmt: skip
+        answer = functools.partial(self.responder.answer_result, job, result)
+        await self._reply_uncancelled(job, answer)
 
-    async def _conclude(
-        self, job: RunningJob, answer: Callable[[], Coroutine[Any, Any, None]]
+    async def _reply_uncancelled(
+        self, job: RunningJob, reply: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
-        """Answer a job, also if a cancellation of its handler comes too late for that.
+        """Answer a job, even if its handler's task is cancelled meanwhile.
 
-        Such a cancellation ends here: a stored request that is answered goes to no other.
+        The cancellation ends here: a stored request that is answered must not be requeued.
         """
         try:
-            await answer()
+            await reply()
         except asyncio.CancelledError:
-            if job.is_cancelled or not self.replies.has(job):
+            if job.is_cancelled or not self.responder.has(job):
                 raise
-            self._links.spawn(answer())
+            self._context.spawn(reply())
 
-    async def _bear_error(self, job: RunningJob, error: BaseException) -> None:
+    async def _on_handler_error(self, job: RunningJob, error: BaseException) -> None:
+        name, request = self._context.name, job.request
         if job.is_cancelled:
-            logger.debug("%s: cancelled %s raised", self._links.name, job.request, exc_info=error)
+            logger.debug("%s: cancelled %s raised", name, request, exc_info=error)
             return
         logger.error(
             "%s: the handler of job %s (%s) raised",
-            self._links.name, job.request.job_id, job.request.job_name, exc_info=error,
+            name, request.job_id, request.job_name, exc_info=error,
         )  # fmt: skip
-        await self.replies.answer_error(job, error)
+        await self.responder.answer_error(job, error)
 
-    def _release(self, job: RunningJob) -> None:
-        """Give a job's place to the next, once its handler is over and it is answered."""
-        if job.has_place and job.is_handled and not self.replies.has(job):
-            job.has_place = False
-            heir = self._line.leave(job)
-            if heir is not None:
-                heir.has_place = True
-                self._start(heir)
+    def _release_slot(self, job: RunningJob) -> None:
+        """Pass a job's slot on, once its handler has ended and it is answered."""
+        if job.has_slot and job.is_handled and not self.responder.has(job):
+            job.has_slot = False
+            next_job = self._limiter.release(job)
+            if next_job is not None:
+                next_job.has_slot = True
+                self._start(next_job)
 
-    # Cancelling
+    # Messages about accepted jobs
 
-    def cancel(self, message: BusJobCancelMessage) -> None:
-        """Cancel a job for its requester, or have it cancelled when it comes."""
-        job = self.replies.get(message.job_id)
+    async def on_cancel(self, message: BusJobCancelMessage) -> None:
+        """Cancel a job for its requester, or keep the cancel until the request arrives."""
+        job = self.responder.get(message.job_id)
         if job is None:
-            self._early.note(message)
+            self._pending_cancels.add(message)
         elif job.request.source != message.source:
-            logger.warning("%s: %s is not from the job's requester", self._links.name, message)
+            logger.warning("%s: %s is not from the job's requester", self._context.name, message)
         else:
             self._cancel(job, message)
 
-    def take_loss(self, data: WorkerLostData) -> None:
-        """A life of a worker is over: nobody waits for the answers to what it asked for.
-
-        Stored jobs are done all the same.
-        """
-        for job in self.replies.all():
-            if not self._was_asked_by(job, data):
-                continue
-            if job.outflow is not None:
-                job.outflow.lose()
-            if job.delivery is None:
-                self._give_up(job, f"its requester was lost: {data.reason}")
-
-    def take_credit(self, message: BusJobCreditMessage) -> None:
-        """A requester has read updates and pieces of a job."""
-        job = self.replies.get(message.job_id)
-        if job is not None and job.outflow is not None and job.request.source == message.source:
-            job.outflow.note(message)
-
-    def _was_asked_by(self, job: RunningJob, data: WorkerLostData) -> bool:
-        _, at, runner = job.request.source.partition("@")
-        if not at:
-            return job.requester == data.incarnation != ""
-        # Children have no leases: they are lost when nobody of their runner is left.
-        registry = self._links.registry
-        return runner == data.runner and not any(
-            other is not None and other.runner == runner
-            for other in map(registry.get, registry.remote_workers)
-        )
-
-    def _look_around(self) -> None:
-        """Give up jobs whose requester should have done so, and has not: it may be gone."""
-        loop = asyncio.get_running_loop()
-        overdue = loop.time() - OVERDUE_S
-        jobs = self.replies.all()
-        for job in jobs:
-            if job.due is not None and job.due < overdue:
-                self._give_up(job, "its time is up, and nobody cancelled it")
-        self._sweep = loop.call_later(_SWEEP_S, self._look_around) if jobs else None
-
-    def _give_up(self, job: RunningJob, reason: str) -> None:
-        request = job.request
-        self._cancel(
-            job,
-            BusJobCancelMessage(
-                source=request.source,
-                target=self._links.address,
-                job_id=request.job_id,
-                reason=reason,
-            ),
-        )
+    async def on_credit(self, message: BusJobCreditMessage) -> None:
+        """Apply the position up to which a requester has read a job's events."""
+        job = self.responder.get(message.job_id)
+        if job is not None and job.send_window and job.request.source == message.source:
+            job.send_window.on_credit(message)
 
     def _cancel(self, job: RunningJob, message: BusJobCancelMessage) -> None:
         if not job.is_cancelled:
             job.is_cancelled = True
-            self._line.withdraw(job)
-            self._links.spawn(self._see_off(job, message))
+            self._limiter.withdraw(job)
+            self._context.spawn(self._finish_cancelled(job, message))
 
-    async def _see_off(self, job: RunningJob, message: BusJobCancelMessage) -> None:
+    async def _finish_cancelled(self, job: RunningJob, message: BusJobCancelMessage) -> None:
         await self._stop_handler(job)
-        await self._links.call_hook("on_job_cancelled", message)
+        await self._context.call_hook("on_job_cancelled", message)
         data: dict[str, Any] = {"reason": message.reason}
-        await self.replies.answer_quietly(job, JobStatus.CANCELLED, data)
+        await self.responder.answer_best_effort(job, JobStatus.CANCELLED, data)
 
     async def _stop_handler(self, job: RunningJob) -> None:
         """Cancel the handler and wait a while; it may clean up, or answer itself."""
-        turn = job.turn
-        if turn is None or job.is_handled or turn.task in {None, asyncio.current_task()}:
+        hold = job.lane_hold
+        if hold is None or job.is_handled or hold.task in {None, asyncio.current_task()}:
             return
-        _, late = await asyncio.wait({turn.cut_off()}, timeout=CANCEL_GRACE_S)
+        _, late = await asyncio.wait({hold.cancel()}, timeout=CANCEL_GRACE_S)
         if late:
             logger.warning(
                 "%s: the handler of job %s goes on after its cancellation; its answer is dropped",
-                self._links.name, job.request.job_id,
+                self._context.name, job.request.job_id,
             )  # fmt: skip
 
     async def close(self, reason: str) -> None:
-        """Cancel and answer everything in hand; stored jobs go to whoever takes them next."""
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
-        self._line.clear()
-        jobs = self.replies.all()
+        """Cancel all jobs, answer them, and requeue those that are stored.
+
+        Args:
+            reason: For the requesters.
+        """
+        self.abandoned.close()
+        self._limiter.clear()
+        jobs = self.responder.all()
         for job in jobs:
             job.is_cancelled = True
         await asyncio.gather(*map(self._stop_handler, jobs))
         for job in jobs:
-            if not self.replies.give_back(job):
+            if not self.responder.requeue(job):
                 data = {"error": reason, "type": STOPPED}
-                await self.replies.answer_quietly(job, JobStatus.CANCELLED, data)
-        await self.refusals.sent(CANCEL_GRACE_S)
+                await self.responder.answer_best_effort(job, JobStatus.CANCELLED, data)
+        await self.rejections.flush(CANCEL_GRACE_S)

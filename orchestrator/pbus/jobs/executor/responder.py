@@ -1,4 +1,4 @@
-"""What a worker says about the jobs in its hands: updates, streams, and to each one answer."""
+"""Messages of a worker about its accepted jobs: updates, stream messages, and one answer each."""
 
 import asyncio
 import logging
@@ -6,11 +6,11 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from pbus.bus.local.delivery import current_delivery
 from pbus.errors import JobStateError, PbusError, kind_of, sendable, text_of
 from pbus.jobs.backpressure import size_of
 from pbus.jobs.context import WorkerContext
 from pbus.jobs.executor.running import RunningJob
+from pbus.jobs.executor.send_window import SendWindow
 from pbus.messages import (
     BusJobMessage,
     BusJobRequestMessage,
@@ -23,21 +23,20 @@ from pbus.messages import (
 
 logger = logging.getLogger(__name__)
 
-MAX_REFUSALS = 1_000  # on their way at once; then the requesters' lane waits
 _TRACEBACK_CHARS = 8_000  # the end says most
 
 
 class JobResponder:
-    """The jobs in hand, until each is answered.
+    """The accepted jobs of a worker, until each is answered.
 
     Args:
-        links: The worker's.
-        on_gone: Told of each job that is no longer in hand.
+        context: The worker's.
+        on_removed: Called with each job that is answered or requeued.
     """
 
-    def __init__(self, links: WorkerContext, on_gone: Callable[[RunningJob], None]) -> None:
-        self._links = links
-        self._on_gone = on_gone
+    def __init__(self, context: WorkerContext, on_removed: Callable[[RunningJob], None]) -> None:
+        self._context = context
+        self._on_removed = on_removed
         self._jobs: dict[str, RunningJob] = {}
         self._sending = 0
         self._idle = asyncio.Event()
@@ -47,135 +46,163 @@ class JobResponder:
         return len(self._jobs)
 
     def add(self, job: RunningJob) -> None:
-        """Have a job in hand."""
+        """Accept a job."""
         self._jobs[job.request.job_id] = job
         self._idle.clear()
 
     def get(self, job_id: str) -> RunningJob | None:
-        """The job of that id."""
+        """The accepted job of that id; None when there is none."""
         return self._jobs.get(job_id)
 
     def all(self) -> list[RunningJob]:
-        """All jobs in hand, oldest first."""
+        """All accepted jobs, oldest first."""
         return list(self._jobs.values())
 
     def has(self, job: RunningJob) -> bool:
-        """Whether this very job is in hand."""
+        """Whether this job (not another one of the same id) is unanswered."""
         return self._jobs.get(job.request.job_id) is job
 
-    async def idle(self) -> None:
-        """Wait until no job is in hand, and all answers are sent."""
+    async def wait_idle(self) -> None:
+        """Wait until all jobs are answered and all answers are sent."""
         await self._idle.wait()
 
-    # Said on the way
+    # Updates and stream messages
+
+    def send_window(self, job: RunningJob) -> SendWindow | None:
+        """The window of a job's events; None when the requester granted none."""
+        if job.send_window is None and job.request.window:
+            job.send_window = SendWindow(job.request, self._context)
+        return job.send_window
 
     async def report(self, job_id: str, kind: type[BusJobMessage], **fields: Any) -> None:
-        """Send an update or a piece of a stream, once its requester has read enough.
+        """Send an update or a stream message, once the window has room.
+
+        Args:
+            job_id: Of an accepted job.
+            kind: The class of the message.
+            **fields: The message's one field of data.
 
         Raises:
-            JobStateError: The job is not in hand, or no longer.
-            PbusError: It cannot be sent.
+            JobStateError: The job is not open here, or no longer.
+            PbusError: The message cannot be sent.
         """
         job = self._find(job_id)
-        outflow, size = job.outflow, 0
-        if outflow is not None and kind.lane is Lane.DATA:
+        window, size = self.send_window(job), 0
+        if window is not None and kind.lane is Lane.DATA:
             (data,) = fields.values()
             size = size_of(data)
-            if not outflow.has_room:
-                await outflow.wait()
+            if not window.has_room:
+                await window.wait_for_room()
                 self._find(job_id)
-            fields["position"] = outflow.claim(size)
-        if outflow is None or not outflow.is_unread:
-            job.events += 1
-            try:
-                await self._links.send(kind(**_to(job.request, self._links), **fields))
-            except BaseException:
-                job.events -= 1
-                if outflow is not None:
-                    outflow.unsent(size)
-                raise
+            fields["position"] = window.claim(size)
+        if window is None or not window.has_no_reader:
+            message = kind(**answer_head(job.request, self._context), **fields)
+            await self._send_event(job, message, size)
         if "update" in fields:
             job.progress = fields["update"]
 
-    # The answer
+    async def _send_event(self, job: RunningJob, message: BusJobMessage, size: int) -> None:
+        job.events += 1
+        try:
+            await self._context.send(message)
+        except BaseException:
+            job.events -= 1
+            if job.send_window is not None:
+                job.send_window.unclaim(size)
+            raise
+
+    # Answers
 
     async def respond(
         self, job_id: str, status: JobStatus, data: dict[str, Any] | None, *, is_urgent: bool
     ) -> None:
-        """Answer a job; it is no longer in hand.
+        """Answer a job.
+
+        Args:
+            job_id: Of an accepted job.
+            status: How the job ended.
+            data: JSON values.
+            is_urgent: Whether the answer overtakes data messages.
 
         Raises:
-            JobStateError: It is not in hand.
-            PbusError: The answer cannot be sent; the job is still in hand.
+            JobStateError: The job is not open here.
+            PbusError: The answer cannot be sent; the job stays open.
         """
         kind = BusJobResponseUrgentMessage if is_urgent else BusJobResponseMessage
         job = self._find(job_id)
-        answer = kind(
-            **_to(job.request, self._links), status=status, response=data, events=job.events
-        )
-        await self._send(job, answer)
+        head = answer_head(job.request, self._context)
+        await self._send(job, kind(**head, status=status, response=data, events=job.events))
 
     async def finish_stream(self, job_id: str, data: dict[str, Any] | None) -> None:
-        """Answer a job by the end of its stream; see respond()."""
+        """Answer a job by the end of its stream; arguments and errors as in respond()."""
         job = self._find(job_id)
-        answer = BusJobStreamEndMessage(
-            **_to(job.request, self._links), data=data, events=job.events
-        )
-        await self._send(job, answer)
+        head = answer_head(job.request, self._context)
+        await self._send(job, BusJobStreamEndMessage(**head, data=data, events=job.events))
 
     async def answer_result(self, job: RunningJob, result: Any) -> None:
-        """Answer with what a handler returned, unless the job was answered."""
+        """Answer with a handler's return value, unless the job is answered already."""
         if result is None:
             result = {}
         elif not isinstance(result, dict):
             result = {"result": result}
         try:
             await self._answer(job, JobStatus.COMPLETED, result)
-        except PbusError as error:  # above all: what was returned cannot be encoded
+        except PbusError as error:  # above all: the value cannot be encoded
             await self.answer_error(job, error)
 
     async def answer_error(self, job: RunningJob, error: BaseException) -> None:
-        """Answer with what a handler raised; a stored job is tried again first."""
+        """Answer with a handler's exception; a stored job is retried first."""
         if not self.has(job):
             return
         if job.delivery is not None and not job.delivery.is_last_attempt:
-            self._drop(job, error)
+            self._remove(job, error)
             return
         brief = {"error": text_of(error), "type": kind_of(error)}
-        trace = _trace_of(error)
+        trace = _traceback_of(error)
         try:
             await self._answer(job, JobStatus.ERROR, {**brief, "traceback": trace}, error)
-        except PbusError:  # perhaps there is no room for so much
-            await self.answer_quietly(job, JobStatus.ERROR, brief, error)
+        except PbusError:  # perhaps the traceback is too large
+            await self.answer_best_effort(job, JobStatus.ERROR, brief, error)
 
-    async def answer_quietly(
+    async def answer_best_effort(
         self,
         job: RunningJob,
         status: JobStatus,
         data: dict[str, Any],
         cause: BaseException | None = None,
     ) -> None:
-        """Answer, or log why that is impossible; either way it is no longer in hand."""
+        """Answer and close a job; an answer that cannot be sent is logged.
+
+        Args:
+            job: An accepted job.
+            status: How it ended.
+            data: The response.
+            cause: Passed to the settlement of a stored request.
+        """
         try:
             await self._answer(job, status, data, cause)
         except PbusError as error:
-            logger.warning("%s: no answer to %s: %s", self._links.name, job.request, error)
-            self._drop(job, error)
+            logger.warning("%s: no answer to %s: %s", self._context.name, job.request, error)
+            self._remove(job, error)
 
-    def give_back(self, job: RunningJob) -> bool:
-        """Leave a stored job to the next who takes it; whether it is one."""
+    def requeue(self, job: RunningJob) -> bool:
+        """Close a stored job unanswered, so that another consumer gets it.
+
+        Returns:
+            Whether the job is stored.
+        """
         delivery = job.delivery
         if delivery is None:
             return False
         job.delivery = None
         delivery.give_back()
-        self._drop(job, None)
+        self._remove(job, None)
         return True
 
     def _find(self, job_id: str) -> RunningJob:
         job = self._jobs.get(job_id)
         if job is None:
-            raise JobStateError(job_id, self._links.name)
+            raise JobStateError(job_id, self._context.name)
         return job
 
     async def _answer(
@@ -185,88 +212,48 @@ class JobResponder:
         data: dict[str, Any],
         cause: BaseException | None = None,
     ) -> None:
-        if not self.has(job):  # answered already
-            return
-        answer = BusJobResponseMessage(
-            **_to(job.request, self._links), status=status, response=data, events=job.events
-        )
-        await self._send(job, answer, cause)
+        if self.has(job):
+            head = answer_head(job.request, self._context)
+            answer = BusJobResponseMessage(**head, status=status, response=data, events=job.events)
+            await self._send(job, answer, cause)
 
     async def _send(
         self, job: RunningJob, answer: BusJobMessage, cause: BaseException | None = None
     ) -> None:
-        """Send the one answer; only if that fails may there be another."""
+        """Send the one answer; the job is open again if that fails."""
         job_id = job.request.job_id
         del self._jobs[job_id]
         self._sending += 1
         try:
-            await self._links.send(answer)
+            await self._context.send(answer)
         except BaseException:
             self._jobs[job_id] = job
             raise
         finally:
             self._sending -= 1
-        self._let_go(job, cause)
+        self._release(job, cause)
 
-    def _drop(self, job: RunningJob, error: BaseException | None) -> None:
+    def _remove(self, job: RunningJob, error: BaseException | None) -> None:
         if self._jobs.pop(job.request.job_id, None) is not None:
-            self._let_go(job, error)
+            self._release(job, error)
 
-    def _let_go(self, job: RunningJob, error: BaseException | None) -> None:
-        if job.outflow is not None:
-            job.outflow.free()
+    def _release(self, job: RunningJob, error: BaseException | None) -> None:
+        if job.send_window is not None:
+            job.send_window.open()
         if job.delivery is not None:
             job.delivery.finish(error)
         if not (self._jobs or self._sending):
             self._idle.set()
-        self._on_gone(job)
+        self._on_removed(job)
 
 
-class Rejections:
-    """Answers to jobs that are not taken in.
-
-    Args:
-        links: The worker's.
-    """
-
-    def __init__(self, links: WorkerContext) -> None:
-        self._links = links
-        self._sending: set[asyncio.Task[None]] = set()
-
-    async def refuse(self, request: BusJobRequestMessage, status: JobStatus, data: Any) -> None:
-        """Answer a job that is not taken in; waits only when there are very many of those.
-
-        Raises:
-            PbusError: The answer to a stored job cannot be sent: it comes again.
-        """
-        answer = BusJobResponseMessage(**_to(request, self._links), status=status, response=data)
-        if current_delivery() is not None:
-            await self._links.send(answer)
-            return
-        sending = self._links.spawn(self._send_quietly(answer))
-        self._sending.add(sending)
-        sending.add_done_callback(self._sending.discard)
-        if len(self._sending) > MAX_REFUSALS:
-            await asyncio.wait({sending})
-
-    async def sent(self, within_s: float) -> None:
-        """Wait until refusals are sent, at most so long."""
-        if self._sending:
-            await asyncio.wait(self._sending, timeout=within_s)
-
-    async def _send_quietly(self, answer: BusJobMessage) -> None:
-        try:
-            await self._links.send(answer)
-        except PbusError as error:
-            logger.warning("%s could not send %s: %s", self._links.name, answer, error)
-
-
-def _trace_of(error: BaseException) -> str:
+def _traceback_of(error: BaseException) -> str:
     try:
         return sendable("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARS:]
     except BaseException as failure:  # noqa: BLE001 - it calls methods of the user's
         return f"its traceback cannot be made: {type(failure).__name__}"
 
 
-def _to(request: BusJobRequestMessage, links: WorkerContext) -> dict[str, Any]:
-    return {"source": links.address, "target": request.source, "job_id": request.job_id}
+def answer_head(request: BusJobRequestMessage, context: WorkerContext) -> dict[str, Any]:
+    """The fields that all messages about a job share, by name."""
+    return {"source": context.address, "target": request.source, "job_id": request.job_id}

@@ -1,4 +1,4 @@
-"""A job in a worker's hands, and what is remembered of jobs that are not there yet."""
+"""Jobs that a worker has accepted, and cancels that arrive before their requests."""
 
 import time
 from collections import OrderedDict
@@ -9,134 +9,105 @@ import msgspec
 
 from pbus.bus.local.delivery import Delivery
 from pbus.bus.local.lane_hold import InlineLaneHold
-from pbus.jobs.executor.stream_pause import Outflow
+from pbus.jobs.executor.send_window import SendWindow
 from pbus.messages import BusJobCancelMessage, BusJobRequestMessage, Lane
 
-_EARLY_CANCEL_AGE_S = 60.0  # a cancel overtakes its request by milliseconds, by a backlog at most
-_MAX_EARLY_CANCELS = 10_000
-_SAME_CLOCK_S = 1.0  # a deadline that is off by less was set by a clock like ours
+_MAX_CANCEL_AGE_S = 60.0  # a cancel overtakes its request by milliseconds, by a backlog at most
+_MAX_CANCELS = 10_000
 
 Handler = Callable[[BusJobRequestMessage], Awaitable[Any]]
 State = Literal["queued", "running", "pending"]
 
 
 class Execution(msgspec.Struct, frozen=True):
-    """How a request is to be carried out.
+    """How a request is executed.
 
     Attributes:
-        handler: Does it.
-        turn_key: Jobs that share one are done one at a time; None shares with nobody.
-        stays_open: It is answered later when the handler returns nothing.
+        handler: The coroutine function to call.
+        serial_key: Jobs with the same key run one at a time; None runs beside all others.
+        stays_open: Whether a handler that returns None answers later.
     """
 
     handler: Handler
-    turn_key: str | None = None
+    serial_key: str | None = None
     stays_open: bool = False
 
 
-def time_given(request: BusJobRequestMessage) -> float:
-    """The seconds that a request with a deadline had when it was sent: both times are its sender's."""
-    return (request.deadline or 0.0) - request.time
-
-
-def _by_own_clock(request: BusJobRequestMessage, left_s: float) -> BusJobRequestMessage:
-    """The request with its deadline by this process's clock, for handlers that look at it."""
-    deadline = time.time() + left_s
-    if abs(deadline - (request.deadline or 0.0)) < _SAME_CLOCK_S:
-        return request
-    return msgspec.structs.replace(request, deadline=deadline)
-
-
-class RunningJob:
-    """One job in hand.
+class RunningJob(msgspec.Struct, eq=False):
+    """One accepted job.
 
     Attributes:
-        order: How it is carried out.
-        requester: The incarnation of whoever asked, or "" where that is not known.
-        delivery: Of the stored request, to be settled at the end; None where nothing is stored.
-        since: When it came, by the loop's clock.
-        due: When even its requester has given it up, by the loop's clock; None means never.
-        events: Updates and stream messages sent so far.
-        progress: What the last update said.
-        outflow: Holds its events back while its requester does not read; None: nothing does.
-        turn: The handler's, once it has begun.
-        has_place: It holds a place that others wait for.
-        is_cancelled: Somebody else answers it.
-        is_handled: The handler is over, or will never begin; a pending job is still open then.
+        since: When it was accepted, by the loop's clock.
+        due: When even its requester has given it up, by the loop's clock; None for never.
+        requester: The requester's incarnation; "" when it is unknown.
+        delivery: The stored request, settled at the end; None for a request that is not stored.
+        events: The number of updates and stream messages sent so far.
+        progress: The last update.
+        send_window: Delays events while the requester does not read; None before the first event.
+        lane_hold: The handler's; None before it starts.
+        has_slot: Whether it occupies a slot of the limiter.
+        is_cancelled: Whether it is answered as cancelled, whatever its handler returns.
+        is_handled: Whether the handler has ended, or will never start; a pending job is open still.
     """
 
-    __slots__ = (
-        "delivery", "due", "events", "has_place", "is_cancelled", "is_handled", "order", "outflow",
-        "progress", "request", "requester", "since", "turn",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        request: BusJobRequestMessage,
-        order: Execution,
-        *,
-        since: float,
-        requester: str = "",
-        delivery: Delivery | None = None,
-    ) -> None:
-        self.order = order
-        self.since = since
-        self.requester = requester
-        self.delivery = delivery
-        # A stored request counts from its storing, by the broker's clock, others from their coming:
-        # the requester's clock says nothing here.
-        began = since if delivery is None else delivery.stored_at
-        self.due = None if request.deadline is None else began + time_given(request)
-        self.request = request if self.due is None else _by_own_clock(request, self.due - since)
-        self.events = 0
-        self.progress: dict[str, Any] | None = None
-        self.outflow: Outflow | None = None
-        self.turn: InlineLaneHold | None = None
-        self.has_place = False
-        self.is_cancelled = False
-        self.is_handled = False
+    request: BusJobRequestMessage
+    execution: Execution
+    since: float
+    due: float | None = None
+    requester: str = ""
+    delivery: Delivery | None = None
+    events: int = 0
+    progress: dict[str, Any] | None = None
+    send_window: SendWindow | None = None
+    lane_hold: InlineLaneHold | None = None
+    has_slot: bool = False
+    is_cancelled: bool = False
+    is_handled: bool = False
 
     @property
-    def turn_key(self) -> str | None:
-        """Jobs that share one are done one at a time."""
-        return self.order.turn_key
+    def serial_key(self) -> str | None:
+        """Jobs with the same key run one at a time."""
+        return self.execution.serial_key
 
     @property
     def is_urgent(self) -> bool:
-        """Whether it goes before others."""
+        """Whether it goes before jobs that are not urgent."""
         return self.request.lane is Lane.SYSTEM
 
     @property
     def state(self) -> State:
-        """Whether it waits for a place, is worked on, or is to be answered later."""
-        if self.turn is None:
+        """Queued for a slot, running, or pending: its handler has ended without an answer."""
+        if self.lane_hold is None:
             return "queued"
         return "pending" if self.is_handled else "running"
 
 
-class PendingCancels:
-    """Cancels that came before their requests; kept for a while."""
+class PendingCancels(OrderedDict[tuple[str, str], tuple[float, str | None]]):
+    """Cancels that arrived before their requests, by requester and job id; bounded.
+
+    Args:
+        clock: Seconds; only differences matter.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
         self._clock = clock
-        self._reasons: OrderedDict[tuple[str, str], tuple[float, str | None]] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._reasons)
-
-    def note(self, cancel: BusJobCancelMessage) -> None:
-        """Keep a cancel of a job that is not known here."""
+    def add(self, cancel: BusJobCancelMessage) -> None:
+        """Keep the cancel of a job that is unknown here."""
         now = self._clock()
-        while self._reasons:
-            key, (since, _) = next(iter(self._reasons.items()))
-            if now - since < _EARLY_CANCEL_AGE_S and len(self._reasons) < _MAX_EARLY_CANCELS:
+        while self:
+            key, (since, _) = next(iter(self.items()))
+            if now - since < _MAX_CANCEL_AGE_S and len(self) < _MAX_CANCELS:
                 break
-            del self._reasons[key]
-        self._reasons[cancel.source, cancel.job_id] = (now, cancel.reason)
+            del self[key]
+        self[cancel.source, cancel.job_id] = (now, cancel.reason)
 
     def take(self, request: BusJobRequestMessage) -> tuple[bool, str | None]:
-        """Whether a request was cancelled before it came, and why."""
-        if not self._reasons:
-            return False, None
-        noted = self._reasons.pop((request.source, request.job_id), None)
-        return (False, None) if noted is None else (True, noted[1])
+        """Remove the cancel of a request.
+
+        Returns:
+            Whether there was one, and its reason.
+        """
+        found = self.pop((request.source, request.job_id), None)
+        return (False, None) if found is None else (True, found[1])

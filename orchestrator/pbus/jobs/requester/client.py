@@ -1,361 +1,275 @@
-"""A worker's jobs at others: asking, deadlines, what comes back, lost workers, retries."""
+"""Requests of a worker to others: asking, deadlines, answers, cancels."""
 
 import asyncio
-import functools
-import logging
 import time
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
-import msgspec
-
-from pbus.bus.local.lane_hold import lending
+from pbus.bus.local.lane_hold import release_lane
 from pbus.concurrency.waiting import first_of
-from pbus.errors import JobStateError, PbusError
-from pbus.jobs.backpressure import Reading, size_of, window_for
+from pbus.errors import JobStateError
+from pbus.jobs.backpressure import Reading, window_for
 from pbus.jobs.context import WorkerContext
 from pbus.jobs.group import JobGroup, JobMember, is_worker_stopping
-from pbus.jobs.job_events import EventType, JobGroupEvent
-from pbus.jobs.replicas import Replicas
-from pbus.jobs.requester.completion import JobCompletion
-from pbus.jobs.requester.pending import PendingJob, PendingJobs
-from pbus.jobs.requester.stream_credit import Credits
+from pbus.jobs.handles import EventQueue
+from pbus.jobs.job_events import JobGroupEvent
+from pbus.jobs.requester.events import JobEvents, event_of, with_own_job_id
+from pbus.jobs.requester.lost_workers import LostWorkers
+from pbus.jobs.requester.pending import JobCompletion, PendingJob, PendingJobs, workers_of
 from pbus.messages import (
     BusJobMessage,
     BusJobRequestMessage,
     BusJobRequestUrgentMessage,
     BusJobResponseMessage,
+    BusJobStreamEndMessage,
     BusJobUpdateRequestMessage,
     JobStatus,
 )
-from pbus.registry import WorkerLostData, WorkerReadyData
-
-logger = logging.getLogger(__name__)
-
-LOSS_GRACE_S = 0.1  # an answer sent before the loss is still taken when it comes so late
-CATCH_UP_ROUNDS = 50  # or later, while messages wait here, but no later than so many times that
+from pbus.registry import Replicas, WorkerReadyData
 
 
 class JobClient:
-    """Sees to it that every job its worker asks for ends once, and that the worker learns how.
+    """Requests jobs and ends each of them once.
+
+    Args:
+        context: The requesting worker's.
+        replicas: Chooses replicas for the worker.
 
     Attributes:
-        credits: What was read of the jobs' events.
+        events: Takes in updates and stream messages.
+        lost_workers: Takes in the loss of workers.
     """
 
-    def __init__(self, links: WorkerContext, replicas: Replicas) -> None:
-        self._links = links
+    def __init__(self, context: WorkerContext, replicas: Replicas) -> None:
+        self._context = context
         self._replicas = replicas
-        self._cases = PendingJobs()
-        self.credits = Credits(links, self._cases)
-        self._endings = JobCompletion(links, self._cases, replicas)
+        self._pending = PendingJobs(context, replicas)
+        self._completion = JobCompletion(context, self._pending, replicas)
+        self.events = JobEvents(context, self._pending, self._completion)
+        self.lost_workers = LostWorkers(context, self._pending, self._completion, self._request)
 
     @property
     def groups(self) -> dict[str, JobGroup]:
-        """The jobs that are not over, by id."""
-        return self._cases.groups()
+        """The open jobs by id."""
+        return {job.group.job_id: job.group for job in self._pending.all()}
 
-    def open_cases(self) -> list[PendingJob]:
-        """What is known of the jobs that are not over."""
-        return self._cases.all()
+    def pending_jobs(self) -> list[PendingJob]:
+        """The state of the open jobs, oldest first."""
+        return self._pending.all()
 
-    # Asking
+    # Requests
 
-    async def open(self, group: JobGroup) -> None:
-        """Ask all workers of the group, each once it is ready.
+    async def open(self, group: JobGroup, events: EventQueue[JobGroupEvent] | None = None) -> None:
+        """Send the requests of a group, each once its worker is ready.
+
+        Args:
+            group: A new group.
+            events: The queue for its updates and stream messages; None when only hooks read them.
 
         Raises:
-            JobError: It was over before all had been asked: its time was up, or a worker failed.
-            PbusError: The request cannot be sent.
+            JobError: The group ended before all requests were sent: by its timeout, or since a
+                worker failed.
+            PbusError: A request cannot be sent.
         """
-        case = self._cases.add(group)
-        self._set_deadline(case)
+        job = self._pending.add(group, events)
+        self._set_deadline(job)
         try:
-            await self._ask_all(case)
+            await self._request_all(job)
         except BaseException:
             await self.abandon(group, "the requester gave up while it was asking")
             self.forget(group)
             raise
-        is_all_asked = all(member.is_asked for member in group.members.values())
-        if group.error is not None and not is_all_asked:
+        if group.error is not None and not all(one.is_asked for one in group.members.values()):
             self.forget(group)
             raise group.error
 
-    def _set_deadline(self, case: PendingJob) -> None:
-        timeout = case.group.params.timeout
+    def _set_deadline(self, job: PendingJob) -> None:
+        timeout = job.group.params.timeout
         if timeout is not None:
-            case.deadline = case.since + timeout
-            case.timer = asyncio.get_running_loop().call_at(case.deadline, self._expire, case)
+            job.deadline = job.since + timeout
+            job.timer = asyncio.get_running_loop().call_at(job.deadline, self._expire, job)
 
-    async def _ask_all(self, case: PendingJob) -> None:
-        group = case.group
+    async def _request_all(self, job: PendingJob) -> None:
+        group = job.group
         group.finish_if_empty()
-        if not self._links.joined.is_set():
-            await self._until(group, self._links.joined.wait())
-        registry = self._links.registry
+        if not self._context.joined.is_set():
+            await self._until(group, self._context.joined.wait())
+        registry = self._context.registry
         absent = [name for name in group.members if registry.get(name) is None]
-        if absent:  # nobody begins before all are there
+        if absent:  # all workers are ready before the first begins
             await self._until_ready(group, absent)
         for member in group.members.values():
-            await self._ask(case, member)
-        await self._endings.tell(self._endings.conclude(case))
+            await self._request(job, member)
+        await self._completion.call_hooks(self._completion.conclude(job))
 
-    async def _ask(self, case: PendingJob, member: JobMember) -> None:
-        group = case.group
+    async def _request(self, job: PendingJob, member: JobMember) -> None:
+        group = job.group
         while (data := self._replicas.choose(member.name)) is None and not group.is_done:
             await self._until_ready(group, [member.name])
         if data is None or group.is_done:
             return
-        self._assign(case, member, data)
-        remaining = None
-        if case.deadline is not None:
-            remaining = case.deadline - asyncio.get_running_loop().time()
+        self._assign(job, member, data)
+        deadline = None
+        if job.deadline is not None:
+            deadline = time.time() + job.deadline - asyncio.get_running_loop().time()
         is_urgent = group.params.priority == "high"
         kind = BusJobRequestUrgentMessage if is_urgent else BusJobRequestMessage
-        await self._links.send(
+        await self._context.send(
             kind(
-                source=self._links.address,
+                source=self._context.address,
                 target=member.address,
                 job_id=member.wire_id,
                 job_name=group.params.name,
                 payload=group.params.payload,
-                deadline=None if remaining is None else time.time() + remaining,
+                deadline=deadline,
                 window=member.window,
             )
         )
 
-    def _assign(self, case: PendingJob, member: JobMember, data: WorkerReadyData) -> None:
-        links = self._links
-        member.is_kept = links.keeps_jobs and not links.registry.is_child(data.worker_name)
-        member.worker = member.address = member.name if member.is_kept else data.worker_name
+    def _assign(self, job: PendingJob, member: JobMember, data: WorkerReadyData) -> None:
+        context, worker = self._context, data.worker_name
+        member.is_stored = context.stores_jobs and not context.registry.is_child(worker)
+        member.worker = member.address = member.name if member.is_stored else worker
         member.incarnation = data.incarnation
-        member.send_again(case.wire_id(data.worker_name))
-        member.window = window_for(len(case.group.members), has_hooks=links.has_event_hooks)
+        member.restart(job.new_wire_id(worker))
+        member.window = window_for(len(job.group.members), has_hooks=context.has_event_hooks)
         member.is_asked = True
-        self._cases.expect(case, member)
-        self._replicas.begin(member.address)
+        self._pending.expect(job, member)
 
     async def _until_ready(self, group: JobGroup, names: Sequence[str]) -> None:
-        """Wait until all of these are ready, or the group is over."""
-        wait_ready = self._links.registry.wait_ready
+        """Wait until these workers are ready, or the group is over."""
+        wait_ready = self._context.registry.wait_ready
         await self._until(group, asyncio.gather(*(wait_ready(name) for name in names)))
 
     @staticmethod
-    async def _until(group: JobGroup, happens: Awaitable[Any]) -> None:
-        """Wait until something happens, or the group is over."""
-        with lending():
-            await first_of(happens, group.wait())
+    async def _until(group: JobGroup, event: Awaitable[Any]) -> None:
+        """Wait for an event, or until the group is over."""
+        with release_lane():
+            await first_of(event, group.wait())
 
-    # Waiting
+    # Answers
 
-    async def wait(self, group: JobGroup) -> None:
-        """Wait until the group is over."""
-        with lending():
-            await group.wait()
-
-    async def next_event(self, group: JobGroup) -> JobGroupEvent | None:
-        """The group's next event; None when there will be none."""
-        with lending():
-            return None if group.events is None else await group.events.get()
-
-    def forget(self, group: JobGroup) -> None:
-        """Keep nothing of a group any longer."""
-        case = self._cases.get(group.job_id)
-        if case is None:
-            return
-        if group.events is not None:
-            group.events.close()
-        for member in group.open_members():
-            self._endings.release(member)
-        self._cases.remove(case)
-
-    # What comes back
-
-    async def take_response(self, message: BusJobResponseMessage) -> None:
+    async def on_response(self, message: BusJobResponseMessage) -> None:
         """Take in an answer."""
-        await self._take_answer(message, message.status, message.response, message.events)
+        await self._on_answer(message, message.status, message.response, message.events)
 
-    async def take_stream_end(
-        self, message: BusJobMessage, data: dict[str, Any] | None, events: int
-    ) -> None:
-        """Take in the end of a stream: an event, and the answer."""
-        found = self._cases.find(message.job_id, message.source)
-        if found is None or not found[1].is_open:
-            logger.debug("%s: %s is about no open job", self._links.name, message)
-            return
-        case, member = found
-        if case.group.events is not None:
-            case.group.events.put(_event_of(member, "stream_end", data))
-        await self._links.call_hook("on_job_stream_end", _with_own_job_id(case, message))
-        await self._take_answer(message, JobStatus.COMPLETED, data, events)
-
-    async def take_event(
-        self, message: BusJobMessage, kind: EventType, data: dict[str, Any] | None, position: int
-    ) -> None:
-        """Take in an update or a piece of a stream; its position as in the message."""
-        found = self._cases.find(message.job_id, message.source)
+    async def on_stream_end(self, message: BusJobStreamEndMessage) -> None:
+        """Take in the end of a stream, which is an event and the answer."""
+        found = self._pending.find_open(message)
         if found is None:
-            logger.debug("%s: %s is about no open job", self._links.name, message)
             return
-        case, member = found
-        member.seen += 1
-        if kind == "update":
-            member.progress = data
-        self._endings.stop_grace(case)  # a hook may take long: that is no silence
-        reading, queue = None, case.group.events
-        if position:
-            reading = self.credits.reading(
-                member, message.source, position, has_queue=queue is not None
-            )
-            size, reading.arrived = position - reading.arrived, position
-        else:
-            size = size_of(data)
-        if queue is not None:
-            queue.put(_event_of(member, kind, data), size, reading, position)
-        on_done = None
-        if reading is not None:
-            began = asyncio.get_running_loop().time()
-            on_done = functools.partial(self._note_heard, case, member, reading, size, began)
-        hook = "on_job_update" if kind == "update" else f"on_job_{kind}"
-        await self._links.call_hook(hook, _with_own_job_id(case, message), on_done=on_done)
-        if case.is_concluded:
-            self._endings.settle(case)
+        job, member = found
+        if job.events is not None:
+            job.events.put(event_of(member, "stream_end", message.data))
+        await self._context.call_hook("on_job_stream_end", with_own_job_id(job, message))
+        await self._on_answer(message, JobStatus.COMPLETED, message.data, message.events)
 
-    def _note_heard(
-        self, case: PendingJob, member: JobMember, reading: Reading, size: int, began: float
-    ) -> None:
-        """Note that the hook of an event has ended; hooks that wait may end in any order."""
-        took = asyncio.get_running_loop().time() - began
-        is_current = member.reading is reading and self._cases.get(case.group.job_id) is case
-        if reading.hear(size, took) and is_current:
-            self.credits.tell(reading)
-
-    async def _take_answer(
+    async def _on_answer(
         self,
         message: BusJobMessage,
         status: JobStatus,
         data: dict[str, Any] | None,
         events: int,
     ) -> None:
-        found = self._cases.find(message.job_id, message.source)
-        if found is None or not found[1].is_open:
-            logger.debug("%s: %s is about no open job", self._links.name, message)
+        found = self._pending.find_open(message)
+        if found is None:
             return
-        case, member = found
-        if is_worker_stopping(status, data) and self._may_ask_again(case, member):
-            return  # its loss is noticed when it has gone, and then another is asked
-        self._replicas.end(member.address)
-        case.group.answer(member, status, data, events)
+        job, member = found
+        is_stopping = is_worker_stopping(status, data)
+        if is_stopping and self.lost_workers.may_retry(job, member):
+            return  # the worker's loss follows, and then another one is asked
+        self._replicas.job_ended(member.address)
+        job.group.answer(member, status, data, events)
         if member.seen >= member.announced:
-            self._cases.unexpect(member)
-        message = _with_own_job_id(case, message)
+            self._pending.forget(member)
+        if message.job_id != job.group.job_id:
+            message = with_own_job_id(job, message)
         cause = message if isinstance(message, BusJobResponseMessage) else None
-        notices = self._endings.conclude(case, cause)  # first: a hook may raise, or take long
+        calls = self._completion.conclude(job, cause)  # first: a hook may raise, or take long
         if cause is not None:
-            await self._links.call_hook("on_job_response", cause)
-        await self._endings.tell(notices)
-
-    # Lost workers
-
-    async def take_loss(self, data: WorkerLostData) -> None:
-        """A life of a worker is over: what it had not answered goes to another, or ends."""
-        for case, member in self._cases.asked_of(data.worker_name, data.incarnation):
-            work = self._bear_loss(case, member, data)
-            self._links.spawn(work, f"{self._links.name} job {case.group.job_id} lost its worker")
-
-    async def _bear_loss(self, case: PendingJob, member: JobMember, data: WorkerLostData) -> None:
-        await self._until_caught_up()
-        if case.group.is_done or not member.is_open or member.incarnation != data.incarnation:
-            return
-        self._endings.release(member)
-        if self._may_ask_again(case, member):
-            member.lives_lost += 1
-            await self._ask_another(case, member, data.reason)
-        else:
-            await self._give_up(case, member, data.reason)
-
-    def _may_ask_again(self, case: PendingJob, member: JobMember) -> bool:
-        return member.lives_lost < case.group.params.retries
-
-    async def _until_caught_up(self) -> None:
-        """Let what was sent before the loss arrive: the news of it overtakes data."""
-        for _ in range(CATCH_UP_ROUNDS):
-            await asyncio.sleep(LOSS_GRACE_S)
-            stats = self._links.bus.stats(self._links.name)
-            if stats.queued == stats.held:  # no answer is among those held back
-                return
-
-    async def _ask_another(self, case: PendingJob, member: JobMember, reason: str) -> None:
-        logger.info(
-            "%s: job %s is asked for again: %s was lost (%s)",
-            self._links.name, case.group.job_id, member.worker, reason,
-        )  # fmt: skip
-        try:
-            await self._ask(case, member)
-        except PbusError as error:
-            self._endings.release(member)
-            await self._give_up(case, member, f"{reason}, and nobody else could be asked: {error}")
-
-    async def _give_up(self, case: PendingJob, member: JobMember, reason: str) -> None:
-        case.group.lose(member, reason)
-        await self._endings.tell(self._endings.conclude(case))
+            await self._context.call_hook("on_job_response", cause)
+        await self._completion.call_hooks(calls)
 
     # The end
 
+    def forget(self, group: JobGroup) -> None:
+        """Drop all state of a group. Idempotent."""
+        job = self._pending.get(group.job_id)
+        if job is None:
+            return
+        if job.events is not None:
+            job.events.close()
+        for member in group.open_members():
+            self._pending.release(member)
+        self._pending.remove(job)
+
     def cancel(self, job_id: str, reason: str | None) -> bool:
-        """Cancel a job of this worker; whether there was one."""
-        case = self._cases.get(job_id)
-        if case is None or case.group.is_done:
+        """Cancel an open job.
+
+        Args:
+            job_id: The job's.
+            reason: For the workers.
+
+        Returns:
+            Whether there is an open job of that id.
+        """
+        job = self._pending.get(job_id)
+        if job is None or job.group.is_done:
             return False
-        case.group.cancel(reason)
-        self._endings.tell_soon(self._endings.conclude(case))
+        job.group.cancel(reason)
+        self._completion.call_hooks_soon(self._completion.conclude(job))
         return True
 
     async def abandon(self, group: JobGroup, reason: str) -> None:
-        """Cancel a group and wait until its workers have been sent their cancels.
+        """Cancel a group and wait until the cancels are sent.
 
-        Being cancelled oneself meanwhile does not keep them from being sent.
+        They are sent even if the caller is cancelled meanwhile.
+
+        Args:
+            group: The group.
+            reason: For the workers.
         """
         self.cancel(group.job_id, reason)
-        case = self._cases.get(group.job_id)
-        if case is not None and case.cancels is not None:
-            await asyncio.shield(case.cancels)
+        job = self._pending.get(group.job_id)
+        if job is not None and job.cancels is not None:
+            await asyncio.shield(job.cancels)
 
     async def request_update(self, job_id: str, name: str) -> None:
-        """Ask a worker of a job how far it is.
+        """Ask a worker of a job for its progress; the answer is an update.
+
+        Args:
+            job_id: The job's.
+            name: The worker's, as it was asked for.
 
         Raises:
             JobStateError: The job is not open, or that worker is not part of it.
         """
-        case = self._cases.get(job_id)
-        member = None if case is None else case.group.members.get(name)
+        job = self._pending.get(job_id)
+        member = None if job is None else job.group.members.get(name)
         if member is None or not (member.is_asked and member.is_open):
             raise JobStateError(job_id, name)
-        for worker in self._replicas.working_on(member):
-            await self._links.send(
+        for worker in workers_of(member, self._replicas):
+            await self._context.send(
                 BusJobUpdateRequestMessage(
-                    source=self._links.address, target=worker, job_id=member.wire_id
+                    source=self._context.address, target=worker, job_id=member.wire_id
                 )
             )
 
+    def send_credit(self, reading: Reading) -> None:
+        """Tell a worker, in a task of its own, which of its events were read."""
+        self.events.send_credit(reading)
+
     async def close(self, reason: str) -> None:
-        """Cancel everything that is open."""
+        """Cancel all open jobs.
+
+        Args:
+            reason: For the workers.
+        """
         groups = list(self.groups.values())
         await asyncio.gather(*(self.abandon(group, reason) for group in groups))
         for group in groups:
             self.forget(group)
 
-    def _expire(self, case: PendingJob) -> None:
-        case.group.expire(lambda name: self._links.registry.get(name) is not None)
-        self._endings.tell_soon(self._endings.conclude(case))
-
-
-def _event_of(member: JobMember, kind: EventType, data: dict[str, Any] | None) -> JobGroupEvent:
-    return JobGroupEvent(kind, member.name, data or {}, member.worker)
-
-
-def _with_own_job_id(case: PendingJob, message: Any) -> Any:
-    """The message with the job's own id, where the worker was asked by another."""
-    if message.job_id == case.group.job_id:
-        return message
-    return msgspec.structs.replace(message, job_id=case.group.job_id)
+    def _expire(self, job: PendingJob) -> None:
+        job.group.expire(lambda name: self._context.registry.get(name) is not None)
+        self._completion.call_hooks_soon(self._completion.conclude(job))

@@ -1,49 +1,67 @@
-"""The open jobs of a requester: which group and which worker a message is about."""
+"""The open jobs of a requester: found by message, and closed once each."""
 
 import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
 
-from pbus.jobs.group import JobGroup, JobMember
+import msgspec
+
+from pbus.errors import JobCancelledError, JobError, JobTimeoutError
+from pbus.jobs.context import WorkerContext
+from pbus.jobs.group import JobGroup, JobGroupResponse, JobMember
+from pbus.jobs.handles import EventQueue
+from pbus.jobs.job_events import JobGroupEvent
+from pbus.messages import BusJobCancelMessage, BusJobResponseMessage, JobStatus
 from pbus.names import group_of
+from pbus.registry import Replicas
 
-Key = tuple[str, str]  # job id on the wire, worker
+logger = logging.getLogger(__name__)
+
+EVENT_GRACE_S = 5.0  # without news for so long, events that an urgent answer overtook are lost
+
+Key = tuple[str, str]  # job id on the wire, address of the worker
+HookCall = tuple[str, Any]  # the name of a hook, and its argument
 
 
-class PendingJob:
-    """One group and what is kept about it while it is open.
+class PendingJob(msgspec.Struct, eq=False):
+    """One open group.
 
     Attributes:
-        since: When it was asked for, by the loop's clock.
-        deadline: When its time is up, by the same clock; None means never.
-        timer: Ends it then.
+        since: When it was requested, by the loop's clock.
+        events: The queue of its updates and stream messages; None when only hooks read them.
+        deadline: When its timeout ends, by the loop's clock; None for never.
+        timer: Ends it at the deadline.
         grace: Ends the wait for events that an urgent answer overtook.
-        cancels: Sends its workers their cancels.
+        cancels: Sends cancels to its workers.
         is_concluded: Whether its end has been dealt with.
+        asked: All wire ids that were used, by worker.
     """
 
-    def __init__(self, group: JobGroup) -> None:
-        self.group = group
-        self.since = asyncio.get_running_loop().time()
-        self.deadline: float | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.grace: asyncio.TimerHandle | None = None
-        self.cancels: asyncio.Task[None] | None = None
-        self.is_concluded = False
-        self._asked: set[Key] = set()
+    group: JobGroup
+    since: float
+    events: EventQueue[JobGroupEvent] | None = None
+    deadline: float | None = None
+    timer: asyncio.TimerHandle | None = None
+    grace: asyncio.TimerHandle | None = None
+    cancels: asyncio.Task[None] | None = None
+    is_concluded: bool = False
+    asked: set[Key] = msgspec.field(default_factory=set)
 
-    def wire_id(self, worker: str) -> str:
-        """The id to ask this worker by: the job's own, but never the same twice.
+    def new_wire_id(self, worker: str) -> str:
+        """An id for a request to this worker: the job's own, but never the same twice.
 
-        Else a late answer to an earlier request would pass for the answer to this one.
+        Otherwise a late answer to an earlier request would count as the answer to this one.
         """
         wire_id, attempt = self.group.job_id, 1
-        while (wire_id, worker) in self._asked:
+        while (wire_id, worker) in self.asked:
             attempt += 1
             wire_id = f"{self.group.job_id}~{attempt}"
-        self._asked.add((wire_id, worker))
+        self.asked.add((wire_id, worker))
         return wire_id
 
     def stop_timers(self) -> None:
-        """Let nothing happen to it later."""
+        """Cancel both timers. Idempotent."""
         for handle in (self.timer, self.grace):
             if handle is not None:
                 handle.cancel()
@@ -51,60 +69,239 @@ class PendingJob:
 
 
 class PendingJobs:
-    """All open cases, found by job id, or by what a message says."""
+    """All open jobs of one worker, by id and by the requests that are unanswered.
 
-    def __init__(self) -> None:
+    Args:
+        context: The worker's.
+        replicas: Counts the open jobs of each replica.
+    """
+
+    def __init__(self, context: WorkerContext, replicas: Replicas) -> None:
+        self._context = context
+        self._replicas = replicas
         self._by_id: dict[str, PendingJob] = {}
         self._by_key: dict[Key, tuple[PendingJob, JobMember]] = {}
 
-    def add(self, group: JobGroup) -> PendingJob:
-        """Open a case."""
-        case = self._by_id[group.job_id] = PendingJob(group)
-        return case
+    def add(self, group: JobGroup, events: EventQueue[JobGroupEvent] | None) -> PendingJob:
+        """Open a job.
+
+        Args:
+            group: The job.
+            events: The queue for its events, if there is a reader.
+        """
+        job = PendingJob(group, asyncio.get_running_loop().time(), events)
+        self._by_id[group.job_id] = job
+        return job
 
     def get(self, job_id: str) -> PendingJob | None:
-        """The case of a job."""
+        """The open job of that id; None when there is none."""
         return self._by_id.get(job_id)
 
     def all(self) -> list[PendingJob]:
-        """All cases, oldest first."""
+        """All open jobs, oldest first."""
         return list(self._by_id.values())
 
-    def groups(self) -> dict[str, JobGroup]:
-        """All groups by job id."""
-        return {job_id: case.group for job_id, case in self._by_id.items()}
-
-    def expect(self, case: PendingJob, member: JobMember) -> None:
-        """From now on messages of whom was asked about this job belong to it."""
-        self._by_key[member.wire_id, member.address] = (case, member)
-
-    def unexpect(self, member: JobMember) -> bool:
-        """From now on they do not; whether they did."""
-        return self._by_key.pop((member.wire_id, member.address), None) is not None
+    def expect(self, job: PendingJob, member: JobMember) -> None:
+        """Route messages of a member's worker about this job to the member."""
+        self._by_key[member.wire_id, member.address] = (job, member)
+        self._replicas.job_started(member.address)
 
     def find(self, job_id: str, source: str) -> tuple[PendingJob, JobMember] | None:
-        """Whom a message is about; None when the job is over or its sender was never asked."""
+        """The member that a message is about.
+
+        Args:
+            job_id: From the message.
+            source: Its sender.
+
+        Returns:
+            None when the job is over or its sender was never asked.
+        """
         name = source.partition("@")[0]  # a child's is name@runner
         found = self._by_key.get((job_id, name))
         if found is None and (group := group_of(name)) is not None:
             found = self._by_key.get((job_id, group))
             if found is not None:
-                found[1].worker = name  # now we know which of the replicas it is
+                found[1].worker = name  # which of the replicas it is
         return found
 
-    def asked_of(self, worker: str, incarnation: str) -> list[tuple[PendingJob, JobMember]]:
-        """What one life of a worker has not answered yet, and never will."""
+    def find_open(self, message: Any) -> tuple[PendingJob, JobMember] | None:
+        """The member that an answer is about; None, and a debug log, when none is unanswered."""
+        found = self.find(message.job_id, message.source)
+        if found is None or found[1].response is not None:
+            logger.debug("%s: %s is about no open job", self._context.name, message)
+            return None
+        return found
+
+    def unanswered_by(self, worker: str, incarnation: str) -> list[tuple[PendingJob, JobMember]]:
+        """The members that wait for the answer of one incarnation of a worker."""
         return [
-            (case, member)
-            for case, member in self._by_key.values()
+            (job, member)
+            for job, member in self._by_key.values()
             if member.is_open
-            and not member.is_kept
+            and not member.is_stored
             and (member.worker, member.incarnation) == (worker, incarnation)
         ]
 
-    def remove(self, case: PendingJob) -> None:
-        """Close a case: nothing of it is kept."""
-        case.stop_timers()
-        self._by_id.pop(case.group.job_id, None)
-        for member in case.group.members.values():
-            self.unexpect(member)
+    def forget(self, member: JobMember) -> bool:
+        """Stop routing messages of a member's worker.
+
+        Returns:
+            Whether messages were routed.
+        """
+        return self._by_key.pop((member.wire_id, member.address), None) is not None
+
+    def release(self, member: JobMember) -> bool:
+        """Expect no answer from a member's worker any more.
+
+        Returns:
+            Whether one was expected.
+        """
+        if not self.forget(member):
+            return False
+        self._replicas.job_ended(member.address)
+        return True
+
+    def remove(self, job: PendingJob) -> None:
+        """Drop all state of a job. Idempotent."""
+        job.stop_timers()
+        self._by_id.pop(job.group.job_id, None)
+        for member in job.group.members.values():
+            self.forget(member)
+
+
+class JobCompletion:
+    """Ends jobs: cancels workers, waits for late events, reports to hooks.
+
+    Args:
+        context: The worker's.
+        pending: Its open jobs.
+        replicas: Knows the replicas that a cancel concerns.
+    """
+
+    def __init__(self, context: WorkerContext, pending: PendingJobs, replicas: Replicas) -> None:
+        self._context = context
+        self._pending = pending
+        self._replicas = replicas
+
+    def conclude(
+        self, job: PendingJob, cause: BusJobResponseMessage | None = None
+    ) -> list[HookCall]:
+        """Deal with the end of a group that is over, once: cancel workers, stop timers.
+
+        Args:
+            job: An open job.
+            cause: The answer that ended it.
+
+        Returns:
+            The hooks to call; empty when the group is not over.
+        """
+        group = job.group
+        if job.is_concluded or not group.is_done:
+            return []
+        job.is_concluded = True
+        if job.timer is not None:
+            job.timer.cancel()
+        late = [member for member in group.open_members() if self._pending.release(member)]
+        if late:
+            work, name = (
+                self._send_cancels(late, _reason(group)),
+                f"{self._context.name} job cancels",
+            )
+            job.cancels = self._context.spawn(work, name)
+        self.settle(job)
+        if group.error is None:
+            return [("on_job_completed", JobGroupResponse(group.job_id, group.responses))]
+        return [("on_job_error", cause or self._error_message(group.error))]
+
+    def settle(self, job: PendingJob) -> None:
+        """Close a job that is over, unless events are still on their way."""
+        if job.group.is_settled:
+            self._close(job)
+            return
+        loop = asyncio.get_running_loop()
+        due = loop.time() + EVENT_GRACE_S
+        if job.deadline is not None:
+            due = min(due, job.deadline)
+        self.stop_grace(job)
+        job.grace = loop.call_at(due, self._end_grace, job)
+
+    def stop_grace(self, job: PendingJob) -> None:
+        """Wait for late events without a limit, until settle() is called again."""
+        if job.grace is not None:
+            job.grace.cancel()
+            job.grace = None
+
+    async def call_hooks(self, calls: Sequence[HookCall]) -> None:
+        """Call hooks, one after another."""
+        for hook, argument in calls:
+            await self._context.call_hook(hook, argument)
+
+    def call_hooks_soon(self, calls: Sequence[HookCall]) -> None:
+        """Call hooks in a task of their own."""
+        if calls:
+            self._context.spawn(self.call_hooks(calls), f"{self._context.name} job hooks")
+
+    def _end_grace(self, job: PendingJob) -> None:
+        is_late = job.deadline is not None and asyncio.get_running_loop().time() >= job.deadline
+        stats = self._context.bus.stats(self._context.name)
+        if not is_late and stats.queued > stats.held:
+            self.settle(job)  # they may be queued behind a slow handler
+            return
+        logger.warning(
+            "%s: %d events of job %s were lost on the way",
+            self._context.name, job.group.missing_events, job.group.job_id,
+        )  # fmt: skip
+        self._close(job)
+
+    def _close(self, job: PendingJob) -> None:
+        if job.events is not None:
+            job.events.close()
+        if job.cancels is None or job.cancels.done():
+            self._pending.remove(job)
+        else:  # kept until then: abandon() waits for it
+            job.stop_timers()
+            job.cancels.add_done_callback(lambda _: self._pending.remove(job))
+
+    async def _send_cancels(self, members: Sequence[JobMember], reason: str | None) -> None:
+        cancels = [
+            BusJobCancelMessage(
+                source=self._context.address,
+                target=worker,
+                job_id=member.wire_id,
+                reason=reason,
+            )
+            for member in members
+            for worker in workers_of(member, self._replicas)
+        ]
+        results = await asyncio.gather(*map(self._context.send, cancels), return_exceptions=True)
+        for cancel, result in zip(cancels, results, strict=True):
+            if isinstance(result, BaseException):
+                logger.warning("%s could not send %s: %s", self._context.name, cancel, result)
+
+    def _error_message(self, error: JobError) -> BusJobResponseMessage:
+        """A message in place of an answer that never came, so that one hook learns of every end."""
+        was_cancelled = isinstance(error, JobCancelledError)
+        return BusJobResponseMessage(
+            source=error.worker,
+            target=self._context.address,
+            job_id=error.job_id,
+            status=JobStatus.CANCELLED if was_cancelled else JobStatus.ERROR,
+            response={"error": error.message, "type": type(error).__name__},
+        )
+
+
+def workers_of(member: JobMember, replicas: Replicas) -> list[str]:
+    """The workers that may do a member's part: with a shared queue, any replica."""
+    if member.worker != member.name or not member.is_stored:
+        return [member.worker]
+    return replicas.all_of(member.name) or [member.name]
+
+
+def _reason(group: JobGroup) -> str | None:
+    """The reason that cancels give."""
+    error = group.error
+    if isinstance(error, JobTimeoutError):
+        return "timeout"
+    if isinstance(error, JobCancelledError):
+        return error.reason
+    return None if error is None else error.message

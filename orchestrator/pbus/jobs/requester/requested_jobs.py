@@ -1,4 +1,4 @@
-"""What other processes may know and do about the jobs of a requester: list them, cancel one."""
+"""Listing the jobs of a requester for other processes, and cancelling one for them."""
 
 import asyncio
 
@@ -17,23 +17,26 @@ from pbus.jobs.requester.pending import PendingJob
 
 
 def requested_jobs(client: JobClient, address: str) -> tuple[JobEntry, ...]:
-    """The open jobs that were asked for at a client, an entry for each worker at work.
+    """List the open jobs of a client.
 
     Args:
         client: The requester's.
-        address: The requester.
+        address: The requester's.
+
+    Returns:
+        An entry for each worker that has not answered.
     """
     now = asyncio.get_running_loop().time()
     return tuple(
-        _requested_entry(case, member, address, now)
-        for case in client.open_cases()
-        if not case.group.is_done
-        for member in case.group.open_members()
+        _requested_entry(job, member, address, now)
+        for job in client.pending_jobs()
+        if not job.group.is_done
+        for member in job.group.open_members()
     )
 
 
-def _requested_entry(case: PendingJob, member: JobMember, address: str, now: float) -> JobEntry:
-    group = case.group
+def _requested_entry(job: PendingJob, member: JobMember, address: str, now: float) -> JobEntry:
+    group = job.group
     state: JobState = "sent" if member.is_asked else "waiting"
     return JobEntry(
         job_id=group.job_id,
@@ -41,7 +44,7 @@ def _requested_entry(case: PendingJob, member: JobMember, address: str, now: flo
         name=short(group.params.name),
         requester=address,
         worker=member.worker,
-        age_s=now - case.since,
+        age_s=now - job.since,
         state=state,
         label=short(group.label),
         progress=progress_of(member.progress),
@@ -51,12 +54,15 @@ def _requested_entry(case: PendingJob, member: JobMember, address: str, now: flo
 def cancel_for_another(
     client: JobClient, address: str, message: BusJobCancelRequestMessage
 ) -> BusJobCancelResponseMessage:
-    """Cancel a job because another process asks for it; the answer to that process.
+    """Cancel a job for another process.
 
     Args:
         client: The requester's.
-        address: The requester.
-        message: The other's request.
+        address: The requester's.
+        message: The other process' request.
+
+    Returns:
+        The answer to that process.
     """
     group = client.groups.get(message.job_id)
     outcome: CancelOutcome = "unknown"

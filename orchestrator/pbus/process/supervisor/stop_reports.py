@@ -1,61 +1,60 @@
-"""Reports of stopping workers: the number of messages that waited in them and are lost."""
+"""What workers say when they leave: how many messages waited in them and are lost."""
 
 import asyncio
 from collections.abc import Iterable
 
 from pbus.messages import WorkerRegistryEntry
 
-_IN_TRANSIT_S = 1.0  # for an announcement that was sent before its process ended
+_ON_ITS_WAY_S = 1.0  # an announcement that was sent before its process ended
 
 
-class StopReports:
-    """Collects the announcements of a supervisor's own processes."""
+class Farewells:
+    """Notes the announcements of a supervisor's own processes."""
 
     def __init__(self) -> None:
-        self._processes: dict[str, _Process] = {}  # by the prefix of their incarnations
+        self._lives: dict[str, _Life] = {}  # by what its incarnations begin with
 
-    def add(self, incarnation: str) -> None:
-        """Follow a process that is about to start."""
-        self._processes[incarnation] = _Process()
+    def begin(self, incarnation: str) -> None:
+        """A process is about to begin."""
+        self._lives[incarnation] = _Life()
 
-    def on_announcement(self, entry: WorkerRegistryEntry) -> None:
-        """Handle the announcement of a worker; those of other supervisors are ignored."""
-        processes = self._processes.items()
-        found = (process for one, process in processes if entry.incarnation.startswith(one))
-        process = next(found, None)
-        if process is None:
+    def hear(self, entry: WorkerRegistryEntry) -> None:
+        """Take in what is announced of a worker; strangers are not meant."""
+        found = (life for one, life in self._lives.items() if entry.incarnation.startswith(one))
+        life = next(found, None)
+        if life is None:
             return
         if entry.gone is None:
-            process.present.add(entry.incarnation)
+            life.present.add(entry.incarnation)
         else:
-            process.present.discard(entry.incarnation)
-            process.unhandled += entry.unhandled
-            process.changed.set()
+            life.present.discard(entry.incarnation)
+            life.unhandled += entry.unhandled
+            life.changed.set()
 
     async def wait_for(self, incarnations: Iterable[str]) -> None:
-        """Wait until the workers of ended processes have reported, at most a second."""
-        processes = [self._processes[one] for one in incarnations if one in self._processes]
+        """Wait, not long, until processes that have ended have been heard to leave."""
+        lives = [self._lives[one] for one in incarnations if one in self._lives]
         try:
-            async with asyncio.timeout(_IN_TRANSIT_S):
-                for process in processes:
-                    while process.present:
-                        await process.changed.wait()
-                        process.changed.clear()
+            async with asyncio.timeout(_ON_ITS_WAY_S):
+                for life in lives:
+                    while life.present:
+                        await life.changed.wait()
+                        life.changed.clear()
         except TimeoutError:
             return
 
-    def remove(self, incarnation: str) -> int:
-        """Forget a process; returns the number of messages that it reported as lost."""
-        process = self._processes.pop(incarnation, None)
-        return 0 if process is None else process.unhandled
+    def end(self, incarnation: str) -> int:
+        """Forget a process; returns how many messages were lost with it, as far as it said."""
+        life = self._lives.pop(incarnation, None)
+        return 0 if life is None else life.unhandled
 
 
-class _Process:
+class _Life:
     """One process.
 
     Attributes:
-        present: Incarnations of its workers that have not left.
-        unhandled: Messages lost by those that have.
+        present: The incarnations of its workers that are there.
+        unhandled: What those lost that have left.
     """
 
     def __init__(self) -> None:

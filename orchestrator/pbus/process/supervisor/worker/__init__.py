@@ -1,1 +1,0 @@
-"""One worker process: its target and status, restarts, shutdown, resource usage."""

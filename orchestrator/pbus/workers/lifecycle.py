@@ -1,0 +1,293 @@
+"""The lifecycle of a worker: attached to a runner, started, drained, stopped."""
+
+import asyncio
+import logging
+import time
+from typing import Any, ClassVar
+
+from pbus.bus.base import WorkerBus
+from pbus.bus.lane_gate import LaneGate
+from pbus.bus.local.hook_hold import LaneHold
+from pbus.bus.subscriber import BusSubscriber
+from pbus.concurrency.user_code import contained
+from pbus.errors import PbusError, WorkerNotAttachedError
+from pbus.jobs.context import WorkerContext
+from pbus.jobs.executor.executor import JobExecutor
+from pbus.jobs.requester.client import JobClient
+from pbus.jobs.requester.lost_workers import until_over
+from pbus.messages import (
+    BusCancelWorkerMessage,
+    BusEndWorkerMessage,
+    BusJobMessage,
+    BusMessage,
+    BusWorkerReadyMessage,
+    Lane,
+)
+from pbus.names import group_of
+from pbus.registry import Replicas, Watch, WorkerLostData, WorkerRegistry
+from pbus.workers.activation import ActivationMixin
+from pbus.workers.children import ChildrenMixin
+from pbus.workers.core import Runner
+from pbus.workers.job_handling import DEFAULT_MAX_QUEUED_JOBS
+from pbus.workers.job_introspection import JobListingMixin
+from pbus.workers.job_requesting import EVENT_HOOKS
+from pbus.workers.subscription import WorkerSubscription
+
+logger = logging.getLogger(__name__)
+
+STOP_HOOK_S = 10.0  # for stop() to clean up
+EVENT_HANDLERS_S = 2.0  # for event handlers in progress
+
+
+def _is_of_a_job(kind: type[BusMessage]) -> bool:
+    return issubclass(kind, BusJobMessage)
+
+
+class LifecycleMixin(ActivationMixin, JobListingMixin, ChildrenMixin):
+    """Adds the lifecycle.
+
+    Attributes:
+        started_at: When run() began, Unix seconds; None before.
+    """
+
+    RECEIVES: ClassVar[dict[type[BusMessage], str]] = {
+        BusEndWorkerMessage: "_receive_end",
+        BusCancelWorkerMessage: "_receive_cancel_worker",
+    }
+
+    def __init__(self, name: str | None = None, *, active: bool = True) -> None:
+        super().__init__(name, active=active)
+        self.started_at: float | None = None
+        self._max_queued_jobs = DEFAULT_MAX_QUEUED_JOBS
+        self._max_concurrency: int | None = None
+        self._bus_subscription: WorkerSubscription | None = None
+        self._loss_watch: Watch[Any] | None = None
+        self._joined = asyncio.Event()  # set when the bus delivers to it
+        self._gates = self._new_gates()
+        self._finished = asyncio.Event()
+        self._starting: asyncio.Task[None] | None = None
+
+    # Hooks
+
+    async def start(self) -> None:
+        """Prepare, before the worker is ready. An error ends the worker."""
+
+    async def stop(self) -> None:
+        """Clean up, after the last handler has ended."""
+
+    def _check_attributes(self) -> None:
+        """Raise HandlerDefinitionError if the worker's own code has replaced an attribute."""
+
+    # The runner's interface
+
+    async def attach(self, *, registry: WorkerRegistry, bus: WorkerBus, runner: Runner) -> None:
+        """Attach the worker to a runner, which subscribes `bus_subscription` once it has the name.
+
+        Args:
+            registry: The runner's.
+            bus: The runner's.
+            runner: Will call run().
+
+        Raises:
+            HandlerDefinitionError: The worker's own code has replaced an attribute of BaseWorker.
+        """
+        self._check_attributes()
+        self._registry, self._bus, self._runner = registry, bus, runner
+        self._reset()
+        replicas = self._replicas = Replicas(registry)
+        context = WorkerContext(
+            name=self.name,
+            address=self.address,
+            bus=bus,
+            registry=registry,
+            send=self._bus_send,
+            spawn=self._spawn,
+            call_hook=self._call_hook,
+            waiting_handlers=self._waiting_handlers,
+            joined=self._joined,
+            stores_jobs=bus.delivery == "at-least-once",
+            has_event_hooks=any(map(self._has_hook, EVENT_HOOKS)),
+        )
+        self._attached_client = JobClient(context, replicas)
+        self._attached_executor = JobExecutor(context, self._max_queued_jobs, self._max_concurrency)
+        self._names = {self.name, self.address, group_of(self.name)}
+        self._bus_subscription = WorkerSubscription(
+            self.name,
+            self.address,
+            admits=self._admits,
+            receive=self._receive,
+            gates=self._gates,
+            is_draining=lambda: self._is_stopping or self._is_closed,
+        )
+        self._bus_subscription.prefetch = self._max_concurrency
+
+    @property
+    def bus_subscription(self) -> BusSubscriber:
+        """The subscriber to which the bus delivers.
+
+        Raises:
+            WorkerNotAttachedError: No runner has the worker yet.
+        """
+        if self._bus_subscription is None:
+            raise WorkerNotAttachedError(self.name)
+        return self._bus_subscription
+
+    async def run(self) -> None:
+        """Start, work until a request to stop, and stop. Raises the error that ended the worker."""
+        self.started_at = time.time()
+        self._is_alive = True
+        self._joined.set()
+        self._loss_watch = self.registry.watch_lost(None, self._on_worker_lost)
+        gate = self._gates[Lane.DATA]  # shut until the worker has started
+        hold = LaneHold(on_released=gate.open, gate=gate if self._keeps_order else None)
+        self._starting = hold.start(self._run_start(), f"{self.name} start")
+        try:
+            await self._wait_started(self._starting)
+            await self._finished.wait()
+        except BaseException:
+            await self._wind_down()
+            raise
+        error = await self._wind_down()
+        if error is not None:
+            raise error
+
+    def request_stop(
+        self, *, drain: bool, reason: str | None = None, timeout_s: float | None = None
+    ) -> None:
+        """Have run() return.
+
+        Args:
+            drain: Whether accepted jobs and children are finished first.
+            reason: For people.
+            timeout_s: Seconds for that; None for the runner's end_timeout.
+        """
+        if not drain:
+            self._finish()
+        elif not self._is_stopping:
+            self._is_stopping = True
+            limit_s = self.worker_runner.end_timeout if timeout_s is None else timeout_s
+            self._spawn(self._drain(reason, limit_s), f"{self.name} drain")
+
+    # Start
+
+    def _reset(self) -> None:
+        """Return to the initial state: a worker that has ended may be added again."""
+        self._is_stopping = self._is_closed = False
+        self._joined = asyncio.Event()
+        self._has_started = asyncio.Event()
+        self._gates = self._new_gates()
+        self._finished = asyncio.Event()
+        self._has_ended = asyncio.Event()
+        self._receivers.clear()
+
+    def _new_gates(self) -> dict[Lane, LaneGate]:
+        """Gates that let job messages pass while a hook or handler waits for its job."""
+        return {
+            Lane.DATA: LaneGate(_is_of_a_job, is_shut=True),
+            Lane.SYSTEM: LaneGate(
+                lambda kind: _is_of_a_job(kind) or self._receiver(kind) is not None
+            ),
+        }
+
+    async def _run_start(self) -> None:
+        await contained(self.start, f"start() of {self.name!r}")
+        self._check_attributes()
+        await self.registry.set_ready(self.name)
+        await self._bus_send_best_effort(
+            BusWorkerReadyMessage(
+                source=self.address,
+                runner=self.registry.runner_name,
+                parent=None if self.parent is None else self.parent.name,
+                active=self._active,
+                started_at=self.started_at,
+            )
+        )
+        if self._active:
+            await self._call_activated()
+        self._has_started.set()
+        await self._watch_marked()
+
+    async def _wait_started(self, starting: asyncio.Task[None]) -> None:
+        try:
+            await starting
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._finished.is_set() or (task is not None and task.cancelling()):
+                raise  # run() is cancelled, not only the start
+
+    # Messages
+
+    async def _on_worker_lost(self, data: WorkerLostData) -> None:
+        if self._attached_executor is not None:
+            self._attached_executor.abandoned.on_worker_lost(data)
+        await self._job_client.lost_workers.on_worker_lost(data)
+
+    async def _receive_end(self, message: BusEndWorkerMessage) -> None:
+        if self.bus.incarnation.startswith(message.incarnation or ""):
+            self.request_stop(drain=True, reason=message.reason, timeout_s=message.timeout_s)
+
+    async def _receive_cancel_worker(self, message: BusCancelWorkerMessage) -> None:
+        del message
+        self._finish()
+
+    # Stop
+
+    def _finish(self) -> None:
+        self._is_stopping = True
+        self._finished.set()
+        if self._starting is not None and not self._has_started.is_set():
+            self._starting.cancel()
+
+    async def _drain(self, reason: str | None, limit_s: float | None) -> None:
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._announce_stopping()
+                await self._end_children(reason, limit_s)
+                await self._job_executor.responder.wait_idle()
+                await until_over(self._job_client.groups.values(), self.registry)
+        except TimeoutError:
+            logger.warning(
+                "%s: %d jobs and %d children are not done in time; cancelling them",
+                self.name, len(self.active_jobs), len(self.children),
+            )  # fmt: skip
+        finally:
+            self._finish()
+
+    async def _announce_stopping(self) -> None:
+        """Have requesters choose another worker from now on."""
+        try:
+            await self.registry.set_stopping(self.name)
+        except PbusError as error:
+            logger.warning("%s: the registry does not know that it stops: %s", self.name, error)
+
+    async def _wind_down(self) -> Exception | None:
+        """End all activity of the worker.
+
+        Returns:
+            The error of stop().
+        """
+        reason = f"worker {self.name!r} was stopped before the job was done"
+        self._is_stopping = True
+        try:
+            await self._cancel_children()
+            await self._job_client.close(reason)
+            await self._job_executor.close(reason)
+            return await self._call_stop()
+        finally:
+            self._is_closed = True
+            self._unwatch_all()
+            if self._loss_watch is not None:
+                self._loss_watch.cancel()
+            await self._job_client.close(reason)
+            await self._cancel_tasks()
+            await self._close_events(EVENT_HANDLERS_S)
+            self._leave_parent()
+
+    async def _call_stop(self) -> Exception | None:
+        try:
+            async with asyncio.timeout(STOP_HOOK_S):
+                await contained(self.stop, f"stop() of {self.name!r}")
+        except Exception as error:
+            logger.exception("%s: stop() raised, or took over %g s", self.name, STOP_HOOK_S)
+            return error
+        return None
