@@ -100,8 +100,7 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True):
         """
         given = {key: value for key, value in keys.items() if value is not None}
         options = {key: given.pop(key) for key in DELIVERY_KEYS if key in given}
-        scheme = url_scheme(given.get("url", ""))
-        backend = given.setdefault("backend", BACKEND_OF_SCHEME.get(scheme, "redis"))
+        backend = given.setdefault("backend", default_backend(given.get("url")))
         given.setdefault("delivery", default_delivery(backend))
         return msgspec.convert({**given, "delivery_options": options}, cls, strict=False)
 
@@ -180,6 +179,11 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         """Without password and key."""
         return f"BusSettings({self.channel!r}, url={mask_url(self.url or '')!r})"
+
+
+def default_backend(url: str | None) -> Backend:
+    """The backend of a URL; without one, or of an unknown scheme, that which pbus starts itself."""
+    return BACKEND_OF_SCHEME.get(url_scheme(url or ""), "redis")
 
 
 def default_delivery(backend: Backend) -> DeliveryMode:

@@ -1,6 +1,6 @@
 """From a YAML file to a checked topology.
 
-What reads files is loaded on first use: processes that only pass values along need no YAML.
+Readers of files load on first use: processes that only pass values on need no YAML.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ __all__ = ["Topology", "WorkerInstance", "WorkerSpec", "describe", "load_topolog
 
 
 def __getattr__(name: str) -> Any:
-    """Load what reads and describes files when it is asked for."""
+    """Load a reader or describer of files on first use."""
     if name == "load_topology":
         from pbus.topology.load import load_topology
 
@@ -23,6 +23,6 @@ def __getattr__(name: str) -> Any:
     if name == "describe":
         from pbus.topology.describe import describe
 
-        globals()[name] = describe  # where the import put the module of that name
+        globals()[name] = describe  # the import put the module of that name there
         return describe
     raise AttributeError(f"module 'pbus.topology' has no attribute {name!r}")

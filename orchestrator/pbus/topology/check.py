@@ -1,4 +1,4 @@
-"""Does the tree have the shape that `pbus.topology.schema` describes?"""
+"""Checks a tree against the types of `pbus.topology.schema`."""
 
 import functools
 import re
@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from msgspec import inspect
 
+from pbus.topology.parsing.nodes import Broken, Mapping, Node, Scalar, Sequence, kind_of
 from pbus.topology.parsing.scalars import number_problem, plain_bool, plain_value
-from pbus.topology.parsing.yaml_tree import Broken, Mapping, Node, Scalar, Sequence, kind_of
 from pbus.topology.problems import (
     Place,
     Problems,
@@ -20,17 +20,17 @@ from pbus.topology.problems import (
 )
 from pbus.topology.schema import TopologyFile
 
-_INVALID: Any = object()  # stands for a value whose problem was told
+_INVALID: Any = object()  # the value of a key whose problem was added
 
 
 class _Shape(NamedTuple):
-    """What a key takes: a type without its wrappers, and how to speak of it."""
+    """The type of a key without its wrappers, and its words for problems."""
 
     type: Any  # one of msgspec's type descriptions; the method that gets it knows which
     is_optional: bool
     expected: str | None
     suggest: Callable[[str], str | None] | None
-    read: Callable[[str], Any] | None  # from what is written to the value; None: it is wrong
+    read: Callable[[str], Any] | None  # text to value; None for an invalid text
 
 
 @functools.cache
@@ -39,13 +39,17 @@ def _file_type() -> inspect.Type:
 
 
 def check_shape(tree: Node, problems: Problems) -> TopologyFile | None:
-    """The file's values as far as they are right, all else noted; None if it is no mapping."""
+    """Check the types of a file.
+
+    Returns:
+        The valid values; None if the tree is no mapping. Problems are added for all else.
+    """
     checked = _Checker(problems).value(tree, _file_type(), Place(tree.line, ""))
     return checked if isinstance(checked, TopologyFile) else None
 
 
 def is_null(node: Node) -> bool:
-    """Whether nothing is written here, or expansion left nothing."""
+    """Whether the value is empty, as written or after expansion."""
     return isinstance(node, Scalar) and node.plain and plain_value(node.text) is None
 
 
@@ -67,7 +71,7 @@ def _shape_of(type_: inspect.Type) -> _Shape:
 
 
 def _shown(node: Node) -> str:
-    """A node as a problem quotes it: never what expansion put in."""
+    """A node as a problem quotes it, without the values of variables."""
     if not isinstance(node, Scalar) or is_null(node):
         return kind_of(node)
     is_word = isinstance(plain_value(node.written), str)
@@ -76,12 +80,23 @@ def _shown(node: Node) -> str:
     return shorten(node.written) if is_word else f"the text {shorten(node.written)}"
 
 
+def _matches(text: str, pattern: str | None) -> bool:
+    return pattern is None or re.fullmatch(pattern, text) is not None
+
+
+def _advice(node: Scalar, shape: _Shape) -> str:
+    """A valid text close to an invalid one, as the end of a problem."""
+    suggest = None if _is_expanded(node) else shape.suggest
+    right = suggest(node.text) if suggest else None
+    return suggestion(right) if right else ""
+
+
 def _is_expanded(node: Scalar) -> bool:
     return node.text != node.written
 
 
 class _Checker:
-    """Walks tree and types together; each method checks one kind of type."""
+    """Walks tree and types together; one method for each kind of type."""
 
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
@@ -125,10 +140,13 @@ class _Checker:
         for name, field in fields.items():
             if field.required and name not in values:
                 values[name] = {}  # only mappings are required; the file is refused anyway
-                if name not in node.entries:
-                    expected = _shape_of(field.type).expected
-                    self._problems.add(place, f"the key `{name}` is missing: expected {expected}")
+                self._check_given(name, node, field, place)
         return shape.type.cls(**values)
+
+    def _check_given(self, name: str, node: Mapping, field: inspect.Field, place: Place) -> None:
+        if name not in node.entries:
+            expected = _shape_of(field.type).expected
+            self._problems.add(place, f"the key `{name}` is missing: expected {expected}")
 
     def _dict(self, node: Node, shape: _Shape, place: Place) -> Any:
         expected = shape.expected or "a mapping"
@@ -166,9 +184,8 @@ class _Checker:
             return self._wrong(place, expected, kind, "" if shape.expected else " (quote it)")
         if len(node.text) < (shape.type.min_length or 0):
             return self._wrong(place, expected, "an empty text")
-        if shape.type.pattern and not re.fullmatch(shape.type.pattern, node.text):
-            right = shape.suggest(node.text) if shape.suggest and not _is_expanded(node) else None
-            return self._wrong(place, expected, _shown(node), suggestion(right) if right else "")
+        if not _matches(node.text, shape.type.pattern):
+            return self._wrong(place, expected, _shown(node), _advice(node, shape))
         return node.text
 
     def _integer(self, node: Node, shape: _Shape, place: Place) -> Any:

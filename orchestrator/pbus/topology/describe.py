@@ -22,7 +22,7 @@ _OPTION = re.compile(r"(-{0,2}[\w-]+)=(.*)", re.DOTALL)
 
 
 def describe(topology: Topology) -> dict[str, Any]:
-    """What `pbus validate --json` prints: JSON values only, the same keys every time."""
+    """The output of `pbus validate --json`: JSON values only, always the same keys."""
     return {
         "name": topology.name,
         "file": str(topology.file),
@@ -61,7 +61,7 @@ def _worker(spec: WorkerSpec, secrets: Secrets) -> dict[str, Any]:
 
 
 def _masked(value: Any, secrets: Secrets, path: Path) -> Any:
-    """The value without what came from variables, stands under a secret's name, or is a URL's password."""
+    """The value with values of variables, of secret names, and passwords of URLs masked."""
     if path in secrets:
         return _MASK
     if isinstance(value, dict):

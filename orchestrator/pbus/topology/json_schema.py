@@ -1,4 +1,4 @@
-"""The JSON Schema of a topology file, with which editors check, complete and explain it."""
+"""The JSON Schema of a topology file; editors check, complete and explain files by it."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import msgspec
 
 from pbus.topology.schema import TopologyFile
 
-DIALECT = "http://json-schema.org/draft-07/schema#"  # what every editor's YAML support knows
+DIALECT = "http://json-schema.org/draft-07/schema#"  # every editor's YAML support knows it
 
 _ROOT = TopologyFile.__name__
 _VARIABLE = "Variable"
@@ -14,7 +14,7 @@ _UNCHANGEABLE = frozenset({"enum", "pattern"})  # a text with a variable in it c
 
 
 def topology_schema() -> dict[str, Any]:
-    """The schema; a value may be replaced by ``${VAR}`` wherever the loader expands it."""
+    """The schema; it allows ``${VAR}`` for each value that the loader expands."""
     parts = msgspec.json.schema(TopologyFile)["$defs"]
     for part in parts.values():
         del part["title"]  # names of classes mean nothing to a reader
@@ -29,19 +29,22 @@ def topology_schema() -> dict[str, Any]:
 
 
 def _value(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a value, with variables allowed and without what draft 7 would overlook."""
-    schema = {key: value for key, value in schema.items() if key != "default"}
-    for key in ("additionalProperties", "items"):
-        if isinstance(schema.get(key), dict):
-            schema[key] = _value(schema[key])
-    if "$ref" in schema and len(schema) > 1:  # draft 7 ignores what stands beside a reference
+    """The schema of a value that may hold variables, within what draft 7 supports."""
+    schema = {key: _part(key, value) for key, value in schema.items() if key != "default"}
+    if "$ref" in schema and len(schema) > 1:  # draft 7 ignores the keys beside a reference
         schema["allOf"] = [{"$ref": schema.pop("$ref")}]
-    if "anyOf" in schema:
-        kinds = [_value(kind) for kind in schema["anyOf"]]
-        if any(map(_is_strict, kinds)) and {"type": "string"} not in kinds:
-            kinds.append({"$ref": f"#/$defs/{_VARIABLE}"})
-        schema["anyOf"] = kinds
     return schema
+
+
+def _part(key: str, part: Any) -> Any:
+    if key in {"additionalProperties", "items"} and isinstance(part, dict):
+        return _value(part)
+    if key != "anyOf":
+        return part
+    kinds = [_value(kind) for kind in part]
+    if any(map(_is_strict, kinds)) and {"type": "string"} not in kinds:
+        kinds.append({"$ref": f"#/$defs/{_VARIABLE}"})
+    return kinds
 
 
 def _is_strict(schema: dict[str, Any]) -> bool:

@@ -11,8 +11,9 @@ from pbus.topology.model import Topology, WorkerSpec
 from pbus.topology.name_rules import clean_name
 from pbus.topology.parsing.bounded_read import NO_FILE, read_text
 from pbus.topology.parsing.env_file import EnvFiles
+from pbus.topology.parsing.nodes import Mapping, Node, secret_paths
 from pbus.topology.parsing.variables import expand_tree
-from pbus.topology.parsing.yaml_tree import Mapping, Node, parse_yaml, secret_paths
+from pbus.topology.parsing.yaml_tree import parse_yaml
 from pbus.topology.paths import as_named
 from pbus.topology.problems import Place, Problems
 from pbus.topology.rules import backend_of, check_rules
@@ -25,7 +26,7 @@ def load_topology(path: Path, environ: AbstractMapping[str, str]) -> Topology:
 
     Args:
         path: The YAML file.
-        environ: What ``${VAR}`` in the file stands for.
+        environ: The values of ``${VAR}`` in the file.
 
     Raises:
         TopologyError: With every problem of the file, each with file, line and key.
@@ -60,10 +61,10 @@ def read(path: Path, problems: Problems) -> Node:
 
 
 def check(tree: Node, folder: Path, env_files: EnvFiles, problems: Problems) -> TopologyFile:
-    """Step 3 (step 2 is `expand_tree`): the file's values, seen to be right.
+    """Step 3 (step 2 is `expand_tree`): the file's values, checked.
 
     Raises:
-        TopologyError: With every problem that this step and those before it noted.
+        TopologyError: With every problem of this step and those before it.
     """
     file = check_shape(tree, problems)
     if file is None or not isinstance(tree, Mapping):
@@ -79,7 +80,7 @@ def build(
     env_files: EnvFiles,
     secrets: frozenset[tuple[str, ...]] = frozenset(),
 ) -> Topology:
-    """Step 4: the values that the rest of pbus reads, defaults filled in."""
+    """Step 4: the values that the rest of pbus reads, with defaults."""
     folder = path.parent
     name = file.name or clean_name(folder.name)
     return Topology(

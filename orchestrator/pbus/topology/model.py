@@ -12,17 +12,17 @@ Loop = Literal["asyncio", "uvloop"]
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One declared worker: what to run, where and how often.
+    """One declared worker: its program, folder and number of processes.
 
     Attributes:
-        worker: ``module:Class``, or None where `command` says what to run.
-        command: A program and its arguments, or None where `worker` names a class.
+        worker: ``module:Class``, or None with `command`.
+        command: A program and its arguments, or None with `worker`.
         joins: Whether the process is expected in the registry.
         args: Keyword arguments of the class.
         env: Variables added to the environment; those of `env_file` are merged in already.
-        working_dir: Absolute and seen to exist.
+        working_dir: Absolute; it exists.
         active: Whether it handles messages from the start.
-        replicas: How many processes, or None for one without a number in its name.
+        replicas: The number of processes, or None for one without a number in its name.
     """
 
     name: str
@@ -37,7 +37,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     restart: Restart = "on-failure"
 
     def instances(self) -> "list[WorkerInstance]":
-        """One value a process: ``x``, or ``x.1`` to ``x.N`` where replicas are asked for."""
+        """One instance a process: ``x``, or ``x.1`` to ``x.N`` with replicas."""
         if self.replicas is None:
             return [WorkerInstance(name=self.name, spec=self)]
         return [
@@ -47,17 +47,17 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerInstance(msgspec.Struct, frozen=True, kw_only=True):
-    """One process to run: the name it registers under and the spec it comes from."""
+    """One process to run: the name that it registers under, and its spec."""
 
     name: str
     spec: WorkerSpec
 
 
 class Topology(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole topology as checked.
+    """A whole checked topology.
 
     Attributes:
-        file: The YAML file, absolute, as the user named it: links stay.
+        file: The YAML file, absolute, as the user named it; links are kept.
         folder: The folder in that path.
         workers: By name, in the order of the file.
         loop: The event loop of the processes that host worker classes.
@@ -80,8 +80,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
         """The names that replicas share."""
         return frozenset(spec.name for spec in self.workers.values() if spec.replicas is not None)
 
-    def mailboxes(self) -> list[str]:
-        """The names that mail is kept for: everyone who joins the bus, and every group of replicas."""
+    def queues(self) -> list[str]:
+        """The names of durable queues: of workers that join the bus, and of groups of replicas."""
         joining = [spec for spec in self.workers.values() if spec.joins]
         names = [one.name for spec in joining for one in spec.instances()]
         return list(dict.fromkeys([*(spec.name for spec in joining), *names]))

@@ -1,4 +1,4 @@
-"""Names of topologies and workers, and how a wrong one is put right."""
+"""The rules of names of topologies and workers, and suggestions for invalid ones."""
 
 import re
 
@@ -25,7 +25,7 @@ def suggest_name(wrong: str) -> str | None:
 
 
 def suggest_reference(wrong: str) -> str | None:
-    """``module:Class`` out of the near misses: a file name, a dot or a path for the colon."""
+    """``module:Class`` for a reference with a file name, a dot or a path instead of the colon."""
     module, _, name = wrong.partition(":")
     module = module.removeprefix("./").replace(".py", "").replace("/", ".")
     if not name:

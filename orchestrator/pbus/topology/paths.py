@@ -1,4 +1,4 @@
-"""Where a file is, as its user names it: links stay, for they may come to lead elsewhere."""
+"""Paths as their user names them: links are kept, since their targets may change."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ _DELETED = " (deleted)"  # what Linux adds to the name of such a folder
 
 
 def working_folder() -> Path:
-    """The current folder by the name that the shell gave it, links included; also a deleted one."""
+    """The current folder under the shell's name for it, links included; also a deleted one."""
     try:
         here = Path.cwd()
     except FileNotFoundError:
@@ -19,7 +19,7 @@ def working_folder() -> Path:
 
 
 def as_named(path: Path) -> Path:
-    """The absolute path without `.` and `..`; links stay, apart from one that `..` leads out of."""
+    """The absolute path without `.` and `..`; links are kept, except those that `..` leads out of."""
     first, *parts = (working_folder() / path).parts
     place = Path(first)
     for part in parts:

@@ -1,4 +1,4 @@
-"""What is wrong with a topology: collected line by line, raised together."""
+"""The problems of a topology: collected line by line, raised together."""
 
 import difflib
 import re
@@ -14,7 +14,7 @@ _COMPARED_LENGTH = 64  # comparing takes time that grows with the square
 
 
 class Place(NamedTuple):
-    """Where in the file something stands: the line of its key, and the path of keys to it."""
+    """A place in the file: the line of a key, and the path of keys to it."""
 
     line: int
     path: str
@@ -30,24 +30,30 @@ class Place(NamedTuple):
 
 
 class Problems:
-    """Every problem of one load, in the order of the file's lines when raised."""
+    """Collects the problems of one load; raised in the order of the file's lines."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self._found: list[tuple[bool, int, str]] = []
 
     def add(self, place: Place, text: str, *, file: Path | None = None) -> None:
-        """Note a problem; `file` where it stands in another file than the topology."""
+        """Add a problem.
+
+        Args:
+            place: Its line and key.
+            text: The problem.
+            file: Another file than the topology, if it is there.
+        """
         where = f"{file or self.file}:{place.line}: "
         path = f"{place.path}: " if place.path else ""
         self._found.append((file is not None, place.line, where + path + text))
 
     def add_file(self, text: str) -> None:
-        """Note a problem with the file as such, where no line can be named."""
+        """Add a problem of the whole file, without a line."""
         self._found.append((False, 0, f"{self.file}: {text}"))
 
     def raise_if_any(self) -> None:
-        """Raise what was found, if anything was.
+        """Raise the problems, if there are any.
 
         Raises:
             TopologyError: With every problem, those of other files last.
@@ -56,7 +62,7 @@ class Problems:
             raise self.error()
 
     def error(self) -> TopologyError:
-        """What was found as one error; to raise where nothing more can be read."""
+        """All problems as one error, for callers that cannot read on."""
         found = sorted(self._found, key=lambda problem: problem[:2])
         return TopologyError(self.file, [text for _, _, text in found])
 
@@ -69,18 +75,18 @@ def did_you_mean(wrong: str, valid: Iterable[str]) -> str:
 
 
 def suggestion(right: str) -> str:
-    """How a suggestion reads at the end of a problem."""
+    """A suggestion as the end of a problem."""
     return f" (did you mean `{right}`?)"
 
 
 def shown_key(key: str) -> str:
-    """The key as it may be shown: `{PASSWORD=secret}` is a slip that makes a secret a key."""
+    """The key as it may be shown; a slip like `{PASSWORD=secret}` makes a secret a key."""
     slip = re.match(r"([^=:]*[=:]).+", key, re.DOTALL)
     return f"{slip[1]}***" if slip else key
 
 
 def shorten(text: str) -> str:
-    """The text quoted for one line of output: escaped, and cut where it is long."""
+    """The text quoted for one line of output: escaped, and cut if it is long."""
     return repr(text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 1] + "…")
 
 

@@ -1,14 +1,14 @@
-"""What the shape cannot say: keys that exclude each other, URLs, files and folders."""
+"""Rules beyond the types of keys: keys that exclude each other, URLs, files and folders."""
 
 from pathlib import Path
 
 from pbus.errors import BusKeyError
 from pbus.seal import parse_keys
-from pbus.settings import DELIVERY_KEYS, default_delivery
+from pbus.settings import DELIVERY_KEYS, default_backend, default_delivery
 from pbus.topology.check import is_null
 from pbus.topology.parsing.bounded_read import is_folder
 from pbus.topology.parsing.env_file import EnvFiles
-from pbus.topology.parsing.yaml_tree import Mapping
+from pbus.topology.parsing.nodes import Mapping
 from pbus.topology.problems import Place, Problems, did_you_mean, one_of
 from pbus.topology.schema import BusSection, TopologyFile, WorkerSection
 from pbus.urls import BACKEND_OF_SCHEME, Backend, url_problem, url_scheme
@@ -19,26 +19,26 @@ _MAX_JSONB_BYTES = 128 * 1024 * 1024  # Postgres takes texts of 256 MiB; base64 
 def check_rules(
     file: TopologyFile, tree: Mapping, folder: Path, env_files: EnvFiles, problems: Problems
 ) -> None:
-    """Note every broken rule of a file whose shape was checked."""
+    """Add a problem for each broken rule; the types of the file's keys were checked."""
     if file.bus is not None:
         _check_bus(file.bus, _locate(tree, "bus", "url"), problems)
         _check_key(file.bus, tree, problems)
         _check_delivery(file.bus, tree, problems)
         if backend_of(file.bus) == "pgmq":
             _check_pgmq(file.bus, tree, problems)
-    house = _House() if backend_of(file.bus) == "memory" else None
+    shared = _SharedProcess() if backend_of(file.bus) == "memory" else None
     for name, worker in file.workers.items():
         rules = _WorkerRules(worker, tree, name, problems)
         rules.check(folder, env_files)
-        if house is not None:
-            rules.check_shares(house, folder, env_files)
+        if shared is not None:
+            rules.check_shared(shared, folder, env_files)
 
 
 def backend_of(bus: BusSection | None) -> Backend:
-    """The kind of bus: as named, as the URL says, or the broker that pbus starts itself."""
+    """The backend: as given, by the URL, or of the broker that pbus starts itself."""
     if bus is None:
         return "redis"
-    return bus.backend or BACKEND_OF_SCHEME.get(url_scheme(bus.url or ""), "redis")
+    return bus.backend or default_backend(bus.url)
 
 
 def _locate(tree: Mapping, *keys: str) -> Place:
@@ -87,14 +87,14 @@ def _check_delivery(bus: BusSection, tree: Mapping, problems: Problems) -> None:
         if backend_of(bus) == "memory":
             problems.add(
                 _locate(tree, "bus", "delivery"),
-                "`backend: memory` keeps nothing: at-least-once needs a broker",
+                "`backend: memory` stores nothing: at-least-once needs a broker",
             )
         return
     for key in DELIVERY_KEYS:
         if getattr(bus, key) is not None:
             problems.add(
                 _locate(tree, "bus", key),
-                f"`{key}` is about messages that are kept: add `delivery: at-least-once`",
+                f"`{key}` is about messages that are stored: add `delivery: at-least-once`",
             )
 
 
@@ -111,8 +111,8 @@ def _check_pgmq(bus: BusSection, tree: Mapping, problems: Problems) -> None:
         )
 
 
-class _House:
-    """What the workers of one process share, as the first who has a say wants it."""
+class _SharedProcess:
+    """The folder and variables of one process for all workers, as the first worker wants them."""
 
     def __init__(self) -> None:
         self.folder: tuple[Path, str] | None = None
@@ -131,7 +131,7 @@ class _WorkerRules:
         self._problems = problems
 
     def check(self, folder: Path, env_files: EnvFiles) -> None:
-        """Note every broken rule."""
+        """Add a problem for each broken rule."""
         self._check_program()
         section = self._section
         if section.env_file is not None:
@@ -141,8 +141,8 @@ class _WorkerRules:
                 self._place("working_dir"), "there is no such folder (relative to this file's)"
             )
 
-    def check_shares(self, house: _House, folder: Path, env_files: EnvFiles) -> None:
-        """Note what cannot be had where all workers run in one process."""
+    def check_shared(self, shared: _SharedProcess, folder: Path, env_files: EnvFiles) -> None:
+        """Add problems for what workers of one process cannot have."""
         section = self._section
         if section.command is not None:
             self._problems.add(
@@ -151,14 +151,14 @@ class _WorkerRules:
                 " leave it out, or use a broker",
             )
         wanted = (folder / (section.working_dir or "")).resolve()
-        house.folder = house.folder or (wanted, self._name)
-        if wanted != house.folder[0]:
-            self._differs("working_dir", "run in one folder", house.folder[1])
+        shared.folder = shared.folder or (wanted, self._name)
+        if wanted != shared.folder[0]:
+            self._differs("working_dir", "run in one folder", shared.folder[1])
         from_file = (
             env_files.read(section.env_file, self._place("env_file")) if section.env_file else {}
         )
         for name, value in {**from_file, **(section.env or {})}.items():
-            held, holder = house.variables.setdefault(name, (str(value), self._name))
+            held, holder = shared.variables.setdefault(name, (str(value), self._name))
             if held != str(value):
                 self._differs("env", f"have one value of {name}", holder)
 
@@ -188,7 +188,7 @@ class _WorkerRules:
         return _locate(self._tree, "workers", self._name, *keys)
 
     def _is_given(self, key: str) -> bool:
-        """Whether the key is there, be its value right or not."""
+        """Whether the key is given, valid or not."""
         worker = self._tree.entries["workers"].node
         section = worker.entries[self._name].node if isinstance(worker, Mapping) else worker
         entry = section.entries.get(key) if isinstance(section, Mapping) else None

@@ -1,4 +1,4 @@
-"""The keys of a topology file: the one place that names, types and describes them.
+"""The keys of a topology file, with types and descriptions.
 
 `pbus.topology.check` reads these classes to check a file, and a JSON Schema for editors is
 ``msgspec.json.schema(TopologyFile)``.
@@ -8,66 +8,42 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from pbus.settings import DEFAULT_MAX_MESSAGE_BYTES, DeliveryMode, Encoding, WhenFull
-from pbus.topology.model import Loop, Restart
-from pbus.topology.name_rules import (
-    NAME_PATTERN,
-    REFERENCE_PATTERN,
-    suggest_name,
-    suggest_reference,
+from pbus.settings import (
+    DEFAULT_MAX_MESSAGE_BYTES,
+    DEFAULT_SEND_TIMEOUT_S,
+    DeliveryMode,
+    DeliveryOptions,
+    Encoding,
+    WhenFull,
 )
-from pbus.topology.parsing.sizes import EXPECTED_SIZE, SIZE_PATTERN, parse_size
+from pbus.topology.key_types import (
+    AsWritten,
+    Attempts,
+    Backlog,
+    Channel,
+    MessageBytes,
+    Name,
+    Reference,
+    Replicas,
+    Size,
+    Text,
+    VariableName,
+)
+from pbus.topology.model import Loop, Restart
+from pbus.topology.parsing.sizes import EXPECTED_SIZE, parse_size
 from pbus.urls import Backend
 
-AsWritten = str | int | float | bool  # becomes text exactly as it stands in the file
-
-Name = Annotated[
-    str,
-    Meta(
-        pattern=NAME_PATTERN,
-        extra={
-            "expected": "a name of at most 64 letters, digits, _ and - that begins with a letter"
-            " or _ (. is kept for replicas)",
-            "suggest": suggest_name,
-        },
-    ),
-]
-Reference = Annotated[
-    str,
-    Meta(
-        pattern=REFERENCE_PATTERN, extra={"expected": "module:Class", "suggest": suggest_reference}
-    ),
-]
-Channel = Annotated[
-    str,
-    Meta(
-        pattern=r"^[^\s*?\[\]{}\\]{1,128}$",
-        extra={"expected": "1 to 128 characters without spaces, *, ?, [, ], {, } and backslashes"},
-    ),
-]
-VariableName = Annotated[
-    str,
-    Meta(
-        pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$",
-        extra={"expected": "the name of an environment variable"},
-    ),
-]
-MessageBytes = Annotated[int, Meta(ge=1024, le=512 * 1024 * 1024)]
-Backlog = Annotated[int, Meta(ge=1, le=10_000_000)]
-Size = int | Annotated[str, Meta(pattern=SIZE_PATTERN)]
-Attempts = Annotated[int, Meta(ge=1, le=1000)]
-Replicas = Annotated[int, Meta(ge=1, le=1000)]
-Text = Annotated[str, Meta(min_length=1)]
+_DEFAULT = DeliveryOptions()
 
 
 class BusSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the workers reach each other; without it pbus starts a broker of its own."""
+    """The bus of the workers; without it pbus starts a broker of its own."""
 
     backend: Annotated[
         Backend | None,
         Meta(
             description="The kind of bus; inferred from the scheme of `url` where left out, and redis"
-            " without one. `pgmq` keeps all messages in Postgres. With `memory` there is no broker:"
+            " without one. `pgmq` stores all messages in Postgres. With `memory` there is no broker:"
             " `pbus up` runs all workers in its own process, for a debugger."
         ),
     ] = None
@@ -86,19 +62,20 @@ class BusSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
     channel: Annotated[
         Channel | None,
-        Meta(description="What keeps topologies on one broker apart; `pbus:` and the name."),
+        Meta(description="Separates topologies on one broker; `pbus:` and the name."),
     ] = None
     max_message_bytes: Annotated[
         MessageBytes | None,
         Meta(
-            description="The largest message the bus carries, encoded, in bytes; 4 MiB.",
+            description="The largest message the bus carries, encoded, in bytes;"
+            f" {DEFAULT_MAX_MESSAGE_BYTES >> 20} MiB.",
             examples=[DEFAULT_MAX_MESSAGE_BYTES],
         ),
     ] = None
     encoding: Annotated[
         Encoding | None,
         Meta(
-            description="How messages are written; json. msgpack (Redis only) is smaller and carries"
+            description="The encoding of messages; json. msgpack (Redis only) is smaller and carries"
             " bytes as they are; processes read both."
         ),
     ] = None
@@ -122,20 +99,22 @@ class BusSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     delivery: Annotated[
         DeliveryMode | None,
         Meta(
-            description="What is promised: with at-most-once (the default on Redis) a message that"
-            " finds its worker dead is lost, and counted; with at-least-once (the default on PGMQ)"
-            " the broker keeps it until it was handled."
+            description="The delivery guarantee: with at-most-once (the default on Redis) a message to a"
+            " dead worker is lost, and counted; with at-least-once (the default on PGMQ) the"
+            " broker stores it until it was handled."
         ),
     ] = None
     max_backlog: Annotated[
         Backlog | None,
-        Meta(description="At least once: how many messages a mailbox holds; 100000."),
+        Meta(
+            description=f"At least once: how many messages a queue holds; {_DEFAULT.max_backlog}."
+        ),
     ] = None
     max_backlog_bytes: Annotated[
         Size | None,
         Meta(
-            description="At least once: how many bytes of messages a mailbox holds, as a number or with"
-            " a unit (256MB, 1GiB: powers of 1024); 256MB. All mailboxes of the channel together hold"
+            description="At least once: how many bytes of messages a queue holds, as a number or with"
+            f" a unit (256MB, 1GiB: powers of 1024); {_DEFAULT.max_backlog_bytes >> 20}MB. All queues of the channel together hold"
             " four times as many.",
             examples=["256MB"],
             extra={"expected": EXPECTED_SIZE, "read": parse_size},
@@ -144,22 +123,22 @@ class BusSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     when_full: Annotated[
         WhenFull | None,
         Meta(
-            description="At least once: a sender to a mailbox without room waits (10 s), or is"
-            " refused at once; wait."
+            description=f"At least once: a send to a full queue waits ({DEFAULT_SEND_TIMEOUT_S:g} s), or"
+            f" is refused at once; {_DEFAULT.when_full}."
         ),
     ] = None
     max_attempts: Annotated[
         Attempts | None,
         Meta(
-            description="At least once: how often a handler may raise over a message before that"
-            " goes to the dead letters; 5."
+            description="At least once: how often a handler may raise over a message before it"
+            f" becomes a dead letter; {_DEFAULT.max_attempts}."
         ),
     ] = None
     max_crash_attempts: Annotated[
         Attempts | None,
         Meta(
-            description="At least once: how many processes may end over a message before it goes to"
-            " the dead letters; 3 more than the one that made it suspect."
+            description="At least once: how many processes may end over a message before it becomes"
+            f" a dead letter; {_DEFAULT.max_crash_attempts} more than the one that made it suspect."
         ),
     ] = None
 

@@ -59,7 +59,7 @@ def test_names_mailboxes_to_keep(tmp_path):
     topology = load_text(
         tmp_path, WORKER + "  b: {worker: 'm:B', replicas: 2}\n  c: {command: [x]}\n"
     )
-    assert ["a", "b", "b.1", "b.2"] == sorted(topology.mailboxes())
+    assert ["a", "b", "b.1", "b.2"] == sorted(topology.queues())
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -126,10 +127,9 @@ def _bus(pool: BenchProcesses, case: ThroughputCase) -> BusSettings:
 def case_row(case: ThroughputCase, system: System, runs: list[Run]) -> Row:
     """The row of a case, from several runs."""
     received = [one for run in runs for one in run.received]
-    handled = sum(one.count for one in received)
-    seconds = sum(_duration(run) for run in runs)
+    handled, sent = _sum("count", received), _sum("count", [run.sent for run in runs])
+    seconds = sum(map(_duration, runs))
     rate = handled / seconds if seconds else None
-    sent = sum(run.sent.count for run in runs)
     delays = _slowest(received)
     return Row(
         name=case.name,
@@ -141,12 +141,16 @@ def case_row(case: ThroughputCase, system: System, runs: list[Run]) -> Row:
         p50_ms=delays.p50_ms,
         p90_ms=delays.p90_ms,
         p99_ms=delays.p99_ms,
-        sender_cpu_us=sum(run.sent.cpu_s for run in runs) / sent * 1e6,
-        receiver_cpu_us=sum(one.cpu_s for one in received) / handled * 1e6 if handled else None,
-        lost=sum(one.expected - one.count for one in received),
-        misordered=sum(one.misordered for one in received),
-        duplicates=sum(one.duplicates for one in received),
+        sender_cpu_us=_sum("cpu_s", [run.sent for run in runs]) / sent * 1e6,
+        receiver_cpu_us=_sum("cpu_s", received) / handled * 1e6 if handled else None,
+        lost=_sum("expected", received) - handled,
+        misordered=_sum("misordered", received),
+        duplicates=_sum("duplicates", received),
     )
+
+
+def _sum(field: str, results: Sequence[SendResult | ReceiveResult]) -> Any:
+    return sum(getattr(result, field) for result in results)
 
 
 def _duration(run: Run) -> float:

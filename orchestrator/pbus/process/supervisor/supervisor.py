@@ -209,7 +209,7 @@ class Supervisor:
         post = QueueAdmin(
             bus.queues,
             RecoveryLog(self._project.state_dir),
-            self._topology.mailboxes(),
+            self._topology.queues(),
             groups=self._topology.groups(),
             options=spec.delivery_options,
         )

@@ -1,4 +1,4 @@
-"""Reading files that a user named, with a bound and a reason that fits into one line."""
+"""Reads files that a user named, within a bound; errors fit into one line."""
 
 import stat
 from pathlib import Path
@@ -11,7 +11,7 @@ def read_text(path: Path) -> str:
     """The text of a file, with the line ends of Unix.
 
     Raises:
-        ValueError: Why not, in words that neither name the file nor quote it.
+        ValueError: The file cannot be read; its text neither names nor quotes the file.
     """
     data = _read_bytes(path)
     if len(data) > MAX_BYTES:
@@ -30,7 +30,7 @@ def read_text(path: Path) -> str:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether the path is a folder; one that cannot even be asked about is not."""
+    """Whether the path is a folder; False if that cannot be told."""
     try:
         return path.is_dir()
     except (OSError, ValueError):

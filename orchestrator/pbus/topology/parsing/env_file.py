@@ -1,4 +1,4 @@
-"""Files of ``NAME=VALUE`` lines, as `env_file` names them; read as Docker Compose reads them."""
+"""Environment files (`env_file`): ``NAME=VALUE`` lines by the rules of Docker Compose."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -29,12 +29,12 @@ _UNQUOTED: Final = "expected one quoted value, with its closing quote at the end
 
 
 class EnvFiles:
-    """The environment files of one topology; each is read, and its problems told, once.
+    """The environment files of one topology; each is read once.
 
     Args:
-        folder: Of the topology.
-        problems: Where what is wrong is noted.
-        environ: What references in the files stand for.
+        folder: The topology's.
+        problems: Collects the problems of the files.
+        environ: The values of references in the files.
     """
 
     def __init__(self, folder: Path, problems: Problems, environ: Mapping[str, str]) -> None:
@@ -56,21 +56,21 @@ class EnvFiles:
         except ValueError as error:
             self._problems.add(place, f"the environment file cannot be read: {error}")
             return {}
-        parsing = _Parsing(text, self._environ)
-        for line, problem in parsing.run():
+        parser = _EnvParser(text, self._environ)
+        for line, problem in parser.run():
             self._problems.add(place._replace(line=line), problem, file=path)
-        return parsing.variables
+        return parser.variables
 
 
-class _Parsing:
+class _EnvParser:
     """Reads one file from top to bottom, by the rules of Docker Compose.
 
     Args:
-        text: Of the file.
-        environ: What references stand for, before what the file itself has said.
+        text: The file's.
+        environ: The values of references; they win over the variables of the file.
 
     Attributes:
-        variables: What was found.
+        variables: The variables found so far.
     """
 
     def __init__(self, text: str, environ: Mapping[str, str]) -> None:
@@ -80,11 +80,11 @@ class _Parsing:
         self.variables: dict[str, str] = {}
 
     def run(self) -> Iterator[tuple[int, str]]:
-        """Yield problems with their lines; they never quote a value, since it may be a secret."""
+        """Yield lines and problems, without quoting values: they may be secret."""
         while self._skip(_IGNORED) < len(self._text):
             line = self._text.count("\n", 0, self._position) + 1
             try:
-                self._take_statement()
+                self._read_statement()
             except ValueError as error:
                 yield line, str(error)
                 self._skip(_REST)
@@ -94,7 +94,7 @@ class _Parsing:
         self._position = self._position if match is None else match.end()
         return self._position
 
-    def _take_statement(self) -> None:
+    def _read_statement(self) -> None:
         match = _NAME.match(self._text, self._position)
         if match is None:
             raise ValueError(_EXPECTED)
@@ -132,7 +132,7 @@ def _unescaped(match: re.Match[str]) -> str:
 
 
 def expand_references(text: str, known: Mapping[str, str]) -> str:
-    """A value with its references replaced, as Compose does it; an unknown variable is empty.
+    """A value with its references replaced by the rules of Compose; an unknown variable is empty.
 
     ``$NAME`` and ``${NAME}``; with a default ``${NAME:-x}``, with another value for one that is
     set ``${NAME:+x}``, required ``${NAME:?why}``; without the colon an empty variable counts as
@@ -175,12 +175,12 @@ def _braced(name: str, rest: str, known: Mapping[str, str]) -> str:
     operator, word = match[1] or "", match[2]
     value = known.get(name)
     has_value = bool(value) if operator.startswith(":") else value is not None
-    match operator[-1:]:
-        case "-":
-            return (value or "") if has_value else expand_references(word, known)
-        case "+":
-            return expand_references(word, known) if has_value else ""
-        case "?" if not has_value:
+    match operator[-1:], has_value:
+        case ("-", False) | ("+", True):
+            return expand_references(word, known)
+        case ("?", False):
             message = f"the variable {name} is required: {word or 'it is not set'}"
             raise ValueError(message)
+        case ("+", False):
+            return ""
     return value or ""

@@ -1,4 +1,4 @@
-"""What unquoted YAML text means: the core schema of YAML 1.2, so ``no`` stays the word no."""
+"""Values of unquoted YAML text, by the core schema of YAML 1.2: ``no`` is the word no."""
 
 import math
 import re
@@ -13,7 +13,7 @@ _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(["true", "True", "TRUE"], True),
     **dict.fromkeys(["false", "False", "FALSE"], False),
 }
-# Words of YAML 1.1 that only a key which expects true or false takes for them.
+# Words of YAML 1.1; only a key that expects true or false takes them as such.
 _OLD_WORDS = {"yes": True, "on": True, "no": False, "off": False}
 _DECIMAL = re.compile(r"[-+]?[0-9]+")
 _PREFIXED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
@@ -43,13 +43,13 @@ def _number(text: str) -> float | None:
 
 
 def plain_bool(text: str) -> bool | None:
-    """What the text means where true or false is expected; None for neither."""
+    """The value of a text where true or false is expected; None for neither."""
     value = plain_value(text)
     return value if isinstance(value, bool) else _OLD_WORDS.get(text.lower())
 
 
 def kind_of_value(value: Plain) -> str:
-    """What a value is, in the words of a problem."""
+    """The kind of a value, in the words of a problem."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -58,7 +58,7 @@ def kind_of_value(value: Plain) -> str:
 
 
 def text_problem(text: str) -> str | None:
-    """Why a text can be no argument, path or variable of a process, or None."""
+    """The reason why a text can be no argument, path or variable of a process, or None."""
     if "\0" in text:
         return "a NUL character is not allowed"
     try:
@@ -69,7 +69,7 @@ def text_problem(text: str) -> str | None:
 
 
 def number_problem(value: Plain) -> str | None:
-    """Why a number would not reach a worker unchanged, or None."""
+    """The reason why a number would not reach a worker unchanged, or None."""
     if isinstance(value, float) and not math.isfinite(value):
         return "infinities and NaN cannot be passed to a worker"
     if isinstance(value, int) and not -(2**63) <= value < 2**63:

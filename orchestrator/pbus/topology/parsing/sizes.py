@@ -1,4 +1,4 @@
-"""Sizes in bytes as a topology file writes them."""
+"""Sizes in bytes in a topology file."""
 
 import re
 
@@ -10,10 +10,10 @@ _LEAST, _MOST = 1024, 1024**4
 
 
 def parse_size(text: str) -> int | None:
-    """Bytes of a size; units are powers of 1024, as docker compose has them.
+    """The bytes of a size; units are powers of 1024, as in docker compose.
 
     Returns:
-        None where the text is no size, or one out of bounds.
+        None if the text is no size, or out of bounds.
     """
     found = re.fullmatch(SIZE_PATTERN, text)
     if found is None:

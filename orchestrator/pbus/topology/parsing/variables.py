@@ -5,8 +5,8 @@ from collections.abc import Mapping as AbstractMapping
 
 import msgspec
 
+from pbus.topology.parsing.nodes import Broken, Entry, Mapping, Node, Scalar, Sequence
 from pbus.topology.parsing.scalars import text_problem
-from pbus.topology.parsing.yaml_tree import Broken, Entry, Mapping, Node, Scalar, Sequence
 from pbus.topology.problems import Place, Problems, did_you_mean
 
 MAX_NESTING = 10  # defaults within defaults
@@ -21,7 +21,7 @@ _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(:-|\})")
 def expand_tree(
     node: Node, environ: AbstractMapping[str, str], problems: Problems, place: Place
 ) -> Node:
-    """The tree with every scalar expanded; keys stay as they are."""
+    """The tree with every scalar expanded, but no keys."""
     if isinstance(node, Scalar):
         return _expand_scalar(node, environ, problems, place)
     if isinstance(node, Sequence):
@@ -47,12 +47,12 @@ def _expand_scalar(
 ) -> Node:
     if "$" not in scalar.text:
         return scalar
-    text, complaints = expand_text(scalar.text, environ)
-    if not complaints and (problem := text_problem(text)):
-        complaints = [f"after expansion, {problem}"]
-    for complaint in complaints:
-        problems.add(place, complaint)
-    if complaints:
+    text, found = expand_text(scalar.text, environ)
+    if not found and (problem := text_problem(text)):
+        found = [f"after expansion, {problem}"]
+    for problem in found:
+        problems.add(place, problem)
+    if found:
         return Broken(scalar.line)
     has_value = text != expand_text(scalar.text, {})[0]  # not only defaults, which the file shows
     is_secret = scalar.is_secret or has_value
@@ -60,30 +60,30 @@ def _expand_scalar(
 
 
 def expand_text(text: str, environ: AbstractMapping[str, str]) -> tuple[str, list[str]]:
-    """The text with variables replaced, and what is wrong with it.
+    """The text with variables replaced, and its problems.
 
     A variable that is set but empty counts as unset for a default, as in a shell. A ``$`` before
     anything but ``{`` and ``$`` is an ordinary character, so that shell commands can be written.
     """
-    expansion = _Expansion(text, environ)
+    expander = _Expander(text, environ)
     try:
-        return expansion.run(), expansion.complaints
+        return expander.run(), expander.problems
     except _MalformedError as error:
-        return text, [*expansion.complaints, str(error)]
+        return text, [*expander.problems, str(error)]
 
 
 class _MalformedError(ValueError):
-    """A ``${`` that is no expansion."""
+    """A ``${`` that is no expander."""
 
 
-class _Expansion:
-    """Reads one text from left to right."""
+class _Expander:
+    """Expands one text from left to right."""
 
     def __init__(self, text: str, environ: AbstractMapping[str, str]) -> None:
         self._text = text
         self._environ = environ
         self._position = 0
-        self.complaints: list[str] = []
+        self.problems: list[str] = []
 
     def run(self) -> str:
         """The whole text expanded."""
@@ -119,13 +119,13 @@ class _Expansion:
         value = self._environ.get(name)
         if match[2] == "}":
             if value is None and wanted:
-                self._complain(name)
+                self._report_unset(name)
             return value or ""
         default = self._until_brace(depth=depth + 1, wanted=wanted and not value)
         return value or default
 
-    def _complain(self, name: str) -> None:
-        self.complaints.append(
+    def _report_unset(self, name: str) -> None:
+        self.problems.append(
             f"the variable {name} is not set; set it, or write a default: ${{{name}:-...}}"
             + did_you_mean(name, self._environ)
         )

@@ -1,19 +1,28 @@
-"""YAML text to a tree that knows its lines, and nothing that YAML could do to us.
+"""Parses YAML text, of any origin, to a tree with lines.
 
-PyYAML splits the text into events; the tree is built from those here because its own composer
-forgets repeated keys, resolves words like ``no`` before anyone knows what a key expects, and
-follows aliases and nesting without a bound.
+PyYAML splits the text into events; the tree is built here because its own composer drops repeated
+keys, resolves words like ``no`` before the type of the key is known, and follows aliases and
+nesting without a bound.
 """
 
 import re
 from collections.abc import Iterator
-from typing import TypeAlias, cast
+from typing import cast
 
 import yaml
-from msgspec import Struct
 from msgspec.structs import replace
 
-from pbus.topology.parsing.scalars import kind_of_value, plain_value, text_problem
+from pbus.topology.parsing.nodes import (
+    Broken,
+    Entry,
+    Mapping,
+    Node,
+    Scalar,
+    Sequence,
+    height_of,
+    kind_of,
+)
+from pbus.topology.parsing.scalars import plain_value, text_problem
 from pbus.topology.problems import Place, Problems, shorten
 
 MAX_NODES = 50_000  # with aliases written out; a thousand workers need a fifth of it
@@ -28,61 +37,11 @@ _TAGS = {
 }
 
 
-class Scalar(Struct, frozen=True):
-    """A single value, as text.
-
-    Attributes:
-        plain: Written without quotes, so that ``5`` means a number and nothing means null.
-        written: The text as it stands in the file, before expansion; safe to show.
-        is_secret: Tagged `!secret`, or holds the value of a variable: never shown.
-    """
-
-    line: int
-    text: str
-    plain: bool
-    written: str
-    is_secret: bool = False
-
-
-class Broken(Struct, frozen=True):
-    """Stands where a problem was found already, so that no second one is told."""
-
-    line: int
-
-
-class Sequence(Struct, frozen=True):
-    """A list."""
-
-    line: int
-    items: "tuple[Node, ...]"
-    size: int = 1
-    height: int = 1
-
-
-class Mapping(Struct, frozen=True):
-    """A mapping; each key has its own line, since that is where a reader looks."""
-
-    line: int
-    entries: "dict[str, Entry]"
-    size: int = 1
-    height: int = 1
-
-
-class Entry(Struct, frozen=True):
-    """A key's line and its value."""
-
-    line: int
-    node: "Node"
-
-
-Node: TypeAlias = Scalar | Sequence | Mapping | Broken
-
-
 def parse_yaml(text: str, problems: Problems) -> Node | None:
-    """The tree of a YAML text; None where there is nothing in it.
+    """The tree of a YAML text; None for an empty one.
 
     Raises:
-        TopologyError: The text is not YAML, or is too large; all else is noted in `problems`.
+        TopologyError: The text is not YAML, or is too large; other problems are added.
     """
     try:
         return _Composer(yaml.parse(text, Loader=yaml.SafeLoader), problems).document()
@@ -103,14 +62,14 @@ def _explain(error: yaml.YAMLError, text: str) -> tuple[Place, str]:
     context = getattr(error, "context", None) or ""
     problem = getattr(error, "problem", None) or "it cannot be read"
     problem = _TAG_HANDLE.sub(r"\1", problem)
-    told = f"not valid YAML: {problem}, {context}" if context else f"not valid YAML: {problem}"
+    message = f"not valid YAML: {problem}, {context}" if context else f"not valid YAML: {problem}"
     lines = text.splitlines()
     culprit = lines[line - 1] if line <= len(lines) else ""
     if "flow" in context and "${" in culprit:
-        told += " (inside [ ] and { } put quotes around ${...})"
+        message += " (inside [ ] and { } put quotes around ${...})"
     elif "'\\t'" in problem:
-        told += " (indent with spaces, not with tabs)"
-    return Place(line, ""), told
+        message += " (indent with spaces, not with tabs)"
+    return Place(line, ""), message
 
 
 def _line(event: yaml.Event) -> int:
@@ -118,7 +77,7 @@ def _line(event: yaml.Event) -> int:
 
 
 class _Composer:
-    """Builds nodes out of events, by recursive descent."""
+    """Builds nodes from events, by recursive descent."""
 
     def __init__(self, events: Iterator[yaml.Event], problems: Problems) -> None:
         self._events = events
@@ -205,7 +164,7 @@ class _Composer:
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
             items.append(self._node(event, place.item(len(items), _line(event)), depth + 1))
         return Sequence(
-            line, tuple(items), 1 + self._count - before, 1 + max([0, *map(_height, items)])
+            line, tuple(items), 1 + self._count - before, 1 + max([0, *map(height_of, items)])
         )
 
     def _mapping(self, line: int, place: Place, depth: int) -> Mapping:
@@ -223,7 +182,7 @@ class _Composer:
                 self._problems.add(inner, f"the key is given twice, first on line {first}")
             elif key is not None:
                 entries[key] = Entry(inner.line, node)
-        height = 1 + max([0, *(_height(entry.node) for entry in entries.values())])
+        height = 1 + max([0, *(height_of(entry.node) for entry in entries.values())])
         for source in merged:
             entries = source.entries | entries
             height = max(height, source.height)
@@ -240,36 +199,9 @@ class _Composer:
         return None
 
     def _merge_sources(self, node: Node, place: Place) -> list[Mapping]:
-        """The mappings of a merge key; of several, the first wins, so the last comes first."""
+        """The mappings of a merge key; the first of several wins."""
         nodes = node.items if isinstance(node, Sequence) else (node,)
         sources = [node for node in nodes if isinstance(node, Mapping)]
         if len(sources) < sum(not isinstance(node, Broken) for node in nodes):
             self._problems.add(place, "expected a mapping to merge, or a list of them")
         return sources
-
-
-def secret_paths(node: Node, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The key paths of all values that must not be shown; items of lists by their index."""
-    if isinstance(node, Mapping):
-        for key, entry in node.entries.items():
-            yield from secret_paths(entry.node, (*path, key))
-    elif isinstance(node, Sequence):
-        for index, item in enumerate(node.items):
-            yield from secret_paths(item, (*path, str(index)))
-    elif isinstance(node, Scalar) and node.is_secret:
-        yield path
-
-
-def _height(node: Node) -> int:
-    return node.height if isinstance(node, Sequence | Mapping) else 1
-
-
-def kind_of(node: Node) -> str:
-    """What a node is, in the words of a problem; never its value."""
-    if isinstance(node, Sequence):
-        return "a list"
-    if isinstance(node, Mapping):
-        return "a mapping"
-    if isinstance(node, Scalar) and node.plain:
-        return kind_of_value(plain_value(node.text))
-    return "text"
