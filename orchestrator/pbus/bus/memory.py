@@ -53,10 +53,10 @@ class MemoryTap:
 
     async def __aexit__(self, *exc: object) -> None:
         self._taps.discard(self)
+        self._queue.end()
 
-    async def __aiter__(self) -> AsyncIterator[TapMessage]:
-        while True:
-            yield await self._queue.get()
+    def __aiter__(self) -> AsyncIterator[TapMessage]:
+        return self._queue.items()
 
     def show(self, message: BusMessage) -> None:
         """Called by the bus for every message."""

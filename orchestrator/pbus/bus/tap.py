@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 import msgspec
 
@@ -41,11 +41,28 @@ class TapQueue(asyncio.Queue[TapMessage]):
 
     def __init__(self, capacity: int) -> None:
         self._bytes = 0
+        self._is_ended = False
         super().__init__(capacity)
 
     def full(self) -> bool:
         """Whether nothing more goes in; into an empty one goes any message."""
+        if self._is_ended:
+            return False
         return self._bytes >= MAX_WAITING_BYTES or super().full()
+
+    async def items(self) -> AsyncIterator[TapMessage]:
+        """The messages, until end() is called and all that waited were read."""
+        while True:
+            item = await self.get()
+            if item is _END:
+                self.end()  # for other readers
+                return
+            yield item
+
+    def end(self) -> None:
+        """Let readers end. Idempotent."""
+        self._is_ended = True
+        self.put_nowait(_END)
 
     def _put(self, item: TapMessage) -> None:
         self._bytes += item.size
@@ -55,6 +72,11 @@ class TapQueue(asyncio.Queue[TapMessage]):
         item: TapMessage = super()._get()
         self._bytes -= item.size
         return item
+
+
+_END: Final = TapMessage(
+    header=Header(type="", source="", target=None, id="", time=0.0), body=b"", lane="d"
+)
 
 
 class Tap(Protocol):
@@ -75,5 +97,5 @@ class Tap(Protocol):
         ...
 
     def __aiter__(self) -> AsyncIterator[TapMessage]:
-        """Messages as they pass."""
+        """Messages as they pass; ends when following was stopped and all that waited were read."""
         ...

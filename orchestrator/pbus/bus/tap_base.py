@@ -42,10 +42,10 @@ class BrokerTap(abc.ABC):
     async def __aexit__(self, *exc: object) -> None:
         await self._tasks.close()
         await self._disconnect()
+        self._queue.end()
 
-    async def __aiter__(self) -> AsyncIterator[TapMessage]:
-        while True:
-            yield await self._queue.get()
+    def __aiter__(self) -> AsyncIterator[TapMessage]:
+        return self._queue.items()
 
     def _start_tasks(self, reading: TaskFunction) -> None:
         self._tasks.spawn(run_forever("the tap", reading), "pbus tap")

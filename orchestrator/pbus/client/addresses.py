@@ -1,4 +1,4 @@
-"""The addresses of clients: of no worker, and nobody else's."""
+"""The addresses of clients, which are of no worker."""
 
 from typing import Final
 
@@ -8,5 +8,5 @@ CLIENT_PREFIX: Final = "cli-"  # one of those that the bus knows to be of no wor
 
 
 def new_name() -> str:
-    """An address that nobody else has."""
+    """A new address, used once."""
     return f"{CLIENT_PREFIX}{new_token(32)}"

@@ -144,7 +144,7 @@ def _by_file(file: Path, *, is_given: bool) -> Attachment | None:
     if bus.url is None or bus.is_in_process:
         return None
     if not is_given and not ran_with(Project.of(topology).state_dir, bus.url):
-        raise StrangeFileError(file, mask_url(bus.url))  # passwords are for whom their owner means
+        raise StrangeFileError(file, mask_url(bus.url))  # a password may be meant for others
     return Attachment(topology.name, bus, file=file)
 
 

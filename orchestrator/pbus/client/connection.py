@@ -1,4 +1,4 @@
-"""What every part of a client stands on: its bus, its address, its opening and closing."""
+"""The base of a client: its bus, its address, its opening and closing."""
 
 import contextlib
 import weakref
@@ -17,7 +17,7 @@ P = TypeVar("P", bound="Part")
 
 
 class Part(Protocol):
-    """What is closed with the client."""
+    """A part of a client, closed with it."""
 
     async def close(self) -> None:
         """End it. Idempotent."""

@@ -47,7 +47,7 @@ Plan = dict[str, list[str]]  # the address of a supervisor: names of its workers
 
 
 class ControlResult(msgspec.Struct, frozen=True):
-    """What became of one worker that was to be started, stopped or restarted.
+    """The result of starting, stopping or restarting one worker.
 
     Attributes:
         outcome: "done"; "unchanged": it was so already; "failed": it did not become ready;

@@ -1,4 +1,4 @@
-"""What a client does with jobs: ask for them, list them, cancel them."""
+"""The jobs of a client: asking, listing, cancelling."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class JobCalls(ClientCore):
     async def route_job(
         self, worker: str, params: JobParams, *, job_id: str | None = None
     ) -> Route:
-        """Where a job goes, to ask for it often. Errors as request_job()."""
+        """The route of a job, to ask for it often. Errors as request_job()."""
         from pbus.client.traffic.routes import Router
 
         router = Router(self._open_bus, self.name, new_name)

@@ -35,7 +35,7 @@ LAST_LINES: Final = 20  # of a failed worker's log: a traceback fits
 
 @dataclass
 class Readiness:
-    """What is known of the workers that are waited for.
+    """The progress of the workers that are waited for.
 
     Attributes:
         may_restart: By the name of each worker: whether an exit before it is ready is no failure.

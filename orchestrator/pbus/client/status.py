@@ -68,7 +68,7 @@ class ProjectStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_facts(bus: WorkerBus) -> tuple[list[Lease], list[HostRecord]]:
-    """What the registry and what the supervisors say, as of now.
+    """The leases of the registry and the records of supervisors, as of now.
 
     Raises:
         BusUnavailableError: The broker does not answer.
@@ -78,7 +78,7 @@ async def read_facts(bus: WorkerBus) -> tuple[list[Lease], list[HostRecord]]:
 
 
 async def read_queues(bus: WorkerBus) -> dict[str, QueueStats] | None:
-    """What is stored, by the name of the queue; None where nothing is."""
+    """The queues, by name; None where the bus stores nothing."""
     if bus.queues is None:
         return None
     return {report.name: report for report in await bus.queues.stats()}

@@ -76,7 +76,7 @@ class SyncJob:
 
     @property
     def response(self) -> JobResponse:
-        """What the worker answered.
+        """The worker's response.
 
         Raises:
             JobNotDoneError: It has not answered yet.
@@ -109,7 +109,7 @@ class SyncTail(Generic[Item]):
         self._call("tail", self._tail.close)
 
     def __iter__(self) -> Iterator[Item]:
-        """What passes, until time is up."""
+        """Messages or changes as they pass, until time is up."""
         with self:
             while (item := self._call("tail", self._next, self._left_s())) is not None:
                 yield item

@@ -1,4 +1,4 @@
-"""What a client does with messages: send them, and follow those that pass."""
+"""The messages of a client: sending, and following those that pass."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class MessageCalls(ClientCore):
     async def route(
         self, target: str | None, message: MessageInput, *, urgent: bool = False
     ) -> Route:
-        """Where a message goes, to send it there often. Arguments and errors as send()."""
+        """The route of a message, to send it often. Arguments and errors as send()."""
         from pbus.client.traffic.routes import Router
 
         router = Router(self._open_bus, self.name, new_name)
@@ -81,7 +81,7 @@ class MessageCalls(ClientCore):
 
     @property
     def unreached(self) -> dict[str, int]:
-        """How many messages of this client reached no process, by target; complete once it is closed."""
+        """Counts of messages of this client that reached no process, by target; complete once closed."""
         return dict(self.bus.counters.unreached)
 
     def tail(

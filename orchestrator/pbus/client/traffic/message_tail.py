@@ -54,7 +54,7 @@ class TailMessage(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, item: TapMessage, *, is_reached: bool = True) -> Self:
-        """What a tap saw."""
+        """A message that a tap saw."""
         header, is_urgent = item.header, item.lane == "s"
         return cls(
             time=header.time,

@@ -1,4 +1,4 @@
-"""Where a message or a job goes: one worker, one of several replicas, all of them, or everyone."""
+"""Routes of messages and jobs: to one worker, one of several replicas, all of them, or everyone."""
 
 import asyncio
 import time

@@ -1,11 +1,13 @@
 """Following the state changes of workers, as supervisors publish them."""
 
 import asyncio
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.subscriber import BusSubscriber
 from pbus.messages import STATES_ADDRESS, BusMessage, BusWorkerStateMessage
+
+Changes: TypeAlias = asyncio.Queue[BusWorkerStateMessage | None]
 
 _CAPACITY: Final = 10_000  # changes that wait to be read; then the bus waits, and counts
 
@@ -25,7 +27,7 @@ class StateFollower(BusSubscriber):
     def __init__(self, bus: WorkerBus) -> None:
         self.name = STATES_ADDRESS
         self._bus = bus
-        self.readers: set[asyncio.Queue[BusWorkerStateMessage]] = set()
+        self.readers: set[Changes] = set()
 
     def accepts_bus_message(self, message: BusMessage) -> bool:
         """Nothing but state changes."""
@@ -37,7 +39,7 @@ class StateFollower(BusSubscriber):
             for reader in list(self.readers):
                 await reader.put(message)
 
-    async def add(self, reader: asyncio.Queue[BusWorkerStateMessage]) -> None:
+    async def add(self, reader: Changes) -> None:
         """Give changes to a reader from now on."""
         self.readers.add(reader)
         await self._bus.subscribe(self)
@@ -56,7 +58,7 @@ class StateTail:
 
     def __init__(self, follower: StateFollower) -> None:
         self._follower = follower
-        self._changes: asyncio.Queue[BusWorkerStateMessage] = asyncio.Queue(_CAPACITY)
+        self._changes: Changes = asyncio.Queue(_CAPACITY)
         self._is_closed = False
 
     async def __aenter__(self) -> Self:
@@ -73,9 +75,10 @@ class StateTail:
     async def __anext__(self) -> BusWorkerStateMessage:
         if self._changes not in self._follower.readers:
             await self.__aenter__()
-        if self._is_closed:
+        change = None if self._is_closed else await self._changes.get()
+        if change is None:
             raise StopAsyncIteration
-        return await self._changes.get()
+        return change
 
     async def close(self) -> None:
         """Follow no longer. Idempotent."""
@@ -83,3 +86,4 @@ class StateTail:
         self._follower.readers.discard(self._changes)
         while not self._changes.empty():  # or the follower would wait for room for ever
             self._changes.get_nowait()
+        self._changes.put_nowait(None)  # for a task that waits
