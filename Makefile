@@ -1,6 +1,7 @@
 # Everything a newcomer needs: `make demo`, `make test`. Only Python 3.11 (or newer) and make are required.
 
 export SEED COUNT SECONDS BROKERS
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv

@@ -11,7 +11,7 @@ from pbus.bus import BusSubscriber, WorkerBus, connect
 from pbus.bus.local.delivery import Delivery, current_delivery
 from pbus.errors import BusFullError, BusUnavailableError
 from pbus.messages import BusDataMessage, BusJobRequestMessage, BusJobResponseMessage, BusMessage
-from pbus.process.supervisor import restart_policy
+from pbus.process.supervisor.worker import restart_policy
 from pbus.settings import DeliveryOptions
 from support.faults import MISHAPS
 from support.listeners import Listener
@@ -470,4 +470,4 @@ def test_poison_is_buried_before_its_worker_is_given_up():
     """A message that kills whoever handles it is gone before the supervisor's patience is."""
     ends = 1 + DeliveryOptions().max_crash_attempts  # the first only makes it suspect
 
-    assert ends < restart_policy.MOST_EXITS
+    assert ends < restart_policy.MAX_EXITS

@@ -9,7 +9,7 @@ import redis
 
 from pbus import BaseWorker, WorkerRunner, connect
 from pbus.errors import BusUnavailableError
-from pbus.process.supervisor import restart_policy
+from pbus.process.supervisor.worker import restart_policy
 from pbus.process.supervisor_events import BrokerLost, Exited, GaveUp, Line, Started, StateChanged
 from pbus.topology.model import WorkerSpec
 from support.supervisor_helpers import Watched, program, supervised, topology
@@ -63,7 +63,7 @@ def waiting(watched: Watched) -> set[str]:
 
 def test_all_come_back(tmp_path: Path, own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who ends or starts meanwhile waits for the broker, and joins when it is back."""
-    monkeypatch.setattr(restart_policy, "MOST_EXITS", 1)  # an exit that counts is the last
+    monkeypatch.setattr(restart_policy, "MAX_EXITS", 1)  # an exit that counts is the last
 
     def hosted(name: str, kind: str, replicas: int | None = None) -> WorkerSpec:
         return WorkerSpec(
@@ -104,7 +104,7 @@ def test_refusing_broker_is_waited_for(
     tmp_path: Path, own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broker that is there and stores nothing, as with a full disk, costs no worker either."""
-    monkeypatch.setattr(restart_policy, "MOST_EXITS", 1)
+    monkeypatch.setattr(restart_policy, "MAX_EXITS", 1)
     what = topology(
         tmp_path,
         WorkerSpec(name="plain", working_dir=tmp_path, joins=True, worker="crew:Plain"),
@@ -115,9 +115,9 @@ def test_refusing_broker_is_waited_for(
         async with supervised(what) as watched:
             await watched.state("plain", "ready")
             own_valkey.command("CONFIG", "SET", "min-replicas-to-write", "1")
-            link = watched.supervisor._link
-            assert link is not None
-            await until(lambda: link.is_broker_away)
+            client = watched.supervisor._bus_client
+            assert client is not None
+            await until(lambda: client.broker.is_away)
             psutil.Process(watched.process("plain").pid).kill()
             await watched.until(lambda: waiting(watched) == {"plain"})
             async with connect(own_valkey.url, channel="pbus:app") as onlooker:

@@ -17,7 +17,7 @@ from pbus.errors import WorkerLoadError
 from pbus.messages import BusEndMessage, BusMessage, BusWorkerRegistryMessage
 from pbus.observe import HostRecord, merge_rows
 from pbus.process.child import load_worker
-from pbus.process.supervisor import restart_policy, shutdown
+from pbus.process.supervisor.worker import restart_policy, shutdown
 from pbus.process.supervisor_events import (
     BrokerReady,
     Exited,
@@ -248,7 +248,7 @@ def test_command_may_join(tmp_path: Path):
 def test_taken_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Two topologies on one channel: the second worker of a name fails and says who has it."""
     monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 0.01)
-    monkeypatch.setattr(restart_policy, "MOST_EXITS", 2)
+    monkeypatch.setattr(restart_policy, "MAX_EXITS", 2)
 
     async def main(url: str) -> None:
         one, two = tmp_path / "one", tmp_path / "two"
@@ -328,7 +328,7 @@ def test_killed_broker_is_rejoined(tmp_path: Path):
     async def main() -> None:
         async with supervised(what) as watched:
             pids = {(await watched.state(name, "ready")).pid for name in ("a", "b")}
-            broker = watched.supervisor._foundation._broker
+            broker = watched.supervisor._services._broker
             assert broker is not None
             assert broker.process is not None
             broker.process.kill()
@@ -372,7 +372,7 @@ BAD = {  # what is said, and how often it is started again
 def test_bad_class_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A class that cannot be started is given up, one that is not there at once; its log says why."""
     monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 0.01)
-    monkeypatch.setattr(restart_policy, "MOST_EXITS", 2)
+    monkeypatch.setattr(restart_policy, "MAX_EXITS", 2)
     names = {kind.lower().replace(":", "-"): kind for kind in BAD}
     what = topology(tmp_path, *(hosted(name, tmp_path, kind) for name, kind in names.items()))
 

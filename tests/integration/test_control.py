@@ -20,7 +20,7 @@ from pbus.messages import (
     BusMessage,
     BusWorkerStateMessage,
 )
-from pbus.process.supervisor import bus_client
+from pbus.process.supervisor import broker_watch
 from pbus.process.supervisor_events import BrokerReady, SessionEnded
 from support.supervisor_helpers import Watched, program, supervised, topology
 from support.valkey import Valkey
@@ -157,7 +157,7 @@ def test_changes_are_told(tmp_path: Path):
         async with supervised(what) as watched:
             async with terminal(watched, STATES_ADDRESS) as there:
                 await watched.state("a", "ready")
-                watched.supervisor.restart("a")
+                watched.supervisor.workers["a"].restart()
                 change = await there.until("stopping", "starting", "ready")
                 first = watched.process("a").pid
                 assert first is not None
@@ -185,11 +185,11 @@ def test_changes_survive_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         what = topology(tmp_path, program("a", FOREVER, tmp_path), url=valkey.url)
         async with supervised(what) as watched, terminal(watched, STATES_ADDRESS) as there:
             await watched.state("a", "ready")
-            watched.supervisor.restart("a")
+            watched.supervisor.workers["a"].restart()
             await there.until("stopping", "starting", "ready")
             first = watched.process("a").pid
             assert first is not None
-            monkeypatch.setattr(bus_client, "_STEADY_S", 1e12)  # ends when the follower is back
+            monkeypatch.setattr(broker_watch, "_STEADY_S", 1e12)  # ends when the follower is back
             valkey.kill()
             for bus in (there.bus, watched.supervisor.bus):
                 await until(lambda bus=bus: not bus.is_connected)
@@ -198,7 +198,7 @@ def test_changes_survive_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             valkey.start()
             await until(lambda: there.bus.is_connected)
             assert there.heard.empty()
-            monkeypatch.setattr(bus_client, "_STEADY_S", 0.0)
+            monkeypatch.setattr(broker_watch, "_STEADY_S", 0.0)
             told = [await there.change() for _ in range(3)]
             assert ["backoff", "starting", "ready"] == [one.state for one in told]
 

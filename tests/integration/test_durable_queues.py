@@ -11,7 +11,7 @@ from pbus.bus.base import WorkerBus
 from pbus.bus.connect import make_bus
 from pbus.messages import BusDataMessage, Lane
 from pbus.process.project.project import Project
-from pbus.process.supervisor import restart_policy
+from pbus.process.supervisor.worker import restart_policy
 from pbus.process.supervisor_events import BrokerReady, Ready, StateChanged
 from pbus.topology.model import Topology, WorkerSpec
 from support.supervisor_helpers import PATIENCE_S, Watched, program, supervised, topology
@@ -125,7 +125,7 @@ def test_death_gives_mail_back(tmp_path: Path):
                 assert pid is not None
                 psutil.Process(pid).kill()
                 await watched.line("begins 7", 2)
-        told = "was killed by SIGKILL, 1 message in hand given back, restarts in 0.5 s"
+        told = "was killed by SIGKILL, 1 message in flight requeued, restarts in 0.5 s"
         assert StateChanged("a", "backoff", told) in watched.all(StateChanged)
 
     asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
@@ -188,7 +188,7 @@ def test_next_supervisor_gives_back(tmp_path: Path):
                 await bus.send(Crate(source="me", target="b", number=1))
                 taken = await bus.queues.fetch([("b", Lane.DATA, 5)], consumer="gone", wait_s=1.0)
                 assert 1 == len(taken)
-        (project.state_dir / "lives").write_text("+gone\n+well\n-well\n")
+        (project.state_dir / "incarnations").write_text("+gone\n+well\n-well\n")
         async with supervised(what) as watched:
             await watched.nth(BrokerReady)
             async with visitor(watched) as bus:

@@ -66,7 +66,7 @@ def test_stored_survives_kill(project: Project) -> None:
 
         assert url == await server.start()
         assert Activation(active=False) == await store.activation("x")
-        assert len(os.fsencode(server.sockets / ".s.PGSQL.5432.lock")) <= 107
+        assert len(os.fsencode(server.socket_path.with_name(".s.PGSQL.5432.lock"))) <= 107
         await link.close()
 
     run(project, body)
@@ -103,7 +103,10 @@ def test_abandoned_locks_are_taken_over(project: Project) -> None:
             "sleep", "600", user=postgres_cluster.service_user()
         )
         try:
-            for lock in (server.data / "postmaster.pid", server.sockets / ".s.PGSQL.5432.lock"):
+            for lock in (
+                server.data / "postmaster.pid",
+                server.socket_path.with_name(".s.PGSQL.5432.lock"),
+            ):
                 lines = lock.read_text().split("\n")
                 lock.write_text("\n".join([str(stranger.pid), *lines[1:]]))
             assert url == await server.start()

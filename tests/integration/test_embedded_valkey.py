@@ -12,7 +12,7 @@ import redis
 
 from pbus.errors import BrokerStartError
 from pbus.process.project.project import Project
-from pbus.process.services import valkey
+from pbus.process.services import embedded_server, valkey
 from pbus.process.services.guard_client import GuardClient
 from pbus.process.services.valkey import EmbeddedValkey
 from support.guard_fixture_program import make_project
@@ -101,7 +101,7 @@ def test_killed_server_restarts(project: Project) -> None:
 
 def test_frozen_server_is_killed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that does not mind SIGTERM is killed when its time is over."""
-    monkeypatch.setattr(valkey, "STOP_S", 0.2)
+    monkeypatch.setattr(embedded_server, "STOP_S", 0.2)
 
     async def body(valkey: EmbeddedValkey, _: GuardClient) -> None:
         await valkey.start()
@@ -145,10 +145,12 @@ def test_cancelled_start_ends_server(project: Project, monkeypatch: pytest.Monke
     async def body(valkey: EmbeddedValkey, _: GuardClient) -> None:
         starting = asyncio.create_task(valkey.start())
         await until(lambda: valkey.process is not None)
+        process = valkey.process
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting
-        assert -signal.SIGKILL == await asyncio.wait_for(valkey.wait(), PATIENCE_S)
+        assert process is not None
+        assert -signal.SIGKILL == process.returncode
 
     run(project, body)
 
@@ -166,7 +168,7 @@ def test_missing_binary_is_explained(project: Project, monkeypatch: pytest.Monke
 
 def test_old_log_is_put_aside(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server's log does not grow for ever, though the server holds it open."""
-    monkeypatch.setattr(valkey, "_MAX_LOG_BYTES", 10)
+    monkeypatch.setattr(embedded_server, "_MAX_LOG_BYTES", 10)
 
     async def body(valkey: EmbeddedValkey, _: GuardClient) -> None:
         await valkey.start()

@@ -155,7 +155,7 @@ def test_used_channel_keeps_others(
     monkeypatch.setattr(purge, "_QUIET_S", 0.0)
     project = make_project(tmp_path, monkeypatch)
     project.make_state_dir()
-    RecoveryLog(project.state_dir).keep_mailboxes(["away"])
+    RecoveryLog(project.state_dir).set_queues(["away"])
     spec = BusSettings(channel=channel, url=valkey.url, delivery="at-least-once")
 
     async def purge_it() -> None:

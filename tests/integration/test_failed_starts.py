@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pbus.process.supervisor import restart_policy
-from pbus.process.supervisor.usage import Meter
+from pbus.process.supervisor.worker import restart_policy
+from pbus.process.supervisor.worker.usage import UsageMeter
 from pbus.process.supervisor_events import GaveUp, Line, Ready, Started, StateChanged
 from pbus.process.system import groups
 from pbus.process.system.spawn import Launch, spawn
@@ -189,7 +189,7 @@ def few_files(count: int) -> Iterator[None]:
 def test_no_file_left_measures_nothing():
     """Without room for another open file nothing is measured, and nothing raised."""
     with few_files(0):
-        assert {} == Meter().look([os.getpid()])
+        assert {} == UsageMeter().measure([os.getpid()])
         assert groups.start_time(os.getpid()) is None
         assert not groups.is_empty(os.getpgid(0))
 
@@ -265,14 +265,14 @@ def test_chores_survive_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """An unexpected error of measuring, writing or telling is logged, and all goes on."""
     looks: list[int] = []
 
-    def fail(self: Meter, pids: list[int]) -> dict[int, object]:
+    def fail(self: UsageMeter, pids: list[int]) -> dict[int, object]:
         looks.append(len(pids))
         raise ZeroDivisionError("no figures")
 
-    monkeypatch.setattr(Meter, "look", fail)
+    monkeypatch.setattr(UsageMeter, "measure", fail)
     monkeypatch.setattr("pbus.concurrency.background._RESTART_DELAY_S", 0.05)
     monkeypatch.setattr("pbus.process.project.log_writer.LogWriter.write", fail)
-    monkeypatch.setattr("pbus.process.supervisor.state_events.StateEventQueue.look", fail)
+    monkeypatch.setattr("pbus.process.supervisor.state_events.StateEventQueue.check", fail)
     what = topology(
         tmp_path, program("a", "import time; print('up', flush=True); time.sleep(600)", tmp_path)
     )

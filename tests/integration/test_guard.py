@@ -200,7 +200,7 @@ def test_foreign_groups_are_spared(project: Project) -> None:
             children = [spawn_child("polite", ""), spawn_child("polite", "")]
             guard.add_group(children[0].pid)
             guard.remove_group(children[0].pid)
-            guard._tell_group(children[1].pid, 12345.0)
+            guard._send_group(children[1].pid, 12345.0)
             await guard.stop()
             codes = [child.poll() for child in children]
             for child in children:
@@ -272,7 +272,7 @@ def test_bad_line_is_survived(project: Project) -> None:
             await guard.start(project)
             child = spawn_child("polite", "")
             for line in ("group x", "group", "path zz", "", "dance"):
-                guard._tell(line)
+                guard._send(line)
             guard.add_group(child.pid)
             await guard.stop()
             return child.wait(PATIENCE_S)

@@ -14,7 +14,7 @@ import pytest
 from pbus import connect
 from pbus.errors import BusError
 from pbus.messages import BusDataMessage
-from pbus.process.services import valkey
+from pbus.process.services import embedded_server
 from pbus.process.services.embedded_server import server_environ
 from pbus.process.services.guard_client import GuardClient
 from pbus.process.services.valkey import EmbeddedValkey
@@ -39,7 +39,9 @@ def test_confirmed_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chan
     """No message that was confirmed is missing after any kill."""
     library = build(tmp_path, SYNC_S)
     monkeypatch.setattr(
-        valkey, "server_environ", lambda token: server_environ(token) | {"LD_PRELOAD": str(library)}
+        embedded_server,
+        "server_environ",
+        lambda token: server_environ(token) | {"LD_PRELOAD": str(library)},
     )
     project = make_project(tmp_path, monkeypatch)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from pbus.errors import (
     NothingRunningError,
@@ -182,7 +183,9 @@ def test_record_is_private(project: Project) -> None:
 def test_last_run_keeps_no_secret(project: Project) -> None:
     """What leads to the data of a project that is down has neither password nor key."""
     project.make_state_dir()
-    write_last(project.state_dir, record_of(project, key="geheim"), is_own_broker=False)
+    record = record_of(project)
+    keyed = structs.replace(record, bus=structs.replace(record.bus, key="geheim"))
+    write_last(project.state_dir, keyed, is_own_broker=False)
     text = (project.state_dir / LAST).read_text()
     assert [True, False, False] == ["host:6379" in text, ":secret" in text, "geheim" in text]
     assert project == Project.of_record(read_record(project.state_dir / LAST))
@@ -257,7 +260,7 @@ def test_other_users_supervisor_is_spared(project: Project) -> None:
         with pytest.raises(ProcessError, match="belongs to user id 65534"):
             asyncio.run(stop_project(record_of(project, **fields), 0.3))
         assert other.poll() is None
-        assert not (project.state_dir / "given").exists()
+        assert not (project.state_dir / "stop_timeout").exists()
         other.kill()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pbus.process.supervisor import shutdown
+from pbus.process.supervisor.worker import shutdown
 from pbus.process.system import groups
 from pbus.process.system.output import CUT_MARK
 from pbus.process.system.spawn import Child, Launch, ProcessEnvironment, plan_launch, spawn
@@ -321,7 +321,9 @@ time.sleep(60)
             await ears.hear("up")
             patience = shutdown.Deadlines(term_s=0.1)
             given = lambda: PATIENCE_S  # noqa: E731 - asked again and again
-            assert await shutdown.terminate(child, None, asyncio.Event(), patience, given_s=given)
+            assert await shutdown.terminate(
+                child, None, asyncio.Event(), patience, job_time_s=given
+            )
             assert 3 == child.code
 
     asyncio.run(main())
@@ -342,7 +344,7 @@ def test_later_order_shortens_the_time():
 
             patience = shutdown.Deadlines(ask_s=1000, term_s=0.1)
             end = shutdown.terminate(
-                child, ask, asyncio.Event(), patience, given_s=lambda: given[0]
+                child, ask, asyncio.Event(), patience, job_time_s=lambda: given[0]
             )
             assert await asyncio.wait_for(end, PATIENCE_S)
 

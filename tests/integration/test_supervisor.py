@@ -18,8 +18,9 @@ from pbus.errors import (
 from pbus.process.project.discovery import choose_project
 from pbus.process.project.log_files import read_lines
 from pbus.process.project.project import Project, token_of
-from pbus.process.supervisor import bus_client, restart_policy, shutdown
+from pbus.process.supervisor import bus_client
 from pbus.process.supervisor.supervisor import Supervisor
+from pbus.process.supervisor.worker import restart_policy, shutdown
 from pbus.process.supervisor_events import (
     BrokerLost,
     BrokerReady,
@@ -249,20 +250,20 @@ def test_single_workers_obey(tmp_path: Path):
             await watched.state("b", "ready")
             other = watched.process("b").pid
 
-            watched.supervisor.stop_worker("a")
+            watched.supervisor.workers["a"].stop()
             record = await watched.state("a", "exited")
             assert (None, -signal.SIGTERM) == (record.pid, record.exit_code)
-            watched.supervisor.start_worker("a")
+            watched.supervisor.workers["a"].start()
             first = await watched.state("a", "ready")
-            watched.supervisor.restart("a")
+            watched.supervisor.workers["a"].restart()
             await watched.until(
                 lambda: (watched.process("a").restarts, watched.process("a").state) == (2, "ready")
             )
 
             assert first.pid != watched.process("a").pid
             assert other == watched.process("b").pid
-            watched.supervisor.stop_worker("a")
-            watched.supervisor.stop_worker("b")
+            watched.supervisor.workers["a"].stop()
+            watched.supervisor.workers["b"].stop()
             await watched.state("b", "exited")
             assert not watched.task.done()
 
@@ -318,7 +319,7 @@ def test_killed_guard_is_replaced(tmp_path: Path):
     async def main() -> None:
         async with supervised(what) as watched:
             await watched.state("a", "ready")
-            guard = watched.supervisor._foundation.guard
+            guard = watched.supervisor._services.guard
             first = guard.pid
             psutil.Process(first).kill()
             await until(lambda: guard.pid != first)
@@ -344,7 +345,7 @@ def test_removed_state_folder_is_made_again(tmp_path: Path):
             with pytest.raises(ProjectRunningError):
                 async with Project.of(what).lock():
                     pass
-            watched.supervisor.restart("a")
+            watched.supervisor.workers["a"].restart()
             await watched.line("up", 2)
             assert 0 == await watched.stop()
         assert "up" in watched.project.log_path("a").read_text()
@@ -424,7 +425,7 @@ def test_flood_stops_nobody(tmp_path: Path):
                 await asyncio.sleep(0.01)
                 worst = max(worst, time.process_time() - began)
             assert worst < 1.0
-            watched.supervisor.restart("a")
+            watched.supervisor.workers["a"].restart()
             await watched.until(lambda: watched.process("a").restarts == 1)
             assert 0 == await watched.stop()
             assert {-signal.SIGTERM} == {one.code for one in watched.all(Exited)}

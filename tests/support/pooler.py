@@ -152,7 +152,7 @@ class PgBouncer:
         assert PROGRAM is not None
         self._process = await asyncio.create_subprocess_exec(
             PROGRAM, "-q", f"{self._folder.name}/ini",
-            stderr=subprocess.DEVNULL, user=postgres_cluster.service_user(), group=postgres_cluster.service_group(),
+            stderr=subprocess.DEVNULL, **postgres_cluster.user_options(),
         )  # fmt: skip
         socket = Path(self._folder.name, ".s.PGSQL.5432")
         assert await asyncio.to_thread(eventually, socket.exists)

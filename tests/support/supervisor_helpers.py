@@ -98,7 +98,7 @@ class Watched:
     @property
     def key(self) -> str | None:
         """The key of the project's bus."""
-        return self.supervisor._key
+        return self.supervisor._files._record.bus.key
 
     def states(self, worker: str) -> list[str]:
         """The states that a worker entered."""

@@ -7,7 +7,7 @@ from typing import Final
 from rich.text import Text
 
 from pbus.observe import State
-from pbus.process.supervisor.restart_policy import describe_exit
+from pbus.process.supervisor.worker.restart_policy import describe_exit
 from pbus_cli.views import colors
 from pbus_cli.views.columns import Column, lines
 from pbus_cli.views.figures import short_count

@@ -24,7 +24,7 @@ from pbus.process.project.discovery import choose_project
 from pbus.process.project.log_files import LogLine, read_lines
 from pbus.process.project.project import Project
 from pbus.process.project.record import ProjectRecord
-from pbus.process.supervisor.restart_policy import describe_exit
+from pbus.process.supervisor.worker.restart_policy import describe_exit
 from pbus.topology import Topology
 from pbus.topology.model import WorkerInstance
 

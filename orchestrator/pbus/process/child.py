@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pbus.bus.connect import make_bus
 from pbus.errors import HandlerDefinitionError, PbusError, WorkerLoadError
-from pbus.process.supervisor.restart_policy import UNLOADABLE
+from pbus.process.supervisor.worker.restart_policy import UNLOADABLE
 from pbus.process.system import path_json
 from pbus.process.system.event_loop import run_on
 from pbus.process.system.inherited_signals import undo_signals

@@ -84,7 +84,7 @@ class InProcessRunner(BusSubscriber):
         """Have the workers finish what is queued and stop; the second time at once. On the loop."""
         is_again, self._is_asked_to_end = self._is_asked_to_end, True
         if self._runner is not None:
-            given_s = RecoveryLog(self._project.state_dir).given_s()
+            given_s = RecoveryLog(self._project.state_dir).take_stop_timeout()
             self._runner.end_timeout = END_TIMEOUT_S if given_s is None else given_s
             stop = self._runner.cancel if is_again else self._runner.end
             self._stopping = asyncio.ensure_future(stop(reason))

@@ -121,7 +121,7 @@ async def _purge_mail(left: Leftovers) -> None:
     if (store := bus.queues) is None:
         return
     async with bus:
-        for name in RecoveryLog(left.project.state_dir).mailboxes():
+        for name in RecoveryLog(left.project.state_dir).queues():
             await store.purge(name, remove=True)
 
 

@@ -1,4 +1,4 @@
-"""What a supervisor writes down for the next one; a disk that refuses it stops nobody."""
+"""State for the next supervisor of a project; a disk that refuses it is no error."""
 
 import os
 
@@ -7,62 +7,66 @@ import pytest
 from pbus.process.project.recovery_log import RecoveryLog
 
 
-def test_open_lives_are_inherited(tmp_path):
-    """Lives that were begun and not ended are over for whoever comes next."""
+def test_unreleased_incarnations_are_found(tmp_path):
+    """Incarnations that were started and not released are returned to the next supervisor."""
     before = RecoveryLog(tmp_path)
-    for life in ("one", "two", "three"):
-        before.begin(life)
-    before.end("two")
+    for one in ("one", "two", "three"):
+        before.note_started(one)
+    before.note_released("two")
 
-    assert ["one", "three"] == RecoveryLog(tmp_path).inherited()
+    assert ["one", "three"] == RecoveryLog(tmp_path).unreleased()
 
 
 def test_supervisors_succeed_each_other(tmp_path):
-    """Each learns under which address the one before it spoke."""
+    """Each is told the address of the one before it."""
     assert ["", "one", "two"] == [
-        RecoveryLog(tmp_path).succeed(address) for address in ("one", "two", "three")
+        RecoveryLog(tmp_path).replace_supervisor(address) for address in ("one", "two", "three")
     ]
 
 
 @pytest.mark.parametrize("obstacle", ["a folder in the way", "no folder"])
-def test_refused_files_stop_nobody(tmp_path, caplog, obstacle):
-    """Everything goes on without the files; that is said once."""
+def test_refused_files_are_no_error(tmp_path, caplog, obstacle):
+    """Everything goes on without the files; one warning is logged."""
     folder = tmp_path / "state"
     if obstacle == "a folder in the way":
-        for name in ("lives", "mailboxes", "kept", "supervisor"):
+        for name in ("incarnations", "queues", "stored_count", "supervisor"):
             (folder / name).mkdir(parents=True)
-    ledger = RecoveryLog(folder)
+    recovery_log = RecoveryLog(folder)
 
-    ledger.begin("one")
-    ledger.end("one")
-    ledger.keep_mailboxes(["a"])
-    ledger.note_kept(3)
-    ledger.note_purged()
+    recovery_log.note_started("one")
+    recovery_log.note_released("one")
+    recovery_log.set_queues(["a"])
+    recovery_log.set_stored_count(3)
+    recovery_log.note_purged()
 
-    assert "" == ledger.succeed("other")
-    assert ([], [], 0) == (ledger.inherited(), ledger.mailboxes(), ledger.kept())
+    assert "" == recovery_log.replace_supervisor("other")
+    assert ([], [], 0) == (
+        recovery_log.unreleased(),
+        recovery_log.queues(),
+        recovery_log.stored_count(),
+    )
     assert 1 == caplog.text.count("the project's state cannot be written down")
 
 
 def test_figures_come_back(tmp_path):
-    """Mailboxes, the number of kept messages and the wish to drop them outlive a supervisor."""
-    RecoveryLog(tmp_path).keep_mailboxes(["b", "a"])
-    RecoveryLog(tmp_path).note_kept(7)
-    RecoveryLog(tmp_path).ask_for_purge()
+    """Queues, the number of stored messages and a requested purge outlive a supervisor."""
+    RecoveryLog(tmp_path).set_queues(["b", "a"])
+    RecoveryLog(tmp_path).set_stored_count(7)
+    RecoveryLog(tmp_path).request_purge()
     after = RecoveryLog(tmp_path)
 
-    assert (["a", "b"], 7, True) == (after.mailboxes(), after.kept(), after.is_purge_asked)
+    assert (["a", "b"], 7, True) == (after.queues(), after.stored_count(), after.is_purge_requested)
     after.note_purged()
-    assert (0, False) == (after.kept(), after.is_purge_asked)
+    assert (0, False) == (after.stored_count(), after.is_purge_requested)
 
 
-def test_time_is_given_once(tmp_path):
-    """What `down` gives the jobs is for the supervisor it means, and for one stop."""
-    ledger = RecoveryLog(tmp_path)
-    assert ledger.given_s() is None
-    ledger.give(os.getpid(), 12.5)
-    assert [12.5, None] == [ledger.given_s(), ledger.given_s()]
-    ledger.give(1, 12.5)
-    assert ledger.given_s() is None
-    (tmp_path / "given").write_text("half a")
-    assert ledger.given_s() is None
+def test_stop_timeout_is_read_once(tmp_path):
+    """The time for jobs of `down` is for one supervisor and one stop."""
+    recovery_log = RecoveryLog(tmp_path)
+    assert recovery_log.take_stop_timeout() is None
+    recovery_log.set_stop_timeout(os.getpid(), 12.5)
+    assert [12.5, None] == [recovery_log.take_stop_timeout(), recovery_log.take_stop_timeout()]
+    recovery_log.set_stop_timeout(1, 12.5)
+    assert recovery_log.take_stop_timeout() is None
+    (tmp_path / "stop_timeout").write_text("half a")
+    assert recovery_log.take_stop_timeout() is None

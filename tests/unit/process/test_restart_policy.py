@@ -2,7 +2,7 @@
 
 import pytest
 
-from pbus.process.supervisor.restart_policy import (
+from pbus.process.supervisor.worker.restart_policy import (
     Decision,
     Finish,
     GiveUp,

@@ -13,14 +13,14 @@ from pbus.process.supervisor_events import Event, Exited, Line, Started, StateCh
 
 def told(news: StateEventQueue) -> list[tuple[str, str, str | None, int | None]]:
     """What was to be told since."""
-    return [(one.worker, one.state, one.previous, one.pid) for one in news.take()]
+    return [(one.worker, one.state, one.previous, one.pid) for one in news.drain()]
 
 
 def heard(*events: Event) -> StateEventQueue:
     """News after these events."""
     news = StateEventQueue("sup", "town")
     for event in events:
-        news.hear(event)
+        news.on_event(event)
     return news
 
 
@@ -56,7 +56,7 @@ def test_life_is_told():
 
 def test_message_says_whose():
     """Where it goes, from whom, of which project, and why."""
-    (message,) = heard(StateChanged("a", "failed", "no such file")).take()
+    (message,) = heard(StateChanged("a", "failed", "no such file")).drain()
 
     assert (STATES_ADDRESS, "sup", "town") == (message.target, message.source, message.project)
     assert ("failed", None, "no such file") == (message.state, message.pid, message.detail)
@@ -65,9 +65,9 @@ def test_message_says_whose():
 def test_silence_is_told():
     """A worker that does not renew its lease is told once, and once that it does again."""
     news = heard(Started("a", 7, "f00"), StateChanged("a", "ready", ""))
-    news.take()
+    news.drain()
     for silent_s in (1.0, LEASE_S + 1, LEASE_S + 3, 0.1, 0.2):
-        news.look([lease("f00-1", silent_s)])
+        news.check([lease("f00-1", silent_s)])
 
     assert [("a", "unresponsive", "ready", 7), ("a", "ready", "unresponsive", 7)] == told(news)
 
@@ -76,8 +76,8 @@ def test_silence_is_told():
 def test_other_lives_are_ignored(incarnation: str):
     """The lease of an earlier life, or of somebody else's worker, says nothing."""
     news = heard(Started("a", 7, "f00"), StateChanged("a", "ready", ""))
-    news.take()
-    news.look([lease(incarnation, LEASE_S + 1)])
+    news.drain()
+    news.check([lease(incarnation, LEASE_S + 1)])
 
     assert [] == told(news)
 
@@ -85,7 +85,7 @@ def test_other_lives_are_ignored(incarnation: str):
 def test_oldest_news_fall():
     """While nobody can be told, memory stays bounded."""
     news = heard(*(StateChanged("a", "backoff", str(number)) for number in range(20_000)))
-    details = [message.detail for message in news.take()]
+    details = [message.detail for message in news.drain()]
 
     assert (10_000, "19999") == (len(details), details[-1])
 
@@ -93,16 +93,16 @@ def test_oldest_news_fall():
 def test_faults_of_a_bus_are_told():
     """A task of a worker's bus that ended by an error is an event; each life counts its own."""
     news = heard(Started("a", 7, "f00"), StateChanged("a", "ready", ""))
-    news.take()
+    news.drain()
     for faults in (0, 1, 1, 3):
-        news.look([structs.replace(lease("f00-1.000001", 0.0), faults=faults)])
-    first, second = news.take()
+        news.check([structs.replace(lease("f00-1.000001", 0.0), faults=faults)])
+    first, second = news.drain()
     assert ("a", "ready", "ready") == (first.worker, first.state, first.previous)
     assert "a task of its bus ended by an error" in first.detail
     assert "3 so far" in second.detail
 
-    news.hear(Started("a", 8, "f01"))
-    news.hear(StateChanged("a", "ready", ""))
-    news.take()
-    news.look([structs.replace(lease("f01-1.000001", 0.0), faults=1)])
+    news.on_event(Started("a", 8, "f01"))
+    news.on_event(StateChanged("a", "ready", ""))
+    news.drain()
+    news.check([structs.replace(lease("f01-1.000001", 0.0), faults=1)])
     assert [("a", "ready", "ready", 8)] == told(news)

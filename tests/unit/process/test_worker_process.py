@@ -1,4 +1,4 @@
-"""One worker's actor, played with children that are only objects."""
+"""A worker process with children that are only objects."""
 
 import asyncio
 import errno
@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pbus.process.supervisor import restart_policy
-from pbus.process.supervisor.worker_process import WorkerProcess
+from pbus.process.supervisor.worker import restart_policy
+from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor_events import Event, Exited, GaveUp, Line, Ready, Started, StateChanged
 from pbus.topology.model import WorkerInstance, WorkerSpec
 
@@ -56,13 +56,13 @@ class FakeChild:
         self.closed = True
 
 
-class FakeHouse:
-    """Plays the supervisor: hands out fake children, notes what it is told."""
+class FakeHost:
+    """A process host that makes fake children and records its calls."""
 
     def __init__(self) -> None:
         self.children: list[FakeChild] = []
         self.events: list[Event] = []
-        self.buried: list[str] = []
+        self.released: list[str] = []
         self.open_messages = ""
         self.forgotten: list[int] = []
         self.asked: list[str] = []
@@ -81,11 +81,11 @@ class FakeHouse:
         assert all(child.is_gone for child in self.children), "two copies at once"
         child = FakeChild(len(self.children) + 1, incarnation, on_exit)
         self.children.append(child)
-        on_line("err", f"life {child.pid}")
+        on_line("err", f"run {child.pid}")
         return child
 
-    async def bury(self, child: FakeChild, reason: str) -> str:
-        self.buried.append(reason)
+    async def release_incarnation(self, child: FakeChild, reason: str) -> str:
+        self.released.append(reason)
         return self.open_messages
 
     def forget_group(self, child: FakeChild) -> None:
@@ -94,7 +94,7 @@ class FakeHouse:
     def explain_exit(self, child: FakeChild, code: int) -> str:
         return ""
 
-    async def ask_to_end(self, worker: str, timeout_s: float | None) -> bool:
+    async def request_end(self, worker: str, timeout_s: float | None) -> bool:
         self.asked.append(worker)
         self.given.append(timeout_s)
         if self.ends_when_asked:
@@ -112,7 +112,7 @@ class FakeHouse:
                 self._changed.clear()
                 await self._changed.wait()
 
-    async def lives(self, count: int) -> FakeChild:
+    async def started(self, count: int) -> FakeChild:
         """Wait for the child of that number."""
         await self.until(lambda: [type(one) for one in self.events].count(Started) >= count)
         return self.children[count - 1]
@@ -121,29 +121,29 @@ class FakeHouse:
         return [event.state for event in self.events if isinstance(event, StateChanged)]
 
 
-class Play:
-    """An actor on its stage."""
+class Fixture:
+    """A worker process and its host."""
 
     def __init__(self, **spec: Any) -> None:
         values: dict[str, Any] = {"name": "w", "working_dir": Path("/"), "joins": True}
         instance = WorkerInstance(name="w", spec=WorkerSpec(**{**values, **spec}))
-        self.house = FakeHouse()
-        self.hurry = asyncio.Event()
-        self.actor = WorkerProcess(instance, self.hurry)
-        self.task = asyncio.create_task(self.actor.run(self.house))
+        self.host = FakeHost()
+        self.kill_now = asyncio.Event()
+        self.worker = WorkerProcess(instance, self.kill_now)
+        self.task = asyncio.create_task(self.worker.run(self.host))
 
     async def leave(self) -> None:
         """End the play as the supervisor does."""
-        self.house.ends_when_asked = True
-        self.actor.dismiss()
-        self.actor.stop()
+        self.host.ends_when_asked = True
+        self.worker.finish_and_stop()
+        self.worker.stop()
         await asyncio.wait_for(self.task, PATIENCE_S)
 
     def make_ready(self) -> None:
-        self.actor.note_ready(self.house.children[-1].incarnation)
+        self.worker.on_ready(self.host.children[-1].incarnation)
 
     async def state(self, state: str) -> None:
-        await self.house.until(lambda: self.actor.state == state)
+        await self.host.until(lambda: self.worker.status.state == state)
 
 
 @pytest.fixture(autouse=True)
@@ -156,22 +156,22 @@ def test_crash_loop_gives_up():
     """A worker that fails five times is restarted four times, then failed with its last lines."""
 
     async def main() -> None:
-        play = Play()
-        for life in range(1, 6):
-            (await play.house.lives(life)).exit(1)
-        await play.house.until(lambda: play.actor.is_over)
+        fixture = Fixture()
+        for number in range(1, 6):
+            (await fixture.host.started(number)).exit(1)
+        await fixture.host.until(lambda: fixture.worker.is_over)
 
-        last = play.house.events[-1]
+        last = fixture.host.events[-1]
         assert isinstance(last, GaveUp)
-        assert tuple(f"life {n}" for n in range(1, 6)) == last.last_lines
-        assert ["backoff", "starting"] * 4 + ["failed"] == play.house.states()
-        assert [1, 2, 3, 4, 5] == play.house.forgotten
-        assert all(child.closed for child in play.house.children)
-        record = play.actor.record()
-        assert ("failed", 4, 1, "life 5") == (
+        assert tuple(f"run {n}" for n in range(1, 6)) == last.last_lines
+        assert ["backoff", "starting"] * 4 + ["failed"] == fixture.host.states()
+        assert [1, 2, 3, 4, 5] == fixture.host.forgotten
+        assert all(child.closed for child in fixture.host.children)
+        record = fixture.worker.status.record()
+        assert ("failed", 4, 1, "run 5") == (
             record.state, record.restarts, record.exit_code, record.error,
         )  # fmt: skip
-        await play.leave()
+        await fixture.leave()
 
     asyncio.run(main())
 
@@ -180,21 +180,21 @@ def test_open_messages_are_said():
     """What became of the messages of a crashed life is in its log and with its state."""
 
     async def main() -> None:
-        play = Play(restart="always")
-        play.house.open_messages = "3 messages in hand given back"
-        (await play.house.lives(1)).exit(-9)
-        life = await play.house.lives(2)
-        play.house.open_messages = ""
-        life.exit(0)
-        await play.house.lives(3)
+        fixture = Fixture(restart="always")
+        fixture.host.open_messages = "3 messages in flight requeued"
+        (await fixture.host.started(1)).exit(-9)
+        child = await fixture.host.started(2)
+        fixture.host.open_messages = ""
+        child.exit(0)
+        await fixture.host.started(3)
 
-        details = [one.detail for one in play.house.events if isinstance(one, StateChanged)]
-        notes = [one.text for one in play.house.events if isinstance(one, Line)]
-        assert 1 == notes.count("3 messages in hand given back")
-        assert ["was killed by SIGKILL, 3 messages in hand given back", "exited with code 0"] == [
+        details = [one.detail for one in fixture.host.events if isinstance(one, StateChanged)]
+        notes = [one.text for one in fixture.host.events if isinstance(one, Line)]
+        assert 1 == notes.count("3 messages in flight requeued")
+        assert ["was killed by SIGKILL, 3 messages in flight requeued", "exited with code 0"] == [
             detail.partition(", restarts in")[0] for detail in details if "restarts" in detail
         ]
-        await play.leave()
+        await fixture.leave()
 
     asyncio.run(main())
 
@@ -203,13 +203,13 @@ def test_missing_class_fails_at_once():
     """Where the class of a worker is not there, no second life would find it."""
 
     async def main() -> None:
-        play = Play(worker="module:Class", restart="always")
-        (await play.house.lives(1)).exit(restart_policy.UNLOADABLE)
-        await play.house.until(lambda: play.actor.is_over)
+        fixture = Fixture(worker="module:Class", restart="always")
+        (await fixture.host.started(1)).exit(restart_policy.UNLOADABLE)
+        await fixture.host.until(lambda: fixture.worker.is_over)
 
-        assert ["failed"] == play.house.states()
-        assert "life 1" == play.actor.record().error
-        await play.leave()
+        assert ["failed"] == fixture.host.states()
+        assert "run 1" == fixture.worker.status.record().error
+        await fixture.leave()
 
     asyncio.run(main())
 
@@ -218,13 +218,13 @@ def test_one_shot_exits_well():
     """A worker that ends with 0 is exited and stays so."""
 
     async def main() -> None:
-        play = Play(joins=False, command=("true",))
-        (await play.house.lives(1)).exit(0)
-        await play.house.until(lambda: play.actor.is_over)
+        fixture = Fixture(joins=False, command=("true",))
+        (await fixture.host.started(1)).exit(0)
+        await fixture.host.until(lambda: fixture.worker.is_over)
 
-        assert ["ready", "exited"] == play.house.states()
-        assert ["exited with code 0"] == play.house.buried
-        await play.leave()
+        assert ["ready", "exited"] == fixture.host.states()
+        assert ["exited with code 0"] == fixture.host.released
+        await fixture.leave()
 
     asyncio.run(main())
 
@@ -233,18 +233,18 @@ def test_old_news_is_ignored():
     """A late announcement of an earlier life does not make its successor ready."""
 
     async def main() -> None:
-        play = Play()
-        first = await play.house.lives(1)
+        fixture = Fixture()
+        first = await fixture.host.started(1)
         first.exit(1)
-        second = await play.house.lives(2)
+        second = await fixture.host.started(2)
 
-        play.actor.note_ready(first.incarnation)
-        assert play.actor.state == "starting"
-        play.actor.note_ready(second.incarnation + "-7")
-        assert play.actor.state == "ready"
-        play.actor.note_ready(second.incarnation)
-        assert 1 == len([one for one in play.house.events if isinstance(one, Ready)])
-        await play.leave()
+        fixture.worker.on_ready(first.incarnation)
+        assert fixture.worker.status.state == "starting"
+        fixture.worker.on_ready(second.incarnation + "-7")
+        assert fixture.worker.status.state == "ready"
+        fixture.worker.on_ready(second.incarnation)
+        assert 1 == len([one for one in fixture.host.events if isinstance(one, Ready)])
+        await fixture.leave()
 
     asyncio.run(main())
 
@@ -253,17 +253,17 @@ def test_stop_asks_first():
     """A ready worker is asked over the bus and ends by itself, without a signal."""
 
     async def main() -> None:
-        play = Play()
-        child = await play.house.lives(1)
-        play.make_ready()
-        play.house.ends_when_asked = True
-        play.actor.stop()
-        await play.state("exited")
+        fixture = Fixture()
+        child = await fixture.host.started(1)
+        fixture.make_ready()
+        fixture.host.ends_when_asked = True
+        fixture.worker.stop()
+        await fixture.state("exited")
 
-        assert ["w"] == play.house.asked
+        assert ["w"] == fixture.host.asked
         assert [] == child.signals
-        assert not play.actor.is_over
-        await play.leave()
+        assert not fixture.worker.is_over
+        await fixture.leave()
 
     asyncio.run(main())
 
@@ -272,16 +272,16 @@ def test_orders_say_how_long():
     """The seconds of an order go to the worker; without any it gets what it usually does."""
 
     async def main() -> None:
-        play = Play()
-        play.house.ends_when_asked = True
+        fixture = Fixture()
+        fixture.host.ends_when_asked = True
         for number, seconds in enumerate((60.0, None, 5.0), start=1):
-            await play.house.lives(number)
-            play.make_ready()
-            play.actor.restart(seconds)
-        await play.house.lives(4)
-        await play.leave()
+            await fixture.host.started(number)
+            fixture.make_ready()
+            fixture.worker.restart(seconds)
+        await fixture.host.started(4)
+        await fixture.leave()
 
-        first, second, third, *_ = play.house.given
+        first, second, third, *_ = fixture.host.given
         assert first is not None
         assert third is not None
         assert 5.0 < first <= 60.0
@@ -295,14 +295,14 @@ def test_stop_interrupts_start():
     """A worker that is not ready yet is not asked but signalled."""
 
     async def main() -> None:
-        play = Play()
-        child = await play.house.lives(1)
-        play.actor.stop()
-        await play.state("exited")
+        fixture = Fixture()
+        child = await fixture.host.started(1)
+        fixture.worker.stop()
+        await fixture.state("exited")
 
-        assert [] == play.house.asked
+        assert [] == fixture.host.asked
         assert [signal.SIGTERM] == child.signals
-        await play.leave()
+        await fixture.leave()
 
     asyncio.run(main())
 
@@ -312,14 +312,14 @@ def test_stop_interrupts_backoff(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 30.0)
 
     async def main() -> None:
-        play = Play()
-        (await play.house.lives(1)).exit(1)
-        await play.state("backoff")
-        play.actor.stop()
-        await play.state("exited")
-        await play.leave()
+        fixture = Fixture()
+        (await fixture.host.started(1)).exit(1)
+        await fixture.state("backoff")
+        fixture.worker.stop()
+        await fixture.state("exited")
+        await fixture.leave()
 
-        assert 1 == len(play.house.children)
+        assert 1 == len(fixture.host.children)
 
     asyncio.run(main())
 
@@ -328,17 +328,17 @@ def test_restart_never_doubles():
     """Restart orders in a row end in one new life, and never in two at a time."""
 
     async def main() -> None:
-        play = Play()
-        await play.house.lives(1)
+        fixture = Fixture()
+        await fixture.host.started(1)
         for _ in range(5):
-            play.actor.restart()
-        await play.house.lives(2)
-        play.actor.restart()
-        await play.house.lives(3)
-        await play.leave()
+            fixture.worker.restart()
+        await fixture.host.started(2)
+        fixture.worker.restart()
+        await fixture.host.started(3)
+        await fixture.leave()
 
-        assert 3 == len(play.house.children)
-        assert 2 == play.actor.record().restarts
+        assert 3 == len(fixture.host.children)
+        assert 2 == fixture.worker.status.record().restarts
 
     asyncio.run(main())
 
@@ -347,18 +347,18 @@ def test_failed_worker_starts_again():
     """A start order revives a failed worker, with a restart budget as new."""
 
     async def main() -> None:
-        play = Play()
-        for life in range(1, 6):
-            (await play.house.lives(life)).exit(1)
-        await play.state("failed")
-        play.actor.start()
-        (await play.house.lives(6)).exit(1)
-        await play.house.lives(7)
-        play.make_ready()
-        play.actor.start()
-        await play.leave()
+        fixture = Fixture()
+        for number in range(1, 6):
+            (await fixture.host.started(number)).exit(1)
+        await fixture.state("failed")
+        fixture.worker.start()
+        (await fixture.host.started(6)).exit(1)
+        await fixture.host.started(7)
+        fixture.make_ready()
+        fixture.worker.start()
+        await fixture.leave()
 
-        assert 7 == len(play.house.children)
+        assert 7 == len(fixture.host.children)
 
     asyncio.run(main())
 
@@ -367,14 +367,14 @@ def test_missing_program_fails_at_once():
     """What can never start is not tried again, and the record says why."""
 
     async def main() -> None:
-        play = Play()
-        play.house.obstacle = FileNotFoundError(errno.ENOENT, "No such file or directory", "/x")
-        await play.state("failed")
+        fixture = Fixture()
+        fixture.host.obstacle = FileNotFoundError(errno.ENOENT, "No such file or directory", "/x")
+        await fixture.state("failed")
 
         reason = "cannot be started: No such file or directory: /x"
-        assert GaveUp("w", reason, ()) == play.house.events[-1]
-        assert reason == play.actor.record().error
-        await play.leave()
+        assert GaveUp("w", reason, ()) == fixture.host.events[-1]
+        assert reason == fixture.worker.status.record().error
+        await fixture.leave()
 
     asyncio.run(main())
 
@@ -383,13 +383,16 @@ def test_busy_system_is_retried():
     """A start that fails for lack of memory is tried again later."""
 
     async def main() -> None:
-        play = Play()
-        play.house.obstacle = OSError(errno.EAGAIN, "Resource temporarily unavailable")
-        await play.house.until(lambda: play.house.states().count("backoff") > 10)
-        assert "cannot be started: Resource temporarily unavailable" == play.actor.record().error
-        play.house.obstacle = None
-        await play.house.lives(1)
-        await play.leave()
+        fixture = Fixture()
+        fixture.host.obstacle = OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        await fixture.host.until(lambda: fixture.host.states().count("backoff") > 10)
+        assert (
+            "cannot be started: Resource temporarily unavailable"
+            == fixture.worker.status.record().error
+        )
+        fixture.host.obstacle = None
+        await fixture.host.started(1)
+        await fixture.leave()
 
     asyncio.run(main())
 
@@ -398,16 +401,16 @@ def test_error_costs_a_life(caplog: pytest.LogCaptureFixture):
     """An unexpected error in looking after a worker is logged, and counts as an end of its life."""
 
     async def main() -> None:
-        play = Play()
-        play.house.obstacle = ZeroDivisionError("a bug")
-        await play.state("backoff")
-        assert "ZeroDivisionError: a bug" in (play.actor.record().error or "")
-        play.house.obstacle = None
-        child = await play.house.lives(1)
+        fixture = Fixture()
+        fixture.host.obstacle = ZeroDivisionError("a bug")
+        await fixture.state("backoff")
+        assert "ZeroDivisionError: a bug" in (fixture.worker.status.record().error or "")
+        fixture.host.obstacle = None
+        child = await fixture.host.started(1)
         child.wait_drained = None  # type: ignore[assignment,method-assign]
         child.exit(0)
-        await play.house.lives(2)
-        await play.leave()
+        await fixture.host.started(2)
+        await fixture.leave()
 
     asyncio.run(main())
     assert "an error in its supervision" in caplog.text
@@ -418,16 +421,16 @@ def test_dismissed_worker_ends_itself(code: int, state: str):
     """After the session's end a ready worker ends by itself and is not restarted."""
 
     async def main() -> None:
-        play = Play(restart="always")
-        child = await play.house.lives(1)
-        play.make_ready()
-        play.actor.dismiss()
+        fixture = Fixture(restart="always")
+        child = await fixture.host.started(1)
+        fixture.make_ready()
+        fixture.worker.finish_and_stop()
         child.exit(code)
-        await asyncio.wait_for(play.task, PATIENCE_S)
+        await asyncio.wait_for(fixture.task, PATIENCE_S)
 
-        assert state == play.actor.state
+        assert state == fixture.worker.status.state
         assert [] == child.signals
-        assert Exited("w", 1, code) in play.house.events
+        assert Exited("w", 1, code) in fixture.host.events
 
     asyncio.run(main())
 
@@ -436,10 +439,10 @@ def test_dismissed_newcomer_is_ended():
     """A worker that was still starting when the session ended would never hear of it."""
 
     async def main() -> None:
-        play = Play()
-        child = await play.house.lives(1)
-        play.actor.dismiss()
-        await asyncio.wait_for(play.task, PATIENCE_S)
+        fixture = Fixture()
+        child = await fixture.host.started(1)
+        fixture.worker.finish_and_stop()
+        await asyncio.wait_for(fixture.task, PATIENCE_S)
 
         assert [signal.SIGTERM] == child.signals
 
@@ -450,22 +453,25 @@ def test_start_leaves_starting_alone():
     """Who is told to start while it starts goes on; who is being taken down comes back."""
 
     async def main() -> None:
-        play = Play()
-        play.actor.start()
-        await play.house.lives(1)
-        play.actor.start()
-        assert (1, 1) == (play.actor.lives, play.actor.due_life)
-        play.make_ready()
-        play.house.ends_when_asked = True
-        play.actor.stop()
-        assert (True, False) == (play.actor.is_held, play.actor.is_wanted)
-        play.actor.start()
-        assert (1, 2) == (play.actor.lives, play.actor.due_life)
-        await play.house.lives(2)
+        fixture = Fixture()
+        fixture.worker.start()
+        await fixture.host.started(1)
+        fixture.worker.start()
+        assert (1, 1) == (fixture.worker.status.start_count, fixture.worker.target_start_count)
+        fixture.make_ready()
+        fixture.host.ends_when_asked = True
+        fixture.worker.stop()
+        assert (True, False) == (
+            fixture.worker.target.is_stopped_by_user,
+            fixture.worker.target.is_wanted,
+        )
+        fixture.worker.start()
+        assert (1, 2) == (fixture.worker.status.start_count, fixture.worker.target_start_count)
+        await fixture.host.started(2)
 
-        assert (2, 2) == (play.actor.lives, play.actor.due_life)
-        await play.leave()
-        assert play.actor.is_final
+        assert (2, 2) == (fixture.worker.status.start_count, fixture.worker.target_start_count)
+        await fixture.leave()
+        assert fixture.worker.target.is_final
 
     asyncio.run(main())
 
@@ -474,20 +480,20 @@ def test_endings_have_reasons():
     """A worker that is over says how its process ended, whether it was told to or not."""
 
     async def main() -> None:
-        play = Play(joins=False, command=("true",))
-        await play.house.lives(1)
-        play.actor.stop()
-        await play.state("exited")
-        play.actor.start()
-        (await play.house.lives(2)).exit(0)
-        await play.house.until(lambda: play.actor.is_over)
+        fixture = Fixture(joins=False, command=("true",))
+        await fixture.host.started(1)
+        fixture.worker.stop()
+        await fixture.state("exited")
+        fixture.worker.start()
+        (await fixture.host.started(2)).exit(0)
+        await fixture.host.until(lambda: fixture.worker.is_over)
 
         endings = [
             event.detail
-            for event in play.house.events
+            for event in fixture.host.events
             if isinstance(event, StateChanged) and event.state == "exited"
         ]
         assert ["was killed by SIGTERM", "exited with code 0"] == endings
-        await play.leave()
+        await fixture.leave()
 
     asyncio.run(main())

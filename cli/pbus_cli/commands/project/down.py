@@ -67,11 +67,11 @@ def _stop(record: "ProjectRecord", timeout: float, *, purge: bool) -> None:
 
     refuse_foreign(record)
     console.note(f"stopping {record.name} in {record.folder} (pid {record.pid}) ...")
-    ledger = RecoveryLog(Project.of_record(record).state_dir)
+    recovery_log = RecoveryLog(Project.of_record(record).state_dir)
     if purge:
-        ledger.ask_for_purge()
+        recovery_log.request_purge()
     if run(stop_project(record, timeout)):
-        console.note(f"stopped {record.name}: nothing of it runs any more{_kept(ledger)}")
+        console.note(f"stopped {record.name}: nothing of it runs any more{_kept(recovery_log)}")
     else:
         console.warn(f"{record.name} did not stop within {timeout:g} s and was killed")
 
@@ -88,8 +88,8 @@ def _purge(left: "Leftovers") -> None:
     console.note(f"purged {left.project.name}: its messages, data and logs are gone")
 
 
-def _kept(ledger: "RecoveryLog") -> str:
-    count = ledger.kept()
+def _kept(recovery_log: "RecoveryLog") -> str:
+    count = recovery_log.stored_count()
     return f"; {kept_text(count)}" if count else ""
 
 

@@ -107,7 +107,7 @@ def _say_kept(project: "Project") -> None:
     from pbus_cli.input.name_hints import kept_text
     from pbus_cli.live.printer import print_within
 
-    if count := RecoveryLog(project.state_dir).kept():
+    if count := RecoveryLog(project.state_dir).stored_count():
         print_within(sys.stderr, f"{kept_text(count)}; `pbus up` goes on with them")
 
 

@@ -233,7 +233,7 @@ async def stop_project(record: ProjectRecord, timeout_s: float) -> bool:
 
 async def _stop(record: ProjectRecord, timeout_s: float) -> bool:
     project = Project.of_record(record)
-    RecoveryLog(project.state_dir).give(record.pid, timeout_s)
+    RecoveryLog(project.state_dir).set_stop_timeout(record.pid, timeout_s)
     _signal_supervisor(record, signal.SIGTERM)
     _signal_supervisor(record, signal.SIGCONT)  # it may stand still, by Ctrl-Z
     if await _is_over_within(record, timeout_s + STOPPED_S if timeout_s else 0.0):

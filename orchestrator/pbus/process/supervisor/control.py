@@ -1,4 +1,4 @@
-"""Orders from other terminals: what each worker was told to do, and when that is so."""
+"""Control requests (start, stop, restart) and the responses to them."""
 
 from pbus.messages import (
     BusControlRequestMessage,
@@ -6,172 +6,174 @@ from pbus.messages import (
     ControlAction,
     ControlOutcome,
 )
-from pbus.process.supervisor.restart_policy import describe_exit
-from pbus.process.supervisor.worker_process import WorkerProcess
+from pbus.process.supervisor.worker.restart_policy import describe_exit
+from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor.worker_set import WorkerSet
 
-_MOST_ORDERS = 256  # remembered for those who ask again; the oldest fall
-_ENDING = "the project is stopping"
+_MAX_REQUESTS = 256  # remembered for repeated requests; the oldest is dropped
+_STOPPING = "the project is stopping"
 
 Outcome = tuple[ControlOutcome, str]
 
 
 class ControlServer:
-    """Takes orders, passes them to the actors, and answers when they are carried out.
+    """Carries out control requests, and responds when the workers are in the requested state.
 
     Args:
         name: The supervisor's address.
-        crew: Who is ordered about.
+        workers: Its workers.
     """
 
-    def __init__(self, name: str, crew: WorkerSet) -> None:
+    def __init__(self, name: str, workers: WorkerSet) -> None:
         self._name = name
-        self._crew = crew
-        self._orders: dict[str, list[_Task]] = {}
-        self._open: list[_Task] = []  # not answered since somebody asked last
-        self._answers: list[BusControlResponseMessage] = []
+        self._workers = workers
+        self._requests: dict[str, list[_WorkerRequest]] = {}
+        self._open: list[_WorkerRequest] = []  # without a response since the last request for it
+        self._responses: list[BusControlResponseMessage] = []
 
-    def take(self, request: BusControlRequestMessage) -> None:
-        """Begin to do what is asked; asked again, it is only answered again."""
-        tasks = self._orders.get(request.order)
-        if tasks is None:
-            tasks = [_Task(request, worker, self._crew) for worker in request.workers]
-            self._remember(request.order, tasks)
-            for task in tasks:
-                task.begin()
-        asked = [task for task in tasks if task.worker in request.workers]
-        self._open += [task for task in asked if task not in self._open]
-        self.look()
+    def submit(self, request: BusControlRequestMessage) -> None:
+        """Carry out a request. One that is repeated is only responded to again."""
+        parts = self._requests.get(request.order)
+        if parts is None:
+            parts = [_WorkerRequest(request, worker, self._workers) for worker in request.workers]
+            self._remember(request.order, parts)
+            for part in parts:
+                part.execute()
+        asked = [part for part in parts if part.worker in request.workers]
+        self._open += [part for part in asked if part not in self._open]
+        self.check()
 
-    def look(self) -> None:
-        """See what has been carried out since."""
+    def check(self) -> None:
+        """Make the responses that have become possible."""
         still_open = []
-        for task in self._open:
-            answer = task.answer(self._name)
-            if answer is None:
-                still_open.append(task)
+        for part in self._open:
+            response = part.response(self._name)
+            if response is None:
+                still_open.append(part)
             else:
-                self._answers.append(answer)
+                self._responses.append(response)
         self._open = still_open
 
-    def answers(self) -> list[BusControlResponseMessage]:
-        """What is to be sent."""
-        answers, self._answers = self._answers, []
-        return answers
+    def drain_responses(self) -> list[BusControlResponseMessage]:
+        """Return the responses to be sent, once."""
+        responses, self._responses = self._responses, []
+        return responses
 
-    def _remember(self, order: str, tasks: "list[_Task]") -> None:
-        self._orders[order] = tasks
-        while len(self._orders) > _MOST_ORDERS:
-            forgotten = self._orders.pop(next(iter(self._orders)))
-            self._open = [task for task in self._open if task not in forgotten]
+    def _remember(self, request_id: str, parts: "list[_WorkerRequest]") -> None:
+        self._requests[request_id] = parts
+        while len(self._requests) > _MAX_REQUESTS:
+            dropped = self._requests.pop(next(iter(self._requests)))
+            self._open = [part for part in self._open if part not in dropped]
 
 
-class _Task:
-    """One worker of one order.
+class _WorkerRequest:
+    """One worker of one request.
 
     Attributes:
         worker: Its name.
     """
 
-    def __init__(self, request: BusControlRequestMessage, worker: str, crew: WorkerSet) -> None:
-        self._request = request
+    def __init__(self, request: BusControlRequestMessage, worker: str, workers: WorkerSet) -> None:
         self.worker = worker
-        self._actor = crew.get(worker)
-        self._life = 0
-        self._verdict: Outcome | None = None
+        self._request = request
+        self._process = workers.get(worker)
+        self._start_count = 0  # that is to become ready
+        self._outcome: Outcome | None = None
 
-    def begin(self) -> None:
-        """Pass the order on, and note which life of the worker it is about."""
-        if self._actor is None:
-            self._verdict = "refused", "this supervisor has no such worker"
-        elif self._actor.is_final:
-            self._verdict = "refused", _ENDING
+    def execute(self) -> None:
+        """Pass the request to the worker."""
+        if self._process is None:
+            self._outcome = "refused", "this supervisor has no such worker"
+        elif self._process.target.is_final:
+            self._outcome = "refused", _STOPPING
         else:
-            if is_satisfied(self._request.action, self._actor):
-                self._verdict = "unchanged", ""
-            _pass_on(self._request, self._actor)
-            self._life = self._actor.due_life
+            if is_satisfied(self._request.action, self._process):
+                self._outcome = "unchanged", ""
+            _execute(self._request, self._process)
+            self._start_count = self._process.target_start_count
 
-    def answer(self, source: str) -> BusControlResponseMessage | None:
-        """The answer, as soon as there is one."""
-        actor = self._actor
-        if self._verdict is None and actor is not None:
-            self._verdict = outcome_of(self._request.action, actor, self._life)
-        if self._verdict is None:
+    def response(self, source: str) -> BusControlResponseMessage | None:
+        """Return the response, or None while the request is being carried out."""
+        process = self._process
+        if self._outcome is None and process is not None:
+            self._outcome = outcome_of(self._request.action, process, self._start_count)
+        if self._outcome is None:
             return None
-        outcome, detail = self._verdict
+        outcome, detail = self._outcome
+        status = None if process is None else process.status
         return BusControlResponseMessage(
             source=source,
             target=self._request.source,
             order=self._request.order,
             worker=self.worker,
             outcome=outcome,
-            state=None if actor is None else actor.state,
-            pid=None if actor is None or actor.child is None else actor.child.pid,
+            state=None if status is None else status.state,
+            pid=None if status is None or status.child is None else status.child.pid,
             detail=detail,
         )
 
 
-def _pass_on(request: BusControlRequestMessage, actor: WorkerProcess) -> None:
+def _execute(request: BusControlRequestMessage, process: WorkerProcess) -> None:
     match request.action:
         case "start":
-            actor.start()
+            process.start()
         case "stop":
-            actor.stop(request.timeout_s)
+            process.stop(request.timeout_s)
         case "restart":
-            actor.restart(request.timeout_s)
+            process.restart(request.timeout_s)
 
 
-def is_satisfied(action: ControlAction, actor: WorkerProcess) -> bool:
-    """Whether what is asked for is the case already."""
+def is_satisfied(action: ControlAction, process: WorkerProcess) -> bool:
+    """Whether the requested state is the case already."""
     if action == "start":
-        return actor.state == "ready" and actor.is_wanted and actor.due_life == actor.lives
-    return action == "stop" and not actor.is_wanted and _is_down(actor)
+        return process.status.state == "ready" and process.target.may_run
+    return action == "stop" and not process.target.is_wanted and _is_down(process)
 
 
-def outcome_of(action: ControlAction, actor: WorkerProcess, life: int) -> Outcome | None:
-    """Say how an order ended, or None while it is being carried out.
+def outcome_of(action: ControlAction, process: WorkerProcess, start_count: int) -> Outcome | None:
+    """Return the outcome of a request, or None while it is being carried out.
 
     Args:
-        action: What was asked for.
-        actor: Of whom.
-        life: The number of the life that is to become ready.
+        action: The requested action.
+        process: The worker.
+        start_count: The start of it that is to become ready.
     """
-    if actor.survivors and actor.state == "stopping":
-        return "failed", actor.survivors
+    status = process.status
+    if status.survivors and status.state == "stopping":
+        return "failed", status.survivors
     if action == "stop":
-        return _judge_stop(actor)
-    if actor.is_held:
+        return _stop_outcome(process)
+    if process.target.is_stopped_by_user:
         return "superseded", "stopped meanwhile"
-    if actor.is_final:
-        return "superseded", _ENDING
-    return None if actor.lives < life else _judge_life(action, actor)
+    if process.target.is_final:
+        return "superseded", _STOPPING
+    return None if status.start_count < start_count else _start_outcome(action, process)
 
 
-def _judge_stop(actor: WorkerProcess) -> Outcome | None:
-    if actor.is_wanted:
+def _stop_outcome(process: WorkerProcess) -> Outcome | None:
+    if process.target.is_wanted:
         return "superseded", "started again meanwhile"
-    if not _is_down(actor):
+    if not _is_down(process):
         return None
-    return ("failed", actor.survivors) if actor.survivors else ("done", _exit_text(actor))
+    survivors = process.status.survivors
+    return ("failed", survivors) if survivors else ("done", _exit_text(process))
 
 
-def _judge_life(action: ControlAction, actor: WorkerProcess) -> Outcome | None:
-    match actor.state:
+def _start_outcome(action: ControlAction, process: WorkerProcess) -> Outcome | None:
+    match process.status.state:
         case "ready":
-            return "done", actor.left if action == "restart" else ""
+            return "done", process.status.open_messages if action == "restart" else ""
         case "exited":
-            return "done", _exit_text(actor)
+            return "done", _exit_text(process)
         case "backoff" | "failed":
-            return "failed", actor.record().trouble or _exit_text(actor)
+            return "failed", process.status.record().trouble or _exit_text(process)
     return None
 
 
-def _is_down(actor: WorkerProcess) -> bool:
-    return actor.child is None and actor.state in {"exited", "failed"}
+def _is_down(process: WorkerProcess) -> bool:
+    return process.status.child is None and process.status.state in {"exited", "failed"}
 
 
-def _exit_text(actor: WorkerProcess) -> str:
-    if actor.code is None:
-        return ""
-    return ", ".join(filter(None, (describe_exit(actor.code), actor.left)))
+def _exit_text(process: WorkerProcess) -> str:
+    code, open_messages = process.status.code, process.status.open_messages
+    return "" if code is None else ", ".join(filter(None, (describe_exit(code), open_messages)))

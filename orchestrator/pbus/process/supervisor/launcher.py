@@ -1,4 +1,4 @@
-"""Where the workers of a running project live: what their actors need of it."""
+"""Launches worker processes and connects their lives to the guard and the bus."""
 
 import asyncio
 import os
@@ -13,20 +13,20 @@ from pbus.topology.model import WorkerInstance
 
 
 class ProcessLauncher:
-    """Spawns under the eyes of the guard, and passes on to the bus; see `worker_process.ProcessHost`."""
+    """The `ProcessHost` of a project's worker processes."""
 
     def __init__(
         self,
-        around: ProcessEnvironment,
+        environment: ProcessEnvironment,
         guard: GuardClient,
-        link: SupervisorBusClient,
-        tell: Callable[[Event], None],
+        bus_client: SupervisorBusClient,
+        emit: Callable[[Event], None],
     ) -> None:
-        self._around = around
+        self.emit = emit
+        self._environment = environment
         self._guard = guard
-        self._link = link
-        self._tell = tell
-        self._starting = asyncio.Lock()  # one at a time: each sees how many files are left
+        self._bus_client = bus_client
+        self._launching = asyncio.Lock()  # one at a time: each sees how many files are left
 
     async def start_child(
         self,
@@ -35,16 +35,16 @@ class ProcessLauncher:
         on_line: OnLine,
         on_exit: Callable[[], None],
     ) -> Child:
-        """Start one life of a worker.
+        """Start a process of a worker.
 
         Raises:
             OSError: It cannot be started; the text says why, and what to do.
-            ValueError: Its command or environment holds what cannot be passed on.
+            ValueError: Its command or environment cannot be passed to a process.
         """
-        self._link.begin(incarnation)
-        launch = plan_launch(instance, self._around, incarnation, os.environ)
+        self._bus_client.note_started(incarnation)
+        launch = plan_launch(instance, self._environment, incarnation, os.environ)
         try:
-            async with self._starting:
+            async with self._launching:
                 child = await spawn(launch, incarnation, on_line, on_exit)
         except OSError as error:
             raise explain(launch, error) from error
@@ -55,32 +55,30 @@ class ProcessLauncher:
             raise
         return child
 
-    async def bury(self, child: Child, reason: str) -> str:
-        """Tell the bus that a life is over; what became of its messages, in words."""
-        return await self._link.bury(child.incarnation, reason, ended_well=child.code == 0)
+    async def release_incarnation(self, child: Child, reason: str) -> str:
+        """Release what an ended process held; returns the fate of its messages as text."""
+        return await self._bus_client.release_incarnation(
+            child.incarnation, reason, has_ended_well=child.code == 0
+        )
 
     def forget_group(self, child: Child) -> None:
-        """A child's group is empty."""
+        """Tell the guard that a child's process group is empty."""
         self._guard.remove_group(child.pid)
 
     def explain_exit(self, child: Child, code: int) -> str:
-        """What is known to be behind an exit code."""
+        """Return the likely cause of an exit code, or ""."""
         return hint_at_exit(child.launch, code)
 
-    async def ask_to_end(self, worker: str, timeout_s: float | None) -> bool:
-        """Ask a worker by message to finish what is queued."""
-        return await self._link.ask_to_end(worker, timeout_s)
+    async def request_end(self, worker: str, timeout_s: float | None) -> bool:
+        """Ask a worker by message to finish its queued messages and jobs."""
+        return await self._bus_client.request_end(worker, timeout_s)
 
     @property
     def is_broker_away(self) -> bool:
-        """Whether the broker cannot be used now."""
-        return self._link.is_broker_away
+        """Whether the broker is unusable now."""
+        return self._bus_client.broker.is_away
 
     @property
     def was_broker_away(self) -> bool:
-        """Whether it is away, or was until a moment ago."""
-        return self._link.was_broker_away
-
-    def emit(self, event: Event) -> None:
-        """Tell the listeners."""
-        self._tell(event)
+        """Whether it is unusable, or was within the last seconds."""
+        return self._bus_client.broker.was_away

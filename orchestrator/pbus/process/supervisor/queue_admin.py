@@ -1,4 +1,4 @@
-"""The mail of a project's workers: whose is kept, and what becomes of that of the dead."""
+"""Durable queues of a project's workers: opened, purged, requeued by their supervisor."""
 
 import logging
 from collections.abc import Sequence
@@ -12,113 +12,122 @@ logger = logging.getLogger(__name__)
 
 
 class QueueAdmin:
-    """What a supervisor does for mail. Awaited calls may raise BusUnavailableError.
+    """Manages the durable queues of a topology. Awaited calls may raise BusUnavailableError.
 
     Args:
-        store: Where mail is kept; None where none is.
-        ledger: What the supervisor before left, and what this one leaves.
-        mailboxes: The names whose mail is kept.
+        store: The queues; None where messages are not stored.
+        recovery_log: Of the project.
+        names: Names of the durable queues.
         groups: Those of them that replicas share.
-        options: How much a queue holds.
+        options: Limits of a queue.
     """
 
     def __init__(
         self,
         store: QueueStore | None,
-        ledger: RecoveryLog,
-        mailboxes: Sequence[str],
+        recovery_log: RecoveryLog,
+        names: Sequence[str],
         *,
         groups: frozenset[str],
         options: DeliveryOptions,
     ) -> None:
         self._store = store
-        self._ledger = ledger
-        self._mailboxes = list(mailboxes)
+        self._recovery_log = recovery_log
+        self._names = list(names)
         self._groups = groups
         self._limits = {
             "max_backlog": options.max_backlog,
             "max_bytes": options.max_backlog_bytes,
         }
 
-    def succeed(self, address: str) -> str:
-        """A supervisor of this address begins; returns that of the one before, "" for none."""
-        return self._ledger.succeed(address)
+    @property
+    def is_durable(self) -> bool:
+        """Whether messages are stored."""
+        return self._store is not None
+
+    def replace_supervisor(self, address: str) -> str:
+        """Record this supervisor's address; returns that of the one before, or ""."""
+        return self._recovery_log.replace_supervisor(address)
 
     async def open(self) -> list[str]:
-        """Make ready for the workers; returns the lives that earlier supervisors left unburied."""
-        dead = self._ledger.inherited()
+        """Open the queues, and remove those of workers that the topology no longer has.
+
+        Returns:
+            Incarnations that earlier supervisors did not release.
+        """
+        unreleased = self._recovery_log.unreleased()
         if self._store is not None:
-            if self._ledger.is_purge_asked:
+            if self._recovery_log.is_purge_requested:
                 await self._purge(self._store)
-            await self._open_mailboxes(self._mailboxes)
-            for name in set(self._ledger.mailboxes()) - set(self._mailboxes):
+            await self._open_queues(self._names)
+            for name in set(self._recovery_log.queues()) - set(self._names):
                 count = await self._store.purge(name, remove=True)
-                logger.info("%s is not in the file any more: %d messages fell", name, count)
-            self._ledger.keep_mailboxes(self._mailboxes)
-        return dead
+                logger.info("%s is not in the file any more: %d messages removed", name, count)
+            self._recovery_log.set_queues(self._names)
+        return unreleased
 
     async def close(self) -> None:
-        """The workers are down: note how much mail is kept, or drop it if somebody asked for that."""
+        """Record how many messages stay stored, or purge the queues if that was requested."""
         if self._store is None:
-            self._ledger.note_purged()
-        elif self._ledger.is_purge_asked:
+            self._recovery_log.note_purged()
+        elif self._recovery_log.is_purge_requested:
             await self._purge(self._store)
         else:
-            reports = await self._store.stats()
-            own = [report.backlog for report in reports if report.name in self._mailboxes]
-            self._ledger.note_kept(sum(own))
-            logger.info("%d unhandled messages are kept", sum(own))
+            stats = await self._store.stats()
+            count = sum(queue.backlog for queue in stats if queue.name in self._names)
+            self._recovery_log.set_stored_count(count)
+            logger.info("%d unhandled messages stay stored", count)
 
     async def _purge(self, store: QueueStore) -> None:
-        for name in {*self._mailboxes, *self._ledger.mailboxes()}:
+        for name in {*self._names, *self._recovery_log.queues()}:
             await store.purge(name, remove=True)
-        self._ledger.keep_mailboxes(())
-        self._ledger.note_purged()
-        logger.info("all mail was dropped")
+        self._recovery_log.set_queues(())
+        self._recovery_log.note_purged()
+        logger.info("all queues were purged")
 
-    def begin(self, incarnation: str) -> None:
-        """A life is about to begin."""
-        self._ledger.begin(incarnation)
+    def note_started(self, incarnation: str) -> None:
+        """Record an incarnation before its process starts."""
+        self._recovery_log.note_started(incarnation)
 
-    async def end(self, incarnation: str) -> int:
-        """A life is over: what it held goes back; returns how many messages."""
+    async def requeue_held_by(self, incarnation: str) -> int:
+        """Requeue the messages that a dead incarnation held; returns their number."""
         count = 0
         if self._store is not None:
             count = await self._store.requeue_held_by([incarnation])
-        self._ledger.end(incarnation)
+        self._recovery_log.note_released(incarnation)
         return count
 
-    def describe(self, given_back: int, leases: Sequence[Lease], unhandled: int = 0) -> str:
-        """What became of the messages and jobs of a life that is over; "" where it had none.
-
-        Args:
-            given_back: What it held of kept mail.
-            leases: What it last told of itself, within a heartbeat of its end.
-            unhandled: Messages that waited in it, as it said when it left.
-        """
-        if unhandled:
-            return f"{_count(unhandled, 'message')} waited in it and are lost"
+    async def renew(self) -> None:
+        """Renew the queues, and open those again that the broker has lost."""
         if self._store is not None:
-            return f"{_count(given_back, 'message')} in hand given back" if given_back else ""
-        waited = sum(lease.queued for lease in leases)
-        working = sum(lease.working for lease in leases)
-        parts = [
-            *([f"about {_count(waited, 'message')} waited in it and are lost"] if waited else []),
-            *([f"about {_count(working, 'job')} in hand ended with it"] if working else []),
-        ]
-        return ", ".join(parts)
+            await self._open_queues(await self._store.renew(self._names))
 
-    async def look_after(self) -> None:
-        """Open again what a broker has lost."""
-        if self._store is not None:
-            await self._open_mailboxes(await self._store.renew(self._mailboxes))
-
-    async def _open_mailboxes(self, names: Sequence[str]) -> None:
+    async def _open_queues(self, names: Sequence[str]) -> None:
         if self._store is None:
             return
         for name in names:
             is_shared = name in self._groups
             await self._store.open(name, durable=True, shared=is_shared, **self._limits)
+
+
+def describe_loss(unhandled: int, requeued: int = 0, leases: Sequence[Lease] = ()) -> str:
+    """Describe the fate of the messages and jobs of an ended process; "" where it had none.
+
+    Args:
+        unhandled: Messages that waited in it, by its own report.
+        requeued: Stored messages that it held.
+        leases: Its last leases: their counters are up to one heartbeat old.
+    """
+    if unhandled:
+        return f"{_count(unhandled, 'message')} waited in it and are lost"
+    waited = sum(lease.queued for lease in leases)
+    working = sum(lease.working for lease in leases)
+    parts = (
+        f"{_count(requeued, 'message')} in flight requeued" if requeued else "",
+        f"about {_count(waited, 'message')} waited in it and are lost" if waited else "",
+        f"about {_count(working, 'running job')} ended with it" if working else "",
+    )
+    return ", ".join(filter(None, parts))
 
 
 def _count(count: int, what: str) -> str:

@@ -1,20 +1,22 @@
-"""State changes of workers as messages for whoever follows them; nobody need."""
+"""State changes of workers as messages to `STATES_ADDRESS`."""
 
 import collections
 import time
 from collections.abc import Iterable
+
+import msgspec
 
 from pbus.leases import Lease
 from pbus.messages import STATES_ADDRESS, BusWorkerStateMessage
 from pbus.observe import State, is_unresponsive
 from pbus.process.supervisor_events import Event, Started, StateChanged
 
-_KEPT = 10_000  # while the broker is away; the oldest fall
-_MOST_DETAIL = 1024  # characters
+_MAX_QUEUED = 10_000  # while the broker is away; the oldest is dropped
+_MAX_DETAIL = 1024  # characters
 
 
 class StateEventQueue:
-    """Turns what the supervisor tells its listeners into messages.
+    """Queues a message for each state change until it can be sent.
 
     Args:
         source: The supervisor's address.
@@ -24,69 +26,78 @@ class StateEventQueue:
     def __init__(self, source: str, project: str) -> None:
         self._source = source
         self._project = project
-        self._known: dict[str, _Known] = {}
-        self._untold: collections.deque[BusWorkerStateMessage] = collections.deque(maxlen=_KEPT)
+        self._last: dict[str, _LastEvent] = {}
+        self._queue: collections.deque[BusWorkerStateMessage] = collections.deque(
+            maxlen=_MAX_QUEUED
+        )
 
-    def hear(self, event: Event) -> None:
-        """Take in an event."""
+    def on_event(self, event: Event) -> None:
+        """Handle an event of the supervisor."""
         if isinstance(event, Started):
-            known = self._known.setdefault(event.worker, _Known())
-            known.pid, known.incarnation = event.pid, event.incarnation
-            self._tell(event.worker, "starting")
-        # That one is told with the pid, as soon as there is a process.
+            last = self._last_of(event.worker)
+            last.pid, last.incarnation = event.pid, event.incarnation
+            self._add(event.worker, "starting")
+        # "starting" is sent with the pid, once there is a process.
         elif isinstance(event, StateChanged) and event.state != "starting":
-            self._tell(event.worker, event.state, event.detail)
+            self._add(event.worker, event.state, event.detail)
 
-    def look(self, leases: Iterable[Lease]) -> None:
-        """Notice in the registry who does not beat any more, and who does again."""
+    def check(self, leases: Iterable[Lease]) -> None:
+        """Find workers in the registry that have stopped, or resumed, their heartbeat."""
         now = time.time()
         for lease in leases:
-            known = self._known.get(lease.name)
-            if known is None or not lease.incarnation.startswith(known.incarnation):
+            last = self._last.get(lease.name)
+            if last is None or not lease.incarnation.startswith(last.incarnation):
                 continue
-            self._look_at_faults(known, lease)
+            self._check_faults(last, lease)
             is_silent = is_unresponsive(lease, now)
-            if is_silent and known.state == "ready":
-                self._tell(lease.name, "unresponsive", f"silent for {now - lease.beat:.0f} s")
-            elif not is_silent and known.state == "unresponsive":
-                self._tell(lease.name, "ready", "answers again")
+            if is_silent and last.state == "ready":
+                self._add(lease.name, "unresponsive", f"silent for {now - lease.beat:.0f} s")
+            elif not is_silent and last.state == "unresponsive":
+                self._add(lease.name, "ready", "answers again")
 
-    def _look_at_faults(self, known: "_Known", lease: Lease) -> None:
-        if lease.incarnation != known.faulty:
-            known.faulty, known.faults = lease.incarnation, 0
-        if lease.faults > known.faults and known.state is not None:
-            known.faults = lease.faults
+    def _check_faults(self, last: "_LastEvent", lease: Lease) -> None:
+        if lease.incarnation != last.fault_incarnation:
+            last.fault_incarnation, last.faults = lease.incarnation, 0
+        if lease.faults > last.faults and last.state is not None:
+            last.faults = lease.faults
             detail = f"a task of its bus ended by an error and goes on ({lease.faults} so far; its log has it)"
-            self._tell(lease.name, known.state, detail)
+            self._add(lease.name, last.state, detail)
 
-    def take(self) -> list[BusWorkerStateMessage]:
-        """What is to be sent, in order."""
-        untold = list(self._untold)
-        self._untold.clear()
-        return untold
+    def drain(self) -> list[BusWorkerStateMessage]:
+        """Return the queued messages in order, once."""
+        messages = list(self._queue)
+        self._queue.clear()
+        return messages
 
-    def _tell(self, worker: str, state: State, detail: str = "") -> None:
-        known = self._known.setdefault(worker, _Known())
+    def _add(self, worker: str, state: State, detail: str = "") -> None:
+        last = self._last_of(worker)
         message = BusWorkerStateMessage(
             source=self._source,
             target=STATES_ADDRESS,
             project=self._project,
             worker=worker,
             state=state,
-            previous=known.state,
-            pid=known.pid,
-            detail=detail[:_MOST_DETAIL],
+            previous=last.state,
+            pid=last.pid,
+            detail=detail[:_MAX_DETAIL],
         )
-        known.state = state
-        self._untold.append(message)
+        last.state = state
+        self._queue.append(message)
+
+    def _last_of(self, worker: str) -> "_LastEvent":
+        return self._last.setdefault(worker, _LastEvent())
 
 
-class _Known:
-    """What was told of one worker last."""
+class _LastEvent(msgspec.Struct):
+    """The last event about a worker.
 
-    def __init__(self) -> None:
-        self.state: State | None = None
-        self.pid: int | None = None
-        self.faulty = ""  # the incarnation of which so many faults were told
-        self.faults = 0
-        self.incarnation = "?"  # begins no incarnation: they are hexadecimal
+    Attributes:
+        incarnation: Its process; the default is the prefix of no incarnation, they are hexadecimal.
+        faults: Bus faults of `fault_incarnation` that were sent.
+    """
+
+    state: State | None = None
+    pid: int | None = None
+    incarnation: str = "?"
+    fault_incarnation: str = ""
+    faults: int = 0

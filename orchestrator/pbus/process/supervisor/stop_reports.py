@@ -1,60 +1,61 @@
-"""What workers say when they leave: how many messages waited in them and are lost."""
+"""Reports of stopping workers: the number of messages that waited in them and are lost."""
 
 import asyncio
 from collections.abc import Iterable
 
 from pbus.messages import WorkerRegistryEntry
 
-_ON_ITS_WAY_S = 1.0  # an announcement that was sent before its process ended
+_IN_TRANSIT_S = 1.0  # for an announcement that was sent before its process ended
 
 
-class Farewells:
-    """Notes the announcements of a supervisor's own processes."""
+class StopReports:
+    """Collects the announcements of a supervisor's own processes."""
 
     def __init__(self) -> None:
-        self._lives: dict[str, _Life] = {}  # by what its incarnations begin with
+        self._processes: dict[str, _Process] = {}  # by the prefix of their incarnations
 
-    def begin(self, incarnation: str) -> None:
-        """A process is about to begin."""
-        self._lives[incarnation] = _Life()
+    def add(self, incarnation: str) -> None:
+        """Follow a process that is about to start."""
+        self._processes[incarnation] = _Process()
 
-    def hear(self, entry: WorkerRegistryEntry) -> None:
-        """Take in what is announced of a worker; strangers are not meant."""
-        found = (life for one, life in self._lives.items() if entry.incarnation.startswith(one))
-        life = next(found, None)
-        if life is None:
+    def on_announcement(self, entry: WorkerRegistryEntry) -> None:
+        """Handle the announcement of a worker; those of other supervisors are ignored."""
+        processes = self._processes.items()
+        found = (process for one, process in processes if entry.incarnation.startswith(one))
+        process = next(found, None)
+        if process is None:
             return
         if entry.gone is None:
-            life.present.add(entry.incarnation)
+            process.present.add(entry.incarnation)
         else:
-            life.present.discard(entry.incarnation)
-            life.unhandled += entry.unhandled
-            life.changed.set()
+            process.present.discard(entry.incarnation)
+            process.unhandled += entry.unhandled
+            process.changed.set()
 
     async def wait_for(self, incarnations: Iterable[str]) -> None:
-        """Wait, not long, until processes that have ended have been heard to leave."""
-        lives = [self._lives[one] for one in incarnations if one in self._lives]
+        """Wait until the workers of ended processes have reported, at most a second."""
+        processes = [self._processes[one] for one in incarnations if one in self._processes]
         try:
-            async with asyncio.timeout(_ON_ITS_WAY_S):
-                for life in lives:
-                    while life.present:
-                        await life.changed.wait()
-                        life.changed.clear()
+            async with asyncio.timeout(_IN_TRANSIT_S):
+                for process in processes:
+                    while process.present:
+                        await process.changed.wait()
+                        process.changed.clear()
         except TimeoutError:
             return
 
-    def end(self, incarnation: str) -> int:
-        """Forget a process; returns how many messages were lost with it, as far as it said."""
-        life = self._lives.pop(incarnation, None)
-        return 0 if life is None else life.unhandled
+    def remove(self, incarnation: str) -> int:
+        """Forget a process; returns the number of messages that it reported as lost."""
+        process = self._processes.pop(incarnation, None)
+        return 0 if process is None else process.unhandled
 
 
-class _Life:
+class _Process:
     """One process.
 
     Attributes:
-        present: The incarnations of its workers that are there.
-        unhandled: What those lost that have left.
+        present: Incarnations of its workers that have not left.
+        unhandled: Messages lost by those that have.
     """
 
     def __init__(self) -> None:

@@ -1,104 +1,105 @@
-"""All workers of one supervisor: what is known of them together, and orders to all of them."""
+"""All workers of one supervisor: their common state, and commands to all of them."""
 
 import asyncio
 from collections.abc import Iterator
 
 from pbus.errors import TopologyError
 from pbus.observe import ProcessRecord
-from pbus.process.supervisor.usage import Meter
-from pbus.process.supervisor.worker_process import WorkerProcess
+from pbus.process.supervisor.worker.usage import UsageMeter
+from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.topology.model import Topology, WorkerInstance
 
 
 class WorkerSet:
-    """The actors of one supervisor, by the names of their instances.
+    """The workers of one supervisor, by the names of their instances.
 
     Args:
-        topology: Who there is.
-        only: Names of workers (or of single replicas) to have; all when empty.
-        hurry: Once set, whoever is being stopped is killed.
+        topology: Declares them.
+        only: Names of workers or single replicas; empty for all.
+        kill_now: Once set, processes that are being stopped are killed.
 
     Raises:
-        TopologyError: `only` names what the topology does not have.
+        TopologyError: `only` names a worker that the topology does not have.
     """
 
-    def __init__(self, topology: Topology, only: frozenset[str], hurry: asyncio.Event) -> None:
-        self._actors = {one.name: WorkerProcess(one, hurry) for one in _chosen(topology, only)}
-        self._meter = Meter()
+    def __init__(self, topology: Topology, only: frozenset[str], kill_now: asyncio.Event) -> None:
+        self._workers = {
+            one.name: WorkerProcess(one, kill_now) for one in _selected(topology, only)
+        }
+        self._meter = UsageMeter()
 
     def __iter__(self) -> Iterator[WorkerProcess]:
-        return iter(self._actors.values())
+        return iter(self._workers.values())
 
     def __getitem__(self, name: str) -> WorkerProcess:
-        return self._actors[name]
+        return self._workers[name]
 
     def get(self, name: str) -> WorkerProcess | None:
         """The worker of that name, if there is one."""
-        return self._actors.get(name)
+        return self._workers.get(name)
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing runs and nothing will by itself."""
-        return all(actor.is_over for actor in self)
+        """Whether no process runs, and none will without a command."""
+        return all(worker.is_over for worker in self)
 
     @property
     def has_failed(self) -> bool:
-        """Whether somebody failed."""
-        return any(actor.state == "failed" for actor in self)
+        """Whether a worker has failed."""
+        return any(worker.status.state == "failed" for worker in self)
 
     @property
-    def has_left_the_bus(self) -> bool:
+    def has_left_bus(self) -> bool:
         """Whether no process runs that joins the bus."""
-        return all(actor.child is None for actor in self if actor.joins)
+        return all(worker.status.child is None for worker in self if worker.joins)
 
     @property
     def survivors(self) -> dict[str, str]:
-        """The workers of which something lives that cannot be ended, and what."""
-        return {actor.name: actor.survivors for actor in self if actor.survivors}
+        """Processes that could not be ended, as text, by worker."""
+        return {one.name: one.status.survivors for one in self if one.status.survivors}
 
-    def dismiss(self) -> None:
-        """Restart nobody any more; whoever is ready may finish."""
-        for actor in self:
-            actor.dismiss()
+    def finish_and_stop(self) -> None:
+        """Start no further process; ready workers may end by themselves."""
+        for worker in self:
+            worker.finish_and_stop()
 
     def stop(self, timeout_s: float | None = None) -> None:
-        """Take everybody down, all at the same time and for good.
+        """Stop all workers at the same time, finally.
 
         Args:
-            timeout_s: Seconds that their jobs in hand get; None: the usual.
+            timeout_s: Seconds for running jobs; None for the default.
         """
-        for actor in self:
-            actor.dismiss()
-            actor.stop(timeout_s)
+        for worker in self:
+            worker.finish_and_stop()
+            worker.stop(timeout_s)
 
     def measure(self) -> None:
-        """Look at what the processes cost."""
-        running = {actor.child.pid: actor for actor in self if actor.child}
-        usages = self._meter.look(list(running))
-        for pid, actor in running.items():
-            actor.usage = usages.get(pid)
+        """Measure the resource usage of the processes."""
+        running = {one.status.child.pid: one.status for one in self if one.status.child}
+        usages = self._meter.measure(list(running))
+        for pid, status in running.items():
+            status.usage = usages.get(pid)
 
     def records(self) -> tuple[ProcessRecord, ...]:
-        """Everybody, in the order of the topology."""
-        return tuple(actor.record() for actor in self)
+        """Return the records of all workers, in the order of the topology."""
+        return tuple(worker.status.record() for worker in self)
 
-    def living(self) -> list[str]:
-        """The incarnations of the processes that run."""
-        children = (actor.child for actor in self)
+    def live_incarnations(self) -> list[str]:
+        """Return the incarnations of the running processes."""
+        children = (worker.status.child for worker in self)
         return [child.incarnation for child in children if child and child.code is None]
 
-    def note_ready(self, worker: str, incarnation: str) -> None:
-        """The registry has a worker as ready; strangers and earlier lives are not meant."""
-        actor = self._actors.get(worker)
-        if actor is not None:
-            actor.note_ready(incarnation)
+    def on_ready(self, worker: str, incarnation: str) -> None:
+        """Handle a ready worker of the registry; other supervisors' workers are ignored."""
+        if worker in self._workers:
+            self._workers[worker].on_ready(incarnation)
 
 
-def _chosen(topology: Topology, only: frozenset[str]) -> list[WorkerInstance]:
+def _selected(topology: Topology, only: frozenset[str]) -> list[WorkerInstance]:
     instances = topology.instances()
     known = {*topology.workers, *(one.name for one in instances)}
-    if strangers := sorted(only - known):
+    if unknown := sorted(only - known):
         there = ", ".join(topology.workers)
-        problems = [f"{topology.file}: no worker is named {name!r} ({there})" for name in strangers]
+        problems = [f"{topology.file}: no worker is named {name!r} ({there})" for name in unknown]
         raise TopologyError(topology.file, problems)
     return [one for one in instances if not only or {one.name, one.spec.name} & only]

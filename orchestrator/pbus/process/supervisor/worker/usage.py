@@ -1,29 +1,29 @@
-"""What worker processes cost, seen from outside."""
+"""CPU and memory usage of worker processes, measured from outside."""
 
 import msgspec
 import psutil
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Of one process.
+    """Usage of one process.
 
     Attributes:
-        cpu_percent: Of one core, since the last look.
-        rss_bytes: Memory that it holds.
+        cpu_percent: Percent of one core since the last measurement.
+        rss_bytes: Resident memory.
     """
 
     cpu_percent: float
     rss_bytes: int
 
 
-class Meter:
-    """Looks at processes by pid; remembers each so that CPU is a rate."""
+class UsageMeter:
+    """Measures processes by pid; remembers each so that CPU is a rate."""
 
     def __init__(self) -> None:
         self._processes: dict[int, psutil.Process] = {}
 
-    def look(self, pids: list[int]) -> dict[int, Usage]:
-        """The usage of those pids that run; the first look at a pid reads 0 % CPU."""
+    def measure(self, pids: list[int]) -> dict[int, Usage]:
+        """Return the usage of the pids that run; the first measurement of a pid is 0 % CPU."""
         self._processes = {
             pid: process
             for pid in pids

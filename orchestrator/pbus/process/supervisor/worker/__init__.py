@@ -1,0 +1,1 @@
+"""One worker process: its target and status, restarts, shutdown, resource usage."""

@@ -1,0 +1,69 @@
+"""Protocol: the services that a worker process uses."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from pbus.process.supervisor_events import Event
+from pbus.process.system.spawn import Child, OnLine
+from pbus.topology.model import WorkerInstance
+
+
+class ProcessHost(Protocol):
+    """Starts processes and passes their ends on to the bus."""
+
+    async def start_child(
+        self,
+        instance: WorkerInstance,
+        incarnation: str,
+        on_line: OnLine,
+        on_exit: Callable[[], None],
+    ) -> Child:
+        """Start a process of the worker.
+
+        Raises:
+            OSError: It cannot be started.
+            ValueError: Its command or environment cannot be passed to a process.
+        """
+        ...
+
+    async def release_incarnation(self, child: Child, reason: str) -> str:
+        """Release what an ended process held on the bus. Never raises, returns within seconds.
+
+        Returns:
+            The fate of the messages it held, as text; "" where it held none.
+        """
+        ...
+
+    def forget_group(self, child: Child) -> None:
+        """Tell the guard that the child's process group is empty."""
+        ...
+
+    def explain_exit(self, child: Child, code: int) -> str:
+        """Return the likely cause of an exit code, or ""."""
+        ...
+
+    async def request_end(self, worker: str, timeout_s: float | None) -> bool:
+        """Ask a worker by message to finish its queued messages and jobs.
+
+        Args:
+            worker: Its name.
+            timeout_s: Seconds for running jobs; None for the default.
+
+        Returns:
+            Whether the message was sent.
+        """
+        ...
+
+    @property
+    def is_broker_away(self) -> bool:
+        """Whether the broker is unusable now."""
+        ...
+
+    @property
+    def was_broker_away(self) -> bool:
+        """Whether it is unusable, or was within the last seconds."""
+        ...
+
+    def emit(self, event: Event) -> None:
+        """Pass an event to the listeners."""
+        ...

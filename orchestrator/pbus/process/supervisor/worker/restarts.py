@@ -1,0 +1,116 @@
+"""Restarts of one worker: applies the restart policy, waits, or gives the worker up."""
+
+import errno
+
+from pbus.process.supervisor.worker import restart_policy
+from pbus.process.supervisor.worker.host import ProcessHost
+from pbus.process.supervisor.worker.status import WorkerStatus
+from pbus.process.supervisor.worker.target import WorkerTarget
+
+_BROKER_POLL_S = 0.25
+
+# A first start that fails so fails again: the file is missing or no program. A later one may wait
+# for a deployment.
+_PERMANENT_ERRORS = frozenset({
+    errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.E2BIG,
+})  # fmt: skip
+# The system has no room for it now.
+_TEMPORARY_ERRORS = frozenset({
+    errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY,
+})  # fmt: skip
+
+
+class Restarts:
+    """Decides and waits between two processes of a worker."""
+
+    def __init__(self, status: WorkerStatus, target: WorkerTarget, host: ProcessHost) -> None:
+        self._status = status
+        self._target = target
+        self._host = host
+        self._spec = status.instance.spec
+
+    async def after_launch_error(self, error: OSError | ValueError) -> None:
+        """Handle a process that could not be started."""
+        reason = _launch_error_text(error)
+        self._status.note(reason, is_error=True)
+        number = error.errno if isinstance(error, OSError) else None
+        if number in _PERMANENT_ERRORS or isinstance(error, ValueError):
+            await self._after_obstacle(reason, may_pass=self._status.has_been_ready)
+        elif number in _TEMPORARY_ERRORS:
+            await self._after_obstacle(reason, may_pass=True)
+        else:
+            await self.after_exit(1, reason)
+
+    async def after_exit(self, code: int, reason: str, open_messages: str = "") -> None:
+        """Apply the restart policy to an exit.
+
+        Args:
+            code: The exit code.
+            reason: The exit as text.
+            open_messages: Fate of the messages that the process held.
+        """
+        if code == restart_policy.UNLOADABLE and self._spec.worker is not None:
+            may_pass = self._status.has_been_ready
+            await self._after_obstacle("its class cannot be loaded", may_pass=may_pass)
+            return
+        now, ready_at = self._status.clock(), self._status.ready_at
+        decision = restart_policy.after_exit(
+            "never" if self._target.is_final else self._spec.restart,
+            code,
+            self._status.history,
+            now,
+            0.0 if ready_at is None else now - ready_at,
+            is_excused=self._host.was_broker_away,
+        )
+        match decision:
+            case restart_policy.Restart():
+                await self._back_off(decision, joined(reason, open_messages))
+            case restart_policy.GiveUp(text):
+                self._give_up(text.replace(restart_policy.describe_exit(code), reason, 1))
+            case restart_policy.Finish():
+                self._target.is_wanted = self._target.restart_requested
+                self._status.enter("exited", joined(reason, open_messages))
+
+    async def _after_obstacle(self, reason: str, *, may_pass: bool) -> None:
+        """The program did not run: give the worker up, or retry until it does."""
+        if may_pass and not self._target.is_final and self._spec.restart != "never":
+            await self._back_off(restart_policy.after_obstacle(self._status.history), reason)
+        else:
+            self._give_up(reason)
+
+    async def _back_off(self, decision: restart_policy.Restart, reason: str) -> None:
+        status, target = self._status, self._target
+        status.history = decision.history
+        status.enter_backoff(reason, f"restarts in {decision.delay_s:g} s")
+        deadline = status.clock() + decision.delay_s
+        while target.may_run and (left := deadline - status.clock()) > 0:
+            await target.wait_changed(left)
+        await self._wait_for_broker(reason)
+        if not target.is_wanted:
+            has_ended_well = target.is_stopped_by_user or status.code == 0
+            status.enter("exited" if has_ended_well else "failed", reason)
+
+    async def _wait_for_broker(self, reason: str) -> None:
+        """Start no process that could not join the bus: it would end again."""
+        if not self._spec.joins or not self._host.is_broker_away:
+            return
+        self._status.enter_backoff(reason, "waits for the broker")
+        while self._target.may_run and self._host.is_broker_away:
+            await self._target.wait_changed(_BROKER_POLL_S)
+
+    def _give_up(self, reason: str) -> None:
+        self._target.is_wanted = self._target.restart_requested
+        self._status.fail(reason)
+
+
+def joined(*words: str) -> str:
+    """Join the words that are not empty by commas."""
+    return ", ".join(filter(None, words))
+
+
+def _launch_error_text(error: OSError | ValueError) -> str:
+    text, filename = str(error), None
+    if isinstance(error, OSError):
+        text, filename = error.strerror or text, error.filename
+    reason = f"cannot be started: {text}" + (f": {filename}" if filename else "")
+    return reason.encode(errors="backslashreplace").decode()  # a file name need not be text

@@ -1,0 +1,118 @@
+"""Shutdown of one process group: a bus message, then SIGTERM, then SIGKILL, each with a deadline."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from pbus.process.system import groups
+from pbus.process.system.spawn import Child
+
+_POLL_S = 0.02  # POSIX has no event for a process group that became empty
+_REPORT_S = 1.0  # a worker whose time is up ends its jobs itself, and answers their requesters
+
+logger = logging.getLogger(__name__)
+
+
+class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds for each step.
+
+    Attributes:
+        ask_s: To finish queued messages after the bus message, where the user gives no time.
+        term_s: To end after SIGTERM.
+        kill_s: For the kernel to carry out SIGKILL.
+    """
+
+    ask_s: float = 30.0
+    term_s: float = 3.0
+    kill_s: float = 5.0
+
+
+async def terminate(
+    child: Child,
+    request_end: Callable[[], Awaitable[bool]] | None,
+    kill_now: asyncio.Event,
+    deadlines: Deadlines = Deadlines(),  # noqa: B008 - frozen
+    *,
+    job_time_s: Callable[[], float | None] = lambda: None,
+) -> bool:
+    """End a child and its whole group.
+
+    Args:
+        child: The process.
+        request_end: Sends the bus message and returns whether that worked; None to start with
+            SIGTERM.
+        kill_now: Once set, the group is killed at once.
+        deadlines: Seconds for each step.
+        job_time_s: Returns the user's time for running jobs, in seconds from the call of this
+            function; read repeatedly, since a later command may change it. None: as in `deadlines`.
+
+    Returns:
+        Whether the group is empty.
+    """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    def left_s(default_s: float) -> float:
+        given_s = job_time_s()
+        return began + (default_s if given_s is None else given_s) - loop.time()
+
+    if request_end is None:
+        return await _end_group(child, kill_now, deadlines, lambda: left_s(deadlines.term_s))
+    if not kill_now.is_set() and await request_end():
+        await _is_gone(child, kill_now, lambda: left_s(deadlines.ask_s) + _REPORT_S)
+    return await terminate_group(child, kill_now, deadlines)
+
+
+async def terminate_group(
+    child: Child,
+    kill_now: asyncio.Event,
+    deadlines: Deadlines = Deadlines(),  # noqa: B008 - frozen
+) -> bool:
+    """End the rest of a child's group by signals; its leader may have exited before.
+
+    Returns:
+        Whether the group is empty.
+    """
+    return await _end_group(child, kill_now, deadlines, _countdown(deadlines.term_s))
+
+
+async def _end_group(
+    child: Child, kill_now: asyncio.Event, deadlines: Deadlines, term_left_s: Callable[[], float]
+) -> bool:
+    if child.is_gone:
+        return True
+    if not kill_now.is_set():
+        is_permitted = child.send_signal(signal.SIGTERM)
+        if is_permitted and await _is_gone(child, kill_now, term_left_s):
+            return True
+    is_permitted = child.send_signal(signal.SIGKILL)
+    if await _is_gone(child, None, _countdown(deadlines.kill_s if is_permitted else 0.0)):
+        return True
+    logger.error("process group %d does not end by SIGKILL", child.pid)
+    return False
+
+
+def describe_survivors(child: Child) -> str:
+    """Describe a group that could not be ended."""
+    left = groups.describe_group(child.pid)
+    return f"cannot be ended: {left} may not be signalled, or does not react"
+
+
+def _countdown(seconds: float) -> Callable[[], float]:
+    """Return a function that returns the seconds left."""
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + seconds
+    return lambda: ends_at - loop.time()
+
+
+async def _is_gone(
+    child: Child, kill_now: asyncio.Event | None, left_s: Callable[[], float]
+) -> bool:
+    while not child.is_gone:
+        if left_s() <= 0 or (kill_now is not None and kill_now.is_set()):
+            return False
+        await asyncio.sleep(_POLL_S)
+    return True

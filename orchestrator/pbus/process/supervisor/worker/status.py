@@ -1,0 +1,115 @@
+"""The state of one worker, and the events about its changes."""
+
+import time
+from collections.abc import Callable
+
+from pbus.observe import ProcessRecord, State
+from pbus.process.supervisor.worker.recent_output import RecentOutput
+from pbus.process.supervisor.worker.restart_policy import History
+from pbus.process.supervisor.worker.usage import Usage
+from pbus.process.supervisor_events import Event, GaveUp, Line, StateChanged, Stream
+from pbus.process.system.spawn import Child
+from pbus.topology.model import WorkerInstance
+
+
+class WorkerStatus:
+    """The state of one worker.
+
+    Args:
+        instance: The worker.
+        clock: Seconds, monotonic.
+
+    Attributes:
+        child: Its process; None while none runs.
+        code: Exit code of the last process; None while one runs.
+        open_messages: Fate of the messages that the last process held, as text.
+        survivors: Processes of the last one's group that could not be ended, as text.
+        start_count: Processes started so far.
+        ready_at: Time at which the process became ready; None before.
+        has_been_ready: This process or an earlier one was ready: what is missing now was there.
+        history: For the restart policy.
+        emit: Called with each event.
+    """
+
+    def __init__(self, instance: WorkerInstance, clock: Callable[[], float]) -> None:
+        self.instance = instance
+        self.name = instance.name
+        self.clock = clock
+        self.state: State = "starting"
+        self.child: Child | None = None
+        self.code: int | None = None
+        self.open_messages = ""
+        self.survivors = ""
+        self.start_count = 0
+        self.ready_at: float | None = None
+        self.has_been_ready = False
+        self.history = History()
+        self.usage: Usage | None = None
+        self.output = RecentOutput()
+        self.emit: Callable[[Event], None] = lambda _event: None
+        self._reason: str | None = None  # of "failed" or "backoff", without the worker's output
+
+    def begin_start(self) -> None:
+        """Count a start and enter "starting"."""
+        self.start_count += 1
+        self.ready_at = self._reason = self.code = None
+        self.output.forget_error()
+        self.enter("starting")
+
+    def set_ready(self) -> None:
+        """Enter "ready"."""
+        self.ready_at = self.clock()
+        self.has_been_ready = True
+        self.enter("ready")
+
+    def enter(self, state: State, detail: str = "") -> None:
+        """Change the state and emit it."""
+        if state != self.state or detail:
+            self.state = state
+            self.emit(StateChanged(self.name, state, detail))
+
+    def enter_backoff(self, reason: str, detail: str) -> None:
+        """Enter "backoff"; the record shows the reason."""
+        self._reason = reason
+        self.enter("backoff", f"{reason}, {detail}")
+
+    def fail(self, reason: str) -> None:
+        """Enter "failed"."""
+        self._reason = reason
+        self.enter("failed", reason)
+        self.note(f"failed: {reason}")
+        error = self._error()
+        self.emit(GaveUp(self.name, reason, self.output.lines, None if error == reason else error))
+
+    def note(self, text: str, *, is_error: bool = False) -> None:
+        """Write a line of pbus' own into the worker's log; an error is shown by the record, too."""
+        if is_error:
+            self.output.set_error(text)
+        self.emit(Line(self.name, "pbus", text, time.time()))
+
+    def on_line(self, stream: Stream, text: str) -> None:
+        """Handle a line of the process."""
+        self.output.add(stream, text)
+        self.emit(Line(self.name, stream, text, time.time()))
+
+    def record(self) -> ProcessRecord:
+        """Return the row of `pbus ps`."""
+        child, usage = self.child, self.usage
+        has_failed = self.state in {"failed", "backoff"}
+        return ProcessRecord(
+            name=self.name,
+            state=self.state,
+            joins=self.instance.spec.joins,
+            pid=child.pid if child else None,
+            incarnation=child.incarnation if child else None,
+            started_at=child.started_at if child else None,
+            restarts=max(0, self.start_count - 1),
+            exit_code=self.code,
+            cpu_percent=usage.cpu_percent if child and usage else None,
+            rss_bytes=usage.rss_bytes if child and usage else None,
+            reason=self._reason if has_failed else None,
+            error=self._error() if has_failed else None,
+        )
+
+    def _error(self) -> str | None:
+        return self.output.error(has_failed=self.code is not None and self.code > 0)

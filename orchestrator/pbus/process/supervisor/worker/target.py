@@ -1,0 +1,69 @@
+"""The wanted state of one worker, set by users and the supervisor, read by the worker's task."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+
+class WorkerTarget:
+    """The wanted state; each change wakes the worker's task.
+
+    Args:
+        clock: Seconds, monotonic.
+
+    Attributes:
+        is_wanted: A process is to run.
+        restart_requested: The running process is to be replaced by a new one without delay.
+        is_final: No further process is started.
+        is_stopped_by_user: A user stopped the worker.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.is_wanted = True
+        self.restart_requested = False
+        self.is_final = False
+        self.is_stopped_by_user = False
+        self._clock = clock
+        self._jobs_end_at: float | None = None
+        self._wakeup = asyncio.Event()
+
+    @property
+    def may_run(self) -> bool:
+        """Whether the running process, or a wait for its restart, goes on."""
+        return self.is_wanted and not self.restart_requested
+
+    def stop(self, timeout_s: float | None) -> None:
+        """Want no process; running jobs get that many seconds from now (None: the default)."""
+        self._set_job_time(timeout_s)
+        self.is_wanted, self.is_stopped_by_user, self.restart_requested = False, True, False
+        self.wake()
+
+    def restart(self, timeout_s: float | None) -> None:
+        """Want a new process; `timeout_s` as for `stop`."""
+        self._set_job_time(timeout_s)
+        self.is_wanted, self.is_stopped_by_user, self.restart_requested = True, False, True
+        self.wake()
+
+    def finish(self, *, is_ready: bool) -> None:
+        """Start no further process; a ready one may end by itself, another is ended."""
+        self.is_final = True
+        self.is_wanted = self.is_wanted and is_ready
+        self.wake()
+
+    def job_time_s(self, since: float) -> float | None:
+        """Return the seconds for running jobs, counted from a time; None for the default."""
+        return None if self._jobs_end_at is None else max(0.0, self._jobs_end_at - since)
+
+    def wake(self) -> None:
+        """Wake the worker's task: something changed."""
+        self._wakeup.set()
+
+    async def wait_changed(self, limit_s: float | None = None) -> None:
+        """Wait for a change, at most that many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._wakeup.wait()
+        self._wakeup.clear()
+
+    def _set_job_time(self, timeout_s: float | None) -> None:
+        self._jobs_end_at = None if timeout_s is None else self._clock() + timeout_s
