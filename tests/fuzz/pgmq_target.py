@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from fuzz.mutation import Mutator
+from fuzz.payloads import Payloads
 from fuzz.project import Fuzzed, pace
 from fuzz.sealing import Sample, Sealer
 
@@ -70,8 +70,8 @@ class PgmqTarget:
         ]
         self._base = self._connections[0]
         self._sealer = Sealer(fuzzed.place.seal(), list(fuzzed.place.rows()))
-        self._samples = self._record(fuzzed)
-        self._mutator = Mutator(seed, [sample.plain for sample in self._samples])
+        self._payloads = Payloads(seed, self._sealer, self._record(fuzzed))
+        self._mutator = self._payloads.mutator
         self._random = self._mutator.random
         self._signatures = [
             (row["proname"], row["types"]) for row in self._fetch(_SIGNATURES, _FUNCTIONS)
@@ -83,7 +83,6 @@ class PgmqTarget:
             "tables": 0,
             "notified": 0,
             "calls": 0,
-            "sealed": 0,
             "refused": 0,
         }
         self._ways: list[Callable[[], _Shot]] = [
@@ -97,6 +96,7 @@ class PgmqTarget:
         self._batches += 1
         shots = [self._random.choice(self._ways)() for _ in range(_BATCH)]
         self._run(self._throw(shots))
+        self.counts["sealed"] = self._payloads.sealed
         pace(self._is_behind, look_s=_LOOK_S)
         return _BATCH
 
@@ -161,26 +161,17 @@ class PgmqTarget:
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OverflowError):
                 self.counts["refused"] += 1
 
-    def _payload(self, at: bytes = b"") -> bytes:
-        sample = self._random.choice(self._samples)
-        if self._random.random() < 0.5:
-            data = self._sealer.sealed(sample, self._mutator.mutate(sample.plain), at)
-            if data is not None:
-                self.counts["sealed"] += 1
-                return data
-        return self._mutator.mutate(sample.raw)
-
     def _text(self) -> str:
-        return self._payload().decode(errors="replace").replace("\0", "")
+        return self._payloads.one().decode(errors="replace").replace("\0", "")
 
     def _wire(self) -> _Shot:
         sql = "INSERT INTO pbus.stream_payload (peer, rank, payload) VALUES ($1, $2, $3)"
         rank = self._random.choice((0, 1, 2, 2, 7))
-        return _Shot("wire", sql, (self._random.choice(self._peers), rank, self._payload()))
+        return _Shot("wire", sql, (self._random.choice(self._peers), rank, self._payloads.one()))
 
     def _queue(self) -> _Shot:
         box = self._random.choice(self._boxes)
-        body = self._payload(box["name"].encode()).decode(errors="replace").replace("\0", "")
+        body = self._payloads.one(box["name"].encode()).decode(errors="replace").replace("\0", "")
         message: Any = [[self._mutator.text().replace("\0", ""), body]]
         if self._random.random() < 0.4:
             message = self._strange(message)
@@ -246,7 +237,7 @@ class PgmqTarget:
             ]
             return self._random.choice((self._random.choice(known), self._text()))
         if kind == "bytea":
-            return "\\x" + self._payload().hex()
+            return "\\x" + self._payloads.one().hex()
         if kind == "jsonb":
             return self._strange([["id", "{}"]])
         return self._random.choice((

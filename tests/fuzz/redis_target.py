@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 
-from fuzz.mutation import Mutator
+from fuzz.payloads import Payloads
 from fuzz.project import Fuzzed, pace
 from fuzz.sealing import Sample, Sealer
 
@@ -31,14 +31,14 @@ class RedisTarget:
         record = fuzzed.place.record()
         self._pattern = "{" + record["channel"] + "}*"
         self._sealer = Sealer(fuzzed.place.seal(), list(fuzzed.place.rows()))
-        self._samples = self._record(fuzzed)
-        self._mutator = Mutator(seed, [sample.plain for sample in self._samples])
+        self._payloads = Payloads(seed, self._sealer, self._record(fuzzed))
+        self._mutator = self._payloads.mutator
         self._random = self._mutator.random
         self._channels: list[bytes] = []
         self._keys: list[tuple[bytes, bytes]] = []
         self._parts: dict[bytes, list[bytes]] = {}  # fields and members of keys
         self._batches = 0
-        self.counts = {"published": 0, "sealed": 0, "written": 0, "refused": 0}
+        self.counts = {"published": 0, "written": 0, "refused": 0}
 
     def throw(self) -> int:
         """One batch; returns how many payloads."""
@@ -52,6 +52,7 @@ class RedisTarget:
                 )
             replies = pipe.execute(raise_on_error=False)
         self.counts["refused"] += sum(isinstance(reply, redis.ResponseError) for reply in replies)
+        self.counts["sealed"] = self._payloads.sealed
         pace(self._is_behind)
         return _BATCH
 
@@ -103,18 +104,9 @@ class RedisTarget:
         clients: list[dict[str, Any]] = self._broker.client_list()
         return sum(int(one["omem"]) for one in clients) > _BEHIND_BYTES
 
-    def _payload(self, at: bytes = b"") -> bytes:
-        sample = self._random.choice(self._samples)
-        if self._random.random() < 0.5:
-            data = self._sealer.sealed(sample, self._mutator.mutate(sample.plain), at)
-            if data is not None:
-                self.counts["sealed"] += 1
-                return data
-        return self._mutator.mutate(sample.raw)
-
     def _publish(self, pipe: Any) -> None:
         self.counts["published"] += 1
-        pipe.publish(self._random.choice(self._channels), self._payload())
+        pipe.publish(self._random.choice(self._channels), self._payloads.one())
 
     def _write(self, pipe: Any) -> None:
         self.counts["written"] += 1
@@ -137,7 +129,7 @@ class RedisTarget:
         field = self._random.choice(self._parts.get(key) or [b"n"])
         if self._random.random() < 0.2:
             field = self._mutator.mutate(field)[:300]
-        value = self._mutator.number() if self._random.random() < 0.3 else self._payload(field)
+        value = self._mutator.number() if self._random.random() < 0.3 else self._payloads.one(field)
         pipe.hset(key, field, value)
 
     def _write_zset(self, pipe: Any, key: bytes) -> None:
@@ -147,19 +139,19 @@ class RedisTarget:
         pipe.execute_command("ZADD", key, self._mutator.number(), member)
 
     def _write_set(self, pipe: Any, key: bytes) -> None:
-        pipe.sadd(key, self._payload()[:300])
+        pipe.sadd(key, self._payloads.one()[:300])
 
     def _write_string(self, pipe: Any, key: bytes) -> None:
-        pipe.set(key, self._random.choice((self._mutator.number(), self._payload())))
+        pipe.set(key, self._random.choice((self._mutator.number(), self._payloads.one())))
 
     def _write_stream(self, pipe: Any, key: bytes) -> None:
         mailbox = key.rpartition(b":")[2]
         names = [b"i", b"b", b"m", b"h", b"q", b"w", b"", b"\xff"]
-        fields = {name: self._payload(mailbox) for name in self._random.sample(names, 3)}
+        fields = {name: self._payloads.one(mailbox) for name in self._random.sample(names, 3)}
         if self._random.random() < 0.6:
             fields = {
-                self._random.choice((b"i", b"h")): self._payload()[:200],
-                b"b": self._payload(mailbox),
+                self._random.choice((b"i", b"h")): self._payloads.one()[:200],
+                b"b": self._payloads.one(mailbox),
             }
             if self._random.random() < 0.3:
                 fields[b"m"] = self._mutator.mutate(b"1 0 0 1700000000000")
