@@ -37,6 +37,8 @@ _BINARY_KINDS = frozenset({"payload"})  # which brokers carry as bytes
 _KEY = re.compile(r"[!-+\--~]+")  # printable ASCII, no space, no comma
 _SALT_BYTES = 16
 _NONCE_BYTES = 12  # a counter, under a key that one process uses
+_TAG_BYTES = 16
+_ROOM_BYTES = 320 * 1024  # holds a payload of usual messages
 _MOST_NONCES = 1 << 32  # then another salt
 
 _KEY_NEEDED = (
@@ -178,14 +180,16 @@ class KeySeal:
         """The data that was sealed; see Seal."""
         if not is_sealed(data):
             raise SealError("it is not sealed: its sender has no key")
-        body, suffix = data[:-_SUFFIX], data[-_SUFFIX:]
+        suffix = data[-_SUFFIX:]
         packed = _from_base64(suffix[1:] + b"=")
         if packed is None:
             raise SealError("its seal is broken")
         at = packed[:_TIME_BYTES]
+        is_hidden = suffix.startswith(_HIDDEN)
+        body = b"" if is_hidden else data[:-_SUFFIX]  # each copy of a large payload costs
         for holder in self._holders:
-            if suffix.startswith(_HIDDEN):
-                plain = holder.shown(kind, context, packed, body)
+            if is_hidden:
+                plain = holder.shown(kind, context, packed, data)
             else:
                 seal = holder.suffix(kind, context, _OPEN + at, body)
                 plain = body if hmac.compare_digest(suffix, seal) else None
@@ -228,7 +232,7 @@ class _Key:
         mac.update(data)
         return head[:1] + _to_base64(head[1:] + mac.digest())[:-1]
 
-    def shown(self, kind: Kind, context: bytes, packed: bytes, body: bytes) -> bytes | None:
+    def shown(self, kind: Kind, context: bytes, packed: bytes, sealed: bytes) -> bytes | None:
         """The data of what was encrypted under this key; `packed` is its time and salt.
 
         Raises:
@@ -239,10 +243,12 @@ class _Key:
             algorithm, broken = _algorithm(self.secret, salt)
         except BackendMissingError as error:
             raise SealError(f"it is encrypted, and this process cannot decrypt: {error}") from error
-        raw = body if kind in _BINARY_KINDS else _from_base64(body)
-        if raw is None:
+        body: memoryview | bytes | None = memoryview(sealed)[:-_SUFFIX]
+        if kind not in _BINARY_KINDS:
+            body = _from_base64(sealed[:-_SUFFIX])
+        if body is None:
             return None
-        nonce, hidden = raw[:_NONCE_BYTES], memoryview(raw)[_NONCE_BYTES:]
+        nonce, hidden = body[:_NONCE_BYTES], memoryview(body)[_NONCE_BYTES:]
         try:
             data: bytes = algorithm.decrypt(nonce, hidden, _label(kind, context, at))
         except broken:
@@ -255,6 +261,7 @@ class _Cipher:
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
+        self._room = memoryview(bytearray(_ROOM_BYTES))  # fresh memory costs more than the cipher
         self._begin()
 
     def hide(self, kind: Kind, context: bytes, now: bytes, data: bytes) -> bytes:
@@ -264,11 +271,21 @@ class _Cipher:
             self._begin()
         self._count += 1
         nonce = self._count.to_bytes(_NONCE_BYTES, "big")
-        hidden = self._algorithm.encrypt(nonce, data, _label(kind, context, now))
+        hidden = self._encrypted(nonce, data, _label(kind, context, now))
         seal = _HIDDEN + _to_base64(now + self._salt)[:-1]
         if kind in _BINARY_KINDS:
-            return b"%b%b%b" % (nonce, hidden, seal)
+            return b"".join((nonce, hidden, seal))
         return _to_base64(nonce + hidden) + seal
+
+    def _encrypted(self, nonce: bytes, data: bytes, label: bytes) -> bytes | memoryview:
+        """Ciphertext and tag; where that is possible in a place that the next call uses again."""
+        size = len(data) + _TAG_BYTES
+        if size > _ROOM_BYTES or not hasattr(self._algorithm, "encrypt_into"):
+            hidden: bytes = self._algorithm.encrypt(nonce, data, label)
+            return hidden
+        place = self._room[:size]
+        self._algorithm.encrypt_into(nonce, data, label, place)
+        return place
 
     def _begin(self) -> None:
         self._pid = os.getpid()

@@ -133,6 +133,18 @@ def test_encryption_hides():
     assert not any(b"confidential" in one for one in hidden)
 
 
+@pytest.mark.parametrize("kind", ["payload", "stored"])
+def test_sizes_around_the_room_for_encryption(kind, monkeypatch: pytest.MonkeyPatch):
+    """What was encrypted keeps its text when more is, in the same place or not."""
+    monkeypatch.setattr("pbus.seal._ROOM_BYTES", 100)
+    hider = seal(encrypt=True)
+    texts = [bytes([65 + at]) * size for at, size in enumerate([83, 84, 85, 0, 1, 1000, 84])]
+    sealed = [hider.close(kind, text) for text in texts]
+
+    assert texts == [seal().open(kind, one) for one in sealed]
+    assert all(type(one) is bytes for one in sealed)
+
+
 def test_forked_processes_use_other_nonces():
     """Two processes that were one never encrypt under the same key and nonce."""
     hider = seal(encrypt=True)
