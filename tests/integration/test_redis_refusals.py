@@ -183,9 +183,10 @@ def test_loading_server_is_waited_for(own_valkey: Valkey, channel: str, delivery
             own_valkey.command("EVAL", FILL, "0")
             assert b"+OK" in own_valkey.command("SAVE")
             own_valkey.kill()
-            own_valkey.start_with(*LOADS_SLOWLY)
+            own_valkey.start_with(*LOADS_SLOWLY, "--key-load-delay", "2000")
             sending = asyncio.create_task(bank.gets(2))
             await until(lambda: told(caplog, "is loading the dataset"))
+            assert b"+OK" in own_valkey.command("CONFIG", "SET", "key-load-delay", "0")
             await sending
             await bank.works(3)
 
