@@ -38,7 +38,7 @@ format: $(READY) ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: $(TOOLS)/.ready ## resolve the development environment anew
+lock: $(TOOLS)/.ready ## resolve the development environment again
 	echo '# The development environment, every package with its hashes. Made by `make lock` from pyproject.toml.' > $(LOCK)
 	$(TOOLS)/bin/uv pip compile pyproject.toml --quiet --group dev --universal --python-version 3.11 \
 		--upgrade --generate-hashes --no-header --no-annotate >> $(LOCK)
