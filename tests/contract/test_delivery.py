@@ -183,7 +183,7 @@ def test_held_message_is_settled_later(make_keeping_bus):
         async def hold(message: BusMessage) -> None:
             delivery = current_delivery()
             if message.number == 0:
-                delivery.hold()
+                delivery.defer_ack()
                 held.append(delivery)
 
         listener = Listener("w", hold)
@@ -193,7 +193,7 @@ def test_held_message_is_settled_later(make_keeping_bus):
                 await bus.send(parcel(number))
             await listener.heard(3)
             await until_report(bus, "w", backlog=1, in_flight=1)
-            held[0].finish()
+            held[0].settle()
             await until_report(bus, "w", backlog=0, in_flight=0)
 
     asyncio.run(main())

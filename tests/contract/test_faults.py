@@ -61,7 +61,7 @@ def test_tasks_of_a_bus_go_on(make_bus, caplog: pytest.LogCaptureFixture):
             what = (
                 (ours._credit._wire, "send_control")
                 if ours.queues is None
-                else (ours._mailroom, "_wanted")
+                else (ours._consumer, "_fetch_plan")
             )
             for number, fault in enumerate([(ours, "_receive"), (ours, "_beat_once"), what], 1):
                 break_once(*fault)

@@ -9,8 +9,8 @@ from typing import Any
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.claims import Claims
+from pbus.bus.coalescing import EVERYONE
 from pbus.bus.local.mailbox import SYSTEM_CAPACITY
-from pbus.bus.local.router import EVERYONE
 from pbus.bus.queues.consumer import QueueConsumer
 from pbus.bus.queues.producer import EncodedMessage
 from pbus.bus.queues.sealed_store import SealedQueueStore
@@ -77,25 +77,25 @@ class BrokeredBus(WorkerBus):
         self._trouble = "no answer in time"
         self._tasks = TaskOwner()
         self.delivery = settings.delivery
-        self._mailroom: QueueConsumer | None = None
+        self._consumer: QueueConsumer | None = None
 
     async def publish(self, message: BusMessage) -> None:
         """Encode a message and have it stored, or put it into its lane's buffer; see send()."""
-        mailroom = self._mailroom
-        if mailroom is not None and not message.is_stored:
-            mailroom = None
-        limit = self._carried_bytes if mailroom is None else self.max_message_bytes
+        consumer = self._consumer
+        if consumer is not None and not message.is_stored:
+            consumer = None
+        limit = self._carried_bytes if consumer is None else self.max_message_bytes
         try:
             line = encode_message(message, limit=limit, encoding=self._encoding)
         except MessageTooLargeError as error:
             await self._see_limit(error)
             line = encode_message(message, limit=self._carried_bytes, encoding=self._encoding)
-        if mailroom is None:
+        if consumer is None:
             outbox, address = self._outboxes[message.lane], message.target or EVERYONE
             if not outbox.put_nowait(address, line):
                 await outbox.put(address, line)
         else:
-            await self._store(mailroom, EncodedMessage.of(message, line))
+            await self._store(consumer, EncodedMessage.of(message, line))
 
     async def send_raw(
         self,
@@ -110,16 +110,16 @@ class BrokeredBus(WorkerBus):
         if not self.is_running:
             await self._until_running()
         header = Header(type=type_name, source=source, target=target, id=new_id(), time=time.time())
-        mailroom = None if urgent else self._mailroom
+        consumer = None if urgent else self._consumer
         line = encode_raw(header, fields, limit=self.max_message_bytes, encoding=self._encoding)
-        if mailroom is None and len(line) > self._carried_bytes:
+        if consumer is None and len(line) > self._carried_bytes:
             await self._see_limit(MessageTooLargeError(type_name, len(line), self._carried_bytes))
         lane = Lane.SYSTEM if urgent else Lane.DATA
         address = target or EVERYONE
-        if mailroom is None:
+        if consumer is None:
             await self._outboxes[lane].put(address, line)
         else:
-            await self._store(mailroom, EncodedMessage(address, lane, header.id, line))
+            await self._store(consumer, EncodedMessage(address, lane, header.id, line))
         self.counters.sent += 1
 
     async def _see_limit(self, error: MessageTooLargeError) -> None:
@@ -131,9 +131,9 @@ class BrokeredBus(WorkerBus):
             limit, hint = self._carried_bytes, self._limit_hint
             raise MessageTooLargeError(error.type_name, error.size, limit, hint=hint) from None
 
-    async def _store(self, mailroom: QueueConsumer, stamped: EncodedMessage) -> None:
-        if await mailroom.dispatch.put(stamped) == 0:
-            self.counters.note_undelivered(stamped.address)
+    async def _store(self, consumer: QueueConsumer, encoded: EncodedMessage) -> None:
+        if await consumer.producer.put(encoded) == 0:
+            self.counters.note_undelivered(encoded.address)
 
     def _receive(self, payload: bytes, *, is_note: bool) -> None:
         """Take one payload of any content: a credit note, or messages.
@@ -168,22 +168,22 @@ class BrokeredBus(WorkerBus):
         address: str,
         lane: Lane,
         lines: list[bytes],
-        receipt: BatchCompletion | None,
+        completion: BatchCompletion | None,
     ) -> int:
         """Put received messages into mailboxes; see Sink."""
         if self._provenance is None:
-            return self._put(address, lane, lines, receipt)
-        return self._provenance.deliver(sender, address, lane, lines, receipt)
+            return self._put(address, lane, lines, completion)
+        return self._provenance.deliver(sender, address, lane, lines, completion)
 
     def _put(
-        self, address: str, lane: Lane, lines: list[bytes], receipt: BatchCompletion | None
+        self, address: str, lane: Lane, lines: list[bytes], completion: BatchCompletion | None
     ) -> int:
         if lane is Lane.SYSTEM and any(
             len(mailbox.lane(lane)) >= SYSTEM_CAPACITY for mailbox in self._board.receivers(address)
         ):
             self._board.note_lost("this process, which has no room,", address, len(lines))
             return 0
-        return self._board.put_lines(address, lane, lines, receipt)
+        return self._board.put_lines(address, lane, lines, completion)
 
     def lost(self, sender: str, address: str, count: int) -> None:
         """Messages went missing; see Sink."""
@@ -240,22 +240,22 @@ class BrokeredBus(WorkerBus):
     async def _open_mail(self) -> None:
         if self.queues is None:
             return
-        self._mailroom = QueueConsumer(
+        self._consumer = QueueConsumer(
             self.queues,
             self._board,
             self.incarnation,
             settings=self._settings,
             send=self.send,
         )
-        await self._mailroom.open()
+        await self._consumer.open()
 
     def _why_not_open(self) -> str:
         return self._trouble
 
     async def _close(self) -> None:
-        if self._mailroom is not None:
-            mailroom, self._mailroom = self._mailroom, None
-            await mailroom.close()
+        if self._consumer is not None:
+            consumer, self._consumer = self._consumer, None
+            await consumer.close()
         if self._tasks:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_DRAIN_TIMEOUT_S):
@@ -285,19 +285,19 @@ class BrokeredBus(WorkerBus):
             outbox.send_watermarks()
         for publisher in self._publishers.values():
             publisher.say_undelivered()
-        if self._mailroom is not None:
-            await self._mailroom.beat()
+        if self._consumer is not None:
+            await self._consumer.heartbeat()
 
     async def _join(self, address: str) -> None:
         await self._listen(address)
-        if self._mailroom is not None:
-            await self._mailroom.join(address)
+        if self._consumer is not None:
+            await self._consumer.join(address)
 
     async def _leave(self, address: str) -> None:
         await self._ignore(address)
         self._inbox.leave(address)
-        if self._mailroom is not None:
-            await self._mailroom.leave(address)
+        if self._consumer is not None:
+            await self._consumer.leave(address)
 
     async def _ask_limit(self) -> None:
         """Ask the broker what it carries, into _carried_bytes; a backend without limits need not."""

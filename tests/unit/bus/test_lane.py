@@ -8,6 +8,7 @@ import pytest
 from pbus.bus import AsyncQueueBus
 from pbus.bus.lane_gate import LaneGate
 from pbus.bus.local import lane
+from pbus.bus.local.delivery import UnstoredDelivery
 from pbus.bus.local.lane import LaneQueue
 from pbus.bus.stream.receiver import BatchCompletion
 from pbus.codec import Encoding, encode_message
@@ -52,7 +53,7 @@ def taken(queue):
         numbers.append(int(getattr(message, "job_id", 0)) or message.number)
 
 
-class Told:
+class Told(UnstoredDelivery):
     """A receipt that remembers."""
 
     def __init__(self):

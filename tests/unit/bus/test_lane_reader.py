@@ -1,10 +1,10 @@
-"""Handlers in the lane's own task: its successor, its context, its end, and receipts."""
+"""Handlers in the lane's own task: its successor, its context, its end, and deliveries."""
 
 import asyncio
 import contextlib
 import contextvars
 
-from pbus.bus.local.lane import AckHandle
+from pbus.bus.local.delivery import StoredDelivery, UnstoredDelivery
 from pbus.bus.local.lane_hold import InlineLaneHold, holds_lane, release_lane
 from pbus.bus.local.mailbox import Mailbox
 from pbus.bus.subscriber import BusSubscriber
@@ -43,8 +43,8 @@ class Handling(BusSubscriber):
         self.done.append(message.number)
 
 
-class Counted:
-    """A receipt that counts."""
+class Counted(UnstoredDelivery):
+    """A delivery that counts."""
 
     def __init__(self):
         self.count = 0
@@ -53,33 +53,33 @@ class Counted:
         self.count += 1
 
 
-class Kept(AckHandle):
-    """A stored message's receipt that writes down how it was settled."""
+class Kept(StoredDelivery):
+    """A stored message's delivery that writes down how it was settled."""
 
     def __init__(self):
         self.ends = []
 
-    def finish(self, error=None):
-        self.ends.append("finished" if error is None else type(error).__name__)
+    def settle(self, error=None):
+        self.ends.append("acked" if error is None else type(error).__name__)
 
-    async def starting(self):
+    async def mark_started(self):
         pass
 
-    def bury(self, reason):
-        self.ends.append("buried")
+    def dead_letter(self, reason):
+        self.ends.append("dead-lettered")
 
-    def give_back(self):
-        self.ends.append("given back")
+    def requeue(self):
+        self.ends.append("requeued")
 
 
 @contextlib.asynccontextmanager
-async def set_current_delivery(handle, *receipts):
-    """A subscriber that is given a message for each receipt, numbered from 0."""
+async def delivering(handle, *deliveries):
+    """A subscriber that is given a message for each delivery, numbered from 0."""
     handling = Handling(handle)
     mailbox = Mailbox(handling, lambda line: None)
-    for number, receipt in enumerate(receipts):
+    for number, delivery in enumerate(deliveries):
         message = LaneNote(source="test", target="handling", number=number)
-        mailbox.lane(Lane.DATA).put_nowait((message, receipt))
+        mailbox.lane(Lane.DATA).put_nowait((message, delivery))
     mailbox.start()
     try:
         yield handling, mailbox
@@ -95,15 +95,15 @@ def test_start_that_is_not_noted_is_given_back():
             super().__init__()
             self.begins = asyncio.Event()
 
-        async def starting(self):
+        async def mark_started(self):
             self.begins.set()
             await asyncio.Event().wait()
 
     async def main():
-        receipt = Suspect()
-        async with set_current_delivery(None, receipt) as (handling, _):
-            await happens(receipt.begins)
-        assert (["given back"], []) == (receipt.ends, handling.done)
+        delivery = Suspect()
+        async with delivering(None, delivery) as (handling, _):
+            await happens(delivery.begins)
+        assert (["requeued"], []) == (delivery.ends, handling.done)
 
     run(main())
 
@@ -121,7 +121,7 @@ def test_lent_lane_gets_successor():
                 release()  # once is enough
                 await gate.wait()
 
-        async with set_current_delivery(handle, None, None, None) as (handling, _):
+        async with delivering(handle, None, None, None) as (handling, _):
             await until(lambda: handling.done == [1, 2])
             assert tasks[1] is tasks[2] is not tasks[0]
             gate.set()
@@ -146,7 +146,7 @@ def test_task_of_handler_lends():
             if number == 0:
                 await asyncio.create_task(ask())
 
-        async with set_current_delivery(handle, None, None) as (handling, _):
+        async with delivering(handle, None, None) as (handling, _):
             await until(lambda: handling.done == [1])
             gate.set()
             await until(lambda: handling.done == [1, 0])
@@ -173,7 +173,7 @@ def test_late_lending_does_nothing():
                 await gate.wait()
                 await asyncio.sleep(0)
 
-        async with set_current_delivery(handle, None, None, None) as (handling, _):
+        async with delivering(handle, None, None, None) as (handling, _):
             await until(lambda: len(handling.done) == 3)
             assert [0, 1, 2] == handling.done
 
@@ -191,7 +191,7 @@ def test_waiting_handler_ends_its_task():
             if number == 1:
                 await asyncio.sleep(0)
 
-        async with set_current_delivery(handle, None, None, None) as (handling, _):
+        async with delivering(handle, None, None, None) as (handling, _):
             await until(lambda: handling.done == [0, 1, 2])
             assert tasks[0] is tasks[1] is not tasks[2]
             await finishes(tasks[1])
@@ -211,7 +211,7 @@ def test_cancelled_handler_is_alone():
                 begun.set()
                 await asyncio.Event().wait()
 
-        async with set_current_delivery(handle, None, None) as (handling, mailbox):
+        async with delivering(handle, None, None) as (handling, mailbox):
             await happens(begun)
             tasks[0].cancel()
             await until(lambda: handling.done == [1])
@@ -234,7 +234,7 @@ def test_swallowed_cancel_ends_task():
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.Event().wait()
 
-        async with set_current_delivery(handle, None, None) as (handling, mailbox):
+        async with delivering(handle, None, None) as (handling, mailbox):
             await happens(begun)
             tasks[0].cancel()
             await until(lambda: handling.done == [0, 1])
@@ -256,7 +256,7 @@ def test_timeouts_work_in_handlers():
             except TimeoutError:
                 late.append(number)
 
-        async with set_current_delivery(handle, None, None) as (handling, mailbox):
+        async with delivering(handle, None, None) as (handling, mailbox):
             await until(lambda: handling.done == [0, 1])
             assert ([0, 1], 0) == (late, mailbox.failed)
 
@@ -276,7 +276,7 @@ def test_context_is_each_message_own():
                 await asyncio.sleep(0)
             seen.append(MARK.get())
 
-        async with set_current_delivery(handle, None, None, None) as (handling, _):
+        async with delivering(handle, None, None, None) as (handling, _):
             await until(lambda: handling.done == [0, 1, 2])
         assert ["none", "mark 0", "none", "mark 1", "none", "mark 2"] == seen
 
@@ -295,7 +295,7 @@ def test_context_of_subscribing_is_kept():
             await asyncio.sleep(0)
 
         MARK.set("start")
-        async with set_current_delivery(handle, None, None) as (handling, _):
+        async with delivering(handle, None, None) as (handling, _):
             await until(lambda: handling.done == [0, 1])
         assert ["start", "start"] == seen
 
@@ -303,22 +303,22 @@ def test_context_of_subscribing_is_kept():
 
 
 def test_lent_message_counts_as_done():
-    """Its sender may send on while the handler waits; the receipt is told once."""
+    """Its sender may send on while the handler waits; the delivery is told once."""
 
     async def main():
-        gate, receipts = asyncio.Event(), (Counted(), Counted())
+        gate, deliveries = asyncio.Event(), (Counted(), Counted())
 
         async def handle(number):
             if number == 0:
                 release()
                 await gate.wait()
 
-        async with set_current_delivery(handle, *receipts) as (handling, _):
+        async with delivering(handle, *deliveries) as (handling, _):
             await until(lambda: handling.done == [1])
-            assert 1 == receipts[0].count
+            assert 1 == deliveries[0].count
             gate.set()
             await until(lambda: handling.done == [1, 0])
-        assert [1, 1] == [receipt.count for receipt in receipts]
+        assert [1, 1] == [delivery.count for delivery in deliveries]
 
     run(main())
 
@@ -327,7 +327,7 @@ def test_stored_mail_is_settled_once():
     """A stored message is acknowledged when its handler ends, lent or not, with its error."""
 
     async def main():
-        gate, receipts = asyncio.Event(), (Kept(), Kept(), Kept())
+        gate, deliveries = asyncio.Event(), (Kept(), Kept(), Kept())
 
         async def handle(number):
             if number != 1:
@@ -336,14 +336,14 @@ def test_stored_mail_is_settled_once():
             if number == 2:
                 raise ValueError("no")
 
-        async with set_current_delivery(handle, *receipts) as (handling, _):
+        async with delivering(handle, *deliveries) as (handling, _):
             await until(lambda: handling.done == [1])
             await until(lambda: len(handling.turns) == 2)
-            assert [[], ["finished"], []] == [one.ends for one in receipts]
+            assert [[], ["acked"], []] == [one.ends for one in deliveries]
             gate.set()
             await until(lambda: not handling.turns)
-            await until(lambda: receipts[2].ends)
-        assert [["finished"], ["finished"], ["ValueError"]] == [one.ends for one in receipts]
+            await until(lambda: deliveries[2].ends)
+        assert [["acked"], ["acked"], ["ValueError"]] == [one.ends for one in deliveries]
 
     run(main())
 
@@ -352,19 +352,19 @@ def test_cut_off_mail_goes_back():
     """What the worker cuts off at its end is given back once, and its lane still reads."""
 
     async def main():
-        receipts = (Kept(), Kept())
+        deliveries = (Kept(), Kept())
 
         async def handle(number):
             if number == 0:
                 await asyncio.Event().wait()
 
-        async with set_current_delivery(handle, *receipts) as (handling, _):
+        async with delivering(handle, *deliveries) as (handling, _):
             await until(lambda: handling.turns)
             (turn,) = handling.turns
             turn.cancel()
             await turn.cancel()  # twice is once
-            await until(lambda: receipts[1].ends)
-        assert [["given back"], ["finished"]] == [one.ends for one in receipts]
+            await until(lambda: deliveries[1].ends)
+        assert [["requeued"], ["acked"]] == [one.ends for one in deliveries]
 
     run(main())
 
@@ -373,16 +373,16 @@ def test_stopped_mailbox_gives_back():
     """What is in a handler's hands when delivery ends is given back, lent or not."""
 
     async def main():
-        receipts = (Kept(), Kept(), Kept())
+        deliveries = (Kept(), Kept(), Kept())
 
         async def handle(number):
             if number == 0:
                 release()
             await asyncio.Event().wait()
 
-        async with set_current_delivery(handle, *receipts) as (handling, _):
+        async with delivering(handle, *deliveries) as (handling, _):
             await until(lambda: len(handling.turns) == 2)
-        assert [["given back"]] * 3 == [one.ends for one in receipts]
+        assert [["requeued"]] * 3 == [one.ends for one in deliveries]
 
     run(main())
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from pbus.bus.local.router import EVERYONE
+from pbus.bus.coalescing import EVERYONE
 from pbus.bus.queues.producer import EncodedMessage, QueueProducer
 from pbus.bus.queues.store import PutResult
 from pbus.errors import BrokerFaultError
@@ -31,7 +31,7 @@ def test_fault_costs_one_batch(caplog: pytest.LogCaptureFixture):
 
     async def main():
         dispatch = QueueProducer(FaultyStore(), "me", BusSettings(send_timeout=5.0))
-        tasks = [asyncio.create_task(chore()) for chore in dispatch.chores()]
+        tasks = [asyncio.create_task(chore()) for chore in dispatch.tasks()]
         try:
             with pytest.raises(ValueError, match="a bug"):
                 await dispatch.put(EncodedMessage("w", Lane.DATA, "1", b"{}"))
@@ -67,7 +67,7 @@ def test_impossible_message_costs_one_sender():
         store = ChoosyStore()
         dispatch = QueueProducer(store, "me", BusSettings(send_timeout=60.0))
         waiting = [dispatch.put(EncodedMessage("w", Lane.DATA, str(n), b"{}")) for n in range(5)]
-        tasks = [asyncio.create_task(chore()) for chore in dispatch.chores()]
+        tasks = [asyncio.create_task(chore()) for chore in dispatch.tasks()]
         try:
             results = await asyncio.gather(*waiting, return_exceptions=True)
         finally:
@@ -109,7 +109,7 @@ def test_impossible_message_keeps_refused_in_order(refusals: int):
         dispatch = QueueProducer(store, "me", BusSettings(send_timeout=60.0))
         sent = [("w", "1"), ("w", "2"), ("other", "bad"), (EVERYONE, "3"), ("w", "4"), ("w", "5")]
         waiting = [dispatch.put(EncodedMessage(to, Lane.DATA, id_, b"{}")) for to, id_ in sent]
-        tasks = [asyncio.create_task(chore()) for chore in dispatch.chores()]
+        tasks = [asyncio.create_task(chore()) for chore in dispatch.tasks()]
         try:
             await asyncio.gather(*waiting, return_exceptions=True)
         finally:

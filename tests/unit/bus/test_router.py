@@ -2,8 +2,10 @@
 
 import pytest
 
+from pbus.bus.coalescing import EVERYONE
 from pbus.bus.local import router
-from pbus.bus.local.router import EVERYONE, LocalRouter
+from pbus.bus.local.delivery import UnstoredDelivery
+from pbus.bus.local.router import LocalRouter
 from pbus.bus.subscriber import BusSubscriber
 from pbus.codec import encode_message
 from pbus.errors import BusFullError
@@ -27,7 +29,7 @@ class Hours:
         return self.now
 
 
-class Counted:
+class Counted(UnstoredDelivery):
     """A receipt that counts, and notes how much had been handled then."""
 
     def __init__(self, heard):

@@ -16,8 +16,8 @@ def requeue_current() -> bool:
     delivery = current_delivery()
     if delivery is None:
         return False
-    delivery.hold()
-    delivery.give_back()
+    delivery.defer_ack()
+    delivery.requeue()
     return True
 
 
@@ -37,7 +37,7 @@ class DeferredAcks:
         delivery = current_delivery()
         if delivery is None:
             return
-        delivery.hold()
+        delivery.defer_ack()
         self._pending[delivery] += 1
         task.add_done_callback(lambda task: self._on_task_done(task, delivery))
 
@@ -50,6 +50,6 @@ class DeferredAcks:
         del self._pending[delivery]
         if delivery in self._cancelled:
             self._cancelled.discard(delivery)
-            delivery.give_back()
+            delivery.requeue()
         else:
-            delivery.finish()
+            delivery.settle()

@@ -1,12 +1,11 @@
 """One lane of a mailbox: a bounded first-in-first-out queue, and what its gate holds back."""
 
-import abc
 import asyncio
 from collections import deque
 from collections.abc import Iterable
 
 from pbus.bus.lane_gate import LaneGate
-from pbus.bus.local.lane_reader import Completion
+from pbus.bus.local.lane_reader import Item, LaneDelivery
 from pbus.codec import type_of
 from pbus.messages import BusMessage
 
@@ -14,51 +13,7 @@ HELD_BYTES = 16 * 1024 * 1024  # held back in one lane before its senders are ma
 _SCAN = 500  # messages looked at before the rest of the process gets its turn
 
 
-class AckHandle(abc.ABC):
-    """The receipt of a message that the broker keeps until it is settled; a Delivery, too.
-
-    Attributes:
-        attempt: 1 the first time a handler is started with it.
-        is_last_attempt: An error now buries it.
-        is_held: Somebody settles it later.
-        stored_at: When it was first stored, by the loop's clock.
-    """
-
-    attempt: int = 1
-    is_last_attempt: bool = False
-    stored_at: float = 0.0
-    is_held: bool = False
-
-    def hold(self) -> None:
-        """Leave it to a later finish()."""
-        self.is_held = True
-
-    def done(self) -> None:
-        """Settle it as handled, unless it is held."""
-        if not self.is_held:
-            self.finish()
-
-    def set_aside(self) -> None:  # noqa: B027 - a store without a limit has nothing to do
-        """Have others come after it: it waits for a handler that may wait for one of them."""
-
-    @abc.abstractmethod
-    def finish(self, error: BaseException | None = None) -> None:
-        """Settle it."""
-
-    @abc.abstractmethod
-    async def starting(self) -> None:
-        """A handler is about to start."""
-
-    @abc.abstractmethod
-    def bury(self, reason: str) -> None:
-        """Nobody can ever handle it."""
-
-    @abc.abstractmethod
-    def give_back(self) -> None:
-        """It was not handled here: somebody else may."""
-
-
-Item = tuple[BusMessage | bytes, Completion | None]  # bytes: decoded when it is handled
+Entry = tuple[Item, LaneDelivery | None]
 Turn = asyncio.Future[None]
 
 
@@ -86,9 +41,9 @@ class LaneQueue:
         self.capacity = capacity
         self.gate = gate or LaneGate()
         self.gate.on_change = self._wake_reader
-        self.items: deque[Item] = deque()
+        self.items: deque[Entry] = deque()
         self.is_busy = False
-        self._held: deque[tuple[Item, int]] = deque()  # and their bytes
+        self._held: deque[tuple[Entry, int]] = deque()  # and their bytes
         self._held_bytes = 0
         self._reader: Turn | None = None
         self._writers: deque[Turn] = deque()
@@ -108,14 +63,14 @@ class LaneQueue:
             return len(self.items) < self.capacity and not self._ahead
         return len(self) < self.capacity and not self._writers
 
-    def put_nowait(self, item: Item) -> None:
+    def put_nowait(self, item: Entry) -> None:
         """Append without a look at the capacity: for transports that bound what comes in."""
         self.items.append(item)
         reader = self._reader
         if reader is not None and not reader.done():
             reader.set_result(None)
 
-    def extend_nowait(self, items: Iterable[Item]) -> None:
+    def extend_nowait(self, items: Iterable[Entry]) -> None:
         """As put_nowait(), several at once."""
         self.items.extend(items)
         self._wake_reader()
@@ -136,7 +91,7 @@ class LaneQueue:
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
 
-    def get_nowait(self) -> Item:
+    def get_nowait(self) -> Entry:
         """The next item; IndexError when there is none that may be handled now."""
         if self.gate.is_free:
             item = self._next_held() if self._held else self.items.popleft()
@@ -148,7 +103,7 @@ class LaneQueue:
             self._wake_writer()
         return item
 
-    def drain(self) -> list[Item]:
+    def drain(self) -> list[Entry]:
         """Take everything that waits."""
         taken = [*(item for item, _ in self._held), *self.items]
         self._held.clear()
@@ -179,20 +134,15 @@ class LaneQueue:
                 self._wake_writer()
         return False
 
-    def _hold_back(self, item: Item) -> None:
-        body, receipt = item
+    def _hold_back(self, item: Entry) -> None:
+        body, delivery = item
         size = _size_of(item)
         self._held_bytes += size
-        if receipt is not None and self._held_bytes <= HELD_BYTES:
-            # Its sender may send on, its store hand out more: what is waited for may be behind it.
-            if isinstance(receipt, AckHandle):
-                receipt.set_aside()
-            else:
-                receipt.done()
-                receipt = None
-        self._held.append(((body, receipt), size))
+        if delivery is not None and self._held_bytes <= HELD_BYTES:
+            delivery = delivery.hold_back()
+        self._held.append(((body, delivery), size))
 
-    def _next_held(self) -> Item:
+    def _next_held(self) -> Entry:
         item, size = self._held.popleft()
         self._held_bytes -= size
         return item
@@ -224,7 +174,9 @@ class LaneQueue:
                     return
 
 
-def _size_of(item: Item) -> int:
+def _size_of(item: Entry) -> int:
     """Its bytes; a broadcast is decoded on arrival: its payload's, which came with the receipt."""
-    body, receipt = item
-    return len(body) if isinstance(body, bytes) else getattr(receipt, "size", 0)
+    body, delivery = item
+    if isinstance(body, bytes):
+        return len(body)
+    return 0 if delivery is None else delivery.size

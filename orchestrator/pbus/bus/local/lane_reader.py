@@ -1,18 +1,60 @@
-"""The task that reads a lane; its successor when a handler lets the lane go on without it."""
+"""The task that reads a lane; its successor when a handler frees the lane before it ends."""
 
+import abc
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, Protocol
 
 from pbus.bus.lane_gate import LaneGate
+from pbus.messages import BusMessage
+
+Item = BusMessage | bytes  # bytes: decoded when it is handled
 
 
-class Completion(Protocol):
-    """Told when one subscriber is done with the messages it stands for, handled or not."""
+class LaneDelivery(abc.ABC):
+    """What is told to the sender or the store of an item of a lane.
 
+    Attributes:
+        size: Of the item, in bytes, where it is decoded already.
+    """
+
+    __slots__ = ()
+
+    size: int
+
+    @abc.abstractmethod
     def done(self) -> None:
-        """Count one subscriber."""
+        """Note that the item is handled."""
+
+    @abc.abstractmethod
+    def hold_back(self) -> "LaneDelivery | None":
+        """Note that the item waits for a handler to end; returns what is still to be told."""
+
+    @abc.abstractmethod
+    def lane_freed(self) -> "LaneDelivery | None":
+        """Note that the lane goes on before the item is handled; returns what is still to be told."""
+
+    @abc.abstractmethod
+    def abandon(self) -> None:
+        """Note that the item is not handled here."""
+
+    @abc.abstractmethod
+    def handle_in(
+        self, handler: "ItemHandler", item: Item, reader: "LaneReader"
+    ) -> Awaitable[None]:
+        """Have the item handled, and tell what came of it."""
+
+
+class ItemHandler(Protocol):
+    """Handles the items of a mailbox."""
+
+    async def handle_unstored(self, item: Item, reader: "LaneReader") -> None:
+        """Handle an item once."""
+        ...
+
+    async def handle_stored(self, item: Item, delivery: Any, reader: "LaneReader") -> None:
+        """Handle an item that comes again unless its delivery is settled."""
         ...
 
 
@@ -24,34 +66,45 @@ class LaneReader:
         gate: Of the lane.
 
     Attributes:
-        receipt: Of the message in hand, where the lane may forget it at the release.
-        on_release: Called if the lane reads on before the current message is handled; emptied with
-            each message.
+        delivery: Of the item in hand, while something is to be told of it.
+        on_release: Called if the lane reads on before the current item is handled; emptied with
+            each item.
         is_released: The task only ends its message; the lane is read by another.
         task: The one that reads.
     """
 
-    __slots__ = ("_succeed", "gate", "is_released", "on_release", "receipt", "task")
+    __slots__ = ("_succeed", "delivery", "gate", "is_released", "on_release", "task")
 
     def __init__(self, succeed: Callable[[], None], gate: LaneGate) -> None:
         self._succeed = succeed
         self.gate = gate
         self.task: asyncio.Task[Any] | None = None
         self.on_release: list[Callable[[], None]] = []
-        self.receipt: Completion | None = None
+        self.delivery: LaneDelivery | None = None
         self.is_released = False
 
+    def begin(self, delivery: LaneDelivery | None) -> None:
+        """Take the next item in hand."""
+        self.delivery = delivery
+        if self.on_release:
+            self.on_release.clear()
+
     def hand_over(self) -> None:
-        """Have the next message read beside the handler in progress; once is enough."""
+        """Have the next item read beside the handler in progress. Idempotent."""
         if self.is_released:
             return
         self.is_released = True
-        receipt, self.receipt = self.receipt, None
-        if receipt is not None:
-            receipt.done()  # its sender may send on: the handler perhaps waits for just that
+        if self.delivery is not None:
+            self.delivery = self.delivery.lane_freed()
         self._succeed()
         for callback in self.on_release:
             callback()
+
+    def done(self) -> None:
+        """Note that the item in hand is handled."""
+        delivery, self.delivery = self.delivery, None
+        if delivery is not None:
+            delivery.done()
 
 
 _current: ContextVar[LaneReader | None] = ContextVar("pbus_reader", default=None)
@@ -62,6 +115,6 @@ current_reader = _current.get
 
 
 def set_current_reader(reader: LaneReader) -> None:
-    """Say who reads in this task."""
+    """Note the reader of this task."""
     reader.task = asyncio.current_task()
     _current.set(reader)

@@ -7,9 +7,9 @@ import logging
 import time
 from collections.abc import Callable
 
-from pbus.bus.local.delivery import set_current_delivery
-from pbus.bus.local.lane import AckHandle, LaneQueue
-from pbus.bus.local.lane_reader import LaneReader, set_current_reader
+from pbus.bus.local.delivery import StoredDelivery, set_current_delivery
+from pbus.bus.local.lane import LaneQueue
+from pbus.bus.local.lane_reader import Item, LaneReader, set_current_reader
 from pbus.bus.subscriber import BusSubscriber
 from pbus.concurrency.user_code import as_handler_error
 from pbus.errors import MessageDecodeError
@@ -44,7 +44,7 @@ class Mailbox:
         self.failed = 0
         self._left = 0  # refused since its subscriber is leaving
         self._decode = decode
-        self._decode_kept = decode_stored or decode
+        self._decode_stored = decode_stored or decode
         gates = getattr(subscriber, "gates", {})
         self._lanes = {
             Lane.DATA: LaneQueue(DATA_CAPACITY, gates.get(Lane.DATA)),
@@ -90,11 +90,9 @@ class Mailbox:
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
         for queue in self._lanes.values():
-            for _, receipt in queue.drain():
-                if isinstance(receipt, AckHandle):
-                    receipt.give_back()
-                elif receipt is not None:
-                    receipt.done()
+            for _, delivery in queue.drain():
+                if delivery is not None:
+                    delivery.abandon()
 
     def _read_on(self, lane: Lane) -> None:
         """Give a lane a reader, while there is delivery."""
@@ -127,71 +125,68 @@ class Mailbox:
                 await asyncio.sleep(0)  # between any two messages the urgent ones come first
                 continue
             try:
-                item, receipt = queue.get_nowait()
+                item, delivery = queue.get_nowait()
             except IndexError:
                 await queue.wait()
                 turn_ends = time.perf_counter() + TURN_S
                 continue
             queue.is_busy = True
-            if reader.on_release:
-                reader.on_release.clear()
-            if receipt is not None and isinstance(receipt, AckHandle):
-                reader.receipt = None
-                await self._handle_stored(item, receipt, reader)
+            reader.begin(delivery)
+            if delivery is None:
+                await self.handle_unstored(item, reader)
             else:
-                reader.receipt = receipt
-                await self._handle(item, reader)
+                await delivery.handle_in(self, item, reader)
             if reader.is_released:
                 return
             queue.is_busy = False
             if time.perf_counter() > turn_ends:
-                for _ in range(_STEPS_IN):
-                    await asyncio.sleep(0)
-                turn_ends = time.perf_counter() + TURN_S
+                turn_ends = await _let_others_in()
 
-    async def _handle(self, item: BusMessage | bytes, reader: LaneReader) -> None:
+    async def handle_unstored(self, item: Item, reader: LaneReader) -> None:
+        """Handle a message once; see ItemHandler."""
         try:
             message = self._decode(item) if isinstance(item, bytes) else item
             if message is not None and self._accepts(message):
                 self.received += 1
                 await self._deliver(message, reader)
-            elif message is not None and getattr(self.subscriber, "is_draining", False):
+            elif message is not None and self._is_draining:
                 self._left += message.category == "data"
         finally:
-            if reader.receipt is not None:
-                reader.receipt.done()
-                reader.receipt = None
+            reader.done()
 
-    async def _handle_stored(
-        self, item: BusMessage | bytes, receipt: AckHandle, reader: LaneReader
-    ) -> None:
-        """Handle a message that comes again unless it is settled."""
+    async def handle_stored(self, item: Item, delivery: StoredDelivery, reader: LaneReader) -> None:
+        """Handle a message that comes again unless it is settled; see ItemHandler."""
         try:
-            message = self._decode_kept(item) if isinstance(item, bytes) else item
+            message = self._decode_stored(item) if isinstance(item, bytes) else item
         except MessageDecodeError as refusal:
-            receipt.bury(refusal.message)
+            delivery.dead_letter(refusal.message)
             return
-        if message is None:
-            receipt.done()
-            return
-        if not self._accepts(message):
-            if getattr(self.subscriber, "is_draining", False):
-                receipt.give_back()
-            else:
-                receipt.done()
-            return
+        if message is not None and self._accepts(message):
+            await self._deliver_stored(message, delivery, reader)
+        elif message is not None and self._is_draining:
+            delivery.requeue()
+        else:
+            delivery.done()
+
+    async def _deliver_stored(
+        self, message: BusMessage, delivery: StoredDelivery, reader: LaneReader
+    ) -> None:
         self.received += 1
         try:
-            await receipt.starting()
-            set_current_delivery(receipt)
+            await delivery.mark_started()
+            set_current_delivery(delivery)
             error = await self._deliver(message, reader)
         except asyncio.CancelledError:
-            receipt.give_back()
+            delivery.requeue()
             raise
         finally:
             set_current_delivery(None)
-        if not receipt.is_held:
-            receipt.finish(error)
+        if not delivery.is_deferred:
+            delivery.settle(error)
+
+    @property
+    def _is_draining(self) -> bool:
+        return bool(getattr(self.subscriber, "is_draining", False))
 
     def _accepts(self, message: BusMessage) -> bool:
         try:
@@ -224,6 +219,13 @@ class Mailbox:
             logger.error(text, self.name, message, exc_info=own)  # noqa: TRY400 - perhaps another
             return own
         return None
+
+
+async def _let_others_in() -> float:
+    """Give the rest of the process its turn; returns when the next one is due."""
+    for _ in range(_STEPS_IN):
+        await asyncio.sleep(0)
+    return time.perf_counter() + TURN_S
 
 
 def _current_task() -> asyncio.Task[None]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from pbus.bus.local.lane_reader import Completion
+from pbus.bus.coalescing import EVERYONE
+from pbus.bus.local.lane_reader import LaneDelivery
 from pbus.bus.local.mailbox import Mailbox
 from pbus.bus.subscriber import BusSubscriber
 from pbus.codec import decode_message, is_broadcast, source_of
@@ -21,7 +22,6 @@ from pbus.messages import BusMessage, BusMessagesLostMessage, Lane
 
 logger = logging.getLogger(__name__)
 
-EVERYONE = "*"  # the address of broadcasts
 PASSING = ("cli-", "runner-", "supervisor-", "~")  # what addresses of no worker begin with
 _COMPLAIN_EVERY_S = 1.0
 _MOST_ADDRESSES = 256  # counted one by one
@@ -165,12 +165,12 @@ class LocalRouter:
             raise BusFullError(names, self._put_timeout, f"{queued:,} messages wait for it")
 
     def put_lines(
-        self, address: str, lane: Lane, lines: list[bytes], receipt: Completion | None
+        self, address: str, lane: Lane, lines: list[bytes], delivery: LaneDelivery | None
     ) -> int:
         """Put encoded messages from a transport into mailboxes, never waiting.
 
         Returns:
-            How many times `receipt` will be told that one is done.
+            How many times `delivery` will be told that one is done.
         """
         receivers = self.receivers(address)
         if not receivers:
@@ -184,7 +184,7 @@ class LocalRouter:
         for mailbox in receivers:
             queue = mailbox.lane(lane)
             queue.extend_nowait((item, None) for item in items[:-1])
-            queue.put_nowait((items[-1], receipt))  # handled in order: the last stands for all
+            queue.put_nowait((items[-1], delivery))  # handled in order: the last stands for all
         return len(receivers)
 
     def decode(self, line: bytes) -> BusMessage | None:

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pbus.bus.local.router import EVERYONE
+from pbus.bus.coalescing import EVERYONE
 from pbus.bus.pgmq.connections import ConnectionPair
 from pbus.bus.pgmq.encoding import (
     dead_letter,

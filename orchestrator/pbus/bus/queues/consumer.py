@@ -1,28 +1,23 @@
-"""At-least-once delivery on top of a MailStore: sending, taking, settling, trying again.
+"""Consuming stored messages: fetching them for the workers of a process, settling, requeueing.
 
-Transport-free: what a broker does is in the store; what a bus does with mail is here.
+Transport-free: the store does what a broker does, and this what a bus does with its messages.
 """
 
 import asyncio
 import contextlib
 import logging
 import re
-from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
-from pbus.bus.local.lane import AckHandle
+from pbus.bus.local.delivery import StoredDelivery
 from pbus.bus.local.router import LocalRouter
+from pbus.bus.queues.in_flight import InFlight
 from pbus.bus.queues.producer import FULL_RETRY_S, OUTAGE_PAUSE_S, QueueProducer
-from pbus.bus.queues.store import (
-    QueueStore,
-    Settlement,
-    StoredMessage,
-)
+from pbus.bus.queues.settler import Settler
+from pbus.bus.queues.store import QueueStore, Settlement, StoredMessage
 from pbus.codec import decode_message
-from pbus.concurrency.background import TaskFunction, run_forever
-from pbus.concurrency.backoff import delay_after
-from pbus.errors import BusFullError, BusUnavailableError, MessageDecodeError, kind_of, text_of
+from pbus.concurrency.background import TaskFunction, TaskOwner, run_forever
+from pbus.errors import BusFullError, BusUnavailableError, MessageDecodeError
 from pbus.messages import (
     BusJobRequestMessage,
     BusJobResponseMessage,
@@ -34,68 +29,29 @@ from pbus.settings import BusSettings
 
 logger = logging.getLogger(__name__)
 
-PREFETCH = 1_000  # letters of one mailbox that wait in this process, where its worker says nothing
-GATHER_S = 0.005  # letters settled meanwhile share a call, while others are in hand
-_LOOK_EVERY_S = 0.001  # for each mailbox here: a look costs so much, and hundreds may come at once
-WAIT_S = 2.0  # how long a take waits for mail before it looks around again
-_FIRST_RETRY_S = 0.5
-_MAX_RETRY_S = 30.0
+PREFETCH = 1_000  # messages of one queue that wait in this process, where its worker says nothing
+WAIT_S = 2.0  # how long a fetch waits for messages
+_REFETCH_EVERY_S = (
+    0.001  # for each queue here: each costs so much, and hundreds may be joined at once
+)
 _REPLICA = re.compile(r"(.+)\.\d+")
 
 
-class _AckHandle(AckHandle):
-    """One letter in the hands of its receiver."""
-
-    def __init__(self, room: "QueueConsumer", letter: StoredMessage) -> None:
-        self._room = room
-        self._letter: StoredMessage | None = letter
-        self.attempt = letter.attempt
-        self.is_last_attempt = letter.attempt >= room.options.max_attempts
-        self.stored_at = letter.stored_at
-
-    def hold(self) -> None:
-        super().hold()
-        self.set_aside()
-
-    def set_aside(self) -> None:
-        if self._letter is not None:
-            self._room.set_aside(self._letter)
-
-    async def starting(self) -> None:
-        if self._letter is not None and self._letter.is_poison_suspect:
-            await self._room.note_start(self._letter)
-
-    def finish(self, error: BaseException | None = None) -> None:
-        letter, self._letter = self._letter, None
-        if letter is not None:
-            self._room.settle(letter, error, is_last=self.is_last_attempt)
-
-    def bury(self, reason: str) -> None:
-        letter, self._letter = self._letter, None
-        if letter is not None:
-            self._room.settle_as(Settlement(message=letter, how="dead_letter", reason=reason))
-
-    def give_back(self) -> None:
-        letter, self._letter = self._letter, None
-        if letter is not None:
-            self._room.give_back(letter)
-
-
 class QueueConsumer:
-    """Stored mail of one process.
+    """The stored messages of one process.
 
     Args:
         store: The broker's side.
-        board: The mailboxes of this process.
-        incarnation: Ours: what we hold is held in its name.
+        router: The mailboxes of this process.
+        incarnation: Ours: messages are in flight to it.
         settings: Of the bus.
-        send: Sends a message of the room's own (the answer to a job that was buried).
+        send: Sends a message of the consumer's own (the answer to a job that is dead-lettered).
     """
 
     def __init__(
         self,
         store: QueueStore,
-        board: LocalRouter,
+        router: LocalRouter,
         incarnation: str,
         *,
         settings: BusSettings,
@@ -104,304 +60,300 @@ class QueueConsumer:
         self.store = store
         store.on_lost = self._note_lost
         self.options = settings.delivery_options
-        self.dispatch = QueueProducer(store, incarnation, settings)
-        self._board = board
+        self.producer = QueueProducer(store, incarnation, settings)
+        self.in_flight = InFlight()
+        self.settler = Settler(store, self.in_flight)
+        self._router = router
         self._incarnation = incarnation
         self._send = send
-        self._mailboxes: dict[str, str] = {}  # mailbox: the address here that takes from it
-        self._held: Counter[str] = Counter()
-        self._aside: dict[str, set[str]] = {}  # keys of those in hand that take no room
-        self._returned: list[StoredMessage] = []
-        self._settles: list[Settlement] = []
-        self._settling: list[Settlement] = []  # on their way to the broker
-        self._has_settles = asyncio.Event()
-        self._has_room = asyncio.Event()
+        self._queues: dict[str, str] = {}  # queue: the address here that consumes it
+        self._left: list[StoredMessage] = []  # to be requeued when this process leaves their queue
         self._tasks: list[asyncio.Task[None]] = []
-        self._answers: set[asyncio.Task[None]] = set()
-        self._looking: asyncio.Task[None] | None = None
-        self._looked_at = 0.0
-        self._has_changed = False
+        self._answers = TaskOwner()
+        self._refetch = _Refetch(store)
         self._opening = asyncio.Lock()
 
     async def open(self) -> None:
-        """Open the mailboxes of everyone subscribed and begin to take mail."""
-        for mailbox in self._board.mailboxes():
+        """Open the queues of all subscribers and begin to fetch."""
+        for mailbox in self._router.mailboxes():
             await self.join(mailbox.address)
         self._tasks = [
-            *(self._keep("dispatch", chore) for chore in self.dispatch.chores()),
-            self._keep("take", self._take),
-            self._keep("settle", self._settle),
+            *(self._start("producer", function) for function in self.producer.tasks()),
+            self._start("fetch", self._fetch),
+            self._start("settle", self.settler.run),
+            self._start("refetch", self._refetch.run),
         ]
 
     async def close(self) -> None:
-        """Settle what is settled, give back the rest."""
+        """Settle what is settled, and requeue the rest."""
         tasks, self._tasks = self._tasks, []
-        others = [*self._answers, *([self._looking] if self._looking else [])]
-        for task in (*tasks, *others):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, *others, return_exceptions=True)
-        unsettled, self._settling, self._settles = self._settling + self._settles, [], []
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._answers.close()
         try:
-            if unsettled:
-                await self.store.settle(unsettled)
+            await self.settler.flush()
             if tasks:
                 await self.store.requeue_held_by([self._incarnation])
         except BusUnavailableError as error:
-            logger.debug("what is in hand goes back when our lease ends: %s", error)
+            logger.debug("what is in flight is requeued when our lease ends: %s", error)
         except Exception:
-            logger.exception("what is in hand goes back when our lease ends: a bug in pbus")
-        self.dispatch.fail_all(BusUnavailableError("the broker", "the bus was stopped"))
+            logger.exception("what is in flight is requeued when our lease ends: a bug in pbus")
+        self.producer.fail_all(BusUnavailableError("the broker", "the bus was stopped"))
         await self.store.close()
 
     async def join(self, address: str) -> None:
-        """Take mail for an address, and for the group it is a replica of."""
-        found = self._board.find(address)
+        """Consume the queue of an address, and that of the group it is a replica of.
+
+        Raises:
+            BusUnavailableError: The broker is away, or refuses.
+        """
+        found = self._router.find(address)
         if found is None or not getattr(found.subscriber, "is_durable", True):
             return
         match = _REPLICA.fullmatch(address)
-        shared = [match[1]] if match else []
-        for mailbox in (address, *shared):
-            durable = mailbox in self.options.declared or address in self.options.declared
-            limits = {
-                "max_backlog": self.options.max_backlog,
-                "max_bytes": self.options.max_backlog_bytes,
-            }
-            is_shared = mailbox in shared
-            async with self._opening:  # one at a time: a beat gets in between hundreds of them
-                await self.store.open(mailbox, durable=durable, shared=is_shared, **limits)
-            self._send_back()  # what an earlier life here left comes to this one by the broker
-            self._mailboxes[mailbox] = address
-        self._look_again()
+        for queue in (address, match[1]) if match else (address,):
+            durable = queue in self.options.declared or address in self.options.declared
+            async with self._opening:  # one at a time: a heartbeat gets in between hundreds
+                await self.store.open(
+                    queue,
+                    durable=durable,
+                    shared=queue != address,
+                    max_backlog=self.options.max_backlog,
+                    max_bytes=self.options.max_backlog_bytes,
+                )
+            self._requeue_left_queues()  # what an earlier life left comes to this one by the broker
+            self._queues[queue] = address
+        self._request_refetch()
 
     async def leave(self, address: str) -> None:
-        """Take no more mail for an address."""
-        for mailbox in [box for box, here in self._mailboxes.items() if here == address]:
-            del self._mailboxes[mailbox]
-        self._return()
-        self._look_again()
+        """Consume the queues of an address no longer."""
+        for queue in [queue for queue, here in self._queues.items() if here == address]:
+            del self._queues[queue]
+        self._requeue_left()
+        self._request_refetch()
 
-    async def beat(self) -> None:
-        """Keep mailboxes that nobody declared alive; call it every HEARTBEAT_S."""
-        for mailbox in await self.store.renew(list(self._mailboxes)):
-            address = self._mailboxes.get(mailbox)
+    async def heartbeat(self) -> None:
+        """Keep queues alive that are not durable; call it every HEARTBEAT_S."""
+        for queue in await self.store.renew(list(self._queues)):
+            address = self._queues.get(queue)
             if address is not None:  # not left meanwhile
-                logger.warning("mailbox %r had been removed or damaged; it is made anew", mailbox)
+                logger.warning("mailbox %r had been removed or damaged; it is made again", queue)
                 await self.join(address)
 
-    def _note_lost(self, mailbox: str, count: int) -> None:
-        address = self._mailboxes.get(mailbox)
+    def _note_lost(self, queue: str, count: int) -> None:
+        address = self._queues.get(queue)
         if address is not None:
-            self._board.note_lost("the broker, where they were removed,", address, count)
+            self._router.note_lost("the broker, where they were removed,", address, count)
 
-    # What receipts call
+    # Called by deliveries
 
-    async def note_start(self, letter: StoredMessage) -> None:
-        """A suspect is about to be handled."""
+    async def mark_started(self, message: StoredMessage) -> None:
+        """Note that a suspect is about to be handled."""
         with contextlib.suppress(BusUnavailableError):
-            await self.store.mark_started([letter])
+            await self.store.mark_started([message])
 
-    def settle(self, letter: StoredMessage, error: BaseException | None, *, is_last: bool) -> None:
-        """A letter was handled, or its handler raised."""
-        if error is None:
-            self.settle_as(Settlement(message=letter))
-            return
-        reason = f"{kind_of(error)}: {text_of(error)}"
-        if is_last:
-            self.settle_as(Settlement(message=letter, how="dead_letter", reason=reason))
-        else:
-            delay = delay_after(letter.attempt, _FIRST_RETRY_S, _MAX_RETRY_S)
-            self.settle_as(Settlement(message=letter, how="retry", delay_s=delay, reason=reason))
+    def requeue(self, message: StoredMessage) -> None:
+        """Leave a message to others, once this process no longer consumes its queue.
 
-    def settle_as(self, settle: Settlement) -> None:
-        """Settle a letter, soon, together with others."""
-        self.forget(settle.message)
-        self._settles.append(settle)
-        self._has_settles.set()
-
-    def give_back(self, letter: StoredMessage) -> None:
-        """A letter is for others, once this process takes no more from its mailbox.
-
-        Until then it is kept here: given back at once, it would come here again.
+        Until then it stays in flight here: requeued at once, it would come here again.
         """
-        self.set_aside(letter)
-        self._returned.append(letter)
-        if letter.mailbox not in self._mailboxes:
-            self._return()
+        self.exclude_from_prefetch(message)
+        self._left.append(message)
+        if message.mailbox not in self._queues:
+            self._requeue_left()
 
-    def set_aside(self, letter: StoredMessage) -> None:
-        """A letter is to be settled later: where nobody else could take them, others come after it.
+    def exclude_from_prefetch(self, message: StoredMessage) -> None:
+        """Fetch others beside a message that is settled later, where no other process could.
 
         What comes may be just what the worker waits for to settle it: an answer, a cancel. The
         broker's backlog is the bound.
         """
-        name = letter.mailbox
-        if self._mailboxes.get(name) == name:
-            self._aside.setdefault(name, set()).add(letter.receipt_handle)
-            if self._held[name] >= PREFETCH:
-                self._has_room.set()
+        if self._queues.get(message.mailbox) == message.mailbox:
+            self.in_flight.exclude_from_prefetch(message, PREFETCH)
 
-    def forget(self, letter: StoredMessage) -> None:
-        """A letter is no longer in hand here."""
-        self._held[letter.mailbox] -= 1
-        if (aside := self._aside.get(letter.mailbox)) is not None:
-            aside.discard(letter.receipt_handle)
-        self._has_room.set()
+    # Requeueing
 
-    def _return(self) -> None:
-        """Give back what is for others; all at once, uncounted, when this process takes nothing."""
-        if self._mailboxes:
-            self._send_back()
+    def _requeue_left(self) -> None:
+        """Requeue what is for others; all at once, uncounted, when this process consumes nothing."""
+        if self._queues:
+            self._requeue_left_queues()
         else:
-            self._has_room.set()
+            self.in_flight.has_room.set()
 
-    def _send_back(self) -> None:
-        leaving = [one for one in self._returned if one.mailbox not in self._mailboxes]
-        self._returned = [one for one in self._returned if one.mailbox in self._mailboxes]
-        for letter in leaving:
-            self.settle_as(Settlement(message=letter, how="requeue"))
+    def _requeue_left_queues(self) -> None:
+        left = [one for one in self._left if one.mailbox not in self._queues]
+        self._left = [one for one in self._left if one.mailbox in self._queues]
+        for message in left:
+            self.settler.enqueue(Settlement(message=message, how="requeue"))
 
-    async def _rest(self) -> None:
-        """Wait until there may be room again; meanwhile others may have what is for them.
+    async def _wait_for_capacity(self) -> None:
+        """Wait until there may be room again; requeue what is left when nothing is consumed.
 
         But not before the broker knows what was handled: that would be handled again.
         """
-        is_settled = not (self._settles or self._settling)
-        if not self._mailboxes and self._returned and is_settled:
-            await self._return_all()
+        if not self._queues and self._left and self.settler.is_idle:
+            await self._requeue_all()
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WAIT_S):
-                await self._has_room.wait()
+                await self.in_flight.has_room.wait()
 
-    async def _return_all(self) -> None:
-        returned, self._returned = self._returned, []
+    async def _requeue_all(self) -> None:
+        left, self._left = self._left, []
         try:
             await self.store.requeue_held_by([self._incarnation])
         except BusUnavailableError:
-            self._returned += returned
+            self._left += left
             await asyncio.sleep(OUTAGE_PAUSE_S)
         else:
-            for letter in returned:
-                self.forget(letter)
+            for message in left:
+                self.in_flight.release_slot(message)
 
-    # The tasks
+    # Fetching
 
-    def _keep(self, name: str, function: TaskFunction) -> asyncio.Task[None]:
-        """Do something for as long as the room is open."""
-        work = run_forever(f"the {name} of mail", function, self._board.counters.note_fault)
-        return asyncio.create_task(work, name=f"pbus mail {name}")
+    def _start(self, name: str, function: TaskFunction) -> asyncio.Task[None]:
+        """Run something for as long as the consumer is open."""
+        work = run_forever(f"the {name} of queues", function, self._router.counters.note_fault)
+        return asyncio.create_task(work, name=f"pbus queues {name}")
 
-    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name=f"pbus mail {name}")
-        task.add_done_callback(_log_task_failure)
-        return task
+    def _request_refetch(self) -> None:
+        """Have a fetch that waits look at the queues of now."""
+        self.in_flight.has_room.set()
+        self._refetch.request(len(self._queues))
 
-    def _look_again(self) -> None:
-        """Have a take that waits look at the mailboxes of now; not for each of many that come."""
-        self._has_room.set()
-        self._has_changed = True
-        if self._tasks and (self._looking is None or self._looking.done()):
-            self._looking = self._spawn("look", self._interrupt())
-
-    async def _interrupt(self) -> None:
-        now = asyncio.get_running_loop().time
-        while self._has_changed:
-            await asyncio.sleep(self._looked_at + len(self._mailboxes) * _LOOK_EVERY_S - now())
-            self._has_changed = False
-            self._looked_at = now()
-            with contextlib.suppress(BusUnavailableError):
-                await self.store.wake_fetchers()
-
-    async def _take(self) -> None:
+    async def _fetch(self) -> None:
         while True:
-            self._has_room.clear()
-            wanted = self._wanted()
-            if not wanted:
-                await self._rest()
+            self.in_flight.has_room.clear()
+            plan = self._fetch_plan()
+            if not plan:
+                await self._wait_for_capacity()
                 continue
-            # A mailbox without room is left out; look again soon once it may have some.
-            is_all = len(wanted) == len(Lane) * len(self._mailboxes)
-            wait_s = WAIT_S if is_all else FULL_RETRY_S
-            try:
-                letters = await self.store.fetch(wanted, consumer=self._incarnation, wait_s=wait_s)
-            except BusUnavailableError as error:
-                logger.debug("taking mail failed: %s", error)
-                await asyncio.sleep(OUTAGE_PAUSE_S)
-                continue
-            except Exception:
-                logger.exception("taking mail failed: a bug in pbus; going on")
-                await asyncio.sleep(OUTAGE_PAUSE_S)
-                continue
-            for letter in letters:
-                self._deliver(letter)
+            for message in await self._fetch_once(plan):
+                self._deliver(message)
             await asyncio.sleep(0)
 
-    def _wanted(self) -> list[tuple[str, Lane, int]]:
-        wanted = []
-        for mailbox, address in self._mailboxes.items():
-            found = self._board.find(address)
+    async def _fetch_once(self, plan: list[tuple[str, Lane, int]]) -> list[StoredMessage]:
+        # A queue without room is left out; look again soon once it may have some.
+        is_all = len(plan) == len(Lane) * len(self._queues)
+        wait_s = WAIT_S if is_all else FULL_RETRY_S
+        try:
+            return await self.store.fetch(plan, consumer=self._incarnation, wait_s=wait_s)
+        except BusUnavailableError as error:
+            logger.debug("fetching messages failed: %s", error)
+        except Exception:
+            logger.exception("fetching messages failed: a bug in pbus; going on")
+        await asyncio.sleep(OUTAGE_PAUSE_S)
+        return []
+
+    def _fetch_plan(self) -> list[tuple[str, Lane, int]]:
+        """How many messages to fetch at most of each lane of each queue."""
+        plan = []
+        for queue, address in self._queues.items():
+            found = self._router.find(address)
             if found is None:
                 continue
-            # Of mail that is for nobody else everything is taken: answers may be among it.
-            wished = getattr(found.subscriber, "prefetch", None) if mailbox != address else None
-            prefetch = wished or PREFETCH
-            room = prefetch - self._held[mailbox] + len(self._aside.get(mailbox, ()))
+            # Of a queue that is not shared all is fetched: answers may be among it.
+            wished = getattr(found.subscriber, "prefetch", None) if queue != address else None
+            room = self.in_flight.room(queue, wished or PREFETCH)
             if room > 0:
-                wanted += [(mailbox, lane, room) for lane in (Lane.SYSTEM, Lane.DATA)]
-        return wanted
+                plan += [(queue, lane, room) for lane in (Lane.SYSTEM, Lane.DATA)]
+        return plan
 
-    def _deliver(self, letter: StoredMessage) -> None:
-        self._held[letter.mailbox] += 1
-        mailbox = self._board.find(self._mailboxes.get(letter.mailbox, letter.mailbox))
-        if letter.crashes >= self.options.max_crash_attempts:
-            self._bury_killer(letter)
+    def _deliver(self, message: StoredMessage) -> None:
+        self.in_flight.add(message)
+        mailbox = self._router.find(self._queues.get(message.mailbox, message.mailbox))
+        if message.crashes >= self.options.max_crash_attempts:
+            self._dead_letter_poison(message)
         elif mailbox is None:
-            self.settle_as(Settlement(message=letter, how="requeue"))
+            self.settler.enqueue(Settlement(message=message, how="requeue"))
         else:
-            mailbox.lane(letter.lane).put_nowait((letter.body, _AckHandle(self, letter)))
+            mailbox.lane(message.lane).put_nowait((message.body, _AckHandle(self, message)))
 
-    def _bury_killer(self, letter: StoredMessage) -> None:
-        reason = f"{letter.crashes} processes ended while they handled it"
-        self.settle_as(Settlement(message=letter, how="dead_letter", reason=reason))
+    def _dead_letter_poison(self, stored: StoredMessage) -> None:
+        """Give a message up over which processes end, and answer the job that it is."""
+        reason = f"{stored.crashes} processes ended while they handled it"
+        self.settler.enqueue(Settlement(message=stored, how="dead_letter", reason=reason))
         try:
-            message = decode_message(letter.body)
+            message = decode_message(stored.body)
         except MessageDecodeError:
             return
         if isinstance(message, BusJobRequestMessage):
             answer = BusJobResponseMessage(
-                source=letter.mailbox,
+                source=stored.mailbox,
                 target=message.source,
                 job_id=message.job_id,
                 status=JobStatus.ERROR,
                 response={"error": reason, "type": "dead-lettered"},
             )
-            task = self._spawn("answer", self._answer(answer))
-            self._answers.add(task)
-            task.add_done_callback(self._answers.discard)
+            self._answers.spawn(self._answer(answer), "pbus queues answer")
 
     async def _answer(self, message: BusMessage) -> None:
-        with contextlib.suppress(BusFullError, BusUnavailableError):
+        try:
             await self._send(message)
+        except (BusFullError, BusUnavailableError) as error:
+            logger.debug("the answer to a dead-lettered job was not sent: %s", error)
+        except Exception:
+            logger.exception("the answer to a dead-lettered job was not sent: a bug in pbus")
 
-    async def _settle(self) -> None:
+
+class _Refetch:
+    """Wakes waiting fetches when queues were joined or left; not for each of many at once."""
+
+    def __init__(self, store: QueueStore) -> None:
+        self._store = store
+        self._queues = 0
+        self._is_requested = asyncio.Event()
+
+    def request(self, queues: int) -> None:
+        """Wake them soon, of so many queues."""
+        self._queues = queues
+        self._is_requested.set()
+
+    async def run(self) -> None:
+        """Wake fetches until cancelled."""
         while True:
-            await self._has_settles.wait()
-            if any(self._held.values()):  # their entries may be among them: whole ones cost least
-                await asyncio.sleep(GATHER_S)
-            self._has_settles.clear()
-            self._settling, self._settles = self._settles, []
-            while self._settling:
-                try:
-                    await self.store.settle(self._settling)
-                except BusUnavailableError:
-                    await asyncio.sleep(OUTAGE_PAUSE_S)
-                    continue
-                except Exception:  # what it left unsettled comes again after our end
-                    logger.exception("settling mail failed: a bug in pbus; going on")
-                self._settling = []
-                self._has_room.set()
+            await self._is_requested.wait()
+            self._is_requested.clear()
+            with contextlib.suppress(BusUnavailableError):
+                await self._store.wake_fetchers()
+            await asyncio.sleep(self._queues * _REFETCH_EVERY_S)
 
 
-def _log_task_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        logger.error("%s ended: a bug in pbus", task.get_name(), exc_info=task.exception())
+class _AckHandle(StoredDelivery):
+    """One stored message in the hands of its handler."""
+
+    def __init__(self, consumer: QueueConsumer, message: StoredMessage) -> None:
+        self._consumer = consumer
+        self._message: StoredMessage | None = message
+        self.attempt = message.attempt
+        self.is_last_attempt = message.attempt >= consumer.options.max_attempts
+        self.stored_at = message.stored_at
+
+    def defer_ack(self) -> None:
+        super().defer_ack()
+        self.exclude_from_prefetch()
+
+    def exclude_from_prefetch(self) -> None:
+        if self._message is not None:
+            self._consumer.exclude_from_prefetch(self._message)
+
+    async def mark_started(self) -> None:
+        if self._message is not None and self._message.is_poison_suspect:
+            await self._consumer.mark_started(self._message)
+
+    def settle(self, error: BaseException | None = None) -> None:
+        message, self._message = self._message, None
+        if message is not None:
+            self._consumer.settler.settle(message, error, is_last=self.is_last_attempt)
+
+    def dead_letter(self, reason: str) -> None:
+        message, self._message = self._message, None
+        if message is not None:
+            settlement = Settlement(message=message, how="dead_letter", reason=reason)
+            self._consumer.settler.enqueue(settlement)
+
+    def requeue(self) -> None:
+        message, self._message = self._message, None
+        if message is not None:
+            self._consumer.requeue(message)

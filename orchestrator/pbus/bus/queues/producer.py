@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from pbus.bus.local.router import EVERYONE
+from pbus.bus.coalescing import EVERYONE, OpenBatches
 from pbus.bus.queues.store import PutResult, QueueEntry, QueueStore
 from pbus.concurrency.background import TaskFunction
 from pbus.errors import BrokerFaultError, BusFullError, BusUnavailableError
@@ -22,7 +22,7 @@ MAX_ENTRY_BYTES = 256 * 1024  # messages that share an entry
 FULL_RETRY_S = 0.05
 OUTAGE_PAUSE_S = 0.2
 _SAY_EVERY_S = 60.0
-_HELD_TRIED = 200  # of one mailbox without room at once: it has room for few
+_BLOCKED_TRIED = 200  # of one mailbox without room at once: it has room for few
 
 
 class EncodedMessage(msgspec.Struct, frozen=True, gc=False):
@@ -57,16 +57,16 @@ class QueueProducer:
     def __init__(self, store: QueueStore, sender: str, settings: BusSettings) -> None:
         self._lanes = {lane: LaneProducer(store, sender, settings) for lane in Lane}
 
-    def put(self, stamped: EncodedMessage) -> asyncio.Future[int]:
+    def put(self, encoded: EncodedMessage) -> asyncio.Future[int]:
         """Have a message stored; the result is in how many mailboxes, once the broker confirmed it.
 
         Its errors: BusFullError, where the mailbox made no room in time, BrokerFaultError, where the
         broker cannot store this message, and BusUnavailableError,
         where the broker was away for the whole send timeout: stored or not, nobody knows.
         """
-        return self._lanes[stamped.lane].put(stamped)
+        return self._lanes[encoded.lane].put(encoded)
 
-    def chores(self) -> list[TaskFunction]:
+    def tasks(self) -> list[TaskFunction]:
         """What stores, each until cancelled."""
         return [lane.run for lane in self._lanes.values()]
 
@@ -79,12 +79,12 @@ class QueueProducer:
 class PendingPut:
     """One message on its way into the store."""
 
-    __slots__ = ("number", "stamped", "stored", "until")
+    __slots__ = ("encoded", "number", "stored", "until")
 
     def __init__(
-        self, stamped: EncodedMessage, number: int, until: float, stored: asyncio.Future[int]
+        self, encoded: EncodedMessage, number: int, until: float, stored: asyncio.Future[int]
     ) -> None:
-        self.stamped = stamped
+        self.encoded = encoded
         self.number = number
         self.until = until
         self.stored = stored
@@ -92,7 +92,7 @@ class PendingPut:
     @property
     def address(self) -> str:
         """Where it goes."""
-        return self.stamped.address
+        return self.encoded.address
 
     def fail(self, error: BaseException) -> None:
         """Tell its sender, unless that went away."""
@@ -112,8 +112,10 @@ class LaneProducer:
         self._sender = sender
         self._settings = settings
         self._waiting: deque[PendingPut] = deque()
-        self._held: dict[str, deque[PendingPut]] = {}  # by mailbox without room
-        self._behind: deque[PendingPut] = deque()  # from a broadcast that has to wait, on
+        self._blocked_by_queue: dict[str, deque[PendingPut]] = {}  # by mailbox without room
+        self._blocked_behind_broadcast: deque[PendingPut] = (
+            deque()
+        )  # from a broadcast that has to wait, on
         self._retry_at = 0.0
         self._numbers: Counter[str] = Counter()
         self._reached: dict[str, int] = {}  # by address: how many mailboxes there were
@@ -121,13 +123,13 @@ class LaneProducer:
         self._said: dict[str, float] = {}  # and when that was said
         self._has_mail = asyncio.Event()
 
-    def put(self, stamped: EncodedMessage) -> asyncio.Future[int]:
+    def put(self, encoded: EncodedMessage) -> asyncio.Future[int]:
         """See Dispatch."""
-        number = self._numbers[stamped.address] = self._numbers[stamped.address] + 1
+        number = self._numbers[encoded.address] = self._numbers[encoded.address] + 1
         loop = asyncio.get_running_loop()
         stored: asyncio.Future[int] = loop.create_future()
         until = loop.time() + self._settings.send_timeout
-        self._waiting.append(PendingPut(stamped, number, until, stored))
+        self._waiting.append(PendingPut(encoded, number, until, stored))
         if not self._has_mail.is_set():
             self._has_mail.set()
         return stored
@@ -137,18 +139,21 @@ class LaneProducer:
         while True:
             await self._wait()
             if batch := self._next_batch():
-                self._hold(await self._store_batch(batch))
+                self._block(await self._store_batch(batch))
 
     def fail_all(self, error: Exception) -> None:
         """See Dispatch."""
-        for parcel in (*self._waiting, *self._all_held()):
-            parcel.fail(error)
+        for put in (*self._waiting, *self._all_blocked()):
+            put.fail(error)
         self._waiting.clear()
-        self._held.clear()
-        self._behind.clear()
+        self._blocked_by_queue.clear()
+        self._blocked_behind_broadcast.clear()
 
-    def _all_held(self) -> list[PendingPut]:
-        return [*(parcel for queue in self._held.values() for parcel in queue), *self._behind]
+    def _all_blocked(self) -> list[PendingPut]:
+        return [
+            *(put for queue in self._blocked_by_queue.values() for put in queue),
+            *self._blocked_behind_broadcast,
+        ]
 
     async def _wait(self) -> None:
         """Until there is something new, or it is time to try again what was held up."""
@@ -156,7 +161,7 @@ class LaneProducer:
             return
         self._has_mail.clear()
         limit = None
-        if self._held or self._behind:
+        if self._blocked_by_queue or self._blocked_behind_broadcast:
             limit = max(0.0, self._retry_at - asyncio.get_running_loop().time())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
@@ -167,92 +172,88 @@ class LaneProducer:
         if asyncio.get_running_loop().time() >= self._retry_at:
             batch = self._released()
         while self._waiting and len(batch) < MAX_BATCH:
-            parcel = self._waiting.popleft()
-            if not parcel.stored.done() and not self._is_held_up(parcel):
-                batch.append(parcel)
+            put = self._waiting.popleft()
+            if not put.stored.done() and not self._block_if_needed(put):
+                batch.append(put)
         return batch
 
-    def _is_held_up(self, parcel: PendingPut) -> bool:
+    def _block_if_needed(self, put: PendingPut) -> bool:
         """Whether it must wait aside; if so, it does."""
-        if self._behind or (parcel.address == EVERYONE and self._held):
-            self._behind.append(parcel)
-        elif parcel.address in self._held:
-            self._held[parcel.address].append(parcel)
+        if self._blocked_behind_broadcast or (put.address == EVERYONE and self._blocked_by_queue):
+            self._blocked_behind_broadcast.append(put)
+        elif put.address in self._blocked_by_queue:
+            self._blocked_by_queue[put.address].append(put)
         else:
             return False
         return True
 
     def _released(self) -> list[PendingPut]:
         """The first of each that was held up; those whose time is over are told."""
-        self._drop_late()
+        self._expire_blocked()
         batch = []
-        for queue in self._held.values():
-            for _ in range(min(_HELD_TRIED, len(queue))):
-                parcel = queue.popleft()
-                if not parcel.stored.done():
-                    batch.append(parcel)
-        if not batch and self._behind:
-            self._waiting.extendleft(reversed(self._behind))
-            self._behind.clear()
+        for queue in self._blocked_by_queue.values():
+            for _ in range(min(_BLOCKED_TRIED, len(queue))):
+                put = queue.popleft()
+                if not put.stored.done():
+                    batch.append(put)
+        if not batch and self._blocked_behind_broadcast:
+            self._waiting.extendleft(reversed(self._blocked_behind_broadcast))
+            self._blocked_behind_broadcast.clear()
         return batch
 
-    def _drop_late(self) -> None:
+    def _expire_blocked(self) -> None:
         now = asyncio.get_running_loop().time()
-        for address, queue in list(self._held.items()):
-            self._drop_late_of(queue, now)
+        for address, queue in list(self._blocked_by_queue.items()):
+            self._expire_queue(queue, now)
             if not queue:
-                del self._held[address]
-        self._drop_late_of(self._behind, now)
+                del self._blocked_by_queue[address]
+        self._expire_queue(self._blocked_behind_broadcast, now)
 
-    def _drop_late_of(self, queue: deque[PendingPut], now: float) -> None:
+    def _expire_queue(self, queue: deque[PendingPut], now: float) -> None:
         while queue and (queue[0].stored.done() or queue[0].until <= now):  # the oldest first
             self._refuse(queue.popleft(), self._settings.send_timeout)
 
-    async def _store_batch(self, parcels: list[PendingPut]) -> list[PendingPut]:
-        """Store what there is room for; the rest, in order, has to wait."""
-        while parcels := [parcel for parcel in parcels if not parcel.stored.done()]:
-            entries = entries_of(parcels)
+    async def _store_batch(self, puts: list[PendingPut]) -> list[PendingPut]:
+        """Store what there is room for; returns the rest, in order, which has to wait."""
+        while puts := [put for put in puts if not put.stored.done()]:
+            entries = entries_of(puts)
             try:
                 results = await self._store.put([self._outgoing(entry) for entry in entries])
             except BrokerFaultError as error:
-                return await self._find_fault(parcels, error)
+                return await self._find_fault(puts, error)
             except BusUnavailableError as error:
-                parcels = _in_time(parcels, error)
+                puts = _in_time(puts, error)
                 await asyncio.sleep(OUTAGE_PAUSE_S)
-            except Exception as error:
+            except BaseException as error:
+                _fail(puts, error)
+                if not isinstance(error, Exception):
+                    raise
                 logger.exception("storing messages failed: a bug in pbus; their senders are told")
-                for parcel in parcels:
-                    parcel.fail(error)
                 return []
-            except asyncio.CancelledError as error:
-                for parcel in parcels:
-                    parcel.fail(error)
-                raise
             else:
-                return self._digest(entries, results)
+                return self._apply_results(entries, results)
         return []
 
     async def _find_fault(
-        self, parcels: list[PendingPut], error: BrokerFaultError
+        self, puts: list[PendingPut], error: BrokerFaultError
     ) -> list[PendingPut]:
         """Tell the sender of what the broker cannot store; the others' messages go on, in order."""
-        if len(parcels) == 1:
-            parcels[0].fail(error)
+        if len(puts) == 1:
+            puts[0].fail(error)
             return []
         waits: list[PendingPut] = []
         refused: set[str] = set()
         try:
-            for parcel in parcels:
-                must_wait = _must_follow(parcel, refused)
-                waits += [parcel] if must_wait else await self._store_batch([parcel])
+            for put in puts:
+                must_wait = _must_follow(put, refused)
+                waits += [put] if must_wait else await self._store_batch([put])
                 refused.update(one.address for one in waits[-1:])
         except asyncio.CancelledError as cancelled:
-            for parcel in parcels:
-                parcel.fail(cancelled)
+            _fail(puts, cancelled)
             raise
         return waits
 
-    def _digest(
+    def _apply_results(
         self, entries: list[list[PendingPut]], results: Iterable[PutResult]
     ) -> list[PendingPut]:
         refused: list[PendingPut] = []
@@ -268,9 +269,9 @@ class LaneProducer:
                 continue
             self._reached[address] = result.mailboxes
             self._full.pop(address, None)
-            for parcel in entry:
-                if not parcel.stored.done():
-                    parcel.stored.set_result(result.mailboxes)
+            for put in entry:
+                if not put.stored.done():
+                    put.stored.set_result(result.mailboxes)
         if is_full and self._settings.delivery_options.when_full == "refuse":
             self._refuse_first(refused)
             return []
@@ -285,85 +286,97 @@ class LaneProducer:
             self._said[address] = now
             logger.warning("no room to send to %r: %s", address, why)
 
-    def _hold(self, refused: list[PendingPut]) -> None:
+    def _block(self, refused: list[PendingPut]) -> None:
         """Put aside what found no room, before what already waits there."""
-        tried = set(self._held)
+        tried = set(self._blocked_by_queue)
         first = next((at for at, one in enumerate(refused) if one.address == EVERYONE), None)
         targeted = refused if first is None else refused[:first]
-        for parcel in reversed(targeted):
-            self._held.setdefault(parcel.address, deque()).appendleft(parcel)
+        for put in reversed(targeted):
+            self._blocked_by_queue.setdefault(put.address, deque()).appendleft(put)
         if first is not None:
-            self._behind.extendleft(reversed(refused[first:]))
+            self._blocked_behind_broadcast.extendleft(reversed(refused[first:]))
         for address in tried:
-            if not self._held[address]:
-                del self._held[address]
+            if not self._blocked_by_queue[address]:
+                del self._blocked_by_queue[address]
         if refused:
             self._retry_at = asyncio.get_running_loop().time() + FULL_RETRY_S
 
     def _refuse_first(self, refused: list[PendingPut]) -> None:
         """The first found its mailbox full; others perhaps only must not overtake it."""
         address = refused[0].address
-        for parcel in refused:
-            if parcel.address == address:
-                self._refuse(parcel, 0.0)
-        rest = [parcel for parcel in refused if parcel.address != address]
+        for put in refused:
+            if put.address == address:
+                self._refuse(put, 0.0)
+        rest = [put for put in refused if put.address != address]
         self._waiting.extendleft(reversed(rest))
 
-    def _refuse(self, parcel: PendingPut, waited: float) -> None:
-        reason = self._full.get(parcel.address, "earlier messages wait for room")
-        parcel.fail(BusFullError(repr(parcel.address), waited, reason))
+    def _refuse(self, put: PendingPut, waited: float) -> None:
+        reason = self._full.get(put.address, "earlier messages wait for room")
+        put.fail(BusFullError(repr(put.address), waited, reason))
 
     def _outgoing(self, entry: list[PendingPut]) -> QueueEntry:
         first = entry[0]
         return QueueEntry(
-            address=first.stamped.address,
-            lane=first.stamped.lane,
-            bodies=[parcel.stamped.line for parcel in entry],
-            ids=[parcel.stamped.id for parcel in entry],
+            address=first.encoded.address,
+            lane=first.encoded.lane,
+            bodies=[put.encoded.line for put in entry],
+            ids=[put.encoded.id for put in entry],
             sender=self._sender,
             stream=1,
             first=first.number,
         )
 
 
-def _must_follow(parcel: PendingPut, refused: set[str]) -> bool:
+def _must_follow(put: PendingPut, refused: set[str]) -> bool:
     """Whether what was refused at these addresses comes before it in some mailbox."""
-    is_broadcast = parcel.address == EVERYONE and bool(refused)
-    return is_broadcast or parcel.address in refused or EVERYONE in refused
+    is_broadcast = put.address == EVERYONE and bool(refused)
+    return is_broadcast or put.address in refused or EVERYONE in refused
 
 
-def _in_time(parcels: list[PendingPut], error: Exception) -> list[PendingPut]:
+def _fail(puts: list[PendingPut], error: BaseException) -> None:
+    for put in puts:
+        put.fail(error)
+
+
+def _in_time(puts: list[PendingPut], error: Exception) -> list[PendingPut]:
     """Those that may wait longer for the broker; the others are told."""
     now = asyncio.get_running_loop().time()
-    for parcel in parcels:
-        if parcel.until <= now:
-            parcel.fail(error)
-    return [parcel for parcel in parcels if parcel.until > now]
+    for put in puts:
+        if put.until <= now:
+            put.fail(error)
+    return [put for put in puts if put.until > now]
 
 
-def entries_of(parcels: list[PendingPut]) -> list[list[PendingPut]]:
-    """Parcels of a lane that share an entry: neighbours in one stream, with nothing in between.
+class _Entry:
+    """Messages of one stream that are stored as one entry."""
 
-    A broadcast closes what is open, and the other way round, as in the outbox.
-    """
+    __slots__ = ("puts", "size")
+
+    def __init__(self) -> None:
+        self.puts: list[PendingPut] = []
+        self.size = 0
+
+    def takes(self, put: PendingPut) -> bool:
+        """Whether a message follows the last one, and there is room for it."""
+        follows = self.puts[-1].number + 1 == put.number
+        return follows and not put.encoded.is_alone and self.size <= MAX_ENTRY_BYTES
+
+    def add(self, put: PendingPut) -> None:
+        self.puts.append(put)
+        self.size += len(put.encoded.line)
+
+
+def entries_of(puts: list[PendingPut]) -> list[list[PendingPut]]:
+    """The messages of a lane that share an entry: neighbours in one stream, as in a send buffer."""
     entries: list[list[PendingPut]] = []
-    open_at: dict[str, int] = {}
-    sizes: list[int] = []
-    for parcel in parcels:
-        stamped = parcel.stamped
-        if stamped.address == EVERYONE:
-            open_at = {key: at for key, at in open_at.items() if key == EVERYONE}
-        else:
-            open_at.pop(EVERYONE, None)
-        at = open_at.get(stamped.address)
-        follows = at is not None and entries[at][-1].number + 1 == parcel.number
-        if at is None or not follows or stamped.is_alone or sizes[at] > MAX_ENTRY_BYTES:
-            entries.append([parcel])
-            sizes.append(len(stamped.line))
-            open_at.pop(stamped.address, None)
-            if not stamped.is_alone:
-                open_at[stamped.address] = len(entries) - 1
-        else:
-            entries[at].append(parcel)
-            sizes[at] += len(stamped.line)
+    growing: OpenBatches[_Entry] = OpenBatches()
+    for put in puts:
+        entry = growing.get(put.address)
+        if entry is None or not entry.takes(put):
+            entry = _Entry()
+            entries.append(entry.puts)
+            growing.open(put.address, entry)
+            if put.encoded.is_alone:
+                growing.close(put.address)
+        entry.add(put)
     return entries

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from pbus.bus.claims import Claim, Claims
-from pbus.bus.local.router import EVERYONE
+from pbus.bus.coalescing import EVERYONE
 from pbus.bus.queues.store import (
     DeadLetter,
     PutResult,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 from redis.exceptions import ResponseError
 
 from pbus.bus.brokered import BrokeredBus
-from pbus.bus.local.router import EVERYONE
+from pbus.bus.coalescing import EVERYONE
 from pbus.bus.queues.consumer import QueueConsumer
 from pbus.bus.queues.producer import EncodedMessage
 from pbus.bus.redis.connections import (
@@ -95,12 +95,12 @@ class RedisBus(BrokeredBus):
         """Whether every connection is up and every subscription confirmed."""
         return self.is_running and all(link.is_up for link in self._listeners.values())
 
-    async def _store(self, mailroom: QueueConsumer, stamped: EncodedMessage) -> None:
-        if await mailroom.dispatch.put(stamped) == 0:
-            self.counters.note_undelivered(stamped.address)
+    async def _store(self, consumer: QueueConsumer, encoded: EncodedMessage) -> None:
+        if await consumer.producer.put(encoded) == 0:
+            self.counters.note_undelivered(encoded.address)
         is_followed = self._followed_until > time.monotonic()
-        if is_followed and len(stamped.line) <= self._carried_bytes:
-            await self._outboxes[stamped.lane].put(FOLLOWED + stamped.address, stamped.line)
+        if is_followed and len(encoded.line) <= self._carried_bytes:
+            await self._outboxes[encoded.lane].put(FOLLOWED + encoded.address, encoded.line)
 
     def tap(self) -> RedisTap:
         """Follow all traffic of the channel; it costs the workers nothing."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from pbus.bus.local.router import EVERYONE
+from pbus.bus.coalescing import EVERYONE
 from pbus.bus.queues.store import DeadLetter, QueueEntry, Settlement, StoredMessage
 from pbus.messages import Lane
 

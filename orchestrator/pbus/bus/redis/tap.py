@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from typing import Self
 
-from pbus.bus.local.router import EVERYONE
+from pbus.bus.coalescing import EVERYONE
 from pbus.bus.redis.connections import CONFIRM_TIMEOUT_S, CommandConnection, SubscriberConnection
 from pbus.bus.redis.keys import Keys
 from pbus.bus.redis.server.endpoint import TROUBLE, Endpoint

@@ -24,7 +24,7 @@ class _Parcel(NamedTuple):
     address: str
     lane: Lane
     lines: list[bytes]
-    receipt: BatchCompletion | None
+    completion: BatchCompletion | None
 
 
 class Provenance:
@@ -53,14 +53,14 @@ class Provenance:
         address: str,
         lane: Lane,
         lines: list[bytes],
-        receipt: BatchCompletion | None,
+        completion: BatchCompletion | None,
     ) -> int:
         """Deliver messages, or have them wait for the registry; see Sink."""
         waiting = self._waiting.get((sender, lane))
         if waiting is None:
             accepted = self._sift(sender, lines)
             if accepted is not None:
-                return self._put(address, lane, accepted, receipt) if accepted else 0
+                return self._put(address, lane, accepted, completion) if accepted else 0
         size = sum(map(len, lines))
         if self._waiting_bytes + size > _MAX_WAITING_BYTES:
             who = f"{sender}, while the registry does not answer,"
@@ -68,7 +68,7 @@ class Provenance:
             return 0
         if waiting is None:
             waiting = self._waiting[sender, lane] = deque()
-        waiting.append(_Parcel(address, lane, lines, receipt))
+        waiting.append(_Parcel(address, lane, lines, completion))
         self._waiting_bytes += size
         return 1  # told once it is known how often
 
@@ -128,7 +128,7 @@ class Provenance:
     def _put_late(self, parcel: _Parcel, accepted: list[bytes]) -> None:
         count = 0
         if accepted:
-            count = self._put(parcel.address, parcel.lane, accepted, parcel.receipt)
-        if parcel.receipt is not None:
-            parcel.receipt.left += count
-            parcel.receipt.done()  # which deliver() announced
+            count = self._put(parcel.address, parcel.lane, accepted, parcel.completion)
+        if parcel.completion is not None:
+            parcel.completion.left += count
+            parcel.completion.done()  # which deliver() announced

@@ -4,6 +4,7 @@ import logging
 import time
 from typing import Protocol
 
+from pbus.bus.local.delivery import UnstoredDelivery
 from pbus.codec import Envelope, decode_payload
 from pbus.errors import MessageDecodeError
 from pbus.messages import Lane
@@ -28,9 +29,9 @@ class Sink(Protocol):
         address: str,
         lane: Lane,
         lines: list[bytes],
-        receipt: "BatchCompletion | None",
+        completion: "BatchCompletion | None",
     ) -> int:
-        """Put messages into mailboxes; returns how many times the receipt will be told."""
+        """Put messages into mailboxes; returns how many times the completion will be told."""
         ...
 
     def lost(self, sender: str, address: str, count: int) -> None:
@@ -62,7 +63,7 @@ class ReceiveStream:
         self.heard = 0.0
 
 
-class BatchCompletion:
+class BatchCompletion(UnstoredDelivery):
     """Counts the messages of one payload until all are handled.
 
     Attributes:
@@ -199,10 +200,10 @@ class StreamReceiver:
             self._sink.deliver(stream.sender, stream.address, lane, lines, None)
             return
         size = sum(map(len, lines)) + len(lines)
-        receipt = BatchCompletion(self, stream, size)
+        completion = BatchCompletion(self, stream, size)
         stream.outstanding += size
-        receipt.left = self._sink.deliver(stream.sender, stream.address, lane, lines, receipt)
-        if receipt.left == 0:
+        completion.left = self._sink.deliver(stream.sender, stream.address, lane, lines, completion)
+        if completion.left == 0:
             stream.outstanding -= size
 
     def _grant(self, stream: ReceiveStream, *, is_wanted: bool = False) -> None:

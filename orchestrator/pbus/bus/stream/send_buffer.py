@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from pbus.bus.local.router import EVERYONE
+from pbus.bus.coalescing import EVERYONE
 from pbus.codec import FORMAT_VERSION, Envelope, encode_payload
 from pbus.errors import BusFullError
 from pbus.messages import Lane

@@ -70,8 +70,8 @@ class JobExecutor:
             return False
         delivery = current_delivery()
         if delivery is not None:  # the first delivery is still to be settled
-            delivery.hold()
-            delivery.give_back()
+            delivery.defer_ack()
+            delivery.requeue()
         return True
 
     def cancelled_before_start(self, request: BusJobRequestMessage) -> tuple[bool, str | None]:
@@ -114,7 +114,7 @@ class JobExecutor:
         requester, delivery = self._context.registry.get(request.source), current_delivery()
         now, due = asyncio.get_running_loop().time(), None
         if delivery is not None:
-            delivery.hold()  # settled when the job has ended
+            delivery.defer_ack()  # settled when the job has ended
         if request.deadline is not None:
             # The requester's clock says nothing here: a stored request counts from its storing, by
             # the broker's clock, others from their arrival.

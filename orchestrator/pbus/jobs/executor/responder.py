@@ -195,7 +195,7 @@ class JobResponder:
         if delivery is None:
             return False
         job.delivery = None
-        delivery.give_back()
+        delivery.requeue()
         self._remove(job, None)
         return True
 
@@ -241,7 +241,7 @@ class JobResponder:
         if job.send_window is not None:
             job.send_window.open()
         if job.delivery is not None:
-            job.delivery.finish(error)
+            job.delivery.settle(error)
         if not (self._jobs or self._sending):
             self._idle.set()
         self._on_removed(job)
