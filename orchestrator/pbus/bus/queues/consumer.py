@@ -17,7 +17,7 @@ from pbus.bus.queues.settler import Settler
 from pbus.bus.queues.store import QueueStore, Settlement, StoredMessage
 from pbus.codec import decode_message
 from pbus.concurrency.background import TaskFunction, TaskOwner, run_forever
-from pbus.errors import BusFullError, BusUnavailableError, MessageDecodeError
+from pbus.errors import BusClosedError, BusFullError, BusUnavailableError, MessageDecodeError
 from pbus.messages import (
     BusJobRequestMessage,
     BusJobResponseMessage,
@@ -270,31 +270,43 @@ class QueueConsumer:
         else:
             mailbox.lane(message.lane).put_nowait((message.body, _AckHandle(self, message)))
 
-    def _dead_letter_poison(self, stored: StoredMessage) -> None:
-        """Give a message up over which processes end, and answer the job that it is."""
-        reason = f"{stored.crashes} processes ended while they handled it"
-        self.settler.enqueue(Settlement(message=stored, how="dead_letter", reason=reason))
-        try:
-            message = decode_message(stored.body)
-        except MessageDecodeError:
-            return
-        if isinstance(message, BusJobRequestMessage):
-            answer = BusJobResponseMessage(
-                source=stored.mailbox,
-                target=message.source,
-                job_id=message.job_id,
-                status=JobStatus.ERROR,
-                response={"error": reason, "type": "dead-lettered"},
-            )
-            self._answers.spawn(self._answer(answer), "pbus queues answer")
+    def _dead_letter_poison(self, message: StoredMessage) -> None:
+        """Give a message up over which processes end; a job is answered before."""
+        reason = f"{message.crashes} processes ended while they handled it"
+        settlement = Settlement(message=message, how="dead_letter", reason=reason)
+        answer = _answer_to(message, reason)
+        if answer is None:
+            self.settler.enqueue(settlement)
+        else:
+            self._answers.spawn(self._answer(answer, settlement), "pbus queues answer")
 
-    async def _answer(self, message: BusMessage) -> None:
+    async def _answer(self, answer: BusMessage, settlement: Settlement) -> None:
         try:
-            await self._send(message)
+            await self._send(answer)
+        except BusClosedError:
+            return  # it is requeued, and the next process that fetches it does both
         except (BusFullError, BusUnavailableError) as error:
             logger.debug("the answer to a dead-lettered job was not sent: %s", error)
         except Exception:
             logger.exception("the answer to a dead-lettered job was not sent: a bug in pbus")
+        self.settler.enqueue(settlement)
+
+
+def _answer_to(stored: StoredMessage, reason: str) -> BusJobResponseMessage | None:
+    """The error that answers a job; None where the message is no job."""
+    try:
+        message = decode_message(stored.body)
+    except MessageDecodeError:
+        return None
+    if not isinstance(message, BusJobRequestMessage):
+        return None
+    return BusJobResponseMessage(
+        source=stored.mailbox,
+        target=message.source,
+        job_id=message.job_id,
+        status=JobStatus.ERROR,
+        response={"error": reason, "type": "dead-lettered"},
+    )
 
 
 class _Refetch:
