@@ -1,7 +1,7 @@
 """The settings of a bus: one value from a topology's keys to each process and its bus.
 
-Three texts stand for it: the keys of `bus:` in a topology, the keywords of `connect()`, and the
-variables that `pbus up` gives to the programs that it starts.
+It has three forms: the keys of `bus:` in a topology, the keywords of `connect()`, and the variables
+that `pbus up` gives to the programs that it starts.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class DeliveryOptions(msgspec.Struct, frozen=True, kw_only=True):
         when_full: A send to a full queue waits for the send timeout, or raises at once.
         max_attempts: Handler starts that may raise before a message is dead-lettered.
         max_crash_attempts: Processes that may end while handling it before it is dead-lettered.
-        declared: Worker names whose queues outlive their processes; no text stands for them.
+        declared: Worker names whose queues outlive their processes; no topology key.
     """
 
     max_backlog: int = MAX_BACKLOG
@@ -66,7 +66,7 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         backend: The kind of bus.
         url: Where the broker is, password included; None for one that pbus starts itself.
-        channel: Keeps buses on one broker apart; processes on one channel hear each other.
+        channel: Separates buses on one broker.
         max_message_bytes: The largest encoded message.
         encoding: Of what is sent, "json" or "msgpack" (Redis only); both are read.
         key: Seals what is sent, see `pbus.seal`; several with commas between them: the first one
@@ -143,7 +143,7 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True):
     def updated(self, options: BusOptions) -> Self:
         """These settings with some keywords over them.
 
-        The options of another delivery are not kept, nor is encryption without a key.
+        Another delivery drops the delivery options, and an empty key drops encryption.
         """
         given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
         if "delivery" in given:

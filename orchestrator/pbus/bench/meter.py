@@ -82,9 +82,9 @@ async def wait_complete_or_idle(
     control: ControlPipe, complete: asyncio.Event, count: Callable[[], int], idle_s: float = IDLE_S
 ) -> None:
     """Wait until complete; once told to go on, only for as long as messages still come."""
-    told, _ = await first_of(control.receive(), complete.wait())
+    order, _ = await first_of(control.receive(), complete.wait())
     if not complete.is_set():
-        told.result()
+        order.result()
         await _wait_idle(complete, count, idle_s)
 
 

@@ -15,17 +15,17 @@ _UNCHANGEABLE = frozenset({"enum", "pattern"})  # a text with a variable in it c
 
 def topology_schema() -> dict[str, Any]:
     """The schema; it allows ``${VAR}`` for each value that the loader expands."""
-    parts = msgspec.json.schema(TopologyFile)["$defs"]
-    for part in parts.values():
-        del part["title"]  # names of classes mean nothing to a reader
-        part["properties"] = {key: _value(one) for key, one in part["properties"].items()}
-    root = parts.pop(_ROOT)
-    parts[_VARIABLE] = {
+    definitions = msgspec.json.schema(TopologyFile)["$defs"]
+    for schema in definitions.values():
+        del schema["title"]  # names of classes mean nothing to a reader
+        schema["properties"] = {key: _value(value) for key, value in schema["properties"].items()}
+    root = definitions.pop(_ROOT)
+    definitions[_VARIABLE] = {
         "description": "A value with ${VAR} or ${VAR:-default} in it.",
         "type": "string",
         "pattern": r"\$\{",
     }
-    return {"$schema": DIALECT, "title": "pbus topology", **root, "$defs": parts}
+    return {"$schema": DIALECT, "title": "pbus topology", **root, "$defs": definitions}
 
 
 def _value(schema: dict[str, Any]) -> dict[str, Any]:

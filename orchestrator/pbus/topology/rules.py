@@ -162,9 +162,9 @@ class _WorkerRules:
             if held != str(value):
                 self._differs("env", f"have one value of {name}", holder)
 
-    def _differs(self, key: str, what: str, other: str) -> None:
+    def _differs(self, key: str, rule: str, other: str) -> None:
         self._problems.add(
-            self._place(key), f"on `backend: memory` all workers {what}: expected that of {other}"
+            self._place(key), f"on `backend: memory` all workers {rule}: expected that of {other}"
         )
 
     def _check_program(self) -> None:

@@ -139,6 +139,6 @@ class _Project:
         return out
 
 
-def _failure(arguments: tuple[str, ...], what: str, stderr: bytes) -> ProcessError:
-    said = stderr.decode(errors="replace").strip()[-_SHOWN_CHARACTERS:]
-    return ProcessError(f"`pbus {' '.join(arguments)}` {what}", hint=said or None)
+def _failure(arguments: tuple[str, ...], problem: str, stderr: bytes) -> ProcessError:
+    text = stderr.decode(errors="replace").strip()[-_SHOWN_CHARACTERS:]
+    return ProcessError(f"`pbus {' '.join(arguments)}` {problem}", hint=text or None)

@@ -39,7 +39,7 @@ class BenchProcess:
         """
         line = await self._line(START_S)
         if line.strip() != READY:
-            raise self._failure(f"was to be ready and said {line!r}")
+            raise self._failure(f"should be ready and wrote {line!r}")
 
     async def result(self, kind: type[T]) -> T:
         """Wait for the result of the process.
@@ -78,7 +78,7 @@ class BenchProcess:
         try:
             line = await asyncio.wait_for(self._process.stdout.readline(), timeout_s)
         except TimeoutError:
-            raise self._failure(f"said nothing for {timeout_s:g} s") from None
+            raise self._failure(f"wrote nothing for {timeout_s:g} s") from None
         if not line:
             raise self._failure("ended too early")
         return line

@@ -30,7 +30,7 @@ def read_text(path: Path) -> str:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether the path is a folder; False if that cannot be told."""
+    """Whether the path is a folder; False if that is unknown."""
     try:
         return path.is_dir()
     except (OSError, ValueError):
