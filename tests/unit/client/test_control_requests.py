@@ -8,9 +8,15 @@ import pytest
 
 from pbus.bus.memory import AsyncQueueBus
 from pbus.bus.subscriber import BusSubscriber
-from pbus.client import control_requester
+from pbus.client import Client, control_requester
 from pbus.client.control_requester import ControlRequester, ControlResult, choose_workers
-from pbus.errors import ProcessError, UnknownNameError
+from pbus.errors import (
+    ControlError,
+    ControlTimeoutError,
+    NothingRunningError,
+    ProcessError,
+    UnknownNameError,
+)
 from pbus.leases import LEASE_S, Lease
 from pbus.messages import BusControlRequestMessage, BusControlResponseMessage, BusMessage
 from pbus.observe import HostRecord, ProcessRecord
@@ -161,6 +167,39 @@ def test_all_answers_are_gathered():
     assert 1 == len({request.order for request in requests})
 
 
+def test_failures_are_an_error():
+    """Where a worker is not as asked for, the error has the results of all."""
+
+    async def main() -> ControlError:
+        async with AsyncQueueBus() as bus, Client(bus) as client:
+            for address, names in (("one", ("a", "b")), ("two", ("c",))):
+                supervisor = FakeSupervisor(
+                    bus, address, lambda _, worker: "failed" if worker == "b" else "unchanged"
+                )
+                await bus.subscribe(supervisor)
+                record = msgspec.json.encode(host(address, *names))
+                await bus.leases.put_record(address, record, ttl_s=LEASE_S)
+            assert ["c"] == [one.worker for one in await client.control.start("c")]
+            with pytest.raises(ControlError, match="not started: b") as caught:
+                await client.control.start("*")
+        return caught.value
+
+    error = played(main())
+    assert ("start", ("b",)) == (error.action, error.failed)
+    assert {"a": True, "b": False, "c": True} == {one.worker: one.is_ok for one in error.results}
+
+
+def test_nothing_to_control_is_an_error():
+    """On a channel without a supervisor."""
+
+    async def main() -> None:
+        async with AsyncQueueBus(channel="c-1") as bus, Client(bus) as client:
+            await client.control.stop("a")
+
+    with pytest.raises(NothingRunningError, match="c-1"):
+        played(main())
+
+
 def test_lost_answers_are_asked_for():
     """What was not answered is asked again, under the same order."""
     outcomes, requests = played(
@@ -176,8 +215,10 @@ def test_lost_answers_are_asked_for():
 
 def test_deadline_names_the_late():
     """Who is not done in time is named."""
-    with pytest.raises(TimeoutError, match=r"cannot restart within 0.2 s: b; it is still tried"):
+    text = r"cannot restart within 0.2 s: b; it is still tried"
+    with pytest.raises(ControlTimeoutError, match=text) as caught:
         played(given(lambda _, worker: None if worker == "b" else "done", 0.2))
+    assert (("b",), 0.2) == (caught.value.workers, caught.value.timeout_s)
 
 
 def test_gone_supervisor_is_noticed():

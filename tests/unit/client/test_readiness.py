@@ -1,13 +1,18 @@
 """Whether a start went well, told from what processes and registry show."""
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from pbus.bus.memory import AsyncQueueBus
+from pbus.client import Client
 from pbus.client.readiness import Readiness, chosen_instances
-from pbus.errors import StartupError
+from pbus.errors import NotReadyError, StartupError
+from pbus.leases import LEASE_S, Lease
 from pbus.observe import HostRecord, ProcessRecord, WorkerRow, merge_rows
 from pbus.settings import BusSettings
 from pbus.topology.model import Topology, WorkerSpec
@@ -104,3 +109,56 @@ def test_only_chosen_are_awaited() -> None:
     assert ["a", "b.2"] == [one.name for one in chosen_instances(whole, ["a", "b.2"])]
     assert ["b.1", "b.2", "b.3"] == [one.name for one in chosen_instances(whole, ["b"])]
     assert 4 == len(chosen_instances(whole, []))
+
+
+async def waited(
+    *processes: ProcessRecord, names: tuple[str, ...] = (), leases: tuple[str, ...] = ()
+) -> list[str]:
+    """The workers that a client finds ready at once, when these run."""
+    async with AsyncQueueBus() as bus, Client(bus) as client:
+        record = HostRecord(
+            project="t", host="h", pid=1, session="s", time=0.0, bus="b", processes=processes
+        )
+        await bus.leases.put_record("one", msgspec.json.encode(record), ttl_s=LEASE_S)
+        for name in leases:
+            await bus.leases.claim(
+                Lease(name=name, incarnation=name, runner="r", host="h", pid=1, state="ready")
+            )
+        return await client.wait_ready(*names, timeout=0.0)
+
+
+def test_client_waits_for_all() -> None:
+    """Supervised or not; a name stands for all replicas, and those that have left well count."""
+    ready = [process("x.1", "ready"), process("x.2", "exited", exit_code=0)]
+
+    assert ["x.1", "x.2", "own"] == asyncio.run(waited(*ready, leases=("own",)))
+    assert ["x.1", "x.2"] == asyncio.run(
+        waited(*ready, process("y", "starting"), names=("x",), leases=("own",))
+    )
+
+
+@pytest.mark.parametrize(
+    ("processes", "names", "problem"),
+    [
+        ((process("a", "starting"),), (), "a (starting)"),
+        ((process("a", "backoff", exit_code=1, reason="crashed"),), (), "a (backoff, crashed)"),
+        ((process("a", "ready"),), ("a", "b"), "b (not started yet)"),
+        ((process("x.1", "ready"), process("x.2", "stopping")), ("x",), "x.2 (stopping)"),
+        ((), (), "the supervisor"),
+    ],
+    ids=lambda value: str(value)[-20:],
+)
+def test_late_workers_are_named(
+    processes: tuple[ProcessRecord, ...], names: tuple[str, ...], problem: str
+) -> None:
+    """With their states; one that is restarted may still become ready."""
+    with pytest.raises(NotReadyError) as caught:
+        asyncio.run(waited(*processes, names=names))
+    assert f"not ready within 0 s: {problem}" == caught.value.message
+
+
+def test_given_up_worker_ends_the_wait() -> None:
+    """Its supervisor starts it no more."""
+    with pytest.raises(StartupError) as caught:
+        asyncio.run(waited(process("a", "failed", exit_code=1), process("b", "starting")))
+    assert (("a",), {"b": "starting"}) == (caught.value.workers, caught.value.waiting)

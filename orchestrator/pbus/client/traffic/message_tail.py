@@ -154,6 +154,7 @@ class MessageTail:
         self._presence = Presence(bus)
         self._tap: Tap | None = None
         self._items: AsyncIterator[TapMessage] | None = None
+        self._item: TapMessage | None = None  # the next one to give
         self._is_closed = False
 
     @property
@@ -178,17 +179,18 @@ class MessageTail:
         await self.__aenter__()
         if self._tap is None or self._items is None or self._is_closed:
             raise StopAsyncIteration
-        while True:
+        while self._item is None:
             try:
                 item = await anext(self._items)
             except asyncio.CancelledError:  # of this wait: the next one goes on
                 self._items = aiter(self._tap)
                 raise
-            if not self._chosen.passes(item):
-                continue
-            target = item.header.target
-            is_reached = self._presence.knows(target) or await self._presence.reaches(target)
-            return TailMessage.of(item, is_reached=is_reached)
+            if self._chosen.passes(item):
+                self._item = item
+        item, target = self._item, self._item.header.target
+        is_reached = self._presence.knows(target) or await self._presence.reaches(target)
+        self._item = None  # not before: the wait may be cancelled
+        return TailMessage.of(item, is_reached=is_reached)
 
     async def close(self) -> None:
         """Follow no longer. Idempotent."""
