@@ -14,6 +14,11 @@ def group_of(name: str) -> str | None:
     return group if dot and number.isdigit() else None
 
 
+def replica_name(group: str, number: int) -> str:
+    """The name of a replica: "x.2" for the group "x"."""
+    return f"{group}.{number}"
+
+
 def replica_number(name: str) -> int:
     """The number of a replica: 2 for "x.2"."""
     return int(name.rpartition(".")[2])

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from pbus.names import replica_name
 from pbus.settings import BusSettings
 
 Restart = Literal["never", "on-failure", "always"]
@@ -41,7 +42,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         if self.replicas is None:
             return [WorkerInstance(name=self.name, spec=self)]
         return [
-            WorkerInstance(name=f"{self.name}.{number}", spec=self)
+            WorkerInstance(name=replica_name(self.name, number), spec=self)
             for number in range(1, self.replicas + 1)
         ]
 

@@ -6,6 +6,7 @@ from pbus.names import (
     group_of,
     names_of,
     nearest_name,
+    replica_name,
     replica_number,
     stands_for,
     with_groups,
@@ -42,7 +43,7 @@ def test_name_stands_for_worker(name: str, worker: str, expected: bool):
 
 def test_numbers_and_groups():
     """Replicas are counted, and their groups are names, too."""
-    assert 12 == replica_number("x.12")
+    assert ("x.12", 12) == (replica_name("x", 12), replica_number("x.12"))
     assert {"x", "x.1", "x.2", "y"} == with_groups(["x.1", "x.2", "y"])
 
 

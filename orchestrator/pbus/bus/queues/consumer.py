@@ -6,7 +6,6 @@ Transport-free: the store does what a broker does, and this what a bus does with
 import asyncio
 import contextlib
 import logging
-import re
 from collections.abc import Awaitable, Callable
 
 from pbus.bus.local.delivery import StoredDelivery
@@ -25,6 +24,7 @@ from pbus.messages import (
     JobStatus,
     Lane,
 )
+from pbus.names import names_of
 from pbus.settings import BusSettings
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,6 @@ WAIT_S = 2.0  # how long a fetch waits for messages
 _REFETCH_EVERY_S = (
     0.001  # for each queue here: each costs so much, and hundreds may be joined at once
 )
-_REPLICA = re.compile(r"(.+)\.\d+")
 
 
 class QueueConsumer:
@@ -111,8 +110,7 @@ class QueueConsumer:
         found = self._router.find(address)
         if found is None or not getattr(found.subscriber, "is_durable", True):
             return
-        match = _REPLICA.fullmatch(address)
-        for queue in (address, match[1]) if match else (address,):
+        for queue in names_of(address):  # its own, and the one that replicas share
             durable = queue in self.options.declared or address in self.options.declared
             async with self._opening:  # one at a time: a heartbeat gets in between hundreds
                 await self.store.open(
