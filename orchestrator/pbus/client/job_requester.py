@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 from pbus.bus.base import WorkerBus
 from pbus.bus.subscriber import BusSubscriber
 from pbus.client.targets import FIND_S, not_found, wait_registered
+from pbus.concurrency.background import TaskOwner
 from pbus.concurrency.waiting import first_of
 from pbus.errors import BusUnavailableError, JobTimeoutError, PbusError, WorkerNotFoundError
 from pbus.jobs.backpressure import Reading
@@ -59,7 +60,7 @@ class JobRequester(BusSubscriber):
         self.name = name
         self._bus = bus
         self._find_s = find_s
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = TaskOwner()
         self._registry = WorkerRegistry(name, bus)
         self._replicas = Replicas(self._registry)
         joined = asyncio.Event()
@@ -95,10 +96,7 @@ class JobRequester(BusSubscriber):
             async with asyncio.timeout(_CLOSE_S):
                 await self._client.close("the client was closed")
         await self._registry.stop()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_CLOSE_S)
+        await self._tasks.close(_CLOSE_S)
         await self._bus.unsubscribe(self)
 
     # What JobContext uses
@@ -217,10 +215,7 @@ class JobRequester(BusSubscriber):
             return  # the other asks again, or has left
 
     def _spawn(self, work: Coroutine[Any, Any, Any], name: str | None = None) -> asyncio.Task[Any]:
-        task = asyncio.create_task(work, name=name or f"pbus client {self.name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return self._tasks.spawn(work, name or f"pbus client {self.name}")
 
 
 async def _no_hook(
