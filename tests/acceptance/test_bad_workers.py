@@ -146,7 +146,7 @@ workers:
 
 
 def test_every_reason_is_told(home: CliEnv):
-    """`up --wait` names all that are not ready; each reason is of the last life, and no chatter."""
+    """`up --wait` names all that are not ready; each reason is of the last incarnation, and no chatter."""
     place = home.place("reasons", {"topology.yaml": REASONS})
     done = place.run("up", "--wait")
 
@@ -193,13 +193,13 @@ def test_all_failed_ends_up(home: CliEnv):
     text = """
 name: hopeless
 workers:
-  a: {command: [sh, -c, "echo farewell; exit 5"], restart: never}
+  a: {command: [sh, -c, "echo goodbye; exit 5"], restart: never}
   b: {command: [sh, -c, "exit 0"]}
 """
     done = home.place("hopeless", {"topology.yaml": text}).run("up")
 
     assert 1 == done.code
-    assert "a    | farewell" in done.out
+    assert "a    | goodbye" in done.out
     assert "a    * failed: exited with code 5" in done.out
 
 

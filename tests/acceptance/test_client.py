@@ -146,10 +146,10 @@ async def main():
         await client.send("probe", "Unheard", {"x": 1})
         await client.control.start("probe", timeout=20)
         async with asyncio.timeout(20):
-            while not (letters := await client.dead_letters.list("probe")):
+            while not (messages := await client.dead_letters.list("probe")):
                 await asyncio.sleep(0.05)
-            said["reason"] = letters[0].reason
-            said["requeued"] = await client.dead_letters.requeue(letters[0].key)
+            said["reason"] = messages[0].reason
+            said["requeued"] = await client.dead_letters.requeue(messages[0].key)
             while not await client.dead_letters.list("probe"):
                 await asyncio.sleep(0.05)
         said["dropped"] = await client.dead_letters.drop(worker="probe")
@@ -182,7 +182,7 @@ async def cell():
             client.send("clerk.2", "Note", {"text": "sync"})
             said["note"] = next(iter(notes)).data
         said["restarted"] = [one.worker for one in client.control.restart("clerk.2", timeout=20)]
-        said["letters"] = len(client.dead_letters.list())
+        said["messages"] = len(client.dead_letters.list())
         started = time.monotonic()
         said["events"] = len(list(client.events(timeout=0.1)))
         try:

@@ -19,13 +19,13 @@ def asked(town: Place) -> Command:
     return command
 
 
-def open_jobs(town: Place) -> list[dict[str, Any]]:
-    """The jobs of the town that nobody else's test asked for."""
-    return [job for job in census(town, [])["jobs"] if job["name"] == "endless"]
+def endless_jobs(town: Place) -> list[dict[str, Any]]:
+    """The jobs of the town that this test asked for."""
+    return [job for job in open_jobs(town, [])["jobs"] if job["name"] == "endless"]
 
 
-def census(town: Place, silent: list[str]) -> dict[str, Any]:
-    """What is told of jobs when nobody was too late to answer but these."""
+def open_jobs(town: Place, silent: list[str]) -> dict[str, Any]:
+    """The open jobs, once exactly these runners are too late to answer."""
 
     def look() -> dict[str, Any] | None:
         found: dict[str, Any] = town.tell("jobs", "--json").json
@@ -43,7 +43,7 @@ def cancels(town: Place, worker: str = "clerk") -> int:
 def test_open_job_is_listed(town: Place):
     """With its name, who asked whom, its age and how far it is."""
     command = asked(town)
-    (job,) = open_jobs(town)
+    (job,) = endless_jobs(town)
     table = wait_for(lambda: job["id"] in (done := town.run("jobs")).out and done)
     command.end()
 
@@ -53,14 +53,14 @@ def test_open_job_is_listed(town: Place):
     assert job["requester"].startswith("cli-")
     assert job["age_s"] > 0
     assert table.out.splitlines()[0].split()[:4] == ["JOB", "NAME", "REQUESTER", "WORKER"]
-    wait_for(lambda: open_jobs(town) == [])
+    wait_for(lambda: endless_jobs(town) == [])
 
 
 def test_job_is_cancelled_for_another(town: Place):
     """The requester learns it, and so does the worker."""
     before = cancels(town)
     command = asked(town)
-    (job,) = open_jobs(town)
+    (job,) = endless_jobs(town)
     done = town.run("cancel", job["id"], "--reason", "no longer wanted")
     ended = command.done()
 
@@ -79,7 +79,7 @@ def test_silent_runner_is_named(town: Place):
     command = asked(town)
     clerk.suspend()
     try:
-        found = census(town, ["guest"])
+        found = open_jobs(town, ["guest"])
         table = town.tell("jobs")
     finally:
         clerk.resume()

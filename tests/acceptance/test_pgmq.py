@@ -90,8 +90,8 @@ def pick(orchard: Place, worker: str, number: int, count: int = 1) -> None:
 
 def dead(orchard: Place) -> list[dict[str, Any]]:
     """The dead letters."""
-    letters: list[dict[str, Any]] = orchard.tell("dlq", "ls", "--json").json["dead_letters"]
-    return letters
+    messages: list[dict[str, Any]] = orchard.tell("dlq", "ls", "--json").json["dead_letters"]
+    return messages
 
 
 def test_workers_and_jobs_are_shown(orchard: Place):

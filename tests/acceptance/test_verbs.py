@@ -25,7 +25,7 @@ import time
 time.sleep(600)
 """
 CREW = f"""
-name: crew
+name: kitchen
 workers:
   cook: {{worker: "workers:Cook"}}
   bell: {{command: [{sys.executable}, bell.py], replicas: 2}}
@@ -52,10 +52,10 @@ class Cook(BaseWorker):
 
 
 @pytest.fixture(scope="module")
-def crew(home: CliEnv) -> Place:
+def kitchen(home: CliEnv) -> Place:
     """A project with a class and two programs; tests but the last leave all of them running."""
     files = {"topology.yaml": CREW, "workers.py": WORKERS, "bell.py": PROGRAM}
-    place = home.place("crew", files)
+    place = home.place("kitchen", files)
     place.up()
     return place
 
@@ -87,11 +87,11 @@ def are_ready(rows: Rows) -> bool:
     return {"ready"} == {row["state"] for row in rows.values()}
 
 
-def test_restart_brings_new_processes(crew: Place):
+def test_restart_brings_new_processes(kitchen: Place):
     """All replicas of a name; returns when they are ready; says what it did; others go on."""
-    before = pids(crew)
-    done = crew.run("restart", "bell")
-    rows = crew.until(lambda rows: are_ready(rows) and rows["bell.2"]["pid"] != before["bell.2"])
+    before = pids(kitchen)
+    done = kitchen.run("restart", "bell")
+    rows = kitchen.until(lambda rows: are_ready(rows) and rows["bell.2"]["pid"] != before["bell.2"])
     after = {name: row["pid"] for name, row in rows.items()}
 
     assert (0, "") == (done.code, done.out)
@@ -101,42 +101,42 @@ def test_restart_brings_new_processes(crew: Place):
         assert f"{name} was restarted (pid {after[name]})" in done.err
 
 
-def test_stop_holds_down(crew: Place):
+def test_stop_holds_down(kitchen: Place):
     """A worker that was stopped stays so until it is started; both may be said twice."""
-    stopped = crew.run("stop", "bell.*", "cook")
+    stopped = kitchen.run("stop", "bell.*", "cook")
     assert 0 == stopped.code
-    crew.until(lambda rows: {"exited"} == {row["state"] for row in rows.values()})
+    kitchen.until(lambda rows: {"exited"} == {row["state"] for row in rows.values()})
     assert "cook has stopped (exited with code 0)" in stopped.err
     assert "bell.2 has stopped (was killed by SIGTERM)" in stopped.err
-    again = crew.tell("stop", "bell.1")
+    again = kitchen.tell("stop", "bell.1")
     assert (0, "bell.1 was not running\n") == (again.code, again.err)
 
-    started = crew.run("start", "cook", "bell")
+    started = kitchen.run("start", "cook", "bell")
     assert 0 == started.code
-    rows = crew.until(are_ready)
-    assert {"dish": "soup"} == crew.ask("cook", "cook")
-    again = crew.tell("start", "cook")
+    rows = kitchen.until(are_ready)
+    assert {"dish": "soup"} == kitchen.ask("cook", "cook")
+    again = kitchen.tell("start", "cook")
     assert (0, f"cook was running already (pid {rows['cook']['pid']})\n") == (again.code, again.err)
 
 
-def test_unknown_names_change_nothing(crew: Place):
+def test_unknown_names_change_nothing(kitchen: Place):
     """Exit code 2 with the nearest name, before anybody is ordered about."""
-    before = pids(crew)
-    wrong, strange = crew.tell("restart", "cook", "bel"), crew.tell("stop", "x*")
+    before = pids(kitchen)
+    wrong, strange = kitchen.tell("restart", "cook", "bel"), kitchen.tell("stop", "x*")
 
     assert (2, 2) == (wrong.code, strange.code)
     assert "there is no worker 'bel'; did you mean 'bell'?" in wrong.err
     assert "there are: bell, bell.1, bell.2, cook" in strange.err
-    assert 2 == crew.tell("start").code
-    assert before == pids(crew)
+    assert 2 == kitchen.tell("start").code
+    assert before == pids(kitchen)
 
 
-def test_failed_restart_is_told(crew: Place):
+def test_failed_restart_is_told(kitchen: Place):
     """A worker that does not come back: exit code 1 and its last words."""
-    broken = crew.folder / "broken"
+    broken = kitchen.folder / "broken"
     broken.touch()
     try:
-        done = crew.tell("restart", "cook", "bell.1")
+        done = kitchen.tell("restart", "cook", "bell.1")
     finally:
         broken.unlink()
 
@@ -145,18 +145,18 @@ def test_failed_restart_is_told(crew: Place):
     assert "no stove" in failed
     assert "bell.1 was restarted" in done.err
     assert "error: not restarted: cook\n" in done.err
-    # A life that began before the stove was mended may have to fail first.
-    wait_for(lambda: crew.tell("start", "cook").code == 0)
+    # An incarnation that began before the stove was mended may have to fail first.
+    wait_for(lambda: kitchen.tell("start", "cook").code == 0)
 
 
-def test_late_restart_goes_on(crew: Place):
+def test_late_restart_goes_on(kitchen: Place):
     """When time is up, exit code 4 and who is late; the order stands all the same."""
-    before = pids(crew)["cook"]
-    done = crew.tell("restart", "cook", "--timeout", "0.05")
+    before = pids(kitchen)["cook"]
+    done = kitchen.tell("restart", "cook", "--timeout", "0.05")
 
     assert 4 == done.code
     assert "cannot restart within 0.05 s: cook" in done.err
-    crew.until(lambda rows: rows["cook"]["ready"] and rows["cook"]["pid"] != before)
+    kitchen.until(lambda rows: rows["cook"]["ready"] and rows["cook"]["pid"] != before)
 
 
 def test_orders_reach_all_hosts(twins: list[Place]):
@@ -174,21 +174,21 @@ def test_orders_reach_all_hosts(twins: list[Place]):
     assert 0 == twins[0].tell("start", "*").code
 
 
-def test_changes_are_followed(crew: Place):
+def test_changes_are_followed(kitchen: Place):
     """`events` prints a line a change as it happens, until it is interrupted."""
-    json_lines, lines = crew.start("events", "--json"), crew.start("events")
+    json_lines, lines = kitchen.start("events", "--json"), kitchen.start("events")
     # Only what happens from now on is told: change something until both listen.
-    wait_for(lambda: crew.tell("restart", "bell.1") and json_lines.out and lines.out)
-    row = crew.rows()["bell.2"]
+    wait_for(lambda: kitchen.tell("restart", "bell.1") and json_lines.out and lines.out)
+    row = kitchen.rows()["bell.2"]
     os.kill(row["pid"], signal.SIGKILL)
     for follower in (json_lines, lines):
         follower.until("restarts in")
-    crew.until(lambda rows: rows["bell.2"]["ready"] and rows["bell.2"]["pid"] != row["pid"])
+    kitchen.until(lambda rows: rows["bell.2"]["ready"] and rows["bell.2"]["pid"] != row["pid"])
     changes, text = json_lines.end(), lines.end()
 
     assert (130, 130) == (changes.code, text.code)
     assert [CHANGE] * len(changes.objects) == [list(change) for change in changes.objects]
-    assert {"crew"} == {change["project"] for change in changes.objects}
+    assert {"kitchen"} == {change["project"] for change in changes.objects}
     killed = [one for one in changes.objects if one["state"] == "backoff"]
     assert [("bell.2", "ready", row["pid"], "was killed by SIGKILL, restarts in 0.5 s")] == [
         (one["worker"], one["previous"], one["pid"], one["detail"]) for one in killed
@@ -198,34 +198,34 @@ def test_changes_are_followed(crew: Place):
     )
 
 
-def test_following_changes_ends(crew: Place):
+def test_following_changes_ends(kitchen: Place):
     """After so many changes with `-n`, after some time with `--for`."""
-    counted = crew.start("events", "--json", "-n", "2")
-    wait_for(lambda: crew.tell("restart", "bell.1") and counted.process.poll() is not None)
+    counted = kitchen.start("events", "--json", "-n", "2")
+    wait_for(lambda: kitchen.tell("restart", "bell.1") and counted.process.poll() is not None)
     done = counted.done()
     began = time.monotonic()
-    timed = crew.run("events", "--for", "0.5s")
+    timed = kitchen.run("events", "--for", "0.5s")
 
     assert (0, 2) == (done.code, len(done.objects))
     assert (0, "") == (timed.code, timed.out)
     assert 0.5 <= time.monotonic() - began
 
 
-def test_following_costs_workers_nothing(crew: Place):
+def test_following_costs_workers_nothing(kitchen: Place):
     """No worker is sent the changes: whoever hears all that is for it hears none of them."""
-    tap = crew.start("tail", "--json", "--type", "WorkerState", "-n", "3")
-    before = crew.rows()["cook"]["received"]
-    wait_for(lambda: crew.tell("restart", "bell.1") and tap.process.poll() is not None)
+    tap = kitchen.start("tail", "--json", "--type", "WorkerState", "-n", "3")
+    before = kitchen.rows()["cook"]["received"]
+    wait_for(lambda: kitchen.tell("restart", "bell.1") and tap.process.poll() is not None)
     done = tap.done()
 
     assert {"~states"} == {message["target"] for message in done.objects}
-    assert before == crew.rows()["cook"]["received"]
+    assert before == kitchen.rows()["cook"]["received"]
 
 
-def test_projects_are_listed(crew: Place, twins: list[Place]):
+def test_projects_are_listed(kitchen: Place, twins: list[Place]):
     """All that run on this machine, from any folder."""
     east = twins[0]
-    crew.until(are_ready)
+    kitchen.until(are_ready)
 
     def list_all() -> Done | None:
         done = east.tell("ls", "--json")
@@ -237,15 +237,18 @@ def test_projects_are_listed(crew: Place, twins: list[Place]):
     assert (0, 0) == (listed.code, table.code)
     projects = {project["folder"]: project for project in listed.json["projects"]}
     assert [PROJECT] * len(projects) == [list(project) for project in projects.values()]
-    mine, own = projects[str(crew.folder)], projects[str(east.folder)]
-    assert ("crew", 3, 3, crew.record()["pid"]) == tuple(
+    mine, own = projects[str(kitchen.folder)], projects[str(east.folder)]
+    assert ("kitchen", 3, 3, kitchen.record()["pid"]) == tuple(
         mine[key] for key in ("name", "ready", "workers", "pid")
     )
-    assert (str(crew.folder / "topology.yaml"), crew.record()["url"]) == (mine["file"], mine["bus"])
+    assert (str(kitchen.folder / "topology.yaml"), kitchen.record()["url"]) == (
+        mine["file"],
+        mine["bus"],
+    )
     assert ("twins", 1, 1) == (own["name"], own["ready"], own["workers"])
     heading, *lines = table.out.splitlines()
     assert ["NAME", "READY", "UPTIME", "PID", "FOLDER", "BUS"] == heading.split()
-    assert ["crew", "3/3"] in [line.split()[:2] for line in lines]
+    assert ["kitchen", "3/3"] in [line.split()[:2] for line in lines]
 
 
 def completed(place: Place, *words: str) -> list[str]:
@@ -270,16 +273,16 @@ def completed(place: Place, *words: str) -> list[str]:
         (("send", "bell", "--job", ""), []),
         (("tail", "--source", "bell."), ["bell.1", "bell.2"]),
         (("tail", "--type", "BusEnd"), ["BusEndMessage", "BusEndWorkerMessage"]),
-        (("-p", "cr"), ["crew"]),
+        (("-p", "ki"), ["kitchen"]),
     ],
 )
-def test_live_names_complete(crew: Place, words: tuple[str, ...], expected: list[str]):
+def test_live_names_complete(kitchen: Place, words: tuple[str, ...], expected: list[str]):
     """Workers, replicas, jobs and projects as they are now."""
     # On a busy machine the broker may answer too late for a prompt: then nothing is offered.
-    assert wait_for(lambda: completed(crew, *words) == expected)
+    assert wait_for(lambda: completed(kitchen, *words) == expected)
 
 
-def test_bash_completes(crew: Place):
+def test_bash_completes(kitchen: Place):
     """The script, in a real bash."""
     script = (
         f'eval "$("{PBUS}" completion bash)"; PATH="{Path(PBUS).parent}:$PATH"\n'
@@ -289,7 +292,7 @@ def test_bash_completes(crew: Place):
 
     def offered() -> str:
         done = subprocess.run(
-            ["bash", "-c", script], cwd=crew.folder, env=crew.home.environ, capture_output=True,
+            ["bash", "-c", script], cwd=kitchen.folder, env=kitchen.home.environ, capture_output=True,
             text=True, timeout=30,
         )  # fmt: skip
         return done.stdout.strip()
@@ -297,15 +300,15 @@ def test_bash_completes(crew: Place):
     assert "cook" == wait_for(offered)
 
 
-def test_last_changes_are_followed(crew: Place):
+def test_last_changes_are_followed(kitchen: Place):
     """What changes while a project goes down is told, too; then following ends."""
-    follower = crew.start("events", "--json")
-    wait_for(lambda: crew.tell("restart", "bell.1") and follower.out)
-    crew.run("down")
+    follower = kitchen.start("events", "--json")
+    wait_for(lambda: kitchen.tell("restart", "bell.1") and follower.out)
+    kitchen.run("down")
     done = follower.done()
 
     assert 0 == done.code
-    assert done.err.endswith("crew has stopped\n")
+    assert done.err.endswith("kitchen has stopped\n")
     for worker in ("cook", "bell.1", "bell.2"):
         states = [one["state"] for one in done.objects if one["worker"] == worker]
         assert ["stopping", "exited"] == states[-2:]

@@ -1,4 +1,4 @@
-"""The contract suite runs on every backend: `make_bus` makes buses of one channel, `make_mail` stores."""
+"""The contract suite runs on every backend: `make_bus` makes buses of one channel, `make_store` stores."""
 
 import functools
 import os
@@ -38,7 +38,7 @@ SEALED: dict[str, dict[str, Any]] = {
     "pgmq": {"key": KEY, "encrypt": True},
 }
 MakeBus = Callable[..., WorkerBus]
-MakeMail = Callable[..., AbstractAsyncContextManager[QueueStore]]
+MakeStore = Callable[..., AbstractAsyncContextManager[QueueStore]]
 LIMITS = (
     "bus.redis.leases._CALL_TIMEOUT_S",
     "bus.redis.connections.CONNECT_TIMEOUT_S",
@@ -87,7 +87,9 @@ def make_keeping_bus(channel: str, request: pytest.FixtureRequest) -> MakeBus:
 def make_bus(backend: str, channel: str, request: pytest.FixtureRequest) -> MakeBus:
     """Makes unstarted buses that reach each other: one shared instance in memory."""
     make = _make(backend, channel, request)
-    return functools.partial(make, mail=FEW_ATTEMPTS) if backend == "redis-streams" else make
+    return (
+        functools.partial(make, queue_options=FEW_ATTEMPTS) if backend == "redis-streams" else make
+    )
 
 
 @pytest.fixture(params=FORGETTING)
@@ -109,8 +111,8 @@ def _make(backend: str, channel: str, request: pytest.FixtureRequest) -> MakeBus
         return lambda **options: connect(url, channel=channel, delivery=ONCE, **seal, **options)
 
     def make(**options: Any) -> WorkerBus:
-        mail = DeliveryOptions(**options.pop("mail", {}))
-        keeping = {"delivery": "at-least-once", "delivery_options": mail}
+        delivery_options = DeliveryOptions(**options.pop("queue_options", {}))
+        keeping = {"delivery": "at-least-once", "delivery_options": delivery_options}
         return connect(url, channel=channel, **keeping, **seal, **options)
 
     return make
@@ -122,18 +124,18 @@ def _make(backend: str, channel: str, request: pytest.FixtureRequest) -> MakeBus
         pytest.param("pgmq", marks=pytest.mark.pgmq),
     ]
 )
-def make_mail(request: pytest.FixtureRequest, channel: str) -> MakeMail:
+def make_store(request: pytest.FixtureRequest, channel: str) -> MakeStore:
     """Makes stores of one channel, each as if in another process; `lease_s` shortens the lease."""
-    return {"redis": _redis_mail, "pgmq": _pgmq_mail}[request.param](request, channel)
+    return {"redis": _redis_store, "pgmq": _pgmq_store}[request.param](request, channel)
 
 
-def _redis_mail(request: pytest.FixtureRequest, channel: str) -> MakeMail:
+def _redis_store(request: pytest.FixtureRequest, channel: str) -> MakeStore:
     server: Valkey = request.getfixturevalue("valkey")
     endpoint = Endpoint(url=server.url, redis=None)
     return lambda **options: closing(RedisQueueStore(endpoint, Keys(channel), **options))
 
 
-def _pgmq_mail(request: pytest.FixtureRequest, channel: str) -> MakeMail:
+def _pgmq_store(request: pytest.FixtureRequest, channel: str) -> MakeStore:
     endpoint = PgEndpoint(dsn=request.getfixturevalue("shared_database"))
     return lambda **options: closing(mail_store(endpoint, channel, **options))
 

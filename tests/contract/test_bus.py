@@ -471,7 +471,7 @@ def test_w28_full_mailbox_makes_room(make_bus, backend):
 
     Where messages are kept, a send is a round trip and the bound is the mailbox's own.
     """
-    options = {"mail": {"max_backlog": 500}} if backend in KEEPING else {}
+    options = {"queue_options": {"max_backlog": 500}} if backend in KEEPING else {}
 
     async def main():
         here, there = make_bus(**options), make_bus(**options)
@@ -533,9 +533,9 @@ def test_class_that_raises_is_refused(make_bus, backend):
             assert 2 == there.counters.refused
             if there.queues is not None:
                 async with asyncio.timeout(PATIENCE_S):
-                    while len(letters := await there.queues.dead_letters("w")) < 2:
+                    while len(messages := await there.queues.dead_letters("w")) < 2:
                         await asyncio.sleep(0.02)
-                assert all("its class raised KeyError: 1" in letter.reason for letter in letters)
+                assert all("its class raised KeyError: 1" in dead.reason for dead in messages)
 
     Picky.is_bad = False
     asyncio.run(main())

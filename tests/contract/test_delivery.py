@@ -30,13 +30,13 @@ class Shipment(BusDataMessage):
     load: str = ""
 
 
-def parcel(number: int, target: str | None = "w") -> Shipment:
+def shipment(number: int, target: str | None = "w") -> Shipment:
     """One to send."""
     return Shipment(source="a", target=target, number=number)
 
 
 def numbers(messages: list[BusMessage]) -> list[int]:
-    """The numbers of parcels, in order."""
+    """The numbers of shipments, in order."""
     return [message.number for message in messages if isinstance(message, Shipment)]
 
 
@@ -83,14 +83,17 @@ def test_mail_waits_for_worker(make_keeping_bus):
     """What is sent to a declared worker while it is away is handled when it is there."""
 
     async def main():
-        here, there = make_keeping_bus(mail=KEEPS_W), make_keeping_bus(mail=KEEPS_W)
+        here, there = (
+            make_keeping_bus(queue_options=KEEPS_W),
+            make_keeping_bus(queue_options=KEEPS_W),
+        )
         async with running(there):
             await there.subscribe(Listener("w"))
         listener = Listener("w")
         async with running(here):
             for number in range(5):
-                await here.send(parcel(number))
-            later = make_keeping_bus(mail=KEEPS_W)
+                await here.send(shipment(number))
+            later = make_keeping_bus(queue_options=KEEPS_W)
             async with running(later):
                 await later.subscribe(listener)
                 assert list(range(5)) == numbers(await listener.heard(5))
@@ -108,7 +111,7 @@ def test_raising_handler_is_retried(make_keeping_bus):
             stubborn = Stubborn("w", failures=2)
             await bus.subscribe(stubborn)
             began = asyncio.get_running_loop().time()
-            await bus.send(parcel(1))
+            await bus.send(shipment(1))
             await happens(stubborn.done)
             waited = asyncio.get_running_loop().time() - began
 
@@ -123,17 +126,17 @@ def test_hopeless_message_is_buried(make_keeping_bus):
     """After the last attempt a message is a dead letter with its reason; revived, it begins anew."""
 
     async def main():
-        bus = make_keeping_bus(mail={"max_attempts": 2})
+        bus = make_keeping_bus(queue_options={"max_attempts": 2})
         async with running(bus):
             stubborn = Stubborn("w", failures=2)
             await bus.subscribe(stubborn)
-            await bus.send(parcel(1))
+            await bus.send(shipment(1))
             await until_report(bus, "w", backlog=0, dead=1)
             assert [(1, False), (2, True)] == stubborn.attempts
-            (letter,) = await bus.queues.dead_letters()
-            assert ("w", 2, "ValueError: no 2") == (letter.mailbox, letter.attempt, letter.reason)
+            (dead,) = await bus.queues.dead_letters()
+            assert ("w", 2, "ValueError: no 2") == (dead.mailbox, dead.attempt, dead.reason)
 
-            assert 1 == await bus.queues.requeue_dead([letter.key])
+            assert 1 == await bus.queues.requeue_dead([dead.key])
             await happens(stubborn.done)
             assert (1, False) == stubborn.attempts[-1]
 
@@ -144,22 +147,22 @@ def test_killer_is_buried_and_answered(make_keeping_bus):
     """A message over which processes end too often is buried; a job is answered so."""
 
     async def main():
-        options = {"mail": {"max_crash_attempts": 2, **KEEPS_W}}
+        options = {"queue_options": {"max_crash_attempts": 2, **KEEPS_W}}
         here = make_keeping_bus(**options)
         answers = Listener("a")
         async with running(here):
             await here.subscribe(answers)
             request = BusJobRequestMessage(source="a", target="w", job_id="j", job_name="x")
-            for life in range(3):
-                there = make_keeping_bus(incarnation=f"life{life}", **options)
+            for number in range(3):
+                there = make_keeping_bus(incarnation=f"incarnation{number}", **options)
                 async with running(there):
                     started = asyncio.Event()
                     await there.subscribe(Listener("w", lambda _, s=started: hang(s)))
-                    if life == 0:
+                    if number == 0:
                         await here.send(request)
                     await happens(started)
                     await here.queues.requeue_held_by([
-                        f"life{life}"
+                        f"incarnation{number}"
                     ])  # as if the process were dead
             there = make_keeping_bus(**options)
             async with running(there):
@@ -190,7 +193,7 @@ def test_held_message_is_settled_later(make_keeping_bus):
         async with running(bus):
             await bus.subscribe(listener)
             for number in range(3):
-                await bus.send(parcel(number))
+                await bus.send(shipment(number))
             await listener.heard(3)
             await until_report(bus, "w", backlog=1, in_flight=1)
             held[0].settle()
@@ -208,11 +211,11 @@ def test_redelivery_is_handled_once(make_keeping_bus):
         listener = Listener("w", lambda _: release.wait())
         async with running(here, there):
             await there.subscribe(listener)
-            await here.send(parcel(1))
+            await here.send(shipment(1))
             await until_report(here, "w", in_flight=1)
             await here.queues.requeue_held_by(["there"])
             release.set()
-            await here.send(parcel(2))
+            await here.send(shipment(2))
             await listener.heard(2)
             await until_report(here, "w", backlog=0)
 
@@ -227,13 +230,13 @@ def test_broadcast_is_copied(make_keeping_bus):
 
     async def main():
         names = ("w", "x.1", "x.2")
-        options = {"mail": {"declared": frozenset({*names, "x"})}}
+        options = {"queue_options": {"declared": frozenset({*names, "x"})}}
         here = make_keeping_bus(**options)
         async with running(here):
             async with make_keeping_bus(**options) as there:
                 for name in names:
                     await there.subscribe(Listener(name))
-            await here.send(parcel(1, None))
+            await here.send(shipment(1, None))
             async with make_keeping_bus(**options) as there:
                 listeners = [Listener(name) for name in names]
                 for listener in listeners:
@@ -278,7 +281,7 @@ def test_sender_waits_for_room(make_keeping_bus):
     """A mailbox with its backlog makes senders wait; room lets them go on, in order."""
 
     async def main():
-        options = {"mail": {"max_backlog": 10}}
+        options = {"queue_options": {"max_backlog": 10}}
         here, there = make_keeping_bus(**options), make_keeping_bus(**options)
         release = asyncio.Event()
         listener = Listener("w", lambda _: release.wait())
@@ -294,7 +297,7 @@ def test_sender_waits_for_room(make_keeping_bus):
 
     async def send_all(bus: WorkerBus) -> None:
         for number in range(40):
-            await bus.send(parcel(number))
+            await bus.send(shipment(number))
 
     asyncio.run(main())
 
@@ -306,14 +309,17 @@ def test_full_mailbox_refuses(make_keeping_bus, refuses):
     async def main():
         limit_s = 10 * PATIENCE_S if refuses else 0.5
         when_full = "refuse" if refuses else "wait"
-        options = {"mail": {"max_backlog": 1, "when_full": when_full}, "send_timeout": limit_s}
+        options = {
+            "queue_options": {"max_backlog": 1, "when_full": when_full},
+            "send_timeout": limit_s,
+        }
         here, there = make_keeping_bus(**options), make_keeping_bus(**options)
         async with running(here, there):
             await there.subscribe(Listener("w", lambda _: asyncio.Event().wait()))
-            await here.send(parcel(0))
+            await here.send(shipment(0))
             began = asyncio.get_running_loop().time()
             with pytest.raises(BusFullError):
-                await asyncio.wait_for(here.send(parcel(1)), PATIENCE_S)
+                await asyncio.wait_for(here.send(shipment(1)), PATIENCE_S)
             waited = asyncio.get_running_loop().time() - began
             assert refuses or waited >= limit_s
 
@@ -324,7 +330,7 @@ def test_mailbox_full_of_bytes_refuses(make_keeping_bus):
     """What does not fit by its size is refused with who holds how much of what at most."""
 
     async def main():
-        options = {"mail": {"max_backlog_bytes": 2_000, "when_full": "refuse"}}
+        options = {"queue_options": {"max_backlog_bytes": 2_000, "when_full": "refuse"}}
         here, there = make_keeping_bus(**options), make_keeping_bus(**options)
         async with running(here, there):
             await there.subscribe(Listener("w", lambda _: asyncio.Event().wait()))
@@ -339,16 +345,16 @@ def test_full_mailbox_holds_nobody_else_up(make_keeping_bus):
     """Senders to others go on while one mailbox has no room."""
 
     async def main():
-        options = {"mail": {"max_backlog": 1}, "send_timeout": 10 * PATIENCE_S}
+        options = {"queue_options": {"max_backlog": 1}, "send_timeout": 10 * PATIENCE_S}
         here, there = make_keeping_bus(**options), make_keeping_bus(**options)
         free = Listener("free")
         async with running(here, there):
             await there.subscribe(Listener("w", lambda _: asyncio.Event().wait()))
             await there.subscribe(free)
-            await here.send(parcel(0))
-            stuck = asyncio.create_task(here.send(parcel(1)))
+            await here.send(shipment(0))
+            stuck = asyncio.create_task(here.send(shipment(1)))
             for number in range(50):
-                await here.send(parcel(number, "free"))
+                await here.send(shipment(number, "free"))
             assert 50 == len(await free.heard(50))
             assert not stuck.done()
             stuck.cancel()
@@ -365,9 +371,9 @@ def test_outage_loses_nothing(channel):
         async with running(here, there):
             await there.subscribe(listener)
             for number in range(100):
-                await here.send(parcel(number))
+                await here.send(shipment(number))
             server.kill()
-            sends = [asyncio.create_task(here.send(parcel(n))) for n in range(100, 200)]
+            sends = [asyncio.create_task(here.send(shipment(n))) for n in range(100, 200)]
             done, _ = await asyncio.wait(sends, timeout=0.5)
             assert set() == done
             server.start()
@@ -389,7 +395,7 @@ def test_long_outage_is_an_error(channel):
             await bus.subscribe(Listener("w"))
             server.kill()
             with pytest.raises(BusUnavailableError):
-                await bus.send(parcel(1))
+                await bus.send(shipment(1))
 
     with Valkey() as server:
         asyncio.run(main(server))
@@ -397,9 +403,13 @@ def test_long_outage_is_an_error(channel):
 
 def keeping(server: Valkey, channel: str, **options: float) -> WorkerBus:
     """A bus on a server that can be killed."""
-    mail = DeliveryOptions(declared=frozenset({"w"}))
+    delivery_options = DeliveryOptions(declared=frozenset({"w"}))
     return connect(
-        server.url, channel=channel, delivery="at-least-once", delivery_options=mail, **options
+        server.url,
+        channel=channel,
+        delivery="at-least-once",
+        delivery_options=delivery_options,
+        **options,
     )
 
 
@@ -415,17 +425,17 @@ def test_any_error_is_survived(make_keeping_bus, caplog):
             await super().on_bus_message(message)
 
     async def main():
-        bus = make_keeping_bus(mail={"max_attempts": 2})
+        bus = make_keeping_bus(queue_options={"max_attempts": 2})
         async with running(bus):
             unlucky = Unlucky("w")
             await bus.subscribe(unlucky)
             for number in range(len(mishaps) + 4):
-                await bus.send(parcel(number))
+                await bus.send(shipment(number))
             expected = [len(mishaps) + number for number in range(4)]
             assert expected == numbers(await unlucky.heard(4))
             await until_report(bus, "w", backlog=0, in_flight=0, dead=len(mishaps))
             reasons = sorted(
-                letter.reason.split(":")[0] for letter in await bus.queues.dead_letters("w")
+                dead.reason.split(":")[0] for dead in await bus.queues.dead_letters("w")
             )
             assert sorted(type(one).__name__ for one in mishaps) == reasons
 
@@ -441,7 +451,7 @@ def test_hundreds_join_at_once(make_keeping_bus):
         listeners = [Listener(f"w{number}") for number in range(many)]
         async with running(here, there):
             await asyncio.gather(*(there.subscribe(listener) for listener in listeners))
-            await here.send(parcel(1, target=None))
+            await here.send(shipment(1, target=None))
             for listener in listeners:
                 assert [1] == numbers(await listener.heard(1))
 
@@ -458,7 +468,7 @@ def test_strangers_to_a_broadcast_bury_nothing(make_keeping_bus):
             await bus.subscribe(listener)
             for target in (None, "w"):
                 await bus.send_raw("NobodyKnowsNote", target, {"x": 1}, source="a")
-            await bus.send(parcel(1))
+            await bus.send(shipment(1))
             assert [1] == numbers(await listener.heard(1))
             await until_report(bus, "w", backlog=0, dead=1)  # what was meant for it alone
             assert (1, 1) == (bus.counters.foreign, bus.counters.refused)

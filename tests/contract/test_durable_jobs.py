@@ -82,7 +82,7 @@ def test_sibling_does_left_jobs(make_keeping_bus):
 
 @pytest.mark.parametrize("drain", [False, True])
 def test_stopped_worker_leaves_all(make_keeping_bus, drain):
-    """Its next life does what it had begun, or not, whether or not it was given time to end."""
+    """Its next incarnation does what it had begun, or not, whether or not it was given time to end."""
 
     async def main():
         asker, first, second = Asker(), Doer(max_concurrency=1), Doer()
@@ -103,7 +103,7 @@ def test_stopped_worker_leaves_all(make_keeping_bus, drain):
 
 
 def test_end_keeps_what_waits(make_keeping_bus):
-    """A worker that is ended in the midst of its mail leaves the rest to its next life."""
+    """A worker that is ended in the midst of its mail leaves the rest to its next incarnation."""
 
     class Slow(NotingDoer):
         async def on_bus_message(self, message):
@@ -285,7 +285,7 @@ def test_cancel_passes_running_jobs(make_keeping_bus):
 
 @pytest.mark.usefixtures("few")
 def test_draining_worker_gets_answers(make_keeping_bus):
-    """What comes while a worker ends is for its next life, and not in the way of what it needs."""
+    """What comes while a worker ends is for its next incarnation, and not in the way of what it needs."""
 
     async def main():
         asker, other, first, second = Asker(), Doer("other"), Relay(), Relay()

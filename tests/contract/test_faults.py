@@ -1,4 +1,4 @@
-"""A bug of pbus in what runs as long as a bus costs a second, not the rest of the process's life."""
+"""A bug of pbus in what runs as long as a bus costs a second, not the rest of the process."""
 
 import asyncio
 import logging

@@ -354,7 +354,7 @@ class Clerk(Asker):
         if isinstance(message, BusJobCancelResponseMessage):
             self.outcomes.append(message.outcome)
 
-    async def census(self, count):
+    async def open_count(self, count):
         """The open jobs that so many runners tell of."""
         self.answers.clear()
         await self.send_bus_message(BusJobsRequestMessage(source="clerk"))
@@ -384,13 +384,13 @@ def test_open_jobs_are_told(make_bus):
     async def main():
         clerk, asker, doer = Clerk(), Asker(), Reporter(max_concurrency=1)
         async with hosted(make_bus, [clerk], [asker], [doer]):
-            assert [] == await clerk.census(3)
+            assert [] == await clerk.open_count(3)
             first = await asker.request_job("doer", name="report", label="first", timeout=None)
             await doer.has_begun()
             second = await step(asker, 2)
             asking = asyncio.create_task(asker.request_job("nobody", name="x", timeout=30))
             await until(lambda: len(doer.active_jobs) == 2 and len(asker.job_groups) == 3)
-            found = await clerk.census(3)
+            found = await clerk.open_count(3)
             facts = [(one.name, one.worker, one.state, one.label) for one in found]
             assert [
                 ("report", "doer", "running", "first"),
@@ -403,7 +403,7 @@ def test_open_jobs_are_told(make_bus):
             asking.cancel()
             doer.gate.set()
             await until(lambda: not asker.job_groups)
-            assert [] == await clerk.census(3)
+            assert [] == await clerk.open_count(3)
 
     run(main())
 
@@ -417,7 +417,7 @@ def test_many_open_jobs_are_told(make_bus):
             for n in range(600):
                 await step(asker, n)
             await until(lambda: len(doer.active_jobs) == 600)
-            await clerk.census(2)
+            await clerk.open_count(2)
             await until(lambda: len(clerk.answers) == 3)
             assert 600 == len(merge_jobs(answer.jobs for answer in clerk.answers))
             assert {1, 2} == {answer.parts for answer in clerk.answers}

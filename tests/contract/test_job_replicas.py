@@ -88,7 +88,7 @@ def test_lost_worker_is_replaced(make_forgetting_bus):
 
 
 def test_restarted_worker_is_asked_again(make_forgetting_bus):
-    """With retries, a job goes on at the next life of its worker, under another id."""
+    """With retries, a job goes on at the next incarnation of its worker, under another id."""
 
     async def main():
         asker, first, second = Asker(), Doer(), Doer()

@@ -78,14 +78,14 @@ def test_last_attempt_is_answered(make_keeping_bus):
         asker, doer = Asker(), Doer()
 
         def make(**options):
-            return make_keeping_bus(mail={"max_attempts": 2}, **options)
+            return make_keeping_bus(queue_options={"max_attempts": 2}, **options)
 
         async with hosted(make, [asker], [doer]) as (runner, _):
             with pytest.raises(JobFailedError, match="no such book"):
                 await ask(asker, "doer", "fail", timeout=30)
             await nothing_kept(runner, "doer")
-            (letter,) = await runner.bus.queues.dead_letters("doer")
-            assert ("doer", 2) == (letter.mailbox, letter.attempt)
+            (message,) = await runner.bus.queues.dead_letters("doer")
+            assert ("doer", 2) == (message.mailbox, message.attempt)
 
     run(main())
 
@@ -129,7 +129,7 @@ def test_cancelled_job_is_settled(make_keeping_bus):
 
 
 def test_stopped_worker_leaves_its_job(make_keeping_bus):
-    """A worker that stops ends no job: its next life does it."""
+    """A worker that stops ends no job: its next incarnation does it."""
 
     async def main():
         asker, first, second = Asker(), Doer(), Doer()
@@ -206,15 +206,15 @@ def test_any_error_counts_as_an_attempt(make_keeping_bus, kind, caplog):
         asker, doer = Asker(), Unlucky(max_concurrency=1)
 
         def make(**options):
-            return make_keeping_bus(mail={"max_attempts": 2}, **options)
+            return make_keeping_bus(queue_options={"max_attempts": 2}, **options)
 
         async with hosted(make, [asker], [doer]) as (runner, _):
             with pytest.raises(JobFailedError):
                 await ask(asker, "doer", "mishap", timeout=None)
             assert {"result": 1} == await ask(asker, "doer", "echo", payload={"value": 1})
             await nothing_kept(runner, "doer", "asker")
-            (letter,) = await runner.bus.queues.dead_letters("doer")
-            assert letter.reason.startswith(type(MISHAPS[kind]).__name__)
+            (message,) = await runner.bus.queues.dead_letters("doer")
+            assert message.reason.startswith(type(MISHAPS[kind]).__name__)
 
     run(main())
 

@@ -15,7 +15,7 @@ from support.waiting import run, until
 
 pytestmark = pytest.mark.redis
 
-KEEPS_DESK = {"declared": frozenset({"desk"})}
+KEEPS_RECEIVER = {"declared": frozenset({"receiver"})}
 
 
 class Told(BusDataMessage):
@@ -25,8 +25,8 @@ class Told(BusDataMessage):
 
 
 def told(source: str, number: int) -> Told:
-    """One for the desk."""
-    return Told(source=source, target="desk", number=number)
+    """One for the receiver."""
+    return Told(source=source, target="receiver", number=number)
 
 
 def heard(messages: list[BusMessage]) -> list[tuple[str, int]]:
@@ -50,36 +50,36 @@ async def hosting(bus: WorkerBus, name: str) -> AsyncIterator[Recorder]:
             await running
 
 
-async def open_desk(make_keeping_bus) -> None:
+async def open_receiver(make_keeping_bus) -> None:
     """A mailbox in which mail waits."""
-    async with make_keeping_bus(mail=KEEPS_DESK) as bus:
-        await bus.subscribe(Listener("desk"))
+    async with make_keeping_bus(queue_options=KEEPS_RECEIVER) as bus:
+        await bus.subscribe(Listener("receiver"))
 
 
 async def reasons(bus: WorkerBus) -> list[str]:
-    """Why dead letters of the desk are dead."""
+    """Why dead letters of the receiver are dead."""
     assert bus.queues is not None
-    return [letter.reason for letter in await bus.queues.dead_letters("desk")]
+    return [message.reason for message in await bus.queues.dead_letters("receiver")]
 
 
 def test_mail_of_dead_predecessors_is_handled(make_keeping_bus):
     """What a worker sent counts when it is dead and its successor has the name, with and without a registry."""
 
     async def main() -> None:
-        await open_desk(make_keeping_bus)
-        for life in range(2):
-            async with hosting(make_keeping_bus(mail=KEEPS_DESK), "clerk") as clerk:
-                await clerk.send_bus_message(told("clerk", life))
-        async with hosting(make_keeping_bus(mail=KEEPS_DESK), "clerk"):
-            listener, bus = Listener("desk"), make_keeping_bus(mail=KEEPS_DESK)
+        await open_receiver(make_keeping_bus)
+        for number in range(2):
+            async with hosting(make_keeping_bus(queue_options=KEEPS_RECEIVER), "clerk") as clerk:
+                await clerk.send_bus_message(told("clerk", number))
+        async with hosting(make_keeping_bus(queue_options=KEEPS_RECEIVER), "clerk"):
+            listener, bus = Listener("receiver"), make_keeping_bus(queue_options=KEEPS_RECEIVER)
             async with bus:
                 await bus.subscribe(listener)
                 assert [("clerk", 0), ("clerk", 1)] == heard(await listener.heard(2))
                 assert 0 == bus.counters.refused
-            async with hosting(make_keeping_bus(mail=KEEPS_DESK), "clerk2") as other:
+            async with hosting(make_keeping_bus(queue_options=KEEPS_RECEIVER), "clerk2") as other:
                 await other.send_bus_message(told("clerk2", 3))
-        async with hosting(make_keeping_bus(mail=KEEPS_DESK), "desk") as desk:
-            await until(lambda: heard(desk.received) == [("clerk2", 3)])
+        async with hosting(make_keeping_bus(queue_options=KEEPS_RECEIVER), "receiver") as receiver:
+            await until(lambda: heard(receiver.received) == [("clerk2", 3)])
 
     run(main())
 
@@ -88,16 +88,19 @@ def test_mail_of_visitors_in_a_name_is_dead(make_keeping_bus):
     """What another process sent in a worker's name is a dead letter that says so; its neighbours arrive."""
 
     async def main() -> None:
-        await open_desk(make_keeping_bus)
-        visitor = make_keeping_bus(mail=KEEPS_DESK)
-        async with visitor, hosting(make_keeping_bus(mail=KEEPS_DESK), "clerk") as clerk:
+        await open_receiver(make_keeping_bus)
+        visitor = make_keeping_bus(queue_options=KEEPS_RECEIVER)
+        async with (
+            visitor,
+            hosting(make_keeping_bus(queue_options=KEEPS_RECEIVER), "clerk") as clerk,
+        ):
             await visitor.send(told("clerk", 1))
             await visitor.send(told("nobody-has-it", 2))
             await visitor.send(told("cli-1", 3))
             await clerk.send_bus_message(told("clerk", 4))
             await visitor.send(told("clerk", 5))
             rest = [("nobody-has-it", 2), ("cli-1", 3), ("clerk", 4)]
-            listener, bus = Listener("desk"), make_keeping_bus(mail=KEEPS_DESK)
+            listener, bus = Listener("receiver"), make_keeping_bus(queue_options=KEEPS_RECEIVER)
             async with bus:
                 await bus.subscribe(listener)
                 assert rest == heard(await listener.heard(3))
@@ -110,8 +113,10 @@ def test_mail_of_visitors_in_a_name_is_dead(make_keeping_bus):
                 assert "its source is 'clerk', a worker of process" in reason
                 assert f"came from process {visitor.incarnation}" in reason
             assert visitor.queues is not None
-            letters = await visitor.queues.dead_letters("desk")
-            assert all(b'"source":"clerk"' in one.body and b"\t" not in one.body for one in letters)
+            messages = await visitor.queues.dead_letters("receiver")
+            assert all(
+                b'"source":"clerk"' in one.body and b"\t" not in one.body for one in messages
+            )
 
     run(main())
 
@@ -122,11 +127,11 @@ def test_registry_that_cannot_be_asked_lets_mail_in(
     """Nothing becomes a dead letter because leases cannot be read."""
 
     async def main() -> None:
-        await open_desk(make_keeping_bus)
-        visitor = make_keeping_bus(mail=KEEPS_DESK)
-        async with visitor, hosting(make_keeping_bus(mail=KEEPS_DESK), "clerk"):
+        await open_receiver(make_keeping_bus)
+        visitor = make_keeping_bus(queue_options=KEEPS_RECEIVER)
+        async with visitor, hosting(make_keeping_bus(queue_options=KEEPS_RECEIVER), "clerk"):
             await visitor.send(told("clerk", 1))
-            listener, bus = Listener("desk"), make_keeping_bus(mail=KEEPS_DESK)
+            listener, bus = Listener("receiver"), make_keeping_bus(queue_options=KEEPS_RECEIVER)
 
             async def away():
                 raise BusUnavailableError(bus.url, "away")

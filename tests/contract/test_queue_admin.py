@@ -23,11 +23,11 @@ from support.waiting import PATIENCE_S, run
 LONG_S = 60.0  # longer than any test has patience for
 
 
-def test_age_counts_from_the_first_storing(make_mail):
-    """A letter that was tried again, or outlived its holder, is as old as it was."""
+def test_age_counts_from_the_first_storing(make_store):
+    """A message that was tried again, or outlived its holder, is as old as it was."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             await store.put([Writer().to("box", "retried", "crashed")])
             retried, crashed = await fetch(store)
@@ -41,16 +41,16 @@ def test_age_counts_from_the_first_storing(make_mail):
             while len(found) < 2:
                 found += await fetch(store, consumer="next", wait_s=PATIENCE_S)
             assert {"retried", "crashed"} == set(texts(found))
-            assert all(letter.stored_at < first_taken_at + 0.01 for letter in found)
+            assert all(message.stored_at < first_taken_at + 0.01 for message in found)
 
     run(main())
 
 
-def test_unkept_mailbox_falls_with_its_lease(make_mail):
+def test_unkept_mailbox_falls_with_its_lease(make_store):
     """A mailbox that nobody keeps is gone once nobody touched it for a lease; its mail later."""
 
     async def main():
-        async with make_mail(lease_s=LONG_S) as store:
+        async with make_store(lease_s=LONG_S) as store:
             for name in ("box", "empty"):
                 await store.open(name, durable=False)
             await store.open("kept", durable=True)
@@ -69,16 +69,16 @@ def test_unkept_mailbox_falls_with_its_lease(make_mail):
             ]
             assert [] == await fetch(store)
             await store.open("box", durable=False)
-            assert [] == await fetch(store)  # nothing of its former life
+            assert [] == await fetch(store)  # nothing of its former incarnation
 
     run(main())
 
 
-def test_mailboxes_outlive_an_outage(make_mail):
+def test_mailboxes_outlive_an_outage(make_store):
     """Nobody was in touch for longer than a lease: mailboxes wait a while for those who come back."""
 
     async def main():
-        async with make_mail(lease_s=LONG_S) as store, make_mail(lease_s=LONG_S) as other:
+        async with make_store(lease_s=LONG_S) as store, make_store(lease_s=LONG_S) as other:
             for name in ("back", "late"):
                 await store.open(name, durable=False)
             await store.renew(["back", "late"])
@@ -96,11 +96,11 @@ def test_mailboxes_outlive_an_outage(make_mail):
     run(main())
 
 
-def test_touched_mailbox_stays(make_mail):
+def test_touched_mailbox_stays(make_store):
     """A mailbox that is touched in time outlives its first lease."""
 
     async def main():
-        async with make_mail(lease_s=LONG_S) as store:
+        async with make_store(lease_s=LONG_S) as store:
             await store.open("box", durable=False)
             await store.put([Writer().to("box", "x")])
             for _ in range(4):
@@ -112,11 +112,11 @@ def test_touched_mailbox_stays(make_mail):
     run(main())
 
 
-def test_kept_mailbox_stays_kept(make_mail):
+def test_kept_mailbox_stays_kept(make_store):
     """Opening again changes nothing of what is in it, and who does not keep it changes nothing."""
 
     async def main():
-        async with make_mail(lease_s=LONG_S) as store:
+        async with make_store(lease_s=LONG_S) as store:
             await store.open("box", durable=False)
             await store.open("box", durable=True, max_backlog=2)
             writer = Writer()
@@ -131,20 +131,20 @@ def test_kept_mailbox_stays_kept(make_mail):
     run(main())
 
 
-def test_reports_say_what_is_there(make_mail):
+def test_reports_say_what_is_there(make_store):
     """Backlog, in flight, age, tried before, dead: as they are."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("b", durable=True)
             await store.open("a", durable=True)
             await store.put([Writer().to("b", "1", "2", "3", "4", "5", "6")])
-            letters = await fetch(store, "b")
+            messages = await fetch(store, "b")
             await store.settle([
-                Settlement(letters[0]),
-                Settlement(letters[1], how="retry"),
-                Settlement(letters[2], how="retry", delay_s=60),
-                Settlement(letters[3], how="dead_letter"),
+                Settlement(messages[0]),
+                Settlement(messages[1], how="retry"),
+                Settlement(messages[2], how="retry", delay_s=60),
+                Settlement(messages[3], how="dead_letter"),
             ])
             await asyncio.sleep(0.05)
             empty, full = await store.stats()
@@ -165,11 +165,11 @@ def test_reports_say_what_is_there(make_mail):
     run(main())
 
 
-def test_purge_leaves_what_is_in_flight(make_mail):
+def test_purge_leaves_what_is_in_flight(make_store):
     """Purging empties a mailbox of what nobody holds; what is in flight can still be settled."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             writer = Writer()
             await store.put(writer.each("box", "held", "later", "1", "2"))
@@ -188,11 +188,11 @@ def test_purge_leaves_what_is_in_flight(make_mail):
     run(main())
 
 
-def test_removed_mailbox_leaves_nothing(make_mail):
+def test_removed_mailbox_leaves_nothing(make_store):
     """A removed mailbox is gone with its dead letters, and what held its mail may still settle."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             writer = Writer()
             await store.put(writer.each("box", "1", "2", "3"))
@@ -213,11 +213,11 @@ def test_removed_mailbox_leaves_nothing(make_mail):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_books_balance_under_random_use(make_mail, seed):
+def test_books_balance_under_random_use(make_store, seed):
     """Whatever is done in whatever order, each message is where it was last put, and counted so."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             model = QueueModel(store, seed)
             for _ in range(150):

@@ -25,11 +25,11 @@ async def size_of(store, mailbox="box"):
 
 
 @pytest.mark.parametrize("is_batch", [False, True])
-def test_full_of_bytes_refuses(make_mail, is_batch):
+def test_full_of_bytes_refuses(make_store, is_batch):
     """What does not fit by its bytes is refused with who holds how many, and fits when there is room."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True, max_bytes=10_000)
             await store.open("other", durable=True)
             writer = Writer()
@@ -49,19 +49,19 @@ def test_full_of_bytes_refuses(make_mail, is_batch):
             assert "max_backlog_bytes" in refused.why
             assert 8_000 < held < 8_200
             assert held == await size_of(store)
-            letters = await fetch(store)
+            messages = await fetch(store)
             assert (await put(late)).is_full  # in flight counts
-            await handle(store, letters[:1])
+            await handle(store, messages[:1])
             assert not (await put(late)).is_full
 
     run(main())
 
 
-def test_one_batch_fills_by_bytes(make_mail):
+def test_one_batch_fills_by_bytes(make_store):
     """Within a batch each entry finds what those before it took, a broadcast in each mailbox."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             for name in ("a", "b"):
                 await store.open(name, durable=True, max_bytes=10_000)
             writer = Writer()
@@ -83,11 +83,11 @@ def test_one_batch_fills_by_bytes(make_mail):
     run(main())
 
 
-def test_empty_mailbox_takes_any_size(make_mail):
+def test_empty_mailbox_takes_any_size(make_store):
     """A message larger than all that a mailbox may hold gets in when nothing else is there."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True, max_bytes=10_000)
             writer = Writer()
             (first,) = await store.put([writer.to("box", "x" * 50_000)])
@@ -101,11 +101,11 @@ def test_empty_mailbox_takes_any_size(make_mail):
 
 
 @pytest.mark.parametrize("is_batch", [False, True])
-def test_channel_is_bounded(make_mail, is_batch):
+def test_channel_is_bounded(make_store, is_batch):
     """All mailboxes together hold four times what one may; those with little go on."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             writer = Writer()
             for name in "abcde":
                 await store.open(name, durable=True, max_bytes=64_000)
@@ -128,11 +128,11 @@ def test_channel_is_bounded(make_mail, is_batch):
     run(main())
 
 
-def test_bytes_survive_all_ends(make_mail):
+def test_bytes_survive_all_ends(make_store):
     """Purged, retried later, buried, put back, dropped, given back, expired: what is told is there."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
 
             async def check(*, is_empty=False):
                 size = await size_of(store)
@@ -142,24 +142,24 @@ def test_bytes_survive_all_ends(make_mail):
             await store.open("box", durable=True)
             writer = Writer()
             await store.put([writer.to("box", *"12345"), writer.to("box", "6", lane=SYSTEM)])
-            letters = await fetch(store)
+            messages = await fetch(store)
             await store.settle([
-                Settlement(letters[0], how="retry", delay_s=60),
-                Settlement(letters[1], how="dead_letter", reason="so it goes"),
-                Settlement(letters[2], how="requeue"),
+                Settlement(messages[0], how="retry", delay_s=60),
+                Settlement(messages[1], how="dead_letter", reason="so it goes"),
+                Settlement(messages[2], how="requeue"),
             ])
             await check()
-            await store.settle([Settlement(letters[3])])
-            await store.settle([Settlement(letters[3]), Settlement(letters[4])])
+            await store.settle([Settlement(messages[3])])
+            await store.settle([Settlement(messages[3]), Settlement(messages[4])])
             await check()
-            await store.mark_started(letters[5:])
+            await store.mark_started(messages[5:])
             await store.requeue_held_by(["consumer"])
             await check()
             (dead,) = await store.dead_letters()
             await store.requeue_dead([dead.key])
             await check()
-            for letter in await fetch(store):
-                await store.settle([Settlement(letter, how="dead_letter")])
+            for message in await fetch(store):
+                await store.settle([Settlement(message, how="dead_letter")])
             await store.drop_dead([dead.key for dead in await store.dead_letters()])
             await check()
             await store.purge("box")
@@ -168,11 +168,11 @@ def test_bytes_survive_all_ends(make_mail):
     run(main())
 
 
-def test_expired_mailbox_leaves_no_bytes(make_mail):
+def test_expired_mailbox_leaves_no_bytes(make_store):
     """What an expired or removed mailbox held does not count for the channel."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             writer = Writer()
             for name in "abcd":
                 await store.open(name, durable=name == "d", max_bytes=64_000)
@@ -191,19 +191,19 @@ def test_expired_mailbox_leaves_no_bytes(make_mail):
     run(main())
 
 
-def test_foreign_removal_is_counted_again(make_mail):
+def test_foreign_removal_is_counted_again(make_store):
     """What others took out of the broker stops to count, once it is noticed."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             writer = Writer()
             for text in "1234":
                 await store.put([writer.to("box", text * 1000)])
-            letters = await fetch(store)
+            messages = await fetch(store)
             await remove_all(store)
-            await store.settle([Settlement(letter) for letter in letters[:2]])
-            await store.settle([Settlement(letter, how="retry") for letter in letters[2:]])
+            await store.settle([Settlement(message) for message in messages[:2]])
+            await store.settle([Settlement(message, how="retry") for message in messages[2:]])
 
             await store.renew(["box"])
             assert (0, 0) == (await size_of(store), await kept_bytes(store))
@@ -214,14 +214,14 @@ def test_foreign_removal_is_counted_again(make_mail):
     run(main())
 
 
-def test_purged_strangers_do_not_count(make_mail):
+def test_purged_strangers_do_not_count(make_store):
     """Entries that others wrote into a queue are purged, and take no bytes off the mailbox."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             await store.put([Writer().to("box", "mine")])
-            (letter,) = await fetch(store)
+            (message,) = await fetch(store)
             if isinstance(store, RedisQueueStore):
                 fields = ("a", "1", "b", "x" * 5_000)
                 await store._calls.plain("XADD", f"{store._key}:q:d:box", "*", *fields)
@@ -233,7 +233,7 @@ def test_purged_strangers_do_not_count(make_mail):
                 await store._outbox.call(sql, "x" * 5_000)
             await store.purge("box")
             assert await kept_bytes(store) == await size_of(store) > 0
-            await handle(store, [letter])
+            await handle(store, [message])
             assert 0 == await size_of(store)
             assert 0 == (await store.stats())[0].backlog
 
@@ -254,7 +254,7 @@ async def remove_all(store):
     await store._outbox.call(f"DELETE FROM pgmq.q_{await queue_of(store)}_d")
 
 
-def test_dead_letters_are_bounded(make_mail, monkeypatch, caplog):
+def test_dead_letters_are_bounded(make_store, monkeypatch, caplog):
     """The oldest dead letters fall, by their bytes and by their number; it is counted and said."""
     monkeypatch.setattr("pbus.bus.pgmq.queue_store.DEAD_BYTES", 200_000)
     monkeypatch.setattr("pbus.bus.pgmq.queue_store.DEAD_KEPT", 30)
@@ -262,15 +262,15 @@ def test_dead_letters_are_bounded(make_mail, monkeypatch, caplog):
     monkeypatch.setattr("pbus.bus.redis.queue_store.SETTLE", Script(source))
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
 
             async def bury(count, size):
                 writer = Writer(f"{count} of {size}")
                 for number in range(count):
                     await store.put([writer.to("box", f"{number} " + "x" * size)])
-                letters = await fetch(store)
+                messages = await fetch(store)
                 await store.settle([
-                    Settlement(one, how="dead_letter", reason="so") for one in letters
+                    Settlement(one, how="dead_letter", reason="so") for one in messages
                 ])
                 found = await store.dead_letters()
                 return [text.split()[0] for text in texts(found)], (await store.stats())[0]

@@ -17,11 +17,11 @@ from support.waiting import PATIENCE_S, finishes, run, until
 LONG_S = 60.0  # longer than any test has patience for
 
 
-def test_order_is_kept(make_mail):
+def test_order_is_kept(make_store):
     """Letters come oldest first, over entries of many messages and of one."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             writer = Writer()
             await store.put([writer.to("box", "1", "2", "3"), writer.to("box", "4")])
@@ -32,11 +32,11 @@ def test_order_is_kept(make_mail):
     run(main())
 
 
-def test_lanes_are_apart(make_mail):
+def test_lanes_are_apart(make_store):
     """Only the lanes asked for are taken."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             writer = Writer()
             await store.put([writer.to("box", "slow"), writer.to("box", "fast", lane=SYSTEM)])
@@ -49,33 +49,33 @@ def test_lanes_are_apart(make_mail):
     run(main())
 
 
-def test_no_more_than_asked(make_mail):
-    """Each mailbox gives as many letters as were asked of it."""
+def test_no_more_than_asked(make_store):
+    """Each mailbox gives as many messages as were asked of it."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             writer = Writer()
             for name in ("a", "b"):
                 await store.open(name, durable=True)
                 await store.put(writer.each(name, "1", "2", "3", "4", "5"))
-            letters = await store.fetch([("a", DATA, 3), ("b", DATA, 1)], consumer="h", wait_s=0)
+            messages = await store.fetch([("a", DATA, 3), ("b", DATA, 1)], consumer="h", wait_s=0)
             rest = await store.fetch([("a", DATA, 9), ("b", DATA, 2)], consumer="h", wait_s=0)
 
             assert [("a", "1"), ("a", "2"), ("a", "3"), ("b", "1")] == sorted(
-                (letter.mailbox, *texts([letter])) for letter in letters
+                (message.mailbox, *texts([message])) for message in messages
             )
             assert [("a", "4"), ("a", "5"), ("b", "2"), ("b", "3")] == sorted(
-                (letter.mailbox, *texts([letter])) for letter in rest
+                (message.mailbox, *texts([message])) for message in rest
             )
 
     run(main())
 
 
-def test_waiting_take_is_woken(make_mail, no_polls):
+def test_waiting_take_is_woken(make_store, no_polls):
     """A take that waits returns as soon as another process puts something."""
 
     async def main():
-        async with make_mail() as here, make_mail() as there:
+        async with make_store() as here, make_store() as there:
             await here.open("box", durable=True)
             writer = Writer()
             for text in ("cold", "warm"):
@@ -83,19 +83,19 @@ def test_waiting_take_is_woken(make_mail, no_polls):
                 await asyncio.wait({waiting}, timeout=0.3)
                 assert not waiting.done()
                 await here.put([writer.to("box", text)])
-                letters = await finishes(waiting)
+                messages = await finishes(waiting)
 
-                assert [text] == texts(letters)
-                await handle(there, letters)
+                assert [text] == texts(messages)
+                await handle(there, messages)
 
     run(main())
 
 
-def test_empty_take_ends_in_time(make_mail):
+def test_empty_take_ends_in_time(make_store):
     """A take that finds nothing returns nothing when its time is over."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             await fetch(store)
             started = time.monotonic()
@@ -106,11 +106,11 @@ def test_empty_take_ends_in_time(make_mail):
     run(main())
 
 
-def test_take_can_be_interrupted(make_mail):
+def test_take_can_be_interrupted(make_store):
     """A take that waits returns early when told so, and nothing is lost by it."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             waiting = asyncio.create_task(fetch(store, wait_s=LONG_S))
             await asyncio.wait({waiting}, timeout=0.2)
@@ -123,7 +123,7 @@ def test_take_can_be_interrupted(make_mail):
     run(main())
 
 
-def test_replicas_share_a_mailbox(make_mail):
+def test_replicas_share_a_mailbox(make_store):
     """Several processes take from one mailbox; each message reaches one of them.
 
     Who has got something keeps it until the other has got something, too.
@@ -131,19 +131,19 @@ def test_replicas_share_a_mailbox(make_mail):
     total = 300
 
     async def main():
-        async with make_mail() as here, make_mail() as first, make_mail() as second:
+        async with make_store() as here, make_store() as first, make_store() as second:
             await here.open("box", durable=True)
             taken: list[str] = []
             busy: set[str] = set()
 
             async def replica(store, holder):
                 while len(taken) < total:
-                    letters = await store.fetch([("box", DATA, 2)], consumer=holder, wait_s=0.2)
-                    taken.extend(texts(letters))
-                    if letters:
+                    messages = await store.fetch([("box", DATA, 2)], consumer=holder, wait_s=0.2)
+                    taken.extend(texts(messages))
+                    if messages:
                         busy.add(holder)
                         await until(lambda: len(busy) == 2)
-                    await handle(store, letters)
+                    await handle(store, messages)
 
             async with asyncio.TaskGroup() as group:
                 group.create_task(replica(first, "first"))
@@ -160,11 +160,11 @@ def test_replicas_share_a_mailbox(make_mail):
     run(main())
 
 
-def test_every_idle_sibling_is_woken(make_mail):
+def test_every_idle_sibling_is_woken(make_store):
     """When all replicas wait, two messages reach two of them, and a third one the third."""
 
     async def main():
-        async with make_mail() as here, make_mail() as a, make_mail() as b, make_mail() as c:
+        async with make_store() as here, make_store() as a, make_store() as b, make_store() as c:
             await here.open("box", durable=True)
             waiting = {
                 asyncio.create_task(one.fetch([("box", DATA, 1)], consumer=name, wait_s=LONG_S))
@@ -182,11 +182,11 @@ def test_every_idle_sibling_is_woken(make_mail):
     run(main())
 
 
-def test_wake_of_the_busy_is_passed_on(make_mail, no_polls):
+def test_wake_of_the_busy_is_passed_on(make_store, no_polls):
     """A replica that stopped waiting does not keep the message from the one that still waits."""
 
     async def main():
-        async with make_mail() as here, make_mail() as gone, make_mail() as idle:
+        async with make_store() as here, make_store() as gone, make_store() as idle:
             await here.open("box", durable=True)
             given_up = asyncio.create_task(fetch(gone, consumer="gone", wait_s=LONG_S))
             await asyncio.wait({given_up}, timeout=0.3)
@@ -201,12 +201,12 @@ def test_wake_of_the_busy_is_passed_on(make_mail, no_polls):
     run(main())
 
 
-def test_cancelled_takes_lose_nothing(make_mail):
+def test_cancelled_takes_lose_nothing(make_store):
     """Whenever a take is cancelled, what it had taken comes with a later one, once."""
     total = 400
 
     async def main():
-        async with make_mail() as here, make_mail() as there:
+        async with make_store() as here, make_store() as there:
             await here.open("box", durable=True)
             taken: list[str] = []
 
@@ -227,9 +227,9 @@ def test_cancelled_takes_lose_nothing(make_mail):
                 taking.cancel()
                 await asyncio.wait({taking})
                 if not taking.cancelled():
-                    letters = taking.result()
-                    taken.extend(texts(letters))
-                    await handle(there, letters)
+                    messages = taking.result()
+                    taken.extend(texts(messages))
+                    await handle(there, messages)
             await finishes(writing)
 
             assert list(range(total)) == sorted(map(int, taken))
@@ -238,11 +238,11 @@ def test_cancelled_takes_lose_nothing(make_mail):
     run(main())
 
 
-def test_holder_takes_on_several_tasks(make_mail):
+def test_holder_takes_on_several_tasks(make_store):
     """One process may wait for different mailboxes at the same time."""
 
     async def main():
-        async with make_mail() as here, make_mail() as there:
+        async with make_store() as here, make_store() as there:
             waiting = []
             for name in ("a", "b"):
                 await here.open(name, durable=True)
@@ -258,11 +258,11 @@ def test_holder_takes_on_several_tasks(make_mail):
     run(main())
 
 
-def test_handled_id_is_skipped(make_mail):
+def test_handled_id_is_skipped(make_store):
     """A message whose id was handled before, sent again under a new number, is not returned."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             await store.open("other", durable=True)
             writer = Writer()
@@ -271,12 +271,12 @@ def test_handled_id_is_skipped(make_mail):
             await store.put([writer.to("box", "again", "new", ids=["same", "fresh"])])
             await store.put([writer.to("box", "again", ids=["same"])])
             await store.put([writer.to("other", "here", ids=["same"])])
-            letters = await fetch(store)
+            messages = await fetch(store)
 
-            assert ["new"] == texts(letters)
+            assert ["new"] == texts(messages)
             assert 1 == await backlog(store)
             assert ["here"] == texts(await fetch(store, "other"))
-            await handle(store, letters)
+            await handle(store, messages)
             assert 0 == await backlog(store)
 
     run(main())

@@ -12,30 +12,30 @@ from support.queue_helpers import (
 from support.waiting import run
 
 
-def test_put_is_taken_once(make_mail):
+def test_put_is_taken_once(make_store):
     """A message is taken with the id and body that were put, and by nobody else meanwhile."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             outgoing = Writer().to("box", "hello", ids=["id-1"])
             (stored,) = await store.put([outgoing])
-            (letter,) = await fetch(store)
+            (message,) = await fetch(store)
 
             assert (1, False) == (stored.mailboxes, stored.is_full)
-            assert ("box", DATA, "id-1") == (letter.mailbox, letter.lane, letter.id)
-            assert (1, 0, False) == (letter.attempt, letter.crashes, letter.is_poison_suspect)
-            assert ["hello"] == texts([letter])
+            assert ("box", DATA, "id-1") == (message.mailbox, message.lane, message.id)
+            assert (1, 0, False) == (message.attempt, message.crashes, message.is_poison_suspect)
+            assert ["hello"] == texts([message])
             assert [] == await fetch(store)
             assert [] == await fetch(store, consumer="sibling")
-            await handle(store, [letter])
+            await handle(store, [message])
             assert [] == await fetch(store)
             assert 0 == await backlog(store)
 
     run(main())
 
 
-def test_bodies_come_back_unharmed(make_mail):
+def test_bodies_come_back_unharmed(make_store):
     """What JSON can say survives: NUL, a lone surrogate, huge integers, no text, a mebibyte."""
     bodies = [
         rb'{"text":"a\u0000b"}',
@@ -47,7 +47,7 @@ def test_bodies_come_back_unharmed(make_mail):
     ]
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             writer = Writer()
             for body in bodies:
@@ -55,16 +55,16 @@ def test_bodies_come_back_unharmed(make_mail):
                 outgoing.bodies[0] = body
                 await store.put([outgoing])
 
-            assert bodies == [letter.body for letter in await fetch(store)]
+            assert bodies == [message.body for message in await fetch(store)]
 
     run(main())
 
 
-def test_broadcast_reaches_every_mailbox(make_mail):
+def test_broadcast_reaches_every_mailbox(make_store):
     """A broadcast is copied into every mailbox that exists, and handled apart in each."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             for name in ("a", "b", "c"):
                 await store.open(name, durable=True)
             (stored,) = await store.put([Writer().to("*", "news", "more")])
@@ -77,11 +77,11 @@ def test_broadcast_reaches_every_mailbox(make_mail):
     run(main())
 
 
-def test_unknown_mailbox_stores_nothing(make_mail):
+def test_unknown_mailbox_stores_nothing(make_store):
     """Mail for a mailbox that does not exist is stored nowhere, and taking from it is no error."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             stored = await store.put([Writer().to("nobody", "x"), Writer().to("*", "x")])
 
             assert [(0, False), (0, False)] == [(one.mailboxes, one.is_full) for one in stored]
@@ -91,11 +91,11 @@ def test_unknown_mailbox_stores_nothing(make_mail):
     run(main())
 
 
-def test_repeated_batch_is_ignored(make_mail):
+def test_repeated_batch_is_ignored(make_store):
     """A batch written again, as after a lost answer, is stored once; also what overlaps it."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             writer, again = Writer(), Writer()
             batch = [writer.to("box", "1", "2"), writer.to("box", "3"), writer.to("*", "4")]
@@ -110,11 +110,11 @@ def test_repeated_batch_is_ignored(make_mail):
     run(main())
 
 
-def test_streams_are_numbered_apart(make_mail):
+def test_streams_are_numbered_apart(make_store):
     """Other senders, other streams of a sender and other lanes have numbers of their own."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             await store.put([Writer("a").to("box", "1")])
             await store.put([Writer("b").to("box", "2")])
@@ -127,11 +127,11 @@ def test_streams_are_numbered_apart(make_mail):
     run(main())
 
 
-def test_numbers_may_have_gaps(make_mail):
+def test_numbers_may_have_gaps(make_store):
     """A sender that gave up some messages goes on with the next number."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             writer = Writer()
             await store.put([writer.to("box", "1")])
@@ -143,11 +143,11 @@ def test_numbers_may_have_gaps(make_mail):
     run(main())
 
 
-def test_full_mailbox_refuses_whole(make_mail):
+def test_full_mailbox_refuses_whole(make_store):
     """What does not fit is stored not at all, and fits once something was handled."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True, max_backlog=3)
             await store.open("other", durable=True, max_backlog=3)
             writer = Writer()
@@ -162,21 +162,21 @@ def test_full_mailbox_refuses_whole(make_mail):
             assert (True, 0) == (refused.is_full, refused.mailboxes)
             assert small.is_full  # or it would overtake
             assert (False, 1) == (elsewhere.is_full, elsewhere.mailboxes)
-            letters = await fetch(store)
-            assert ["1", "2"] == texts(letters)
+            messages = await fetch(store)
+            assert ["1", "2"] == texts(messages)
             assert (await store.put([late]))[0].is_full  # in flight counts
-            await handle(store, letters[:1])
+            await handle(store, messages[:1])
             assert not (await store.put([late]))[0].is_full
             assert ["3", "4"] == texts(await fetch(store))
 
     run(main())
 
 
-def test_refused_keeps_its_place(make_mail):
+def test_refused_keeps_its_place(make_store):
     """Nothing of a lane overtakes a refused broadcast, nor a broadcast what was refused."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("full", durable=True, max_backlog=2)
             await store.open("free", durable=True)
             writer = Writer()
@@ -201,11 +201,11 @@ def test_refused_keeps_its_place(make_mail):
     run(main())
 
 
-def test_repeated_batch_is_never_refused(make_mail):
+def test_repeated_batch_is_never_refused(make_store):
     """What was stored before the answer was lost is confirmed, even if the mailbox is full now."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True, max_backlog=2)
             batch = [Writer().to("box", "1", "2")]
             await store.put(batch)
@@ -216,11 +216,11 @@ def test_repeated_batch_is_never_refused(make_mail):
     run(main())
 
 
-def test_oversized_entry_fits_empty(make_mail):
+def test_oversized_entry_fits_empty(make_store):
     """An entry of more messages than a mailbox may hold gets in when nothing else is there."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True, max_backlog=2)
             writer = Writer()
             first = await store.put([writer.to("box", "1", "2", "3")])
@@ -231,12 +231,12 @@ def test_oversized_entry_fits_empty(make_mail):
     run(main())
 
 
-def test_names_do_not_collide(make_mail):
+def test_names_do_not_collide(make_store):
     """Mailboxes whose names contain each other share nothing."""
     names = ["x", "x.1", "x.10", "x-1", "x_1", "X"]
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             writer = Writer()
             for name in names:
                 await store.open(name, durable=True)
@@ -250,11 +250,11 @@ def test_names_do_not_collide(make_mail):
     run(main())
 
 
-def test_shared_mailbox_gets_no_broadcast(make_mail):
+def test_shared_mailbox_gets_no_broadcast(make_store):
     """What replicas share gets what is sent to it, but no copy of a broadcast."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("x", durable=True, shared=True)
             await store.open("x.1", durable=True)
             writer = Writer()

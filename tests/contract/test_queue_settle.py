@@ -20,16 +20,16 @@ from support.waiting import PATIENCE_S, finishes, run
 LONG_S = 60.0  # longer than any test has patience for
 
 
-def test_letters_settle_one_by_one(make_mail):
+def test_messages_settle_one_by_one(make_store):
     """Messages that share an entry are settled apart; only the rest is given back."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             await store.put([Writer().to("box", "1", "2", "3", "4")])
-            letters = await fetch(store)
-            await handle(store, letters[:1])
-            await handle(store, letters[2:3])
+            messages = await fetch(store)
+            await handle(store, messages[:1])
+            await handle(store, messages[2:3])
 
             assert 2 == await backlog(store)
             assert 2 == await store.requeue_held_by(["consumer"])
@@ -41,11 +41,11 @@ def test_letters_settle_one_by_one(make_mail):
     run(main())
 
 
-def test_retry_comes_back_later(make_mail, no_polls):
-    """A retried letter comes back after its delay with one attempt more, and wakes a taker."""
+def test_retry_comes_back_later(make_store, no_polls):
+    """A retried message comes back after its delay with one attempt more, and wakes a taker."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             await store.put([Writer().to("box", "a", "b")])
             first, second = await fetch(store)
@@ -66,35 +66,35 @@ def test_retry_comes_back_later(make_mail, no_polls):
     run(main())
 
 
-def test_retry_wakes_the_waiting(make_mail, no_polls):
-    """A retry reaches a take that was waiting before the letter was settled."""
+def test_retry_wakes_the_waiting(make_store, no_polls):
+    """A retry reaches a take that was waiting before the message was settled."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             await store.put([Writer().to("box", "x")])
-            letters = await fetch(store)
+            messages = await fetch(store)
             waiting = asyncio.create_task(fetch(store, wait_s=LONG_S))
             await asyncio.wait({waiting}, timeout=0.2)
-            await store.settle([Settlement(letters[0], how="retry", delay_s=0.2)])
+            await store.settle([Settlement(messages[0], how="retry", delay_s=0.2)])
 
             assert ["x"] == texts(await finishes(waiting))
 
     run(main())
 
 
-def test_buried_letters_stay_readable(make_mail):
-    """A buried letter leaves the mailbox and says why it did; dropping it is for good."""
+def test_buried_messages_stay_readable(make_store):
+    """A buried message leaves the mailbox and says why it did; dropping it is for good."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             for name in ("box", "other"):
                 await store.open(name, durable=True)
                 await store.put([Writer().to(name, name)])
             for name in ("box", "other"):
-                (letter,) = await fetch(store, name)
+                (message,) = await fetch(store, name)
                 await store.settle([
-                    Settlement(letter, how="dead_letter", reason=f"{name} is no good")
+                    Settlement(message, how="dead_letter", reason=f"{name} is no good")
                 ])
             (dead,) = await store.dead_letters("box")
             both = await store.dead_letters()
@@ -114,17 +114,17 @@ def test_buried_letters_stay_readable(make_mail):
     run(main())
 
 
-def test_revived_letters_begin_anew(make_mail):
+def test_revived_messages_begin_anew(make_store):
     """A dead letter put back is taken again, its attempts counted from one."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             await store.put([Writer().to("box", "x", lane=SYSTEM)])
-            (letter,) = await fetch(store)
-            await store.settle([Settlement(letter, how="retry")])
-            (letter,) = await fetch(store)
-            await store.settle([Settlement(letter, how="dead_letter", reason="twice")])
+            (message,) = await fetch(store)
+            await store.settle([Settlement(message, how="retry")])
+            (message,) = await fetch(store)
+            await store.settle([Settlement(message, how="dead_letter", reason="twice")])
             (dead,) = await store.dead_letters()
             assert 2 == dead.attempt
             waiting = asyncio.create_task(fetch(store, wait_s=LONG_S))
@@ -143,11 +143,11 @@ def test_revived_letters_begin_anew(make_mail):
     run(main())
 
 
-def test_requeue_gives_back(make_mail):
+def test_requeue_gives_back(make_store):
     """What a dead process held goes to the next taker, marked suspect; others keep theirs."""
 
     async def main():
-        async with make_mail() as store, make_mail() as sibling:
+        async with make_store() as store, make_store() as sibling:
             await store.open("box", durable=True)
             writer = Writer()
             await store.put(writer.each("box", "1", "2", "3"))
@@ -169,45 +169,47 @@ def test_requeue_gives_back(make_mail):
     run(main())
 
 
-def test_crash_counts_what_had_started(make_mail):
-    """A crash counts against suspect letters that had started, never against their neighbours."""
+def test_crash_counts_what_had_started(make_store):
+    """A crash counts against suspect messages that had started, never against their neighbours."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             await store.put([Writer().to("box", "killer", "innocent")])
-            await fetch(store, consumer="life-0")
-            for life in (1, 2):
-                await store.requeue_held_by([f"life-{life - 1}"])
-                letters = await fetch(store, consumer=f"life-{life}")
-                await store.mark_started([one for one in letters if texts([one]) == ["killer"]])
-            await store.requeue_held_by(["life-2"])
-            letters = await fetch(store, consumer="life-3")
+            await fetch(store, consumer="incarnation-0")
+            for number in (1, 2):
+                await store.requeue_held_by([f"incarnation-{number - 1}"])
+                messages = await fetch(store, consumer=f"incarnation-{number}")
+                await store.mark_started([one for one in messages if texts([one]) == ["killer"]])
+            await store.requeue_held_by(["incarnation-2"])
+            messages = await fetch(store, consumer="incarnation-3")
 
-            assert {"killer": 2, "innocent": 0} == {texts([one])[0]: one.crashes for one in letters}
-            assert {1} == {one.attempt for one in letters}
-            assert all(one.is_poison_suspect for one in letters)
+            assert {"killer": 2, "innocent": 0} == {
+                texts([one])[0]: one.crashes for one in messages
+            }
+            assert {1} == {one.attempt for one in messages}
+            assert all(one.is_poison_suspect for one in messages)
 
     run(main())
 
 
-def test_crashes_survive_retries(make_mail):
+def test_crashes_survive_retries(make_store):
     """A retry keeps the count of crashes, a burial reports it."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             await store.put([Writer().to("box", "x")])
-            await fetch(store, consumer="life-0")
-            await store.requeue_held_by(["life-0"])
-            await store.mark_started(await fetch(store, consumer="life-1"))
-            await store.requeue_held_by(["life-1"])
-            letters = await fetch(store, consumer="life-2")
-            await store.mark_started(letters)
-            await store.settle([Settlement(letters[0], how="retry")])
-            (letter,) = await fetch(store, consumer="life-2")
-            assert (2, 1) == (letter.attempt, letter.crashes)
-            await store.settle([Settlement(letter, how="dead_letter", reason="enough")])
+            await fetch(store, consumer="incarnation-0")
+            await store.requeue_held_by(["incarnation-0"])
+            await store.mark_started(await fetch(store, consumer="incarnation-1"))
+            await store.requeue_held_by(["incarnation-1"])
+            messages = await fetch(store, consumer="incarnation-2")
+            await store.mark_started(messages)
+            await store.settle([Settlement(messages[0], how="retry")])
+            (message,) = await fetch(store, consumer="incarnation-2")
+            assert (2, 1) == (message.attempt, message.crashes)
+            await store.settle([Settlement(message, how="dead_letter", reason="enough")])
 
             (dead,) = await store.dead_letters()
             assert (2, 1) == (dead.attempt, dead.crashes)
@@ -215,16 +217,16 @@ def test_crashes_survive_retries(make_mail):
     run(main())
 
 
-def test_late_handled_is_remembered(make_mail):
+def test_late_handled_is_remembered(make_store):
     """A process thought dead that finishes after all: the copy given back is not handled again."""
 
     async def main():
-        async with make_mail() as slow, make_mail() as other:
+        async with make_store() as slow, make_store() as other:
             await slow.open("box", durable=True)
             await slow.put([Writer().to("box", "1", "2")])
-            letters = await fetch(slow, consumer="slow")
+            messages = await fetch(slow, consumer="slow")
             await other.requeue_held_by(["slow"])
-            await handle(slow, letters[:1])
+            await handle(slow, messages[:1])
 
             assert ["2"] == texts(await fetch(other, consumer="other"))
             assert 1 == await backlog(other)
@@ -232,11 +234,11 @@ def test_late_handled_is_remembered(make_mail):
     run(main())
 
 
-def test_late_retry_is_left_alone(make_mail):
+def test_late_retry_is_left_alone(make_store):
     """Retrying or burying what was given back meanwhile changes nothing."""
 
     async def main():
-        async with make_mail() as slow, make_mail() as other:
+        async with make_store() as slow, make_store() as other:
             await slow.open("box", durable=True)
             await slow.put([Writer().to("box", "1", "2")])
             first, second = await fetch(slow, consumer="slow")
@@ -248,7 +250,7 @@ def test_late_retry_is_left_alone(make_mail):
             again = await fetch(other, consumer="other")
 
             assert ["1", "2"] == sorted(texts(again))
-            assert [1, 1] == [letter.attempt for letter in again]
+            assert [1, 1] == [message.attempt for message in again]
             assert [] == await other.dead_letters()
             assert [] == await fetch(other)
 
@@ -256,16 +258,16 @@ def test_late_retry_is_left_alone(make_mail):
 
 
 @pytest.mark.parametrize("how", ["ack", "retry", "requeue", "dead_letter"])
-def test_settling_twice_changes_nothing(make_mail, how):
+def test_settling_twice_changes_nothing(make_store, how):
     """A settlement sent again, as after a lost answer, has no second effect."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             await store.put([Writer().to("box", "1", "2", "3")])
-            letters = await fetch(store)
-            for settled in (letters[:1], letters[:1], letters[:2]):
-                await store.settle([Settlement(letter, how=how) for letter in settled])
+            messages = await fetch(store)
+            for settled in (messages[:1], messages[:1], messages[:2]):
+                await store.settle([Settlement(message, how=how) for message in settled])
             (report,) = await store.stats()
 
             assert {"ack": 1, "retry": 3, "requeue": 3, "dead_letter": 1}[how] == report.backlog
@@ -281,11 +283,11 @@ def test_settling_twice_changes_nothing(make_mail, how):
     run(main())
 
 
-def test_given_up_holder_may_take_again(make_mail):
+def test_given_up_holder_may_take_again(make_store):
     """A process that was only thought dead goes on taking."""
 
     async def main():
-        async with make_mail() as store:
+        async with make_store() as store:
             await store.open("box", durable=True)
             writer = Writer()
             await store.put([writer.to("box", "1")])

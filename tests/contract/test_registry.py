@@ -198,7 +198,7 @@ def test_group_watch_fires_once(make_bus):
 
 
 def test_activity_is_told(make_bus):
-    """Others see at once whether a worker is active, and its next life can be told."""
+    """Others see at once whether a worker is active, and its next incarnation can be told."""
 
     async def main():
         async with offices(make_bus, "here", "there") as (here, there):

@@ -178,7 +178,7 @@ def test_late_launch_is_undone(make_bus):
                 let_go.set()
                 with pytest.raises(RunnerStateError, match="takes no workers"):
                     await adding
-            assert (0, []) == (worker.lives, await bus.leases.leases())
+            assert (0, []) == (worker.start_count, await bus.leases.leases())
 
     run(main())
 
@@ -269,7 +269,7 @@ def test_w06_duplicate_is_refused(make_bus):
                     await happens(first.heard)
                 await other.send_bus_message(ParcelNote(source="other", target="w", number=2))
                 await until(lambda: numbers(first) == [1, 2])
-                assert ([], 0) == (second.received, second.lives)
+                assert ([], 0) == (second.received, second.start_count)
 
     run(main())
 
@@ -605,7 +605,7 @@ def test_removal_has_deadline(make_bus):
 
 
 def test_activation_survives_restart(make_bus):
-    """A worker that was activated begins active in its next life, with its arguments."""
+    """A worker that was activated begins active in its next incarnation, with its arguments."""
 
     async def main():
         async with started(make_bus, 2) as buses:

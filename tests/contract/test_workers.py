@@ -1,4 +1,4 @@
-"""A worker's life on every backend: starting, being active, handing over, ending."""
+"""The lifecycle of a worker on every backend: starting, being active, handing over, ending."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ from support.waiting import PATIENCE_S, run, until
 
 
 class Diary(BaseWorker):
-    """Writes down its life."""
+    """Records its lifecycle."""
 
     def __init__(self, name="diary", **options):
         super().__init__(name, **options)
@@ -203,7 +203,7 @@ def test_late_end_spares_the_next_life(make_forgetting_bus):
                 )
                 await asker.send_bus_message(message)
 
-            await end("another life")
+            await end("another incarnation")
             assert {"result": 1} == await ask(asker, "doer", "echo", payload={"value": 1})
             await end(doer.bus.incarnation)
             await until(lambda: runner.get_worker("doer") is None)

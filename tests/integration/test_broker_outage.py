@@ -51,7 +51,7 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has state, sockets and worker classes of its own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    (tmp_path / "crew.py").write_text(WORKERS)
+    (tmp_path / "own_workers.py").write_text(WORKERS)
 
 
 def waiting(watched: Watched) -> set[str]:
@@ -67,7 +67,11 @@ def test_all_come_back(tmp_path: Path, own_valkey: Valkey, monkeypatch: pytest.M
 
     def hosted(name: str, kind: str, replicas: int | None = None) -> WorkerSpec:
         return WorkerSpec(
-            name=name, working_dir=tmp_path, joins=True, worker=f"crew:{kind}", replicas=replicas
+            name=name,
+            working_dir=tmp_path,
+            joins=True,
+            worker=f"own_workers:{kind}",
+            replicas=replicas,
         )
 
     what = topology(
@@ -107,7 +111,7 @@ def test_refusing_broker_is_waited_for(
     monkeypatch.setattr(restart_policy, "MAX_EXITS", 1)
     what = topology(
         tmp_path,
-        WorkerSpec(name="plain", working_dir=tmp_path, joins=True, worker="crew:Plain"),
+        WorkerSpec(name="plain", working_dir=tmp_path, joins=True, worker="own_workers:Plain"),
         url=own_valkey.url,
     )
 

@@ -89,11 +89,11 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has state, sockets and worker classes of its own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    (tmp_path / "crew.py").write_text(WORKERS)
+    (tmp_path / "own_workers.py").write_text(WORKERS)
     (tmp_path / "sick.py").write_text("import does_not_exist\n")
 
 
-def hosted(name: str, folder: Path, kind: str = "crew:Plain", **changes: Any) -> WorkerSpec:
+def hosted(name: str, folder: Path, kind: str = "own_workers:Plain", **changes: Any) -> WorkerSpec:
     """A worker that is a class."""
     values: dict[str, Any] = {"name": name, "working_dir": folder, "joins": True, "worker": kind}
     return WorkerSpec(**{**values, **changes})
@@ -173,7 +173,7 @@ def test_workers_join_and_end(tmp_path: Path):
 
 
 def test_crash_is_announced(tmp_path: Path):
-    """A worker that dies is gone from the registry at once, and comes back as another life."""
+    """A worker that dies is gone from the registry at once, and comes back as another incarnation."""
     what = topology(tmp_path, hosted("a", tmp_path))
 
     async def main() -> None:
@@ -198,7 +198,7 @@ def test_crash_is_announced(tmp_path: Path):
 
 def test_watchers_hear_of_death(tmp_path: Path):
     """Another worker hears at once that one died, and then that it is back."""
-    what = topology(tmp_path, hosted("a", tmp_path), hosted("w", tmp_path, "crew:Watcher"))
+    what = topology(tmp_path, hosted("a", tmp_path), hosted("w", tmp_path, "own_workers:Watcher"))
 
     async def main() -> None:
         async with supervised(what) as watched:
@@ -254,7 +254,7 @@ def test_taken_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         one, two = tmp_path / "one", tmp_path / "two"
         for folder in (one, two):
             folder.mkdir()
-            (folder / "crew.py").write_text(WORKERS)
+            (folder / "own_workers.py").write_text(WORKERS)
         async with supervised(topology(one, hosted("a", one), url=url)) as first:
             await first.state("a", "ready")
             async with supervised(topology(two, hosted("a", two), url=url)) as second:
@@ -305,7 +305,7 @@ def test_blocked_loop_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
         shutdown.terminate, "__defaults__", (shutdown.Deadlines(ask_s=0.2, term_s=0.2),)
     )
-    what = topology(tmp_path, hosted("a", tmp_path, "crew:Blocked"))
+    what = topology(tmp_path, hosted("a", tmp_path, "own_workers:Blocked"))
 
     async def main() -> None:
         async with supervised(what) as watched:
@@ -346,7 +346,7 @@ def test_killed_broker_is_rejoined(tmp_path: Path):
 def test_start_may_take_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A worker that hangs in start() stays starting, and a stop ends it, which does not ask it."""
     monkeypatch.setattr(shutdown.terminate, "__defaults__", (shutdown.Deadlines(ask_s=1000),))
-    what = topology(tmp_path, hosted("a", tmp_path, "crew:Slow"))
+    what = topology(tmp_path, hosted("a", tmp_path, "own_workers:Slow"))
 
     async def main() -> None:
         async with supervised(what) as watched:
@@ -363,9 +363,9 @@ def test_start_may_take_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 BAD = {  # what is said, and how often it is started again
     "sick:Any": ("ModuleNotFoundError: No module named 'does_not_exist'", 0),
-    "crew:Broken": ("ValueError: no way to start", 1),
-    "crew:Nobody": ("crew.py has no Nobody", 0),
-    "crew:Sour": ("KeyError: 'sour'", 1),
+    "own_workers:Broken": ("ValueError: no way to start", 1),
+    "own_workers:Nobody": ("own_workers.py has no Nobody", 0),
+    "own_workers:Sour": ("KeyError: 'sour'", 1),
 }
 
 
@@ -392,9 +392,13 @@ def test_bad_class_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("kind", "args", "expected"),
     [
-        ("crew:NoWorker", {}, "is no subclass of BaseWorker"),
-        ("crew:Missing", {}, "has no Missing"),
-        ("crew:Plain", {"volume": 3}, r"unexpected keyword argument 'volume' \(args: volume\)"),
+        ("own_workers:NoWorker", {}, "is no subclass of BaseWorker"),
+        ("own_workers:Missing", {}, "has no Missing"),
+        (
+            "own_workers:Plain",
+            {"volume": 3},
+            r"unexpected keyword argument 'volume' \(args: volume\)",
+        ),
         ("nowhere:Plain", {}, "No module named 'nowhere'"),
     ],
 )

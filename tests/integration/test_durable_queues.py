@@ -19,7 +19,7 @@ from support.supervisor_helpers import PATIENCE_S, Watched, program, supervised,
 pytestmark = pytest.mark.redis
 
 KEPT = "at-least-once"
-CREW = """
+WORKERS = """
 import asyncio
 from pbus import BaseWorker, BusDataMessage
 
@@ -30,7 +30,7 @@ class Keen(BaseWorker):
     async def on_bus_message(self, message):
         await super().on_bus_message(message)
         if isinstance(message, Crate):
-            print("parcel", message.number)
+            print("shipment", message.number)
 
 class Slow(BaseWorker):
     async def on_bus_message(self, message):
@@ -63,13 +63,15 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has state, sockets and worker classes of its own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    (tmp_path / "crew.py").write_text(CREW)
+    (tmp_path / "own_workers.py").write_text(WORKERS)
 
 
 def keeping(folder: Path, *names: str, cls: str = "Keen", **changes: object) -> Topology:
     """Workers whose mail is kept, on a broker of their own."""
     specs = [
-        WorkerSpec(name=name, working_dir=folder, joins=True, worker=f"crew:{cls}", **changes)
+        WorkerSpec(
+            name=name, working_dir=folder, joins=True, worker=f"own_workers:{cls}", **changes
+        )
         for name in names
     ]
     what = topology(folder, *specs)
@@ -106,13 +108,13 @@ def test_mail_survives_the_project(tmp_path: Path):
                 await watched.line("begins 0")
         async with supervised(keeping(tmp_path, "a")) as watched:
             for number in range(3):
-                await watched.line(f"parcel {number}")
+                await watched.line(f"shipment {number}")
 
     asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
 
 
 def test_death_gives_mail_back(tmp_path: Path):
-    """What a killed process held is with its next life at once, long before a lease ends."""
+    """What a killed process held is with its next incarnation at once, long before a lease ends."""
 
     async def main() -> None:
         async with supervised(keeping(tmp_path, "a", cls="Slow")) as watched:
@@ -201,7 +203,7 @@ def test_next_supervisor_gives_back(tmp_path: Path):
 
 HAND_MADE = """
 import asyncio, os
-from crew import Keen
+from own_workers import Keen
 from pbus import WorkerRunner, connect
 
 async def main():
@@ -224,7 +226,7 @@ def test_programs_take_kept_mail(tmp_path: Path):
             await watched.nth(BrokerReady)
             async with visitor(watched) as visiting:
                 await visiting.send(Crate(source="me", target="a", number=3))
-                await watched.line("parcel 3")
+                await watched.line("shipment 3")
 
     asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
 
@@ -232,7 +234,7 @@ def test_programs_take_kept_mail(tmp_path: Path):
 def test_poison_stops_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With what is usual: who dies of one message handles the next, and the message is buried."""
     monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 0.05)  # as many ends, in less time
-    (tmp_path / "crew.py").write_text(CREW + POISONED)
+    (tmp_path / "own_workers.py").write_text(WORKERS + POISONED)
 
     async def main() -> None:
         async with supervised(keeping(tmp_path, "a", cls="Victim", restart="always")) as watched:
@@ -240,12 +242,12 @@ def test_poison_stops_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             async with visitor(watched) as bus:
                 await bus.send(Crate(source="me", target="a", number=13))
                 await bus.send(Crate(source="me", target="a", number=14))
-                await watched.line("parcel 14")
+                await watched.line("shipment 14")
                 assert bus.queues is not None
-                while not (letters := await bus.queues.dead_letters("a")):
+                while not (messages := await bus.queues.dead_letters("a")):
                     await asyncio.sleep(0.01)
-                (letter,) = letters
-                assert "processes ended while they handled it" in letter.reason
+                (message,) = messages
+                assert "processes ended while they handled it" in message.reason
             assert "failed" not in watched.states("a")
 
     asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))

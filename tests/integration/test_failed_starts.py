@@ -110,12 +110,12 @@ def test_deployment_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     script = tmp_path / "app" / "run"
     script.parent.mkdir()
     _file(script.parent, "run", b"#!/bin/sh\nexec sleep 600\n")
-    module = tmp_path / "crew.py"
+    module = tmp_path / "own_workers.py"
     module.write_text("import pbus\nclass Plain(pbus.BaseWorker): pass\n")
     what = topology(
         tmp_path,
         program("script", "", script.parent, command=("./run",), restart="always"),
-        WorkerSpec(name="kind", working_dir=tmp_path, joins=True, worker="crew:Plain"),
+        WorkerSpec(name="kind", working_dir=tmp_path, joins=True, worker="own_workers:Plain"),
         program("never", "", tmp_path, command=("./not-there",), restart="always"),
     )
 
@@ -148,7 +148,7 @@ def test_deployment_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_large_arguments_arrive(tmp_path: Path):
     """Arguments may be larger than what one environment variable holds, and are in none."""
-    (tmp_path / "crew.py").write_text(
+    (tmp_path / "own_workers.py").write_text(
         "import os, pbus\n"
         "class Large(pbus.BaseWorker):\n"
         "    def __init__(self, name, text):\n"
@@ -160,7 +160,7 @@ def test_large_arguments_arrive(tmp_path: Path):
         name="a",
         working_dir=tmp_path,
         joins=True,
-        worker="crew:Large",
+        worker="own_workers:Large",
         args={"text": "x" * 3_000_000},
     )
 
@@ -211,7 +211,7 @@ def test_unwatchable_child_is_ended(monkeypatch: pytest.MonkeyPatch):
         for obstacle in (full, no_thread):
             monkeypatch.setattr(groups, "open_process", obstacle)
             with pytest.raises(OSError, match=r"Too many open files|can't start new thread"):
-                await spawn(launch, "life", lambda *_: None, lambda: None)
+                await spawn(launch, "incarnation", lambda *_: None, lambda: None)
         assert 2 == len(pids)
         assert not any(map(is_alive, pids))
 
@@ -224,7 +224,7 @@ def test_reserve_is_kept():
     async def main() -> None:
         launch = Launch(argv=("true",), env=dict(os.environ), cwd=Path("/"))
         with few_files(40), pytest.raises(OSError, match="Too many open files"):
-            await spawn(launch, "life", lambda *_: None, lambda: None)
+            await spawn(launch, "incarnation", lambda *_: None, lambda: None)
 
     asyncio.run(main())
 
@@ -239,7 +239,7 @@ from pbus.process.system.spawn import Launch, spawn
 open_files.raise_open_files()
 async def main():
     child = await spawn(Launch(argv=("sleep", "600"), env=dict(os.environ), cwd=Path("/")),
-                        "life", lambda *_: None, lambda: None)
+                        "incarnation", lambda *_: None, lambda: None)
     print(resource.getrlimit(resource.RLIMIT_NOFILE)[0],
           resource.prlimit(child.pid, resource.RLIMIT_NOFILE)[0])
     child.send_signal(9)

@@ -28,8 +28,8 @@ def test_faults_of_a_workers_bus_are_events(tmp_path: Path, monkeypatch: pytest.
     """What ended by an error is told by `pbus events`, and stands in the worker's log."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    (tmp_path / "crew.py").write_text(WORKERS)
-    spec = WorkerSpec(name="a", working_dir=tmp_path, joins=True, worker="crew:Plain")
+    (tmp_path / "own_workers.py").write_text(WORKERS)
+    spec = WorkerSpec(name="a", working_dir=tmp_path, joins=True, worker="own_workers:Plain")
     follower = Listener(STATES_ADDRESS)
 
     def told() -> list[BusWorkerStateMessage]:

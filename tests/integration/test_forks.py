@@ -1,4 +1,4 @@
-"""What a program forks is no second life of it: signals, sockets and the loop stay with the parent."""
+"""What a program forks is no second incarnation of it: signals, sockets and the loop stay with the parent."""
 
 import asyncio
 import contextlib
@@ -133,8 +133,8 @@ def test_handlers_may_fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Neither a pool, nor a child that is signalled or runs on into the loop, touches the worker."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    (tmp_path / "crew.py").write_text(FORKING)
-    spec = WorkerSpec(name="a", working_dir=tmp_path, joins=True, worker="crew:Forking")
+    (tmp_path / "own_workers.py").write_text(FORKING)
+    spec = WorkerSpec(name="a", working_dir=tmp_path, joins=True, worker="own_workers:Forking")
 
     async def main() -> None:
         async with supervised(topology(tmp_path, spec)) as watched:
@@ -177,7 +177,7 @@ def outlived(url: str, channel: str) -> Iterator[Callable[[], None]]:
 
 
 def test_outliving_child_holds_up_nobody(valkey: Valkey, channel: str):
-    """A killed program's child has no connection: senders reach the next life, which is alone."""
+    """A killed program's child has no connection: senders reach the next incarnation, which is alone."""
 
     async def main() -> None:
         sender = connect(valkey.url, channel=channel, send_timeout=PATIENCE_S)
@@ -252,7 +252,7 @@ async def hosted(worker: BaseWorker, url: str, channel: str) -> AsyncIterator[Wo
 
 
 def test_credit_belongs_to_a_life(valkey: Valkey, channel: str):
-    """A life that is over and keeps its connections holds up no sender, old or new, to the next."""
+    """An incarnation that is over and keeps its connections holds up no sender, old or new, to the next."""
 
     async def main(old: "subprocess.Popen[str]", incarnation: str) -> None:
         sender, receiver = Sender("s"), Receiver("deaf")

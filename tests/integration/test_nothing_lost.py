@@ -241,7 +241,7 @@ def test_kills_lose_no_job(capsys, kind):
         assert [] == asker.problems
         assert {number: number for number in range(JOBS)} == asker.answers
         assert set(range(JOBS)) == set(done)
-        assert [] == [letter.reason for letter in dead]
+        assert [] == [message.reason for message in dead]
 
     broker = kind()
     with broker.server, CliEnv() as home:

@@ -134,8 +134,8 @@ def test_w46_unhandled_messages_outlive_process(make_bus):
     """What a process had taken and not handled when it died is handled by its successor, in order."""
 
     async def main():
-        mail = DeliveryOptions(declared=frozenset({"w"}))
-        here, dead = make_bus(), make_bus(incarnation="dead-1", delivery_options=mail)
+        delivery_options = DeliveryOptions(declared=frozenset({"w"}))
+        here, dead = make_bus(), make_bus(incarnation="dead-1", delivery_options=delivery_options)
         seen = []
 
         async def handle(message):
@@ -152,8 +152,8 @@ def test_w46_unhandled_messages_outlive_process(make_bus):
                 await until(lambda: len(seen) == 5)
                 await until_settled(here, 15)
             late = Listener("w")
-            async with make_bus(delivery_options=mail) as heir:
-                await heir.subscribe(late)
+            async with make_bus(delivery_options=delivery_options) as successor:
+                await successor.subscribe(late)
                 assert list(range(5, 20)) == sorted(tallies(await late.heard(15)))
         assert list(range(5)) == seen
 

@@ -113,8 +113,8 @@ def test_killed_server_comes_back(own_postgres, channel, delivery):
     url = own_postgres.create_database()
 
     async def main():
-        mail = DeliveryOptions(declared=frozenset({"w"}))
-        options = {"channel": channel, "delivery": delivery, "delivery_options": mail}
+        delivery_options = DeliveryOptions(declared=frozenset({"w"}))
+        options = {"channel": channel, "delivery": delivery, "delivery_options": delivery_options}
         here, there = connect(url, **options), connect(url, **options)
         listener = Listener("w")
         async with here, there:

@@ -75,8 +75,10 @@ class Pair:
     """A process that sends, and one with a worker."""
 
     def __init__(self, url, channel) -> None:
-        mail = DeliveryOptions(declared=frozenset({"w", "idle"}))
-        self.here, self.there = (connect(url, channel=channel, delivery_options=mail) for _ in "12")
+        delivery_options = DeliveryOptions(declared=frozenset({"w", "idle"}))
+        self.here, self.there = (
+            connect(url, channel=channel, delivery_options=delivery_options) for _ in "12"
+        )
         self.worker, self.idle = Listener("w"), Listener("idle")
         self.number = 0
 

@@ -107,12 +107,12 @@ def test_foreign_dead_letters_are_shown(shared_database, channel):
             await bus.queues.open("w", durable=True)
             insert = """INSERT INTO pbus.dead_letter (queue_id, lane, message, reason, attempt, crashes, dead_since)
               SELECT id, 'd', $2::text::jsonb, 'x', -1, 1, now() + interval '9 y' FROM pbus.queue WHERE channel = $1"""
-            letters = ['"text"', "null", "[]", "[1, 2]", '["id", {"b": "?"}]', "{}"]
-            for letter in letters:
-                await query(shared_database, insert, channel, letter)
+            messages = ['"text"', "null", "[]", "[1, 2]", '["id", {"b": "?"}]', "{}"]
+            for message in messages:
+                await query(shared_database, insert, channel, message)
             dead = await bus.queues.dead_letters()
-            assert letters == [one.body.decode() for one in dead]
+            assert messages == [one.body.decode() for one in dead]
             assert {"not written by pbus"} == {one.reason for one in dead}
-            assert len(letters) == await bus.queues.drop_dead([one.key for one in dead])
+            assert len(messages) == await bus.queues.drop_dead([one.key for one in dead])
 
     run(main())

@@ -59,7 +59,7 @@ async def stored(store: PgmqQueueStore, many: int) -> None:
 
 
 async def taken(store: PgmqQueueStore, many: int) -> list[StoredMessage]:
-    """Take letters, each an entry."""
+    """Take messages, each an entry."""
     found = await store.fetch([("box", Lane.DATA, many)], consumer="consumer", wait_s=0)
     assert len(found) == many
     return found
@@ -139,10 +139,10 @@ def test_work_grows_with_the_rows(database: str, channel: str, call: Call):
         store = mail_store(Endpoint(dsn=database), channel)
         work = Work(store)
         await store.open("box", durable=True)
-        (letter,) = await prepare(store, 1)
+        (message,) = await prepare(store, 1)
         await query(database, "ANALYZE")
         await work.watch()
-        await store.settle([Settlement(letter)])
+        await store.settle([Settlement(message)])
         await call(store, 2, work)  # plans are made
 
         small, large = [await call(store, many, work) for many in (SMALL, LARGE)]

@@ -21,13 +21,13 @@ class Handler:
     """Takes from `box`, again and again, and notes what it got.
 
     Attributes:
-        asked: How often it asked the server for letters.
+        asked: How often it asked the server for messages.
     """
 
     def __init__(self, store: PgmqQueueStore, consumer: str = "consumer") -> None:
         self.store = store
         self.consumer = consumer
-        self.letters = []
+        self.messages = []
         self.asked = 0
         self._ask = store.fetcher._query
         store.fetcher._query = self._count
@@ -39,14 +39,14 @@ class Handler:
     async def run(self) -> None:
         while True:
             with contextlib.suppress(BusUnavailableError):  # as a mail room does
-                letters = await fetch(self.store, consumer=self.consumer, wait_s=PATIENCE_S)
-                self.letters += letters
-                await handle(self.store, letters)
+                messages = await fetch(self.store, consumer=self.consumer, wait_s=PATIENCE_S)
+                self.messages += messages
+                await handle(self.store, messages)
 
     async def has(self, *expected: str) -> None:
         """Wait until it got so many, and see that it is these."""
-        await until(lambda: len(self.letters) >= len(expected))
-        assert list(expected) == texts(self.letters)
+        await until(lambda: len(self.messages) >= len(expected))
+        assert list(expected) == texts(self.messages)
 
     async def is_waited_for(self, database: str) -> None:
         """Wait until the server hands over to it."""
@@ -85,8 +85,8 @@ async def stored(database, channel, *, shared=False, **options) -> AsyncIterator
         await store.close()
 
 
-def test_letter_comes_unasked(database, channel, monkeypatch):
-    """Who has emptied its mailbox gets the next letters without asking, in both lanes, in order."""
+def test_message_comes_unasked(database, channel, monkeypatch):
+    """Who has emptied its mailbox gets the next messages without asking, in both lanes, in order."""
     monkeypatch.setattr("pbus.bus.pgmq.fetcher._EMPTY_S", PATIENCE_S)  # nor does it look around
 
     async def main():
@@ -95,15 +95,15 @@ def test_letter_comes_unasked(database, channel, monkeypatch):
             for number in range(20):
                 lane = SYSTEM if number % 5 == 0 else DATA
                 await store.put([writer.to("box", str(number), lane=lane)])
-                await until(lambda whole=number + 1: len(handler.letters) == whole)
-            assert [str(number) for number in range(20)] == texts(handler.letters)
+                await until(lambda whole=number + 1: len(handler.messages) == whole)
+            assert [str(number) for number in range(20)] == texts(handler.messages)
             assert asked == handler.asked
 
     run(main())
 
 
 def test_nothing_is_overtaken(database, channel):
-    """What is handed over stays behind what the queue has, whoever mixes batches and lone letters."""
+    """What is handed over stays behind what the queue has, whoever mixes batches and lone messages."""
 
     async def main():
         async with stored(database, channel) as store, handling(store, database) as handler:
@@ -118,7 +118,7 @@ def test_nothing_is_overtaken(database, channel):
 
 
 def test_too_long_for_a_notification(database, channel):
-    """A long letter is taken as ever, and the next short one comes after it."""
+    """A long message is taken as ever, and the next short one comes after it."""
 
     async def main():
         async with stored(database, channel) as store, handling(store, database) as handler:
@@ -147,12 +147,12 @@ def test_lost_notification_loses_nothing(database, channel):
                     store._lines._hands[own] = unread.append  # the connection ends before
                     await store.put([writer.to("box", str(sent))])
                     sent += 1
-                    await until(lambda whole=sent: unread or len(handler.letters) == whole)  # noqa: B023
+                    await until(lambda whole=sent: unread or len(handler.messages) == whole)  # noqa: B023
                 ours = "application_name = 'pbus' AND datname = current_database()"
                 await query(
                     database, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours}"
                 )
-                await until(lambda whole=sent: len(handler.letters) == whole)
+                await until(lambda whole=sent: len(handler.messages) == whole)
                 await handler.is_waited_for(database)
             held = "SELECT count(*) FROM pbus.in_flight WHERE channel = $1"
             async with asyncio.timeout(PATIENCE_S):
@@ -187,7 +187,7 @@ def test_take_that_reconnects_finds_all(database, channel):
 
 
 def test_dead_are_handed_nothing(database, channel):
-    """After a process was given up, its letters wait for the next."""
+    """After a process was given up, its messages wait for the next."""
 
     async def main():
         async with stored(database, channel) as store, stored(database, channel) as other:
@@ -212,8 +212,8 @@ def test_given_up_gets_back_what_was_handed(database, channel):
             await other.put([writer.to("box", "1")])
             assert [] == await fetch(other, consumer="next")
             await other.requeue_held_by(["dead"])
-            (letter,) = await fetch(other, consumer="next")
-            assert (["1"], True) == (texts([letter]), letter.is_poison_suspect)
+            (message,) = await fetch(other, consumer="next")
+            assert (["1"], True) == (texts([message]), message.is_poison_suspect)
 
     run(main())
 
@@ -230,16 +230,16 @@ def test_silent_holder_loses_what_was_handed(database, channel):
                 pass
             await other.put([Writer().to("box", "1")])
             async with asyncio.timeout(PATIENCE_S):
-                while not (letters := await fetch(other, consumer="next")):
+                while not (messages := await fetch(other, consumer="next")):
                     await other.renew(["box"])
                     await asyncio.sleep(0.02)
-            assert ["1"] == texts(letters)
+            assert ["1"] == texts(messages)
 
     run(main())
 
 
 def test_replicas_are_not_handed(database, channel):
-    """A mailbox that several take from keeps its letters until one asks."""
+    """A mailbox that several take from keeps its messages until one asks."""
 
     async def main():
         async with stored(database, channel, shared=True) as store:
@@ -292,17 +292,17 @@ def test_handed_for_what_was_left_meanwhile(database, channel):
                 lambda: store.fetcher.push._prefetched
             )  # it has left and the server does not know
             asked = handler.asked
-            (letter,) = await fetch(store, "next", wait_s=PATIENCE_S)
-            assert ("box", ["1"]) == (letter.mailbox, texts([letter]))
+            (message,) = await fetch(store, "next", wait_s=PATIENCE_S)
+            assert ("box", ["1"]) == (message.mailbox, texts([message]))
             assert handler.asked - asked <= 1
-            await store.settle([Settlement(message=letter, how="requeue")])
+            await store.settle([Settlement(message=message, how="requeue")])
             assert ["1"] == texts(await fetch(store, consumer="other", wait_s=PATIENCE_S))
 
     run(main())
 
 
 def test_handed_for_what_another_call_wants(database, channel):
-    """A consumer with several calls gets each letter in the one that wants it."""
+    """A consumer with several calls gets each message in the one that wants it."""
 
     async def main():
         async with stored(database, channel) as store:
@@ -311,10 +311,10 @@ def test_handed_for_what_another_call_wants(database, channel):
                 pass
             await store.put([Writer().to("box", "1")])
             await until(lambda: store.fetcher.push._prefetched)
-            letters = store.fetcher.push._prefetched.pop("consumer")
+            messages = store.fetcher.push._prefetched.pop("consumer")
             taking = asyncio.create_task(fetch(store, wait_s=PATIENCE_S))
             await until(lambda: store.fetcher.wakeups._waiting)
-            store.fetcher.push._prefetched["consumer"] = letters
+            store.fetcher.push._prefetched["consumer"] = messages
             assert [] == await fetch(store, "next")
             assert ["1"] == texts(await taking)
 
@@ -322,7 +322,7 @@ def test_handed_for_what_another_call_wants(database, channel):
 
 
 def test_retry_holds_the_next_back(database, channel):
-    """While a letter waits for another try the others are taken as ever, and none is lost."""
+    """While a message waits for another try the others are taken as ever, and none is lost."""
 
     async def main():
         async with stored(database, channel) as store:
@@ -330,8 +330,10 @@ def test_retry_holds_the_next_back(database, channel):
                 pass
             writer = Writer()
             await store.put([writer.to("box", "1")])
-            (letter,) = await fetch(store, wait_s=PATIENCE_S)
-            await store.settle([Settlement(message=letter, how="retry", delay_s=0.05, reason="no")])
+            (message,) = await fetch(store, wait_s=PATIENCE_S)
+            await store.settle([
+                Settlement(message=message, how="retry", delay_s=0.05, reason="no")
+            ])
             await store.put([writer.to("box", "2")])
             found = []
             async with asyncio.timeout(PATIENCE_S):
@@ -358,10 +360,10 @@ def test_answers_are_bounded_in_bytes(database, channel):
             async def rest() -> None:
                 found = {box: [] for box in boxes}
                 while sum(map(len, found.values())) < len(boxes) * each:
-                    letters = await store.fetch(wanted, consumer="consumer", wait_s=PATIENCE_S)
-                    assert 0 < sum(len(letter.body) for letter in letters) < most
-                    for letter in letters:
-                        found[letter.mailbox].append(texts([letter])[0][0])
+                    messages = await store.fetch(wanted, consumer="consumer", wait_s=PATIENCE_S)
+                    assert 0 < sum(len(message.body) for message in messages) < most
+                    for message in messages:
+                        found[message.mailbox].append(texts([message])[0][0])
                 assert all(list("012") == numbers for numbers in found.values())
 
             async with asyncio.timeout(PATIENCE_S):

@@ -111,9 +111,9 @@ def test_documented_grants_suffice(database, channel, postgres):
 
     async def main():
         await query(database, "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
-        mail = DeliveryOptions(declared=frozenset({"w"}))
-        async with connect(database, channel=channel, delivery_options=mail) as bus:
-            await bus.mail.open("w", keep=True)
+        delivery_options = DeliveryOptions(declared=frozenset({"w"}))
+        async with connect(database, channel=channel, delivery_options=delivery_options) as bus:
+            await bus.queues.open("w", durable=True)
         await query(database, f"CREATE ROLE {role} LOGIN")
         await query(database, f"REVOKE ALL ON DATABASE {name_of(database)} FROM PUBLIC")
         for statement in statements:
@@ -285,8 +285,12 @@ def test_refusals_heal(own_postgres, channel, caplog):
 
     async def main():
         listener = Listener("w")
-        mail = DeliveryOptions(declared=frozenset({"w"}))
-        options = {"channel": channel, "delivery_options": mail, "send_timeout": PATIENCE_S}
+        delivery_options = DeliveryOptions(declared=frozenset({"w"}))
+        options = {
+            "channel": channel,
+            "delivery_options": delivery_options,
+            "send_timeout": PATIENCE_S,
+        }
         administrator = await asyncpg.connect(own_postgres.url())
         async with connect(url, **options) as here, connect(url, **options) as there:
             await there.subscribe(listener)

@@ -111,14 +111,14 @@ def test_successor_and_command_are_heard(url: str, channel: str):
         ):
             listener = Listener("cli-1")
             await command.subscribe(listener)
-            for life in range(2):
+            for number in range(2):
                 async with hosting(url, channel, "clerk") as clerk:
                     for target in ("victim", "cli-1"):
                         await clerk.send_bus_message(
-                            Claimed(source="clerk", target=target, number=life)
+                            Claimed(source="clerk", target=target, number=number)
                         )
-                    await until(lambda life=life: len(heard(victim.received)) == life + 1)
-                    await until(lambda life=life: len(heard(listener.messages)) == life + 1)
+                    await until(lambda number=number: len(heard(victim.received)) == number + 1)
+                    await until(lambda number=number: len(heard(listener.messages)) == number + 1)
             assert [("clerk", 0), ("clerk", 1)] == heard(victim.received)
             assert 0 == victim.bus.counters.refused
             assert 0 == command.counters.refused

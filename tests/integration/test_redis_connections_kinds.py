@@ -449,14 +449,14 @@ def test_slot_moves_while_in_use(cluster: ValkeyCluster):
         await there.subscribe(listener)
         async with here, there, shop(cluster.url(2), channel):
             await here.send(KindlyNote(source="a", target="w", content=b"before"))
-            assert [b"before"] == await parcels(listener, 1)
+            assert [b"before"] == await payloads(listener, 1)
             await asyncio.to_thread(cluster.migrate, f"{{{channel}}}:x", 2, 0)
             try:
                 async with asyncio.timeout(20):  # a slow migration outlasts a lease
                     while ["shop"] != [lease.name for lease in await here.leases.leases()]:
                         await asyncio.sleep(0.05)
                 await here.send(KindlyNote(source="a", target="w", content=b"after"))
-                assert [b"before", b"after"] == await parcels(listener, 2)
+                assert [b"before", b"after"] == await payloads(listener, 2)
                 await shop_answers_again(cluster.url(1), channel)
             finally:
                 await asyncio.to_thread(cluster.migrate, f"{{{channel}}}:x", 0, 2)
@@ -479,7 +479,7 @@ def test_seed_need_not_live(channel: str):
                     cluster.nodes[1].command("CLIENT", "KILL", "TYPE", kind)
                 await bus.send(KindlyNote(source="a", target="w", content=b"still here"))
 
-                assert [b"still here"] == await parcels(listener, 1)
+                assert [b"still here"] == await payloads(listener, 1)
 
         run(main())
 
@@ -501,8 +501,8 @@ def channel_on(cluster: ValkeyCluster, owner: int) -> str:
     return next(name for name in names if cluster.owner(f"{{{name}}}:x") == owner)
 
 
-async def parcels(listener: Listener, count: int) -> list[bytes]:
-    """What was in the parcels, once so many have come."""
+async def payloads(listener: Listener, count: int) -> list[bytes]:
+    """What was in the payloads, once so many have come."""
 
     def found() -> list[bytes]:
         return [one.content for one in listener.messages if isinstance(one, KindlyNote)]

@@ -87,8 +87,12 @@ def test_keys_of_other_types_are_put_aside(valkey, channel, caplog):
 
     async def main():
         listener, other, number = Listener("w"), Listener("other"), 0
-        mail = DeliveryOptions(declared=frozenset({"w", "other"}))
-        options = {"channel": channel, "delivery": "at-least-once", "delivery_options": mail}
+        delivery_options = DeliveryOptions(declared=frozenset({"w", "other"}))
+        options = {
+            "channel": channel,
+            "delivery": "at-least-once",
+            "delivery_options": delivery_options,
+        }
         async with Redis.from_url(valkey.url) as redis, connect(valkey.url, **options) as bus:
             await redis.set(f"{bus.queues._key}:q:d:w", "before it was made")
             await bus.subscribe(listener)
@@ -120,7 +124,7 @@ BAD_VALUES = {
     "handled in words": lambda r, k: r.hset(f"{k}:box:w", mapping={"gn": "x", "gt": "y"}),
     "no numbers of streams": lambda r, k: r.hset(f"{k}:last:w", mapping={"a|1|d": "x", "": "\xff"}),
     "retries of nothing": lambda r, k: r.zadd(f"{k}:later:w", {b"\xc1": 1, pack(["d", 5]): 1}),
-    "retries of no letter": lambda r, k: r.zadd(f"{k}:later:w", {pack(["d", {"id": "x"}]): 1}),
+    "retries of no message": lambda r, k: r.zadd(f"{k}:later:w", {pack(["d", {"id": "x"}]): 1}),
     "times in words": lambda r, k: r.mset({f"{k}:touched": "x", f"{k}:since": "y"}),
     "an index of bytes": lambda r, k: r.zadd(k, {b"\xff\n": 1e300}),
     "the last possible entry": lambda r, k: r.xadd(f"{k}:q:d:w", {"a": 1}, id=f"{LAST}-{LAST}"),
@@ -138,8 +142,12 @@ def test_values_of_any_kind_stop_nobody(valkey, channel, caplog):
 
     async def main():
         listener, number = Listener("w"), 0
-        mail = DeliveryOptions(declared=frozenset({"w"}))
-        options = {"channel": channel, "delivery": "at-least-once", "delivery_options": mail}
+        delivery_options = DeliveryOptions(declared=frozenset({"w"}))
+        options = {
+            "channel": channel,
+            "delivery": "at-least-once",
+            "delivery_options": delivery_options,
+        }
         async with Redis.from_url(valkey.url) as redis, connect(valkey.url, **options) as bus:
             await bus.subscribe(listener)
             for write in BAD_VALUES.values():

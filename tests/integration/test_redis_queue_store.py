@@ -77,10 +77,10 @@ def test_nothing_is_left_of_removed_mailboxes(valkey, channel, redis):
         async with closing(store_at(valkey.url, channel)) as store:
             await use_everything(store)
             kinds = {key.removeprefix(f"{{{channel}}}:mail") for key in redis.keys(f"*{channel}*")}
-            letters = await fetch(store)
+            messages = await fetch(store)
             for report in await store.stats():
                 await store.purge(report.name, remove=True)
-            await handle(store, letters)  # what comes too late brings nothing back
+            await handle(store, messages)  # what comes too late brings nothing back
             await store.requeue_held_by(["h1", "gone"])
             await store.renew(["box", "brief"])
 
@@ -140,14 +140,14 @@ def test_any_bytes_are_kept(valkey, channel):
             outgoing = Writer().to("box", *"abcd")
             outgoing.bodies[:] = bodies
             await store.put([outgoing])
-            letters = await fetch(store)
-            assert bodies == [letter.body for letter in letters]
-            await store.settle([Settlement(one, how="retry") for one in letters])
-            letters = await fetch(store)
-            assert bodies == [letter.body for letter in letters]
-            await store.settle([Settlement(one, how="dead_letter") for one in letters])
+            messages = await fetch(store)
+            assert bodies == [message.body for message in messages]
+            await store.settle([Settlement(one, how="retry") for one in messages])
+            messages = await fetch(store)
+            assert bodies == [message.body for message in messages]
+            await store.settle([Settlement(one, how="dead_letter") for one in messages])
 
-            assert bodies == [letter.body for letter in await store.dead_letters()]
+            assert bodies == [message.body for message in await store.dead_letters()]
 
     run(main())
 
@@ -161,9 +161,9 @@ def test_scripts_are_loaded_again(valkey, channel, redis):
             writer = Writer()
             for text in ("before", "after"):
                 await store.put([writer.to("box", text)])
-                letters = await fetch(store)
-                assert [text] == texts(letters)
-                await handle(store, letters)
+                messages = await fetch(store)
+                assert [text] == texts(messages)
+                await handle(store, messages)
                 redis.script_flush()
 
     run(main())
@@ -197,20 +197,20 @@ def test_full_memory_stores_nothing(own_valkey, channel):
                 await store.open("box", durable=True)
                 writer = Writer()
                 await store.put([writer.to("box", "1", "2")])
-                letters = await fetch(store)
-                await store.settle([Settlement(letters.pop(), how="retry", delay_s=0.01)])
+                messages = await fetch(store)
+                await store.settle([Settlement(messages.pop(), how="retry", delay_s=0.01)])
                 redis.config_set("maxmemory", 1)
                 with pytest.raises(BusUnavailableError, match="maxmemory"):
                     await store.put(writer.each("box", "3", "4"))
-                letters += await fetch(store, consumer="other", wait_s=1)
+                messages += await fetch(store, consumer="other", wait_s=1)
                 await store.settle([
-                    Settlement(letters[1], how="dead_letter"),
-                    Settlement(letters[0]),
+                    Settlement(messages[1], how="dead_letter"),
+                    Settlement(messages[0]),
                 ])
                 redis.config_set("maxmemory", 0)
                 (report,) = await store.stats()
 
-                assert ["1", "2"] == texts(letters)
+                assert ["1", "2"] == texts(messages)
                 assert (0, 0, 1) == (report.backlog, report.in_flight, report.dead)
 
     run(main())
@@ -225,9 +225,9 @@ def test_missing_keys_harm_one_mailbox_only(valkey, channel, redis):
             for name in ("broken", "sound"):
                 await store.open(name, durable=True)
             await store.put([writer.to("*", "1", "2")])
-            letters = await fetch(store, "broken")
+            messages = await fetch(store, "broken")
             redis.delete(*redis.keys(f"*{channel}*:broken"))
-            await store.settle([Settlement(letters[0])])
+            await store.settle([Settlement(messages[0])])
             assert [] == await fetch(store, "broken")
             assert 1 == (await store.put([writer.to("*", "3")]))[0].mailboxes
             await store.requeue_held_by(["consumer"])
@@ -284,7 +284,7 @@ def test_old_senders_are_forgotten(valkey, channel, redis):
 
 
 def test_the_dead_get_nothing(valkey, channel, redis):
-    """What a process had asked before it was killed, and Redis reads late, gives it no letter."""
+    """What a process had asked before it was killed, and Redis reads late, gives it no message."""
 
     async def main():
         async with closing(store_at(valkey.url, channel)) as store:
@@ -307,12 +307,12 @@ def test_killers_go_to_the_end(valkey, channel):
         async with closing(store_at(valkey.url, channel)) as store:
             await store.open("box", durable=True)
             await store.put(Writer().each("box", "killer", "b", "c"))
-            await store.fetch([("box", DATA, 1)], consumer="life-1", wait_s=0)
-            await store.requeue_held_by(["life-1"])
-            letters = await fetch(store, consumer="life-2")
-            assert ["killer", "b", "c"] == texts(letters)
-            await store.mark_started(letters[:1])
-            await store.requeue_held_by(["life-2"])
+            await store.fetch([("box", DATA, 1)], consumer="incarnation-1", wait_s=0)
+            await store.requeue_held_by(["incarnation-1"])
+            messages = await fetch(store, consumer="incarnation-2")
+            assert ["killer", "b", "c"] == texts(messages)
+            await store.mark_started(messages[:1])
+            await store.requeue_held_by(["incarnation-2"])
 
             assert ["b", "c", "killer"] == texts(await fetch(store))
 
@@ -326,10 +326,10 @@ def test_consumers_of_the_dead_are_removed(valkey, channel, redis):
         async with closing(store_at(valkey.url, channel)) as store:
             await store.open("box", durable=True)
             writer = Writer()
-            for life in range(5):
+            for number in range(5):
                 await store.put([writer.to("box", "x", lane=SYSTEM), writer.to("box", "y")])
-                await fetch(store, consumer=f"life-{life}")
-                await store.requeue_held_by([f"life-{life}"])
+                await fetch(store, consumer=f"incarnation-{number}")
+                await store.requeue_held_by([f"incarnation-{number}"])
             names = [
                 consumer["name"]
                 for queue in "dsDS"
@@ -405,17 +405,19 @@ def test_killed_takers_lose_nothing(valkey, channel, tmp_path):
                 takers.start()
                 dice = random.Random(3)
                 writing = asyncio.create_task(_write(store, total))
-                while takers.lives < 8 or not writing.done() or await backlog(store) > 0:
+                while takers.start_count < 8 or not writing.done() or await backlog(store) > 0:
                     await asyncio.sleep(dice.uniform(0.0, 0.02))
-                    if takers.lives < 8 and log.stat().st_size > takers.lives * 3000:
+                    if takers.start_count < 8 and log.stat().st_size > takers.start_count * 3000:
                         await store.requeue_held_by([takers.kill(dice)])
                         takers.start()
             await finishes(writing)
 
             handled = log.read_text().split()
-            assert 8 == takers.lives
+            assert 8 == takers.start_count
             assert set(map(str, range(total))) == set(handled)
-            assert len(handled) - total <= 10 * takers.lives  # what was in hand when they died
+            assert (
+                len(handled) - total <= 10 * takers.start_count
+            )  # what was in hand when they died
             (report,) = await store.stats()
             assert (0, 0, 0) == (report.in_flight, report.retries, report.dead)
 
@@ -445,7 +447,7 @@ class _Takers:
     """Processes that handle mail and write down what, each with an incarnation of its own."""
 
     def __init__(self, url: str, channel: str, log: Path) -> None:
-        self.lives = 0
+        self.start_count = 0
         self._command = [sys.executable, str(Path(queue_consumer_process.__file__)), url, channel]
         self._environ = {
             **os.environ,
@@ -456,8 +458,8 @@ class _Takers:
 
     def start(self) -> None:
         """Start one more."""
-        self.lives += 1
-        holder = f"life-{self.lives}"
+        self.start_count += 1
+        holder = f"incarnation-{self.start_count}"
         self._running[holder] = subprocess.Popen(
             [*self._command, holder], stdout=self._output, env=self._environ
         )
@@ -497,11 +499,11 @@ async def _write(store: QueueStore, total: int) -> None:
 async def _read(store: QueueStore, total: int, seen: list[str]) -> None:
     """Handle what comes until all is there, each batch until it is settled."""
     while len(seen) < total:
-        letters = await _take_stubbornly(store)
-        seen += texts(letters)
+        messages = await _take_stubbornly(store)
+        seen += texts(messages)
         while True:
             try:
-                await handle(store, letters)
+                await handle(store, messages)
                 break
             except BusUnavailableError:
                 await asyncio.sleep(0.02)
@@ -510,7 +512,7 @@ async def _read(store: QueueStore, total: int, seen: list[str]) -> None:
 async def _take_stubbornly(store: QueueStore, wait_s: float = 5.0) -> list:
     while True:
         try:
-            if letters := await store.fetch([("box", DATA, 10)], consumer="reader", wait_s=wait_s):
-                return letters
+            if messages := await store.fetch([("box", DATA, 10)], consumer="reader", wait_s=wait_s):
+                return messages
         except BusUnavailableError:
             await asyncio.sleep(0.02)

@@ -49,7 +49,7 @@ async def python(code: str, ears: Ears, **env: str) -> AsyncIterator[Child]:
     launch = Launch(
         argv=(sys.executable, "-u", "-c", code), env={**os.environ, **env}, cwd=Path.cwd()
     )
-    child = await spawn(launch, "life", ears.on_line, lambda: None)
+    child = await spawn(launch, "incarnation", ears.on_line, lambda: None)
     try:
         yield child
     finally:
@@ -203,11 +203,11 @@ def test_child_leads_own_session():
     asyncio.run(main())
 
 
-def test_exit_seen_despite_heir():
+def test_exit_seen_despite_inherited_output():
     """The exit is noticed although a grandchild keeps the pipes open."""
     code = """
 import subprocess, sys
-subprocess.Popen([sys.executable, "-c", "import time; print('heir', flush=True); time.sleep(60)"])
+subprocess.Popen([sys.executable, "-c", "import time; print('grandchild', flush=True); time.sleep(60)"])
 sys.exit(7)
 """
 
@@ -215,7 +215,7 @@ sys.exit(7)
         ears = Ears()
         async with python(code, ears) as child:
             assert 7 == await asyncio.wait_for(child.wait(), PATIENCE_S)
-            await ears.hear("heir")
+            await ears.hear("grandchild")
             assert not child.is_gone
             assert await shutdown.terminate_group(child, asyncio.Event())
             assert child.is_gone
@@ -357,7 +357,7 @@ def test_missing_program_says_which():
     async def main() -> None:
         launch = Launch(argv=("/nowhere/prog",), env={}, cwd=Path("/"))
         with pytest.raises(FileNotFoundError) as caught:
-            await spawn(launch, "life", lambda *_: None, lambda: None)
+            await spawn(launch, "incarnation", lambda *_: None, lambda: None)
         assert "/nowhere/prog" == caught.value.filename
 
     asyncio.run(main())

@@ -34,12 +34,12 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has state, sockets and worker classes of its own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    (tmp_path / "crew.py").write_text(WORKERS)
+    (tmp_path / "own_workers.py").write_text(WORKERS)
 
 
 def plain(folder: Path, encoding: str, loop: str):
     """One worker on a broker of its own."""
-    spec = WorkerSpec(name="a", working_dir=folder, joins=True, worker="crew:Plain")
+    spec = WorkerSpec(name="a", working_dir=folder, joins=True, worker="own_workers:Plain")
     what = topology(folder, spec)
     bus = msgspec.structs.replace(what.bus, encoding=encoding)
     return msgspec.structs.replace(what, bus=bus, loop=loop)

@@ -16,18 +16,18 @@ MakeBus = Callable[..., WorkerBus]
 
 
 @asynccontextmanager
-async def hosted(make_bus: MakeBus, *households: list[BaseWorker]) -> AsyncIterator[list[Any]]:
+async def hosted(make_bus: MakeBus, *groups: list[BaseWorker]) -> AsyncIterator[list[Any]]:
     """A runner for each list of workers, all ready and known to each other; over at the end."""
-    buses = [make_bus() for _ in households]
+    buses = [make_bus() for _ in groups]
     runners = [WorkerRunner(bus=bus, session="test") for bus in buses]
     runs = []
     try:
         for bus in buses:
             await bus.start()
-        for runner, workers in zip(runners, households, strict=True):
+        for runner, workers in zip(runners, groups, strict=True):
             await runner.add_workers(*workers)
             runs.append(asyncio.create_task(runner.run(auto_end=False)))
-        names = [worker.name for workers in households for worker in workers]
+        names = [worker.name for workers in groups for worker in workers]
         for runner in runners:
             for name in names:
                 await runner.registry.wait_ready(name, PATIENCE_S)

@@ -17,11 +17,11 @@ async def main() -> None:
     store = RedisQueueStore(Endpoint(url=url, redis=None), Keys(channel))
     wanted = [("box", lane, 5) for lane in (SYSTEM, DATA)]
     while True:
-        letters = await store.fetch(wanted, consumer=holder, wait_s=5)
-        await store.mark_started(letters)
-        for text in texts(letters):
+        messages = await store.fetch(wanted, consumer=holder, wait_s=5)
+        await store.mark_started(messages)
+        for text in texts(messages):
             os.write(1, f"{text}\n".encode())
-        await store.settle([Settlement(letter) for letter in letters])
+        await store.settle([Settlement(message) for message in messages])
 
 
 if __name__ == "__main__":

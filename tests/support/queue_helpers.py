@@ -48,22 +48,22 @@ class Writer:
         return [self.to(address, text, lane=lane) for text in texts]
 
 
-def texts(letters: Sequence[StoredMessage]) -> list[str]:
-    """What letters say, in order."""
-    return [json.loads(letter.body)["text"] for letter in letters]
+def texts(messages: Sequence[StoredMessage]) -> list[str]:
+    """What messages say, in order."""
+    return [json.loads(message.body)["text"] for message in messages]
 
 
 async def fetch(
     store: QueueStore, mailbox: str = "box", *, consumer: str = "consumer", wait_s: float = 0.0
 ) -> list[StoredMessage]:
-    """Take up to 1,000 letters of each lane."""
+    """Take up to 1,000 messages of each lane."""
     wanted = [(mailbox, SYSTEM, 1000), (mailbox, DATA, 1000)]
     return await store.fetch(wanted, consumer=consumer, wait_s=wait_s)
 
 
-async def handle(store: QueueStore, letters: Sequence[StoredMessage]) -> None:
-    """Settle letters as handled."""
-    await store.settle([Settlement(letter) for letter in letters])
+async def handle(store: QueueStore, messages: Sequence[StoredMessage]) -> None:
+    """Settle messages as handled."""
+    await store.settle([Settlement(message) for message in messages])
 
 
 async def backlog(store: QueueStore, mailbox: str = "box") -> int:

@@ -37,7 +37,7 @@ class QueueModel:
         """Compare the report with the model."""
         (report,) = await self._store.stats()
         held = sum(map(len, self._held.values()))
-        alive = [*self._stored, *(text for letters in self._held.values() for text in letters)]
+        alive = [*self._stored, *(text for messages in self._held.values() for text in messages)]
         tried = sum(self._attempts[text] > 1 for text in alive)
 
         assert (len(alive), held, tried, len(self._dead)) == (
@@ -49,16 +49,16 @@ class QueueModel:
 
     async def finish(self) -> None:
         """Handle all that is left: nothing was lost, nothing came twice."""
-        for letters in self._held.values():
-            await self._store.settle([Settlement(letter) for letter in letters.values()])
-            self._handled |= letters.keys()
-            letters.clear()
+        for messages in self._held.values():
+            await self._store.settle([Settlement(message) for message in messages.values()])
+            self._handled |= messages.keys()
+            messages.clear()
         while self._stored:
             await self._take(wait_s=1)
-            for letters in self._held.values():
-                await self._store.settle([Settlement(letter) for letter in letters.values()])
-                self._handled |= letters.keys()
-                letters.clear()
+            for messages in self._held.values():
+                await self._store.settle([Settlement(message) for message in messages.values()])
+                self._handled |= messages.keys()
+                messages.clear()
         await self.check()
         dead = texts(await self._store.dead_letters())
 
@@ -81,22 +81,22 @@ class QueueModel:
     async def _take(self, wait_s: float = 0.0) -> None:
         holder = self._random.choice(_HOLDERS)
         wanted = [("box", lane, self._random.randint(1, 20)) for lane in (SYSTEM, DATA)]
-        letters = await self._store.fetch(wanted, consumer=holder, wait_s=wait_s)
-        for letter, text in zip(letters, texts(letters), strict=True):
+        messages = await self._store.fetch(wanted, consumer=holder, wait_s=wait_s)
+        for message, text in zip(messages, texts(messages), strict=True):
             assert text in self._stored, f"{text} is not there to be taken"
-            assert f"id-{text}" == letter.id
-            assert self._attempts[text] == letter.attempt
+            assert f"id-{text}" == message.id
+            assert self._attempts[text] == message.attempt
             self._stored.remove(text)
-            self._held[holder][text] = letter
+            self._held[holder][text] = message
 
     async def _settle(self) -> None:
         settles = []
-        for letters in self._held.values():
-            for text in self._random.sample(sorted(letters), len(letters) * 2 // 3):
-                letter = letters.pop(text)
+        for messages in self._held.values():
+            for text in self._random.sample(sorted(messages), len(messages) * 2 // 3):
+                message = messages.pop(text)
                 how = self._random.choice(("ack", "ack", "retry", "requeue", "dead_letter"))
                 delay_s = self._random.choice((0.0, 0.02))
-                settles.append(Settlement(letter, how=how, delay_s=delay_s, reason="so it goes"))
+                settles.append(Settlement(message, how=how, delay_s=delay_s, reason="so it goes"))
                 if how == "ack":
                     self._handled.add(text)
                 elif how == "dead_letter":
@@ -108,9 +108,9 @@ class QueueModel:
 
     async def _requeue(self) -> None:
         holder = self._random.choice(_HOLDERS)
-        letters = self._held[holder]
-        await self._store.mark_started(list(letters.values()))
+        messages = self._held[holder]
+        await self._store.mark_started(list(messages.values()))
 
-        assert len(letters) == await self._store.requeue_held_by([holder])
-        self._stored |= letters.keys()
-        letters.clear()
+        assert len(messages) == await self._store.requeue_held_by([holder])
+        self._stored |= messages.keys()
+        messages.clear()

@@ -12,12 +12,12 @@ class Recorder(BaseWorker):
     def __init__(self, name, *, active=True):
         super().__init__(name, active=active)
         self.received: list[BusMessage] = []
-        self.lives = 0
+        self.start_count = 0
         self.heard = asyncio.Event()
         self.has_stopped = asyncio.Event()
 
     async def start(self):
-        self.lives += 1
+        self.start_count += 1
 
     async def stop(self):
         self.has_stopped.set()

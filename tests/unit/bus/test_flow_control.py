@@ -48,7 +48,7 @@ class NoteWire:
         return Backoff(0.0, 0.0)
 
 
-class Desk:
+class Setup:
     """One process's credit with what it stands on."""
 
     def __init__(self, wire: NoteWire | None = None, presences: Sequence[Presence] = ()) -> None:
@@ -77,18 +77,18 @@ def test_newer_grants_replace_older():
     """While one write is under way only the newest grant per sender and address is kept."""
 
     async def main():
-        desk = Desk()
-        desk.wire.open.clear()
-        async with desk.running():
+        setup = Setup()
+        setup.wire.open.clear()
+        async with setup.running():
             for consumed in range(5):
-                desk.credit.grant("s", "a", 1, consumed, 100)
-            desk.credit.grant("s", "b", 2, 0, 100)
-            desk.wire.open.set()
-            await until(lambda: len(desk.wire.told) == 2)
+                setup.credit.grant("s", "a", 1, consumed, 100)
+            setup.credit.grant("s", "b", 2, 0, 100)
+            setup.wire.open.set()
+            await until(lambda: len(setup.wire.told) == 2)
 
         expected = [["grant", "me", "a", 1, 4, 100], ["grant", "me", "b", 2, 0, 100]]
-        assert expected == [json.loads(note) for _, note in desk.wire.told]
-        assert {"s"} == {process for process, _ in desk.wire.told}
+        assert expected == [json.loads(note) for _, note in setup.wire.told]
+        assert {"s"} == {process for process, _ in setup.wire.told}
 
     run(main())
 
@@ -97,13 +97,13 @@ def test_grants_survive_an_outage():
     """What could not be told is told later, unless there is something newer to tell."""
 
     async def main():
-        desk = Desk()
-        desk.wire.failures = 3
-        async with desk.running():
-            desk.credit.grant("s", "a", 1, 7, 100)
-            await until(lambda: desk.wire.told)
+        setup = Setup()
+        setup.wire.failures = 3
+        async with setup.running():
+            setup.credit.grant("s", "a", 1, 7, 100)
+            await until(lambda: setup.wire.told)
 
-        assert [7] == [json.loads(note)[4] for _, note in desk.wire.told]
+        assert [7] == [json.loads(note)[4] for _, note in setup.wire.told]
 
     run(main())
 
@@ -112,12 +112,12 @@ def test_unknown_stream_is_disowned():
     """A sender that asks about a stream unknown here is told not to wait for us."""
 
     async def main():
-        desk = Desk()
-        async with desk.running():
-            desk.credit.receive(b'["probe","s","a",1,0,0]')
-            await until(lambda: desk.wire.told)
+        setup = Setup()
+        async with setup.running():
+            setup.credit.receive(b'["probe","s","a",1,0,0]')
+            await until(lambda: setup.wire.told)
 
-        ((process, note),) = desk.wire.told
+        ((process, note),) = setup.wire.told
         assert ("s", ["grant", "me", "a", 1, 0, -1]) == (process, json.loads(note))
         assert note.startswith(CREDIT_NOTES)
 
@@ -128,16 +128,16 @@ def test_gone_receivers_are_forgotten():
     """A sender in want of credit asks, and goes on when nobody is there to hear it."""
 
     async def main():
-        desk = Desk()
-        await desk.outbox.put("a", FULL)
-        desk.credit.receive(b'["grant","gone","a",1,0,%d]' % INITIAL_CREDIT_BYTES)
-        desk.outbox.blocking.clear()
-        sending = asyncio.create_task(desk.outbox.put("a", b"more"))
-        await happens(desk.outbox.blocking)
-        async with desk.running():
+        setup = Setup()
+        await setup.outbox.put("a", FULL)
+        setup.credit.receive(b'["grant","gone","a",1,0,%d]' % INITIAL_CREDIT_BYTES)
+        setup.outbox.blocking.clear()
+        sending = asyncio.create_task(setup.outbox.put("a", b"more"))
+        await happens(setup.outbox.blocking)
+        async with setup.running():
             await finishes(sending)
 
-        ((process, note),) = desk.wire.asked
+        ((process, note),) = setup.wire.asked
         assert ("gone", ["probe", "me", "a", 1, 0, 0]) == (process, json.loads(note))
 
     run(main())
@@ -166,28 +166,28 @@ class Registry:
 
 @pytest.mark.parametrize(("address", "holder"), [("a", "next"), ("*", None)])
 def test_credit_ends_with_its_incarnation(address: str, holder: str | None):
-    """Senders wait for the next life only, though the broker still counts the one before."""
+    """Senders wait for the next incarnation only, though the broker still counts the one before."""
 
     async def main():
-        desk = Desk(StubbornWire(), [Registry("gone", holder)])
+        setup = Setup(StubbornWire(), [Registry("gone", holder)])
         note = b'["grant","%s","%s",1,%d,%d]'
-        await desk.outbox.put(address, FULL)
-        (payload,) = await desk.outbox.next_batches()
-        desk.outbox.written(payload, 2)
+        await setup.outbox.put(address, FULL)
+        (payload,) = await setup.outbox.next_batches()
+        setup.outbox.written(payload, 2)
         size = payload.size
-        desk.credit.receive(note % (b"gone", address.encode(), 0, INITIAL_CREDIT_BYTES))
-        desk.credit.receive(note % (b"next", address.encode(), size, size + 5))
-        desk.outbox.blocking.clear()
-        sending = asyncio.create_task(desk.outbox.put(address, b"more"))
-        await happens(desk.outbox.blocking)
-        async with desk.running():
+        setup.credit.receive(note % (b"gone", address.encode(), 0, INITIAL_CREDIT_BYTES))
+        setup.credit.receive(note % (b"next", address.encode(), size, size + 5))
+        setup.outbox.blocking.clear()
+        sending = asyncio.create_task(setup.outbox.put(address, b"more"))
+        await happens(setup.outbox.blocking)
+        async with setup.running():
             await finishes(sending)
-            desk.outbox.blocking.clear()
-            waiting = asyncio.create_task(desk.outbox.put(address, b"most"))
-            await happens(desk.outbox.blocking)
-            await until(lambda: len(desk.wire.asked) >= 3)
-            assert not waiting.done()  # for want of the next life's credit
-            desk.credit.receive(note % (b"next", address.encode(), size + 5, size + 500))
+            setup.outbox.blocking.clear()
+            waiting = asyncio.create_task(setup.outbox.put(address, b"most"))
+            await happens(setup.outbox.blocking)
+            await until(lambda: len(setup.wire.asked) >= 3)
+            assert not waiting.done()  # for want of the next incarnation's credit
+            setup.credit.receive(note % (b"next", address.encode(), size + 5, size + 500))
             await finishes(waiting)
 
     run(main())
@@ -212,7 +212,7 @@ def test_other_notes_are_refused(note: bytes):
 
     async def main():
         with pytest.raises(MessageDecodeError, match="no credit note"):
-            Desk().credit.receive(note)
+            Setup().credit.receive(note)
 
     run(main())
 
@@ -221,12 +221,12 @@ def test_invented_receivers_are_bounded():
     """Grants of ever new receivers cost a sender no memory, and its own receivers still count."""
 
     async def main():
-        desk = Desk()
-        await desk.outbox.put("a", b"x")
-        desk.credit.receive(b'["grant","real","a",1,0,100]')
+        setup = Setup()
+        await setup.outbox.put("a", b"x")
+        setup.credit.receive(b'["grant","real","a",1,0,100]')
         for number in range(10_000):
-            desk.credit.receive(b'["grant","r%d","a",1,0,1000000]' % number)
-        (stream,) = desk.outbox._streams.values()
+            setup.credit.receive(b'["grant","r%d","a",1,0,1000000]' % number)
+        (stream,) = setup.outbox._streams.values()
 
         assert len(stream.receivers()) < 5_000
         assert "real" in stream.receivers()

@@ -37,7 +37,7 @@ class Known:
         return (name, process) in self.former
 
 
-class Desk:
+class Setup:
     """A provenance whose registry answers when it is told to."""
 
     def __init__(self, *presences: Known) -> None:
@@ -71,18 +71,18 @@ def line(source: str, number: int = 0, kind: str = "Ping") -> bytes:
 
 
 def lease(name: str, process: str) -> Lease:
-    """Of a worker's life in a process."""
+    """Of a worker's incarnation in a process."""
     return Lease(name=name, incarnation=f"{process}.000001", runner="r", host="h", pid=1)
 
 
-def with_desk(desk_of, check):
-    """Run a check while the desk's provenance runs."""
+def with_setup(make_setup, check):
+    """Run a check while the setup's provenance runs."""
 
     async def main() -> None:
-        desk = desk_of()
-        running = asyncio.create_task(desk.provenance.run())
+        setup = make_setup()
+        running = asyncio.create_task(setup.provenance.run())
         try:
-            await check(desk)
+            await check(setup)
         finally:
             running.cancel()
             await asyncio.wait({running})
@@ -93,130 +93,130 @@ def with_desk(desk_of, check):
 def test_holder_and_free_names_pass_without_a_question():
     """The holder's messages, and those in names of no worker, are put at once."""
 
-    async def check(desk: Desk) -> None:
+    async def check(setup: Setup) -> None:
         lines = [line("clerk", 1), line("cli-1", 2), line("clerk", 3, "Other")]
-        desk.hear("p1", *lines)
-        assert lines == desk.put
-        assert 0 == desk.asked
+        setup.hear("p1", *lines)
+        assert lines == setup.put
+        assert 0 == setup.asked
 
-    with_desk(lambda: Desk(Known(clerk="p1")), check)
+    with_setup(lambda: Setup(Known(clerk="p1")), check)
 
 
 def test_strangers_are_refused_alone():
     """Of one payload only what has another's name is refused, after the registry was asked."""
 
-    async def check(desk: Desk) -> None:
-        desk.leases = [lease("clerk", "p1"), lease("liar", "p2")]
-        desk.may_answer.set()
+    async def check(setup: Setup) -> None:
+        setup.leases = [lease("clerk", "p1"), lease("liar", "p2")]
+        setup.may_answer.set()
         for lane in Lane:
-            desk.hear("p2", line("liar", 1), line("clerk", 2), line("liar", 3), lane=lane)
-        await until(lambda: desk.board.counters.refused == 2)
-        await until(lambda: len(desk.put) == 4)
-        assert [line("liar", 1), line("liar", 3)] * 2 == desk.put
+            setup.hear("p2", line("liar", 1), line("clerk", 2), line("liar", 3), lane=lane)
+        await until(lambda: setup.board.counters.refused == 2)
+        await until(lambda: len(setup.put) == 4)
+        assert [line("liar", 1), line("liar", 3)] * 2 == setup.put
 
-    with_desk(lambda: Desk(Known(clerk="p1", liar="p2")), check)
+    with_setup(lambda: Setup(Known(clerk="p1", liar="p2")), check)
 
 
 def test_what_waits_keeps_its_order():
     """While the registry is asked all later messages of that sender wait; others go on."""
 
-    async def check(desk: Desk) -> None:
-        desk.leases = [lease("clerk", "p2")]  # restarted; the announcement has not come yet
-        desk.hear("p2", line("clerk", 1))
-        desk.hear("p2", line("free", 2))
-        desk.hear("p3", line("free", 3))
-        assert [line("free", 3)] == desk.put
-        desk.may_answer.set()
-        await until(lambda: len(desk.put) == 3)
-        assert [line("clerk", 1), line("free", 2)] == desk.put[1:]
-        assert 0 == desk.board.counters.refused
+    async def check(setup: Setup) -> None:
+        setup.leases = [lease("clerk", "p2")]  # restarted; the announcement has not come yet
+        setup.hear("p2", line("clerk", 1))
+        setup.hear("p2", line("free", 2))
+        setup.hear("p3", line("free", 3))
+        assert [line("free", 3)] == setup.put
+        setup.may_answer.set()
+        await until(lambda: len(setup.put) == 3)
+        assert [line("clerk", 1), line("free", 2)] == setup.put[1:]
+        assert 0 == setup.board.counters.refused
 
-    with_desk(lambda: Desk(Known(clerk="p1")), check)
+    with_setup(lambda: Setup(Known(clerk="p1")), check)
 
 
 def test_late_messages_of_a_former_holder_pass():
     """What a worker sent before it ended may come after its successor was announced."""
 
-    async def check(desk: Desk) -> None:
-        desk.hear("p1", line("clerk"))
-        assert [line("clerk")] == desk.put
+    async def check(setup: Setup) -> None:
+        setup.hear("p1", line("clerk"))
+        assert [line("clerk")] == setup.put
 
-    def desk_of() -> Desk:
+    def make_setup() -> Setup:
         known = Known(clerk="p2")
         known.former.add(("clerk", "p1"))
-        return Desk(known)
+        return Setup(known)
 
-    with_desk(desk_of, check)
+    with_setup(make_setup, check)
 
 
 @pytest.mark.parametrize("failure", [AWAY, LookupError("a bug")])
 def test_unanswered_questions_refuse_nothing(failure):
     """A registry that cannot be asked, whatever fails, is no reason to lose messages."""
 
-    async def check(desk: Desk) -> None:
-        desk.failure = failure
-        desk.may_answer.set()
-        desk.hear("p2", line("clerk"))
-        await until(lambda: desk.put)
-        assert 0 == desk.board.counters.refused
+    async def check(setup: Setup) -> None:
+        setup.failure = failure
+        setup.may_answer.set()
+        setup.hear("p2", line("clerk"))
+        await until(lambda: setup.put)
+        assert 0 == setup.board.counters.refused
 
-    with_desk(lambda: Desk(Known(clerk="p1")), check)
+    with_setup(lambda: Setup(Known(clerk="p1")), check)
 
 
 def test_without_a_registry_the_store_is_asked():
     """A command has no registry of its own: it asks once, and refuses just the same."""
 
-    async def check(desk: Desk) -> None:
-        desk.leases = [lease("clerk", "p1")]
-        desk.may_answer.set()
-        desk.hear("p2", line("clerk"))
-        await until(lambda: desk.board.counters.refused == 1)
-        desk.hear("p1", line("clerk"))
-        await until(lambda: desk.put)
-        assert [line("clerk")] == desk.put
+    async def check(setup: Setup) -> None:
+        setup.leases = [lease("clerk", "p1")]
+        setup.may_answer.set()
+        setup.hear("p2", line("clerk"))
+        await until(lambda: setup.board.counters.refused == 1)
+        setup.hear("p1", line("clerk"))
+        await until(lambda: setup.put)
+        assert [line("clerk")] == setup.put
 
-    with_desk(Desk, check)
+    with_setup(Setup, check)
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch):
     """While the registry does not answer, what has no room is lost and said, of all senders together."""
 
-    async def check(desk: Desk) -> None:
-        desk.hear("p2", line("clerk", 1))
-        desk.hear("p3", line("clerk", 2))
-        assert 1 == desk.board.counters.lost
-        desk.failure = AWAY
-        desk.may_answer.set()
-        await until(lambda: desk.put)
-        assert [line("clerk", 1)] == desk.put
+    async def check(setup: Setup) -> None:
+        setup.hear("p2", line("clerk", 1))
+        setup.hear("p3", line("clerk", 2))
+        assert 1 == setup.board.counters.lost
+        setup.failure = AWAY
+        setup.may_answer.set()
+        await until(lambda: setup.put)
+        assert [line("clerk", 1)] == setup.put
 
     monkeypatch.setattr("pbus.bus.stream.provenance._MAX_WAITING_BYTES", len(line("clerk", 1)))
-    with_desk(lambda: Desk(Known(clerk="p1")), check)
+    with_setup(lambda: Setup(Known(clerk="p1")), check)
 
 
 def test_credit_is_returned_for_what_waited():
     """The receipt of a payload that waited is told as often as it was said to be."""
 
-    async def check(desk: Desk) -> None:
-        inbox = StreamReceiver(_Sink(desk))
+    async def check(setup: Setup) -> None:
+        inbox = StreamReceiver(_Sink(setup))
         for first, source in ((1, "clerk"), (2, "liar")):
             envelope = Envelope(FORMAT_VERSION, "p2", 1, Lane.DATA, "victim", first, 1, 0)
             inbox.receive(encode_payload(envelope, [line(source)]), limit=10_000)
-        desk.leases = [lease("clerk", "p1"), lease("liar", "p2")]
-        desk.may_answer.set()
-        await until(lambda: desk.put == [line("liar")])
-        refused, taken = desk.receipts
+        setup.leases = [lease("clerk", "p1"), lease("liar", "p2")]
+        setup.may_answer.set()
+        await until(lambda: setup.put == [line("liar")])
+        refused, taken = setup.receipts
         assert (0, 1) == (refused.left, taken.left)
 
-    with_desk(lambda: Desk(Known(clerk="p1", liar="p2")), check)
+    with_setup(lambda: Setup(Known(clerk="p1", liar="p2")), check)
 
 
 class _Sink:
     """What the inbox speaks to."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        desk.receipts = []
+    def __init__(self, setup: Setup) -> None:
+        self._desk = setup
+        setup.receipts = []
 
     def deliver(self, sender, address, lane, lines, receipt):
         assert isinstance(receipt, BatchCompletion)

@@ -20,14 +20,14 @@ class Store:
     """Hands out what it is given, and settles once it is there again."""
 
     def __init__(self, *bodies: bytes) -> None:
-        self.letters = [
+        self.messages = [
             StoredMessage("w", Lane.DATA, str(at), str(at), body) for at, body in enumerate(bodies)
         ]
         self.settled: list[Settlement] = []
         self.is_away = True
 
     async def fetch(self, wanted: Any, **_: Any) -> list[StoredMessage]:
-        taken, self.letters = self.letters, []
+        taken, self.messages = self.messages, []
         return taken
 
     async def settle(self, settles: list[Settlement]) -> None:
@@ -69,7 +69,7 @@ def test_good_neighbours_are_not_lost():
         store = SealedQueueStore(inner, SEAL, (), Claims((), no_leases), refused.append)
 
         taken = await store.fetch([("w", Lane.DATA, 10)], consumer="h", wait_s=0)
-        assert [b"{1}", b"{2}"] == [letter.body for letter in taken]
+        assert [b"{1}", b"{2}"] == [message.body for message in taken]
         assert [] == inner.settled
 
         inner.is_away = False

@@ -211,7 +211,7 @@ def test_quick_hooks_are_sent_more():
 
 
 def test_next_life_counts_anew():
-    """What an earlier life of the worker sent, and is read late, is no credit for the next."""
+    """What an earlier incarnation of the worker sent, and is read late, is no credit for the next."""
 
     async def main():
         wire = Wire()

@@ -74,7 +74,7 @@ def test_silence_is_told():
 
 @pytest.mark.parametrize("incarnation", ["e00-1", "other"])
 def test_other_lives_are_ignored(incarnation: str):
-    """The lease of an earlier life, or of somebody else's worker, says nothing."""
+    """The lease of an earlier incarnation, or of somebody else's worker, says nothing."""
     news = heard(Started("a", 7, "f00"), StateChanged("a", "ready", ""))
     news.drain()
     news.check([lease(incarnation, LEASE_S + 1)])
@@ -91,7 +91,7 @@ def test_oldest_news_fall():
 
 
 def test_faults_of_a_bus_are_told():
-    """A task of a worker's bus that ended by an error is an event; each life counts its own."""
+    """A task of a worker's bus that ended by an error is an event; each incarnation counts its own."""
     news = heard(Started("a", 7, "f00"), StateChanged("a", "ready", ""))
     news.drain()
     for faults in (0, 1, 1, 3):

@@ -177,7 +177,7 @@ def test_crash_loop_gives_up():
 
 
 def test_open_messages_are_said():
-    """What became of the messages of a crashed life is in its log and with its state."""
+    """What became of the messages of a crashed incarnation is in its log and with its state."""
 
     async def main() -> None:
         fixture = Fixture(restart="always")
@@ -200,7 +200,7 @@ def test_open_messages_are_said():
 
 
 def test_missing_class_fails_at_once():
-    """Where the class of a worker is not there, no second life would find it."""
+    """Where the class of a worker is not there, no second incarnation would find it."""
 
     async def main() -> None:
         fixture = Fixture(worker="module:Class", restart="always")
@@ -230,7 +230,7 @@ def test_one_shot_exits_well():
 
 
 def test_old_news_is_ignored():
-    """A late announcement of an earlier life does not make its successor ready."""
+    """A late announcement of an earlier incarnation does not make its successor ready."""
 
     async def main() -> None:
         fixture = Fixture()
@@ -325,7 +325,7 @@ def test_stop_interrupts_backoff(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_restart_never_doubles():
-    """Restart orders in a row end in one new life, and never in two at a time."""
+    """Restart orders in a row end in one new incarnation, and never in two at a time."""
 
     async def main() -> None:
         fixture = Fixture()
@@ -398,7 +398,7 @@ def test_busy_system_is_retried():
 
 
 def test_error_costs_a_life(caplog: pytest.LogCaptureFixture):
-    """An unexpected error in looking after a worker is logged, and counts as an end of its life."""
+    """An unexpected error in looking after a worker is logged, and counts as an end of its incarnation."""
 
     async def main() -> None:
         fixture = Fixture()

@@ -69,7 +69,7 @@ def test_unreadable_holder_has_the_name():
 
 
 def lease(name: str, incarnation: str) -> Lease:
-    """One of some life."""
+    """One of some incarnation."""
     return Lease(name=name, incarnation=incarnation, runner="r", host="h", pid=1)
 
 
@@ -91,7 +91,7 @@ class Place:
 
 
 def claimed(place: Place) -> Lease | None:
-    """The name a, by a life of ours."""
+    """The name a, by an incarnation of ours."""
     ours = lease("a", "ours")
     return run(claim_name(ours, NO_SEAL, "redis://x", claim=place.claim, evict=place.evict))
 
@@ -113,7 +113,7 @@ def test_forging_again_and_again_is_an_error():
 
 
 def test_copied_leases_are_not_released():
-    """Only those of the lives asked for are told of."""
+    """Only the incarnations in question are reported."""
     bodies = [msgspec.json.encode(lease(*one)) for one in (("a", "x.1"), ("b", "y.1"))]
 
     assert ["a"] == [one.name for one in released_by(["x", "z"], bodies, NO_SEAL)]

@@ -13,20 +13,22 @@ from pbus.registry.table import (
 )
 
 
-def entry(name="w", life="p.1", **fields):
-    return WorkerRegistryEntry(name=name, incarnation=life, runner="r", **fields)
+def entry(name="w", incarnation="p.1", **fields):
+    return WorkerRegistryEntry(name=name, incarnation=incarnation, runner="r", **fields)
 
 
-def lease(name="w", life="p.1", state="ready", **fields):
-    return Lease(name=name, incarnation=life, runner="r", host="h", pid=1, state=state, **fields)
+def lease(name="w", incarnation="p.1", state="ready", **fields):
+    return Lease(
+        name=name, incarnation=incarnation, runner="r", host="h", pid=1, state=state, **fields
+    )
 
 
-def arrival(name="w", life="p.1", first=True, active=True):
-    return WorkerJoined(WorkerReadyData(name, "r", life, active), first=first)
+def arrival(name="w", incarnation="p.1", first=True, active=True):
+    return WorkerJoined(WorkerReadyData(name, "r", incarnation, active), first=first)
 
 
-def lost(name="w", life="p.1", reason="why"):
-    return WorkerLostData(name, "r", life, reason)
+def lost(name="w", incarnation="p.1", reason="why"):
+    return WorkerLostData(name, "r", incarnation, reason)
 
 
 def read(table, *leases, give_up_at=100.0):
@@ -50,16 +52,16 @@ def test_starting_worker_is_unknown():
 
 
 def test_gone_names_its_incarnation():
-    """Late news about an earlier life does not remove its successor."""
+    """Late news about an earlier incarnation does not remove its successor."""
     table = MembershipTable()
-    table.hear(entry(life="p.2"))
-    assert [] == table.hear(entry(life="p.1", gone="why"))
+    table.hear(entry(incarnation="p.2"))
+    assert [] == table.hear(entry(incarnation="p.1", gone="why"))
     assert ["w"] == table.ready_names()
-    assert [lost(life="p.2")] == table.hear(entry(life="p.2", gone="why"))
+    assert [lost(incarnation="p.2")] == table.hear(entry(incarnation="p.2", gone="why"))
 
 
 def test_late_announcement_resurrects_nobody():
-    """An announcement of a life that is known to be over is passed over."""
+    """An announcement of an incarnation that is known to be over is passed over."""
     table = MembershipTable()
     table.hear(entry())
     table.hear(entry(gone="why"))
@@ -68,27 +70,29 @@ def test_late_announcement_resurrects_nobody():
 
 
 def test_older_announcement_replaces_nobody():
-    """An announcement of a life that began before the one known is passed over."""
+    """An announcement of an incarnation that began before the one known is passed over."""
     table = MembershipTable()
-    table.hear(entry(life="p.2", started_at=2.0))
-    assert [] == table.hear(entry(life="p.1", started_at=1.0))
+    table.hear(entry(incarnation="p.2", started_at=2.0))
+    assert [] == table.hear(entry(incarnation="p.1", started_at=1.0))
     assert "p.2" == table.find("w").entry.incarnation
 
 
 def test_successor_replaces_predecessor():
-    """A new life that comes before the news of the old one's end tells both."""
+    """A new incarnation that comes before the news of the old one's end tells both."""
     table = MembershipTable()
-    table.hear(entry(life="p.1"))
-    assert [lost(life="p.1", reason=REPLACED), arrival(life="p.2")] == table.hear(entry(life="p.2"))
-    assert [] == table.hear(entry(life="p.1", gone="why"))
+    table.hear(entry(incarnation="p.1"))
+    assert [lost(incarnation="p.1", reason=REPLACED), arrival(incarnation="p.2")] == table.hear(
+        entry(incarnation="p.2")
+    )
+    assert [] == table.hear(entry(incarnation="p.1", gone="why"))
 
 
 def test_own_word_beats_clocks():
     """What this process says of itself counts, even if another host's clock is ahead."""
     table = MembershipTable()
-    table.hear(entry(life="other", started_at=9.0))
-    changes = table.hear(entry(life="p.1", started_at=1.0), is_own=True)
-    assert [lost(life="other", reason=REPLACED), arrival(life="p.1")] == changes
+    table.hear(entry(incarnation="other", started_at=9.0))
+    changes = table.hear(entry(incarnation="p.1", started_at=1.0), is_own=True)
+    assert [lost(incarnation="other", reason=REPLACED), arrival(incarnation="p.1")] == changes
 
 
 def test_forged_announcement_is_dropped():
@@ -154,10 +158,10 @@ def test_excuse_extends_grace():
 
 
 def test_expired_may_be_missing():
-    """A lease that ran out while nobody could renew counts as missing, for that life only."""
+    """A lease that ran out while nobody could renew counts as missing, for that incarnation only."""
     table = MembershipTable()
     read(table, lease())
-    table.miss([entry(life="another"), entry()], 7.0)
+    table.miss([entry(incarnation="another"), entry()], 7.0)
     assert ["p.1"] == [each.incarnation for each in table.overdue(7.0)]
 
 

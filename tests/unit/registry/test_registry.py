@@ -183,7 +183,7 @@ def test_expiry_is_announced():
 
 
 def test_living_worker_stays():
-    """Heartbeats keep a worker registered however long it lives."""
+    """Heartbeats keep a worker registered however long it runs."""
 
     async def scenario(world):
         here, there = world.registry("here"), world.registry("there")
@@ -302,10 +302,10 @@ def test_restart_is_two_lives():
 
     async def scenario(world):
         here, there = world.registry("here"), world.registry("there")
-        lives = []
+        incarnations = []
 
         async def note(data):
-            lives.append(data.incarnation)
+            incarnations.append(data.incarnation)
 
         here.watch("w", note)
         first = await add(there, "w")
@@ -313,8 +313,8 @@ def test_restart_is_two_lives():
         await world.store.release([first.incarnation])
         second = await add(there := world.registry("again"), "w")
         await here.beat()
-        await until(lambda: len(lives) == 2)
-        assert [first.incarnation, second.incarnation] == lives
+        await until(lambda: len(incarnations) == 2)
+        assert [first.incarnation, second.incarnation] == incarnations
         assert ("here", "w", "replaced by a new incarnation") in world.lost
 
     in_world(scenario)
@@ -434,7 +434,7 @@ def test_children_stay_local():
 
 
 def test_activation_is_remembered():
-    """The last activation of a worker is there for its next life, in the same session only."""
+    """The last activation of a worker is there for its next incarnation, in the same session only."""
 
     async def scenario(world):
         here = world.registry("here", session="one")
@@ -522,9 +522,9 @@ def test_renewal_behind_release():
 def test_incarnations_are_no_prefixes():
     """No incarnation is the beginning of another, since stores release by prefix."""
     registry = WorkerRegistry("r", AsyncQueueBus())
-    lives = [registry.new_lease("w").incarnation for _ in range(300)]
-    assert 300 == len(set(lives))
-    assert 1 == len({len(life) for life in lives})
+    incarnations = [registry.new_lease("w").incarnation for _ in range(300)]
+    assert 300 == len(set(incarnations))
+    assert 1 == len({len(incarnation) for incarnation in incarnations})
 
 
 def test_announced_survive_restart():

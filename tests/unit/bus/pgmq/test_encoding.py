@@ -19,17 +19,17 @@ def taken(hold: int | None, number: int, *texts: str) -> dict[str, object]:
 
 
 def test_handed_entry_is_read():
-    """Its letters, in order, with what settles each."""
-    letters = messages_of(decode_pushed(word(5, 1, "a", "b")))
+    """Its messages, in order, with what settles each."""
+    messages = messages_of(decode_pushed(word(5, 1, "a", "b")))
     assert [("5.0.7", "id a", b"a"), ("5.1.7", "id b", b"b")] == [
-        (letter.receipt_handle, letter.id, letter.body) for letter in letters
+        (message.receipt_handle, message.id, message.body) for message in messages
     ]
     assert ("box", "d", 1, 0, False) == (
-        letters[0].mailbox,
-        letters[0].lane.value,
-        letters[0].attempt,
-        letters[0].crashes,
-        letters[0].is_poison_suspect,
+        messages[0].mailbox,
+        messages[0].lane.value,
+        messages[0].attempt,
+        messages[0].crashes,
+        messages[0].is_poison_suspect,
     )
 
 
@@ -37,7 +37,7 @@ def test_number_decides_the_order():
     """What was handed over while the server answered comes where its number belongs."""
     answer = [taken(1, 3, "c"), taken(2, 12, "e"), taken(None, 0)]
     handed = [decode_pushed(word(3, 2, "b")), decode_pushed(word(4, 11, "d"))]
-    texts = [letter.body for row in in_order(answer, handed) for letter in messages_of(row)]
+    texts = [message.body for row in in_order(answer, handed) for message in messages_of(row)]
     assert [b"b", b"c", b"d", b"e"] == texts
 
 

@@ -12,7 +12,7 @@ HOLDER = "consumer"
 
 
 def word(number: int, text: str) -> str:
-    """A notification that hands a letter over."""
+    """A notification that hands a message over."""
     return json.dumps([number, 7, "box", "d", {"n": 1, "i": number}, [[text, text]]])
 
 
@@ -41,7 +41,7 @@ class Lines:
         """Nothing is heard."""
 
     async def call(self, sql, *arguments, made=None, **_options):
-        """Answer; a letter is handed over while the entry is being removed."""
+        """Answer; a message is handed over while the entry is being removed."""
         del arguments
         if "queue_delete_settled" in sql:
             self.fetcher.push.receive(HOLDER, word(2, "first"))
@@ -55,15 +55,15 @@ class Lines:
 
 
 def test_handed_over_between_takes_keeps_order():
-    """Of two letters, one handed over as a take ends and one after it, the first comes first."""
+    """Of two messages, one handed over as a take ends and one after it, the first comes first."""
 
     async def main():
         lines = Lines(0)
         wanted = [("box", DATA, 10)]
-        letters = await lines.fetcher.fetch(wanted, consumer=HOLDER, wait_s=0.0)
+        messages = await lines.fetcher.fetch(wanted, consumer=HOLDER, wait_s=0.0)
         lines.fetcher.push.receive(HOLDER, word(3, "second"))
-        letters += await lines.fetcher.fetch(wanted, consumer=HOLDER, wait_s=0.0)
-        assert [b"first", b"second"] == [letter.body for letter in letters]
+        messages += await lines.fetcher.fetch(wanted, consumer=HOLDER, wait_s=0.0)
+        assert [b"first", b"second"] == [message.body for message in messages]
 
     run(main())
 
@@ -81,7 +81,7 @@ def test_fault_while_reading_an_answer_is_asked_about(monkeypatch):
             patch.setattr("pbus.bus.pgmq.entries.messages_of", fail)
             with pytest.raises(RuntimeError):
                 await lines.fetcher.fetch(wanted, consumer=HOLDER, wait_s=0.0)
-        (letter,) = await lines.fetcher.fetch(wanted, consumer=HOLDER, wait_s=0.0)
-        assert b"0" == letter.body
+        (message,) = await lines.fetcher.fetch(wanted, consumer=HOLDER, wait_s=0.0)
+        assert b"0" == message.body
 
     run(main())
