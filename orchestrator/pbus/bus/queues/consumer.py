@@ -283,6 +283,9 @@ class QueueConsumer:
             await self._send(answer)
         except BusClosedError:
             return  # it is requeued, and the next process that fetches it does both
+        except asyncio.CancelledError:
+            self.settler.enqueue(settlement)  # the answer may be on its way
+            raise
         except (BusFullError, BusUnavailableError) as error:
             logger.debug("the answer to a dead-lettered job was not sent: %s", error)
         except Exception:
