@@ -19,7 +19,7 @@ from pbus.errors import (
     NothingRunningError,
 )
 from pbus.messages import BusWorkerStateMessage
-from support.waiting import run, until
+from support.waiting import PATIENCE_S, run, until
 
 URL = "redis://user:secret@broker:6379"
 
@@ -191,6 +191,30 @@ def test_call_ends_at_its_deadline():
         thread.close()
     with pytest.raises(ClientClosedError):
         thread.call("late", soon, 5)
+
+
+def test_closing_ends_calls_of_other_threads():
+    """They do not wait for their deadlines."""
+    errors: list[Exception] = []
+    called = threading.Event()
+
+    async def never() -> None:
+        called.set()
+        await asyncio.Event().wait()
+
+    def call() -> None:
+        try:
+            thread.call("never", never, 600)
+        except ClientClosedError as error:
+            errors.append(error)
+
+    thread = LoopThread()
+    caller = threading.Thread(target=call)
+    caller.start()
+    assert called.wait(PATIENCE_S)
+    thread.close()
+    caller.join(PATIENCE_S)
+    assert ["the client is closed"] == [error.message for error in errors]
 
 
 def test_sync_client_cleans_up():

@@ -1,6 +1,7 @@
 """An event loop in a thread of its own, for callers without one."""
 
 import asyncio
+import concurrent.futures
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
@@ -44,6 +45,8 @@ class LoopThread:
         future = asyncio.run_coroutine_threadsafe(_noting_end(make, ended), self._loop)
         try:
             return future.result(timeout_s)
+        except concurrent.futures.CancelledError:  # by close(), from another thread
+            raise ClientClosedError("closed") from None
         except BaseException as error:
             if future.done():
                 raise
@@ -63,7 +66,17 @@ async def _noting_end(make: Callable[[], Awaitable[T]], ended: threading.Event) 
 
 def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
     if not loop.is_closed() and thread.is_alive():
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(_CANCEL_S)
+        asyncio.run_coroutine_threadsafe(_wind_down(), loop)
+        thread.join(2 * _CANCEL_S)
     if not thread.is_alive():
         loop.close()
+
+
+async def _wind_down() -> None:
+    """Cancel what is still called for, then stop the loop."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_CANCEL_S)
+    asyncio.get_running_loop().stop()
