@@ -27,7 +27,7 @@ from pbus.process.supervisor_events import (
     SessionEnded,
     Started,
 )
-from pbus.process.system.spawn import WorkerLaunchSpec
+from pbus.process.system.launch_plan import WorkerLaunchSpec
 from pbus.topology.model import WorkerSpec
 from support.supervisor_helpers import PATIENCE_S, Watched, program, supervised, topology
 from support.valkey import Valkey

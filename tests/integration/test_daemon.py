@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from pbus.process.daemon import main
-from pbus.process.project.discovery import running_projects, stop_project
+from pbus.process.project.discovery import running_projects
 from pbus.process.project.project import Project
+from pbus.process.project.stopping import stop_project
 from pbus.topology.load import load_topology
 from support.supervisor_helpers import is_alive
 from support.waiting import eventually

@@ -16,7 +16,8 @@ from pbus.process.supervisor.worker import restart_policy
 from pbus.process.supervisor.worker.usage import UsageMeter
 from pbus.process.supervisor_events import GaveUp, Line, Ready, Started, StateChanged
 from pbus.process.system import groups
-from pbus.process.system.spawn import Launch, spawn
+from pbus.process.system.launch_plan import Launch
+from pbus.process.system.spawn import spawn
 from pbus.topology.model import WorkerSpec
 from support.supervisor_helpers import is_alive, program, supervised, topology
 from support.waiting import until
@@ -235,7 +236,8 @@ def test_limit_is_given_back():
 import asyncio, os, resource, sys
 from pathlib import Path
 from pbus.process.system import open_files
-from pbus.process.system.spawn import Launch, spawn
+from pbus.process.system.launch_plan import Launch
+from pbus.process.system.spawn import spawn
 open_files.raise_open_files()
 async def main():
     child = await spawn(Launch(argv=("sleep", "600"), env=dict(os.environ), cwd=Path("/")),

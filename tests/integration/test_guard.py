@@ -15,7 +15,14 @@ import psutil
 import pytest
 
 from pbus.errors import ProcessError, ProjectRunningError
-from pbus.process.project.project import CLEANUP_S, Project, is_over, processes_of, token_of
+from pbus.process.project.project import Project
+from pbus.process.project.project_lock import (
+    CLEANUP_S,
+    ProjectLock,
+    is_over,
+    processes_of,
+    token_of,
+)
 from pbus.process.services.guard_client import GuardClient
 from pbus.process.system.groups import is_empty
 from support.guard_fixture_program import (
@@ -82,13 +89,13 @@ def test_guard_outlives_signals(project: Project, start: Start) -> None:
 def test_lock_waits_for_guard(project: Project, start: Start) -> None:
     """Who gets the lock after a crash finds the place clean, at the first try."""
     supervisor = start("stubborn")
-    with pytest.raises(ProjectRunningError) as refusal, project.lock():
+    with pytest.raises(ProjectRunningError) as refusal, ProjectLock(project):
         pass
     assert supervisor.process.pid == refusal.value.pid
 
     supervisor.kill()
 
-    with project.lock():
+    with ProjectLock(project):
         assert [] == processes_of(project)
         assert not project.runtime_dir.exists()
 
@@ -101,7 +108,7 @@ def test_lock_gives_up_in_time(project: Project, start: Start) -> None:
 
     started = time.monotonic()
     try:
-        with pytest.raises(ProcessError, match="cleaned up"), project.lock(timeout=0.2):
+        with pytest.raises(ProcessError, match="cleaned up"), ProjectLock(project, timeout=0.2):
             pass
     finally:
         os.kill(supervisor.guard, signal.SIGCONT)
@@ -137,7 +144,7 @@ def test_next_start_ends_leftovers(project: Project, start: Start) -> None:
     assert len(processes_of(project)) == 3
 
     async def main() -> None:
-        async with project.lock():
+        async with ProjectLock(project):
             guard = GuardClient()
             await guard.start(project)
             assert [] == processes_of(project)
@@ -150,7 +157,7 @@ def test_stop_ends_the_rest(project: Project) -> None:
     """An orderly stop of the guard ends what is left and removes what it was told of."""
 
     async def main() -> tuple[int, int]:
-        async with project.lock():
+        async with ProjectLock(project):
             guard = GuardClient()
             await guard.start(project)
             child = spawn_child("polite", guard.token)
@@ -169,7 +176,7 @@ def test_restarted_guard_knows_all(project: Project) -> None:
     """A guard that was killed is started again and told again; our own children live on."""
 
     async def main() -> None:
-        async with project.lock():
+        async with ProjectLock(project):
             guard = GuardClient()
             await guard.start(project)
             child, other = spawn_child("polite", ""), spawn_child("polite", guard.token)
@@ -194,7 +201,7 @@ def test_foreign_groups_are_spared(project: Project) -> None:
     """A group that was forgotten, or whose number another program has now, is left alone."""
 
     async def main() -> list[int | None]:
-        async with project.lock():
+        async with ProjectLock(project):
             guard = GuardClient()
             await guard.start(project)
             children = [spawn_child("polite", ""), spawn_child("polite", "")]
@@ -216,7 +223,7 @@ def test_other_users_are_spared(project: Project) -> None:
     """Not even root ends another user's process by the token, wherever that has it from."""
 
     async def main() -> int | None:
-        async with project.lock():
+        async with ProjectLock(project):
             guard = GuardClient()
             await guard.start(project)
             mine = spawn_child("polite", guard.token)
@@ -234,10 +241,10 @@ def test_other_users_are_spared(project: Project) -> None:
 def test_token_is_a_secret(project: Project) -> None:
     """No two projects have one token, it stays over runs, and only its user can read it."""
     namesake = project_in(project.folder / "..")
-    with project.lock(), namesake.lock():
+    with ProjectLock(project), ProjectLock(namesake):
         first = token_of(project)
         assert first != token_of(namesake)
-    with project.lock():
+    with ProjectLock(project):
         assert first == token_of(project)
     assert len(first) * 4 >= 128
     assert 0o600 == (project.state_dir / "lock").stat().st_mode & 0o777
@@ -253,7 +260,7 @@ def test_copied_state_ends_nobody(
     copied = project_in(project.folder)
 
     async def main() -> None:
-        async with copied.lock():
+        async with ProjectLock(copied):
             guard = GuardClient()
             await guard.start(copied)
             await guard.stop()
@@ -267,7 +274,7 @@ def test_bad_line_is_survived(project: Project) -> None:
     """A line that the guard does not understand does not cost its other wards their end."""
 
     async def main() -> int:
-        async with project.lock():
+        async with ProjectLock(project):
             guard = GuardClient()
             await guard.start(project)
             child = spawn_child("polite", "")

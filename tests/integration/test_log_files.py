@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pbus.process.project import log_files
-from pbus.process.project.log_files import LogFile, LogLine, follow_lines, read_lines
+from pbus.process.project import log_reader
+from pbus.process.project.log_files import LogFile, LogLine
+from pbus.process.project.log_reader import follow_lines, read_lines
 from pbus.process.system.output import CUT_MARK
 
 NOW = 1795467030.123
@@ -19,7 +20,7 @@ NOW = 1795467030.123
 @pytest.fixture(autouse=True)
 def quick_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Followers look often, so that tests are quick."""
-    monkeypatch.setattr(log_files, "_POLL_S", 0.01)
+    monkeypatch.setattr(log_reader, "_POLL_S", 0.01)
 
 
 def texts(lines: list[LogLine]) -> list[str]:
@@ -118,7 +119,7 @@ def test_last_lines_span_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             log.write(NOW, "out", f"line {number}")
 
     for block in (1, 7, 64, 100_000):
-        monkeypatch.setattr(log_files, "_BLOCK", block)
+        monkeypatch.setattr(log_reader, "_BLOCK", block)
         for count in (1, 2, 49, 50, 51):
             expected = [f"line {number}" for number in range(max(0, 50 - count), 50)]
             assert expected == texts(read_lines({"a": path}, count))

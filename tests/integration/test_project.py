@@ -18,22 +18,13 @@ from pbus.errors import (
     ProcessError,
     ProjectRunningError,
 )
-from pbus.process.project import discovery
-from pbus.process.project.discovery import (
-    choose_project,
-    end_orphans,
-    running_projects,
-    stop_project,
-)
+from pbus.process.project import stopping
+from pbus.process.project.discovery import choose_project, running_projects
 from pbus.process.project.folders import runtime_roots
-from pbus.process.project.project import (
-    Project,
-    is_held,
-    is_over,
-    lock_path,
-    processes_of,
-)
+from pbus.process.project.project import Project
+from pbus.process.project.project_lock import ProjectLock, is_held, is_over, lock_path, processes_of
 from pbus.process.project.record import LAST, read_record, write_last
+from pbus.process.project.stopping import end_orphans, stop_project
 from pbus.process.system.groups import start_time
 from support.guard_fixture_program import (
     Supervisor,
@@ -54,7 +45,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A supervisor gets no time beyond what its jobs get."""
-    monkeypatch.setattr(discovery, "STOPPED_S", 0.0)
+    monkeypatch.setattr(stopping, "STOPPED_S", 0.0)
 
 
 @pytest.fixture
@@ -69,9 +60,10 @@ import sys, time
 from pathlib import Path
 from pbus.errors import ProjectRunningError
 from pbus.process.project.project import Project
+from pbus.process.project.project_lock import ProjectLock
 folder = Path(sys.argv[1])
 try:
-    with Project("guarded", folder, folder / "topology.yaml").lock():
+    with ProjectLock(Project("guarded", folder, folder / "topology.yaml")):
         print("taken", flush=True)
         sys.stdin.read()
 except ProjectRunningError as error:
@@ -92,8 +84,8 @@ def try_lock(project: Project) -> subprocess.Popen[str]:
 def test_second_locker_is_refused(project: Project) -> None:
     """The second one is told at once who has the project, in this process or another."""
     second = project_in(project.folder)
-    with project.lock():
-        with pytest.raises(ProjectRunningError) as refusal, second.lock(timeout=1000):
+    with ProjectLock(project):
+        with pytest.raises(ProjectRunningError) as refusal, ProjectLock(second, timeout=1000):
             pass
         out, _ = try_lock(project).communicate(timeout=20)
 
@@ -115,16 +107,16 @@ def test_one_of_many_wins(project: Project) -> None:
 
 def test_lock_is_free_again(project: Project) -> None:
     """After an orderly end, and after a kill, the next one gets it."""
-    with project.lock():
+    with ProjectLock(project):
         pass
-    with project.lock():
+    with ProjectLock(project):
         assert not is_over(project)
     other = try_lock(project)
     assert "taken\n" == other.stdout.readline()
     other.kill()
     other.communicate(timeout=20)
 
-    with project.lock():
+    with ProjectLock(project):
         pass
     assert is_over(project)
 
@@ -135,9 +127,9 @@ def test_async_lock_waits_politely(project: Project) -> None:
 
     async def main() -> int:
         ticks = 0
-        with project.lock():
+        with ProjectLock(project):
             os.truncate(project.state_dir / "lock", 0)  # as if a guard alone held it
-            waiting = asyncio.create_task(project_in(project.folder).lock().__aenter__())
+            waiting = asyncio.create_task(ProjectLock(project_in(project.folder)).__aenter__())
             while ticks < 5:
                 await asyncio.sleep(0.02)
                 ticks += 1
@@ -145,7 +137,7 @@ def test_async_lock_waits_politely(project: Project) -> None:
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-        async with project.lock():
+        async with ProjectLock(project):
             return ticks
 
     assert 5 == asyncio.run(main())
@@ -156,7 +148,7 @@ def test_removed_lock_is_not_taken(project: Project) -> None:
     project.make_state_dir()
     with lock_path(project).open("w") as removed:
         fcntl.flock(removed, fcntl.LOCK_EX)
-        waiting = project.lock()
+        waiting = ProjectLock(project)
         attempts = waiting._attempts()
         next(attempts)
         shutil.rmtree(project.state_dir)
@@ -167,7 +159,7 @@ def test_removed_lock_is_not_taken(project: Project) -> None:
 
 def test_record_is_private(project: Project) -> None:
     """The record holds a password: nobody else may read it, and it is not shown."""
-    with project.lock():
+    with ProjectLock(project):
         project.write_record(record_of(project))
         project.write_record(record_of(project))
         record = project.read_record()
@@ -195,7 +187,7 @@ def test_running_projects_are_found(project: Project, tmp_path: Path) -> None:
     """Those whose supervisor holds the lock are listed, by name and folder."""
     (tmp_path / "b").mkdir()
     other = project_in(tmp_path / "b")
-    with project.lock(), other.lock():
+    with ProjectLock(project), ProjectLock(other):
         project.write_record(record_of(project))
         other.write_record(record_of(other))
         found = running_projects()
@@ -219,7 +211,7 @@ def test_stale_record_is_removed(project: Project, fields: dict[str, float]) -> 
 
 def test_reused_pid_is_not_believed(project: Project) -> None:
     """While a guard still cleans up, another program with the supervisor's pid is not it."""
-    with project.lock():
+    with ProjectLock(project):
         project.write_record(record_of(project, pid_created=start_time(os.getpid()) - 100))
 
         assert [] == running_projects()
@@ -232,7 +224,7 @@ def test_broken_record_is_no_project(project: Project) -> None:
     project.record_path.write_text('{"name": "guar')
 
     assert [] == running_projects()
-    with project.lock():
+    with ProjectLock(project):
         assert not project.record_path.exists()
 
 
@@ -286,7 +278,7 @@ def test_deaf_and_guardless_too(project: Project, start: Callable[..., Superviso
 
     assert [] == processes_of(project)
     assert not project.runtime_dir.exists()
-    with project.lock():
+    with ProjectLock(project):
         pass
 
 
@@ -372,5 +364,5 @@ def test_readonly_state_is_reported(project: Project, monkeypatch: pytest.Monkey
     """A state folder that cannot be is an error that says what to set."""
     monkeypatch.setenv("XDG_STATE_HOME", "/dev/null")
 
-    with pytest.raises(ProcessError, match="XDG_STATE_HOME"), project.lock():
+    with pytest.raises(ProcessError, match="XDG_STATE_HOME"), ProjectLock(project):
         pass

@@ -16,8 +16,9 @@ import pytest
 
 from pbus.process.supervisor.worker import shutdown
 from pbus.process.system import groups
+from pbus.process.system.launch_plan import Launch, ProcessEnvironment, plan_launch
 from pbus.process.system.output import CUT_MARK
-from pbus.process.system.spawn import Child, Launch, ProcessEnvironment, plan_launch, spawn
+from pbus.process.system.spawn import Child, spawn
 from pbus.settings import BusSettings
 from pbus.topology.model import WorkerInstance, WorkerSpec
 
@@ -124,7 +125,7 @@ def test_launch_keeps_secrets_out():
         "file": "/srv/app/topology.yaml",
         "loop": "asyncio",
         "group": "greeter",
-    } == json.loads(launch.order or b"")
+    } == json.loads(launch.spec or b"")
 
 
 def test_command_launched_as_given():
@@ -138,7 +139,7 @@ def test_command_launched_as_given():
         launch.env[key] for key in ("A", "PYTHONUNBUFFERED", "PBUS_WORKER")
     )
     assert "PBUS_SPEC_FD" not in launch.env
-    assert launch.order is None
+    assert launch.spec is None
 
 
 def test_streams_kept_apart():

@@ -16,8 +16,9 @@ from pbus.errors import (
     TopologyError,
 )
 from pbus.process.project.discovery import choose_project
-from pbus.process.project.log_files import read_lines
-from pbus.process.project.project import Project, token_of
+from pbus.process.project.log_reader import read_lines
+from pbus.process.project.project import Project
+from pbus.process.project.project_lock import ProjectLock, token_of
 from pbus.process.supervisor import bus_client
 from pbus.process.supervisor.supervisor import Supervisor
 from pbus.process.supervisor.worker import restart_policy, shutdown
@@ -343,7 +344,7 @@ def test_removed_state_folder_is_made_again(tmp_path: Path):
                 await asyncio.sleep(0.01)
             assert (before, token) == (record, token_of(Project.of(what)))
             with pytest.raises(ProjectRunningError):
-                async with Project.of(what).lock():
+                async with ProjectLock(Project.of(what)):
                     pass
             watched.supervisor.workers["a"].restart()
             await watched.line("up", 2)

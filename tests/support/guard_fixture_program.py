@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from pbus.process.project.project import Project, processes_of, token_of
+from pbus.process.project.project import Project
+from pbus.process.project.project_lock import ProjectLock, processes_of, token_of
 from pbus.process.project.record import ProjectRecord
 from pbus.process.services.guard_client import GuardClient
 from pbus.process.services.valkey import EmbeddedValkey
@@ -113,7 +114,7 @@ def supervisors(project: Project) -> Iterator[Callable[..., Supervisor]]:
 async def main(folder: Path, kinds: list[str]) -> None:
     """Start everything, say so, and wait to be killed."""
     project = project_in(folder)
-    async with project.lock():
+    async with ProjectLock(project):
         guard = GuardClient()
         await guard.start(project)
         valkey = EmbeddedValkey(project, guard)

@@ -30,7 +30,7 @@ def host(topology: Topology, only: Sequence[str]) -> int:
     logging_setup.show_everything()
     if "PYTHONBREAKPOINT" not in os.environ:
         sys.breakpointhook = _stop_here
-    runner = InProcessRunner(topology, Project.of(topology), only=frozenset(only), tell=_tell)
+    runner = InProcessRunner(topology, Project.of(topology), only=frozenset(only), report=_tell)
     try:
         return run_on(topology.loop, _host(runner))
     except WorkerLoadError as error:

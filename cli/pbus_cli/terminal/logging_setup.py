@@ -39,9 +39,9 @@ def write_down(path: Path, tell: Callable[[str], None], *, except_thread: str) -
             what the supervisor notices.
     """
     logging.raiseExceptions = False  # a full disk: complaints about complaints tear the display
-    from pbus.process.project.supervisor_log import OwnLog  # noqa: PLC0415 - other verbs do without
+    from pbus.process.project.supervisor_log import SupervisorLogHandler  # noqa: PLC0415 - other verbs do without
 
-    _use([OwnLog(path), _Telling(tell, except_thread)], logging.INFO)
+    _use([SupervisorLogHandler(path), _Telling(tell, except_thread)], logging.INFO)
 
 
 def _use(handlers: list[logging.Handler], level: int) -> None:

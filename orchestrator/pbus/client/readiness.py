@@ -21,7 +21,8 @@ from pbus.errors import (
 from pbus.names import stands_for
 from pbus.observe import HostRecord, ProcessRecord, WorkerRow, merge_rows
 from pbus.process.project.discovery import choose_project
-from pbus.process.project.log_files import LogLine, read_lines
+from pbus.process.project.log_files import LogLine
+from pbus.process.project.log_reader import read_lines
 from pbus.process.project.project import Project
 from pbus.process.project.record import ProjectRecord
 from pbus.process.supervisor.worker.restart_policy import describe_exit

@@ -1,1 +1,1 @@
-"""Tasks that outlive errors, backoff, event handlers, forks: what every layer above needs."""
+"""Background tasks, backoff, waiting, event handlers, forks: used by every layer above."""

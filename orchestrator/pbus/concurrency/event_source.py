@@ -1,4 +1,4 @@
-"""Events of an object that others may listen to: `@worker.event_handler("on_activated")`."""
+"""Events of an object and their handlers: `@worker.event_handler("on_activated")`."""
 
 import asyncio
 import difflib
@@ -15,22 +15,20 @@ from pbus.errors import UnknownEventError
 
 logger = logging.getLogger(__name__)
 
-MAX_WAITING_CALLS = (
-    10_000  # per event; a handler this far behind loses the newest, and it is logged
-)
-MAX_WAITING_BYTES = 64 * 1024 * 1024  # likewise, of what they carry
-_BARE_BYTES = 64  # of a value that has no length
-_DEPTH = 6  # of values within values, that are counted
+MAX_WAITING_CALLS = 10_000  # per event; further ones are dropped and logged
+MAX_WAITING_BYTES = 64 * 1024 * 1024  # of the values of waiting calls
+_VALUE_BYTES = 64  # of a value that has no length
+_DEPTH = 6  # of nested values that are counted
 
 Handler = Callable[..., Awaitable[None] | None]
 H = TypeVar("H", bound=Handler)
 
 
 class EventSource:
-    """Lets users add handlers to named events; a handler gets the object, then the event's values.
+    """Calls handlers of named events with the object, then the event's values.
 
     Handlers of one event run one call after another in the order fired, in a task that this object
-    owns; different events do not wait for each other. What a handler raises is logged.
+    owns; different events do not wait for each other. Errors of handlers are logged.
 
     Attributes:
         EVENTS: The events a class adds to those of its bases.
@@ -69,7 +67,7 @@ class EventSource:
             handlers.append(handler)
 
     def remove_event_handler(self, event: str, handler: Handler) -> None:
-        """Call the handler no longer; does nothing when it was not added.
+        """Remove a handler; does nothing when it was not added.
 
         Raises:
             UnknownEventError: There is no such event; the nearest name is given.
@@ -80,11 +78,11 @@ class EventSource:
             handlers.remove(handler)
 
     def _is_listened_to(self, event: str) -> bool:
-        """Whether somebody wants to be called."""
+        """Whether the event has handlers."""
         return bool(self._event_handlers.get(event))
 
     def _fire_event(self, event: str, *values: Any) -> None:
-        """Have the handlers of this event called soon; costs nothing when there are none."""
+        """Call the handlers of this event soon; costs nothing when there are none."""
         if not self._is_listened_to(event):
             return
         calls = self._event_calls.setdefault(event, _Calls())
@@ -99,8 +97,8 @@ class EventSource:
             task = asyncio.create_task(self._call_handlers(event, calls), name=f"pbus {event}")
             self._event_tasks[event] = task
 
-    async def _settle_events(self, timeout: float) -> bool:  # noqa: ASYNC109 - it says so
-        """Wait, at most so many seconds, until what was fired is handled; whether it is."""
+    async def _settle_events(self, timeout: float) -> bool:  # noqa: ASYNC109 - it returns then
+        """Wait, at most so many seconds, until fired events are handled; returns whether they are."""
         tasks = self._running_handlers()
         if not tasks:
             return True
@@ -108,7 +106,7 @@ class EventSource:
         return not late
 
     async def _close_events(self, timeout: float) -> None:  # noqa: ASYNC109 - then it cancels
-        """Wait until what was fired is handled; cancel handlers that take longer (seconds)."""
+        """Wait until fired events are handled; cancel handlers that take longer (seconds)."""
         try:
             if await self._settle_events(timeout):
                 return
@@ -148,7 +146,7 @@ class EventSource:
             error = as_handler_error(raised, f"a handler of {event}", asyncio.current_task())
             if error is None:
                 raise
-            logger.error("%r: a handler of %s raised", self, event, exc_info=error)  # noqa: TRY400 - perhaps another
+            logger.error("%r: a handler of %s raised", self, event, exc_info=error)  # noqa: TRY400 - another error
 
     def _check_event(self, event: str) -> None:
         known = {name for cls in type(self).__mro__ for name in cls.__dict__.get("EVENTS", ())}
@@ -158,7 +156,7 @@ class EventSource:
 
 
 class _Calls:
-    """Calls of one event that wait, oldest first."""
+    """Waiting calls of one event, oldest first."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, tuple[Any, ...]]] = deque()
@@ -172,7 +170,7 @@ class _Calls:
         return len(self._waiting) >= MAX_WAITING_CALLS or self._bytes >= MAX_WAITING_BYTES
 
     def add(self, values: tuple[Any, ...]) -> None:
-        # Handlers that keep up have one call waiting: its size is of no interest.
+        # Handlers that keep up have one call waiting: its size is not needed.
         size = _size_of(values, _DEPTH) if self._waiting else 0
         self._bytes += size
         self._waiting.append((size, values))
@@ -188,11 +186,11 @@ class _Calls:
 
 
 def _size_of(value: Any, depth: int) -> int:
-    """About how many bytes a value holds."""
+    """Estimate the bytes of a value."""
     if isinstance(value, str | bytes | bytearray):
         return len(value)
     if depth == 0:
-        return _BARE_BYTES
+        return _VALUE_BYTES
     if isinstance(value, dict):
         parts: Iterable[Any] = (*value, *value.values())
     elif isinstance(value, list | tuple | set | frozenset):
@@ -200,5 +198,5 @@ def _size_of(value: Any, depth: int) -> int:
     elif isinstance(value, msgspec.Struct):
         parts = (getattr(value, name) for name in value.__struct_fields__)
     else:
-        return _BARE_BYTES
-    return _BARE_BYTES + sum(_size_of(part, depth - 1) for part in parts)
+        return _VALUE_BYTES
+    return _VALUE_BYTES + sum(_size_of(part, depth - 1) for part in parts)

@@ -1,8 +1,8 @@
-"""Forks of this process: the child is no second life of it, and lets go of what is the parent's.
+"""Forks of this process: the child drops the parent's connections, loops and signal handlers.
 
-It shares all descriptors. Its socket to a broker would keep the parent's subscriptions when the
-parent is dead; a signal that it gets would be noted on the parent's wake-up descriptor, and its copy
-of the loop would change what the parent's selector waits for.
+It shares all descriptors. Its socket to a broker would keep the subscriptions of a dead parent; its
+signals would be written to the parent's wake-up descriptor, and its copy of the loop would change
+the parent's selector.
 """
 
 import asyncio
@@ -20,40 +20,40 @@ TransportOf: TypeAlias = Callable[[Any], asyncio.BaseTransport | None]
 
 _connections: weakref.WeakKeyDictionary[Any, TransportOf] = weakref.WeakKeyDictionary()
 _loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
-_signals: dict[int, Any] = {}  # what was there before our handlers
+_signals: dict[int, Any] = {}  # the handlers before pbus' own
 _mask = threading.local()  # of the thread that forks
 _CAME_BACK = "pbus: a forked child came back into its parent's loop and ends: end it by os._exit()"
 
 
 def hold_connection(owner: object, transport_of: TransportOf) -> None:
-    """Have a child let go of a connection, as long as its owner lives.
+    """Drop a connection in forked children, as long as its owner exists.
 
     Args:
         owner: Has the connection.
-        transport_of: Tells the transport of the owner that it is given; must not hold it.
+        transport_of: Returns the transport of the owner it is given; must not refer to it.
     """
     _connections[owner] = transport_of
 
 
 def hold_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Have a child let go of a loop: it cannot go on in it."""
+    """Drop a loop in forked children: they cannot continue in it."""
     _loops.add(loop)
 
 
 def hold_signal(number: int, before: Any) -> None:
-    """Have a child do at a signal what was done before we handled it."""
+    """Restore the handler of a signal in forked children."""
     _signals[number] = before
 
 
 def drop_signal(number: int) -> None:
-    """A signal is not ours any more."""
+    """Forget a signal that pbus no longer handles."""
     _signals.pop(number, None)
 
 
 class _Ended(selectors.SelectSelector):
-    """What a copied loop waits with: a child that comes back into it ends here.
+    """The selector of a copied loop: a child that returns into the loop ends here.
 
-    All else would run twice: the handlers of what is under way, and the end of the program.
+    Otherwise running handlers and the end of the program would run twice.
     """
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -69,7 +69,7 @@ class _Ended(selectors.SelectSelector):
 
 
 def _hold_signals() -> None:
-    """Before a fork: what the child gets before it has let go of our handlers has to wait."""
+    """Before a fork: block signals until the child has dropped the handlers."""
     _mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, _signals) if _signals else None
 
 
@@ -79,8 +79,8 @@ def _release_signals() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _let_go() -> None:
-    """In the child, right after the fork."""
+def _drop_all() -> None:
+    """Run in the child right after the fork."""
     for number, before in _signals.items():
         with contextlib.suppress(ValueError, TypeError, OSError):
             signal.signal(number, signal.SIG_DFL if before is None else before)
@@ -88,9 +88,9 @@ def _let_go() -> None:
         with contextlib.suppress(ValueError):
             signal.set_wakeup_fd(-1)
     for loop in list(_loops):
-        if hasattr(loop, "_selector"):  # asyncio's; there is no other way to it
+        if hasattr(loop, "_selector"):  # asyncio's; it has no public access
             loop._selector = _Ended()  # noqa: SLF001 - likewise
-    # Not closed: their owners would close the numbers again, when others have them.
+    # Not closed: their owners would close the same numbers again, then of other files.
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in _descriptors():
         with contextlib.suppress(OSError):
@@ -110,4 +110,6 @@ def _descriptors() -> Iterator[int]:
             yield sock.fileno()
 
 
-os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_let_go)
+os.register_at_fork(
+    before=_hold_signals, after_in_parent=_release_signals, after_in_child=_drop_all
+)

@@ -1,4 +1,4 @@
-"""Errors of users' code that would end more than the code: exits, interrupts, closed coroutines."""
+"""Errors of users' code that would end the process: exits, interrupts, closed coroutines."""
 
 import asyncio
 import inspect
@@ -14,16 +14,16 @@ _RAISE = opcode.opmap["RAISE_VARARGS"]
 def as_handler_error(
     error: BaseException, where: str, task: asyncio.Task[Any] | None = None
 ) -> BaseException | None:
-    """The error to log and answer for one that a handler raised.
+    """Return the error to log and answer for one that a handler raised.
 
     Args:
-        error: Not a cancellation.
-        where: The handler, and whose it is.
-        task: The one that ran it; None for code that cannot be closed since it does not wait.
+        error: The raised error; no cancellation.
+        where: The handler and its owner, as text.
+        task: The task that ran it; None for code that does not wait and so cannot be closed.
 
     Returns:
         None for an error that is not the handler's own: Ctrl-C, or the end of a coroutine that is
-        closed from outside. It is to be passed on.
+        closed from outside. It is to be raised again.
     """
     if isinstance(error, GeneratorExit) and task is not None and not _is_running(task):
         return None
@@ -35,12 +35,12 @@ def as_handler_error(
 
 
 async def contained(call: Callable[..., Any], where: str, *values: Any) -> Any:
-    """Call an async hook and return its result; whatever it raises is an Exception.
+    """Call an async hook and return its result; anything it raises becomes an Exception.
 
     Raises:
-        HandlerExitError: It raised what is no Exception.
+        HandlerExitError: It raised a BaseException that is no Exception.
         HandlerDefinitionError: It cannot be awaited.
-        Exception: As the hook raised it.
+        Exception: Raised by the hook.
     """
     task = asyncio.current_task()
     try:
@@ -59,7 +59,7 @@ async def contained(call: Callable[..., Any], where: str, *values: Any) -> Any:
 
 
 def awaitable(result: Any, where: str) -> Any:
-    """The result of calling an async hook, if it is one.
+    """Return the result of calling an async hook.
 
     Raises:
         HandlerDefinitionError: It cannot be awaited.
@@ -77,7 +77,7 @@ def _exit_error(error: BaseException, where: str) -> HandlerExitError:
 
 
 def _is_running(task: asyncio.Task[Any]) -> bool:
-    """Whether this is called in that task, and so not by whoever closes its coroutine."""
+    """Whether this is called in that task, and so not by code that closes its coroutine."""
     try:
         return asyncio.current_task() is task
     except RuntimeError:  # no loop runs
@@ -85,7 +85,7 @@ def _is_running(task: asyncio.Task[Any]) -> bool:
 
 
 def _is_raised_by_hand(error: BaseException) -> bool:
-    """Whether a `raise` of a user raised it; a signal interrupts any other instruction."""
+    """Whether a `raise` statement of a user raised it; a signal interrupts any other instruction."""
     trace = error.__traceback__
     if trace is None:
         return False

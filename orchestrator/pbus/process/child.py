@@ -1,6 +1,7 @@
-"""The program that hosts one worker: ``python -P -m pbus.process.child``, told by its environment.
+"""The program of a worker process: ``python -P -m pbus.process.child``.
 
-The supervisor starts it. Logging is set up here, for this process is pbus' own.
+The supervisor starts it and configures it by environment variables. Logging is set up here, since
+this process is pbus' own.
 """
 
 import io
@@ -17,28 +18,28 @@ from pbus.process.supervisor.worker.restart_policy import UNLOADABLE
 from pbus.process.system import path_json
 from pbus.process.system.event_loop import run_on
 from pbus.process.system.inherited_signals import undo_signals
-from pbus.process.system.spawn import ORDER_VARIABLE, WorkerLaunchSpec
+from pbus.process.system.launch_plan import SPEC_VARIABLE, WorkerLaunchSpec
 from pbus.process.worker_loader import import_path, load_worker
 from pbus.runner import WorkerRunner
 from pbus.settings import BusSettings
 
 LOG_LEVEL_VARIABLE = "PBUS_LOG_LEVEL"
 
-_LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"  # the time is added where lines are collected
+_LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"  # the supervisor adds the time
 
 
 def main() -> int:
-    """Host the worker until it has ended; 1 when it failed, UNLOADABLE when there is no such class."""
+    """Host the worker until it has ended; returns 1 after an error, UNLOADABLE without a class."""
     undo_signals()
     _write_utf8()
     try:
         _log_to_stderr(os.environ.get(LOG_LEVEL_VARIABLE, "INFO"))
-        with os.fdopen(int(os.environ.pop(ORDER_VARIABLE)), "rb") as file:
-            order = path_json.decode(file.read(), WorkerLaunchSpec)
-        sys.path += import_path(Path(order.file))
-        return run_on(order.loop, host(order, os.environ))
+        with os.fdopen(int(os.environ.pop(SPEC_VARIABLE)), "rb") as file:
+            spec = path_json.decode(file.read(), WorkerLaunchSpec)
+        sys.path += import_path(Path(spec.file))
+        return run_on(spec.loop, host(spec, os.environ))
     except PbusError as error:
-        if error.__cause__ is not None:  # whoever wrote the worker needs the way to the error
+        if error.__cause__ is not None:  # the author of the worker needs the traceback
             traceback.print_exception(error.__cause__)
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - of this program, to its log
         is_final = isinstance(error, WorkerLoadError) and error.is_final
@@ -50,18 +51,18 @@ def main() -> int:
 
 
 def _write_utf8() -> None:
-    """Write what the supervisor reads, whatever the locale is: a print must not end a worker."""
+    """Write UTF-8 in any locale: the supervisor reads it, and a print must not end a worker."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
-async def host(order: WorkerLaunchSpec, environ: Mapping[str, str]) -> int:
-    """Run one worker on a runner of its own; returns the exit code."""
-    worker = load_worker(order, environ["PBUS_WORKER"])
-    settings = BusSettings.from_env(environ).declaring(environ["PBUS_WORKER"], order.group)
+async def host(spec: WorkerLaunchSpec, environ: Mapping[str, str]) -> int:
+    """Run one worker; returns the exit code."""
+    worker = load_worker(spec, environ["PBUS_WORKER"])
+    settings = BusSettings.from_env(environ).declaring(environ["PBUS_WORKER"], spec.group)
     bus = make_bus(settings, incarnation=environ["PBUS_INCARNATION"])
-    # Ctrl-C is the supervisor's business: it asks, then sends SIGTERM.
+    # The supervisor handles Ctrl-C: it sends a message, then SIGTERM.
     runner = WorkerRunner(
         bus=bus,
         session=environ["PBUS_SESSION"],

@@ -1,7 +1,7 @@
 """A supervisor without a terminal: ``python -P -m pbus.process.daemon FILE --status-fd N``.
 
-Whoever starts it reads one line of JSON from the other end of that descriptor, a `DaemonStatus`:
-it comes when the bus is up, or when it is clear that it will not be.
+It writes one line of JSON to that descriptor, a `DaemonStatus`, when the bus is up or the start has
+failed.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import msgspec
 
 from pbus.errors import PbusError
 from pbus.process.project.project import Project
-from pbus.process.project.supervisor_log import OwnLog
+from pbus.process.project.supervisor_log import SupervisorLogHandler
 from pbus.process.supervisor.supervisor import Supervisor
 from pbus.process.supervisor_events import (
     BrokerLost,
@@ -39,11 +39,11 @@ logger = logging.getLogger("pbus.process.daemon")  # run as a program, __name__ 
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How the start went.
+    """The result of the start.
 
     Attributes:
-        pid: The daemon's, when it went well.
-        message: What went wrong, with a hint where there is one; of what kind of error.
+        pid: The daemon's, after a success.
+        message: The error; with its hint, if any, and the name of its class as kind.
     """
 
     ok: bool
@@ -72,7 +72,7 @@ def main() -> int:
         )
         return run_patiently(_run(supervisor, report))
     except PbusError as error:
-        logger.error("%s", error)  # noqa: TRY400 - the user's affair, not a bug
+        logger.error("%s", error)  # noqa: TRY400 - not a bug
         report.failed(error)
     except Exception as error:
         logger.exception("ended by a bug in pbus")
@@ -81,17 +81,17 @@ def main() -> int:
 
 
 class StatusPipe:
-    """Tells the starter how it went, once."""
+    """Writes the result of the start, once."""
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
 
     def started(self, session: str) -> None:
-        """The bus is up."""
+        """Report that the bus is up."""
         self._write(DaemonStatus(ok=True, pid=os.getpid(), session=session))
 
     def failed(self, error: BaseException) -> None:
-        """It will not be."""
+        """Report that the start has failed."""
         message = error.message if isinstance(error, PbusError) else str(error)
         hint = error.hint if isinstance(error, PbusError) else None
         self._write(DaemonStatus(ok=False, message=message, hint=hint, kind=type(error).__name__))
@@ -111,11 +111,11 @@ async def _run(supervisor: Supervisor, report: StatusPipe) -> int:
         loop.add_signal_handler(number, supervisor.request_stop, number.name)
     supervisor.listen(_log_event)
 
-    def tell(event: Event) -> None:
+    def report_started(event: Event) -> None:
         if isinstance(event, BrokerReady):
             report.started(supervisor.session)
 
-    supervisor.listen(tell)
+    supervisor.listen(report_started)
     return await supervisor.run()
 
 
@@ -127,8 +127,8 @@ def _log_event(event: Event) -> None:
 
 
 def _detach(log: Path) -> None:
-    """Leave the terminal: a session of our own, no input, all output to the log."""
-    with contextlib.suppress(PermissionError):  # we lead a session already
+    """Leave the terminal: a new session, no input, all output to the log."""
+    with contextlib.suppress(PermissionError):  # it leads a session already
         os.setsid()
     for path, flags, descriptors in (
         (os.devnull, os.O_RDONLY, (0,)),
@@ -142,7 +142,7 @@ def _detach(log: Path) -> None:
 
 
 def _log_to(path: Path) -> None:
-    logging.getLogger().addHandler(OwnLog(path))
+    logging.getLogger().addHandler(SupervisorLogHandler(path))
     logging.getLogger().setLevel(logging.INFO)
 
 
@@ -151,7 +151,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("file", type=Path, help="the topology")
     parser.add_argument("--only", default="", help="the workers to run, separated by commas")
     parser.add_argument("--session", help="shared with other supervisors")
-    parser.add_argument("--status-fd", type=int, help="where to tell how the start went")
+    parser.add_argument("--status-fd", type=int, help="where to write the result of the start")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""All workers of a topology in this very process, on a bus in memory: where a breakpoint works."""
+"""All workers of a topology in this process, on a bus in memory, for debuggers."""
 
 import asyncio
 import logging
@@ -12,10 +12,11 @@ from pbus.ids import new_token
 from pbus.messages import BusCancelMessage, BusEndMessage, BusMessage
 from pbus.process.project.discovery import refuse_other_path
 from pbus.process.project.project import Project
+from pbus.process.project.project_lock import ProjectLock
 from pbus.process.project.record import ProjectRecord
 from pbus.process.project.recovery_log import RecoveryLog
 from pbus.process.system.groups import PROJECT_VARIABLE, STATE_VARIABLE
-from pbus.process.system.spawn import WorkerLaunchSpec
+from pbus.process.system.launch_plan import WorkerLaunchSpec
 from pbus.process.worker_loader import import_path, load_worker
 from pbus.registry import WorkerErrorData, WorkerReadyData
 from pbus.runner import WorkerRunner
@@ -25,79 +26,79 @@ from pbus.workers.base import BaseWorker
 
 logger = logging.getLogger(__name__)
 
-Tell = Callable[[str, str], None]
+Report = Callable[[str, str], None]
 
 
 class InProcessRunner(BusSubscriber):
-    """Runs a topology without processes: nobody is restarted, and no other process can see it.
+    """Runs a topology without processes: no worker is restarted, and no other process can see it.
 
-    It takes this process over: its folder, environment and import path become those of the workers.
+    The folder, environment and import path of this process become those of the workers.
 
     Args:
-        topology: What to run; its bus is in memory.
-        project: Only one runs at a time, here as elsewhere.
-        only: Names of workers (or of single replicas) to run; all when empty.
-        tell: Called on the loop with a worker (or "pbus") and what became of it.
+        topology: The topology; its bus is in memory.
+        project: Its project; it is locked, as elsewhere.
+        only: Names of workers or single replicas to run; empty for all.
+        report: Called on the loop with a worker (or "pbus") and its new state.
     """
 
     name = "pbus.single"  # no worker can have it
 
     def __init__(
-        self, topology: Topology, project: Project, *, only: frozenset[str], tell: Tell
+        self, topology: Topology, project: Project, *, only: frozenset[str], report: Report
     ) -> None:
         self.session = new_token()
         self._topology = topology
         self._project = project
         self._only = only
-        self._tell = tell
+        self._report = report
         self._runner: WorkerRunner | None = None
-        self._is_asked_to_end = False
+        self._is_stopping = False
         self._stopping: asyncio.Future[None] | None = None
 
     async def run(self) -> int:
-        """Load the workers, and run them until all have ended or it is told to stop.
+        """Load the workers, and run them until all have ended or a stop is requested.
 
         Returns:
-            1 when a worker failed and nobody asked for the end, else 0.
+            1 when a worker failed and no end was requested, else 0.
 
         Raises:
             ProjectRunningError: It runs already.
-            WorkerLoadError: A class cannot be loaded; none was started then.
+            WorkerLoadError: A class cannot be loaded; no worker was started.
         """
         refuse_other_path(self._project)
-        async with self._project.lock():
+        async with ProjectLock(self._project):
             self._project.write_record(self._describe())
-            self._settle_in()
+            self._adopt_environment()
             workers = [self._load(one) for one in self._instances()]
             bus = make_bus(self._topology.bus)
             runner = WorkerRunner(bus=bus, session=self.session, handle_sigint=False)
-            runner.add_event_handler("on_ready", self._note_running)
-            runner.add_event_handler("on_error", self._note_error)
+            runner.add_event_handler("on_ready", self._on_ready)
+            runner.add_event_handler("on_error", self._on_error)
             await bus.subscribe(self)
             await runner.add_workers(*workers)
-            if not self._is_asked_to_end:
+            if not self._is_stopping:
                 self._runner = runner
                 await runner.run()
-        return int(bool(runner.errors) and not self._is_asked_to_end)
+        return int(bool(runner.errors) and not self._is_stopping)
 
     def request_stop(self, reason: str) -> None:
-        """Have the workers finish what is queued and stop; the second time at once. On the loop."""
-        is_again, self._is_asked_to_end = self._is_asked_to_end, True
+        """Stop: workers finish their queued messages; a second call cancels them. On the loop."""
+        is_again, self._is_stopping = self._is_stopping, True
         if self._runner is not None:
-            given_s = RecoveryLog(self._project.state_dir).take_stop_timeout()
-            self._runner.end_timeout = END_TIMEOUT_S if given_s is None else given_s
+            timeout_s = RecoveryLog(self._project.state_dir).take_stop_timeout()
+            self._runner.end_timeout = END_TIMEOUT_S if timeout_s is None else timeout_s
             stop = self._runner.cancel if is_again else self._runner.end
             self._stopping = asyncio.ensure_future(stop(reason))
 
     def accepts_bus_message(self, message: BusMessage) -> bool:
-        """The end of the session."""
+        """Accept the end of the session."""
         return isinstance(message, BusEndMessage | BusCancelMessage)
 
     async def on_bus_message(self, message: BusMessage) -> None:
-        """Note that it was asked for."""
-        self._is_asked_to_end = True
+        """Handle the end of the session."""
+        self._is_stopping = True
         verb = "cancelled" if isinstance(message, BusCancelMessage) else "ended"
-        self._tell("pbus", f"the session was {verb} by {message.source}")
+        self._report("pbus", f"the session was {verb} by {message.source}")
 
     def _instances(self) -> list[WorkerInstance]:
         only = self._only
@@ -107,8 +108,8 @@ class InProcessRunner(BusSubscriber):
             if not only or {one.name, one.spec.name} & only
         ]
 
-    def _settle_in(self) -> None:
-        """Do once for the process what is otherwise done for each: folder, environment, imports."""
+    def _adopt_environment(self) -> None:
+        """Set the folder, environment and import path of the workers."""
         specs = self._topology.workers.values()
         for spec in specs:
             os.environ.update(spec.env)
@@ -123,13 +124,13 @@ class InProcessRunner(BusSubscriber):
 
     def _load(self, instance: WorkerInstance) -> BaseWorker:
         spec = instance.spec
-        order = WorkerLaunchSpec(
+        launch_spec = WorkerLaunchSpec(
             worker=spec.worker or "",
             args=spec.args,
             active=spec.active,
             file=str(self._topology.file),
         )
-        return load_worker(order, instance.name)
+        return load_worker(launch_spec, instance.name)
 
     def _describe(self) -> ProjectRecord:
         return ProjectRecord(
@@ -140,12 +141,12 @@ class InProcessRunner(BusSubscriber):
             bus=self._topology.bus,
         )
 
-    def _note_running(self, runner: WorkerRunner) -> None:
+    def _on_ready(self, runner: WorkerRunner) -> None:
         for instance in self._instances():
-            runner.registry.watch(instance.name, self._note_ready)
+            runner.registry.watch(instance.name, self._on_worker_ready)
 
-    async def _note_ready(self, data: WorkerReadyData) -> None:
-        self._tell(data.worker_name, "ready")
+    async def _on_worker_ready(self, data: WorkerReadyData) -> None:
+        self._report(data.worker_name, "ready")
 
-    def _note_error(self, _runner: WorkerRunner, data: WorkerErrorData) -> None:
-        self._tell(data.worker_name, f"failed: {data.error}")
+    def _on_error(self, _runner: WorkerRunner, data: WorkerErrorData) -> None:
+        self._report(data.worker_name, f"failed: {data.error}")

@@ -1,4 +1,4 @@
-"""Removing what a project left: in its broker, and its files. Nothing of it may run."""
+"""Removal of an ended project's data in its broker and of its files."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,8 @@ from pbus.bus.connect import erase, make_bus
 from pbus.errors import BrokerStartError, NothingRunningError, ProcessError, StrangeFileError
 from pbus.leases import LEASE_S
 from pbus.process.project.discovery import stopped_record
-from pbus.process.project.project import Project, lock_path
+from pbus.process.project.project import Project
+from pbus.process.project.project_lock import ProjectLock, lock_path
 from pbus.process.project.record import LAST, ProjectRecord, ran_with, read_record
 from pbus.process.project.recovery_log import RecoveryLog
 from pbus.process.services import postgres
@@ -23,13 +24,13 @@ from pbus.settings import BusSettings
 from pbus.topology.load import load_topology
 from pbus.urls import mask_url
 
-_QUIET_S = LEASE_S + 2.0  # what a killed process held has run out by then
-_LOOK_S = 0.2
+_QUIET_S = LEASE_S + 2.0  # the leases of a killed process have expired by then
+_POLL_S = 0.2
 _TOPOLOGY = "topology.yaml"
 
 
 class Leftovers(msgspec.Struct, frozen=True):
-    """What is to be purged.
+    """The data of a project.
 
     Attributes:
         bus: How its processes reached each other; `url` is None for a broker of its own.
@@ -40,7 +41,7 @@ class Leftovers(msgspec.Struct, frozen=True):
 
 
 def leftovers_of(record: ProjectRecord, environ: Mapping[str, str]) -> Leftovers:
-    """What a project leaves that ran as this record says.
+    """Return the data of the project of a record.
 
     Args:
         record: Of the running project, or of the last run.
@@ -61,7 +62,7 @@ def leftovers_of(record: ProjectRecord, environ: Mapping[str, str]) -> Leftovers
 def stopped_leftovers(
     name: str | None, file: Path | None, cwd: Path, environ: Mapping[str, str]
 ) -> Leftovers:
-    """What is left of a project that does not run, found as `choose_project` finds one that does.
+    """Return the data of a project that does not run, chosen as by `choose_project`.
 
     Raises:
         NothingRunningError: There is no such project.
@@ -72,27 +73,31 @@ def stopped_leftovers(
     if name is None and file is None:  # a worker's own project
         name = environ.get(PROJECT_VARIABLE) or None
     record = stopped_record(name, file, cwd)
-    path = cwd / (file or _TOPOLOGY) if record is None else Path(record.file)
-    if record is None and (name is not None or not path.exists()):
-        what = f"is named {name!r}" if name is not None else "was found"
-        raise NothingRunningError(f"{what}, and none has left anything")
-    if record is None:
-        topology = load_topology(path, environ)
-        left = Leftovers(Project.of(topology), topology.bus)
+    if record is not None:
+        path, left = Path(record.file), leftovers_of(record, environ)
     else:
-        left = leftovers_of(record, environ)
+        path = cwd / (file or _TOPOLOGY)
+        left = _leftovers_of_file(name, path, environ)
     url = left.bus.url
     if file is None and url is not None and not ran_with(left.project.state_dir, url):
         raise StrangeFileError(path, mask_url(url))
     return left
 
 
+def _leftovers_of_file(name: str | None, path: Path, environ: Mapping[str, str]) -> Leftovers:
+    if name is not None or not path.exists():
+        what = f"is named {name!r}" if name is not None else "was found"
+        raise NothingRunningError(f"{what}, and none has left anything")
+    topology = load_topology(path, environ)
+    return Leftovers(Project.of(topology), topology.bus)
+
+
 async def purge(left: Leftovers) -> bool:
-    """Remove it all: messages, registry, files, logs.
+    """Remove messages, registry, files and logs.
 
     Returns:
         Whether all of it is gone; False where others use the channel of a shared broker, so that
-        only the messages kept for this project's workers were removed from there.
+        only the messages stored for this project's workers were removed from there.
 
     Raises:
         ProjectRunningError: The project runs.
@@ -100,7 +105,7 @@ async def purge(left: Leftovers) -> bool:
         ProcessError: Files cannot be removed.
     """
     project = left.project
-    async with project.lock():
+    async with ProjectLock(project):
         is_whole = left.bus.url is None or await _purge_broker(left)
         await asyncio.to_thread(_remove_files, project)
     return is_whole
@@ -110,13 +115,13 @@ async def _purge_broker(left: Leftovers) -> bool:
     deadline = time.monotonic() + _QUIET_S
     while not await erase(left.bus.url or "", left.bus.channel):
         if time.monotonic() >= deadline:
-            await _purge_mail(left)
+            await _purge_queues(left)
             return False
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(_POLL_S)
     return True
 
 
-async def _purge_mail(left: Leftovers) -> None:
+async def _purge_queues(left: Leftovers) -> None:
     bus = make_bus(left.bus)
     if (store := bus.queues) is None:
         return
@@ -126,7 +131,7 @@ async def _purge_mail(left: Leftovers) -> None:
 
 
 def _remove_files(project: Project) -> None:
-    """Remove files and folders, the lock last: who waits for it looks whether it is still there."""
+    """Remove files and folders, the lock last: a process that waits for it checks that it exists."""
     folders = [project.runtime_dir]
     with contextlib.suppress(BrokerStartError):  # there is no user for it, so it never ran
         folders.append(postgres.home_of(project))

@@ -1,4 +1,4 @@
-"""What a supervisor tells its listeners: plain frozen facts, in the order they happened."""
+"""Events of a supervisor, in the order they happened."""
 
 from typing import Literal, TypeAlias
 
@@ -13,7 +13,7 @@ class BrokerReady(msgspec.Struct, frozen=True):
     """The bus is up: at the start, and again after the broker was away.
 
     Attributes:
-        url: Where, password masked.
+        url: The broker's, with its password masked.
     """
 
     url: str
@@ -35,8 +35,8 @@ class Line(msgspec.Struct, frozen=True):
     """A worker's process wrote a line.
 
     Attributes:
-        stream: "out", "err", or "pbus" for what the supervisor notes in the worker's log.
-        time: When it was read, Unix seconds.
+        stream: "out", "err", or "pbus" for lines of the supervisor.
+        time: Time of reading, Unix seconds.
     """
 
     worker: str
@@ -55,7 +55,7 @@ class StateChanged(msgspec.Struct, frozen=True):
     """A worker entered a state.
 
     Attributes:
-        detail: Why, in a few words; may be empty.
+        detail: The reason; may be empty.
     """
 
     worker: str
@@ -81,7 +81,7 @@ class GaveUp(msgspec.Struct, frozen=True):
     Attributes:
         reason: Why it was given up.
         last_lines: The newest lines that it wrote.
-        error: The line of its last life that most likely says what went wrong.
+        error: The line of its last process that most likely tells the cause.
     """
 
     worker: str

@@ -1,4 +1,4 @@
-"""From what a topology says of a worker class to the worker."""
+"""Loading of worker classes."""
 
 import importlib
 import os
@@ -6,30 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from pbus.errors import PbusError, WorkerLoadError
-from pbus.process.system.spawn import WorkerLaunchSpec
+from pbus.process.system.launch_plan import WorkerLaunchSpec
 from pbus.workers.base import BaseWorker
 
 
-def load_worker(order: WorkerLaunchSpec, name: str) -> BaseWorker:
+def load_worker(spec: WorkerLaunchSpec, name: str) -> BaseWorker:
     """Import the class and construct the worker.
 
     Raises:
         WorkerLoadError: There is no such class, it is no worker, or its own code failed.
     """
-    kind = _load_class(order.worker)
+    kind = _load_class(spec.worker)
     try:
-        worker = kind(name, **order.args)
+        worker = kind(name, **spec.args)
     except Exception as error:
-        arguments = ", ".join(order.args) or "none"
+        arguments = ", ".join(spec.args) or "none"
         problem = f"{kind.__name__}({name!r}, …) raised {_describe(error)} (args: {arguments})"
-        raise WorkerLoadError(order.worker, problem, is_final=False) from error
-    if not order.active:
+        raise WorkerLoadError(spec.worker, problem, is_final=False) from error
+    if not spec.active:
         worker.restore_activation(active=False, args=None)
     return worker
 
 
 def import_path(file: Path) -> list[str]:
-    """The folders that classes are imported from: the topology's, and that of a file it links to.
+    """Return the folders of worker classes: the topology file's, and that of a file it links to.
 
     Links are followed once, here: a module that is imported later comes from the same release.
     """

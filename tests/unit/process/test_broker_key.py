@@ -10,7 +10,7 @@ from pbus.errors import ProcessError
 from pbus.process.project.broker_key import own_key
 from pbus.seal import parse_keys
 
-GOOD = "another-key-of-sixteen-letters"
+GOOD = "another-key-of-sixteen-bytes"
 
 
 def wrote(data: bytes) -> Callable[[Path], object]:

@@ -31,7 +31,7 @@ class Bus(AsyncQueueBus):
         self.told.append(message)
 
 
-def test_news_outlive_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_events_outlive_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is to be told right after a reconnect waits, even before anybody looked at the bus."""
     monkeypatch.setattr(broker_watch, "_STEADY_S", 1e12)
     bus, supervised = Bus(), mock.Mock(state_events=StateEventQueue("sup", "town"))
@@ -90,8 +90,8 @@ class QueueAdmin:
 
 
 @pytest.mark.parametrize("where", ["registry", "queues"])
-def test_strange_trouble_ends_nothing(where: str, caplog: pytest.LogCaptureFixture) -> None:
-    """An error that nobody expected costs one call, is logged, and the call is made again."""
+def test_unexpected_error_is_retried(where: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An unexpected error of one call is logged, and the call is made again."""
     bus = Bus()
     trouble = ValueError("not expected")
     bus._leases = Registry(trouble if where == "registry" else None)  # type: ignore[assignment]

@@ -123,7 +123,7 @@ def server(*workers: FakeWorker) -> ControlServer:
     ],
 )
 def test_orders_end_so(action: str, worker: FakeWorker, expected: Any):
-    """An order is done when the incarnation it is about is ready, or down, and fails when that fails."""
+    """A request is done when its incarnation is ready, or down, and fails when that fails."""
     assert expected == outcome_of(action, worker, 2)
 
 

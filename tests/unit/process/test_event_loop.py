@@ -22,7 +22,7 @@ def test_runs_on_the_loop_named(loop):
     assert loop == run_on(loop, kind_of_loop())
 
 
-def test_silent_name_server_keeps_nobody(monkeypatch):
+def test_silent_name_server_delays_no_end(monkeypatch):
     """A process ends, and says why, while a name is still being resolved."""
     answers = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: answers.wait())

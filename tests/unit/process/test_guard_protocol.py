@@ -9,15 +9,15 @@ from pbus.process.system.guard import GuardState, remove
 
 def test_orders_are_obeyed() -> None:
     """Each line adds or takes away what it says; unknown verbs of later versions do no harm."""
-    wards = GuardState()
+    state = GuardState()
     for line in (b"token t", b"group 5 12.5", b"group 6", b"group 7 1.0", b"forget 7", b"forget 8"):
-        wards.obey(line)
-    wards.obey(b"path " + os.fsencode("/a b/\n\udcff").hex().encode())
-    wards.obey(b"sing loudly")
+        state.apply(line)
+    state.apply(b"path " + os.fsencode("/a b/\n\udcff").hex().encode())
+    state.apply(b"sing loudly")
 
-    assert "t" == wards.token
-    assert {5: 12.5, 6: None} == wards.groups
-    assert [Path("/a b/\n\udcff")] == wards.paths
+    assert "t" == state.token
+    assert {5: 12.5, 6: None} == state.groups
+    assert [Path("/a b/\n\udcff")] == state.paths
 
 
 def test_everything_is_removed(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_exits_leave_window():
     assert isinstance(play([0.0, 1.0, 2.0, 3.0, 59.9])[-1], GiveUp)
 
 
-def test_steady_worker_starts_anew():
+def test_steady_worker_has_a_new_history():
     """After a minute of being ready the next failure is treated as the first."""
     history = History(streak=6, exits=(10.0, 20.0, 30.0, 40.0))
 

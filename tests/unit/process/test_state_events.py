@@ -32,7 +32,7 @@ def lease(incarnation: str, silent_s: float) -> Lease:
     )  # fmt: skip
 
 
-def test_life_is_told():
+def test_each_change_is_a_message():
     """Each change with the state before and the process it is about; other events are none."""
     news = heard(
         StateChanged("a", "starting", ""),
@@ -55,7 +55,7 @@ def test_life_is_told():
 
 
 def test_message_says_whose():
-    """Where it goes, from whom, of which project, and why."""
+    """A message has target, source, project and reason."""
     (message,) = heard(StateChanged("a", "failed", "no such file")).drain()
 
     assert (STATES_ADDRESS, "sup", "town") == (message.target, message.source, message.project)
@@ -73,8 +73,8 @@ def test_silence_is_told():
 
 
 @pytest.mark.parametrize("incarnation", ["e00-1", "other"])
-def test_other_lives_are_ignored(incarnation: str):
-    """The lease of an earlier incarnation, or of somebody else's worker, says nothing."""
+def test_other_incarnations_are_ignored(incarnation: str):
+    """Leases of earlier incarnations and of other supervisors' workers are ignored."""
     news = heard(Started("a", 7, "f00"), StateChanged("a", "ready", ""))
     news.drain()
     news.check([lease(incarnation, LEASE_S + 1)])
@@ -83,7 +83,7 @@ def test_other_lives_are_ignored(incarnation: str):
 
 
 def test_oldest_news_fall():
-    """While nobody can be told, memory stays bounded."""
+    """While no message can be sent, memory stays bounded."""
     news = heard(*(StateChanged("a", "backoff", str(number)) for number in range(20_000)))
     details = [message.detail for message in news.drain()]
 

@@ -177,7 +177,7 @@ def test_crash_loop_gives_up():
 
 
 def test_open_messages_are_said():
-    """What became of the messages of a crashed incarnation is in its log and with its state."""
+    """The fate of the messages of a crashed process is in its log and with its state."""
 
     async def main() -> None:
         fixture = Fixture(restart="always")
@@ -200,7 +200,7 @@ def test_open_messages_are_said():
 
 
 def test_missing_class_fails_at_once():
-    """Where the class of a worker is not there, no second incarnation would find it."""
+    """Where the class of a worker is missing, a second process would not find it."""
 
     async def main() -> None:
         fixture = Fixture(worker="module:Class", restart="always")
@@ -325,7 +325,7 @@ def test_stop_interrupts_backoff(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_restart_never_doubles():
-    """Restart orders in a row end in one new incarnation, and never in two at a time."""
+    """Restarts in a row lead to one new process, and never to two at a time."""
 
     async def main() -> None:
         fixture = Fixture()
@@ -397,8 +397,8 @@ def test_busy_system_is_retried():
     asyncio.run(main())
 
 
-def test_error_costs_a_life(caplog: pytest.LogCaptureFixture):
-    """An unexpected error in looking after a worker is logged, and counts as an end of its incarnation."""
+def test_supervision_error_counts_as_exit(caplog: pytest.LogCaptureFixture):
+    """An unexpected error in the supervision of a worker is logged, and counts as an exit."""
 
     async def main() -> None:
         fixture = Fixture()

@@ -29,7 +29,8 @@ def down(
 ) -> None:
     """Stop the project: its workers, its broker, its supervisor. Unhandled messages are kept."""
     from pbus.errors import NothingRunningError, OrphanedProjectError
-    from pbus.process.project.discovery import choose_project, end_orphans
+    from pbus.process.project.discovery import choose_project
+    from pbus.process.project.stopping import end_orphans
     from pbus.topology.paths import working_folder
     from pbus_cli.call.run_command import run
 
@@ -60,9 +61,9 @@ def _leftovers(record: "ProjectRecord") -> "Leftovers":
 
 
 def _stop(record: "ProjectRecord", timeout: float, *, purge: bool) -> None:
-    from pbus.process.project.discovery import refuse_foreign, stop_project
     from pbus.process.project.project import Project
     from pbus.process.project.recovery_log import RecoveryLog
+    from pbus.process.project.stopping import refuse_foreign, stop_project
     from pbus_cli.call.run_command import run
 
     refuse_foreign(record)

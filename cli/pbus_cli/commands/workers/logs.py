@@ -123,7 +123,7 @@ def _declared(project: "Project") -> list[str]:
 
 
 def _show(paths: "Mapping[str, Path]", count: int, *, is_raw: bool) -> None:
-    from pbus.process.project.log_files import read_lines
+    from pbus.process.project.log_reader import read_lines
 
     text, say = _texts(paths, is_raw=is_raw), console.say_raw if is_raw else console.say
     for line in read_lines(paths, count):
@@ -132,7 +132,7 @@ def _show(paths: "Mapping[str, Path]", count: int, *, is_raw: bool) -> None:
 
 async def _follow(paths: "Mapping[str, Path]", count: int, *, is_raw: bool) -> None:
     """Print in a thread of its own, so that Ctrl-C works when the terminal is blocked."""
-    from pbus.process.project.log_files import follow_lines
+    from pbus.process.project.log_reader import follow_lines
     from pbus_cli.live.printer import LinePrinter, feed, stream_writer
 
     printer = LinePrinter(stream_writer(sys.stdout, is_clean=is_raw))

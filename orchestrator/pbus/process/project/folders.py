@@ -1,4 +1,4 @@
-"""Folders that only the user who runs pbus can enter: state that stays, sockets that go."""
+"""Private folders of the user who runs pbus: state that stays, sockets that go."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ MAX_SOCKET_PATH = 100
 
 
 def state_root() -> Path:
-    """Where all projects of this user keep logs and records.
+    """Return the folder of the logs and records of all projects of this user.
 
     Raises:
         ProcessError: The user has no home folder and XDG_STATE_HOME is not set.
@@ -30,7 +30,7 @@ def state_root() -> Path:
 
 
 def runtime_roots() -> list[Path]:
-    """Where sockets may go, best first; the last is short on every system."""
+    """Return the folders for sockets, best first; the last is short on every system."""
     roots = []
     configured = os.environ.get("XDG_RUNTIME_DIR", "")
     # `su` and `sudo -E` pass another user's.
@@ -41,28 +41,28 @@ def runtime_roots() -> list[Path]:
 
 
 def folder_id(name: str, *parts: str, width: int = 48) -> str:
-    """A readable folder name that is unique to name and parts."""
+    """Return a readable folder name that is unique to name and parts."""
     digest = hashlib.sha256("\0".join((name, *parts)).encode("utf-8", "surrogateescape"))
     readable = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:width]
     return f"{readable}-{digest.hexdigest()[:8]}"
 
 
 def refuse_foreign_path(folder: Path) -> None:
-    """Make sure that, where we are root, no other user can exchange what leads to a folder.
+    """Make sure that, for root, no other user can exchange a parent of a folder.
 
-    What root writes there would follow that user's links (`sudo` with another user's HOME or
+    Files of root would follow that user's links (`sudo` with another user's HOME or
     XDG_STATE_HOME).
 
     Raises:
         ProcessError: One can.
     """
-    stranger = _who_can_exchange(folder)
-    if stranger:
-        raise _unusable(folder, f"{stranger}, and pbus runs as root")
+    risk = _exchange_risk(folder)
+    if risk:
+        raise _unusable(folder, f"{risk}, and pbus runs as root")
 
 
-def _who_can_exchange(folder: Path) -> str:
-    """Who can put another folder, or a link, in the place of one of root's; "" for nobody else."""
+def _exchange_risk(folder: Path) -> str:
+    """Describe a user that can put another folder, or a link, in the place of one of root's; or ""."""
     if os.geteuid() != 0:
         return ""
     real = Path(os.path.realpath(folder))
@@ -70,7 +70,7 @@ def _who_can_exchange(folder: Path) -> str:
         try:
             found = parent.stat()
         except OSError:
-            continue  # it is going to be made
+            continue  # it does not exist yet
         if found.st_uid != 0:
             return f"user id {found.st_uid} can change {parent}"
         if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
@@ -81,11 +81,11 @@ def _who_can_exchange(folder: Path) -> str:
 def make_private(folder: Path) -> None:
     """Create the folder for this user alone, or make sure that it is such a folder.
 
-    Others can write to the parent (`/tmp`), so what already lies there is not trusted: a symbolic
+    Other users can write to the parent (`/tmp`), so an existing folder is not trusted: a symbolic
     link or another user's folder is refused.
 
     Raises:
-        ProcessError: The folder cannot be created or belongs to somebody else.
+        ProcessError: The folder cannot be created or belongs to another user.
     """
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -107,7 +107,7 @@ def _is_own(folder: str) -> bool:
         is_own = Path(folder).stat().st_uid == os.geteuid()
     except OSError:
         return False
-    return is_own and not _who_can_exchange(Path(folder))
+    return is_own and not _exchange_risk(Path(folder))
 
 
 def _unusable(folder: Path, reason: str) -> ProcessError:

@@ -1,4 +1,4 @@
-"""The lock file of a project: who holds it, and the secret mark of all that was started for it."""
+"""The lock file of a project: its holder, and the secret mark of the project's processes."""
 
 import fcntl
 import os
@@ -9,12 +9,12 @@ from pbus.process.system.groups import start_time
 
 
 class Holder(NamedTuple):
-    """What a lock file says.
+    """The content of a lock file.
 
     Attributes:
         pid: The supervisor's; 0 while there is none.
         born: Its `groups.start_time`.
-        token: On every process of the project; "" before the first run.
+        token: The mark of the project's processes; "" before the first run.
     """
 
     pid: int = 0
@@ -23,7 +23,7 @@ class Holder(NamedTuple):
 
 
 def open_lock(path: Path) -> int:
-    """Open the file, to look at it: for reading only where it cannot be written.
+    """Open the file; for reading only where it cannot be written.
 
     Raises:
         OSError: It is not there, or not for this user.
@@ -32,12 +32,12 @@ def open_lock(path: Path) -> int:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except FileNotFoundError:
         raise
-    except OSError:  # a read-only file system, or somebody else's file
+    except OSError:  # a read-only file system, or another user's file
         return os.open(path, os.O_RDONLY)
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock the file for as long as the descriptor is open; False when another one has it."""
+    """Lock the file until the descriptor is closed; returns False when it is locked."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -46,7 +46,7 @@ def try_lock(descriptor: int) -> bool:
 
 
 def read_holder(descriptor: int) -> Holder:
-    """Who wrote itself into the file; an empty `Holder` while it is being taken.
+    """Return the holder in the file; an empty `Holder` while it is being taken.
 
     The token counts in this very file only: a copy of a state folder is another project.
     """
@@ -59,7 +59,7 @@ def read_holder(descriptor: int) -> Holder:
 
 
 def read_token(path: Path) -> str:
-    """The token in a lock file, "" where there is none."""
+    """Return the token in a lock file, or ""."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
@@ -71,12 +71,12 @@ def read_token(path: Path) -> str:
 
 
 def write_holder(descriptor: int, token: str) -> None:
-    """Write this process into the file that it has locked."""
+    """Write this process as the holder into the locked file."""
     _write(descriptor, Holder(os.getpid(), start_time(os.getpid()) or 0.0, token))
 
 
 def write_free(descriptor: int) -> None:
-    """Write that no supervisor holds the project any more."""
+    """Write that no supervisor holds the project."""
     _write(descriptor, Holder(token=read_holder(descriptor).token))
 
 

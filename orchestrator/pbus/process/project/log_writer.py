@@ -1,4 +1,4 @@
-"""The log files of the workers: one each, written as the lines come."""
+"""The log files of all workers of a supervisor."""
 
 import logging
 
@@ -11,23 +11,23 @@ logger = logging.getLogger(__name__)
 
 
 class LogWriter:
-    """Writes what workers say into their log files; a full disk stops no worker."""
+    """Writes the lines of workers into their log files; a full disk stops no worker."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
         self._files: dict[str, LogFile] = {}
-        self._complained = False
+        self._has_warned = False
 
     def write(self, line: Line) -> None:
         """Add a line to its worker's log."""
         try:
             self._file(line.worker).write(line.time, line.stream, line.text)
         except OSError as error:
-            if not self._complained:
+            if not self._has_warned:
                 logger.warning("cannot write the log of %r: %s", line.worker, error)
-            self._complained = True
+            self._has_warned = True
         else:
-            self._complained = False
+            self._has_warned = False
 
     def close(self) -> None:
         """Close all files."""
@@ -39,7 +39,7 @@ class LogWriter:
         file = self._files.get(worker)
         if file is None:
             while (
-                len(self._files) >= open_files.most_logs()
+                len(self._files) >= open_files.max_logs()
             ):  # the oldest is opened again when needed
                 self._files.pop(next(iter(self._files))).close()
             file = self._files[worker] = LogFile(self._project.log_path(worker))

@@ -1,4 +1,4 @@
-"""The record of a running project: what other terminals need to know to reach it."""
+"""The record of a running project, by which other processes reach it."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ LAST = "last.json"  # in a state folder
 logger = logging.getLogger(__name__)
 
 
-def _own_birth() -> float:
+def _own_start_time() -> float:
     return start_time(os.getpid()) or 0.0
 
 
@@ -27,7 +27,7 @@ def _own_version() -> str:
 
 
 class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What a supervisor writes down of itself. The defaults describe the process that asks.
+    """A supervisor's record of itself. The defaults describe this process.
 
     Attributes:
         name: Of the topology; folder and file likewise, absolute, as the user named them.
@@ -43,14 +43,14 @@ class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
     session: str
     bus: BusSettings
     pid: int = msgspec.field(default_factory=os.getpid)
-    pid_created: float = msgspec.field(default_factory=_own_birth)
+    pid_created: float = msgspec.field(default_factory=_own_start_time)
     state: str = ""
     started_at: float = msgspec.field(default_factory=time.time)
     version: str = msgspec.field(default_factory=_own_version)
 
     @property
     def is_alive(self) -> bool:
-        """Whether that very supervisor process runs."""
+        """Whether this supervisor process runs."""
         return is_same_process(self.pid, self.pid_created)
 
     def __repr__(self) -> str:
@@ -59,7 +59,7 @@ class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write_record(path: Path, record: ProjectRecord) -> None:
-    """Publish the record; a reader sees the old one or the new one, never half of one."""
+    """Write the record atomically."""
     draft = path.with_suffix(".new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -89,7 +89,7 @@ def ran_with(state_dir: Path, url: str) -> bool:
 
 
 def read_record(path: Path) -> ProjectRecord | None:
-    """The record as it lies there; whether it is true only the lock and the pid can tell."""
+    """Return the record on disk; only the lock and the pid tell whether it is true."""
     try:
         return path_json.decode(path.read_bytes(), ProjectRecord)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The log of the supervisor itself: rotated by size, and begun again where somebody removed it."""
+"""The log of the supervisor itself: rotated by size, and made again when it was removed."""
 
 import logging
 import logging.handlers
@@ -9,7 +9,7 @@ _MAX_BYTES = 10 * 1024 * 1024
 _FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s"
 
 
-class OwnLog(logging.handlers.RotatingFileHandler):
+class SupervisorLogHandler(logging.handlers.RotatingFileHandler):
     """Writes log records into a file, with times in UTC.
 
     Args:
@@ -26,7 +26,7 @@ class OwnLog(logging.handlers.RotatingFileHandler):
         self.setFormatter(formatter)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one, into a new file where the old one is gone."""
+        """Write a record, into a new file where the old one is gone."""
         try:
             if not self._path.exists():
                 self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pbus.errors import ProcessError
 from pbus.ids import new_token
-from pbus.process.project.project import CLEANUP_S, Project, token_of
+from pbus.process.project.project import Project
+from pbus.process.project.project_lock import CLEANUP_S, token_of
 from pbus.process.system.groups import (
     SERVER_TOKEN_VARIABLE,
     TOKEN_BITS,

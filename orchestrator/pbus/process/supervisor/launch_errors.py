@@ -1,4 +1,4 @@
-"""Why a program cannot be started, in words that say what to do."""
+"""Texts for programs that cannot be started: the cause, and what to do."""
 
 import codecs
 import contextlib
@@ -9,9 +9,9 @@ import stat
 import struct
 from pathlib import Path
 
-from pbus.process.system.spawn import Launch
+from pbus.process.system.launch_plan import Launch
 
-MOST_STRING_BYTES = 128 * 1024  # of one argument or variable, on Linux
+MAX_STRING_BYTES = 128 * 1024  # of one argument or variable, on Linux
 
 _ELF = b"\x7fELF"
 _ELF_MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv"}
@@ -22,16 +22,16 @@ _NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # what shells and env exit with
 
 
 def explain(launch: Launch, error: OSError) -> OSError:
-    """The same error with a text that says what is wrong with the program, its script or folder."""
+    """Return the error with a text about the program, its script or folder."""
     try:
         text = _folder_problem(launch.cwd) or _problem(launch, error)
-    except OSError:  # what cannot even be looked at
+    except OSError:  # it is not accessible
         text = ""
     return OSError(error.errno, text or _plain(error))
 
 
 def hint_at_exit(launch: Launch, code: int) -> str:
-    """What may be behind an exit code of env or a shell; "" where nothing is known."""
+    """Return the likely cause of an exit code of env or a shell, or ""."""
     if code not in {_NOT_FOUND, _NOT_EXECUTABLE}:
         return ""
     with contextlib.suppress(OSError, ValueError):
@@ -60,7 +60,7 @@ def _problem(launch: Launch, error: OSError) -> str:
 
 
 def _misfit(path: Path, error: OSError) -> str:
-    """What is wrong with a file that is there and may be executed."""
+    """Describe the fault of an existing executable file."""
     head = _head(path)
     if head.startswith(b"#!"):
         return _script_problem(path, head, error)
@@ -121,17 +121,17 @@ def _too_long(launch: Launch) -> str:
         for name, value in launch.env.items()
     ]
     size, what = max(words)
-    if size >= MOST_STRING_BYTES:
+    if size >= MAX_STRING_BYTES:
         return (
             f"{what} has {size:,} bytes, and a program is given at most"
-            f" {MOST_STRING_BYTES:,} in one (pass a file's name instead)"
+            f" {MAX_STRING_BYTES:,} in one (pass a file's name instead)"
         )
     total = sum(size for size, _ in words)
     return f"its arguments and variables have {total:,} bytes, more than the system passes on"
 
 
 def _find(launch: Launch, program: str) -> Path | None:
-    """Where the program is; None where it is not to be seen."""
+    """Return the path of the program; None where it is not found."""
     if os.sep in program:
         path = launch.cwd / program
         return path if path.exists() else None

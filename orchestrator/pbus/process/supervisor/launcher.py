@@ -1,4 +1,4 @@
-"""Launches worker processes and connects their lives to the guard and the bus."""
+"""Launches worker processes, and connects them to the guard and the bus."""
 
 import asyncio
 import os
@@ -8,7 +8,9 @@ from pbus.process.services.guard_client import GuardClient
 from pbus.process.supervisor.bus_client import SupervisorBusClient
 from pbus.process.supervisor.launch_errors import explain, hint_at_exit
 from pbus.process.supervisor_events import Event
-from pbus.process.system.spawn import Child, OnLine, ProcessEnvironment, plan_launch, spawn
+from pbus.process.system.launch_plan import ProcessEnvironment, plan_launch
+from pbus.process.system.output import OnLine
+from pbus.process.system.spawn import Child, spawn
 from pbus.topology.model import WorkerInstance
 
 

@@ -5,7 +5,8 @@ import logging
 from pbus.concurrency.background import ErrorLog
 from pbus.errors import ProcessError, ProjectRunningError
 from pbus.process.project.broker_key import keep_key
-from pbus.process.project.project import Project, hold_again, is_held
+from pbus.process.project.project import Project
+from pbus.process.project.project_lock import hold_again, is_held
 from pbus.process.project.record import ProjectRecord, write_last
 
 logger = logging.getLogger(__name__)

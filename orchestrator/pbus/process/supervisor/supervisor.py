@@ -21,6 +21,7 @@ from pbus.process.project.broker_key import own_key
 from pbus.process.project.discovery import refuse_other_path
 from pbus.process.project.log_writer import LogWriter
 from pbus.process.project.project import Project
+from pbus.process.project.project_lock import ProjectLock
 from pbus.process.project.record import ProjectRecord
 from pbus.process.project.recovery_log import RecoveryLog
 from pbus.process.services.services import Services
@@ -39,7 +40,7 @@ from pbus.process.supervisor_events import (
     Stopped,
 )
 from pbus.process.system import event_loop, open_files
-from pbus.process.system.spawn import ProcessEnvironment
+from pbus.process.system.launch_plan import ProcessEnvironment
 from pbus.settings import BusSettings
 from pbus.topology.model import Topology
 
@@ -185,7 +186,7 @@ class Supervisor:
         event_loop.require(self._topology.loop)
         refuse_other_path(self._project)
         open_files.raise_open_files()
-        await stack.enter_async_context(self._project.lock())
+        await stack.enter_async_context(ProjectLock(self._project))
         stack.push_async_callback(self._services.close)
         url = await self._services.open()
         spec = self._topology.bus

@@ -11,19 +11,19 @@ _PR_GET_CHILD_SUBREAPER = 37
 
 
 def go_on_in_child() -> int | None:
-    """Go on in a child where this process is the parent of orphans (pid 1, or a subreaper).
+    """Continue in a child where this process is the parent of orphans (pid 1, or a subreaper).
 
     To be called before any thread is started.
 
     Returns:
-        None in the process that is to go on; the exit code to end with in its parent.
+        None in the process that continues; the exit code for its parent.
     """
     if not _adopts_orphans():
         return None
     before = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     main = os.fork()
     if main == 0:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # whoever kills the parent means both
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # a kill of the parent ends both
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return None
     while (code := _reap(main)) is None:
@@ -50,7 +50,7 @@ def _prctl(option: int, argument: Any) -> int:
 
 
 def _reap(main: int) -> int | None:
-    """Take in who has ended; the exit code once the main process has."""
+    """Reap ended processes; returns the exit code once the main process has ended."""
     while True:
         pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
         if pid == 0:
@@ -58,7 +58,7 @@ def _reap(main: int) -> int | None:
         if pid != main:
             continue
         if os.WIFSTOPPED(status):
-            os.kill(os.getpid(), signal.SIGSTOP)  # Ctrl-Z; the shell looks at this process
+            os.kill(os.getpid(), signal.SIGSTOP)  # Ctrl-Z; the shell waits for this process
         elif os.WIFEXITED(status):
             return os.WEXITSTATUS(status)
         else:

@@ -1,4 +1,4 @@
-"""Which event loop a process runs on: as the topology says, never as happens to be installed."""
+"""The event loop of a process: given by the topology, not by what is installed."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def require(loop: Loop) -> None:
-    """See that a loop is installed, before somebody is started who needs it.
+    """Make sure that a loop is installed, before a process is started that needs it.
 
     Raises:
         LoopMissingError: It is not.
@@ -29,7 +29,7 @@ def require(loop: Loop) -> None:
 
 
 def run_on(loop: Loop, main: Coroutine[Any, Any, T]) -> T:
-    """asyncio.run() on this kind of loop.
+    """Run a coroutine on this kind of loop, as asyncio.run().
 
     Raises:
         LoopMissingError: It is not installed.
@@ -44,15 +44,15 @@ def run_on(loop: Loop, main: Coroutine[Any, Any, T]) -> T:
 
 
 def run_patiently(main: Coroutine[Any, Any, T]) -> T:
-    """asyncio.run() for pbus' own processes, which say in time that a broker cannot be reached."""
-    with asyncio.Runner(loop_factory=_patient_loop) as runner:
+    """Run a coroutine of a pbus process: its end does not wait for a name server."""
+    with asyncio.Runner(loop_factory=_non_joining_loop) as runner:
         return runner.run(main)
 
 
 class _NonJoiningResolverLoop(asyncio.SelectorEventLoop):
-    """asyncio's own, but a name server that does not answer keeps no process from ending.
+    """asyncio's loop, but the process can end while a name server does not answer.
 
-    asyncio resolves names in threads that it joins at its end, and the interpreter once more.
+    asyncio resolves names in threads that it joins at its end, and so does the interpreter.
     """
 
     async def getaddrinfo(
@@ -80,19 +80,19 @@ class _NonJoiningResolverLoop(asyncio.SelectorEventLoop):
         settle: Callable[[Any], object] = found.set_result
         try:
             outcome: Any = socket.getaddrinfo(*wanted)
-        except Exception as error:  # noqa: BLE001 - raised by whoever waits
+        except Exception as error:  # noqa: BLE001 - raised by the waiting task
             settle, outcome = found.set_exception, error
 
         def tell() -> None:
             if not found.done():
                 settle(outcome)
 
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self.call_soon_threadsafe(tell)
 
 
-def _patient_loop() -> _NonJoiningResolverLoop:
-    """A loop that waits for children without a thread for each, on Python 3.11, too."""
+def _non_joining_loop() -> _NonJoiningResolverLoop:
+    """Return a loop that waits for children without a thread for each, on Python 3.11, too."""
     loop = _NonJoiningResolverLoop()
     if sys.version_info < (3, 12) and hasattr(os, "pidfd_open"):
         with contextlib.suppress(OSError):  # an old kernel, a sandbox

@@ -1,4 +1,4 @@
-"""Process groups: who lives in them, and how to end them so that nobody is left."""
+"""Process groups and marked processes: their members, signals, and their end."""
 
 import contextlib
 import errno
@@ -7,27 +7,27 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import psutil
 
 TOKEN_VARIABLE = "PBUS_GUARD_TOKEN"  # noqa: S105 - its name
-# The same for the project's own servers, which root runs as another user. Nobody inherits it.
+# The same for the project's own servers, which root runs as another user. It is not inherited.
 SERVER_TOKEN_VARIABLE = "PBUS_GUARD_SERVER_TOKEN"  # noqa: S105 - its name
 
-PROJECT_VARIABLE = "PBUS_PROJECT"  # what a `pbus` in a worker means; a user may set it, too
-STATE_VARIABLE = "PBUS_STATE_DIR"  # that very project, should several have its name
-TOKEN_BITS = 128  # so that nobody guesses one
+PROJECT_VARIABLE = "PBUS_PROJECT"  # the project of a `pbus` in a worker; a user may set it, too
+STATE_VARIABLE = "PBUS_STATE_DIR"  # for several projects of one name
+TOKEN_BITS = 128  # cannot be guessed
 
 _POLL_S = 0.1
-_SAME_BIRTH_S = 1.0
+_SAME_START_S = 1.0
 _GONE = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 
 logger = logging.getLogger(__name__)
 
 
 def start_time(pid: int) -> float | None:
-    """When a process began, to tell it from a later one with its number; None if it is gone.
+    """Return the start time of a process, which tells it from a later one of its pid; or None.
 
     Comparable within one boot only. Not Unix time where the kernel counts from boot (Linux):
     that would change whenever the clock is set.
@@ -40,29 +40,29 @@ def start_time(pid: int) -> float | None:
 
 
 def is_same_process(pid: int, born: float) -> bool:
-    """Whether the process that began then still runs under this number."""
+    """Whether the process of this pid and start time still runs."""
     now = start_time(pid)
-    return now is not None and abs(now - born) <= _SAME_BIRTH_S and _lives(psutil.Process(pid))
+    return now is not None and abs(now - born) <= _SAME_START_S and _is_alive(psutil.Process(pid))
 
 
 def members(groups: Collection[int]) -> list[psutil.Process]:
-    """All living processes of these groups; a zombie does not count, a leaderless group does.
+    """Return the live processes of groups, without zombies, also of groups without a leader.
 
     Raises:
-        OSError: The system has no room for a look.
+        OSError: The system has no room to list them.
     """
     found = []
     for pid in psutil.pids():
         with contextlib.suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
             if os.getpgid(pid) in groups:
                 found.append(psutil.Process(pid))
-    return [process for process in found if _lives(process)]
+    return [process for process in found if _is_alive(process)]
 
 
 def orphans_with_token(token: str) -> list[psutil.Process]:
-    """All living processes of this user that inherited the token, whatever group they moved to.
+    """Return the live processes of this user that inherited the token, in any group.
 
-    This process and its ancestors are never strays: they started what is to be ended.
+    This process and its ancestors are left out: they started the others.
     """
     if not token:
         return []
@@ -76,11 +76,11 @@ def orphans_with_token(token: str) -> list[psutil.Process]:
             process = psutil.Process(pid)
             if _is_marked(process, token):
                 found.append(process)
-    return [process for process in found if _lives(process)]
+    return [process for process in found if _is_alive(process)]
 
 
 def is_empty(group: int) -> bool:
-    """Whether no living process is left in the group; cheap once the kernel has forgotten it."""
+    """Whether no live process is left in the group; cheap once the kernel has forgotten it."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -89,25 +89,25 @@ def is_empty(group: int) -> bool:
         pass
     try:
         return not members((group,))
-    except OSError:  # no room to look: ask again
+    except OSError:  # no room to list them: retry
         return False
 
 
 def descendants(pid: int) -> list[psutil.Process]:
-    """The children of a process, and theirs; none where it is gone."""
+    """Return the descendants of a process; none where it is gone."""
     try:
         return psutil.Process(pid).children(recursive=True)
     except (psutil.Error, OSError):
         return []
 
 
-def living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Those that have not ended."""
-    return [process for process in processes if process.is_running() and _lives(process)]
+def live(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Return the processes that have not ended."""
+    return [process for process in processes if process.is_running() and _is_alive(process)]
 
 
 def describe_group(group: int) -> str:
-    """Who is left of a group, in words."""
+    """Describe the live processes of a group."""
     try:
         return describe(members((group,)))
     except OSError:
@@ -115,7 +115,7 @@ def describe_group(group: int) -> str:
 
 
 def describe(processes: Iterable[psutil.Process]) -> str:
-    """Processes in words: `process 7 (sleep) of user root`."""
+    """Describe processes: `process 7 (sleep) of user root`."""
     texts = []
     for process in processes:
         with contextlib.suppress(psutil.Error, OSError):
@@ -124,10 +124,10 @@ def describe(processes: Iterable[psutil.Process]) -> str:
 
 
 def send_signal(group: int, number: int) -> bool:
-    """Signal every member of a group; that it is empty already is no error.
+    """Signal every member of a group; an empty group is no error.
 
     Returns:
-        False where not one of its members may be signalled.
+        False where no member may be signalled.
     """
     try:
         os.killpg(group, number)
@@ -139,7 +139,7 @@ def send_signal(group: int, number: int) -> bool:
 
 
 def open_process(pid: int) -> int | None:
-    """A descriptor that is readable when a child has ended; None where the system has none.
+    """Return a descriptor that is readable when a child has ended; None where there is none.
 
     Raises:
         OSError: There is no room for another descriptor.
@@ -157,36 +157,71 @@ def open_process(pid: int) -> int | None:
 def end_all(
     groups: Mapping[int, float | None], token: str | None, *, grace_s: float, kill_s: float
 ) -> list[int]:
-    """End groups and strays by SIGTERM, then SIGKILL, and wait until nobody is left. Blocks.
+    """End groups and orphans by SIGTERM, then SIGKILL, and wait for their end. Blocks.
 
     Args:
-        groups: Group numbers with the birth of their leader (None: unknown), so that a group
+        groups: Group numbers with the start time of their leader (None: unknown), so that a group
             which meanwhile belongs to another program is left alone.
-        token: Also end the strays that carry it.
-        grace_s: How long SIGTERM may take.
-        kill_s: How long to go on with SIGKILL.
+        token: Also end the orphans with this mark.
+        grace_s: Seconds for SIGTERM.
+        kill_s: Seconds for SIGKILL.
 
     Returns:
-        The processes that are still there.
+        The pids of processes that are left.
     """
-    ours = {group for group, born in groups.items() if not _is_reused(group, born)}
-    told: set[psutil.Process] = set()
-    denied: set[psutil.Process] = set()  # another user's: no use to wait for them
-    end_of_grace = time.monotonic() + grace_s
-    while (left := _living(ours, token, denied)) != set() and time.monotonic() < end_of_grace:
-        for process in (left or set()) - told:
-            if not _signal(process, signal.SIGTERM):  # once each: again means "at once" to many
-                denied.add(process)
-        told |= left or set()
-        time.sleep(_POLL_S)
-    deadline = time.monotonic() + kill_s
-    while (left := _living(ours, token, denied)) != set() and time.monotonic() < deadline:
-        for group in ours:
-            send_signal(group, signal.SIGKILL)  # as a whole: members may be forking meanwhile
-        for process in left or ():
+    ending = _Ending({one for one, start in groups.items() if not _is_reused(one, start)}, token)
+    ending.repeat(ending.terminate, grace_s)
+    left = ending.repeat(ending.kill, kill_s)
+    return sorted(process.pid for process in {*left, *live(ending.denied)})
+
+
+class _Ending:
+    """The end of groups and marked processes.
+
+    Attributes:
+        denied: Processes that may not be signalled: they are not waited for.
+    """
+
+    def __init__(self, groups: set[int], token: str | None) -> None:
+        self.denied: set[psutil.Process] = set()
+        self._groups = groups
+        self._token = token
+        self._terminated: set[psutil.Process] = set()
+
+    def repeat(
+        self, signal_all: Callable[[set[psutil.Process]], None], limit_s: float
+    ) -> set[psutil.Process]:
+        """Signal until no process is left, at most so long; returns those that are left."""
+        deadline = time.monotonic() + limit_s
+        while (left := self._live()) != set() and time.monotonic() < deadline:
+            signal_all(left or set())
+            time.sleep(_POLL_S)
+        return left or set()
+
+    def terminate(self, processes: set[psutil.Process]) -> None:
+        """Send SIGTERM, once to each: a second one means "at once" to many programs."""
+        for process in processes - self._terminated:
+            if not _signal(process, signal.SIGTERM):
+                self.denied.add(process)
+        self._terminated |= processes
+
+    def kill(self, processes: set[psutil.Process]) -> None:
+        """Send SIGKILL, to groups as a whole: members may be forking meanwhile."""
+        for group in self._groups:
+            send_signal(group, signal.SIGKILL)
+        for process in processes:
             _signal(process, signal.SIGKILL)
-        time.sleep(_POLL_S)
-    return sorted(process.pid for process in {*(left or ()), *living(denied)})
+
+    def _live(self) -> set[psutil.Process] | None:
+        """Return the live processes that may be ended; None while there is no room to list them."""
+        try:
+            found = set(members(self._groups)) if self._groups else set()
+            if self._token is not None:
+                found |= set(orphans_with_token(self._token))
+        except OSError as error:
+            logger.warning("cannot list the processes that are left: %s", error)
+            return None
+        return found - self.denied
 
 
 def _is_marked(process: psutil.Process, token: str) -> bool:
@@ -196,26 +231,14 @@ def _is_marked(process: psutil.Process, token: str) -> bool:
     return environ.get(SERVER_TOKEN_VARIABLE) == token
 
 
-def _living(
-    groups: Collection[int], token: str | None, denied: Collection[psutil.Process]
-) -> set[psutil.Process] | None:
-    """Who lives and may be ended; None while the system has no room for a look."""
-    try:
-        found = set(members(groups)) if groups else set()
-        return (found if token is None else found | set(orphans_with_token(token))) - set(denied)
-    except OSError as error:
-        logger.warning("cannot look who is left: %s", error)
-        return None
-
-
 def _is_reused(group: int, born: float | None) -> bool:
-    # A number stays taken while any member of its group lives, so only a living leader of
-    # another birth tells of another group.
+    # A number stays taken while any member of its group is alive, so only a live leader with
+    # another start time shows another group.
     leader = start_time(group)
-    return born is not None and leader is not None and abs(leader - born) > _SAME_BIRTH_S
+    return born is not None and leader is not None and abs(leader - born) > _SAME_START_S
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     try:
         return process.status() not in _GONE
     except psutil.NoSuchProcess:
@@ -225,7 +248,7 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> bool:
-    """Signal a process; False where that is not permitted."""
+    """Signal a process; returns False where that is not permitted."""
     try:
         process.send_signal(number)
     except psutil.AccessDenied:

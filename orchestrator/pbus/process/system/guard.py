@@ -1,8 +1,8 @@
-"""The guard program: outlives its supervisor by some seconds and leaves nothing of it behind.
+"""The guard program: outlives its supervisor by some seconds and ends its processes.
 
-Run as ``python -P -m pbus.process.system.guard PID`` by `pbus.process.services.guard_client`, the process of that
-number, which tells it on standard input what there is to end. When that pipe closes, for whatever reason, it ends all of it.
-It holds all modules that it needs from the start, since its installation may go before it does.
+Run as ``python -P -m pbus.process.system.guard PID`` by `pbus.process.services.guard_client`, in the
+process of that pid, which registers groups and files on standard input. When that pipe closes, the
+guard ends and removes them. It imports all its modules at the start: its installation may be removed.
 """
 
 import contextlib
@@ -25,15 +25,15 @@ _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class GuardState:
-    """What the guard was told to end and to remove."""
+    """The registered process groups and files."""
 
     def __init__(self) -> None:
         self.token: str | None = None
         self.groups: dict[int, float | None] = {}
         self.paths: list[Path] = []
 
-    def obey(self, line: bytes) -> None:
-        """Take one line of the supervisor: a verb and its operands."""
+    def apply(self, line: bytes) -> None:
+        """Apply one line of the supervisor: a verb and its operands."""
         verb, *operands = line.decode().split(" ")
         if verb == "group":
             self.groups[int(operands[0])] = float(operands[1]) if operands[1:] else None
@@ -45,8 +45,8 @@ class GuardState:
             self.token = operands[0]
 
 
-def listen(wards: GuardState, supervisor: int) -> None:
-    """Follow the supervisor until it is gone."""
+def listen(state: GuardState, supervisor: int) -> None:
+    """Apply the lines of the supervisor until it is gone."""
     rest = b""
     while True:
         if select.select([0], [], [], _PARENT_CHECK_S)[0]:
@@ -55,13 +55,13 @@ def listen(wards: GuardState, supervisor: int) -> None:
                 return
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
-                _try_to_obey(wards, line)
-        elif os.getppid() != supervisor:  # somebody else holds the other end of the pipe
+                _apply(state, line)
+        elif os.getppid() != supervisor:  # another process holds the other end of the pipe
             return
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a socket or a folder with all in it; what is gone already is fine."""
+    """Remove a file, a socket or a folder with its content, if it is there."""
     with contextlib.suppress(OSError):
         if not stat.S_ISDIR(path.lstat().st_mode):
             path.unlink()
@@ -72,29 +72,29 @@ def remove(path: Path) -> None:
 
 
 def main() -> int:
-    """Guard, then clean up; the exit code says whether anything is left."""
+    """Guard, then clean up; returns 1 when a process is left."""
     undo_signals()
     for signum in _IGNORED:
         signal.signal(signum, signal.SIG_IGN)
-    os.chdir("/")  # keep nobody's folder busy
+    os.chdir("/")  # keep no folder busy
     _forgiving(os.write, 1, b"ready\n")
     _close_output()
-    wards = GuardState()
-    listen(wards, int(sys.argv[1]))
+    state = GuardState()
+    listen(state, int(sys.argv[1]))
     try:
-        left = end_all(wards.groups, wards.token, grace_s=GRACE_S, kill_s=KILL_S)
+        left = end_all(state.groups, state.token, grace_s=GRACE_S, kill_s=KILL_S)
     finally:
-        for path in wards.paths:
+        for path in state.paths:
             remove(path)
     if left:
         _note(f"could not end processes {left}")
     return 1 if left else 0
 
 
-def _try_to_obey(wards: GuardState, line: bytes) -> None:
+def _apply(state: GuardState, line: bytes) -> None:
     # A guard that dies of a bad line guards nothing.
     try:
-        wards.obey(line)
+        state.apply(line)
     except (ValueError, IndexError):
         _note(f"ignored {line!r}")
 

@@ -1,4 +1,4 @@
-"""What a launcher left behind in this process: ignored and blocked signals."""
+"""Ignored and blocked signals that this process inherited."""
 
 import contextlib
 import signal
@@ -8,10 +8,10 @@ _USERS = frozenset({signal.SIGHUP})  # ignored by nohup
 
 
 def undo_signals() -> None:
-    """Block no signal and ignore none, for this process and for all that it starts.
+    """Unblock all signals and ignore none, for this process and its children.
 
-    SIGHUP stays ignored where it is: that is what nohup is for. For programs of pbus itself, in
-    their main thread, before they install handlers.
+    SIGHUP stays ignored where it is, for nohup. For programs of pbus itself, in their main thread,
+    before they install handlers.
     """
     for number in signal.valid_signals() - _PYTHONS - _USERS:
         if signal.getsignal(number) is signal.SIG_IGN:

@@ -1,4 +1,4 @@
-"""How many files this process may have open: raised for the supervisor, given back to workers."""
+"""The limit on open files: raised for the supervisor, restored for workers."""
 
 import contextlib
 import errno
@@ -7,13 +7,13 @@ import resource
 
 _ENOUGH = 65_536  # a worker takes four: two pipes, its log and its process descriptor
 _RESERVE = 64  # for the bus and the project's own files
-_FEWEST_LOGS = 16
+_MIN_LOGS = 16
 
-_before: tuple[int, int] | None = None  # the limits as the launcher set them
+_before: tuple[int, int] | None = None  # the limits of the process that started this one
 
 
 def raise_open_files() -> None:
-    """Raise the soft limit on open files as far as is of use and allowed. Idempotent."""
+    """Raise the soft limit on open files as far as is useful and allowed. Idempotent."""
     global _before  # noqa: PLW0603 - a limit of the whole process
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
@@ -23,10 +23,10 @@ def raise_open_files() -> None:
             _before = (soft, hard)
 
 
-def give_back(pid: int) -> None:
-    """Give a new child the limit that this process had before `raise_open_files`.
+def restore_limit(pid: int) -> None:
+    """Set a child's limit to that of this process before `raise_open_files`.
 
-    It applies some microseconds after the child's program began: to set it between fork and exec
+    It applies some microseconds after the child's program began: setting it between fork and exec
     would take Python code there, which is not safe beside threads.
     """
     prlimit = getattr(resource, "prlimit", None)  # Linux
@@ -35,17 +35,17 @@ def give_back(pid: int) -> None:
             prlimit(pid, resource.RLIMIT_NOFILE, _before)
 
 
-def most_logs() -> int:
-    """How many log files may be open at a time."""
+def max_logs() -> int:
+    """Return the number of log files that may be open at a time."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _ENOUGH if soft == resource.RLIM_INFINITY else max(_FEWEST_LOGS, soft // 4)
+    return _ENOUGH if soft == resource.RLIM_INFINITY else max(_MIN_LOGS, soft // 4)
 
 
-def see_reserve() -> None:
-    """See that there is room for more open files than the supervisor needs for itself.
+def check_reserve() -> None:
+    """Make sure that the files are left that the supervisor needs for itself.
 
     Raises:
-        OSError: There is not.
+        OSError: They are not.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     descriptor = os.open(os.devnull, os.O_RDONLY)  # the lowest number that is free

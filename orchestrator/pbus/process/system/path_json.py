@@ -1,4 +1,4 @@
-"""JSON of values with file names in them, which need not be text: their bytes are escaped."""
+"""JSON of values with file names, which need not be text: their bytes are escaped."""
 
 import json
 from typing import Any, TypeVar
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def encode(value: Any) -> bytes:
-    """A value as JSON; bytes that are no text come as halves of a surrogate pair."""
+    """Encode a value; bytes that are no text become halves of a surrogate pair."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
@@ -17,16 +17,16 @@ def encode(value: Any) -> bytes:
 
 
 def decode(data: bytes, kind: type[T]) -> T:
-    """A value from what encode() made.
+    """Decode a value from the output of encode().
 
     Raises:
-        msgspec.MsgspecError: It is none.
+        msgspec.MsgspecError: The data is no such value.
     """
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError:
         raise
-    except msgspec.DecodeError:  # it does not take the halves
+    except msgspec.DecodeError:  # it refuses the halves
         try:
             plain = json.loads(data)
         except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Files in a folder that another user can change, perhaps meanwhile: no link leads elsewhere."""
+"""Files in a folder that another user can change, also meanwhile: links are not followed."""
 
 import os
 import stat
@@ -8,17 +8,17 @@ _LONGEST = 64 * 1024
 
 
 def append(folder: Path, name: str, text: str) -> None:
-    """Write to the end of a file that is there; see `_open`."""
+    """Write to the end of an existing file; see `_open`."""
     _write(folder, name, text, keep=True)
 
 
 def replace(folder: Path, name: str, text: str) -> None:
-    """Write a file that is there anew; see `_open`."""
+    """Replace the content of an existing file; see `_open`."""
     _write(folder, name, text, keep=False)
 
 
 def read(folder: Path, name: str) -> str:
-    """The beginning of a file; see `_open`."""
+    """Return the first 64 KiB of a file; see `_open`."""
     descriptor = _open(folder, name, os.O_RDONLY)
     try:
         return os.read(descriptor, _LONGEST).decode(errors="replace")
@@ -30,7 +30,7 @@ def remove(folder: Path, name: str) -> None:
     """Remove a file, if it is there.
 
     Raises:
-        OSError: The folder is a link, or not to be used.
+        OSError: The folder is a link, or not accessible.
     """
     directory = _open_folder(folder)
     try:
@@ -50,7 +50,7 @@ def _write(folder: Path, name: str, text: str, *, keep: bool) -> None:
 
 
 def _open(folder: Path, name: str, flags: int) -> int:
-    """Open a file, without waiting for the other end of what is none.
+    """Open a file; does not wait at a pipe.
 
     Raises:
         OSError: It, or the folder, is not there or is a link; or it is not a file of the folder's

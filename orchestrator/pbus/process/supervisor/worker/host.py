@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pbus.process.supervisor_events import Event
-from pbus.process.system.spawn import Child, OnLine
+from pbus.process.system.output import OnLine
+from pbus.process.system.spawn import Child
 from pbus.topology.model import WorkerInstance
 
 

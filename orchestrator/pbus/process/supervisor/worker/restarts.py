@@ -4,8 +4,8 @@ import errno
 
 from pbus.process.supervisor.worker import restart_policy
 from pbus.process.supervisor.worker.host import ProcessHost
-from pbus.process.supervisor.worker.status import WorkerStatus
-from pbus.process.supervisor.worker.target import WorkerTarget
+from pbus.process.supervisor.worker.worker_status import WorkerStatus
+from pbus.process.supervisor.worker.worker_target import WorkerTarget
 
 _BROKER_POLL_S = 0.25
 

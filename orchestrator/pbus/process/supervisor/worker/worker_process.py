@@ -10,8 +10,8 @@ from pbus.ids import new_token
 from pbus.process.supervisor.worker import restart_policy, shutdown
 from pbus.process.supervisor.worker.host import ProcessHost
 from pbus.process.supervisor.worker.restarts import Restarts, joined
-from pbus.process.supervisor.worker.status import WorkerStatus
-from pbus.process.supervisor.worker.target import WorkerTarget
+from pbus.process.supervisor.worker.worker_status import WorkerStatus
+from pbus.process.supervisor.worker.worker_target import WorkerTarget
 from pbus.process.supervisor_events import Exited, Ready, Started
 from pbus.process.system.spawn import Child
 from pbus.topology.model import WorkerInstance

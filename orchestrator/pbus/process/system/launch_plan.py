@@ -1,0 +1,108 @@
+"""Command line and environment of a worker's process."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pbus.process.system import groups, path_json
+from pbus.settings import BusSettings
+from pbus.topology.model import Loop, WorkerInstance
+
+SPEC_VARIABLE = "PBUS_SPEC_FD"
+
+
+class ProcessEnvironment(msgspec.Struct, frozen=True, kw_only=True):
+    """The common environment of all workers of a project.
+
+    Attributes:
+        bus: Settings with the broker's URL and password; they reach children by environment only.
+        file: The topology file, for importing worker classes.
+        state: The project's state folder, by which a `pbus` in a worker finds its project.
+        guard_token: Mark by which the guard finds processes that were not registered.
+        loop: Event loop of child programs.
+    """
+
+    bus: BusSettings
+    session: str
+    project: str
+    file: Path
+    state: Path
+    guard_token: str
+    loop: Loop = "asyncio"
+
+
+class WorkerLaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """The worker that the child program hosts; passed as JSON in an inherited file.
+
+    An environment variable is limited to 128 KiB.
+
+    Attributes:
+        worker: "module:Class".
+        file: The topology file; see `worker_loader.import_path`.
+        group: The worker that it is a replica of; else its own name.
+    """
+
+    worker: str
+    args: dict[str, Any]
+    active: bool
+    file: str
+    loop: Loop = "asyncio"
+    group: str = ""
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """Arguments of one start of a worker's process.
+
+    Attributes:
+        spec: JSON of `WorkerLaunchSpec`, see SPEC_VARIABLE; None for a command.
+    """
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: Path
+    spec: bytes | None = None
+
+
+def plan_launch(
+    instance: WorkerInstance,
+    environment: ProcessEnvironment,
+    incarnation: str,
+    environ: Mapping[str, str],
+) -> Launch:
+    """Return the arguments of a worker's process.
+
+    Args:
+        instance: The worker.
+        environment: Common to all workers.
+        incarnation: The incarnation of the process.
+        environ: Inherited environment variables, usually `os.environ`.
+    """
+    spec = instance.spec
+    env = {"PYTHONUNBUFFERED": "1", **environ, **spec.env}
+    env.pop(SPEC_VARIABLE, None)  # of an outer pbus that this one runs in
+    env |= {
+        **environment.bus.to_env(),
+        "PBUS_WORKER": instance.name,
+        "PBUS_SESSION": environment.session,
+        "PBUS_INCARNATION": incarnation,
+        groups.PROJECT_VARIABLE: environment.project,
+        groups.STATE_VARIABLE: str(environment.state),
+        "PBUS_GUARD_TOKEN": environment.guard_token,
+    }
+    if spec.command is not None:
+        return Launch(argv=spec.command, env=env, cwd=spec.working_dir)
+    launch_spec = WorkerLaunchSpec(
+        worker=spec.worker or "",
+        args=spec.args,
+        active=spec.active,
+        file=str(environment.file),
+        loop=environment.loop,
+        group=spec.name,
+    )
+    # The name is for readers of process lists; the child itself reads the environment.
+    argv = (sys.executable, "-P", "-m", "pbus.process.child", instance.name)
+    encoded = path_json.encode(launch_spec)
+    return Launch(argv=argv, env=env, cwd=spec.working_dir, spec=encoded)
