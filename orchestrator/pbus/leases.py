@@ -325,7 +325,7 @@ class LeaseStore(Protocol):
         """
         ...
 
-    async def keep(self, incarnations: Sequence[str]) -> None:
+    async def extend(self, incarnations: Sequence[str]) -> None:
         """Extend live leases of processes (by incarnation prefix) without a beat of their own."""
         ...
 

@@ -128,9 +128,9 @@ def test_silent_leases_expire(make_leases):
     async def main():
         async with make_leases() as store:
             await store.renew([lease("kept", "p1"), lease("lost", "p2")])
-            await store.keep(["p1"])
+            await store.extend(["p1"])
             await make_leases.pass_time(store, LEASE_S / 2)
-            await store.keep(["p1"])
+            await store.extend(["p1"])
             await make_leases.pass_time(store, LEASE_S / 2 + 0.1)
             assert ["kept"] == [one.name for one in await store.leases()]
             renewal = await store.renew([])
@@ -226,7 +226,7 @@ def test_many_incarnations_are_kept_and_released(make_leases):
             for name, incarnation in (("a", "one-1"), ("b", "one-2"), ("c", "two"), ("d", "thr")):
                 await store.claim(lease(name, incarnation))
             await make_leases.pass_time(store, LEASE_S - 1)
-            await store.keep(["one", "two"])
+            await store.extend(["one", "two"])
             await make_leases.pass_time(store, 2)
             assert ["a", "b", "c"] == [one.name for one in await store.leases()]
 

@@ -39,7 +39,7 @@ class Office(BusSubscriber):
         return isinstance(message, BusWorkerRegistryMessage) and not self.is_deaf
 
     async def on_bus_message(self, message):
-        self.registry.hear(message)
+        self.registry.on_announcement(message)
 
     async def note(self, data):
         self.told.put_nowait(data)

@@ -59,7 +59,7 @@ class Office(BusSubscriber):
         return isinstance(message, BusWorkerRegistryMessage)
 
     async def on_bus_message(self, message):
-        self._registry.hear(message)
+        self._registry.on_announcement(message)
 
     async def open(self, worker):
         await self._bus.start()

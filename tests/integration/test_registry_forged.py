@@ -134,7 +134,7 @@ def test_no_value_stops_the_registry_on_redis(valkey: Valkey, channel: str, mish
         await store.put_record("s", b"x", ttl_s=60)
         assert "clerk" in [lease.name for lease in await store.leases()]
         assert b"x" == (await store.records())["s"]
-        await store.keep(["real1"])
+        await store.extend(["real1"])
         await store.activation("clerk")
         assert ["clerk"] == [lease.name for lease in await store.release(["real1"])]
         await store.close()
@@ -161,7 +161,7 @@ def test_no_value_stops_the_registry_on_postgres(shared_database: str, channel: 
         )
         await store.renew([REAL])
         assert ["clerk"] == [lease.name for lease in await store.leases()]
-        await store.keep(["real1"])
+        await store.extend(["real1"])
         assert ["clerk"] == [lease.name for lease in await store.release(["real1"])]
         await link.close()
 

@@ -49,7 +49,7 @@ class MemoryLeaseStore:
             refused=refused,
         )
 
-    async def keep(self, incarnations: Sequence[str]) -> None:
+    async def extend(self, incarnations: Sequence[str]) -> None:
         """Extend leases; see LeaseStore."""
         for lease in self._of(incarnations):
             self._leases[lease.name] = (lease, self._clock() + LEASE_S)

@@ -193,7 +193,7 @@ class JobRequester(BusSubscriber):
         )
 
     async def _hear(self, message: BusWorkerRegistryMessage) -> None:
-        self._registry.hear(message)
+        self._registry.on_announcement(message)
 
     async def _take_cancel_request(self, message: BusJobCancelRequestMessage) -> None:
         await self._answer(cancel_for_another(self._client, self.name, message))

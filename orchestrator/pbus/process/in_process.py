@@ -20,7 +20,7 @@ from pbus.process.system.launch_plan import WorkerLaunchSpec
 from pbus.process.worker_loader import import_path, load_worker
 from pbus.registry import WorkerErrorData, WorkerReadyData
 from pbus.runner import WorkerRunner
-from pbus.runner.runner import END_TIMEOUT_S
+from pbus.runner.lifecycle import END_TIMEOUT_S
 from pbus.topology.model import Topology, WorkerInstance
 from pbus.workers.base import BaseWorker
 

@@ -1,4 +1,4 @@
-"""Who is there, on which runner, since when; and who is there no longer."""
+"""The registry of workers: names, leases, readiness, losses."""
 
 from pbus.registry.directory import Replicas
 from pbus.registry.event_data import WorkerErrorData, WorkerLostData, WorkerReadyData

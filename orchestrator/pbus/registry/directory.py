@@ -12,25 +12,27 @@ from pbus.registry.watches import Handler, Watch, Watches
 
 
 class Directory:
-    """Finds and watches workers.
+    """Finds and watches workers by name.
 
-    Names stand for workers; the name of a group ("x" for "x.1" … "x.9") stands for its replicas.
+    The name of a group ("x" for "x.1" … "x.9") stands for its replicas.
     """
 
     def __init__(self) -> None:
         self._table = MembershipTable()
         self._groups = self._table.groups()
-        self._children = MembershipTable()  # known here only: neither leased nor announced
+        self._children = (
+            MembershipTable()
+        )  # known in this process only: neither leased nor announced
         self._watches = Watches()
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.get(name) is not None
 
     def get(self, name: str) -> WorkerReadyData | None:
-        """The ready worker of that name, children of this runner first; of a group, the first."""
-        known = self._children.find(name) or self._table.find(name)
-        if known is not None and known.entry.ready:
-            return known.data
+        """The ready worker of a name, children of this runner first; the first replica of a group."""
+        member = self._children.find(name) or self._table.find(name)
+        if member is not None and member.entry.ready:
+            return member.data
         replicas = self._table.replicas(name)
         return replicas[0].data if replicas else None
 
@@ -39,32 +41,36 @@ class Directory:
         return [*self._children.ready_names(), *self._table.ready_names()]
 
     def is_group(self, name: str) -> bool:
-        """Whether the name stands for ready replicas, and for no ready worker called just so."""
-        if name not in self._groups:  # as nearly always: this is asked for each message
+        """Whether a name stands for ready replicas rather than for a ready worker of just that name."""
+        if name not in self._groups:  # nearly always; called for each message
             return False
         data = self.get(name)
         return data is not None and data.worker_name != name
 
     def is_there(self, name: str) -> bool:
-        """Whether a worker of this name, or a replica of this group, is known, ready or not."""
-        known = self._children.find(name) or self._table.find(name)
-        return known is not None or name in self._groups
+        """Whether a worker of a name, or a replica of a group, is known, ready or not."""
+        member = self._children.find(name) or self._table.find(name)
+        return member is not None or name in self._groups
 
     def is_child(self, name: str) -> bool:
-        """Whether the name is that of a child, which is known on this runner only."""
+        """Whether a name is that of a child of this runner."""
         return self._children.find(name) is not None
 
     def ready(self, name: str) -> list[WorkerReadyData]:
-        """All that can take work sent to this name: ready and active, replicas by number."""
-        known = self._children.find(name) or self._table.find(name)
-        found = [known] if known is not None else self._table.replicas(name)
+        """The ready and active workers of a name, replicas by number."""
+        member = self._children.find(name) or self._table.find(name)
+        found = [member] if member is not None else self._table.replicas(name)
         return [each.data for each in found if each.entry.ready and each.entry.active]
 
     def watch(self, name: str, handler: Handler[WorkerReadyData]) -> Watch[WorkerReadyData]:
-        """Call the handler each time a life of this worker is ready, at once if one is already.
+        """Call a handler each time an incarnation of a worker is ready, at once if one is already.
 
-        For a group: when its first replica is ready, and again after none was. Watching the same
-        name with the same handler twice gives the same watch.
+        Args:
+            name: Of a worker; for a group, the handler is called when the first replica is ready.
+            handler: Called with the data.
+
+        Returns:
+            The watch; the same one for the same name and handler.
         """
         watch, is_new = self._watches.ready.add(name, handler)
         data = self.get(name)
@@ -75,7 +81,12 @@ class Directory:
     def watch_lost(
         self, name: str | None, handler: Handler[WorkerLostData]
     ) -> Watch[WorkerLostData]:
-        """Call the handler each time this worker (or replica, or any worker) left or was lost."""
+        """Call a handler each time a worker is lost.
+
+        Args:
+            name: Of a worker or a group; None for all workers.
+            handler: Called with the data.
+        """
         watch, _ = self._watches.lost.add(name, handler)
         return watch
 
@@ -84,10 +95,14 @@ class Directory:
         name: str,
         timeout: float | None = None,  # noqa: ASYNC109 - raises an error of its own
     ) -> WorkerReadyData:
-        """The worker of that name once it is ready.
+        """Wait until a worker, or a replica of a group, is ready.
+
+        Args:
+            name: The worker's or the group's.
+            timeout: Seconds; None for no limit.
 
         Raises:
-            WorkerNotFoundError: It was not within the timeout (seconds; None waits for ever).
+            WorkerNotFoundError: None was ready in time.
         """
         data = self.get(name)
         if data is not None:
@@ -107,9 +122,9 @@ class Directory:
         finally:
             watch.cancel()
 
-    def _tell(self, changes: Iterable[Change]) -> None:
+    def _notify(self, changes: Iterable[Change]) -> None:
         for change in changes:
-            self._watches.tell(change)
+            self._watches.notify(change)
 
 
 class Replicas:

@@ -1,16 +1,16 @@
-"""What the registry tells its watchers: values about one life of one worker."""
+"""Data of registry events, each about one incarnation of a worker."""
 
 import msgspec
 
 
 class WorkerReadyData(msgspec.Struct, frozen=True):
-    """A worker is ready.
+    """Data of a worker that is ready.
 
     Attributes:
-        worker_name: Its own name; for a group's watch the replica's, such as "x.1".
+        worker_name: The worker's name; for a watch of a group the replica's, such as "x.1".
         runner: The runner that hosts it.
-        incarnation: Which life of the worker this is; a restart has another.
-        active: Whether it takes data and jobs.
+        incarnation: Unique to this start of the worker.
+        active: Whether it gets data and jobs.
     """
 
     worker_name: str
@@ -20,10 +20,10 @@ class WorkerReadyData(msgspec.Struct, frozen=True):
 
 
 class WorkerErrorData(msgspec.Struct, frozen=True):
-    """A worker failed.
+    """Data of a worker that failed.
 
     Attributes:
-        error: One line: what was raised, or why the worker was refused.
+        error: One line: the exception, or the reason for a rejection.
     """
 
     worker_name: str
@@ -31,10 +31,11 @@ class WorkerErrorData(msgspec.Struct, frozen=True):
 
 
 class WorkerLostData(msgspec.Struct, frozen=True):
-    """A worker that had been ready is gone: it died, left, or was not heard of for too long.
+    """Data of a worker that was ready and ended, left, or was silent for too long.
 
     Attributes:
-        incarnation: Which life ended; a later one is not meant.
+        incarnation: The one that ended.
+        reason: For people.
     """
 
     worker_name: str

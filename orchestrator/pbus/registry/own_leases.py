@@ -1,4 +1,4 @@
-"""The leases that one runner holds for its own workers, kept alive in the store."""
+"""The leases of one runner's own workers in the store."""
 
 import asyncio
 import heapq
@@ -14,18 +14,18 @@ from pbus.errors import BusUnavailableError, DuplicateWorkerError
 from pbus.leases import HEARTBEAT_S, Activation, Lease, Renewal
 from pbus.names import WORKER_NAME
 
-_MOST_UNREACHED = 32  # names that a lease tells of
-STORE_TIMEOUT_S = HEARTBEAT_S  # a call that takes longer would make the next heartbeat late
+_MOST_UNREACHED = 32  # names in a lease
+STORE_TIMEOUT_S = HEARTBEAT_S  # a longer call would delay the next heartbeat
 
 
 class OwnLease(msgspec.Struct):
-    """One lease of ours.
+    """One own lease.
 
     Attributes:
-        sent: Tells how many messages the worker has sent.
-        working: Tells how many jobs it has in hand.
-        activation: To be remembered by the store, and not there yet.
-        stored: The activation that the store was told of.
+        sent: Returns the number of messages that the worker has sent.
+        working: Returns the number of its accepted jobs.
+        activation: Not written to the store yet; None when there is none.
+        stored: The activation in the store.
     """
 
     lease: Lease
@@ -36,31 +36,39 @@ class OwnLease(msgspec.Struct):
 
 
 class OwnLeases:
-    """Claims, renews and releases leases; renewals and releases one after another.
+    """Claims, renews and releases leases; renewals and releases never overlap.
+
+    Args:
+        bus: Its broker stores the leases.
 
     Attributes:
-        version: Of the membership, as of the last renewal; -1 asks for a full reading.
+        version: Of the membership at the last renewal; -1 requests a full reading.
     """
 
     def __init__(self, bus: WorkerBus) -> None:
         self.version = -1
         self._bus = bus
-        self._held: dict[str, OwnLease] = {}
-        # A renewal that arrives behind its worker's release would bring the lease back.
+        self._leases: dict[str, OwnLease] = {}
+        # A renewal that arrives after its worker's release would bring the lease back.
         self._lock = asyncio.Lock()
 
     def __contains__(self, name: object) -> bool:
-        return name in self._held
+        return name in self._leases
 
     def lease(self, name: str) -> Lease | None:
-        """Our lease of that name."""
-        held = self._held.get(name)
-        return None if held is None else held.lease
+        """The own lease of a name; None when there is none."""
+        own = self._leases.get(name)
+        return None if own is None else own.lease
 
     async def claim(
         self, lease: Lease, sent: Callable[[], int], working: Callable[[], int]
     ) -> None:
-        """Take the name.
+        """Claim a name.
+
+        Args:
+            lease: The new lease.
+            sent: Returns the number of messages that the worker has sent.
+            working: Returns the number of its accepted jobs.
 
         Raises:
             DuplicateWorkerError: A live worker has it.
@@ -70,26 +78,30 @@ class OwnLeases:
             holder = await self._bus.leases.claim(lease)
         if holder is not None:
             raise DuplicateWorkerError(lease.name, describe(holder))
-        self._held[lease.name] = OwnLease(lease, sent, working)
+        self._leases[lease.name] = OwnLease(lease, sent, working)
 
     def change(self, name: str, **fields: Any) -> Lease | None:
-        """Set fields of a lease of ours; the next renewal tells the store."""
-        held = self._held.get(name)
-        if held is None:
+        """Set fields of an own lease; the next renewal writes them to the store.
+
+        Returns:
+            The lease; None when there is none of that name.
+        """
+        own = self._leases.get(name)
+        if own is None:
             return None
-        held.lease = msgspec.structs.replace(held.lease, **fields)
-        return held.lease
+        own.lease = msgspec.structs.replace(own.lease, **fields)
+        return own.lease
 
     def remember(self, name: str, activation: Activation) -> None:
-        """Have the store remember an activation with the next renewal."""
-        held = self._held.get(name)
-        if held is not None:
-            held.activation = activation
+        """Write an activation to the store with the next renewal."""
+        own = self._leases.get(name)
+        if own is not None:
+            own.activation = activation
 
     def remember_again(self) -> None:
-        """The store was emptied: have it remember activations anew."""
-        for held in self._held.values():
-            held.activation = held.activation or held.stored
+        """Write all activations with the next renewal: the store was emptied."""
+        for own in self._leases.values():
+            own.activation = own.activation or own.stored
 
     async def renew(self, names: Iterable[str] | None = None) -> Renewal:
         """Tell the store about our leases, or those named, and learn what changed.
@@ -98,60 +110,60 @@ class OwnLeases:
             BusUnavailableError: The store does not answer.
         """
         async with self._deadline(), self._lock:
-            wanted = self._held if names is None else self._held.keys() & set(names)
-            held = [self._held[name] for name in wanted]
+            wanted = self._leases if names is None else self._leases.keys() & set(names)
+            own = [self._leases[name] for name in wanted]
             renewal = await self._bus.leases.renew(
-                [self._with_counters(each) for each in held], version=self.version
+                [self._with_counters(each) for each in own], version=self.version
             )
-            for each in held:
+            for each in own:
                 await self._store_activation(each)
         return renewal
 
     async def release(self, name: str) -> None:
-        """Give the name free.
+        """Release a name. Does nothing for a name without an own lease.
 
         Raises:
             BusUnavailableError: The store does not answer; the lease will run out there.
         """
-        held = self._held.pop(name, None)
-        if held is not None:
+        own = self._leases.pop(name, None)
+        if own is not None:
             async with self._deadline(), self._lock:
-                await self._store_activation(held)
-                await self._bus.leases.release([held.lease.incarnation])
+                await self._store_activation(own)
+                await self._bus.leases.release([own.lease.incarnation])
 
     def drop(self, name: str) -> None:
-        """Forget a lease that is not ours any more."""
-        self._held.pop(name, None)
+        """Remove a lease that belongs to another runner now. Idempotent."""
+        self._leases.pop(name, None)
 
-    def _with_counters(self, held: OwnLease) -> Lease:
-        stats, counters = self._bus.stats(held.lease.name), self._bus.counters
+    def _with_counters(self, own: OwnLease) -> Lease:
+        stats, counters = self._bus.stats(own.lease.name), self._bus.counters
         return msgspec.structs.replace(
-            held.lease,
+            own.lease,
             beat=time.time(),
             received=stats.received,
             lost=stats.lost,
             queued=stats.queued,
-            sent=held.sent(),
-            working=held.working(),
+            sent=own.sent(),
+            working=own.working(),
             refused=counters.refused,
             unsealed=counters.unsealed,
             faults=counters.faults,
-            unreached=self._unreached() if held is next(iter(self._held.values()), None) else {},
+            unreached=self._unreached() if own is next(iter(self._leases.values()), None) else {},
         )
 
     def _unreached(self) -> dict[str, int]:
-        """Whom messages of this process did not reach, those with the most first."""
+        """The names that messages of this process did not reach, with counts, largest first."""
         counts = self._bus.counters.unreached
         most = heapq.nlargest(_MOST_UNREACHED, counts, key=counts.__getitem__)
         return {name: counts[name] for name in most if WORKER_NAME.fullmatch(name)}
 
-    async def _store_activation(self, held: OwnLease) -> None:
-        activation = held.activation
+    async def _store_activation(self, own: OwnLease) -> None:
+        activation = own.activation
         if activation is not None:
-            await self._bus.leases.set_activation(held.lease.name, activation)
-            held.stored = activation
-            if held.activation is activation:
-                held.activation = None
+            await self._bus.leases.set_activation(own.lease.name, activation)
+            own.stored = activation
+            if own.activation is activation:
+                own.activation = None
 
     @asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:
@@ -164,5 +176,5 @@ class OwnLeases:
 
 
 def describe(lease: Lease) -> str:
-    """Who holds a lease, for an error message."""
+    """Describe the holder of a lease, for an error message."""
     return f"runner {lease.runner!r} (pid {lease.pid} on {lease.host})"

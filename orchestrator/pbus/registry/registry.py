@@ -1,4 +1,4 @@
-"""WorkerRegistry: one runner's view of all workers of the channel, and the leases of its own."""
+"""WorkerRegistry: one runner's view of all workers of a channel, and its own leases."""
 
 import asyncio
 import itertools
@@ -24,17 +24,21 @@ from pbus.registry.table import entry_of
 
 logger = logging.getLogger(__name__)
 
-_next_life = itertools.count(1).__next__
+_next_incarnation = itertools.count(1).__next__
 
 
 class WorkerRegistry(Directory):
-    """Knows who is ready, tells watchers, and keeps this runner's own workers known.
+    """Knows the workers of a channel, and registers those of one runner.
 
     Args:
-        runner_name: The runner it serves.
-        bus: Where announcements travel and leases are kept.
-        session: The session of the runner's workers.
+        runner_name: The runner's.
+        bus: Carries announcements; its broker stores leases.
+        session: Of the runner's workers.
         clock: Seconds; only differences matter.
+
+    Attributes:
+        on_name_taken: Called with the name of an own worker that another runner has now, and a
+            description of that runner.
     """
 
     def __init__(
@@ -48,36 +52,38 @@ class WorkerRegistry(Directory):
         super().__init__()
         self.runner_name = runner_name
         self.session = session
-        self.on_refused: Callable[[str, str], None] | None = None
+        self.on_name_taken: Callable[[str, str], None] | None = None
         self._bus = bus
         self._child_leases: dict[str, Lease] = {}
-        self._holdings = OwnLeases(bus)
+        self._leases = OwnLeases(bus)
         self._heartbeat = Heartbeat(
-            self._holdings,
+            self._leases,
             self._table,
-            tell=self._tell,
+            notify=self._notify,
             announce=self._announce_soon,
-            refuse=self._refuse,
+            on_name_lost=self._on_name_lost,
             clock=clock,
         )
-        self._heartbeat.on_given_up = self._give_back_soon
-        self._announced: dict[str, WorkerRegistryEntry] = {}  # what was last said of own workers
+        self._heartbeat.on_lost = self._requeue_soon
+        self._announced: dict[
+            str, WorkerRegistryEntry
+        ] = {}  # the last announcement of each own worker
         self._tasks = TaskOwner()
 
-    # Who is there
+    # Reading
 
     @property
     def local_workers(self) -> list[str]:
         """The ready workers of this runner, children included."""
-        own = [name for name in self._table.ready_names() if name in self._holdings]
+        own = [name for name in self._table.ready_names() if name in self._leases]
         return sorted({*own, *self._children.ready_names()})
 
     @property
     def remote_workers(self) -> list[str]:
         """The ready workers of other runners."""
-        return [name for name in self._table.ready_names() if name not in self._holdings]
+        return [name for name in self._table.ready_names() if name not in self._leases]
 
-    # This runner's own workers
+    # Own workers
 
     def new_lease(
         self,
@@ -87,11 +93,18 @@ class WorkerRegistry(Directory):
         args: dict[str, Any] | None = None,
         jobs: Sequence[str] = (),
     ) -> Lease:
-        """A lease for a new life of a worker of this runner, not yet registered."""
+        """Make a lease for a new incarnation of an own worker.
+
+        Args:
+            name: The worker's.
+            active: Whether it starts active.
+            args: The arguments of its last activation.
+            jobs: The names of the jobs it handles.
+        """
         return Lease(
             name=name,
-            # All of one length: prefixes select, and none may be the beginning of another.
-            incarnation=f"{self._bus.incarnation}.{_next_life():06x}",
+            # All of one length: incarnations are selected by prefix.
+            incarnation=f"{self._bus.incarnation}.{_next_incarnation():06x}",
             runner=self.runner_name,
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -110,49 +123,58 @@ class WorkerRegistry(Directory):
         sent: Callable[[], int] = lambda: 0,
         working: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Take a root worker's name, before it is ready.
+        """Claim the name of a root worker, before it is ready.
 
         Args:
             lease: From `new_lease`.
-            sent: Tells how many messages the worker has sent.
-            working: Tells how many jobs it has in hand.
+            sent: Returns the number of messages that the worker has sent.
+            working: Returns the number of its accepted jobs.
 
         Raises:
-            DuplicateWorkerError: The name is taken; says by whom.
+            DuplicateWorkerError: The name is taken; names the holder.
             BusUnavailableError: The store does not answer.
         """
         self._check_free(lease.name)
-        await self._holdings.claim(lease, sent, working)
+        await self._leases.claim(lease, sent, working)
         self._bus.names.add(lease.name)
 
     def add_child(self, lease: Lease) -> None:
-        """Take a child's name within this runner; nobody else hears of it.
+        """Register a child, which is known in this runner only.
+
+        Args:
+            lease: From `new_lease`.
 
         Raises:
             DuplicateWorkerError: A worker of this runner has the name.
         """
         self._check_free(lease.name)
         self._child_leases[lease.name] = lease
-        self._tell(self._children.hear(entry_of(lease), is_own=True))
+        self._notify(self._children.apply_announcement(entry_of(lease), is_own=True))
 
     async def set_ready(self, name: str) -> None:
-        """A worker of this runner has started: watchers everywhere are told."""
+        """Announce that an own worker is ready."""
         await self._change(name, state="ready")
 
     async def set_stopping(self, name: str) -> None:
-        """A worker of this runner takes no new work; it is not lost yet."""
+        """Announce that an own worker accepts no new work."""
         await self._change(name, state="stopping")
 
     async def set_active(
         self, name: str, *, active: bool, args: dict[str, Any] | None = None
     ) -> None:
-        """A worker of this runner became active or inactive; a restart will begin that way."""
+        """Announce and store the activation of an own worker, for later incarnations, too.
+
+        Args:
+            name: The worker's.
+            active: Whether it is active.
+            args: The arguments of the activation.
+        """
         activation = Activation(session=self.session, active=active, args=args)
-        self._holdings.remember(name, activation)
+        self._leases.remember(name, activation)
         await self._change(name, active=active, args=args)
 
     async def last_activation(self, name: str) -> Activation | None:
-        """How an earlier life of this worker within the session was last told to be."""
+        """The last activation of an earlier incarnation in the session; None when there is none."""
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
                 activation = await self._bus.leases.activation(name)
@@ -162,25 +184,25 @@ class WorkerRegistry(Directory):
         return activation if activation is not None and activation.session == self.session else None
 
     async def unregister(self, name: str, reason: str, *, unhandled: int = 0) -> None:
-        """A worker of this runner has left: free its name and tell watchers everywhere why.
+        """Release the name of an own worker that has ended, and announce that.
 
         Args:
-            name: Whose.
+            name: The worker's.
             reason: For people.
-            unhandled: Messages that waited in it and are lost.
+            unhandled: The number of messages that were queued in it and are lost.
         """
         child = self._child_leases.pop(name, None)
         if child is not None:
-            self._tell(self._children.hear(entry_of(child, gone=reason)))
+            self._notify(self._children.apply_announcement(entry_of(child, gone=reason)))
             return
-        lease = self._holdings.lease(name)
+        lease = self._leases.lease(name)
         if lease is None:
             return
         self._announced.pop(name, None)
         gone = entry_of(lease, gone=reason, unhandled=unhandled)
-        self._tell(self._table.hear(gone))
+        self._notify(self._table.apply_announcement(gone))
         try:
-            await self._holdings.release(name)
+            await self._leases.release(name)
         except BusUnavailableError as error:
             logger.warning("the lease of %s is left to run out: %s", name, error)
         await self._announce([gone])
@@ -188,77 +210,77 @@ class WorkerRegistry(Directory):
     # Running
 
     async def start(self) -> None:
-        """Learn who is there, and begin to renew and to follow."""
+        """Read the leases once, and start the heartbeat."""
         self._bus.presences.append(self._table)
         await self._heartbeat.beat()
         self._tasks.spawn(self._heartbeat.run(), "pbus registry heartbeat")
 
     async def stop(self) -> None:
-        """End the heartbeat and all watches; unregister own workers first."""
+        """Stop the heartbeat and all watches. Own workers must be unregistered before."""
         if self._table in self._bus.presences:
             self._bus.presences.remove(self._table)
         await self._tasks.close(STORE_TIMEOUT_S)
         await self._watches.close()
 
     async def beat(self) -> None:
-        """One heartbeat, out of turn."""
+        """Renew leases now."""
         await self._heartbeat.beat()
 
-    def hear(self, message: BusWorkerRegistryMessage) -> None:
-        """Take in an announcement; the runner passes on those that come to it."""
-        self._heartbeat.hear(message.workers)
+    def on_announcement(self, message: BusWorkerRegistryMessage) -> None:
+        """Take in an announcement that the runner received."""
+        self._heartbeat.on_announcement(message.workers)
 
     async def _change(self, name: str, **fields: Any) -> None:
         child = self._child_leases.get(name)
         if child is not None:
             child = self._child_leases[name] = msgspec.structs.replace(child, **fields)
-            self._tell(self._children.hear(entry_of(child), is_own=True))
+            self._notify(self._children.apply_announcement(entry_of(child), is_own=True))
             return
-        lease = self._holdings.change(name, **fields)
+        lease = self._leases.change(name, **fields)
         if lease is None:
             return
         await self._heartbeat.renew([name])
-        lease = self._holdings.lease(name)  # not there any more if it was refused
+        lease = self._leases.lease(name)  # gone if the name is lost
         if lease is None:
             return
         entry = entry_of(lease)
-        self._tell(self._table.hear(entry, is_own=True))
+        self._notify(self._table.apply_announcement(entry, is_own=True))
         if self._announced.get(name) != entry:
             self._announced[name] = entry
             await self._announce([entry])
 
     def _check_free(self, name: str) -> None:
-        if name in self._holdings or name in self._child_leases:
+        if name in self._leases or name in self._child_leases:
             raise DuplicateWorkerError(name, f"this runner, {self.runner_name!r}")
 
-    def _refuse(self, name: str, holder: Lease | None) -> None:
-        """Another process took the name while this one was thought dead."""
-        self._holdings.drop(name)
+    def _on_name_lost(self, name: str, holder: Lease | None) -> None:
+        """Drop a lease whose name another process took while this one counted as lost."""
+        self._leases.drop(name)
         self._announced.pop(name, None)
         who = describe(holder) if holder is not None else "another runner"
         logger.error("worker %s of this runner lost its name to %s", name, who)
-        if self.on_refused is not None:
-            self.on_refused(name, who)
+        if self.on_name_taken is not None:
+            self.on_name_taken(name, who)
 
     def _announce_soon(self, entries: list[WorkerRegistryEntry]) -> None:
         self._tasks.spawn(self._announce(entries), "pbus registry announcement")
 
-    def _give_back_soon(self, entries: list[WorkerRegistryEntry]) -> None:
+    def _requeue_soon(self, entries: list[WorkerRegistryEntry]) -> None:
         if entries and self._bus.queues is not None:
-            work = self._give_back(self._bus.queues, entries)
-            self._tasks.spawn(work, "pbus registry mail of the dead")
+            work = self._requeue(self._bus.queues, entries)
+            self._tasks.spawn(work, "pbus registry requeue")
 
     @staticmethod
-    async def _give_back(mail: QueueStore, entries: list[WorkerRegistryEntry]) -> None:
-        """Let others have what the dead held; the name of a life begins with its process'."""
+    async def _requeue(queues: QueueStore, entries: list[WorkerRegistryEntry]) -> None:
+        """Requeue the messages that processes of lost workers held."""
         holders = {entry.incarnation.rpartition(".")[0] for entry in entries}
         try:
-            count = await mail.requeue_held_by(sorted(holders - {""}))
+            count = await queues.requeue_held_by(sorted(holders - {""}))
         except BusUnavailableError as error:
-            logger.warning("the mail held by %s is left to others: %s", holders, error)
+            logger.warning("messages held by %s are not requeued: %s", holders, error)
             return
         if count:
-            logger.info("%d messages held by the dead are delivered again", count)
+            logger.info("%d messages of lost processes are requeued", count)
 
     async def _announce(self, entries: list[WorkerRegistryEntry]) -> None:
         message = BusWorkerRegistryMessage(

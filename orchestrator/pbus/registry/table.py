@@ -1,8 +1,8 @@
-"""Who is there, as one process knows it: announcements and store readings folded together.
+"""The known workers: announcements and snapshots of the store merged.
 
-Pure bookkeeping. Announcements are quick and may be late, lost or wrong; the store is right as of
-when it was read. So each piece of news carries a stamp, and a reading never undoes news that came
-after it was asked for.
+Pure bookkeeping. Announcements are quick and may be late, lost or wrong; a snapshot is right as of its
+reading. So each change carries a stamp, and a snapshot never reverts a change that came after it was
+requested.
 """
 
 import itertools
@@ -26,15 +26,15 @@ LEASE_MISSING = "its lease is missing"
 NEVER_CONFIRMED = "announced, but not registered"
 REPLACED = "replaced by a new incarnation"
 
-_LATE_S = 10.0  # what was sent under a name may come so long after the news that it is given up
-_MAX_GONE = 1_000  # incarnations remembered as gone: late news comes within seconds
+_LATE_S = 10.0  # messages under a name may arrive so long after the announcement of its loss
+_MAX_REMEMBERED = 1_000  # late announcements come within seconds
 
 
 class WorkerJoined(msgspec.Struct, frozen=True):
-    """A worker became ready.
+    """A worker that became ready.
 
     Attributes:
-        first: No other replica of its group was ready.
+        first: Whether no other replica of its group was ready.
     """
 
     data: WorkerReadyData
@@ -48,11 +48,10 @@ class Member(msgspec.Struct):
     """One worker of the table.
 
     Attributes:
-        stamp: When an announcement last told of it.
-        announced: Whether watchers were told that it is ready.
+        stamp: Of the last announcement about it.
+        announced: Whether watchers were called for its readiness.
         confirmed: Whether the store ever had it.
-        missing_until: Set when the store has it no longer, without a word of goodbye: when to
-            give it up if it does not put its lease back.
+        missing_until: When it counts as lost unless its lease is back; None while the store has it.
     """
 
     entry: WorkerRegistryEntry
@@ -64,7 +63,13 @@ class Member(msgspec.Struct):
 
 
 def entry_of(lease: Lease, *, gone: str | None = None, unhandled: int = 0) -> WorkerRegistryEntry:
-    """What an announcement says about the holder of a lease."""
+    """Make the announcement of a lease.
+
+    Args:
+        lease: The worker's.
+        gone: The reason of its end; None while it is there.
+        unhandled: The number of messages that were queued in it and are lost.
+    """
     return WorkerRegistryEntry(
         name=lease.name,
         incarnation=lease.incarnation,
@@ -78,90 +83,95 @@ def entry_of(lease: Lease, *, gone: str | None = None, unhandled: int = 0) -> Wo
 
 
 class MembershipTable:
-    """The workers known, by name, and by group for replicas."""
+    """The known workers by name, and replicas by group.
+
+    Attributes:
+        find: Returns the worker of a name, ready or not, or None. An attribute in place of a method
+            saves a call for each message.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[str, Member] = {}
-        self.find = (
-            self._known.get
-        )  # an attribute in place of a method saves a call for each message
+        self._members: dict[str, Member] = {}
+        self.find = self._members.get
         self._groups: dict[str, dict[str, Member]] = {}
-        self._gone: OrderedDict[str, int] = OrderedDict()  # incarnation -> stamp
-        self._processes: Counter[str] = Counter()  # of how many workers
-        self._over: OrderedDict[str, None] = OrderedDict()  # processes whose last worker is gone
-        self._left: OrderedDict[tuple[str, str], float] = OrderedDict()  # names, of processes: when
+        self._tombstones: OrderedDict[str, int] = OrderedDict()  # stamps by incarnation
+        self._processes: Counter[str] = Counter()  # the number of workers of each
+        self._ended_processes: OrderedDict[str, None] = OrderedDict()
+        self._former_holders: OrderedDict[tuple[str, str], float] = OrderedDict()  # name, process
         self._next_stamp = itertools.count(1).__next__
 
     def stamp(self) -> int:
-        """A moment, to be compared with others; taken before the store is asked."""
+        """A new stamp, taken before a snapshot is requested."""
         return self._next_stamp()
 
     def ready_names(self) -> list[str]:
-        """All ready workers, sorted."""
-        return sorted(name for name, known in self._known.items() if known.entry.ready)
+        """The names of all ready workers, sorted."""
+        return sorted(name for name, member in self._members.items() if member.entry.ready)
 
     def groups(self) -> KeysView[str]:
-        """The names of all groups with replicas, ready or not: a view, it stays true."""
+        """The names of all groups with replicas, ready or not, as a live view."""
         return self._groups.keys()
 
     def replicas(self, group: str) -> list[Member]:
         """The ready replicas of a group, by number."""
-        members = [known for known in self._groups.get(group, {}).values() if known.entry.ready]
-        return sorted(members, key=lambda known: replica_number(known.entry.name))
+        members = [member for member in self._groups.get(group, {}).values() if member.entry.ready]
+        return sorted(members, key=lambda member: replica_number(member.entry.name))
 
     def is_over(self, process: str) -> bool:
-        """Whether a process had workers, and its last one is gone."""
-        return process in self._over
+        """Whether a process had workers, and the last one is gone."""
+        return process in self._ended_processes
 
     def holder(self, name: str) -> str | None:
-        """The process that has a worker of this name."""
-        known = self._known.get(name)
-        return None if known is None else process_of(known.entry.incarnation)
+        """The process that has a worker of a name; None when there is none."""
+        member = self._members.get(name)
+        return None if member is None else process_of(member.entry.incarnation)
 
     def was_holder(self, name: str, process: str) -> bool:
-        """Whether a process had a worker of this name until a moment ago."""
-        left_at = self._left.get((name, process))
+        """Whether a process had a worker of a name until some seconds ago."""
+        left_at = self._former_holders.get((name, process))
         return left_at is not None and time.monotonic() - left_at < _LATE_S
 
-    def hear(self, entry: WorkerRegistryEntry, *, is_own: bool = False) -> list[Change]:
-        """Take in an announcement, unless what is known already is newer.
+    def apply_announcement(
+        self, entry: WorkerRegistryEntry, *, is_own: bool = False
+    ) -> list[Change]:
+        """Apply an announcement, unless the table has newer data.
 
         Args:
-            entry: What was announced.
-            is_own: It comes from this very process, so it is true whatever the clocks say.
+            entry: The announcement.
+            is_own: Whether it is of this process, so that clocks do not matter.
         """
-        known = self._known.get(entry.name)
-        is_other = known is not None and known.entry.incarnation != entry.incarnation
+        member = self._members.get(entry.name)
+        is_other = member is not None and member.entry.incarnation != entry.incarnation
         if entry.gone is not None:
-            self._bury(entry.incarnation)
-            return [] if known is None or is_other else self._remove(known, entry.gone)
+            self._tombstone(entry.incarnation)
+            return [] if member is None or is_other else self._remove(member, entry.gone)
         if not is_own and (
-            entry.incarnation in self._gone
-            or (known is not None and is_other and _is_older(entry, known.entry))
+            entry.incarnation in self._tombstones
+            or (member is not None and is_other and _is_older(entry, member.entry))
         ):
             return []
         changes = self._put(entry)
-        self._known[entry.name].stamp = self._next_stamp()
+        self._members[entry.name].stamp = self._next_stamp()
         return changes
 
-    def read(
+    def apply_snapshot(
         self,
         leases: Sequence[Lease],
         *,
         asked_at: int,
-        give_up_at: float,
-        is_lenient: bool = False,
+        lost_at: float,
+        in_grace: bool = False,
     ) -> tuple[list[Change], bool]:
-        """Take in all leases of the store.
+        """Apply a snapshot of all leases.
 
         Args:
-            leases: What the store holds.
-            asked_at: The stamp taken before the store was asked.
-            give_up_at: Until when those who are missing without a word may come back, seconds.
-            is_lenient: Whether the store may have forgotten even what it never told us of.
+            leases: All leases of the store.
+            asked_at: The stamp from before the snapshot was requested.
+            lost_at: Until when missing workers may come back, by the clock of overdue().
+            in_grace: Whether the store may have lost leases that it never returned.
 
         Returns:
-            The changes, and whether newer news was left alone, so that another full reading is due.
+            The changes, and True if newer data was kept, so that another snapshot is needed.
         """
         changes: list[Change] = []
         is_stale = False
@@ -169,113 +179,122 @@ class MembershipTable:
             if self._has_news_since(asked_at, lease):
                 is_stale = True
                 continue
-            self._gone.pop(lease.incarnation, None)
+            self._tombstones.pop(lease.incarnation, None)
             changes += self._put(entry_of(lease))
-            known = self._known[lease.name]
-            known.confirmed, known.missing_until = True, None
+            member = self._members[lease.name]
+            member.confirmed, member.missing_until = True, None
         held = {lease.name for lease in leases}
-        for known in [known for name, known in self._known.items() if name not in held]:
-            if known.stamp > asked_at:
+        for member in [member for name, member in self._members.items() if name not in held]:
+            if member.stamp > asked_at:
                 is_stale = True
-            elif not known.confirmed and not is_lenient:
-                changes += self._remove(known, NEVER_CONFIRMED)
-            elif known.missing_until is None:
-                known.missing_until = give_up_at
+            else:
+                changes += self._mark_absent(member, lost_at, in_grace=in_grace)
         return changes, is_stale
 
-    def miss(self, entries: Iterable[WorkerRegistryEntry], give_up_at: float) -> None:
-        """Note workers whose lease ran out while nobody could renew; they may put it back."""
-        for entry in entries:
-            known = self._known.get(entry.name)
-            if known is not None and known.entry.incarnation == entry.incarnation:
-                known.missing_until = give_up_at
+    def _mark_absent(self, member: Member, lost_at: float, *, in_grace: bool) -> list[Change]:
+        if not member.confirmed and not in_grace:
+            return self._remove(member, NEVER_CONFIRMED)
+        if member.missing_until is None:
+            member.missing_until = lost_at
+        return []
 
-    def excuse(self, give_up_at: float) -> None:
-        """Give all that are missing more time: nobody could reach the store."""
-        for known in self._known.values():
-            if known.missing_until is not None:
-                known.missing_until = give_up_at
+    def mark_missing(self, entries: Iterable[WorkerRegistryEntry], lost_at: float) -> None:
+        """Mark workers whose lease ran out during an outage; they may put it back until `lost_at`."""
+        for entry in entries:
+            member = self._members.get(entry.name)
+            if member is not None and member.entry.incarnation == entry.incarnation:
+                member.missing_until = lost_at
+
+    def extend_grace(self, lost_at: float) -> None:
+        """Give all missing workers more time: the store was unreachable."""
+        for member in self._members.values():
+            if member.missing_until is not None:
+                member.missing_until = lost_at
 
     def overdue(self, now: float) -> list[WorkerRegistryEntry]:
-        """Those that were missing for too long, as entries that are gone."""
+        """Announcements of the loss of workers that were missing for too long.
+
+        Args:
+            now: Seconds.
+        """
         return [
-            msgspec.structs.replace(known.entry, ready=False, gone=LEASE_MISSING)
-            for known in self._known.values()
-            if known.missing_until is not None and known.missing_until <= now
+            msgspec.structs.replace(member.entry, ready=False, gone=LEASE_MISSING)
+            for member in self._members.values()
+            if member.missing_until is not None and member.missing_until <= now
         ]
 
     def _has_news_since(self, asked_at: int, lease: Lease) -> bool:
-        if self._gone.get(lease.incarnation, 0) > asked_at:
+        if self._tombstones.get(lease.incarnation, 0) > asked_at:
             return True
-        known = self._known.get(lease.name)
-        return known is not None and known.stamp > asked_at
+        member = self._members.get(lease.name)
+        return member is not None and member.stamp > asked_at
 
     def _put(self, entry: WorkerRegistryEntry) -> list[Change]:
         changes: list[Change] = []
-        known = self._known.get(entry.name)
-        if known is not None and known.entry.incarnation != entry.incarnation:
-            changes += self._remove(known, REPLACED)
-            self._bury(known.entry.incarnation)
-            known = None
+        member = self._members.get(entry.name)
+        if member is not None and member.entry.incarnation != entry.incarnation:
+            changes += self._remove(member, REPLACED)
+            self._tombstone(member.entry.incarnation)
+            member = None
         data = WorkerReadyData(entry.name, entry.runner, entry.incarnation, entry.active)
-        if known is None:
-            known = self._add(Member(entry=entry, data=data, stamp=0))
-        known.entry, known.data = entry, data
-        if entry.ready and not known.announced:
-            known.announced = True
-            changes.append(WorkerJoined(data, first=self._is_first(known)))
+        if member is None:
+            member = self._add(Member(entry=entry, data=data, stamp=0))
+        member.entry, member.data = entry, data
+        if entry.ready and not member.announced:
+            member.announced = True
+            changes.append(WorkerJoined(data, first=self._is_first(member)))
         return changes
 
-    def _add(self, known: Member) -> Member:
-        name, process = known.entry.name, process_of(known.entry.incarnation)
-        self._known[name] = known
+    def _add(self, member: Member) -> Member:
+        name, process = member.entry.name, process_of(member.entry.incarnation)
+        self._members[name] = member
         self._processes[process] += 1
-        self._over.pop(process, None)
+        self._ended_processes.pop(process, None)
         group = group_of(name)
         if group is not None:
-            self._groups.setdefault(group, {})[name] = known
-        return known
+            self._groups.setdefault(group, {})[name] = member
+        return member
 
-    def _remove(self, known: Member, reason: str) -> list[Change]:
-        name, process = known.entry.name, process_of(known.entry.incarnation)
-        del self._known[name]
-        _remember(self._left, (name, process), time.monotonic())
+    def _remove(self, member: Member, reason: str) -> list[Change]:
+        name, process = member.entry.name, process_of(member.entry.incarnation)
+        del self._members[name]
+        _remember(self._former_holders, (name, process), time.monotonic())
         self._processes[process] -= 1
         if not self._processes[process]:
             del self._processes[process]
-            _remember(self._over, process, None)
+            _remember(self._ended_processes, process, None)
         group = group_of(name)
         if group is not None:
             del self._groups[group][name]
             if not self._groups[group]:
                 del self._groups[group]
-        if not known.announced:
+        if not member.announced:
             return []
-        return [WorkerLostData(name, known.entry.runner, known.entry.incarnation, reason)]
+        return [WorkerLostData(name, member.entry.runner, member.entry.incarnation, reason)]
 
-    def _is_first(self, known: Member) -> bool:
-        group = group_of(known.entry.name)
+    def _is_first(self, member: Member) -> bool:
+        group = group_of(member.entry.name)
         if group is None:
             return True
         return not any(
-            other.entry.ready for other in self._groups[group].values() if other is not known
+            other.entry.ready for other in self._groups[group].values() if other is not member
         )
 
-    def _bury(self, incarnation: str) -> None:
-        _remember(self._gone, incarnation, self._next_stamp())
+    def _tombstone(self, incarnation: str) -> None:
+        _remember(self._tombstones, incarnation, self._next_stamp())
 
 
 def _remember(among: OrderedDict[K, T], key: K, value: T) -> None:
-    """Put it last; the first falls where there are too many."""
+    """Add an entry; the oldest one is removed beyond the limit."""
     among[key] = value
     among.move_to_end(key)
-    if len(among) > _MAX_GONE:
+    if len(among) > _MAX_REMEMBERED:
         among.popitem(last=False)
 
 
-def _is_older(entry: WorkerRegistryEntry, known: WorkerRegistryEntry) -> bool:
+def _is_older(entry: WorkerRegistryEntry, member: WorkerRegistryEntry) -> bool:
     return (
         entry.started_at is not None
-        and known.started_at is not None
-        and entry.started_at < known.started_at
+        and member.started_at is not None
+        and entry.started_at < member.started_at
     )

@@ -1,4 +1,4 @@
-"""Standing orders: call me when this worker is ready, or lost."""
+"""Watches: handlers that are called when a worker is ready, or lost."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from pbus.registry.table import Change, WorkerJoined
 
 logger = logging.getLogger(__name__)
 
-_CANCEL_S = 1.0  # what a cancelled handler gets to clean up before it is left behind
+_CANCEL_S = 1.0  # for a cancelled handler to clean up
 
 T = TypeVar("T")
 Calls = set[asyncio.Task[None]]
@@ -20,10 +20,12 @@ Handler = Callable[[T], Awaitable[None]]
 
 
 class Watch(Generic[T]):
-    """One standing order; each call of its handler is a task of its own.
+    """One watch. Each call of its handler is a task, so that a slow handler delays no other.
 
-    So a handler that is slow or raises keeps nobody else waiting. Calls begin in the order of the
-    events.
+    Calls begin in the order of the events.
+
+    Attributes:
+        name: Of a worker or a group; None for all workers.
     """
 
     def __init__(self, name: str | None, handler: Handler[T], watches: "WatchList[T]") -> None:
@@ -33,14 +35,14 @@ class Watch(Generic[T]):
         self._calls: Calls = set()
 
     def cancel(self) -> None:
-        """End it: no call begins or goes on afterwards, except the one that calls this."""
+        """End the watch and cancel its calls, except the one that calls this."""
         self._watches.forget(self)
         for call in self._calls:
             if call is not _current_task():
                 call.cancel()
 
     def call(self, data: T) -> None:
-        """Have the handler called soon."""
+        """Call the handler in a new task."""
         call = asyncio.create_task(self._call(data), name=f"pbus watch {self.name or '*'}")
         for calls in (self._calls, self._watches.calls):
             calls.add(call)
@@ -54,10 +56,10 @@ class Watch(Generic[T]):
 
 
 class WatchList(Generic[T]):
-    """The watches of one kind, by the name watched; None is every name.
+    """The watches of one kind of event, by name; None is all names.
 
     Attributes:
-        calls: Those in progress.
+        calls: The calls in progress.
     """
 
     def __init__(self, calls: Calls) -> None:
@@ -65,7 +67,11 @@ class WatchList(Generic[T]):
         self._watches: dict[str | None, list[Watch[T]]] = {}
 
     def add(self, name: str | None, handler: Handler[T]) -> tuple[Watch[T], bool]:
-        """The watch of this name and handler, and whether it is new."""
+        """Add a watch.
+
+        Returns:
+            The watch of this name and handler, and True if it is new.
+        """
         watches = self._watches.setdefault(name, [])
         for watch in watches:
             if watch.handler == handler:
@@ -75,16 +81,16 @@ class WatchList(Generic[T]):
         return watch, True
 
     def call(self, name: str | None, data: T) -> None:
-        """Call all who watch that name."""
+        """Call the handlers of a name."""
         for watch in list(self._watches.get(name, ())):
             watch.call(data)
 
     def all(self) -> list[Watch[T]]:
-        """Every watch."""
+        """All watches."""
         return [watch for watches in self._watches.values() for watch in watches]
 
     def forget(self, watch: Watch[T]) -> None:
-        """Call this one no more."""
+        """Remove a watch. Idempotent."""
         watches = self._watches.get(watch.name, [])
         if watch in watches:
             watches.remove(watch)
@@ -93,15 +99,15 @@ class WatchList(Generic[T]):
 
 
 class Watches:
-    """Who waits for whom: those who wait for a worker to be ready, and for its loss."""
+    """The watches for readiness and for losses."""
 
     def __init__(self) -> None:
         self._calls: Calls = set()
         self.ready: WatchList[WorkerReadyData] = WatchList(self._calls)
         self.lost: WatchList[WorkerLostData] = WatchList(self._calls)
 
-    def tell(self, change: Change) -> None:
-        """Call those whom a change concerns: watchers of the worker, and of its group."""
+    def notify(self, change: Change) -> None:
+        """Call the watchers of a worker and of its group."""
         if isinstance(change, WorkerJoined):
             name = change.data.worker_name
             self.ready.call(name, change.data)
@@ -115,7 +121,7 @@ class Watches:
         self.lost.call(None, change)
 
     async def close(self) -> None:
-        """Cancel every watch and wait, for a short while, until no handler runs."""
+        """Cancel all watches and wait, at most 1 s, until no handler runs."""
         for ready in self.ready.all():
             ready.cancel()
         for lost in self.lost.all():
@@ -128,5 +134,5 @@ class Watches:
 def _current_task() -> asyncio.Task[Any] | None:
     try:
         return asyncio.current_task()
-    except RuntimeError:  # no loop runs: a watch may be cancelled when all is over
+    except RuntimeError:  # no loop runs: a watch may be cancelled after its end
         return None

@@ -1,4 +1,4 @@
-"""One worker on a runner: registered, running, ended, forgotten."""
+"""One worker on a runner: registered, running, ended, removed."""
 
 import asyncio
 import logging
@@ -17,69 +17,74 @@ logger = logging.getLogger(__name__)
 
 
 class Worker(Protocol):
-    """What a runner asks of a worker; BaseWorker has it."""
+    """A worker as its runner sees it; BaseWorker is one."""
 
     name: str
     sent: int
 
     @property
     def address(self) -> str:
-        """Where the bus delivers to it."""
+        """Its address for other processes."""
         ...
 
     @property
     def parent(self) -> Any:
-        """The worker that added it, or None for a root."""
+        """The worker that added it; None for a root."""
         ...
 
     @property
     def active(self) -> bool:
-        """Whether it begins (or is) active."""
+        """Whether it is, or will start, active."""
         ...
 
     @property
     def job_names(self) -> Sequence[str]:
-        """The jobs it answers."""
+        """The names of the jobs it handles."""
         ...
 
     @property
     def active_jobs(self) -> Mapping[str, Any]:
-        """The jobs in hand, by id."""
+        """The accepted jobs, by id."""
         ...
 
     def open_jobs(self) -> OpenJobs:
-        """The jobs it asked for and the jobs it does."""
+        """The open jobs that it requested or accepted."""
         ...
 
     async def attach(self, *, registry: WorkerRegistry, bus: WorkerBus, runner: Any) -> None:
-        """Give it what it works with."""
+        """Attach it to the runner."""
         ...
 
     def restore_activation(self, *, active: bool, args: dict[str, Any] | None) -> None:
-        """Begin as an earlier life was last told to be."""
+        """Restore the activation of an earlier incarnation."""
         ...
 
     async def run(self) -> None:
-        """Start, be ready, work, stop; raises what crashed it."""
+        """Start, work until a request to stop, and stop. Raises the error that ended it."""
         ...
 
     def request_stop(self, *, drain: bool, timeout_s: float | None = None) -> None:
-        """Have run() come to its end: after what is queued, or at once."""
+        """Have run() return, after accepted jobs or at once."""
         ...
 
     @property
     def bus_subscription(self) -> BusSubscriber:
-        """What the bus delivers to, once the worker has its name."""
+        """The subscriber for the bus, once the worker has its name."""
         ...
 
 
 class HostedWorker:
-    """One life of a worker on a runner.
+    """One incarnation of a worker on a runner.
+
+    Args:
+        worker: The worker.
+        bus: The runner's.
+        registry: The runner's.
 
     Attributes:
-        is_launched: Whether somebody has begun to start it.
+        is_launched: Whether its start has begun.
         task: Runs the worker; None before it is registered.
-        error: What crashed it or kept it from starting.
+        error: The error that ended it or kept it from starting.
     """
 
     def __init__(self, worker: Worker, bus: WorkerBus, registry: WorkerRegistry) -> None:
@@ -99,11 +104,11 @@ class HostedWorker:
 
     @property
     def is_root(self) -> bool:
-        """Whether no other worker owns it."""
+        """Whether it has no parent."""
         return self.worker.parent is None
 
     async def open(self) -> None:
-        """Take the worker's name, then have its messages delivered; in this order.
+        """Claim the worker's name, then subscribe it; in this order.
 
         Raises:
             DuplicateWorkerError: The name is taken.
@@ -121,7 +126,7 @@ class HostedWorker:
             raise
 
     async def run(self) -> None:
-        """Run the worker to its end, then forget it; a crash is kept in `error`."""
+        """Run the worker to its end, then close it; its error is kept in `error`."""
         try:
             await self.worker.run()
         except asyncio.CancelledError:
@@ -135,7 +140,7 @@ class HostedWorker:
             await self.close()
 
     def fail(self, error: BaseException) -> None:
-        """Note what went wrong; the first error counts."""
+        """Keep an error; the first one counts."""
         if self.error is None:
             self.error = error
             self._reason = f"failed: {one_line(error)}"
@@ -143,12 +148,12 @@ class HostedWorker:
     async def ask_to_end(
         self, source: str, reason: str | None, timeout_s: float | None = None
     ) -> None:
-        """Have the worker end behind the messages that were sent to it before.
+        """End the worker after earlier messages to it are handled.
 
         Args:
-            source: Who asks.
+            source: The name of the runner.
             reason: For people.
-            timeout_s: Seconds that its jobs in hand get; None: the runner's end_timeout.
+            timeout_s: Seconds for its accepted jobs; None for the runner's end_timeout.
         """
         message = BusEndWorkerMessage(
             source=source, target=self.worker.address, reason=reason, timeout_s=timeout_s
@@ -157,13 +162,13 @@ class HostedWorker:
             try:
                 await self._bus.send(message)
             except PbusError as error:
-                logger.warning("%s is told directly to end: %s", self.name, error)
+                logger.warning("%s is ended without a message: %s", self.name, error)
             else:
                 return
         self.worker.request_stop(drain=True, timeout_s=timeout_s)
 
     async def close(self) -> None:
-        """Free the name and deliver nothing more; a second call does nothing."""
+        """Release the name and unsubscribe. Idempotent."""
         if not self._is_open:
             return
         self._is_open = False
@@ -196,6 +201,6 @@ class HostedWorker:
 
 
 def one_line(error: BaseException) -> str:
-    """An error as one line of text."""
+    """Format an error as one line of text."""
     text, kind = " ".join(text_of(error).split()), type(error).__name__
     return kind if text == kind else f"{kind}: {text}"

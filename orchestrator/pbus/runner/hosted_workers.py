@@ -1,4 +1,4 @@
-"""The workers of one runner: taken in, launched, stopped together."""
+"""The workers of one runner: added, launched, and stopped together."""
 
 import asyncio
 import contextvars
@@ -12,8 +12,8 @@ from pbus.runner.hosted_worker import HostedWorker, Worker
 
 logger = logging.getLogger(__name__)
 
-CANCEL_TIMEOUT_S = 5.0  # what workers get to stop at once
-FORCE_TIMEOUT_S = 1.0  # what a cancelled task gets to clean up before it is left behind
+CANCEL_TIMEOUT_S = 5.0  # for workers to stop at once
+FORCE_TIMEOUT_S = 1.0  # for a cancelled task to clean up
 
 
 class HostedWorkers:
@@ -23,7 +23,7 @@ class HostedWorkers:
         name: The runner's.
         bus: Delivers to the workers.
         registry: Knows the workers.
-        report: Told of each worker that failed.
+        report: Called with each worker that failed, and its error.
         on_ended: Called when a worker has ended, after its report.
     """
 
@@ -45,7 +45,7 @@ class HostedWorkers:
         self._idle = asyncio.Event()
         self._idle.set()
         self._running: set[asyncio.Task[None]] = set()
-        # Not that of the handler which happens to add a worker.
+        # Not the context of a handler that adds a worker.
         self._context = contextvars.copy_context()
 
     @property
@@ -54,23 +54,26 @@ class HostedWorkers:
         return not self._hosted and not self._running
 
     def get(self, name: str) -> HostedWorker | None:
-        """The hosting of the worker of that name."""
+        """The hosted worker of a name; None when there is none."""
         return self._hosted.get(name)
 
     def workers(self) -> list[Worker]:
         """All workers."""
-        return [hosting.worker for hosting in self._hosted.values()]
+        return [hosted.worker for hosted in self._hosted.values()]
 
     def roots(self) -> list[HostedWorker]:
-        """Those that no other worker owns."""
-        return [hosting for hosting in self._hosted.values() if hosting.is_root]
+        """The workers without a parent."""
+        return [hosted for hosted in self._hosted.values() if hosted.is_root]
 
     def waiting(self) -> list[HostedWorker]:
-        """Those not launched yet."""
-        return [hosting for hosting in self._hosted.values() if not hosting.is_launched]
+        """The workers that are not launched yet."""
+        return [hosted for hosted in self._hosted.values() if not hosted.is_launched]
 
-    def take(self, workers: Sequence[Worker]) -> list[HostedWorker]:
-        """Take workers in under their names, all or none, without launching them.
+    def add(self, workers: Sequence[Worker]) -> list[HostedWorker]:
+        """Add workers, all or none, without launching them.
+
+        Args:
+            workers: New workers.
 
         Raises:
             DuplicateWorkerError: A name is taken here.
@@ -80,91 +83,104 @@ class HostedWorkers:
             if worker.name in taken:
                 raise DuplicateWorkerError(worker.name, f"this runner, {self._name!r}")
             taken.add(worker.name)
-        hostings = [HostedWorker(worker, self._bus, self._registry) for worker in workers]
-        self._hosted.update({hosting.name: hosting for hosting in hostings})
-        return hostings
+        hosted_workers = [HostedWorker(worker, self._bus, self._registry) for worker in workers]
+        self._hosted.update({hosted.name: hosted for hosted in hosted_workers})
+        return hosted_workers
 
-    def drop(self, hostings: Iterable[HostedWorker]) -> None:
-        """Forget workers, unless they run."""
-        for hosting in hostings:
-            if hosting.task is None and self._hosted.get(hosting.name) is hosting:
-                del self._hosted[hosting.name]
+    def drop(self, hosted_workers: Iterable[HostedWorker]) -> None:
+        """Remove workers that do not run."""
+        for hosted in hosted_workers:
+            if hosted.task is None and self._hosted.get(hosted.name) is hosted:
+                del self._hosted[hosted.name]
 
-    async def launch(self, hosting: HostedWorker) -> None:
-        """Register and start a worker; does nothing when that was begun before.
+    async def launch(self, hosted: HostedWorker) -> None:
+        """Register and start a worker. Idempotent.
+
+        Args:
+            hosted: An added worker.
 
         Raises:
-            DuplicateWorkerError: Its name is taken on the channel; it is forgotten here.
+            DuplicateWorkerError: Its name is taken on the channel; it is removed here.
             BusUnavailableError: The broker does not answer; likewise.
             RunnerStateError: The runner began to stop meanwhile; likewise.
         """
-        if hosting.is_launched:
+        if hosted.is_launched:
             return
-        hosting.is_launched = True
+        hosted.is_launched = True
         try:
-            await hosting.open()
+            await hosted.open()
         except BaseException:
-            self.drop([hosting])
+            self.drop([hosted])
             raise
-        if self._hosted.get(hosting.name) is not hosting:  # dropped meanwhile: all is stopping
-            await hosting.close()
+        if self._hosted.get(hosted.name) is not hosted:  # dropped meanwhile: the runner is stopping
+            await hosted.close()
             raise RunnerStateError(self._name, "is stopping and takes no workers")
         self._idle.clear()
-        work, name = self._host(hosting), f"pbus worker {hosting.name}"
-        hosting.task = asyncio.create_task(work, name=name, context=self._context.copy())
-        self._running.add(hosting.task)
+        work, name = self._host(hosted), f"pbus worker {hosted.name}"
+        hosted.task = asyncio.create_task(work, name=name, context=self._context.copy())
+        self._running.add(hosted.task)
 
     async def end(self, reason: str | None) -> None:
-        """Have all workers end behind what was sent to them before, and wait for it.
+        """End all workers after earlier messages to them are handled; parents end their children.
 
-        Children end through their parents.
+        Args:
+            reason: For people.
         """
         await self.end_some(self.roots(), reason)
         await self._idle.wait()
 
     async def end_some(
-        self, hostings: Iterable[HostedWorker], reason: str | None, timeout_s: float | None = None
+        self,
+        hosted_workers: Iterable[HostedWorker],
+        reason: str | None,
+        timeout_s: float | None = None,
     ) -> None:
-        """Have some workers end behind what was sent to them before, and wait for it."""
-        running = [hosting for hosting in hostings if hosting.task is not None]
+        """End some workers after earlier messages to them are handled, and wait for it.
+
+        Args:
+            hosted_workers: The workers.
+            reason: For people.
+            timeout_s: Seconds for their accepted jobs; None for the runner's end_timeout.
+        """
+        running = [hosted for hosted in hosted_workers if hosted.task is not None]
         await asyncio.gather(
-            *(hosting.ask_to_end(self._name, reason, timeout_s) for hosting in running)
+            *(hosted.ask_to_end(self._name, reason, timeout_s) for hosted in running)
         )
         await _ended(running)
 
-    async def cancel(self, hostings: Iterable[HostedWorker] | None = None) -> None:
-        """Stop workers (all, when not given) at once; those that do not obey are cancelled."""
-        wanted = list(self._hosted.values() if hostings is None else hostings)
+    async def cancel(self, hosted_workers: Iterable[HostedWorker] | None = None) -> None:
+        """Stop workers (all, when not given) at once; cancel the tasks of those that do not stop."""
+        wanted = list(self._hosted.values() if hosted_workers is None else hosted_workers)
         self.drop(wanted)
-        running = [hosting for hosting in wanted if hosting.task is not None]
-        for hosting in running:
-            hosting.worker.request_stop(drain=False)
+        running = [hosted for hosted in wanted if hosted.task is not None]
+        for hosted in running:
+            hosted.worker.request_stop(drain=False)
         late = await _ended(running, CANCEL_TIMEOUT_S)
-        for hosting in late:
-            logger.warning("worker %s does not stop; its tasks are cancelled", hosting.name)
+        for hosted in late:
+            logger.warning("worker %s does not stop; its tasks are cancelled", hosted.name)
         self.force(late)
-        for hosting in await _ended(late, FORCE_TIMEOUT_S):
-            logger.error("worker %s ignores its cancellation; it is left behind", hosting.name)
-            await hosting.close()
-        if hostings is None and self._running:
+        for hosted in await _ended(late, FORCE_TIMEOUT_S):
+            logger.error("worker %s ignores its cancellation; it is left behind", hosted.name)
+            await hosted.close()
+        if hosted_workers is None and self._running:
             await asyncio.wait(self._running, timeout=CANCEL_TIMEOUT_S)
 
-    def force(self, hostings: Iterable[HostedWorker] | None = None) -> None:
+    def force(self, hosted_workers: Iterable[HostedWorker] | None = None) -> None:
         """Cancel the tasks of workers (all, when not given)."""
-        for hosting in list(self._hosted.values() if hostings is None else hostings):
-            if hosting.task is not None:
-                hosting.task.cancel()
+        for hosted in list(self._hosted.values() if hosted_workers is None else hosted_workers):
+            if hosted.task is not None:
+                hosted.task.cancel()
 
-    async def _host(self, hosting: HostedWorker) -> None:
+    async def _host(self, hosted: HostedWorker) -> None:
         try:
             try:
-                await hosting.run()
-                await self.cancel(self._children_of(hosting))
+                await hosted.run()
+                await self.cancel(self._children_of(hosted))
             finally:
-                if self._hosted.get(hosting.name) is hosting:
-                    del self._hosted[hosting.name]  # the name is free, also for an error handler
-            if hosting.error is not None:
-                await self._report(hosting.worker, hosting.error)
+                if self._hosted.get(hosted.name) is hosted:
+                    del self._hosted[hosted.name]  # the name is free before error handlers run
+            if hosted.error is not None:
+                await self._report(hosted.worker, hosted.error)
         finally:
             task = asyncio.current_task()
             self._running = {other for other in self._running if other is not task}
@@ -172,15 +188,19 @@ class HostedWorkers:
                 self._idle.set()
             self._on_ended()
 
-    def _children_of(self, hosting: HostedWorker) -> list[HostedWorker]:
-        return [other for other in self._hosted.values() if other.worker.parent is hosting.worker]
+    def _children_of(self, hosted: HostedWorker) -> list[HostedWorker]:
+        return [other for other in self._hosted.values() if other.worker.parent is hosted.worker]
 
 
 async def _ended(
-    hostings: Sequence[HostedWorker], timeout_s: float | None = None
+    hosted_workers: Sequence[HostedWorker], timeout_s: float | None = None
 ) -> list[HostedWorker]:
-    """Wait until these have ended; those that have not in time."""
-    tasks = [hosting.task for hosting in hostings if hosting.task is not None]
+    """Wait until workers have ended.
+
+    Returns:
+        Those that have not in time.
+    """
+    tasks = [hosted.task for hosted in hosted_workers if hosted.task is not None]
     if tasks:
         await asyncio.wait(tasks, timeout=timeout_s)
-    return [hosting for hosting in hostings if hosting.task and not hosting.task.done()]
+    return [hosted for hosted in hosted_workers if hosted.task and not hosted.task.done()]

@@ -1,4 +1,4 @@
-"""A runner's answer to those who ask which jobs are open."""
+"""The runner's answer to queries for open jobs."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,14 @@ _PART = 500  # entries a message: far below any limit of its size
 async def reply_with_open_jobs(
     bus: WorkerBus, runner: str, workers: Iterable[Worker], request: BusJobsRequestMessage
 ) -> None:
-    """Tell whoever asked of the open jobs of these workers."""
+    """Send the open jobs of workers to the source of a query.
+
+    Args:
+        bus: The runner's.
+        runner: The runner's name.
+        workers: Of the runner.
+        request: The query.
+    """
     found = [worker.open_jobs() for worker in workers]
     asked = [entry for jobs in found for entry in jobs.asked]
     in_hand = [entry for jobs in found for entry in jobs.in_hand]
@@ -33,7 +40,7 @@ async def reply_with_open_jobs(
                 )
             )
     except PbusError as error:
-        logger.warning("%s is not told of open jobs: %s", request.source, error)
+        logger.warning("the open jobs are not sent to %s: %s", request.source, error)
 
 
 def _in_parts(asked: list[JobEntry], in_hand: list[JobEntry]) -> Iterator[OpenJobs]:

@@ -1,4 +1,4 @@
-"""Signals that end a runner, for as long as it runs."""
+"""Signal handlers of runners, installed while they run."""
 
 import asyncio
 import contextlib
@@ -19,9 +19,13 @@ _before: dict[signal.Signals, Any] = {}  # what Python had before the first of t
 
 @contextlib.contextmanager
 def signals_to(callback: Callback, signals: Iterable[signal.Signals]) -> Iterator[None]:
-    """Call back at these signals instead of what Python would do; afterwards all is as before.
+    """Handle signals within a block; afterwards the handlers of before are back.
 
-    Outside the main thread signals cannot be had; then nothing happens.
+    Outside of the main thread nothing happens.
+
+    Args:
+        callback: Called with each signal.
+        signals: The signals.
     """
     had = [number for number in signals if _listen(number, callback)]
     try:

@@ -1,4 +1,4 @@
-"""A runner's answer to those who ask, before they send, whether a message would be refused."""
+"""The runner's answer to queries whether its process would reject a message."""
 
 import difflib
 import logging
@@ -14,11 +14,11 @@ logger = logging.getLogger(__name__)
 
 
 class BusAcceptanceRequestMessage(BusSystemMessage):
-    """Asks runners whether their processes would decode a message.
+    """Asks runners whether their processes can decode a message.
 
     Attributes:
-        kind: Its type.
-        fields: Its own fields.
+        kind: The message's type.
+        fields: The message's own fields.
     """
 
     kind: str
@@ -29,8 +29,8 @@ class BusAcceptanceResponseMessage(BusSystemMessage):
     """A runner's answer.
 
     Attributes:
-        kind: The type that was asked about.
-        problem: Why it would be refused; None where it would not.
+        kind: The type in the query.
+        problem: The reason for a rejection; None when there is none.
     """
 
     runner: str
@@ -41,7 +41,13 @@ class BusAcceptanceResponseMessage(BusSystemMessage):
 async def answer_acceptance(
     bus: WorkerBus, runner: str, request: BusAcceptanceRequestMessage
 ) -> None:
-    """Tell whether a message would be refused in this process."""
+    """Send the answer to a query.
+
+    Args:
+        bus: The runner's.
+        runner: The runner's name.
+        request: The query.
+    """
     problem = _problem_of(request, bus.max_message_bytes)
     try:
         await bus.send(
@@ -51,7 +57,7 @@ async def answer_acceptance(
             )
         )  # fmt: skip
     except PbusError as error:
-        logger.warning("%s is not told whether it would be refused: %s", request.source, error)
+        logger.warning("the type check is not sent to %s: %s", request.source, error)
 
 
 def _problem_of(request: BusAcceptanceRequestMessage, limit: int) -> str | None:

@@ -31,15 +31,15 @@ def lost(name="w", incarnation="p.1", reason="why"):
     return WorkerLostData(name, "r", incarnation, reason)
 
 
-def read(table, *leases, give_up_at=100.0):
-    return table.read(leases, asked_at=table.stamp(), give_up_at=give_up_at)
+def read(table, *leases, lost_at=100.0):
+    return table.apply_snapshot(leases, asked_at=table.stamp(), lost_at=lost_at)
 
 
 def test_ready_worker_arrives_once():
     """The same announcement, heard twice and then read, is one arrival."""
     table = MembershipTable()
-    assert [arrival()] == table.hear(entry())
-    assert [] == table.hear(entry())
+    assert [arrival()] == table.apply_announcement(entry())
+    assert [] == table.apply_announcement(entry())
     assert ([], False) == read(table, lease())
 
 
@@ -48,57 +48,60 @@ def test_starting_worker_is_unknown():
     table = MembershipTable()
     assert ([], False) == read(table, lease(state="starting"))
     assert [] == table.ready_names()
-    assert [] == table.hear(entry(gone="crashed"))
+    assert [] == table.apply_announcement(entry(gone="crashed"))
 
 
 def test_gone_names_its_incarnation():
     """Late news about an earlier incarnation does not remove its successor."""
     table = MembershipTable()
-    table.hear(entry(incarnation="p.2"))
-    assert [] == table.hear(entry(incarnation="p.1", gone="why"))
+    table.apply_announcement(entry(incarnation="p.2"))
+    assert [] == table.apply_announcement(entry(incarnation="p.1", gone="why"))
     assert ["w"] == table.ready_names()
-    assert [lost(incarnation="p.2")] == table.hear(entry(incarnation="p.2", gone="why"))
+    assert [lost(incarnation="p.2")] == table.apply_announcement(
+        entry(incarnation="p.2", gone="why")
+    )
 
 
 def test_late_announcement_resurrects_nobody():
     """An announcement of an incarnation that is known to be over is passed over."""
     table = MembershipTable()
-    table.hear(entry())
-    table.hear(entry(gone="why"))
-    assert [] == table.hear(entry())
+    table.apply_announcement(entry())
+    table.apply_announcement(entry(gone="why"))
+    assert [] == table.apply_announcement(entry())
     assert [] == table.ready_names()
 
 
 def test_older_announcement_replaces_nobody():
     """An announcement of an incarnation that began before the one known is passed over."""
     table = MembershipTable()
-    table.hear(entry(incarnation="p.2", started_at=2.0))
-    assert [] == table.hear(entry(incarnation="p.1", started_at=1.0))
+    table.apply_announcement(entry(incarnation="p.2", started_at=2.0))
+    assert [] == table.apply_announcement(entry(incarnation="p.1", started_at=1.0))
     assert "p.2" == table.find("w").entry.incarnation
 
 
 def test_successor_replaces_predecessor():
     """A new incarnation that comes before the news of the old one's end tells both."""
     table = MembershipTable()
-    table.hear(entry(incarnation="p.1"))
-    assert [lost(incarnation="p.1", reason=REPLACED), arrival(incarnation="p.2")] == table.hear(
-        entry(incarnation="p.2")
-    )
-    assert [] == table.hear(entry(incarnation="p.1", gone="why"))
+    table.apply_announcement(entry(incarnation="p.1"))
+    assert [
+        lost(incarnation="p.1", reason=REPLACED),
+        arrival(incarnation="p.2"),
+    ] == table.apply_announcement(entry(incarnation="p.2"))
+    assert [] == table.apply_announcement(entry(incarnation="p.1", gone="why"))
 
 
 def test_own_word_beats_clocks():
     """What this process says of itself counts, even if another host's clock is ahead."""
     table = MembershipTable()
-    table.hear(entry(incarnation="other", started_at=9.0))
-    changes = table.hear(entry(incarnation="p.1", started_at=1.0), is_own=True)
+    table.apply_announcement(entry(incarnation="other", started_at=9.0))
+    changes = table.apply_announcement(entry(incarnation="p.1", started_at=1.0), is_own=True)
     assert [lost(incarnation="other", reason=REPLACED), arrival(incarnation="p.1")] == changes
 
 
 def test_forged_announcement_is_dropped():
     """A worker that was announced, but that the store does not have, goes at the next reading."""
     table = MembershipTable()
-    table.hear(entry())
+    table.apply_announcement(entry())
     assert ([lost(reason=NEVER_CONFIRMED)], False) == read(table)
 
 
@@ -106,26 +109,26 @@ def test_reading_respects_later_news():
     """A reading asked for before an announcement came does not undo it, and another is due."""
     table = MembershipTable()
     asked_at = table.stamp()
-    table.hear(entry())
-    assert ([], True) == table.read([], asked_at=asked_at, give_up_at=0.0)
+    table.apply_announcement(entry())
+    assert ([], True) == table.apply_snapshot([], asked_at=asked_at, lost_at=0.0)
     assert ["w"] == table.ready_names()
 
 
 def test_reading_respects_later_end():
     """A reading asked for before a worker left does not bring it back."""
     table = MembershipTable()
-    table.hear(entry())
+    table.apply_announcement(entry())
     asked_at = table.stamp()
-    table.hear(entry(gone="why"))
-    assert ([], True) == table.read([lease()], asked_at=asked_at, give_up_at=0.0)
+    table.apply_announcement(entry(gone="why"))
+    assert ([], True) == table.apply_snapshot([lease()], asked_at=asked_at, lost_at=0.0)
     assert [] == table.ready_names()
 
 
 def test_reading_brings_back():
     """A worker that was declared lost and renewed its lease after all is there again."""
     table = MembershipTable()
-    table.hear(entry())
-    table.hear(entry(gone="why"))
+    table.apply_announcement(entry())
+    table.apply_announcement(entry(gone="why"))
     assert ([arrival()], False) == read(table, lease())
 
 
@@ -133,7 +136,7 @@ def test_missing_worker_gets_time():
     """A worker that disappears from the store without a word is overdue only after its grace."""
     table = MembershipTable()
     read(table, lease())
-    assert ([], False) == read(table, give_up_at=5.0)
+    assert ([], False) == read(table, lost_at=5.0)
     assert [] == table.overdue(4.9)
     assert [entry(ready=False, gone=LEASE_MISSING, started_at=0.0)] == table.overdue(5.0)
 
@@ -142,7 +145,7 @@ def test_missing_worker_comes_back():
     """A worker that puts its lease back in time was never away."""
     table = MembershipTable()
     read(table, lease())
-    read(table, give_up_at=5.0)
+    read(table, lost_at=5.0)
     assert ([], False) == read(table, lease())
     assert [] == table.overdue(99.0)
 
@@ -151,8 +154,8 @@ def test_excuse_extends_grace():
     """After an outage those who are missing get their time again."""
     table = MembershipTable()
     read(table, lease())
-    read(table, give_up_at=5.0)
-    table.excuse(20.0)
+    read(table, lost_at=5.0)
+    table.extend_grace(20.0)
     assert [] == table.overdue(19.0)
     assert ["w"] == [each.name for each in table.overdue(20.0)]
 
@@ -161,25 +164,25 @@ def test_expired_may_be_missing():
     """A lease that ran out while nobody could renew counts as missing, for that incarnation only."""
     table = MembershipTable()
     read(table, lease())
-    table.miss([entry(incarnation="another"), entry()], 7.0)
+    table.mark_missing([entry(incarnation="another"), entry()], 7.0)
     assert ["p.1"] == [each.incarnation for each in table.overdue(7.0)]
 
 
 def test_stopping_is_not_lost():
     """A worker that takes no new work is not ready, and lost only when it is gone."""
     table = MembershipTable()
-    table.hear(entry())
-    assert [] == table.hear(entry(ready=False))
+    table.apply_announcement(entry())
+    assert [] == table.apply_announcement(entry(ready=False))
     assert [] == table.ready_names()
-    assert [lost()] == table.hear(entry(gone="why"))
+    assert [lost()] == table.apply_announcement(entry(gone="why"))
 
 
 def test_replicas_by_number():
     """The replicas of a group are its ready members in order of their numbers."""
     table = MembershipTable()
     for number in (10, 2, 1):
-        table.hear(entry(f"x.{number}", f"p.{number}"))
-    table.hear(entry("x.3", "p.3", ready=False))
+        table.apply_announcement(entry(f"x.{number}", f"p.{number}"))
+    table.apply_announcement(entry("x.3", "p.3", ready=False))
     assert ["x.1", "x.2", "x.10"] == [known.entry.name for known in table.replicas("x")]
     assert [] == table.replicas("y")
 
@@ -187,21 +190,21 @@ def test_replicas_by_number():
 def test_first_replica_is_told():
     """The first ready replica of a group is marked, and again after none was ready."""
     table = MembershipTable()
-    assert [arrival("x.1", "p.1")] == table.hear(entry("x.1", "p.1"))
-    assert [arrival("x.2", "p.2", first=False)] == table.hear(entry("x.2", "p.2"))
+    assert [arrival("x.1", "p.1")] == table.apply_announcement(entry("x.1", "p.1"))
+    assert [arrival("x.2", "p.2", first=False)] == table.apply_announcement(entry("x.2", "p.2"))
     for number in (1, 2):
-        table.hear(entry(f"x.{number}", f"p.{number}", gone="why"))
-    assert [arrival("x.2", "p.3")] == table.hear(entry("x.2", "p.3"))
+        table.apply_announcement(entry(f"x.{number}", f"p.{number}", gone="why"))
+    assert [arrival("x.2", "p.3")] == table.apply_announcement(entry("x.2", "p.3"))
 
 
 def test_memory_of_gone_is_bounded():
     """However many workers come and go, what is remembered of them has a limit."""
     table = MembershipTable()
     for number in range(1_500):
-        table.hear(entry(f"w{number}", f"p.{number}"))
-        table.hear(entry(f"w{number}", f"p.{number}", gone="why"))
-    assert 1_000 == len(table._gone)
-    assert {} == table._known
+        table.apply_announcement(entry(f"w{number}", f"p.{number}"))
+        table.apply_announcement(entry(f"w{number}", f"p.{number}", gone="why"))
+    assert 1_000 == len(table._tombstones)
+    assert {} == table._members
 
 
 def test_entry_follows_lease():

@@ -215,7 +215,7 @@ def test_late_holder_is_refused():
     async def scenario(world):
         here, late = world.registry("here"), world.registry("late")
         refused = []
-        late.on_refused = lambda name, holder: refused.append((name, holder.split(" (")[0]))
+        late.on_name_taken = lambda name, holder: refused.append((name, holder.split(" (")[0]))
         await add(late, "w")
         world.now += LEASE_S
         await add(here, "w")
@@ -388,7 +388,9 @@ def test_forged_announcement_vanishes():
         here = world.registry()
         await here.beat()
         forged = WorkerRegistryEntry(name="fake", incarnation="x.1", runner="nobody")
-        here.hear(BusWorkerRegistryMessage(source="evil", runner="nobody", workers=(forged,)))
+        here.on_announcement(
+            BusWorkerRegistryMessage(source="evil", runner="nobody", workers=(forged,))
+        )
         assert "fake" in here
         await here.beat()
         assert "fake" not in here
@@ -405,7 +407,9 @@ def test_announcement_cannot_end_own():
         gone = WorkerRegistryEntry(
             name="w", incarnation=lease.incarnation, runner="here", ready=False, gone="says evil"
         )
-        here.hear(BusWorkerRegistryMessage(source="evil", runner="here", workers=(gone,)))
+        here.on_announcement(
+            BusWorkerRegistryMessage(source="evil", runner="here", workers=(gone,))
+        )
         assert "w" in here
 
     in_world(scenario)
@@ -535,7 +539,7 @@ def test_announced_survive_restart():
         await add(there, "w")
         await here.beat()
         lease = await add(there, "new")
-        here.hear(
+        here.on_announcement(
             BusWorkerRegistryMessage(
                 source="there", runner="there", workers=(entry_of(lease_of(lease)),)
             )

@@ -32,8 +32,8 @@ def test_watchers_of_group_and_replica():
         watches, replica, group = Watches(), Ear(), Ear()
         watches.ready.add("x.1", replica)
         watches.ready.add("x", group)
-        watches.tell(ready("x.1", first=True))
-        watches.tell(ready("x.1", first=False))
+        watches.notify(ready("x.1", first=True))
+        watches.notify(ready("x.1", first=False))
         await happens(group.called)
         await watches.close()
         assert (["x.1", "x.1"], ["x.1"]) == (replica.heard, group.heard)
@@ -48,7 +48,7 @@ def test_loss_reaches_all_kinds():
         watches, ears = Watches(), [Ear(), Ear(), Ear(), Ear()]
         for name, ear in zip(("x.1", "x", None, "y"), ears, strict=True):
             watches.lost.add(name, ear)
-        watches.tell(WorkerLostData("x.1", "r", "p.1", "why"))
+        watches.notify(WorkerLostData("x.1", "r", "p.1", "why"))
         await happens(ears[2].called)
         assert [["x.1"], ["x.1"], ["x.1"], []] == [ear.heard for ear in ears]
         await watches.close()
@@ -65,7 +65,7 @@ def test_same_watch_once():
         second, is_second_new = watches.ready.add("w", ear)
         assert (True, False) == (is_first_new, is_second_new)
         assert first is second
-        watches.tell(ready())
+        watches.notify(ready())
         await happens(ear.called)
         assert ["w"] == ear.heard
         await watches.close()
@@ -87,7 +87,7 @@ def test_bad_handlers_are_alone(caplog):
 
         for handler in (hang, fail, ear):
             watches.ready.add("w", handler)
-        watches.tell(ready())
+        watches.notify(ready())
         await happens(ear.called)
         await watches.close()
 
@@ -112,11 +112,11 @@ def test_cancelled_watch_is_silent():
                 ended.set()
 
         watch, _ = watches.ready.add("w", hang)
-        watches.tell(ready())
+        watches.notify(ready())
         await happens(ear.called)
         watch.cancel()
         await happens(ended)
-        watches.tell(ready())
+        watches.notify(ready())
         assert (["w"], []) == (ear.heard, watches.ready.all())
 
     run(main())
@@ -134,7 +134,7 @@ def test_watch_may_cancel_itself():
             done.set()
 
         watch, _ = watches.ready.add("w", once)
-        watches.tell(ready())
+        watches.notify(ready())
         await happens(done)
         assert [] == watches.ready.all()
 

@@ -62,7 +62,7 @@ class PgLeaseStore:
             refused=taken,
         )
 
-    async def keep(self, incarnations: Sequence[str]) -> None:
+    async def extend(self, incarnations: Sequence[str]) -> None:
         """Extend leases; see LeaseStore."""
         if incarnations:
             sql = "SELECT pbus.lease_extend($1, $2, $3)"

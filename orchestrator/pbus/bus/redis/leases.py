@@ -292,7 +292,7 @@ class RedisLeaseStore:
             refused=taken,
         )
 
-    async def keep(self, incarnations: Sequence[str]) -> None:
+    async def extend(self, incarnations: Sequence[str]) -> None:
         """Extend leases; see LeaseStore."""
         if incarnations:
             await self._run(_KEEP, self._keys, [_lease_ms(), *incarnations])

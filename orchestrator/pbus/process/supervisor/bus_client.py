@@ -215,7 +215,7 @@ class SupervisorBusClient(BusSubscriber):
         live = self._workers.live_incarnations()
         await self._calls.result("renew the queues", self._queue_admin.renew())
         if live:
-            await self._calls.result("renew leases", self._bus.leases.keep(live))
+            await self._calls.result("renew leases", self._bus.leases.extend(live))
         leases = await self._calls.result("read the registry", self._bus.leases.leases()) or ()
         for lease in leases:
             if lease.state == "ready":
