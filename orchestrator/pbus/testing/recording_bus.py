@@ -77,7 +77,7 @@ class _RecordedSubscriber(BusSubscriber):
         """Pass a message to the subscriber; a handler that waits for its own job counts as done."""
         reader = current_reader()
         if reader is not None:
-            reader.on_release.append(lambda: self._note(message, None))
+            reader.on_release = lambda: self._note(message, None)
         try:
             await self._inner.on_bus_message(message)
         except Exception as error:

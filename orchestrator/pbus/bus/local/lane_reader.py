@@ -67,8 +67,7 @@ class LaneReader:
 
     Attributes:
         delivery: Of the item in hand, while something is to be told of it.
-        on_release: Called if the lane reads on before the current item is handled; emptied with
-            each item.
+        on_release: Called when the lane is handed over; set with each item, if at all.
         is_released: The task only ends its message; the lane is read by another.
         task: The one that reads.
     """
@@ -79,15 +78,9 @@ class LaneReader:
         self._succeed = succeed
         self.gate = gate
         self.task: asyncio.Task[Any] | None = None
-        self.on_release: list[Callable[[], None]] = []
+        self.on_release: Callable[[], None] | None = None
         self.delivery: LaneDelivery | None = None
         self.is_released = False
-
-    def begin(self, delivery: LaneDelivery | None) -> None:
-        """Take the next item in hand."""
-        self.delivery = delivery
-        if self.on_release:
-            self.on_release.clear()
 
     def hand_over(self) -> None:
         """Have the next item read beside the handler in progress. Idempotent."""
@@ -97,11 +90,11 @@ class LaneReader:
         if self.delivery is not None:
             self.delivery = self.delivery.lane_freed()
         self._succeed()
-        for callback in self.on_release:
-            callback()
+        if self.on_release is not None:
+            self.on_release()
 
     def done(self) -> None:
-        """Note that the item in hand is handled."""
+        """Note that the current item is handled."""
         delivery, self.delivery = self.delivery, None
         if delivery is not None:
             delivery.done()

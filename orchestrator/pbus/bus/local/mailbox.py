@@ -131,7 +131,7 @@ class Mailbox:
                 turn_ends = time.perf_counter() + TURN_S
                 continue
             queue.is_busy = True
-            reader.begin(delivery)
+            reader.delivery = delivery
             if delivery is None:
                 await self.handle_unstored(item, reader)
             else:
@@ -152,7 +152,8 @@ class Mailbox:
             elif message is not None and self._is_draining:
                 self._left += message.category == "data"
         finally:
-            reader.done()
+            if reader.delivery is not None:
+                reader.done()
 
     async def handle_stored(self, item: Item, delivery: StoredDelivery, reader: LaneReader) -> None:
         """Handle a message that comes again unless it is settled; see ItemHandler."""
