@@ -41,6 +41,22 @@ def test_handler_value_is_response(make_bus, value, response):
     run(main())
 
 
+def test_awaited_job_is_its_response(make_bus):
+    """Without a block; a group is awaited for the responses by name."""
+
+    async def main():
+        asker, doer = Asker(), Doer()
+        async with hosted(make_bus, [asker], [doer]):
+            assert {"result": 7} == await asker.job("doer", "echo", {"value": 7})
+            responses = await asker.job_group("doer", name="echo", payload={"value": 8})
+            assert {"doer": {"result": 8}} == responses
+            with pytest.raises(JobFailedError, match="no such book"):
+                await asker.job("doer", name="fail")
+            assert [0, 0] == leftovers(asker, doer)
+
+    run(main())
+
+
 def test_w08_raising_handler_answers(make_bus):
     """A handler that raised was never heard of again; now its error is the answer."""
 

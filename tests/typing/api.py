@@ -80,6 +80,8 @@ class Main(BaseWorker):
                 assert_type(event, JobEvent)
         assert_type(j, JobContext)
         assert_type(j.response, JobResponse)
+        assert_type(await self.job("db", "load", {"key": 1}, timeout=5), JobResponse)
+        assert_type(await self.job_group("a", "b", name="load"), dict[str, JobResponse])
         return j.response
 
     @job(name="spread")

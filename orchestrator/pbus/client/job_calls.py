@@ -60,15 +60,10 @@ class JobCalls(ClientCore):
         in time, and JobTimeoutError, JobCancelledError, JobFailedError or JobWorkerLostError.
         """
         from pbus.jobs.handles import JobContext
-        from pbus.jobs.params import JobParams, as_group, choose_params
+        from pbus.jobs.params import check_names, single_job
 
-        given: dict[str, Any] = {**options}
-        if name is not None:
-            given["name"] = name
-        if payload is not None:
-            given["payload"] = dict(payload)
-        chosen = as_group(choose_params(JobParams, params, given))
-        return JobContext(self._jobs, [worker], chosen)
+        chosen = single_job(name, payload, params, {**options})
+        return JobContext(self._jobs, check_names([worker]), chosen)
 
     def job_group(
         self,
@@ -83,10 +78,10 @@ class JobCalls(ClientCore):
             TypeError: Both params and keywords were given.
         """
         from pbus.jobs.handles import JobGroupContext
-        from pbus.jobs.params import JobGroupParams, choose_params
+        from pbus.jobs.params import JobGroupParams, check_names, choose_params
 
         chosen = choose_params(JobGroupParams, params, {**options})
-        return JobGroupContext(self._jobs, workers, chosen)
+        return JobGroupContext(self._jobs, check_names(workers), chosen)
 
     async def request_job(
         self,

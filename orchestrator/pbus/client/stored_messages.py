@@ -35,7 +35,7 @@ async def purge(store: QueueStore, worker: str) -> int:
     names = [report.name for report in await store.stats()]
     meant = [name for name in names if stands_for(worker, name)]
     if not meant:
-        raise unknown_name("mailbox", worker, names)
+        raise unknown_name("queue", worker, names)
     return sum([await store.purge(name) for name in meant])
 
 

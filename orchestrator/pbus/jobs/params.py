@@ -1,6 +1,7 @@
 """What a requester says about a job: JobParams, or the same as keywords."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict, TypeVar, get_args
 
 import msgspec
@@ -98,3 +99,40 @@ def choose_params(kind: type[P], params: P | None, options: dict[str, Any]) -> P
 def as_group(params: JobParams) -> JobGroupParams:
     """The params of a single job as those of a group of one."""
     return JobGroupParams(**msgspec.structs.asdict(params))
+
+
+def single_job(
+    name: str | None,
+    payload: Mapping[str, Any] | None,
+    params: JobParams | None,
+    options: Mapping[str, Any],
+) -> JobGroupParams:
+    """The parameters of a job at one worker, as those of a group of one.
+
+    Args:
+        name: Which of the worker's jobs, or None.
+        payload: JSON values for the handler, or None.
+        params: Instead of all others.
+        options: More fields of JobParams.
+
+    Raises:
+        TypeError: Both params and others were given, or a field that JobParams does not have.
+    """
+    given = dict(options)
+    if name is not None:
+        given["name"] = name
+    if payload is not None:
+        given["payload"] = dict(payload)
+    return as_group(choose_params(JobParams, params, given))
+
+
+def check_names(workers: Sequence[Any]) -> Sequence[str]:
+    """The workers, all of them names.
+
+    Raises:
+        TypeError: One is not.
+    """
+    for worker in workers:
+        if not isinstance(worker, str):
+            raise TypeError(f"a worker is asked by its name, not by {worker!r}")
+    return workers

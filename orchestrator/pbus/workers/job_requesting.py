@@ -1,6 +1,6 @@
 """Job requests of a worker: at one worker or several, and hooks for answers and events."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Unpack
 
 from pbus.bus.local.lane_hold import release_lane, release_lane_on_wait
@@ -16,7 +16,7 @@ from pbus.jobs import (
     JobOptions,
     JobParams,
 )
-from pbus.jobs.params import as_group, choose_params
+from pbus.jobs.params import JobTerms, as_group, check_names, choose_params, single_job
 from pbus.jobs.requester.client import JobClient
 from pbus.messages import (
     BusJobCreditRequestMessage,
@@ -109,21 +109,29 @@ class JobRequestingMixin(RequestHooks):
         return {} if self._attached_client is None else self._attached_client.groups
 
     def job(
-        self, worker: str, *, params: JobParams | None = None, **options: Unpack[JobOptions]
+        self,
+        worker: str,
+        name: str | None = None,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        params: JobParams | None = None,
+        **options: Unpack[JobTerms],
     ) -> JobContext:
-        """Make a job at one worker: ``async with worker.job("db", name="load") as j: ...``.
+        """Make a job at one worker: ``async with worker.job("db", "load") as j: ...``.
 
         Args:
             worker: The name of a worker or a group of replicas.
-            params: How the job is requested.
-            **options: The fields of params.
+            name: Which of its jobs.
+            payload: JSON values for the handler.
+            params: How the job is requested, instead of the other arguments.
+            **options: More fields of params.
 
         Raises:
             WorkerNotAttachedError: No runner has this worker yet.
             TypeError: Both params and keywords were given.
         """
-        chosen = as_group(choose_params(JobParams, params, {**options}))
-        return JobContext(self._job_client, _check_names([worker]), chosen)
+        chosen = single_job(name, payload, params, {**options})
+        return JobContext(self._job_client, check_names([worker]), chosen)
 
     def job_group(
         self,
@@ -143,7 +151,7 @@ class JobRequestingMixin(RequestHooks):
             TypeError: A worker is not given by name, or both params and keywords were given.
         """
         chosen = choose_params(JobGroupParams, params, {**options})
-        return JobGroupContext(self._job_client, _check_names(workers), chosen)
+        return JobGroupContext(self._job_client, check_names(workers), chosen)
 
     async def request_job(
         self, worker: str, *, params: JobParams | None = None, **options: Unpack[JobOptions]
@@ -162,7 +170,7 @@ class JobRequestingMixin(RequestHooks):
             JobTimeoutError: The worker was not ready within the timeout.
         """
         chosen = as_group(choose_params(JobParams, params, {**options}))
-        return (await self._open(_check_names([worker]), chosen)).job_id
+        return (await self._open(check_names([worker]), chosen)).job_id
 
     async def request_job_group(
         self,
@@ -184,7 +192,7 @@ class JobRequestingMixin(RequestHooks):
             JobTimeoutError: The workers were not all ready within the timeout.
         """
         chosen = choose_params(JobGroupParams, params, {**options})
-        return (await self._open(_check_names(workers), chosen)).job_id
+        return (await self._open(check_names(workers), chosen)).job_id
 
     async def create_job_group_and_request_job(
         self, workers: Sequence[str], *, params: JobGroupParams | None = None
@@ -194,7 +202,7 @@ class JobRequestingMixin(RequestHooks):
         Returns:
             The group, to look at or to wait for.
         """
-        return await self._open(_check_names(workers), params or JobGroupParams())
+        return await self._open(check_names(workers), params or JobGroupParams())
 
     async def cancel_job_group(self, job_id: str, *, reason: str | None = None) -> None:
         """Cancel a job or a group, also one that is not cancellable by others.
@@ -243,10 +251,3 @@ class JobRequestingMixin(RequestHooks):
         if self._attached_client is None:
             raise WorkerNotAttachedError(self.name)
         return self._attached_client
-
-
-def _check_names(workers: Sequence[Any]) -> Sequence[str]:
-    for worker in workers:
-        if not isinstance(worker, str):
-            raise TypeError(f"a worker is asked by its name, not by {worker!r}")
-    return workers
