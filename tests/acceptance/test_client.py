@@ -104,7 +104,7 @@ async def main():
         said["ready"] = await client.wait_ready(timeout=20)
         said["greeting"] = await client.job("clerk", "greet", {"who": "Ada"}, timeout=20)
         said["inner"] = await client.job("probe", "ask", timeout=20)
-        said["workers"] = [(row.name, row.state, row.queue.backlog) for row in await client.workers()]
+        said["workers"] = [(row.name, row.state, row.queue is not None) for row in await client.workers()]
         async with client.events() as events:
             results = await client.control.restart("clerk.1", timeout=20)
             said["restarted"] = [(one.worker, one.outcome) for one in results]
@@ -126,7 +126,7 @@ asyncio.run(main())
     assert ["clerk.1", "clerk.2", "probe"] == said["ready"]
     assert ("Hello, Ada!", True) == (said["greeting"]["text"], "clerk." in said["greeting"]["by"])
     assert {"project": "shop", "text": "Hello, probe!"} == said["inner"]
-    assert [[name, "ready", 0] for name in said["ready"]] == said["workers"]
+    assert [[name, "ready", True] for name in said["ready"]] == said["workers"]
     assert [["clerk.1", "done"]] == said["restarted"]
     assert ["clerk.1"] == said["states"]
     assert ["clrk", "clerk"] == said["nearest"]
@@ -214,8 +214,8 @@ async def main():
 asyncio.run(main())
 """,
         """
-with pbus.client.connect_sync("shop") as client:
-    client.job("clerk.1", "endless", timeout=600)
+client = pbus.client.connect_sync("shop")
+client.job("clerk.1", "endless", timeout=600)
 """,
     ],
     ids=["asyncio", "sync"],

@@ -1,5 +1,7 @@
 """The calls of a synchronous client: opening, closing, and jobs."""
 
+import threading
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Self, TypeVar, Unpack
 
@@ -14,6 +16,7 @@ from pbus.jobs.params import DEFAULT_TIMEOUT_S, JobTerms
 T = TypeVar("T")
 
 CALL_S: Final = 30.0
+_CLOSE_S: Final = 15.0
 _MARGIN_S: Final = 5.0  # for a call whose own deadline is what should end it
 
 
@@ -26,20 +29,17 @@ class SyncCalls:
     """
 
     def __init__(self, make: Callable[[], Client], *, call_timeout: float = CALL_S) -> None:
-        self._make = make
         self._call_s = call_timeout
-        self._thread: LoopThread | None = None
-        self._made: Client | None = None
-
-    def __enter__(self) -> Self:
-        if self._thread is not None:
-            raise ClientClosedError("used already")
         self._thread = LoopThread()
         try:
-            self._made = self._call("connect", self._open)
+            self._opened: Client | None = self._call("connect", lambda: make().__aenter__())
         except BaseException:
             self._thread.close()
             raise
+        # Without a block it ends with the last reference to it, or with the interpreter.
+        self._finalizer = weakref.finalize(self, _close, self._thread, self._opened)
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -47,30 +47,30 @@ class SyncCalls:
 
     def close(self) -> None:
         """Cancel open jobs and leave the bus. Idempotent."""
-        thread, client, self._made = self._thread, self._made, None
-        if thread is not None and client is not None:
-            try:
-                thread.call("close", client.close, self._call_s)
-            finally:
-                thread.close()
-
-    async def _open(self) -> Client:
-        client = self._make()
-        return await client.__aenter__()
+        self._opened = None
+        self._finalizer()
 
     @property
     def _client(self) -> Client:
-        if self._made is None:
-            raise ClientClosedError("not open")
-        return self._made
+        if self._opened is None:
+            raise ClientClosedError("closed")
+        return self._opened
 
     def _call(
         self, name: str, make: Callable[[], Awaitable[T]], timeout_s: float | None = None
     ) -> T:
-        if self._thread is None:
-            raise ClientClosedError("not open")
         limit_s = self._call_s if timeout_s is None else timeout_s + _MARGIN_S
         return self._thread.call(name, make, limit_s)
+
+
+def _close(thread: LoopThread, client: Client) -> None:
+    if thread.is_current:  # the loop dropped the last reference: it cannot wait for itself
+        threading.Thread(target=_close, args=(thread, client), daemon=True).start()
+        return
+    try:
+        thread.call("close", client.close, _CLOSE_S)
+    finally:
+        thread.close()
 
 
 class SyncJobCalls(SyncCalls):

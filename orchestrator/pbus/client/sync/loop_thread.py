@@ -27,6 +27,11 @@ class LoopThread:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs in this thread."""
+        return threading.current_thread() is self._thread
+
     def call(self, name: str, make: Callable[[], Awaitable[T]], timeout_s: float) -> T:
         """Await something in the loop and wait for its result.
 
@@ -39,7 +44,7 @@ class LoopThread:
             CallTimeoutError: There was no result in time.
             ClientClosedError: The loop has ended, or is the one that calls.
         """
-        if not self._thread.is_alive() or threading.current_thread() is self._thread:
+        if self.is_current or not self._thread.is_alive():
             raise ClientClosedError("closed, or called from its own loop")
         ended = threading.Event()
         future = asyncio.run_coroutine_threadsafe(_noting_end(make, ended), self._loop)

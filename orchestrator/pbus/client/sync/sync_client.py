@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
+from pbus.client.attachment import CONNECT_S
 from pbus.client.project_client import connect
 from pbus.client.status import ProjectStatus, WorkerStatus
 from pbus.client.sync.calls import CALL_S, SyncJobCalls
 from pbus.client.sync.parts import SyncControl, SyncDeadLetters, SyncTail
+from pbus.client.targets import FIND_S
 from pbus.client.traffic.message_tail import TailMessage
 from pbus.messages import BusWorkerStateMessage, Category
 from pbus.settings import BusOptions
@@ -20,7 +22,8 @@ from pbus.settings import BusOptions
 class SyncClient(SyncJobCalls):
     """Client for programs without an event loop; see there for what its methods do.
 
-    Any number of threads may use it at once.
+    Any number of threads may use it at once. It is closed by close(), by leaving its ``with`` block,
+    or with the last reference to it.
 
     Args:
         make: Makes the client, in the loop's thread.
@@ -101,22 +104,34 @@ def connect_sync(
     *,
     file: str | Path | None = None,
     url: str | None = None,
+    find_timeout: float | None = FIND_S,
+    connect_timeout: float = CONNECT_S,
     call_timeout: float = CALL_S,
     **options: Unpack[BusOptions],
 ) -> SyncClient:
-    """A client for programs without an event loop, used as ``with`` block.
+    """A client for programs without an event loop, connected; may be used as a ``with`` block.
 
     Args:
         project: As of `connect()`; file, url and options likewise.
         file: See there.
         url: See there.
+        find_timeout: See there.
+        connect_timeout: See there.
         call_timeout: Seconds that a call may take which has no timeout of its own.
         options: See there.
 
     Raises:
         PbusError: As `connect()`.
+        BusUnavailableError: The broker did not answer in time.
     """
     return SyncClient(
-        lambda: connect(project, file=file, url=url, **options),
+        lambda: connect(
+            project,
+            file=file,
+            url=url,
+            find_timeout=find_timeout,
+            connect_timeout=connect_timeout,
+            **options,
+        ),
         call_timeout=call_timeout,
     )
