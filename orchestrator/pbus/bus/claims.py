@@ -62,20 +62,21 @@ class Claims:
 
     def judge(self, sender: str, source: str) -> str | None:
         """Why a claim is wrong; "" where it is right, None where look() is to be called."""
-        is_held = False
-        for presence in self._presences:
-            holder = presence.holder(source)
-            if holder == sender:
-                return ""
-            is_held = is_held or holder is not None
-        if not is_held and (self._presences or source.startswith(PASSING)):
-            return ""
-        if any(presence.was_holder(source, sender) for presence in self._presences):
+        if self._is_confirmed(sender, source):
             return ""
         answer = self._answers.get((sender, source))
         if answer is not None and time.monotonic() < answer.until:
             return answer.wrong
         return None
+
+    def _is_confirmed(self, sender: str, source: str) -> bool:
+        """Whether a registry here says that the name is the sender's, or free."""
+        holders = {presence.holder(source) for presence in self._presences}
+        if sender in holders:
+            return True
+        if holders <= {None} and (self._presences or source.startswith(PASSING)):
+            return True
+        return any(presence.was_holder(source, sender) for presence in self._presences)
 
     async def look(self, claims: Iterable[Claim]) -> None:
         """Ask the lease store about claims; what it does not answer in time is right."""

@@ -5,10 +5,10 @@ import contextvars
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from pbus.bus.local.delivery import StoredDelivery, set_current_delivery
-from pbus.bus.local.lane import LaneQueue
+from pbus.bus.local.lane import Entry, LaneQueue
 from pbus.bus.local.lane_reader import Item, LaneReader, set_current_reader
 from pbus.bus.subscriber import BusSubscriber
 from pbus.concurrency.user_code import as_handler_error
@@ -117,7 +117,7 @@ class Mailbox:
     async def _read(self, lane: Lane, reader: LaneReader) -> None:
         set_current_reader(reader)
         queue, urgent = self._lanes[lane], self._lanes[Lane.SYSTEM]
-        urgent_items = urgent.items if queue is not urgent else ()
+        urgent_items = self._urgent_beside(lane)
         is_cancelled = _current_task().cancelling
         turn_ends = time.perf_counter() + TURN_S
         while self._is_open and not reader.is_released and not is_cancelled():
@@ -141,6 +141,10 @@ class Mailbox:
             queue.is_busy = False
             if time.perf_counter() > turn_ends:
                 turn_ends = await _let_others_in()
+
+    def _urgent_beside(self, lane: Lane) -> Collection[Entry]:
+        """The items that come before the next one of a lane."""
+        return () if lane is Lane.SYSTEM else self._lanes[Lane.SYSTEM].items
 
     async def handle_unstored(self, item: Item, reader: LaneReader) -> None:
         """Handle a message once; see ItemHandler."""

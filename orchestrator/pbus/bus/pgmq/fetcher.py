@@ -174,10 +174,10 @@ class Fetcher:
         is_whole = not (_is_cut(rows) or any(row["gone"] for row in rows))
         if rings == self.wakeups.rings and is_whole:
             self.wakeups.note_emptied(wanted, messages, consumer)
-        due = rows[-1]["due"] if rows else None
-        if rows and due is None and not (messages or has_others):
-            return messages, 0.0  # all of it had been handled before: ask for more
-        return messages, POLL_S if due is None else max(due, _SOONEST_S)
+        if messages or has_others:
+            return messages, _due_s(rows, POLL_S)
+        # Rows without messages: all of it had been handled before, so there may be more now.
+        return messages, _due_s(rows, 0.0 if rows else POLL_S)
 
     async def _read(self, rows: Sequence[Row], consumer: str) -> list[StoredMessage]:
         """The messages of fetched rows, and of those pushed meanwhile."""
@@ -218,6 +218,12 @@ class Fetcher:
         self.uncertainty.answered(inquiry, consumer, is_cut=_is_cut(rows))
         self._cut_answers += _is_cut(rows)
         return rows
+
+
+def _due_s(rows: Sequence[Row], otherwise: float) -> float:
+    """In how many seconds a queue will have something, as far as the server says."""
+    due = rows[-1]["due"] if rows else None
+    return otherwise if due is None else max(due, _SOONEST_S)
 
 
 def _is_cut(rows: Sequence[Row]) -> bool:

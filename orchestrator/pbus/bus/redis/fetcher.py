@@ -65,10 +65,8 @@ class Fetcher:
             asked, look_at = waiter.pairs, 0.0
             while True:
                 left = deadline - loop.time()
-                if left > 0:
-                    await self._room.listen(name, min(left, POLL_S))
                 here = [one for one in wanted if (one[0], one[1]) in asked]
-                letters, due_s = await self._ask(consumer, waiter, here, is_waiting=left > 0)
+                letters, due_s = await self._ask_now(consumer, waiter, here, left)
                 now = loop.time()
                 if letters or now >= deadline or waiter.is_interrupted:
                     return letters
@@ -77,6 +75,14 @@ class Fetcher:
                 asked = await waiter.wait(min(deadline, look_at) - now)
                 if waiter.is_interrupted:
                     return []
+
+    async def _ask_now(
+        self, consumer: _ConsumerState, waiter: FetchWaiter, wanted: Sequence[Wanted], left_s: float
+    ) -> tuple[list[StoredMessage], float]:
+        """Ask once; with time left, make sure before that the server can wake the consumer."""
+        if left_s > 0:
+            await self._room.listen(consumer.name, min(left_s, POLL_S))
+        return await self._ask(consumer, waiter, wanted, is_waiting=left_s > 0)
 
     def settled(self, slots: Iterable[Slot]) -> None:
         """These entries are held no longer."""

@@ -115,10 +115,8 @@ class FlowControl:
 
     async def _ask(self, blocked: list[SendStream]) -> None:
         """Probe the receivers known, and count those there are."""
-        for stream in blocked if self._presences else ():
-            dead = [one for one in stream.receivers() if self._is_over(one)]
-            holders = (presence.holder(stream.address) for presence in self._presences)
-            self._outbox.set_live_receivers(stream, dead, next(filter(None, holders), None))
+        if self._presences:
+            self._drop_dead_receivers(blocked)
         asked = [(stream, receiver) for stream in blocked for receiver in stream.receivers()]
         heard, counts = await self._wire.probe(
             self._outbox,
@@ -130,6 +128,13 @@ class FlowControl:
                 self._outbox.forget(stream, receiver)
         for stream, count in zip(blocked, counts, strict=True):
             self._outbox.set_receiver_count(stream, count)
+
+    def _drop_dead_receivers(self, blocked: list[SendStream]) -> None:
+        """Wait for no receiver that the registries of this process know is over."""
+        for stream in blocked:
+            dead = [one for one in stream.receivers() if self._is_over(one)]
+            holders = (presence.holder(stream.address) for presence in self._presences)
+            self._outbox.set_live_receivers(stream, dead, next(filter(None, holders), None))
 
     def _is_over(self, receiver: str) -> bool:
         return any(presence.is_over(receiver) for presence in self._presences)

@@ -6,7 +6,7 @@ import logging
 import time
 
 from pbus.bus.local.router import PASSING, Counters
-from pbus.bus.stream.send_buffer import OutBatch, SendBuffer
+from pbus.bus.stream.send_buffer import OutBatch, SendBuffer, SendStream
 from pbus.bus.stream.transport import REFUSED, Transport
 
 logger = logging.getLogger(__name__)
@@ -91,24 +91,21 @@ class LaneWriter:
         """Finish what was delivered; returns what is worth another try."""
         again = []
         in_grace = time.monotonic() < self._grace_until
-        # What comes after a later payload of its stream is a repeat to whoever got that one.
-        got = enumerate(payloads) if in_grace else ()
-        last = {payload.stream: at for at, payload in got if counts[at] > 0}
+        last = _last_received(payloads, counts) if in_grace else {}
         for at, (payload, receivers) in enumerate(zip(payloads, counts, strict=True)):
-            if receivers == REFUSED:
+            is_undelivered = receivers == 0 and self._is_counted(payload)
+            is_in_grace = in_grace and at > last.get(payload.stream, -1)
+            if receivers == REFUSED or (is_undelivered and is_in_grace):
                 again.append(payload)
                 continue
-            if (
-                receivers == 0
-                and payload.lines
-                and not self._wire.is_tap_copy(payload.stream.address)
-            ):
-                if in_grace and at > last.get(payload.stream, -1):
-                    again.append(payload)
-                    continue
+            if is_undelivered:
                 self._note_undelivered(payload)
             self.outbox.written(payload, receivers)
         return again
+
+    def _is_counted(self, payload: OutBatch) -> bool:
+        """Whether a batch is missed where nobody gets it: it has messages, and is no copy."""
+        return bool(payload.lines) and not self._wire.is_tap_copy(payload.stream.address)
 
     def _note_undelivered(self, payload: OutBatch) -> None:
         """Count it, and say so; visitors and followers come and go."""
@@ -153,3 +150,8 @@ class LaneWriter:
             "%d messages to %r were given up: the %s was away, or refused them, for over %g s",
             count, address, self._wire.broker, self._give_up_s,
         )  # fmt: skip
+
+
+def _last_received(payloads: list[OutBatch], counts: list[int]) -> dict[SendStream, int]:
+    """The last batch of each stream that was received: one before it would be taken for a repeat."""
+    return {payload.stream: at for at, payload in enumerate(payloads) if counts[at] > 0}

@@ -122,9 +122,7 @@ def read_url(dsn: str) -> Address:
         ValueError: It is malformed. The text may quote a password.
     """
     parts = split_url(dsn)
-    query = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
-    if "service" in query:
-        query = {**_read_service(query.pop("service")), **query}
+    query = _read_query(parts.query)
     credentials, _, netloc = parts.netloc.rpartition("@")
     user, _, password = map(unquote, credentials.partition(":"))
     several = "," in netloc + query.get("host", "")
@@ -151,18 +149,42 @@ def read_url(dsn: str) -> Address:
     )
 
 
+def _read_query(text: str) -> dict[str, str]:
+    """The parameters of a URL, with those of the service that it names."""
+    query = dict(parse_qsl(text, strict_parsing=True)) if text else {}
+    if "service" in query:
+        query = {**_read_service(query.pop("service")), **query}
+    return query
+
+
 def _read_hosts(netloc: list[str], given: str, port: str) -> tuple[list[str], list[int]]:
-    pairs = [_split_host(spec) for spec in netloc or (given.split(",") if given else [])]
-    if given and not any(host for host, _ in pairs):
-        pairs = [_split_host(spec) for spec in given.split(",")]
-    if not any(host for host, _ in pairs):
-        own = pairs[0][1] if pairs else ""
+    pairs = _split_specs(netloc, given.split(",") if given else [])
+    if not _have_host(pairs):
+        own = next((own for _, own in pairs), "")
         pairs = [(host, own) for host in _HOSTS]
+    return [host or "localhost" for host, _ in pairs], _read_ports([own for _, own in pairs], port)
+
+
+def _read_ports(own: list[str], port: str) -> list[int]:
+    """The port of each host: its own, or else one of those given beside them."""
     defaults = port.split(",") if port else [str(_PORT)]
     if len(defaults) == 1:
-        defaults *= len(pairs)
-    numbers = [int(own or default) for (_, own), default in zip(pairs, defaults, strict=True)]
-    return [host or "localhost" for host, _ in pairs], numbers
+        defaults *= len(own)
+    return [int(one or default) for one, default in zip(own, defaults, strict=True)]
+
+
+def _split_specs(netloc: list[str], specs: list[str]) -> list[tuple[str, str]]:
+    """Hosts and ports: those before the path, or those of the query where the former name no host."""
+    pairs = _split_hosts(netloc or specs)
+    return pairs if _have_host(pairs) else _split_hosts(specs) or pairs
+
+
+def _split_hosts(specs: list[str]) -> list[tuple[str, str]]:
+    return [_split_host(spec) for spec in specs]
+
+
+def _have_host(pairs: list[tuple[str, str]]) -> bool:
+    return any(host for host, _ in pairs)
 
 
 def _split_host(spec: str) -> tuple[str, str]:

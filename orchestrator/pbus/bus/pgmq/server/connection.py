@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,21 +10,17 @@ import asyncpg
 from asyncpg import exceptions
 
 from pbus.bus.pgmq.server import session
-from pbus.bus.pgmq.server.endpoint import LOST, MISSING, TROUBLE, Endpoint, failure, reason_of
+from pbus.bus.pgmq.server.connection_log import ConnectionLog
+from pbus.bus.pgmq.server.endpoint import LOST, MISSING, TROUBLE, Endpoint, failure
 from pbus.bus.pgmq.server.schema import BUILD_TIMEOUT_S
 from pbus.concurrency.backoff import Backoff
 from pbus.errors import BusUnavailableError
-
-logger = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S = 10.0
 BYTES_PER_S = 1024 * 1024  # what a statement carries at least, once it has begun
 _LARGE = 8 * BYTES_PER_S  # more than that needs more time on the server than others have
 _CLASHES = (exceptions.DeadlockDetectedError, exceptions.SerializationError)
 _TRIES = 4
-# Reasons that are worth a word even after another one, and that do not come and go.
-_SAID = (asyncpg.PostgresError, BusUnavailableError)
-_THOUGHT_DEAD = "PB001"  # raised by pbus.queue_fetch for its caller
 _FORMER = 4  # connections that broke one after another, before one told that it lives
 # Not a younger session, which has the number of one that has ended.
 _END = """SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE pid = {pid}
@@ -54,7 +49,6 @@ class HealingConnection:
         self.on_notify: Heard | None = None
         self.on_connecting: Callable[[], None] | None = None
         self.on_connect: Callable[[], None] | None = None
-        self.trouble: BaseException | None = None
         self.url = endpoint.url
         self._endpoint = endpoint
         self._channels: set[str] = set()
@@ -62,8 +56,7 @@ class HealingConnection:
         self._lock = asyncio.Lock()
         self._is_damaged = False
         self._deadline: asyncio.Timeout | None = None  # of what is under way
-        self._told: set[str] = set()  # why there is no connection
-        self._faults: dict[str, str | None] = {}  # statements and what each failed with
+        self._log = ConnectionLog(name, endpoint.url)
         self._connected_at = 0.0
         self._statement_s = session.STATEMENT_S  # after which the server ends a statement
         self._former: deque[tuple[int, float]] = deque(maxlen=_FORMER)  # pid, since when
@@ -171,16 +164,25 @@ class HealingConnection:
                         self._fetch(sql, made, statement_s), limit_s
                     )
                 except BusUnavailableError as error:
-                    cause = error.__cause__
-                    is_stale = was_up and is_repeatable and isinstance(cause, LOST)
-                    is_mended = self._is_damaged and was_up and left == _TRIES - 1
-                    if not left or not (is_stale or is_mended or isinstance(cause, _CLASHES)):
-                        self._note_fault(sql, cause)
+                    if not left or not self._is_worth_a_retry(
+                        error.__cause__, is_new=not was_up, is_first=left == _TRIES - 1,
+                        is_repeatable=is_repeatable,
+                    ):  # fmt: skip
+                        self._log.note_fault(sql, error.__cause__, is_up=self.is_up)
                         raise
                 else:
-                    self._faults.pop(sql, None)
+                    self._log.note_success(sql)
                     return rows
         raise AssertionError  # pragma: no cover - the last try returns or raises
+
+    def _is_worth_a_retry(
+        self, cause: BaseException | None, *, is_new: bool, is_first: bool, is_repeatable: bool
+    ) -> bool:
+        """Whether a statement that failed may succeed when it is sent again at once."""
+        if isinstance(cause, _CLASHES):
+            return True
+        is_stale = is_repeatable and isinstance(cause, LOST)
+        return not is_new and (is_stale or (self._is_damaged and is_first))
 
     async def _guarded(self, work: Any, limit_s: float = CALL_TIMEOUT_S) -> Any:
         try:
@@ -193,7 +195,7 @@ class HealingConnection:
                 is_answer = False
             if not is_answer or not self.is_up:
                 await self._drop()
-                self._note_trouble(error)
+                self._log.note_trouble(error)
             if isinstance(error, BusUnavailableError):
                 raise
             raise failure(self.url, error) from error
@@ -226,10 +228,7 @@ class HealingConnection:
         connection.add_termination_listener(self._terminated)
         for channel in sorted(self._channels):
             await connection.add_listener(channel, self._heard)
-        if self.trouble is not None:
-            logger.warning("%s: connected to %s again", self.name, self.url)
-            self.trouble = None
-            self._told.clear()
+        self._log.note_connected()
         if self.on_connect is not None:
             self.on_connect()
         return connection
@@ -275,27 +274,4 @@ class HealingConnection:
     def _terminated(self, connection: object) -> None:
         if connection is self._connection or self._connection is None:
             self._is_lost.set()
-            self._note_trouble(ConnectionResetError(104, "the connection was closed"))
-
-    def _note_trouble(self, error: BaseException) -> None:
-        """Say why there is no connection, each reason once until there is one again."""
-        reason = reason_of(error)
-        if self.trouble is None:
-            logger.warning("%s: lost %s (%s); trying again", self.name, self.url, reason)
-        elif reason not in self._told and isinstance(error, _SAID):
-            logger.warning("%s: %s still cannot be used: %s", self.name, self.url, reason)
-        self._told.add(reason)
-        self.trouble = error
-
-    def _note_fault(self, sql: str, error: BaseException | None) -> None:
-        """Say what the server answered instead of doing it, once until it does it."""
-        if not isinstance(error, asyncpg.PostgresError) or isinstance(error, (*LOST, *MISSING)):
-            return
-        if not self.is_up:  # it was the connection that failed, which has been said
-            return
-        if error.sqlstate != _THOUGHT_DEAD and self._faults.get(sql) != error.sqlstate:
-            self._faults[sql] = error.sqlstate
-            logger.error(
-                "%s: %s answers with an error (SQLSTATE %s): %s; trying again",
-                self.name, self.url, error.sqlstate, error,
-            )  # fmt: skip
+            self._log.note_trouble(ConnectionResetError(104, "the connection was closed"))

@@ -67,26 +67,16 @@ class Endpoint:
             redis = Redis.from_url(plain_url(url or "").replace(_CLUSTER, "://", 1))
         pool = redis.connection_pool
         self._class: type[AbstractConnection] = _held(plain_class(pool))
-        self._settings: dict[str, Any] = {
-            **{k: v for k, v in pool.connection_kwargs.items() if not k.startswith(_POOL_OWN)},
-            "protocol": 2,
-            "decode_responses": False,
-            "retry": None,
-            "retry_on_error": [],
-            "retry_on_timeout": False,
-            "health_check_interval": 0,  # the links look after themselves
-            "socket_timeout": None,
-            "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        }
-        if issubclass(self._class, SSLConnection):
-            # Before redis-py 6 a certificate of any host was as good as the server's own.
-            self._settings.setdefault("ssl_check_hostname", _wants_certificate(self._settings))
-        self._settings.pop("connection_pool", None)  # of a sentinel's client
+        self._settings = _settings_of(pool, self._class)
         self.url = mask_url(url) if url else self._describe()
         self._node: ChannelNode | Primary | None = None
         self._left = 0  # how often we turned away from a replica
         self._left_at = float("-inf")
         self._said: dict[str, float] = {}
+        self._locate(url, pool, key)
+
+    def _locate(self, url: str | None, pool: Any, key: str) -> None:
+        """Find the server by a cluster's nodes or by sentinels, where that is what the URL names."""
         if url and _CLUSTER in url:
             self._node = self._find_node(key)
         elif (primary := primary_of(url, pool, CONNECT_TIMEOUT_S)) is not None:
@@ -174,6 +164,26 @@ class Endpoint:
         return f"redis://{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
 
 
+def _settings_of(pool: Any, connection_class: type[AbstractConnection]) -> dict[str, Any]:
+    """The settings of a pool's connections, as far as they are not pbus' own affair."""
+    settings: dict[str, Any] = {
+        **{k: v for k, v in pool.connection_kwargs.items() if not k.startswith(_POOL_OWN)},
+        "protocol": 2,
+        "decode_responses": False,
+        "retry": None,
+        "retry_on_error": [],
+        "retry_on_timeout": False,
+        "health_check_interval": 0,  # connections are watched here
+        "socket_timeout": None,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+    }
+    if issubclass(connection_class, SSLConnection):
+        # Before redis-py 6 a certificate of any host was as good as the server's own.
+        settings.setdefault("ssl_check_hostname", _wants_certificate(settings))
+    settings.pop("connection_pool", None)  # of a sentinel's client
+    return settings
+
+
 def _wants_certificate(settings: dict[str, Any]) -> bool:
     """Whether the server has to show a certificate that is good; so it is unless said otherwise."""
     return settings.get("ssl_cert_reqs", "required") in {"required", ssl.CERT_REQUIRED}
@@ -196,13 +206,8 @@ def _transport_of(connection: AbstractConnection) -> asyncio.BaseTransport | Non
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong, in the words a user needs."""
-    cause: BaseException = error
-    while cause.__cause__ is not None or cause.__context__ is not None:
-        inner = cause.__cause__ or cause.__context__
-        if inner is None or isinstance(inner, _NO_REASONS):
-            break
-        cause = inner
+    """Say what went wrong, in the words a user needs."""
+    cause = _first_cause(error)
     if isinstance(error, MovedError):
         return "another node of the cluster has this channel's keys (use redis+cluster://)"
     if isinstance(error, (*REFUSALS, ResponseError)):
@@ -212,3 +217,10 @@ def reason_of(error: BaseException) -> str:
     if isinstance(cause, OSError) and cause.strerror:
         return f"{cause.strerror}: {cause.filename}" if cause.filename else cause.strerror
     return str(error) or type(error).__name__
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    inner = error.__cause__ or error.__context__
+    while inner is not None and not isinstance(inner, _NO_REASONS):
+        error, inner = inner, inner.__cause__ or inner.__context__
+    return error
