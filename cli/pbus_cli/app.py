@@ -8,7 +8,7 @@ from typer.core import TyperGroup
 
 from pbus_cli.commands.messages import cancel, dlq, jobs, purge, send, tail
 from pbus_cli.commands.project import down, ls, up
-from pbus_cli.commands.setup import bench, completion, init, schema, validate
+from pbus_cli.commands.setup import bench, completion, config, init, schema, validate
 from pbus_cli.commands.workers import events, logs, ps, restart, start, stop
 from pbus_cli.input.options import ProjectName, TopologyFile
 from pbus_cli.terminal import console
@@ -30,6 +30,7 @@ _COMMANDS: Final = (
     dlq,
     purge,
     validate,
+    config,
     schema,
     init,
     completion,

@@ -6,6 +6,7 @@ from support.cli_env import CliEnv
 
 pytestmark = pytest.mark.cli
 
+CLASS = "from pbus import BaseWorker\n\nclass C(BaseWorker):\n    pass\n"
 BAD: dict[str, tuple[str, list[str]]] = {
     "broken YAML": (
         "name: x\nworkers:\n  a: {worker: 'm:C'\n  b: {worker: 'm:C'}\n",
@@ -48,7 +49,7 @@ workers:
   a: {worker: "m:C", replicas: 3, env: {API_KEY: "${KEY:-geheim}"}}
   b: {command: [sleep, 1]}
 """
-    place = home.place("fine", {"topology.yaml": text})
+    place = home.place("fine", {"topology.yaml": text, "m.py": CLASS})
     plain, as_json = place.run("validate"), place.tell("validate", "--json")
 
     assert (0, 0) == (plain.code, as_json.code)
@@ -57,3 +58,53 @@ workers:
     instances = [worker["instances"] for worker in as_json.json["workers"]]
     assert [["a.1", "a.2", "a.3"], ["b"]] == instances
     assert "geheim" not in plain.out + as_json.out
+
+
+def test_config_shows_what_is_understood(home: CliEnv):
+    """YAML that loads as the same topology, or JSON; secrets masked; a wrong file is exit code 2."""
+    text = """
+name: shown
+workers:
+  a: {worker: "m:C", replicas: 3, env: {API_KEY: "${KEY:-geheim}"}}
+  b: {command: [sleep, 1], args: &x ~}
+"""
+    place = home.place("shown", {"topology.yaml": text, "m.py": CLASS, "bad.yaml": "a: 1"})
+    plain, as_json = place.run("config"), place.tell("config", "--json")
+    (place.folder / "again.yaml").write_text(plain.out)
+    again = place.tell("config", "again.yaml")
+
+    assert (0, 0, 0) == (plain.code, as_json.code, again.code)
+    assert plain.out == again.out
+    assert "geheim" not in plain.out + as_json.out
+    assert [3, None] == [worker["replicas"] for worker in as_json.json["workers"]]
+    wrong = place.tell("config", "bad.yaml")
+    assert (2, "") == (wrong.code, wrong.out)
+    assert "bad.yaml:1: a: " in wrong.err
+
+
+def test_validate_reads_the_code(home: CliEnv):
+    """Without importing it; `--strict` imports, in the environment of the worker."""
+    text = """
+name: read
+workers:
+  a: {worker: "m:C", args: {sise: 1}}
+  b: {worker: "strange:X", env: {STRANGE: "1"}}
+  c: {command: [./missing]}
+"""
+    strange = "import os\nprint('imported')\nif os.environ['STRANGE']: raise OSError('no stove')\n"
+    place = home.place(
+        "read", {"topology.yaml": text, "m.py": CLASS, "strange.py": strange + CLASS + "X = C"}
+    )
+    plain, strict = place.run("validate"), place.run("validate", "--strict")
+    as_json = place.tell("validate", "--json")
+
+    assert (2, 2, 2) == (plain.code, strict.code, as_json.code)
+    assert ("", "") == (plain.out, strict.out)
+    told = ["topology.yaml:4: workers.a.args.sise: `C` has no parameter `sise`",
+            "topology.yaml:6: workers.c.command: there is no program `./missing`"]  # fmt: skip
+    for done in (plain, strict):
+        assert [] == [text for text in told if text not in done.err], done.err
+    assert "strange" not in plain.err
+    assert "topology.yaml:5: workers.b.worker: worker 'strange:X' cannot be loaded" in strict.err
+    assert "OSError: no stove" in strict.err
+    assert 2 == len(as_json.json["problems"])

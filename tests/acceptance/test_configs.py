@@ -38,7 +38,9 @@ def test_readme_topology_is_valid(home: CliEnv):
     blocks = _YAML_BLOCK.findall((ROOT / "README.md").read_text())
     if not blocks:
         pytest.skip("the README shows no topology yet")
-    done = home.place("readme", {"topology.yaml": blocks[0]}).tell("validate")
+    workers = (ROOT / "configs" / "quickstart" / "workers.py").read_text()
+    files = {"topology.yaml": blocks[0], "workers.py": workers}
+    done = home.place("readme", files).tell("validate")
 
     assert (0, "") == (done.code, done.err)
     assert blocks[0].count("\n") <= 12

@@ -26,7 +26,7 @@ class Vault(BaseWorker):
 
 
 def place_at(home: CliEnv, name: str, bus: str) -> Place:
-    """A project with stored messages that wait."""
+    """A project with mail that waits."""
     text = TOPOLOGY.format(name=name, bus=bus)
     place = home.place(name, {"topology.yaml": text, "workers.py": WORKERS})
     fill(place)
@@ -34,7 +34,7 @@ def place_at(home: CliEnv, name: str, bus: str) -> Place:
 
 
 def fill(place: Place) -> None:
-    """Send stored messages to a worker that is down."""
+    """Have a worker that is down get mail."""
     place.up()
     assert 0 == place.tell("stop", "vault").code
     assert 0 == place.tell("send", "vault", "--text", "a secret").code

@@ -1,4 +1,4 @@
-"""Messages that Postgres pushes with the notification: to which consumer, in which order, none lost."""
+"""Letters that Postgres hands over with the notification: to whom, in which order, and none lost."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ class Handler:
 
     async def run(self) -> None:
         while True:
-            with contextlib.suppress(BusUnavailableError):  # as a queue consumer does
+            with contextlib.suppress(BusUnavailableError):  # as a mail room does
                 messages = await fetch(self.store, consumer=self.consumer, wait_s=PATIENCE_S)
                 self.messages += messages
                 await handle(self.store, messages)
@@ -103,7 +103,7 @@ def test_message_comes_unasked(database, channel, monkeypatch):
 
 
 def test_nothing_is_overtaken(database, channel):
-    """A pushed message stays behind those in the queue, however batches and single messages mix."""
+    """What is handed over stays behind what the queue has, whoever mixes batches and lone messages."""
 
     async def main():
         async with stored(database, channel) as store, handling(store, database) as handler:
@@ -165,7 +165,7 @@ def test_lost_notification_loses_nothing(database, channel):
 
 
 def test_take_that_reconnects_finds_all(database, channel):
-    """A message pushed to a lost connection is found, too, when it is the next fetch that connects."""
+    """What was handed over to nobody is found, too, when it is the next take that connects."""
 
     async def main():
         async with (
@@ -219,7 +219,7 @@ def test_given_up_gets_back_what_was_handed(database, channel):
 
 
 def test_silent_holder_loses_what_was_handed(database, channel):
-    """No process needs to report the death."""
+    """Nobody need say that it died."""
 
     async def main():
         async with (

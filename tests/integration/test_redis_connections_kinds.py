@@ -239,7 +239,7 @@ def test_tls_with_client_certificate(valkey: Valkey, channel: str, authority: Au
 
 
 def test_tls_unknown_authority_refused(valkey: Valkey, channel: str, authority: Authority):
-    """A server with an untrusted certificate is not spoken to, and the error says why."""
+    """A server whose certificate nobody vouches for is not spoken to, and the error says why."""
 
     async def main() -> None:
         async with TlsDoor(valkey.socket, authority) as door:
@@ -305,7 +305,7 @@ def test_tls_heals(valkey: Valkey, channel: str, authority: Authority):
 
 @pytest.fixture
 def guarded() -> Iterator[Valkey]:
-    """A server where only the users that a test makes may do anything."""
+    """A server where nobody may do anything but the users that a test makes."""
     with Valkey(tcp=True) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""The bus: routing, order, flow control, delivery at most or at least once."""
+"""The bus: who hears what, in which order, and what happens when somebody does not listen."""
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.connect import connect

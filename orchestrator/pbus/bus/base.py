@@ -24,7 +24,7 @@ from pbus.settings import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_SEND_TIMEOUT_S
 
 
 class MailboxStats(msgspec.Struct, frozen=True):
-    """Counts of messages that one subscriber handled, missed and has waiting.
+    """What one subscriber has handled, has missed and has waiting, in messages.
 
     Attributes:
         held: Those of the queued that wait for a handler in progress to end.
@@ -235,7 +235,7 @@ class WorkerBus(abc.ABC):
         raise BusError(f"{type(self).__name__} cannot be followed")
 
     def stats(self, name: str) -> MailboxStats:
-        """Return the counts of the subscriber of that name."""
+        """What the subscriber of that name has received, missed and has waiting."""
         mailbox = self._board.find(name)
         if mailbox is None:
             return MailboxStats()
@@ -244,7 +244,7 @@ class WorkerBus(abc.ABC):
 
     @property
     def leases(self) -> LeaseStore:
-        """The store of the registry's leases: in the broker, or in this process."""
+        """Where the registry keeps its leases: the broker, or this process."""
         if self._leases is None:
             self._leases = self._make_leases()
         return self._leases
@@ -293,7 +293,7 @@ class WorkerBus(abc.ABC):
         """Have them no longer."""
 
     def _why_not_open(self) -> str:
-        """Say why _open() did not succeed in time."""
+        """What kept _open() from succeeding in time."""
         return "no answer in time"
 
     def _make_leases(self) -> LeaseStore:

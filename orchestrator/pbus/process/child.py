@@ -19,9 +19,10 @@ from pbus.process.system import path_json
 from pbus.process.system.event_loop import run_on
 from pbus.process.system.inherited_signals import undo_signals
 from pbus.process.system.launch_plan import SPEC_VARIABLE, WorkerLaunchSpec
-from pbus.process.worker_loader import import_path, load_worker
+from pbus.process.worker_loader import load_worker
 from pbus.runner import WorkerRunner
 from pbus.settings import BusSettings
+from pbus.topology.paths import import_path
 
 LOG_LEVEL_VARIABLE = "PBUS_LOG_LEVEL"
 

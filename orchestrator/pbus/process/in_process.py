@@ -17,11 +17,12 @@ from pbus.process.project.record import ProjectRecord
 from pbus.process.project.recovery_log import RecoveryLog
 from pbus.process.system.groups import PROJECT_VARIABLE, STATE_VARIABLE
 from pbus.process.system.launch_plan import WorkerLaunchSpec
-from pbus.process.worker_loader import import_path, load_worker
+from pbus.process.worker_loader import load_worker
 from pbus.registry import WorkerErrorData, WorkerReadyData
 from pbus.runner import WorkerRunner
 from pbus.runner.lifecycle import END_TIMEOUT_S
 from pbus.topology.model import Topology, WorkerInstance
+from pbus.topology.paths import import_path
 from pbus.workers.base import BaseWorker
 
 logger = logging.getLogger(__name__)

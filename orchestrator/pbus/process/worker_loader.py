@@ -1,8 +1,6 @@
 """Loading of worker classes."""
 
 import importlib
-import os
-from pathlib import Path
 from typing import Any
 
 from pbus.errors import PbusError, WorkerLoadError
@@ -16,7 +14,7 @@ def load_worker(spec: WorkerLaunchSpec, name: str) -> BaseWorker:
     Raises:
         WorkerLoadError: There is no such class, it is no worker, or its own code failed.
     """
-    kind = _load_class(spec.worker)
+    kind = load_class(spec.worker)
     try:
         worker = kind(name, **spec.args)
     except Exception as error:
@@ -28,16 +26,12 @@ def load_worker(spec: WorkerLaunchSpec, name: str) -> BaseWorker:
     return worker
 
 
-def import_path(file: Path) -> list[str]:
-    """Return the folders of worker classes: the topology file's, and that of a file it links to.
+def load_class(reference: str) -> type[BaseWorker]:
+    """Import the class that ``module:Class`` names.
 
-    Links are followed once, here: a module that is imported later comes from the same release.
+    Raises:
+        WorkerLoadError: There is none, or it is no worker.
     """
-    folders = (os.path.realpath(file.parent), str(Path(os.path.realpath(file)).parent))
-    return list(dict.fromkeys(folders))
-
-
-def _load_class(reference: str) -> type[BaseWorker]:
     module_name, _, class_name = reference.partition(":")
     try:
         found: Any = importlib.import_module(module_name)

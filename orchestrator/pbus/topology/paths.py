@@ -42,3 +42,12 @@ def _deleted_folder() -> Path:
     if sys.platform == "linux":
         return Path(os.readlink("/proc/self/cwd").removesuffix(_DELETED))  # noqa: PTH115 - as text
     return Path(os.environ.get("PWD", "/"))
+
+
+def import_path(file: Path) -> list[str]:
+    """The folders that classes are imported from: the topology's, and that of a file it links to.
+
+    Links are followed once, here: a module that is imported later comes from the same release.
+    """
+    folders = (os.path.realpath(file.parent), str(Path(os.path.realpath(file)).parent))
+    return list(dict.fromkeys(folders))

@@ -9,6 +9,7 @@ from pbus.topology.check import is_null
 from pbus.topology.parsing.bounded_read import is_folder
 from pbus.topology.parsing.env_file import EnvFiles
 from pbus.topology.parsing.nodes import Mapping
+from pbus.topology.places import locate as _locate
 from pbus.topology.problems import Place, Problems, did_you_mean, one_of
 from pbus.topology.schema import BusSection, TopologyFile, WorkerSection
 from pbus.urls import BACKEND_OF_SCHEME, Backend, url_problem, url_scheme
@@ -39,17 +40,6 @@ def backend_of(bus: BusSection | None) -> Backend:
     if bus is None:
         return "redis"
     return bus.backend or default_backend(bus.url)
-
-
-def _locate(tree: Mapping, *keys: str) -> Place:
-    """The place of a key path; of its parent's line where the key is absent."""
-    place = Place(tree.line, "")
-    node = tree
-    for key in keys:
-        entry = node.entries.get(key)
-        place = place.key(key, entry.line if entry else place.line)
-        node = entry.node if entry and isinstance(entry.node, Mapping) else Mapping(place.line, {})
-    return place
 
 
 def _check_bus(bus: BusSection, place: Place, problems: Problems) -> None:

@@ -15,6 +15,7 @@ from pbus.settings import BusSettings
 from pbus.topology import load_topology
 from pbus_cli.app import app
 
+CLASS = "from pbus import BaseWorker\n\nclass A(BaseWorker):\n    pass\n"
 GOOD = "name: good\nworkers:\n  a: {worker: 'm:A'}\n  b: {command: [sleep, '1'], replicas: 2}\n"
 BAD = "workers:\n  a: {worker: 'm:A', replica: 2}\n  b: {restart: sometimes}\n"
 
@@ -62,6 +63,7 @@ def test_help_loads_little() -> None:
 def test_validate_describes_topology() -> None:
     """What there is, in a sentence or as JSON."""
     Path("topology.yaml").write_text(GOOD)
+    Path("m.py").write_text(CLASS)
 
     text, as_json = pbus("validate"), pbus("validate", "--json")
 
@@ -163,6 +165,7 @@ def test_logs_of_stopped_project() -> None:
 def test_file_before_verb() -> None:
     """-f and -p may stand before the verb, too."""
     Path("elsewhere.yaml").write_text(GOOD)
+    Path("m.py").write_text(CLASS)
 
     assert "elsewhere.yaml is right" in pbus("-f", "elsewhere.yaml", "validate").stdout
 

@@ -22,7 +22,7 @@ class Ending:
 
     @property
     def is_alive(self) -> bool:
-        self._said.put_nowait("goodbye")
+        self._said.put_nowait("farewell")
         return False
 
 
@@ -51,7 +51,7 @@ def test_last_words_are_heard() -> None:
             await while_running(attachment, follow())
         for task in passing:
             task.cancel()
-        assert ["goodbye"] == heard
+        assert ["farewell"] == heard
 
     run(main())
 

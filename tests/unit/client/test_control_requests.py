@@ -9,8 +9,7 @@ import pytest
 from pbus.bus.memory import AsyncQueueBus
 from pbus.bus.subscriber import BusSubscriber
 from pbus.client import Client, control_requester
-from pbus.client.control_requester import ControlRequester, ControlResult
-from pbus.client.worker_control import choose_workers
+from pbus.client.control_requester import ControlRequester, ControlResult, choose_workers
 from pbus.errors import (
     ControlError,
     ControlTimeoutError,
@@ -64,7 +63,7 @@ def test_names_find_workers(names: list[str], expected: Any):
     ],
 )
 def test_unknown_names_are_refused(name: str, problem: str):
-    """With the nearest, or with the reason; then no worker is controlled."""
+    """With the nearest, or with the reason; then nobody is ordered about."""
     mine = Lease(name="mine", incarnation="i", runner="r", host="h", pid=1)
 
     with pytest.raises(UnknownNameError) as caught:

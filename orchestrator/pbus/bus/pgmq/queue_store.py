@@ -58,8 +58,8 @@ class PgmqQueueStore:
 
     Args:
         lines: The connections.
-        holds_lines: Hold the connections until close().
-        lease_s: How long a queue lives that is neither durable nor renewed.
+        holds_lines: Until close(), where nobody else does.
+        lease_s: How long a mailbox lives that nobody keeps and nobody touches.
         hold_s: How long a consumer may be silent.
     """
 
@@ -174,7 +174,7 @@ class PgmqQueueStore:
         self.fetcher.settled(row[0] for row in rows)
 
     async def _gather(self) -> None:
-        """Leave disk and server to what a caller waits for, and settle more at once.
+        """Leave disk and server to what somebody waits for, and settle more at once.
 
         Not while a suspect is about: what was handled before it kills us counts as handled.
         """

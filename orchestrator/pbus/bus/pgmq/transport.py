@@ -68,7 +68,7 @@ class PgTransport:
         self._take = take
         self._follows = follows
         self._lease_s = lease_s
-        # Drawn, not counted by the server, which after a crash would begin at 1.
+        # Drawn, not counted by the server, which after a crash would begin anew.
         self._me = secrets.randbits(63)
         self._token = f"{self._me:x}"
         self._is_in = False
@@ -200,7 +200,7 @@ class PgTransport:
 
     def _heard(self, payload: str) -> None:
         kind, _, tokens = payload.partition(" ")
-        if not payload:  # connected, perhaps again
+        if not payload:  # connected, perhaps anew
             self._must_join = self._is_in
             self._woken.set()
         elif kind == "w" and (not tokens or self._token in tokens):

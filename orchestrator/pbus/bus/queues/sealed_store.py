@@ -41,7 +41,7 @@ def signed(line: bytes, sender: str, *, is_holder: bool) -> bytes:
 
 
 def unsigned(data: bytes) -> tuple[bytes, str, bool]:
-    """Return what was signed: the message, the sending process, whether that had the source's name.
+    """What was signed: the message, the sending process, and whether it had the name of its source.
 
     Raises:
         SealError: It was not signed.
@@ -104,7 +104,7 @@ class SealedQueueStore:
     async def fetch(
         self, wanted: Sequence[tuple[str, Lane, int]], *, consumer: str, wait_s: float
     ) -> list[StoredMessage]:
-        """Fetch messages that are not in flight; see QueueStore."""
+        """Take messages that are held by nobody; see QueueStore."""
         letters: list[StoredMessage] = []
         claims: dict[str, Claim] = {}  # by the letter's key
         for letter in await self._store.fetch(wanted, consumer=consumer, wait_s=wait_s):
@@ -142,7 +142,7 @@ class SealedQueueStore:
         self._strange.append(Settlement(message=letter, how="dead_letter", reason=error.message))
 
     async def _bury_strange(self) -> None:
-        """Dead-letter what is unsealed; with the next fetch if not now: its neighbours must not wait."""
+        """What cannot be settled now is settled with the next take: its neighbours must not wait."""
         strange, self._strange = self._strange, []
         if strange:
             try:
@@ -173,7 +173,7 @@ class SealedQueueStore:
         return line, None if is_holder else (sender, origin_of(line)[1])
 
     def _unsealed(self, mailbox: str, body: bytes) -> bytes:
-        """Open a message that was sent to the queue, to the replicas that it is one of, or to all."""
+        """What was sent to the mailbox, to the replicas that it is one of, or to all."""
         try:
             return self._seal.open("stored", body, mailbox.encode())
         except SealError as error:

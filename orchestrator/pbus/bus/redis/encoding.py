@@ -116,7 +116,7 @@ class Batch:
 
 
 class _Group:
-    """The settlements of one entry."""
+    """What is settled of one entry."""
 
     def __init__(self, letter: StoredMessage, slot: str, total: int, size: int) -> None:
         self.settles: dict[int, Settlement] = {}

@@ -1,4 +1,4 @@
-"""Names of channels and keys on the server."""
+"""How channels and keys are named on the server."""
 
 import re
 

@@ -52,7 +52,7 @@ class RedisTap(BrokerTap):
         await self._ask()
 
     async def _ask(self) -> None:
-        """Tell senders, for another while, that there are followers."""
+        """Tell senders, for another while, that somebody follows."""
         if self._asking is None:
             return
         lease_ms = int(FOLLOWER_LEASE_S * 1000)

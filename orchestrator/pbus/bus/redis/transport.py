@@ -57,7 +57,7 @@ class RedisTransport:
         return self._links[outbox.lane].post(self._commands(outbox, payloads), note)
 
     async def result_of_nowait(self, outbox: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
-        """Return how many processes got what was written; see Transport."""
+        """Who got what was posted; see Transport."""
         outcome = self._outcomes.pop(outbox.lane)
         if isinstance(outcome, Exception):
             raise outcome
@@ -76,7 +76,7 @@ class RedisTransport:
         self, outbox: SendBuffer, payloads: Sequence[OutBatch], replies: list[Any]
     ) -> list[int]:
         if replies == [payload.stream.known for payload in payloads]:
-            return replies  # as nearly always: all that listen have granted credit
+            return replies  # as nearly always: whoever listens has granted credit
         if unsure := self._unsure(payloads, replies):
             now = time.monotonic()
             exact = await self._count(outbox, [stream.address for stream in unsure])
@@ -127,14 +127,14 @@ class RedisTransport:
         return unsure
 
     def _receivers(self, stream: SendStream, reply: Any) -> int:
-        """Return how many processes got a payload: by PUBLISH, less those that only follow."""
+        """How many processes got a payload: what PUBLISH said, less those who only follow."""
         if not isinstance(reply, int):
             self._endpoint.complain(reply)
             return 0 if isinstance(reply, NoPermissionError) else REFUSED
         return reply if reply in {0, stream.known} else stream.counted[1]
 
     async def _count(self, outbox: SendBuffer, addresses: Sequence[str]) -> list[int]:
-        """Return how many processes listen to each address; pbus listens to both lanes, strangers may not."""
+        """How many processes listen to each address; pbus listens to both lanes, strangers may not."""
         name = self._names.lane
         channels = [name(lane, address) for address in addresses for lane in ("d", "s")]
         link = self._links[outbox.lane]

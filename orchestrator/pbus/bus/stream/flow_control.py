@@ -26,7 +26,7 @@ _encode = msgspec.json.Encoder().encode
 _Limit = Annotated[int, msgspec.Meta(ge=-1, le=1 << 54)]  # of a receiver that left: -1
 _decoder = msgspec.json.Decoder(tuple[str, str, str, Count, Count, _Limit])
 
-# A JSON array each: what ("grant" or "probe"), its process, address, stream, and for a grant the bytes
+# A JSON array each: what ("grant" or "probe"), from whom, address, stream, and for a grant the bytes
 # consumed and the limit.
 
 
@@ -124,7 +124,7 @@ class FlowControl:
             [stream.address for stream in blocked],
         )
         for (stream, receiver), count in zip(asked, heard, strict=True):
-            if count == 0:  # no process is there to hear it
+            if count == 0:  # nobody is there to hear it
                 self._outbox.forget(stream, receiver)
         for stream, count in zip(blocked, counts, strict=True):
             self._outbox.set_receiver_count(stream, count)

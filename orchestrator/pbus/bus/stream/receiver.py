@@ -21,7 +21,7 @@ _KEY = tuple[str, str, str]  # sender, address, lane
 
 
 class Sink(Protocol):
-    """The bus of a receiver."""
+    """Who the inbox speaks to."""
 
     def deliver(
         self,
@@ -44,7 +44,7 @@ class Sink(Protocol):
 
 
 class ReceiveStream:
-    """The messages that one process sends us at one address in one lane."""
+    """What one process sends us at one address in one lane."""
 
     __slots__ = (
         "address", "end", "granted", "heard", "is_wanted", "next_number", "number", "outstanding",

@@ -1,4 +1,4 @@
-"""The transport of messages that a broker does not keep: it carries and counts them."""
+"""What a broker must be able to do for messages that it does not keep: carry and count."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -33,11 +33,11 @@ class Transport(Protocol):
         ...
 
     def write_nowait(self, outbox: SendBuffer, payloads: list[OutBatch], on_end: OnWritten) -> bool:
-        """Send here and now, if nothing else is under way; returns False otherwise."""
+        """Send here and now, if nothing else is under way; whether it is."""
         ...
 
     async def result_of_nowait(self, outbox: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
-        """Return what write() returns, for batches whose write_nowait() ended with None."""
+        """What write() returns, for payloads whose posting ended with None."""
         ...
 
     async def send_control(self, notes: Sequence[ControlFrame]) -> None:
@@ -54,9 +54,9 @@ class Transport(Protocol):
         ...
 
     def is_tap_copy(self, address: str) -> bool:
-        """Whether what is sent there may reach no process: it is a copy of what is delivered elsewhere."""
+        """Whether what is sent there may reach nobody: it is a copy of what is delivered elsewhere."""
         ...
 
     def backoff(self) -> Backoff:
-        """Return the pauses while the broker is away."""
+        """How long to pause while the broker is away."""
         ...

@@ -41,7 +41,7 @@ class WorkerLaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         worker: "module:Class".
-        file: The topology file; see `worker_loader.import_path`.
+        file: The topology file; see `topology.paths.import_path`.
         group: The worker that it is a replica of; else its own name.
     """
 

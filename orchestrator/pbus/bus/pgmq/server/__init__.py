@@ -1,1 +1,1 @@
-"""Reaching a Postgres: address, session, schema, a connection that heals."""
+"""How to reach a Postgres: address, session, schema, a connection that heals."""

@@ -1,4 +1,4 @@
-"""The server's address and the way to connect: asyncpg makes the connections, pbus keeps them."""
+"""Where the server is and how to connect: asyncpg makes the connections, pbus keeps them."""
 
 import asyncio
 import contextlib
@@ -198,7 +198,7 @@ def failure(url: str, error: BaseException) -> BusUnavailableError:
 
 
 def reason_of(error: BaseException) -> str:
-    """Say what went wrong, in the words a user needs."""
+    """What went wrong, in the words a user needs."""
     if isinstance(error, BusUnavailableError):
         return error.reason
     if isinstance(error, TimeoutError):

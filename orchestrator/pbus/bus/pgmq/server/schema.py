@@ -1,4 +1,4 @@
-"""The schema of pbus in the database: PGMQ, and tables and functions of its own."""
+"""What pbus needs in the database: PGMQ, and tables and functions of its own in schema pbus."""
 
 import contextlib
 import hashlib

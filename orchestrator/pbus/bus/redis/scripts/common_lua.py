@@ -1,4 +1,4 @@
-"""Functions that the scripts of stored messages share.
+"""What the scripts behind stored mail have in common.
 
 Each call of the store is one script, so each is done as a whole or not at all.
 

@@ -448,7 +448,7 @@ local function settle_letters(box, own, group, flags)
   local letters
   if #others > 0 then
     local found = call('XRANGE', key('q:' .. queue, box), entry, entry)[1]
-    if not found then return '' end  -- removed by another
+    if not found then return '' end  -- somebody else removed it
     letters = unfold(entry, found[2])
   end
   local opened

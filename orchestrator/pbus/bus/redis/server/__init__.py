@@ -1,1 +1,1 @@
-"""Reaching a Redis: endpoint, Sentinel, cluster redirects."""
+"""How to reach a Redis: endpoint, Sentinel, cluster redirects."""

@@ -1,0 +1,89 @@
+"""Checks worker classes by importing them, each in a process and environment as its worker's."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from pbus.process.system import path_json
+from pbus.process.system.launch_plan import WorkerLaunchSpec
+from pbus.topology.code.check_code import CodeProblem
+from pbus.topology.model import Topology, WorkerSpec
+
+IMPORT_S: Final = 60.0
+_AT_ONCE: Final = 4
+
+
+def check_by_import(
+    topology: Topology,
+    environ: Mapping[str, str],
+    seen: Sequence[CodeProblem],
+    *,
+    timeout_s: float = IMPORT_S,
+) -> list[CodeProblem]:
+    """Import the class of every worker and bind its args; nothing is constructed.
+
+    Args:
+        topology: It was loaded.
+        environ: Of this process; workers inherit it.
+        seen: What reading found. It tells the place of what importing confirms; what importing
+            refutes is dropped.
+        timeout_s: For each import.
+
+    Returns:
+        The problems of all workers.
+    """
+    specs = [spec for spec in topology.workers.values() if spec.worker is not None]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        texts = pool.map(lambda spec: _problem(topology, spec, environ, timeout_s), specs)
+        wrong = {spec.name: text for spec, text in zip(specs, texts, strict=True) if text}
+    classes = {spec.name for spec in specs}
+    kept = [one for one in seen if one.worker not in classes or one.worker in wrong]
+    placed = {one.worker for one in kept}
+    return kept + [
+        CodeProblem(name, ("worker",), text) for name, text in wrong.items() if name not in placed
+    ]
+
+
+def _problem(
+    topology: Topology, spec: WorkerSpec, environ: Mapping[str, str], timeout_s: float
+) -> str | None:
+    launch_spec = WorkerLaunchSpec(
+        worker=spec.worker or "", args=spec.args, active=spec.active, file=str(topology.file)
+    )
+    reading, writing = os.pipe()
+    command = (sys.executable, "-P", "-m", "pbus.process.class_check", str(writing))
+    try:
+        ended = subprocess.run(  # noqa: S603 - our own interpreter and module
+            command,
+            input=path_json.encode(launch_spec),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**environ, **spec.env},
+            cwd=spec.working_dir,
+            pass_fds=(writing,),
+            timeout=timeout_s,
+            check=False,
+        )
+        text = _written(reading)
+    except subprocess.TimeoutExpired:
+        return f"importing {spec.worker} takes longer than {timeout_s:g} s"
+    finally:
+        os.close(writing)
+        os.close(reading)
+    if text:
+        return text.strip() or None
+    said = ended.stderr.decode(errors="replace").strip().splitlines()
+    last = f": {said[-1]}" if said else ""
+    return f"importing {spec.worker} ended the process (code {ended.returncode}){last}"
+
+
+def _written(reading: int) -> str:
+    """What a process has written into a pipe, without waiting for others that hold it."""
+    os.set_blocking(reading, False)
+    try:
+        return os.read(reading, 1 << 16).decode(errors="replace")
+    except BlockingIOError:
+        return ""
