@@ -251,17 +251,17 @@ class BusMessagesLostMessage(BusSystemMessage, BusLocalMessage):
 
 
 class BusControlRequestMessage(BusSystemMessage):
-    """Asks a supervisor to start, stop or restart workers of its own.
+    """Asks a supervisor to start, stop or restart its workers.
 
-    Sent again with the same `order` it asks for the answers, not for the deed.
+    Sent again with the same `request_id`, it asks for the responses only.
 
     Attributes:
-        order: What the answers refer to.
+        request_id: Named by the responses.
         workers: Names of instances.
-        timeout_s: Seconds that jobs in hand get; None: the supervisor's default.
+        timeout_s: Seconds for running jobs; None: the supervisor's default.
     """
 
-    order: str
+    request_id: str
     action: ControlAction
     workers: tuple[str, ...]
     timeout_s: float | None = None
@@ -277,7 +277,7 @@ class BusControlResponseMessage(BusSystemMessage):
         detail: Why, in a few words; may be empty.
     """
 
-    order: str
+    request_id: str
     worker: str
     outcome: ControlOutcome
     state: str | None = None

@@ -56,7 +56,7 @@ class Terminal(BusSubscriber):
         address = watched.supervisor.record().address
         await self.bus.send(
             BusControlRequestMessage(
-                source=self.name, target=address, order=order, action=action, workers=workers
+                source=self.name, target=address, request_id=order, action=action, workers=workers
             )
         )
 

@@ -164,7 +164,9 @@ def test_databases_keep_apart(valkey: Valkey, channel: str, database: int, deliv
         await there.subscribe(mine)
         await stranger.subscribe(foreign)
         async with here, there, stranger, stranger.tap() as tap:
-            order = BusControlRequestMessage(source="cli", order="1", action="stop", workers=("w",))
+            order = BusControlRequestMessage(
+                source="cli", request_id="1", action="stop", workers=("w",)
+            )
             for message in (
                 KindlyNote(source="a", target="w", content=b"1"),
                 KindlyNote(source="a", content=b"2"),

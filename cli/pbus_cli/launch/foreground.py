@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
+from pbus.concurrency.background import running
 from pbus.observe import HostRecord
 from pbus.process.supervisor.supervisor import Supervisor
 from pbus.process.supervisor_events import Event
@@ -83,13 +84,11 @@ async def supervise(
     for number in heeded:
         loop.add_signal_handler(number, stop, number)
     supervisor.listen(display.hear)
-    looking = asyncio.create_task(_look(supervisor, display))
     try:
-        with suspendable(display.suspend, display.resume):
-            code = await supervisor.run()
+        async with running(_look(supervisor, display)):
+            with suspendable(display.suspend, display.resume):
+                code = await supervisor.run()
     finally:
-        looking.cancel()
-        await asyncio.wait([looking])
         display.close()
         for number in heeded:
             loop.remove_signal_handler(number)

@@ -15,6 +15,7 @@ from pbus.bus.queues.store import QueueStats
 from pbus.bus.tap import TapMessage
 from pbus.client.status import read_facts, read_queues
 from pbus.client.traffic.message_tail import OWN_TYPES, TailMessage
+from pbus.concurrency.background import running
 from pbus.errors import BusError, PbusError
 from pbus.leases import Lease
 from pbus.observe import HostRecord
@@ -87,13 +88,9 @@ class ChannelWatch:
         self._loop = asyncio.get_running_loop()
         if self._is_closed:
             return
-        follower = asyncio.create_task(self._follow_for_ever())
-        follower.add_done_callback(_report_bug)
-        try:
+        async with running(self._follow_for_ever()) as follower:
+            follower.add_done_callback(_report_bug)
             await self._stop.wait()
-        finally:
-            follower.cancel()
-            await asyncio.wait([follower])
 
     async def _follow_for_ever(self) -> None:
         """Follow again after the broker was unreachable."""

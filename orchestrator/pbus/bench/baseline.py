@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from pbus.bench.meter import Meter
 from pbus.bench.processes.control_pipe import ControlPipe
 from pbus.bench.processes.roles import DelayResult, RoleConfig, Stopwatch
+from pbus.concurrency.background import running
 
 PIPELINE = 100  # commands in one write
 _WARM_UP = 50  # round trips before the clock starts
@@ -49,11 +50,9 @@ async def receive(config: RoleConfig, control: ControlPipe) -> None:
         await pubsub.subscribe(f"{config.bus.channel}:{config.name}", f"{config.bus.channel}:*")
         for _ in range(2):
             await _subscribed(pubsub)
-        counting = asyncio.create_task(_count(pubsub, meter))
-        control.send_ready()
-        received = await meter.result(control)
-        counting.cancel()
-        await asyncio.wait([counting])
+        async with running(_count(pubsub, meter)):
+            control.send_ready()
+            received = await meter.result(control)
         control.send(received)
 
 
@@ -118,15 +117,9 @@ async def pong(config: RoleConfig, control: ControlPipe) -> None:
     async with _client(config) as redis, redis.pubsub() as pubsub:
         await pubsub.subscribe(f"{config.bus.channel}:{config.name}")
         await _subscribed(pubsub)
-        echoing = asyncio.create_task(
-            _echo(pubsub, redis, f"{config.bus.channel}:{config.targets[0]}")
-        )
-        control.send_ready()
-        try:
+        async with running(_echo(pubsub, redis, f"{config.bus.channel}:{config.targets[0]}")):
+            control.send_ready()
             await control.receive()
-        finally:
-            echoing.cancel()
-            await asyncio.wait([echoing])
 
 
 async def _count(pubsub: Any, meter: Meter) -> None:

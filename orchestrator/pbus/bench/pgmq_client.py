@@ -19,6 +19,7 @@ from pgmq.async_queue import PGMQueue
 from pbus.bench.meter import Meter
 from pbus.bench.processes.control_pipe import ControlPipe
 from pbus.bench.processes.roles import DelayResult, RoleConfig, Stopwatch
+from pbus.concurrency.background import running
 
 _WARM_UP = 5  # round trips before the clock starts
 _READ_AT_ONCE = 10
@@ -42,11 +43,9 @@ async def receive(config: RoleConfig, control: ControlPipe) -> None:
     """Role: count the messages that polling returns."""
     meter = Meter(config.count)
     async with _client(config) as client, _own_queue(config, client) as queue:
-        counting = asyncio.create_task(_count(client, queue, meter))
-        control.send_ready()
-        received = await meter.result(control)
-        counting.cancel()
-        await asyncio.wait([counting])
+        async with running(_count(client, queue, meter)):
+            control.send_ready()
+            received = await meter.result(control)
         control.send(received)
 
 
@@ -70,14 +69,14 @@ async def ping(config: RoleConfig, control: ControlPipe) -> None:
 
 async def pong(config: RoleConfig, control: ControlPipe) -> None:
     """Role: send messages back, until the pool is gone."""
-    async with _client(config) as client, _own_queue(config, client) as queue:
-        echoing = asyncio.create_task(_echo(client, queue, _queue(config, config.targets[0])))
+    target = _queue(config, config.targets[0])
+    async with (
+        _client(config) as client,
+        _own_queue(config, client) as queue,
+        running(_echo(client, queue, target)),
+    ):
         control.send_ready()
-        try:
-            await control.receive()
-        finally:
-            echoing.cancel()
-            await asyncio.wait([echoing])
+        await control.receive()
 
 
 @contextlib.asynccontextmanager

@@ -235,7 +235,7 @@ class ControlRequester(BusSubscriber):
         self.name = name
         self._bus = bus
         self._action = action
-        self._order = new_id()
+        self._request_id = new_id()
         self._open = {address: list(workers) for address, workers in plan.items()}
         self._answers: asyncio.Queue[BusControlResponseMessage] = asyncio.Queue(_CAPACITY)
         self._missed = dict.fromkeys(plan, 0)
@@ -243,7 +243,10 @@ class ControlRequester(BusSubscriber):
 
     def accepts_bus_message(self, message: BusMessage) -> bool:
         """Only answers to this request."""
-        return isinstance(message, BusControlResponseMessage) and message.order == self._order
+        return (
+            isinstance(message, BusControlResponseMessage)
+            and message.request_id == self._request_id
+        )
 
     async def on_bus_message(self, message: BusMessage) -> None:
         """Keep an answer."""
@@ -278,7 +281,7 @@ class ControlRequester(BusSubscriber):
             request = BusControlRequestMessage(
                 source=self.name,
                 target=address,
-                order=self._order,
+                request_id=self._request_id,
                 action=self._action,
                 workers=tuple(workers),
                 timeout_s=self._given_s,

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, TypeAlias, TypeVar
+
+T = TypeVar("T")
 
 TaskFunction: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
@@ -40,6 +42,19 @@ class TaskOwner:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    work: Coroutine[Any, Any, T], name: str | None = None
+) -> AsyncIterator["asyncio.Task[T]"]:
+    """Run a task during a block; at the end of the block it is cancelled and awaited."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def run_forever(

@@ -115,7 +115,7 @@ class FakeSupervisor(BusSubscriber):
             outcome = self._answers(len(self.requests), worker)
             if outcome is not None:
                 answer = BusControlResponseMessage(
-                    source=self.name, target=message.source, order=message.order,
+                    source=self.name, target=message.source, request_id=message.request_id,
                     worker=worker, outcome=outcome,  # type: ignore[arg-type]
                 )  # fmt: skip
                 await self._bus.send(answer)
@@ -164,7 +164,7 @@ def test_all_answers_are_gathered():
 
     assert {"a": "done", "b": "failed", "c": "done"} == outcomes
     assert [("a", "b"), ("c",)] == [request.workers for request in requests]
-    assert 1 == len({request.order for request in requests})
+    assert 1 == len({request.request_id for request in requests})
 
 
 def test_failures_are_an_error():
@@ -210,7 +210,7 @@ def test_lost_answers_are_asked_for():
     assert [("a", "b"), ("b",), ("b",), ("c",), ("c",), ("c",)] == [
         request.workers for request in requests
     ]
-    assert 1 == len({request.order for request in requests})
+    assert 1 == len({request.request_id for request in requests})
 
 
 def test_deadline_names_the_late():

@@ -70,7 +70,7 @@ def stopped(**changes: Any) -> FakeWorker:
 def request(action: str, *workers: str, order: str = "1") -> BusControlRequestMessage:
     """A control request."""
     return BusControlRequestMessage(
-        source="cli", target="sup", order=order, action=action, workers=workers
+        source="cli", target="sup", request_id=order, action=action, workers=workers
     )
 
 
@@ -157,7 +157,7 @@ def test_answer_comes_when_done():
     assert ("b", "done", "ready", 7) == (
         answer.worker, answer.outcome, answer.state, answer.pid,
     )  # fmt: skip
-    assert ("sup", "cli", "1") == (answer.source, answer.target, answer.order)
+    assert ("sup", "cli", "1") == (answer.source, answer.target, answer.request_id)
     assert [] == there.drain_responses()
 
 
@@ -182,7 +182,7 @@ def test_jobs_get_the_seconds_ordered(action: Any, given: float):
     """What the order says of them is passed on."""
     worker = FakeWorker()
     order = BusControlRequestMessage(
-        source="cli", target="sup", order="1", action=action, workers=("a",), timeout_s=given
+        source="cli", target="sup", request_id="1", action=action, workers=("a",), timeout_s=given
     )
     server(worker).submit(order)
 

@@ -5,6 +5,7 @@ import errno
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,8 +69,7 @@ class FakeHost:
         self.asked: list[str] = []
         self.given: list[float | None] = []
         self.obstacle: Exception | None = None
-        self.is_broker_away = False
-        self.was_broker_away = False
+        self.broker = SimpleNamespace(is_away=False, was_away=False)
         self.ends_when_asked = False
         self._changed = asyncio.Event()
 

@@ -13,12 +13,12 @@ class Holder(NamedTuple):
 
     Attributes:
         pid: The supervisor's; 0 while there is none.
-        born: Its `groups.start_time`.
+        started: Its `groups.start_time`.
         token: The mark of the project's processes; "" before the first run.
     """
 
     pid: int = 0
-    born: float = 0.0
+    started: float = 0.0
     token: str = ""
 
 
@@ -51,9 +51,9 @@ def read_holder(descriptor: int) -> Holder:
     The token counts in this very file only: a copy of a state folder is another project.
     """
     try:
-        pid, born, token, inode = os.pread(descriptor, 200, 0).decode().split()
+        pid, started, token, inode = os.pread(descriptor, 200, 0).decode().split()
         is_copy = int(inode) != os.fstat(descriptor).st_ino
-        return Holder(int(pid), float(born), "" if is_copy else token)
+        return Holder(int(pid), float(started), "" if is_copy else token)
     except ValueError:
         return Holder()
 

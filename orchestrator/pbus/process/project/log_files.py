@@ -7,7 +7,6 @@ import logging
 import os
 import time as clock
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -79,12 +78,7 @@ class LogFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     def _check_path(self) -> None:

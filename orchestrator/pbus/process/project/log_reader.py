@@ -131,7 +131,7 @@ class _Source:
         return self._parse(lines)
 
     def _read_block(self, size: int) -> bytes:
-        assert self._file is not None  # noqa: S101 - callers looked
+        assert self._file is not None  # noqa: S101 - callers checked
         if os.fstat(self._file.fileno()).st_size < self._file.tell():
             self._file.seek(0)  # it was truncated
             self._rest = b""

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import psutil
@@ -46,12 +45,7 @@ class ProjectLock:
             time.sleep(_POLL_S)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         """Release the lock; the project is free when its guard has released it as well."""
         descriptor, self._project.lock_fd = self._project.lock_fd, None
         if descriptor is not None:
@@ -67,14 +61,9 @@ class ProjectLock:
             await asyncio.sleep(_POLL_S)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         """Release the lock."""
-        self.__exit__(kind, error, traceback)
+        self.__exit__(*exc)
 
     def _attempts(self) -> Iterator[None]:
         """Yield before each further attempt; end when the lock is held."""
@@ -106,8 +95,8 @@ class ProjectLock:
         return lock_file.try_lock(descriptor) and _is_same(lock_path(self._project), descriptor)
 
     def _refuse_if_running(self, descriptor: int, *, is_last: bool) -> None:
-        pid, born, _ = lock_file.read_holder(descriptor)
-        if is_same_process(pid, born):
+        pid, started, _ = lock_file.read_holder(descriptor)
+        if is_same_process(pid, started):
             raise ProjectRunningError(self._project.name, self._project.folder, pid)
         if is_last:
             raise ProcessError(

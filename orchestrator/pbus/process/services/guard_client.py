@@ -63,8 +63,8 @@ class GuardClient:
             await _end_leftovers(project)
         self._process = await self._launch(project)
         self._send(f"token {self._token}")
-        for group, born in self._groups.items():
-            self._send_group(group, born)
+        for group, started in self._groups.items():
+            self._send_group(group, started)
         # The record last: a process that still finds it may wait for the rest to be gone.
         for path in (*self._paths, project.runtime_dir, project.record_path):
             self._send_path(path)
@@ -130,8 +130,8 @@ class GuardClient:
             ) from error
         return process
 
-    def _send_group(self, group: int, born: float | None) -> None:
-        self._send(f"group {group}" if born is None else f"group {group} {born}")
+    def _send_group(self, group: int, started: float | None) -> None:
+        self._send(f"group {group}" if started is None else f"group {group} {started}")
 
     def _send_path(self, path: Path) -> None:
         # In hex, for a path may hold any byte but zero.

@@ -146,7 +146,7 @@ def init_cluster(programs: Path, data: Path) -> None:
     let_in = sorted({ours, service_user() or ours})
     try:
         safe_files.append(data, "postgresql.conf", settings)
-        # The kernel says who is at the other end of the socket: us, or the server's own user.
+        # The kernel gives the user at the other end of the socket: this one, or the server's own.
         safe_files.replace(data, "pg_hba.conf", "local all all peer map=pbus\n")
         identities = "".join(f"pbus {user} {ROLE}\n" for user in let_in)
         safe_files.replace(data, "pg_ident.conf", identities)

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from pbus.concurrency.background import TaskFunction
+from pbus.concurrency.background import TaskFunction, running
 from pbus.concurrency.backoff import delay_after
 from pbus.errors import ProcessError
 from pbus.process.project.project import Project
@@ -90,9 +90,8 @@ class Services:
 
     async def _wait_lost(self, broker: EmbeddedServer) -> str:
         """Wait until the broker ended or its socket is gone; returns the loss as text."""
-        ending = asyncio.ensure_future(broker.wait())
         has_warned = False
-        try:
+        async with running(broker.wait()) as ending:
             while not (await asyncio.wait([ending], timeout=_POLL_S))[0]:
                 if broker.is_listening:
                     has_warned = False
@@ -106,8 +105,6 @@ class Services:
                 else:
                     return "lost its socket (a logout removes it)"
             return f"ended ({ending.result()})"
-        finally:
-            ending.cancel()
 
 
 def _broker_of(project: Project, bus: BusSettings, guard: GuardClient) -> EmbeddedServer | None:

@@ -123,7 +123,7 @@ class SupervisorBusClient(BusSubscriber):
         return {
             "registry": self._run_heartbeat,
             "record": self._publish_records,
-            "news": self._run_outgoing,
+            "outgoing": self._run_outgoing,
             "connection": self.broker.run,
         }
 

@@ -33,10 +33,10 @@ class ControlServer:
 
     def submit(self, request: BusControlRequestMessage) -> None:
         """Carry out a request. One that is repeated is only responded to again."""
-        parts = self._requests.get(request.order)
+        parts = self._requests.get(request.request_id)
         if parts is None:
             parts = [_WorkerRequest(request, worker, self._workers) for worker in request.workers]
-            self._remember(request.order, parts)
+            self._remember(request.request_id, parts)
             for part in parts:
                 part.execute()
         asked = [part for part in parts if part.worker in request.workers]
@@ -104,7 +104,7 @@ class _WorkerRequest:
         return BusControlResponseMessage(
             source=source,
             target=self._request.source,
-            order=self._request.order,
+            request_id=self._request.request_id,
             worker=self.worker,
             outcome=outcome,
             state=None if status is None else status.state,

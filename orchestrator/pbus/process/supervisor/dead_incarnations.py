@@ -1,4 +1,4 @@
-"""Release of dead incarnations: their leases, the messages they held, the news of their end."""
+"""Release of dead incarnations: their leases, the messages they held, the announcement of their end."""
 
 import asyncio
 

@@ -25,6 +25,7 @@ class ProcessLauncher:
         emit: Callable[[Event], None],
     ) -> None:
         self.emit = emit
+        self.broker = bus_client.broker
         self._environment = environment
         self._guard = guard
         self._bus_client = bus_client
@@ -74,13 +75,3 @@ class ProcessLauncher:
     async def request_end(self, worker: str, timeout_s: float | None) -> bool:
         """Ask a worker by message to finish its queued messages and jobs."""
         return await self._bus_client.request_end(worker, timeout_s)
-
-    @property
-    def is_broker_away(self) -> bool:
-        """Whether the broker is unusable now."""
-        return self._bus_client.broker.is_away
-
-    @property
-    def was_broker_away(self) -> bool:
-        """Whether it is unusable, or was within the last seconds."""
-        return self._bus_client.broker.was_away

@@ -65,7 +65,7 @@ class _NonJoiningResolverLoop(asyncio.SelectorEventLoop):
         proto: int = 0,
         flags: int = 0,
     ) -> Any:
-        """As socket.getaddrinfo()."""
+        """Resolve a name, as socket.getaddrinfo()."""
         found: asyncio.Future[Any] = self.create_future()
         wanted = (host, port, family, type, proto, flags)
         try:
@@ -83,12 +83,12 @@ class _NonJoiningResolverLoop(asyncio.SelectorEventLoop):
         except Exception as error:  # noqa: BLE001 - raised by the waiting task
             settle, outcome = found.set_exception, error
 
-        def tell() -> None:
+        def set_outcome() -> None:
             if not found.done():
                 settle(outcome)
 
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            self.call_soon_threadsafe(tell)
+            self.call_soon_threadsafe(set_outcome)
 
 
 def _non_joining_loop() -> _NonJoiningResolverLoop:

@@ -39,10 +39,12 @@ def start_time(pid: int) -> float | None:
     return created - psutil.boot_time() if sys.platform == "linux" else created
 
 
-def is_same_process(pid: int, born: float) -> bool:
+def is_same_process(pid: int, started: float) -> bool:
     """Whether the process of this pid and start time still runs."""
     now = start_time(pid)
-    return now is not None and abs(now - born) <= _SAME_START_S and _is_alive(psutil.Process(pid))
+    return (
+        now is not None and abs(now - started) <= _SAME_START_S and _is_alive(psutil.Process(pid))
+    )
 
 
 def members(groups: Collection[int]) -> list[psutil.Process]:
@@ -231,11 +233,11 @@ def _is_marked(process: psutil.Process, token: str) -> bool:
     return environ.get(SERVER_TOKEN_VARIABLE) == token
 
 
-def _is_reused(group: int, born: float | None) -> bool:
+def _is_reused(group: int, started: float | None) -> bool:
     # A number stays taken while any member of its group is alive, so only a live leader with
     # another start time shows another group.
     leader = start_time(group)
-    return born is not None and leader is not None and abs(leader - born) > _SAME_START_S
+    return started is not None and leader is not None and abs(leader - started) > _SAME_START_S
 
 
 def _is_alive(process: psutil.Process) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from pbus.process.supervisor.broker_watch import BrokerWatch
 from pbus.process.supervisor_events import Event
 from pbus.process.system.output import OnLine
 from pbus.process.system.spawn import Child
@@ -10,7 +11,13 @@ from pbus.topology.model import WorkerInstance
 
 
 class ProcessHost(Protocol):
-    """Starts processes and passes their ends on to the bus."""
+    """Starts processes and passes their ends on to the bus.
+
+    Attributes:
+        broker: Availability of the broker.
+    """
+
+    broker: BrokerWatch
 
     async def start_child(
         self,
@@ -53,16 +60,6 @@ class ProcessHost(Protocol):
         Returns:
             Whether the message was sent.
         """
-        ...
-
-    @property
-    def is_broker_away(self) -> bool:
-        """Whether the broker is unusable now."""
-        ...
-
-    @property
-    def was_broker_away(self) -> bool:
-        """Whether it is unusable, or was within the last seconds."""
         ...
 
     def emit(self, event: Event) -> None:

@@ -60,7 +60,7 @@ class Restarts:
             self._status.history,
             now,
             0.0 if ready_at is None else now - ready_at,
-            is_excused=self._host.was_broker_away,
+            is_excused=self._host.broker.was_away,
         )
         match decision:
             case restart_policy.Restart():
@@ -92,10 +92,10 @@ class Restarts:
 
     async def _wait_for_broker(self, reason: str) -> None:
         """Start no process that could not join the bus: it would end again."""
-        if not self._spec.joins or not self._host.is_broker_away:
+        if not self._spec.joins or not self._host.broker.is_away:
             return
         self._status.enter_backoff(reason, "waits for the broker")
-        while self._target.may_run and self._host.is_broker_away:
+        while self._target.may_run and self._host.broker.is_away:
             await self._target.wait_changed(_BROKER_POLL_S)
 
     def _give_up(self, reason: str) -> None:
