@@ -62,7 +62,7 @@ class Probe(BaseWorker):
 HEAD = """
 import asyncio, json, sys, time
 import pbus.client
-from pbus import CallTimeoutError, UnknownNameError
+from pbus import CallTimeoutError, UnknownNameError, WorkerNotFoundError
 
 """
 
@@ -130,6 +130,32 @@ asyncio.run(main())
     assert [["clerk.1", "done"]] == said["restarted"]
     assert ["clerk.1"] == said["states"]
     assert ["clrk", "clerk"] == said["nearest"]
+
+
+def test_any_bus_by_its_url(shop: Place):
+    """With its key; who has another is heard by no worker, and finds none."""
+    record = shop.record()["bus"]
+    said = told(
+        shop,
+        f"""
+at = {{"url": {record["url"]!r}, "channel": {record["channel"]!r}, "delivery": "at-least-once"}}
+
+async def main():
+    async with pbus.client.connect(**at, key={record["key"]!r}) as client:
+        said = {{"text": (await client.job("clerk", "greet", {{"who": "url"}}))["text"]}}
+    async with pbus.client.connect(**at, key="x" * 32, find_timeout=0.5) as client:
+        said["seen"] = len(await client.workers())
+        try:
+            await client.job("clerk", "greet", {{"who": "stranger"}})
+        except WorkerNotFoundError as error:
+            said["missing"] = error.name
+    print(json.dumps(said))
+
+asyncio.run(main())
+""",
+    )
+
+    assert {"text": "Hello, url!", "seen": 0, "missing": "clerk"} == said
 
 
 def test_stored_messages(shop: Place):
