@@ -137,7 +137,7 @@ if TYPE_CHECKING:
     from pbus.topology import Topology as Topology
     from pbus.topology import load_topology as load_topology
     from pbus.workers.activation import WorkerActivationArgs as WorkerActivationArgs
-    from pbus.workers.base import BaseWorker as BaseWorker
+    from pbus.workers.base_worker import BaseWorker as BaseWorker
 
 _HOMES = {
     "pbus.bus": (
@@ -283,7 +283,7 @@ _HOMES = {
         "Topology",
         "load_topology",
     ),
-    "pbus.workers.base": ("BaseWorker",),
+    "pbus.workers.base_worker": ("BaseWorker",),
     "pbus.workers.activation": ("WorkerActivationArgs",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -44,8 +44,8 @@ LIMITS = (
     "bus.redis.connections.CONNECT_TIMEOUT_S",
     "registry.own_leases.STORE_TIMEOUT_S",
     "registry.registry.STORE_TIMEOUT_S",
-    "runner.lifecycle._EVENTS_TIMEOUT_S",
-    "runner.lifecycle._STEP_TIMEOUT_S",
+    "runner.runner_lifecycle._EVENTS_TIMEOUT_S",
+    "runner.runner_lifecycle._STEP_TIMEOUT_S",
     "runner.runner._REPORT_TIMEOUT_S",
 )
 

@@ -6,7 +6,7 @@ import pytest
 
 from pbus.errors import DuplicateWorkerError
 from pbus.messages import BusCancelWorkerMessage
-from pbus.workers.base import BaseWorker
+from pbus.workers.base_worker import BaseWorker
 from support.job_helpers import Asker, Doer, Note, NotingDoer, ask, hosted
 from support.waiting import PATIENCE_S, run, until
 

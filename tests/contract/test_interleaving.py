@@ -13,7 +13,7 @@ from pbus.jobs import JobGroupParams
 from pbus.jobs.requester import lost_workers
 from pbus.messages import BusCancelWorkerMessage, BusJobRequestMessage, BusSystemMessage
 from pbus.workers import activation
-from pbus.workers.base import BaseWorker
+from pbus.workers.base_worker import BaseWorker
 from support.job_helpers import Note, ask, hosted
 from support.waiting import PATIENCE_S, happens, run, until
 

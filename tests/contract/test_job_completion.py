@@ -18,7 +18,7 @@ from pbus.messages import (
     BusJobRequestMessage,
     JobStatus,
 )
-from pbus.workers.base import BaseWorker
+from pbus.workers.base_worker import BaseWorker
 from support.job_helpers import Asker, Doer, ask, hosted, leftovers
 from support.waiting import run, until
 

@@ -17,7 +17,7 @@ from pbus.jobs.listing import (
     merge_jobs,
 )
 from pbus.messages import BusJobRequestMessage, BusJobResponseMessage
-from pbus.workers.base import BaseWorker
+from pbus.workers.base_worker import BaseWorker
 from support.job_helpers import Asker, Doer, Note, ask, hosted, leftovers
 from support.waiting import PATIENCE_S, run, until
 

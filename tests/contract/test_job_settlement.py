@@ -9,7 +9,7 @@ from pbus.bus.local.lane_hold import release_lane
 from pbus.errors import JobCancelledError, JobFailedError
 from pbus.handlers import PENDING, job
 from pbus.messages import BusJobRequestMessage, BusJobResponseMessage
-from pbus.workers.base import BaseWorker
+from pbus.workers.base_worker import BaseWorker
 from support.faults import MISHAPS
 from support.job_helpers import Asker, Doer, HastyDoer, Note, NotingDoer, ask, hosted, leftovers
 from support.waiting import PATIENCE_S, happens, run, until

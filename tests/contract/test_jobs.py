@@ -17,7 +17,7 @@ from pbus.messages import (
     JobStatus,
 )
 from pbus.runner import WorkerRunner
-from pbus.workers.base import BaseWorker
+from pbus.workers.base_worker import BaseWorker
 from support.faults import MISHAPS
 from support.job_helpers import Asker, Doer, HastyDoer, Note, ask, hosted, leftovers
 from support.waiting import PATIENCE_S, happens, run, until

@@ -19,7 +19,7 @@ from pbus.messages import (
 )
 from pbus.registry import WorkerErrorData, heartbeat
 from pbus.runner import WorkerRunner
-from pbus.workers.base import BaseWorker
+from pbus.workers.base_worker import BaseWorker
 from support.recorder import Recorder
 from support.waiting import PATIENCE_S, finishes, happens, run, until
 

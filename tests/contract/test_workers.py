@@ -16,7 +16,7 @@ from pbus.messages import (
 from pbus.runner import WorkerRunner
 from pbus.workers import activation
 from pbus.workers.activation import WorkerActivationArgs
-from pbus.workers.base import BaseWorker
+from pbus.workers.base_worker import BaseWorker
 from support.job_helpers import Asker, Doer, Note, NotingDoer, ask, hosted
 from support.waiting import PATIENCE_S, run, until
 

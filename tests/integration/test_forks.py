@@ -18,7 +18,7 @@ from pbus.messages import BusDataMessage, BusMessage
 from pbus.process.supervisor_events import Exited, Line, Ready
 from pbus.runner import WorkerRunner
 from pbus.topology.model import WorkerSpec
-from pbus.workers.base import BaseWorker
+from pbus.workers.base_worker import BaseWorker
 from support.supervisor_helpers import supervised, topology
 from support.valkey import Valkey
 from support.waiting import PATIENCE_S, run, until

@@ -9,7 +9,7 @@ from pbus.bus import WorkerBus
 from pbus.handlers import job
 from pbus.messages import BusDataMessage, BusJobRequestMessage
 from pbus.runner import WorkerRunner
-from pbus.workers.base import BaseWorker
+from pbus.workers.base_worker import BaseWorker
 from support.waiting import PATIENCE_S, until
 
 MakeBus = Callable[..., WorkerBus]

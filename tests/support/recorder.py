@@ -3,7 +3,7 @@
 import asyncio
 
 from pbus.messages import BusMessage, BusWorkerReadyMessage, BusWorkerRegistryMessage
-from pbus.workers.base import BaseWorker
+from pbus.workers.base_worker import BaseWorker
 
 
 class Recorder(BaseWorker):

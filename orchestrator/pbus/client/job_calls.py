@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pbus.client.addresses import new_name
-from pbus.client.connection import ClientCore
+from pbus.client.client_core import ClientCore
 from pbus.ids import new_id
 
 if TYPE_CHECKING:

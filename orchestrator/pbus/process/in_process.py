@@ -20,10 +20,10 @@ from pbus.process.system.launch_plan import WorkerLaunchSpec
 from pbus.process.worker_loader import load_worker
 from pbus.registry import WorkerErrorData, WorkerReadyData
 from pbus.runner import WorkerRunner
-from pbus.runner.lifecycle import END_TIMEOUT_S
+from pbus.runner.runner_lifecycle import END_TIMEOUT_S
 from pbus.topology.model import Topology, WorkerInstance
 from pbus.topology.paths import import_path
-from pbus.workers.base import BaseWorker
+from pbus.workers.base_worker import BaseWorker
 
 logger = logging.getLogger(__name__)
 

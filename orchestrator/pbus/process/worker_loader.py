@@ -5,7 +5,7 @@ from typing import Any
 
 from pbus.errors import PbusError, WorkerLoadError
 from pbus.process.system.launch_plan import WorkerLaunchSpec
-from pbus.workers.base import BaseWorker
+from pbus.workers.base_worker import BaseWorker
 
 
 def load_worker(spec: WorkerLaunchSpec, name: str) -> BaseWorker:

@@ -17,8 +17,8 @@ from pbus.messages import (
 )
 from pbus.registry import WorkerErrorData
 from pbus.runner.hosted_worker import Worker, one_line
-from pbus.runner.lifecycle import END_TIMEOUT_S, RunnerLifecycle
 from pbus.runner.open_jobs import reply_with_open_jobs
+from pbus.runner.runner_lifecycle import END_TIMEOUT_S, RunnerLifecycle
 from pbus.runner.type_checks import BusAcceptanceRequestMessage, answer_acceptance
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from pbus.testing.message_recorder import M, MessageRecorder, Where
 from pbus.testing.recording_bus import RecordingBus
 from pbus.testing.recording_runner import RecordingRunner
 from pbus.testing.stand_in import StandIn
-from pbus.workers.base import BaseWorker
+from pbus.workers.base_worker import BaseWorker
 
 TESTER = "tester"
 WAIT_S = 5.0

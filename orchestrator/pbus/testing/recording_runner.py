@@ -6,7 +6,7 @@ from pbus.bus import WorkerBus
 from pbus.errors import NotSeenError
 from pbus.runner import WorkerRunner
 from pbus.testing.change_signal import ChangeSignal
-from pbus.workers.base import BaseWorker
+from pbus.workers.base_worker import BaseWorker
 
 
 class RecordingRunner(WorkerRunner):

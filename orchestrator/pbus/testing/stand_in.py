@@ -12,7 +12,7 @@ from pbus.messages import (
     BusWorkerRegistryMessage,
 )
 from pbus.testing.message_recorder import M, MessageRecorder, Where
-from pbus.workers.base import BaseWorker
+from pbus.workers.base_worker import BaseWorker
 
 
 class StandIn(BaseWorker):

@@ -4,7 +4,7 @@ import pytest
 
 from pbus.errors import HandlerDefinitionError
 from pbus.handlers import JobHandler, find_handlers, job, worker_ready
-from pbus.workers.base import BaseWorker
+from pbus.workers.base_worker import BaseWorker
 
 
 class Library(BaseWorker):

@@ -1,6 +1,6 @@
 """A worker that does nothing; `start` measures its cost."""
 
-from pbus.workers.base import BaseWorker
+from pbus.workers.base_worker import BaseWorker
 
 
 class Idle(BaseWorker):

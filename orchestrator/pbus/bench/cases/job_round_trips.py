@@ -15,7 +15,7 @@ from pbus.bench.processes.roles import DelayResult, RoleConfig
 from pbus.bench.results import SHARE, CaseResult, Check, Percentiles, Plan, Row, System, ratio
 from pbus.handlers import job
 from pbus.messages import BusJobRequestMessage
-from pbus.workers.base import BaseWorker
+from pbus.workers.base_worker import BaseWorker
 
 SEQUENTIAL = "jobs, one at a time"
 CONCURRENT = "jobs, 100 in flight"

@@ -11,7 +11,7 @@ from pbus.bus.connect import make_bus
 from pbus.bus.subscriber import BusSubscriber
 from pbus.messages import BusMessage
 from pbus.runner import WorkerRunner
-from pbus.workers.base import BaseWorker
+from pbus.workers.base_worker import BaseWorker
 
 Handler = Callable[[BusMessage], Awaitable[None]]
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from pbus.bus.pgmq.server import schema
+from pbus.bus.pgmq.server import installation
 from pbus.bus.pgmq.server.endpoint import CONNECT_TIMEOUT_S, TROUBLE, Endpoint, failure
 from pbus.errors import BusUnavailableError
 
@@ -16,7 +16,7 @@ async def erase(url: str, channel: str) -> bool:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             bare = await endpoint.connect_bare()
             try:
-                is_known = await schema.is_installed(bare)
+                is_known = await installation.is_installed(bare)
             finally:
                 await endpoint.close(bare)
         if not is_known:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from pbus.client.addresses import new_name
-from pbus.client.connection import ClientCore
+from pbus.client.client_core import ClientCore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,7 @@ from asyncpg import exceptions
 from pbus.bus.pgmq.server import session
 from pbus.bus.pgmq.server.connection_log import ConnectionLog
 from pbus.bus.pgmq.server.endpoint import LOST, MISSING, TROUBLE, Endpoint, failure
-from pbus.bus.pgmq.server.schema import BUILD_TIMEOUT_S
+from pbus.bus.pgmq.server.installation import BUILD_TIMEOUT_S
 from pbus.concurrency.backoff import Backoff
 from pbus.errors import BusUnavailableError
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import asyncpg
 from asyncpg import exceptions
 
-from pbus.bus.pgmq.server import schema, session
+from pbus.bus.pgmq.server import installation, session
 from pbus.bus.pgmq.server.address import Address, read_url
 from pbus.errors import (
     BrokerFaultError,
@@ -117,7 +117,9 @@ class Endpoint:
                 await session.check_pooler(connection, self.url, self._another)
                 self._is_one_session = True
             await session.prepare(connection, self.url)
-            await schema.install(connection, self.url, is_damaged=is_damaged, building=building)
+            await installation.install(
+                connection, self.url, is_damaged=is_damaged, building=building
+            )
         except BaseException:
             await self.close(connection)
             raise
