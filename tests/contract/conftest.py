@@ -10,7 +10,7 @@ import pytest
 
 from pbus.bus import AsyncQueueBus, WorkerBus, connect
 from pbus.bus.pgmq import Endpoint as PgEndpoint
-from pbus.bus.pgmq import mail_store
+from pbus.bus.pgmq import standalone_store
 from pbus.bus.queues.store import QueueStore
 from pbus.bus.redis.keys import Keys
 from pbus.bus.redis.queue_store import RedisQueueStore
@@ -138,7 +138,7 @@ def _redis_store(request: pytest.FixtureRequest, channel: str) -> MakeStore:
 
 def _pgmq_store(request: pytest.FixtureRequest, channel: str) -> MakeStore:
     endpoint = PgEndpoint(dsn=request.getfixturevalue("shared_database"))
-    return lambda **options: closing(mail_store(endpoint, channel, **options))
+    return lambda **options: closing(standalone_store(endpoint, channel, **options))
 
 
 @pytest.fixture

@@ -230,7 +230,7 @@ def test_purged_strangers_do_not_count(make_store):
                 sql = (
                     f"INSERT INTO pgmq.q_{queue}_d (vt, message) VALUES (now(), to_jsonb($1::text))"
                 )
-                await store._outbox.call(sql, "x" * 5_000)
+                await store._writer.call(sql, "x" * 5_000)
             await store.purge("box")
             assert await kept_bytes(store) == await size_of(store) > 0
             await handle(store, [message])
@@ -243,7 +243,7 @@ def test_purged_strangers_do_not_count(make_store):
 async def queue_of(store):
     """The name of the one mailbox's queues on Postgres."""
     sql = "SELECT base FROM pbus.queue WHERE channel = $1"
-    return (await store._outbox.call(sql, store._channel))[0][0]
+    return (await store._writer.call(sql, store._channel))[0][0]
 
 
 async def remove_all(store):
@@ -251,7 +251,7 @@ async def remove_all(store):
     if isinstance(store, RedisQueueStore):
         await store._calls.plain("XTRIM", f"{store._key}:q:d:box", "MAXLEN", 0)
         return
-    await store._outbox.call(f"DELETE FROM pgmq.q_{await queue_of(store)}_d")
+    await store._writer.call(f"DELETE FROM pgmq.q_{await queue_of(store)}_d")
 
 
 def test_dead_letters_are_bounded(make_store, monkeypatch, caplog):

@@ -81,7 +81,7 @@ def test_durable_leaves_nothing_behind(valkey: Valkey) -> None:
     assert 1.0 == checks["durable throughput / redis-py streams"].at_least
     with Redis.from_url(valkey.url) as redis:
         left = [key.decode() for key in redis.scan_iter(match="pbus:bench:*", count=1_000)]
-    assert [] == [key for key in left if ":mail" in key or ":receiver" in key]
+    assert [] == [key for key in left if ":queues" in key or ":receiver" in key]
 
 
 @pytest.mark.pgmq

@@ -434,7 +434,7 @@ def test_handled_ids_are_looked_up(database, channel):
             await query(database, "ANALYZE pbus.handled")
             ask = """EXPLAIN SELECT (SELECT true FROM pbus.handled d
               WHERE d.queue_id = 2000 AND d.id = n::text) FROM generate_series(1, 9) n"""
-            plan = [row[0] for row in await bus.queues._inbox.call(ask)]
+            plan = [row[0] for row in await bus.queues._reader.call(ask)]
             assert any("handled_pkey" in line for line in plan), plan
 
     run(main())

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import asyncpg
 import pytest
 
-from pbus.bus.pgmq import Endpoint, PgmqQueueStore, mail_store
+from pbus.bus.pgmq import Endpoint, PgmqQueueStore, standalone_store
 from pbus.bus.pgmq.server import session
 from pbus.bus.queues.store import SETTLED_AT_ONCE, Settlement, StoredMessage
 from pbus.errors import BusUnavailableError
@@ -136,7 +136,7 @@ def test_work_grows_with_the_rows(database: str, channel: str, call: Call):
     """One message was there when ANALYZE ran, and plans are kept; later there are thousands."""
 
     async def main() -> None:
-        store = mail_store(Endpoint(dsn=database), channel)
+        store = standalone_store(Endpoint(dsn=database), channel)
         work = Work(store)
         await store.open("box", durable=True)
         (message,) = await prepare(store, 1)
@@ -157,20 +157,20 @@ def test_large_batches_are_split(database: str, channel: str):
     """What is settled at once holds its locks for a bounded time, however much there is."""
 
     async def main() -> None:
-        store = mail_store(Endpoint(dsn=database), channel)
+        store = standalone_store(Endpoint(dsn=database), channel)
         await store.open("box", durable=True)
         many = 2 * SETTLED_AT_ONCE + 1
         found = await prepare(store, many)
         sizes: list[int] = []
-        call = store._outbox.call
+        call = store._writer.call
 
         async def counting(sql: str, *arguments):
             sizes.append(len(arguments[1]))
             return await call(sql, *arguments)
 
-        store._outbox.call = counting
+        store._writer.call = counting
         await store.settle([Settlement(one) for one in found])
-        store._outbox.call = call
+        store._writer.call = call
 
         assert [SETTLED_AT_ONCE, SETTLED_AT_ONCE, 1] == sizes
         assert [0] == [report.backlog for report in await store.stats()]
@@ -184,10 +184,10 @@ def test_statements_end_on_the_server(database: str, channel: str, monkeypatch: 
     monkeypatch.setattr(session, "STATEMENT_S", 0.3)
 
     async def main() -> None:
-        store = mail_store(Endpoint(dsn=database), channel)
+        store = standalone_store(Endpoint(dsn=database), channel)
         await store.open("box", durable=True)
         found = await prepare(store, 10)
-        connection = store._outbox._connection
+        connection = store._writer._connection
         other = await asyncpg.connect(database)
         async with other.transaction():
             await other.execute("SELECT FROM pbus.in_flight FOR UPDATE")
@@ -198,7 +198,7 @@ def test_statements_end_on_the_server(database: str, channel: str, monkeypatch: 
         await other.close()
         await store.settle([Settlement(one) for one in found])
 
-        assert connection is store._outbox._connection
+        assert connection is store._writer._connection
         assert [0] == [report.backlog for report in await store.stats()]
         await store.close()
 
@@ -209,10 +209,10 @@ def test_large_answers_have_their_time(database: str, channel: str):
     """What carries much may take longer on the server; what comes after it may not."""
 
     async def main() -> None:
-        store = mail_store(Endpoint(dsn=database), channel)
+        store = standalone_store(Endpoint(dsn=database), channel)
         show = "SHOW statement_timeout"
         sizes = (0, 128 * 1024 * 1024, 1024)
-        limits = [(await store._outbox.call(show, size=size))[0][0] for size in sizes]
+        limits = [(await store._writer.call(show, size=size))[0][0] for size in sizes]
         await store.close()
         assert ["9s", "137s", "9s"] == limits
 

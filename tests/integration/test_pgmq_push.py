@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pbus.bus.pgmq.queue_store import PgmqQueueStore, mail_store
+from pbus.bus.pgmq.queue_store import PgmqQueueStore, standalone_store
 from pbus.bus.pgmq.server.endpoint import Endpoint
 from pbus.bus.queues.store import Settlement
 from pbus.errors import BusUnavailableError
@@ -77,7 +77,7 @@ async def handling(store, database, consumer="consumer") -> AsyncIterator[Handle
 @contextlib.asynccontextmanager
 async def stored(database, channel, *, shared=False, **options) -> AsyncIterator[PgmqQueueStore]:
     """A store with a mailbox."""
-    store = mail_store(Endpoint(dsn=database), channel, **options)
+    store = standalone_store(Endpoint(dsn=database), channel, **options)
     try:
         await store.open("box", durable=True, shared=shared)
         yield store
@@ -137,7 +137,7 @@ def test_lost_notification_loses_nothing(database, channel):
 
     async def main():
         async with stored(database, channel) as store, handling(store, database) as handler:
-            staying = asyncio.create_task(store._inbox.run())  # a bus has it run
+            staying = asyncio.create_task(store._reader.run())  # a bus has it run
             writer = Writer()
             sent = 0
             for _ in range(3):
@@ -176,9 +176,9 @@ def test_take_that_reconnects_finds_all(database, channel):
             writer = Writer()
             await other.put([writer.to("box", "1")])
             await handler.has("1")
-            pid = (await store._inbox.call("SELECT pg_backend_pid()"))[0][0]
+            pid = (await store._reader.call("SELECT pg_backend_pid()"))[0][0]
             await query(database, f"SELECT pg_terminate_backend({pid})")
-            await until(lambda: not store._inbox.is_up)
+            await until(lambda: not store._reader.is_up)
             await other.put([writer.to("box", "2")])
             store.fetcher.wakeups.notified(set())
             await handler.has("1", "2")

@@ -5,7 +5,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from pbus.bus.pgmq import Endpoint, mail_store
+from pbus.bus.pgmq import Endpoint, standalone_store
 from pbus.bus.queues.store import Settlement
 from support.queue_helpers import backlog, fetch, texts
 from support.waiting import run
@@ -71,7 +71,7 @@ def test_database_of_the_version_before(database: str, channel: str):
 
     async def main() -> None:
         await fill(database, channel)
-        store = mail_store(Endpoint(dsn=database), channel)
+        store = standalone_store(Endpoint(dsn=database), channel)
 
         assert 2 == await backlog(store, "box")
         free = await fetch(store)
@@ -82,7 +82,7 @@ def test_database_of_the_version_before(database: str, channel: str):
 
         await store.settle([Settlement(one) for one in free + held])
         assert 0 == await backlog(store, "box")
-        names = {row["name"] for row in await store._outbox.call(NAMES)}
+        names = {row["name"] for row in await store._writer.call(NAMES)}
         assert set() == names & OLD
         left = [
             name

@@ -91,7 +91,7 @@ def test_w03_dead_receiver_frees_its_senders(valkey, channel):
                     )
 
             flooding = asyncio.create_task(flood())
-            await happens(here._outboxes["d"].blocking)
+            await happens(here._send_buffers["d"].blocking)
             await there.stop()
             await asyncio.wait_for(flooding, PATIENCE_S)
 
@@ -305,7 +305,7 @@ def test_follower_costs_no_flow(valkey, channel):
             assert time.monotonic() - started < 10
             assert (total, 0, 0) == (seen, tap.missed, here.counters.undelivered)
             await here.send(Blob(source="a", target="nobody", number=1))
-            await here._outboxes["d"].emptied.wait()
+            await here._send_buffers["d"].emptied.wait()
             assert 1 == here.counters.undelivered
 
     asyncio.run(main())

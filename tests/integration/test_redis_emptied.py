@@ -87,11 +87,11 @@ MISHAPS = {
     "version": delete("@:version", "@:workers"),
 }
 KEPT_MISHAPS = {
-    "index": delete("@:mail"),
-    "mailbox": delete("@:mail:box:porter"),
-    "stream": delete("@:mail:q:d:porter", "@:mail:wait:d:porter"),
-    "groups": say("XGROUP", "DESTROY", "@:mail:q:d:porter", "g"),
-    "numbers": delete("@:mail:last:porter", "@:mail:part:porter", "@:mail:touched"),
+    "index": delete("@:queues"),
+    "queuesbox": delete("@:queues:box:porter"),
+    "stream": delete("@:queues:q:d:porter", "@:queues:wait:d:porter"),
+    "groups": say("XGROUP", "DESTROY", "@:queues:q:d:porter", "g"),
+    "numbers": delete("@:queues:last:porter", "@:queues:part:porter", "@:queues:touched"),
 }
 
 

@@ -82,15 +82,17 @@ def test_lost_large_message_frees_its_sender(own_valkey: Valkey, channel: str):
             await there.subscribe(listener)
             async with here, there:
                 await here.send(heap(1, 1))
-                await until(lambda: here._outboxes["d"]._streams["w"].has_credit(40 * MB))
+                await until(lambda: here._send_buffers["d"]._streams["w"].has_credit(40 * MB))
                 here._carried_bytes = 128 * MB  # as if the server had not said what it does
                 proxy.freeze()
                 await here.send(heap(2, 40))
                 await until(
                     lambda: own_valkey.command("CLIENT", "LIST", "TYPE", "pubsub").count(b"id=") < 4
                 )
-                here._outboxes["d"].mark()  # by which it would learn of the loss is lost, too
-                await until(lambda: not here._outboxes["d"]._ready)
+                here._send_buffers[
+                    "d"
+                ].send_watermarks()  # by which it would learn of the loss is lost, too
+                await until(lambda: not here._send_buffers["d"]._ready)
                 proxy.restore()
                 await until(lambda: not there.is_connected)
                 await until(lambda: there.is_connected)

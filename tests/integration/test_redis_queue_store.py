@@ -76,7 +76,9 @@ def test_nothing_is_left_of_removed_mailboxes(valkey, channel, redis):
     async def main():
         async with closing(store_at(valkey.url, channel)) as store:
             await use_everything(store)
-            kinds = {key.removeprefix(f"{{{channel}}}:mail") for key in redis.keys(f"*{channel}*")}
+            kinds = {
+                key.removeprefix(f"{{{channel}}}:queues") for key in redis.keys(f"*{channel}*")
+            }
             messages = await fetch(store)
             for report in await store.stats():
                 await store.purge(report.name, remove=True)
@@ -104,7 +106,7 @@ def test_mailbox_of_the_vanished_expires(valkey, channel, redis):
             await store.renew(["brief"])
 
             assert [] == [key for key in redis.keys(f"*{channel}*:q:*") if redis.ttl(key) >= 0]
-            assert -1 == redis.ttl(f"{{{channel}}}:mail")
+            assert -1 == redis.ttl(f"{{{channel}}}:queues")
 
     run(main())
 
@@ -256,7 +258,7 @@ def test_handled_ids_are_bounded(valkey, channel, redis):
                 outgoing.bodies[:] = [b"{}"] * pack
                 await store.put([outgoing])
                 await handle(store, await fetch(store))
-            kept = sum(redis.scard(f"{{{channel}}}:mail:done:{which}:box") for which in (0, 1))
+            kept = sum(redis.scard(f"{{{channel}}}:queues:done:{which}:box") for which in (0, 1))
             oldest = rounds - HANDLED_KEPT // pack
             await store.put([writer.to("box", "again", ids=[f"{oldest}-0"])])
 
@@ -272,7 +274,7 @@ def test_old_senders_are_forgotten(valkey, channel, redis):
     async def main():
         async with closing(store_at(valkey.url, channel)) as store:
             await store.open("box", durable=True)
-            last = f"{{{channel}}}:mail:last:box"
+            last = f"{{{channel}}}:queues:last:box"
             redis.hset(last, mapping={f"old-{number}|1|d": "7 1000" for number in range(500)})
             for number in range(64):
                 await store.put([Writer(f"new-{number}").to("box", "x")])
@@ -294,7 +296,7 @@ def test_the_dead_get_nothing(valkey, channel, redis):
             ask = encode(([("box", "d", 10, 0, [])], 1, 0, [], []))
             late = redis.register_script(TAKE.source)
 
-            assert [] == late(keys=[f"{{{channel}}}:mail"], args=["dead-1", ask])
+            assert [] == late(keys=[f"{{{channel}}}:queues"], args=["dead-1", ask])
             assert ["x"] == texts(await fetch(store))
 
     run(main())
@@ -333,7 +335,7 @@ def test_consumers_of_the_dead_are_removed(valkey, channel, redis):
             names = [
                 consumer["name"]
                 for queue in "dsDS"
-                for consumer in redis.xinfo_consumers(f"{{{channel}}}:mail:q:{queue}:box", "g")
+                for consumer in redis.xinfo_consumers(f"{{{channel}}}:queues:q:{queue}:box", "g")
             ]
 
             assert [] == names

@@ -77,10 +77,10 @@ async def kept_bytes(store: QueueStore) -> int:
         return await _kept_on_redis(store)
     total = 0
     sql = "SELECT base FROM pbus.queue WHERE channel = $1"
-    for (queue,) in await store._outbox.call(sql, store._channel):
+    for (queue,) in await store._writer.call(sql, store._channel):
         for lane in ("d", "s"):
             count = f"SELECT coalesce(sum(pbus.queue_entry_bytes(headers)), 0) FROM pgmq.q_{queue}_{lane}"
-            total += int((await store._outbox.call(count))[0][0])
+            total += int((await store._writer.call(count))[0][0])
     return total
 
 
@@ -103,7 +103,7 @@ async def pass_time(store: QueueStore, seconds: float) -> None:
             await store._calls.plain("ZINCRBY", store._key, -1000 * seconds, name)
         return
     sql = "UPDATE pbus.queue SET ends_at = ends_at - $1::float8 * interval '1 s' WHERE channel = $2"
-    await store._outbox.call(sql, seconds, store._channel)
+    await store._writer.call(sql, seconds, store._channel)
 
 
 async def be_away(store: QueueStore, seconds: float) -> None:
@@ -115,7 +115,7 @@ async def be_away(store: QueueStore, seconds: float) -> None:
         await store._calls.plain("SET", key, last - int(1000 * seconds))
         return
     sql = "UPDATE pbus.last_renewal SET at = at - $1::float8 * interval '1 s' WHERE channel = $2"
-    await store._outbox.call(sql, seconds, store._channel)
+    await store._writer.call(sql, seconds, store._channel)
 
 
 @contextlib.asynccontextmanager

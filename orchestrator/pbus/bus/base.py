@@ -48,7 +48,7 @@ class WorkerBus(abc.ABC):
         channel: Names the bus; processes on one channel hear each other.
         max_message_bytes: The largest encoded message.
         send_timeout: Seconds a send waits for room before it raises BusFullError.
-        incarnation: Names this life of this process; made up when not given.
+        incarnation: Names this run of this process; made up when not given.
 
     Attributes:
         counters: What passed through.
@@ -81,10 +81,10 @@ class WorkerBus(abc.ABC):
         self.url = "memory://"
         self._is_stopped = False
         self._loop: asyncio.AbstractEventLoop | None = None  # of the first start
-        self._life: asyncio.Task[None] | None = None  # ends with the loop, if not before
+        self._lifetime: asyncio.Task[None] | None = None  # ends with the loop, if not before
         self._starting: asyncio.Future[None] | None = None
-        self._board = LocalRouter(send_timeout)
-        self.counters: Counters = self._board.counters
+        self._router = LocalRouter(send_timeout)
+        self.counters: Counters = self._router.counters
         self._leases: LeaseStore | None = None
 
     async def start(self, timeout: float | None = 5.0) -> None:  # noqa: ASYNC109 - the contract
@@ -119,9 +119,9 @@ class WorkerBus(abc.ABC):
                 raise BusUnavailableError(self.url, self._why_not_open()) from None
             raise
         self.is_running, self._is_stopped = True, False
-        self._life = asyncio.create_task(_live(), name="pbus bus")
-        self._life.add_done_callback(self._note_end)
-        for mailbox in self._board.mailboxes():
+        self._lifetime = asyncio.create_task(_wait_forever(), name="pbus bus")
+        self._lifetime.add_done_callback(self._note_end)
+        for mailbox in self._router.mailboxes():
             mailbox.start()
 
     async def stop(self) -> None:
@@ -134,13 +134,13 @@ class WorkerBus(abc.ABC):
         """
         self._check_loop()
         self._is_stopped = True
-        if self._life is None:
+        if self._lifetime is None:
             return
-        self.is_running, life, self._life = False, self._life, None
-        life.cancel()
-        await asyncio.wait({life})
+        self.is_running, lifetime, self._lifetime = False, self._lifetime, None
+        lifetime.cancel()
+        await asyncio.wait({lifetime})
         await self._close()
-        await asyncio.gather(*(mailbox.stop() for mailbox in self._board.mailboxes()))
+        await asyncio.gather(*(mailbox.stop() for mailbox in self._router.mailboxes()))
 
     async def subscribe(self, subscriber: BusSubscriber) -> None:
         """Deliver messages for this subscriber's address, and broadcasts, to it.
@@ -154,7 +154,7 @@ class WorkerBus(abc.ABC):
             BusLoopError: The bus belongs to another event loop.
         """
         self._check_loop()
-        mailbox = self._board.add(subscriber)
+        mailbox = self._router.add(subscriber)
         if mailbox is None or not self.is_running:
             return
         mailbox.start()
@@ -166,7 +166,7 @@ class WorkerBus(abc.ABC):
 
     async def unsubscribe(self, subscriber: BusSubscriber) -> None:
         """Deliver nothing more to this subscriber; what waits is dropped and counted."""
-        mailbox = self._board.remove(subscriber)
+        mailbox = self._router.remove(subscriber)
         if mailbox is None:
             return
         if self.is_running:
@@ -189,8 +189,8 @@ class WorkerBus(abc.ABC):
         """
         if not self.is_running:
             await self._until_running()
-        if message.is_local or message.target in self._board.local_names:
-            await self._board.put(message)
+        if message.is_local or message.target in self._router.local_names:
+            await self._router.put(message)
         else:
             await self.publish(message)
         self.counters.sent += 1
@@ -224,7 +224,7 @@ class WorkerBus(abc.ABC):
 
     async def on_message_received(self, message: BusMessage) -> None:
         """Put a message that arrived into the mailboxes it is for, waiting for room."""
-        await self._board.put(message)
+        await self._router.put(message)
 
     def tap(self) -> Tap:
         """Follow all traffic of the channel.
@@ -235,8 +235,8 @@ class WorkerBus(abc.ABC):
         raise BusError(f"{type(self).__name__} cannot be followed")
 
     def stats(self, name: str) -> MailboxStats:
-        """What the subscriber of that name has received, missed and has waiting."""
-        mailbox = self._board.find(name)
+        """Return the counts of the subscriber of that name."""
+        mailbox = self._router.find(name)
         if mailbox is None:
             return MailboxStats()
         unhandled = 0 if self.queues is not None else mailbox.unhandled
@@ -269,9 +269,9 @@ class WorkerBus(abc.ABC):
         if not self.is_running:
             raise BusClosedError("stopped" if self._is_stopped else "not started")
 
-    def _note_end(self, life: asyncio.Task[None]) -> None:
+    def _note_end(self, lifetime: asyncio.Task[None]) -> None:
         """Send nothing more: asyncio.run() ends, and cancels all that runs here."""
-        if life is self._life:
+        if lifetime is self._lifetime:
             self.is_running, self._is_stopped = False, True
 
     def _check_loop(self) -> None:
@@ -300,7 +300,7 @@ class WorkerBus(abc.ABC):
         return MemoryLeaseStore()
 
 
-async def _live() -> None:
+async def _wait_forever() -> None:
     await asyncio.get_running_loop().create_future()
 
 

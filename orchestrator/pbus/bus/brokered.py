@@ -46,16 +46,16 @@ class BrokeredBus(WorkerBus):
     """The bus between processes.
 
     A backend makes its connections and calls `_init_streams`; when they are open it calls `_start_tasks` and
-    `_open_mail`, and it hands what arrives to the inbox and to the credit.
+    `_open_queues`, and it hands what arrives to the receiver and to the flow control.
 
     Args:
         settings: All but how the broker is reached.
         incarnation: Names this run of this process; random when not given.
     """
 
-    _inbox: StreamReceiver
-    _outboxes: dict[Lane, SendBuffer]
-    _publishers: dict[Lane, LaneWriter]
+    _receiver: StreamReceiver
+    _send_buffers: dict[Lane, SendBuffer]
+    _writers: dict[Lane, LaneWriter]
     _credit: FlowControl
     _provenance: Provenance | None = None  # checked where there is a key
 
@@ -91,9 +91,9 @@ class BrokeredBus(WorkerBus):
             await self._see_limit(error)
             line = encode_message(message, limit=self._carried_bytes, encoding=self._encoding)
         if consumer is None:
-            outbox, address = self._outboxes[message.lane], message.target or EVERYONE
-            if not outbox.put_nowait(address, line):
-                await outbox.put(address, line)
+            send_buffer, address = self._send_buffers[message.lane], message.target or EVERYONE
+            if not send_buffer.put_nowait(address, line):
+                await send_buffer.put(address, line)
         else:
             await self._store(consumer, EncodedMessage.of(message, line))
 
@@ -117,7 +117,7 @@ class BrokeredBus(WorkerBus):
         lane = Lane.SYSTEM if urgent else Lane.DATA
         address = target or EVERYONE
         if consumer is None:
-            await self._outboxes[lane].put(address, line)
+            await self._send_buffers[lane].put(address, line)
         else:
             await self._store(consumer, EncodedMessage(address, lane, header.id, line))
         self.counters.sent += 1
@@ -145,7 +145,7 @@ class BrokeredBus(WorkerBus):
                 self._take_note(payload)
             else:
                 plain = self._seal.open("payload", payload)
-                self._inbox.receive(plain, limit=self._max_payload_bytes)
+                self._receiver.receive(plain, limit=self._max_payload_bytes)
         except SealError as error:
             self._refuse(error)
         except MessageDecodeError as error:
@@ -155,12 +155,12 @@ class BrokeredBus(WorkerBus):
 
     def _refuse(self, error: MessageDecodeError) -> None:
         self.counters.unsealed += isinstance(error, SealError)
-        self._board.refuse(error)
+        self._router.refuse(error)
 
     def _take_note(self, note: bytes) -> None:
-        self._credit.receive(note)
+        self._flow_control.receive(note)
 
-    # What the inbox calls
+    # What the receiver calls
 
     def deliver(
         self,
@@ -179,21 +179,22 @@ class BrokeredBus(WorkerBus):
         self, address: str, lane: Lane, lines: list[bytes], completion: BatchCompletion | None
     ) -> int:
         if lane is Lane.SYSTEM and any(
-            len(mailbox.lane(lane)) >= SYSTEM_CAPACITY for mailbox in self._board.receivers(address)
+            len(mailbox.lane(lane)) >= SYSTEM_CAPACITY
+            for mailbox in self._router.receivers(address)
         ):
-            self._board.note_lost("this process, which has no room,", address, len(lines))
+            self._router.note_lost("this process, which has no room,", address, len(lines))
             return 0
-        return self._board.put_lines(address, lane, lines, completion)
+        return self._router.put_lines(address, lane, lines, completion)
 
     def lost(self, sender: str, address: str, count: int) -> None:
         """Messages went missing; see Sink."""
-        self._board.note_lost(sender, address, count)
+        self._router.note_lost(sender, address, count)
 
     def grant(self, sender: str, address: str, number: int, consumed: int, limit: int) -> None:
         """Tell a sender how far it may go; see Sink."""
-        self._credit.grant(sender, address, number, consumed, limit)
+        self._flow_control.grant(sender, address, number, consumed, limit)
 
-    # The life of the bus
+    # Opening and closing
 
     async def _read_leases(self) -> list[Lease]:
         return await self.leases.leases()
@@ -205,8 +206,8 @@ class BrokeredBus(WorkerBus):
         return SealedQueueStore(store, self._seal, self.names, self._claims, self._refuse)
 
     def _init_streams(self, wire: Transport) -> None:
-        self._inbox = StreamReceiver(self)
-        self._outboxes = {
+        self._receiver = StreamReceiver(self)
+        self._send_buffers = {
             lane: SendBuffer(
                 lane,
                 self.incarnation,
@@ -216,33 +217,33 @@ class BrokeredBus(WorkerBus):
             )
             for lane in Lane
         }
-        self._publishers = {
-            lane: LaneWriter(outbox, wire, self.counters, self.send_timeout)
-            for lane, outbox in self._outboxes.items()
+        self._writers = {
+            lane: LaneWriter(send_buffer, wire, self.counters, self.send_timeout)
+            for lane, send_buffer in self._send_buffers.items()
         }
-        data = self._outboxes[Lane.DATA]
-        self._credit = FlowControl(
-            self.incarnation, data, wire, self._inbox, self._seal, self.presences
+        data = self._send_buffers[Lane.DATA]
+        self._flow_control = FlowControl(
+            self.incarnation, data, wire, self._receiver, self._seal, self.presences
         )
         if self._seal is not NO_SEAL:
-            self._provenance = Provenance(self._claims, self._board, self._put)
+            self._provenance = Provenance(self._claims, self._router, self._put)
 
     def _start_tasks(self) -> None:
         """Start what writes and what looks after it; the broker has been reached."""
-        for lane, publisher in self._publishers.items():
-            self._spawn(f"{lane.name.lower()} writer", publisher.run)
-        self._spawn("grants", self._credit.run_grants)
-        self._spawn("probes", self._credit.run_probes)
+        for lane, writer in self._writers.items():
+            self._spawn(f"{lane.name.lower()} writer", writer.run)
+        self._spawn("grants", self._flow_control.run_grants)
+        self._spawn("probes", self._flow_control.run_probes)
         self._spawn("beat", self._beat)
         if self._provenance is not None:
             self._spawn("provenance", self._provenance.run)
 
-    async def _open_mail(self) -> None:
+    async def _open_queues(self) -> None:
         if self.queues is None:
             return
         self._consumer = QueueConsumer(
             self.queues,
-            self._board,
+            self._router,
             self.incarnation,
             settings=self._settings,
             send=self.send,
@@ -259,8 +260,8 @@ class BrokeredBus(WorkerBus):
         if self._tasks:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_DRAIN_TIMEOUT_S):
-                    for publisher in self._publishers.values():
-                        await publisher.drain()
+                    for writer in self._writers.values():
+                        await writer.drain()
         await self._tasks.close()
         await self._disconnect()
 
@@ -279,12 +280,12 @@ class BrokeredBus(WorkerBus):
 
     async def _beat_once(self) -> None:
         await self._heartbeat()
-        self._inbox.tidy()
-        self._board.tidy()
-        for outbox in self._outboxes.values():
-            outbox.send_watermarks()
-        for publisher in self._publishers.values():
-            publisher.say_undelivered()
+        self._receiver.tidy()
+        self._router.tidy()
+        for send_buffer in self._send_buffers.values():
+            send_buffer.send_watermarks()
+        for writer in self._writers.values():
+            writer.say_undelivered()
         if self._consumer is not None:
             await self._consumer.heartbeat()
 
@@ -295,7 +296,7 @@ class BrokeredBus(WorkerBus):
 
     async def _leave(self, address: str) -> None:
         await self._ignore(address)
-        self._inbox.leave(address)
+        self._receiver.leave(address)
         if self._consumer is not None:
             await self._consumer.leave(address)
 

@@ -7,7 +7,7 @@ from pbus.leases import LEASE_S, Activation, Lease, Renewal
 
 
 class MemoryLeaseStore:
-    """A LeaseStore that lives and dies with its process.
+    """A LeaseStore that ends with its process.
 
     Args:
         clock: Seconds; only differences matter.

@@ -14,7 +14,7 @@ class BusSubscriber:
 
     Attributes:
         name: The address; unique within the process.
-        is_draining: What it refuses from now on is for others, or for its next life: stored messages
+        is_draining: What it refuses from now on is for others, or for its next incarnation: stored messages
             are given back, not dropped.
         is_durable: Whether it has a mailbox for stored messages (at-least-once); without one it
             hears only what is never stored.

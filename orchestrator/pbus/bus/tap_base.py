@@ -107,7 +107,7 @@ class BrokerTap(abc.ABC):
 
     @abc.abstractmethod
     async def _heartbeat(self) -> None:
-        """Called at each beat: say that we still follow, ask whether the connection lives."""
+        """Called at each beat: say that we still follow, ask whether the connection is alive."""
 
     @abc.abstractmethod
     async def _disconnect(self) -> None:

@@ -2,7 +2,7 @@
 
 from pbus.bus.pgmq.bus import PgmqBus
 from pbus.bus.pgmq.leases import PgLeaseStore
-from pbus.bus.pgmq.queue_store import PgmqQueueStore, mail_store
+from pbus.bus.pgmq.queue_store import PgmqQueueStore, standalone_store
 from pbus.bus.pgmq.server.connection import HealingConnection
 from pbus.bus.pgmq.server.endpoint import Endpoint
 
@@ -12,5 +12,5 @@ __all__ = [
     "PgLeaseStore",
     "PgmqBus",
     "PgmqQueueStore",
-    "mail_store",
+    "standalone_store",
 ]

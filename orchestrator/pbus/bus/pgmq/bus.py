@@ -78,26 +78,26 @@ class PgmqBus(BrokeredBus):
     def grant(self, sender: str, address: str, number: int, consumed: int, limit: int) -> None:
         """Tell a sender how far it may go, ourselves without the server; see Sink."""
         if sender == self.incarnation:
-            self._outboxes[Lane.DATA].grant(sender, address, number, consumed, limit)
+            self._send_buffers[Lane.DATA].grant(sender, address, number, consumed, limit)
         else:
             super().grant(sender, address, number, consumed, limit)
 
-    # The life of the connections
+    # Connections
 
     def _expect_returns(self) -> None:
         if self.is_running:
-            for publisher in self._publishers.values():
-                publisher.expect_returns()
+            for writer in self._writers.values():
+                writer.expect_returns()
 
     async def _open(self) -> None:
         self._lines.acquire()
         self._is_open = True
-        self._wire.addresses = list(self._board.addresses)
+        self._wire.addresses = list(self._router.addresses)
         await self._reach()
         self._spawn("reader", self._lines.reader.run)
         self._spawn("wire", self._wire.run)
         self._start_tasks()
-        await self._open_mail()
+        await self._open_queues()
 
     async def _reach(self) -> None:
         """Join for the first time; a refusal is final, anything else is tried again."""
@@ -131,7 +131,7 @@ class PgmqBus(BrokeredBus):
             await self._tell_addresses()
 
     async def _tell_addresses(self) -> None:
-        self._wire.addresses = list(self._board.addresses)
+        self._wire.addresses = list(self._router.addresses)
         await self._wire.join()
 
     def _take(self, rank: int, payload: bytes) -> None:

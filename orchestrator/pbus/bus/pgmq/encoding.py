@@ -1,4 +1,4 @@
-"""Letters as Postgres keeps them: pairs of an id and a body in jsonb, which refuses some text."""
+"""Messages as Postgres keeps them: pairs of an id and a body in jsonb, which refuses some text."""
 
 import base64
 import binascii
@@ -141,9 +141,9 @@ def dead_letter(row: Row) -> DeadLetter:
     )
 
 
-def key_of(letter: StoredMessage) -> tuple[int, int, int]:
-    """A letter's hold, its position in the entry, and its mailbox."""
-    hold, position, box = letter.receipt_handle.split(".")
+def key_of(message: StoredMessage) -> tuple[int, int, int]:
+    """A message's hold, its position in the entry, and its mailbox."""
+    hold, position, box = message.receipt_handle.split(".")
     return int(hold), int(position), int(box)
 
 

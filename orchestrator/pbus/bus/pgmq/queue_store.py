@@ -1,4 +1,4 @@
-"""Stored mail in Postgres: PGMQ queues, and functions of the schema that each do one step."""
+"""Stored messages in Postgres: PGMQ queues, and functions of the schema that each do one step."""
 
 import asyncio
 import contextlib
@@ -58,8 +58,8 @@ class PgmqQueueStore:
 
     Args:
         lines: The connections.
-        holds_lines: Until close(), where nobody else does.
-        lease_s: How long a mailbox lives that nobody keeps and nobody touches.
+        holds_lines: Hold the connections until close().
+        lease_s: How long a queue is kept that is neither durable nor renewed.
         hold_s: How long a consumer may be silent.
     """
 
@@ -76,8 +76,8 @@ class PgmqQueueStore:
         self._holds_lines = holds_lines
         if holds_lines:
             lines.acquire()
-        self._inbox = lines.reader
-        self._outbox = lines.writer
+        self._reader = lines.reader
+        self._writer = lines.writer
         self._channel = lines.channel
         self._lease_s = lease_s
         self._hold_s = hold_s
@@ -99,7 +99,7 @@ class PgmqQueueStore:
         """Make sure a mailbox exists; see QueueStore."""
         sql = "SELECT pbus.queue_open($1, $2, $3, $4, $5, $6, $7)"
         arguments = (self._channel, mailbox, durable, shared, max_backlog, self._lease_s, max_bytes)
-        await self._outbox.call(sql, *arguments)
+        await self._writer.call(sql, *arguments)
         self.fetcher.push.resubscribe()
 
     async def renew(self, mailboxes: Sequence[str]) -> list[str]:
@@ -107,13 +107,13 @@ class PgmqQueueStore:
         sql = "SELECT * FROM pbus.queue_renew($1, $2, $3, $4, $5)"
         consumers = self.fetcher.consumers
         arguments = (list(mailboxes), consumers, self._lease_s, self._hold_s)
-        rows = await self._inbox.call(sql, self._channel, *arguments)
+        rows = await self._reader.call(sql, self._channel, *arguments)
         now = asyncio.get_running_loop().time()
         if now >= self._next_tidy:
             self._next_tidy = now + _TIDY_S
             tidy = "SELECT pbus.queue_tidy($1, $2, $3, $4, $5)"
             limits = (HANDLED_KEPT_S, HANDLED_KEPT, DEAD_KEPT, DEAD_BYTES)
-            await self._outbox.call(tidy, self._channel, *limits)
+            await self._writer.call(tidy, self._channel, *limits)
             self.fetcher.push.resubscribe()  # the server may have lost who waits
         return [row[0] for row in rows]
 
@@ -125,27 +125,27 @@ class PgmqQueueStore:
         if len(batch) == 1 and batch[0].address != EVERYONE:
             sql, arguments = _PUT_ONE, tuple(value for (value,) in arguments[:4] + arguments[5:])
         size = sum(len(body) for one in batch for body in one.bodies)
-        rows = await self._outbox.call(sql, self._channel, *arguments, size=size)
+        rows = await self._writer.call(sql, self._channel, *arguments, size=size)
         return [PutResult(row[0], is_full=row[1], why=why_full(row[2])) for row in rows]
 
     async def fetch(
         self, wanted: Sequence[tuple[str, Lane, int]], *, consumer: str, wait_s: float
     ) -> list[StoredMessage]:
-        """Take letters, waiting for some; see QueueStore."""
+        """Take messages, waiting for some; see QueueStore."""
         return await self.fetcher.fetch(wanted, consumer=consumer, wait_s=wait_s)
 
     async def wake_fetchers(self) -> None:
         """Make waiting takes return; see QueueStore."""
         self.fetcher.wakeups.end_all()
 
-    async def mark_started(self, letters: Sequence[StoredMessage]) -> None:
+    async def mark_started(self, messages: Sequence[StoredMessage]) -> None:
         """Note that handlers are about to start; see QueueStore."""
-        if letters:
+        if messages:
             self._hurry_until = asyncio.get_running_loop().time() + _HURRY_S
             self._hurry.set()
-            keys = [key_of(letter) for letter in letters]
+            keys = [key_of(message) for message in messages]
             sql = "SELECT pbus.queue_mark_started($1, $2)"
-            await self._inbox.call(sql, [key[0] for key in keys], [key[1] for key in keys])
+            await self._reader.call(sql, [key[0] for key in keys], [key[1] for key in keys])
 
     async def settle(self, settles: Sequence[Settlement]) -> None:
         """Settlement a batch; see QueueStore."""
@@ -168,7 +168,7 @@ class PgmqQueueStore:
         ]
         limits = (DEAD_KEPT, DEAD_BYTES)
         columns = zip(*rows, strict=True)
-        ((fallen,),) = await self._outbox.call(_SETTLE, self._channel, *columns, *limits)
+        ((fallen,),) = await self._writer.call(_SETTLE, self._channel, *columns, *limits)
         for name, count in fallen_of(fallen):
             self._fallen.note(name, count)
         self.fetcher.settled(row[0] for row in rows)
@@ -189,35 +189,35 @@ class PgmqQueueStore:
         prefixes = [one for one in incarnations if one]
         await self.fetcher.finish(prefixes)
         sql = "SELECT pbus.queue_requeue_held_by($1, $2)"
-        rows = await self._inbox.call(sql, self._channel, prefixes)
+        rows = await self._reader.call(sql, self._channel, prefixes)
         self.fetcher.release(prefixes)
         return int(rows[0][0])
 
     async def stats(self) -> list[QueueStats]:
         """All mailboxes by name."""
-        rows = await self._outbox.call("SELECT * FROM pbus.queue_stats($1)", self._channel)
+        rows = await self._writer.call("SELECT * FROM pbus.queue_stats($1)", self._channel)
         return [QueueStats(**dict(row)) for row in rows]
 
     async def dead_letters(self, mailbox: str | None = None) -> list[DeadLetter]:
         """The dead letters; see QueueStore."""
-        rows = await self._outbox.call(_DEAD, self._channel, mailbox, _DEAD_SHOWN)
+        rows = await self._writer.call(_DEAD, self._channel, mailbox, _DEAD_SHOWN)
         return [dead_letter(row) for row in rows]
 
     async def requeue_dead(self, keys: Sequence[str]) -> int:
         """Put dead letters back; see QueueStore."""
         sql = "SELECT pbus.queue_requeue_dead($1, $2)"
-        rows = await self._outbox.call(sql, self._channel, numbers_of(keys), is_repeatable=False)
+        rows = await self._writer.call(sql, self._channel, numbers_of(keys), is_repeatable=False)
         return int(rows[0][0])
 
     async def drop_dead(self, keys: Sequence[str]) -> int:
         """Remove dead letters; see QueueStore."""
-        rows = await self._outbox.call(_DROP_DEAD, self._channel, numbers_of(keys))
+        rows = await self._writer.call(_DROP_DEAD, self._channel, numbers_of(keys))
         return int(rows[0][0])
 
     async def purge(self, mailbox: str, *, remove: bool = False) -> int:
         """Empty a mailbox; see QueueStore."""
         sql = "SELECT pbus.queue_purge($1, $2, $3)"
-        rows = await self._outbox.call(sql, self._channel, mailbox, remove)
+        rows = await self._writer.call(sql, self._channel, mailbox, remove)
         return int(rows[0][0])
 
     async def close(self) -> None:
@@ -238,6 +238,6 @@ def _columns(batch: Sequence[QueueEntry]) -> tuple[tuple[Any, ...], ...]:
     return (*zip(*streams, strict=True), *zip(*entries, strict=True))
 
 
-def mail_store(endpoint: Endpoint, channel: str, **options: float) -> PgmqQueueStore:
+def standalone_store(endpoint: Endpoint, channel: str, **options: float) -> PgmqQueueStore:
     """A store with two connections of its own."""
     return PgmqQueueStore(ConnectionPair(endpoint, channel), holds_lines=True, **options)

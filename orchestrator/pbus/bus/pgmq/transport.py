@@ -137,36 +137,40 @@ class PgTransport:
             with contextlib.suppress(BusUnavailableError):
                 await self._lines.reader.call("SELECT pbus.stream_leave($1)", self._me)
 
-    async def write(self, outbox: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
+    async def write(self, send_buffer: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
         """Send payloads, in order, in one call; see the protocol.
 
         Raises:
             BusUnavailableError: Perhaps sent, perhaps not; sent again they are known as repeats.
         """
-        lane = outbox.lane.value
+        lane = send_buffer.lane.value
         return await self._put([
-            (lane, payload.stream.address, len(payload.lines), outbox.encode(payload))
+            (lane, payload.stream.address, len(payload.lines), send_buffer.encode(payload))
             for payload in payloads
         ])
 
-    def write_nowait(self, outbox: SendBuffer, payloads: list[OutBatch], on_end: OnWritten) -> bool:
+    def write_nowait(
+        self, send_buffer: SendBuffer, payloads: list[OutBatch], on_end: OnWritten
+    ) -> bool:
         """Nothing is sent without waiting; see posts."""
-        del outbox, payloads, on_end
+        del send_buffer, payloads, on_end
         return False
 
-    async def result_of_nowait(self, outbox: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
+    async def result_of_nowait(
+        self, send_buffer: SendBuffer, payloads: Sequence[OutBatch]
+    ) -> list[int]:
         """Nothing was posted: send it now."""
-        return await self.write(outbox, payloads)
+        return await self.write(send_buffer, payloads)
 
     async def send_control(self, notes: Sequence[ControlFrame]) -> None:
         """Send notes to processes; see the protocol."""
         await self._put([(CONTROL, process, 1, note) for process, note in notes])
 
     async def probe(
-        self, outbox: SendBuffer, notes: Sequence[ControlFrame], addresses: Sequence[str]
+        self, send_buffer: SendBuffer, notes: Sequence[ControlFrame], addresses: Sequence[str]
     ) -> tuple[list[int], list[int]]:
         """Send notes, and count who is there, in one call; see the protocol."""
-        lane = outbox.lane.value
+        lane = send_buffer.lane.value
         items: list[Item] = [(CONTROL, process, 1, note) for process, note in notes]
         items += [(lane, address, 0, None) for address in addresses]
         counts = await self._put(items)

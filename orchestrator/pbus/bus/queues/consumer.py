@@ -120,7 +120,7 @@ class QueueConsumer:
                     max_backlog=self.options.max_backlog,
                     max_bytes=self.options.max_backlog_bytes,
                 )
-            self._requeue_left_queues()  # what an earlier life left comes to this one by the broker
+            self._requeue_left_queues()  # what an earlier incarnation left comes to this one by the broker
             self._queues[queue] = address
         self._request_refetch()
 

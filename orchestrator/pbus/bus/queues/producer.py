@@ -1,4 +1,4 @@
-"""The sending half of stored mail: gathers messages, stores them in batches, tells each sender."""
+"""The sending half of stored messages: gathers them, stores them in batches, tells each sender."""
 
 import asyncio
 import contextlib
@@ -121,7 +121,7 @@ class LaneProducer:
         self._reached: dict[str, int] = {}  # by address: how many mailboxes there were
         self._full: dict[str, str] = {}  # by address without room: which bound was reached
         self._said: dict[str, float] = {}  # and when that was said
-        self._has_mail = asyncio.Event()
+        self._has_waiting = asyncio.Event()
 
     def put(self, encoded: EncodedMessage) -> asyncio.Future[int]:
         """See Dispatch."""
@@ -130,8 +130,8 @@ class LaneProducer:
         stored: asyncio.Future[int] = loop.create_future()
         until = loop.time() + self._settings.send_timeout
         self._waiting.append(PendingPut(encoded, number, until, stored))
-        if not self._has_mail.is_set():
-            self._has_mail.set()
+        if not self._has_waiting.is_set():
+            self._has_waiting.set()
         return stored
 
     async def run(self) -> None:
@@ -159,13 +159,13 @@ class LaneProducer:
         """Until there is something new, or it is time to try again what was held up."""
         if self._waiting:
             return
-        self._has_mail.clear()
+        self._has_waiting.clear()
         limit = None
         if self._blocked_by_queue or self._blocked_behind_broadcast:
             limit = max(0.0, self._retry_at - asyncio.get_running_loop().time())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
-                await self._has_mail.wait()
+                await self._has_waiting.wait()
 
     def _next_batch(self) -> list[PendingPut]:
         batch: list[PendingPut] = []

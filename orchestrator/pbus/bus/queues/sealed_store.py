@@ -82,7 +82,7 @@ class SealedQueueStore:
         self._names = names
         self._claims = claims
         self._refuse = refuse
-        self._strange: list[Settlement] = []  # to be dead letters as soon as the broker answers
+        self._rejected: list[Settlement] = []  # to be dead letters as soon as the broker answers
 
     def __getattr__(self, name: str) -> Any:
         """All else is the store's own."""
@@ -104,56 +104,56 @@ class SealedQueueStore:
     async def fetch(
         self, wanted: Sequence[tuple[str, Lane, int]], *, consumer: str, wait_s: float
     ) -> list[StoredMessage]:
-        """Take messages that are held by nobody; see QueueStore."""
-        letters: list[StoredMessage] = []
-        claims: dict[str, Claim] = {}  # by the letter's key
-        for letter in await self._store.fetch(wanted, consumer=consumer, wait_s=wait_s):
+        """Fetch messages that are not in flight; see QueueStore."""
+        messages: list[StoredMessage] = []
+        claims: dict[str, Claim] = {}  # by the message's key
+        for message in await self._store.fetch(wanted, consumer=consumer, wait_s=wait_s):
             try:
-                line, claim = self._opened(letter.mailbox, letter.body)
+                line, claim = self._opened(message.mailbox, message.body)
             except SealError as error:
-                self._dead_letter(letter, error)
+                self._dead_letter(message, error)
                 continue
-            letters.append(msgspec.structs.replace(letter, body=line))
+            messages.append(msgspec.structs.replace(message, body=line))
             if claim is not None:
-                claims[letter.receipt_handle] = claim
+                claims[message.receipt_handle] = claim
         if claims:
-            letters = await self._allowed(letters, claims)
-        await self._bury_strange()
-        return letters
+            messages = await self._allowed(messages, claims)
+        await self._settle_rejected()
+        return messages
 
     async def _allowed(
-        self, letters: list[StoredMessage], claims: dict[str, Claim]
+        self, messages: list[StoredMessage], claims: dict[str, Claim]
     ) -> list[StoredMessage]:
         """Those that have a source which their sender may use."""
         wrong = await self._claims.wrong(set(claims.values()))
         if not wrong:
-            return letters
+            return messages
         allowed = []
-        for letter in letters:
-            claim = claims.get(letter.receipt_handle)
+        for message in messages:
+            claim = claims.get(message.receipt_handle)
             if claim in wrong:
-                self._dead_letter(letter, SourceError(wrong[claim]))
+                self._dead_letter(message, SourceError(wrong[claim]))
             else:
-                allowed.append(letter)
+                allowed.append(message)
         return allowed
 
-    def _dead_letter(self, letter: StoredMessage, error: MessageDecodeError) -> None:
+    def _dead_letter(self, message: StoredMessage, error: MessageDecodeError) -> None:
         self._refuse(error)
-        self._strange.append(Settlement(message=letter, how="dead_letter", reason=error.message))
+        self._rejected.append(Settlement(message=message, how="dead_letter", reason=error.message))
 
-    async def _bury_strange(self) -> None:
-        """What cannot be settled now is settled with the next take: its neighbours must not wait."""
-        strange, self._strange = self._strange, []
-        if strange:
+    async def _settle_rejected(self) -> None:
+        """Dead-letter what is unsealed; with the next fetch if not now: its neighbours must not wait."""
+        rejected, self._rejected = self._rejected, []
+        if rejected:
             try:
-                await self._store.settle(strange)
+                await self._store.settle(rejected)
             except BusUnavailableError as error:
                 logger.debug("messages without a seal are settled later: %s", error)
-                self._strange = strange + self._strange
+                self._rejected = rejected + self._rejected
 
     async def dead_letters(self, mailbox: str | None = None) -> list[DeadLetter]:
         """The dead letters, those that cannot be opened as they are; see QueueStore."""
-        return [self._shown(letter) for letter in await self._store.dead_letters(mailbox)]
+        return [self._shown(message) for message in await self._store.dead_letters(mailbox)]
 
     def _sealed(self, one: QueueEntry) -> QueueEntry:
         context = one.address.encode()
@@ -184,9 +184,9 @@ class SealedQueueStore:
                     continue
             raise error from None
 
-    def _shown(self, letter: DeadLetter) -> DeadLetter:
+    def _shown(self, message: DeadLetter) -> DeadLetter:
         try:
-            body, _ = self._opened(letter.mailbox, letter.body)
+            body, _ = self._opened(message.mailbox, message.body)
         except SealError:
-            return letter
-        return msgspec.structs.replace(letter, body=body)
+            return message
+        return msgspec.structs.replace(message, body=body)

@@ -1,4 +1,4 @@
-"""Stored mail: what a broker must be able to do for at-least-once delivery.
+"""The store of queues in a broker, for at-least-once delivery.
 
 A *mailbox* keeps messages until they are handled. Several processes may take from one (replicas);
 what a process took and has not settled is *held* by its incarnation, and goes back when that
@@ -74,8 +74,8 @@ class StoredMessage(msgspec.Struct, frozen=True, gc=False):
         body: The encoded message.
         attempt: 1 the first time a handler is to be started with it; one more for each retry.
         crashes: How many incarnations ended while they held it *and* had started it.
-        is_poison_suspect: An incarnation ended while it held this letter: call started() before the
-            handler, so that a letter that kills processes is told from its neighbours.
+        is_poison_suspect: An incarnation ended while it held this message: call started() before the
+            handler, so that a message that kills processes is told from its neighbours.
         stored_at: When it was first stored, by this process's loop clock; its age is the broker's.
     """
 
@@ -91,13 +91,13 @@ class StoredMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 class Settlement(msgspec.Struct, frozen=True, gc=False):
-    """The end of a letter for its consumer.
+    """The end of a message for its consumer.
 
     Attributes:
         how: "ack": gone, and its id is remembered with it; "retry": back into the mailbox
             after `delay_s` with one attempt more; "requeue": back into it as it was, no handler
             began with it; "dead_letter": to the dead letters.
-        reason: Why it is retried or buried, in a sentence.
+        reason: Why it is retried or dead-lettered, in a sentence.
     """
 
     message: StoredMessage
@@ -213,7 +213,7 @@ class QueueStore(Protocol):
     """Mailboxes in a broker. Every call may raise BusUnavailableError.
 
     Attributes:
-        on_lost: Called by touch() with a mailbox and about how many letters others than pbus
+        on_lost: Called by touch() with a mailbox and about how many messages others than pbus
             removed from it; a store that cannot tell never does.
     """
 
@@ -269,13 +269,13 @@ class QueueStore(Protocol):
     ) -> list[StoredMessage]:
         """Take letters that nobody holds, oldest first, waiting for some at most `wait_s`.
 
-        Letters whose id was handled before are settled here and not returned. What a call that
+        Messages whose id was handled before are settled here and not returned. What a call that
         failed or was cancelled had taken already is returned by a later one of the same consumer,
         perhaps to one that wants other mailboxes: settle it so that others get it.
 
         Args:
             wanted: (mailbox, lane, how many at most). An entry is taken whole, so the last one
-                may exceed it. A mailbox that does not exist has no letters.
+                may exceed it. A mailbox that does not exist has no messages.
             consumer: This process's incarnation.
             wait_s: How long to wait when there is nothing; woken at once by put().
         """
@@ -285,8 +285,8 @@ class QueueStore(Protocol):
         """Make a take() that waits return early: what is wanted has changed. Loses nothing."""
         ...
 
-    async def mark_started(self, letters: Sequence[StoredMessage]) -> None:
-        """Note that handlers of suspect letters are about to start: a crash counts from now."""
+    async def mark_started(self, messages: Sequence[StoredMessage]) -> None:
+        """Note that handlers of suspect messages are about to start: a crash counts from now."""
         ...
 
     async def settle(self, settles: Sequence[Settlement]) -> None:
@@ -298,7 +298,7 @@ class QueueStore(Protocol):
         ...
 
     async def requeue_held_by(self, incarnations: Sequence[str]) -> int:
-        """Give back what these incarnations (by prefix) hold; returns how many letters.
+        """Give back what these incarnations (by prefix) hold; returns how many messages.
 
         A take() of theirs that was under way then, or comes later because the process was alive
         after all, gets nothing that is lost: it is asked anew, which the dead do not answer.
@@ -322,9 +322,9 @@ class QueueStore(Protocol):
         ...
 
     async def purge(self, mailbox: str, *, remove: bool = False) -> int:
-        """Empty a mailbox; returns how many letters that were not held fell.
+        """Empty a mailbox; returns how many messages that were not held fell.
 
-        Letters in flight and dead letters stay, unless the mailbox is removed with all it has.
+        Messages in flight and dead letters stay, unless the mailbox is removed with all it has.
         """
         ...
 

@@ -100,29 +100,29 @@ class RedisBus(BrokeredBus):
             self.counters.note_undelivered(encoded.address)
         is_followed = self._followed_until > time.monotonic()
         if is_followed and len(encoded.line) <= self._carried_bytes:
-            await self._outboxes[encoded.lane].put(FOLLOWED + encoded.address, encoded.line)
+            await self._send_buffers[encoded.lane].put(FOLLOWED + encoded.address, encoded.line)
 
     def tap(self) -> RedisTap:
         """Follow all traffic of the channel; it costs the workers nothing."""
         asks = self.delivery == "at-least-once"
         return RedisTap(self._endpoint, self._names, self._seal, asks=asks)
 
-    # The life of the connections
+    # Connections
 
     async def _open(self) -> None:
         await self._reach()
         for lane, listener in self._listeners.items():
-            addresses = (EVERYONE, *self._board.addresses)
+            addresses = (EVERYONE, *self._router.addresses)
             listener.preset([self._names.lane(lane.value, address) for address in addresses])
             self._spawn(listener.name, listener.run)
         self._start_tasks()
         self._spawn("server", self._watch_server)
         for listener in self._listeners.values():
             await listener.wait_up()
-        await self._open_mail()
+        await self._open_queues()
 
-    async def _open_mail(self) -> None:
-        await super()._open_mail()
+    async def _open_queues(self) -> None:
+        await super()._open_queues()
         if self.queues is None:
             return
         link = self._links[Lane.SYSTEM]

@@ -190,7 +190,7 @@ class SubscriberConnection:
         self._quiet_beats = 0
         if isinstance(reply, RedisError):
             if self.is_up and isinstance(reply, (ResponseError, BusyLoadingError)):
-                return  # it refuses a PING: so it lives, and the subscriptions with it
+                return  # it refuses a PING: so it is alive, and the subscriptions with it
             raise reply
         if type(reply) is not list:
             return  # the answer to a PING on a connection without subscriptions

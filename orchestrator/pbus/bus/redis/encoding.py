@@ -1,4 +1,4 @@
-"""Between letters and what the scripts read and write: MessagePack heads and joined bodies."""
+"""Between messages and what the scripts read and write: MessagePack heads and joined bodies."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from pbus.messages import Lane
 encode = msgspec.msgpack.Encoder().encode
 _decode_head = msgspec.msgpack.Decoder(tuple[list[str], list[int]]).decode
 
-Slot = tuple[str, str]  # a mailbox, and an entry of it: its queue's letter and its id
+Slot = tuple[str, str]  # a mailbox, and an entry of it: its queue's message and its id
 _FRESH_CELLS = 4  # of an entry that was not in a mailbox before
 _OPEN = ord("0")
 NOT_OURS = b"not written by pbus"
@@ -36,13 +36,13 @@ def write_batch(batch: Sequence[QueueEntry]) -> list[bytes]:
 def read_entry(
     mailbox: str, slot: str, fields: Sequence[bytes], flags: bytes, clock: float
 ) -> list[StoredMessage]:
-    """The letters of an entry, without those that are settled.
+    """The messages of an entry, without those that are settled.
 
     Args:
         mailbox: Whose.
         slot: The entry's queue and id.
         fields: Of the entry.
-        flags: Which of its letters are settled; empty for none.
+        flags: Which of its messages are settled; empty for none.
         clock: What to add to the server's time, seconds, for that of the loop.
     """
     attempt, crashes, suspect = 1, 0, False
@@ -59,20 +59,20 @@ def read_entry(
         return [StoredMessage(mailbox, lane, f"{slot}/0/1/{len(body)}", id_, body, *past)]
     ids, sizes = _decode_head(fields[1])
     total = len(ids)
-    letters = []
+    messages = []
     start = 0
     for at in range(total):
         end = start + sizes[at]
         if not flags or flags[at] == _OPEN:
             key = f"{slot}/{at}/{total}/{len(body)}"
-            letters.append(StoredMessage(mailbox, lane, key, ids[at], body[start:end], *past))
+            messages.append(StoredMessage(mailbox, lane, key, ids[at], body[start:end], *past))
         start = end
-    return letters
+    return messages
 
 
-def slot_of(letter: StoredMessage) -> Slot:
-    """The entry that a letter came with."""
-    return letter.mailbox, letter.receipt_handle[: letter.receipt_handle.index("/")]
+def slot_of(message: StoredMessage) -> Slot:
+    """The entry that a message came with."""
+    return message.mailbox, message.receipt_handle[: message.receipt_handle.index("/")]
 
 
 class Batch:
@@ -80,7 +80,7 @@ class Batch:
 
     Attributes:
         slots: The entries for which it answers, in order.
-        simple: Entries that are settled with their one letter, handled at the first attempt.
+        simple: Entries that are settled with their one message, handled at the first attempt.
     """
 
     def __init__(self, settles: Iterable[Settlement]) -> None:
@@ -99,28 +99,30 @@ class Batch:
         return encode(groups), encode([(*key, *rest) for key, rest in self._simple.items()])
 
     def _add(self, settle: Settlement) -> None:
-        letter = settle.message
-        slot, at, total, size = letter.receipt_handle.split("/")
-        if total == "1" and settle.how == "ack" and not _has_past(letter):
-            key = (letter.mailbox, slot[0])
+        message = settle.message
+        slot, at, total, size = message.receipt_handle.split("/")
+        if total == "1" and settle.how == "ack" and not _has_past(message):
+            key = (message.mailbox, slot[0])
             entries, ids, sizes = self._simple.setdefault(key, ([], [], []))
             entries.append(slot[1:])
-            ids.append(letter.id)
+            ids.append(message.id)
             sizes.append(int(size))
-            self.simple.append((letter.mailbox, slot))
+            self.simple.append((message.mailbox, slot))
             return
-        group = self._groups.get((letter.mailbox, slot))
+        group = self._groups.get((message.mailbox, slot))
         if group is None:
-            group = self._groups[letter.mailbox, slot] = _Group(letter, slot, int(total), int(size))
+            group = self._groups[message.mailbox, slot] = _Group(
+                message, slot, int(total), int(size)
+            )
         group.settles[int(at)] = settle
 
 
 class _Group:
     """What is settled of one entry."""
 
-    def __init__(self, letter: StoredMessage, slot: str, total: int, size: int) -> None:
+    def __init__(self, message: StoredMessage, slot: str, total: int, size: int) -> None:
         self.settles: dict[int, Settlement] = {}
-        self._head = (letter.mailbox, slot[0], slot[1:], total, int(letter.attempt > 1))
+        self._head = (message.mailbox, slot[0], slot[1:], total, int(message.attempt > 1))
         self._size = size
 
     def cells(self) -> tuple[Any, ...]:
@@ -135,8 +137,8 @@ class _Group:
         return (*self._head, which, ids, others, self._size)
 
 
-def _has_past(letter: StoredMessage) -> bool:
-    return letter.is_poison_suspect or letter.attempt > 1
+def _has_past(message: StoredMessage) -> bool:
+    return message.is_poison_suspect or message.attempt > 1
 
 
 def read_dead(mailbox: str, entry: bytes, fields: Sequence[bytes], now: float) -> DeadLetter:

@@ -1,4 +1,4 @@
-"""Taking letters: asks, waits to be woken, and finds again what a lost answer held."""
+"""Taking messages: asks, waits to be woken, and finds again what a lost answer held."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ class _ConsumerState:
 
     Attributes:
         armed: Where the server lists it as waiting.
-        unsure: Where an answer was lost: it may hold letters that it has never seen.
+        unsure: Where an answer was lost: it may hold messages that it has never seen.
     """
 
     def __init__(self, name: str) -> None:
@@ -49,7 +49,7 @@ class Fetcher:
         self._calls = calls
         self._room = room
         self._consumers: dict[str, _ConsumerState] = {}
-        self._held: dict[Pair, set[str]] = {}  # entries whose letters were returned
+        self._held: dict[Pair, set[str]] = {}  # entries whose messages were returned
         self._lock = asyncio.Lock()  # an answer is read before the next question is put
         self._turn = 0
         self._foreign: list[bytes] = []  # mailbox, queue, entry of each that is to be refused
@@ -66,10 +66,10 @@ class Fetcher:
             while True:
                 left = deadline - loop.time()
                 here = [one for one in wanted if (one[0], one[1]) in asked]
-                letters, due_s = await self._ask_now(consumer, waiter, here, left)
+                messages, due_s = await self._ask_now(consumer, waiter, here, left)
                 now = loop.time()
-                if letters or now >= deadline or waiter.is_interrupted:
-                    return letters
+                if messages or now >= deadline or waiter.is_interrupted:
+                    return messages
                 is_all = asked == waiter.pairs
                 look_at = now + min(due_s, POLL_S) if is_all else min(look_at, now + due_s)
                 asked = await waiter.wait(min(deadline, look_at) - now)
@@ -133,17 +133,17 @@ class Fetcher:
                 break
         consumer.unsure.difference_update(recovered, pairs)
         clock = time.monotonic() - reply[2] / 1000
-        letters, foreign = self._read(pairs, reply[0], clock)
+        messages, foreign = self._read(pairs, reply[0], clock)
         self._foreign += foreign
-        with contextlib.suppress(BusUnavailableError):  # tried again: the letters are here
+        with contextlib.suppress(BusUnavailableError):  # tried again: the messages are here
             await self._refuse(reply[3])
         consumer.armed -= stale
-        if letters or not is_waiting:
+        if messages or not is_waiting:
             consumer.armed -= mine
         else:
             consumer.armed.update(pairs)
         due_ms = reply[1]
-        return letters, due_ms / 1000 if due_ms >= 0 else POLL_S
+        return messages, due_ms / 1000 if due_ms >= 0 else POLL_S
 
     def _in_turn(self, wanted: Sequence[Wanted]) -> list[Wanted]:
         """System lanes first; among equals another mailbox first each time."""
@@ -158,14 +158,14 @@ class Fetcher:
     def _read(
         self, pairs: Sequence[Pair], chunks: Sequence[Any], clock: float
     ) -> tuple[list[StoredMessage], list[bytes]]:
-        """The letters of an answer, and the entries that are none (mailbox, queue, entry of each).
+        """The messages of an answer, and the entries that are none (mailbox, queue, entry of each).
 
         Args:
             pairs: What was asked.
             chunks: What was answered.
             clock: What the loop's clock has more than the server's.
         """
-        letters: list[StoredMessage] = []
+        messages: list[StoredMessage] = []
         foreign: list[bytes] = []
         for pair, queue, items, marks in chunks:
             mailbox, lane = pairs[pair - 1]
@@ -173,12 +173,14 @@ class Fetcher:
             for at, (entry, fields) in enumerate(items):
                 slot = (queue + entry).decode()
                 try:
-                    letters += read_entry(mailbox, slot, fields, marks[at] if marks else b"", clock)
+                    messages += read_entry(
+                        mailbox, slot, fields, marks[at] if marks else b"", clock
+                    )
                 except ValueError:
                     foreign += (mailbox.encode(), queue, entry)
                 else:
                     held.add(slot)
-        return letters, foreign
+        return messages, foreign
 
     async def _refuse(self, names: Iterable[bytes]) -> None:
         """Have entries that others wrote removed; names: the mailboxes of those that already are."""

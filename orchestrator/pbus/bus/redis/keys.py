@@ -7,7 +7,7 @@ from pbus.errors import BusError
 _GLOB = re.compile(r"([\\*?\[\]^-])")
 
 
-FOLLOWED = "~"  # before an address: a copy for followers of what travels as stored mail
+FOLLOWED = "~"  # before an address: a copy for followers of what travels as stored messages
 
 
 class Keys:

@@ -56,7 +56,7 @@ class RedisQueueStore:
         lease_s: float = LEASE_S,
         on_fault: Callable[[], None] | None = None,
     ) -> None:
-        key = names.key("mail")
+        key = names.key("queues")
         self._key = key
         self._lease_ms = int(lease_s * 1000)
         self._calls = ScriptClient(endpoint, key)
@@ -64,7 +64,7 @@ class RedisQueueStore:
         self._fetcher = Fetcher(self._calls, self._room)
         self._passing = TaskOwner()
         self._since: bytes | None = None  # when mailboxes began, as of the last touch
-        self._waiting: dict[str, int] = {}  # how many letters waited then
+        self._waiting: dict[str, int] = {}  # how many messages waited then
         self._fallen = FallenDead()
         self.on_lost: Callable[[str, int], None] = _say_lost
 
@@ -85,11 +85,11 @@ class RedisQueueStore:
         """Renew leases; see QueueStore."""
         reply = await self._calls.run("care", TOUCH, self._lease_ms, *mailboxes)
         missing, waiting, emptied, since = reply
-        is_anew = self._since is not None and since != self._since
+        is_again = self._since is not None and since != self._since
         self._since = since
         lost = _counts_of(emptied)
         for name, count in self._waiting.items():
-            if is_anew or name.encode() in missing:
+            if is_again or name.encode() in missing:
                 lost.setdefault(name, count)
         self._waiting = _counts_of(waiting)
         for name, count in lost.items():
@@ -108,19 +108,19 @@ class RedisQueueStore:
     async def fetch(
         self, wanted: Sequence[tuple[str, Lane, int]], *, consumer: str, wait_s: float
     ) -> list[StoredMessage]:
-        """Take letters; see QueueStore."""
+        """Take messages; see QueueStore."""
         return await self._fetcher.fetch(wanted, consumer, wait_s)
 
     async def wake_fetchers(self) -> None:
         """End waits; see QueueStore."""
         self._room.interrupt()
 
-    async def mark_started(self, letters: Sequence[StoredMessage]) -> None:
+    async def mark_started(self, messages: Sequence[StoredMessage]) -> None:
         """Note the start of suspects; see QueueStore."""
         cells: list[str] = []
-        for letter in letters:
-            if letter.is_poison_suspect:
-                mailbox, slot = slot_of(letter)
+        for message in messages:
+            if message.is_poison_suspect:
+                mailbox, slot = slot_of(message)
                 cells += (mailbox, slot[0], slot[1:])
         if cells:
             await self._calls.run("settle", STARTED, *cells)
@@ -168,8 +168,8 @@ class RedisQueueStore:
             names = [mailbox]
         seconds, micros = await self._calls.plain("TIME")
         now = int(seconds) + int(micros) / 1e6
-        found = [letter for name in names for letter in await self._dead_of(name, now)]
-        return sorted(found, key=lambda letter: letter.dead_since)[:_DEAD_SHOWN]
+        found = [message for name in names for message in await self._dead_of(name, now)]
+        return sorted(found, key=lambda message: message.dead_since)[:_DEAD_SHOWN]
 
     async def requeue_dead(self, keys: Sequence[str]) -> int:
         """Put dead letters back; see QueueStore."""
@@ -196,7 +196,7 @@ class RedisQueueStore:
         await self._calls.close()
 
     def _pass_on(self, pair: Pair) -> None:
-        self._passing.spawn(self._wake_another(pair), "mail waking another")
+        self._passing.spawn(self._wake_another(pair), "pbus queues waking")
 
     async def _wake_another(self, pair: Pair) -> None:
         mailbox, lane = pair
@@ -204,15 +204,15 @@ class RedisQueueStore:
             await self._calls.run("take", PASS_ON, lane, mailbox)
 
     async def _dead_of(self, mailbox: str, now: float) -> list[DeadLetter]:
-        letters: list[DeadLetter] = []
+        messages: list[DeadLetter] = []
         stream, start = f"{self._key}:dead:{mailbox}", "-"
-        while len(letters) < _DEAD_SHOWN:
+        while len(messages) < _DEAD_SHOWN:
             page = await self._calls.plain("XRANGE", stream, start, "+", "COUNT", _DEAD_PAGE)
-            letters += [read_dead(mailbox, entry, fields, now) for entry, fields in page]
+            messages += [read_dead(mailbox, entry, fields, now) for entry, fields in page]
             if len(page) < _DEAD_PAGE:
                 break
             start = f"({page[-1][0].decode()}"
-        return letters
+        return messages
 
 
 def _counts_of(flat: Sequence[Any]) -> dict[str, int]:

@@ -12,7 +12,9 @@ from pbus.bus.tap_base import FOLLOWER_LEASE_S, BrokerTap
 from pbus.errors import BusUnavailableError
 from pbus.seal import Seal
 
-FOLLOWER_NOTE = b'["follower"]'  # to everyone's system channel: stored mail is copied to followers
+FOLLOWER_NOTE = (
+    b'["follower"]'  # to everyone's system channel: stored messages are copied to followers
+)
 
 
 class RedisTap(BrokerTap):
@@ -22,7 +24,7 @@ class RedisTap(BrokerTap):
         endpoint: The server.
         names: How channels are named.
         seal: Of the channel.
-        asks: Stored mail does not pass here by itself: ask senders for copies, as long as we live.
+        asks: Stored messages do not pass here by themselves: ask senders for copies while it is open.
     """
 
     def __init__(self, endpoint: Endpoint, names: Keys, seal: Seal, *, asks: bool = False) -> None:

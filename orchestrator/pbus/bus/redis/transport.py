@@ -38,12 +38,14 @@ class RedisTransport:
         self._names = names
         self._outcomes: dict[Lane, list[Any] | Exception] = {}  # of what was posted, to be weighed
 
-    async def write(self, outbox: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
+    async def write(self, send_buffer: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
         """Publish payloads in one pipeline; see Transport."""
-        replies = await self._links[outbox.lane].request(self._commands(outbox, payloads))
-        return await self._counts(outbox, payloads, replies)
+        replies = await self._links[send_buffer.lane].request(self._commands(send_buffer, payloads))
+        return await self._counts(send_buffer, payloads, replies)
 
-    def write_nowait(self, outbox: SendBuffer, payloads: list[OutBatch], on_end: OnWritten) -> bool:
+    def write_nowait(
+        self, send_buffer: SendBuffer, payloads: list[OutBatch], on_end: OnWritten
+    ) -> bool:
         """Publish payloads here and now, if the lane's link is idle; see Transport."""
 
         def note(outcome: list[Any] | Exception) -> None:
@@ -51,35 +53,37 @@ class RedisTransport:
             if outcome == expected:  # as nearly always
                 on_end(payloads, expected)
             else:
-                self._outcomes[outbox.lane] = outcome
+                self._outcomes[send_buffer.lane] = outcome
                 on_end(payloads, None)
 
-        return self._links[outbox.lane].post(self._commands(outbox, payloads), note)
+        return self._links[send_buffer.lane].post(self._commands(send_buffer, payloads), note)
 
-    async def result_of_nowait(self, outbox: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
-        """Who got what was posted; see Transport."""
-        outcome = self._outcomes.pop(outbox.lane)
+    async def result_of_nowait(
+        self, send_buffer: SendBuffer, payloads: Sequence[OutBatch]
+    ) -> list[int]:
+        """Return how many processes got what was written; see Transport."""
+        outcome = self._outcomes.pop(send_buffer.lane)
         if isinstance(outcome, Exception):
             raise outcome
-        return await self._counts(outbox, payloads, outcome)
+        return await self._counts(send_buffer, payloads, outcome)
 
     def _commands(
-        self, outbox: SendBuffer, payloads: Sequence[OutBatch]
+        self, send_buffer: SendBuffer, payloads: Sequence[OutBatch]
     ) -> list[tuple[bytes, bytes, bytes]]:
-        lane, name = outbox.lane.value, self._names.lane
+        lane, name = send_buffer.lane.value, self._names.lane
         return [
-            (b"PUBLISH", name(lane, payload.stream.address), outbox.encode(payload))
+            (b"PUBLISH", name(lane, payload.stream.address), send_buffer.encode(payload))
             for payload in payloads
         ]
 
     async def _counts(
-        self, outbox: SendBuffer, payloads: Sequence[OutBatch], replies: list[Any]
+        self, send_buffer: SendBuffer, payloads: Sequence[OutBatch], replies: list[Any]
     ) -> list[int]:
         if replies == [payload.stream.known for payload in payloads]:
             return replies  # as nearly always: whoever listens has granted credit
         if unsure := self._unsure(payloads, replies):
             now = time.monotonic()
-            exact = await self._count(outbox, [stream.address for stream in unsure])
+            exact = await self._count(send_buffer, [stream.address for stream in unsure])
             for (stream, reply), count in zip(unsure.items(), exact, strict=True):
                 stream.counted = (reply, count, now)
         return [
@@ -92,11 +96,11 @@ class RedisTransport:
         await self._publish(notes)
 
     async def probe(
-        self, outbox: SendBuffer, notes: Sequence[ControlFrame], addresses: Sequence[str]
+        self, send_buffer: SendBuffer, notes: Sequence[ControlFrame], addresses: Sequence[str]
     ) -> tuple[list[int], list[int]]:
         """Publish notes and count subscribers; see Transport."""
         heard = await self._publish(notes) if notes else []
-        return heard, await self._count(outbox, addresses)
+        return heard, await self._count(send_buffer, addresses)
 
     def is_tap_copy(self, address: str) -> bool:
         """Whether only followers hear what is sent there; see Transport."""
@@ -133,11 +137,11 @@ class RedisTransport:
             return 0 if isinstance(reply, NoPermissionError) else REFUSED
         return reply if reply in {0, stream.known} else stream.counted[1]
 
-    async def _count(self, outbox: SendBuffer, addresses: Sequence[str]) -> list[int]:
-        """How many processes listen to each address; pbus listens to both lanes, strangers may not."""
+    async def _count(self, send_buffer: SendBuffer, addresses: Sequence[str]) -> list[int]:
+        """Return how many processes listen to each address; pbus listens to both lanes, strangers may not."""
         name = self._names.lane
         channels = [name(lane, address) for address in addresses for lane in ("d", "s")]
-        link = self._links[outbox.lane]
+        link = self._links[send_buffer.lane]
         (reply,) = await link.request([(b"PUBSUB", b"NUMSUB", *channels)])
         found = dict(zip(reply[::2], reply[1::2], strict=True)) if isinstance(reply, list) else {}
         return [

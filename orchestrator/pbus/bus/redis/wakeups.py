@@ -1,4 +1,4 @@
-"""Waiting for letters: the server tells one waiting process of each new entry.
+"""Waiting for messages: the server tells one waiting process of each new entry.
 
 Waiting takes nothing from a mailbox. So a wait can be given up at any time, and a process that
 died while it waited was given nothing that it could lose.
@@ -72,7 +72,7 @@ class WakeupHub:
         self._key = key
         self._on_stray = on_stray
         self._on_fault = on_fault
-        self._link = SubscriberConnection(endpoint, "mail (waiting)", self._on_payload)
+        self._link = SubscriberConnection(endpoint, "queues (waiting)", self._on_payload)
         self._joined: set[str] = set()
         self._running: asyncio.Task[None] | None = None
         self._beat_at = 0.0
@@ -97,8 +97,8 @@ class WakeupHub:
     async def listen(self, consumer: str, limit_s: float) -> None:
         """Make sure that the server can wake a consumer; if not in time, POLL_S must do."""
         if self._running is None:
-            work = run_forever("the listening for mail", self._link.run, self._on_fault)
-            self._running = asyncio.create_task(work, name="mail waiting")
+            work = run_forever("the listening for messages", self._link.run, self._on_fault)
+            self._running = asyncio.create_task(work, name="pbus queues waiting")
         if consumer in self._joined and self._link.is_up:
             await self._beat()
             return

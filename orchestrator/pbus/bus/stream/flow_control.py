@@ -35,9 +35,9 @@ class FlowControl:
 
     Args:
         incarnation: Ours.
-        outbox: The data lane's, whose senders may be held back.
+        send_buffer: The data lane's, whose senders may be held back.
         wire: Where notes go.
-        inbox: Whose receivers grant.
+        receiver: Whose receivers grant.
         seal: Of the channel.
         presences: Registries of this process, as there are: credit belongs to an incarnation.
     """
@@ -45,18 +45,18 @@ class FlowControl:
     def __init__(
         self,
         incarnation: str,
-        outbox: SendBuffer,
+        send_buffer: SendBuffer,
         wire: Transport,
-        inbox: StreamReceiver,
+        receiver: StreamReceiver,
         seal: Seal = NO_SEAL,
         presences: Sequence[Presence] = (),
     ) -> None:
         self._seal = seal
         self._presences = presences
         self._incarnation = incarnation
-        self._outbox = outbox
+        self._send_buffer = send_buffer
         self._wire = wire
-        self._inbox = inbox
+        self._receiver = receiver
         self._grants: dict[tuple[str, str], bytes] = {}  # the newest per sender and address
         self._has_grants = asyncio.Event()
 
@@ -78,8 +78,8 @@ class FlowControl:
         except DECODE_ERRORS as error:
             raise MessageDecodeError(f"no credit note ({error})") from error
         if what == "grant":
-            self._outbox.grant(sender, address, number, consumed, limit)
-        elif not self._inbox.probe(sender, address, number):
+            self._send_buffer.grant(sender, address, number, consumed, limit)
+        elif not self._receiver.probe(sender, address, number):
             self.grant(sender, address, number, 0, -1)
 
     async def run_grants(self) -> None:
@@ -102,16 +102,16 @@ class FlowControl:
     async def run_probes(self) -> None:
         """While senders wait: ask their receivers, and forget those that are gone."""
         while True:
-            await self._outbox.blocking.wait()
-            self._outbox.blocking.clear()
-            if blocked := self._outbox.blocked():
+            await self._send_buffer.blocking.wait()
+            self._send_buffer.blocking.clear()
+            if blocked := self._send_buffer.blocked():
                 try:
                     await self._ask(blocked)
                 except self._wire.transient_errors as error:
                     logger.debug("asking for credit failed: %s", error)
                 await asyncio.sleep(_ASK_EVERY_S)
-                if self._outbox.blocked():
-                    self._outbox.blocking.set()
+                if self._send_buffer.blocked():
+                    self._send_buffer.blocking.set()
 
     async def _ask(self, blocked: list[SendStream]) -> None:
         """Probe the receivers known, and count those there are."""
@@ -119,22 +119,22 @@ class FlowControl:
             self._drop_dead_receivers(blocked)
         asked = [(stream, receiver) for stream in blocked for receiver in stream.receivers()]
         heard, counts = await self._wire.probe(
-            self._outbox,
+            self._send_buffer,
             [(receiver, self._probe(stream)) for stream, receiver in asked],
             [stream.address for stream in blocked],
         )
         for (stream, receiver), count in zip(asked, heard, strict=True):
-            if count == 0:  # nobody is there to hear it
-                self._outbox.forget(stream, receiver)
+            if count == 0:  # no process is there to hear it
+                self._send_buffer.forget(stream, receiver)
         for stream, count in zip(blocked, counts, strict=True):
-            self._outbox.set_receiver_count(stream, count)
+            self._send_buffer.set_receiver_count(stream, count)
 
     def _drop_dead_receivers(self, blocked: list[SendStream]) -> None:
         """Wait for no receiver that the registries of this process know is over."""
         for stream in blocked:
             dead = [one for one in stream.receivers() if self._is_over(one)]
             holders = (presence.holder(stream.address) for presence in self._presences)
-            self._outbox.set_live_receivers(stream, dead, next(filter(None, holders), None))
+            self._send_buffer.set_live_receivers(stream, dead, next(filter(None, holders), None))
 
     def _is_over(self, receiver: str) -> bool:
         return any(presence.is_over(receiver) for presence in self._presences)

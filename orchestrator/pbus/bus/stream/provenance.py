@@ -18,7 +18,7 @@ _MAX_WAITING_BYTES = 32 * 1024 * 1024  # of all senders
 Put = Callable[[str, Lane, list[bytes], BatchCompletion | None], int]
 
 
-class _Parcel(NamedTuple):
+class _PendingBatch(NamedTuple):
     """Messages of one payload that wait."""
 
     address: str
@@ -40,11 +40,11 @@ class Provenance:
 
     def __init__(self, claims: Claims, board: LocalRouter, put: Put) -> None:
         self._claims = claims
-        self._board = board
+        self._router = board
         self._put = put
         self._open: set[Claim] = set()  # claims to be asked about
         self._has_open = asyncio.Event()
-        self._waiting: dict[tuple[str, Lane], deque[_Parcel]] = {}
+        self._waiting: dict[tuple[str, Lane], deque[_PendingBatch]] = {}
         self._waiting_bytes = 0
 
     def deliver(
@@ -64,11 +64,11 @@ class Provenance:
         size = sum(map(len, lines))
         if self._waiting_bytes + size > _MAX_WAITING_BYTES:
             who = f"{sender}, while the registry does not answer,"
-            self._board.note_lost(who, address, len(lines))
+            self._router.note_lost(who, address, len(lines))
             return 0
         if waiting is None:
             waiting = self._waiting[sender, lane] = deque()
-        waiting.append(_Parcel(address, lane, lines, completion))
+        waiting.append(_PendingBatch(address, lane, lines, completion))
         self._waiting_bytes += size
         return 1  # told once it is known how often
 
@@ -101,7 +101,7 @@ class Provenance:
     def _lets_in(self, line: bytes, verdicts: dict[bytes, str | None]) -> bool:
         wrong = verdicts[origin_of(line)[0]]
         if wrong:
-            self._board.refuse(SourceError(wrong))
+            self._router.refuse(SourceError(wrong))
         return not wrong
 
     def _judge(self, sender: str, source: str) -> str | None:
@@ -119,16 +119,16 @@ class Provenance:
                 accepted = self._sift(key[0], waiting[0].lines)
                 if accepted is None:
                     break
-                parcel = waiting.popleft()
-                self._waiting_bytes -= sum(map(len, parcel.lines))
-                self._put_late(parcel, accepted)
+                batch = waiting.popleft()
+                self._waiting_bytes -= sum(map(len, batch.lines))
+                self._put_late(batch, accepted)
             else:
                 del self._waiting[key]
 
-    def _put_late(self, parcel: _Parcel, accepted: list[bytes]) -> None:
+    def _put_late(self, batch: _PendingBatch, accepted: list[bytes]) -> None:
         count = 0
         if accepted:
-            count = self._put(parcel.address, parcel.lane, accepted, parcel.completion)
-        if parcel.completion is not None:
-            parcel.completion.left += count
-            parcel.completion.done()  # which deliver() announced
+            count = self._put(batch.address, batch.lane, accepted, batch.completion)
+        if batch.completion is not None:
+            batch.completion.left += count
+            batch.completion.done()  # which deliver() announced

@@ -71,10 +71,10 @@ class BatchCompletion(UnstoredDelivery):
         left: How many times it will still be told.
     """
 
-    __slots__ = ("_inbox", "_stream", "left", "size")
+    __slots__ = ("_receiver", "_stream", "left", "size")
 
-    def __init__(self, inbox: "StreamReceiver", stream: ReceiveStream, size: int) -> None:
-        self._inbox = inbox
+    def __init__(self, receiver: "StreamReceiver", stream: ReceiveStream, size: int) -> None:
+        self._receiver = receiver
         self._stream = stream
         self.size = size
         self.left = 0
@@ -83,7 +83,7 @@ class BatchCompletion(UnstoredDelivery):
         """One more is handled."""
         self.left -= 1
         if self.left == 0:
-            self._inbox.consumed(self._stream, self.size)
+            self._receiver.consumed(self._stream, self.size)
 
 
 class StreamReceiver:

@@ -1,6 +1,6 @@
 """The sending side of a transport: a bounded buffer that gathers messages into payloads.
 
-One outbox a lane. Messages wait here while the previous write is under way, so an idle bus sends
+One send_buffer a lane. Messages wait here while the previous write is under way, so an idle bus sends
 at once and a busy one sends full payloads. Streams with credit hold their senders back instead of
 drowning a receiver.
 """
@@ -103,12 +103,12 @@ class SendStream:
         self.expected = count
         if count == 0:
             self._receivers.clear()
-            self._begin_anew(self.position)
+            self._begin_again(self.position)
         elif self._living > self.known and _UNKNOWN not in self._receivers:
-            self._begin_anew(self._consumed if position is None else position)
+            self._begin_again(self._consumed if position is None else position)
         self._refresh()
 
-    def _begin_anew(self, position: int) -> None:
+    def _begin_again(self, position: int) -> None:
         self._receivers[_UNKNOWN] = (position, position + INITIAL_CREDIT_BYTES)
 
     @property
@@ -121,7 +121,7 @@ class SendStream:
         if self.known and self.known >= self._living:
             self._receivers.pop(_UNKNOWN, None)
         if not self._receivers:
-            self._begin_anew(self.position)
+            self._begin_again(self.position)
         self._consumed = min(consumed for consumed, _ in self._receivers.values())
         self._limit = min(limit for _, limit in self._receivers.values())
 

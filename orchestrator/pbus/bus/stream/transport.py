@@ -25,19 +25,23 @@ class Transport(Protocol):
     transient_errors: tuple[type[Exception], ...]
     supports_nowait: bool
 
-    async def write(self, outbox: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
-        """Send what an outbox gathered, in order.
+    async def write(self, send_buffer: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
+        """Send what an send_buffer gathered, in order.
 
         Returns how many processes got each payload, or REFUSED.
         """
         ...
 
-    def write_nowait(self, outbox: SendBuffer, payloads: list[OutBatch], on_end: OnWritten) -> bool:
-        """Send here and now, if nothing else is under way; whether it is."""
+    def write_nowait(
+        self, send_buffer: SendBuffer, payloads: list[OutBatch], on_end: OnWritten
+    ) -> bool:
+        """Send here and now, if nothing else is under way; returns False otherwise."""
         ...
 
-    async def result_of_nowait(self, outbox: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
-        """What write() returns, for payloads whose posting ended with None."""
+    async def result_of_nowait(
+        self, send_buffer: SendBuffer, payloads: Sequence[OutBatch]
+    ) -> list[int]:
+        """Return what write() returns, for batches whose write_nowait() ended with None."""
         ...
 
     async def send_control(self, notes: Sequence[ControlFrame]) -> None:
@@ -45,11 +49,11 @@ class Transport(Protocol):
         ...
 
     async def probe(
-        self, outbox: SendBuffer, notes: Sequence[ControlFrame], addresses: Sequence[str]
+        self, send_buffer: SendBuffer, notes: Sequence[ControlFrame], addresses: Sequence[str]
     ) -> tuple[list[int], list[int]]:
         """Send notes, and count who listens; returns how many heard each note, and the counts.
 
-        The counts are of the processes that get what the outbox sends to each address.
+        The counts are of the processes that get what the send_buffer sends to each address.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Writing one lane: takes what the outbox gathered, sends it in one call, counts who got it."""
+"""Writing one lane: takes what the send_buffer gathered, sends it in one call, counts who got it."""
 
 import asyncio
 import itertools
@@ -21,16 +21,16 @@ class LaneWriter:
     """The writing half of one lane.
 
     Args:
-        outbox: What to write.
+        send_buffer: What to write.
         wire: Where.
         counters: Where undelivered messages are counted.
         give_up_s: A payload that the broker did not take for so long is counted as undelivered.
     """
 
     def __init__(
-        self, outbox: SendBuffer, wire: Transport, counters: Counters, give_up_s: float
+        self, send_buffer: SendBuffer, wire: Transport, counters: Counters, give_up_s: float
     ) -> None:
-        self.outbox = outbox
+        self.send_buffer = send_buffer
         self._wire = wire
         self._counters = counters
         self._give_up_s = give_up_s
@@ -38,30 +38,32 @@ class LaneWriter:
         self._say_due = 0.0
         self._unsaid: dict[str, int] = {}  # what reached no process, by address
         self._backoff = wire.backoff()
-        self._is_posted = False  # what comes next from the outbox: its outcome is to be weighed
+        self._is_posted = (
+            False  # what comes next from the send_buffer: its outcome is to be weighed
+        )
         if wire.supports_nowait:  # saves the way through the loop to run()
-            outbox.on_ready = self._post
+            send_buffer.on_ready = self._post
 
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
-            await self._write(await self.outbox.next_batches())
+            await self._write(await self.send_buffer.next_batches())
 
     async def drain(self) -> None:
         """Wait until everything accepted is written. Bound it with a deadline."""
-        await self.outbox.emptied.wait()
+        await self.send_buffer.emptied.wait()
 
     def expect_returns(self) -> None:
         """The broker may have forgotten who is there: they come back, so try again for a while."""
         self._grace_until = time.monotonic() + _GRACE_S
 
     def _post(self, payloads: list[OutBatch]) -> bool:
-        return self._wire.write_nowait(self.outbox, payloads, self._note_posted)
+        return self._wire.write_nowait(self.send_buffer, payloads, self._note_posted)
 
     def _note_posted(self, payloads: list[OutBatch], counts: list[int] | None) -> None:
         self._is_posted = counts is None
         again = payloads if counts is None else self._settle(payloads, counts)
-        self.outbox.write_done(again)
+        self.send_buffer.write_done(again)
 
     async def _write(self, payloads: list[OutBatch]) -> None:
         self._backoff.reset()
@@ -69,7 +71,7 @@ class LaneWriter:
             write = self._wire.result_of_nowait if self._is_posted else self._wire.write
             self._is_posted = False
             try:
-                counts = await write(self.outbox, payloads)
+                counts = await write(self.send_buffer, payloads)
             except self._wire.transient_errors:
                 self.expect_returns()
                 payloads = self._give_up_old(payloads)
@@ -78,7 +80,7 @@ class LaneWriter:
             except Exception:  # the others must not wait for these
                 for payload in payloads:
                     self._counters.note_undelivered(payload.stream.address, len(payload.lines))
-                    self.outbox.written(payload, 0)
+                    self.send_buffer.written(payload, 0)
                 raise
             payloads = self._settle(payloads, counts)
             if REFUSED in counts:
@@ -100,7 +102,7 @@ class LaneWriter:
                 continue
             if is_undelivered:
                 self._note_undelivered(payload)
-            self.outbox.written(payload, receivers)
+            self.send_buffer.written(payload, receivers)
         return again
 
     def _is_counted(self, payload: OutBatch) -> bool:
@@ -140,7 +142,7 @@ class LaneWriter:
                 continue
             if payload.lines:  # not only a mark
                 self._note_given_up(payload)
-            self.outbox.written(payload, 0)
+            self.send_buffer.written(payload, 0)
         return keep
 
     def _note_given_up(self, payload: OutBatch) -> None:

@@ -21,7 +21,7 @@ BYTES_PER_S = 1024 * 1024  # what a statement carries at least, once it has begu
 _LARGE = 8 * BYTES_PER_S  # more than that needs more time on the server than others have
 _CLASHES = (exceptions.DeadlockDetectedError, exceptions.SerializationError)
 _TRIES = 4
-_FORMER = 4  # connections that broke one after another, before one told that it lives
+_FORMER = 4  # connections that broke one after another, before one told that it is alive
 # Not a younger session, which has the number of one that has ended.
 _END = """SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE pid = {pid}
   AND usename = current_user AND clock_timestamp() - backend_start >= interval '{age_s} s'"""

@@ -1,4 +1,4 @@
--- Handing over: a letter for a mailbox that one process alone takes from, and has emptied, goes to
+-- Handing over: a message for a mailbox that one process alone takes from, and has emptied, goes to
 -- it with the notification, held as if it had been taken. So it need not ask.
 
 -- Who takes alone. After a crash of the server they say so again.
@@ -7,7 +7,7 @@ CREATE UNLOGGED TABLE IF NOT EXISTS pbus.push_consumer (
   held_s float8 NOT NULL, ends_at timestamptz NOT NULL
 ) WITH (fillfactor = 50);
 
--- From now on these mailboxes, and no others, are what a holder wants to have letters of.
+-- From now on these mailboxes, and no others, are what a holder wants to have messages of.
 CREATE OR REPLACE FUNCTION pbus.queue_subscribe_push(
   ch text, who text, its_channel text, names text[], hold_s float8
 ) RETURNS void LANGUAGE plpgsql AS $$

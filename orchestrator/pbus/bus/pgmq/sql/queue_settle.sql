@@ -37,7 +37,7 @@ DECLARE
   -- Text at a place of an array is found by counting from its start: not for each of thousands.
   has_others boolean := EXISTS (SELECT FROM unnest(s_how) how WHERE how <> 'ack');
   live int[]; x record; message jsonb; headers jsonb; since float8; again bigint[] := '{}';
-  load int; sizes bigint[] := '{}'; buried bigint[] := '{}'; ended bigint[] := '{}'; fallen jsonb;
+  load int; sizes bigint[] := '{}'; given_up bigint[] := '{}'; ended bigint[] := '{}'; fallen jsonb;
 BEGIN
   INSERT INTO pbus.handled
     SELECT DISTINCT s.its_queue, s.id, clock_timestamp() FROM unnest(s_queue, s_id, s_how) s(its_queue, id, how)
@@ -70,7 +70,7 @@ BEGIN
       again := again || x.queue_id;
       sizes := sizes || load::bigint;
     ELSE
-      buried := buried || x.queue_id;
+      given_up := given_up || x.queue_id;
       INSERT INTO pbus.dead_letter (queue_id, lane, message, reason, attempt, crashes, bytes, dead_since) VALUES (
         x.queue_id, x.lane, message, x.reason, coalesce((headers->>'a')::int, 1),
         coalesce((headers->>'c')::int, 0), octet_length(message::text) + octet_length(x.reason),
@@ -92,7 +92,7 @@ BEGIN
     SELECT s_queue[n] FROM unnest(live) n
      WHERE NOT has_others OR s_how[n] IN ('ack', 'dead_letter')), again, sizes);
   IF again <> '{}' THEN PERFORM pbus.queue_notify(ch, again); END IF;
-  FOR x IN SELECT DISTINCT m.id, m.name FROM pbus.queue m WHERE m.id = ANY(buried) ORDER BY m.id LOOP
+  FOR x IN SELECT DISTINCT m.id, m.name FROM pbus.queue m WHERE m.id = ANY(given_up) ORDER BY m.id LOOP
     load := pbus.queue_trim_dead(x.id, dead_kept, dead_bytes);
     IF load > 0 THEN
       fallen := coalesce(fallen, '[]') || jsonb_build_array(jsonb_build_array(x.name, load));

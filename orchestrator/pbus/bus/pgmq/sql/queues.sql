@@ -1,4 +1,4 @@
--- Stored mail. A row of a queue is an entry: a jsonb array of [id, body] pairs, and in its headers
+-- Stored messages. A row of a queue is an entry: a jsonb array of [id, body] pairs, and in its headers
 -- n (how many), a (attempt), c (crashes), s (suspect), t (when it was first stored, where its row
 -- is a later one) and b (bytes, about). Only entries of one have a, c or t. Others may
 -- write rows of any kind into a queue.
@@ -38,7 +38,7 @@ CREATE OR REPLACE FUNCTION pbus.queue_channel_bytes(ch text) RETURNS bigint LANG
     FROM pbus.queue m WHERE m.channel = ch;
 $$;
 
--- Why a mailbox has no room, as JSON, or NULL; an empty one takes anything. See mail.py, no_room.
+-- Why a mailbox has no room, as JSON, or NULL; an empty one takes anything. See queues/store.py, no_room.
 CREATE OR REPLACE FUNCTION pbus.queue_full_reason(
   ch text, who text, used bigint, need bigint, most bigint, weight bigint, size bigint,
   most_bytes bigint, copies int, coming bigint
@@ -107,7 +107,7 @@ BEGIN
   EXECUTE format('DROP FUNCTION IF EXISTS pbus.%I, pbus.%I', 'fetch_' || base, 'put_' || base);
 END $$;
 
--- When a process was last in touch with the channel's mail; missing after a crash of the server.
+-- When a process was last in touch with the channel's queues; missing after a crash of the server.
 CREATE UNLOGGED TABLE IF NOT EXISTS pbus.last_renewal (channel text PRIMARY KEY, at timestamptz NOT NULL);
 
 -- Whether a mailbox is to be removed: nobody keeps or touches it, and there is no mail in it, or old.

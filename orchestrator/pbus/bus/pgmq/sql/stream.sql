@@ -110,8 +110,8 @@ BEGIN
    WHERE w.peer = me ORDER BY w.rank, w.id LIMIT most;
 END $$;
 
--- Followers see stored mail, too: entries of [[id, body], …], as payloads like all others; the
--- streams of mail are counted by themselves, so their numbers are made negative.
+-- Followers see stored messages, too: entries of [[id, body], …], as payloads like all others; the
+-- streams of stored messages are counted by themselves, so their numbers are made negative.
 CREATE OR REPLACE FUNCTION pbus.stream_show(
   ch text, senders text[], streams bigint[], lanes text[], addresses text[], firsts bigint[],
   entries text[]

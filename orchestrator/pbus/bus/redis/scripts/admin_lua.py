@@ -1,11 +1,11 @@
-"""The scripts that look after mailboxes: their lives, what the dead held, reports, dead letters."""
+"""The scripts that look after mailboxes: their leases, what dead consumers held, counts, dead letters."""
 
 from pbus.bus.redis.scripts.common_lua import (
     ALWAYS,
     FOREIGN,
     FORGET_MS,
-    LETTERS,
     MENDING,
+    MESSAGES,
     PRELUDE,
     SEEN,
     Script,
@@ -16,7 +16,7 @@ _KEYS_LIVE_MS = 24 * 3600 * 1000  # what nobody keeps or touches for a day leave
 # ARGV: mailbox, 1 to keep it, 1 if shared, its largest backlog, lease in ms, that in bytes
 OPEN = Script(
     PRELUDE
-    + LETTERS
+    + MESSAGES
     + FOREIGN
     + MENDING
     + f"local LIVE = {_KEYS_LIVE_MS}\n"
@@ -43,7 +43,7 @@ return 1
 # where ours belong, are called now.
 MEND = Script(
     PRELUDE
-    + LETTERS
+    + MESSAGES
     + FOREIGN
     + MENDING
     + """
@@ -68,11 +68,11 @@ return odd
 """
 )
 
-# ARGV: lease in ms, mailboxes. Returns those that do not exist; each other one with how many letters
+# ARGV: lease in ms, mailboxes. Returns those that do not exist; each other one with how many messages
 # wait in it; likewise those that others than pbus emptied; and since when there are mailboxes.
 TOUCH = Script(
     PRELUDE
-    + LETTERS
+    + MESSAGES
     + FOREIGN
     + MENDING
     + f"local LIVE = {_KEYS_LIVE_MS}\n"
@@ -116,11 +116,11 @@ return {missing, waiting, emptied, call('GET', since) or ''}
 """
 )
 
-# ARGV: prefixes of incarnations. Returns how many letters were given back.
+# ARGV: prefixes of incarnations. Returns how many messages were given back.
 REQUEUE = Script(
     PRELUDE
     + ALWAYS
-    + LETTERS
+    + MESSAGES
     + FOREIGN
     + SEEN
     + f"local GONE_MS = {FORGET_MS}\n"  # no command of a dead process is under way for so long
@@ -141,11 +141,11 @@ local function their_consumers(stream)
   end
   return names
 end
-local function return_letter(box, lane, letter, has_started)
-  letter.suspect = 1
-  if has_started then letter.crashes = letter.crashes + 1 end
+local function return_message(box, lane, message, has_started)
+  message.suspect = 1
+  if has_started then message.crashes = message.crashes + 1 end
   -- What killed its process more than once must not stand before all others.
-  return store(box, letter.crashes > 0 and lane or string.upper(lane), letter)
+  return store(box, message.crashes > 0 and lane or string.upper(lane), message)
 end
 local function return_entry(box, lane, queue, entry)
   local stream, part, slot = key('q:' .. queue, box), key('part', box), queue .. entry
@@ -155,19 +155,19 @@ local function return_entry(box, lane, queue, entry)
     refuse(box, queue, entry, found[2])
     return 0
   end
-  local letters = found and unfold(entry, found[2]) or {}
+  local messages = found and unfold(entry, found[2]) or {}
   local flags, has_started = call('HGET', part, slot), call('HGET', part, '!' .. slot) == '1'
   local ids = {}
-  for i, letter in ipairs(letters) do ids[i] = letter.id end
+  for i, message in ipairs(messages) do ids[i] = message.id end
   local hits = seen(box, ids) or {}
-  for i, letter in ipairs(letters) do
+  for i, message in ipairs(messages) do
     if not flags or string.sub(flags, i, i) == '0' then
       changes.h = changes.h - 1
       if hits[i] then
         changes.n = changes.n - 1
-        if letter.attempt > 1 then changes.r = changes.r - 1 end
+        if message.attempt > 1 then changes.r = changes.r - 1 end
       else
-        changes.b = changes.b + return_letter(box, lane, letter, has_started)
+        changes.b = changes.b + return_message(box, lane, message, has_started)
         given_here = given_here + 1
       end
     end
@@ -197,7 +197,7 @@ local function wake_others(box, lane)
   for _, name in ipairs(call('ZRANGE', waiting, 0, -1)) do
     if is_theirs(name) then call('ZREM', waiting, name) end
   end
-  -- All of them: the dead may have been woken for letters that they did not come to take.
+  -- All of them: the dead may have been woken for messages that they did not come to take.
   if call('XLEN', key('q:' .. lane, box)) + call('XLEN', key('q:' .. string.upper(lane), box)) > 0 then
     wake(box, lane, 1000000)
   end
@@ -221,7 +221,7 @@ return given
 # dead letters that fell.
 REPORTS = Script(
     PRELUDE
-    + LETTERS
+    + MESSAGES
     + """
 expire()
 local function oldest(box)
@@ -247,7 +247,7 @@ return reports
 # ARGV: mailbox and entry of dead letters. Returns how many there were.
 REVIVE = Script(
     PRELUDE
-    + LETTERS
+    + MESSAGES
     + FOREIGN
     + """
 local revived = 0
@@ -256,12 +256,12 @@ for i = 1, #ARGV, 2 do
   local found = call('XRANGE', key('dead', box), entry, entry)[1]
   local lane = found and #found[2] == 10 and string.match(found[2][8], '^[ds]$')
   if lane and ids_of({unpack(found[2], 1, 6)}) then
-    local letter = unfold(entry, found[2])[1]
+    local message = unfold(entry, found[2])[1]
     call('XDEL', key('dead', box), entry)
-    call('SREM', key('done:0', box), letter.id)
-    call('SREM', key('done:1', box), letter.id)
-    letter.attempt, letter.crashes, letter.suspect, letter.time = 1, 0, 0, now
-    count(box, {n = 1, b = store(box, lane, letter), db = -size_of_dead(found[2])})
+    call('SREM', key('done:0', box), message.id)
+    call('SREM', key('done:1', box), message.id)
+    message.attempt, message.crashes, message.suspect, message.time = 1, 0, 0, now
+    count(box, {n = 1, b = store(box, lane, message), db = -size_of_dead(found[2])})
     wake(box, lane, 1)
     revived = revived + 1
   end
@@ -289,10 +289,10 @@ return dropped
 """
 )
 
-# ARGV: mailbox, 1 to remove it. Returns how many letters fell, and 1 if there are more.
+# ARGV: mailbox, 1 to remove it. Returns how many messages fell, and 1 if there are more.
 PURGE = Script(
     PRELUDE
-    + LETTERS
+    + MESSAGES
     + FOREIGN
     + """
 local box, fell, tried, is_more, size = ARGV[1], 0, 0, 0, 0

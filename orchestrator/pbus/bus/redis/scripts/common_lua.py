@@ -8,14 +8,14 @@ Keys, after KEYS[1] ("boxes", a sorted set of the mailboxes by the end of their 
                their bodies; an entry's until it is gone as a whole), h (held), r (tried before);
                db (bytes of dead letters), df (how many of them fell); of the handled ids: g (which set), gn (how many), gt (since when)
     :q:d:M     stream of the data lane, :q:s:M of the system lane; :q:D:M and :q:S:M hold what comes
-               before them: letters tried again or given back. One consumer group "g" each
-    :part:M    hash: which letters of an entry are settled; "!" before it: a suspect has started
+               before them: messages tried again or given back. One consumer group "g" each
+    :part:M    hash: which messages of an entry are settled; "!" before it: a suspect has started
     :last:M    hash: the last number of each sender's stream, and when
     :done:0:M, :done:1:M  ids handled: one set is filled, the other forgotten as a whole
-    :later:M   sorted set of letters to be tried again, by when
+    :later:M   sorted set of messages to be tried again, by when
     :dead:M    stream of dead letters
     :wait:d:M, :wait:s:M  sorted sets of the holders that wait, the longest first
-    :gone      sorted set of incarnations whose letters were given back
+    :gone      sorted set of incarnations whose messages were given back
     :odd…      what others had put in the place of one of these keys, of another type
     :since     when the first mailbox of all was opened, or that of an emptied server
     :touched   when a process was last in touch: mailboxes expire by it only while some are
@@ -93,11 +93,11 @@ end
 )
 
 # A write that needs no memory, before all others: then a server that is out of memory lets a script
-# pass that only moves letters or ends them.
+# pass that only moves messages or ends them.
 ALWAYS = "call('ZREM', boxes, '')\n"
 
-# Letters on their own: what was in a mailbox before and comes back to it.
-LETTERS = """
+# Messages on their own: what was in a mailbox before and comes back to it.
+MESSAGES = """
 local function marks_of(entry, fields)
   local attempt, crashes, suspect, time = string.match(fields[6] or '', '^(%d+) (%d+) (%d+) (%d+)$')
   if attempt then return attempt, crashes, suspect, time end
@@ -115,23 +115,23 @@ local function was_tried(fields) return fields[6] and string.sub(fields[6], 1, 2
 local function unfold(entry, fields)
   local bodies = fields[4]
   local attempt, crashes, suspect, time = marks_of(entry, fields)
-  local letters, at = {}, 1
+  local messages, at = {}, 1
   local ids, sizes = head_of(fields)
   for i, id in ipairs(ids) do
     local size = sizes[i]
-    letters[i] = {id = id, body = string.sub(bodies, at, at + size - 1), attempt = attempt + 0,
+    messages[i] = {id = id, body = string.sub(bodies, at, at + size - 1), attempt = attempt + 0,
       crashes = crashes + 0, suspect = suspect + 0, time = time + 0}
     at = at + size
   end
-  return letters
+  return messages
 end
-local function fields_of(letter)
-  local marks = letter.attempt .. ' ' .. letter.crashes .. ' ' .. letter.suspect .. ' ' .. letter.time
-  return 'i', letter.id, 'b', letter.body, 'm', marks
+local function fields_of(message)
+  local marks = message.attempt .. ' ' .. message.crashes .. ' ' .. message.suspect .. ' ' .. message.time
+  return 'i', message.id, 'b', message.body, 'm', marks
 end
-local function store(box, queue, letter)  -- returns how many bytes
-  call('XADD', key('q:' .. queue, box), '*', fields_of(letter))
-  return #letter.body
+local function store(box, queue, message)  -- returns how many bytes
+  call('XADD', key('q:' .. queue, box), '*', fields_of(message))
+  return #message.body
 end
 local function size_of_later(members)
   local size = 0
@@ -146,7 +146,7 @@ FOREIGN = (
     """
 local fallen = {}
 local function size_of_dead(fields) return #(fields[4] or '') + #(fields[10] or '') end
-local function bury_letter(box, ...)  -- the oldest fall, but not the only one
+local function dead_letter(box, ...)  -- the oldest fall, but not the only one
   local dead, hash, fell = key('dead', box), key('box', box), 0
   if call('XLEN', dead) == 0 then call('HSET', hash, 'db', 0) end
   call('XADD', dead, '*', ...)
@@ -183,7 +183,7 @@ local function ids_of(fields)  -- nil: it is none of ours
 end
 local function refuse(box, queue, entry, fields)
   local is_text, body = pcall(cjson.encode, fields)
-  bury_letter(box, 'i', 'entry ' .. entry, 'b', is_text and body or '', 'm', '1 0 0 ' .. now, 'q', string.lower(queue),
+  dead_letter(box, 'i', 'entry ' .. entry, 'b', is_text and body or '', 'm', '1 0 0 ' .. now, 'q', string.lower(queue),
     'w', 'not written by pbus: it has not the fields of an entry')
   call('XACK', key('q:' .. queue, box), 'g', entry)
   call('XDEL', key('q:' .. queue, box), entry)
@@ -263,15 +263,15 @@ local function is_off(box, n, big)  -- counted are more than there can be, or fe
   end
   return n < 0 or n > most
 end
-local function is_letter(member)
+local function is_message(member)
   local is_read, found = pcall(cmsgpack.unpack, member)
-  local letter = is_read and type(found) == 'table' and found[2]
-  if type(letter) ~= 'table' or found[1] ~= 'd' and found[1] ~= 's' then return false end
+  local message = is_read and type(found) == 'table' and found[2]
+  if type(message) ~= 'table' or found[1] ~= 'd' and found[1] ~= 's' then return false end
   for _, name in ipairs({'attempt', 'crashes', 'suspect', 'time'}) do
-    local number = letter[name]
+    local number = message[name]
     if type(number) ~= 'number' or number % 1 ~= 0 or math.abs(number) > 1e15 then return false end
   end
-  return type(letter.id) == 'string' and type(letter.body) == 'string'
+  return type(message.id) == 'string' and type(message.body) == 'string'
 end
 local function scrub_counts(box)
   local name, is_wrong = key('box', box), false
@@ -297,7 +297,7 @@ local function scrub(box)
   scrub_fields(key('last', box), '', '^%d+ %d+$')
   scrub_fields(key('part', box), '^!?[dsDS]%d', '^[01]+$')
   for _, member in ipairs(call('ZRANGE', key('later', box), 0, -1)) do
-    if not is_letter(member) then call('ZREM', key('later', box), member) end
+    if not is_message(member) then call('ZREM', key('later', box), member) end
   end
 end
 local function scrub_times()

@@ -5,8 +5,8 @@ from pbus.bus.redis.scripts.common_lua import (
     ALWAYS,
     FOREIGN,
     FORGET_MS,
-    LETTERS,
     MENDING,
+    MESSAGES,
     PRELUDE,
     SEEN,
     Script,
@@ -172,7 +172,7 @@ return results
 TAKE = Script(
     PRELUDE
     + ALWAYS
-    + LETTERS
+    + MESSAGES
     + FOREIGN
     + SEEN
     + f"local BYTES = {_TAKE_BYTES}\n"
@@ -260,8 +260,8 @@ local function hand_out(pair, queue, items)
 end
 local function promote(box)
   for _, member in ipairs(call('ZRANGEBYSCORE', key('later', box), '-inf', now, 'LIMIT', 0, 1000)) do
-    local lane, letter = unpack(cmsgpack.unpack(member))
-    store(box, string.upper(lane), letter)
+    local lane, message = unpack(cmsgpack.unpack(member))
+    store(box, string.upper(lane), message)
     call('ZREM', key('later', box), member)
     wake(box, lane, 1)
   end
@@ -377,15 +377,15 @@ return 0
 """
 )
 
-# ARGV: [[mailbox, queue, entry, its letters, 1 if tried before, [which are handled], [their ids],
-# [[which, how, delay in ms, reason], ...], its bytes], ...], and what most are, entries of one letter
+# ARGV: [[mailbox, queue, entry, its messages, 1 if tried before, [which are handled], [their ids],
+# [[which, how, delay in ms, reason], ...], its bytes], ...], and what most are, entries of one message
 # that was handled and has no past: [[mailbox, queue, [entries], [ids], [bytes of each]], ...].
 # Returns 1 for each of the first that is not held any longer, else 0; and mailboxes, and how many of
 # their dead letters fell.
 SETTLE = Script(
     PRELUDE
     + ALWAYS
-    + LETTERS
+    + MESSAGES
     + FOREIGN
     + MENDING
     + f"local KEPT, KEPT_MS = {HANDLED_KEPT}, {FORGET_MS}\n"
@@ -405,26 +405,26 @@ local function gone_for_good(own, many, was_tried)
   own.changes.n = own.changes.n - many
   if was_tried then own.changes.r = own.changes.r - many end
 end
-local function put_back(box, own, slot, letter, other)
-  own.changes.b = own.changes.b + #letter.body
+local function put_back(box, own, slot, message, other)
+  own.changes.b = own.changes.b + #message.body
   local at, how, delay = unpack(other)
   local lane = string.lower(string.sub(slot, 1, 1))
   if how == 'retry' then
-    letter.attempt = letter.attempt + 1
-    if letter.attempt == 2 then own.changes.r = own.changes.r + 1 end
+    message.attempt = message.attempt + 1
+    if message.attempt == 2 then own.changes.r = own.changes.r + 1 end
   end
   if delay > 0 then
-    local member = cmsgpack.pack({lane, letter, slot .. '/' .. at})  -- no two are the same
+    local member = cmsgpack.pack({lane, message, slot .. '/' .. at})  -- no two are the same
     call('ZADD', key('later', box), now + delay, member)
   else
-    store(box, string.upper(lane), letter)
+    store(box, string.upper(lane), message)
     own.new[lane] = own.new[lane] + 1
   end
 end
-local function bury(box, own, slot, letter, other)
-  local i, id, b, body, m, marks = fields_of(letter)
-  bury_letter(box, i, id, b, body, m, marks, 'q', string.lower(string.sub(slot, 1, 1)), 'w', other[4])
-  gone_for_good(own, 1, letter.attempt > 1)
+local function give_up(box, own, slot, message, other)
+  local i, id, b, body, m, marks = fields_of(message)
+  dead_letter(box, i, id, b, body, m, marks, 'q', string.lower(string.sub(slot, 1, 1)), 'w', other[4])
+  gone_for_good(own, 1, message.attempt > 1)
 end
 local function is_held(stream, entry)
   return exists(stream) and #call('XPENDING', stream, 'g', entry, entry, 1) == 1
@@ -443,13 +443,13 @@ local function mark(own, flags, which, others)
   end)
   return flags, opened
 end
-local function settle_letters(box, own, group, flags)
+local function settle_messages(box, own, group, flags)
   local _, queue, entry, _, was_tried, which, _, others = unpack(group)
-  local letters
+  local messages
   if #others > 0 then
     local found = call('XRANGE', key('q:' .. queue, box), entry, entry)[1]
-    if not found then return '' end  -- somebody else removed it
-    letters = unfold(entry, found[2])
+    if not found then return '' end  -- removed by another
+    messages = unfold(entry, found[2])
   end
   local opened
   flags, opened = mark(own, flags, which, others)
@@ -458,8 +458,8 @@ local function settle_letters(box, own, group, flags)
   end
   for _, other in ipairs(others) do
     if opened[other[1]] then
-      local send_off = other[2] == 'dead_letter' and bury or put_back
-      send_off(box, own, queue .. entry, letters[other[1] + 1], other)
+      local send_off = other[2] == 'dead_letter' and give_up or put_back
+      send_off(box, own, queue .. entry, messages[other[1] + 1], other)
     end
   end
   return flags
@@ -473,7 +473,7 @@ local function settle(box, own, group)
     gone_for_good(own, many, was_tried == 1)
     own.changes.h = own.changes.h - many
   else
-    flags = settle_letters(box, own, group, flags or string.rep('0', many))
+    flags = settle_messages(box, own, group, flags or string.rep('0', many))
     if string.find(flags, '0', 1, true) then
       call('HSET', part, slot, flags)
       return 0

@@ -104,7 +104,7 @@ class ScriptClient:
     async def _ask(self, purpose: str, command: Sequence[Any]) -> Any:
         link = self._links.get(purpose)
         if link is None:
-            link = self._links[purpose] = CommandConnection(self._endpoint, f"mail ({purpose})")
+            link = self._links[purpose] = CommandConnection(self._endpoint, f"queues ({purpose})")
         return (await link.request([command]))[0]
 
 

@@ -1,4 +1,4 @@
-"""Redis Cluster: a channel lives on one node, the one that has the slot of its keys.
+"""Redis Cluster: a channel is kept on one node, the one that has the slot of its keys.
 
 Publishing reaches subscribers of every node, but only on one node does PUBLISH count who heard it,
 and senders need the count. So all processes of a channel connect to the node of its keys, and move
