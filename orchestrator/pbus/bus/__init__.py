@@ -1,4 +1,4 @@
-"""The bus: who hears what, in which order, and what happens when somebody does not listen."""
+"""The bus: routing, order, flow control, delivery at most or at least once."""
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.connect import connect

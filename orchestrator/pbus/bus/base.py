@@ -24,7 +24,7 @@ from pbus.settings import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_SEND_TIMEOUT_S
 
 
 class MailboxStats(msgspec.Struct, frozen=True):
-    """What one subscriber has handled, has missed and has waiting, in messages.
+    """Counts of messages that one subscriber handled, missed and has waiting.
 
     Attributes:
         held: Those of the queued that wait for a handler in progress to end.
@@ -244,7 +244,7 @@ class WorkerBus(abc.ABC):
 
     @property
     def leases(self) -> LeaseStore:
-        """Where the registry keeps its leases: the broker, or this process."""
+        """The store of the registry's leases: in the broker, or in this process."""
         if self._leases is None:
             self._leases = self._make_leases()
         return self._leases
@@ -293,7 +293,7 @@ class WorkerBus(abc.ABC):
         """Have them no longer."""
 
     def _why_not_open(self) -> str:
-        """What kept _open() from succeeding in time."""
+        """Say why _open() did not succeed in time."""
         return "no answer in time"
 
     def _make_leases(self) -> LeaseStore:

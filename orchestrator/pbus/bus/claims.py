@@ -1,4 +1,4 @@
-"""Whose name a process may use: what the registries of this process say, then the lease store."""
+"""Claims to names: judged by the registries of this process, then by the lease store."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ Claim = tuple[str, str]  # a sending process, and the worker in whose name it sp
 
 
 class Presence(Protocol):
-    """What a registry knows of processes, by their incarnations."""
+    """A registry's knowledge of processes, by their incarnations."""
 
     def is_over(self, process: str) -> bool:
         """Whether a process had workers, and its last one is gone."""
@@ -36,7 +36,7 @@ class Presence(Protocol):
 
 
 class _Answer(NamedTuple):
-    """What the registry said of a claim; `wrong` says why it is not true."""
+    """The registry's answer to a claim; `wrong` says why it is not true."""
 
     until: float
     wrong: str = ""
@@ -61,7 +61,7 @@ class Claims:
         self._answers: dict[Claim, _Answer] = {}
 
     def judge(self, sender: str, source: str) -> str | None:
-        """Why a claim is wrong; "" where it is right, None where look() is to be called."""
+        """Return why a claim is wrong; "" where it is right, None where look() is to be called."""
         if self._is_confirmed(sender, source):
             return ""
         answer = self._answers.get((sender, source))

@@ -6,7 +6,7 @@ from pbus.messages import BusMessage
 
 
 def _nothing() -> None:
-    """Tell nobody."""
+    """Tell no reader."""
 
 
 class LaneGate:

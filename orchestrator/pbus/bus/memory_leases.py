@@ -32,7 +32,7 @@ class MemoryLeaseStore:
         return None
 
     async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
-        """Store leases anew; see LeaseStore."""
+        """Renew leases; see LeaseStore."""
         expired = self._expire()
         refused = []
         for lease in leases:

@@ -1,4 +1,4 @@
-"""What the bus asks of whoever listens to it."""
+"""The subscriber of a bus: what listens to it."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -30,7 +30,7 @@ class BusSubscriber:
 
     @property
     def address(self) -> str:
-        """Where other processes reach it; its name, unless the name is known here only."""
+        """The address at which other processes reach it: its name, unless that is known here only."""
         return self.name
 
     def accepts_bus_message(self, message: BusMessage) -> bool:

@@ -33,7 +33,7 @@ class TapMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TapQueue(asyncio.Queue[TapMessage]):
-    """What a follower has not read yet, bounded in messages and bytes.
+    """The messages that a follower has not read yet, bounded in number and bytes.
 
     Args:
         capacity: Messages it may fall behind before it misses some.

@@ -1,4 +1,4 @@
-"""What taps on brokers share: they notice gaps, drop repeats and queue what passes."""
+"""The base of taps on brokers: it notices gaps, drops repeats and queues what passes."""
 
 import abc
 import asyncio

@@ -1,4 +1,4 @@
-"""Deliveries: of messages that a store keeps until they are acked, and of those that nobody keeps."""
+"""Deliveries: of messages that a store keeps until they are acked, and of those that are not kept."""
 
 import abc
 from collections.abc import Awaitable

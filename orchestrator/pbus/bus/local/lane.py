@@ -54,7 +54,7 @@ class LaneQueue:
 
     @property
     def held(self) -> int:
-        """How many messages are held back."""
+        """The number of messages that are held back."""
         return len(self._held)
 
     def takes(self, kind: type[BusMessage]) -> bool:

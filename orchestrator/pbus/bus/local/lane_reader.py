@@ -13,7 +13,7 @@ Item = BusMessage | bytes  # bytes: decoded when it is handled
 
 
 class LaneDelivery(abc.ABC):
-    """What is told to the sender or the store of an item of a lane.
+    """Tells the sender or the store of an item of a lane what comes of it.
 
     Attributes:
         size: Of the item, in bytes, where it is decoded already.

@@ -61,7 +61,7 @@ class Mailbox:
 
     @property
     def unhandled(self) -> int:
-        """Data messages that nobody handles when it is closed now, or that found it leaving."""
+        """Data messages that are not handled when it is closed now, or that found it draining."""
         return self._left + len(self._lanes[Lane.DATA])
 
     @property
@@ -112,7 +112,7 @@ class Mailbox:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("%s: a reader ended: a bug in pbus", self.name, exc_info=error)
         if not reader.is_released and not _is_all_over():
-            self._read_on(lane)  # somebody cancelled a handler: its lane goes on
+            self._read_on(lane)  # a handler was cancelled from outside: its lane goes on
 
     async def _read(self, lane: Lane, reader: LaneReader) -> None:
         set_current_reader(reader)

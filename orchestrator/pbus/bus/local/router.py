@@ -1,4 +1,4 @@
-"""Who listens in this process, and putting what arrives into their mailboxes."""
+"""Routes messages to the mailboxes of the subscribers in this process."""
 
 import asyncio
 import logging
@@ -28,7 +28,7 @@ _MOST_ADDRESSES = 256  # counted one by one
 
 
 class Counters(msgspec.Struct):
-    """What passed through one bus of one process.
+    """Counts of messages that passed through one bus of one process.
 
     Attributes:
         sent: Messages accepted by send().
@@ -37,7 +37,7 @@ class Counters(msgspec.Struct):
         unreached: Those of them to workers, by address.
         refused: Received bytes that were no acceptable message.
         unsealed: Those of them that were not sealed with a key of the channel.
-        dropped: Messages received for somebody who is not (or no longer) here.
+        dropped: Messages received for a name that is not (or no longer) here.
         foreign: Broadcasts of types that this process does not know.
         faults: How often a task of the bus ended by an error, and was begun again.
     """
@@ -82,7 +82,7 @@ class LocalRouter:
 
     @property
     def addresses(self) -> list[str]:
-        """All addresses somebody here listens to."""
+        """All addresses of subscribers here."""
         return list(self._mailboxes)
 
     def mailboxes(self) -> list[Mailbox]:

@@ -28,7 +28,7 @@ class PgmqBus(BrokeredBus):
 
     Messages that must not be lost are kept in PGMQ queues until they are handled; all others wait a
     moment, in a table that is not logged, for the processes they are for. At most two connections,
-    which heal by themselves. Nobody polls: the server rings.
+    which heal by themselves. No process polls: the server notifies.
 
     Args:
         pgmq: A PGMQueue of the pgmq package (of pgmq.async_queue where it has a pool); its settings
@@ -72,7 +72,7 @@ class PgmqBus(BrokeredBus):
         return self.is_running and self._lines.reader.is_up
 
     def tap(self) -> PgmqTap:
-        """Follow all traffic of the channel; the server copies it while somebody does."""
+        """Follow all traffic of the channel; the server makes copies while there are followers."""
         return PgmqTap(self._lines, self._seal)
 
     def grant(self, sender: str, address: str, number: int, consumed: int, limit: int) -> None:

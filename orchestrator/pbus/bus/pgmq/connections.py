@@ -11,7 +11,7 @@ CONNECTING = "!"  # told to the ears when a new connection is about to listen
 
 
 class ConnectionPair:
-    """What everything on one bus of a process shares.
+    """The connections that all parts of one bus of a process share.
 
     Args:
         endpoint: The database.
@@ -37,17 +37,17 @@ class ConnectionPair:
         self.reader.on_connect = lambda: self._tell("")
 
     def add_listener(self, ear: NotifyHandler) -> None:
-        """Have somebody told what the bell says; nothing: it may have rung unheard."""
+        """Call back with each notification of the channel; with "" when some may have been missed."""
         if ear not in self._ears:
             self._ears.append(ear)
 
     def remove_listener(self, ear: NotifyHandler) -> None:
-        """Tell him no longer."""
+        """Call it no longer."""
         if ear in self._ears:
             self._ears.remove(ear)
 
     async def listen(self) -> None:
-        """Hear the bell from now on.
+        """Receive notifications of the channel from now on.
 
         Raises:
             BusUnavailableError: Not confirmed now; it will be when the server is back.
@@ -55,7 +55,7 @@ class ConnectionPair:
         await self.reader.listen(self.notify_channel)
 
     async def listen_on(self, channel: str, ear: NotifyHandler) -> None:
-        """Have somebody told what is said on a channel of his own, from now on.
+        """Call back with each notification of another channel, from now on.
 
         Raises:
             BusUnavailableError: Not confirmed now; it will be when the server is back.
@@ -64,11 +64,11 @@ class ConnectionPair:
         await self.reader.listen(channel)
 
     def acquire(self) -> None:
-        """Somebody needs the connections until he releases them; they are made when needed."""
+        """Keep the connections until release(); they are made when needed."""
         self._users += 1
 
     async def release(self) -> None:
-        """Somebody needs them no longer: the last one ends what is under way, and disconnects."""
+        """Give up the connections; the last user ends what is under way, and disconnects."""
         self._users -= 1
         if self._users == 0:
             await self.reader.close()

@@ -100,7 +100,7 @@ def messages_of(row: Row) -> list[StoredMessage]:
 
 
 def decode_pushed(payload: str) -> Row:
-    """What a notification hands over, as a row of what is taken.
+    """Read a pushed message, as a row of what is fetched.
 
     Raises:
         ValueError: It is none of ours.
@@ -168,7 +168,7 @@ def _bytes(body: str | _NoText) -> bytes:
 
 
 def why_full(bound: str | None) -> str:
-    """Which bound pbus.queue_full_reason names, in a sentence."""
+    """Say in a sentence which bound pbus.queue_full_reason names."""
     return no_room(*_decode_full(bound)) if bound else ""
 
 
@@ -178,7 +178,7 @@ def fallen_of(said: str | None) -> list[tuple[str, int]]:
 
 
 def sanitize_text(text: str) -> str:
-    """Text that Postgres takes: ids and reasons have no NUL unless somebody means harm."""
+    """Return text that Postgres takes; ids and reasons have a NUL only by bad intent."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 

@@ -113,7 +113,7 @@ class Fetcher:
             self.wakeups.forget_emptied(consumer)
 
     async def _fetch_now(self, wanted: Wanted, consumer: str) -> Found:
-        """What is there now."""
+        """Return what is there now."""
         while (before := self._asking.get(consumer)) is not None:
             await asyncio.wait({before})
         task = asyncio.create_task(self._fetch_once(wanted, consumer), name="pbus fetch")
@@ -167,7 +167,7 @@ class Fetcher:
         return [one for one in messages if one not in others] if others else messages
 
     async def _ask(self, wanted: Wanted, consumer: str, *, has_others: bool) -> Found:
-        """What the server has now, with what it pushed meanwhile."""
+        """Return what the server has now, with what it pushed meanwhile."""
         rings = self.wakeups.rings
         rows = await self._query(wanted, consumer)
         messages = await self._read(rows, consumer)

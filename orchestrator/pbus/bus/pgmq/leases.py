@@ -48,7 +48,7 @@ class PgLeaseStore:
         )
 
     async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
-        """Store leases anew; see LeaseStore."""
+        """Renew leases; see LeaseStore."""
         columns = list(zip(*map(self._row, leases), strict=True)) or [(), (), (), ()]
         sql = "SELECT * FROM pbus.lease_renew($1, $2, $3, $4, $5, $6, $7)"
         (row,) = await self._link.call(sql, self._channel, *columns, LEASE_S, version)

@@ -20,14 +20,14 @@ _SUBSCRIBE = "SELECT pbus.queue_subscribe_push($1, $2, $3, $4, $5)"
 
 
 class FetchContext(NamedTuple):
-    """What the parts of a fetcher share.
+    """The state that the parts of a fetcher share.
 
     Attributes:
         connections: Of the bus.
         hold_s: How long a consumer may be silent.
         asking: The consumers for which the server is being asked, each by one task.
         entries: Makes messages of rows.
-        uncertainty: Says for whom an answer may have been lost.
+        uncertainty: Knows the consumers whose answers may have been lost.
         wakeups: Wakes waiting fetches.
     """
 
@@ -45,7 +45,7 @@ class PushReceiver:
     def __init__(self, context: FetchContext) -> None:
         self._context = context
         self._subscribed: dict[str, frozenset[str]] = {}  # consumer: mailboxes the server knows of
-        self._announced: set[str] = set()  # consumers to whom the server may push
+        self._announced: set[str] = set()  # consumers that the server may push to
         self._prefetched: dict[str, list[StoredMessage]] = {}  # for the next fetch of a consumer
         # Pushed while the server was being asked, or in doubt; with the connection it came over.
         self._pushed_during_fetch: dict[str, list[tuple[int, Row]]] = {}
@@ -109,7 +109,7 @@ class PushReceiver:
         return bool(self._prefetched.get(consumer) or self._pushed_during_fetch.get(consumer))
 
     def take_prefetched(self, consumer: str) -> list[StoredMessage]:
-        """What is here for the consumer before the server is asked."""
+        """Return what is here for the consumer before the server is asked."""
         return self._prefetched.pop(consumer, []) + self.merge([], consumer)
 
     def merge(self, rows: Sequence[Row], consumer: str) -> list[StoredMessage]:

@@ -174,7 +174,7 @@ class PgmqQueueStore:
         self.fetcher.settled(row[0] for row in rows)
 
     async def _gather(self) -> None:
-        """Leave disk and server to what somebody waits for, and settle more at once.
+        """Leave disk and server to what a caller waits for, and settle more at once.
 
         Not while a suspect is about: what was handled before it kills us counts as handled.
         """

@@ -1,4 +1,4 @@
-"""Following a channel: for as long as somebody does, he gets a copy of everything that passes."""
+"""Following a channel: each follower gets a copy of everything that passes."""
 
 from typing import Self
 

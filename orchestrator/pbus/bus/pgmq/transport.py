@@ -68,7 +68,7 @@ class PgTransport:
         self._take = take
         self._follows = follows
         self._lease_s = lease_s
-        # Drawn, not counted by the server, which after a crash would begin anew.
+        # Drawn, not counted by the server, which after a crash would begin at 1.
         self._me = secrets.randbits(63)
         self._token = f"{self._me:x}"
         self._is_in = False
@@ -204,7 +204,7 @@ class PgTransport:
 
     def _heard(self, payload: str) -> None:
         kind, _, tokens = payload.partition(" ")
-        if not payload:  # connected, perhaps anew
+        if not payload:  # connected, perhaps again
             self._must_join = self._is_in
             self._woken.set()
         elif kind == "w" and (not tokens or self._token in tokens):

@@ -245,7 +245,7 @@ class QueueConsumer:
         return []
 
     def _fetch_plan(self) -> list[tuple[str, Lane, int]]:
-        """How many messages to fetch at most of each lane of each queue."""
+        """Return how many messages to fetch at most of each lane of each queue."""
         plan = []
         for queue, address in self._queues.items():
             found = self._router.find(address)

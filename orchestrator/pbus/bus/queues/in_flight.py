@@ -27,7 +27,7 @@ class InFlight:
         self._counts[message.mailbox] += 1
 
     def room(self, queue: str, prefetch: int) -> int:
-        """How many more messages of a queue fit; none or less: it is full."""
+        """Return how many more messages of a queue fit; 0 or less: it is full."""
         return prefetch - self._counts[queue] + len(self._outside_prefetch.get(queue, ()))
 
     def exclude_from_prefetch(self, message: StoredMessage, prefetch: int) -> None:

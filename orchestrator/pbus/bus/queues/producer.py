@@ -62,12 +62,12 @@ class QueueProducer:
 
         Its errors: BusFullError, where the mailbox made no room in time, BrokerFaultError, where the
         broker cannot store this message, and BusUnavailableError,
-        where the broker was away for the whole send timeout: stored or not, nobody knows.
+        where the broker was away for the whole send timeout: stored or not, which is unknown.
         """
         return self._lanes[encoded.lane].put(encoded)
 
     def tasks(self) -> list[TaskFunction]:
-        """What stores, each until cancelled."""
+        """The functions that store, each until cancelled."""
         return [lane.run for lane in self._lanes.values()]
 
     def fail_all(self, error: Exception) -> None:
@@ -91,7 +91,7 @@ class PendingPut:
 
     @property
     def address(self) -> str:
-        """Where it goes."""
+        """The address that it is sent to."""
         return self.encoded.address
 
     def fail(self, error: BaseException) -> None:

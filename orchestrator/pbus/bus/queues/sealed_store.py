@@ -41,7 +41,7 @@ def signed(line: bytes, sender: str, *, is_holder: bool) -> bytes:
 
 
 def unsigned(data: bytes) -> tuple[bytes, str, bool]:
-    """What was signed: the message, the sending process, and whether it had the name of its source.
+    """Return what was signed: the message, the sending process, whether that had the source's name.
 
     Raises:
         SealError: It was not signed.
@@ -173,7 +173,7 @@ class SealedQueueStore:
         return line, None if is_holder else (sender, origin_of(line)[1])
 
     def _unsealed(self, mailbox: str, body: bytes) -> bytes:
-        """What was sent to the mailbox, to the replicas that it is one of, or to all."""
+        """Open a message that was sent to the queue, to the replicas that it is one of, or to all."""
         try:
             return self._seal.open("stored", body, mailbox.encode())
         except SealError as error:

@@ -47,10 +47,10 @@ class QueueEntry(msgspec.Struct, frozen=True):
 
 
 class PutResult(msgspec.Struct, frozen=True):
-    """What became of a QueueEntry.
+    """The outcome of a QueueEntry.
 
     Attributes:
-        mailboxes: Into how many it was stored; 0: nobody has such a mailbox.
+        mailboxes: Into how many it was stored; 0: there is no such queue.
         is_full: A mailbox had no room (max_backlog), or something before it in the batch and lane
             that it must not overtake was refused: nothing was stored, try again later.
         is_young: The broker was emptied a moment ago, or is new: more mailboxes may come back.
@@ -151,7 +151,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 HANDLED_KEPT_S = 600.0  # how long handled ids are remembered
-KEPT_UNTOUCHED_S = 600.0  # how long mail outlives the lease of a mailbox that nobody keeps
+KEPT_UNTOUCHED_S = 600.0  # how long messages outlive the lease of a queue that is not durable
 BROKER_AWAY_S = 5.0  # no process at all was in touch for so long: they come back, so wait
 COMING_BACK_S = 10.0  # for so long
 HANDLED_KEPT = 100_000  # and how many of a mailbox
@@ -172,7 +172,7 @@ _BOUNDS = {
 
 
 def no_room(kind: str, mailbox: str, there: int, limit: int) -> str:
-    """Which bound of a mailbox was reached, in a sentence.
+    """Say in a sentence which bound of a queue was reached.
 
     Args:
         kind: "n": its messages, "b": its bytes, "c": the bytes of all mailboxes of the channel.
@@ -233,7 +233,7 @@ class QueueStore(Protocol):
         Args:
             mailbox: Its name.
             durable: It outlives its processes (a worker that a topology declares); else it is removed
-                once nobody has `touch`ed it for LEASE_S (with mail in it: KEPT_UNTOUCHED_S more),
+                once it was not renewed for LEASE_S (with messages in it: KEPT_UNTOUCHED_S more),
                 unless it was the broker that was away.
             shared: Replicas take from it together, and each has a mailbox of its own, too: so a
                 broadcast is not copied into this one.
@@ -242,7 +242,7 @@ class QueueStore(Protocol):
             max_bytes: Bytes of messages it holds at most, likewise; and all mailboxes of the channel
                 CHANNEL_TIMES as many, as far as this one holds more than one SMALL_PART of that.
 
-        A mailbox that is kept stays so, with its limits, whoever else opens it.
+        A durable queue stays so, with its limits, when others open it.
         """
         ...
 
@@ -250,7 +250,7 @@ class QueueStore(Protocol):
         """Keep mailboxes with durable=False alive for another LEASE_S; drop all that ran out.
 
         Returns:
-            Those of `mailboxes` that do not exist (any more): open them anew.
+            Those of `mailboxes` that do not exist (any more): open them again.
         """
         ...
 
@@ -267,7 +267,7 @@ class QueueStore(Protocol):
     async def fetch(
         self, wanted: Sequence[tuple[str, Lane, int]], *, consumer: str, wait_s: float
     ) -> list[StoredMessage]:
-        """Take letters that nobody holds, oldest first, waiting for some at most `wait_s`.
+        """Fetch messages that are not in flight, oldest first, waiting for some at most `wait_s`.
 
         Messages whose id was handled before are settled here and not returned. What a call that
         failed or was cancelled had taken already is returned by a later one of the same consumer,
@@ -301,7 +301,7 @@ class QueueStore(Protocol):
         """Give back what these incarnations (by prefix) hold; returns how many messages.
 
         A take() of theirs that was under way then, or comes later because the process was alive
-        after all, gets nothing that is lost: it is asked anew, which the dead do not answer.
+        after all, gets nothing that is lost: it is asked again, which the dead do not answer.
         """
         ...
 
@@ -314,7 +314,7 @@ class QueueStore(Protocol):
         ...
 
     async def requeue_dead(self, keys: Sequence[str]) -> int:
-        """Put dead letters back into their mailboxes, with attempts counted anew."""
+        """Put dead letters back into their mailboxes, with attempts counted from 1."""
         ...
 
     async def drop_dead(self, keys: Sequence[str]) -> int:

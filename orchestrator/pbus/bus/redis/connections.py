@@ -167,7 +167,7 @@ class SubscriberConnection:
         try:
             async with asyncio.timeout(WRITE_TIMEOUT_S):
                 await connection.send_command(verb, *arguments, check_health=False)
-        except TROUBLE as error:  # the reader notices, too, and connects anew
+        except TROUBLE as error:  # the reader notices, too, and connects again
             self._note_trouble(error)
 
     async def _listen(self) -> None:
@@ -249,7 +249,7 @@ class CommandConnection:
         self._endpoint = endpoint
         self._connection: AbstractConnection | None = None
         self._feed: ReplyProtocol | None = None
-        self._lost: Exception | None = None  # why it ended, where nobody was told
+        self._lost: Exception | None = None  # why it ended, where no caller was told
         self._version = endpoint.version
         self._lock = asyncio.Lock()  # one pipeline at a time
         self._calls: deque[_Call] = deque()  # answered in this order
@@ -261,7 +261,7 @@ class CommandConnection:
         return self._connection is not None
 
     def post(self, commands: Sequence[Sequence[Any]], on_end: OnEnd) -> bool:
-        """Write commands here and now, if nothing is under way; whether they are.
+        """Write commands here and now, if nothing is under way; returns False otherwise.
 
         Args:
             commands: A few small ones.
@@ -366,7 +366,7 @@ class CommandConnection:
         elif isinstance(reply, RedisConnectionError):  # a refusal that ends the connection
             raise reply
         if not self._calls:
-            raise RedisConnectionError("the server answered what nobody asked")
+            raise RedisConnectionError("the server sent an answer without a question")
         if self.trouble is not None:
             logger.warning("%s: connected to %s again", self.name, self._endpoint.url)
             self.trouble = None

@@ -118,7 +118,7 @@ class Batch:
 
 
 class _Group:
-    """What is settled of one entry."""
+    """The settlements of one entry."""
 
     def __init__(self, message: StoredMessage, slot: str, total: int, size: int) -> None:
         self.settles: dict[int, Settlement] = {}

@@ -24,7 +24,7 @@ Wanted = tuple[str, Lane, int]
 
 
 class _ConsumerState:
-    """What the server knows of one incarnation, as far as we can tell.
+    """The server's knowledge of one incarnation, as far as this process can tell.
 
     Attributes:
         armed: Where the server lists it as waiting.

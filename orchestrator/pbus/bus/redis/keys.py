@@ -1,4 +1,4 @@
-"""How channels and keys are named on the server."""
+"""Names of channels and keys on the server."""
 
 import re
 

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 _CALL_TIMEOUT_S = 3.0
 _RETRY_PAUSE_S = 0.05
 _CONNECTIONS = 8
-KEYS_LIVE_MS = 24 * 3600 * 1000  # a channel that nobody uses for a day leaves nothing behind
+KEYS_LIVE_MS = 24 * 3600 * 1000  # a channel that is not used for a day leaves nothing behind
 
 # A value of the hash is "incarnation|state|active", when it was renewed, and the lease as JSON, a
 # line each: scripts compare the first and never parse the last. They return the others with the age
@@ -55,7 +55,7 @@ if redis.replicate_commands then pcall(redis.replicate_commands) end
 local leases, workers, version = KEYS[1], KEYS[2], KEYS[3]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
--- Whoever can write here may have written anything: no value ends a script.
+-- Other writers may have written anything: no value ends a script.
 local function bump()
   if type(redis.pcall('INCR', version)) == 'table' then redis.call('SET', version, now) end
 end
@@ -278,7 +278,7 @@ class RedisLeaseStore:
         )
 
     async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
-        """Store leases anew; see LeaseStore."""
+        """Renew leases; see LeaseStore."""
         rows = [cell for lease in leases for cell in self._row(lease)]
         reply = await self._run(_RENEW, self._keys, [_lease_ms(), version, KEYS_LIVE_MS, *rows])
         at, expired, refused, *rest = reply

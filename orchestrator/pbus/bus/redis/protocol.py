@@ -46,7 +46,7 @@ class ReplyProtocol(asyncio.Protocol):
         self._ended.add_done_callback(lambda ended: callback(self, ended.result()))
 
     def post(self, commands: Sequence[Sequence[Any]]) -> bool:
-        """Write commands here and now, unless the connection is closing; whether they are."""
+        """Write commands here and now; returns False where the connection is closing."""
         if self._transport.is_closing():
             return False
         packed = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]  # of any length
@@ -77,7 +77,7 @@ class ReplyProtocol(asyncio.Protocol):
                 self._on_reply(reply)
         except hiredis.ProtocolError as error:
             self._end(RedisConnectionError(str(error)))
-        except Exception as error:  # noqa: BLE001 - raised by whoever waits for the end
+        except Exception as error:  # noqa: BLE001 - raised where the end is waited for
             self._end(error)
 
     def pause_writing(self) -> None:

@@ -44,7 +44,7 @@ class RedisQueueStore:
     Args:
         endpoint: The server.
         names: How keys are named.
-        lease_s: How long a mailbox that nobody keeps outlives its last touch.
+        lease_s: How long a queue that is not durable outlives its last renewal.
         on_fault: Called when a task of the store ended by an error, and begins again.
     """
 
@@ -224,7 +224,7 @@ def _say_lost(mailbox: str, count: int) -> None:
 
 
 def _stored(count: int | list[Any]) -> PutResult:
-    """What PUT says of one entry."""
+    """Read the answer of PUT about one entry."""
     if isinstance(count, list):
         kind, mailbox, there, limit = count
         return PutResult(

@@ -54,7 +54,7 @@ class RedisTap(BrokerTap):
         await self._ask()
 
     async def _ask(self) -> None:
-        """Tell senders, for another while, that somebody follows."""
+        """Tell senders, for another while, that there are followers."""
         if self._asking is None:
             return
         lease_ms = int(FOLLOWER_LEASE_S * 1000)

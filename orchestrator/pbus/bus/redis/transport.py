@@ -80,7 +80,7 @@ class RedisTransport:
         self, send_buffer: SendBuffer, payloads: Sequence[OutBatch], replies: list[Any]
     ) -> list[int]:
         if replies == [payload.stream.known for payload in payloads]:
-            return replies  # as nearly always: whoever listens has granted credit
+            return replies  # as nearly always: all that listen have granted credit
         if unsure := self._unsure(payloads, replies):
             now = time.monotonic()
             exact = await self._count(send_buffer, [stream.address for stream in unsure])
@@ -131,7 +131,7 @@ class RedisTransport:
         return unsure
 
     def _receivers(self, stream: SendStream, reply: Any) -> int:
-        """How many processes got a payload: what PUBLISH said, less those who only follow."""
+        """Return how many processes got a payload: by PUBLISH, less those that only follow."""
         if not isinstance(reply, int):
             self._endpoint.complain(reply)
             return 0 if isinstance(reply, NoPermissionError) else REFUSED

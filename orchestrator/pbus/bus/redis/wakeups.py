@@ -42,7 +42,7 @@ class FetchWaiter:
         self._event.set()
 
     async def wait(self, limit_s: float) -> frozenset[Pair]:
-        """Where to look next: where something arrived, else everywhere."""
+        """Return where to look next: where something arrived, else everywhere."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 await self._event.wait()
@@ -57,7 +57,7 @@ class WakeupHub:
     Args:
         endpoint: The server.
         key: What the channels begin with.
-        on_stray: Called with the pair for which somebody was woken who waits no longer.
+        on_stray: Called with the pair of a waiter that was woken and waits no longer.
         on_fault: Called when the listening ended by an error, and begins again.
     """
 
@@ -90,7 +90,7 @@ class WakeupHub:
                 self._on_stray(pair)
 
     def wanted(self, consumer: str, but: FetchWaiter) -> set[Pair]:
-        """What the other waiters of a consumer want."""
+        """Return what the other waiters of a consumer want."""
         others = [one for one in self.waiters if one.consumer == consumer and one is not but]
         return set().union(*(one.pairs for one in others))
 

@@ -26,7 +26,7 @@ _encode = msgspec.json.Encoder().encode
 _Limit = Annotated[int, msgspec.Meta(ge=-1, le=1 << 54)]  # of a receiver that left: -1
 _decoder = msgspec.json.Decoder(tuple[str, str, str, Count, Count, _Limit])
 
-# A JSON array each: what ("grant" or "probe"), from whom, address, stream, and for a grant the bytes
+# A JSON array each: what ("grant" or "probe"), its process, address, stream, and for a grant the bytes
 # consumed and the limit.
 
 

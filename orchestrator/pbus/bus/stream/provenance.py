@@ -83,7 +83,7 @@ class Provenance:
             await asyncio.sleep(_ASK_EVERY_S)
 
     def _sift(self, sender: str, lines: list[bytes]) -> list[bytes] | None:
-        """What may come in; None: nothing can be said yet."""
+        """Return what may come in; None: nothing can be said yet."""
         head, source = origin_of(lines[0])
         wrong = self._judge(sender, source)
         # What begins alike is neighbours in order: the first and the last speak for all.

@@ -21,7 +21,7 @@ _KEY = tuple[str, str, str]  # sender, address, lane
 
 
 class Sink(Protocol):
-    """Who the inbox speaks to."""
+    """The bus of a receiver."""
 
     def deliver(
         self,
@@ -44,7 +44,7 @@ class Sink(Protocol):
 
 
 class ReceiveStream:
-    """What one process sends us at one address in one lane."""
+    """The messages that one process sends us at one address in one lane."""
 
     __slots__ = (
         "address", "end", "granted", "heard", "is_wanted", "next_number", "number", "outstanding",

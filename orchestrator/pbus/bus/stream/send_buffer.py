@@ -25,11 +25,11 @@ FAIR_PAYLOAD_BYTES = 64 * 1024  # a smaller one costs its receiver more than wha
 GATHER_S = 0.004  # for which a busy bus lets payloads grow
 _MAX_RECEIVERS = 4096  # that grant credit to one stream; grants of further ones are not kept
 _UNKNOWN = ""  # stands for receivers that were counted and have not granted yet
-_IDLE_S = 60.0  # an idle stream that nobody listens to is forgotten
+_IDLE_S = 60.0  # an idle stream without receivers is forgotten
 
 
 class SendStream:
-    """What one process sends to one address in one lane, numbered from 1.
+    """The messages that one process sends to one address in one lane, numbered from 1.
 
     Attributes:
         number: Tells this stream from others of the process.
@@ -56,13 +56,15 @@ class SendStream:
         self.waiters: deque[tuple[asyncio.Future[None], bytes]] = deque()
         self.last_used = time.monotonic()
         self._receivers: dict[str, tuple[int, int]] = {}  # incarnation: (consumed, limit)
-        self._dead: set[str] = set()  # incarnations that are over, whoever keeps their connections
+        self._dead: set[str] = (
+            set()
+        )  # incarnations that are over, even where their connections stay
         self._consumed = 0  # of the receiver that is furthest behind
         self._limit = INITIAL_CREDIT_BYTES  # of the receiver with the least room
 
     @property
     def known(self) -> int:
-        """How many receivers have granted credit."""
+        """The number of receivers that have granted credit."""
         return len(self._receivers) - (_UNKNOWN in self._receivers)
 
     def receivers(self) -> list[str]:
@@ -92,7 +94,7 @@ class SendStream:
 
     @property
     def is_unsure(self) -> bool:
-        """Whether somebody listens who has not granted credit yet."""
+        """Whether a receiver listens that has not granted credit yet."""
         return _UNKNOWN in self._receivers
 
     def set_receiver_count(self, count: int, position: int | None = None) -> None:
@@ -113,7 +115,7 @@ class SendStream:
 
     @property
     def _living(self) -> int:
-        """How many of those that are expected can grant credit."""
+        """The number of expected receivers that can grant credit."""
         most = 0 if self.is_complete else self.expected - len(self._dead)
         return max(self.known, most)
 
@@ -152,7 +154,7 @@ class SendBuffer:
         seal: Of the channel.
 
     Attributes:
-        on_ready: Called with what comes while take() waits, here and now; whether it is under way then,
+        on_ready: Called with what comes while next_batches() waits, here and now; returns whether it is under way,
             until end() is called. Not while messages come in numbers: then they go together.
     """
 
@@ -206,7 +208,7 @@ class SendBuffer:
             await asyncio.sleep(0)
 
     def put_nowait(self, address: str, line: bytes) -> bool:
-        """Accept one message if nobody need wait or yield for it; whether it was. Else put() it."""
+        """Accept one message unless that needs a wait or a yield; returns False then: put() it."""
         stream = self._streams.get(address)
         if stream is None or stream.waiters or self._bytes > self._yield_at:
             return False
@@ -218,7 +220,7 @@ class SendBuffer:
         return True
 
     async def next_batches(self) -> list[OutBatch]:
-        """What is to be written next, in order; waits until there is something."""
+        """Return what is to be written next, in order; wait until there is something."""
         if self._ready and self._has_flow:
             await self._gather()
         while self._is_begun or not (self._ready or self._returned):
@@ -230,7 +232,7 @@ class SendBuffer:
         return self.take_nowait()
 
     def write_done(self, again: list[OutBatch]) -> None:
-        """What was begun is over, apart from these: take() returns them next."""
+        """End what was begun, apart from these batches: next_batches() returns them next."""
         self._is_begun = False
         self._returned = again
         if again or self._ready:
@@ -347,7 +349,7 @@ class SendBuffer:
         """Tell receivers how far each stream has come, so that the loss of its end shows too.
 
         Where senders wait, again and again: a receiver may have missed what it is to grant credit for.
-        Call it now and then; streams that nobody listens to any more are forgotten here.
+        Call it now and then; streams without receivers are forgotten here.
         """
         now = time.monotonic()
         for stream in list(self._streams.values()):

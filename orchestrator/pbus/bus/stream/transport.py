@@ -1,4 +1,4 @@
-"""What a broker must be able to do for messages that it does not keep: carry and count."""
+"""The transport of messages that a broker does not keep: it carries and counts them."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -58,9 +58,9 @@ class Transport(Protocol):
         ...
 
     def is_tap_copy(self, address: str) -> bool:
-        """Whether what is sent there may reach nobody: it is a copy of what is delivered elsewhere."""
+        """Whether what is sent there may reach no process: it is a copy of what is delivered elsewhere."""
         ...
 
     def backoff(self) -> Backoff:
-        """How long to pause while the broker is away."""
+        """Return the pauses while the broker is away."""
         ...

@@ -106,7 +106,7 @@ class LaneWriter:
         return again
 
     def _is_counted(self, payload: OutBatch) -> bool:
-        """Whether a batch is missed where nobody gets it: it has messages, and is no copy."""
+        """Whether a batch counts as undelivered where no process gets it: it has messages, and is no copy."""
         return bool(payload.lines) and not self._wire.is_tap_copy(payload.stream.address)
 
     def _note_undelivered(self, payload: OutBatch) -> None:

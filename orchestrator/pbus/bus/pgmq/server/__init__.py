@@ -1,1 +1,1 @@
-"""How to reach a Postgres: address, session, schema, a connection that heals."""
+"""Reaching a Postgres: address, session, schema, a connection that heals."""

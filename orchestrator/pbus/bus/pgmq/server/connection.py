@@ -32,7 +32,7 @@ Arguments = Callable[[], tuple[Any, ...]]
 
 
 class HealingConnection:
-    """One connection to the database, made when it is needed and made anew when it broke.
+    """One connection to the database, made when it is needed and again when it broke.
 
     Args:
         endpoint: The database.
@@ -79,7 +79,7 @@ class HealingConnection:
         """Run one statement and return its rows.
 
         A caller that is cancelled leaves the statement to end by itself: cancelling it on the
-        server would take another connection, and tell nobody whether it had been done.
+        server would take another connection, and leave open whether it had been done.
 
         Args:
             sql: The statement.
@@ -145,7 +145,7 @@ class HealingConnection:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._calls.discard(task)
         if not task.cancelled():
-            task.exception()  # whoever asked may be gone
+            task.exception()  # the caller may be gone
 
     async def _call(
         self,

@@ -1,4 +1,4 @@
-"""What a connection to Postgres logs: its loss, its return, and statements that the server refuses."""
+"""The log of a connection to Postgres: its loss, its return, statements that the server refuses."""
 
 import logging
 

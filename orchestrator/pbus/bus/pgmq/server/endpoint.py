@@ -1,4 +1,4 @@
-"""Where the server is and how to connect: asyncpg makes the connections, pbus keeps them."""
+"""The server's address and the way to connect: asyncpg makes the connections, pbus keeps them."""
 
 import asyncio
 import contextlib
@@ -200,7 +200,7 @@ def failure(url: str, error: BaseException) -> BusUnavailableError:
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong, in the words a user needs."""
+    """Say what went wrong, in the words a user needs."""
     if isinstance(error, BusUnavailableError):
         return error.reason
     if isinstance(error, TimeoutError):

@@ -1,4 +1,4 @@
-"""What pbus needs in the database: PGMQ, and tables and functions of its own in schema pbus."""
+"""The schema of pbus in the database: PGMQ, and tables and functions of its own."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""What a session on the server must be like, whatever its role and its database are set to."""
+"""Settings of a session on the server, whatever its role and its database are set to."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ STATEMENT_S = 9.0  # a statement that takes longer ends on the server, before it
 _PROBE_S = 2.0  # a notification takes a millisecond
 
 # Plans are made once, while tables are still empty, and kept: they have to use the indexes that
-# matter when the tables are full. Making them anew, for arrays of just this length, takes longer than
+# matter when the tables are full. Making them again, for arrays of just this length, takes longer than
 # to run them; compiling them, a hundred times as long.
 #
 # The caller of a statement may be gone, so the server ends it. With another isolation two senders to one

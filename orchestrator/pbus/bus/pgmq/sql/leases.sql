@@ -3,7 +3,7 @@
 CREATE OR REPLACE FUNCTION pbus.lease_lock(ch text) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE at bigint;
 BEGIN
-  -- Begins with the time: after a crash no version comes back that somebody knows.
+  -- Begins with the time: after a crash no version comes back that a process knows.
   INSERT INTO pbus.membership VALUES (ch, pbus.lease_ms())
     ON CONFLICT DO NOTHING;
   SELECT version INTO at FROM pbus.membership WHERE channel = ch FOR UPDATE;

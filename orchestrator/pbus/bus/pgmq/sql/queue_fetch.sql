@@ -91,7 +91,7 @@ DECLARE
   began timestamptz := clock_timestamp(); ends timestamptz := began + hold_s * interval '1 s';
   is_any boolean := false; is_cut boolean := false;
 BEGIN
-  -- What was taken just before a crash is in its queue again, so nobody need wait for the disk.
+  -- What was fetched just before a crash is in its queue again, so no wait for the disk is needed.
   PERFORM set_config('synchronous_commit', 'off', true);
   SELECT * INTO me FROM pbus.consumer WHERE channel = ch AND name = who FOR UPDATE;
   IF NOT FOUND THEN

@@ -81,7 +81,7 @@ CREATE OR REPLACE FUNCTION pbus.queue_renew(
 ) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE x record; was_away boolean; is_empty boolean;
 BEGIN
-  -- Nobody at all was in touch: the server was away, and they come back.
+  -- No process was in touch: the server was away, and they come back.
   SELECT NOT EXISTS (SELECT FROM pbus.last_renewal
     WHERE channel = ch AND at > clock_timestamp() - interval '5 s') INTO was_away;
   FOR x IN SELECT m.id, m.ends_at, pbus.queue_is_expired(m) AS is_over FROM pbus.queue m
@@ -117,7 +117,7 @@ BEGIN
             WHERE m.channel = ch AND m.name = ANY(names) AND (i.stored <> o.gone OR i.bytes <> o.bytes)
             ORDER BY m.id
   LOOP
-    -- Nothing is left of what should be: somebody purged the queues.
+    -- Nothing is left of what should be: the queues were purged from outside.
     EXECUTE format('SELECT NOT EXISTS (SELECT FROM pgmq.%I) AND NOT EXISTS (SELECT FROM pgmq.%I)',
       'q_' || x.base || '_d', 'q_' || x.base || '_s') INTO is_empty;
     IF is_empty THEN PERFORM pbus.queue_recount(x.id, x.base); END IF;

@@ -110,7 +110,7 @@ END $$;
 -- When a process was last in touch with the channel's queues; missing after a crash of the server.
 CREATE UNLOGGED TABLE IF NOT EXISTS pbus.last_renewal (channel text PRIMARY KEY, at timestamptz NOT NULL);
 
--- Whether a mailbox is to be removed: nobody keeps or touches it, and there is no mail in it, or old.
+-- Whether a queue is to be removed: it is neither durable nor renewed, and empty, or its messages are old.
 CREATE OR REPLACE FUNCTION pbus.queue_is_expired(its_queue pbus.queue) RETURNS boolean
 LANGUAGE sql VOLATILE AS $$
   SELECT NOT its_queue.is_durable AND its_queue.ends_at <= clock_timestamp() AND (
@@ -143,13 +143,13 @@ BEGIN
   PERFORM pbus.queue_recount(its_queue, base);
 END $$;
 
--- Counts anew, after rows came or went without us. What is hidden, and by no hold that is known, comes
+-- Count again, after rows came or went without us. What is hidden, and by no hold that is known, comes
 -- back soon: not at once, since a process may have it in hand and be about to say that it is handled.
 CREATE OR REPLACE FUNCTION pbus.queue_recount(its_queue bigint, base text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE one text;
 BEGIN
   PERFORM set_config('enable_hashjoin', 'on', true);
-  PERFORM FROM pbus.enqueued_count WHERE queue_id = its_queue FOR UPDATE;  -- nobody writes meanwhile
+  PERFORM FROM pbus.enqueued_count WHERE queue_id = its_queue FOR UPDATE;  -- no process writes meanwhile
   EXECUTE format($sql$
     DELETE FROM pbus.in_flight h WHERE h.queue_id = $1 AND NOT EXISTS (
       SELECT FROM (SELECT 'd' AS lane, msg_id FROM pgmq.%1$I
@@ -175,7 +175,7 @@ BEGIN
   END LOOP;
 END $$;
 
--- Makes again what somebody dropped of any mailbox.
+-- Make again what was dropped of any queue.
 CREATE OR REPLACE FUNCTION pbus.queue_repair() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE x record;
 BEGIN

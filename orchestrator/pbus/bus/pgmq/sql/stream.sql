@@ -13,7 +13,7 @@ CREATE UNLOGGED TABLE IF NOT EXISTS pbus.stream_payload (
 );
 ALTER TABLE pbus.stream_payload ALTER payload SET STORAGE EXTERNAL;  -- to compress costs more than to move
 
--- Joins, or renews, and removes what ran out, whoever's it was; whether we were there before.
+-- Join, or renew, and remove what ran out; returns whether we were there before.
 CREATE OR REPLACE FUNCTION pbus.stream_join(
   me bigint, ch text, who text, wanted text[], follows boolean, lease_s float8
 ) RETURNS boolean LANGUAGE plpgsql AS $$

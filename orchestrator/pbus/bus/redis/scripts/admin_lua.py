@@ -11,7 +11,9 @@ from pbus.bus.redis.scripts.common_lua import (
     Script,
 )
 
-_KEYS_LIVE_MS = 24 * 3600 * 1000  # what nobody keeps or touches for a day leaves nothing behind
+_KEYS_LIVE_MS = (
+    24 * 3600 * 1000
+)  # a queue that is not durable and not renewed for a day leaves nothing behind
 
 # ARGV: mailbox, 1 to keep it, 1 if shared, its largest backlog, lease in ms, that in bytes
 OPEN = Script(

@@ -1,4 +1,4 @@
-"""What the scripts behind stored mail have in common.
+"""Functions that the scripts of stored messages share.
 
 Each call of the store is one script, so each is done as a whole or not at all.
 

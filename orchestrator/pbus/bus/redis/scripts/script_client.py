@@ -35,7 +35,7 @@ class ScriptClient:
         self._links: dict[str, CommandConnection] = {}
 
     async def run(self, purpose: str, script: Script, *arguments: Any) -> Any:
-        """What a script answers; tried once more on a connection that had died unnoticed.
+        """Run a script; once more where the connection had died unnoticed.
 
         Raises:
             BusUnavailableError: No answer, or a refusal.
@@ -51,7 +51,7 @@ class ScriptClient:
             raise self.error(error) from error
 
     async def once(self, purpose: str, script: Script, *arguments: Any) -> Any:
-        """What a script answers, or TROUBLE; others may have removed scripts and groups meanwhile."""
+        """Run a script, or raise TROUBLE; others may have removed scripts and groups meanwhile."""
         reply = await self._evaluate(purpose, script, arguments)
         if isinstance(reply, ResponseError) and _DAMAGED.match(str(reply)):
             odd = await self._evaluate(purpose, MEND, _mailboxes_of(script, arguments))
@@ -73,7 +73,7 @@ class ScriptClient:
         return reply
 
     async def plain(self, *command: Any) -> Any:
-        """What a command that may be repeated answers.
+        """Run a command that may be repeated.
 
         Raises:
             BusUnavailableError: No answer, or a refusal.

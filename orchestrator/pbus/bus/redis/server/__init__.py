@@ -1,1 +1,1 @@
-"""How to reach a Redis: endpoint, Sentinel, cluster redirects."""
+"""Reaching a Redis: endpoint, Sentinel, cluster redirects."""

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class Node(NamedTuple):
-    """Where one server of a cluster listens."""
+    """The address of one server of a cluster."""
 
     host: str
     port: int
@@ -45,7 +45,7 @@ class ChannelNode:
         self._connection = connection
         self._node: Node | None = None  # None: ask
         self._last: Node | None = None
-        self._ask = deque([seed])  # whom, in turn
+        self._ask = deque([seed])  # the nodes to ask, in turn
         self._lock = asyncio.Lock()
 
     async def locate(self) -> Node:

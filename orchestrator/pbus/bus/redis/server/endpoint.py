@@ -1,4 +1,4 @@
-"""Where the server is and how to connect: redis-py makes the connections, pbus keeps them."""
+"""The server's address and the way to connect: redis-py makes the connections, pbus keeps them."""
 
 import asyncio
 import logging
@@ -101,7 +101,7 @@ class Endpoint:
         return self._left + (0 if self._node is None else self._node.version)
 
     def on_error_reply(self, reply: Exception) -> bool:
-        """Take in that a server refers us to another, or is none to write to; whether it did."""
+        """Follow a reply by which a server refers us to another, or takes no writes; returns False for others."""
         if isinstance(reply, MovedError) and isinstance(self._node, ChannelNode):
             self._node.moved(reply)
             return True
@@ -119,7 +119,7 @@ class Endpoint:
             logger.warning("the broker at %s refuses: %s; trying again", self.url, reason)
 
     def _leave(self, reply: Exception) -> None:
-        """Connect anew, as it is another server by now or will be soon: this one is a replica."""
+        """Connect again, as it is another server by now or will be soon: this one is a replica."""
         self.complain(reply)
         now = time.monotonic()
         if now - self._left_at >= _LEAVE_EVERY_S:

@@ -95,7 +95,7 @@ def plain_url(url: str) -> str:
 
 
 def plain_class(pool: Any) -> type[AbstractConnection]:
-    """What connects: for sentinels not redis-py's own class, which asks its pool.
+    """The class that connects: for sentinels not redis-py's own, which asks its pool.
 
     Raises:
         BusError: The client is of a replica.
