@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from pbus.errors import JobStateError as JobStateError
     from pbus.errors import JobTimeoutError as JobTimeoutError
     from pbus.errors import JobWorkerLostError as JobWorkerLostError
-    from pbus.errors import MailNotKeptError as MailNotKeptError
     from pbus.errors import MessageDecodeError as MessageDecodeError
     from pbus.errors import MessageDefinitionError as MessageDefinitionError
     from pbus.errors import MessageEncodeError as MessageEncodeError
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
     from pbus.errors import MessageInputError as MessageInputError
     from pbus.errors import MessageRefusedError as MessageRefusedError
     from pbus.errors import MessageTooLargeError as MessageTooLargeError
+    from pbus.errors import NoStoredMessagesError as NoStoredMessagesError
     from pbus.errors import NothingRunningError as NothingRunningError
     from pbus.errors import NotReadyError as NotReadyError
     from pbus.errors import PbusError as PbusError
@@ -183,7 +183,7 @@ _HOMES = {
         "JobStateError",
         "JobTimeoutError",
         "JobWorkerLostError",
-        "MailNotKeptError",
+        "NoStoredMessagesError",
         "MessageDecodeError",
         "MessageDefinitionError",
         "MessageEncodeError",

@@ -102,7 +102,7 @@ class Client(JobCalls, MessageCalls):
 
         Raises:
             UnknownNameError: Nothing has a queue of that name.
-            MailNotKeptError: The project stores no messages.
+            NoStoredMessagesError: The project stores no messages.
         """
         from pbus.client.stored_messages import purge, store_of
 

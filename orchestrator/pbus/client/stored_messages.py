@@ -6,7 +6,7 @@ from typing import Final
 from pbus.bus.base import WorkerBus
 from pbus.bus.queues.store import DeadLetter, QueueStore
 from pbus.client.targets import unknown_name
-from pbus.errors import DeadLetterNotFoundError, MailNotKeptError
+from pbus.errors import DeadLetterNotFoundError, NoStoredMessagesError
 from pbus.names import stands_for
 
 _SHOWN: Final = 10_000  # what a store lists at once
@@ -16,10 +16,10 @@ def store_of(bus: WorkerBus, project: str) -> QueueStore:
     """The store of a project's messages.
 
     Raises:
-        MailNotKeptError: It has none.
+        NoStoredMessagesError: It has none.
     """
     if bus.queues is None:
-        raise MailNotKeptError(project)
+        raise NoStoredMessagesError(project)
     return bus.queues
 
 
@@ -42,7 +42,7 @@ async def purge(store: QueueStore, worker: str) -> int:
 class DeadLetters:
     """Messages that were tried too often: list them, put them back, drop them.
 
-    Every method raises MailNotKeptError where the project stores no messages, and
+    Every method raises NoStoredMessagesError where the project stores no messages, and
     BusUnavailableError where the broker does not answer.
 
     Args:
