@@ -39,7 +39,7 @@ class Agent(BaseWorker):
         self._say(f"{self._greeting} I know of {len(self._history)} things said so far")
 
     async def on_deactivated(self) -> None:
-        """Somebody else talks now."""
+        """Another worker talks now."""
         print("I am quiet", flush=True)
 
     def accepts_bus_message(self, message: BusMessage) -> bool:

@@ -106,7 +106,7 @@ def test_unknown_types_are_refused(town: Place, before: Rows):
 
 
 def test_giant_is_not_sent(town: Place, before: Rows):
-    """20 MB are the sender's error, with what to do about it; nobody else notices."""
+    """20 MB are the sender's error, with advice; no other process is affected."""
     giant = json.dumps({"text": "giant", "blob": "x" * 20_000_000})
     (town.folder / "giant.json").write_text(giant)
     done = town.run("send", "clerk", "--type", "Note", "--data", "@giant.json")

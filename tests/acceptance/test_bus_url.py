@@ -1,4 +1,4 @@
-"""A broker of the user's own: reached by its URL, or told that it is not; the password is nobody's."""
+"""A broker of the user's own: reached by its URL, or reported as unreachable; the password is never shown."""
 
 import asyncio
 import contextlib
@@ -182,7 +182,7 @@ def test_password_is_never_shown(home: CliEnv, broker: Valkey):
 
 
 def test_no_broker_is_told(waiting: list[Command]):
-    """Where nobody listens, or somebody who never answers, every verb says so within 5 s."""
+    """Where no server listens, or one that never answers, every verb reports it within 5 s."""
     for command in waiting:
         see_unreachable(command.done())
 

@@ -107,7 +107,7 @@ def are_both_ready(rows: Rows) -> bool:
 
 
 def watched(place: Place, claim: Callable[[Rows], bool]) -> Rows:
-    """Wait until `ps --watch` shows rows of which a claim holds; begun anew where it gives up."""
+    """Wait until `ps --watch` shows rows of which a claim holds; `ps` is started again when it gives up."""
     watch = place.start("ps", "--json", "--watch")
 
     def look() -> Rows | None:

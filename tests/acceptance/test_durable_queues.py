@@ -40,12 +40,12 @@ class Field(BaseWorker):
 class Barn(BaseWorker):
     pass
 """
-MAIL = ["backlog", "backlog_bytes", "in_flight", "oldest_s", "retries", "dead", "dead_fell"]
+QUEUE_FIELDS = ["backlog", "backlog_bytes", "in_flight", "oldest_s", "retries", "dead", "dead_fell"]
 
 
 @pytest.fixture(scope="module")
 def farm(home: CliEnv) -> Place:
-    """A project whose mail is kept; a test may leave some, and end it."""
+    """A project with durable queues; a test may leave messages in them, and end it."""
     place = home.place("farm", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
     place.up()
     return place
@@ -121,7 +121,7 @@ def test_backlog_is_bounded_in_bytes(farm: Place):
 def test_backlog_shows_and_is_kept(farm: Place):
     """`ps` shows what waits; `purge` drops it; `down` says what it keeps, and `up` goes on."""
     rows = farm.tell("ps", "--json").json
-    assert [MAIL] * 3 == [list(row)[-len(MAIL) :] for row in rows["workers"]]
+    assert [QUEUE_FIELDS] * 3 == [list(row)[-len(QUEUE_FIELDS) :] for row in rows["workers"]]
     assert ["barn"] == [one["name"] for one in rows["shared"]]
 
     sow(farm, 100)
@@ -145,8 +145,8 @@ def test_backlog_shows_and_is_kept(farm: Place):
     assert "5 unhandled messages are kept" in done.err
 
 
-def test_mail_is_dropped_on_demand(farm: Place):
-    """`purge` empties what is in nobody's hands; `down --purge` leaves nothing."""
+def test_stored_messages_are_dropped_on_demand(farm: Place):
+    """`purge` drops waiting messages, not those in flight; `down --purge` leaves nothing."""
     if not farm.home.records():
         farm.up()
     os.kill(int(farm.rows()["field"]["pid"]), signal.SIGSTOP)
@@ -159,7 +159,7 @@ def test_mail_is_dropped_on_demand(farm: Place):
     sow(farm, 1, count=2)
 
     state = farm.record_path().parent
-    down = farm.run("down", "--purge", "--timeout", "1")  # nobody waits for who is stopped
+    down = farm.run("down", "--purge", "--timeout", "1")  # a stopped worker is not waited for
     assert (0, False, False) == (down.code, "kept" in down.err, state.exists())
     farm.up()
     assert [0, 0, 0] == [row["backlog"] for row in farm.rows().values()]

@@ -1,4 +1,4 @@
-"""What reaches a worker's process, and what nobody else gets to see of it."""
+"""What reaches a worker's process, and what stays hidden from other users."""
 
 import psutil
 import pytest

@@ -28,9 +28,9 @@ class Worker(BaseWorker):
 """
 
 # A plain user who can nevertheless enter root's folder with the interpreter in it.
-NOBODY = 65534
-AS_NOBODY = (
-    *("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"),
+OTHER_UID = 65534
+AS_OTHER_USER = (
+    *("setpriv", "--reuid", str(OTHER_UID), "--regid", str(OTHER_UID), "--clear-groups"),
     *("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"),
 )
 
@@ -58,7 +58,7 @@ workers:
 
 @pytest.fixture(scope="module")
 def other_home() -> Iterator[CliEnv]:
-    """State and sockets of somebody else, as it seems."""
+    """State and sockets that seem to be another user's."""
     with CliEnv() as home:
         yield home
 
@@ -81,17 +81,17 @@ def test_state_homes_are_strangers(home: CliEnv, other_home: CliEnv):
     assert 0 == first.tell("down").code
 
 
-@pytest.mark.skipif(not can_run(*AS_NOBODY), reason="needs root, to be another user")
+@pytest.mark.skipif(not can_run(*AS_OTHER_USER), reason="needs root, to be another user")
 def test_user_and_root_are_strangers(home: CliEnv):
     """A user, then root, start the same folder: two projects, and neither ends the other's."""
-    with CliEnv(*AS_NOBODY) as users:
+    with CliEnv(*AS_OTHER_USER) as users:
         for folder in (users.folder, users.runtime):
-            os.chown(folder, NOBODY, NOBODY)
+            os.chown(folder, OTHER_UID, OTHER_UID)
         first = users.place("both", {"topology.yaml": PROGRAM.format(worker="uno")})
         second = Place(home, first.folder)
         first.up()
         theirs = users.processes()
-        assert {NOBODY} == {process.uids().real for process in theirs}
+        assert {OTHER_UID} == {process.uids().real for process in theirs}
         assert 3 == second.tell("ps").code
 
         second.up()

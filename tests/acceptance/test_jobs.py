@@ -41,7 +41,7 @@ def cancels(town: Place, worker: str = "clerk") -> int:
 
 
 def test_open_job_is_listed(town: Place):
-    """With its name, who asked whom, its age and how far it is."""
+    """With its name, requester, worker, age and progress."""
     command = asked(town)
     (job,) = endless_jobs(town)
     table = wait_for(lambda: job["id"] in (done := town.run("jobs")).out and done)

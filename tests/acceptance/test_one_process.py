@@ -118,7 +118,7 @@ def test_blocked_worker_interrupted(home: CliEnv):
 
 
 def test_other_verbs_say_why_not(home: CliEnv):
-    """Nobody else can look into a process without a broker; `down` works all the same."""
+    """No other process can look into one without a broker; `down` works all the same."""
     place = office(home, "alone")
     command = place.start("up")
     command.until("hello dear Ada")
@@ -164,7 +164,7 @@ def test_end_of_session(home: CliEnv):
 
 
 def test_failure_seen(home: CliEnv):
-    """A worker that fails is named; nobody restarts it, and the code says so."""
+    """A worker that fails is named and not restarted, and the exit code tells."""
     place = home.place(
         "failing",
         {

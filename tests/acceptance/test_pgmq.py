@@ -58,7 +58,7 @@ FOREIGN = {
     "PGDATA": "/nowhere", "PGTZ": "nonsense", "PGSERVICE": "other", "TZ": "nonsense",
     "LANG": "xx_YY.UTF-8", "LC_MESSAGES": "xx_YY.UTF-8", "LC_COLLATE": "xx_YY.UTF-8",
 }  # fmt: skip
-MAIL = ["backlog", "backlog_bytes", "in_flight", "oldest_s", "retries", "dead", "dead_fell"]
+QUEUE_FIELDS = ["backlog", "backlog_bytes", "in_flight", "oldest_s", "retries", "dead", "dead_fell"]
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +95,11 @@ def dead(orchard: Place) -> list[dict[str, Any]]:
 
 
 def test_workers_and_jobs_are_shown(orchard: Place):
-    """`ps` shows what is kept for whom; jobs are done, listed and cancelled."""
+    """`ps` shows the stored messages of each worker; jobs are done, listed and cancelled."""
     listing = orchard.tell("ps", "--json").json
     assert listing["bus"].startswith("postgresql://")
     assert ["tree", "cellar", "cart.1", "cart.2"] == [row["name"] for row in listing["workers"]]
-    assert [MAIL] * 4 == [list(row)[-len(MAIL) :] for row in listing["workers"]]
+    assert [QUEUE_FIELDS] * 4 == [list(row)[-len(QUEUE_FIELDS) :] for row in listing["workers"]]
     assert ["cart"] == [one["name"] for one in listing["shared"]]
     assert {"number": 8} == orchard.ask("tree", "double", {"number": 4})
     assert {"number": 10} == orchard.ask("cart", "double", {"number": 5})
@@ -114,7 +114,7 @@ def test_workers_and_jobs_are_shown(orchard: Place):
 
 
 def test_followers_see_kept_messages(orchard: Place):
-    """`tail` and `events` see what goes on; a terminal shows the mail of `ps --watch`."""
+    """`tail` and `events` see what goes on; a terminal shows the queues of `ps --watch`."""
     tail = orchard.start("tail", "--json", "--type", "Apple", "-n", "1")
     wait_for(lambda: (tail.process.poll() is not None) or pick(orchard, "tree", 5))
     (seen,) = tail.done().objects
@@ -149,7 +149,7 @@ def test_dead_letters_are_looked_after(orchard: Place):
 
 
 def test_purge_empties_a_mailbox(orchard: Place):
-    """What is in nobody's hands falls."""
+    """Waiting messages are dropped, not those in flight."""
     pid = orchard.rows()["cart.1"]["pid"]
     os.kill(pid, signal.SIGSTOP)
     try:

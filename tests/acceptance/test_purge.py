@@ -26,7 +26,7 @@ class Vault(BaseWorker):
 
 
 def place_at(home: CliEnv, name: str, bus: str) -> Place:
-    """A project with mail that waits."""
+    """A project with stored messages that wait."""
     text = TOPOLOGY.format(name=name, bus=bus)
     place = home.place(name, {"topology.yaml": text, "workers.py": WORKERS})
     fill(place)
@@ -34,7 +34,7 @@ def place_at(home: CliEnv, name: str, bus: str) -> Place:
 
 
 def fill(place: Place) -> None:
-    """Have a worker that is down get mail."""
+    """Send stored messages to a worker that is down."""
     place.up()
     assert 0 == place.tell("stop", "vault").code
     assert 0 == place.tell("send", "vault", "--text", "a secret").code

@@ -37,7 +37,7 @@ def all_ready(rows: Rows) -> bool:
 
 
 def test_killed_indexer_loses_nothing(quickstart: Place):
-    """Kill -9 of an indexer at work: what it had not told yet is done by whoever is there."""
+    """Kill -9 of an indexer at work: its unfinished work is done by the others."""
     wait_for(lambda: any("indexed " in line for line in quickstart.logs("librarian")))
     psutil.Process(quickstart.rows()["indexer.1"]["pid"]).kill()
     response = quickstart.ask("librarian", "search", {"query": "priority queue"})

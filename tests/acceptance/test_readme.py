@@ -27,7 +27,7 @@ def block(marked: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where somebody has copied the workers to."""
+    """The folder with a copy of the workers."""
     (tmp_path / "workers.py").write_text(block("# workers.py"))
     return tmp_path
 

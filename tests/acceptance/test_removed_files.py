@@ -134,7 +134,7 @@ def test_read_only_state_is_enough(place: Place):
     assert 3 == place.tell("ps").code
 
 
-def test_nothing_to_show_and_nobody_to_hear(home: CliEnv):
+def test_nothing_to_show_and_no_receiver(home: CliEnv):
     """A project that never ran has no logs, one without workers no ears; a log may be a folder."""
     silent = "workers:\n  echo: {command: [echo, hi]}\n  idle: {command: [sleep, '600']}\n"
     place = home.place("silent", {"topology.yaml": silent})

@@ -62,7 +62,7 @@ def test_data_comes_from_anywhere(town: Place, word: str):
 
 
 def test_inactive_is_said(town: Place, word: str):
-    """What an inactive worker will drop is said to whoever sends it; an activation is not."""
+    """The sender is told what an inactive worker will drop; an activation is no such message."""
     warning = "warning: guest: inactive, drops data and refuses jobs until it is activated\n"
 
     data = town.tell("send", "guest", "--text", word)

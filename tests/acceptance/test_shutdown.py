@@ -99,7 +99,7 @@ def test_signal_ends_foreground(place: Place, number: signal.Signals, code: int)
 
 
 def test_second_signal_kills(place: Place):
-    """Whoever presses Ctrl-C twice does not wait for a program that minds nothing."""
+    """A second Ctrl-C does not wait for a program that ignores signals."""
     command = foreground(place, until=("echo.1   * ready", "stubborn | stubborn"))
     family = place.home.processes()
     command.process.send_signal(signal.SIGINT)

@@ -45,7 +45,7 @@ def project(home: CliEnv, name: str) -> Place:
 
 
 def begun(place: Place, who: str) -> int:
-    """How often the job for somebody was begun."""
+    """How often the job of a caller was begun."""
     return place.logs("doer").count(f"began {who}")
 
 

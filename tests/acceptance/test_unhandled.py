@@ -1,4 +1,4 @@
-"""Messages that nobody handles, with at most once: how many they were, where, and why."""
+"""Unhandled messages with at-most-once delivery: how many, where, and why."""
 
 import pytest
 
@@ -90,8 +90,8 @@ def test_programs_that_do_not_join_are_named(place: Place):
     assert "`joins: true`" in done.err
 
 
-def test_what_reached_nobody_is_counted_for_each(place: Place):
-    """In the log, in `ps` and in `tail`: a worker that is down, and a name that is nobody's."""
+def test_undelivered_is_counted_for_each(place: Place):
+    """In the log, in `ps` and in `tail`: a worker that is down, and a name without a worker."""
     assert place.tell("stop", "busy", "--timeout", "20").code == 0
     tail = place.start("tail", "--json", "--type", "Note", "-n", "8")
     lines = place.start("tail", "--target", "busy", "-n", "1")

@@ -1,4 +1,4 @@
-"""Ordering single workers about, following their states, seeing all projects, beginning anew."""
+"""Controlling single workers, following their states, listing projects, initial projects."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ PROGRAM = """
 import time
 time.sleep(600)
 """
-CREW = f"""
+WORKERS_TOPOLOGY = f"""
 name: kitchen
 workers:
   cook: {{worker: "workers:Cook"}}
@@ -54,7 +54,7 @@ class Cook(BaseWorker):
 @pytest.fixture(scope="module")
 def kitchen(home: CliEnv) -> Place:
     """A project with a class and two programs; tests but the last leave all of them running."""
-    files = {"topology.yaml": CREW, "workers.py": WORKERS, "bell.py": PROGRAM}
+    files = {"topology.yaml": WORKERS_TOPOLOGY, "workers.py": WORKERS, "bell.py": PROGRAM}
     place = home.place("kitchen", files)
     place.up()
     return place
@@ -212,7 +212,7 @@ def test_following_changes_ends(kitchen: Place):
 
 
 def test_following_costs_workers_nothing(kitchen: Place):
-    """No worker is sent the changes: whoever hears all that is for it hears none of them."""
+    """No worker is sent the changes: a tap on all messages to it sees none of them."""
     tap = kitchen.start("tail", "--json", "--type", "WorkerState", "-n", "3")
     before = kitchen.rows()["cook"]["received"]
     wait_for(lambda: kitchen.tell("restart", "bell.1") and tap.process.poll() is not None)

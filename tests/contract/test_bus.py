@@ -73,7 +73,7 @@ def numbers(messages: list[BusMessage]) -> list[int]:
 
 
 def test_targeted_reaches_target_only(make_bus):
-    """A targeted message is given to the subscriber of that name and nobody else."""
+    """A targeted message is given to the subscriber of that name and no other."""
 
     async def main():
         here, there = make_bus(), make_bus()
@@ -143,7 +143,7 @@ def test_concurrent_sends_keep_order(make_bus):
     asyncio.run(main())
 
 
-def test_waiting_mail_delivered_system_first(make_bus):
+def test_waiting_messages_delivered_system_first(make_bus):
     """Messages that wait for start() are handled after it, the system lane first."""
 
     async def main():
@@ -189,7 +189,7 @@ def test_system_overtakes_busy_handler(make_bus):
     asyncio.run(main())
 
 
-def test_slow_subscriber_delays_nobody(make_bus):
+def test_slow_subscriber_delays_none(make_bus):
     """One subscriber whose handler never returns does not keep another waiting."""
 
     async def main():
@@ -325,7 +325,7 @@ def test_stopped_bus_refuses_to_send(make_bus):
 
 
 def test_bus_without_start_refuses_to_send(make_bus):
-    """send() and send_raw() before start() raise and count nothing: nobody would ever hear it."""
+    """send() and send_raw() before start() raise and count nothing: no process would ever receive it."""
 
     async def main():
         bus = make_bus()

@@ -79,7 +79,7 @@ class Stubborn(BusSubscriber):
         self.done.set()
 
 
-def test_mail_waits_for_worker(make_keeping_bus):
+def test_messages_wait_for_worker(make_keeping_bus):
     """What is sent to a declared worker while it is away is handled when it is there."""
 
     async def main():
@@ -122,8 +122,8 @@ def test_raising_handler_is_retried(make_keeping_bus):
     asyncio.run(main())
 
 
-def test_hopeless_message_is_buried(make_keeping_bus):
-    """After the last attempt a message is a dead letter with its reason; revived, it begins anew."""
+def test_hopeless_message_is_dead_lettered(make_keeping_bus):
+    """After the last attempt a message is a dead letter with its reason; requeued, its attempts count from 1."""
 
     async def main():
         bus = make_keeping_bus(queue_options={"max_attempts": 2})
@@ -143,8 +143,8 @@ def test_hopeless_message_is_buried(make_keeping_bus):
     asyncio.run(main())
 
 
-def test_killer_is_buried_and_answered(make_keeping_bus):
-    """A message over which processes end too often is buried; a job is answered so."""
+def test_killer_is_dead_lettered_and_answered(make_keeping_bus):
+    """A message over which processes end too often is dead-lettered; a job is answered so."""
 
     async def main():
         options = {"queue_options": {"max_crash_attempts": 2, **KEEPS_W}}
@@ -341,7 +341,7 @@ def test_mailbox_full_of_bytes_refuses(make_keeping_bus):
     asyncio.run(main())
 
 
-def test_full_mailbox_holds_nobody_else_up(make_keeping_bus):
+def test_full_mailbox_holds_no_other_up(make_keeping_bus):
     """Senders to others go on while one mailbox has no room."""
 
     async def main():
@@ -414,7 +414,7 @@ def keeping(server: Valkey, channel: str, **options: float) -> WorkerBus:
 
 
 def test_any_error_is_survived(make_keeping_bus, caplog):
-    """Whatever a handler raises is tried again and buried; the mail of others is not in question."""
+    """Any error of a handler leads to retries and a dead letter; other messages are not affected."""
     caplog.set_level(logging.CRITICAL + 1, "pbus")  # a test runner cannot pass half characters on
     mishaps = list(MISHAPS.values())
 
@@ -458,7 +458,7 @@ def test_hundreds_join_at_once(make_keeping_bus):
     asyncio.run(main())
 
 
-def test_strangers_to_a_broadcast_bury_nothing(make_keeping_bus):
+def test_unknown_broadcast_types_dead_letter_nothing(make_keeping_bus):
     """A broadcast of a type that a process does not know is not its business, nor a dead letter."""
 
     async def main():
@@ -467,7 +467,7 @@ def test_strangers_to_a_broadcast_bury_nothing(make_keeping_bus):
             listener = Listener("w")
             await bus.subscribe(listener)
             for target in (None, "w"):
-                await bus.send_raw("NobodyKnowsNote", target, {"x": 1}, source="a")
+                await bus.send_raw("UnknownNote", target, {"x": 1}, source="a")
             await bus.send(shipment(1))
             assert [1] == numbers(await listener.heard(1))
             await until_report(bus, "w", backlog=0, dead=1)  # what was meant for it alone
@@ -476,8 +476,8 @@ def test_strangers_to_a_broadcast_bury_nothing(make_keeping_bus):
     asyncio.run(main())
 
 
-def test_poison_is_buried_before_its_worker_is_given_up():
-    """A message that kills whoever handles it is gone before the supervisor's patience is."""
+def test_poison_is_dead_lettered_before_its_worker_fails():
+    """A message that kills its handlers is dead-lettered before the supervisor marks the worker failed."""
     ends = 1 + DeliveryOptions().max_crash_attempts  # the first only makes it suspect
 
     assert ends < restart_policy.MAX_EXITS

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.redis
 
 
 class Relay(Doer):
-    """Its jobs need somebody else's answer."""
+    """Its jobs need another worker's answer."""
 
     @job(name="relay")
     async def relay(self, request: BusJobRequestMessage) -> dict[str, int]:
@@ -42,7 +42,7 @@ async def asked_to_wait(asker, count, **options):
 
 
 def test_lost_worker_ends_no_part(make_keeping_bus, monkeypatch):
-    """Where a lost worker's part ended as an error it stays open here; nobody is asked again."""
+    """Where a lost worker's part ended as an error it stays open here; no worker is asked again."""
     monkeypatch.setattr(lost_workers, "LOSS_GRACE_S", 0.0)
 
     async def main():
@@ -103,7 +103,7 @@ def test_stopped_worker_leaves_all(make_keeping_bus, drain):
 
 
 def test_end_keeps_what_waits(make_keeping_bus):
-    """A worker that is ended in the midst of its mail leaves the rest to its next incarnation."""
+    """A worker that is ended between stored messages leaves the rest to its next incarnation."""
 
     class Slow(NotingDoer):
         async def on_bus_message(self, message):
@@ -128,7 +128,7 @@ def test_end_keeps_what_waits(make_keeping_bus):
 
 
 def test_lost_requester_ends_no_job(make_keeping_bus):
-    """What was asked is done, even if nobody is there to be told."""
+    """A request is carried out, even if no requester is there for the answer."""
 
     async def main():
         asker, other, doer = Asker(), Asker("other"), Doer()
@@ -187,7 +187,7 @@ def test_overdue_stored_job_ends(make_keeping_bus, monkeypatch):
 
 
 def test_late_stored_job_never_begins(make_keeping_bus):
-    """A job that was kept beyond its deadline is not begun for nobody."""
+    """A stored job past its deadline is not begun."""
 
     async def main():
         asker, doer = Asker(), Doer()
@@ -226,7 +226,7 @@ def test_full_worker_refuses_none(make_keeping_bus):
 
 
 def test_busy_replica_takes_no_more(make_keeping_bus):
-    """Replicas take what they have places for; the rest is for whoever has one first."""
+    """Replicas take as many jobs as they have slots; the rest goes to the first free one."""
 
     async def main():
         replicas = one, two = [Doer(f"doer.{n}", max_concurrency=1) for n in (1, 2)]

@@ -52,7 +52,7 @@ class Speaker(BaseWorker):
 
 
 class Reader(BaseWorker):
-    """Reads out; before that it asks whoever it is told to, and waits for its gate if it has one."""
+    """Reads out; before that it asks a given worker, and waits for its gate if it has one."""
 
     def __init__(self, name="reader", *, asks=None, job_name="greet", gated=False):
         super().__init__(name)
@@ -266,13 +266,13 @@ def test_hooks_keep_the_lane(make_any_bus, hook):
         reader = Reader(asks="speaker", gated=True)
         async with hosted(make_any_bus, [sender], [reader]) as (_, runner):
             if hook == "start":
-                reader.asks = None  # nobody is asked who has not begun
+                reader.asks = None  # workers that have not begun are not asked
             await runner.add_workers(speaker)
             if hook.startswith("on_de") or hook == "activation":
                 await sender.registry.wait_ready("speaker", PATIENCE_S)
                 if hook == "on_deactivated":
                     await sender.deactivate_worker("speaker")
-                    reader.asks = None  # nobody is asked who is inactive
+                    reader.asks = None  # inactive workers are not asked
                 await sender.activate_worker("speaker", args={"n": 1})
             await happens(reader.begun)
             await send_notes(sender, "speaker", 2)

@@ -24,15 +24,15 @@ from support.waiting import run, until
 
 
 def test_w09_unknown_worker_is_job_error(make_bus):
-    """A job for nobody raised the wrong error, or waited for ever."""
+    """A job for a missing worker raised the wrong error, or waited for ever."""
 
     async def main():
         asker = Asker()
         async with hosted(make_bus, [asker]):
-            with pytest.raises(JobTimeoutError, match="waiting for nobody to be ready") as caught:
-                await ask(asker, "nobody", "echo", timeout=0.2)
+            with pytest.raises(JobTimeoutError, match="waiting for missing to be ready") as caught:
+                await ask(asker, "missing", "echo", timeout=0.2)
             assert isinstance(caught.value, JobError)
-            assert {"nobody": "open"} == caught.value.statuses
+            assert {"missing": "open"} == caught.value.statuses
             assert [0] == leftovers(asker)
 
     run(main())
@@ -62,7 +62,7 @@ def test_w09_one_deadline_for_all(make_bus):
 
 
 def test_w09_empty_group_ends(make_bus):
-    """A group of nobody waited for ever."""
+    """An empty group waited for ever."""
 
     async def main():
         asker = Asker()
@@ -226,7 +226,7 @@ def test_body_error_cancels_job(make_bus):
     run(main())
 
 
-def test_w22_swallowed_cancel_blocks_nobody(make_bus, monkeypatch):
+def test_w22_swallowed_cancel_blocks_none(make_bus, monkeypatch):
     """A handler that ignored its cancellation kept the whole worker waiting."""
 
     class Stubborn(Doer):
@@ -246,7 +246,7 @@ def test_w22_swallowed_cancel_blocks_nobody(make_bus, monkeypatch):
             monkeypatch.setattr(executor, "CANCEL_GRACE_S", 60.0)
             first = await ignores_cancel(asker, worker)
             assert {} == await ask(asker, "doer", "echo")
-            assert [first] == [*worker.active_jobs]  # nobody waited for it
+            assert [first] == [*worker.active_jobs]  # no task waited for it
             monkeypatch.setattr(executor, "CANCEL_GRACE_S", 0.05)
             await ignores_cancel(asker, worker)
             await until(lambda: [first] == [*worker.active_jobs])  # answered for the handler

@@ -198,7 +198,7 @@ def test_same_request_twice(make_bus):
 
 
 def test_request_group_tells_hooks(make_bus):
-    """Whoever does not wait learns of the end by one hook."""
+    """A requester that does not wait learns of the end by one hook."""
 
     async def main():
         asker, doers = Asker(), [Doer("one"), Doer("two")]

@@ -1,4 +1,4 @@
-"""Jobs done in the tasks that read a worker's lanes, and beside them: nobody sees a difference."""
+"""Jobs done in the tasks that read a worker's lanes, and beside them: with the same effects."""
 
 import asyncio
 
@@ -112,7 +112,9 @@ def test_timeout_hits_its_job_only(make_bus, doer):
                 assert {"result": value} == await ask(
                     asker, "doer", "echo", payload={"value": value}
                 )
-            assert 3 == len(set(worker.tasks))  # whoever had to wait shares its task with nobody
+            assert 3 == len(
+                set(worker.tasks)
+            )  # a handler that had to wait shares its task with no other
 
     run(main())
 

@@ -270,7 +270,7 @@ def test_no_places_is_refused():
 
 
 def test_lost_requester_cancels_jobs(make_forgetting_bus):
-    """A worker goes on with a job that nobody waits for any more: its requester died."""
+    """A worker goes on with an abandoned job: its requester died."""
 
     async def main():
         asker, other, doer = Asker(), Asker("other"), Doer()
@@ -289,7 +289,7 @@ def test_lost_requester_cancels_jobs(make_forgetting_bus):
 
 
 def test_lost_child_requester_cancels_jobs(make_forgetting_bus):
-    """Children have no lease: they are lost when nobody of their runner is left."""
+    """Children have no lease: they are lost when no worker of their runner is left."""
 
     async def main():
         parent, child, doer = Asker("parent"), Asker("child"), Doer()
@@ -324,7 +324,7 @@ def test_overdue_job_is_given_up(make_forgetting_bus, monkeypatch):
 
 
 def test_own_timeout_needs_no_sweep(make_bus):
-    """A requester that lives says itself that its time is up."""
+    """A live requester says itself that its time is up."""
 
     async def main():
         asker, doer = Asker(), Doer(max_concurrency=1)
@@ -428,7 +428,7 @@ def test_many_open_jobs_are_told(make_bus):
 
 
 def test_requester_cancels_for_others(make_bus):
-    """Somebody else may have a job cancelled, unless its requester said otherwise."""
+    """Another worker may have a job cancelled, unless its requester forbids it."""
 
     async def main():
         clerk, asker, doer = Clerk(), Asker(), Counter()

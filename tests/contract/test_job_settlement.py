@@ -194,7 +194,7 @@ def test_lent_hook_settles_late(make_keeping_bus):
 
 @pytest.mark.parametrize("kind", ["panic", "half a character"])
 def test_any_error_counts_as_an_attempt(make_keeping_bus, kind, caplog):
-    """Whatever a handler raises, the job is tried again, answered in the end, and buried."""
+    """Whatever a handler raises, the job is retried, answered in the end, and dead-lettered."""
     caplog.set_level(logging.CRITICAL + 1, "pbus")  # a test runner cannot pass half characters on
 
     class Unlucky(Doer):

@@ -1,4 +1,4 @@
-"""A job's updates and pieces: who sends them waits for who reads them, and nobody else does."""
+"""A job's updates and pieces: their sender waits for their reader, and no other job does."""
 
 import asyncio
 
@@ -119,7 +119,7 @@ def test_slow_reader_holds_up_its_streamer_only(make_any_bus):
     run(main())
 
 
-def test_nobody_need_read(make_any_bus):
+def test_reading_is_optional(make_any_bus):
     """A requester that does not look at pieces gets its answer, by the block or by hooks."""
 
     async def main():

@@ -132,7 +132,7 @@ def test_unencodable_value_is_error(make_bus, backend):
 
 
 def test_pending_job_is_answered_later(make_bus):
-    """PENDING keeps a job open until somebody answers it, once."""
+    """PENDING keeps a job open until it is answered, once."""
 
     class Later(Asker):
         @job(name="later")
@@ -342,7 +342,7 @@ def test_params_or_keywords(make_bus):
 
 
 def test_early_request_waits_for_mailbox(make_bus, monkeypatch):
-    """Nobody is asked before the answer has somewhere to go."""
+    """No worker is asked before the answer has somewhere to go."""
 
     async def main():
         asker, doer, room = Asker(), Doer(), asyncio.Event()

@@ -51,7 +51,7 @@ async def hosting(bus: WorkerBus, name: str) -> AsyncIterator[Recorder]:
 
 
 async def open_receiver(make_keeping_bus) -> None:
-    """A mailbox in which mail waits."""
+    """A queue in which messages wait."""
     async with make_keeping_bus(queue_options=KEEPS_RECEIVER) as bus:
         await bus.subscribe(Listener("receiver"))
 
@@ -62,7 +62,7 @@ async def reasons(bus: WorkerBus) -> list[str]:
     return [message.reason for message in await bus.queues.dead_letters("receiver")]
 
 
-def test_mail_of_dead_predecessors_is_handled(make_keeping_bus):
+def test_messages_of_dead_predecessors_are_handled(make_keeping_bus):
     """What a worker sent counts when it is dead and its successor has the name, with and without a registry."""
 
     async def main() -> None:
@@ -84,7 +84,7 @@ def test_mail_of_dead_predecessors_is_handled(make_keeping_bus):
     run(main())
 
 
-def test_mail_of_visitors_in_a_name_is_dead(make_keeping_bus):
+def test_messages_of_visitors_in_a_name_are_dead(make_keeping_bus):
     """What another process sent in a worker's name is a dead letter that says so; its neighbours arrive."""
 
     async def main() -> None:
@@ -95,11 +95,11 @@ def test_mail_of_visitors_in_a_name_is_dead(make_keeping_bus):
             hosting(make_keeping_bus(queue_options=KEEPS_RECEIVER), "clerk") as clerk,
         ):
             await visitor.send(told("clerk", 1))
-            await visitor.send(told("nobody-has-it", 2))
+            await visitor.send(told("unclaimed", 2))
             await visitor.send(told("cli-1", 3))
             await clerk.send_bus_message(told("clerk", 4))
             await visitor.send(told("clerk", 5))
-            rest = [("nobody-has-it", 2), ("cli-1", 3), ("clerk", 4)]
+            rest = [("unclaimed", 2), ("cli-1", 3), ("clerk", 4)]
             listener, bus = Listener("receiver"), make_keeping_bus(queue_options=KEEPS_RECEIVER)
             async with bus:
                 await bus.subscribe(listener)
@@ -121,9 +121,7 @@ def test_mail_of_visitors_in_a_name_is_dead(make_keeping_bus):
     run(main())
 
 
-def test_registry_that_cannot_be_asked_lets_mail_in(
-    make_keeping_bus, monkeypatch: pytest.MonkeyPatch
-):
+def test_unreachable_registry_accepts_messages(make_keeping_bus, monkeypatch: pytest.MonkeyPatch):
     """Nothing becomes a dead letter because leases cannot be read."""
 
     async def main() -> None:

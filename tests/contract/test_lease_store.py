@@ -123,7 +123,7 @@ def test_release_goes_by_process(make_leases):
 
 
 def test_silent_leases_expire(make_leases):
-    """A lease that nobody renews ends; who removes it learns of it once, and keep() prevents it."""
+    """A lease that is not renewed ends; its remover learns of it once, and renewing prevents it."""
 
     async def main():
         async with make_leases() as store:
@@ -144,7 +144,7 @@ def test_silent_leases_expire(make_leases):
 
 
 def test_expired_name_can_be_claimed(make_leases):
-    """A name whose lease ran out is free, even if nobody removed it."""
+    """A name whose lease ran out is free, even before it is removed."""
 
     async def main():
         async with make_leases() as store:

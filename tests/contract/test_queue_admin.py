@@ -47,7 +47,7 @@ def test_age_counts_from_the_first_storing(make_store):
 
 
 def test_unkept_mailbox_falls_with_its_lease(make_store):
-    """A mailbox that nobody keeps is gone once nobody touched it for a lease; its mail later."""
+    """A queue that is not durable is gone once it was not renewed for a lease; its messages later."""
 
     async def main():
         async with make_store(lease_s=LONG_S) as store:
@@ -75,7 +75,7 @@ def test_unkept_mailbox_falls_with_its_lease(make_store):
 
 
 def test_mailboxes_outlive_an_outage(make_store):
-    """Nobody was in touch for longer than a lease: mailboxes wait a while for those who come back."""
+    """No process renewed anything for longer than a lease: queues stay a while for those that reconnect."""
 
     async def main():
         async with make_store(lease_s=LONG_S) as store, make_store(lease_s=LONG_S) as other:
@@ -166,7 +166,7 @@ def test_reports_say_what_is_there(make_store):
 
 
 def test_purge_leaves_what_is_in_flight(make_store):
-    """Purging empties a mailbox of what nobody holds; what is in flight can still be settled."""
+    """Purging empties a queue of waiting messages; those in flight can still be settled."""
 
     async def main():
         async with make_store() as store:
@@ -189,7 +189,7 @@ def test_purge_leaves_what_is_in_flight(make_store):
 
 
 def test_removed_mailbox_leaves_nothing(make_store):
-    """A removed mailbox is gone with its dead letters, and what held its mail may still settle."""
+    """A removed queue is gone with its dead letters; its consumers may still settle."""
 
     async def main():
         async with make_store() as store:

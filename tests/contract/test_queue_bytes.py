@@ -129,7 +129,7 @@ def test_channel_is_bounded(make_store, is_batch):
 
 
 def test_bytes_survive_all_ends(make_store):
-    """Purged, retried later, buried, put back, dropped, given back, expired: what is told is there."""
+    """Purged, retried later, dead-lettered, requeued, dropped, expired: the stats match what is there."""
 
     async def main():
         async with make_store() as store:
@@ -264,7 +264,7 @@ def test_dead_letters_are_bounded(make_store, monkeypatch, caplog):
     async def main():
         async with make_store() as store:
 
-            async def bury(count, size):
+            async def dead_letter(count, size):
                 writer = Writer(f"{count} of {size}")
                 for number in range(count):
                     await store.put([writer.to("box", f"{number} " + "x" * size)])
@@ -276,22 +276,22 @@ def test_dead_letters_are_bounded(make_store, monkeypatch, caplog):
                 return [text.split()[0] for text in texts(found)], (await store.stats())[0]
 
             await store.open("box", durable=True)
-            kept, report = await bury(10, 50_000)
+            kept, report = await dead_letter(10, 50_000)
             assert 3 == len(kept) == report.dead
             assert ["7", "8", "9"] == kept
             assert 7 == report.dead_fell
             assert "7 dead letters of 'box' fell, the oldest" in caplog.text
-            kept, report = await bury(1, 500_000)
+            kept, report = await dead_letter(1, 500_000)
             assert (["0"], 10) == (kept, report.dead_fell)  # the newest stays, whatever its size
             assert 1 == await store.drop_dead([(await store.dead_letters())[0].key])
-            kept, report = await bury(40, 10)
+            kept, report = await dead_letter(40, 10)
             assert 28 <= len(kept) <= 30
             assert ["38", "39"] == kept[-2:]
             assert 50 - len(kept) == report.dead_fell
             revived = await store.requeue_dead([one.key for one in await store.dead_letters()])
             assert len(kept) == revived == (await store.stats())[0].backlog
             await handle(store, await fetch(store))
-            kept, _ = await bury(3, 50_000)
+            kept, _ = await dead_letter(3, 50_000)
             assert ["0", "1", "2"] == kept  # what was put back counts no longer
 
     run(main())

@@ -18,7 +18,7 @@ LONG_S = 60.0  # longer than any test has patience for
 
 
 def test_order_is_kept(make_store):
-    """Letters come oldest first, over entries of many messages and of one."""
+    """Messages come oldest first, over entries of many messages and of one."""
 
     async def main():
         async with make_store() as store:

@@ -1,4 +1,4 @@
-"""Putting into queues, on every broker: once, in full, to whom it is addressed, within bounds."""
+"""Putting into queues, on every broker: once, in full, to its address, within bounds."""
 
 from support.queue_helpers import (
     DATA,
@@ -13,7 +13,7 @@ from support.waiting import run
 
 
 def test_put_is_taken_once(make_store):
-    """A message is taken with the id and body that were put, and by nobody else meanwhile."""
+    """A message is fetched with the id and body that were put, and by no other consumer meanwhile."""
 
     async def main():
         async with make_store() as store:
@@ -78,7 +78,7 @@ def test_broadcast_reaches_every_mailbox(make_store):
 
 
 def test_unknown_mailbox_stores_nothing(make_store):
-    """Mail for a mailbox that does not exist is stored nowhere, and taking from it is no error."""
+    """A message for a queue that does not exist is stored nowhere, and fetching from it is no error."""
 
     async def main():
         async with make_store() as store:

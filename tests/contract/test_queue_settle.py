@@ -83,8 +83,8 @@ def test_retry_wakes_the_waiting(make_store, no_polls):
     run(main())
 
 
-def test_buried_messages_stay_readable(make_store):
-    """A buried message leaves the mailbox and says why it did; dropping it is for good."""
+def test_dead_letters_stay_readable(make_store):
+    """A dead letter leaves its queue and has the reason; dropping it is final."""
 
     async def main():
         async with make_store() as store:
@@ -114,7 +114,7 @@ def test_buried_messages_stay_readable(make_store):
     run(main())
 
 
-def test_revived_messages_begin_anew(make_store):
+def test_requeued_dead_letters_start_over(make_store):
     """A dead letter put back is taken again, its attempts counted from one."""
 
     async def main():
@@ -194,7 +194,7 @@ def test_crash_counts_what_had_started(make_store):
 
 
 def test_crashes_survive_retries(make_store):
-    """A retry keeps the count of crashes, a burial reports it."""
+    """A retry keeps the count of crashes, a dead letter has it."""
 
     async def main():
         async with make_store() as store:
@@ -235,7 +235,7 @@ def test_late_handled_is_remembered(make_store):
 
 
 def test_late_retry_is_left_alone(make_store):
-    """Retrying or burying what was given back meanwhile changes nothing."""
+    """Retrying or dead-lettering a message that was requeued meanwhile changes nothing."""
 
     async def main():
         async with make_store() as slow, make_store() as other:

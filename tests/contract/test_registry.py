@@ -168,7 +168,7 @@ def test_w07_dead_worker_is_lost(make_bus):
             lease = await dying.add("w")
             await here.registry.wait_ready("w", PATIENCE_S)
             here.registry.watch_lost("w", here.note)
-            await dying.registry.stop()  # its heart stands still; nobody unregisters it
+            await dying.registry.stop()  # no heartbeat any more, and no unregistering
             data = await here.next_told(within=LEASE_S + PATIENCE_S)
             assert lease.incarnation == data.incarnation
             with pytest.raises(WorkerNotFoundError):
@@ -214,7 +214,7 @@ def test_activity_is_told(make_bus):
 
 
 def test_w38_forged_worker_vanishes(make_bus):
-    """A worker that somebody only announces is dropped when the store does not confirm it."""
+    """A worker that is only announced is dropped when the store does not confirm it."""
 
     async def main():
         async with offices(make_bus, "here") as (here,):

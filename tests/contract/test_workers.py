@@ -55,10 +55,10 @@ def note(source, target, number):
     return Note(source=source, target=target, number=number)
 
 
-# Life
+# Lifecyclecycle
 
 
-def test_life_in_order(make_bus):
+def test_lifecycle_in_order(make_bus):
     """A worker starts, becomes active, works, and stops."""
 
     async def main():
@@ -86,7 +86,7 @@ def test_session_end_reaches_all(make_bus):
 
 
 def test_w24_crash_in_start(make_bus):
-    """A worker that crashed at its start was announced as ready, and nobody was told."""
+    """A worker that crashed at its start was announced as ready, and no process was told."""
 
     class Broken(Diary):
         async def start(self):
@@ -190,8 +190,8 @@ def test_w23_end_is_graceful(make_forgetting_bus):
     run(main())
 
 
-def test_late_end_spares_the_next_life(make_forgetting_bus):
-    """An end that was meant for an earlier process of the name ends nobody."""
+def test_late_end_spares_the_next_incarnation(make_forgetting_bus):
+    """An end that was meant for an earlier process of the name ends no worker."""
 
     async def main():
         asker, doer = Asker(), Doer()
@@ -270,7 +270,7 @@ def test_ending_requester_waits_for_its_jobs(make_any_bus):
     run(main())
 
 
-def test_ending_requester_waits_for_nobody(make_any_bus):
+def test_ending_requester_waits_for_none(make_any_bus):
     """But not for a worker that has gone."""
 
     async def main():
@@ -461,8 +461,8 @@ def test_handoff_to_self(make_bus):
     run(main())
 
 
-def test_w43_handoff_to_nobody(make_bus, monkeypatch):
-    """A handoff to a name that does not exist left nobody active."""
+def test_w43_handoff_to_unknown_name(make_bus, monkeypatch):
+    """A handoff to a name that does not exist left no worker active."""
     monkeypatch.setattr(activation, "REGISTERED_WITHIN_S", 0.2)
 
     async def main():
@@ -524,7 +524,7 @@ def test_raising_hooks_stop_nothing(make_bus, caplog):
     assert "on_activated raised" in caplog.text
 
 
-def test_long_activation_blocks_nobody(make_bus, monkeypatch):
+def test_long_activation_blocks_none(make_bus, monkeypatch):
     """A hook that goes on for ever does not keep messages waiting for ever."""
     monkeypatch.setattr(activation, "HOOK_TIMEOUT_S", 0.1)
 

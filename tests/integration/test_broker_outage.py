@@ -1,4 +1,4 @@
-"""The broker is away: nobody is restarted, counted or given up for its sake."""
+"""The broker is away: no worker is restarted, counted or failed for that."""
 
 import asyncio
 from pathlib import Path

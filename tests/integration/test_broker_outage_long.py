@@ -56,7 +56,7 @@ async def survive(proxy: Proxy, url: str, channel: str) -> None:
 
 @pytest.mark.redis
 @pytest.mark.pgmq
-def test_confirmed_mail_outlives_an_outage(valkey, shared_database, channel):
+def test_confirmed_messages_outlive_an_outage(valkey, shared_database, channel):
     """Both processes live on without the broker; on Redis and on Postgres, side by side."""
     (folder,) = parse_qs(urlsplit(shared_database).query)["host"]
 

@@ -100,7 +100,7 @@ def hosted(name: str, folder: Path, kind: str = "own_workers:Plain", **changes: 
 
 
 class Listener(BusSubscriber):
-    """Somebody else on the bus, who keeps what is announced."""
+    """Another process on the bus that records announcements."""
 
     name = "listener"
 
@@ -186,7 +186,7 @@ def test_crash_is_announced(tmp_path: Path):
                 await bus.subscribe(listener)
                 os.kill(first.pid, signal.SIGKILL)
                 await watched.nth(Ready, 2)
-                # Of a lease that expired nobody would know this reason.
+                # An expired lease would not give this reason.
                 await until(lambda: ("a", "was killed by SIGKILL") in listener.gone)
             second = await watched.nth(Started, 2)
             lease = (await watched.supervisor.bus.leases.leases())[0]
@@ -364,7 +364,7 @@ def test_start_may_take_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 BAD = {  # what is said, and how often it is started again
     "sick:Any": ("ModuleNotFoundError: No module named 'does_not_exist'", 0),
     "own_workers:Broken": ("ValueError: no way to start", 1),
-    "own_workers:Nobody": ("own_workers.py has no Nobody", 0),
+    "own_workers:Missing": ("own_workers.py has no Missing", 0),
     "own_workers:Sour": ("KeyError: 'sour'", 1),
 }
 

@@ -38,7 +38,7 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Terminal(BusSubscriber):
-    """Somebody at another terminal: gives orders, or follows the states."""
+    """A user at another terminal: sends control requests, or follows the states."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -150,7 +150,7 @@ def test_failed_start_is_answered(tmp_path: Path):
 
 
 def test_changes_are_told(tmp_path: Path):
-    """Whoever listens hears each change, the last ones included, with pid and reason."""
+    """A follower receives each change, the last ones included, with pid and reason."""
     what = topology(tmp_path, program("a", FOREVER, tmp_path))
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""A supervisor keeps the mail of its workers, over their deaths and its own."""
+"""Durable queues of workers, over the deaths of workers and supervisor."""
 
 import asyncio
 from pathlib import Path
@@ -67,7 +67,7 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def keeping(folder: Path, *names: str, cls: str = "Keen", **changes: object) -> Topology:
-    """Workers whose mail is kept, on a broker of their own."""
+    """Workers with durable queues, on a broker of their own."""
     specs = [
         WorkerSpec(
             name=name, working_dir=folder, joins=True, worker=f"own_workers:{cls}", **changes
@@ -96,8 +96,8 @@ async def reports(bus: WorkerBus) -> dict[str, tuple[int, int]]:
     return {one.name: (one.backlog, one.in_flight) for one in await bus.queues.stats()}
 
 
-def test_mail_survives_the_project(tmp_path: Path):
-    """What nobody handled waits in the state folder, and is handled by the next run."""
+def test_stored_messages_survive_the_project(tmp_path: Path):
+    """Unhandled messages wait in the state folder, and are handled by the next run."""
 
     async def main() -> None:
         async with supervised(keeping(tmp_path, "a", cls="Slow")) as watched:
@@ -113,7 +113,7 @@ def test_mail_survives_the_project(tmp_path: Path):
     asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
 
 
-def test_death_gives_mail_back(tmp_path: Path):
+def test_death_requeues_messages(tmp_path: Path):
     """What a killed process held is with its next incarnation at once, long before a lease ends."""
 
     async def main() -> None:
@@ -133,7 +133,7 @@ def test_death_gives_mail_back(tmp_path: Path):
     asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
 
 
-def test_lost_mail_is_said(tmp_path: Path):
+def test_lost_messages_are_reported(tmp_path: Path):
     """At most once, what waited in a killed process is gone, and that is said with its end."""
     what = keeping(tmp_path, "a", cls="Slow")
     what = msgspec.structs.replace(what, bus=topology(tmp_path).bus)
@@ -159,7 +159,7 @@ def test_lost_mail_is_said(tmp_path: Path):
 
 
 def test_mailboxes_follow_the_file(tmp_path: Path):
-    """Everyone who joins has a mailbox before it is ready; whoever left the file has none."""
+    """Each joining worker has a queue before it is ready; a worker removed from the file has none."""
 
     async def main() -> None:
         async with supervised(keeping(tmp_path, "a", "b")) as watched:
@@ -176,7 +176,7 @@ def test_mailboxes_follow_the_file(tmp_path: Path):
 
 
 def test_next_supervisor_gives_back(tmp_path: Path):
-    """Lives that a killed supervisor left behind keep neither names nor mail."""
+    """Incarnations that a killed supervisor left behind keep neither names nor messages."""
 
     async def main() -> None:
         what = keeping(tmp_path, "a")
@@ -216,7 +216,7 @@ asyncio.run(main())
 """
 
 
-def test_programs_take_kept_mail(tmp_path: Path):
+def test_programs_fetch_stored_messages(tmp_path: Path):
     """A program that connects by itself does so as the topology says."""
 
     async def main() -> None:
@@ -232,7 +232,7 @@ def test_programs_take_kept_mail(tmp_path: Path):
 
 
 def test_poison_stops_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """With what is usual: who dies of one message handles the next, and the message is buried."""
+    """With the defaults: a worker that dies of one message handles the next, and the message is dead-lettered."""
     monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 0.05)  # as many ends, in less time
     (tmp_path / "own_workers.py").write_text(WORKERS + POISONED)
 

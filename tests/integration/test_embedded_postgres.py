@@ -160,7 +160,7 @@ def test_hidden_programs_are_copied(
             (copy,) = server.home.glob("programs-*")
             program = psutil.Process(server.process.pid).exe()
             assert str(copy / package.name / installed.name / "bin" / "postgres") == program
-            os.utime(package / installed.name / "bin" / "postgres", ns=(0, 7))  # installed anew
+            os.utime(package / installed.name / "bin" / "postgres", ns=(0, 7))  # installed again
         assert copy.name.endswith("-7")
 
     try:

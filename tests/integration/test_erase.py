@@ -41,7 +41,7 @@ class Mason(BaseWorker):
 async def build(
     url: str, channel: str, *, then: Callable[[], Awaitable[None]] | None = None
 ) -> None:
-    """Use all that a channel has: registry, records, activation, mail kept, handled and dead."""
+    """Use all that a channel has: registry, records, activation, messages stored, handled and dead."""
     options = DeliveryOptions(max_attempts=1, declared=frozenset({"mason", "away"}))
     bus = connect(url, channel=channel, delivery="at-least-once", delivery_options=options)
     runner = WorkerRunner(bus=bus)
@@ -50,15 +50,15 @@ async def build(
     await runner.registry.wait_ready("mason", PATIENCE_S)
     await runner.registry.set_active("mason", active=True)
     assert bus.queues is not None
-    mail = bus.queues
+    queues = bus.queues
     for name in ("mason", "away"):
-        await mail.open(name, durable=True)
+        await queues.open(name, durable=True)
     for number in range(6):
         for name in ("mason", "away"):
             await bus.send(Brick(source="x", target=name, number=number))
 
     async def is_built() -> bool:
-        found = {report.name: report for report in await mail.stats()}
+        found = {report.name: report for report in await queues.stats()}
         return (found["mason"].dead, found["mason"].backlog, found["away"].backlog) == (3, 0, 6)
 
     async with asyncio.timeout(PATIENCE_S):
@@ -151,7 +151,7 @@ def test_postgres_channel_is_erased(database: str, channel: str) -> None:
 def test_used_channel_keeps_others(
     valkey: Any, channel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While others use the channel only the mail of the project's own workers is removed."""
+    """While others use the channel only the queues of the project's own workers are removed."""
     monkeypatch.setattr(purge, "_QUIET_S", 0.0)
     project = make_project(tmp_path, monkeypatch)
     project.make_state_dir()

@@ -88,7 +88,7 @@ asyncio.run(main())
 
 
 # A program with a worker, that says its incarnation when it is ready.
-LIFE = """
+INCARNATION = """
 import asyncio, sys, pbus
 from pbus.bus.connect import connect
 
@@ -156,7 +156,7 @@ def test_handlers_may_fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @contextlib.contextmanager
 def outlived(url: str, channel: str) -> Iterator[Callable[[], None]]:
-    """A receiver to be killed, whose forked child lives on."""
+    """A receiver to be killed, with a forked child that goes on."""
     process = subprocess.Popen(
         [sys.executable, "-c", RECEIVER, url, channel], stdout=subprocess.PIPE, text=True
     )
@@ -176,7 +176,7 @@ def outlived(url: str, channel: str) -> Iterator[Callable[[], None]]:
         process.stdout.close()
 
 
-def test_outliving_child_holds_up_nobody(valkey: Valkey, channel: str):
+def test_outliving_child_holds_up_none(valkey: Valkey, channel: str):
     """A killed program's child has no connection: senders reach the next incarnation, which is alone."""
 
     async def main() -> None:
@@ -251,7 +251,7 @@ async def hosted(worker: BaseWorker, url: str, channel: str) -> AsyncIterator[Wo
         await running
 
 
-def test_credit_belongs_to_a_life(valkey: Valkey, channel: str):
+def test_credit_belongs_to_an_incarnation(valkey: Valkey, channel: str):
     """An incarnation that is over and keeps its connections holds up no sender, old or new, to the next."""
 
     async def main(old: "subprocess.Popen[str]", incarnation: str) -> None:
@@ -272,7 +272,7 @@ def test_credit_belongs_to_a_life(valkey: Valkey, channel: str):
                     await until(lambda: receiver.count >= 16_000)
 
     old = subprocess.Popen(
-        [sys.executable, "-c", LIFE, valkey.url, channel], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", INCARNATION, valkey.url, channel], stdout=subprocess.PIPE, text=True
     )
     assert old.stdout is not None
     try:

@@ -250,7 +250,7 @@ def test_token_is_a_secret(project: Project) -> None:
     assert 0o600 == (project.state_dir / "lock").stat().st_mode & 0o777
 
 
-def test_copied_state_ends_nobody(
+def test_copied_state_ends_none(
     project: Project, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A state folder that was copied while its project ran leads to none of its processes."""
@@ -287,8 +287,8 @@ def test_bad_line_is_survived(project: Project) -> None:
     assert -signal.SIGTERM == asyncio.run(main())
 
 
-def test_leaked_pipe_is_no_life(project: Project) -> None:
-    """Somebody else who holds the pipe does not make the guard believe that we live."""
+def test_leaked_pipe_keeps_nothing_alive(project: Project) -> None:
+    """Another holder of the pipe does not make the guard believe that we run."""
     script = """
 import os, subprocess, sys
 read, write = os.pipe()

@@ -1,4 +1,4 @@
-"""Log files on a real disk: rotation, merging, following while somebody writes."""
+"""Log files on a real disk: rotation, merging, following during writes."""
 
 import asyncio
 import logging
@@ -243,7 +243,7 @@ def test_follow_joins_partial_lines(tmp_path: Path) -> None:
 
 
 def test_follow_survives_truncation(tmp_path: Path) -> None:
-    """A file that somebody emptied is read from its new beginning."""
+    """A truncated file is read from its new beginning."""
     path = tmp_path / "a.log"
     with LogFile(path) as log:
         log.write(NOW, "out", "a rather long line that makes the old file longer than the new")

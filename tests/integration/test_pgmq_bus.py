@@ -39,7 +39,7 @@ class Foghorn(BusSystemMessage):
     number: int
 
 
-class Parcel(BusDataMessage):
+class Shipment(BusDataMessage):
     """Carries anything."""
 
     content: object
@@ -233,7 +233,7 @@ def test_w49_awkward_values_arrive(make_bus, content, delivery):
         listener = Listener("w")
         async with make_bus(delivery=delivery) as here, make_bus(delivery=delivery) as there:
             await there.subscribe(listener)
-            await here.send(Parcel(source="a", target="w", content=content))
+            await here.send(Shipment(source="a", target="w", content=content))
             (message,) = await listener.heard(1)
             assert content == message.content
 
@@ -247,13 +247,13 @@ def test_w49_impossible_values_refused(make_bus, content):
     async def main():
         async with make_bus() as bus:
             with pytest.raises(MessageEncodeError, match="content"):
-                await bus.send(Parcel(source="a", target="w", content=content))
+                await bus.send(Shipment(source="a", target="w", content=content))
 
     run(main())
 
 
 @both
-def test_w50_nobody_waits_for_polls(make_bus, monkeypatch, delivery):
+def test_w50_no_waiting_for_polls(make_bus, monkeypatch, delivery):
     """Messages there and back need no poll: the server wakes who is concerned."""
     monkeypatch.setattr(transport, "_POLL_S", 1000.0)
     monkeypatch.setattr(fetcher, "POLL_S", 1000.0)
@@ -305,7 +305,7 @@ def test_w54_newcomers_miss_nothing(make_bus, delivery):
 
 
 def test_w55_dead_receivers_are_swept(shared_database, channel):
-    """What waits for processes that died falls with their lease, and nobody sends to them on."""
+    """Messages for processes that died are removed with their lease, and no more are sent to them."""
     waiting = """SELECT count(*) FROM pbus.stream_payload w JOIN pbus.peer p ON p.id = w.peer
       WHERE p.channel = $1"""
     peers = "SELECT count(*) FROM pbus.peer WHERE channel = $1"
@@ -338,7 +338,7 @@ def test_w55_dead_receivers_are_swept(shared_database, channel):
     run(main())
 
 
-def test_buried_process_is_forgotten_at_once(shared_database, channel):
+def test_released_process_is_forgotten_at_once(shared_database, channel):
     """The supervisor's word that a process died ends what is sent to it, lease or not."""
 
     async def main():
@@ -386,7 +386,7 @@ def test_follower_misses_are_counted(shared_database, channel, make_bus):
 
 @both
 def test_followers_leave_nothing_behind(shared_database, channel, make_bus, delivery):
-    """A tap sees both lanes, stored mail too, and is gone when it ends."""
+    """A tap sees both lanes, stored messages too, and is gone when it ends."""
 
     async def main():
         async with make_bus(delivery=delivery) as here:

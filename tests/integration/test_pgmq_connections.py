@@ -63,7 +63,7 @@ def stitches(listener) -> list[int]:
 
 
 def test_two_connections_serve_all(database, channel):
-    """Messages, mail, leases and a follower of one process share two connections."""
+    """Messages, queues, leases and a follower of one process share two connections."""
 
     async def main():
         listener = Listener("w")

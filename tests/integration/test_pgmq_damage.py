@@ -1,4 +1,4 @@
-"""Somebody drops, purges or truncates what pbus has in a database, under running processes."""
+"""Tables and queues of pbus are dropped, purged or truncated under running processes."""
 
 import asyncio
 import contextlib

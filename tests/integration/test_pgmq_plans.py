@@ -86,7 +86,7 @@ async def settles_parts(store: PgmqQueueStore, many: int, work: Work) -> float:
     return first + await work.of(store.settle([Settlement(one) for one in found[1::2]]))
 
 
-async def buries(store: PgmqQueueStore, many: int, work: Work) -> float:
+async def dead_letters(store: PgmqQueueStore, many: int, work: Work) -> float:
     """Give up all, put it back, take and settle it."""
     found = await prepare(store, many)
     given_up = [Settlement(one, how="dead_letter", reason="x") for one in found]
@@ -128,7 +128,7 @@ async def starts(store: PgmqQueueStore, many: int, work: Work) -> float:
 
 
 Call = Callable[[PgmqQueueStore, int, Work], Awaitable[float]]
-CALLS: Sequence[Call] = (settles, settles_parts, buries, takes, takes_again, starts)
+CALLS: Sequence[Call] = (settles, settles_parts, dead_letters, takes, takes_again, starts)
 
 
 @pytest.mark.parametrize("call", CALLS)

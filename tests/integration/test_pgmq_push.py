@@ -1,4 +1,4 @@
-"""Letters that Postgres hands over with the notification: to whom, in which order, and none lost."""
+"""Messages that Postgres pushes with the notification: to which consumer, in which order, none lost."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ class Handler:
 
     async def run(self) -> None:
         while True:
-            with contextlib.suppress(BusUnavailableError):  # as a mail room does
+            with contextlib.suppress(BusUnavailableError):  # as a queue consumer does
                 messages = await fetch(self.store, consumer=self.consumer, wait_s=PATIENCE_S)
                 self.messages += messages
                 await handle(self.store, messages)
@@ -103,7 +103,7 @@ def test_message_comes_unasked(database, channel, monkeypatch):
 
 
 def test_nothing_is_overtaken(database, channel):
-    """What is handed over stays behind what the queue has, whoever mixes batches and lone messages."""
+    """A pushed message stays behind those in the queue, however batches and single messages mix."""
 
     async def main():
         async with stored(database, channel) as store, handling(store, database) as handler:
@@ -165,7 +165,7 @@ def test_lost_notification_loses_nothing(database, channel):
 
 
 def test_take_that_reconnects_finds_all(database, channel):
-    """What was handed over to nobody is found, too, when it is the next take that connects."""
+    """A message pushed to a lost connection is found, too, when it is the next fetch that connects."""
 
     async def main():
         async with (
@@ -219,7 +219,7 @@ def test_given_up_gets_back_what_was_handed(database, channel):
 
 
 def test_silent_holder_loses_what_was_handed(database, channel):
-    """Nobody need say that it died."""
+    """No process needs to report the death."""
 
     async def main():
         async with (

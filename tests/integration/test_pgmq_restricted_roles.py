@@ -125,7 +125,7 @@ def test_documented_grants_suffice(database, channel, postgres):
 
 
 async def claims_over_forged(url, channel) -> None:
-    """Take a name that somebody without the key has, and have it."""
+    """Take a name that a process without the key has, and keep it."""
     lease = Lease(name="clerk", incarnation="p1.000001", runner="r", host="h", pid=1)
     forged = structs.replace(lease, incarnation="p2.000001")
     key = "a-key-of-the-administered"
@@ -270,7 +270,7 @@ REFUSALS = {
         ["ALTER ROLE pbus LOGIN"],
         "not permitted to log in",
     ),
-    "a database that takes nobody": (
+    "a database without free connections": (
         ["ALTER DATABASE {name} ALLOW_CONNECTIONS false", cut("{name}")],
         ["ALTER DATABASE {name} ALLOW_CONNECTIONS true"],
         "not currently accepting connections",

@@ -158,7 +158,7 @@ def test_removed_lock_is_not_taken(project: Project) -> None:
 
 
 def test_record_is_private(project: Project) -> None:
-    """The record holds a password: nobody else may read it, and it is not shown."""
+    """The record holds a password: no other user may read it, and it is not shown."""
     with ProjectLock(project):
         project.write_record(record_of(project))
         project.write_record(record_of(project))
@@ -200,7 +200,7 @@ def test_running_projects_are_found(project: Project, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fields", [{}, {"pid_created": 1.0}, {"pid": 2**22 + 1}])
 def test_stale_record_is_removed(project: Project, fields: dict[str, float]) -> None:
-    """A record that nobody's lock vouches for is not believed, whatever pid it names."""
+    """A record without a held lock is not believed, whatever pid it names."""
     project.make_state_dir()
     project.write_record(record_of(project, **fields))
 
@@ -312,7 +312,7 @@ def test_runtime_folder_is_private(project: Project) -> None:
 
 
 def test_planted_folder_is_refused(project: Project, tmp_path: Path) -> None:
-    """A link or a file that somebody planted in `/tmp` in place of our folder is not used."""
+    """A link or a file planted in `/tmp` in place of our folder is not used."""
     project.make_runtime_dir()
     project.runtime_dir.rmdir()
     for plant in (lambda path: path.symlink_to(tmp_path), Path.touch):

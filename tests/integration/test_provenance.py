@@ -1,4 +1,4 @@
-"""On a channel with a key nobody speaks in the name of a worker that another process has."""
+"""On a channel with a key no process speaks in the name of a worker that another process has."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from support.listeners import Listener
 from support.recorder import Recorder
 from support.waiting import run, until
 
-KEY = "a-key-of-sixteen-letters"
+KEY = "a-key-of-sixteen-characters"
 
 
 class Claimed(BusDataMessage):
@@ -87,12 +87,12 @@ def test_name_of_a_worker_is_its_own(
             for kind in (Claimed, ClaimedUrgently):
                 for target in ("victim", None):
                     await liar.send(kind(source="clerk", target=target, number=1))
-                await liar.send(kind(source="nobody-has-it", target="victim", number=2))
+                await liar.send(kind(source="unclaimed", target="victim", number=2))
                 await clerk.send_bus_message(kind(source="clerk", target="victim", number=3))
             counters = victim.bus.counters
             await until(lambda: counters.refused == 4)
             await until(lambda: len(heard(victim.received)) == 4)
-            assert {("nobody-has-it", 2), ("clerk", 3)} == set(heard(victim.received))
+            assert {("unclaimed", 2), ("clerk", 3)} == set(heard(victim.received))
             assert 0 == counters.unsealed
 
     with caplog.at_level(logging.WARNING, "pbus"):

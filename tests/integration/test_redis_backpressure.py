@@ -100,8 +100,8 @@ def test_w03_dead_receiver_frees_its_senders(valkey, channel):
     asyncio.run(main())
 
 
-def test_stranger_on_channel_blocks_nobody(valkey, channel):
-    """Somebody who subscribes by hand and never grants credit does not stop the flow."""
+def test_stranger_on_channel_blocks_none(valkey, channel):
+    """A foreign subscriber that never grants credit does not stop the flow."""
 
     async def main():
         from redis.asyncio import Redis  # noqa: PLC0415
@@ -124,7 +124,7 @@ def test_stranger_on_channel_blocks_nobody(valkey, channel):
 
 
 def test_w04_oversized_message_is_refused_here(valkey, channel):
-    """A 20 MB message is an error at its sender and disturbs nobody."""
+    """A 20 MB message is an error at its sender and disturbs no other."""
 
     async def main():
         bus = connect(valkey.url, channel=channel)
@@ -278,7 +278,7 @@ def test_w32_garbage_on_the_channel_is_refused(valkey, channel, caplog, monkeypa
 
 
 def test_follower_costs_no_flow(valkey, channel):
-    """While somebody follows, the sender is neither slowed to a crawl nor held back."""
+    """While a tap follows, the sender is neither slowed to a crawl nor held back."""
 
     async def main():
         here, there = (connect(valkey.url, channel=channel) for _ in range(2))

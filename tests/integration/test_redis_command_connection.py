@@ -76,7 +76,7 @@ def test_replies_are_not_mixed_up(valkey: Valkey):
 
 
 def test_busy_link_takes_no_post(valkey: Valkey):
-    """While somebody waits for replies nothing is written beside him."""
+    """While a caller waits for replies nothing is written beside it."""
 
     async def main():
         async with linked(valkey) as link:
@@ -108,7 +108,7 @@ def test_refusals_are_replies(valkey: Valkey):
 
 
 def test_lost_post_is_told(valkey: Valkey):
-    """After a lost connection nobody takes later replies for those to what was posted."""
+    """After a lost connection later replies are not mistaken for those to earlier commands."""
 
     async def main():
         async with linked(valkey) as link:

@@ -185,7 +185,7 @@ def test_w37_failed_start_leaves_nothing(channel, tmp_path):
     """start() without a server raises within its timeout, and works once the server is there."""
 
     async def main():
-        bus = connect(f"unix://{tmp_path}/nobody.sock", channel=channel)
+        bus = connect(f"unix://{tmp_path}/missing.sock", channel=channel)
         tasks_before = asyncio.all_tasks()
         with pytest.raises(BusUnavailableError, match="No such file"):
             await asyncio.wait_for(bus.start(timeout=0.3), PATIENCE_S)

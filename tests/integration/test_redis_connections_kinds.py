@@ -241,7 +241,7 @@ def test_tls_with_client_certificate(valkey: Valkey, channel: str, authority: Au
 
 
 def test_tls_unknown_authority_refused(valkey: Valkey, channel: str, authority: Authority):
-    """A server whose certificate nobody vouches for is not spoken to, and the error says why."""
+    """A server with an untrusted certificate is not spoken to, and the error says why."""
 
     async def main() -> None:
         async with TlsDoor(valkey.socket, authority) as door:
@@ -307,7 +307,7 @@ def test_tls_heals(valkey: Valkey, channel: str, authority: Authority):
 
 @pytest.fixture
 def guarded() -> Iterator[Valkey]:
-    """A server where nobody may do anything but the users that a test makes."""
+    """A server where only the users that a test makes may do anything."""
     with Valkey(tcp=True) as server:
         yield server
 

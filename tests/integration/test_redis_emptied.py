@@ -17,7 +17,7 @@ pytestmark = pytest.mark.redis
 ONCE, KEPT = "at-most-once", "at-least-once"
 
 
-class LooseParcel(BusDataMessage):
+class Shipment(BusDataMessage):
     """A numbered message."""
 
     number: int
@@ -33,7 +33,7 @@ class Porter(BaseWorker):
         self.gate.set()
 
     async def on_bus_message(self, message):
-        if isinstance(message, LooseParcel):
+        if isinstance(message, Shipment):
             await self.gate.wait()
             self.numbers.append(message.number)
 
@@ -107,7 +107,7 @@ async def works(bus: WorkerBus, asker: BaseWorker, porter: Porter, number: int) 
         async with asker.job("porter", name="double", payload={"number": number}) as asked:
             pass
         assert {"is": 2 * number} == asked.response
-        await bus.send(LooseParcel(source="me", target="porter", number=number))
+        await bus.send(Shipment(source="me", target="porter", number=number))
         await until(lambda: number in porter.numbers)
 
 
@@ -134,7 +134,7 @@ def test_all_is_there_again(
             for number, (name, mishap) in enumerate(mishaps.items(), 1):
                 mishap(own_valkey, channel)
                 if delivery == KEPT:  # whether the others have noticed or not
-                    await bus.send(LooseParcel(source="me", target="porter", number=100 + number))
+                    await bus.send(Shipment(source="me", target="porter", number=100 + number))
                 try:
                     await works(bus, asker, porter, number)
                 except (TimeoutError, AssertionError) as error:
@@ -151,7 +151,7 @@ def test_all_is_there_again(
 
 
 @pytest.mark.parametrize("mishap", ["flushall", "stream"])
-def test_removed_mail_is_counted(own_valkey: Valkey, channel: str, mishap: str, monkeypatch):
+def test_removed_messages_are_counted(own_valkey: Valkey, channel: str, mishap: str, monkeypatch):
     """What waited in the broker and was removed there is told to its worker, and shows in `ps`."""
     monkeypatch.setattr("pbus.bus.brokered._BEAT_S", 0.2)
     monkeypatch.setattr("pbus.bus.queues.consumer.PREFETCH", 5)
@@ -167,7 +167,7 @@ def test_removed_mail_is_counted(own_valkey: Valkey, channel: str, mishap: str, 
         async with connect(url, **options) as bus:
             await until(lambda: runner.registry.local_workers)
             for number in range(20):
-                await bus.send(LooseParcel(source="me", target="porter", number=number))
+                await bus.send(Shipment(source="me", target="porter", number=number))
             await until(lambda: there.queues._waiting.get("porter") == 15)
             {**MISHAPS, **KEPT_MISHAPS}[mishap](own_valkey, channel)
             await until(lambda: there.stats("porter").lost)

@@ -76,7 +76,7 @@ def test_foreign_entries_are_dead_letters(valkey, channel, caplog):
 
 
 def test_keys_of_other_types_are_put_aside(valkey, channel, caplog):
-    """A key of another type, in whatever place, stops nobody: it is kept under another name."""
+    """A key of another type, in any place, stops no process: it is kept under another name."""
 
     async def arrives(bus, listener, number, target):
         async with asyncio.timeout(PATIENCE_S):
@@ -133,11 +133,11 @@ BAD_VALUES = {
 
 
 def numbers_of(listener):
-    """What arrived; a mailbox that is made anew says that some were lost, too."""
+    """What arrived; a queue that is made again reports that some were lost, too."""
     return [one.number for one in listener.messages if isinstance(one, Chip)]
 
 
-def test_values_of_any_kind_stop_nobody(valkey, channel, caplog):
+def test_values_of_any_kind_stop_none(valkey, channel, caplog):
     """Whatever is written into a mailbox's own keys, messages arrive and reports are made."""
 
     async def main():

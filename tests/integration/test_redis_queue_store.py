@@ -1,4 +1,4 @@
-"""Stored mail on Redis: outages, lost answers, keys, the dead, and how fast it is."""
+"""Queues on Redis: outages, lost replies, keys, dead consumers, and how fast they are."""
 
 import asyncio
 import os
@@ -93,7 +93,7 @@ def test_nothing_is_left_of_removed_mailboxes(valkey, channel, redis):
 
 
 def test_mailbox_of_the_vanished_expires(valkey, channel, redis):
-    """If all processes of a channel vanish, Redis itself drops what nobody was to keep."""
+    """If all processes of a channel vanish, Redis itself expires what is not durable."""
 
     async def main():
         async with closing(store_at(valkey.url, channel)) as store:
@@ -155,7 +155,7 @@ def test_any_bytes_are_kept(valkey, channel):
 
 
 def test_scripts_are_loaded_again(valkey, channel, redis):
-    """A server that forgot its scripts, as after a restart, is given them anew."""
+    """A server that forgot its scripts, as after a restart, is given them again."""
 
     async def main():
         async with closing(store_at(valkey.url, channel)) as store:
@@ -219,7 +219,7 @@ def test_full_memory_stores_nothing(own_valkey, channel):
 
 
 def test_missing_keys_harm_one_mailbox_only(valkey, channel, redis):
-    """Keys that somebody deleted (or Redis evicted) cost that mailbox its mail, and nobody else."""
+    """Keys that were deleted (or that Redis evicted) cost that queue its messages, and no other."""
 
     async def main():
         async with closing(store_at(valkey.url, channel)) as store:
@@ -370,7 +370,7 @@ def test_lost_answers_lose_nothing(valkey, channel):
     run(main())
 
 
-def test_confirmed_mail_survives_kill(durable_valkey, channel):
+def test_confirmed_messages_survive_kill(durable_valkey, channel):
     """Redis with an append-only file, killed and started again: what was confirmed is there, once."""
     total = 3000
 
@@ -396,7 +396,7 @@ def test_confirmed_mail_survives_kill(durable_valkey, channel):
 
 
 def test_killed_takers_lose_nothing(valkey, channel, tmp_path):
-    """Processes killed at any moment, their mail given back at once: every number is handled."""
+    """Processes killed at any moment, their messages requeued at once: every number is handled."""
     total, log = 6000, tmp_path / "handled"
 
     async def main():
@@ -446,7 +446,7 @@ def test_waiting_goes_on_after_restart(durable_valkey, channel):
 
 
 class _Takers:
-    """Processes that handle mail and write down what, each with an incarnation of its own."""
+    """Processes that handle messages and record them, each with an incarnation of its own."""
 
     def __init__(self, url: str, channel: str, log: Path) -> None:
         self.start_count = 0

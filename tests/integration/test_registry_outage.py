@@ -25,7 +25,7 @@ async def at_work(url, channel, worker):
             await running
 
 
-def test_broker_restart_loses_nobody(own_valkey, channel):
+def test_broker_restart_loses_none(own_valkey, channel):
     """After kill -9 of the broker and a restart without data all workers are known again."""
 
     async def main():

@@ -1,4 +1,4 @@
-"""Children as real processes: environment, output, groups and the stop ladder."""
+"""Children as real processes: environment, output, groups and the steps of a stop."""
 
 import asyncio
 import contextlib
@@ -90,7 +90,7 @@ def test_launch_keeps_secrets_out():
     """URL goes by environment, arguments and class by a file; process lists show only the name."""
     worker = instance(worker="app.workers:Greeter", args={"token": "hidden"}, active=False)
 
-    launch = plan_launch(worker, around(), "life1", {"PATH": "/bin", "PBUS_SPEC_FD": "3"})
+    launch = plan_launch(worker, around(), "incarnation1", {"PATH": "/bin", "PBUS_SPEC_FD": "3"})
 
     assert launch.argv == (sys.executable, "-P", "-m", "pbus.process.child", "greeter.1")
     assert Path("/srv") == launch.cwd
@@ -101,7 +101,7 @@ def test_launch_keeps_secrets_out():
         "PBUS_CHANNEL": "pbus:app",
         "PBUS_WORKER": "greeter.1",
         "PBUS_SESSION": "s1",
-        "PBUS_INCARNATION": "life1",
+        "PBUS_INCARNATION": "incarnation1",
         "PBUS_PROJECT": "app",
         "PBUS_STATE_DIR": "/var/state/app",
         "PBUS_MAX_MESSAGE_BYTES": "1000",
@@ -132,7 +132,7 @@ def test_command_launched_as_given():
     """A command gets the variables and its own argv; the topology's env wins over the inherited."""
     worker = instance(command=("sh", "-c", "true"), env={"A": "2", "PYTHONUNBUFFERED": ""})
 
-    launch = plan_launch(worker, around(), "life1", {"A": "1", "PBUS_SPEC_FD": "3"})
+    launch = plan_launch(worker, around(), "incarnation1", {"A": "1", "PBUS_SPEC_FD": "3"})
 
     assert ("sh", "-c", "true") == launch.argv
     assert ("2", "", "greeter.1") == tuple(
@@ -308,7 +308,7 @@ while not os.path.exists(os.environ["FLAG"]): time.sleep(0.01)
 
 
 def test_given_time_counts_after_sigterm():
-    """A program that nobody can ask by message gets the user's seconds when it is signalled."""
+    """A program that does not join the bus gets the user's seconds when it is signalled."""
     code = """
 import signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), sys.exit(3)))

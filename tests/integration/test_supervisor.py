@@ -165,7 +165,7 @@ time.sleep(600)
 """
 
 
-def test_stop_leaves_nobody(tmp_path: Path):
+def test_stop_leaves_none(tmp_path: Path):
     """A family that ignores SIGTERM is gone after the stop, with broker, guard and sockets."""
     what = topology(tmp_path, program("deaf", STUBBORN, tmp_path))
 
@@ -191,7 +191,7 @@ def test_stop_leaves_nobody(tmp_path: Path):
 
 
 def test_second_stop_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Whoever asks twice does not wait."""
+    """A second request does not wait."""
     monkeypatch.setattr(shutdown.terminate, "__defaults__", (shutdown.Deadlines(term_s=1000),))
     what = topology(tmp_path, program("deaf", STUBBORN, tmp_path))
 
@@ -332,7 +332,7 @@ def test_killed_guard_is_replaced(tmp_path: Path):
 
 
 def test_removed_state_folder_is_made_again(tmp_path: Path):
-    """Whoever removes the state folder of a running project gets no second supervisor for it."""
+    """Removing the state folder of a running project allows no second supervisor for it."""
     what = topology(tmp_path, program("a", FOREVER, tmp_path))
 
     async def main() -> None:
@@ -356,7 +356,7 @@ def test_removed_state_folder_is_made_again(tmp_path: Path):
 
 
 def test_unreachable_broker_is_told(tmp_path: Path):
-    """A URL where nobody listens ends the run within 5 s, without the password."""
+    """A URL where no server listens ends the run within 5 s, without the password."""
     url = "redis://user:geheim@127.0.0.1:1/0"
     what = topology(tmp_path, program("a", FOREVER, tmp_path), url=url)
 
@@ -394,7 +394,7 @@ def test_only_some_are_started(tmp_path: Path):
         Supervisor(what, Project.of(what), only=frozenset({"d"}))
 
 
-def test_faulty_listener_harms_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_faulty_listener_harms_none(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """A listener that raises is logged, and supervising goes on."""
 
     def fail(event: object) -> None:
@@ -411,7 +411,7 @@ def test_faulty_listener_harms_nobody(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "a listener failed at Exited" in caplog.text
 
 
-def test_flood_stops_nobody(tmp_path: Path):
+def test_flood_stops_none(tmp_path: Path):
     """A program that writes as fast as it can leaves the loop free for all else."""
     code = "while True: print('y')"
     what = topology(tmp_path, program("flood", code, tmp_path), program("a", FOREVER, tmp_path))
@@ -434,7 +434,7 @@ def test_flood_stops_nobody(tmp_path: Path):
     asyncio.run(main())
 
 
-def test_cancelled_run_leaves_nobody(tmp_path: Path):
+def test_cancelled_run_leaves_none(tmp_path: Path):
     """A run that is cancelled from outside ends everything all the same."""
     what = topology(tmp_path, program("a", FOREVER, tmp_path), program("b", STUBBORN, tmp_path))
 
@@ -454,8 +454,8 @@ def test_cancelled_run_leaves_nobody(tmp_path: Path):
     asyncio.run(main())
 
 
-def test_absent_broker_stops_nobody(tmp_path: Path):
-    """While somebody else's broker is away, programs are watched, restarted and stopped."""
+def test_absent_broker_stops_none(tmp_path: Path):
+    """While a foreign broker is away, programs are watched, restarted and stopped."""
 
     async def main(valkey: Valkey) -> None:
         what = topology(tmp_path, program("a", FOREVER, tmp_path), url=valkey.url)

@@ -62,6 +62,9 @@ CLEAN = (
 RIGHT = (
     (r".", r"dead[ _-]?letter(s|ed|ing)?"),
     (r".", r"""["'`]nobody["'`]"""),  # the user
+    (r".", r"at most 64 letters|begins with a\"?$|letter or _|ASCII letters|[Ll]etters, digits"),
+    (r"^configs/(research|two-hosts)/|test_(research|demos)\.py$", r"desk|house"),  # their workers
+    (r"pgmq_format_1\.sql$|test_pgmq_upgrade\.py$", r".*"),  # names of the version before
     (r"^tests/lint/words\.py$", r".*"),
     (r"sql/tables\.sql$|pgmq_format_1\.sql$|test_pgmq_upgrade\.py$", r".*"),  # what it renames
     (r"/postgres_cluster\.py$", r'"nobody"'),  # a user's name

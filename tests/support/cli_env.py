@@ -44,7 +44,7 @@ def wait_for(look: Callable[[], T], limit_s: float = PATIENCE_S) -> T:
 
 
 def living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Those that run; a zombie that nobody reaps does not.
+    """Those that run; a zombie that is not reaped does not.
 
     Nor does one that is on its way to that: it has left its memory, and its command line with it.
     """
@@ -65,7 +65,7 @@ def can_run(*words: str) -> bool:
 
 
 class Command:
-    """A `pbus` that was started; it writes into files, so that nobody needs to read in time."""
+    """A `pbus` that was started; it writes into files, so that no reader is needed in time."""
 
     def __init__(
         self, words: tuple[str, ...], folder: Path, environ: Mapping[str, str], output: Path
@@ -181,7 +181,7 @@ class CliEnv:
         return run_inside(arguments, folder, self.environ, stdin)
 
     def processes(self) -> list[psutil.Process]:
-        """All that descends from a `pbus` of this home, whoever its parent is now."""
+        """All that descends from a `pbus` of this home, whatever its parent is now."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):

@@ -22,7 +22,7 @@ class QueueModel:
         self._random = random.Random(seed)
         self._writer = Writer()
         self._next = 0
-        self._stored: set[str] = set()  # and held by nobody
+        self._stored: set[str] = set()  # and not in flight
         self._held: dict[str, dict[str, StoredMessage]] = {holder: {} for holder in _HOLDERS}
         self._attempts: dict[str, int] = {}
         self._handled: set[str] = set()

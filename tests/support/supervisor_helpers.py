@@ -44,7 +44,7 @@ def program(name: str, code: str, folder: Path, **changes: Any) -> WorkerSpec:
 
 
 def is_alive(pid: int | None) -> bool:
-    """Whether a process runs; a zombie that nobody reaps does not."""
+    """Whether a process runs; a zombie that is not reaped does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -16,7 +16,7 @@ from support.cli_env import PATIENCE_S, PBUS, Place, wait_for
 
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|[@-_])")
 # The child makes the terminal its own, then becomes pbus: no code runs between fork and exec.
-# Whoever runs the tests may ignore SIGHUP (`nohup`); a person at a terminal does not.
+# The launcher of the tests may ignore SIGHUP (`nohup`); a person at a terminal does not.
 _LOGIN = (
     "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL);"
     " os.login_tty(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"

@@ -27,7 +27,7 @@ async def main() -> int:
         assert_type(await harness.sent(Note, where=lambda note: note.text == "x"), Note)
         assert_type(await shelf.asked("find"), BusJobRequestMessage)
         assert_type(await shelf.got(Note), Note)
-        assert_type(await harness.add_worker("desk"), StandIn)
+        assert_type(await harness.add_worker("other"), StandIn)
         return harness.worker.pages
 
 

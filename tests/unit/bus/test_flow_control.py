@@ -20,7 +20,7 @@ FULL = b"x" * (INITIAL_CREDIT_BYTES - 1)  # as much as a sender may send before 
 
 
 class NoteWire:
-    """Takes notes while it is open; nobody listens to anything."""
+    """Takes control frames while it is open; there are no listeners."""
 
     broker = "broker"
     transient_errors = (OSError,)
@@ -40,7 +40,7 @@ class NoteWire:
             raise OSError("away")
         self.told += notes
 
-    async def probe(self, outbox, notes, addresses):
+    async def probe(self, buffer, notes, addresses):
         self.asked += notes
         return [0] * len(notes), [0] * len(addresses)
 
@@ -53,9 +53,9 @@ class Setup:
 
     def __init__(self, wire: NoteWire | None = None, presences: Sequence[Presence] = ()) -> None:
         self.wire = wire or NoteWire()
-        self.outbox = SendBuffer(Lane.DATA, "me", has_flow=True, send_timeout=20.0)
+        self.buffer = SendBuffer(Lane.DATA, "me", has_flow=True, send_timeout=20.0)
         self.credit = FlowControl(
-            "me", self.outbox, self.wire, StreamReceiver(None), presences=presences
+            "me", self.buffer, self.wire, StreamReceiver(None), presences=presences
         )
 
     @contextlib.asynccontextmanager
@@ -125,15 +125,15 @@ def test_unknown_stream_is_disowned():
 
 
 def test_gone_receivers_are_forgotten():
-    """A sender in want of credit asks, and goes on when nobody is there to hear it."""
+    """A sender out of credit asks, and goes on when there is no receiver."""
 
     async def main():
         setup = Setup()
-        await setup.outbox.put("a", FULL)
+        await setup.buffer.put("a", FULL)
         setup.credit.receive(b'["grant","gone","a",1,0,%d]' % INITIAL_CREDIT_BYTES)
-        setup.outbox.blocking.clear()
-        sending = asyncio.create_task(setup.outbox.put("a", b"more"))
-        await happens(setup.outbox.blocking)
+        setup.buffer.blocking.clear()
+        sending = asyncio.create_task(setup.buffer.put("a", b"more"))
+        await happens(setup.buffer.blocking)
         async with setup.running():
             await finishes(sending)
 
@@ -146,7 +146,7 @@ def test_gone_receivers_are_forgotten():
 class StubbornWire(NoteWire):
     """The broker goes on counting a process that is over."""
 
-    async def probe(self, outbox, notes, addresses):
+    async def probe(self, buffer, notes, addresses):
         self.asked += notes
         return [1] * len(notes), [2] * len(addresses)
 
@@ -171,20 +171,20 @@ def test_credit_ends_with_its_incarnation(address: str, holder: str | None):
     async def main():
         setup = Setup(StubbornWire(), [Registry("gone", holder)])
         note = b'["grant","%s","%s",1,%d,%d]'
-        await setup.outbox.put(address, FULL)
-        (payload,) = await setup.outbox.next_batches()
-        setup.outbox.written(payload, 2)
+        await setup.buffer.put(address, FULL)
+        (payload,) = await setup.buffer.next_batches()
+        setup.buffer.written(payload, 2)
         size = payload.size
         setup.credit.receive(note % (b"gone", address.encode(), 0, INITIAL_CREDIT_BYTES))
         setup.credit.receive(note % (b"next", address.encode(), size, size + 5))
-        setup.outbox.blocking.clear()
-        sending = asyncio.create_task(setup.outbox.put(address, b"more"))
-        await happens(setup.outbox.blocking)
+        setup.buffer.blocking.clear()
+        sending = asyncio.create_task(setup.buffer.put(address, b"more"))
+        await happens(setup.buffer.blocking)
         async with setup.running():
             await finishes(sending)
-            setup.outbox.blocking.clear()
-            waiting = asyncio.create_task(setup.outbox.put(address, b"most"))
-            await happens(setup.outbox.blocking)
+            setup.buffer.blocking.clear()
+            waiting = asyncio.create_task(setup.buffer.put(address, b"most"))
+            await happens(setup.buffer.blocking)
             await until(lambda: len(setup.wire.asked) >= 3)
             assert not waiting.done()  # for want of the next incarnation's credit
             setup.credit.receive(note % (b"next", address.encode(), size + 5, size + 500))
@@ -208,7 +208,7 @@ def test_credit_ends_with_its_incarnation(address: str, holder: str | None):
     ],
 )
 def test_other_notes_are_refused(note: bytes):
-    """What is no note about credit is an error, whoever sent it."""
+    """A frame that is not about credit is an error, from any sender."""
 
     async def main():
         with pytest.raises(MessageDecodeError, match="no credit note"):
@@ -222,11 +222,11 @@ def test_invented_receivers_are_bounded():
 
     async def main():
         setup = Setup()
-        await setup.outbox.put("a", b"x")
+        await setup.buffer.put("a", b"x")
         setup.credit.receive(b'["grant","real","a",1,0,100]')
         for number in range(10_000):
             setup.credit.receive(b'["grant","r%d","a",1,0,1000000]' % number)
-        (stream,) = setup.outbox._streams.values()
+        (stream,) = setup.buffer._streams.values()
 
         assert len(stream.receivers()) < 5_000
         assert "real" in stream.receivers()

@@ -171,11 +171,11 @@ def test_held_broadcasts_are_bounded(monkeypatch):
     """Broadcasts, which are decoded on arrival, count as many bytes as their payloads had."""
     monkeypatch.setattr(lane, "HELD_BYTES", 1_500)
     queue, consumed = LaneQueue(100, passing_jobs()), []
-    inbox = SimpleNamespace(consumed=lambda stream, size: consumed.append((stream, size)))
+    receiver = SimpleNamespace(consumed=lambda stream, size: consumed.append((stream, size)))
     for turn in range(2):  # once read they count no longer
         queue.gate.hold()
         for number in range(3):
-            receipt = BatchCompletion(inbox, turn, 1_000)
+            receipt = BatchCompletion(receiver, turn, 1_000)
             receipt.left = 1
             queue.put_nowait((page(number), receipt))
         assert [] == taken(queue)

@@ -323,7 +323,7 @@ def test_lent_message_counts_as_done():
     run(main())
 
 
-def test_stored_mail_is_settled_once():
+def test_stored_messages_are_settled_once():
     """A stored message is acknowledged when its handler ends, lent or not, with its error."""
 
     async def main():
@@ -348,7 +348,7 @@ def test_stored_mail_is_settled_once():
     run(main())
 
 
-def test_cut_off_mail_goes_back():
+def test_cut_off_messages_are_requeued():
     """What the worker cuts off at its end is given back once, and its lane still reads."""
 
     async def main():
@@ -388,7 +388,7 @@ def test_stopped_mailbox_gives_back():
 
 
 def test_lane_ends_with_program():
-    """A bus that nobody stopped does not keep the program from ending."""
+    """A bus that was not stopped does not keep the program from ending."""
     handling = Handling(None)
 
     async def forget_to_stop():

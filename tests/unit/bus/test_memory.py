@@ -1,4 +1,4 @@
-"""The bus within one process, where nothing is encoded unless somebody looks."""
+"""The bus within one process, where nothing is encoded without a tap."""
 
 from pbus.bus.memory import AsyncQueueBus
 from pbus.messages import BusDataMessage

@@ -27,7 +27,7 @@ class FaultyStore:
 
 
 def test_fault_costs_one_batch(caplog: pytest.LogCaptureFixture):
-    """A bug below is told to those it hit, logged, and stops nobody after them."""
+    """A bug below is raised at its senders, logged, and stops no later ones."""
 
     async def main():
         dispatch = QueueProducer(FaultyStore(), "me", BusSettings(send_timeout=5.0))

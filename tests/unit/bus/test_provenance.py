@@ -198,10 +198,10 @@ def test_credit_is_returned_for_what_waited():
     """The receipt of a payload that waited is told as often as it was said to be."""
 
     async def check(setup: Setup) -> None:
-        inbox = StreamReceiver(_Sink(setup))
+        receiver = StreamReceiver(_Sink(setup))
         for first, source in ((1, "clerk"), (2, "liar")):
             envelope = Envelope(FORMAT_VERSION, "p2", 1, Lane.DATA, "victim", first, 1, 0)
-            inbox.receive(encode_payload(envelope, [line(source)]), limit=10_000)
+            receiver.receive(encode_payload(envelope, [line(source)]), limit=10_000)
         setup.leases = [lease("clerk", "p1"), lease("liar", "p2")]
         setup.may_answer.set()
         await until(lambda: setup.put == [line("liar")])
@@ -212,16 +212,16 @@ def test_credit_is_returned_for_what_waited():
 
 
 class _Sink:
-    """What the inbox speaks to."""
+    """What the receiver speaks to."""
 
     def __init__(self, setup: Setup) -> None:
-        self._desk = setup
+        self._setup = setup
         setup.receipts = []
 
     def deliver(self, sender, address, lane, lines, receipt):
         assert isinstance(receipt, BatchCompletion)
-        self._desk.receipts.append(receipt)
-        return self._desk.provenance.deliver(sender, address, lane, lines, receipt)
+        self._setup.receipts.append(receipt)
+        return self._setup.provenance.deliver(sender, address, lane, lines, receipt)
 
     def lost(self, sender, address, count):
         raise AssertionError

@@ -9,7 +9,7 @@ from pbus.messages import Lane
 
 
 class FakeSink:
-    """Remembers what the inbox says."""
+    """Remembers what the receiver says."""
 
     def __init__(self) -> None:
         self.delivered: list[bytes] = []
@@ -40,19 +40,19 @@ def payload(
 
 @pytest.fixture
 def sink() -> FakeSink:
-    """What the inbox speaks to."""
+    """What the receiver speaks to."""
     return FakeSink()
 
 
 @pytest.fixture
 def receive(sink):
-    """Gives payloads to one inbox."""
-    inbox = StreamReceiver(sink)
+    """Gives payloads to one receiver."""
+    receiver = StreamReceiver(sink)
 
     def give(*payloads: bytes) -> StreamReceiver:
         for each in payloads:
-            inbox.receive(each, limit=10_000_000)
-        return inbox
+            receiver.receive(each, limit=10_000_000)
+        return receiver
 
     return give
 
@@ -122,13 +122,13 @@ def test_handled_quarter_is_granted(sink, receive):
 
 def test_probe_is_answered(sink, receive):
     """A waiting sender is told where we are, now and again when anything is handled."""
-    inbox = receive(payload(1, b"1"), payload(2, b"2", position=2))
-    assert inbox.probe("s", "w", 1)
+    receiver = receive(payload(1, b"1"), payload(2, b"2", position=2))
+    assert receiver.probe("s", "w", 1)
     assert ("s", "w", 1, 0, MAX_SHARE_BYTES) == sink.grants[-1]
     sink.receipts[0].done()
 
     assert ("s", "w", 1, 2, 2 + MAX_SHARE_BYTES) == sink.grants[-1]
-    assert not inbox.probe("stranger", "w", 1)
+    assert not receiver.probe("stranger", "w", 1)
 
 
 def test_leaving_frees_senders(sink, receive):
@@ -164,26 +164,26 @@ def test_lanes_are_the_two():
 
 def test_invented_senders_are_bounded(sink, receive, caplog):
     """Streams of ever new senders push the silent ones out, and that is said; new ones are heard."""
-    inbox = receive(payload(1, b"a"))
+    receiver = receive(payload(1, b"a"))
     for number in range(25_000):
         envelope = Envelope(FORMAT_VERSION, f"s{number}", 1, "d", "w", 1, 1, 0)
-        inbox.receive(encode_payload(envelope, [b"x"]), limit=1_000)
+        receiver.receive(encode_payload(envelope, [b"x"]), limit=1_000)
         sink.receipts.pop().done()
 
     assert 25_001 == len(sink.delivered)
-    assert len(inbox._streams) <= 10_000
+    assert len(receiver._streams) <= 10_000
     assert "over 10000 senders wrote to this process" in caplog.text
 
 
 def test_senders_with_work_here_are_not_forgotten(sink, receive):
     """Where every stream has messages in hand, those of further senders are refused."""
-    inbox = receive()
+    receiver = receive()
     for number in range(10_000):
         envelope = Envelope(FORMAT_VERSION, f"s{number}", 1, "d", "w", 1, 1, 0)
-        inbox.receive(encode_payload(envelope, [b"x"]), limit=1_000)
+        receiver.receive(encode_payload(envelope, [b"x"]), limit=1_000)
 
     with pytest.raises(MessageDecodeError, match=r"10,000 senders .* those of 's' to 'w'"):
-        inbox.receive(payload(1, b"a"), limit=1_000)
+        receiver.receive(payload(1, b"a"), limit=1_000)
 
 
 @pytest.mark.parametrize(

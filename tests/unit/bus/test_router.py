@@ -112,7 +112,7 @@ def test_refusals_are_all_told(monkeypatch, caplog):
 
 
 def test_full_mailbox_stops_no_other():
-    """A broadcast is with everyone who has room, also when somebody never has."""
+    """A broadcast reaches all that have room, also when one never has."""
 
     async def main():
         board, stuck, quick = LocalRouter(0.01), Listener("a"), Listener("b")

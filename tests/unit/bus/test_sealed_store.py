@@ -13,7 +13,7 @@ from pbus.messages import Lane
 from pbus.seal import KeySeal
 from support.waiting import run
 
-SEAL = KeySeal(["sixteen-letters-or-more"], "c")
+SEAL = KeySeal(["sixteen-characters-or-more"], "c")
 
 
 class Store:

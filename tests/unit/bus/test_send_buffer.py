@@ -20,31 +20,31 @@ KB = b"x" * 1023  # a kibibyte with its newline
 
 
 def make(*, has_flow: bool = True, send_timeout: float = 5.0) -> SendBuffer:
-    """An outbox of the data lane."""
+    """A send buffer of the data lane."""
     return SendBuffer(Lane.DATA, "me", has_flow=has_flow, send_timeout=send_timeout)
 
 
-def stream_of(outbox: SendBuffer, address: str) -> SendStream:
+def stream_of(buffer: SendBuffer, address: str) -> SendStream:
     """The stream to an address."""
-    return outbox._streams[address]
+    return buffer._streams[address]
 
 
-def write(outbox: SendBuffer, receivers: int = 1) -> list[tuple[str, list[bytes]]]:
+def write(buffer: SendBuffer, receivers: int = 1) -> list[tuple[str, list[bytes]]]:
     """Take all that is ready as if it were written; (address, messages) a payload."""
     written = []
-    for payload in outbox.take_nowait():
-        envelope, lines = decode_payload(outbox.encode(payload))
+    for payload in buffer.take_nowait():
+        envelope, lines = decode_payload(buffer.encode(payload))
         written.append((envelope.address, lines))
-        outbox.written(payload, receivers)
+        buffer.written(payload, receivers)
     return written
 
 
-async def starts_to_wait(outbox: SendBuffer, address: str, line: bytes) -> asyncio.Task[None]:
+async def starts_to_wait(buffer: SendBuffer, address: str, line: bytes) -> asyncio.Task[None]:
     """A put that has to wait."""
-    outbox.blocking.clear()
-    task = asyncio.create_task(outbox.put(address, line))
+    buffer.blocking.clear()
+    task = asyncio.create_task(buffer.put(address, line))
     async with asyncio.timeout(5):
-        await outbox.blocking.wait()
+        await buffer.blocking.wait()
     return task
 
 
@@ -52,13 +52,13 @@ def test_messages_share_a_payload():
     """What gathers between two writes travels in one payload an address."""
 
     async def main():
-        outbox = make()
+        buffer = make()
         for line in (b"1", b"2"):
-            await outbox.put("a", line)
-            await outbox.put("b", line)
+            await buffer.put("a", line)
+            await buffer.put("b", line)
 
-        assert [("a", [b"1", b"2"]), ("b", [b"1", b"2"])] == write(outbox)
-        assert [] == write(outbox)
+        assert [("a", [b"1", b"2"]), ("b", [b"1", b"2"])] == write(buffer)
+        assert [] == write(buffer)
 
     asyncio.run(main())
 
@@ -68,13 +68,13 @@ def test_each_receiver_sees_its_order(addresses, write_every):
     """However sends and writes interleave, a receiver of `a` and `*` sees them in order."""
 
     async def main():
-        outbox = make()
+        buffer = make()
         written = []
         for number, address in enumerate(addresses):
-            await outbox.put(address, str(number).encode())
+            await buffer.put(address, str(number).encode())
             if number % write_every == 0:
-                written += write(outbox)
-        written += write(outbox)
+                written += write(buffer)
+        written += write(buffer)
         for name in ("a", "b"):
             expected = [n for n, address in enumerate(addresses) if address in {name, "*"}]
             seen = [
@@ -90,12 +90,12 @@ def test_payload_stays_below_its_limit():
     """A payload is closed before it outgrows its limit; a large message travels alone."""
 
     async def main():
-        outbox = make(has_flow=False)
-        await outbox.put("a", b"x" * (MAX_PAYLOAD_BYTES - 100))
-        await outbox.put("a", b"y" * 200)
-        await outbox.put("a", b"z" * (2 * MAX_PAYLOAD_BYTES))
+        buffer = make(has_flow=False)
+        await buffer.put("a", b"x" * (MAX_PAYLOAD_BYTES - 100))
+        await buffer.put("a", b"y" * 200)
+        await buffer.put("a", b"z" * (2 * MAX_PAYLOAD_BYTES))
 
-        assert [1, 1, 1] == [len(lines) for _, lines in write(outbox) + write(outbox)]
+        assert [1, 1, 1] == [len(lines) for _, lines in write(buffer) + write(buffer)]
 
     asyncio.run(main())
 
@@ -104,13 +104,13 @@ def test_numbers_and_positions_go_on():
     """Envelopes number messages and bytes through the whole stream."""
 
     async def main():
-        outbox = make()
-        await outbox.put("a", b"12345")
-        await outbox.put("a", b"1")
-        write(outbox)
-        await outbox.put("a", b"1")
-        (payload,) = outbox.take_nowait()
-        envelope, _ = decode_payload(outbox.encode(payload))
+        buffer = make()
+        await buffer.put("a", b"12345")
+        await buffer.put("a", b"1")
+        write(buffer)
+        await buffer.put("a", b"1")
+        (payload,) = buffer.take_nowait()
+        envelope, _ = decode_payload(buffer.encode(payload))
 
         assert (3, 1, 8) == (envelope.first, envelope.count, envelope.position)
 
@@ -121,23 +121,23 @@ def test_sender_waits_for_credit():
     """Out of credit a sender waits; a grant lets it go on, in turn."""
 
     async def main():
-        outbox = make()
+        buffer = make()
         fits = INITIAL_CREDIT_BYTES // 1024
         for _ in range(fits):
-            await outbox.put("a", KB)
-        first = await starts_to_wait(outbox, "a", KB)
-        second = await starts_to_wait(outbox, "a", b"last")
-        write(outbox)
+            await buffer.put("a", KB)
+        first = await starts_to_wait(buffer, "a", KB)
+        second = await starts_to_wait(buffer, "a", b"last")
+        write(buffer)
         await asyncio.sleep(0)
         assert not first.done()
-        stream = stream_of(outbox, "a")
-        outbox.grant("r", "a", stream.number, 0, stream.position + 1024)
+        stream = stream_of(buffer, "a")
+        buffer.grant("r", "a", stream.number, 0, stream.position + 1024)
         await asyncio.wait_for(first, 5)
         assert not second.done()
-        outbox.grant("r", "a", stream.number, stream.position, stream.position + 1024)
+        buffer.grant("r", "a", stream.number, stream.position, stream.position + 1024)
         await asyncio.wait_for(second, 5)
 
-        assert [b"last"] == write(outbox)[-1][1][-1:]
+        assert [b"last"] == write(buffer)[-1][1][-1:]
 
     asyncio.run(main())
 
@@ -146,16 +146,16 @@ def test_slowest_receiver_counts():
     """With several receivers the one with the least room holds the sender back."""
 
     async def main():
-        outbox = make()
-        await outbox.put("*", KB)
-        write(outbox, receivers=2)
-        stream = stream_of(outbox, "*")
-        outbox.grant("quick", "*", stream.number, 1024, 10_000_000)
-        outbox.grant("slow", "*", stream.number, 0, 2048)
-        await outbox.put("*", KB)
-        waiting = await starts_to_wait(outbox, "*", KB)
-        outbox.forget(stream, "slow")
-        outbox.set_receiver_count(stream, 1)
+        buffer = make()
+        await buffer.put("*", KB)
+        write(buffer, receivers=2)
+        stream = stream_of(buffer, "*")
+        buffer.grant("quick", "*", stream.number, 1024, 10_000_000)
+        buffer.grant("slow", "*", stream.number, 0, 2048)
+        await buffer.put("*", KB)
+        waiting = await starts_to_wait(buffer, "*", KB)
+        buffer.forget(stream, "slow")
+        buffer.set_receiver_count(stream, 1)
         await asyncio.wait_for(waiting, 5)
 
     asyncio.run(main())
@@ -165,31 +165,31 @@ def test_unheard_receiver_is_asked():
     """A listener that has granted nothing is sent a mark, and holds the sender back till then."""
 
     async def main():
-        outbox = make()
-        await outbox.put("*", KB)
-        write(outbox, receivers=1)
-        stream = stream_of(outbox, "*")
-        outbox.grant("old", "*", stream.number, 1024, 1_000_000)
+        buffer = make()
+        await buffer.put("*", KB)
+        write(buffer, receivers=1)
+        stream = stream_of(buffer, "*")
+        buffer.grant("old", "*", stream.number, 1024, 1_000_000)
         for _ in range(600):
-            await outbox.put("*", KB)
-        write(outbox)
-        outbox.set_receiver_count(stream, 2)  # somebody new
-        assert [("*", [])] == write(outbox, receivers=2)[-1:]
-        waiting = await starts_to_wait(outbox, "*", b"x" * 10_000)
-        outbox.grant("new", "*", stream.number, stream.position, stream.position + 1_000_000)
+            await buffer.put("*", KB)
+        write(buffer)
+        buffer.set_receiver_count(stream, 2)  # a new receiver
+        assert [("*", [])] == write(buffer, receivers=2)[-1:]
+        waiting = await starts_to_wait(buffer, "*", b"x" * 10_000)
+        buffer.grant("new", "*", stream.number, stream.position, stream.position + 1_000_000)
         await asyncio.wait_for(waiting, 5)
 
     asyncio.run(main())
 
 
-def test_nobody_listening_never_blocks():
-    """Messages to nobody are written and gone; the sender goes on."""
+def test_no_listener_never_blocks():
+    """Messages without a receiver are written and gone; the sender goes on."""
 
     async def main():
-        outbox = make(send_timeout=0.5)
+        buffer = make(send_timeout=0.5)
         for _ in range(2000):
-            await outbox.put("ghost", KB)
-            write(outbox, receivers=0)
+            await buffer.put("ghost", KB)
+            write(buffer, receivers=0)
 
     asyncio.run(main())
 
@@ -198,15 +198,15 @@ def test_large_message_passes_an_idle_receiver():
     """A message larger than any credit goes when the receiver has nothing left to do."""
 
     async def main():
-        outbox = make()
-        await outbox.put("a", b"x" * 5_000_000)
-        write(outbox)
-        stream = stream_of(outbox, "a")
-        waiting = await starts_to_wait(outbox, "a", b"y" * 5_000_000)
-        outbox.set_receiver_count(stream, 1)  # an early question must not let it through
+        buffer = make()
+        await buffer.put("a", b"x" * 5_000_000)
+        write(buffer)
+        stream = stream_of(buffer, "a")
+        waiting = await starts_to_wait(buffer, "a", b"y" * 5_000_000)
+        buffer.set_receiver_count(stream, 1)  # an early question must not let it through
         await asyncio.sleep(0)
         assert not waiting.done()
-        outbox.grant("r", "a", stream.number, 5_000_001, 6_000_000)
+        buffer.grant("r", "a", stream.number, 5_000_001, 6_000_000)
         await asyncio.wait_for(waiting, 5)
 
     asyncio.run(main())
@@ -216,30 +216,30 @@ def test_full_buffer_names_the_broker():
     """With the broker away the buffer fills and the error says so."""
 
     async def main():
-        outbox = make(has_flow=False, send_timeout=0.05)
+        buffer = make(has_flow=False, send_timeout=0.05)
         with pytest.raises(BusFullError, match="wait for the broker"):
             for _ in range(10_000):
-                await outbox.put("a", KB)
+                await buffer.put("a", KB)
 
     asyncio.run(main())
 
 
 def test_cancelled_sender_leaves_the_line():
-    """A sender cancelled while it waits sends nothing and holds nobody up."""
+    """A sender cancelled while it waits sends nothing and blocks no other."""
 
     async def main():
-        outbox = make()
-        await outbox.put("a", KB)
-        write(outbox)
-        stream = stream_of(outbox, "a")
-        outbox.grant("r", "a", stream.number, 0, 1024)
-        first = await starts_to_wait(outbox, "a", b"cancelled")
-        second = await starts_to_wait(outbox, "a", b"sent")
+        buffer = make()
+        await buffer.put("a", KB)
+        write(buffer)
+        stream = stream_of(buffer, "a")
+        buffer.grant("r", "a", stream.number, 0, 1024)
+        first = await starts_to_wait(buffer, "a", b"cancelled")
+        second = await starts_to_wait(buffer, "a", b"sent")
         first.cancel()
-        outbox.grant("r", "a", stream.number, 1024, 1_000_000)
+        buffer.grant("r", "a", stream.number, 1024, 1_000_000)
         await asyncio.wait_for(second, 5)
 
-        assert [("a", [b"sent"])] == write(outbox)
+        assert [("a", [b"sent"])] == write(buffer)
 
     asyncio.run(main())
 
@@ -248,10 +248,10 @@ def test_stale_grant_is_ignored():
     """A grant for an earlier stream of the address changes nothing."""
 
     async def main():
-        outbox = make()
-        await outbox.put("a", KB)
-        stream = stream_of(outbox, "a")
-        outbox.grant("r", "a", stream.number + 1, 0, 10_000_000)
+        buffer = make()
+        await buffer.put("a", KB)
+        stream = stream_of(buffer, "a")
+        buffer.grant("r", "a", stream.number + 1, 0, 10_000_000)
 
         assert 0 == stream.known
 
@@ -262,15 +262,15 @@ def test_put_without_waiting():
     """What needs no waiting joins the open payload at once; what does is left to put()."""
 
     async def main():
-        outbox = SendBuffer(Lane.DATA, "me", has_flow=True, send_timeout=0.01)
-        assert not outbox.put_nowait("a", b"x")  # the stream begins with put()
-        await outbox.put("a", b"1")
-        assert outbox.put_nowait("a", b"2")
-        await outbox.put("*", b"3")
-        assert outbox.put_nowait("a", b"4")
-        taken = outbox.take_nowait()
+        buffer = SendBuffer(Lane.DATA, "me", has_flow=True, send_timeout=0.01)
+        assert not buffer.put_nowait("a", b"x")  # the stream begins with put()
+        await buffer.put("a", b"1")
+        assert buffer.put_nowait("a", b"2")
+        await buffer.put("*", b"3")
+        assert buffer.put_nowait("a", b"4")
+        taken = buffer.take_nowait()
         assert [[b"1", b"2"], [b"3"], [b"4"]] == [payload.lines for payload in taken]
-        assert not outbox.put_nowait("a", b"y" * INITIAL_CREDIT_BYTES)  # no credit for it
+        assert not buffer.put_nowait("a", b"y" * INITIAL_CREDIT_BYTES)  # no credit for it
 
     asyncio.run(main())
 
@@ -280,16 +280,16 @@ def test_busy_outbox_fills_payloads(monkeypatch):
     monkeypatch.setattr("pbus.bus.stream.send_buffer.GATHER_S", 60.0)
 
     async def taken(*, has_flow):
-        outbox = SendBuffer(Lane.DATA, "me", has_flow=has_flow, send_timeout=1.0)
-        await outbox.put("a", b"0")
+        buffer = SendBuffer(Lane.DATA, "me", has_flow=has_flow, send_timeout=1.0)
+        await buffer.put("a", b"0")
 
         async def send_on():
             for number in (b"1", b"2", b"3"):
-                await outbox.put("a", number)
+                await buffer.put("a", number)
                 await asyncio.sleep(0)
 
         sending = asyncio.create_task(send_on())
-        (payload,) = await outbox.next_batches()
+        (payload,) = await buffer.next_batches()
         await sending
         return payload.lines
 

@@ -26,8 +26,8 @@ class ScriptedWire:
         self.answers = list(answers)
         self.written: list[tuple[str, bytes]] = []
 
-    async def write(self, outbox, payloads):
-        self.written += [(each.stream.address, outbox.encode(each)) for each in payloads]
+    async def write(self, buffer, payloads):
+        self.written += [(each.stream.address, buffer.encode(each)) for each in payloads]
         answer = self.answers.pop(0) if self.answers else 1
         if isinstance(answer, OSError):
             raise answer
@@ -42,8 +42,8 @@ class ScriptedWire:
 
 def publisher_on(wire: ScriptedWire, give_up_s: float = 60.0) -> LaneWriter:
     """A publisher of the data lane."""
-    outbox = SendBuffer(Lane.DATA, "me", has_flow=True, send_timeout=5.0)
-    return LaneWriter(outbox, wire, Counters(), give_up_s)
+    buffer = SendBuffer(Lane.DATA, "me", has_flow=True, send_timeout=5.0)
+    return LaneWriter(buffer, wire, Counters(), give_up_s)
 
 
 async def write(publisher: LaneWriter, address: str = "a") -> int:
@@ -59,7 +59,7 @@ async def write(publisher: LaneWriter, address: str = "a") -> int:
 
 
 def test_delivered_is_written_once():
-    """A payload that somebody got is done with."""
+    """A payload that a receiver got is done with."""
 
     async def main():
         wire = ScriptedWire(3)
@@ -70,7 +70,7 @@ def test_delivered_is_written_once():
     run(main())
 
 
-def test_nobody_means_undelivered():
+def test_no_receiver_means_undelivered():
     """Messages that reached no process are counted, and not tried again."""
 
     async def main():
@@ -82,8 +82,8 @@ def test_nobody_means_undelivered():
     run(main())
 
 
-def test_copies_may_reach_nobody():
-    """A copy that nobody got is no loss, nor tried again while receivers are on their way back."""
+def test_copies_may_be_undelivered():
+    """An undelivered copy is no loss, nor retried while receivers reconnect."""
 
     async def main():
         wire = ScriptedWire(0)
@@ -133,7 +133,7 @@ class PostingWire(ScriptedWire):
         super().__init__(*answers)
         self.posted, self.collected = [], []
 
-    def write_nowait(self, outbox, payloads, on_end):
+    def write_nowait(self, buffer, payloads, on_end):
         if self.is_idle:
             self.posted.append([each.lines[:] for each in payloads])
             self._end = functools.partial(on_end, payloads)
@@ -143,9 +143,9 @@ class PostingWire(ScriptedWire):
         """Have what was posted end with these counts; without, they are to be collected."""
         self._end(list(counts) or None)
 
-    async def result_of_nowait(self, outbox, payloads):
+    async def result_of_nowait(self, buffer, payloads):
         self.collected.append([each.lines for each in payloads])
-        return await super().write(outbox, payloads)
+        return await super().write(buffer, payloads)
 
 
 def publishing(wire):
@@ -170,34 +170,34 @@ def test_idle_wire_is_written_at_once():
 
     async def main():
         wire = PostingWire()
-        async with publishing(wire) as outbox:
+        async with publishing(wire) as buffer:
             for line in (b"1", b"2", b"3"):
-                await outbox.put("a", line)
+                await buffer.put("a", line)
             assert [[[b"1"]]] == wire.posted
             await asyncio.sleep(0)
             assert [] == wire.written  # one after the other
             wire.end(1)
-            await happens(outbox.emptied)
+            await happens(buffer.emptied)
             assert ([], 1) == (wire.collected, len(wire.written))  # the other two, in one payload
             await asyncio.sleep(0)
-            await outbox.put("a", b"4")  # where they come in numbers none goes ahead
-            await happens(outbox.emptied)
+            await buffer.put("a", b"4")  # where they come in numbers none goes ahead
+            await happens(buffer.emptied)
             assert [[[b"1"]]] == wire.posted
 
     run(main())
 
 
-def test_delivered_post_wakes_nobody():
+def test_delivered_post_wakes_none():
     """What was posted and delivered is done with when that is known: the next may go."""
 
     async def main():
         wire = PostingWire()
-        async with publishing(wire) as outbox:
+        async with publishing(wire) as buffer:
             for line in (b"1", b"2"):
-                await outbox.put("a", line)
-                assert not outbox.emptied.is_set()
+                await buffer.put("a", line)
+                assert not buffer.emptied.is_set()
                 wire.end(1)
-                assert outbox.emptied.is_set()
+                assert buffer.emptied.is_set()
             assert ([[[b"1"]], [[b"2"]]], []) == (wire.posted, wire.written)
 
     run(main())
@@ -208,10 +208,10 @@ def test_unsure_post_is_collected():
 
     async def main():
         wire = PostingWire(OSError("gone"))
-        async with publishing(wire) as outbox:
-            await outbox.put("a", b"1")
+        async with publishing(wire) as buffer:
+            await buffer.put("a", b"1")
             wire.end()
-            await happens(outbox.emptied)
+            await happens(buffer.emptied)
             assert [[[b"1"]]] == wire.collected
             assert 2 == len(wire.written)  # collected in vain, then written
 
@@ -223,18 +223,18 @@ def test_order_survives_a_lost_post():
 
     async def main():
         wire = PostingWire(OSError("gone"))
-        async with publishing(wire) as outbox:
-            await outbox.put("a", b"1")
-            await outbox.put("a", b"2")
+        async with publishing(wire) as buffer:
+            await buffer.put("a", b"1")
+            await buffer.put("a", b"2")
             wire.end()
-            await happens(outbox.emptied)
+            await happens(buffer.emptied)
             lines = [decode_payload(body)[1] for _, body in wire.written]
             assert [[b"1"], [b"1"], [b"2"]] == lines
 
     run(main())
 
 
-def test_nobody_there_is_tried_again(monkeypatch: pytest.MonkeyPatch):
+def test_undelivered_is_retried(monkeypatch: pytest.MonkeyPatch):
     """What was posted soon after a reconnection, and reached no process, is written again."""
     monkeypatch.setattr("pbus.bus.stream.writer._GRACE_S", 1000.0)
 
@@ -242,10 +242,10 @@ def test_nobody_there_is_tried_again(monkeypatch: pytest.MonkeyPatch):
         wire = PostingWire()
         publisher = publisher_on(wire)
         publisher.expect_returns()
-        async with running(publisher) as outbox:
-            await outbox.put("a", b"1")
+        async with running(publisher) as buffer:
+            await buffer.put("a", b"1")
             wire.end(0)
-            await happens(outbox.emptied)
+            await happens(buffer.emptied)
             assert 1 == len(wire.written)
             assert 0 == publisher._counters.undelivered
 
@@ -258,9 +258,9 @@ def test_what_was_not_posted_is_written():
     async def main():
         wire = PostingWire()
         wire.is_idle = False
-        async with publishing(wire) as outbox:
-            await outbox.put("a", b"1")
-            await happens(outbox.emptied)
+        async with publishing(wire) as buffer:
+            await buffer.put("a", b"1")
+            await happens(buffer.emptied)
             assert (1, []) == (len(wire.written), wire.posted)
 
     run(main())
@@ -285,7 +285,7 @@ def test_nothing_follows_its_successor():
 
 
 def test_undelivered_is_said_once_a_second(caplog: pytest.LogCaptureFixture):
-    """Who sends to nobody finds it in the log, not the log full of it; visitors just leave."""
+    """Undelivered messages are logged, at most once a second; visitors just leave."""
     caplog.set_level("INFO", "pbus")
 
     async def main():

@@ -41,7 +41,7 @@ def test_nothing_that_a_terminal_acts_on_is_left(text: str):
 
 @given(st.text(st.characters(categories=["L", "N", "P", "S", "Zs"])))
 def test_usual_text_is_unchanged(text: str):
-    """Letters of every script, emoji and signs."""
+    """Characters of every script, emoji and signs."""
     assert text == clean(text) == clean_line(text)
 
 
@@ -76,7 +76,7 @@ def test_every_word_of_a_command_is_clean(say, capsys):
     told = "".join(capsys.readouterr())
 
     assert is_fit(told)
-    assert all(letter in told for letter in "abcdefghij")
+    assert all(char in told for char in "abcdefghij")
 
 
 def test_hints_are_clean(capsys):

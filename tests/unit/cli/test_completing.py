@@ -39,7 +39,7 @@ def logging_goes_on():
     ],
 )
 def test_dangerous_names_are_not_offered(name: str):
-    """Whoever registers a name or a job must not choose what a person's shell runs at TAB."""
+    """A registered name or job must not choose what a shell runs at TAB."""
     assert ["load"] == _quietly(lambda _: ["load", name])(CONTEXT, "")
 
 

@@ -128,7 +128,7 @@ def test_no_projects_is_no_error():
 
 @pytest.mark.parametrize("verb", ["restart", "stop", "start", "events"])
 def test_nothing_running_is_told(verb: str):
-    """Without a project there is nobody to order about or to follow."""
+    """Without a project there is no worker to control or to follow."""
     done = pbus(verb, *([] if verb == "events" else ["a"]))
 
     assert 3 == done.exit_code

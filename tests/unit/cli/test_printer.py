@@ -42,7 +42,7 @@ def test_lines_keep_their_order() -> None:
 
 
 def test_blocked_reader_drops_lines() -> None:
-    """Whoever prints goes on at once; the reader learns how many it missed."""
+    """A printing caller goes on at once; the reader learns how many it missed."""
     reader = Reader()
     reader.go_on.clear()
     printer = LinePrinter(reader.write)
@@ -73,7 +73,7 @@ def test_waiting_drops_nothing() -> None:
 
 
 def test_closed_pipe_is_told() -> None:
-    """Once, and whoever prints afterwards is not bothered."""
+    """Once; later callers are not bothered."""
     told = threading.Event()
     reading, writing = os.pipe()
     os.close(reading)

@@ -40,7 +40,7 @@ def test_only_one_is_meant(running: list[ProjectRecord], tmp_path: Path) -> None
 
 
 def test_folder_with_topology_means_itself(running: list[ProjectRecord], tmp_path: Path) -> None:
-    """Where a folder has a topology nobody else's project is meant, least of all to be stopped."""
+    """Where a folder has a topology no other project is meant, least of all to be stopped."""
     running.append(record("a", tmp_path / "a"))
     (tmp_path / "topology.yaml").touch()
 

@@ -22,7 +22,7 @@ class Ending:
 
     @property
     def is_alive(self) -> bool:
-        self._said.put_nowait("farewell")
+        self._said.put_nowait("goodbye")
         return False
 
 
@@ -51,7 +51,7 @@ def test_last_words_are_heard() -> None:
             await while_running(attachment, follow())
         for task in passing:
             task.cancel()
-        assert ["farewell"] == heard
+        assert ["goodbye"] == heard
 
     run(main())
 

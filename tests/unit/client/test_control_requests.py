@@ -63,7 +63,7 @@ def test_names_find_workers(names: list[str], expected: Any):
     ],
 )
 def test_unknown_names_are_refused(name: str, problem: str):
-    """With the nearest, or with the reason; then nobody is ordered about."""
+    """With the nearest, or with the reason; then no worker is controlled."""
     mine = Lease(name="mine", incarnation="i", runner="r", host="h", pid=1)
 
     with pytest.raises(UnknownNameError) as caught:

@@ -189,7 +189,7 @@ def test_leaving_cancels_job() -> None:
 
 @pytest.mark.parametrize("successor", [None, "2"])
 def test_lost_worker_ends_job(successor: str | None) -> None:
-    """A worker that died, or was started anew, will not answer: no need to wait for the deadline."""
+    """A worker that died, or was restarted, will not answer: no need to wait for the deadline."""
 
     async def act(worker: Worker, request: BusJobRequestMessage) -> None:
         await worker.bus.leases.release(["1"])
@@ -231,7 +231,7 @@ def test_urgent_answer_hides_nothing() -> None:
     assert [("stream_data", {"piece": 1}), ("stream_data", {"piece": 2})] == events
 
 
-def test_cancelled_by_somebody_else() -> None:
+def test_cancelled_by_another() -> None:
     """`pbus cancel` asks the requester, which may be this client: it tells the worker."""
     heard: list[BusMessage] = []
     workers: list[Worker] = []

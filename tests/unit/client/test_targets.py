@@ -54,7 +54,7 @@ def test_orders_reach_all() -> None:
 
 
 def test_unknown_is_an_error() -> None:
-    """Nobody of that name in time."""
+    """No worker of that name in time."""
     with pytest.raises(WorkerNotFoundError, match=r"'x'.*within 0.05 s"):
         asyncio.run(found("x", lease("y"), within_s=0.05))
 

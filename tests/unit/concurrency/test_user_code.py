@@ -104,7 +104,7 @@ def test_hooks_may_raise_anything(kind, caplog):
 
 @pytest.mark.parametrize("hook", ["start", "stop"])
 def test_exit_in_start_is_a_failure(hook):
-    """sys.exit() in start() or stop() fails that worker, in words, and ends nobody else's process."""
+    """sys.exit() in start() or stop() fails that worker, in words, and ends no process."""
 
     class Quitter(BaseWorker):
         async def start(self):

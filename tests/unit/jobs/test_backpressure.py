@@ -142,7 +142,7 @@ def test_unknown_job_is_not_read():
 
 
 @pytest.mark.parametrize("stores_jobs", [False, True])
-def test_lost_events_hold_up_nobody(stores_jobs):
+def test_lost_events_hold_up_none(stores_jobs):
     """A reader that twice has nothing left lost the rest, unless the broker keeps it."""
 
     async def main():
@@ -210,7 +210,7 @@ def test_quick_hooks_are_sent_more():
     assert 2 * 1024 == reading.granted
 
 
-def test_next_life_counts_anew():
+def test_next_incarnation_counts_from_zero():
     """What an earlier incarnation of the worker sent, and is read late, is no credit for the next."""
 
     async def main():

@@ -67,7 +67,7 @@ def test_cancelled_is_an_error():
     assert "not today" == group.error.reason
 
 
-def test_farewell_is_a_loss():
+def test_stopping_worker_is_a_loss():
     """An answer that only says that the worker stops counts as its loss."""
     group = group_of("a")
     answer(group, "a", JobStatus.CANCELLED, {"type": STOPPED, "error": "worker 'a' stopped"})
@@ -130,14 +130,14 @@ def test_settled_when_events_seen():
 
 
 def test_failed_group_is_settled():
-    """Nobody waits for the events of a group that failed."""
+    """Events of a group that failed are not waited for."""
     group = group_of("a", "b")
     answer(group, "a", JobStatus.ERROR, events=9)
     assert group.is_settled
 
 
 def test_empty_group_is_over():
-    """A group of nobody is over at once."""
+    """An empty group is over at once."""
     group = group_of()
     group.finish_if_empty()
     assert (True, {}) == (group.is_done, group.responses)

@@ -85,7 +85,7 @@ def test_awaited_events_always_find_room():
     run(main())
 
 
-def test_left_queue_holds_up_nobody():
+def test_left_queue_holds_up_none():
     """Once its reader left all counts as read; what fits is kept in case it comes back."""
 
     async def main():

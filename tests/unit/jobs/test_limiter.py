@@ -20,13 +20,13 @@ def names(jobs):
 
 
 def test_without_places_all_run():
-    """Nobody waits who shares no turn."""
+    """Jobs that share no serial key do not wait."""
     limiter = ConcurrencyLimiter()
     assert [True] * 100 == [limiter.acquire(Job(str(n))) for n in range(100)]
 
 
 def test_places_go_in_order():
-    """Whoever leaves makes room for the one who waits longest."""
+    """A job that ends makes room for the one that waits longest."""
     limiter = ConcurrencyLimiter(2)
     jobs = [Job(str(n)) for n in range(5)]
     assert [True, True, False, False, False] == [limiter.acquire(job) for job in jobs]
@@ -84,7 +84,7 @@ def test_withdrawn_ones_are_skipped():
 
 
 def test_cleared_line_has_no_next_jobs():
-    """When all is over nobody begins."""
+    """After the end no job begins."""
     limiter = ConcurrencyLimiter(1)
     first, second = Job("1"), Job("2")
     limiter.acquire(first)
@@ -94,7 +94,7 @@ def test_cleared_line_has_no_next_jobs():
 
 
 @pytest.mark.parametrize("places", [None, 1, 3])
-def test_random_use_loses_nobody(places):
+def test_random_use_loses_none(places):
     """Everybody gets a place in the end, never more than there are, one of each key at a time."""
     chance = random.Random(places or 0)
     limiter, running, waiting, done = ConcurrencyLimiter(places), [], [], 0

@@ -46,12 +46,12 @@ def test_inactive_replicas_come_last():
     """Inactive replicas are passed over, unless there is no other."""
     replicas = Replicas(registry_of("x.1", "x.2", inactive={"x.1"}))
     assert ["x.2", "x.2"] == choices(replicas, "x", 2)
-    nobody = Replicas(registry_of("x.1", inactive={"x.1"}))
-    assert ["x.1"] == choices(nobody, "x", 1)
+    inactive = Replicas(registry_of("x.1", inactive={"x.1"}))
+    assert ["x.1"] == choices(inactive, "x", 1)
 
 
 def test_group_is_all_its_replicas():
-    """A group's name stands for all replicas, a worker's for itself, another for nobody."""
+    """A group's name stands for all replicas, a worker's for itself, an unknown one for none."""
     replicas = Replicas(registry_of("x.1", "x.2", "y"))
     assert (["x.1", "x.2"], ["y"], []) == tuple(map(replicas.all_of, ("x", "y", "z")))
     assert replicas.choose("z") is None

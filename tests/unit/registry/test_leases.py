@@ -62,7 +62,7 @@ def test_unreadable_activation_is_none(body: bytes):
 
 
 def test_unreadable_holder_has_the_name():
-    """A name is taken, whoever has it."""
+    """A name is taken from any holder."""
     holder = decode_holder(b"{}", "x")
 
     assert ("x", "?") == (holder.name, holder.runner)
@@ -120,7 +120,7 @@ def test_copied_leases_are_not_released():
 
 
 def test_unreadable_records_are_left_out(caplog):
-    """So is a supervisor's record, which hides nobody else's."""
+    """So is a supervisor's record, which hides no other."""
     now = time.time()
     good = HostRecord(project="p", host="h", pid=1, session="s", time=now, bus="", processes=())
 

@@ -62,7 +62,7 @@ def test_gone_names_its_incarnation():
     )
 
 
-def test_late_announcement_resurrects_nobody():
+def test_late_announcement_resurrects_none():
     """An announcement of an incarnation that is known to be over is passed over."""
     table = MembershipTable()
     table.apply_announcement(entry())
@@ -71,7 +71,7 @@ def test_late_announcement_resurrects_nobody():
     assert [] == table.ready_names()
 
 
-def test_older_announcement_replaces_nobody():
+def test_older_announcement_replaces_none():
     """An announcement of an incarnation that began before the one known is passed over."""
     table = MembershipTable()
     table.apply_announcement(entry(incarnation="p.2", started_at=2.0))
@@ -161,7 +161,7 @@ def test_excuse_extends_grace():
 
 
 def test_expired_may_be_missing():
-    """A lease that ran out while nobody could renew counts as missing, for that incarnation only."""
+    """A lease that ran out while none could be renewed counts as missing, for that incarnation only."""
     table = MembershipTable()
     read(table, lease())
     table.mark_missing([entry(incarnation="another"), entry()], 7.0)

@@ -46,7 +46,7 @@ class World:
         self.registries = []
 
     def registry(self, runner="here", session="s"):
-        """A registry of its own runner; nobody passes announcements on."""
+        """A registry of its own runner; announcements are not passed on."""
         registry = WorkerRegistry(runner, self.bus, session, clock=lambda: self.now)
 
         async def note_lost(data):
@@ -195,7 +195,7 @@ def test_living_worker_stays():
 
 
 def test_late_holder_returns():
-    """A worker that was late for its lease keeps its name if nobody took it meanwhile."""
+    """A worker that was late for its lease keeps its name unless another took it meanwhile."""
 
     async def scenario(world):
         here, late = world.registry("here"), world.registry("late")
@@ -228,8 +228,8 @@ def test_late_holder_is_refused():
     in_world(scenario)
 
 
-def test_outage_loses_nobody():
-    """While the store is away, and one lease time longer, nobody counts as lost."""
+def test_outage_loses_none():
+    """While the store is away, and one lease time longer, no worker counts as lost."""
 
     async def scenario(world):
         here, there = world.registry("here"), world.registry("there")
@@ -248,7 +248,7 @@ def test_outage_loses_nobody():
     in_world(scenario)
 
 
-def test_sleep_loses_nobody():
+def test_sleep_loses_none():
     """After the whole machine slept, the first to wake up does not declare the others lost."""
 
     async def scenario(world):
@@ -297,7 +297,7 @@ def test_empty_store_is_refilled():
     in_world(scenario)
 
 
-def test_restart_is_two_lives():
+def test_restart_is_two_incarnations():
     """A worker that restarts unseen is lost and ready again, each under its own incarnation."""
 
     async def scenario(world):

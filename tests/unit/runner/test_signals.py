@@ -76,7 +76,7 @@ def test_second_signal_forces():
 
 
 def test_unhandled_signal_is_left():
-    """A runner that is not to handle a signal leaves it to whoever does."""
+    """A runner that is not to handle a signal leaves it to other handlers."""
     heard = []
     before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
 

@@ -27,7 +27,7 @@ def test_sleep_takes_no_time():
 
 
 def test_timers_fire_in_order():
-    """What sleeps shorter wakes earlier, whoever began first."""
+    """A shorter sleep ends earlier, whichever began first."""
     woken = []
 
     async def wake_after(seconds):

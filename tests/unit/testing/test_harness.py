@@ -61,7 +61,7 @@ class Parrot(BaseWorker):
 
 
 def to_parrot(text):
-    return Word(source="somebody", target="parrot", text=text)
+    return Word(source="another", target="parrot", text=text)
 
 
 def test_message_handled_on_return():
@@ -72,7 +72,7 @@ def test_message_handled_on_return():
             await harness.send(to_parrot("hello"))
             said = await harness.sent(Word)
 
-        assert ("HELLO", "somebody") == (said.text, said.target)
+        assert ("HELLO", "another") == (said.text, said.target)
 
     run(main())
 
@@ -310,7 +310,7 @@ def test_worker_gone_before_handling():
 
 
 def test_long_deadlines_take_no_time():
-    """By a fake clock, an hour's deadline passes while nobody waits for it."""
+    """By a fake clock, an hour's deadline passes without a wait."""
 
     async def main():
         async with WorkerHarness(Parrot(), StandIn("vet")) as harness:

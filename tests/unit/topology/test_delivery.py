@@ -55,7 +55,7 @@ def test_refuses_impossible_delivery(tmp_path, bus, complaint):
 
 
 def test_names_mailboxes_to_keep(tmp_path):
-    """Mail is kept for everyone who joins the bus, and for groups of replicas."""
+    """Queues are durable for all workers that join the bus, and for groups of replicas."""
     topology = load_text(
         tmp_path, WORKER + "  b: {worker: 'm:B', replicas: 2}\n  c: {command: [x]}\n"
     )

@@ -41,7 +41,7 @@ def is_valid(schema: Any, text: str) -> bool:
 
 
 def test_every_key_is_described(schema: Any):
-    """Whoever points at a key reads what it is for."""
+    """The description of a key tells its purpose."""
     keys = dict(properties(schema))
 
     assert {"name", "bus", "workers", "url", "channel", "worker", "command", "args"} <= set(keys)

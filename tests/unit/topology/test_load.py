@@ -174,7 +174,7 @@ def test_empty_keys_are_absent(tmp_path):
 
 
 def test_values_are_frozen(tmp_path):
-    """Nobody changes a topology that was checked."""
+    """A checked topology cannot be changed."""
     topology = load_text(tmp_path, WORKER)
 
     for value in (topology, topology.bus, topology.workers["a"], topology.instances()[0]):

@@ -1,4 +1,4 @@
-"""Seals: what holders of a key can open, and what nobody else can make."""
+"""Seals: what holders of a key can open, and no other process can make."""
 
 import os
 import sys

@@ -76,7 +76,7 @@ def test_never_shows_quoted_password(password, scheme):
 
 @given(PASSWORDS.filter(lambda text: "@" not in text))
 def test_never_shows_raw_password(password):
-    """A password that nobody percent-encoded is gone as well."""
+    """A password that is not percent-encoded is gone as well."""
     shown = mask_url(f"redis://user:{password}@host/0")
 
     assert "Zz9" not in shown

@@ -33,7 +33,7 @@ def test_no_line_too_wide(width: int, _: int) -> None:
     """Whatever names and bodies there are."""
     messages = [
         passed(text="x" * 500),
-        passed("BusAVeryLongTypeNameThatSomebodyInventedMessage", "s" * 64, "t" * 64, n=1),
+        passed("BusAVeryLongTypeNameOfAUsersOwnInventionMessage", "s" * 64, "t" * 64, n=1),
         passed("Umlaut", "größe", None, text="漢字" * 100),
     ]
 
