@@ -156,7 +156,7 @@ def test_foreign_child_is_named():
         other = psutil.Process(place.rows()["other"]["pid"])
         try:
             wait_for(lambda: other.uids().real == 65534)
-            text = f"process {other.pid} (sleep) of user 'nobody'"
+            text = f"process {other.pid} (sleep) of user nobody"
             stopped = place.run("stop", "other")
             assert (1, True) == (stopped.code, text in stopped.err), stopped.err
             assert "ready" == place.rows()["own"]["state"]

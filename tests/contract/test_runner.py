@@ -24,7 +24,7 @@ from support.recorder import Recorder
 from support.waiting import PATIENCE_S, finishes, happens, run, until
 
 
-class Shipment(BusDataMessage):
+class NumberedShipment(BusDataMessage):
     """Something to work on."""
 
     number: int
@@ -51,7 +51,7 @@ async def ready(worker):
 
 def numbers(worker):
     """The numbers of the shipments a worker has handled, in order."""
-    return [message.number for message in worker.received if isinstance(message, Shipment)]
+    return [message.number for message in worker.received if isinstance(message, NumberedShipment)]
 
 
 @asynccontextmanager
@@ -225,7 +225,7 @@ def test_w05_session_ends_alone(make_bus):
                 await workers[0].send_bus_message(BusEndMessage(source="a", session="one"))
                 await finishes(first)
                 await finishes(sibling)
-                probe = Shipment(source="a", target="b", number=1)
+                probe = NumberedShipment(source="a", target="b", number=1)
                 await buses[0].send(probe)
                 await until(lambda: numbers(workers[1]) == [1])
                 assert (False, True) == (other.done(), "b" in runners[1].registry)
@@ -265,9 +265,11 @@ def test_w06_duplicate_is_refused(make_bus):
                 async with hosting(two, other):
                     with pytest.raises(DuplicateWorkerError, match="runner 'one'"):
                         await two.add_workers(second)
-                    await other.send_bus_message(Shipment(source="other", target="w", number=1))
+                    await other.send_bus_message(
+                        NumberedShipment(source="other", target="w", number=1)
+                    )
                     await happens(first.heard)
-                await other.send_bus_message(Shipment(source="other", target="w", number=2))
+                await other.send_bus_message(NumberedShipment(source="other", target="w", number=2))
                 await until(lambda: numbers(first) == [1, 2])
                 assert ([], 0) == (second.received, second.start_count)
 
@@ -360,7 +362,9 @@ def test_w23_end_is_graceful(make_forgetting_bus):
         runner, worker = WorkerRunner(bus=make_forgetting_bus()), Slow("a")
         async with hosting(runner, worker) as running:
             for number in range(5):
-                await worker.send_bus_message(Shipment(source="a", target="a", number=number))
+                await worker.send_bus_message(
+                    NumberedShipment(source="a", target="a", number=number)
+                )
             await runner.end("enough")
             worker.may_go_on.set()
             await finishes(running)
@@ -404,7 +408,7 @@ def test_w23_end_has_deadline(make_bus, caplog):
         runner, worker = WorkerRunner(bus=make_bus()), Slow("a")
         runner.end_timeout = 0.05
         async with hosting(runner, worker) as running:
-            await worker.send_bus_message(Shipment(source="a", target="a", number=1))
+            await worker.send_bus_message(NumberedShipment(source="a", target="a", number=1))
             await runner.end()
             await finishes(running)
             assert ([], True) == (numbers(worker), worker.has_stopped.is_set())
@@ -418,7 +422,7 @@ def test_cancel_hurries_end(make_bus):
     async def main():
         runner, worker = WorkerRunner(bus=make_bus()), Slow("a")
         async with hosting(runner, worker) as running:
-            await worker.send_bus_message(Shipment(source="a", target="a", number=1))
+            await worker.send_bus_message(NumberedShipment(source="a", target="a", number=1))
             await runner.end()
             await runner.cancel()
             await finishes(running)
@@ -569,7 +573,7 @@ def test_w26_finished_worker_leaves(make_bus, monkeypatch):
                 second = Recorder("w")
                 await here.add_workers(second)
                 await there.registry.wait_ready("w", PATIENCE_S)
-                await buses[1].send(Shipment(source="other", target="w", number=1))
+                await buses[1].send(NumberedShipment(source="other", target="w", number=1))
                 await happens(second.heard)
                 assert ([], [1]) == (numbers(first), numbers(second))
 
@@ -597,7 +601,7 @@ def test_removal_has_deadline(make_bus):
     async def main():
         runner, worker = WorkerRunner(bus=make_bus()), Slow("w")
         async with hosting(runner, worker):
-            await worker.send_bus_message(Shipment(source="w", target="w", number=1))
+            await worker.send_bus_message(NumberedShipment(source="w", target="w", number=1))
             await runner.remove_workers("w", timeout=0.05)
             assert (None, True) == (runner.get_worker("w"), worker.has_stopped.is_set())
 

@@ -39,7 +39,7 @@ class Foghorn(BusSystemMessage):
     number: int
 
 
-class Shipment(BusDataMessage):
+class LargeShipment(BusDataMessage):
     """Carries anything."""
 
     content: object
@@ -233,7 +233,7 @@ def test_w49_awkward_values_arrive(make_bus, content, delivery):
         listener = Listener("w")
         async with make_bus(delivery=delivery) as here, make_bus(delivery=delivery) as there:
             await there.subscribe(listener)
-            await here.send(Shipment(source="a", target="w", content=content))
+            await here.send(LargeShipment(source="a", target="w", content=content))
             (message,) = await listener.heard(1)
             assert content == message.content
 
@@ -247,7 +247,7 @@ def test_w49_impossible_values_refused(make_bus, content):
     async def main():
         async with make_bus() as bus:
             with pytest.raises(MessageEncodeError, match="content"):
-                await bus.send(Shipment(source="a", target="w", content=content))
+                await bus.send(LargeShipment(source="a", target="w", content=content))
 
     run(main())
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.redis
 ONCE, KEPT = "at-most-once", "at-least-once"
 
 
-class Shipment(BusDataMessage):
+class LooseShipment(BusDataMessage):
     """A numbered message."""
 
     number: int
@@ -33,7 +33,7 @@ class Porter(BaseWorker):
         self.gate.set()
 
     async def on_bus_message(self, message):
-        if isinstance(message, Shipment):
+        if isinstance(message, LooseShipment):
             await self.gate.wait()
             self.numbers.append(message.number)
 
@@ -107,7 +107,7 @@ async def works(bus: WorkerBus, asker: BaseWorker, porter: Porter, number: int) 
         async with asker.job("porter", name="double", payload={"number": number}) as asked:
             pass
         assert {"is": 2 * number} == asked.response
-        await bus.send(Shipment(source="me", target="porter", number=number))
+        await bus.send(LooseShipment(source="me", target="porter", number=number))
         await until(lambda: number in porter.numbers)
 
 
@@ -134,7 +134,7 @@ def test_all_is_there_again(
             for number, (name, mishap) in enumerate(mishaps.items(), 1):
                 mishap(own_valkey, channel)
                 if delivery == KEPT:  # whether the others have noticed or not
-                    await bus.send(Shipment(source="me", target="porter", number=100 + number))
+                    await bus.send(LooseShipment(source="me", target="porter", number=100 + number))
                 try:
                     await works(bus, asker, porter, number)
                 except (TimeoutError, AssertionError) as error:
@@ -167,7 +167,7 @@ def test_removed_messages_are_counted(own_valkey: Valkey, channel: str, mishap: 
         async with connect(url, **options) as bus:
             await until(lambda: runner.registry.local_workers)
             for number in range(20):
-                await bus.send(Shipment(source="me", target="porter", number=number))
+                await bus.send(LooseShipment(source="me", target="porter", number=number))
             await until(lambda: there.queues._waiting.get("porter") == 15)
             {**MISHAPS, **KEPT_MISHAPS}[mishap](own_valkey, channel)
             await until(lambda: there.stats("porter").lost)

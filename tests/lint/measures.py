@@ -24,7 +24,7 @@ _OTHER = frozenset({
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENCODING, tokenize.INDENT,
     tokenize.DEDENT, tokenize.ENDMARKER,
 })  # fmt: skip
-_RELATIVE = re.compile(r"(What|Who[m]|Whose|Which|Where|When|Why|How)\b")
+_RELATIVE = re.compile(r"(What|Who[m]?|Whose|Which|Where|When|Why|How)\b")
 _WHETHER = re.compile(r"; (tells )?whether\b")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _BRANCHES = (ast.If, ast.IfExp, ast.Assert, ast.ExceptHandler)

@@ -61,7 +61,7 @@ CLEAN = (
 # Where a word is right in English: the file and the text around it.
 RIGHT = (
     (r".", r"dead[ _-]?letter(s|ed|ing)?"),
-    (r".", r"""["'`]nobody["'`]"""),  # the user
+    (r".", r"""["'`]nobody["'`]|user nobody"""),  # the user
     (r".", r"at most 64 letters|begins with a\"?$|letter or _|ASCII letters|[Ll]etters, digits"),
     (r"^configs/(research|two-hosts)/|test_(research|demos)\.py$", r"desk|house"),  # their workers
     (r"pgmq_format_1\.sql$|test_pgmq_upgrade\.py$", r".*"),  # names of the version before
