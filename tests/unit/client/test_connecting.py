@@ -1,6 +1,8 @@
 """Where a client connects to, and what it is before and after that."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -235,3 +237,14 @@ def test_sync_client_cleans_up():
     client = SyncClient(lambda: Client(AsyncQueueBus()))
     del client  # as a notebook does that makes another
     assert [] == [one for one in threading.enumerate() if one.name == "pbus client"]
+
+
+def test_importing_loads_little():
+    """A program that may never ask pays nothing: parts load when they are used."""
+    code = (
+        "import sys, pbus, pbus.client; print(sorted(sys.modules.keys() & {'msgspec', 'asyncio'}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert "[]\n" == done.stdout

@@ -7,10 +7,11 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from pbus.bus.queues.store import DeadLetter
-from pbus.client.control_requester import CUT_OFF_S, DEFAULT_TIMEOUT_S, ControlResult
+from pbus.client.control_requester import ControlResult
 from pbus.client.project_client import Client
 from pbus.client.traffic.message_tail import MessageTail, TailMessage
 from pbus.client.traffic.state_tail import StateTail
+from pbus.client.worker_control import CUT_OFF_S, DEFAULT_TIMEOUT_S
 from pbus.jobs import JobContext, JobEvent, JobResponse
 from pbus.messages import BusWorkerStateMessage, ControlAction
 

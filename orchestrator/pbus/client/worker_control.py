@@ -1,0 +1,166 @@
+"""Starting, stopping and restarting workers, on whichever host they run."""
+
+import asyncio
+import fnmatch
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from pbus.bus.base import WorkerBus
+from pbus.client.control_requester import ControlRequester, ControlResult, OnResult, Plan
+from pbus.client.status import read_facts
+from pbus.client.targets import unknown_name
+from pbus.errors import (
+    ControlError,
+    NothingRunningError,
+    UnknownNameError,
+    UnsupervisedWorkerError,
+)
+from pbus.leases import Lease
+from pbus.messages import ControlAction
+from pbus.names import names_of, stands_for
+from pbus.observe import HostRecord
+
+DEFAULT_TIMEOUT_S: Final = 60.0
+CUT_OFF_S: Final = 10.0  # in which a worker is ended whose time to end by itself is over
+_RECORD_S: Final = 2.0  # a supervisor that has just started, or got its broker back, needs one
+_LOOK_S: Final = 0.1
+_PAST: Final = {"start": "started", "stop": "stopped", "restart": "restarted"}
+
+
+class Control:
+    """Starts, stops and restarts workers, on whichever host they run.
+
+    Each method takes names of workers, of groups of replicas, or patterns with ``*`` and ``?``, and
+    returns when all are as asked for. A supervisor goes on with what is not done in time.
+
+    Args:
+        bus: Started by the time of the first call.
+        new_name: Makes an address.
+        session: The supervisor on this machine; its record is waited for.
+    """
+
+    def __init__(
+        self, bus: WorkerBus, new_name: Callable[[], str], session: str | None = None
+    ) -> None:
+        self._bus = bus
+        self._new_name = new_name
+        self._session = session
+
+    async def restart(
+        self,
+        *workers: str,
+        timeout: float | None = None,  # noqa: ASYNC109 - raises an error of its own
+        on_result: OnResult | None = None,
+    ) -> list[ControlResult]:
+        """Stop workers and start them again; returns when they are ready.
+
+        Args:
+            workers: Names or patterns.
+            timeout: Seconds until giving up; jobs in hand get as many to end. None: 60, and jobs
+                in hand get what the supervisor gives them.
+            on_result: Called with each result as it comes.
+
+        Raises:
+            UnknownNameError: A name stands for no worker.
+            UnsupervisedWorkerError: No supervisor started a worker.
+            ControlError: Some are not as asked for; has all results.
+            ControlTimeoutError: Some were not done in time.
+            NothingRunningError: There is no supervisor.
+            ProcessError: A supervisor ended meanwhile.
+        """
+        return await self.run("restart", workers, timeout, on_result)
+
+    async def stop(
+        self,
+        *workers: str,
+        timeout: float | None = None,  # noqa: ASYNC109 - raises an error of its own
+        on_result: OnResult | None = None,
+    ) -> list[ControlResult]:
+        """Stop workers; they stay stopped until they are started. Arguments and errors as restart()."""
+        return await self.run("stop", workers, timeout, on_result)
+
+    async def start(
+        self,
+        *workers: str,
+        timeout: float | None = None,  # noqa: ASYNC109 - raises an error of its own
+        on_result: OnResult | None = None,
+    ) -> list[ControlResult]:
+        """Start workers that do not run; returns when they are ready. Arguments and errors as restart()."""
+        return await self.run("start", workers, timeout, on_result)
+
+    async def run(
+        self,
+        action: ControlAction,
+        workers: Sequence[str],
+        timeout_s: float | None,
+        on_result: OnResult | None = None,
+    ) -> list[ControlResult]:
+        """Do one of the three. Arguments and errors as restart()."""
+        leases, hosts = await self._facts()
+        if not hosts:
+            raise NothingRunningError(f"has a supervisor on {self._bus.channel}")
+        plan = choose_workers(workers, hosts, leases)
+        requester = ControlRequester(self._bus, self._new_name(), action, plan, given_s=timeout_s)
+        limit_s = DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s
+        if action == "stop" and timeout_s is not None:
+            limit_s += CUT_OFF_S
+        await self._bus.subscribe(requester)
+        try:
+            results = await requester.run(limit_s, on_result or (lambda _: None))
+        finally:
+            await self._bus.unsubscribe(requester)
+        failed = [one.worker for one in results if not one.is_ok]
+        if failed:
+            raise ControlError(action, _PAST[action], results, failed)
+        return results
+
+    async def _facts(self) -> tuple[list[Lease], list[HostRecord]]:
+        """Leases and records; waits a little for the record of the supervisor on this machine."""
+        deadline = time.monotonic() + _RECORD_S
+        while True:
+            leases, hosts = await read_facts(self._bus)
+            is_there = self._session is None or self._session in {host.session for host in hosts}
+            if is_there or time.monotonic() >= deadline:
+                return leases, [host for host in hosts if host.address]
+            await asyncio.sleep(_LOOK_S)
+
+
+def choose_workers(
+    names: Sequence[str], hosts: Iterable[HostRecord], leases: Iterable[Lease] = ()
+) -> Plan:
+    """The workers that names stand for, by the address of their supervisor.
+
+    Args:
+        names: Names of workers, of groups of replicas, or patterns with * and ?.
+        hosts: What supervisors run; where two claim a name, the newer record holds.
+        leases: All registered workers, to say of one why it cannot be controlled.
+
+    Raises:
+        UnknownNameError: A name stands for no worker.
+        UnsupervisedWorkerError: No supervisor started a worker.
+    """
+    address_of: dict[str, str] = {}
+    for host in sorted(hosts, key=lambda host: host.time):
+        address_of |= {process.name: host.address for process in host.processes}
+    plan: Plan = {}
+    for name in names:
+        meant = [worker for worker in address_of if is_pattern_for(name, worker)]
+        if not meant:
+            raise _problem(name, list(address_of), leases)
+        for worker in meant:
+            workers = plan.setdefault(address_of[worker], [])
+            if worker not in workers:
+                workers.append(worker)
+    return plan
+
+
+def is_pattern_for(name: str, worker: str) -> bool:
+    """Whether a name or pattern stands for a worker: itself, or as one of several replicas."""
+    return any(one == name or fnmatch.fnmatchcase(one, name) for one in names_of(worker))
+
+
+def _problem(name: str, known: Sequence[str], leases: Iterable[Lease]) -> UnknownNameError:
+    if any(stands_for(name, lease.name) for lease in leases):
+        return UnsupervisedWorkerError(name)
+    return unknown_name("worker", name, known)
