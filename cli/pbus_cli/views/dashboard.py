@@ -112,21 +112,29 @@ def _title(snapshot: Snapshot, width: int) -> Text:
 
 def _alarms(snapshot: Snapshot, width: int) -> list[Text]:
     """Warnings under the title, a line each; at most six."""
-    texts = [f" {item.worker} failed: {item.reason} " for item in snapshot.failures]
-    if len(texts) > _MOST_FAILURES:
-        names = ", ".join(item.worker for item in snapshot.failures)
-        texts = [f" {len(texts)} workers failed: {names} "]
-    lost = sum(row.lost for row in snapshot.rows)
-    if lost:
-        noun = "message was" if lost == 1 else "messages were"
-        texts.append(f" {lost:,} {noun} lost on the way ")
-    dead = sum(report.dead for report in (snapshot.queues or {}).values())
-    if dead:
-        noun = "dead message" if dead == 1 else "dead letters"
-        texts.append(f" {dead:,} {noun}: `pbus dlq ls` shows why ")
+    texts = [*_failures(snapshot), *_lost(snapshot), *_dead_letters(snapshot)]
     if snapshot.is_bus_lost:
         texts.append(" the broker is away; workers keep running and reconnect ")
     return [_cut(Text(text, style=colors.ALARM), width) for text in texts]
+
+
+def _failures(snapshot: Snapshot) -> list[str]:
+    failures = snapshot.failures
+    if len(failures) <= _MOST_FAILURES:
+        return [f" {one.worker} failed: {one.reason} " for one in failures]
+    return [f" {len(failures)} workers failed: {', '.join(one.worker for one in failures)} "]
+
+
+def _lost(snapshot: Snapshot) -> list[str]:
+    lost = sum(row.lost for row in snapshot.rows)
+    noun = "message was" if lost == 1 else "messages were"
+    return [f" {lost:,} {noun} lost on the way "] if lost else []
+
+
+def _dead_letters(snapshot: Snapshot) -> list[str]:
+    dead = sum(report.dead for report in (snapshot.queues or {}).values())
+    noun = "dead message" if dead == 1 else "dead letters"
+    return [f" {dead:,} {noun}: `pbus dlq ls` shows why "] if dead else []
 
 
 def _traffic_summary(snapshot: Snapshot) -> str:

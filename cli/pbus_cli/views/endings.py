@@ -1,6 +1,6 @@
 """The end of each worker, for the lines that stay when the display is gone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,29 +47,27 @@ def ending_lines(endings: Sequence[Ending], width: int | None = None) -> list[Te
 
 
 def _columns(endings: Sequence[Ending]) -> list[Column]:
+    def column(title: str, cell: Callable[[Ending], Text], *, right: bool = True) -> Column:
+        is_name = title == "NAME"
+        cells = tuple(map(cell, endings))
+        return Column(title, cells, right=right, gives=is_name, is_name=is_name)
+
     columns = [
-        _column("NAME", [Text(one.name) for one in endings], right=False, gives=True),
-        _column("END", [_end(one) for one in endings], right=False),
-        _column("RESTARTS", [Text(str(one.restarts)) for one in endings]),
-        _column("IN", [Text(short_count(one.received)) for one in endings]),
-        _column("OUT", [Text(short_count(one.sent)) for one in endings]),
-        _column("LOST", [_lost(one) for one in endings]),
+        column("NAME", lambda one: Text(one.name), right=False),
+        column("END", _end, right=False),
+        column("RESTARTS", lambda one: Text(str(one.restarts))),
+        column("IN", lambda one: Text(short_count(one.received))),
+        column("OUT", lambda one: Text(short_count(one.sent))),
+        column("LOST", _lost),
     ]
     if any(one.error for one in endings):
-        texts = [Text(one.error or "", style=colors.ERROR) for one in endings]
-        columns.append(_column("ERROR", texts, right=False))
+        columns.append(column("ERROR", _error, right=False))
     return columns
 
 
 def exit_text(code: int | None) -> str:
     """An exit code in words."""
     return "never ran" if code is None else describe_exit(code)
-
-
-def _column(
-    title: str, cells: Sequence[Text], *, right: bool = True, gives: bool = False
-) -> Column:
-    return Column(title, tuple(cells), right=right, gives=gives, is_name=gives)
 
 
 def _end(ending: Ending) -> Text:
@@ -82,3 +80,7 @@ def _end(ending: Ending) -> Text:
 
 def _lost(ending: Ending) -> Text:
     return Text(short_count(ending.lost), style=colors.LOST if ending.lost else "")
+
+
+def _error(ending: Ending) -> Text:
+    return Text(ending.error or "", style=colors.ERROR)

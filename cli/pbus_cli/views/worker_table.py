@@ -118,15 +118,16 @@ def _columns(shown: Sequence[WorkerRow], rows: Sequence[WorkerRow]) -> list[Colu
         column("IN", lambda row: short_count(row.received), 80),
         column("OUT", lambda row: short_count(row.sent), 75),
     ]
-    if any(row.lost for row in rows):
-        columns.append(column("LOST", _lost, None))
-    if any(row.queued for row in rows):
-        columns.append(column("QUEUED", lambda row: short_count(row.queued), 30))
-    if any(row.restarts for row in rows):
-        columns.append(column("RESTARTS", lambda row: str(row.restarts), 35))
-    if len({row.host for row in rows}) > 1:
-        columns.append(left("HOST", lambda row: row.host or "-", 10))
-    return columns
+    optional = [
+        (any(row.lost for row in rows), column("LOST", _lost, None)),
+        (
+            any(row.queued for row in rows),
+            column("QUEUED", lambda row: short_count(row.queued), 30),
+        ),
+        (any(row.restarts for row in rows), column("RESTARTS", lambda row: str(row.restarts), 35)),
+        (len({row.host for row in rows}) > 1, left("HOST", lambda row: row.host or "-", 10)),
+    ]
+    return [*columns, *(made for is_needed, made in optional if is_needed)]
 
 
 def _text(cell: Text | str) -> Text:
