@@ -49,9 +49,9 @@ def publisher_on(wire: ScriptedWire, give_up_s: float = 60.0) -> LaneWriter:
 async def write(publisher: LaneWriter, address: str = "a") -> int:
     """Have two messages written, or given up; returns how many count as undelivered."""
     for line in (b"1", b"2"):
-        await publisher.outbox.put(address, line)
+        await publisher.send_buffer.put(address, line)
     task = asyncio.create_task(publisher.run())
-    await happens(publisher.outbox.emptied)
+    await happens(publisher.send_buffer.emptied)
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
@@ -159,7 +159,7 @@ async def running(publisher):
     task = asyncio.create_task(publisher.run())
     await asyncio.sleep(0)
     try:
-        yield publisher.outbox
+        yield publisher.send_buffer
     finally:
         task.cancel()
         await asyncio.wait([task])
