@@ -1,4 +1,4 @@
-"""What a screen shows: process truth and registry truth folded into one immutable snapshot."""
+"""Rows of `pbus ps`: records of supervisors joined with leases of workers, as immutable values."""
 
 import time
 from collections import Counter
@@ -10,8 +10,8 @@ import msgspec
 from pbus.leases import LEASE_S, Lease, warn_unreadable_once
 from pbus.structs import DECODE_ERRORS, Label
 
-_MOVED_S = 2.0  # a clock that differs by less needs no word
-_RECORD_AGE_S = (-1.0, 3.0)  # written each second; another age means another clock
+_MOVED_S = 2.0  # smaller differences are not reported
+_RECORD_AGE_S = (-1.0, 3.0)  # written each second; another age comes from another clock
 
 State = Literal["starting", "ready", "unresponsive", "backoff", "stopping", "exited", "failed"]
 
@@ -20,13 +20,13 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """One supervised worker process, as its supervisor sees it.
 
     Attributes:
-        state: The supervisor's word: starting, ready, backoff, stopping, exited or failed.
+        state: Starting, ready, backoff, stopping, exited or failed.
         joins: Whether the process is expected in the registry.
-        incarnation: The incarnation prefix given to this life of the process.
+        incarnation: Prefix of the incarnations in this process.
         started_at: Unix seconds; None while it does not run.
-        cpu_percent: Of one core, over the last second.
-        reason: Why it failed or waits to be started again, in a few words.
-        error: The line of its last life that most likely says what went wrong.
+        cpu_percent: Percent of one core, over the last second.
+        reason: Cause of a failure or of a wait for a restart.
+        error: The line of its last process that most likely tells the cause.
     """
 
     name: Label
@@ -44,24 +44,24 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     @property
     def trouble(self) -> str | None:
-        """Why it failed or waits, with its own words; None where it did not."""
+        """The cause of a failure or wait, with the worker's own line; None otherwise."""
         return join_reason(self.reason, self.error)
 
 
 def join_reason(reason: str | None, error: str | None) -> str | None:
-    """A reason and the line that explains it, unless that says the same."""
+    """Join a reason and the line that explains it, unless they are the same."""
     if reason and error and error not in reason:
         return f"{reason}: {error}"
     return reason or error
 
 
 class HostRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one supervisor writes beside the leases, each second and at each change.
+    """The record that a supervisor writes beside the leases, each second and at each change.
 
     Attributes:
-        time: When it was written, Unix seconds.
-        bus: Where the broker is, password masked.
-        address: Where the supervisor takes control messages; empty for one that takes none.
+        time: Time of writing, Unix seconds.
+        bus: The broker's URL, its password masked.
+        address: The supervisor's address for control messages; empty for one that takes none.
     """
 
     project: Label
@@ -78,9 +78,9 @@ _decode_record = msgspec.json.Decoder(HostRecord).decode
 
 
 def decode_records(records: Mapping[str, bytes]) -> list[HostRecord]:
-    """Records as they are stored, just read; what this version of pbus cannot read is left out.
+    """Decode stored records; those that this version of pbus cannot read are left out.
 
-    Their times are by the clock of this process, as far as that of their host is another.
+    Their times are converted to the clock of this process, where that of their host differs.
     """
     hosts = []
     for _, raw in sorted(records.items()):
@@ -109,11 +109,11 @@ class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         uptime_s: Seconds since the process (or the worker) started; None while it does not run.
-        cpu_percent: Of one core.
-        lost: Messages noticed missing on the way to it, and those sent while nobody listened.
+        cpu_percent: Percent of one core.
+        lost: Messages lost on the way to it, and those that reached no process.
         queued: Messages waiting in its mailboxes.
         refused: Payloads that its process did not accept: no messages, or not sealed with the key.
-        error: Why it failed or waits to be started again; None for all others.
+        error: Cause of a failure or of a wait for a restart; None otherwise.
     """
 
     name: str
@@ -136,7 +136,7 @@ class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def refused_strangers(leases: Iterable[Lease]) -> list[str]:
-    """A sentence for each process that was sent what no holder of the channel's key sealed."""
+    """Return a sentence for each process that refused payloads without the channel's key."""
     by_runner = {lease.runner: lease for lease in leases if lease.unsealed}
     return [
         f"the process of {lease.name} refused {lease.unsealed:,} payloads that were not sealed with the"
@@ -146,12 +146,12 @@ def refused_strangers(leases: Iterable[Lease]) -> list[str]:
 
 
 def merge_rows(leases: Sequence[Lease], hosts: Iterable[HostRecord], now: float) -> list[WorkerRow]:
-    """Join what supervisors know of processes with what the registry knows of workers.
+    """Join the processes of supervisors with the workers of the registry.
 
     Args:
-        leases: The live leases of the channel, just read.
-        hosts: The snapshots of all supervisors on it.
-        now: Unix seconds, the clock of the reader.
+        leases: The live leases of the channel.
+        hosts: The records of all supervisors on it.
+        now: Unix seconds by the clock of this process.
 
     Returns:
         One row a worker, processes in topology order first, then hand-started workers by name.
@@ -174,7 +174,7 @@ def merge_rows(leases: Sequence[Lease], hosts: Iterable[HostRecord], now: float)
 
 
 def count_unreached(leases: Iterable[Lease]) -> Counter[str]:
-    """How many messages to each name reached no process, as far as their senders are there."""
+    """Count the messages to each name that reached no process, by their live senders."""
     counts: Counter[str] = Counter()
     for lease in leases:
         counts.update(lease.unreached)
@@ -182,7 +182,7 @@ def count_unreached(leases: Iterable[Lease]) -> Counter[str]:
 
 
 def unreached_strangers(leases: Sequence[Lease], hosts: Iterable[HostRecord]) -> list[str]:
-    """What to say about messages to names that have no row."""
+    """Return a sentence for each name without a row whose messages reached no process."""
     names = {lease.name for lease in leases}
     names |= {process.name for host in hosts for process in host.processes}
     return [
@@ -201,12 +201,12 @@ def _is_of(lease: Lease, process: ProcessRecord) -> bool:
 
 
 def is_unresponsive(lease: Lease, now: float) -> bool:
-    """Whether a worker's own process has not renewed its lease for too long."""
+    """Whether a worker's process has not renewed its lease for too long."""
     return bool(lease.beat) and now - lease.beat > LEASE_S
 
 
 def moved_clocks(leases: Iterable[Lease]) -> dict[str, str]:
-    """A sentence for each host whose clock differs from this one's, by host."""
+    """Return a sentence for each host whose clock differs from this one's, by host."""
     ahead_s = {lease.host: lease.ahead_s for lease in leases if abs(lease.ahead_s) >= _MOVED_S}
     return {
         host: f"the clock of {host} is {abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'}"
@@ -223,9 +223,13 @@ def _lease_state(lease: Lease, now: float) -> State:
     return "ready" if lease.state == "ready" else "starting"
 
 
+_NO_LEASE = Lease(name="", incarnation="", runner="", host="", pid=0)
+
+
 def _process_row(
     process: ProcessRecord, lease: Lease | None, host: HostRecord, now: float
 ) -> WorkerRow:
+    known = lease or _NO_LEASE
     state: State = process.state
     if lease is not None and state in {"starting", "ready"}:
         state = _lease_state(lease, now)
@@ -235,7 +239,7 @@ def _process_row(
         name=process.name,
         state=state,
         ready=state == "ready",
-        active=state == "ready" and (lease is None or lease.active),
+        active=state == "ready" and known.active,
         runner=lease.runner if lease else None,
         host=host.host,
         pid=process.pid,
@@ -243,11 +247,11 @@ def _process_row(
         restarts=process.restarts,
         cpu_percent=process.cpu_percent,
         rss_bytes=process.rss_bytes,
-        received=lease.received if lease else 0,
-        sent=lease.sent if lease else 0,
-        lost=lease.lost if lease else 0,
-        queued=lease.queued if lease else 0,
-        refused=lease.refused if lease else 0,
+        received=known.received,
+        sent=known.sent,
+        lost=known.lost,
+        queued=known.queued,
+        refused=known.refused,
         error=process.trouble,
     )
 

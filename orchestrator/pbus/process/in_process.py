@@ -13,17 +13,15 @@ from pbus.messages import BusCancelMessage, BusEndMessage, BusMessage
 from pbus.process.project.discovery import refuse_other_path
 from pbus.process.project.project import Project
 from pbus.process.project.project_lock import ProjectLock
-from pbus.process.project.record import ProjectRecord
 from pbus.process.project.recovery_log import RecoveryLog
 from pbus.process.system.groups import PROJECT_VARIABLE, STATE_VARIABLE
-from pbus.process.system.launch_plan import WorkerLaunchSpec
+from pbus.process.system.launch_plan import launch_spec
 from pbus.process.worker_loader import load_worker
 from pbus.registry import WorkerErrorData, WorkerReadyData
 from pbus.runner import WorkerRunner
 from pbus.runner.runner_lifecycle import END_TIMEOUT_S
 from pbus.topology.model import Topology, WorkerInstance
 from pbus.topology.paths import import_path
-from pbus.workers.base_worker import BaseWorker
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +66,13 @@ class InProcessRunner(BusSubscriber):
         """
         refuse_other_path(self._project)
         async with ProjectLock(self._project):
-            self._project.write_record(self._describe())
+            record = self._project.new_record(self.session, self._topology.bus)
+            self._project.write_record(record)
             self._adopt_environment()
-            workers = [self._load(one) for one in self._instances()]
+            workers = [
+                load_worker(launch_spec(one.spec, self._topology.file), one.name)
+                for one in self._instances()
+            ]
             bus = make_bus(self._topology.bus)
             runner = WorkerRunner(bus=bus, session=self.session, handle_sigint=False)
             runner.add_event_handler("on_ready", self._on_ready)
@@ -122,25 +124,6 @@ class InProcessRunner(BusSubscriber):
         })
         os.chdir(next(spec.working_dir for spec in specs))  # the same for all, by the check
         sys.path += import_path(self._topology.file)
-
-    def _load(self, instance: WorkerInstance) -> BaseWorker:
-        spec = instance.spec
-        launch_spec = WorkerLaunchSpec(
-            worker=spec.worker or "",
-            args=spec.args,
-            active=spec.active,
-            file=str(self._topology.file),
-        )
-        return load_worker(launch_spec, instance.name)
-
-    def _describe(self) -> ProjectRecord:
-        return ProjectRecord(
-            name=self._topology.name,
-            folder=str(self._project.folder),
-            file=str(self._project.file),
-            session=self.session,
-            bus=self._topology.bus,
-        )
 
     def _on_ready(self, runner: WorkerRunner) -> None:
         for instance in self._instances():

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from pbus.process.system import path_json
-from pbus.process.system.launch_plan import WorkerLaunchSpec
+from pbus.process.system.launch_plan import launch_spec
 from pbus.topology.code.check_code import CodeProblem
 from pbus.topology.model import Topology, WorkerSpec
 
@@ -50,15 +50,12 @@ def check_by_import(
 def _problem(
     topology: Topology, spec: WorkerSpec, environ: Mapping[str, str], timeout_s: float
 ) -> str | None:
-    launch_spec = WorkerLaunchSpec(
-        worker=spec.worker or "", args=spec.args, active=spec.active, file=str(topology.file)
-    )
     reading, writing = os.pipe()
     command = (sys.executable, "-P", "-m", "pbus.process.class_check", str(writing))
     try:
         ended = subprocess.run(  # noqa: S603 - our own interpreter and module
             command,
-            input=path_json.encode(launch_spec),
+            input=path_json.encode(launch_spec(spec, topology.file)),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env={**environ, **spec.env},
@@ -81,7 +78,7 @@ def _problem(
 
 
 def _written(reading: int) -> str:
-    """What a process has written into a pipe, without waiting for others that hold it."""
+    """Read the output of a process from a pipe, without waiting for others that hold it."""
     os.set_blocking(reading, False)
     try:
         return os.read(reading, 1 << 16).decode(errors="replace")

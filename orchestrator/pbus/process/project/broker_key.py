@@ -1,4 +1,4 @@
-"""The key of a project's own broker: made once, kept in the state folder, for this user alone."""
+"""The key of a project's embedded broker: made once, stored in the state folder for this user."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ _NAME = "key"
 
 
 def keep_key(folder: Path, key: str) -> None:
-    """Write a key down where there is none: messages that the broker keeps are sealed with it.
+    """Write a key where there is none: stored messages are sealed with it.
 
     Raises:
         OSError: It cannot be written.
@@ -25,9 +25,9 @@ def keep_key(folder: Path, key: str) -> None:
 
 
 def own_key(folder: Path) -> str:
-    """The key that lies in a state folder; a new one where there is none.
+    """Return the key of a state folder; a new one where there is none.
 
-    It stays over restarts: messages that the broker keeps are sealed with it.
+    It outlives restarts: stored messages are sealed with it.
 
     Raises:
         ProcessError: It cannot be read or written, or is no key.

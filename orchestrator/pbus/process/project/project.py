@@ -19,6 +19,7 @@ from pbus.process.project.folders import (
     state_root,
 )
 from pbus.process.project.record import ProjectRecord, read_record, write_record
+from pbus.settings import BusSettings
 from pbus.topology.model import Topology
 
 RECORD = "project.json"
@@ -114,6 +115,11 @@ class Project:
             self.runtime_dir.parent.parent.mkdir(mode=0o700)
         make_private(self.runtime_dir.parent)
         make_private(self.runtime_dir)
+
+    def new_record(self, session: str, bus: BusSettings) -> ProjectRecord:
+        """Return the record of a run in this process."""
+        folder, file = str(self.folder), str(self.file)
+        return ProjectRecord(name=self.name, folder=folder, file=file, session=session, bus=bus)
 
     def write_record(self, record: ProjectRecord) -> None:
         """Publish the record atomically."""

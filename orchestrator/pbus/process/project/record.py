@@ -69,12 +69,12 @@ def write_record(path: Path, record: ProjectRecord) -> None:
 
 
 def write_last(state_dir: Path, record: ProjectRecord, *, is_own_broker: bool) -> None:
-    """Leave what leads to a project's data while it does not run; neither password nor key is in it.
+    """Write the record that leads to a project's data while it does not run, without secrets.
 
     Args:
-        state_dir: The project's.
-        record: Of this run; what is left has no `session`.
-        is_own_broker: The broker's data is in the project's folders; then no `url` is left either.
+        state_dir: The project's state folder.
+        record: The record of this run; the written one has no `session`.
+        is_own_broker: The broker's data is in the project's folders; then no `url` is written.
     """
     url = None if is_own_broker else mask_url(record.bus.url or "")
     bus = msgspec.structs.replace(record.bus, url=url, key=None)
@@ -83,7 +83,7 @@ def write_last(state_dir: Path, record: ProjectRecord, *, is_own_broker: bool) -
 
 
 def ran_with(state_dir: Path, url: str) -> bool:
-    """Whether a project ran last with the broker at a URL: its file may have been changed since."""
+    """Whether the last run of a project used the broker at a URL: its file may have changed."""
     last = read_record(state_dir / LAST)
     return last is not None and last.bus.url == mask_url(url)
 

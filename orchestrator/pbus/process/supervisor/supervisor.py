@@ -22,7 +22,6 @@ from pbus.process.project.discovery import refuse_other_path
 from pbus.process.project.log_writer import LogWriter
 from pbus.process.project.project import Project
 from pbus.process.project.project_lock import ProjectLock
-from pbus.process.project.record import ProjectRecord
 from pbus.process.project.recovery_log import RecoveryLog
 from pbus.process.services.services import Services
 from pbus.process.supervisor.bus_client import SupervisorBusClient, host_name
@@ -205,21 +204,12 @@ class Supervisor:
         stack.push_async_callback(client.close)
         await client.open(is_own_broker=is_own_broker)
         self._bus, self._bus_client = bus, client
-        record = self._project_record(settings)
+        record = self._project.new_record(self.session, settings)
         self._files = ProjectFiles(self._project, record, own_key=key, is_own_broker=is_own_broker)
         self._files.write()
         self._events.emit(BrokerReady(bus.url))
         environment = self._environment(settings)
         return ProcessLauncher(environment, self._services.guard, client, self._events.emit), client
-
-    def _project_record(self, bus: BusSettings) -> ProjectRecord:
-        return ProjectRecord(
-            name=self._topology.name,
-            folder=str(self._project.folder),
-            file=str(self._project.file),
-            session=self.session,
-            bus=bus,
-        )
 
     def _environment(self, bus: BusSettings) -> ProcessEnvironment:
         return ProcessEnvironment(

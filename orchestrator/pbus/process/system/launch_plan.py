@@ -9,7 +9,7 @@ import msgspec
 
 from pbus.process.system import groups, path_json
 from pbus.settings import BusSettings
-from pbus.topology.model import Loop, WorkerInstance
+from pbus.topology.model import Loop, WorkerInstance, WorkerSpec
 
 SPEC_VARIABLE = "PBUS_SPEC_FD"
 
@@ -94,15 +94,19 @@ def plan_launch(
     }
     if spec.command is not None:
         return Launch(argv=spec.command, env=env, cwd=spec.working_dir)
-    launch_spec = WorkerLaunchSpec(
+    # The name is for readers of process lists; the child itself reads the environment.
+    argv = (sys.executable, "-P", "-m", "pbus.process.child", instance.name)
+    encoded = path_json.encode(launch_spec(spec, environment.file, environment.loop))
+    return Launch(argv=argv, env=env, cwd=spec.working_dir, spec=encoded)
+
+
+def launch_spec(spec: WorkerSpec, file: Path, loop: Loop = "asyncio") -> WorkerLaunchSpec:
+    """Return the spec of a hosted worker of a topology file."""
+    return WorkerLaunchSpec(
         worker=spec.worker or "",
         args=spec.args,
         active=spec.active,
-        file=str(environment.file),
-        loop=environment.loop,
+        file=str(file),
+        loop=loop,
         group=spec.name,
     )
-    # The name is for readers of process lists; the child itself reads the environment.
-    argv = (sys.executable, "-P", "-m", "pbus.process.child", instance.name)
-    encoded = path_json.encode(launch_spec)
-    return Launch(argv=argv, env=env, cwd=spec.working_dir, spec=encoded)
