@@ -305,7 +305,7 @@ def test_follower_costs_no_flow(valkey, channel):
             assert time.monotonic() - started < 10
             assert (total, 0, 0) == (seen, tap.missed, here.counters.undelivered)
             await here.send(Blob(source="a", target="nobody", number=1))
-            await here._send_buffers["d"].emptied.wait()
+            await here._send_buffers["d"].queue.emptied.wait()
             assert 1 == here.counters.undelivered
 
     asyncio.run(main())

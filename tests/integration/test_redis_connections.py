@@ -97,7 +97,7 @@ def test_w02_lost_messages_are_counted(own_valkey, channel):
                 await until(lambda: not there.is_connected)
                 for number in range(1, 6):
                     await here.send(Count(source="a", number=number))
-                await here._send_buffers["d"].emptied.wait()
+                await here._send_buffers["d"].queue.emptied.wait()
                 proxy.restore()
                 await connected(there)
                 await here.send(Count(source="a", number=6))
@@ -126,7 +126,7 @@ def test_w02_lost_end_of_stream_shows(own_valkey, channel):
                 await listener.heard(1)
                 await proxy.cut()
                 await here.send(Count(source="a", number=1))
-                await here._send_buffers["d"].emptied.wait()
+                await here._send_buffers["d"].queue.emptied.wait()
                 proxy.restore()
                 heard = await listener.heard(2)
 

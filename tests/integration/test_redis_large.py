@@ -92,7 +92,7 @@ def test_lost_large_message_frees_its_sender(own_valkey: Valkey, channel: str):
                 here._send_buffers[
                     "d"
                 ].send_watermarks()  # by which it would learn of the loss is lost, too
-                await until(lambda: not here._send_buffers["d"]._ready)
+                await until(lambda: not here._send_buffers["d"].queue._ready)
                 proxy.restore()
                 await until(lambda: not there.is_connected)
                 await until(lambda: there.is_connected)

@@ -18,8 +18,9 @@ from pbus.bus.queues.store import QueueStore
 from pbus.bus.stream.flow_control import FlowControl
 from pbus.bus.stream.provenance import Provenance
 from pbus.bus.stream.receiver import BatchCompletion, StreamReceiver
-from pbus.bus.stream.send_buffer import MAX_PAYLOAD_BYTES, SendBuffer
+from pbus.bus.stream.send_buffer import SendBuffer
 from pbus.bus.stream.transport import Transport
+from pbus.bus.stream.write_queue import MAX_PAYLOAD_BYTES
 from pbus.bus.stream.writer import LaneWriter
 from pbus.codec import Encoding, Header, encode_message, encode_raw
 from pbus.concurrency.background import TaskFunction, TaskOwner, run_forever

@@ -10,7 +10,8 @@ import pytest
 from pbus.bus.claims import Presence
 from pbus.bus.stream.flow_control import CREDIT_NOTES, FlowControl
 from pbus.bus.stream.receiver import StreamReceiver
-from pbus.bus.stream.send_buffer import INITIAL_CREDIT_BYTES, SendBuffer
+from pbus.bus.stream.send_buffer import SendBuffer
+from pbus.bus.stream.send_stream import INITIAL_CREDIT_BYTES
 from pbus.concurrency.backoff import Backoff
 from pbus.errors import MessageDecodeError
 from pbus.messages import Lane
@@ -172,7 +173,7 @@ def test_credit_ends_with_its_incarnation(address: str, holder: str | None):
         setup = Setup(StubbornWire(), [Registry("gone", holder)])
         note = b'["grant","%s","%s",1,%d,%d]'
         await setup.buffer.put(address, FULL)
-        (payload,) = await setup.buffer.next_batches()
+        (payload,) = await setup.buffer.queue.next_batches()
         setup.buffer.written(payload, 2)
         size = payload.size
         setup.credit.receive(note % (b"gone", address.encode(), 0, INITIAL_CREDIT_BYTES))

@@ -6,12 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbus.bus.stream.send_buffer import (
-    INITIAL_CREDIT_BYTES,
-    MAX_PAYLOAD_BYTES,
-    SendBuffer,
-    SendStream,
-)
+from pbus.bus.stream.send_buffer import SendBuffer
+from pbus.bus.stream.send_stream import INITIAL_CREDIT_BYTES, SendStream
+from pbus.bus.stream.write_queue import MAX_PAYLOAD_BYTES
 from pbus.codec import decode_payload
 from pbus.errors import BusFullError
 from pbus.messages import Lane
@@ -32,7 +29,7 @@ def stream_of(buffer: SendBuffer, address: str) -> SendStream:
 def write(buffer: SendBuffer, receivers: int = 1) -> list[tuple[str, list[bytes]]]:
     """Take all that is ready as if it were written; (address, messages) a payload."""
     written = []
-    for payload in buffer.take_nowait():
+    for payload in buffer.queue.take_nowait():
         envelope, lines = decode_payload(buffer.encode(payload))
         written.append((envelope.address, lines))
         buffer.written(payload, receivers)
@@ -109,7 +106,7 @@ def test_numbers_and_positions_go_on():
         await buffer.put("a", b"1")
         write(buffer)
         await buffer.put("a", b"1")
-        (payload,) = buffer.take_nowait()
+        (payload,) = buffer.queue.take_nowait()
         envelope, _ = decode_payload(buffer.encode(payload))
 
         assert (3, 1, 8) == (envelope.first, envelope.count, envelope.position)
@@ -268,7 +265,7 @@ def test_put_without_waiting():
         assert buffer.put_nowait("a", b"2")
         await buffer.put("*", b"3")
         assert buffer.put_nowait("a", b"4")
-        taken = buffer.take_nowait()
+        taken = buffer.queue.take_nowait()
         assert [[b"1", b"2"], [b"3"], [b"4"]] == [payload.lines for payload in taken]
         assert not buffer.put_nowait("a", b"y" * INITIAL_CREDIT_BYTES)  # no credit for it
 
@@ -277,7 +274,7 @@ def test_put_without_waiting():
 
 def test_busy_outbox_fills_payloads(monkeypatch):
     """While senders go on, what gathered during the last write grows; when they pause, it goes."""
-    monkeypatch.setattr("pbus.bus.stream.send_buffer.GATHER_S", 60.0)
+    monkeypatch.setattr("pbus.bus.stream.write_queue.GATHER_S", 60.0)
 
     async def taken(*, has_flow):
         buffer = SendBuffer(Lane.DATA, "me", has_flow=has_flow, send_timeout=1.0)
@@ -289,7 +286,7 @@ def test_busy_outbox_fills_payloads(monkeypatch):
                 await asyncio.sleep(0)
 
         sending = asyncio.create_task(send_on())
-        (payload,) = await buffer.next_batches()
+        (payload,) = await buffer.queue.next_batches()
         await sending
         return payload.lines
 

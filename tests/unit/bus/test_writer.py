@@ -7,7 +7,8 @@ import functools
 import pytest
 
 from pbus.bus.local.router import Counters
-from pbus.bus.stream.send_buffer import OutBatch, SendBuffer, SendStream
+from pbus.bus.stream.send_buffer import SendBuffer
+from pbus.bus.stream.send_stream import OutBatch, SendStream
 from pbus.bus.stream.writer import LaneWriter
 from pbus.codec import decode_payload
 from pbus.concurrency.backoff import Backoff
@@ -51,7 +52,7 @@ async def write(publisher: LaneWriter, address: str = "a") -> int:
     for line in (b"1", b"2"):
         await publisher.send_buffer.put(address, line)
     task = asyncio.create_task(publisher.run())
-    await happens(publisher.send_buffer.emptied)
+    await happens(publisher.send_buffer.queue.emptied)
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
@@ -177,11 +178,11 @@ def test_idle_wire_is_written_at_once():
             await asyncio.sleep(0)
             assert [] == wire.written  # one after the other
             wire.end(1)
-            await happens(buffer.emptied)
+            await happens(buffer.queue.emptied)
             assert ([], 1) == (wire.collected, len(wire.written))  # the other two, in one payload
             await asyncio.sleep(0)
             await buffer.put("a", b"4")  # where they come in numbers none goes ahead
-            await happens(buffer.emptied)
+            await happens(buffer.queue.emptied)
             assert [[[b"1"]]] == wire.posted
 
     run(main())
@@ -195,9 +196,9 @@ def test_delivered_post_wakes_none():
         async with publishing(wire) as buffer:
             for line in (b"1", b"2"):
                 await buffer.put("a", line)
-                assert not buffer.emptied.is_set()
+                assert not buffer.queue.emptied.is_set()
                 wire.end(1)
-                assert buffer.emptied.is_set()
+                assert buffer.queue.emptied.is_set()
             assert ([[[b"1"]], [[b"2"]]], []) == (wire.posted, wire.written)
 
     run(main())
@@ -211,7 +212,7 @@ def test_unsure_post_is_collected():
         async with publishing(wire) as buffer:
             await buffer.put("a", b"1")
             wire.end()
-            await happens(buffer.emptied)
+            await happens(buffer.queue.emptied)
             assert [[[b"1"]]] == wire.collected
             assert 2 == len(wire.written)  # collected in vain, then written
 
@@ -227,7 +228,7 @@ def test_order_survives_a_lost_post():
             await buffer.put("a", b"1")
             await buffer.put("a", b"2")
             wire.end()
-            await happens(buffer.emptied)
+            await happens(buffer.queue.emptied)
             lines = [decode_payload(body)[1] for _, body in wire.written]
             assert [[b"1"], [b"1"], [b"2"]] == lines
 
@@ -245,7 +246,7 @@ def test_undelivered_is_retried(monkeypatch: pytest.MonkeyPatch):
         async with running(publisher) as buffer:
             await buffer.put("a", b"1")
             wire.end(0)
-            await happens(buffer.emptied)
+            await happens(buffer.queue.emptied)
             assert 1 == len(wire.written)
             assert 0 == publisher._counters.undelivered
 
@@ -260,7 +261,7 @@ def test_what_was_not_posted_is_written():
         wire.is_idle = False
         async with publishing(wire) as buffer:
             await buffer.put("a", b"1")
-            await happens(buffer.emptied)
+            await happens(buffer.queue.emptied)
             assert (1, []) == (len(wire.written), wire.posted)
 
     run(main())

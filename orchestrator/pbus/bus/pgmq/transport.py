@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pbus.bus.pgmq.connections import ConnectionPair
-from pbus.bus.stream.send_buffer import OutBatch, SendBuffer
+from pbus.bus.stream.send_buffer import SendBuffer
+from pbus.bus.stream.send_stream import OutBatch
 from pbus.bus.stream.transport import ControlFrame, OnWritten
 from pbus.concurrency.backoff import Backoff
 from pbus.errors import BusUnavailableError

@@ -9,7 +9,8 @@ from redis.exceptions import NoPermissionError
 from pbus.bus.redis.connections import CommandConnection
 from pbus.bus.redis.keys import FOLLOWED, Keys
 from pbus.bus.redis.server.endpoint import TROUBLE, Endpoint
-from pbus.bus.stream.send_buffer import OutBatch, SendBuffer, SendStream
+from pbus.bus.stream.send_buffer import SendBuffer
+from pbus.bus.stream.send_stream import OutBatch, SendStream
 from pbus.bus.stream.transport import REFUSED, ControlFrame, OnWritten
 from pbus.concurrency.backoff import Backoff
 from pbus.messages import Lane

@@ -9,7 +9,8 @@ import msgspec
 
 from pbus.bus.claims import Presence
 from pbus.bus.stream.receiver import StreamReceiver
-from pbus.bus.stream.send_buffer import SendBuffer, SendStream
+from pbus.bus.stream.send_buffer import SendBuffer
+from pbus.bus.stream.send_stream import SendStream
 from pbus.bus.stream.transport import Transport
 from pbus.codec import Count
 from pbus.errors import MessageDecodeError

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from pbus.bus.stream.send_buffer import OutBatch, SendBuffer
+from pbus.bus.stream.send_buffer import SendBuffer
+from pbus.bus.stream.send_stream import OutBatch
 from pbus.concurrency.backoff import Backoff
 
 # Told the end of what was posted: how many processes got each payload, or None: collect() says.

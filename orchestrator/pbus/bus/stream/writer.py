@@ -6,7 +6,8 @@ import logging
 import time
 
 from pbus.bus.local.router import PASSING, Counters
-from pbus.bus.stream.send_buffer import OutBatch, SendBuffer, SendStream
+from pbus.bus.stream.send_buffer import SendBuffer
+from pbus.bus.stream.send_stream import OutBatch, SendStream
 from pbus.bus.stream.transport import REFUSED, Transport
 
 logger = logging.getLogger(__name__)
@@ -42,16 +43,16 @@ class LaneWriter:
             False  # what comes next from the send_buffer: its outcome is to be weighed
         )
         if wire.supports_nowait:  # saves the way through the loop to run()
-            send_buffer.on_ready = self._post
+            send_buffer.queue.on_ready = self._post
 
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
-            await self._write(await self.send_buffer.next_batches())
+            await self._write(await self.send_buffer.queue.next_batches())
 
     async def drain(self) -> None:
         """Wait until everything accepted is written. Bound it with a deadline."""
-        await self.send_buffer.emptied.wait()
+        await self.send_buffer.queue.emptied.wait()
 
     def expect_returns(self) -> None:
         """The broker may have forgotten who is there: they come back, so try again for a while."""
@@ -63,7 +64,7 @@ class LaneWriter:
     def _note_posted(self, payloads: list[OutBatch], counts: list[int] | None) -> None:
         self._is_posted = counts is None
         again = payloads if counts is None else self._settle(payloads, counts)
-        self.send_buffer.write_done(again)
+        self.send_buffer.queue.write_done(again)
 
     async def _write(self, payloads: list[OutBatch]) -> None:
         self._backoff.reset()
