@@ -4,6 +4,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from pbus.errors import UnknownNameError
+
 MAX_NAME_LENGTH = 255
 WORKER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[0-9]+)?")  # x, or x.2 for a replica
 
@@ -44,3 +46,15 @@ def nearest_name(name: str, workers: Iterable[str]) -> str | None:
     """The worker or group whose name is most like a wrong one; None if none is like it."""
     found = difflib.get_close_matches(name, sorted(with_groups(workers)), n=1)
     return found[0] if found else None
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """The error of a name that stands for nothing known, with the nearest known one.
+
+    Args:
+        what: The kind of thing that was named.
+        name: The name as it was given.
+        known: The names that there are; groups of replicas are added.
+    """
+    names = sorted(with_groups(known))
+    return UnknownNameError(what, name, nearest_name(name, names), names)

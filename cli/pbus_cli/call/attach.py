@@ -11,6 +11,7 @@ from pbus.client import Client
 from pbus.client.attachment import Attachment, find_project, while_running
 from pbus.errors import UnknownNameError
 from pbus_cli.call.run_command import run
+from pbus_cli.input.name_hints import unknown_text
 from pbus_cli.terminal import console
 
 T = TypeVar("T")
@@ -65,5 +66,4 @@ def names_as(parameter: str) -> Iterator[None]:
     try:
         yield
     except UnknownNameError as error:
-        problem = f"{error.message}; {error.hint}"
-        raise typer.BadParameter(problem, param_hint=parameter) from None
+        raise typer.BadParameter(unknown_text(error), param_hint=parameter) from None

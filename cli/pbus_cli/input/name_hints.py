@@ -1,18 +1,11 @@
 """Texts that several verbs use: unknown names with the nearest known one, and counts."""
 
-from collections.abc import Iterable
-
-from pbus.names import nearest_name, with_groups
+from pbus.errors import UnknownNameError
 
 
-def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
+def unknown_text(error: UnknownNameError) -> str:
     """A sentence that a name is unknown, with the nearest known one."""
-    near = nearest_name(name, known)
-    if near is not None:
-        return f"there is no {what} {name!r}; did you mean {near!r}?"
-    return (
-        f"there is no {what} {name!r}; there are: {', '.join(sorted(with_groups(known))) or 'none'}"
-    )
+    return f"{error.message}; {error.hint}"
 
 
 def kept_text(count: int) -> str:

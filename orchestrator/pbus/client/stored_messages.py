@@ -5,9 +5,8 @@ from typing import Final
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.queues.store import DeadLetter, QueueStore
-from pbus.client.targets import unknown_name
 from pbus.errors import DeadLetterNotFoundError, NoStoredMessagesError
-from pbus.names import stands_for
+from pbus.names import stands_for, unknown_name
 
 _SHOWN: Final = 10_000  # what a store lists at once
 

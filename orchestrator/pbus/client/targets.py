@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from pbus.bus.base import WorkerBus
-from pbus.errors import BusUnavailableError, UnknownNameError, WorkerNotFoundError
+from pbus.errors import BusUnavailableError, WorkerNotFoundError
 from pbus.leases import Lease
-from pbus.names import nearest_name, stands_for, with_groups
+from pbus.names import nearest_name, stands_for
 from pbus.observe import decode_records
 
 FIND_S: Final = 5.0
@@ -79,11 +79,6 @@ async def is_away_with_queue(bus: WorkerBus, name: str) -> bool:
     if bus.queues is None or not any(box.name == name for box in await bus.queues.stats()):
         return False
     return not any(stands_for(name, lease.name) for lease in await bus.leases.leases())
-
-
-def unknown_name(what: str, name: str, known: Sequence[str]) -> UnknownNameError:
-    """The error of a name that stands for nothing known."""
-    return UnknownNameError(what, name, nearest_name(name, known), sorted(with_groups(known)))
 
 
 async def _why_absent(bus: WorkerBus, name: str) -> str | None:

@@ -9,7 +9,6 @@ from typing import Final
 from pbus.bus.base import WorkerBus
 from pbus.client.control_requester import ControlRequester, ControlResult, OnResult, Plan
 from pbus.client.status import read_facts
-from pbus.client.targets import unknown_name
 from pbus.errors import (
     ControlError,
     NothingRunningError,
@@ -18,7 +17,7 @@ from pbus.errors import (
 )
 from pbus.leases import Lease
 from pbus.messages import ControlAction
-from pbus.names import names_of, stands_for
+from pbus.names import names_of, stands_for, unknown_name
 from pbus.observe import HostRecord
 
 DEFAULT_TIMEOUT_S: Final = 60.0

@@ -8,8 +8,8 @@ import typer
 from pbus.bus.tap import TapMessage
 from pbus.client.traffic.message_tail import Filter
 from pbus.codec import Header
-from pbus.names import stands_for
-from pbus_cli.input.name_hints import unknown_name
+from pbus.names import stands_for, unknown_name
+from pbus_cli.input.name_hints import unknown_text
 from pbus_cli.input.options import parse_duration
 
 
@@ -47,9 +47,11 @@ def test_nearest_name_is_offered() -> None:
     """A slip of the finger is recognised; otherwise the names there are."""
     known = ["librarian", "indexer.1", "indexer.2"]
 
-    assert "did you mean 'indexer'?" in unknown_name("worker", "indxer", known)
-    assert "indexer, indexer.1, indexer.2, librarian" in unknown_name("worker", "zzz", known)
-    assert unknown_name("worker", "zzz", []).endswith("there are: none")
+    assert "did you mean 'indexer'?" in unknown_text(unknown_name("worker", "indxer", known))
+    assert "indexer, indexer.1, indexer.2, librarian" in unknown_text(
+        unknown_name("worker", "zzz", known)
+    )
+    assert unknown_text(unknown_name("worker", "zzz", [])).endswith("there are: none")
 
 
 def seen(

@@ -62,13 +62,16 @@ def up(
 
 def _only(topology: "Topology", text: str) -> list[str]:
     """The names of --only, checked to exist."""
-    from pbus_cli.input.name_hints import unknown_name
+    from pbus.names import unknown_name
+    from pbus_cli.input.name_hints import unknown_text
 
     names = [name.strip() for name in text.split(",") if name.strip()]
     known = {*topology.workers, *(instance.name for instance in topology.instances())}
     for name in names:
         if name not in known:
-            raise typer.BadParameter(unknown_name("worker", name, known), param_hint="--only")
+            raise typer.BadParameter(
+                unknown_text(unknown_name("worker", name, known)), param_hint="--only"
+            )
     return names
 
 

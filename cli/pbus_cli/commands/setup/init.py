@@ -28,13 +28,16 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False,
 ) -> None:
     """Write a topology that works, its workers and a test of them, and a schema for editors."""
+    from pbus.names import unknown_name
     from pbus.topology.paths import is_same_place, working_folder
     from pbus_cli.input import examples
-    from pbus_cli.input.name_hints import unknown_name
+    from pbus_cli.input.name_hints import unknown_text
 
     names = examples.example_names()
     if example not in names:
-        raise typer.BadParameter(unknown_name("example", example, names), param_hint="--example")
+        raise typer.BadParameter(
+            unknown_text(unknown_name("example", example, names)), param_hint="--example"
+        )
     for file in examples.write_example(example, folder, force=force):
         console.note(f"wrote {folder / file}")
     enter = "" if is_same_place(folder, working_folder()) else f"cd {shlex.quote(str(folder))} && "

@@ -95,8 +95,8 @@ def _project(name: str | None, file: Path | None) -> "tuple[Project, ProjectReco
 
 def _paths(project: "Project", names: list[str]) -> "Mapping[str, Path]":
     """The log files of the workers named, replicas by their common name too."""
-    from pbus.names import stands_for
-    from pbus_cli.input.name_hints import unknown_name
+    from pbus.names import stands_for, unknown_name
+    from pbus_cli.input.name_hints import unknown_text
 
     paths = project.log_paths() | {name: project.log_path(name) for name in _declared(project)}
     if not names:
@@ -105,7 +105,9 @@ def _paths(project: "Project", names: list[str]) -> "Mapping[str, Path]":
     for name in names:
         found = {key: path for key, path in paths.items() if stands_for(name, key)}
         if not found:
-            raise typer.BadParameter(unknown_name("worker", name, paths), param_hint="WORKER")
+            raise typer.BadParameter(
+                unknown_text(unknown_name("worker", name, paths)), param_hint="WORKER"
+            )
         chosen |= found
     return chosen
 
