@@ -29,7 +29,7 @@ CLASHING = """
 from pbus import BaseWorker
 
 class Clashing(BaseWorker):
-    async def _begin(self):
+    async def _open(self):
         pass
 """
 SETTING = """
@@ -61,7 +61,7 @@ SAID = {
     "wrong": ["is no subclass of BaseWorker"],
     "args": ["unexpected keyword argument 'colour'"],
     "crashing": ["in start", "LookupError: nowhere to begin"],
-    "clashing": ["Clashing._begin: BaseWorker has '_begin' for itself; choose another name"],
+    "clashing": ["Clashing._open: BaseWorker has '_open' for itself; choose another name"],
     "setting": ["Setting: self._tasks: BaseWorker keeps its own state there; rename it"],
     "program": ["cannot be started: No such file or directory: not-a-program-anywhere"],
 }
