@@ -13,19 +13,31 @@ from pbus.structs import DECODE_ERRORS, Label
 _MOVED_S = 2.0  # smaller differences are not reported
 _RECORD_AGE_S = (-1.0, 3.0)  # written each second; another age comes from another clock
 
-State = Literal["starting", "ready", "unresponsive", "backoff", "stopping", "exited", "failed"]
+State = Literal[
+    "waiting",
+    "starting",
+    "ready",
+    "unhealthy",
+    "unresponsive",
+    "backoff",
+    "stopping",
+    "exited",
+    "failed",
+]
 
 
 class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One supervised worker process, as its supervisor sees it.
 
     Attributes:
-        state: Starting, ready, backoff, stopping, exited or failed.
+        state: Any but unresponsive.
         joins: Whether the process is expected in the registry.
         incarnation: Prefix of the incarnations in this process.
         started_at: Unix seconds; None while it does not run.
         cpu_percent: Percent of one core, over the last second.
-        reason: Cause of a failure or of a wait for a restart.
+        is_probed: The ready probe has succeeded, or there is none.
+        has_succeeded: It ended, and that counts as a good end.
+        reason: Cause of a failure, of bad health, or of a wait for a start.
         error: The line of its last process that most likely tells the cause.
     """
 
@@ -39,6 +51,8 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     exit_code: int | None = None
     cpu_percent: float | None = None
     rss_bytes: int | None = None
+    is_probed: bool = True
+    has_succeeded: bool = False
     reason: str | None = None
     error: str | None = None
 
@@ -233,6 +247,8 @@ def _process_row(
     state: State = process.state
     if lease is not None and state in {"starting", "ready"}:
         state = _lease_state(lease, now)
+        if state == "ready" and not process.is_probed:
+            state = "starting"
     elif lease is None and process.joins and state == "ready":
         state = "starting"
     return WorkerRow(

@@ -11,8 +11,8 @@ from pbus.bus import BusSubscriber, WorkerBus, connect
 from pbus.bus.local.delivery import Delivery, current_delivery
 from pbus.errors import BusFullError, BusUnavailableError
 from pbus.messages import BusDataMessage, BusJobRequestMessage, BusJobResponseMessage, BusMessage
-from pbus.process.supervisor.worker import restart_policy
 from pbus.settings import DeliveryOptions
+from pbus.topology.policies import RestartSpec
 from support.faults import MISHAPS
 from support.listeners import Listener
 from support.valkey import Valkey
@@ -480,4 +480,4 @@ def test_poison_is_dead_lettered_before_its_worker_fails():
     """A message that kills its handlers is dead-lettered before the supervisor marks the worker failed."""
     ends = 1 + DeliveryOptions().max_crash_attempts  # the first only makes it suspect
 
-    assert ends < restart_policy.MAX_EXITS
+    assert ends < RestartSpec().max_exits

@@ -9,10 +9,9 @@ import redis
 
 from pbus import BaseWorker, WorkerRunner, connect
 from pbus.errors import BusUnavailableError
-from pbus.process.supervisor.worker import restart_policy
 from pbus.process.supervisor_events import BrokerLost, Exited, GaveUp, Line, Started, StateChanged
 from pbus.topology.model import WorkerSpec
-from support.supervisor_helpers import Watched, program, supervised, topology
+from support.supervisor_helpers import Watched, program, restarting, supervised, topology
 from support.valkey import Valkey
 from support.waiting import PATIENCE_S, until
 
@@ -61,9 +60,8 @@ def waiting(watched: Watched) -> set[str]:
     return {worker for worker, text in said.items() if "waits for the broker" in text}
 
 
-def test_all_come_back(tmp_path: Path, own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_come_back(tmp_path: Path, own_valkey: Valkey) -> None:
     """Who ends or starts meanwhile waits for the broker, and joins when it is back."""
-    monkeypatch.setattr(restart_policy, "MAX_EXITS", 1)  # an exit that counts is the last
 
     def hosted(name: str, kind: str, replicas: int | None = None) -> WorkerSpec:
         return WorkerSpec(
@@ -84,7 +82,7 @@ def test_all_come_back(tmp_path: Path, own_valkey: Valkey, monkeypatch: pytest.M
     )
 
     async def main() -> None:
-        async with supervised(what) as watched:
+        async with supervised(restarting(what, max_exits=1)) as watched:
             for name in ("plain.1", "plain.2", "joiner", "loner"):
                 await watched.state(name, "ready")
             await watched.line("begun")
@@ -104,11 +102,8 @@ def test_all_come_back(tmp_path: Path, own_valkey: Valkey, monkeypatch: pytest.M
     asyncio.run(main())
 
 
-def test_refusing_broker_is_waited_for(
-    tmp_path: Path, own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refusing_broker_is_waited_for(tmp_path: Path, own_valkey: Valkey) -> None:
     """A broker that is there and stores nothing, as with a full disk, costs no worker either."""
-    monkeypatch.setattr(restart_policy, "MAX_EXITS", 1)
     what = topology(
         tmp_path,
         WorkerSpec(name="plain", working_dir=tmp_path, joins=True, worker="own_workers:Plain"),
@@ -116,7 +111,7 @@ def test_refusing_broker_is_waited_for(
     )
 
     async def main() -> None:
-        async with supervised(what) as watched:
+        async with supervised(restarting(what, max_exits=1)) as watched:
             await watched.state("plain", "ready")
             own_valkey.command("CONFIG", "SET", "min-replicas-to-write", "1")
             client = watched.supervisor._bus_client

@@ -17,7 +17,7 @@ from pbus.errors import WorkerLoadError
 from pbus.messages import BusEndMessage, BusMessage, BusWorkerRegistryMessage
 from pbus.observe import HostRecord, merge_rows
 from pbus.process.child import load_worker
-from pbus.process.supervisor.worker import restart_policy, shutdown
+from pbus.process.supervisor.worker import shutdown
 from pbus.process.supervisor_events import (
     BrokerReady,
     Exited,
@@ -29,7 +29,15 @@ from pbus.process.supervisor_events import (
 )
 from pbus.process.system.launch_plan import WorkerLaunchSpec
 from pbus.topology.model import WorkerSpec
-from support.supervisor_helpers import PATIENCE_S, Watched, program, supervised, topology
+from pbus.topology.policies import RestartSpec, StopSpec
+from support.supervisor_helpers import (
+    PATIENCE_S,
+    Watched,
+    program,
+    restarting,
+    supervised,
+    topology,
+)
 from support.valkey import Valkey
 from support.waiting import until
 
@@ -245,10 +253,8 @@ def test_command_may_join(tmp_path: Path):
     asyncio.run(main())
 
 
-def test_taken_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_taken_name_is_refused(tmp_path: Path):
     """Two topologies on one channel: the second worker of a name fails and says who has it."""
-    monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 0.01)
-    monkeypatch.setattr(restart_policy, "MAX_EXITS", 2)
 
     async def main(url: str) -> None:
         one, two = tmp_path / "one", tmp_path / "two"
@@ -257,7 +263,10 @@ def test_taken_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             (folder / "own_workers.py").write_text(WORKERS)
         async with supervised(topology(one, hosted("a", one), url=url)) as first:
             await first.state("a", "ready")
-            async with supervised(topology(two, hosted("a", two), url=url)) as second:
+            other = restarting(
+                topology(two, hosted("a", two), url=url), initial_s=0.01, max_exits=2
+            )
+            async with supervised(other) as second:
                 assert 1 == await second.code()
                 (gave_up,) = second.all(GaveUp)
                 assert "the worker name 'a' is taken" in "\n".join(gave_up.last_lines)
@@ -275,9 +284,9 @@ def test_session_end_ends_all(tmp_path: Path):
     forever = "import time; time.sleep(600)"
     what = topology(
         tmp_path,
-        hosted("a", tmp_path, restart="always"),
-        hosted("b", tmp_path, restart="always"),
-        program("side", forever, tmp_path, restart="always"),
+        hosted("a", tmp_path, restart=RestartSpec(policy="always")),
+        hosted("b", tmp_path, restart=RestartSpec(policy="always")),
+        program("side", forever, tmp_path, restart=RestartSpec(policy="always")),
     )
 
     async def main() -> None:
@@ -300,12 +309,10 @@ def test_session_end_ends_all(tmp_path: Path):
     asyncio.run(main())
 
 
-def test_blocked_loop_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_blocked_loop_is_shown(tmp_path: Path):
     """A worker whose loop is blocked shows as unresponsive, not lost, and is stopped by force."""
-    monkeypatch.setattr(
-        shutdown.terminate, "__defaults__", (shutdown.Deadlines(ask_s=0.2, term_s=0.2),)
-    )
-    what = topology(tmp_path, hosted("a", tmp_path, "own_workers:Blocked"))
+    stop = StopSpec(grace_s=0.2)
+    what = topology(tmp_path, hosted("a", tmp_path, "own_workers:Blocked", stop=stop))
 
     async def main() -> None:
         async with supervised(what) as watched:
@@ -369,12 +376,11 @@ BAD = {  # what is said, and how often it is started again
 }
 
 
-def test_bad_class_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_bad_class_fails(tmp_path: Path):
     """A class that cannot be started is given up, one that is not there at once; its log says why."""
-    monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 0.01)
-    monkeypatch.setattr(restart_policy, "MAX_EXITS", 2)
     names = {kind.lower().replace(":", "-"): kind for kind in BAD}
     what = topology(tmp_path, *(hosted(name, tmp_path, kind) for name, kind in names.items()))
+    what = restarting(what, initial_s=0.01, max_exits=2)
 
     async def main() -> None:
         async with supervised(what) as watched:

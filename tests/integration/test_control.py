@@ -22,6 +22,7 @@ from pbus.messages import (
 )
 from pbus.process.supervisor import broker_watch
 from pbus.process.supervisor_events import BrokerReady, SessionEnded
+from pbus.topology.policies import RestartSpec
 from support.supervisor_helpers import Watched, program, supervised, topology
 from support.valkey import Valkey
 from support.waiting import until
@@ -129,7 +130,9 @@ def test_orders_are_carried_out(tmp_path: Path):
 def test_failed_start_is_answered(tmp_path: Path):
     """A worker that ends badly before it is ready is told as failed, with its last words."""
     code = "import pathlib, sys, time\nif pathlib.Path('broken').exists(): sys.exit('no disk')\ntime.sleep(600)"
-    what = topology(tmp_path, program("a", code, tmp_path, joins=True, restart="never"))
+    what = topology(
+        tmp_path, program("a", code, tmp_path, joins=True, restart=RestartSpec(policy="never"))
+    )
 
     async def main() -> None:
         async with supervised(what) as watched, terminal(watched) as there:

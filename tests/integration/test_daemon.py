@@ -131,7 +131,7 @@ def test_killed_daemon_leaves_nothing(start: Callable[..., Daemon], tmp_path: Pa
 
 def test_project_is_stopped_from_outside(start: Callable[..., Daemon]):
     """The record is enough to stop it from another process."""
-    daemon = start("--only", "b")
+    daemon = start("--selection", '{"only": ["b"]}')
     daemon.family(3)
 
     def workers() -> list[str]:  # a child has its environment a moment after it is there

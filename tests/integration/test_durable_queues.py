@@ -11,10 +11,17 @@ from pbus.bus.base import WorkerBus
 from pbus.bus.connect import make_bus
 from pbus.messages import BusDataMessage, Lane
 from pbus.process.project.project import Project
-from pbus.process.supervisor.worker import restart_policy
 from pbus.process.supervisor_events import BrokerReady, Ready, StateChanged
 from pbus.topology.model import Topology, WorkerSpec
-from support.supervisor_helpers import PATIENCE_S, Watched, program, supervised, topology
+from pbus.topology.policies import RestartSpec
+from support.supervisor_helpers import (
+    PATIENCE_S,
+    Watched,
+    program,
+    restarting,
+    supervised,
+    topology,
+)
 
 pytestmark = pytest.mark.redis
 
@@ -231,13 +238,14 @@ def test_programs_fetch_stored_messages(tmp_path: Path):
     asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
 
 
-def test_poison_stops_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_poison_stops_no_worker(tmp_path: Path):
     """With the defaults: a worker that dies of one message handles the next, and the message is dead-lettered."""
-    monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 0.05)  # as many ends, in less time
     (tmp_path / "own_workers.py").write_text(WORKERS + POISONED)
+    what = keeping(tmp_path, "a", cls="Victim", restart=RestartSpec(policy="always"))
+    what = restarting(what, initial_s=0.05)  # as many ends, in less time
 
     async def main() -> None:
-        async with supervised(keeping(tmp_path, "a", cls="Victim", restart="always")) as watched:
+        async with supervised(what) as watched:
             await all_ready(watched, "a")
             async with visitor(watched) as bus:
                 await bus.send(Crate(source="me", target="a", number=13))

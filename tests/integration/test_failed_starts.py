@@ -12,14 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pbus.process.supervisor.worker import restart_policy
 from pbus.process.supervisor.worker.usage import UsageMeter
 from pbus.process.supervisor_events import GaveUp, Line, Ready, Started, StateChanged
 from pbus.process.system import groups
 from pbus.process.system.launch_plan import Launch
 from pbus.process.system.spawn import spawn
 from pbus.topology.model import WorkerSpec
-from support.supervisor_helpers import is_alive, program, supervised, topology
+from pbus.topology.policies import RestartSpec
+from support.supervisor_helpers import is_alive, program, restarting, supervised, topology
 from support.waiting import until
 
 FOREVER = "import time; time.sleep(600)"
@@ -73,7 +73,13 @@ def test_obstacles_are_named(tmp_path: Path):
         "path": ("not-a-program-anywhere", "not-a-program-anywhere (not in PATH)"),
     }
     specs = [
-        WorkerSpec(name=name, working_dir=tmp_path, joins=False, command=(word,), restart="never")
+        WorkerSpec(
+            name=name,
+            working_dir=tmp_path,
+            joins=False,
+            command=(word,),
+            restart=RestartSpec(policy="never"),
+        )
         for name, (word, _) in programs.items()
     ]
     folders = {
@@ -104,10 +110,8 @@ def test_obstacles_are_named(tmp_path: Path):
     asyncio.run(main())
 
 
-def test_deployment_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_deployment_is_waited_for(tmp_path: Path):
     """A program, its folder or a class that worked and is missing for a while: tried until back."""
-    monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 0.05)
-    monkeypatch.setattr(restart_policy, "LONGEST_DELAY_S", 0.1)
     script = tmp_path / "app" / "run"
     script.parent.mkdir()
     _file(script.parent, "run", b"#!/bin/sh\nexec sleep 600\n")
@@ -115,10 +119,15 @@ def test_deployment_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     module.write_text("import pbus\nclass Plain(pbus.BaseWorker): pass\n")
     what = topology(
         tmp_path,
-        program("script", "", script.parent, command=("./run",), restart="always"),
+        program(
+            "script", "", script.parent, command=("./run",), restart=RestartSpec(policy="always")
+        ),
         WorkerSpec(name="kind", working_dir=tmp_path, joins=True, worker="own_workers:Plain"),
-        program("never", "", tmp_path, command=("./not-there",), restart="always"),
+        program(
+            "never", "", tmp_path, command=("./not-there",), restart=RestartSpec(policy="always")
+        ),
     )
+    what = restarting(what, initial_s=0.05, max_s=0.1)
 
     async def main() -> None:
         async with supervised(what) as watched:

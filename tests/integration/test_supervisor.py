@@ -21,7 +21,7 @@ from pbus.process.project.project import Project
 from pbus.process.project.project_lock import ProjectLock, token_of
 from pbus.process.supervisor import bus_client
 from pbus.process.supervisor.supervisor import Supervisor
-from pbus.process.supervisor.worker import restart_policy, shutdown
+from pbus.process.supervisor.worker import shutdown
 from pbus.process.supervisor_events import (
     BrokerLost,
     BrokerReady,
@@ -34,7 +34,9 @@ from pbus.process.supervisor_events import (
     Stopped,
 )
 from pbus.process.system.groups import members
-from support.supervisor_helpers import is_alive, program, supervised, topology
+from pbus.topology.policies import RestartSpec
+from pbus.topology.selection import Selection
+from support.supervisor_helpers import is_alive, program, restarting, supervised, topology
 from support.valkey import Valkey
 from support.waiting import PATIENCE_S, until
 
@@ -95,7 +97,12 @@ def test_failed_program_sets_code(tmp_path: Path):
     what = topology(
         tmp_path,
         program("good", "print('fine')", tmp_path),
-        program("bad", "print('why'); raise SystemExit(3)", tmp_path, restart="never"),
+        program(
+            "bad",
+            "print('why'); raise SystemExit(3)",
+            tmp_path,
+            restart=RestartSpec(policy="never"),
+        ),
     )
 
     async def main() -> None:
@@ -108,14 +115,14 @@ def test_failed_program_sets_code(tmp_path: Path):
     asyncio.run(main())
 
 
-def test_crash_loop_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_crash_loop_is_given_up(tmp_path: Path):
     """A program that crashes at once is restarted with growing delays, then failed; others live."""
-    monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 0.02)
     what = topology(
         tmp_path,
         program("crash", "raise SystemExit(1)", tmp_path),
         program("other", FOREVER, tmp_path),
     )
+    what = restarting(what, initial_s=0.02)
 
     async def main() -> None:
         async with supervised(what) as watched:
@@ -385,13 +392,13 @@ def test_only_some_are_started(tmp_path: Path):
     )
 
     async def main() -> None:
-        async with supervised(what, only=frozenset({"b", "c.2"})) as watched:
+        async with supervised(what, selection=Selection(only=frozenset({"b", "c.2"}))) as watched:
             assert 0 == await watched.code()
             assert ["b.1", "b.2", "c.2"] == sorted(one.worker for one in watched.all(Started))
 
     asyncio.run(main())
     with pytest.raises(TopologyError, match="no worker is named 'd'"):
-        Supervisor(what, Project.of(what), only=frozenset({"d"}))
+        Supervisor(what, Project.of(what), selection=Selection(only=frozenset({"d"})))
 
 
 def test_faulty_listener_harms_none(tmp_path: Path, caplog: pytest.LogCaptureFixture):

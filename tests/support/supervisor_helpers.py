@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
+from msgspec.structs import replace
 
 from pbus.observe import ProcessRecord
 from pbus.process.project.project import Project
@@ -41,6 +42,15 @@ def program(name: str, code: str, folder: Path, **changes: Any) -> WorkerSpec:
         "command": (sys.executable, "-c", code),
     }
     return WorkerSpec(**{**values, **changes})
+
+
+def restarting(what: Topology, **changes: Any) -> Topology:
+    """The topology with these values in every worker's `restart`."""
+    workers = {
+        name: replace(spec, restart=replace(spec.restart, **changes))
+        for name, spec in what.workers.items()
+    }
+    return replace(what, workers=workers)
 
 
 def is_alive(pid: int | None) -> bool:

@@ -6,19 +6,21 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Final
+
+import msgspec
 
 from pbus import errors
 from pbus.errors import PbusError, ProcessError
 from pbus.process.project.project import Project
 from pbus.topology import Topology
+from pbus.topology.selection import Selection
 
 _START_S: Final = 60.0  # the broker included; on a loaded machine a start takes seconds
 
 
-def start(topology: Topology, only: Sequence[str]) -> int:
+def start(topology: Topology, selection: Selection) -> int:
     """Start a detached supervisor and return its pid once its bus is up.
 
     Raises:
@@ -29,10 +31,8 @@ def start(topology: Topology, only: Sequence[str]) -> int:
     reading, writing = os.pipe()
     command = [
         sys.executable, "-P", "-m", "pbus.process.daemon", str(topology.file),
-        "--status-fd", str(writing),
+        "--status-fd", str(writing), "--selection", msgspec.json.encode(selection).decode(),
     ]  # fmt: skip
-    if only:
-        command += ["--only", ",".join(only)]
     log = project.service_log_path("supervisor")
     with log.open("ab") as output, os.fdopen(reading, "rb") as status:
         try:

@@ -7,7 +7,7 @@ import pdb  # noqa: T100 - it is what this is for
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 from pbus.concurrency.forks import drop_signal, hold_signal
@@ -16,12 +16,13 @@ from pbus.process.in_process import InProcessRunner
 from pbus.process.project.project import Project
 from pbus.process.system.event_loop import run_on
 from pbus.topology import Topology
+from pbus.topology.selection import Selection
 from pbus_cli.terminal import console, logging_setup
 
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def host(topology: Topology, only: Sequence[str]) -> int:
+def host(topology: Topology, selection: Selection) -> int:
     """Run all workers here until they have ended; returns the exit code.
 
     Raises:
@@ -30,7 +31,7 @@ def host(topology: Topology, only: Sequence[str]) -> int:
     logging_setup.show_everything()
     if "PYTHONBREAKPOINT" not in os.environ:
         sys.breakpointhook = _stop_here
-    runner = InProcessRunner(topology, Project.of(topology), only=frozenset(only), report=_tell)
+    runner = InProcessRunner(topology, Project.of(topology), selection=selection, report=_tell)
     try:
         return run_on(topology.loop, _host(runner))
     except WorkerLoadError as error:

@@ -6,8 +6,10 @@ from typing import Final
 from pbus.observe import State
 
 STATES: Final[dict[State, str]] = {
+    "waiting": "dim",
     "starting": "cyan",
     "ready": "green",
+    "unhealthy": "bold magenta",
     "unresponsive": "bold magenta",
     "backoff": "bold magenta",
     "stopping": "cyan",

@@ -17,7 +17,9 @@ from pbus_cli.views.queue_table import queue_columns
 _TROUBLE: Final[tuple[State, ...]] = (
     "failed",
     "backoff",
+    "unhealthy",
     "unresponsive",
+    "waiting",
     "starting",
     "stopping",
     "ready",
@@ -56,7 +58,8 @@ def error_lines(rows: Sequence[WorkerRow], width: int | None = None) -> list[Tex
     found = []
     for row in rows:
         if row.error:
-            line = Text(f"{row.name}: {plain_text(row.error)}", style=colors.ERROR, no_wrap=True)
+            style = colors.QUIET if row.state in {"waiting", "starting"} else colors.ERROR
+            line = Text(f"{row.name}: {plain_text(row.error)}", style=style, no_wrap=True)
             line.end = ""
             if width is not None:
                 line.truncate(width, overflow="ellipsis")

@@ -28,6 +28,7 @@ from pbus.process.project.record import ProjectRecord
 from pbus.process.supervisor.worker.restart_policy import describe_exit
 from pbus.topology import Topology
 from pbus.topology.model import WorkerInstance
+from pbus.topology.selection import Selection, select
 
 _POLL_S: Final = 0.2
 _GRACE_S: Final = 2.0  # from the first failure until the verdict
@@ -53,7 +54,7 @@ class Readiness:
     @classmethod
     def of(cls, instances: Iterable[WorkerInstance]) -> "Readiness":
         """Of workers that were just started for the first time."""
-        return cls({one.name: one.spec.restart == "always" for one in instances})
+        return cls({one.name: one.spec.restart.policy == "always" for one in instances})
 
     @property
     def missing(self) -> list[str]:
@@ -89,7 +90,7 @@ class Readiness:
         if name in self.ready_once:
             return None
         is_again = process.restarts > 0 and not may_restart
-        if process.exit_code not in {None, 0} or is_again:
+        if not process.has_succeeded and (process.exit_code not in {None, 0} or is_again):
             return f"{why} before it was ready{last}"
         return None
 
@@ -112,13 +113,7 @@ def _why_waiting(process: ProcessRecord | None, state: str | None) -> str:
 
 def _is_done(process: ProcessRecord | None) -> bool:
     """A worker that did its work and left counts as ready."""
-    return process is not None and process.state == "exited" and process.exit_code == 0
-
-
-def chosen_instances(topology: Topology, only: Iterable[str]) -> list[WorkerInstance]:
-    """The processes that `--only` leaves."""
-    wanted = set(only)
-    return [one for one in topology.instances() if not wanted or wanted & {one.name, one.spec.name}]
+    return process is not None and process.has_succeeded
 
 
 async def wait_ready(bus: WorkerBus, names: Sequence[str], timeout_s: float) -> list[str]:
@@ -162,7 +157,7 @@ def _meant(names: Sequence[str], rows: Iterable[WorkerRow]) -> list[str]:
 
 async def wait_started(
     topology: Topology,
-    only: Sequence[str],
+    selection: Selection,
     *,
     since: float,
     timeout_s: float,
@@ -172,7 +167,7 @@ async def wait_started(
 
     Args:
         topology: The supervisor's.
-        only: The names it was told to start; all when empty.
+        selection: The processes that it was told to run.
         since: When it was started, Unix seconds.
         timeout_s: How long to wait from now.
         on_ready: Called with the name of each that is ready.
@@ -182,7 +177,7 @@ async def wait_started(
         NotReadyError: Some are not ready in time.
         ProcessError: The project was stopped meanwhile.
     """
-    readiness = Readiness.of(chosen_instances(topology, only))
+    readiness = Readiness.of(select(topology, selection))
     try:
         async with asyncio.timeout(timeout_s):
             await _wait(topology, readiness, on_ready)

@@ -5,20 +5,21 @@ import random
 
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 1.0
-_MAX_DOUBLINGS = 64
+_MAX_STEPS = 64
 
 
-def delay_after(failures: int, first_s: float, max_s: float) -> float:
+def delay_after(failures: int, first_s: float, max_s: float, factor: float = 2.0) -> float:
     """Return the seconds to wait before the next attempt.
 
     Args:
         failures: Failed attempts in a row; after 0 there is no delay.
-        first_s: Delay after one failure; each further one doubles it.
+        first_s: Delay after one failure.
         max_s: Longest delay.
+        factor: Growth of the delay with each further failure.
     """
     if failures <= 0:
         return 0.0
-    return min(max_s, first_s * 2.0 ** min(failures - 1, _MAX_DOUBLINGS))
+    return min(max_s, first_s * factor ** min(failures - 1, _MAX_STEPS))
 
 
 class Backoff:

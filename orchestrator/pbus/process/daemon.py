@@ -34,6 +34,7 @@ from pbus.process.system import path_json
 from pbus.process.system.event_loop import run_patiently
 from pbus.process.system.inherited_signals import undo_signals
 from pbus.topology.load import load_topology
+from pbus.topology.selection import Selection
 
 logger = logging.getLogger("pbus.process.daemon")  # run as a program, __name__ says nothing
 
@@ -67,7 +68,7 @@ def main() -> int:
         supervisor = Supervisor(
             topology,
             project,
-            only=frozenset(filter(None, arguments.only.split(","))),
+            selection=msgspec.json.decode(arguments.selection, type=Selection),
             session=arguments.session,
         )
         return run_patiently(_run(supervisor, report))
@@ -149,7 +150,7 @@ def _log_to(path: Path) -> None:
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="pbus.process.daemon")
     parser.add_argument("file", type=Path, help="the topology")
-    parser.add_argument("--only", default="", help="the workers to run, separated by commas")
+    parser.add_argument("--selection", default="{}", help="the processes to run, as JSON")
     parser.add_argument("--session", help="shared with other supervisors")
     parser.add_argument("--status-fd", type=int, help="where to write the result of the start")
     return parser.parse_args()

@@ -22,6 +22,7 @@ from pbus.runner import WorkerRunner
 from pbus.runner.runner_lifecycle import END_TIMEOUT_S
 from pbus.topology.model import Topology, WorkerInstance
 from pbus.topology.paths import import_path
+from pbus.topology.selection import Selection, select
 
 logger = logging.getLogger(__name__)
 
@@ -36,19 +37,19 @@ class InProcessRunner(BusSubscriber):
     Args:
         topology: The topology; its bus is in memory.
         project: Its project; it is locked, as elsewhere.
-        only: Names of workers or single replicas to run; empty for all.
+        selection: The workers to run.
         report: Called on the loop with a worker (or "pbus") and its new state.
     """
 
     name = "pbus.single"  # no worker can have it
 
     def __init__(
-        self, topology: Topology, project: Project, *, only: frozenset[str], report: Report
+        self, topology: Topology, project: Project, *, selection: Selection, report: Report
     ) -> None:
         self.session = new_token()
         self._topology = topology
         self._project = project
-        self._only = only
+        self._selection = selection
         self._report = report
         self._runner: WorkerRunner | None = None
         self._is_stopping = False
@@ -104,12 +105,7 @@ class InProcessRunner(BusSubscriber):
         self._report("pbus", f"the session was {verb} by {message.source}")
 
     def _instances(self) -> list[WorkerInstance]:
-        only = self._only
-        return [
-            one
-            for one in self._topology.instances()
-            if not only or {one.name, one.spec.name} & only
-        ]
+        return select(self._topology, self._selection)
 
     def _adopt_environment(self) -> None:
         """Set the folder, environment and import path of the workers."""

@@ -3,7 +3,8 @@
 import functools
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Mapping as AbstractMapping
+from typing import Any, NamedTuple, cast
 
 from msgspec import inspect
 
@@ -18,7 +19,7 @@ from pbus.topology.problems import (
     shown_key,
     suggestion,
 )
-from pbus.topology.schema import TopologyFile
+from pbus.topology.schema import EXTENSION_PREFIX, FOREIGN_KEYS, TopologyFile
 
 _INVALID: Any = object()  # the value of a key whose problem was added
 
@@ -31,6 +32,8 @@ class _Shape(NamedTuple):
     expected: str | None
     suggest: Callable[[str], str | None] | None
     read: Callable[[str], Any] | None  # text to value; None for an invalid text
+    shorthand: Callable[[Node], Node] | None  # from a short form to the long one
+    aliases: dict[str, str]  # words of other tools for one of the choices
 
 
 @functools.cache
@@ -66,8 +69,24 @@ def _shape_of(type_: inspect.Type) -> _Shape:
             type_ = rest[0] if len(rest) == 1 else inspect.UnionType(rest)
         else:
             return _Shape(
-                type_, is_optional, extra.get("expected"), extra.get("suggest"), extra.get("read")
+                _long_form(type_),
+                is_optional,
+                extra.get("expected"),
+                extra.get("suggest"),
+                extra.get("read"),
+                extra.get("shorthand"),
+                extra.get("aliases") or {},
             )
+
+
+def _long_form(type_: inspect.Type) -> inspect.Type:
+    """The longest of the types of a key that has short forms, too: a mapping, or else a list."""
+    if isinstance(type_, inspect.UnionType):
+        for long in (inspect.StructType, inspect.DictType, inspect.ListType):
+            for one in type_.types:
+                if isinstance(one, long):
+                    return one
+    return type_
 
 
 def _shown(node: Node) -> str:
@@ -91,6 +110,13 @@ def _advice(node: Scalar, shape: _Shape) -> str:
     return suggestion(right) if right else ""
 
 
+def _key_advice(key: str, fields: AbstractMapping[str, Any]) -> str:
+    here = FOREIGN_KEYS.get(key)
+    if here is not None and re.split("[:,]", here, maxsplit=1)[0] in fields:
+        return f" (here: `{here}`)"
+    return did_you_mean(key, fields) or f" (known here: {', '.join(fields)})"
+
+
 def _is_expanded(node: Scalar) -> bool:
     return node.text != node.written
 
@@ -106,6 +132,7 @@ class _Checker:
             inspect.ListType: self._list,
             inspect.StrType: self._text,
             inspect.IntType: self._integer,
+            inspect.FloatType: self._number,
             inspect.BoolType: self._flag,
             inspect.LiteralType: self._choice,
             inspect.UnionType: self._as_written,
@@ -119,22 +146,38 @@ class _Checker:
         shape = _shape_of(type_)
         if shape.is_optional and is_null(node) and not isinstance(shape.type, inspect.UnionType):
             return None
+        if shape.shorthand is not None:
+            written, node = node, shape.shorthand(node)
+            if isinstance(written, Scalar) and node is not written:
+                return self._word(node, shape, place)
         return self._by_type[type(shape.type)](node, shape, place)
 
     def _wrong(self, place: Place, expected: str, got: str, advice: str = "") -> Any:
         self._problems.add(place, f"expected {expected}, got {got}{advice}")
         return _INVALID
 
+    def _word(self, node: Node, shape: _Shape, place: Place) -> Any:
+        """A mapping or a list whose only value was written in its stead: problems stand at the key."""
+        if isinstance(node, Sequence):
+            value = self.value(node.items[0], shape.type.item_type, place)
+            return _INVALID if value is _INVALID else [value]
+        ((key, entry),) = cast("Mapping", node).entries.items()
+        field = next(field for field in shape.type.fields if field.encode_name == key)
+        value = self.value(entry.node, field.type, place)
+        return _INVALID if value is _INVALID else shape.type.cls(**{key: value})
+
     def _struct(self, node: Node, shape: _Shape, place: Place) -> Any:
         fields = {field.encode_name: field for field in shape.type.fields}
         if not isinstance(node, Mapping):
-            return self._wrong(place, f"a mapping with keys of {', '.join(fields)}", kind_of(node))
+            wanted = shape.expected or f"a mapping with keys of {', '.join(fields)}"
+            return self._wrong(place, wanted, kind_of(node))
         values: dict[str, Any] = {}
         for key, entry in node.entries.items():
             at = place.key(key, entry.line)
+            if key.startswith(EXTENSION_PREFIX):
+                continue
             if key not in fields:
-                advice = did_you_mean(key, fields) or f" (known here: {', '.join(fields)})"
-                self._problems.add(at, f"unknown key{advice}")
+                self._problems.add(at, f"unknown key{_key_advice(key, fields)}")
             elif (value := self.value(entry.node, fields[key].type, at)) is not _INVALID:
                 values[key] = value
         for name, field in fields.items():
@@ -196,14 +239,21 @@ class _Checker:
                 return value
         return self._wrong(place, f"a whole number from {low} to {high}", _shown(node))
 
+    def _number(self, node: Node, shape: _Shape, place: Place) -> Any:
+        low, high = shape.type.ge or 0, shape.type.le or 0
+        value = plain_value(node.text) if isinstance(node, Scalar) and node.plain else None
+        if isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high:
+            return float(value)
+        return self._wrong(place, f"a number from {low} to {high}", _shown(node))
+
     def _flag(self, node: Node, _shape: _Shape, place: Place) -> Any:
         value = plain_bool(node.text) if isinstance(node, Scalar) and node.plain else None
         return self._wrong(place, "true or false", _shown(node)) if value is None else value
 
     def _choice(self, node: Node, shape: _Shape, place: Place) -> Any:
         words = [str(value) for value in shape.type.values]
-        if isinstance(node, Scalar) and node.text in words:
-            return node.text
+        if isinstance(node, Scalar) and shape.aliases.get(node.text, node.text) in words:
+            return shape.aliases.get(node.text, node.text)
         advice = ""
         if isinstance(node, Scalar) and not _is_expanded(node):
             advice = did_you_mean(node.text, words)

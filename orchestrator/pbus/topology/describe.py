@@ -7,8 +7,11 @@ that stand in the file itself, by name.
 import re
 from typing import Any, TypeAlias
 
+import msgspec
+
 from pbus.settings import BusSettings
 from pbus.topology.model import Topology, WorkerSpec
+from pbus.topology.policies import HealthSpec, ReadySpec, StopSpec
 from pbus.topology.schema import BusSection
 from pbus.urls import mask_url
 
@@ -55,9 +58,44 @@ def _worker(spec: WorkerSpec, secrets: Secrets) -> dict[str, Any]:
         "working_dir": str(spec.working_dir),
         "active": spec.active,
         "replicas": spec.replicas,
-        "restart": spec.restart,
+        "depends_on": {one.worker: _plain(one, "worker") for one in spec.depends_on},
+        "ready": _timed(spec.ready, secrets, (*at, "ready")),
+        "health": _timed(spec.health, secrets, (*at, "health")),
+        "restart": _plain(spec.restart),
+        "success_exit_codes": sorted(spec.success_exit_codes),
+        "on_exit": spec.on_exit,
+        "stop": _stop(spec.stop, secrets, (*at, "stop")),
+        "profiles": sorted(spec.profiles),
         "instances": [instance.name for instance in spec.instances()],
     }
+
+
+def _plain(value: msgspec.Struct, *left_out: str) -> dict[str, Any]:
+    """A value's fields as JSON has them."""
+    fields: dict[str, Any] = msgspec.to_builtins(value)
+    return {key: one for key, one in fields.items() if key not in left_out}
+
+
+def _timed(
+    spec: ReadySpec | HealthSpec | None, secrets: Secrets, at: Path
+) -> dict[str, Any] | None:
+    if spec is None:
+        return None
+    fields = _plain(spec)
+    probe = fields.pop("probe")
+    kind = probe.pop("type")
+    if kind == "exec":
+        probe["command"] = _masked_command(tuple(probe["command"]), secrets, at, "exec")
+    elif (*at, kind) in secrets:
+        probe = dict.fromkeys(probe, _MASK)
+    return {"probe": kind, **_masked(probe, secrets, at), **fields}
+
+
+def _stop(spec: StopSpec, secrets: Secrets, at: Path) -> dict[str, Any]:
+    fields = _plain(spec)
+    if spec.command:
+        fields["command"] = _masked_command(spec.command, secrets, at)
+    return fields
 
 
 def _masked(value: Any, secrets: Secrets, path: Path) -> Any:
@@ -78,12 +116,14 @@ def _masked_item(key: str, value: Any, secrets: Secrets, path: Path) -> Any:
     return _masked(value, secrets, path)
 
 
-def _masked_command(words: tuple[str, ...], secrets: Secrets, at: Path) -> list[str]:
+def _masked_command(
+    words: tuple[str, ...], secrets: Secrets, at: Path, key: str = "command"
+) -> list[str]:
     """The words without the values of `--password VALUE`, `--token=VALUE` and `API_KEY=VALUE`."""
     shown: list[str] = []
     is_secret_next = False
     for number, word in enumerate(words):
-        path = (*at, "command", str(number))
+        path = (*at, key, str(number))
         option = _OPTION.fullmatch(word)
         if is_secret_next and not word.startswith("-"):
             shown.append(_MASK)

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from pbus.topology.schema import TopologyFile
+from pbus.topology.schema import EXTENSION_PREFIX, TopologyFile
 
 DIALECT = "http://json-schema.org/draft-07/schema#"  # every editor's YAML support knows it
 
@@ -19,6 +19,7 @@ def topology_schema() -> dict[str, Any]:
     for schema in definitions.values():
         del schema["title"]  # names of classes mean nothing to a reader
         schema["properties"] = {key: _value(value) for key, value in schema["properties"].items()}
+        schema["patternProperties"] = {f"^{EXTENSION_PREFIX}": {}}
     root = definitions.pop(_ROOT)
     definitions[_VARIABLE] = {
         "description": "A value with ${VAR} or ${VAR:-default} in it.",

@@ -7,9 +7,19 @@ import msgspec
 
 from pbus.names import replica_name
 from pbus.settings import BusSettings
+from pbus.topology.policies import (
+    Dependency,
+    HealthSpec,
+    OnExit,
+    ReadySpec,
+    RestartSpec,
+    StopSpec,
+)
 
-Restart = Literal["never", "on-failure", "always"]
 Loop = Literal["asyncio", "uvloop"]
+
+REPLICA_VARIABLE = "PBUS_REPLICA"
+REPLICA_MARK = "{replica}"
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +34,15 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         working_dir: Absolute; it exists.
         active: Whether it handles messages from the start.
         replicas: The number of processes, or None for one without a number in its name.
+        depends_on: Whom it waits for before it is started.
+        ready: When a started process counts as ready; None: registered on the bus, or at once for
+            a program that does not join it.
+        health: How to look whether a ready process works; None: not at all.
+        restart: When it is started again.
+        success_exit_codes: Exit codes besides 0 with which it ended well.
+        on_exit: What follows for the project when it has ended for good.
+        stop: How it is ended.
+        profiles: It is started only where one of them is chosen; always where there is none.
     """
 
     name: str
@@ -35,16 +54,50 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str] = msgspec.field(default_factory=dict)
     active: bool = True
     replicas: int | None = None
-    restart: Restart = "on-failure"
+    depends_on: tuple[Dependency, ...] = ()
+    ready: ReadySpec | None = None
+    health: HealthSpec | None = None
+    restart: RestartSpec = RestartSpec()
+    success_exit_codes: frozenset[int] = frozenset()
+    on_exit: OnExit = "ignore"
+    stop: StopSpec = StopSpec()
+    profiles: frozenset[str] = frozenset()
+
+    def is_success(self, code: int | None) -> bool:
+        """Whether a process with this exit code has ended well."""
+        return code == 0 or code in self.success_exit_codes
 
     def instances(self) -> "list[WorkerInstance]":
         """One instance a process: ``x``, or ``x.1`` to ``x.N`` with replicas."""
         if self.replicas is None:
             return [WorkerInstance(name=self.name, spec=self)]
         return [
-            WorkerInstance(name=replica_name(self.name, number), spec=self)
+            WorkerInstance(name=replica_name(self.name, number), spec=self._replica(number))
             for number in range(1, self.replicas + 1)
         ]
+
+    def _replica(self, number: int) -> "WorkerSpec":
+        """The spec of one replica: its number stands where the file says {replica}."""
+        return msgspec.structs.replace(
+            self,
+            command=_numbered(self.command, number),
+            args=_numbered(self.args, number),
+            env={**_numbered(self.env, number), REPLICA_VARIABLE: str(number)},
+        )
+
+
+def _numbered(value: Any, number: int) -> Any:
+    """A value with the number of a replica for each {replica} in its texts."""
+    match value:
+        case str():
+            return value.replace(REPLICA_MARK, str(number))
+        case dict():
+            return {key: _numbered(one, number) for key, one in value.items()}
+        case list():
+            return [_numbered(one, number) for one in value]
+        case tuple():
+            return tuple(_numbered(one, number) for one in value)
+    return value
 
 
 class WorkerInstance(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """Rules beyond the types of keys: keys that exclude each other, URLs, files and folders."""
 
+import functools
 from pathlib import Path
 
 from pbus.errors import BusKeyError
@@ -10,6 +11,7 @@ from pbus.topology.parsing.bounded_read import is_folder
 from pbus.topology.parsing.env_file import EnvFiles
 from pbus.topology.parsing.nodes import Mapping
 from pbus.topology.places import locate as _locate
+from pbus.topology.policy_rules import check_order, check_policies
 from pbus.topology.problems import Place, Problems, did_you_mean, one_of
 from pbus.topology.schema import BusSection, TopologyFile, WorkerSection
 from pbus.urls import BACKEND_OF_SCHEME, Backend, url_problem, url_scheme
@@ -27,6 +29,8 @@ def check_rules(
         _check_delivery(file.bus, tree, problems)
         if backend_of(file.bus) == "pgmq":
             _check_pgmq(file.bus, tree, problems)
+    env_files.read_all(file.env_file or (), _locate(tree, "env_file"))
+    check_order(file.workers, functools.partial(_locate, tree, "workers"), problems)
     shared = _SharedProcess() if backend_of(file.bus) == "memory" else None
     for name, worker in file.workers.items():
         rules = _WorkerRules(worker, tree, name, problems)
@@ -124,8 +128,8 @@ class _WorkerRules:
         """Add a problem for each broken rule."""
         self._check_program()
         section = self._section
-        if section.env_file is not None:
-            env_files.read(section.env_file, self._place("env_file"))
+        check_policies(section, self._place, self._problems)
+        env_files.read_all(section.env_file or (), self._place("env_file"))
         if section.working_dir is not None and not is_folder(folder / section.working_dir):
             self._problems.add(
                 self._place("working_dir"), "there is no such folder (relative to this file's)"
@@ -144,9 +148,7 @@ class _WorkerRules:
         shared.folder = shared.folder or (wanted, self._name)
         if wanted != shared.folder[0]:
             self._differs("working_dir", "run in one folder", shared.folder[1])
-        from_file = (
-            env_files.read(section.env_file, self._place("env_file")) if section.env_file else {}
-        )
+        from_file = env_files.read_all(section.env_file or (), self._place("env_file"))
         for name, value in {**from_file, **(section.env or {})}.items():
             held, holder = shared.variables.setdefault(name, (str(value), self._name))
             if held != str(value):

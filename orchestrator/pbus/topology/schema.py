@@ -4,7 +4,7 @@
 ``msgspec.json.schema(TopologyFile)``.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -21,17 +21,59 @@ from pbus.topology.key_types import (
     Attempts,
     Backlog,
     Channel,
+    EnvFileNames,
+    ExitCode,
     MessageBytes,
     Name,
     Reference,
     Replicas,
     Size,
     Text,
-    VariableName,
+    Variables,
 )
-from pbus.topology.model import Loop, Restart
+from pbus.topology.model import Loop
 from pbus.topology.parsing.sizes import EXPECTED_SIZE, parse_size
+from pbus.topology.policies import OnExit, RestartPolicy
+from pbus.topology.policy_schema import (
+    SHORTHANDS,
+    DependsOn,
+    HealthSection,
+    ReadySection,
+    RestartSection,
+    StopSection,
+)
 from pbus.urls import Backend
+
+EXTENSION_PREFIX = "x-"  # keys that begin so are the user's own, at every level
+# Keys of other tools, and what stands for them here.
+FOREIGN_KEYS = {
+    "environment": "env",
+    "cwd": "working_dir",
+    "dir": "working_dir",
+    "directory": "working_dir",
+    "scale": "replicas",
+    "numprocs": "replicas",
+    "class": "worker",
+    "entrypoint": "command",
+    "cmd": "command",
+    "healthcheck": "health",
+    "liveness_probe": "health",
+    "readiness_probe": "ready",
+    "ready_log_line": "ready: {log: ...}",
+    "availability": "restart",
+    "restart_policy": "restart",
+    "autorestart": "restart",
+    "shutdown": "stop",
+    "stop_signal": "stop: {signal: ...}",
+    "stop_grace_period": "stop: {grace: ...}",
+    "deploy": "replicas, restart and limits",
+    "services": "workers",
+    "processes": "workers",
+    "apps": "workers",
+    "nodes": "workers",
+    "version": "name",
+}
+
 
 _DEFAULT = DeliveryOptions()
 
@@ -179,17 +221,20 @@ class WorkerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ),
     ] = None
     env: Annotated[
-        dict[VariableName, AsWritten | None] | None,
+        Variables | None,
         Meta(
-            description="Variables added to the worker's environment, each as written here.",
+            description="Variables added to the worker's environment, each as written here; they win"
+            " over the project's.",
             examples=[{"LOG_LEVEL": "info"}],
         ),
     ] = None
     env_file: Annotated[
-        Text | None,
+        EnvFileNames | None,
         Meta(
-            description="A file of NAME=VALUE lines, relative to this file; `env` wins over it.",
-            examples=[".env"],
+            description="A file of NAME=VALUE lines, relative to this file, or a list of them, of which"
+            " later ones win; `env` wins over all.",
+            examples=["worker.env", ["common.env", "worker.env"]],
+            extra={"shorthand": SHORTHANDS["env_file"]},
         ),
     ] = None
     working_dir: Annotated[
@@ -204,11 +249,72 @@ class WorkerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Replicas | None,
         Meta(
             description="How many processes to run, named NAME.1 to NAME.N; left out, one process"
-            " with the plain name."
+            " with the plain name. Each finds its number in $PBUS_REPLICA, and in place of {replica} in"
+            " `args`, `env` and `command`."
+        ),
+    ] = None
+    depends_on: Annotated[
+        DependsOn | None,
+        Meta(
+            description="Workers that must be ready before this one is started, as a list, or with"
+            " conditions: `db: healthy`, `migrate: {condition: completed}`. Stopped in the other order.",
+            examples=[["db"], {"migrate": "completed"}],
+            extra={"shorthand": SHORTHANDS["depends_on"]},
+        ),
+    ] = None
+    ready: Annotated[
+        Literal["notify", "bus"] | ReadySection | None,
+        Meta(
+            description="When the started process counts as ready; registered on the bus for one that"
+            " joins it, at once for any other program.",
+            examples=[{"http": "http://127.0.0.1:8000/health", "timeout": "30s"}],
+            extra={"shorthand": SHORTHANDS["ready"]},
+        ),
+    ] = None
+    health: Annotated[
+        Literal["notify", "bus"] | HealthSection | None,
+        Meta(
+            description="How to look whether a ready process still works; not at all.",
+            examples=[{"tcp": "127.0.0.1:8000", "every": "10s"}],
+            extra={"shorthand": SHORTHANDS["health"]},
         ),
     ] = None
     restart: Annotated[
-        Restart | None, Meta(description="When to start it again after it ended; on-failure.")
+        RestartPolicy | RestartSection | None,
+        Meta(
+            description="When to start it again after it ended: never, on-failure, always, or a map"
+            " with the pauses and the number of attempts; on-failure.",
+            examples=["always", {"policy": "always", "backoff": {"initial": "1s", "max": "1m"}}],
+            extra={
+                "shorthand": SHORTHANDS["restart"],
+                "expected": "always, never, on-failure, or a mapping with keys of policy, backoff, max,"
+                " within",
+            },
+        ),
+    ] = None
+    success_exit_codes: Annotated[
+        list[ExitCode] | None,
+        Meta(
+            description="Exit codes besides 0 with which the process ended well.",
+            examples=[[130, 143]],
+        ),
+    ] = None
+    on_exit: Annotated[
+        OnExit | None,
+        Meta(
+            description="What follows when the worker has ended and is not started again: ignore;"
+            " stop the project, with the worker's exit code for `pbus up`; fail: stop it only when"
+            " the worker failed; ignore."
+        ),
+    ] = None
+    stop: Annotated[StopSection | None, Meta(description="How the process is ended.")] = None
+    profiles: Annotated[
+        list[Name] | None,
+        Meta(
+            description="The worker is started only where one of these is chosen with --profile, or by"
+            " its own name; left out, always.",
+            examples=[["debug"]],
+        ),
     ] = None
 
 
@@ -237,6 +343,23 @@ class TopologyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Meta(
             description="The event loop that hosts worker classes; asyncio. uvloop needs the extra"
             " of that name."
+        ),
+    ] = None
+    env: Annotated[
+        Variables | None,
+        Meta(
+            description="Variables added to the environment of every worker.",
+            examples=[{"LOG_LEVEL": "info"}],
+        ),
+    ] = None
+    env_file: Annotated[
+        EnvFileNames | None,
+        Meta(
+            description="A file of NAME=VALUE lines for every worker, or a list of them; `env` wins over"
+            " it. A file named .env beside this one is another matter: what it says is for ${VAR} in"
+            " this file, where the environment does not.",
+            examples=["common.env"],
+            extra={"shorthand": SHORTHANDS["env_file"]},
         ),
     ] = None
     workers: Annotated[

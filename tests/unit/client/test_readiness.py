@@ -10,12 +10,13 @@ import pytest
 
 from pbus.bus.memory import AsyncQueueBus
 from pbus.client import Client
-from pbus.client.readiness import Readiness, chosen_instances
+from pbus.client.readiness import Readiness
 from pbus.errors import NotReadyError, StartupError
 from pbus.leases import LEASE_S, Lease
 from pbus.observe import HostRecord, ProcessRecord, WorkerRow, merge_rows
 from pbus.settings import BusSettings
 from pbus.topology.model import Topology, WorkerSpec
+from pbus.topology.policies import RestartSpec
 
 
 def spec(name: str, **changes: Any) -> WorkerSpec:
@@ -60,7 +61,7 @@ def test_finished_counts_as_ready() -> None:
     """A worker that did its work and left is no problem."""
     readiness = Readiness.of([*topology(spec("once")).instances()])
 
-    assert ["once"] == look(readiness, process("once", "exited", exit_code=0))
+    assert ["once"] == look(readiness, process("once", "exited", exit_code=0, has_succeeded=True))
 
 
 @pytest.mark.parametrize(
@@ -97,18 +98,9 @@ def test_later_crash_is_no_failure() -> None:
 
 def test_always_restarted_may_end() -> None:
     """A worker that is to run for ever may end well before it is ready."""
-    readiness = Readiness.of(topology(spec("a", restart="always")).instances())
+    readiness = Readiness.of(topology(spec("a", restart=RestartSpec(policy="always"))).instances())
 
     assert [] == look(readiness, process("a", "backoff", exit_code=0, restarts=2))
-
-
-def test_only_chosen_are_awaited() -> None:
-    """Names of workers and of single replicas."""
-    whole = topology(spec("a"), spec("b", replicas=3))
-
-    assert ["a", "b.2"] == [one.name for one in chosen_instances(whole, ["a", "b.2"])]
-    assert ["b.1", "b.2", "b.3"] == [one.name for one in chosen_instances(whole, ["b"])]
-    assert 4 == len(chosen_instances(whole, []))
 
 
 async def waited(
@@ -129,7 +121,7 @@ async def waited(
 
 def test_client_waits_for_all() -> None:
     """Supervised or not; a name stands for all replicas, and those that have left well count."""
-    ready = [process("x.1", "ready"), process("x.2", "exited", exit_code=0)]
+    ready = [process("x.1", "ready"), process("x.2", "exited", exit_code=0, has_succeeded=True)]
 
     assert ["x.1", "x.2", "own"] == asyncio.run(waited(*ready, leases=("own",)))
     assert ["x.1", "x.2"] == asyncio.run(

@@ -13,13 +13,17 @@ import pytest
 from pbus.process.supervisor.worker import restart_policy
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor_events import Event, Exited, GaveUp, Line, Ready, Started, StateChanged
+from pbus.process.system.launch_plan import Launch
 from pbus.topology.model import WorkerInstance, WorkerSpec
+from pbus.topology.policies import RestartSpec
 
 PATIENCE_S = 10.0
 
 
 class FakeChild:
     """A process that ends when the test says so, or on a signal unless it is stubborn."""
+
+    launch = Launch(argv=("w",), env={}, cwd=Path("/"))
 
     def __init__(self, pid: int, incarnation: str, on_exit: Callable[[], None]) -> None:
         self.pid = pid
@@ -74,7 +78,7 @@ class FakeHost:
         self._changed = asyncio.Event()
 
     async def start_child(
-        self, instance: WorkerInstance, incarnation: str, on_line: Any, on_exit: Any
+        self, instance: WorkerInstance, incarnation: str, on_line: Any, on_exit: Any, env: Any
     ) -> FakeChild:
         if self.obstacle is not None:
             raise self.obstacle
@@ -83,6 +87,9 @@ class FakeHost:
         self.children.append(child)
         on_line("err", f"run {child.pid}")
         return child
+
+    def socket_dir(self) -> Path:
+        raise AssertionError("only for a process that notifies")
 
     async def release_incarnation(self, child: FakeChild, reason: str) -> str:
         self.released.append(reason)
@@ -126,6 +133,7 @@ class Fixture:
 
     def __init__(self, **spec: Any) -> None:
         values: dict[str, Any] = {"name": "w", "working_dir": Path("/"), "joins": True}
+        values["restart"] = RestartSpec(initial_s=0.0005)  # a crash loop is over in milliseconds
         instance = WorkerInstance(name="w", spec=WorkerSpec(**{**values, **spec}))
         self.host = FakeHost()
         self.kill_now = asyncio.Event()
@@ -144,12 +152,6 @@ class Fixture:
 
     async def state(self, state: str) -> None:
         await self.host.until(lambda: self.worker.status.state == state)
-
-
-@pytest.fixture(autouse=True)
-def quick_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Delays of a thousandth, so that a crash loop is over in milliseconds."""
-    monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 0.0005)
 
 
 def test_crash_loop_gives_up():
@@ -180,7 +182,7 @@ def test_open_messages_are_said():
     """The fate of the messages of a crashed process is in its log and with its state."""
 
     async def main() -> None:
-        fixture = Fixture(restart="always")
+        fixture = Fixture(restart=RestartSpec(policy="always"))
         fixture.host.open_messages = "3 messages in flight requeued"
         (await fixture.host.started(1)).exit(-9)
         child = await fixture.host.started(2)
@@ -203,7 +205,7 @@ def test_missing_class_fails_at_once():
     """Where the class of a worker is missing, a second process would not find it."""
 
     async def main() -> None:
-        fixture = Fixture(worker="module:Class", restart="always")
+        fixture = Fixture(worker="module:Class", restart=RestartSpec(policy="always"))
         (await fixture.host.started(1)).exit(restart_policy.UNLOADABLE)
         await fixture.host.until(lambda: fixture.worker.is_over)
 
@@ -307,12 +309,11 @@ def test_stop_interrupts_start():
     asyncio.run(main())
 
 
-def test_stop_interrupts_backoff(monkeypatch: pytest.MonkeyPatch):
+def test_stop_interrupts_backoff():
     """A worker that waits for its restart is stopped at once."""
-    monkeypatch.setattr(restart_policy, "FIRST_DELAY_S", 30.0)
 
     async def main() -> None:
-        fixture = Fixture()
+        fixture = Fixture(restart=RestartSpec(initial_s=30.0))
         (await fixture.host.started(1)).exit(1)
         await fixture.state("backoff")
         fixture.worker.stop()
@@ -421,7 +422,7 @@ def test_dismissed_worker_ends_itself(code: int, state: str):
     """After the session's end a ready worker ends by itself and is not restarted."""
 
     async def main() -> None:
-        fixture = Fixture(restart="always")
+        fixture = Fixture(restart=RestartSpec(policy="always"))
         child = await fixture.host.started(1)
         fixture.make_ready()
         fixture.worker.finish_and_stop()

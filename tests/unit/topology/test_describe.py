@@ -8,6 +8,17 @@ from pbus.errors import TopologyError
 from pbus.topology import describe
 from support.topologies import WORKER, load_text
 
+RESTART = {
+    "policy": "on-failure",
+    "initial_s": 0.5,
+    "factor": 2.0,
+    "max_s": 30.0,
+    "jitter": 0.0,
+    "max_exits": 5,
+    "within_s": 60.0,
+}
+STOP = {"drain": True, "grace_s": None, "signal": "SIGTERM", "command": None}
+
 
 def test_describes_whole_topology(tmp_path):
     """The description has every key, defaults included, and is JSON."""
@@ -45,7 +56,14 @@ def test_describes_whole_topology(tmp_path):
                 "working_dir": str(tmp_path),
                 "active": True,
                 "replicas": None,
-                "restart": "on-failure",
+                "depends_on": {},
+                "ready": None,
+                "health": None,
+                "restart": RESTART,
+                "success_exit_codes": [],
+                "on_exit": "ignore",
+                "stop": STOP,
+                "profiles": [],
                 "instances": ["a"],
             },
             {
@@ -58,7 +76,14 @@ def test_describes_whole_topology(tmp_path):
                 "working_dir": str(tmp_path),
                 "active": True,
                 "replicas": 2,
-                "restart": "on-failure",
+                "depends_on": {},
+                "ready": None,
+                "health": None,
+                "restart": RESTART,
+                "success_exit_codes": [],
+                "on_exit": "ignore",
+                "stop": STOP,
+                "profiles": [],
                 "instances": ["b.1", "b.2"],
             },
         ],

@@ -9,6 +9,7 @@ import pytest
 from pbus.errors import TopologyError
 from pbus.settings import BusSettings
 from pbus.topology import WorkerInstance, WorkerSpec, load_topology
+from pbus.topology.policies import RestartSpec
 from pbus.topology.problems import one_of
 from pbus.topology.schema import TopologyFile
 from pbus.urls import BACKEND_OF_SCHEME
@@ -50,7 +51,7 @@ def test_fills_in_defaults(tmp_path):
             working_dir=folder,
             active=True,
             replicas=None,
-            restart="on-failure",
+            restart=RestartSpec(),
         )
     } == topology.workers
 
@@ -120,7 +121,7 @@ workers:
             working_dir=tmp_path / "data",
             active=False,
             replicas=2,
-            restart="always",
+            restart=RestartSpec(policy="always"),
         )
         == first
     )
@@ -130,7 +131,7 @@ workers:
             command=("python", "-c", "print('$HOME')", "5", "0x10", "true", ""),
             joins=True,
             working_dir=tmp_path,
-            restart="never",
+            restart=RestartSpec(policy="never"),
         )
         == second
     )
@@ -150,15 +151,11 @@ def test_lists_one_instance_a_process(tmp_path):
         "workers:\n  a: {worker: 'w:W'}\n  b: {worker: 'w:W', replicas: 1}\n"
         "  c: {worker: 'w:W', replicas: 3}\n",
     )
-    a, b, c = topology.workers.values()
 
-    assert [
-        WorkerInstance(name="a", spec=a),
-        WorkerInstance(name="b.1", spec=b),
-        WorkerInstance(name="c.1", spec=c),
-        WorkerInstance(name="c.2", spec=c),
-        WorkerInstance(name="c.3", spec=c),
-    ] == topology.instances()
+    found = topology.instances()
+    assert ["a", "b.1", "c.1", "c.2", "c.3"] == [one.name for one in found]
+    assert ["a", "b", "c", "c", "c"] == [one.spec.name for one in found]
+    assert WorkerInstance(name="a", spec=topology.workers["a"]) == found[0]
 
 
 def test_empty_keys_are_absent(tmp_path):
@@ -277,7 +274,7 @@ job: 5
         ),
         f"{file}:14: workers.'c.1'.command: expected a list of words like [python, app.py], got text",
         f"{file}:15: workers.'c.1'.active: expected true or false, got 'maybe'",
-        f"{file}:16: job: unknown key (known here: name, bus, loop, workers)",
+        f"{file}:16: job: unknown key (known here: name, bus, loop, env, env_file, workers)",
         f"{tmp_path}/vars:3: workers.a.env_file: expected NAME=VALUE",
     ) == caught.value.problems
     assert f"{file} has 13 problems" == str(caught.value).splitlines()[0]
@@ -316,7 +313,7 @@ job: 5
         (["worker: w:W", "replicas: [2]"], "4: workers.a.replicas: expected a whole number from 1 to 1000, got a list"),
         (["worker: w:W", "active: 1"], "4: workers.a.active: expected true or false, got 1"),
         (["worker: w:W", "joins: 'true'"], "4: workers.a.joins: expected true or false, got the text 'true'"),
-        (["worker: w:W", "restart: [always]"], "4: workers.a.restart: expected always, never or on-failure, got a list"),
+        (["worker: w:W", "restart: [always]"], "4: workers.a.restart: expected always, never, on-failure, or a mapping with keys of policy, backoff, max, within, got a list"),
         (["worker: w:W", "restart: qqqqq"], "4: workers.a.restart: expected always, never or on-failure, got 'qqqqq'"),
         (["worker: w:W", "working_dir: nowhere"], "4: workers.a.working_dir: there is no such folder (relative to this file's)"),
         (["worker: w:W", "working_dir: topology.yaml"], "4: workers.a.working_dir: there is no such folder (relative to this file's)"),
@@ -327,7 +324,7 @@ job: 5
         (["worker: w:W", "env_file: ."], "4: workers.a.env_file: the environment file cannot be read: it is a folder"),
         (["worker: w:W", "env_file: /dev/zero"], "4: workers.a.env_file: the environment file cannot be read: it is not a regular file"),
         (["worker: w:W", "WORKER: w:W"], "4: workers.a.WORKER: unknown key (did you mean `worker`?)"),
-        (["worker: w:W", '"a\\nb": 1'], "4: workers.a.'a\\nb': unknown key (known here: worker, command, joins, args, env, env_file, working_dir, active, replicas, restart)"),
+        (["worker: w:W", '"a\\nb": 1'], "4: workers.a.'a\\nb': unknown key (known here: worker, command, joins, args, env, env_file, working_dir, active, replicas, depends_on, ready, health, restart, success_exit_codes, on_exit, stop, profiles)"),
     ],
 )  # fmt: skip
 def test_refuses_wrong_workers(tmp_path, lines, problem):
@@ -340,9 +337,18 @@ def test_refuses_wrong_workers(tmp_path, lines, problem):
     [
         ("", "1: the file is empty: expected at least the key `workers`"),
         ("# only a comment\n", "1: the file is empty: expected at least the key `workers`"),
-        ("- a\n", "1: expected a mapping with keys of name, bus, loop, workers, got a list"),
-        ("hello", "1: expected a mapping with keys of name, bus, loop, workers, got text"),
-        ("~", "1: expected a mapping with keys of name, bus, loop, workers, got nothing"),
+        (
+            "- a\n",
+            "1: expected a mapping with keys of name, bus, loop, env, env_file, workers, got a list",
+        ),
+        (
+            "hello",
+            "1: expected a mapping with keys of name, bus, loop, env, env_file, workers, got text",
+        ),
+        (
+            "~",
+            "1: expected a mapping with keys of name, bus, loop, env, env_file, workers, got nothing",
+        ),
         (
             "name: x\n",
             (
@@ -375,7 +381,7 @@ def test_refuses_wrong_workers(tmp_path, lines, problem):
             "workers:\n  a:\n",
             (
                 "2: workers.a: expected a mapping with keys of worker, command, joins, args, env,"
-                " env_file, working_dir, active, replicas, restart, got nothing"
+                " env_file, working_dir, active, replicas, depends_on, ready, health, restart, success_exit_codes, on_exit, stop, profiles, got nothing"
             ),
         ),
         (
@@ -582,7 +588,7 @@ def test_describes_every_key():
         for key, value in definition["properties"].items()
     }
 
-    assert 27 == len(keys)
+    assert 69 == len(keys)
     assert all(keys.values())
     assert all(not definition["additionalProperties"] for definition in definitions.values())
     assert ["workers"] == definitions["TopologyFile"]["required"]

@@ -75,9 +75,9 @@ workers:
     )
     a, b, c = topology.workers.values()
 
-    assert ("always", {"x": 1, "y": 2}) == (a.restart, a.args)
-    assert ("w:W", "never", {"x": 4, "y": 3, "z": 5}) == (b.worker, b.restart, b.args)
-    assert (2, "always") == (c.replicas, c.restart)
+    assert ("always", {"x": 1, "y": 2}) == (a.restart.policy, a.args)
+    assert ("w:W", "never", {"x": 4, "y": 3, "z": 5}) == (b.worker, b.restart.policy, b.args)
+    assert (2, "always") == (c.replicas, c.restart.policy)
 
 
 def test_reports_merged_lines(tmp_path):

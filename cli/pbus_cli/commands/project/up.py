@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pbus.process.project.project import Project
     from pbus.process.supervisor.supervisor import Supervisor
     from pbus.topology import Topology
+    from pbus.topology.selection import Selection
     from pbus_cli.live.live_display import LiveDisplay
 
 _READY_S = 60.0
@@ -32,8 +33,16 @@ def up(
         float, typer.Option("--timeout", metavar="S", min=0, help="Seconds that --wait may take.")
     ] = _READY_S,
     only: Annotated[
-        str, typer.Option("--only", metavar="A,B", help="Start only these workers.")
+        str,
+        typer.Option("--only", metavar="A,B", help="Start only these workers, and what they need."),
     ] = "",
+    no_deps: Annotated[
+        bool, typer.Option("--no-deps", help="With --only: without what they depend on.")
+    ] = False,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option("--profile", metavar="NAME", help="Also start the workers of this profile."),
+    ] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Print log lines instead of the live display.")
     ] = False,
@@ -45,37 +54,56 @@ def up(
     from pbus_cli.launch.advice import warn_of_open_bus
 
     topology = load_topology(file, os.environ)
-    names = _only(topology, only)
+    selection = _selection(topology, only, profile or (), with_dependencies=not no_deps)
     warn_of_open_bus(topology.bus)
     undo_signals()
     if topology.bus.is_in_process:
-        code = _in_process(topology, names, in_background=detach or wait)
+        code = _in_process(topology, selection, in_background=detach or wait)
     elif detach or wait:
-        code = _detached(topology, names, timeout_s=timeout if wait else None)
+        code = _detached(topology, selection, timeout_s=timeout if wait else None)
     elif (ended := go_on_in_child()) is not None:
         code = ended
     else:
-        code = _foreground(topology, names, plain=plain or not console.is_terminal())
+        code = _foreground(topology, selection, plain=plain or not console.is_terminal())
     if code:
         raise typer.Exit(code)
 
 
-def _only(topology: "Topology", text: str) -> list[str]:
-    """The names of --only, checked to exist."""
+def _selection(
+    topology: "Topology", only: str, profiles: "Sequence[str]", *, with_dependencies: bool
+) -> "Selection":
+    """What --only, --profile and $PBUS_PROFILES choose, checked to exist."""
     from pbus.names import unknown_name
+    from pbus.topology.selection import Selection
     from pbus_cli.input.name_hints import unknown_text
 
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = _words(only)
     known = {*topology.workers, *(instance.name for instance in topology.instances())}
     for name in names:
         if name not in known:
             raise typer.BadParameter(
                 unknown_text(unknown_name("worker", name, known)), param_hint="--only"
             )
-    return names
+    chosen = [name for text in profiles for name in _words(text)]
+    there = {one for spec in topology.workers.values() for one in spec.profiles}
+    for name in chosen:
+        if name not in there:
+            raise typer.BadParameter(
+                unknown_text(unknown_name("profile", name, there)), param_hint="--profile"
+            )
+    lasting = [one for one in _words(os.environ.get("PBUS_PROFILES", "")) if one in there]
+    return Selection(
+        only=frozenset(names),
+        profiles=frozenset([*chosen, *lasting]),
+        with_dependencies=with_dependencies,
+    )
 
 
-def _in_process(topology: "Topology", only: "Sequence[str]", *, in_background: bool) -> int:
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _in_process(topology: "Topology", selection: "Selection", *, in_background: bool) -> int:
     from pbus_cli.launch.memory_project import host
 
     if in_background:
@@ -83,10 +111,10 @@ def _in_process(topology: "Topology", only: "Sequence[str]", *, in_background: b
             "`backend: memory` is for a debugger, so it runs in the foreground: leave this out"
         )
         raise typer.BadParameter(problem, param_hint="-d/--wait")
-    return host(topology, only)
+    return host(topology, selection)
 
 
-def _foreground(topology: "Topology", only: "Sequence[str]", *, plain: bool) -> int:
+def _foreground(topology: "Topology", selection: "Selection", *, plain: bool) -> int:
     from pbus.process.project.project import Project
     from pbus.process.supervisor.supervisor import Supervisor
     from pbus.process.system.event_loop import run_patiently
@@ -95,7 +123,7 @@ def _foreground(topology: "Topology", only: "Sequence[str]", *, plain: bool) -> 
     project.make_state_dir()
 
     async def run() -> int:
-        supervisor = Supervisor(topology, project, only=frozenset(only))
+        supervisor = Supervisor(topology, project, selection=selection)
         if plain:
             return await _in_lines(project, supervisor)
         return await _on_screen(topology, project, supervisor)
@@ -178,20 +206,20 @@ def _print_endings(board: "LiveDisplay", supervisor: "Supervisor") -> None:
     print_within(sys.stdout, "".join(texts).rstrip("\n"), is_clean=True)  # by the console
 
 
-def _detached(topology: "Topology", only: "Sequence[str]", *, timeout_s: float | None) -> int:
+def _detached(topology: "Topology", selection: "Selection", *, timeout_s: float | None) -> int:
     from pbus_cli.call.run_command import run
     from pbus_cli.launch.detached import start
 
     since = time.time()
-    pid = start(topology, only)
+    pid = start(topology, selection)
     console.note(f"{topology.name} is up (supervisor pid {pid})")
     if timeout_s is not None:
-        run(_wait(topology, only, since, timeout_s))
+        run(_wait(topology, selection, since, timeout_s))
     return console.DONE
 
 
 async def _wait(
-    topology: "Topology", only: "Sequence[str]", since: float, timeout_s: float
+    topology: "Topology", selection: "Selection", since: float, timeout_s: float
 ) -> None:
     """Print who is ready, and the last log lines of workers that are not."""
     from pbus.client.readiness import lines_since, wait_started
@@ -200,7 +228,7 @@ async def _wait(
     try:
         await wait_started(
             topology,
-            only,
+            selection,
             since=since,
             timeout_s=timeout_s,
             on_ready=lambda name: console.note(f"{name} is ready"),

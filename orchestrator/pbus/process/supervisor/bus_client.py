@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -217,9 +218,10 @@ class SupervisorBusClient(BusSubscriber):
         if live:
             await self._calls.result("renew leases", self._bus.leases.extend(live))
         leases = await self._calls.result("read the registry", self._bus.leases.leases()) or ()
+        now = time.time()
         for lease in leases:
+            self._workers.on_lease(lease, now)
             if lease.state == "ready":
-                self._workers.on_ready(lease.name, lease.incarnation)
                 self._dead.stop_reports.on_announcement(entry_of(lease))
         self._check_clocks(leases)
         self._supervised.state_events.check(leases)

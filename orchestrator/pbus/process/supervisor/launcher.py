@@ -1,9 +1,13 @@
 """Launches worker processes, and connects them to the guard and the bus."""
 
 import asyncio
+import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
+from pbus.errors import ProcessError
+from pbus.process.project.project import Project
 from pbus.process.services.guard_client import GuardClient
 from pbus.process.supervisor.bus_client import SupervisorBusClient
 from pbus.process.supervisor.launch_errors import explain, hint_at_exit
@@ -19,6 +23,7 @@ class ProcessLauncher:
 
     def __init__(
         self,
+        project: Project,
         environment: ProcessEnvironment,
         guard: GuardClient,
         bus_client: SupervisorBusClient,
@@ -26,6 +31,7 @@ class ProcessLauncher:
     ) -> None:
         self.emit = emit
         self.broker = bus_client.broker
+        self._project = project
         self._environment = environment
         self._guard = guard
         self._bus_client = bus_client
@@ -37,15 +43,16 @@ class ProcessLauncher:
         incarnation: str,
         on_line: OnLine,
         on_exit: Callable[[], None],
+        env: Mapping[str, str],
     ) -> Child:
-        """Start a process of a worker.
+        """Start a process of a worker; `env` is added to its environment.
 
         Raises:
             OSError: It cannot be started; the text says why, and what to do.
             ValueError: Its command or environment cannot be passed to a process.
         """
         self._bus_client.note_started(incarnation)
-        launch = plan_launch(instance, self._environment, incarnation, os.environ)
+        launch = plan_launch(instance, self._environment, incarnation, os.environ, env)
         try:
             async with self._launching:
                 child = await spawn(launch, incarnation, on_line, on_exit)
@@ -75,3 +82,15 @@ class ProcessLauncher:
     async def request_end(self, worker: str, timeout_s: float | None) -> bool:
         """Ask a worker by message to finish its queued messages and jobs."""
         return await self._bus_client.request_end(worker, timeout_s)
+
+    def socket_dir(self) -> Path:
+        """Return an existing folder for sockets, private and with a short path.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        try:
+            self._project.make_runtime_dir()
+        except ProcessError as error:
+            raise OSError(errno.EAGAIN, str(error)) from error
+        return self._project.runtime_dir

@@ -29,7 +29,9 @@ from pbus.process.supervisor.event_dispatch import EventDispatch, Listener
 from pbus.process.supervisor.launcher import ProcessLauncher
 from pbus.process.supervisor.project_files import ProjectFiles
 from pbus.process.supervisor.queue_admin import QueueAdmin
+from pbus.process.supervisor.start_order import StartOrder
 from pbus.process.supervisor.state_events import StateEventQueue
+from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor.worker_set import WorkerSet
 from pbus.process.supervisor_events import (
     BrokerLost,
@@ -42,11 +44,13 @@ from pbus.process.system import event_loop, open_files
 from pbus.process.system.launch_plan import ProcessEnvironment
 from pbus.settings import BusSettings
 from pbus.topology.model import Topology
+from pbus.topology.selection import ALL, Selection, select
 
 _UPKEEP_EVERY_S = 1.0
 _SESSION_END_S = 35.0  # a runner gives its workers 30 s to finish what is queued
 _AFTER_SESSION_S = 3.0  # for workers that have not ended by themselves then
 _CANCEL_AGAIN_S = 0.5
+_SIGNAL_CODE = 128  # as shells have it
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +63,11 @@ class Supervisor:
     Args:
         topology: The topology.
         project: Its state and sockets; one supervisor a project.
-        only: Names of workers or single replicas to run; empty for all.
+        selection: The processes to run.
         session: An id shared with other supervisors; a new one when not given.
 
     Raises:
-        TopologyError: `only` names a worker that the topology does not have.
+        TopologyError: A name or a profile of the selection is not in the topology.
 
     Attributes:
         workers: The workers by name, to be started, stopped and restarted.
@@ -75,7 +79,7 @@ class Supervisor:
         topology: Topology,
         project: Project,
         *,
-        only: frozenset[str] = frozenset(),
+        selection: Selection = ALL,
         session: str | None = None,
     ) -> None:
         self.session = session or new_token()
@@ -91,7 +95,9 @@ class Supervisor:
         self._log_writer = LogWriter(project)
         self._events = EventDispatch(self._log_writer, self._on_change)
         self._services = Services(project, topology.bus, self._on_broker)
-        self.workers = WorkerSet(topology, only, self._kill_now)
+        chosen = select(topology, selection)
+        self.workers = WorkerSet(chosen, self._kill_now)
+        self._order = StartOrder(self.workers, self._kill_now)
         self._bus: WorkerBus | None = None
         self._bus_client: SupervisorBusClient | None = None
         self._files: ProjectFiles
@@ -133,6 +139,7 @@ class Supervisor:
             self._job_time_s = RecoveryLog(self._project.state_dir).take_stop_timeout()
         logger.info("stopping%s: %s", " at once" if self._kill_now.is_set() else "", reason)
         self._stop.set()
+        self._order.stop_next()
         self._has_changed.set()
 
     def listen(self, callback: Listener) -> None:
@@ -209,7 +216,9 @@ class Supervisor:
         self._files.write()
         self._events.emit(BrokerReady(bus.url))
         environment = self._environment(settings)
-        return ProcessLauncher(environment, self._services.guard, client, self._events.emit), client
+        return ProcessLauncher(
+            self._project, environment, self._services.guard, client, self._events.emit
+        ), client
 
     def _environment(self, bus: BusSettings) -> ProcessEnvironment:
         return ProcessEnvironment(
@@ -233,8 +242,10 @@ class Supervisor:
                 group.create_task(worker.run(launcher), name=f"pbus {worker.name}")
                 for worker in self.workers
             ]
+            for task in workers:
+                task.add_done_callback(lambda _task: self._order.stop_next())
             code = await self._run_until_done()
-            self.workers.stop(self._job_time_s)
+            self._order.stop(self._job_time_s)
             if workers:
                 await asyncio.wait(workers)
             await _cancel(background)
@@ -244,9 +255,10 @@ class Supervisor:
 
     async def _run_until_done(self) -> int:
         """Wait for the end of this run; returns the exit code."""
-        await self._until(lambda: self._is_ending or self.workers.is_over)
+        workers = self.workers
+        await self._until(lambda: self._is_ending or workers.is_over or workers.decisive)
         if not self._is_ending:
-            return int(self.workers.has_failed)
+            return self._code_of(workers.decisive)
         if not self._stop.is_set():
             self.workers.finish_and_stop()
             await self._until(
@@ -254,7 +266,18 @@ class Supervisor:
             )
         return 0
 
-    async def _until(self, condition: Callable[[], bool], limit_s: float | None = None) -> None:
+    def _code_of(self, decisive: WorkerProcess | None) -> int:
+        """Return the exit code of a run that no command has ended."""
+        if decisive is None:
+            return int(self.workers.has_failed)
+        logger.info("%s has ended, and with it the project: see its on_exit", decisive.name)
+        self._job_time_s = None
+        code, has_failed = decisive.status.code, decisive.status.state == "failed"
+        if code is None or code == 0:
+            return int(has_failed)
+        return code if code > 0 else _SIGNAL_CODE - code
+
+    async def _until(self, condition: Callable[[], object], limit_s: float | None = None) -> None:
         """Wait until a condition holds; checked after each event."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
@@ -287,6 +310,7 @@ class Supervisor:
 
     def _on_change(self, event: Event) -> None:
         self._has_changed.set()
+        self._order.on_change(event)
         self.state_events.on_event(event)
         if self._bus_client is not None:
             self._bus_client.refresh()

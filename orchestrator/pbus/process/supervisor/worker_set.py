@@ -1,31 +1,25 @@
 """All workers of one supervisor: their common state, and commands to all of them."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from pbus.errors import TopologyError
-from pbus.observe import ProcessRecord
+from pbus.leases import Lease
+from pbus.observe import ProcessRecord, is_unresponsive
 from pbus.process.supervisor.worker.usage import UsageMeter
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
-from pbus.topology.model import Topology, WorkerInstance
+from pbus.topology.model import WorkerInstance
 
 
 class WorkerSet:
     """The workers of one supervisor, by the names of their instances.
 
     Args:
-        topology: Declares them.
-        only: Names of workers or single replicas; empty for all.
+        chosen: The processes to run.
         kill_now: Once set, processes that are being stopped are killed.
-
-    Raises:
-        TopologyError: `only` names a worker that the topology does not have.
     """
 
-    def __init__(self, topology: Topology, only: frozenset[str], kill_now: asyncio.Event) -> None:
-        self._workers = {
-            one.name: WorkerProcess(one, kill_now) for one in _selected(topology, only)
-        }
+    def __init__(self, chosen: Iterable[WorkerInstance], kill_now: asyncio.Event) -> None:
+        self._workers = {one.name: WorkerProcess(one, kill_now) for one in chosen}
         self._meter = UsageMeter()
 
     def __iter__(self) -> Iterator[WorkerProcess]:
@@ -63,15 +57,15 @@ class WorkerSet:
         for worker in self:
             worker.finish_and_stop()
 
-    def stop(self, timeout_s: float | None = None) -> None:
-        """Stop all workers at the same time, finally.
-
-        Args:
-            timeout_s: Seconds for running jobs; None for the default.
-        """
+    @property
+    def decisive(self) -> WorkerProcess | None:
+        """A worker whose end is the end of the project, by its `on_exit`."""
         for worker in self:
-            worker.finish_and_stop()
-            worker.stop(timeout_s)
+            on_exit = worker.status.instance.spec.on_exit
+            has_failed = worker.status.state == "failed"
+            if worker.is_over and (on_exit == "stop" or (on_exit == "fail" and has_failed)):
+                return worker
+        return None
 
     def measure(self) -> None:
         """Measure the resource usage of the processes."""
@@ -89,17 +83,18 @@ class WorkerSet:
         children = (worker.status.child for worker in self)
         return [child.incarnation for child in children if child and child.code is None]
 
+    def on_lease(self, lease: Lease, now: float) -> None:
+        """Handle a lease of the registry: whether its worker is ready, active and responsive."""
+        worker = self._workers.get(lease.name)
+        child = None if worker is None else worker.status.child
+        if worker is None or child is None or not lease.incarnation.startswith(child.incarnation):
+            return
+        worker.status.is_responsive = not is_unresponsive(lease, now)
+        worker.status.is_active = lease.active
+        if lease.state == "ready":
+            worker.on_ready(lease.incarnation)
+
     def on_ready(self, worker: str, incarnation: str) -> None:
         """Handle a ready worker of the registry; other supervisors' workers are ignored."""
         if worker in self._workers:
             self._workers[worker].on_ready(incarnation)
-
-
-def _selected(topology: Topology, only: frozenset[str]) -> list[WorkerInstance]:
-    instances = topology.instances()
-    known = {*topology.workers, *(one.name for one in instances)}
-    if unknown := sorted(only - known):
-        there = ", ".join(topology.workers)
-        problems = [f"{topology.file}: no worker is named {name!r} ({there})" for name in unknown]
-        raise TopologyError(topology.file, problems)
-    return [one for one in instances if not only or {one.name, one.spec.name} & only]

@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from pbus.process.system import groups, path_json
 from pbus.settings import BusSettings
-from pbus.topology.model import Loop, WorkerInstance, WorkerSpec
+from pbus.topology.model import REPLICA_VARIABLE, Loop, WorkerInstance, WorkerSpec
 
 SPEC_VARIABLE = "PBUS_SPEC_FD"
 
@@ -71,6 +72,7 @@ def plan_launch(
     environment: ProcessEnvironment,
     incarnation: str,
     environ: Mapping[str, str],
+    added: Mapping[str, str] = MappingProxyType({}),
 ) -> Launch:
     """Return the arguments of a worker's process.
 
@@ -79,12 +81,15 @@ def plan_launch(
         environment: Common to all workers.
         incarnation: The incarnation of the process.
         environ: Inherited environment variables, usually `os.environ`.
+        added: Variables of this process alone.
     """
     spec = instance.spec
-    env = {"PYTHONUNBUFFERED": "1", **environ, **spec.env}
-    env.pop(SPEC_VARIABLE, None)  # of an outer pbus that this one runs in
+    outer = {SPEC_VARIABLE, REPLICA_VARIABLE}  # of a pbus that this one runs in
+    inherited = {name: value for name, value in environ.items() if name not in outer}
+    env = {"PYTHONUNBUFFERED": "1", **inherited, **spec.env}
     env |= {
         **environment.bus.to_env(),
+        **added,
         "PBUS_WORKER": instance.name,
         "PBUS_SESSION": environment.session,
         "PBUS_INCARNATION": incarnation,

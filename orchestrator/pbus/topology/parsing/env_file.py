@@ -1,7 +1,7 @@
 """Environment files (`env_file`): ``NAME=VALUE`` lines by the rules of Docker Compose."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -49,6 +49,10 @@ class EnvFiles:
         if path not in self._known:
             self._known[path] = self._parse(path, place)
         return self._known[path]
+
+    def read_all(self, names: Iterable[str], place: Place) -> dict[str, str]:
+        """The variables of several files; later ones win."""
+        return {key: value for name in names for key, value in self.read(name, place).items()}
 
     def _parse(self, path: Path, place: Place) -> dict[str, str]:
         try:

@@ -1,13 +1,28 @@
 """Protocol: the services that a worker process uses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from pbus.process.supervisor.broker_watch import BrokerWatch
 from pbus.process.supervisor_events import Event
 from pbus.process.system.output import OnLine
 from pbus.process.system.spawn import Child
 from pbus.topology.model import WorkerInstance
+
+
+class Blocker(msgspec.Struct, frozen=True):
+    """A dependency that is not met.
+
+    Attributes:
+        text: Its name and the condition.
+        has_failed: It will not be met without a command of the user's.
+    """
+
+    text: str
+    has_failed: bool = False
 
 
 class ProcessHost(Protocol):
@@ -25,8 +40,9 @@ class ProcessHost(Protocol):
         incarnation: str,
         on_line: OnLine,
         on_exit: Callable[[], None],
+        env: Mapping[str, str],
     ) -> Child:
-        """Start a process of the worker.
+        """Start a process of the worker; `env` is added to its environment.
 
         Raises:
             OSError: It cannot be started.
@@ -59,6 +75,14 @@ class ProcessHost(Protocol):
 
         Returns:
             Whether the message was sent.
+        """
+        ...
+
+    def socket_dir(self) -> Path:
+        """Return an existing folder for sockets, private and with a short path.
+
+        Raises:
+            OSError: It cannot be made.
         """
         ...
 

@@ -1,20 +1,15 @@
 """The restart policy as a pure function: exit code, history and clock in, decision out."""
 
 import signal
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
 from pbus.concurrency.backoff import delay_after
+from pbus.topology.policies import RestartSpec
 
-RestartMode = Literal["never", "on-failure", "always"]
-
-FIRST_DELAY_S = 0.5
-LONGEST_DELAY_S = 30.0
 STEADY_S = 60.0  # a worker that was ready for so long starts with a new history
-WINDOW_S = 60.0
 UNLOADABLE = 78  # the exit code of a hosted worker whose class is not there (EX_CONFIG)
-MAX_EXITS = 5  # within the window; delays alone add up to 7.5 s, so only quick crashes get there
 
 
 class History(msgspec.Struct, frozen=True):
@@ -49,49 +44,58 @@ class Finish(msgspec.Struct, frozen=True):
 Decision: TypeAlias = Restart | GiveUp | Finish
 
 
-def after_exit(
-    mode: RestartMode,
-    code: int,
-    history: History,
-    now: float,
-    ready_for_s: float,
-    *,
-    is_excused: bool = False,
-) -> Decision:
-    """Decide after a worker's process ended by itself.
+class Exit(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker's process ended by itself.
+
+    Attributes:
+        code: The exit code; negative for a signal.
+        has_succeeded: It counts as a good end.
+        at: Any monotonic clock, in seconds.
+        ready_for_s: Seconds that the process was ready.
+        is_excused: The broker was away: the exit does not count, whatever caused it.
+    """
+
+    code: int
+    at: float
+    has_succeeded: bool = False
+    ready_for_s: float = 0.0
+    is_excused: bool = False
+
+
+def after_exit(spec: RestartSpec, end: Exit, history: History, share: float = 0.5) -> Decision:
+    """Decide what follows an exit.
 
     Args:
-        mode: The worker's `restart` in the topology.
-        code: The exit code; negative for a signal.
-        history: Of the last decision, or a new one.
-        now: Monotonic seconds.
-        ready_for_s: Seconds that the process was ready.
-        is_excused: The broker was away: the exit does not count.
+        spec: The worker's `restart` in the topology.
+        end: The exit.
+        history: The last decision's, or a new one.
+        share: A random number from 0 to 1, for the jitter of the delay.
     """
-    if mode == "never" or (mode == "on-failure" and code == 0):
-        return Finish() if code == 0 else GiveUp(describe_exit(code))
-    if ready_for_s >= STEADY_S:
+    if spec.policy == "never" or (spec.policy == "on-failure" and end.has_succeeded):
+        return Finish() if end.has_succeeded else GiveUp(describe_exit(end.code))
+    if end.ready_for_s >= STEADY_S:
         history = History()
-    exits = tuple(at for at in history.exits if now - at < WINDOW_S)
-    if not is_excused:
-        exits = (*exits, now)
-        if len(exits) >= MAX_EXITS:
-            return GiveUp(
-                f"{describe_exit(code)}, {len(exits)} times within {now - exits[0]:.0f} s"
-            )
-    return _after_delay(history.streak + 1, exits)
+    earlier = tuple(at for at in history.exits if end.at - at < spec.within_s)
+    exits = earlier if end.is_excused else (*earlier, end.at)
+    if not end.is_excused and len(exits) >= spec.max_exits:
+        text = describe_exit(end.code)
+        if spec.max_exits > 1:
+            text += f", {len(exits)} times within {exits[-1] - exits[0]:.0f} s"
+        return GiveUp(text)
+    return _after_delay(spec, history.streak + 1, exits, share)
 
 
-def after_obstacle(history: History) -> Restart:
-    """Decide after a program that has worked is missing, or the system has no room.
+def after_obstacle(spec: RestartSpec, history: History, share: float = 0.5) -> Restart:
+    """Decide what follows when a program is missing that has worked, or the system has no room.
 
-    The worker is never given up: a retry is cheap, and a deployment may take its time.
+    It costs nothing to look again, and a deployment may take its time: never given up.
     """
-    return _after_delay(history.streak + 1, history.exits)
+    return _after_delay(spec, history.streak + 1, history.exits, share)
 
 
-def _after_delay(streak: int, exits: tuple[float, ...]) -> Restart:
-    return Restart(delay_after(streak, FIRST_DELAY_S, LONGEST_DELAY_S), History(streak, exits))
+def _after_delay(spec: RestartSpec, streak: int, exits: tuple[float, ...], share: float) -> Restart:
+    delay_s = delay_after(streak, spec.initial_s, spec.max_s, spec.factor)
+    return Restart(delay_s * (1 + spec.jitter * (2 * share - 1)), History(streak, exits))
 
 
 def describe_exit(code: int) -> str:

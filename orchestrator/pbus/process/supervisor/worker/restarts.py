@@ -1,11 +1,15 @@
 """Restarts of one worker: applies the restart policy, waits, or gives the worker up."""
 
 import errno
+import random
+
+from msgspec.structs import replace
 
 from pbus.process.supervisor.worker import restart_policy
 from pbus.process.supervisor.worker.host import ProcessHost
 from pbus.process.supervisor.worker.worker_status import WorkerStatus
 from pbus.process.supervisor.worker.worker_target import WorkerTarget
+from pbus.topology.policies import RestartSpec
 
 _BROKER_POLL_S = 0.25
 
@@ -41,26 +45,39 @@ class Restarts:
         else:
             await self.after_exit(1, reason)
 
-    async def after_exit(self, code: int, reason: str, open_messages: str = "") -> None:
+    @property
+    def _policy(self) -> RestartSpec:
+        spec = self._spec.restart
+        return replace(spec, policy="never") if self._target.is_final else spec
+
+    async def after_exit(
+        self, code: int, reason: str, open_messages: str = "", *, is_failure: bool = False
+    ) -> None:
         """Apply the restart policy to an exit.
 
         Args:
             code: The exit code.
             reason: The exit as text.
             open_messages: Fate of the messages that the process held.
+            is_failure: The exit is a failure whatever the code is.
         """
         if code == restart_policy.UNLOADABLE and self._spec.worker is not None:
             may_pass = self._status.has_been_ready
             await self._after_obstacle("its class cannot be loaded", may_pass=may_pass)
             return
         now, ready_at = self._status.clock(), self._status.ready_at
-        decision = restart_policy.after_exit(
-            "never" if self._target.is_final else self._spec.restart,
-            code,
-            self._status.history,
-            now,
-            0.0 if ready_at is None else now - ready_at,
+        end = restart_policy.Exit(
+            code=code,
+            at=now,
+            has_succeeded=not is_failure and self._spec.is_success(code),
+            ready_for_s=0.0 if ready_at is None else now - ready_at,
             is_excused=self._host.broker.was_away,
+        )
+        decision = restart_policy.after_exit(
+            self._policy,
+            end,
+            self._status.history,
+            random.random(),  # noqa: S311 - no secret
         )
         match decision:
             case restart_policy.Restart():
@@ -73,21 +90,23 @@ class Restarts:
 
     async def _after_obstacle(self, reason: str, *, may_pass: bool) -> None:
         """The program did not run: give the worker up, or retry until it does."""
-        if may_pass and not self._target.is_final and self._spec.restart != "never":
-            await self._back_off(restart_policy.after_obstacle(self._status.history), reason)
+        policy = self._policy
+        if may_pass and policy.policy != "never":
+            history, share = self._status.history, random.random()  # noqa: S311 - no secret
+            await self._back_off(restart_policy.after_obstacle(policy, history, share), reason)
         else:
             self._give_up(reason)
 
     async def _back_off(self, decision: restart_policy.Restart, reason: str) -> None:
         status, target = self._status, self._target
         status.history = decision.history
-        status.enter_backoff(reason, f"restarts in {decision.delay_s:g} s")
+        status.enter_backoff(reason, f"restarts in {decision.delay_s:.3g} s")
         deadline = status.clock() + decision.delay_s
         while target.may_run and (left := deadline - status.clock()) > 0:
             await target.wait_changed(left)
         await self._wait_for_broker(reason)
         if not target.is_wanted:
-            has_ended_well = target.is_stopped_by_user or status.code == 0
+            has_ended_well = target.is_stopped_by_user or self._spec.is_success(status.code)
             status.enter("exited" if has_ended_well else "failed", reason)
 
     async def _wait_for_broker(self, reason: str) -> None:

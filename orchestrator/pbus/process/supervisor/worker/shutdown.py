@@ -9,6 +9,7 @@ import msgspec
 
 from pbus.process.system import groups
 from pbus.process.system.spawn import Child
+from pbus.topology.policies import StopSpec
 
 _POLL_S = 0.02  # POSIX has no event for a process group that became empty
 _REPORT_S = 1.0  # a worker whose time is up ends its jobs itself, and answers their requesters
@@ -37,6 +38,7 @@ async def terminate(
     deadlines: Deadlines = Deadlines(),  # noqa: B008 - frozen
     *,
     job_time_s: Callable[[], float | None] = lambda: None,
+    first_signal: signal.Signals = signal.SIGTERM,
 ) -> bool:
     """End a child and its whole group.
 
@@ -48,6 +50,7 @@ async def terminate(
         deadlines: Seconds for each step.
         job_time_s: Returns the user's time for running jobs, in seconds from the call of this
             function; read repeatedly, since a later command may change it. None: as in `deadlines`.
+        first_signal: Sent before SIGKILL.
 
     Returns:
         Whether the group is empty.
@@ -60,10 +63,26 @@ async def terminate(
         return began + (default_s if given_s is None else given_s) - loop.time()
 
     if request_end is None:
-        return await _end_group(child, kill_now, deadlines, lambda: left_s(deadlines.term_s))
+        term_left_s = lambda: left_s(deadlines.term_s)  # noqa: E731 - read repeatedly
+        return await _end_group(child, kill_now, deadlines, term_left_s, first_signal)
     if not kill_now.is_set() and await request_end():
         await _is_gone(child, kill_now, lambda: left_s(deadlines.ask_s) + _REPORT_S)
-    return await terminate_group(child, kill_now, deadlines)
+    return await _end_group(child, kill_now, deadlines, _countdown(deadlines.term_s), first_signal)
+
+
+def deadlines_of(spec: StopSpec, *, is_asked: bool) -> Deadlines:
+    """Return the seconds for each step that a worker's `stop` gives.
+
+    Args:
+        spec: The worker's.
+        is_asked: It is asked by a message first, which is what the grace is for then.
+    """
+    usual = Deadlines()
+    if spec.grace_s is None:
+        return usual
+    if is_asked:
+        return Deadlines(ask_s=spec.grace_s, term_s=min(usual.term_s, spec.grace_s))
+    return Deadlines(term_s=spec.grace_s)
 
 
 async def terminate_group(
@@ -80,12 +99,16 @@ async def terminate_group(
 
 
 async def _end_group(
-    child: Child, kill_now: asyncio.Event, deadlines: Deadlines, term_left_s: Callable[[], float]
+    child: Child,
+    kill_now: asyncio.Event,
+    deadlines: Deadlines,
+    term_left_s: Callable[[], float],
+    first_signal: signal.Signals = signal.SIGTERM,
 ) -> bool:
     if child.is_gone:
         return True
     if not kill_now.is_set():
-        is_permitted = child.send_signal(signal.SIGTERM)
+        is_permitted = child.send_signal(first_signal)
         if is_permitted and await _is_gone(child, kill_now, term_left_s):
             return True
     is_permitted = child.send_signal(signal.SIGKILL)

@@ -6,21 +6,49 @@ import signal
 import time
 from collections.abc import Callable
 
+import msgspec
+
+from pbus.concurrency.waiting import first_of
 from pbus.ids import new_token
+from pbus.process.probes.checks import Surroundings, check
 from pbus.process.supervisor.worker import restart_policy, shutdown
-from pbus.process.supervisor.worker.host import ProcessHost
+from pbus.process.supervisor.worker.host import Blocker, ProcessHost
+from pbus.process.supervisor.worker.probing import Probing
 from pbus.process.supervisor.worker.restarts import Restarts, joined
 from pbus.process.supervisor.worker.worker_status import WorkerStatus
 from pbus.process.supervisor.worker.worker_target import WorkerTarget
 from pbus.process.supervisor_events import Exited, Ready, Started
 from pbus.process.system.spawn import Child
 from pbus.topology.model import WorkerInstance
+from pbus.topology.policies import ExecProbe
 
 _DRAIN_S = 0.3  # for the last lines; longer only when a descendant holds the pipes open
 _KERNEL_S = 30.0  # for the kernel to end a killed process, before the supervisor exits
 _LEFTOVERS_S = 1.0  # a group without its leader gets a short SIGTERM before SIGKILL
 
 logger = logging.getLogger(__name__)
+
+
+class LaunchError(Exception):
+    """A process could not be started: `cause` says why."""
+
+    def __init__(self, cause: OSError | ValueError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class _Ended(msgspec.Struct, frozen=True):
+    """The end of a process.
+
+    Attributes:
+        code: Its exit code.
+        verdict: Why its probes had it ended, as text; "" where they had not.
+        was_told: A command ended it.
+    """
+
+    code: int
+    verdict: str
+    was_told: bool
 
 
 class WorkerProcess:
@@ -42,6 +70,10 @@ class WorkerProcess:
         self.joins = instance.spec.joins
         self.status = WorkerStatus(instance, clock)
         self.target = WorkerTarget(clock)
+        self.find_blocker: Callable[[], Blocker | None] = lambda: None
+        self._is_registered = False
+        self._is_left = False
+        self._probing: Probing | None = None
         self._kill_now = kill_now
         self._host: ProcessHost
         self._restarts: Restarts
@@ -50,7 +82,7 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Run the worker, also after a stop or failure; a running or starting one is left alone."""
-        is_starting = self.status.state == "starting"
+        is_starting = self.status.state in {"starting", "waiting"}
         if self.target.is_stopped_by_user or (self.status.child is None and not is_starting):
             self.restart()
 
@@ -78,7 +110,16 @@ class WorkerProcess:
         if child is None or self.status.state != "starting":
             return
         if incarnation.startswith(child.incarnation):
+            self._is_registered = True
+            self._check_ready()
+
+    def _check_ready(self) -> None:
+        """Enter "ready" as soon as the registry has the worker and its probe has succeeded."""
+        if self.status.state != "starting" or self._probing is None:
+            return
+        if self._probing.is_passed and (self._is_registered or not self.joins):
             self.status.set_ready()
+            self._probing.on_ready()
             self.status.emit(Ready(self.name))
 
     # State
@@ -87,6 +128,11 @@ class WorkerProcess:
     def target_start_count(self) -> int:
         """The start count that all commands so far lead to."""
         return self.status.start_count + int(self.target.restart_requested)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process runs, and its end is still waited for."""
+        return self.status.child is not None and not self._is_left
 
     @property
     def is_over(self) -> bool:
@@ -105,6 +151,7 @@ class WorkerProcess:
             if self.target.is_wanted:
                 await self._run_contained()
             elif self.target.is_final:
+                self._is_left = True
                 return
             else:
                 await self.target.wait_changed()
@@ -126,55 +173,114 @@ class WorkerProcess:
         """Run one process, and wait until the next may start."""
         self.target.restart_requested = False
         self.status.survivors = ""
-        child = await self._start()
-        if child is None:
+        if not await self._wait_for_dependencies():
             return
+        incarnation = new_token()
         try:
-            while child.code is None and self.target.may_run:
-                await self.target.wait_changed()
-            was_told = child.code is None
-            if was_told and not await self._stop(child):
-                return
-            code = await child.wait()
-            await self._finish(child, code)
-        finally:
-            child.close()
-        reason, open_messages = restart_policy.describe_exit(code), self.status.open_messages
-        if not was_told:
-            await self._restarts.after_exit(code, reason, open_messages)
+            self._probing = self._make_probing(incarnation)
+            ended = await self._run_process(incarnation, self._probing)
+        except LaunchError as error:
+            await self._restarts.after_launch_error(error.cause)
+            return
+        if ended is None:
+            return
+        reason, open_messages = restart_policy.describe_exit(ended.code), self.status.open_messages
+        if not ended.was_told:
+            await self._restarts.after_exit(
+                ended.code,
+                ended.verdict or reason,
+                open_messages,
+                is_failure=bool(ended.verdict),
+            )
         elif not self.target.is_wanted:
             self.status.enter("exited", joined(reason, open_messages))
 
-    async def _start(self) -> Child | None:
-        incarnation = new_token()
+    def _make_probing(self, incarnation: str) -> Probing:
+        try:
+            return Probing(self.status, self._host.socket_dir, incarnation, self._on_probe)
+        except OSError as error:
+            raise LaunchError(error) from error
+
+    async def _run_process(self, incarnation: str, probing: Probing) -> "_Ended | None":
+        """Run one process to its end; None where it cannot be ended."""
+        try:
+            child = await self._start(incarnation, probing)
+            try:
+                while child.code is None and self.target.may_run and not probing.verdict:
+                    await self.target.wait_changed()
+                is_alive = child.code is None
+                verdict = probing.verdict if is_alive and self.target.may_run else ""
+                if is_alive and not await self._stop(child):
+                    return None
+                code = await child.wait()
+                await self._finish(child, code)
+                return _Ended(code, verdict, was_told=is_alive and not verdict)
+            finally:
+                child.close()
+        finally:
+            self._probing = None
+            await probing.close()
+
+    def _on_probe(self) -> None:
+        self._check_ready()
+        self.target.wake()
+
+    async def _wait_for_dependencies(self) -> bool:
+        """Wait until the worker may start; returns whether it is still wanted then."""
+        while self.target.is_wanted and (blocker := self.find_blocker()) is not None:
+            if blocker.has_failed:
+                self.target.is_wanted = False
+                self.status.fail(f"a dependency failed: {blocker.text}")
+                return False
+            self.status.enter_waiting(f"waiting for {blocker.text}")
+            await self.target.wait_changed()
+        if not self.target.is_wanted:
+            self.status.enter("exited")
+        return self.target.is_wanted
+
+    async def _start(self, incarnation: str, probing: Probing) -> Child:
         status = self.status
         status.begin_start()
+        self._is_registered = False
         try:
             child = await self._host.start_child(
-                status.instance, incarnation, status.on_line, self.target.wake
+                status.instance, incarnation, status.on_line, self.target.wake, probing.env
             )
         except (OSError, ValueError) as error:
-            await self._restarts.after_launch_error(error)
-            return None
+            raise LaunchError(error) from error
         status.child = child
         status.emit(Started(self.name, child.pid, incarnation))
         status.note(f"started, pid {child.pid}")
-        if not self.joins:
-            self.on_ready(incarnation)
+        probing.start(child)
+        self._check_ready()
         return child
 
     async def _stop(self, child: Child) -> bool:
         """End the process and its group; returns whether the process ended."""
         self.status.enter("stopping")
         began = self.status.clock()
-        is_asked = self.status.ready_at is not None and self.joins
+        spec = self.status.instance.spec.stop
+        is_asked = self.status.ready_at is not None and self.joins and spec.drain
+        if spec.command is not None:
+            await self._run_stop_command(child, spec.command)
         is_down = await shutdown.terminate(
             child,
             self._request_end if is_asked else None,
             self._kill_now,
+            shutdown.deadlines_of(spec, is_asked=is_asked),
             job_time_s=lambda: self.target.job_time_s(began),
+            first_signal=signal.Signals[spec.signal],
         )
         return is_down or await self._wait_unkillable(child)
+
+    async def _run_stop_command(self, child: Child, command: tuple[str, ...]) -> None:
+        """Run the user's program before the signal; its failure is noted, and the signal follows."""
+        limit_s = self.status.instance.spec.stop.grace_s or shutdown.Deadlines().ask_s
+        around = Surroundings(child.launch.env, child.launch.cwd)
+        running = check(ExecProbe(command), around, limit_s)
+        ended, _ = await first_of(running, self._kill_now.wait())
+        if not ended.cancelled() and (reason := ended.result()):
+            self.status.note(f"stop command: {reason}")
 
     async def _request_end(self) -> bool:
         job_time_s = self.target.job_time_s(self.status.clock())

@@ -23,6 +23,11 @@ class WorkerStatus:
         child: Its process; None while none runs.
         code: Exit code of the last process; None while one runs.
         open_messages: Fate of the messages that the last process held, as text.
+        is_active: It handles messages, by the registry.
+        is_healthy: What the last health checks said; None before the first.
+        is_responsive: Its event loop renews its lease, by the registry.
+        is_probed: The ready probe has succeeded, or there is none.
+        on_output: Called with each line that the process writes.
         survivors: Processes of the last one's group that could not be ended, as text.
         start_count: Processes started so far.
         ready_at: Time at which the process became ready; None before.
@@ -39,6 +44,11 @@ class WorkerStatus:
         self.child: Child | None = None
         self.code: int | None = None
         self.open_messages = ""
+        self.is_active = True
+        self.is_healthy: bool | None = None
+        self.is_responsive = True
+        self.on_output: Callable[[str], None] = lambda _text: None
+        self.is_probed = True
         self.survivors = ""
         self.start_count = 0
         self.ready_at: float | None = None
@@ -52,12 +62,14 @@ class WorkerStatus:
     def begin_start(self) -> None:
         """Count a start and enter "starting"."""
         self.start_count += 1
-        self.ready_at = self._reason = self.code = None
+        self.ready_at = self._reason = self.code = self.is_healthy = None
+        self.is_responsive = True
         self.output.forget_error()
         self.enter("starting")
 
     def set_ready(self) -> None:
         """Enter "ready"."""
+        self._reason = None
         self.ready_at = self.clock()
         self.has_been_ready = True
         self.enter("ready")
@@ -67,6 +79,23 @@ class WorkerStatus:
         if state != self.state or detail:
             self.state = state
             self.emit(StateChanged(self.name, state, detail))
+
+    def enter_waiting(self, reason: str) -> None:
+        """Enter "waiting", for a dependency; the record shows the reason."""
+        if self.state != "waiting" or self._reason != reason:
+            self._reason = reason
+            self.enter("waiting", reason)
+
+    def set_pending(self, reason: str) -> None:
+        """Show in the record why the ready probe has not succeeded yet."""
+        self._reason = reason
+
+    def set_health(self, reason: str) -> None:
+        """Enter "unhealthy", or "ready" where there is no reason against it."""
+        was_healthy, self.is_healthy = self.is_healthy, not reason
+        if self.state in {"ready", "unhealthy"} and was_healthy != self.is_healthy:
+            self._reason = reason or None
+            self.enter("unhealthy" if reason else "ready", reason or "healthy")
 
     def enter_backoff(self, reason: str, detail: str) -> None:
         """Enter "backoff"; the record shows the reason."""
@@ -90,12 +119,20 @@ class WorkerStatus:
     def on_line(self, stream: Stream, text: str) -> None:
         """Handle a line of the process."""
         self.output.add(stream, text)
+        self.on_output(text)
         self.emit(Line(self.name, stream, text, time.time()))
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether the process has ended, and that counts as a good end."""
+        return self.state == "exited" and self.instance.spec.is_success(self.code)
 
     def record(self) -> ProcessRecord:
         """Return the row of `pbus ps`."""
         child, usage = self.child, self.usage
         has_failed = self.state in {"failed", "backoff"}
+        is_probing = self.state == "starting" and not self.is_probed
+        has_reason = has_failed or is_probing or self.state in {"waiting", "unhealthy"}
         return ProcessRecord(
             name=self.name,
             state=self.state,
@@ -107,7 +144,9 @@ class WorkerStatus:
             exit_code=self.code,
             cpu_percent=usage.cpu_percent if child and usage else None,
             rss_bytes=usage.rss_bytes if child and usage else None,
-            reason=self._reason if has_failed else None,
+            is_probed=self.is_probed,
+            has_succeeded=self.has_succeeded,
+            reason=self._reason if has_reason else None,
             error=self._error() if has_failed else None,
         )
 

@@ -1,0 +1,1 @@
+"""Probes: whether a process is ready, and whether it is healthy."""

@@ -1,0 +1,112 @@
+"""The order of workers: each starts when its dependencies are met, and stops before them."""
+
+import asyncio
+import functools
+import time
+from collections.abc import Iterable
+
+from pbus.process.supervisor.worker.host import Blocker
+from pbus.process.supervisor.worker.worker_process import WorkerProcess
+from pbus.process.supervisor_events import Event, Started
+from pbus.topology.policies import Condition, Dependency
+
+
+class StartOrder:
+    """Applies the dependencies among the workers of one supervisor; others count as met.
+
+    Args:
+        workers: All workers.
+        kill_now: Once set, the order does not matter.
+    """
+
+    def __init__(self, workers: Iterable[WorkerProcess], kill_now: asyncio.Event) -> None:
+        self._workers = {worker.name: worker for worker in workers}
+        self._kill_now = kill_now
+        self._stop_at: float | None = None  # the end of the time for running jobs
+        self._unstopped: list[WorkerProcess] = []  # while all are being stopped
+        self._groups: dict[str, list[WorkerProcess]] = {}
+        for worker in self._workers.values():
+            worker.find_blocker = functools.partial(self._blocker, worker)
+            self._groups.setdefault(worker.status.instance.spec.name, []).append(worker)
+        self._dependents: dict[str, list[tuple[WorkerProcess, Dependency]]] = {}
+        for group in self._groups.values():
+            for worker in group:
+                for dependency in worker.status.instance.spec.depends_on:
+                    self._dependents.setdefault(dependency.worker, []).append((worker, dependency))
+
+    def _blocker(self, worker: WorkerProcess) -> Blocker | None:
+        """Return the first dependency of a worker that is not met."""
+        for dependency in worker.status.instance.spec.depends_on:
+            for other in self._groups.get(dependency.worker, ()):
+                if _is_met(other, dependency.condition):
+                    continue
+                has_failed = other.is_over
+                if has_failed and not dependency.required:
+                    continue
+                text = f"{other.name} ({_state_of(other, dependency.condition)})"
+                return Blocker(text, has_failed)
+        return None
+
+    def stop(self, timeout_s: float | None = None) -> None:
+        """Stop all workers finally: each as soon as those that depend on it are down.
+
+        Args:
+            timeout_s: Seconds from now for running jobs; None for the default, of each worker.
+        """
+        self._stop_at = None if timeout_s is None else time.monotonic() + timeout_s
+        self._unstopped = list(self._workers.values())
+        for worker in self._unstopped:
+            worker.finish_and_stop()
+        self.stop_next()
+
+    def stop_next(self) -> None:
+        """While all are being stopped: stop those that no running worker depends on."""
+        waiting = []
+        for worker in self._unstopped:
+            others = (one for one, _ in self._dependents_of(worker))
+            if self._kill_now.is_set() or not any(other.is_running for other in others):
+                left_s = None if self._stop_at is None else self._stop_at - time.monotonic()
+                worker.stop(None if left_s is None else max(0.0, left_s))
+            else:
+                waiting.append(worker)
+        self._unstopped = waiting
+
+    def on_change(self, event: Event) -> None:
+        """Handle an event of a worker: others may have waited for it."""
+        if isinstance(event, Started):
+            self._restart_dependents(self._workers[event.worker])
+        for worker in self._workers.values():
+            if worker.status.state == "waiting":
+                worker.target.wake()
+        self.stop_next()
+
+    def _restart_dependents(self, worker: WorkerProcess) -> None:
+        if worker.status.start_count > 1:
+            for dependent, dependency in self._dependents_of(worker):
+                if dependency.restart and dependent.target.is_wanted:
+                    dependent.restart()
+
+    def _dependents_of(self, worker: WorkerProcess) -> list[tuple[WorkerProcess, Dependency]]:
+        return self._dependents.get(worker.status.instance.spec.name, [])
+
+
+def _is_met(worker: WorkerProcess, condition: Condition) -> bool:
+    status = worker.status
+    if status.has_succeeded:
+        return not worker.target.is_stopped_by_user
+    if condition == "completed" or worker.target.restart_requested:
+        return False
+    if condition == "started":
+        return status.child is not None
+    if status.state != "ready":
+        return False
+    if condition == "healthy":
+        return status.instance.spec.health is None or status.is_healthy is True
+    return condition == "ready" or not worker.joins or status.is_active
+
+
+def _state_of(worker: WorkerProcess, condition: Condition) -> str:
+    state = worker.status.state
+    if worker.target.is_stopped_by_user:
+        return "stopped"
+    return condition if state in {"starting", "ready", "waiting"} else state

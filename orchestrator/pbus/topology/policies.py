@@ -1,0 +1,131 @@
+"""How a worker's process is treated: order, readiness, health, restarts, stopping, limits."""
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+RestartPolicy = Literal["never", "on-failure", "always"]
+Condition = Literal["started", "ready", "active", "healthy", "completed"]
+OnExit = Literal["ignore", "stop", "fail"]
+
+
+class Dependency(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker that another one waits for.
+
+    Attributes:
+        worker: The name of the dependency; a group of replicas counts as a whole.
+        condition: The state that it must have reached.
+        required: Whether its failure is the failure of who waits; else the wait ends.
+        restart: Whether who waits is restarted with it.
+    """
+
+    worker: str
+    condition: Condition = "ready"
+    required: bool = True
+    restart: bool = False
+
+
+class LogProbe(msgspec.Struct, frozen=True, tag="log"):
+    """A line of the worker's output matches `pattern`, a regular expression."""
+
+    pattern: str
+
+
+class HttpProbe(msgspec.Struct, frozen=True, tag="http"):
+    """A GET of `url` is answered with a status from 200 to 399."""
+
+    url: str
+
+
+class TcpProbe(msgspec.Struct, frozen=True, tag="tcp"):
+    """A connection to `host` and `port` can be opened."""
+
+    host: str
+    port: int
+
+
+class ExecProbe(msgspec.Struct, frozen=True, tag="exec"):
+    """`command`, run in the worker's folder and environment, exits with 0."""
+
+    command: tuple[str, ...]
+
+
+class NotifyProbe(msgspec.Struct, frozen=True, tag="notify"):
+    """The worker sends READY=1 to the socket in NOTIFY_SOCKET, as systemd has it."""
+
+
+class BusProbe(msgspec.Struct, frozen=True, tag="bus"):
+    """The worker is registered as ready on the bus, and its event loop renews its lease."""
+
+
+Probe: TypeAlias = LogProbe | HttpProbe | TcpProbe | ExecProbe | NotifyProbe | BusProbe
+
+
+class ReadySpec(msgspec.Struct, frozen=True, kw_only=True):
+    """When a started process counts as ready.
+
+    Attributes:
+        probe: The check; it is repeated until it succeeds.
+        timeout_s: Seconds from the start after which a process that is not ready has failed.
+    """
+
+    probe: Probe
+    timeout_s: float = 60.0
+
+
+class HealthSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """When a ready process counts as healthy.
+
+    Attributes:
+        probe: The check.
+        every_s: Seconds from one check to the next.
+        timeout_s: Seconds that one check may take.
+        failures: Checks in a row that must fail.
+        start_period_s: Seconds after the start in which failures do not count.
+        restart: Whether an unhealthy process is restarted; else it is only shown.
+    """
+
+    probe: Probe
+    every_s: float = 10.0
+    timeout_s: float = 5.0
+    failures: int = 3
+    start_period_s: float = 0.0
+    restart: bool = True
+
+
+class RestartSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """When and how often a process is started again after it ended.
+
+    Attributes:
+        policy: After which ends.
+        initial_s: Seconds before the first restart.
+        factor: How the pause grows with each restart in a row.
+        max_s: The longest pause, in seconds.
+        jitter: The share of a pause by which it may differ at random, 0 to 1.
+        max_exits: Ends within `within_s` after which the worker is given up.
+        within_s: Seconds.
+    """
+
+    policy: RestartPolicy = "on-failure"
+    initial_s: float = 0.5
+    factor: float = 2.0
+    max_s: float = 30.0
+    jitter: float = 0.0
+    max_exits: int = 5
+    within_s: float = 60.0
+
+
+class StopSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How a process is ended.
+
+    Attributes:
+        drain: Whether a worker on the bus is asked to finish its open jobs first.
+        grace_s: Seconds to end by itself, after the message and after the signal; None: as usual.
+        signal: The first signal.
+        command: A program that is run before the signal, in the worker's folder and environment.
+    """
+
+    drain: bool = True
+    grace_s: float | None = None
+    signal: str = "SIGTERM"
+    command: tuple[str, ...] | None = None

@@ -1,0 +1,77 @@
+"""The processes of a topology that are to run: all, some by name, some by profile."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from pbus.errors import TopologyError
+from pbus.topology.dependencies import closure
+from pbus.topology.model import Topology, WorkerInstance, WorkerSpec
+from pbus.topology.problems import did_you_mean
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """The processes that are to run.
+
+    Attributes:
+        only: Names of workers, or of single replicas; where empty, the profiles decide.
+        profiles: The chosen profiles; a worker without profiles is always chosen.
+        with_dependencies: Also run what a chosen worker depends on.
+    """
+
+    only: frozenset[str] = frozenset()
+    profiles: frozenset[str] = frozenset()
+    with_dependencies: bool = True
+
+
+ALL = Selection()
+
+
+def select(topology: Topology, selection: Selection = ALL) -> list[WorkerInstance]:
+    """Choose processes, in the order of the file.
+
+    Raises:
+        TopologyError: A name or a profile is not in the topology.
+    """
+    only, profiles = selection.only, selection.profiles
+    _check_names(topology, only)
+    _check_profiles(topology, profiles)
+    chosen = {one.name for one in topology.workers.values() if _is_chosen(one, only, profiles)}
+    needed = set[str]()
+    if selection.with_dependencies:
+        waits_for = {
+            name: [one.worker for one in spec.depends_on] for name, spec in topology.workers.items()
+        }
+        needed = closure(chosen, waits_for) - chosen
+    return [
+        one
+        for one in topology.instances()
+        if one.spec.name in needed
+        or (one.spec.name in chosen and (not only or {one.name, one.spec.name} & only))
+    ]
+
+
+def _is_chosen(spec: WorkerSpec, only: frozenset[str], profiles: frozenset[str]) -> bool:
+    if only:
+        return any({one.name, spec.name} & only for one in spec.instances())
+    return not spec.profiles or not spec.profiles.isdisjoint(profiles)
+
+
+def _check_names(topology: Topology, only: frozenset[str]) -> None:
+    known = {*topology.workers, *(one.name for one in topology.instances())}
+    _refuse(topology, only - known, topology.workers, "no worker is named")
+
+
+def _check_profiles(topology: Topology, profiles: frozenset[str]) -> None:
+    known = sorted({one for spec in topology.workers.values() for one in spec.profiles})
+    _refuse(topology, profiles - set(known), known, "no worker has the profile")
+
+
+def _refuse(topology: Topology, strangers: Iterable[str], known: Iterable[str], what: str) -> None:
+    there = ", ".join(known)
+    problems = [
+        f"{topology.file}: {what} {name!r}{did_you_mean(name, known) or f' ({there})'}"
+        for name in sorted(strangers)
+    ]
+    if problems:
+        raise TopologyError(topology.file, problems)
