@@ -11,7 +11,18 @@ import msgspec
 
 from pbus.settings import BusSettings
 from pbus.topology.model import Topology, WorkerSpec
-from pbus.topology.policies import HealthSpec, ReadySpec, StopSpec
+from pbus.topology.policies import (
+    ExecProbe,
+    HealthSpec,
+    HttpProbe,
+    LogProbe,
+    NotifyProbe,
+    Probe,
+    ReadySpec,
+    RestartSpec,
+    StopSpec,
+    TcpProbe,
+)
 from pbus.topology.schema import BusSection
 from pbus.urls import mask_url
 
@@ -59,9 +70,9 @@ def _worker(spec: WorkerSpec, secrets: Secrets) -> dict[str, Any]:
         "active": spec.active,
         "replicas": spec.replicas,
         "depends_on": {one.worker: _plain(one, "worker") for one in spec.depends_on},
-        "ready": _timed(spec.ready, secrets, (*at, "ready")),
-        "health": _timed(spec.health, secrets, (*at, "health")),
-        "restart": _plain(spec.restart),
+        "ready": _ready(spec.ready, secrets, (*at, "ready")),
+        "health": _health(spec.health, secrets, (*at, "health")),
+        "restart": _restart(spec.restart),
         "success_exit_codes": sorted(spec.success_exit_codes),
         "on_exit": spec.on_exit,
         "stop": _stop(spec.stop, secrets, (*at, "stop")),
@@ -76,26 +87,58 @@ def _plain(value: msgspec.Struct, *left_out: str) -> dict[str, Any]:
     return {key: one for key, one in fields.items() if key not in left_out}
 
 
-def _timed(
-    spec: ReadySpec | HealthSpec | None, secrets: Secrets, at: Path
-) -> dict[str, Any] | None:
+def _ready(spec: ReadySpec | None, secrets: Secrets, at: Path) -> dict[str, Any] | None:
+    return None if spec is None else {**_probe(spec.probe, secrets, at), "timeout": spec.timeout_s}
+
+
+def _health(spec: HealthSpec | None, secrets: Secrets, at: Path) -> dict[str, Any] | None:
     if spec is None:
         return None
-    fields = _plain(spec)
-    probe = fields.pop("probe")
-    kind = probe.pop("type")
-    if kind == "exec":
-        probe["command"] = _masked_command(tuple(probe["command"]), secrets, at, "exec")
-    elif (*at, kind) in secrets:
-        probe = dict.fromkeys(probe, _MASK)
-    return {"probe": kind, **_masked(probe, secrets, at), **fields}
+    return {
+        **_probe(spec.probe, secrets, at),
+        "every": spec.every_s,
+        "timeout": spec.timeout_s,
+        "failures": spec.failures,
+        "start_period": spec.start_period_s,
+        "restart": spec.restart,
+    }
+
+
+def _probe(probe: Probe, secrets: Secrets, at: Path) -> dict[str, Any]:
+    match probe:
+        case LogProbe(pattern):
+            return {"log": _masked(pattern, secrets, (*at, "log"))}
+        case HttpProbe(url):
+            return {"http": _masked(url, secrets, (*at, "http"))}
+        case TcpProbe(host, port):
+            address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            return {"tcp": _masked(address, secrets, (*at, "tcp"))}
+        case ExecProbe(command):
+            return {"exec": _masked_command(command, secrets, at, "exec")}
+    return {"notify" if isinstance(probe, NotifyProbe) else "bus": True}
+
+
+def _restart(spec: RestartSpec) -> dict[str, Any]:
+    return {
+        "policy": spec.policy,
+        "backoff": {
+            "initial": spec.initial_s,
+            "factor": spec.factor,
+            "max": spec.max_s,
+            "jitter": spec.jitter,
+        },
+        "max": spec.max_exits,
+        "within": spec.within_s,
+    }
 
 
 def _stop(spec: StopSpec, secrets: Secrets, at: Path) -> dict[str, Any]:
-    fields = _plain(spec)
-    if spec.command:
-        fields["command"] = _masked_command(spec.command, secrets, at)
-    return fields
+    return {
+        "drain": spec.drain,
+        "grace": spec.grace_s,
+        "signal": spec.signal,
+        "command": _masked_command(spec.command, secrets, at) if spec.command else None,
+    }
 
 
 def _masked(value: Any, secrets: Secrets, path: Path) -> Any:

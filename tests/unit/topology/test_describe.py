@@ -10,14 +10,11 @@ from support.topologies import WORKER, load_text
 
 RESTART = {
     "policy": "on-failure",
-    "initial_s": 0.5,
-    "factor": 2.0,
-    "max_s": 30.0,
-    "jitter": 0.0,
-    "max_exits": 5,
-    "within_s": 60.0,
+    "backoff": {"initial": 0.5, "factor": 2.0, "max": 30.0, "jitter": 0.0},
+    "max": 5,
+    "within": 60.0,
 }
-STOP = {"drain": True, "grace_s": None, "signal": "SIGTERM", "command": None}
+STOP = {"drain": True, "grace": None, "signal": "SIGTERM", "command": None}
 
 
 def test_describes_whole_topology(tmp_path):

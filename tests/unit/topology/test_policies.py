@@ -351,7 +351,7 @@ def test_described(tmp_path):
     )
     a, db = describe(topology)["workers"]
     assert a["depends_on"] == {"db": {"condition": "healthy", "required": True, "restart": False}}
-    assert a["ready"] == {"probe": "http", "url": "***", "timeout_s": 60.0}
+    assert a["ready"] == {"http": "***", "timeout": 60.0}
     assert a["stop"]["command"] == ["quit", "--token", "***"]
-    assert db["health"]["command"] == ["check", "--password=***"]
+    assert db["health"]["exec"] == ["check", "--password=***"]
     assert a["restart"]["policy"] == "on-failure"
