@@ -39,8 +39,14 @@ def check_by_import(
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         texts = pool.map(lambda spec: _problem(topology, spec, environ, timeout_s), specs)
         wrong = {spec.name: text for spec, text in zip(specs, texts, strict=True) if text}
-    classes = {spec.name for spec in specs}
-    kept = [one for one in seen if one.worker not in classes or one.worker in wrong]
+    return _merged(seen, {spec.name for spec in specs}, wrong)
+
+
+def _merged(
+    seen: Sequence[CodeProblem], imported: set[str], wrong: Mapping[str, str]
+) -> list[CodeProblem]:
+    """Join problems found by reading with those of importing, which decides."""
+    kept = [one for one in seen if one.worker not in imported or one.worker in wrong]
     placed = {one.worker for one in kept}
     return kept + [
         CodeProblem(name, ("worker",), text) for name, text in wrong.items() if name not in placed
