@@ -9,6 +9,7 @@ from typing import Any, Self
 import msgspec
 
 from pbus.bus.claims import Presence
+from pbus.bus.local.mailbox import Mailbox
 from pbus.bus.local.router import Counters, LocalRouter
 from pbus.bus.memory_leases import MemoryLeaseStore
 from pbus.bus.queues.store import QueueStore
@@ -80,7 +81,7 @@ class WorkerBus(abc.ABC):
         self.is_running = False
         self.url = "memory://"
         self._is_stopped = False
-        self._loop: asyncio.AbstractEventLoop | None = None  # of the first start
+        self._loop = _OwnLoop()
         self._lifetime: asyncio.Task[None] | None = None  # ends with the loop, if not before
         self._starting: asyncio.Future[None] | None = None
         self._router = LocalRouter(send_timeout)
@@ -95,14 +96,12 @@ class WorkerBus(abc.ABC):
                 waits for ever), or refused us. Nothing runs then; start() may be tried again.
             BusLoopError: The bus belongs to another event loop.
         """
-        self._check_loop()
+        self._loop.check()
         while self._starting is not None:
             await asyncio.wait({self._starting})
         if self.is_running:
             return
-        self._loop = asyncio.get_running_loop()
-        hold_loop(self._loop)
-        self._starting = self._loop.create_future()
+        self._starting = self._loop.hold().create_future()
         try:
             await self._start(timeout)
         finally:
@@ -132,7 +131,7 @@ class WorkerBus(abc.ABC):
         Raises:
             BusLoopError: The bus belongs to another event loop.
         """
-        self._check_loop()
+        self._loop.check()
         self._is_stopped = True
         if self._lifetime is None:
             return
@@ -153,7 +152,7 @@ class WorkerBus(abc.ABC):
             BusUnavailableError: The broker did not confirm in time.
             BusLoopError: The bus belongs to another event loop.
         """
-        self._check_loop()
+        self._loop.check()
         mailbox = self._router.add(subscriber)
         if mailbox is None or not self.is_running:
             return
@@ -214,7 +213,7 @@ class WorkerBus(abc.ABC):
             MessageEncodeError: A field cannot be carried.
         """
         del urgent  # the type knows its lane
-        header = Header(type=type_name, source=source, target=target, id=new_id(), time=time.time())
+        header = new_header(type_name, source, target)
         line = encode_raw(header, fields, limit=self.max_message_bytes)
         await self.send(decode_message(line))
 
@@ -237,10 +236,7 @@ class WorkerBus(abc.ABC):
     def stats(self, name: str) -> MailboxStats:
         """Return the counts of the subscriber of that name."""
         mailbox = self._router.find(name)
-        if mailbox is None:
-            return MailboxStats()
-        unhandled = 0 if self.queues is not None else mailbox.unhandled
-        return MailboxStats(mailbox.received, mailbox.lost, mailbox.queued, mailbox.held, unhandled)
+        return MailboxStats() if mailbox is None else _stats_of(mailbox, self.queues is not None)
 
     @property
     def leases(self) -> LeaseStore:
@@ -263,7 +259,7 @@ class WorkerBus(abc.ABC):
 
     async def _until_running(self) -> None:
         """Wait for a start that is under way; raises as send() where there is none."""
-        self._check_loop()
+        self._loop.check()
         if self._starting is not None:
             await asyncio.wait({self._starting})
         if not self.is_running:
@@ -273,12 +269,6 @@ class WorkerBus(abc.ABC):
         """Send nothing more: asyncio.run() ends, and cancels all that runs here."""
         if lifetime is self._lifetime:
             self.is_running, self._is_stopped = False, True
-
-    def _check_loop(self) -> None:
-        if self._loop is not None and self._loop is not asyncio.get_running_loop():
-            raise BusLoopError
-
-    # What a transport of pbus' own overrides
 
     async def _open(self) -> None:  # noqa: B027 - nothing to do without a broker
         """Connect and join the addresses subscribed so far."""
@@ -298,6 +288,34 @@ class WorkerBus(abc.ABC):
 
     def _make_leases(self) -> LeaseStore:
         return MemoryLeaseStore()
+
+
+def _stats_of(mailbox: Mailbox, is_stored: bool) -> MailboxStats:  # noqa: FBT001
+    unhandled = 0 if is_stored else mailbox.unhandled
+    return MailboxStats(mailbox.received, mailbox.lost, mailbox.queued, mailbox.held, unhandled)
+
+
+def new_header(type_name: str, source: str, target: str | None) -> Header:
+    """The header of a new message."""
+    return Header(type=type_name, source=source, target=target, id=new_id(), time=time.time())
+
+
+class _OwnLoop:
+    """The event loop that a bus belongs to: that of its first start."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def hold(self) -> asyncio.AbstractEventLoop:
+        """Belong to the running loop."""
+        self._loop = asyncio.get_running_loop()
+        hold_loop(self._loop)
+        return self._loop
+
+    def check(self) -> None:
+        """Raise BusLoopError in another loop."""
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            raise BusLoopError
 
 
 async def _wait_forever() -> None:

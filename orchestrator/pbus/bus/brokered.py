@@ -4,33 +4,29 @@ import abc
 import asyncio
 import contextlib
 import logging
-import time
 from typing import Any
 
-from pbus.bus.base import WorkerBus
+from pbus.bus.base import new_header
 from pbus.bus.claims import Claims
 from pbus.bus.coalescing import EVERYONE
-from pbus.bus.local.mailbox import SYSTEM_CAPACITY
 from pbus.bus.queues.consumer import QueueConsumer
 from pbus.bus.queues.producer import EncodedMessage
 from pbus.bus.queues.sealed_store import SealedQueueStore
 from pbus.bus.queues.store import QueueStore
+from pbus.bus.receiving import ReceivingBus
 from pbus.bus.stream.flow_control import FlowControl
 from pbus.bus.stream.provenance import Provenance
-from pbus.bus.stream.receiver import BatchCompletion, StreamReceiver
+from pbus.bus.stream.receiver import StreamReceiver
 from pbus.bus.stream.send_buffer import SendBuffer
 from pbus.bus.stream.transport import Transport
 from pbus.bus.stream.write_queue import MAX_PAYLOAD_BYTES
 from pbus.bus.stream.writer import LaneWriter
-from pbus.codec import Encoding, Header, encode_message, encode_raw
+from pbus.codec import Encoding, encode_message, encode_raw
 from pbus.concurrency.background import TaskFunction, TaskOwner, run_forever
 from pbus.errors import (
     BusUnavailableError,
-    MessageDecodeError,
     MessageTooLargeError,
-    SealError,
 )
-from pbus.ids import new_id
 from pbus.leases import Lease
 from pbus.messages import BusMessage, Lane
 from pbus.seal import NO_SEAL, seal_of
@@ -43,22 +39,19 @@ _DRAIN_TIMEOUT_S = 2.0
 _ENVELOPE_BYTES = 4096  # more than an envelope can take
 
 
-class BrokeredBus(WorkerBus):
+class BrokeredBus(ReceivingBus):
     """The bus between processes.
 
-    A backend makes its connections and calls `_init_streams`; when they are open it calls `_start_tasks` and
-    `_open_queues`, and it hands what arrives to the receiver and to the flow control.
+    A backend makes its connections and calls `_init_streams`; when they are open it calls
+    `_start_tasks` and `_open_queues`, and it hands what arrives to `_receive`.
 
     Args:
         settings: All but how the broker is reached.
         incarnation: Names this run of this process; random when not given.
     """
 
-    _receiver: StreamReceiver
     _send_buffers: dict[Lane, SendBuffer]
     _writers: dict[Lane, LaneWriter]
-    _credit: FlowControl
-    _provenance: Provenance | None = None  # checked where there is a key
 
     def __init__(self, settings: BusSettings, *, incarnation: str | None = None) -> None:
         super().__init__(
@@ -110,7 +103,7 @@ class BrokeredBus(WorkerBus):
         """Send a message of a type that only its receivers know; see WorkerBus.send_raw."""
         if not self.is_running:
             await self._until_running()
-        header = Header(type=type_name, source=source, target=target, id=new_id(), time=time.time())
+        header = new_header(type_name, source, target)
         consumer = None if urgent else self._consumer
         line = encode_raw(header, fields, limit=self.max_message_bytes, encoding=self._encoding)
         if consumer is None and len(line) > self._carried_bytes:
@@ -135,65 +128,6 @@ class BrokeredBus(WorkerBus):
     async def _store(self, consumer: QueueConsumer, encoded: EncodedMessage) -> None:
         if await consumer.producer.put(encoded) == 0:
             self.counters.note_undelivered(encoded.address)
-
-    def _receive(self, payload: bytes, *, is_note: bool) -> None:
-        """Take one payload of any content: a credit note, or messages.
-
-        Never raises: what reads the connection must not end by what it read.
-        """
-        try:
-            if is_note:
-                self._take_note(payload)
-            else:
-                plain = self._seal.open("payload", payload)
-                self._receiver.receive(plain, limit=self._max_payload_bytes)
-        except SealError as error:
-            self._refuse(error)
-        except MessageDecodeError as error:
-            self._refuse(self._seal.explain(error, payload))
-        except Exception as error:  # noqa: BLE001 - counted and said, at most once a second
-            self._refuse(MessageDecodeError(f"a bug in pbus: {error!r}"))
-
-    def _refuse(self, error: MessageDecodeError) -> None:
-        self.counters.unsealed += isinstance(error, SealError)
-        self._router.refuse(error)
-
-    def _take_note(self, note: bytes) -> None:
-        self._flow_control.receive(note)
-
-    # What the receiver calls
-
-    def deliver(
-        self,
-        sender: str,
-        address: str,
-        lane: Lane,
-        lines: list[bytes],
-        completion: BatchCompletion | None,
-    ) -> int:
-        """Put received messages into mailboxes; see Sink."""
-        if self._provenance is None:
-            return self._put(address, lane, lines, completion)
-        return self._provenance.deliver(sender, address, lane, lines, completion)
-
-    def _put(
-        self, address: str, lane: Lane, lines: list[bytes], completion: BatchCompletion | None
-    ) -> int:
-        if lane is Lane.SYSTEM and any(
-            len(mailbox.lane(lane)) >= SYSTEM_CAPACITY
-            for mailbox in self._router.receivers(address)
-        ):
-            self._router.note_lost("this process, which has no room,", address, len(lines))
-            return 0
-        return self._router.put_lines(address, lane, lines, completion)
-
-    def lost(self, sender: str, address: str, count: int) -> None:
-        """Messages went missing; see Sink."""
-        self._router.note_lost(sender, address, count)
-
-    def grant(self, sender: str, address: str, number: int, consumed: int, limit: int) -> None:
-        """Tell a sender how far it may go; see Sink."""
-        self._flow_control.grant(sender, address, number, consumed, limit)
 
     # Opening and closing
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from pbus.bus.local.delivery import StoredDelivery
 from pbus.bus.local.router import LocalRouter
 from pbus.bus.queues.in_flight import InFlight
+from pbus.bus.queues.left import LeftMessages
 from pbus.bus.queues.producer import FULL_RETRY_S, OUTAGE_PAUSE_S, QueueProducer
 from pbus.bus.queues.settler import Settler
 from pbus.bus.queues.store import QueueStore, Settlement, StoredMessage
@@ -66,7 +67,7 @@ class QueueConsumer:
         self._incarnation = incarnation
         self._send = send
         self._queues: dict[str, str] = {}  # queue: the address here that consumes it
-        self._left: list[StoredMessage] = []  # to be requeued when this process leaves their queue
+        self._left = LeftMessages(self._queues, self.settler, self.in_flight)
         self._tasks: list[asyncio.Task[None]] = []
         self._answers = TaskOwner()
         self._refetch = _Refetch(store)
@@ -120,7 +121,7 @@ class QueueConsumer:
                     max_backlog=self.options.max_backlog,
                     max_bytes=self.options.max_backlog_bytes,
                 )
-            self._requeue_left_queues()  # what an earlier incarnation left comes to this one by the broker
+            self._left.requeue_left_queues()  # what an earlier incarnation left comes to this one by the broker
             self._queues[queue] = address
         self._request_refetch()
 
@@ -128,7 +129,7 @@ class QueueConsumer:
         """Consume the queues of an address no longer."""
         for queue in [queue for queue, here in self._queues.items() if here == address]:
             del self._queues[queue]
-        self._requeue_left()
+        self._left.requeue()
         self._request_refetch()
 
     async def heartbeat(self) -> None:
@@ -157,9 +158,7 @@ class QueueConsumer:
         Until then it stays in flight here: requeued at once, it would come here again.
         """
         self.exclude_from_prefetch(message)
-        self._left.append(message)
-        if message.mailbox not in self._queues:
-            self._requeue_left()
+        self._left.add(message)
 
     def exclude_from_prefetch(self, message: StoredMessage) -> None:
         """Fetch others beside a message that is settled later, where no other process could.
@@ -170,45 +169,19 @@ class QueueConsumer:
         if self._queues.get(message.mailbox) == message.mailbox:
             self.in_flight.exclude_from_prefetch(message, PREFETCH)
 
-    # Requeueing
-
-    def _requeue_left(self) -> None:
-        """Requeue what is for others; all at once, uncounted, when this process consumes nothing."""
-        if self._queues:
-            self._requeue_left_queues()
-        else:
-            self.in_flight.has_room.set()
-
-    def _requeue_left_queues(self) -> None:
-        left = [one for one in self._left if one.mailbox not in self._queues]
-        self._left = [one for one in self._left if one.mailbox in self._queues]
-        for message in left:
-            self.settler.enqueue(Settlement(message=message, how="requeue"))
+    # Fetching
 
     async def _wait_for_capacity(self) -> None:
         """Wait until there may be room again; requeue what is left when nothing is consumed.
 
         But not before the broker knows what was handled: that would be handled again.
         """
-        if not self._queues and self._left and self.settler.is_idle:
-            await self._requeue_all()
+        if self._left.are_all and self.settler.is_idle:
+            await self._left.requeue_all(self.store, self._incarnation)
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WAIT_S):
                 await self.in_flight.has_room.wait()
-
-    async def _requeue_all(self) -> None:
-        left, self._left = self._left, []
-        try:
-            await self.store.requeue_held_by([self._incarnation])
-        except BusUnavailableError:
-            self._left += left
-            await asyncio.sleep(OUTAGE_PAUSE_S)
-        else:
-            for message in left:
-                self.in_flight.release_slot(message)
-
-    # Fetching
 
     def _start(self, name: str, function: TaskFunction) -> asyncio.Task[None]:
         """Run something for as long as the consumer is open."""

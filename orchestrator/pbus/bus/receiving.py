@@ -1,0 +1,79 @@
+"""ReceivingBus: a bus that takes payloads from a broker, checks them and puts them into mailboxes."""
+
+from pbus.bus.base import WorkerBus
+from pbus.bus.local.mailbox import SYSTEM_CAPACITY
+from pbus.bus.stream.flow_control import FlowControl
+from pbus.bus.stream.provenance import Provenance
+from pbus.bus.stream.receiver import BatchCompletion, StreamReceiver
+from pbus.errors import MessageDecodeError, SealError
+from pbus.messages import Lane
+from pbus.seal import Seal
+
+
+class ReceivingBus(WorkerBus):
+    """The receiving half of a bus between processes; see Sink."""
+
+    _receiver: StreamReceiver
+    _flow_control: FlowControl
+    _seal: Seal
+    _max_payload_bytes: int
+    _provenance: Provenance | None = None  # checked where there is a key
+
+    def _receive(self, payload: bytes, *, is_note: bool) -> None:
+        """Take one payload of any content: a credit note, or messages.
+
+        Never raises: what reads the connection must not end by what it read.
+        """
+        try:
+            if is_note:
+                self._take_note(payload)
+            else:
+                plain = self._seal.open("payload", payload)
+                self._receiver.receive(plain, limit=self._max_payload_bytes)
+        except SealError as error:
+            self._refuse(error)
+        except MessageDecodeError as error:
+            self._refuse(self._seal.explain(error, payload))
+        except Exception as error:  # noqa: BLE001 - counted and said, at most once a second
+            self._refuse(MessageDecodeError(f"a bug in pbus: {error!r}"))
+
+    def _refuse(self, error: MessageDecodeError) -> None:
+        self.counters.unsealed += isinstance(error, SealError)
+        self._router.refuse(error)
+
+    def _take_note(self, note: bytes) -> None:
+        self._flow_control.receive(note)
+
+    # What the receiver calls
+
+    def deliver(
+        self,
+        sender: str,
+        address: str,
+        lane: Lane,
+        lines: list[bytes],
+        completion: BatchCompletion | None,
+    ) -> int:
+        """Put received messages into mailboxes; see Sink."""
+        if self._provenance is None:
+            return self._put(address, lane, lines, completion)
+        return self._provenance.deliver(sender, address, lane, lines, completion)
+
+    def _put(
+        self, address: str, lane: Lane, lines: list[bytes], completion: BatchCompletion | None
+    ) -> int:
+        if lane is Lane.SYSTEM and any(
+            len(mailbox.lane(lane)) >= SYSTEM_CAPACITY
+            for mailbox in self._router.receivers(address)
+        ):
+            self._router.note_lost("this process, which has no room,", address, len(lines))
+            return 0
+        return self._router.put_lines(address, lane, lines, completion)
+
+    def lost(self, sender: str, address: str, count: int) -> None:
+        """Messages went missing; see Sink."""
+        self._router.note_lost(sender, address, count)
+
+    def grant(self, sender: str, address: str, number: int, consumed: int, limit: int) -> None:
+        """Tell a sender how far it may go; see Sink."""
+        self._flow_control.grant(sender, address, number, consumed, limit)
