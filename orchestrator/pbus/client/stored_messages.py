@@ -63,9 +63,9 @@ class DeadLetters:
         Raises:
             DeadLetterNotFoundError: None has this key.
         """
-        for letter in await self._store.dead_letters():
-            if letter.key == key:
-                return letter
+        for found in await self._store.dead_letters():
+            if found.key == key:
+                return found
         raise DeadLetterNotFoundError([key])
 
     async def requeue(self, *keys: str, worker: str | None = None, every: bool = False) -> int:
@@ -97,13 +97,13 @@ class DeadLetters:
         store = self._store
         act = store.requeue_dead if method == "requeue_dead" else store.drop_dead
         if keys:
-            known = {letter.key for letter in await store.dead_letters()}
+            known = {one.key for one in await store.dead_letters()}
             done = await act([key for key in keys if key in known])
             if unknown := sorted(set(keys) - known):
                 raise DeadLetterNotFoundError(unknown, done)
             return done
         total = 0
-        while found := [letter.key for letter in await store.dead_letters(worker)]:
+        while found := [one.key for one in await store.dead_letters(worker)]:
             done = await act(found)
             total += done
             if not done or len(found) < _SHOWN:

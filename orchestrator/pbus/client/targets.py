@@ -82,7 +82,7 @@ async def is_away_with_queue(bus: WorkerBus, name: str) -> bool:
 
 
 async def _why_absent(bus: WorkerBus, name: str) -> str | None:
-    """Why a worker may not be there: it is down, or its name is another one."""
+    """Explain why a worker may be absent: it is down, or its name is another one."""
     records = decode_records(await bus.leases.records())
     processes = {one.name: one for host in records for one in host.processes}
     meant = sorted(one for one in processes if stands_for(name, one))

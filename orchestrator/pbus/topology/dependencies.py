@@ -1,4 +1,4 @@
-"""The order of workers: who waits for whom."""
+"""The order of workers: which of them waits for which."""
 
 from collections.abc import Iterable, Mapping
 

@@ -34,14 +34,14 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         working_dir: Absolute; it exists.
         active: Whether it handles messages from the start.
         replicas: The number of processes, or None for one without a number in its name.
-        depends_on: Whom it waits for before it is started.
-        ready: When a started process counts as ready; None: registered on the bus, or at once for
+        depends_on: The workers that it waits for before it is started.
+        ready: The condition of readiness; None: registered on the bus, or at once for
             a program that does not join it.
-        health: How to look whether a ready process works; None: not at all.
+        health: The check of a ready process; None for no check.
         restart: When it is started again.
         success_exit_codes: Exit codes besides 0 with which it ended well.
-        on_exit: What follows for the project when it has ended for good.
-        stop: How it is ended.
+        on_exit: The consequence for the project when it has ended finally.
+        stop: The steps of its end.
         profiles: It is started only where one of them is chosen; always where there is none.
     """
 

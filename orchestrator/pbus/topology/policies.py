@@ -1,4 +1,4 @@
-"""How a worker's process is treated: order, readiness, health, restarts, stopping, limits."""
+"""Values of a worker's policies: order, readiness, health, restarts, stopping."""
 
 from typing import Literal, TypeAlias
 
@@ -10,13 +10,13 @@ OnExit = Literal["ignore", "stop", "fail"]
 
 
 class Dependency(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker that another one waits for.
+    """A dependency: a worker that must reach a condition first.
 
     Attributes:
         worker: The name of the dependency; a group of replicas counts as a whole.
         condition: The state that it must have reached.
-        required: Whether its failure is the failure of who waits; else the wait ends.
-        restart: Whether who waits is restarted with it.
+        required: Whether its failure is the failure of the dependent; else the wait ends.
+        restart: Whether the dependent is restarted with it.
     """
 
     worker: str
@@ -62,7 +62,7 @@ Probe: TypeAlias = LogProbe | HttpProbe | TcpProbe | ExecProbe | NotifyProbe | B
 
 
 class ReadySpec(msgspec.Struct, frozen=True, kw_only=True):
-    """When a started process counts as ready.
+    """The condition of readiness of a started process.
 
     Attributes:
         probe: The check; it is repeated until it succeeds.
@@ -74,7 +74,7 @@ class ReadySpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HealthSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """When a ready process counts as healthy.
+    """The check of a ready process.
 
     Attributes:
         probe: The check.
@@ -94,7 +94,7 @@ class HealthSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RestartSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """When and how often a process is started again after it ended.
+    """The restarts of a process that has ended.
 
     Attributes:
         policy: After which ends.
@@ -116,7 +116,7 @@ class RestartSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StopSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """How a process is ended.
+    """The steps of ending a process.
 
     Attributes:
         drain: Whether a worker on the bus is asked to finish its open jobs first.

@@ -34,7 +34,7 @@ _MOST_PORT = 65535
 
 
 def build_dependencies(section: object) -> tuple[Dependency, ...]:
-    """What a worker waits for, in the order of the file."""
+    """Build the dependencies of a worker, in the order of the file."""
     named = section if isinstance(section, dict) else {}
     return tuple(
         _made(
@@ -49,14 +49,14 @@ def build_dependencies(section: object) -> tuple[Dependency, ...]:
 
 
 def build_ready(section: object) -> ReadySpec | None:
-    """When a process counts as ready."""
+    """Build the condition of readiness."""
     if not isinstance(section, ReadySection):
         return None
     return _made(ReadySpec, probe=build_probe(section), timeout_s=section.timeout)
 
 
 def build_health(section: object) -> HealthSpec | None:
-    """When a process counts as healthy."""
+    """Build the health check."""
     if not isinstance(section, HealthSection):
         return None
     return _made(
@@ -71,7 +71,7 @@ def build_health(section: object) -> HealthSpec | None:
 
 
 def build_restart(section: object) -> RestartSpec:
-    """When a process is started again."""
+    """Build the restart policy."""
     if not isinstance(section, RestartSection):
         return RestartSpec()
     backoff = section.backoff
@@ -88,7 +88,7 @@ def build_restart(section: object) -> RestartSpec:
 
 
 def build_stop(section: StopSection | None) -> StopSpec:
-    """How a process is ended."""
+    """Build the steps of ending a process."""
     if section is None:
         return StopSpec()
     return _made(
@@ -101,7 +101,7 @@ def build_stop(section: StopSection | None) -> StopSpec:
 
 
 def build_probe(section: ProbeSection) -> Probe:
-    """The one probe of a section that was checked."""
+    """Build the one probe of a checked section."""
     if section.log is not None:
         return LogProbe(section.log)
     if section.http is not None:

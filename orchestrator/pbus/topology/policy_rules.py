@@ -1,4 +1,4 @@
-"""What the shape cannot say of the keys in pbus.topology.policy_schema."""
+"""Rules for the keys in pbus.topology.policy_schema that their types do not express."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -59,7 +59,7 @@ def _probe(node: Node) -> Node:
 
 
 class DependencySection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What must be so before the worker is started."""
+    """The condition that a dependency must have reached."""
 
     condition: Annotated[
         Condition | None,
@@ -129,7 +129,7 @@ class ProbeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class ReadySection(ProbeSection, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a started process counts as ready."""
+    """The condition of readiness of a started process."""
 
     timeout: Annotated[
         DurationText | None,
@@ -143,7 +143,7 @@ class ReadySection(ProbeSection, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class HealthSection(ProbeSection, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a ready process counts as healthy."""
+    """The check of a ready process."""
 
     every: Annotated[
         DurationText | None,
@@ -199,7 +199,7 @@ class BackoffSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class RestartSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When and how often a process is started again after it ended."""
+    """The restarts of a process that has ended."""
 
     policy: Annotated[
         RestartPolicy | None,
@@ -223,7 +223,7 @@ class RestartSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class StopSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a process is ended."""
+    """The steps of ending a process."""
 
     drain: Annotated[
         bool | None,

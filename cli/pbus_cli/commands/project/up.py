@@ -72,7 +72,7 @@ def up(
 def _selection(
     topology: "Topology", only: str, profiles: "Sequence[str]", *, with_dependencies: bool
 ) -> "Selection":
-    """What --only, --profile and $PBUS_PROFILES choose, checked to exist."""
+    """The selection by --only, --profile and $PBUS_PROFILES; all names must exist."""
     from pbus.names import unknown_name
     from pbus.topology.selection import Selection
     from pbus_cli.input.name_hints import unknown_text

@@ -174,10 +174,10 @@ class SyncDeadLetters:
 
     def requeue(self, *keys: str, worker: str | None = None, every: bool = False) -> int:
         """Put dead letters back into their queues; returns how many."""
-        letters = self._client.dead_letters
-        return self._call("requeue", lambda: letters.requeue(*keys, worker=worker, every=every))
+        dead = self._client.dead_letters
+        return self._call("requeue", lambda: dead.requeue(*keys, worker=worker, every=every))
 
     def drop(self, *keys: str, worker: str | None = None, every: bool = False) -> int:
         """Remove dead letters for good; returns how many."""
-        letters = self._client.dead_letters
-        return self._call("drop", lambda: letters.drop(*keys, worker=worker, every=every))
+        dead = self._client.dead_letters
+        return self._call("drop", lambda: dead.drop(*keys, worker=worker, every=every))

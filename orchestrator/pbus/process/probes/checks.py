@@ -24,7 +24,7 @@ Check = HttpProbe | TcpProbe | ExecProbe
 
 
 class Surroundings(msgspec.Struct, frozen=True):
-    """Where the programs of `exec` run.
+    """Folder and environment of the programs that `exec` runs.
 
     Attributes:
         env: The environment of the worker.

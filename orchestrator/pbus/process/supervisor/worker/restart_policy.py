@@ -45,7 +45,7 @@ Decision: TypeAlias = Restart | GiveUp | Finish
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker's process ended by itself.
+    """The end of a process that no command ended.
 
     Attributes:
         code: The exit code; negative for a signal.
