@@ -1,4 +1,4 @@
-"""Frames: the pieces of a conversation that travel inside a BusFrameMessage."""
+"""Frames: the parts of a conversation, each carried by a BusFrameMessage."""
 
 import enum
 from typing import Any, ClassVar
@@ -7,14 +7,14 @@ from pbus.structs import Catalogue, WireStruct
 
 
 class FrameDirection(enum.StrEnum):
-    """Which way a frame travels through a pipeline."""
+    """The direction of a frame through a pipeline."""
 
     DOWNSTREAM = "downstream"
     UPSTREAM = "upstream"
 
 
 class Frame(WireStruct):
-    """Base of frames; subclass it to add your own, registered by class name.
+    """The base of frames; subclass it for frames of your own, registered by class name.
 
     Attributes:
         metadata: Free JSON values for the application.

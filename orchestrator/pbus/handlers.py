@@ -1,4 +1,4 @@
-"""`@job` and `@worker_ready`: mark a worker's methods, and find the marked ones of a class."""
+"""`@job` and `@worker_ready`: marks of a worker's methods, and the search for them in a class."""
 
 import enum
 import inspect
@@ -21,49 +21,49 @@ class Pending(enum.Enum):
 
 
 PENDING: Final = Pending.PENDING
-"""Returned by a job handler that will answer later, with send_job_response()."""
+"""The return value of a job handler that answers later, by send_job_response()."""
 
 
 class JobMark(msgspec.Struct, frozen=True):
-    """Says that a method does the jobs of this name, one at a time when sequential."""
+    """Marks a method as the handler of the jobs of a name, one at a time when sequential."""
 
     name: str
     sequential: bool = False
 
 
 class ReadyMark(msgspec.Struct, frozen=True):
-    """Says that a method is called when the worker of this name is ready."""
+    """Marks a method that is called when the worker of a name is ready."""
 
     name: str
 
 
 class JobHandler(msgspec.Struct, frozen=True):
-    """How a worker class does the jobs of one name: by which method."""
+    """The handler of the jobs of one name in a worker class."""
 
     method: str
     sequential: bool
 
 
 class Handlers(msgspec.Struct, frozen=True):
-    """What is marked in one worker class: job handlers and ready handlers by name."""
+    """The marked methods of a worker class: job handlers and ready handlers by name."""
 
     jobs: dict[str, JobHandler]
     ready: dict[str, str]
 
 
 def job(*, name: str, sequential: bool = False) -> Callable[[F], F]:
-    """Have an async method do the jobs of this name.
+    """Mark an async method as the handler of the jobs of a name.
 
-    The method gets the BusJobRequestMessage. What it returns is the answer: a dict as it is, any
-    other value under "result", None as {}. What it raises is answered as an error. It may also
-    answer itself, with send_job_response(), or return PENDING and answer later.
+    The method gets the BusJobRequestMessage. Its return value is the answer: a dict as it is, any
+    other value under "result", None as {}. An exception is answered as an error. The method may also
+    answer by send_job_response(), or return PENDING and answer later.
 
     Args:
-        name: What requesters ask for.
-        sequential: Do these jobs one after another, in the order they came.
+        name: The name in requests.
+        sequential: Whether these jobs run one after another, in order of arrival.
 
     Raises:
-        HandlerDefinitionError: The method cannot be called so.
+        HandlerDefinitionError: The method has the wrong form.
     """
 
     def mark(function: F) -> F:
@@ -73,13 +73,15 @@ def job(*, name: str, sequential: bool = False) -> Callable[[F], F]:
 
 
 def worker_ready(*, name: str) -> Callable[[F], F]:
-    """Have an async method called, with WorkerReadyData, when the worker of this name is ready.
+    """Mark an async method that is called, with WorkerReadyData, each time a worker is ready.
 
-    Each time it becomes ready, so also after a restart; for a group "x" of replicas, when its first
-    is ready. At once when it is ready already.
+    It is called at once for a worker that is ready already, and again after a restart.
+
+    Args:
+        name: Of the worker; for a group of replicas, the first ready one counts.
 
     Raises:
-        HandlerDefinitionError: The method cannot be called so.
+        HandlerDefinitionError: The method has the wrong form.
     """
 
     def mark(function: F) -> F:
@@ -89,9 +91,9 @@ def worker_ready(*, name: str) -> Callable[[F], F]:
 
 
 def find_handlers(cls: type) -> Handlers:
-    """The marked methods of a class and its bases; a subclass's handler of a name wins.
+    """Find the marked methods of a class and its bases; a subclass's handler of a name wins.
 
-    Overriding a marked method keeps its mark.
+    A method that overrides a marked one keeps its mark.
 
     Raises:
         HandlerDefinitionError: One class marks two methods for one name.

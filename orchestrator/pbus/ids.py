@@ -1,4 +1,4 @@
-"""Ids that are unique across processes, forks and restarts, at the price of a counter."""
+"""Ids that are unique across processes, forks and restarts, at the cost of a counter."""
 
 import itertools
 import os
@@ -8,7 +8,7 @@ _ALPHABET_BITS = 48  # 2**48 prefixes: 10,000 processes collide with a chance of
 
 
 class _Ids:
-    """A random prefix a process and a counter; both begin anew in a forked child."""
+    """A random prefix of the process, and a counter; a forked child has its own."""
 
     def __init__(self) -> None:
         self.reseed()
@@ -23,10 +23,10 @@ os.register_at_fork(after_in_child=_ids.reseed)
 
 
 def new_id() -> str:
-    """An id no other message, job or stream has: 12 hex digits, a dash, a number."""
+    """A unique id for a message, a job or a stream: 12 hex digits, a dash, a number."""
     return f"{_ids.prefix}{_ids.next_number()}"
 
 
 def new_token(bits: int = 48) -> str:
-    """A random name for a process, a session or a runner; hex, bits/4 digits."""
+    """A random name for a process, a session or a runner: bits/4 hex digits."""
     return f"{secrets.randbits(bits):0{bits // 4}x}"

@@ -1,4 +1,4 @@
-"""Leases: what the store behind the registry holds, and what a store must be able to do."""
+"""Leases of the registry: their form in the store, and the interface of a store."""
 
 import functools
 import logging
@@ -14,9 +14,9 @@ from pbus.structs import DECODE_ERRORS, Label, WorkerName
 
 logger = logging.getLogger(__name__)
 
-LEASE_S = 6.0  # a worker silent for so long is lost
+LEASE_S = 6.0  # a worker that is silent for so long is lost
 HEARTBEAT_S = 2.0  # three beats a lease: one may be late and one lost
-MAX_LEASES = 10_000  # of a channel; what strangers wrote beyond that is not read
+MAX_LEASES = 10_000  # of a channel; further ones are not read
 MAX_LEASE_BYTES = 64 * 1024
 MAX_RECORDS = 1_000  # of supervisors, likewise
 MAX_RECORD_BYTES = 4 * 1024 * 1024
@@ -29,26 +29,25 @@ _SAME_CLOCK_S = 1.0  # clocks that differ by less are taken for the same
 
 
 class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One root worker as the channel knows it.
+    """The lease of one root worker.
 
     Attributes:
-        incarnation: Unique to this life of the worker; begins with its process's incarnation.
-        session: The `pbus up` (or the hand-made runner) it belongs to.
-        address: The sending process's incarnation, for flow control and gap reports.
+        incarnation: Unique to this start of the worker; begins with that of its process.
+        session: Of its `pbus up`, or of a runner of its own.
         state: "starting", "ready" or "stopping".
-        args: Arguments of the last activation.
-        jobs: Names of the jobs it answers.
+        args: The arguments of the last activation.
+        jobs: The names of the jobs it handles.
         started_at: Unix seconds; of a lease that was read, by the reader's clock.
-        beat: When its own process last renewed it, likewise; older than LEASE_S while the
-            lease lives means the loop is blocked and a supervisor renews for it.
-        received: Messages handled; sent, lost (noticed missing) and queued (waiting) likewise.
-        working: Jobs in hand, those that wait for their turn included.
-        refused: Payloads that its process did not accept; unsealed those of them that were not sealed
-            with a key of the channel.
-        unreached: What its process sent to others that reached no process, by their names; on one of
-            the leases of a process.
-        faults: How often a task of its process' bus ended by an error, and was begun again.
-        ahead_s: By how much the clock of its host is ahead of the reader's; 0 where they agree.
+        beat: The last renewal by its own process, likewise; older than LEASE_S in a valid lease
+            means that its loop is blocked and a supervisor extends it.
+        received: The number of messages handled; likewise sent, lost on the way, and queued.
+        working: The number of accepted jobs, queued ones included.
+        refused: The number of payloads that its process rejected; unsealed: those of them that were
+            not sealed with a key of the channel.
+        unreached: The number of messages of its process that reached no process, by target; on one
+            lease of each process.
+        faults: How often a task of its process' bus was restarted after an error.
+        ahead_s: Seconds by which the clock of its host is ahead of the reader's; 0 for equal clocks.
     """
 
     name: WorkerName
@@ -76,7 +75,7 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 def process_of(incarnation: str) -> str:
-    """The incarnation of a worker's process: that of the worker begins with it."""
+    """The incarnation of a worker's process, with which that of the worker begins."""
     return incarnation.rpartition(".")[0]
 
 
@@ -85,14 +84,17 @@ _decode = msgspec.json.Decoder(Lease).decode
 
 
 def decode_leases(bodies: Iterable[bytes | str], seal: Seal = NO_SEAL) -> list[Lease]:
-    """Leases as the store returns them, by name; what this version of pbus cannot read is left out.
+    """Decode leases from a store; unreadable ones are left out with a warning.
 
     Copies of a lease under other names are left out, too: the newest counts.
 
     Args:
-        bodies: A lease as JSON; before it, in a line of its own, the milliseconds since it was
-            renewed, by the broker's clock.
+        bodies: Leases as JSON, each after a line with the milliseconds since its renewal, by the
+            broker's clock.
         seal: Of the channel.
+
+    Returns:
+        The leases, sorted by name.
     """
     found: dict[str, Lease] = {}
     for body in bodies:
@@ -112,13 +114,13 @@ def decode_leases(bodies: Iterable[bytes | str], seal: Seal = NO_SEAL) -> list[L
 
 
 def truly_expired(expired: Iterable[Lease], live: Iterable[Lease] | None) -> list[Lease]:
-    """Those that are not copies, under other names, of leases that live."""
+    """The expired leases that are not copies, under other names, of live ones."""
     alive = {(lease.name, lease.incarnation) for lease in live or ()}
     return [lease for lease in expired if (lease.name, lease.incarnation) not in alive]
 
 
 def lease_text(body: bytes | str) -> bytes:
-    """The lease without the line that tells its age."""
+    """The lease without the line with its age."""
     stored = body.encode() if isinstance(body, str) else body
     before, line_end, text = stored.partition(b"\n")
     return text if line_end else before
@@ -169,11 +171,11 @@ def released_by(
 
 
 def _is_forged(body: bytes | str, wanted: Lease, seal: Seal) -> bool:
-    """Whether what keeps a lease from its name is no lease of another incarnation.
+    """Whether the entry under the name of a lease is no lease of another incarnation.
 
     Args:
-        body: As the store returns it.
-        wanted: The lease that was to be stored.
+        body: The entry.
+        wanted: The lease to store.
         seal: Of the channel.
     """
     try:
@@ -193,10 +195,10 @@ def _say_left_out(name: str) -> None:
 
 
 def encode_lease(lease: Lease, seal: Seal) -> bytes:
-    """A lease as it is stored; arguments for which it has no room are not in it, which is said.
+    """Encode a lease; arguments for which it has no room are left out with an error in the log.
 
     Raises:
-        LeaseTooLargeError: There is no room without them either.
+        LeaseTooLargeError: It is too large without them, too.
     """
     body = seal.close("lease", _encode(lease))
     if len(body) > MAX_LEASE_BYTES and lease.args:
@@ -208,7 +210,7 @@ def encode_lease(lease: Lease, seal: Seal) -> bytes:
 
 
 def close_record(key: str, record: bytes, seal: Seal) -> bytes:
-    """A supervisor's record as it is stored.
+    """Seal a supervisor's record for the store.
 
     Raises:
         LeaseTooLargeError: It is too large.
@@ -221,7 +223,7 @@ def close_record(key: str, record: bytes, seal: Seal) -> bytes:
 
 @functools.lru_cache(maxsize=64)
 def _say_too_large(name: str) -> None:
-    """Say it once: leases are renewed every few seconds."""
+    """Log once a name: leases are renewed every few seconds."""
     logger.error(
         "the lease of %r has no room for the arguments of its activation, at most %d bytes: others see it"
         " without them",
@@ -230,7 +232,7 @@ def _say_too_large(name: str) -> None:
 
 
 def _read(body: bytes, seal: Seal) -> Lease:
-    """A lease, its times by the clock of this process: that of its host may be wrong."""
+    """Decode a lease, with its times converted to the clock of this process."""
     age_ms, line_end, text = body.partition(b"\n")
     lease = _decode(seal.open("lease", text if line_end else body))
     if line_end and lease.beat:
@@ -243,19 +245,19 @@ def _read(body: bytes, seal: Seal) -> Lease:
 
 
 def decode_holder(body: bytes | str, name: str, seal: Seal = NO_SEAL) -> Lease:
-    """Who has a name, as far as that can be read."""
+    """Decode the lease of the holder of a name; with placeholders when it is unreadable."""
     unknown = Lease(name=name, incarnation="?", runner="?", host="?", pid=0)
     return next(iter(decode_leases([body], seal)), unknown)
 
 
 @functools.lru_cache(maxsize=64)
 def warn_unreadable_once(what: str, problem: str) -> None:
-    """Say once that something of the registry is left out: it is read every few seconds."""
+    """Warn once that something of the registry is left out: it is read every few seconds."""
     logger.warning("%s is left out: %s; does another version of pbus share the bus?", what, problem)
 
 
 class Activation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Whether a worker was last told to be active, kept over its restarts within a session."""
+    """The last activation of a worker, kept over its restarts within a session."""
 
     session: str | None = None
     active: bool = True
@@ -263,12 +265,12 @@ class Activation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def encode_activation(name: str, activation: Activation, seal: Seal) -> bytes:
-    """The activation of a worker as it is stored."""
+    """Encode and seal the activation of a worker."""
     return seal.close("activation", _encode(activation), name.encode())
 
 
 def decode_activation(name: str, body: bytes | str, seal: Seal = NO_SEAL) -> Activation | None:
-    """The activation of a worker as it is stored; None where it cannot be read."""
+    """Decode the activation of a worker; None, with a warning, when it is unreadable."""
     stored = body.encode() if isinstance(body, str) else body
     try:
         return _decode_activation(seal.open("activation", stored, name.encode()))
@@ -281,7 +283,7 @@ _decode_activation = msgspec.json.Decoder(Activation).decode
 
 
 def open_records(records: Mapping[str, bytes], seal: Seal) -> dict[str, bytes]:
-    """The supervisors' records as they were before they were stored; strangers' are left out."""
+    """Open the seals of supervisors' records; those with wrong seals are left out with a warning."""
     opened = {}
     for key, record in records.items():
         try:
@@ -292,13 +294,13 @@ def open_records(records: Mapping[str, bytes], seal: Seal) -> dict[str, bytes]:
 
 
 class Renewal(msgspec.Struct, frozen=True, kw_only=True):
-    """What a heartbeat learned.
+    """The result of a renewal.
 
     Attributes:
-        version: Counts changes of membership; pass it back with the next renewal.
-        leases: All live leases, or None when nothing changed since the version passed.
-        expired: Leases that this call removed because they ran out; the caller announces them.
-        refused: Names that meanwhile belong to another incarnation.
+        version: The number of changes of membership, for the next renewal.
+        leases: All live leases; None without changes since the version given.
+        expired: Leases that ran out and were removed by this call; the caller announces them.
+        refused: Names that belong to another incarnation now.
     """
 
     version: int
@@ -308,20 +310,24 @@ class Renewal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeaseStore(Protocol):
-    """The registry's memory in the broker. Every call may raise BusUnavailableError."""
+    """The registry's storage in the broker. Each call may raise BusUnavailableError."""
 
     async def claim(self, lease: Lease) -> Lease | None:
-        """Take the name for LEASE_S, or renew it for the same incarnation.
+        """Claim a name for LEASE_S, or renew the lease of the same incarnation.
 
         Returns:
-            None when taken, else the live lease of another incarnation that holds the name.
+            None on success, else the live lease of another incarnation that has the name.
         """
         ...
 
     async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
-        """Store these leases for another LEASE_S and drop those that ran out.
+        """Store leases for another LEASE_S, and remove those that ran out.
 
-        Leases that a broker outage erased are put back. Without leases it is a plain read.
+        Leases that the broker lost are put back.
+
+        Args:
+            leases: Of this process; none for a plain read.
+            version: Of the last renewal; -1 for a full reading.
         """
         ...
 
@@ -330,7 +336,11 @@ class LeaseStore(Protocol):
         ...
 
     async def release(self, incarnations: Sequence[str]) -> list[Lease]:
-        """Drop the leases of these processes (by incarnation prefix) and return them."""
+        """Remove the leases of processes (by incarnation prefix).
+
+        Returns:
+            The removed leases.
+        """
         ...
 
     async def leases(self) -> list[Lease]:
@@ -338,15 +348,15 @@ class LeaseStore(Protocol):
         ...
 
     async def set_activation(self, name: str, activation: Activation) -> None:
-        """Remember a worker's activation."""
+        """Store the activation of a worker."""
         ...
 
     async def activation(self, name: str) -> Activation | None:
-        """The activation remembered for a worker."""
+        """The stored activation of a worker; None when there is none."""
         ...
 
     async def put_record(self, key: str, record: bytes, *, ttl_s: float) -> None:
-        """Store a supervisor's snapshot of its processes beside the leases."""
+        """Store the record of a supervisor for some seconds."""
         ...
 
     async def records(self) -> dict[str, bytes]:

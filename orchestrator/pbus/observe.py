@@ -244,13 +244,7 @@ def _process_row(
     process: ProcessRecord, lease: Lease | None, host: HostRecord, now: float
 ) -> WorkerRow:
     known = lease or _NO_LEASE
-    state: State = process.state
-    if lease is not None and state in {"starting", "ready"}:
-        state = _lease_state(lease, now)
-        if state == "ready" and not process.is_probed:
-            state = "starting"
-    elif lease is None and process.joins and state == "ready":
-        state = "starting"
+    state = _process_state(process, lease, now)
     return WorkerRow(
         name=process.name,
         state=state,
@@ -270,6 +264,17 @@ def _process_row(
         refused=known.refused,
         error=process.trouble,
     )
+
+
+def _process_state(process: ProcessRecord, lease: Lease | None, now: float) -> State:
+    state: State = process.state
+    if lease is None:
+        return "starting" if process.joins and state == "ready" else state
+    if state in {"starting", "ready"}:
+        state = _lease_state(lease, now)
+        if state == "ready" and not process.is_probed:
+            return "starting"
+    return state
 
 
 def _lease_row(lease: Lease, now: float) -> WorkerRow:

@@ -1,4 +1,4 @@
-"""What only holders of a key can write: a keyed MAC, or encryption, around all that a broker carries.
+"""Seals of all data in a broker: a keyed MAC, or encryption.
 
 Sealed data is the data, a mark (`#`) and 27 characters of base64: four bytes of time (Unix seconds)
 and sixteen of keyed BLAKE2b (RFC 7693) over kind, context, mark, time and data. The key of each MAC is derived
@@ -49,7 +49,7 @@ _Clock = Callable[[], float]
 
 
 def parse_keys(text: str) -> tuple[str, ...]:
-    """Keys as they are written in one text, separated by commas; the first one seals.
+    """Split a text into keys, which are separated by commas; the first one seals.
 
     Raises:
         BusKeyError: One of them is too short, or has characters that keys do not have; or all
@@ -74,33 +74,34 @@ def new_key() -> str:
 
 
 def is_sealed(data: bytes) -> bool:
-    """Whether data looks sealed, by whatever key."""
+    """Whether data looks sealed, by any key."""
     return data[-_SUFFIX : 1 - _SUFFIX] in {_OPEN, _HIDDEN}
 
 
 class Seal(Protocol):
-    """Between what a process means and what a broker carries."""
+    """Seals and opens data of one channel."""
 
     def close(self, kind: Kind, data: bytes, context: bytes = b"") -> bytes:
-        """Data as others may get it.
+        """Seal data.
 
         Args:
-            kind: The purpose; only the same opens it.
+            kind: The purpose; open() needs the same.
             data: Any bytes.
-            context: Where it belongs; has to be the same at both ends, and is not carried.
+            context: The place of the data; open() needs the same. Not part of the result.
         """
         ...
 
     def open(self, kind: Kind, data: bytes, context: bytes = b"") -> bytes:
-        """The data that was sealed, if it was by a key of ours and for this.
+        """Open sealed data.
 
         Raises:
-            SealError: It was not, or it is older than FRESH_S where age matters.
+            SealError: It was not sealed by a known key for this kind and context, or it is older than
+                FRESH_S where age matters.
         """
         ...
 
     def explain(self, error: MessageDecodeError, data: bytes) -> MessageDecodeError:
-        """Why data could not be decoded, if a seal may be the reason."""
+        """The error for data that could not be decoded, if a seal may be the reason."""
         ...
 
 
@@ -108,7 +109,7 @@ class _NoSeal:
     """The seal of a channel without a key: data as it is."""
 
     def explain(self, error: MessageDecodeError, data: bytes) -> MessageDecodeError:
-        """Others may have a key that this process lacks."""
+        """An error that names the missing key, for data that looks sealed."""
         return SealError(_KEY_NEEDED) if is_sealed(data) else error
 
     def close(self, kind: Kind, data: bytes, context: bytes = b"") -> bytes:
@@ -126,12 +127,12 @@ NO_SEAL: Final[Seal] = _NoSeal()
 
 
 def seal_of(key: str | None, channel: str, *, encrypt: bool = False) -> Seal:
-    """The seal that a configuration asks for.
+    """Make the seal of a configuration.
 
     Args:
-        key: One or several, see `parse_keys`; none: nothing is sealed.
+        key: One or several, see `parse_keys`; None for no seal.
         channel: Of the bus.
-        encrypt: Hide the data, too.
+        encrypt: Whether to encrypt the data, too.
 
     Raises:
         BusKeyError: The key cannot be used, or encryption is asked for without one.
@@ -148,9 +149,9 @@ class KeySeal:
     """Seals and opens for one channel, by keys.
 
     Args:
-        keys: The first one seals, all open: so keys can be changed without a pause.
+        keys: The first one seals, all open, so that keys can be changed without a pause.
         channel: Of the bus.
-        encrypt: Hide the data, too. Sealed data is opened whether hidden or not.
+        encrypt: Whether to encrypt the data, too. open() takes both.
         clock: Unix seconds.
 
     Raises:
@@ -170,14 +171,14 @@ class KeySeal:
         self._cipher = _Cipher(self._holders[0].secret) if encrypt else None
 
     def close(self, kind: Kind, data: bytes, context: bytes = b"") -> bytes:
-        """Data as others may get it; see Seal."""
+        """Seal data; see Seal."""
         now = int(self._clock()).to_bytes(_TIME_BYTES, "big")
         if self._cipher is None or kind == "note":  # which holds no more than names of channels
             return data + self._holders[0].suffix(kind, context, _OPEN + now, data)
         return self._cipher.hide(kind, context, now, data)
 
     def open(self, kind: Kind, data: bytes, context: bytes = b"") -> bytes:
-        """The data that was sealed; see Seal."""
+        """Open sealed data; see Seal."""
         if not is_sealed(data):
             raise SealError("it is not sealed: its sender has no key")
         suffix = data[-_SUFFIX:]
@@ -199,7 +200,7 @@ class KeySeal:
         raise SealError("its seal is of another key, or it was changed on its way")
 
     def explain(self, error: MessageDecodeError, data: bytes) -> MessageDecodeError:
-        """The error: what was opened and is broken was sealed so."""
+        """The same error: data that was opened and is broken was sealed so."""
         del data
         return error
 
@@ -295,7 +296,7 @@ class _Cipher:
 
 
 def _place(head: bytes, context: bytes) -> bytes:
-    """What a seal covers beside kind and data; `head` is the mark and the time."""
+    """The bytes that a seal covers beside kind and data; `head` is the mark and the time."""
     return b"%b%d:%b" % (head, len(context), context)
 
 

@@ -1,4 +1,4 @@
-"""How messages and frames are defined: frozen msgspec structs, found again by class name."""
+"""The definition of messages and frames: frozen msgspec structs, registered by class name."""
 
 import os
 import sys
@@ -36,7 +36,7 @@ class Catalogue:
         self._on_change: list[Callable[[], None]] = []
 
     def add(self, cls: type[Any]) -> None:
-        """Register a class; the same class defined again (a reload) replaces itself.
+        """Register a class; a class that is defined again (by a reload) replaces itself.
 
         Raises:
             DuplicateTypeError: Another class has the name already.
@@ -51,16 +51,16 @@ class Catalogue:
             callback()
 
     def discard(self, cls: type[Any]) -> None:
-        """Forget a class that turned out to be none that can be used."""
+        """Remove a class that cannot be used."""
         if self._classes.get(cls.__name__) is cls:
             del self._classes[cls.__name__]
 
     def when_changed(self, callback: Callable[[], None]) -> None:
-        """Call back after each class that is added."""
+        """Call a function after each added class."""
         self._on_change.append(callback)
 
     def get(self, name: str) -> type[Any] | None:
-        """The class of that name, or None."""
+        """The class of a name; None when it is unknown."""
         return self._classes.get(name)
 
     def names(self) -> list[str]:
@@ -86,7 +86,7 @@ def _file_of(cls: type[Any]) -> str | None:
 
 
 def _check_fields(cls: type[Any]) -> None:
-    """Refuse a class that cannot travel; types that are not defined yet may be so on first use."""
+    """Reject a class that cannot travel; types of fields may be defined later, until the first use."""
     problem = _problem_of(cls)
     if problem is not None:
         cls.catalogue.discard(cls)
@@ -108,7 +108,7 @@ def _problem_of(cls: type[Any]) -> str | None:
 
 
 class WireMeta(msgspec.StructMeta):
-    """Gives every subclass what the wire needs, so that users need not repeat it.
+    """Gives each subclass the struct options of the wire.
 
     Frozen, keyword-only, tagged ``"type": ClassName``, defaults left out of the bytes.
     """
@@ -120,7 +120,7 @@ class WireMeta(msgspec.StructMeta):
         namespace: dict[str, Any],
         **config: Any,
     ) -> Any:
-        """Create the struct class; explicit options win over the house's.
+        """Create the struct class; explicit options win over these defaults.
 
         Raises:
             MessageDefinitionError: A field has a name or a type that no field can have.
@@ -141,12 +141,12 @@ class WireMeta(msgspec.StructMeta):
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(msgspec.field,))
 class WireStruct(msgspec.Struct, metaclass=WireMeta, frozen=True):
-    """Base of messages and frames."""
+    """The base of messages and frames."""
 
     catalogue: ClassVar[Catalogue]
 
     def __init_subclass__(cls) -> None:
-        """Put the class into its catalogue."""
+        """Register the class in its catalogue."""
         super().__init_subclass__()
         if "catalogue" in cls.__dict__:  # the root of a family: not itself sent
             return

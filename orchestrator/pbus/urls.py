@@ -1,4 +1,4 @@
-"""Broker URLs: which backend a scheme means, what is wrong with one, how to show one."""
+"""Broker URLs: the backend of a scheme, checks, and masking of passwords."""
 
 import re
 from collections.abc import Mapping
@@ -33,16 +33,16 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}")
 
 
 def url_scheme(url: str) -> str:
-    """The part before ``://`` in lower case, or nothing where that is no scheme."""
+    """The part before ``://`` in lower case; "" when that is no scheme."""
     scheme, separator, _ = url.partition("://")
     return scheme.lower() if separator and _SCHEME.fullmatch(scheme) else ""
 
 
 def split_url(url: str) -> SplitResult:
-    """The parts of a URL whose hosts may be several: ``urlsplit`` refuses ``[::1]`` behind another.
+    """Split a URL that may have several hosts, which ``urlsplit`` does not.
 
     Raises:
-        ValueError: It is no URL. Hosts are not looked at.
+        ValueError: It is no URL. Hosts are not checked.
     """
     found = _NETLOC.match(url)
     if found is None:
@@ -52,10 +52,9 @@ def split_url(url: str) -> SplitResult:
 
 
 def mask_url(url: str) -> str:
-    """The URL as it may be shown: passwords replaced by ``***``, in malformed URLs too.
+    """Replace passwords in a URL by ``***``, also in a malformed one.
 
-    Where a password could hide (special characters that should have been percent-encoded) it
-    rather hides a piece of the address than shows a piece of the password.
+    Where special characters are not percent-encoded, a part of the address may be masked, too.
     """
     url = _SECRET_PARAMETER.sub(rf"\1{_MASK}", url)
     scheme, separator, rest = url.partition("://")
@@ -76,7 +75,7 @@ def _mask_authority(rest: str) -> str:
 
 
 def _mask_port(rest: str) -> str:
-    """Hide what stands where the port should be unless it is one: `redis://user:password`."""
+    """Mask a port that is no number, as in `redis://user:password`."""
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if authority.endswith("]"):
         return rest
@@ -85,7 +84,7 @@ def _mask_port(rest: str) -> str:
 
 
 def is_open_to_all(url: str) -> bool:
-    """Whether a URL reaches a broker over a network, and has no password for it."""
+    """Whether a URL leads to a broker over a network, without a password."""
     scheme = url_scheme(url)
     if scheme in {"", "unix", "memory"}:
         return False
@@ -98,7 +97,7 @@ def is_open_to_all(url: str) -> bool:
 
 
 def url_problem(url: str) -> str | None:
-    """What is wrong with a broker URL of a known scheme, never quoting it, or None."""
+    """The problem of a broker URL of a known scheme, without quoting it; None when there is none."""
     if url_scheme(url) == "memory":
         return None if url == MEMORY_URL else "expected nothing after memory://"
     if any(character.isspace() or not character.isprintable() for character in url):
@@ -117,7 +116,7 @@ def url_problem(url: str) -> str | None:
 
 
 def _hosts(parts: SplitResult) -> list[str]:
-    """HOST:PORT, of which a URL for Postgres or sentinels may name several."""
+    """The hosts as HOST:PORT; a URL for Postgres or sentinels may have several."""
     if BACKEND_OF_SCHEME.get(parts.scheme) != "pgmq" and not parts.scheme.endswith(_SENTINEL):
         return [parts.netloc]
     return parts.netloc.rpartition("@")[2].split(",")

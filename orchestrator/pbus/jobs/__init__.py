@@ -1,4 +1,4 @@
-"""Jobs as values and state: what is asked, who was asked, how it ended. No bus, no worker."""
+"""Jobs: requests, answers and state on both sides."""
 
 from pbus.jobs.group import JobGroup, JobGroupResponse, JobResponse
 from pbus.jobs.handles import JobContext, JobGroupContext

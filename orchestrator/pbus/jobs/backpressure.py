@@ -1,9 +1,9 @@
-"""Backpressure of one job: who sends its events (updates, pieces) waits for who reads them.
+"""Backpressure of one job: the sender of its events (updates, stream messages) waits for the reader.
 
-A request grants a window of bytes that may be on their way unread. Each event tells its position,
-the bytes of all events up to it, and the requester tells now and then which position it has read.
-Where a hook hears each event, what is on its way waits in the lane, before messages of others: the
-window begins small, and the position that is told runs ahead of what was read while hooks are quick.
+A request grants a window of bytes that may be unread. Each event has a position, the bytes of all
+events up to it, and the requester reports from time to time the position that it has read. Where a hook
+hears each event, unread events wait in the lane before other messages: so the window begins small, and
+the reported position runs ahead of what was read while hooks are quick.
 """
 
 import functools
@@ -23,14 +23,19 @@ _encode = msgspec.json.Encoder().encode
 
 @functools.lru_cache
 def window_for(members: int, *, has_hooks: bool) -> int:
-    """The window of one of so many workers of a group."""
+    """The window of each worker of a group, in bytes.
+
+    Args:
+        members: The number of workers.
+        has_hooks: Whether a hook hears each event.
+    """
     whole = HOOK_WINDOW_BYTES * _HOOK_GROWTH if has_hooks else WINDOW_BYTES
     share = max(_LEAST_WINDOW_BYTES, whole // max(1, members))
     return share // _HOOK_GROWTH if has_hooks else share
 
 
 def size_of(data: dict[str, Any] | None) -> int:
-    """What an event counts, in bytes: about what its data takes on the wire."""
+    """The size of an event in bytes: about that of its data on the wire."""
     size = 0
     for value in (data or {}).values():
         kind = type(value)
@@ -49,14 +54,14 @@ def _size_of_rest(value: Any) -> int:
 
 
 class Reading:
-    """What a requester has read of the events of one life of a worker.
+    """The events of one incarnation of a worker that a requester has read.
 
     An event is read when both readers are done with it: the hook, and `async for` if there is one.
 
     Args:
         source: The worker's address.
         wire_id: The job's id there.
-        window: What the request granted, bytes.
+        window: Of the request, in bytes.
         has_queue: Whether events are queued for `async for`.
 
     Attributes:
@@ -82,26 +87,36 @@ class Reading:
 
     @property
     def read(self) -> int:
-        """The position that has been read."""
+        """The position of the last event that was read."""
         return self._heard if self._taken is None else min(self._heard, self._taken)
 
     @property
     def granted(self) -> int:
-        """The position to tell: what has been read, and what hooks are quick enough for."""
+        """The position to report: the one read, plus what hooks are quick enough for."""
         return self.read + self._ahead
 
     def take(self, position: int) -> bool:
-        """Note that an event was taken from the queue; whether its sender is to be told now."""
+        """Note that an event was taken from the queue.
+
+        Args:
+            position: The event's.
+
+        Returns:
+            Whether a report to the sender is due.
+        """
         if self._taken is not None:
             self._taken = max(self._taken, position)
         return self._is_due()
 
     def hear(self, size: int, seconds: float) -> bool:
-        """Note that the hook of an event is done with it; whether its sender is to be told now.
+        """Note that the hook of an event has ended; hooks may end in any order.
 
         Args:
             size: The event's, in bytes.
-            seconds: How long the hook took. Hooks may end in any order.
+            seconds: The duration of the hook.
+
+        Returns:
+            Whether a report to the sender is due.
         """
         self._heard += size
         pace = seconds / max(1, size)

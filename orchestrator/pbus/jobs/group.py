@@ -219,18 +219,19 @@ class JobGroup:
         Args:
             is_there: Tells whether a worker of a name is ready; the error names absent ones.
         """
-        open_members = self.open_members()
-        late = name_some([member.name for member in open_members])
-        unasked = [one.name for one in self.members.values() if not one.is_asked]
-        absent = [name for name in unasked if not is_there(name)]
-        gone = [one.name for one in open_members if one.is_stored and not is_there(one.name)]
-        if absent:
-            phase = f"waiting for {name_some(absent)} to be ready"
-        elif gone:  # the loss of a worker ends no stored job
-            phase = f"waiting for {name_some(gone)}, which was stopped and did not come back"
-        else:
-            phase = f"waiting for the answer of {late}"
-        self.fail(JobTimeoutError(self.job_id, late, self.params.timeout or 0.0, phase))
+        late = name_some([member.name for member in self.open_members()])
+        timeout = self.params.timeout or 0.0
+        self.fail(JobTimeoutError(self.job_id, late, timeout, self._phase(late, is_there)))
+
+    def _phase(self, late: str, is_there: Callable[[str], bool]) -> str:
+        absent = [one for one in self.members.values() if not is_there(one.name)]
+        unasked = [one.name for one in absent if not one.is_asked]
+        if unasked:
+            return f"waiting for {name_some(unasked)} to be ready"
+        gone = [one.name for one in absent if one.is_stored and one.is_open]
+        if gone:  # the loss of a worker ends no stored job
+            return f"waiting for {name_some(gone)}, which was stopped and did not come back"
+        return f"waiting for the answer of {late}"
 
     def cancel(self, reason: str | None) -> None:
         """End it by a cancellation of the requester's."""

@@ -1,6 +1,6 @@
-"""Which jobs are open: what runners answer to those who ask, and folding the answers together.
+"""Listing of open jobs: queries, answers of runners, and the merge of the answers.
 
-A job is known twice, to whoever asked for it and to whoever does it; either may be silent.
+A job is listed by its requester and by its worker; either may not answer.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ _WHOLE = 100.0  # percent
 
 
 class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a job is, as its last update said."""
+    """The progress of a job, from its last update."""
 
     done: int | float | None = None
     total: int | float | None = None
@@ -29,12 +29,12 @@ class JobEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One worker's part of an open job.
 
     Attributes:
-        job_id: What its requester calls it.
-        wire_id: What its worker calls it; another after it was asked again.
-        worker: Who does it, or is to do it.
-        age_s: Since it was asked for, seconds.
-        state: "waiting" for its worker to be ready, "sent", "queued" until it is its turn, "running",
-            or "pending": to be answered later.
+        job_id: The requester's id.
+        wire_id: The worker's id; another one for each repeated request.
+        worker: The worker that does it, or is to do it.
+        age_s: Seconds since it was requested.
+        state: "waiting" for its worker to be ready, "sent", "queued" for a slot, "running", or
+            "pending": its handler has ended without an answer.
     """
 
     job_id: str
@@ -52,8 +52,8 @@ class OpenJobs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The open jobs of some workers.
 
     Attributes:
-        asked: Those they asked for.
-        in_hand: Those they do.
+        asked: Those that they requested.
+        in_hand: Those that they accepted.
     """
 
     asked: tuple[JobEntry, ...] = ()
@@ -68,7 +68,7 @@ class BusJobsResponseMessage(BusSystemMessage):
     """A runner's answer, or a part of it.
 
     Attributes:
-        parts: How many messages the whole answer has.
+        parts: The number of messages of the whole answer.
     """
 
     runner: str
@@ -86,7 +86,7 @@ class BusJobCancelRequestMessage(BusJobMessage):
 
 
 class BusJobCancelResponseMessage(BusJobMessage):
-    """What a requester did about it."""
+    """The requester's answer to a BusJobCancelRequestMessage."""
 
     lane: ClassVar[Lane] = Lane.SYSTEM
     is_stored: ClassVar[bool] = False
@@ -95,7 +95,7 @@ class BusJobCancelResponseMessage(BusJobMessage):
 
 
 def progress_of(update: dict[str, Any] | None) -> JobProgress | None:
-    """What an update says in numbers: done and total, or percent; None when it says neither."""
+    """The numbers in an update: done and total, or percent; None when it has neither."""
     if not update:
         return None
     done, total, percent = (_number(update.get(key)) for key in ("done", "total", "percent"))
@@ -112,12 +112,12 @@ def _number(value: Any) -> int | float | None:
 
 
 def short(text: str | None) -> str | None:
-    """A text of people's length."""
+    """A text cut to MAX_TEXT characters."""
     return text if text is None or len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 
 
 def merge_jobs(answers: Iterable[OpenJobs]) -> list[JobEntry]:
-    """Each part of a job once, oldest first: the worker knows best how far it is."""
+    """Merge answers: each part of a job once, oldest first; the worker knows its progress best."""
     asked: dict[tuple[str, str], JobEntry] = {}
     done: dict[tuple[str, str], JobEntry] = {}
     for answer in answers:

@@ -1,4 +1,4 @@
-"""What a requester says about a job: JobParams, or the same as keywords."""
+"""The parameters of a job request: JobParams, or the same as keywords."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,17 +15,17 @@ P = TypeVar("P", bound="JobParams")
 
 
 class JobParams(msgspec.Struct, frozen=True, kw_only=True):
-    """How a job is asked for.
+    """The parameters of a job.
 
     Attributes:
-        name: Which of the worker's job handlers; None for its on_job_request hook.
+        name: The name of the job; None for the worker's on_job_request hook.
         payload: JSON values for the handler.
-        timeout: Seconds for the whole job, waiting for the worker to be ready included; None (and
-            infinity) waits for ever.
+        timeout: Seconds for the whole job, with the wait until the worker is ready; None (or
+            infinity) for no limit.
         label: For people.
         cancellable: Whether request_cancel_job_group() may cancel it.
-        retries: How often the job is asked for again when its worker is lost.
-        priority: "high" overtakes queued data (an activation, too), and jobs that wait for a turn.
+        retries: How often it is requested again after the loss of its worker.
+        priority: "high" overtakes queued data (an activation, too), and jobs that wait for a slot.
 
     Raises:
         ValueError: There is no such priority, or the timeout is not a number.
@@ -40,7 +40,7 @@ class JobParams(msgspec.Struct, frozen=True, kw_only=True):
     priority: Priority = "normal"
 
     def __post_init__(self) -> None:
-        """Check what nothing else would."""
+        """Check priority and timeout."""
         if self.priority not in _PRIORITIES:
             raise ValueError(f"priority is one of {', '.join(_PRIORITIES)}, not {self.priority!r}")
         if self.timeout is not None and math.isnan(self.timeout):
@@ -50,11 +50,11 @@ class JobParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobGroupParams(JobParams, frozen=True, kw_only=True):
-    """How a group of jobs is asked for.
+    """The parameters of a group of jobs.
 
     Attributes:
-        cancel_on_error: End the group, and cancel the others, as soon as one does not complete.
-            Otherwise all are waited for, and the responses say how each ended.
+        cancel_on_error: Whether the first failure ends the group and cancels the other parts.
+            Otherwise the group ends with the last part, and each response has a status.
     """
 
     cancel_on_error: bool = True
@@ -84,7 +84,7 @@ class JobGroupOptions(JobOptions, total=False):
 
 
 def choose_params(kind: type[P], params: P | None, options: dict[str, Any]) -> P:
-    """The params given, or those that the keywords make.
+    """Choose between given params and keywords.
 
     Raises:
         TypeError: Both were given, or a keyword that the params do not have.
@@ -97,7 +97,7 @@ def choose_params(kind: type[P], params: P | None, options: dict[str, Any]) -> P
 
 
 def as_group(params: JobParams) -> JobGroupParams:
-    """The params of a single job as those of a group of one."""
+    """Convert the params of a single job to those of a group of one."""
     return JobGroupParams(**msgspec.structs.asdict(params))
 
 

@@ -70,8 +70,6 @@ class WorkerRegistry(Directory):
         ] = {}  # the last announcement of each own worker
         self._tasks = TaskOwner()
 
-    # Reading
-
     @property
     def local_workers(self) -> list[str]:
         """The ready workers of this runner, children included."""
@@ -267,20 +265,8 @@ class WorkerRegistry(Directory):
 
     def _requeue_soon(self, entries: list[WorkerRegistryEntry]) -> None:
         if entries and self._bus.queues is not None:
-            work = self._requeue(self._bus.queues, entries)
+            work = _requeue(self._bus.queues, entries)
             self._tasks.spawn(work, "pbus registry requeue")
-
-    @staticmethod
-    async def _requeue(queues: QueueStore, entries: list[WorkerRegistryEntry]) -> None:
-        """Requeue the messages that processes of lost workers held."""
-        holders = {entry.incarnation.rpartition(".")[0] for entry in entries}
-        try:
-            count = await queues.requeue_held_by(sorted(holders - {""}))
-        except BusUnavailableError as error:
-            logger.warning("messages held by %s are not requeued: %s", holders, error)
-            return
-        if count:
-            logger.info("%d messages of lost processes are requeued", count)
 
     async def _announce(self, entries: list[WorkerRegistryEntry]) -> None:
         message = BusWorkerRegistryMessage(
@@ -291,3 +277,15 @@ class WorkerRegistry(Directory):
                 await self._bus.send(message)
         except (PbusError, TimeoutError) as error:
             logger.warning("a registry announcement is left to the next heartbeats: %s", error)
+
+
+async def _requeue(queues: QueueStore, entries: list[WorkerRegistryEntry]) -> None:
+    """Requeue the messages that processes of lost workers held."""
+    holders = {entry.incarnation.rpartition(".")[0] for entry in entries}
+    try:
+        count = await queues.requeue_held_by(sorted(holders - {""}))
+    except BusUnavailableError as error:
+        logger.warning("messages held by %s are not requeued: %s", holders, error)
+        return
+    if count:
+        logger.info("%d messages of lost processes are requeued", count)

@@ -1,1 +1,1 @@
-"""What a worker can do, by subject; BaseWorker puts it together."""
+"""The abilities of a worker, a mixin a subject; BaseWorker combines them."""

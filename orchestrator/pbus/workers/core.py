@@ -197,13 +197,15 @@ class WorkerCore(TasksMixin):
         if self._active and (not self._is_selective or self.accepts_bus_message(message)):
             if self._event_handlers:
                 self._fire_event("on_bus_message", message)
-            if self._is_hooked:  # unlike those of other hooks, its errors are passed to the bus
-                hold = (GatedInlineLaneHold if self._keeps_order else InlineLaneHold)(
-                    self._waiting_handlers
-                )
-                rest = hold.start(self.on_bus_message(message))
-                if rest is not None:
-                    await rest
+            if self._is_hooked:
+                await self._call_message_hook(message)
+
+    async def _call_message_hook(self, message: BusMessage) -> None:
+        """Run on_bus_message; unlike those of other hooks, its errors are passed to the bus."""
+        hold_class = GatedInlineLaneHold if self._keeps_order else InlineLaneHold
+        rest = hold_class(self._waiting_handlers).start(self.on_bus_message(message))
+        if rest is not None:
+            await rest
 
     def _receiver(self, kind: type[BusMessage]) -> Receive | None:
         """The method that takes in messages of a class, besides the hook."""

@@ -1,4 +1,4 @@
-"""Mistakes in a worker class that show where it is defined: names that clash, hooks of wrong form."""
+"""Checks of worker classes at their definition: clashing names, hooks of the wrong form."""
 
 import inspect
 import types
@@ -14,15 +14,15 @@ _EXTENDABLE = frozenset({"EVENTS", "HANDLERS", "RECEIVES"})
 
 
 def check_worker_class(cls: type, base: type, attributes: Iterable[str]) -> None:
-    """Refuse a worker class that takes for itself what its base needs.
+    """Reject a worker class that takes names of its base.
 
     Args:
         cls: A subclass of base.
-        base: The class that pbus brings.
+        base: BaseWorker.
         attributes: Names of the attributes that base gives its instances.
 
     Raises:
-        HandlerDefinitionError: Says which name, and what to do about it.
+        HandlerDefinitionError: A name clashes, or a hook has the wrong form.
     """
     own = frozenset(attributes)
     for owner in _owners(cls, base):
@@ -36,7 +36,7 @@ def check_worker_class(cls: type, base: type, attributes: Iterable[str]) -> None
 
 
 def check_attributes(worker: Any, expected: dict[str, Any], own: Container[str]) -> None:
-    """Refuse a worker whose own code has replaced an attribute that its base needs.
+    """Reject a worker whose own code has replaced an attribute of its base.
 
     Args:
         worker: The worker.
@@ -44,7 +44,7 @@ def check_attributes(worker: Any, expected: dict[str, Any], own: Container[str])
         own: Names of the attributes that the base gives its instances.
 
     Raises:
-        HandlerDefinitionError: Says which; all are as expected again.
+        HandlerDefinitionError: Names the attribute; all attributes are restored.
     """
     values = vars(worker)
     replaced = [
@@ -57,7 +57,7 @@ def check_attributes(worker: Any, expected: dict[str, Any], own: Container[str])
 
 
 def _owners(cls: type, base: type) -> Iterator[type]:
-    """The class, and what it mixes in before the base; its worker bases have been looked at."""
+    """The class and its mixins; its bases that are workers are checked already."""
     for owner in cls.__mro__[: cls.__mro__.index(base)]:
         if owner is cls or not issubclass(owner, base):
             yield owner
@@ -73,17 +73,20 @@ def _problem(name: str, value: Any, base: type, *, is_attribute: bool) -> str | 
         return None if is_data else f"BaseWorker's attribute {name!r} hides it; choose another name"
     if name in _PLAIN_HOOKS or name in _ASYNC_HOOKS or name.startswith("on_"):
         return _hook_problem(name, value, base)
-    if isinstance(value, property):
-        is_of_its_kind = isinstance(getattr(base, name), property)
-    else:
-        is_of_its_kind = _calls_itself(name, value)
-    if is_of_its_kind:
+    if _extends(name, value, base):
         return None
     return f"BaseWorker has {name!r} for itself; choose another name, or call super().{name}"
 
 
+def _extends(name: str, value: Any, base: type) -> bool:
+    """Whether a member extends that of its base: a property, or a method that calls it."""
+    if isinstance(value, property):
+        return isinstance(getattr(base, name), property)
+    return _calls_itself(name, value)
+
+
 def _hook_problem(name: str, value: Any, base: type) -> str | None:
-    """Why pbus cannot call a hook; whatever is no plain function is believed."""
+    """The reason why pbus cannot call a hook; objects other than plain functions are not checked."""
     function = value.__func__ if isinstance(value, staticmethod | classmethod) else value
     if not isinstance(function, types.FunctionType):
         return None if callable(value) or hasattr(value, "__get__") else "it is no method"
@@ -109,7 +112,7 @@ def _signature_problem(name: str, value: Any, function: Any, base: type) -> str 
 
 
 def _calls_itself(name: str, value: Any) -> bool:
-    """Whether a function refers to its own name, as in super().name(); others are believed."""
+    """Whether a function refers to its own name, as in super().name(); unknown code counts as such."""
     if not callable(value):
         return False
     codes = [getattr(inspect.unwrap(value), "__code__", None)]

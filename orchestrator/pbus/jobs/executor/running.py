@@ -20,7 +20,7 @@ State = Literal["queued", "running", "pending"]
 
 
 class Execution(msgspec.Struct, frozen=True):
-    """How a request is executed.
+    """The execution of a request.
 
     Attributes:
         handler: The coroutine function to call.

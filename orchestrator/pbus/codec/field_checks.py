@@ -1,0 +1,121 @@
+"""Checks of field values that the wire would change or drop."""
+
+import math
+from typing import Any
+
+import msgspec
+
+from pbus.codec.envelope import json_encoder
+from pbus.codec.wire_spec import WireSpec, spec_of
+from pbus.errors import MessageEncodeError
+from pbus.frames import Frame
+from pbus.messages import BusMessage
+
+_MAX_DEPTH = 200  # deeper JSON is an accident; msgspec and the C stack agree up to here
+
+
+def check_fields(message: BusMessage, spec: WireSpec) -> None:
+    """Check the free fields and the frames of a message.
+
+    Raises:
+        MessageEncodeError: A value would not arrive unchanged.
+    """
+    for name in spec.free_fields:
+        value = getattr(message, name)
+        if value is not None:
+            check_plain(value, type(message).__name__, name)
+    for name in spec.frame_fields:
+        _check_frame(getattr(message, name), type(message).__name__, name)
+
+
+def _check_frame(frame: Frame | None, type_name: str, path: str) -> None:
+    if frame is None:
+        return
+    for name in spec_of(type(frame)).free_fields:
+        check_plain(getattr(frame, name), type_name, f"{path}.{name}")
+
+
+def check_plain(value: Any, type_name: str, path: str, depth: int = 0) -> None:
+    """Check a value that JSON might change or drop.
+
+    Args:
+        value: Of a field without a type of its own.
+        type_name: Of the message, for the error.
+        path: To the value, for the error.
+        depth: Of containers around it.
+
+    Raises:
+        MessageEncodeError: The value would not arrive unchanged.
+    """
+    if value is None or isinstance(value, (str, int)):
+        return
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise MessageEncodeError(type_name, path, f"{value} is no JSON number")
+        return
+    if depth >= _MAX_DEPTH:
+        raise MessageEncodeError(type_name, path, f"nested deeper than {_MAX_DEPTH} levels")
+    if isinstance(value, dict):
+        _check_dict(value, type_name, path, depth)
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            check_plain(inner, type_name, f"{path}[{index}]", depth + 1)
+    else:
+        raise MessageEncodeError(
+            type_name,
+            path,
+            f"a {type(value).__name__} would not arrive as one",
+            hint="convert it to text, number, list or dict, or declare a field of that type in a "
+            "message class of your own",
+        )
+
+
+def _check_dict(value: dict[Any, Any], type_name: str, path: str, depth: int) -> None:
+    for key, inner in value.items():
+        if not isinstance(key, str):
+            raise MessageEncodeError(
+                type_name, path, f"key {key!r} is {type(key).__name__}, JSON keys are text"
+            )
+        check_plain(inner, type_name, f"{path}.{key}", depth + 1)
+
+
+def check_finite(message: BusMessage) -> None:
+    """Find the non-finite number in a typed field, if a null in the JSON is one.
+
+    Raises:
+        MessageEncodeError: There is one.
+    """
+    for field in msgspec.structs.fields(type(message)):
+        path = _non_finite(getattr(message, field.name), field.name, 0)
+        if path is not None:
+            raise MessageEncodeError(type(message).__name__, path, "NaN and infinity are no JSON")
+
+
+def _non_finite(value: Any, path: str, depth: int) -> str | None:
+    if isinstance(value, float):
+        return None if math.isfinite(value) else path
+    if depth >= _MAX_DEPTH:
+        return None
+    found = (_non_finite(item, name, depth + 1) for name, item in _inner(value, path))
+    return next((name for name in found if name), None)
+
+
+def _inner(value: Any, path: str) -> list[tuple[str, Any]]:
+    """The values in a container, each with its path."""
+    if isinstance(value, msgspec.Struct):
+        return [(f"{path}.{name}", getattr(value, name)) for name in value.__struct_fields__]
+    if isinstance(value, dict):
+        return [(f"{path}.{key}", item) for key, item in value.items()]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+    return []
+
+
+def encode_error(message: BusMessage, error: Exception) -> MessageEncodeError:
+    """Make the error that names the field which cannot be encoded."""
+    for field in msgspec.structs.fields(type(message)):
+        try:
+            json_encoder.encode(getattr(message, field.name))
+        except (TypeError, ValueError, OverflowError, RecursionError) as inner:
+            return MessageEncodeError(type(message).__name__, field.name, str(inner))
+    return MessageEncodeError(type(message).__name__, "?", str(error))

@@ -1,0 +1,154 @@
+"""Encoding and decoding of single messages."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from pbus.codec.envelope import (
+    HEAD,
+    NAME_AT,
+    Encoding,
+    Header,
+    decode_header,
+    json_encoder,
+    msgpack_encoder,
+)
+from pbus.codec.field_checks import check_fields, check_finite, check_plain, encode_error
+from pbus.codec.wire_spec import SPECS, spec_of
+from pbus.concurrency.user_code import as_handler_error
+from pbus.errors import (
+    HandlerExitError,
+    MessageDecodeError,
+    MessageError,
+    MessageTooLargeError,
+    UnknownTypeError,
+    text_of,
+)
+from pbus.messages import BusMessage
+from pbus.settings import DEFAULT_MAX_MESSAGE_BYTES
+from pbus.structs import DECODE_ERRORS
+
+_encode_json, _encode_packed = json_encoder.encode, msgpack_encoder.encode
+_isfinite = math.isfinite
+_IN_JSON = Encoding.JSON  # looked up once: an enum's members are slow to reach
+
+_decoders: dict[bytes, Callable[[bytes], BusMessage]] = {}  # by the type's name, after first use
+BusMessage.catalogue.when_changed(_decoders.clear)
+
+
+def encode_message(
+    message: BusMessage,
+    *,
+    limit: int = DEFAULT_MAX_MESSAGE_BYTES,
+    encoding: Encoding = Encoding.JSON,
+) -> bytes:
+    """Encode a message; in JSON, as one line.
+
+    Args:
+        message: The message.
+        limit: Bytes.
+        encoding: The encoding.
+
+    Raises:
+        MessageEncodeError: A field has a value that would not arrive unchanged.
+        MessageDefinitionError: The type of a field cannot be found.
+        MessageTooLargeError: It is longer than the limit.
+    """
+    spec = SPECS.get(type(message)) or spec_of(type(message))
+    if not spec.is_plain:
+        check_fields(message, spec)
+    is_json = encoding is _IN_JSON
+    try:
+        line = _encode_json(message) if is_json else _encode_packed(message)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise encode_error(message, error) from error
+    if is_json and (
+        not _isfinite(message.time)
+        or (spec.has_numbers and b"null" in line)  # as msgspec writes NaN and infinities
+    ):
+        check_finite(message)
+    if len(line) > limit:
+        raise MessageTooLargeError(type(message).__name__, len(line), limit)
+    return line
+
+
+def encode_raw(
+    header: Header, fields: dict[str, Any], *, limit: int, encoding: Encoding = Encoding.JSON
+) -> bytes:
+    """Encode a message of a type that this process need not know.
+
+    Args:
+        header: The header.
+        fields: JSON values.
+        limit: Bytes.
+        encoding: The encoding.
+
+    Raises:
+        MessageEncodeError: A field has a value that JSON cannot carry.
+        MessageTooLargeError: It is longer than the limit.
+    """
+    check_plain(fields, header.type, "data")
+    encoder = json_encoder if encoding is Encoding.JSON else msgpack_encoder
+    line = encoder.encode(msgspec.structs.asdict(header) | fields)
+    if len(line) > limit:
+        raise MessageTooLargeError(header.type, len(line), limit)
+    return line
+
+
+def decode_message(line: bytes) -> BusMessage:
+    """Decode a message, by the type in its header.
+
+    Raises:
+        MessageDecodeError: The type is unknown or never travels, or a field is wrong.
+    """
+    decode = _decoders.get(line[NAME_AT : line.find(b'"', NAME_AT)])
+    if decode is not None:  # it begins as pbus writes it: the header is not decoded
+        try:
+            return decode(line)
+        except DECODE_ERRORS:
+            return _decode_by_header(line)  # whose error tells the reason
+        except BaseException as error:
+            raise _refusal(error, decode_header(line).type) from error
+    return _decode_by_header(line)
+
+
+def type_of(line: bytes) -> type[BusMessage] | None:
+    """The class of an encoded message; None when it is unknown here."""
+    if line.startswith(HEAD):
+        return BusMessage.catalogue.get(
+            line[NAME_AT : line.find(b'"', NAME_AT)].decode(errors="replace")
+        )
+    try:
+        return BusMessage.catalogue.get(decode_header(line).type)
+    except MessageDecodeError:
+        return None
+
+
+def _decode_by_header(line: bytes) -> BusMessage:
+    header = decode_header(line)
+    cls = BusMessage.catalogue.get(header.type)
+    if cls is None:
+        raise UnknownTypeError(header.type)
+    if cls.is_local:
+        raise MessageDecodeError("its type never leaves a process", type_name=header.type)
+    try:
+        message: BusMessage = spec_of(cls).decode(line)
+    except BaseException as error:
+        raise _refusal(error, header.type) from error
+    _decoders[header.type.encode()] = spec_of(cls).json_decoder
+    return message
+
+
+def _refusal(error: BaseException, type_name: str) -> BaseException:
+    """The error to raise for an error in decoding, which may be of a user's class."""
+    own = as_handler_error(error, f"__post_init__ of {type_name}")
+    if own is None:
+        return error
+    if isinstance(own, UnknownTypeError):
+        return own
+    if isinstance(own, (*DECODE_ERRORS, MessageError, HandlerExitError)):
+        return MessageDecodeError(text_of(own), type_name=type_name)
+    problem = f"its class raised {type(own).__name__}: {text_of(own)}"
+    return MessageDecodeError(problem, type_name=type_name)
