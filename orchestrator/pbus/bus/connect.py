@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Unpack
 
 from pbus.bus.base import WorkerBus
+from pbus.bus.broker_info import BrokerInfo
 from pbus.bus.memory import AsyncQueueBus
 from pbus.errors import BackendMissingError, BusUrlError
 from pbus.settings import BusOptions, BusSettings
@@ -78,6 +79,23 @@ async def erase(url: str, channel: str) -> bool:
             from pbus.bus.pgmq.erase import erase as erase_pgmq
         return await erase_pgmq(url, channel)
     return True
+
+
+async def inspect_broker(url: str, channel: str) -> BrokerInfo:
+    """Ask a broker what it is; nothing is written and nothing installed.
+
+    Raises:
+        BusUnavailableError: The broker is not reached, or refuses.
+        BackendMissingError: The backend's driver is not installed.
+        BusUrlError: No backend has this scheme.
+    """
+    if _backend_of(url) == "redis":
+        with _needing_redis():
+            from pbus.bus.redis.inspect_server import inspect_server as inspect_redis
+        return await inspect_redis(url, channel)
+    with _needing_asyncpg():
+        from pbus.bus.pgmq.inspect_server import inspect_server as inspect_postgres
+    return await inspect_postgres(url)
 
 
 def _backend_of(url: str) -> Backend:

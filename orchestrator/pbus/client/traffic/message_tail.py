@@ -17,7 +17,11 @@ from pbus.names import names_of
 
 _HEADER: Final = frozenset({"type", "source", "target", "id", "time"})
 # What a client asks before it sends; followed only where these types are named.
-OWN_TYPES: Final = frozenset({"BusAcceptanceRequestMessage", "BusAcceptanceResponseMessage"})
+OWN_TYPES: Final = frozenset({
+    "BusAcceptanceRequestMessage",
+    "BusAcceptanceResponseMessage",
+    "BusProbeMessage",
+})
 
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 

@@ -33,6 +33,18 @@ def running_projects() -> list[ProjectRecord]:
     return _running(_state_dirs())
 
 
+def orphaned_projects() -> list[ProjectRecord]:
+    """Return the projects whose supervisor and guard were killed, and whose processes go on."""
+    return list(_orphaned(_state_dirs()))
+
+
+def abandoned_sockets() -> list[Path]:
+    """Return the runtime folders of projects that are over: their guard was killed."""
+    last = [record for folder in _state_dirs() if (record := read_record(folder / LAST))]
+    projects = [Project.of_record(record) for record in last]
+    return [one.runtime_dir for one in projects if one.runtime_dir.exists() and is_over(one)]
+
+
 def refuse_other_path(project: Project) -> None:
     """Make sure that a project does not run already by another path to its folder.
 

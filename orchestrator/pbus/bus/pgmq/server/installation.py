@@ -60,8 +60,7 @@ async def install(
         PgmqMissingError: PGMQ's SQL is not there, or too old, and cannot be installed.
         BackendMissingError: The package that has the SQL is not installed.
     """
-    functions = "".join(map(_sql, _FUNCTIONS))
-    stamp = hashlib.sha256((_FORMAT + functions).encode()).hexdigest()[:16]
+    functions, stamp = _own()
     if await _stamp(connection) == stamp and not is_damaged:
         return
     with building():
@@ -101,19 +100,34 @@ async def _is_whole(connection: "asyncpg.Connection[Any]", sql: str) -> bool:
     """Whether all that this SQL makes is there, and PGMQ."""
     made = set(_NAMES.findall(sql))
     names = [[name for kind, name in made if kind == one] for one in ("TABLE", "FUNCTION")]
-    is_there: bool = await connection.fetchval(_FOUND, *names) == len(made) and await _has_pgmq(
+    is_there: bool = await connection.fetchval(_FOUND, *names) == len(made) and await has_pgmq(
         connection
     )
     return is_there
 
 
-async def _has_pgmq(connection: "asyncpg.Connection[Any]") -> bool:
+async def has_pgmq(connection: "asyncpg.Connection[Any]") -> bool:
+    """Whether PGMQ's functions are there, as new as needed."""
     return not await connection.fetchval("SELECT to_regprocedure($1) IS NULL", _NEEDED)
 
 
 async def is_installed(connection: "asyncpg.Connection[Any]") -> bool:
     """Whether pbus has ever been used in this database."""
     return await _has(connection, "pbus", "meta")
+
+
+async def state_of(connection: "asyncpg.Connection[Any]") -> str:
+    """Whether pbus' tables and functions are "current", "missing" or of an "other" version."""
+    found = await _stamp(connection)
+    if found is None:
+        return "missing"
+    return "current" if found == _own()[1] else "other"
+
+
+def _own() -> tuple[str, str]:
+    """The functions of this version of pbus, and their stamp."""
+    functions = "".join(map(_sql, _FUNCTIONS))
+    return functions, hashlib.sha256((_FORMAT + functions).encode()).hexdigest()[:16]
 
 
 async def _stamp(connection: "asyncpg.Connection[Any]") -> str | None:
@@ -139,7 +153,7 @@ async def _install_pgmq(connection: "asyncpg.Connection[Any]", url: str) -> None
             sql = _shipped_sql()
             await connection.execute("CREATE SCHEMA IF NOT EXISTS pgmq")
             await connection.execute(sql)
-    if not await _has_pgmq(connection):
+    if not await has_pgmq(connection):
         raise PgmqMissingError(url, f"its PGMQ is too old, it has no {_NEEDED}")
 
 
