@@ -268,7 +268,7 @@ def test_answers_pass_waiting_jobs(make_keeping_bus):
 
 @pytest.mark.usefixtures("few")
 def test_cancel_passes_running_jobs(make_keeping_bus):
-    """A worker with its hands full was deaf: its jobs could not even be cancelled."""
+    """A worker with its hands full took no messages: its jobs could not even be cancelled."""
 
     async def main():
         asker, doer = Asker(), Doer()

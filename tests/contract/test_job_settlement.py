@@ -164,7 +164,7 @@ def test_replicas_share_stored_jobs(make_keeping_bus):
     run(main())
 
 
-def test_lent_hook_settles_late(make_keeping_bus):
+def test_released_hook_settles_late(make_keeping_bus):
     """A message whose hook lets the next in is settled when the hook is over; if it raised, again."""
 
     class Lender(NotingDoer):

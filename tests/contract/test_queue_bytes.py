@@ -288,8 +288,8 @@ def test_dead_letters_are_bounded(make_store, monkeypatch, caplog):
             assert 28 <= len(kept) <= 30
             assert ["38", "39"] == kept[-2:]
             assert 50 - len(kept) == report.dead_fell
-            revived = await store.requeue_dead([one.key for one in await store.dead_letters()])
-            assert len(kept) == revived == (await store.stats())[0].backlog
+            requeued = await store.requeue_dead([one.key for one in await store.dead_letters()])
+            assert len(kept) == requeued == (await store.stats())[0].backlog
             await handle(store, await fetch(store))
             kept, _ = await dead_letter(3, 50_000)
             assert ["0", "1", "2"] == kept  # what was put back counts no longer

@@ -42,7 +42,7 @@ def test_messages_settle_one_by_one(make_store):
 
 
 def test_retry_comes_back_later(make_store, no_polls):
-    """A retried message comes back after its delay with one attempt more, and wakes a taker."""
+    """A retried message comes back after its delay with one attempt more, and wakes a waiting fetch."""
 
     async def main():
         async with make_store() as store:
@@ -144,7 +144,7 @@ def test_requeued_dead_letters_start_over(make_store):
 
 
 def test_requeue_gives_back(make_store):
-    """What a dead process held goes to the next taker, marked suspect; others keep theirs."""
+    """What a dead process held goes to the next consumer, marked suspect; others keep theirs."""
 
     async def main():
         async with make_store() as store, make_store() as sibling:

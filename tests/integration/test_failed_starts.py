@@ -45,7 +45,7 @@ def _foreign_machine(folder: Path) -> str:
     return _file(folder, "foreign", bytes(head))
 
 
-def test_obstacles_are_named(tmp_path: Path):
+def test_problems_are_named(tmp_path: Path):
     """Whatever keeps a program from starting is named: file, interpreter, machine, folder, size."""
     (tmp_path / "folder").mkdir()
     _file(tmp_path, "file", b"")
@@ -140,12 +140,12 @@ def test_deployment_is_waited_for(tmp_path: Path):
             for one in watched.all(Started):
                 psutil.Process(one.pid).kill()
 
-            def obstacles(name: str, text: str) -> int:
+            def problems(name: str, text: str) -> int:
                 changes = [one for one in watched.all(StateChanged) if one.worker == name]
                 return len([one for one in changes if text in one.detail])
 
-            await watched.until(lambda: obstacles("script", "does not exist, restarts in") > 5)
-            await watched.until(lambda: obstacles("kind", "cannot be loaded, restarts in") > 0)
+            await watched.until(lambda: problems("script", "does not exist, restarts in") > 5)
+            await watched.until(lambda: problems("kind", "cannot be loaded, restarts in") > 0)
             (tmp_path / "away").rename(script.parent)
             (tmp_path / "away.py").rename(module)
             for name in ("script", "kind"):
@@ -218,8 +218,8 @@ def test_unwatchable_child_is_ended(monkeypatch: pytest.MonkeyPatch):
 
     async def main() -> None:
         launch = Launch(argv=(sys.executable, "-c", FOREVER), env=dict(os.environ), cwd=Path("/"))
-        for obstacle in (full, no_thread):
-            monkeypatch.setattr(groups, "open_process", obstacle)
+        for problem in (full, no_thread):
+            monkeypatch.setattr(groups, "open_process", problem)
             with pytest.raises(OSError, match=r"Too many open files|can't start new thread"):
                 await spawn(launch, "incarnation", lambda *_: None, lambda: None)
         assert 2 == len(pids)
@@ -272,7 +272,7 @@ asyncio.run(main())
     assert f"{raised} {before}".encode() == asyncio.run(main()).strip()
 
 
-def test_chores_survive_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_background_tasks_survive_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """An unexpected error of measuring, writing or telling is logged, and all goes on."""
     looks: list[int] = []
 

@@ -117,7 +117,7 @@ class ForkedBlob(BusDataMessage):
     text: str = "x" * 256
 
 
-class NotifyHandler(BusSubscriber):
+class BlobCounter(BusSubscriber):
     """Counts what comes."""
 
     name = "deaf"
@@ -183,11 +183,11 @@ def test_outliving_child_holds_up_none(valkey: Valkey, channel: str):
         sender = connect(valkey.url, channel=channel, send_timeout=PATIENCE_S)
         receiver = connect(valkey.url, channel=channel)
         async with sender, receiver:
-            ear = NotifyHandler()
-            await receiver.subscribe(ear)
+            counter = BlobCounter()
+            await receiver.subscribe(counter)
             for number in range(8_000):
                 await sender.send(ForkedBlob(source="s", target="deaf", number=number))
-            await until(lambda: ear.count == 8_000)
+            await until(lambda: counter.count == 8_000)
 
     with outlived(valkey.url, channel) as kill:
         kill()

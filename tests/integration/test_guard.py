@@ -271,7 +271,7 @@ def test_copied_state_ends_none(
 
 
 def test_bad_line_is_survived(project: Project) -> None:
-    """A line that the guard does not understand does not cost its other wards their end."""
+    """A line that the guard does not understand keeps it from ending no other group."""
 
     async def main() -> int:
         async with ProjectLock(project):

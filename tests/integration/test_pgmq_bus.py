@@ -197,16 +197,16 @@ def test_w48_channels_keep_apart(shared_database, channel, names, delivery):
             connect(shared_database, channel=f"{channel}{name}", delivery=delivery)
             for name in names
         )
-        ear, other = Listener("w"), Listener("w")
+        own, other = Listener("w"), Listener("w")
         async with first, second:
-            await first.subscribe(ear)
+            await first.subscribe(own)
             await second.subscribe(other)
             for number in range(3):
                 await first.send(Tally(source="a", number=number))
                 await first.send(Foghorn(source="a", number=number))
             await second.send(Tally(source="a", target="w", number=9))
             await second.send(Foghorn(source="a", number=9))
-            assert [0, 0, 1, 1, 2, 2] == sorted(tallies(await ear.heard(6)))
+            assert [0, 0, 1, 1, 2, 2] == sorted(tallies(await own.heard(6)))
             assert [9, 9] == tallies(await other.heard(2))
 
     run(main())

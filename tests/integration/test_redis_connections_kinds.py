@@ -349,7 +349,7 @@ def test_user_of_a_database(guarded: Valkey):
         "PUBSUB CHANNELS", "SELECT 1", "FLUSHALL", "CONFIG GET *", "ACL LIST", "CLIENT LIST", "INFO",
         "MONITOR", "SWAPDB 0 1", "SHUTDOWN", "EVAL return(redis.call('GET','x')) 0",
         "GET x", "SET {pbus:shop2}:version 1", "GET {pbus:shop2}:version", "HGETALL pbus:shop:workers",
-        "HSET {pbus:sho}:workers a b", "XADD {pbus:shop}x:mail * a b",
+        "HSET {pbus:sho}:workers a b", "XADD {pbus:shop}x:queue * a b",
         "PUBLISH {pbus:shop2}:d:w x", "PUBLISH pbus:shop:d:w x", "PUBLISH other x",
         "SUBSCRIBE {pbus:shop2}:d:w", "SUBSCRIBE pbus:shop", "PSUBSCRIBE *", "PSUBSCRIBE {pbus:*",
         "PSUBSCRIBE {pbus:shop}:[dsc]:*",

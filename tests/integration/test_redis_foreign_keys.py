@@ -101,9 +101,9 @@ def test_keys_of_other_types_are_put_aside(valkey, channel, caplog):
                 name = f"{bus.queues._key}:{kind}:w"
                 await redis.delete(name)
                 await redis.set(name, "mine")
-                for ear, target in ((listener, "w"), (other, "other"), (other, None)):
+                for receiver, target in ((listener, "w"), (other, "other"), (other, None)):
                     number += 1
-                    await arrives(bus, ear, number, target)
+                    await arrives(bus, receiver, number, target)
                 assert b"mine" == await redis.get(f"{bus.queues._key}:odd:{kind}:w")
 
     with caplog.at_level(logging.WARNING):

@@ -395,30 +395,33 @@ def test_confirmed_messages_survive_kill(durable_valkey, channel):
     run(main(), 60)
 
 
-def test_killed_takers_lose_nothing(valkey, channel, tmp_path):
+def test_killed_consumers_lose_nothing(valkey, channel, tmp_path):
     """Processes killed at any moment, their messages requeued at once: every number is handled."""
     total, log = 6000, tmp_path / "handled"
 
     async def main():
         async with closing(store_at(valkey.url, channel)) as store:
             await store.open("box", durable=True)
-            with _Takers(valkey.url, channel, log) as takers:
-                takers.start()
-                takers.start()
+            with _Consumers(valkey.url, channel, log) as consumers:
+                consumers.start()
+                consumers.start()
                 dice = random.Random(3)
                 writing = asyncio.create_task(_write(store, total))
-                while takers.start_count < 8 or not writing.done() or await backlog(store) > 0:
+                while consumers.start_count < 8 or not writing.done() or await backlog(store) > 0:
                     await asyncio.sleep(dice.uniform(0.0, 0.02))
-                    if takers.start_count < 8 and log.stat().st_size > takers.start_count * 3000:
-                        await store.requeue_held_by([takers.kill(dice)])
-                        takers.start()
+                    if (
+                        consumers.start_count < 8
+                        and log.stat().st_size > consumers.start_count * 3000
+                    ):
+                        await store.requeue_held_by([consumers.kill(dice)])
+                        consumers.start()
             await finishes(writing)
 
             handled = log.read_text().split()
-            assert 8 == takers.start_count
+            assert 8 == consumers.start_count
             assert set(map(str, range(total))) == set(handled)
             assert (
-                len(handled) - total <= 10 * takers.start_count
+                len(handled) - total <= 10 * consumers.start_count
             )  # what was in hand when they died
             (report,) = await store.stats()
             assert (0, 0, 0) == (report.in_flight, report.retries, report.dead)
@@ -445,7 +448,7 @@ def test_waiting_goes_on_after_restart(durable_valkey, channel):
     run(main())
 
 
-class _Takers:
+class _Consumers:
     """Processes that handle messages and record them, each with an incarnation of its own."""
 
     def __init__(self, url: str, channel: str, log: Path) -> None:
@@ -478,9 +481,9 @@ class _Takers:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for taker in self._running.values():
-            taker.kill()
-            taker.wait()
+        for process in self._running.values():
+            process.kill()
+            process.wait()
         self._output.close()
 
 

@@ -25,7 +25,7 @@ from pbus.topology.model import WorkerInstance, WorkerSpec
 PATIENCE_S = 15.0
 
 
-class Ears:
+class OutputLog:
     """Collects a child's lines and tells when one arrived."""
 
     def __init__(self) -> None:
@@ -45,12 +45,12 @@ class Ears:
 
 
 @contextlib.asynccontextmanager
-async def python(code: str, ears: Ears, **env: str) -> AsyncIterator[Child]:
+async def python(code: str, output: OutputLog, **env: str) -> AsyncIterator[Child]:
     """A child that runs this code; nothing of its group is left afterwards."""
     launch = Launch(
         argv=(sys.executable, "-u", "-c", code), env={**os.environ, **env}, cwd=Path.cwd()
     )
-    child = await spawn(launch, "incarnation", ears.on_line, lambda: None)
+    child = await spawn(launch, "incarnation", output.on_line, lambda: None)
     try:
         yield child
     finally:
@@ -146,11 +146,11 @@ def test_streams_kept_apart():
     """Both streams arrive as lines, a last one without newline too, and stdin is empty."""
 
     async def main() -> None:
-        ears = Ears()
+        output = OutputLog()
         code = "import sys; print('hello'); sys.stderr.write('oops\\n' + sys.stdin.read() + 'end')"
-        async with python(code, ears) as child:
+        async with python(code, output) as child:
             assert 0 == await finish(child)
-        assert [("err", "end"), ("err", "oops"), ("out", "hello")] == sorted(ears.lines)
+        assert [("err", "end"), ("err", "oops"), ("out", "hello")] == sorted(output.lines)
 
     asyncio.run(main())
 
@@ -164,10 +164,10 @@ time.sleep(600)
 """
 
     async def main() -> None:
-        ears = Ears()
-        async with python(code, ears):
-            await ears.hear("57%")
-        assert [("err", "10%"), ("err", "57%")] == ears.lines
+        output = OutputLog()
+        async with python(code, output):
+            await output.hear("57%")
+        assert [("err", "10%"), ("err", "57%")] == output.lines
 
     asyncio.run(main())
 
@@ -182,10 +182,10 @@ write(b"\\n\\xff\\xfe\\n")
 """
 
     async def main() -> None:
-        ears = Ears()
-        async with python(code, ears) as child:
+        output = OutputLog()
+        async with python(code, output) as child:
             assert 0 == await finish(child)
-        first, second = [text for _, text in ears.lines]
+        first, second = [text for _, text in output.lines]
         assert "x" * 65536 + CUT_MARK == first
         assert "\ufffd\ufffd" == second
 
@@ -196,8 +196,8 @@ def test_child_leads_own_session():
     """A child is apart from our terminal, so Ctrl-C is ours to pass on."""
 
     async def main() -> None:
-        ears = Ears()
-        async with python("input()", ears) as child:
+        output = OutputLog()
+        async with python("input()", output) as child:
             assert child.pid != os.getsid(0)
             assert 1 == await finish(child)  # stdin is at its end
 
@@ -213,10 +213,10 @@ sys.exit(7)
 """
 
     async def main() -> None:
-        ears = Ears()
-        async with python(code, ears) as child:
+        output = OutputLog()
+        async with python(code, output) as child:
             assert 7 == await asyncio.wait_for(child.wait(), PATIENCE_S)
-            await ears.hear("grandchild")
+            await output.hear("grandchild")
             assert not child.is_gone
             assert await shutdown.terminate_group(child, asyncio.Event())
             assert child.is_gone
@@ -241,9 +241,9 @@ def test_stubborn_family_is_killed():
     """A child that ignores SIGTERM, and its children and theirs, end within the deadlines."""
 
     async def main() -> None:
-        ears = Ears()
-        async with python(STUBBORN, ears) as child:
-            await ears.hear("deaf", times=3)
+        output = OutputLog()
+        async with python(STUBBORN, output) as child:
+            await output.hear("deaf", times=3)
             family = [process.pid for process in groups.members({child.pid})]
             began = time.monotonic()
             patience = shutdown.Deadlines(ask_s=1000, term_s=0.3)
@@ -258,14 +258,14 @@ def test_stubborn_family_is_killed():
     asyncio.run(main())
 
 
-def test_hurry_skips_patience():
-    """Once in a hurry the group is killed at once, whatever rung it stands on."""
+def test_kill_now_skips_deadlines():
+    """With kill_now set the group is killed at once, at whatever step it is."""
 
     async def main() -> None:
-        ears = Ears()
-        hurry = asyncio.Event()
-        async with python(STUBBORN, ears) as child:
-            await ears.hear("deaf")
+        output = OutputLog()
+        kill_now = asyncio.Event()
+        async with python(STUBBORN, output) as child:
+            await output.hear("deaf")
             asked = asyncio.Event()
 
             async def ask() -> bool:
@@ -273,9 +273,9 @@ def test_hurry_skips_patience():
                 return True
 
             endless = shutdown.Deadlines(ask_s=1000, term_s=1000)
-            going = asyncio.create_task(shutdown.terminate(child, ask, hurry, endless))
+            going = asyncio.create_task(shutdown.terminate(child, ask, kill_now, endless))
             await asyncio.wait_for(asked.wait(), PATIENCE_S)
-            hurry.set()
+            kill_now.set()
 
             assert await asyncio.wait_for(going, PATIENCE_S)
 
@@ -292,9 +292,9 @@ while not os.path.exists(os.environ["FLAG"]): time.sleep(0.01)
 """
 
     async def main(flag: Path) -> None:
-        ears = Ears()
-        async with python(code, ears, FLAG=str(flag)) as child:
-            await ears.hear("up")
+        output = OutputLog()
+        async with python(code, output, FLAG=str(flag)) as child:
+            await output.hear("up")
 
             async def ask() -> bool:
                 flag.touch()  # noqa: ASYNC240 - a file of no bytes
@@ -317,9 +317,9 @@ time.sleep(60)
 """
 
     async def main() -> None:
-        ears = Ears()
-        async with python(code, ears) as child:
-            await ears.hear("up")
+        output = OutputLog()
+        async with python(code, output) as child:
+            await output.hear("up")
             patience = shutdown.Deadlines(term_s=0.1)
             given = lambda: PATIENCE_S  # noqa: E731 - asked again and again
             assert await shutdown.terminate(
@@ -334,9 +334,9 @@ def test_later_order_shortens_the_time():
     """What is given is looked at while it runs: a second, shorter order counts."""
 
     async def main() -> None:
-        ears = Ears()
-        async with python(STUBBORN, ears) as child:
-            await ears.hear("deaf")
+        output = OutputLog()
+        async with python(STUBBORN, output) as child:
+            await output.hear("deaf")
             given = [1000.0]
 
             async def ask() -> bool:

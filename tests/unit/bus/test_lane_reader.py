@@ -108,8 +108,8 @@ def test_start_that_is_not_noted_is_given_back():
     run(main())
 
 
-def test_lent_lane_gets_successor():
-    """A handler that lends its turn goes on; the next message is handled in another task."""
+def test_released_lane_gets_successor():
+    """A handler that releases its lane goes on; the next message is handled in another task."""
 
     async def main():
         gate, tasks = asyncio.Event(), {}
@@ -131,8 +131,8 @@ def test_lent_lane_gets_successor():
     run(main())
 
 
-def test_task_of_handler_lends():
-    """A task that the handler started lends the handler's turn."""
+def test_task_of_handler_releases():
+    """A task that the handler started releases the handler's lane."""
 
     async def main():
         gate = asyncio.Event()
@@ -160,14 +160,14 @@ def test_late_lending_does_nothing():
     async def main():
         over, gate, tasks = asyncio.Event(), asyncio.Event(), []
 
-        async def lend_later():
+        async def release_later():
             await over.wait()
             release()
             gate.set()
 
         async def handle(number):
             if number == 0:
-                tasks.append(asyncio.create_task(lend_later()))
+                tasks.append(asyncio.create_task(release_later()))
             elif number == 1:
                 over.set()
                 await gate.wait()
@@ -302,7 +302,7 @@ def test_context_of_subscribing_is_kept():
     run(main())
 
 
-def test_lent_message_counts_as_done():
+def test_released_message_counts_as_done():
     """Its sender may send on while the handler waits; the delivery is told once."""
 
     async def main():
@@ -324,7 +324,7 @@ def test_lent_message_counts_as_done():
 
 
 def test_stored_messages_are_settled_once():
-    """A stored message is acknowledged when its handler ends, lent or not, with its error."""
+    """A stored message is acknowledged when its handler ends, released or not, with its error."""
 
     async def main():
         gate, deliveries = asyncio.Event(), (Kept(), Kept(), Kept())
@@ -370,7 +370,7 @@ def test_cut_off_messages_are_requeued():
 
 
 def test_stopped_mailbox_gives_back():
-    """What is in a handler's hands when delivery ends is given back, lent or not."""
+    """What is in a handler's hands when delivery ends is given back, released or not."""
 
     async def main():
         deliveries = (Kept(), Kept(), Kept())

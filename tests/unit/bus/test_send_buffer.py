@@ -272,7 +272,7 @@ def test_put_without_waiting():
     asyncio.run(main())
 
 
-def test_busy_outbox_fills_payloads(monkeypatch):
+def test_busy_buffer_fills_payloads(monkeypatch):
     """While senders go on, what gathered during the last write grows; when they pause, it goes."""
     monkeypatch.setattr("pbus.bus.stream.write_queue.GATHER_S", 60.0)
 

@@ -24,11 +24,11 @@ def test_supervisors_succeed_each_other(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("obstacle", ["a folder in the way", "no folder"])
-def test_refused_files_are_no_error(tmp_path, caplog, obstacle):
+@pytest.mark.parametrize("problem", ["a folder in the way", "no folder"])
+def test_refused_files_are_no_error(tmp_path, caplog, problem):
     """Everything goes on without the files; one warning is logged."""
     folder = tmp_path / "state"
-    if obstacle == "a folder in the way":
+    if problem == "a folder in the way":
         for name in ("incarnations", "queues", "stored_count", "supervisor"):
             (folder / name).mkdir(parents=True)
     recovery_log = RecoveryLog(folder)

@@ -11,17 +11,17 @@ from pbus.process.supervisor.state_events import StateEventQueue
 from pbus.process.supervisor_events import Event, Exited, Line, Started, StateChanged
 
 
-def told(news: StateEventQueue) -> list[tuple[str, str, str | None, int | None]]:
+def told(sent: StateEventQueue) -> list[tuple[str, str, str | None, int | None]]:
     """What was to be told since."""
-    return [(one.worker, one.state, one.previous, one.pid) for one in news.drain()]
+    return [(one.worker, one.state, one.previous, one.pid) for one in sent.drain()]
 
 
 def heard(*events: Event) -> StateEventQueue:
-    """News after these events."""
-    news = StateEventQueue("sup", "town")
+    """State events after these events."""
+    sent = StateEventQueue("sup", "town")
     for event in events:
-        news.on_event(event)
-    return news
+        sent.on_event(event)
+    return sent
 
 
 def lease(incarnation: str, silent_s: float) -> Lease:
@@ -34,7 +34,7 @@ def lease(incarnation: str, silent_s: float) -> Lease:
 
 def test_each_change_is_a_message():
     """Each change with the state before and the process it is about; other events are none."""
-    news = heard(
+    sent = heard(
         StateChanged("a", "starting", ""),
         Started("a", 7, "f00"),
         Line("a", "out", "hello", 0.0),
@@ -50,8 +50,8 @@ def test_each_change_is_a_message():
         ("a", "ready", "starting", 7),
         ("a", "backoff", "ready", 7),
         ("a", "starting", "backoff", 8),
-    ] == told(news)
-    assert [] == told(news)
+    ] == told(sent)
+    assert [] == told(sent)
 
 
 def test_message_says_whose():
@@ -64,45 +64,45 @@ def test_message_says_whose():
 
 def test_silence_is_told():
     """A worker that does not renew its lease is told once, and once that it does again."""
-    news = heard(Started("a", 7, "f00"), StateChanged("a", "ready", ""))
-    news.drain()
+    sent = heard(Started("a", 7, "f00"), StateChanged("a", "ready", ""))
+    sent.drain()
     for silent_s in (1.0, LEASE_S + 1, LEASE_S + 3, 0.1, 0.2):
-        news.check([lease("f00-1", silent_s)])
+        sent.check([lease("f00-1", silent_s)])
 
-    assert [("a", "unresponsive", "ready", 7), ("a", "ready", "unresponsive", 7)] == told(news)
+    assert [("a", "unresponsive", "ready", 7), ("a", "ready", "unresponsive", 7)] == told(sent)
 
 
 @pytest.mark.parametrize("incarnation", ["e00-1", "other"])
 def test_other_incarnations_are_ignored(incarnation: str):
     """Leases of earlier incarnations and of other supervisors' workers are ignored."""
-    news = heard(Started("a", 7, "f00"), StateChanged("a", "ready", ""))
-    news.drain()
-    news.check([lease(incarnation, LEASE_S + 1)])
+    sent = heard(Started("a", 7, "f00"), StateChanged("a", "ready", ""))
+    sent.drain()
+    sent.check([lease(incarnation, LEASE_S + 1)])
 
-    assert [] == told(news)
+    assert [] == told(sent)
 
 
-def test_oldest_news_fall():
+def test_oldest_events_are_dropped():
     """While no message can be sent, memory stays bounded."""
-    news = heard(*(StateChanged("a", "backoff", str(number)) for number in range(20_000)))
-    details = [message.detail for message in news.drain()]
+    sent = heard(*(StateChanged("a", "backoff", str(number)) for number in range(20_000)))
+    details = [message.detail for message in sent.drain()]
 
     assert (10_000, "19999") == (len(details), details[-1])
 
 
 def test_faults_of_a_bus_are_told():
     """A task of a worker's bus that ended by an error is an event; each incarnation counts its own."""
-    news = heard(Started("a", 7, "f00"), StateChanged("a", "ready", ""))
-    news.drain()
+    sent = heard(Started("a", 7, "f00"), StateChanged("a", "ready", ""))
+    sent.drain()
     for faults in (0, 1, 1, 3):
-        news.check([structs.replace(lease("f00-1.000001", 0.0), faults=faults)])
-    first, second = news.drain()
+        sent.check([structs.replace(lease("f00-1.000001", 0.0), faults=faults)])
+    first, second = sent.drain()
     assert ("a", "ready", "ready") == (first.worker, first.state, first.previous)
     assert "a task of its bus ended by an error" in first.detail
     assert "3 so far" in second.detail
 
-    news.on_event(Started("a", 8, "f01"))
-    news.on_event(StateChanged("a", "ready", ""))
-    news.drain()
-    news.check([structs.replace(lease("f01-1.000001", 0.0), faults=1)])
-    assert [("a", "ready", "ready", 8)] == told(news)
+    sent.on_event(Started("a", 8, "f01"))
+    sent.on_event(StateChanged("a", "ready", ""))
+    sent.drain()
+    sent.check([structs.replace(lease("f01-1.000001", 0.0), faults=1)])
+    assert [("a", "ready", "ready", 8)] == told(sent)

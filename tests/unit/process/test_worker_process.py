@@ -72,7 +72,7 @@ class FakeHost:
         self.forgotten: list[int] = []
         self.asked: list[str] = []
         self.given: list[float | None] = []
-        self.obstacle: Exception | None = None
+        self.spawn_error: Exception | None = None
         self.broker = SimpleNamespace(is_away=False, was_away=False)
         self.ends_when_asked = False
         self._changed = asyncio.Event()
@@ -80,8 +80,8 @@ class FakeHost:
     async def start_child(
         self, instance: WorkerInstance, incarnation: str, on_line: Any, on_exit: Any, env: Any
     ) -> FakeChild:
-        if self.obstacle is not None:
-            raise self.obstacle
+        if self.spawn_error is not None:
+            raise self.spawn_error
         assert all(child.is_gone for child in self.children), "two copies at once"
         child = FakeChild(len(self.children) + 1, incarnation, on_exit)
         self.children.append(child)
@@ -369,7 +369,9 @@ def test_missing_program_fails_at_once():
 
     async def main() -> None:
         fixture = Fixture()
-        fixture.host.obstacle = FileNotFoundError(errno.ENOENT, "No such file or directory", "/x")
+        fixture.host.spawn_error = FileNotFoundError(
+            errno.ENOENT, "No such file or directory", "/x"
+        )
         await fixture.state("failed")
 
         reason = "cannot be started: No such file or directory: /x"
@@ -385,13 +387,13 @@ def test_busy_system_is_retried():
 
     async def main() -> None:
         fixture = Fixture()
-        fixture.host.obstacle = OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        fixture.host.spawn_error = OSError(errno.EAGAIN, "Resource temporarily unavailable")
         await fixture.host.until(lambda: fixture.host.states().count("backoff") > 10)
         assert (
             "cannot be started: Resource temporarily unavailable"
             == fixture.worker.status.record().error
         )
-        fixture.host.obstacle = None
+        fixture.host.spawn_error = None
         await fixture.host.started(1)
         await fixture.leave()
 
@@ -403,10 +405,10 @@ def test_supervision_error_counts_as_exit(caplog: pytest.LogCaptureFixture):
 
     async def main() -> None:
         fixture = Fixture()
-        fixture.host.obstacle = ZeroDivisionError("a bug")
+        fixture.host.spawn_error = ZeroDivisionError("a bug")
         await fixture.state("backoff")
         assert "ZeroDivisionError: a bug" in (fixture.worker.status.record().error or "")
-        fixture.host.obstacle = None
+        fixture.host.spawn_error = None
         child = await fixture.host.started(1)
         child.wait_drained = None  # type: ignore[assignment,method-assign]
         child.exit(0)

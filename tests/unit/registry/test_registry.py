@@ -163,8 +163,8 @@ def test_expiry_is_announced():
     async def scenario(world):
         heard = asyncio.Queue()
 
-        class Ear(BusSubscriber):
-            name = "ear"
+        class Observer(BusSubscriber):
+            name = "observer"
 
             async def on_bus_message(self, message):
                 heard.put_nowait(message)
@@ -172,7 +172,7 @@ def test_expiry_is_announced():
         here, dying = world.registry("here"), world.registry("dying")
         await add(dying, "w")
         await here.beat()
-        await world.bus.subscribe(Ear())
+        await world.bus.subscribe(Observer())
         await world.pass_time(LEASE_S, here)
         async with asyncio.timeout(PATIENCE_S):
             message = await heard.get()

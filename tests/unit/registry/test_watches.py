@@ -13,7 +13,7 @@ def ready(name="w", first=True):
     return WorkerJoined(WorkerReadyData(name, "r", "p.1"), first=first)
 
 
-class Ear:
+class Recorder:
     """A handler that keeps what it is told."""
 
     def __init__(self):
@@ -29,7 +29,7 @@ def test_watchers_of_group_and_replica():
     """A replica's watchers hear of it each time, its group's when it is the first."""
 
     async def main():
-        watches, replica, group = Watches(), Ear(), Ear()
+        watches, replica, group = Watches(), Recorder(), Recorder()
         watches.ready.add("x.1", replica)
         watches.ready.add("x", group)
         watches.notify(ready("x.1", first=True))
@@ -45,12 +45,12 @@ def test_loss_reaches_all_kinds():
     """A loss is told to watchers of the worker, of its group and of everybody."""
 
     async def main():
-        watches, ears = Watches(), [Ear(), Ear(), Ear(), Ear()]
-        for name, ear in zip(("x.1", "x", None, "y"), ears, strict=True):
-            watches.lost.add(name, ear)
+        watches, recorders = Watches(), [Recorder(), Recorder(), Recorder(), Recorder()]
+        for name, recorder in zip(("x.1", "x", None, "y"), recorders, strict=True):
+            watches.lost.add(name, recorder)
         watches.notify(WorkerLostData("x.1", "r", "p.1", "why"))
-        await happens(ears[2].called)
-        assert [["x.1"], ["x.1"], ["x.1"], []] == [ear.heard for ear in ears]
+        await happens(recorders[2].called)
+        assert [["x.1"], ["x.1"], ["x.1"], []] == [recorder.heard for recorder in recorders]
         await watches.close()
 
     run(main())
@@ -60,14 +60,14 @@ def test_same_watch_once():
     """The same name and handler is one watch, and called once."""
 
     async def main():
-        watches, ear = Watches(), Ear()
-        first, is_first_new = watches.ready.add("w", ear)
-        second, is_second_new = watches.ready.add("w", ear)
+        watches, recorder = Watches(), Recorder()
+        first, is_first_new = watches.ready.add("w", recorder)
+        second, is_second_new = watches.ready.add("w", recorder)
         assert (True, False) == (is_first_new, is_second_new)
         assert first is second
         watches.notify(ready())
-        await happens(ear.called)
-        assert ["w"] == ear.heard
+        await happens(recorder.called)
+        assert ["w"] == recorder.heard
         await watches.close()
 
     run(main())
@@ -77,7 +77,7 @@ def test_bad_handlers_are_alone(caplog):
     """A handler that raises or hangs neither stops the next one nor the one who tells."""
 
     async def main():
-        watches, ear = Watches(), Ear()
+        watches, recorder = Watches(), Recorder()
 
         async def hang(data):
             await asyncio.Event().wait()
@@ -85,10 +85,10 @@ def test_bad_handlers_are_alone(caplog):
         async def fail(data):
             raise LookupError(data.worker_name)
 
-        for handler in (hang, fail, ear):
+        for handler in (hang, fail, recorder):
             watches.ready.add("w", handler)
         watches.notify(ready())
-        await happens(ear.called)
+        await happens(recorder.called)
         await watches.close()
 
     with caplog.at_level(logging.ERROR):
@@ -102,10 +102,10 @@ def test_cancelled_watch_is_silent():
     """After cancel no call begins or goes on, and nothing is left of the watch."""
 
     async def main():
-        watches, ear, ended = Watches(), Ear(), asyncio.Event()
+        watches, recorder, ended = Watches(), Recorder(), asyncio.Event()
 
         async def hang(data):
-            await ear(data)
+            await recorder(data)
             try:
                 await asyncio.Event().wait()
             finally:
@@ -113,11 +113,11 @@ def test_cancelled_watch_is_silent():
 
         watch, _ = watches.ready.add("w", hang)
         watches.notify(ready())
-        await happens(ear.called)
+        await happens(recorder.called)
         watch.cancel()
         await happens(ended)
         watches.notify(ready())
-        assert (["w"], []) == (ear.heard, watches.ready.all())
+        assert (["w"], []) == (recorder.heard, watches.ready.all())
 
     run(main())
 

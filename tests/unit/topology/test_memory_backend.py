@@ -42,7 +42,7 @@ def test_programs_refused_in_memory(tmp_path):
     ] == found
 
 
-def test_shared_surroundings_must_agree(tmp_path):
+def test_shared_environment_must_agree(tmp_path):
     """One process has one folder and one value of each variable; equal wishes are none."""
     (tmp_path / "data").mkdir()
     (tmp_path / ".env").write_text("X=1\nY=3\n")

@@ -69,7 +69,7 @@ def test_handed_over_between_takes_keeps_order():
 
 
 def test_fault_while_reading_an_answer_is_asked_about(monkeypatch):
-    """What the server gave while an error kept it from the taker is found by the next take."""
+    """What the server gave while an error kept it from the caller is found by the next take."""
 
     def fail(row):
         raise RuntimeError(row)

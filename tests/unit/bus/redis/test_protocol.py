@@ -64,7 +64,7 @@ def test_replies_come_whole():
     ],
 )
 def test_errors_end_the_feed(line, kind):
-    """An error that the taker raises, or bytes that are no reply, are why nothing more comes."""
+    """An error that the callback raises, or bytes that are no reply, are why nothing more comes."""
 
     async def main():
         replies = []
