@@ -4,8 +4,8 @@ import ast
 from dataclasses import dataclass
 from typing import Final
 
+from pbus.topology.code.bindings import bindings_of, is_dynamic
 from pbus.topology.code.modules import Source, SourceError, Sources
-from pbus.topology.code.names import bindings_of, is_dynamic
 
 _MAX_STEPS: Final = 20  # imports and bases that are followed
 
@@ -167,22 +167,25 @@ def _parameters(nodes: list[ast.AST]) -> Parameters | None:
 
 
 def _split(given: ast.arguments) -> Parameters:
-    positional = [one.arg for one in (*given.posonlyargs, *given.args)]
-    without_default = positional[: len(positional) - len(given.defaults)]
-    only_by_position = {one.arg for one in given.posonlyargs}
-    own = positional[1:]  # the first is self
-    name, rest = (own[0], own[1:]) if own else (None, [])
-    by_name = [one.arg for one in given.kwonlyargs]
-    required = [one for one in rest if one in without_default]
-    required += [
-        one.arg
-        for one, value in zip(given.kwonlyargs, given.kw_defaults, strict=True)
-        if value is None
-    ]
+    name, rest = _name_and_rest([*given.posonlyargs, *given.args])
+    by_name = [one for one in (*rest, *given.kwonlyargs) if one not in given.posonlyargs]
     return Parameters(
         takes_name=name is not None or given.vararg is not None,
-        name=None if name in only_by_position else name,
-        required=tuple(required),
-        known=tuple(one for one in (*rest, *by_name) if one not in only_by_position),
+        name=None if name is None or name in given.posonlyargs else name.arg,
+        required=tuple(one.arg for one in _required(given) if one in rest or one in by_name),
+        known=tuple(one.arg for one in by_name),
         takes_any=given.kwarg is not None,
     )
+
+
+def _name_and_rest(positional: list[ast.arg]) -> tuple[ast.arg | None, list[ast.arg]]:
+    return (positional[1], positional[2:]) if len(positional) > 1 else (None, [])  # after self
+
+
+def _required(given: ast.arguments) -> list[ast.arg]:
+    positional = [*given.posonlyargs, *given.args]
+    named = zip(given.kwonlyargs, given.kw_defaults, strict=True)
+    return [
+        *positional[: len(positional) - len(given.defaults)],
+        *(one for one, default in named if default is None),
+    ]

@@ -127,12 +127,12 @@ class _EnvParser:
 
 
 def _unescaped(match: re.Match[str]) -> str:
-    letter = match[1]
-    if letter == "$":
+    char = match[1]
+    if char == "$":
         return "$$"  # no reference
-    if letter in _ESCAPES:
-        return _ESCAPES[letter]
-    return chr(int(letter[1:], 8))
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    return chr(int(char[1:], 8))
 
 
 def expand_references(text: str, known: Mapping[str, str]) -> str:
