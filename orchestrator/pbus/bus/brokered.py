@@ -10,7 +10,7 @@ from pbus.bus.base import new_header
 from pbus.bus.claims import Claims
 from pbus.bus.coalescing import EVERYONE
 from pbus.bus.queues.consumer import QueueConsumer
-from pbus.bus.queues.producer import EncodedMessage
+from pbus.bus.queues.pending_put import EncodedMessage
 from pbus.bus.queues.sealed_store import SealedQueueStore
 from pbus.bus.queues.store import QueueStore
 from pbus.bus.receiving import ReceivingBus

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from pbus.bus.coalescing import EVERYONE
-from pbus.bus.queues.producer import EncodedMessage, QueueProducer
+from pbus.bus.queues.pending_put import EncodedMessage
+from pbus.bus.queues.producer import QueueProducer
 from pbus.bus.queues.store import PutResult
 from pbus.errors import BrokerFaultError
 from pbus.messages import Lane

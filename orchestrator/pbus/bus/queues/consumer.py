@@ -8,21 +8,19 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
-from pbus.bus.local.delivery import StoredDelivery
 from pbus.bus.local.router import LocalRouter
+from pbus.bus.queues.ack_handle import AckHandle
 from pbus.bus.queues.in_flight import InFlight
 from pbus.bus.queues.left import LeftMessages
+from pbus.bus.queues.poison import answer_to
 from pbus.bus.queues.producer import FULL_RETRY_S, OUTAGE_PAUSE_S, QueueProducer
+from pbus.bus.queues.refetch import Refetch
 from pbus.bus.queues.settler import Settler
 from pbus.bus.queues.store import QueueStore, Settlement, StoredMessage
-from pbus.codec import decode_message
 from pbus.concurrency.background import TaskFunction, TaskOwner, run_forever
-from pbus.errors import BusClosedError, BusFullError, BusUnavailableError, MessageDecodeError
+from pbus.errors import BusClosedError, BusFullError, BusUnavailableError
 from pbus.messages import (
-    BusJobRequestMessage,
-    BusJobResponseMessage,
     BusMessage,
-    JobStatus,
     Lane,
 )
 from pbus.names import names_of
@@ -32,9 +30,6 @@ logger = logging.getLogger(__name__)
 
 PREFETCH = 1_000  # messages of one queue that wait in this process, where its worker says nothing
 WAIT_S = 2.0  # how long a fetch waits for messages
-_REFETCH_EVERY_S = (
-    0.001  # for each queue here: each costs so much, and hundreds may be joined at once
-)
 
 
 class QueueConsumer:
@@ -70,7 +65,7 @@ class QueueConsumer:
         self._left = LeftMessages(self._queues, self.settler, self.in_flight)
         self._tasks: list[asyncio.Task[None]] = []
         self._answers = TaskOwner()
-        self._refetch = _Refetch(store)
+        self._refetch = Refetch(store)
         self._opening = asyncio.Lock()
 
     async def open(self) -> None:
@@ -145,8 +140,6 @@ class QueueConsumer:
         if address is not None:
             self._router.note_lost("the broker, where they were removed,", address, count)
 
-    # Called by deliveries
-
     async def mark_started(self, message: StoredMessage) -> None:
         """Note that a suspect is about to be handled."""
         with contextlib.suppress(BusUnavailableError):
@@ -168,8 +161,6 @@ class QueueConsumer:
         """
         if self._queues.get(message.mailbox) == message.mailbox:
             self.in_flight.exclude_from_prefetch(message, PREFETCH)
-
-    # Fetching
 
     async def _wait_for_capacity(self) -> None:
         """Wait until there may be room again; requeue what is left when nothing is consumed.
@@ -239,13 +230,13 @@ class QueueConsumer:
         elif mailbox is None:
             self.settler.enqueue(Settlement(message=message, how="requeue"))
         else:
-            mailbox.lane(message.lane).put_nowait((message.body, _AckHandle(self, message)))
+            mailbox.lane(message.lane).put_nowait((message.body, AckHandle(self, message)))
 
     def _dead_letter_poison(self, message: StoredMessage) -> None:
         """Give a message up over which processes end; a job is answered before."""
         reason = f"{message.crashes} processes ended while they handled it"
         settlement = Settlement(message=message, how="dead_letter", reason=reason)
-        answer = _answer_to(message, reason)
+        answer = answer_to(message, reason)
         if answer is None:
             self.settler.enqueue(settlement)
         else:
@@ -264,82 +255,3 @@ class QueueConsumer:
         except Exception:
             logger.exception("the answer to a dead-lettered job was not sent: a bug in pbus")
         self.settler.enqueue(settlement)
-
-
-def _answer_to(stored: StoredMessage, reason: str) -> BusJobResponseMessage | None:
-    """The error that answers a job; None where the message is no job."""
-    try:
-        message = decode_message(stored.body)
-    except MessageDecodeError:
-        return None
-    if not isinstance(message, BusJobRequestMessage):
-        return None
-    return BusJobResponseMessage(
-        source=stored.mailbox,
-        target=message.source,
-        job_id=message.job_id,
-        status=JobStatus.ERROR,
-        response={"error": reason, "type": "dead-lettered"},
-    )
-
-
-class _Refetch:
-    """Wakes waiting fetches when queues were joined or left; not for each of many at once."""
-
-    def __init__(self, store: QueueStore) -> None:
-        self._store = store
-        self._queues = 0
-        self._is_requested = asyncio.Event()
-
-    def request(self, queues: int) -> None:
-        """Wake them soon, of so many queues."""
-        self._queues = queues
-        self._is_requested.set()
-
-    async def run(self) -> None:
-        """Wake fetches until cancelled."""
-        while True:
-            await self._is_requested.wait()
-            self._is_requested.clear()
-            with contextlib.suppress(BusUnavailableError):
-                await self._store.wake_fetchers()
-            await asyncio.sleep(self._queues * _REFETCH_EVERY_S)
-
-
-class _AckHandle(StoredDelivery):
-    """One stored message in the hands of its handler."""
-
-    def __init__(self, consumer: QueueConsumer, message: StoredMessage) -> None:
-        self._consumer = consumer
-        self._message: StoredMessage | None = message
-        self.attempt = message.attempt
-        self.is_last_attempt = message.attempt >= consumer.options.max_attempts
-        self.stored_at = message.stored_at
-
-    def defer_ack(self) -> None:
-        super().defer_ack()
-        self.exclude_from_prefetch()
-
-    def exclude_from_prefetch(self) -> None:
-        if self._message is not None:
-            self._consumer.exclude_from_prefetch(self._message)
-
-    async def mark_started(self) -> None:
-        if self._message is not None and self._message.is_poison_suspect:
-            await self._consumer.mark_started(self._message)
-
-    def settle(self, error: BaseException | None = None) -> None:
-        message, self._message = self._message, None
-        if message is not None:
-            self._consumer.settler.settle(message, error, is_last=self.is_last_attempt)
-
-    def dead_letter(self, reason: str) -> None:
-        message, self._message = self._message, None
-        if message is not None:
-            settlement = Settlement(message=message, how="dead_letter", reason=reason)
-            self._consumer.settler.enqueue(settlement)
-
-    def requeue(self) -> None:
-        message, self._message = self._message, None
-        if message is not None:
-            self._consumer.requeue(message)

@@ -6,43 +6,21 @@ import logging
 from collections import Counter, deque
 from collections.abc import Iterable
 
-import msgspec
-
-from pbus.bus.coalescing import EVERYONE, OpenBatches
+from pbus.bus.coalescing import EVERYONE
+from pbus.bus.queues.pending_put import EncodedMessage, PendingPut, entries_of
 from pbus.bus.queues.store import PutResult, QueueEntry, QueueStore
 from pbus.concurrency.background import TaskFunction
 from pbus.errors import BrokerFaultError, BusFullError, BusUnavailableError
-from pbus.messages import BusJobRequestMessage, BusMessage, Lane
+from pbus.messages import Lane
 from pbus.settings import BusSettings
 
 logger = logging.getLogger(__name__)
 
 MAX_BATCH = 2_000  # messages a put
-MAX_ENTRY_BYTES = 256 * 1024  # messages that share an entry
 FULL_RETRY_S = 0.05
 OUTAGE_PAUSE_S = 0.2
 _SAY_EVERY_S = 60.0
 _BLOCKED_TRIED = 200  # of one mailbox without room at once: it has room for few
-
-
-class EncodedMessage(msgspec.Struct, frozen=True, gc=False):
-    """One encoded message, and where it goes.
-
-    Attributes:
-        is_alone: It shares no entry: requests to replicas are dealt out one by one.
-    """
-
-    address: str
-    lane: Lane
-    id: str
-    line: bytes
-    is_alone: bool = False
-
-    @classmethod
-    def of(cls, message: BusMessage, line: bytes) -> "EncodedMessage":
-        """An encoded message."""
-        is_alone = isinstance(message, BusJobRequestMessage)
-        return cls(message.target or EVERYONE, message.lane, message.id, line, is_alone)
 
 
 class QueueProducer:
@@ -74,30 +52,6 @@ class QueueProducer:
         """Nothing more will be stored: tell those who wait."""
         for lane in self._lanes.values():
             lane.fail_all(error)
-
-
-class PendingPut:
-    """One message on its way into the store."""
-
-    __slots__ = ("encoded", "number", "stored", "until")
-
-    def __init__(
-        self, encoded: EncodedMessage, number: int, until: float, stored: asyncio.Future[int]
-    ) -> None:
-        self.encoded = encoded
-        self.number = number
-        self.until = until
-        self.stored = stored
-
-    @property
-    def address(self) -> str:
-        """The address that it is sent to."""
-        return self.encoded.address
-
-    def fail(self, error: BaseException) -> None:
-        """Tell its sender, unless that went away."""
-        if not self.stored.done():
-            self.stored.set_exception(error)
 
 
 class LaneProducer:
@@ -345,38 +299,3 @@ def _in_time(puts: list[PendingPut], error: Exception) -> list[PendingPut]:
         if put.until <= now:
             put.fail(error)
     return [put for put in puts if put.until > now]
-
-
-class _Entry:
-    """Messages of one stream that are stored as one entry."""
-
-    __slots__ = ("puts", "size")
-
-    def __init__(self) -> None:
-        self.puts: list[PendingPut] = []
-        self.size = 0
-
-    def takes(self, put: PendingPut) -> bool:
-        """Whether a message follows the last one, and there is room for it."""
-        follows = self.puts[-1].number + 1 == put.number
-        return follows and not put.encoded.is_alone and self.size <= MAX_ENTRY_BYTES
-
-    def add(self, put: PendingPut) -> None:
-        self.puts.append(put)
-        self.size += len(put.encoded.line)
-
-
-def entries_of(puts: list[PendingPut]) -> list[list[PendingPut]]:
-    """The messages of a lane that share an entry: neighbours in one stream, as in a send buffer."""
-    entries: list[list[PendingPut]] = []
-    growing: OpenBatches[_Entry] = OpenBatches()
-    for put in puts:
-        entry = growing.get(put.address)
-        if entry is None or not entry.takes(put):
-            entry = _Entry()
-            entries.append(entry.puts)
-            growing.open(put.address, entry)
-            if put.encoded.is_alone:
-                growing.close(put.address)
-        entry.add(put)
-    return entries

@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 from pbus.bus.brokered import BrokeredBus
 from pbus.bus.coalescing import EVERYONE
 from pbus.bus.queues.consumer import QueueConsumer
-from pbus.bus.queues.producer import EncodedMessage
+from pbus.bus.queues.pending_put import EncodedMessage
 from pbus.bus.redis.connections import (
     CommandConnection,
     SubscriberConnection,

@@ -18,6 +18,7 @@ import asyncpg
 import msgspec
 from asyncpg import exceptions
 
+from pbus.bus.pgmq.server.tls import TLS_MODES, tls_context
 from pbus.concurrency.forks import hold_connection
 from pbus.urls import split_url
 
@@ -26,8 +27,6 @@ _PORT = 5432
 _BRACKETS = re.compile(r"\[([^\]]+)\](?::(\d+))?")
 _PGPASS_FIELDS = 5
 _PRIVATE = 0o077
-_VERIFYING = ("verify-ca", "verify-full")
-_MODES = ("disable", "allow", "prefer", "require", *_VERIFYING)
 _TLS = (
     "sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl", "sslnegotiation",
     "ssl_min_protocol_version", "ssl_max_protocol_version",
@@ -96,11 +95,11 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
     def _ways(self) -> "list[ssl.SSLContext | bool]":
         mode = self.tls.get("sslmode", "prefer")
-        if mode not in _MODES:
+        if mode not in TLS_MODES:
             raise ValueError
         if mode == "disable" or all(host.startswith("/") for host in self.hosts):
             return [False]
-        context = _context(mode, self.tls)
+        context = tls_context(mode, self.tls)
         if mode == "allow":
             return [False, context]
         return [context, False] if mode == "prefer" else [context]
@@ -213,55 +212,6 @@ def _own_name() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return "postgres"  # a user id without a name, as containers have
-
-
-def _context(mode: str, tls: dict[str, str]) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = mode == "verify-full"
-    context.verify_mode = ssl.CERT_REQUIRED if mode in _VERIFYING else ssl.CERT_NONE
-    if mode in {"require", *_VERIFYING}:
-        _trust(context, mode, tls)
-    certificate = _file(tls, "sslcert", "postgresql.crt")
-    if certificate is not None:
-        secret = tls.get("sslpassword", "")
-        key = _file(tls, "sslkey", "postgresql.key")
-        context.load_cert_chain(certificate, key, lambda: secret)
-    context.minimum_version = _version(tls.get("ssl_min_protocol_version", "TLSv1.2"))
-    if "ssl_max_protocol_version" in tls:
-        context.maximum_version = _version(tls["ssl_max_protocol_version"])
-    context.set_alpn_protocols(["postgresql"])
-    return context
-
-
-def _trust(context: ssl.SSLContext, mode: str, tls: dict[str, str]) -> None:
-    roots = _file(tls, "sslrootcert", "root.crt")
-    if roots is not None:
-        context.load_verify_locations(cafile=roots)
-        context.verify_mode = ssl.CERT_REQUIRED
-    elif mode in _VERIFYING:
-        missing = "~/.postgresql/root.crt"
-        reason = "no certificate to trust, and the URL names none with sslrootcert"
-        raise FileNotFoundError(2, reason, missing)
-    revoked = _file(tls, "sslcrl", "root.crl")
-    if revoked is not None:
-        context.load_verify_locations(cafile=revoked)
-        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
-
-
-def _file(tls: dict[str, str], parameter: str, usual: str) -> str | None:
-    """The file that the URL names, or else the usual one if it is there."""
-    if parameter in tls:
-        Path(tls[parameter]).open("rb").close()  # ssl would not say which file is missing
-        return tls[parameter]
-    path = Path("~/.postgresql", usual).expanduser()
-    return str(path) if os.access(path, os.R_OK) else None
-
-
-def _version(name: str) -> ssl.TLSVersion:
-    try:
-        return ssl.TLSVersion[name.replace(".", "_")]
-    except KeyError:
-        raise ValueError from None
 
 
 def _is_about_tls(error: Exception) -> bool:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ from asyncpg import exceptions
 from pbus.bus.pgmq.server import session
 from pbus.bus.pgmq.server.connection_log import ConnectionLog
 from pbus.bus.pgmq.server.endpoint import LOST, MISSING, TROUBLE, Endpoint, failure
+from pbus.bus.pgmq.server.former_sessions import FormerSessions
 from pbus.bus.pgmq.server.installation import BUILD_TIMEOUT_S
 from pbus.concurrency.backoff import Backoff
 from pbus.errors import BusUnavailableError
@@ -21,10 +21,6 @@ BYTES_PER_S = 1024 * 1024  # what a statement carries at least, once it has begu
 _LARGE = 8 * BYTES_PER_S  # more than that needs more time on the server than others have
 _CLASHES = (exceptions.DeadlockDetectedError, exceptions.SerializationError)
 _TRIES = 4
-_FORMER = 4  # connections that broke one after another, before one told that it is alive
-# Not a younger session, which has the number of one that has ended.
-_END = """SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE pid = {pid}
-  AND usename = current_user AND clock_timestamp() - backend_start >= interval '{age_s} s'"""
 _CLOSE_S = 1.0  # for a connection that is cut off
 
 Heard = Callable[[str, str], None]
@@ -59,7 +55,7 @@ class HealingConnection:
         self._log = ConnectionLog(name, endpoint.url)
         self._connected_at = 0.0
         self._statement_s = session.STATEMENT_S  # after which the server ends a statement
-        self._former: deque[tuple[int, float]] = deque(maxlen=_FORMER)  # pid, since when
+        self._former = FormerSessions()
         self._calls: set[asyncio.Task[Any]] = set()
         self._is_lost = asyncio.Event()
 
@@ -222,7 +218,7 @@ class HealingConnection:
         self._statement_s = session.STATEMENT_S
         self._connected_at = asyncio.get_running_loop().time()
         self._is_lost.clear()
-        await self._end_former(connection)
+        await self._former.end(connection)
         if self.on_connecting is not None:
             self.on_connecting()
         connection.add_termination_listener(self._terminated)
@@ -245,14 +241,6 @@ class HealingConnection:
         yield
         deadline.reschedule(now() + left_s)
 
-    async def _end_former(self, connection: "asyncpg.Connection[Any]") -> None:
-        """End the sessions before: the server may still do, later, what they were asked."""
-        now = asyncio.get_running_loop().time()
-        with contextlib.suppress(asyncpg.PostgresError):
-            for pid, connected_at in self._former:
-                await connection.execute(_END.format(pid=pid, age_s=now - connected_at))
-        self._former.clear()
-
     async def _listen_on(self, channel: str) -> None:
         connection = await self._connect()
         await connection.add_listener(channel, self._heard)  # a second time is no second listener
@@ -261,7 +249,7 @@ class HealingConnection:
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(*TROUBLE):  # a pool may have taken it back
-                self._former.append((connection.get_server_pid(), self._connected_at))
+                self._former.add(connection.get_server_pid(), self._connected_at)
                 connection.remove_termination_listener(self._terminated)
             await self._endpoint.close(connection)
         self._is_lost.set()
