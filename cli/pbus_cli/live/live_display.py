@@ -12,6 +12,7 @@ from rich.console import RenderableType
 from pbus.bus.base import WorkerBus
 from pbus.leases import Lease
 from pbus.observe import HostRecord, join_reason, merge_rows
+from pbus.process.project.record import ProjectRecord
 from pbus.process.supervisor_events import (
     BrokerLost,
     BrokerReady,
@@ -36,6 +37,12 @@ class LiveDisplay:
 
     `hear`, `tell` and `look` are called on the supervisor's loop and never wait; everything that
     could take time happens in the threads of the screen and of the channel's watch.
+
+    Args:
+        project: Its name.
+        make_bus: Makes the watch's connection.
+        on_closed: Called when the terminal has no reader any more.
+        record: Of a supervisor in another process: its state is read from the channel.
     """
 
     def __init__(
@@ -44,9 +51,12 @@ class LiveDisplay:
         make_bus: Callable[[], WorkerBus],
         *,
         on_closed: Callable[[], None] = lambda: None,
+        record: ProjectRecord | None = None,
     ) -> None:
         self._project = project
-        self._started = time.monotonic()
+        self._session = record.session if record else None
+        ran_s = time.time() - record.started_at if record else 0.0
+        self._started = time.monotonic() - max(0.0, ran_s)
         self._watch = ChannelWatch(make_bus)
         self._screen = Screen(self._draw, on_closed=on_closed, on_entered=self._forget_drawn)
         self._lock = threading.Lock()
@@ -125,7 +135,7 @@ class LiveDisplay:
 
     def _draw(self, width: int, height: int) -> RenderableType | None:
         """The picture, or None where it is still the last one."""
-        record, watch = self._record, self._watch
+        record, watch = self._record or self._published(), self._watch
         processes = record.processes if record else ()
         seen = (width, height, self._changes, self._foot, processes)
         uptime_s = time.monotonic() - self._started
@@ -134,6 +144,11 @@ class LiveDisplay:
             return None
         self._drawn = now
         return dashboard(self._snapshot(record, uptime_s), width, height)
+
+    def _published(self) -> HostRecord | None:
+        """The record that the supervisor of another process publishes on the channel."""
+        hosts = self._watch.hosts if self._session else ()
+        return next((host for host in hosts if host.session == self._session), None)
 
     def _snapshot(self, record: HostRecord | None, uptime_s: float) -> Snapshot:
         watch = self._watch
