@@ -1,13 +1,26 @@
 """Words that left the code base do not come back."""
 
-from lint.words import CLEAN, LEFT, PENDING, left_words
+import pytest
+
+from lint.words import left_words, words_in
 
 
 def test_left_words_stay_away():
-    """No file has a word that another stands for."""
-    assert [] == left_words(frozenset(LEFT) - PENDING)
+    """No file has a word that another stands for; lint.words says which, and where it is right."""
+    assert [] == left_words()
 
 
-def test_clean_trees_stay_clean():
-    """Trees that have none of these words any more get none."""
-    assert [] == [place for place in left_words() if place.startswith(CLEAN)]
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("the dead letters of a worker", []),
+        ("for letter in letters:", ["letter", "letters"]),
+        ("class MailRoom(Outbox):", ["mail room", "outbox"]),
+        ("def bury_nobody():", ["bury", "nobody"]),
+        ("a lifetime of lifecycles", []),
+        ("WorkerActor.lives", ["actor", "lives"]),
+    ],
+)
+def test_words_are_found_in_names(line, expected):
+    """Also within CamelCase and snake_case; a part of a longer word is none."""
+    assert expected == list(words_in("x.py", line))

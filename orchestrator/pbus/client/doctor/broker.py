@@ -56,7 +56,7 @@ def _is_own(topology: Topology | None) -> bool:
 
 
 def info_findings(info: BrokerInfo, bus: BusSettings, shown_url: str) -> Iterator[Finding]:
-    """What a broker says of itself."""
+    """The facts that a broker reports about itself."""
     yield ok(
         "broker",
         f"{info.product} {info.version} at {shown_url} answers in {info.latency_s * 1000:.1f} ms",

@@ -25,7 +25,7 @@ def machine_leftovers() -> Iterator[Finding]:
             "leftovers",
             f"the supervisor of {record.name!r} in {record.folder} was killed, and its guard too: left"
             f" are pids {', '.join(map(str, pids))}",
-            f"`pbus down -f {record.file}` ends them, `pbus up` starts anew",
+            f"`pbus down -f {record.file}` ends them, `pbus up` starts again",
         )
     sockets = abandoned_sockets()
     for folder in sockets:
