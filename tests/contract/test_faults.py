@@ -59,7 +59,7 @@ def test_tasks_of_a_bus_go_on(make_bus, caplog: pytest.LogCaptureFixture):
         async with ours:
             await ours.subscribe(listener)
             what = (
-                (ours._flow_control._wire, "send_control")
+                (ours._flow_control._transport, "send_control")
                 if ours.queues is None
                 else (ours._consumer, "_fetch_plan")
             )

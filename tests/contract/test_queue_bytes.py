@@ -224,7 +224,7 @@ def test_purged_strangers_do_not_count(make_store):
             (message,) = await fetch(store)
             if isinstance(store, RedisQueueStore):
                 fields = ("a", "1", "b", "x" * 5_000)
-                await store._calls.plain("XADD", f"{store._key}:q:d:box", "*", *fields)
+                await store._scripts.plain("XADD", f"{store._key}:q:d:box", "*", *fields)
             else:
                 queue = await queue_of(store)
                 sql = (
@@ -249,7 +249,7 @@ async def queue_of(store):
 async def remove_all(store):
     """Remove what is in a mailbox behind its back."""
     if isinstance(store, RedisQueueStore):
-        await store._calls.plain("XTRIM", f"{store._key}:q:d:box", "MAXLEN", 0)
+        await store._scripts.plain("XTRIM", f"{store._key}:q:d:box", "MAXLEN", 0)
         return
     await store._writer.call(f"DELETE FROM pgmq.q_{await queue_of(store)}_d")
 

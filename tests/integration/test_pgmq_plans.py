@@ -35,7 +35,7 @@ class Work:
 
     async def watch(self) -> None:
         """Have the server tell the time of each statement from now on."""
-        for link in (self._store._lines.reader, self._store._lines.writer):
+        for link in (self._store._connections.reader, self._store._connections.writer):
             connection = await link._connect()
             connection.add_log_listener(self._note)
             await connection.execute("SET log_statement_stats = on; SET client_min_messages = log")

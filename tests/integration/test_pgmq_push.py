@@ -141,10 +141,10 @@ def test_lost_notification_loses_nothing(database, channel):
             writer = Writer()
             sent = 0
             for _ in range(3):
-                (own,) = store._lines._hands
+                (own,) = store._connections._handlers
                 unread = []
                 while not unread:  # one that comes while he takes is not handed over
-                    store._lines._hands[own] = unread.append  # the connection ends before
+                    store._connections._handlers[own] = unread.append  # the connection ends before
                     await store.put([writer.to("box", str(sent))])
                     sent += 1
                     await until(lambda whole=sent: unread or len(handler.messages) == whole)  # noqa: B023

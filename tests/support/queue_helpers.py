@@ -85,7 +85,7 @@ async def kept_bytes(store: QueueStore) -> int:
 
 
 async def _kept_on_redis(store: RedisQueueStore) -> int:
-    ask = store._calls.plain
+    ask = store._scripts.plain
     total = 0
     for name in await ask("ZRANGE", store._key, 0, -1):
         for queue in "dsDS":
@@ -99,8 +99,8 @@ async def _kept_on_redis(store: RedisQueueStore) -> int:
 async def pass_time(store: QueueStore, seconds: float) -> None:
     """Let the leases of mailboxes age; there are some."""
     if isinstance(store, RedisQueueStore):
-        for name in await store._calls.plain("ZRANGE", store._key, 0, -1):
-            await store._calls.plain("ZINCRBY", store._key, -1000 * seconds, name)
+        for name in await store._scripts.plain("ZRANGE", store._key, 0, -1):
+            await store._scripts.plain("ZINCRBY", store._key, -1000 * seconds, name)
         return
     sql = "UPDATE pbus.queue SET ends_at = ends_at - $1::float8 * interval '1 s' WHERE channel = $2"
     await store._writer.call(sql, seconds, store._channel)
@@ -111,8 +111,8 @@ async def be_away(store: QueueStore, seconds: float) -> None:
     await pass_time(store, seconds)
     if isinstance(store, RedisQueueStore):
         key = f"{store._key}:touched"
-        last = int(await store._calls.plain("GET", key))
-        await store._calls.plain("SET", key, last - int(1000 * seconds))
+        last = int(await store._scripts.plain("GET", key))
+        await store._scripts.plain("SET", key, last - int(1000 * seconds))
         return
     sql = "UPDATE pbus.last_renewal SET at = at - $1::float8 * interval '1 s' WHERE channel = $2"
     await store._writer.call(sql, seconds, store._channel)

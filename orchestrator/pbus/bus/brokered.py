@@ -140,7 +140,7 @@ class BrokeredBus(ReceivingBus):
             return store
         return SealedQueueStore(store, self._seal, self.names, self._claims, self._refuse)
 
-    def _init_streams(self, wire: Transport) -> None:
+    def _init_streams(self, transport: Transport) -> None:
         self._receiver = StreamReceiver(self)
         self._send_buffers = {
             lane: SendBuffer(
@@ -153,12 +153,12 @@ class BrokeredBus(ReceivingBus):
             for lane in Lane
         }
         self._writers = {
-            lane: LaneWriter(send_buffer, wire, self.counters, self.send_timeout)
+            lane: LaneWriter(send_buffer, transport, self.counters, self.send_timeout)
             for lane, send_buffer in self._send_buffers.items()
         }
         data = self._send_buffers[Lane.DATA]
         self._flow_control = FlowControl(
-            self.incarnation, data, wire, self._receiver, self._seal, self.presences
+            self.incarnation, data, transport, self._receiver, self._seal, self.presences
         )
         if self._seal is not NO_SEAL:
             self._provenance = Provenance(self._claims, self._router, self._put)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from pbus.bus.local.router import PASSING
+from pbus.bus.local.router import EPHEMERAL_PREFIXES
 from pbus.errors import BusUnavailableError
 from pbus.leases import Lease, process_of
 
@@ -74,7 +74,7 @@ class Claims:
         holders = {presence.holder(source) for presence in self._presences}
         if sender in holders:
             return True
-        if holders <= {None} and (self._presences or source.startswith(PASSING)):
+        if holders <= {None} and (self._presences or source.startswith(EPHEMERAL_PREFIXES)):
             return True
         return any(presence.was_holder(source, sender) for presence in self._presences)
 

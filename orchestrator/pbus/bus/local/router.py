@@ -22,7 +22,12 @@ from pbus.messages import BusMessage, BusMessagesLostMessage, Lane
 
 logger = logging.getLogger(__name__)
 
-PASSING = ("cli-", "runner-", "supervisor-", "~")  # what addresses of no worker begin with
+EPHEMERAL_PREFIXES = (
+    "cli-",
+    "runner-",
+    "supervisor-",
+    "~",
+)  # what addresses of no worker begin with
 _COMPLAIN_EVERY_S = 1.0
 _MOST_ADDRESSES = 256  # counted one by one
 
@@ -56,7 +61,9 @@ class Counters(msgspec.Struct):
         """Count messages that reached no process; visitors and followers come and go."""
         self.undelivered += count
         known = self.unreached
-        if not address.startswith(PASSING) and (address in known or len(known) < _MOST_ADDRESSES):
+        if not address.startswith(EPHEMERAL_PREFIXES) and (
+            address in known or len(known) < _MOST_ADDRESSES
+        ):
             known[address] = known.get(address, 0) + count
 
     def note_fault(self) -> None:

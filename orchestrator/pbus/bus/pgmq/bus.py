@@ -57,23 +57,25 @@ class PgmqBus(BrokeredBus):
         if settings.encoding != "json":
             raise BusError("encoding 'msgpack' is for Redis: on Postgres messages are JSON")
         super().__init__(settings, incarnation=incarnation)
-        self._lines = ConnectionPair(Endpoint(dsn=dsn, pgmq=pgmq, pool=pool), self.channel)
-        self.url = self._lines.url
+        self._connections = ConnectionPair(Endpoint(dsn=dsn, pgmq=pgmq, pool=pool), self.channel)
+        self.url = self._connections.url
         self._is_open = False
         if settings.is_stored:
-            self.queues = self._sealed(PgmqQueueStore(self._lines))
-        self._wire = PgTransport(self._lines, self.incarnation, self._take, lease_s=peer_lease)
-        self._init_streams(self._wire)
-        self._lines.writer.on_connect = self._expect_returns
+            self.queues = self._sealed(PgmqQueueStore(self._connections))
+        self._transport = PgTransport(
+            self._connections, self.incarnation, self._take, lease_s=peer_lease
+        )
+        self._init_streams(self._transport)
+        self._connections.writer.on_connect = self._expect_returns
 
     @property
     def is_connected(self) -> bool:
         """Whether the server is connected and tells what is new."""
-        return self.is_running and self._lines.reader.is_up
+        return self.is_running and self._connections.reader.is_up
 
     def tap(self) -> PgmqTap:
         """Follow all traffic of the channel; the server makes copies while there are followers."""
-        return PgmqTap(self._lines, self._seal)
+        return PgmqTap(self._connections, self._seal)
 
     def grant(self, sender: str, address: str, number: int, consumed: int, limit: int) -> None:
         """Tell a sender how far it may go, ourselves without the server; see Sink."""
@@ -90,12 +92,12 @@ class PgmqBus(BrokeredBus):
                 writer.expect_returns()
 
     async def _open(self) -> None:
-        self._lines.acquire()
+        self._connections.acquire()
         self._is_open = True
-        self._wire.addresses = list(self._router.addresses)
+        self._transport.addresses = list(self._router.addresses)
         await self._reach()
-        self._spawn("reader", self._lines.reader.run)
-        self._spawn("wire", self._wire.run)
+        self._spawn("reader", self._connections.reader.run)
+        self._spawn("wire", self._transport.run)
         self._start_tasks()
         await self._open_queues()
 
@@ -103,7 +105,7 @@ class PgmqBus(BrokeredBus):
         """Join for the first time; a refusal is final, anything else is tried again."""
         while True:
             try:
-                await self._wire.open()
+                await self._transport.open()
             except BrokerRefusedError:
                 raise
             except BusUnavailableError as error:
@@ -115,11 +117,11 @@ class PgmqBus(BrokeredBus):
     async def _disconnect(self) -> None:
         if self._is_open:
             self._is_open = False
-            await self._wire.close()
-            await self._lines.release()
+            await self._transport.close()
+            await self._connections.release()
 
     async def _heartbeat(self) -> None:
-        await self._wire.beat()
+        await self._transport.beat()
 
     async def _listen(self, address: str) -> None:
         del address  # all are told at once
@@ -131,12 +133,12 @@ class PgmqBus(BrokeredBus):
             await self._tell_addresses()
 
     async def _tell_addresses(self) -> None:
-        self._wire.addresses = list(self._router.addresses)
-        await self._wire.join()
+        self._transport.addresses = list(self._router.addresses)
+        await self._transport.join()
 
     def _take(self, rank: int, payload: bytes) -> None:
         """One payload from the server: messages, or a note about credit."""
         self._receive(payload, is_note=rank == 0)
 
     def _make_leases(self) -> LeaseStore:
-        return PgLeaseStore(self._lines.writer, self.channel, self._seal)
+        return PgLeaseStore(self._connections.writer, self.channel, self._seal)

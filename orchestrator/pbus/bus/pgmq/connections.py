@@ -18,7 +18,7 @@ class ConnectionPair:
         channel: The bus channel.
 
     Attributes:
-        reader: Takes what arrives; hears the channel's bell.
+        reader: Takes what arrives; gets the notifications of the channel.
         writer: Sends: a large batch on its way out delays nothing that arrives.
         notify_channel: What the server calls the channel; from a hash, so no two are mixed up.
     """
@@ -29,22 +29,22 @@ class ConnectionPair:
         self.notify_channel = "pbus_" + hashlib.md5(channel.encode()).hexdigest()[:24]  # noqa: S324 - a name
         self.reader = HealingConnection(endpoint, "pbus reader")
         self.writer = HealingConnection(endpoint, "pbus writer")
-        self._ears: list[NotifyHandler] = []
-        self._hands: dict[str, NotifyHandler] = {}
+        self._listeners: list[NotifyHandler] = []
+        self._handlers: dict[str, NotifyHandler] = {}
         self._users = 0
         self.reader.on_notify = self._heard
         self.reader.on_connecting = lambda: self._tell(CONNECTING)
         self.reader.on_connect = lambda: self._tell("")
 
-    def add_listener(self, ear: NotifyHandler) -> None:
+    def add_listener(self, listener: NotifyHandler) -> None:
         """Call back with each notification of the channel; with "" when some may have been missed."""
-        if ear not in self._ears:
-            self._ears.append(ear)
+        if listener not in self._listeners:
+            self._listeners.append(listener)
 
-    def remove_listener(self, ear: NotifyHandler) -> None:
+    def remove_listener(self, listener: NotifyHandler) -> None:
         """Call it no longer."""
-        if ear in self._ears:
-            self._ears.remove(ear)
+        if listener in self._listeners:
+            self._listeners.remove(listener)
 
     async def listen(self) -> None:
         """Receive notifications of the channel from now on.
@@ -54,13 +54,13 @@ class ConnectionPair:
         """
         await self.reader.listen(self.notify_channel)
 
-    async def listen_on(self, channel: str, ear: NotifyHandler) -> None:
+    async def listen_on(self, channel: str, listener: NotifyHandler) -> None:
         """Call back with each notification of another channel, from now on.
 
         Raises:
             BusUnavailableError: Not confirmed now; it will be when the server is back.
         """
-        self._hands[channel] = ear
+        self._handlers[channel] = listener
         await self.reader.listen(channel)
 
     def acquire(self) -> None:
@@ -77,9 +77,9 @@ class ConnectionPair:
     def _heard(self, channel: str, payload: str) -> None:
         if channel == self.notify_channel:
             self._tell(payload)
-        elif (ear := self._hands.get(channel)) is not None:
-            ear(payload)
+        elif (listener := self._handlers.get(channel)) is not None:
+            listener(payload)
 
     def _tell(self, payload: str) -> None:
-        for ear in list(self._ears):
-            ear(payload)
+        for listener in list(self._listeners):
+            listener(payload)

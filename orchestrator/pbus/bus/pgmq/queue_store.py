@@ -57,28 +57,28 @@ class PgmqQueueStore:
     """A QueueStore in a database with PGMQ; see the protocol for its methods.
 
     Args:
-        lines: The connections.
-        holds_lines: Hold the connections until close().
+        connections: The connections.
+        holds_connections: Hold the connections until close().
         lease_s: How long a queue is kept that is neither durable nor renewed.
         hold_s: How long a consumer may be silent.
     """
 
     def __init__(
         self,
-        lines: ConnectionPair,
+        connections: ConnectionPair,
         *,
-        holds_lines: bool = False,
+        holds_connections: bool = False,
         lease_s: float = LEASE_S,
         hold_s: float = HOLD_S,
     ) -> None:
-        self.fetcher = Fetcher(lines, hold_s)
-        self._lines = lines
-        self._holds_lines = holds_lines
-        if holds_lines:
-            lines.acquire()
-        self._reader = lines.reader
-        self._writer = lines.writer
-        self._channel = lines.channel
+        self.fetcher = Fetcher(connections, hold_s)
+        self._connections = connections
+        self._holds_connections = holds_connections
+        if holds_connections:
+            connections.acquire()
+        self._reader = connections.reader
+        self._writer = connections.writer
+        self._channel = connections.channel
         self._lease_s = lease_s
         self._hold_s = hold_s
         self._next_tidy = 0.0
@@ -223,8 +223,8 @@ class PgmqQueueStore:
     async def close(self) -> None:
         """Close connections."""
         await self.fetcher.close()
-        if self._holds_lines:
-            await self._lines.release()
+        if self._holds_connections:
+            await self._connections.release()
 
 
 def _columns(batch: Sequence[QueueEntry]) -> tuple[tuple[Any, ...], ...]:
@@ -240,4 +240,4 @@ def _columns(batch: Sequence[QueueEntry]) -> tuple[tuple[Any, ...], ...]:
 
 def standalone_store(endpoint: Endpoint, channel: str, **options: float) -> PgmqQueueStore:
     """A store with two connections of its own."""
-    return PgmqQueueStore(ConnectionPair(endpoint, channel), holds_lines=True, **options)
+    return PgmqQueueStore(ConnectionPair(endpoint, channel), holds_connections=True, **options)

@@ -15,33 +15,33 @@ class PgmqTap(BrokerTap):
     What he does not fetch is bounded by the server, and falls with his lease.
 
     Args:
-        lines: The connections of the bus he follows.
+        connections: The connections of the bus he follows.
         seal: Of the channel.
     """
 
-    def __init__(self, lines: ConnectionPair, seal: Seal) -> None:
+    def __init__(self, connections: ConnectionPair, seal: Seal) -> None:
         super().__init__(seal)
-        self._lines = lines
-        self._wire = PgTransport(
-            lines, new_token(), self._take, follows=True, lease_s=FOLLOWER_LEASE_S
+        self._connections = connections
+        self._transport = PgTransport(
+            connections, new_token(), self._take, follows=True, lease_s=FOLLOWER_LEASE_S
         )
 
     async def __aenter__(self) -> Self:
-        self._lines.acquire()
+        self._connections.acquire()
         try:
-            await self._wire.open()
+            await self._transport.open()
         except BaseException:
             await self.__aexit__()
             raise
-        self._start_tasks(self._wire.run)
+        self._start_tasks(self._transport.run)
         return self
 
     async def _disconnect(self) -> None:
-        await self._wire.close()
-        await self._lines.release()
+        await self._transport.close()
+        await self._connections.release()
 
     async def _heartbeat(self) -> None:
-        await self._wire.beat()
+        await self._transport.beat()
         self._note_gap(0)
 
     def _take(self, rank: int, payload: bytes) -> None:
@@ -50,4 +50,4 @@ class PgmqTap(BrokerTap):
 
     def _note_gap(self, count: int) -> None:
         del count  # the server says what it did not keep for us
-        self.missed = self._wire.missed + self._overflowed
+        self.missed = self._transport.missed + self._overflowed

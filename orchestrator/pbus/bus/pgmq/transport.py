@@ -36,7 +36,7 @@ class PgTransport:
     """One process's end, both directions; see also pbus.bus.stream.transport.
 
     Args:
-        lines: Its connections.
+        connections: Its connections.
         name: Its incarnation.
         take: Given each payload: its rank (0 control, 1 system, 2 data) and its bytes.
         follows: Get everything that passes.
@@ -55,7 +55,7 @@ class PgTransport:
 
     def __init__(
         self,
-        lines: ConnectionPair,
+        connections: ConnectionPair,
         name: str,
         take: Taken,
         *,
@@ -64,7 +64,7 @@ class PgTransport:
     ) -> None:
         self.missed = 0
         self.addresses: list[str] = []
-        self._lines = lines
+        self._connections = connections
         self._name = name
         self._take = take
         self._follows = follows
@@ -84,10 +84,10 @@ class PgTransport:
         Raises:
             BusUnavailableError: Not confirmed.
         """
-        self._lines.add_listener(self._heard)
+        self._connections.add_listener(self._heard)
         self._is_in = False
-        await self._lines.writer.call(_TIDY)
-        await self._lines.listen()
+        await self._connections.writer.call(_TIDY)
+        await self._connections.listen()
         await self.join()
 
     async def join(self) -> None:
@@ -96,11 +96,13 @@ class PgTransport:
         Raises:
             BusUnavailableError: Not confirmed.
         """
-        arguments = (self._me, self._lines.channel, self._name, self.addresses)
-        rows = await self._lines.reader.call(_JOIN, *arguments, self._follows, self._lease_s)
+        arguments = (self._me, self._connections.channel, self._name, self.addresses)
+        rows = await self._connections.reader.call(_JOIN, *arguments, self._follows, self._lease_s)
         if self._is_in and not rows[0][0]:
             self.missed += self._follows
-            logger.warning("%s had forgotten this process; messages may be lost", self._lines.url)
+            logger.warning(
+                "%s had forgotten this process; messages may be lost", self._connections.url
+            )
         self._is_in = True
 
     async def beat(self) -> None:
@@ -109,7 +111,7 @@ class PgTransport:
             await self.join()
             self._beats += 1
             if self._beats % _TIDY_EVERY == 0:
-                await self._lines.writer.call(_TIDY)
+                await self._connections.writer.call(_TIDY)
 
     async def run(self) -> None:
         """Take what arrives until cancelled."""
@@ -132,11 +134,11 @@ class PgTransport:
 
     async def close(self) -> None:
         """Leave; the others stop sending at once."""
-        self._lines.remove_listener(self._heard)
+        self._connections.remove_listener(self._heard)
         if self._is_in:
             self._is_in = False
             with contextlib.suppress(BusUnavailableError):
-                await self._lines.reader.call("SELECT pbus.stream_leave($1)", self._me)
+                await self._connections.reader.call("SELECT pbus.stream_leave($1)", self._me)
 
     async def write(self, send_buffer: SendBuffer, payloads: Sequence[OutBatch]) -> list[int]:
         """Send payloads, in order, in one call; see the protocol.
@@ -189,14 +191,14 @@ class PgTransport:
     async def _put(self, items: Sequence[Item]) -> list[int]:
         """Send payloads; returns how many processes each reached."""
         columns = zip(*items, strict=True)
-        rows = await self._lines.writer.call(_PUT, self._lines.channel, *columns)
+        rows = await self._connections.writer.call(_PUT, self._connections.channel, *columns)
         counts: list[int] = rows[0][0]
         return counts
 
     async def _read(self) -> bool:
         """Take the next payloads, and have those before removed; False when there are none."""
         ranks, ids = zip(*self._read_ids, strict=True) if self._read_ids else ((), ())
-        rows: list[Any] = await self._lines.reader.call(_READ, self._me, ranks, ids, _ROWS)
+        rows: list[Any] = await self._connections.reader.call(_READ, self._me, ranks, ids, _ROWS)
         self._read_ids = [(row["rank"], row["id"]) for row in rows]
         for row in rows:
             self.missed = max(self.missed, row["missed"]) if self._follows else 0

@@ -46,8 +46,8 @@ class Fetcher:
     """
 
     def __init__(self, calls: ScriptClient, room: WakeupHub) -> None:
-        self._calls = calls
-        self._room = room
+        self._scripts = calls
+        self._wakeups = room
         self._consumers: dict[str, _ConsumerState] = {}
         self._held: dict[Pair, set[str]] = {}  # entries whose messages were returned
         self._lock = asyncio.Lock()  # an answer is read before the next question is put
@@ -61,7 +61,7 @@ class Fetcher:
         consumer = self._consumers.setdefault(name, _ConsumerState(name))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
-        with self._room.waiter(name, [(mailbox, lane) for mailbox, lane, _ in wanted]) as waiter:
+        with self._wakeups.waiter(name, [(mailbox, lane) for mailbox, lane, _ in wanted]) as waiter:
             asked, look_at = waiter.pairs, 0.0
             while True:
                 left = deadline - loop.time()
@@ -81,7 +81,7 @@ class Fetcher:
     ) -> tuple[list[StoredMessage], float]:
         """Ask once; with time left, make sure before that the server can wake the consumer."""
         if left_s > 0:
-            await self._room.listen(consumer.name, min(left_s, POLL_S))
+            await self._wakeups.listen(consumer.name, min(left_s, POLL_S))
         return await self._ask(consumer, waiter, wanted, is_waiting=left_s > 0)
 
     def settled(self, slots: Iterable[Slot]) -> None:
@@ -104,11 +104,11 @@ class Fetcher:
                 return await self._ask_once(consumer, waiter, wanted, is_waiting=is_waiting)
             except TROUBLE as error:
                 if isinstance(error, (TimeoutError, ResponseError)):
-                    raise self._calls.error(error) from error
+                    raise self._scripts.error(error) from error
             try:  # the connection had died unnoticed
                 return await self._ask_once(consumer, waiter, wanted, is_waiting=is_waiting)
             except TROUBLE as error:
-                raise self._calls.error(error) from error
+                raise self._scripts.error(error) from error
 
     async def _ask_once(
         self,
@@ -121,14 +121,14 @@ class Fetcher:
         ordered = self._in_turn(wanted)
         pairs = [(mailbox, lane) for mailbox, lane, _ in ordered]
         mine = consumer.armed & waiter.pairs
-        stale = consumer.armed - waiter.pairs - self._room.wanted(consumer.name, waiter)
+        stale = consumer.armed - waiter.pairs - self._wakeups.wanted(consumer.name, waiter)
         rows = [(*one, *self._recovery(consumer, (one[0], one[1]))) for one in ordered]
         recovered = consumer.unsure.intersection(pairs)
         consumer.unsure.update(pairs)  # until the answer is here
         reply: Any = ()
         for is_back in (0, 1):
             ask = encode((rows, int(is_waiting), is_back, list(mine), list(stale)))
-            reply = await self._calls.once("take", TAKE, consumer.name, ask)
+            reply = await self._scripts.once("take", TAKE, consumer.name, ask)
             if reply:
                 break
         consumer.unsure.difference_update(recovered, pairs)
@@ -186,7 +186,7 @@ class Fetcher:
         """Have entries that others wrote removed; names: the mailboxes of those that already are."""
         foreign = self._foreign[:]
         if foreign:
-            await self._calls.once("take", REFUSE, *foreign)
+            await self._scripts.once("take", REFUSE, *foreign)
             del self._foreign[: len(foreign)]
         mailboxes = [*names, *foreign[::3]]
         if mailboxes:

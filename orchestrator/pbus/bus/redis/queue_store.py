@@ -59,9 +59,9 @@ class RedisQueueStore:
         key = names.key("queues")
         self._key = key
         self._lease_ms = int(lease_s * 1000)
-        self._calls = ScriptClient(endpoint, key)
-        self._room = WakeupHub(endpoint, key, self._pass_on, on_fault)
-        self._fetcher = Fetcher(self._calls, self._room)
+        self._scripts = ScriptClient(endpoint, key)
+        self._wakeups = WakeupHub(endpoint, key, self._pass_on, on_fault)
+        self._fetcher = Fetcher(self._scripts, self._wakeups)
         self._passing = TaskOwner()
         self._since: bytes | None = None  # when mailboxes began, as of the last touch
         self._waiting: dict[str, int] = {}  # how many messages waited then
@@ -79,11 +79,11 @@ class RedisQueueStore:
     ) -> None:
         """Make sure a mailbox exists; see QueueStore."""
         limits = (max_backlog, self._lease_ms, max_bytes)
-        await self._calls.run("care", OPEN, mailbox, int(durable), int(shared), *limits)
+        await self._scripts.run("care", OPEN, mailbox, int(durable), int(shared), *limits)
 
     async def renew(self, mailboxes: Sequence[str]) -> list[str]:
         """Renew leases; see QueueStore."""
-        reply = await self._calls.run("care", TOUCH, self._lease_ms, *mailboxes)
+        reply = await self._scripts.run("care", TOUCH, self._lease_ms, *mailboxes)
         missing, waiting, emptied, since = reply
         is_again = self._since is not None and since != self._since
         self._since = since
@@ -102,7 +102,7 @@ class RedisQueueStore:
         if not batch:
             return []
         purpose = f"put {batch[0].lane}"  # an urgent batch does not wait for one of the data lane
-        counts = await self._calls.run(purpose, PUT, *write_batch(batch))
+        counts = await self._scripts.run(purpose, PUT, *write_batch(batch))
         return [_stored(count) for count in counts]
 
     async def fetch(
@@ -113,7 +113,7 @@ class RedisQueueStore:
 
     async def wake_fetchers(self) -> None:
         """End waits; see QueueStore."""
-        self._room.interrupt()
+        self._wakeups.interrupt()
 
     async def mark_started(self, messages: Sequence[StoredMessage]) -> None:
         """Note the start of suspects; see QueueStore."""
@@ -123,7 +123,7 @@ class RedisQueueStore:
                 mailbox, slot = slot_of(message)
                 cells += (mailbox, slot[0], slot[1:])
         if cells:
-            await self._calls.run("settle", STARTED, *cells)
+            await self._scripts.run("settle", STARTED, *cells)
 
     async def settle(self, settles: Sequence[Settlement]) -> None:
         """Settlement a batch; see QueueStore."""
@@ -132,7 +132,7 @@ class RedisQueueStore:
 
     async def _settle(self, settles: Sequence[Settlement]) -> None:
         batch = Batch(settles)
-        closed, fallen = await self._calls.run("settle", SETTLE, *batch.arguments())
+        closed, fallen = await self._scripts.run("settle", SETTLE, *batch.arguments())
         for name, count in _counts_of(fallen).items():
             self._fallen.note(name, count)
         self._fetcher.settled(batch.simple)
@@ -140,12 +140,12 @@ class RedisQueueStore:
             slot for slot, is_closed in zip(batch.slots, closed, strict=True) if is_closed
         )
         if any(settle.delay_s > 0 for settle in settles):
-            self._room.look_again()  # and learn when the next retry is due
+            self._wakeups.look_again()  # and learn when the next retry is due
 
     async def requeue_held_by(self, incarnations: Sequence[str]) -> int:
         """Give back what the dead hold; see QueueStore."""
         prefixes = [one for one in incarnations if one]
-        return int(await self._calls.run("care", REQUEUE, *prefixes)) if prefixes else 0
+        return int(await self._scripts.run("care", REQUEUE, *prefixes)) if prefixes else 0
 
     async def stats(self) -> list[QueueStats]:
         """All mailboxes by name."""
@@ -155,18 +155,18 @@ class RedisQueueStore:
                 oldest_s=oldest_ms / 1000 if oldest_ms >= 0 else None, backlog_bytes=max(0, size),
                 dead_fell=fell,
             )
-            for name, backlog, held, tried, dead, oldest_ms, size, fell in await self._calls.run("care", REPORTS)
+            for name, backlog, held, tried, dead, oldest_ms, size, fell in await self._scripts.run("care", REPORTS)
         ]  # fmt: skip
         return sorted(reports, key=lambda report: report.name)
 
     async def dead_letters(self, mailbox: str | None = None) -> list[DeadLetter]:
         """Dead letters, oldest first; see QueueStore."""
         if mailbox is None:
-            index = await self._calls.plain("ZRANGE", self._key, 0, -1)
+            index = await self._scripts.plain("ZRANGE", self._key, 0, -1)
             names = [name.decode(errors="replace") for name in index]
         else:
             names = [mailbox]
-        seconds, micros = await self._calls.plain("TIME")
+        seconds, micros = await self._scripts.plain("TIME")
         now = int(seconds) + int(micros) / 1e6
         found = [message for name in names for message in await self._dead_of(name, now)]
         return sorted(found, key=lambda message: message.dead_since)[:_DEAD_SHOWN]
@@ -174,26 +174,26 @@ class RedisQueueStore:
     async def requeue_dead(self, keys: Sequence[str]) -> int:
         """Put dead letters back; see QueueStore."""
         cells = _cells_of(keys)
-        return int(await self._calls.run("care", REVIVE, *cells)) if cells else 0
+        return int(await self._scripts.run("care", REVIVE, *cells)) if cells else 0
 
     async def drop_dead(self, keys: Sequence[str]) -> int:
         """Remove dead letters for good."""
         cells = _cells_of(keys)
-        return int(await self._calls.run("care", DROP_DEAD, *cells)) if cells else 0
+        return int(await self._scripts.run("care", DROP_DEAD, *cells)) if cells else 0
 
     async def purge(self, mailbox: str, *, remove: bool = False) -> int:
         """Empty a mailbox; see QueueStore."""
         total, is_more = 0, True
         while is_more:
-            fell, is_more = await self._calls.run("care", PURGE, mailbox, int(remove))
+            fell, is_more = await self._scripts.run("care", PURGE, mailbox, int(remove))
             total += fell
         return total
 
     async def close(self) -> None:
         """Close connections; a later call opens new ones."""
         await self._passing.close()
-        await self._room.close()
-        await self._calls.close()
+        await self._wakeups.close()
+        await self._scripts.close()
 
     def _pass_on(self, pair: Pair) -> None:
         self._passing.spawn(self._wake_another(pair), "pbus queues waking")
@@ -201,13 +201,13 @@ class RedisQueueStore:
     async def _wake_another(self, pair: Pair) -> None:
         mailbox, lane = pair
         with contextlib.suppress(BusUnavailableError):  # then the others look by themselves
-            await self._calls.run("take", PASS_ON, lane, mailbox)
+            await self._scripts.run("take", PASS_ON, lane, mailbox)
 
     async def _dead_of(self, mailbox: str, now: float) -> list[DeadLetter]:
         messages: list[DeadLetter] = []
         stream, start = f"{self._key}:dead:{mailbox}", "-"
         while len(messages) < _DEAD_SHOWN:
-            page = await self._calls.plain("XRANGE", stream, start, "+", "COUNT", _DEAD_PAGE)
+            page = await self._scripts.plain("XRANGE", stream, start, "+", "COUNT", _DEAD_PAGE)
             messages += [read_dead(mailbox, entry, fields, now) for entry, fields in page]
             if len(page) < _DEAD_PAGE:
                 break

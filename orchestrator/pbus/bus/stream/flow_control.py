@@ -37,7 +37,7 @@ class FlowControl:
     Args:
         incarnation: Ours.
         send_buffer: The data lane's, whose senders may be held back.
-        wire: Where notes go.
+        transport: Where notes go.
         receiver: Whose receivers grant.
         seal: Of the channel.
         presences: Registries of this process, as there are: credit belongs to an incarnation.
@@ -47,7 +47,7 @@ class FlowControl:
         self,
         incarnation: str,
         send_buffer: SendBuffer,
-        wire: Transport,
+        transport: Transport,
         receiver: StreamReceiver,
         seal: Seal = NO_SEAL,
         presences: Sequence[Presence] = (),
@@ -56,7 +56,7 @@ class FlowControl:
         self._presences = presences
         self._incarnation = incarnation
         self._send_buffer = send_buffer
-        self._wire = wire
+        self._transport = transport
         self._receiver = receiver
         self._grants: dict[tuple[str, str], bytes] = {}  # the newest per sender and address
         self._has_grants = asyncio.Event()
@@ -85,17 +85,17 @@ class FlowControl:
 
     async def run_grants(self) -> None:
         """Write grants until cancelled; while one write is under way newer ones replace older."""
-        backoff = self._wire.backoff()
+        backoff = self._transport.backoff()
         while True:
             await self._has_grants.wait()
             self._has_grants.clear()
             grants, self._grants = self._grants, {}
             try:
-                await self._wire.send_control([
+                await self._transport.send_control([
                     (sender, note) for (sender, _), note in grants.items()
                 ])
                 backoff.reset()
-            except self._wire.transient_errors:
+            except self._transport.transient_errors:
                 self._grants = grants | self._grants
                 self._has_grants.set()
                 await backoff.pause()
@@ -108,7 +108,7 @@ class FlowControl:
             if blocked := self._send_buffer.blocked():
                 try:
                     await self._ask(blocked)
-                except self._wire.transient_errors as error:
+                except self._transport.transient_errors as error:
                     logger.debug("asking for credit failed: %s", error)
                 await asyncio.sleep(_ASK_EVERY_S)
                 if self._send_buffer.blocked():
@@ -119,7 +119,7 @@ class FlowControl:
         if self._presences:
             self._drop_dead_receivers(blocked)
         asked = [(stream, receiver) for stream in blocked for receiver in stream.receivers()]
-        heard, counts = await self._wire.probe(
+        heard, counts = await self._transport.probe(
             self._send_buffer,
             [(receiver, self._probe(stream)) for stream, receiver in asked],
             [stream.address for stream in blocked],

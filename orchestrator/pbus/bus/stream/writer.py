@@ -5,7 +5,7 @@ import itertools
 import logging
 import time
 
-from pbus.bus.local.router import PASSING, Counters
+from pbus.bus.local.router import EPHEMERAL_PREFIXES, Counters
 from pbus.bus.stream.send_buffer import SendBuffer
 from pbus.bus.stream.send_stream import OutBatch, SendStream
 from pbus.bus.stream.transport import REFUSED, Transport
@@ -23,26 +23,26 @@ class LaneWriter:
 
     Args:
         send_buffer: What to write.
-        wire: Where.
+        transport: Where.
         counters: Where undelivered messages are counted.
         give_up_s: A payload that the broker did not take for so long is counted as undelivered.
     """
 
     def __init__(
-        self, send_buffer: SendBuffer, wire: Transport, counters: Counters, give_up_s: float
+        self, send_buffer: SendBuffer, transport: Transport, counters: Counters, give_up_s: float
     ) -> None:
         self.send_buffer = send_buffer
-        self._wire = wire
+        self._transport = transport
         self._counters = counters
         self._give_up_s = give_up_s
         self._grace_until = 0.0
         self._say_due = 0.0
         self._unsaid: dict[str, int] = {}  # what reached no process, by address
-        self._backoff = wire.backoff()
+        self._backoff = transport.backoff()
         self._is_posted = (
             False  # what comes next from the send_buffer: its outcome is to be weighed
         )
-        if wire.supports_nowait:  # saves the way through the loop to run()
+        if transport.supports_nowait:  # saves the way through the loop to run()
             send_buffer.queue.on_ready = self._post
 
     async def run(self) -> None:
@@ -59,7 +59,7 @@ class LaneWriter:
         self._grace_until = time.monotonic() + _GRACE_S
 
     def _post(self, payloads: list[OutBatch]) -> bool:
-        return self._wire.write_nowait(self.send_buffer, payloads, self._note_posted)
+        return self._transport.write_nowait(self.send_buffer, payloads, self._note_posted)
 
     def _note_posted(self, payloads: list[OutBatch], counts: list[int] | None) -> None:
         self._is_posted = counts is None
@@ -69,11 +69,11 @@ class LaneWriter:
     async def _write(self, payloads: list[OutBatch]) -> None:
         self._backoff.reset()
         while payloads:
-            write = self._wire.result_of_nowait if self._is_posted else self._wire.write
+            write = self._transport.result_of_nowait if self._is_posted else self._transport.write
             self._is_posted = False
             try:
                 counts = await write(self.send_buffer, payloads)
-            except self._wire.transient_errors:
+            except self._transport.transient_errors:
                 self.expect_returns()
                 payloads = self._give_up_old(payloads)
                 await self._backoff.pause()
@@ -108,13 +108,13 @@ class LaneWriter:
 
     def _is_counted(self, payload: OutBatch) -> bool:
         """Whether a batch counts as undelivered where no process gets it: it has messages, and is no copy."""
-        return bool(payload.lines) and not self._wire.is_tap_copy(payload.stream.address)
+        return bool(payload.lines) and not self._transport.is_tap_copy(payload.stream.address)
 
     def _note_undelivered(self, payload: OutBatch) -> None:
         """Count it, and say so; visitors and followers come and go."""
         address, count = payload.stream.address, len(payload.lines)
         self._counters.note_undelivered(address, count)
-        if not address.startswith(PASSING):
+        if not address.startswith(EPHEMERAL_PREFIXES):
             self._unsaid[address] = self._unsaid.get(address, 0) + count
             self.say_undelivered()
 
@@ -151,7 +151,7 @@ class LaneWriter:
         self._counters.note_undelivered(address, count)
         logger.warning(
             "%d messages to %r were given up: the %s was away, or refused them, for over %g s",
-            count, address, self._wire.broker, self._give_up_s,
+            count, address, self._transport.broker, self._give_up_s,
         )  # fmt: skip
 
 

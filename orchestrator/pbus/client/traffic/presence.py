@@ -4,7 +4,7 @@ import time
 from typing import Final
 
 from pbus.bus.base import WorkerBus
-from pbus.bus.local.router import PASSING
+from pbus.bus.local.router import EPHEMERAL_PREFIXES
 from pbus.errors import BusError
 from pbus.names import WORKER_NAME, with_groups
 
@@ -51,4 +51,4 @@ class Presence:
 
 
 def _is_worker(target: str) -> bool:
-    return WORKER_NAME.fullmatch(target) is not None and not target.startswith(PASSING)
+    return WORKER_NAME.fullmatch(target) is not None and not target.startswith(EPHEMERAL_PREFIXES)
