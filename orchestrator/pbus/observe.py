@@ -250,7 +250,7 @@ def _process_row(
         state=state,
         ready=state == "ready",
         active=state == "ready" and known.active,
-        runner=lease.runner if lease else None,
+        runner=known.runner or None,
         host=host.host,
         pid=process.pid,
         uptime_s=_age(process.started_at, now),

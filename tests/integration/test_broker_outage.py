@@ -147,7 +147,9 @@ def test_loading_server_is_waited_for(own_valkey: Valkey, channel: str) -> None:
             with pytest.raises(BusUnavailableError) as refused:
                 await bus.start(timeout=1.0)
             reason = refused.value.reason
-        runner = WorkerRunner(bus=bus)
+        runner = WorkerRunner(
+            bus=bus, start_timeout=PATIENCE_S
+        )  # a loaded machine loads for longer
         await runner.add_workers(BaseWorker("w"))
         runner.add_event_handler("on_ready", lambda runner: runner.end())
         await asyncio.wait_for(runner.run(), PATIENCE_S)

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 async def first_of(
@@ -29,3 +31,10 @@ async def first_of(
             if future.done() and not future.cancelled():
                 future.exception()  # retrieved, so that asyncio does not log it
     return futures
+
+
+async def unless_set(event: asyncio.Event, work: Awaitable[T]) -> T | None:
+    """Await work; cancel it and return None when the event is set first."""
+    done, is_set = await first_of(work, event.wait())
+    result: T | None = done.result() if is_set.cancelled() else None
+    return result

@@ -102,15 +102,16 @@ async def _http(url: str) -> str:
         answer = b""
     finally:
         await _close(writer)
-    words = answer.decode("latin-1").split(maxsplit=2)
+    problem = _status_problem(answer, parts.path)
+    return f"http {host}:{port}{problem}" if problem else ""
+
+
+def _status_problem(line: bytes, path: str) -> str:
+    words = line.decode("latin-1").split(maxsplit=2)
     if len(words) < 2 or not words[0].startswith("HTTP/") or not words[1].isdigit():  # noqa: PLR2004 - version and status
-        return f"http {host}:{port}: the answer is not HTTP"
-    status = int(words[1])
-    return (
-        ""
-        if _LEAST_GOOD <= status <= _MOST_GOOD
-        else f"http {host}:{port}{parts.path}: status {status}"
-    )
+        return ": the answer is not HTTP"
+    is_good = _LEAST_GOOD <= int(words[1]) <= _MOST_GOOD
+    return "" if is_good else f"{path}: status {int(words[1])}"
 
 
 async def _exec(command: tuple[str, ...], around: Surroundings) -> str:

@@ -5,15 +5,15 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection
 
 import msgspec
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.connect import make_bus
+from pbus.bus.queues.store import QueueStore
 from pbus.concurrency.background import run_forever
-from pbus.concurrency.waiting import first_of
+from pbus.concurrency.waiting import unless_set
 from pbus.errors import BusClosedError, ProjectRunningError, SurvivorsError
 from pbus.ids import new_token
 from pbus.observe import HostRecord
@@ -42,7 +42,6 @@ from pbus.process.supervisor_events import (
 )
 from pbus.process.system import event_loop, open_files
 from pbus.process.system.launch_plan import ProcessEnvironment
-from pbus.settings import BusSettings
 from pbus.topology.model import Topology
 from pbus.topology.selection import ALL, Selection, select
 
@@ -53,8 +52,6 @@ _CANCEL_AGAIN_S = 0.5
 _SIGNAL_CODE = 128  # as shells have it
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 class Supervisor:
@@ -95,8 +92,7 @@ class Supervisor:
         self._log_writer = LogWriter(project)
         self._events = EventDispatch(self._log_writer, self._on_change)
         self._services = Services(project, topology.bus, self._on_broker)
-        chosen = select(topology, selection)
-        self.workers = WorkerSet(chosen, self._kill_now)
+        self.workers = WorkerSet(select(topology, selection), self._kill_now)
         self._order = StartOrder(self.workers, self._kill_now)
         self._bus: WorkerBus | None = None
         self._bus_client: SupervisorBusClient | None = None
@@ -118,7 +114,7 @@ class Supervisor:
         code = 0
         try:
             async with contextlib.AsyncExitStack() as stack:
-                opened = await self._unless_stopped(self._open(stack))
+                opened = await unless_set(self._stop, self._open(stack))
                 if opened is not None:
                     code = await self._supervise(*opened)
         finally:
@@ -200,13 +196,7 @@ class Supervisor:
         key = own_key(self._project.state_dir) if is_own_broker and not spec.key else None
         settings = msgspec.structs.replace(spec, url=url, key=spec.key or key)
         bus = make_bus(settings, incarnation=self._name)
-        queue_admin = QueueAdmin(
-            bus.queues,
-            RecoveryLog(self._project.state_dir),
-            self._topology.queues(),
-            groups=self._topology.groups(),
-            options=spec.delivery_options,
-        )
+        queue_admin = self._queue_admin(bus.queues)
         client = SupervisorBusClient(bus, self._name, self.workers, self, queue_admin)
         stack.push_async_callback(client.close)
         await client.open(is_own_broker=is_own_broker)
@@ -215,20 +205,25 @@ class Supervisor:
         self._files = ProjectFiles(self._project, record, own_key=key, is_own_broker=is_own_broker)
         self._files.write()
         self._events.emit(BrokerReady(bus.url))
-        environment = self._environment(settings)
-        return ProcessLauncher(
-            self._project, environment, self._services.guard, client, self._events.emit
-        ), client
-
-    def _environment(self, bus: BusSettings) -> ProcessEnvironment:
-        return ProcessEnvironment(
-            bus=bus,
+        environment = ProcessEnvironment(
+            bus=settings,
             loop=self._topology.loop,
             session=self.session,
             project=self._topology.name,
             file=self._topology.file,
             state=self._project.state_dir,
             guard_token=self._services.guard.token,
+        )
+        return ProcessLauncher(
+            self._project, environment, self._services.guard, client, self._events.emit
+        ), client
+
+    def _queue_admin(self, store: QueueStore | None) -> QueueAdmin:
+        recovery_log = RecoveryLog(self._project.state_dir)
+        topology = self._topology
+        options = topology.bus.delivery_options
+        return QueueAdmin(
+            store, recovery_log, topology.queues(), groups=topology.groups(), options=options
         )
 
     async def _supervise(self, launcher: ProcessLauncher, client: SupervisorBusClient) -> int:
@@ -284,11 +279,6 @@ class Supervisor:
                 while not condition():
                     self._has_changed.clear()
                     await self._has_changed.wait()
-
-    async def _unless_stopped(self, opening: Coroutine[Any, Any, T]) -> T | None:
-        """Await this; None when a stop is requested before it is done."""
-        opened, stopped = await first_of(opening, self._stop.wait())
-        return opened.result() if stopped.cancelled() else None
 
     def _on_broker(self, is_running: bool) -> None:  # noqa: FBT001
         if self._bus_client is not None:

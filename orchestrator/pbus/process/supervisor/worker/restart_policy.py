@@ -76,19 +76,25 @@ def after_exit(spec: RestartSpec, end: Exit, history: History, share: float = 0.
     if end.ready_for_s >= STEADY_S:
         history = History()
     earlier = tuple(at for at in history.exits if end.at - at < spec.within_s)
-    exits = earlier if end.is_excused else (*earlier, end.at)
-    if not end.is_excused and len(exits) >= spec.max_exits:
-        text = describe_exit(end.code)
-        if spec.max_exits > 1:
-            text += f", {len(exits)} times within {exits[-1] - exits[0]:.0f} s"
-        return GiveUp(text)
+    if end.is_excused:
+        return _after_delay(spec, history.streak + 1, earlier, share)
+    exits = (*earlier, end.at)
+    if len(exits) >= spec.max_exits:
+        return _give_up(spec, end, exits)
     return _after_delay(spec, history.streak + 1, exits, share)
+
+
+def _give_up(spec: RestartSpec, end: Exit, exits: tuple[float, ...]) -> GiveUp:
+    text = describe_exit(end.code)
+    if spec.max_exits > 1:
+        text += f", {len(exits)} times within {exits[-1] - exits[0]:.0f} s"
+    return GiveUp(text)
 
 
 def after_obstacle(spec: RestartSpec, history: History, share: float = 0.5) -> Restart:
     """Decide what follows when a program is missing that has worked, or the system has no room.
 
-    It costs nothing to look again, and a deployment may take its time: never given up.
+    The worker is never given up: a retry is cheap, and a deployment may take its time.
     """
     return _after_delay(spec, history.streak + 1, history.exits, share)
 

@@ -2,29 +2,22 @@
 
 import asyncio
 import logging
-import signal
 import time
 from collections.abc import Callable
 
 import msgspec
 
-from pbus.concurrency.waiting import first_of
 from pbus.ids import new_token
-from pbus.process.probes.checks import Surroundings, check
 from pbus.process.supervisor.worker import restart_policy, shutdown
 from pbus.process.supervisor.worker.host import Blocker, ProcessHost
 from pbus.process.supervisor.worker.probing import Probing
+from pbus.process.supervisor.worker.process_end import ProcessEnd
 from pbus.process.supervisor.worker.restarts import Restarts, joined
 from pbus.process.supervisor.worker.worker_status import WorkerStatus
 from pbus.process.supervisor.worker.worker_target import WorkerTarget
-from pbus.process.supervisor_events import Exited, Ready, Started
+from pbus.process.supervisor_events import Ready, Started
 from pbus.process.system.spawn import Child
 from pbus.topology.model import WorkerInstance
-from pbus.topology.policies import ExecProbe
-
-_DRAIN_S = 0.3  # for the last lines; longer only when a descendant holds the pipes open
-_KERNEL_S = 30.0  # for the kernel to end a killed process, before the supervisor exits
-_LEFTOVERS_S = 1.0  # a group without its leader gets a short SIGTERM before SIGKILL
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +70,7 @@ class WorkerProcess:
         self._kill_now = kill_now
         self._host: ProcessHost
         self._restarts: Restarts
+        self._process_end: ProcessEnd
 
     # Commands
 
@@ -146,6 +140,7 @@ class WorkerProcess:
         """Keep the worker in its target state until that is final and no process runs."""
         self._host = host
         self._restarts = Restarts(self.status, self.target, host)
+        self._process_end = ProcessEnd(self.status, self.target, host, self._kill_now)
         self.status.emit = host.emit
         while True:
             if self.target.is_wanted:
@@ -210,10 +205,10 @@ class WorkerProcess:
                     await self.target.wait_changed()
                 is_alive = child.code is None
                 verdict = probing.verdict if is_alive and self.target.may_run else ""
-                if is_alive and not await self._stop(child):
+                if is_alive and not await self._process_end.stop(child):
                     return None
                 code = await child.wait()
-                await self._finish(child, code)
+                await self._process_end.finish(child, code)
                 return _Ended(code, verdict, was_told=is_alive and not verdict)
             finally:
                 child.close()
@@ -254,78 +249,3 @@ class WorkerProcess:
         probing.start(child)
         self._check_ready()
         return child
-
-    async def _stop(self, child: Child) -> bool:
-        """End the process and its group; returns whether the process ended."""
-        self.status.enter("stopping")
-        began = self.status.clock()
-        spec = self.status.instance.spec.stop
-        is_asked = self.status.ready_at is not None and self.joins and spec.drain
-        if spec.command is not None:
-            await self._run_stop_command(child, spec.command)
-        is_down = await shutdown.terminate(
-            child,
-            self._request_end if is_asked else None,
-            self._kill_now,
-            shutdown.deadlines_of(spec, is_asked=is_asked),
-            job_time_s=lambda: self.target.job_time_s(began),
-            first_signal=signal.Signals[spec.signal],
-        )
-        return is_down or await self._wait_unkillable(child)
-
-    async def _run_stop_command(self, child: Child, command: tuple[str, ...]) -> None:
-        """Run the user's program before the signal; its failure is noted, and the signal follows."""
-        limit_s = self.status.instance.spec.stop.grace_s or shutdown.Deadlines().ask_s
-        around = Surroundings(child.launch.env, child.launch.cwd)
-        running = check(ExecProbe(command), around, limit_s)
-        ended, _ = await first_of(running, self._kill_now.wait())
-        if not ended.cancelled() and (reason := ended.result()):
-            self.status.note(f"stop command: {reason}")
-
-    async def _request_end(self) -> bool:
-        job_time_s = self.target.job_time_s(self.status.clock())
-        return await self._host.request_end(self.name, job_time_s)
-
-    async def _wait_unkillable(self, child: Child) -> bool:
-        """Report a process that does not end; returns whether it ended before a final stop."""
-        self._note_survivors(child)
-        self.status.enter("stopping", self.status.survivors)
-        while child.code is None and not self.target.is_final:
-            await self.target.wait_changed()
-        # The kernel may take its time for what was killed, but not for what may not be.
-        clock = self.status.clock
-        deadline = clock() + (_KERNEL_S if child.send_signal(signal.SIGKILL) else 0.0)
-        while child.code is None and (left := deadline - clock()) > 0:
-            await self.target.wait_changed(left)
-        return child.code is not None
-
-    def _note_survivors(self, child: Child) -> None:
-        self.status.survivors = shutdown.describe_survivors(child)
-        self.status.note(self.status.survivors, is_error=True)
-
-    async def _finish(self, child: Child, code: int) -> None:
-        """Handle an ended process: its last lines, the bus, the rest of its group."""
-        reason = restart_policy.describe_exit(code)
-        deadlines = shutdown.Deadlines(term_s=_LEFTOVERS_S)
-        _, open_messages, is_clear = await asyncio.gather(
-            self._report_exit(child, code, reason),
-            self._host.release_incarnation(child, reason),
-            shutdown.terminate_group(child, self._kill_now, deadlines),
-        )
-        if is_clear:
-            self.status.survivors = ""
-            self._host.forget_group(child)
-        else:
-            self._note_survivors(child)
-        self.status.open_messages = open_messages
-        if open_messages:
-            self.status.note(open_messages)
-
-    async def _report_exit(self, child: Child, code: int, reason: str) -> None:
-        await child.wait_drained(_DRAIN_S)
-        self.status.child = None
-        self.status.code = code
-        self.status.note(reason)
-        if hint := self._host.explain_exit(child, code):
-            self.status.note(hint, is_error=True)
-        self.status.emit(Exited(self.name, child.pid, code))

@@ -129,10 +129,7 @@ class WorkerStatus:
 
     def record(self) -> ProcessRecord:
         """Return the row of `pbus ps`."""
-        child, usage = self.child, self.usage
-        has_failed = self.state in {"failed", "backoff"}
-        is_probing = self.state == "starting" and not self.is_probed
-        has_reason = has_failed or is_probing or self.state in {"waiting", "unhealthy"}
+        child, usage = self.child, self.usage if self.child else None
         return ProcessRecord(
             name=self.name,
             state=self.state,
@@ -142,13 +139,18 @@ class WorkerStatus:
             started_at=child.started_at if child else None,
             restarts=max(0, self.start_count - 1),
             exit_code=self.code,
-            cpu_percent=usage.cpu_percent if child and usage else None,
-            rss_bytes=usage.rss_bytes if child and usage else None,
+            cpu_percent=usage.cpu_percent if usage else None,
+            rss_bytes=usage.rss_bytes if usage else None,
             is_probed=self.is_probed,
             has_succeeded=self.has_succeeded,
-            reason=self._reason if has_reason else None,
-            error=self._error() if has_failed else None,
+            reason=self._shown_reason(),
+            error=self._error() if self.state in {"failed", "backoff"} else None,
         )
+
+    def _shown_reason(self) -> str | None:
+        is_probing = self.state == "starting" and not self.is_probed
+        has_reason = self.state in {"failed", "backoff", "waiting", "unhealthy"}
+        return self._reason if has_reason or is_probing else None
 
     def _error(self) -> str | None:
         return self.output.error(has_failed=self.code is not None and self.code > 0)
