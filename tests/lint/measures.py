@@ -2,9 +2,7 @@
 
 import ast
 import functools
-import io
 import re
-import tokenize
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,10 +18,6 @@ TESTS = ROOT / "tests"
 
 # Copied by users or run by a shell: not read as part of the code base.
 TEMPLATES = "templates"
-_OTHER = frozenset({
-    tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENCODING, tokenize.INDENT,
-    tokenize.DEDENT, tokenize.ENDMARKER,
-})  # fmt: skip
 _RELATIVE = re.compile(r"(What|Who[m]?|Whose|Which|Where|When|Why|How)\b")
 _WHETHER = re.compile(r"; (tells )?whether\b")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -41,19 +35,20 @@ def sources(*folders: Path) -> list[Path]:
 
 def code_lines(path: Path) -> int:
     """Count the lines with code: blank lines, comments and docstrings apart."""
-    lines: set[int] = set()
-    for token in tokenize.tokenize(io.BytesIO(path.read_bytes()).readline):
-        if token.type not in _OTHER:
-            lines.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(_tree(path)):
-        if isinstance(node, Documented) and ast.get_docstring(node) is not None:
-            lines.difference_update(range(node.body[0].lineno, _end(node.body[0]) + 1))
-    return len(lines)
+    texts = path.read_text().splitlines()
+    documented: set[int] = set()
+    for node in _nodes(path):
+        if isinstance(node, Documented) and ast.get_docstring(node, clean=False) is not None:
+            documented.update(range(node.body[0].lineno, _end(node.body[0]) + 1))
+    return sum(
+        bool(text.strip()) and not text.lstrip().startswith("#") and number not in documented
+        for number, text in enumerate(texts, 1)
+    )
 
 
 def docstrings(path: Path) -> Iterator[tuple[int, str]]:
     """The docstrings of a file, each with the line of its owner."""
-    for node in ast.walk(_tree(path)):
+    for node in _nodes(path):
         if isinstance(node, Documented):
             text = ast.get_docstring(node)
             if text:
@@ -104,7 +99,7 @@ def function_lengths() -> list[int]:
 def nodes(*kinds: type[Any]) -> Iterator[tuple[Path, Any]]:
     """The definitions of some kinds in the library and the command."""
     for path in sources(LIBRARY, COMMAND):
-        for node in ast.walk(_tree(path)):
+        for node in _nodes(path):
             if isinstance(node, kinds):
                 yield path, node
 
@@ -206,8 +201,8 @@ def main() -> None:
 
 
 @functools.cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+def _nodes(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(path.read_text())))
 
 
 def _inside(function: ast.AST) -> Iterator[ast.AST]:
