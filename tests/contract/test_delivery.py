@@ -12,7 +12,7 @@ from pbus.bus.local.delivery import Delivery, current_delivery
 from pbus.errors import BusFullError, BusUnavailableError
 from pbus.messages import BusDataMessage, BusJobRequestMessage, BusJobResponseMessage, BusMessage
 from pbus.settings import DeliveryOptions
-from pbus.topology.policies import RestartSpec
+from pbus.topology.policy.policies import RestartSpec
 from support.faults import MISHAPS
 from support.listeners import Listener
 from support.valkey import Valkey

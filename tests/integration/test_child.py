@@ -29,7 +29,7 @@ from pbus.process.supervisor_events import (
 )
 from pbus.process.system.launch_plan import WorkerLaunchSpec
 from pbus.topology.model import WorkerSpec
-from pbus.topology.policies import RestartSpec, StopSpec
+from pbus.topology.policy.policies import RestartSpec, StopSpec
 from support.supervisor_helpers import (
     PATIENCE_S,
     Watched,

@@ -22,7 +22,7 @@ from pbus.messages import (
 )
 from pbus.process.supervisor import broker_watch
 from pbus.process.supervisor_events import BrokerReady, SessionEnded
-from pbus.topology.policies import RestartSpec
+from pbus.topology.policy.policies import RestartSpec
 from support.supervisor_helpers import Watched, program, supervised, topology
 from support.valkey import Valkey
 from support.waiting import until

@@ -13,7 +13,7 @@ from pbus.messages import BusDataMessage, Lane
 from pbus.process.project.project import Project
 from pbus.process.supervisor_events import BrokerReady, Ready, StateChanged
 from pbus.topology.model import Topology, WorkerSpec
-from pbus.topology.policies import RestartSpec
+from pbus.topology.policy.policies import RestartSpec
 from support.supervisor_helpers import (
     PATIENCE_S,
     Watched,

@@ -18,7 +18,7 @@ from pbus.process.system import groups
 from pbus.process.system.launch_plan import Launch
 from pbus.process.system.spawn import spawn
 from pbus.topology.model import WorkerSpec
-from pbus.topology.policies import RestartSpec
+from pbus.topology.policy.policies import RestartSpec
 from support.supervisor_helpers import is_alive, program, restarting, supervised, topology
 from support.waiting import until
 
@@ -283,7 +283,7 @@ def test_background_tasks_survive_errors(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(UsageMeter, "measure", fail)
     monkeypatch.setattr("pbus.concurrency.background._RESTART_DELAY_S", 0.05)
     monkeypatch.setattr("pbus.process.project.log_writer.LogWriter.write", fail)
-    monkeypatch.setattr("pbus.process.supervisor.state_events.StateEventQueue.check", fail)
+    monkeypatch.setattr("pbus.process.supervisor.reports.state_events.StateEventQueue.check", fail)
     what = topology(
         tmp_path, program("a", "import time; print('up', flush=True); time.sleep(600)", tmp_path)
     )

@@ -11,7 +11,7 @@ import pytest
 from pbus.process.probes.checks import Surroundings, check
 from pbus.process.probes.notify import NotifySocket
 from pbus.process.system import groups
-from pbus.topology.policies import ExecProbe, HttpProbe, TcpProbe
+from pbus.topology.policy.policies import ExecProbe, HttpProbe, TcpProbe
 from support.waiting import PATIENCE_S, eventually, run
 
 SHORT_S = 0.2  # only where nothing ever answers

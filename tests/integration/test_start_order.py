@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pbus.process.supervisor_events import Exited, GaveUp, Ready, Started
-from pbus.topology.policies import (
+from pbus.topology.policy.policies import (
     Dependency,
     ExecProbe,
     HealthSpec,

@@ -34,7 +34,7 @@ from pbus.process.supervisor_events import (
     Stopped,
 )
 from pbus.process.system.groups import members
-from pbus.topology.policies import RestartSpec
+from pbus.topology.policy.policies import RestartSpec
 from pbus.topology.selection import Selection
 from support.supervisor_helpers import is_alive, program, restarting, supervised, topology
 from support.valkey import Valkey

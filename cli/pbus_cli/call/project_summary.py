@@ -11,7 +11,7 @@ from pbus.errors import BusError, UnseenProjectError
 from pbus.observe import merge_rows
 from pbus.process.project.record import ProjectRecord
 from pbus.urls import mask_url
-from pbus_cli.views.project_table import ProjectRow
+from pbus_cli.views.tables.project_table import ProjectRow
 
 _ASK_S: Final = 1.5  # a project whose broker takes longer is listed without its workers
 

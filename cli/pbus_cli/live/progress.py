@@ -10,7 +10,7 @@ from pbus.jobs.job_events import EventType
 from pbus.jobs.listing import JobProgress, progress_of
 from pbus_cli.live.screen import CleanConsole
 from pbus_cli.terminal import console
-from pbus_cli.views.job_table import progress_text
+from pbus_cli.views.tables.job_table import progress_text
 
 _COUNTED: Final = ("done", "total", "percent")
 _REST_WIDTH: Final = 48

@@ -12,9 +12,9 @@ from pbus.observe import WorkerRow
 from pbus_cli.views import colors
 from pbus_cli.views.figures import short_count, short_duration
 from pbus_cli.views.log_lines import LogEntry, log_lines
-from pbus_cli.views.queue_table import shared_lines
+from pbus_cli.views.tables.queue_table import shared_lines
+from pbus_cli.views.tables.worker_table import registry_lines, state_counts
 from pbus_cli.views.traffic import Passed, traffic_lines
-from pbus_cli.views.worker_table import registry_lines, state_counts
 
 _FIXED_LINES: Final = 4  # title, two headings, foot
 _TABLE_SHARE: Final = 0.45

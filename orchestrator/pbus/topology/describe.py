@@ -11,7 +11,7 @@ import msgspec
 
 from pbus.settings import BusSettings
 from pbus.topology.model import Topology, WorkerSpec
-from pbus.topology.policies import (
+from pbus.topology.policy.policies import (
     ExecProbe,
     HealthSpec,
     HttpProbe,

@@ -16,7 +16,7 @@ from pbus.topology.parsing.nodes import Mapping, Node, secret_paths
 from pbus.topology.parsing.variables import expand_tree
 from pbus.topology.parsing.yaml_tree import parse_yaml
 from pbus.topology.paths import as_named
-from pbus.topology.policy_build import (
+from pbus.topology.policy.policy_build import (
     build_dependencies,
     build_health,
     build_ready,

@@ -7,7 +7,7 @@ import msgspec
 
 from pbus.names import replica_name
 from pbus.settings import BusSettings
-from pbus.topology.policies import (
+from pbus.topology.policy.policies import (
     Dependency,
     HealthSpec,
     OnExit,

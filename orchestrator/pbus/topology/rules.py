@@ -11,7 +11,7 @@ from pbus.topology.parsing.bounded_read import is_folder
 from pbus.topology.parsing.env_file import EnvFiles
 from pbus.topology.parsing.nodes import Mapping
 from pbus.topology.places import locate as _locate
-from pbus.topology.policy_rules import check_order, check_policies
+from pbus.topology.policy.policy_rules import check_order, check_policies
 from pbus.topology.problems import Place, Problems, did_you_mean, one_of
 from pbus.topology.schema import BusSection, TopologyFile, WorkerSection
 from pbus.urls import BACKEND_OF_SCHEME, Backend, url_problem, url_scheme

@@ -33,8 +33,8 @@ from pbus.topology.key_types import (
 )
 from pbus.topology.model import Loop
 from pbus.topology.parsing.sizes import EXPECTED_SIZE, parse_size
-from pbus.topology.policies import OnExit, RestartPolicy
-from pbus.topology.policy_schema import (
+from pbus.topology.policy.policies import OnExit, RestartPolicy
+from pbus.topology.policy.policy_schema import (
     SHORTHANDS,
     DependsOn,
     HealthSection,

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import msgspec
 
 from pbus.errors import TopologyError
-from pbus.topology.dependencies import closure
 from pbus.topology.model import Topology, WorkerInstance, WorkerSpec
+from pbus.topology.policy.dependencies import closure
 from pbus.topology.problems import did_you_mean
 
 

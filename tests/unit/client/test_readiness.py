@@ -16,7 +16,7 @@ from pbus.leases import LEASE_S, Lease
 from pbus.observe import HostRecord, ProcessRecord, WorkerRow, merge_rows
 from pbus.settings import BusSettings
 from pbus.topology.model import Topology, WorkerSpec
-from pbus.topology.policies import RestartSpec
+from pbus.topology.policy.policies import RestartSpec
 
 
 def spec(name: str, **changes: Any) -> WorkerSpec:

@@ -7,7 +7,7 @@ import pytest
 from pbus.client.job_listing import OpenJobsResult, SilentRunner
 from pbus.errors import JobNotFoundError
 from pbus.jobs.listing import JobEntry, JobProgress, OpenJobs, merge_jobs, progress_of, short
-from pbus_cli.views.job_table import job_lines, progress_text
+from pbus_cli.views.tables.job_table import job_lines, progress_text
 
 
 def entry(job_id="j-1", worker="doer", *, state="running", **fields):

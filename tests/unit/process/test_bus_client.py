@@ -10,7 +10,7 @@ from pbus.bus.memory import AsyncQueueBus
 from pbus.leases import Lease
 from pbus.process.supervisor import broker_watch
 from pbus.process.supervisor.bus_client import SupervisorBusClient
-from pbus.process.supervisor.state_events import StateEventQueue
+from pbus.process.supervisor.reports.state_events import StateEventQueue
 from pbus.process.supervisor_events import StateChanged
 from support.waiting import run
 

@@ -14,7 +14,7 @@ from pbus.process.supervisor.worker.restart_policy import (
     after_exit,
     describe_exit,
 )
-from pbus.topology.policies import RestartPolicy, RestartSpec
+from pbus.topology.policy.policies import RestartPolicy, RestartSpec
 
 USUAL = RestartSpec()
 

@@ -7,7 +7,7 @@ from msgspec import structs
 
 from pbus.leases import LEASE_S, Lease
 from pbus.messages import STATES_ADDRESS
-from pbus.process.supervisor.state_events import StateEventQueue
+from pbus.process.supervisor.reports.state_events import StateEventQueue
 from pbus.process.supervisor_events import Event, Exited, Line, Started, StateChanged
 
 

@@ -15,7 +15,7 @@ from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor_events import Event, Exited, GaveUp, Line, Ready, Started, StateChanged
 from pbus.process.system.launch_plan import Launch
 from pbus.topology.model import WorkerInstance, WorkerSpec
-from pbus.topology.policies import RestartSpec
+from pbus.topology.policy.policies import RestartSpec
 
 PATIENCE_S = 10.0
 

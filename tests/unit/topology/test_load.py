@@ -9,7 +9,7 @@ import pytest
 from pbus.errors import TopologyError
 from pbus.settings import BusSettings
 from pbus.topology import WorkerInstance, WorkerSpec, load_topology
-from pbus.topology.policies import RestartSpec
+from pbus.topology.policy.policies import RestartSpec
 from pbus.topology.problems import one_of
 from pbus.topology.schema import TopologyFile
 from pbus.urls import BACKEND_OF_SCHEME

@@ -7,7 +7,7 @@ import pytest
 from pbus.errors import TopologyError
 from pbus.topology import describe
 from pbus.topology.parsing.durations import parse_duration
-from pbus.topology.policies import (
+from pbus.topology.policy.policies import (
     BusProbe,
     Dependency,
     ExecProbe,

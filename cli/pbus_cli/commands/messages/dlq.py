@@ -35,7 +35,7 @@ def show_all(
     file: TopologyFile = None,
 ) -> None:
     """List dead letters, oldest first."""
-    from pbus_cli.views.queue_table import dead_lines, dead_row
+    from pbus_cli.views.tables.queue_table import dead_lines, dead_row
 
     rows = [dead_row(message) for message in _dead_letters(project, file, worker)]
     if as_json:
@@ -56,7 +56,7 @@ def show(
     import msgspec
 
     from pbus_cli.call.attach import call, choose
-    from pbus_cli.views.queue_table import dead_body, dead_row
+    from pbus_cli.views.tables.queue_table import dead_body, dead_row
 
     attachment = choose(project, file)
     found = call(attachment, lambda client: client.dead_letters.get(key), ends_with_project=False)

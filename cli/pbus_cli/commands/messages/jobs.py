@@ -47,7 +47,7 @@ def _as_json(entry: "JobEntry") -> dict[str, Any]:
 
 
 def _print(found: "OpenJobsResult") -> None:
-    from pbus_cli.views.job_table import job_lines
+    from pbus_cli.views.tables.job_table import job_lines
 
     if not found.jobs:
         console.note("no open jobs")

@@ -8,7 +8,7 @@ from pbus_cli.input.options import AsJson
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
-    from pbus_cli.views.project_table import ProjectRow
+    from pbus_cli.views.tables.project_table import ProjectRow
 
 
 def ls(as_json: AsJson = False) -> None:
@@ -25,7 +25,7 @@ def ls(as_json: AsJson = False) -> None:
 
 
 def _print(rows: "list[ProjectRow]") -> None:
-    from pbus_cli.views.project_table import project_lines
+    from pbus_cli.views.tables.project_table import project_lines
 
     if not rows:
         console.note("no project runs on this machine")

@@ -118,7 +118,7 @@ def _fields(report: "Report") -> dict[str, object]:
 
 def _print(report: "Report") -> None:
     from pbus_cli.live.screen import terminal_console
-    from pbus_cli.views.bench_table import report_lines
+    from pbus_cli.views.tables.bench_table import report_lines
 
     if not console.is_terminal():
         console.say("\n".join(line.plain.rstrip() for line in report_lines(report)))

@@ -90,15 +90,15 @@ def _as_json(status: "ProjectStatus", rows: "list[WorkerRow]") -> dict[str, Any]
     queues = status.queues
     if queues is None:
         return {**said, "workers": rows}
-    from pbus_cli.views.queue_table import queue_fields, shared_queues, with_queue
+    from pbus_cli.views.tables.queue_table import queue_fields, shared_queues, with_queue
 
     shared = [{"name": one.name, **queue_fields(one)} for one in shared_queues(rows, queues)]
     return {**said, "workers": [with_queue(row, queues) for row in rows], "shared": shared}
 
 
 def _print_table(rows: "list[WorkerRow]", queues: "Mapping[str, QueueStats] | None" = None) -> None:
-    from pbus_cli.views.queue_table import shared_lines
-    from pbus_cli.views.worker_table import error_lines, registry_lines
+    from pbus_cli.views.tables.queue_table import shared_lines
+    from pbus_cli.views.tables.worker_table import error_lines, registry_lines
 
     if not rows:
         console.note("no workers")
@@ -151,8 +151,8 @@ async def _watch_until_stopped(attachment: "Attachment", *, only_ready: bool) ->
     from pbus_cli.live.channel_watch import ChannelWatch
     from pbus_cli.live.screen import Screen
     from pbus_cli.live.suspending import suspendable
-    from pbus_cli.views.queue_table import shared_lines
-    from pbus_cli.views.worker_table import error_lines, registry_lines, state_counts
+    from pbus_cli.views.tables.queue_table import shared_lines
+    from pbus_cli.views.tables.worker_table import error_lines, registry_lines, state_counts
 
     follower = ChannelWatch(attachment.new_bus, with_traffic=False)
 

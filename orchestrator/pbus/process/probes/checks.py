@@ -13,7 +13,7 @@ import msgspec
 from pbus.process.supervisor_events import Stream
 from pbus.process.system.launch_plan import Launch
 from pbus.process.system.spawn import spawn
-from pbus.topology.policies import ExecProbe, HttpProbe, TcpProbe
+from pbus.topology.policy.policies import ExecProbe, HttpProbe, TcpProbe
 
 _LINE_BYTES = 4096  # of a status line
 _SHOWN = 200  # characters of a reason

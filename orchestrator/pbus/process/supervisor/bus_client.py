@@ -28,7 +28,7 @@ from pbus.process.supervisor.bus_calls import BusCalls
 from pbus.process.supervisor.control import ControlServer
 from pbus.process.supervisor.dead_incarnations import DeadIncarnations
 from pbus.process.supervisor.queue_admin import QueueAdmin
-from pbus.process.supervisor.state_events import StateEventQueue
+from pbus.process.supervisor.reports.state_events import StateEventQueue
 from pbus.process.supervisor.worker_set import WorkerSet
 from pbus.registry.table import entry_of
 

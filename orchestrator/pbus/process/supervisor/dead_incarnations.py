@@ -9,7 +9,7 @@ from pbus.leases import Lease
 from pbus.messages import BusWorkerRegistryMessage
 from pbus.process.supervisor.bus_calls import BusCalls
 from pbus.process.supervisor.queue_admin import QueueAdmin, describe_loss
-from pbus.process.supervisor.stop_reports import StopReports
+from pbus.process.supervisor.reports.stop_reports import StopReports
 from pbus.registry.table import entry_of
 
 

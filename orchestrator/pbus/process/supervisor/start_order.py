@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pbus.process.supervisor.worker.host import Blocker
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor_events import Event, Started
-from pbus.topology.policies import Condition, Dependency
+from pbus.topology.policy.policies import Condition, Dependency
 
 
 class StartOrder:

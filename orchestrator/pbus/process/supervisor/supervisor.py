@@ -25,12 +25,12 @@ from pbus.process.project.project_lock import ProjectLock
 from pbus.process.project.recovery_log import RecoveryLog
 from pbus.process.services.services import Services
 from pbus.process.supervisor.bus_client import SupervisorBusClient, host_name
-from pbus.process.supervisor.event_dispatch import EventDispatch, Listener
 from pbus.process.supervisor.launcher import ProcessLauncher
 from pbus.process.supervisor.project_files import ProjectFiles
 from pbus.process.supervisor.queue_admin import QueueAdmin
+from pbus.process.supervisor.reports.event_dispatch import EventDispatch, Listener
+from pbus.process.supervisor.reports.state_events import StateEventQueue
 from pbus.process.supervisor.start_order import StartOrder
-from pbus.process.supervisor.state_events import StateEventQueue
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor.worker_set import WorkerSet
 from pbus.process.supervisor_events import (

@@ -3,7 +3,7 @@
 import pytest
 
 from pbus.bench import Check, Environment, Report, Row
-from pbus_cli.views.bench_table import report_lines, short_figure
+from pbus_cli.views.tables.bench_table import report_lines, short_figure
 
 ENVIRONMENT = Environment(
     python="3.11.7", system="Linux x86_64", cpus=2, load=0.25, broker="embedded Valkey"

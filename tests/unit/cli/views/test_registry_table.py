@@ -6,7 +6,7 @@ import pytest
 
 from pbus.observe import State, WorkerRow
 from pbus_cli.views import colors
-from pbus_cli.views.worker_table import registry_lines, state_counts
+from pbus_cli.views.tables.worker_table import registry_lines, state_counts
 from support.screens import SIZES, widest
 
 

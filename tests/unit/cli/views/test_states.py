@@ -6,8 +6,8 @@ import pytest
 
 from pbus.messages import BusWorkerStateMessage
 from pbus_cli.terminal.clean import clean
-from pbus_cli.views.project_table import ProjectRow, project_lines
 from pbus_cli.views.states import StateLines, state_fields
+from pbus_cli.views.tables.project_table import ProjectRow, project_lines
 
 
 def change(**changes: Any) -> BusWorkerStateMessage:

@@ -10,7 +10,14 @@ from pbus.process.probes.checks import Surroundings, check
 from pbus.process.probes.notify import VARIABLE, NotifySocket
 from pbus.process.supervisor.worker.worker_status import WorkerStatus
 from pbus.process.system.spawn import Child
-from pbus.topology.policies import BusProbe, HealthSpec, LogProbe, NotifyProbe, Probe, ReadySpec
+from pbus.topology.policy.policies import (
+    BusProbe,
+    HealthSpec,
+    LogProbe,
+    NotifyProbe,
+    Probe,
+    ReadySpec,
+)
 
 _READY_EVERY_S = 0.25
 _CHECK_S = 5.0  # for one check of a ready probe

@@ -11,7 +11,7 @@ from pbus.process.supervisor.worker.worker_status import WorkerStatus
 from pbus.process.supervisor.worker.worker_target import WorkerTarget
 from pbus.process.supervisor_events import Exited
 from pbus.process.system.spawn import Child
-from pbus.topology.policies import ExecProbe
+from pbus.topology.policy.policies import ExecProbe
 
 _DRAIN_S = 0.3  # for the last lines; longer only when a descendant holds the pipes open
 _KERNEL_S = 30.0  # for the kernel to end a killed process, before the supervisor exits

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import msgspec
 
 from pbus.concurrency.backoff import delay_after
-from pbus.topology.policies import RestartSpec
+from pbus.topology.policy.policies import RestartSpec
 
 STEADY_S = 60.0  # a worker that was ready for so long starts with a new history
 UNLOADABLE = 78  # the exit code of a hosted worker whose class is not there (EX_CONFIG)

@@ -9,7 +9,7 @@ from pbus.process.supervisor.worker import restart_policy
 from pbus.process.supervisor.worker.host import ProcessHost
 from pbus.process.supervisor.worker.worker_status import WorkerStatus
 from pbus.process.supervisor.worker.worker_target import WorkerTarget
-from pbus.topology.policies import RestartSpec
+from pbus.topology.policy.policies import RestartSpec
 
 _BROKER_POLL_S = 0.25
 

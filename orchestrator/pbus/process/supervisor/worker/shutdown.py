@@ -9,7 +9,7 @@ import msgspec
 
 from pbus.process.system import groups
 from pbus.process.system.spawn import Child
-from pbus.topology.policies import StopSpec
+from pbus.topology.policy.policies import StopSpec
 
 _POLL_S = 0.02  # POSIX has no event for a process group that became empty
 _REPORT_S = 1.0  # a worker whose time is up ends its jobs itself, and answers their requesters

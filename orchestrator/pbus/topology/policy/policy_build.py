@@ -6,7 +6,7 @@ The shape was checked: short forms have become the sections that they stand for.
 import signal
 from typing import Any, TypeVar
 
-from pbus.topology.policies import (
+from pbus.topology.policy.policies import (
     BusProbe,
     Dependency,
     ExecProbe,
@@ -20,7 +20,7 @@ from pbus.topology.policies import (
     StopSpec,
     TcpProbe,
 )
-from pbus.topology.policy_schema import (
+from pbus.topology.policy.policy_schema import (
     HealthSection,
     ProbeSection,
     ReadySection,

@@ -1,12 +1,12 @@
-"""Rules for the keys in pbus.topology.policy_schema that their types do not express."""
+"""Rules for the keys in pbus.topology.policy.policy_schema that their types do not express."""
 
 import re
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
-from pbus.topology.dependencies import find_cycle
-from pbus.topology.policy_build import parse_address, signal_name
-from pbus.topology.policy_schema import ProbeSection
+from pbus.topology.policy.dependencies import find_cycle
+from pbus.topology.policy.policy_build import parse_address, signal_name
+from pbus.topology.policy.policy_schema import ProbeSection
 from pbus.topology.problems import Place, Problems, did_you_mean, one_of
 from pbus.topology.schema import WorkerSection
 

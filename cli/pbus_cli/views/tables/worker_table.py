@@ -12,7 +12,7 @@ from pbus_cli.views import colors
 from pbus_cli.views.cells import plain_text
 from pbus_cli.views.columns import Column, lines
 from pbus_cli.views.figures import short_bytes, short_count, short_duration, short_percent
-from pbus_cli.views.queue_table import queue_columns
+from pbus_cli.views.tables.queue_table import queue_columns
 
 _TROUBLE: Final[tuple[State, ...]] = (
     "failed",

@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 from pbus.topology.name_rules import NAME_PATTERN
 from pbus.topology.parsing.durations import DURATION_PATTERN, EXPECTED_DURATION, parse_duration
 from pbus.topology.parsing.nodes import Entry, Mapping, Node, Scalar, Sequence
-from pbus.topology.policies import Condition, OnExit, RestartPolicy
+from pbus.topology.policy.policies import Condition, OnExit, RestartPolicy
 
 _DURATION_EXTRA = {"expected": EXPECTED_DURATION, "read": parse_duration}
 DurationText = int | float | Annotated[str, Meta(pattern=DURATION_PATTERN)]

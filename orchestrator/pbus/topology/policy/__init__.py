@@ -1,0 +1,1 @@
+"""The policies of a worker: order, readiness, health, restarts, stopping."""
