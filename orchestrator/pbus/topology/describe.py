@@ -75,6 +75,7 @@ def _worker(spec: WorkerSpec, secrets: Secrets) -> dict[str, Any]:
         "restart": _restart(spec.restart),
         "success_exit_codes": sorted(spec.success_exit_codes),
         "on_exit": spec.on_exit,
+        "limits": {"memory": spec.limits.memory_bytes, "age": spec.limits.age_s},
         "stop": _stop(spec.stop, secrets, (*at, "stop")),
         "profiles": sorted(spec.profiles),
         "instances": [instance.name for instance in spec.instances()],

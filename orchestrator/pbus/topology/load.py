@@ -19,6 +19,7 @@ from pbus.topology.paths import as_named
 from pbus.topology.policy.policy_build import (
     build_dependencies,
     build_health,
+    build_limits,
     build_ready,
     build_restart,
     build_stop,
@@ -155,6 +156,7 @@ def _build_worker(
         restart=build_restart(section.restart),
         success_exit_codes=frozenset(section.success_exit_codes or ()),
         on_exit=section.on_exit or "ignore",
+        limits=build_limits(section.limits),
         stop=build_stop(section.stop),
         profiles=frozenset(section.profiles or ()),
     )

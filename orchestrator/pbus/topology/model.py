@@ -10,6 +10,7 @@ from pbus.settings import BusSettings
 from pbus.topology.policy.policies import (
     Dependency,
     HealthSpec,
+    LimitsSpec,
     OnExit,
     ReadySpec,
     RestartSpec,
@@ -41,6 +42,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         restart: When it is started again.
         success_exit_codes: Exit codes besides 0 with which it ended well.
         on_exit: The consequence for the project when it has ended finally.
+        limits: The bounds over which a process that works is replaced.
         stop: The steps of its end.
         profiles: It is started only where one of them is chosen; always where there is none.
     """
@@ -60,6 +62,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     restart: RestartSpec = RestartSpec()
     success_exit_codes: frozenset[int] = frozenset()
     on_exit: OnExit = "ignore"
+    limits: LimitsSpec = LimitsSpec()
     stop: StopSpec = StopSpec()
     profiles: frozenset[str] = frozenset()
 

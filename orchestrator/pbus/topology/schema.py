@@ -38,6 +38,7 @@ from pbus.topology.policy.policy_schema import (
     SHORTHANDS,
     DependsOn,
     HealthSection,
+    LimitsSection,
     ReadySection,
     RestartSection,
     StopSection,
@@ -305,6 +306,14 @@ class WorkerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             description="What follows when the worker has ended and is not started again: ignore;"
             " stop the project, with the worker's exit code for `pbus up`; fail: stop it only when"
             " the worker failed; ignore."
+        ),
+    ] = None
+    limits: Annotated[
+        LimitsSection | None,
+        Meta(
+            description="When a process that works is recycled: ended in order, as by `pbus restart`,"
+            " and started again, one replica after the other. It does not count as a failure.",
+            examples=[{"memory": "500MB", "age": "6h"}],
         ),
     ] = None
     stop: Annotated[StopSection | None, Meta(description="How the process is ended.")] = None

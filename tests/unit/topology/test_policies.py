@@ -13,6 +13,7 @@ from pbus.topology.policy.policies import (
     ExecProbe,
     HealthSpec,
     HttpProbe,
+    LimitsSpec,
     LogProbe,
     NotifyProbe,
     ReadySpec,
@@ -127,6 +128,13 @@ def test_health(tmp_path):
     assert of_worker(tmp_path, "joins: true", "health: bus").health == HealthSpec(probe=BusProbe())
 
 
+def test_limits(tmp_path):
+    """Bytes and seconds, however they are written."""
+    line = "limits: {memory: 500MB, age: 1h30m}"
+    assert of_worker(tmp_path, line).limits == LimitsSpec(memory_bytes=500 << 20, age_s=5400.0)
+    assert of_worker(tmp_path, "limits: {age: 90}").limits == LimitsSpec(age_s=90.0)
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -147,6 +155,9 @@ def test_health(tmp_path):
         ("restart: {policy: alwyas}", "(did you mean `always`?)"),
         ("restart: {backoff: {factor: 0.5}}", "expected a number from 1 to 100"),
         ("restart: {backoff: {jitter: two}}", "expected a number from 0"),
+        ("limits: {memory: 5}", "limits.memory: expected a size from 1KB to 1TB"),
+        ("limits: {age: 500ms}", "limits.age: expected a duration of at least 1s like 30m"),
+        ("limits: {cpu: 1}", "limits.cpu: unknown key"),
         ("stop: {signal: SIGFOO}", "stop.signal: this machine has no signal SIGFOO"),
         ("stop: {signal: 15}", "expected the name of a signal like SIGTERM or SIGINT"),
         ("on_exit: restart", "expected fail, ignore or stop"),

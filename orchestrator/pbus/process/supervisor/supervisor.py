@@ -28,6 +28,7 @@ from pbus.process.supervisor.bus_client import SupervisorBusClient, host_name
 from pbus.process.supervisor.launcher import ProcessLauncher
 from pbus.process.supervisor.project_files import ProjectFiles
 from pbus.process.supervisor.queue_admin import QueueAdmin
+from pbus.process.supervisor.recycling import Recycling
 from pbus.process.supervisor.reports.event_dispatch import EventDispatch, Listener
 from pbus.process.supervisor.reports.state_events import StateEventQueue
 from pbus.process.supervisor.start_order import StartOrder
@@ -94,6 +95,7 @@ class Supervisor:
         self._services = Services(project, topology.bus, self._on_broker)
         self.workers = WorkerSet(select(topology, selection), self._kill_now)
         self._order = StartOrder(self.workers, self._kill_now)
+        self._recycling = Recycling(self.workers)
         self._bus: WorkerBus | None = None
         self._bus_client: SupervisorBusClient | None = None
         self._files: ProjectFiles
@@ -287,6 +289,7 @@ class Supervisor:
     async def _run_upkeep(self) -> None:
         while True:
             self.workers.measure()
+            self._recycling.check()
             try:
                 if self._files.restore():
                     self._log_writer.close()  # its files went with the folder

@@ -115,6 +115,18 @@ class RestartSpec(msgspec.Struct, frozen=True, kw_only=True):
     within_s: float = 60.0
 
 
+class LimitsSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """When a process that works is replaced by a new one.
+
+    Attributes:
+        memory_bytes: Resident memory of its process group; None for no limit.
+        age_s: Seconds since its start; None for no limit.
+    """
+
+    memory_bytes: int | None = None
+    age_s: float | None = None
+
+
 class StopSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The steps of ending a process.
 

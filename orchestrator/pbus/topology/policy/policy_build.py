@@ -12,6 +12,7 @@ from pbus.topology.policy.policies import (
     ExecProbe,
     HealthSpec,
     HttpProbe,
+    LimitsSpec,
     LogProbe,
     NotifyProbe,
     Probe,
@@ -22,6 +23,7 @@ from pbus.topology.policy.policies import (
 )
 from pbus.topology.policy.policy_schema import (
     HealthSection,
+    LimitsSection,
     ProbeSection,
     ReadySection,
     RestartSection,
@@ -85,6 +87,13 @@ def build_restart(section: object) -> RestartSpec:
         max_exits=section.max,
         within_s=section.within,
     )
+
+
+def build_limits(section: LimitsSection | None) -> LimitsSpec:
+    """When a process that works is replaced."""
+    if section is None:
+        return LimitsSpec()
+    return _made(LimitsSpec, memory_bytes=section.memory, age_s=section.age)
 
 
 def build_stop(section: StopSection | None) -> StopSpec:

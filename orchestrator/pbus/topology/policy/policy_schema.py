@@ -4,9 +4,17 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
+from pbus.topology.key_types import Size
 from pbus.topology.name_rules import NAME_PATTERN
-from pbus.topology.parsing.durations import DURATION_PATTERN, EXPECTED_DURATION, parse_duration
+from pbus.topology.parsing.durations import (
+    DURATION_PATTERN,
+    EXPECTED_AGE,
+    EXPECTED_DURATION,
+    parse_age,
+    parse_duration,
+)
 from pbus.topology.parsing.nodes import Entry, Mapping, Node, Scalar, Sequence
+from pbus.topology.parsing.sizes import EXPECTED_SIZE, parse_size
 from pbus.topology.policy.policies import Condition, OnExit, RestartPolicy
 
 _DURATION_EXTRA = {"expected": EXPECTED_DURATION, "read": parse_duration}
@@ -262,6 +270,29 @@ class StopSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ] = None
 
 
+class LimitsSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a process that works is replaced by a new one."""
+
+    memory: Annotated[
+        Size | None,
+        Meta(
+            description="The resident memory of the process and those it started (its process"
+            " group), as a number of bytes or with a unit (500MB, 2GiB: powers of 1024); over it for"
+            " three measurements, one a second, the process is replaced.",
+            examples=["500MB"],
+            extra={"expected": EXPECTED_SIZE, "read": parse_size},
+        ),
+    ] = None
+    age: Annotated[
+        DurationText | None,
+        Meta(
+            description="The time since its start.",
+            examples=["6h"],
+            extra={"expected": EXPECTED_AGE, "read": parse_age},
+        ),
+    ] = None
+
+
 DependsOn = Annotated[
     list[str]
     | dict[Annotated[str, Meta(pattern=NAME_PATTERN)], Condition | DependencySection | None],
@@ -283,6 +314,7 @@ SHORTHANDS: dict[str, Any] = {
 __all__ = [
     "DependsOn",
     "HealthSection",
+    "LimitsSection",
     "OnExit",
     "ReadySection",
     "RestartSection",

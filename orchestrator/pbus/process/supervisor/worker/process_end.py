@@ -42,7 +42,7 @@ class ProcessEnd:
 
     async def stop(self, child: Child) -> bool:
         """End the process and its group; returns whether the process ended."""
-        self._status.enter("stopping")
+        self._status.enter("stopping", self._target.reason)
         began = self._status.clock()
         spec = self._status.instance.spec.stop
         is_asked = (

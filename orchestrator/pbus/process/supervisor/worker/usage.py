@@ -1,7 +1,13 @@
 """CPU and memory usage of worker processes, measured from outside."""
 
+import contextlib
+import os
+from collections.abc import Collection
+
 import msgspec
 import psutil
+
+from pbus.process.system import groups
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -46,3 +52,16 @@ def _usage(process: psutil.Process) -> Usage | None:
             return Usage(process.cpu_percent(), process.memory_info().rss)
     except (psutil.Error, OSError):  # OSError: no room for another file
         return None
+
+
+def group_memory(pids: Collection[int]) -> dict[int, int]:
+    """Return the resident memory of process groups in bytes, by the pids of their leaders."""
+    used: dict[int, int] = {}
+    if not pids:
+        return used
+    with contextlib.suppress(OSError):  # no room to list them: the next second
+        for member in groups.members(pids):
+            with contextlib.suppress(psutil.Error, OSError):
+                group = os.getpgid(member.pid)
+                used[group] = used.get(group, 0) + member.memory_info().rss
+    return used

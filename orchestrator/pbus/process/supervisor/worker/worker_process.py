@@ -94,6 +94,12 @@ class WorkerProcess:
             self.target.restart(timeout_s)
             self.status.history = restart_policy.History()
 
+    def replace(self, reason: str) -> None:
+        """Restart the running process for a reason of pbus' own, which log and event give."""
+        if self.target.may_run and not self.target.is_final:
+            self.status.note(reason)
+            self.target.restart(None, reason)
+
     def finish_and_stop(self) -> None:
         """Start no further process; a ready worker may end by itself."""
         self.target.finish(is_ready=self.status.state == "ready")
@@ -166,10 +172,11 @@ class WorkerProcess:
 
     async def _run_once(self) -> None:
         """Run one process, and wait until the next may start."""
-        self.target.restart_requested = False
+        self.target.begin()
         self.status.survivors = ""
         if not await self._wait_for_dependencies():
             return
+        self.target.begin()  # a restart that was requested while it waited is this start
         incarnation = new_token()
         try:
             self._probing = self._make_probing(incarnation)

@@ -30,6 +30,7 @@ class WorkerStatus:
         on_output: Called with each line that the process writes.
         survivors: Processes of the last one's group that could not be ended, as text.
         start_count: Processes started so far.
+        begun_at: Time at which the last process was started.
         ready_at: Time at which the process became ready; None before.
         has_been_ready: This process or an earlier one was ready: what is missing now was there.
         history: For the restart policy.
@@ -51,6 +52,7 @@ class WorkerStatus:
         self.is_probed = True
         self.survivors = ""
         self.start_count = 0
+        self.begun_at = clock()
         self.ready_at: float | None = None
         self.has_been_ready = False
         self.history = History()
@@ -62,6 +64,7 @@ class WorkerStatus:
     def begin_start(self) -> None:
         """Count a start and enter "starting"."""
         self.start_count += 1
+        self.begun_at = self.clock()
         self.ready_at = self._reason = self.code = self.is_healthy = None
         self.is_responsive = True
         self.output.forget_error()

@@ -16,6 +16,7 @@ class WorkerTarget:
         restart_requested: The running process is to be replaced by a new one without delay.
         is_final: No further process is started.
         is_stopped_by_user: A user stopped the worker.
+        reason: Why pbus itself wants the process replaced, as text; "" for a command of a user's.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -23,6 +24,7 @@ class WorkerTarget:
         self.restart_requested = False
         self.is_final = False
         self.is_stopped_by_user = False
+        self.reason = ""
         self._clock = clock
         self._jobs_end_at: float | None = None
         self._wakeup = asyncio.Event()
@@ -32,16 +34,22 @@ class WorkerTarget:
         """Whether the running process, or a wait for its restart, goes on."""
         return self.is_wanted and not self.restart_requested
 
+    def begin(self) -> None:
+        """Handle a process about to start: it is what earlier requests led to."""
+        self.restart_requested, self.reason = False, ""
+
     def stop(self, timeout_s: float | None) -> None:
         """Want no process; running jobs get that many seconds from now (None: the default)."""
         self._set_job_time(timeout_s)
         self.is_wanted, self.is_stopped_by_user, self.restart_requested = False, True, False
+        self.reason = ""
         self.wake()
 
-    def restart(self, timeout_s: float | None) -> None:
-        """Want a new process; `timeout_s` as for `stop`."""
+    def restart(self, timeout_s: float | None, reason: str = "") -> None:
+        """Want a new process, for a reason of pbus' own if one is given; `timeout_s` as for `stop`."""
         self._set_job_time(timeout_s)
         self.is_wanted, self.is_stopped_by_user, self.restart_requested = True, False, True
+        self.reason = reason
         self.wake()
 
     def finish(self, *, is_ready: bool) -> None:

@@ -1,0 +1,80 @@
+"""Recycling: processes over one of their `limits` are replaced, one replica of a group at a time."""
+
+import collections
+from collections.abc import Iterable
+
+from pbus.process.supervisor.worker.usage import group_memory
+from pbus.process.supervisor.worker.worker_process import WorkerProcess
+from pbus.process.supervisor.worker.worker_status import WorkerStatus
+
+_MEASUREMENTS = 3  # in a row: a short peak is no leak
+_MB = 1024 * 1024
+_IN_ORDER = frozenset({"ready", "unhealthy"})
+_AT_REST = _IN_ORDER | {"exited", "failed"}
+
+
+class Recycling:
+    """Restarts workers that are over a limit.
+
+    Args:
+        workers: All workers.
+    """
+
+    def __init__(self, workers: Iterable[WorkerProcess]) -> None:
+        workers = list(workers)
+        self._limited = [one for one in workers if _has_limits(one)]
+        self._groups: dict[str, list[WorkerProcess]] = collections.defaultdict(list)
+        for worker in workers:
+            self._groups[worker.status.instance.spec.name].append(worker)
+        self._peaks: dict[str, int] = {}  # measurements over the limit in a row, by incarnation
+
+    def check(self) -> None:
+        """Measure the limited workers; called each second."""
+        memory = group_memory([
+            one.status.child.pid
+            for one in self._limited
+            if one.status.child and one.status.instance.spec.limits.memory_bytes is not None
+        ])
+        peaks, self._peaks = self._peaks, {}
+        for worker in self._limited:
+            child = worker.status.child
+            if child is None or not _is_in_order(worker):
+                continue
+            reason = self._memory_reason(worker.status, memory.get(child.pid, 0), peaks)
+            reason = reason or _age_reason(worker.status)
+            if reason and all(map(_is_at_rest, self._groups[worker.status.instance.spec.name])):
+                worker.replace(f"recycled: {reason}")
+
+    def _memory_reason(self, status: WorkerStatus, used: int, peaks: dict[str, int]) -> str:
+        limit, child = status.instance.spec.limits.memory_bytes, status.child
+        if limit is None or child is None or used <= limit:
+            return ""
+        count = self._peaks[child.incarnation] = peaks.get(child.incarnation, 0) + 1
+        if count < _MEASUREMENTS:
+            return ""
+        return f"{_megabytes(used)} of memory, more than {_megabytes(limit)}"
+
+
+def _age_reason(status: WorkerStatus) -> str:
+    limit_s, age_s = status.instance.spec.limits.age_s, status.clock() - status.begun_at
+    if limit_s is None or age_s < limit_s:
+        return ""
+    return f"it has run for {age_s:.0f} s, its limit is {limit_s:.10g} s"
+
+
+def _has_limits(worker: WorkerProcess) -> bool:
+    limits = worker.status.instance.spec.limits
+    return limits.memory_bytes is not None or limits.age_s is not None
+
+
+def _is_in_order(worker: WorkerProcess) -> bool:
+    return worker.target.may_run and worker.status.state in _IN_ORDER
+
+
+def _is_at_rest(worker: WorkerProcess) -> bool:
+    """Whether a replica is neither being replaced nor on its way up."""
+    return not worker.target.restart_requested and worker.status.state in _AT_REST
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / _MB:,.0f} MB" if size >= _MB else f"{size:,} bytes"
