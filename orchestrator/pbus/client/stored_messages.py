@@ -1,6 +1,6 @@
 """The stored messages of a project: its dead letters, and what waits for a worker."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from pbus.bus.base import WorkerBus
@@ -9,6 +9,7 @@ from pbus.errors import DeadLetterNotFoundError, NoStoredMessagesError
 from pbus.names import stands_for, unknown_name
 
 _SHOWN: Final = 10_000  # what a store lists at once
+_Action = Callable[[Sequence[str]], Awaitable[int]]
 
 
 def store_of(bus: WorkerBus, project: str) -> QueueStore:
@@ -96,14 +97,18 @@ class DeadLetters:
             raise ValueError("name dead letters by key, or choose them with worker= or every=True")
         store = self._store
         act = store.requeue_dead if method == "requeue_dead" else store.drop_dead
-        if keys:
-            known = {one.key for one in await store.dead_letters()}
-            done = await act([key for key in keys if key in known])
-            if unknown := sorted(set(keys) - known):
-                raise DeadLetterNotFoundError(unknown, done)
-            return done
+        return await (self._act_on_keys(act, keys) if keys else self._act_on_all(act, worker))
+
+    async def _act_on_keys(self, act: _Action, keys: Sequence[str]) -> int:
+        known = {one.key for one in await self._store.dead_letters()}
+        done = await act([key for key in keys if key in known])
+        if unknown := sorted(set(keys) - known):
+            raise DeadLetterNotFoundError(unknown, done)
+        return done
+
+    async def _act_on_all(self, act: _Action, worker: str | None) -> int:
         total = 0
-        while found := [one.key for one in await store.dead_letters(worker)]:
+        while found := [one.key for one in await self._store.dead_letters(worker)]:
             done = await act(found)
             total += done
             if not done or len(found) < _SHOWN:

@@ -10,7 +10,7 @@ from pbus.bus.base import WorkerBus
 from pbus.errors import BusUnavailableError, WorkerNotFoundError
 from pbus.leases import Lease
 from pbus.names import nearest_name, stands_for
-from pbus.observe import decode_records
+from pbus.observe import ProcessRecord, decode_records
 
 FIND_S: Final = 5.0
 _POLL_S: Final = 0.1
@@ -87,16 +87,19 @@ async def _why_absent(bus: WorkerBus, name: str) -> str | None:
     processes = {one.name: one for host in records for one in host.processes}
     meant = sorted(one for one in processes if stands_for(name, one))
     if meant:
-        process = processes[meant[0]]
-        if not process.joins:
-            return _OUTSIDER.format(name=process.name)
-        if process.state == "starting" and process.pid is not None:
-            return f"{process.name} runs, but has not registered on the bus yet"
-        state = f"{process.state} ({process.trouble})" if process.trouble else process.state
-        return f"{process.name} is {state}; `pbus start {name}` starts it when it is down"
+        return _state_text(processes[meant[0]], name)
     registered = {lease.name for lease in await bus.leases.leases()}
     near = nearest_name(name, {*processes, *registered})
     return None if near is None else f"did you mean {near!r}?"
+
+
+def _state_text(process: ProcessRecord, name: str) -> str:
+    if not process.joins:
+        return _OUTSIDER.format(name=process.name)
+    if process.state == "starting" and process.pid is not None:
+        return f"{process.name} runs, but has not registered on the bus yet"
+    state = f"{process.state} ({process.trouble})" if process.trouble else process.state
+    return f"{process.name} is {state}; `pbus start {name}` starts it when it is down"
 
 
 def _is_usable(lease: Lease, name: str) -> bool:

@@ -171,7 +171,17 @@ class _Checker:
         if not isinstance(node, Mapping):
             wanted = shape.expected or f"a mapping with keys of {', '.join(fields)}"
             return self._wrong(place, wanted, kind_of(node))
-        values: dict[str, Any] = {}
+        values = self._values(node, fields, place)
+        for name, field in fields.items():
+            if field.required and name not in values:
+                values[name] = {}  # only mappings are required; the file is refused anyway
+                self._check_given(name, node, field, place)
+        return shape.type.cls(**values)
+
+    def _values(
+        self, node: Mapping, fields: AbstractMapping[str, inspect.Field], place: Place
+    ) -> dict[str, Any]:
+        values = {}
         for key, entry in node.entries.items():
             at = place.key(key, entry.line)
             if key.startswith(EXTENSION_PREFIX):
@@ -180,11 +190,7 @@ class _Checker:
                 self._problems.add(at, f"unknown key{_key_advice(key, fields)}")
             elif (value := self.value(entry.node, fields[key].type, at)) is not _INVALID:
                 values[key] = value
-        for name, field in fields.items():
-            if field.required and name not in values:
-                values[name] = {}  # only mappings are required; the file is refused anyway
-                self._check_given(name, node, field, place)
-        return shape.type.cls(**values)
+        return values
 
     def _check_given(self, name: str, node: Mapping, field: inspect.Field, place: Place) -> None:
         if name not in node.entries:

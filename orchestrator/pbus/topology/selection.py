@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from pbus.errors import TopologyError
-from pbus.topology.model import Topology, WorkerInstance, WorkerSpec
+from pbus.topology.model import Topology, WorkerInstance
 from pbus.topology.policy.dependencies import closure
 from pbus.topology.problems import did_you_mean
 
@@ -33,28 +33,25 @@ def select(topology: Topology, selection: Selection = ALL) -> list[WorkerInstanc
     Raises:
         TopologyError: A name or a profile is not in the topology.
     """
-    only, profiles = selection.only, selection.profiles
-    _check_names(topology, only)
-    _check_profiles(topology, profiles)
-    chosen = {one.name for one in topology.workers.values() if _is_chosen(one, only, profiles)}
-    needed = set[str]()
-    if selection.with_dependencies:
-        waits_for = {
-            name: [one.worker for one in spec.depends_on] for name, spec in topology.workers.items()
-        }
-        needed = closure(chosen, waits_for) - chosen
-    return [
-        one
-        for one in topology.instances()
-        if one.spec.name in needed
-        or (one.spec.name in chosen and (not only or {one.name, one.spec.name} & only))
-    ]
+    _check_names(topology, selection.only)
+    _check_profiles(topology, selection.profiles)
+    chosen = [one for one in topology.instances() if _is_chosen(one, selection)]
+    names = {one.spec.name for one in chosen}
+    needed = closure(names, _waits_for(topology)) if selection.with_dependencies else names
+    return [one for one in topology.instances() if one in chosen or one.spec.name in needed - names]
 
 
-def _is_chosen(spec: WorkerSpec, only: frozenset[str], profiles: frozenset[str]) -> bool:
-    if only:
-        return any({one.name, spec.name} & only for one in spec.instances())
-    return not spec.profiles or not spec.profiles.isdisjoint(profiles)
+def _waits_for(topology: Topology) -> dict[str, list[str]]:
+    return {
+        name: [one.worker for one in spec.depends_on] for name, spec in topology.workers.items()
+    }
+
+
+def _is_chosen(instance: WorkerInstance, selection: Selection) -> bool:
+    spec = instance.spec
+    if selection.only:
+        return bool({instance.name, spec.name} & selection.only)
+    return not spec.profiles or not spec.profiles.isdisjoint(selection.profiles)
 
 
 def _check_names(topology: Topology, only: frozenset[str]) -> None:

@@ -73,30 +73,30 @@ def _selection(
     topology: "Topology", only: str, profiles: "Sequence[str]", *, with_dependencies: bool
 ) -> "Selection":
     """The selection by --only, --profile and $PBUS_PROFILES; all names must exist."""
-    from pbus.names import unknown_name
     from pbus.topology.selection import Selection
-    from pbus_cli.input.name_hints import unknown_text
 
     names = _words(only)
-    known = {*topology.workers, *(instance.name for instance in topology.instances())}
-    for name in names:
-        if name not in known:
-            raise typer.BadParameter(
-                unknown_text(unknown_name("worker", name, known)), param_hint="--only"
-            )
+    instances = topology.instances()
+    _check_known("worker", names, {*topology.workers, *(one.name for one in instances)}, "--only")
     chosen = [name for text in profiles for name in _words(text)]
     there = {one for spec in topology.workers.values() for one in spec.profiles}
-    for name in chosen:
-        if name not in there:
-            raise typer.BadParameter(
-                unknown_text(unknown_name("profile", name, there)), param_hint="--profile"
-            )
+    _check_known("profile", chosen, there, "--profile")
     lasting = [one for one in _words(os.environ.get("PBUS_PROFILES", "")) if one in there]
     return Selection(
         only=frozenset(names),
         profiles=frozenset([*chosen, *lasting]),
         with_dependencies=with_dependencies,
     )
+
+
+def _check_known(kind: str, names: "Sequence[str]", known: set[str], option: str) -> None:
+    from pbus.names import unknown_name
+    from pbus_cli.input.name_hints import unknown_text
+
+    for name in names:
+        if name not in known:
+            text = unknown_text(unknown_name(kind, name, known))
+            raise typer.BadParameter(text, param_hint=option)
 
 
 def _words(text: str) -> list[str]:
