@@ -8,9 +8,6 @@ from lint.measures import complexity, measures
 
 # Those that do not hold yet; each leaves this list with the slice that mends it.
 OPEN = frozenset({
-    "functions of a complexity over 10",
-    "classes over 250 lines",
-    "folders over 15 files",
     "code lines of orchestrator/ and cli/",
     "code lines of tests/ per code line",
 })  # fmt: skip

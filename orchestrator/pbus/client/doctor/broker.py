@@ -36,6 +36,13 @@ async def broker_findings(
         return
     for finding in info_findings(info, bus, attachment.shown_url):
         yield finding
+    async for finding in _channel_findings(attachment, topology):
+        yield finding
+
+
+async def _channel_findings(
+    attachment: Attachment, topology: Topology | None
+) -> AsyncIterator[Finding]:
     try:
         async for finding in _channel(attachment, topology):
             yield finding

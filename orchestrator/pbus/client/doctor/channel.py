@@ -1,6 +1,6 @@
 """Checks of what supervisors, workers and queues of a channel say of themselves; pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from pbus.bus.queues.store import QueueStats
@@ -154,11 +154,7 @@ def _queues(
         return
     live = with_groups(lease.name for lease in leases)
     live |= with_groups(process.name for host in hosts for process in host.processes)
-    strange = [
-        name
-        for name in queues
-        if name not in live and name not in topology.queues() and not name.startswith(_OF_NO_WORKER)
-    ]
+    strange = _unknown(queues, live | set(topology.queues()))
     for name in strange:
         yield warning(
             "leftovers",
@@ -168,6 +164,10 @@ def _queues(
         )
     if not strange:
         yield ok("queues", f"{len(queues)} queues, each of a worker that is known")
+
+
+def _unknown(queues: Iterable[str], known: set[str]) -> list[str]:
+    return [name for name in queues if name not in known and not name.startswith(_OF_NO_WORKER)]
 
 
 def _some(names: Mapping[str, int]) -> str:

@@ -68,19 +68,28 @@ def shared_channels(
     }
     places = {(url, channel) for url, channel, _ in found}
     if topology is not None:
-        url, channel = topology.bus.url, topology.bus.channel
-        places = set() if url is None else {(url, channel)}
-        if url is not None:
-            found.add((url, channel, f"{topology.name} ({topology.file})"))
+        own = _own_place(topology)
+        found |= own
+        places = {(url, channel) for url, channel, _ in own}
     for url, channel in sorted(places):
         names = sorted(label for where, name, label in found if (where, name) == (url, channel))
         if len(names) > 1:
-            yield warning(
-                "clashes",
-                f"{' and '.join(names)} share the channel {channel} of one broker: they receive each"
-                " other's messages, and a name can be used by one of them only",
-                "give each a `bus.channel` of its own, unless this is meant",
-            )
+            yield _clash(names, channel)
+
+
+def _own_place(topology: Topology) -> set[tuple[str, str, str]]:
+    url = topology.bus.url
+    label = f"{topology.name} ({topology.file})"
+    return set() if url is None else {(url, topology.bus.channel, label)}
+
+
+def _clash(names: Iterable[str], channel: str) -> Finding:
+    return warning(
+        "clashes",
+        f"{' and '.join(names)} share the channel {channel} of one broker: they receive each"
+        " other's messages, and a name can be used by one of them only",
+        "give each a `bus.channel` of its own, unless this is meant",
+    )
 
 
 def repeated(names: Iterable[str]) -> list[str]:
