@@ -198,7 +198,7 @@ class Supervisor:
         key = own_key(self._project.state_dir) if is_own_broker and not spec.key else None
         settings = msgspec.structs.replace(spec, url=url, key=spec.key or key)
         bus = make_bus(settings, incarnation=self._name)
-        queue_admin = self._queue_admin(bus.queues)
+        queue_admin = _queue_admin(self._topology, self._project, bus.queues)
         client = SupervisorBusClient(bus, self._name, self.workers, self, queue_admin)
         stack.push_async_callback(client.close)
         await client.open(is_own_broker=is_own_broker)
@@ -219,14 +219,6 @@ class Supervisor:
         return ProcessLauncher(
             self._project, environment, self._services.guard, client, self._events.emit
         ), client
-
-    def _queue_admin(self, store: QueueStore | None) -> QueueAdmin:
-        recovery_log = RecoveryLog(self._project.state_dir)
-        topology = self._topology
-        options = topology.bus.delivery_options
-        return QueueAdmin(
-            store, recovery_log, topology.queues(), groups=topology.groups(), options=options
-        )
 
     async def _supervise(self, launcher: ProcessLauncher, client: SupervisorBusClient) -> int:
         async with asyncio.TaskGroup() as group:
@@ -316,3 +308,11 @@ async def _cancel(tasks: Collection[asyncio.Task[None]]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)
+
+
+def _queue_admin(topology: Topology, project: Project, store: QueueStore | None) -> QueueAdmin:
+    recovery_log = RecoveryLog(project.state_dir)
+    options = topology.bus.delivery_options
+    return QueueAdmin(
+        store, recovery_log, topology.queues(), groups=topology.groups(), options=options
+    )
