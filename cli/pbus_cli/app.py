@@ -9,13 +9,14 @@ from typer.core import TyperGroup
 from pbus_cli.commands.messages import cancel, dlq, jobs, purge, send, tail
 from pbus_cli.commands.project import attach, down, ls, up
 from pbus_cli.commands.setup import bench, completion, config, doctor, init, schema, validate
-from pbus_cli.commands.workers import events, logs, ps, restart, start, stop
+from pbus_cli.commands.workers import events, logs, ps, restart, run, start, stop
 from pbus_cli.input.options import ProjectName, TopologyFile
 from pbus_cli.terminal import console
 
 _COMMANDS: Final = (
     up,
     attach,
+    run,
     ps,
     send,
     jobs,

@@ -13,6 +13,8 @@ from pbus.structs import DECODE_ERRORS, Label
 _MOVED_S = 2.0  # smaller differences are not reported
 _RECORD_AGE_S = (-1.0, 3.0)  # written each second; another age comes from another clock
 
+RUN_PREFIX = "run-"  # of the incarnations of workers that `pbus run` hosts
+
 State = Literal[
     "waiting",
     "starting",
@@ -178,6 +180,9 @@ def merge_rows(leases: Sequence[Lease], hosts: Iterable[HostRecord], now: float)
         for process in record.processes:
             seen.add(process.name)
             lease = by_name.get(process.name)
+            if lease is not None and lease.incarnation.startswith(RUN_PREFIX):
+                rows.append(_lease_row(lease, now))  # the supervised one was stopped for it
+                continue
             if lease is not None and not _is_of(lease, process):
                 lease = None
             rows.append(_process_row(process, lease, record, now))

@@ -18,7 +18,7 @@ from pbus.process.supervisor.worker.restart_policy import UNLOADABLE
 from pbus.process.system import path_json
 from pbus.process.system.event_loop import run_on
 from pbus.process.system.inherited_signals import undo_signals
-from pbus.process.system.launch_plan import SPEC_VARIABLE, WorkerLaunchSpec
+from pbus.process.system.launch_plan import FOREGROUND_VARIABLE, SPEC_VARIABLE, WorkerLaunchSpec
 from pbus.process.worker_loader import load_worker
 from pbus.runner import WorkerRunner
 from pbus.settings import BusSettings
@@ -63,11 +63,12 @@ async def host(spec: WorkerLaunchSpec, environ: Mapping[str, str]) -> int:
     worker = load_worker(spec, environ["PBUS_WORKER"])
     settings = BusSettings.from_env(environ).declaring(environ["PBUS_WORKER"], spec.group)
     bus = make_bus(settings, incarnation=environ["PBUS_INCARNATION"])
-    # The supervisor handles Ctrl-C: it sends a message, then SIGTERM.
+    # A supervisor handles Ctrl-C: it sends a message, then SIGTERM.
+    is_in_foreground = os.environ.pop(FOREGROUND_VARIABLE, None) is not None
     runner = WorkerRunner(
         bus=bus,
         session=environ["PBUS_SESSION"],
-        handle_sigint=False,
+        handle_sigint=is_in_foreground,
         handle_sigterm=True,
         start_timeout=None,  # the supervisor reached the broker; if it is away now, it comes back
     )

@@ -56,6 +56,7 @@ def test_healthy_channel_is_well():
     leases = [lease("a"), lease("b")]
 
     assert [] == channel(leases, [host("a"), host("b", where="h2")])
+    assert [] == channel([lease("a", "run-1.1")], [host("a", state="exited")])
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,8 @@ def _usurped(leases: Sequence[Lease], hosts: Sequence[HostRecord]) -> Iterator[t
     for host in hosts:
         for process in host.processes:
             lease = by_name.get(process.name)
-            if lease and process.joins and not lease.incarnation.startswith(tuple(known)):
+            is_wanted = process.joins and process.state != "exited"
+            if lease and is_wanted and not lease.incarnation.startswith(tuple(known)):
                 yield process.name, lease
 
 

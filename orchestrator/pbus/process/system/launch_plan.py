@@ -13,6 +13,7 @@ from pbus.settings import BusSettings
 from pbus.topology.model import REPLICA_VARIABLE, Loop, WorkerInstance, WorkerSpec
 
 SPEC_VARIABLE = "PBUS_SPEC_FD"
+FOREGROUND_VARIABLE = "PBUS_FOREGROUND"  # set where Ctrl-C is the worker's own
 
 
 class ProcessEnvironment(msgspec.Struct, frozen=True, kw_only=True):

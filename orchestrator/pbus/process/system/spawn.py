@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO, cast
 
 from pbus.process.supervisor_events import Stream
@@ -146,13 +146,7 @@ async def spawn(
 
 
 def _start(launch: Launch) -> "subprocess.Popen[bytes]":
-    with contextlib.ExitStack() as stack:
-        env = launch.env
-        inherited: tuple[int, ...] = ()
-        if launch.spec is not None:
-            file = stack.enter_context(_file_of(launch.spec))
-            env = {**env, SPEC_VARIABLE: str(file.fileno())}
-            inherited = (file.fileno(),)
+    with inherited_spec(launch) as (env, descriptors):
         return subprocess.Popen(  # noqa: S603 - given by the topology
             launch.argv,
             bufsize=0,
@@ -162,8 +156,18 @@ def _start(launch: Launch) -> "subprocess.Popen[bytes]":
             env=env,
             cwd=launch.cwd,
             start_new_session=True,
-            pass_fds=inherited,
+            pass_fds=descriptors,
         )
+
+
+@contextlib.contextmanager
+def inherited_spec(launch: Launch) -> Iterator[tuple[dict[str, str], tuple[int, ...]]]:
+    """Open the file with a launch's spec; yields the environment and descriptors for the process."""
+    if launch.spec is None:
+        yield launch.env, ()
+        return
+    with _file_of(launch.spec) as file:
+        yield {**launch.env, SPEC_VARIABLE: str(file.fileno())}, (file.fileno(),)
 
 
 def _file_of(data: bytes) -> IO[bytes]:
