@@ -22,12 +22,8 @@ from pbus.messages import BusMessage, BusMessagesLostMessage, Lane
 
 logger = logging.getLogger(__name__)
 
-EPHEMERAL_PREFIXES = (
-    "cli-",
-    "runner-",
-    "supervisor-",
-    "~",
-)  # what addresses of no worker begin with
+# Addresses of processes that host no worker begin with these.
+EPHEMERAL_PREFIXES = ("cli-", "runner-", "supervisor-", "~")
 _COMPLAIN_EVERY_S = 1.0
 _MOST_ADDRESSES = 256  # counted one by one
 
