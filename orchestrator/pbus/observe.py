@@ -179,17 +179,20 @@ def merge_rows(leases: Sequence[Lease], hosts: Iterable[HostRecord], now: float)
     for record in hosts:
         for process in record.processes:
             seen.add(process.name)
-            lease = by_name.get(process.name)
-            if lease is not None and lease.incarnation.startswith(RUN_PREFIX):
-                rows.append(_lease_row(lease, now))  # the supervised one was stopped for it
-                continue
-            if lease is not None and not _is_of(lease, process):
-                lease = None
-            rows.append(_process_row(process, lease, record, now))
+            rows.append(_joined_row(process, by_name.get(process.name), record, now))
     rows.extend(
         _lease_row(lease, now) for name, lease in sorted(by_name.items()) if name not in seen
     )
     return [_with_unreached(row, unreached.get(row.name, 0)) for row in rows]
+
+
+def _joined_row(
+    process: ProcessRecord, lease: Lease | None, record: HostRecord, now: float
+) -> WorkerRow:
+    if lease is not None and lease.incarnation.startswith(RUN_PREFIX):
+        return _lease_row(lease, now)  # the supervised one was stopped for it
+    own = lease if lease is not None and _is_of(lease, process) else None
+    return _process_row(process, own, record, now)
 
 
 def count_unreached(leases: Iterable[Lease]) -> Counter[str]:

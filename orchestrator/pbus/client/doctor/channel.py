@@ -75,13 +75,13 @@ def _clashes(leases: Sequence[Lease], hosts: Sequence[HostRecord]) -> Iterator[F
 
 def _usurped(leases: Sequence[Lease], hosts: Sequence[HostRecord]) -> Iterator[tuple[str, Lease]]:
     by_name = {lease.name: lease for lease in leases}
-    known = [one.incarnation for host in hosts for one in host.processes if one.incarnation]
-    for host in hosts:
-        for process in host.processes:
-            lease = by_name.get(process.name)
-            is_wanted = process.joins and process.state != "exited"
-            if lease and is_wanted and not lease.incarnation.startswith(tuple(known)):
-                yield process.name, lease
+    processes = [process for host in hosts for process in host.processes]
+    known = tuple(process.incarnation for process in processes if process.incarnation)
+    for process in processes:
+        lease = by_name.get(process.name)
+        is_wanted = process.joins and process.state != "exited"
+        if lease and is_wanted and not lease.incarnation.startswith(known):
+            yield process.name, lease
 
 
 def _workers(leases: Sequence[Lease], hosts: Sequence[HostRecord], now: float) -> Iterator[Finding]:
