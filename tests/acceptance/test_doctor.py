@@ -120,6 +120,30 @@ def test_foreign_file_is_not_connected_to(home: CliEnv):
     assert "geheim" not in found.out + found.err + named.out + named.err
 
 
+def test_silent_broker(home: CliEnv):
+    """One that takes connections and never answers is an error within seconds."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"redis://127.0.0.1:{server.getsockname()[1]}"
+        text = f"bus: {{url: '{url}', key: 0123456789abcdef}}\n{ONE}"
+        found = place(home, "silent", text).run("doctor", "-f", "topology.yaml", "--json")
+
+    assert [("error", "broker")] == bad(found)
+
+
+def test_nothing_is_installed(home: CliEnv, postgres: Any):
+    """A database that pbus was never used in stays as it is."""
+    url = postgres.create_database()
+    text = f"bus: {{url: '{url}'}}\n{ONE}"
+    first, again = (
+        place(home, name, text).tell("doctor", "-f", "topology.yaml", "--json")
+        for name in ("fresh", "fresh2")
+    )
+
+    for done in (first, again):
+        assert 0 == done.code, done.out
+        assert "nothing is installed yet" in text_of(done, "schema")
+
+
 @pytest.fixture(scope="module")
 def shared() -> Any:
     """A broker that several projects use."""

@@ -182,6 +182,8 @@ def test_what_is_right_or_unknown_is_no_problem(folder: Path, reference: str, ar
         "match 1:\n    case X: pass\n",
         "(X := 1)\n",
         "exec('X = 1')\n",
+        "from elsewhere import make_classes\nmake_classes(__name__)\n",
+        "class X: pass\nfrom somewhere import *\n",
     ],
 )
 def test_names_made_at_run_time_are_believed(folder: Path, source: str):
@@ -240,6 +242,21 @@ def test_programs(folder: Path):
         "w8.command: there is no file `ap.py` (did you mean `app.py`?)",
         "w10.command: there is no program `./run`",
     ] == found(folder, *sections, path=path)
+
+
+def test_programs_of_policies(folder: Path):
+    """Probes and commands at the end are programs, too."""
+    section = """
+    worker: workers:Plain
+    ready: {exec: [./ready]}
+    health: {exec: [helth-of-it], every: 5s}
+    stop: {command: [./leave]}"""
+
+    assert [
+        "w0.ready.exec: there is no program `./ready`",
+        "w0.health.exec: there is no program `helth-of-it` in PATH",
+        "w0.stop.command: there is no program `./leave`",
+    ] == found(folder, section)
 
 
 def test_paths_of_imports_are_those_of_workers(folder: Path):

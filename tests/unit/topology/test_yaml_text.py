@@ -18,6 +18,17 @@ workers:
     restart: always
     active: false
   b: {command: [sh, -c, 'echo $$HOME $${X}'], joins: true, working_dir: .}
+  c:
+    command: [x]
+    depends_on: {b: {condition: started, restart: true}, a: {condition: ready, required: false}}
+    ready: {http: 'http://localhost:80/', timeout: 5s}
+    health: {exec: [curl, 'a b'], every: 500ms, failures: 2}
+    restart: {policy: always, max: 3, within: 1m}
+    success_exit_codes: [3]
+    on_exit: stop
+    stop: {grace: 2s, signal: SIGINT, command: [./leave]}
+    profiles: [dev]
+  d: {worker: 'w:D', ready: bus, depends_on: [a]}
 """
 
 

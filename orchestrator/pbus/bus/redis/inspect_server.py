@@ -1,5 +1,6 @@
 """Facts about a Redis server, with rights that every user has."""
 
+import asyncio
 import contextlib
 import time
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from redis.exceptions import ResponseError
 
 from pbus.bus.broker_info import BrokerInfo
 from pbus.bus.redis.keys import Keys
-from pbus.bus.redis.server.endpoint import REFUSALS, TROUBLE, Endpoint, reason_of
+from pbus.bus.redis.server.endpoint import CONNECT_TIMEOUT_S, REFUSALS, TROUBLE, Endpoint, reason_of
 from pbus.errors import BrokerRefusedError, BusUnavailableError
 
 if TYPE_CHECKING:
@@ -23,27 +24,32 @@ async def inspect_server(url: str, channel: str) -> BrokerInfo:
     endpoint = Endpoint(url=url, redis=None, key=Keys(channel).key(""))
     redis = endpoint.client(max_connections=1)
     try:
-        product, version = await _identity(redis)
-        latencies, ahead_s = [], 0.0
-        for _ in range(_TRIES):
-            before = time.monotonic()
-            seconds, micros = await redis.time()
-            latencies.append(time.monotonic() - before)
-            if latencies[-1] == min(latencies):
-                ahead_s = seconds + micros / 1e6 - time.time() + latencies[-1] / 2
-        return BrokerInfo(
-            product=product,
-            version=version,
-            latency_s=min(latencies),
-            ahead_s=ahead_s,
-            may_evict=await _policy(redis),
-        )
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            return await _ask(redis)
     except REFUSALS as error:
         raise BrokerRefusedError(endpoint.url, reason_of(error)) from error
     except TROUBLE as error:
         raise BusUnavailableError(endpoint.url, reason_of(error)) from error
     finally:
         await redis.aclose(close_connection_pool=True)
+
+
+async def _ask(redis: "Redis") -> BrokerInfo:
+    product, version = await _identity(redis)
+    latencies, ahead_s = [], 0.0
+    for _ in range(_TRIES):
+        before = time.monotonic()
+        seconds, micros = await redis.time()
+        latencies.append(time.monotonic() - before)
+        if latencies[-1] == min(latencies):
+            ahead_s = seconds + micros / 1e6 - time.time() + latencies[-1] / 2
+    return BrokerInfo(
+        product=product,
+        version=version,
+        latency_s=min(latencies),
+        ahead_s=ahead_s,
+        may_evict=await _policy(redis),
+    )
 
 
 async def _identity(redis: "Redis") -> tuple[str, str]:

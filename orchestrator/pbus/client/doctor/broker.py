@@ -36,8 +36,9 @@ async def broker_findings(
         return
     for finding in info_findings(info, bus, attachment.shown_url):
         yield finding
-    async for finding in _channel_findings(attachment, topology):
-        yield finding
+    if info.schema in {None, "current"}:  # else a connection would install pbus' functions
+        async for finding in _channel_findings(attachment, topology):
+            yield finding
 
 
 async def _channel_findings(
@@ -89,7 +90,8 @@ def _schema(info: BrokerInfo) -> Finding:
     if info.schema == "other":
         return warning(
             "schema", "pbus' functions in the database are of another version",
-            "the next start installs its own; where the role may not, an administrator runs `pbus up`",
+            "`pbus up` installs its own: end projects of the other version first; where the role may not,"
+            " an administrator runs it",
         )  # fmt: skip
     version = "by its SQL, without the extension" if info.pgmq == "SQL" else info.pgmq
     return ok("schema", f"pbus' functions are current, PGMQ {version}")

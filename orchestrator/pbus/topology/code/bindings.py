@@ -32,6 +32,13 @@ def is_dynamic(module: ast.Module) -> bool:
     )
 
 
+def has_star_import(module: ast.Module) -> bool:
+    """Whether names of a module may be replaced by those of another."""
+    return any(
+        isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(module)
+    )
+
+
 def _is_dynamic(node: ast.AST) -> bool:
     match node:
         case ast.ImportFrom(names=[ast.alias(name="*")]):
@@ -46,7 +53,14 @@ def _is_dynamic(node: ast.AST) -> bool:
 
 
 def _is_run_time_call(node: ast.AST) -> bool:
-    return isinstance(node, ast.Name) and node.id in _NAMES_AT_RUN_TIME
+    """Whether a node at the top of a module may bind names; what gets `__name__` may do so."""
+    if isinstance(node, ast.Name):
+        return node.id in _NAMES_AT_RUN_TIME
+    return (
+        isinstance(node, ast.Call)
+        and any(isinstance(one, ast.Name) and one.id == "__name__" for one in node.args)
+        and "logger" not in ast.unparse(node.func).lower()
+    )
 
 
 def _within(body: Iterable[ast.AST]) -> Iterator[ast.AST]:

@@ -1,7 +1,7 @@
 """Checks a topology's modules, classes, arguments and programs by reading them."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from collections.abc import Mapping as AbstractMapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from pbus.topology.load import read
 from pbus.topology.model import Topology, WorkerSpec
 from pbus.topology.parsing.nodes import Mapping
 from pbus.topology.places import locate
+from pbus.topology.policy.policies import ExecProbe
 from pbus.topology.problems import Problems, did_you_mean, one_of
 
 
@@ -93,17 +94,27 @@ class _WorkerCode:
 
     def problems(self) -> list[tuple[tuple[str, ...], str]]:
         """Keys and the text of each problem."""
-        if self._spec.command is not None:
-            return self._program(self._spec.command)
-        if self._spec.worker is not None:
-            return self._class(self._spec.worker)
-        return []
+        found = [one for keys, command in self._programs() for one in self._program(keys, command)]
+        return found + (self._class(self._spec.worker) if self._spec.worker is not None else [])
 
-    def _program(self, command: tuple[str, ...]) -> list[tuple[tuple[str, ...], str]]:
+    def _programs(self) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+        """Keys and words of each program that is started for the worker."""
+        spec = self._spec
+        if spec.command:
+            yield ("command",), spec.command
+        for key, policy in (("ready", spec.ready), ("health", spec.health)):
+            if policy is not None and isinstance(policy.probe, ExecProbe):
+                yield (key, "exec"), policy.probe.command
+        if spec.stop.command:
+            yield ("stop", "command"), spec.stop.command
+
+    def _program(
+        self, keys: tuple[str, ...], command: tuple[str, ...]
+    ) -> list[tuple[tuple[str, ...], str]]:
         folder = self._spec.working_dir
         found = program_problem(command, folder, self._environ.get("PATH", os.defpath))
         found = found or script_problem(command, folder)
-        return [(("command",), found)] if found else []
+        return [(keys, found)] if found else []
 
     def _class(self, reference: str) -> list[tuple[tuple[str, ...], str]]:
         module, _, path = reference.partition(":")

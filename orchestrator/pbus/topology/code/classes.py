@@ -4,7 +4,7 @@ import ast
 from dataclasses import dataclass
 from typing import Final
 
-from pbus.topology.code.bindings import bindings_of, is_dynamic
+from pbus.topology.code.bindings import bindings_of, has_star_import, is_dynamic
 from pbus.topology.code.modules import Source, SourceError, Sources
 
 _MAX_STEPS: Final = 20  # imports and bases that are followed
@@ -93,7 +93,7 @@ def _in_module(sources: Sources, source: Source, name: str, steps: int) -> Found
         return None
     bound = bindings_of(tree)
     nodes = bound.get(name, [])
-    if len(nodes) == 1:
+    if len(nodes) == 1 and not has_star_import(tree):
         return _of_node(sources, source, nodes[0], name, steps)
     if not nodes and not is_dynamic(tree) and not _is_submodule(sources, source, name):
         where = source.file.name if source.file else source.name
