@@ -8,7 +8,7 @@ from pbus.client.doctor.findings import Finding, error, ok, warning
 from pbus.client.doctor.leftovers import repeated
 from pbus.leases import Lease
 from pbus.names import with_groups
-from pbus.observe import HostRecord, merge_rows, moved_clocks, refused_strangers
+from pbus.observe import HostRecord, ProcessRecord, merge_rows, moved_clocks, refused_strangers
 from pbus.topology.model import Topology
 
 _OF_NO_WORKER: Final = ("cli-", "runner-", "supervisor-", "~")
@@ -78,10 +78,13 @@ def _usurped(leases: Sequence[Lease], hosts: Sequence[HostRecord]) -> Iterator[t
     processes = [process for host in hosts for process in host.processes]
     known = tuple(process.incarnation for process in processes if process.incarnation)
     for process in processes:
-        lease = by_name.get(process.name)
-        is_wanted = process.joins and process.state != "exited"
-        if lease and is_wanted and not lease.incarnation.startswith(known):
+        lease = by_name.get(process.name) if _is_wanted(process) else None
+        if lease and not lease.incarnation.startswith(known):
             yield process.name, lease
+
+
+def _is_wanted(process: ProcessRecord) -> bool:
+    return process.joins and process.state != "exited"
 
 
 def _workers(leases: Sequence[Lease], hosts: Sequence[HostRecord], now: float) -> Iterator[Finding]:
