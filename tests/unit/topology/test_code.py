@@ -8,7 +8,7 @@ import pytest
 from pbus.errors import TopologyError
 from pbus.process.strict_check import check_by_import
 from pbus.topology import load_topology
-from pbus.topology.code.check_code import code_problems, refuse_problems
+from pbus.topology.code.check_code import code_problems, problems_beside, refuse_problems
 from support.topologies import write_topology
 
 WORKERS = """
@@ -281,6 +281,34 @@ def test_problems_have_lines(folder: Path):
         f"{file}:4: workers.a.args: `Greeter` needs the argument `loud`",
         f"{file}:6: workers.a.args.lound: `Greeter` has no parameter `lound` (did you mean `loud`?)",
     ) == caught.value.problems
+
+
+def test_beside_other_problems(folder: Path):
+    """A file that does not load: what its classes lack is told in the same go, as far as that is sure."""
+    file = write_topology(
+        folder,
+        "workers:\n"
+        "  a: {worker: 'workers:Plane', replica: 2}\n"
+        "  b: {worker: 'workers:Plain', args: {activ: '${UNSET}'}}\n"
+        "  c: {worker: 'workers:${UNSET}'}\n"
+        "  d: {worker: 'extra:X', env: {PYTHONPATH: lib}}\n"
+        "  e: [worker]\n  f: {worker: [x]}\n  g: {worker: nothing}\n",
+    )
+    with pytest.raises(TopologyError) as caught:
+        load_topology(file, {})
+    whole = problems_beside(caught.value, {})
+
+    assert (
+        f"{file}:2: workers.a.worker: workers.py has no class `Plane` (did you mean `Plain`?)",
+        f"{file}:3: workers.b.args.activ: `Plain` has no parameter `activ` (did you mean `active`?)",
+    ) == whole.problems[len(caught.value.problems) :]
+    for text in ("", "[", "workers: 1", "workers: {a: {worker: 'm:C', x: 1}"):
+        with pytest.raises(TopologyError) as caught:
+            load_topology(write_topology(folder, text), {})
+        assert caught.value.problems == problems_beside(caught.value, {}).problems
+    with pytest.raises(TopologyError) as caught:
+        load_topology(folder / "none.yaml", {})
+    assert problems_beside(caught.value, {}) is caught.value
 
 
 def test_strict_imports(folder: Path):

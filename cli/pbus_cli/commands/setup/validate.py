@@ -53,10 +53,14 @@ def validate(
 
 
 def _checked(file: Path, *, is_strict: bool) -> "Topology":
+    from pbus.errors import TopologyError
     from pbus.topology import load_topology
-    from pbus.topology.code.check_code import code_problems, refuse_problems
+    from pbus.topology.code.check_code import code_problems, problems_beside, refuse_problems
 
-    topology = load_topology(file, os.environ)
+    try:
+        topology = load_topology(file, os.environ)
+    except TopologyError as error:
+        raise problems_beside(error, os.environ) from None
     found = code_problems(topology, os.environ)
     if is_strict:
         from pbus.process.strict_check import check_by_import

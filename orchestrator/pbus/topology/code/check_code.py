@@ -1,10 +1,11 @@
 """Checks a topology's modules, classes, arguments and programs by reading them."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from collections.abc import Mapping as AbstractMapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pbus.errors import TopologyError
 from pbus.topology.code.classes import (
@@ -18,10 +19,14 @@ from pbus.topology.code.modules import SourceError, Sources
 from pbus.topology.code.programs import program_problem, script_problem
 from pbus.topology.load import read
 from pbus.topology.model import Topology, WorkerSpec
-from pbus.topology.parsing.nodes import Mapping
+from pbus.topology.parsing.nodes import Mapping, Node, Scalar
+from pbus.topology.paths import as_named
 from pbus.topology.places import locate
 from pbus.topology.policy.policies import ExecProbe
 from pbus.topology.problems import Problems, did_you_mean, one_of
+
+_MOVING: Final = ("env", "env_file", "working_dir", "extends")  # they may change what is imported
+_REFERENCE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 class CodeProblem(NamedTuple):
@@ -50,7 +55,7 @@ def code_problems(topology: Topology, environ: AbstractMapping[str, str]) -> lis
     return [
         CodeProblem(spec.name, keys, text)
         for spec in topology.workers.values()
-        for keys, text in _WorkerCode(topology, spec, {**environ, **spec.env}).problems()
+        for keys, text in _WorkerCode(topology.file, spec, {**environ, **spec.env}).problems()
     ]
 
 
@@ -71,6 +76,44 @@ def refuse_problems(file: Path, found: Iterable[CodeProblem]) -> None:
     problems.raise_if_any()
 
 
+def problems_beside(error: TopologyError, environ: AbstractMapping[str, str]) -> TopologyError:
+    """The error of a wrong topology with the problems of its code that can be told all the same.
+
+    Those are problems of classes that stand in the file as they are, without variables.
+    """
+    tree = _tree(error.file)
+    entry = tree.entries.get("workers")
+    sections = entry.node.entries if entry and isinstance(entry.node, Mapping) else {}
+    file = as_named(error.file)
+    found = [
+        CodeProblem(name, keys, text)
+        for name, section in sections.items()
+        if (spec := _plain_spec(name, section.node, file.parent)) is not None
+        for keys, text in _WorkerCode(file, spec, environ).problems()
+    ]
+    try:
+        refuse_problems(error.file, found)
+    except TopologyError as more:
+        whole = TopologyError(error.file, [*error.problems, *more.problems])
+        whole.hint = error.hint
+        return whole
+    return error
+
+
+def _plain_spec(name: str, section: Node, folder: Path) -> WorkerSpec | None:
+    """The spec of a class whose section says all that its import needs; None of all others."""
+    if not isinstance(section, Mapping) or not section.entries.keys().isdisjoint(_MOVING):
+        return None
+    worker, args = (section.entries.get(key) for key in ("worker", "args"))
+    reference = worker.node.text if worker and isinstance(worker.node, Scalar) else ""
+    if not _REFERENCE.fullmatch(reference):
+        return None
+    names = args.node.entries if args and isinstance(args.node, Mapping) else {}
+    return WorkerSpec(
+        name=name, working_dir=folder, joins=True, worker=reference, args=dict.fromkeys(names)
+    )
+
+
 def _tree(file: Path) -> Mapping:
     try:
         tree = read(file, Problems(file))
@@ -84,11 +127,11 @@ class _WorkerCode:
 
     def __init__(
         self,
-        topology: Topology,
+        file: Path,
         spec: WorkerSpec,
         environ: AbstractMapping[str, str],
     ) -> None:
-        self._topology = topology
+        self._file = file
         self._spec = spec
         self._environ = environ
 
@@ -118,9 +161,7 @@ class _WorkerCode:
 
     def _class(self, reference: str) -> list[tuple[tuple[str, ...], str]]:
         module, _, path = reference.partition(":")
-        sources = Sources(
-            self._topology.file, self._environ.get("PYTHONPATH", ""), self._spec.working_dir
-        )
+        sources = Sources(self._file, self._environ.get("PYTHONPATH", ""), self._spec.working_dir)
         try:
             found = find_class(sources, module, path)
         except SourceError as error:
