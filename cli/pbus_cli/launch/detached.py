@@ -20,8 +20,13 @@ from pbus.topology.selection import Selection
 _START_S: Final = 60.0  # the broker included; on a loaded machine a start takes seconds
 
 
-def start(topology: Topology, selection: Selection) -> int:
+def start(topology: Topology, selection: Selection, *, is_watching: bool = False) -> int:
     """Start a detached supervisor and return its pid once its bus is up.
+
+    Args:
+        topology: The topology.
+        selection: The processes to run.
+        is_watching: Whether it restarts classes whose files change.
 
     Raises:
         PbusError: What the supervisor says went wrong, as it would have raised it here.
@@ -32,6 +37,7 @@ def start(topology: Topology, selection: Selection) -> int:
     command = [
         sys.executable, "-P", "-m", "pbus.process.daemon", str(topology.file),
         "--status-fd", str(writing), "--selection", msgspec.json.encode(selection).decode(),
+        *(["--watch"] if is_watching else []),
     ]  # fmt: skip
     log = project.service_log_path("supervisor")
     with log.open("ab") as output, os.fdopen(reading, "rb") as status:

@@ -69,6 +69,7 @@ def main() -> int:
             topology,
             project,
             selection=msgspec.json.decode(arguments.selection, type=Selection),
+            is_watching=arguments.watch,
             session=arguments.session,
         )
         return run_patiently(_run(supervisor, report))
@@ -151,6 +152,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="pbus.process.daemon")
     parser.add_argument("file", type=Path, help="the topology")
     parser.add_argument("--selection", default="{}", help="the processes to run, as JSON")
+    parser.add_argument("--watch", action="store_true", help="restart classes whose files change")
     parser.add_argument("--session", help="shared with other supervisors")
     parser.add_argument("--status-fd", type=int, help="where to write the result of the start")
     return parser.parse_args()

@@ -77,6 +77,7 @@ def _worker(spec: WorkerSpec, secrets: Secrets) -> dict[str, Any]:
         "on_exit": spec.on_exit,
         "limits": {"memory": spec.limits.memory_bytes, "age": spec.limits.age_s},
         "stop": _stop(spec.stop, secrets, (*at, "stop")),
+        "watch": None if spec.watch is None else [str(path) for path in spec.watch],
         "profiles": sorted(spec.profiles),
         "instances": [instance.name for instance in spec.instances()],
     }

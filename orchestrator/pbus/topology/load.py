@@ -158,5 +158,10 @@ def _build_worker(
         on_exit=section.on_exit or "ignore",
         limits=build_limits(section.limits),
         stop=build_stop(section.stop),
+        watch=_watched(section.watch, folder),
         profiles=frozenset(section.profiles or ()),
     )
+
+
+def _watched(names: Iterable[str] | None, folder: Path) -> tuple[Path, ...] | None:
+    return None if names is None else tuple(as_named(folder / name) for name in names)

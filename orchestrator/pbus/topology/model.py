@@ -44,6 +44,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         on_exit: The consequence for the project when it has ended finally.
         limits: The bounds over which a process that works is replaced.
         stop: The steps of its end.
+        watch: Files and folders, absolute, whose change restarts it; None where the file has none.
         profiles: It is started only where one of them is chosen; always where there is none.
     """
 
@@ -64,6 +65,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     on_exit: OnExit = "ignore"
     limits: LimitsSpec = LimitsSpec()
     stop: StopSpec = StopSpec()
+    watch: tuple[Path, ...] | None = None
     profiles: frozenset[str] = frozenset()
 
     def is_success(self, code: int | None) -> bool:

@@ -317,6 +317,17 @@ class WorkerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ),
     ] = None
     stop: Annotated[StopSection | None, Meta(description="How the process is ended.")] = None
+    watch: Annotated[
+        Text | list[Text] | None,
+        Meta(
+            description="Files and folders, relative to this file, whose change restarts the worker;"
+            " below a folder all files count but those of editors, caches and environments. With"
+            " `pbus up --watch` the Python files beside this one stand in for it at a worker that is a"
+            " class; an empty list watches nothing.",
+            examples=[["src", "prompts.txt"]],
+            extra={"shorthand": SHORTHANDS["watch"]},
+        ),
+    ] = None
     profiles: Annotated[
         list[Name] | None,
         Meta(

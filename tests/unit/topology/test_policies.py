@@ -128,6 +128,17 @@ def test_health(tmp_path):
     assert of_worker(tmp_path, "joins: true", "health: bus").health == HealthSpec(probe=BusProbe())
 
 
+def test_watch(tmp_path):
+    """Paths beside the topology; none at all is not the same as an empty list."""
+    assert of_worker(tmp_path, "watch: [src, ../shared/a.txt]").watch == (
+        tmp_path / "src",
+        tmp_path.parent / "shared" / "a.txt",
+    )
+    assert of_worker(tmp_path, "watch: src").watch == (tmp_path / "src",)
+    assert of_worker(tmp_path, "watch: []").watch == ()
+    assert of_worker(tmp_path).watch is None
+
+
 def test_limits(tmp_path):
     """Bytes and seconds, however they are written."""
     line = "limits: {memory: 500MB, age: 1h30m}"

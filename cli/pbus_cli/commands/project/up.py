@@ -43,6 +43,9 @@ def up(
         list[str] | None,
         typer.Option("--profile", metavar="NAME", help="Also start the workers of this profile."),
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Restart workers whose files change.")
+    ] = False,
     plain: Annotated[
         bool, typer.Option("--plain", help="Print log lines instead of the live display.")
     ] = False,
@@ -58,13 +61,15 @@ def up(
     warn_of_open_bus(topology.bus)
     undo_signals()
     if topology.bus.is_in_process:
-        code = _in_process(topology, selection, in_background=detach or wait)
+        code = _in_process(topology, selection, in_background=detach or wait, is_watching=watch)
     elif detach or wait:
-        code = _detached(topology, selection, timeout_s=timeout if wait else None)
+        timeout_s = timeout if wait else None
+        code = _detached(topology, selection, is_watching=watch, timeout_s=timeout_s)
     elif (ended := go_on_in_child()) is not None:
         code = ended
     else:
-        code = _foreground(topology, selection, plain=plain or not console.is_terminal())
+        is_plain = plain or not console.is_terminal()
+        code = _foreground(topology, selection, is_watching=watch, plain=is_plain)
     if code:
         raise typer.Exit(code)
 
@@ -103,8 +108,14 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _in_process(topology: "Topology", selection: "Selection", *, in_background: bool) -> int:
+def _in_process(
+    topology: "Topology", selection: "Selection", *, in_background: bool, is_watching: bool
+) -> int:
     from pbus_cli.launch.memory_project import host
+
+    if is_watching:
+        problem = "`backend: memory` runs all workers in one process, which cannot load them again"
+        raise typer.BadParameter(problem, param_hint="--watch")
 
     if in_background:
         problem = (
@@ -114,7 +125,9 @@ def _in_process(topology: "Topology", selection: "Selection", *, in_background: 
     return host(topology, selection)
 
 
-def _foreground(topology: "Topology", selection: "Selection", *, plain: bool) -> int:
+def _foreground(
+    topology: "Topology", selection: "Selection", *, is_watching: bool, plain: bool
+) -> int:
     from pbus.process.project.project import Project
     from pbus.process.supervisor.supervisor import Supervisor
     from pbus.process.system.event_loop import run_patiently
@@ -123,7 +136,7 @@ def _foreground(topology: "Topology", selection: "Selection", *, plain: bool) ->
     project.make_state_dir()
 
     async def run() -> int:
-        supervisor = Supervisor(topology, project, selection=selection)
+        supervisor = Supervisor(topology, project, selection=selection, is_watching=is_watching)
         if plain:
             return await _in_lines(project, supervisor)
         return await _on_screen(topology, project, supervisor)
@@ -206,12 +219,14 @@ def _print_endings(board: "LiveDisplay", supervisor: "Supervisor") -> None:
     print_within(sys.stdout, "".join(texts).rstrip("\n"), is_clean=True)  # by the console
 
 
-def _detached(topology: "Topology", selection: "Selection", *, timeout_s: float | None) -> int:
+def _detached(
+    topology: "Topology", selection: "Selection", *, is_watching: bool, timeout_s: float | None
+) -> int:
     from pbus_cli.call.run_command import run
     from pbus_cli.launch.detached import start
 
     since = time.time()
-    pid = start(topology, selection)
+    pid = start(topology, selection, is_watching=is_watching)
     console.note(f"{topology.name} is up (supervisor pid {pid})")
     if timeout_s is not None:
         run(_wait(topology, selection, since, timeout_s))

@@ -25,6 +25,7 @@ from pbus.process.project.project_lock import ProjectLock
 from pbus.process.project.recovery_log import RecoveryLog
 from pbus.process.services.services import Services
 from pbus.process.supervisor.bus_client import SupervisorBusClient, host_name
+from pbus.process.supervisor.code_watch import CodeWatch
 from pbus.process.supervisor.launcher import ProcessLauncher
 from pbus.process.supervisor.project_files import ProjectFiles
 from pbus.process.supervisor.queue_admin import QueueAdmin
@@ -62,6 +63,8 @@ class Supervisor:
         topology: The topology.
         project: Its state and sockets; one supervisor a project.
         selection: The processes to run.
+        is_watching: A change of Python files beside the topology restarts its classes, too, not only
+            what has a `watch`.
         session: An id shared with other supervisors; a new one when not given.
 
     Raises:
@@ -78,6 +81,7 @@ class Supervisor:
         project: Project,
         *,
         selection: Selection = ALL,
+        is_watching: bool = False,
         session: str | None = None,
     ) -> None:
         self.session = session or new_token()
@@ -96,6 +100,7 @@ class Supervisor:
         self.workers = WorkerSet(select(topology, selection), self._kill_now)
         self._order = StartOrder(self.workers, self._kill_now)
         self._recycling = Recycling(self.workers)
+        self._code_watch = CodeWatch(topology, self.workers, is_on=is_watching)
         self._bus: WorkerBus | None = None
         self._bus_client: SupervisorBusClient | None = None
         self._files: ProjectFiles
@@ -222,7 +227,8 @@ class Supervisor:
 
     async def _supervise(self, launcher: ProcessLauncher, client: SupervisorBusClient) -> int:
         async with asyncio.TaskGroup() as group:
-            functions = {**client.tasks(), **self._services.tasks(), "upkeep": self._run_upkeep}
+            functions = {**client.tasks(), **self._services.tasks(), **self._code_watch.tasks()}
+            functions["upkeep"] = self._run_upkeep
             background = [
                 group.create_task(run_forever(f"the supervisor's {name}", function))
                 for name, function in functions.items()

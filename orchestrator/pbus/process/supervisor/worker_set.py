@@ -34,8 +34,8 @@ class WorkerSet:
 
     @property
     def is_over(self) -> bool:
-        """Whether no process runs, and none will without a command."""
-        return all(worker.is_over for worker in self)
+        """Whether no process runs, and none will without a command or a change of files."""
+        return all(worker.is_over and not worker.target.is_watched for worker in self)
 
     @property
     def has_failed(self) -> bool:

@@ -306,6 +306,7 @@ def _list(node: Node) -> Node:
 
 SHORTHANDS: dict[str, Any] = {
     "env_file": _list,
+    "watch": _list,
     "depends_on": _dependencies,
     "restart": _policy,
     "ready": _probe,

@@ -62,7 +62,7 @@ class Restarts:
             is_failure: The exit is a failure whatever the code is.
         """
         if code == restart_policy.UNLOADABLE and self._spec.worker is not None:
-            may_pass = self._status.has_been_ready
+            may_pass = self._status.has_been_ready and not self._target.is_watched
             await self._after_obstacle("its class cannot be loaded", may_pass=may_pass)
             return
         now, ready_at = self._status.clock(), self._status.ready_at
@@ -83,7 +83,7 @@ class Restarts:
             case restart_policy.Restart():
                 await self._back_off(decision, joined(reason, open_messages))
             case restart_policy.GiveUp(text):
-                self._give_up(text.replace(restart_policy.describe_exit(code), reason, 1))
+                await self._give_up(text.replace(restart_policy.describe_exit(code), reason, 1))
             case restart_policy.Finish():
                 self._target.is_wanted = self._target.restart_requested
                 self._status.enter("exited", joined(reason, open_messages))
@@ -95,7 +95,7 @@ class Restarts:
             history, share = self._status.history, random.random()  # noqa: S311 - no secret
             await self._back_off(restart_policy.after_obstacle(policy, history, share), reason)
         else:
-            self._give_up(reason)
+            await self._give_up(reason)
 
     async def _back_off(self, decision: restart_policy.Restart, reason: str) -> None:
         status, target = self._status, self._target
@@ -105,9 +105,14 @@ class Restarts:
         while target.may_run and (left := deadline - status.clock()) > 0:
             await target.wait_changed(left)
         await self._wait_for_broker(reason)
-        if not target.is_wanted:
-            has_ended_well = target.is_stopped_by_user or self._spec.is_success(status.code)
-            status.enter("exited" if has_ended_well else "failed", reason)
+        self._enter_unwanted(reason)
+
+    def _enter_unwanted(self, reason: str) -> None:
+        """Enter the final state of a worker that is not wanted any more."""
+        if not self._target.is_wanted:
+            is_success = self._spec.is_success(self._status.code)
+            has_ended_well = self._target.is_stopped_by_user or is_success
+            self._status.enter("exited" if has_ended_well else "failed", reason)
 
     async def _wait_for_broker(self, reason: str) -> None:
         """Start no process that could not join the bus: it would end again."""
@@ -117,9 +122,21 @@ class Restarts:
         while self._target.may_run and self._host.broker.is_away:
             await self._target.wait_changed(_BROKER_POLL_S)
 
-    def _give_up(self, reason: str) -> None:
+    async def _give_up(self, reason: str) -> None:
+        if self._target.is_watched and not self._target.is_final:
+            await self._wait_for_change(reason)
+            return
         self._target.is_wanted = self._target.restart_requested
         self._status.fail(reason)
+
+    async def _wait_for_change(self, reason: str) -> None:
+        """Wait until the worker's files change, which makes its target a restart."""
+        text = f"{reason}; waits for a change of its files"
+        self._status.note(text)
+        self._status.enter_backoff(text, "")
+        while self._target.may_run:
+            await self._target.wait_changed()
+        self._enter_unwanted(reason)
 
 
 def joined(*words: str) -> str:

@@ -100,6 +100,13 @@ class WorkerProcess:
             self.status.note(reason)
             self.target.restart(None, reason)
 
+    def reload(self, reason: str) -> None:
+        """Restart the worker for a change of its files, also one that has ended; not after `stop`."""
+        if not (self.target.is_final or self.target.is_stopped_by_user):
+            self.status.note(reason)
+            self.target.restart(None, reason)
+            self.status.history = restart_policy.History()
+
     def finish_and_stop(self) -> None:
         """Start no further process; a ready worker may end by itself."""
         self.target.finish(is_ready=self.status.state == "ready")

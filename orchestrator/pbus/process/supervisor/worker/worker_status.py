@@ -103,7 +103,7 @@ class WorkerStatus:
     def enter_backoff(self, reason: str, detail: str) -> None:
         """Enter "backoff"; the record shows the reason."""
         self._reason = reason
-        self.enter("backoff", f"{reason}, {detail}")
+        self.enter("backoff", f"{reason}, {detail}" if detail else reason)
 
     def fail(self, reason: str) -> None:
         """Enter "failed"."""

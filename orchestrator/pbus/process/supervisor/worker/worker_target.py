@@ -16,6 +16,7 @@ class WorkerTarget:
         restart_requested: The running process is to be replaced by a new one without delay.
         is_final: No further process is started.
         is_stopped_by_user: A user stopped the worker.
+        is_watched: A change of its files restarts the worker: it is not given up.
         reason: Why pbus itself wants the process replaced, as text; "" for a command of a user's.
     """
 
@@ -24,6 +25,7 @@ class WorkerTarget:
         self.restart_requested = False
         self.is_final = False
         self.is_stopped_by_user = False
+        self.is_watched = False
         self.reason = ""
         self._clock = clock
         self._jobs_end_at: float | None = None

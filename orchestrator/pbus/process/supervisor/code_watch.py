@@ -1,0 +1,71 @@
+"""Restarts of workers whose files were changed."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from pbus.concurrency.background import TaskFunction
+from pbus.process.supervisor.worker.worker_process import WorkerProcess
+from pbus.process.watching.file_watch import FileWatch
+from pbus.process.watching.snapshot import Root
+from pbus.topology.model import Topology, WorkerSpec
+
+_PYTHON = ".py"
+_MAX_NAMES = 3
+
+
+class CodeWatch:
+    """Watches the files of workers, and restarts who uses a changed one.
+
+    Args:
+        topology: The topology.
+        workers: Its workers that are to run.
+        is_on: Also those without `watch` are watched, by the Python files beside the topology.
+    """
+
+    def __init__(
+        self, topology: Topology, workers: Iterable[WorkerProcess], *, is_on: bool
+    ) -> None:
+        self._folder = topology.folder
+        self._workers: dict[Root, list[WorkerProcess]] = {}
+        code = _code_roots(topology) if is_on else []
+        for worker in workers:
+            roots = _roots_of(worker.status.instance.spec, code)
+            worker.target.is_watched = bool(roots)
+            for root in roots:
+                self._workers.setdefault(root, []).append(worker)
+        self._watch = FileWatch(self._workers, self._on_change)
+
+    def tasks(self) -> Mapping[str, TaskFunction]:
+        """Return the background function by its name; none where nothing is watched."""
+        return {"watching of files": self._watch.run} if self._workers else {}
+
+    def _on_change(self, changes: Mapping[Root, Sequence[str]]) -> None:
+        paths: dict[WorkerProcess, set[str]] = {}
+        for root, changed in changes.items():
+            for worker in self._workers[root]:
+                paths.setdefault(worker, set()).update(changed)
+        for worker, found in paths.items():
+            worker.reload(f"changed: {self._names(found)}")
+
+    def _names(self, paths: Iterable[str]) -> str:
+        names = sorted(self._name(path) for path in paths)
+        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+        return ", ".join(names[:_MAX_NAMES]) + more
+
+    def _name(self, path: str) -> str:
+        return path.removeprefix(f"{self._folder}{os.sep}")
+
+
+def _roots_of(spec: WorkerSpec, code: Sequence[Root]) -> Sequence[Root]:
+    if spec.watch is not None:
+        return [Root(path) for path in spec.watch]
+    return code if spec.worker is not None else ()
+
+
+def _code_roots(topology: Topology) -> list[Root]:
+    """The folder of the topology, and that of the file which it links to: as classes are imported."""
+    folders = {os.path.realpath(topology.folder): topology.folder}
+    target = Path(os.path.realpath(topology.file)).parent
+    folders.setdefault(str(target), target)
+    return [Root(folder, _PYTHON) for folder in folders.values()]
