@@ -166,7 +166,8 @@ def test_password_is_never_shown(home: CliEnv, broker: Valkey):
     foreground = place.start("up", "--plain")
     foreground.until("hello * ready")
     tail = place.start("tail", "-n", "1", "--source", "cli-*")
-    verbs = [("ps",), ("ps", "--json"), ("logs",), ("validate", "--json")]
+    verbs = [("ps",), ("ps", "--json"), ("logs",), ("validate", "--json"),
+             ("config",), ("config", "--json"), ("doctor",), ("doctor", "--json")]  # fmt: skip
     done = [*(place.tell(*words) for words in verbs), place.run("up")]
     while tail.process.poll() is None:
         done.append(place.tell("send", "hello", "--text", "x"))
