@@ -3,11 +3,11 @@
 import asyncio
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from pbus.concurrency.background import TaskOwner
 from pbus.process.probes.checks import Surroundings, check
 from pbus.process.probes.notify import VARIABLE, NotifySocket
+from pbus.process.supervisor.worker.host import ProcessHost
 from pbus.process.supervisor.worker.worker_status import WorkerStatus
 from pbus.process.system.spawn import Child
 from pbus.topology.policy.policies import (
@@ -22,6 +22,8 @@ from pbus.topology.policy.policies import (
 _READY_EVERY_S = 0.25
 _CHECK_S = 5.0  # for one check of a ready probe
 _CLOSE_S = 10.0  # a program that a check runs is killed first
+# For a worker on the bus that gives no `ready`: large models take minutes to load.
+_REGISTERED = ReadySpec(probe=BusProbe(), timeout_s=300.0)
 
 
 class Probing:
@@ -29,7 +31,7 @@ class Probing:
 
     Args:
         status: Of the worker.
-        socket_dir: Returns the folder for its notify socket.
+        host: Has the folder for its notify socket, and knows of the broker.
         incarnation: Of the process.
         on_change: Called when the ready probe has succeeded, and when the process is to be ended.
 
@@ -44,7 +46,7 @@ class Probing:
     def __init__(
         self,
         status: WorkerStatus,
-        socket_dir: Callable[[], Path],
+        host: ProcessHost,
         incarnation: str,
         on_change: Callable[[], None],
     ) -> None:
@@ -57,9 +59,11 @@ class Probing:
         self._socket: NotifySocket | None = None
         self._pending = "it was not probed yet"
         spec = status.instance.spec
-        self._ready, self._health = spec.ready, spec.health
+        self._ready = spec.ready or (_REGISTERED if spec.joins else None)
+        self._health = spec.health
+        self._broker = host.broker
         if isinstance(self._kind, NotifyProbe):
-            path = socket_dir() / f"n{incarnation[:12]}"
+            path = host.socket_dir() / f"n{incarnation[:12]}"
             self._socket = NotifySocket(path, self._pass, self._on_status)
         elif isinstance(self._kind, LogProbe):
             self._pattern = re.compile(self._kind.pattern)
@@ -117,13 +121,17 @@ class Probing:
             self._on_change()
 
     async def _watch_start(self, spec: ReadySpec, around: Surroundings) -> None:
-        """Give the process its time to become ready."""
-        try:
-            async with asyncio.timeout(spec.timeout_s):
-                await self._until_passed(spec.probe, around)
-                await self._is_ready.wait()
-        except TimeoutError:
-            self._end(f"not ready within {spec.timeout_s:g} s: {self._pending}")
+        """Give the process its time to become ready, again where the broker was away meanwhile."""
+        while not self._is_ready.is_set():
+            try:
+                async with asyncio.timeout(spec.timeout_s):
+                    await self._until_passed(spec.probe, around)
+                    self._pending = "it has not registered on the bus as ready"
+                    await self._is_ready.wait()
+            except TimeoutError:
+                if not (self._status.instance.spec.joins and self._broker.was_away):
+                    self._end(f"not ready within {spec.timeout_s:g} s: {self._pending}")
+                    return
 
     async def _until_passed(self, probe: Probe, around: Surroundings) -> None:
         match probe:
@@ -134,7 +142,7 @@ class Probing:
                 self._set_pending(f"no line matches {pattern!r}")
                 await self._passed.wait()
             case BusProbe():
-                self._set_pending("it is not registered as ready on the bus")
+                pass
             case _:
                 while reason := await check(probe, around, _CHECK_S):
                     self._set_pending(reason)

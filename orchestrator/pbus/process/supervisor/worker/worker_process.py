@@ -206,7 +206,7 @@ class WorkerProcess:
 
     def _make_probing(self, incarnation: str) -> Probing:
         try:
-            return Probing(self.status, self._host.socket_dir, incarnation, self._on_probe)
+            return Probing(self.status, self._host, incarnation, self._on_probe)
         except OSError as error:
             raise LaunchError(error) from error
 
