@@ -147,7 +147,10 @@ def outcome_of(action: ControlAction, process: WorkerProcess, start_count: int) 
         return "superseded", "stopped meanwhile"
     if process.target.is_final:
         return "superseded", _STOPPING
-    return None if status.start_count < start_count else _start_outcome(action, process)
+    if status.start_count < start_count:  # it was not started yet, or cannot be
+        has_failed = status.state == "failed" and not process.target.is_wanted
+        return ("failed", status.record().trouble or "") if has_failed else None
+    return _start_outcome(action, process)
 
 
 def _stop_outcome(process: WorkerProcess) -> Outcome | None:
