@@ -63,6 +63,13 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         """The cause of a failure or wait, with the worker's own line; None otherwise."""
         return join_reason(self.reason, self.error)
 
+    @property
+    def described_state(self) -> str:
+        """The state with its cause; some causes name the state themselves."""
+        if not self.trouble or self.trouble.startswith(self.state):
+            return self.trouble or self.state
+        return f"{self.state}, {self.trouble}"
+
 
 def join_reason(reason: str | None, error: str | None) -> str | None:
     """Join a reason and the line that explains it, unless they are the same."""

@@ -28,16 +28,16 @@ def test_order_readiness_and_profiles(home: CliEnv):
     assert 4 == done.code, done
     for text in (
         "db (",
-        "api (waiting, waiting for db (ready))",
-        "migrate (waiting, waiting for db",
+        "api (waiting for db to be ready)",
+        "migrate (waiting for db to be ready)",
     ):
         assert text in done.err
     rows = place.rows()
     assert {"api": "waiting", "migrate": "waiting", "db": "starting", "shell": "ready"} == {
         name: row["state"] for name, row in rows.items()
     }
-    assert "waiting for db (ready)" == rows["api"]["error"]
-    assert "waiting for db (ready)" in place.run("ps").out
+    assert "waiting for db to be ready" == rows["api"]["error"]
+    assert "api: waiting for db to be ready" in place.run("ps").out
 
     (place.folder / "go").touch()
     place.until(lambda rows: rows["api"]["state"] == "ready")

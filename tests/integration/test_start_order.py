@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from pbus.process.supervisor.worker import probing
 from pbus.process.supervisor_events import Exited, GaveUp, Ready, Started
 from pbus.topology.policy.policies import (
+    BusProbe,
     Dependency,
     ExecProbe,
     HealthSpec,
@@ -91,7 +93,7 @@ def test_starts_forward_and_stops_backward(tmp_path: Path):
     async def main() -> None:
         async with supervised(what) as watched:
             record = await watched.state("middle.1", "waiting")
-            assert record.reason == "waiting for base (ready)"
+            assert record.reason == "waiting for base to be ready"
             await watched.state("top", "waiting")
             await watched.nth(Started)
             assert ["base"] == order_of(watched, Started)
@@ -179,7 +181,7 @@ def test_waiting_worker_can_be_stopped_and_started(tmp_path: Path):
             await watched.state("base", "exited")
             workers["top"].restart()
             record = await watched.state("top", "waiting")
-            assert record.reason == "waiting for base (stopped)"
+            assert record.reason == "waiting for base to be ready (stopped)"
             workers["top"].stop()
             await watched.state("top", "exited")
             workers["top"].start()
@@ -259,6 +261,21 @@ def test_not_ready_in_time_has_failed(tmp_path: Path, ready: ReadySpec, expected
             assert "not ready within" in gave_up.reason
             assert expected in gave_up.reason
             assert [-signal.SIGTERM] * 2 == [one.code for one in watched.all(Exited)]
+
+    play(main)
+
+
+def test_worker_that_never_registers_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A worker on the bus has a deadline without asking for one."""
+    monkeypatch.setattr(probing, "_REGISTERED", ReadySpec(probe=BusProbe(), timeout_s=0.2))
+    what = topology(tmp_path, program("one", FOREVER, tmp_path, joins=True, restart=NEVER))
+
+    async def main() -> None:
+        async with supervised(what) as watched:
+            assert 1 == await watched.code()
+            (gave_up,) = watched.all(GaveUp)
+            expected = "not ready within 0.2 s: it has not registered on the bus as ready"
+            assert expected == gave_up.reason
 
     play(main)
 

@@ -13,7 +13,7 @@ from pbus_cli.views import colors
 from pbus_cli.views.figures import short_count, short_duration
 from pbus_cli.views.log_lines import LogEntry, log_lines
 from pbus_cli.views.tables.queue_table import shared_lines
-from pbus_cli.views.tables.worker_table import registry_lines, state_counts
+from pbus_cli.views.tables.worker_table import error_lines, registry_lines, state_counts
 from pbus_cli.views.traffic import Passed, traffic_lines
 
 _FIXED_LINES: Final = 4  # title, two headings, foot
@@ -23,6 +23,7 @@ _LEAST_TABLE: Final = 3
 _LEAST_TRAFFIC: Final = 3
 _MOST_FAILURES: Final = 3  # each with its reason; of more the names
 _SHARED_SHARE: Final = 0.1  # of the page, for mailboxes that replicas share
+_REASONS_SHARE: Final = 0.15  # likewise, for the reasons why workers are not ready
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def dashboard(snapshot: Snapshot, width: int, height: int) -> Group:
     table = [
         *registry_lines(snapshot.rows, width, table_room, queues=snapshot.queues),
         *_shared_mailboxes(snapshot, width, int(room * _SHARED_SHARE)),
+        *_reasons(snapshot, width, int(room * _REASONS_SHARE)),
     ]
     traffic_room = _traffic_room(len(snapshot.messages), room - len(table))
     log_room = room - len(table) - traffic_room
@@ -90,6 +92,11 @@ def dashboard(snapshot: Snapshot, width: int, height: int) -> Group:
 def _shared_mailboxes(snapshot: Snapshot, width: int, room: int) -> list[Text]:
     queues = {name: one for name, one in (snapshot.queues or {}).items() if one.backlog or one.dead}
     return [_cut(line, width) for line in shared_lines(snapshot.rows, queues)[:room]]
+
+
+def _reasons(snapshot: Snapshot, width: int, room: int) -> list[Text]:
+    """Why workers wait, or are not healthy, as far as there is room; failures are alarms."""
+    return error_lines([row for row in snapshot.rows if row.state != "failed"], width)[:room]
 
 
 def _traffic_room(count: int, room: int) -> int:

@@ -105,7 +105,7 @@ def _why_waiting(process: ProcessRecord | None, state: str | None) -> str:
     if process is None:
         return state or "not started yet"
     if process.trouble:
-        return f"{process.state}, {process.trouble}"
+        return process.described_state
     if process.pid is not None and process.joins and state == "starting":
         return "it runs, but has not said on the bus that it is ready"
     return state or process.state

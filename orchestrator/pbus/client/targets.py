@@ -98,8 +98,10 @@ def _state_text(process: ProcessRecord, name: str) -> str:
         return _OUTSIDER.format(name=process.name)
     if process.state == "starting" and process.pid is not None:
         return f"{process.name} runs, but has not registered on the bus yet"
-    state = f"{process.state} ({process.trouble})" if process.trouble else process.state
-    return f"{process.name} is {state}; `pbus start {name}` starts it when it is down"
+    if process.state in {"exited", "failed"}:
+        why = f" ({process.trouble})" if process.trouble else ""
+        return f"{process.name} has {process.state}{why}; `pbus start {name}` starts it"
+    return f"{process.name} is {process.described_state}"
 
 
 def _is_usable(lease: Lease, name: str) -> bool:

@@ -3,12 +3,21 @@
 import asyncio
 import functools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from pbus.process.supervisor.worker.host import Blocker
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor_events import Event, Started
 from pbus.topology.policy.policies import Condition, Dependency
+
+_AWAITED: Final[Mapping[Condition, str]] = {
+    "started": "to start",
+    "ready": "to be ready",
+    "active": "to be active",
+    "healthy": "to be healthy",
+    "completed": "to complete",
+}
 
 
 class StartOrder:
@@ -43,8 +52,7 @@ class StartOrder:
                 has_failed = other.is_over
                 if has_failed and not dependency.required:
                     continue
-                text = f"{other.name} ({_state_of(other, dependency.condition)})"
-                return Blocker(text, has_failed)
+                return Blocker(_describe(other, dependency.condition, has_failed), has_failed)
         return None
 
     def stop(self, timeout_s: float | None = None) -> None:
@@ -105,8 +113,8 @@ def _is_met(worker: WorkerProcess, condition: Condition) -> bool:
     return condition == "ready" or not worker.joins or status.is_active
 
 
-def _state_of(worker: WorkerProcess, condition: Condition) -> str:
-    state = worker.status.state
-    if worker.target.is_stopped_by_user:
-        return "stopped"
-    return condition if state in {"starting", "ready", "waiting"} else state
+def _describe(worker: WorkerProcess, condition: Condition, has_failed: bool) -> str:  # noqa: FBT001
+    """Return what is missing: a worker, the condition, and its state where that needs attention."""
+    state = "stopped" if worker.target.is_stopped_by_user else worker.status.state
+    awaited = worker.name if has_failed else f"{worker.name} {_AWAITED[condition]}"
+    return awaited if state in {"starting", "ready", "waiting"} else f"{awaited} ({state})"

@@ -17,7 +17,7 @@ class Blocker(msgspec.Struct, frozen=True):
     """A dependency that is not met.
 
     Attributes:
-        text: Its name and the condition.
+        text: Its name, and the condition or its state.
         has_failed: It will not be met without a command of the user's.
     """
 

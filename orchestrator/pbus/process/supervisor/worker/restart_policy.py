@@ -87,7 +87,8 @@ def after_exit(spec: RestartSpec, end: Exit, history: History, share: float = 0.
 def _give_up(spec: RestartSpec, end: Exit, exits: tuple[float, ...]) -> GiveUp:
     text = describe_exit(end.code)
     if spec.max_exits > 1:
-        text += f", {len(exits)} times within {exits[-1] - exits[0]:.0f} s"
+        span_s = exits[-1] - exits[0]
+        text += f", {len(exits)} times within {round(span_s, 0 if span_s >= 1 else 2):g} s"
     return GiveUp(text)
 
 
