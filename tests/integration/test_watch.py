@@ -1,16 +1,18 @@
 """Watching of files with real processes: restarted for each change of what is watched."""
 
 import asyncio
+import errno
 import os
 import shutil
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pbus.process.supervisor_events import Line, StateChanged
+from pbus.process.watching import file_watch
 from pbus.topology.model import WorkerSpec
 from pbus.topology.policy.policies import Dependency, LogProbe, ReadySpec, RestartSpec
 from support.supervisor_helpers import Watched, program, supervised, topology
@@ -159,6 +161,34 @@ def test_each_kind_of_change_restarts_once(tmp_path: Path):
                 assert (change, [expected]) == (change, reasons(watched, "watched")[count - 1 :])
             assert 0 == watched.process("other").restarts
             assert 0 == await watched.stop()
+
+    play(main)
+
+
+def test_without_notifications(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Where the system has no more watches, pbus looks each second, and says so once."""
+
+    async def no_room(*_paths: str, **_options: Any) -> AsyncIterator[set[Any]]:
+        raise OSError(errno.ENOSPC, "OS file watch limit reached")
+        yield set()
+
+    monkeypatch.setattr(file_watch, "awatch", no_room)
+    file = tmp_path / "a.txt"
+    file.write_text("first")
+    spec = program("watched", FOREVER, tmp_path, watch=(file,), restart=ONCE)
+
+    async def main() -> None:
+        async with supervised(topology(tmp_path, spec)) as watched:
+            for count in (1, 2):
+                await watched.until(
+                    lambda count=count: watched.states("watched").count("ready") == count
+                )
+                file.write_text(f"changed {count}")
+            await watched.until(lambda: watched.states("watched").count("ready") == 3)
+            assert 0 == await watched.stop()
+        assert 1 == caplog.text.count("are looked for each second: [Errno 28] OS file watch limit")
 
     play(main)
 

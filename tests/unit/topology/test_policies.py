@@ -178,6 +178,8 @@ def test_limits(tmp_path):
         ("scale: 2", "unknown key (here: `replicas`)"),
         ("class: m:A", "unknown key (here: `worker`)"),
         ("healthcheck: {}", "unknown key (here: `health`)"),
+        ("mem_limit: 1GB", "unknown key (here: `limits: {memory: ...}`)"),
+        ("develop: {}", "unknown key (here: `watch`)"),
         ("deploy: {}", "unknown key (here: `replicas, restart and limits`)"),
     ],
 )

@@ -96,7 +96,7 @@ class FileWatch:
                     await waiting
             finally:
                 waiting.cancel()
-                await asyncio.wait({waiting})
+                await asyncio.gather(waiting, return_exceptions=True)
 
     def _is_relevant(self, last: Snapshot, _change: Change, path: str) -> bool:
         place = Path(path)
