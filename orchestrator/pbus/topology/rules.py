@@ -128,7 +128,7 @@ class _WorkerRules:
         """Add a problem for each broken rule."""
         self._check_program()
         section = self._section
-        check_policies(section, self._place, self._problems)
+        check_policies(section, self._place, self._is_given, self._problems)
         env_files.read_all(section.env_file or (), self._place("env_file"))
         if section.working_dir is not None and not is_folder(folder / section.working_dir):
             self._problems.add(
@@ -179,9 +179,12 @@ class _WorkerRules:
     def _place(self, *keys: str) -> Place:
         return _locate(self._tree, "workers", self._name, *keys)
 
-    def _is_given(self, key: str) -> bool:
-        """Whether the key is given, valid or not."""
-        worker = self._tree.entries["workers"].node
-        section = worker.entries[self._name].node if isinstance(worker, Mapping) else worker
-        entry = section.entries.get(key) if isinstance(section, Mapping) else None
-        return entry is not None and not is_null(entry.node)
+    def _is_given(self, *keys: str) -> bool:
+        """Whether a key below the worker is given, valid or not."""
+        node = self._tree.entries["workers"].node
+        for key in (self._name, *keys):
+            entry = node.entries.get(key) if isinstance(node, Mapping) else None
+            if entry is None or is_null(entry.node):
+                return False
+            node = entry.node
+        return True

@@ -116,7 +116,7 @@ def build_probe(section: ProbeSection) -> Probe:
     if section.http is not None:
         return HttpProbe(section.http)
     if section.tcp is not None:
-        return TcpProbe(*parse_address(section.tcp))
+        return TcpProbe(*parse_address(str(section.tcp)))
     if section.exec is not None:
         return ExecProbe(_words(section.exec))
     return NotifyProbe() if section.notify else BusProbe()

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pbus.topology.policy.dependencies import find_cycle
 from pbus.topology.policy.policy_build import parse_address, signal_name
-from pbus.topology.policy.policy_schema import ProbeSection
+from pbus.topology.policy.policy_schema import ProbeSection, RestartSection
 from pbus.topology.problems import Place, Problems, did_you_mean, one_of
 from pbus.topology.schema import WorkerSection
 
@@ -16,17 +16,20 @@ _PROBES = ("log", "http", "tcp", "exec", "notify", "bus")
 _MOST_PATTERN = 1000  # characters of a regular expression
 
 
-def check_policies(section: WorkerSection, place: PlaceOf, problems: Problems) -> None:
+def check_policies(
+    section: WorkerSection, place: PlaceOf, is_given: Callable[..., bool], problems: Problems
+) -> None:
     """Note every broken rule of one worker.
 
     Args:
         section: The worker as checked for its shape.
         place: From keys below the worker to their place in the file.
+        is_given: Whether a key below the worker is in the file, valid or not.
         problems: Where to note them.
     """
     joins = section.worker is not None if section.joins is None else section.joins
     for key, probe in (("ready", section.ready), ("health", section.health)):
-        if isinstance(probe, ProbeSection):
+        if isinstance(probe, ProbeSection) and not _has_wrong_probe(key, probe, is_given):
             _check_probe(probe, joins, lambda *keys, key=key: place(key, *keys), problems)
     if isinstance(section.health, ProbeSection) and section.health.log is not None:
         problems.add(
@@ -34,6 +37,11 @@ def check_policies(section: WorkerSection, place: PlaceOf, problems: Problems) -
         )
     if section.stop is not None and section.stop.signal is not None:
         _check_signal(section.stop.signal, place("stop", "signal"), problems)
+
+
+def _has_wrong_probe(key: str, probe: ProbeSection, is_given: Callable[..., bool]) -> bool:
+    """Whether a probe was left out of the section because of its type, which is a problem already."""
+    return any(getattr(probe, kind) is None and is_given(key, kind) for kind in _PROBES)
 
 
 def _check_signal(text: str, place: Place, problems: Problems) -> None:
@@ -105,6 +113,7 @@ def check_order(workers: Mapping[str, WorkerSection], place: PlaceOf, problems: 
         problems: Where to note them.
     """
     waits_for = {name: list(worker.depends_on or ()) for name, worker in workers.items()}
+    _check_completion(workers, place, problems)
     for name, others in waits_for.items():
         for other in others:
             if other not in workers:
@@ -117,3 +126,22 @@ def check_order(workers: Mapping[str, WorkerSection], place: PlaceOf, problems: 
             place(cycle[0], "depends_on"),
             f"these workers wait for each other: {' → '.join(cycle)}",
         )
+
+
+def _check_completion(
+    workers: Mapping[str, WorkerSection], place: PlaceOf, problems: Problems
+) -> None:
+    """Note who waits for the end of a worker that is always started again."""
+    endless = {name for name, one in workers.items() if _policy_of(one) == "always"}
+    for name, worker in workers.items():
+        named = worker.depends_on if isinstance(worker.depends_on, dict) else {}
+        for other, dependency in named.items():
+            if other in endless and getattr(dependency, "condition", None) == "completed":
+                problems.add(
+                    place(name, "depends_on", other),
+                    f"{other} never completes: with `restart: always` it is started again",
+                )
+
+
+def _policy_of(worker: WorkerSection) -> str | None:
+    return worker.restart.policy if isinstance(worker.restart, RestartSection) else None

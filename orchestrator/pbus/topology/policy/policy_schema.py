@@ -23,10 +23,14 @@ Words = Annotated[
     list[Annotated[str | int | float | bool, Meta()]],
     Meta(min_length=1, extra={"expected": "a list of words like [curl, -f, localhost]"}),
 ]
-COMPOSE_CONDITIONS = {
+COMPOSE_CONDITIONS = {  # of Docker Compose and of process-compose
     "service_started": "started",
     "service_healthy": "healthy",
     "service_completed_successfully": "completed",
+    "process_started": "started",
+    "process_log_ready": "ready",
+    "process_healthy": "healthy",
+    "process_completed_successfully": "completed",
 }
 CONDITIONS = ("started", "ready", "active", "healthy", "completed")
 
@@ -73,7 +77,8 @@ class DependencySection(Struct, frozen=True, kw_only=True, forbid_unknown_fields
         Condition | None,
         Meta(
             description="The state that the dependency must have reached; ready. `completed`: it has"
-            " ended well. Compose's spellings are understood.",
+            " ended well. The spellings of Docker Compose and process-compose are"
+            " understood.",
             extra={"aliases": COMPOSE_CONDITIONS},
             extra_json_schema={"enum": [*CONDITIONS, *COMPOSE_CONDITIONS, None]},
         ),
@@ -109,7 +114,7 @@ class ProbeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         ),
     ] = None
     tcp: Annotated[
-        str | None,
+        str | int | None,
         Meta(
             description="HOST:PORT, or a port of this machine, that must accept a connection.",
             examples=["127.0.0.1:5432"],
