@@ -55,14 +55,17 @@ workers:
 """
 
 
+def shop_at(home: CliEnv, name: str, *files: str) -> Place:
+    """A place with the shop's topology; it waits for the files `go` and `open`."""
+    given = {"topology.yaml": SHOP, "workers.py": WORKERS, "shop.env": "PLACE=Ulm\n"}
+    return home.place(name, given | dict.fromkeys(files, ""))
+
+
 @pytest.fixture(scope="module")
 def shop(home: CliEnv) -> Place:
     """A project that several tests complain of; they leave it running."""
-    place = home.place(
-        "shop", {"topology.yaml": SHOP, "workers.py": WORKERS, "shop.env": "PLACE=Ulm\n"}
-    )
-    begun = place.run("up", "-d")
-    assert 0 == begun.code, begun.err
+    place = shop_at(home, "shop", "go", "open")
+    place.up()
     return place
 
 
@@ -86,9 +89,10 @@ def pid_in(file: Path) -> psutil.Process:
     return psutil.Process(int(wait_for(lambda: file.exists() and file.read_text().strip())))
 
 
-# The first one: it begins with a project of which no worker is ready.
-def test_order_and_readiness(shop: Place):
+def test_order_and_readiness(home: CliEnv):
     """Complaint: workers start in any order, and before what they need is ready."""
+    shop = shop_at(home, "opening")
+    assert 0 == shop.run("up", "-d").code
     order = shop.folder / "order"
     rows = shop.until(
         lambda rows: rows["db"]["state"] == "starting" and rows["gate"]["state"] == "starting"
@@ -102,15 +106,17 @@ def test_order_and_readiness(shop: Place):
     assert 0 == shop.run("restart", "db").code  # the order holds at restarts, too
     assert "db ends" in order.read_text()
     shop.until(lambda rows: rows["db"]["ready"])
+    assert 0 == shop.run("down", "--timeout", "5").code
 
 
 def test_first_message_is_not_lost(shop: Place):
     """Complaint: what is sent before its receiver listens is lost without a word."""
+    assert 0 == shop.tell("stop", "late").code
     with shop.broker() as broker:
         before = len(broker.client_list())
         sending = shop.start("send", "late", "--text", "early bird", "--timeout", "20")
         wait_for(lambda: len(broker.client_list()) > before)
-    (shop.folder / "open").touch()
+    assert 0 == shop.tell("start", "late").code
     assert 0 == sending.done().code
     wait_for(lambda: "got early bird" in shop.logs("late"))
 
@@ -283,9 +289,7 @@ def test_failed_start_is_no_zero(
 
 def test_instances_do_not_clash(shop: Place, home: CliEnv):
     """Complaint: two instances fight for a port or a name, and stopping one stops the other."""
-    twin = home.place("twin", {"topology.yaml": SHOP, "workers.py": WORKERS, "shop.env": ""})
-    for name in ("go", "open"):
-        (twin.folder / name).touch()
+    twin = shop_at(home, "twin", "go", "open")
     before = shop.rows()["api"]["pid"]
     started = [twin.start("up", "--wait"), twin.start("up", "--wait")]  # and at the same time
     codes = sorted(one.done().code for one in started)
