@@ -285,6 +285,7 @@ def test_failed_start_is_no_zero(
     told = place.run("up", option)
     assert code == told.code
     assert expected in told.out + told.err
+    assert "goes on running" not in told.err  # for nothing does
 
 
 def test_instances_do_not_clash(shop: Place, home: CliEnv):

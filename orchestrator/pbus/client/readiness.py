@@ -61,6 +61,11 @@ class Readiness:
         """Those not ready (nor done) when last looked at."""
         return [*self.failed, *self.waiting]
 
+    def error(self) -> StartupError:
+        """The failures; where nothing else was started, the project ends by itself."""
+        goes_on = self.waiting or self.ready_once.difference(self.failed)
+        return StartupError(self.failed, self.waiting if goes_on else None)
+
     def look(self, rows: Iterable[WorkerRow], hosts: Iterable[HostRecord]) -> list[str]:
         """Take in how things stand; returns who is ready for the first time."""
         states = {row.name: row.state for row in rows}
@@ -183,7 +188,7 @@ async def wait_started(
             await _wait(topology, readiness, on_ready)
     except TimeoutError:
         if readiness.failed:
-            raise StartupError(readiness.failed, readiness.waiting) from None
+            raise readiness.error() from None
         raise NotReadyError(readiness.waiting, timeout_s) from None
     except NothingRunningError:
         _judge_ended(topology, readiness, since)
@@ -222,7 +227,7 @@ async def _poll(
         now = time.monotonic()
         failed_at = min(failed_at, now) if readiness.failed else math.inf
         if readiness.failed and (not readiness.waiting or now - failed_at >= _GRACE_S):
-            raise StartupError(readiness.failed, readiness.waiting)
+            raise readiness.error()
         await asyncio.sleep(_POLL_S)
     raise NothingRunningError(f"is named {record.name!r} any more")
 

@@ -84,13 +84,16 @@ class StartupError(ProcessError):
     Attributes:
         workers: The names of those that failed.
         failed: Why each failed, by name.
-        waiting: The state of each other that was not ready, by name.
+        waiting: The state of each other that was not ready, by name; empty, too, where the project
+            has ended by itself (given as None).
     """
 
     def __init__(self, failed: Mapping[str, str], waiting: Mapping[str, str] | None = None) -> None:
         lines = [f"worker {name!r} failed: {why}" for name, why in failed.items()]
         lines += [f"worker {name!r} is not ready: {why}" for name, why in (waiting or {}).items()]
         hint = "what else was started goes on running; `pbus down` stops it"
+        if waiting is None:
+            hint = "nothing of the project runs any more; `pbus logs` shows more"
         super().__init__("\n".join(lines), hint=hint)
         self.workers = tuple(failed)
         self.failed = dict(failed)
