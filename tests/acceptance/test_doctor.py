@@ -155,7 +155,8 @@ def test_two_projects_on_one_channel(home: CliEnv, shared: Valkey):
     """And with a worker of the same name: an error, for only one of them can have it."""
     bus = f"bus: {{url: '{shared.url}', channel: 'pbus:shared'}}\n"
     first = place(home, "first", bus + ONE)
-    second = place(home, "second", f"{bus}workers:\n  a: {{worker: 'w:A', restart: never}}\n")
+    workers = "workers:\n  a: {worker: 'w:A', restart: never}\n  b: {command: [sleep, '600']}\n"
+    second = place(home, "second", bus + workers)  # b goes on when a is given up
     first.up()
     alone = first.tell("doctor", "--json")
     second.run("up", "-d")
