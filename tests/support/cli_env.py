@@ -56,6 +56,13 @@ def living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
+def command_line(process: psutil.Process) -> str:
+    """The words of a process; none of one that has ended meanwhile."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""
+
+
 def can_run(*words: str, program: tuple[str, ...] = ("true",)) -> bool:
     """Whether a program succeeds that is run through these words, as this user and on this system."""
     try:
@@ -192,11 +199,7 @@ class CliEnv:
 
     def command_lines(self) -> str:
         """All words of all their command lines; who ends meanwhile has none."""
-        words: list[str] = []
-        for process in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                words += process.cmdline()
-        return " ".join(words)
+        return " ".join(map(command_line, self.processes()))
 
     def sockets(self) -> list[Path]:
         """All sockets below the runtime folder."""
@@ -308,4 +311,4 @@ class Place:
     def child(self, word: str) -> psutil.Process:
         """The supervisor's child that has this in its command line."""
         children = self.supervisor().children()
-        return next(one for one in children if word in " ".join(one.cmdline()))
+        return next(one for one in children if word in command_line(one))
