@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from pbus.frames import EndFrame as EndFrame
     from pbus.frames import Frame as Frame
     from pbus.frames import FrameDirection as FrameDirection
+    from pbus.frames import OpaqueFrame as OpaqueFrame
     from pbus.frames import StartFrame as StartFrame
     from pbus.frames import TextFrame as TextFrame
     from pbus.handlers import PENDING as PENDING
@@ -119,6 +120,8 @@ if TYPE_CHECKING:
     from pbus.messages import BusLocalMessage as BusLocalMessage
     from pbus.messages import BusMessage as BusMessage
     from pbus.messages import BusMessagesLostMessage as BusMessagesLostMessage
+    from pbus.messages import BusOpaqueMessage as BusOpaqueMessage
+    from pbus.messages import BusOpaqueSystemMessage as BusOpaqueSystemMessage
     from pbus.messages import BusSystemMessage as BusSystemMessage
     from pbus.messages import BusWorkerErrorMessage as BusWorkerErrorMessage
     from pbus.messages import BusWorkerLocalErrorMessage as BusWorkerLocalErrorMessage
@@ -217,6 +220,7 @@ _HOMES = {
         "EndFrame",
         "Frame",
         "FrameDirection",
+        "OpaqueFrame",
         "StartFrame",
         "TextFrame",
     ),
@@ -261,6 +265,8 @@ _HOMES = {
         "BusLocalMessage",
         "BusMessage",
         "BusMessagesLostMessage",
+        "BusOpaqueMessage",
+        "BusOpaqueSystemMessage",
         "BusSystemMessage",
         "BusWorkerErrorMessage",
         "BusWorkerLocalErrorMessage",

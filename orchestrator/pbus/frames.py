@@ -3,7 +3,7 @@
 import enum
 from typing import Any, ClassVar
 
-from pbus.structs import Catalogue, WireStruct
+from pbus.structs import Catalogue, WireStruct, own_fields
 
 
 class FrameDirection(enum.StrEnum):
@@ -23,6 +23,29 @@ class Frame(WireStruct):
     catalogue: ClassVar[Catalogue] = Catalogue()
 
     metadata: dict[str, Any] | None = None
+
+
+class OpaqueFrame(Frame):
+    """A frame of a class that this process does not have.
+
+    Attributes:
+        type_name: The name of its class.
+        data: Its own fields, undecoded: an object of JSON, or a map of MessagePack.
+    """
+
+    type_name: str
+    data: bytes = b"{}"
+
+    def fields(self) -> dict[str, Any]:
+        """Its own fields, decoded; bytes that travelled in JSON are text in base64.
+
+        Raises:
+            MessageDecodeError: The data is no object.
+        """
+        return own_fields(self.data, self.type_name)
+
+
+Frame.catalogue.discard(OpaqueFrame)  # its name means no type on the wire
 
 
 class TextFrame(Frame):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
 import msgspec
 
-from pbus.errors import DuplicateTypeError, MessageDefinitionError
+from pbus.errors import DuplicateTypeError, MessageDecodeError, MessageDefinitionError
 from pbus.names import MAX_NAME_LENGTH, WORKER_NAME
 
 # All that decoding bytes of any content may raise; msgspec lets UnicodeDecodeError through.
@@ -23,7 +23,7 @@ Label = Annotated[
 ]
 
 _OWN = "pbus."
-_RESERVED = frozenset({"catalogue", "category", "is_local", "is_stored", "lane"})
+_RESERVED = frozenset({"catalogue", "category", "is_local", "is_opaque", "is_stored", "lane"})
 
 T = TypeVar("T", bound=type)
 
@@ -151,3 +151,23 @@ class WireStruct(msgspec.Struct, metaclass=WireMeta, frozen=True):
         if "catalogue" in cls.__dict__:  # the root of a family: not itself sent
             return
         cls.catalogue.add(cls)
+
+
+def is_packed(data: bytes) -> bool:
+    """Whether bytes are MessagePack: no map or array of it begins as JSON text does."""
+    return data[:1] >= b"\x80"
+
+
+def own_fields(data: bytes, type_name: str) -> dict[str, Any]:
+    """Decode the fields of a type that is not known here.
+
+    Raises:
+        MessageDecodeError: The data is no object.
+    """
+    try:
+        kind = dict[str, Any]
+        if is_packed(data):
+            return msgspec.msgpack.decode(data, type=kind)
+        return msgspec.json.decode(data, type=kind)
+    except DECODE_ERRORS as error:
+        raise MessageDecodeError(str(error), type_name=type_name) from error

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from pbus.bus import connect
-from pbus.bus.local import router
+from pbus.bus.local import decoder
 from pbus.errors import BusFullError, MessageTooLargeError
 from pbus.messages import BusSystemMessage
 from support import slow_receiver
@@ -242,7 +242,7 @@ def test_w14_stuck_handler_bounds_memory(valkey, channel):
 
 def test_w32_garbage_on_the_channel_is_refused(valkey, channel, caplog, monkeypatch):
     """Broken bytes, foreign JSON, unknown types, bad fields and local types: counted, survived."""
-    monkeypatch.setattr(router, "_COMPLAIN_EVERY_S", 1000.0)
+    monkeypatch.setattr(decoder, "_COMPLAIN_EVERY_S", 1000.0)
 
     async def main():
         bus = connect(valkey.url, channel=channel)

@@ -2,7 +2,7 @@
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.connect import connect
-from pbus.bus.local.router import Counters
+from pbus.bus.local.counters import Counters
 from pbus.bus.memory import AsyncQueueBus
 from pbus.bus.subscriber import BusSubscriber
 from pbus.bus.tap import Tap, TapMessage

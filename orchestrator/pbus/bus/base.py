@@ -9,18 +9,19 @@ from typing import Any, Self
 import msgspec
 
 from pbus.bus.claims import Presence
+from pbus.bus.local.counters import Counters
 from pbus.bus.local.mailbox import Mailbox
-from pbus.bus.local.router import Counters, LocalRouter
+from pbus.bus.local.router import LocalRouter
 from pbus.bus.memory_leases import MemoryLeaseStore
 from pbus.bus.queues.store import QueueStore
 from pbus.bus.subscriber import BusSubscriber
 from pbus.bus.tap import Tap
-from pbus.codec import Header, decode_message, encode_raw
+from pbus.codec import Header, decode_opaque, encode_raw, known_form
 from pbus.concurrency.forks import hold_loop
 from pbus.errors import BusClosedError, BusError, BusLoopError, BusUnavailableError
 from pbus.ids import new_id, new_token
 from pbus.leases import LeaseStore
-from pbus.messages import BusMessage
+from pbus.messages import BusMessage, Lane
 from pbus.settings import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_SEND_TIMEOUT_S
 
 
@@ -182,12 +183,15 @@ class WorkerBus(abc.ABC):
 
         Raises:
             MessageEncodeError: A field cannot be carried unchanged.
+            MessageDecodeError: It is opaque, and its type is known here and does not take its data.
             BusFullError: The receiver made no room within the send timeout.
             BusClosedError: The bus is not started, or stopped.
             BusLoopError: The bus belongs to another event loop.
         """
         if not self.is_running:
             await self._until_running()
+        if message.is_opaque:
+            message = known_form(message)
         if message.is_local or message.target in self._router.local_names:
             await self._router.put(message)
         else:
@@ -205,17 +209,15 @@ class WorkerBus(abc.ABC):
     ) -> None:
         """Send a message from its type's name and JSON fields.
 
-        A bus that carries encoded messages carries types, too, that only its receivers know.
+        Only its receivers need to know the type.
 
         Raises:
-            MessageDecodeError: The type is unknown here and this bus hands objects over, or a
-                field is wrong.
+            MessageDecodeError: A field is wrong, where this bus hands objects over.
             MessageEncodeError: A field cannot be carried.
         """
-        del urgent  # the type knows its lane
         header = new_header(type_name, source, target)
         line = encode_raw(header, fields, limit=self.max_message_bytes)
-        await self.send(decode_message(line))
+        await self.send(decode_opaque(line, Lane.SYSTEM if urgent else Lane.DATA))
 
     @abc.abstractmethod
     async def publish(self, message: BusMessage) -> None:

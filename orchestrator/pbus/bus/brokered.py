@@ -21,7 +21,7 @@ from pbus.bus.stream.send_buffer import SendBuffer
 from pbus.bus.stream.transport import Transport
 from pbus.bus.stream.write_queue import MAX_PAYLOAD_BYTES
 from pbus.bus.stream.writer import LaneWriter
-from pbus.codec import Encoding, encode_message, encode_raw
+from pbus.codec import Encoding, encode_message, encode_raw, within_packed
 from pbus.concurrency.background import TaskFunction, TaskOwner, run_forever
 from pbus.errors import (
     BusUnavailableError,
@@ -62,6 +62,7 @@ class BrokeredBus(ReceivingBus):
         )
         self._settings = settings
         self._encoding = Encoding(settings.encoding)
+        self._is_packed = self._encoding is Encoding.MSGPACK
         self._seal = seal_of(settings.key, self.channel, encrypt=settings.encrypt)
         self._claims = Claims(self.presences, self._read_leases)
         self._max_payload_bytes = max(MAX_PAYLOAD_BYTES, self.max_message_bytes) + _ENVELOPE_BYTES
@@ -86,6 +87,8 @@ class BrokeredBus(ReceivingBus):
             line = encode_message(message, limit=self._carried_bytes, encoding=self._encoding)
         if consumer is None:
             send_buffer, address = self._send_buffers[message.lane], message.target or EVERYONE
+            if self._is_packed:
+                line = within_packed(line)
             if not send_buffer.put_nowait(address, line):
                 await send_buffer.put(address, line)
         else:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from pbus.bus.local.router import EPHEMERAL_PREFIXES
+from pbus.bus.local.counters import EPHEMERAL_PREFIXES
 from pbus.errors import BusUnavailableError
 from pbus.leases import Lease, process_of
 

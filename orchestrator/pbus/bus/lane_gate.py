@@ -37,7 +37,7 @@ class LaneGate:
         self.on_change: Callable[[], None] = _nothing
 
     def lets(self, kind: type[BusMessage] | None) -> bool:
-        """Whether a message of this class may be handled; what is no known message is let in."""
+        """Whether a message of this class may be handled; what is no message is let in."""
         return self.is_free or (not self.is_shut and (kind is None or self._passes(kind)))
 
     def open(self) -> None:

@@ -6,7 +6,7 @@ from typing import Self
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.tap import TapMessage, TapQueue
-from pbus.codec import Header, encode_message
+from pbus.codec import decode_header, encode_message
 from pbus.errors import MessageEncodeError
 from pbus.messages import BusMessage
 from pbus.settings import DEFAULT_SEND_TIMEOUT_S
@@ -60,15 +60,9 @@ class MemoryTap:
 
     def show(self, message: BusMessage) -> None:
         """Called by the bus for every message."""
-        header = Header(
-            type=type(message).__name__,
-            source=message.source,
-            target=message.target,
-            id=message.id,
-            time=message.time,
-        )
         try:
             body = encode_message(message, limit=1 << 62)
+            header = decode_header(body)
             self._queue.put_nowait(
                 TapMessage(header=header, body=body, lane=message.lane.value, missed=self.missed)
             )

@@ -16,6 +16,8 @@ class BusSubscriber:
         name: The address; unique within the process.
         is_draining: What it refuses from now on is for others, or for its next incarnation: stored messages
             are given back, not dropped.
+        takes_opaque: Whether it receives messages and frames of types that this process does not know, as
+            BusOpaqueMessage and OpaqueFrame; they are refused otherwise.
         is_durable: Whether it has a mailbox for stored messages (at-least-once); without one it
             hears only what is never stored.
         gates: By which it holds messages of a lane back for a while; without one all come at once.
@@ -24,6 +26,7 @@ class BusSubscriber:
 
     name: str
     is_draining: bool = False
+    takes_opaque: bool = False
     is_durable: bool = True
     gates: Mapping[Lane, LaneGate] = MappingProxyType({})
     prefetch: int | None = None

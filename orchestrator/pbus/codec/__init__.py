@@ -16,7 +16,11 @@ from pbus.codec.envelope import encode_payload as encode_payload
 from pbus.codec.envelope import is_broadcast as is_broadcast
 from pbus.codec.envelope import origin_of as origin_of
 from pbus.codec.envelope import source_of as source_of
+from pbus.codec.envelope import within_packed as within_packed
 from pbus.codec.message_codec import decode_message as decode_message
+from pbus.codec.message_codec import decode_opaque as decode_opaque
 from pbus.codec.message_codec import encode_message as encode_message
 from pbus.codec.message_codec import encode_raw as encode_raw
+from pbus.codec.message_codec import known_form as known_form
 from pbus.codec.message_codec import type_of as type_of
+from pbus.codec.opaque import opaque_data as opaque_data

@@ -7,7 +7,7 @@ import msgspec
 
 from pbus.errors import MessageDecodeError
 from pbus.messages import Lane
-from pbus.structs import DECODE_ERRORS
+from pbus.structs import DECODE_ERRORS, is_packed
 
 FORMAT_VERSION = 1
 
@@ -64,18 +64,15 @@ _header_decoder = msgspec.json.Decoder(Header)
 _envelope_decoder = msgspec.json.Decoder(Envelope)
 _packed_header_decoder = msgspec.msgpack.Decoder(Header)
 _packed_envelope_decoder = msgspec.msgpack.Decoder(Envelope)
+_packed_bytes_decoder = msgspec.msgpack.Decoder(bytes)
 _packed_payload_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
 HEAD = b'{"type":"'  # of a message in JSON, as pbus writes it
 NAME_AT = len(HEAD)
 _SOURCE = b'","source":"'
+_BYTES_MARKS = b"\xc4\xc5\xc6"  # which bytes of MessagePack begin with
 _PACKED_SOURCE = msgpack_encoder.encode("source")
-
-
-def is_packed(data: bytes) -> bool:
-    """Whether bytes are MessagePack: no map or array of it begins as JSON text does."""
-    return data[:1] >= b"\x80"
 
 
 def encode_payload(envelope: Envelope, messages: list[bytes]) -> bytes:
@@ -103,10 +100,8 @@ def decode_payload(payload: bytes) -> tuple[Envelope, list[bytes]]:
     try:
         if is_packed(payload):
             head, *raw = _packed_payload_decoder.decode(payload)
-            envelope, messages = (
-                _packed_envelope_decoder.decode(head),
-                [bytes(item) for item in raw],
-            )
+            envelope = _packed_envelope_decoder.decode(head)
+            messages = [_unwrapped(bytes(item)) for item in raw]
         else:
             messages = payload.split(b"\n")
             envelope = _envelope_decoder.decode(messages.pop(0))
@@ -118,6 +113,15 @@ def decode_payload(payload: bytes) -> tuple[Envelope, list[bytes]]:
     if len(messages) != envelope.count:
         raise MessageDecodeError(f"{len(messages)} messages where {envelope.count} were announced")
     return envelope, messages
+
+
+def within_packed(line: bytes) -> bytes:
+    """A message in JSON as an item of a payload in MessagePack."""
+    return line if is_packed(line) else msgpack_encoder.encode(line)
+
+
+def _unwrapped(item: bytes) -> bytes:
+    return _packed_bytes_decoder.decode(item) if item[0] in _BYTES_MARKS else item
 
 
 def decode_header(data: bytes) -> Header:

@@ -11,6 +11,8 @@ from pbus.errors import MessageEncodeError
 from pbus.frames import Frame
 from pbus.messages import BusMessage
 
+_Types = tuple[type, ...]
+_SIMPLE: _Types = (str, int)
 _MAX_DEPTH = 200  # deeper JSON is an accident; msgspec and the C stack agree up to here
 
 
@@ -35,7 +37,9 @@ def _check_frame(frame: Frame | None, type_name: str, path: str) -> None:
         check_plain(getattr(frame, name), type_name, f"{path}.{name}")
 
 
-def check_plain(value: Any, type_name: str, path: str, depth: int = 0) -> None:
+def check_plain(
+    value: Any, type_name: str, path: str, depth: int = 0, *, simple: _Types = _SIMPLE
+) -> None:
     """Check a value that JSON might change or drop.
 
     Args:
@@ -43,11 +47,12 @@ def check_plain(value: Any, type_name: str, path: str, depth: int = 0) -> None:
         type_name: Of the message, for the error.
         path: To the value, for the error.
         depth: Of containers around it.
+        simple: Types of values that are carried as they are.
 
     Raises:
         MessageEncodeError: The value would not arrive unchanged.
     """
-    if value is None or isinstance(value, (str, int)):
+    if value is None or isinstance(value, simple):
         return
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -56,10 +61,10 @@ def check_plain(value: Any, type_name: str, path: str, depth: int = 0) -> None:
     if depth >= _MAX_DEPTH:
         raise MessageEncodeError(type_name, path, f"nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, dict):
-        _check_dict(value, type_name, path, depth)
+        _check_dict(value, type_name, path, depth, simple)
     elif isinstance(value, (list, tuple)):
         for index, inner in enumerate(value):
-            check_plain(inner, type_name, f"{path}[{index}]", depth + 1)
+            check_plain(inner, type_name, f"{path}[{index}]", depth + 1, simple=simple)
     else:
         raise MessageEncodeError(
             type_name,
@@ -70,13 +75,15 @@ def check_plain(value: Any, type_name: str, path: str, depth: int = 0) -> None:
         )
 
 
-def _check_dict(value: dict[Any, Any], type_name: str, path: str, depth: int) -> None:
+def _check_dict(
+    value: dict[Any, Any], type_name: str, path: str, depth: int, simple: _Types
+) -> None:
     for key, inner in value.items():
         if not isinstance(key, str):
             raise MessageEncodeError(
                 type_name, path, f"key {key!r} is {type(key).__name__}, JSON keys are text"
             )
-        check_plain(inner, type_name, f"{path}.{key}", depth + 1)
+        check_plain(inner, type_name, f"{path}.{key}", depth + 1, simple=simple)
 
 
 def check_finite(message: BusMessage) -> None:

@@ -1,6 +1,7 @@
 """Encoding and decoding of single messages."""
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,8 @@ from pbus.codec.envelope import (
     json_encoder,
     msgpack_encoder,
 )
-from pbus.codec.field_checks import check_fields, check_finite, check_plain, encode_error
+from pbus.codec.field_checks import check_finite, check_plain, encode_error
+from pbus.codec.opaque import checked_value, read_opaque
 from pbus.codec.wire_spec import SPECS, spec_of
 from pbus.concurrency.user_code import as_handler_error
 from pbus.errors import (
@@ -26,7 +28,7 @@ from pbus.errors import (
     UnknownTypeError,
     text_of,
 )
-from pbus.messages import BusMessage
+from pbus.messages import BusMessage, BusOpaqueMessage, Lane
 from pbus.settings import DEFAULT_MAX_MESSAGE_BYTES
 from pbus.structs import DECODE_ERRORS
 
@@ -57,11 +59,10 @@ def encode_message(
         MessageTooLargeError: It is longer than the limit.
     """
     spec = SPECS.get(type(message)) or spec_of(type(message))
-    if not spec.is_plain:
-        check_fields(message, spec)
+    value = message if spec.is_plain else checked_value(message, spec, encoding)
     is_json = encoding is _IN_JSON
     try:
-        line = _encode_json(message) if is_json else _encode_packed(message)
+        line = _encode_json(value) if is_json else _encode_packed(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise encode_error(message, error) from error
     if is_json and (
@@ -70,7 +71,7 @@ def encode_message(
     ):
         check_finite(message)
     if len(line) > limit:
-        raise MessageTooLargeError(type(message).__name__, len(line), limit)
+        raise MessageTooLargeError(decode_header(line).type, len(line), limit)
     return line
 
 
@@ -114,16 +115,47 @@ def decode_message(line: bytes) -> BusMessage:
     return _decode_by_header(line)
 
 
-def type_of(line: bytes) -> type[BusMessage] | None:
-    """The class of an encoded message; None when it is unknown here."""
-    if line.startswith(HEAD):
-        return BusMessage.catalogue.get(
-            line[NAME_AT : line.find(b'"', NAME_AT)].decode(errors="replace")
-        )
+def decode_opaque(line: bytes, lane: Lane) -> BusMessage:
+    """Decode a message; of a type that is unknown here, or with a frame of one, as an opaque one.
+
+    Args:
+        line: The message.
+        lane: Of its arrival.
+
+    Raises:
+        MessageDecodeError: Its type never travels, or a field is wrong.
+    """
     try:
-        return BusMessage.catalogue.get(decode_header(line).type)
-    except MessageDecodeError:
-        return None
+        return decode_message(line)
+    except UnknownTypeError as unknown:
+        try:
+            return read_opaque(line, lane)
+        except BaseException as error:
+            raise _refusal(error, unknown.type_name) from error
+
+
+def known_form(message: BusMessage) -> BusMessage:
+    """The message that an opaque one stands for, where this process knows its type.
+
+    Raises:
+        MessageEncodeError: The data is no object.
+        MessageDecodeError: The type does not take these fields.
+    """
+    if isinstance(message, BusOpaqueMessage) and BusMessage.catalogue.get(message.type_name):
+        return decode_message(encode_message(message, limit=sys.maxsize))
+    return message
+
+
+def type_of(line: bytes) -> type[BusMessage] | None:
+    """The class of an encoded message; None when it has no header."""
+    if line.startswith(HEAD):
+        name = line[NAME_AT : line.find(b'"', NAME_AT)].decode(errors="replace")
+    else:
+        try:
+            name = decode_header(line).type
+        except MessageDecodeError:
+            return None
+    return BusMessage.catalogue.get(name) or BusOpaqueMessage
 
 
 def _decode_by_header(line: bytes) -> BusMessage:

@@ -3,14 +3,14 @@
 import enum
 import re
 import typing
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from pbus.codec.envelope import is_packed
 from pbus.errors import MessageDefinitionError, UnknownTypeError
 from pbus.frames import Frame
-from pbus.structs import WireStruct
+from pbus.structs import WireStruct, is_packed
 
 
 class _FrameTag(msgspec.Struct, frozen=True):
@@ -23,12 +23,17 @@ _frame_tag_decoder = msgspec.json.Decoder(_FrameTag)
 _packed_frame_tag_decoder = msgspec.msgpack.Decoder(_FrameTag)
 
 
-def _decode_frame(raw: bytes) -> Frame:
+ReadFrame = Callable[[bytes, str], Frame]
+
+
+def _decode_frame(raw: bytes, read_unknown: ReadFrame | None) -> Frame:
     """Decode a frame by its own type, as the second step for a message that carries one."""
     decoder = _packed_frame_tag_decoder if is_packed(raw) else _frame_tag_decoder
     name = decoder.decode(raw).type
     cls = Frame.catalogue.get(name)
     if cls is None:
+        if read_unknown is not None:
+            return read_unknown(raw, name)
         raise UnknownTypeError(name)
     frame: Frame = spec_of(cls).decode(raw)
     return frame
@@ -43,6 +48,7 @@ class WireSpec:
         frame_fields: Fields with frames, which are decoded separately.
         has_numbers: Whether a typed field may hold a float.
         is_plain: Whether no field is checked.
+        wire: The class as it travels, with undecoded frames.
         json_decoder: Decodes a message in JSON.
     """
 
@@ -53,11 +59,11 @@ class WireSpec:
         self.frame_fields = tuple(name for name, hint in hints.items() if _is_frame(hint))
         typed = hints.keys() - {"time", *self.free_fields}
         self.has_numbers = any(_may_be_float(hints[name]) for name in typed)
-        self.is_plain = not (self.free_fields or self.frame_fields)
-        wire = self._twin() if self.frame_fields else cls
-        self._decode_json = msgspec.json.Decoder(wire).decode
+        self.is_plain = not any((self.free_fields, self.frame_fields, _is_opaque(cls)))
+        self.wire: type[Any] = self._twin() if self.frame_fields else cls
+        self._decode_json = msgspec.json.Decoder(self.wire).decode
         self.json_decoder = self.decode if self.frame_fields else self._decode_json
-        self._decode_packed = msgspec.msgpack.Decoder(wire).decode
+        self._decode_packed = msgspec.msgpack.Decoder(self.wire).decode
 
     def _twin(self) -> type[Any]:
         """Make the same struct with undecoded frames."""
@@ -71,18 +77,24 @@ class WireSpec:
             entry = (field.name, hint)
             fields.append(entry if default is msgspec.NODEFAULT else (*entry, default))
         return msgspec.defstruct(
-            self.cls.__name__, fields, tag_field="type", tag=self.cls.__name__, kw_only=True
-        )
+            self.cls.__name__, fields, tag_field="type", tag=self.cls.__name__, kw_only=True,
+            omit_defaults=True,
+        )  # fmt: skip
 
-    def decode(self, data: bytes) -> Any:
-        """Decode a message or a frame of the class; raises what msgspec or the class raises."""
+    def decode(self, data: bytes, *, read_frame: ReadFrame | None = None) -> Any:
+        """Decode a message or a frame of the class; raises what msgspec or the class raises.
+
+        Args:
+            data: The encoded value.
+            read_frame: Makes the frame of a type that is not known here; None where that is an error.
+        """
         value = self._decode_packed(data) if is_packed(data) else self._decode_json(data)
         if not self.frame_fields:
             return value
         values = msgspec.structs.asdict(value)
         for name in self.frame_fields:
             if isinstance(values[name], msgspec.Raw):
-                values[name] = _decode_frame(bytes(values[name]))
+                values[name] = _decode_frame(bytes(values[name]), read_frame)
         return self.cls(**values)
 
 
@@ -123,6 +135,11 @@ def _unresolved(cls: type[WireStruct], error: NameError) -> MessageDefinitionErr
 def _is_free(hint: Any) -> bool:
     """Whether a field has any type, so that its values are checked."""
     return hint is Any or any(_is_free(inner) for inner in typing.get_args(hint))
+
+
+def _is_opaque(cls: type[WireStruct]) -> bool:
+    """Whether messages of a class are of another type on the wire."""
+    return getattr(cls, "is_opaque", False) is True
 
 
 _NO_FLOATS = (str, int, bytes, type(None), enum.Enum)

@@ -47,3 +47,5 @@ from pbus.messages.message_base import JobStatus as JobStatus
 from pbus.messages.message_base import Lane as Lane
 from pbus.messages.message_base import message_type as message_type
 from pbus.messages.message_base import message_types as message_types
+from pbus.messages.opaque_messages import BusOpaqueMessage as BusOpaqueMessage
+from pbus.messages.opaque_messages import BusOpaqueSystemMessage as BusOpaqueSystemMessage

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 import msgspec
 
-from pbus.frames import Frame, FrameDirection
+from pbus.frames import Frame, FrameDirection, OpaqueFrame
 from pbus.ids import new_id
 from pbus.structs import Catalogue, WireStruct
 
@@ -48,6 +48,7 @@ class BusMessage(WireStruct):
         lane: Its lane on the bus.
         is_local: Whether it never leaves its process.
         is_stored: Whether it is stored until it is handled, with at-least-once delivery.
+        is_opaque: Whether a part of it is of a class that this process need not have.
         source: The sender: the address of a worker, a runner or a client.
         target: The receiver's address, or None for everyone.
         id: Unique across processes, forks and restarts.
@@ -59,6 +60,7 @@ class BusMessage(WireStruct):
     lane: ClassVar[Lane] = Lane.DATA
     is_local: ClassVar[bool] = False
     is_stored: ClassVar[bool] = False
+    is_opaque: ClassVar[bool] = False
 
     source: str
     target: str | None = None
@@ -100,6 +102,11 @@ class BusFrameMessage(BusDataMessage):
     frame: Frame
     direction: FrameDirection = FrameDirection.DOWNSTREAM
     bridge: str | None = None
+
+    @property
+    def is_opaque(self) -> bool:  # type: ignore[override]
+        """Whether the frame is of a class that this process need not have."""
+        return type(self.frame) is OpaqueFrame
 
 
 def message_types() -> list[str]:

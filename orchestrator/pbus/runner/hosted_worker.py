@@ -21,6 +21,7 @@ class Worker(Protocol):
 
     name: str
     sent: int
+    takes_opaque: bool
 
     @property
     def address(self) -> str:

@@ -122,7 +122,8 @@ class WorkerRunner(RunnerLifecycle):
             workers = self._hosted.workers()
             self._spawn(reply_with_open_jobs(self.bus, self.name, workers, message), "open jobs")
         elif isinstance(message, BusAcceptanceRequestMessage):
-            self._spawn(answer_acceptance(self.bus, self.name, message), "type check")
+            workers = self._hosted.workers()
+            self._spawn(answer_acceptance(self.bus, self.name, workers, message), "type check")
         elif isinstance(message, BusEndMessage | BusCancelMessage):
             if message.session is not None and message.session != self.session:
                 return

@@ -3,12 +3,14 @@
 import difflib
 import logging
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from pbus.bus.base import WorkerBus
-from pbus.codec import Header, decode_message, encode_raw
+from pbus.codec import Header, decode_message, decode_opaque, encode_raw
 from pbus.errors import MessageError, PbusError, UnknownTypeError
-from pbus.messages import BusSystemMessage, message_types
+from pbus.messages import BusSystemMessage, Lane, message_types
+from pbus.runner.hosted_worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -19,10 +21,12 @@ class BusAcceptanceRequestMessage(BusSystemMessage):
     Attributes:
         kind: The message's type.
         fields: The message's own fields.
+        workers: The receivers in the runner's process.
     """
 
     kind: str
     fields: dict[str, Any]
+    workers: tuple[str, ...] = ()
 
 
 class BusAcceptanceResponseMessage(BusSystemMessage):
@@ -39,16 +43,18 @@ class BusAcceptanceResponseMessage(BusSystemMessage):
 
 
 async def answer_acceptance(
-    bus: WorkerBus, runner: str, request: BusAcceptanceRequestMessage
+    bus: WorkerBus, runner: str, workers: Iterable[Worker], request: BusAcceptanceRequestMessage
 ) -> None:
     """Send the answer to a query.
 
     Args:
         bus: The runner's.
         runner: The runner's name.
+        workers: Those that it hosts.
         request: The query.
     """
-    problem = _problem_of(request, bus.max_message_bytes)
+    takes_opaque = any(one.takes_opaque for one in workers if one.name in request.workers)
+    problem = _problem_of(request, bus.max_message_bytes, takes_opaque=takes_opaque)
     try:
         await bus.send(
             BusAcceptanceResponseMessage(
@@ -60,10 +66,13 @@ async def answer_acceptance(
         logger.warning("the type check is not sent to %s: %s", request.source, error)
 
 
-def _problem_of(request: BusAcceptanceRequestMessage, limit: int) -> str | None:
+def _problem_of(
+    request: BusAcceptanceRequestMessage, limit: int, *, takes_opaque: bool
+) -> str | None:
     header = Header(type=request.kind, source=request.source, target=None, id="?", time=time.time())
     try:
-        decode_message(encode_raw(header, request.fields, limit=limit))
+        line = encode_raw(header, request.fields, limit=limit)
+        decode_opaque(line, Lane.DATA) if takes_opaque else decode_message(line)
     except UnknownTypeError:
         near = difflib.get_close_matches(request.kind, message_types(), n=1)
         return "its type is unknown there" + (f"; did you mean {near[0]!r}?" if near else "")

@@ -78,6 +78,8 @@ class WorkerCore(TasksMixin):
     """The base of all mixins of a worker.
 
     Attributes:
+        takes_opaque: Whether messages and frames of types that its process does not know are received, as
+            BusOpaqueMessage and OpaqueFrame; they are refused otherwise.
         RECEIVES: For classes of messages, the attribute (perhaps dotted) that takes them in, before
             the hook on_bus_message.
         sent: The number of messages sent.
@@ -87,6 +89,7 @@ class WorkerCore(TasksMixin):
 
     EVENTS = frozenset({"on_bus_message"})
     RECEIVES: ClassVar[dict[type[BusMessage], str]] = {}
+    takes_opaque: bool = False
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from pbus.handlers import is_marked
 
 _PLAIN_HOOKS = frozenset({"accepts_bus_message"})  # called without await
 _ASYNC_HOOKS = frozenset({"start", "stop"})  # and whatever begins with on_
-_EXTENDABLE = frozenset({"EVENTS", "HANDLERS", "RECEIVES"})
+_EXTENDABLE = frozenset({"EVENTS", "HANDLERS", "RECEIVES", "takes_opaque"})
 
 
 def check_worker_class(cls: type, base: type, attributes: Iterable[str]) -> None:

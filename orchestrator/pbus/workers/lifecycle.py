@@ -120,6 +120,7 @@ class LifecycleMixin(ActivationMixin, JobListingMixin, ChildrenMixin):
             is_draining=lambda: self._is_stopping or self._is_closed,
         )
         self._bus_subscription.prefetch = self._max_concurrency
+        self._bus_subscription.takes_opaque = self.takes_opaque
 
     @property
     def bus_subscription(self) -> BusSubscriber:

@@ -92,15 +92,20 @@ def test_shut_lane_lets_nothing_in():
 
 
 def test_encoded_messages_are_told_apart():
-    """Bytes are looked at by their type; what is no message goes to where it is refused."""
+    """Bytes are looked at by their type; what is no message goes to where it is refused.
+
+    A message of an unknown type keeps its place: it may be for a worker that takes such.
+    """
     queue = LaneQueue(100, passing_jobs())
     queue.gate.hold()
     asked, packed = encode_message(job(2)), encode_message(job(3), encoding=Encoding.MSGPACK)
-    passing = [b"{}", asked, b'{"type":"No"}', packed, b"\xff"]
-    for body in (encode_message(page(1)), *passing):
+    passing, unknown = [b"{}", asked, packed, b"\xff"], b'{"type":"No","source":"a"}'
+    for body in (encode_message(page(1)), unknown, *passing):
         queue.put_nowait((body, None))
     assert passing == [queue.get_nowait()[0] for _ in passing]
-    assert 1 == queue.held
+    assert 2 == queue.held
+    queue.gate.release()
+    assert unknown == [queue.get_nowait()[0] for _ in range(2)][1]
 
 
 def test_reader_finds_a_job_behind_many():
@@ -132,10 +137,12 @@ def test_what_passes_does_not_wait_for_room():
     async def main():
         queue = LaneQueue(2, passing_jobs())
         queue.gate.hold()
-        await queue.put(page(1))
-        await queue.put(page(2))
-        late = asyncio.create_task(queue.put(page(3)))
-        first = asyncio.create_task(queue.put(job(4)))  # there is room when the two are held back
+        await queue.put(page(1), type(page(1)))
+        await queue.put(page(2), type(page(2)))
+        late = asyncio.create_task(queue.put(page(3), type(page(3))))
+        first = asyncio.create_task(
+            queue.put(job(4), type(job(4)))
+        )  # there is room when the two are held back
         await asyncio.sleep(0)
         assert (False, False) == (late.done(), first.done())
         assert [] == taken(queue)

@@ -76,7 +76,7 @@ class Kept(StoredDelivery):
 async def delivering(handle, *deliveries):
     """A subscriber that is given a message for each delivery, numbered from 0."""
     handling = Handling(handle)
-    mailbox = Mailbox(handling, lambda line: None)
+    mailbox = Mailbox(handling, lambda line, lane: None)
     for number, delivery in enumerate(deliveries):
         message = LaneNote(source="test", target="handling", number=number)
         mailbox.lane(Lane.DATA).put_nowait((message, delivery))
@@ -392,7 +392,7 @@ def test_lane_ends_with_program():
     handling = Handling(None)
 
     async def forget_to_stop():
-        Mailbox(handling, lambda line: None).start()
+        Mailbox(handling, lambda line, lane: None).start()
         await asyncio.sleep(0)
 
     asyncio.run(asyncio.wait_for(forget_to_stop(), 5))

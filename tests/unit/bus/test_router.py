@@ -3,7 +3,7 @@
 import pytest
 
 from pbus.bus.coalescing import EVERYONE
-from pbus.bus.local import router
+from pbus.bus.local import decoder
 from pbus.bus.local.delivery import UnstoredDelivery
 from pbus.bus.local.router import LocalRouter
 from pbus.bus.subscriber import BusSubscriber
@@ -95,10 +95,10 @@ def test_broadcast_receipt_counts_receivers():
 def test_refusals_are_all_told(monkeypatch, caplog):
     """Those that come too soon after one that was logged are logged at the next beat, together."""
     clock, board = Hours(), LocalRouter(1.0)
-    monkeypatch.setattr(router, "time", clock)
+    monkeypatch.setattr(decoder, "time", clock)
     unknown = b'{"type":"NeverDefined","source":"test","target":"a"}'
     for garbage in (b"first", b"second", unknown):
-        assert board.decode(garbage) is None
+        assert board._decoder.decode(garbage) is None
     board.tidy()
     assert [True] == [text.endswith("(1 refused so far)") for text in caplog.messages]
 

@@ -6,7 +6,7 @@ import functools
 
 import pytest
 
-from pbus.bus.local.router import Counters
+from pbus.bus.local.counters import Counters
 from pbus.bus.stream.send_buffer import SendBuffer
 from pbus.bus.stream.send_stream import OutBatch, SendStream
 from pbus.bus.stream.writer import LaneWriter

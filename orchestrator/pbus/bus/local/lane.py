@@ -75,12 +75,16 @@ class LaneQueue:
         self.items.extend(items)
         self._wake_reader()
 
-    async def put(self, message: BusMessage) -> None:
-        """Append, waiting for room behind earlier writers. Bound it with a deadline."""
-        kind = type(message)
+    async def put(self, item: Item, kind: type[BusMessage]) -> None:
+        """Append, waiting for room behind earlier writers. Bound it with a deadline.
+
+        Args:
+            item: A message, perhaps encoded.
+            kind: Its class.
+        """
         if not self.takes(kind):
             await self._wait_for_room(self._ahead if self._goes_ahead(kind) else self._writers)
-        self.put_nowait((message, None))
+        self.put_nowait((item, None))
 
     async def wait(self) -> None:
         """Wait until there may be something for the reader. Only one reader at a time."""

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 from pbus.bus.lane_gate import LaneGate
-from pbus.messages import BusMessage
+from pbus.messages import BusMessage, Lane
 
 Item = BusMessage | bytes  # bytes: decoded when it is handled
 
@@ -67,15 +67,17 @@ class LaneReader:
 
     Attributes:
         delivery: Of the item in hand, while something is to be told of it.
+        opaque_lane: Which lane it is, where messages of unknown types are taken; None otherwise.
         on_release: Called when the lane is handed over; set with each item, if at all.
         is_released: The task only ends its message; the lane is read by another.
         task: The one that reads.
     """
 
-    __slots__ = ("_succeed", "delivery", "gate", "is_released", "on_release", "task")
+    __slots__ = ("_succeed", "delivery", "gate", "is_released", "on_release", "opaque_lane", "task")
 
     def __init__(self, succeed: Callable[[], None], gate: LaneGate) -> None:
         self._succeed = succeed
+        self.opaque_lane: Lane | None = None
         self.gate = gate
         self.task: asyncio.Task[Any] | None = None
         self.on_release: Callable[[], None] | None = None

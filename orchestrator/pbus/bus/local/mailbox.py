@@ -15,6 +15,8 @@ from pbus.concurrency.user_code import as_handler_error
 from pbus.errors import MessageDecodeError
 from pbus.messages import BusMessage, Lane
 
+Decode = Callable[[bytes, Lane | None], BusMessage | None]  # with a lane: opaque ones, too
+
 logger = logging.getLogger(__name__)
 
 DATA_CAPACITY = 10_000  # messages; what AsyncQueueBus lets a slow worker fall behind
@@ -33,12 +35,13 @@ class Mailbox:
     def __init__(
         self,
         subscriber: BusSubscriber,
-        decode: Callable[[bytes], BusMessage | None],
-        decode_stored: Callable[[bytes], BusMessage | None] | None = None,
+        decode: Decode,
+        decode_stored: Decode | None = None,
     ) -> None:
         self.subscriber = subscriber
         self.name = subscriber.name
         self.address = subscriber.address
+        self.takes_opaque = getattr(subscriber, "takes_opaque", False)
         self.received = 0
         self.lost = 0
         self.failed = 0
@@ -101,6 +104,7 @@ class Mailbox:
         queue = self._lanes[lane]
         queue.is_busy = False
         reader = LaneReader(functools.partial(self._read_on, lane), queue.gate)
+        reader.opaque_lane = lane if self.takes_opaque else None
         task = asyncio.create_task(
             self._read(lane, reader), name=f"pbus {self.name} {lane}", context=self._context.copy()
         )
@@ -149,7 +153,7 @@ class Mailbox:
     async def handle_unstored(self, item: Item, reader: LaneReader) -> None:
         """Handle a message once; see ItemHandler."""
         try:
-            message = self._decode(item) if isinstance(item, bytes) else item
+            message = self._decode(item, reader.opaque_lane) if isinstance(item, bytes) else item
             if message is not None and self._accepts(message):
                 self.received += 1
                 await self._deliver(message, reader)
@@ -162,7 +166,9 @@ class Mailbox:
     async def handle_stored(self, item: Item, delivery: StoredDelivery, reader: LaneReader) -> None:
         """Handle a message that comes again unless it is settled; see ItemHandler."""
         try:
-            message = self._decode_stored(item) if isinstance(item, bytes) else item
+            message = (
+                self._decode_stored(item, reader.opaque_lane) if isinstance(item, bytes) else item
+            )
         except MessageDecodeError as refusal:
             delivery.dead_letter(refusal.message)
             return

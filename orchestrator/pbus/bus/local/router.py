@@ -2,69 +2,24 @@
 
 import asyncio
 import logging
-import time
+import sys
 from collections.abc import Sequence
 
-import msgspec
-
 from pbus.bus.coalescing import EVERYONE
-from pbus.bus.local.lane_reader import LaneDelivery
+from pbus.bus.local.counters import Counters
+from pbus.bus.local.decoder import MessageDecoder
+from pbus.bus.local.lane_reader import Item, LaneDelivery
 from pbus.bus.local.mailbox import Mailbox
 from pbus.bus.subscriber import BusSubscriber
-from pbus.codec import decode_message, is_broadcast, source_of
+from pbus.codec import encode_message
 from pbus.errors import (
     BusFullError,
     DuplicateSubscriberError,
     MessageDecodeError,
-    UnknownTypeError,
 )
 from pbus.messages import BusMessage, BusMessagesLostMessage, Lane
 
 logger = logging.getLogger(__name__)
-
-# Addresses of processes that host no worker begin with these.
-EPHEMERAL_PREFIXES = ("cli-", "runner-", "supervisor-", "~")
-_COMPLAIN_EVERY_S = 1.0
-_MOST_ADDRESSES = 256  # counted one by one
-
-
-class Counters(msgspec.Struct):
-    """Counts of messages that passed through one bus of one process.
-
-    Attributes:
-        sent: Messages accepted by send().
-        lost: Messages of others noticed missing on the way here.
-        undelivered: Own messages that no process was listening for.
-        unreached: Those of them to workers, by address.
-        refused: Received bytes that were no acceptable message.
-        unsealed: Those of them that were not sealed with a key of the channel.
-        dropped: Messages received for a name that is not (or no longer) here.
-        foreign: Broadcasts of types that this process does not know.
-        faults: How often a task of the bus ended by an error, and was begun again.
-    """
-
-    sent: int = 0
-    lost: int = 0
-    undelivered: int = 0
-    refused: int = 0
-    unsealed: int = 0
-    dropped: int = 0
-    foreign: int = 0
-    faults: int = 0
-    unreached: dict[str, int] = msgspec.field(default_factory=dict)
-
-    def note_undelivered(self, address: str, count: int = 1) -> None:
-        """Count messages that reached no process; visitors and followers come and go."""
-        self.undelivered += count
-        known = self.unreached
-        if not address.startswith(EPHEMERAL_PREFIXES) and (
-            address in known or len(known) < _MOST_ADDRESSES
-        ):
-            known[address] = known.get(address, 0) + count
-
-    def note_fault(self) -> None:
-        """Count a task of the bus that ended by an error."""
-        self.faults += 1
 
 
 class LocalRouter:
@@ -76,12 +31,11 @@ class LocalRouter:
 
     def __init__(self, put_timeout: float) -> None:
         self.counters = Counters()
+        self._decoder = MessageDecoder(self.counters)
         self._aliases: dict[str, Mailbox] = {}  # names known in this process only
         self.local_names = self._aliases.keys()  # of use in this process only
         self._put_timeout = put_timeout
         self._mailboxes: dict[str, Mailbox] = {}  # by address
-        self._complaint_due = 0.0
-        self._unsaid: str | None = None  # what is wrong with the last that was refused
 
     @property
     def addresses(self) -> list[str]:
@@ -108,7 +62,7 @@ class LocalRouter:
             if held.subscriber is subscriber:
                 return None
             raise DuplicateSubscriberError(subscriber.name)
-        mailbox = Mailbox(subscriber, self.decode, self.decode_stored)
+        mailbox = Mailbox(subscriber, self._decoder.decode, self._decoder.decode_stored)
         self._mailboxes[address] = mailbox
         if address != subscriber.name:
             self._aliases[subscriber.name] = mailbox
@@ -140,20 +94,33 @@ class LocalRouter:
         if not receivers:
             self.counters.note_undelivered(message.target or EVERYONE)
             return
+        item: Item = message
+        if message.is_opaque:
+            item, receivers = self._opaque_item(message, receivers)
         full = []
         for mailbox in receivers:
             queue = mailbox.lane(message.lane)
             if queue.takes(type(message)):
-                queue.put_nowait((message, None))
+                queue.put_nowait((item, None))
             else:
                 full.append(mailbox)
         if full:
-            await self._put_when_room(message, full)
+            await self._put_when_room(message, item, full)
 
-    async def _put_when_room(self, message: BusMessage, full: list[Mailbox]) -> None:
+    def _opaque_item(
+        self, message: BusMessage, receivers: list[Mailbox]
+    ) -> tuple[bytes, list[Mailbox]]:
+        """Encode what is opaque: each receiver decodes it for itself, as a type that it may know."""
+        line = encode_message(message, limit=sys.maxsize)
+        if message.target is None and self._decoder.decode_broadcast(line) is None:
+            receivers = [mailbox for mailbox in receivers if mailbox.takes_opaque]
+        return line, receivers
+
+    async def _put_when_room(self, message: BusMessage, item: Item, full: list[Mailbox]) -> None:
         """Wait for all of them together: who makes room does not wait for who does not."""
+        kind = type(message)
         puts = {
-            asyncio.create_task(mailbox.lane(message.lane).put(message)): mailbox
+            asyncio.create_task(mailbox.lane(message.lane).put(item, kind)): mailbox
             for mailbox in full
         }
         try:
@@ -179,68 +146,31 @@ class LocalRouter:
         if not receivers:
             self.counters.dropped += len(lines)
             return 0
-        items: Sequence[BusMessage | bytes] = lines  # decoded when handled: the reader stays quick
         if address == EVERYONE:
-            items = [msg for line in lines if (msg := self._decode_broadcast(line)) is not None]
-        if not items:
-            return 0
-        for mailbox in receivers:
-            queue = mailbox.lane(lane)
-            queue.extend_nowait((item, None) for item in items[:-1])
-            queue.put_nowait((items[-1], delivery))  # handled in order: the last stands for all
-        return len(receivers)
+            return self._put_broadcast(receivers, lane, lines, delivery)
+        return _extend(receivers, lane, lines, delivery)  # decoded when handled: it stays quick
 
-    def decode(self, line: bytes) -> BusMessage | None:
-        """Decode a message, or refuse it."""
-        try:
-            return decode_message(line)
-        except MessageDecodeError as error:
-            self.refuse(error, line)
-            return None
+    def _put_broadcast(
+        self,
+        receivers: list[Mailbox],
+        lane: Lane,
+        lines: list[bytes],
+        delivery: LaneDelivery | None,
+    ) -> int:
+        """Decode once for all receivers but those that take what is unknown here."""
+        decoding = [mailbox for mailbox in receivers if mailbox.takes_opaque]
+        others = [mailbox for mailbox in receivers if not mailbox.takes_opaque]
+        found = [self._decoder.decode_broadcast(line) for line in lines] if others else []
+        items = [message for message in found if message is not None]
+        return _extend(decoding, lane, lines, delivery) + _extend(others, lane, items, delivery)
 
-    def decode_stored(self, line: bytes) -> BusMessage | None:
-        """Decode a message that was kept, perhaps this worker's copy of a broadcast.
-
-        Returns:
-            None for a broadcast of a type that only others know, who have copies of their own.
-
-        Raises:
-            MessageDecodeError: It is none; it has been counted and logged.
-        """
-        try:
-            return decode_message(line)
-        except MessageDecodeError as error:
-            if isinstance(error, UnknownTypeError) and is_broadcast(line):
-                self.counters.foreign += 1
-                return None
-            self.refuse(error, line)
-            raise
-
-    def _decode_broadcast(self, line: bytes) -> BusMessage | None:
-        """Decode a broadcast; types that only others know are their business, not a fault."""
-        try:
-            return decode_message(line)
-        except UnknownTypeError:
-            self.counters.foreign += 1
-        except MessageDecodeError as error:
-            self.refuse(error, line)
-        return None
-
-    def refuse(self, error: MessageDecodeError, line: bytes = b"") -> None:
-        """Count bytes that were no message; log at most once a second, and whose it was."""
-        self.counters.refused += 1
-        source = source_of(line)
-        self._unsaid = f"{error} (sent by {source})" if source else str(error)
-        self.tidy()
+    def refuse(self, error: MessageDecodeError) -> None:
+        """Count and log bytes that were no message."""
+        self._decoder.refuse(error)
 
     def tidy(self) -> None:
         """Log what was refused too soon after a refusal that was logged."""
-        now = time.monotonic()
-        if self._unsaid is None or now < self._complaint_due:
-            return
-        self._complaint_due = now + _COMPLAIN_EVERY_S
-        logger.warning("%s (%d refused so far)", self._unsaid, self.counters.refused)
-        self._unsaid = None
+        self._decoder.tidy()
 
     def note_lost(self, sender: str, address: str, count: int) -> None:
         """Say that messages went missing: counter, log, a local message to those concerned."""
@@ -255,3 +185,19 @@ class LocalRouter:
                 source="pbus", target=mailbox.name, sender=sender, address=address, count=count
             )
             mailbox.lane(Lane.SYSTEM).put_nowait((news, None))
+
+
+def _extend(
+    mailboxes: Sequence[Mailbox],
+    lane: Lane,
+    items: Sequence[Item],
+    delivery: LaneDelivery | None,
+) -> int:
+    """Append items to mailboxes; returns how many times the delivery will be told."""
+    if not items:
+        return 0
+    for mailbox in mailboxes:
+        queue = mailbox.lane(lane)
+        queue.extend_nowait((item, None) for item in items[:-1])
+        queue.put_nowait((items[-1], delivery))  # handled in order: the last stands for all
+    return len(mailboxes)

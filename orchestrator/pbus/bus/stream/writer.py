@@ -5,7 +5,7 @@ import itertools
 import logging
 import time
 
-from pbus.bus.local.router import EPHEMERAL_PREFIXES, Counters
+from pbus.bus.local.counters import EPHEMERAL_PREFIXES, Counters
 from pbus.bus.stream.send_buffer import SendBuffer
 from pbus.bus.stream.send_stream import OutBatch, SendStream
 from pbus.bus.stream.transport import REFUSED, Transport

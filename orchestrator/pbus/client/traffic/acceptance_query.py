@@ -60,9 +60,14 @@ class AcceptanceQuery(BusSubscriber):
         with contextlib.suppress(TimeoutError, MessageTooLargeError):  # then it is to say so itself
             async with asyncio.timeout(_ASK_S):
                 for runner in sorted(self._expected):
+                    names = tuple(name for name, host in hosts.items() if host == runner)
                     await self._bus.send(
                         BusAcceptanceRequestMessage(
-                            source=self.name, target=runner, kind=kind, fields=dict(fields)
+                            source=self.name,
+                            target=runner,
+                            kind=kind,
+                            fields=dict(fields),
+                            workers=names,
                         )
                     )
                 await self._complete.wait()

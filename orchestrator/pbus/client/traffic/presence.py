@@ -4,7 +4,7 @@ import time
 from typing import Final
 
 from pbus.bus.base import WorkerBus
-from pbus.bus.local.router import EPHEMERAL_PREFIXES
+from pbus.bus.local.counters import EPHEMERAL_PREFIXES
 from pbus.errors import BusError
 from pbus.names import WORKER_NAME, with_groups
 

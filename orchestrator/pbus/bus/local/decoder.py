@@ -1,0 +1,83 @@
+"""Decoding of received messages, and refusal of what is none."""
+
+import logging
+import time
+
+from pbus.bus.local.counters import Counters
+from pbus.codec import decode_message, decode_opaque, is_broadcast, source_of
+from pbus.errors import MessageDecodeError, UnknownTypeError
+from pbus.messages import BusMessage, Lane
+
+logger = logging.getLogger(__name__)
+
+_COMPLAIN_EVERY_S = 1.0
+
+
+class MessageDecoder:
+    """Decodes what a process received; counts and logs what it cannot.
+
+    Args:
+        counters: Of the bus.
+    """
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._complaint_due = 0.0
+        self._unsaid: str | None = None  # what is wrong with the last that was refused
+
+    def decode(self, line: bytes, lane: Lane | None = None) -> BusMessage | None:
+        """Decode a message, or refuse it.
+
+        Args:
+            line: The message.
+            lane: Of its arrival, where what is of an unknown type is opaque; None refuses it.
+        """
+        try:
+            return decode_message(line) if lane is None else decode_opaque(line, lane)
+        except MessageDecodeError as error:
+            self.refuse(error, line)
+            return None
+
+    def decode_stored(self, line: bytes, lane: Lane | None = None) -> BusMessage | None:
+        """Decode a message that was kept, perhaps a worker's copy of a broadcast; see decode().
+
+        Returns:
+            None for a broadcast of a type that only others know, who have copies of their own.
+
+        Raises:
+            MessageDecodeError: It is none; it has been counted and logged.
+        """
+        try:
+            return decode_message(line) if lane is None else decode_opaque(line, lane)
+        except MessageDecodeError as error:
+            if isinstance(error, UnknownTypeError) and is_broadcast(line):
+                self._counters.foreign += 1
+                return None
+            self.refuse(error, line)
+            raise
+
+    def decode_broadcast(self, line: bytes) -> BusMessage | None:
+        """Decode a broadcast; types that only others know are their business, not a fault."""
+        try:
+            return decode_message(line)
+        except UnknownTypeError:
+            self._counters.foreign += 1
+        except MessageDecodeError as error:
+            self.refuse(error, line)
+        return None
+
+    def refuse(self, error: MessageDecodeError, line: bytes = b"") -> None:
+        """Count bytes that were no message; log at most once a second, and whose it was."""
+        self._counters.refused += 1
+        source = source_of(line)
+        self._unsaid = f"{error} (sent by {source})" if source else str(error)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Log what was refused too soon after a refusal that was logged."""
+        now = time.monotonic()
+        if self._unsaid is None or now < self._complaint_due:
+            return
+        self._complaint_due = now + _COMPLAIN_EVERY_S
+        logger.warning("%s (%d refused so far)", self._unsaid, self._counters.refused)
+        self._unsaid = None
