@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from pbus.errors import BusUnavailableError, LeaseTooLargeError, SealError
+from pbus.running_handlers import RunningHandler
 from pbus.seal import NO_SEAL, Seal
 from pbus.structs import DECODE_ERRORS, Label, WorkerName
 
@@ -42,6 +43,8 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
             means that its loop is blocked and a supervisor extends it.
         received: The number of messages handled; likewise sent, lost on the way, and queued.
         working: The number of accepted jobs, queued ones included.
+        done: The number of jobs that have ended.
+        handler: The handler that had run longest at the last beat; None for none.
         refused: The number of payloads that its process rejected; unsealed: those of them that were
             not sealed with a key of the channel.
         unreached: The number of messages of its process that reached no process, by target; on one
@@ -67,6 +70,8 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
     lost: int = 0
     queued: int = 0
     working: int = 0
+    done: int = 0
+    handler: RunningHandler | None = None
     unreached: dict[Label, int] = msgspec.field(default_factory=dict)
     refused: int = 0
     unsealed: int = 0
@@ -241,6 +246,9 @@ def _read(body: bytes, seal: Seal) -> Lease:
             lease.ahead_s = ahead_s
             lease.beat -= ahead_s
             lease.started_at -= ahead_s
+            if (handler := lease.handler) is not None:
+                since = handler.since - ahead_s
+                lease.handler = msgspec.structs.replace(handler, since=since)
     return lease
 
 

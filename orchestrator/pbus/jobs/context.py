@@ -10,6 +10,7 @@ from pbus.bus.base import WorkerBus
 from pbus.bus.local.lane_hold import InlineLaneHold
 from pbus.messages import BusMessage
 from pbus.registry import WorkerRegistry
+from pbus.running_handlers import RunningHandlers
 
 
 class Spawn(Protocol):
@@ -29,6 +30,7 @@ class WorkerContext(msgspec.Struct, frozen=True):
         spawn: Starts a task that ends with the worker.
         call_hook: Runs a hook and fires the event of its name. Never raises.
         waiting_handlers: Holds of handlers that run in lane tasks and wait.
+        running_handlers: The worker's handlers in progress.
         joined: Set once the bus delivers to the worker; replies to earlier requests would be lost.
         stores_jobs: Whether the broker stores requests until they are answered.
         has_event_hooks: Whether the worker's class overrides a hook for updates or stream messages.
@@ -45,3 +47,4 @@ class WorkerContext(msgspec.Struct, frozen=True):
     joined: asyncio.Event
     stores_jobs: bool
     has_event_hooks: bool = False
+    running_handlers: RunningHandlers = msgspec.field(default_factory=RunningHandlers)

@@ -2,6 +2,7 @@
 
 from pbus.registry.directory import Replicas
 from pbus.registry.event_data import WorkerErrorData, WorkerLostData, WorkerReadyData
+from pbus.registry.own_leases import WorkerFigures
 from pbus.registry.registry import WorkerRegistry
 from pbus.registry.table import entry_of
 from pbus.registry.watches import Watch
@@ -10,6 +11,7 @@ __all__ = [
     "Replicas",
     "Watch",
     "WorkerErrorData",
+    "WorkerFigures",
     "WorkerLostData",
     "WorkerReadyData",
     "WorkerRegistry",

@@ -13,24 +13,32 @@ from pbus.bus.base import WorkerBus
 from pbus.errors import BusUnavailableError, DuplicateWorkerError
 from pbus.leases import HEARTBEAT_S, Activation, Lease, Renewal
 from pbus.names import WORKER_NAME
+from pbus.running_handlers import RunningHandler
 
 _MOST_UNREACHED = 32  # names in a lease
 STORE_TIMEOUT_S = HEARTBEAT_S  # a longer call would delay the next heartbeat
+
+
+class WorkerFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """Figures of an own worker at one moment; see Lease."""
+
+    sent: int = 0
+    working: int = 0
+    done: int = 0
+    handler: RunningHandler | None = None
 
 
 class OwnLease(msgspec.Struct):
     """One own lease.
 
     Attributes:
-        sent: Returns the number of messages that the worker has sent.
-        working: Returns the number of its accepted jobs.
+        figures: Returns the present figures of the worker.
         activation: Not written to the store yet; None when there is none.
         stored: The activation in the store.
     """
 
     lease: Lease
-    sent: Callable[[], int]
-    working: Callable[[], int]
+    figures: Callable[[], WorkerFigures]
     activation: Activation | None = None
     stored: Activation | None = None
 
@@ -60,15 +68,12 @@ class OwnLeases:
         own = self._leases.get(name)
         return None if own is None else own.lease
 
-    async def claim(
-        self, lease: Lease, sent: Callable[[], int], working: Callable[[], int]
-    ) -> None:
+    async def claim(self, lease: Lease, figures: Callable[[], WorkerFigures]) -> None:
         """Claim a name.
 
         Args:
             lease: The new lease.
-            sent: Returns the number of messages that the worker has sent.
-            working: Returns the number of its accepted jobs.
+            figures: Returns the present figures of the worker.
 
         Raises:
             DuplicateWorkerError: A live worker has it.
@@ -78,7 +83,7 @@ class OwnLeases:
             holder = await self._bus.leases.claim(lease)
         if holder is not None:
             raise DuplicateWorkerError(lease.name, describe(holder))
-        self._leases[lease.name] = OwnLease(lease, sent, working)
+        self._leases[lease.name] = OwnLease(lease, figures)
 
     def change(self, name: str, **fields: Any) -> Lease | None:
         """Set fields of an own lease; the next renewal writes them to the store.
@@ -137,14 +142,17 @@ class OwnLeases:
 
     def _with_counters(self, own: OwnLease) -> Lease:
         stats, counters = self._bus.stats(own.lease.name), self._bus.counters
+        figures = own.figures()
         return msgspec.structs.replace(
             own.lease,
             beat=time.time(),
             received=stats.received,
             lost=stats.lost,
             queued=stats.queued,
-            sent=own.sent(),
-            working=own.working(),
+            sent=figures.sent,
+            working=figures.working,
+            done=figures.done,
+            handler=figures.handler,
             refused=counters.refused,
             unsealed=counters.unsealed,
             faults=counters.faults,

@@ -19,7 +19,7 @@ from pbus.leases import Activation, Lease
 from pbus.messages import BusWorkerRegistryMessage, WorkerRegistryEntry
 from pbus.registry.directory import Directory
 from pbus.registry.heartbeat import Heartbeat
-from pbus.registry.own_leases import STORE_TIMEOUT_S, OwnLeases, describe
+from pbus.registry.own_leases import STORE_TIMEOUT_S, OwnLeases, WorkerFigures, describe
 from pbus.registry.table import entry_of
 
 logger = logging.getLogger(__name__)
@@ -115,25 +115,20 @@ class WorkerRegistry(Directory):
         )
 
     async def register(
-        self,
-        lease: Lease,
-        *,
-        sent: Callable[[], int] = lambda: 0,
-        working: Callable[[], int] = lambda: 0,
+        self, lease: Lease, figures: Callable[[], WorkerFigures] = WorkerFigures
     ) -> None:
         """Claim the name of a root worker, before it is ready.
 
         Args:
             lease: From `new_lease`.
-            sent: Returns the number of messages that the worker has sent.
-            working: Returns the number of its accepted jobs.
+            figures: Returns the present figures of the worker.
 
         Raises:
             DuplicateWorkerError: The name is taken; names the holder.
             BusUnavailableError: The store does not answer.
         """
         self._check_free(lease.name)
-        await self._leases.claim(lease, sent, working)
+        await self._leases.claim(lease, figures)
         self._bus.names.add(lease.name)
 
     def add_child(self, lease: Lease) -> None:

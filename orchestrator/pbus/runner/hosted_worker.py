@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pbus.bus.base import WorkerBus
@@ -11,7 +11,7 @@ from pbus.concurrency.user_code import as_handler_error
 from pbus.errors import PbusError, text_of
 from pbus.jobs.listing import OpenJobs
 from pbus.messages import BusEndWorkerMessage
-from pbus.registry import WorkerRegistry
+from pbus.registry import WorkerFigures, WorkerRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,6 @@ class Worker(Protocol):
     """A worker as its runner sees it; BaseWorker is one."""
 
     name: str
-    sent: int
     takes_opaque: bool
 
     @property
@@ -43,9 +42,8 @@ class Worker(Protocol):
         """The names of the jobs it handles."""
         ...
 
-    @property
-    def active_jobs(self) -> Mapping[str, Any]:
-        """The accepted jobs, by id."""
+    def figures(self) -> WorkerFigures:
+        """Its figures for the registry."""
         ...
 
     def open_jobs(self) -> OpenJobs:
@@ -195,10 +193,7 @@ class HostedWorker:
             args=None if activation is None else activation.args,
             jobs=self.worker.job_names,
         )
-        worker = self.worker
-        await self._registry.register(
-            lease, sent=lambda: worker.sent, working=lambda: len(worker.active_jobs)
-        )
+        await self._registry.register(lease, self.worker.figures)
 
 
 def one_line(error: BaseException) -> str:

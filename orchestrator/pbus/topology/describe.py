@@ -12,6 +12,7 @@ import msgspec
 from pbus.settings import BusSettings
 from pbus.topology.model import Topology, WorkerSpec
 from pbus.topology.policy.policies import (
+    BusProbe,
     ExecProbe,
     HealthSpec,
     HttpProbe,
@@ -75,7 +76,11 @@ def _worker(spec: WorkerSpec, secrets: Secrets) -> dict[str, Any]:
         "restart": _restart(spec.restart),
         "success_exit_codes": sorted(spec.success_exit_codes),
         "on_exit": spec.on_exit,
-        "limits": {"memory": spec.limits.memory_bytes, "age": spec.limits.age_s},
+        "limits": {
+            "memory": spec.limits.memory_bytes,
+            "age": spec.limits.age_s,
+            "jobs": spec.limits.jobs,
+        },
         "stop": _stop(spec.stop, secrets, (*at, "stop")),
         "watch": None if spec.watch is None else [str(path) for path in spec.watch],
         "profiles": sorted(spec.profiles),
@@ -98,6 +103,7 @@ def _health(spec: HealthSpec | None, secrets: Secrets, at: Path) -> dict[str, An
         return None
     return {
         **_probe(spec.probe, secrets, at),
+        **_bus_limits(spec.probe),
         "every": spec.every_s,
         "timeout": spec.timeout_s,
         "failures": spec.failures,
@@ -118,6 +124,12 @@ def _probe(probe: Probe, secrets: Secrets, at: Path) -> dict[str, Any]:
         case ExecProbe(command):
             return {"exec": _masked_command(command, secrets, at, "exec")}
     return {"notify" if isinstance(probe, NotifyProbe) else "bus": True}
+
+
+def _bus_limits(probe: Probe) -> dict[str, Any]:
+    if not isinstance(probe, BusProbe):
+        return {}
+    return {"max_silence": probe.max_silence_s, "max_handler": probe.max_handler_s}
 
 
 def _restart(spec: RestartSpec) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from pbus.bus.base import WorkerBus
 from pbus.handlers import Handlers, find_handlers
 from pbus.messages import BusCancelMessage, BusEndMessage
-from pbus.registry import WorkerRegistry
+from pbus.registry import WorkerFigures, WorkerRegistry
 from pbus.workers.core import Runner
 from pbus.workers.definition import check_attributes, check_worker_class
 from pbus.workers.job_handling import DEFAULT_MAX_QUEUED_JOBS
@@ -105,6 +105,16 @@ class BaseWorker(LifecycleMixin):
         """
         await self.send_bus_message(
             BusCancelMessage(source=self.address, reason=reason, session=self.registry.session)
+        )
+
+    def figures(self) -> WorkerFigures:
+        """The figures that its lease carries."""
+        executor = self._attached_executor
+        return WorkerFigures(
+            sent=self.sent,
+            working=len(self.active_jobs),
+            done=0 if executor is None else executor.responder.finished,
+            handler=self._oldest_handler(),
         )
 
     async def attach(self, *, registry: WorkerRegistry, bus: WorkerBus, runner: Runner) -> None:

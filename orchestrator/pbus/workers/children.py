@@ -3,6 +3,8 @@
 import asyncio
 from typing import ClassVar
 
+import msgspec
+
 from pbus.errors import DuplicateWorkerError
 from pbus.messages import (
     BusAddWorkerMessage,
@@ -11,7 +13,9 @@ from pbus.messages import (
     BusMessage,
     BusWorkerLocalErrorMessage,
 )
+from pbus.names import MAX_NAME_LENGTH
 from pbus.registry import WorkerErrorData
+from pbus.running_handlers import RunningHandler
 from pbus.workers.core import base_hook
 from pbus.workers.watching import WatchingMixin
 
@@ -98,6 +102,15 @@ class ChildrenMixin(WatchingMixin):
             await self._bus_send_best_effort(
                 BusCancelWorkerMessage(source=self.address, target=child.name, reason=reason)
             )
+
+    def _oldest_handler(self) -> RunningHandler | None:
+        """The handler that has run longest, of the worker or its children."""
+        found = [self._handlers_in_progress.oldest()]
+        for child in self.children:
+            if (handler := child._oldest_handler()) is not None:  # noqa: SLF001 - of the same class
+                name = f"{child.name}.{handler.name}"[:MAX_NAME_LENGTH]
+                found.append(msgspec.structs.replace(handler, name=name))
+        return min(filter(None, found), key=lambda one: one.since, default=None)
 
     def _leave_parent(self) -> None:
         """End; the parent may add another child of this name."""

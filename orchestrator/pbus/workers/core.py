@@ -32,6 +32,7 @@ from pbus.messages import (
 )
 from pbus.names import WORKER_NAME
 from pbus.registry import WorkerRegistry
+from pbus.running_handlers import RunningHandlers
 from pbus.workers.tasks import TasksMixin
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ class WorkerCore(TasksMixin):
         self._names: set[str | None] = {self.name}  # with its group's, as a replica
         self._keeps_order = True  # while a hook waits for its job, only job messages pass
         self._deferred_acks = DeferredAcks()
+        self._handlers_in_progress = RunningHandlers()
         self._receivers: dict[type[BusMessage], Receive | None] = {}
         self._is_hooked = self._has_hook("on_bus_message")
         self._is_selective = self._has_hook("accepts_bus_message")
@@ -208,7 +210,7 @@ class WorkerCore(TasksMixin):
         hold_class = GatedInlineLaneHold if self._keeps_order else InlineLaneHold
         rest = hold_class(self._waiting_handlers).start(self.on_bus_message(message))
         if rest is not None:
-            await rest
+            await self._handlers_in_progress.track("on_bus_message", message, rest)
 
     def _receiver(self, kind: type[BusMessage]) -> Receive | None:
         """The method that takes in messages of a class, besides the hook."""
@@ -254,7 +256,8 @@ class WorkerCore(TasksMixin):
             try:
                 where = f"{hook} of {self.name!r}"
                 work = contained(getattr(self, hook), where, *values)
-                await self._run_hook(work, hook, timeout_s=timeout_s, on_done=on_done)
+                about = values[0] if values else None
+                await self._run_hook(work, hook, about, timeout_s=timeout_s, on_done=on_done)
             except Exception:
                 logger.exception("%s: %s raised", self.name, hook)
         elif on_done is not None:
@@ -266,6 +269,7 @@ class WorkerCore(TasksMixin):
         self,
         work: Coroutine[Any, Any, Any],
         hook: str,
+        about: object,
         *,
         timeout_s: float | None = None,
         on_done: Callable[[], None] | None = None,
@@ -274,6 +278,8 @@ class WorkerCore(TasksMixin):
         gate = current_gate() if self._keeps_order else None
         hold = LaneHold(gate=gate, gate_timeout_s=timeout_s)
         task = hold.start(work, f"{self.name} {hook}")
+        entry = self._handlers_in_progress.begin(hook, about)
+        task.add_done_callback(lambda _: self._handlers_in_progress.end(entry))
         self._tasks.add(task)
         if on_done is not None:
             task.add_done_callback(lambda _: on_done())

@@ -104,6 +104,7 @@ class LifecycleMixin(ActivationMixin, JobListingMixin, ChildrenMixin):
             spawn=self._spawn,
             call_hook=self._call_hook,
             waiting_handlers=self._waiting_handlers,
+            running_handlers=self._handlers_in_progress,
             joined=self._joined,
             stores_jobs=bus.delivery == "at-least-once",
             has_event_hooks=any(map(self._has_hook, EVENT_HOOKS)),
@@ -148,8 +149,7 @@ class LifecycleMixin(ActivationMixin, JobListingMixin, ChildrenMixin):
         except BaseException:
             await self._wind_down()
             raise
-        error = await self._wind_down()
-        if error is not None:
+        if (error := await self._wind_down()) is not None:
             raise error
 
     def request_stop(
@@ -191,7 +191,8 @@ class LifecycleMixin(ActivationMixin, JobListingMixin, ChildrenMixin):
         }
 
     async def _run_start(self) -> None:
-        await contained(self.start, f"start() of {self.name!r}")
+        start = contained(self.start, f"start() of {self.name!r}")
+        await self._handlers_in_progress.track("start", None, start)
         self._check_attributes()
         await self.registry.set_ready(self.name)
         await self._bus_send_best_effort(

@@ -62,8 +62,9 @@ class WatchingMixin(SendingMixin):
     async def _on_ready(self, name: str, data: WorkerReadyData) -> None:
         method = self.HANDLERS.ready.get(name)
         if method is not None:
+            work = contained(getattr(self, method), f"{method} of {self.name!r}", data)
             try:
-                await contained(getattr(self, method), f"{method} of {self.name!r}", data)
+                await self._handlers_in_progress.track(method, None, work)
             except Exception:
                 logger.exception("%s: %s raised for %s", self.name, method, data)
         await self._call_hook("on_worker_ready", data)

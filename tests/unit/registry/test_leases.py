@@ -42,6 +42,12 @@ def test_unreadable_leases_are_left_out(caplog):
         ("runner", "r\r"),
         ("jobs", ["load", "do\x1b]52;c;x\x07"]),
         ("state", "\x00"),
+        ("handler", {"name": "a\x1b[2J", "since": 1.0}),
+        ("handler", {"name": "a", "type": "T\nT", "since": 1.0}),
+        ("handler", {"name": "a", "source": "s" * 300, "since": 1.0}),
+        ("handler", {"name": "a", "since": "long ago"}),
+        ("handler", ["a"]),
+        ("done", "many"),
     ],
 )
 def test_leases_with_strange_names_are_left_out(field: str, value: object):

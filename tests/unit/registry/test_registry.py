@@ -11,7 +11,7 @@ from pbus.bus.subscriber import BusSubscriber
 from pbus.errors import BusUnavailableError, DuplicateWorkerError, WorkerNotFoundError
 from pbus.leases import HEARTBEAT_S, LEASE_S, Activation, Lease
 from pbus.messages import BusWorkerRegistryMessage, WorkerRegistryEntry
-from pbus.registry import WorkerReadyData, WorkerRegistry, entry_of
+from pbus.registry import WorkerFigures, WorkerReadyData, WorkerRegistry, entry_of
 from support.waiting import PATIENCE_S, happens, run, until
 
 
@@ -473,7 +473,7 @@ def test_leases_carry_counters():
     async def scenario(world):
         here = world.registry()
         lease = here.new_lease("w", jobs=("search",))
-        await here.register(lease, sent=lambda: 7)
+        await here.register(lease, lambda: WorkerFigures(sent=7))
         await here.set_ready("w")
         await here.beat()
         (stored,) = await world.store.leases()

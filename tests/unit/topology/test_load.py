@@ -588,7 +588,7 @@ def test_describes_every_key():
         for key, value in definition["properties"].items()
     }
 
-    assert 73 == len(keys)
+    assert 76 == len(keys)
     assert all(keys.values())
     assert all(not definition["additionalProperties"] for definition in definitions.values())
     assert ["workers"] == definitions["TopologyFile"]["required"]

@@ -141,6 +141,39 @@ def test_health(tmp_path):
     assert of_worker(tmp_path, "joins: true", "health: bus").health == HealthSpec(probe=BusProbe())
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "health: {bus: true, max_silence: 10s, max_handler: 1m30s}",
+        "health: {max_silence: 10, max_handler: '90'}",
+        "health: {bus: {max_silence: 10s, max_handler: 90s}}",
+        "health: {bus: {max_silence: 10s}, max_handler: 90s}",
+    ],
+)
+def test_limits_of_the_bus(tmp_path, line):
+    """They mean the bus by themselves, and may stand below it."""
+    spec = of_worker(tmp_path, "joins: true", line).health
+    assert spec == HealthSpec(probe=BusProbe(max_silence_s=10.0, max_handler_s=90.0))
+    shown = describe(load_text(tmp_path, f"workers:\n  a: {{worker: 'm:A', {line}}}\n"))
+    health = shown["workers"][0]["health"]
+    assert (10.0, 90.0, True) == (health["max_silence"], health["max_handler"], health["bus"])
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("health: {max_silence: 2s}", "health.max_silence: expected a duration of at least 3s"),
+        ("health: {max_handler: 0}", "health.max_handler: expected a duration of at least 1s"),
+        ("health: {bus: {max_answer: 5s}}", "health.max_answer: unknown key"),
+        ("health: {bus: [1]}", "health.bus: expected true or false"),
+        ("health: {bus: false, max_handler: 5s}", "health: expected one of"),
+    ],
+)
+def test_wrong_limits_of_the_bus(tmp_path, line, expected):
+    """Too short ones would end workers that do well."""
+    assert expected in problem(tmp_path, "joins: true", line)[0]
+
+
 def test_watch(tmp_path):
     """Paths beside the topology; none at all is not the same as an empty list."""
     assert of_worker(tmp_path, "watch: [src, ../shared/a.txt]").watch == (
@@ -157,6 +190,7 @@ def test_limits(tmp_path):
     line = "limits: {memory: 500MB, age: 1h30m}"
     assert of_worker(tmp_path, line).limits == LimitsSpec(memory_bytes=500 << 20, age_s=5400.0)
     assert of_worker(tmp_path, "limits: {age: 90}").limits == LimitsSpec(age_s=90.0)
+    assert of_worker(tmp_path, "joins: true", "limits: {jobs: 10000}").limits.jobs == 10_000
 
 
 @pytest.mark.parametrize(
@@ -186,6 +220,12 @@ def test_limits(tmp_path):
         ("limits: {memory: 5}", "limits.memory: expected a size from 1KB to 1TB"),
         ("limits: {age: 500ms}", "limits.age: expected a duration of at least 1s like 30m"),
         ("limits: {cpu: 1}", "limits.cpu: unknown key"),
+        ("limits: {jobs: 5}", "limits.jobs: the program does not join the bus"),
+        ("limits: {jobs: 0}", "limits.jobs: expected a whole number from 1 to 1"),
+        ("health: {max_handler: 5s}", "health.bus: the program does not join the bus"),
+        ("health: {bus: {max_silence: 5s}}", "health.bus: the program does not join the bus"),
+        ("health: {tcp: '1', max_handler: 5s}", "health.max_handler: only `bus` has this limit"),
+        ("ready: {bus: {max_silence: 5s}}", "ready.bus: expected true or false"),
         ("stop: {signal: SIGFOO}", "stop.signal: this machine has no signal SIGFOO"),
         ("stop: {signal: 15}", "expected the name of a signal like SIGTERM or SIGINT"),
         ("on_exit: restart", "expected fail, ignore or stop"),

@@ -4,7 +4,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -131,12 +131,11 @@ class JobExecutor:
     async def _run_inline(self, job: RunningJob) -> None:
         """Run a job in the lane's task: most handlers never wait."""
         hold = job.lane_hold = InlineLaneHold(self._context.waiting_handlers)
-        rest = hold.start(self._run_handler(job))
-        if rest is not None:
+        if (rest := hold.start(self._run_handler(job))) is not None:
             hold.release()
             if (task := asyncio.current_task()) is not None:
                 task.set_name(self._task_name(job))
-            await rest
+            await self._track(job, rest)
 
     def _start(self, job: RunningJob) -> None:
         task = self._context.spawn(self._run_in_task(job), self._task_name(job))
@@ -150,7 +149,11 @@ class JobExecutor:
         hold = job.lane_hold = InlineLaneHold(self._context.waiting_handlers, has_lane=False)
         rest = hold.start(self._run_handler(job))
         if rest is not None:
-            await rest
+            await self._track(job, rest)
+
+    def _track(self, job: RunningJob, rest: Awaitable[None]) -> Awaitable[None]:
+        running, request = self._context.running_handlers, job.request
+        return running.track(f"job {request.job_name}", request, rest)
 
     def _task_name(self, job: RunningJob) -> str:
         return f"{self._context.name} job {job.request.job_name}"

@@ -32,6 +32,9 @@ class JobResponder:
     Args:
         context: The worker's.
         on_removed: Called with each job that is answered or requeued.
+
+    Attributes:
+        finished: The number of these jobs.
     """
 
     def __init__(self, context: WorkerContext, on_removed: Callable[[RunningJob], None]) -> None:
@@ -39,6 +42,7 @@ class JobResponder:
         self._on_removed = on_removed
         self._jobs: dict[str, RunningJob] = {}
         self._sending = 0
+        self.finished = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -238,6 +242,7 @@ class JobResponder:
             self._release(job, error)
 
     def _release(self, job: RunningJob, error: BaseException | None) -> None:
+        self.finished += 1
         if job.send_window is not None:
             job.send_window.open()
         if job.delivery is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pbus.process.supervisor.worker.usage import group_memory
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor.worker.worker_status import WorkerStatus
+from pbus.topology.policy.policies import LimitsSpec
 
 _MEASUREMENTS = 3  # in a row: a short peak is no leak
 _MB = 1024 * 1024
@@ -41,7 +42,7 @@ class Recycling:
             if child is None or not _is_in_order(worker):
                 continue
             reason = self._memory_reason(worker.status, memory.get(child.pid, 0), peaks)
-            reason = reason or _age_reason(worker.status)
+            reason = reason or _age_or_jobs_reason(worker.status)
             if reason and all(map(_is_at_rest, self._groups[worker.status.instance.spec.name])):
                 worker.replace(f"recycled: {reason}")
 
@@ -55,16 +56,17 @@ class Recycling:
         return f"{_megabytes(used)} of memory, more than {_megabytes(limit)}"
 
 
-def _age_reason(status: WorkerStatus) -> str:
-    limit_s, age_s = status.instance.spec.limits.age_s, status.clock() - status.begun_at
-    if limit_s is None or age_s < limit_s:
-        return ""
-    return f"it has run for {age_s:.0f} s, its limit is {limit_s:.10g} s"
+def _age_or_jobs_reason(status: WorkerStatus) -> str:
+    limits, age_s = status.instance.spec.limits, status.clock() - status.begun_at
+    if limits.age_s is not None and age_s >= limits.age_s:
+        return f"it has run for {age_s:.0f} s, its limit is {limits.age_s:.10g} s"
+    if limits.jobs is not None and status.jobs_done >= limits.jobs:
+        return f"it has finished {status.jobs_done:,} jobs, its limit is {limits.jobs:,}"
+    return ""
 
 
 def _has_limits(worker: WorkerProcess) -> bool:
-    limits = worker.status.instance.spec.limits
-    return limits.memory_bytes is not None or limits.age_s is not None
+    return worker.status.instance.spec.limits != LimitsSpec()
 
 
 def _is_in_order(worker: WorkerProcess) -> bool:

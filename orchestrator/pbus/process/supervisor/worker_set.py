@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 
 from pbus.leases import Lease
-from pbus.observe import ProcessRecord, is_unresponsive
+from pbus.observe import ProcessRecord
 from pbus.process.supervisor.worker.usage import UsageMeter
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.topology.model import WorkerInstance
@@ -84,13 +84,12 @@ class WorkerSet:
         return [child.incarnation for child in children if child and child.code is None]
 
     def on_lease(self, lease: Lease, now: float) -> None:
-        """Handle a lease of the registry: whether its worker is ready, active and responsive."""
+        """Handle a lease of the registry: the state of its worker, and what it does."""
         worker = self._workers.get(lease.name)
         child = None if worker is None else worker.status.child
         if worker is None or child is None or not lease.incarnation.startswith(child.incarnation):
             return
-        worker.status.is_responsive = not is_unresponsive(lease, now)
-        worker.status.is_active = lease.active
+        worker.status.on_lease(lease, now)
         if lease.state == "ready":
             worker.on_ready(lease.incarnation)
 

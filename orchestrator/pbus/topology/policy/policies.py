@@ -4,6 +4,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from pbus.leases import LEASE_S
+
 RestartPolicy = Literal["never", "on-failure", "always"]
 Condition = Literal["started", "ready", "active", "healthy", "completed"]
 OnExit = Literal["ignore", "stop", "fail"]
@@ -55,7 +57,15 @@ class NotifyProbe(msgspec.Struct, frozen=True, tag="notify"):
 
 
 class BusProbe(msgspec.Struct, frozen=True, tag="bus"):
-    """The worker is registered as ready on the bus, and its event loop renews its lease."""
+    """The worker is registered as ready on the bus; as a health check: its event loop runs.
+
+    Attributes:
+        max_silence_s: Seconds since the last heartbeat after which its event loop counts as blocked.
+        max_handler_s: Seconds that one of its handlers may run; None for no limit.
+    """
+
+    max_silence_s: float = LEASE_S
+    max_handler_s: float | None = None
 
 
 Probe: TypeAlias = LogProbe | HttpProbe | TcpProbe | ExecProbe | NotifyProbe | BusProbe
@@ -121,10 +131,12 @@ class LimitsSpec(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         memory_bytes: Resident memory of its process group; None for no limit.
         age_s: Seconds since its start; None for no limit.
+        jobs: The number of jobs that it has finished; None for no limit.
     """
 
     memory_bytes: int | None = None
     age_s: float | None = None
+    jobs: int | None = None
 
 
 class StopSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -93,7 +93,7 @@ def build_limits(section: LimitsSection | None) -> LimitsSpec:
     """When a process that works is replaced."""
     if section is None:
         return LimitsSpec()
-    return _made(LimitsSpec, memory_bytes=section.memory, age_s=section.age)
+    return _made(LimitsSpec, memory_bytes=section.memory, age_s=section.age, jobs=section.jobs)
 
 
 def build_stop(section: StopSection | None) -> StopSpec:
@@ -119,7 +119,11 @@ def build_probe(section: ProbeSection) -> Probe:
         return TcpProbe(*parse_address(str(section.tcp)))
     if section.exec is not None:
         return ExecProbe(_words(section.exec))
-    return NotifyProbe() if section.notify else BusProbe()
+    if section.notify:
+        return NotifyProbe()
+    silence_s = getattr(section, "max_silence", None)
+    handler_s = getattr(section, "max_handler", None)
+    return _made(BusProbe, max_silence_s=silence_s, max_handler_s=handler_s)
 
 
 def parse_address(text: str) -> tuple[str, int]:

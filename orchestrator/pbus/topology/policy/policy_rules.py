@@ -6,13 +6,13 @@ from urllib.parse import urlsplit
 
 from pbus.topology.policy.dependencies import find_cycle
 from pbus.topology.policy.policy_build import parse_address, signal_name
-from pbus.topology.policy.policy_schema import ProbeSection, RestartSection
+from pbus.topology.policy.policy_schema import BUS_LIMITS, PROBES, ProbeSection, RestartSection
 from pbus.topology.problems import Place, Problems, did_you_mean, one_of
 from pbus.topology.schema import WorkerSection
 
 PlaceOf = Callable[..., Place]
 
-_PROBES = ("log", "http", "tcp", "exec", "notify", "bus")
+_NOT_ON_BUS = "the program does not join the bus; with `joins: true` it is expected to"
 _MOST_PATTERN = 1000  # characters of a regular expression
 
 
@@ -31,17 +31,25 @@ def check_policies(
     for key, probe in (("ready", section.ready), ("health", section.health)):
         if isinstance(probe, ProbeSection) and not _has_wrong_probe(key, probe, is_given):
             _check_probe(probe, joins, lambda *keys, key=key: place(key, *keys), problems)
-    if isinstance(section.health, ProbeSection) and section.health.log is not None:
-        problems.add(
-            place("health", "log"), "a line tells once that a process is ready: use another probe"
-        )
+    if isinstance(section.health, ProbeSection):
+        _check_health(section.health, lambda key: place("health", key), problems)
+    if not joins and getattr(section.limits, "jobs", None) is not None:
+        problems.add(place("limits", "jobs"), _NOT_ON_BUS)
     if section.stop is not None and section.stop.signal is not None:
         _check_signal(section.stop.signal, place("stop", "signal"), problems)
 
 
+def _check_health(section: ProbeSection, place: PlaceOf, problems: Problems) -> None:
+    if section.log is not None:
+        problems.add(place("log"), "a line tells once that a process is ready: use another probe")
+    for key in BUS_LIMITS:
+        if not section.bus and getattr(section, key) is not None:
+            problems.add(place(key), "only `bus` has this limit")
+
+
 def _has_wrong_probe(key: str, probe: ProbeSection, is_given: Callable[..., bool]) -> bool:
     """Whether a probe was left out of the section because of its type, which is a problem already."""
-    return any(getattr(probe, kind) is None and is_given(key, kind) for kind in _PROBES)
+    return any(getattr(probe, kind) is None and is_given(key, kind) for kind in PROBES)
 
 
 def _check_signal(text: str, place: Place, problems: Problems) -> None:
@@ -52,10 +60,10 @@ def _check_signal(text: str, place: Place, problems: Problems) -> None:
 
 
 def _check_probe(section: ProbeSection, joins: bool, place: PlaceOf, problems: Problems) -> None:  # noqa: FBT001
-    given = [key for key in _PROBES if getattr(section, key) not in (None, False)]
+    given = [key for key in PROBES if getattr(section, key) not in (None, False)]
     if len(given) != 1:
         got = f"{' and '.join(given)}" if given else "none"
-        problems.add(place(), f"expected one of {one_of(_PROBES)}, got {got}")
+        problems.add(place(), f"expected one of {one_of(PROBES)}, got {got}")
         return
     if (wrong := _PROBLEMS_OF[given[0]](getattr(section, given[0]), joins)) is not None:
         problems.add(place(given[0]), wrong)
@@ -89,9 +97,7 @@ def _address_problem(text: str, _joins: bool) -> str | None:  # noqa: FBT001
 
 
 def _bus_problem(_value: object, joins: bool) -> str | None:  # noqa: FBT001
-    return (
-        None if joins else "the program does not join the bus; with `joins: true` it is expected to"
-    )
+    return None if joins else _NOT_ON_BUS
 
 
 _PROBLEMS_OF: Mapping[str, Callable[..., str | None]] = {

@@ -10,8 +10,10 @@ from pbus.topology.parsing.durations import (
     DURATION_PATTERN,
     EXPECTED_AGE,
     EXPECTED_DURATION,
+    EXPECTED_SILENCE,
     parse_age,
     parse_duration,
+    parse_silence,
 )
 from pbus.topology.parsing.nodes import Entry, Mapping, Node, Scalar, Sequence
 from pbus.topology.parsing.sizes import EXPECTED_SIZE, parse_size
@@ -32,6 +34,8 @@ COMPOSE_CONDITIONS = {  # of Docker Compose and of process-compose
     "process_healthy": "healthy",
     "process_completed_successfully": "completed",
 }
+PROBES = ("log", "http", "tcp", "exec", "notify", "bus")
+BUS_LIMITS = ("max_silence", "max_handler")
 CONDITIONS = ("started", "ready", "active", "healthy", "completed")
 
 
@@ -65,9 +69,27 @@ def _policy(node: Node) -> Node:
 def _probe(node: Node) -> Node:
     """`ready: notify` means `ready: {notify: true}`."""
     if isinstance(node, Scalar) and node.plain and node.text in {"notify", "bus"}:
-        true = Scalar(line=node.line, text="true", plain=True, written="true")
-        return _keyed(node.line, **{node.text: true})
+        return _keyed(node.line, **{node.text: _true(node.line)})
     return node
+
+
+def _true(line: int) -> Scalar:
+    return Scalar(line=line, text="true", plain=True, written="true")
+
+
+def _health(node: Node) -> Node:
+    """As for a probe; limits of the bus may stand below `bus`, and mean it."""
+    if not isinstance(node, Mapping):
+        return _probe(node)
+    entries = dict(node.entries)
+    below = entries.get("bus")
+    if below is not None and isinstance(below.node, Mapping):
+        del entries["bus"]
+        entries = {**below.node.entries, **entries}
+        entries["bus"] = _keyed(below.line, bus=_true(below.line)).entries["bus"]
+    elif not entries.keys() & set(PROBES) and entries.keys() & set(BUS_LIMITS):
+        entries["bus"] = Entry(node.line, _true(node.line))
+    return Mapping(node.line, entries)
 
 
 class DependencySection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -158,6 +180,14 @@ class ReadySection(ProbeSection, frozen=True, kw_only=True, forbid_unknown_field
 class HealthSection(ProbeSection, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The check of a ready process."""
 
+    bus: Annotated[
+        bool | None,
+        Meta(
+            description="The event loop of the worker runs: it sends heartbeats; `max_silence` and"
+            " `max_handler` may stand below it, too.",
+            extra_json_schema={"anyOf": [{"type": one} for one in ("boolean", "object", "null")]},
+        ),
+    ] = None
     every: Annotated[
         DurationText | None,
         Meta(
@@ -167,6 +197,23 @@ class HealthSection(ProbeSection, frozen=True, kw_only=True, forbid_unknown_fiel
     timeout: Annotated[
         DurationText | None,
         Meta(description="How long a check may take; 5s.", examples=["5s"], extra=_DURATION_EXTRA),
+    ] = None
+    max_silence: Annotated[
+        DurationText | None,
+        Meta(
+            description="With `bus`: how long the event loop may send no heartbeat, of which one comes"
+            " every 2s; 6s.",
+            examples=["10s"],
+            extra={"expected": EXPECTED_SILENCE, "read": parse_silence},
+        ),
+    ] = None
+    max_handler: Annotated[
+        DurationText | None,
+        Meta(
+            description="With `bus`: how long a handler of a message or job may run.",
+            examples=["30s"],
+            extra={"expected": EXPECTED_AGE, "read": parse_age},
+        ),
     ] = None
     failures: Annotated[
         Annotated[int, Meta(ge=1, le=1000)] | None,
@@ -296,6 +343,13 @@ class LimitsSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             extra={"expected": EXPECTED_AGE, "read": parse_age},
         ),
     ] = None
+    jobs: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000_000)] | None,
+        Meta(
+            description="The number of jobs that a worker on the bus has finished, however they ended.",
+            examples=[10000],
+        ),
+    ] = None
 
 
 DependsOn = Annotated[
@@ -315,7 +369,7 @@ SHORTHANDS: dict[str, Any] = {
     "depends_on": _dependencies,
     "restart": _policy,
     "ready": _probe,
-    "health": _probe,
+    "health": _health,
 }
 __all__ = [
     "DependsOn",

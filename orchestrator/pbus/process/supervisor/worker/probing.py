@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Callable, Mapping
 
 from pbus.concurrency.background import TaskOwner
@@ -26,6 +27,16 @@ _CLOSE_S = 10.0  # a program that a check runs is killed first
 _REGISTERED = ReadySpec(probe=BusProbe(), timeout_s=300.0)
 
 
+def bus_problem(probe: BusProbe, status: WorkerStatus) -> str:
+    """Why a worker is unhealthy by its heartbeats; "" where it is not."""
+    if status.silent_s > probe.max_silence_s:
+        return f"its event loop is blocked: no heartbeat for {status.silent_s:.0f} s"
+    handler, limit_s = status.handler, probe.max_handler_s
+    if handler is None or limit_s is None or (age_s := handler.age_s(time.time())) <= limit_s:
+        return ""
+    return f"{handler} has run for {age_s:.0f} s, its limit is {limit_s:.10g} s"
+
+
 class Probing:
     """Runs the probes of one process.
 
@@ -40,6 +51,7 @@ class Probing:
 
     Attributes:
         verdict: Why the process is to be ended, as text; "" while it may run.
+        is_hung: That is since it does not handle what comes, nor a message that asks it to end.
         is_passed: The ready probe has succeeded, or there is none.
     """
 
@@ -51,6 +63,7 @@ class Probing:
         on_change: Callable[[], None],
     ) -> None:
         self.verdict = ""
+        self.is_hung = False
         self._status = status
         self._on_change = on_change
         self._tasks = TaskOwner()
@@ -165,6 +178,7 @@ class Probing:
             elif failures >= spec.failures:
                 text = f"unhealthy, {failures} checks failed: {reason}"
                 if spec.restart:
+                    self.is_hung = isinstance(spec.probe, BusProbe)
                     self._end(text)
                     return
                 self._status.set_health(text)
@@ -173,7 +187,7 @@ class Probing:
     async def _check_health(self, spec: HealthSpec, around: Surroundings) -> str:
         match spec.probe:
             case BusProbe():
-                return "" if self._status.is_responsive else "its event loop is blocked"
+                return "" if self._broker.was_away else bus_problem(spec.probe, self._status)
             case NotifyProbe() | LogProbe():
                 return ""
             case probe:

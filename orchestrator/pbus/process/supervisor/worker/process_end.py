@@ -40,14 +40,21 @@ class ProcessEnd:
         self._host = host
         self._kill_now = kill_now
 
-    async def stop(self, child: Child) -> bool:
-        """End the process and its group; returns whether the process ended."""
+    async def stop(self, child: Child, *, is_hung: bool = False) -> bool:
+        """End the process and its group.
+
+        Args:
+            child: The process.
+            is_hung: It handles no messages, so it is not asked by one.
+
+        Returns:
+            Whether the process ended.
+        """
         self._status.enter("stopping", self._target.reason)
         began = self._status.clock()
         spec = self._status.instance.spec.stop
-        is_asked = (
-            self._status.ready_at is not None and self._status.instance.spec.joins and spec.drain
-        )
+        may_drain = spec.drain and self._status.instance.spec.joins
+        is_asked = may_drain and self._status.ready_at is not None and not is_hung
         if spec.command is not None:
             await self._run_stop_command(child, spec.command)
         is_down = await shutdown.terminate(

@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable
 
+from pbus.leases import Lease
 from pbus.observe import ProcessRecord, State
 from pbus.process.supervisor.worker.recent_output import RecentOutput
 from pbus.process.supervisor.worker.restart_policy import History
 from pbus.process.supervisor.worker.usage import Usage
 from pbus.process.supervisor_events import Event, GaveUp, Line, StateChanged, Stream
 from pbus.process.system.spawn import Child
+from pbus.running_handlers import RunningHandler
 from pbus.topology.model import WorkerInstance
 
 
@@ -25,7 +27,9 @@ class WorkerStatus:
         open_messages: Fate of the messages that the last process held, as text.
         is_active: It handles messages, by the registry.
         is_healthy: What the last health checks said; None before the first.
-        is_responsive: Its event loop renews its lease, by the registry.
+        silent_s: Seconds since the last heartbeat of its event loop, when the registry was last read.
+        handler: The oldest handler in progress at that heartbeat.
+        jobs_done: The jobs that its process had finished by then.
         is_probed: The ready probe has succeeded, or there is none.
         on_output: Called with each line that the process writes.
         survivors: Processes of the last one's group that could not be ended, as text.
@@ -47,7 +51,9 @@ class WorkerStatus:
         self.open_messages = ""
         self.is_active = True
         self.is_healthy: bool | None = None
-        self.is_responsive = True
+        self.silent_s = 0.0
+        self.handler: RunningHandler | None = None
+        self.jobs_done = 0
         self.on_output: Callable[[str], None] = lambda _text: None
         self.is_probed = True
         self.survivors = ""
@@ -66,9 +72,16 @@ class WorkerStatus:
         self.start_count += 1
         self.begun_at = self.clock()
         self.ready_at = self._reason = self.code = self.is_healthy = None
-        self.is_responsive = True
+        self.silent_s, self.handler, self.jobs_done = 0.0, None, 0
         self.output.forget_error()
         self.enter("starting")
+
+    def on_lease(self, lease: Lease, now: float) -> None:
+        """Take in the lease of its process; `now` in Unix seconds."""
+        self.is_active = lease.active
+        self.silent_s = now - lease.beat if lease.beat else 0.0
+        self.handler = lease.handler
+        self.jobs_done = lease.done
 
     def set_ready(self) -> None:
         """Enter "ready"."""
