@@ -10,7 +10,7 @@ from pbus_cli.commands.messages import cancel, dlq, jobs, purge, send, tail
 from pbus_cli.commands.project import attach, down, ls, up
 from pbus_cli.commands.setup import bench, completion, config, doctor, init, schema, validate
 from pbus_cli.commands.workers import events, logs, ps, restart, run, start, stop
-from pbus_cli.input.options import ProjectName, TopologyFile
+from pbus_cli.input.options import ProjectName, TopologyFiles
 from pbus_cli.terminal import console
 
 _COMMANDS: Final = (
@@ -73,7 +73,7 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's way
 def _pbus(
     context: typer.Context,
     project: ProjectName = None,
-    file: TopologyFile = None,
+    file: TopologyFiles = None,
     version: Annotated[  # noqa: ARG001, FBT002 - a flag whose callback does the work
         bool,
         typer.Option(
@@ -86,8 +86,9 @@ def _pbus(
     Exit codes: 0 done, 1 failed, 2 bad usage or file, 3 nothing running or broker unreachable,
     4 timed out, 130 Ctrl-C, 143 SIGTERM.
     """
-    chosen = {"project": project, "file": file}
-    given = {name: str(value) for name, value in chosen.items() if value is not None}
+    given: dict[str, Any] = {} if project is None else {"project": project}
+    if file:
+        given["file"] = [str(one) for one in file]
     context.default_map = {command.__name__.rpartition(".")[2]: given for command in _COMMANDS}
     context.default_map["dlq"] = dict.fromkeys(dlq.VERBS, given)
 

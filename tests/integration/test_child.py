@@ -414,7 +414,7 @@ def test_load_says_what(
     """What is wrong with a class reference is said in one sentence."""
     monkeypatch.syspath_prepend(str(tmp_path))
     order = WorkerLaunchSpec(
-        worker=kind, args=args, active=True, file=str(tmp_path / "topology.yaml")
+        worker=kind, args=args, active=True, files=(str(tmp_path / "topology.yaml"),)
     )
 
     with pytest.raises(WorkerLoadError, match=expected):

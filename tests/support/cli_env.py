@@ -172,6 +172,7 @@ class CliEnv:
         else:
             folder.mkdir()
             for path, text in files.items():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (folder / path).write_text(text)
         return Place(self, folder)
 

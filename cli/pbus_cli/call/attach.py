@@ -1,7 +1,7 @@
 """From the options -p and -f to one call of a client: what every verb needs."""
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from pbus_cli.terminal import console
 T = TypeVar("T")
 
 
-def choose(project: str | None, file: Path | None) -> Attachment:
+def choose(project: str | None, files: Sequence[Path] | None) -> Attachment:
     """Find the project: by name, by file, this folder's, or the only one running.
 
     Raises:
@@ -26,7 +26,7 @@ def choose(project: str | None, file: Path | None) -> Attachment:
         AmbiguousProjectError: There are several.
         UnseenProjectError: It runs without a broker.
     """
-    attachment = find_project(project, file)
+    attachment = find_project(project, files)
     if attachment.file is not None:
         console.note(
             f"{attachment.file} does not run on this machine: connecting to {attachment.shown_url}"

@@ -22,7 +22,7 @@ def control(
     action: ControlAction,
     names: Sequence[str],
     project: str | None,
-    file: Path | None,
+    file: Sequence[Path] | None,
     *,
     timeout_s: float | None,
 ) -> None:

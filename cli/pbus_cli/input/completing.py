@@ -121,7 +121,7 @@ def _given(ctx: typer.Context, option: str) -> str | None:
     at: Any = ctx
     while at is not None:
         if (value := at.params.get(option)) is not None:
-            return str(value)
+            return str(value[0] if isinstance(value, list) else value)
         at = at.parent
     return None
 

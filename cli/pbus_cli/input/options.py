@@ -1,6 +1,7 @@
 """Options that several commands share, and how their values are read."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -36,17 +37,36 @@ ProjectName = Annotated[
         autocompletion=project_names,
     ),
 ]
-TopologyFile = Annotated[
-    Path | None,
+TopologyFiles = Annotated[
+    list[Path] | None,
     typer.Option(
         "-f", "--file", metavar="FILE", help="The project, by topology file.", show_default=False
     ),
 ]
+MergedFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "-f",
+        "--file",
+        metavar="FILE",
+        help="The topology; given again, one that is merged into the first.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FileArgument = Annotated[
-    Path, typer.Argument(metavar="FILE", help="The topology.", show_default="./topology.yaml")
+    Path | None,
+    typer.Argument(metavar="FILE", help="The topology.", show_default="./topology.yaml"),
 ]
 DEFAULT_FILE: Final = Path("topology.yaml")
+
+
+def merged_files(argument: Path | None, options: Sequence[Path] | None) -> tuple[Path, ...]:
+    """The files of a topology, as argument and by options; the usual one where there are none."""
+    first = () if argument is None else (argument,)
+    return (*first, *(options or ())) or (DEFAULT_FILE,)
+
+
 WorkerNames = Annotated[
     list[str],
     typer.Argument(

@@ -35,7 +35,7 @@ def start(topology: Topology, selection: Selection, *, is_watching: bool = False
     project.make_state_dir()
     reading, writing = os.pipe()
     command = [
-        sys.executable, "-P", "-m", "pbus.process.daemon", str(topology.file),
+        sys.executable, "-P", "-m", "pbus.process.daemon", *map(str, topology.files),
         "--status-fd", str(writing), "--selection", msgspec.json.encode(selection).decode(),
         *(["--watch"] if is_watching else []),
     ]  # fmt: skip

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar, Unpack
@@ -70,7 +70,9 @@ class Attachment:
             await bus.stop()
 
 
-def find_project(name: str | None = None, file: str | Path | None = None) -> Attachment:
+def find_project(
+    name: str | None = None, file: str | Path | Sequence[str | Path] | None = None
+) -> Attachment:
     """The project of that name or file; without both this folder's, or the only one that runs.
 
     A topology with a bus of its own is found by its file also when nothing runs on this machine, if
@@ -78,7 +80,7 @@ def find_project(name: str | None = None, file: str | Path | None = None) -> Att
 
     Args:
         name: The name of a running project.
-        file: The path of a topology.
+        file: The path of a topology; several as given to `pbus up`.
 
     Raises:
         NothingRunningError: There is none.
@@ -86,13 +88,15 @@ def find_project(name: str | None = None, file: str | Path | None = None) -> Att
         AmbiguousProjectError: There are several.
         UnseenProjectError: It runs without a broker.
     """
-    path = None if file is None else Path(file)
+    given = () if file is None else (file,) if isinstance(file, str | Path) else file
+    files = tuple(map(Path, given))
+    first = next(iter(files), None)
     try:
-        record = choose_project(name, path, working_folder(), os.environ)
+        record = choose_project(name, first, working_folder(), os.environ)
     except NothingRunningError:
-        if name is not None or (path is None and is_in_worker()):
+        if name is not None or (first is None and is_in_worker()):
             raise
-        elsewhere = _by_file(path or DEFAULT_FILE, is_given=path is not None)
+        elsewhere = _by_files(files or (DEFAULT_FILE,), is_given=bool(files))
         if elsewhere is None:
             raise
         return elsewhere
@@ -134,12 +138,13 @@ def attachment_of(record: ProjectRecord) -> Attachment:
     return Attachment(record.name, record.bus, record)
 
 
-def _by_file(file: Path, *, is_given: bool) -> Attachment | None:
+def _by_files(files: Sequence[Path], *, is_given: bool) -> Attachment | None:
+    file = files[0]
     if not is_given and not file.exists():
         return None
     from pbus.topology import load_topology  # noqa: PLC0415 - `pbus ps` must be quick
 
-    topology = load_topology(file, os.environ)
+    topology = load_topology(files, os.environ)
     bus = topology.bus
     if bus.url is None or bus.is_in_process:
         return None

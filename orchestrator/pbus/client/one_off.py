@@ -54,13 +54,13 @@ class OneOff(msgspec.Struct, frozen=True):
 
 @contextlib.asynccontextmanager
 async def joined(
-    name: str | None, file: Path | None, environ: Mapping[str, str]
+    name: str | None, files: Sequence[Path], environ: Mapping[str, str]
 ) -> AsyncIterator[OneOff]:
     """Join a project as `find_project` finds it, or run its embedded broker meanwhile.
 
     Args:
         name: The name of a running project.
-        file: The path of a topology.
+        files: The files of a topology; none where it was not named.
         environ: The values of ``${VAR}`` in it.
 
     Raises:
@@ -68,21 +68,19 @@ async def joined(
         TopologyError: The topology is wrong.
         BusUnavailableError: The broker is not reached.
     """
+    named = files or (DEFAULT_FILE,)
     try:
-        attachment = find_project(name, file)
+        attachment = find_project(name, files or None)
     except (StrangeFileError, OrphanedProjectError):
         raise
     except NothingRunningError:
-        path = file or DEFAULT_FILE
-        if name is not None or not path.exists():
+        if name is not None or not named[0].exists():
             raise
-        topology = load_topology(path, environ)
+        topology = load_topology(named, environ)
         async with broker_only(topology) as environment:
             yield OneOff(environment, topology, is_alone=True)
         return
-    record = attachment.record
-    path = Path(record.file) if record else file or DEFAULT_FILE
-    topology = load_topology(path, environ)
+    topology = load_topology(attachment.record.files if attachment.record else named, environ)
     async with attachment.opened() as bus:
         rows = (await read_status(bus, attachment.project)).rows
     taken = frozenset(row.name for row in rows if row.state not in _OVER)

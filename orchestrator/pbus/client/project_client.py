@@ -13,6 +13,7 @@ from pbus.client.targets import FIND_S
 from pbus.client.traffic.message_calls import MessageCalls
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from typing import Unpack
 
@@ -135,7 +136,7 @@ class Client(JobCalls, MessageCalls):
 def connect(
     project: str | None = None,
     *,
-    file: str | Path | None = None,
+    file: str | Path | Sequence[str | Path] | None = None,
     url: str | None = None,
     find_timeout: float | None = FIND_S,
     connect_timeout: float = CONNECT_S,
@@ -148,7 +149,7 @@ def connect(
 
     Args:
         project: The name of a project that runs on this machine.
-        file: The path of its topology; one with a bus of its own may run elsewhere.
+        file: The path of its topology, or those given to `pbus up`; one with a bus of its own may run elsewhere.
         url: The address of a bus.
         find_timeout: Seconds that a worker gets to be registered before a job or a message for it
             fails; None: as long as the job's timeout.

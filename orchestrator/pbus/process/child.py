@@ -37,7 +37,7 @@ def main() -> int:
         _log_to_stderr(os.environ.get(LOG_LEVEL_VARIABLE, "INFO"))
         with os.fdopen(int(os.environ.pop(SPEC_VARIABLE)), "rb") as file:
             spec = path_json.decode(file.read(), WorkerLaunchSpec)
-        sys.path += import_path(Path(spec.file))
+        sys.path += import_path(*map(Path, spec.files))
         return run_on(spec.loop, host(spec, os.environ))
     except PbusError as error:
         if error.__cause__ is not None:  # the author of the worker needs the traceback

@@ -25,7 +25,7 @@ def main(descriptor: str) -> int:
     os.dup2(2, 1)  # what the module prints is no data
     fd = int(descriptor)
     os.set_inheritable(fd, False)  # noqa: FBT003 - it has no name
-    sys.path += import_path(Path(spec.file))
+    sys.path += import_path(*map(Path, spec.files))
     text = (problem_of(spec) or "")[:_MAX_CHARS]
     os.write(fd, f"{text}\n".encode(errors="backslashreplace"))  # a line: an early end shows
     return 0

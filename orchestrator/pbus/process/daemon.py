@@ -1,4 +1,4 @@
-"""A supervisor without a terminal: ``python -P -m pbus.process.daemon FILE --status-fd N``.
+"""A supervisor without a terminal: ``python -P -m pbus.process.daemon FILE... --status-fd N``.
 
 It writes one line of JSON to that descriptor, a `DaemonStatus`, when the bus is up or the start has
 failed.
@@ -61,7 +61,7 @@ def main() -> int:
     arguments = _parse_arguments()
     report = StatusPipe(arguments.status_fd)
     try:
-        topology = load_topology(arguments.file, os.environ)
+        topology = load_topology(arguments.files, os.environ)
         project = Project.of(topology)
         project.make_state_dir()
         _detach(project.service_log_path("supervisor"))
@@ -150,7 +150,7 @@ def _log_to(path: Path) -> None:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="pbus.process.daemon")
-    parser.add_argument("file", type=Path, help="the topology")
+    parser.add_argument("files", type=Path, nargs="+", help="the topology")
     parser.add_argument("--selection", default="{}", help="the processes to run, as JSON")
     parser.add_argument("--watch", action="store_true", help="restart classes whose files change")
     parser.add_argument("--session", help="shared with other supervisors")

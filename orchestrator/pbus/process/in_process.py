@@ -119,7 +119,8 @@ class InProcessRunner(BusSubscriber):
             STATE_VARIABLE: str(self._project.state_dir),
         })
         os.chdir(next(spec.working_dir for spec in specs))  # the same for all, by the check
-        sys.path += import_path(self._topology.file)
+        files = [spec.file or self._topology.file for spec in specs]
+        sys.path += import_path(*files, self._topology.file)
 
     def _on_ready(self, runner: WorkerRunner) -> None:
         for instance in self._instances():

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -55,12 +55,12 @@ def leftovers_of(record: ProjectRecord, environ: Mapping[str, str]) -> Leftovers
     if last is not None and not last.bus.url:
         return Leftovers(project, last.bus)
     if not record.session:  # of the last run: its URL is there without its password
-        return Leftovers(project, load_topology(Path(record.file), environ).bus)
+        return Leftovers(project, load_topology(record.files, environ).bus)
     return Leftovers(project, record.bus)
 
 
 def stopped_leftovers(
-    name: str | None, file: Path | None, cwd: Path, environ: Mapping[str, str]
+    name: str | None, files: Sequence[Path], cwd: Path, environ: Mapping[str, str]
 ) -> Leftovers:
     """Return the data of a project that does not run, chosen as by `choose_project`.
 
@@ -70,25 +70,28 @@ def stopped_leftovers(
         AmbiguousProjectError: There are several.
         TopologyError: The topology is needed and cannot be read.
     """
+    file = next(iter(files), None)
     if name is None and file is None:  # a worker's own project
         name = environ.get(PROJECT_VARIABLE) or None
     record = stopped_record(name, file, cwd)
     if record is not None:
         path, left = Path(record.file), leftovers_of(record, environ)
     else:
-        path = cwd / (file or _TOPOLOGY)
-        left = _leftovers_of_file(name, path, environ)
+        paths = [cwd / one for one in files or (_TOPOLOGY,)]
+        path, left = paths[0], _leftovers_of_files(name, paths, environ)
     url = left.bus.url
     if file is None and url is not None and not ran_with(left.project.state_dir, url):
         raise StrangeFileError(path, mask_url(url))
     return left
 
 
-def _leftovers_of_file(name: str | None, path: Path, environ: Mapping[str, str]) -> Leftovers:
-    if name is not None or not path.exists():
+def _leftovers_of_files(
+    name: str | None, files: Sequence[Path], environ: Mapping[str, str]
+) -> Leftovers:
+    if name is not None or not files[0].exists():
         what = f"is named {name!r}" if name is not None else "was found"
         raise NothingRunningError(f"{what}, and none has left anything")
-    topology = load_topology(path, environ)
+    topology = load_topology(files, environ)
     return Leftovers(Project.of(topology), topology.bus)
 
 

@@ -51,6 +51,13 @@ def check_shape(tree: Node, problems: Problems) -> TopologyFile | None:
     return checked if isinstance(checked, TopologyFile) else None
 
 
+def check_type(node: Node, kind: Any, place: Place, problems: Problems) -> Any:
+    """Check one value by the type of a key; None for an empty one, and for one with problems."""
+    before = problems.count
+    checked = _Checker(problems).value(node, inspect.type_info(kind), place)
+    return None if checked is _INVALID or problems.count > before else checked
+
+
 def is_null(node: Node) -> bool:
     """Whether the value is empty, as written or after expansion."""
     return isinstance(node, Scalar) and node.plain and plain_value(node.text) is None
@@ -219,10 +226,11 @@ class _Checker:
             return self._wrong(place, expected, kind_of(node))
         if shape.type.min_length and not node.items:
             return self._wrong(place, expected, "an empty list")
-        return [
+        values = [
             self.value(item, shape.type.item_type, place.item(index, item.line))
             for index, item in enumerate(node.items)
         ]
+        return _INVALID if any(value is _INVALID for value in values) else values
 
     def _text(self, node: Node, shape: _Shape, place: Place) -> Any:
         expected = shape.expected or "text"

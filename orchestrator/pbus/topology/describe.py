@@ -41,6 +41,7 @@ def describe(topology: Topology) -> dict[str, Any]:
     return {
         "name": topology.name,
         "file": str(topology.file),
+        "files": [str(file) for file in (*topology.files, *topology.parts)],
         "folder": str(topology.folder),
         "loop": topology.loop,
         "bus": _bus(topology.bus),

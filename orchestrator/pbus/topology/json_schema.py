@@ -21,6 +21,7 @@ def topology_schema() -> dict[str, Any]:
         schema["properties"] = {key: _value(value) for key, value in schema["properties"].items()}
         schema["patternProperties"] = {f"^{EXTENSION_PREFIX}": {}}
     root = definitions.pop(_ROOT)
+    root["anyOf"] = [{"required": [*root.pop("required")]}, {"required": ["include"]}]
     definitions[_VARIABLE] = {
         "description": "A value with ${VAR} or ${VAR:-default} in it.",
         "type": "string",

@@ -1,20 +1,22 @@
-"""A topology file becomes a `Topology` in four steps: read, expand, check, build."""
+"""Topology files become a `Topology` in four steps: compose, expand, check, build."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as AbstractMapping
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
+from pbus.errors import TopologyError
 from pbus.settings import BusSettings
 from pbus.topology.check import check_shape
+from pbus.topology.composition.anchoring import Origin, anchored, origins
+from pbus.topology.composition.compose import compose
 from pbus.topology.model import Topology, WorkerSpec
 from pbus.topology.name_rules import clean_name
-from pbus.topology.parsing.bounded_read import NO_FILE, read_text
 from pbus.topology.parsing.env_file import EnvFiles
-from pbus.topology.parsing.nodes import Mapping, Node, secret_paths
+from pbus.topology.parsing.nodes import Mapping, secret_paths
 from pbus.topology.parsing.variables import expand_tree
-from pbus.topology.parsing.yaml_tree import parse_yaml
 from pbus.topology.paths import as_named
 from pbus.topology.policy.policy_build import (
     build_dependencies,
@@ -32,93 +34,105 @@ from pbus.urls import MEMORY_URL
 DOT_ENV = ".env"
 
 
-def load_topology(path: Path, environ: AbstractMapping[str, str]) -> Topology:
-    """Read and check a whole topology file; nothing is imported and nothing started.
+def load_topology(file: Path | Sequence[Path], environ: AbstractMapping[str, str]) -> Topology:
+    """Read and check a whole topology; nothing is imported and nothing started.
 
     Args:
-        path: The YAML file.
-        environ: The values of ``${VAR}`` in the file; those that it lacks are read from a file
-            named .env beside the topology.
+        file: The YAML file; of several, later ones are merged into the first, which gives the folder.
+        environ: The values of ``${VAR}`` in the files; those that it lacks are read from a file
+            named .env beside the first.
 
     Raises:
-        TopologyError: With every problem of the file, each with file, line and key.
+        TopologyError: With every problem of all files, each with file, line and key.
     """
-    problems = Problems(path)
-    tree = read(path, problems)
-    folder = as_named(path.parent)
-    env_files = EnvFiles(folder, problems, environ)
-    environ = {**_dot_env(folder, env_files), **environ}
-    tree = expand_tree(tree, environ, problems, Place(tree.line, ""))
-    file = check(tree, folder, env_files, problems)
-    return build(file, folder / path.name, env_files, frozenset(secret_paths(tree)))
+    files = (file,) if isinstance(file, Path) else tuple(file)
+    problems = Problems(files[0])
+    env_files, environ = _surroundings(environ, problems)
+    tree = compose(files, environ, problems)
+    expanded = expand_tree(tree, environ, problems, Place(tree.line, ""))
+    tree = anchored(cast("Mapping", expanded), problems)
+    checked = check(tree, env_files, problems)
+    return _build(checked, tree, env_files, problems, files)
 
 
-def _dot_env(folder: Path, env_files: EnvFiles) -> dict[str, str]:
-    """The file beside the topology that says what variables in it stand for, if there is one."""
-    is_there = (folder / DOT_ENV).is_file()  # a folder of that name is a virtual environment
-    return env_files.read(DOT_ENV, Place(1, "")) if is_there else {}
-
-
-def read(path: Path, problems: Problems) -> Node:
-    """Step 1: the file as a tree with line numbers.
-
-    Raises:
-        TopologyError: There is no tree: no such file, not YAML, or nothing in it.
-    """
+def read_tree(
+    files: Sequence[Path], environ: AbstractMapping[str, str]
+) -> tuple[Mapping, Problems]:
+    """The tree of a topology, unchecked, with an empty collection of problems for its lines."""
+    problems = Problems(files[0])
+    _, environ = _surroundings(environ, problems)
     try:
-        tree = parse_yaml(read_text(path), problems)
-    except ValueError as error:
-        problems.add_file(str(error))
-        wrong = problems.error()
-        if str(error) == NO_FILE:
-            wrong.hint = "`pbus init` writes one to begin with"
-        raise wrong from None
-    if tree is None:
-        problems.add(Place(1, ""), "the file is empty: expected at least the key `workers`")
-        raise problems.error()
-    return tree
+        tree = compose(files, environ, problems)
+    except TopologyError:  # it was edited meanwhile
+        tree = Mapping(1, {})
+    return tree, problems.emptied()
 
 
-def check(tree: Node, folder: Path, env_files: EnvFiles, problems: Problems) -> TopologyFile:
-    """Step 3 (step 2 is `expand_tree`): the file's values, checked.
+def _surroundings(
+    environ: AbstractMapping[str, str], problems: Problems
+) -> tuple[EnvFiles, dict[str, str]]:
+    """The reader of environment files, and the variables with those of `.env`."""
+    folder = as_named(problems.file.parent)
+    env_files = EnvFiles(folder, problems, environ)
+    is_there = (folder / DOT_ENV).is_file()  # a folder of that name is a virtual environment
+    own = env_files.read(DOT_ENV, Place(1, "")) if is_there else {}
+    return env_files, {**own, **environ}
+
+
+def check(tree: Mapping, env_files: EnvFiles, problems: Problems) -> TopologyFile:
+    """The values of a tree, checked.
 
     Raises:
         TopologyError: With every problem of this step and those before it.
     """
     file = check_shape(tree, problems)
-    if file is None or not isinstance(tree, Mapping):
+    if file is None:
         raise problems.error()
-    check_rules(file, tree, folder, env_files, problems)
+    check_rules(file, tree, origins(tree, problems), env_files, problems)
     problems.raise_if_any()
     return file
 
 
-def build(
-    file: TopologyFile,
-    path: Path,
+def _build(
+    checked: TopologyFile,
+    tree: Mapping,
     env_files: EnvFiles,
-    secrets: frozenset[tuple[str, ...]] = frozenset(),
+    problems: Problems,
+    given: Iterable[Path],
 ) -> Topology:
-    """Step 4: the values that the rest of pbus reads, with defaults."""
-    folder = path.parent
-    name = file.name or clean_name(folder.name)
-    shared = _variables(file.env, file.env_file, env_files)
+    """The values that the rest of pbus reads, with defaults.
+
+    Args:
+        checked: The values of the tree.
+        tree: It tells the files that workers stand in.
+        env_files: Read already.
+        problems: Of the load: they know its files.
+        given: Those of the files that the user named.
+    """
+    file, *overrides = (as_named(file.parent) / file.name for file in given)
+    parts = (as_named(file.parent) / file.name for file in problems.files)
+    folder = file.parent
+    name = checked.name or clean_name(folder.name)
+    shared = _variables(checked.env, checked.env_file, env_files)
+    found = origins(tree, problems)
     return Topology(
         name=name,
-        file=path,
+        file=file,
+        overrides=tuple(overrides),
+        parts=tuple(part for part in parts if part not in {file, *overrides}),
         folder=folder,
-        bus=_build_bus(file.bus or BusSection(), name),
+        bus=_build_bus(checked.bus or BusSection(), name),
         workers={
             worker: _build_worker(
                 worker,
                 section,
-                folder,
+                found[worker],
                 shared | _variables(section.env, section.env_file, env_files),
             )
-            for worker, section in file.workers.items()
+            for worker, section in checked.workers.items()
         },
-        loop=file.loop or "asyncio",
-        secrets=secrets,
+        loop=checked.loop or "asyncio",
+        secrets=frozenset(secret_paths(tree)),
     )
 
 
@@ -137,11 +151,13 @@ def _variables(
 
 
 def _build_worker(
-    name: str, section: WorkerSection, folder: Path, env: dict[str, str]
+    name: str, section: WorkerSection, origin: Origin, env: dict[str, str]
 ) -> WorkerSpec:
+    folder = origin.folder
     is_class = section.worker is not None
     return WorkerSpec(
         name=name,
+        file=origin.file,
         worker=section.worker,
         command=tuple(str(word) for word in section.command) if section.command else None,
         joins=is_class if section.joins is None else section.joins,

@@ -27,6 +27,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One declared worker: its program, folder and number of processes.
 
     Attributes:
+        file: The file that names its class, absolute: the class is imported from there. None where
+            it was made without a file.
         worker: ``module:Class``, or None with `command`.
         command: A program and its arguments, or None with `worker`.
         joins: Whether the process is expected in the registry.
@@ -51,6 +53,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     working_dir: Path
     joins: bool
+    file: Path | None = None
     worker: str | None = None
     command: tuple[str, ...] | None = None
     args: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -116,8 +119,11 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     """A whole checked topology.
 
     Attributes:
-        file: The YAML file, absolute, as the user named it; links are kept.
-        folder: The folder in that path.
+        file: The YAML file, absolute, as the user named it; links are kept. Of several it is the
+            first.
+        overrides: The others that the user named, in order.
+        parts: Files that were read besides, since those include or extend them.
+        folder: The folder of `file`.
         workers: By name, in the order of the file.
         loop: The event loop of the processes that host worker classes.
         secrets: Key paths, from the top of the file, of values that must not be shown.
@@ -128,8 +134,15 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     folder: Path
     bus: BusSettings
     workers: dict[str, WorkerSpec]
+    overrides: tuple[Path, ...] = ()
+    parts: tuple[Path, ...] = ()
     loop: Loop = "asyncio"
     secrets: frozenset[tuple[str, ...]] = frozenset()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files to be loaded for it, in order."""
+        return (self.file, *self.overrides)
 
     def instances(self) -> list[WorkerInstance]:
         """Every process of the topology, in the order of the file."""

@@ -44,10 +44,14 @@ def _deleted_folder() -> Path:
     return Path(os.environ.get("PWD", "/"))
 
 
-def import_path(file: Path) -> list[str]:
-    """The folders that classes are imported from: the topology's, and that of a file it links to.
+def import_path(*files: Path) -> list[str]:
+    """The folders that classes are imported from: of each file, and of that which it links to.
 
     Links are followed once, here: a module that is imported later comes from the same release.
     """
-    folders = (os.path.realpath(file.parent), str(Path(os.path.realpath(file)).parent))
+    folders = [
+        folder
+        for file in files
+        for folder in (os.path.realpath(file.parent), str(Path(os.path.realpath(file)).parent))
+    ]
     return list(dict.fromkeys(folders))

@@ -8,13 +8,17 @@ from typing import NamedTuple
 
 from pbus.errors import TopologyError
 
+_LINES_A_FILE = 1 << 21  # more than a file of the largest size can have
 _SIMPLE_KEY = re.compile(r"[\w-]{1,64}")
 _SHOWN_LENGTH = 48
 _COMPARED_LENGTH = 64  # comparing takes time that grows with the square
 
 
 class Place(NamedTuple):
-    """A place in the file: the line of a key, and the path of keys to it."""
+    """A place in a file: the line of a key, and the path of keys to it.
+
+    Lines are numbered over all files of a load, see `Problems.open`.
+    """
 
     line: int
     path: str
@@ -30,11 +34,51 @@ class Place(NamedTuple):
 
 
 class Problems:
-    """Collects the problems of one load; raised in the order of the file's lines."""
+    """Collects the problems of one load; raised in the order of the files and their lines.
+
+    The files of a load share one numbering of lines, as positions do in a compiler: a line tells
+    the file, too.
+
+    Args:
+        file: The first file; its lines count from 1.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._found: list[tuple[bool, int, str]] = []
+        self._files = [file]
+        self._found: dict[tuple[bool, int, str], None] = {}  # in order, each once
+
+    def emptied(self) -> "Problems":
+        """Problems of the same files, none found yet."""
+        other = Problems(self.file)
+        other._files = list(self._files)
+        return other
+
+    @property
+    def count(self) -> int:
+        """How many were found so far."""
+        return len(self._found)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that was opened, in that order."""
+        return tuple(self._files)
+
+    def open(self, file: Path) -> int:
+        """Add a file; returns the number to be added to each of its lines, 0 for the first."""
+        if file == self.file:
+            return 0
+        self._files.append(file)
+        return (len(self._files) - 1) * _LINES_A_FILE
+
+    def source(self, line: int) -> tuple[Path, int]:
+        """The file of a line, and its number there."""
+        return self._files[line // _LINES_A_FILE], line % _LINES_A_FILE
+
+    def shown(self, line: int, *, beside: int) -> str:
+        """A line as the problem of another line names it: with the file, where that differs."""
+        file, number = self.source(line)
+        return f"line {number}" if file == self.source(beside)[0] else f"{file}:{number}"
 
     def add(self, place: Place, text: str, *, file: Path | None = None) -> None:
         """Add a problem.
@@ -42,15 +86,16 @@ class Problems:
         Args:
             place: Its line and key.
             text: The problem.
-            file: Another file than the topology, if it is there.
+            file: Another file than a topology, if it is there; then `place` has its line.
         """
-        where = f"{file or self.file}:{place.line}: "
+        of_line, number = self.source(place.line)
+        where = f"{file or of_line}:{number}: "
         path = f"{place.path}: " if place.path else ""
-        self._found.append((file is not None, place.line, where + path + text))
+        self._found[file is not None, place.line, where + path + text] = None
 
-    def add_file(self, text: str) -> None:
-        """Add a problem of the whole file, without a line."""
-        self._found.append((False, 0, f"{self.file}: {text}"))
+    def add_file(self, text: str, *, file: Path | None = None) -> None:
+        """Add a problem of a whole file, by default the first, without a line."""
+        self._found[False, 0, f"{file or self.file}: {text}"] = None
 
     def raise_if_any(self) -> None:
         """Raise the problems, if there are any.

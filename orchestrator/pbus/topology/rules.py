@@ -1,12 +1,14 @@
 """Rules beyond the types of keys: keys that exclude each other, URLs, files and folders."""
 
 import functools
+from collections.abc import Mapping as AbstractMapping
 from pathlib import Path
 
 from pbus.errors import BusKeyError
 from pbus.seal import parse_keys
 from pbus.settings import DELIVERY_KEYS, default_backend, default_delivery
 from pbus.topology.check import is_null
+from pbus.topology.composition.anchoring import Origin
 from pbus.topology.parsing.bounded_read import is_folder
 from pbus.topology.parsing.env_file import EnvFiles
 from pbus.topology.parsing.nodes import Mapping
@@ -20,7 +22,11 @@ _MAX_JSONB_BYTES = 128 * 1024 * 1024  # Postgres takes texts of 256 MiB; base64 
 
 
 def check_rules(
-    file: TopologyFile, tree: Mapping, folder: Path, env_files: EnvFiles, problems: Problems
+    file: TopologyFile,
+    tree: Mapping,
+    origins: AbstractMapping[str, Origin],
+    env_files: EnvFiles,
+    problems: Problems,
 ) -> None:
     """Add a problem for each broken rule; the types of the file's keys were checked."""
     if file.bus is not None:
@@ -34,6 +40,7 @@ def check_rules(
     shared = _SharedProcess() if backend_of(file.bus) == "memory" else None
     for name, worker in file.workers.items():
         rules = _WorkerRules(worker, tree, name, problems)
+        folder = origins[name].folder
         rules.check(folder, env_files)
         if shared is not None:
             rules.check_shared(shared, folder, env_files)
@@ -165,7 +172,7 @@ class _WorkerRules:
             self._problems.add(
                 self._place("command"), "expected `worker` or `command`, got both: remove one"
             )
-        elif not has_worker and not has_command:
+        elif not (has_worker or has_command or self._is_extending()):
             self._problems.add(
                 self._place(),
                 "expected `worker: module:Class` or `command: [program, ...]`, got neither",
@@ -175,6 +182,12 @@ class _WorkerRules:
                 self._place("args"),
                 "`args` go to a worker class; put a program's arguments into `command`",
             )
+
+    def _is_extending(self) -> bool:
+        """Whether a worker that this one extends was not found: its keys are not known."""
+        node = self._tree.entries["workers"].node
+        section = node.entries[self._name].node if isinstance(node, Mapping) else node
+        return isinstance(section, Mapping) and "extends" in section.entries
 
     def _place(self, *keys: str) -> Place:
         return _locate(self._tree, "workers", self._name, *keys)

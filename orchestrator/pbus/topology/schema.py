@@ -16,6 +16,7 @@ from pbus.settings import (
     Encoding,
     WhenFull,
 )
+from pbus.topology.composition.composition_schema import Extends, Include
 from pbus.topology.key_types import (
     AsWritten,
     Attempts,
@@ -88,6 +89,9 @@ FOREIGN_KEYS = {
     "apps": "workers",
     "nodes": "workers",
     "version": "name",
+    "service": "worker",
+    "includes": "include",
+    "extend": "extends",
 }
 
 
@@ -351,11 +355,17 @@ class WorkerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             examples=[["debug"]],
         ),
     ] = None
+    extends: Extends = None
 
 
 Worker = Annotated[
     WorkerSection,
-    Meta(extra_json_schema={"oneOf": [{"required": ["worker"]}, {"required": ["command"]}]}),
+    Meta(
+        extra_json_schema={
+            "anyOf": [{"required": [key]} for key in ("worker", "command", "extends")],
+            "not": {"required": ["worker", "command"]},
+        }
+    ),
 ]
 
 
@@ -369,6 +379,7 @@ class TopologyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             " the file's folder with - for what a name cannot hold."
         ),
     ] = None
+    include: Include = None
     bus: Annotated[
         BusSection | None,
         Meta(description="How the workers reach each other; left out, an embedded Valkey."),

@@ -275,7 +275,7 @@ def test_problems_have_lines(folder: Path):
     )
     file = write_topology(folder, text)
     with pytest.raises(TopologyError) as caught:
-        refuse_problems(file, code_problems(load_topology(file, {}), {}))
+        refuse_problems([file], {}, code_problems(load_topology(file, {}), {}))
 
     assert (
         f"{file}:4: workers.a.args: `Greeter` needs the argument `loud`",
@@ -296,7 +296,7 @@ def test_beside_other_problems(folder: Path):
     )
     with pytest.raises(TopologyError) as caught:
         load_topology(file, {})
-    whole = problems_beside(caught.value, {})
+    whole = problems_beside(caught.value, [file], {})
 
     assert (
         f"{file}:2: workers.a.worker: workers.py has no class `Plane` (did you mean `Plain`?)",
@@ -305,10 +305,10 @@ def test_beside_other_problems(folder: Path):
     for text in ("", "[", "workers: 1", "workers: {a: {worker: 'm:C', x: 1}"):
         with pytest.raises(TopologyError) as caught:
             load_topology(write_topology(folder, text), {})
-        assert caught.value.problems == problems_beside(caught.value, {}).problems
+        assert caught.value.problems == problems_beside(caught.value, [file], {}).problems
     with pytest.raises(TopologyError) as caught:
         load_topology(folder / "none.yaml", {})
-    assert problems_beside(caught.value, {}) is caught.value
+    assert problems_beside(caught.value, [folder / "none.yaml"], {}) is caught.value
 
 
 def test_strict_imports(folder: Path):

@@ -25,6 +25,7 @@ def test_describes_whole_topology(tmp_path):
     assert {
         "name": "shop",
         "file": str(tmp_path / "topology.yaml"),
+        "files": [str(tmp_path / "topology.yaml")],
         "folder": str(tmp_path),
         "loop": "asyncio",
         "bus": {

@@ -131,3 +131,22 @@ def nodes(value: Any) -> Iterator[Any]:
     )
     for child in children:
         yield from nodes(child)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_right"),
+    [
+        ("include: b.yaml", True),
+        ("include: [b.yaml, sub/c.yaml]\nworkers: {a: {extends: b}}", True),
+        ("workers: {a: {extends: {file: b.yaml}, args: {x: 1}}, b: {extends: {worker: a}}}", True),
+        ("workers: {a: {extends: a, worker: 'm:A'}}", True),
+        ("include: 5", False),
+        ("include: [{path: b.yaml}]", False),
+        ("workers: {a: {extends: a b}}", False),
+        ("workers: {a: {extends: {service: b}}}", False),
+        ("workers: {a: {extends: b, worker: 'm:A', command: [x]}}", False),
+    ],
+)
+def test_files_that_lean_on_others(schema: Any, text: str, *, is_right: bool):
+    """Neither workers nor a program need to stand in a file that includes or extends others."""
+    assert is_right == is_valid(schema, text)

@@ -52,6 +52,7 @@ def test_fills_in_defaults(tmp_path):
             active=True,
             replicas=None,
             restart=RestartSpec(),
+            file=folder / "topology.yaml",
         )
     } == topology.workers
 
@@ -105,6 +106,7 @@ workers:
     assert (
         WorkerSpec(
             name="first",
+            file=tmp_path / "topology.yaml",
             worker="shop.workers:First",
             joins=False,
             args={"text": "hello", "numbers": [1, 2.5, None], "deep": {"yes": "no"}},
@@ -128,6 +130,7 @@ workers:
     assert (
         WorkerSpec(
             name="second",
+            file=tmp_path / "topology.yaml",
             command=("python", "-c", "print('$HOME')", "5", "0x10", "true", ""),
             joins=True,
             working_dir=tmp_path,
@@ -165,9 +168,10 @@ def test_empty_keys_are_absent(tmp_path):
         "name:\nbus:\nworkers:\n  a:\n    worker: w:W\n    command: ~\n    args:\n    env:\n",
     )
 
-    assert {"a": WorkerSpec(name="a", worker="w:W", joins=True, working_dir=tmp_path)} == (
-        topology.workers
+    spec = WorkerSpec(
+        name="a", worker="w:W", joins=True, working_dir=tmp_path, file=tmp_path / "topology.yaml"
     )
+    assert {"a": spec} == topology.workers
 
 
 def test_values_are_frozen(tmp_path):
@@ -274,7 +278,7 @@ job: 5
         ),
         f"{file}:14: workers.'c.1'.command: expected a list of words like [python, app.py], got text",
         f"{file}:15: workers.'c.1'.active: expected true or false, got 'maybe'",
-        f"{file}:16: job: unknown key (known here: name, bus, loop, env, env_file, workers)",
+        f"{file}:16: job: unknown key (known here: name, include, bus, loop, env, env_file, workers)",
         f"{tmp_path}/vars:3: workers.a.env_file: expected NAME=VALUE",
     ) == caught.value.problems
     assert f"{file} has 13 problems" == str(caught.value).splitlines()[0]
@@ -324,7 +328,7 @@ job: 5
         (["worker: w:W", "env_file: ."], "4: workers.a.env_file: the environment file cannot be read: it is a folder"),
         (["worker: w:W", "env_file: /dev/zero"], "4: workers.a.env_file: the environment file cannot be read: it is not a regular file"),
         (["worker: w:W", "WORKER: w:W"], "4: workers.a.WORKER: unknown key (did you mean `worker`?)"),
-        (["worker: w:W", '"a\\nb": 1'], "4: workers.a.'a\\nb': unknown key (known here: worker, command, joins, args, env, env_file, working_dir, active, replicas, depends_on, ready, health, restart, success_exit_codes, on_exit, limits, stop, watch, profiles)"),
+        (["worker: w:W", '"a\\nb": 1'], "4: workers.a.'a\\nb': unknown key (known here: worker, command, joins, args, env, env_file, working_dir, active, replicas, depends_on, ready, health, restart, success_exit_codes, on_exit, limits, stop, watch, profiles, extends)"),
     ],
 )  # fmt: skip
 def test_refuses_wrong_workers(tmp_path, lines, problem):
@@ -339,15 +343,15 @@ def test_refuses_wrong_workers(tmp_path, lines, problem):
         ("# only a comment\n", "1: the file is empty: expected at least the key `workers`"),
         (
             "- a\n",
-            "1: expected a mapping with keys of name, bus, loop, env, env_file, workers, got a list",
+            "1: expected a mapping with keys of name, include, bus, loop, env, env_file, workers, got a list",
         ),
         (
             "hello",
-            "1: expected a mapping with keys of name, bus, loop, env, env_file, workers, got text",
+            "1: expected a mapping with keys of name, include, bus, loop, env, env_file, workers, got text",
         ),
         (
             "~",
-            "1: expected a mapping with keys of name, bus, loop, env, env_file, workers, got nothing",
+            "1: expected a mapping with keys of name, include, bus, loop, env, env_file, workers, got nothing",
         ),
         (
             "name: x\n",
@@ -381,7 +385,7 @@ def test_refuses_wrong_workers(tmp_path, lines, problem):
             "workers:\n  a:\n",
             (
                 "2: workers.a: expected a mapping with keys of worker, command, joins, args, env,"
-                " env_file, working_dir, active, replicas, depends_on, ready, health, restart, success_exit_codes, on_exit, limits, stop, watch, profiles, got nothing"
+                " env_file, working_dir, active, replicas, depends_on, ready, health, restart, success_exit_codes, on_exit, limits, stop, watch, profiles, extends, got nothing"
             ),
         ),
         (
@@ -588,7 +592,7 @@ def test_describes_every_key():
         for key, value in definition["properties"].items()
     }
 
-    assert 76 == len(keys)
+    assert 80 == len(keys)
     assert all(keys.values())
     assert all(not definition["additionalProperties"] for definition in definitions.values())
     assert ["workers"] == definitions["TopologyFile"]["required"]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pbus_cli.input.options import ProjectName, TopologyFile
+from pbus_cli.input.options import ProjectName, TopologyFiles
 from pbus_cli.terminal import console
 
 
@@ -17,7 +17,7 @@ def cancel(
         str | None, typer.Option("--reason", metavar="TEXT", help="What the worker is told.")
     ] = None,
     project: ProjectName = None,
-    file: TopologyFile = None,
+    file: TopologyFiles = None,
 ) -> None:
     """Cancel an open job: its requester is asked and tells the workers.
 

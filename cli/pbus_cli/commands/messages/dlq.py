@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from pbus_cli.input.options import AsJson, ProjectName, TopologyFile
+from pbus_cli.input.options import AsJson, ProjectName, TopologyFiles
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def show_all(
     worker: Worker = None,
     as_json: AsJson = False,
     project: ProjectName = None,
-    file: TopologyFile = None,
+    file: TopologyFiles = None,
 ) -> None:
     """List dead letters, oldest first."""
     from pbus_cli.views.tables.queue_table import dead_lines, dead_row
@@ -50,7 +50,7 @@ def show_all(
 def show(
     key: Annotated[str, typer.Argument(metavar="KEY", help="As `pbus dlq ls` shows.")],
     project: ProjectName = None,
-    file: TopologyFile = None,
+    file: TopologyFiles = None,
 ) -> None:
     """Print one dead message with its whole message, as JSON."""
     import msgspec
@@ -71,7 +71,7 @@ def requeue(
     worker: Worker = None,
     as_json: AsJson = False,
     project: ProjectName = None,
-    file: TopologyFile = None,
+    file: TopologyFiles = None,
 ) -> None:
     """Put dead letters back into their queues; attempts count from 1 again."""
     _act("requeue", _chosen(keys, worker, every=every), project, file, as_json=as_json)
@@ -84,7 +84,7 @@ def drop(
     worker: Worker = None,
     as_json: AsJson = False,
     project: ProjectName = None,
-    file: TopologyFile = None,
+    file: TopologyFiles = None,
 ) -> None:
     """Remove dead letters for good."""
     _act("drop", _chosen(keys, worker, every=every), project, file, as_json=as_json)
@@ -98,7 +98,7 @@ def _chosen(keys: Sequence[str] | None, worker: str | None, *, every: bool) -> d
 
 
 def _dead_letters(
-    project: str | None, file: Path | None, worker: str | None
+    project: str | None, file: Sequence[Path] | None, worker: str | None
 ) -> "Sequence[DeadLetter]":
     from pbus_cli.call.attach import call, choose
 
@@ -109,7 +109,12 @@ def _dead_letters(
 
 
 def _act(
-    verb: str, chosen: dict[str, Any], project: str | None, file: Path | None, *, as_json: bool
+    verb: str,
+    chosen: dict[str, Any],
+    project: str | None,
+    file: Sequence[Path] | None,
+    *,
+    as_json: bool,
 ) -> None:
     from pbus.errors import DeadLetterNotFoundError
     from pbus_cli.call.attach import call, choose

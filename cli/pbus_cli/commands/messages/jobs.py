@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pbus_cli.input.options import AsJson, ProjectName, TopologyFile
+from pbus_cli.input.options import AsJson, ProjectName, TopologyFiles
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pbus.jobs.listing import JobEntry
 
 
-def jobs(project: ProjectName = None, file: TopologyFile = None, as_json: AsJson = False) -> None:
+def jobs(project: ProjectName = None, file: TopologyFiles = None, as_json: AsJson = False) -> None:
     """List the open jobs: requester, worker, name, age and progress.
 
     Asks all runners, for up to a second, and names those that did not answer.

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pbus_cli.input.options import AsJson, ProjectName, TopologyFile
+from pbus_cli.input.options import AsJson, ProjectName, TopologyFiles
 from pbus_cli.terminal import console
 
 
@@ -14,7 +14,7 @@ def purge(
     ],
     as_json: AsJson = False,
     project: ProjectName = None,
-    file: TopologyFile = None,
+    file: TopologyFiles = None,
 ) -> None:
     """Drop the messages that wait for a worker; those in flight and dead letters stay."""
     from pbus_cli.call.attach import call, choose, names_as

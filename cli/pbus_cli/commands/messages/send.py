@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pbus_cli.input.completing import job_names, type_names, worker_names
-from pbus_cli.input.options import ProjectName, TopologyFile
+from pbus_cli.input.options import ProjectName, TopologyFiles
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def send(
         float | None, typer.Option("--rate", metavar="R", min=0.001, help="Times a second.")
     ] = None,
     project: ProjectName = None,
-    file: TopologyFile = None,
+    file: TopologyFiles = None,
 ) -> None:
     """Send a message, or ask for a job.
 

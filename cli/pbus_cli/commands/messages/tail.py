@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pbus_cli.input.completing import type_names, worker_names
-from pbus_cli.input.options import AsJson, ProjectName, TopologyFile, parse_duration
+from pbus_cli.input.options import AsJson, ProjectName, TopologyFiles, parse_duration
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def tail(
     ] = None,
     as_json: AsJson = False,
     project: ProjectName = None,
-    file: TopologyFile = None,
+    file: TopologyFiles = None,
 ) -> None:
     """Follow the messages, without their workers' help. Each filter can be given several times."""
     from pbus.client.traffic.message_tail import Filter

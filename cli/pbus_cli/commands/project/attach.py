@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pbus_cli.input.options import ProjectName, TopologyFile
+from pbus_cli.input.options import ProjectName, TopologyFiles
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def attach(
     project: ProjectName = None,
-    file: TopologyFile = None,
+    file: TopologyFiles = None,
     lines: Annotated[
         int,
         typer.Option("-n", "--lines", metavar="N", min=0, help="Log lines that are shown first."),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pbus_cli.input.name_hints import kept_text
-from pbus_cli.input.options import ProjectName, TopologyFile
+from pbus_cli.input.options import ProjectName, TopologyFiles
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def down(
     project: ProjectName = None,
-    file: TopologyFile = None,
+    file: TopologyFiles = None,
     timeout: Annotated[
         float,
         typer.Option("--timeout", metavar="S", min=0, help="Seconds that jobs in hand get to end."),
@@ -35,7 +35,8 @@ def down(
     from pbus_cli.call.run_command import run
 
     try:
-        record = choose_project(project, file, working_folder(), os.environ)
+        named = next(iter(file or ()), None)
+        record = choose_project(project, named, working_folder(), os.environ)
     except OrphanedProjectError as error:
         console.warn(error.message)
         left = _leftovers(error.record) if purge else None
@@ -46,7 +47,7 @@ def down(
             raise
         from pbus.process.purge import stopped_leftovers
 
-        left = stopped_leftovers(project, file, working_folder(), os.environ)
+        left = stopped_leftovers(project, file or (), working_folder(), os.environ)
     else:
         left = _leftovers(record) if purge else None
         _stop(record, timeout, purge=purge)

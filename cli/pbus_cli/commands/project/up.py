@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pbus_cli.input.options import DEFAULT_FILE, FileArgument
+from pbus_cli.input.options import FileArgument, MergedFiles, merged_files
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ _READY_S = 60.0
 
 
 def up(
-    file: FileArgument = DEFAULT_FILE,
+    path: FileArgument = None,
+    file: MergedFiles = None,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background.")] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Return when all workers are ready; implies -d.")
@@ -56,7 +57,7 @@ def up(
     from pbus.topology import load_topology
     from pbus_cli.launch.advice import warn_of_open_bus
 
-    topology = load_topology(file, os.environ)
+    topology = load_topology(merged_files(path, file), os.environ)
     selection = _selection(topology, only, profile or (), with_dependencies=not no_deps)
     warn_of_open_bus(topology.bus)
     undo_signals()

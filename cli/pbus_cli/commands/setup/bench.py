@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pbus_cli.input.options import AsJson, ProjectName, TopologyFile
+from pbus_cli.input.options import AsJson, ProjectName, TopologyFiles
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pbus.bench import Report
@@ -60,7 +61,7 @@ def bench(
         ),
     ] = None,
     project: ProjectName = None,
-    file: TopologyFile = None,
+    file: TopologyFiles = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure the bus with processes of its own.
@@ -92,12 +93,12 @@ def bench(
         raise typer.Exit(console.FAILED)
 
 
-def _broker(url: str | None, project: str | None, file: "Path | None") -> str | None:
-    if url is not None or (project is None and file is None):
+def _broker(url: str | None, project: str | None, files: "Sequence[Path] | None") -> str | None:
+    if url is not None or (project is None and not files):
         return url
     from pbus_cli.call.attach import choose
 
-    return choose(project, file).bus.url
+    return choose(project, files).bus.url
 
 
 def _own_command() -> tuple[str, ...]:

@@ -4,21 +4,24 @@ import os
 
 import typer
 
-from pbus_cli.input.options import DEFAULT_FILE, AsJson, FileArgument
+from pbus_cli.input.options import AsJson, FileArgument, MergedFiles, merged_files
 from pbus_cli.terminal import console
 
 
-def config(file: FileArgument = DEFAULT_FILE, as_json: AsJson = False) -> None:
-    """Print a topology as pbus understands it: variables expanded, defaults filled in, secrets masked.
+def config(
+    topology: FileArgument = None, file: MergedFiles = None, as_json: AsJson = False
+) -> None:
+    """Print a topology as pbus understands it: files merged, variables expanded, secrets masked.
 
-    YAML, which is a topology again but for what is masked (`***`); what is empty is left out. With
+    Defaults are filled in. It is YAML, and a topology again but for what is masked (`***`); what is
+    empty is left out. With
     --json one object, every key of it present, as `pbus validate --json` has it.
 
     Example: pbus config staging.yaml | less
     """
     from pbus.topology import describe, load_topology
 
-    described = describe(load_topology(file, os.environ))
+    described = describe(load_topology(merged_files(topology, file), os.environ))
     if as_json:
         console.say_json(described)
         return

@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pbus_cli.input.options import AsJson, ProjectName, TopologyFile
+from pbus_cli.input.options import AsJson, ProjectName, TopologyFiles
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pbus.client.doctor.findings import Finding
 
 
-def doctor(project: ProjectName = None, file: TopologyFile = None, as_json: AsJson = False) -> None:
+def doctor(
+    project: ProjectName = None, file: TopologyFiles = None, as_json: AsJson = False
+) -> None:
     """Look for what may keep a project from working, each with what to do.
 
     Looked at are versions, packages, limits, folders, the topology, leftovers of killed projects;
@@ -30,7 +33,7 @@ def doctor(project: ProjectName = None, file: TopologyFile = None, as_json: AsJs
     """
     from pbus_cli.call.run_command import run
 
-    findings = run(_examine(project, file, is_shown=not as_json), shows_warnings=False)
+    findings = run(_examine(project, file or (), is_shown=not as_json), shows_warnings=False)
     count = dict.fromkeys(("ok", "warning", "error"), 0)
     for finding in findings:
         count[finding.status] += 1
@@ -42,12 +45,14 @@ def doctor(project: ProjectName = None, file: TopologyFile = None, as_json: AsJs
         raise typer.Exit(console.FAILED)
 
 
-async def _examine(project: str | None, file: "Path | None", *, is_shown: bool) -> "list[Finding]":
+async def _examine(
+    project: str | None, files: "Sequence[Path]", *, is_shown: bool
+) -> "list[Finding]":
     from pbus.client.doctor.examine import examine
     from pbus_cli.views.finding_lines import finding_lines
 
     findings = []
-    async for finding in examine(project, file, os.environ):
+    async for finding in examine(project, files, os.environ):
         findings.append(finding)
         if is_shown:
             for line in finding_lines(

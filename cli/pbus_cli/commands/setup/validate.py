@@ -1,21 +1,24 @@
 """`pbus validate`: says whether a topology is right, without starting anything."""
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pbus_cli.input.options import DEFAULT_FILE, AsJson, FileArgument
+from pbus_cli.input.options import AsJson, FileArgument, MergedFiles, merged_files
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from pbus.settings import BusSettings
     from pbus.topology import Topology
 
 
 def validate(
-    file: FileArgument = DEFAULT_FILE,
+    topology: FileArgument = None,
+    file: MergedFiles = None,
     as_json: AsJson = False,
     strict: Annotated[
         bool,
@@ -34,39 +37,41 @@ def validate(
     from pbus.topology import describe
     from pbus_cli.launch.advice import warn_of_open_bus
 
+    files = merged_files(topology, file)
     try:
-        topology = _checked(file, is_strict=strict)
+        checked = _checked(files, is_strict=strict)
     except TopologyError as error:
         if as_json:
             problems = list(error.problems)
             console.say_json({"ok": False, "file": str(error.file), "problems": problems})
         raise
-    warn_of_open_bus(topology.bus)
+    warn_of_open_bus(checked.bus)
     if as_json:
-        console.say_json({"ok": True, "problems": [], **describe(topology)})
+        console.say_json({"ok": True, "problems": [], **describe(checked)})
         return
-    workers, processes = len(topology.workers), len(topology.instances())
+    workers, processes = len(checked.workers), len(checked.instances())
+    shown, verb = ", ".join(map(str, files)), "is" if len(files) == 1 else "are"
     console.say(
-        f"{file} is right: topology {topology.name!r}, {_count(workers, 'worker')}, "
-        f"{_count(processes, 'process')}, on {_bus(topology.bus)}"
+        f"{shown} {verb} right: topology {checked.name!r}, {_count(workers, 'worker')}, "
+        f"{_count(processes, 'process')}, on {_bus(checked.bus)}"
     )
 
 
-def _checked(file: Path, *, is_strict: bool) -> "Topology":
+def _checked(files: "Sequence[Path]", *, is_strict: bool) -> "Topology":
     from pbus.errors import TopologyError
     from pbus.topology import load_topology
     from pbus.topology.code.check_code import code_problems, problems_beside, refuse_problems
 
     try:
-        topology = load_topology(file, os.environ)
+        topology = load_topology(files, os.environ)
     except TopologyError as error:
-        raise problems_beside(error, os.environ) from None
+        raise problems_beside(error, files, os.environ) from None
     found = code_problems(topology, os.environ)
     if is_strict:
         from pbus.process.strict_check import check_by_import
 
         found = check_by_import(topology, os.environ, found)
-    refuse_problems(file, found)
+    refuse_problems(files, os.environ, found)
     return topology
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pbus_cli.input.options import AsJson, ProjectName, TopologyFile, parse_duration
+from pbus_cli.input.options import AsJson, ProjectName, TopologyFiles, parse_duration
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def events(
     ] = None,
     as_json: AsJson = False,
     project: ProjectName = None,
-    file: TopologyFile = None,
+    file: TopologyFiles = None,
 ) -> None:
     """Follow the state changes of the workers, on all hosts of the channel.
 

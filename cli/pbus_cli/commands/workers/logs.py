@@ -43,7 +43,7 @@ def logs(
     ] = False,
     project: ProjectName = None,
     file: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option("--file", metavar="FILE", help="The project, by topology file."),
     ] = None,
 ) -> None:
@@ -73,7 +73,7 @@ def logs(
             console.note(f"{meant.name} has stopped")
 
 
-def _project(name: str | None, file: Path | None) -> "tuple[Project, ProjectRecord | None]":
+def _project(name: str | None, files: list[Path] | None) -> "tuple[Project, ProjectRecord | None]":
     """Find the project and its record; one that is stopped is found by its file."""
     from pbus.client.attachment import is_in_worker, refuse_unseen
     from pbus.errors import NothingRunningError
@@ -83,14 +83,14 @@ def _project(name: str | None, file: Path | None) -> "tuple[Project, ProjectReco
     from pbus.topology.paths import working_folder
 
     try:
-        record = choose_project(name, file, working_folder(), os.environ)
+        record = choose_project(name, next(iter(files or ()), None), working_folder(), os.environ)
         refuse_unseen(record)
         return Project.of_record(record), record
     except NothingRunningError:
-        path = file or DEFAULT_FILE
-        if name is not None or (file is None and is_in_worker()) or not path.exists():
+        found = files or [DEFAULT_FILE]
+        if name is not None or (not files and is_in_worker()) or not found[0].exists():
             raise
-    return Project.of(load_topology(path, os.environ)), None
+    return Project.of(load_topology(found, os.environ)), None
 
 
 def _paths(project: "Project", names: list[str]) -> "Mapping[str, Path]":
@@ -118,7 +118,7 @@ def _declared(project: "Project") -> list[str]:
     from pbus.topology import load_topology
 
     try:
-        topology = load_topology(project.file, os.environ)
+        topology = load_topology((project.file, *project.overrides), os.environ)
     except TopologyError:  # edited since: the logs are there all the same
         return []
     return [instance.name for instance in topology.instances()]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pbus_cli.input.options import AsJson, ProjectName, TopologyFile
+from pbus_cli.input.options import AsJson, ProjectName, TopologyFiles
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _WATCH_S = 1.0
 
 def ps(
     project: ProjectName = None,
-    file: TopologyFile = None,
+    file: TopologyFiles = None,
     ready: Annotated[bool, typer.Option("--ready", help="Only workers that are ready.")] = False,
     as_json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="Show it live until Ctrl-C.")] = False,

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand
 
 from pbus_cli.input.completing import worker_names
-from pbus_cli.input.options import ProjectName, TopologyFile
+from pbus_cli.input.options import ProjectName, TopologyFiles
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def run(
         ),
     ],
     project: ProjectName = None,
-    file: TopologyFile = None,
+    file: TopologyFiles = None,
 ) -> None:
     """Run one worker or one program in the foreground, with the project's environment and bus.
 
@@ -62,13 +62,13 @@ def run(
     if not is_command and len(words) > 1:
         message = "one worker at a time; a program and its arguments come after --"
         raise typer.BadParameter(message, param_hint="WORKER")
-    code = _run(words, project, file, is_command=is_command)
+    code = _run(words, project, file or (), is_command=is_command)
     if code:
         raise typer.Exit(code)
 
 
 def _run(
-    words: "Sequence[str]", project: str | None, file: "Path | None", *, is_command: bool
+    words: "Sequence[str]", project: str | None, files: "Sequence[Path]", *, is_command: bool
 ) -> int:
     from pbus.client.one_off import command_launch, joined
     from pbus.process.supervisor.launch_errors import explain
@@ -77,7 +77,7 @@ def _run(
     from pbus_cli.call.attach import names_as
 
     async def main() -> int:
-        async with joined(project, file, os.environ) as one_off:
+        async with joined(project, files, os.environ) as one_off:
             if is_command:
                 launch = command_launch(one_off, words, os.environ)
             else:

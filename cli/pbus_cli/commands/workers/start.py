@@ -2,14 +2,14 @@
 
 import typer
 
-from pbus_cli.input.options import OrderTimeout, ProjectName, TopologyFile, WorkerNames
+from pbus_cli.input.options import OrderTimeout, ProjectName, TopologyFiles, WorkerNames
 
 
 def start(
     workers: WorkerNames,
     timeout: OrderTimeout = None,
     project: ProjectName = None,
-    file: TopologyFile = None,
+    file: TopologyFiles = None,
 ) -> None:
     """Start workers that were stopped, have ended or failed; returns when they are ready."""
     from pbus_cli.call.control_workers import control

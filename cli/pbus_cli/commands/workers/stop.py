@@ -2,14 +2,14 @@
 
 import typer
 
-from pbus_cli.input.options import OrderTimeout, ProjectName, TopologyFile, WorkerNames
+from pbus_cli.input.options import OrderTimeout, ProjectName, TopologyFiles, WorkerNames
 
 
 def stop(
     workers: WorkerNames,
     timeout: OrderTimeout = None,
     project: ProjectName = None,
-    file: TopologyFile = None,
+    file: TopologyFiles = None,
 ) -> None:
     """Stop workers and leave them so; the others go on."""
     from pbus_cli.call.control_workers import control

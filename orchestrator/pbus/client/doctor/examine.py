@@ -1,7 +1,7 @@
 """From a project's name or file to all findings about it and this machine."""
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from pbus.client.attachment import DEFAULT_FILE, Attachment, find_project
@@ -24,7 +24,7 @@ from pbus.topology.model import Topology
 
 
 async def examine(
-    name: str | None, file: Path | None, environ: Mapping[str, str] = os.environ
+    name: str | None, files: Sequence[Path], environ: Mapping[str, str] = os.environ
 ) -> AsyncIterator[Finding]:
     """Look at everything, with and without a running project; findings come as they are made.
 
@@ -33,13 +33,13 @@ async def examine(
 
     Args:
         name: The name of a running project.
-        file: The path of a topology.
+        files: The files of a topology; none where it was not named.
         environ: The values of ``${VAR}`` in a topology.
     """
     for finding in versions():
         yield finding
-    attachment, about_project = _project(name, file)
-    topology, about_file = _topology(attachment, file, environ)
+    attachment, about_project = _project(name, files)
+    topology, about_file = _topology(attachment, files, environ)
     for finding in (*packages(topology), *open_files(topology)):
         yield finding
     for finding in (*folders(_of(attachment, topology)), *about_file, *about_project):
@@ -57,10 +57,10 @@ def _of(attachment: Attachment | None, topology: Topology | None) -> Project | N
     return None if topology is None else Project.of(topology)
 
 
-def _project(name: str | None, file: Path | None) -> tuple[Attachment | None, list[Finding]]:
+def _project(name: str | None, files: Sequence[Path]) -> tuple[Attachment | None, list[Finding]]:
     """The project whose broker may be asked, and what is to be said about it."""
     try:
-        attachment = find_project(name, file)
+        attachment = find_project(name, files or None)
     except (TopologyError, OrphanedProjectError):
         return None, []  # told by the topology's own check, or as leftovers
     except PbusError as problem:
@@ -85,16 +85,17 @@ def _without_project(problem: PbusError, *, is_named: bool) -> Finding:
 
 
 def _topology(
-    attachment: Attachment | None, file: Path | None, environ: Mapping[str, str]
+    attachment: Attachment | None, files: Sequence[Path], environ: Mapping[str, str]
 ) -> tuple[Topology | None, list[Finding]]:
     """The topology as its file has it now, or what is wrong with it."""
-    path = file or DEFAULT_FILE
+    found: Sequence[Path] = files or (DEFAULT_FILE,)
     if attachment is not None and attachment.record is not None:
-        path = Path(attachment.record.file)
-    elif file is None and not path.exists():
+        found = attachment.record.files
+    elif not files and not DEFAULT_FILE.exists():
         return None, []
+    path = " ".join(map(str, found))
     try:
-        topology = load_topology(path, environ)
+        topology = load_topology(found, environ)
     except TopologyError as problem:
         hint = problem.hint or f"mend the file; `pbus validate {path}` shows the same"
         return None, [error("topology", problem.message, hint)]

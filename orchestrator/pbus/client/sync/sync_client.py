@@ -102,7 +102,7 @@ class SyncClient(SyncJobCalls):
 def connect_sync(
     project: str | None = None,
     *,
-    file: str | Path | None = None,
+    file: str | Path | Sequence[str | Path] | None = None,
     url: str | None = None,
     find_timeout: float | None = FIND_S,
     connect_timeout: float = CONNECT_S,

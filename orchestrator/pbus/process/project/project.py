@@ -32,6 +32,7 @@ class Project:
     """The places of a topology's state and sockets on this machine.
 
     Attributes:
+        overrides: Files of the topology that were given after the first.
         lock_fd: The locked file while this process holds the project's lock. The guard holds it
             too, so that the project counts as running until the guard has cleaned up.
     """
@@ -39,17 +40,19 @@ class Project:
     name: str
     folder: Path
     file: Path
+    overrides: tuple[Path, ...] = ()
     lock_fd: int | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, topology: Topology) -> Self:
         """The project of a topology."""
-        return cls(topology.name, topology.folder, topology.file)
+        return cls(topology.name, topology.folder, topology.file, topology.overrides)
 
     @classmethod
     def of_record(cls, record: ProjectRecord) -> Self:
         """The project of a record."""
-        project = cls(record.name, Path(record.folder), Path(record.file))
+        file, *overrides = record.files
+        project = cls(record.name, Path(record.folder), file, tuple(overrides))
         if record.state:  # not always the state folder of this process
             project.state_dir = Path(record.state)
         return project
@@ -118,8 +121,14 @@ class Project:
 
     def new_record(self, session: str, bus: BusSettings) -> ProjectRecord:
         """Return the record of a run in this process."""
-        folder, file = str(self.folder), str(self.file)
-        return ProjectRecord(name=self.name, folder=folder, file=file, session=session, bus=bus)
+        return ProjectRecord(
+            name=self.name,
+            folder=str(self.folder),
+            file=str(self.file),
+            overrides=tuple(map(str, self.overrides)),
+            session=session,
+            bus=bus,
+        )
 
     def write_record(self, record: ProjectRecord) -> None:
         """Publish the record atomically."""

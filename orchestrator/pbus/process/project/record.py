@@ -31,6 +31,7 @@ class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: Of the topology; folder and file likewise, absolute, as the user named them.
+        overrides: Files that the user named after the first.
         bus: With the broker's password and the bus' key: in a file that only the user can read.
         pid: The supervisor.
         pid_created: Its `groups.start_time`, which tells it from a later process of that number.
@@ -42,11 +43,17 @@ class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     session: str
     bus: BusSettings
+    overrides: tuple[str, ...] = ()
     pid: int = msgspec.field(default_factory=os.getpid)
     pid_created: float = msgspec.field(default_factory=_own_start_time)
     state: str = ""
     started_at: float = msgspec.field(default_factory=time.time)
     version: str = msgspec.field(default_factory=_own_version)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that the topology is loaded from, in order."""
+        return (Path(self.file), *map(Path, self.overrides))
 
     @property
     def is_alive(self) -> bool:

@@ -28,9 +28,9 @@ class CodeWatch:
     ) -> None:
         self._folder = topology.folder
         self._workers: dict[Root, list[WorkerProcess]] = {}
-        code = _code_roots(topology) if is_on else []
         for worker in workers:
-            roots = _roots_of(worker.status.instance.spec, code)
+            spec = worker.status.instance.spec
+            roots = _roots_of(spec, _code_roots(topology, spec) if is_on else [])
             worker.target.is_watched = bool(roots)
             for root in roots:
                 self._workers.setdefault(root, []).append(worker)
@@ -63,9 +63,14 @@ def _roots_of(spec: WorkerSpec, code: Sequence[Root]) -> Sequence[Root]:
     return code if spec.worker is not None else ()
 
 
-def _code_roots(topology: Topology) -> list[Root]:
-    """The folder of the topology, and that of the file which it links to: as classes are imported."""
-    folders = {os.path.realpath(topology.folder): topology.folder}
-    target = Path(os.path.realpath(topology.file)).parent
-    folders.setdefault(str(target), target)
+def _code_roots(topology: Topology, spec: WorkerSpec) -> list[Root]:
+    """The folders of the worker's file and of the topology, and of files that these link to.
+
+    Classes are imported from there.
+    """
+    folders: dict[str, Path] = {}
+    for file in (spec.file or topology.file, topology.file):
+        folders.setdefault(os.path.realpath(file.parent), file.parent)
+        target = Path(os.path.realpath(file)).parent
+        folders.setdefault(str(target), target)
     return [Root(folder, _PYTHON) for folder in folders.values()]

@@ -43,14 +43,14 @@ class WorkerLaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         worker: "module:Class".
-        file: The topology file; see `topology.paths.import_path`.
+        files: Files beside which the class is; see `topology.paths.import_path`.
         group: The worker that it is a replica of; else its own name.
     """
 
     worker: str
     args: dict[str, Any]
     active: bool
-    file: str
+    files: tuple[str, ...]
     loop: Loop = "asyncio"
     group: str = ""
 
@@ -112,7 +112,7 @@ def launch_spec(spec: WorkerSpec, file: Path, loop: Loop = "asyncio") -> WorkerL
         worker=spec.worker or "",
         args=spec.args,
         active=spec.active,
-        file=str(file),
+        files=tuple(dict.fromkeys(str(one) for one in (spec.file or file, file))),
         loop=loop,
         group=spec.name,
     )

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as AbstractMapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,7 +17,8 @@ from pbus.topology.code.classes import (
 )
 from pbus.topology.code.modules import SourceError, Sources
 from pbus.topology.code.programs import program_problem, script_problem
-from pbus.topology.load import read
+from pbus.topology.composition.anchoring import workers_of
+from pbus.topology.load import read_tree
 from pbus.topology.model import Topology, WorkerSpec
 from pbus.topology.parsing.nodes import Mapping, Node, Scalar
 from pbus.topology.paths import as_named
@@ -59,40 +60,45 @@ def code_problems(topology: Topology, environ: AbstractMapping[str, str]) -> lis
     ]
 
 
-def refuse_problems(file: Path, found: Iterable[CodeProblem]) -> None:
+def refuse_problems(
+    files: Sequence[Path], environ: AbstractMapping[str, str], found: Iterable[CodeProblem]
+) -> None:
     """Raise problems, if there are any, as those of a topology.
 
     Args:
-        file: The topology, as the user named it.
+        files: Of the topology, as the user named them.
+        environ: Of this process.
         found: The problems.
 
     Raises:
         TopologyError: With every problem, each with file, line and key.
     """
-    problems = Problems(file)
-    tree = _tree(file)
+    if found := list(found):
+        _add_all(*read_tree(files, environ), found)
+
+
+def _add_all(tree: Mapping, problems: Problems, found: Iterable[CodeProblem]) -> None:
     for one in found:
         problems.add(locate(tree, "workers", one.worker, *one.keys), one.text)
     problems.raise_if_any()
 
 
-def problems_beside(error: TopologyError, environ: AbstractMapping[str, str]) -> TopologyError:
+def problems_beside(
+    error: TopologyError, files: Sequence[Path], environ: AbstractMapping[str, str]
+) -> TopologyError:
     """The error of a wrong topology with the problems of its code that can be told all the same.
 
-    Those are problems of classes that stand in the file as they are, without variables.
+    Those are problems of classes that stand in the files as they are, without variables.
     """
-    tree = _tree(error.file)
-    entry = tree.entries.get("workers")
-    sections = entry.node.entries if entry and isinstance(entry.node, Mapping) else {}
-    file = as_named(error.file)
+    tree, problems = read_tree(files, environ)
     found = [
         CodeProblem(name, keys, text)
-        for name, section in sections.items()
-        if (spec := _plain_spec(name, section.node, file.parent)) is not None
-        for keys, text in _WorkerCode(file, spec, environ).problems()
+        for name, section in workers_of(tree).entries.items()
+        if (spec := _plain_spec(name, section.node, problems)) is not None
+        for keys, text in _WorkerCode(as_named(files[0]), spec, environ).problems()
     ]
     try:
-        refuse_problems(error.file, found)
+        _add_all(tree, problems, found)
     except TopologyError as more:
         whole = TopologyError(error.file, [*error.problems, *more.problems])
         whole.hint = error.hint
@@ -100,26 +106,24 @@ def problems_beside(error: TopologyError, environ: AbstractMapping[str, str]) ->
     return error
 
 
-def _plain_spec(name: str, section: Node, folder: Path) -> WorkerSpec | None:
+def _plain_spec(name: str, section: Node, problems: Problems) -> WorkerSpec | None:
     """The spec of a class whose section says all that its import needs; None of all others."""
     if not isinstance(section, Mapping) or not section.entries.keys().isdisjoint(_MOVING):
         return None
     worker, args = (section.entries.get(key) for key in ("worker", "args"))
     reference = worker.node.text if worker and isinstance(worker.node, Scalar) else ""
-    if not _REFERENCE.fullmatch(reference):
+    if worker is None or not _REFERENCE.fullmatch(reference):
         return None
+    file = as_named(problems.source(worker.line)[0])
     names = args.node.entries if args and isinstance(args.node, Mapping) else {}
     return WorkerSpec(
-        name=name, working_dir=folder, joins=True, worker=reference, args=dict.fromkeys(names)
+        name=name,
+        working_dir=as_named(problems.file.parent),
+        joins=True,
+        file=file,
+        worker=reference,
+        args=dict.fromkeys(names),
     )
-
-
-def _tree(file: Path) -> Mapping:
-    try:
-        tree = read(file, Problems(file))
-    except TopologyError:  # it was edited meanwhile
-        return Mapping(1, {})
-    return tree if isinstance(tree, Mapping) else Mapping(1, {})
 
 
 class _WorkerCode:
@@ -131,7 +135,7 @@ class _WorkerCode:
         spec: WorkerSpec,
         environ: AbstractMapping[str, str],
     ) -> None:
-        self._file = file
+        self._files = tuple(dict.fromkeys([spec.file or file, file]))
         self._spec = spec
         self._environ = environ
 
@@ -161,7 +165,7 @@ class _WorkerCode:
 
     def _class(self, reference: str) -> list[tuple[tuple[str, ...], str]]:
         module, _, path = reference.partition(":")
-        sources = Sources(self._file, self._environ.get("PYTHONPATH", ""), self._spec.working_dir)
+        sources = Sources(self._files, self._environ.get("PYTHONPATH", ""), self._spec.working_dir)
         try:
             found = find_class(sources, module, path)
         except SourceError as error:

@@ -42,12 +42,12 @@ class Sources:
     """The modules that a worker process can import.
 
     Attributes:
-        file: The topology.
+        files: That of the worker, and the topology.
         variable: PYTHONPATH of the worker.
         working_dir: Of the worker: relative entries of PYTHONPATH begin there.
     """
 
-    file: Path
+    files: tuple[Path, ...]
     variable: str
     working_dir: Path
     _found: dict[str, Source] = field(default_factory=dict, compare=False)
@@ -94,7 +94,7 @@ class Sources:
 
     @functools.cached_property
     def _own(self) -> Sequence[str]:
-        return import_path(self.file)
+        return import_path(*self.files)
 
 
 def _installed(name: str) -> importlib.machinery.ModuleSpec | None:

@@ -58,6 +58,18 @@ class Entry(Struct, frozen=True):
 Node: TypeAlias = Scalar | Sequence | Mapping | Broken
 
 
+def mapping_of(line: int, entries: dict[str, Entry]) -> Mapping:
+    """A mapping of nodes that were made elsewhere, with its size and height."""
+    nodes = [entry.node for entry in entries.values()]
+    size = 1 + sum(1 + size_of(node) for node in nodes)
+    return Mapping(line, entries, size, 1 + max([0, *map(height_of, nodes)]))
+
+
+def size_of(node: Node) -> int:
+    """The number of values and keys in a node, itself included."""
+    return node.size if isinstance(node, Sequence | Mapping) else 1
+
+
 def height_of(node: Node) -> int:
     """Levels of nesting, 1 for a scalar."""
     return node.height if isinstance(node, Sequence | Mapping) else 1

@@ -37,19 +37,28 @@ _TAGS = {
 }
 
 
-def parse_yaml(text: str, problems: Problems) -> Node | None:
+def parse_yaml(text: str, problems: Problems, before: int = 0) -> Node | None:
     """The tree of a YAML text; None for an empty one.
+
+    Args:
+        text: The text.
+        problems: Collects the problems.
+        before: Added to each line, see `Problems.open`.
 
     Raises:
         TopologyError: The text is not YAML, or is too large; other problems are added.
     """
     try:
-        return _Composer(yaml.parse(text, Loader=yaml.SafeLoader), problems).document()
+        return _Composer(yaml.parse(text, Loader=yaml.SafeLoader), problems, before).document()
     except yaml.YAMLError as error:
-        problems.add(*_explain(error, text))
+        place, problem = _explain(error, text)
+        problems.add(place._replace(line=before + place.line), problem)
         raise problems.error() from None
     except (ValueError, OverflowError):  # an escape or a version that PyYAML cannot convert
-        problems.add_file("not valid YAML: an escape or a directive holds an impossible number")
+        problems.add_file(
+            "not valid YAML: an escape or a directive holds an impossible number",
+            file=problems.source(before)[0],
+        )
         raise problems.error() from None
 
 
@@ -72,18 +81,18 @@ def _explain(error: yaml.YAMLError, text: str) -> tuple[Place, str]:
     return Place(line, ""), message
 
 
-def _line(event: yaml.Event) -> int:
-    return event.start_mark.line + 1 if event.start_mark else 1
-
-
 class _Composer:
     """Builds nodes from events, by recursive descent."""
 
-    def __init__(self, events: Iterator[yaml.Event], problems: Problems) -> None:
+    def __init__(self, events: Iterator[yaml.Event], problems: Problems, before: int) -> None:
         self._events = events
         self._problems = problems
+        self._before = before
         self._anchors: dict[str, Node | None] = {}  # None while the anchor's node is being read
         self._count = 0
+
+    def _line(self, event: yaml.Event) -> int:
+        return self._before + (event.start_mark.line + 1 if event.start_mark else 1)
 
     def document(self) -> Node | None:
         """The one document of the stream."""
@@ -91,12 +100,12 @@ class _Composer:
         event = next(self._events)
         if isinstance(event, yaml.StreamEndEvent):
             return None
-        node = self._node(next(self._events), Place(1, ""), 0)
+        node = self._node(next(self._events), Place(self._before + 1, ""), 0)
         next(self._events)  # the end of the document
         extra = next(self._events)
         if not isinstance(extra, yaml.StreamEndEvent):
             self._problems.add(
-                Place(_line(extra), ""), "expected one YAML document, found a second"
+                Place(self._line(extra), ""), "expected one YAML document, found a second"
             )
         return node
 
@@ -114,9 +123,9 @@ class _Composer:
 
     def _content(self, event: yaml.Event, place: Place, depth: int) -> Node:
         if isinstance(event, yaml.SequenceStartEvent):
-            return self._sequence(_line(event), place, depth)
+            return self._sequence(self._line(event), place, depth)
         if isinstance(event, yaml.MappingStartEvent):
-            return self._mapping(_line(event), place, depth)
+            return self._mapping(self._line(event), place, depth)
         return self._scalar(cast(yaml.ScalarEvent, event), place)
 
     def _bound(self, place: Place, depth: int, size: int) -> None:
@@ -129,7 +138,7 @@ class _Composer:
             raise self._problems.error()
 
     def _alias(self, event: yaml.AliasEvent, place: Place, depth: int) -> Node:
-        line, name = _line(event), event.anchor or ""
+        line, name = self._line(event), event.anchor or ""
         node = self._anchors.get(name)
         if node is None:
             why = "is inside the value it stands for" if name in self._anchors else "has no anchor"
@@ -147,22 +156,22 @@ class _Composer:
         if tag == _MASK_TAG and isinstance(node, Scalar):
             return replace(node, is_secret=True)
         problem = "a tag (`!...`) is not supported; quote the value if the ! belongs to it"
-        self._problems.add(place._replace(line=_line(event)), problem)
+        self._problems.add(place._replace(line=self._line(event)), problem)
         return Broken(node.line)
 
     def _scalar(self, event: yaml.ScalarEvent, place: Place) -> Node:
         text: str = event.value
         if problem := text_problem(text):
-            self._problems.add(place._replace(line=_line(event)), problem)
-            return Broken(_line(event))
+            self._problems.add(place._replace(line=self._line(event)), problem)
+            return Broken(self._line(event))
         is_plain = event.implicit[0] or (event.tag == _MASK_TAG and event.style is None)
-        return Scalar(line=_line(event), text=text, plain=is_plain, written=text)
+        return Scalar(line=self._line(event), text=text, plain=is_plain, written=text)
 
     def _sequence(self, line: int, place: Place, depth: int) -> Sequence:
         before = self._count
         items: list[Node] = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
-            items.append(self._node(event, place.item(len(items), _line(event)), depth + 1))
+            items.append(self._node(event, place.item(len(items), self._line(event)), depth + 1))
         return Sequence(
             line, tuple(items), 1 + self._count - before, 1 + max([0, *map(height_of, items)])
         )
@@ -173,12 +182,12 @@ class _Composer:
         merged: list[Mapping] = []
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             key = self._key(event, place, depth + 1)
-            inner = place.key("?" if key is None else key, _line(event))
+            inner = place.key("?" if key is None else key, self._line(event))
             node = self._node(next(self._events), inner, depth + 1)
             if key == _MERGE_KEY:
                 merged.extend(self._merge_sources(node, inner))
             elif key in entries:
-                first = entries[key].line
+                first = entries[key].line - self._before
                 self._problems.add(inner, f"the key is given twice, first on line {first}")
             elif key is not None:
                 entries[key] = Entry(inner.line, node)
@@ -195,7 +204,9 @@ class _Composer:
         if isinstance(node, Scalar) and (not node.plain or isinstance(plain_value(node.text), str)):
             return node.text
         shown = f"{shorten(node.text)} (quote it)" if isinstance(node, Scalar) else kind_of(node)
-        self._problems.add(Place(_line(event), place.path), f"expected a text as key, got {shown}")
+        self._problems.add(
+            Place(self._line(event), place.path), f"expected a text as key, got {shown}"
+        )
         return None
 
     def _merge_sources(self, node: Node, place: Place) -> list[Mapping]:

@@ -1,0 +1,1 @@
+"""One tree out of several files: several given, `include`, `extends`."""
