@@ -153,10 +153,7 @@ class BusSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
     encrypt: Annotated[
         bool | None,
-        Meta(
-            description="Only processes that have the key can read what is sent either; false. Needs"
-            " the extra encryption."
-        ),
+        Meta(description="Only processes that have the key can read what is sent either; false."),
     ] = None
     delivery: Annotated[
         DeliveryMode | None,

@@ -177,4 +177,4 @@ def test_limits_and_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("resource.getrlimit", lambda _: (100, 4096))
     assert [] == told(open_files(topology))
     monkeypatch.setattr("pbus.client.doctor.machine.find_spec", lambda name: None)
-    assert [("error", "packages")] * 2 == told(packages(topology))
+    assert [("error", "packages")] == told(packages(topology))

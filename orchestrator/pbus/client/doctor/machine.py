@@ -50,16 +50,13 @@ def packages(topology: Topology | None) -> Iterator[Finding]:
     bus = topology.bus
     if bus.url is None:
         yield _embedded_broker(bus.backend)
-    needed = {
-        "cryptography": ("encryption", bus.encrypt, "`bus.encrypt`"),
-        "uvloop": ("uvloop", topology.loop == "uvloop", "`loop: uvloop`"),
-    }
-    for package, (extra, is_needed, key) in needed.items():
-        if is_needed and find_spec(package) is None:
-            install = f"pip install '{_NAME}[{extra}]'"
-            yield error("packages", f"{key} needs the package {package}", install)
-        elif is_needed:
-            yield ok("packages", f"{package} {metadata.version(package)}, for {key}")
+    if topology.loop != "uvloop":
+        return
+    if find_spec("uvloop") is None:
+        install = f"pip install '{_NAME}[uvloop]'"
+        yield error("packages", "`loop: uvloop` needs the package uvloop", install)
+    else:
+        yield ok("packages", f"uvloop {metadata.version('uvloop')}, for `loop: uvloop`")
 
 
 def _embedded_broker(backend: str) -> Finding:
