@@ -21,6 +21,9 @@ DEFAULT_SEND_TIMEOUT_S = 10.0
 MAX_BACKLOG = 100_000  # messages of a queue
 MAX_BACKLOG_BYTES = 256 * 1024 * 1024  # and bytes of them
 
+GRACE_VARIABLE = "PBUS_STOP_GRACE"  # seconds that a signal leaves to jobs, where `stop` gives them
+DRAIN_VARIABLE = "PBUS_STOP_DRAIN"  # "0": a signal leaves none
+
 _DELIVERY_OF_BACKEND: Mapping[Backend, DeliveryMode] = {"pgmq": "at-least-once"}
 
 

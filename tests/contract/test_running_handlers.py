@@ -29,7 +29,7 @@ class Stuck(BaseWorker):
 
 def running(worker):
     """The oldest handler as text."""
-    return str(worker.figures().handler)
+    return str(worker.lease_figures().handler)
 
 
 async def stored(bus, name):
@@ -44,7 +44,7 @@ def test_lease_names_the_handler_in_progress(make_any_bus):
         began = time.time()
         stuck, asker = Stuck(), Asker()
         async with hosted(make_any_bus, [stuck], [asker]) as (runner, other):
-            assert stuck.figures().handler is None
+            assert stuck.lease_figures().handler is None
             await asker.send_bus_message(Note(source="asker", target="stuck", number=1))
             await until(lambda: running(stuck) == "on_bus_message of Note from asker")
             await runner.registry.beat()
@@ -52,7 +52,7 @@ def test_lease_names_the_handler_in_progress(make_any_bus):
             assert "on_bus_message of Note from asker" == str(handler)
             assert began <= handler.since <= time.time()
             stuck.gate.set()
-            await until(lambda: stuck.figures().handler is None)
+            await until(lambda: stuck.lease_figures().handler is None)
             await runner.registry.beat()
             assert (await stored(other.bus, "stuck")).handler is None
 
@@ -68,17 +68,19 @@ def test_oldest_of_several_jobs(make_any_bus):
             first = await asker.request_job("doer", name="wait")
             await doer.has_begun()
             assert running(doer) == "job wait of BusJobRequestMessage from asker"
-            since = doer.figures().handler.since
+            since = doer.lease_figures().handler.since
             second = asyncio.create_task(ask(asker, "doer", "wait"))
             await doer.has_begun(2)
-            assert doer.figures().handler.since == since
+            assert doer.lease_figures().handler.since == since
             await asker.cancel_job_group(first)
-            await until(lambda: doer.figures().done == 1)
-            assert doer.figures().handler.since > since
+            await until(lambda: doer.lease_figures().done == 1)
+            assert doer.lease_figures().handler.since > since
             doer.gate.set()
             await second
             assert {"result": 3} == await ask(asker, "doer", "echo", payload={"value": 3})
-            await until(lambda: doer.figures().done == 3 and doer.figures().handler is None)
+            await until(
+                lambda: doer.lease_figures().done == 3 and doer.lease_figures().handler is None
+            )
             await runner.registry.beat()
             assert 3 == (await stored(other.bus, "doer")).done
 
@@ -105,7 +107,9 @@ def test_hooks_and_children_count(make_bus):
         parent, child, asker = Parent("parent"), Stuck("child"), Asker()
         async with hosted(make_bus, [parent], [asker]):
             await parent.add_workers(child)
-            await until(lambda: hasattr(parent, "at_meeting") and parent.figures().handler is None)
+            await until(
+                lambda: hasattr(parent, "at_meeting") and parent.lease_figures().handler is None
+            )
             assert ("start", "on_activated", "meet") == (
                 parent.at_start,
                 parent.at_activation,
@@ -113,7 +117,7 @@ def test_hooks_and_children_count(make_bus):
             )
             await until(lambda: child.active and child.started_at)
             await parent.send_bus_message(Note(source="parent", target="child", number=1))
-            await until(lambda: parent.figures().handler is not None)
+            await until(lambda: parent.lease_figures().handler is not None)
             assert running(parent) == "child.on_bus_message of Note from parent"
             child.gate.set()
 
@@ -127,9 +131,9 @@ def test_cancelled_handler_is_forgotten(make_bus):
         stuck, asker = Stuck(), Asker()
         async with hosted(make_bus, [stuck], [asker]) as (runner, _):
             await asker.send_bus_message(Note(source="asker", target="stuck", number=1))
-            await until(lambda: stuck.figures().handler is not None)
+            await until(lambda: stuck.lease_figures().handler is not None)
             await runner.remove_workers("stuck", timeout=0)
-        assert stuck.figures().handler is None
+        assert stuck.lease_figures().handler is None
 
     run(main())
 

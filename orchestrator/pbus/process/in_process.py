@@ -75,7 +75,9 @@ class InProcessRunner(BusSubscriber):
                 for one in self._instances()
             ]
             bus = make_bus(self._topology.bus)
-            runner = WorkerRunner(bus=bus, session=self.session, handle_sigint=False)
+            runner = WorkerRunner(
+                bus=bus, session=self.session, handle_sigint=False, handle_sigterm=False
+            )
             runner.add_event_handler("on_ready", self._on_ready)
             runner.add_event_handler("on_error", self._on_error)
             await bus.subscribe(self)

@@ -42,7 +42,12 @@ class Worker(Protocol):
         """The names of the jobs it handles."""
         ...
 
-    def figures(self) -> WorkerFigures:
+    @property
+    def handles_messages(self) -> bool:
+        """Whether it has started."""
+        ...
+
+    def lease_figures(self) -> WorkerFigures:
         """Its figures for the registry."""
         ...
 
@@ -193,7 +198,7 @@ class HostedWorker:
             args=None if activation is None else activation.args,
             jobs=self.worker.job_names,
         )
-        await self._registry.register(lease, self.worker.figures)
+        await self._registry.register(lease, self.worker.lease_figures)
 
 
 def one_line(error: BaseException) -> str:

@@ -148,6 +148,12 @@ class HostedWorkers:
         )
         await _ended(running)
 
+    def stop_starting(self) -> None:
+        """Stop the workers that have not started: none of them has anything in hand."""
+        for hosted in self._hosted.values():
+            if hosted.task is not None and not hosted.worker.handles_messages:
+                hosted.worker.request_stop(drain=False)
+
     async def cancel(self, hosted_workers: Iterable[HostedWorker] | None = None) -> None:
         """Stop workers (all, when not given) at once; cancel the tasks of those that do not stop."""
         wanted = list(self._hosted.values() if hosted_workers is None else hosted_workers)

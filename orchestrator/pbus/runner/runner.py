@@ -46,8 +46,8 @@ class WorkerRunner(RunnerLifecycle):
         name: Unique among the runners of the channel; random when not given.
         session: BaseWorker.end() and cancel() end all runners of one session. When not given, that
             of the `pbus up` that started this process (PBUS_SESSION), else a new one.
-        handle_sigint: Whether to cancel on Ctrl-C.
-        handle_sigterm: Whether to cancel on SIGTERM.
+        handle_sigint: Whether Ctrl-C ends it: the first in order, the second at once.
+        handle_sigterm: Whether SIGTERM does; when not given, unless the program handles it itself.
         start_timeout: Seconds for a bus that `run` starts to reach its broker. With None `run` waits
             without a limit, also for the registration of workers, unless the broker refuses them.
     """

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, ClassVar
 
 from pbus.bus.base import WorkerBus
@@ -27,6 +27,7 @@ from pbus.registry import WorkerErrorData, WorkerRegistry
 from pbus.runner.hosted_worker import HostedWorker, Worker
 from pbus.runner.hosted_workers import HostedWorkers
 from pbus.runner.signals import signals_to
+from pbus.settings import DRAIN_VARIABLE, GRACE_VARIABLE
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,14 @@ _CANCEL_S = 1.0
 _MAX_ERRORS = 100
 
 
+def _grace_of(environ: Mapping[str, str]) -> float:
+    """Seconds for running jobs by `stop: {grace}` of a topology, if it started this process."""
+    try:
+        return float(environ[GRACE_VARIABLE])
+    except (KeyError, ValueError):
+        return END_TIMEOUT_S
+
+
 class RunnerLifecycle(EventSource, BusSubscriber):
     """The base of WorkerRunner: state, start and stop.
 
@@ -47,6 +56,8 @@ class RunnerLifecycle(EventSource, BusSubscriber):
         bus: Of its workers.
         registry: Of its workers.
         end_timeout: Seconds for workers to finish what is queued; None for no limit.
+        drains_on_signal: Whether the first signal ends the workers in order, and only the second one
+            at once; set by `stop: {drain}` of a topology.
     """
 
     EVENTS: ClassVar[frozenset[str]] = frozenset({"on_ready", "on_error"})
@@ -59,7 +70,7 @@ class RunnerLifecycle(EventSource, BusSubscriber):
         name: str | None = None,
         session: str | None = None,
         handle_sigint: bool = True,
-        handle_sigterm: bool = False,
+        handle_sigterm: bool | None = None,
         start_timeout: float | None = 5.0,
     ) -> None:
         super().__init__()
@@ -68,16 +79,10 @@ class RunnerLifecycle(EventSource, BusSubscriber):
         self.bus = bus or AsyncQueueBus()
         self.registry = WorkerRegistry(self.name, self.bus, self.session)
         self.registry.on_name_taken = self._on_name_taken
-        self.end_timeout = END_TIMEOUT_S
+        self.end_timeout = _grace_of(os.environ)
+        self.drains_on_signal = os.environ.get(DRAIN_VARIABLE) != "0"
         self._start_timeout = start_timeout
-        self._signals = [
-            number
-            for number, wanted in (
-                (signal.SIGINT, handle_sigint),
-                (signal.SIGTERM, handle_sigterm),
-            )
-            if wanted
-        ]
+        self._signal_choice = {signal.SIGINT: handle_sigint, signal.SIGTERM: handle_sigterm}
         self._hosted = HostedWorkers(
             self.name,
             self.bus,
@@ -114,7 +119,7 @@ class RunnerLifecycle(EventSource, BusSubscriber):
         if self._state != "new":
             raise RunnerStateError(self.name, "has run before")
         self._state, self._auto_end = "starting", auto_end
-        with signals_to(self._on_signal, self._signals):
+        with signals_to(self._on_signal, self._signal_choice):
             try:
                 self._opening = asyncio.create_task(self._open(), name=f"pbus {self.name} opening")
                 await self._opening
@@ -210,9 +215,14 @@ class RunnerLifecycle(EventSource, BusSubscriber):
     # Stopping
 
     def _on_signal(self, number: signal.Signals) -> None:
+        """End in order, at the next signal at once, and at the third without waiting."""
         if self._cancel_requested.is_set():
             self._hosted.force()
-        self._cancel_requested.set()
+        is_open = self._opening is not None and self._opening.done()
+        if is_open and self._stopping is None and self.drains_on_signal:
+            self._hosted.stop_starting()
+        else:
+            self._cancel_requested.set()
         self._begin_stop(f"signal {number.name}")
 
     def _begin_stop(self, reason: str | None) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pbus.concurrency.forks import drop_signal, hold_signal
@@ -18,21 +18,28 @@ _before: dict[signal.Signals, Any] = {}  # what Python had before the first of t
 
 
 @contextlib.contextmanager
-def signals_to(callback: Callback, signals: Iterable[signal.Signals]) -> Iterator[None]:
+def signals_to(callback: Callback, choice: Mapping[signal.Signals, bool | None]) -> Iterator[None]:
     """Handle signals within a block; afterwards the handlers of before are back.
 
     Outside of the main thread nothing happens.
 
     Args:
         callback: Called with each signal.
-        signals: The signals.
+        choice: Whether to handle a signal; with None, where the program has no handler of its own.
     """
-    had = [number for number in signals if _listen(number, callback)]
+    chosen = [number for number, is_wanted in choice.items() if _is_chosen(number, is_wanted)]
+    had = [number for number in chosen if _listen(number, callback)]
     try:
         yield
     finally:
         for number in had:
             _forget(number, callback)
+
+
+def _is_chosen(number: signal.Signals, is_wanted: bool | None) -> bool:  # noqa: FBT001
+    if is_wanted is None:
+        return number in _listeners or signal.getsignal(number) is signal.SIG_DFL
+    return is_wanted
 
 
 def _listen(number: signal.Signals, callback: Callback) -> bool:

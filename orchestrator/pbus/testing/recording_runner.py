@@ -17,7 +17,9 @@ class RecordingRunner(WorkerRunner):
     """
 
     def __init__(self, bus: WorkerBus) -> None:
-        super().__init__(bus=bus, name="test-runner", session="test", handle_sigint=False)
+        super().__init__(
+            bus=bus, name="test-runner", session="test", handle_sigint=False, handle_sigterm=False
+        )
         self.failures: dict[str, BaseException] = {}
         self._changes = ChangeSignal()
 

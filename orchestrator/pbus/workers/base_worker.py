@@ -107,7 +107,7 @@ class BaseWorker(LifecycleMixin):
             BusCancelMessage(source=self.address, reason=reason, session=self.registry.session)
         )
 
-    def figures(self) -> WorkerFigures:
+    def lease_figures(self) -> WorkerFigures:
         """The figures that its lease carries."""
         executor = self._attached_executor
         return WorkerFigures(

@@ -154,6 +154,11 @@ class WorkerCore(TasksMixin):
         """The source of its messages: its name; for a child, known in its runner only, name@runner."""
         return self.name if self.parent is None else f"{self.name}@{self.registry.runner_name}"
 
+    @property
+    def handles_messages(self) -> bool:
+        """Whether start() has ended, so that hooks and handlers may be called."""
+        return self._has_started.is_set()
+
     # Sending
 
     async def _bus_send(self, message: BusMessage) -> None:

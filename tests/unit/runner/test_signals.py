@@ -9,6 +9,7 @@ import pytest
 
 from pbus.runner import WorkerRunner
 from pbus.runner.signals import signals_to
+from support.job_helpers import Asker, Doer
 from support.recorder import Recorder
 from support.waiting import PATIENCE_S, finishes, run, until
 
@@ -18,7 +19,7 @@ def raise_signal(number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_cancels_runner(number):
+def test_signal_ends_runner(number):
     """A signal that the runner handles stops its workers, and run returns normally."""
 
     async def main():
@@ -51,8 +52,8 @@ def test_signal_reaches_all_runners():
     run(main())
 
 
-def test_second_signal_forces():
-    """A second Ctrl-C does not wait for a worker that takes long to stop."""
+def test_third_signal_forces():
+    """A third Ctrl-C does not wait for a worker that takes long to stop."""
 
     class Slow(Recorder):
         is_stopping = False
@@ -70,9 +71,57 @@ def test_second_signal_forces():
         await until(lambda: worker.is_stopping)
         assert not running.done()
         raise_signal(signal.SIGINT)
+        await until(runner._cancel_requested.is_set)
+        assert not running.done()
+        raise_signal(signal.SIGINT)
         await finishes(running)
 
     run(main())
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_first_signal_drains(count):
+    """The first one lets an open job end, the second one cancels it."""
+
+    async def main():
+        runner, doer, asker = WorkerRunner(), Doer(), Asker()
+        await runner.add_workers(doer, asker)
+        running = asyncio.create_task(runner.run())
+        await until(lambda: "doer" in runner.registry and "asker" in runner.registry)
+        await asker.request_job("doer", name="wait")
+        await doer.has_begun()
+        raise_signal(signal.SIGTERM)
+        await until(lambda: runner._stopping is not None)
+        if count == 1:
+            doer.gate.set()
+        else:
+            raise_signal(signal.SIGTERM)
+        await finishes(running)
+        assert ["done" if count == 1 else "cancelled"] == doer.ended
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("choice", "has_handler", "expected"),
+    [(None, False, True), (None, True, False), (True, True, True), (False, False, False)],
+)
+def test_own_handler_of_the_program_counts(choice, has_handler, expected):
+    """SIGTERM is handled unless the program does so itself; asked for, it is in any case."""
+    own = (lambda *_: None) if has_handler else signal.SIG_DFL
+    before = signal.signal(signal.SIGTERM, own)
+
+    async def main():
+        with signals_to(lambda _: None, {signal.SIGTERM: choice}):
+            assert expected == (signal.getsignal(signal.SIGTERM) is not own)
+            with signals_to(lambda _: None, {signal.SIGTERM: choice}):  # a second runner
+                assert expected == (signal.getsignal(signal.SIGTERM) is not own)
+
+    try:
+        run(main())
+        assert own == signal.getsignal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_unhandled_signal_is_left():
@@ -102,7 +151,7 @@ def test_other_thread_has_none():
     done = []
 
     async def main():
-        with signals_to(done.append, [signal.SIGINT]):
+        with signals_to(done.append, {signal.SIGINT: True}):
             await WorkerRunner().run()
         done.append("ran")
 

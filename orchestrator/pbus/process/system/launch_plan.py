@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from pbus.process.system import groups, path_json
-from pbus.settings import BusSettings
+from pbus.settings import DRAIN_VARIABLE, GRACE_VARIABLE, BusSettings
 from pbus.topology.model import REPLICA_VARIABLE, Loop, WorkerInstance, WorkerSpec
+from pbus.topology.policy.policies import StopSpec
 
 SPEC_VARIABLE = "PBUS_SPEC_FD"
 FOREGROUND_VARIABLE = "PBUS_FOREGROUND"  # set where Ctrl-C is the worker's own
@@ -85,11 +86,17 @@ def plan_launch(
         added: Variables of this process alone.
     """
     spec = instance.spec
-    outer = {SPEC_VARIABLE, REPLICA_VARIABLE}  # of a pbus that this one runs in
+    outer = {
+        SPEC_VARIABLE,
+        REPLICA_VARIABLE,
+        GRACE_VARIABLE,
+        DRAIN_VARIABLE,
+    }  # of a pbus that this one runs in
     inherited = {name: value for name, value in environ.items() if name not in outer}
     env = {"PYTHONUNBUFFERED": "1", **inherited, **spec.env}
     env |= {
         **environment.bus.to_env(),
+        **_stop_env(spec.stop),
         **added,
         "PBUS_WORKER": instance.name,
         "PBUS_SESSION": environment.session,
@@ -104,6 +111,12 @@ def plan_launch(
     argv = (sys.executable, "-P", "-m", "pbus.process.child", instance.name)
     encoded = path_json.encode(launch_spec(spec, environment.file, environment.loop))
     return Launch(argv=argv, env=env, cwd=spec.working_dir, spec=encoded)
+
+
+def _stop_env(spec: StopSpec) -> dict[str, str]:
+    """The variables by which a runner knows how a signal ends it, where that is not as usual."""
+    grace = {} if spec.grace_s is None else {GRACE_VARIABLE: str(spec.grace_s)}
+    return grace if spec.drain else {**grace, DRAIN_VARIABLE: "0"}
 
 
 def launch_spec(spec: WorkerSpec, file: Path, loop: Loop = "asyncio") -> WorkerLaunchSpec:

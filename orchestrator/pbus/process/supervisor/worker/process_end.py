@@ -45,7 +45,7 @@ class ProcessEnd:
 
         Args:
             child: The process.
-            is_hung: It handles no messages, so it is not asked by one.
+            is_hung: It handles no messages, so it is asked by a signal.
 
         Returns:
             Whether the process ended.
@@ -54,12 +54,12 @@ class ProcessEnd:
         began = self._status.clock()
         spec = self._status.instance.spec.stop
         may_drain = spec.drain and self._status.instance.spec.joins
-        is_asked = may_drain and self._status.ready_at is not None and not is_hung
+        is_asked = may_drain and self._status.ready_at is not None
         if spec.command is not None:
             await self._run_stop_command(child, spec.command)
         is_down = await shutdown.terminate(
             child,
-            self._request_end if is_asked else None,
+            (_unasked if is_hung else self._request_end) if is_asked else None,
             self._kill_now,
             shutdown.deadlines_of(spec, is_asked=is_asked),
             job_time_s=lambda: self._target.job_time_s(began),
@@ -123,3 +123,8 @@ class ProcessEnd:
         if hint := self._host.explain_exit(child, code):
             self._status.note(hint, is_error=True)
         self._status.emit(Exited(self._status.name, child.pid, code))
+
+
+async def _unasked() -> bool:
+    """Stand for a bus message that is not sent."""
+    return False

@@ -44,8 +44,8 @@ async def terminate(
 
     Args:
         child: The process.
-        request_end: Sends the bus message and returns whether that worked; None to start with
-            SIGTERM.
+        request_end: Sends the bus message and returns whether that worked; if not, the first signal
+            stands for it, and is sent twice. None to start with the signal.
         kill_now: Once set, the group is killed at once.
         deadlines: Seconds for each step.
         job_time_s: Returns the user's time for running jobs, in seconds from the call of this
@@ -67,6 +67,8 @@ async def terminate(
         return await _end_group(child, kill_now, deadlines, term_left_s, first_signal)
     if not kill_now.is_set() and await request_end():
         await _is_gone(child, kill_now, lambda: left_s(deadlines.ask_s) + _REPORT_S)
+    elif not kill_now.is_set() and child.send_signal(first_signal):  # stands for the message
+        await _is_gone(child, kill_now, _countdown(deadlines.term_s))
     return await _end_group(child, kill_now, deadlines, _countdown(deadlines.term_s), first_signal)
 
 
