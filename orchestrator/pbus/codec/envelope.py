@@ -7,12 +7,15 @@ import msgspec
 
 from pbus.errors import MessageDecodeError
 from pbus.messages import Lane
+from pbus.names import MAX_NAME_LENGTH
 from pbus.structs import DECODE_ERRORS, is_packed
 
 FORMAT_VERSION = 1
 
 # Numbers of the wire: within what JSON numbers and a bigint of SQL hold, with room to add them up.
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+
+_MAX_ADDRESS_LENGTH = MAX_NAME_LENGTH + 1  # some have a sign before the name
 
 json_encoder = msgspec.json.Encoder()
 msgpack_encoder = msgspec.msgpack.Encoder()
@@ -105,6 +108,7 @@ def decode_payload(payload: bytes) -> tuple[Envelope, list[bytes]]:
         else:
             messages = payload.split(b"\n")
             envelope = _envelope_decoder.decode(messages.pop(0))
+        check_addresses(envelope.sender, envelope.address)
     except DECODE_ERRORS as error:
         raise MessageDecodeError(f"no pbus envelope ({error})") from error
     if envelope.version != FORMAT_VERSION:
@@ -122,6 +126,17 @@ def within_packed(line: bytes) -> bytes:
 
 def _unwrapped(item: bytes) -> bytes:
     return _packed_bytes_decoder.decode(item) if item[0] in _BYTES_MARKS else item
+
+
+def check_addresses(*addresses: str) -> None:
+    """Check incarnations and addresses of subscribers that came from the broker.
+
+    Raises:
+        ValueError: One of them is longer than names are, or has characters that are not printable.
+    """
+    for address in addresses:
+        if not address.isprintable() or len(address) > _MAX_ADDRESS_LENGTH:
+            raise ValueError(f"no name of a process or subscriber: {address[:50]!r}")
 
 
 def decode_header(data: bytes) -> Header:

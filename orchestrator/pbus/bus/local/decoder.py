@@ -70,7 +70,8 @@ class MessageDecoder:
         """Count bytes that were no message; log at most once a second, and whose it was."""
         self._counters.refused += 1
         source = source_of(line)
-        self._unsaid = f"{error} (sent by {source})" if source else str(error)
+        said = f"{error} (sent by {source})" if source else str(error)
+        self._unsaid = said if said.isprintable() else ascii(said)[1:-1]
         self.tidy()
 
     def tidy(self) -> None:

@@ -26,7 +26,7 @@ from pbus.bus.stream.flow_control import CREDIT_NOTES
 from pbus.bus.stream.receiver import BUDGET_BYTES
 from pbus.bus.tap_base import FOLLOWER_LEASE_S
 from pbus.concurrency.backoff import Backoff
-from pbus.errors import BrokerRefusedError, BusUnavailableError
+from pbus.errors import BrokerRefusedError, BusUnavailableError, MessageDecodeError
 from pbus.leases import HEARTBEAT_S, LeaseStore
 from pbus.messages import Lane
 from pbus.settings import BusOptions, BusSettings
@@ -212,11 +212,12 @@ class RedisBus(BrokeredBus):
         self._receive(payload, is_note=payload.startswith(NOTES))
 
     def _take_note(self, note: bytes) -> None:
-        if note.startswith(FOLLOWER_NOTE):
-            self._seal.open("note", note)
+        if not note.startswith(FOLLOWER_NOTE):
+            super()._take_note(note)
+        elif self._seal.open("note", note) == FOLLOWER_NOTE:
             self._note_follower()
         else:
-            super()._take_note(note)
+            raise MessageDecodeError("a follower's note with more behind it")
 
     def _make_leases(self) -> LeaseStore:
         return RedisLeaseStore(self._endpoint, self._names, self._seal)

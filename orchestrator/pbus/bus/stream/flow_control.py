@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -12,7 +12,7 @@ from pbus.bus.stream.receiver import StreamReceiver
 from pbus.bus.stream.send_buffer import SendBuffer
 from pbus.bus.stream.send_stream import SendStream
 from pbus.bus.stream.transport import Transport
-from pbus.codec import Count
+from pbus.codec import Count, check_addresses
 from pbus.errors import MessageDecodeError
 from pbus.seal import NO_SEAL, Seal
 from pbus.structs import DECODE_ERRORS
@@ -25,7 +25,9 @@ _ASK_EVERY_S = 0.25
 
 _encode = msgspec.json.Encoder().encode
 _Limit = Annotated[int, msgspec.Meta(ge=-1, le=1 << 54)]  # of a receiver that left: -1
-_decoder = msgspec.json.Decoder(tuple[str, str, str, Count, Count, _Limit])
+_What = Literal["grant", "probe"]
+_decoder = msgspec.json.Decoder(tuple[_What, str, str, Count, Count, _Limit])
+_MAX_GRANTS = 20_000  # that wait to be written; a process has half as many streams
 
 # A JSON array each: what ("grant" or "probe"), its process, address, stream, and for a grant the bytes
 # consumed and the limit.
@@ -76,11 +78,16 @@ class FlowControl:
         note = self._seal.open("note", payload)
         try:
             what, sender, address, number, consumed, limit = _decoder.decode(note)
+            check_addresses(sender, address)
         except DECODE_ERRORS as error:
             raise MessageDecodeError(f"no credit note ({error})") from error
         if what == "grant":
             self._send_buffer.grant(sender, address, number, consumed, limit)
         elif not self._receiver.probe(sender, address, number):
+            if len(self._grants) >= _MAX_GRANTS:
+                raise MessageDecodeError(
+                    f"{sender!r} asks for credit, as more do than are answered"
+                )
             self.grant(sender, address, number, 0, -1)
 
     async def run_grants(self) -> None:
