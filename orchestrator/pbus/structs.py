@@ -1,14 +1,16 @@
 """The definition of messages and frames: frozen msgspec structs, registered by class name."""
 
+import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
 import msgspec
 
 from pbus.errors import DuplicateTypeError, MessageDecodeError, MessageDefinitionError
 from pbus.names import MAX_NAME_LENGTH, WORKER_NAME
+from pbus.routing_keys import CLEAN_KEY, MAX_KEY_BYTES
 
 # All that decoding bytes of any content may raise; msgspec lets UnicodeDecodeError through.
 DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, TypeError)
@@ -17,6 +19,8 @@ DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Value
 WorkerName = Annotated[
     str, msgspec.Meta(pattern=rf"^{WORKER_NAME.pattern}\Z", max_length=MAX_NAME_LENGTH)
 ]
+# Of a message; its bytes are counted where it is sent.
+RoutingKey = Annotated[str, msgspec.Meta(pattern=CLEAN_KEY, max_length=MAX_KEY_BYTES)]
 # One line without control characters; of jobs, hosts, runners, sessions.
 Label = Annotated[
     str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z", max_length=MAX_NAME_LENGTH)
@@ -96,6 +100,8 @@ def _check_fields(cls: type[Any]) -> None:
 def _problem_of(cls: type[Any]) -> str | None:
     for name in _RESERVED.intersection(cls.__struct_fields__):
         return f"{name!r} says how its messages travel; rename that field"
+    if "key" in _own_annotations(cls) and _inherits_field(cls, "key"):
+        return "'key' chooses the replica that a message goes to; rename that field"
     if getattr(cls, "is_local", False):
         return None
     try:
@@ -105,6 +111,17 @@ def _problem_of(cls: type[Any]) -> str | None:
     except TypeError as error:
         return f"{error}; change that type, or mix BusLocalMessage in where it need not travel"
     return None
+
+
+def _own_annotations(cls: type[Any]) -> Mapping[str, Any]:
+    try:
+        return inspect.get_annotations(cls)
+    except NameError:  # of a type that is defined later
+        return {}
+
+
+def _inherits_field(cls: type[Any], name: str) -> bool:
+    return any(name in getattr(base, "__struct_fields__", ()) for base in cls.__bases__)
 
 
 class WireMeta(msgspec.StructMeta):

@@ -6,7 +6,13 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
-from pbus.bus.queues.store import QueueEntry, QueueStore, Settlement, StoredMessage
+from pbus.bus.queues.store import (
+    COMING_BACK_S,
+    QueueEntry,
+    QueueStore,
+    Settlement,
+    StoredMessage,
+)
 from pbus.bus.redis.queue_store import RedisQueueStore
 from pbus.ids import new_id
 from pbus.messages import Lane
@@ -116,6 +122,15 @@ async def be_away(store: QueueStore, seconds: float) -> None:
         return
     sql = "UPDATE pbus.last_renewal SET at = at - $1::float8 * interval '1 s' WHERE channel = $2"
     await store._writer.call(sql, seconds, store._channel)
+
+
+async def grow_old(store: QueueStore) -> None:
+    """Let a broker be so old that no queue is expected to come back."""
+    inner = getattr(store, "_store", store)
+    if isinstance(inner, RedisQueueStore):
+        key = f"{inner._key}:since"
+        since = int(await inner._scripts.plain("GET", key))
+        await inner._scripts.plain("SET", key, since - int(1000 * COMING_BACK_S))
 
 
 @contextlib.asynccontextmanager

@@ -160,4 +160,5 @@ def passed_of(message: TailMessage) -> Passed:
         size=message.size_bytes,
         is_urgent=message.is_urgent,
         is_reached=message.is_reached,
+        key=message.key,
     )

@@ -17,7 +17,7 @@ from pbus_cli.views.cells import cut, cut_name, fill, rendered
 from pbus_cli.views.figures import clock_time, short_bytes
 
 _HEADER_START: Final = re.compile(
-    rb'^\{(?:"(?:type|source|target|id|time|job_id)":(?:"(?:[^"\\]|\\.)*"|[^,"]*),?)*'
+    rb'^\{(?:"(?:type|source|target|id|time|key|job_id)":(?:"(?:[^"\\]|\\.)*"|[^,"]*),?)*'
 )
 _NAME_WIDTH: Final = (6, 22)
 _TYPE_WIDTH: Final = (8, 24)
@@ -41,6 +41,7 @@ class Passed:
         size: Bytes on the wire.
         is_urgent: It travelled in the system lane.
         is_reached: At least one process received it.
+        key: Chose the replica that it went to; None where it has none.
     """
 
     time: float
@@ -51,6 +52,7 @@ class Passed:
     size: int
     is_urgent: bool = False
     is_reached: bool = True
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ def traffic_cells(passed: Passed, widths: Widths) -> list[tuple[str, str]]:
         (short_bytes(passed.size).rjust(_SIZE_WIDTH), ""),
         ("  ", ""),
         ("" if passed.is_reached else "(reached no process) ", colors.ERROR),
+        ("" if passed.key is None else f"[{_printable(passed.key)}] ", colors.HEADING),
         (body_text(passed.body), ""),
     ]
 

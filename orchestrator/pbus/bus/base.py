@@ -174,15 +174,15 @@ class WorkerBus(abc.ABC):
         self.counters.dropped += mailbox.queued
         await mailbox.stop()
 
-    async def send(self, message: BusMessage) -> None:
+    async def send(self, message: BusMessage) -> bool:
         """Send to the target, or to everyone on the channel, the sender's own process included.
 
         Local messages and names known in this process only never reach the transport. Returns
-        when the bus has taken the message; awaits while the receiver (or the broker) is behind, or
-        while start() is under way.
+        when the bus has taken the message, False when the broker has no queue to store it in;
+        awaits while the receiver (or the broker) is behind, or while start() is under way.
 
         Raises:
-            MessageEncodeError: A field cannot be carried unchanged.
+            MessageEncodeError: A field cannot be carried unchanged, or its key is none.
             MessageDecodeError: It is opaque, and its type is known here and does not take its data.
             BusFullError: The receiver made no room within the send timeout.
             BusClosedError: The bus is not started, or stopped.
@@ -192,11 +192,10 @@ class WorkerBus(abc.ABC):
             await self._until_running()
         if message.is_opaque:
             message = known_form(message)
-        if message.is_local or message.target in self._router.local_names:
-            await self._router.put(message)
-        else:
-            await self.publish(message)
+        is_own = message.is_local or message.target in self._router.local_names
+        is_taken = await (self._router.put(message) if is_own else self.publish(message))
         self.counters.sent += 1
+        return is_taken is not False
 
     async def send_raw(
         self,
@@ -206,22 +205,21 @@ class WorkerBus(abc.ABC):
         *,
         source: str,
         urgent: bool = False,
-    ) -> None:
-        """Send a message from its type's name and JSON fields.
-
-        Only its receivers need to know the type.
+        key: str | None = None,
+    ) -> bool:
+        """Send a message by its type's name, which only receivers need to know, and JSON fields.
 
         Raises:
             MessageDecodeError: A field is wrong, where this bus hands objects over.
             MessageEncodeError: A field cannot be carried.
         """
-        header = new_header(type_name, source, target)
+        header = new_header(type_name, source, target, key)
         line = encode_raw(header, fields, limit=self.max_message_bytes)
-        await self.send(decode_opaque(line, Lane.SYSTEM if urgent else Lane.DATA))
+        return await self.send(decode_opaque(line, Lane.SYSTEM if urgent else Lane.DATA))
 
     @abc.abstractmethod
-    async def publish(self, message: BusMessage) -> None:
-        """Give a message to the transport."""
+    async def publish(self, message: BusMessage) -> bool | None:
+        """Give a message to the transport; False when the broker has no queue to store it in."""
 
     async def on_message_received(self, message: BusMessage) -> None:
         """Put a message that arrived into the mailboxes it is for, waiting for room."""
@@ -297,9 +295,11 @@ def _stats_of(mailbox: Mailbox, is_stored: bool) -> MailboxStats:  # noqa: FBT00
     return MailboxStats(mailbox.received, mailbox.lost, mailbox.queued, mailbox.held, unhandled)
 
 
-def new_header(type_name: str, source: str, target: str | None) -> Header:
+def new_header(type_name: str, source: str, target: str | None, key: str | None = None) -> Header:
     """The header of a new message."""
-    return Header(type=type_name, source=source, target=target, id=new_id(), time=time.time())
+    return Header(
+        type=type_name, source=source, target=target, id=new_id(), time=time.time(), key=key
+    )
 
 
 class _OwnLoop:

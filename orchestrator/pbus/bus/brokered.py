@@ -21,7 +21,7 @@ from pbus.bus.stream.send_buffer import SendBuffer
 from pbus.bus.stream.transport import Transport
 from pbus.bus.stream.write_queue import MAX_PAYLOAD_BYTES
 from pbus.bus.stream.writer import LaneWriter
-from pbus.codec import Encoding, encode_message, encode_raw, within_packed
+from pbus.codec import Encoding, check_key, encode_message, encode_raw, within_packed
 from pbus.concurrency.background import TaskFunction, TaskOwner, run_forever
 from pbus.errors import (
     BusUnavailableError,
@@ -74,8 +74,10 @@ class BrokeredBus(ReceivingBus):
         self.delivery = settings.delivery
         self._consumer: QueueConsumer | None = None
 
-    async def publish(self, message: BusMessage) -> None:
+    async def publish(self, message: BusMessage) -> bool:
         """Encode a message and have it stored, or put it into its lane's buffer; see send()."""
+        if message.key is not None:
+            check_key(message.key, type(message).__name__)
         consumer = self._consumer
         if consumer is not None and not message.is_stored:
             consumer = None
@@ -91,8 +93,8 @@ class BrokeredBus(ReceivingBus):
                 line = within_packed(line)
             if not send_buffer.put_nowait(address, line):
                 await send_buffer.put(address, line)
-        else:
-            await self._store(consumer, EncodedMessage.of(message, line))
+            return True
+        return await self._store(consumer, EncodedMessage.of(message, line))
 
     async def send_raw(
         self,
@@ -102,22 +104,26 @@ class BrokeredBus(ReceivingBus):
         *,
         source: str,
         urgent: bool = False,
-    ) -> None:
+        key: str | None = None,
+    ) -> bool:
         """Send a message of a type that only its receivers know; see WorkerBus.send_raw."""
         if not self.is_running:
             await self._until_running()
-        header = new_header(type_name, source, target)
+        header = new_header(type_name, source, target, key)
         consumer = None if urgent else self._consumer
         line = encode_raw(header, fields, limit=self.max_message_bytes, encoding=self._encoding)
         if consumer is None and len(line) > self._carried_bytes:
             await self._see_limit(MessageTooLargeError(type_name, len(line), self._carried_bytes))
         lane = Lane.SYSTEM if urgent else Lane.DATA
         address = target or EVERYONE
+        is_taken = True
         if consumer is None:
             await self._send_buffers[lane].put(address, line)
         else:
-            await self._store(consumer, EncodedMessage(address, lane, header.id, line))
+            encoded = EncodedMessage(address, lane, header.id, line)
+            is_taken = await self._store(consumer, encoded)
         self.counters.sent += 1
+        return is_taken
 
     async def _see_limit(self, error: MessageTooLargeError) -> None:
         """Raise it, unless the broker turns out to carry messages of that size."""
@@ -128,9 +134,11 @@ class BrokeredBus(ReceivingBus):
             limit, hint = self._carried_bytes, self._limit_hint
             raise MessageTooLargeError(error.type_name, error.size, limit, hint=hint) from None
 
-    async def _store(self, consumer: QueueConsumer, encoded: EncodedMessage) -> None:
+    async def _store(self, consumer: QueueConsumer, encoded: EncodedMessage) -> bool:
         if await consumer.producer.put(encoded) == 0:
             self.counters.note_undelivered(encoded.address)
+            return False
+        return True
 
     # Opening and closing
 

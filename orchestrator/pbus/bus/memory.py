@@ -6,7 +6,7 @@ from typing import Self
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.tap import TapMessage, TapQueue
-from pbus.codec import decode_header, encode_message
+from pbus.codec import check_key, decode_header, encode_message
 from pbus.errors import MessageEncodeError
 from pbus.messages import BusMessage
 from pbus.settings import DEFAULT_SEND_TIMEOUT_S
@@ -29,6 +29,8 @@ class AsyncQueueBus(WorkerBus):
 
     async def publish(self, message: BusMessage) -> None:
         """Put the message into the mailboxes it is for."""
+        if message.key is not None:
+            check_key(message.key, type(message).__name__)
         if self._taps:
             for tap in self._taps:
                 tap.show(message)

@@ -11,6 +11,7 @@ from pbus.client.addresses import new_name
 from pbus.client.attachment import CONNECT_S, Attachment
 from pbus.client.targets import FIND_S
 from pbus.errors import ClientClosedError
+from pbus.registry import Post
 
 S = TypeVar("S", bound=BusSubscriber)
 P = TypeVar("P", bound="Part")
@@ -97,6 +98,10 @@ class ClientCore:
         """A part that is closed with the client."""
         self._parts.add(part)
         return part
+
+    async def _send_keyed(self, target: str, key: str, post: Post) -> str:
+        """Send a message to the replica that its key belongs to; see KeyOwners.send()."""
+        raise NotImplementedError
 
     @property
     def _find_s(self) -> float:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pbus.client.traffic.routes import Route
     from pbus.jobs.handles import JobContext, JobGroupContext
     from pbus.jobs.params import JobGroupOptions, JobGroupParams, JobParams, JobTerms, Priority
+    from pbus.registry import Post
 
 
 class JobCalls(ClientCore):
@@ -50,7 +51,8 @@ class JobCalls(ClientCore):
             name: Which of its jobs.
             payload: JSON values for the handler.
             params: Instead of the other arguments.
-            options: timeout (seconds, 60; None for none), label, cancellable, retries, priority.
+            options: timeout (seconds, 60; None for none), label, cancellable, retries, priority,
+                key.
 
         Raises:
             ClientClosedError: The client is not open.
@@ -91,6 +93,7 @@ class JobCalls(ClientCore):
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - the job's, not of this call
         priority: Priority = "normal",
+        key: str | None = None,
     ) -> str:
         """Ask a worker for a job and do not wait; the job goes on when the client is closed.
 
@@ -98,6 +101,7 @@ class JobCalls(ClientCore):
             worker: As of job(); name and payload likewise.
             name: See there.
             payload: See there.
+            key: See there.
             timeout: Seconds after which the worker gives the job up; None for never.
             priority: "high" overtakes queued data.
 
@@ -112,7 +116,7 @@ class JobCalls(ClientCore):
 
         job_id = new_id()
         data = None if payload is None else dict(payload)
-        params = JobParams(name=name, payload=data, timeout=timeout, priority=priority)
+        params = JobParams(name=name, payload=data, timeout=timeout, priority=priority, key=key)
         await (await self.route_job(worker, params, job_id=job_id)).send()
         return job_id
 
@@ -146,10 +150,13 @@ class JobCalls(ClientCore):
         """The route of a job, to ask for it often. Errors as request_job()."""
         from pbus.client.traffic.routes import Router
 
-        router = Router(self._open_bus, self.name, new_name)
+        router = Router(self._open_bus, self.name, new_name, self._send_keyed)
         within_s = self._find_s if params.timeout is None else min(self._find_s, params.timeout)
         make_id = new_id if job_id is None else lambda: job_id
         return await router.for_job(worker, params, within_s=within_s, make_id=make_id)
+
+    async def _send_keyed(self, target: str, key: str, post: Post) -> str:
+        return await self._jobs.send_keyed(target, key, post)
 
     @property
     def _jobs(self) -> JobRequester:

@@ -36,7 +36,7 @@ from pbus.messages import (
     BusMessage,
     BusWorkerRegistryMessage,
 )
-from pbus.registry import Replicas, WorkerRegistry
+from pbus.registry import Post, Replicas, WorkerRegistry
 
 _Receivers: TypeAlias = tuple[tuple[type[BusMessage], Callable[[Any], Awaitable[None]]], ...]
 
@@ -87,6 +87,11 @@ class JobRequester(BusSubscriber):
             await self._registry.start()
             self._registry.watch_lost(None, self._client.lost_workers.on_worker_lost)
             self._is_started = True
+
+    async def send_keyed(self, target: str, key: str, post: Post) -> str:
+        """Send a message to the replica that its key belongs to; see KeyOwners.send()."""
+        await self._start()
+        return await self._registry.owners.send(target, key, post)
 
     async def close(self) -> None:
         """Cancel what is open, and leave the bus."""

@@ -18,6 +18,7 @@ from pbus.codec.envelope import is_broadcast as is_broadcast
 from pbus.codec.envelope import origin_of as origin_of
 from pbus.codec.envelope import source_of as source_of
 from pbus.codec.envelope import within_packed as within_packed
+from pbus.codec.field_checks import check_key as check_key
 from pbus.codec.message_codec import decode_message as decode_message
 from pbus.codec.message_codec import decode_opaque as decode_opaque
 from pbus.codec.message_codec import encode_message as encode_message

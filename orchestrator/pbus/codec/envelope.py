@@ -8,7 +8,7 @@ import msgspec
 from pbus.errors import MessageDecodeError
 from pbus.messages import Lane
 from pbus.names import MAX_NAME_LENGTH
-from pbus.structs import DECODE_ERRORS, is_packed
+from pbus.structs import DECODE_ERRORS, RoutingKey, is_packed
 
 FORMAT_VERSION = 1
 
@@ -28,7 +28,7 @@ class Encoding(enum.StrEnum):
     MSGPACK = "msgpack"
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True):
+class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The first fields of each message; all that routing and `tail` need."""
 
     type: str
@@ -36,6 +36,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     target: str | None = None
     id: str = ""
     time: float = 0.0
+    key: RoutingKey | None = None
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):

@@ -10,10 +10,22 @@ from pbus.codec.wire_spec import WireSpec, spec_of
 from pbus.errors import MessageEncodeError
 from pbus.frames import Frame
 from pbus.messages import BusMessage
+from pbus.routing_keys import key_problem
 
 _Types = tuple[type, ...]
 _SIMPLE: _Types = (str, int)
 _MAX_DEPTH = 200  # deeper JSON is an accident; msgspec and the C stack agree up to here
+
+
+def check_key(key: object, type_name: str) -> None:
+    """Check the key of a message.
+
+    Raises:
+        MessageEncodeError: It is none.
+    """
+    problem = key_problem(key)
+    if problem is not None:
+        raise MessageEncodeError(type_name, "key", problem)
 
 
 def check_fields(message: BusMessage, spec: WireSpec) -> None:

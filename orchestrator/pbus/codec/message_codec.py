@@ -16,7 +16,7 @@ from pbus.codec.envelope import (
     json_encoder,
     msgpack_encoder,
 )
-from pbus.codec.field_checks import check_finite, check_plain, encode_error
+from pbus.codec.field_checks import check_finite, check_key, check_plain, encode_error
 from pbus.codec.opaque import checked_value, read_opaque
 from pbus.codec.wire_spec import SPECS, spec_of
 from pbus.concurrency.user_code import as_handler_error
@@ -91,8 +91,10 @@ def encode_raw(
         MessageTooLargeError: It is longer than the limit.
     """
     check_plain(fields, header.type, "data")
+    if header.key is not None:
+        check_key(header.key, header.type)
     encoder = json_encoder if encoding is Encoding.JSON else msgpack_encoder
-    line = encoder.encode(msgspec.structs.asdict(header) | fields)
+    line = encoder.encode(msgspec.to_builtins(header) | fields)
     if len(line) > limit:
         raise MessageTooLargeError(header.type, len(line), limit)
     return line

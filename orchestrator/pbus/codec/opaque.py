@@ -14,7 +14,7 @@ from pbus.ids import new_id
 from pbus.messages import BusMessage, BusOpaqueMessage, BusOpaqueSystemMessage, Lane
 from pbus.structs import DECODE_ERRORS, is_packed
 
-_MESSAGE_HEAD = ("type", "source", "target", "id", "time")
+_MESSAGE_HEAD = ("type", "source", "target", "id", "time", "key")
 _FRAME_HEAD = ("type", "metadata")
 _SPLIT = dict[str, msgspec.Raw]
 
@@ -61,6 +61,7 @@ def read_opaque(line: bytes, lane: Lane) -> BusMessage:
         target=header.target,
         id=header.id or new_id(),
         time=header.time,
+        key=header.key,
         type_name=header.type,
         data=data,
     )
@@ -95,6 +96,7 @@ def _write_message(message: BusOpaqueMessage, encoding: Encoding) -> bytes:
         target=message.target,
         id=message.id,
         time=message.time,
+        key=message.key,
     )
     return _join(header, _MESSAGE_HEAD, message, encoding)
 
@@ -155,7 +157,7 @@ def _join(
     type_name, data = value.type_name, value.data
     own = _own_of(data, type_name, names)
     if is_packed(data) and encoding is Encoding.MSGPACK:
-        return msgpack_encoder.encode(msgspec.structs.asdict(header) | own)
+        return msgpack_encoder.encode(msgspec.to_builtins(header) | own)
     if is_packed(data):
         data = opaque_data(msgspec.msgpack.decode(data), type_name)
     data = data.strip(b" \t\r\n")

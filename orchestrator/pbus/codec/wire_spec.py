@@ -4,7 +4,7 @@ import enum
 import re
 import typing
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -148,6 +148,8 @@ _NO_FLOATS = (str, int, bytes, type(None), enum.Enum)
 def _may_be_float(hint: Any) -> bool:
     """Whether a field of a type may hold a float; True when that is unknown."""
     inner = typing.get_args(hint)
+    if typing.get_origin(hint) is Annotated:
+        return _may_be_float(inner[0])
     if inner:
         return typing.get_origin(hint) is not typing.Literal and any(map(_may_be_float, inner))
     return not (isinstance(hint, type) and issubclass(hint, _NO_FLOATS))

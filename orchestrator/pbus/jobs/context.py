@@ -26,7 +26,7 @@ class WorkerContext(msgspec.Struct, frozen=True):
 
     Attributes:
         address: The source of its messages: its name; for a child name@runner.
-        send: Sends a message as it is. Raises PbusError.
+        send: Sends a message as it is; returns as WorkerBus.send(). Raises PbusError.
         spawn: Starts a task that ends with the worker.
         call_hook: Runs a hook and fires the event of its name. Never raises.
         waiting_handlers: Holds of handlers that run in lane tasks and wait.
@@ -40,7 +40,7 @@ class WorkerContext(msgspec.Struct, frozen=True):
     address: str
     bus: WorkerBus
     registry: WorkerRegistry
-    send: Callable[[BusMessage], Awaitable[None]]
+    send: Callable[[BusMessage], Awaitable[bool]]
     spawn: Spawn
     call_hook: Callable[..., Awaitable[None]]
     waiting_handlers: set[InlineLaneHold]

@@ -55,7 +55,8 @@ class JobMember(msgspec.Struct, eq=False):
         name: The worker or the group of replicas that was asked for.
         wire_id: The job's id in messages to and from the worker.
         worker: The worker that does it, as far as is known.
-        address: The target of the request: the worker, or replicas with a shared queue.
+        address: The worker that may answer, or replicas of which any may.
+        target: The target of the request.
         incarnation: The worker's, when it was asked.
         is_asked: Whether the request is sent or being sent.
         is_stored: Whether the broker stores the request: no loss of a worker ends it.
@@ -73,6 +74,7 @@ class JobMember(msgspec.Struct, eq=False):
     wire_id: str
     worker: str = ""
     address: str = ""
+    target: str = ""
     incarnation: str = ""
     is_asked: bool = False
     is_stored: bool = False

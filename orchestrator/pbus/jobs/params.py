@@ -6,6 +6,8 @@ from typing import Any, Literal, TypedDict, TypeVar, get_args
 
 import msgspec
 
+from pbus.routing_keys import key_problem
+
 DEFAULT_TIMEOUT_S = 60.0
 
 Priority = Literal["normal", "high"]
@@ -26,9 +28,11 @@ class JobParams(msgspec.Struct, frozen=True, kw_only=True):
         cancellable: Whether request_cancel_job_group() may cancel it.
         retries: How often it is requested again after the loss of its worker.
         priority: "high" overtakes queued data (an activation, too), and jobs that wait for a slot.
+        key: Of several replicas, all jobs and messages of one key go to one, in order; None for any
+            replica.
 
     Raises:
-        ValueError: There is no such priority, or the timeout is not a number.
+        ValueError: There is no such priority, the timeout is not a number, or the key is none.
     """
 
     name: str | None = None
@@ -38,15 +42,19 @@ class JobParams(msgspec.Struct, frozen=True, kw_only=True):
     cancellable: bool = True
     retries: int = 0
     priority: Priority = "normal"
+    key: str | None = None
 
     def __post_init__(self) -> None:
-        """Check priority and timeout."""
+        """Check priority, timeout and key."""
         if self.priority not in _PRIORITIES:
             raise ValueError(f"priority is one of {', '.join(_PRIORITIES)}, not {self.priority!r}")
         if self.timeout is not None and math.isnan(self.timeout):
             raise ValueError("timeout is a number of seconds, or None for none; not NaN")
         if self.timeout == math.inf:
             msgspec.structs.force_setattr(self, "timeout", None)
+        problem = None if self.key is None else key_problem(self.key)
+        if problem is not None:
+            raise ValueError(problem)
 
 
 class JobGroupParams(JobParams, frozen=True, kw_only=True):
@@ -68,6 +76,7 @@ class JobTerms(TypedDict, total=False):
     cancellable: bool
     retries: int
     priority: Priority
+    key: str | None
 
 
 class JobOptions(JobTerms, total=False):

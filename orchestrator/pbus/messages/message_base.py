@@ -13,7 +13,7 @@ import msgspec
 
 from pbus.frames import Frame, FrameDirection, OpaqueFrame
 from pbus.ids import new_id
-from pbus.structs import Catalogue, WireStruct
+from pbus.structs import Catalogue, RoutingKey, WireStruct
 
 Category = Literal["data", "system", "job", "local"]
 
@@ -53,6 +53,8 @@ class BusMessage(WireStruct):
         target: The receiver's address, or None for everyone.
         id: Unique across processes, forks and restarts.
         time: Of its making, Unix seconds.
+        key: Of those to a group of replicas, all messages of one key go to one replica, in order;
+            None for any replica. At most 256 bytes.
     """
 
     catalogue: ClassVar[Catalogue] = Catalogue()
@@ -66,6 +68,7 @@ class BusMessage(WireStruct):
     target: str | None = None
     id: str = msgspec.field(default_factory=new_id)
     time: float = msgspec.field(default_factory=time.time)
+    key: RoutingKey | None = None
 
     def __init_subclass__(cls) -> None:
         """Register the class, and mark it if it is local."""

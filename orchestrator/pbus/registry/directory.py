@@ -52,6 +52,15 @@ class Directory:
         member = self._children.find(name) or self._table.find(name)
         return member is not None or name in self._groups
 
+    @property
+    def version(self) -> int:
+        """Grows with each change of the workers that processes announce."""
+        return self._table.version
+
+    def is_inactive(self, name: str) -> bool:
+        """Whether a worker of a name is inactive, or was when it left."""
+        return self._table.is_inactive(name)
+
     def is_child(self, name: str) -> bool:
         """Whether a name is that of a child of this runner."""
         return self._children.find(name) is not None

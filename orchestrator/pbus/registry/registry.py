@@ -19,6 +19,7 @@ from pbus.leases import Activation, Lease
 from pbus.messages import BusWorkerRegistryMessage, WorkerRegistryEntry
 from pbus.registry.directory import Directory
 from pbus.registry.heartbeat import Heartbeat
+from pbus.registry.key_owners import KeyOwners
 from pbus.registry.own_leases import STORE_TIMEOUT_S, OwnLeases, WorkerFigures, describe
 from pbus.registry.table import entry_of
 
@@ -37,8 +38,8 @@ class WorkerRegistry(Directory):
         clock: Seconds; only differences matter.
 
     Attributes:
-        on_name_taken: Called with the name of an own worker that another runner has now, and a
-            description of that runner.
+        on_name_taken: Called with the name of an own worker, and a description of its new runner.
+        owners: Finds the replica that a key belongs to.
     """
 
     def __init__(
@@ -65,10 +66,9 @@ class WorkerRegistry(Directory):
             clock=clock,
         )
         self._heartbeat.on_lost = self._requeue_soon
-        self._announced: dict[
-            str, WorkerRegistryEntry
-        ] = {}  # the last announcement of each own worker
+        self._announced: dict[str, WorkerRegistryEntry] = {}  # the last one of each own worker
         self._tasks = TaskOwner()
+        self.owners = KeyOwners(self, bus, self._tasks.spawn)
 
     @property
     def local_workers(self) -> list[str]:

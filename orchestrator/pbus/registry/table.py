@@ -88,9 +88,11 @@ class MembershipTable:
     Attributes:
         find: Returns the worker of a name, ready or not, or None. An attribute in place of a method
             saves a call for each message.
+        version: Grows with each change.
     """
 
     def __init__(self) -> None:
+        self.version = 0
         self._members: dict[str, Member] = {}
         self.find = self._members.get
         self._groups: dict[str, dict[str, Member]] = {}
@@ -98,6 +100,7 @@ class MembershipTable:
         self._processes: Counter[str] = Counter()  # the number of workers of each
         self._ended_processes: OrderedDict[str, None] = OrderedDict()
         self._former_holders: OrderedDict[tuple[str, str], float] = OrderedDict()  # name, process
+        self._left_inactive: OrderedDict[str, None] = OrderedDict()
         self._next_stamp = itertools.count(1).__next__
 
     def stamp(self) -> int:
@@ -116,6 +119,11 @@ class MembershipTable:
         """The ready replicas of a group, by number."""
         members = [member for member in self._groups.get(group, {}).values() if member.entry.ready]
         return sorted(members, key=lambda member: replica_number(member.entry.name))
+
+    def is_inactive(self, name: str) -> bool:
+        """Whether a worker of a name is inactive, or was when it left."""
+        member = self._members.get(name)
+        return name in self._left_inactive if member is None else not member.entry.active
 
     def is_over(self, process: str) -> bool:
         """Whether a process had workers, and the last one is gone."""
@@ -239,6 +247,9 @@ class MembershipTable:
         data = WorkerReadyData(entry.name, entry.runner, entry.incarnation, entry.active)
         if member is None:
             member = self._add(Member(entry=entry, data=data, stamp=0))
+            self.version += 1
+        elif member.entry != entry:
+            self.version += 1
         member.entry, member.data = entry, data
         if entry.ready and not member.announced:
             member.announced = True
@@ -250,6 +261,7 @@ class MembershipTable:
         self._members[name] = member
         self._processes[process] += 1
         self._ended_processes.pop(process, None)
+        self._left_inactive.pop(name, None)
         group = group_of(name)
         if group is not None:
             self._groups.setdefault(group, {})[name] = member
@@ -258,6 +270,9 @@ class MembershipTable:
     def _remove(self, member: Member, reason: str) -> list[Change]:
         name, process = member.entry.name, process_of(member.entry.incarnation)
         del self._members[name]
+        self.version += 1
+        if not member.entry.active:
+            _remember(self._left_inactive, name, None)
         _remember(self._former_holders, (name, process), time.monotonic())
         self._processes[process] -= 1
         if not self._processes[process]:

@@ -22,10 +22,11 @@ class RecordingBus(AsyncQueueBus):
         self._on_sent = on_sent
         self._recorded: dict[BusSubscriber, _RecordedSubscriber] = {}
 
-    async def send(self, message: BusMessage) -> None:
+    async def send(self, message: BusMessage) -> bool:
         """Send a message, and report it; see WorkerBus.send."""
-        await super().send(message)
+        is_taken = await super().send(message)
         self._on_sent(message)
+        return is_taken
 
     async def subscribe(self, subscriber: BusSubscriber) -> None:
         """Deliver to a subscriber, and record it; see WorkerBus.subscribe."""

@@ -161,10 +161,11 @@ class WorkerCore(TasksMixin):
 
     # Sending
 
-    async def _bus_send(self, message: BusMessage) -> None:
-        """Send a message as it is, and count it."""
-        await self.bus.send(message)
+    async def _bus_send(self, message: BusMessage) -> bool:
+        """Send a message as it is, and count it; returns as WorkerBus.send()."""
+        is_taken = await self.bus.send(message)
         self.sent += 1
+        return is_taken
 
     async def _bus_send_best_effort(self, message: BusMessage) -> None:
         """Send a message; a failure is logged."""

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from pbus.codec import check_key
 from pbus.errors import WorkerNotAttachedError
 from pbus.messages import (
     BusActivateWorkerMessage,
@@ -34,21 +35,24 @@ class SendingMixin(WorkerCore):
     async def send_bus_message(self, message: BusMessage) -> None:
         """Send a message to its target, or to everyone when it has none.
 
-        A message to a group of replicas goes to an active one; messages that activate, deactivate,
-        end or cancel go to all.
+        A message to a group of replicas goes to an active one, all messages of one key to the same;
+        those without a key that activate, deactivate, end or cancel go to all.
 
         Args:
             message: The message.
 
         Raises:
             WorkerNotAttachedError: No runner has this worker yet.
-            MessageEncodeError: A field cannot be carried unchanged.
+            MessageEncodeError: A field cannot be carried unchanged, or its key is none.
             BusFullError: The receiver made no room in time.
             BusClosedError: The bus is stopped.
         """
         target, registry, bus = message.target, self._registry, self._bus
         if registry is None or bus is None:
             raise WorkerNotAttachedError(self.name)
+        if message.key is not None and target is not None:
+            await self._send_keyed(message, target, message.key)
+            return
         if target is None or target == self.name or not registry.is_group(target):
             await bus.send(message)
             self.sent += 1
@@ -72,6 +76,15 @@ class SendingMixin(WorkerCore):
         else:
             report = BusWorkerErrorMessage(source=self.address, error=error)
         await self.send_bus_message(report)
+
+    async def _send_keyed(self, message: BusMessage, target: str, key: str) -> None:
+        """Send a message to the replica that its key belongs to."""
+        check_key(key, type(message).__name__)
+
+        async def post(name: str) -> bool:
+            return await self._bus_send(msgspec.structs.replace(message, target=name))
+
+        await self.registry.owners.send(target, key, post)
 
     def _members(self, group: str, message: BusMessage) -> list[str]:
         """The replicas of a group that get a message."""

@@ -25,6 +25,7 @@ class _SendOptions:
         message: The message; for a job its payload only.
         target: None for everyone.
         rate: Messages a second; None for as fast as it goes.
+        key: Chooses the replica of a job.
     """
 
     message: "MessageInput"
@@ -35,6 +36,7 @@ class _SendOptions:
     timeout_s: float | None
     count: int
     rate: float | None
+    key: str | None
 
 
 def send(
@@ -67,6 +69,12 @@ def send(
     urgent: Annotated[
         bool, typer.Option("--urgent", help="Overtake queued data; a job: high priority.")
     ] = False,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key", metavar="KEY", help="Of replicas, all of one key go to the same, in order."
+        ),
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the job; Ctrl-C cancels it.")
     ] = False,
@@ -95,8 +103,9 @@ def send(
     from pbus_cli.call.attach import call, choose
 
     _check_flags(target, to_all, wait=wait, kinds=(text, type_name, job), data=data)
+    _check_key(key, to_all=to_all)
     options = _SendOptions(
-        message=_message(text, type_name, data),
+        message=_message(text, type_name, data, key),
         target=target,
         job=job,
         is_urgent=urgent,
@@ -104,6 +113,7 @@ def send(
         timeout_s=_JOB_TIMEOUT_S if timeout is None and wait else timeout,
         count=count,
         rate=rate,
+        key=key,
     )
     clients: list[Client] = []
 
@@ -141,14 +151,26 @@ def _check_flags(
         raise typer.BadParameter("a job is for one worker: give a TARGET", param_hint="--all")
 
 
-def _message(text: str | None, type_name: str | None, data: str | None) -> "MessageInput":
+def _check_key(key: str | None, *, to_all: bool) -> None:
+    from pbus.routing_keys import key_problem
+
+    problem = None if key is None else key_problem(key)
+    if key is not None and to_all:
+        problem = "a key chooses one of several replicas: give a TARGET"
+    if problem is not None:
+        raise typer.BadParameter(problem, param_hint="--key")
+
+
+def _message(
+    text: str | None, type_name: str | None, data: str | None, key: str | None
+) -> "MessageInput":
     from pbus.client import MessageInput
     from pbus.errors import MessageInputError
     from pbus_cli.input.json_data import bad_data, read_object
 
     if text is not None:
-        return MessageInput.text(text)
-    message = MessageInput(type_name or "", read_object(data))
+        return MessageInput.text(text, key)
+    message = MessageInput(type_name or "", read_object(data), key)
     try:
         return message if type_name is None else message.check()
     except MessageInputError as error:
@@ -221,6 +243,7 @@ def _params(options: _SendOptions) -> "JobParams":
         payload=dict(options.message.fields),
         timeout=options.timeout_s,
         priority="high" if options.is_urgent else "normal",
+        key=options.key,
     )
 
 

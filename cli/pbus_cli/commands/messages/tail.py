@@ -196,6 +196,8 @@ def _json_line(message: "TailMessage") -> str:
         "size_bytes": message.size_bytes,
         "data": data_fields(message.body),
     }
+    if message.key is not None:
+        shown["key"] = message.key
     if not message.is_reached:
         shown["undelivered"] = True
     return console.json_text(shown)

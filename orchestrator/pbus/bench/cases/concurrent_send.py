@@ -10,7 +10,7 @@ SENDERS = 1_000
 
 
 async def send_all(
-    bus: WorkerBus, send: Callable[[BusMessage], Awaitable[None]], messages: Iterator[BusMessage]
+    bus: WorkerBus, send: Callable[[BusMessage], Awaitable[object]], messages: Iterator[BusMessage]
 ) -> None:
     """Send messages in order, by many senders where each send waits for the broker."""
 

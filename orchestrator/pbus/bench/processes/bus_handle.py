@@ -27,7 +27,7 @@ class BusHandle(NamedTuple):
     """
 
     bus: WorkerBus
-    send: Callable[[BusMessage], Awaitable[None]]
+    send: Callable[[BusMessage], Awaitable[object]]
 
 
 async def ignore(message: BusMessage) -> None:

@@ -41,6 +41,14 @@ class Counters(msgspec.Struct):
         ):
             known[address] = known.get(address, 0) + count
 
+    def note_sent_elsewhere(self, address: str) -> None:
+        """Take back what was counted: a message that reached no process was sent to another address."""
+        self.undelivered -= 1
+        if address in self.unreached:
+            self.unreached[address] -= 1
+            if not self.unreached[address]:
+                del self.unreached[address]
+
     def note_fault(self) -> None:
         """Count a task of the bus that ended by an error."""
         self.faults += 1

@@ -50,6 +50,7 @@ _DEAD = """SELECT d.*, m.name,
     SELECT * FROM pbus.queue m WHERE m.id = d.queue_id AND m.channel = $1
       AND ($2::text IS NULL OR m.name = $2) OFFSET 0) m
   ORDER BY d.key LIMIT $3"""
+_NAMES = 'SELECT name FROM pbus.queue WHERE channel = $1 ORDER BY name COLLATE "C"'
 _DROP_DEAD = "SELECT pbus.queue_drop_dead($1, $2)"
 
 
@@ -193,8 +194,11 @@ class PgmqQueueStore:
         self.fetcher.release(prefixes)
         return int(rows[0][0])
 
-    async def stats(self) -> list[QueueStats]:
-        """All mailboxes by name."""
+    async def stats(self, *, names_only: bool = False) -> list[QueueStats]:
+        """All mailboxes by name; see QueueStore."""
+        if names_only:
+            rows = await self._reader.call(_NAMES, self._channel)
+            return [QueueStats(name=row[0]) for row in rows]
         rows = await self._writer.call("SELECT * FROM pbus.queue_stats($1)", self._channel)
         return [QueueStats(**dict(row)) for row in rows]
 

@@ -50,7 +50,7 @@ class QueueConsumer:
         incarnation: str,
         *,
         settings: BusSettings,
-        send: Callable[[BusMessage], Awaitable[None]],
+        send: Callable[[BusMessage], Awaitable[object]],
     ) -> None:
         self.store = store
         store.on_lost = self._note_lost

@@ -305,8 +305,12 @@ class QueueStore(Protocol):
         """
         ...
 
-    async def stats(self) -> list[QueueStats]:
-        """All mailboxes by name."""
+    async def stats(self, *, names_only: bool = False) -> list[QueueStats]:
+        """All mailboxes by name.
+
+        Args:
+            names_only: Leave all but the names out, which costs the broker next to nothing.
+        """
         ...
 
     async def dead_letters(self, mailbox: str | None = None) -> list[DeadLetter]:

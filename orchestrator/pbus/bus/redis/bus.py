@@ -95,12 +95,12 @@ class RedisBus(BrokeredBus):
         """Whether every connection is up and every subscription confirmed."""
         return self.is_running and all(link.is_up for link in self._listeners.values())
 
-    async def _store(self, consumer: QueueConsumer, encoded: EncodedMessage) -> None:
-        if await consumer.producer.put(encoded) == 0:
-            self.counters.note_undelivered(encoded.address)
+    async def _store(self, consumer: QueueConsumer, encoded: EncodedMessage) -> bool:
+        is_taken = await super()._store(consumer, encoded)
         is_followed = self._followed_until > time.monotonic()
         if is_followed and len(encoded.line) <= self._carried_bytes:
             await self._send_buffers[encoded.lane].put(FOLLOWED + encoded.address, encoded.line)
+        return is_taken
 
     def tap(self) -> RedisTap:
         """Follow all traffic of the channel; it costs the workers nothing."""

@@ -147,8 +147,10 @@ class RedisQueueStore:
         prefixes = [one for one in incarnations if one]
         return int(await self._scripts.run("care", REQUEUE, *prefixes)) if prefixes else 0
 
-    async def stats(self) -> list[QueueStats]:
-        """All mailboxes by name."""
+    async def stats(self, *, names_only: bool = False) -> list[QueueStats]:
+        """All mailboxes by name; see QueueStore."""
+        if names_only:
+            return [QueueStats(name=name) for name in sorted(await self._names())]
         reports = [
             QueueStats(
                 name=name.decode(errors="replace"), backlog=backlog, in_flight=held, retries=tried, dead=dead,
@@ -161,11 +163,7 @@ class RedisQueueStore:
 
     async def dead_letters(self, mailbox: str | None = None) -> list[DeadLetter]:
         """Dead letters, oldest first; see QueueStore."""
-        if mailbox is None:
-            index = await self._scripts.plain("ZRANGE", self._key, 0, -1)
-            names = [name.decode(errors="replace") for name in index]
-        else:
-            names = [mailbox]
+        names = await self._names() if mailbox is None else [mailbox]
         seconds, micros = await self._scripts.plain("TIME")
         now = int(seconds) + int(micros) / 1e6
         found = [message for name in names for message in await self._dead_of(name, now)]
@@ -194,6 +192,10 @@ class RedisQueueStore:
         await self._passing.close()
         await self._wakeups.close()
         await self._scripts.close()
+
+    async def _names(self) -> list[str]:
+        index = await self._scripts.plain("ZRANGE", self._key, 0, -1)
+        return [name.decode(errors="replace") for name in index]
 
     def _pass_on(self, pair: Pair) -> None:
         self._passing.spawn(self._wake_another(pair), "pbus queues waking")

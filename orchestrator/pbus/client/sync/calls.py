@@ -126,11 +126,13 @@ class SyncJobCalls(SyncCalls):
         payload: Mapping[str, Any] | None = None,
         *,
         timeout: float | None = None,
+        key: str | None = None,
     ) -> str:
         """Ask a worker for a job and do not wait; returns the job's id."""
         client = self._client
         return self._call(
-            "request_job", lambda: client.request_job(worker, name, payload, timeout=timeout)
+            "request_job",
+            lambda: client.request_job(worker, name, payload, timeout=timeout, key=key),
         )
 
     def open_jobs(self) -> OpenJobsResult:

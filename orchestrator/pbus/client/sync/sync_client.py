@@ -37,15 +37,18 @@ class SyncClient(SyncJobCalls):
         fields: Mapping[str, Any] | None = None,
         *,
         urgent: bool = False,
+        key: str | None = None,
     ) -> list[str | None]:
         """Send a message; returns the workers it was sent to."""
         client = self._client
-        return self._call("send", lambda: client.send(target, type, fields, urgent=urgent))
+        return self._call("send", lambda: client.send(target, type, fields, urgent=urgent, key=key))
 
-    def send_text(self, target: str | None, text: str) -> list[str | None]:
+    def send_text(
+        self, target: str | None, text: str, *, key: str | None = None
+    ) -> list[str | None]:
         """Send a text frame; returns the workers it was sent to."""
         client = self._client
-        return self._call("send_text", lambda: client.send_text(target, text))
+        return self._call("send_text", lambda: client.send_text(target, text, key=key))
 
     def tail(
         self,

@@ -6,8 +6,11 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from pbus.client.addresses import new_name
 from pbus.client.client_core import ClientCore
+from pbus.codec import check_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +33,7 @@ class MessageCalls(ClientCore):
         fields: Mapping[str, Any] | None = None,
         *,
         urgent: bool = False,
+        key: str | None = None,
     ) -> list[str | None]:
         """Send a message.
 
@@ -39,35 +43,49 @@ class MessageCalls(ClientCore):
             type: The name of the message's type, which only the receivers need to know.
             fields: Its own fields, JSON values.
             urgent: Overtake queued data.
+            key: Of a group, all messages of one key go to one replica, in order.
 
         Returns:
             The workers it was sent to; None among them stands for everyone.
 
         Raises:
-            MessageInputError: The type does not take these fields.
+            MessageInputError: The type does not take these fields, or the key is none.
             WorkerNotFoundError: No such worker was registered in time.
             MessageRefusedError: No receiver knows the type.
             BusFullError: The receiver makes no room.
         """
         from pbus.client.traffic.message_input import MessageInput
 
-        message = type if isinstance(type, MessageInput) else MessageInput(type, fields or {})
+        message = type if isinstance(type, MessageInput) else MessageInput(type, fields or {}, key)
         return await (await self.route(target, message, urgent=urgent)).send()
 
-    async def send_text(self, target: str | None, text: str) -> list[str | None]:
+    async def send_text(
+        self, target: str | None, text: str, *, key: str | None = None
+    ) -> list[str | None]:
         """Send a text frame. Arguments and errors as send()."""
         from pbus.client.traffic.message_input import MessageInput
 
-        return await self.send(target, MessageInput.text(text))
+        return await self.send(target, MessageInput.text(text, key))
 
     async def send_bus_message(self, message: BusMessage) -> None:
         """Send a message as it is; its source should be this client's name.
 
+        With a key and the name of a group it goes to the replica that the key belongs to.
+
         Raises:
-            MessageEncodeError: A field cannot be carried unchanged.
+            MessageEncodeError: A field cannot be carried unchanged, or its key is none.
             BusFullError: The receiver makes no room.
         """
-        await self._open_bus.send(message)
+        bus = self._open_bus
+        if message.target is None or message.key is None:
+            await bus.send(message)
+            return
+        check_key(message.key, type(message).__name__)
+
+        async def post(name: str) -> bool:
+            return await bus.send(structs.replace(message, target=name))
+
+        await self._send_keyed(message.target, message.key, post)
 
     async def route(
         self, target: str | None, message: MessageInput, *, urgent: bool = False
@@ -75,7 +93,7 @@ class MessageCalls(ClientCore):
         """The route of a message, to send it often. Arguments and errors as send()."""
         from pbus.client.traffic.routes import Router
 
-        router = Router(self._open_bus, self.name, new_name)
+        router = Router(self._open_bus, self.name, new_name, self._send_keyed)
         within_s = self._find_s
         return await router.for_message(target, message.check(), urgent=urgent, within_s=within_s)
 

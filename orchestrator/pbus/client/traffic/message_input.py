@@ -14,8 +14,9 @@ from pbus.codec import Header, decode_message, encode_raw
 from pbus.errors import MessageDecodeError, MessageInputError, UnknownTypeError
 from pbus.ids import new_id
 from pbus.messages import BusMessage, Category
+from pbus.routing_keys import key_problem
 
-_HEADER_FIELDS = ("type", "source", "target", "id", "time")
+_HEADER_FIELDS = ("type", "source", "target", "id", "time", "key")
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,17 @@ class MessageInput:
     Attributes:
         type: The name of a catalogue type, or of one that only the receiver knows.
         fields: The type's own fields, JSON values.
+        key: Chooses the replica that it goes to; None for any.
     """
 
     type: str
     fields: Mapping[str, Any] = field(default_factory=dict)
+    key: str | None = None
 
     @classmethod
-    def text(cls, text: str) -> Self:
+    def text(cls, text: str, key: str | None = None) -> Self:
         """A text frame."""
-        return cls("BusFrameMessage", {"frame": {"type": "TextFrame", "text": text}})
+        return cls("BusFrameMessage", {"frame": {"type": "TextFrame", "text": text}}, key)
 
     @property
     def category(self) -> Category:
@@ -48,7 +51,7 @@ class MessageInput:
         return self._build("cli", None, sys.maxsize) is not None
 
     def check(self) -> Self:
-        """Check that a catalogue type takes these fields; other types pass.
+        """Check its key, and that a catalogue type takes these fields; other types pass.
 
         Returns:
             This value.
@@ -56,10 +59,13 @@ class MessageInput:
         Raises:
             MessageInputError: It does not; names the field.
         """
+        problem = None if self.key is None else key_problem(self.key)
+        if problem is not None:
+            raise MessageInputError(self.type, problem, field="key")
         cls = BusMessage.catalogue.get(self.type)
         for name in self.fields:
             if name in _HEADER_FIELDS:
-                raise MessageInputError(self.type, f"field {name!r} is set by pbus", field=name)
+                raise MessageInputError(self.type, _set_by_pbus(name), field=name)
             if cls is not None:
                 _check_field(name, self.type, cls)
         if cls is not None:
@@ -68,8 +74,8 @@ class MessageInput:
 
     async def send(
         self, bus: WorkerBus, *, source: str, target: str | None, urgent: bool = False
-    ) -> None:
-        """Send it, in the system lane if urgent.
+    ) -> bool:
+        """Send it, in the system lane if urgent; returns as WorkerBus.send().
 
         Raises:
             MessageInputError: The type does not take these fields.
@@ -79,13 +85,21 @@ class MessageInput:
         message = self._build(source, target, bus.max_message_bytes)
         if message is None or urgent:
             fields = dict(self.fields)
-            await bus.send_raw(self.type, target, fields, source=source, urgent=urgent)
-        else:
-            await bus.send(message)
+            return await bus.send_raw(
+                self.type, target, fields, source=source, urgent=urgent, key=self.key
+            )
+        return await bus.send(message)
 
     def _build(self, source: str, target: str | None, limit: int) -> BusMessage | None:
         """The message, or None where only the receiver knows its type (or its frame's)."""
-        header = Header(type=self.type, source=source, target=target, id=new_id(), time=time.time())
+        header = Header(
+            type=self.type,
+            source=source,
+            target=target,
+            id=new_id(),
+            time=time.time(),
+            key=self.key,
+        )
         line = encode_raw(header, dict(self.fields), limit=limit)
         try:
             return decode_message(line)
@@ -94,6 +108,12 @@ class MessageInput:
         except MessageDecodeError as error:
             reason = str(error.__cause__) if error.__cause__ is not None else error.message
             raise MessageInputError(self.type, f"{self.type}: {reason}") from None
+
+
+def _set_by_pbus(name: str) -> str:
+    if name == "key":
+        return "field 'key' chooses the replica, and is given beside the data (key=, --key)"
+    return f"field {name!r} is set by pbus"
 
 
 def _check_field(name: str, type_name: str, cls: type[BusMessage]) -> None:

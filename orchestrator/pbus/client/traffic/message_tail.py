@@ -15,7 +15,7 @@ from pbus.client.traffic.presence import Presence
 from pbus.messages import BusMessage, Category
 from pbus.names import names_of
 
-_HEADER: Final = frozenset({"type", "source", "target", "id", "time"})
+_HEADER: Final = frozenset({"type", "source", "target", "id", "time", "key"})
 # What a client asks before it sends; followed only where these types are named.
 OWN_TYPES: Final = frozenset({
     "BusAcceptanceRequestMessage",
@@ -36,6 +36,7 @@ class TailMessage(msgspec.Struct, frozen=True, kw_only=True):
         is_urgent: It travelled in the system lane.
         is_reached: A process was there to take it.
         body: The whole message as JSON.
+        key: Chose the replica that it went to; None where it has none.
     """
 
     time: float
@@ -48,6 +49,7 @@ class TailMessage(msgspec.Struct, frozen=True, kw_only=True):
     is_urgent: bool
     is_reached: bool = True
     body: bytes = msgspec.field(default=b"")
+    key: str | None = None
 
     @property
     def data(self) -> dict[str, Any]:
@@ -71,6 +73,7 @@ class TailMessage(msgspec.Struct, frozen=True, kw_only=True):
             is_urgent=is_urgent,
             is_reached=is_reached,
             body=item.body,
+            key=header.key,
         )
 
 

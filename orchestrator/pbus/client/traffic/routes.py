@@ -13,8 +13,11 @@ from pbus.ids import new_id
 from pbus.jobs.params import JobParams
 from pbus.leases import Lease
 from pbus.messages import BusJobRequestMessage, BusJobRequestUrgentMessage
+from pbus.registry import Post
 
-Post = Callable[[str | None], Awaitable[None]]
+# Sends one message to a target; returns the worker that it went to.
+_Send = Callable[[str | None], Awaitable[str | None]]
+_SendKeyed = Callable[[str, str, Post], Awaitable[str]]
 
 _EVERYONE: Final[tuple[str | None, ...]] = (None,)
 
@@ -24,7 +27,7 @@ class Route:
 
     Args:
         next_targets: Gives the targets of the next message.
-        post: Sends one message to a target.
+        send_one: Sends one message to a target; returns the worker that it went to.
         leases: The workers found.
         is_stored: No worker is there, and what is sent is stored for it.
 
@@ -36,7 +39,7 @@ class Route:
     def __init__(
         self,
         next_targets: Callable[[], Sequence[str | None]],
-        post: Post,
+        send_one: _Send,
         leases: Sequence[Lease] = (),
         *,
         is_stored: bool = False,
@@ -48,7 +51,7 @@ class Route:
             lease.name for lease in leases if lease.state == "ready" and not lease.active
         )
         self._next_targets = next_targets
-        self._post = post
+        self._send_one = send_one
 
     async def send(self, *, count: int = 1, rate: float | None = None) -> list[str | None]:
         """Send the message so many times, to replicas in turn.
@@ -68,10 +71,8 @@ class Route:
         for number in range(count):
             if rate is not None:  # late ones follow at once, so that the rate holds
                 await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
-            targets = self._next_targets()
-            for target in targets:
-                await self._post(target)
-            reached.update(dict.fromkeys(targets))
+            for target in self._next_targets():
+                reached[await self._send_one(target)] = None
         return sorted(reached, key=lambda name: name or "")
 
 
@@ -82,44 +83,52 @@ class Router:
         bus: Started.
         source: The sender's address.
         new_name: Makes an address.
+        send_keyed: Sends a message to the replica that its key belongs to; see KeyOwners.send().
     """
 
-    def __init__(self, bus: WorkerBus, source: str, new_name: Callable[[], str]) -> None:
+    def __init__(
+        self, bus: WorkerBus, source: str, new_name: Callable[[], str], send_keyed: _SendKeyed
+    ) -> None:
         self._bus = bus
         self._source = source
         self._new_name = new_name
+        self._send_keyed = send_keyed
 
     async def for_message(
         self, target: str | None, message: MessageInput, *, urgent: bool, within_s: float = FIND_S
     ) -> Route:
-        """The route of a message; a system message goes to all replicas, others to one.
+        """The route of a message; a system message without a key goes to all replicas, others to one.
 
         Raises:
             WorkerNotFoundError: No worker of that name was registered in time.
             MessageRefusedError: No receiver knows its type.
         """
 
-        async def post(name: str | None) -> None:
-            await message.send(self._bus, source=self._source, target=name, urgent=urgent)
+        async def post(name: str | None) -> bool:
+            return await message.send(self._bus, source=self._source, target=name, urgent=urgent)
 
+        send_one = self._sender(post, message.key)
+        is_system = message.category == "system"
         if target is None:
-            leases = await self._bus.leases.leases()
-            await self._check_accepted(leases, message)
-            is_kept = self._bus.delivery == "at-least-once" and message.category != "system"
-            return Route(lambda: _EVERYONE, post, is_heard=bool(leases) or is_kept)
-        is_for_all = message.category == "system"
-        if not is_for_all and not urgent and await is_away_with_queue(self._bus, target):
-            return Route(lambda: (target,), post, is_stored=True)
+            return await self._for_everyone(message, send_one)
+        if not (is_system or urgent) and await is_away_with_queue(self._bus, target):
+            return Route(lambda: (target,), send_one, is_stored=True)
+        is_for_all = is_system and message.key is None
         leases = await find_targets(
             self._bus, target, within_s=within_s, usable_only=not is_for_all
         )
         await self._check_accepted(leases, message)
         if is_for_all:
             names = [lease.name for lease in leases]
-            return Route(lambda: names, post)
-        pick = in_turn(leases)
+            return Route(lambda: names, send_one)
         warned = leases if message.category == "data" else ()
-        return Route(lambda: (pick().name,), post, warned)
+        return Route(_choice(target, message.key, leases), send_one, warned)
+
+    async def _for_everyone(self, message: MessageInput, send_one: _Send) -> Route:
+        leases = await self._bus.leases.leases()
+        await self._check_accepted(leases, message)
+        is_kept = self._bus.delivery == "at-least-once" and message.category != "system"
+        return Route(lambda: _EVERYONE, send_one, is_heard=bool(leases) or is_kept)
 
     async def for_job(
         self,
@@ -135,14 +144,25 @@ class Router:
             WorkerNotFoundError: No worker of that name was registered in time.
         """
 
-        async def post(name: str | None) -> None:
-            await self._bus.send(self._job_request(name, params, make_id()))
+        async def post(name: str | None) -> bool:
+            return await self._bus.send(self._job_request(name, params, make_id()))
 
+        send_one = self._sender(post, params.key)
         if params.priority == "normal" and await is_away_with_queue(self._bus, target):
-            return Route(lambda: (target,), post, is_stored=True)
+            return Route(lambda: (target,), send_one, is_stored=True)
         leases = await find_targets(self._bus, target, within_s=within_s)
-        pick = in_turn(leases)
-        return Route(lambda: (pick().name,), post, leases)
+        return Route(_choice(target, params.key, leases), send_one, leases)
+
+    def _sender(self, post: Callable[[str | None], Awaitable[bool]], key: str | None) -> _Send:
+        """Send to a target; where there is a key, to the replica that it belongs to."""
+
+        async def send_one(name: str | None) -> str | None:
+            if key is not None and name is not None:
+                return await self._send_keyed(name, key, post)
+            await post(name)
+            return name
+
+        return send_one
 
     def _job_request(
         self, target: str | None, params: JobParams, job_id: str
@@ -156,6 +176,7 @@ class Router:
             job_name=params.name,
             payload=params.payload,
             deadline=None if params.timeout is None else time.time() + params.timeout,
+            key=params.key,
         )
         return request
 
@@ -169,3 +190,11 @@ class Router:
         refusals = await query.refusals(leases, message.type, message.fields)
         if refusals:
             raise MessageRefusedError(message.type, refusals)
+
+
+def _choice(target: str, key: str | None, leases: Sequence[Lease]) -> Callable[[], tuple[str]]:
+    """The target of the next message: a replica in turn; with a key the group, whose owner is found."""
+    if key is not None:
+        return lambda: (target,)
+    pick = in_turn(leases)
+    return lambda: (pick().name,)

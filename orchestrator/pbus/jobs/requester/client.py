@@ -103,33 +103,34 @@ class JobClient:
         await self._completion.call_hooks(self._completion.conclude(job))
 
     async def _request(self, job: PendingJob, member: JobMember) -> None:
-        group = job.group
-        while (data := self._replicas.choose(member.name)) is None and not group.is_done:
+        group, registry = job.group, self._context.registry
+        key = group.params.key
+        choose = self._replicas.choose if key is None else registry.get
+        while (data := choose(member.name)) is None and not group.is_done:
             await self._until_ready(group, [member.name])
         if data is None or group.is_done:
             return
-        self._assign(job, member, data)
-        deadline = None
-        if job.deadline is not None:
-            deadline = time.time() + job.deadline - asyncio.get_running_loop().time()
-        is_urgent = group.params.priority == "high"
-        kind = BusJobRequestUrgentMessage if is_urgent else BusJobRequestMessage
-        await self._context.send(
-            kind(
-                source=self._context.address,
-                target=member.address,
-                job_id=member.wire_id,
-                job_name=group.params.name,
-                payload=group.params.payload,
-                deadline=deadline,
-                window=member.window,
-            )
-        )
+        if key is None:
+            self._assign(job, member, data)
+            await self._context.send(_request_of(job, member, self._context.address))
+            return
 
-    def _assign(self, job: PendingJob, member: JobMember, data: WorkerReadyData) -> None:
-        context, worker = self._context, data.worker_name
+        async def post(worker: str) -> bool:
+            if member.is_asked:  # a queue that was removed meanwhile
+                self._pending.release(member)
+            self._assign(job, member, registry.get(worker) or data, worker)
+            return await self._context.send(_request_of(job, member, self._context.address))
+
+        await registry.owners.send(member.name, key, post)
+
+    def _assign(
+        self, job: PendingJob, member: JobMember, data: WorkerReadyData, owner: str | None = None
+    ) -> None:
+        """Assign a worker to a member; the owner of its key, which need not be there, if it has one."""
+        context, worker = self._context, owner or data.worker_name
         member.is_stored = context.stores_jobs and not context.registry.is_child(worker)
         member.worker = member.address = member.name if member.is_stored else worker
+        member.target = owner or member.address
         member.incarnation = data.incarnation
         member.restart(job.new_wire_id(worker))
         member.window = window_for(len(job.group.members), has_hooks=context.has_event_hooks)
@@ -273,3 +274,22 @@ class JobClient:
     def _expire(self, job: PendingJob) -> None:
         job.group.expire(lambda name: self._context.registry.get(name) is not None)
         self._completion.call_hooks_soon(self._completion.conclude(job))
+
+
+def _request_of(job: PendingJob, member: JobMember, source: str) -> BusJobRequestMessage:
+    """The request for a member's part of a job."""
+    params = job.group.params
+    deadline = None
+    if job.deadline is not None:
+        deadline = time.time() + job.deadline - asyncio.get_running_loop().time()
+    kind = BusJobRequestUrgentMessage if params.priority == "high" else BusJobRequestMessage
+    return kind(
+        source=source,
+        target=member.target,
+        key=params.key,
+        job_id=member.wire_id,
+        job_name=params.name,
+        payload=params.payload,
+        deadline=deadline,
+        window=member.window,
+    )

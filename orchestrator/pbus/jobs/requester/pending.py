@@ -291,10 +291,13 @@ class JobCompletion:
 
 
 def workers_of(member: JobMember, replicas: Replicas) -> list[str]:
-    """The workers that may do a member's part: with a shared queue, any replica."""
+    """The workers that may do a member's part: of what is stored for replicas, any of them."""
     if member.worker != member.name or not member.is_stored:
         return [member.worker]
-    return replicas.all_of(member.name) or [member.name]
+    found = replicas.all_of(member.name) or [member.name]
+    if member.target == member.name:
+        return found
+    return list(dict.fromkeys((member.target, *found)))  # the owner of its key may be away
 
 
 def _reason(group: JobGroup) -> str | None:

@@ -44,11 +44,11 @@ class BusCalls:
         self._failing.discard(what)
         return result
 
-    async def succeeds(self, what: str, call: Awaitable[None]) -> bool:
-        """Await a call that has no result; returns whether it succeeded."""
+    async def succeeds(self, what: str, call: Awaitable[object]) -> bool:
+        """Await a call whose result does not matter; returns whether it succeeded."""
         return await self.result(what, _true_after(call)) is True
 
 
-async def _true_after(call: Awaitable[None]) -> bool:
+async def _true_after(call: Awaitable[object]) -> bool:
     await call
     return True
