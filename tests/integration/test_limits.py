@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pbus.process.supervisor import recycling
-from pbus.process.supervisor.recycling import Recycling
+from pbus.process.supervisor.changes import recycling
+from pbus.process.supervisor.changes.recycling import Recycling
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor_events import Line, StateChanged
 from pbus.topology.policy.policies import Dependency, LimitsSpec, LogProbe, ReadySpec, RestartSpec

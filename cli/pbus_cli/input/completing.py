@@ -120,7 +120,7 @@ def _given(ctx: typer.Context, option: str) -> str | None:
     """The value of an option, given to the verb or before it."""
     at: Any = ctx
     while at is not None:
-        if (value := at.params.get(option)) is not None:
+        if value := at.params.get(option):
             return str(value[0] if isinstance(value, list) else value)
         at = at.parent
     return None

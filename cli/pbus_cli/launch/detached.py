@@ -11,8 +11,8 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from pbus import errors
-from pbus.errors import PbusError, ProcessError
+from pbus.client.control.project_changes import remote_error
+from pbus.errors import ProcessError
 from pbus.process.project.project import Project
 from pbus.topology import Topology
 from pbus.topology.selection import Selection
@@ -71,13 +71,4 @@ def _read_status(status: IO[bytes], process: "subprocess.Popen[bytes]", log: Pat
         raise ProcessError(problem, hint=hint) from None
     if said.get("ok"):
         return int(said["pid"])
-    raise _remote_error(said)
-
-
-def _remote_error(said: dict[str, Any]) -> PbusError:
-    """The error as it was there: its class decides the exit code, its texts are what is shown."""
-    known = getattr(errors, str(said.get("kind")), None)
-    cls = known if isinstance(known, type) and issubclass(known, PbusError) else ProcessError
-    error = cls.__new__(cls)
-    PbusError.__init__(error, str(said.get("message")), hint=said.get("hint"))
-    return error
+    raise remote_error(str(said.get("kind")), str(said.get("message")), said.get("hint"))

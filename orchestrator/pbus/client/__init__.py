@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pbus.client.attachment import Attachment as Attachment
-    from pbus.client.control_requester import ControlResult as ControlResult
+    from pbus.client.control.control_requester import ControlResult as ControlResult
     from pbus.client.job_listing import OpenJobsResult as OpenJobsResult
     from pbus.client.project_client import Client as Client
     from pbus.client.project_client import connect as connect
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Attachment": "pbus.client.attachment",
     "Client": "pbus.client.project_client",
-    "ControlResult": "pbus.client.control_requester",
+    "ControlResult": "pbus.client.control.control_requester",
     "MessageInput": "pbus.client.traffic.message_input",
     "OpenJobsResult": "pbus.client.job_listing",
     "ProjectStatus": "pbus.client.status",

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Unpack
 
+    from pbus.client.control.worker_control import Control
     from pbus.client.stored_messages import DeadLetters
     from pbus.client.traffic.state_tail import StateFollower, StateTail
-    from pbus.client.worker_control import Control
     from pbus.settings import BusOptions
 
 
@@ -116,7 +116,7 @@ class Client(JobCalls, MessageCalls):
         Raises:
             ClientClosedError: The client is not open.
         """
-        from pbus.client.worker_control import Control
+        from pbus.client.control.worker_control import Control
 
         record = None if self.attachment is None else self.attachment.record
         return Control(self._open_bus, new_name, None if record is None else record.session)

@@ -45,6 +45,7 @@ from pbus.errors.message_errors import SourceError as SourceError
 from pbus.errors.message_errors import UnknownTypeError as UnknownTypeError
 from pbus.errors.process_errors import BrokerStartError as BrokerStartError
 from pbus.errors.process_errors import ControlError as ControlError
+from pbus.errors.process_errors import ControlRefusedError as ControlRefusedError
 from pbus.errors.process_errors import ControlTimeoutError as ControlTimeoutError
 from pbus.errors.process_errors import LoopMissingError as LoopMissingError
 from pbus.errors.process_errors import NotReadyError as NotReadyError
@@ -58,6 +59,7 @@ from pbus.errors.project_errors import NoStoredMessagesError as NoStoredMessages
 from pbus.errors.project_errors import NothingRunningError as NothingRunningError
 from pbus.errors.project_errors import OrphanedProjectError as OrphanedProjectError
 from pbus.errors.project_errors import ProjectRunningError as ProjectRunningError
+from pbus.errors.project_errors import RenamedProjectError as RenamedProjectError
 from pbus.errors.project_errors import StrangeFileError as StrangeFileError
 from pbus.errors.project_errors import TopologyError as TopologyError
 from pbus.errors.project_errors import UnseenProjectError as UnseenProjectError

@@ -61,6 +61,10 @@ class ControlError(ProcessError):
         self.failed = tuple(failed)
 
 
+class ControlRefusedError(ProcessError):
+    """A supervisor does not carry out a request: nothing was changed."""
+
+
 class ControlTimeoutError(ProcessError, TimeoutError):
     """Workers were not started, stopped or restarted in time; their supervisors still try it.
 

@@ -37,6 +37,20 @@ class ProjectRunningError(ProcessError):
         self.pid = pid
 
 
+class RenamedProjectError(ProjectRunningError):
+    """The project is up under the name that its file had before."""
+
+    def __init__(self, name: str, before: str, pid: int) -> None:
+        ProcessError.__init__(
+            self,
+            f"this file already runs as project {before!r} (pid {pid}): its name cannot change to"
+            f" {name!r} while it runs",
+            hint=f"`pbus down -p {before}`, then `pbus up`",
+        )
+        self.name = before
+        self.pid = pid
+
+
 class NothingRunningError(ProcessError):
     """No running project matches what was asked for."""
 

@@ -3,6 +3,8 @@
 from pbus.messages.control_messages import STATES_ADDRESS as STATES_ADDRESS
 from pbus.messages.control_messages import BusControlRequestMessage as BusControlRequestMessage
 from pbus.messages.control_messages import BusControlResponseMessage as BusControlResponseMessage
+from pbus.messages.control_messages import BusPlanRequestMessage as BusPlanRequestMessage
+from pbus.messages.control_messages import BusPlanResponseMessage as BusPlanResponseMessage
 from pbus.messages.control_messages import BusWorkerStateMessage as BusWorkerStateMessage
 from pbus.messages.control_messages import ControlAction as ControlAction
 from pbus.messages.control_messages import ControlOutcome as ControlOutcome

@@ -1,10 +1,10 @@
 """Messages of supervisors: control requests, answers, changes of state."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pbus.messages.message_base import BusSystemMessage
 
-ControlAction = Literal["start", "stop", "restart"]
+ControlAction = Literal["start", "stop", "restart", "apply"]
 ControlOutcome = Literal["done", "unchanged", "failed", "superseded", "refused"]
 
 # The address of state changes: not a name of a worker. With ~ a message without a receiver is no loss.
@@ -14,6 +14,7 @@ STATES_ADDRESS = "~states"
 class BusControlRequestMessage(BusSystemMessage):
     """Asks a supervisor to start, stop or restart workers of its own.
 
+    "apply" carries out the plan that was made for the same `request_id`.
     Sent again with the same `request_id`, it asks for the answers only.
 
     Attributes:
@@ -46,6 +47,39 @@ class BusControlResponseMessage(BusSystemMessage):
     state: str | None = None
     pid: int | None = None
     detail: str = ""
+
+
+class BusPlanRequestMessage(BusSystemMessage):
+    """Asks a supervisor for the changes that lead to what is wanted; nothing is changed yet.
+
+    Sent again with the same `request_id`, it asks for the answer only.
+
+    Attributes:
+        request_id: Names the file in the state folder that has the request, for changes of the
+            topology, and the plan for "apply".
+        scale: Wanted numbers of replicas by worker; None for changes of the topology.
+    """
+
+    request_id: str
+    scale: dict[str, int] | None = None
+
+
+class BusPlanResponseMessage(BusSystemMessage):
+    """A supervisor's plan, or the reason why there is none.
+
+    Attributes:
+        request_id: Of the request.
+        plan: A plan's fields (see `pbus.process.supervisor.changes.plan`); None after an error.
+        error: The name of the error's class.
+        text: The error's message.
+        hint: The error's hint.
+    """
+
+    request_id: str
+    plan: dict[str, Any] | None = None
+    error: str = ""
+    text: str = ""
+    hint: str | None = None
 
 
 class BusWorkerStateMessage(BusSystemMessage):

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pbus.names import replica_name
+from pbus.names import replica_name, replica_number
 from pbus.settings import BusSettings
 from pbus.topology.policy.policies import (
     Dependency,
@@ -84,6 +84,12 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
             for number in range(1, self.replicas + 1)
         ]
 
+    def instance(self, name: str) -> "WorkerInstance":
+        """Return the process of a name: the plain one, or a replica of any number."""
+        if self.replicas is None:
+            return WorkerInstance(name=self.name, spec=self)
+        return WorkerInstance(name=name, spec=self._replica(replica_number(name)))
+
     def _replica(self, number: int) -> "WorkerSpec":
         """The spec of one replica: its number stands where the file says {replica}."""
         return msgspec.structs.replace(
@@ -113,6 +119,19 @@ class WorkerInstance(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     spec: WorkerSpec
+
+
+# Keys that say how a process is supervised: a change of them needs no new process.
+LIVE_KEYS = frozenset({
+    "depends_on", "limits", "on_exit", "profiles", "replicas", "restart", "stop",
+    "success_exit_codes", "watch",
+})  # fmt: skip
+
+
+def with_live_keys(instance: WorkerInstance, spec: WorkerSpec) -> WorkerInstance:
+    """Return an instance with those keys of another spec that need no new process."""
+    changed = {key: getattr(spec, key) for key in LIVE_KEYS}
+    return msgspec.structs.replace(instance, spec=msgspec.structs.replace(instance.spec, **changed))
 
 
 class Topology(msgspec.Struct, frozen=True, kw_only=True):

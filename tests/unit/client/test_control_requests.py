@@ -8,9 +8,10 @@ import pytest
 
 from pbus.bus.memory import AsyncQueueBus
 from pbus.bus.subscriber import BusSubscriber
-from pbus.client import Client, control_requester
-from pbus.client.control_requester import ControlRequester, ControlResult
-from pbus.client.worker_control import choose_workers
+from pbus.client import Client
+from pbus.client.control import control_requester
+from pbus.client.control.control_requester import ControlRequester, ControlResult
+from pbus.client.control.worker_control import choose_workers
 from pbus.errors import (
     ControlError,
     ControlTimeoutError,

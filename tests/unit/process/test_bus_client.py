@@ -10,9 +10,12 @@ from pbus.bus.memory import AsyncQueueBus
 from pbus.leases import Lease
 from pbus.process.supervisor import broker_watch
 from pbus.process.supervisor.bus_client import SupervisorBusClient
+from pbus.process.supervisor.control import ControlServer
 from pbus.process.supervisor.reports.state_events import StateEventQueue
 from pbus.process.supervisor_events import StateChanged
 from support.waiting import run
+
+CONTROL = ControlServer("sup", mock.Mock(), mock.Mock())
 
 
 class Bus(AsyncQueueBus):
@@ -35,7 +38,7 @@ def test_state_events_outlive_an_outage(monkeypatch: pytest.MonkeyPatch) -> None
     """What is to be told right after a reconnect waits, even before anybody looked at the bus."""
     monkeypatch.setattr(broker_watch, "_STEADY_S", 1e12)
     bus, supervised = Bus(), mock.Mock(state_events=StateEventQueue("sup", "town"))
-    client = SupervisorBusClient(bus, "sup", mock.Mock(), supervised, mock.Mock())
+    client = SupervisorBusClient(bus, "sup", CONTROL, supervised, mock.Mock())
 
     async def main() -> None:
         bus.is_there = False
@@ -96,7 +99,7 @@ def test_unexpected_error_is_retried(where: str, caplog: pytest.LogCaptureFixtur
     trouble = ValueError("not expected")
     bus._leases = Registry(trouble if where == "registry" else None)  # type: ignore[assignment]
     queue_admin = QueueAdmin(trouble if where == "queues" else None)
-    client = SupervisorBusClient(bus, "sup", mock.Mock(), mock.Mock(), queue_admin)  # type: ignore[arg-type]
+    client = SupervisorBusClient(bus, "sup", CONTROL, mock.Mock(), queue_admin)  # type: ignore[arg-type]
 
     async def main() -> None:
         assert "" == await client.release_incarnation("a", "killed")
@@ -116,7 +119,7 @@ def test_mass_death_is_one_call() -> None:
     """Of many that die together each learns what became of its messages, with few calls."""
     bus = Bus()
     registry = bus._leases = Registry()  # type: ignore[assignment]
-    client = SupervisorBusClient(bus, "sup", mock.Mock(), mock.Mock(), QueueAdmin())  # type: ignore[arg-type]
+    client = SupervisorBusClient(bus, "sup", CONTROL, mock.Mock(), QueueAdmin())  # type: ignore[arg-type]
 
     async def main() -> None:
         names = [f"{number:02}" for number in range(50)]

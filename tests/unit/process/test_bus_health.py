@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pbus.leases import Lease
-from pbus.process.supervisor.recycling import Recycling
+from pbus.process.supervisor.changes.recycling import Recycling
 from pbus.process.supervisor.worker.probing import bus_problem
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor.worker.worker_status import WorkerStatus

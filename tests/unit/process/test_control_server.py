@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
-from pbus.messages import BusControlRequestMessage
-from pbus.process.supervisor.control import ControlServer, is_satisfied, outcome_of
+from pbus.errors import ControlRefusedError, PbusError
+from pbus.messages import BusControlRequestMessage, BusPlanRequestMessage
+from pbus.process.supervisor.changes.plan import Change, Plan
+from pbus.process.supervisor.control import ControlServer, is_satisfied, listed, outcome_of
+from support.waiting import run
 
 
 @dataclass
@@ -19,6 +22,7 @@ class FakeWorker:
     is_wanted: bool = True
     is_stopped_by_user: bool = False
     is_final: bool = False
+    is_leaving: bool = False
     start_count: int = 1
     target_start_count: int = 1
     code: int | None = None
@@ -62,6 +66,33 @@ class FakeWorker:
         return self
 
 
+class FakeChanges:
+    """Changes of the file: the keys that differ by worker, or an error."""
+
+    def __init__(self, **keys: tuple[str, ...]) -> None:
+        self.keys = keys
+        self.error: PbusError | None = None
+        self.asked: list[list[str]] = []
+        self.actions: dict[str, str] = {}
+        self.planned = Plan()
+
+    async def plan(self, _request_id: str, _scale: dict[str, int] | None) -> Plan:
+        if self.error:
+            raise self.error
+        return self.planned
+
+    def carry_out(self, _request_id: str) -> dict[str, str]:
+        if self.error:
+            raise self.error
+        return self.actions
+
+    async def reread(self, names: list[str]) -> dict[str, tuple[str, ...]]:
+        self.asked.append(names)
+        if self.error:
+            raise self.error
+        return self.keys
+
+
 def stopped(**changes: Any) -> FakeWorker:
     """One that a user stopped."""
     return FakeWorker(is_wanted=False, is_stopped_by_user=True, **changes).down()
@@ -76,7 +107,7 @@ def request(action: str, *workers: str, order: str = "1") -> BusControlRequestMe
 
 def server(*workers: FakeWorker) -> ControlServer:
     """The server of a supervisor that has these workers."""
-    return ControlServer("sup", {worker.name: worker for worker in workers})
+    return ControlServer("sup", {worker.name: worker for worker in workers}, FakeChanges())
 
 
 @pytest.mark.parametrize(
@@ -147,7 +178,7 @@ def test_answer_comes_when_done():
     """The answer waits for the deed; each worker has its own."""
     first, second = FakeWorker("a"), FakeWorker("b")
     there = server(first, second)
-    there.submit(request("restart", "a", "b"))
+    run(there.submit(request("restart", "a", "b")))
     assert ([], ["restart"], ["restart"]) == (there.drain_responses(), first.orders, second.orders)
 
     second.start_count = 2
@@ -166,12 +197,12 @@ def test_repeated_order_is_answered():
     worker = FakeWorker()
     there = server(worker)
     for _ in range(3):
-        there.submit(request("stop", "a"))
+        run(there.submit(request("stop", "a")))
     worker.down()
     there.check()
     assert 1 == len(there.drain_responses())
 
-    there.submit(request("stop", "a"))
+    run(there.submit(request("stop", "a")))
 
     assert ["done"] == [answer.outcome for answer in there.drain_responses()]
     assert ["stop"] == worker.orders
@@ -184,7 +215,7 @@ def test_jobs_get_the_seconds_ordered(action: Any, given: float):
     order = BusControlRequestMessage(
         source="cli", target="sup", request_id="1", action=action, workers=("a",), timeout_s=given
     )
-    server(worker).submit(order)
+    run(server(worker).submit(order))
 
     assert [given] == worker.given
 
@@ -192,7 +223,7 @@ def test_jobs_get_the_seconds_ordered(action: Any, given: float):
 def test_strangers_are_refused():
     """Names of others, and orders while everything stops."""
     there = server(FakeWorker("a", is_final=True))
-    there.submit(request("start", "a", "x"))
+    run(there.submit(request("start", "a", "x")))
 
     assert [
         ("a", "refused", "the project is stopping"),
@@ -204,7 +235,7 @@ def test_ended_worker_stays_stopped():
     """Stopping one that is over already keeps it from counting as over by itself."""
     worker = FakeWorker(is_wanted=False).down()
     there = server(worker)
-    there.submit(request("stop", "a"))
+    run(there.submit(request("stop", "a")))
 
     assert ["unchanged"] == [answer.outcome for answer in there.drain_responses()]
     assert worker.is_stopped_by_user
@@ -214,9 +245,95 @@ def test_orders_are_forgotten():
     """Old orders fall, carried out or not, so that a supervisor may run for ever."""
     there = server(FakeWorker("a"), FakeWorker("b"))
     for number in range(1000):
-        there.submit(request("start", "a", order=f"done {number}"))
-        there.submit(request("restart", "b", order=f"open {number}"))
+        run(there.submit(request("start", "a", order=f"done {number}")))
+        run(there.submit(request("restart", "b", order=f"open {number}")))
 
     assert 1000 == len(there.drain_responses())
     assert 300 > len(there._requests)
     assert 300 > len(there._open)
+
+
+def test_new_process_takes_the_edited_file():
+    """What a new process takes from the file is told; one that only stops, or runs, takes nothing."""
+    first, second, third = FakeWorker("a"), FakeWorker("b"), stopped(name="c")
+    changes = FakeChanges(a=("args.x", "env.Y"))
+    there = ControlServer("sup", {"a": first, "b": second, "c": third}, changes)
+    run(there.submit(request("restart", "a", order="1")))
+    run(there.submit(request("stop", "b", order="2")))
+    run(there.submit(request("start", "a", "c", order="3")))
+
+    first.start_count = 2
+    there.check()
+
+    assert [["a"], ["a", "c"]] == changes.asked
+    details = {one.request_id: one.detail for one in there.drain_responses() if one.worker == "a"}
+    assert "changed: args.x, env.Y" == details["1"]
+
+
+def test_broken_file_restarts_nothing():
+    """Each worker is answered with the errors of the file, and goes on as it is."""
+    worker = FakeWorker("a")
+    changes = FakeChanges()
+    changes.error = ControlRefusedError("line 3: no such key")
+    there = ControlServer("sup", {"a": worker}, changes)
+    run(there.submit(request("restart", "a")))
+
+    (answer,) = there.drain_responses()
+    assert ("refused", "line 3: no such key") == (answer.outcome, answer.detail)
+    assert [] == worker.orders
+
+
+def test_plan_is_answered_or_its_error():
+    """A plan travels as plain values; an error by its class, for its exit code at the other end."""
+    changes = FakeChanges()
+    changes.planned = Plan(changes=(Change("a", "restart", ("args.x",), ("a",)),), fixed=("loop",))
+    there = ControlServer("sup", {}, changes)
+    wish = BusPlanRequestMessage(source="cli", target="sup", request_id="7")
+    run(there.plan(wish))
+    changes.error = ControlRefusedError("no", hint="yes")
+    run(there.plan(wish))
+
+    good, bad = there.drain_responses()
+
+    assert ["loop"] == list(good.plan["fixed"])
+    assert "restart" == good.plan["changes"][0]["action"]
+    assert ("7", "cli", None) == (bad.request_id, bad.target, bad.plan)
+    assert ("ControlRefusedError", "no", "yes") == (bad.error, bad.text, bad.hint)
+
+
+def test_each_step_of_a_plan_is_awaited():
+    """Restarted: until ready; updated: at once; removed: until it is gone, or wanted again."""
+    workers = {name: FakeWorker(name) for name in ("kept", "new", "old", "back")}
+    workers["old"].is_leaving = workers["back"].is_leaving = True
+    workers["kept"].target_start_count = 2
+    workers["new"].start_count = workers["new"].target_start_count = 0
+    workers["new"].state = "starting"
+    changes = FakeChanges()
+    changes.actions = {"kept": "restart", "new": "add", "old": "remove", "back": "remove"}
+    there = ControlServer("sup", workers, changes)
+    run(there.submit(request("apply", "kept", "new", "old", "back", "same")))
+    outcomes = [(one.worker, one.outcome) for one in there.drain_responses()]
+    assert [("same", "done")] == outcomes  # meanwhile nothing was to be done for it
+
+    workers["new"].state, workers["new"].start_count = "ready", 1
+    workers["back"].is_leaving = False
+    del workers["old"]
+    there.check()
+
+    outcomes = [(one.worker, one.outcome) for one in there.drain_responses()]
+    assert [("new", "done"), ("old", "done"), ("back", "superseded")] == outcomes
+
+
+def test_refused_plan_is_told_for_each_worker():
+    """A plan that is not known any more changes nothing."""
+    changes = FakeChanges()
+    changes.error = ControlRefusedError("the plan is not known any more")
+    there = ControlServer("sup", {"a": FakeWorker("a")}, changes)
+    run(there.submit(request("apply", "a", "b")))
+    assert ["refused", "refused"] == [one.outcome for one in there.drain_responses()]
+
+
+def test_many_keys_are_counted():
+    """A line names the first keys only."""
+    assert "a, b" == listed(("a", "b"))
+    assert "k0, k1, k2, k3, k4, k5, k6, k7 and 2 more" == listed([f"k{n}" for n in range(10)])

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pbus_cli.input.options import FileArgument, MergedFiles, merged_files
+from pbus_cli.input.options import AsJson, FileArgument, MergedFiles, merged_files
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from pbus.bus.base import WorkerBus
     from pbus.process.project.project import Project
+    from pbus.process.project.record import ProjectRecord
     from pbus.process.supervisor.supervisor import Supervisor
     from pbus.topology import Topology
     from pbus.topology.selection import Selection
@@ -50,29 +52,67 @@ def up(
     plain: Annotated[
         bool, typer.Option("--plain", help="Print log lines instead of the live display.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only show what would be done: 10 if anything, else 0."),
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Start the workers and show what they do."""
-    from pbus.process.system.container_init import go_on_in_child
-    from pbus.process.system.inherited_signals import undo_signals
-    from pbus.topology import load_topology
-    from pbus_cli.launch.advice import warn_of_open_bus
+    """Start the workers and show what they do; apply the edited file where they run already.
 
-    topology = load_topology(merged_files(path, file), os.environ)
+    A running project is changed by what differs: workers are added, removed, restarted, scaled, and
+    all others left alone. Nothing happens while the file has mistakes.
+
+    Examples: pbus up · pbus up --dry-run · pbus up -d --wait
+    """
+    topology, record = _load(path, file)
     selection = _selection(topology, only, profile or (), with_dependencies=not no_deps)
-    warn_of_open_bus(topology.bus)
-    undo_signals()
-    if topology.bus.is_in_process:
+    if record is not None or dry_run:
+        from pbus_cli.call.apply_changes import How, apply_or_show
+
+        how = How(action="apply", timeout_s=timeout, is_dry=dry_run, as_json=as_json)
+        code = apply_or_show(topology, selection, record, how, is_watching=watch)
+    elif topology.bus.is_in_process:
         code = _in_process(topology, selection, in_background=detach or wait, is_watching=watch)
     elif detach or wait:
         timeout_s = timeout if wait else None
-        code = _detached(topology, selection, is_watching=watch, timeout_s=timeout_s)
-    elif (ended := go_on_in_child()) is not None:
-        code = ended
+        code = _detached(topology, selection, watch=watch, timeout_s=timeout_s, as_json=as_json)
     else:
-        is_plain = plain or not console.is_terminal()
-        code = _foreground(topology, selection, is_watching=watch, plain=is_plain)
+        _refuse_json(as_json)
+        code = _foreground(topology, selection, is_watching=watch, plain=plain)
     if code:
         raise typer.Exit(code)
+
+
+def _load(
+    path: "Path | None", files: "Sequence[Path] | None"
+) -> "tuple[Topology, ProjectRecord | None]":
+    """Load the topology: that of the project which runs from the usual file, where none is given."""
+    from pbus.topology import load_topology
+
+    topology = load_topology(merged_files(path, files), os.environ)
+    record = _running(topology)
+    if record is not None and record.overrides and not (path or files):
+        topology = load_topology(record.files, os.environ)
+    return topology, record
+
+
+def _running(topology: "Topology") -> "ProjectRecord | None":
+    """The record of the project where it runs already.
+
+    Raises:
+        RenamedProjectError: It runs under the name that the file had before.
+    """
+    from pbus.errors import RenamedProjectError
+    from pbus.process.project.discovery import renamed_of, running_of
+    from pbus.process.project.project import Project
+
+    project = Project.of(topology)
+    record = running_of(project)
+    is_named_outside = ("name",) in topology.secrets  # one file may make several projects
+    if record is None and not is_named_outside and (other := renamed_of(project)) is not None:
+        raise RenamedProjectError(project.name, other.name, other.pid)
+    return record
 
 
 def _selection(
@@ -114,6 +154,7 @@ def _in_process(
 ) -> int:
     from pbus_cli.launch.memory_project import host
 
+    _prepare(topology)
     if is_watching:
         problem = "`backend: memory` runs all workers in one process, which cannot load them again"
         raise typer.BadParameter(problem, param_hint="--watch")
@@ -126,19 +167,38 @@ def _in_process(
     return host(topology, selection)
 
 
+def _refuse_json(is_wanted: bool) -> None:
+    if is_wanted:
+        problem = "what runs in the foreground shows itself: add -d"
+        raise typer.BadParameter(problem, param_hint="--json")
+
+
+def _prepare(topology: "Topology") -> None:
+    """Prepare this process for a start."""
+    from pbus.process.system.inherited_signals import undo_signals
+    from pbus_cli.launch.advice import warn_of_open_bus
+
+    warn_of_open_bus(topology.bus)
+    undo_signals()
+
+
 def _foreground(
     topology: "Topology", selection: "Selection", *, is_watching: bool, plain: bool
 ) -> int:
     from pbus.process.project.project import Project
     from pbus.process.supervisor.supervisor import Supervisor
+    from pbus.process.system.container_init import go_on_in_child
     from pbus.process.system.event_loop import run_patiently
 
+    _prepare(topology)
+    if (ended := go_on_in_child()) is not None:
+        return ended
     project = Project.of(topology)
     project.make_state_dir()
 
     async def run() -> int:
         supervisor = Supervisor(topology, project, selection=selection, is_watching=is_watching)
-        if plain:
+        if plain or not console.is_terminal():
             return await _in_lines(project, supervisor)
         return await _on_screen(topology, project, supervisor)
 
@@ -221,14 +281,23 @@ def _print_endings(board: "LiveDisplay", supervisor: "Supervisor") -> None:
 
 
 def _detached(
-    topology: "Topology", selection: "Selection", *, is_watching: bool, timeout_s: float | None
+    topology: "Topology",
+    selection: "Selection",
+    *,
+    watch: bool,
+    timeout_s: float | None,
+    as_json: bool,
 ) -> int:
+    from pbus_cli.call.apply_changes import say_started
     from pbus_cli.call.run_command import run
     from pbus_cli.launch.detached import start
 
+    _prepare(topology)
     since = time.time()
-    pid = start(topology, selection, is_watching=is_watching)
+    pid = start(topology, selection, is_watching=watch)
     console.note(f"{topology.name} is up (supervisor pid {pid})")
+    if as_json:
+        say_started(topology, selection)
     if timeout_s is not None:
         run(_wait(topology, selection, since, timeout_s))
     return console.DONE

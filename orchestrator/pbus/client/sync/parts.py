@@ -2,16 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from pbus.bus.queues.store import DeadLetter
-from pbus.client.control_requester import ControlResult
+from pbus.client.control.control_requester import ControlResult
+from pbus.client.control.worker_control import CUT_OFF_S, DEFAULT_TIMEOUT_S
 from pbus.client.project_client import Client
 from pbus.client.traffic.message_tail import MessageTail, TailMessage
 from pbus.client.traffic.state_tail import StateTail
-from pbus.client.worker_control import CUT_OFF_S, DEFAULT_TIMEOUT_S
 from pbus.jobs import JobContext, JobEvent, JobResponse
 from pbus.messages import BusWorkerStateMessage, ControlAction
 
@@ -145,6 +145,16 @@ class SyncControl:
     def start(self, *workers: str, timeout: float | None = None) -> list[ControlResult]:
         """Start workers that do not run; returns when they are ready."""
         return self._run("start", workers, timeout)
+
+    def scale(
+        self, counts: Mapping[str, int], timeout: float = DEFAULT_TIMEOUT_S
+    ) -> list[ControlResult]:
+        """Run other numbers of replicas until the next `pbus up`; returns when that is so."""
+        return self._call(
+            "scale",
+            lambda: self._client.control.scale(counts, timeout=timeout),
+            timeout + CUT_OFF_S,
+        )
 
     def _run(
         self, action: ControlAction, workers: Sequence[str], timeout_s: float | None

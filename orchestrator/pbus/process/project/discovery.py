@@ -45,6 +45,26 @@ def abandoned_sockets() -> list[Path]:
     return [one.runtime_dir for one in projects if one.runtime_dir.exists() and is_over(one)]
 
 
+def running_of(project: Project) -> ProjectRecord | None:
+    """Return the record of a project that runs from its file, or None."""
+    found = _running([project.state_dir])
+    return next((one for one in found if is_same_place(Path(one.file), project.file)), None)
+
+
+def renamed_of(project: Project) -> ProjectRecord | None:
+    """Return the record of a project that runs from the same file by another name, or None."""
+    return next(
+        (
+            one
+            for one in running_projects()
+            if one.name != project.name
+            and one.folder == str(project.folder)
+            and one.file == str(project.file)
+        ),
+        None,
+    )
+
+
 def refuse_other_path(project: Project) -> None:
     """Make sure that a project does not run already by another path to its folder.
 

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -20,8 +20,10 @@ from pbus.messages import (
     BusEndMessage,
     BusEndWorkerMessage,
     BusMessage,
+    BusPlanRequestMessage,
     BusWorkerRegistryMessage,
 )
+from pbus.names import names_of
 from pbus.observe import HostRecord, moved_clocks
 from pbus.process.supervisor.broker_watch import BrokerWatch
 from pbus.process.supervisor.bus_calls import BusCalls
@@ -29,13 +31,20 @@ from pbus.process.supervisor.control import ControlServer
 from pbus.process.supervisor.dead_incarnations import DeadIncarnations
 from pbus.process.supervisor.queue_admin import QueueAdmin
 from pbus.process.supervisor.reports.state_events import StateEventQueue
-from pbus.process.supervisor.worker_set import WorkerSet
 from pbus.registry.table import entry_of
 
 _CONNECT_S = 3.0  # users are told within 5 s, all starts included
 _OWN_CONNECT_S = 20.0  # a new Postgres is given its tables and functions first
 _RECORD_EVERY_S = 1.0
 _CLOSE_S = 5.0  # a bus needs at most half of it to write out what it accepted
+
+_ACCEPTED = (
+    BusWorkerRegistryMessage
+    | BusEndMessage
+    | BusCancelMessage
+    | BusControlRequestMessage
+    | BusPlanRequestMessage
+)
 
 logger = logging.getLogger(__name__)
 
@@ -74,17 +83,17 @@ class SupervisorBusClient(BusSubscriber):
         self,
         bus: WorkerBus,
         name: str,
-        workers: WorkerSet,
+        control: ControlServer,
         supervised: Supervised,
         queue_admin: QueueAdmin,
     ) -> None:
         self.name = name
         self.broker = BrokerWatch(bus, supervised.on_connection)
         self._bus = bus
-        self._workers = workers
+        self._workers = control.workers
         self._supervised = supervised
         self._queue_admin = queue_admin
-        self._control = ControlServer(name, workers)
+        self._control = control
         self._calls = BusCalls()
         self._dead = DeadIncarnations(name, bus, self._calls, queue_admin)
         self._has_changed = asyncio.Event()
@@ -152,6 +161,21 @@ class SupervisorBusClient(BusSubscriber):
         )
         return await self._calls.succeeds("ask a worker to end", self._bus.send(message))
 
+    async def open_queues(self, worker: str, groups: frozenset[str]) -> None:
+        """Open the queues of a further worker.
+
+        Args:
+            worker: Its name.
+            groups: All names that replicas share.
+        """
+        names = [one for one in names_of(worker) if one == worker or one in groups]
+        call = self._queue_admin.add(names, groups)
+        await self._calls.result("open the queues of a worker", call)
+
+    async def drop_queues(self, kept: Iterable[str]) -> None:
+        """Remove all queues but these, with the messages in them."""
+        await self._calls.result("remove queues", self._queue_admin.keep_only(kept), _CLOSE_S)
+
     def note_started(self, incarnation: str) -> None:
         """Record an incarnation before its process starts."""
         self._dead.stop_reports.add(incarnation)
@@ -176,10 +200,7 @@ class SupervisorBusClient(BusSubscriber):
 
     def accepts_bus_message(self, message: BusMessage) -> bool:
         """Accept registry announcements, ends of sessions and control requests."""
-        return isinstance(
-            message,
-            BusWorkerRegistryMessage | BusEndMessage | BusCancelMessage | BusControlRequestMessage,
-        )
+        return isinstance(message, _ACCEPTED)
 
     async def on_bus_message(self, message: BusMessage) -> None:
         """Handle a message."""
@@ -191,7 +212,10 @@ class SupervisorBusClient(BusSubscriber):
         elif isinstance(message, BusControlRequestMessage):
             names = ", ".join(message.workers)
             logger.info("%s asks to %s %s", message.source, message.action, names)
-            self._control.submit(message)
+            await self._control.submit(message)
+            self._has_outgoing.set()
+        elif isinstance(message, BusPlanRequestMessage):
+            await self._control.plan(message)
             self._has_outgoing.set()
         elif isinstance(message, BusEndMessage | BusCancelMessage):
             verb = "ended" if isinstance(message, BusEndMessage) else "cancelled"

@@ -1,10 +1,11 @@
 """Restarts of workers whose files were changed."""
 
+import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pbus.concurrency.background import TaskFunction
+from pbus.concurrency.waiting import unless_set
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.watching.file_watch import FileWatch
 from pbus.process.watching.snapshot import Root
@@ -26,24 +27,39 @@ class CodeWatch:
     def __init__(
         self, topology: Topology, workers: Iterable[WorkerProcess], *, is_on: bool
     ) -> None:
-        self._folder = topology.folder
+        self._all = workers
         self._workers: dict[Root, list[WorkerProcess]] = {}
-        for worker in workers:
-            spec = worker.status.instance.spec
+        self._watch: FileWatch | None = None
+        self._has_other_roots = asyncio.Event()
+        self.refresh(topology, is_on=is_on)
+
+    def refresh(self, topology: Topology, *, is_on: bool) -> None:
+        """Watch for the workers as they are now; arguments as of the class."""
+        before, self._workers = self._workers, {}
+        self._folder = topology.folder
+        for worker in self._all:
+            spec = worker.next_instance.spec
             roots = _roots_of(spec, _code_roots(topology, spec) if is_on else [])
             worker.target.is_watched = bool(roots)
             for root in roots:
                 self._workers.setdefault(root, []).append(worker)
-        self._watch = FileWatch(self._workers, self._on_change)
+        if before.keys() != self._workers.keys():
+            self._watch = FileWatch(self._workers, self._on_change) if self._workers else None
+            self._has_other_roots.set()
 
-    def tasks(self) -> Mapping[str, TaskFunction]:
-        """Return the background function by its name; none where nothing is watched."""
-        return {"watching of files": self._watch.run} if self._workers else {}
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            self._has_other_roots.clear()
+            if self._watch is None:
+                await self._has_other_roots.wait()
+            else:
+                await unless_set(self._has_other_roots, self._watch.run())
 
     def _on_change(self, changes: Mapping[Root, Sequence[str]]) -> None:
         paths: dict[WorkerProcess, set[str]] = {}
         for root, changed in changes.items():
-            for worker in self._workers[root]:
+            for worker in self._workers.get(root, ()):
                 paths.setdefault(worker, set()).update(changed)
         for worker, found in paths.items():
             worker.reload(f"changed: {self._names(found)}")

@@ -1,6 +1,10 @@
 """The files by which other processes find a running project: record, lock and key."""
 
 import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
 
 from pbus.concurrency.background import ErrorLog
 from pbus.errors import ProcessError, ProjectRunningError
@@ -35,6 +39,14 @@ class ProjectFiles:
         """Write the records."""
         self._project.write_record(self._record)
         write_last(self._project.state_dir, self._record, is_own_broker=self._is_own_broker)
+
+    def follow(self, overrides: Iterable[Path]) -> None:
+        """Write the records again where the topology is of other files now."""
+        names = tuple(map(str, overrides))
+        if names != self._record.overrides:
+            self._record = msgspec.structs.replace(self._record, overrides=names)
+            with self._errors.catch():
+                self.write()
 
     def restore(self) -> bool:
         """Make the removed ones again: without a record no command finds the project.

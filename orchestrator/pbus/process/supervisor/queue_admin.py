@@ -1,7 +1,7 @@
 """Durable queues of a project's workers: opened, purged, requeued by their supervisor."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pbus.bus.queues.store import QueueStore
 from pbus.leases import Lease
@@ -61,8 +61,7 @@ class QueueAdmin:
                 await self._purge(self._store)
             await self._open_queues(self._names)
             for name in set(self._recovery_log.queues()) - set(self._names):
-                count = await self._store.purge(name, remove=True)
-                logger.info("%s is not in the file any more: %d messages removed", name, count)
+                await self._remove(self._store, name)
             self._recovery_log.set_queues(self._names)
         return unreleased
 
@@ -84,6 +83,35 @@ class QueueAdmin:
         self._recovery_log.set_queues(())
         self._recovery_log.note_purged()
         logger.info("all queues were purged")
+
+    async def add(self, names: Iterable[str], groups: frozenset[str]) -> None:
+        """Open the queues of further workers.
+
+        Args:
+            names: Their names.
+            groups: All names that replicas share.
+        """
+        added = [name for name in names if name not in self._names]
+        self._groups = groups
+        if added and self._store is not None:
+            self._names += added  # a broker that is away now: they are opened when it is back
+            self._recovery_log.set_queues(self._names)
+            await self._open_queues(added)
+
+    async def keep_only(self, names: Iterable[str]) -> None:
+        """Remove the queues of all workers but these, with the messages in them."""
+        kept = set(names)
+        for name in [one for one in self._names if one not in kept]:
+            self._names.remove(name)
+            if self._store is not None:
+                await self._remove(self._store, name)
+        if self._store is not None:
+            self._recovery_log.set_queues(self._names)
+
+    @staticmethod
+    async def _remove(store: QueueStore, name: str) -> None:
+        count = await store.purge(name, remove=True)
+        logger.info("%s is not in the file any more: %d messages removed", name, count)
 
     def note_started(self, incarnation: str) -> None:
         """Record an incarnation before its process starts."""

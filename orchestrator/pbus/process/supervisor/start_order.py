@@ -24,15 +24,20 @@ class StartOrder:
     """Applies the dependencies among the workers of one supervisor; others count as met.
 
     Args:
-        workers: All workers.
+        workers: All workers; see `refresh`.
         kill_now: Once set, the order does not matter.
     """
 
     def __init__(self, workers: Iterable[WorkerProcess], kill_now: asyncio.Event) -> None:
-        self._workers = {worker.name: worker for worker in workers}
+        self._all = workers
         self._kill_now = kill_now
         self._stop_at: float | None = None  # the end of the time for running jobs
-        self._unstopped: list[WorkerProcess] = []  # while all are being stopped
+        self._unstopped: list[WorkerProcess] = []  # while they are being stopped
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take the workers, and what they depend on, as they are now."""
+        self._workers = {worker.name: worker for worker in self._all}
         self._groups: dict[str, list[WorkerProcess]] = {}
         for worker in self._workers.values():
             worker.find_blocker = functools.partial(self._blocker, worker)
@@ -62,13 +67,25 @@ class StartOrder:
             timeout_s: Seconds from now for running jobs; None for the default, of each worker.
         """
         self._stop_at = None if timeout_s is None else time.monotonic() + timeout_s
-        self._unstopped = list(self._workers.values())
-        for worker in self._unstopped:
+        self._stop_in_order(list(self._workers.values()))
+
+    def take_out(self, workers: Iterable[WorkerProcess]) -> None:
+        """Stop some workers finally, in the same order; the project goes on without them."""
+        self._stop_in_order([*self._unstopped, *workers])
+
+    def keep(self, worker: WorkerProcess) -> None:
+        """Keep a worker that was to be taken out; it is started again."""
+        self._unstopped = [one for one in self._unstopped if one is not worker]
+        worker.target.rejoin()
+
+    def _stop_in_order(self, workers: list[WorkerProcess]) -> None:
+        self._unstopped = workers
+        for worker in workers:
             worker.finish_and_stop()
         self.stop_next()
 
     def stop_next(self) -> None:
-        """While all are being stopped: stop those that no running worker depends on."""
+        """While workers are being stopped: stop those that no running worker depends on."""
         waiting = []
         for worker in self._unstopped:
             others = (one for one, _ in self._dependents_of(worker))

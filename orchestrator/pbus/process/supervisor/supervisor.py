@@ -25,16 +25,15 @@ from pbus.process.project.project_lock import ProjectLock
 from pbus.process.project.recovery_log import RecoveryLog
 from pbus.process.services.services import Services
 from pbus.process.supervisor.bus_client import SupervisorBusClient, host_name
-from pbus.process.supervisor.code_watch import CodeWatch
+from pbus.process.supervisor.changes.applied import Applied
+from pbus.process.supervisor.changes.live_project import LiveProject
+from pbus.process.supervisor.control import ControlServer
 from pbus.process.supervisor.launcher import ProcessLauncher
 from pbus.process.supervisor.project_files import ProjectFiles
 from pbus.process.supervisor.queue_admin import QueueAdmin
-from pbus.process.supervisor.recycling import Recycling
 from pbus.process.supervisor.reports.event_dispatch import EventDispatch, Listener
 from pbus.process.supervisor.reports.state_events import StateEventQueue
-from pbus.process.supervisor.start_order import StartOrder
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
-from pbus.process.supervisor.worker_set import WorkerSet
 from pbus.process.supervisor_events import (
     BrokerLost,
     BrokerReady,
@@ -45,7 +44,7 @@ from pbus.process.supervisor_events import (
 from pbus.process.system import event_loop, open_files
 from pbus.process.system.launch_plan import ProcessEnvironment
 from pbus.topology.model import Topology
-from pbus.topology.selection import ALL, Selection, select
+from pbus.topology.selection import ALL, Selection
 
 _UPKEEP_EVERY_S = 1.0
 _SESSION_END_S = 35.0  # a runner gives its workers 30 s to finish what is queued
@@ -85,7 +84,7 @@ class Supervisor:
         session: str | None = None,
     ) -> None:
         self.session = session or new_token()
-        self._topology = topology
+        self._topology = topology  # for what cannot change while it runs
         self._project = project
         self._name = f"supervisor-{new_token()}"
         self.state_events = StateEventQueue(self._name, topology.name)
@@ -97,10 +96,9 @@ class Supervisor:
         self._log_writer = LogWriter(project)
         self._events = EventDispatch(self._log_writer, self._on_change)
         self._services = Services(project, topology.bus, self._on_broker)
-        self.workers = WorkerSet(select(topology, selection), self._kill_now)
-        self._order = StartOrder(self.workers, self._kill_now)
-        self._recycling = Recycling(self.workers)
-        self._code_watch = CodeWatch(topology, self.workers, is_on=is_watching)
+        applied = Applied(topology=topology, selection=selection, is_watching=is_watching)
+        self._live = LiveProject(applied, self._kill_now, project.state_dir, self._on_worker_ended)
+        self.workers = self._live.workers
         self._bus: WorkerBus | None = None
         self._bus_client: SupervisorBusClient | None = None
         self._files: ProjectFiles
@@ -142,7 +140,7 @@ class Supervisor:
             self._job_time_s = RecoveryLog(self._project.state_dir).take_stop_timeout()
         logger.info("stopping%s: %s", " at once" if self._kill_now.is_set() else "", reason)
         self._stop.set()
-        self._order.stop_next()
+        self._live.order.stop_next()
         self._has_changed.set()
 
     def listen(self, callback: Listener) -> None:
@@ -204,10 +202,11 @@ class Supervisor:
         settings = msgspec.structs.replace(spec, url=url, key=spec.key or key)
         bus = make_bus(settings, incarnation=self._name)
         queue_admin = _queue_admin(self._topology, self._project, bus.queues)
-        client = SupervisorBusClient(bus, self._name, self.workers, self, queue_admin)
+        control = ControlServer(self._name, self.workers, self._live.changes)
+        client = SupervisorBusClient(bus, self._name, control, self, queue_admin)
         stack.push_async_callback(client.close)
         await client.open(is_own_broker=is_own_broker)
-        self._bus, self._bus_client = bus, client
+        self._bus, self._bus_client, self._live.queues = bus, client, client
         record = self._project.new_record(self.session, settings)
         self._files = ProjectFiles(self._project, record, own_key=key, is_own_broker=is_own_broker)
         self._files.write()
@@ -227,22 +226,16 @@ class Supervisor:
 
     async def _supervise(self, launcher: ProcessLauncher, client: SupervisorBusClient) -> int:
         async with asyncio.TaskGroup() as group:
-            functions = {**client.tasks(), **self._services.tasks(), **self._code_watch.tasks()}
+            functions = {**client.tasks(), **self._services.tasks(), **self._live.tasks()}
             functions["upkeep"] = self._run_upkeep
             background = [
                 group.create_task(run_forever(f"the supervisor's {name}", function))
                 for name, function in functions.items()
             ]
-            workers = [
-                group.create_task(worker.run(launcher), name=f"pbus {worker.name}")
-                for worker in self.workers
-            ]
-            for task in workers:
-                task.add_done_callback(lambda _task: self._order.stop_next())
+            self._live.membership.open(group, launcher)
             code = await self._run_until_done()
-            self._order.stop(self._job_time_s)
-            if workers:
-                await asyncio.wait(workers)
+            self._live.order.stop(self._job_time_s)
+            await self._live.membership.closed()
             await _cancel(background)
         for name, survivors in self.workers.survivors.items():
             logger.error("%s: %s", name, survivors)
@@ -255,7 +248,8 @@ class Supervisor:
         if not self._is_ending:
             return self._code_of(workers.decisive)
         if not self._stop.is_set():
-            self.workers.finish_and_stop()
+            for worker in self.workers:
+                worker.finish_and_stop()
             await self._until(
                 lambda: self._stop.is_set() or self.workers.has_left_bus, _SESSION_END_S
             )
@@ -286,8 +280,8 @@ class Supervisor:
 
     async def _run_upkeep(self) -> None:
         while True:
-            self.workers.measure()
-            self._recycling.check()
+            self._live.measure()
+            self._files.follow(self._live.changes.applied.topology.overrides)
             try:
                 if self._files.restore():
                     self._log_writer.close()  # its files went with the folder
@@ -299,9 +293,14 @@ class Supervisor:
     def _is_ending(self) -> bool:
         return self._stop.is_set() or self._session_end is not None
 
+    def _on_worker_ended(self) -> None:
+        self._has_changed.set()
+        if self._bus_client is not None:
+            self._bus_client.refresh()
+
     def _on_change(self, event: Event) -> None:
         self._has_changed.set()
-        self._order.on_change(event)
+        self._live.order.on_change(event)
         self.state_events.on_event(event)
         if self._bus_client is not None:
             self._bus_client.refresh()

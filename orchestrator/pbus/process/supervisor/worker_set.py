@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 
 from pbus.leases import Lease
 from pbus.observe import ProcessRecord
-from pbus.process.supervisor.worker.usage import UsageMeter
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.topology.model import WorkerInstance
 
@@ -20,7 +19,7 @@ class WorkerSet:
 
     def __init__(self, chosen: Iterable[WorkerInstance], kill_now: asyncio.Event) -> None:
         self._workers = {one.name: WorkerProcess(one, kill_now) for one in chosen}
-        self._meter = UsageMeter()
+        self._kill_now = kill_now
 
     def __iter__(self) -> Iterator[WorkerProcess]:
         return iter(self._workers.values())
@@ -31,6 +30,15 @@ class WorkerSet:
     def get(self, name: str) -> WorkerProcess | None:
         """The worker of that name, if there is one."""
         return self._workers.get(name)
+
+    def add(self, instance: WorkerInstance) -> WorkerProcess:
+        """Add a worker of a new name, not yet running."""
+        worker = self._workers[instance.name] = WorkerProcess(instance, self._kill_now)
+        return worker
+
+    def remove(self, name: str) -> None:
+        """Remove a worker that has ended finally."""
+        del self._workers[name]
 
     @property
     def is_over(self) -> bool:
@@ -52,27 +60,17 @@ class WorkerSet:
         """Processes that could not be ended, as text, by worker."""
         return {one.name: one.status.survivors for one in self if one.status.survivors}
 
-    def finish_and_stop(self) -> None:
-        """Start no further process; ready workers may end by themselves."""
-        for worker in self:
-            worker.finish_and_stop()
-
     @property
     def decisive(self) -> WorkerProcess | None:
         """A worker whose end is the end of the project, by its `on_exit`."""
         for worker in self:
             on_exit = worker.status.instance.spec.on_exit
             has_failed = worker.status.state == "failed"
+            if worker.target.is_leaving:
+                continue
             if worker.is_over and (on_exit == "stop" or (on_exit == "fail" and has_failed)):
                 return worker
         return None
-
-    def measure(self) -> None:
-        """Measure the resource usage of the processes."""
-        running = {one.status.child.pid: one.status for one in self if one.status.child}
-        usages = self._meter.measure(list(running))
-        for pid, status in running.items():
-            status.usage = usages.get(pid)
 
     def records(self) -> tuple[ProcessRecord, ...]:
         """Return the records of all workers, in the order of the topology."""

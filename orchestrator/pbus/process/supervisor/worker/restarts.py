@@ -9,6 +9,7 @@ from pbus.process.supervisor.worker import restart_policy
 from pbus.process.supervisor.worker.host import ProcessHost
 from pbus.process.supervisor.worker.worker_status import WorkerStatus
 from pbus.process.supervisor.worker.worker_target import WorkerTarget
+from pbus.topology.model import WorkerSpec
 from pbus.topology.policy.policies import RestartSpec
 
 _BROKER_POLL_S = 0.25
@@ -31,7 +32,10 @@ class Restarts:
         self._status = status
         self._target = target
         self._host = host
-        self._spec = status.instance.spec
+
+    @property
+    def _spec(self) -> WorkerSpec:
+        return self._status.instance.spec
 
     async def after_launch_error(self, error: OSError | ValueError) -> None:
         """Handle a process that could not be started."""

@@ -17,7 +17,7 @@ from pbus.process.supervisor.worker.worker_status import WorkerStatus
 from pbus.process.supervisor.worker.worker_target import WorkerTarget
 from pbus.process.supervisor_events import Ready, Started
 from pbus.process.system.spawn import Child
-from pbus.topology.model import WorkerInstance
+from pbus.topology.model import WorkerInstance, with_live_keys
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,9 @@ class WorkerProcess:
         instance: The worker.
         kill_now: Once set, processes that are being stopped are killed.
         clock: Seconds, monotonic.
+
+    Attributes:
+        next_instance: The worker as its next process is started.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class WorkerProcess:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = instance.name
-        self.joins = instance.spec.joins
+        self.next_instance = instance
         self.status = WorkerStatus(instance, clock)
         self.target = WorkerTarget(clock)
         self.find_blocker: Callable[[], Blocker | None] = lambda: None
@@ -107,6 +110,15 @@ class WorkerProcess:
             self.target.restart(None, reason)
             self.status.history = restart_policy.History()
 
+    def adopt(self, instance: WorkerInstance) -> None:
+        """Take a changed spec: what supervises a process at once, the rest with the next process."""
+        self.next_instance = instance
+        if self.status.child is None:
+            self.status.instance = instance
+        else:
+            self.status.instance = with_live_keys(self.status.instance, instance.spec)
+        self.target.wake()
+
     def finish_and_stop(self) -> None:
         """Start no further process; a ready worker may end by itself."""
         self.target.finish(is_ready=self.status.state == "ready")
@@ -135,6 +147,11 @@ class WorkerProcess:
     def target_start_count(self) -> int:
         """The start count that all commands so far lead to."""
         return self.status.start_count + int(self.target.restart_requested)
+
+    @property
+    def joins(self) -> bool:
+        """Whether its process is expected in the registry."""
+        return self.status.instance.spec.joins
 
     @property
     def is_running(self) -> bool:
@@ -184,6 +201,7 @@ class WorkerProcess:
         if not await self._wait_for_dependencies():
             return
         self.target.begin()  # a restart that was requested while it waited is this start
+        self.status.instance = self.next_instance
         incarnation = new_token()
         try:
             self._probing = self._make_probing(incarnation)

@@ -17,6 +17,7 @@ class WorkerTarget:
         is_final: No further process is started.
         is_stopped_by_user: A user stopped the worker.
         is_watched: A change of its files restarts the worker: it is not given up.
+        is_leaving: The worker is being taken out of the project.
         reason: Why pbus itself wants the process replaced, as text; "" for a command of a user's.
     """
 
@@ -26,6 +27,7 @@ class WorkerTarget:
         self.is_final = False
         self.is_stopped_by_user = False
         self.is_watched = False
+        self.is_leaving = False
         self.reason = ""
         self._clock = clock
         self._jobs_end_at: float | None = None
@@ -59,6 +61,11 @@ class WorkerTarget:
         self.is_final = True
         self.is_wanted = self.is_wanted and is_ready
         self.wake()
+
+    def rejoin(self) -> None:
+        """Want a process again, after the end of the running one, of a worker that was leaving."""
+        self.is_final = self.is_leaving = False
+        self.restart(None)
 
     def job_time_s(self, since: float) -> float | None:
         """Return the seconds for running jobs, counted from a time; None for the default."""

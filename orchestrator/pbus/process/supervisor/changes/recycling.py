@@ -1,6 +1,5 @@
 """Recycling: processes over one of their `limits` are replaced, one replica of a group at a time."""
 
-import collections
 from collections.abc import Iterable
 
 from pbus.process.supervisor.worker.usage import group_memory
@@ -22,29 +21,26 @@ class Recycling:
     """
 
     def __init__(self, workers: Iterable[WorkerProcess]) -> None:
-        workers = list(workers)
-        self._limited = [one for one in workers if _has_limits(one)]
-        self._groups: dict[str, list[WorkerProcess]] = collections.defaultdict(list)
-        for worker in workers:
-            self._groups[worker.status.instance.spec.name].append(worker)
+        self._workers = workers
         self._peaks: dict[str, int] = {}  # measurements over the limit in a row, by incarnation
 
     def check(self) -> None:
         """Measure the limited workers; called each second."""
-        memory = group_memory([
-            one.status.child.pid
-            for one in self._limited
-            if one.status.child and one.status.instance.spec.limits.memory_bytes is not None
-        ])
+        limited = [one for one in self._workers if _has_limits(one)]
+        memory = _memory_of(limited)
         peaks, self._peaks = self._peaks, {}
-        for worker in self._limited:
+        for worker in limited:
             child = worker.status.child
             if child is None or not _is_in_order(worker):
                 continue
             reason = self._memory_reason(worker.status, memory.get(child.pid, 0), peaks)
             reason = reason or _age_or_jobs_reason(worker.status)
-            if reason and all(map(_is_at_rest, self._groups[worker.status.instance.spec.name])):
+            if reason and all(map(_is_at_rest, self._group_of(worker))):
                 worker.replace(f"recycled: {reason}")
+
+    def _group_of(self, worker: WorkerProcess) -> list[WorkerProcess]:
+        name = worker.status.instance.spec.name
+        return [one for one in self._workers if one.status.instance.spec.name == name]
 
     def _memory_reason(self, status: WorkerStatus, used: int, peaks: dict[str, int]) -> str:
         limit, child = status.instance.spec.limits.memory_bytes, status.child
@@ -63,6 +59,15 @@ def _age_or_jobs_reason(status: WorkerStatus) -> str:
     if limits.jobs is not None and status.jobs_done >= limits.jobs:
         return f"it has finished {status.jobs_done:,} jobs, its limit is {limits.jobs:,}"
     return ""
+
+
+def _memory_of(workers: Iterable[WorkerProcess]) -> dict[int, int]:
+    """Measure those that have a limit; returns bytes by pid."""
+    return group_memory([
+        one.status.child.pid
+        for one in workers
+        if one.status.child and one.status.instance.spec.limits.memory_bytes is not None
+    ])
 
 
 def _has_limits(worker: WorkerProcess) -> bool:

@@ -63,6 +63,7 @@ class ControlRequester(BusSubscriber):
         action: What to do.
         plan: With which workers.
         given_s: Seconds that jobs in hand get; None: what the supervisor gives them.
+        request_id: Of the plan that is carried out; a new one for other actions.
     """
 
     is_durable = False
@@ -75,11 +76,12 @@ class ControlRequester(BusSubscriber):
         plan: Plan,
         *,
         given_s: float | None = None,
+        request_id: str | None = None,
     ) -> None:
         self.name = name
         self._bus = bus
         self._action = action
-        self._request_id = new_id()
+        self._request_id = request_id or new_id()
         self._open = {address: list(workers) for address, workers in plan.items()}
         self._answers: asyncio.Queue[BusControlResponseMessage] = asyncio.Queue(_CAPACITY)
         self._missed = dict.fromkeys(plan, 0)

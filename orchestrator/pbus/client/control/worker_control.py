@@ -3,28 +3,36 @@
 import asyncio
 import fnmatch
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from pbus.bus.base import WorkerBus
-from pbus.client.control_requester import ControlRequester, ControlResult, OnResult, Plan
+from pbus.client.control.control_requester import ControlRequester, ControlResult, OnResult, Plan
+from pbus.client.control.project_changes import PlannedChanges, request_plan
 from pbus.client.status import read_facts
 from pbus.errors import (
     ControlError,
+    ControlRefusedError,
     NothingRunningError,
     UnknownNameError,
     UnsupervisedWorkerError,
 )
+from pbus.ids import new_id
 from pbus.leases import Lease
 from pbus.messages import ControlAction
 from pbus.names import names_of, stands_for, unknown_name
 from pbus.observe import HostRecord
+from pbus.process.supervisor.changes.wanted import UpRequest, write_request
 
 DEFAULT_TIMEOUT_S: Final = 60.0
 CUT_OFF_S: Final = 10.0  # in which a worker is ended whose time to end by itself is over
 _RECORD_S: Final = 2.0  # a supervisor that has just started, or got its broker back, needs one
 _LOOK_S: Final = 0.1
-_PAST: Final = {"start": "started", "stop": "stopped", "restart": "restarted"}
+_PAST: Final = {
+    "start": "started", "stop": "stopped", "restart": "restarted", "apply": "applied",
+    "scale": "scaled",
+}  # fmt: skip
 
 
 class Control:
@@ -109,9 +117,76 @@ class Control:
             results = await requester.run(limit_s, on_result or (lambda _: None))
         finally:
             await self._bus.unsubscribe(requester)
-        failed = [one.worker for one in results if not one.is_ok]
-        if failed:
-            raise ControlError(action, _PAST[action], results, failed)
+        check_results(action, results)
+        return results
+
+    async def plan_up(self, request: UpRequest, state_dir: Path) -> PlannedChanges:
+        """Plan the changes that lead from what runs on this machine to an edited topology.
+
+        Args:
+            request: What is wanted.
+            state_dir: The project's state folder.
+
+        Raises:
+            TopologyError: The file has problems.
+            ControlRefusedError: The supervisor refuses.
+            ProcessError: It does not answer.
+        """
+        _, hosts = await self._facts()
+        address = next((one.address for one in hosts if one.session == self._session), None)
+        if address is None:
+            raise NothingRunningError(f"has a supervisor of this machine on {self._bus.channel}")
+        request_id = new_id()
+        path = write_request(state_dir, request_id, request)
+        try:
+            return await request_plan(self._bus, self._new_name, address, request_id)
+        finally:
+            path.unlink(missing_ok=True)
+
+    async def plan_scale(self, counts: Mapping[str, int]) -> PlannedChanges:
+        """Plan other numbers of replicas, which hold until the next `pbus up`.
+
+        Args:
+            counts: The numbers by the name of the worker.
+
+        Raises:
+            UnknownNameError: A name stands for no worker.
+            UnsupervisedWorkerError: No supervisor started a worker.
+            ControlRefusedError: A worker has no replicas, or a number is out of bounds.
+            ProcessError: The supervisor does not answer.
+        """
+        leases, hosts = await self._facts()
+        if not hosts:
+            raise NothingRunningError(f"has a supervisor on {self._bus.channel}")
+        addresses = list(choose_workers([*counts], hosts, leases))
+        if len(addresses) > 1:
+            raise ControlRefusedError(
+                f"{', '.join(counts)} run under several supervisors", hint="scale one at a time"
+            )
+        return await request_plan(self._bus, self._new_name, addresses[0], new_id(), counts)
+
+    async def scale(
+        self,
+        counts: Mapping[str, int],
+        *,
+        timeout: float = DEFAULT_TIMEOUT_S,  # noqa: ASYNC109 - raises an error of its own
+        on_result: OnResult | None = None,
+    ) -> list[ControlResult]:
+        """Run other numbers of replicas until the next `pbus up`; returns when that is so.
+
+        Args:
+            counts: The numbers by the name of the worker; a replica that leaves ends its jobs first.
+            timeout: Seconds until giving up.
+            on_result: Called with each result as it comes.
+
+        Raises:
+            ControlError: Some are not as asked for; has all results.
+            ControlTimeoutError: Some were not done in time.
+            PbusError: As of plan_scale().
+        """
+        planned = await self.plan_scale(counts)
+        results = await planned.carry_out(timeout, on_result or (lambda _: None))
+        check_results("scale", results)
         return results
 
     async def _facts(self) -> tuple[list[Lease], list[HostRecord]]:
@@ -123,6 +198,17 @@ class Control:
             if is_there or time.monotonic() >= deadline:
                 return leases, [host for host in hosts if host.address]
             await asyncio.sleep(_LOOK_S)
+
+
+def check_results(action: str, results: Sequence[ControlResult]) -> None:
+    """Check that all workers are as asked for.
+
+    Raises:
+        ControlError: Some are not.
+    """
+    failed = [one.worker for one in results if not one.is_ok]
+    if failed:
+        raise ControlError(action, _PAST[action], results, failed)
 
 
 def choose_workers(

@@ -1,0 +1,1 @@
+"""Control of workers: requests to their supervisors, plans of changes, and the results."""
