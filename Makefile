@@ -10,17 +10,24 @@ READY := $(VENV)/.ready
 
 LOCK := .ci/requirements.lock
 TOOLS := .venv-tools
+PIPECAT := .venv-pipecat
 
-.PHONY: demo test fuzz lint measures format lock audit licences clean help
+.PHONY: demo test test-pipecat fuzz lint measures format lock audit licences clean help
 
 help: ## say what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 demo: $(READY) ## run the quickstart: full-text search by four processes
 	$(BIN)/pbus up configs/quickstart/topology.yaml
 
 test: $(READY) ## all tests, on a real Valkey and Postgres that they start themselves
 	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder
+	@$(MAKE) --no-print-directory test-pipecat
+
+test-pipecat: ## real Pipecat programs under pbus, in an environment of their own
+	@if $(MAKE) --no-print-directory $(PIPECAT)/.ready; \
+	then $(PIPECAT)/bin/python -m pytest -n 2 --dist loadfile tests/pipecat; \
+	else echo "tests/pipecat: NOT RUN, as pipecat-ai cannot be installed here" >&2; fi
 
 fuzz: $(READY) ## throw a million mutated payloads at live projects within 10 minutes; SEED=, COUNT=, SECONDS=, BROKERS=
 	cd tests && ../$(BIN)/python -m fuzz
@@ -50,7 +57,7 @@ licences: $(READY) $(TOOLS)/.ready ## the licences of everything that is install
 	$(TOOLS)/bin/pip-licenses --python=$(BIN)/python --from=mixed --format=markdown
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(TOOLS) $(PIPECAT) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(READY): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -60,6 +67,12 @@ $(READY): pyproject.toml $(LOCK)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m compileall -q orchestrator cli  # a verb starts 0.07 s sooner, also where python may not cache by itself
 	@touch $(READY)
+
+$(PIPECAT)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(PIPECAT)
+	$(PIPECAT)/bin/python -m pip install --quiet --editable . 'pipecat-ai[redis]==1.14.0' \
+		hypothesis pytest pytest-timeout pytest-xdist
+	@touch $@
 
 $(TOOLS)/.ready:
 	$(PYTHON) -m venv $(TOOLS)

@@ -4,13 +4,19 @@ import asyncio
 import functools
 import logging
 
+import msgspec
 import pytest
 
 from pbus import BaseWorker, codec
-from pbus.bus import connect
+from pbus.bus import BusSubscriber, connect
 from pbus.client import Client
-from pbus.codec import Encoding
-from pbus.errors import MessageDecodeError, MessageEncodeError, MessageRefusedError
+from pbus.codec import Encoding, Header, decode_header
+from pbus.errors import (
+    MessageDecodeError,
+    MessageEncodeError,
+    MessageRefusedError,
+    MessageTooLargeError,
+)
 from pbus.frames import OpaqueFrame, TextFrame
 from pbus.messages import (
     BusDataMessage,
@@ -283,3 +289,75 @@ def test_worker_asks_for_them_by_an_attribute(make_any_bus, caplog):
                 await client.send("w", "NeverDefined", {"n": 1})
 
     run(main())
+
+
+class LineTaker(BusSubscriber):
+    """Decodes by itself: what begins with an x is dropped."""
+
+    takes_opaque = True
+
+    def __init__(self, name):
+        self.name = name
+        self.lines = []
+        self.wire_decoder = self.decode
+
+    def decode(self, line):
+        header = decode_header(line)
+        return None if header.type.startswith("x") else (header.type, line)
+
+    async def on_bus_message(self, message):
+        self.lines.append(message)
+
+
+@pytest.mark.parametrize("encoding", ["json", "msgpack"])
+@pytest.mark.parametrize("delivery", ["at-most-once", "at-least-once"])
+@pytest.mark.redis
+def test_a_subscriber_with_a_decoder_of_its_own_gets_the_bytes(valkey, channel, delivery, encoding):
+    """Of known and unknown types, targeted or not; others of the process get messages as ever."""
+    make = functools.partial(
+        connect, valkey.url, channel=channel, delivery=delivery, encoding=encoding
+    )
+
+    async def main():
+        async with make() as bus, make() as sender:
+            taker, bridge = LineTaker("taker"), Bridge("bridge")
+            await bus.subscribe(taker)
+            await bus.subscribe(bridge)
+            data = b"\0\xff" if encoding == "msgpack" else "AP8="
+            for kind, target in (
+                ("xDropped", "taker"),
+                ("NeverDefined", "taker"),
+                ("NeverDefined", None),
+            ):
+                header = Header(
+                    type=kind, source="a", target=target, id=f"{kind}-{target}", time=1.0
+                )
+                await sender.send_checked(header, {"data": data, "n": 1})
+            await sender.send(OpaqueLine(source="a", target="taker", number=7))
+            await until(lambda: len(taker.lines) == 3)
+            decode = (msgspec.msgpack if encoding == "msgpack" else msgspec.json).decode
+            fields = [decode(line) for _, line in taker.lines]
+            assert ["NeverDefined", "NeverDefined", "OpaqueLine"] == [
+                kind for kind, _ in taker.lines
+            ]
+            assert ["taker", None, "taker"] == [one.get("target") for one in fields]
+            assert [data, data, 7] == [one.get("data", one.get("number")) for one in fields]
+            assert ["NeverDefined"] == [message.type_name for message in await bridge.heard(1)]
+
+    asyncio.run(main())
+
+
+@pytest.mark.redis
+def test_what_is_sent_checked_is_bounded_and_text(valkey, channel):
+    """Too large, or half a character: an error at the sender that names it."""
+
+    async def main():
+        async with connect(valkey.url, channel=channel, max_message_bytes=1000) as bus:
+            header = Header(type="NeverDefined", source="a", target="b", id="1", time=1.0)
+            with pytest.raises(MessageTooLargeError, match="NeverDefined"):
+                await bus.send_checked(header, {"text": "x" * 1000})
+            with pytest.raises(MessageEncodeError, match=r"NeverDefined.*half"):
+                await bus.send_checked(header, {"fine": 1, "half": "\ud83d"})
+            assert bus.counters.sent == 0
+
+    asyncio.run(main())

@@ -142,6 +142,33 @@ def test_command_launched_as_given():
     assert launch.spec is None
 
 
+@pytest.mark.parametrize(
+    ("inherited", "own", "expected"),
+    [
+        ({}, {}, ["OURS"]),
+        ({"PIPECAT_SETUP_FILES": "/a.py"}, {}, ["/a.py", "OURS"]),
+        (
+            {"PIPECAT_SETUP_FILES": "/a.py"},
+            {"PIPECAT_SETUP_FILES": "/b.py::/c.py"},
+            ["/b.py", "/c.py", "OURS"],
+        ),
+    ],
+)
+def test_a_program_of_pipecat_gets_a_setup_file(inherited, own, expected):
+    """Beside those that the user has, once, also where one pbus starts another."""
+    worker = instance(command=("bot",), pipecat=True, env=own)
+    for _ in range(2):
+        launch = plan_launch(worker, around(), "incarnation1", inherited)
+        *others, ours = launch.env["PIPECAT_SETUP_FILES"].split(":")
+        assert expected == [*others, "OURS"]
+        assert "async def setup_worker_runner(runner" in Path(ours).read_text()
+        worker = instance(command=("bot",), pipecat=True)
+        inherited = launch.env
+
+    plain = plan_launch(instance(command=("bot",)), around(), "incarnation1", {})
+    assert "PIPECAT_SETUP_FILES" not in plain.env
+
+
 def test_streams_kept_apart():
     """Both streams arrive as lines, a last one without newline too, and stdin is empty."""
 

@@ -161,4 +161,5 @@ def passed_of(message: TailMessage) -> Passed:
         is_urgent=message.is_urgent,
         is_reached=message.is_reached,
         key=message.key,
+        is_local=message.is_local,
     )

@@ -24,6 +24,8 @@ _TYPE_WIDTH: Final = (8, 24)
 _LIMITS: Final = ((100, (12, 12)), (160, (16, 16)))  # narrower than: names, types
 _SIZE_WIDTH: Final = 7
 _SHOWN_BYTES: Final = 4096  # of a body; more than any terminal line takes
+_MADE: Final = "made"  # another framework's own id of the message
+_DATA: Final = frozenset({"audio", "image"})  # of frames: shown by size
 _ERROR_TYPES: Final = frozenset({"BusWorkerErrorMessage", "BusJobCancelMessage"})
 _ERROR_MARKS: Final = (b'"status":"error"', b'"status":"failed"')
 
@@ -42,6 +44,7 @@ class Passed:
         is_urgent: It travelled in the system lane.
         is_reached: At least one process received it.
         key: Chose the replica that it went to; None where it has none.
+        is_local: It stayed in its process.
     """
 
     time: float
@@ -53,6 +56,7 @@ class Passed:
     is_urgent: bool = False
     is_reached: bool = True
     key: str | None = None
+    is_local: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ def body_text(body: bytes) -> str:
     fields = data_fields(body)
     if fields is None:
         return _clean(_HEADER_START.sub(b"", body[:_SHOWN_BYTES], count=1))
+    fields.pop(_MADE, None)
     if "job_id" in fields:  # of least use to a reader: last
         fields["job_id"] = fields.pop("job_id")
     parts = []
@@ -112,9 +117,16 @@ def _frame_text(raw: msgspec.Raw) -> str:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError):
         return f"frame={_clean(bytes(memoryview(raw)[:_SHOWN_BYTES]))}"
     texts = (
-        f"{key}={_clean(bytes(memoryview(value)[:_SHOWN_BYTES]))}" for key, value in fields.items()
+        f"{key}={_size_text(value) if key in _DATA else _clean(bytes(memoryview(value)[:_SHOWN_BYTES]))}"
+        for key, value in fields.items()
     )
     return " ".join((_printable(kind), *texts))
+
+
+def _size_text(raw: msgspec.Raw) -> str:
+    """The size of bytes in base64."""
+    text = bytes(raw).strip(b'"=')
+    return short_bytes(len(text) * 3 // 4).strip()
 
 
 def _clean(raw: bytes) -> str:
@@ -146,6 +158,7 @@ def traffic_cells(passed: Passed, widths: Widths) -> list[tuple[str, str]]:
         ("  ", ""),
         ("" if passed.is_reached else "(reached no process) ", colors.ERROR),
         ("" if passed.key is None else f"[{_printable(passed.key)}] ", colors.HEADING),
+        ("(local) " if passed.is_local else "", colors.QUIET),
         (body_text(passed.body), ""),
     ]
 

@@ -21,7 +21,15 @@ from pbus.bus.stream.send_buffer import SendBuffer
 from pbus.bus.stream.transport import Transport
 from pbus.bus.stream.write_queue import MAX_PAYLOAD_BYTES
 from pbus.bus.stream.writer import LaneWriter
-from pbus.codec import Encoding, check_key, encode_message, encode_raw, within_packed
+from pbus.codec import (
+    Encoding,
+    Header,
+    check_key,
+    check_plain,
+    encode_checked,
+    encode_message,
+    within_packed,
+)
 from pbus.concurrency.background import TaskFunction, TaskOwner, run_forever
 from pbus.errors import (
     BusUnavailableError,
@@ -48,6 +56,9 @@ class BrokeredBus(ReceivingBus):
     Args:
         settings: All but how the broker is reached.
         incarnation: Names this run of this process; random when not given.
+
+    Attributes:
+        encoding: Of what is sent.
     """
 
     _send_buffers: dict[Lane, SendBuffer]
@@ -61,8 +72,8 @@ class BrokeredBus(ReceivingBus):
             incarnation=incarnation,
         )
         self._settings = settings
-        self._encoding = Encoding(settings.encoding)
-        self._is_packed = self._encoding is Encoding.MSGPACK
+        self.encoding = Encoding(settings.encoding)
+        self._is_packed = self.encoding is Encoding.MSGPACK
         self._seal = seal_of(settings.key, self.channel, encrypt=settings.encrypt)
         self._claims = Claims(self.presences, self._read_leases)
         self._max_payload_bytes = max(MAX_PAYLOAD_BYTES, self.max_message_bytes) + _ENVELOPE_BYTES
@@ -83,10 +94,10 @@ class BrokeredBus(ReceivingBus):
             consumer = None
         limit = self._carried_bytes if consumer is None else self.max_message_bytes
         try:
-            line = encode_message(message, limit=limit, encoding=self._encoding)
+            line = encode_message(message, limit=limit, encoding=self.encoding)
         except MessageTooLargeError as error:
             await self._see_limit(error)
-            line = encode_message(message, limit=self._carried_bytes, encoding=self._encoding)
+            line = encode_message(message, limit=self._carried_bytes, encoding=self.encoding)
         if consumer is None:
             send_buffer, address = self._send_buffers[message.lane], message.target or EVERYONE
             if self._is_packed:
@@ -107,15 +118,33 @@ class BrokeredBus(ReceivingBus):
         key: str | None = None,
     ) -> bool:
         """Send a message of a type that only its receivers know; see WorkerBus.send_raw."""
+        check_plain(fields, type_name, "data")
+        if key is not None:
+            check_key(key, type_name)
+        header = new_header(type_name, source, target, key)
+        return await self.send_checked(header, fields, urgent=urgent)
+
+    async def send_checked(
+        self, header: Header, fields: dict[str, Any], *, urgent: bool = False
+    ) -> bool:
+        """Send a message as `send_raw` does, with values that were checked; bytes may be among them.
+
+        Args:
+            header: The header.
+            fields: Values that JSON, or MessagePack where the bus encodes so, carries unchanged.
+            urgent: It goes in the system lane.
+
+        Raises:
+            MessageTooLargeError: It is longer than the bus carries; also as `send`, like its return.
+        """
         if not self.is_running:
             await self._until_running()
-        header = new_header(type_name, source, target, key)
         consumer = None if urgent else self._consumer
-        line = encode_raw(header, fields, limit=self.max_message_bytes, encoding=self._encoding)
+        line = encode_checked(header, fields, limit=self.max_message_bytes, encoding=self.encoding)
         if consumer is None and len(line) > self._carried_bytes:
-            await self._see_limit(MessageTooLargeError(type_name, len(line), self._carried_bytes))
+            await self._see_limit(MessageTooLargeError(header.type, len(line), self._carried_bytes))
         lane = Lane.SYSTEM if urgent else Lane.DATA
-        address = target or EVERYONE
+        address = header.target or EVERYONE
         is_taken = True
         if consumer is None:
             await self._send_buffers[lane].put(address, line)

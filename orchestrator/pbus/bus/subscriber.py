@@ -1,7 +1,8 @@
 """The subscriber of a bus: what listens to it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from pbus.bus.lane_gate import LaneGate
 from pbus.messages import BusMessage, Lane
@@ -22,6 +23,8 @@ class BusSubscriber:
             hears only what is never stored.
         gates: By which it holds messages of a lane back for a while; without one all come at once.
         prefetch: Stored messages it may have in hand at once; None for the bus' own bound.
+        wire_decoder: Its own decoder of encoded messages, of types that this process has no classes for; None
+            for the bus' own. What it returns is handed over, None is dropped; it does not raise. Set `takes_opaque`, too.
     """
 
     name: str
@@ -30,6 +33,7 @@ class BusSubscriber:
     is_durable: bool = True
     gates: Mapping[Lane, LaneGate] = MappingProxyType({})
     prefetch: int | None = None
+    wire_decoder: Callable[[bytes], Any] | None = None
 
     @property
     def address(self) -> str:

@@ -6,8 +6,11 @@ from typing import Final, Protocol, Self
 
 import msgspec
 
-from pbus.codec import Header
+from pbus.codec import Header, encode_raw
+from pbus.messages import BusTraceMessage
+from pbus.structs import DECODE_ERRORS
 
+_TRACE_ROOM = 1024  # the header may be written otherwise
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 
 
@@ -19,17 +22,36 @@ class TapMessage(msgspec.Struct, frozen=True, kw_only=True):
         body: The whole message, one line of JSON.
         lane: "d" or "s".
         missed: How many messages the follower is known to have missed up to now.
+        is_local: It stayed in its process, and this is a copy.
     """
 
     header: Header
     body: bytes
     lane: str
     missed: int = 0
+    is_local: bool = False
 
     @property
     def size(self) -> int:
         """Bytes on the wire."""
         return len(self.body)
+
+
+def shown_message(item: TapMessage) -> TapMessage:
+    """The message that a copy for followers is of; any other message as it is."""
+    if item.header.type != BusTraceMessage.__name__:
+        return item
+    try:
+        trace = _decode_trace(item.body)
+    except DECODE_ERRORS:
+        return item
+    header = msgspec.structs.replace(item.header, type=trace.kind, target=trace.to)
+    body = encode_raw(header, trace.fields, limit=len(item.body) + _TRACE_ROOM)
+    lane = "s" if trace.urgent else "d"
+    return msgspec.structs.replace(item, header=header, body=body, lane=lane, is_local=True)
+
+
+_decode_trace = msgspec.json.Decoder(BusTraceMessage).decode
 
 
 class TapQueue(asyncio.Queue[TapMessage]):

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 
 from pbus.bus.queues.sealed_store import unsigned
-from pbus.bus.tap import TapMessage, TapQueue
+from pbus.bus.tap import TapMessage, TapQueue, shown_message
 from pbus.codec import Envelope, as_json, decode_header, decode_payload
 from pbus.concurrency.background import TaskFunction, TaskOwner, run_forever
 from pbus.errors import MessageDecodeError, SealError
@@ -97,6 +97,7 @@ class BrokerTap(abc.ABC):
             self.refused += 1
             return
         item = TapMessage(header=header, body=body, lane=envelope.lane, missed=self.missed)
+        item = shown_message(item)
         try:
             self._queue.put_nowait(item)
         except asyncio.QueueFull:

@@ -19,8 +19,10 @@ from pbus.codec.envelope import origin_of as origin_of
 from pbus.codec.envelope import source_of as source_of
 from pbus.codec.envelope import within_packed as within_packed
 from pbus.codec.field_checks import check_key as check_key
+from pbus.codec.field_checks import check_plain as check_plain
 from pbus.codec.message_codec import decode_message as decode_message
 from pbus.codec.message_codec import decode_opaque as decode_opaque
+from pbus.codec.message_codec import encode_checked as encode_checked
 from pbus.codec.message_codec import encode_message as encode_message
 from pbus.codec.message_codec import encode_raw as encode_raw
 from pbus.codec.message_codec import known_form as known_form

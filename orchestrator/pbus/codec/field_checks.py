@@ -138,3 +138,15 @@ def encode_error(message: BusMessage, error: Exception) -> MessageEncodeError:
         except (TypeError, ValueError, OverflowError, RecursionError) as inner:
             return MessageEncodeError(type(message).__name__, field.name, str(inner))
     return MessageEncodeError(type(message).__name__, "?", str(error))
+
+
+def raw_encode_error(
+    type_name: str, fields: dict[str, Any], error: Exception
+) -> MessageEncodeError:
+    """Make the error that names the one of these fields which cannot be encoded."""
+    for name, value in fields.items():
+        try:
+            json_encoder.encode(value)
+        except ValueError as inner:
+            return MessageEncodeError(type_name, name, str(inner))
+    return MessageEncodeError(type_name, "?", str(error))

@@ -16,7 +16,13 @@ from pbus.codec.envelope import (
     json_encoder,
     msgpack_encoder,
 )
-from pbus.codec.field_checks import check_finite, check_key, check_plain, encode_error
+from pbus.codec.field_checks import (
+    check_finite,
+    check_key,
+    check_plain,
+    encode_error,
+    raw_encode_error,
+)
 from pbus.codec.opaque import checked_value, read_opaque
 from pbus.codec.wire_spec import SPECS, spec_of
 from pbus.concurrency.user_code import as_handler_error
@@ -93,8 +99,29 @@ def encode_raw(
     check_plain(fields, header.type, "data")
     if header.key is not None:
         check_key(header.key, header.type)
+    return encode_checked(header, fields, limit=limit, encoding=encoding)
+
+
+def encode_checked(
+    header: Header, fields: dict[str, Any], *, limit: int, encoding: Encoding = Encoding.JSON
+) -> bytes:
+    """Encode a message as `encode_raw` does, with fields that were checked before.
+
+    Args:
+        header: The header.
+        fields: Values that the encoding carries unchanged; bytes may be among them.
+        limit: Bytes.
+        encoding: The encoding.
+
+    Raises:
+        MessageEncodeError: A text in it is none of Unicode.
+        MessageTooLargeError: It is longer than the limit.
+    """
     encoder = json_encoder if encoding is Encoding.JSON else msgpack_encoder
-    line = encoder.encode(msgspec.to_builtins(header) | fields)
+    try:
+        line = encoder.encode(msgspec.to_builtins(header) | fields)
+    except ValueError as error:
+        raise raw_encode_error(header.type, fields, error) from error
     if len(line) > limit:
         raise MessageTooLargeError(header.type, len(line), limit)
     return line

@@ -1,10 +1,12 @@
 """The catalogue of bus messages: frozen values without behaviour."""
 
 from pbus.messages.control_messages import STATES_ADDRESS as STATES_ADDRESS
+from pbus.messages.control_messages import TRACES_ADDRESS as TRACES_ADDRESS
 from pbus.messages.control_messages import BusControlRequestMessage as BusControlRequestMessage
 from pbus.messages.control_messages import BusControlResponseMessage as BusControlResponseMessage
 from pbus.messages.control_messages import BusPlanRequestMessage as BusPlanRequestMessage
 from pbus.messages.control_messages import BusPlanResponseMessage as BusPlanResponseMessage
+from pbus.messages.control_messages import BusTraceMessage as BusTraceMessage
 from pbus.messages.control_messages import BusWorkerStateMessage as BusWorkerStateMessage
 from pbus.messages.control_messages import ControlAction as ControlAction
 from pbus.messages.control_messages import ControlOutcome as ControlOutcome

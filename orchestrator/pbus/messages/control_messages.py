@@ -9,6 +9,8 @@ ControlOutcome = Literal["done", "unchanged", "failed", "superseded", "refused"]
 
 # The address of state changes: not a name of a worker. With ~ a message without a receiver is no loss.
 STATES_ADDRESS = "~states"
+# The address of copies for followers, likewise.
+TRACES_ADDRESS = "~traces"
 
 
 class BusControlRequestMessage(BusSystemMessage):
@@ -99,3 +101,20 @@ class BusWorkerStateMessage(BusSystemMessage):
     previous: str | None = None
     pid: int | None = None
     detail: str = ""
+
+
+class BusTraceMessage(BusSystemMessage):
+    """A copy, for followers, of a message that stayed in its process; sent as `source`'s.
+
+    Attributes:
+        kind: The type of the message.
+        to: Its receiver; None for everyone there.
+        fields: Its own fields as JSON values, or what is shown of them.
+        urgent: It is of the system lane.
+    """
+
+    target: str | None = TRACES_ADDRESS
+    kind: str
+    to: str | None = None
+    fields: dict[str, Any]
+    urgent: bool = False

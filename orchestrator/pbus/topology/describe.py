@@ -66,6 +66,7 @@ def _worker(spec: WorkerSpec, secrets: Secrets) -> dict[str, Any]:
         "worker": spec.worker,
         "command": _masked_command(spec.command, secrets, at) if spec.command else None,
         "joins": spec.joins,
+        "pipecat": spec.pipecat,
         "args": _masked(spec.args, secrets, (*at, "args")),
         "env": {name: _MASK if value else value for name, value in spec.env.items()},
         "working_dir": str(spec.working_dir),

@@ -154,13 +154,13 @@ def _build_worker(
     name: str, section: WorkerSection, origin: Origin, env: dict[str, str]
 ) -> WorkerSpec:
     folder = origin.folder
-    is_class = section.worker is not None
     return WorkerSpec(
         name=name,
         file=origin.file,
         worker=section.worker,
         command=tuple(str(word) for word in section.command) if section.command else None,
-        joins=is_class if section.joins is None else section.joins,
+        joins=section.joins_bus,
+        pipecat=bool(section.pipecat),
         args=section.args or {},
         env=env,
         working_dir=folder / (section.working_dir or ""),

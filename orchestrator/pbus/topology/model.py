@@ -32,6 +32,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         worker: ``module:Class``, or None with `command`.
         command: A program and its arguments, or None with `worker`.
         joins: Whether the process is expected in the registry.
+        pipecat: Whether the program is Pipecat's, and gets a sidecar.
         args: Keyword arguments of the class.
         env: Variables added to the environment; those of `env_file` are merged in already.
         working_dir: Absolute; it exists.
@@ -56,6 +57,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     file: Path | None = None
     worker: str | None = None
     command: tuple[str, ...] | None = None
+    pipecat: bool = False
     args: dict[str, Any] = msgspec.field(default_factory=dict)
     env: dict[str, str] = msgspec.field(default_factory=dict)
     active: bool = True

@@ -134,6 +134,7 @@ class _WorkerRules:
     def check(self, folder: Path, env_files: EnvFiles) -> None:
         """Add a problem for each broken rule."""
         self._check_program()
+        self._check_pipecat()
         section = self._section
         check_policies(section, self._place, self._is_given, self._problems)
         env_files.read_all(section.env_file or (), self._place("env_file"))
@@ -188,6 +189,19 @@ class _WorkerRules:
         node = self._tree.entries["workers"].node
         section = node.entries[self._name].node if isinstance(node, Mapping) else node
         return isinstance(section, Mapping) and "extends" in section.entries
+
+    def _check_pipecat(self) -> None:
+        if not self._section.pipecat:
+            return
+        if self._section.worker is not None:
+            self._problems.add(
+                self._place("pipecat"),
+                "`worker` names a class of pbus: a program of Pipecat's is a `command`",
+            )
+        elif self._section.joins is False:
+            self._problems.add(
+                self._place("joins"), "a program with `pipecat: true` joins the bus: remove `joins`"
+            )
 
     def _place(self, *keys: str) -> Place:
         return _locate(self._tree, "workers", self._name, *keys)

@@ -230,6 +230,13 @@ class WorkerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             " `worker`, false for `command` where left out."
         ),
     ] = None
+    pipecat: Annotated[
+        bool | None,
+        Meta(
+            description="Whether the program is one of Pipecat's: its workers are registered, and reached"
+            " by those of other processes, without a change of the program; it joins the bus."
+        ),
+    ] = None
     args: Annotated[
         dict[str, Any] | None,
         Meta(
@@ -353,6 +360,13 @@ class WorkerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ),
     ] = None
     extends: Extends = None
+
+    @property
+    def joins_bus(self) -> bool:
+        """Whether the process is expected in the registry: as given, or by its kind."""
+        if self.joins is not None:
+            return self.joins
+        return self.worker is not None or bool(self.pipecat)
 
 
 Worker = Annotated[

@@ -1,10 +1,11 @@
 """What every tap on a broker does, without one: gaps, repeats, refusals and a slow reader."""
 
+import msgspec
 import pytest
 
 from pbus.bus.tap_base import BrokerTap
 from pbus.codec import FORMAT_VERSION, Envelope, encode_message, encode_payload
-from pbus.messages import BusDataMessage
+from pbus.messages import BusDataMessage, BusTraceMessage
 from support.waiting import run
 
 
@@ -146,3 +147,45 @@ def test_silent_streams_are_forgotten(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("pbus.bus.tap_base._FORGET_S", -1.0)
     follower._tidy()
     assert {} == follower._next
+
+
+def traced(**fields):
+    """The items that a follower sees of a copy of a message that stayed in its process."""
+    copy = BusTraceMessage(source="a", **fields)
+    line = encode_message(copy)
+    follower = follow(
+        encode_payload(Envelope(FORMAT_VERSION, "s", 1, "s", "~traces", 1, 1, 0), [line])
+    )
+    return copy, follower._queue.get_nowait()
+
+
+@pytest.mark.parametrize(
+    ("urgent", "to", "lane"), [(False, "b", "d"), (True, None, "s"), (False, None, "d")]
+)
+def test_a_copy_is_shown_as_the_message_it_is_of(urgent, to, lane):
+    """Its type, receiver, lane and fields; it is marked."""
+    copy, item = traced(kind="BusNote", to=to, fields={"text": "x", "n": [1, None]}, urgent=urgent)
+
+    assert ("BusNote", "a", to, copy.id, copy.time) == (
+        item.header.type, item.header.source, item.header.target, item.header.id, item.header.time,
+    )  # fmt: skip
+    assert {"text": "x", "n": [1, None]} == {
+        key: value for key, value in msgspec.json.decode(item.body).items() if key in {"text", "n"}
+    }
+    assert (lane, True) == (item.lane, item.is_local)
+
+
+def test_a_copy_that_is_none_is_shown_as_it_came():
+    """Anybody may publish."""
+    line = b'{"type":"BusTraceMessage","source":"a","target":"~traces","kind":5}'
+    follower = follow(
+        encode_payload(Envelope(FORMAT_VERSION, "s", 1, "s", "~traces", 1, 1, 0), [line])
+    )
+    item = follower._queue.get_nowait()
+    assert ("BusTraceMessage", False) == (item.header.type, item.is_local)
+
+
+def test_other_messages_are_not_marked():
+    """They left their process."""
+    follower = follow(payload(1, 1))
+    assert not follower._queue.get_nowait().is_local

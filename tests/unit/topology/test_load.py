@@ -316,6 +316,15 @@ job: 5
         (["worker: w:W", "replicas: '2'"], "4: workers.a.replicas: expected a whole number from 1 to 1000, got the text '2'"),
         (["worker: w:W", "replicas: [2]"], "4: workers.a.replicas: expected a whole number from 1 to 1000, got a list"),
         (["worker: w:W", "active: 1"], "4: workers.a.active: expected true or false, got 1"),
+        (
+            ["worker: w:W", "pipecat: true"],
+            "4: workers.a.pipecat: `worker` names a class of pbus: a program of Pipecat's is a `command`",
+        ),
+        (
+            ["command: [x]", "pipecat: true", "joins: false"],
+            "5: workers.a.joins: a program with `pipecat: true` joins the bus: remove `joins`",
+        ),
+        (["command: [x]", "pipecat: 1"], "4: workers.a.pipecat: expected true or false, got 1"),
         (["worker: w:W", "joins: 'true'"], "4: workers.a.joins: expected true or false, got the text 'true'"),
         (["worker: w:W", "restart: [always]"], "4: workers.a.restart: expected always, never, on-failure, or a mapping with keys of policy, backoff, max, within, got a list"),
         (["worker: w:W", "restart: qqqqq"], "4: workers.a.restart: expected always, never or on-failure, got 'qqqqq'"),
@@ -328,7 +337,7 @@ job: 5
         (["worker: w:W", "env_file: ."], "4: workers.a.env_file: the environment file cannot be read: it is a folder"),
         (["worker: w:W", "env_file: /dev/zero"], "4: workers.a.env_file: the environment file cannot be read: it is not a regular file"),
         (["worker: w:W", "WORKER: w:W"], "4: workers.a.WORKER: unknown key (did you mean `worker`?)"),
-        (["worker: w:W", '"a\\nb": 1'], "4: workers.a.'a\\nb': unknown key (known here: worker, command, joins, args, env, env_file, working_dir, active, replicas, depends_on, ready, health, restart, success_exit_codes, on_exit, limits, stop, watch, profiles, extends)"),
+        (["worker: w:W", '"a\\nb": 1'], "4: workers.a.'a\\nb': unknown key (known here: worker, command, joins, pipecat, args, env, env_file, working_dir, active, replicas, depends_on, ready, health, restart, success_exit_codes, on_exit, limits, stop, watch, profiles, extends)"),
     ],
 )  # fmt: skip
 def test_refuses_wrong_workers(tmp_path, lines, problem):
@@ -384,7 +393,7 @@ def test_refuses_wrong_workers(tmp_path, lines, problem):
         (
             "workers:\n  a:\n",
             (
-                "2: workers.a: expected a mapping with keys of worker, command, joins, args, env,"
+                "2: workers.a: expected a mapping with keys of worker, command, joins, pipecat, args, env,"
                 " env_file, working_dir, active, replicas, depends_on, ready, health, restart, success_exit_codes, on_exit, limits, stop, watch, profiles, extends, got nothing"
             ),
         ),
@@ -582,6 +591,23 @@ def test_never_tells_urls(tmp_path, url):
     assert "hunter2" not in found[0]
 
 
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("worker: 'w:W'", (True, False)),
+        ("command: [x]", (False, False)),
+        ("command: [x], joins: true", (True, False)),
+        ("command: [x], pipecat: true", (True, True)),
+        ("command: [x], pipecat: false", (False, False)),
+        ("command: [x], pipecat: true, joins: true", (True, True)),
+    ],
+)
+def test_a_program_of_pipecat_joins(tmp_path, keys, expected):
+    """By its sidecar; a worker class does by itself, any other program as it is told."""
+    spec = load_text(tmp_path, f"workers: {{a: {{{keys}}}}}").workers["a"]
+    assert expected == (spec.joins, spec.pipecat)
+
+
 def test_describes_every_key():
     """An editor can be given a JSON Schema in which each key explains itself."""
     schema = msgspec.json.schema(TopologyFile)
@@ -592,7 +618,7 @@ def test_describes_every_key():
         for key, value in definition["properties"].items()
     }
 
-    assert 80 == len(keys)
+    assert 81 == len(keys)
     assert all(keys.values())
     assert all(not definition["additionalProperties"] for definition in definitions.values())
     assert ["workers"] == definitions["TopologyFile"]["required"]

@@ -200,6 +200,8 @@ def _json_line(message: "TailMessage") -> str:
         shown["key"] = message.key
     if not message.is_reached:
         shown["undelivered"] = True
+    if message.is_local:
+        shown["local"] = True
     return console.json_text(shown)
 
 

@@ -62,7 +62,11 @@ class LocalRouter:
             if held.subscriber is subscriber:
                 return None
             raise DuplicateSubscriberError(subscriber.name)
-        mailbox = Mailbox(subscriber, self._decoder.decode, self._decoder.decode_stored)
+        own = getattr(subscriber, "wire_decoder", None)
+        if own is None:
+            mailbox = Mailbox(subscriber, self._decoder.decode, self._decoder.decode_stored)
+        else:
+            mailbox = Mailbox(subscriber, lambda line, _lane: own(line))
         self._mailboxes[address] = mailbox
         if address != subscriber.name:
             self._aliases[subscriber.name] = mailbox

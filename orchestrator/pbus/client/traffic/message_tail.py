@@ -35,6 +35,7 @@ class TailMessage(msgspec.Struct, frozen=True, kw_only=True):
         size_bytes: Bytes on the wire.
         is_urgent: It travelled in the system lane.
         is_reached: A process was there to take it.
+        is_local: It stayed in its process, and this is a copy: frames and long ones by their size.
         body: The whole message as JSON.
         key: Chose the replica that it went to; None where it has none.
     """
@@ -48,6 +49,7 @@ class TailMessage(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     is_urgent: bool
     is_reached: bool = True
+    is_local: bool = False
     body: bytes = msgspec.field(default=b"")
     key: str | None = None
 
@@ -72,6 +74,7 @@ class TailMessage(msgspec.Struct, frozen=True, kw_only=True):
             size_bytes=item.size,
             is_urgent=is_urgent,
             is_reached=is_reached,
+            is_local=item.is_local,
             body=item.body,
             key=header.key,
         )
@@ -195,7 +198,9 @@ class MessageTail:
             if self._chosen.passes(item):
                 self._item = item
         item, target = self._item, self._item.header.target
-        is_reached = self._presence.knows(target) or await self._presence.reaches(target)
+        is_reached = (
+            item.is_local or self._presence.knows(target) or await self._presence.reaches(target)
+        )
         self._item = None  # not before: the wait may be cancelled
         return TailMessage.of(item, is_reached=is_reached)
 

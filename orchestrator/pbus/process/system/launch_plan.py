@@ -1,5 +1,7 @@
 """Command line and environment of a worker's process."""
 
+import importlib.resources
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +16,7 @@ from pbus.topology.model import REPLICA_VARIABLE, Loop, WorkerInstance, WorkerSp
 from pbus.topology.policy.policies import StopSpec
 
 SPEC_VARIABLE = "PBUS_SPEC_FD"
+PIPECAT_VARIABLE = "PIPECAT_SETUP_FILES"  # names files that Pipecat loads when a runner starts
 FOREGROUND_VARIABLE = "PBUS_FOREGROUND"  # set where Ctrl-C is the worker's own
 
 
@@ -105,6 +108,8 @@ def plan_launch(
         groups.STATE_VARIABLE: str(environment.state),
         "PBUS_GUARD_TOKEN": environment.guard_token,
     }
+    if spec.pipecat:
+        env[PIPECAT_VARIABLE] = _with_sidecar(env.get(PIPECAT_VARIABLE, ""))
     if spec.command is not None:
         return Launch(argv=spec.command, env=env, cwd=spec.working_dir)
     # The name is for readers of process lists; the child itself reads the environment.
@@ -117,6 +122,15 @@ def _stop_env(spec: StopSpec) -> dict[str, str]:
     """The variables by which a runner knows how a signal ends it, where that is not as usual."""
     grace = {} if spec.grace_s is None else {GRACE_VARIABLE: str(spec.grace_s)}
     return grace if spec.drain else {**grace, DRAIN_VARIABLE: "0"}
+
+
+def _with_sidecar(files: str) -> str:
+    """The setup files of Pipecat that a user has, and that of pbus behind them."""
+    ours = str(importlib.resources.files("pbus") / "compat" / "pipecat" / "setup_file.py")
+    return os.pathsep.join([
+        *(file for file in files.split(os.pathsep) if file not in {"", ours}),
+        ours,
+    ])
 
 
 def launch_spec(spec: WorkerSpec, file: Path, loop: Loop = "asyncio") -> WorkerLaunchSpec:

@@ -27,7 +27,7 @@ def check_policies(
         is_given: Whether a key below the worker is in the file, valid or not.
         problems: Where to note them.
     """
-    joins = section.worker is not None if section.joins is None else section.joins
+    joins = section.joins_bus
     for key, probe in (("ready", section.ready), ("health", section.health)):
         if isinstance(probe, ProbeSection) and not _has_wrong_probe(key, probe, is_given):
             _check_probe(probe, joins, lambda *keys, key=key: place(key, *keys), problems)

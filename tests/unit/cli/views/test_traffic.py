@@ -1,5 +1,7 @@
 """Messages on one line each: aligned, cut, and harmless to a terminal."""
 
+import base64
+import dataclasses
 import json
 from typing import Any
 
@@ -65,6 +67,31 @@ def test_header_not_repeated() -> None:
     message = passed("BusJobRequestMessage", job_id="7-1", job_name="index", payload={"n": 1})
 
     assert body_text(message.body) == 'job_name="index" payload={"n":1} job_id="7-1"'
+
+
+def test_a_message_that_stayed_in_its_process_is_marked() -> None:
+    """Before its body; others are not."""
+    there = passed(text="x")
+    here = dataclasses.replace(there, is_local=True)
+
+    assert ["(local) text", "text"] == [
+        traffic_text(one, Widths()).partition("B  ")[2].partition("=")[0] for one in (here, there)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [(0, "0 B"), (1, "1 B"), (2, "2 B"), (3, "3 B"), (640, "640 B"), (5000, "4.9 KB")],
+)
+@pytest.mark.parametrize("field", ["audio", "image"])
+def test_data_of_frames_by_its_size(field: str, size: int, expected: str) -> None:
+    """Base64 tells a reader nothing."""
+    data = base64.b64encode(bytes(size)).decode()
+    text = passed(
+        frame={"type": "MyFrame", field: data, "rate": 8000}, made=[3, "BusFrameMessage#1"]
+    )
+
+    assert f"MyFrame {field}={expected} rate=8000" == body_text(text.body)
 
 
 def test_frame_by_its_type() -> None:

@@ -1,0 +1,1 @@
+"""Programs of other frameworks on pbus' bus; nothing else in pbus imports one of them."""

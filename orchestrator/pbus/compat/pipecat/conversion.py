@@ -1,0 +1,241 @@
+"""Pipecat's messages on pbus' wire: each by its class name, with its fields beside the header."""
+
+import base64
+import dataclasses
+import enum
+import functools
+import logging
+import time
+import typing
+from typing import Any
+
+import msgspec
+
+from pbus.codec import Header, decode_header
+from pbus.compat.pipecat import theirs
+from pbus.compat.pipecat.values import build, decode, encode_field
+from pbus.errors import MessageDecodeError
+from pbus.frames import Frame
+from pbus.ids import new_id
+from pbus.messages import BusMessage
+from pbus.structs import DECODE_ERRORS
+
+logger = logging.getLogger(__name__)
+
+_HEADER = frozenset(Header.__struct_fields__)
+_MADE = "made"  # Pipecat's own id and name of a message
+_OWN = frozenset({"id", "name", "source", "target"})
+_NAMED_HERE = "pipecat."  # classes of Pipecat itself are found without their module
+# Those of pbus that Pipecat has another class for.
+_AS_THEIRS = {
+    "BusJobRequestUrgentMessage": "BusJobRequestMessage",
+}
+_FRAMES_AS_THEIRS = {"AudioRawFrame": "OutputAudioRawFrame"}
+_TAG = frozenset({"type", "module"})  # of a frame; its fields of these names get a _
+_NOT_THEIRS = frozenset({"BusWorkerRegistryMessage", "BusAddWorkerMessage"})
+
+
+class WireMessage(msgspec.Struct):
+    """A message as it travels.
+
+    Attributes:
+        header: Type, sender, receiver.
+        fields: All others, as JSON.
+        category: As of unknown types of pbus.
+    """
+
+    header: Header
+    fields: dict[str, Any]
+    category: str = "data"
+
+
+def decode_wire(line: bytes) -> WireMessage | None:
+    """Decode an encoded message of any type; None, and a line in the log, for what is none."""
+    try:
+        header = decode_header(line)
+        packed = line[:1] >= b"\x80"
+        fields = (msgspec.msgpack if packed else msgspec.json).decode(line)
+    except (*DECODE_ERRORS, MessageDecodeError) as error:
+        logger.warning("a message is refused: %s", error)
+        return None
+    return WireMessage(header, {key: fields[key] for key in fields.keys() - _HEADER})
+
+
+# To the wire
+
+
+def to_wire(message: Any, source: str, target: str | None, *, packed: bool) -> WireMessage:
+    """The form of a Pipecat message for the wire.
+
+    Args:
+        message: The message.
+        source: The address of its sender.
+        target: The address of its receiver.
+        packed: Whether bytes may travel as they are.
+
+    Raises:
+        MessageEncodeError: A field cannot travel; it names the field.
+    """
+    kind = type(message).__name__
+    header = Header(type=kind, source=source, target=target, id=new_id(), time=time.time())
+    fields: dict[str, Any] = {_MADE: [message.id, message.name]}
+    for name in _field_names(message.__class__):
+        value = getattr(message, name)
+        if value is None:
+            continue
+        if isinstance(value, theirs.Frame):
+            value = _frame_to_wire(value, kind, name, packed=packed)
+        elif isinstance(value, enum.StrEnum):
+            value = value.value
+        elif isinstance(value, theirs.FrameDirection):
+            value = value.name.lower()
+        else:
+            value = encode_field(value, kind, name)
+        fields[f"{name}_" if name in _HEADER else name] = value
+    if not type(message).__module__.startswith(_NAMED_HERE):
+        fields["module"] = type(message).__module__
+    return WireMessage(header, fields)
+
+
+@functools.cache
+def _names(cls: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(cls))
+
+
+@functools.cache
+def _field_names(cls: Any) -> tuple[str, ...]:
+    return tuple(name for name in _names(cls) if name not in _OWN)
+
+
+def _frame_to_wire(frame: Any, kind: str, name: str, *, packed: bool) -> dict[str, Any]:
+    """A frame as pbus writes its own: the class' name, and the fields beside it."""
+    cls: Any = type(frame)
+    wire: dict[str, Any] = {"type": cls.__name__}
+    if not cls.__module__.startswith(_NAMED_HERE):
+        wire["module"] = cls.__module__
+    raw = _bytes_fields(cls)
+    for key in _names(cls):
+        value = getattr(frame, key, None)
+        if value is None or callable(value):  # functions are left out, as by Pipecat's serializer
+            continue
+        if key in raw and isinstance(value, (bytes, bytearray)):
+            wire[key] = bytes(value) if packed else base64.b64encode(value).decode()
+        else:
+            at = f"{key}_" if key in _TAG else key
+            wire[at] = encode_field(value, kind, f"{name}.{key}")
+    return wire
+
+
+@functools.cache
+def _bytes_fields(cls: Any) -> frozenset[str]:
+    """The fields of a frame that hold bytes, which travel without a tag, as those of pbus' frames."""
+    hints = typing.get_type_hints(cls)
+    return frozenset(
+        name
+        for name, hint in hints.items()
+        if hint is bytes or set(typing.get_args(hint)) == {bytes, type(None)}
+    )
+
+
+# From the wire
+
+
+def from_wire(wire: WireMessage) -> Any:
+    """The Pipecat message of a message on the wire; None for one that is of pbus' own affairs.
+
+    Raises:
+        MessageDecodeError: This process has no class of that name, or its class refused the fields.
+    """
+    kind = _AS_THEIRS.get(wire.header.type, wire.header.type)
+    cls = None if kind in _NOT_THEIRS else find(theirs.BusMessage, kind, wire.fields.get("module"))
+    if cls is None:
+        if BusMessage.catalogue.get(kind) is not None:
+            return None
+        raise MessageDecodeError("no class of that name is imported here", type_name=kind)
+    try:
+        return _message(cls, wire)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        raise MessageDecodeError(text, type_name=kind) from error
+
+
+def _message(cls: type, wire: WireMessage) -> Any:
+    fields: dict[str, Any] = {"source": wire.header.source}
+    if wire.header.target is not None:
+        fields["target"] = wire.header.target
+    ours: Any = BusMessage.catalogue.get(wire.header.type)
+    defaults = _defaults(ours)
+    for name in _field_names(cls):
+        value = wire.fields.get(f"{name}_" if name in _HEADER else name, defaults.get(name))
+        if value is not None:
+            fields[name] = _field_from_wire(name, value)
+    message = build(cls, fields)
+    made = wire.fields.get(_MADE)
+    if isinstance(made, list) and len(made) == 2:  # noqa: PLR2004 - id and name
+        message.id, message.name = made
+    return message
+
+
+def _field_from_wire(name: str, value: Any) -> Any:
+    if name == "frame" and isinstance(value, dict) and "type" in value:
+        return _frame_from_wire(value)
+    if name == "direction" and isinstance(value, str):
+        return theirs.FrameDirection[value.upper()]
+    return decode(value)
+
+
+@functools.cache
+def _defaults(ours: Any) -> dict[str, Any]:
+    """The values that pbus leaves out of messages and frames of a class of its own."""
+    if ours is None:
+        return {}
+    return {
+        field.name: field.default
+        for field in msgspec.structs.fields(ours)
+        if field.default not in {None, msgspec.NODEFAULT} and field.name not in _OWN
+    }
+
+
+def _frame_from_wire(wire: dict[str, Any]) -> Any:
+    kind = _FRAMES_AS_THEIRS.get(wire["type"], wire["type"])
+    cls = find(theirs.Frame, kind, wire.get("module"))
+    if cls is None:
+        raise MessageDecodeError("no frame class of that name is imported here", type_name=kind)
+    raw = _bytes_fields(cls)
+    ours: Any = Frame.catalogue.get(wire["type"])
+    fields: dict[str, Any] = dict(_defaults(ours))
+    for key, value in wire.items():
+        if key in _TAG:
+            continue
+        name = key[:-1] if key[:-1] in _TAG else key
+        is_text = name in raw and isinstance(value, str)
+        fields[name] = base64.b64decode(value, validate=True) if is_text else decode(value)
+    if fields.get("metadata") is None:
+        fields.pop("metadata", None)
+    return build(cls, fields)
+
+
+_found: dict[tuple[type, str, str | None], type] = {}
+
+
+def find(base: type, name: str, module: str | None = None) -> type | None:
+    """The class below a base of a name, among those that this process has; the latest of several.
+
+    Args:
+        base: Of messages, or of frames.
+        name: The class' name.
+        module: Decides between several.
+    """
+    key = (base, name, module)
+    if key not in _found:
+        classes = (base, *theirs.subclasses_of(base))
+        same = [cls for cls in classes if cls.__name__ == name]
+        if not same:
+            return None
+        _found[key] = max(reversed(same), key=lambda cls: _fits(cls, module))
+    return _found[key]
+
+
+def _fits(cls: type, module: str | None) -> bool:
+    """Whether a class is of a module; of Pipecat itself where none is named."""
+    return cls.__module__ == module or (module is None and cls.__module__.startswith(_NAMED_HERE))

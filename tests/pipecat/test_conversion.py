@@ -1,0 +1,244 @@
+"""Messages of Pipecat on pbus' wire and back, in both encodings; and what pbus makes of them."""
+
+import dataclasses
+import inspect
+
+import pytest
+from pipecat.bus import (
+    BusDataMessage,
+    BusFrameMessage,
+    BusJobRequestMessage,
+    BusMessage,
+    BusSystemMessage,
+)
+from pipecat.bus import messages as bus_messages
+from pipecat.bus.ui import messages as ui_messages
+from pipecat.frames import frames
+from pipecat.processors.frame_processor import FrameDirection
+
+import pbus
+from pbus.codec import Encoding, Header, decode_message, encode_checked, encode_message
+from pbus.compat.pipecat.conversion import decode_wire, find, from_wire, to_wire
+from pbus.errors import MessageDecodeError, MessageEncodeError
+from pbus.messages import message_type
+from support.pipecat_bots import Bot
+
+VALUES = {
+    "job_id": "j", "frame": frames.TextFrame("x"), "direction": FrameDirection.UPSTREAM, "status": "completed",
+    "args": {"k": (1, 2)}, "payload": {"a": b"x"}, "response": {"n": None}, "update": {}, "data": {"x": {1}},
+    "flush_id": 7, "runner": "r", "workers": None, "error": "boom", "text": "t", "worker": None, "reason": "why",
+    "job_name": "n", "bridge": "voice", "started_at": 1.5, "parent": "p", "at": 5,
+}  # fmt: skip
+
+
+def kinds(*modules):
+    """The message classes that Pipecat sends between processes."""
+    return [
+        cls
+        for module in modules
+        for _, cls in inspect.getmembers(module, inspect.isclass)
+        if cls.__module__ == module.__name__
+        and issubclass(cls, BusMessage)
+        and not issubclass(cls, bus_messages.BusLocalMessage)
+        and cls is not bus_messages.BusWorkerRegistryMessage
+    ]
+
+
+def filled(cls):
+    """A message with a value in each field."""
+    fields = {field.name for field in dataclasses.fields(cls) if field.init}
+    return cls(source="a", target="b", **{key: VALUES[key] for key in fields & VALUES.keys()})
+
+
+def passed(message, encoding=Encoding.JSON):
+    """The message behind the wire."""
+    return from_wire(decode_wire(line_of(message, encoding)))
+
+
+def line_of(message, encoding=Encoding.JSON):
+    wire = to_wire(message, message.source, message.target, packed=encoding is Encoding.MSGPACK)
+    return encode_checked(wire.header, wire.fields, limit=1 << 22, encoding=encoding)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Odd(BusDataMessage):
+    """Fields that are named like those of the header, and of a frame's tag."""
+
+    type: str
+    time: float
+    module_of: str = "m"
+
+
+@dataclasses.dataclass
+class OddFrame(frames.DataFrame):
+    type: str
+    module: str
+    image: bytes | None = None
+    size: tuple[int, int] = (1, 2)
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+@pytest.mark.parametrize("cls", kinds(bus_messages, ui_messages), ids=lambda cls: cls.__name__)
+def test_each_message_of_pipecat_arrives_as_it_was(cls, encoding):
+    """All fields, its id and its name; as a new object."""
+    for message in (filled(cls), filled(cls)):
+        arrived = passed(message, encoding)
+        assert message == arrived
+        assert (cls, message.id, message.name) == (type(arrived), arrived.id, arrived.name)
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+@pytest.mark.parametrize(
+    "frame",
+    [
+        frames.TextFrame("héllo"),
+        frames.TranscriptionFrame(text="t", user_id="u", timestamp="now"),
+        frames.TTSSpeakFrame("speak"),
+        frames.OutputAudioRawFrame(audio=bytes(range(256)), sample_rate=24000, num_channels=2),
+        frames.InputImageRawFrame(image=b"\xff\0", size=(1, 2), format="RGB"),
+        frames.UserImageRawFrame(image=b"\xff", size=(1, 1), format=None, text="q"),
+        frames.EndFrame(reason="over"),
+        frames.FunctionCallResultFrame(
+            function_name="f", tool_call_id="1", arguments={"a": 1}, result=(1, 2),
+            properties=frames.FunctionCallResultProperties(run_llm=True),
+        ),
+        OddFrame("t", "m"),
+        OddFrame("t", "m", b"x", (3, 4)),
+    ],
+    ids=lambda frame: frame.name,
+)  # fmt: skip
+def test_each_frame_arrives_byte_for_byte(frame, encoding):
+    """With its id, name, times and metadata; bytes travel as they are where they can."""
+    frame.metadata["mine"] = {"deep": [1]}
+    frame.pts = 123
+    arrived = passed(
+        BusFrameMessage(source="a", frame=frame, direction=FrameDirection.DOWNSTREAM), encoding
+    )
+    assert frame == arrived.frame
+    assert (frame.id, frame.name, 123, {"mine": {"deep": [1]}}) == (
+        arrived.frame.id, arrived.frame.name, arrived.frame.pts, arrived.frame.metadata,
+    )  # fmt: skip
+    assert frame.interruptible == arrived.frame.interruptible
+    assert type(frame) is type(arrived.frame)
+
+
+def test_a_message_class_of_ones_own_arrives():
+    """Also with fields named like those of the header."""
+    message = Odd(source="a", type="t", time=1.5)
+    assert message == passed(message)
+
+
+def test_the_latest_of_several_classes_is_taken_and_its_module_decides():
+    """A program that is loaded as __main__ and by name has two."""
+    other = dataclasses.make_dataclass(
+        "Odd", [("type", str), ("time", float)], bases=(BusDataMessage,), kw_only=True
+    )
+    other.__module__ = "elsewhere"
+    assert other is find(BusMessage, "Odd", "elsewhere")
+    assert Odd is find(BusMessage, "Odd", __name__)
+    assert find(BusMessage, "NoneSuch") is None
+
+
+def test_pbus_reads_what_pipecat_sends():
+    """By its own classes of these names; what it has no field for is left."""
+    job = BusJobRequestMessage(source="a", target="b", job_id="1", job_name="n", payload={"x": [1]})
+    ours = decode_message(line_of(job))
+    assert isinstance(ours, pbus.BusJobRequestMessage)
+    assert ("a", "b", "1", "n", {"x": [1]}) == (
+        ours.source, ours.target, ours.job_id, ours.job_name, ours.payload,
+    )  # fmt: skip
+    text = BusFrameMessage(
+        source="a", frame=frames.TextFrame("x"), direction=FrameDirection.UPSTREAM
+    )
+    for encoding in Encoding:
+        ours = decode_message(line_of(text, encoding))
+        assert (pbus.TextFrame, "x", "upstream") == (
+            type(ours.frame),
+            ours.frame.text,
+            ours.direction,
+        )
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+def test_pipecat_reads_what_pbus_sends(encoding):
+    """With the defaults that pbus leaves out."""
+    audio = pbus.BusFrameMessage(
+        source="p", target="a", frame=pbus.AudioRawFrame(audio=b"\0\1\2\3", sample_rate=8000)
+    )
+    urgent = pbus.messages.BusJobRequestUrgentMessage(source="p", target="a", job_id="1", window=5)
+    answer = pbus.BusJobResponseMessage(
+        source="p", target="a", job_id="1", status=pbus.JobStatus.FAILED
+    )
+    got = [
+        from_wire(decode_wire(encode_message(one, encoding=encoding)))
+        for one in (audio, urgent, answer)
+    ]
+    assert (b"\0\1\2\3", 1, 2, FrameDirection.DOWNSTREAM) == (
+        got[0].frame.audio, got[0].frame.num_channels, got[0].frame.num_frames, got[0].direction,
+    )  # fmt: skip
+    assert (BusJobRequestMessage, "1") == (type(got[1]), got[1].job_id)
+    assert "failed" == got[2].status
+
+
+@pytest.mark.parametrize(
+    "ours",
+    [
+        pbus.messages.BusJobCreditRequestMessage(source="p", target="a", job_id="1"),
+        pbus.messages.BusWorkerRegistryMessage(source="p", runner="p", workers=()),
+    ],
+    ids=lambda ours: type(ours).__name__,
+)
+def test_what_is_of_pbus_own_affairs_is_left_out(ours):
+    """Pipecat has no message for it."""
+    assert from_wire(decode_wire(encode_message(ours))) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "problem"),
+    [
+        ("BusNoSuchMessage", {}, "no class of that name"),
+        ("BusFrameMessage", {"frame": {"type": "NoSuchFrame"}}, "no frame class of that name"),
+        ("BusFrameMessage", {"frame": {"type": "TextFrame"}, "direction": "sideways"}, "KeyError"),
+        (
+            "BusFrameMessage",
+            {"frame": {"type": "InputAudioRawFrame", "audio": "no base64!"}},
+            "base64",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_an_error(kind, fields, problem):
+    """It says which type, and why."""
+    line = encode_checked(Header(type=kind, source="x"), fields, limit=1 << 20)
+    with pytest.raises(MessageDecodeError, match=problem):
+        from_wire(decode_wire(line))
+
+
+@pytest.mark.parametrize("line", [b"", b"{", b'{"type":5}', b"\x80", b"[1]", b"null"])
+def test_bytes_that_are_no_message_are_refused(line):
+    """Never raised: the bus goes on."""
+    assert decode_wire(line) is None
+
+
+def test_a_field_that_cannot_travel_is_named():
+    """Of a message, and of a frame in it."""
+    frame = frames.TextFrame("x")
+    frame.metadata["bot"] = Bot("b")
+    message = BusFrameMessage(source="a", frame=frame, direction=FrameDirection.DOWNSTREAM)
+    with pytest.raises(MessageEncodeError, match=r"BusFrameMessage.*frame\.metadata\.bot"):
+        line_of(message)
+
+
+def test_text_that_is_none_is_an_error_at_its_sender():
+    """Half of a character has no bytes."""
+    job = BusJobRequestMessage(source="a", target="b", job_id="1", payload={"x": "half \ud83d"})
+    for encoding in Encoding:
+        with pytest.raises(MessageEncodeError, match=r"BusJobRequestMessage.*payload"):
+            line_of(job, encoding)
+
+
+def test_urgent_messages_of_pipecat_are_urgent_in_pbus():
+    """The lanes agree, so cancels and urgent answers overtake on the whole way."""
+    for cls in kinds(bus_messages):
+        ours = message_type(cls.__name__)
+        if ours is not None:
+            assert issubclass(cls, BusSystemMessage) == (ours.lane == "s"), cls
