@@ -1,5 +1,7 @@
 """What the file says about order, readiness and ends, by the command."""
 
+import re
+
 import pytest
 
 from support.cli_env import CliEnv
@@ -81,3 +83,61 @@ workers:
 """
     place = home.place("once", {"topology.yaml": text})
     assert 7 == place.run("up", "--plain").code
+
+
+HOPELESS = """
+workers:
+  slow:
+    command: [sh, ends.sh, slow]
+    ready: {log: is up}
+  failing: {command: [sh, -c, 'echo no database; exit 3'], restart: never, ready: notify}
+  hanging: {command: [sleep, '1000'], ready: {tcp: 1, timeout: 1h}}
+  on-slow: {command: [sh, ends.sh, on-slow, 0.5], depends_on: [slow]}
+  stubborn: {command: [sh, -c, 'trap "" TERM; while :; do sleep 0.1; done'],
+             depends_on: [on-slow], stop: {grace: 500ms}}
+  on-failing: {command: [sleep, '1000'], depends_on: [failing]}
+  on-hanging: {command: [sleep, '1000'], depends_on: {hanging: healthy}}
+  last: {command: [sleep, '1000'], depends_on: [on-hanging, on-slow]}
+  missing: {command: [no-such-program]}
+"""
+# Ready when the file `go` is there; writes its name when it ends, after a while.
+ENDS = """
+trap 'sleep ${2:-0}; echo $1 >> ends; exit 0' TERM
+while :; do test -e go && test $1 = slow && echo is up; sleep 0.1; done
+"""
+
+
+def test_everyone_who_is_not_ready_is_named(home: CliEnv):
+    """`up --wait` tells of all that fail, hang, are slow or wait for such, why; stop goes backwards."""
+    place = home.place("hopeless", {"topology.yaml": HOPELESS, "ends.sh": ENDS})
+    done = place.run("up", "--wait", "--timeout", "40")
+
+    assert 1 == done.code, done
+    told = dict(
+        re.findall(
+            r"^(?:error: )?worker '(.+)' (?:failed|is not ready): (.+)$", done.err, re.MULTILINE
+        )
+    )
+    expected = {
+        "failing": "exited with code 3; last line: no database",
+        "on-failing": "a dependency",
+        "missing": "cannot be started: No such file or directory: no-such-program",
+        "slow": "starting, no line matches",
+        "hanging": "starting, tcp 127.0.0.1:1",
+        "on-slow": "waiting for slow to be ready",
+        "stubborn": "waiting for on-slow to be ready",
+        "on-hanging": "waiting for hanging to be healthy",
+        "last": "waiting for on-hanging to be ready",
+    }
+    assert expected == {name: why[: len(expected[name])] for name, why in told.items()}
+    assert "failing | no database" in done.err
+
+    (place.folder / "go").touch()
+    place.until(lambda rows: rows["stubborn"]["state"] == "ready")
+    assert 0 == place.run("down").code
+    assert "on-slow\nslow\n" == (place.folder / "ends").read_text()
+    assert "was killed by SIGKILL" in place.run("logs", "stubborn").out
+
+    assert 0 == place.run("up", "--wait", "--only", "stubborn").code
+    assert 0 == place.run("down", "--timeout", "1").code  # wins over `grace`; others get as much
+    assert "on-slow\nslow\n" * 2 == (place.folder / "ends").read_text()

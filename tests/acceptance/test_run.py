@@ -27,6 +27,8 @@ class Echo(BaseWorker):
                 "folder": os.path.basename(os.getcwd()), "pid": os.getpid()}
 """
 TOPOLOGY = """
+env: {WORD: ours, PBUS_CHANNEL: not-this}
+env_file: team.env
 workers:
   one: {worker: 'w:Echo', args: {word: hi}, env: {WORD: there}, working_dir: inner}
   many: {worker: 'w:Echo', replicas: 2}
@@ -39,13 +41,20 @@ with pbus.client.connect_sync() as client:
     print(client.job("one", "say", {}, timeout=10)["word"], sys.argv[1:], sys.stdin.read())
 sys.exit(7)
 """
+TEAM = "TEAM=blue\nWORD=file\n"
 SHELL = ("/bin/bash", "-c", 'set -m; "$0" "$@"; echo "left $?"; read; fg; echo "end $?"')
 
 
 def make(home: CliEnv, name: str, text: str = TOPOLOGY) -> Place:
     """A project's folder."""
     place = home.place(
-        name, {"topology.yaml": f"name: {name}\n{text}", "w.py": WORKERS, "ask.py": ASKING}
+        name,
+        {
+            "topology.yaml": f"name: {name}\n{text}",
+            "w.py": WORKERS,
+            "ask.py": ASKING,
+            "team.env": TEAM,
+        },
     )
     (place.folder / "inner").mkdir()
     return place
@@ -69,6 +78,14 @@ def test_program_on_the_bus(place: Place):
     assert 137 == killed.code
     assert 1 == missing.code
     assert "nowhere" in missing.err
+
+
+def test_program_has_the_projects_variables(place: Place, monkeypatch: pytest.MonkeyPatch):
+    """As workers have them: they win over the environment, and pbus' own win over them."""
+    monkeypatch.setitem(place.home.environ, "WORD", "outer")
+    done = place.run("run", "--", "printenv", "WORD", "TEAM", "PBUS_CHANNEL")
+
+    assert (0, ["ours", "blue", "pbus:runs"]) == (done.code, done.out.split())
 
 
 def test_signals_are_passed_on(place: Place):

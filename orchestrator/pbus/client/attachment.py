@@ -153,22 +153,29 @@ def _by_files(files: Sequence[Path], *, is_given: bool) -> Attachment | None:
     return Attachment(topology.name, bus, file=file)
 
 
-async def while_running(attachment: Attachment, main: Coroutine[Any, Any, T]) -> T:
+async def while_running(
+    attachment: Attachment, main: Coroutine[Any, Any, T], look_s: float = _LOOK_S
+) -> T:
     """Run a coroutine for as long as the project's supervisor on this machine runs.
+
+    Args:
+        attachment: The project.
+        main: The coroutine.
+        look_s: Seconds between two looks whether the supervisor runs.
 
     Raises:
         NothingRunningError: The supervisor ended before the coroutine.
     """
-    doing, _ = await first_of(main, _wait_ended(attachment.record))
+    doing, _ = await first_of(main, _wait_ended(attachment.record, look_s))
     if not doing.cancelled():
         result: T = doing.result()
         return result
     raise NothingRunningError(f"is named {attachment.project!r} any more")
 
 
-async def _wait_ended(record: ProjectRecord | None) -> None:
+async def _wait_ended(record: ProjectRecord | None, look_s: float) -> None:
     """Wait until a supervisor is gone, and what it sent before has been handled."""
     while record is None or record.is_alive:  # noqa: ASYNC110 - a process, not an event
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(look_s)
     for _ in range(_LAST_TURNS):  # not one long sleep: it may end at once on a busy machine
         await asyncio.sleep(_TURN_S)

@@ -108,11 +108,15 @@ def worker_launch(one_off: OneOff, name: str, environ: Mapping[str, str]) -> Lau
 
 
 def command_launch(one_off: OneOff, command: Sequence[str], environ: Mapping[str, str]) -> Launch:
-    """The launch of a program in the current folder; `pbus.client.connect()` works in it."""
+    """The launch of a program in the current folder, with the project's own variables.
+
+    `pbus.client.connect()` works in it.
+    """
     around = one_off.environment
     inherited = {key: value for key, value in environ.items() if key not in _OF_A_WORKER}
     env = {
         **inherited,
+        **one_off.topology.env,
         **around.bus.to_env(),
         "PBUS_SESSION": around.session,
         PROJECT_VARIABLE: around.project,

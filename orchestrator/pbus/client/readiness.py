@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pbus.bus.base import WorkerBus
-from pbus.client.attachment import attachment_of
+from pbus.client.attachment import attachment_of, while_running
 from pbus.client.status import read_facts
 from pbus.errors import (
     BusUnavailableError,
@@ -195,18 +195,33 @@ async def wait_started(
 
 
 async def _wait(topology: Topology, readiness: Readiness, on_ready: Callable[[str], None]) -> None:
+    """Look at the workers of a project until all are ready, or the project has ended.
+
+    Raises:
+        NothingRunningError: It has ended.
+        StartupError: Some will not become ready.
+    """
     record = choose_project(None, topology.file, topology.folder)
-    while record.is_alive:
-        with contextlib.suppress(BusUnavailableError):  # it ends, or the broker is restarted
-            async with attachment_of(record).opened() as bus:
-                await _poll(record, bus, readiness, on_ready)
-                return
-        await asyncio.sleep(_POLL_S)
-    raise NothingRunningError(f"is named {record.name!r} any more")
+    await while_running(attachment_of(record), _poll(record, readiness, on_ready), _POLL_S)
 
 
 async def _poll(
-    record: ProjectRecord, bus: WorkerBus, readiness: Readiness, on_ready: Callable[[str], None]
+    record: ProjectRecord, readiness: Readiness, on_ready: Callable[[str], None]
+) -> None:
+    """Look at the workers until all are ready, also over a restart of the broker."""
+    while True:
+        with contextlib.suppress(BusUnavailableError):
+            async with attachment_of(record).opened() as bus:
+                await _watch(record.session, bus, readiness, on_ready)
+                return
+        await asyncio.sleep(_POLL_S)
+
+
+async def _watch(
+    session: str,
+    bus: WorkerBus,
+    readiness: Readiness,
+    on_ready: Callable[[str], None],
 ) -> None:
     """Look at the workers until all are ready.
 
@@ -217,9 +232,9 @@ async def _poll(
         StartupError: Some will not become ready.
     """
     failed_at = math.inf
-    while record.is_alive:
+    while True:
         leases, hosts = await read_facts(bus)
-        own = [host for host in hosts if host.session == record.session]
+        own = [host for host in hosts if host.session == session]
         for name in readiness.look(merge_rows(leases, own, time.time()), own):
             on_ready(name)
         if not readiness.missing:
@@ -229,7 +244,6 @@ async def _poll(
         if readiness.failed and (not readiness.waiting or now - failed_at >= _GRACE_S):
             raise readiness.error()
         await asyncio.sleep(_POLL_S)
-    raise NothingRunningError(f"is named {record.name!r} any more")
 
 
 def lines_since(topology: Topology, worker: str, since: float) -> list[LogLine]:

@@ -1,6 +1,7 @@
 """Errors of processes and their control."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from pbus.errors.base_error import PbusError
@@ -71,14 +72,23 @@ class ControlTimeoutError(ProcessError, TimeoutError):
     Attributes:
         action: "start", "stop" or "restart".
         workers: The names of those that were not done.
+        states: What each was doing, by name, as far as it is known.
     """
 
-    def __init__(self, action: str, workers: Sequence[str], timeout_s: float) -> None:
+    def __init__(
+        self,
+        action: str,
+        workers: Sequence[str],
+        timeout_s: float,
+        states: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        shown = [f"{name} ({states[name]})" if name in states else name for name in workers]
         super().__init__(
-            f"cannot {action} within {timeout_s:g} s: {', '.join(workers)}; it is still tried"
+            f"cannot {action} within {timeout_s:g} s: {', '.join(shown)}; it is still tried"
         )
         self.action = action
         self.workers = tuple(workers)
+        self.states = dict(states)
         self.timeout_s = timeout_s
 
 

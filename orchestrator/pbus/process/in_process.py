@@ -91,8 +91,8 @@ class InProcessRunner(BusSubscriber):
         """Stop: workers finish their queued messages; a second call cancels them. On the loop."""
         is_again, self._is_stopping = self._is_stopping, True
         if self._runner is not None:
-            timeout_s = RecoveryLog(self._project.state_dir).take_stop_timeout()
-            self._runner.end_timeout = END_TIMEOUT_S if timeout_s is None else timeout_s
+            time = RecoveryLog(self._project.state_dir).take_stop_time()
+            self._runner.end_timeout = END_TIMEOUT_S if time is None else time.seconds
             stop = self._runner.cancel if is_again else self._runner.end
             self._stopping = asyncio.ensure_future(stop(reason))
 

@@ -270,7 +270,7 @@ class _Checker:
             return shape.aliases.get(node.text, node.text)
         advice = ""
         if isinstance(node, Scalar) and not _is_expanded(node):
-            advice = did_you_mean(node.text, words)
+            advice = _advice(node, shape) or did_you_mean(node.text, words)
         return self._wrong(place, one_of(words), _shown(node), advice)
 
     def _as_written(self, node: Node, shape: _Shape, place: Place) -> Any:

@@ -131,6 +131,7 @@ def _build(
             )
             for worker, section in checked.workers.items()
         },
+        env=shared,
         loop=checked.loop or "asyncio",
         secrets=frozenset(secret_paths(tree)),
     )

@@ -146,6 +146,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
         parts: Files that were read besides, since those include or extend them.
         folder: The folder of `file`.
         workers: By name, in the order of the file.
+        env: Variables of every worker, and of programs run beside them; `env` of workers has them, too.
         loop: The event loop of the processes that host worker classes.
         secrets: Key paths, from the top of the file, of values that must not be shown.
     """
@@ -157,6 +158,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     workers: dict[str, WorkerSpec]
     overrides: tuple[Path, ...] = ()
     parts: tuple[Path, ...] = ()
+    env: dict[str, str] = msgspec.field(default_factory=dict)
     loop: Loop = "asyncio"
     secrets: frozenset[tuple[str, ...]] = frozenset()
 

@@ -1,6 +1,8 @@
 """The workers that a control request is about, and the gathering of answers."""
 
-from collections.abc import Callable, Coroutine
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
@@ -139,6 +141,7 @@ async def given(
     timeout_s: float = 3600.0,
     *,
     with_records: bool = True,
+    states: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> tuple[dict[str, str], list[BusControlRequestMessage]]:
     """What comes of an order to two supervisors, and what each was asked."""
     async with AsyncQueueBus() as bus:
@@ -147,8 +150,15 @@ async def given(
         for supervisor in supervisors:
             await bus.subscribe(supervisor)
             if with_records:
-                record = msgspec.json.encode(host(supervisor.name, *plan[supervisor.name]))
-                await bus.leases.put_record(supervisor.name, record, ttl_s=LEASE_S)
+                record = host(supervisor.name, *plan[supervisor.name])
+                processes = [
+                    msgspec.structs.replace(one, **states.get(one.name, {}))
+                    for one in record.processes
+                ]
+                record = msgspec.structs.replace(record, processes=tuple(processes))
+                await bus.leases.put_record(
+                    supervisor.name, msgspec.json.encode(record), ttl_s=LEASE_S
+                )
         requester = ControlRequester(bus, "cli-1", "restart", plan)
         await bus.subscribe(requester)
         told: list[str] = []
@@ -215,12 +225,35 @@ def test_lost_answers_are_asked_for():
     assert 1 == len({request.request_id for request in requests})
 
 
-def test_deadline_names_the_late():
-    """Who is not done in time is named."""
-    text = r"cannot restart within 0.2 s: b; it is still tried"
-    with pytest.raises(ControlTimeoutError, match=text) as caught:
-        played(given(lambda _, worker: None if worker == "b" else "done", 0.2))
-    assert (("b",), 0.2) == (caught.value.workers, caught.value.timeout_s)
+def test_deadline_names_the_late(monkeypatch: pytest.MonkeyPatch):
+    """Who is not done in time is named, with its state and the cause of that."""
+    late = "cannot restart within 0.2 s: b (waiting for db to be ready); it is still tried"
+
+    async def main(**options: Any) -> ControlTimeoutError:
+        with pytest.raises(ControlTimeoutError) as caught:
+            await given(lambda _, worker: None if worker == "b" else "done", 0.2, **options)
+        return caught.value
+
+    state = {"state": "waiting", "reason": "waiting for db to be ready"}
+    error = played(main(states={"b": state, "a": {"state": "ready"}}))
+    assert (late, ("b",), 0.2) == (error.message, error.workers, error.timeout_s)
+    assert {"b": "waiting for db to be ready"} == error.states
+
+    error = played(main(states={"b": {"state": "backoff", "reason": "exited with code 3"}}))
+    assert "b (backoff, exited with code 3)" in error.message
+
+    monkeypatch.setattr(control_requester, "read_facts", never)
+    monkeypatch.setattr(control_requester, "_STATES_S", 0.01)
+    error = played(main())
+    assert ("cannot restart within 0.2 s: b; it is still tried", {}) == (
+        error.message,
+        error.states,
+    )
+
+
+async def never(_: object) -> Any:
+    """Asking a broker that does not answer."""
+    await asyncio.Event().wait()
 
 
 def test_gone_supervisor_is_noticed():

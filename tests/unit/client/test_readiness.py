@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,17 @@ import msgspec
 import pytest
 
 from pbus.bus.memory import AsyncQueueBus
-from pbus.client import Client
+from pbus.client import Client, attachment, readiness
 from pbus.client.readiness import Readiness
-from pbus.errors import NotReadyError, StartupError
+from pbus.errors import NotReadyError, ProcessError, StartupError
 from pbus.leases import LEASE_S, Lease
 from pbus.observe import HostRecord, ProcessRecord, WorkerRow, merge_rows
+from pbus.process.project.record import ProjectRecord
+from pbus.process.system import groups
 from pbus.settings import BusSettings
 from pbus.topology.model import Topology, WorkerSpec
 from pbus.topology.policy.policies import RestartSpec
+from pbus.topology.selection import Selection
 
 
 def spec(name: str, **changes: Any) -> WorkerSpec:
@@ -154,3 +159,30 @@ def test_given_up_worker_ends_the_wait() -> None:
     with pytest.raises(StartupError) as caught:
         asyncio.run(waited(process("a", "failed", exit_code=1), process("b", "starting")))
     assert (("a",), {"b": "starting"}) == (caught.value.workers, caught.value.waiting)
+
+
+def test_ended_project_is_noticed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project that ends by itself takes its broker along: that one is not waited for."""
+    monkeypatch.setattr(attachment, "CONNECT_S", 600.0)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    supervisor = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    record = ProjectRecord(
+        name="t", folder="/", file="/t.yaml", session="s", pid=supervisor.pid,
+        pid_created=groups.start_time(supervisor.pid) or 0.0,
+        bus=BusSettings(url=f"unix://{tmp_path}/none.sock", channel="c"),
+    )  # fmt: skip
+    monkeypatch.setattr(readiness, "choose_project", lambda *_: record)
+
+    async def main() -> None:
+        waiting = asyncio.ensure_future(
+            readiness.wait_started(
+                topology(spec("a"), spec("b")), Selection(), since=0.0, timeout_s=50.0,
+                on_ready=lambda _: None,
+            )
+        )  # fmt: skip
+        await asyncio.sleep(0)
+        supervisor.communicate(b"\n")
+        await waiting
+
+    with pytest.raises(ProcessError, match="t was stopped before all were ready: a never started"):
+        asyncio.run(main())

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pbus.process.project.recovery_log import RecoveryLog
+from pbus.process.project.recovery_log import RecoveryLog, StopTime
 
 
 def test_unreleased_incarnations_are_found(tmp_path):
@@ -63,10 +63,15 @@ def test_figures_come_back(tmp_path):
 def test_stop_timeout_is_read_once(tmp_path):
     """The time for jobs of `down` is for one supervisor and one stop."""
     recovery_log = RecoveryLog(tmp_path)
-    assert recovery_log.take_stop_timeout() is None
-    recovery_log.set_stop_timeout(os.getpid(), 12.5)
-    assert [12.5, None] == [recovery_log.take_stop_timeout(), recovery_log.take_stop_timeout()]
-    recovery_log.set_stop_timeout(1, 12.5)
-    assert recovery_log.take_stop_timeout() is None
-    (tmp_path / "stop_timeout").write_text("half a")
-    assert recovery_log.take_stop_timeout() is None
+    assert recovery_log.take_stop_time() is None
+    recovery_log.set_stop_time(os.getpid(), StopTime(12.5))
+    assert [StopTime(12.5), None] == [recovery_log.take_stop_time(), recovery_log.take_stop_time()]
+    recovery_log.set_stop_time(1, StopTime(12.5))
+    assert recovery_log.take_stop_time() is None
+    usual = StopTime(30.0, is_usual=True)
+    recovery_log.set_stop_time(os.getpid(), usual)
+    assert usual == recovery_log.take_stop_time()
+    for text in ("half a", "", f"{os.getpid()}", f"{os.getpid()} x", f"{os.getpid()} 1 2 3 4"):
+        (tmp_path / "stop_timeout").write_text(text)
+        assert recovery_log.take_stop_time() in {None, StopTime(1.0)}
+    assert not (tmp_path / "stop_timeout").exists()

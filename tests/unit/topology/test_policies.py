@@ -1,5 +1,7 @@
 """Keys that say how a process is treated: short and long forms, other tools' words, problems."""
 
+import itertools
+import random
 import re
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from pbus.errors import TopologyError
 from pbus.topology import describe
 from pbus.topology.parsing.durations import parse_duration
+from pbus.topology.policy.dependencies import find_cycles
 from pbus.topology.policy.policies import (
     BusProbe,
     Dependency,
@@ -79,6 +82,45 @@ def test_dependencies(tmp_path, line, expected):
     assert of_worker(tmp_path, line, others=DB).depends_on == expected
 
 
+def reaches(graph: dict[str, list[str]], start: str, goal: str) -> bool:
+    """Whether a walk of at least one step leads from a name to another."""
+    seen: set[str] = set()
+    left = list(graph.get(start, ()))
+    while left:
+        name = left.pop()
+        if name == goal:
+            return True
+        if name not in seen:
+            seen.add(name)
+            left += graph.get(name, ())
+    return False
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_each_cycle_is_found(seed):
+    """What is found are cycles; without their last links there is none."""
+    chance = random.Random(seed)
+    names = "abcdefg"[: chance.randint(1, 7)]
+    links = [(one, other) for one in names for other in names if chance.random() < 0.25]
+    graph = {one: [other for start, other in links if start == one] for one in names}
+    found = find_cycles(graph)
+
+    for cycle in found:
+        assert cycle[0] == cycle[-1]
+        assert all(other in graph[one] for one, other in itertools.pairwise(cycle))
+    cut = {(cycle[-2], cycle[-1]) for cycle in found}
+    left = {one: [other for other in graph[one] if (one, other) not in cut] for one in names}
+    assert not [one for one in names if reaches(left, one, one)]
+    assert bool(found) == any(reaches(graph, one, one) for one in names)
+
+
+def test_cycles_found_are_bounded():
+    """Everyone waits for everyone: some of the cycles are told, in little time."""
+    names = [str(number) for number in range(300)]
+
+    assert 100 == len(find_cycles(dict.fromkeys(names, names)))
+
+
 @pytest.mark.parametrize(
     ("lines", "others", "expected"),
     [
@@ -88,6 +130,18 @@ def test_dependencies(tmp_path, line, expected):
             ["depends_on: [b]"],
             "  b: {command: [b], depends_on: [c]}\n  c: {command: [c], depends_on: {a: started}}\n",
             ["these workers wait for each other: a → b → c → a"],
+        ),
+        (
+            ["depends_on: [b, c]"],
+            "".join(
+                f"  {name}: {{command: [x], depends_on: [{others}]}}\n"
+                for name, others in (("b", "a, d"), ("c", "c"), ("d", "e"), ("e", "d"))
+            ),
+            [
+                "workers.a.depends_on: these workers wait for each other: a → b → a",
+                "workers.c.depends_on: these workers wait for each other: c → c",
+                "workers.d.depends_on: these workers wait for each other: d → e → d",
+            ],
         ),
         (
             ["depends_on: {b: completed}"],
@@ -213,7 +267,16 @@ def test_limits(tmp_path):
         ("health: {log: x}", "health.log: a line tells once"),
         ("health: {tcp: '1', failures: 0}", "expected a whole number from 1 to 1000"),
         ("health: {notify: false}", "got none"),
-        ("restart: no", "expected always, never or on-failure"),
+        ("restart: no", "got 'no' (did you mean `never`?)"),
+        ("restart: 'no'", "got 'no' (did you mean `never`?)"),
+        ("restart: false", "got false (did you mean `never`?)"),
+        ("restart: unless-stopped", "got 'unless-stopped' (did you mean `always`?)"),
+        ("restart: on-failure:3", "(did you mean `{policy: on-failure, max: 4}`?)"),
+        ("restart: {policy: on_failure}", "(did you mean `on-failure`?)"),
+        ("restart: exit_on_failure", "(did you mean `never` with `on_exit: fail`?)"),
+        ("restart: unexpected", "(did you mean `on-failure`?)"),
+        ("restart: on-failure:many", "(did you mean `on-failure`?)"),
+        ("restart: elephant", "got 'elephant'"),
         ("restart: {policy: alwyas}", "(did you mean `always`?)"),
         ("restart: {backoff: {factor: 0.5}}", "expected a number from 1 to 100"),
         ("restart: {backoff: {jitter: two}}", "expected a number from 0"),

@@ -19,9 +19,15 @@ def down(
     project: ProjectName = None,
     file: TopologyFiles = None,
     timeout: Annotated[
-        float,
-        typer.Option("--timeout", metavar="S", min=0, help="Seconds that jobs in hand get to end."),
-    ] = 30.0,
+        float | None,
+        typer.Option(
+            "--timeout",
+            metavar="S",
+            min=0,
+            help="Seconds that jobs in hand get to end.",
+            show_default="`grace` of each worker, or 30",
+        ),
+    ] = None,
     purge: Annotated[
         bool,
         typer.Option("--purge", help="Remove its messages, data and logs; also when it is down."),
@@ -61,7 +67,7 @@ def _leftovers(record: "ProjectRecord") -> "Leftovers":
     return leftovers_of(record, os.environ)
 
 
-def _stop(record: "ProjectRecord", timeout: float, *, purge: bool) -> None:
+def _stop(record: "ProjectRecord", timeout: float | None, *, purge: bool) -> None:
     from pbus.process.project.project import Project
     from pbus.process.project.recovery_log import RecoveryLog
     from pbus.process.project.stopping import refuse_foreign, stop_project
@@ -75,7 +81,8 @@ def _stop(record: "ProjectRecord", timeout: float, *, purge: bool) -> None:
     if run(stop_project(record, timeout)):
         console.note(f"stopped {record.name}: nothing of it runs any more{_kept(recovery_log)}")
     else:
-        console.warn(f"{record.name} did not stop within {timeout:g} s and was killed")
+        within = "in time" if timeout is None else f"within {timeout:g} s"
+        console.warn(f"{record.name} did not stop {within} and was killed")
 
 
 def _purge(left: "Leftovers") -> None:

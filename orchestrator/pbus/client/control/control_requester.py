@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Final
 
 import msgspec
@@ -22,6 +22,7 @@ from pbus.messages import (
 )
 
 _AGAIN_S: Final = 1.0  # a request or an answer may have been lost: asking again does no harm
+_STATES_S: Final = 1.0
 _MISSED_LOOKS: Final = 3  # so often is a supervisor missed before it counts as gone
 _CAPACITY: Final = 10_000  # answers that wait to be read; then the bus waits
 
@@ -119,8 +120,24 @@ class ControlRequester(BusSubscriber):
                         on_result(result)
         except TimeoutError:
             left = [worker for workers in self._open.values() for worker in workers]
-            raise ControlTimeoutError(self._action, left, timeout_s) from None
+            states = await self._states(left)
+            raise ControlTimeoutError(self._action, left, timeout_s, states) from None
         return results
+
+    async def _states(self, workers: Collection[str]) -> dict[str, str]:
+        """The states of workers, with causes; of none where the broker does not answer at once."""
+        try:
+            async with asyncio.timeout(_STATES_S):
+                _, hosts = await read_facts(self._bus)
+        except (BusError, TimeoutError):
+            return {}
+        return {
+            process.name: process.described_state
+            for host in hosts
+            if host.address in self._open
+            for process in host.processes
+            if process.name in workers
+        }
 
     async def _ask(self) -> None:
         for address, workers in self._open.items():

@@ -119,7 +119,7 @@ class Project:
         make_private(self.runtime_dir.parent)
         make_private(self.runtime_dir)
 
-    def new_record(self, session: str, bus: BusSettings) -> ProjectRecord:
+    def new_record(self, session: str, bus: BusSettings, *, grace_s: float = 0.0) -> ProjectRecord:
         """Return the record of a run in this process."""
         return ProjectRecord(
             name=self.name,
@@ -128,6 +128,7 @@ class Project:
             overrides=tuple(map(str, self.overrides)),
             session=session,
             bus=bus,
+            grace_s=grace_s,
         )
 
     def write_record(self, record: ProjectRecord) -> None:

@@ -33,6 +33,7 @@ class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
         name: Of the topology; folder and file likewise, absolute, as the user named them.
         overrides: Files that the user named after the first.
         bus: With the broker's password and the bus' key: in a file that only the user can read.
+        grace_s: Seconds that its workers may take to stop one after the other, where they say so.
         pid: The supervisor.
         pid_created: Its `groups.start_time`, which tells it from a later process of that number.
         state: The project's state folder; filled in when it is written.
@@ -44,6 +45,7 @@ class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
     session: str
     bus: BusSettings
     overrides: tuple[str, ...] = ()
+    grace_s: float = 0.0
     pid: int = msgspec.field(default_factory=os.getpid)
     pid_created: float = msgspec.field(default_factory=_own_start_time)
     state: str = ""

@@ -11,7 +11,21 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import msgspec
+
 logger = logging.getLogger(__name__)
+
+
+class StopTime(msgspec.Struct, frozen=True):
+    """The time that running jobs get when a project is stopped.
+
+    Attributes:
+        seconds: From the beginning of the stop.
+        is_usual: It was not asked for: workers with a `grace` of their own get that instead.
+    """
+
+    seconds: float
+    is_usual: bool = False
 
 
 class RecoveryLog:
@@ -26,7 +40,7 @@ class RecoveryLog:
         self._queues = folder / "queues"
         self._stored_count = folder / "stored_count"
         self._purge = folder / "purge"
-        self._stop_timeout = folder / "stop_timeout"
+        self._stop_time = folder / "stop_timeout"
         self._supervisor = folder / "supervisor"
         self._has_warned = False
 
@@ -102,19 +116,19 @@ class RecoveryLog:
             self._purge.unlink(missing_ok=True)
         self.set_stored_count(0)
 
-    def set_stop_timeout(self, pid: int, timeout_s: float) -> None:
-        """Have the supervisor of that pid give running jobs so many seconds when it stops."""
+    def set_stop_time(self, pid: int, time: StopTime) -> None:
+        """Have the supervisor of that pid give running jobs so long when it stops."""
         with self._tolerance():
-            self._stop_timeout.write_text(f"{pid} {timeout_s}")
+            self._stop_time.write_text(f"{pid} {time.seconds} {int(time.is_usual)}")
 
-    def take_stop_timeout(self) -> float | None:
-        """Return, once, the seconds for running jobs that were set for this process."""
-        pid, _, seconds = self._read(self._stop_timeout).partition(" ")
+    def take_stop_time(self) -> StopTime | None:
+        """Return, once, the time for running jobs that was set for this process."""
+        pid, seconds, is_usual = (*self._read(self._stop_time).split(" "), "", "", "")[:3]
         with self._tolerance():
-            self._stop_timeout.unlink(missing_ok=True)
+            self._stop_time.unlink(missing_ok=True)
         with contextlib.suppress(ValueError):
             if int(pid) == os.getpid():
-                return float(seconds)
+                return StopTime(float(seconds), is_usual=is_usual == "1")
         return None
 
     def _append(self, line: str) -> None:

@@ -12,11 +12,12 @@ from pbus.errors import ProcessError, ProjectRunningError, SurvivorsError
 from pbus.process.project.project import Project
 from pbus.process.project.project_lock import CLEANUP_S, ProjectLock, is_over, token_of
 from pbus.process.project.record import ProjectRecord
-from pbus.process.project.recovery_log import RecoveryLog
+from pbus.process.project.recovery_log import RecoveryLog, StopTime
 from pbus.process.system import groups
 from pbus.process.system.groups import end_all
 from pbus.process.system.guard import remove
 
+USUAL_STOP_S = 30.0  # for running jobs, where neither the user nor the worker says
 STOPPED_S = 15.0  # for signals, the broker and the last records, once the jobs' time is up
 _GUARD_EXIT_S = 1.0  # the guard's lock is released a moment before it exits
 _POLL_S = 0.05
@@ -37,13 +38,14 @@ async def end_orphans(record: ProjectRecord) -> None:
         raise ProcessError(f"processes of project {project.name!r} do not end: {left}")
 
 
-async def stop_project(record: ProjectRecord, timeout_s: float) -> bool:
+async def stop_project(record: ProjectRecord, timeout_s: float | None) -> bool:
     """Stop a project through its supervisor and wait until nothing of it is left.
 
     Args:
         record: The project's record.
-        timeout_s: Seconds for running jobs. Then they are cancelled; a supervisor that has not
-            ended STOPPED_S later is killed, and its guard ends the rest; with 0 at once.
+        timeout_s: Seconds for running jobs; None: `grace` of each worker, or 30. Then they are
+            cancelled; a supervisor that has not ended STOPPED_S later is killed, and its guard ends
+            the rest; with 0 at once.
 
     Returns:
         Whether it stopped in order.
@@ -59,9 +61,12 @@ async def stop_project(record: ProjectRecord, timeout_s: float) -> bool:
     return is_orderly
 
 
-async def _stop(record: ProjectRecord, timeout_s: float) -> bool:
+async def _stop(record: ProjectRecord, given_s: float | None) -> bool:
     project = Project.of_record(record)
-    RecoveryLog(project.state_dir).set_stop_timeout(record.pid, timeout_s)
+    is_usual = given_s is None
+    stop_time = StopTime(USUAL_STOP_S if given_s is None else given_s, is_usual=is_usual)
+    timeout_s = stop_time.seconds + (record.grace_s if is_usual else 0.0)
+    RecoveryLog(project.state_dir).set_stop_time(record.pid, stop_time)
     _signal_supervisor(record, signal.SIGTERM)
     _signal_supervisor(record, signal.SIGCONT)  # it may be stopped by Ctrl-Z
     if await _is_over_within(record, timeout_s + STOPPED_S if timeout_s else 0.0):

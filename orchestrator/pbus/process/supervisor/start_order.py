@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from pbus.process.project.recovery_log import StopTime
 from pbus.process.supervisor.worker.host import Blocker
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor_events import Event, Started
@@ -18,6 +19,7 @@ _AWAITED: Final[Mapping[Condition, str]] = {
     "healthy": "to be healthy",
     "completed": "to complete",
 }
+_LEAST_S: Final = 3.0  # to end, for each worker of a chain
 
 
 class StartOrder:
@@ -31,7 +33,8 @@ class StartOrder:
     def __init__(self, workers: Iterable[WorkerProcess], kill_now: asyncio.Event) -> None:
         self._all = workers
         self._kill_now = kill_now
-        self._stop_at: float | None = None  # the end of the time for running jobs
+        self._stop_time: StopTime | None = None  # for running jobs, while all are being stopped
+        self._stop_began = 0.0
         self._unstopped: list[WorkerProcess] = []  # while they are being stopped
         self.refresh()
 
@@ -60,13 +63,13 @@ class StartOrder:
                 return Blocker(_describe(other, dependency.condition, has_failed), has_failed)
         return None
 
-    def stop(self, timeout_s: float | None = None) -> None:
+    def stop(self, stop_time: StopTime | None = None) -> None:
         """Stop all workers finally: each as soon as those that depend on it are down.
 
         Args:
-            timeout_s: Seconds from now for running jobs; None for the default, of each worker.
+            stop_time: The time from now for running jobs; None for the default, of each worker.
         """
-        self._stop_at = None if timeout_s is None else time.monotonic() + timeout_s
+        self._stop_time, self._stop_began = stop_time, time.monotonic()
         self._stop_in_order(list(self._workers.values()))
 
     def take_out(self, workers: Iterable[WorkerProcess]) -> None:
@@ -90,11 +93,20 @@ class StartOrder:
         for worker in self._unstopped:
             others = (one for one, _ in self._dependents_of(worker))
             if self._kill_now.is_set() or not any(other.is_running for other in others):
-                left_s = None if self._stop_at is None else self._stop_at - time.monotonic()
-                worker.stop(None if left_s is None else max(0.0, left_s))
+                worker.stop(self._left_s(worker))
             else:
                 waiting.append(worker)
         self._unstopped = waiting
+
+    def _left_s(self, worker: WorkerProcess) -> float | None:
+        """Return the seconds that a worker gets; some also where its dependents took all of them."""
+        given = self._stop_time
+        if given is None or (
+            given.is_usual and worker.status.instance.spec.stop.grace_s is not None
+        ):
+            return None
+        left_s = given.seconds - (time.monotonic() - self._stop_began)
+        return max(min(_LEAST_S, given.seconds), left_s)
 
     def on_change(self, event: Event) -> None:
         """Handle an event of a worker: others may have waited for it."""

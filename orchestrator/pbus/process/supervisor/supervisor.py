@@ -22,7 +22,7 @@ from pbus.process.project.discovery import refuse_other_path
 from pbus.process.project.log_writer import LogWriter
 from pbus.process.project.project import Project
 from pbus.process.project.project_lock import ProjectLock
-from pbus.process.project.recovery_log import RecoveryLog
+from pbus.process.project.recovery_log import RecoveryLog, StopTime
 from pbus.process.services.services import Services
 from pbus.process.supervisor.bus_client import SupervisorBusClient, host_name
 from pbus.process.supervisor.changes.applied import Applied
@@ -91,7 +91,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._kill_now = asyncio.Event()
         self._has_changed = asyncio.Event()
-        self._job_time_s: float | None = _AFTER_SESSION_S  # for running jobs at the end
+        self._stop_time: StopTime | None = StopTime(_AFTER_SESSION_S)  # for running jobs
         self._session_end: str | None = None
         self._log_writer = LogWriter(project)
         self._events = EventDispatch(self._log_writer, self._on_change)
@@ -137,7 +137,7 @@ class Supervisor:
         if self._stop.is_set():
             self._kill_now.set()
         else:
-            self._job_time_s = RecoveryLog(self._project.state_dir).take_stop_timeout()
+            self._stop_time = RecoveryLog(self._project.state_dir).take_stop_time()
         logger.info("stopping%s: %s", " at once" if self._kill_now.is_set() else "", reason)
         self._stop.set()
         self._live.order.stop_next()
@@ -207,7 +207,8 @@ class Supervisor:
         stack.push_async_callback(client.close)
         await client.open(is_own_broker=is_own_broker)
         self._bus, self._bus_client, self._live.queues = bus, client, client
-        record = self._project.new_record(self.session, settings)
+        grace_s = sum(spec.stop.grace_s or 0.0 for spec in self._topology.workers.values())
+        record = self._project.new_record(self.session, settings, grace_s=grace_s)
         self._files = ProjectFiles(self._project, record, own_key=key, is_own_broker=is_own_broker)
         self._files.write()
         self._events.emit(BrokerReady(bus.url))
@@ -234,7 +235,7 @@ class Supervisor:
             ]
             self._live.membership.open(group, launcher)
             code = await self._run_until_done()
-            self._live.order.stop(self._job_time_s)
+            self._live.order.stop(self._stop_time)
             await self._live.membership.closed()
             await _cancel(background)
         for name, survivors in self.workers.survivors.items():
@@ -260,7 +261,7 @@ class Supervisor:
         if decisive is None:
             return int(self.workers.has_failed)
         logger.info("%s has ended, and with it the project: see its on_exit", decisive.name)
-        self._job_time_s = None
+        self._stop_time = None
         code, has_failed = decisive.status.code, decisive.status.state == "failed"
         if code is None or code == 0:
             return int(has_failed)

@@ -9,7 +9,7 @@ from typing import Final
 
 from watchfiles import Change, awatch
 
-from pbus.process.watching.snapshot import Root, Snapshot, is_ignored, take_snapshot
+from pbus.process.watching.snapshot import MAX_ENTRIES, Root, Snapshot, is_ignored, take_snapshot
 
 _SETTLE_S: Final = 0.1  # without a further change, before it is reported
 _SETTLE_TRIES: Final = 50
@@ -38,6 +38,7 @@ class FileWatch:
         self._on_change = on_change
         self._last: Snapshot | None = None
         self._can_listen = True
+        self._cut: set[Root] = set()  # told
         wanted = {one for root in roots for one in (root.path, *root.path.parents)}
         self._wanted = frozenset(map(str, wanted))
 
@@ -45,13 +46,26 @@ class FileWatch:
         """Watch, beginning with the files as they are; a second run goes on after the first."""
         logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of each event
         last = self._last = self._last or await self._look()
+        self._tell_cut(last)
         while True:
             await self._wait(last)
             now = await self._settled(last)
             changes = now.changes_since(last)
             last = self._last = now
+            self._tell_cut(now)
             if changes:
                 self._on_change(changes)
+
+    def _tell_cut(self, now: Snapshot) -> None:
+        for root in now.cut:
+            if root not in self._cut:
+                self._cut.add(root)
+                logger.warning(
+                    "%s has more than %s files and folders: changes of the others are not seen;"
+                    " watch less of it",
+                    root.path,
+                    f"{MAX_ENTRIES:,}",
+                )
 
     async def _look(self) -> Snapshot:
         return await asyncio.to_thread(take_snapshot, self._roots)

@@ -12,7 +12,7 @@ from watchfiles import DefaultFilter
 
 Stamp: TypeAlias = tuple[int, int, int]  # time of change, size, inode
 
-_MAX_ENTRIES = 50_000  # of one root; what is beyond is not watched
+MAX_ENTRIES = 50_000  # of one root; what is beyond is not watched
 _ENVIRONMENT = "pyvenv.cfg"  # a folder with it is a virtual environment, whatever its name is
 _IGNORED_FOLDERS = frozenset({*DefaultFilter.ignore_dirs, ".nox", ".ruff_cache", "venv"})
 _IGNORED_NAMES = re.compile(
@@ -46,10 +46,12 @@ class Snapshot(msgspec.Struct, frozen=True):
     Attributes:
         files: Their stamps by path, a mapping a root.
         folders: The existing folders in which a change of the files shows.
+        cut: The roots that have more files and folders than are looked at.
     """
 
     files: Mapping[Root, Mapping[str, Stamp]]
     folders: frozenset[str]
+    cut: tuple[Root, ...] = ()
 
     def changes_since(self, earlier: "Snapshot") -> dict[Root, list[str]]:
         """Return the paths that were changed, added or removed, by root."""
@@ -66,12 +68,15 @@ def take_snapshot(roots: Iterable[Root]) -> Snapshot:
     """Look at all files of some roots. Blocks; never raises for files that cannot be read."""
     files: dict[Root, Mapping[str, Stamp]] = {}
     folders: set[str] = set()
+    cut: list[Root] = []
     for root in roots:
         folders.add(_nearest_folder(root.path.parent))
         scan = _Scan(root)
         files[root] = scan.files
         folders |= scan.folders
-    return Snapshot(files, frozenset(folders))
+        if scan.is_cut:
+            cut.append(root)
+    return Snapshot(files, frozenset(folders), tuple(cut))
 
 
 def is_ignored(name: str) -> bool:
@@ -90,8 +95,13 @@ class _Scan:
         self._stack: list[str] = []
         path = str(root.path)
         self._add(path)
-        while self._stack and len(self.files) + len(self.folders) < _MAX_ENTRIES:
+        while self._stack and len(self.files) + len(self.folders) < MAX_ENTRIES:
             self._add_entries(self._stack.pop())
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether there is more than was looked at."""
+        return bool(self._stack)
 
     def _add_entries(self, folder: str) -> None:
         self.folders.add(folder)

@@ -1,29 +1,34 @@
 """The order of workers: which of them waits for which."""
 
 from collections.abc import Iterable, Mapping
+from typing import Final
+
+_MOST_CYCLES: Final = 100
 
 
-def find_cycle(waits_for: Mapping[str, Iterable[str]]) -> list[str] | None:
+def find_cycles(waits_for: Mapping[str, Iterable[str]]) -> list[list[str]]:
     """Find workers that wait for each other.
 
     Args:
         waits_for: The names that each name waits for; unknown names are left alone.
 
     Returns:
-        The path of a cycle, its first name again at the end; None where there is none.
+        Paths of cycles, the first name again at the end of each; without one link of each of them
+        there are no others. At most 100.
     """
     done: set[str] = set()
+    found: list[list[str]] = []
     for start in waits_for:
-        if (cycle := _cycle_from(start, waits_for, done)) is not None:
-            return cycle
-    return None
+        if start not in done:
+            found += _cycles_from(start, waits_for, done)
+    return found[:_MOST_CYCLES]
 
 
-def _cycle_from(
+def _cycles_from(
     start: str, waits_for: Mapping[str, Iterable[str]], done: set[str]
-) -> list[str] | None:
-    if start in done:
-        return None
+) -> list[list[str]]:
+    """The cycles that a walk in depth from a name comes upon."""
+    found: list[list[str]] = []
     path: dict[str, None] = {start: None}
     pending = [iter(waits_for[start])]
     while pending:
@@ -31,13 +36,13 @@ def _cycle_from(
         if name is None:
             pending.pop()
             done.add(path.popitem()[0])
-        elif name in path:
-            names = list(path)
-            return [*names[names.index(name) :], name]
-        else:
+        elif name not in path:
             path[name] = None
             pending.append(iter(waits_for[name]))
-    return None
+        elif len(found) < _MOST_CYCLES:
+            names = list(path)
+            found.append([*names[names.index(name) :], name])
+    return found
 
 
 def closure(names: Iterable[str], waits_for: Mapping[str, Iterable[str]]) -> set[str]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
-from pbus.topology.policy.dependencies import find_cycle
+from pbus.topology.policy.dependencies import find_cycles
 from pbus.topology.policy.policy_build import parse_address, signal_name
 from pbus.topology.policy.policy_schema import BUS_LIMITS, PROBES, ProbeSection, RestartSection
 from pbus.topology.problems import Place, Problems, did_you_mean, one_of
@@ -127,7 +127,7 @@ def check_order(workers: Mapping[str, WorkerSection], place: PlaceOf, problems: 
                 problems.add(
                     place(name, "depends_on", other), f"no worker is named {other!r}{advice}"
                 )
-    if (cycle := find_cycle(waits_for)) is not None:
+    for cycle in find_cycles(waits_for):
         problems.add(
             place(cycle[0], "depends_on"),
             f"these workers wait for each other: {' → '.join(cycle)}",

@@ -1,5 +1,6 @@
 """The keys of a worker that say how its process is treated; see pbus.topology.schema."""
 
+import re
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
@@ -36,6 +37,13 @@ COMPOSE_CONDITIONS = {  # of Docker Compose and of process-compose
 }
 PROBES = ("log", "http", "tcp", "exec", "notify", "bus")
 BUS_LIMITS = ("max_silence", "max_handler")
+_POLICIES = {
+    **dict.fromkeys(("no", "none", "false", "off", "disabled"), "never"),
+    **dict.fromkeys(("unless-stopped", "unless_stopped", "yes", "true", "on", "any"), "always"),
+    **dict.fromkeys(("on_failure", "on-abnormal", "unexpected", "failure"), "on-failure"),
+    "exit_on_failure": "never` with `on_exit: fail",
+}
+_ON_FAILURE = re.compile(r"on[-_]failure:([0-9]{1,5})")
 CONDITIONS = ("started", "ready", "active", "healthy", "completed")
 
 
@@ -64,6 +72,14 @@ def _dependency(node: Node) -> Node:
 
 def _policy(node: Node) -> Node:
     return _keyed(node.line, policy=node) if isinstance(node, Scalar) else node
+
+
+def suggest_policy(text: str) -> str | None:
+    """The policy here for one of Docker Compose, process-compose, systemd or Supervisor."""
+    attempts = _ON_FAILURE.fullmatch(text)
+    if attempts is not None:  # so many restarts; `max` counts ends
+        return f"{{policy: on-failure, max: {int(attempts[1]) + 1}}}"
+    return _POLICIES.get(text.lower())
 
 
 def _probe(node: Node) -> Node:
@@ -263,7 +279,10 @@ class RestartSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     policy: Annotated[
         RestartPolicy | None,
-        Meta(description="After which ends: never, on-failure or always; on-failure."),
+        Meta(
+            description="After which ends: never, on-failure or always; on-failure.",
+            extra={"suggest": suggest_policy},
+        ),
     ] = None
     backoff: Annotated[BackoffSection | None, Meta(description="The pauses between restarts.")] = (
         None
