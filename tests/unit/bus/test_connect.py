@@ -23,7 +23,7 @@ def options_of(bus: object) -> tuple[int, str, str, int]:
     """What was made of the options."""
     assert isinstance(bus, RedisBus)
     attempts = bus._settings.delivery_options.max_attempts
-    return bus.max_message_bytes, bus._encoding, bus.delivery, attempts
+    return bus.max_message_bytes, bus.encoding, bus.delivery, attempts
 
 
 def test_topology_is_followed():
