@@ -3,12 +3,15 @@
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from pbus.leases import LEASE_S, Lease, warn_unreadable_once
+from pbus.running_handlers import HandlerStatus
 from pbus.structs import DECODE_ERRORS, Label
+
+SHOWN_HANDLER_S = 5.0  # people are told of handlers that have run for so long
 
 _MOVED_S = 2.0  # smaller differences are not reported
 _RECORD_AGE_S = (-1.0, 3.0)  # written each second; another age comes from another clock
@@ -37,6 +40,7 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         incarnation: Prefix of the incarnations in this process.
         started_at: Unix seconds; None while it does not run.
         cpu_percent: Percent of one core, over the last second.
+        os_state: The state of the process in words of the system, as "running" or "stopped".
         is_probed: The ready probe has succeeded, or there is none.
         has_succeeded: It ended, and that counts as a good end.
         reason: Cause of a failure, of bad health, or of a wait for a start.
@@ -53,6 +57,7 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     exit_code: int | None = None
     cpu_percent: float | None = None
     rss_bytes: int | None = None
+    os_state: Label = ""
     is_probed: bool = True
     has_succeeded: bool = False
     reason: str | None = None
@@ -136,7 +141,9 @@ class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
         lost: Messages lost on the way to it, and those that reached no process.
         queued: Messages waiting in its mailboxes.
         refused: Payloads that its process did not accept: no messages, or not sealed with the key.
-        error: Cause of a failure or of a wait for a restart; None otherwise.
+        error: Cause of a failure, of bad health, of silence or of a wait for a start; None otherwise.
+        silent_s: Seconds since the last heartbeat; None for a worker without a lease.
+        handler: The handler that had run longest by then; None for none.
     """
 
     name: str
@@ -156,6 +163,14 @@ class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
     queued: int
     refused: int
     error: str | None = None
+    silent_s: float | None = None
+    handler: HandlerStatus | None = None
+
+    @property
+    def doing(self) -> str | None:
+        """The handler that has run for long, as text; None where none has."""
+        handler = self.handler
+        return str(handler) if handler and handler.running_s >= SHOWN_HANDLER_S else None
 
 
 def refused_strangers(leases: Iterable[Lease]) -> list[str]:
@@ -277,7 +292,8 @@ def _process_row(
         lost=known.lost,
         queued=known.queued,
         refused=known.refused,
-        error=process.trouble,
+        error=process.trouble or _blocked_text(state, known, process, now),
+        **_doing(lease, now),
     )
 
 
@@ -311,7 +327,36 @@ def _lease_row(lease: Lease, now: float) -> WorkerRow:
         lost=lease.lost,
         queued=lease.queued,
         refused=lease.refused,
+        error=_blocked_text(state, lease, None, now),
+        **_doing(lease, now),
     )
+
+
+def _doing(lease: Lease | None, now: float) -> dict[str, Any]:
+    """The fields of a row about the worker's event loop."""
+    if lease is None:
+        return {}
+    handler = lease.handler
+    return {
+        "silent_s": _age(lease.beat or None, now),
+        "handler": None if handler is None else HandlerStatus.of(handler, now),
+    }
+
+
+def _blocked_text(
+    state: State, lease: Lease, process: ProcessRecord | None, now: float
+) -> str | None:
+    """Why a worker does not answer, and where to look; None where it does."""
+    if state != "unresponsive":
+        return None
+    parts = [f"its event loop is blocked: no heartbeat for {now - lease.beat:.0f} s"]
+    if process is not None and process.os_state == "stopped":
+        parts.append("its process is stopped (SIGCONT lets it go on)")
+    elif process is not None and process.cpu_percent is not None:
+        parts.append(f"its process uses {process.cpu_percent:.0f} % of a core")
+    if lease.handler is not None:
+        parts.append(f"at the last one it was in {lease.handler}")
+    return "; ".join(parts)
 
 
 def _age(since: float | None, now: float) -> float | None:

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Awaitable
-from typing import TypeAlias, TypeVar
+from typing import Self, TypeAlias, TypeVar
 
 import msgspec
 
@@ -11,6 +11,8 @@ from pbus.names import MAX_NAME_LENGTH
 from pbus.structs import Label
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+_MOST_AGE_S = 1e9
 
 T = TypeVar("T")
 Entry: TypeAlias = tuple[str, object, float]  # name, message, since
@@ -36,8 +38,35 @@ class RunningHandler(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         return f"{self.name}{of} from {self.source}" if self.source else f"{self.name}{of}"
 
     def age_s(self, now: float) -> float:
-        """Seconds since it began; `now` in Unix seconds. Never negative: clocks are moved."""
-        return max(0.0, now - self.since)
+        """Seconds since it began, within what is possible: clocks are moved.
+
+        Args:
+            now: Unix seconds.
+        """
+        return min(max(0.0, now - self.since), _MOST_AGE_S)
+
+
+class HandlerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A handler in progress, as `pbus ps --json` has it.
+
+    Attributes:
+        running_s: Seconds since it began; see RunningHandler for the rest.
+    """
+
+    name: str
+    type: str
+    source: str
+    running_s: float
+
+    @classmethod
+    def of(cls, handler: RunningHandler, now: float) -> Self:
+        """The status of a handler; `now` in Unix seconds."""
+        age_s = round(handler.age_s(now), 1)
+        return cls(name=handler.name, type=handler.type, source=handler.source, running_s=age_s)
+
+    def __str__(self) -> str:
+        what = RunningHandler(name=self.name, type=self.type, source=self.source)
+        return f"in {what}, {self.running_s:.0f} s"
 
 
 class RunningHandlers:

@@ -1,13 +1,14 @@
 """Handlers that hang, loops that are blocked and jobs that are counted, in real processes."""
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import pbus.client
-from pbus.process.supervisor_events import StateChanged
+from pbus.process.supervisor_events import Line, StateChanged
 from pbus.topology.model import WorkerSpec
 from pbus.topology.policy.policies import BusProbe, HealthSpec, LimitsSpec, RestartSpec
 from support.supervisor_helpers import Watched, supervised, topology
@@ -75,6 +76,15 @@ def details(watched: Watched, worker: str, state: str) -> list[str]:
     return [one.detail for one in changes if (one.worker, one.state) == (worker, state)]
 
 
+def has_ended(watched: Watched, worker: str) -> bool:
+    """Whether the log of a worker tells of the end of its handler."""
+    lines = [one for one in watched.all(Line) if one.worker == worker]
+    return any(
+        "on_bus_message of Work from cli-" in one.text and " has ended after " in one.text
+        for one in lines
+    )
+
+
 def test_unhealthy_by_handler_or_silence(tmp_path: Path):
     """A handler over its limit and a blocked loop end the process, or are only shown; others go on."""
     limit = BusProbe(max_handler_s=1.0)
@@ -87,14 +97,29 @@ def test_unhealthy_by_handler_or_silence(tmp_path: Path):
     )
 
     async def main() -> None:
+        began = time.time()
         async with supervised(what) as watched:
             for name in what.workers:
                 await watched.state(name, "ready")
-            async with client_of(watched) as client:
+            async with client_of(watched) as client, client.events() as changes:
                 for name in ("hung", "shown", "stuck"):
                     await client.send(name, "Work", {})
-            await watched.until(lambda: details(watched, "hung", "backoff"))
-            await watched.until(lambda: details(watched, "shown", "unhealthy"))
+                await watched.until(lambda: details(watched, "hung", "backoff"))
+                await watched.until(lambda: details(watched, "shown", "unhealthy"))
+                rows = {row.name: row for row in await client.workers()}
+                handler = rows["shown"].handler
+                assert handler is not None
+                assert ("on_bus_message", "Work", client.name) == (
+                    handler.name,
+                    handler.type,
+                    handler.source,
+                )
+                assert 1.0 < handler.running_s < time.time() - began
+                assert rows["fine"].handler is None
+                async for change in changes:
+                    if change.worker == "shown" and change.detail.startswith("in on_bus_message"):
+                        break
+                await watched.line(change.detail)  # the log has it, too
             await watched.until(lambda: details(watched, "stuck", "backoff"))
             (reason,) = details(watched, "hung", "backoff")
             assert reason.startswith("unhealthy, 1 checks failed: on_bus_message of Work from cli-")
@@ -105,6 +130,7 @@ def test_unhealthy_by_handler_or_silence(tmp_path: Path):
             (tmp_path / "go").touch()
             for name in what.workers:
                 await watched.state(name, "ready")
+            await watched.until(lambda: has_ended(watched, "shown"))
             restarts = {name: watched.process(name).restarts for name in what.workers}
             assert {"hung": 1, "shown": 0, "stuck": 1, "fine": 0} == restarts
             assert 0 == await watched.stop()

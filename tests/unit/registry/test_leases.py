@@ -15,6 +15,7 @@ from pbus.leases import (
     released_by,
 )
 from pbus.observe import HostRecord, ProcessRecord, decode_records, merge_rows
+from pbus.running_handlers import RunningHandler
 from pbus.seal import NO_SEAL
 from support.waiting import run
 
@@ -59,6 +60,72 @@ def test_leases_with_strange_names_are_left_out(field: str, value: object):
         b'{"name":"\xff","incarnation":"i","runner":"r","host":"h","pid":1}'
     ])
     assert ["a"] == [lease.name for lease in decode_leases([msgspec.json.encode(good)])]
+
+
+def a_row(*, silent_s: float = 0.0, handler: RunningHandler | None = None, **process):
+    """The row of a supervised worker with this lease."""
+    now = time.time()
+    lease = Lease(
+        name="a", incarnation="i.1", runner="r", host="h", pid=1, state="ready",
+        beat=now - silent_s, handler=handler,
+    )  # fmt: skip
+    record = ProcessRecord(name="a", state="ready", incarnation="i", pid=1, **process)
+    host = HostRecord(
+        project="p", host="h", pid=2, session="s", time=now, bus="b", processes=(record,)
+    )
+    (supervised,) = merge_rows([lease], [host], now)
+    (by_hand,) = merge_rows([lease], [], now)
+    return supervised, by_hand
+
+
+def since(age_s: float) -> RunningHandler:
+    """A handler that began so long ago."""
+    return RunningHandler(name="job load", type="T", source="stt", since=time.time() - age_s)
+
+
+def test_row_tells_the_handler():
+    """It is in the row at once, and in its text after some seconds."""
+    for row in a_row(handler=since(2.0)):
+        assert ("job load", "T", "stt", 2.0) == msgspec.structs.astuple(row.handler)
+        assert row.doing is None
+        assert row.error is None
+    for row in a_row(handler=since(41.0)):
+        assert "in job load of T from stt, 41 s" == row.doing
+        assert row.silent_s < 1.0
+    for row in a_row():
+        assert (None, None) == (row.handler, row.doing)
+
+
+@pytest.mark.parametrize(("begin", "expected"), [(1e300, 0.0), (-1e300, 1e9)])
+def test_impossible_begin_is_bounded(begin: float, expected: float):
+    """Times of foreign leases are believed within limits."""
+    row, _ = a_row(handler=RunningHandler(name="x", since=begin))
+    assert expected == row.handler.running_s
+
+
+def test_row_of_a_blocked_loop_says_why():
+    """Silence, the state of the process and the last handler are the reason."""
+    row, by_hand = a_row(silent_s=41.0, handler=since(45.0), cpu_percent=99.6, os_state="running")
+    assert ("unresponsive", "unresponsive") == (row.state, by_hand.state)
+    assert (
+        "its event loop is blocked: no heartbeat for 41 s; its process uses 100 % of a core;"
+        " at the last one it was in job load of T from stt"
+    ) == row.error
+    assert by_hand.error == row.error.replace(" its process uses 100 % of a core;", "")
+    stopped, _ = a_row(silent_s=41.0, cpu_percent=0.0, os_state="stopped")
+    assert "its process is stopped (SIGCONT lets it go on)" in stopped.error
+    assert 41.0 == stopped.silent_s
+
+
+def test_handler_is_told_by_the_clock_of_the_reader():
+    """A host whose clock is ahead reports no handler of the future."""
+    now, ahead_s = time.time(), 3600.0
+    lease = Lease(
+        name="a", incarnation="i", runner="r", host="h", pid=1, beat=now + ahead_s,
+        handler=RunningHandler(name="x", since=now + ahead_s - 41.0),
+    )  # fmt: skip
+    (read,) = decode_leases([b"0\n" + msgspec.json.encode(lease)])
+    assert 41.0 == pytest.approx(read.handler.age_s(time.time()), abs=0.9)
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b'{"active":7}', b"[" * 100_000])

@@ -54,12 +54,13 @@ def registry_lines(
 
 
 def error_lines(rows: Sequence[WorkerRow], width: int | None = None) -> list[Text]:
-    """The errors of workers that failed or wait to be started again, a line each."""
+    """The errors of workers that failed, wait or hang, and handlers that take long, a line each."""
     found = []
     for row in rows:
-        if row.error:
-            style = colors.QUIET if row.state in {"waiting", "starting"} else colors.ERROR
-            line = Text(f"{row.name}: {plain_text(row.error)}", style=style, no_wrap=True)
+        if text := row.error or row.doing:
+            is_quiet = row.state in {"waiting", "starting"} or not row.error
+            style = colors.QUIET if is_quiet else colors.ERROR
+            line = Text(f"{row.name}: {plain_text(text)}", style=style, no_wrap=True)
             line.end = ""
             if width is not None:
                 line.truncate(width, overflow="ellipsis")

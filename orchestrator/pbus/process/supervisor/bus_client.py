@@ -248,8 +248,13 @@ class SupervisorBusClient(BusSubscriber):
             if lease.state == "ready":
                 self._dead.stop_reports.on_announcement(entry_of(lease))
         self._check_clocks(leases)
-        self._supervised.state_events.check(leases)
+        limit_s = self._handler_limit_s
+        for name, text in self._supervised.state_events.check(leases, limit_s):
+            self._workers[name].status.note(text)
         self._has_outgoing.set()
+
+    def _handler_limit_s(self, worker: str) -> float:
+        return self._workers[worker].status.handler_limit_s
 
     def _check_clocks(self, leases: Sequence[Lease]) -> None:
         for host, text in moved_clocks(leases).items():

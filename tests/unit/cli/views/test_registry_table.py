@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from pbus.observe import State, WorkerRow
+from pbus.running_handlers import HandlerStatus
 from pbus_cli.views import colors
-from pbus_cli.views.tables.worker_table import registry_lines, state_counts
+from pbus_cli.views.tables.worker_table import error_lines, registry_lines, state_counts
 from support.screens import SIZES, widest
 
 
@@ -31,6 +32,23 @@ def row(name: str, state: State = "ready", **changes: Any) -> WorkerRow:
         "refused": 0,
     }
     return WorkerRow(**(values | changes))
+
+
+def test_handler_that_takes_long_has_a_line() -> None:
+    """After five seconds a handler is told below the table; a reason of trouble goes before it."""
+
+    def in_handler(running_s: float) -> HandlerStatus:
+        return HandlerStatus(name="job load", type="T", source="stt", running_s=running_s)
+
+    rows = [
+        row("quick", handler=in_handler(4.9)),
+        row("slow", handler=in_handler(41.0)),
+        row("ill", "unhealthy", handler=in_handler(41.0), error="status 503"),
+    ]
+    assert ["slow: in job load of T from stt, 41 s", "ill: status 503"] == [
+        line.plain for line in error_lines(rows)
+    ]
+    assert [20] == [line.cell_len for line in error_lines(rows[1:2], 20)]
 
 
 CROWD = [row(f"worker.{number}") for number in range(200)]

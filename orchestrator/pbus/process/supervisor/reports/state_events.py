@@ -2,17 +2,20 @@
 
 import collections
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from pbus.leases import Lease
 from pbus.messages import STATES_ADDRESS, BusWorkerStateMessage
-from pbus.observe import State, is_unresponsive
+from pbus.observe import State, join_reason
+from pbus.process.supervisor.reports.hang_watch import Hang, HangWatch
 from pbus.process.supervisor_events import Event, Started, StateChanged
 
 _MAX_QUEUED = 10_000  # while the broker is away; the oldest is dropped
 _MAX_DETAIL = 1024  # characters
+_WATCHED: frozenset[State] = frozenset({"ready", "unhealthy", "unresponsive"})
+_ENDED: frozenset[State] = frozenset({"backoff", "exited", "failed"})
 
 
 class StateEventQueue:
@@ -36,24 +39,38 @@ class StateEventQueue:
         if isinstance(event, Started):
             last = self._last_of(event.worker)
             last.pid, last.incarnation = event.pid, event.incarnation
-            self._add(event.worker, "starting")
+            self._add(event.worker, "starting", last.hangs.close(time.time()))
         # "starting" is sent with the pid, once there is a process.
         elif isinstance(event, StateChanged) and event.state != "starting":
-            self._add(event.worker, event.state, event.detail)
+            detail = event.detail
+            if event.state in _ENDED:
+                hang = self._last_of(event.worker).hangs.close(time.time())
+                detail = join_reason(detail, hang) or ""
+            self._add(event.worker, event.state, detail)
 
-    def check(self, leases: Iterable[Lease]) -> None:
-        """Find workers in the registry that have stopped, or resumed, their heartbeat."""
-        now = time.time()
+    def check(
+        self, leases: Iterable[Lease], handler_limit_s: Callable[[str], float]
+    ) -> list[tuple[str, str]]:
+        """Find blocked event loops and handlers that take long, and the ends of both.
+
+        Args:
+            leases: Of the registry.
+            handler_limit_s: Returns the seconds that a handler of a worker may run.
+
+        Returns:
+            Each as a worker and a text, for its log.
+        """
+        now, notes = time.time(), []
         for lease in leases:
             last = self._last.get(lease.name)
             if last is None or not lease.incarnation.startswith(last.incarnation):
                 continue
             self._check_faults(last, lease)
-            is_silent = is_unresponsive(lease, now)
-            if is_silent and last.state == "ready":
-                self._add(lease.name, "unresponsive", f"silent for {now - lease.beat:.0f} s")
-            elif not is_silent and last.state == "unresponsive":
-                self._add(lease.name, "ready", "answers again")
+            if last.state in _WATCHED:
+                for hang in last.hangs.check(lease, now, handler_limit_s(lease.name)):
+                    self._add(lease.name, _state_after(hang, last.state), hang.text)
+                    notes.append((lease.name, hang.text))
+        return notes
 
     def _check_faults(self, last: "_LastEvent", lease: Lease) -> None:
         if lease.incarnation != last.fault_incarnation:
@@ -85,17 +102,29 @@ class StateEventQueue:
         self._queue.append(message)
 
     def _last_of(self, worker: str) -> "_LastEvent":
-        return self._last.setdefault(worker, _LastEvent())
+        last = self._last.get(worker)
+        if last is None:
+            last = self._last[worker] = _LastEvent(HangWatch())
+        return last
+
+
+def _state_after(hang: Hang, state: State) -> State:
+    """The state of a worker that hangs, or does so no longer."""
+    if hang.is_silent and state == "ready":
+        return "unresponsive"
+    return "ready" if hang.is_silent is False and state == "unresponsive" else state
 
 
 class _LastEvent(msgspec.Struct):
     """The last event about a worker.
 
     Attributes:
+        hangs: Of its process.
         incarnation: Its process; the default is the prefix of no incarnation, they are hexadecimal.
         faults: Bus faults of `fault_incarnation` that were sent.
     """
 
+    hangs: HangWatch
     state: State | None = None
     pid: int | None = None
     incarnation: str = "?"

@@ -16,10 +16,12 @@ class Usage(msgspec.Struct, frozen=True):
     Attributes:
         cpu_percent: Percent of one core since the last measurement.
         rss_bytes: Resident memory.
+        os_state: As psutil has it: "running", "sleeping", "stopped".
     """
 
     cpu_percent: float
     rss_bytes: int
+    os_state: str = ""
 
 
 class UsageMeter:
@@ -49,7 +51,7 @@ def _find(pid: int) -> psutil.Process | None:
 def _usage(process: psutil.Process) -> Usage | None:
     try:
         with process.oneshot():
-            return Usage(process.cpu_percent(), process.memory_info().rss)
+            return Usage(process.cpu_percent(), process.memory_info().rss, process.status())
     except (psutil.Error, OSError):  # OSError: no room for another file
         return None
 

@@ -13,6 +13,8 @@ from pbus.process.system.spawn import Child
 from pbus.running_handlers import RunningHandler
 from pbus.topology.model import WorkerInstance
 
+LONG_HANDLER_S = 30.0  # jobs may well take so long; what takes longer may hang
+
 
 class WorkerStatus:
     """The state of one worker.
@@ -82,6 +84,13 @@ class WorkerStatus:
         self.silent_s = now - lease.beat if lease.beat else 0.0
         self.handler = lease.handler
         self.jobs_done = lease.done
+
+    @property
+    def handler_limit_s(self) -> float:
+        """Seconds after which a handler that still runs is an event."""
+        health = self.instance.spec.health
+        limit_s = getattr(health.probe, "max_handler_s", None) if health else None
+        return LONG_HANDLER_S if limit_s is None else limit_s
 
     def set_ready(self) -> None:
         """Enter "ready"."""
@@ -157,6 +166,7 @@ class WorkerStatus:
             exit_code=self.code,
             cpu_percent=usage.cpu_percent if usage else None,
             rss_bytes=usage.rss_bytes if usage else None,
+            os_state=usage.os_state if usage else "",
             is_probed=self.is_probed,
             has_succeeded=self.has_succeeded,
             reason=self._shown_reason(),
