@@ -4,7 +4,7 @@ import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -214,13 +214,18 @@ def encode_lease(lease: Lease, seal: Seal) -> bytes:
     return body
 
 
-def close_record(key: str, record: bytes, seal: Seal) -> bytes:
-    """Seal a supervisor's record for the store.
+_WHAT_RECORD = {"record": "a supervisor's record", "stats": "what a process counted"}
+
+
+def close_record(
+    key: str, record: bytes, seal: Seal, kind: Literal["record", "stats"] = "record"
+) -> bytes:
+    """Seal the record of a supervisor, or the counts of a process, for the store.
 
     Raises:
         LeaseTooLargeError: It is too large.
     """
-    sealed = seal.close("record", record, key.encode())
+    sealed = seal.close(kind, record, key.encode())
     if len(sealed) > MAX_RECORD_BYTES:
         raise LeaseTooLargeError(f"the record of {key!r}", len(sealed), MAX_RECORD_BYTES)
     return sealed
@@ -290,14 +295,16 @@ def decode_activation(name: str, body: bytes | str, seal: Seal = NO_SEAL) -> Act
 _decode_activation = msgspec.json.Decoder(Activation).decode
 
 
-def open_records(records: Mapping[str, bytes], seal: Seal) -> dict[str, bytes]:
-    """Open the seals of supervisors' records; those with wrong seals are left out with a warning."""
+def open_records(
+    records: Mapping[str, bytes], seal: Seal, kind: Literal["record", "stats"] = "record"
+) -> dict[str, bytes]:
+    """Open the seals of what close_record() sealed; wrong ones are left out with a warning."""
     opened = {}
     for key, record in records.items():
         try:
-            opened[key] = seal.open("record", record, key.encode())
+            opened[key] = seal.open(kind, record, key.encode())
         except SealError as error:
-            warn_unreadable_once("a supervisor's record", str(error))
+            warn_unreadable_once(_WHAT_RECORD[kind], str(error))
     return opened
 
 
@@ -373,4 +380,12 @@ class LeaseStore(Protocol):
 
     async def drop_record(self, key: str) -> None:
         """Remove a record."""
+        ...
+
+    async def put_stats(self, key: str, stats: bytes, *, ttl_s: float) -> None:
+        """Store the counts of a process for some seconds."""
+        ...
+
+    async def stats(self, key: str | None = None) -> dict[str, bytes]:
+        """The stored counts of all processes by key, or those of one key."""
         ...

@@ -60,6 +60,7 @@ class BusOptions(TypedDict, total=False):
     encrypt: bool | None
     delivery: str | None
     send_timeout: float | None
+    stats: bool | None
     delivery_options: DeliveryOptions | None
 
 
@@ -77,6 +78,7 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True):
         encrypt: Nothing can be read without the key either.
         delivery: "at-most-once", or "at-least-once": stored in the broker until handled.
         send_timeout: Seconds a send waits for room, or for the broker to be back.
+        stats: Whether processes count and time what they send and handle, for `pbus stats`.
         delivery_options: With at-least-once.
     """
 
@@ -89,6 +91,7 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True):
     encrypt: bool = False
     delivery: DeliveryMode = "at-most-once"
     send_timeout: float = DEFAULT_SEND_TIMEOUT_S
+    stats: bool = True
     delivery_options: DeliveryOptions = DeliveryOptions()
 
     @classmethod

@@ -330,3 +330,22 @@ async def invent(store, name, size, *, ends_s, count=1):
     sql = """INSERT INTO pbus.lease SELECT $1, n, 'a', 'a|ready|1', repeat('x', $3),
       clock_timestamp() + $4::float8 * interval '1 s' FROM unnest($2::text[]) n"""
     await store._link.call(sql, store._channel, names, size, ends_s)
+
+
+def test_counts_live_for_their_time(make_leases):
+    """They are read all at once or one by one, apart from the records of supervisors."""
+
+    async def main():
+        async with make_leases() as store, make_leases("other") as other:
+            await store.put_stats("a", b"old", ttl_s=90)
+            await store.put_stats("a", b"\x00\xff", ttl_s=90)
+            await store.put_stats("b", b"b", ttl_s=30)
+            assert {"a": b"\x00\xff", "b": b"b"} == await store.stats()
+            assert {"b": b"b"} == await store.stats("b")
+            assert {} == await store.stats("c")
+            assert {} == await store.records() == await other.stats()
+
+            await make_leases.pass_time(store, 60)
+            assert {"a": b"\x00\xff"} == await store.stats()
+
+    run(main())

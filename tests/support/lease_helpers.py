@@ -45,7 +45,7 @@ class RedisLeases:
 
     async def pass_time(self, store: LeaseStore, seconds: float) -> None:
         """Let leases age."""
-        for key in (store._keys[0], store._record_keys[0]):
+        for key in (store._keys[0], store._record_keys[0], store._stats_keys[0]):
             for name in await store._redis.zrange(key, 0, -1):
                 await store._redis.zincrby(key, -1000 * seconds, name)
 
@@ -67,6 +67,6 @@ class PgLeases:
 
     async def pass_time(self, store: LeaseStore, seconds: float) -> None:
         """Let leases age."""
-        for table in ("lease", "record"):
+        for table in ("lease", "record", "stats"):
             sql = f"UPDATE pbus.{table} SET ends_at = ends_at - $1::float8 * interval '1 s'"
             await store._link.call(sql, seconds)

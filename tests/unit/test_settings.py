@@ -17,6 +17,7 @@ OTHER = BusSettings(
     encrypt=True,
     delivery="at-least-once",
     send_timeout=1.5,
+    stats=False,
     delivery_options=DeliveryOptions(
         max_backlog=7,
         max_backlog_bytes=8_000,

@@ -23,6 +23,7 @@ from pbus.ids import new_id, new_token
 from pbus.leases import LeaseStore
 from pbus.messages import BusMessage, Lane
 from pbus.settings import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_SEND_TIMEOUT_S
+from pbus.stats.edge_table import EdgeTable
 
 
 class MailboxStats(msgspec.Struct, frozen=True):
@@ -43,14 +44,14 @@ class MailboxStats(msgspec.Struct, frozen=True):
 class WorkerBus(abc.ABC):
     """A message bus between workers; subclasses bring the transport.
 
-    A subclass of your own needs `publish` and nothing else: hand what arrives to
-    `on_message_received`.
+    A subclass of your own needs `publish`: hand what arrives to `on_message_received`.
 
     Args:
         channel: Names the bus; processes on one channel hear each other.
         max_message_bytes: The largest encoded message.
         send_timeout: Seconds a send waits for room before it raises BusFullError.
         incarnation: Names this run of this process; made up when not given.
+        stats: Whether to count by edge.
 
     Attributes:
         counters: What passed through.
@@ -60,6 +61,7 @@ class WorkerBus(abc.ABC):
         queues: Where stored messages are kept; None on a bus that stores none.
         presences: What the registries of this process know of others; they put themselves in.
         names: Those of workers that this process took, and perhaps has no longer.
+        edges: Counts by source, target and type; None where nothing is counted.
     """
 
     delivery: str = "at-most-once"
@@ -72,6 +74,7 @@ class WorkerBus(abc.ABC):
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         send_timeout: float = DEFAULT_SEND_TIMEOUT_S,
         incarnation: str | None = None,
+        stats: bool = True,
     ) -> None:
         self.channel = channel
         self.max_message_bytes = max_message_bytes
@@ -85,7 +88,8 @@ class WorkerBus(abc.ABC):
         self._loop = _OwnLoop()
         self._lifetime: asyncio.Task[None] | None = None  # ends with the loop, if not before
         self._starting: asyncio.Future[None] | None = None
-        self._router = LocalRouter(send_timeout)
+        self.edges = EdgeTable() if stats else None
+        self._router = LocalRouter(send_timeout, self.edges)
         self.counters: Counters = self._router.counters
         self._leases: LeaseStore | None = None
 
@@ -223,7 +227,7 @@ class WorkerBus(abc.ABC):
 
     async def on_message_received(self, message: BusMessage) -> None:
         """Put a message that arrived into the mailboxes it is for, waiting for room."""
-        await self._router.put(message)
+        await self._router.put(message, is_own=False)
 
     def tap(self) -> Tap:
         """Follow all traffic of the channel.
@@ -235,8 +239,7 @@ class WorkerBus(abc.ABC):
 
     def stats(self, name: str) -> MailboxStats:
         """Return the counts of the subscriber of that name."""
-        mailbox = self._router.find(name)
-        return MailboxStats() if mailbox is None else _stats_of(mailbox, self.queues is not None)
+        return _stats_of(self._router.find(name), self.queues is not None)
 
     @property
     def leases(self) -> LeaseStore:
@@ -290,7 +293,9 @@ class WorkerBus(abc.ABC):
         return MemoryLeaseStore()
 
 
-def _stats_of(mailbox: Mailbox, is_stored: bool) -> MailboxStats:  # noqa: FBT001
+def _stats_of(mailbox: Mailbox | None, is_stored: bool) -> MailboxStats:  # noqa: FBT001
+    if mailbox is None:
+        return MailboxStats()
     unhandled = 0 if is_stored else mailbox.unhandled
     return MailboxStats(mailbox.received, mailbox.lost, mailbox.queued, mailbox.held, unhandled)
 

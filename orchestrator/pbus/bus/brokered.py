@@ -70,6 +70,7 @@ class BrokeredBus(ReceivingBus):
             max_message_bytes=settings.max_message_bytes,
             send_timeout=settings.send_timeout,
             incarnation=incarnation,
+            stats=settings.stats,
         )
         self._settings = settings
         self.encoding = Encoding(settings.encoding)
@@ -193,7 +194,7 @@ class BrokeredBus(ReceivingBus):
             for lane in Lane
         }
         self._writers = {
-            lane: LaneWriter(send_buffer, transport, self.counters, self.send_timeout)
+            lane: LaneWriter(send_buffer, transport, self.counters, self.send_timeout, self.edges)
             for lane, send_buffer in self._send_buffers.items()
         }
         data = self._send_buffers[Lane.DATA]

@@ -28,7 +28,7 @@ def connect(
             within the process.
         incarnation: Names this run of this process; random when not given.
         **options: `channel`, `max_message_bytes`, `encoding`, `key`, `encrypt`, `delivery`,
-            `delivery_options` and `send_timeout`; see `pbus.settings.BusSettings`.
+            `delivery_options`, `send_timeout` and `stats`; see `pbus.settings.BusSettings`.
 
     Raises:
         BusKeyError: The key cannot be used.
@@ -55,7 +55,9 @@ def make_bus(settings: BusSettings, *, incarnation: str | None = None) -> Worker
         with _needing_asyncpg():
             from pbus.bus.pgmq import PgmqBus
         return PgmqBus(dsn=url, incarnation=incarnation, **settings.options())
-    return AsyncQueueBus(channel=settings.channel, send_timeout=settings.send_timeout)
+    return AsyncQueueBus(
+        channel=settings.channel, send_timeout=settings.send_timeout, stats=settings.stats
+    )
 
 
 async def erase(url: str, channel: str) -> bool:

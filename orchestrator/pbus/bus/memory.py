@@ -22,9 +22,13 @@ class AsyncQueueBus(WorkerBus):
     """
 
     def __init__(
-        self, *, channel: str = "pbus", send_timeout: float = DEFAULT_SEND_TIMEOUT_S
+        self,
+        *,
+        channel: str = "pbus",
+        send_timeout: float = DEFAULT_SEND_TIMEOUT_S,
+        stats: bool = True,
     ) -> None:
-        super().__init__(channel=channel, send_timeout=send_timeout)
+        super().__init__(channel=channel, send_timeout=send_timeout, stats=stats)
         self._taps: set[MemoryTap] = set()
 
     async def publish(self, message: BusMessage) -> None:
@@ -34,7 +38,7 @@ class AsyncQueueBus(WorkerBus):
         if self._taps:
             for tap in self._taps:
                 tap.show(message)
-        await self.on_message_received(message)
+        await self._router.put(message)
 
     def tap(self) -> "MemoryTap":
         """Follow the messages of this process."""

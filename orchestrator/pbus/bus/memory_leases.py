@@ -18,6 +18,7 @@ class MemoryLeaseStore:
         self._leases: dict[str, tuple[Lease, float]] = {}
         self._activations: dict[str, Activation] = {}
         self._records: dict[str, tuple[bytes, float]] = {}
+        self._stats: dict[str, tuple[bytes, float]] = {}
         self._version = 0
 
     async def claim(self, lease: Lease) -> Lease | None:
@@ -88,6 +89,16 @@ class MemoryLeaseStore:
     async def drop_record(self, key: str) -> None:
         """Remove a record."""
         self._records.pop(key, None)
+
+    async def put_stats(self, key: str, stats: bytes, *, ttl_s: float) -> None:
+        """Store the counts of a process."""
+        self._stats[key] = (stats, self._clock() + ttl_s)
+
+    async def stats(self, key: str | None = None) -> dict[str, bytes]:
+        """The counts of processes."""
+        now = self._clock()
+        self._stats = {one: held for one, held in self._stats.items() if held[1] > now}
+        return {one: held[0] for one, held in self._stats.items() if key in {None, one}}
 
     def _put(self, lease: Lease) -> None:
         held = self._leases.get(lease.name)

@@ -67,6 +67,7 @@ class JobMember(msgspec.Struct, eq=False):
         reading: The record of the events that were read; None before the first one.
         progress: The last update.
         response: The answer, or a substitute when none can come; None while it is open.
+        ended_at: When the answer came, by the loop's clock.
         error: The reason for a failure.
     """
 
@@ -85,6 +86,7 @@ class JobMember(msgspec.Struct, eq=False):
     reading: Reading | None = None
     progress: dict[str, Any] | None = None
     response: JobResponse | None = None
+    ended_at: float | None = None
     error: JobError | None = None
 
     @property

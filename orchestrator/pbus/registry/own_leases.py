@@ -51,10 +51,12 @@ class OwnLeases:
 
     Attributes:
         version: Of the membership at the last renewal; -1 requests a full reading.
+        first_name: The first name that was claimed; None before.
     """
 
     def __init__(self, bus: WorkerBus) -> None:
         self.version = -1
+        self.first_name: str | None = None
         self._bus = bus
         self._leases: dict[str, OwnLease] = {}
         # A renewal that arrives after its worker's release would bring the lease back.
@@ -83,6 +85,7 @@ class OwnLeases:
             holder = await self._bus.leases.claim(lease)
         if holder is not None:
             raise DuplicateWorkerError(lease.name, describe(holder))
+        self.first_name = self.first_name or lease.name
         self._leases[lease.name] = OwnLease(lease, figures)
 
     def change(self, name: str, **fields: Any) -> Lease | None:

@@ -21,6 +21,7 @@ from pbus.registry.directory import Directory
 from pbus.registry.heartbeat import Heartbeat
 from pbus.registry.key_owners import KeyOwners
 from pbus.registry.own_leases import STORE_TIMEOUT_S, OwnLeases, WorkerFigures, describe
+from pbus.registry.stats_reporter import StatsReporter
 from pbus.registry.table import entry_of
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class WorkerRegistry(Directory):
         self._bus = bus
         self._child_leases: dict[str, Lease] = {}
         self._leases = OwnLeases(bus)
+        self._stats = StatsReporter(bus, self._leases, session)
         self._heartbeat = Heartbeat(
             self._leases,
             self._table,
@@ -160,7 +162,7 @@ class WorkerRegistry(Directory):
         Args:
             name: The worker's.
             active: Whether it is active.
-            args: The arguments of the activation.
+            args: Of the activation.
         """
         activation = Activation(session=self.session, active=active, args=args)
         self._leases.remember(name, activation)
@@ -207,12 +209,14 @@ class WorkerRegistry(Directory):
         self._bus.presences.append(self._table)
         await self._heartbeat.beat()
         self._tasks.spawn(self._heartbeat.run(), "pbus registry heartbeat")
+        self._tasks.spawn(self._stats.run(), "pbus registry stats")
 
     async def stop(self) -> None:
         """Stop the heartbeat and all watches. Own workers must be unregistered before."""
         if self._table in self._bus.presences:
             self._bus.presences.remove(self._table)
         await self._tasks.close(STORE_TIMEOUT_S)
+        await self._stats.report()
         await self._watches.close()
 
     async def beat(self) -> None:
@@ -250,8 +254,8 @@ class WorkerRegistry(Directory):
         """Drop a lease whose name another process took while this one counted as lost."""
         self._leases.drop(name)
         self._announced.pop(name, None)
-        who = describe(holder) if holder is not None else "another runner"
-        logger.error("worker %s of this runner lost its name to %s", name, who)
+        who = "another runner" if holder is None else describe(holder)
+        logger.error("worker %s lost its name to %s", name, who)
         if self.on_name_taken is not None:
             self.on_name_taken(name, who)
 

@@ -3,7 +3,7 @@
 import binascii
 from typing import Literal
 
-Kind = Literal["payload", "note", "stored", "lease", "activation", "record"]
+Kind = Literal["payload", "note", "stored", "lease", "activation", "record", "stats"]
 
 OPEN, HIDDEN, LARGE = b"#", b"$", b"%"  # BLAKE2; AES-GCM: encrypted, authenticated only
 MARKS = frozenset({OPEN, HIDDEN, LARGE})

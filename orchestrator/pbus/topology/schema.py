@@ -141,6 +141,13 @@ class BusSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             " bytes as they are; processes read both."
         ),
     ] = None
+    stats: Annotated[
+        bool | None,
+        Meta(
+            description="Whether processes count and time what they send and handle, for `pbus stats`,"
+            " `pbus graph --observed` and metrics; true."
+        ),
+    ] = None
     key: Annotated[
         Text | None,
         Meta(

@@ -401,7 +401,7 @@ def test_refuses_wrong_workers(tmp_path, lines, problem):
             WORKER + "bus: redis\n",
             (
                 "3: bus: expected a mapping with keys of backend, url, channel, max_message_bytes, encoding,"
-                " key, encrypt, delivery, max_backlog, max_backlog_bytes, when_full, max_attempts, max_crash_attempts,"
+                " stats, key, encrypt, delivery, max_backlog, max_backlog_bytes, when_full, max_attempts, max_crash_attempts,"
                 " got text"
             ),
         ),

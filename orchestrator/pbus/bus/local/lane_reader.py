@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from pbus.bus.lane_gate import LaneGate
 from pbus.messages import BusMessage, Lane
+from pbus.stats.edge_table import NO_EDGE
 
 Item = BusMessage | bytes  # bytes: decoded when it is handled
 
@@ -71,14 +72,21 @@ class LaneReader:
         on_release: Called when the lane is handed over; set with each item, if at all.
         is_released: The task only ends its message; the lane is read by another.
         task: The one that reads.
+        edge: Of the message before, where messages are counted.
+        started: When the item in hand was taken, by `time.perf_counter`.
     """
 
-    __slots__ = ("_succeed", "delivery", "gate", "is_released", "on_release", "opaque_lane", "task")
+    __slots__ = (
+        "_succeed", "delivery", "edge", "gate", "is_released", "on_release", "opaque_lane", "started",
+        "task",
+    )  # fmt: skip
 
     def __init__(self, succeed: Callable[[], None], gate: LaneGate) -> None:
         self._succeed = succeed
         self.opaque_lane: Lane | None = None
         self.gate = gate
+        self.edge = NO_EDGE
+        self.started = 0.0
         self.task: asyncio.Task[Any] | None = None
         self.on_release: Callable[[], None] | None = None
         self.delivery: LaneDelivery | None = None

@@ -4,8 +4,8 @@ import asyncio
 import contextvars
 import functools
 import logging
-import time
 from collections.abc import Callable, Collection
+from time import perf_counter
 
 from pbus.bus.local.delivery import StoredDelivery, set_current_delivery
 from pbus.bus.local.lane import Entry, LaneQueue
@@ -14,6 +14,7 @@ from pbus.bus.subscriber import BusSubscriber
 from pbus.concurrency.user_code import as_handler_error
 from pbus.errors import MessageDecodeError
 from pbus.messages import BusMessage, Lane
+from pbus.stats.edge_table import EdgeTable
 
 Decode = Callable[[bytes, Lane | None], BusMessage | None]  # with a lane: opaque ones, too
 
@@ -37,6 +38,7 @@ class Mailbox:
         subscriber: BusSubscriber,
         decode: Decode,
         decode_stored: Decode | None = None,
+        edges: EdgeTable | None = None,
     ) -> None:
         self.subscriber = subscriber
         self.name = subscriber.name
@@ -48,6 +50,7 @@ class Mailbox:
         self._left = 0  # refused since its subscriber is leaving
         self._decode = decode
         self._decode_stored = decode_stored or decode
+        self._edges = edges
         gates = getattr(subscriber, "gates", {})
         self._lanes = {
             Lane.DATA: LaneQueue(DATA_CAPACITY, gates.get(Lane.DATA)),
@@ -123,16 +126,19 @@ class Mailbox:
         queue, urgent = self._lanes[lane], self._lanes[Lane.SYSTEM]
         urgent_items = self._urgent_beside(lane)
         is_cancelled = _current_task().cancelling
-        turn_ends = time.perf_counter() + TURN_S
+        reader.started = perf_counter()
+        turn_ends = reader.started + TURN_S
         while self._is_open and not reader.is_released and not is_cancelled():
             if urgent_items and not urgent.is_busy:
                 await asyncio.sleep(0)  # between any two messages the urgent ones come first
+                reader.started = perf_counter()
                 continue
             try:
                 item, delivery = queue.get_nowait()
             except IndexError:
                 await queue.wait()
-                turn_ends = time.perf_counter() + TURN_S
+                reader.started = perf_counter()
+                turn_ends = reader.started + TURN_S
                 continue
             queue.is_busy = True
             reader.delivery = delivery
@@ -143,8 +149,9 @@ class Mailbox:
             if reader.is_released:
                 return
             queue.is_busy = False
-            if time.perf_counter() > turn_ends:
-                turn_ends = await _let_others_in()
+            if reader.started > turn_ends:
+                reader.started = await _let_others_in()
+                turn_ends = reader.started + TURN_S
 
     def _urgent_beside(self, lane: Lane) -> Collection[Entry]:
         """The items that come before the next one of a lane."""
@@ -157,8 +164,8 @@ class Mailbox:
             if message is not None and self._accepts(message):
                 self.received += 1
                 await self._deliver(message, reader)
-            elif message is not None and self._is_draining:
-                self._left += message.category == "data"
+            else:
+                self._note_refused(message, reader)
         finally:
             if reader.delivery is not None:
                 reader.done()
@@ -170,11 +177,14 @@ class Mailbox:
                 self._decode_stored(item, reader.opaque_lane) if isinstance(item, bytes) else item
             )
         except MessageDecodeError as refusal:
+            self._note_refused(None, reader)
             delivery.dead_letter(refusal.message)
             return
         if message is not None and self._accepts(message):
             await self._deliver_stored(message, delivery, reader)
-        elif message is not None and self._is_draining:
+            return
+        self._note_refused(None, reader)
+        if message is not None and self._is_draining:
             delivery.requeue()
         else:
             delivery.done()
@@ -195,6 +205,12 @@ class Mailbox:
         if not delivery.is_deferred:
             delivery.settle(error)
 
+    def _note_refused(self, message: BusMessage | None, reader: LaneReader) -> None:
+        """Count a data message that found its subscriber leaving."""
+        reader.started = perf_counter()
+        if message is not None and self._is_draining:
+            self._left += message.category == "data"
+
     @property
     def _is_draining(self) -> bool:
         return bool(getattr(self.subscriber, "is_draining", False))
@@ -212,31 +228,48 @@ class Mailbox:
             return False
 
     async def _deliver(self, message: BusMessage, reader: LaneReader) -> BaseException | None:
-        """Run the handler; what it raised is logged and returned."""
+        """Run the handler and count it; what it raised is logged and returned."""
+        error: BaseException | None = None
         try:
             await self.subscriber.on_bus_message(message)
-        except asyncio.CancelledError as error:
+        except asyncio.CancelledError as cancelled:
             if not self._is_open:
                 raise  # we are being stopped
-            self.failed += 1  # the handler, or what it awaited, was cancelled: its own affair
+            error = cancelled  # the handler, or what it awaited, was cancelled: its own affair
+            self._note_failed(message)
             logger.warning("%s: the handler of %s was cancelled", self.name, message)
-            return error
         except BaseException as raised:
-            own = as_handler_error(raised, f"on_bus_message of {self.name!r}", reader.task)
-            if own is None:
+            error = as_handler_error(raised, f"on_bus_message of {self.name!r}", reader.task)
+            if error is None:
                 raise
-            self.failed += 1
+            self._note_failed(message)
             text = "%s: the handler of %s raised; going on"
-            logger.error(text, self.name, message, exc_info=own)  # noqa: TRY400 - perhaps another
-            return own
-        return None
+            logger.error(text, self.name, message, exc_info=error)  # noqa: TRY400 - perhaps another
+        edges, edge, now = self._edges, reader.edge, perf_counter()
+        if edges is not None:
+            if (
+                message.source != edge.source
+                or type(message) is not edge.kind
+                or message.target != edge.address
+            ):
+                edge = reader.edge = edges.find(message)
+            edge.handled += 1
+            if now > edge.due:
+                edge.sample(message.time, reader.started, now)
+        reader.started = now
+        return error
+
+    def _note_failed(self, message: BusMessage) -> None:
+        self.failed += 1
+        if self._edges is not None:
+            self._edges.find(message).errors += 1
 
 
 async def _let_others_in() -> float:
-    """Give the rest of the process its turn; returns when the next one is due."""
+    """Give the rest of the process its turn; returns the time after it."""
     for _ in range(_STEPS_IN):
         await asyncio.sleep(0)
-    return time.perf_counter() + TURN_S
+    return perf_counter()
 
 
 def _current_task() -> asyncio.Task[None]:

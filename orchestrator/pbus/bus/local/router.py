@@ -18,6 +18,7 @@ from pbus.errors import (
     MessageDecodeError,
 )
 from pbus.messages import BusMessage, BusMessagesLostMessage, Lane
+from pbus.stats.edge_table import EdgeTable
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +28,11 @@ class LocalRouter:
 
     Args:
         put_timeout: Seconds to wait for room in a mailbox of this process.
+        edges: Where messages are counted, if they are.
     """
 
-    def __init__(self, put_timeout: float) -> None:
+    def __init__(self, put_timeout: float, edges: EdgeTable | None = None) -> None:
+        self.edges = edges
         self.counters = Counters()
         self._decoder = MessageDecoder(self.counters)
         self._aliases: dict[str, Mailbox] = {}  # names known in this process only
@@ -64,9 +67,10 @@ class LocalRouter:
             raise DuplicateSubscriberError(subscriber.name)
         own = getattr(subscriber, "wire_decoder", None)
         if own is None:
-            mailbox = Mailbox(subscriber, self._decoder.decode, self._decoder.decode_stored)
+            decoder = self._decoder
+            mailbox = Mailbox(subscriber, decoder.decode, decoder.decode_stored, self.edges)
         else:
-            mailbox = Mailbox(subscriber, lambda line, _lane: own(line))
+            mailbox = Mailbox(subscriber, lambda line, _lane: own(line), edges=self.edges)
         self._mailboxes[address] = mailbox
         if address != subscriber.name:
             self._aliases[subscriber.name] = mailbox
@@ -88,13 +92,19 @@ class LocalRouter:
         mailbox = self.find(address)
         return [] if mailbox is None else [mailbox]
 
-    async def put(self, message: BusMessage) -> None:
+    async def put(self, message: BusMessage, *, is_own: bool = True) -> None:
         """Put a message into the mailboxes it is for, waiting for room.
+
+        Args:
+            message: The message.
+            is_own: Whether it was sent in this process, and is counted so.
 
         Raises:
             BusFullError: There was none in time.
         """
         receivers = self.receivers(message.target)
+        if self.edges is not None and is_own:
+            self.edges.note_put(message, is_undelivered=not receivers)
         if not receivers:
             self.counters.note_undelivered(message.target or EVERYONE)
             return
@@ -179,6 +189,8 @@ class LocalRouter:
     def note_lost(self, sender: str, address: str, count: int) -> None:
         """Say that messages went missing: counter, log, a local message to those concerned."""
         self.counters.lost += count
+        if self.edges is not None:
+            self.edges.note_lost(sender, address, count)
         logger.warning(
             "%d messages of %s to %s were lost on the way (%d in all)",
             count, sender, address, self.counters.lost,

@@ -25,6 +25,8 @@ _EVICT = "SELECT pbus.lease_evict($1, $2, $3)"
 _SET_ACTIVATION = "SELECT pbus.activation_set($1, $2, $3)"
 _PUT_RECORD = "SELECT pbus.record_put($1, $2, $3, $4)"
 _RECORDS = "SELECT * FROM pbus.records($1)"
+_PUT_STATS = "SELECT pbus.stats_put($1, $2, $3, $4)"
+_STATS = "SELECT * FROM pbus.stats_read($1, $2)"
 
 
 class PgLeaseStore:
@@ -105,6 +107,16 @@ class PgLeaseStore:
     async def drop_record(self, key: str) -> None:
         """Remove a record."""
         await self._link.call("SELECT pbus.record_drop($1, $2)", self._channel, key)
+
+    async def put_stats(self, key: str, stats: bytes, *, ttl_s: float) -> None:
+        """Store the counts of a process."""
+        sealed = close_record(key, stats, self._seal, "stats")
+        await self._link.call(_PUT_STATS, self._channel, key, sealed, ttl_s)
+
+    async def stats(self, key: str | None = None) -> dict[str, bytes]:
+        """The counts of processes."""
+        rows = await self._link.call(_STATS, self._channel, key)
+        return open_records({row["key"]: row["body"] for row in rows}, self._seal, "stats")
 
     async def _claim(self, lease: Lease) -> str | None:
         sql = "SELECT pbus.lease_claim($1, $2, $3, $4, $5, $6)"

@@ -55,7 +55,7 @@ class QueueConsumer:
         self.store = store
         store.on_lost = self._note_lost
         self.options = settings.delivery_options
-        self.producer = QueueProducer(store, incarnation, settings)
+        self.producer = QueueProducer(store, incarnation, settings, router.edges)
         self.in_flight = InFlight()
         self.settler = Settler(store, self.in_flight)
         self._router = router

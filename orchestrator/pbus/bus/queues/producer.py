@@ -13,6 +13,7 @@ from pbus.concurrency.background import TaskFunction
 from pbus.errors import BrokerFaultError, BusFullError, BusUnavailableError
 from pbus.messages import Lane
 from pbus.settings import BusSettings
+from pbus.stats.edge_table import EdgeTable
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +31,17 @@ class QueueProducer:
         store: Where.
         sender: This process's incarnation.
         settings: Of the bus: how long a send waits, and what it does when a queue is full.
+        edges: Where messages are counted by source and type, if they are.
     """
 
-    def __init__(self, store: QueueStore, sender: str, settings: BusSettings) -> None:
-        self._lanes = {lane: LaneProducer(store, sender, settings) for lane in Lane}
+    def __init__(
+        self,
+        store: QueueStore,
+        sender: str,
+        settings: BusSettings,
+        edges: EdgeTable | None = None,
+    ) -> None:
+        self._lanes = {lane: LaneProducer(store, sender, settings, edges) for lane in Lane}
 
     def put(self, encoded: EncodedMessage) -> asyncio.Future[int]:
         """Have a message stored; the result is in how many mailboxes, once the broker confirmed it.
@@ -61,7 +69,14 @@ class LaneProducer:
     go on.
     """
 
-    def __init__(self, store: QueueStore, sender: str, settings: BusSettings) -> None:
+    def __init__(
+        self,
+        store: QueueStore,
+        sender: str,
+        settings: BusSettings,
+        edges: EdgeTable | None = None,
+    ) -> None:
+        self._edges = edges
         self._store = store
         self._sender = sender
         self._settings = settings
@@ -223,6 +238,7 @@ class LaneProducer:
                 continue
             self._reached[address] = result.mailboxes
             self._full.pop(address, None)
+            self._count(address, entry, result)
             for put in entry:
                 if not put.stored.done():
                     put.stored.set_result(result.mailboxes)
@@ -230,6 +246,13 @@ class LaneProducer:
             self._refuse_first(refused)
             return []
         return refused
+
+    def _count(self, address: str, entry: list[PendingPut], result: PutResult) -> None:
+        if self._edges is None:
+            return
+        lines = [put.encoded.line for put in entry]
+        size = sum(map(len, lines))
+        self._edges.note_sent(address, lines, size, is_undelivered=result.mailboxes == 0)
 
     def _note_full(self, address: str, why: str) -> None:
         if not why:

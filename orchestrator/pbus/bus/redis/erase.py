@@ -10,7 +10,18 @@ from pbus.bus.redis.server.endpoint import TROUBLE, Endpoint, reason_of
 from pbus.errors import BusUnavailableError
 
 _AT_ONCE = 1000
-_KEYS = ("queues", "leases", "records", "workers", "version", "record", "activations", "followed")
+_KEYS = (
+    "queues",
+    "leases",
+    "records",
+    "workers",
+    "version",
+    "record",
+    "activations",
+    "followed",
+    "stats",
+    "stat",
+)
 
 # Returns how many leases and records have not run out; removes the keys if there are none.
 _ERASE = (

@@ -220,7 +220,8 @@ for _, key in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
 end
 if ARGV[1] ~= 'get' then return 0 end
 local found = {}
-for _, key in ipairs(redis.call('ZRANGE', KEYS[1], 0, MOST - 1)) do
+local wanted = ARGV[2] and {ARGV[2]} or redis.call('ZRANGE', KEYS[1], 0, MOST - 1)
+for _, key in ipairs(wanted) do
   local record = redis.call('HGET', KEYS[2], key)
   if record and #record <= LARGEST and #record <= ROOM then
     found[#found + 1], found[#found + 2] = key, record
@@ -250,6 +251,8 @@ _TYPES = {
     "version": "string",
     "records": "zset",
     "record": "hash",
+    "stats": "zset",
+    "stat": "hash",
     "activations": "hash",
 }
 
@@ -264,6 +267,7 @@ class RedisLeaseStore:
         self._turns = asyncio.Semaphore(_CONNECTIONS)  # many may start or end at once
         self._keys = [names.key(what) for what in ("leases", "workers", "version")]
         self._record_keys = [names.key(what) for what in ("records", "record")]
+        self._stats_keys = [names.key(what) for what in ("stats", "stat")]
         self._activations = names.key("activations")
         self._types = {names.key(what): kind for what, kind in _TYPES.items()}
         self._scripts: dict[str, Any] = {
@@ -337,18 +341,31 @@ class RedisLeaseStore:
 
     async def records(self) -> dict[str, bytes]:
         """Live records."""
-        flat = await self._run(_RECORDS, self._record_keys, ["get"])
-        pairs = zip(flat[::2], flat[1::2], strict=True)
-        found = {key.decode(errors="replace"): record for key, record in pairs}
-        return open_records(found, self._seal)
+        return open_records(await self._records(self._record_keys), self._seal)
 
     async def drop_record(self, key: str) -> None:
         """Remove a record."""
         await self._run(_RECORDS, self._record_keys, ["drop", key])
 
+    async def put_stats(self, key: str, stats: bytes, *, ttl_s: float) -> None:
+        """Store the counts of a process."""
+        sealed = close_record(key, stats, self._seal, "stats")
+        arguments = ["put", key, int(ttl_s * 1000), sealed, KEYS_LIVE_MS]
+        await self._run(_RECORDS, self._stats_keys, arguments)
+
+    async def stats(self, key: str | None = None) -> dict[str, bytes]:
+        """The counts of processes."""
+        wanted = [] if key is None else [key]
+        return open_records(await self._records(self._stats_keys, *wanted), self._seal, "stats")
+
     async def close(self) -> None:
         """Close the connections; a later call opens new ones."""
         await self._redis.aclose(close_connection_pool=True)
+
+    async def _records(self, keys: Sequence[str], *wanted: str) -> dict[str, bytes]:
+        flat = await self._run(_RECORDS, keys, ["get", *wanted])
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        return {key.decode(errors="replace"): record for key, record in pairs}
 
     async def _run(self, source: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         return await self._bounded(lambda: self._scripts[source](keys=keys, args=arguments))

@@ -9,6 +9,7 @@ from pbus.bus.local.counters import EPHEMERAL_PREFIXES, Counters
 from pbus.bus.stream.send_buffer import SendBuffer
 from pbus.bus.stream.send_stream import OutBatch, SendStream
 from pbus.bus.stream.transport import REFUSED, Transport
+from pbus.stats.edge_table import EdgeTable
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +27,18 @@ class LaneWriter:
         transport: Where.
         counters: Where undelivered messages are counted.
         give_up_s: A payload that the broker did not take for so long is counted as undelivered.
+        edges: Where messages are counted by source and type, if they are.
     """
 
     def __init__(
-        self, send_buffer: SendBuffer, transport: Transport, counters: Counters, give_up_s: float
+        self,
+        send_buffer: SendBuffer,
+        transport: Transport,
+        counters: Counters,
+        give_up_s: float,
+        edges: EdgeTable | None = None,
     ) -> None:
+        self._edges = edges
         self.send_buffer = send_buffer
         self._transport = transport
         self._counters = counters
@@ -81,7 +89,7 @@ class LaneWriter:
             except Exception:  # the others must not wait for these
                 for payload in payloads:
                     self._counters.note_undelivered(payload.stream.address, len(payload.lines))
-                    self.send_buffer.written(payload, 0)
+                    self._finish(payload, 0)
                 raise
             payloads = self._settle(payloads, counts)
             if REFUSED in counts:
@@ -103,8 +111,16 @@ class LaneWriter:
                 continue
             if is_undelivered:
                 self._note_undelivered(payload)
-            self.send_buffer.written(payload, receivers)
+            self._finish(payload, receivers)
         return again
+
+    def _finish(self, payload: OutBatch, receivers: int) -> None:
+        """Count a batch that was written, or given up, and make room."""
+        self.send_buffer.written(payload, receivers)
+        lines, address = payload.lines, payload.stream.address
+        if self._edges is not None and lines and not self._transport.is_tap_copy(address):
+            size = payload.size - len(lines)
+            self._edges.note_sent(address, lines, size, is_undelivered=receivers == 0)
 
     def _is_counted(self, payload: OutBatch) -> bool:
         """Whether a batch counts as undelivered where no process gets it: it has messages, and is no copy."""
@@ -143,7 +159,7 @@ class LaneWriter:
                 continue
             if payload.lines:  # not only a mark
                 self._note_given_up(payload)
-            self.send_buffer.written(payload, 0)
+            self._finish(payload, 0)
         return keep
 
     def _note_given_up(self, payload: OutBatch) -> None:

@@ -20,6 +20,7 @@ from pbus.messages import (
     JobStatus,
     Lane,
 )
+from pbus.stats.edge_table import is_client
 
 logger = logging.getLogger(__name__)
 
@@ -235,7 +236,16 @@ class JobResponder:
             raise
         finally:
             self._sending -= 1
+        self._count(job, answer)
         self._release(job, cause)
+
+    def _count(self, job: RunningJob, answer: BusJobMessage) -> None:
+        """Count the outcome of a client's job; workers count those that they requested."""
+        edges, request = self._context.bus.edges, job.request
+        if edges is not None and is_client(request.source):
+            status = getattr(answer, "status", JobStatus.COMPLETED)
+            edge = edges.job_edge(request.source, self._context.address, request.job_name or "")
+            edge.note(status.value, asyncio.get_running_loop().time() - job.since)
 
     def _remove(self, job: RunningJob, error: BaseException | None) -> None:
         if self._jobs.pop(job.request.job_id, None) is not None:

@@ -180,6 +180,7 @@ class JobClient:
         if is_stopping and self.lost_workers.may_retry(job, member):
             return  # the worker's loss follows, and then another one is asked
         self._replicas.job_ended(member.address)
+        member.ended_at = asyncio.get_running_loop().time()
         job.group.answer(member, status, data, events)
         if member.seen >= member.announced:
             self._pending.forget(member)

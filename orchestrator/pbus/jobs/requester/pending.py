@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from pbus.errors import JobCancelledError, JobError, JobTimeoutError
+from pbus.errors import JobCancelledError, JobError, JobTimeoutError, JobWorkerLostError
 from pbus.jobs.context import WorkerContext
 from pbus.jobs.group import JobGroup, JobGroupResponse, JobMember
 from pbus.jobs.handles import EventQueue
@@ -199,6 +199,7 @@ class JobCompletion:
         if job.is_concluded or not group.is_done:
             return []
         job.is_concluded = True
+        self._count(job)
         if job.timer is not None:
             job.timer.cancel()
         late = [member for member in group.open_members() if self._pending.release(member)]
@@ -212,6 +213,17 @@ class JobCompletion:
         if group.error is None:
             return [("on_job_completed", JobGroupResponse(group.job_id, group.responses))]
         return [("on_job_error", cause or self._error_message(group.error))]
+
+    def _count(self, job: PendingJob) -> None:
+        """Count the outcome of each part that was asked, and the time to it."""
+        edges, group = self._context.bus.edges, job.group
+        if edges is None:
+            return
+        now = asyncio.get_running_loop().time()
+        for member in group.members.values():
+            edge = edges.job_edge(self._context.address, member.worker, group.params.name or "")
+            latency_s = (now if member.ended_at is None else member.ended_at) - job.since
+            edge.note(_outcome_of(member, group), latency_s)
 
     def settle(self, job: PendingJob) -> None:
         """Close a job that is over, unless events are still on their way."""
@@ -298,6 +310,14 @@ def workers_of(member: JobMember, replicas: Replicas) -> list[str]:
     if member.target == member.name:
         return found
     return list(dict.fromkeys((member.target, *found)))  # the owner of its key may be away
+
+
+def _outcome_of(member: JobMember, group: JobGroup) -> str:
+    if isinstance(member.error, JobWorkerLostError):
+        return "lost"
+    if member.response is not None:
+        return member.response.status.value
+    return "timeout" if isinstance(group.error, JobTimeoutError) else "cancelled"
 
 
 def _reason(group: JobGroup) -> str | None:

@@ -142,3 +142,20 @@ $$;
 CREATE OR REPLACE FUNCTION pbus.record_drop(ch text, its_key text) RETURNS void LANGUAGE sql AS $$
   DELETE FROM pbus.record WHERE channel = ch AND key = its_key;
 $$;
+
+-- What processes counted; kept for a while after their end.
+CREATE OR REPLACE FUNCTION pbus.stats_put(ch text, its_key text, its_body bytea, ttl float8)
+RETURNS void LANGUAGE sql AS $$
+  INSERT INTO pbus.stats VALUES (ch, its_key, its_body, clock_timestamp() + ttl * interval '1 s')
+    ON CONFLICT (channel, key) DO UPDATE SET body = excluded.body, ends_at = excluded.ends_at;
+$$;
+
+CREATE OR REPLACE FUNCTION pbus.stats_read(ch text, its_key text) RETURNS TABLE (key text, body bytea)
+LANGUAGE sql AS $$
+  DELETE FROM pbus.stats WHERE channel = ch AND ends_at <= clock_timestamp();
+  SELECT x.key, x.body FROM (
+    SELECT r.key, r.body, sum(octet_length(r.body)) OVER (ORDER BY r.ends_at, r.key) AS upto
+      FROM pbus.stats r WHERE r.channel = ch AND (its_key IS NULL OR r.key = its_key)
+        AND octet_length(r.body) <= 4194304 ORDER BY r.ends_at, r.key LIMIT 1000) x
+   WHERE x.upto <= 67108864;
+$$;

@@ -49,6 +49,10 @@ CREATE UNLOGGED TABLE IF NOT EXISTS pbus.record (
   channel text NOT NULL, key text NOT NULL, body bytea NOT NULL, ends_at timestamptz NOT NULL,
   PRIMARY KEY (channel, key)
 );
+CREATE UNLOGGED TABLE IF NOT EXISTS pbus.stats (
+  channel text NOT NULL, key text NOT NULL, body bytea NOT NULL, ends_at timestamptz NOT NULL,
+  PRIMARY KEY (channel, key)
+);
 CREATE TABLE IF NOT EXISTS pbus.activation (
   channel text NOT NULL, name text NOT NULL, body text NOT NULL, PRIMARY KEY (channel, name)
 );
