@@ -14,6 +14,7 @@ import msgspec
 from pbus.client.control.project_changes import remote_error
 from pbus.errors import ProcessError
 from pbus.process.project.project import Project
+from pbus.process.system.regular_files import opener
 from pbus.topology import Topology
 from pbus.topology.selection import Selection
 
@@ -40,7 +41,7 @@ def start(topology: Topology, selection: Selection, *, is_watching: bool = False
         *(["--watch"] if is_watching else []),
     ]  # fmt: skip
     log = project.service_log_path("supervisor")
-    with log.open("ab") as output, os.fdopen(reading, "rb") as status:
+    with open(log, "ab", opener=opener) as output, os.fdopen(reading, "rb") as status:
         try:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 command,

@@ -30,7 +30,7 @@ from pbus.process.supervisor_events import (
     StateChanged,
     Stopped,
 )
-from pbus.process.system import path_json
+from pbus.process.system import path_json, regular_files
 from pbus.process.system.event_loop import run_patiently
 from pbus.process.system.inherited_signals import undo_signals
 from pbus.topology.load import load_topology
@@ -132,11 +132,10 @@ def _detach(log: Path) -> None:
     """Leave the terminal: a new session, no input, all output to the log."""
     with contextlib.suppress(PermissionError):  # it leads a session already
         os.setsid()
-    for path, flags, descriptors in (
-        (os.devnull, os.O_RDONLY, (0,)),
-        (log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, (1, 2)),
+    for opened, descriptors in (
+        (os.open(os.devnull, os.O_RDONLY), (0,)),
+        (regular_files.opener(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), (1, 2)),
     ):
-        opened = os.open(path, flags, 0o600)
         for descriptor in descriptors:
             os.dup2(opened, descriptor)
         os.close(opened)

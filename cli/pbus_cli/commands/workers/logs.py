@@ -50,6 +50,7 @@ def logs(
     """Show the newest log lines of all workers or of some."""
     from pbus.client.attachment import attachment_of, while_running
     from pbus.errors import NothingRunningError
+    from pbus.process.system.regular_files import kind_of
     from pbus_cli.call.run_command import run
 
     meant, record = _project(project, file)
@@ -58,8 +59,8 @@ def logs(
         console.fail(f"{meant.name} has never run here: it has no logs", "`pbus up` starts it")
         raise typer.Exit(console.UNREACHABLE)
     for name, path in paths.items():
-        if path.is_dir():
-            console.warn(f"{path} is a folder: what {name} writes is not kept")
+        if (kind := kind_of(path)) not in {"", "a file"}:
+            console.warn(f"{path} is {kind}: what {name} writes is not kept")
     if not follow:
         _show(paths, lines, is_raw=raw)
     elif record is None:

@@ -1,15 +1,24 @@
 """Private folders of the user who runs pbus: state that stays, sockets that go."""
 
 import hashlib
+import logging
 import os
 import re
 import stat
 from pathlib import Path
 
 from pbus.errors import ProcessError
+from pbus.process.system.regular_files import kind_of
+
+logger = logging.getLogger(__name__)
 
 # Linux takes 107 bytes and macOS 103 for the path of a Unix socket.
 MAX_SOCKET_PATH = 100
+
+# In a state folder, beside those that end in `.json`; all others without a dot may be folders.
+STATE_FILES = frozenset({
+    "incarnations", "key", "lock", "purge", "queues", "stop_timeout", "stored_count", "supervisor",
+})  # fmt: skip
 
 
 def state_root() -> Path:
@@ -100,6 +109,28 @@ def make_private(folder: Path) -> None:
             os.fchmod(descriptor, 0o700)
     finally:
         os.close(descriptor)
+
+
+def refuse_odd_files(folder: Path) -> None:
+    """Make sure that a state folder has files where pbus has files.
+
+    Workers run without their logs.
+
+    Raises:
+        ProcessError: A pipe, a socket, a device, a folder or a dead link is in the place of one.
+        OSError: The folder is not accessible.
+    """
+    logs = folder / "logs"
+    for path in (*folder.iterdir(), *logs.iterdir()):
+        kind = kind_of(path)
+        is_folder = kind == "a folder" and path.suffix == "" and path.name not in STATE_FILES
+        if kind not in {"", "a file"} and not is_folder:
+            raise ProcessError(
+                f"cannot use {path}: it is {kind}", hint="remove it: pbus makes what it needs there"
+            )
+    for path in (logs / "workers").iterdir():
+        if (kind := kind_of(path)) not in {"", "a file"}:
+            logger.warning("%s is %s: what the worker writes is not kept", path, kind)
 
 
 def _is_own(folder: str) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pbus.process.system.groups import start_time
+from pbus.process.system.regular_files import opener
 
 
 class Holder(NamedTuple):
@@ -29,11 +30,11 @@ def open_lock(path: Path) -> int:
         OSError: It is not there, or not for this user.
     """
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        return opener(path, os.O_RDWR | os.O_CREAT)
     except FileNotFoundError:
         raise
     except OSError:  # a read-only file system, or another user's file
-        return os.open(path, os.O_RDONLY)
+        return opener(path, os.O_RDONLY)
 
 
 def try_lock(descriptor: int) -> bool:
@@ -61,7 +62,7 @@ def read_holder(descriptor: int) -> Holder:
 def read_token(path: Path) -> str:
     """Return the token in a lock file, or ""."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = opener(path, os.O_RDONLY)
     except OSError:
         return ""
     try:

@@ -11,6 +11,7 @@ from typing import Self
 
 import msgspec
 
+from pbus.process.system import regular_files
 from pbus.process.system.output import CUT_MARK, MAX_LINE_BYTES
 
 MAX_BYTES = 10 * 1024 * 1024
@@ -102,7 +103,7 @@ class LogFile:
 
     def _open(self) -> io.FileIO:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = io.FileIO(self._path, "ab")
+        self._file = io.FileIO(self._path, "ab", opener=regular_files.opener)
         self._size = self._file.tell()
         return self._file
 

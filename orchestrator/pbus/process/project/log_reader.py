@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import io
 import os
 import re
@@ -10,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pbus.process.project.log_files import LogLine, generations
+from pbus.process.system import regular_files
 
 _POLL_S = 0.2
 _BLOCK = 1024 * 1024
@@ -178,9 +180,11 @@ def parse_line(worker: str, line: bytes, last_time: float) -> LogLine:
 
 def _open(path: Path) -> io.FileIO | None:
     try:
-        return io.FileIO(path, "rb")
-    except (FileNotFoundError, IsADirectoryError):
-        return None
+        return io.FileIO(path, "rb", opener=regular_files.opener)
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.EINVAL}:  # none, or no file
+            return None
+        raise
 
 
 def _last_lines(file: io.FileIO, count: int | None) -> tuple[list[bytes], int]:

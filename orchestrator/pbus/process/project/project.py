@@ -15,6 +15,7 @@ from pbus.process.project.folders import (
     folder_id,
     make_private,
     refuse_foreign_path,
+    refuse_odd_files,
     runtime_roots,
     state_root,
 )
@@ -93,10 +94,10 @@ class Project:
         return {path.stem: path for path in sorted(self.log_path("x").parent.glob("*.log"))}
 
     def make_state_dir(self) -> None:
-        """Create the state folder for this user alone.
+        """Create the state folder for this user alone, or make sure that it is one.
 
         Raises:
-            ProcessError: It cannot be created.
+            ProcessError: It cannot be created, or has a pipe, a device or a folder in the place of a file.
         """
         root = self.state_dir.parent
         try:
@@ -105,6 +106,7 @@ class Project:
             make_private(root)
             make_private(self.state_dir)
             (self.state_dir / "logs" / "workers").mkdir(parents=True, exist_ok=True)
+            refuse_odd_files(self.state_dir)
         except OSError as error:
             raise no_state(self, error) from error
 
@@ -149,7 +151,7 @@ class Project:
 def no_state(project: Project, error: OSError) -> ProcessError:
     """Return the error of a state folder that cannot be written."""
     return ProcessError(
-        f"cannot write to the state folder {project.state_dir}: {error.strerror}",
+        f"cannot write to the state folder {error.filename or project.state_dir}: {error.strerror}",
         hint="set XDG_STATE_HOME to a folder that you can write to",
     )
 

@@ -15,6 +15,7 @@ from pbus.ids import new_token
 from pbus.process.project import lock_file
 from pbus.process.project.project import Project, no_state
 from pbus.process.system.groups import TOKEN_BITS, is_same_process, orphans_with_token
+from pbus.process.system.regular_files import opener
 
 CLEANUP_S = 10.0  # a guard needs at most 8 after its supervisor
 _POLL_S = 0.05
@@ -87,7 +88,7 @@ class ProjectLock:
     def _open(self) -> int:
         self._project.make_state_dir()
         try:
-            return os.open(lock_path(self._project), os.O_RDWR | os.O_CREAT, 0o600)
+            return opener(lock_path(self._project), os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise no_state(self._project, error) from error
 

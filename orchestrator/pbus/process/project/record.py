@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from pbus.process.system import path_json
+from pbus.process.system import path_json, regular_files
 from pbus.process.system.groups import is_same_process, start_time
 from pbus.settings import BusSettings
 from pbus.urls import mask_url
@@ -100,7 +100,7 @@ def ran_with(state_dir: Path, url: str) -> bool:
 def read_record(path: Path) -> ProjectRecord | None:
     """Return the record on disk; only the lock and the pid tell whether it is true."""
     try:
-        return path_json.decode(path.read_bytes(), ProjectRecord)
+        return path_json.decode(regular_files.read(path), ProjectRecord)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:

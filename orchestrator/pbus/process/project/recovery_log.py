@@ -13,6 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from pbus.process.system.regular_files import read, write
+
 logger = logging.getLogger(__name__)
 
 
@@ -64,14 +66,14 @@ class RecoveryLog:
             else:
                 unreleased.pop(line[1:], None)
         with self._tolerance():
-            self._incarnations.write_text("".join(f"+{one}\n" for one in unreleased))
+            write(self._incarnations, "".join(f"+{one}\n" for one in unreleased))
         return list(unreleased)
 
     def replace_supervisor(self, address: str) -> str:
         """Record this supervisor's address; returns that of the one before, or ""."""
         before = self._read(self._supervisor)
         with self._tolerance():
-            self._supervisor.write_text(address)
+            write(self._supervisor, address)
         return before
 
     def queues(self) -> list[str]:
@@ -86,13 +88,13 @@ class RecoveryLog:
         """Record the names of the durable queues."""
         draft = self._queues.with_suffix(".new")
         with self._tolerance():
-            draft.write_text(json.dumps(sorted(names)))
+            write(draft, json.dumps(sorted(names)))
             draft.replace(self._queues)
 
     def set_stored_count(self, count: int) -> None:
         """Record the number of unhandled messages that stay stored."""
         with self._tolerance():
-            self._stored_count.write_text(str(count))
+            write(self._stored_count, str(count))
 
     def stored_count(self) -> int:
         """Return the number of unhandled messages that were stored when the last run ended."""
@@ -119,7 +121,7 @@ class RecoveryLog:
     def set_stop_time(self, pid: int, time: StopTime) -> None:
         """Have the supervisor of that pid give running jobs so long when it stops."""
         with self._tolerance():
-            self._stop_time.write_text(f"{pid} {time.seconds} {int(time.is_usual)}")
+            write(self._stop_time, f"{pid} {time.seconds} {int(time.is_usual)}")
 
     def take_stop_time(self) -> StopTime | None:
         """Return, once, the time for running jobs that was set for this process."""
@@ -132,12 +134,12 @@ class RecoveryLog:
         return None
 
     def _append(self, line: str) -> None:
-        with self._tolerance(), self._incarnations.open("a") as file:
-            file.write(line)
+        with self._tolerance():
+            write(self._incarnations, line, mode="a")
 
     def _read(self, path: Path) -> str:
         with self._tolerance(), contextlib.suppress(FileNotFoundError):
-            return path.read_text(errors="replace")
+            return read(path).decode(errors="replace")
         return ""
 
     @contextlib.contextmanager

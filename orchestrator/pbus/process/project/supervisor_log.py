@@ -4,6 +4,9 @@ import logging
 import logging.handlers
 import time
 from pathlib import Path
+from typing import Any
+
+from pbus.process.system import regular_files
 
 _MAX_BYTES = 10 * 1024 * 1024
 _FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s"
@@ -24,6 +27,15 @@ class SupervisorLogHandler(logging.handlers.RotatingFileHandler):
         formatter = logging.Formatter(_FORMAT, "%Y-%m-%dT%H:%M:%S")
         formatter.converter = time.gmtime
         self.setFormatter(formatter)
+
+    def _open(self) -> Any:
+        return open(
+            self._path,
+            self.mode,
+            encoding=self.encoding,
+            errors=self.errors,
+            opener=regular_files.opener,
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, into a new file where the old one is gone."""

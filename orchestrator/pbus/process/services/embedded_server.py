@@ -14,6 +14,7 @@ from pbus.process.project.project import Project
 from pbus.process.services.guard_client import GuardClient
 from pbus.process.system import groups
 from pbus.process.system.groups import SERVER_TOKEN_VARIABLE
+from pbus.process.system.regular_files import opener
 
 STOP_S = 5.0
 POLL_S = 0.02
@@ -150,7 +151,7 @@ class EmbeddedServer(abc.ABC):
 
     async def _launch(self) -> asyncio.subprocess.Process:
         try:
-            with self.log_path.open("ab") as log:
+            with open(self.log_path, "ab", opener=opener) as log:  # noqa: ASYNC230 - Path.open() takes no opener
                 return await asyncio.create_subprocess_exec(
                     *self._command(),
                     **self._process_options(),
@@ -186,7 +187,7 @@ class EmbeddedServer(abc.ABC):
         return self.log_path.stat().st_size if self.log_path.exists() else 0
 
     def _log_lines(self, start: int) -> list[str]:
-        with self.log_path.open("rb") as log:
+        with open(self.log_path, "rb", opener=opener) as log:
             log.seek(start)
             return log.read(_MAX_LOG_BYTES).decode(errors="replace").splitlines()
 

@@ -18,6 +18,7 @@ from pbus.process.system.groups import (
     end_all,
     start_time,
 )
+from pbus.process.system.regular_files import opener
 
 START_S = 10.0  # a fresh interpreter on a loaded machine
 
@@ -109,7 +110,7 @@ class GuardClient:
 
     async def _launch(self, project: Project) -> asyncio.subprocess.Process:
         environ = {k: v for k, v in os.environ.items() if k not in _MARKS}
-        with project.service_log_path("guard").open("ab") as log:
+        with open(project.service_log_path("guard"), "ab", opener=opener) as log:  # noqa: ASYNC230 - Path.open() takes no opener
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "pbus.process.system.guard", str(os.getpid())),
                 stdin=asyncio.subprocess.PIPE,

@@ -14,6 +14,7 @@ from pbus.errors import BrokerStartError
 from pbus.process.project.project import Project
 from pbus.process.services.embedded_server import EmbeddedServer
 from pbus.process.services.guard_client import GuardClient
+from pbus.process.system.regular_files import opener
 
 START_S = 10.0
 LOAD_S = 60.0  # with data to read: about 1 GB
@@ -146,7 +147,7 @@ def _arguments(socket: Path, folder: Path) -> tuple[str, ...]:
 def _sync(folder: Path, synced: dict[Path, int]) -> None:
     """Sync the files that have changed since the last time."""
     for path in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:  # replaced meanwhile
+        with contextlib.suppress(FileNotFoundError), open(path, "rb", opener=opener) as file:
             size = os.fstat(file.fileno()).st_size
             if synced.get(path) != size:
                 os.fsync(file.fileno())
