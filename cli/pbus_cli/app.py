@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from pbus_cli.commands.messages import cancel, dlq, jobs, purge, send, tail
+from pbus_cli.commands.messages import cancel, dlq, jobs, purge, send, stats, tail
 from pbus_cli.commands.project import attach, down, ls, up
 from pbus_cli.commands.setup import bench, completion, config, doctor, init, schema, validate
 from pbus_cli.commands.workers import events, logs, ps, restart, run, start, stop
@@ -22,6 +22,7 @@ _COMMANDS: Final = (
     jobs,
     cancel,
     tail,
+    stats,
     logs,
     events,
     restart,

@@ -33,6 +33,8 @@ async def main() -> None:
         assert_type(await client.control.restart("x", timeout=5), list[ControlResult])
         assert_type(await client.dead_letters.requeue("key"), int)
         assert_type(await client.wait_ready("x"), list[str])
+        slowest = max(one.wait_s.p99 for one in (await client.stats("b")).edges if one.wait_s)
+        assert slowest > 0.0
         await client.cancel_job((await client.open_jobs()).jobs[0].job_id, reason="enough")
 
 

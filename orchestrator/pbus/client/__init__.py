@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pbus.client.status import WorkerStatus as WorkerStatus
     from pbus.client.sync.sync_client import SyncClient as SyncClient
     from pbus.client.sync.sync_client import connect_sync as connect_sync
+    from pbus.client.traffic.edge_stats import EdgeStats as EdgeStats
+    from pbus.client.traffic.edge_stats import JobStats as JobStats
+    from pbus.client.traffic.edge_stats import ProjectStats as ProjectStats
     from pbus.client.traffic.message_input import MessageInput as MessageInput
     from pbus.client.traffic.message_tail import TailMessage as TailMessage
     from pbus.client.traffic.routes import Route as Route
@@ -31,8 +34,11 @@ _HOMES = {
     "Attachment": "pbus.client.attachment",
     "Client": "pbus.client.project_client",
     "ControlResult": "pbus.client.control.control_requester",
+    "EdgeStats": "pbus.client.traffic.edge_stats",
+    "JobStats": "pbus.client.traffic.edge_stats",
     "MessageInput": "pbus.client.traffic.message_input",
     "OpenJobsResult": "pbus.client.job_listing",
+    "ProjectStats": "pbus.client.traffic.edge_stats",
     "ProjectStatus": "pbus.client.status",
     "Route": "pbus.client.traffic.routes",
     "SyncClient": "pbus.client.sync.sync_client",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pbus.client.control.worker_control import Control
     from pbus.client.stored_messages import DeadLetters
+    from pbus.client.traffic.edge_stats import ProjectStats
     from pbus.client.traffic.state_tail import StateFollower, StateTail
     from pbus.settings import BusOptions
 
@@ -65,6 +66,20 @@ class Client(JobCalls, MessageCalls):
             BusUnavailableError: The broker does not answer.
         """
         return await read_status(self._open_bus, self.project)
+
+    async def stats(self, *workers: str) -> ProjectStats:
+        """Messages and jobs by edge, as the workers counted them: rates, times, errors, losses.
+
+        Args:
+            workers: Only edges from or to these workers or groups; all where none is given.
+
+        Raises:
+            BusUnavailableError: The broker does not answer.
+            UnknownNameError: A name is of no worker that runs or was counted.
+        """
+        from pbus.client.traffic.edge_stats import read_stats
+
+        return await read_stats(self._open_bus, self.project, workers)
 
     async def workers(self, *, ready: bool = False) -> list[WorkerStatus]:
         """The workers: state, process, counters; the fields are those of `pbus ps --json`.

@@ -14,6 +14,7 @@ from pbus.client.status import ProjectStatus, WorkerStatus
 from pbus.client.sync.calls import CALL_S, SyncJobCalls
 from pbus.client.sync.parts import SyncControl, SyncDeadLetters, SyncTail
 from pbus.client.targets import FIND_S
+from pbus.client.traffic.edge_stats import ProjectStats
 from pbus.client.traffic.message_tail import TailMessage
 from pbus.messages import BusWorkerStateMessage, Category
 from pbus.settings import BusOptions
@@ -73,6 +74,10 @@ class SyncClient(SyncJobCalls):
     def status(self) -> ProjectStatus:
         """All workers with their queues, and what else is to be known."""
         return self._call("status", self._client.status)
+
+    def stats(self, *workers: str) -> ProjectStats:
+        """As of `Client`."""
+        return self._call("stats", lambda: self._client.stats(*workers))
 
     def workers(self, *, ready: bool = False) -> list[WorkerStatus]:
         """The workers: state, process, counters."""
