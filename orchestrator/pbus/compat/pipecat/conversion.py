@@ -1,6 +1,7 @@
 """Pipecat's messages on pbus' wire: each by its class name, with its fields beside the header."""
 
 import base64
+import binascii
 import dataclasses
 import enum
 import functools
@@ -11,14 +12,14 @@ from typing import Any
 
 import msgspec
 
-from pbus.codec import Header, decode_header
+from pbus.codec import Header
 from pbus.compat.pipecat import theirs
 from pbus.compat.pipecat.values import build, decode, encode_field
 from pbus.errors import MessageDecodeError
 from pbus.frames import Frame
 from pbus.ids import new_id
 from pbus.messages import BusMessage
-from pbus.structs import DECODE_ERRORS
+from pbus.structs import DECODE_ERRORS, is_packed
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +53,16 @@ class WireMessage(msgspec.Struct):
 def decode_wire(line: bytes) -> WireMessage | None:
     """Decode an encoded message of any type; None, and a line in the log, for what is none."""
     try:
-        header = decode_header(line)
-        packed = line[:1] >= b"\x80"
-        fields = (msgspec.msgpack if packed else msgspec.json).decode(line)
-    except (*DECODE_ERRORS, MessageDecodeError) as error:
+        fields = (_decode_packed if is_packed(line) else _decode_json)(line)
+        header = msgspec.convert({key: fields.pop(key) for key in _HEADER & fields.keys()}, Header)
+    except DECODE_ERRORS as error:
         logger.warning("a message is refused: %s", error)
         return None
-    return WireMessage(header, {key: fields[key] for key in fields.keys() - _HEADER})
+    return WireMessage(header, fields)
+
+
+_decode_json = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_packed = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
 # To the wire
@@ -209,7 +213,7 @@ def _frame_from_wire(wire: dict[str, Any]) -> Any:
             continue
         name = key[:-1] if key[:-1] in _TAG else key
         is_text = name in raw and isinstance(value, str)
-        fields[name] = base64.b64decode(value, validate=True) if is_text else decode(value)
+        fields[name] = binascii.a2b_base64(value, strict_mode=True) if is_text else decode(value)
     if fields.get("metadata") is None:
         fields.pop("metadata", None)
     return build(cls, fields)

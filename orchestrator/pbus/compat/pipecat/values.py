@@ -9,6 +9,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import functools
 import math
 import sys
 import uuid
@@ -243,16 +244,22 @@ def find_class(type_name: Any) -> Any:
 
 def build(cls: type, fields: dict[str, Any]) -> Any:
     """An instance of a dataclass; a field without default that is missing is None."""
-    given: dict[str, Any] = {}
-    for field in dataclasses.fields(cls):
-        if not field.init:
-            continue
-        if field.name in fields:
-            given[field.name] = fields[field.name]
-        elif field.default is field.default_factory is dataclasses.MISSING:
-            given[field.name] = None
+    names, required = _init_fields(cls)
+    given = {name: fields[name] for name in names if name in fields}
+    for name in required:
+        if name not in given:
+            given[name] = None
     made = cls(**given)
     for name, value in fields.items():
         if name not in given:
             setattr(made, name, value)
     return made
+
+
+@functools.cache
+def _init_fields(cls: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names that a dataclass is made with, and those of them without a default."""
+    fields = [field for field in dataclasses.fields(cls) if field.init]
+    missing = dataclasses.MISSING
+    required = [field.name for field in fields if field.default is field.default_factory is missing]
+    return tuple(field.name for field in fields), tuple(required)

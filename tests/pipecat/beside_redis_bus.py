@@ -1,0 +1,133 @@
+"""Pipecat's own RedisBus and PbusBus in turn, on one server: `.venv-pipecat/bin/python tests/pipecat/beside_redis_bus.py`.
+
+Two processes; round trips are jobs, one at a time; the throughput is of targeted messages of 20 ms of audio,
+from the first send to the last receipt.
+"""
+
+import asyncio
+import statistics
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from pipecat.bus import BusFrameMessage
+from pipecat.bus.network.redis import RedisBus
+from pipecat.frames.frames import InputAudioRawFrame
+from pipecat.pipeline.job_context import JobParams
+from pipecat.pipeline.job_decorator import job
+from pipecat.processors.frame_processor import FrameDirection
+from pipecat.workers.base_worker import BaseWorker
+from pipecat.workers.runner import WorkerRunner
+from redis.asyncio import Redis
+
+from pbus.compat.pipecat import PbusBus
+from support.valkey import Valkey
+
+ROUND_TRIPS = 2_000
+FRAMES = 20_000
+
+
+class Far(BaseWorker):
+    """Counts frames and answers jobs."""
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.count = 0
+        self.full = asyncio.Event()
+
+    async def on_bus_message(self, message):
+        if isinstance(message, BusFrameMessage) and message.target == self.name:
+            self.count += 1
+            if self.count == FRAMES:
+                self.full.set()
+        else:
+            await super().on_bus_message(message)
+
+    @job(name="echo")
+    async def echo(self, message):
+        await self.send_job_response(message.job_id, message.payload)
+
+    @job(name="full")
+    async def on_full(self, message):
+        await self.full.wait()
+        await self.send_job_response(message.job_id, {"at": time.time()})
+
+
+def make_bus(kind, url, channel):
+    """One of the two."""
+    if kind == "pbus":
+        return PbusBus(url, channel=channel)
+    return RedisBus(redis=Redis.from_url(url), channel=channel)
+
+
+async def far(kind, url, channel):
+    """The other process."""
+    runner = WorkerRunner(bus=make_bus(kind, url, channel))
+    await runner.add_workers(Far("far"))
+    await runner.run()
+
+
+async def ask(worker, name):
+    """One job there and back."""
+    async with worker.job(
+        "far", params=JobParams(name=name, payload={"n": 1}, timeout=60)
+    ) as asked:
+        pass
+    return asked.response
+
+
+async def near(kind, url, channel):
+    """Measure one bus."""
+    runner = WorkerRunner(bus=make_bus(kind, url, channel))
+    worker = BaseWorker("near")
+    await runner.add_workers(worker)
+    running = asyncio.create_task(runner.run())
+    for _ in range(100):
+        await ask(worker, "echo")
+    delays = []
+    for _ in range(ROUND_TRIPS):
+        began = time.perf_counter()
+        await ask(worker, "echo")
+        delays.append(time.perf_counter() - began)
+    frame = InputAudioRawFrame(audio=bytes(640), sample_rate=16000, num_channels=1)
+    messages = [
+        BusFrameMessage(
+            source="near", target="far", frame=frame, direction=FrameDirection.DOWNSTREAM
+        )
+        for _ in range(FRAMES)
+    ]
+    began = time.time()
+    for message in messages:
+        await runner.bus.send(message)
+    took = (await ask(worker, "full"))["at"] - began
+    await worker.cancel()
+    await asyncio.wait({running}, timeout=10)
+    p50, p99 = statistics.median(delays), statistics.quantiles(delays, n=100)[98]
+    print(
+        f"{kind:5}  round trip p50 {p50 * 1e3:.2f} ms, p99 {p99 * 1e3:.2f} ms;  {FRAMES / took:,.0f} frames/s"
+    )
+
+
+def main():
+    """Both in turn, three times."""
+    if len(sys.argv) > 1:
+        asyncio.run(far(*sys.argv[1:]))
+        return
+    with Valkey(tcp=True) as server:
+        for kind in ("redis", "pbus") * 3:
+            channel = f"bench:{uuid.uuid4().hex}"
+            arguments = [sys.executable, __file__, kind, server.tcp_url, channel]
+            with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as other:
+                asyncio.run(near(kind, server.tcp_url, channel))
+                other.wait(20)
+
+
+if __name__ == "__main__":
+    from loguru import logger
+
+    logger.remove()
+    main()
