@@ -53,6 +53,9 @@ from pbus.errors.process_errors import ProcessError as ProcessError
 from pbus.errors.process_errors import StartupError as StartupError
 from pbus.errors.process_errors import SurvivorsError as SurvivorsError
 from pbus.errors.process_errors import WorkerLoadError as WorkerLoadError
+from pbus.errors.program_errors import ProgramLineError as ProgramLineError
+from pbus.errors.program_errors import ProgramStartError as ProgramStartError
+from pbus.errors.program_errors import StdinClosedError as StdinClosedError
 from pbus.errors.project_errors import AmbiguousProjectError as AmbiguousProjectError
 from pbus.errors.project_errors import DeadLetterNotFoundError as DeadLetterNotFoundError
 from pbus.errors.project_errors import NoStoredMessagesError as NoStoredMessagesError

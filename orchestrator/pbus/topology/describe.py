@@ -16,6 +16,7 @@ from pbus.topology.policy.policies import (
     ExecProbe,
     HealthSpec,
     HttpProbe,
+    LineProbe,
     LogProbe,
     NotifyProbe,
     Probe,
@@ -34,6 +35,7 @@ _MASK = "***"
 _SECRET_NAME = re.compile(r"key|token|secret|passw|passphrase|credential", re.IGNORECASE)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 _OPTION = re.compile(r"(-{0,2}[\w-]+)=(.*)", re.DOTALL)
+_PLAIN_PROBES = {NotifyProbe: "notify", LineProbe: "line"}
 
 
 def describe(topology: Topology) -> dict[str, Any]:
@@ -65,6 +67,7 @@ def _worker(spec: WorkerSpec, secrets: Secrets) -> dict[str, Any]:
         "name": spec.name,
         "worker": spec.worker,
         "command": _masked_command(spec.command, secrets, at) if spec.command else None,
+        "stdio": spec.stdio,
         "joins": spec.joins,
         "pipecat": spec.pipecat,
         "args": _masked(spec.args, secrets, (*at, "args")),
@@ -125,7 +128,7 @@ def _probe(probe: Probe, secrets: Secrets, at: Path) -> dict[str, Any]:
             return {"tcp": _masked(address, secrets, (*at, "tcp"))}
         case ExecProbe(command):
             return {"exec": _masked_command(command, secrets, at, "exec")}
-    return {"notify" if isinstance(probe, NotifyProbe) else "bus": True}
+    return {_PLAIN_PROBES.get(type(probe), "bus"): True}
 
 
 def _bus_limits(probe: Probe) -> dict[str, Any]:

@@ -160,6 +160,7 @@ def _build_worker(
         file=origin.file,
         worker=section.worker,
         command=tuple(str(word) for word in section.command) if section.command else None,
+        stdio=section.stdio,
         joins=section.joins_bus,
         pipecat=bool(section.pipecat),
         args=section.args or {},

@@ -18,6 +18,7 @@ from pbus.topology.policy.policies import (
 )
 
 Loop = Literal["asyncio", "uvloop"]
+Stdio = Literal["jsonl"]
 
 REPLICA_VARIABLE = "PBUS_REPLICA"
 REPLICA_MARK = "{replica}"
@@ -31,6 +32,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
             it was made without a file.
         worker: ``module:Class``, or None with `command`.
         command: A program and its arguments, or None with `worker`.
+        stdio: The form of messages on the stdin and stdout of `command`; None: the program is no worker.
         joins: Whether the process is expected in the registry.
         pipecat: Whether the program is Pipecat's, and gets a sidecar.
         args: Keyword arguments of the class.
@@ -57,6 +59,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     file: Path | None = None
     worker: str | None = None
     command: tuple[str, ...] | None = None
+    stdio: Stdio | None = None
     pipecat: bool = False
     args: dict[str, Any] = msgspec.field(default_factory=dict)
     env: dict[str, str] = msgspec.field(default_factory=dict)

@@ -135,6 +135,7 @@ class _WorkerRules:
         """Add a problem for each broken rule."""
         self._check_program()
         self._check_pipecat()
+        self._check_stdio()
         section = self._section
         check_policies(section, self._place, self._is_given, self._problems)
         env_files.read_all(section.env_file or (), self._place("env_file"))
@@ -202,6 +203,17 @@ class _WorkerRules:
             self._problems.add(
                 self._place("joins"), "a program with `pipecat: true` joins the bus: remove `joins`"
             )
+
+    def _check_stdio(self) -> None:
+        if self._section.stdio is not None and self._section.pipecat:
+            problem = "a program with `pipecat: true` is on the bus by itself: leave it out"
+            self._problems.add(self._place("stdio"), problem)
+        elif self._section.stdio is not None and self._is_given("worker"):
+            problem = "a worker class is on the bus by itself: `stdio` is for a `command`"
+            self._problems.add(self._place("stdio"), problem)
+        elif self._section.stdio is not None and self._section.joins is False:
+            problem = "a program with `stdio` is a worker: leave it out"
+            self._problems.add(self._place("joins"), problem)
 
     def _place(self, *keys: str) -> Place:
         return _locate(self._tree, "workers", self._name, *keys)

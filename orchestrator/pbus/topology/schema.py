@@ -230,11 +230,18 @@ class WorkerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             examples=[["python", "app.py"]],
         ),
     ] = None
+    stdio: Annotated[
+        Literal["jsonl"] | None,
+        Meta(
+            description="Makes any program (`command`) a worker: messages and jobs come on its stdin as"
+            " lines of JSON, and lines of JSON that it prints are sent; its stderr is the log."
+        ),
+    ] = None
     joins: Annotated[
         bool | None,
         Meta(
             description="Whether the process registers on the bus and is ready only then; true for"
-            " `worker`, false for `command` where left out."
+            " `worker` and `stdio`, false for any other `command` where left out."
         ),
     ] = None
     pipecat: Annotated[
@@ -294,7 +301,7 @@ class WorkerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ),
     ] = None
     ready: Annotated[
-        Literal["notify", "bus"] | ReadySection | None,
+        Literal["notify", "bus", "line"] | ReadySection | None,
         Meta(
             description="When the started process counts as ready; registered on the bus for one that"
             " joins it, at once for any other program.",
@@ -373,7 +380,7 @@ class WorkerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Whether the process is expected in the registry: as given, or by its kind."""
         if self.joins is not None:
             return self.joins
-        return self.worker is not None or bool(self.pipecat)
+        return self.worker is not None or self.stdio is not None or bool(self.pipecat)
 
 
 Worker = Annotated[

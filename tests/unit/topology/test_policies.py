@@ -17,6 +17,7 @@ from pbus.topology.policy.policies import (
     HealthSpec,
     HttpProbe,
     LimitsSpec,
+    LineProbe,
     LogProbe,
     NotifyProbe,
     ReadySpec,
@@ -183,6 +184,36 @@ def test_ready(tmp_path, line, expected):
     assert of_worker(tmp_path, line).ready == expected
 
 
+def test_stdio(tmp_path):
+    """A program with it is a worker on the bus, which may be ready by a line that it prints."""
+    spec = of_worker(tmp_path, "stdio: jsonl", "ready: line", "limits: {jobs: 5}", "active: false")
+    assert ("jsonl", True, ReadySpec(probe=LineProbe())) == (spec.stdio, spec.joins, spec.ready)
+    timed = of_worker(tmp_path, "stdio: jsonl", "ready: {line: true, timeout: 5s}").ready
+    assert timed == ReadySpec(probe=LineProbe(), timeout_s=5.0)
+    plain = of_worker(tmp_path, "stdio: jsonl", "health: bus")
+    assert (None, HealthSpec(probe=BusProbe())) == (plain.ready, plain.health)
+    text = "workers:\n  a: {command: [run], stdio: jsonl, ready: line}\n"
+    (shown,) = describe(load_text(tmp_path, text))["workers"]
+    assert ("jsonl", {"line": True, "timeout": 60.0}) == (shown["stdio"], shown["ready"])
+    assert of_worker(tmp_path).stdio is None
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("joins: false", "a.joins: a program with `stdio` is a worker: leave it out"),
+        ("pipecat: true", "a.stdio: a program with `pipecat: true` is on the bus by itself"),
+        ("args: {x: 1}", "a.args: `args` go to a worker class"),
+    ],
+)
+def test_stdio_excludes(tmp_path, line, expected):
+    """What a program with `stdio` cannot have."""
+    assert expected in problem(tmp_path, "stdio: jsonl", line)[0]
+    class_text = "workers:\n  a: {worker: 'm:A', stdio: jsonl}\n"
+    (found,) = problems_of(tmp_path, class_text)
+    assert "a.stdio: a worker class is on the bus by itself" in found
+
+
 def test_health(tmp_path):
     """All keys of a health check; a worker on the bus is asked there."""
     line = (
@@ -250,7 +281,7 @@ def test_limits(tmp_path):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("ready: {}", "ready: expected one of log, http, tcp, exec, notify or bus, got none"),
+        ("ready: {}", "ready: expected one of log, http, tcp, exec, notify, line or bus, got none"),
         ("ready: {log: x, tcp: '1'}", "got log and tcp"),
         ("ready: {log: '('}", "ready.log: not a regular expression"),
         ("ready: {http: 'ftp://x/'}", "ready.http: expected a URL like"),
@@ -265,6 +296,9 @@ def test_limits(tmp_path):
         ("ready: {tcp: '1', timeout: 5x}", "ready.timeout: expected a duration like"),
         ("ready: {tcp: '1', timeout: -1}", "ready.timeout: expected a duration like"),
         ("health: {log: x}", "health.log: a line tells once"),
+        ("health: {line: true}", "health.line: a line tells once"),
+        ("ready: line", "ready.line: only a program with `stdio: jsonl` prints that line"),
+        ("stdio: json", "stdio: expected jsonl"),
         ("health: {tcp: '1', failures: 0}", "expected a whole number from 1 to 1000"),
         ("health: {notify: false}", "got none"),
         ("restart: no", "got 'no' (did you mean `never`?)"),

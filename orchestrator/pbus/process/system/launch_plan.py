@@ -13,9 +13,10 @@ import msgspec
 from pbus.process.system import groups, path_json
 from pbus.settings import DRAIN_VARIABLE, GRACE_VARIABLE, BusSettings
 from pbus.topology.model import REPLICA_VARIABLE, Loop, WorkerInstance, WorkerSpec
-from pbus.topology.policy.policies import StopSpec
+from pbus.topology.policy.policies import LineProbe, StopSpec
 
 SPEC_VARIABLE = "PBUS_SPEC_FD"
+PROGRAM_WORKER = "pbus.process.stdio.program_worker:ProgramWorker"  # stands for a program
 PIPECAT_VARIABLE = "PIPECAT_SETUP_FILES"  # names files that Pipecat loads when a runner starts
 FOREGROUND_VARIABLE = "PBUS_FOREGROUND"  # set where Ctrl-C is the worker's own
 
@@ -110,7 +111,7 @@ def plan_launch(
     }
     if spec.pipecat:
         env[PIPECAT_VARIABLE] = _with_sidecar(env.get(PIPECAT_VARIABLE, ""))
-    if spec.command is not None:
+    if spec.command is not None and spec.stdio is None:
         return Launch(argv=spec.command, env=env, cwd=spec.working_dir)
     # The name is for readers of process lists; the child itself reads the environment.
     argv = (sys.executable, "-P", "-m", "pbus.process.child", instance.name)
@@ -136,10 +137,20 @@ def _with_sidecar(files: str) -> str:
 def launch_spec(spec: WorkerSpec, file: Path, loop: Loop = "asyncio") -> WorkerLaunchSpec:
     """Return the spec of a hosted worker of a topology file."""
     return WorkerLaunchSpec(
-        worker=spec.worker or "",
-        args=spec.args,
+        worker=spec.worker or PROGRAM_WORKER,
+        args=spec.args if spec.command is None else _program_args(spec, spec.command),
         active=spec.active,
         files=tuple(dict.fromkeys(str(one) for one in (spec.file or file, file))),
         loop=loop,
         group=spec.name,
     )
+
+
+def _program_args(spec: WorkerSpec, command: tuple[str, ...]) -> dict[str, Any]:
+    """The arguments of the worker that stands for a program."""
+    return {
+        "command": list(command),
+        "waits_ready": spec.ready is not None and isinstance(spec.ready.probe, LineProbe),
+        "grace_s": spec.stop.grace_s,
+        "stop_signal": spec.stop.signal,
+    }

@@ -68,7 +68,11 @@ class BusProbe(msgspec.Struct, frozen=True, tag="bus"):
     max_handler_s: float | None = None
 
 
-Probe: TypeAlias = LogProbe | HttpProbe | TcpProbe | ExecProbe | NotifyProbe | BusProbe
+class LineProbe(BusProbe, frozen=True, tag="line"):
+    """The program of a worker with `stdio` has printed that it is ready; then the worker registers."""
+
+
+Probe: TypeAlias = LogProbe | HttpProbe | TcpProbe | ExecProbe | NotifyProbe | BusProbe | LineProbe
 
 
 class ReadySpec(msgspec.Struct, frozen=True, kw_only=True):

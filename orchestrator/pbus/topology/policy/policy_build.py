@@ -13,6 +13,7 @@ from pbus.topology.policy.policies import (
     HealthSpec,
     HttpProbe,
     LimitsSpec,
+    LineProbe,
     LogProbe,
     NotifyProbe,
     Probe,
@@ -119,8 +120,8 @@ def build_probe(section: ProbeSection) -> Probe:
         return TcpProbe(*parse_address(str(section.tcp)))
     if section.exec is not None:
         return ExecProbe(_words(section.exec))
-    if section.notify:
-        return NotifyProbe()
+    if section.notify or section.line:
+        return NotifyProbe() if section.notify else LineProbe()
     silence_s = getattr(section, "max_silence", None)
     handler_s = getattr(section, "max_handler", None)
     return _made(BusProbe, max_silence_s=silence_s, max_handler_s=handler_s)

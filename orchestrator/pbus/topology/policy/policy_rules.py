@@ -31,6 +31,7 @@ def check_policies(
     for key, probe in (("ready", section.ready), ("health", section.health)):
         if isinstance(probe, ProbeSection) and not _has_wrong_probe(key, probe, is_given):
             _check_probe(probe, joins, lambda *keys, key=key: place(key, *keys), problems)
+    _check_line(section, place, problems)
     if isinstance(section.health, ProbeSection):
         _check_health(section.health, lambda key: place("health", key), problems)
     if not joins and getattr(section.limits, "jobs", None) is not None:
@@ -39,9 +40,15 @@ def check_policies(
         _check_signal(section.stop.signal, place("stop", "signal"), problems)
 
 
+def _check_line(section: WorkerSection, place: PlaceOf, problems: Problems) -> None:
+    if section.stdio is None and getattr(section.ready, "line", None):
+        problems.add(place("ready", "line"), "only a program with `stdio: jsonl` prints that line")
+
+
 def _check_health(section: ProbeSection, place: PlaceOf, problems: Problems) -> None:
-    if section.log is not None:
-        problems.add(place("log"), "a line tells once that a process is ready: use another probe")
+    for key in ("log", "line"):
+        if getattr(section, key):
+            problems.add(place(key), "a line tells once that a process is ready: use another probe")
     for key in BUS_LIMITS:
         if not section.bus and getattr(section, key) is not None:
             problems.add(place(key), "only `bus` has this limit")
@@ -106,6 +113,7 @@ _PROBLEMS_OF: Mapping[str, Callable[..., str | None]] = {
     "tcp": _address_problem,
     "exec": lambda _value, _joins: None,
     "notify": lambda _value, _joins: None,
+    "line": lambda _value, _joins: None,
     "bus": _bus_problem,
 }
 

@@ -35,7 +35,7 @@ COMPOSE_CONDITIONS = {  # of Docker Compose and of process-compose
     "process_healthy": "healthy",
     "process_completed_successfully": "completed",
 }
-PROBES = ("log", "http", "tcp", "exec", "notify", "bus")
+PROBES = ("log", "http", "tcp", "exec", "notify", "line", "bus")
 BUS_LIMITS = ("max_silence", "max_handler")
 _POLICIES = {
     **dict.fromkeys(("no", "none", "false", "off", "disabled"), "never"),
@@ -47,7 +47,7 @@ _ON_FAILURE = re.compile(r"on[-_]failure:([0-9]{1,5})")
 CONDITIONS = ("started", "ready", "active", "healthy", "completed")
 
 
-def _keyed(line: int, **values: Node) -> Mapping:
+def _keyed(line: int, /, **values: Node) -> Mapping:
     return Mapping(line, {key: Entry(value.line, value) for key, value in values.items()})
 
 
@@ -84,7 +84,7 @@ def suggest_policy(text: str) -> str | None:
 
 def _probe(node: Node) -> Node:
     """`ready: notify` means `ready: {notify: true}`."""
-    if isinstance(node, Scalar) and node.plain and node.text in {"notify", "bus"}:
+    if isinstance(node, Scalar) and node.plain and node.text in {"notify", "bus", "line"}:
         return _keyed(node.line, **{node.text: _true(node.line)})
     return node
 
@@ -172,6 +172,10 @@ class ProbeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             description="The process sends READY=1 to the socket that $NOTIFY_SOCKET names, as"
             " systemd's sd_notify does."
         ),
+    ] = None
+    line: Annotated[
+        bool | None,
+        Meta(description='A program with `stdio: jsonl` prints the line {"ready": true}.'),
     ] = None
     bus: Annotated[
         bool | None,

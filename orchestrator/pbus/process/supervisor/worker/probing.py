@@ -14,6 +14,7 @@ from pbus.process.system.spawn import Child
 from pbus.topology.policy.policies import (
     BusProbe,
     HealthSpec,
+    LineProbe,
     LogProbe,
     NotifyProbe,
     Probe,
@@ -22,6 +23,8 @@ from pbus.topology.policy.policies import (
 
 _READY_EVERY_S = 0.25
 _CHECK_S = 5.0  # for one check of a ready probe
+_NOT_REGISTERED = "it has not registered on the bus as ready"
+_NOT_PRINTED = 'it has not printed {"ready": true}'
 _CLOSE_S = 10.0  # a program that a check runs is killed first
 # For a worker on the bus that gives no `ready`: large models take minutes to load.
 _REGISTERED = ReadySpec(probe=BusProbe(), timeout_s=300.0)
@@ -139,7 +142,8 @@ class Probing:
             try:
                 async with asyncio.timeout(spec.timeout_s):
                     await self._until_passed(spec.probe, around)
-                    self._pending = "it has not registered on the bus as ready"
+                    is_line = isinstance(spec.probe, LineProbe)
+                    self._pending = _NOT_PRINTED if is_line else _NOT_REGISTERED
                     await self._is_ready.wait()
             except TimeoutError:
                 if not (self._status.instance.spec.joins and self._broker.was_away):
