@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from pbus.errors import BusUnavailableError, LeaseTooLargeError, SealError
+from pbus.errors import BusUnavailableError, LeaseTooLargeError, OtherKeyError, SealError
 from pbus.running_handlers import RunningHandler
 from pbus.seal import NO_SEAL, Seal
 from pbus.structs import DECODE_ERRORS, Label, WorkerName
@@ -185,6 +185,8 @@ def _is_forged(body: bytes | str, wanted: Lease, seal: Seal) -> bool:
     """
     try:
         lease = _decode(seal.open("lease", lease_text(body)))
+    except OtherKeyError:
+        return False
     except (*DECODE_ERRORS, SealError) as error:
         warn_unreadable_once("a lease", str(error))
         return True

@@ -222,3 +222,49 @@ def test_no_copy_expires_for_another(valkey: Valkey, channel: str):
         await store.close()
 
     run(main())
+
+
+NEW, OLD = "the-new-key-of-this", "the-old-key-of-this"
+
+
+@pytest.mark.parametrize("encrypt", [False, True], ids=["sealed", "encrypted"])
+@pytest.mark.parametrize(
+    ("running", "starting"),
+    [((NEW, OLD), (OLD,)), ((OLD, NEW), (NEW,)), ((NEW, OLD), (NEW,)), ((OLD,), (NEW, OLD))],
+    ids=["old comes", "new comes", "new is first", "both come"],
+)
+def test_no_name_is_taken_while_keys_are_changed(
+    stores: Stores, channel: str, running: tuple[str, ...], starting: tuple[str, ...], encrypt: bool
+):
+    """A process that has one of another's keys is refused its names, and that goes on."""
+
+    async def main() -> None:
+        ours = KeySeal(running, channel, encrypt=encrypt)
+        theirs = KeySeal(starting, channel, encrypt=encrypt)
+        async with stores(ours) as store, stores(theirs) as late:
+            assert None is await store.claim(REAL)
+            for _ in range(2):
+                rival = Lease(name="clerk", incarnation="late1", runner="o", host="h", pid=3)
+                holder = await late.claim(rival)
+                assert holder is not None
+                can_read = not encrypt or running[0] in starting
+                assert ("r" if can_read else "?") == holder.runner
+                assert [] == (await store.renew([REAL])).refused
+            assert ["real1"] == [lease.incarnation for lease in await store.leases()]
+
+    run(main())
+
+
+def test_a_process_that_shares_no_key_is_a_stranger(stores: Stores, channel: str):
+    """What it leases cannot be told from a forgery, and keeps no one from a name."""
+
+    async def main() -> None:
+        async with (
+            stores(KeySeal([OLD], channel)) as old,
+            stores(KeySeal([NEW, KEY], channel)) as new,
+        ):
+            assert None is await old.claim(FORGED)
+            assert None is await new.claim(REAL)
+            assert ["real1"] == [lease.incarnation for lease in await new.leases()]
+
+    run(main())

@@ -40,6 +40,7 @@ from pbus.errors.message_errors import MessageError as MessageError
 from pbus.errors.message_errors import MessageInputError as MessageInputError
 from pbus.errors.message_errors import MessageRefusedError as MessageRefusedError
 from pbus.errors.message_errors import MessageTooLargeError as MessageTooLargeError
+from pbus.errors.message_errors import OtherKeyError as OtherKeyError
 from pbus.errors.message_errors import SealError as SealError
 from pbus.errors.message_errors import SourceError as SourceError
 from pbus.errors.message_errors import UnknownTypeError as UnknownTypeError

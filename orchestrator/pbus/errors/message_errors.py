@@ -98,6 +98,10 @@ class SealError(MessageDecodeError):
     """Bytes from the channel were not sealed with a key of this process."""
 
 
+class OtherKeyError(SealError):
+    """Bytes were written by a holder of a key of this process, who encrypted them with another one."""
+
+
 class SourceError(MessageDecodeError):
     """A message has the name of a worker of another process than its sender."""
 

@@ -9,6 +9,9 @@ Encrypted data (mark `$`) is AES-256-GCM, too, with a tag that covers kind, cont
 other MAC. With both, the sixteen bytes are a salt: each process writes under a key made of the
 channel's and its salt. Base64 costs more than the cipher: payloads, which no broker takes for text, go
 without.
+
+While keys are changed, leases are sealed with each key of their process (mark `&`), so that processes that
+have only one of them respect the names of the others.
 """
 
 import hashlib
@@ -17,10 +20,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from pbus.errors import BusKeyError, MessageDecodeError, SealError
+from pbus.errors import BusKeyError, MessageDecodeError, OtherKeyError, SealError
 from pbus.seal.aes_gcm import GcmWriter, shown, uncovered
 from pbus.seal.key_text import parse_keys
 from pbus.seal.seal_text import (
+    ALSO,
     BINARY_KINDS,
     HIDDEN,
     LARGE,
@@ -38,6 +42,8 @@ FRESH_S = 300  # older payloads are replays; receivers remember streams for long
 LARGE_BYTES = 4096  # from here on AES-GCM saves more than the 8 MB of its library cost
 
 _MAC_BYTES = 16
+_MOST_KEYS = 8  # that seal one lease
+_SHARED_KINDS = frozenset({"lease"})
 _FRESH_KINDS = frozenset({"payload", "note"})
 _KEY_NEEDED = (
     "it is sealed: this process needs the key of the channel (`bus.key`, or connect(key=…))"
@@ -143,22 +149,62 @@ class KeySeal:
     def close(self, kind: Kind, data: bytes, context: bytes = b"") -> bytes:
         """Seal data; see Seal."""
         now = int(self._clock()).to_bytes(TIME_BYTES, "big")
+        sealed = self._closed(kind, data, context, now)
+        if kind in _SHARED_KINDS:
+            for holder in self._holders[1:_MOST_KEYS]:
+                mac = holder.mac(kind, ALSO + now, context, sealed)
+                sealed += suffix(ALSO, now + mac)
+        return sealed
+
+    def _closed(self, kind: Kind, data: bytes, context: bytes, now: bytes) -> bytes:
         if self._encrypts and kind != "note":  # which holds no more than names of channels
             return self._writer.hide(kind, context, now, data)
         if len(data) >= LARGE_BYTES and kind in BINARY_KINDS:
             return self._writer.cover(kind, context, now, data)
-        mac = self._holders[0].mac(kind, context, now, data)
+        mac = self._holders[0].mac(kind, OPEN + now, context, data)
         return data + suffix(OPEN, now + mac)
 
     def open(self, kind: Kind, data: bytes, context: bytes = b"") -> bytes:
         """Open sealed data; see Seal."""
+        if kind in _SHARED_KINDS and data[-SUFFIX_LENGTH : 1 - SUFFIX_LENGTH] == ALSO:
+            return self._open_shared(kind, data, context)
+        return self._open(kind, data, context)
+
+    def _open_shared(self, kind: Kind, data: bytes, context: bytes) -> bytes:
+        """Open what each key of its sender seals, by whichever is known here.
+
+        Each seal covers those before it: what is left is ours where any of them is.
+        """
+        is_ours = False
+        for _ in range(_MOST_KEYS):
+            if data[-SUFFIX_LENGTH : 1 - SUFFIX_LENGTH] != ALSO:
+                break
+            is_ours = is_ours or self._has_sealed(kind, data, context)
+            data = data[:-SUFFIX_LENGTH]
+        try:
+            return self._open(kind, data, context)
+        except SealError:
+            if not is_ours:
+                raise
+            if data[-SUFFIX_LENGTH : 1 - SUFFIX_LENGTH] != OPEN:
+                raise OtherKeyError("it is encrypted with another key of the channel") from None
+            return data[:-SUFFIX_LENGTH]
+
+    def _has_sealed(self, kind: Kind, data: bytes, context: bytes) -> bool:
+        packed = from_base64(data[1 - SUFFIX_LENGTH :] + b"=")
+        return packed is not None and any(
+            holder.checked(kind, context, packed, data, ALSO) is not None
+            for holder in self._holders
+        )
+
+    def _open(self, kind: Kind, data: bytes, context: bytes) -> bytes:
         if not is_sealed(data):
             raise SealError("it is not sealed: its sender has no key")
         end = data[-SUFFIX_LENGTH:]
         packed = from_base64(end[1:] + b"=")
-        if packed is None:
+        opened = _OPENERS.get(end[:1])
+        if packed is None or opened is None:
             raise SealError("its seal is broken")
-        opened = _OPENERS[end[:1]]
         for holder in self._holders:
             plain = opened(holder, kind, context, packed, data)
             if plain is not None:
@@ -188,22 +234,24 @@ class _Key:
         ).digest()
         self._prepared: dict[str, Any] = {}
 
-    def mac(self, kind: Kind, context: bytes, at: bytes, data: bytes | memoryview) -> bytes:
-        """The BLAKE2b MAC of data that was sealed at a time."""
+    def mac(self, kind: Kind, head: bytes, context: bytes, data: bytes) -> bytes:
+        """The BLAKE2b MAC of data; `head` is the mark and the time."""
         prepared = self._prepared.get(kind)
         if prepared is None:
             prepared = self._prepared[kind] = hashlib.blake2b(
                 key=self.secret, digest_size=_MAC_BYTES, person=kind.encode()
             )
         mac = prepared.copy()
-        mac.update(place(kind, OPEN + at, context))
+        mac.update(place(kind, head, context))
         mac.update(data)
         return mac.digest()
 
-    def checked(self, kind: Kind, context: bytes, packed: bytes, sealed: bytes) -> bytes | None:
+    def checked(
+        self, kind: Kind, context: bytes, packed: bytes, sealed: bytes, mark: bytes = OPEN
+    ) -> bytes | None:
         """Return data with a BLAKE2b MAC; see shown()."""
         data = sealed[:-SUFFIX_LENGTH]
-        mac = self.mac(kind, context, packed[:TIME_BYTES], data)
+        mac = self.mac(kind, mark + packed[:TIME_BYTES], context, data)
         return data if hmac.compare_digest(packed[TIME_BYTES:], mac) else None
 
     def shown(self, kind: Kind, context: bytes, packed: bytes, sealed: bytes) -> bytes | None:

@@ -6,7 +6,8 @@ from typing import Literal
 Kind = Literal["payload", "note", "stored", "lease", "activation", "record", "stats"]
 
 OPEN, HIDDEN, LARGE = b"#", b"$", b"%"  # BLAKE2; AES-GCM: encrypted, authenticated only
-MARKS = frozenset({OPEN, HIDDEN, LARGE})
+ALSO = b"&"  # begins the seal of a further key, after the first one's
+MARKS = frozenset({OPEN, HIDDEN, LARGE, ALSO})
 SUFFIX_LENGTH = 28  # the mark, and the base64 of time and MAC or salt
 TIME_BYTES = 4
 BINARY_KINDS = frozenset({"payload"})  # which brokers carry as bytes

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbus.errors import BusKeyError, MessageDecodeError, SealError
+from pbus.errors import BusKeyError, MessageDecodeError, OtherKeyError, SealError
 from pbus.seal import FRESH_S, KeySeal, is_sealed, new_key, parse_keys
 
 ONE, TWO = "one-key-of-sixteen", "two-key-of-sixteen"
@@ -148,3 +148,72 @@ def test_new_keys_are_keys():
     """A key made by pbus is one, and never the same."""
     assert new_key() != new_key()
     assert parse_keys(new_key())
+
+
+NEW, OLD, THIRD = "new-key-of-sixteen", "old-key-of-sixteen", "key-of-sixteen-more"
+
+
+@pytest.mark.parametrize("keys", [(NEW, OLD), (OLD, NEW), (THIRD, OLD, NEW), (OLD, THIRD, NEW)])
+@pytest.mark.parametrize("one", [NEW, OLD])
+def test_leases_are_read_with_any_key_of_their_process(keys: tuple[str, ...], one: str):
+    """While keys are changed, a process with only one of them sees whose names are taken."""
+    lease = seal(*keys).close("lease", b'{"name":"w"}')
+
+    assert is_sealed(lease)
+    assert b'{"name":"w"}' == seal(one).open("lease", lease)
+    assert b'{"name":"w"}' == seal(*keys).open("lease", lease)
+    with pytest.raises(SealError, match="of another key"):
+        seal(TWO).open("lease", lease)
+    with pytest.raises(SealError):
+        seal(one, channel="d").open("lease", lease)
+
+
+@pytest.mark.parametrize("keys", [(NEW, OLD), (NEW, THIRD, OLD)])
+def test_encrypted_leases_are_known_by_any_key(keys: tuple[str, ...]):
+    """They are read with the first key only; with another it shows that they are no forgeries."""
+    lease = seal(*keys, encrypt=True).close("lease", b'{"name":"w"}')
+
+    assert b'{"name":"w"}' == seal(NEW).open("lease", lease)
+    with pytest.raises(OtherKeyError):
+        seal(OLD).open("lease", lease)
+    with pytest.raises(SealError) as caught:
+        seal(TWO).open("lease", lease)
+    assert not isinstance(caught.value, OtherKeyError)
+
+
+@pytest.mark.parametrize("kind", ["payload", "note", "stored", "record", "activation"])
+def test_only_leases_are_sealed_with_all_keys(kind):
+    """All else is sealed once; a seal of a further key is none there."""
+    sealed = seal(NEW, OLD).close(kind, b"data")
+
+    assert len(b"data") + 28 == len(sealed)
+    with pytest.raises(SealError):
+        seal(OLD).open(kind, sealed)
+    with pytest.raises(SealError, match="broken"):
+        seal(NEW).open(kind, sealed[:-28] + b"&" + sealed[-27:])
+
+
+@pytest.mark.parametrize("encrypt", [False, True])
+def test_each_bit_of_a_lease_counts_for_each_key(encrypt: bool):
+    """A change before the seal of one's own key is noticed; the seals of others are theirs."""
+    lease = seal(NEW, THIRD, OLD, encrypt=encrypt).close("lease", b'{"name":"w"}')
+    for at in range(len(lease)):
+        changed = lease[:at] + bytes([lease[at] ^ 1]) + lease[at + 1 :]
+        with pytest.raises(SealError) as caught:
+            seal(OLD).open("lease", changed)
+        assert not isinstance(caught.value, OtherKeyError)
+    middle = seal(THIRD).open  # its seal is before that of OLD
+    if not encrypt:
+        assert b'{"name":"w"}' == middle("lease", lease[:-1] + b"A")
+        assert b'{"name":"w"}' == seal(NEW).open("lease", lease[:-56])
+
+
+@pytest.mark.parametrize("more", [b"&" + b"A" * 27, b"#" + b"A" * 27, b"$" + b"A" * 27])
+@pytest.mark.parametrize("count", [1, 8, 2000])
+def test_seals_without_a_key_do_not_help(more: bytes, count: int):
+    """Any number of them after forged data, or after a lease whose own seal was taken away."""
+    lease = seal(NEW, OLD).close("lease", b'{"name":"w"}')
+    for start in (b'{"name":"w"}', lease[: -2 * 28]):
+        with pytest.raises(SealError) as caught:
+            seal(NEW, OLD).open("lease", start + more * count)
+        assert not isinstance(caught.value, OtherKeyError)
