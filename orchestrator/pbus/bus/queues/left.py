@@ -26,11 +26,12 @@ class LeftMessages:
         self._settler = settler
         self._in_flight = in_flight
         self._messages: list[StoredMessage] = []
+        self._has_left_all = False  # and the broker may still push messages here
 
     @property
     def are_all(self) -> bool:
-        """Whether there are some, and nothing is consumed any more."""
-        return bool(self._messages) and not self._queues
+        """Whether there may be some, and nothing is consumed any more."""
+        return (bool(self._messages) or self._has_left_all) and not self._queues
 
     def add(self, message: StoredMessage) -> None:
         """Leave a message to others."""
@@ -43,6 +44,7 @@ class LeftMessages:
         if self._queues:
             self.requeue_left_queues()
         else:
+            self._has_left_all = True
             self._in_flight.has_room.set()
 
     def requeue_left_queues(self) -> None:
@@ -55,10 +57,12 @@ class LeftMessages:
     async def requeue_all(self, store: QueueStore, incarnation: str) -> None:
         """Requeue all that is in flight to this process."""
         left, self._messages = self._messages, []
+        self._has_left_all = False
         try:
             await store.requeue_held_by([incarnation])
         except BusUnavailableError:
             self._messages += left
+            self._has_left_all = True
             await asyncio.sleep(OUTAGE_PAUSE_S)
         else:
             for message in left:
