@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pbus.routing_keys import owner_of
 from support.cli_env import CliEnv, Place, wait_for
 
 pytestmark = pytest.mark.cli
@@ -40,6 +41,7 @@ class Field(BaseWorker):
 class Barn(BaseWorker):
     pass
 """
+BARNS = ["barn.1", "barn.2"]
 QUEUE_FIELDS = ["backlog", "backlog_bytes", "in_flight", "oldest_s", "retries", "dead", "dead_fell"]
 
 
@@ -163,3 +165,19 @@ def test_stored_messages_are_dropped_on_demand(farm: Place):
     assert (0, False, False) == (down.code, "kept" in down.err, state.exists())
     farm.up()
     assert [0, 0, 0] == [row["backlog"] for row in farm.rows().values()]
+
+
+def test_keyed_messages_wait_for_their_replica(farm: Place):
+    """What is sent by key to a stopped replica is kept for it, and not given to the other one."""
+    key = next(f"call-{n}" for n in range(99) if owner_of(f"call-{n}", BARNS) == "barn.2")
+    farm.until(lambda rows: all(rows[name]["ready"] for name in BARNS))
+    assert 0 == farm.tell("stop", "barn.2").code
+    send = ("send", "barn", "--type", "Sack", "--data", '{"text": "oats"}', "--key", key)
+
+    done = farm.run(*send, "--count", "3")
+
+    assert (0, "sent 3 x Sack to barn.2\n") == (done.code, done.err)
+    rows = farm.rows()
+    assert [0, 3] == [rows[name]["backlog"] for name in BARNS]
+    assert 0 == farm.tell("start", "barn.2").code
+    farm.until(lambda rows: rows["barn.2"]["backlog"] == 0 and rows["barn.2"]["received"] >= 3)

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from pbus.routing_keys import owner_of
 from support.cli_env import Command, Place, wait_for
 
 pytestmark = pytest.mark.cli
@@ -121,6 +122,32 @@ def test_job_is_answered(town: Place):
 def test_replica_answers_job(town: Place):
     """A job for the name of replicas is done by one of them."""
     assert {"greeting": "hello, Eve"} == town.ask("post", "greet", {"who": "Eve"})
+
+
+def test_keys_choose_the_replica(town: Place, word: str):
+    """All texts and jobs of a key come to one replica, and tail tells them by it."""
+    tail = town.start("tail", "--json", "--key", f"{word}-*")
+    town.until_followed(1)
+    keys = [f"{word}-{number}" for number in range(6)]
+    owners = [owner_of(key, ["post.1", "post.2"]) for key in keys]
+    assert {"post.1", "post.2"} == set(owners)
+    for key, owner in zip(keys, owners, strict=True):
+        send = town.run if key == keys[0] else town.tell
+        done = send("send", "post", "--text", f"<{key}>", "--key", key, "--count", "2")
+        assert (0, f"sent 2 x BusFrameMessage to {owner}\n") == (done.code, done.err)
+    for owner in ("post.1", "post.2"):
+        mine = [key for key, one in zip(keys, owners, strict=True) if one == owner]
+        lines = lines_of(town, owner, word, 2 * len(mine))
+        assert [f"heard text '<{key}>'" for key in mine for _ in "12"] == [
+            line.partition(" from ")[0] for line in lines
+        ]
+    data = json.dumps({"names": ["PBUS_WORKER"]})
+    job = town.tell("send", "post", "--job", "place", "--data", data, "--wait", "--key", keys[0])
+    assert owners[0] == job.json["environ"]["PBUS_WORKER"]
+    wait_for(lambda: tail.out.count("\n") >= 13)
+    seen = [json.loads(line) for line in tail.end().out.splitlines()]
+    expected = [*((key, one) for key, one in zip(keys, owners, strict=True) for _ in "12")]
+    assert [*expected, (keys[0], owners[0])] == [(one["key"], one["target"]) for one in seen]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

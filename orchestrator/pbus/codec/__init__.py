@@ -17,6 +17,7 @@ from pbus.codec.envelope import encode_payload as encode_payload
 from pbus.codec.envelope import is_broadcast as is_broadcast
 from pbus.codec.envelope import origin_of as origin_of
 from pbus.codec.envelope import source_of as source_of
+from pbus.codec.envelope import with_target as with_target
 from pbus.codec.envelope import within_packed as within_packed
 from pbus.codec.field_checks import check_key as check_key
 from pbus.codec.field_checks import check_plain as check_plain

@@ -69,6 +69,8 @@ _envelope_decoder = msgspec.json.Decoder(Envelope)
 _packed_header_decoder = msgspec.msgpack.Decoder(Header)
 _packed_envelope_decoder = msgspec.msgpack.Decoder(Envelope)
 _packed_bytes_decoder = msgspec.msgpack.Decoder(bytes)
+_json_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_packed_fields_decoder = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
 _packed_payload_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
@@ -186,6 +188,25 @@ def origin_of(data: bytes) -> tuple[bytes, str]:
         if (at := data.find(mark)) >= 0:
             return data[: at + len(mark)], source
     return data, source
+
+
+def with_target(data: bytes, target: str) -> bytes:
+    """An encoded message with another target.
+
+    Raises:
+        MessageDecodeError: It is no object.
+    """
+    is_json = not is_packed(data)
+    decode, encoder = (
+        (_json_fields_decoder.decode, json_encoder)
+        if is_json
+        else (_packed_fields_decoder.decode, msgpack_encoder)
+    )
+    try:
+        fields = decode(data)
+    except DECODE_ERRORS as error:
+        raise MessageDecodeError(str(error)) from error
+    return encoder.encode(fields | {"target": msgspec.Raw(encoder.encode(target))})
 
 
 def as_json(data: bytes) -> bytes:

@@ -59,6 +59,10 @@ def tail(
     category: Annotated[
         list[Kind] | None, typer.Option("--category", help="Only of this category.")
     ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option("--key", metavar="KEY", help="Only with this key (* and ? match)."),
+    ] = None,
     grep: Annotated[
         str | None, typer.Option("--grep", metavar="RE", help="Only where this matches the JSON.")
     ] = None,
@@ -83,6 +87,7 @@ def tail(
         targets=tuple(target or ()),
         types=tuple(type_name or ()),
         categories=frozenset(kind.value for kind in category or ()),
+        keys=tuple(key or ()),
         pattern=None if grep is None else _pattern(grep),
     )
     attachment = choose(project, file)

@@ -51,6 +51,7 @@ _DEAD = """SELECT d.*, m.name,
       AND ($2::text IS NULL OR m.name = $2) OFFSET 0) m
   ORDER BY d.key LIMIT $3"""
 _NAMES = 'SELECT name FROM pbus.queue WHERE channel = $1 ORDER BY name COLLATE "C"'
+_REMOVE_EMPTY = "SELECT pbus.queue_remove_empty($1, $2)"
 _DROP_DEAD = "SELECT pbus.queue_drop_dead($1, $2)"
 
 
@@ -218,10 +219,13 @@ class PgmqQueueStore:
         rows = await self._writer.call(_DROP_DEAD, self._channel, numbers_of(keys))
         return int(rows[0][0])
 
-    async def purge(self, mailbox: str, *, remove: bool = False) -> int:
+    async def purge(self, mailbox: str, *, remove: bool = False, if_empty: bool = False) -> int:
         """Empty a mailbox; see QueueStore."""
-        sql = "SELECT pbus.queue_purge($1, $2, $3)"
-        rows = await self._writer.call(sql, self._channel, mailbox, remove)
+        if remove and if_empty:
+            rows = await self._writer.call(_REMOVE_EMPTY, self._channel, mailbox)
+        else:
+            sql = "SELECT pbus.queue_purge($1, $2, $3)"
+            rows = await self._writer.call(sql, self._channel, mailbox, remove)
         return int(rows[0][0])
 
     async def close(self) -> None:

@@ -162,7 +162,7 @@ class SealedQueueStore:
         for body in one.bodies:
             if not (head and body.startswith(head)):
                 head, source = origin_of(body)
-                is_holder = source in self._names
+                is_holder = one.is_vouched or source in self._names
             plain = signed(body, one.sender, is_holder=is_holder)
             bodies.append(self._seal.close("stored", plain, context))
         return msgspec.structs.replace(one, bodies=bodies)

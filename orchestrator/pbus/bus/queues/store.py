@@ -35,6 +35,7 @@ class QueueEntry(msgspec.Struct, frozen=True):
         first: Number of the first message within the sender's stream to this address and lane,
             from 1: the same numbers stored again are ignored.
         stream: Tells the sender's streams to one address apart.
+        is_vouched: They were stored before, and their senders checked.
     """
 
     address: str
@@ -44,6 +45,7 @@ class QueueEntry(msgspec.Struct, frozen=True):
     sender: str
     stream: int
     first: int
+    is_vouched: bool = False
 
 
 class PutResult(msgspec.Struct, frozen=True):
@@ -325,10 +327,16 @@ class QueueStore(Protocol):
         """Remove dead letters for good."""
         ...
 
-    async def purge(self, mailbox: str, *, remove: bool = False) -> int:
+    async def purge(self, mailbox: str, *, remove: bool = False, if_empty: bool = False) -> int:
         """Empty a mailbox; returns how many messages that were not held fell.
 
         Messages in flight and dead letters stay, unless the mailbox is removed with all it has.
+
+        Args:
+            mailbox: Which.
+            remove: Whether to remove it, too.
+            if_empty: Remove it only while it holds no message, in flight or not; returns how many it
+                holds.
         """
         ...
 

@@ -179,11 +179,11 @@ class RedisQueueStore:
         cells = _cells_of(keys)
         return int(await self._scripts.run("care", DROP_DEAD, *cells)) if cells else 0
 
-    async def purge(self, mailbox: str, *, remove: bool = False) -> int:
+    async def purge(self, mailbox: str, *, remove: bool = False, if_empty: bool = False) -> int:
         """Empty a mailbox; see QueueStore."""
-        total, is_more = 0, True
+        total, is_more, choices = 0, True, (int(remove), int(if_empty))
         while is_more:
-            fell, is_more = await self._scripts.run("care", PURGE, mailbox, int(remove))
+            fell, is_more = await self._scripts.run("care", PURGE, mailbox, *choices)
             total += fell
         return total
 

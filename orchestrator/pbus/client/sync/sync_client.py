@@ -15,8 +15,8 @@ from pbus.client.sync.calls import CALL_S, SyncJobCalls
 from pbus.client.sync.parts import SyncControl, SyncDeadLetters, SyncTail
 from pbus.client.targets import FIND_S
 from pbus.client.traffic.edge_stats import ProjectStats
-from pbus.client.traffic.message_tail import TailMessage
-from pbus.messages import BusWorkerStateMessage, Category
+from pbus.client.traffic.message_tail import TailMessage, TailTerms
+from pbus.messages import BusWorkerStateMessage
 from pbus.settings import BusOptions
 
 
@@ -51,21 +51,9 @@ class SyncClient(SyncJobCalls):
         client = self._client
         return self._call("send_text", lambda: client.send_text(target, text, key=key))
 
-    def tail(
-        self,
-        *,
-        timeout: float,
-        source: str | Sequence[str] = (),
-        target: str | Sequence[str] = (),
-        type: str | Sequence[str] = (),  # noqa: A002 - as on the wire
-        category: Category | Sequence[Category] = (),
-        pattern: str | None = None,
-    ) -> SyncTail[TailMessage]:
+    def tail(self, *, timeout: float, **terms: Unpack[TailTerms]) -> SyncTail[TailMessage]:
         """Follow messages for so many seconds: ``for message in client.tail(timeout=10): ...``."""
-        tail = self._client.tail(
-            source=source, target=target, type=type, category=category, pattern=pattern
-        )
-        return SyncTail(self._call, tail, timeout)
+        return SyncTail(self._call, self._client.tail(**terms), timeout)
 
     def events(self, *, timeout: float) -> SyncTail[BusWorkerStateMessage]:
         """Follow state changes for so many seconds."""

@@ -109,6 +109,7 @@ class MessageCalls(ClientCore):
         target: Names = (),
         type: Names = (),  # noqa: A002 - as on the wire
         category: Category | Iterable[Category] = (),
+        key: Names = (),
         pattern: str | None = None,
     ) -> MessageTail:
         """Follow messages: ``async for message in client.tail(source="indexer"): ...``.
@@ -121,6 +122,7 @@ class MessageCalls(ClientCore):
             target: Likewise; ``"*"`` for broadcasts.
             type: Likewise, whole (BusFrameMessage) or short (Frame).
             category: "data", "system" or "job", one or several.
+            key: Keys or patterns, one or several.
             pattern: A regular expression, looked for in the message as JSON.
 
         Raises:
@@ -133,6 +135,7 @@ class MessageCalls(ClientCore):
             targets=_texts(target),
             types=_texts(type),
             categories=frozenset(_texts(category)),  # type: ignore[arg-type]
+            keys=_texts(key),
             pattern=None if pattern is None else re.compile(pattern.encode()),
         )
         return self.follow(chosen)

@@ -5,13 +5,14 @@ import fnmatch
 import re
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypedDict
 
 import msgspec
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.tap import Tap, TapMessage
 from pbus.client.traffic.presence import Presence
+from pbus.codec import Header
 from pbus.messages import BusMessage, Category
 from pbus.names import names_of
 
@@ -22,6 +23,8 @@ OWN_TYPES: Final = frozenset({
     "BusAcceptanceResponseMessage",
     "BusProbeMessage",
 })
+
+Names = str | Iterable[str]
 
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -104,6 +107,17 @@ def data_fields(body: bytes) -> dict[str, msgspec.Raw] | None:
     return {key: raw for key, raw in fields.items() if key not in _HEADER}
 
 
+class TailTerms(TypedDict, total=False):
+    """The conditions of Client.tail() as keywords."""
+
+    source: Names
+    target: Names
+    type: Names
+    category: Category | Iterable[Category]
+    key: Names
+    pattern: str | None
+
+
 @dataclass(frozen=True)
 class Filter:
     """Every kind of condition given must hold; of several of one kind, one of them.
@@ -112,6 +126,7 @@ class Filter:
         sources: Names or patterns; a replica matches its group's name, too.
         targets: Likewise; ``*`` for broadcasts.
         types: Names or patterns, whole (BusFrameMessage) or short (Frame).
+        keys: Keys or patterns.
         pattern: Looked for in the message as it travelled.
     """
 
@@ -119,6 +134,7 @@ class Filter:
     targets: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
     categories: frozenset[Category] = frozenset()
+    keys: tuple[str, ...] = ()
     pattern: re.Pattern[bytes] | None = None
 
     def passes(self, item: TapMessage) -> bool:
@@ -130,6 +146,7 @@ class Filter:
             _is_one_of(self.sources, names_of(header.source))
             and _is_one_of(self.targets, _target_names(header.target))
             and _is_one_of(self.types, (header.type, short_type(header.type)))
+            and _is_one_of(self.keys, _keys_of(header))
             and (not self.categories or self._category(item) in self.categories)
             and (self.pattern is None or self.pattern.search(item.body) is not None)
         )
@@ -143,6 +160,10 @@ def _is_one_of(patterns: tuple[str, ...], names: Iterable[str]) -> bool:
     if not patterns:
         return True
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
+
+
+def _keys_of(header: Header) -> tuple[str, ...]:
+    return () if header.key is None else (header.key,)
 
 
 def _target_names(target: str | None) -> tuple[str, ...]:

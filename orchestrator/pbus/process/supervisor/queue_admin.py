@@ -3,12 +3,17 @@
 import logging
 from collections.abc import Iterable, Sequence
 
+from pbus.bus.queues.retirement import retire
 from pbus.bus.queues.store import QueueStore
+from pbus.ids import new_token
 from pbus.leases import Lease
+from pbus.names import group_of
 from pbus.process.project.recovery_log import RecoveryLog
 from pbus.settings import DeliveryOptions
 
 logger = logging.getLogger(__name__)
+
+_RETIREMENT_S = 4.0  # for the messages of one replica to be moved; a call of a supervisor has 5 s
 
 
 class QueueAdmin:
@@ -35,6 +40,7 @@ class QueueAdmin:
         self._recovery_log = recovery_log
         self._names = list(names)
         self._groups = groups
+        self._leaving: set[str] = set()  # replicas whose messages are still being moved
         self._limits = {
             "max_backlog": options.max_backlog,
             "max_bytes": options.max_backlog_bytes,
@@ -60,10 +66,43 @@ class QueueAdmin:
             if self._recovery_log.is_purge_requested:
                 await self._purge(self._store)
             await self._open_queues(self._names)
-            for name in set(self._recovery_log.queues()) - set(self._names):
-                await self._remove(self._store, name)
-            self._recovery_log.set_queues(self._names)
+            former = sorted(set(self._recovery_log.queues()) - set(self._names))
+            if former and unreleased:  # what they held is moved, too
+                await self._store.requeue_held_by(unreleased)
+            for name in former:
+                await self.remove(name)
+            self._recovery_log.set_queues([*self._names, *self._leaving])
         return unreleased
+
+    async def remove(self, name: str, limit_s: float = _RETIREMENT_S) -> None:
+        """Remove the queue of a worker that is gone for good, and is none of the durable ones any more.
+
+        The messages of a replica are moved to those that are left, by their keys; all others fall. While
+        its queue is sent to faster than they are moved, renew() goes on with it.
+
+        Args:
+            name: The worker's, or a group's.
+            limit_s: Seconds.
+        """
+        if self._store is None:
+            return
+        group = group_of(name)
+        if group not in self._names:
+            count = await self._store.purge(name, remove=True)
+            logger.info("%s is not in the file any more: %d messages removed", name, count)
+            return
+        self._leaving.add(name)
+        successors = [one for one in self._names if one != name and group_of(one) == group]
+        consumer = f"retired-{new_token()}"
+        self._recovery_log.note_started(consumer)
+        result = await retire(self._store, name, successors, consumer=consumer, limit_s=limit_s)
+        self._recovery_log.note_released(consumer)
+        if not result.left:
+            self._leaving.remove(name)
+        logger.info(
+            "%s is gone: %d messages moved to %s, %d dropped, %d left",
+            name, result.moved, ", ".join(successors) or group, result.dropped, result.left,
+        )  # fmt: skip
 
     async def close(self) -> None:
         """Record how many messages stay stored, or purge the queues if that was requested."""
@@ -93,25 +132,22 @@ class QueueAdmin:
         """
         added = [name for name in names if name not in self._names]
         self._groups = groups
+        self._leaving.difference_update(added)
         if added and self._store is not None:
             self._names += added  # a broker that is away now: they are opened when it is back
             self._recovery_log.set_queues(self._names)
             await self._open_queues(added)
 
     async def keep_only(self, names: Iterable[str]) -> None:
-        """Remove the queues of all workers but these, with the messages in them."""
+        """Remove the queues of all workers but these; see remove()."""
         kept = set(names)
-        for name in [one for one in self._names if one not in kept]:
-            self._names.remove(name)
-            if self._store is not None:
-                await self._remove(self._store, name)
+        gone = [one for one in self._names if one not in kept]
+        self._names = [one for one in self._names if one in kept]
+        self._leaving.update(one for one in gone if group_of(one) in kept)
+        for name in gone:
+            await self.remove(name)
         if self._store is not None:
-            self._recovery_log.set_queues(self._names)
-
-    @staticmethod
-    async def _remove(store: QueueStore, name: str) -> None:
-        count = await store.purge(name, remove=True)
-        logger.info("%s is not in the file any more: %d messages removed", name, count)
+            self._recovery_log.set_queues([*self._names, *self._leaving])
 
     def note_started(self, incarnation: str) -> None:
         """Record an incarnation before its process starts."""
@@ -129,6 +165,9 @@ class QueueAdmin:
         """Renew the queues, and open those again that the broker has lost."""
         if self._store is not None:
             await self._open_queues(await self._store.renew(self._names))
+            for name in sorted(self._leaving):
+                await self.remove(name, limit_s=0.0)
+                self._recovery_log.set_queues([*self._names, *self._leaving])
 
     async def _open_queues(self, names: Sequence[str]) -> None:
         if self._store is None:

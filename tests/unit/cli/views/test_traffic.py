@@ -130,6 +130,20 @@ def test_cut_job_leads_with_its_data() -> None:
     assert body_text(body).startswith('"data":{"text":"xxx')
 
 
+def test_key_stands_before_the_body() -> None:
+    """Once, harmless to a terminal, and also where the body was cut."""
+    one = passed(text="t")
+    body = one.body.replace(b'"text"', b'"key":"call-17\\u001b[2J","text"')
+    keyed = dataclasses.replace(one, body=body, key="call-17\x1b[2J")
+    cut = dataclasses.replace(keyed, body=keyed.body[:-2])
+
+    for message in (keyed, cut):
+        line = traffic_text(message, Widths())
+        assert (1, 0) == (line.count("call-17"), line.count("\x1b"))
+        assert line.index("[call-17") < line.index('t"')
+    assert "[" not in traffic_text(passed(text="t"), Widths())
+
+
 def test_control_characters_are_replaced() -> None:
     """Nothing that a message carries reaches the terminal as a command."""
     wild = Passed(1.0, "T\x1b[2J", "a\x07", "b\r", b'{"x":"\x1b]0;t\x07"}\xff', 9)

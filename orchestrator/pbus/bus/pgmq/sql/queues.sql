@@ -300,3 +300,18 @@ BEGIN
   IF remove THEN PERFORM pbus.queue_remove(its_queue.id); END IF;
   RETURN total;
 END $$;
+
+-- Remove a queue that holds no message, in flight or not; returns how many it holds.
+CREATE OR REPLACE FUNCTION pbus.queue_remove_empty(ch text, who text) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE its_queue bigint; backlog bigint;
+BEGIN
+  SELECT q.id INTO its_queue FROM pbus.queue q WHERE q.channel = ch AND q.name = who FOR UPDATE;
+  IF NOT FOUND THEN RETURN 0; END IF;
+  PERFORM FROM pbus.enqueued_count WHERE queue_id = its_queue FOR UPDATE;  -- no process writes meanwhile
+  backlog := (SELECT i.stored - o.gone FROM pbus.enqueued_count i, pbus.dequeued_count o
+               WHERE i.queue_id = its_queue AND o.queue_id = its_queue);
+  IF backlog > 0 THEN RETURN backlog; END IF;
+  PERFORM pbus.queue_remove(its_queue);
+  RETURN 0;
+END $$;

@@ -291,7 +291,8 @@ return dropped
 """
 )
 
-# ARGV: mailbox, 1 to remove it. Returns how many messages fell, and 1 if there are more.
+# ARGV: mailbox, 1 to remove it, 1 to do so only if it is empty. Returns how many messages fell, or are in
+# the way, and 1 if there are more to fall.
 PURGE = Script(
     PRELUDE
     + MESSAGES
@@ -300,6 +301,7 @@ PURGE = Script(
 local box, fell, tried, is_more, size = ARGV[1], 0, 0, 0, 0
 local found = call('HMGET', key('box', box), 'n', 'h')
 if not found[1] then return {0, 0} end
+if ARGV[3] == '1' and found[1] + 0 > 0 then return {found[1] + 0, 0} end
 if ARGV[2] == '1' then
   remove(box)
   return {found[1] - found[2], 0}
