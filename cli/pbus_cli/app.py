@@ -9,7 +9,16 @@ from typer.core import TyperGroup
 from pbus_cli.commands.messages import cancel, dlq, jobs, purge, send, stats, tail
 from pbus_cli.commands.project import attach, down, ls, up
 from pbus_cli.commands.setup import bench, completion, config, doctor, init, schema, validate
-from pbus_cli.commands.workers import events, logs, ps, restart, run, start, stop
+from pbus_cli.commands.workers import (
+    events,
+    logs,
+    ps,
+    restart,
+    run,
+    stack,
+    start,
+    stop,
+)
 from pbus_cli.input.options import ProjectName, TopologyFiles
 from pbus_cli.terminal import console
 
@@ -25,6 +34,7 @@ _COMMANDS: Final = (
     stats,
     logs,
     events,
+    stack,
     restart,
     stop,
     start,

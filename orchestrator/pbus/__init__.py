@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from pbus.errors import ProjectRunningError as ProjectRunningError
     from pbus.errors import RequesterSilentError as RequesterSilentError
     from pbus.errors import RunnerStateError as RunnerStateError
+    from pbus.errors import StacksUnavailableError as StacksUnavailableError
     from pbus.errors import StartupError as StartupError
     from pbus.errors import TopologyError as TopologyError
     from pbus.errors import UnknownEventError as UnknownEventError
@@ -170,6 +171,7 @@ _HOMES = {
         "CallTimeoutError",
         "ClientClosedError",
         "ControlError",
+        "StacksUnavailableError",
         "ControlTimeoutError",
         "DeadLetterNotFoundError",
         "DuplicateSubscriberError",

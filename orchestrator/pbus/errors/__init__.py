@@ -51,6 +51,7 @@ from pbus.errors.process_errors import ControlTimeoutError as ControlTimeoutErro
 from pbus.errors.process_errors import LoopMissingError as LoopMissingError
 from pbus.errors.process_errors import NotReadyError as NotReadyError
 from pbus.errors.process_errors import ProcessError as ProcessError
+from pbus.errors.process_errors import StacksUnavailableError as StacksUnavailableError
 from pbus.errors.process_errors import StartupError as StartupError
 from pbus.errors.process_errors import SurvivorsError as SurvivorsError
 from pbus.errors.process_errors import WorkerLoadError as WorkerLoadError

@@ -42,6 +42,20 @@ class WorkerLoadError(ProcessError):
         self.is_final = is_final
 
 
+class StacksUnavailableError(ProcessError):
+    """The stacks of a process cannot be had.
+
+    Attributes:
+        is_foreign: It is no process of a pbus worker.
+    """
+
+    def __init__(self, pid: int, reason: str, *, is_foreign: bool = False) -> None:
+        hint = f"`py-spy dump --pid {pid}` shows those of any Python program" if is_foreign else ""
+        super().__init__(f"no stacks of process {pid}: {reason}", hint=hint or None)
+        self.pid = pid
+        self.is_foreign = is_foreign
+
+
 class ControlError(ProcessError):
     """Workers were not started, stopped or restarted as asked.
 

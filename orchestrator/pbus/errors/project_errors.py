@@ -96,8 +96,8 @@ class UnseenProjectError(ProcessError):
         super().__init__(
             f"project {name!r} runs in one process (pid {pid}) on memory://,"
             " which no other process can look into",
-            hint="look at its terminal or attach a debugger there; with a broker"
-            " (leave `backend: memory` out) this works, and `pbus down` always does",
+            hint="look at its terminal, attach a debugger there, or see `pbus stack WORKER`; with a"
+            " broker (leave `backend: memory` out) this works, and `pbus down` always does",
         )
         self.name = name
         self.pid = pid

@@ -21,6 +21,7 @@ from pbus.process.system.inherited_signals import undo_signals
 from pbus.process.system.launch_plan import FOREGROUND_VARIABLE, SPEC_VARIABLE, WorkerLaunchSpec
 from pbus.process.worker_loader import load_worker
 from pbus.runner import WorkerRunner
+from pbus.runner.stack_dump import stacks_on_request
 from pbus.settings import BusSettings
 from pbus.topology.paths import import_path
 
@@ -38,7 +39,8 @@ def main() -> int:
         with os.fdopen(int(os.environ.pop(SPEC_VARIABLE)), "rb") as file:
             spec = path_json.decode(file.read(), WorkerLaunchSpec)
         sys.path += import_path(*map(Path, spec.files))
-        return run_on(spec.loop, host(spec, os.environ))
+        with stacks_on_request():  # while it imports the class, too
+            return run_on(spec.loop, host(spec, os.environ))
     except PbusError as error:
         if error.__cause__ is not None:  # the author of the worker needs the traceback
             traceback.print_exception(error.__cause__)

@@ -27,6 +27,7 @@ from pbus.registry import WorkerErrorData, WorkerRegistry
 from pbus.runner.hosted_worker import HostedWorker, Worker
 from pbus.runner.hosted_workers import HostedWorkers
 from pbus.runner.signals import signals_to
+from pbus.runner.stack_dump import stacks_on_request
 from pbus.settings import DRAIN_VARIABLE, GRACE_VARIABLE
 
 logger = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ class RunnerLifecycle(EventSource, BusSubscriber):
         if self._state != "new":
             raise RunnerStateError(self.name, "has run before")
         self._state, self._auto_end = "starting", auto_end
-        with signals_to(self._on_signal, self._signal_choice):
+        with signals_to(self._on_signal, self._signal_choice), stacks_on_request():
             try:
                 self._opening = asyncio.create_task(self._open(), name=f"pbus {self.name} opening")
                 await self._opening
