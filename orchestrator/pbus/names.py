@@ -7,13 +7,27 @@ from collections.abc import Iterable
 from pbus.errors import UnknownNameError
 
 MAX_NAME_LENGTH = 255
-WORKER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[0-9]+)?")  # x, or x.2 for a replica
+# What other addresses and patterns are made of: * is everyone, x@y a child of y, "," parts names on
+# command lines, ? and [] stand in filters, / and \ in paths, $ and ` have shells run what follows.
+_REFUSED = r"\x00-\x1f\x7f-\x9f*?\[\]@,/\\$`"
+_INNER = rf"(?:[^\s{_REFUSED}]| )"
+# Any text that is no address of another kind: x, a:b, Acme Bot, a UUID; or x.2 for a replica.
+WORKER_NAME = re.compile(rf"[^\s.~\-{_REFUSED}](?:{_INNER}*[^\s.{_REFUSED}])?")
 
 
 def group_of(name: str) -> str | None:
     """The group a replica belongs to: "x" for "x.2", None for a plain worker."""
     group, dot, number = name.rpartition(".")
-    return group if dot and number.isdigit() else None
+    return group if dot and group and number.isascii() and number.isdigit() else None
+
+
+def is_worker_name(name: str) -> bool:
+    """Whether a worker may have a name: one line that any terminal shows, and no other address."""
+    return (
+        len(name) <= MAX_NAME_LENGTH
+        and name.isprintable()
+        and WORKER_NAME.fullmatch(name) is not None
+    )
 
 
 def replica_name(group: str, number: int) -> str:

@@ -15,7 +15,8 @@ class WorkerNameError(WorkerError):
     def __init__(self, name: object, problem: str) -> None:
         super().__init__(
             f"{name!r} is no worker name: {problem}",
-            hint="use letters, digits, '_' and '-', starting with a letter or '_'",
+            hint="use one line of text without * ? [ ] @ , / \\ $ and `, that begins with no - . or ~"
+            " and ends with no dot or space",
         )
         self.name = name
 

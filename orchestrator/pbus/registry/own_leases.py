@@ -12,7 +12,7 @@ import msgspec
 from pbus.bus.base import WorkerBus
 from pbus.errors import BusUnavailableError, DuplicateWorkerError
 from pbus.leases import HEARTBEAT_S, Activation, Lease, Renewal
-from pbus.names import WORKER_NAME
+from pbus.names import is_worker_name
 from pbus.running_handlers import RunningHandler
 
 _MOST_UNREACHED = 32  # names in a lease
@@ -166,7 +166,7 @@ class OwnLeases:
         """The names that messages of this process did not reach, with counts, largest first."""
         counts = self._bus.counters.unreached
         most = heapq.nlargest(_MOST_UNREACHED, counts, key=counts.__getitem__)
-        return {name: counts[name] for name in most if WORKER_NAME.fullmatch(name)}
+        return {name: counts[name] for name in most if is_worker_name(name)}
 
     async def _store_activation(self, own: OwnLease) -> None:
         activation = own.activation

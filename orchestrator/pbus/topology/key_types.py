@@ -7,6 +7,7 @@ from msgspec import Meta
 from pbus.topology.name_rules import (
     NAME_PATTERN,
     REFERENCE_PATTERN,
+    WORKER_PATTERN,
     suggest_name,
     suggest_reference,
 )
@@ -21,6 +22,17 @@ Name = Annotated[
         extra={
             "expected": "a name of at most 64 letters, digits, _ and - that begins with a letter"
             " or _ (. is kept for replicas)",
+            "suggest": suggest_name,
+        },
+    ),
+]
+WorkerKey = Annotated[
+    str,
+    Meta(
+        pattern=WORKER_PATTERN,
+        extra={
+            "expected": "a name of at most 64 characters, none of them * ? [ ] @ , / \\ $ ` and . (which"
+            " is kept for replicas), that begins with no - or ~",
             "suggest": suggest_name,
         },
     ),

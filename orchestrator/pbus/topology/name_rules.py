@@ -6,6 +6,12 @@ MAX_NAME_LENGTH = 64  # names become file names, with suffixes, on systems that 
 NAME_PATTERN = rf"^[A-Za-z_][A-Za-z0-9_-]{{0,{MAX_NAME_LENGTH - 1}}}$"
 REFERENCE_PATTERN = r"^(?!.*\.py:)[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$"
 
+_REFUSED = r"\x00-\x1f\x7f-\x9f*?\[\]@,/\\.$`"  # . is kept for replicas
+# Of a worker: as pbus.names has it, but short, as it becomes a file's name.
+WORKER_PATTERN = (
+    rf"^(?=.{{1,{MAX_NAME_LENGTH}}}$)[^\s~\-{_REFUSED}](?:(?:[^\s{_REFUSED}]| )*[^\s{_REFUSED}])?$"
+)
+
 _NAME = re.compile(NAME_PATTERN)
 _REFERENCE = re.compile(REFERENCE_PATTERN)
 

@@ -31,6 +31,7 @@ from pbus.topology.key_types import (
     Size,
     Text,
     Variables,
+    WorkerKey,
 )
 from pbus.topology.model import Loop
 from pbus.topology.parsing.sizes import EXPECTED_SIZE, parse_size
@@ -434,7 +435,7 @@ class TopologyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         ),
     ] = None
     workers: Annotated[
-        dict[Name, Worker],
+        dict[WorkerKey, Worker],
         Meta(
             description="The workers by name. A `.` in a name is kept for replicas.",
             min_length=1,

@@ -30,7 +30,7 @@ from pbus.messages import (
     BusMessagesLostMessage,
     BusWorkerLocalErrorMessage,
 )
-from pbus.names import WORKER_NAME
+from pbus.names import is_worker_name
 from pbus.registry import WorkerRegistry
 from pbus.running_handlers import RunningHandlers
 from pbus.workers.tasks import TasksMixin
@@ -314,6 +314,8 @@ def check_name(name: str) -> str:
     """
     if not isinstance(name, str):
         raise WorkerNameError(name, "it is no text")
-    if not WORKER_NAME.fullmatch(name):
-        raise WorkerNameError(name, "it has characters that names do not have")
+    if not is_worker_name(name):
+        raise WorkerNameError(
+            name, "it is empty, too long, or has characters that names do not have"
+        )
     return name

@@ -13,6 +13,7 @@ from pbus.topology.policy.policies import RestartSpec
 from pbus.topology.problems import one_of
 from pbus.topology.schema import TopologyFile
 from pbus.urls import BACKEND_OF_SCHEME
+from support.odd_names import ODD_NAMES
 from support.topologies import WORKER, load_text, problems_of, problems_of_file, write_topology
 
 SCHEMES = one_of(f"{scheme}://" for scheme in BACKEND_OF_SCHEME)
@@ -273,8 +274,9 @@ job: 5
             " mean `always`?)"
         ),
         (
-            f"{file}:13: workers.'c.1': expected a name of at most 64 letters, digits, _ and - that begins"
-            " with a letter or _ (. is kept for replicas), got 'c.1' (did you mean `c-1`?)"
+            f"{file}:13: workers.'c.1': expected a name of at most 64 characters, none of them * ? [ ] @ ,"
+            " / \\ $ ` and . (which is kept for replicas), that begins with no - or ~, got 'c.1' (did you"
+            " mean `c-1`?)"
         ),
         f"{file}:14: workers.'c.1'.command: expected a list of words like [python, app.py], got text",
         f"{file}:15: workers.'c.1'.active: expected true or false, got 'maybe'",
@@ -459,20 +461,42 @@ def test_refuses_wrong_files(tmp_path, text, problem):
     assert [f"topology.yaml:{problem}"] == problems_of(tmp_path, text)
 
 
-@pytest.mark.parametrize("name", ["a b", "1a", "-a", "a.1", "ä", "", "a" * 65, "a\n", "a/b", "$x"])
+@pytest.mark.parametrize(
+    "name",
+    ["-a", "~a", " a", "a ", "a.1", "", "a" * 65, "a\n", "a/b", "$x", "a,b", "a@b", "*", "a\tb"],
+)
 def test_refuses_worker_names(tmp_path, name):
     """A name that could not be addressed, or could be a replica's, is refused."""
     key = msgspec.json.encode(name).decode()
     found = problems_of(tmp_path, f"workers: {{{key}: {{worker: 'w:W'}}}}")
 
     assert 1 == len(found)
-    assert "expected a name of at most 64 letters" in found[0]
+    assert "expected a name of at most 64 characters" in found[0]
 
 
-@pytest.mark.parametrize("name", ["a", "_", "A-b_C-9", "a" * 64])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a",
+        "_",
+        "A-b_C-9",
+        "a" * 64,
+        "a b",
+        "1a",
+        "12",
+        "ä",
+        *(name for name in ODD_NAMES if "." not in name),
+    ],
+)
 def test_takes_worker_names(tmp_path, name):
-    """Letters, digits, _ and - make a name."""
-    assert [name] == list(load_text(tmp_path, f"workers: {{{name}: {{worker: 'w:W'}}}}").workers)
+    """Any text that is no address of another kind; as a dependency, too."""
+    key = msgspec.json.encode(name).decode()
+    text = (
+        f"workers: {{{key}: {{worker: 'w:W'}}, z: {{worker: 'w:W', depends_on: {{{key}: ready}}}}}}"
+    )
+    topology = load_text(tmp_path, text)
+    assert [name, "z"] == list(topology.workers)
+    assert [name] == [one.worker for one in topology.workers["z"].depends_on]
 
 
 def test_refuses_contradicting_backend(tmp_path):

@@ -6,7 +6,7 @@ from typing import Final
 from pbus.bus.base import WorkerBus
 from pbus.bus.local.counters import EPHEMERAL_PREFIXES
 from pbus.errors import BusError
-from pbus.names import WORKER_NAME, with_groups
+from pbus.names import is_worker_name, with_groups
 
 _FRESH_S: Final = 1.0  # so long what was seen holds
 _AGAIN_S: Final = 0.25  # so soon an unknown name is looked up again
@@ -51,4 +51,4 @@ class Presence:
 
 
 def _is_worker(target: str) -> bool:
-    return WORKER_NAME.fullmatch(target) is not None and not target.startswith(EPHEMERAL_PREFIXES)
+    return is_worker_name(target) and not target.startswith(EPHEMERAL_PREFIXES)

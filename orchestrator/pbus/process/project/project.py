@@ -2,10 +2,12 @@
 
 import contextlib
 import functools
+import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -25,6 +27,8 @@ from pbus.topology.model import Topology
 
 RECORD = "project.json"
 
+_CUT = "%~"  # in the name of a file whose worker's name is too long for it
+_LONGEST_STEM = 200  # bytes; file systems allow 255, and suffixes come behind it
 _LONGEST_NAME = "valkey.sock"  # of what goes into a runtime folder
 
 
@@ -83,7 +87,7 @@ class Project:
 
     def log_path(self, worker: str) -> Path:
         """The log of a worker."""
-        return self.state_dir / "logs" / "workers" / f"{worker}.log"
+        return self.state_dir / "logs" / "workers" / f"{_file_name(worker)}.log"
 
     def service_log_path(self, service: str) -> Path:
         """The log of a part of pbus: supervisor, guard, valkey."""
@@ -91,7 +95,8 @@ class Project:
 
     def log_paths(self) -> dict[str, Path]:
         """The logs of all workers that ever wrote one, by worker."""
-        return {path.stem: path for path in sorted(self.log_path("x").parent.glob("*.log"))}
+        paths = sorted(self.log_path("x").parent.glob("*.log"))
+        return {unquote(path.stem): path for path in paths if _CUT not in path.stem}
 
     def make_state_dir(self) -> None:
         """Create the state folder for this user alone, or make sure that it is one.
@@ -158,3 +163,12 @@ def no_state(project: Project, error: OSError) -> ProcessError:
 
 def _fits(folder: Path) -> bool:
     return len(os.fsencode(folder / _LONGEST_NAME)) <= MAX_SOCKET_PATH
+
+
+def _file_name(worker: str) -> str:
+    """The name of a worker's file: its own, with what a file's name cannot have as %XX."""
+    quoted = quote(worker, safe=" ")
+    if len(quoted) <= _LONGEST_STEM:
+        return quoted
+    mark = hashlib.sha256(worker.encode()).hexdigest()[:16]
+    return f"{quoted[: _LONGEST_STEM - len(mark) - len(_CUT)].rpartition('%')[0]}{_CUT}{mark}"

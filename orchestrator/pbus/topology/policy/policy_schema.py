@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from pbus.topology.key_types import Size
-from pbus.topology.name_rules import NAME_PATTERN
+from pbus.topology.name_rules import WORKER_PATTERN
 from pbus.topology.parsing.durations import (
     DURATION_PATTERN,
     EXPECTED_AGE,
@@ -377,7 +377,7 @@ class LimitsSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 DependsOn = Annotated[
     list[str]
-    | dict[Annotated[str, Meta(pattern=NAME_PATTERN)], Condition | DependencySection | None],
+    | dict[Annotated[str, Meta(pattern=WORKER_PATTERN)], Condition | DependencySection | None],
     Meta(extra={"expected": "a list of workers, or a map of workers to conditions"}),
 ]
 
