@@ -10,6 +10,7 @@ import textwrap
 
 import pytest
 
+from pbus import BaseWorker
 from pbus.bus import AsyncQueueBus, connect
 from pbus.client import Client
 from pbus.errors import BusFullError, JobCancelledError, JobFailedError, WorkerNotFoundError
@@ -447,3 +448,38 @@ def test_urgent_message_of_a_program_overtakes():
             assert [BusOpaqueSystemMessage] == [type(one) for one in await sink.heard(1)]
 
     run(main())
+
+
+def test_keys_pass_both_ways():
+    """All of one key go to one replica, from a program, too; a wrong key is an error."""
+    text = """
+        for line in lines():
+            if line["kind"] == "job": say(kind="response", id=line["id"], data={"key": line.get("key")})
+            if line["kind"] == "message":
+                say(kind="job", id="bad", target="doer", name="echo", key="")
+                for n in range(20):
+                    say(type="StdioPage", target="stt", key=f"call-{n % 4}", data={"number": n % 4})
+    """
+
+    async def main():
+        bus, replicas = AsyncQueueBus(), [NotingReplica("stt.1"), NotingReplica("stt.2")]
+        async with hosted(lambda: bus, [*replicas, python(text)]), Client(bus) as client:
+            assert {"key": "call-1"} == await client.job("py", "any", key="call-1")
+            assert {"key": None} == await client.job("py", "any")
+            await client.send("py", "StdioPage", {"number": 0})
+            await until(lambda: sum(len(one.pages) for one in replicas) == 20)
+            assert set() == {*replicas[0].pages} & {*replicas[1].pages}
+
+    run(main())
+
+
+class NotingReplica(BaseWorker):
+    """One of several: keeps the numbers of its pages."""
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.pages = []
+
+    async def on_bus_message(self, message):
+        if isinstance(message, StdioPage):
+            self.pages.append(message.number)

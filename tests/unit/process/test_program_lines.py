@@ -55,6 +55,13 @@ def test_message_is_header_and_data(message, type_name, data):
     assert {"kind": "message", "type": type_name, **HEAD, "data": data} == json.loads(line)
 
 
+def test_key_is_told_where_there_is_one():
+    """It stands beside the header's fields, not among the data."""
+    keyed = json.loads(message_line(StdioNote(**HEAD, text="x", key="call-1")))
+    assert ("call-1", {"text": "x"}) == (keyed["key"], keyed["data"])
+    assert "call-2" == parse_line(b'{"type":"N","target":"stt","key":"call-2"}').key
+
+
 def test_broadcast_has_no_target():
     """A program can tell it from what is for it alone."""
     assert json.loads(message_line(StdioNote(source="a", text="x")))["target"] is None

@@ -21,7 +21,7 @@ def init(
         typer.Option(
             "--example",
             metavar="NAME",
-            help="What: hello (two workers) or jobs (more).",
+            help="What: hello (two workers), jobs (more) or voice (a telephone service).",
             autocompletion=example_names,
         ),
     ] = "hello",

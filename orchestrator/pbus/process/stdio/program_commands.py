@@ -14,7 +14,7 @@ from pbus.errors import (
     ProgramLineError,
     StdinClosedError,
 )
-from pbus.jobs import JobEvent
+from pbus.jobs import JobEvent, JobParams
 from pbus.messages import BusOpaqueMessage, BusOpaqueSystemMessage, JobStatus
 from pbus.process.stdio.handed_over import HandedOver
 from pbus.process.stdio.program_lines import ProgramLine, shown
@@ -134,6 +134,7 @@ class ProgramCommands:
             kind(
                 source=self._worker.address,
                 target=line.target,
+                key=line.key,
                 type_name=line.type,
                 data=bytes(line.data),
             )
@@ -151,8 +152,14 @@ class ProgramCommands:
     async def _ask(self, line: ProgramLine) -> None:
         if line.id in self._jobs:
             raise PbusError(f"it has a job {line.id!r} already")
+        try:
+            params = JobParams(
+                name=line.name, payload=line.fields(), timeout=line.timeout, key=line.key
+            )
+        except ValueError as error:
+            raise PbusError(str(error)) from error
         await self._has_room.acquire()
-        task = self._worker.create_task(self._do_job(line), f"job {line.id}")
+        task = self._worker.create_task(self._do_job(line, params), f"job {line.id}")
         self._jobs[line.id] = task
         task.add_done_callback(lambda _: self._forget(line.id))
 
@@ -164,9 +171,9 @@ class ProgramCommands:
         if (task := self._jobs.get(line.id)) is not None:
             task.cancel()
 
-    async def _do_job(self, line: ProgramLine) -> None:
+    async def _do_job(self, line: ProgramLine, params: JobParams) -> None:
         """Ask for a job, and tell the program what comes of it, while it listens."""
-        asking = self._worker.job(line.target or "", line.name, line.fields(), timeout=line.timeout)
+        asking = self._worker.job(line.target or "", params=params)
         with contextlib.suppress(StdinClosedError):
             try:
                 async with asking as asked:

@@ -11,7 +11,7 @@ from pbus.messages import BusMessage, BusOpaqueMessage
 from pbus.structs import DECODE_ERRORS, is_packed
 
 SHOWN_CHARACTERS = 200
-_HEADER = ("type", "source", "target", "id", "time")
+_HEADER = ("type", "source", "target", "id", "time", "key")
 _NEEDED = {
     "ready": (),
     "done": ("id",),
@@ -40,6 +40,7 @@ class ProgramLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         type: Of a message.
         target: A worker; None for everyone.
         name: Of a job.
+        key: Of a message or a job for one of several replicas.
         data: An object: the fields of a message, the payload or the response of a job.
         error: For people.
         timeout: Of a job, in seconds; None for none.
@@ -53,6 +54,7 @@ class ProgramLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     type: str = ""
     target: str | None = None
     name: str | None = None
+    key: str | None = None
     data: msgspec.Raw = msgspec.Raw(b"{}")
     error: str = ""
     timeout: float | None = 60.0
@@ -105,7 +107,7 @@ def message_line(message: BusMessage) -> bytes:
     else:
         own = {name: raw for name, raw in _split(body).items() if name not in _HEADER}
         data = _encode(own)
-    head = {name: getattr(header, name) for name in _HEADER}
+    head = {name: getattr(header, name) for name in _HEADER if name != "key" or header.key}
     return event_line("message", **head, data=msgspec.Raw(data))
 
 

@@ -138,12 +138,18 @@ class ProgramWorker(BaseWorker):
         async for line in program.lines():
             try:
                 if isinstance(line, int):
-                    most = self.bus.max_message_bytes + _HEADER_BYTES
-                    problem = f"it has {line:,} bytes, and a line may have {most:,}"
-                    raise ProgramLineError("(dropped)", problem)
-                await commands.act(parse_line(line), line)
+                    self._refuse_long(line)
+                else:
+                    await commands.act(parse_line(line), line)
             except PbusError as error:
                 logger.error("%s", error)  # noqa: TRY400 - the program's, not ours
+            except Exception:
+                logger.exception("a line of the program was not acted on")
+
+    def _refuse_long(self, size: int) -> None:
+        most = self.bus.max_message_bytes + _HEADER_BYTES
+        problem = f"it has {size:,} bytes, and a line may have {most:,}"
+        logger.error("%s", ProgramLineError("(dropped)", problem))
 
     async def _write(self, kind: str, *, waits: bool = True, **fields: Any) -> int:
         """Write a line to the program."""
@@ -179,12 +185,14 @@ class ProgramWorker(BaseWorker):
     async def on_job_request(self, message: BusJobRequestMessage) -> Any:
         """Pass a job on; the program answers it by its id."""
         timeout = None if message.deadline is None else message.deadline - message.time
+        key: dict[str, Any] = {} if message.key is None else {"key": message.key}
         await self._write(
             "job",
             id=message.job_id,
             name=message.job_name,
             source=message.source,
             timeout=timeout,
+            **key,
             data=message.payload or {},
         )
         return PENDING
