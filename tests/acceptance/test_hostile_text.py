@@ -95,7 +95,7 @@ def test_every_verb_is_clean(wild: Place):
         ("send", "beast", "--job", f"x{WILD[1:8]}", "--wait"), ("restart", "broken", "--timeout", "3"),
         ("cancel", "nothing", "--reason", "x"), ("purge", "beast"), ("up", "-d"),
         ("send", "beast", "--text", WILD.replace("\0", "")), ("validate",), ("validate", "--json"),
-        ("config",), ("config", "--json"), ("doctor",), ("doctor", "--json"),
+        ("config",), ("config", "--json"), ("stats",), ("stats", "--json"), ("doctor",), ("doctor", "--json"),
     ]  # fmt: skip
     for words in verbs:
         tell = wild.run if words[0] == "up" else wild.tell

@@ -38,7 +38,7 @@ BROKERS = {
 # What payloads may leave behind in a process: streams of invented senders (10,000, some 5 MB), queues
 # and the payload at hand (each at most max_message_bytes, 4 MiB, and its copies), and the allocator's gaps.
 GROWTH_BYTES = 64 * 1024 * 1024
-_VERBS = (("ps", "--json"), ("jobs", "--json"), ("ps",), ("jobs",))
+_VERBS = (("ps", "--json"), ("jobs", "--json"), ("ps",), ("jobs",), ("stats", "--json"), ("stats",))
 _STORED_VERBS = (("dlq", "ls", "--json"), ("dlq", "ls"))
 _FAULTS = re.compile(r"a bug in pbus|Traceback|Task exception|never retrieved")
 _LIMIT_S = 40.0

@@ -23,6 +23,9 @@ UNKNOWN_TYPE = ""  # of messages that were lost on the way
 _CLIENT = "cli-"
 _KINDS = {_CLIENT: "cli-*", "runner-": "runner-*", "supervisor-": "supervisor-*"}
 _MAX_CACHED = 4 * MAX_EDGES
+_LONGEST_NAME = (
+    1024  # addresses and types are shorter, so is what messages begin with up to the source
+)
 _PASSES = 4  # kinds of messages in a payload that are found quickly
 
 _begins = bytes.startswith
@@ -158,7 +161,7 @@ class EdgeTable:
 
     def edge(self, source: str, target: str, type_name: str) -> Edge:
         """The edge of these names."""
-        key = (kind_of_address(source), kind_of_address(target), type_name)
+        key = (kind_of_address(source), kind_of_address(target), _short(type_name))
         edge = self._edges.get(key)
         if edge is None:
             key = key if len(self._edges) < MAX_EDGES else (OTHER, OTHER, OTHER)
@@ -167,7 +170,7 @@ class EdgeTable:
 
     def job_edge(self, requester: str, worker: str, name: str) -> JobEdge:
         """The edge of jobs of these names."""
-        key = (kind_of_address(requester), kind_of_address(worker), name)
+        key = (kind_of_address(requester), kind_of_address(worker), _short(name))
         edge = self._jobs.get(key)
         if edge is None:
             key = key if len(self._jobs) < MAX_EDGES else (OTHER, OTHER, OTHER)
@@ -238,7 +241,8 @@ class EdgeTable:
     def _remember(self, key: tuple[Any, ...], edge: Edge) -> Edge:
         if len(self._cache) >= _MAX_CACHED:
             self._cache.clear()
-        self._cache[key] = edge
+        if all(len(part) <= _LONGEST_NAME for part in key if isinstance(part, str | bytes)):
+            self._cache[key] = edge
         return edge
 
 
@@ -248,12 +252,17 @@ def is_client(address: str) -> bool:
 
 
 def kind_of_address(address: str) -> str:
-    """The address, or the kind of those that are made up at each start."""
-    kind = _KINDS.get(address[: address.find("-") + 1])
+    """The address, or the kind of those that are made up at each start, or are no addresses."""
+    name, at, runner = address.partition("@")  # a child's is name@runner
+    kind = _KINDS.get(name[: name.find("-") + 1])
     if kind is not None:
         return kind
-    name, at, runner = address.partition("@")  # a child's is name@runner
-    return f"{name}@{kind_of_address(runner)}" if at else address
+    return _short(f"{name}{at}{_KINDS.get(runner[: runner.find('-') + 1], runner)}")
+
+
+def _short(name: str) -> str:
+    """A name; OTHER for what is too long for one, as strangers may invent."""
+    return name if len(name) <= _LONGEST_NAME else OTHER
 
 
 def _by_head(lines: Sequence[bytes]) -> list[tuple[bytes, Sequence[bytes]]]:

@@ -1,5 +1,6 @@
 """The record of one process' edges: cumulative, so that a lost one costs nothing."""
 
+import math
 from collections import deque
 from typing import Annotated, Any, Final
 
@@ -12,6 +13,7 @@ from pbus.structs import DECODE_ERRORS
 
 MAX_STATS_BYTES: Final = 128 * 1024  # of a record; the least used edges are folded to fit
 STATS_TTL_S: Final = 3600.0  # the counts of a process that ended are kept so long
+_LEAST_WINDOW_S: Final = 1e-3  # reports are seconds apart
 _WINDOW: Final = 5  # reports that the rate is measured over
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -121,6 +123,10 @@ def decode_stats(body: bytes) -> StatsRecord:
     for one in histograms:
         if any(not 0 <= index <= TOP_INDEX or count < 0 for index, count in one.buckets.items()):
             raise MessageDecodeError("no record of edges (a histogram has other buckets)")
+        if not math.isfinite(one.sum_s):
+            raise MessageDecodeError("no record of edges (a histogram has an endless sum)")
+    if record.window_s != 0.0 and not _LEAST_WINDOW_S <= record.window_s < math.inf:
+        raise MessageDecodeError("no record of edges (a window of no length)")
     return record
 
 
