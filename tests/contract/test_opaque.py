@@ -303,7 +303,11 @@ class LineTaker(BusSubscriber):
 
     def decode(self, line):
         header = decode_header(line)
-        return None if header.type.startswith("x") else (header.type, line)
+        if header.type.startswith("x"):
+            return None
+        return BusOpaqueMessage(
+            source=header.source, target=header.target, type_name=header.type, data=line
+        )
 
     async def on_bus_message(self, message):
         self.lines.append(message)
@@ -336,9 +340,9 @@ def test_a_subscriber_with_a_decoder_of_its_own_gets_the_bytes(valkey, channel, 
             await sender.send(OpaqueLine(source="a", target="taker", number=7))
             await until(lambda: len(taker.lines) == 3)
             decode = (msgspec.msgpack if encoding == "msgpack" else msgspec.json).decode
-            fields = [decode(line) for _, line in taker.lines]
+            fields = [decode(message.data) for message in taker.lines]
             assert ["NeverDefined", "NeverDefined", "OpaqueLine"] == [
-                kind for kind, _ in taker.lines
+                message.type_name for message in taker.lines
             ]
             assert ["taker", None, "taker"] == [one.get("target") for one in fields]
             assert [data, data, 7] == [one.get("data", one.get("number")) for one in fields]

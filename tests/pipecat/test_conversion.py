@@ -57,7 +57,7 @@ def passed(message, encoding=Encoding.JSON):
 
 def line_of(message, encoding=Encoding.JSON):
     wire = to_wire(message, message.source, message.target, packed=encoding is Encoding.MSGPACK)
-    return encode_checked(wire.header, wire.fields, limit=1 << 22, encoding=encoding)
+    return encode_checked(wire.header, wire.values, limit=1 << 22, encoding=encoding)
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -24,7 +24,8 @@ class BusSubscriber:
         gates: By which it holds messages of a lane back for a while; without one all come at once.
         prefetch: Stored messages it may have in hand at once; None for the bus' own bound.
         wire_decoder: Its own decoder of encoded messages, of types that this process has no classes for; None
-            for the bus' own. What it returns is handed over, None is dropped; it does not raise. Set `takes_opaque`, too.
+            for the bus' own. The message that it
+            returns is handed over, None is dropped; it does not raise. Set `takes_opaque`, too.
     """
 
     name: str

@@ -6,7 +6,6 @@ import dataclasses
 import enum
 import functools
 import logging
-import time
 import typing
 from typing import Any
 
@@ -17,8 +16,7 @@ from pbus.compat.pipecat import theirs
 from pbus.compat.pipecat.values import build, decode, encode_field
 from pbus.errors import MessageDecodeError
 from pbus.frames import Frame
-from pbus.ids import new_id
-from pbus.messages import BusMessage
+from pbus.messages import BusMessage, BusOpaqueMessage
 from pbus.structs import DECODE_ERRORS, is_packed
 
 logger = logging.getLogger(__name__)
@@ -36,18 +34,24 @@ _TAG = frozenset({"type", "module"})  # of a frame; its fields of these names ge
 _NOT_THEIRS = frozenset({"BusWorkerRegistryMessage", "BusAddWorkerMessage"})
 
 
-class WireMessage(msgspec.Struct):
-    """A message as it travels.
+class WireMessage(BusOpaqueMessage):
+    """A message as it travels: of no class of this process.
 
     Attributes:
-        header: Type, sender, receiver.
-        fields: All others, as JSON.
-        category: As of unknown types of pbus.
+        values: Its own fields as JSON; `data` is empty.
     """
 
-    header: Header
-    fields: dict[str, Any]
-    category: str = "data"
+    values: dict[str, Any]
+
+    @property
+    def header(self) -> Header:
+        """Its header."""
+        return Header(
+            type=self.type_name, source=self.source, target=self.target, id=self.id, time=self.time
+        )
+
+
+BusMessage.catalogue.discard(WireMessage)  # its name means no type on the wire
 
 
 def decode_wire(line: bytes) -> WireMessage | None:
@@ -58,7 +62,15 @@ def decode_wire(line: bytes) -> WireMessage | None:
     except DECODE_ERRORS as error:
         logger.warning("a message is refused: %s", error)
         return None
-    return WireMessage(header, fields)
+    return WireMessage(
+        type_name=header.type,
+        source=header.source,
+        target=header.target,
+        id=header.id,
+        time=header.time,
+        key=header.key,
+        values=fields,
+    )
 
 
 _decode_json = msgspec.json.Decoder(dict[str, Any]).decode
@@ -81,7 +93,6 @@ def to_wire(message: Any, source: str, target: str | None, *, packed: bool) -> W
         MessageEncodeError: A field cannot travel; it names the field.
     """
     kind = type(message).__name__
-    header = Header(type=kind, source=source, target=target, id=new_id(), time=time.time())
     fields: dict[str, Any] = {_MADE: [message.id, message.name]}
     for name in _field_names(message.__class__):
         value = getattr(message, name)
@@ -98,7 +109,7 @@ def to_wire(message: Any, source: str, target: str | None, *, packed: bool) -> W
         fields[f"{name}_" if name in _HEADER else name] = value
     if not type(message).__module__.startswith(_NAMED_HERE):
         fields["module"] = type(message).__module__
-    return WireMessage(header, fields)
+    return WireMessage(type_name=kind, source=source, target=target, values=fields)
 
 
 @functools.cache
@@ -150,8 +161,8 @@ def from_wire(wire: WireMessage) -> Any:
     Raises:
         MessageDecodeError: This process has no class of that name, or its class refused the fields.
     """
-    kind = _AS_THEIRS.get(wire.header.type, wire.header.type)
-    cls = None if kind in _NOT_THEIRS else find(theirs.BusMessage, kind, wire.fields.get("module"))
+    kind = _AS_THEIRS.get(wire.type_name, wire.type_name)
+    cls = None if kind in _NOT_THEIRS else find(theirs.BusMessage, kind, wire.values.get("module"))
     if cls is None:
         if BusMessage.catalogue.get(kind) is not None:
             return None
@@ -164,17 +175,17 @@ def from_wire(wire: WireMessage) -> Any:
 
 
 def _message(cls: type, wire: WireMessage) -> Any:
-    fields: dict[str, Any] = {"source": wire.header.source}
-    if wire.header.target is not None:
-        fields["target"] = wire.header.target
-    ours: Any = BusMessage.catalogue.get(wire.header.type)
+    fields: dict[str, Any] = {"source": wire.source}
+    if wire.target is not None:
+        fields["target"] = wire.target
+    ours: Any = BusMessage.catalogue.get(wire.type_name)
     defaults = _defaults(ours)
     for name in _field_names(cls):
-        value = wire.fields.get(f"{name}_" if name in _HEADER else name, defaults.get(name))
+        value = wire.values.get(f"{name}_" if name in _HEADER else name, defaults.get(name))
         if value is not None:
             fields[name] = _field_from_wire(name, value)
     message = build(cls, fields)
-    made = wire.fields.get(_MADE)
+    made = wire.values.get(_MADE)
     if isinstance(made, list) and len(made) == 2:  # noqa: PLR2004 - id and name
         message.id, message.name = made
     return message

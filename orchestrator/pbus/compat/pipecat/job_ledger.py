@@ -59,7 +59,7 @@ class JobLedger:
             asked: The name that it was addressed to.
             incarnation: Of the receiver.
         """
-        kind, job_id, peer = wire.header.type, wire.fields.get("job_id"), wire.header.target
+        kind, job_id, peer = wire.type_name, wire.values.get("job_id"), wire.target
         if job_id is None or peer is None:
             return
         key = (job_id, peer)
@@ -68,7 +68,7 @@ class JobLedger:
         elif kind in _EVENTS and (job := self._doing.get(key)) is not None:
             job.events += 1
         elif kind in _ANSWERS and (job := self._doing.pop(key, None)) is not None and job.events:
-            wire.fields["events"] = job.events
+            wire.values["events"] = job.events
 
     def received(self, wire: WireMessage, worker: str, incarnation: str) -> str:
         """Note a message that comes in.
@@ -81,7 +81,7 @@ class JobLedger:
         Returns:
             The name of its sender as the local worker knows it: that which it asked.
         """
-        kind, job_id, peer = wire.header.type, wire.fields.get("job_id"), wire.header.source
+        kind, job_id, peer = wire.type_name, wire.values.get("job_id"), wire.source
         if job_id is None:
             return peer
         key = (job_id, peer)

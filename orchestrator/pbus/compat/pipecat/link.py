@@ -171,11 +171,11 @@ class PipecatLink:
         source = self._workers.address_of(message.source)
         wire = to_wire(message, source, address, packed=self._packed)
         if asked is None:
-            self._broadcasts.note(wire.header.id)
+            self._broadcasts.note(wire.id)
         else:
             self._ledger.sent(wire, message.source, asked, incarnation)
         urgent = isinstance(message, theirs.BusSystemMessage)
-        await self.bus.send_checked(wire.header, wire.fields, urgent=urgent)
+        await self.bus.send_checked(wire.header, wire.values, urgent=urgent)
 
     def refuse(self, message: theirs.BusMessage, error: PbusError) -> None:
         """Answer a job request that could not be sent: its requester would wait."""
@@ -211,12 +211,12 @@ class PipecatLink:
         message = self._read(wire) if self._is_of_session(wire) else None
         if message is None:
             return
-        sender = self._registry.get(wire.header.source)
+        sender = self._registry.get(wire.source)
         incarnation = "" if sender is None else sender.incarnation
         message.source = self._ledger.received(wire, address.worker, incarnation)
         if message.target is not None:
             message.target = address.worker or message.target
-        await self._hand_over(message, address, wire.header.source)
+        await self._hand_over(message, address, wire.source)
 
     async def _hand_over(self, message: Any, address: LocalAddress, peer: str) -> None:
         worker = self._workers.get(address.worker)
@@ -241,17 +241,17 @@ class PipecatLink:
             return None
 
     def _is_of_session(self, wire: WireMessage) -> bool:
-        if wire.header.type not in {"BusEndMessage", "BusCancelMessage"}:
+        if wire.type_name not in {"BusEndMessage", "BusCancelMessage"}:
             return True
-        session = wire.fields.get("session")
+        session = wire.values.get("session")
         return session is None or session == self.session
 
     def _complain(self, wire: WireMessage, error: MessageDecodeError) -> None:
         """Log a message that cannot be taken in: once a type, broadcasts quietly."""
-        level = logging.DEBUG if wire.header.target is None else logging.WARNING
+        level = logging.DEBUG if wire.target is None else logging.WARNING
         if error.message not in self._unknown:
             self._unknown.add(error.message)
-            logger.log(level, "a message of %s is dropped: %s", wire.header.source, error)
+            logger.log(level, "a message of %s is dropped: %s", wire.source, error)
 
     async def _reject(self, request: Any, peer: str, problem: str) -> None:
         """Answer a job that will not be done: Pipecat would not."""

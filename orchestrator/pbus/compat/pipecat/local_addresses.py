@@ -58,8 +58,8 @@ class Broadcasts:
 
     def is_repeated(self, wire: WireMessage) -> bool:
         """Whether a message is a broadcast that was seen, or sent, here; it is noted."""
-        if wire.header.target is not None:
+        if wire.target is not None:
             return False
-        was_seen = wire.header.id in self._seen
-        self.note(wire.header.id)
+        was_seen = wire.id in self._seen
+        self.note(wire.id)
         return was_seen

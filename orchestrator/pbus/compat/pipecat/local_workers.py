@@ -173,15 +173,15 @@ class LocalWorkers:
 
     async def on_end(self, address: LocalAddress, wire: WireMessage) -> bool:
         """Handle a request to end the process; returns whether it is one."""
-        kind = wire.header.type
+        kind = wire.type_name
         if kind not in {"BusEndWorkerMessage", "BusCancelWorkerMessage"}:
             return False
-        incarnation = wire.fields.get("incarnation")
+        incarnation = wire.values.get("incarnation")
         if incarnation is not None and not self._bus.incarnation.startswith(incarnation):
             return True  # for an earlier process
         if self._entry is None or address.name != self._entry:
             return False
-        reason = wire.fields.get("reason")
+        reason = wire.values.get("reason")
         if kind == "BusCancelWorkerMessage":
             await self._runner.cancel(reason)
         elif self._ending is None:

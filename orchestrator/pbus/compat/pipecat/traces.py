@@ -43,7 +43,7 @@ def _fields_of(message: Any) -> dict[str, Any]:
     worker = getattr(message, "worker", None)  # of BusAddWorkerMessage: an object of this process
     if isinstance(worker, theirs.BaseWorker):
         return {"worker": worker.name}
-    fields = to_wire(message, "", None, packed=False).fields
+    fields = to_wire(message, "", None, packed=False).values
     fields.pop("made", None)
     return fields
 
