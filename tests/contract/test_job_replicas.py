@@ -51,6 +51,42 @@ def test_inactive_replica_is_passed_over(make_bus):
     run(main())
 
 
+def test_refused_by_a_stopping_replica(make_forgetting_bus):
+    """A request that comes to a replica which stops is done by another, without any retries."""
+
+    async def main():
+        asker, first, second = Asker(), Doer("doer.1"), Doer("doer.2")
+        async with hosted(make_forgetting_bus, [asker], [first], [second]):
+            waiting = [asyncio.create_task(ask(asker, "doer", "wait")) for _ in range(2)]
+            await until(lambda: [1, 1] == [len(doer.begun) for doer in (first, second)])
+            first._is_stopping = True  # before any news of it
+            jobs = [asyncio.create_task(ask(asker, "doer", "echo")) for _ in range(4)]
+            await until(lambda: sum(job.done() for job in jobs) >= 2)
+            await first.registry.set_stopping(first.name)
+            assert {"doer.2"} == {(await job).worker for job in jobs}
+            first.gate.set()
+            second.gate.set()
+            await asyncio.gather(*waiting)
+            assert {"doer.1": 0, "doer.2": 0} == {
+                one: asker._job_client._replicas._open[one] for one in ("doer.1", "doer.2")
+            }
+
+    run(main())
+
+
+def test_last_replica_that_stops_refuses(make_forgetting_bus):
+    """Where no other is ready the error says at once that it stops."""
+
+    async def main():
+        asker, only = Asker(), Doer("doer.1")
+        async with hosted(make_forgetting_bus, [asker], [only]):
+            only._is_stopping = True
+            with pytest.raises(JobWorkerLostError, match="is stopping"):
+                await ask(asker, "doer", "echo")
+
+    run(main())
+
+
 async def lose(runner, name):
     """Have a worker's lease end, as when its process was killed."""
     await runner.registry.unregister(name, "killed by a test")

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -87,6 +87,27 @@ def apply_or_show(
     return carry_out(attachment_of(record), make, how)
 
 
+def scale_replicas(attachment: Attachment, counts: Mapping[str, int], how: How) -> int:
+    """Run other numbers of replicas; returns the exit code.
+
+    Args:
+        attachment: The project.
+        counts: The numbers by the name of the worker.
+        how: How it is shown and carried out.
+
+    Raises:
+        UnknownNameError: A name stands for no worker.
+        ControlError: Some replicas are not as asked for.
+    """
+
+    async def make(client: Client) -> PlannedChanges:
+        return await client.control.plan_scale(counts)
+
+    code = carry_out(attachment, make, how)
+    console.note("this holds until the next `pbus up`, which takes the numbers of the topology")
+    return code
+
+
 def say_started(topology: Topology, selection: Selection) -> None:
     """Print as JSON what a new start has begun."""
     plan = make_plan((), select(topology, selection))
@@ -146,8 +167,9 @@ def _teller(plan: Plan) -> Callable[[ControlResult], None]:
 def _result_text(change: Change | None, result: ControlResult) -> str:
     """The outcome for one process, in a line."""
     action = "update" if change is None else change.action
-    if action == "scale":
-        action = "remove" if result.pid is None and result.state is None else "add"
+    if change is not None and action == "scale":
+        before, _, after = change.why[0].partition(" → ")
+        action = "add" if int(after) > int(before) else "remove"
     if result.outcome not in {"done", "unchanged"}:
         return f"{result.worker} {result.outcome}: {result.detail}"
     pid = None if result.pid is None or action in {"update", "remove"} else f"pid {result.pid}"

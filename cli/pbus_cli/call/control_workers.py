@@ -15,6 +15,8 @@ _WELL: Final = {
     ("stop", "done"): "has stopped",
     ("stop", "unchanged"): "was not running",
     ("restart", "done"): "was restarted",
+    ("roll", "done"): "was restarted",
+    ("roll", "unchanged"): "was left alone",
 }
 
 

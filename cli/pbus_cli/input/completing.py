@@ -50,6 +50,13 @@ def _worker_names(ctx: typer.Context) -> Iterable[str]:
     return with_groups(_ask(ctx, _read_names))
 
 
+def _replicated_names(ctx: typer.Context) -> Iterable[str]:
+    """The groups of replicas, as the beginning of a wish."""
+    from pbus.names import group_of
+
+    return {f"{group}=" for name in _ask(ctx, _read_names) if (group := group_of(name))}
+
+
 def _job_names(ctx: typer.Context) -> Iterable[str]:
     """The jobs of the target that was typed, else of all workers."""
     from pbus.names import stands_for
@@ -127,6 +134,7 @@ def _given(ctx: typer.Context, option: str) -> str | None:
 
 
 worker_names: Final = _quietly(_worker_names)
+replicated_names: Final = _quietly(_replicated_names)
 job_names: Final = _quietly(_job_names)
 type_names: Final = _quietly(_type_names)
 project_names: Final = _quietly(_project_names)

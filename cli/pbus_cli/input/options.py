@@ -75,6 +75,15 @@ WorkerNames = Annotated[
         autocompletion=worker_names,
     ),
 ]
+OptionalWorkerNames = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="WORKER",
+        help="Which, all if none is named; the name of replicas means all of them, * and ? match.",
+        autocompletion=worker_names,
+        show_default=False,
+    ),
+]
 OrderTimeout = Annotated[
     float | None,
     typer.Option(

@@ -22,6 +22,7 @@ from pbus.jobs.params import JobGroupParams
 from pbus.messages import JobStatus
 
 STOPPED = "stopped"  # the type of an answer that says only that the worker stops
+NOT_BEGUN = "stopping"  # the reason in it, of a worker that has not begun the job
 _NAMES_SHOWN = 3
 
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pbus.messages.message_base import BusSystemMessage
 
-ControlAction = Literal["start", "stop", "restart", "apply"]
+ControlAction = Literal["start", "stop", "restart", "roll", "apply"]
 ControlOutcome = Literal["done", "unchanged", "failed", "superseded", "refused"]
 
 # The address of state changes: not a name of a worker. With ~ a message without a receiver is no loss.
@@ -16,7 +16,7 @@ TRACES_ADDRESS = "~traces"
 class BusControlRequestMessage(BusSystemMessage):
     """Asks a supervisor to start, stop or restart workers of its own.
 
-    "apply" carries out the plan that was made for the same `request_id`.
+    "roll" restarts them one after the other, each when the one before is ready. "apply" carries out the plan that was made for the same `request_id`.
     Sent again with the same `request_id`, it asks for the answers only.
 
     Attributes:

@@ -44,6 +44,7 @@ class BusEndWorkerMessage(BusDataMessage):
         timeout_s: Seconds for its accepted jobs; None for the runner's end_timeout.
         incarnation: Of the worker's process, so that a late message does not end the next one; None
             for any.
+        leaves: Others take its place: it works on until senders have turned to them.
     """
 
     is_stored: ClassVar[bool] = False  # it is about one incarnation
@@ -52,6 +53,7 @@ class BusEndWorkerMessage(BusDataMessage):
     reason: str | None = None
     timeout_s: float | None = None
     incarnation: str | None = None
+    leaves: bool = False
 
 
 class BusCancelMessage(BusSystemMessage):

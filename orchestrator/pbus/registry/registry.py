@@ -150,9 +150,9 @@ class WorkerRegistry(Directory):
         """Announce that an own worker is ready."""
         await self._change(name, state="ready")
 
-    async def set_stopping(self, name: str) -> None:
-        """Announce that an own worker accepts no new work."""
-        await self._change(name, state="stopping")
+    async def set_stopping(self, name: str, **fields: Any) -> None:
+        """Announce that an own worker accepts no new work; `fields` of its lease change with that."""
+        await self._change(name, state="stopping", **fields)
 
     async def set_active(
         self, name: str, *, active: bool, args: dict[str, Any] | None = None

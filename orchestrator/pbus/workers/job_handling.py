@@ -9,7 +9,7 @@ from pbus.errors import WorkerNotAttachedError
 from pbus.handlers import Handlers
 from pbus.jobs.executor.executor import JobExecutor
 from pbus.jobs.executor.running import Execution, Handler
-from pbus.jobs.group import STOPPED
+from pbus.jobs.group import NOT_BEGUN, STOPPED
 from pbus.messages import (
     BusJobCancelMessage,
     BusJobCreditMessage,
@@ -186,7 +186,7 @@ class JobHandlingMixin(SendingMixin):
     def _problem_of(self, request: BusJobRequestMessage) -> tuple[str, str] | None:
         """The reason to reject a request: a word, and a sentence; None to accept it."""
         if self._is_stopping:
-            return "stopping", f"worker {self.name!r} is stopping"
+            return NOT_BEGUN, f"worker {self.name!r} is stopping"
         if not self._active:
             return "inactive", f"worker {self.name!r} is not active"
         if self._job_executor.is_full:

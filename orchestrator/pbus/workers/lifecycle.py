@@ -17,7 +17,6 @@ from pbus.jobs.requester.client import JobClient
 from pbus.jobs.requester.lost_workers import until_over
 from pbus.messages import (
     BusCancelWorkerMessage,
-    BusEndWorkerMessage,
     BusJobMessage,
     BusMessage,
     BusWorkerReadyMessage,
@@ -31,6 +30,7 @@ from pbus.workers.core import Runner
 from pbus.workers.job_handling import DEFAULT_MAX_QUEUED_JOBS
 from pbus.workers.job_introspection import JobListingMixin
 from pbus.workers.job_requesting import EVENT_HOOKS
+from pbus.workers.leaving import LeavingMixin
 from pbus.workers.subscription import WorkerSubscription
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def _is_of_a_job(kind: type[BusMessage]) -> bool:
     return issubclass(kind, BusJobMessage)
 
 
-class LifecycleMixin(ActivationMixin, JobListingMixin, ChildrenMixin):
+class LifecycleMixin(LeavingMixin, ActivationMixin, JobListingMixin, ChildrenMixin):
     """Adds the lifecycle.
 
     Attributes:
@@ -51,7 +51,6 @@ class LifecycleMixin(ActivationMixin, JobListingMixin, ChildrenMixin):
     """
 
     RECEIVES: ClassVar[dict[type[BusMessage], str]] = {
-        BusEndWorkerMessage: "_receive_end",
         BusCancelWorkerMessage: "_receive_cancel_worker",
     }
 
@@ -223,10 +222,6 @@ class LifecycleMixin(ActivationMixin, JobListingMixin, ChildrenMixin):
         if self._attached_executor is not None:
             self._attached_executor.abandoned.on_worker_lost(data)
         await self._job_client.lost_workers.on_worker_lost(data)
-
-    async def _receive_end(self, message: BusEndWorkerMessage) -> None:
-        if self.bus.incarnation.startswith(message.incarnation or ""):
-            self.request_stop(drain=True, reason=message.reason, timeout_s=message.timeout_s)
 
     async def _receive_cancel_worker(self, message: BusCancelWorkerMessage) -> None:
         del message

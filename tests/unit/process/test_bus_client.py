@@ -15,7 +15,7 @@ from pbus.process.supervisor.reports.state_events import StateEventQueue
 from pbus.process.supervisor_events import StateChanged
 from support.waiting import run
 
-CONTROL = ControlServer("sup", mock.Mock(), mock.Mock())
+CONTROL = ControlServer("sup", mock.Mock(), mock.Mock(), mock.Mock())
 
 
 class Bus(AsyncQueueBus):

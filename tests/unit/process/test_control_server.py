@@ -9,6 +9,7 @@ import pytest
 from pbus.errors import ControlRefusedError, PbusError
 from pbus.messages import BusControlRequestMessage, BusPlanRequestMessage
 from pbus.process.supervisor.changes.plan import Change, Plan
+from pbus.process.supervisor.changes.rolling import RollingRun
 from pbus.process.supervisor.control import ControlServer, is_satisfied, listed, outcome_of
 from support.waiting import run
 
@@ -93,6 +94,18 @@ class FakeChanges:
         return self.keys
 
 
+class FakeRolling:
+    """Rolling restarts that end when the test says so."""
+
+    def __init__(self) -> None:
+        self.runs: list[RollingRun] = []
+
+    def start(self, names: Any, *, timeout_s: float | None = None) -> RollingRun:
+        del timeout_s
+        self.runs.append(RollingRun(names))
+        return self.runs[-1]
+
+
 def stopped(**changes: Any) -> FakeWorker:
     """One that a user stopped."""
     return FakeWorker(is_wanted=False, is_stopped_by_user=True, **changes).down()
@@ -107,7 +120,9 @@ def request(action: str, *workers: str, order: str = "1") -> BusControlRequestMe
 
 def server(*workers: FakeWorker) -> ControlServer:
     """The server of a supervisor that has these workers."""
-    return ControlServer("sup", {worker.name: worker for worker in workers}, FakeChanges())
+    return ControlServer(
+        "sup", {worker.name: worker for worker in workers}, FakeChanges(), FakeRolling()
+    )
 
 
 @pytest.mark.parametrize(
@@ -257,7 +272,7 @@ def test_new_process_takes_the_edited_file():
     """What a new process takes from the file is told; one that only stops, or runs, takes nothing."""
     first, second, third = FakeWorker("a"), FakeWorker("b"), stopped(name="c")
     changes = FakeChanges(a=("args.x", "env.Y"))
-    there = ControlServer("sup", {"a": first, "b": second, "c": third}, changes)
+    there = ControlServer("sup", {"a": first, "b": second, "c": third}, changes, FakeRolling())
     run(there.submit(request("restart", "a", order="1")))
     run(there.submit(request("stop", "b", order="2")))
     run(there.submit(request("start", "a", "c", order="3")))
@@ -275,7 +290,7 @@ def test_broken_file_restarts_nothing():
     worker = FakeWorker("a")
     changes = FakeChanges()
     changes.error = ControlRefusedError("line 3: no such key")
-    there = ControlServer("sup", {"a": worker}, changes)
+    there = ControlServer("sup", {"a": worker}, changes, FakeRolling())
     run(there.submit(request("restart", "a")))
 
     (answer,) = there.drain_responses()
@@ -287,7 +302,7 @@ def test_plan_is_answered_or_its_error():
     """A plan travels as plain values; an error by its class, for its exit code at the other end."""
     changes = FakeChanges()
     changes.planned = Plan(changes=(Change("a", "restart", ("args.x",), ("a",)),), fixed=("loop",))
-    there = ControlServer("sup", {}, changes)
+    there = ControlServer("sup", {}, changes, FakeRolling())
     wish = BusPlanRequestMessage(source="cli", target="sup", request_id="7")
     run(there.plan(wish))
     changes.error = ControlRefusedError("no", hint="yes")
@@ -310,7 +325,7 @@ def test_each_step_of_a_plan_is_awaited():
     workers["new"].state = "starting"
     changes = FakeChanges()
     changes.actions = {"kept": "restart", "new": "add", "old": "remove", "back": "remove"}
-    there = ControlServer("sup", workers, changes)
+    there = ControlServer("sup", workers, changes, FakeRolling())
     run(there.submit(request("apply", "kept", "new", "old", "back", "same")))
     outcomes = [(one.worker, one.outcome) for one in there.drain_responses()]
     assert [("same", "done")] == outcomes  # meanwhile nothing was to be done for it
@@ -328,7 +343,7 @@ def test_refused_plan_is_told_for_each_worker():
     """A plan that is not known any more changes nothing."""
     changes = FakeChanges()
     changes.error = ControlRefusedError("the plan is not known any more")
-    there = ControlServer("sup", {"a": FakeWorker("a")}, changes)
+    there = ControlServer("sup", {"a": FakeWorker("a")}, changes, FakeRolling())
     run(there.submit(request("apply", "a", "b")))
     assert ["refused", "refused"] == [one.outcome for one in there.drain_responses()]
 
@@ -337,3 +352,26 @@ def test_many_keys_are_counted():
     """A line names the first keys only."""
     assert "a, b" == listed(("a", "b"))
     assert "k0, k1, k2, k3, k4, k5, k6, k7 and 2 more" == listed([f"k{n}" for n in range(10)])
+
+
+def test_rolling_restart_is_answered_as_it_goes():
+    """Each worker has its answer when its own process was replaced, with what it took of the file."""
+    workers = {name: FakeWorker(name) for name in ("s.1", "s.2")}
+    rolling, changes = FakeRolling(), FakeChanges(**{"s.1": ("args.x",)})
+    there = ControlServer("sup", workers, changes, rolling)
+    run(there.submit(request("roll", "s.1", "s.2")))
+    assert [["s.1", "s.2"]] == changes.asked
+    assert [] == there.drain_responses()
+
+    rolling.runs[0].outcomes["s.1"] = ("done", "")
+    there.check()
+    (first,) = there.drain_responses()
+    rolling.runs[0].outcomes["s.2"] = ("refused", "left as it was")
+    there.check()
+    (second,) = there.drain_responses()
+
+    assert ("s.1", "done", "changed: args.x") == (first.worker, first.outcome, first.detail)
+    assert ("s.2", "refused", "left as it was") == (
+        second.worker, second.outcome, second.detail,
+    )  # fmt: skip
+    assert [] == workers["s.1"].orders

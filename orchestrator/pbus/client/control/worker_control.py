@@ -30,7 +30,8 @@ CUT_OFF_S: Final = 10.0  # in which a worker is ended whose time to end by itsel
 _RECORD_S: Final = 2.0  # a supervisor that has just started, or got its broker back, needs one
 _LOOK_S: Final = 0.1
 _PAST: Final = {
-    "start": "started", "stop": "stopped", "restart": "restarted", "apply": "applied",
+    "start": "started", "stop": "stopped", "restart": "restarted", "roll": "restarted",
+    "apply": "applied",
     "scale": "scaled",
 }  # fmt: skip
 
@@ -59,6 +60,7 @@ class Control:
         *workers: str,
         timeout: float | None = None,  # noqa: ASYNC109 - raises an error of its own
         on_result: OnResult | None = None,
+        rolling: bool = False,
     ) -> list[ControlResult]:
         """Stop workers and start them again; returns when they are ready.
 
@@ -66,6 +68,9 @@ class Control:
             workers: Names or patterns.
             timeout: Seconds until giving up; jobs in hand get as many to end. None: 60, and jobs
                 in hand get what the supervisor gives them.
+            rolling: One after the other: of replicas the next is ready before an old one drains,
+                and where it does not become ready the others are left as they were. `timeout` is
+                that of each.
             on_result: Called with each result as it comes.
 
         Raises:
@@ -76,7 +81,7 @@ class Control:
             NothingRunningError: There is no supervisor.
             ProcessError: A supervisor ended meanwhile.
         """
-        return await self.run("restart", workers, timeout, on_result)
+        return await self.run("roll" if rolling else "restart", workers, timeout, on_result)
 
     async def stop(
         self,
@@ -112,6 +117,8 @@ class Control:
         limit_s = DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s
         if action == "stop" and timeout_s is not None:
             limit_s += CUT_OFF_S
+        elif action == "roll":
+            limit_s = (limit_s + CUT_OFF_S) * (1 + sum(map(len, plan.values())))
         await self._bus.subscribe(requester)
         try:
             results = await requester.run(limit_s, on_result or (lambda _: None))

@@ -15,6 +15,8 @@ from pbus.client.traffic.state_tail import StateTail
 from pbus.jobs import JobContext, JobEvent, JobResponse
 from pbus.messages import BusWorkerStateMessage, ControlAction
 
+_ROLL_S = 3600.0
+
 T = TypeVar("T")
 Item = TypeVar("Item", TailMessage, BusWorkerStateMessage)
 
@@ -134,9 +136,11 @@ class SyncControl:
         self._call = call
         self._client = client
 
-    def restart(self, *workers: str, timeout: float | None = None) -> list[ControlResult]:
+    def restart(
+        self, *workers: str, timeout: float | None = None, rolling: bool = False
+    ) -> list[ControlResult]:
         """Stop workers and start them again; returns when they are ready."""
-        return self._run("restart", workers, timeout)
+        return self._run("roll" if rolling else "restart", workers, timeout)
 
     def stop(self, *workers: str, timeout: float | None = None) -> list[ControlResult]:
         """Stop workers; they stay stopped until they are started."""
@@ -160,6 +164,7 @@ class SyncControl:
         self, action: ControlAction, workers: Sequence[str], timeout_s: float | None
     ) -> list[ControlResult]:
         limit_s = DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s
+        limit_s = _ROLL_S if action == "roll" else limit_s  # the client has a deadline for each
         return self._call(
             action,
             lambda: self._client.control.run(action, workers, timeout_s),

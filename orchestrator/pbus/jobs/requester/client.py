@@ -176,9 +176,8 @@ class JobClient:
         if found is None:
             return
         job, member = found
-        is_stopping = is_worker_stopping(status, data)
-        if is_stopping and self.lost_workers.may_retry(job, member):
-            return  # the worker's loss follows, and then another one is asked
+        if is_worker_stopping(status, data) and self.lost_workers.is_asked_again(job, member, data):
+            return
         self._replicas.job_ended(member.address)
         member.ended_at = asyncio.get_running_loop().time()
         job.group.answer(member, status, data, events)

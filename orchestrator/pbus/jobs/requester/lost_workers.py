@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
 
 from pbus.errors import PbusError
 from pbus.jobs.context import WorkerContext
-from pbus.jobs.group import JobGroup, JobMember
+from pbus.jobs.group import NOT_BEGUN, JobGroup, JobMember
 from pbus.jobs.requester.pending import JobCompletion, PendingJob, PendingJobs
 from pbus.registry import WorkerLostData, WorkerRegistry
 
@@ -15,6 +16,8 @@ logger = logging.getLogger(__name__)
 LOSS_GRACE_S = 0.1  # an answer that was sent before the loss may arrive so much later
 CATCH_UP_ROUNDS = 50  # times that, at most, while messages are queued here
 _POLL_S = 0.5
+_NEWS_S = 0.02
+_NEWS_ROUNDS = 150
 
 Request = Callable[[PendingJob, JobMember], Awaitable[None]]
 
@@ -47,6 +50,43 @@ class LostWorkers:
             work = self._handle_worker_loss(job, member, data)
             name = f"{self._context.name} job {job.group.job_id} lost its worker"
             self._context.spawn(work, name)
+
+    def is_asked_again(
+        self, job: PendingJob, member: JobMember, data: Mapping[str, Any] | None
+    ) -> bool:
+        """Handle the answer of a worker that stops.
+
+        Args:
+            job: The job.
+            member: The worker's part.
+            data: The answer.
+
+        Returns:
+            Whether another worker is asked: after the loss of this one, which follows; or at once for
+            a job that was not begun, which is no retry.
+        """
+        if self.may_retry(job, member):
+            return True
+        return (data or {}).get("reason") == NOT_BEGUN and self._asks_another(job, member)
+
+    def _asks_another(self, job: PendingJob, member: JobMember) -> bool:
+        ready = self._context.registry.ready(member.name)
+        if not any(one.incarnation != member.incarnation for one in ready):
+            return False
+        self._pending.release(member)
+        name = f"{self._context.name} job {job.group.job_id} asks another replica"
+        self._context.spawn(self._ask_another(job, member, member.incarnation), name)
+        return True
+
+    async def _ask_another(self, job: PendingJob, member: JobMember, refused_by: str) -> None:
+        """Ask another replica once the news has come that the first one stops: it lags behind."""
+        for _ in range(_NEWS_ROUNDS):
+            ready = self._context.registry.ready(member.name)
+            if all(one.incarnation != refused_by for one in ready):
+                break
+            await asyncio.sleep(_NEWS_S)
+        if not job.group.is_done and member.is_open:
+            await self._retry(job, member, "it stops")
 
     def may_retry(self, job: PendingJob, member: JobMember) -> bool:
         """Whether the job's retries are not used up."""

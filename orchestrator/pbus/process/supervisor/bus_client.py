@@ -151,13 +151,15 @@ class SupervisorBusClient(BusSubscriber):
         """
         if not self._bus.is_connected:
             return False
-        child = self._workers[worker].status.child
+        process = self._workers[worker]
+        child, is_stored = process.status.child, self._bus.queues is not None
         message = BusEndWorkerMessage(
             source=self.name,
             target=worker,
             reason="stopped by pbus",
             timeout_s=timeout_s,
             incarnation=child.incarnation if child else None,
+            leaves=process.target.is_leaving or (process.target.is_rolling and not is_stored),
         )
         return await self._calls.succeeds("ask a worker to end", self._bus.send(message))
 
@@ -171,6 +173,11 @@ class SupervisorBusClient(BusSubscriber):
         names = [one for one in names_of(worker) if one == worker or one in groups]
         call = self._queue_admin.add(names, groups)
         await self._calls.result("open the queues of a worker", call)
+
+    async def drop_queue(self, worker: str) -> None:
+        """Remove the queue of a replica that has left; others get the messages in it."""
+        call = self._queue_admin.drop(worker)
+        await self._calls.result("remove a queue", call, _CLOSE_S)
 
     async def drop_queues(self, kept: Iterable[str]) -> None:
         """Remove all queues but these, with the messages in them."""

@@ -16,6 +16,7 @@ from pbus.messages import (
 )
 from pbus.process.supervisor.changes.applying import Changes
 from pbus.process.supervisor.changes.plan import Action
+from pbus.process.supervisor.changes.rolling import Rolling, RollingRun
 from pbus.process.supervisor.worker.restart_policy import describe_exit
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor.worker_set import WorkerSet
@@ -26,7 +27,7 @@ _STOPPING = "the project is stopping"
 _LEAVING = "it is being taken out of the project"
 
 Outcome = tuple[ControlOutcome, str]
-Step: TypeAlias = Literal["start", "stop", "restart", "remove", "update"]
+Step: TypeAlias = Literal["start", "stop", "restart", "remove", "update", "roll"]
 Response: TypeAlias = BusControlResponseMessage | BusPlanResponseMessage
 
 _STEP_OF: Mapping[Action, Step] = {
@@ -42,12 +43,14 @@ class ControlServer:
         name: The supervisor's address.
         workers: Its workers.
         changes: Changes of them.
+        rolling: Restarts of them one after the other.
     """
 
-    def __init__(self, name: str, workers: WorkerSet, changes: Changes) -> None:
+    def __init__(self, name: str, workers: WorkerSet, changes: Changes, rolling: Rolling) -> None:
         self.workers = workers
         self._name = name
         self._changes = changes
+        self._rolling = rolling
         self._requests: dict[str, list[_WorkerRequest]] = {}
         self._open: list[_WorkerRequest] = []  # without a response since the last request for it
         self._responses: list[Response] = []
@@ -94,10 +97,13 @@ class ControlServer:
             for part in parts:
                 part.follow(_STEP_OF[actions[part.worker]] if part.worker in actions else "update")
             return
-        changed: Mapping[str, tuple[str, ...]] = {}
-        if request.action != "stop":
-            starting = [part.worker for part in parts if part.starts_process]
-            changed = await self._changes.reread(starting) if starting else {}
+        starting = [part.worker for part in parts if part.starts_process]
+        changed = await self._changes.reread(starting) if starting else {}
+        if request.action == "roll":
+            run = self._rolling.start(request.workers, timeout_s=request.timeout_s)
+            for part in parts:
+                part.follow("roll", changed.get(part.worker, ()), run)
+            return
         for part in parts:
             part.execute(request.action, changed.get(part.worker, ()))
 
@@ -137,7 +143,8 @@ class _WorkerRequest:
         self._workers = workers
         self._process = workers.get(worker)
         self._step: Step = "update"
-        self._changed: tuple[str, ...] = ()  # keys of the file that the new process takes
+        self._changed: tuple[str, ...] = ()
+        self._run: RollingRun | None = None
         self._start_count = 0  # that is to become ready
         self._outcome: Outcome | None = None
 
@@ -145,9 +152,9 @@ class _WorkerRequest:
     def starts_process(self) -> bool:
         """Whether the request leads to a new process of the worker."""
         process = self._process
-        if process is None or process.target.is_final:
+        if process is None or process.target.is_final or self._request.action == "stop":
             return False
-        return self._request.action == "restart" or not is_satisfied("start", process)
+        return self._request.action in {"restart", "roll"} or not is_satisfied("start", process)
 
     def execute(self, step: Literal["start", "stop", "restart"], changed: tuple[str, ...]) -> None:
         """Pass a request to the worker; `changed` are the keys that its next process takes."""
@@ -158,13 +165,20 @@ class _WorkerRequest:
         else:
             if is_satisfied(step, self._process):
                 self._outcome = "unchanged", ""
-            self._changed = changed
             _execute(step, self._process, self._request.timeout_s)
-            self.follow(step)
+            self.follow(step, changed)
 
-    def follow(self, step: Step) -> None:
-        """Follow a step that the worker has begun."""
-        self._step = step
+    def follow(
+        self, step: Step, changed: tuple[str, ...] = (), run: RollingRun | None = None
+    ) -> None:
+        """Follow a step that the worker has begun.
+
+        Args:
+            step: The step.
+            changed: Keys of the file that its next process takes.
+            run: The rolling restart that it is part of.
+        """
+        self._step, self._changed, self._run = step, changed, run
         self._process = self._process or self._workers.get(self.worker)
         if self._process is not None:
             self._start_count = self._process.target_start_count
@@ -199,7 +213,10 @@ class _WorkerRequest:
             return "done", ""
         if self._step == "remove":
             return self._removal_outcome(process)
-        found = outcome_of(self._step, process, self._start_count)
+        if self._run is not None:
+            found = self._run.outcomes.get(self.worker)
+        else:
+            found = outcome_of(self._step, process, self._start_count)
         if found is None or not self._changed:
             return found
         return found[0], ", ".join(filter(None, (found[1], f"changed: {listed(self._changed)}")))

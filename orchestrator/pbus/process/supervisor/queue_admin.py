@@ -149,6 +149,10 @@ class QueueAdmin:
         if self._store is not None:
             self._recovery_log.set_queues([*self._names, *self._leaving])
 
+    async def drop(self, name: str) -> None:
+        """Remove the queue of a replica that has left; see remove()."""
+        await self.keep_only([one for one in self._names if one != name])
+
     def note_started(self, incarnation: str) -> None:
         """Record an incarnation before its process starts."""
         self._recovery_log.note_started(incarnation)

@@ -10,6 +10,7 @@ from pbus.process.project.recovery_log import StopTime
 from pbus.process.supervisor.worker.host import Blocker
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor_events import Event, Started
+from pbus.topology.policy.dependencies import closure
 from pbus.topology.policy.policies import Condition, Dependency
 
 _AWAITED: Final[Mapping[Condition, str]] = {
@@ -63,6 +64,21 @@ class StartOrder:
                 return Blocker(_describe(other, dependency.condition, has_failed), has_failed)
         return None
 
+    def sorted_groups(self, names: Iterable[str]) -> list[str]:
+        """Return names of workers in the order of their dependencies, those first."""
+        left = [name for name in self._groups if name in set(names)]
+        waits_for = {name: self._needs(name) for name in self._groups}
+        ordered: list[str] = []
+        while left:
+            free = [name for name in left if not closure(waits_for[name], waits_for) & {*left}]
+            ordered += free or left
+            left = [name for name in left if name not in ordered]
+        return ordered
+
+    def _needs(self, name: str) -> list[str]:
+        spec = self._groups[name][0].next_instance.spec
+        return [one.worker for one in spec.depends_on]
+
     def stop(self, stop_time: StopTime | None = None) -> None:
         """Stop all workers finally: each as soon as those that depend on it are down.
 
@@ -91,8 +107,7 @@ class StartOrder:
         """While workers are being stopped: stop those that no running worker depends on."""
         waiting = []
         for worker in self._unstopped:
-            others = (one for one, _ in self._dependents_of(worker))
-            if self._kill_now.is_set() or not any(other.is_running for other in others):
+            if self._kill_now.is_set() or not self._is_needed(worker):
                 worker.stop(self._left_s(worker))
             else:
                 waiting.append(worker)
@@ -108,6 +123,13 @@ class StartOrder:
         left_s = given.seconds - (time.monotonic() - self._stop_began)
         return max(min(_LEAST_S, given.seconds), left_s)
 
+    def _is_needed(self, worker: WorkerProcess) -> bool:
+        """Whether a running worker depends on one, and on no other of its group that stays."""
+        group = self._groups.get(worker.status.instance.spec.name, ())
+        if not all(one.target.is_final for one in group):
+            return False
+        return any(one.is_running for one, _ in self._dependents_of(worker))
+
     def on_change(self, event: Event) -> None:
         """Handle an event of a worker: others may have waited for it."""
         if isinstance(event, Started):
@@ -118,7 +140,7 @@ class StartOrder:
         self.stop_next()
 
     def _restart_dependents(self, worker: WorkerProcess) -> None:
-        if worker.status.start_count > 1:
+        if worker.status.start_count > 1 and not worker.target.is_rolling:
             for dependent, dependency in self._dependents_of(worker):
                 if dependency.restart and dependent.target.is_wanted:
                     dependent.restart()

@@ -202,7 +202,7 @@ class Supervisor:
         settings = msgspec.structs.replace(spec, url=url, key=spec.key or key)
         bus = make_bus(settings, incarnation=self._name)
         queue_admin = _queue_admin(self._topology, self._project, bus.queues)
-        control = ControlServer(self._name, self.workers, self._live.changes)
+        control = ControlServer(self._name, self.workers, self._live.changes, self._live.rolling)
         client = SupervisorBusClient(bus, self._name, control, self, queue_admin)
         stack.push_async_callback(client.close)
         await client.open(is_own_broker=is_own_broker)
@@ -301,7 +301,7 @@ class Supervisor:
 
     def _on_change(self, event: Event) -> None:
         self._has_changed.set()
-        self._live.order.on_change(event)
+        self._live.on_change(event)
         self.state_events.on_event(event)
         if self._bus_client is not None:
             self._bus_client.refresh()

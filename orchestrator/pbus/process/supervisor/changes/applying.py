@@ -44,6 +44,7 @@ class Changes:
         membership: Adds workers and takes them out.
         state_dir: The project's state folder.
         on_applied: Called with what is applied now, and whether that is the file.
+        is_rolling: Returns those of some workers that are being restarted one by one.
 
     Attributes:
         applied: What is applied.
@@ -56,12 +57,14 @@ class Changes:
         membership: Membership,
         state_dir: Path,
         on_applied: OnApplied,
+        is_rolling: Callable[[set[str]], set[str]],
     ) -> None:
         self.applied = applied
         self._workers = workers
         self._membership = membership
         self._state_dir = state_dir
         self._on_applied = on_applied
+        self._is_rolling = is_rolling
         self._wanted: dict[str, Wanted] = {}
 
     async def plan(self, request_id: str, scale: Mapping[str, int] | None) -> Plan:
@@ -98,7 +101,17 @@ class Changes:
         plan = self._plan(wanted)
         if plan.fixed:
             raise ControlRefusedError(f"{', '.join(plan.fixed)} cannot change while it runs")
+        if rolled := sorted(self._is_rolling({one.worker for one in plan.changes})):
+            raise ControlRefusedError(f"{', '.join(rolled)} is being restarted one by one")
         instances = {one.name: one for one in wanted.instances}
+        actions = self._actions(plan, instances)
+        self._apply(actions, instances)
+        self.applied = wanted.applied
+        self._on_applied(self.applied, wanted.is_of_file)
+        return actions
+
+    def _actions(self, plan: Plan, instances: Mapping[str, WorkerInstance]) -> dict[str, Action]:
+        """The action for each process; "scale" is one of its two."""
         present = {worker.name for worker in self._present()}
         actions = {name: one.action for one in plan.changes for name in one.instances}
         for name in actions:
@@ -106,9 +119,6 @@ class Changes:
                 actions[name] = "remove"
             elif name not in present:
                 actions[name] = "add"
-        self._apply(actions, instances)
-        self.applied = wanted.applied
-        self._on_applied(self.applied, wanted.is_of_file)
         return actions
 
     async def reread(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -10,10 +10,13 @@ from pbus.process.supervisor.changes.applied import Applied
 from pbus.process.supervisor.changes.applying import Changes
 from pbus.process.supervisor.changes.membership import Membership
 from pbus.process.supervisor.changes.recycling import Recycling
+from pbus.process.supervisor.changes.rolling import Rolling
 from pbus.process.supervisor.code_watch import CodeWatch
 from pbus.process.supervisor.start_order import StartOrder
 from pbus.process.supervisor.worker.usage import UsageMeter
 from pbus.process.supervisor.worker_set import WorkerSet
+from pbus.process.supervisor_events import Event
+from pbus.topology.model import WorkerSpec
 
 
 class Queues(Protocol):
@@ -21,6 +24,10 @@ class Queues(Protocol):
 
     async def open_queues(self, worker: str, groups: frozenset[str]) -> None:
         """Open the queues of a worker that was added; `groups` are all names of replicas."""
+        ...
+
+    async def drop_queue(self, worker: str) -> None:
+        """Remove the queue of a replica that has left; others get the messages in it."""
         ...
 
     async def drop_queues(self, kept: Iterable[str]) -> None:
@@ -42,6 +49,7 @@ class LiveProject:
         order: The order in which they start and stop.
         membership: Their tasks.
         changes: Changes of them.
+        rolling: Restarts of them one after the other.
         queues: Their queues; None before the supervisor is on the bus.
     """
 
@@ -53,11 +61,21 @@ class LiveProject:
         on_worker_ended: Callable[[], None],
     ) -> None:
         self.queues: Queues | None = None
-        self.on_worker_ended = on_worker_ended
+        self._on_worker_ended = on_worker_ended
         self.workers = WorkerSet(applied.instances(), kill_now)
         self.order = StartOrder(self.workers, kill_now)
         self.membership = Membership(self.workers, self.order, self)
-        self.changes = Changes(applied, self.workers, self.membership, state_dir, self._on_applied)
+        self.rolling = Rolling(
+            self.workers, self.membership, self.order, self._spec_of, on_worker_ended
+        )
+        self.changes = Changes(
+            applied,
+            self.workers,
+            self.membership,
+            state_dir,
+            self._on_applied,
+            self.rolling.groups.intersection,
+        )
         self._meter = UsageMeter()
         self._recycling = Recycling(self.workers)
         self._code_watch = CodeWatch(applied.topology, self.workers, is_on=applied.is_watching)
@@ -74,12 +92,30 @@ class LiveProject:
             status.usage = usages.get(pid)
         self._recycling.check()
 
+    def on_change(self, event: Event) -> None:
+        """Handle an event of a worker."""
+        self.order.on_change(event)
+        self.rolling.notify()
+
+    def _spec_of(self, name: str) -> WorkerSpec | None:
+        return self.changes.applied.topology.workers.get(name)
+
     # Hooks of the membership: see membership.MembershipHooks
+
+    def on_worker_ended(self) -> None:
+        """The task of a worker has ended."""
+        self.rolling.notify()
+        self._on_worker_ended()
 
     async def open_queues(self, worker: str) -> None:
         """Open the queues of a worker that was added."""
         if self.queues is not None:
             await self.queues.open_queues(worker, self.changes.applied.topology.groups())
+
+    async def drop_queue(self, worker: str) -> None:
+        """Remove the queue of a replica that has left; others get the messages in it."""
+        if self.queues is not None and self.workers.get(worker) is None:  # else it is back
+            await self.queues.drop_queue(worker)
 
     async def drop_queues(self) -> None:
         """Remove the queues of workers that are not in the file any more."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 from typing import Any, Protocol
 
+from pbus.names import group_of
 from pbus.process.supervisor.start_order import StartOrder
 from pbus.process.supervisor.worker.host import ProcessHost
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
@@ -16,6 +17,10 @@ class MembershipHooks(Protocol):
 
     async def open_queues(self, worker: str) -> None:
         """Open the queues of a worker that was added; it is started then."""
+        ...
+
+    async def drop_queue(self, worker: str) -> None:
+        """Remove the queue of a replica that has left; others get the messages in it."""
         ...
 
     async def drop_queues(self) -> None:
@@ -59,7 +64,7 @@ class Membership:
         """
         self._group, self._host = group, host
         for worker in self._workers:
-            self._spawn(self._run(worker, is_added=False), worker.name)
+            self.spawn(self._run(worker, is_added=False), worker.name)
 
     def add(self, instance: WorkerInstance) -> WorkerProcess:
         """Add a worker and start it; one that is still leaving is started again after its end."""
@@ -70,7 +75,7 @@ class Membership:
             return leaving
         worker = self._workers.add(instance)
         self._order.refresh()
-        self._spawn(self._run(worker, is_added=True), worker.name)
+        self.spawn(self._run(worker, is_added=True), worker.name)
         return worker
 
     def refresh(self) -> None:
@@ -89,6 +94,12 @@ class Membership:
         self._has_left_queues = True
         self._drop_if_settled()
 
+    def spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        """Run a task of the project's; it ends by itself once all workers are stopped."""
+        task = self._group.create_task(work, name=f"pbus {what}")
+        self._tasks.add(task)
+        task.add_done_callback(self._on_done)
+
     async def closed(self) -> None:
         """Wait until the tasks of all workers have ended."""
         while self._tasks:
@@ -101,18 +112,15 @@ class Membership:
         if worker.target.is_leaving and not worker.status.survivors:
             self._workers.remove(worker.name)
             self._order.refresh()
+            if group_of(worker.name) is not None:
+                self.spawn(self._hooks.drop_queue(worker.name), f"queue of {worker.name}")
             self._drop_if_settled()
         self._hooks.on_worker_ended()
 
     def _drop_if_settled(self) -> None:
         if self._has_left_queues and not any(one.target.is_leaving for one in self._workers):
             self._has_left_queues = False
-            self._spawn(self._hooks.drop_queues(), "queues of workers that left")
-
-    def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
-        task = self._group.create_task(work, name=f"pbus {what}")
-        self._tasks.add(task)
-        task.add_done_callback(self._on_done)
+            self.spawn(self._hooks.drop_queues(), "queues of workers that left")
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

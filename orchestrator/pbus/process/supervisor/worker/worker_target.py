@@ -18,6 +18,7 @@ class WorkerTarget:
         is_stopped_by_user: A user stopped the worker.
         is_watched: A change of its files restarts the worker: it is not given up.
         is_leaving: The worker is being taken out of the project.
+        is_rolling: Other replicas serve while its process is replaced.
         reason: Why pbus itself wants the process replaced, as text; "" for a command of a user's.
     """
 
@@ -28,6 +29,7 @@ class WorkerTarget:
         self.is_stopped_by_user = False
         self.is_watched = False
         self.is_leaving = False
+        self.is_rolling = False
         self.reason = ""
         self._clock = clock
         self._jobs_end_at: float | None = None
