@@ -16,7 +16,8 @@ from pbus.client import Client
 from pbus.errors import BusFullError, JobCancelledError, JobFailedError, WorkerNotFoundError
 from pbus.messages import BusDataMessage, BusOpaqueMessage, BusOpaqueSystemMessage
 from pbus.process.stdio.program_worker import ProgramWorker
-from support.job_helpers import Doer, hosted
+from pbus.routing_keys import owner_of
+from support.job_helpers import Doer, NotingDoer, hosted
 from support.listeners import Listener
 from support.waiting import PATIENCE_S, run, until
 
@@ -123,6 +124,38 @@ def test_node_answers_jobs():
         worker = ProgramWorker("js", command=["node", "-e", textwrap.dedent(text)])
         async with on_bus(worker) as (client, _):
             assert {"length": 5} == await client.job("js", "length", {"text": "hallo"})
+
+    run(main())
+
+
+def test_programs_pass_keys_on():
+    """Messages and jobs that a program sends go to the replica of their key, and it is told of keys."""
+
+    async def main():
+        names = ["doer.1", "doer.2", "doer.3"]
+        relay = python("""
+            for line in lines():
+                if line["kind"] == "message":
+                    key = line["key"]
+                    say(type="Note", target="doer", key=key, data=line["data"])
+                elif line["kind"] == "job":
+                    say(kind="job", id=1, target="doer", name="wait", key=line["key"])
+                elif line["kind"] == "response":
+                    say(type="Answer", target="sink", key=key, data={"by": line["source"]})
+        """)
+        doers = [NotingDoer(name) for name in names]
+        async with on_bus(relay, *doers) as (client, sink):
+            for number in range(12):
+                await client.send("py", "StdioPage", {"number": number}, key=f"k{number}")
+            await until(lambda: sum(len(doer.notes) for doer in doers) == 12)
+            for doer in doers:
+                doer.gate.set()
+                mine = [n for n in range(12) if owner_of(f"k{n}", names) == doer.name]
+                assert mine == doer.notes
+            await client.request_job("py", "any", key="k5")
+            heard = [one for one in await sink.heard(1) if one.is_opaque]
+            assert ("Answer", "k11") == (heard[0].type_name, heard[0].key)
+            assert owner_of("k5", names) == heard[0].fields()["by"]
 
     run(main())
 
