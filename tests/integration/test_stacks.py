@@ -164,6 +164,7 @@ def test_ended_process():
 def test_several_that_ask_at_once():
     """Each gets an answer of its own."""
     with hanging("waits") as process, ThreadPoolExecutor(4) as pool:
+        until_shown(process.pid, lambda stacks: "two" in waiting(stacks))
         found = list(pool.map(read_stacks, [process.pid] * 4))
     assert [True] * 4 == [any(task.name == "two" for task in one.tasks or ()) for one in found]
 
