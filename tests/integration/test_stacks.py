@@ -142,6 +142,14 @@ def test_fork_gets_no_signal():
             os.kill(child, signal.SIGKILL)
 
 
+def test_fork_that_still_has_the_handler(monkeypatch: pytest.MonkeyPatch):
+    """Between the fork and the reset of its handlers the signal is blocked, and is not sent."""
+    statuses = iter([{"SigBlk": f"{1 << NUMBER - 1:x}", "SigCgt": "ffffffffffffffff"}, {}])
+    monkeypatch.setattr(stack_request, "_status", lambda _pid: next(statuses))
+    with pytest.raises(StacksUnavailableError, match="a fork of a worker's process"):
+        stack_request._refuse_deaf(os.getpid())
+
+
 def test_stopped_process_is_named():
     """It could not answer, and says what to do."""
     with hanging("waits") as process:

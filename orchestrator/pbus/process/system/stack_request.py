@@ -22,6 +22,7 @@ _MOST_BYTES: Final = 16 * 1024 * 1024
 _POLL_S: Final = 0.02
 _THREADS_S: Final = 5.0  # the kernel delivers the signal to a process that is not stopped
 _TASKS_S: Final = 2.0  # after the threads: for a main thread that runs Python code
+_FORK_S: Final = 5.0  # while a process forks it blocks signals
 _THREAD: Final = re.compile(r"(?:Current thread|Thread) 0x([0-9a-f]+)(?: \[(.*)\])? \(most recent")
 _FRAME: Final = re.compile(r'  File "(.*)", line ([0-9]+) in (.*)')
 
@@ -93,12 +94,19 @@ def _lock(pid: int, file: int) -> None:
 
 def _refuse_deaf(pid: int) -> None:
     """Check that the signal is handled now: otherwise it would end the process, or wait."""
-    status = _status(pid)
+    deadline = time.monotonic() + _FORK_S
+    while _has_signal(status := _status(pid), "SigBlk"):  # a fork has the handler for a moment
+        if time.monotonic() > deadline:
+            raise StacksUnavailableError(pid, "it blocks all signals", is_foreign=True)
+        time.sleep(_POLL_S)
     if status.get("State", "").startswith(("T", "t")):
         raise StacksUnavailableError(pid, f"it is stopped: `kill -CONT {pid}` lets it go on")
-    bit = 1 << (NUMBER - 1)
-    if not int(status.get("SigCgt", "0"), 16) & bit:
+    if not _has_signal(status, "SigCgt"):
         raise StacksUnavailableError(pid, "it is a fork of a worker's process", is_foreign=True)
+
+
+def _has_signal(status: dict[str, str], kind: str) -> bool:
+    return bool(int(status.get(kind, "0"), 16) & 1 << (NUMBER - 1))
 
 
 def _status(pid: int) -> dict[str, str]:
