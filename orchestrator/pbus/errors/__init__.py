@@ -48,6 +48,7 @@ from pbus.errors.process_errors import BrokerStartError as BrokerStartError
 from pbus.errors.process_errors import ControlError as ControlError
 from pbus.errors.process_errors import ControlRefusedError as ControlRefusedError
 from pbus.errors.process_errors import ControlTimeoutError as ControlTimeoutError
+from pbus.errors.process_errors import ListenError as ListenError
 from pbus.errors.process_errors import LoopMissingError as LoopMissingError
 from pbus.errors.process_errors import NotReadyError as NotReadyError
 from pbus.errors.process_errors import ProcessError as ProcessError

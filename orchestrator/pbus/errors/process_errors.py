@@ -18,6 +18,22 @@ class BrokerStartError(ProcessError):
         super().__init__(f"the embedded {what} did not start: {reason}")
 
 
+class ListenError(ProcessError):
+    """The address of an endpoint cannot be had.
+
+    Attributes:
+        address: The address, HOST:PORT.
+    """
+
+    def __init__(self, what: str, address: str, error: OSError) -> None:
+        reason = error.strerror or str(error)
+        super().__init__(
+            f"cannot listen on {address} for {what}: {reason}",
+            hint=f"give `{what}: {{listen: HOST:PORT}}` another address, or end what has this one",
+        )
+        self.address = address
+
+
 class LoopMissingError(ProcessError):
     """The topology asks for an event loop that is not installed."""
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -48,6 +48,11 @@ class EdgeCounts(msgspec.Struct, kw_only=True, omit_defaults=True):
         """Source, target and type."""
         return self.source, self.target, self.type
 
+    @property
+    def use(self) -> int:
+        """The number of messages, each end counted."""
+        return self.sent + self.handled
+
     def merge(self, other: "EdgeCounts") -> None:
         """Add the counts of another process, or of another edge."""
         for name in (*_COUNTED, "recent_sent", "recent_bytes", "recent_handled"):
@@ -69,6 +74,11 @@ class JobCounts(msgspec.Struct, kw_only=True, omit_defaults=True):
     def key(self) -> tuple[str, str, str]:
         """Requester, worker and name."""
         return self.requester, self.worker, self.name
+
+    @property
+    def use(self) -> int:
+        """The number of jobs."""
+        return self.latency.count
 
     def merge(self, other: "JobCounts") -> None:
         """Add the counts of another process, or of another edge."""
@@ -93,6 +103,8 @@ class StatsRecord(msgspec.Struct, kw_only=True):
     jobs: list[JobCounts] = []
 
 
+Counts = TypeVar("Counts", EdgeCounts, JobCounts)
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(StatsRecord).decode
 
@@ -102,7 +114,7 @@ def encode_stats(record: StatsRecord) -> bytes:
     body = _encode(record)
     while len(body) > MAX_STATS_BYTES and max(len(record.edges), len(record.jobs)) > 1:
         record = msgspec.structs.replace(
-            record, edges=_folded_edges(record.edges), jobs=_folded_jobs(record.jobs)
+            record, edges=_half_of_edges(record.edges), jobs=_half_of_jobs(record.jobs)
         )
         body = _encode(record)
     return body
@@ -118,34 +130,59 @@ def decode_stats(body: bytes) -> StatsRecord:
         record = _decode(body)
     except DECODE_ERRORS as error:
         raise MessageDecodeError(f"no record of edges ({error})") from error
-    histograms = [one for edge in record.edges for one in (edge.wait, edge.handling)]
-    histograms += [job.latency for job in record.jobs]
-    for one in histograms:
-        if any(not 0 <= index <= TOP_INDEX or count < 0 for index, count in one.buckets.items()):
-            raise MessageDecodeError("no record of edges (a histogram has other buckets)")
-        if not math.isfinite(one.sum_s):
-            raise MessageDecodeError("no record of edges (a histogram has an endless sum)")
-    if record.window_s != 0.0 and not _LEAST_WINDOW_S <= record.window_s < math.inf:
-        raise MessageDecodeError("no record of edges (a window of no length)")
+    if (problem := _problem_of(record)) is not None:
+        raise MessageDecodeError(f"no record of edges ({problem})")
     return record
 
 
-def _folded_edges(edges: list[EdgeCounts]) -> list[EdgeCounts]:
+def _problem_of(record: StatsRecord) -> str | None:
+    """The reason why a decoded record is none: a value that no process writes."""
+    histograms = [one for edge in record.edges for one in (edge.wait, edge.handling)]
+    histograms += [job.latency for job in record.jobs]
+    if not all(map(_has_own_buckets, histograms)):
+        return "a histogram has other buckets"
+    if not all(math.isfinite(one.sum_s) for one in histograms):
+        return "a histogram has an endless sum"
+    if record.window_s != 0.0 and not _LEAST_WINDOW_S <= record.window_s < math.inf:
+        return "a window of no length"
+    return None
+
+
+def _has_own_buckets(histogram: Histogram) -> bool:
+    buckets = histogram.buckets
+    return all(0 <= index <= TOP_INDEX and count >= 0 for index, count in buckets.items())
+
+
+def _half_of_edges(edges: list[EdgeCounts]) -> list[EdgeCounts]:
     rest = EdgeCounts(source=OTHER, target=OTHER, type=OTHER)
-    most = sorted(edges, key=lambda edge: edge.sent + edge.handled, reverse=True)
-    kept = [edge for edge in most[: len(most) // 2] if edge.key != rest.key]
-    for edge in (*(edge for edge in most if edge.key == rest.key), *most[len(most) // 2 :]):
-        rest.merge(edge)
-    return [*kept, rest]
+    return folded(edges, len(edges) // 2, rest) if edges else []
 
 
-def _folded_jobs(jobs: list[JobCounts]) -> list[JobCounts]:
+def _half_of_jobs(jobs: list[JobCounts]) -> list[JobCounts]:
     rest = JobCounts(requester=OTHER, worker=OTHER, name=OTHER)
-    most = sorted(jobs, key=lambda job: job.latency.count, reverse=True)
-    kept = [job for job in most[: len(most) // 2] if job.key != rest.key]
-    for job in (*(job for job in most if job.key == rest.key), *most[len(most) // 2 :]):
-        rest.merge(job)
-    return [*kept, rest] if jobs else []
+    return folded(jobs, len(jobs) // 2, rest) if jobs else []
+
+
+def folded(counts: list[Counts], count: int, rest: Counts) -> list[Counts]:
+    """The most used ones, and one that has all others.
+
+    Args:
+        counts: Edges of messages, or of jobs.
+        count: The number of those that stay.
+        rest: The one for the others, empty; one of the same names is counted to it.
+    """
+    named: list[Counts] = [one for one in counts if one.key != rest.key]
+    named.sort(key=_use_of, reverse=True)
+    kept, others = named[:count], named[count:]
+    others.extend(one for one in counts if one.key == rest.key)
+    for one in others:
+        rest.merge(one)
+    kept.append(rest)
+    return kept
+
+
+def _use_of(counts: Counts) -> int:
+    return counts.use
 
 
 class StatsReports:

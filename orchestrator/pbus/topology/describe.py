@@ -46,6 +46,7 @@ def describe(topology: Topology) -> dict[str, Any]:
         "files": [str(file) for file in (*topology.files, *topology.parts)],
         "folder": str(topology.folder),
         "loop": topology.loop,
+        "metrics": None if topology.metrics is None else _plain(topology.metrics),
         "bus": _bus(topology.bus),
         "workers": [_worker(spec, topology.secrets) for spec in topology.workers.values()],
     }

@@ -18,6 +18,7 @@ from pbus.topology.parsing.env_file import EnvFiles
 from pbus.topology.parsing.nodes import Mapping, secret_paths
 from pbus.topology.parsing.variables import expand_tree
 from pbus.topology.paths import as_named
+from pbus.topology.policy.policies import MetricsSpec
 from pbus.topology.policy.policy_build import (
     build_dependencies,
     build_health,
@@ -25,10 +26,11 @@ from pbus.topology.policy.policy_build import (
     build_ready,
     build_restart,
     build_stop,
+    parse_address,
 )
 from pbus.topology.problems import Place, Problems
-from pbus.topology.rules import backend_of, check_rules
-from pbus.topology.schema import BusSection, TopologyFile, WorkerSection
+from pbus.topology.rules import backend_of, check_rules, listen_text
+from pbus.topology.schema import BusSection, MetricsSection, TopologyFile, WorkerSection
 from pbus.urls import MEMORY_URL
 
 DOT_ENV = ".env"
@@ -133,6 +135,7 @@ def _build(
         },
         env=shared,
         loop=checked.loop or "asyncio",
+        metrics=_build_metrics(checked.metrics),
         secrets=frozenset(secret_paths(tree)),
     )
 
@@ -142,6 +145,10 @@ def _build_bus(section: BusSection, name: str) -> BusSettings:
     if backend_of(section) == "memory":
         keys["url"] = MEMORY_URL
     return BusSettings.from_keys({**keys, "channel": section.channel or f"pbus:{name}"})
+
+
+def _build_metrics(section: MetricsSection | None) -> MetricsSpec | None:
+    return None if section is None else MetricsSpec(*parse_address(listen_text(section)))
 
 
 def _variables(

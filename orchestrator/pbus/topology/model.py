@@ -11,6 +11,7 @@ from pbus.topology.policy.policies import (
     Dependency,
     HealthSpec,
     LimitsSpec,
+    MetricsSpec,
     OnExit,
     ReadySpec,
     RestartSpec,
@@ -151,6 +152,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
         workers: By name, in the order of the file.
         env: Variables of every worker, and of programs run beside them; `env` of workers has them, too.
         loop: The event loop of the processes that host worker classes.
+        metrics: Where the supervisor tells its metrics; None for nowhere.
         secrets: Key paths, from the top of the file, of values that must not be shown.
     """
 
@@ -163,6 +165,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     parts: tuple[Path, ...] = ()
     env: dict[str, str] = msgspec.field(default_factory=dict)
     loop: Loop = "asyncio"
+    metrics: MetricsSpec | None = None
     secrets: frozenset[tuple[str, ...]] = frozenset()
 
     @property

@@ -13,9 +13,16 @@ from pbus.topology.parsing.bounded_read import is_folder
 from pbus.topology.parsing.env_file import EnvFiles
 from pbus.topology.parsing.nodes import Mapping
 from pbus.topology.places import locate as _locate
+from pbus.topology.policy.policy_build import parse_address
 from pbus.topology.policy.policy_rules import check_order, check_policies
 from pbus.topology.problems import Place, Problems, did_you_mean, one_of
-from pbus.topology.schema import BusSection, TopologyFile, WorkerSection
+from pbus.topology.schema import (
+    DEFAULT_LISTEN,
+    BusSection,
+    MetricsSection,
+    TopologyFile,
+    WorkerSection,
+)
 from pbus.urls import BACKEND_OF_SCHEME, Backend, url_problem, url_scheme
 
 _MAX_JSONB_BYTES = 128 * 1024 * 1024  # Postgres takes texts of 256 MiB; base64 and others need room
@@ -36,6 +43,8 @@ def check_rules(
         if backend_of(file.bus) == "pgmq":
             _check_pgmq(file.bus, tree, problems)
     env_files.read_all(file.env_file or (), _locate(tree, "env_file"))
+    if file.metrics is not None:
+        _check_metrics(file, tree, problems)
     check_order(file.workers, functools.partial(_locate, tree, "workers"), problems)
     shared = _SharedProcess() if backend_of(file.bus) == "memory" else None
     for name, worker in file.workers.items():
@@ -51,6 +60,26 @@ def backend_of(bus: BusSection | None) -> Backend:
     if bus is None:
         return "redis"
     return bus.backend or default_backend(bus.url)
+
+
+def listen_text(section: MetricsSection) -> str:
+    """The address to listen at, as text."""
+    return DEFAULT_LISTEN if section.listen is None else str(section.listen)
+
+
+def _check_metrics(file: TopologyFile, tree: Mapping, problems: Problems) -> None:
+    if backend_of(file.bus) == "memory":
+        problems.add(
+            _locate(tree, "metrics"), "`backend: memory` has no supervisor: leave `metrics` out"
+        )
+    assert file.metrics is not None  # noqa: S101 - asked by the caller
+    try:
+        parse_address(listen_text(file.metrics))
+    except ValueError:
+        problems.add(
+            _locate(tree, "metrics", "listen"),
+            f"expected HOST:PORT or a port of this machine, like {DEFAULT_LISTEN}",
+        )
 
 
 def _check_bus(bus: BusSection, place: Place, problems: Problems) -> None:

@@ -47,6 +47,7 @@ from pbus.topology.policy.policy_schema import (
 )
 from pbus.urls import Backend
 
+DEFAULT_LISTEN = "127.0.0.1:9464"  # of metrics: the port that OpenTelemetry's exporters use
 EXTENSION_PREFIX = "x-"  # keys that begin so are the user's own, at every level
 # Keys of other tools, and what stands for them here.
 FOREIGN_KEYS = {
@@ -395,6 +396,18 @@ Worker = Annotated[
 ]
 
 
+class MetricsSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The endpoint for Prometheus, with /metrics, /livez and /readyz."""
+
+    listen: Annotated[
+        str | int | None,
+        Meta(
+            description=f"HOST:PORT, or a port of this machine; {DEFAULT_LISTEN}.",
+            examples=[DEFAULT_LISTEN],
+        ),
+    ] = None
+
+
 class TopologyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A pbus topology: workers and the message bus they share."""
 
@@ -416,6 +429,10 @@ class TopologyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             description="The event loop that hosts worker classes; asyncio. uvloop needs the extra"
             " of that name."
         ),
+    ] = None
+    metrics: Annotated[
+        MetricsSection | None,
+        Meta(description="An endpoint for Prometheus at the supervisor; left out, there is none."),
     ] = None
     env: Annotated[
         Variables | None,

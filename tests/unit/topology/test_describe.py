@@ -28,6 +28,7 @@ def test_describes_whole_topology(tmp_path):
         "files": [str(tmp_path / "topology.yaml")],
         "folder": str(tmp_path),
         "loop": "asyncio",
+        "metrics": None,
         "bus": {
             "backend": "redis",
             "url": None,

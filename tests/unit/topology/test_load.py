@@ -280,7 +280,7 @@ job: 5
         ),
         f"{file}:14: workers.'c.1'.command: expected a list of words like [python, app.py], got text",
         f"{file}:15: workers.'c.1'.active: expected true or false, got 'maybe'",
-        f"{file}:16: job: unknown key (known here: name, include, bus, loop, env, env_file, workers)",
+        f"{file}:16: job: unknown key (known here: name, include, bus, loop, metrics, env, env_file, workers)",
         f"{tmp_path}/vars:3: workers.a.env_file: expected NAME=VALUE",
     ) == caught.value.problems
     assert f"{file} has 13 problems" == str(caught.value).splitlines()[0]
@@ -354,15 +354,15 @@ def test_refuses_wrong_workers(tmp_path, lines, problem):
         ("# only a comment\n", "1: the file is empty: expected at least the key `workers`"),
         (
             "- a\n",
-            "1: expected a mapping with keys of name, include, bus, loop, env, env_file, workers, got a list",
+            "1: expected a mapping with keys of name, include, bus, loop, metrics, env, env_file, workers, got a list",
         ),
         (
             "hello",
-            "1: expected a mapping with keys of name, include, bus, loop, env, env_file, workers, got text",
+            "1: expected a mapping with keys of name, include, bus, loop, metrics, env, env_file, workers, got text",
         ),
         (
             "~",
-            "1: expected a mapping with keys of name, include, bus, loop, env, env_file, workers, got nothing",
+            "1: expected a mapping with keys of name, include, bus, loop, metrics, env, env_file, workers, got nothing",
         ),
         (
             "name: x\n",
@@ -642,7 +642,7 @@ def test_describes_every_key():
         for key, value in definition["properties"].items()
     }
 
-    assert 85 == len(keys)
+    assert 87 == len(keys)
     assert all(keys.values())
     assert all(not definition["additionalProperties"] for definition in definitions.values())
     assert ["workers"] == definitions["TopologyFile"]["required"]
@@ -653,3 +653,36 @@ def test_loads_large_topologies(tmp_path):
     lines = [f"  w{n}: {{worker: 'w:W', args: {{n: {n}}}, restart: always}}\n" for n in range(1000)]
 
     assert 1000 == len(load_text(tmp_path, "workers:\n" + "".join(lines)).workers)
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("metrics: {}", "127.0.0.1", 9464),
+        ("metrics: {listen: 9000}", "127.0.0.1", 9000),
+        ("metrics: {listen: '0.0.0.0:9000'}", "0.0.0.0", 9000),
+        ("metrics: {listen: '[::1]:80'}", "::1", 80),
+    ],
+)
+def test_metrics_have_an_address(tmp_path, text, host, port):
+    """A host and a port; of this machine where only the port is given."""
+    found = load_text(tmp_path, WORKER + text + "\n").metrics
+
+    assert (host, port) == (found.host, found.port)
+    assert load_text(tmp_path, WORKER).metrics is None
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("metrics: {listen: here}", "metrics.listen: expected HOST:PORT or a port"),
+        ("metrics: {listen: 99999}", "metrics.listen: expected HOST:PORT or a port"),
+        ("metrics: {port: 1}", "metrics.port: unknown key"),
+        ("metrics: {}\nbus: {backend: memory}", "metrics: `backend: memory` has no supervisor"),
+    ],
+)
+def test_wrong_metrics_are_problems(tmp_path, text, problem):
+    """An address that is none, and a project without a supervisor to tell them."""
+    with pytest.raises(TopologyError) as caught:
+        load_text(tmp_path, WORKER + text + "\n")
+    assert problem in str(caught.value)

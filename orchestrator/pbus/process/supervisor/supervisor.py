@@ -29,6 +29,7 @@ from pbus.process.supervisor.changes.applied import Applied
 from pbus.process.supervisor.changes.live_project import LiveProject
 from pbus.process.supervisor.control import ControlServer
 from pbus.process.supervisor.launcher import ProcessLauncher
+from pbus.process.supervisor.metrics_server import open_metrics
 from pbus.process.supervisor.project_files import ProjectFiles
 from pbus.process.supervisor.queue_admin import QueueAdmin
 from pbus.process.supervisor.reports.event_dispatch import EventDispatch, Listener
@@ -196,11 +197,11 @@ class Supervisor:
         await stack.enter_async_context(ProjectLock(self._project))
         stack.push_async_callback(self._services.close)
         url = await self._services.open()
-        spec = self._topology.bus
-        is_own_broker = spec.url is None
+        spec, is_own_broker = self._topology.bus, self._topology.bus.url is None
         key = own_key(self._project.state_dir) if is_own_broker and not spec.key else None
         settings = msgspec.structs.replace(spec, url=url, key=spec.key or key)
         bus = make_bus(settings, incarnation=self._name)
+        await open_metrics(stack, self._topology.metrics, bus, self.record)
         queue_admin = _queue_admin(self._topology, self._project, bus.queues)
         control = ControlServer(self._name, self.workers, self._live.changes, self._live.rolling)
         client = SupervisorBusClient(bus, self._name, control, self, queue_admin)

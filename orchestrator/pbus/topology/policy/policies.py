@@ -39,6 +39,13 @@ class HttpProbe(msgspec.Struct, frozen=True, tag="http"):
     url: str
 
 
+class MetricsSpec(msgspec.Struct, frozen=True):
+    """Where the supervisor tells its metrics."""
+
+    host: str
+    port: int
+
+
 class TcpProbe(msgspec.Struct, frozen=True, tag="tcp"):
     """A connection to `host` and `port` can be opened."""
 

@@ -8,6 +8,8 @@ import msgspec
 from pbus.settings import BusSettings
 from pbus.topology.model import LIVE_KEYS, REPLICA_VARIABLE, Topology, WorkerInstance, WorkerSpec
 
+_FIXED = ("loop", "metrics")
+
 Action = Literal["add", "remove", "scale", "restart", "update", "start"]
 
 NOT_IN_FILE = "not in the file any more"
@@ -175,7 +177,7 @@ def _is_other(old: Mapping[str, Any], new: Mapping[str, Any], name: str) -> bool
 def fixed_keys(old: Topology, new: Topology) -> tuple[str, ...]:
     """Return the keys by which two topologies differ that no running project can change."""
     found = [f"bus.{key}" for key in _bus_keys(old.bus, new.bus)]
-    return (*found, *(("loop",) if old.loop != new.loop else ()))
+    return (*found, *(key for key in _FIXED if getattr(old, key) != getattr(new, key)))
 
 
 def _bus_keys(old: BusSettings, new: BusSettings) -> list[str]:

@@ -1,0 +1,1 @@
+"""The endpoint that Prometheus and probes of a container platform ask."""
