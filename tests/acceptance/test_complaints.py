@@ -391,3 +391,45 @@ def test_stop_interrupts_start(project: Callable[..., Place], number: signal.Sig
             screen.process.send_signal(number)
         assert code == screen.code()
     assert [] == living(family)
+
+
+def test_reload_is_not_all_or_nothing(project: Callable[..., Place]):
+    """Complaint: an edited file needs a restart of everything, or is half applied when it is wrong."""
+    base = "  a: {command: [sleep, '600']}\n  b: {command: [sleep, '600'], replicas: 2}\n"
+    place = project("reloaded", base)
+    place.up()
+    before = place.rows()
+    file = place.folder / "topology.yaml"
+    file.write_text(f"workers:\n{base}  c: {{command: [sleep, '600'], depend_on: [a]}}\n")
+    assert 2 == place.run("up", "-d").code
+    assert before.keys() == place.rows().keys()
+    file.write_text(f"workers:\n{base}  c: {{command: [no-such-program]}}\n")
+    told = place.run("up", "-d")
+    assert 1 == told.code  # not 0 though it did not start
+    assert "c failed: cannot be started" in told.err
+    file.write_text(f"workers:\n{base}  c: {{command: [sleep, '600'], depends_on: [b]}}\n")
+    assert 0 == place.run("up", "-d").code
+    rows = place.rows()
+    assert "ready" == rows["c"]["state"]
+    assert [before[name]["pid"] for name in before] == [rows[name]["pid"] for name in before]
+
+
+def test_changes_do_not_race(project: Callable[..., Place]):
+    """Complaint: commands at one time leave two copies or none, and one slow stop blocks the others."""
+    slow = "trap 'sleep 1; exit 0' TERM; while :; do sleep 0.05; done"
+    place = project(
+        "racing",
+        f'  s: {{command: [sh, -c, "{slow}"], replicas: 2}}\n  other: {{command: [sleep, "600"]}}\n',
+    )
+    place.up()
+    wishes = [("scale", "s=4"), ("scale", "s=1"), ("restart", "--rolling", "s"), ("up", "-d")]
+    commands = [place.start(*words) for words in wishes]
+    assert 0 == place.run("restart", "other").code
+    ends = [one.done() for one in commands]
+    for end in ends:  # done, or said why not
+        assert end.code == 0 or "superseded" in end.err or "one by one" in end.err, end.err
+    assert 0 == place.run("up", "-d").code
+    place.until(lambda rows: {"s.1", "s.2", "other"} == rows.keys())
+    own = [one for one in place.supervisor().children() if one.is_running()]
+    names = sorted(filter(None, (one.environ().get("PBUS_WORKER") for one in living(own))))
+    assert ["other", "s.1", "s.2"] == names

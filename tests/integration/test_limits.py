@@ -61,13 +61,19 @@ def test_memory_of_the_group_one_replica_at_a_time(tmp_path: Path):
             (tmp_path / "go").touch()
             for name in ("greedy.1", "greedy.2"):
                 await watched.until(lambda name=name: watched.states(name).count("ready") == 2)
-            reasons = [one.detail for one in watched.all(StateChanged) if one.state == "stopping"]
+            await watched.until(lambda: watched.states("greedy.3").count("exited") >= 2)
+            stopping = [one for one in watched.all(StateChanged) if one.state == "stopping"]
+            reasons = [one.detail for one in stopping if one.worker != "greedy.3"]
             assert 2 == len(reasons)
+            assert fewest_ready(watched.all(StateChanged)) >= 2
             for reason in reasons:
                 assert reason.startswith("recycled: ")
                 assert reason.endswith(" MB of memory, more than 64 MB")
                 assert reason in [one.text for one in watched.all(Line) if one.stream == "pbus"]
             assert 1 == most_down(watched.all(StateChanged))
+            assert {"greedy.1", "greedy.2"} == {
+                one.name for one in watched.supervisor.record().processes
+            }
             assert 0 == await watched.stop()
 
     asyncio.run(main())
@@ -75,6 +81,7 @@ def test_memory_of_the_group_one_replica_at_a_time(tmp_path: Path):
 
 def most_down(changes: list[StateChanged]) -> int:
     """How many workers were down at once, from the time that all were ready."""
+    changes = [one for one in changes if one.worker != "greedy.3"]  # the one more
     workers = {one.worker for one in changes}
     states: dict[str, str] = {}
     most = 0
@@ -85,6 +92,42 @@ def most_down(changes: list[StateChanged]) -> int:
         has_begun = has_begun or not down
         most = max(most, down) if has_begun else 0
     return most
+
+
+def fewest_ready(changes: list[StateChanged]) -> int:
+    """How many were ready at least, from the time that two were, before all are stopped."""
+    states: dict[str, str] = {}
+    counts = []
+    for change in changes:
+        states[change.worker] = change.state
+        counts.append(list(states.values()).count("ready"))
+    return min(counts[counts.index(2) :])
+
+
+def test_recycled_in_place_without_room(tmp_path: Path):
+    """Where one more replica does not become ready, the old one is replaced all the same."""
+    code = (
+        "import os, time\n"
+        "assert os.environ['PBUS_REPLICA'] == '1', 'no room'\n"
+        "print('up', flush=True); time.sleep(600)"
+    )
+    spec = program(
+        "tight",
+        code,
+        tmp_path,
+        replicas=1,
+        ready=ReadySpec(probe=LogProbe("up")),
+        limits=LimitsSpec(age_s=0.5),
+        restart=ONCE,
+    )
+
+    async def main() -> None:
+        async with supervised(topology(tmp_path, spec)) as watched:
+            await watched.until(lambda: watched.states("tight.1").count("ready") == 2)
+            assert "failed" in watched.states("tight.2")
+            assert 0 == await watched.stop()
+
+    asyncio.run(main())
 
 
 def test_age(tmp_path: Path):
@@ -114,7 +157,8 @@ def test_peak_is_no_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     worker = WorkerProcess(spec.instances()[0], asyncio.Event())
     child: Any = OneChild()
     worker.status.child, worker.status.state = child, "ready"
-    watch = Recycling([worker])
+    rolling: Any = None  # for replicas only
+    watch = Recycling([worker], rolling)
     for used in (2000, 2000, 1024, 2000, 2000):
         monkeypatch.setattr(recycling, "group_memory", lambda _pids, used=used: {7: used})
         watch.check()

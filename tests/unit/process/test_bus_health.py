@@ -94,7 +94,8 @@ def test_jobs_are_a_limit():
     worker = a_worker(limits=LimitsSpec(jobs=10_000))
     child: Any = OneChild()
     worker.status.child, worker.status.state = child, "ready"
-    recycling = Recycling([worker])
+    rolling: Any = None  # for replicas only
+    recycling = Recycling([worker], rolling)
     worker.status.jobs_done = 9_999
     recycling.check()
     assert not worker.target.restart_requested

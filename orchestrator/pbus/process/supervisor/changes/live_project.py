@@ -77,7 +77,7 @@ class LiveProject:
             self.rolling.groups.intersection,
         )
         self._meter = UsageMeter()
-        self._recycling = Recycling(self.workers)
+        self._recycling = Recycling(self.workers, self.rolling)
         self._code_watch = CodeWatch(applied.topology, self.workers, is_on=applied.is_watching)
 
     def tasks(self) -> Mapping[str, TaskFunction]:

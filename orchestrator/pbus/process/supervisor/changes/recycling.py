@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from pbus.process.supervisor.changes.rolling import Rolling
 from pbus.process.supervisor.worker.usage import group_memory
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor.worker.worker_status import WorkerStatus
@@ -14,14 +15,16 @@ _AT_REST = _IN_ORDER | {"exited", "failed"}
 
 
 class Recycling:
-    """Restarts workers that are over a limit.
+    """Replaces workers that are over a limit: replicas by a rolling restart, others in place.
 
     Args:
         workers: All workers.
+        rolling: Rolling restarts.
     """
 
-    def __init__(self, workers: Iterable[WorkerProcess]) -> None:
+    def __init__(self, workers: Iterable[WorkerProcess], rolling: Rolling) -> None:
         self._workers = workers
+        self._rolling = rolling
         self._peaks: dict[str, int] = {}  # measurements over the limit in a row, by incarnation
 
     def check(self) -> None:
@@ -36,7 +39,14 @@ class Recycling:
             reason = self._memory_reason(worker.status, memory.get(child.pid, 0), peaks)
             reason = reason or _age_or_jobs_reason(worker.status)
             if reason and all(map(_is_at_rest, self._group_of(worker))):
-                worker.replace(f"recycled: {reason}")
+                self._replace(worker, f"recycled: {reason}")
+
+    def _replace(self, worker: WorkerProcess, reason: str) -> None:
+        spec = worker.status.instance.spec
+        if spec.replicas is None:
+            worker.replace(reason)
+        elif spec.name not in self._rolling.groups:
+            self._rolling.start([worker.name], reason=reason)
 
     def _group_of(self, worker: WorkerProcess) -> list[WorkerProcess]:
         name = worker.status.instance.spec.name

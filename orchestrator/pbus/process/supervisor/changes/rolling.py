@@ -128,7 +128,9 @@ class Rolling:
         """
         spec = self._spec_of(_group(members[0]))
         has_replicas = spec is not None and members[0].next_instance.spec.replicas is not None
-        spare = await self._add_spare(spec) if spec is not None and has_replicas else None
+        spare = None
+        if spec is not None and has_replicas:
+            spare = await self._add_spare(spec, is_required=not reason)
         for worker in members:
             try:
                 await self._replace(worker, timeout_s, reason)
@@ -141,8 +143,15 @@ class Rolling:
             detail = "" if has_replicas else "in place, since it has no replicas"
             self._tell(run, [worker.name], ("done", worker.status.open_messages or detail))
 
-    async def _add_spare(self, spec: WorkerSpec) -> WorkerProcess:
+    async def _add_spare(self, spec: WorkerSpec, *, is_required: bool) -> WorkerProcess | None:
         """Start one more replica.
+
+        Args:
+            spec: Of the group.
+            is_required: Whether its failure is the end of the rolling restart.
+
+        Returns:
+            The replica; None where it failed and is not required.
 
         Raises:
             NotReplacedError: It did not become ready, and is gone again.
@@ -152,9 +161,12 @@ class Rolling:
         spare = self._membership.add(spec.instance(name))
         try:
             await self._until_ready(spare, 1)
-        except NotReplacedError:
+        except NotReplacedError as error:
             await self._take_out(spare)
-            raise
+            if is_required:
+                raise
+            logger.warning("%s is recycled in place: %s", spec.name, error)
+            return None
         return spare
 
     async def _take_out(self, spare: WorkerProcess | None) -> None:
