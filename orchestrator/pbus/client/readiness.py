@@ -28,6 +28,7 @@ from pbus.process.project.record import ProjectRecord
 from pbus.process.supervisor.worker.restart_policy import describe_exit
 from pbus.topology import Topology
 from pbus.topology.model import WorkerInstance
+from pbus.topology.policy.shared_process import process_names
 from pbus.topology.selection import Selection, select
 
 _POLL_S: Final = 0.2
@@ -248,7 +249,7 @@ async def _watch(
 
 def lines_since(topology: Topology, worker: str, since: float) -> list[LogLine]:
     """The newest lines of a worker's log that are not older than this start."""
-    path = Project.of(topology).log_path(worker)
+    path = Project.of(topology).log_path(process_names(topology).get(worker, worker))
     lines = read_lines({worker: path}, LAST_LINES)
     return [line for line in lines if line.time >= since]
 

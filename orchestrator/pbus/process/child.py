@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pbus.bus.connect import make_bus
 from pbus.errors import HandlerDefinitionError, PbusError, WorkerLoadError
+from pbus.process.hosting import Hosting
 from pbus.process.supervisor.worker.restart_policy import UNLOADABLE
 from pbus.process.system import path_json
 from pbus.process.system.event_loop import run_on
@@ -38,7 +39,8 @@ def main() -> int:
         _log_to_stderr(os.environ.get(LOG_LEVEL_VARIABLE, "INFO"))
         with os.fdopen(int(os.environ.pop(SPEC_VARIABLE)), "rb") as file:
             spec = path_json.decode(file.read(), WorkerLaunchSpec)
-        sys.path += import_path(*map(Path, spec.files))
+        files = [file for one in (spec, *spec.members) for file in one.files]
+        sys.path += import_path(*map(Path, files))
         with stacks_on_request():  # while it imports the class, too
             return run_on(spec.loop, host(spec, os.environ))
     except PbusError as error:
@@ -61,9 +63,11 @@ def _write_utf8() -> None:
 
 
 async def host(spec: WorkerLaunchSpec, environ: Mapping[str, str]) -> int:
-    """Run one worker; returns the exit code."""
-    worker = load_worker(spec, environ["PBUS_WORKER"])
-    settings = BusSettings.from_env(environ).declaring(environ["PBUS_WORKER"], spec.group)
+    """Run the workers of this process; returns the exit code."""
+    specs = {one.name: one for one in spec.members} or {environ["PBUS_WORKER"]: spec}
+    workers = [(load_worker(one, name), one.after) for name, one in specs.items()]
+    declared = {name for one, each in specs.items() for name in (one, each.group)}
+    settings = BusSettings.from_env(environ).declaring(*declared)
     bus = make_bus(settings, incarnation=environ["PBUS_INCARNATION"])
     # A supervisor handles Ctrl-C: it sends a message, then SIGTERM.
     is_in_foreground = os.environ.pop(FOREGROUND_VARIABLE, None) is not None
@@ -74,9 +78,7 @@ async def host(spec: WorkerLaunchSpec, environ: Mapping[str, str]) -> int:
         handle_sigterm=True,
         start_timeout=None,  # the supervisor reached the broker; if it is away now, it comes back
     )
-    await runner.add_workers(worker)
-    await runner.run()
-    return int(any(error.worker_name == worker.name for error in runner.errors))
+    return await Hosting(runner, workers).run()
 
 
 def _log_to_stderr(level: str) -> None:

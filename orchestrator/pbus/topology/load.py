@@ -28,6 +28,7 @@ from pbus.topology.policy.policy_build import (
     build_stop,
     parse_address,
 )
+from pbus.topology.policy.process_rules import shared_alike
 from pbus.topology.problems import Place, Problems
 from pbus.topology.rules import backend_of, check_rules, listen_text
 from pbus.topology.schema import BusSection, MetricsSection, TopologyFile, WorkerSection
@@ -117,6 +118,7 @@ def _build(
     name = checked.name or clean_name(folder.name)
     shared = _variables(checked.env, checked.env_file, env_files)
     found = origins(tree, problems)
+    own = _variables_of_workers(checked, env_files)
     return Topology(
         name=name,
         file=file,
@@ -124,15 +126,13 @@ def _build(
         parts=tuple(part for part in parts if part not in {file, *overrides}),
         folder=folder,
         bus=_build_bus(checked.bus or BusSection(), name),
-        workers={
-            worker: _build_worker(
-                worker,
-                section,
-                found[worker],
-                shared | _variables(section.env, section.env_file, env_files),
-            )
-            for worker, section in checked.workers.items()
-        },
+        workers=shared_alike(
+            {
+                worker: _build_worker(worker, section, found[worker], shared | own[worker])
+                for worker, section in checked.workers.items()
+            },
+            checked.workers,
+        ),
         env=shared,
         loop=checked.loop or "asyncio",
         metrics=_build_metrics(checked.metrics),
@@ -156,6 +156,21 @@ def _variables(
 ) -> dict[str, str]:
     from_files = env_files.read_all(names or (), Place(1, ""))
     return from_files | {key: str(value) for key, value in (given or {}).items()}
+
+
+def _variables_of_workers(checked: TopologyFile, env_files: EnvFiles) -> dict[str, dict[str, str]]:
+    """The variables of each worker's own keys, or of those of all in its process."""
+    own = {
+        name: _variables(section.env, section.env_file, env_files)
+        for name, section in checked.workers.items()
+    }
+    of_process: dict[str | None, dict[str, str]] = {}
+    for name, section in checked.workers.items():
+        of_process.setdefault(section.process, {}).update(own[name])
+    return {
+        name: own[name] if section.process is None else of_process[section.process]
+        for name, section in checked.workers.items()
+    }
 
 
 def _build_worker(
@@ -185,6 +200,7 @@ def _build_worker(
         stop=build_stop(section.stop),
         watch=_watched(section.watch, folder),
         profiles=frozenset(section.profiles or ()),
+        process=section.process,
     )
 
 

@@ -25,6 +25,28 @@ REPLICA_VARIABLE = "PBUS_REPLICA"
 REPLICA_MARK = "{replica}"
 
 
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several workers of a process.
+
+    Attributes:
+        name: The name that it registers under.
+        group: The worker that it is a replica of; else its own name.
+        worker: ``module:Class``.
+        args: Keyword arguments of the class.
+        active: Whether it handles messages from the start.
+        file: The file that names its class.
+        after: The names of others in the process that must be ready before it is started.
+    """
+
+    name: str
+    group: str
+    worker: str
+    args: dict[str, Any]
+    active: bool
+    file: Path | None
+    after: tuple[str, ...] = ()
+
+
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One declared worker: its program, folder and number of processes.
 
@@ -52,6 +74,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         stop: The steps of its end.
         watch: Files and folders, absolute, whose change restarts it; None where the file has none.
         profiles: It is started only where one of them is chosen; always where there is none.
+        process: The name of the process that it shares with others; None for one of its own.
+        members: All workers of the process, of which this is the first; empty where it is alone.
     """
 
     name: str
@@ -76,6 +100,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     stop: StopSpec = StopSpec()
     watch: tuple[Path, ...] | None = None
     profiles: frozenset[str] = frozenset()
+    process: str | None = None
+    members: tuple[Member, ...] = ()
 
     def is_success(self, code: int | None) -> bool:
         """Whether a process with this exit code has ended well."""
@@ -126,6 +152,11 @@ class WorkerInstance(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     spec: WorkerSpec
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all workers in the process; its own is the first."""
+        return tuple(member.name for member in self.spec.members) or (self.name,)
+
 
 # Keys that say how a process is supervised: a change of them needs no new process.
 LIVE_KEYS = frozenset({
@@ -174,7 +205,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
         return (self.file, *self.overrides)
 
     def instances(self) -> list[WorkerInstance]:
-        """Every process of the topology, in the order of the file."""
+        """Every instance of a worker, in the order of the file; see `shared_process`, too."""
         return [instance for spec in self.workers.values() for instance in spec.instances()]
 
     def groups(self) -> frozenset[str]:

@@ -15,6 +15,7 @@ from pbus.topology.parsing.nodes import Mapping
 from pbus.topology.places import locate as _locate
 from pbus.topology.policy.policy_build import parse_address
 from pbus.topology.policy.policy_rules import check_order, check_policies
+from pbus.topology.policy.process_rules import Sharer, check_processes
 from pbus.topology.problems import Place, Problems, did_you_mean, one_of
 from pbus.topology.schema import (
     DEFAULT_LISTEN,
@@ -46,6 +47,7 @@ def check_rules(
     if file.metrics is not None:
         _check_metrics(file, tree, problems)
     check_order(file.workers, functools.partial(_locate, tree, "workers"), problems)
+    _check_processes(file, tree, origins, env_files, problems)
     shared = _SharedProcess() if backend_of(file.bus) == "memory" else None
     for name, worker in file.workers.items():
         rules = _WorkerRules(worker, tree, name, problems)
@@ -53,6 +55,31 @@ def check_rules(
         rules.check(folder, env_files)
         if shared is not None:
             rules.check_shared(shared, folder, env_files)
+
+
+def _check_processes(
+    file: TopologyFile,
+    tree: Mapping,
+    origins: AbstractMapping[str, Origin],
+    env_files: EnvFiles,
+    problems: Problems,
+) -> None:
+    place = functools.partial(_locate, tree, "workers")
+    sharers = {
+        name: Sharer(
+            section,
+            origins[name].folder,
+            _own_variables(section, env_files, place(name, "env_file")),
+        )
+        for name, section in file.workers.items()
+    }
+    check_processes(sharers, place, problems)
+
+
+def _own_variables(section: WorkerSection, env_files: EnvFiles, place: Place) -> dict[str, str]:
+    """The variables of a worker's own keys."""
+    from_files = env_files.read_all(section.env_file or (), place)
+    return {**from_files, **{key: str(value) for key, value in (section.env or {}).items()}}
 
 
 def backend_of(bus: BusSection | None) -> Backend:
@@ -186,10 +213,9 @@ class _WorkerRules:
         shared.folder = shared.folder or (wanted, self._name)
         if wanted != shared.folder[0]:
             self._differs("working_dir", "run in one folder", shared.folder[1])
-        from_file = env_files.read_all(section.env_file or (), self._place("env_file"))
-        for name, value in {**from_file, **(section.env or {})}.items():
-            held, holder = shared.variables.setdefault(name, (str(value), self._name))
-            if held != str(value):
+        for name, value in _own_variables(section, env_files, self._place("env_file")).items():
+            held, holder = shared.variables.setdefault(name, (value, self._name))
+            if held != value:
                 self._differs("env", f"have one value of {name}", holder)
 
     def _differs(self, key: str, rule: str, other: str) -> None:

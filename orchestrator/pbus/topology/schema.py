@@ -375,6 +375,16 @@ class WorkerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             examples=[["debug"]],
         ),
     ] = None
+    process: Annotated[
+        Name | None,
+        Meta(
+            description="Worker classes with the same name here run in one process. What belongs to"
+            " the process (env, working_dir, restart, limits, stop, ready, health ...) one of them gives"
+            " for all, or all give alike; class, args and `active` are each one's own. Restarted and"
+            " stopped together.",
+            examples=["media"],
+        ),
+    ] = None
     extends: Extends = None
 
     @property

@@ -7,6 +7,7 @@ import msgspec
 from pbus.errors import TopologyError
 from pbus.topology.model import Topology, WorkerInstance
 from pbus.topology.policy.dependencies import closure
+from pbus.topology.policy.shared_process import process_key
 from pbus.topology.problems import did_you_mean
 
 
@@ -28,7 +29,7 @@ ALL = Selection()
 
 
 def select(topology: Topology, selection: Selection = ALL) -> list[WorkerInstance]:
-    """Choose processes, in the order of the file.
+    """Choose processes, in the order of the file; workers of one process are chosen together.
 
     Raises:
         TopologyError: A name or a profile is not in the topology.
@@ -38,12 +39,26 @@ def select(topology: Topology, selection: Selection = ALL) -> list[WorkerInstanc
     chosen = [one for one in topology.instances() if _is_chosen(one, selection)]
     names = {one.spec.name for one in chosen}
     needed = closure(names, _waits_for(topology)) if selection.with_dependencies else names
-    return [one for one in topology.instances() if one in chosen or one.spec.name in needed - names]
+    keys = {
+        process_key(one)
+        for one in topology.instances()
+        if one in chosen or one.spec.name in needed - names
+    }
+    return [one for one in topology.instances() if process_key(one) in keys]
 
 
 def _waits_for(topology: Topology) -> dict[str, list[str]]:
+    """What each worker needs: its dependencies, and the others of its process."""
     return {
-        name: [one.worker for one in spec.depends_on] for name, spec in topology.workers.items()
+        name: [
+            *(one.worker for one in spec.depends_on),
+            *(
+                one
+                for one, other in topology.workers.items()
+                if spec.process and other.process == spec.process
+            ),
+        ]
+        for name, spec in topology.workers.items()
     }
 
 

@@ -1,5 +1,6 @@
 """Control requests to workers that are only objects."""
 
+import asyncio
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -31,8 +32,13 @@ class FakeWorker:
     error: str | None = None
     survivors: str = ""
     child: Any = field(default_factory=lambda: SimpleNamespace(pid=7))
+    others: tuple[str, ...] = ()
     orders: list[str] = field(default_factory=list)
     given: list[float | None] = field(default_factory=list)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *self.others)
 
     @property
     def status(self) -> "FakeWorker":
@@ -375,3 +381,33 @@ def test_rolling_restart_is_answered_as_it_goes():
         second.worker, second.outcome, second.detail,
     )  # fmt: skip
     assert [] == workers["s.1"].orders
+
+
+@pytest.mark.parametrize(
+    ("worker", "detail"),
+    [
+        (FakeWorker(start_count=2, others=("b", "c")), "and b, c with it, in one process"),
+        (
+            FakeWorker(start_count=2, others=("b",), open_messages="2 lost"),
+            "2 lost, and b with it, in one process",
+        ),
+        (FakeWorker(start_count=2), ""),
+    ],
+)
+def test_company_of_a_process_is_told(worker: FakeWorker, detail: str):
+    """Who shares the process is concerned, too, and the answer says so."""
+    worker.target_start_count = 2
+    control = server(worker)
+    control._requests.clear()
+    answers = submitted(control, request("restart", "a"))
+    worker.start_count = worker.target_start_count
+    control.check()
+    answers += control.drain_responses()
+
+    assert [("done", detail)] == [(one.outcome, one.detail) for one in answers]
+
+
+def submitted(control: ControlServer, message: BusControlRequestMessage) -> list[Any]:
+    """The answers to a request that are there at once."""
+    asyncio.run(control.submit(message))
+    return list(control.drain_responses())

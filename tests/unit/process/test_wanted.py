@@ -155,6 +155,27 @@ def test_impossible_numbers_are_refused(scale: dict[str, int], text: str):
         wanted_of_scale(scale, before, before.instances())
 
 
+def test_replicas_of_a_process_are_not_scaled_alone():
+    """Workers of one process have as many replicas as each other: the file says how many."""
+    shared = {"replicas": 2, "process": "p"}
+    before = Applied(topology=topology("a", "b", a=shared, b=shared))
+    assert [("a.1", "b.1"), ("a.2", "b.2")] == [one.names for one in before.instances()]
+    with pytest.raises(ControlRefusedError, match="b shares the process p with others") as caught:
+        wanted_of_scale({"b": 3}, before, before.instances())
+    assert "change `replicas` of all of them in /t.yaml" in str(caught.value.hint)
+
+
+def test_file_wants_whole_processes():
+    """What the edited file wants are processes, of which a request chooses whole ones."""
+    shared = {"process": "p"}
+    edited = topology("a", "b", "c", a=shared, c=shared)
+    before = Applied(topology=topology("a", "b"))
+    wanted = wanted_of_file(request(), edited, before, before.instances())
+    assert [("a", "c"), ("b",)] == [one.names for one in wanted.instances]
+    wanted = wanted_of_file(request(only=frozenset({"c"})), edited, before, before.instances())
+    assert [("a", "c"), ("b",)] == [one.names for one in wanted.instances]
+
+
 def test_file_is_read_with_the_given_variables(tmp_path: Path):
     """${VAR} has the value of the one who asks, not that of the supervisor."""
     file = tmp_path / "topology.yaml"

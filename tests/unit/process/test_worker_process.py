@@ -148,7 +148,7 @@ class Fixture:
         await asyncio.wait_for(self.task, PATIENCE_S)
 
     def make_ready(self) -> None:
-        self.worker.on_ready(self.host.children[-1].incarnation)
+        self.worker.on_ready(self.host.children[-1].incarnation, self.worker.name)
 
     async def state(self, state: str) -> None:
         await self.host.until(lambda: self.worker.status.state == state)
@@ -240,11 +240,11 @@ def test_old_news_is_ignored():
         first.exit(1)
         second = await fixture.host.started(2)
 
-        fixture.worker.on_ready(first.incarnation)
+        fixture.worker.on_ready(first.incarnation, fixture.worker.name)
         assert fixture.worker.status.state == "starting"
-        fixture.worker.on_ready(second.incarnation + "-7")
+        fixture.worker.on_ready(second.incarnation + "-7", fixture.worker.name)
         assert fixture.worker.status.state == "ready"
-        fixture.worker.on_ready(second.incarnation)
+        fixture.worker.on_ready(second.incarnation, fixture.worker.name)
         assert 1 == len([one for one in fixture.host.events if isinstance(one, Ready)])
         await fixture.leave()
 

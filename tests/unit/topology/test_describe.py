@@ -68,6 +68,7 @@ def test_describes_whole_topology(tmp_path):
                 "stop": STOP,
                 "watch": None,
                 "profiles": [],
+                "process": None,
                 "instances": ["a"],
             },
             {
@@ -92,6 +93,7 @@ def test_describes_whole_topology(tmp_path):
                 "stop": STOP,
                 "watch": None,
                 "profiles": [],
+                "process": None,
                 "instances": ["b.1", "b.2"],
             },
         ],

@@ -35,6 +35,7 @@ def validate(
     """
     from pbus.errors import TopologyError
     from pbus.topology import describe
+    from pbus.topology.policy.shared_process import processes_of
     from pbus_cli.launch.advice import warn_of_open_bus
 
     files = merged_files(topology, file)
@@ -49,7 +50,7 @@ def validate(
     if as_json:
         console.say_json({"ok": True, "problems": [], **describe(checked)})
         return
-    workers, processes = len(checked.workers), len(checked.instances())
+    workers, processes = len(checked.workers), len(processes_of(checked.instances()))
     shown, verb = ", ".join(map(str, files)), "is" if len(files) == 1 else "are"
     console.say(
         f"{shown} {verb} right: topology {checked.name!r}, {_count(workers, 'worker')}, "

@@ -99,30 +99,37 @@ def _paths(project: "Project", names: list[str]) -> "Mapping[str, Path]":
     from pbus.names import stands_for, unknown_name
     from pbus_cli.input.name_hints import unknown_text
 
-    paths = project.log_paths() | {name: project.log_path(name) for name in _declared(project)}
+    processes = _processes(project)
+    logs = {*project.log_paths(), *processes.values()}
+    paths = {name: project.log_path(name) for name in sorted(logs)}
     if not names:
         return paths
+    known = {name: name for name in paths} | processes
     chosen: dict[str, Path] = {}
     for name in names:
-        found = {key: path for key, path in paths.items() if stands_for(name, key)}
+        found = {log: paths[log] for key, log in known.items() if stands_for(name, key)}
         if not found:
             raise typer.BadParameter(
-                unknown_text(unknown_name("worker", name, paths)), param_hint="WORKER"
+                unknown_text(unknown_name("worker", name, known)), param_hint="WORKER"
             )
         chosen |= found
     return chosen
 
 
-def _declared(project: "Project") -> list[str]:
-    """Workers of the topology, some of which may not have written anything yet."""
+def _processes(project: "Project") -> dict[str, str]:
+    """Workers of the topology, which may not have written anything yet, with their processes.
+
+    Workers of one process have the log of the first.
+    """
     from pbus.errors import TopologyError
     from pbus.topology import load_topology
+    from pbus.topology.policy.shared_process import process_names
 
     try:
         topology = load_topology((project.file, *project.overrides), os.environ)
     except TopologyError:  # edited since: the logs are there all the same
-        return []
-    return [instance.name for instance in topology.instances()]
+        return {}
+    return process_names(topology)
 
 
 def _show(paths: "Mapping[str, Path]", count: int, *, is_raw: bool) -> None:

@@ -21,6 +21,7 @@ from pbus.errors import (
 from pbus.process.project.project import Project
 from pbus.topology.load import load_topology
 from pbus.topology.model import Topology
+from pbus.topology.policy.shared_process import processes_of
 
 
 async def examine(
@@ -100,5 +101,5 @@ def _topology(
         hint = problem.hint or f"mend the file; `pbus validate {path}` shows the same"
         return None, [error("topology", problem.message, hint)]
     return topology, [
-        ok("topology", f"{path} is right, with {len(topology.instances())} processes")
+        ok("topology", f"{path} is right, with {len(processes_of(topology.instances()))} processes")
     ]

@@ -23,6 +23,7 @@ from pbus.process.project.project import Project
 from pbus.process.services.postgres_cluster import find_programs
 from pbus.process.services.valkey import find_valkey
 from pbus.topology.model import Topology
+from pbus.topology.policy.shared_process import processes_of
 
 _NAME: Final = "pbus-orchestrator"
 _LEAST_FREE_BYTES: Final = 1 << 30
@@ -70,7 +71,7 @@ def _embedded_broker(backend: str) -> Finding:
 def open_files(topology: Topology | None) -> Iterator[Finding]:
     """The limit on open files, against what the workers take."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # pbus raises the soft limit by itself
-    count = len(topology.instances()) if topology is not None else 0
+    count = len(processes_of(topology.instances())) if topology is not None else 0
     needed = _OWN_FILES + _FILES_A_WORKER * count
     if hard == resource.RLIM_INFINITY or hard >= needed:
         shown = "no limit" if hard == resource.RLIM_INFINITY else f"{hard:,} may be open"

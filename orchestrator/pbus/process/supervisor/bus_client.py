@@ -144,24 +144,30 @@ class SupervisorBusClient(BusSubscriber):
         self._has_outgoing.set()
 
     async def request_end(self, worker: str, timeout_s: float | None) -> bool:
-        """Ask a worker by message to finish its queued messages and jobs.
+        """Ask the workers of a process by message to finish their queued messages and jobs.
 
         Returns:
-            Whether the message was sent.
+            Whether all messages were sent.
         """
         if not self._bus.is_connected:
             return False
         process = self._workers[worker]
         child, is_stored = process.status.child, self._bus.queues is not None
-        message = BusEndWorkerMessage(
-            source=self.name,
-            target=worker,
-            reason="stopped by pbus",
-            timeout_s=timeout_s,
-            incarnation=child.incarnation if child else None,
-            leaves=process.target.is_leaving or (process.target.is_rolling and not is_stored),
-        )
-        return await self._calls.succeeds("ask a worker to end", self._bus.send(message))
+        messages = [
+            BusEndWorkerMessage(
+                source=self.name,
+                target=name,
+                reason="stopped by pbus",
+                timeout_s=timeout_s,
+                incarnation=child.incarnation if child else None,
+                leaves=process.target.is_leaving or (process.target.is_rolling and not is_stored),
+            )
+            for name in process.names
+        ]
+        return all([
+            await self._calls.succeeds("ask a worker to end", self._bus.send(message))
+            for message in messages
+        ])
 
     async def open_queues(self, worker: str, groups: frozenset[str]) -> None:
         """Open the queues of a further worker.

@@ -85,7 +85,8 @@ def _code_roots(topology: Topology, spec: WorkerSpec) -> list[Root]:
     Classes are imported from there.
     """
     folders: dict[str, Path] = {}
-    for file in (spec.file or topology.file, topology.file):
+    files = (spec.file, *(member.file for member in spec.members), topology.file)
+    for file in filter(None, files):
         folders.setdefault(os.path.realpath(file.parent), file.parent)
         target = Path(os.path.realpath(file)).parent
         folders.setdefault(str(target), target)

@@ -195,6 +195,8 @@ class _WorkerRequest:
         if self._outcome is None:
             return None
         outcome, detail = self._outcome
+        if process is not None and outcome == "done":
+            detail = ", ".join(filter(None, (detail, _company(process, self.worker))))
         status = None if process is None else process.status
         return BusControlResponseMessage(
             source=source,
@@ -227,6 +229,12 @@ class _WorkerRequest:
         if self._workers.get(self.worker) is not process:
             return "done", process.status.open_messages
         return None if process.target.is_leaving else ("superseded", "wanted again meanwhile")
+
+
+def _company(process: WorkerProcess, worker: str) -> str:
+    """Return the others that a command for one of the workers of a process concerned, as text."""
+    others = [name for name in process.names if name != worker]
+    return f"and {', '.join(others)} with it, in one process" if others else ""
 
 
 def listed(keys: Sequence[str]) -> str:

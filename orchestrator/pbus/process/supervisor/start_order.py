@@ -12,6 +12,7 @@ from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor_events import Event, Started
 from pbus.topology.policy.dependencies import closure
 from pbus.topology.policy.policies import Condition, Dependency
+from pbus.topology.policy.shared_process import file_names
 
 _AWAITED: Final[Mapping[Condition, str]] = {
     "started": "to start",
@@ -45,12 +46,12 @@ class StartOrder:
         self._groups: dict[str, list[WorkerProcess]] = {}
         for worker in self._workers.values():
             worker.find_blocker = functools.partial(self._blocker, worker)
-            self._groups.setdefault(worker.status.instance.spec.name, []).append(worker)
+            for name in file_names(worker.status.instance):
+                self._groups.setdefault(name, []).append(worker)
         self._dependents: dict[str, list[tuple[WorkerProcess, Dependency]]] = {}
-        for group in self._groups.values():
-            for worker in group:
-                for dependency in worker.status.instance.spec.depends_on:
-                    self._dependents.setdefault(dependency.worker, []).append((worker, dependency))
+        for worker in self._workers.values():
+            for dependency in worker.status.instance.spec.depends_on:
+                self._dependents.setdefault(dependency.worker, []).append((worker, dependency))
 
     def _blocker(self, worker: WorkerProcess) -> Blocker | None:
         """Return the first dependency of a worker that is not met."""
@@ -146,7 +147,11 @@ class StartOrder:
                     dependent.restart()
 
     def _dependents_of(self, worker: WorkerProcess) -> list[tuple[WorkerProcess, Dependency]]:
-        return self._dependents.get(worker.status.instance.spec.name, [])
+        return [
+            one
+            for name in file_names(worker.status.instance)
+            for one in self._dependents.get(name, ())
+        ]
 
 
 def _is_met(worker: WorkerProcess, condition: Condition) -> bool:

@@ -88,7 +88,6 @@ class Supervisor:
         self._topology = topology  # for what cannot change while it runs
         self._project = project
         self._name = f"supervisor-{new_token()}"
-        self.state_events = StateEventQueue(self._name, topology.name)
         self._stop = asyncio.Event()
         self._kill_now = asyncio.Event()
         self._has_changed = asyncio.Event()
@@ -100,6 +99,7 @@ class Supervisor:
         applied = Applied(topology=topology, selection=selection, is_watching=is_watching)
         self._live = LiveProject(applied, self._kill_now, project.state_dir, self._on_worker_ended)
         self.workers = self._live.workers
+        self.state_events = StateEventQueue(self._name, topology.name, self.workers.get)
         self._bus: WorkerBus | None = None
         self._bus_client: SupervisorBusClient | None = None
         self._files: ProjectFiles

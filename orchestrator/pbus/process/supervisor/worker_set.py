@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Iterable, Iterator
 
+from msgspec.structs import replace
+
 from pbus.leases import Lease
 from pbus.observe import ProcessRecord
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
@@ -25,11 +27,18 @@ class WorkerSet:
         return iter(self._workers.values())
 
     def __getitem__(self, name: str) -> WorkerProcess:
-        return self._workers[name]
+        worker = self.get(name)
+        if worker is None:
+            raise KeyError(name)
+        return worker
 
     def get(self, name: str) -> WorkerProcess | None:
-        """The worker of that name, if there is one."""
-        return self._workers.get(name)
+        """The process of the worker of that name, if there is one."""
+        found = self._workers.get(name)
+        return found or next((one for one in self._shared() if name in one.names), None)
+
+    def _shared(self) -> Iterator[WorkerProcess]:
+        return (one for one in self._workers.values() if len(one.names) > 1)
 
     def add(self, instance: WorkerInstance) -> WorkerProcess:
         """Add a worker of a new name, not yet running."""
@@ -74,7 +83,12 @@ class WorkerSet:
 
     def records(self) -> tuple[ProcessRecord, ...]:
         """Return the records of all workers, in the order of the topology."""
-        return tuple(worker.status.record() for worker in self)
+        return tuple(
+            record if name == record.name else replace(record, name=name)
+            for worker in self
+            for record in (worker.status.record(),)
+            for name in worker.names
+        )
 
     def live_incarnations(self) -> list[str]:
         """Return the incarnations of the running processes."""
@@ -83,15 +97,15 @@ class WorkerSet:
 
     def on_lease(self, lease: Lease, now: float) -> None:
         """Handle a lease of the registry: the state of its worker, and what it does."""
-        worker = self._workers.get(lease.name)
+        worker = self.get(lease.name)
         child = None if worker is None else worker.status.child
         if worker is None or child is None or not lease.incarnation.startswith(child.incarnation):
             return
         worker.status.on_lease(lease, now)
         if lease.state == "ready":
-            worker.on_ready(lease.incarnation)
+            worker.on_ready(lease.incarnation, lease.name)
 
     def on_ready(self, worker: str, incarnation: str) -> None:
         """Handle a ready worker of the registry; other supervisors' workers are ignored."""
-        if worker in self._workers:
-            self._workers[worker].on_ready(incarnation)
+        if (process := self.get(worker)) is not None:
+            process.on_ready(incarnation, worker)

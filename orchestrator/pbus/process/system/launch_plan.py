@@ -50,6 +50,9 @@ class WorkerLaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
         worker: "module:Class".
         files: Files beside which the class is; see `topology.paths.import_path`.
         group: The worker that it is a replica of; else its own name.
+        name: Its name; "" for the one that the environment gives.
+        after: Others of the process that must be ready before it is started.
+        members: All workers of the process, where it hosts several; this one is the first.
     """
 
     worker: str
@@ -58,6 +61,9 @@ class WorkerLaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[str, ...]
     loop: Loop = "asyncio"
     group: str = ""
+    name: str = ""
+    after: tuple[str, ...] = ()
+    members: "tuple[WorkerLaunchSpec, ...]" = ()
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,14 +141,27 @@ def _with_sidecar(files: str) -> str:
 
 
 def launch_spec(spec: WorkerSpec, file: Path, loop: Loop = "asyncio") -> WorkerLaunchSpec:
-    """Return the spec of a hosted worker of a topology file."""
+    """Return the spec of a hosted worker of a topology file, and of those in its process."""
+    members = tuple(
+        WorkerLaunchSpec(
+            worker=one.worker,
+            args=one.args,
+            active=one.active,
+            files=_files(one.file, file),
+            group=one.group,
+            name=one.name,
+            after=one.after,
+        )
+        for one in spec.members
+    )
     return WorkerLaunchSpec(
         worker=spec.worker or PROGRAM_WORKER,
         args=spec.args if spec.command is None else _program_args(spec, spec.command),
         active=spec.active,
-        files=tuple(dict.fromkeys(str(one) for one in (spec.file or file, file))),
+        files=_files(spec.file, file),
         loop=loop,
         group=spec.name,
+        members=members,
     )
 
 
@@ -154,3 +173,7 @@ def _program_args(spec: WorkerSpec, command: tuple[str, ...]) -> dict[str, Any]:
         "grace_s": spec.stop.grace_s,
         "stop_signal": spec.stop.signal,
     }
+
+
+def _files(own: Path | None, topology: Path) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(str(one) for one in (own or topology, topology)))

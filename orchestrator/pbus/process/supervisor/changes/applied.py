@@ -10,6 +10,7 @@ import msgspec
 from pbus.errors import ControlRefusedError
 from pbus.topology.load import load_topology
 from pbus.topology.model import Topology, WorkerInstance
+from pbus.topology.policy.shared_process import processes_of
 from pbus.topology.selection import ALL, Selection, select
 
 _READ_S = 5.0  # a file system that takes longer does not answer
@@ -38,7 +39,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             TopologyError: A name or a profile of the selection is not in the topology.
         """
-        return select(self._scaled_topology(), self.selection)
+        return processes_of(select(self._scaled_topology(), self.selection))
 
     def _scaled_topology(self) -> Topology:
         workers = {

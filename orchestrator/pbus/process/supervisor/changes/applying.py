@@ -27,6 +27,7 @@ from pbus.process.supervisor.changes.wanted import (
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor.worker_set import WorkerSet
 from pbus.topology.model import Topology, WorkerInstance
+from pbus.topology.policy.shared_process import file_names, process_instance
 
 _MAX_PLANS = 16  # kept until they are carried out; the oldest is dropped
 
@@ -141,7 +142,9 @@ class Changes:
         found = {name: self._adopt_from(topology, name) for name in names}
         changed = {name: keys for name, keys in found.items() if keys}
         if changed:
-            specs = {self._workers[name].next_instance.spec.name for name in changed}
+            specs = {
+                name for one in changed for name in file_names(self._workers[one].next_instance)
+            }
             workers = self.applied.topology.workers | {one: topology.workers[one] for one in specs}
             applied = msgspec.structs.replace(self.applied.topology, workers=workers)
             self.applied = msgspec.structs.replace(self.applied, topology=applied)
@@ -156,7 +159,7 @@ class Changes:
             return ()
         if (old.replicas is None) != (new.replicas is None):
             return ()  # another name: `pbus up` replaces it
-        instance = new.instance(name)
+        instance = process_instance(topology, new.name, worker.name)
         keys = changed_keys(old, instance.spec)
         if keys:
             worker.adopt(instance)

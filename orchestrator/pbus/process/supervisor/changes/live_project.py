@@ -16,7 +16,7 @@ from pbus.process.supervisor.start_order import StartOrder
 from pbus.process.supervisor.worker.usage import UsageMeter
 from pbus.process.supervisor.worker_set import WorkerSet
 from pbus.process.supervisor_events import Event
-from pbus.topology.model import WorkerSpec
+from pbus.topology.model import Topology
 
 
 class Queues(Protocol):
@@ -66,7 +66,7 @@ class LiveProject:
         self.order = StartOrder(self.workers, kill_now)
         self.membership = Membership(self.workers, self.order, self)
         self.rolling = Rolling(
-            self.workers, self.membership, self.order, self._spec_of, on_worker_ended
+            self.workers, self.membership, self.order, self._topology, on_worker_ended
         )
         self.changes = Changes(
             applied,
@@ -97,8 +97,8 @@ class LiveProject:
         self.order.on_change(event)
         self.rolling.notify()
 
-    def _spec_of(self, name: str) -> WorkerSpec | None:
-        return self.changes.applied.topology.workers.get(name)
+    def _topology(self) -> Topology:
+        return self.changes.applied.topology
 
     # Hooks of the membership: see membership.MembershipHooks
 

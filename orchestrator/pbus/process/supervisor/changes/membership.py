@@ -107,7 +107,8 @@ class Membership:
 
     async def _run(self, worker: WorkerProcess, *, is_added: bool) -> None:
         if is_added:
-            await self._hooks.open_queues(worker.name)
+            for name in worker.names:
+                await self._hooks.open_queues(name)
         await worker.run(self._host)
         if worker.target.is_leaving and not worker.status.survivors:
             self._workers.remove(worker.name)

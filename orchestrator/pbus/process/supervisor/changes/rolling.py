@@ -12,7 +12,8 @@ from pbus.process.supervisor.changes.membership import Membership
 from pbus.process.supervisor.start_order import StartOrder
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor.worker_set import WorkerSet
-from pbus.topology.model import WorkerSpec
+from pbus.topology.model import Topology
+from pbus.topology.policy.shared_process import process_instance
 
 _READY_S = 330.0  # a worker that is not registered in time is given up by its probe, after 300 s
 
@@ -49,7 +50,7 @@ class Rolling:
         workers: All workers.
         membership: Adds workers and takes them out.
         order: Their order.
-        spec_of: Returns the applied spec of a worker of the file.
+        topology: Returns what is applied of the file.
         on_outcome: Called when an outcome is known.
     """
 
@@ -58,14 +59,14 @@ class Rolling:
         workers: WorkerSet,
         membership: Membership,
         order: StartOrder,
-        spec_of: Callable[[str], WorkerSpec | None],
+        topology: Callable[[], Topology],
         on_outcome: Callable[[], None],
     ) -> None:
         self.groups: set[str] = set()
         self._workers = workers
         self._membership = membership
         self._order = order
-        self._spec_of = spec_of
+        self._topology = topology
         self._on_outcome = on_outcome
         self._has_changed = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -106,7 +107,7 @@ class Rolling:
             if worker.is_running:
                 members.setdefault(_group(worker), []).append(worker)
             else:
-                self._tell(run, [worker.name], ("unchanged", "it does not run"))
+                self._tell(run, worker.names, ("unchanged", "it does not run"))
         try:
             for group in self._order.sorted_groups(members):
                 await self._replace_group(members[group], run, timeout_s, reason)
@@ -126,28 +127,29 @@ class Rolling:
         Raises:
             NotReplacedError: The next process did not become ready; those after it are not replaced.
         """
-        spec = self._spec_of(_group(members[0]))
-        has_replicas = spec is not None and members[0].next_instance.spec.replicas is not None
+        group = _group(members[0])
+        is_declared = group in self._topology().workers
+        has_replicas = is_declared and members[0].next_instance.spec.replicas is not None
         spare = None
-        if spec is not None and has_replicas:
-            spare = await self._add_spare(spec, is_required=not reason)
+        if has_replicas:
+            spare = await self._add_spare(group, is_required=not reason)
         for worker in members:
             try:
                 await self._replace(worker, timeout_s, reason)
             except NotReplacedError as error:
                 note = "" if spare is None else f"; {spare.name} serves until the next `pbus up`"
-                self._tell(run, [worker.name], ("failed", f"{error}{note}"))
+                self._tell(run, worker.names, ("failed", f"{error}{note}"))
                 raise
             if worker is members[-1]:
                 await self._take_out(spare)
             detail = "" if has_replicas else "in place, since it has no replicas"
-            self._tell(run, [worker.name], ("done", worker.status.open_messages or detail))
+            self._tell(run, worker.names, ("done", worker.status.open_messages or detail))
 
-    async def _add_spare(self, spec: WorkerSpec, *, is_required: bool) -> WorkerProcess | None:
+    async def _add_spare(self, group: str, *, is_required: bool) -> WorkerProcess | None:
         """Start one more replica.
 
         Args:
-            spec: Of the group.
+            group: The worker of the file.
             is_required: Whether its failure is the end of the rolling restart.
 
         Returns:
@@ -156,16 +158,16 @@ class Rolling:
         Raises:
             NotReplacedError: It did not become ready, and is gone again.
         """
-        own = [one.name for one in self._workers if _group(one) == spec.name]
-        name = replica_name(spec.name, max(map(replica_number, own)) + 1)
-        spare = self._membership.add(spec.instance(name))
+        own = [one.name for one in self._workers if _group(one) == group]
+        name = replica_name(group, max(map(replica_number, own)) + 1)
+        spare = self._membership.add(process_instance(self._topology(), group, name))
         try:
             await self._until_ready(spare, 1)
         except NotReplacedError as error:
             await self._take_out(spare)
             if is_required:
                 raise
-            logger.warning("%s is recycled in place: %s", spec.name, error)
+            logger.warning("%s is recycled in place: %s", group, error)
             return None
         return spare
 
@@ -215,7 +217,7 @@ class Rolling:
             raise NotReplacedError(f"not within {_READY_S:g} s") from None
 
     def _named(self, names: Iterable[str]) -> list[WorkerProcess]:
-        found = (self._workers.get(name) for name in names)
+        found = dict.fromkeys(self._workers.get(name) for name in names)
         return [one for one in found if one is not None]
 
     def _tell(self, run: RollingRun, names: Iterable[str], outcome: Outcome) -> None:

@@ -10,6 +10,7 @@ from pbus.process.supervisor.changes.applied import Applied
 from pbus.process.system import path_json
 from pbus.topology.key_types import MAX_REPLICAS
 from pbus.topology.model import Topology, WorkerInstance
+from pbus.topology.policy.shared_process import processes_of
 from pbus.topology.selection import Selection, select
 
 
@@ -84,7 +85,7 @@ def wanted_of_file(
     """
     profiles = request.selection.profiles | before.selection.profiles & _profiles_of(topology)
     selection = msgspec.structs.replace(request.selection, profiles=profiles)
-    instances = select(topology, selection)
+    instances = processes_of(select(topology, selection))
     if selection.only:
         instances += _others(topology, instances, present)
         only = before.selection.only and before.selection.only | selection.only
@@ -144,6 +145,12 @@ def wanted_of_scale(
 def _check_scale(topology: Topology, name: str, count: int) -> None:
     if name not in topology.workers:
         raise ControlRefusedError(f"no worker is named {name!r}")
+    process = topology.workers[name].process
+    if process is not None:
+        raise ControlRefusedError(
+            f"{name} shares the process {process} with others, which have as many replicas",
+            hint=f"change `replicas` of all of them in {topology.file}, and apply that by `pbus up`",
+        )
     if topology.workers[name].replicas is None:
         raise ControlRefusedError(
             f"{name} has no replicas: it is one process without a number in its name",

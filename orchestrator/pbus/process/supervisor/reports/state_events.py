@@ -3,6 +3,7 @@
 import collections
 import time
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import msgspec
 
@@ -18,15 +19,31 @@ _WATCHED: frozenset[State] = frozenset({"ready", "unhealthy", "unresponsive"})
 _ENDED: frozenset[State] = frozenset({"backoff", "exited", "failed"})
 
 
+class Named(Protocol):
+    """A process, as far as it counts here."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its workers."""
+        ...
+
+
 class StateEventQueue:
     """Queues a message for each state change until it can be sent.
 
     Args:
         source: The supervisor's address.
         project: The name of its topology.
+        find: Returns the process of a worker, which has the names of all workers in it.
     """
 
-    def __init__(self, source: str, project: str) -> None:
+    def __init__(
+        self,
+        source: str,
+        project: str,
+        find: Callable[[str], Named | None] = lambda _name: None,
+    ) -> None:
+        self._find = find
         self._source = source
         self._project = project
         self._last: dict[str, _LastEvent] = {}
@@ -35,18 +52,24 @@ class StateEventQueue:
         )
 
     def on_event(self, event: Event) -> None:
-        """Handle an event of the supervisor."""
+        """Handle an event of the supervisor, for each worker of the process."""
+        if isinstance(event, Started | StateChanged):
+            process = self._find(event.worker)
+            for name in (event.worker,) if process is None else process.names:
+                self._on_event(event, name)
+
+    def _on_event(self, event: Started | StateChanged, worker: str) -> None:
         if isinstance(event, Started):
-            last = self._last_of(event.worker)
+            last = self._last_of(worker)
             last.pid, last.incarnation = event.pid, event.incarnation
-            self._add(event.worker, "starting", last.hangs.close(time.time()))
+            self._add(worker, "starting", last.hangs.close(time.time()))
         # "starting" is sent with the pid, once there is a process.
-        elif isinstance(event, StateChanged) and event.state != "starting":
+        elif event.state != "starting":
             detail = event.detail
             if event.state in _ENDED:
-                hang = self._last_of(event.worker).hangs.close(time.time())
+                hang = self._last_of(worker).hangs.close(time.time())
                 detail = join_reason(detail, hang) or ""
-            self._add(event.worker, event.state, detail)
+            self._add(worker, event.state, detail)
 
     def check(
         self, leases: Iterable[Lease], handler_limit_s: Callable[[str], float]

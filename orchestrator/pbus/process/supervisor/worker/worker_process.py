@@ -67,7 +67,7 @@ class WorkerProcess:
         self.status = WorkerStatus(instance, clock)
         self.target = WorkerTarget(clock)
         self.find_blocker: Callable[[], Blocker | None] = lambda: None
-        self._is_registered = False
+        self._registered: set[str] = set()  # of the workers of the process
         self._is_left = False
         self._probing: Probing | None = None
         self._kill_now = kill_now
@@ -123,20 +123,25 @@ class WorkerProcess:
         """Start no further process; a ready worker may end by itself."""
         self.target.finish(is_ready=self.status.state == "ready")
 
-    def on_ready(self, incarnation: str) -> None:
-        """Handle an incarnation that the registry has as ready; an earlier one is ignored."""
+    def on_ready(self, incarnation: str, worker: str) -> None:
+        """Handle an incarnation that the registry has as ready; an earlier one is ignored.
+
+        Args:
+            incarnation: The worker's.
+            worker: This one, or another of its process.
+        """
         child = self.status.child
         if child is None or self.status.state != "starting":
             return
         if incarnation.startswith(child.incarnation):
-            self._is_registered = True
+            self._registered.add(worker)
             self._check_ready()
 
     def _check_ready(self) -> None:
         """Enter "ready" as soon as the registry has the worker and its probe has succeeded."""
         if self.status.state != "starting" or self._probing is None:
             return
-        if self._probing.is_passed and (self._is_registered or not self.joins):
+        if self._probing.is_passed and (self._registered.issuperset(self.names) or not self.joins):
             self.status.set_ready()
             self._probing.on_ready()
             self.status.emit(Ready(self.name))
@@ -152,6 +157,11 @@ class WorkerProcess:
     def joins(self) -> bool:
         """Whether its process is expected in the registry."""
         return self.status.instance.spec.joins
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all workers in its process; its own is the first."""
+        return self.status.instance.names
 
     @property
     def is_running(self) -> bool:
@@ -269,7 +279,7 @@ class WorkerProcess:
     async def _start(self, incarnation: str, probing: Probing) -> Child:
         status = self.status
         status.begin_start()
-        self._is_registered = False
+        self._registered = set()
         try:
             child = await self._host.start_child(
                 status.instance, incarnation, status.on_line, self.target.wake, probing.env

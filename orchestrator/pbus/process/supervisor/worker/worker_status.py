@@ -56,6 +56,7 @@ class WorkerStatus:
         self.silent_s = 0.0
         self.handler: RunningHandler | None = None
         self.jobs_done = 0
+        self._leases: dict[str, Lease] = {}
         self.on_output: Callable[[str], None] = lambda _text: None
         self.is_probed = True
         self.survivors = ""
@@ -75,15 +76,19 @@ class WorkerStatus:
         self.begun_at = self.clock()
         self.ready_at = self._reason = self.code = self.is_healthy = None
         self.silent_s, self.handler, self.jobs_done = 0.0, None, 0
+        self._leases = {}
         self.output.forget_error()
         self.enter("starting")
 
     def on_lease(self, lease: Lease, now: float) -> None:
-        """Take in the lease of its process; `now` in Unix seconds."""
-        self.is_active = lease.active
-        self.silent_s = now - lease.beat if lease.beat else 0.0
-        self.handler = lease.handler
-        self.jobs_done = lease.done
+        """Take in the lease of a worker of its process; `now` in Unix seconds."""
+        self._leases[lease.name] = lease
+        leases = self._leases.values()
+        self.is_active = all(one.active for one in leases)
+        self.silent_s = now - lease.beat if lease.beat else 0.0  # one loop for all
+        handlers = [one.handler for one in leases if one.handler is not None]
+        self.handler = min(handlers, key=lambda one: one.since, default=None)
+        self.jobs_done = sum(one.done for one in leases)
 
     @property
     def handler_limit_s(self) -> float:
