@@ -5,6 +5,7 @@ from pbus.bus.local.mailbox import SYSTEM_CAPACITY
 from pbus.bus.stream.flow_control import FlowControl
 from pbus.bus.stream.provenance import Provenance
 from pbus.bus.stream.receiver import BatchCompletion, StreamReceiver
+from pbus.codec import claimed_origin
 from pbus.errors import MessageDecodeError, SealError
 from pbus.messages import Lane
 from pbus.seal import Seal
@@ -31,15 +32,15 @@ class ReceivingBus(WorkerBus):
                 plain = self._seal.open("payload", payload)
                 self._receiver.receive(plain, limit=self._max_payload_bytes)
         except SealError as error:
-            self._refuse(error)
+            self._refuse(error, payload)
         except MessageDecodeError as error:
-            self._refuse(self._seal.explain(error, payload))
+            self._refuse(self._seal.explain(error, payload), payload)
         except Exception as error:  # noqa: BLE001 - counted and said, at most once a second
             self._refuse(MessageDecodeError(f"a bug in pbus: {error!r}"))
 
-    def _refuse(self, error: MessageDecodeError) -> None:
+    def _refuse(self, error: MessageDecodeError, payload: bytes = b"") -> None:
         self.counters.unsealed += isinstance(error, SealError)
-        self._router.refuse(error)
+        self._router.refuse(error, claimed_origin(payload))
 
     def _take_note(self, note: bytes) -> None:
         self._flow_control.receive(note)

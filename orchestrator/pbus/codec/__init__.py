@@ -11,6 +11,7 @@ from pbus.codec.envelope import Envelope as Envelope
 from pbus.codec.envelope import Header as Header
 from pbus.codec.envelope import as_json as as_json
 from pbus.codec.envelope import check_addresses as check_addresses
+from pbus.codec.envelope import claimed_origin as claimed_origin
 from pbus.codec.envelope import decode_header as decode_header
 from pbus.codec.envelope import decode_payload as decode_payload
 from pbus.codec.envelope import encode_payload as encode_payload

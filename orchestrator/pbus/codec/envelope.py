@@ -1,13 +1,15 @@
 """The envelope of a payload and the headers of encoded messages."""
 
 import enum
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
 from pbus.errors import MessageDecodeError
 from pbus.messages import Lane
 from pbus.names import MAX_NAME_LENGTH
+from pbus.seal import is_sealed
+from pbus.seal.seal_text import SUFFIX_LENGTH
 from pbus.structs import DECODE_ERRORS, RoutingKey, is_packed
 
 FORMAT_VERSION = 1
@@ -15,6 +17,7 @@ FORMAT_VERSION = 1
 # Numbers of the wire: within what JSON numbers and a bigint of SQL hold, with room to add them up.
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
+_HEAD_BYTES = 4096  # more than an envelope can take
 _MAX_ADDRESS_LENGTH = MAX_NAME_LENGTH + 1  # some have a sign before the name
 
 json_encoder = msgspec.json.Encoder()
@@ -69,6 +72,7 @@ _envelope_decoder = msgspec.json.Decoder(Envelope)
 _packed_header_decoder = msgspec.msgpack.Decoder(Header)
 _packed_envelope_decoder = msgspec.msgpack.Decoder(Envelope)
 _packed_bytes_decoder = msgspec.msgpack.Decoder(bytes)
+_json_array_decoder = msgspec.json.Decoder(list[Any])
 _json_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _packed_fields_decoder = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
 _packed_payload_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
@@ -120,6 +124,20 @@ def decode_payload(payload: bytes) -> tuple[Envelope, list[bytes]]:
     if len(messages) != envelope.count:
         raise MessageDecodeError(f"{len(messages)} messages where {envelope.count} were announced")
     return envelope, messages
+
+
+def claimed_origin(payload: bytes) -> str:
+    """What a refused payload or control payload says of its origin; "" where it says nothing."""
+    head, line_end, _ = payload[:_HEAD_BYTES].partition(b"\n")
+    if not line_end and is_sealed(head):
+        head = head[:-SUFFIX_LENGTH]
+    try:
+        kind, sender, *rest = _json_array_decoder.decode(head)
+        address = rest[2] if kind == FORMAT_VERSION else rest[0]
+        check_addresses(sender, address)
+    except (*DECODE_ERRORS, AttributeError, IndexError):
+        return ""
+    return f"process {sender!r}, to {address!r}"
 
 
 def within_packed(line: bytes) -> bytes:

@@ -267,3 +267,36 @@ def test_no_control_characters_reach_the_log(
 
     assert caplog.messages
     assert all(message.isprintable() for message in caplog.messages), caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("payload", "origin"),
+    [
+        (b'[1,"burglar",1,"d","clerk",1,1,0]\n{}', "process 'burglar', to 'clerk'"),
+        (b'[1,"burglar",1,"d","clerk",1,0,0]', "process 'burglar', to 'clerk'"),
+        (b'["grant","burglar","clerk",1,2,3]', "process 'burglar', to 'clerk'"),
+        (b'[1,"\\u001b",1,"d","clerk",1,1,0]\n{}', ""),
+        (b'[1,null,1,"d",[],1,1,0]', ""),
+        (b'[1,"burglar"]', ""),
+        (b'{"grant": 1}', ""),
+        (b"\xff", ""),
+        (b"[" * 5000, ""),
+        (b"", ""),
+    ],
+)
+@pytest.mark.parametrize("is_sealed", [False, True], ids=["no key", "another key"])
+def test_a_refusal_says_where_it_claims_to_be_from(
+    payload: bytes, origin: str, is_sealed: bool, backend: str, caplog: pytest.LogCaptureFixture
+):
+    """Of what no holder of the key wrote, as far as it says anything that can be shown."""
+    sealed = seal_of("another-key-of-16", "c").close("payload", payload) if is_sealed else payload
+
+    async def main() -> None:
+        Receiving(backend, has_key=True)._take(sealed)
+
+    run(main())
+
+    (message,) = caplog.messages
+    assert ("another key" if is_sealed else "not sealed") in message
+    assert (f"(it says it is from {origin})" if origin else "(1 refused so far)") in message
+    assert bool(origin) == ("it says" in message)

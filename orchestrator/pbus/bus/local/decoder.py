@@ -66,11 +66,18 @@ class MessageDecoder:
             self.refuse(error, line)
         return None
 
-    def refuse(self, error: MessageDecodeError, line: bytes = b"") -> None:
-        """Count bytes that were no message; log at most once a second, and whose it was."""
+    def refuse(self, error: MessageDecodeError, line: bytes = b"", *, origin: str = "") -> None:
+        """Count bytes that were no message; log at most once a second, and whose it was.
+
+        Args:
+            error: The reason.
+            line: The message, if it is one.
+            origin: Where it claims to be from.
+        """
         self._counters.refused += 1
-        source = source_of(line)
-        said = f"{error} (sent by {source})" if source else str(error)
+        said, source = str(error), source_of(line)
+        if source or origin:
+            said += f" (sent by {source})" if source else f" (it says it is from {origin})"
         self._unsaid = said if said.isprintable() else ascii(said)[1:-1]
         self.tidy()
 

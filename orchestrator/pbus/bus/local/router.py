@@ -178,9 +178,9 @@ class LocalRouter:
         items = [message for message in found if message is not None]
         return _extend(decoding, lane, lines, delivery) + _extend(others, lane, items, delivery)
 
-    def refuse(self, error: MessageDecodeError) -> None:
-        """Count and log bytes that were no message."""
-        self._decoder.refuse(error)
+    def refuse(self, error: MessageDecodeError, origin: str = "") -> None:
+        """Count and log bytes that were no message, and where they claim to be from."""
+        self._decoder.refuse(error, origin=origin)
 
     def tidy(self) -> None:
         """Log what was refused too soon after a refusal that was logged."""
