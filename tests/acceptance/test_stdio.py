@@ -124,3 +124,26 @@ def test_restart_and_stop_are_lines(mill: Place):
     assert any("the end" in line for line in mill.logs("main"))
     assert 0 == mill.run("down").code
     assert "end" == lines(mill)[-1]["kind"]
+
+
+def test_missing_program_fails_at_once_and_a_deaf_one_is_ended(home: CliEnv):
+    """The first is named by `up --wait`; the second has its grace, then signals end it as a stop."""
+    topology = """
+name: quarry
+workers:
+  absent: {command: [./absent.sh], stdio: jsonl}
+  deaf: {command: [sh, -c, 'exec sleep 600'], stdio: jsonl, stop: {grace: 20s, drain: false}}
+"""
+    quarry = home.place("quarry", {"topology.yaml": topology})
+    done = quarry.run("up", "--wait")
+    rows = quarry.until(lambda rows: rows["absent"]["state"] != "starting")
+
+    assert 1 == done.code
+    assert "'./absent.sh' cannot be started: No such file or directory" in done.err
+    assert ("failed", 0) == (rows["absent"]["state"], rows["absent"]["restarts"])
+    data = json.dumps({"text": "x" * 60_000})
+    sent = quarry.tell("send", "deaf", "--type", "Step", "--data", data, "--count", "12")
+    assert 0 == sent.code, sent.err
+    assert 0 == quarry.run("down").code
+    assert any("exited with code 0" in line for line in quarry.logs("deaf"))
+    assert [] == [line for line in quarry.logs("deaf") if "ERROR" in line]

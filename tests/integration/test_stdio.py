@@ -13,9 +13,17 @@ import pytest
 from pbus import BaseWorker
 from pbus.bus import AsyncQueueBus, connect
 from pbus.client import Client
-from pbus.errors import BusFullError, JobCancelledError, JobFailedError, WorkerNotFoundError
+from pbus.errors import (
+    BusFullError,
+    JobCancelledError,
+    JobFailedError,
+    ProgramStartError,
+    WorkerNotFoundError,
+)
 from pbus.messages import BusDataMessage, BusOpaqueMessage, BusOpaqueSystemMessage
 from pbus.process.stdio.program_worker import ProgramWorker
+from pbus.process.system.launch_plan import PROGRAM_WORKER, WorkerLaunchSpec
+from pbus.process.worker_loader import load_worker
 from pbus.routing_keys import owner_of
 from support.job_helpers import Doer, NotingDoer, hosted
 from support.listeners import Listener
@@ -414,17 +422,39 @@ def test_ready_is_a_line_where_that_is_wanted(tmp_path):
     run(main())
 
 
-def test_program_that_is_missing_is_named(caplog):
-    """The error says which, and why."""
+@pytest.mark.parametrize(
+    ("command", "text", "problem"),
+    [
+        ("./absent.sh", None, "No such file or directory"),
+        ("no-such-program-of-pbus", None, "(not in PATH)"),
+        ("./plain.sh", "echo", "is not executable (chmod +x"),
+        ("./odd.sh", "#!/no/such/interpreter\n", "wants the interpreter /no/such/interpreter"),
+        ("./dos.sh", "#!/bin/sh\r\n", "ends with CR LF"),
+    ],
+)
+def test_program_that_cannot_be_started_is_explained(tmp_path, monkeypatch, command, text, problem):
+    """As for any program; one that is not there is not tried again."""
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        (tmp_path / command).write_text(text)
+        (tmp_path / command).chmod(0o644 if "plain" in command else 0o755)
+    spec = WorkerLaunchSpec(
+        worker=PROGRAM_WORKER, args={"command": [command]}, active=True, files=()
+    )
 
-    async def main():
+    async def start():
         bus = AsyncQueueBus()
         async with hosted(lambda: bus, [Doer()]) as (runner,):
-            await runner.add_workers(ProgramWorker("py", command=["./no-such-program"]))
+            await runner.add_workers(load_worker(spec, "py"))
             await until(lambda: runner.errors)
-            assert "'./no-such-program' cannot be started: No such file" in runner.errors[0].error
+            assert problem in runner.errors[0].error
 
-    run(main())
+    if text is None or "plain" in command:
+        with pytest.raises(ProgramStartError) as caught:
+            load_worker(spec, "py")
+        assert problem in caught.value.message
+    else:
+        run(start())
 
 
 def test_stored_messages_wait_for_the_word_of_the_program(valkey, channel):

@@ -35,7 +35,9 @@ def test_wheel_is_whole(tmp_path: Path):
     }
     assert set() == carried - names
     assert {
-        f"pbus_cli/templates/{example}/{file}"
+        f"pbus_cli/templates/{example}/{file.name}"
         for example in example_names()
-        for file in ("topology.yaml", "workers.py", "test_workers.py")
+        for file in (ROOT / "cli/pbus_cli/templates" / example).iterdir()
+        if file.is_file()
     } <= names
+    assert {"hello", "jobs", "voice"} <= {*example_names()}

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pbus.bus.connect import make_bus
-from pbus.errors import HandlerDefinitionError, PbusError, WorkerLoadError
+from pbus.errors import HandlerDefinitionError, PbusError, ProgramStartError, WorkerLoadError
 from pbus.process.hosting import Hosting
 from pbus.process.supervisor.worker.restart_policy import UNLOADABLE
 from pbus.process.system import path_json
@@ -48,7 +48,7 @@ def main() -> int:
             traceback.print_exception(error.__cause__)
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - of this program, to its log
         is_final = isinstance(error, WorkerLoadError) and error.is_final
-        if is_final or isinstance(error, HandlerDefinitionError):
+        if is_final or isinstance(error, HandlerDefinitionError | ProgramStartError):
             return UNLOADABLE
     except Exception:  # noqa: BLE001 - the last resort
         traceback.print_exc()

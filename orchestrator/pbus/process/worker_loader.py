@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from pbus.errors import PbusError, WorkerLoadError
+from pbus.errors import PbusError, ProgramStartError, WorkerLoadError
 from pbus.process.system.launch_plan import WorkerLaunchSpec
 from pbus.workers.base_worker import BaseWorker
 
@@ -13,10 +13,13 @@ def load_worker(spec: WorkerLaunchSpec, name: str) -> BaseWorker:
 
     Raises:
         WorkerLoadError: There is no such class, it is no worker, or its own code failed.
+        ProgramStartError: The worker stands for a program that is not there.
     """
     kind = load_class(spec.worker)
     try:
         worker = kind(name, **spec.args)
+    except ProgramStartError:
+        raise
     except Exception as error:
         arguments = ", ".join(spec.args) or "none"
         problem = f"{kind.__name__}({name!r}, …) raised {_describe(error)} (args: {arguments})"

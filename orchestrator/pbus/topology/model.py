@@ -103,6 +103,11 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     process: str | None = None
     members: tuple[Member, ...] = ()
 
+    @property
+    def is_hosted(self) -> bool:
+        """Whether the process is one of pbus', with the worker in it."""
+        return self.worker is not None or self.stdio is not None
+
     def is_success(self, code: int | None) -> bool:
         """Whether a process with this exit code has ended well."""
         return code == 0 or code in self.success_exit_codes

@@ -72,6 +72,34 @@ def test_what_was_read_counts_as_handled_after_a_while(monkeypatch):
     assert [["settled"], ["settled"], ["requeued"]] == run(watched(program, work))
 
 
+def test_program_that_reads_on_has_handled_what_it_read_before(monkeypatch):
+    """A busy one is not waited for: only what it read last stays in hand."""
+    monkeypatch.setattr(handed_over, "_LOOK_S", 0.001)
+    monkeypatch.setattr(handed_over, "_IN_HAND_S", 3600.0)
+    program = Reader()
+
+    async def work(hands, ends):
+        program.position = 15  # the first, and half of the second
+        await program.looked_at()
+        assert [["deferred"]] * 3 == ends
+        program.position = 20
+        await until(lambda: "settled" in ends[0])
+        await program.looked_at()
+        assert ["deferred"] == ends[1]
+        program.position = 30
+        await until(lambda: "settled" in ends[1])
+        await program.looked_at()
+        fresh = Stored()
+        hands.add("m3", fresh, 40)  # looks, too
+        program.position = 40
+        hands.add("m4", Stored(), 50)
+        assert (["deferred", "settled"], ["deferred"]) == (ends[2], fresh.ends)
+        hands.requeue_all()
+        assert ["deferred", "requeued"] == fresh.ends
+
+    assert [["settled"]] * 3 == run(watched(program, work))
+
+
 def test_program_that_tells_is_believed(monkeypatch):
     """Then only its word counts, in any order; a failure is a retry."""
     monkeypatch.setattr(handed_over, "_LOOK_S", 0.001)

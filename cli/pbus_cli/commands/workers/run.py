@@ -71,7 +71,7 @@ def _run(
     words: "Sequence[str]", project: str | None, files: "Sequence[Path]", *, is_command: bool
 ) -> int:
     from pbus.client.one_off import command_launch, joined
-    from pbus.process.supervisor.launch_errors import explain
+    from pbus.process.launch_errors import explain
     from pbus.process.system.terminal_job import run_in_foreground
     from pbus_cli.call import run_command
     from pbus_cli.call.attach import names_as

@@ -14,7 +14,8 @@ class HandedOver:
     """Settles messages.
 
     A program that says so tells of each message when it has handled it. For any other one a message
-    counts as handled a quarter of a second after it was read, unless the program has ended by then.
+    counts as handled when the program has read on after it, or has not ended a quarter of a second
+    after it was read.
 
     Args:
         program: Has the messages.
@@ -28,12 +29,15 @@ class HandedOver:
         self._program = program
         self._messages: OrderedDict[str, tuple[Delivery, int]] = OrderedDict()
         self._has_some = asyncio.Event()
+        self._taken = 0  # as far as was seen
+        self._taken_at = 0.0
 
     def add(self, message_id: str, delivery: Delivery, position: int) -> None:
         """Note a message that was written up to a position."""
         delivery.defer_ack()
         self._messages[message_id] = (delivery, position)
         self._has_some.set()
+        self._look()
 
     def settle(self, message_id: str, error: BaseException | None = None) -> bool:
         """Settle a message; returns whether it was in hand."""
@@ -55,18 +59,26 @@ class HandedOver:
 
     async def run(self) -> None:
         """Settle what the program has read, until cancelled."""
-        read_at: dict[str, float] = {}
-        clock = asyncio.get_running_loop().time
         while True:
             await self._has_some.wait()
-            now, taken = clock(), self._program.taken
-            for message_id, (_, position) in list(self._messages.items()):
-                if self.is_told or self._program.code is not None or position > taken:
-                    break
-                if now - read_at.setdefault(message_id, now) >= _IN_HAND_S:
-                    del read_at[message_id]
-                    self.settle(message_id)
+            self._look()
             if not self._messages or self.is_told:
-                read_at.clear()
                 self._has_some.clear()
             await asyncio.sleep(_LOOK_S)
+
+    def _look(self) -> None:
+        """Settle what was handled, as the position up to which the program has read tells."""
+        now, taken = asyncio.get_running_loop().time(), self._program.taken
+        if self.is_told or self._program.code is not None:
+            return
+        if taken > self._taken:
+            handled, self._taken, self._taken_at = self._taken, taken, now
+        elif now - self._taken_at >= _IN_HAND_S:
+            handled = taken
+        else:
+            return
+        while self._messages:
+            message_id, (_, position) = next(iter(self._messages.items()))
+            if position > handled:
+                return
+            self.settle(message_id)

@@ -2,16 +2,21 @@
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
+import shutil
 import signal
 import struct
 import termios
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import cast
 
 from pbus.errors import ProgramStartError, StdinClosedError
+from pbus.process.launch_errors import explain
 from pbus.process.stdio.program_lines import ByteLines
+from pbus.process.system.launch_plan import Launch
 
 _CHUNK_BYTES = 64 * 1024
 _BUFFER_BYTES = 64 * 1024  # that wait for the program beside what is in the pipe
@@ -49,7 +54,7 @@ class Program:
         except OSError as error:
             for descriptor in (to_stdin, from_stdout):
                 os.close(descriptor)
-            raise ProgramStartError(self._command[0], error.strerror or str(error)) from error
+            raise _start_error(self._command, error) from error
         finally:
             for descriptor in (stdin, stdout):
                 os.close(descriptor)
@@ -131,6 +136,23 @@ class Program:
                     self._process.send_signal(number)
             grace_s = _KILL_S
         await self.has_ended(grace_s)
+
+
+def check_program(command: Sequence[str]) -> None:
+    """Check that there is such a program.
+
+    Raises:
+        ProgramStartError: There is none, or it is not executable.
+    """
+    if shutil.which(command[0]) is None:
+        is_there = Path(command[0]).exists()
+        raise _start_error(command, OSError(errno.EACCES if is_there else errno.ENOENT, ""))
+
+
+def _start_error(command: Sequence[str], error: OSError) -> ProgramStartError:
+    launch = Launch(argv=tuple(command), env=dict(os.environ), cwd=Path.cwd())
+    explained = explain(launch, error)
+    return ProgramStartError(command[0], explained.strerror or str(explained))
 
 
 class _Stdin(asyncio.BaseProtocol):

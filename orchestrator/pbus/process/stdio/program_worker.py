@@ -22,7 +22,7 @@ from pbus.messages import (
     BusWorkerErrorMessage,
 )
 from pbus.process.stdio.handed_over import HandedOver
-from pbus.process.stdio.program import Program
+from pbus.process.stdio.program import Program, check_program
 from pbus.process.stdio.program_commands import ProgramCommands
 from pbus.process.stdio.program_lines import event_line, message_line, parse_line
 from pbus.workers.base_worker import BaseWorker
@@ -34,6 +34,9 @@ _MOST_GRACE_S = 8.0  # what stop() of a worker may take, with the signals
 _HEADER_BYTES = 64 * 1024  # of a line, beside what the bus carries in a message
 _ENDING_S = 1.0  # for a program that has closed its stdin to end
 _FLUSH_S = 2.0
+_SIGNAL_S = 0.3  # for a signal to the process group to be handled here, too
+_LOOK_S = 0.01
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _OWN = "pbus."
 _FORWARDED = (BusFrameMessage, BusMessagesLostMessage, BusWorkerErrorMessage)
 
@@ -49,6 +52,9 @@ class ProgramWorker(BaseWorker):
         waits_ready: Whether it is ready with the program's line `{"ready": true}`; else when it runs.
         grace_s: Seconds for the program to end after its stdin was closed.
         stop_signal: Sent after that.
+
+    Raises:
+        ProgramStartError: There is no such program.
     """
 
     takes_opaque = True
@@ -63,6 +69,7 @@ class ProgramWorker(BaseWorker):
         stop_signal: str = "SIGTERM",
     ) -> None:
         super().__init__(name)
+        check_program(command)
         self._command = tuple(command)
         self._waits_ready = waits_ready
         self._grace_s = min(DEFAULT_GRACE_S if grace_s is None else grace_s, _MOST_GRACE_S)
@@ -110,6 +117,9 @@ class ProgramWorker(BaseWorker):
         await asyncio.wait(
             {reading}, timeout=_FLUSH_S
         )  # it may have left a process with its stdout
+        if await self._is_stopped_with(code):
+            self.request_stop(drain=False)
+            return
         if code != 0:
             logger.error("the program %r ended %s", self._command[0], _how(code))
             await self._end_like(code)
@@ -119,6 +129,15 @@ class ProgramWorker(BaseWorker):
             self._handed_over.settle_all()
         # Its open jobs cannot be finished, nor can what waits be handled: it is for others.
         await self.worker_runner.cancel(f"the program {self._command[0]!r} has ended")
+
+    async def _is_stopped_with(self, code: int) -> bool:
+        """Whether the program was ended by a signal that this process has got, too."""
+        if -code in _STOP_SIGNALS or code - 128 in _STOP_SIGNALS:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SIGNAL_S):
+                    while not self._is_stopping:  # noqa: ASYNC110 - set by the runner
+                        await asyncio.sleep(_LOOK_S)
+        return self._is_stopping
 
     async def _end_like(self, code: int) -> NoReturn:
         """End this process as the program has ended: what it had in hand is requeued by others."""

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pbus.errors import ProcessError
+from pbus.process.launch_errors import explain, hint_at_exit
 from pbus.process.project.project import Project
 from pbus.process.services.guard_client import GuardClient
 from pbus.process.supervisor.bus_client import SupervisorBusClient
-from pbus.process.supervisor.launch_errors import explain, hint_at_exit
 from pbus.process.supervisor_events import Event
 from pbus.process.system.launch_plan import ProcessEnvironment, plan_launch
 from pbus.process.system.output import OnLine

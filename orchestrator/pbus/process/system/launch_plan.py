@@ -117,7 +117,7 @@ def plan_launch(
     }
     if spec.pipecat:
         env[PIPECAT_VARIABLE] = _with_sidecar(env.get(PIPECAT_VARIABLE, ""))
-    if spec.command is not None and spec.stdio is None:
+    if spec.command is not None and not spec.is_hosted:
         return Launch(argv=spec.command, env=env, cwd=spec.working_dir)
     # The name is for readers of process lists; the child itself reads the environment.
     argv = (sys.executable, "-P", "-m", "pbus.process.child", instance.name)

@@ -65,9 +65,10 @@ class Restarts:
             open_messages: Fate of the messages that the process held.
             is_failure: The exit is a failure whatever the code is.
         """
-        if code == restart_policy.UNLOADABLE and self._spec.worker is not None:
+        if code == restart_policy.UNLOADABLE and self._spec.is_hosted:
             may_pass = self._status.has_been_ready and not self._target.is_watched
-            await self._after_obstacle("its class cannot be loaded", may_pass=may_pass)
+            what = "class cannot be loaded" if self._spec.stdio is None else "program is not there"
+            await self._after_obstacle(f"its {what}", may_pass=may_pass)
             return
         now, ready_at = self._status.clock(), self._status.ready_at
         end = restart_policy.Exit(
