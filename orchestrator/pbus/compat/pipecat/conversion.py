@@ -13,7 +13,7 @@ import msgspec
 
 from pbus.codec import Header
 from pbus.compat.pipecat import theirs
-from pbus.compat.pipecat.values import build, decode, encode_field
+from pbus.compat.pipecat.values import build, decode, encode_field, is_of_process
 from pbus.errors import MessageDecodeError
 from pbus.frames import Frame
 from pbus.messages import BusMessage, BusOpaqueMessage
@@ -131,7 +131,7 @@ def _frame_to_wire(frame: Any, kind: str, name: str, *, packed: bool) -> dict[st
     raw = _bytes_fields(cls)
     for key in _names(cls):
         value = getattr(frame, key, None)
-        if value is None or callable(value):  # functions are left out, as by Pipecat's serializer
+        if is_of_process(value):
             continue
         if key in raw and isinstance(value, (bytes, bytearray)):
             wire[key] = bytes(value) if packed else base64.b64encode(value).decode()
@@ -144,12 +144,14 @@ def _frame_to_wire(frame: Any, kind: str, name: str, *, packed: bool) -> dict[st
 @functools.cache
 def _bytes_fields(cls: Any) -> frozenset[str]:
     """The fields of a frame that hold bytes, which travel without a tag, as those of pbus' frames."""
-    hints = typing.get_type_hints(cls)
-    return frozenset(
-        name
-        for name, hint in hints.items()
-        if hint is bytes or set(typing.get_args(hint)) == {bytes, type(None)}
-    )
+    return frozenset(field.name for field in dataclasses.fields(cls) if _is_bytes(field.type))
+
+
+def _is_bytes(hint: Any) -> bool:
+    """Whether a type is bytes, perhaps None, too; not resolved where it is text: it may be undefined."""
+    if isinstance(hint, str):
+        return hint.replace(" ", "") in {"bytes", "bytes|None", "None|bytes", "Optional[bytes]"}
+    return hint is bytes or set(typing.get_args(hint)) == {bytes, type(None)}
 
 
 # From the wire

@@ -5,10 +5,12 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
+from pbus.bus.base import new_header
 from pbus.bus.brokered import BrokeredBus
 from pbus.codec import decode_header, decode_message
 from pbus.compat.pipecat import theirs
 from pbus.compat.pipecat.conversion import WireMessage, decode_wire, from_wire, to_wire
+from pbus.compat.pipecat.flushes import DONE, Flushes
 from pbus.compat.pipecat.job_ledger import JobLedger, OpenJob, abandoned_cancel, failed_answer
 from pbus.compat.pipecat.local_addresses import Broadcasts, LocalAddress
 from pbus.compat.pipecat.local_workers import LocalWorkers
@@ -84,6 +86,7 @@ class PipecatLink:
         self._replicas = Replicas(self._registry)
         self._ledger = JobLedger()
         self._broadcasts = Broadcasts()
+        self._flushes = Flushes(self._tell_flushed)
         self._tasks = TaskOwner()
         self._unknown: set[str] = set()  # types that were complained about
         self._peers: Peers | None = None
@@ -170,6 +173,7 @@ class PipecatLink:
                     address = asked if self.bus.queues is not None else data.worker_name
         source = self._workers.address_of(message.source)
         wire = to_wire(message, source, address, packed=self._packed)
+        self._flushes.leaving(message)
         if asked is None:
             self._broadcasts.note(wire.id)
         else:
@@ -206,7 +210,7 @@ class PipecatLink:
         await self.bus.send(answer)
 
     async def _take_in(self, address: LocalAddress, wire: WireMessage) -> None:
-        if await self._workers.on_end(address, wire):
+        if self._flushes.is_done(wire) or await self._workers.on_end(address, wire):
             return
         message = self._read(wire) if self._is_of_session(wire) else None
         if message is None:
@@ -228,6 +232,7 @@ class PipecatLink:
             return
         if self.is_observer:
             return
+        self._flushes.coming(message)
         self._deliver(message)
         if isinstance(message, theirs.BusActivateWorkerMessage) and worker is not None:
             await self._wait_active(worker)
@@ -265,6 +270,11 @@ class PipecatLink:
         while not worker.active and asyncio.get_running_loop().time() < ends:  # noqa: ASYNC110 - Pipecat has no event for it
             await asyncio.sleep(_POLL_S)
 
+    def _tell_flushed(self, origin: str, flush_id: int) -> None:
+        """Tell the process of a worker that a flush which it began is done here."""
+        header = new_header(DONE, self.name, origin)
+        self._spawn(self.bus.send_checked(header, {"flush_id": flush_id}), "flush")
+
     # Losses
 
     def _on_lost(self, data: WorkerLostData) -> None:
@@ -281,7 +291,7 @@ class PipecatLink:
                 text = f"worker {job.worker!r} was lost: {reason}"
                 self._deliver(failed_answer(job, text, "JobWorkerLostError"))
 
-    def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, Any], what: str) -> None:
         self._tasks.spawn(work, f"pbus {what} of {self._runner.name}")
 
 

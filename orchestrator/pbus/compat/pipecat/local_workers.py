@@ -201,5 +201,5 @@ class LocalWorkers:
                     source=self._runner.name, target=worker.name, reason=reason
                 )
             )
-        await asyncio.gather(*(worker.wait() for worker in workers if worker is not None))
-        await self._runner.end(reason)
+        await theirs.until_workers_ended(self._runner)
+        await self._runner.end(reason)  # it may run on without workers

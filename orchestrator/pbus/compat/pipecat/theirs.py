@@ -3,6 +3,7 @@
 Everything here is public but what NON_PUBLIC lists.
 """
 
+import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Iterator
 from importlib.metadata import version
@@ -62,6 +63,14 @@ def root_names(runner: WorkerRunner) -> list[str]:
     """The names of a runner's root workers, those included that have not started."""
     entries: dict[str, Any] = runner._entries  # noqa: SLF001 - listed above
     return [name for name, entry in entries.items() if entry.worker.parent is None]
+
+
+async def until_workers_ended(runner: WorkerRunner) -> None:
+    """Return when the tasks of all root workers that were started are over."""
+    tasks = [entry.runner_task for entry in runner._entries.values()]  # noqa: SLF001 - listed above
+    started = [task for task in tasks if task is not None]
+    if started:
+        await asyncio.wait(started)
 
 
 def forget_worker(runner: WorkerRunner, of_runner: str, name: str) -> None:

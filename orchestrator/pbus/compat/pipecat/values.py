@@ -4,6 +4,7 @@ What JSON has no form for is an object of two keys, its type and its data, as Pi
 writes it. Its class is looked up among the modules that this process has imported.
 """
 
+import asyncio
 import base64
 import dataclasses
 import datetime as dt
@@ -21,6 +22,7 @@ from pydantic import BaseModel
 from pbus.compat.pipecat.theirs import ADAPTERS
 from pbus.errors import MessageEncodeError
 
+_OF_LOOPS = (asyncio.Event, asyncio.Lock, asyncio.Semaphore, asyncio.Queue, asyncio.Future)
 TYPE, DATA = "__type__", "__data__"
 _INTEGERS = range(-(1 << 63), 1 << 64)  # that the wire carries
 
@@ -164,13 +166,18 @@ def _encode_object(value: Any) -> Any:
 
 
 def dataclass_fields(value: Any) -> dict[str, Any]:
-    """The JSON of a dataclass' fields; None and functions are left out, as by Pipecat's serializer."""
+    """The JSON of a dataclass' fields; None and what is of the sender's process alone are left out."""
     fields = {}
     for field in dataclasses.fields(value):
         found = getattr(value, field.name, None)
-        if found is not None and not callable(found):
+        if not is_of_process(found):
             fields[field.name] = found
     return encode_fields(fields)
+
+
+def is_of_process(value: Any) -> bool:
+    """Whether a field is left out, as by Pipecat's serializer: None, functions, what tasks wait for."""
+    return value is None or callable(value) or isinstance(value, _OF_LOOPS)
 
 
 def _place_of(cls: type) -> str:

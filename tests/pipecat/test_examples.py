@@ -1,0 +1,38 @@
+"""The examples in configs/ that need Pipecat, as users copy them."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.cli_env import CliEnv, Place, wait_for
+
+pytestmark = pytest.mark.cli
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def copied(home: CliEnv, name: str) -> Place:
+    """An example that runs."""
+    place = home.place(name, CONFIGS / name)
+    file = place.folder / "topology.yaml"
+    file.write_text(file.read_text().replace("[python,", f"[{sys.executable},"))
+    place.up()
+    return place
+
+
+def test_handoff(home: CliEnv):
+    """Who is active answers; a word has it hand over, there and back; a new process goes on."""
+    place = copied(home, "pipecat-handoff")
+
+    def say(text):
+        return place.ask("main", "say", {"text": text})["text"]
+
+    assert "greeter heard: Hello" == say("Hello")
+    assert "greeter heard: I need help" == say("I need help")
+    wait_for(lambda: any("support takes over" in line for line in place.logs("support")))
+    assert "support heard: It is broken" == say("It is broken")
+    assert "support heard: Thanks, bye" == say("Thanks, bye")
+    wait_for(lambda: sum("greeter takes over" in line for line in place.logs("greeter")) == 2)
+    assert "greeter heard: Hello again" == say("Hello again")
+    assert [True, True, False] == [place.rows()[n]["active"] for n in ("main", "greeter", "support")]
