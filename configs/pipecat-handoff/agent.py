@@ -1,4 +1,4 @@
-"""One who answers: a pipeline with a model in it, which is bridged to whoever has the caller."""
+"""An agent that answers: a pipeline with a model in it, which is bridged to the program that has the caller."""
 
 import asyncio
 import sys

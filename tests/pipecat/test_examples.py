@@ -35,4 +35,6 @@ def test_handoff(home: CliEnv):
     assert "support heard: Thanks, bye" == say("Thanks, bye")
     wait_for(lambda: sum("greeter takes over" in line for line in place.logs("greeter")) == 2)
     assert "greeter heard: Hello again" == say("Hello again")
-    assert [True, True, False] == [place.rows()[n]["active"] for n in ("main", "greeter", "support")]
+    assert [True, True, False] == [
+        place.rows()[n]["active"] for n in ("main", "greeter", "support")
+    ]
