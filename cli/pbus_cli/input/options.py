@@ -53,6 +53,13 @@ MergedFiles = Annotated[
         show_default=False,
     ),
 ]
+Count = Annotated[
+    int | None, typer.Option("-n", "--count", metavar="N", min=1, help="End after so many.")
+]
+Duration = Annotated[
+    float | None,
+    typer.Option("--for", metavar="TIME", parser=parse_duration, help="End then: 10s, 2m, 1h."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FileArgument = Annotated[
     Path | None,

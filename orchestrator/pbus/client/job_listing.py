@@ -28,7 +28,7 @@ CANCEL_S: Final = 2.0
 _CLIENTS_S: Final = 0.2  # for clients to tell of labels, when all runners have answered
 _PROBLEMS: Final = {
     "unknown": "is over",
-    "not cancellable": "was asked for as one that is not cancellable",
+    "not cancellable": "was requested as one that is not cancellable",
 }
 
 
@@ -116,8 +116,8 @@ class OpenJobsQuery(BusSubscriber):
             await self._heard.wait()
 
     def _silent_clients(self) -> set[str]:
-        """Clients that asked for jobs and have not told of them; they may have left since."""
-        requesters = {entry.requester for jobs in self._answers for entry in jobs.in_hand}
+        """Clients that requested jobs and have not told of them; they may have left since."""
+        requesters = {entry.requester for jobs in self._answers for entry in jobs.accepted}
         return {name for name in requesters - set(self._left) if name.startswith(CLIENT_PREFIX)}
 
     async def cancel(self, entry: JobEntry, reason: str | None) -> None:

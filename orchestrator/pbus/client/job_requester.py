@@ -209,7 +209,7 @@ class JobRequester(BusSubscriber):
             source=self.name,
             target=message.source,
             runner=self.name,
-            jobs=OpenJobs(asked=asked[:_MOST_LISTED]),
+            jobs=OpenJobs(requested=asked[:_MOST_LISTED]),
         )
         await self._answer(answer)
 

@@ -52,12 +52,12 @@ class OpenJobs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The open jobs of some workers.
 
     Attributes:
-        asked: Those that they requested.
-        in_hand: Those that they accepted.
+        requested: Those that they requested.
+        accepted: Those that they accepted.
     """
 
-    asked: tuple[JobEntry, ...] = ()
-    in_hand: tuple[JobEntry, ...] = ()
+    requested: tuple[JobEntry, ...] = ()
+    accepted: tuple[JobEntry, ...] = ()
 
 
 class BusJobsRequestMessage(BusSystemMessage):
@@ -118,26 +118,26 @@ def short(text: str | None) -> str | None:
 
 def merge_jobs(answers: Iterable[OpenJobs]) -> list[JobEntry]:
     """Merge answers: each part of a job once, oldest first; the worker knows its progress best."""
-    asked: dict[tuple[str, str], JobEntry] = {}
+    requested: dict[tuple[str, str], JobEntry] = {}
     done: dict[tuple[str, str], JobEntry] = {}
     for answer in answers:
-        asked.update({_key(entry): entry for entry in answer.asked})
-        done.update({_key(entry): entry for entry in answer.in_hand})
-    merged = [_merge(asked.pop(key, None), entry) for key, entry in done.items()]
-    return sorted([*merged, *asked.values()], key=lambda entry: -entry.age_s)
+        requested.update({_key(entry): entry for entry in answer.requested})
+        done.update({_key(entry): entry for entry in answer.accepted})
+    merged = [_merge(requested.pop(key, None), entry) for key, entry in done.items()]
+    return sorted([*merged, *requested.values()], key=lambda entry: -entry.age_s)
 
 
 def _key(entry: JobEntry) -> tuple[str, str]:
     return entry.wire_id, entry.worker.partition("@")[0]  # a child's name@runner
 
 
-def _merge(asked: JobEntry | None, done: JobEntry) -> JobEntry:
-    if asked is None:
+def _merge(requested: JobEntry | None, done: JobEntry) -> JobEntry:
+    if requested is None:
         return done
     return msgspec.structs.replace(
         done,
-        job_id=asked.job_id,
-        label=asked.label,
-        age_s=max(asked.age_s, done.age_s),
-        progress=done.progress or asked.progress,
+        job_id=requested.job_id,
+        label=requested.label,
+        age_s=max(requested.age_s, done.age_s),
+        progress=done.progress or requested.progress,
     )

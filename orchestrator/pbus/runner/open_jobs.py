@@ -25,9 +25,9 @@ async def reply_with_open_jobs(
         request: The query.
     """
     found = [worker.open_jobs() for worker in workers]
-    asked = [entry for jobs in found for entry in jobs.asked]
-    in_hand = [entry for jobs in found for entry in jobs.in_hand]
-    parts = list(_in_parts(asked, in_hand))
+    requested = [entry for jobs in found for entry in jobs.requested]
+    accepted = [entry for jobs in found for entry in jobs.accepted]
+    parts = list(_in_parts(requested, accepted))
     try:
         for part in parts:
             await bus.send(
@@ -43,7 +43,7 @@ async def reply_with_open_jobs(
         logger.warning("the open jobs are not sent to %s: %s", request.source, error)
 
 
-def _in_parts(asked: list[JobEntry], in_hand: list[JobEntry]) -> Iterator[OpenJobs]:
-    for start in range(0, max(len(asked), len(in_hand), 1), _PART):
+def _in_parts(requested: list[JobEntry], accepted: list[JobEntry]) -> Iterator[OpenJobs]:
+    for start in range(0, max(len(requested), len(accepted), 1), _PART):
         end = start + _PART
-        yield OpenJobs(asked=tuple(asked[start:end]), in_hand=tuple(in_hand[start:end]))
+        yield OpenJobs(requested=tuple(requested[start:end]), accepted=tuple(accepted[start:end]))

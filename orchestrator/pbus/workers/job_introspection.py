@@ -25,8 +25,8 @@ class JobListingMixin(JobHandlingMixin, JobRequestingMixin):
         now = asyncio.get_running_loop().time()
         jobs = self._attached_executor.responder.all()
         return OpenJobs(
-            asked=requested_jobs(self._attached_client, self.address),
-            in_hand=tuple(self._accepted_entry(job, now) for job in jobs),
+            requested=requested_jobs(self._attached_client, self.address),
+            accepted=tuple(self._accepted_entry(job, now) for job in jobs),
         )
 
     def _accepted_entry(self, job: RunningJob, now: float) -> JobEntry:

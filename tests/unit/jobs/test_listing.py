@@ -37,9 +37,9 @@ def test_progress_in_numbers(update, progress):
 
 def test_both_sides_are_one():
     """The worker knows the state, the requester the job's own id and its label."""
-    asked = entry("j-1", wire_id="j-1~2", state="sent", label="nightly", age_s=9.0)
+    requested = entry("j-1", wire_id="j-1~2", state="sent", label="nightly", age_s=9.0)
     done = entry("j-1~2", worker="doer@runner-1", progress=JobProgress(percent=5))
-    (merged,) = merge_jobs([OpenJobs(asked=(asked,)), OpenJobs(in_hand=(done,))])
+    (merged,) = merge_jobs([OpenJobs(requested=(requested,)), OpenJobs(accepted=(done,))])
     found = (merged.job_id, merged.state, merged.label, merged.age_s, merged.progress)
     assert ("j-1", "running", "nightly", 9.0, JobProgress(percent=5)) == found
 
@@ -47,16 +47,16 @@ def test_both_sides_are_one():
 def test_oldest_job_comes_first():
     """Jobs that only one side told of are listed, too."""
     jobs = OpenJobs(
-        asked=(entry("new", state="waiting", age_s=1.0), entry("old", state="sent", age_s=3.0)),
-        in_hand=(entry("other", age_s=2.0),),
+        requested=(entry("new", state="waiting", age_s=1.0), entry("old", state="sent", age_s=3.0)),
+        accepted=(entry("other", age_s=2.0),),
     )
     assert ["old", "other", "new"] == [one.job_id for one in merge_jobs([jobs])]
 
 
 def test_group_has_entry_per_worker():
     """One id, several workers."""
-    asked = tuple(entry("j-1", worker, state="sent") for worker in ("a", "b"))
-    merged = merge_jobs([OpenJobs(asked=asked, in_hand=(entry("j-1", "b"),))])
+    requested = tuple(entry("j-1", worker, state="sent") for worker in ("a", "b"))
+    merged = merge_jobs([OpenJobs(requested=requested, accepted=(entry("j-1", "b"),))])
     assert {("a", "sent"), ("b", "running")} == {(one.worker, one.state) for one in merged}
 
 

@@ -1,6 +1,5 @@
 """`pbus tail`: the messages of a project as they pass."""
 
-import contextlib
 import enum
 import re
 import sys
@@ -9,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pbus_cli.input.completing import type_names, worker_names
-from pbus_cli.input.options import AsJson, ProjectName, TopologyFiles, parse_duration
+from pbus_cli.input.options import AsJson, Count, Duration, ProjectName, TopologyFiles
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pbus.client import Client, TailMessage
-    from pbus.client.traffic.message_tail import MessageTail
-    from pbus_cli.live.printer import LinePrinter
+    from pbus.client.traffic.message_tail import Filter
+    from pbus_cli.input.completing import Completer
 
 
 class Kind(enum.StrEnum):
@@ -28,51 +27,32 @@ class Kind(enum.StrEnum):
     JOB = "job"
 
 
+def _only(option: str, metavar: str, what: str, names: "Completer | None" = None) -> Any:
+    """The option of a filter by names."""
+    return typer.Option(
+        option, metavar=metavar, help=f"Only {what} (* and ? match).", autocompletion=names
+    )
+
+
 def tail(
     source: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--source",
-            metavar="NAME",
-            help="Only from this worker (* and ? match).",
-            autocompletion=worker_names,
-        ),
+        list[str] | None, _only("--source", "NAME", "from this worker", worker_names)
     ] = None,
     target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target",
-            metavar="NAME",
-            help="Only to this worker (* and ? match).",
-            autocompletion=worker_names,
-        ),
+        list[str] | None, _only("--target", "NAME", "to this worker", worker_names)
     ] = None,
     type_name: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--type",
-            metavar="TYPE",
-            help="Only of this type (* and ? match).",
-            autocompletion=type_names,
-        ),
+        list[str] | None, _only("--type", "TYPE", "of this type", type_names)
     ] = None,
     category: Annotated[
         list[Kind] | None, typer.Option("--category", help="Only of this category.")
     ] = None,
-    key: Annotated[
-        list[str] | None,
-        typer.Option("--key", metavar="KEY", help="Only with this key (* and ? match)."),
-    ] = None,
+    key: Annotated[list[str] | None, _only("--key", "KEY", "with this key")] = None,
     grep: Annotated[
         str | None, typer.Option("--grep", metavar="RE", help="Only where this matches the JSON.")
     ] = None,
-    count: Annotated[
-        int | None, typer.Option("-n", "--count", metavar="N", min=1, help="End after so many.")
-    ] = None,
-    duration: Annotated[
-        float | None,
-        typer.Option("--for", metavar="TIME", parser=parse_duration, help="End then: 10s, 2m, 1h."),
-    ] = None,
+    count: Count = None,
+    duration: Duration = None,
     as_json: AsJson = False,
     project: ProjectName = None,
     file: TopologyFiles = None,
@@ -93,10 +73,7 @@ def tail(
     attachment = choose(project, file)
     text = _formatter(as_json=as_json)
     try:
-        call(
-            attachment,
-            lambda client: _print_all(client, client.follow(chosen), count, duration, text),
-        )
+        call(attachment, lambda client: _follow(client, chosen, count, duration, text))
     except NothingRunningError:
         console.note(f"{attachment.project} has stopped")
 
@@ -108,45 +85,22 @@ def _pattern(text: str) -> "re.Pattern[bytes]":
         raise typer.BadParameter(f"{text!r}: {error}", param_hint="--grep") from None
 
 
-async def _print_all(
+async def _follow(
     client: "Client",
-    messages: "MessageTail",
+    chosen: "Filter",
     count: int | None,
     duration_s: float | None,
     text: "Callable[[TailMessage], str]",
 ) -> None:
-    from pbus_cli.live.printer import LinePrinter, feed, stream_writer
+    from pbus_cli.live.following import Following
 
-    printer = LinePrinter(stream_writer(sys.stdout), says_dropped=False)
-    async with messages:
-        if sys.stderr.isatty():
-            console.note(f"following {client.project} (Ctrl-C ends it)")
-        try:
-            await feed(printer, _print(messages, printer, count, duration_s, text))
-        finally:
-            _say_missed(messages.missed + printer.dropped)
+    messages = client.follow(chosen)
 
+    def say_missed(dropped: int) -> None:
+        _say_missed(messages.missed + dropped)
 
-async def _print(
-    messages: "MessageTail",
-    printer: "LinePrinter",
-    count: int | None,
-    duration_s: float | None,
-    text: "Callable[[TailMessage], str]",
-) -> None:
-    import asyncio
-
-    printed = 0
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(duration_s):
-            async for message in messages:
-                if count is None:
-                    printer.put(text(message))
-                    continue
-                await printer.put_all(text(message))
-                printed += 1
-                if printed >= count:
-                    return
+    following = Following(text, count, duration_s, may_drop=True, on_end=say_missed)
+    await following.run(client, messages)
 
 
 def _say_missed(missed: int) -> None:

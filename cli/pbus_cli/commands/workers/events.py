@@ -1,32 +1,22 @@
 """`pbus events`: the state changes of workers as they happen."""
 
-import contextlib
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from pbus_cli.input.options import AsJson, ProjectName, TopologyFiles, parse_duration
+from pbus_cli.input.options import AsJson, Count, Duration, ProjectName, TopologyFiles
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pbus.client import Client
-    from pbus.client.traffic.state_tail import StateTail
     from pbus.messages import BusWorkerStateMessage
-    from pbus_cli.live.printer import LinePrinter
 
 
 def events(
-    count: Annotated[
-        int | None,
-        typer.Option("-n", "--count", metavar="N", min=1, help="End after so many."),
-    ] = None,
-    duration: Annotated[
-        float | None,
-        typer.Option("--for", metavar="TIME", parser=parse_duration, help="End then: 10s, 2m, 1h."),
-    ] = None,
+    count: Count = None,
+    duration: Duration = None,
     as_json: AsJson = False,
     project: ProjectName = None,
     file: TopologyFiles = None,
@@ -37,48 +27,15 @@ def events(
     """
     from pbus.errors import NothingRunningError
     from pbus_cli.call.attach import call, choose
+    from pbus_cli.live.following import Following
 
     attachment = choose(project, file)
     text = _formatter(as_json=as_json)
     try:
-        call(attachment, lambda client: _print_all(client, client.events(), count, duration, text))
+        following = Following(text, count, duration)
+        call(attachment, lambda client: following.run(client, client.events()))
     except NothingRunningError:
         console.note(f"{attachment.project} has stopped")
-
-
-async def _print_all(
-    client: "Client",
-    changes: "StateTail",
-    count: int | None,
-    duration_s: float | None,
-    text: "Callable[[BusWorkerStateMessage], str]",
-) -> None:
-    from pbus_cli.live.printer import LinePrinter, feed, stream_writer
-
-    printer = LinePrinter(stream_writer(sys.stdout))
-    async with changes:
-        if sys.stderr.isatty():
-            console.note(f"following {client.project} (Ctrl-C ends it)")
-        await feed(printer, _print(changes, printer, count, duration_s, text))
-
-
-async def _print(
-    changes: "StateTail",
-    printer: "LinePrinter",
-    count: int | None,
-    duration_s: float | None,
-    text: "Callable[[BusWorkerStateMessage], str]",
-) -> None:
-    import asyncio
-
-    printed = 0
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(duration_s):
-            async for change in changes:
-                await printer.put_all(text(change))
-                printed += 1
-                if count is not None and printed >= count:
-                    return
 
 
 def _formatter(*, as_json: bool) -> "Callable[[BusWorkerStateMessage], str]":
