@@ -148,15 +148,15 @@ class Agent(BaseWorker):
     """Answers callers, each with a memory of its own; asks tools and passes on what they stream."""
 
     def __init__(self, name: str, **options: Any) -> None:
-        super().__init__(name, **options)
+        super().__init__(name, interleave=True, **options)  # other calls go on beside a tool
         self._callers: dict[str, str] = {}
         self._turns: dict[str, int] = {}
 
     async def on_bus_message(self, message: BusMessage) -> None:
-        """Answer an utterance, beside those of other calls: a tool may take its time."""
+        """Answer an utterance."""
         if isinstance(message, Transcript):
             self._turns[message.call] = self._turns.get(message.call, 0) + 1
-            self.create_task(self._answer(message.call, message.text, message.by))
+            await self._answer(message.call, message.text, message.by)
 
     async def _answer(self, call: str, text: str, by: str) -> None:
         print(f"{call}: {text!r}, heard by {by}", flush=True)

@@ -5,7 +5,7 @@ import sys
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pbus import codec
@@ -28,7 +28,7 @@ NAMES = TEXT.filter(lambda name: name not in {"type", "source", "target", "id", 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | TEXT | st.floats(-9.0, 9.0),
     lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner),
-    max_leaves=6,
+    max_leaves=4,
 )
 
 
@@ -68,7 +68,8 @@ def test_data_in_json_arrives_byte_by_byte(data, encoding):
     assert frame_message(data) == read(frame_message(data), encoding)
 
 
-@given(st.dictionaries(NAMES, VALUES | st.binary()))
+@settings(max_examples=40)
+@given(st.dictionaries(NAMES, VALUES | st.binary(), max_size=5))
 def test_packed_data_arrives_byte_by_byte(fields):
     """MessagePack keeps bytes and numbers as they are."""
     data = codec.opaque_data(fields, "NoSuchType", PACKED)
@@ -81,7 +82,8 @@ def test_packed_data_arrives_byte_by_byte(fields):
     )
 
 
-@given(st.dictionaries(NAMES, VALUES), st.sampled_from([JSON, PACKED]))
+@settings(max_examples=40)
+@given(st.dictionaries(NAMES, VALUES, max_size=5), st.sampled_from([JSON, PACKED]))
 def test_line_is_encoded_as_it_came(fields, encoding):
     """A bridge that received a message writes the same bytes again."""
     header = codec.Header(type="NoSuchType", **HEAD)
