@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pbus.routing_keys import owner_of
 from support.cli_env import PATIENCE_S, CliEnv, Place, wait_for
 
 pytestmark = pytest.mark.cli
@@ -204,9 +205,14 @@ async def cell():
             said["steps"] = [event.data["step"] for event in asked]
         said["text"] = asked.response["text"]
         said["ready"] = [row.name for row in client.workers(ready=True)]
-        with client.tail(timeout=30, type="Note") as notes:
-            client.send("clerk.2", "Note", {"text": "sync"})
-            said["note"] = next(iter(notes)).data
+        with client.tail(timeout=30, type="Note", key="call-*") as notes:
+            client.send("clerk", "Note", {"text": "other"})
+            said["reached"] = client.send("clerk", "Note", {"text": "sync"}, key="call-17")
+            note = next(iter(notes))
+            said["note"] = [note.key, note.target, note.data]
+        said["by"] = client.job("clerk", "greet", {"who": "Ann"}, timeout=20, key="call-17")["by"]
+        client.request_job("clerk", "greet", {"who": "Ann"}, timeout=20, key="call-17")
+        said["texts"] = client.send_text("clerk", "x", key="call-17")
         said["restarted"] = [one.worker for one in client.control.restart("clerk.2", timeout=20)]
         said["messages"] = len(client.dead_letters.list())
         started = time.monotonic()
@@ -224,7 +230,9 @@ asyncio.run(cell())
     assert ("Hello, Bob!", "Hello, Eve!") == (said["greeting"], said["text"])
     assert [1, 2] == said["steps"]
     assert {"clerk.1", "clerk.2"} <= set(said["ready"])
-    assert {"text": "sync"} == said["note"]
+    owner = owner_of("call-17", ["clerk.1", "clerk.2"])
+    assert ["call-17", owner, {"text": "sync"}] == said["note"]
+    assert [owner] == said["reached"] == said["texts"] == [said["by"]]
     assert ["clerk.2"] == said["restarted"]
     assert "nothing" == said["late"]
 

@@ -14,7 +14,10 @@ from pbus.messages import (
     BusJobResponseMessage,
     JobStatus,
 )
+from pbus.process.project.recovery_log import RecoveryLog
+from pbus.process.supervisor.queue_admin import QueueAdmin
 from pbus.routing_keys import owner_of
+from pbus.settings import DeliveryOptions
 from support.job_helpers import Asker, Note, NotingDoer, ask, hosted
 from support.queue_helpers import DATA, SYSTEM, Writer, backlog, fetch, grow_old
 from support.waiting import PATIENCE_S, run, until
@@ -219,5 +222,51 @@ def test_flood_is_moved_whole(make_store):
             found = [one.id for name in LEFT for one in await fetch(store, name)]
             found += [one.id for name in LEFT for one in await fetch(store, name)]
             assert sorted(sent) == sorted(found)
+
+    run(main())
+
+
+def admin_of(store, folder, *names):
+    """A supervisor's view of durable queues."""
+    return QueueAdmin(
+        store, RecoveryLog(folder), names, groups=frozenset({"doer"}), options=DeliveryOptions()
+    )
+
+
+def test_supervisor_retires_what_it_runs_no_longer(make_store, tmp_path, caplog):
+    """Replicas by their keys, other workers with all they have; what is left is tried again, by the next one, too."""
+
+    async def main():
+        async with make_store() as store:
+            first = admin_of(store, tmp_path, "doer", *NAMES, "other")
+            assert [] == await first.open()
+            notes = [Note(source="a", target="doer.3", key=key) for key in KEYS]
+            await store.put([entry(Writer(), "doer.3", *notes[:6])])
+            held = await fetch(store, "doer.3", consumer="worker")
+            await store.settle([Settlement(held[0], how="dead_letter", reason="a test")])
+            await store.put([entry(Writer("b"), "other", *notes[6:])])
+
+            first._names.remove("doer.3")
+            await first.remove("doer.3", limit_s=0.0)
+            assert 5 == await backlog(store, "doer.3")
+            await first.renew()
+            assert 5 == await backlog(store, "doer.3")
+            await store.requeue_held_by(["worker"])
+            await first.keep_only(["doer", *LEFT])
+            assert ["doer", *LEFT, "doer.3"] == await queues_of(store)
+            await first.renew()
+            assert ["doer", *LEFT] == await queues_of(store)
+            assert 5 == sum([await backlog(store, name) for name in LEFT])
+            assert "doer.3 is gone, and its 1 dead letters with it" in caplog.messages
+
+            await first.add(["doer.3"], frozenset({"doer"}))
+            assert ["doer", *LEFT, "doer.3"] == await queues_of(store)
+            await first.renew()
+            assert ["doer", *LEFT, "doer.3"] == await queues_of(store)
+
+            second = admin_of(store, tmp_path, "doer", "doer.1")
+            await second.open()
+            assert ["doer", "doer.1"] == await queues_of(store)
+            assert 5 == await backlog(store, "doer.1")
 
     run(main())

@@ -75,7 +75,8 @@ class Fuzzed:
         for target in ("clerk", "post"):
             for size in (1, 9000):  # which are sealed by different algorithms
                 data = json.dumps({"text": "x" * size})
-                assert 0 == self.place.tell("send", target, "--type", "Note", "--data", data).code
+                note = ("send", target, "--type", "Note", "--data", data, "--key", f"k{size}")
+                assert 0 == self.place.tell(*note).code
         activation = (
             "send",
             "post.2",

@@ -55,7 +55,7 @@ class Main(BaseWorker):
         await self.activate_worker(data.worker_name, args={"n": 1}, deactivate_self=True)
 
     async def on_activated(self, args: dict[str, Any] | None) -> None:
-        await self.send_bus_message(Order(source=self.name, target="db", book="b"))
+        await self.send_bus_message(Order(source=self.name, target="db", book="b", key="b"))
 
     async def on_bus_message(self, message: BusMessage) -> None:
         if isinstance(message, Order):
@@ -80,7 +80,7 @@ class Main(BaseWorker):
                 assert_type(event, JobEvent)
         assert_type(j, JobContext)
         assert_type(j.response, JobResponse)
-        assert_type(await self.job("db", "load", {"key": 1}, timeout=5), JobResponse)
+        assert_type(await self.job("db", "load", {"key": 1}, timeout=5, key="b"), JobResponse)
         assert_type(await self.job_group("a", "b", name="load"), dict[str, JobResponse])
         return j.response
 

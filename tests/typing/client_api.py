@@ -20,14 +20,16 @@ async def main() -> None:
                 assert_type(event, JobEvent)
         answers = await client.job_group("a", "b", name="find", cancel_on_error=False)
         assert_type(answers, dict[str, JobResponse])
-        assert_type(await client.request_job("indexer", "load"), str)
+        assert_type(await client.request_job("indexer", "load", key="k"), str)
         assert_type(await client.send("indexer", "Note", {"text": "x"}), list[str | None])
+        assert_type(await client.send_text("indexer", "x", key="k"), list[str | None])
         rows = await client.workers(ready=True)
         assert_type(rows, list[WorkerStatus])
         if rows[0].queue is not None:
             assert_type(rows[0].queue.backlog, int)
-        async for message in client.tail(source=["indexer", "a*"], category="job"):
+        async for message in client.tail(source=["indexer", "a*"], category="job", key="k"):
             assert_type(message, TailMessage)
+            assert_type(message.key, str | None)
         async for change in client.events():
             assert_type(change.state, str)
         assert_type(await client.control.restart("x", timeout=5), list[ControlResult])
@@ -42,12 +44,12 @@ def script() -> None:
     """The same without a loop."""
     with pbus.client.connect_sync(url="redis://localhost", channel="c", key="k") as client:
         assert_type(client, SyncClient)
-        assert_type(client.job("indexer", "load", {"day": 5}, timeout=5), JobResponse)
+        assert_type(client.job("indexer", "load", {"day": 5}, timeout=5, key="k"), JobResponse)
         with client.open_job("indexer", "load") as asked:
             for event in asked:
                 assert_type(event, JobEvent)
         assert_type(client.workers(), list[WorkerStatus])
-        for message in client.tail(timeout=5):
+        for message in client.tail(timeout=5, source="a", key=["k", "l*"]):
             assert_type(message, TailMessage)
         assert_type(client.control.stop("x"), list[ControlResult])
         assert_type(client.dead_letters.drop(every=True), int)

@@ -100,7 +100,7 @@ class KeyOwners:
             sent_to = chosen
             if await post(chosen) or self._bus.queues is None:
                 break
-            await self._read(self._groups[name], self._bus.queues)
+            await self._read(self._groups.get(name) or self._add(name), self._bus.queues)
         return sent_to
 
     def _add(self, name: str) -> "_Group":

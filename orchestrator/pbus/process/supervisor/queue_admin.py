@@ -92,17 +92,25 @@ class QueueAdmin:
             logger.info("%s is not in the file any more: %d messages removed", name, count)
             return
         self._leaving.add(name)
+        if await self._retire(self._store, name, limit_s):
+            self._leaving.remove(name)
+
+    async def _retire(self, store: QueueStore, name: str, limit_s: float) -> bool:
+        """Move the messages of a replica; returns whether its queue is removed."""
+        dead = sum(one.dead for one in await store.stats() if one.name == name)
+        group = group_of(name)
         successors = [one for one in self._names if one != name and group_of(one) == group]
         consumer = f"retired-{new_token()}"
         self._recovery_log.note_started(consumer)
-        result = await retire(self._store, name, successors, consumer=consumer, limit_s=limit_s)
+        result = await retire(store, name, successors, consumer=consumer, limit_s=limit_s)
         self._recovery_log.note_released(consumer)
-        if not result.left:
-            self._leaving.remove(name)
         logger.info(
             "%s is gone: %d messages moved to %s, %d dropped, %d left",
             name, result.moved, ", ".join(successors) or group, result.dropped, result.left,
         )  # fmt: skip
+        if dead and not result.left:
+            logger.warning("%s is gone, and its %d dead letters with it", name, dead)
+        return not result.left
 
     async def close(self) -> None:
         """Record how many messages stay stored, or purge the queues if that was requested."""
