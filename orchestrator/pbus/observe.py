@@ -43,7 +43,8 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         os_state: The state of the process in words of the system, as "running" or "stopped".
         is_probed: The ready probe has succeeded, or there is none.
         has_succeeded: It ended, and that counts as a good end.
-        reason: Cause of a failure, of bad health, or of a wait for a start.
+        reason: Cause of a failure, of bad health, of a wait for a start, or of the end that pbus wants.
+        last_end: The end of the last process, if it was never ready; until one is.
         error: The line of its last process that most likely tells the cause.
     """
 
@@ -62,6 +63,7 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     has_succeeded: bool = False
     reason: str | None = None
     error: str | None = None
+    last_end: str | None = None
 
     @property
     def trouble(self) -> str | None:

@@ -145,7 +145,7 @@ def test_deployment_is_waited_for(tmp_path: Path):
                 return len([one for one in changes if text in one.detail])
 
             await watched.until(lambda: problems("script", "does not exist, restarts in") > 5)
-            await watched.until(lambda: problems("kind", "cannot be loaded, restarts in") > 0)
+            await watched.until(lambda: problems("kind", "cannot be loaded: error: worker ") > 0)
             (tmp_path / "away").rename(script.parent)
             (tmp_path / "away.py").rename(module)
             for name in ("script", "kind"):

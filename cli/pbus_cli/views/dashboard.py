@@ -96,7 +96,9 @@ def _shared_mailboxes(snapshot: Snapshot, width: int, room: int) -> list[Text]:
 
 def _reasons(snapshot: Snapshot, width: int, room: int) -> list[Text]:
     """Why workers wait, or are not healthy, as far as there is room; failures are alarms."""
-    return error_lines([row for row in snapshot.rows if row.state != "failed"], width)[:room]
+    alarmed = {one.worker for one in snapshot.failures}
+    rows = [row for row in snapshot.rows if row.state != "failed" or row.name not in alarmed]
+    return error_lines(rows, width)[:room]
 
 
 def _traffic_room(count: int, room: int) -> int:

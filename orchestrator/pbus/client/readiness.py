@@ -102,8 +102,10 @@ class Readiness:
 
 
 def _exit_text(process: ProcessRecord) -> str:
+    if process.state in {"failed", "backoff"} and process.reason:
+        return process.reason
     if process.exit_code is None:
-        return process.trouble or "was never started"
+        return process.last_end or process.trouble or "was never started"
     return describe_exit(process.exit_code)
 
 

@@ -51,6 +51,30 @@ def look(readiness: Readiness, *processes: ProcessRecord) -> list[str]:
     return readiness.look(rows, [host])
 
 
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (
+            process("a", "backoff", exit_code=-15, reason="not ready within 1 s: no line"),
+            "not ready within 1 s: no line before it was ready",
+        ),
+        (
+            process("a", "failed", exit_code=78, reason="its class is missing", error="no X"),
+            "its class is missing; last line: no X",
+        ),
+        (
+            process("a", "starting", restarts=1, last_end="exited with code 3: boom"),
+            "exited with code 3: boom before it was ready",
+        ),
+    ],
+)
+def test_verdict_goes_before_the_signal(one: ProcessRecord, expected: str) -> None:
+    """The cause is said, not the signal by which pbus ended the process; also while it starts again."""
+    readiness = Readiness.of(topology(spec("a")).instances())
+    look(readiness, one)
+    assert {"a": expected} == readiness.failed
+
+
 def test_ready_one_by_one() -> None:
     """Each is told once; those not ready are missing."""
     readiness = Readiness.of(topology(spec("a"), spec("b")).instances())

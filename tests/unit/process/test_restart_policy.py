@@ -12,6 +12,7 @@ from pbus.process.supervisor.worker.restart_policy import (
     History,
     Restart,
     after_exit,
+    count_text,
     describe_exit,
 )
 from pbus.topology.policy.policies import RestartPolicy, RestartSpec
@@ -163,3 +164,13 @@ def test_other_codes_may_be_good():
 
     assert Finish() == after_exit(RestartSpec(), end, History())
     assert isinstance(after_exit(RestartSpec(policy="always"), end, History()), Restart)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(0, ""), (1, ""), (2, " (exit 2 of 5 within 60 s)"), (4, " (exit 4 of 5 within 60 s)")],
+)
+def test_count_of_exits_is_said(count: int, expected: str):
+    """From the second one on, with the number at which the worker is given up."""
+    history = History(count, tuple(map(float, range(count))))
+    assert expected == count_text(RestartSpec(), history)

@@ -193,9 +193,10 @@ def test_open_messages_are_said():
         details = [one.detail for one in fixture.host.events if isinstance(one, StateChanged)]
         notes = [one.text for one in fixture.host.events if isinstance(one, Line)]
         assert 1 == notes.count("3 messages in flight requeued")
-        assert ["was killed by SIGKILL, 3 messages in flight requeued", "exited with code 0"] == [
-            detail.partition(", restarts in")[0] for detail in details if "restarts" in detail
-        ]
+        assert [
+            "was killed by SIGKILL, 3 messages in flight requeued: run 1",
+            "exited with code 0 (exit 2 of 5 within 60 s)",
+        ] == [detail.partition(", restarts in")[0] for detail in details if "restarts" in detail]
         await fixture.leave()
 
     asyncio.run(main())
@@ -497,6 +498,43 @@ def test_endings_have_reasons():
             if isinstance(event, StateChanged) and event.state == "exited"
         ]
         assert ["was killed by SIGTERM", "exited with code 0"] == endings
+        await fixture.leave()
+
+    asyncio.run(main())
+
+
+def test_failure_before_ready_is_kept_until_ready():
+    """The record of the next process says how the last one ended, until one is ready."""
+
+    async def main() -> None:
+        fixture = Fixture()
+        (await fixture.host.started(1)).exit(3)
+        await fixture.host.started(2)
+        assert "exited with code 3: run 1" == fixture.worker.status.record().last_end
+        fixture.make_ready()
+        await fixture.host.until(lambda: fixture.worker.status.state == "ready")
+        assert fixture.worker.status.record().last_end is None
+        await fixture.leave()
+
+    asyncio.run(main())
+
+
+def test_stopping_says_why():
+    """While a process is replaced the record has the reason, and no older one."""
+
+    async def main() -> None:
+        fixture = Fixture()
+        await fixture.host.started(1)
+        fixture.make_ready()
+        await fixture.host.until(lambda: fixture.worker.status.state == "ready")
+        fixture.worker.status.enter("stopping", "recycled: it has finished 5 jobs")
+        record = fixture.worker.status.record()
+        assert "recycled: it has finished 5 jobs" == record.described_state.partition(", ")[2]
+        fixture.worker.status.enter("ready")
+        fixture.worker.status.set_pending("no line matches")
+        fixture.worker.status.enter("stopping")
+        assert fixture.worker.status.record().trouble is None
+        fixture.worker.status.enter("ready")
         await fixture.leave()
 
     asyncio.run(main())

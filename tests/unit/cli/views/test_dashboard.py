@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from msgspec import structs
 
 from pbus.bus.queues.store import QueueStats
 from pbus.observe import State, WorkerRow
@@ -174,3 +175,13 @@ def test_drawing_is_quick() -> None:
         picture(dashboard(shown, 200, 60), 200, 60)
 
     assert (time.process_time() - began) / 5 < 0.06
+
+
+def test_failure_of_another_supervisor_says_why() -> None:
+    """A failure is an alarm where its event was seen, and a line below the table otherwise; never both."""
+    reason = "exited with code 3: boom"
+    bad = structs.replace(row("bad", "failed"), error=reason)
+    for failures, expected in (((), "bad: "), ((Failure("bad", reason),), "bad failed: ")):
+        shown = Snapshot(project="p", bus="b", uptime_s=1.0, rows=(bad,), failures=failures)
+        lines = picture(dashboard(shown, 80, 30), 80, 30)
+        assert [f"{expected}{reason}"] == [line.strip() for line in lines if reason in line]

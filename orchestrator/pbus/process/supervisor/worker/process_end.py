@@ -40,17 +40,18 @@ class ProcessEnd:
         self._host = host
         self._kill_now = kill_now
 
-    async def stop(self, child: Child, *, is_hung: bool = False) -> bool:
+    async def stop(self, child: Child, verdict: str = "", *, is_hung: bool = False) -> bool:
         """End the process and its group.
 
         Args:
             child: The process.
+            verdict: Why its probes have it ended, as text; "" where they do not.
             is_hung: It handles no messages, so it is asked by a signal.
 
         Returns:
             Whether the process ended.
         """
-        self._status.enter("stopping", self._target.reason)
+        self._status.enter("stopping", self._target.reason or verdict)
         began = self._status.clock()
         spec = self._status.instance.spec.stop
         may_drain = spec.drain and self._status.instance.spec.joins

@@ -105,6 +105,14 @@ def _after_delay(spec: RestartSpec, streak: int, exits: tuple[float, ...], share
     return Restart(delay_s * (1 + spec.jitter * (2 * share - 1)), History(streak, exits))
 
 
+def count_text(spec: RestartSpec, history: History) -> str:
+    """The number of exits and the one that is the last, as the end of a text; "" for the first."""
+    count = len(history.exits)
+    if count <= 1:
+        return ""
+    return f" (exit {count} of {spec.max_exits} within {spec.within_s:.10g} s)"
+
+
 def describe_exit(code: int) -> str:
     """Describe an exit code: `exited with code 1`, `was killed by SIGKILL`."""
     if code >= 0:

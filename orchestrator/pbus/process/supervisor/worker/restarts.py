@@ -105,7 +105,10 @@ class Restarts:
     async def _back_off(self, decision: restart_policy.Restart, reason: str) -> None:
         status, target = self._status, self._target
         status.history = decision.history
-        status.enter_backoff(reason, f"restarts in {decision.delay_s:.3g} s")
+        counted = restart_policy.count_text(self._policy, status.history)
+        status.enter_trouble(
+            "backoff", f"{reason}{counted}", f"restarts in {decision.delay_s:.3g} s"
+        )
         deadline = status.clock() + decision.delay_s
         while target.may_run and (left := deadline - status.clock()) > 0:
             await target.wait_changed(left)
@@ -117,13 +120,16 @@ class Restarts:
         if not self._target.is_wanted:
             is_success = self._spec.is_success(self._status.code)
             has_ended_well = self._target.is_stopped_by_user or is_success
-            self._status.enter("exited" if has_ended_well else "failed", reason)
+            if has_ended_well:
+                self._status.enter("exited", reason)
+            else:
+                self._status.enter_trouble("failed", reason)
 
     async def _wait_for_broker(self, reason: str) -> None:
         """Start no process that could not join the bus: it would end again."""
         if not self._spec.joins or not self._host.broker.is_away:
             return
-        self._status.enter_backoff(reason, "waits for the broker")
+        self._status.enter_trouble("backoff", reason, "waits for the broker")
         while self._target.may_run and self._host.broker.is_away:
             await self._target.wait_changed(_BROKER_POLL_S)
 
@@ -138,7 +144,7 @@ class Restarts:
         """Wait until the worker's files change, which makes its target a restart."""
         text = f"{reason}; waits for a change of its files"
         self._status.note(text)
-        self._status.enter_backoff(text, "")
+        self._status.enter_trouble("backoff", text, "")
         while self._target.may_run:
             await self._target.wait_changed()
         self._enter_unwanted(reason)

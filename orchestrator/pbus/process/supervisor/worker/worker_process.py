@@ -248,7 +248,7 @@ class WorkerProcess:
                 is_alive = child.code is None
                 verdict = probing.verdict if is_alive and self.target.may_run else ""
                 is_hung = probing.is_hung and bool(verdict)
-                if is_alive and not await self._process_end.stop(child, is_hung=is_hung):
+                if is_alive and not await self._process_end.stop(child, verdict, is_hung=is_hung):
                     return None
                 code = await child.wait()
                 await self._process_end.finish(child, code)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from pbus.leases import Lease
-from pbus.observe import ProcessRecord, State
+from pbus.observe import ProcessRecord, State, join_reason
 from pbus.process.supervisor.worker.recent_output import RecentOutput
 from pbus.process.supervisor.worker.restart_policy import History
 from pbus.process.supervisor.worker.usage import Usage
@@ -68,7 +68,8 @@ class WorkerStatus:
         self.usage: Usage | None = None
         self.output = RecentOutput()
         self.emit: Callable[[Event], None] = lambda _event: None
-        self._reason: str | None = None  # of "failed" or "backoff", without the worker's output
+        self._reason: str | None = None  # of the state, without the worker's output
+        self._last_end: str | None = None  # of the process before, if it never was ready
 
     def begin_start(self) -> None:
         """Count a start and enter "starting"."""
@@ -99,13 +100,15 @@ class WorkerStatus:
 
     def set_ready(self) -> None:
         """Enter "ready"."""
-        self._reason = None
+        self._reason = self._last_end = None
         self.ready_at = self.clock()
         self.has_been_ready = True
         self.enter("ready")
 
     def enter(self, state: State, detail: str = "") -> None:
-        """Change the state and emit it."""
+        """Change the state and emit it; while it is being stopped the record shows the detail."""
+        if state == "stopping":
+            self._reason = detail or None
         if state != self.state or detail:
             self.state = state
             self.emit(StateChanged(self.name, state, detail))
@@ -127,15 +130,23 @@ class WorkerStatus:
             self._reason = reason or None
             self.enter("unhealthy" if reason else "ready", reason or "healthy")
 
-    def enter_backoff(self, reason: str, detail: str) -> None:
-        """Enter "backoff"; the record shows the reason."""
+    def enter_trouble(self, state: State, reason: str, detail: str = "") -> None:
+        """Enter "backoff" or "failed"; the record shows the reason and the worker's own line.
+
+        Args:
+            state: One of them.
+            reason: Why.
+            detail: For the event, behind both.
+        """
         self._reason = reason
-        self.enter("backoff", f"{reason}, {detail}" if detail else reason)
+        end = join_reason(reason, self._error()) or ""
+        if self.ready_at is None:
+            self._last_end = end
+        self.enter(state, f"{end}, {detail}" if detail else end)
 
     def fail(self, reason: str) -> None:
-        """Enter "failed"."""
-        self._reason = reason
-        self.enter("failed", reason)
+        """Give the worker up."""
+        self.enter_trouble("failed", reason)
         self.note(f"failed: {reason}")
         error = self._error()
         self.emit(GaveUp(self.name, reason, self.output.lines, None if error == reason else error))
@@ -175,13 +186,16 @@ class WorkerStatus:
             is_probed=self.is_probed,
             has_succeeded=self.has_succeeded,
             reason=self._shown_reason(),
+            last_end=self._last_end,
             error=self._error() if self.state in {"failed", "backoff"} else None,
         )
 
     def _shown_reason(self) -> str | None:
         is_probing = self.state == "starting" and not self.is_probed
-        has_reason = self.state in {"failed", "backoff", "waiting", "unhealthy"}
+        has_reason = self.state in {"failed", "backoff", "waiting", "unhealthy", "stopping"}
         return self._reason if has_reason or is_probing else None
 
     def _error(self) -> str | None:
+        if self.code == 0:
+            return None  # its last line is no cause
         return self.output.error(has_failed=self.code is not None and self.code > 0)
