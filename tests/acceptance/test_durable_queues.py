@@ -110,7 +110,7 @@ def test_backlog_is_bounded_in_bytes(farm: Place):
     used = farm.broker().info("memory")["used_memory"]
 
     assert 4 == sent.code
-    assert "its mailbox 'field' holds 16,00" in sent.err
+    assert "its queue 'field' holds 16,00" in sent.err
     assert "bytes of at most 16,777,216 (max_backlog_bytes)" in sent.err
     assert 16 == row["backlog"]
     assert 16_000_000 < row["backlog_bytes"] <= 16 * 1024**2

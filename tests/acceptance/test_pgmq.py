@@ -148,7 +148,7 @@ def test_dead_letters_are_looked_after(orchard: Place):
     assert {"dropped": 1} == orchard.tell("dlq", "drop", "--all", "--json").json
 
 
-def test_purge_empties_a_mailbox(orchard: Place):
+def test_purge_empties_a_queue(orchard: Place):
     """Waiting messages are dropped, not those in flight."""
     pid = orchard.rows()["cart.1"]["pid"]
     os.kill(pid, signal.SIGSTOP)

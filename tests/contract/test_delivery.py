@@ -50,7 +50,7 @@ async def running(*buses: WorkerBus) -> AsyncIterator[None]:
 
 
 async def until_report(bus: WorkerBus, name: str, **expected: int) -> None:
-    """Wait until a mailbox holds as much."""
+    """Wait until a queue holds as much."""
     seen: dict[str, int] = {}
     async with asyncio.timeout(PATIENCE_S):
         while seen != expected:
@@ -134,7 +134,7 @@ def test_hopeless_message_is_dead_lettered(make_keeping_bus):
             await until_report(bus, "w", backlog=0, dead=1)
             assert [(1, False), (2, True)] == stubborn.attempts
             (dead,) = await bus.queues.dead_letters()
-            assert ("w", 2, "ValueError: no 2") == (dead.mailbox, dead.attempt, dead.reason)
+            assert ("w", 2, "ValueError: no 2") == (dead.queue, dead.attempt, dead.reason)
 
             assert 1 == await bus.queues.requeue_dead([dead.key])
             await happens(stubborn.done)
@@ -247,7 +247,7 @@ def test_broadcast_is_copied(make_keeping_bus):
     asyncio.run(main())
 
 
-def test_replicas_share_one_mailbox(make_keeping_bus):
+def test_replicas_share_one_queue(make_keeping_bus):
     """What is sent to a group is handled by one replica each; none waits for a busy one."""
 
     async def main():
@@ -278,7 +278,7 @@ async def hang(begun: asyncio.Event) -> None:
 
 
 def test_sender_waits_for_room(make_keeping_bus):
-    """A mailbox with its backlog makes senders wait; room lets them go on, in order."""
+    """A queue with its backlog makes senders wait; room lets them go on, in order."""
 
     async def main():
         options = {"queue_options": {"max_backlog": 10}}
@@ -303,7 +303,7 @@ def test_sender_waits_for_room(make_keeping_bus):
 
 
 @pytest.mark.parametrize("refuses", [True, False])
-def test_full_mailbox_refuses(make_keeping_bus, refuses):
+def test_full_queue_refuses(make_keeping_bus, refuses):
     """Told to refuse at once, or once the send timeout is over, send() raises."""
 
     async def main():
@@ -326,7 +326,7 @@ def test_full_mailbox_refuses(make_keeping_bus, refuses):
     asyncio.run(main())
 
 
-def test_mailbox_full_of_bytes_refuses(make_keeping_bus):
+def test_queue_full_of_bytes_refuses(make_keeping_bus):
     """What does not fit by its size is refused with who holds how much of what at most."""
 
     async def main():
@@ -341,8 +341,8 @@ def test_mailbox_full_of_bytes_refuses(make_keeping_bus):
     asyncio.run(main())
 
 
-def test_full_mailbox_holds_no_other_up(make_keeping_bus):
-    """Senders to others go on while one mailbox has no room."""
+def test_full_queue_holds_no_other_up(make_keeping_bus):
+    """Senders to others go on while one queue has no room."""
 
     async def main():
         options = {"queue_options": {"max_backlog": 1}, "send_timeout": 10 * PATIENCE_S}

@@ -27,7 +27,7 @@ class Relay(Doer):
 
 
 async def emptied(runner, name):
-    """Wait until this mailbox holds nothing."""
+    """Wait until this queue holds nothing."""
     async with asyncio.timeout(PATIENCE_S):
         while {one.name: one.backlog for one in await runner.bus.queues.stats()}[name]:
             await asyncio.sleep(0.02)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.redis
 
 
 async def nothing_kept(runner, *names):
-    """Wait until these mailboxes hold nothing."""
+    """Wait until these queues hold nothing."""
     store = runner.bus.queues
 
     async def backlog():
@@ -30,7 +30,7 @@ async def nothing_kept(runner, *names):
 
 
 def test_answered_job_is_settled(make_keeping_bus):
-    """Nothing of a job stays in any mailbox once it is answered."""
+    """Nothing of a job stays in any queue once it is answered."""
 
     async def main():
         asker, doer = Asker(), Doer()
@@ -85,7 +85,7 @@ def test_last_attempt_is_answered(make_keeping_bus):
                 await ask(asker, "doer", "fail", timeout=30)
             await nothing_kept(runner, "doer")
             (message,) = await runner.bus.queues.dead_letters("doer")
-            assert ("doer", 2) == (message.mailbox, message.attempt)
+            assert ("doer", 2) == (message.queue, message.attempt)
 
     run(main())
 
@@ -113,7 +113,7 @@ def test_pending_job_is_kept(make_keeping_bus):
 
 
 def test_cancelled_job_is_settled(make_keeping_bus):
-    """A cancel ends a stored job, at its worker and in its mailbox."""
+    """A cancel ends a stored job, at its worker and in its queue."""
 
     async def main():
         asker, doer = Asker(), Doer()

@@ -46,7 +46,7 @@ def test_age_counts_from_the_first_storing(make_store):
     run(main())
 
 
-def test_unkept_mailbox_falls_with_its_lease(make_store):
+def test_unkept_queue_falls_with_its_lease(make_store):
     """A queue that is not durable is gone once it was not renewed for a lease; its messages later."""
 
     async def main():
@@ -64,7 +64,7 @@ def test_unkept_mailbox_falls_with_its_lease(make_store):
 
             assert ["kept"] == [report.name for report in await store.stats()]
             assert [0, 1] == [
-                one.mailboxes
+                one.queues
                 for one in await store.put([Writer("b").to(n, "y") for n in ("box", "*")])
             ]
             assert [] == await fetch(store)
@@ -74,7 +74,7 @@ def test_unkept_mailbox_falls_with_its_lease(make_store):
     run(main())
 
 
-def test_mailboxes_outlive_an_outage(make_store):
+def test_queues_outlive_an_outage(make_store):
     """No process renewed anything for longer than a lease: queues stay a while for those that reconnect."""
 
     async def main():
@@ -87,7 +87,7 @@ def test_mailboxes_outlive_an_outage(make_store):
             stored = await other.put([Writer().to("back", "x")])
             assert [] == await store.renew(["back"])
             assert ([1], ["x"]) == (
-                [one.mailboxes for one in stored],
+                [one.queues for one in stored],
                 texts(await fetch(store, "back")),
             )
             await pass_time(store, COMING_BACK_S + 0.1)
@@ -96,8 +96,8 @@ def test_mailboxes_outlive_an_outage(make_store):
     run(main())
 
 
-def test_touched_mailbox_stays(make_store):
-    """A mailbox that is touched in time outlives its first lease."""
+def test_touched_queue_stays(make_store):
+    """A queue that is touched in time outlives its first lease."""
 
     async def main():
         async with make_store(lease_s=LONG_S) as store:
@@ -112,7 +112,7 @@ def test_touched_mailbox_stays(make_store):
     run(main())
 
 
-def test_kept_mailbox_stays_kept(make_store):
+def test_kept_queue_stays_kept(make_store):
     """Opening again changes nothing of what is in it, and who does not keep it changes nothing."""
 
     async def main():
@@ -188,7 +188,7 @@ def test_purge_leaves_what_is_in_flight(make_store):
     run(main())
 
 
-def test_removed_mailbox_leaves_nothing(make_store):
+def test_removed_queue_leaves_nothing(make_store):
     """A removed queue is gone with its dead letters; its consumers may still settle."""
 
     async def main():
@@ -203,7 +203,7 @@ def test_removed_mailbox_leaves_nothing(make_store):
             await store.settle([Settlement(held)])
             assert [] == await store.stats()
             assert [] == await store.dead_letters()
-            assert 0 == (await store.put([writer.to("box", "x")]))[0].mailboxes
+            assert 0 == (await store.put([writer.to("box", "x")]))[0].queues
             assert 0 == await store.purge("box", remove=True)
             await store.open("box", durable=True)
             assert [] == await fetch(store)

@@ -1,4 +1,4 @@
-"""What mailboxes hold is bounded in bytes, and counted exactly."""
+"""What queues hold is bounded in bytes, and counted exactly."""
 
 import pytest
 
@@ -19,9 +19,9 @@ from support.queue_helpers import (
 from support.waiting import run
 
 
-async def size_of(store, mailbox="box"):
-    """How many bytes a mailbox holds, as it is told."""
-    return {one.name: one.backlog_bytes for one in await store.stats()}[mailbox]
+async def size_of(store, queue="box"):
+    """How many bytes a queue holds, as it is told."""
+    return {one.name: one.backlog_bytes for one in await store.stats()}[queue]
 
 
 @pytest.mark.parametrize("is_batch", [False, True])
@@ -44,8 +44,8 @@ def test_full_of_bytes_refuses(make_store, is_batch):
             late = writer.to("box", "3" * 4_000)
             refused = await put(late)
 
-            assert (True, 0) == (refused.is_full, refused.mailboxes)
-            assert f"its mailbox 'box' holds {held:,} bytes of at most 10,000" in refused.why
+            assert (True, 0) == (refused.is_full, refused.queues)
+            assert f"its queue 'box' holds {held:,} bytes of at most 10,000" in refused.why
             assert "max_backlog_bytes" in refused.why
             assert 8_000 < held < 8_200
             assert held == await size_of(store)
@@ -58,7 +58,7 @@ def test_full_of_bytes_refuses(make_store, is_batch):
 
 
 def test_one_batch_fills_by_bytes(make_store):
-    """Within a batch each entry finds what those before it took, a broadcast in each mailbox."""
+    """Within a batch each entry finds what those before it took, a broadcast in each queue."""
 
     async def main():
         async with make_store() as store:
@@ -83,8 +83,8 @@ def test_one_batch_fills_by_bytes(make_store):
     run(main())
 
 
-def test_empty_mailbox_takes_any_size(make_store):
-    """A message larger than all that a mailbox may hold gets in when nothing else is there."""
+def test_empty_queue_takes_any_size(make_store):
+    """A message larger than all that a queue may hold gets in when nothing else is there."""
 
     async def main():
         async with make_store() as store:
@@ -102,7 +102,7 @@ def test_empty_mailbox_takes_any_size(make_store):
 
 @pytest.mark.parametrize("is_batch", [False, True])
 def test_channel_is_bounded(make_store, is_batch):
-    """All mailboxes together hold four times what one may; those with little go on."""
+    """All queues together hold four times what one may; those with little go on."""
 
     async def main():
         async with make_store() as store:
@@ -120,7 +120,7 @@ def test_channel_is_bounded(make_store, is_batch):
             assert not (await put(small)).is_full
             refused = await put(large)
             assert refused.is_full
-            assert "all mailboxes of the channel hold" in refused.why
+            assert "all queues of the channel hold" in refused.why
             assert "of at most 256,000" in refused.why
             await handle(store, await fetch(store, "a"))
             assert not (await put(large)).is_full
@@ -168,8 +168,8 @@ def test_bytes_survive_all_ends(make_store):
     run(main())
 
 
-def test_expired_mailbox_leaves_no_bytes(make_store):
-    """What an expired or removed mailbox held does not count for the channel."""
+def test_expired_queue_leaves_no_bytes(make_store):
+    """What an expired or removed queue held does not count for the channel."""
 
     async def main():
         async with make_store() as store:
@@ -215,7 +215,7 @@ def test_foreign_removal_is_counted_again(make_store):
 
 
 def test_purged_strangers_do_not_count(make_store):
-    """Entries that others wrote into a queue are purged, and take no bytes off the mailbox."""
+    """Entries that others wrote into a queue are purged, and take no bytes off the queue."""
 
     async def main():
         async with make_store() as store:
@@ -241,13 +241,13 @@ def test_purged_strangers_do_not_count(make_store):
 
 
 async def queue_of(store):
-    """The name of the one mailbox's queues on Postgres."""
+    """The name of the one queue's queues on Postgres."""
     sql = "SELECT base FROM pbus.queue WHERE channel = $1"
     return (await store._writer.call(sql, store._channel))[0][0]
 
 
 async def remove_all(store):
-    """Remove what is in a mailbox behind its back."""
+    """Remove what is in a queue behind its back."""
     if isinstance(store, RedisQueueStore):
         await store._scripts.plain("XTRIM", f"{store._key}:q:d:box", "MAXLEN", 0)
         return

@@ -50,7 +50,7 @@ def test_lanes_are_apart(make_store):
 
 
 def test_no_more_than_asked(make_store):
-    """Each mailbox gives as many messages as were asked of it."""
+    """Each queue gives as many messages as were asked of it."""
 
     async def main():
         async with make_store() as store:
@@ -62,10 +62,10 @@ def test_no_more_than_asked(make_store):
             rest = await store.fetch([("a", DATA, 9), ("b", DATA, 2)], consumer="h", wait_s=0)
 
             assert [("a", "1"), ("a", "2"), ("a", "3"), ("b", "1")] == sorted(
-                (message.mailbox, *texts([message])) for message in messages
+                (message.queue, *texts([message])) for message in messages
             )
             assert [("a", "4"), ("a", "5"), ("b", "2"), ("b", "3")] == sorted(
-                (message.mailbox, *texts([message])) for message in rest
+                (message.queue, *texts([message])) for message in rest
             )
 
     run(main())
@@ -123,8 +123,8 @@ def test_take_can_be_interrupted(make_store):
     run(main())
 
 
-def test_replicas_share_a_mailbox(make_store):
-    """Several processes take from one mailbox; each message reaches one of them.
+def test_replicas_share_a_queue(make_store):
+    """Several processes take from one queue; each message reaches one of them.
 
     Who has got something keeps it until the other has got something, too.
     """
@@ -239,7 +239,7 @@ def test_cancelled_takes_lose_nothing(make_store):
 
 
 def test_holder_takes_on_several_tasks(make_store):
-    """One process may wait for different mailboxes at the same time."""
+    """One process may wait for different queues at the same time."""
 
     async def main():
         async with make_store() as here, make_store() as there:

@@ -22,8 +22,8 @@ def test_put_is_taken_once(make_store):
             (stored,) = await store.put([outgoing])
             (message,) = await fetch(store)
 
-            assert (1, False) == (stored.mailboxes, stored.is_full)
-            assert ("box", DATA, "id-1") == (message.mailbox, message.lane, message.id)
+            assert (1, False) == (stored.queues, stored.is_full)
+            assert ("box", DATA, "id-1") == (message.queue, message.lane, message.id)
             assert (1, 0, False) == (message.attempt, message.crashes, message.is_poison_suspect)
             assert ["hello"] == texts([message])
             assert [] == await fetch(store)
@@ -60,8 +60,8 @@ def test_bodies_come_back_unharmed(make_store):
     run(main())
 
 
-def test_broadcast_reaches_every_mailbox(make_store):
-    """A broadcast is copied into every mailbox that exists, and handled apart in each."""
+def test_broadcast_reaches_every_queue(make_store):
+    """A broadcast is copied into every queue that exists, and handled apart in each."""
 
     async def main():
         async with make_store() as store:
@@ -70,21 +70,21 @@ def test_broadcast_reaches_every_mailbox(make_store):
             (stored,) = await store.put([Writer().to("*", "news", "more")])
             await handle(store, await fetch(store, "a"))
 
-            assert 3 == stored.mailboxes
+            assert 3 == stored.queues
             assert ["news", "more"] == texts(await fetch(store, "b"))
             assert [0, 2, 2] == [report.backlog for report in await store.stats()]
 
     run(main())
 
 
-def test_unknown_mailbox_stores_nothing(make_store):
+def test_unknown_queue_stores_nothing(make_store):
     """A message for a queue that does not exist is stored nowhere, and fetching from it is no error."""
 
     async def main():
         async with make_store() as store:
             stored = await store.put([Writer().to("nobody", "x"), Writer().to("*", "x")])
 
-            assert [(0, False), (0, False)] == [(one.mailboxes, one.is_full) for one in stored]
+            assert [(0, False), (0, False)] == [(one.queues, one.is_full) for one in stored]
             assert [] == await fetch(store, "nobody")
             assert [] == await store.stats()
 
@@ -143,7 +143,7 @@ def test_numbers_may_have_gaps(make_store):
     run(main())
 
 
-def test_full_mailbox_refuses_whole(make_store):
+def test_full_queue_refuses_whole(make_store):
     """What does not fit is stored not at all, and fits once something was handled."""
 
     async def main():
@@ -159,9 +159,9 @@ def test_full_mailbox_refuses_whole(make_store):
                 writer.to("other", "6"),
             ])
 
-            assert (True, 0) == (refused.is_full, refused.mailboxes)
+            assert (True, 0) == (refused.is_full, refused.queues)
             assert small.is_full  # or it would overtake
-            assert (False, 1) == (elsewhere.is_full, elsewhere.mailboxes)
+            assert (False, 1) == (elsewhere.is_full, elsewhere.queues)
             messages = await fetch(store)
             assert ["1", "2"] == texts(messages)
             assert (await store.put([late]))[0].is_full  # in flight counts
@@ -202,7 +202,7 @@ def test_refused_keeps_its_place(make_store):
 
 
 def test_repeated_batch_is_never_refused(make_store):
-    """What was stored before the answer was lost is confirmed, even if the mailbox is full now."""
+    """What was stored before the answer was lost is confirmed, even if the queue is full now."""
 
     async def main():
         async with make_store() as store:
@@ -211,13 +211,13 @@ def test_repeated_batch_is_never_refused(make_store):
             await store.put(batch)
             (stored,) = await store.put(batch)
 
-            assert (1, False) == (stored.mailboxes, stored.is_full)
+            assert (1, False) == (stored.queues, stored.is_full)
 
     run(main())
 
 
 def test_oversized_entry_fits_empty(make_store):
-    """An entry of more messages than a mailbox may hold gets in when nothing else is there."""
+    """An entry of more messages than a queue may hold gets in when nothing else is there."""
 
     async def main():
         async with make_store() as store:
@@ -250,7 +250,7 @@ def test_names_do_not_collide(make_store):
     run(main())
 
 
-def test_shared_mailbox_gets_no_broadcast(make_store):
+def test_shared_queue_gets_no_broadcast(make_store):
     """What replicas share gets what is sent to it, but no copy of a broadcast."""
 
     async def main():
@@ -260,7 +260,7 @@ def test_shared_mailbox_gets_no_broadcast(make_store):
             writer = Writer()
             stored = await store.put([writer.to("*", "all"), writer.to("x", "one")])
 
-            assert [1, 1] == [one.mailboxes for one in stored]
+            assert [1, 1] == [one.queues for one in stored]
             assert ["one"] == texts(await fetch(store, "x"))
             assert ["all"] == texts(await fetch(store, "x.1"))
 

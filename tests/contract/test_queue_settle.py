@@ -101,15 +101,15 @@ def test_dead_letters_stay_readable(make_store):
 
             assert [] == await fetch(store)
             assert 0 == await backlog(store)
-            assert ("box", "box is no good") == (dead.mailbox, dead.reason)
+            assert ("box", "box is no good") == (dead.queue, dead.reason)
             assert (1, 0) == (dead.attempt, dead.crashes)
             assert abs(time.time() - dead.dead_since) < 60
             assert 0 <= dead.age_s < 60
-            assert ["box", "other"] == [one.mailbox for one in both]
+            assert ["box", "other"] == [one.queue for one in both]
             assert ["box"] == texts([dead])
             assert 1 == await store.drop_dead([dead.key])
             assert 0 == await store.drop_dead([dead.key, "nonsense"])
-            assert ["other"] == [one.mailbox for one in await store.dead_letters()]
+            assert ["other"] == [one.queue for one in await store.dead_letters()]
 
     run(main())
 

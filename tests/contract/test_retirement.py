@@ -210,7 +210,7 @@ def test_flood_is_moved_whole(make_store):
                 for number in range(600):
                     note = Note(source="a", target="doer.3", key=KEYS[number % 12], number=number)
                     (result,) = await other.put([entry(writer, "doer.3", note)])
-                    (sent if result.mailboxes else refused).append(note.id)
+                    (sent if result.queues else refused).append(note.id)
                     if refused:
                         return
 

@@ -26,7 +26,7 @@ class Payloads:
         self._samples = samples
 
     def one(self, at: bytes = b"") -> bytes:
-        """The next one; at: the field, key or mailbox that it is for."""
+        """The next one; at: the field, key or queue that it is for."""
         random = self.mutator.random
         sample = random.choice(self._samples)
         if random.random() < 0.5:

@@ -145,13 +145,13 @@ class RedisTarget:
         pipe.set(key, self._random.choice((self._mutator.number(), self._payloads.one())))
 
     def _write_stream(self, pipe: Any, key: bytes) -> None:
-        mailbox = key.rpartition(b":")[2]
+        queue = key.rpartition(b":")[2]
         names = [b"i", b"b", b"m", b"h", b"q", b"w", b"", b"\xff"]
-        fields = {name: self._payloads.one(mailbox) for name in self._random.sample(names, 3)}
+        fields = {name: self._payloads.one(queue) for name in self._random.sample(names, 3)}
         if self._random.random() < 0.6:
             fields = {
                 self._random.choice((b"i", b"h")): self._payloads.one()[:200],
-                b"b": self._payloads.one(mailbox),
+                b"b": self._payloads.one(queue),
             }
             if self._random.random() < 0.3:
                 fields[b"m"] = self._mutator.mutate(b"1 0 0 1700000000000")

@@ -67,7 +67,7 @@ def test_measurement_loses_nothing(name: str, valkey: Valkey) -> None:
 
 
 def test_durable_leaves_nothing_behind(valkey: Valkey) -> None:
-    """A thousand senders, each message handled once; neither mailbox nor stream is left."""
+    """A thousand senders, each message handled once; neither queue nor stream is left."""
     plan = structs.replace(FEW, count=2_000, has_baseline=True)
     report = asyncio.run(measure(["durable"], plan, url=valkey.url))
     checks = {check.name: check for check in report.checks}

@@ -10,7 +10,7 @@ from pbus.messages import BusDataMessage
 from support.proxy import Proxy
 from support.waiting import PATIENCE_S, run, until
 
-AWAY_S = 7.0  # a lease of a mailbox is 6 s
+AWAY_S = 7.0  # a lease of a queue is 6 s
 TOTAL = 1500
 
 

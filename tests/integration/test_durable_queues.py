@@ -86,7 +86,7 @@ def keeping(folder: Path, *names: str, cls: str = "Keen", **changes: object) -> 
 
 
 def visitor(watched: Watched) -> WorkerBus:
-    """A bus of the project, for one who has no mailbox."""
+    """A bus of the project, for one who has no queue."""
     record = watched.project.read_record()
     assert record is not None
     return make_bus(record.bus)
@@ -98,7 +98,7 @@ async def all_ready(watched: Watched, *names: str) -> None:
 
 
 async def reports(bus: WorkerBus) -> dict[str, tuple[int, int]]:
-    """Backlog and what is in flight of each mailbox."""
+    """Backlog and what is in flight of each queue."""
     assert bus.queues is not None
     return {one.name: (one.backlog, one.in_flight) for one in await bus.queues.stats()}
 
@@ -165,7 +165,7 @@ def test_lost_messages_are_reported(tmp_path: Path):
     asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
 
 
-def test_mailboxes_follow_the_file(tmp_path: Path):
+def test_queues_follow_the_file(tmp_path: Path):
     """Each joining worker has a queue before it is ready; a worker removed from the file has none."""
 
     async def main() -> None:

@@ -225,7 +225,7 @@ def test_kills_lose_no_job(capsys, kind):
         running = asyncio.create_task(runner.run())
         chaos = Chaos(broker, place, bus)
         try:
-            await runner.registry.wait_ready("asker", 30.0)  # its mailbox is there for answers
+            await runner.registry.wait_ready("asker", 30.0)  # its queue is there for answers
             await work_through(asker, chaos)
             assert bus.queues is not None
             dead = await bus.queues.dead_letters()

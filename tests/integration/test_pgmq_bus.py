@@ -424,7 +424,7 @@ def test_first_take_of_dead_gets_nothing(make_bus, shared_database, channel):
 
 
 def test_handled_ids_are_looked_up(database, channel):
-    """Ids are looked up by id for a mailbox that is younger than the server's statistics, too."""
+    """Ids are looked up by id for a queue that is younger than the server's statistics, too."""
 
     async def main():
         async with connect(database, channel=channel) as bus:

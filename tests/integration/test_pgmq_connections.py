@@ -302,8 +302,8 @@ def test_other_version_rebuilds_functions(database, channel):
     run(main())
 
 
-def test_purged_mailbox_leaves_no_functions(database, channel):
-    """A mailbox that is removed takes its queues' functions along."""
+def test_purged_queue_leaves_no_functions(database, channel):
+    """A queue that is removed takes its queues' functions along."""
 
     async def main():
         async with connect(database, channel=channel) as bus:

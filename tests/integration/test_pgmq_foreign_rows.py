@@ -56,7 +56,7 @@ class Bead(BusDataMessage):
 
 
 async def queue_of(url, channel, name="w") -> str:
-    """The queue of a mailbox's data lane."""
+    """The queue of a queue's data lane."""
     sql = "SELECT base FROM pbus.queue WHERE channel = $1 AND name = $2"
     (row,) = await query(url, sql, channel, name)
     return row["base"] + "_d"

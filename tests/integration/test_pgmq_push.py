@@ -76,7 +76,7 @@ async def handling(store, database, consumer="consumer") -> AsyncIterator[Handle
 
 @contextlib.asynccontextmanager
 async def stored(database, channel, *, shared=False, **options) -> AsyncIterator[PgmqQueueStore]:
-    """A store with a mailbox."""
+    """A store with a queue."""
     store = standalone_store(Endpoint(dsn=database), channel, **options)
     try:
         await store.open("box", durable=True, shared=shared)
@@ -86,7 +86,7 @@ async def stored(database, channel, *, shared=False, **options) -> AsyncIterator
 
 
 def test_message_comes_unasked(database, channel, monkeypatch):
-    """Who has emptied its mailbox gets the next messages without asking, in both lanes, in order."""
+    """Who has emptied its queue gets the next messages without asking, in both lanes, in order."""
     monkeypatch.setattr("pbus.bus.pgmq.fetcher._EMPTY_S", PATIENCE_S)  # nor does it look around
 
     async def main():
@@ -239,7 +239,7 @@ def test_silent_holder_loses_what_was_handed(database, channel):
 
 
 def test_replicas_are_not_handed(database, channel):
-    """A mailbox that several take from keeps its messages until one asks."""
+    """A queue that several take from keeps its messages until one asks."""
 
     async def main():
         async with stored(database, channel, shared=True) as store:
@@ -254,8 +254,8 @@ def test_replicas_are_not_handed(database, channel):
     run(main())
 
 
-def test_left_mailbox_is_not_handed(database, channel):
-    """Who wants other mailboxes than before gets nothing of those it left."""
+def test_left_queue_is_not_handed(database, channel):
+    """Who wants other queues than before gets nothing of those it left."""
 
     async def main():
         async with stored(database, channel) as store:
@@ -280,7 +280,7 @@ def test_left_mailbox_is_not_handed(database, channel):
 
 
 def test_handed_for_what_was_left_meanwhile(database, channel):
-    """What came for a mailbox that its consumer then left is given to it, to give it to others."""
+    """What came for a queue that its consumer then left is given to it, to give it to others."""
 
     async def main():
         async with stored(database, channel) as store:
@@ -293,7 +293,7 @@ def test_handed_for_what_was_left_meanwhile(database, channel):
             )  # it has left and the server does not know
             asked = handler.asked
             (message,) = await fetch(store, "next", wait_s=PATIENCE_S)
-            assert ("box", ["1"]) == (message.mailbox, texts([message]))
+            assert ("box", ["1"]) == (message.queue, texts([message]))
             assert handler.asked - asked <= 1
             await store.settle([Settlement(message=message, how="requeue")])
             assert ["1"] == texts(await fetch(store, consumer="other", wait_s=PATIENCE_S))
@@ -345,7 +345,7 @@ def test_retry_holds_the_next_back(database, channel):
 
 
 def test_answers_are_bounded_in_bytes(database, channel):
-    """However many mailboxes are full, a take carries a few MiB, also of what was lost before."""
+    """However many queues are full, a take carries a few MiB, also of what was lost before."""
     most = 6 * 1024 * 1024
     boxes, each = [f"box{number}" for number in range(6)], 3
 
@@ -363,7 +363,7 @@ def test_answers_are_bounded_in_bytes(database, channel):
                     messages = await store.fetch(wanted, consumer="consumer", wait_s=PATIENCE_S)
                     assert 0 < sum(len(message.body) for message in messages) < most
                     for message in messages:
-                        found[message.mailbox].append(texts([message])[0][0])
+                        found[message.queue].append(texts([message])[0][0])
                 assert all(list("012") == numbers for numbers in found.values())
 
             async with asyncio.timeout(PATIENCE_S):

@@ -61,7 +61,7 @@ class Shout(BusSystemMessage):
 
 
 async def uses_all(url, channel) -> None:
-    """Do all that processes do: mailboxes that come and go, both lanes, retries, leases, a tap."""
+    """Do all that processes do: queues that come and go, both lanes, retries, leases, a tap."""
     failed = []
 
     async def handle(message):

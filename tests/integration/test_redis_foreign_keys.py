@@ -138,7 +138,7 @@ def numbers_of(listener):
 
 
 def test_values_of_any_kind_stop_none(valkey, channel, caplog):
-    """Whatever is written into a mailbox's own keys, messages arrive and reports are made."""
+    """Whatever is written into a queue's own keys, messages arrive and reports are made."""
 
     async def main():
         listener, number = Listener("w"), 0

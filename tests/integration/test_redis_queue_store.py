@@ -70,8 +70,8 @@ async def use_everything(store: QueueStore, seed: int = 0) -> None:
     await store.requeue_held_by(["unheard-of"])
 
 
-def test_nothing_is_left_of_removed_mailboxes(valkey, channel, redis):
-    """When all mailboxes are removed, no key of the channel is there."""
+def test_nothing_is_left_of_removed_queues(valkey, channel, redis):
+    """When all queues are removed, no key of the channel is there."""
 
     async def main():
         async with closing(store_at(valkey.url, channel)) as store:
@@ -92,7 +92,7 @@ def test_nothing_is_left_of_removed_mailboxes(valkey, channel, redis):
     run(main())
 
 
-def test_mailbox_of_the_vanished_expires(valkey, channel, redis):
+def test_queue_of_the_vanished_expires(valkey, channel, redis):
     """If all processes of a channel vanish, Redis itself expires what is not durable."""
 
     async def main():
@@ -218,7 +218,7 @@ def test_full_memory_stores_nothing(own_valkey, channel):
     run(main())
 
 
-def test_missing_keys_harm_one_mailbox_only(valkey, channel, redis):
+def test_missing_keys_harm_one_queue_only(valkey, channel, redis):
     """Keys that were deleted (or that Redis evicted) cost that queue its messages, and no other."""
 
     async def main():
@@ -231,7 +231,7 @@ def test_missing_keys_harm_one_mailbox_only(valkey, channel, redis):
             redis.delete(*redis.keys(f"*{channel}*:broken"))
             await store.settle([Settlement(messages[0])])
             assert [] == await fetch(store, "broken")
-            assert 1 == (await store.put([writer.to("*", "3")]))[0].mailboxes
+            assert 1 == (await store.put([writer.to("*", "3")]))[0].queues
             await store.requeue_held_by(["consumer"])
             await store.purge("broken")
             assert ["broken", "sound"] == [report.name for report in await store.stats()]

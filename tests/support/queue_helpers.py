@@ -1,4 +1,4 @@
-"""Messages for mailboxes, and what came out of them."""
+"""Messages for queues, and what came out of them."""
 
 import contextlib
 import json
@@ -60,10 +60,10 @@ def texts(messages: Sequence[StoredMessage]) -> list[str]:
 
 
 async def fetch(
-    store: QueueStore, mailbox: str = "box", *, consumer: str = "consumer", wait_s: float = 0.0
+    store: QueueStore, queue: str = "box", *, consumer: str = "consumer", wait_s: float = 0.0
 ) -> list[StoredMessage]:
     """Take up to 1,000 messages of each lane."""
-    wanted = [(mailbox, SYSTEM, 1000), (mailbox, DATA, 1000)]
+    wanted = [(queue, SYSTEM, 1000), (queue, DATA, 1000)]
     return await store.fetch(wanted, consumer=consumer, wait_s=wait_s)
 
 
@@ -72,13 +72,13 @@ async def handle(store: QueueStore, messages: Sequence[StoredMessage]) -> None:
     await store.settle([Settlement(message) for message in messages])
 
 
-async def backlog(store: QueueStore, mailbox: str = "box") -> int:
-    """How many messages a mailbox holds."""
-    return {report.name: report.backlog for report in await store.stats()}[mailbox]
+async def backlog(store: QueueStore, queue: str = "box") -> int:
+    """How many messages a queue holds."""
+    return {report.name: report.backlog for report in await store.stats()}[queue]
 
 
 async def kept_bytes(store: QueueStore) -> int:
-    """How many bytes the entries in a channel's mailboxes have, by the broker's keys and tables."""
+    """How many bytes the entries in a channel's queues have, by the broker's keys and tables."""
     if isinstance(store, RedisQueueStore):
         return await _kept_on_redis(store)
     total = 0
@@ -103,7 +103,7 @@ async def _kept_on_redis(store: RedisQueueStore) -> int:
 
 
 async def pass_time(store: QueueStore, seconds: float) -> None:
-    """Let the leases of mailboxes age; there are some."""
+    """Let the leases of queues age; there are some."""
     if isinstance(store, RedisQueueStore):
         for name in await store._scripts.plain("ZRANGE", store._key, 0, -1):
             await store._scripts.plain("ZINCRBY", store._key, -1000 * seconds, name)

@@ -1,4 +1,4 @@
-"""Random use of a mailbox, and the model that say what must be in it."""
+"""Random use of a queue, and the model that say what must be in it."""
 
 import asyncio
 import random
@@ -10,10 +10,10 @@ _HOLDERS = ("h1", "h2", "h3")
 
 
 class QueueModel:
-    """What a mailbox should hold.
+    """What a queue should hold.
 
     Args:
-        store: Under test; it has a mailbox "box".
+        store: Under test; it has a queue "box".
         seed: Decides what is done.
     """
 

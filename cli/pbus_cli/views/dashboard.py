@@ -22,7 +22,7 @@ _TRAFFIC_SHARE: Final = 0.45
 _LEAST_TABLE: Final = 3
 _LEAST_TRAFFIC: Final = 3
 _MOST_FAILURES: Final = 3  # each with its reason; of more the names
-_SHARED_SHARE: Final = 0.1  # of the page, for mailboxes that replicas share
+_SHARED_SHARE: Final = 0.1  # of the page, for queues that replicas share
 _REASONS_SHARE: Final = 0.15  # likewise, for the reasons why workers are not ready
 
 
@@ -71,7 +71,7 @@ def dashboard(snapshot: Snapshot, width: int, height: int) -> Group:
     table_room = min(len(snapshot.rows) + 1, max(_LEAST_TABLE, int(room * _TABLE_SHARE)))
     table = [
         *registry_lines(snapshot.rows, width, table_room, queues=snapshot.queues),
-        *_shared_mailboxes(snapshot, width, int(room * _SHARED_SHARE)),
+        *_shared_queues(snapshot, width, int(room * _SHARED_SHARE)),
         *_reasons(snapshot, width, int(room * _REASONS_SHARE)),
     ]
     traffic_room = _traffic_room(len(snapshot.messages), room - len(table))
@@ -89,7 +89,7 @@ def dashboard(snapshot: Snapshot, width: int, height: int) -> Group:
     return Group(*_ended(page))
 
 
-def _shared_mailboxes(snapshot: Snapshot, width: int, room: int) -> list[Text]:
+def _shared_queues(snapshot: Snapshot, width: int, room: int) -> list[Text]:
     queues = {name: one for name, one in (snapshot.queues or {}).items() if one.backlog or one.dead}
     return [_cut(line, width) for line in shared_lines(snapshot.rows, queues)[:room]]
 

@@ -24,7 +24,7 @@ class FaultyStore:
         if self.is_faulty:
             self.is_faulty = False
             raise ValueError("a bug")
-        return [PutResult(mailboxes=1) for _ in entries]
+        return [PutResult(queues=1) for _ in entries]
 
 
 def test_fault_costs_one_batch(caplog: pytest.LogCaptureFixture):
@@ -58,7 +58,7 @@ class ChoosyStore:
         if "2" in ids:
             raise BrokerFaultError("the broker", "it is too large for it")
         self.stored += ids
-        return [PutResult(mailboxes=1) for _ in entries]
+        return [PutResult(queues=1) for _ in entries]
 
 
 def test_impossible_message_costs_one_sender():
@@ -96,9 +96,9 @@ class FullStore:
             raise BrokerFaultError("the broker", "it is too large for it")
         if self.refusals and "w" in {entry.address for entry in entries}:
             self.refusals -= 1
-            return [PutResult(mailboxes=0, is_full=True) for _ in entries]
+            return [PutResult(queues=0, is_full=True) for _ in entries]
         self.stored += ids
-        return [PutResult(mailboxes=1) for _ in entries]
+        return [PutResult(queues=1) for _ in entries]
 
 
 @pytest.mark.parametrize("refusals", [1, 2, 4])

@@ -103,7 +103,7 @@ def dead_row(message: DeadLetter) -> DeadRow:
         kind, source = None, None
     return DeadRow(
         key=message.key,
-        worker=message.mailbox,
+        worker=message.queue,
         id=message.id,
         type=kind,
         source=source,

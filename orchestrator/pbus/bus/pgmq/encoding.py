@@ -53,7 +53,7 @@ _decode_place = msgspec.json.Decoder(_Place).decode
 
 
 def in_order(taken: Sequence[Row], handed: Sequence[Row]) -> list[Row]:
-    """Rows as their mailboxes have them: of the same time, they come by two ways."""
+    """Rows as their queues have them: of the same time, they come by two ways."""
     rows = [row for row in taken if row["hold"] is not None]
     return sorted([*handed, *rows], key=_place_of)
 
@@ -84,7 +84,7 @@ def messages_of(row: Row) -> list[StoredMessage]:
     stored_at = time.monotonic() - headers.e
     return [
         StoredMessage(
-            mailbox=row["mailbox"],
+            queue=row["mailbox"],
             lane=lane,
             receipt_handle=f"{row['hold']}.{position}.{row['its_queue']}",
             id=id_,
@@ -106,14 +106,14 @@ def decode_pushed(payload: str) -> Row:
         ValueError: It is none of ours.
     """
     try:
-        hold, its_queue, mailbox, lane, headers, message = _decode_handed(payload)
+        hold, its_queue, queue, lane, headers, message = _decode_handed(payload)
         _decode_headers(headers)
     except DECODE_ERRORS as error:
         raise ValueError(str(error)) from error
     return {
         "hold": hold,
         "its_queue": its_queue,
-        "mailbox": mailbox,
+        "mailbox": queue,
         "lane": lane,
         "headers": headers,
         "message": message,
@@ -130,7 +130,7 @@ def dead_letter(row: Row) -> DeadLetter:
         id_, body, reason = "?", row["message"].encode(), "not written by pbus"
     return DeadLetter(
         key=str(row["key"]),
-        mailbox=row["name"],
+        queue=row["name"],
         id=id_,
         body=body,
         reason=reason,
@@ -142,7 +142,7 @@ def dead_letter(row: Row) -> DeadLetter:
 
 
 def key_of(message: StoredMessage) -> tuple[int, int, int]:
-    """A message's hold, its position in the entry, and its mailbox."""
+    """A message's hold, its position in the entry, and its queue."""
     hold, position, box = message.receipt_handle.split(".")
     return int(hold), int(position), int(box)
 
@@ -173,7 +173,7 @@ def why_full(bound: str | None) -> str:
 
 
 def fallen_of(said: str | None) -> list[tuple[str, int]]:
-    """Of which mailboxes dead letters fell, and how many, as pbus.queue_settle returns it."""
+    """Of which queues dead letters fell, and how many, as pbus.queue_settle returns it."""
     return _decode_fallen(said) if said else []
 
 

@@ -20,7 +20,7 @@ _REFUSE = "SELECT pbus.queue_dead_letter_foreign($1, $2)"
 
 class _ForeignRow(NamedTuple):
     hold: int
-    mailbox: str
+    queue: str
     problem: str
 
 
@@ -87,5 +87,5 @@ class EntryReader:
         await self._connection.call(_REFUSE, [row.hold for row in foreign], reasons)
         logger.warning(
             "%d rows in the queues of %s were not written by pbus and are dead letters now: %s",
-            len(foreign), ", ".join(sorted({row.mailbox for row in foreign})), foreign[0].problem,
+            len(foreign), ", ".join(sorted({row.queue for row in foreign})), foreign[0].problem,
         )  # fmt: skip

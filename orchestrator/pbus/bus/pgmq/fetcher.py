@@ -133,7 +133,7 @@ class Fetcher:
         try:
             messages, due_s = self.push.take_prefetched(consumer), POLL_S
             mine = {(name, lane) for name, lane, _ in wanted}
-            if mine and not any((one.mailbox, one.lane) in mine for one in messages):
+            if mine and not any((one.queue, one.lane) in mine for one in messages):
                 found, due_s = await self._ask_beside(wanted, consumer, messages)
                 messages += found
             return self._leave_to_other_calls(messages, wanted, consumer), due_s
@@ -155,13 +155,11 @@ class Fetcher:
     ) -> list[StoredMessage]:
         """Keep what another waiting call of the consumer wants, and return the rest.
 
-        A message that no call wants is of a mailbox that was left meanwhile: this call requeues it.
+        A message that no call wants is of a queue that was left meanwhile: this call requeues it.
         """
         names = {name for name, _, _ in wanted}
         others = [
-            one
-            for one in messages
-            if one.mailbox not in names and self.wakeups.is_wanted(one.mailbox)
+            one for one in messages if one.queue not in names and self.wakeups.is_wanted(one.queue)
         ]
         self.push.keep(others, consumer)
         return [one for one in messages if one not in others] if others else messages

@@ -44,14 +44,14 @@ class PushReceiver:
 
     def __init__(self, context: FetchContext) -> None:
         self._context = context
-        self._subscribed: dict[str, frozenset[str]] = {}  # consumer: mailboxes the server knows of
+        self._subscribed: dict[str, frozenset[str]] = {}  # consumer: queues the server knows of
         self._announced: set[str] = set()  # consumers that the server may push to
         self._prefetched: dict[str, list[StoredMessage]] = {}  # for the next fetch of a consumer
         # Pushed while the server was being asked, or in doubt; with the connection it came over.
         self._pushed_during_fetch: dict[str, list[tuple[int, Row]]] = {}
 
     async def subscribe(self, wanted: Wanted, consumer: str) -> None:
-        """Have the server push what comes for these mailboxes, and for no others.
+        """Have the server push what comes for these queues, and for no others.
 
         Raises:
             BusUnavailableError: Not confirmed.

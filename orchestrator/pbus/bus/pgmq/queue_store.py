@@ -91,24 +91,24 @@ class PgmqQueueStore:
 
     async def open(
         self,
-        mailbox: str,
+        queue: str,
         *,
         durable: bool,
         shared: bool = False,
         max_backlog: int = MAX_BACKLOG,
         max_bytes: int = MAX_BACKLOG_BYTES,
     ) -> None:
-        """Make sure a mailbox exists; see QueueStore."""
+        """Make sure a queue exists; see QueueStore."""
         sql = "SELECT pbus.queue_open($1, $2, $3, $4, $5, $6, $7)"
-        arguments = (self._channel, mailbox, durable, shared, max_backlog, self._lease_s, max_bytes)
+        arguments = (self._channel, queue, durable, shared, max_backlog, self._lease_s, max_bytes)
         await self._writer.call(sql, *arguments)
         self.fetcher.push.resubscribe()
 
-    async def renew(self, mailboxes: Sequence[str]) -> list[str]:
+    async def renew(self, queues: Sequence[str]) -> list[str]:
         """Renew leases and holds; see QueueStore."""
         sql = "SELECT * FROM pbus.queue_renew($1, $2, $3, $4, $5)"
         consumers = self.fetcher.consumers
-        arguments = (list(mailboxes), consumers, self._lease_s, self._hold_s)
+        arguments = (list(queues), consumers, self._lease_s, self._hold_s)
         rows = await self._reader.call(sql, self._channel, *arguments)
         now = asyncio.get_running_loop().time()
         if now >= self._next_tidy:
@@ -196,16 +196,16 @@ class PgmqQueueStore:
         return int(rows[0][0])
 
     async def stats(self, *, names_only: bool = False) -> list[QueueStats]:
-        """All mailboxes by name; see QueueStore."""
+        """All queues by name; see QueueStore."""
         if names_only:
             rows = await self._reader.call(_NAMES, self._channel)
             return [QueueStats(name=row[0]) for row in rows]
         rows = await self._writer.call("SELECT * FROM pbus.queue_stats($1)", self._channel)
         return [QueueStats(**dict(row)) for row in rows]
 
-    async def dead_letters(self, mailbox: str | None = None) -> list[DeadLetter]:
+    async def dead_letters(self, queue: str | None = None) -> list[DeadLetter]:
         """The dead letters; see QueueStore."""
-        rows = await self._writer.call(_DEAD, self._channel, mailbox, _DEAD_SHOWN)
+        rows = await self._writer.call(_DEAD, self._channel, queue, _DEAD_SHOWN)
         return [dead_letter(row) for row in rows]
 
     async def requeue_dead(self, keys: Sequence[str]) -> int:
@@ -219,13 +219,13 @@ class PgmqQueueStore:
         rows = await self._writer.call(_DROP_DEAD, self._channel, numbers_of(keys))
         return int(rows[0][0])
 
-    async def purge(self, mailbox: str, *, remove: bool = False, if_empty: bool = False) -> int:
-        """Empty a mailbox; see QueueStore."""
+    async def purge(self, queue: str, *, remove: bool = False, if_empty: bool = False) -> int:
+        """Empty a queue; see QueueStore."""
         if remove and if_empty:
-            rows = await self._writer.call(_REMOVE_EMPTY, self._channel, mailbox)
+            rows = await self._writer.call(_REMOVE_EMPTY, self._channel, queue)
         else:
             sql = "SELECT pbus.queue_purge($1, $2, $3)"
-            rows = await self._writer.call(sql, self._channel, mailbox, remove)
+            rows = await self._writer.call(sql, self._channel, queue, remove)
         return int(rows[0][0])
 
     async def close(self) -> None:

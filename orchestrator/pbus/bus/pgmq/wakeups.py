@@ -42,9 +42,9 @@ class Wakeups:
         """Whether a fetch still waits: end_all() was not called since."""
         return wakeup in self._waiting
 
-    def is_wanted(self, mailbox: str) -> bool:
-        """Whether any fetch waits for messages of a mailbox."""
-        token = token_of(mailbox)
+    def is_wanted(self, queue: str) -> bool:
+        """Whether any fetch waits for messages of a queue."""
+        token = token_of(queue)
         return any(token in wanted for wanted in self._waiting.values())
 
     def notified(self, tokens: set[str]) -> None:
@@ -55,9 +55,9 @@ class Wakeups:
             if not tokens or not tokens.isdisjoint(wanted):
                 wakeup.set()
 
-    def pushed(self, mailbox: str) -> None:
-        """A message of a mailbox is here already."""
-        token = token_of(mailbox)
+    def pushed(self, queue: str) -> None:
+        """A message of a queue is here already."""
+        token = token_of(queue)
         for wakeup, wanted in self._waiting.items():
             if token in wanted:
                 wakeup.set()
@@ -73,8 +73,8 @@ class Wakeups:
         counts: Counter[Queue] = Counter()
         sizes: Counter[Queue] = Counter()
         for one in found:
-            counts[one.mailbox, one.lane] += 1
-            sizes[one.mailbox, one.lane] += len(one.body)
+            counts[one.queue, one.lane] += 1
+            sizes[one.queue, one.lane] += len(one.body)
         self._emptied[consumer] = frozenset(
             (name, lane)
             for name, lane, most in wanted
@@ -99,7 +99,7 @@ async def wait_notified(wakeup: asyncio.Event, within_s: float) -> None:
 
 
 def token_of(name: str) -> str:
-    """The token of a mailbox in notifications."""
+    """The token of a queue in notifications."""
     return md5_of(name)[:8]
 
 

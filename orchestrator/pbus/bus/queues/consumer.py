@@ -132,7 +132,7 @@ class QueueConsumer:
         for queue in await self.store.renew(list(self._queues)):
             address = self._queues.get(queue)
             if address is not None:  # not left meanwhile
-                logger.warning("mailbox %r had been removed or damaged; it is made again", queue)
+                logger.warning("queue %r had been removed or damaged; it is made again", queue)
                 await self.join(address)
 
     def _note_lost(self, queue: str, count: int) -> None:
@@ -159,7 +159,7 @@ class QueueConsumer:
         What comes may be just what the worker waits for to settle it: an answer, a cancel. The
         broker's backlog is the bound.
         """
-        if self._queues.get(message.mailbox) == message.mailbox:
+        if self._queues.get(message.queue) == message.queue:
             self.in_flight.exclude_from_prefetch(message, PREFETCH)
 
     async def _wait_for_capacity(self) -> None:
@@ -224,7 +224,7 @@ class QueueConsumer:
 
     def _deliver(self, message: StoredMessage) -> None:
         self.in_flight.add(message)
-        mailbox = self._router.find(self._queues.get(message.mailbox, message.mailbox))
+        mailbox = self._router.find(self._queues.get(message.queue, message.queue))
         if message.crashes >= self.options.max_crash_attempts:
             self._dead_letter_poison(message)
         elif mailbox is None:

@@ -24,7 +24,7 @@ class InFlight:
 
     def add(self, message: StoredMessage) -> None:
         """Count a fetched message."""
-        self._counts[message.mailbox] += 1
+        self._counts[message.queue] += 1
 
     def room(self, queue: str, prefetch: int) -> int:
         """Return how many more messages of a queue fit; 0 or less: it is full."""
@@ -32,14 +32,14 @@ class InFlight:
 
     def exclude_from_prefetch(self, message: StoredMessage, prefetch: int) -> None:
         """Count a message no longer, though it is in hand: others are fetched beside it."""
-        queue = message.mailbox
+        queue = message.queue
         self._outside_prefetch.setdefault(queue, set()).add(message.receipt_handle)
         if self._counts[queue] >= prefetch:
             self.has_room.set()
 
     def release_slot(self, message: StoredMessage) -> None:
         """A message is no longer in hand."""
-        self._counts[message.mailbox] -= 1
-        if (outside := self._outside_prefetch.get(message.mailbox)) is not None:
+        self._counts[message.queue] -= 1
+        if (outside := self._outside_prefetch.get(message.queue)) is not None:
             outside.discard(message.receipt_handle)
         self.has_room.set()

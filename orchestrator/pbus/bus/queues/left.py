@@ -36,7 +36,7 @@ class LeftMessages:
     def add(self, message: StoredMessage) -> None:
         """Leave a message to others."""
         self._messages.append(message)
-        if message.mailbox not in self._queues:
+        if message.queue not in self._queues:
             self.requeue()
 
     def requeue(self) -> None:
@@ -49,8 +49,8 @@ class LeftMessages:
 
     def requeue_left_queues(self) -> None:
         """Requeue the messages of queues that are not consumed here."""
-        left = [one for one in self._messages if one.mailbox not in self._queues]
-        self._messages = [one for one in self._messages if one.mailbox in self._queues]
+        left = [one for one in self._messages if one.queue not in self._queues]
+        self._messages = [one for one in self._messages if one.queue in self._queues]
         for message in left:
             self._settler.enqueue(Settlement(message=message, how="requeue"))
 

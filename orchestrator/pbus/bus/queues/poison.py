@@ -15,7 +15,7 @@ def answer_to(stored: StoredMessage, reason: str) -> BusJobResponseMessage | Non
     if not isinstance(message, BusJobRequestMessage):
         return None
     return BusJobResponseMessage(
-        source=stored.mailbox,
+        source=stored.queue,
         target=message.source,
         job_id=message.job_id,
         status=JobStatus.ERROR,

@@ -21,7 +21,7 @@ MAX_BATCH = 2_000  # messages a put
 FULL_RETRY_S = 0.05
 OUTAGE_PAUSE_S = 0.2
 _SAY_EVERY_S = 60.0
-_BLOCKED_TRIED = 200  # of one mailbox without room at once: it has room for few
+_BLOCKED_TRIED = 200  # of one queue without room at once: it has room for few
 
 
 class QueueProducer:
@@ -44,9 +44,9 @@ class QueueProducer:
         self._lanes = {lane: LaneProducer(store, sender, settings, edges) for lane in Lane}
 
     def put(self, encoded: EncodedMessage) -> asyncio.Future[int]:
-        """Have a message stored; the result is in how many mailboxes, once the broker confirmed it.
+        """Have a message stored; the result is in how many queues, once the broker confirmed it.
 
-        Its errors: BusFullError, where the mailbox made no room in time, BrokerFaultError, where the
+        Its errors: BusFullError, where the queue made no room in time, BrokerFaultError, where the
         broker cannot store this message, and BusUnavailableError,
         where the broker was away for the whole send timeout: stored or not, which is unknown.
         """
@@ -65,7 +65,7 @@ class QueueProducer:
 class LaneProducer:
     """Stores one lane's messages; one batch at a time, or order means nothing.
 
-    Who finds a mailbox full waits aside, and with him whatever must not overtake him; the others
+    Who finds a queue full waits aside, and with him whatever must not overtake him; the others
     go on.
     """
 
@@ -81,13 +81,13 @@ class LaneProducer:
         self._sender = sender
         self._settings = settings
         self._waiting: deque[PendingPut] = deque()
-        self._blocked_by_queue: dict[str, deque[PendingPut]] = {}  # by mailbox without room
+        self._blocked_by_queue: dict[str, deque[PendingPut]] = {}  # by queue without room
         self._blocked_behind_broadcast: deque[PendingPut] = (
             deque()
         )  # from a broadcast that has to wait, on
         self._retry_at = 0.0
         self._numbers: Counter[str] = Counter()
-        self._reached: dict[str, int] = {}  # by address: how many mailboxes there were
+        self._reached: dict[str, int] = {}  # by address: how many queues there were
         self._full: dict[str, str] = {}  # by address without room: which bound was reached
         self._said: dict[str, float] = {}  # and when that was said
         self._has_waiting = asyncio.Event()
@@ -230,18 +230,18 @@ class LaneProducer:
         for entry, result in zip(entries, results, strict=True):
             address = entry[0].address
             if result.is_full or (
-                result.is_young and result.mailboxes < self._reached.get(address, 0)
+                result.is_young and result.queues < self._reached.get(address, 0)
             ):
                 refused += entry
                 is_full = is_full or result.is_full
                 self._note_full(address, result.why)
                 continue
-            self._reached[address] = result.mailboxes
+            self._reached[address] = result.queues
             self._full.pop(address, None)
             self._count(address, entry, result)
             for put in entry:
                 if not put.stored.done():
-                    put.stored.set_result(result.mailboxes)
+                    put.stored.set_result(result.queues)
         if is_full and self._settings.delivery_options.when_full == "refuse":
             self._refuse_first(refused)
             return []
@@ -252,7 +252,7 @@ class LaneProducer:
             return
         lines = [put.encoded.line for put in entry]
         size = sum(map(len, lines))
-        self._edges.note_sent(address, lines, size, is_undelivered=result.mailboxes == 0)
+        self._edges.note_sent(address, lines, size, is_undelivered=result.queues == 0)
 
     def _note_full(self, address: str, why: str) -> None:
         if not why:
@@ -279,7 +279,7 @@ class LaneProducer:
             self._retry_at = asyncio.get_running_loop().time() + FULL_RETRY_S
 
     def _refuse_first(self, refused: list[PendingPut]) -> None:
-        """The first found its mailbox full; others perhaps only must not overtake it."""
+        """The first found its queue full; others perhaps only must not overtake it."""
         address = refused[0].address
         for put in refused:
             if put.address == address:
@@ -305,7 +305,7 @@ class LaneProducer:
 
 
 def _must_follow(put: PendingPut, refused: set[str]) -> bool:
-    """Whether what was refused at these addresses comes before it in some mailbox."""
+    """Whether what was refused at these addresses comes before it in some queue."""
     is_broadcast = put.address == EVERYONE and bool(refused)
     return is_broadcast or put.address in refused or EVERYONE in refused
 

@@ -104,7 +104,7 @@ class _Retirement:
         results = iter(await self._store.put([one for move in moves for one in move]))
         settlements = []
         for message, move in zip(messages, moves, strict=True):
-            copies = [next(results).mailboxes > 0 for _ in move]
+            copies = [next(results).queues > 0 for _ in move]
             is_stored = all(copies)
             self.result.moved += bool(move) and is_stored
             self.result.dropped += not move

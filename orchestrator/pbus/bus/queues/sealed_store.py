@@ -58,7 +58,7 @@ class SealedQueueStore:
 
     A message is sealed for its address, with the process that sent it and whether that had taken
     the name of its source: so what a worker sent counts when it is dead and another has its name.
-    What was not sealed, or not for this mailbox, becomes a dead letter when it is taken; so does
+    What was not sealed, or not for this queue, becomes a dead letter when it is taken; so does
     what speaks in the name of a worker that another process has, see Claims.
 
     Args:
@@ -109,7 +109,7 @@ class SealedQueueStore:
         claims: dict[str, Claim] = {}  # by the message's key
         for message in await self._store.fetch(wanted, consumer=consumer, wait_s=wait_s):
             try:
-                line, claim = self._opened(message.mailbox, message.body)
+                line, claim = self._opened(message.queue, message.body)
             except SealError as error:
                 self._dead_letter(message, error)
                 continue
@@ -151,9 +151,9 @@ class SealedQueueStore:
                 logger.debug("messages without a seal are settled later: %s", error)
                 self._rejected = rejected + self._rejected
 
-    async def dead_letters(self, mailbox: str | None = None) -> list[DeadLetter]:
+    async def dead_letters(self, queue: str | None = None) -> list[DeadLetter]:
         """The dead letters, those that cannot be opened as they are; see QueueStore."""
-        return [self._shown(message) for message in await self._store.dead_letters(mailbox)]
+        return [self._shown(message) for message in await self._store.dead_letters(queue)]
 
     def _sealed(self, one: QueueEntry) -> QueueEntry:
         context = one.address.encode()
@@ -167,17 +167,17 @@ class SealedQueueStore:
             bodies.append(self._seal.close("stored", plain, context))
         return msgspec.structs.replace(one, bodies=bodies)
 
-    def _opened(self, mailbox: str, body: bytes) -> tuple[bytes, Claim | None]:
+    def _opened(self, queue: str, body: bytes) -> tuple[bytes, Claim | None]:
         """The message, and what its sender claims, if that is to be judged."""
-        line, sender, is_holder = unsigned(self._unsealed(mailbox, body))
+        line, sender, is_holder = unsigned(self._unsealed(queue, body))
         return line, None if is_holder else (sender, origin_of(line)[1])
 
-    def _unsealed(self, mailbox: str, body: bytes) -> bytes:
+    def _unsealed(self, queue: str, body: bytes) -> bytes:
         """Open a message that was sent to the queue, to the replicas that it is one of, or to all."""
         try:
-            return self._seal.open("stored", body, mailbox.encode())
+            return self._seal.open("stored", body, queue.encode())
         except SealError as error:
-            for address in (EVERYONE, *names_of(mailbox)[1:]):
+            for address in (EVERYONE, *names_of(queue)[1:]):
                 try:
                     return self._seal.open("stored", body, address.encode())
                 except SealError:
@@ -186,7 +186,7 @@ class SealedQueueStore:
 
     def _shown(self, message: DeadLetter) -> DeadLetter:
         try:
-            body, _ = self._opened(message.mailbox, message.body)
+            body, _ = self._opened(message.queue, message.body)
         except SealError:
             return message
         return msgspec.structs.replace(message, body=body)

@@ -1,6 +1,6 @@
 """The store of queues in a broker, for at-least-once delivery.
 
-A *mailbox* keeps messages until they are handled. Several processes may take from one (replicas);
+A *queue* keeps messages until they are handled. Several processes may take from one (replicas);
 what a process took and has not settled is *held* by its incarnation, and goes back when that
 incarnation is released. Times are the broker's.
 """
@@ -24,11 +24,11 @@ Disposition = Literal["ack", "retry", "requeue", "dead_letter"]
 
 
 class QueueEntry(msgspec.Struct, frozen=True):
-    """Encoded messages on their way into mailboxes.
+    """Encoded messages on their way into queues.
 
     Attributes:
-        address: A mailbox, or "*" for a copy into every mailbox that exists now.
-        lane: Which of the mailbox's two queues.
+        address: A queue, or "*" for a copy into every queue that exists now.
+        lane: Which of its two lanes.
         bodies: Encoded messages; several may be stored as one entry.
         ids: Their message ids, in the same order.
         sender: The sending process's incarnation.
@@ -52,25 +52,25 @@ class PutResult(msgspec.Struct, frozen=True):
     """The outcome of a QueueEntry.
 
     Attributes:
-        mailboxes: Into how many it was stored; 0: there is no such queue.
-        is_full: A mailbox had no room (max_backlog), or something before it in the batch and lane
+        queues: Into how many it was stored; 0: there is no such queue.
+        is_full: A queue had no room (max_backlog), or something before it in the batch and lane
             that it must not overtake was refused: nothing was stored, try again later.
-        is_young: The broker was emptied a moment ago, or is new: more mailboxes may come back.
+        is_young: The broker was emptied a moment ago, or is new: more queues may come back.
         why: Which bound was reached, in a sentence; "" where it only must not overtake.
     """
 
-    mailboxes: int
+    queues: int
     is_full: bool = False
     is_young: bool = False
     why: str = ""
 
 
 class StoredMessage(msgspec.Struct, frozen=True, gc=False):
-    """One message taken from a mailbox.
+    """One message taken from a queue.
 
     Attributes:
-        mailbox: Whose.
-        lane: From which queue.
+        queue: Whose.
+        lane: From which lane of it.
         receipt_handle: Settles it; opaque, meaningful to the store that gave it.
         id: The message's id, as its sender gave it.
         body: The encoded message.
@@ -81,7 +81,7 @@ class StoredMessage(msgspec.Struct, frozen=True, gc=False):
         stored_at: When it was first stored, by this process's loop clock; its age is the broker's.
     """
 
-    mailbox: str
+    queue: str
     lane: Lane
     receipt_handle: str
     id: str
@@ -96,7 +96,7 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     """The end of a message for its consumer.
 
     Attributes:
-        how: "ack": gone, and its id is remembered with it; "retry": back into the mailbox
+        how: "ack": gone, and its id is remembered with it; "retry": back into the queue
             after `delay_s` with one attempt more; "requeue": back into it as it was, no handler
             began with it; "dead_letter": to the dead letters.
         reason: Why it is retried or dead-lettered, in a sentence.
@@ -109,7 +109,7 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
 
 
 class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
-    """One mailbox as `pbus ps` shows it.
+    """One queue as `pbus ps` shows it.
 
     Attributes:
         backlog: Messages stored and not handled, those in flight included.
@@ -118,7 +118,7 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
         oldest_s: Age of the oldest stored message, seconds; None when there is none.
         retries: Stored messages that have been tried before.
         dead: Dead letters.
-        dead_fell: Dead letters that fell since the mailbox was made: it keeps so many.
+        dead_fell: Dead letters that fell since the queue was made: it keeps so many.
     """
 
     name: str
@@ -142,7 +142,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     key: str
-    mailbox: str
+    queue: str
     id: str
     body: bytes
     reason: str
@@ -156,33 +156,31 @@ HANDLED_KEPT_S = 600.0  # how long handled ids are remembered
 KEPT_UNTOUCHED_S = 600.0  # how long messages outlive the lease of a queue that is not durable
 BROKER_AWAY_S = 5.0  # no process at all was in touch for so long: they come back, so wait
 COMING_BACK_S = 10.0  # for so long
-HANDLED_KEPT = 100_000  # and how many of a mailbox
+HANDLED_KEPT = 100_000  # and how many of a queue
 SETTLED_AT_ONCE = 2_000  # in one round trip: a broker is busy, and holds locks, as long as it takes
-DEAD_KEPT = 100_000  # dead letters of a mailbox; the oldest fall
+DEAD_KEPT = 100_000  # dead letters of a queue; the oldest fall
 DEAD_BYTES = 64 * 1024 * 1024  # and bytes of them
-CHANNEL_TIMES = 4  # all mailboxes of a channel hold so many times what one may
-SMALL_PART = (
-    64  # but a mailbox with so small a part of what it may hold is not held up by the others
-)
+CHANNEL_TIMES = 4  # all queues of a channel hold so many times what one may
+SMALL_PART = 64  # but a queue with so small a part of what it may hold is not held up by the others
 
 _BOUNDS = {
-    "n": "its mailbox {} holds {:,} messages of at most {:,} (max_backlog)",
-    "b": "its mailbox {} holds {:,} bytes of at most {:,} (max_backlog_bytes)",
-    "c": "beside {} all mailboxes of the channel hold {:,} bytes of at most {:,}"
+    "n": "its queue {} holds {:,} messages of at most {:,} (max_backlog)",
+    "b": "its queue {} holds {:,} bytes of at most {:,} (max_backlog_bytes)",
+    "c": "beside {} all queues of the channel hold {:,} bytes of at most {:,}"
     f" ({CHANNEL_TIMES} times max_backlog_bytes)",
 }
 
 
-def no_room(kind: str, mailbox: str, there: int, limit: int) -> str:
+def no_room(kind: str, queue: str, there: int, limit: int) -> str:
     """Say in a sentence which bound of a queue was reached.
 
     Args:
-        kind: "n": its messages, "b": its bytes, "c": the bytes of all mailboxes of the channel.
-        mailbox: Which.
+        kind: "n": its messages, "b": its bytes, "c": the bytes of all queues of the channel.
+        queue: Which.
         there: What is stored already.
         limit: What may be at most.
     """
-    return _BOUNDS[kind].format(repr(mailbox), there, limit)
+    return _BOUNDS[kind].format(repr(queue), there, limit)
 
 
 def parts_of(settles: Sequence[Settlement]) -> Iterator[Sequence[Settlement]]:
@@ -192,30 +190,30 @@ def parts_of(settles: Sequence[Settlement]) -> Iterator[Sequence[Settlement]]:
 
 
 class FallenDead:
-    """Says which mailboxes dead letters fell from, each at most once a minute."""
+    """Says which queues dead letters fell from, each at most once a minute."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._said: dict[str, float] = {}
 
-    def note(self, mailbox: str, count: int) -> None:
+    def note(self, queue: str, count: int) -> None:
         """So many fell."""
-        self._counts[mailbox] += count
+        self._counts[queue] += count
         now = time.monotonic()
-        if now - self._said.get(mailbox, -_SAY_EVERY_S) >= _SAY_EVERY_S:
-            self._said[mailbox] = now
+        if now - self._said.get(queue, -_SAY_EVERY_S) >= _SAY_EVERY_S:
+            self._said[queue] = now
             logger.warning(
-                "%d dead letters of %r fell, the oldest: a mailbox keeps %d of at most %d bytes;"
+                "%d dead letters of %r fell, the oldest: a queue keeps %d of at most %d bytes;"
                 " see pbus dlq",
-                self._counts.pop(mailbox), mailbox, DEAD_KEPT, DEAD_BYTES,
+                self._counts.pop(queue), queue, DEAD_KEPT, DEAD_BYTES,
             )  # fmt: skip
 
 
 class QueueStore(Protocol):
-    """Mailboxes in a broker. Every call may raise BusUnavailableError.
+    """Queues in a broker. Every call may raise BusUnavailableError.
 
     Attributes:
-        on_lost: Called by touch() with a mailbox and about how many messages others than pbus
+        on_lost: Called by touch() with a queue and about how many messages others than pbus
             removed from it; a store that cannot tell never does.
     """
 
@@ -223,43 +221,43 @@ class QueueStore(Protocol):
 
     async def open(
         self,
-        mailbox: str,
+        queue: str,
         *,
         durable: bool,
         shared: bool = False,
         max_backlog: int = MAX_BACKLOG,
         max_bytes: int = MAX_BACKLOG_BYTES,
     ) -> None:
-        """Make sure a mailbox exists; one that is kept stays kept.
+        """Make sure a queue exists; one that is kept stays kept.
 
         Args:
-            mailbox: Its name.
+            queue: Its name.
             durable: It outlives its processes (a worker that a topology declares); else it is removed
                 once it was not renewed for LEASE_S (with messages in it: KEPT_UNTOUCHED_S more),
                 unless it was the broker that was away.
-            shared: Replicas take from it together, and each has a mailbox of its own, too: so a
+            shared: Replicas take from it together, and each has a queue of its own, too: so a
                 broadcast is not copied into this one.
             max_backlog: Messages it holds at most (both lanes together). An entry larger than that
-                is taken by an empty mailbox, or it would never be.
-            max_bytes: Bytes of messages it holds at most, likewise; and all mailboxes of the channel
+                is taken by an empty queue, or it would never be.
+            max_bytes: Bytes of messages it holds at most, likewise; and all queues of the channel
                 CHANNEL_TIMES as many, as far as this one holds more than one SMALL_PART of that.
 
         A durable queue stays so, with its limits, when others open it.
         """
         ...
 
-    async def renew(self, mailboxes: Sequence[str]) -> list[str]:
-        """Keep mailboxes with durable=False alive for another LEASE_S; drop all that ran out.
+    async def renew(self, queues: Sequence[str]) -> list[str]:
+        """Keep queues with durable=False alive for another LEASE_S; drop all that ran out.
 
         Returns:
-            Those of `mailboxes` that do not exist (any more): open them again.
+            Those of `queues` that do not exist (any more): open them again.
         """
         ...
 
     async def put(self, batch: Sequence[QueueEntry]) -> list[PutResult]:
         """Store a batch, in order, all in one round trip; confirmed when this returns.
 
-        Refused is what finds a mailbox full, and after it in this batch whatever would overtake
+        Refused is what finds a queue full, and after it in this batch whatever would overtake
         it: what goes to the same address and lane, after a refused broadcast all of its lane, and
         a broadcast after anything of its lane. Write what was refused again before newer numbers,
         and one batch of a lane at a time, or order (and with it the numbers) means nothing.
@@ -273,11 +271,11 @@ class QueueStore(Protocol):
 
         Messages whose id was handled before are settled here and not returned. What a call that
         failed or was cancelled had taken already is returned by a later one of the same consumer,
-        perhaps to one that wants other mailboxes: settle it so that others get it.
+        perhaps to one that wants other queues: settle it so that others get it.
 
         Args:
-            wanted: (mailbox, lane, how many at most). An entry is taken whole, so the last one
-                may exceed it. A mailbox that does not exist has no messages.
+            wanted: (queue, lane, how many at most). An entry is taken whole, so the last one
+                may exceed it. A queue that does not exist has no messages.
             consumer: This process's incarnation.
             wait_s: How long to wait when there is nothing; woken at once by put().
         """
@@ -308,32 +306,32 @@ class QueueStore(Protocol):
         ...
 
     async def stats(self, *, names_only: bool = False) -> list[QueueStats]:
-        """All mailboxes by name.
+        """All queues by name.
 
         Args:
             names_only: Leave all but the names out, which costs the broker next to nothing.
         """
         ...
 
-    async def dead_letters(self, mailbox: str | None = None) -> list[DeadLetter]:
-        """The dead letters of one mailbox or of all, oldest first, at most 10,000."""
+    async def dead_letters(self, queue: str | None = None) -> list[DeadLetter]:
+        """The dead letters of one queue or of all, oldest first, at most 10,000."""
         ...
 
     async def requeue_dead(self, keys: Sequence[str]) -> int:
-        """Put dead letters back into their mailboxes, with attempts counted from 1."""
+        """Put dead letters back into their queues, with attempts counted from 1."""
         ...
 
     async def drop_dead(self, keys: Sequence[str]) -> int:
         """Remove dead letters for good."""
         ...
 
-    async def purge(self, mailbox: str, *, remove: bool = False, if_empty: bool = False) -> int:
-        """Empty a mailbox; returns how many messages that were not held fell.
+    async def purge(self, queue: str, *, remove: bool = False, if_empty: bool = False) -> int:
+        """Empty a queue; returns how many messages that were not held fell.
 
-        Messages in flight and dead letters stay, unless the mailbox is removed with all it has.
+        Messages in flight and dead letters stay, unless the queue is removed with all it has.
 
         Args:
-            mailbox: Which.
+            queue: Which.
             remove: Whether to remove it, too.
             if_empty: Remove it only while it holds no message, in flight or not; returns how many it
                 holds.

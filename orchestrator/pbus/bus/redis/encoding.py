@@ -12,8 +12,8 @@ from pbus.messages import Lane
 encode = msgspec.msgpack.Encoder().encode
 _decode_head = msgspec.msgpack.Decoder(tuple[list[str], list[int]]).decode
 
-Slot = tuple[str, str]  # a mailbox, and an entry of it: its queue's message and its id
-_FRESH_CELLS = 4  # of an entry that was not in a mailbox before
+Slot = tuple[str, str]  # a queue, and an entry of it: the letter of its stream, and its id
+_FRESH_CELLS = 4  # of an entry that was not in a queue before
 _OPEN = ord("0")
 NOT_OURS = b"not written by pbus"
 LANES = {"d": Lane.DATA, "s": Lane.SYSTEM, "D": Lane.DATA, "S": Lane.SYSTEM}
@@ -34,13 +34,13 @@ def write_batch(batch: Sequence[QueueEntry]) -> list[bytes]:
 
 
 def read_entry(
-    mailbox: str, slot: str, fields: Sequence[bytes], flags: bytes, clock: float
+    queue: str, slot: str, fields: Sequence[bytes], flags: bytes, clock: float
 ) -> list[StoredMessage]:
     """The messages of an entry, without those that are settled.
 
     Args:
-        mailbox: Whose.
-        slot: The entry's queue and id.
+        queue: Whose.
+        slot: The entry's stream and id.
         fields: Of the entry.
         flags: Which of its messages are settled; empty for none.
         clock: What to add to the server's time, seconds, for that of the loop.
@@ -56,7 +56,7 @@ def read_entry(
     lane, body = LANES[slot[0]], fields[3]
     if fields[0] == b"i":
         id_ = fields[1].decode()
-        return [StoredMessage(mailbox, lane, f"{slot}/0/1/{len(body)}", id_, body, *past)]
+        return [StoredMessage(queue, lane, f"{slot}/0/1/{len(body)}", id_, body, *past)]
     ids, sizes = _decode_head(fields[1])
     total = len(ids)
     messages = []
@@ -65,14 +65,14 @@ def read_entry(
         end = start + sizes[at]
         if not flags or flags[at] == _OPEN:
             key = f"{slot}/{at}/{total}/{len(body)}"
-            messages.append(StoredMessage(mailbox, lane, key, ids[at], body[start:end], *past))
+            messages.append(StoredMessage(queue, lane, key, ids[at], body[start:end], *past))
         start = end
     return messages
 
 
 def slot_of(message: StoredMessage) -> Slot:
     """The entry that a message came with."""
-    return message.mailbox, message.receipt_handle[: message.receipt_handle.index("/")]
+    return message.queue, message.receipt_handle[: message.receipt_handle.index("/")]
 
 
 class Batch:
@@ -85,9 +85,7 @@ class Batch:
 
     def __init__(self, settles: Iterable[Settlement]) -> None:
         self._groups: dict[Slot, _Group] = {}
-        self._simple: dict[
-            Slot, tuple[list[str], list[str], list[int]]
-        ] = {}  # by mailbox and queue
+        self._simple: dict[Slot, tuple[list[str], list[str], list[int]]] = {}  # by queue and stream
         self.simple: list[Slot] = []
         for settle in settles:
             self._add(settle)
@@ -102,18 +100,16 @@ class Batch:
         message = settle.message
         slot, at, total, size = message.receipt_handle.split("/")
         if total == "1" and settle.how == "ack" and not _has_past(message):
-            key = (message.mailbox, slot[0])
+            key = (message.queue, slot[0])
             entries, ids, sizes = self._simple.setdefault(key, ([], [], []))
             entries.append(slot[1:])
             ids.append(message.id)
             sizes.append(int(size))
-            self.simple.append((message.mailbox, slot))
+            self.simple.append((message.queue, slot))
             return
-        group = self._groups.get((message.mailbox, slot))
+        group = self._groups.get((message.queue, slot))
         if group is None:
-            group = self._groups[message.mailbox, slot] = _Group(
-                message, slot, int(total), int(size)
-            )
+            group = self._groups[message.queue, slot] = _Group(message, slot, int(total), int(size))
         group.settles[int(at)] = settle
 
 
@@ -122,7 +118,7 @@ class _Group:
 
     def __init__(self, message: StoredMessage, slot: str, total: int, size: int) -> None:
         self.settles: dict[int, Settlement] = {}
-        self._head = (message.mailbox, slot[0], slot[1:], total, int(message.attempt > 1))
+        self._head = (message.queue, slot[0], slot[1:], total, int(message.attempt > 1))
         self._size = size
 
     def cells(self) -> tuple[Any, ...]:
@@ -141,7 +137,7 @@ def _has_past(message: StoredMessage) -> bool:
     return message.is_poison_suspect or message.attempt > 1
 
 
-def read_dead(mailbox: str, entry: bytes, fields: Sequence[bytes], now: float) -> DeadLetter:
+def read_dead(queue: str, entry: bytes, fields: Sequence[bytes], now: float) -> DeadLetter:
     """A dead letter of the stream of them; now: the server's time, Unix seconds."""
     try:
         _, id_, _, body, _, marks, _, _, _, reason = fields
@@ -150,8 +146,8 @@ def read_dead(mailbox: str, entry: bytes, fields: Sequence[bytes], now: float) -
         id_, body, reason, attempt, crashes = b"?", b" ".join(fields), NOT_OURS, 1, 0
     dead_since = min(int(entry.partition(b"-")[0]) / 1000, now)
     return DeadLetter(
-        key=f"{mailbox}/{entry.decode()}",
-        mailbox=mailbox,
+        key=f"{queue}/{entry.decode()}",
+        queue=queue,
         id=id_.decode(errors="replace"),
         body=body,
         reason=reason.decode(errors="replace"),

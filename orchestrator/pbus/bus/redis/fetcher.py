@@ -52,7 +52,7 @@ class Fetcher:
         self._held: dict[Pair, set[str]] = {}  # entries whose messages were returned
         self._lock = asyncio.Lock()  # an answer is read before the next question is put
         self._turn = 0
-        self._foreign: list[bytes] = []  # mailbox, queue, entry of each that is to be refused
+        self._foreign: list[bytes] = []  # queue, stream, entry of each that is to be refused
 
     async def fetch(
         self, wanted: Sequence[Wanted], name: str, wait_s: float
@@ -61,7 +61,7 @@ class Fetcher:
         consumer = self._consumers.setdefault(name, _ConsumerState(name))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
-        with self._wakeups.waiter(name, [(mailbox, lane) for mailbox, lane, _ in wanted]) as waiter:
+        with self._wakeups.waiter(name, [(queue, lane) for queue, lane, _ in wanted]) as waiter:
             asked, look_at = waiter.pairs, 0.0
             while True:
                 left = deadline - loop.time()
@@ -86,8 +86,8 @@ class Fetcher:
 
     def settled(self, slots: Iterable[Slot]) -> None:
         """These entries are held no longer."""
-        for mailbox, slot in slots:
-            held = self._held.get((mailbox, LANES[slot[0]]))
+        for queue, slot in slots:
+            held = self._held.get((queue, LANES[slot[0]]))
             if held is not None:
                 held.discard(slot)
 
@@ -119,7 +119,7 @@ class Fetcher:
         is_waiting: bool,
     ) -> tuple[list[StoredMessage], float]:
         ordered = self._in_turn(wanted)
-        pairs = [(mailbox, lane) for mailbox, lane, _ in ordered]
+        pairs = [(queue, lane) for queue, lane, _ in ordered]
         mine = consumer.armed & waiter.pairs
         stale = consumer.armed - waiter.pairs - self._wakeups.wanted(consumer.name, waiter)
         rows = [(*one, *self._recovery(consumer, (one[0], one[1]))) for one in ordered]
@@ -146,7 +146,7 @@ class Fetcher:
         return messages, due_ms / 1000 if due_ms >= 0 else POLL_S
 
     def _in_turn(self, wanted: Sequence[Wanted]) -> list[Wanted]:
-        """System lanes first; among equals another mailbox first each time."""
+        """System lanes first; among equals another queue first each time."""
         self._turn += 1
         first = self._turn % max(1, len(wanted))
         rotated = [*wanted[first:], *wanted[:first]]
@@ -158,7 +158,7 @@ class Fetcher:
     def _read(
         self, pairs: Sequence[Pair], chunks: Sequence[Any], clock: float
     ) -> tuple[list[StoredMessage], list[bytes]]:
-        """The messages of an answer, and the entries that are none (mailbox, queue, entry of each).
+        """The messages of an answer, and the entries that are none (queue, stream, entry of each).
 
         Args:
             pairs: What was asked.
@@ -167,30 +167,28 @@ class Fetcher:
         """
         messages: list[StoredMessage] = []
         foreign: list[bytes] = []
-        for pair, queue, items, marks in chunks:
-            mailbox, lane = pairs[pair - 1]
-            held = self._held.setdefault((mailbox, lane), set())
+        for pair, stream, items, marks in chunks:
+            queue, lane = pairs[pair - 1]
+            held = self._held.setdefault((queue, lane), set())
             for at, (entry, fields) in enumerate(items):
-                slot = (queue + entry).decode()
+                slot = (stream + entry).decode()
                 try:
-                    messages += read_entry(
-                        mailbox, slot, fields, marks[at] if marks else b"", clock
-                    )
+                    messages += read_entry(queue, slot, fields, marks[at] if marks else b"", clock)
                 except ValueError:
-                    foreign += (mailbox.encode(), queue, entry)
+                    foreign += (queue.encode(), stream, entry)
                 else:
                     held.add(slot)
         return messages, foreign
 
     async def _refuse(self, names: Iterable[bytes]) -> None:
-        """Have entries that others wrote removed; names: the mailboxes of those that already are."""
+        """Have entries that others wrote removed; names: the queues of those that already are."""
         foreign = self._foreign[:]
         if foreign:
             await self._scripts.once("take", REFUSE, *foreign)
             del self._foreign[: len(foreign)]
-        mailboxes = [*names, *foreign[::3]]
-        if mailboxes:
+        queues = [*names, *foreign[::3]]
+        if queues:
             logger.warning(
                 "%d entries in the streams of %s were not written by pbus and are dead letters now",
-                len(mailboxes), b", ".join(sorted(set(mailboxes))).decode(errors="replace"),
+                len(queues), b", ".join(sorted(set(queues))).decode(errors="replace"),
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""RedisQueueStore: mailboxes on Redis Streams; each call is one script."""
+"""RedisQueueStore: queues on Redis Streams; each call is one script."""
 
 import contextlib
 import logging
@@ -63,27 +63,27 @@ class RedisQueueStore:
         self._wakeups = WakeupHub(endpoint, key, self._pass_on, on_fault)
         self._fetcher = Fetcher(self._scripts, self._wakeups)
         self._passing = TaskOwner()
-        self._since: bytes | None = None  # when mailboxes began, as of the last touch
+        self._since: bytes | None = None  # when queues began, as of the last touch
         self._waiting: dict[str, int] = {}  # how many messages waited then
         self._fallen = FallenDead()
         self.on_lost: Callable[[str, int], None] = _say_lost
 
     async def open(
         self,
-        mailbox: str,
+        queue: str,
         *,
         durable: bool,
         shared: bool = False,
         max_backlog: int = MAX_BACKLOG,
         max_bytes: int = MAX_BACKLOG_BYTES,
     ) -> None:
-        """Make sure a mailbox exists; see QueueStore."""
+        """Make sure a queue exists; see QueueStore."""
         limits = (max_backlog, self._lease_ms, max_bytes)
-        await self._scripts.run("care", OPEN, mailbox, int(durable), int(shared), *limits)
+        await self._scripts.run("care", OPEN, queue, int(durable), int(shared), *limits)
 
-    async def renew(self, mailboxes: Sequence[str]) -> list[str]:
+    async def renew(self, queues: Sequence[str]) -> list[str]:
         """Renew leases; see QueueStore."""
-        reply = await self._scripts.run("care", TOUCH, self._lease_ms, *mailboxes)
+        reply = await self._scripts.run("care", TOUCH, self._lease_ms, *queues)
         missing, waiting, emptied, since = reply
         is_again = self._since is not None and since != self._since
         self._since = since
@@ -120,8 +120,8 @@ class RedisQueueStore:
         cells: list[str] = []
         for message in messages:
             if message.is_poison_suspect:
-                mailbox, slot = slot_of(message)
-                cells += (mailbox, slot[0], slot[1:])
+                queue, slot = slot_of(message)
+                cells += (queue, slot[0], slot[1:])
         if cells:
             await self._scripts.run("settle", STARTED, *cells)
 
@@ -148,7 +148,7 @@ class RedisQueueStore:
         return int(await self._scripts.run("care", REQUEUE, *prefixes)) if prefixes else 0
 
     async def stats(self, *, names_only: bool = False) -> list[QueueStats]:
-        """All mailboxes by name; see QueueStore."""
+        """All queues by name; see QueueStore."""
         if names_only:
             return [QueueStats(name=name) for name in sorted(await self._names())]
         reports = [
@@ -161,9 +161,9 @@ class RedisQueueStore:
         ]  # fmt: skip
         return sorted(reports, key=lambda report: report.name)
 
-    async def dead_letters(self, mailbox: str | None = None) -> list[DeadLetter]:
+    async def dead_letters(self, queue: str | None = None) -> list[DeadLetter]:
         """Dead letters, oldest first; see QueueStore."""
-        names = await self._names() if mailbox is None else [mailbox]
+        names = await self._names() if queue is None else [queue]
         seconds, micros = await self._scripts.plain("TIME")
         now = int(seconds) + int(micros) / 1e6
         found = [message for name in names for message in await self._dead_of(name, now)]
@@ -179,11 +179,11 @@ class RedisQueueStore:
         cells = _cells_of(keys)
         return int(await self._scripts.run("care", DROP_DEAD, *cells)) if cells else 0
 
-    async def purge(self, mailbox: str, *, remove: bool = False, if_empty: bool = False) -> int:
-        """Empty a mailbox; see QueueStore."""
+    async def purge(self, queue: str, *, remove: bool = False, if_empty: bool = False) -> int:
+        """Empty a queue; see QueueStore."""
         total, is_more, choices = 0, True, (int(remove), int(if_empty))
         while is_more:
-            fell, is_more = await self._scripts.run("care", PURGE, mailbox, *choices)
+            fell, is_more = await self._scripts.run("care", PURGE, queue, *choices)
             total += fell
         return total
 
@@ -201,16 +201,16 @@ class RedisQueueStore:
         self._passing.spawn(self._wake_another(pair), "pbus queues waking")
 
     async def _wake_another(self, pair: Pair) -> None:
-        mailbox, lane = pair
+        queue, lane = pair
         with contextlib.suppress(BusUnavailableError):  # then the others look by themselves
-            await self._scripts.run("take", PASS_ON, lane, mailbox)
+            await self._scripts.run("take", PASS_ON, lane, queue)
 
-    async def _dead_of(self, mailbox: str, now: float) -> list[DeadLetter]:
+    async def _dead_of(self, queue: str, now: float) -> list[DeadLetter]:
         messages: list[DeadLetter] = []
-        stream, start = f"{self._key}:dead:{mailbox}", "-"
+        stream, start = f"{self._key}:dead:{queue}", "-"
         while len(messages) < _DEAD_SHOWN:
             page = await self._scripts.plain("XRANGE", stream, start, "+", "COUNT", _DEAD_PAGE)
-            messages += [read_dead(mailbox, entry, fields, now) for entry, fields in page]
+            messages += [read_dead(queue, entry, fields, now) for entry, fields in page]
             if len(page) < _DEAD_PAGE:
                 break
             start = f"({page[-1][0].decode()}"
@@ -221,17 +221,15 @@ def _counts_of(flat: Sequence[Any]) -> dict[str, int]:
     return {name.decode(): int(n) for name, n in zip(flat[::2], flat[1::2], strict=True)}
 
 
-def _say_lost(mailbox: str, count: int) -> None:
-    logger.warning("about %d messages of mailbox %r were removed from the broker", count, mailbox)
+def _say_lost(queue: str, count: int) -> None:
+    logger.warning("about %d messages of queue %r were removed from the broker", count, queue)
 
 
 def _stored(count: int | list[Any]) -> PutResult:
     """Read the answer of PUT about one entry."""
     if isinstance(count, list):
-        kind, mailbox, there, limit = count
-        return PutResult(
-            0, is_full=True, why=no_room(kind.decode(), mailbox.decode(), there, limit)
-        )
+        kind, queue, there, limit = count
+        return PutResult(0, is_full=True, why=no_room(kind.decode(), queue.decode(), there, limit))
     if count >= 0:
         return PutResult(count)
     return PutResult(0, is_full=True) if count == -1 else PutResult(-2 - count, is_young=True)

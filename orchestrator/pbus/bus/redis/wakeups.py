@@ -1,6 +1,6 @@
 """Waiting for messages: the server tells one waiting process of each new entry.
 
-Waiting takes nothing from a mailbox. So a wait can be given up at any time, and a process that
+Waiting takes nothing from a queue. So a wait can be given up at any time, and a process that
 died while it waited was given nothing that it could lose.
 """
 
@@ -14,7 +14,7 @@ from pbus.bus.redis.server.endpoint import Endpoint
 from pbus.concurrency.background import run_forever
 from pbus.errors import BusUnavailableError
 
-Pair = tuple[str, str]  # a mailbox and a lane
+Pair = tuple[str, str]  # a queue and a lane
 
 POLL_S = 1.0  # looked after at least so often, should a wake-up be lost with its connection
 _BEAT_S = 2.0
@@ -31,7 +31,7 @@ class FetchWaiter:
         self._event = asyncio.Event()
 
     def wake(self, pair: Pair | None = None) -> None:
-        """There is something in a mailbox; or look again, for another reason."""
+        """There is something in a queue; or look again, for another reason."""
         if pair is not None:
             self.woken.add(pair)
         self._event.set()
@@ -126,8 +126,8 @@ class WakeupHub:
             await asyncio.wait({running})
 
     def _on_payload(self, payload: bytes) -> None:
-        head, _, mailbox = payload.decode(errors="replace").partition("\n")
-        pair, consumer = (mailbox, head[:1]), head[1:]
+        head, _, queue = payload.decode(errors="replace").partition("\n")
+        pair, consumer = (queue, head[:1]), head[1:]
         for waiter in self.waiters:
             if waiter.consumer == consumer and pair in waiter.pairs:
                 waiter.wake(pair)

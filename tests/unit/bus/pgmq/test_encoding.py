@@ -25,7 +25,7 @@ def test_handed_entry_is_read():
         (message.receipt_handle, message.id, message.body) for message in messages
     ]
     assert ("box", "d", 1, 0, False) == (
-        messages[0].mailbox,
+        messages[0].queue,
         messages[0].lane.value,
         messages[0].attempt,
         messages[0].crashes,

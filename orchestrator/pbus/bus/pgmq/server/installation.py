@@ -36,7 +36,7 @@ _FOUND = """SELECT
   (SELECT count(*) FROM pg_class WHERE relnamespace = n.oid AND relname = ANY($1)) +
   (SELECT count(DISTINCT proname) FROM pg_proc WHERE pronamespace = n.oid AND proname = ANY($2))
   FROM pg_namespace n WHERE nspname = 'pbus'"""
-BUILD_TIMEOUT_S = 300.0  # to make or mend tables, functions and counts of all mailboxes
+BUILD_TIMEOUT_S = 300.0  # to make or mend tables, functions and counts of all queues
 _LOCK = 0x70627573  # "pbus", one installation at a time in a database
 _FORMAT = "2"  # of the tables; another format would be another schema's work
 
@@ -54,7 +54,7 @@ async def install(
         connection: To the database.
         url: Where it is, for errors.
         is_damaged: Something was missing: look at everything, not only at the version.
-        building: Entered for work that takes as long as there are mailboxes and messages.
+        building: Entered for work that takes as long as there are queues and messages.
 
     Raises:
         PgmqMissingError: PGMQ's SQL is not there, or too old, and cannot be installed.

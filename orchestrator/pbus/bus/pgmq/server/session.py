@@ -19,7 +19,7 @@ _PROBE_S = 2.0  # a notification takes a millisecond
 # to run them; compiling them, a hundred times as long.
 #
 # The caller of a statement may be gone, so the server ends it. With another isolation two senders to one
-# mailbox would fail. A role that only reads unless it says otherwise says so; a database or a server
+# queue would fail. A role that only reads unless it says otherwise says so; a database or a server
 # that was made read-only is left alone. What send() returned for is on the disk.
 _SETTINGS = """SET application_name = 'pbus'; SET jit = off; SET plan_cache_mode = force_generic_plan;
   SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;

@@ -1,4 +1,4 @@
-"""The scripts that look after mailboxes: their leases, what dead consumers held, counts, dead letters."""
+"""The scripts that look after queues: their leases, what dead consumers held, counts, dead letters."""
 
 from pbus.bus.redis.scripts.common_lua import (
     ALWAYS,
@@ -15,7 +15,7 @@ _KEYS_LIVE_MS = (
     24 * 3600 * 1000
 )  # a queue that is not durable and not renewed for a day leaves nothing behind
 
-# ARGV: mailbox, 1 to keep it, 1 if shared, its largest backlog, lease in ms, that in bytes
+# ARGV: queue, 1 to keep it, 1 if shared, its largest backlog, lease in ms, that in bytes
 OPEN = Script(
     PRELUDE
     + MESSAGES
@@ -41,7 +41,7 @@ return 1
 """
 )
 
-# ARGV: mailboxes that the index may not have. Returns how keys of another type, which stood
+# ARGV: queues that the index may not have. Returns how keys of another type, which stood
 # where ours belong, are called now.
 MEND = Script(
     PRELUDE
@@ -70,8 +70,8 @@ return odd
 """
 )
 
-# ARGV: lease in ms, mailboxes. Returns those that do not exist; each other one with how many messages
-# wait in it; likewise those that others than pbus emptied; and since when there are mailboxes.
+# ARGV: lease in ms, queues. Returns those that do not exist; each other one with how many messages
+# wait in it; likewise those that others than pbus emptied; and since when there are queues.
 TOUCH = Script(
     PRELUDE
     + MESSAGES
@@ -219,7 +219,7 @@ return given
 """
 )
 
-# Returns of each mailbox: name, stored, held, tried before, dead, age of the oldest in ms or -1, bytes,
+# Returns of each queue: name, stored, held, tried before, dead, age of the oldest in ms or -1, bytes,
 # dead letters that fell.
 REPORTS = Script(
     PRELUDE
@@ -246,7 +246,7 @@ return reports
 """
 )
 
-# ARGV: mailbox and entry of dead letters. Returns how many there were.
+# ARGV: queue and entry of dead letters. Returns how many there were.
 REVIVE = Script(
     PRELUDE
     + MESSAGES
@@ -272,7 +272,7 @@ return revived
 """
 )
 
-# ARGV: mailbox and entry of dead letters. Returns how many there were.
+# ARGV: queue and entry of dead letters. Returns how many there were.
 DROP_DEAD = Script(
     PRELUDE
     + FOREIGN
@@ -291,7 +291,7 @@ return dropped
 """
 )
 
-# ARGV: mailbox, 1 to remove it, 1 to do so only if it is empty. Returns how many messages fell, or are in
+# ARGV: queue, 1 to remove it, 1 to do so only if it is empty. Returns how many messages fell, or are in
 # the way, and 1 if there are more to fall.
 PURGE = Script(
     PRELUDE

@@ -2,7 +2,7 @@
 
 Each call of the store is one script, so each is done as a whole or not at all.
 
-Keys, after KEYS[1] ("boxes", a sorted set of the mailboxes by the end of their lease; kept: inf):
+Keys, after KEYS[1] ("boxes", a sorted set of the queues by the end of their lease; kept: inf):
 
     :box:M     hash: max, maxb, shared, big (messages of the largest entry), n (stored), b (bytes of
                their bodies; an entry's until it is gone as a whole), h (held), r (tried before);
@@ -17,10 +17,10 @@ Keys, after KEYS[1] ("boxes", a sorted set of the mailboxes by the end of their 
     :wait:d:M, :wait:s:M  sorted sets of the holders that wait, the longest first
     :gone      sorted set of incarnations whose messages were given back
     :odd…      what others had put in the place of one of these keys, of another type
-    :since     when the first mailbox of all was opened, or that of an emptied server
-    :touched   when a process was last in touch: mailboxes expire by it only while some are
+    :since     when the first queue of all was opened, or that of an emptied server
+    :touched   when a process was last in touch: queues expire by it only while some are
 
-An entry of one message has the fields i (its id), b (its body) and, if it was in a mailbox before,
+An entry of one message has the fields i (its id), b (its body) and, if it was in a queue before,
 m (attempt, crashes, suspect, time). One of several has h (MessagePack: ids, sizes), b (bodies, joined).
 """
 
@@ -96,7 +96,7 @@ end
 # pass that only moves messages or ends them.
 ALWAYS = "call('ZREM', boxes, '')\n"
 
-# Messages on their own: what was in a mailbox before and comes back to it.
+# Messages on their own: what was in a queue before and comes back to it.
 MESSAGES = """
 local function marks_of(entry, fields)
   local attempt, crashes, suspect, time = string.match(fields[6] or '', '^(%d+) (%d+) (%d+) (%d+)$')
@@ -192,7 +192,7 @@ end
 """
 )
 
-# What others than pbus took away from a mailbox: its groups, and with streams the truth of its counts; and
+# What others than pbus took away from a queue: its groups, and with streams the truth of its counts; and
 # keys of another type that stand where its own belong, and entries of a far time: they are renamed. What others wrote into keys of
 # the right type, and scripts would stumble over, is removed (scrub).
 MENDING = (

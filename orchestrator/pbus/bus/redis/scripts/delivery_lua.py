@@ -16,8 +16,8 @@ from pbus.settings import MAX_BACKLOG_BYTES
 _TAKE_BYTES = 4 * 1024 * 1024  # of bodies in one answer
 
 # ARGV: [[address, lane, stream of the sender, first, count], ...], then i (or h) and b of each.
-# Returns for each into how many mailboxes it was stored, or where it was refused -1, or what has no
-# room: [n, b or c, mailbox, what is there, the limit]; -2 less the number where some may be missing,
+# Returns for each into how many queues it was stored, or where it was refused -1, or what has no
+# room: [n, b or c, queue, what is there, the limit]; -2 less the number where some may be missing,
 # since the server was emptied only just now.
 PUT = Script(
     PRELUDE
@@ -164,10 +164,10 @@ return results
 """
 )
 
-# ARGV: holder, [[[mailbox, lane, how many, 1 to recover, [entries known]], ...], 1 to wait,
-# 1 if back after it was given up, [[mailbox, lane], ...] to wait for no longer when something is
+# ARGV: holder, [[[queue, lane, how many, 1 to recover, [entries known]], ...], 1 to wait,
+# 1 if back after it was given up, [[queue, lane], ...] to wait for no longer when something is
 # found, the same in any case]. Returns nothing when the holder was given up; else
-# [[pair, queue, [[entry, fields], ...], [what is settled of each, ...]], ...], the ms until the
+# [[pair, stream, [[entry, fields], ...], [what is settled of each, ...]], ...], the ms until the
 # next retry, or -1, and the server's time.
 TAKE = Script(
     PRELUDE
@@ -342,7 +342,7 @@ return {chunks, due, now, refused}
 """
 )
 
-# ARGV: mailbox, queue, entry, of those that only their reader found to be none of ours
+# ARGV: queue, stream, entry, of those that only their reader found to be none of ours
 REFUSE = Script(
     PRELUDE
     + FOREIGN
@@ -359,10 +359,10 @@ return 0
 """
 )
 
-# ARGV: lane, mailbox: who was woken does not wait any longer, so another is.
+# ARGV: lane, queue: who was woken does not wait any longer, so another is.
 PASS_ON = Script(PRELUDE + "wake(ARGV[2], ARGV[1], 1) return 0")
 
-# ARGV: mailbox, queue, entry, of suspects whose handlers start now
+# ARGV: queue, stream, entry, of suspects whose handlers start now
 STARTED = Script(
     PRELUDE
     + """
@@ -377,10 +377,10 @@ return 0
 """
 )
 
-# ARGV: [[mailbox, queue, entry, its messages, 1 if tried before, [which are handled], [their ids],
+# ARGV: [[queue, stream, entry, its messages, 1 if tried before, [which are handled], [their ids],
 # [[which, how, delay in ms, reason], ...], its bytes], ...], and what most are, entries of one message
-# that was handled and has no past: [[mailbox, queue, [entries], [ids], [bytes of each]], ...].
-# Returns 1 for each of the first that is not held any longer, else 0; and mailboxes, and how many of
+# that was handled and has no past: [[queue, stream, [entries], [ids], [bytes of each]], ...].
+# Returns 1 for each of the first that is not held any longer, else 0; and queues, and how many of
 # their dead letters fell.
 SETTLE = Script(
     PRELUDE

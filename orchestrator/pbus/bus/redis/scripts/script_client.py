@@ -54,7 +54,7 @@ class ScriptClient:
         """Run a script, or raise TROUBLE; others may have removed scripts and groups meanwhile."""
         reply = await self._evaluate(purpose, script, arguments)
         if isinstance(reply, ResponseError) and _DAMAGED.match(str(reply)):
-            odd = await self._evaluate(purpose, MEND, _mailboxes_of(script, arguments))
+            odd = await self._evaluate(purpose, MEND, _queues_of(script, arguments))
             if odd and not isinstance(odd, ResponseError):
                 names = b", ".join(odd).decode(errors="replace")
                 logger.error(
@@ -108,6 +108,6 @@ class ScriptClient:
         return (await link.request([command]))[0]
 
 
-def _mailboxes_of(script: Script, arguments: Sequence[Any]) -> Sequence[Any]:
+def _queues_of(script: Script, arguments: Sequence[Any]) -> Sequence[Any]:
     """Those that a call is about, for they may be missing in the index; where that is easily told."""
     return arguments[:1] if script is OPEN else arguments[1:] if script is TOUCH else ()
