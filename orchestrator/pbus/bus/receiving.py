@@ -4,7 +4,7 @@ from pbus.bus.base import WorkerBus
 from pbus.bus.local.mailbox import SYSTEM_CAPACITY
 from pbus.bus.stream.flow_control import FlowControl
 from pbus.bus.stream.provenance import Provenance
-from pbus.bus.stream.receiver import BatchCompletion, StreamReceiver
+from pbus.bus.stream.receiver import Completion, StreamReceiver
 from pbus.codec import claimed_origin
 from pbus.errors import MessageDecodeError, SealError
 from pbus.messages import Lane
@@ -53,16 +53,14 @@ class ReceivingBus(WorkerBus):
         address: str,
         lane: Lane,
         lines: list[bytes],
-        completion: BatchCompletion | None,
+        completion: Completion,
     ) -> int:
         """Put received messages into mailboxes; see Sink."""
         if self._provenance is None:
             return self._put(address, lane, lines, completion)
         return self._provenance.deliver(sender, address, lane, lines, completion)
 
-    def _put(
-        self, address: str, lane: Lane, lines: list[bytes], completion: BatchCompletion | None
-    ) -> int:
+    def _put(self, address: str, lane: Lane, lines: list[bytes], completion: Completion) -> int:
         if lane is Lane.SYSTEM and any(
             len(mailbox.lane(lane)) >= SYSTEM_CAPACITY
             for mailbox in self._router.receivers(address)

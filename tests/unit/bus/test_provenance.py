@@ -9,7 +9,7 @@ import pytest
 from pbus.bus.claims import Claims
 from pbus.bus.local.router import LocalRouter
 from pbus.bus.stream.provenance import Provenance
-from pbus.bus.stream.receiver import BatchCompletion, StreamReceiver
+from pbus.bus.stream.receiver import BatchCompletion, StreamReceiver, UrgentCompletion
 from pbus.codec import FORMAT_VERSION, Envelope, encode_payload, origin_of
 from pbus.errors import BusUnavailableError
 from pbus.leases import Lease
@@ -62,7 +62,8 @@ class Setup:
         return self.leases
 
     def hear(self, sender: str, *lines: bytes, lane: Lane = Lane.DATA) -> None:
-        self.provenance.deliver(sender, "victim", lane, list(lines), None)
+        completion = UrgentCompletion(StreamReceiver(None), 0)
+        self.provenance.deliver(sender, "victim", lane, list(lines), completion)
 
 
 def line(source: str, number: int = 0, kind: str = "Ping") -> bytes:

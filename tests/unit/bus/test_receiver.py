@@ -2,7 +2,7 @@
 
 import pytest
 
-from pbus.bus.stream.receiver import MAX_SHARE_BYTES, StreamReceiver
+from pbus.bus.stream.receiver import MAX_SHARE_BYTES, MAX_URGENT_BYTES, StreamReceiver
 from pbus.codec import FORMAT_VERSION, Envelope, encode_payload
 from pbus.errors import MessageDecodeError
 from pbus.messages import Lane
@@ -142,7 +142,42 @@ def test_system_lane_needs_no_credit(sink, receive):
     """The system lane is neither granted nor held back, and its gaps are counted all the same."""
     receive(payload(1, b"1", lane="s"), payload(3, b"3", lane="s"))
 
-    assert ([], [("s", "w", 1)], [None, None]) == (sink.grants, sink.losses, sink.receipts)
+    assert ([], [("s", "w", 1)], 2) == (sink.grants, sink.losses, len(sink.receipts))
+
+
+def test_urgent_messages_are_bounded(sink, receive):
+    """While a handler of theirs hangs: what has no room is lost, and said; others come in again later."""
+    big = b"x" * 4_000_000
+    receiver = receive(*(payload(number, big, lane="s") for number in range(1, 101)))
+    held = len(sink.delivered)
+    assert held * len(big) <= MAX_URGENT_BYTES < (held + 1) * len(big) + held
+    assert 100 - held == sum(count for _, _, count in sink.losses)
+    assert {("s, for which there is no room,", "w")} == {loss[:2] for loss in sink.losses}
+
+    for receipt in sink.receipts:
+        receipt.done()
+    assert 0 == receiver.urgent_bytes
+    receive(payload(101, big, lane="s"))
+    assert held + 1 == len(sink.delivered)
+
+
+def test_an_urgent_message_larger_than_the_bound_is_taken_alone(sink, receive, monkeypatch):
+    """The limit of messages may be higher; one is in hand at a time then."""
+    monkeypatch.setattr("pbus.bus.stream.receiver.MAX_URGENT_BYTES", 10)
+    receive(payload(1, b"x" * 100, lane="s"), payload(2, b"y" * 100, lane="s"))
+    assert [b"x" * 100] == sink.delivered
+    sink.receipts.pop().done()
+    receive(payload(3, b"z" * 100, lane="s"))
+
+    assert [b"x" * 100, b"z" * 100] == sink.delivered
+
+
+def test_urgent_messages_for_no_subscriber_hold_nothing(sink, receive):
+    """What is dropped at once has no bytes here."""
+    sink.deliver = lambda *_: 0
+    receiver = receive(payload(1, b"1", lane="s"), payload(2, b"2", lane="s"))
+
+    assert (0, []) == (receiver.urgent_bytes, sink.losses)
 
 
 def test_oversized_payload_is_refused(sink):

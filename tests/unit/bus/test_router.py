@@ -111,6 +111,18 @@ def test_refusals_are_all_told(monkeypatch, caplog):
     assert caplog.messages[1].endswith("(3 refused so far)")
 
 
+def test_news_of_losses_are_bounded():
+    """A subscriber that handles nothing is told of losses up to a bound; the counters go on."""
+    board, stuck = LocalRouter(1.0), Listener("a")
+    urgent = board.add(stuck).lane(Lane.SYSTEM)
+    urgent.capacity = 10
+    for _ in range(50):
+        board.note_lost("s", "a", 2)
+
+    assert 10 == len(urgent)
+    assert 100 == board.counters.lost == board.mailboxes()[0].lost
+
+
 def test_full_mailbox_stops_no_other():
     """A broadcast reaches all that have room, also when one never has."""
 

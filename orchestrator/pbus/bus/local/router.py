@@ -200,7 +200,9 @@ class LocalRouter:
             news = BusMessagesLostMessage(
                 source="pbus", target=mailbox.name, sender=sender, address=address, count=count
             )
-            mailbox.lane(Lane.SYSTEM).put_nowait((news, None))
+            queue = mailbox.lane(Lane.SYSTEM)
+            if len(queue) < queue.capacity:
+                queue.put_nowait((news, None))
 
 
 def _extend(

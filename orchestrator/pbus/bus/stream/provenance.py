@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pbus.bus.claims import Claim, Claims
 from pbus.bus.local.router import LocalRouter
-from pbus.bus.stream.receiver import BatchCompletion
+from pbus.bus.stream.receiver import Completion
 from pbus.codec import origin_of
 from pbus.errors import SourceError
 from pbus.messages import Lane
@@ -15,7 +15,7 @@ from pbus.messages import Lane
 _ASK_EVERY_S = 0.02
 _MAX_WAITING_BYTES = 32 * 1024 * 1024  # of all senders
 
-Put = Callable[[str, Lane, list[bytes], BatchCompletion | None], int]
+Put = Callable[[str, Lane, list[bytes], Completion], int]
 
 
 class _PendingBatch(NamedTuple):
@@ -24,7 +24,7 @@ class _PendingBatch(NamedTuple):
     address: str
     lane: Lane
     lines: list[bytes]
-    completion: BatchCompletion | None
+    completion: Completion
 
 
 class Provenance:
@@ -53,7 +53,7 @@ class Provenance:
         address: str,
         lane: Lane,
         lines: list[bytes],
-        completion: BatchCompletion | None,
+        completion: Completion,
     ) -> int:
         """Deliver messages, or have them wait for the registry; see Sink."""
         waiting = self._waiting.get((sender, lane))
@@ -129,6 +129,5 @@ class Provenance:
         count = 0
         if accepted:
             count = self._put(batch.address, batch.lane, accepted, batch.completion)
-        if batch.completion is not None:
-            batch.completion.left += count
-            batch.completion.done()  # which deliver() announced
+        batch.completion.left += count
+        batch.completion.done()  # which deliver() announced

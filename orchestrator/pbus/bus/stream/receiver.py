@@ -2,7 +2,7 @@
 
 import logging
 import time
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from pbus.bus.local.delivery import UnstoredDelivery
 from pbus.codec import Envelope, decode_payload
@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 BUDGET_BYTES = 6 * 1024 * 1024  # unhandled data of all senders; Redis cuts off at 8 MiB for 60 s
 MAX_SHARE_BYTES = 1024 * 1024
 MIN_SHARE_BYTES = 64 * 1024
+MAX_URGENT_BYTES = 64 * 1024 * 1024  # unhandled; a handler of urgent messages must hang for that
 _ACTIVE_S = 10.0  # a sender heard within so long has a share of the budget
 _FORGET_S = 600.0  # a stream silent for so long is forgotten
 _MAX_STREAMS = 10_000  # some 5 MB; more senders than one process can serve
@@ -29,7 +30,7 @@ class Sink(Protocol):
         address: str,
         lane: Lane,
         lines: list[bytes],
-        completion: "BatchCompletion | None",
+        completion: "Completion",
     ) -> int:
         """Put messages into mailboxes; returns how many times the completion will be told."""
         ...
@@ -86,13 +87,38 @@ class BatchCompletion(UnstoredDelivery):
             self._receiver.consumed(self._stream, self.size)
 
 
+class UrgentCompletion(UnstoredDelivery):
+    """Counts the bytes of one urgent payload until it is handled; see BatchCompletion."""
+
+    __slots__ = ("_receiver", "_size", "left")
+
+    def __init__(self, receiver: "StreamReceiver", size: int) -> None:
+        self._receiver = receiver
+        self._size = size
+        self.left = 0
+
+    def done(self) -> None:
+        """One more is handled."""
+        self.left -= 1
+        if self.left == 0:
+            self._receiver.urgent_bytes -= self._size
+
+
+Completion: TypeAlias = BatchCompletion | UrgentCompletion
+
+
 class StreamReceiver:
-    """All streams that reach this process."""
+    """All streams that reach this process.
+
+    Attributes:
+        urgent_bytes: Of urgent messages that are not handled yet; they need no credit.
+    """
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._streams: dict[_KEY, ReceiveStream] = {}
         self._share = MAX_SHARE_BYTES
+        self.urgent_bytes = 0
 
     def receive(self, payload: bytes, *, limit: int) -> None:
         """Take one payload of at most `limit` bytes from the transport.
@@ -196,15 +222,29 @@ class StreamReceiver:
         )  # fmt: skip
 
     def _deliver(self, stream: ReceiveStream, lane: Lane, lines: list[bytes]) -> None:
-        if lane is Lane.SYSTEM:
-            self._sink.deliver(stream.sender, stream.address, lane, lines, None)
-            return
         size = sum(map(len, lines)) + len(lines)
+        if lane is Lane.SYSTEM:
+            self._deliver_urgent(stream, lines, size)
+            return
         completion = BatchCompletion(self, stream, size)
         stream.outstanding += size
         completion.left = self._sink.deliver(stream.sender, stream.address, lane, lines, completion)
         if completion.left == 0:
             stream.outstanding -= size
+
+    def _deliver_urgent(self, stream: ReceiveStream, lines: list[bytes], size: int) -> None:
+        if self.urgent_bytes and self.urgent_bytes + size > MAX_URGENT_BYTES:
+            self._sink.lost(
+                f"{stream.sender}, for which there is no room,", stream.address, len(lines)
+            )
+            return
+        completion = UrgentCompletion(self, size)
+        self.urgent_bytes += size
+        completion.left = self._sink.deliver(
+            stream.sender, stream.address, Lane.SYSTEM, lines, completion
+        )
+        if completion.left == 0:
+            self.urgent_bytes -= size
 
     def _grant(self, stream: ReceiveStream, *, is_wanted: bool = False) -> None:
         stream.is_wanted = is_wanted
