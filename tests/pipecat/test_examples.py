@@ -38,3 +38,19 @@ def test_handoff(home: CliEnv):
     assert [True, True, False] == [
         place.rows()[n]["active"] for n in ("main", "greeter", "support")
     ]
+
+
+def test_mixed(home: CliEnv):
+    """A tool of a model is a job of a pbus worker's, one of several; its updates arrive, too."""
+    place = copied(home, "pipecat-mixed")
+
+    answers = [place.ask("assistant", "ask", {"text": word})["text"] for word in ("bus", "tram")]
+
+    assert [
+        'The dictionary says: "carries messages between workers"',
+        'The dictionary says: "is not in this dictionary"',
+    ] == answers
+    told = [line for line in place.logs("assistant") if line.startswith("the dictionary")]
+    assert ["the dictionary: update {'percent': 50}"] * 2 == told
+    place.until(lambda rows: rows["assistant"]["sent"] == 4)  # two jobs, and two answers
+    assert 2 == sum(place.rows()[f"dictionary.{n}"]["received"] > 1 for n in (1, 2))

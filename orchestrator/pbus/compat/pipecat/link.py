@@ -180,6 +180,7 @@ class PipecatLink:
             self._ledger.sent(wire, message.source, asked, incarnation)
         urgent = isinstance(message, theirs.BusSystemMessage)
         await self.bus.send_checked(wire.header, wire.values, urgent=urgent)
+        self._workers.sent[message.source] += 1
 
     def refuse(self, message: theirs.BusMessage, error: PbusError) -> None:
         """Answer a job request that could not be sent: its requester would wait."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from pbus.compat.pipecat.local_addresses import LocalAddress, Receive
 from pbus.compat.pipecat.peers import PeerRegistry
 from pbus.concurrency.background import TaskOwner
 from pbus.errors import PbusError
+from pbus.registry.own_leases import WorkerFigures
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,9 @@ class LocalWorkers:
         entry: The name under which a supervisor knows the process; it is registered, too.
         receive: Takes in messages.
         flush: Returns when all that a worker sent was passed on.
+
+    Attributes:
+        sent: The number of messages that left, by the worker's own name.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class LocalWorkers:
         self._entry = entry
         self._receive = receive
         self._flush = flush
+        self.sent: Counter[str] = Counter()
         self._addresses: dict[str, LocalAddress] = {}  # by the worker's own name
         self._ready: set[str] = set()
         self._process: LocalAddress | None = None  # while no worker has the entry's name
@@ -125,10 +131,14 @@ class LocalWorkers:
             self._process.worker = name
             self._addresses[name], self._process = self._process, None
         else:
-            await self._registry.register(self._registry.new_lease(name, active=worker.active))
+            lease = self._registry.new_lease(name, active=worker.active)
+            await self._registry.register(lease, lambda: self._figures(worker))
             self._addresses[name] = self._make_address(name, name)
             await self._bus.subscribe(self._addresses[name])
         await self._registry.set_ready(name)
+
+    def _figures(self, worker: theirs.BaseWorker) -> WorkerFigures:
+        return WorkerFigures(sent=self.sent[worker.name], working=len(worker.active_jobs))
 
     async def _on_started(self, _runner: Any) -> None:
         self._is_started = True
