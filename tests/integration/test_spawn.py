@@ -123,9 +123,12 @@ def test_launch_keeps_secrets_out():
         "worker": "app.workers:Greeter",
         "args": {"token": "hidden"},
         "active": False,
-        "file": "/srv/app/topology.yaml",
+        "files": ["/srv/app/topology.yaml"],
         "loop": "asyncio",
         "group": "greeter",
+        "name": "",
+        "after": [],
+        "members": [],
     } == json.loads(launch.spec or b"")
 
 
