@@ -162,3 +162,36 @@ def test_edited_file_is_applied(home: CliEnv):
     place.until(lambda rows: "c" in rows and rows["c"]["state"] == "ready")
     assert "c" == say(place, "c")["name"]
     assert (1, 3) == (len(set(pids(place).values())), len(pids(place)))
+
+
+def test_processes_are_split_and_joined(home: CliEnv):
+    """Workers that change their process keep their names: each waits until the former one has ended."""
+
+    def text(*workers: str) -> str:
+        return "workers:\n" + "".join(f"  {one}\n" for one in workers)
+
+    a, b, c = (f"{name}: {{worker: 'w:Stt', process: p}}" for name in "abc")
+    place = home.place("moving", {"topology.yaml": text(a, b), "w.py": WORKERS})
+    assert 0 == place.run("up", "--wait").code
+    steps = [
+        (text(b), ["b"], 1),  # the first leaves, and the process goes on under the name of the next
+        (text(b, a, c), ["a", "b", "c"], 1),
+        (text(b.replace("p}", "q}"), a, c), ["a", "b", "c"], 2),
+        (text(a, b, c).replace(", process: p", ""), ["a", "b", "c"], 3),
+        (text(a, c, b), ["a", "b", "c"], 1),
+    ]
+    for edited, names, count in steps:
+        (place.folder / "topology.yaml").write_text(edited)
+        done = place.run("up")
+        assert 0 == done.code, (edited, done)
+        place.until(
+            lambda rows, n=names: (
+                sorted(rows) == n and {"ready"} == {r["state"] for r in rows.values()}
+            )
+        )
+        found = pids(place)
+        assert (names, count) == (sorted(found), len(set(found.values())))
+        assert {name: found[name] for name in names} == {
+            name: say(place, name)["pid"] for name in names
+        }
+    assert all(row["restarts"] < 5 and row["error"] is None for row in place.rows().values())

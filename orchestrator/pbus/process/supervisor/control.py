@@ -179,7 +179,7 @@ class _WorkerRequest:
             run: The rolling restart that it is part of.
         """
         self._step, self._changed, self._run = step, changed, run
-        self._process = self._process or self._workers.get(self.worker)
+        self._process = self._workers.get(self.worker) or self._process
         if self._process is not None:
             self._start_count = self._process.target_start_count
 

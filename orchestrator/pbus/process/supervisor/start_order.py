@@ -54,7 +54,9 @@ class StartOrder:
                 self._dependents.setdefault(dependency.worker, []).append((worker, dependency))
 
     def _blocker(self, worker: WorkerProcess) -> Blocker | None:
-        """Return the first dependency of a worker that is not met."""
+        """Return the first dependency of a worker that is not met, or a process that has its names."""
+        if (holder := self._holder_of(worker)) is not None:
+            return Blocker(f"{holder.name} to end", has_failed=False)
         for dependency in worker.status.instance.spec.depends_on:
             for other in self._groups.get(dependency.worker, ()):
                 if _is_met(other, dependency.condition):
@@ -79,6 +81,12 @@ class StartOrder:
     def _needs(self, name: str) -> list[str]:
         spec = self._groups[name][0].next_instance.spec
         return [one.worker for one in spec.depends_on]
+
+    def _holder_of(self, worker: WorkerProcess) -> WorkerProcess | None:
+        """Return another process that still runs one of the workers, after a change of `process`."""
+        names = frozenset(worker.next_instance.names)
+        others = (one for one in self._workers.values() if one is not worker and one.is_running)
+        return next((one for one in others if not names.isdisjoint(one.names)), None)
 
     def stop(self, stop_time: StopTime | None = None) -> None:
         """Stop all workers finally: each as soon as those that depend on it are down.

@@ -88,6 +88,8 @@ class WorkerSet:
             for worker in self
             for record in (worker.status.record(),)
             for name in worker.names
+            if name == worker.name
+            or name not in self._workers  # else one that takes its place has it, too
         )
 
     def live_incarnations(self) -> list[str]:

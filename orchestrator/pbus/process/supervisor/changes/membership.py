@@ -69,7 +69,7 @@ class Membership:
     def add(self, instance: WorkerInstance) -> WorkerProcess:
         """Add a worker and start it; one that is still leaving is started again after its end."""
         leaving = self._workers.get(instance.name)
-        if leaving is not None:
+        if leaving is not None and leaving.name == instance.name:  # not only one of several in it
             leaving.adopt(instance)
             self._order.keep(leaving)
             return leaving
