@@ -12,7 +12,7 @@ from pbus.messages import Lane
 encode = msgspec.msgpack.Encoder().encode
 _decode_head = msgspec.msgpack.Decoder(tuple[list[str], list[int]]).decode
 
-Slot = tuple[str, str]  # a queue, and an entry of it: the letter of its stream, and its id
+Slot = tuple[str, str]  # a queue, and an entry of it: the name of its stream, and its id
 _FRESH_CELLS = 4  # of an entry that was not in a queue before
 _OPEN = ord("0")
 NOT_OURS = b"not written by pbus"
