@@ -158,7 +158,7 @@ def test_link_may_move(home: CliEnv):
     current.symlink_to("releases/2")
     assert 0 == base.tell(*file, "ps").code
     assert 3 == base.tell("ps", "-f", "releases/1/topology.yaml").code
-    assert "already running" in base.run("up", "-d", "current/topology.yaml").err
+    assert "runs already" in base.run("up", "-d", "current/topology.yaml").err
     assert 0 == base.tell(*file, "restart", "worker").code
     said = base.tell("-f", str(base.folder / "releases/../current/topology.yaml"), "logs").out
 
@@ -177,7 +177,7 @@ def test_shell_in_a_moved_link(home: CliEnv):
         (base.folder / release / "topology.yaml").write_text(PROGRAM.format(worker="uno"))
     script = """
         ask() { "$0" ps --json | sed -n 's/.*"project":"\\([a-z0-9]*\\)".*/\\1/p'; }
-        cd current && "$0" up -d && ln -sfn 2 ../current
+        cd current && "$0" up -d >&2 && ln -sfn 2 ../current
         ask
         cd "$(pwd -P)" && ask
     """

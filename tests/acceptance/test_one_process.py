@@ -126,7 +126,7 @@ def test_other_verbs_say_why_not(home: CliEnv):
         done = place.tell(*verb)
         assert (3, "") == (done.code, done.out), verb
         assert f"in one process (pid {command.process.pid}) on memory://" in done.err
-    assert 1 == place.run("up").code  # running already
+    assert 3 == place.run("up").code  # which cannot reach what runs either
     assert 0 == place.run("down").code
 
     assert 143 == command.done().code

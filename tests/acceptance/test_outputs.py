@@ -14,6 +14,7 @@ from support.cli_env import PATIENCE_S, PBUS, CliEnv, Place, wait_for
 pytestmark = pytest.mark.cli
 
 FULL = "/dev/full"
+_LIMIT_BYTES = 200 * 1024
 SAID = "the output cannot be written: No space left on device"
 TOPOLOGY = """
 bus: {backend: redis}
@@ -88,15 +89,26 @@ def test_full_disk_ends_no_worker(home: CliEnv, err: str):
 
 
 def test_full_disk_of_logs_ends_no_worker(home: CliEnv):
-    """In the background, where logs cannot be written: worker, supervisor and verbs go on."""
+    """In the background, where logs cannot be written: worker, supervisor and verbs go on.
+
+    A limit for the size of files stands for the full disk: the logs are larger, all else is not.
+    """
     place = home.place("mute", {"topology.yaml": TOPOLOGY})
     place.up()
     logs = place.record_path().parent / "logs"
     assert place.tell("down").code == 0
-    for path in (logs / "supervisor.log", logs / "workers" / "chatty.log"):
-        path.unlink()
-        path.symlink_to(FULL)
-    place.up()
+    paths = (logs / "supervisor.log", logs / "workers" / "chatty.log")
+    for path in paths:
+        path.write_text("x" * (_LIMIT_BYTES - 1) + "\n")
+    limited = f"ulimit -f {_LIMIT_BYTES // 512}; exec {PBUS} up --wait"
+    done = subprocess.run(
+        ["sh", "-c", limited],
+        cwd=place.folder, env=home.environ, capture_output=True, text=True,
+        timeout=PATIENCE_S, check=False,
+    )  # fmt: skip
+    assert 0 == done.returncode, done.stderr
     (place.folder / "enough").touch()
     wait_for(lambda: place.tell("ps").code == 3)
     wait_for(lambda: not home.processes())
+
+    assert [_LIMIT_BYTES] * len(paths) == [path.stat().st_size for path in paths]

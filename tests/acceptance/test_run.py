@@ -149,7 +149,7 @@ def test_alone_with_its_broker(home: CliEnv):
     tool = place.run("run", "tool", stdin="x\n")
 
     assert (7, "hi [] \n") == (asked.code, asked.out), asked.err
-    assert taken.code == 1
+    assert (1, True) == (taken.code, "already running (pid" in taken.err), taken.err
     assert 0 == ended.code
     assert (3, "got x\n") == (tool.code, tool.out)
     assert [] == [one for one in home.records() if one.parent.name.startswith("alone-")]

@@ -134,10 +134,10 @@ def test_terminal_gets_display(place: Place):
 def test_down_stops_everything(place: Place):
     """A second `up`, in the background or not, harms nothing; `down` ends all, a second nothing."""
     place.up("--only", "echo")
-    for done in (place.run("up"), place.run("up", "-d")):
-        assert (1, "") == (done.code, done.out)
-        assert f"already running (pid {place.record()['pid']})" in done.err
-        assert "pbus down" in done.err
+    for background in ([], ["-d"]):
+        done = place.run("up", "--only", "echo", *background)
+        assert (0, "echo: nothing to do\n") == (done.code, done.out)
+        assert f"runs already (supervisor pid {place.record()['pid']})" in done.err
     assert ["echo.1", "echo.2"] == list(place.rows())
     assert {"x": 1} == place.ask("echo", "echo", {"x": 1})
 

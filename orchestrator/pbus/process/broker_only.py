@@ -42,6 +42,7 @@ async def broker_only(topology: Topology) -> AsyncIterator[ProcessEnvironment]:
             key=topology.bus.key or own_key(project.state_dir),
         )
         record = project.new_record(new_token(), settings)
+        record = msgspec.structs.replace(record, has_supervisor=False)
         project.write_record(record)
         write_last(project.state_dir, record, is_own_broker=True)
         for name, function in services.tasks().items():

@@ -102,8 +102,9 @@ def _running(topology: "Topology") -> "ProjectRecord | None":
 
     Raises:
         RenamedProjectError: It runs under the name that the file had before.
+        ProjectRunningError: It is a `pbus run` with a broker of its own.
     """
-    from pbus.errors import RenamedProjectError
+    from pbus.errors import ProjectRunningError, RenamedProjectError
     from pbus.process.project.discovery import renamed_of, running_of
     from pbus.process.project.project import Project
 
@@ -112,6 +113,8 @@ def _running(topology: "Topology") -> "ProjectRecord | None":
     is_named_outside = ("name",) in topology.secrets  # one file may make several projects
     if record is None and not is_named_outside and (other := renamed_of(project)) is not None:
         raise RenamedProjectError(project.name, other.name, other.pid)
+    if record is not None and not record.has_supervisor:
+        raise ProjectRunningError(project.name, project.folder, record.pid)
     return record
 
 

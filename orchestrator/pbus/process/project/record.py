@@ -37,6 +37,7 @@ class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
         pid: The supervisor.
         pid_created: Its `groups.start_time`, which tells it from a later process of that number.
         state: The project's state folder; filled in when it is written.
+        has_supervisor: False for a `pbus run` that has a broker for itself.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = msgspec.field(default_factory=os.getpid)
     pid_created: float = msgspec.field(default_factory=_own_start_time)
     state: str = ""
+    has_supervisor: bool = True
     started_at: float = msgspec.field(default_factory=time.time)
     version: str = msgspec.field(default_factory=_own_version)
 

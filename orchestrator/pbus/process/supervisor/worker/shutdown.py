@@ -13,6 +13,7 @@ from pbus.topology.policy.policies import StopSpec
 
 _POLL_S = 0.02  # POSIX has no event for a process group that became empty
 _REPORT_S = 1.0  # a worker whose time is up ends its jobs itself, and answers their requesters
+_APART_S = 0.1  # between two signals, so that a process sees both
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ async def terminate(
     Args:
         child: The process.
         request_end: Sends the bus message and returns whether that worked; if not, the first signal
-            stands for it, and is sent twice. None to start with the signal.
+            stands for it. The signal is sent twice then: a runner drains at the first, and
+            cancels at the second. None to start with the signal.
         kill_now: Once set, the group is killed at once.
         deadlines: Seconds for each step.
         job_time_s: Returns the user's time for running jobs, in seconds from the call of this
@@ -66,7 +68,10 @@ async def terminate(
         term_left_s = lambda: left_s(deadlines.term_s)  # noqa: E731 - read repeatedly
         return await _end_group(child, kill_now, deadlines, term_left_s, first_signal)
     if not kill_now.is_set() and await request_end():
-        await _is_gone(child, kill_now, lambda: left_s(deadlines.ask_s) + _REPORT_S)
+        is_gone = await _is_gone(child, kill_now, lambda: left_s(deadlines.ask_s) + _REPORT_S)
+        # The message may lie behind a handler that never ends; the time for an orderly end is over.
+        if not is_gone and not kill_now.is_set() and child.send_signal(first_signal):
+            await _is_gone(child, kill_now, _countdown(_APART_S))
     elif not kill_now.is_set() and child.send_signal(first_signal):  # stands for the message
         await _is_gone(child, kill_now, _countdown(deadlines.term_s))
     return await _end_group(child, kill_now, deadlines, _countdown(deadlines.term_s), first_signal)
