@@ -71,7 +71,7 @@ $(READY): pyproject.toml $(LOCK)
 $(PIPECAT)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(PIPECAT)
 	$(PIPECAT)/bin/python -m pip install --quiet --editable . 'pipecat-ai[redis]==1.14.0' \
-		hypothesis pytest pytest-timeout pytest-xdist
+		cryptography hypothesis pytest pytest-timeout pytest-xdist
 	@touch $@
 
 $(TOOLS)/.ready:

@@ -12,6 +12,7 @@ from pipecat.workers.base_worker import WorkerActivationArgs
 import pbus
 from pbus.compat.pipecat import PbusBus
 from pbus.errors import BusError, MessageEncodeError
+from support.odd_names import ODD_NAMES
 from support.pipecat_bots import Bot, Helper, ours, pbus_bus, running, theirs
 from support.valkey import Valkey
 from support.waiting import run, until
@@ -32,16 +33,26 @@ async def events_of(context):
     return events, asked.response
 
 
-def test_jobs_cross_both_ways(valkey: Valkey, channel: str):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"encoding": "msgpack"},
+        {"delivery": "at-least-once"},
+        {"key": "a-key-of-the-pipecat-suite", "encrypt": True, "delivery": "at-least-once"},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())) or "plain",
+)
+def test_jobs_cross_both_ways(valkey: Valkey, channel: str, options):
     """Between processes of Pipecat, and between Pipecat and pbus: updates, streams, answers."""
 
     async def main():
         a, b, p = Bot("a"), Bot("b"), Helper("p")
         url = valkey.tcp_url
         async with running(
-            theirs(pbus_bus(url, channel), a),
-            theirs(pbus_bus(url, channel), b),
-            ours(url, channel, p),
+            theirs(pbus_bus(url, channel, **options), a),
+            theirs(pbus_bus(url, channel, **options), b),
+            ours(url, channel, p, **options),
         ):
             for target in ("b", "p"):
                 assert (STREAM, {"sum": 3, "x": 1}) == await events_of(a.job(target, params=ASK))
@@ -227,5 +238,48 @@ def test_a_bus_says_what_it_needs(monkeypatch: pytest.MonkeyPatch):
     async def main():
         with pytest.raises(BusError, match="started by its runner"):
             await PbusBus("redis://127.0.0.1:1").start()
+
+    run(main())
+
+
+def test_names_of_any_text_and_children_are_reached(valkey: Valkey, channel: str):
+    """Names that only need quotes; a child, which has no name for others, gets its answers."""
+
+    async def main():
+        url, odd = valkey.tcp_url, [Bot(name) for name in ODD_NAMES if "#" not in name]
+        asker, kid = Bot("9 asker"), Bot("kid")
+        second = theirs(pbus_bus(url, channel), asker)
+        async with running(theirs(pbus_bus(url, channel), *odd), second):
+            await asker.add_workers(kid)
+            await until(lambda: "kid" in second.registry.local_workers)
+            for worker in (asker, kid):
+                for name in (bot.name for bot in odd):
+                    ask = JobParams(name="echo", payload={"n": name}, timeout=15)
+                    _, response = await events_of(worker.job(name, params=ask))
+                    assert {"got": {"n": name}, "by": name} == response
+            assert not kid.job_groups
+            assert "kid" not in odd[0].registry
+
+    run(main())
+
+
+def test_a_name_that_is_taken_is_refused(valkey: Valkey, channel: str, caplog):
+    """The second of two is told in the log; the first one goes on, and jobs reach it alone."""
+
+    async def main():
+        first, second, asker = Bot("same"), Bot("same"), Bot("asker")
+        url = valkey.tcp_url
+        async with running(
+            theirs(pbus_bus(url, channel), first), theirs(pbus_bus(url, channel), asker)
+        ):
+            late = theirs(pbus_bus(url, channel), second)
+            await late.add_workers(second)
+            task = asyncio.create_task(late.run())
+            await until(lambda: "worker same is not registered" in caplog.text)
+            for _ in range(3):
+                await events_of(asker.job("same", params=JobParams(name="echo", timeout=15)))
+            assert (3, 0) == (len(first.messages), len(second.messages))
+            await late.cancel()
+            await task
 
     run(main())

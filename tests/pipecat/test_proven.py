@@ -127,3 +127,35 @@ def test_a_handoff_there_and_back():
         return [one.frame.text for one in bot.got(BusFrameMessage) if one.source != bot.name]
 
     run(main())
+
+
+@pytest.mark.usefixtures("supervised")
+def test_a_broker_that_is_away_keeps_no_program(
+    monkeypatch: pytest.MonkeyPatch, own_valkey: Valkey, channel: str, caplog
+):
+    """The program runs on, on its own bus, and joins when the broker is there."""
+    monkeypatch.setenv("PBUS_URL", own_valkey.tcp_url)
+    monkeypatch.setattr("pbus.compat.pipecat.sidecar._START_S", 0.2)
+    monkeypatch.setattr("pbus.compat.pipecat.sidecar._AGAIN_S", 0.05)
+    own_valkey.kill()
+
+    async def main():
+        a, b, p = Bot("a"), Bot("b"), Helper("p")
+        runner = theirs(AsyncQueueBus(), a, b)
+        await runner.add_workers(a, b)
+        task = asyncio.create_task(runner.run())
+        async with a.job("b", params=JobParams(name="echo", payload={"n": 1}, timeout=20)) as asked:
+            pass
+        assert {"got": {"n": 1}, "by": "b"} == asked.response
+        assert "pbus is not reached, and tried again" in caplog.text
+        own_valkey.start()
+        helper = ours(own_valkey.tcp_url, channel, p)
+        async with running(helper):
+            await until(lambda: {"a", "b"} <= set(helper.registry.remote_workers))
+            assert {"got": {"n": 2}, "by": "b"} == dict(
+                await p.job("b", "echo", {"n": 2}, timeout=20)
+            )
+        await runner.cancel()
+        await task
+
+    run(main(), timeout=50)

@@ -54,6 +54,9 @@ class Bot(BaseWorker):
         print("hangs", flush=True)
         await asyncio.Event().wait()
 
+    async def on_job_cancelled(self, message):
+        print("cancelled:", message.reason, flush=True)
+
     @job(name="ask")
     async def ask(self, message):
         '''Asks others and answers with what came of it.'''
@@ -158,6 +161,16 @@ def test_a_killed_bot_is_seen_and_its_successor_known(place: Place):
     rows = place.until(lambda rows: rows.get("bert", {}).get("ready"))
     assert before != rows["anna"]["pid"]
     assert "anna" in place.ask("carl", "ask", {"others": ["anna"], "name": "echo"})["responses"]
+
+
+def test_jobs_of_a_killed_requester_are_cancelled(place: Place):
+    """They have no one to answer to; their worker is told why, and the requester comes back."""
+    asking = {"others": ["bert", "ours"], "name": "hang"}
+    place.start("send", "carl", "--job", "ask", "--wait", "--data", json.dumps(asking))
+    wait_for(lambda: len(place.logs("pair")) and place.logs("pair")[-1] == "hangs")
+    psutil.Process(place.rows()["carl"]["pid"]).send_signal(signal.SIGKILL)
+    wait_for(lambda: any("cancelled: its requester was lost" in one for one in place.logs("pair")))
+    place.until(lambda rows: rows.get("carl", {}).get("ready"))
 
 
 def test_tail_shows_what_stays_in_a_process(place: Place):

@@ -106,9 +106,9 @@ def theirs(bus: WorkerBus, *workers: BaseWorker, name: str | None = None) -> Wor
     return runner
 
 
-def ours(url: str, channel: str, *workers: pbus.BaseWorker) -> pbus.WorkerRunner:
+def ours(url: str, channel: str, *workers: pbus.BaseWorker, **options: Any) -> pbus.WorkerRunner:
     """A runner of pbus', likewise."""
-    bus = pbus.connect(url, channel=channel)
+    bus = pbus.connect(url, channel=channel, **options)
     runner = pbus.WorkerRunner(bus=bus, handle_sigint=False)
     runner.to_add = workers
     return runner
@@ -136,6 +136,6 @@ async def running(*runners: Any) -> AsyncIterator[None]:
             task.result()
 
 
-def pbus_bus(url: str, channel: str) -> PbusBus:
+def pbus_bus(url: str, channel: str, **options: Any) -> PbusBus:
     """The bus under test."""
-    return PbusBus(url, channel=channel)
+    return PbusBus(url, channel=channel, **options)

@@ -61,6 +61,7 @@ class LocalWorkers:
         self._is_started = False
         self._ending: asyncio.Task[None] | None = None
         self._tasks = TaskOwner()
+        runner.add_event_handler("on_ready", self._on_started)
 
     async def open(self) -> None:
         """Register the process where none of its workers has its name."""
@@ -68,7 +69,9 @@ class LocalWorkers:
             self._process = self._make_address(self._entry, "")
             await self._registry.register(self._registry.new_lease(self._entry))
             await self._bus.subscribe(self._process)
-        self._runner.add_event_handler("on_ready", self._on_started)
+        for name in theirs.started_names(self._runner):  # before the broker was reached
+            await self._join(name)
+        await self._note_ready()
 
     async def close(self) -> None:
         """Release all names."""
@@ -108,12 +111,15 @@ class LocalWorkers:
 
     async def on_ready(self, message: theirs.BusWorkerReadyMessage) -> None:
         """Register a worker that says that it is ready."""
-        name = message.source
+        if message.runner == self._runner.name:
+            await self._join(message.source)
+
+    async def _join(self, name: str) -> None:
         worker = self._runner.get_worker(name)
-        if worker is None or message.runner != self._runner.name or name in self._addresses:
+        if worker is None or name in self._addresses:
             return
         try:
-            if message.parent is None and not _UNNAMED.fullmatch(name):
+            if worker.parent is None and not _UNNAMED.fullmatch(name):
                 await self._register(name, worker)
             else:
                 self._addresses[name] = self._make_address(self._inner_address(name), name)

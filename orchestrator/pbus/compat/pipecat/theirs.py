@@ -65,6 +65,17 @@ def root_names(runner: WorkerRunner) -> list[str]:
     return [name for name, entry in entries.items() if entry.worker.parent is None]
 
 
+def started_names(runner: WorkerRunner) -> list[str]:
+    """The names of a runner's workers that have started and not ended, children included."""
+    entries: dict[str, Any] = runner._entries  # noqa: SLF001 - listed above
+    return [
+        name
+        for name, entry in entries.items()
+        if entry.worker.started_at is not None
+        and not (entry.runner_task is not None and entry.runner_task.done())
+    ]
+
+
 async def until_workers_ended(runner: WorkerRunner) -> None:
     """Return when the tasks of all root workers that were started are over."""
     tasks = [entry.runner_task for entry in runner._entries.values()]  # noqa: SLF001 - listed above
