@@ -43,6 +43,9 @@ class StartOrder:
     def refresh(self) -> None:
         """Take the workers, and what they depend on, as they are now."""
         self._workers = {worker.name: worker for worker in self._all}
+        self._has_shared = any(
+            len(names) > 1 for one in self._all for names in (one.names, one.next_instance.names)
+        )
         self._groups: dict[str, list[WorkerProcess]] = {}
         for worker in self._workers.values():
             worker.find_blocker = functools.partial(self._blocker, worker)
@@ -84,6 +87,8 @@ class StartOrder:
 
     def _holder_of(self, worker: WorkerProcess) -> WorkerProcess | None:
         """Return another process that still runs one of the workers, after a change of `process`."""
+        if not self._has_shared:
+            return None
         names = frozenset(worker.next_instance.names)
         others = (one for one in self._workers.values() if one is not worker and one.is_running)
         return next((one for one in others if not names.isdisjoint(one.names)), None)
