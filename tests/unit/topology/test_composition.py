@@ -261,6 +261,23 @@ def test_advice_is_for_the_first_file(tmp_path: Path):
         assert hint == (caught.value.hint and caught.value.hint[:11])
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("!reset null", "`!reset` is not needed: a key that is left empty removes"),
+        ("!reset {A: 1}", "`!reset` is not needed"),
+        ("!override [1]", "`!override` is not needed: lists and scalars replace"),
+        ("!other x", "a tag (`!...`) is not supported"),
+    ],
+)
+def test_tags_of_compose_lead_on(tmp_path: Path, value: str, expected: str):
+    """What Docker Compose merges by tags is told in the words here."""
+    files = {"a.yaml": f"workers: {{a: {SLEEP}}}", "b.yaml": f"workers: {{a: {{args: {value}}}}}"}
+
+    (found,) = problems_of(tmp_path, files, "a.yaml", "b.yaml")
+    assert found.startswith(f"b.yaml:1: workers.a.args: {expected}")
+
+
 def test_one_file_given_twice_is_one(tmp_path: Path):
     """The same file again changes nothing, also by another path."""
     topology = load(

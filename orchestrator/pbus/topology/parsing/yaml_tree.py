@@ -30,6 +30,11 @@ MAX_DEPTH = 40  # far below what Python's recursion allows
 _TAG_HANDLE = re.compile(r"(tag handle) .*")  # may be a password that begins with !
 _MERGE_KEY = "<<"
 _MASK_TAG = "!secret"
+_TAG_ADVICE = {  # tags of Docker Compose, for files that are merged
+    "!reset": "`!reset` is not needed: a key that is left empty removes that of an earlier file",
+    "!override": "`!override` is not needed: lists and scalars replace those of an earlier file, and"
+    " a key that is left empty removes its own",
+}
 _TAGS = {
     yaml.ScalarEvent: "tag:yaml.org,2002:str",
     yaml.SequenceStartEvent: "tag:yaml.org,2002:seq",
@@ -155,7 +160,9 @@ class _Composer:
             return node
         if tag == _MASK_TAG and isinstance(node, Scalar):
             return replace(node, is_secret=True)
-        problem = "a tag (`!...`) is not supported; quote the value if the ! belongs to it"
+        problem = _TAG_ADVICE.get(tag) or (
+            "a tag (`!...`) is not supported; quote the value if the ! belongs to it"
+        )
         self._problems.add(place._replace(line=self._line(event)), problem)
         return Broken(node.line)
 
