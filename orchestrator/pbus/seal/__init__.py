@@ -1,5 +1,6 @@
 """Seals of all data in a broker: a keyed MAC, or encryption."""
 
+from pbus.seal.aes_gcm import load_cipher as load_cipher
 from pbus.seal.key_seal import FRESH_S as FRESH_S
 from pbus.seal.key_seal import NO_SEAL as NO_SEAL
 from pbus.seal.key_seal import KeySeal as KeySeal

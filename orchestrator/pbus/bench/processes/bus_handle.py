@@ -11,6 +11,7 @@ from pbus.bus.connect import make_bus
 from pbus.bus.subscriber import BusSubscriber
 from pbus.messages import BusMessage
 from pbus.runner import WorkerRunner
+from pbus.seal import load_cipher
 from pbus.workers.base_worker import BaseWorker
 
 Handler = Callable[[BusMessage], Awaitable[None]]
@@ -37,6 +38,8 @@ async def ignore(message: BusMessage) -> None:
 @contextlib.asynccontextmanager
 async def hosted(config: RoleConfig, handle: Handler = ignore) -> AsyncIterator[BusHandle]:
     """Join the bus under the configured name; messages for it are handled within the block."""
+    if config.bus.key:
+        load_cipher()  # which the first large payload would: once a process, and no throughput
     joined = _on_bus(config, handle) if config.is_bare else _on_runner(config, handle)
     async with joined as on_bus:
         yield on_bus
