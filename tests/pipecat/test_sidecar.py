@@ -145,15 +145,38 @@ def test_workers_have_rows_and_jobs(place: Place):
     assert "bert" in place.ask("carl", "ask", {"others": ["bert"], "name": "echo"})["responses"]
 
 
+def test_open_jobs_are_listed_and_cancelled(place: Place):
+    """Those that a bot asked for and those that it does, local ones too; by its requester."""
+    payload = json.dumps({"others": ["anna", "carl"], "name": "hang"})
+    asking = place.start("send", "bert", "--job", "ask", "--wait", "--data", payload)
+
+    def jobs():
+        return place.tell("jobs", "--json").json["jobs"]
+
+    open_jobs = wait_for(lambda: found if len(found := jobs()) == 3 else None)
+    hanging = [one for one in open_jobs if one["name"] == "hang"]
+    assert {("bert", "anna", "running"), ("bert", "carl", "running")} == {
+        (one["requester"], one["worker"], one["state"]) for one in hanging
+    }
+    assert all(0 <= one["age_s"] < 60 for one in open_jobs)
+    done = place.tell("cancel", hanging[0]["id"])
+    assert (0, []) == (done.code, [line for line in done.err.splitlines() if "silent" in line])
+    assert asking.done().code == 0
+    wait_for(lambda: not jobs())
+    refused = place.tell("cancel", hanging[0]["id"])
+    assert refused.code != 0
+
+
 def test_a_killed_bot_is_seen_and_its_successor_known(place: Place):
     """Groups with it end with an error, those that watch learn of the next one."""
     place.ask("carl", "watch", {"name": "anna"})
     wait_for(lambda: place.logs("carl").count("carl sees anna") == 1)
+    hung = place.logs("pair").count("hangs")
     asking = place.start(
         "send", "carl", "--job", "ask", "--wait", "--data",
         json.dumps({"others": ["anna", "ours"], "name": "hang"}),
     )  # fmt: skip
-    wait_for(lambda: "hangs" in place.logs("pair"))
+    wait_for(lambda: place.logs("pair").count("hangs") > hung)
     before = place.rows()["anna"]["pid"]
     psutil.Process(before).send_signal(signal.SIGKILL)
     assert {"error": "worker 'anna' errored"} == asking.done().json
@@ -165,9 +188,10 @@ def test_a_killed_bot_is_seen_and_its_successor_known(place: Place):
 
 def test_jobs_of_a_killed_requester_are_cancelled(place: Place):
     """They have no one to answer to; their worker is told why, and the requester comes back."""
+    hung = place.logs("pair").count("hangs")
     asking = {"others": ["bert", "ours"], "name": "hang"}
     place.start("send", "carl", "--job", "ask", "--wait", "--data", json.dumps(asking))
-    wait_for(lambda: len(place.logs("pair")) and place.logs("pair")[-1] == "hangs")
+    wait_for(lambda: place.logs("pair").count("hangs") > hung)
     psutil.Process(place.rows()["carl"]["pid"]).send_signal(signal.SIGKILL)
     wait_for(lambda: any("cancelled: its requester was lost" in one for one in place.logs("pair")))
     place.until(lambda rows: rows.get("carl", {}).get("ready"))

@@ -2,19 +2,27 @@
 
 import logging
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from pbus.bus.base import WorkerBus
 from pbus.errors import PbusError
 from pbus.jobs.listing import BusJobsRequestMessage, BusJobsResponseMessage, JobEntry, OpenJobs
-from pbus.runner.hosted_worker import Worker
 
 logger = logging.getLogger(__name__)
 
 _PART = 500  # entries a message: far below any limit of its size
 
 
+class HasJobs(Protocol):
+    """A worker, or what else knows of open jobs."""
+
+    def open_jobs(self) -> OpenJobs:
+        """The open jobs that it requested or accepted."""
+        ...
+
+
 async def reply_with_open_jobs(
-    bus: WorkerBus, runner: str, workers: Iterable[Worker], request: BusJobsRequestMessage
+    bus: WorkerBus, runner: str, workers: Iterable[HasJobs], request: BusJobsRequestMessage
 ) -> None:
     """Send the open jobs of workers to the source of a query.
 

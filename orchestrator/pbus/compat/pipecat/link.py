@@ -11,6 +11,7 @@ from pbus.codec import decode_header, decode_message
 from pbus.compat.pipecat import theirs
 from pbus.compat.pipecat.conversion import WireMessage, decode_wire, from_wire, to_wire
 from pbus.compat.pipecat.flushes import DONE, Flushes
+from pbus.compat.pipecat.job_book import JobBook
 from pbus.compat.pipecat.job_ledger import JobLedger, OpenJob, abandoned_cancel, failed_answer
 from pbus.compat.pipecat.local_addresses import Broadcasts, LocalAddress
 from pbus.compat.pipecat.local_workers import LocalWorkers
@@ -19,8 +20,10 @@ from pbus.compat.pipecat.traces import trace_of
 from pbus.concurrency.background import TaskOwner
 from pbus.errors import MessageDecodeError, PbusError
 from pbus.ids import new_token
+from pbus.jobs.listing import BusJobCancelRequestMessage, BusJobsRequestMessage
 from pbus.messages import BusCancelMessage, BusEndMessage, BusWorkerRegistryMessage
 from pbus.registry import Replicas, WorkerLostData
+from pbus.runner.open_jobs import reply_with_open_jobs
 from pbus.runner.type_checks import BusAcceptanceRequestMessage, BusAcceptanceResponseMessage
 
 logger = logging.getLogger(__name__)
@@ -28,7 +31,11 @@ logger = logging.getLogger(__name__)
 LOSS_GRACE_S = 0.1  # an answer that was sent before the loss may arrive so much later
 _ACTIVATION_S = 2.0  # for an activation to take effect before the next message comes in
 _POLL_S = 0.01
-_TO_PROCESSES = frozenset({"BusWorkerRegistryMessage", "BusAcceptanceRequestMessage"})
+_TO_PROCESSES = frozenset({
+    "BusWorkerRegistryMessage",
+    "BusAcceptanceRequestMessage",
+    "BusJobsRequestMessage",
+})
 _STAYING = (
     theirs.BusLocalMessage,
     theirs.BusWorkerRegistryMessage,
@@ -93,6 +100,7 @@ class PipecatLink:
         self._workers = LocalWorkers(
             runner, self._registry, bus, entry=entry, receive=self._receive, flush=front.flush
         )
+        self._book = JobBook(runner, self._workers.address_of)
         self._hub = LocalAddress(self.name, "", self._receive, decoder=_decode_for_process)
 
     # Open and close
@@ -135,6 +143,7 @@ class PipecatLink:
             MessageEncodeError: A field cannot travel.
             BusError: As of `WorkerBus.send`.
         """
+        self._book.note(message)
         if isinstance(message, theirs.BusWorkerReadyMessage):
             await self._workers.on_ready(message)
         elif isinstance(
@@ -200,6 +209,8 @@ class PipecatLink:
             self._registry.on_announcement(message)
         elif isinstance(message, BusAcceptanceRequestMessage):
             await self._accept(message)
+        elif isinstance(message, BusJobsRequestMessage):
+            await reply_with_open_jobs(self.bus, self.name, [self._book], message)
         elif isinstance(message, WireMessage) and not self._broadcasts.is_repeated(message):
             await self._take_in(address, message)
 
@@ -213,7 +224,10 @@ class PipecatLink:
     async def _take_in(self, address: LocalAddress, wire: WireMessage) -> None:
         if self._flushes.is_done(wire) or await self._workers.on_end(address, wire):
             return
-        message = self._read(wire) if self._is_of_session(wire) else None
+        if wire.type_name == BusJobCancelRequestMessage.__name__:
+            await self._cancel_for(address, wire)
+            return
+        message = self._read(wire) if _is_of_session(wire, self.session) else None
         if message is None:
             return
         sender = self._registry.get(wire.source)
@@ -234,10 +248,23 @@ class PipecatLink:
         if self.is_observer:
             return
         self._flushes.coming(message)
+        self._book.note(message)
         self._deliver(message)
         if isinstance(message, theirs.BusActivateWorkerMessage) and worker is not None:
-            await self._wait_active(worker)
+            await _wait_active(worker)
             await self._workers.note_activation(message)
+
+    async def _cancel_for(self, address: LocalAddress, wire: WireMessage) -> None:
+        """Cancel a job for a client; by its requester, as the workers that do it listen to no other."""
+        reason = wire.values.get("reason")
+        answer = await self._book.cancel(
+            address.worker,
+            str(wire.values.get("job_id")),
+            reason if isinstance(reason, str) else None,
+            source=address.name,
+            client=wire.source,
+        )
+        await self.bus.send(answer)
 
     def _read(self, wire: WireMessage) -> Any:
         try:
@@ -245,12 +272,6 @@ class PipecatLink:
         except MessageDecodeError as error:
             self._complain(wire, error)
             return None
-
-    def _is_of_session(self, wire: WireMessage) -> bool:
-        if wire.type_name not in {"BusEndMessage", "BusCancelMessage"}:
-            return True
-        session = wire.values.get("session")
-        return session is None or session == self.session
 
     def _complain(self, wire: WireMessage, error: MessageDecodeError) -> None:
         """Log a message that cannot be taken in: once a type, broadcasts quietly."""
@@ -264,12 +285,6 @@ class PipecatLink:
         self._ledger.answered(request.job_id, peer)
         job = OpenJob(request.job_id, peer, request.target, peer, "")
         await self._send(failed_answer(job, problem, "JobRejectedError"))
-
-    async def _wait_active(self, worker: theirs.BaseWorker) -> None:
-        """Hold back what comes next: Pipecat drops what reaches a worker before its activation."""
-        ends = asyncio.get_running_loop().time() + _ACTIVATION_S
-        while not worker.active and asyncio.get_running_loop().time() < ends:  # noqa: ASYNC110 - Pipecat has no event for it
-            await asyncio.sleep(_POLL_S)
 
     def _tell_flushed(self, origin: str, flush_id: int) -> None:
         """Tell the process of a worker that a flush which it began is done here."""
@@ -294,6 +309,20 @@ class PipecatLink:
 
     def _spawn(self, work: Coroutine[Any, Any, Any], what: str) -> None:
         self._tasks.spawn(work, f"pbus {what} of {self._runner.name}")
+
+
+async def _wait_active(worker: theirs.BaseWorker) -> None:
+    """Hold back what comes next: Pipecat drops what reaches a worker before its activation."""
+    ends = asyncio.get_running_loop().time() + _ACTIVATION_S
+    while not worker.active and asyncio.get_running_loop().time() < ends:  # noqa: ASYNC110 - Pipecat has no event for it
+        await asyncio.sleep(_POLL_S)
+
+
+def _is_of_session(wire: WireMessage, own: str | None) -> bool:
+    if wire.type_name not in {"BusEndMessage", "BusCancelMessage"}:
+        return True
+    session = wire.values.get("session")
+    return session is None or session == own
 
 
 def _decode_for_process(line: bytes) -> Any:

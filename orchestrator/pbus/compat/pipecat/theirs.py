@@ -20,6 +20,8 @@ from pipecat.bus import BusFrameMessage as BusFrameMessage
 from pipecat.bus import BusJobCancelMessage as BusJobCancelMessage
 from pipecat.bus import BusJobRequestMessage as BusJobRequestMessage
 from pipecat.bus import BusJobResponseMessage as BusJobResponseMessage
+from pipecat.bus import BusJobUpdateMessage as BusJobUpdateMessage
+from pipecat.bus import BusJobUpdateUrgentMessage as BusJobUpdateUrgentMessage
 from pipecat.bus import BusLocalMessage as BusLocalMessage
 from pipecat.bus import BusMessage as BusMessage
 from pipecat.bus import BusSubscriber as BusSubscriber

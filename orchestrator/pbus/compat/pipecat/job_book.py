@@ -1,0 +1,119 @@
+"""The open jobs of a Pipecat runner's workers, as `pbus jobs` lists and cancels them."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pbus.compat.pipecat import theirs
+from pbus.jobs.listing import (
+    BusJobCancelResponseMessage,
+    JobEntry,
+    JobProgress,
+    OpenJobs,
+    progress_of,
+    short,
+)
+
+_MOST = 10_000  # jobs whose age is known
+
+
+class JobBook:
+    """Knows since when jobs are open, and how far they are.
+
+    Args:
+        runner: Hosts the workers.
+        address_of: Returns the address of a worker by its name.
+    """
+
+    def __init__(self, runner: theirs.WorkerRunner, address_of: Callable[[str], str]) -> None:
+        self._runner = runner
+        self._address_of = address_of
+        self._since: OrderedDict[str, float] = OrderedDict()
+        self._progress: dict[str, JobProgress] = {}
+
+    def note(self, message: Any) -> None:
+        """Take note of a message about a job, whichever way it goes."""
+        if isinstance(message, theirs.BusJobRequestMessage):
+            self._since.setdefault(message.job_id, asyncio.get_running_loop().time())
+            if len(self._since) > _MOST:
+                oldest, _ = self._since.popitem(last=False)
+                self._progress.pop(oldest, None)
+        elif message_is_update(message):
+            progress = progress_of(message.update if isinstance(message.update, dict) else None)
+            if progress is not None and message.job_id in self._since:
+                self._progress[message.job_id] = progress
+
+    def open_jobs(self) -> OpenJobs:
+        """All open jobs: those that workers here asked for, and those that they do."""
+        workers = [self._runner.get_worker(name) for name in theirs.started_names(self._runner)]
+        return OpenJobs(
+            requested=tuple(one for worker in workers for one in self._requested(worker)),
+            accepted=tuple(one for worker in workers for one in self._accepted(worker)),
+        )
+
+    def _requested(self, worker: Any) -> Iterator[JobEntry]:
+        for job_id, group in worker.job_groups.items():
+            for name in group.worker_names:
+                if name not in group.responses:
+                    yield self._entry(job_id, None, worker.name, name, label=short(group.label))
+
+    def _accepted(self, worker: Any) -> Iterator[JobEntry]:
+        for job_id, request in worker.active_jobs.items():
+            yield self._entry(job_id, request.job_name, request.source, worker.name)
+
+    def _entry(
+        self,
+        job_id: str,
+        name: str | None,
+        requester: str,
+        worker: str,
+        *,
+        label: str | None = None,
+    ) -> JobEntry:
+        now = asyncio.get_running_loop().time()
+        return JobEntry(
+            job_id=job_id,
+            wire_id=job_id,
+            name=short(name),
+            requester=self._known(requester),
+            worker=self._known(worker),
+            age_s=now - self._since.get(job_id, now),
+            state="running" if label is None and name is not None else "sent",
+            label=label,
+            progress=self._progress.get(job_id),
+        )
+
+    def _known(self, name: str) -> str:
+        """The address of a worker here; the name of another one is its address."""
+        return name if self._runner.get_worker(name) is None else self._address_of(name)
+
+    async def cancel(
+        self, requester: str, job_id: str, reason: str | None, *, source: str, client: str
+    ) -> BusJobCancelResponseMessage:
+        """Have a worker here cancel a job that it asked for.
+
+        Args:
+            requester: The worker's name.
+            job_id: The job's.
+            reason: For those that do it.
+            source: The worker's address.
+            client: The address that the answer is for.
+
+        Returns:
+            The answer.
+        """
+        worker: Any = self._runner.get_worker(requester)
+        is_open = worker is not None and job_id in worker.job_groups
+        done = is_open and await worker.request_cancel_job_group(job_id, reason=reason)
+        return BusJobCancelResponseMessage(
+            source=source,
+            target=client,
+            job_id=job_id,
+            outcome="cancelled" if done else "not cancellable" if is_open else "unknown",
+        )
+
+
+def message_is_update(message: Any) -> bool:
+    """Whether a message tells of the progress of a job."""
+    return isinstance(message, (theirs.BusJobUpdateMessage, theirs.BusJobUpdateUrgentMessage))
