@@ -12,7 +12,7 @@ LOCK := .ci/requirements.lock
 TOOLS := .venv-tools
 PIPECAT := .venv-pipecat
 
-.PHONY: demo test test-pipecat fuzz lint measures format lock audit licences clean help
+.PHONY: demo test test-pipecat fuzz chaos lint measures format lock audit licences clean help
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -31,6 +31,9 @@ test-pipecat: ## real Pipecat programs under pbus, in an environment of their ow
 
 fuzz: $(READY) ## throw a million mutated payloads at live projects within 10 minutes; SEED=, COUNT=, SECONDS=, BROKERS=
 	cd tests && ../$(BIN)/python -m fuzz
+
+chaos: $(READY) ## scale, roll, reload and kill projects at random, under load; SEED=, ROUNDS=
+	cd tests && ../$(BIN)/python -m chaos
 
 lint: $(READY) ## ruff, mypy and the layers
 	$(BIN)/ruff check .

@@ -1,16 +1,13 @@
 """`pbus restart --rolling` and `pbus scale` under load: nothing fails, nothing is lost."""
 
-import contextlib
-import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from support.cli_env import PATIENCE_S, CliEnv, Place, wait_for
+from support.cli_env import CliEnv, Place, wait_for
+from support.job_load import load
 
 pytestmark = pytest.mark.cli
 
@@ -36,41 +33,6 @@ class Clerk(BaseWorker):
     async def echo(self, request):
         return {"n": request.payload["n"], "by": self.name, "mark": self.mark}
 """
-# Sends jobs and frames all the while, some with a key; writes what became of them.
-LOAD = """
-import asyncio, collections, json, pathlib, sys
-import pbus.client
-
-target, begun, ended = sys.argv[1], pathlib.Path("begun"), pathlib.Path("ended")
-
-async def main():
-    errors, by, sent = collections.Counter(), collections.Counter(), 0
-    frames, unsent = [], 0
-
-    async def ask(n):
-        key = f"call-{n % 7}" if n % 2 else None
-        try:
-            answer = await client.job(target, "echo", {"n": n}, timeout=30, key=key)
-            by[answer["by"]] += answer["n"] == n
-        except Exception as error:
-            errors[f"{type(error).__name__}: {error}"] += 1
-
-    async with pbus.client.connect() as client:
-        while not ended.exists():
-            tasks = [asyncio.ensure_future(ask(sent + i)) for i in range(8)]
-            if "--frames" in sys.argv:
-                try:
-                    await client.send_text(target, f"frame-{sent}", key=f"call-{sent % 5}")
-                    frames.append(f"frame-{sent}")
-                except Exception as error:
-                    errors[f"{type(error).__name__}: {error}"] += 1
-            await asyncio.gather(*tasks)
-            sent += 8
-            begun.touch()
-    print(json.dumps({"sent": sent, "by": by, "errors": errors, "frames": frames}))
-
-asyncio.run(main())
-"""
 EXACT = "bus: {delivery: at-least-once}"
 
 
@@ -82,43 +44,10 @@ def write(place: Place, bus: str, clerk: str, more: str = "") -> None:
 
 def make(home: CliEnv, name: str, bus: str, clerk: str, more: str = "") -> Place:
     """A project that is up."""
-    place = home.place(name, {"workers.py": WORKERS, "load.py": LOAD})
+    place = home.place(name, {"workers.py": WORKERS})
     write(place, bus, clerk, more)
     place.up()
     return place
-
-
-class Load:
-    """Figures of a load after its end."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, Any] = {}
-
-
-@contextlib.contextmanager
-def load(place: Place, target: str, *options: str) -> Iterator[Load]:
-    """Jobs that are sent during a block; all of them are answered rightly at its end."""
-    for name in ("begun", "ended"):
-        (place.folder / name).unlink(missing_ok=True)
-    result = Load()
-    with subprocess.Popen(
-        [sys.executable, "load.py", target, *options],
-        cwd=place.folder,
-        env=place.home.environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as program:
-        try:
-            wait_for(lambda: (place.folder / "begun").exists() or program.poll() is not None)
-            yield result
-        finally:
-            (place.folder / "ended").touch()
-            out, err = program.communicate(timeout=2 * PATIENCE_S)
-    assert 0 == program.returncode, err
-    result.found = json.loads(out)
-    assert {} == result.found["errors"]
-    assert result.found["sent"] == sum(result.found["by"].values())
 
 
 def test_nothing_fails_while_all_is_exchanged(home: CliEnv):
@@ -195,7 +124,7 @@ def test_worker_without_replicas_is_restarted_in_place(home: CliEnv):
         "    depends_on: {base: {condition: ready, restart: true}}\n"
         "  base: {command: [sleep, '600'], replicas: 2}\n"
     )
-    place = home.place("single", {"workers.py": WORKERS, "load.py": LOAD})
+    place = home.place("single", {"workers.py": WORKERS})
     (place.folder / "topology.yaml").write_text(
         f"{EXACT}\nworkers:\n  clerk:\n    worker: workers:Clerk\n{more}"
     )
