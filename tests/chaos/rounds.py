@@ -109,12 +109,12 @@ class Round:
 
     def _break(self) -> None:
         """Apply a file with mistakes: nothing happens."""
-        before = self._pids()
+        before = self._place.rows().keys()
         (self._place.folder / "topology.yaml").write_text("workers: {clerk: {replicas: -1}}")
         self._tell(2, "up", "-d")
         self._write()
-        after = self._pids()
-        assert before.keys() == after.keys(), f"{before} became {after}"
+        after = self._place.rows().keys()
+        assert before == after, f"{before} became {after}"
 
     def _kill(self) -> None:
         """Kill one or two processes at once, or stop one for a moment."""
