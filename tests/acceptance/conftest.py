@@ -9,17 +9,17 @@ from support.cli_env import CliEnv, Place
 
 
 @pytest.fixture(scope="module")
-def home() -> Iterator[CliEnv]:
+def cli() -> Iterator[CliEnv]:
     """Where a module's projects live."""
-    with CliEnv() as home:
-        yield home
+    with CliEnv() as cli:
+        yield cli
 
 
 @pytest.fixture(scope="session")
-def town() -> Iterator[Place]:
+def sample() -> Iterator[Place]:
     """A project that runs for all modules; tests leave it as they found it."""
-    with CliEnv() as home:
-        place = home.place("town", Path(__file__).parent / "town")
+    with CliEnv() as cli:
+        place = cli.place("sample", Path(__file__).parent / "sample")
         (place.folder / "hall").mkdir()
         place.up()
         yield place

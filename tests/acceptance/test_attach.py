@@ -21,9 +21,9 @@ workers:
 
 
 @pytest.fixture(scope="module")
-def place(home: CliEnv) -> Place:
+def place(cli: CliEnv) -> Place:
     """A project in the background; tests but the last leave it running."""
-    place = home.place("tock", {"topology.yaml": TOPOLOGY})
+    place = cli.place("tock", {"topology.yaml": TOPOLOGY})
     place.run("up", "-d")
     place.until(lambda rows: (rows["tick"]["state"], rows["dead"]["state"]) == ("ready", "failed"))
     return place
@@ -32,9 +32,9 @@ def place(home: CliEnv) -> Place:
 @pytest.fixture(autouse=True)
 def _runs_on(place: Place) -> Iterator[None]:
     """Whatever becomes of those who look on, the workers are the same."""
-    pid = place.record()["pid"] if place.home.records() else None
+    pid = place.record()["pid"] if place.cli.records() else None
     yield
-    if place.home.records():
+    if place.cli.records():
         assert pid == place.record()["pid"]
 
 
@@ -76,7 +76,7 @@ def test_closed_outputs_hold_nothing(place: Place):
         wait_for(lambda: screen.process.poll() is not None)
     piped = subprocess.run(
         ["/bin/sh", "-c", f"{PBUS} attach | head -n 2"],
-        cwd=place.folder, env=place.home.environ, capture_output=True, text=True, timeout=30,
+        cwd=place.folder, env=place.cli.environ, capture_output=True, text=True, timeout=30,
     )  # fmt: skip
 
     assert 2 == piped.stdout.count("\n")

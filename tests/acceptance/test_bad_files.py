@@ -24,11 +24,11 @@ BAD: dict[str, tuple[str, list[str]]] = {
 }
 
 
-def test_wrong_files_are_refused(home: CliEnv):
+def test_wrong_files_are_refused(cli: CliEnv):
     """Every problem with file and line, what was expected and the nearest name; exit code 2."""
     ended = {}
     for number, (what, (text, _)) in enumerate(BAD.items()):
-        place = home.place(f"bad{number}", {"topology.yaml": text} if text else {})
+        place = cli.place(f"bad{number}", {"topology.yaml": text} if text else {})
         verb = ("validate",) if number % 2 else ("up", "-d")
         ended[what] = place.tell(*verb) if number else place.run(*verb)
 
@@ -37,10 +37,10 @@ def test_wrong_files_are_refused(home: CliEnv):
         assert (2, "") == (done.code, done.out), what
         assert [] == [part for part in parts if part not in done.err], done.err
         assert "Traceback" not in done.err
-    assert [] == home.processes()
+    assert [] == cli.processes()
 
 
-def test_right_file_is_described(home: CliEnv):
+def test_right_file_is_described(cli: CliEnv):
     """`validate` says what a file runs; with --json as one object, secrets masked."""
     text = """
 name: fine
@@ -49,7 +49,7 @@ workers:
   a: {worker: "m:C", replicas: 3, env: {API_KEY: "${KEY:-geheim}"}}
   b: {command: [sleep, 1]}
 """
-    place = home.place("fine", {"topology.yaml": text, "m.py": CLASS})
+    place = cli.place("fine", {"topology.yaml": text, "m.py": CLASS})
     plain, as_json = place.run("validate"), place.tell("validate", "--json")
 
     assert (0, 0) == (plain.code, as_json.code)
@@ -60,7 +60,7 @@ workers:
     assert "geheim" not in plain.out + as_json.out
 
 
-def test_config_shows_what_is_understood(home: CliEnv):
+def test_config_shows_what_is_understood(cli: CliEnv):
     """YAML that loads as the same topology, or JSON; secrets masked; a wrong file is exit code 2."""
     text = """
 name: shown
@@ -68,7 +68,7 @@ workers:
   a: {worker: "m:C", replicas: 3, env: {API_KEY: "${KEY:-geheim}"}}
   b: {command: [sleep, 1], args: &x ~}
 """
-    place = home.place("shown", {"topology.yaml": text, "m.py": CLASS, "bad.yaml": "a: 1"})
+    place = cli.place("shown", {"topology.yaml": text, "m.py": CLASS, "bad.yaml": "a: 1"})
     plain, as_json = place.run("config"), place.tell("config", "--json")
     (place.folder / "again.yaml").write_text(plain.out)
     again = place.tell("config", "again.yaml")
@@ -82,7 +82,7 @@ workers:
     assert "bad.yaml:1: a: " in wrong.err
 
 
-def test_validate_reads_the_code(home: CliEnv):
+def test_validate_reads_the_code(cli: CliEnv):
     """Without importing it; `--strict` imports, in the environment of the worker."""
     text = """
 name: read
@@ -92,7 +92,7 @@ workers:
   c: {command: [./missing]}
 """
     strange = "import os\nprint('imported')\nif os.environ['STRANGE']: raise OSError('no stove')\n"
-    place = home.place(
+    place = cli.place(
         "read", {"topology.yaml": text, "m.py": CLASS, "strange.py": strange + CLASS + "X = C"}
     )
     plain, strict = place.run("validate"), place.run("validate", "--strict")

@@ -77,9 +77,9 @@ workers:
 
 
 @pytest.fixture(scope="module")
-def policies(home: CliEnv) -> Place:
+def policies(cli: CliEnv) -> Place:
     """Programs that end, by all policies; five quick exits take a while, so it starts first."""
-    place = home.place("policies", {"topology.yaml": POLICIES})
+    place = cli.place("policies", {"topology.yaml": POLICIES})
     assert place.run("up", "-d").code == 0
     place.until(
         lambda rows: rows["once"]["state"] == "failed" and rows["done"]["state"] == "exited"
@@ -89,12 +89,12 @@ def policies(home: CliEnv) -> Place:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def slow(home: CliEnv) -> Command:
+def slow(cli: CliEnv) -> Command:
     """A start that waits in vain; begun early, too."""
     text = (
         "name: slow\nworkers:\n  slow: {worker: 'workers:Slow'}\n  good: {worker: 'workers:Good'}\n"
     )
-    place = home.place("slow", {"workers.py": WORKERS, "topology.yaml": text})
+    place = cli.place("slow", {"workers.py": WORKERS, "topology.yaml": text})
     return place.start("up", "--wait", "--timeout", "12")
 
 
@@ -115,18 +115,18 @@ def test_states_show_policy(policies: Place):
     assert {"steady"} <= ready <= {"steady", "flaky", "again"}
 
 
-def bad_place(home: CliEnv, name: str, *workers: str) -> Place:
+def bad_place(cli: CliEnv, name: str, *workers: str) -> Place:
     """A project of these bad workers."""
     lines = [f"  {worker}: {SPECS[worker]}\n" for worker in workers]
     text = f"name: {name}\nworkers:\n{''.join(lines)}"
     files = {"workers": WORKERS, "broken": BROKEN, "clashing": CLASHING, "setting": SETTING}
     modules = {f"{module}.py": code for module, code in files.items()}
-    return home.place(name, {"topology.yaml": text, **modules})
+    return cli.place(name, {"topology.yaml": text, **modules})
 
 
-def test_bad_worker_is_named(home: CliEnv):
+def test_bad_worker_is_named(cli: CliEnv):
     """`up --wait` exits 1 at the first that failed, with its last log lines (a traceback too)."""
-    done = bad_place(home, "importing", "importing").run("up", "--wait")
+    done = bad_place(cli, "importing", "importing").run("up", "--wait")
 
     assert (1, "") == (done.code, done.out)
     assert "error: worker 'importing' failed: " in done.err
@@ -145,9 +145,9 @@ workers:
 """
 
 
-def test_every_reason_is_told(home: CliEnv):
+def test_every_reason_is_told(cli: CliEnv):
     """`up --wait` names all that are not ready; each reason is of the last incarnation, and no chatter."""
-    place = home.place("reasons", {"topology.yaml": REASONS})
+    place = cli.place("reasons", {"topology.yaml": REASONS})
     done = place.run("up", "--wait")
 
     assert 1 == done.code
@@ -176,10 +176,10 @@ def test_every_reason_is_told(home: CliEnv):
         assert 130 == screen.code()
 
 
-def test_reasons_are_logged(home: CliEnv):
+def test_reasons_are_logged(cli: CliEnv):
     """Whatever keeps workers from starting, the log of each says what it is."""
     rest = [name for name in SPECS if name != "importing"]
-    place = bad_place(home, "bad", *rest)
+    place = bad_place(cli, "bad", *rest)
     assert place.run("up", "-d").code == 0
 
     for name in rest:
@@ -188,7 +188,7 @@ def test_reasons_are_logged(home: CliEnv):
     assert 0 == place.run("down").code
 
 
-def test_all_failed_ends_up(home: CliEnv):
+def test_all_failed_ends_up(cli: CliEnv):
     """When some worker failed and nothing is left running, `up` exits 1."""
     text = """
 name: hopeless
@@ -196,7 +196,7 @@ workers:
   a: {command: [sh, -c, "echo goodbye; exit 5"], restart: never}
   b: {command: [sh, -c, "exit 0"]}
 """
-    done = home.place("hopeless", {"topology.yaml": text}).run("up")
+    done = cli.place("hopeless", {"topology.yaml": text}).run("up")
 
     assert 1 == done.code
     assert "a    | goodbye" in done.out

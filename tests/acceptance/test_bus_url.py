@@ -43,7 +43,7 @@ def broker() -> Iterator[Valkey]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def waiting(home: CliEnv) -> Iterator[list[Command]]:
+def waiting(cli: CliEnv) -> Iterator[list[Command]]:
     """Commands that wait for an answer; begun first, for they take their time."""
     with contextlib.closing(socket.socket()) as deaf:
         deaf.bind(("127.0.0.1", 0))
@@ -55,7 +55,7 @@ def waiting(home: CliEnv) -> Iterator[list[Command]]:
             "mute": f"postgresql://:{PASSWORD}@127.0.0.1:{silent}/x",
             "nowhere": f"postgresql://:{PASSWORD}@127.0.0.1:1/x",
         }
-        places = {name: place_at(home, name, url) for name, url in urls.items()}
+        places = {name: place_at(cli, name, url) for name, url in urls.items()}
         yield [
             places["silent"].start("up"),
             places["silent"].start("ps", "-f", "topology.yaml"),
@@ -65,10 +65,10 @@ def waiting(home: CliEnv) -> Iterator[list[Command]]:
         ]
 
 
-def place_at(home: CliEnv, name: str, url: str) -> Place:
+def place_at(cli: CliEnv, name: str, url: str) -> Place:
     """A project whose bus is there."""
     text = TOPOLOGY.replace("shared", name).replace("${BUS_URL}", url)
-    return home.place(name, {"topology.yaml": text, "workers.py": WORKERS})
+    return cli.place(name, {"topology.yaml": text, "workers.py": WORKERS})
 
 
 def see_unreachable(done: Done) -> None:
@@ -80,9 +80,9 @@ def see_unreachable(done: Done) -> None:
     assert done.seconds < 5 + 10
 
 
-def test_file_that_was_only_found_is_not_connected_to(home: CliEnv, broker: Valkey):
+def test_file_that_was_only_found_is_not_connected_to(cli: CliEnv, broker: Valkey):
     """In a stranger's folder no verb sends a password to where its file says; named, it says where."""
-    place = place_at(home, "strange", f"redis://:{PASSWORD}@127.0.0.1:{broker.port}")
+    place = place_at(cli, "strange", f"redis://:{PASSWORD}@127.0.0.1:{broker.port}")
     at = rf"redis://:\*\*\*@127\.0\.0\.1:{broker.port}"
 
     with redis.Redis(port=broker.port, password=PASSWORD) as client:
@@ -105,9 +105,9 @@ def test_file_that_was_only_found_is_not_connected_to(home: CliEnv, broker: Valk
         assert before < connections()
 
 
-def test_file_that_was_changed_is_not_connected_to(home: CliEnv, broker: Valkey):
+def test_file_that_was_changed_is_not_connected_to(cli: CliEnv, broker: Valkey):
     """What was started here with one broker sends no password to another that its file names now."""
-    place = place_at(home, "pulled", f"redis://:{PASSWORD}@127.0.0.1:{broker.port}")
+    place = place_at(cli, "pulled", f"redis://:{PASSWORD}@127.0.0.1:{broker.port}")
     assert 0 == place.run("up", "-d", "--wait").code
     assert 0 == place.run("down").code
     assert 0 == place.tell("ps").code
@@ -139,10 +139,10 @@ def replace_by_link(file: Path, text: str) -> None:
     file.symlink_to(elsewhere)
 
 
-def test_open_broker_is_warned_of(home: CliEnv):
+def test_open_broker_is_warned_of(cli: CliEnv):
     """A broker with neither password nor key is open to all who reach it: validate and up say so."""
     with Valkey(tcp=True) as server:
-        place = place_at(home, "open", server.tcp_url)
+        place = place_at(cli, "open", server.tcp_url)
         done = [place.tell("validate"), place.run("up", "-d", "--wait"), place.run("down")]
         keyed = place.folder / "topology.yaml"
         keyed.write_text(keyed.read_text().replace("bus: {", "bus: {key: 0123456789abcdef, "))
@@ -153,16 +153,16 @@ def test_open_broker_is_warned_of(home: CliEnv):
     assert [False] * 3 == ["set `bus.key`" in one.err for one in quiet]
 
 
-def test_wrong_password_is_told(home: CliEnv, broker: Valkey):
+def test_wrong_password_is_told(cli: CliEnv, broker: Valkey):
     """The server's refusal is passed on, the password is not."""
     url = f"redis://:{PASSWORD}-not@127.0.0.1:{broker.port}"
 
-    see_unreachable(place_at(home, "refused", url).run("up"))
+    see_unreachable(place_at(cli, "refused", url).run("up"))
 
 
-def test_password_is_never_shown(home: CliEnv, broker: Valkey):
+def test_password_is_never_shown(cli: CliEnv, broker: Valkey):
     """Neither a command's output nor a log nor a command line has it; only the record, mode 0600."""
-    place = place_at(home, "guarded", f"redis://:{PASSWORD}@127.0.0.1:{broker.port}")
+    place = place_at(cli, "guarded", f"redis://:{PASSWORD}@127.0.0.1:{broker.port}")
     foreground = place.start("up", "--plain")
     foreground.until("hello * ready")
     tail = place.start("tail", "-n", "1", "--source", "cli-*")
@@ -171,14 +171,14 @@ def test_password_is_never_shown(home: CliEnv, broker: Valkey):
     done = [*(place.tell(*words) for words in verbs), place.run("up")]
     while tail.process.poll() is None:
         done.append(place.tell("send", "hello", "--text", "x"))
-    words = home.command_lines()
+    words = cli.command_lines()
     record = place.record_path()
     done += [tail.done(), foreground.end()]
 
     assert f"redis://:***@127.0.0.1:{broker.port}" == done[1].json["bus"]
     assert [] == [one for one in done if PASSWORD in one.out + one.err]
     assert PASSWORD not in words
-    files = [path for path in home.state.rglob("*") if path.is_file() and path != record]
+    files = [path for path in cli.state.rglob("*") if path.is_file() and path != record]
     assert [] == [path for path in files if PASSWORD.encode() in path.read_bytes()]
 
 
@@ -197,13 +197,13 @@ VERBS = [
 ]  # fmt: skip
 
 
-def test_user_with_the_documented_rights_runs_everything(home: CliEnv):
+def test_user_with_the_documented_rights_runs_everything(cli: CliEnv):
     """A project with kept messages, and every verb, on a Redis user that may do what README says."""
     with Valkey(tcp=True) as server:
         rules = " ".join(documented_rights())
         reply = server.command("ACL", "SETUSER", "app", "reset", "on", ">secret", *rules.split())
         assert reply.startswith(b"+OK"), reply
-        place = place_at(home, "shop", f"redis://app:secret@127.0.0.1:{server.port}")
+        place = place_at(cli, "shop", f"redis://app:secret@127.0.0.1:{server.port}")
         topology = place.folder / "topology.yaml"
         topology.write_text(
             topology.read_text().replace(
@@ -226,9 +226,7 @@ def test_user_with_the_documented_rights_runs_everything(home: CliEnv):
 
 
 @pytest.mark.pgmq
-def test_role_with_the_documented_rights_runs_everything(
-    home: CliEnv, database: str, postgres: Any
-):
+def test_role_with_the_documented_rights_runs_everything(cli: CliEnv, database: str, postgres: Any):
     """The same on a Postgres role; an administrator ran pbus once."""
     name = urlsplit(database).path[1:]
 
@@ -241,13 +239,13 @@ def test_role_with_the_documented_rights_runs_everything(
     revoked = f"REVOKE ALL ON DATABASE {name} FROM PUBLIC"
     for statement in ("CREATE ROLE hired LOGIN", revoked, *grants):
         postgres.execute(statement, database=name)
-    place = place_at(home, "hired", f"{database}&role=hired")
+    place = place_at(cli, "hired", f"{database}&role=hired")
     place.up()
     tail = place.start("tail", "-n", "1", "--source", "cli-*")
     while tail.process.poll() is None:
         place.tell("send", "hello", "--text", "x")
     codes = {words: place.tell(*words).code for words in VERBS}
-    log = "".join(path.read_text() for path in home.state.rglob("hired*/**/*.log"))
+    log = "".join(path.read_text() for path in cli.state.rglob("hired*/**/*.log"))
     ended = place.run("down", "--purge")
 
     assert 0 == ended.code

@@ -31,19 +31,19 @@ workers:
 
 
 @pytest.fixture(scope="module")
-def place(home: CliEnv) -> Place:
+def place(cli: CliEnv) -> Place:
     """A project in a folder whose name is no text."""
-    place = home.place(FOLDER, {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
+    place = cli.place(FOLDER, {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
     (place.folder / "note.txt").write_text("größe", encoding="utf-8")
     done = place.run("up", "-d")
     assert 0 == done.code, done.err
-    wait_for(lambda: "größe" in "\n".join(logs(home, "reader")))
+    wait_for(lambda: "größe" in "\n".join(logs(cli, "reader")))
     return place
 
 
-def logs(home: CliEnv, worker: str) -> list[str]:
+def logs(cli: CliEnv, worker: str) -> list[str]:
     """What a worker wrote."""
-    paths = home.state.glob(f"pbus/bytes-*/logs/workers/{worker}.log")
+    paths = cli.state.glob(f"pbus/bytes-*/logs/workers/{worker}.log")
     return [line for path in paths for line in path.read_text(errors="replace").splitlines()]
 
 
@@ -54,7 +54,7 @@ def test_verbs_print_something(place: Place, environ: dict[str, str], verb: str)
     done = subprocess.run(
         [PBUS, *verb.split()],
         cwd=place.folder,
-        env=place.home.environ | environ,
+        env=place.cli.environ | environ,
         capture_output=True,
         timeout=PATIENCE_S,
         check=False,
@@ -72,9 +72,9 @@ def test_verbs_print_something(place: Place, environ: dict[str, str], verb: str)
 
 def test_narrow_locale_starts_it(place: Place):
     """`up` itself, where file names are read as ASCII; a program that cannot start says why."""
-    home = place.home
+    cli = place.cli
     assert 0 == place.tell("down").code
-    home.environ |= NARROW
+    cli.environ |= NARROW
     try:
         done = place.run("up", "--wait")
         assert 1 == done.code
@@ -84,4 +84,4 @@ def test_narrow_locale_starts_it(place: Place):
         assert 0 == place.run("down").code
     finally:
         for name in NARROW:
-            del home.environ[name]
+            del cli.environ[name]

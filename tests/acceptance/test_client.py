@@ -71,8 +71,8 @@ from pbus import CallTimeoutError, UnknownNameError, WorkerNotFoundError
 @pytest.fixture(scope="module")
 def shop() -> Iterator[Place]:
     """A project for the programs of this module."""
-    with CliEnv() as home:
-        place = home.place("shop", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
+    with CliEnv() as cli:
+        place = cli.place("shop", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
         place.up()
         yield place
 
@@ -81,7 +81,7 @@ def start(place: Place, program: str, *, folder: Path | None = None) -> "subproc
     """A program of a user, on its way."""
     return subprocess.Popen(
         [sys.executable, "-c", HEAD + program],
-        cwd=folder or place.folder, env=place.home.environ, text=True, stdin=subprocess.PIPE,
+        cwd=folder or place.folder, env=place.cli.environ, text=True, stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 

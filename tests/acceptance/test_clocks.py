@@ -22,17 +22,17 @@ workers:
 @pytest.fixture
 def other_home() -> Iterator[CliEnv]:
     """Another machine, as far as files go."""
-    with CliEnv() as home:
-        yield home
+    with CliEnv() as cli:
+        yield cli
 
 
 @pytest.mark.parametrize("ahead_s", [-120])
 def test_clock_of_another_host(
-    home: CliEnv, other_home: CliEnv, valkey: Valkey, channel: str, ahead_s: int
+    cli: CliEnv, other_home: CliEnv, valkey: Valkey, channel: str, ahead_s: int
 ):
     """A host whose clock is wrong comes up, and each shows the other's workers as they are."""
     files = {"topology.yaml": TOPOLOGY.format(url=valkey.tcp_url, channel=channel)}
-    here, there = home.place(f"here{ahead_s}", files), other_home.place("there", files)
+    here, there = cli.place(f"here{ahead_s}", files), other_home.place("there", files)
     other_home.environ.update(moved_clock(ahead_s, other_home.folder))
     here.start("up", "-d", "--only", "right")
     there.up("--only", "moved")

@@ -55,28 +55,28 @@ workers:
 """
 
 
-def shop_at(home: CliEnv, name: str, *files: str) -> Place:
+def shop_at(cli: CliEnv, name: str, *files: str) -> Place:
     """A place with the shop's topology; it waits for the files `go` and `open`."""
     given = {"topology.yaml": SHOP, "workers.py": WORKERS, "shop.env": "PLACE=Ulm\n"}
-    return home.place(name, given | dict.fromkeys(files, ""))
+    return cli.place(name, given | dict.fromkeys(files, ""))
 
 
 @pytest.fixture(scope="module")
-def shop(home: CliEnv) -> Place:
+def shop(cli: CliEnv) -> Place:
     """A project that several tests complain of; they leave it running."""
-    place = shop_at(home, "shop", "go", "open")
+    place = shop_at(cli, "shop", "go", "open")
     place.up()
     return place
 
 
 @pytest.fixture
-def project(home: CliEnv) -> Iterator[Callable[..., Place]]:
+def project(cli: CliEnv) -> Iterator[Callable[..., Place]]:
     """Makes a project of these workers, which is down after the test."""
     made: list[Place] = []
 
     def make(name: str, workers: str, files: Mapping[str, str] | None = None) -> Place:
         text = f"workers:\n{workers}"
-        made.append(home.place(name, {"topology.yaml": text, **(files or {})}))
+        made.append(cli.place(name, {"topology.yaml": text, **(files or {})}))
         return made[-1]
 
     yield make
@@ -89,9 +89,9 @@ def pid_in(file: Path) -> psutil.Process:
     return psutil.Process(int(wait_for(lambda: file.exists() and file.read_text().strip())))
 
 
-def test_order_and_readiness(home: CliEnv):
+def test_order_and_readiness(cli: CliEnv):
     """Complaint: workers start in any order, and before what they need is ready."""
-    shop = shop_at(home, "opening")
+    shop = shop_at(cli, "opening")
     assert 0 == shop.run("up", "-d").code
     order = shop.folder / "order"
     rows = shop.until(
@@ -207,7 +207,7 @@ def test_machine_output_is_stable(shop: Place):
     assert (1, "") == (done.code, done.out)
 
 
-def test_children_do_not_survive_stop(home: CliEnv, project: Callable[..., Place]):
+def test_children_do_not_survive_stop(cli: CliEnv, project: Callable[..., Place]):
     """Complaint: children of a stopped program go on, though the stop says that it is done."""
     place = project(
         "leavers",
@@ -219,7 +219,7 @@ def test_children_do_not_survive_stop(home: CliEnv, project: Callable[..., Place
     stopped, last = pid_in(place.folder / "stopped"), pid_in(place.folder / "last")
     ended = int((place.folder / "ended").read_text())
     place.until(lambda rows: rows["ended"]["state"] == "exited")
-    assert [] == living(one for one in home.processes() if one.pid == ended)
+    assert [] == living(one for one in cli.processes() if one.pid == ended)
     assert 0 == place.run("stop", "stopped", "--timeout", "0.2").code
     assert ([], [last]) == (living([stopped]), living([last]))
     assert 0 == place.run("down", "--timeout", "0.2").code
@@ -265,7 +265,7 @@ def test_hang_before_ready_is_reaped(project: Callable[..., Place]):
     assert 1 == told.code
     assert "not ready within 0.5 s: no line matches 'never said'" in told.out
     assert "not ready within 1 s: it has not registered on the bus as ready" in told.out
-    assert str(place.folder) not in place.home.command_lines()
+    assert str(place.folder) not in place.cli.command_lines()
 
 
 @pytest.mark.parametrize(
@@ -288,9 +288,9 @@ def test_failed_start_is_no_zero(
     assert "goes on running" not in told.err  # for nothing does
 
 
-def test_instances_do_not_clash(shop: Place, home: CliEnv):
+def test_instances_do_not_clash(shop: Place, cli: CliEnv):
     """Complaint: two instances fight for a port or a name, and stopping one stops the other."""
-    twin = shop_at(home, "twin", "go", "open")
+    twin = shop_at(cli, "twin", "go", "open")
     before = shop.rows()["api"]["pid"]
     started = [twin.start("up", "--wait"), twin.start("up", "--wait")]  # and at the same time
     codes = sorted(one.done().code for one in started)

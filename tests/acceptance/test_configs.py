@@ -14,16 +14,16 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.y*ml"))
 _YAML_BLOCK = re.compile(r"^```ya?ml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-def copy_of(home: CliEnv, folder: Path) -> Place:
+def copy_of(cli: CliEnv, folder: Path) -> Place:
     """A copy of a folder of topologies, made once."""
-    copy = home.folder / folder.name
-    return Place(home, copy) if copy.exists() else home.place(folder.name, folder)
+    copy = cli.folder / folder.name
+    return Place(cli, copy) if copy.exists() else cli.place(folder.name, folder)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_config_is_valid(home: CliEnv, path: Path):
+def test_config_is_valid(cli: CliEnv, path: Path):
     """`pbus validate` finds nothing wrong with it, and its worker classes are there."""
-    done = copy_of(home, path.parent).tell("validate", path.name, "--json")
+    done = copy_of(cli, path.parent).tell("validate", path.name, "--json")
 
     assert 0 == done.code, done.err
     for worker in done.json["workers"]:
@@ -33,14 +33,14 @@ def test_config_is_valid(home: CliEnv, path: Path):
             assert f"class {name}(" in source
 
 
-def test_readme_topology_is_valid(home: CliEnv):
+def test_readme_topology_is_valid(cli: CliEnv):
     """The first topology of the README is right as it stands."""
     blocks = _YAML_BLOCK.findall((ROOT / "README.md").read_text())
     if not blocks:
         pytest.skip("the README shows no topology yet")
     workers = (ROOT / "configs" / "quickstart" / "workers.py").read_text()
     files = {"topology.yaml": blocks[0], "workers.py": workers}
-    done = home.place("readme", files).tell("validate")
+    done = cli.place("readme", files).tell("validate")
 
     assert (0, "") == (done.code, done.err)
     assert blocks[0].count("\n") <= 12

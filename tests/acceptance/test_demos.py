@@ -31,9 +31,9 @@ def heard(place: Place, worker: str, text: str) -> None:
     wait_for(lambda: any(text in line for line in place.logs(worker)))
 
 
-def test_conversation_handed_over(home: CliEnv):
+def test_conversation_handed_over(cli: CliEnv):
     """One speaker at a time: who takes over knows what was said, and hands back."""
-    place = home.place("handoff", CONFIGS / "handoff")
+    place = cli.place("handoff", CONFIGS / "handoff")
     place.up()
     heard(place, "reception", "Good day.")
     say(place, "Hello, I am Ada")
@@ -61,9 +61,9 @@ def read_wav(path: Path) -> tuple[tuple[int, ...], bytes]:
         return tuple(file.getparams()[:3]), file.readframes(file.getnframes())
 
 
-def test_audio_crosses_processes(home: CliEnv):
+def test_audio_crosses_processes(cli: CliEnv):
     """Without a file of its own, `up` plays a tone through three processes and ends by itself."""
-    place = home.place("audio", CONFIGS / "audio")
+    place = cli.place("audio", CONFIGS / "audio")
     done = place.run("up", limit_s=60)
 
     assert 0 == done.code, done.err
@@ -72,17 +72,17 @@ def test_audio_crosses_processes(home: CliEnv):
     assert ((2, 2, 44_100), 882_000) == (params, len(samples))
 
 
-def test_given_wav_copied_exactly(home: CliEnv, monkeypatch: pytest.MonkeyPatch):
+def test_given_wav_copied_exactly(cli: CliEnv, monkeypatch: pytest.MonkeyPatch):
     """A file that is given comes out byte for byte the same, its last short frame included."""
-    place = home.place("given", CONFIGS / "audio")
+    place = cli.place("given", CONFIGS / "audio")
     with (place.folder / "topology.yaml").open("a") as file:
         file.write("bus: {backend: memory}\n")  # what is asked here is not how frames travel
     source, copy = place.folder / "in.wav", place.folder / "copy.wav"
     with wave.open(str(source), "wb") as wav:
         wav.setparams((1, 2, 8000, 0, "NONE", "not compressed"))
         wav.writeframes(bytes(value * 7 % 256 for value in range(2 * 8000 + 62)))
-    monkeypatch.setitem(home.environ, "WAV_IN", str(source))
-    monkeypatch.setitem(home.environ, "WAV_OUT", str(copy))
+    monkeypatch.setitem(cli.environ, "WAV_IN", str(source))
+    monkeypatch.setitem(cli.environ, "WAV_OUT", str(copy))
     done = place.run("up", limit_s=60)
 
     assert 0 == done.code, done.err
@@ -92,10 +92,10 @@ def test_given_wav_copied_exactly(home: CliEnv, monkeypatch: pytest.MonkeyPatch)
 # Two hosts
 
 
-def start_part(home: CliEnv, url: str, part: str) -> tuple[Place, Command]:
+def start_part(cli: CliEnv, url: str, part: str) -> tuple[Place, Command]:
     """The topology of both, brought up with one of its workers."""
-    home.environ["BUS_URL"] = url
-    place = home.place("two-hosts", CONFIGS / "two-hosts")
+    cli.environ["BUS_URL"] = url
+    place = cli.place("two-hosts", CONFIGS / "two-hosts")
     command = place.start("up", "--only", part)
     command.until(part)
     return place, command

@@ -21,9 +21,9 @@ WORKERS = "from pbus import BaseWorker\n\nclass A(BaseWorker):\n    pass\n"
 ONE = "workers:\n  a: {worker: 'w:A'}\n"
 
 
-def place(home: CliEnv, name: str, text: str) -> Place:
+def place(cli: CliEnv, name: str, text: str) -> Place:
     """A project's folder."""
-    return home.place(name, {"topology.yaml": f"name: {name}\n{text}", "w.py": WORKERS})
+    return cli.place(name, {"topology.yaml": f"name: {name}\n{text}", "w.py": WORKERS})
 
 
 def bad(done: Done) -> list[tuple[str, str]]:
@@ -42,12 +42,12 @@ def text_of(done: Done, check: str) -> str:
     )
 
 
-def test_without_a_project(home: CliEnv):
+def test_without_a_project(cli: CliEnv):
     """Versions, folders and limits are looked at; a file that does not load is a finding."""
-    empty = home.place("empty", {}).run("doctor")
-    wrong = place(home, "wrong", "workers:\n  a: {wroker: x}\n").tell("doctor", "--json")
-    right = place(home, "right", ONE).tell("doctor", "--json")
-    named = place(home, "named", ONE).tell("-p", "nobody", "doctor", "--json")
+    empty = cli.place("empty", {}).run("doctor")
+    wrong = place(cli, "wrong", "workers:\n  a: {wroker: x}\n").tell("doctor", "--json")
+    right = place(cli, "right", ONE).tell("doctor", "--json")
+    named = place(cli, "named", ONE).tell("-p", "nobody", "doctor", "--json")
 
     assert (0, "0 errors") == (empty.code, empty.err.split(",")[0]), empty.out
     assert [] == [word for word in ("python", "state", "files", "disk") if word not in empty.out]
@@ -58,10 +58,10 @@ def test_without_a_project(home: CliEnv):
 
 
 @pytest.mark.parametrize("delivery", ["at-most-once", "at-least-once"])
-def test_running_project(home: CliEnv, delivery: str):
+def test_running_project(cli: CliEnv, delivery: str):
     """The broker answers and permits; nothing is left in it; a failed worker is an error."""
     worker = "  b: {command: [./missing], restart: never}\n"
-    project = place(home, f"running-{delivery}", f"bus: {{delivery: {delivery}}}\n{ONE}")
+    project = place(cli, f"running-{delivery}", f"bus: {{delivery: {delivery}}}\n{ONE}")
     project.up()
     with project.broker() as broker:
         before = sorted(broker.keys())
@@ -83,10 +83,10 @@ def test_running_project(home: CliEnv, delivery: str):
     )
 
 
-def test_killed_supervisor_and_guard(home: CliEnv):
+def test_killed_supervisor_and_guard(cli: CliEnv):
     """What both left is found, with pids; after `down` it is gone."""
     project = place(
-        home,
+        cli,
         "killed",
         f"workers:\n  a: {{command: ['{sys.executable}', -c, 'import time; time.sleep(600)']}}\n",
     )
@@ -103,12 +103,12 @@ def test_killed_supervisor_and_guard(home: CliEnv):
     assert [] == bad(project.tell("doctor", "--json"))
 
 
-def test_foreign_file_is_not_connected_to(home: CliEnv):
+def test_foreign_file_is_not_connected_to(cli: CliEnv):
     """As with `ps`: a file that was only found, with a broker that it never ran with here."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
         url = f"redis://me:geheim@127.0.0.1:{server.getsockname()[1]}"
-        foreign = place(home, "foreign", f"bus: {{url: '{url}'}}\n{ONE}")
+        foreign = place(cli, "foreign", f"bus: {{url: '{url}'}}\n{ONE}")
         found = foreign.run("doctor", "--json")
         with pytest.raises(TimeoutError):
             server.accept()
@@ -120,22 +120,22 @@ def test_foreign_file_is_not_connected_to(home: CliEnv):
     assert "geheim" not in found.out + found.err + named.out + named.err
 
 
-def test_silent_broker(home: CliEnv):
+def test_silent_broker(cli: CliEnv):
     """One that takes connections and never answers is an error within seconds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"redis://127.0.0.1:{server.getsockname()[1]}"
         text = f"bus: {{url: '{url}', key: 0123456789abcdef}}\n{ONE}"
-        found = place(home, "silent", text).run("doctor", "-f", "topology.yaml", "--json")
+        found = place(cli, "silent", text).run("doctor", "-f", "topology.yaml", "--json")
 
     assert [("error", "broker")] == bad(found)
 
 
-def test_nothing_is_installed(home: CliEnv, postgres: Any):
+def test_nothing_is_installed(cli: CliEnv, postgres: Any):
     """A database that pbus was never used in stays as it is."""
     url = postgres.create_database()
     text = f"bus: {{url: '{url}'}}\n{ONE}"
     first, again = (
-        place(home, name, text).tell("doctor", "-f", "topology.yaml", "--json")
+        place(cli, name, text).tell("doctor", "-f", "topology.yaml", "--json")
         for name in ("fresh", "fresh2")
     )
 
@@ -151,12 +151,12 @@ def shared() -> Any:
         yield server
 
 
-def test_two_projects_on_one_channel(home: CliEnv, shared: Valkey):
+def test_two_projects_on_one_channel(cli: CliEnv, shared: Valkey):
     """And with a worker of the same name: an error, for only one of them can have it."""
     bus = f"bus: {{url: '{shared.url}', channel: 'pbus:shared'}}\n"
-    first = place(home, "first", bus + ONE)
+    first = place(cli, "first", bus + ONE)
     workers = "workers:\n  a: {worker: 'w:A', restart: never}\n  b: {command: [sleep, '600']}\n"
-    second = place(home, "second", bus + workers)  # b goes on when a is given up
+    second = place(cli, "second", bus + workers)  # b goes on when a is given up
     first.up()
     alone = first.tell("doctor", "--json")
     second.run("up", "-d")
@@ -169,23 +169,23 @@ def test_two_projects_on_one_channel(home: CliEnv, shared: Valkey):
     assert "second" in text_of(both, "clashes")
 
 
-def test_permissions_of_a_user(home: CliEnv, shared: Valkey):
+def test_permissions_of_a_user(cli: CliEnv, shared: Valkey):
     """The rights that README lists are enough; without that to publish it is said so."""
     rights = documented_rights()
     for name, rules in (("enough", rights), ("mute", [*rights, "-publish"])):
         shared.command("ACL", "SETUSER", name, "on", ">pw", *rules)
         url = shared.tcp_url.replace("redis://", f"redis://{name}:pw@")
         text = f"bus: {{url: '{url}', channel: 'pbus:shop'}}\n{ONE}"
-        found = place(home, name, text).tell("doctor", "-f", "topology.yaml", "--json")
+        found = place(cli, name, text).tell("doctor", "-f", "topology.yaml", "--json")
 
         assert ([] if name == "enough" else [("error", "permissions")]) == bad(found), found.out
         assert "pw@" not in found.out
 
 
-def test_postgres(home: CliEnv, shared_database: str):
+def test_postgres(cli: CliEnv, shared_database: str):
     """PGMQ's and pbus' versions; a queue of no worker is a leftover, and stored messages stay."""
     text = f"bus: {{url: '{shared_database}', channel: 'pbus:doctor'}}\n{ONE}"
-    project = place(home, "onpg", text)
+    project = place(cli, "onpg", text)
     project.up()
     well = project.tell("doctor", "--json")
     project.tell("down")
@@ -200,12 +200,12 @@ def test_postgres(home: CliEnv, shared_database: str):
     assert "pbus purge a" in text_of(left, "leftovers")
 
 
-def test_output_for_people(home: CliEnv):
+def test_output_for_people(cli: CliEnv):
     """A line a finding, what to do below it; as JSON nothing else is on stdout."""
-    done = place(home, "people", "workers: {}\n").run("doctor")
+    done = place(cli, "people", "workers: {}\n").run("doctor")
 
     assert 1 == done.code
     assert "error    topology" in done.out
     assert "→ " in done.out
-    json.loads(place(home, "machines", ONE).tell("doctor", "--json").out)
-    assert Path(home.folder).exists()
+    json.loads(place(cli, "machines", ONE).tell("doctor", "--json").out)
+    assert Path(cli.folder).exists()

@@ -46,9 +46,9 @@ QUEUE_FIELDS = ["backlog", "backlog_bytes", "in_flight", "oldest_s", "retries", 
 
 
 @pytest.fixture(scope="module")
-def farm(home: CliEnv) -> Place:
+def farm(cli: CliEnv) -> Place:
     """A project with durable queues; a test may leave messages in them, and end it."""
-    place = home.place("farm", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
+    place = cli.place("farm", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
     place.up()
     return place
 
@@ -149,7 +149,7 @@ def test_backlog_shows_and_is_kept(farm: Place):
 
 def test_stored_messages_are_dropped_on_demand(farm: Place):
     """`purge` drops waiting messages, not those in flight; `down --purge` leaves nothing."""
-    if not farm.home.records():
+    if not farm.cli.records():
         farm.up()
     os.kill(int(farm.rows()["field"]["pid"]), signal.SIGSTOP)
     kept = farm.rows()["field"]["backlog"]

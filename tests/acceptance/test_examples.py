@@ -15,10 +15,10 @@ pytestmark = pytest.mark.cli
     ],
 )
 def test_example_works(
-    home: CliEnv, example: str, job: tuple[str, str], payload: object, expected: object
+    cli: CliEnv, example: str, job: tuple[str, str], payload: object, expected: object
 ):
     """What `init` writes comes up and does a job; its tests are a test elsewhere."""
-    place = home.place(f"{example}-place", {})
+    place = cli.place(f"{example}-place", {})
     assert 0 == place.run("init", "--example", example).code
     place.up()
 

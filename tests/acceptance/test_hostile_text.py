@@ -61,10 +61,10 @@ class Broken(BaseWorker):
 
 
 @pytest.fixture(scope="module")
-def wild(home: CliEnv) -> Place:
+def wild(cli: CliEnv) -> Place:
     """A project that has much to say."""
     files = {"topology.yaml": TOPOLOGY % json.dumps("x"), "workers.py": WORKERS % WILD}
-    place = home.place("wild", files)
+    place = cli.place("wild", files)
     assert place.run("up", "-d").code == 0
     place.until(
         lambda rows: rows["beast"]["state"] == "ready" and rows["broken"]["state"] == "failed"

@@ -67,16 +67,16 @@ workers:
 @pytest.fixture(scope="module")
 def other_home() -> Iterator[CliEnv]:
     """State and sockets that seem to be another user's."""
-    with CliEnv() as home:
-        yield home
+    with CliEnv() as cli:
+        yield cli
 
 
-def test_state_homes_are_strangers(home: CliEnv, other_home: CliEnv):
+def test_state_homes_are_strangers(cli: CliEnv, other_home: CliEnv):
     """Two state homes: what runs from one folder twice is two projects, and none ends the other."""
-    first = home.place("shared", {"topology.yaml": PROGRAM.format(worker="uno")})
+    first = cli.place("shared", {"topology.yaml": PROGRAM.format(worker="uno")})
     second = Place(other_home, first.folder)
     first.up()
-    ours = home.processes()
+    ours = cli.processes()
 
     second.up()
     assert ours == living(ours)
@@ -93,20 +93,20 @@ def test_state_homes_are_strangers(home: CliEnv, other_home: CliEnv):
     not can_run(*AS_OTHER_USER, program=FINDS_VALKEY),
     reason="needs root, to be another user, and an environment that others may read",
 )
-def test_user_and_root_are_strangers(home: CliEnv):
+def test_user_and_root_are_strangers(cli: CliEnv):
     """A user, then root, start the same folder: two projects, and neither ends the other's."""
     with CliEnv(*AS_OTHER_USER) as users:
         for folder in (users.folder, users.runtime):
             os.chown(folder, OTHER_UID, OTHER_UID)
         first = users.place("both", {"topology.yaml": PROGRAM.format(worker="uno")})
-        second = Place(home, first.folder)
+        second = Place(cli, first.folder)
         first.up()
         theirs = users.processes()
         assert {OTHER_UID} == {process.uids().real for process in theirs}
         assert 3 == second.tell("ps").code
 
         second.up()
-        ours = home.processes()
+        ours = cli.processes()
         assert 0 == first.run("down").code
         assert ([], ours) == (living(theirs), living(ours))
         first.up()
@@ -116,10 +116,10 @@ def test_user_and_root_are_strangers(home: CliEnv):
         assert 0 == first.run("ps").code
 
 
-def test_linked_files_are_strangers(home: CliEnv):
+def test_linked_files_are_strangers(cli: CliEnv):
     """Two links to one topology are two projects, by the places of the links; so is the file."""
-    shared = home.place("common", {"topology.yaml": CLASS, "workers.py": WORKERS})
-    a, b = home.place("a", {}), home.place("b", {})
+    shared = cli.place("common", {"topology.yaml": CLASS, "workers.py": WORKERS})
+    a, b = cli.place("a", {}), cli.place("b", {})
     for place in (a, b):
         (place.folder / "topology.yaml").symlink_to(shared.folder / "topology.yaml")
     commands = [place.start("up", "--wait") for place in (a, b)]
@@ -137,9 +137,9 @@ def test_linked_files_are_strangers(home: CliEnv):
     assert 0 == b.tell("-f", "../a/../a/topology.yaml", "down").code
 
 
-def test_link_may_move(home: CliEnv):
+def test_link_may_move(cli: CliEnv):
     """A project stays where the user named it; what is restarted comes from where the link leads."""
-    base = home.place("deploy", {})
+    base = cli.place("deploy", {})
     for release in ("1", "2"):
         folder = base.folder / "releases" / release
         folder.mkdir(parents=True)
@@ -169,9 +169,9 @@ def test_link_may_move(home: CliEnv):
     assert 0 == base.tell("down", *file).code
 
 
-def test_shell_in_a_moved_link(home: CliEnv):
+def test_shell_in_a_moved_link(cli: CliEnv):
     """A shell that stands in a link which leads elsewhere by now means the project it started."""
-    base = home.place("shell", {})
+    base = cli.place("shell", {})
     for release in ("1", "2"):
         (base.folder / release).mkdir()
         (base.folder / release / "topology.yaml").write_text(PROGRAM.format(worker="uno"))
@@ -185,20 +185,20 @@ def test_shell_in_a_moved_link(home: CliEnv):
     base.up("2/topology.yaml")  # so that there is a choice
     done = subprocess.run(
         ["sh", "-c", script, PBUS],
-        cwd=base.folder, env=home.environ, capture_output=True, text=True, timeout=50, check=False,
+        cwd=base.folder, env=cli.environ, capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert ["current"] == done.stdout.split(), done.stderr
     assert 0 == base.tell("down", "-p", "current").code
 
 
-def test_worker_means_own_project(home: CliEnv):
+def test_worker_means_own_project(cli: CliEnv):
     """A `pbus` that a worker runs speaks of its project, wherever it stands; options win."""
     files = {
         "topology.yaml": PROGRAM.format(worker="uno"),
-        "second.yaml": ASKING.replace("HOME_STATE", str(home.state)),
+        "second.yaml": ASKING.replace("HOME_STATE", str(cli.state)),
     }
-    place = home.place("asking", files)
-    elsewhere = home.place("elsewhere", {"topology.yaml": PROGRAM.format(worker="due")})
+    place = cli.place("asking", files)
+    elsewhere = cli.place("elsewhere", {"topology.yaml": PROGRAM.format(worker="due")})
     commands = [place.start("up", "--wait"), place.start("up", "--wait", "second.yaml")]
     commands += [elsewhere.start("up", "--wait")]
     assert [0, 0, 0] == [command.done().code for command in commands]
@@ -218,26 +218,26 @@ def test_worker_means_own_project(home: CliEnv):
         "asking",
         "done",
     ] == asked.read_text().split()
-    with mock.patch.dict(home.environ, PBUS_PROJECT="asking"):
+    with mock.patch.dict(cli.environ, PBUS_PROJECT="asking"):
         assert "asking" == elsewhere.tell("ps", "--json").json["project"]
-    with mock.patch.dict(home.environ, PBUS_PROJECT="over"):
+    with mock.patch.dict(cli.environ, PBUS_PROJECT="over"):
         assert {3} == {elsewhere.tell(verb).code for verb in ("ps", "down", "logs", "tail", "jobs")}
     assert 0 == place.tell("down").code
     assert 3 == place.tell("ps").code
     assert 0 == place.tell("ps", "-p", "second").code
 
 
-def test_deleted_folder_is_survived(home: CliEnv):
+def test_deleted_folder_is_survived(cli: CliEnv):
     """In a folder that is gone every verb works that need not read it, by name or not."""
-    place = home.place("gone", {"topology.yaml": PROGRAM.format(worker="uno")})
-    other = home.place("other", {"topology.yaml": "name: other\n" + PROGRAM.format(worker="due")})
+    place = cli.place("gone", {"topology.yaml": PROGRAM.format(worker="uno")})
+    other = cli.place("other", {"topology.yaml": "name: other\n" + PROGRAM.format(worker="due")})
     commands = [place.start("up", "--wait"), other.start("up", "--wait")]
     assert [0, 0] == [command.done().code for command in commands]
 
     os.chdir(place.folder)
     try:
         shutil.rmtree(place.folder)
-        here = Place(home, Path())
+        here = Place(cli, Path())
         rows = here.run("ps", "--json")
         logs = here.run("-p", "gone", "logs", "uno")
         file = ("-f", str(other.folder / "topology.yaml"))
@@ -257,10 +257,10 @@ def test_deleted_folder_is_survived(home: CliEnv):
     assert [0, 0, 0] == codes
 
 
-def test_killed_supervisor_is_succeeded(home: CliEnv, valkey: Valkey, channel: str):
+def test_killed_supervisor_is_succeeded(cli: CliEnv, valkey: Valkey, channel: str):
     """What a killed supervisor told of its workers is gone as soon as the next one speaks."""
     bus = f"bus: {{url: '{valkey.url}', channel: '{channel}'}}\n"
-    place = home.place("killed", {"topology.yaml": bus + PROGRAM.format(worker="uno")})
+    place = cli.place("killed", {"topology.yaml": bus + PROGRAM.format(worker="uno")})
     place.up()
     before = place.rows()["uno"]["pid"]
 

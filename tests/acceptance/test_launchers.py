@@ -63,8 +63,8 @@ workers:
 
 def test_signals_are_as_usual():
     """Ignored and blocked signals of the launcher change no exit code and reach no child."""
-    with CliEnv(sys.executable, "-c", ROUGH) as home:
-        place = home.place("signals", {"topology.yaml": SIGNALS, "workers.py": MASKS})
+    with CliEnv(sys.executable, "-c", ROUGH) as cli:
+        place = cli.place("signals", {"topology.yaml": SIGNALS, "workers.py": MASKS})
         up = place.start("up", "--plain")
         rows = wait_for(lambda: _settled(place))
         assert ("exited", 0) == (rows["once"]["state"], rows["once"]["restarts"])
@@ -103,8 +103,8 @@ def _settled(place: Place) -> dict[str, dict[str, object]] | None:
 )
 def test_orphans_are_reaped(through: tuple[str, ...]):
     """As the init of a container pbus reaps orphans, and ends in order when it is told to."""
-    with CliEnv(*through) as home:
-        place = home.place("orphans", {"topology.yaml": ORPHANS})
+    with CliEnv(*through) as cli:
+        place = cli.place("orphans", {"topology.yaml": ORPHANS})
         up = place.start("up", "--plain")
         up.until("mother * ready")
         init = psutil.Process(up.process.pid)
@@ -130,8 +130,8 @@ def test_orphans_are_reaped(through: tuple[str, ...]):
 @pytest.mark.parametrize(("limit", "started"), [("-Sn", 100), ("-n", 1)])
 def test_open_files_run_out(limit: str, started: int):
     """A low soft limit on open files is raised; a hard one costs starts, and never the project."""
-    with CliEnv("sh", "-c", f'ulimit {limit} 256 && exec "$0" "$@"') as home:
-        place = home.place("many", {"topology.yaml": MANY})
+    with CliEnv("sh", "-c", f'ulimit {limit} 256 && exec "$0" "$@"') as cli:
+        place = cli.place("many", {"topology.yaml": MANY})
         assert place.run("up", "-d").code == 0
 
         def states() -> list[str]:
@@ -150,8 +150,8 @@ def test_open_files_run_out(limit: str, started: int):
 )
 def test_foreign_child_is_named():
     """A child of another user that may not be signalled: `stop` and `down` say so and fail."""
-    with CliEnv(*POWERLESS) as home:
-        place = home.place("foreign", {"topology.yaml": FOREIGN})
+    with CliEnv(*POWERLESS) as cli:
+        place = cli.place("foreign", {"topology.yaml": FOREIGN})
         place.up()
         other = psutil.Process(place.rows()["other"]["pid"])
         try:

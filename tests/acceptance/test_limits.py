@@ -12,9 +12,9 @@ FILES = {
 }
 
 
-def test_recycled_is_said(home: CliEnv):
+def test_recycled_is_said(cli: CliEnv):
     """`ps` counts the restart, `logs` and the events say why."""
-    place = home.place("limited", FILES)
+    place = cli.place("limited", FILES)
     place.up()
     place.until(lambda rows: rows["api"]["restarts"] > 0 and rows["api"]["state"] == "ready")
     assert "recycled: it has run for " in place.run("logs", "api").out

@@ -48,13 +48,13 @@ def told(port: int, name: str, **labels: str) -> float | None:
     return None
 
 
-def test_metrics_are_told_while_it_runs(home: CliEnv):
+def test_metrics_are_told_while_it_runs(cli: CliEnv):
     """Health, readiness and counts; a second project cannot have the port, and says so."""
     port = free_port()
     topology = (
         f"name: counted\nmetrics: {{listen: {port}}}\nworkers: {{cook: {{worker: 'w:Cook'}}}}\n"
     )
-    place = home.place("counted", {"topology.yaml": topology, "w.py": WORKERS})
+    place = cli.place("counted", {"topology.yaml": topology, "w.py": WORKERS})
     place.up()
 
     assert (200, "ok\n") == get(port, "/livez")
@@ -65,7 +65,7 @@ def test_metrics_are_told_while_it_runs(home: CliEnv):
     wait_for(lambda: told(port, "pbus_jobs_total", **labels) == 1.0)
     assert 1.0 == told(port, "pbus_worker_ready", worker="cook")
 
-    other = home.place(
+    other = cli.place(
         "other", {"topology.yaml": topology.replace("counted", "other"), "w.py": WORKERS}
     )
     done = other.start("up", "--plain").done()

@@ -19,14 +19,14 @@ def state(place: Place) -> Path:
     """The state folder of the project, which ran."""
     place.up()
     assert 0 == place.run("down").code
-    (found,) = place.home.state.glob("pbus/odd-*")
+    (found,) = place.cli.state.glob("pbus/odd-*")
     return found
 
 
 @pytest.fixture(scope="module")
-def place(home: CliEnv) -> Place:
+def place(cli: CliEnv) -> Place:
     """A project with one worker."""
-    return home.place("odd", {"topology.yaml": TOPOLOGY})
+    return cli.place("odd", {"topology.yaml": TOPOLOGY})
 
 
 @pytest.fixture(params=HANGING)
@@ -46,7 +46,7 @@ def test_up_says_what_is_in_the_way(place: Place, path: Path):
     assert "hint: remove it" in done.err
     for verb, code in (("ps", 3), ("logs", 0), ("down", 3), ("ls", 0)):
         assert code == place.tell(verb).code, verb
-    assert [] == place.home.processes()
+    assert [] == place.cli.processes()
 
 
 def test_a_worker_runs_while_its_log_is_a_pipe(place: Place, state: Path):
@@ -65,4 +65,4 @@ def test_a_worker_runs_while_its_log_is_a_pipe(place: Place, state: Path):
         put_odd(state / name, "a named pipe")
     assert 0 == place.run("restart", "talker").code
     assert 0 == place.run("down", "--timeout", "1").code
-    assert [] == place.home.processes()
+    assert [] == place.cli.processes()

@@ -34,9 +34,9 @@ NAMES = [*SINGLE, "Acme Bot.1", "Acme Bot.2"]
 
 
 @pytest.fixture(scope="module")
-def place(home: CliEnv) -> Place:
+def place(cli: CliEnv) -> Place:
     """A project that runs."""
-    place = home.place("odd", {"topology.yaml": TOPOLOGY, "w.py": WORKERS})
+    place = cli.place("odd", {"topology.yaml": TOPOLOGY, "w.py": WORKERS})
     place.up()
     return place
 
@@ -58,7 +58,7 @@ def test_their_logs_are_apart(place: Place, name: str):
     lines = [line for line in place.tell("logs").out.splitlines() if f"I am {name}" in line]
     assert 1 == len(lines)
     assert lines[0].startswith(name[:7])
-    files = [path.name for path in place.home.state.glob("pbus/odd-*/logs/workers/*")]
+    files = [path.name for path in place.cli.state.glob("pbus/odd-*/logs/workers/*")]
     assert len(NAMES) == len(files)
     assert all(file.isascii() and "/" not in file and len(file) <= 255 for file in files)
 

@@ -63,15 +63,15 @@ BLOCKING = """import signal
         time.sleep(600)"""
 
 
-def office(home: CliEnv, name: str, body: str = "pass") -> Place:
+def office(cli: CliEnv, name: str, body: str = "pass") -> Place:
     """A project whose boss does this after its first greeting."""
     files = {"topology.yaml": TOPOLOGY, "workers.py": WORKERS.replace("BODY", body)}
-    return home.place(name, files)
+    return cli.place(name, files)
 
 
-def test_workers_share_one_process(home: CliEnv):
+def test_workers_share_one_process(cli: CliEnv):
     """Replicas, arguments, environment and activation are as with processes; prints come through."""
-    place = office(home, "shared")
+    place = office(cli, "shared")
     command = place.start("up")
     command.until("hello dear Ada")
     for line in (
@@ -87,12 +87,12 @@ def test_workers_share_one_process(home: CliEnv):
 
     assert 130 == done.code
     assert {"stopped clerk.1", "stopped clerk.2"} <= set(done.out.splitlines())
-    assert [] == home.records()
+    assert [] == cli.records()
 
 
-def test_breakpoint_has_the_terminal(home: CliEnv):
+def test_breakpoint_has_the_terminal(cli: CliEnv):
     """A worker that stops at a breakpoint is debugged in the terminal of `up`, then goes on."""
-    place = office(home, "debugged", STOPPING)
+    place = office(cli, "debugged", STOPPING)
     with terminal(place, "up") as screen:
         screen.until("(Pdb)")
         screen.press("p x + 1\n")
@@ -105,9 +105,9 @@ def test_breakpoint_has_the_terminal(home: CliEnv):
         assert 130 == screen.code()
 
 
-def test_blocked_worker_interrupted(home: CliEnv):
+def test_blocked_worker_interrupted(cli: CliEnv):
     """Ctrl-C ends a worker that keeps the process to itself; the second one, for the first waits."""
-    place = office(home, "blocked", BLOCKING)
+    place = office(cli, "blocked", BLOCKING)
     with terminal(place, "up") as screen:
         screen.until("busy")
         screen.press("\x03")
@@ -117,9 +117,9 @@ def test_blocked_worker_interrupted(home: CliEnv):
         assert 130 == screen.code()
 
 
-def test_other_verbs_say_why_not(home: CliEnv):
+def test_other_verbs_say_why_not(cli: CliEnv):
     """No other process can look into one without a broker; `down` works all the same."""
-    place = office(home, "alone")
+    place = office(cli, "alone")
     command = place.start("up")
     command.until("hello dear Ada")
     for verb in (["ps"], ["tail", "--for", "1s"], ["logs"], ["send", "boss", "--text", "x"]):
@@ -134,18 +134,18 @@ def test_other_verbs_say_why_not(home: CliEnv):
 
 
 @pytest.mark.parametrize("option", ["-d", "--wait"])
-def test_no_background(home: CliEnv, option: str):
+def test_no_background(cli: CliEnv, option: str):
     """A debugger needs a terminal."""
-    place = office(home, f"background{option.strip('-')}")
+    place = office(cli, f"background{option.strip('-')}")
     done = place.tell("up", option)
 
     assert 2 == done.code
     assert "it runs in the foreground" in " ".join(done.err.split())
 
 
-def test_only_some_workers(home: CliEnv):
+def test_only_some_workers(cli: CliEnv):
     """`--only` chooses here, too."""
-    place = office(home, "chosen")
+    place = office(cli, "chosen")
     command = place.start("up", "--only", "clerk.2")
     command.until("clerk.2 | ready")
     done = command.end(signal.SIGTERM)
@@ -154,18 +154,18 @@ def test_only_some_workers(home: CliEnv):
     assert ["stopped clerk.2"] == done.out.splitlines()
 
 
-def test_end_of_session(home: CliEnv):
+def test_end_of_session(cli: CliEnv):
     """When a worker ends the session, `up` is done."""
-    place = office(home, "ended", "await self.end('all said')")
+    place = office(cli, "ended", "await self.end('all said')")
     done = place.run("up")
 
     assert 0 == done.code
     assert "pbus | the session was ended by boss" in done.err
 
 
-def test_failure_seen(home: CliEnv):
+def test_failure_seen(cli: CliEnv):
     """A worker that fails is named and not restarted, and the exit code tells."""
-    place = home.place(
+    place = cli.place(
         "failing",
         {
             "topology.yaml": "bus: {backend: memory}\nworkers: {a: {worker: 'workers:A'}}\n",
@@ -180,9 +180,9 @@ def test_failure_seen(home: CliEnv):
     assert "Traceback" in done.err
 
 
-def test_bad_class_explained(home: CliEnv):
+def test_bad_class_explained(cli: CliEnv):
     """A class that cannot be loaded is an error with the way to it, before anything runs."""
-    place = home.place(
+    place = cli.place(
         "broken",
         {
             "topology.yaml": "bus: {backend: memory}\nworkers: {a: {worker: 'workers:A'}}\n",
@@ -196,10 +196,10 @@ def test_bad_class_explained(home: CliEnv):
     assert 'workers.py", line 1' in done.err
 
 
-def test_uvloop_hosts_them(home: CliEnv):
+def test_uvloop_hosts_them(cli: CliEnv):
     """The loop is the one that the topology names."""
     place = office(
-        home, "fast", "import asyncio; print(type(asyncio.get_running_loop()), flush=True)"
+        cli, "fast", "import asyncio; print(type(asyncio.get_running_loop()), flush=True)"
     )
     file = place.folder / "topology.yaml"
     file.write_text(f"loop: uvloop\n{file.read_text()}")
@@ -209,8 +209,8 @@ def test_uvloop_hosts_them(home: CliEnv):
     assert 130 == command.end().code
 
 
-def test_validate_describes_it(home: CliEnv):
+def test_validate_describes_it(cli: CliEnv):
     """`validate` knows the bus in memory."""
-    done = office(home, "validated").tell("validate", "--json")
+    done = office(cli, "validated").tell("validate", "--json")
 
     assert ("memory", "memory://") == (done.json["bus"]["backend"], done.json["bus"]["url"])

@@ -22,9 +22,9 @@ WORKERS = "from pbus import BaseWorker\nclass Api(BaseWorker): pass\n"
 FILES = {"topology.yaml": TOPOLOGY, "workers.py": WORKERS}
 
 
-def test_order_readiness_and_profiles(home: CliEnv):
+def test_order_readiness_and_profiles(cli: CliEnv):
     """`up --wait` names everyone who is not ready and why; all come up in order, and go."""
-    place = home.place("ordered", FILES)
+    place = cli.place("ordered", FILES)
     done = place.run("up", "--wait", "--timeout", "3", "--profile", "debug")
 
     assert 4 == done.code, done
@@ -48,9 +48,9 @@ def test_order_readiness_and_profiles(home: CliEnv):
     assert 0 == place.run("down").code
 
 
-def test_only_starts_what_is_needed(home: CliEnv):
+def test_only_starts_what_is_needed(cli: CliEnv):
     """Dependencies come along, unless they are left out; a profile's worker comes by its name."""
-    place = home.place("needed", FILES)
+    place = cli.place("needed", FILES)
     (place.folder / "go").touch()
     place.up("--only", "migrate,shell")
     assert {"migrate", "db", "shell"} == set(place.rows())
@@ -66,14 +66,14 @@ def test_only_starts_what_is_needed(home: CliEnv):
         (("--only", "shel"), "there is no worker 'shel'; did you mean 'shell'?"),
     ],
 )
-def test_unknown_names_are_refused(home: CliEnv, arguments: tuple[str, ...], expected: str):
+def test_unknown_names_are_refused(cli: CliEnv, arguments: tuple[str, ...], expected: str):
     """With the nearest one."""
-    done = home.place("unknown-" + arguments[1], FILES).run("up", "-d", *arguments)
+    done = cli.place("unknown-" + arguments[1], FILES).run("up", "-d", *arguments)
     assert 2 == done.code
     assert expected in done.err
 
 
-def test_its_end_is_the_projects(home: CliEnv):
+def test_its_end_is_the_projects(cli: CliEnv):
     """`on_exit: stop` gives `up` the worker's exit code, and nothing is left."""
     text = """
 name: once
@@ -81,7 +81,7 @@ workers:
   task: {command: [sh, -c, 'exit 7'], restart: never, on_exit: stop}
   other: {command: [sleep, '1000']}
 """
-    place = home.place("once", {"topology.yaml": text})
+    place = cli.place("once", {"topology.yaml": text})
     assert 7 == place.run("up", "--plain").code
 
 
@@ -107,9 +107,9 @@ while :; do test -e go && test $1 = slow && echo is up; sleep 0.1; done
 """
 
 
-def test_everyone_who_is_not_ready_is_named(home: CliEnv):
+def test_everyone_who_is_not_ready_is_named(cli: CliEnv):
     """`up --wait` tells of all that fail, hang, are slow or wait for such, why; stop goes backwards."""
-    place = home.place("hopeless", {"topology.yaml": HOPELESS, "ends.sh": ENDS})
+    place = cli.place("hopeless", {"topology.yaml": HOPELESS, "ends.sh": ENDS})
     done = place.run("up", "--wait", "--timeout", "40")
 
     assert 1 == done.code, done

@@ -36,7 +36,7 @@ def code_of(place: Place, *arguments: str, out: str, err: str) -> int:
         return subprocess.run(
             [PBUS, *arguments],
             cwd=place.folder,
-            env=place.home.environ,
+            env=place.cli.environ,
             timeout=PATIENCE_S,
             check=False,
             **files,
@@ -48,10 +48,10 @@ def code_of(place: Place, *arguments: str, out: str, err: str) -> int:
     [("ps", "--json"), ("logs", "-f", "clerk"), ("ls",), ("--help",), ("completion", "bash")],
     ids=" ".join,
 )
-def test_full_disk_is_an_error(town: Place, tmp_path: Path, arguments: tuple[str, ...]):
+def test_full_disk_is_an_error(sample: Place, tmp_path: Path, arguments: tuple[str, ...]):
     """Data that was not written: code 1, a reason, and no trace."""
     err = tmp_path / "err"
-    code = code_of(town, *arguments, out=FULL, err=str(err))
+    code = code_of(sample, *arguments, out=FULL, err=str(err))
 
     assert 1 == code
     assert f"error: {SAID}\n" == err.read_text()
@@ -60,21 +60,21 @@ def test_full_disk_is_an_error(town: Place, tmp_path: Path, arguments: tuple[str
 @pytest.mark.parametrize(
     ("out", "code"), [(FULL, 1), (os.devnull, 0)], ids=["both are full", "only remarks are lost"]
 )
-def test_remarks_are_not_needed(town: Place, out: str, code: int):
+def test_remarks_are_not_needed(sample: Place, out: str, code: int):
     """A remark that cannot be written changes nothing."""
     arguments = ("ls",) if out == FULL else ("send", "clerk", "--text", "x")
 
-    assert code == code_of(town, *arguments, out=out, err=FULL)
+    assert code == code_of(sample, *arguments, out=out, err=FULL)
 
 
 @pytest.mark.parametrize("err", ["err", FULL])
-def test_full_disk_ends_no_worker(home: CliEnv, err: str):
+def test_full_disk_ends_no_worker(cli: CliEnv, err: str):
     """`up` goes on without its output, says so, and tells it by its code at the end."""
-    place = home.place(f"chatty-{len(err)}", {"topology.yaml": TOPOLOGY})
+    place = cli.place(f"chatty-{len(err)}", {"topology.yaml": TOPOLOGY})
     path = place.folder / err  # /dev/full is absolute
     with streams(FULL, str(path)) as files:
         process = subprocess.Popen(
-            [PBUS, "up", "--plain"], cwd=place.folder, env=home.environ, **files
+            [PBUS, "up", "--plain"], cwd=place.folder, env=cli.environ, **files
         )
     wait_for(lambda: place.logs("chatty").count("word") > 5)  # of them several were lost
     assert process.poll() is None
@@ -88,12 +88,12 @@ def test_full_disk_ends_no_worker(home: CliEnv, err: str):
         assert SAID in said
 
 
-def test_full_disk_of_logs_ends_no_worker(home: CliEnv):
+def test_full_disk_of_logs_ends_no_worker(cli: CliEnv):
     """In the background, where logs cannot be written: worker, supervisor and verbs go on.
 
     A limit for the size of files stands for the full disk: the logs are larger, all else is not.
     """
-    place = home.place("mute", {"topology.yaml": TOPOLOGY})
+    place = cli.place("mute", {"topology.yaml": TOPOLOGY})
     place.up()
     logs = place.record_path().parent / "logs"
     assert place.tell("down").code == 0
@@ -103,12 +103,12 @@ def test_full_disk_of_logs_ends_no_worker(home: CliEnv):
     limited = f"ulimit -f {_LIMIT_BYTES // 512}; exec {PBUS} up --wait"
     done = subprocess.run(
         ["sh", "-c", limited],
-        cwd=place.folder, env=home.environ, capture_output=True, text=True,
+        cwd=place.folder, env=cli.environ, capture_output=True, text=True,
         timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert 0 == done.returncode, done.stderr
     (place.folder / "enough").touch()
     wait_for(lambda: place.tell("ps").code == 3)
-    wait_for(lambda: not home.processes())
+    wait_for(lambda: not cli.processes())
 
     assert [_LIMIT_BYTES] * len(paths) == [path.stat().st_size for path in paths]

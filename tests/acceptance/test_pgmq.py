@@ -64,9 +64,9 @@ QUEUE_FIELDS = ["backlog", "backlog_bytes", "in_flight", "oldest_s", "retries", 
 @pytest.fixture(scope="module")
 def orchard() -> Iterator[Place]:
     """The project; for root its data is not in the home, and is removed all the same."""
-    with CliEnv() as home:
-        home.environ |= FOREIGN
-        place = home.place("orchard", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
+    with CliEnv() as cli:
+        cli.environ |= FOREIGN
+        place = cli.place("orchard", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
         place.up()
         sockets = socket_of(place).parent
         yield place
@@ -165,7 +165,7 @@ def test_purge_empties_a_queue(orchard: Place):
 @pytest.mark.timeout(240)
 def test_kills_lose_nothing(orchard: Place):
     """Worker, server and supervisor are killed: nothing runs on, and what was kept is handled again."""
-    home = orchard.home
+    cli = orchard.cli
     pick(orchard, "cellar", 100)
     wait_for(lambda: orchard.logs("cellar").count("apple 100") == 1)
     psutil.Process(orchard.rows()["cellar"]["pid"]).kill()
@@ -179,8 +179,8 @@ def test_kills_lose_nothing(orchard: Place):
 
     socket = socket_of(orchard)
     orchard.supervisor().kill()
-    wait_for(lambda: not home.processes() and not home.records())
-    assert (False, []) == (socket.exists(), home.sockets())
+    wait_for(lambda: not cli.processes() and not cli.records())
+    assert (False, []) == (socket.exists(), cli.sockets())
     orchard.up()
     wait_for(lambda: orchard.logs("cellar").count("apple 100") == 3)
 

@@ -10,12 +10,12 @@ PROGRAM = "workers:\n  {worker}: {{command: [sh, -c, 'echo {worker} runs; exec s
 
 
 @pytest.fixture(scope="module")
-def places(home: CliEnv) -> list[Place]:
+def places(cli: CliEnv) -> list[Place]:
     """Two projects that run side by side, and a folder without one."""
     made = [
-        home.place("one", {"topology.yaml": "name: one\n" + PROGRAM.format(worker="uno")}),
-        home.place("two", {"other.yaml": "name: two\n" + PROGRAM.format(worker="due")}),
-        home.place("elsewhere", {}),
+        cli.place("one", {"topology.yaml": "name: one\n" + PROGRAM.format(worker="uno")}),
+        cli.place("two", {"other.yaml": "name: two\n" + PROGRAM.format(worker="due")}),
+        cli.place("elsewhere", {}),
     ]
     commands = [made[0].start("up", "--wait"), made[1].start("up", "--wait", "other.yaml")]
     assert [0, 0] == [command.done().code for command in commands]
@@ -69,9 +69,9 @@ def test_projects_are_strangers(places: list[Place]):
     assert 0 == two.run("up", "--wait", "other.yaml").code
 
 
-def test_same_name_elsewhere(home: CliEnv, places: list[Place]):
+def test_same_name_elsewhere(cli: CliEnv, places: list[Place]):
     """A project is its name and its folder: two of one name run, and the file tells them apart."""
-    namesake = home.place(
+    namesake = cli.place(
         "one-too", {"topology.yaml": (places[0].folder / "topology.yaml").read_text()}
     )
     namesake.up()

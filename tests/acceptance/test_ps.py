@@ -17,16 +17,18 @@ KEYS = [
 ]  # fmt: skip
 
 
-def test_json_has_its_keys(town: Place):
+def test_json_has_its_keys(sample: Place):
     """The documented keys and no others; what they say is true of the processes."""
-    town.until(lambda rows: all(row["rss_bytes"] for row in rows.values()))  # measured each second
-    done = town.run("ps", "--json")
+    sample.until(
+        lambda rows: all(row["rss_bytes"] for row in rows.values())
+    )  # measured each second
+    done = sample.run("ps", "--json")
 
-    # Other tests of the town may have sent what is not sealed, which is said beside the table.
+    # Other tests of the sample may have sent what is not sealed, which is said beside the table.
     remarks = [line for line in done.err.splitlines() if "were not sealed" not in line]
     assert (0, []) == (done.code, remarks)
     assert ["project", "bus", "workers"] == list(done.json)
-    assert ("town", town.record()["url"]) == (done.json["project"], done.json["bus"])
+    assert ("sample", sample.record()["url"]) == (done.json["project"], done.json["bus"])
     workers = done.json["workers"]
     assert [KEYS] * 6 == [list(row) for row in workers]
     assert ["clerk", "post.1", "post.2", "guest", "bell", "hand"] == [
@@ -40,31 +42,31 @@ def test_json_has_its_keys(town: Place):
         assert row["rss_bytes"] > 500_000
 
 
-def test_programs_join_or_not(town: Place):
+def test_programs_join_or_not(sample: Place):
     """A command is ready when it runs; one that joins when it is registered, as a worker is."""
-    rows = town.rows()
+    rows = sample.rows()
 
     assert (True, True, None) == tuple(rows["bell"][key] for key in ("ready", "active", "runner"))
     assert (True, True) == tuple(rows["hand"][key] for key in ("ready", "active"))
     assert rows["hand"]["runner"].startswith("runner-")
-    assert town.ask("hand", "wave")["to"].startswith("cli-")
-    wait_for(lambda: ["ding bell", "dong"] == sorted(town.logs("bell"))[:2])
+    assert sample.ask("hand", "wave")["to"].startswith("cli-")
+    wait_for(lambda: ["ding bell", "dong"] == sorted(sample.logs("bell"))[:2])
 
 
-def test_messages_are_counted(town: Place):
+def test_messages_are_counted(sample: Place):
     """What a worker got since shows in its row."""
-    before = town.rows()["clerk"]["received"]
-    town.tell("send", "clerk", "--text", "x", "--count", "20")
+    before = sample.rows()["clerk"]["received"]
+    sample.tell("send", "clerk", "--text", "x", "--count", "20")
 
-    town.until(
+    sample.until(
         lambda rows: rows["clerk"]["received"] >= before + 20 and rows["clerk"]["queued"] == 0
     )
 
 
-def test_table_is_for_people(town: Place):
+def test_table_is_for_people(sample: Place):
     """Without --json a heading and a line a worker; --watch goes on until Ctrl-C."""
-    watch = town.start("ps", "--json", "--watch", "--ready")
-    done = town.run("ps")
+    watch = sample.start("ps", "--json", "--watch", "--ready")
+    done = sample.run("ps")
 
     heading, *lines = done.out.splitlines()
     assert ["NAME", "STATE", "PID", "UPTIME", "CPU", "MEMORY", "IN", "OUT"] == heading.split()
@@ -76,41 +78,41 @@ def test_table_is_for_people(town: Place):
     assert [6, 6] == [len(one["workers"]) for one in watched.objects[:2]]
 
 
-def test_logs_choose_workers(town: Place):
+def test_logs_choose_workers(sample: Place):
     """Of all workers, of one, of replicas by their common name, and the newest -n lines."""
-    everyone = town.run("logs", "-n", "100000")  # other tests' lines among them
+    everyone = sample.run("logs", "-n", "100000")  # other tests' lines among them
     prefixes = {line.split()[0] for line in everyone.out.splitlines()}
-    post = town.tell("logs", "post", "bell")
+    post = sample.tell("logs", "post", "bell")
 
     assert (0, 0) == (everyone.code, post.code)
     assert {"clerk", "post.1", "post.2", "guest", "bell", "hand"} == prefixes
     assert {"post.1", "post.2", "bell"} == {line.split()[0] for line in post.out.splitlines()}
-    assert 1 == len(town.tell("logs", "-n", "1").out.splitlines())
+    assert 1 == len(sample.tell("logs", "-n", "1").out.splitlines())
     assert re.search(r"^bell +\* started, pid \d+$", post.out, re.MULTILINE)
 
 
-def test_logs_follow_workers(town: Place):
+def test_logs_follow_workers(sample: Place):
     """-f prints what comes from now on, until Ctrl-C."""
-    follower = town.start("logs", "-f", "-n", "1", "post")
+    follower = sample.start("logs", "-f", "-n", "1", "post")
     wait_for(lambda: follower.out)  # the newest line is there: what comes next is new
-    town.tell("send", "post.2", "--text", "followed")
+    sample.tell("send", "post.2", "--text", "followed")
 
     follower.until("heard text 'followed'")
     assert 130 == follower.end().code
     assert 2 == follower.out.count("\n")
 
 
-def test_unknown_worker_is_refused(town: Place):
+def test_unknown_worker_is_refused(sample: Place):
     """The nearest name is named."""
-    done = town.tell("logs", "clrk")
+    done = sample.tell("logs", "clrk")
 
     assert (2, "") == (done.code, done.out)
     assert "did you mean 'clerk'?" in done.err
 
 
-def test_nothing_is_kept_unasked(town: Place):
+def test_nothing_is_kept_unasked(sample: Place):
     """Where messages are delivered at most once, these verbs say so."""
     for verb in (("dlq", "ls"), ("purge", "clerk")):
-        done = town.tell(*verb)
+        done = sample.tell(*verb)
         assert (1, True) == (done.code, "delivery: at-least-once" in done.err)
-    assert "backlog" not in town.rows()["clerk"]
+    assert "backlog" not in sample.rows()["clerk"]

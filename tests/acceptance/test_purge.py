@@ -25,10 +25,10 @@ class Vault(BaseWorker):
 """
 
 
-def place_at(home: CliEnv, name: str, bus: str) -> Place:
+def place_at(cli: CliEnv, name: str, bus: str) -> Place:
     """A project with stored messages that wait."""
     text = TOPOLOGY.format(name=name, bus=bus)
-    place = home.place(name, {"topology.yaml": text, "workers.py": WORKERS})
+    place = cli.place(name, {"topology.yaml": text, "workers.py": WORKERS})
     fill(place)
     return place
 
@@ -40,9 +40,9 @@ def fill(place: Place) -> None:
     assert 0 == place.tell("send", "vault", "--text", "a secret").code
 
 
-def files_of(home: CliEnv) -> list[Path]:
+def files_of(cli: CliEnv) -> list[Path]:
     """All files that a home's projects left."""
-    return [path for path in (*home.state.rglob("*"), *home.runtime.rglob("*")) if path.is_file()]
+    return [path for path in (*cli.state.rglob("*"), *cli.runtime.rglob("*")) if path.is_file()]
 
 
 def see_purged(done: Any) -> None:
@@ -53,25 +53,25 @@ def see_purged(done: Any) -> None:
 
 def test_own_broker_goes(tmp_path: Path) -> None:
     """The embedded Valkey's file, the logs and all else of a project that is down, by its name."""
-    with CliEnv() as home:
-        place = place_at(home, "own", "backend: redis")
+    with CliEnv() as cli:
+        place = place_at(cli, "own", "backend: redis")
         assert "1 unhandled message" in place.run("down").err
-        assert any(b"a secret" in path.read_bytes() for path in files_of(home))
-        see_purged(home.start(tmp_path, ("down", "--purge", "-p", "own")).done())
-        assert [] == files_of(home)
-        unknown = home.start(tmp_path, ("down", "--purge", "-p", "own")).done()
+        assert any(b"a secret" in path.read_bytes() for path in files_of(cli))
+        see_purged(cli.start(tmp_path, ("down", "--purge", "-p", "own")).done())
+        assert [] == files_of(cli)
+        unknown = cli.start(tmp_path, ("down", "--purge", "-p", "own")).done()
         assert (3, True) == (unknown.code, "none has left anything" in unknown.err)
 
 
 def test_shared_broker_is_left_to_others(own_valkey: Valkey) -> None:
     """Of the user's own broker go this channel's keys, and no others; while it is away nothing."""
-    with CliEnv() as home, redis.Redis.from_url(own_valkey.url, decode_responses=True) as client:
+    with CliEnv() as cli, redis.Redis.from_url(own_valkey.url, decode_responses=True) as client:
         alike = "{pbus:shared2}:leases"
         client.set(alike, "x")
-        place = place_at(home, "shared", f'url: "{own_valkey.url}"')
+        place = place_at(cli, "shared", f'url: "{own_valkey.url}"')
         assert len(client.keys()) > 1
         see_purged(place.run("down", "--purge"))
-        assert ([alike], []) == (client.keys(), files_of(home))
+        assert ([alike], []) == (client.keys(), files_of(cli))
         strange = place.tell("down", "--purge")
         assert (3, True) == (strange.code, "not connected" in strange.err)
 
@@ -80,8 +80,8 @@ def test_shared_broker_is_left_to_others(own_valkey: Valkey) -> None:
         own_valkey.kill()
         away = place.run("down", "--purge")
         assert (3, True) == (away.code, own_valkey.url in away.err)
-        assert [] != files_of(home)
+        assert [] != files_of(cli)
         own_valkey.start()
         client.set(alike, "x")
         see_purged(place.run("down", "--purge"))
-        assert ([alike], []) == (client.keys(), files_of(home))
+        assert ([alike], []) == (client.keys(), files_of(cli))

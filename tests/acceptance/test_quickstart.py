@@ -16,9 +16,9 @@ NAMES = ["librarian", "indexer.1", "indexer.2"]
 
 
 @pytest.fixture(scope="module")
-def quickstart(home: CliEnv) -> Place:
+def quickstart(cli: CliEnv) -> Place:
     """A copy of it, running; it indexes the standard library."""
-    place = home.place("quickstart", QUICKSTART)
+    place = cli.place("quickstart", QUICKSTART)
     place.up()
     return place
 

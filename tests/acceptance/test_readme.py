@@ -53,7 +53,7 @@ def test_one_process_runs(folder: Path):
     assert "greeter is active\nHello, Ada!\n" == done.stdout, done.stderr
 
 
-def test_command_takes_part(home: CliEnv, folder: Path):
+def test_command_takes_part(cli: CliEnv, folder: Path):
     """A program started by `command` joins as shown, and is asked like any worker."""
     topology = f"""
 name: shown
@@ -66,7 +66,7 @@ workers:
         "workers.py": block("# workers.py"),
         "greeter.py": block('os.environ["PBUS_URL"]'),
     }
-    place = home.place("shown", files)
+    place = cli.place("shown", files)
     done = place.run("up", "--plain")
 
     assert 0 == done.code
@@ -82,25 +82,25 @@ def fetched(port: int, path: str) -> tuple[int, Any]:
         return error.code, json.load(error)
 
 
-def test_programs_ask_workers(home: CliEnv):
+def test_programs_ask_workers(cli: CliEnv):
     """The web server and the script shown have a worker answer; a worker that is down is an error."""
     topology = "name: shop\nworkers:\n  greeter: {worker: 'workers:Greeter'}\n"
     workers = block("# workers.py")
-    place = home.place("shop", {"topology.yaml": topology, "workers.py": workers})
+    place = cli.place("shop", {"topology.yaml": topology, "workers.py": workers})
     place.up()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     web = subprocess.Popen(
         [sys.executable, "-c", block("# web.py").replace("8080", str(port))],
-        cwd=home.folder, env=home.environ,
+        cwd=cli.folder, env=cli.environ,
     )  # fmt: skip
     try:
         wait_for(lambda: web.poll() is not None or is_served(port))
         assert (200, {"text": "Hello, Ada!"}) == fetched(port, "/Ada")
         script = subprocess.run(
             [sys.executable, "-c", block("# script.py")],
-            cwd=home.folder, env=home.environ, capture_output=True, text=True, timeout=50,
+            cwd=cli.folder, env=cli.environ, capture_output=True, text=True, timeout=50,
         )  # fmt: skip
         assert "Hello, Ada!\nHello, Bob!\n" == script.stdout, script.stderr
         assert 0 == place.tell("stop", "greeter").code

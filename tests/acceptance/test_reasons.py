@@ -85,7 +85,7 @@ WORKERS_AND_REASONS = {
 }
 
 
-def sick_bay(home: CliEnv) -> Place:
+def sick_bay(cli: CliEnv) -> Place:
     """A project in which all but one worker are in trouble, each in its own way."""
     sections = "".join(
         f"  {name}:\n    {keys}\n" for name, (keys, _, _) in WORKERS_AND_REASONS.items()
@@ -96,12 +96,12 @@ def sick_bay(home: CliEnv) -> Place:
         "workers.py": WORKERS,
         "broken.py": "import does_not_exist\n",
     }
-    return home.place("reasons", files)
+    return cli.place("reasons", files)
 
 
-def test_every_cause_is_said_everywhere(home: CliEnv):
+def test_every_cause_is_said_everywhere(cli: CliEnv):
     """`up --wait`, `ps`, its JSON and the events have the exit, signal or verdict, and the last line."""
-    place = sick_bay(home)
+    place = sick_bay(cli)
     up = place.run("up", "-d", "--wait")
     assert 1 == up.code
     failed = dict(re.findall(r"worker '(.+?)' failed: (.*)", up.err))

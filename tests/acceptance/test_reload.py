@@ -52,9 +52,9 @@ def plan_of(place: Place, *options: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def shop(home: CliEnv) -> Place:
+def shop(cli: CliEnv) -> Place:
     """A project that all tests of this file edit; each begins with the same file applied."""
-    place = home.place("reload", {"topology.yaml": BASE, "workers.py": WORKERS})
+    place = cli.place("reload", {"topology.yaml": BASE, "workers.py": WORKERS})
     place.up()
     return place
 
@@ -292,11 +292,11 @@ def test_worker_may_come_back_at_once(place: Place):
     assert 0 == place.tell("up").code
 
 
-def test_removed_one_shots_end_the_project_like_others(home: CliEnv):
+def test_removed_one_shots_end_the_project_like_others(cli: CliEnv):
     """When nothing is left to run after a change, the project is over, with its code."""
-    place = home.place("short", {"topology.yaml": BASE, "workers.py": WORKERS})
+    place = cli.place("short", {"topology.yaml": BASE, "workers.py": WORKERS})
     place.up("--only", "old,once", "--no-deps")
     write(place, "workers: {once: {command: ['true']}}")
     assert 0 == place.tell("up").code
-    place.home.run(place.folder, ("ps",))
+    place.cli.run(place.folder, ("ps",))
     assert not place.rows() or "old" not in place.rows()

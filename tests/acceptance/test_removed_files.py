@@ -30,9 +30,9 @@ READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@
 
 
 @pytest.fixture(scope="module")
-def place(home: CliEnv) -> Place:
+def place(cli: CliEnv) -> Place:
     """A project that answers jobs."""
-    place = home.place("vanishing", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
+    place = cli.place("vanishing", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
     place.up()
     return place
 
@@ -55,25 +55,25 @@ def pids(place: Place) -> list[int]:
         ),
     ],
 )
-def test_runtime_folder_is_made_again(home: CliEnv, place: Place, backend: str):
+def test_runtime_folder_is_made_again(cli: CliEnv, place: Place, backend: str):
     """Without its sockets a project is out of reach for a moment, and loses no worker by that."""
     if backend == "pgmq":
         files = {"topology.yaml": "bus: {backend: pgmq}" + TOPOLOGY, "workers.py": WORKERS}
-        place = home.place("vanishing-pgmq", files)
+        place = cli.place("vanishing-pgmq", files)
         place.up()
     before = pids(place)
 
-    shutil.rmtree(home.runtime)
-    home.runtime.touch()  # as long as nothing can be made there
+    shutil.rmtree(cli.runtime)
+    cli.runtime.touch()  # as long as nothing can be made there
     own = place.record_path().parent / "logs/supervisor.log"
     wait_for(lambda: "nothing new can reach the embedded broker" in own.read_text())
-    home.runtime.unlink()
+    cli.runtime.unlink()
     place.until(lambda rows: rows["echo"]["ready"])
     answer = place.ask("echo", "echo", {"text": "here"})
 
     assert {"text": "here"} == answer
     assert before == pids(place)
-    assert 0o700 == (home.runtime / "pbus").stat().st_mode & 0o777
+    assert 0o700 == (cli.runtime / "pbus").stat().st_mode & 0o777
     assert 0 == place.tell("restart", "echo").code
     if backend == "pgmq":
         assert 0 == place.tell("down").code
@@ -92,7 +92,7 @@ def test_files_are_made_again(place: Place):
     shutil.rmtree(state / "logs")
     wait_for(ticks.exists)
     place.record_path().unlink()
-    wait_for(place.home.records)
+    wait_for(place.cli.records)
     key = (state / "key").read_text() if (state / "key").exists() else ""
     if key:
         (state / "key").unlink()
@@ -107,10 +107,10 @@ def test_files_are_made_again(place: Place):
 @pytest.fixture
 def read_only(place: Place) -> Iterator[None]:
     """What is told the project cannot write into its state folder."""
-    state = place.home.state
+    state = place.cli.state
     if os.geteuid() == 0:
         through = ("unshare", "-m", "sh", "-c", READ_ONLY, str(state))
-        with mock.patch.object(place.home, "_through", through):
+        with mock.patch.object(place.cli, "_through", through):
             yield
         return
     paths = [state, *state.rglob("*")]
@@ -134,10 +134,10 @@ def test_read_only_state_is_enough(place: Place):
     assert 3 == place.tell("ps").code
 
 
-def test_nothing_to_show_and_no_receiver(home: CliEnv):
+def test_nothing_to_show_and_no_receiver(cli: CliEnv):
     """A project that never ran has no logs, one without workers no ears; a log may be a folder."""
     silent = "workers:\n  echo: {command: [echo, hi]}\n  idle: {command: [sleep, '600']}\n"
-    place = home.place("silent", {"topology.yaml": silent})
+    place = cli.place("silent", {"topology.yaml": silent})
     never = place.run("logs")
     assert (3, True) == (never.code, "silent has never run here" in never.err), never.err
 
@@ -146,7 +146,7 @@ def test_nothing_to_show_and_no_receiver(home: CliEnv):
     assert (1, True) == (sent.code, "reached no process: no worker is there" in sent.err), sent.err
     wait_for(lambda: "hi" in place.logs("echo"))
     assert 0 == place.tell("down").code
-    (path,) = home.state.glob("pbus/silent-*/logs/workers/idle.log")
+    (path,) = cli.state.glob("pbus/silent-*/logs/workers/idle.log")
     path.unlink(missing_ok=True)
     path.mkdir()
     place.up()

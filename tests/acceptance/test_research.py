@@ -16,9 +16,9 @@ RESEARCH = Path(__file__).parents[2] / "configs" / "research"
 
 
 @pytest.fixture(scope="module")
-def research(home: CliEnv) -> Iterator[Place]:
+def research(cli: CliEnv) -> Iterator[Place]:
     """A copy of it, running."""
-    place = home.place("research", RESEARCH)
+    place = cli.place("research", RESEARCH)
     place.up()
     yield place
     place.run("down")

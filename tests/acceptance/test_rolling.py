@@ -42,17 +42,17 @@ def write(place: Place, bus: str, clerk: str, more: str = "") -> None:
     (place.folder / "topology.yaml").write_text(text)
 
 
-def make(home: CliEnv, name: str, bus: str, clerk: str, more: str = "") -> Place:
+def make(cli: CliEnv, name: str, bus: str, clerk: str, more: str = "") -> Place:
     """A project that is up."""
-    place = home.place(name, {"workers.py": WORKERS})
+    place = cli.place(name, {"workers.py": WORKERS})
     write(place, bus, clerk, more)
     place.up()
     return place
 
 
-def test_nothing_fails_while_all_is_exchanged(home: CliEnv):
+def test_nothing_fails_while_all_is_exchanged(cli: CliEnv):
     """At least once: rolled, scaled up and down, reloaded under load: no error, no frame lost."""
-    place = make(home, "exact", EXACT, "replicas: 2")
+    place = make(cli, "exact", EXACT, "replicas: 2")
     before = place.rows()
     with load(place, "clerk", "--frames") as result:
         rolled = place.run("restart", "--rolling", "clerk", limit_s=50)
@@ -82,9 +82,9 @@ def read(place: Place) -> set[str]:
     return set((place.folder / "handled").read_text().split())
 
 
-def test_replicas_cover_each_other_at_most_once(home: CliEnv):
+def test_replicas_cover_each_other_at_most_once(cli: CliEnv):
     """At most once, too, no job fails while replicas are replaced in turn, with the edited file."""
-    place = make(home, "quick", "", "replicas: 2")
+    place = make(cli, "quick", "", "replicas: 2")
     write(place, "", "replicas: 2, args: {mark: new}")
     with load(place, "clerk"):
         rolled = place.run("restart", "--rolling", limit_s=50)
@@ -98,9 +98,9 @@ def test_replicas_cover_each_other_at_most_once(home: CliEnv):
     ]
 
 
-def test_next_one_that_is_not_ready_stops_it(home: CliEnv):
+def test_next_one_that_is_not_ready_stops_it(cli: CliEnv):
     """The old ones are left as they were, the one more is gone again, and the reason is said."""
-    place = make(home, "broken", EXACT, "replicas: 2, restart: {backoff: {initial: 10ms}}")
+    place = make(cli, "broken", EXACT, "replicas: 2, restart: {backoff: {initial: 10ms}}")
     before = place.rows()
     (place.folder / "closed").touch()
     write(place, EXACT, "replicas: 2, restart: {backoff: {initial: 10ms}}, args: {mark: broken}")
@@ -118,13 +118,13 @@ def test_next_one_that_is_not_ready_stops_it(home: CliEnv):
     assert "broken" == place.ask("clerk", "echo", {"n": 1})["mark"]
 
 
-def test_worker_without_replicas_is_restarted_in_place(home: CliEnv):
+def test_worker_without_replicas_is_restarted_in_place(cli: CliEnv):
     """At least once its jobs wait meanwhile; dependencies come first, dependents are not restarted."""
     more = (
         "    depends_on: {base: {condition: ready, restart: true}}\n"
         "  base: {command: [sleep, '600'], replicas: 2}\n"
     )
-    place = home.place("single", {"workers.py": WORKERS})
+    place = cli.place("single", {"workers.py": WORKERS})
     (place.folder / "topology.yaml").write_text(
         f"{EXACT}\nworkers:\n  clerk:\n    worker: workers:Clerk\n{more}"
     )
@@ -165,9 +165,9 @@ def test_impossible_numbers_are_errors(small: Place, wish: str, code: int, text:
 
 
 @pytest.fixture(scope="module")
-def small(home: CliEnv) -> Place:
+def small(cli: CliEnv) -> Place:
     """A project of programs."""
-    place = home.place("small", {})
+    place = cli.place("small", {})
     (place.folder / "topology.yaml").write_text(
         "workers:\n"
         "  clerk: {command: [sleep, '600'], replicas: 2}\n"
@@ -194,7 +194,7 @@ def test_scaled_number_holds_until_the_next_up(small: Place):
 def test_names_of_replicas_complete(small: Place):
     """The shell offers the groups, with the sign that a number follows."""
     environ = {
-        **small.home.environ,
+        **small.cli.environ,
         "_PBUS_COMPLETE": "complete_bash",
         "COMP_WORDS": "pbus scale cl",
         "COMP_CWORD": "2",

@@ -45,9 +45,9 @@ TEAM = "TEAM=blue\nWORD=file\n"
 SHELL = ("/bin/bash", "-c", 'set -m; "$0" "$@"; echo "left $?"; read; fg; echo "end $?"')
 
 
-def make(home: CliEnv, name: str, text: str = TOPOLOGY) -> Place:
+def make(cli: CliEnv, name: str, text: str = TOPOLOGY) -> Place:
     """A project's folder."""
-    place = home.place(
+    place = cli.place(
         name,
         {
             "topology.yaml": f"name: {name}\n{text}",
@@ -61,9 +61,9 @@ def make(home: CliEnv, name: str, text: str = TOPOLOGY) -> Place:
 
 
 @pytest.fixture(scope="module")
-def place(home: CliEnv) -> Place:
+def place(cli: CliEnv) -> Place:
     """A project whose worker `tool` has ended; tests leave it running."""
-    place = make(home, "runs")
+    place = make(cli, "runs")
     place.run("up", "-d", "--wait", "--only", "one,many")
     return place
 
@@ -82,7 +82,7 @@ def test_program_on_the_bus(place: Place):
 
 def test_program_has_the_projects_variables(place: Place, monkeypatch: pytest.MonkeyPatch):
     """As workers have them: they win over the environment, and pbus' own win over them."""
-    monkeypatch.setitem(place.home.environ, "WORD", "outer")
+    monkeypatch.setitem(place.cli.environ, "WORD", "outer")
     done = place.run("run", "--", "printenv", "WORD", "TEAM", "PBUS_CHANNEL")
 
     assert (0, ["ours", "blue", "pbus:runs"]) == (done.code, done.out.split())
@@ -138,9 +138,9 @@ def test_wrong_usage(place: Place):
     assert (3, "") == (empty.code, empty.out)
 
 
-def test_alone_with_its_broker(home: CliEnv):
+def test_alone_with_its_broker(cli: CliEnv):
     """A project that does not run: its broker runs meanwhile, others find it, nothing is left."""
-    place = make(home, "alone")
+    place = make(cli, "alone")
     running = place.start("run", "one")
     wait_for(lambda: place.rows().get("one", {}).get("ready"))
     asked = place.run("run", "--", sys.executable, "ask.py")
@@ -152,17 +152,17 @@ def test_alone_with_its_broker(home: CliEnv):
     assert (1, True) == (taken.code, "already running (pid" in taken.err), taken.err
     assert 0 == ended.code
     assert (3, "got x\n") == (tool.code, tool.out)
-    assert [] == [one for one in home.records() if one.parent.name.startswith("alone-")]
+    assert [] == [one for one in cli.records() if one.parent.name.startswith("alone-")]
     killed = place.start("run", "--", "sh", "-c", "echo on; sleep 600")
     killed.until("on")
     pid = place.record()["pid"]
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: "sleep 600" not in home.command_lines())
+    wait_for(lambda: "sleep 600" not in cli.command_lines())
 
 
-def test_ends_with_the_project(home: CliEnv):
+def test_ends_with_the_project(cli: CliEnv):
     """`down` leaves no process of a run; a run alone is ended by it, too."""
-    place = make(home, "ending")
+    place = make(cli, "ending")
     place.run("up", "-d", "--wait", "--only", "one")
     program = place.start("run", "--", "sh", "-c", "echo on; sleep 600")
     program.until("on")
@@ -190,10 +190,10 @@ def test_terminal_is_the_programs(place: Place):
         screen.until("end 4")
 
 
-def test_broker_elsewhere(home: CliEnv):
+def test_broker_elsewhere(cli: CliEnv):
     """A named file with a URL: nothing is started but the program."""
     with Valkey(tcp=True) as broker:
-        place = make(home, "elsewhere", f"bus: {{url: '{broker.url}'}}\n{TOPOLOGY}")
+        place = make(cli, "elsewhere", f"bus: {{url: '{broker.url}'}}\n{TOPOLOGY}")
         running = place.start("run", "-f", "topology.yaml", "one")
         wait_for(lambda: "one" in place.tell("ps", "-f", "topology.yaml").out)
         found = place.run("run", "one")

@@ -15,9 +15,9 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def patient(town: Place) -> Command:
+def patient(sample: Place) -> Command:
     """Waits for a worker that does not come; begun first, for it takes its time."""
-    return town.start("send", "nobody", "--text", "x")
+    return sample.start("send", "nobody", "--text", "x")
 
 
 @pytest.fixture
@@ -26,123 +26,123 @@ def word() -> str:
     return f"word-{next(_numbers)}"
 
 
-def lines_of(town: Place, worker: str, word: str, count: int) -> list[str]:
+def lines_of(sample: Place, worker: str, word: str, count: int) -> list[str]:
     """The lines of a worker in which a word stands, once there are so many."""
 
     def look() -> list[str]:
-        found = [line for line in town.logs(worker) if word in line]
+        found = [line for line in sample.logs(worker) if word in line]
         return found if len(found) >= count else []
 
     return wait_for(look)
 
 
-def test_texts_reach_their_worker(town: Place, word: str):
+def test_texts_reach_their_worker(sample: Place, word: str):
     """--text, --count and --rate: each arrives once, at its time, from an address of the command."""
-    done = town.run(*("send", "clerk", "--text", f"{word} €"), *("--count", "5", "--rate", "10"))
+    done = sample.run(*("send", "clerk", "--text", f"{word} €"), *("--count", "5", "--rate", "10"))
 
     assert (0, "") == (done.code, done.out)
     assert "sent 5 x BusFrameMessage to clerk\n" == done.err
     assert done.seconds >= 0.4
-    lines = lines_of(town, "clerk", word, 5)
+    lines = lines_of(sample, "clerk", word, 5)
     assert [f"heard text '{word} €' from cli-"] * 5 == [line[: len(word) + 25] for line in lines]
 
 
-def test_data_comes_from_anywhere(town: Place, word: str):
+def test_data_comes_from_anywhere(sample: Place, word: str):
     """--data takes JSON, a file and stdin; a type that only the workers know passes through."""
-    (town.folder / "note.json").write_text(json.dumps({"text": f"{word} file"}))
+    (sample.folder / "note.json").write_text(json.dumps({"text": f"{word} file"}))
     send = ("send", "clerk", "--type", "Note", "--data")
     ended = [
-        town.tell(*send, json.dumps({"text": f"{word} argument"})),
-        town.tell(*send, "@note.json"),
-        town.run(*send, "-", stdin=json.dumps({"text": f"{word} stdin"})),
+        sample.tell(*send, json.dumps({"text": f"{word} argument"})),
+        sample.tell(*send, "@note.json"),
+        sample.run(*send, "-", stdin=json.dumps({"text": f"{word} stdin"})),
     ]
 
     assert [0, 0, 0] == [done.code for done in ended]
-    lines = lines_of(town, "clerk", word, 3)
+    lines = lines_of(sample, "clerk", word, 3)
     assert [f"heard note '{word} {way}'" for way in ("argument", "file", "stdin")] == sorted(lines)
 
 
-def test_inactive_is_said(town: Place, word: str):
+def test_inactive_is_said(sample: Place, word: str):
     """The sender is told what an inactive worker will drop; an activation is no such message."""
     warning = "warning: guest: inactive, drops data and refuses jobs until it is activated\n"
 
-    data = town.tell("send", "guest", "--text", word)
-    job = town.tell("send", "guest", "--job", "anything")
-    order = town.tell("send", "guest", "--type", "BusDeactivateWorkerMessage")
+    data = sample.tell("send", "guest", "--text", word)
+    job = sample.tell("send", "guest", "--job", "anything")
+    order = sample.tell("send", "guest", "--type", "BusDeactivateWorkerMessage")
 
     assert (0, warning + "sent BusFrameMessage to guest\n") == (data.code, data.err)
     assert (0, warning + "sent job 'anything' to guest\n") == (job.code, job.err)
     assert (0, "sent BusDeactivateWorkerMessage to guest\n") == (order.code, order.err)
 
 
-def test_broadcast_reaches_everyone(town: Place, word: str):
+def test_broadcast_reaches_everyone(sample: Place, word: str):
     """--all reaches every active worker, and only those."""
-    done = town.tell("send", "--all", "--text", word)
+    done = sample.tell("send", "--all", "--text", word)
 
     assert 0 == done.code
     for worker in ("clerk", "post.1", "post.2"):
-        assert 1 == len(lines_of(town, worker, word, 1))
-    assert [] == [line for line in town.logs("guest") if word in line]
+        assert 1 == len(lines_of(sample, worker, word, 1))
+    assert [] == [line for line in sample.logs("guest") if word in line]
 
 
-def test_replicas_take_turns(town: Place, word: str):
+def test_replicas_take_turns(sample: Place, word: str):
     """The name of replicas means one of them, one after the other."""
-    assert 0 == town.tell("send", "post", "--text", word, "--count", "4").code
+    assert 0 == sample.tell("send", "post", "--text", word, "--count", "4").code
 
     for worker in ("post.1", "post.2"):
-        assert 2 == len(lines_of(town, worker, word, 2))
+        assert 2 == len(lines_of(sample, worker, word, 2))
 
 
-def test_urgent_overtakes_queued(town: Place, word: str):
+def test_urgent_overtakes_queued(sample: Place, word: str):
     """--urgent is handled beside the message in progress and before those that wait."""
-    held = town.logs("clerk").count("heard note 'hold'")
+    held = sample.logs("clerk").count("heard note 'hold'")
     for text in ("hold", word):
         data = json.dumps({"text": text})
-        assert 0 == town.tell("send", "clerk", "--type", "Note", "--data", data).code
-        wait_for(lambda: town.logs("clerk").count("heard note 'hold'") == held + 1)
-    assert [] == [line for line in town.logs("clerk") if word in line]
+        assert 0 == sample.tell("send", "clerk", "--type", "Note", "--data", data).code
+        wait_for(lambda: sample.logs("clerk").count("heard note 'hold'") == held + 1)
+    assert [] == [line for line in sample.logs("clerk") if word in line]
 
     data = json.dumps({"text": "go"})
-    assert 0 == town.run("send", "clerk", "--type", "Note", "--data", data, "--urgent").code
+    assert 0 == sample.run("send", "clerk", "--type", "Note", "--data", data, "--urgent").code
 
-    lines_of(town, "clerk", word, 1)
+    lines_of(sample, "clerk", word, 1)
     expected = ["heard note 'hold'", "heard note 'go'", f"heard note '{word}'"]
-    notes = [line for line in town.logs("clerk") if line.startswith("heard note")]
+    notes = [line for line in sample.logs("clerk") if line.startswith("heard note")]
     assert expected == notes[-3:]
 
 
-def test_job_is_answered(town: Place):
+def test_job_is_answered(sample: Place):
     """--job --wait shows updates on stderr and prints the response as JSON."""
-    done = town.run("send", "clerk", "--job", "climb", "--wait")
+    done = sample.run("send", "clerk", "--job", "climb", "--wait")
 
     assert (0, {"steps": 2}) == (done.code, done.json)
     assert 'update: {"step":1}\nupdate: {"step":2}\n' == done.err
 
 
-def test_replica_answers_job(town: Place):
+def test_replica_answers_job(sample: Place):
     """A job for the name of replicas is done by one of them."""
-    assert {"greeting": "hello, Eve"} == town.ask("post", "greet", {"who": "Eve"})
+    assert {"greeting": "hello, Eve"} == sample.ask("post", "greet", {"who": "Eve"})
 
 
-def test_keys_choose_the_replica(town: Place, word: str):
+def test_keys_choose_the_replica(sample: Place, word: str):
     """All texts and jobs of a key come to one replica, and tail tells them by it."""
-    tail = town.start("tail", "--json", "--key", f"{word}-*")
-    town.until_followed(1)
+    tail = sample.start("tail", "--json", "--key", f"{word}-*")
+    sample.until_followed(1)
     keys = [f"{word}-{number}" for number in range(6)]
     owners = [owner_of(key, ["post.1", "post.2"]) for key in keys]
     assert {"post.1", "post.2"} == set(owners)
     for key, owner in zip(keys, owners, strict=True):
-        send = town.run if key == keys[0] else town.tell
+        send = sample.run if key == keys[0] else sample.tell
         done = send("send", "post", "--text", f"<{key}>", "--key", key, "--count", "2")
         assert (0, f"sent 2 x BusFrameMessage to {owner}\n") == (done.code, done.err)
     for owner in ("post.1", "post.2"):
         mine = [key for key, one in zip(keys, owners, strict=True) if one == owner]
-        lines = lines_of(town, owner, word, 2 * len(mine))
+        lines = lines_of(sample, owner, word, 2 * len(mine))
         assert [f"heard text '<{key}>'" for key in mine for _ in "12"] == [
             line.partition(" from ")[0] for line in lines
         ]
     data = json.dumps({"names": ["PBUS_WORKER"]})
-    job = town.tell("send", "post", "--job", "place", "--data", data, "--wait", "--key", keys[0])
+    job = sample.tell("send", "post", "--job", "place", "--data", data, "--wait", "--key", keys[0])
     assert owners[0] == job.json["environ"]["PBUS_WORKER"]
     wait_for(lambda: tail.out.count("\n") >= 13)
     seen = [json.loads(line) for line in tail.end().out.splitlines()]
@@ -151,14 +151,14 @@ def test_keys_choose_the_replica(town: Place, word: str):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_cancels_job(town: Place, number: signal.Signals, code: int):
+def test_signal_cancels_job(sample: Place, number: signal.Signals, code: int):
     """Ctrl-C and SIGTERM cancel the job at its worker."""
-    before = town.logs("clerk").count("endless was cancelled")
-    command = town.start("send", "clerk", "--job", "endless", "--wait")
+    before = sample.logs("clerk").count("endless was cancelled")
+    command = sample.start("send", "clerk", "--job", "endless", "--wait")
     command.until('update: {"step":1}')
 
     assert code == command.end(number).code
-    wait_for(lambda: town.logs("clerk").count("endless was cancelled") == before + 1)
+    wait_for(lambda: sample.logs("clerk").count("endless was cancelled") == before + 1)
 
 
 _BAD: list[tuple[int, str, str]] = [
@@ -173,10 +173,10 @@ _BAD: list[tuple[int, str, str]] = [
 ]
 
 
-def test_bad_orders_are_refused(town: Place):
+def test_bad_orders_are_refused(sample: Place):
     """Each says what is wrong and ends with the code for it; none prints to stdout."""
     failing = "send", *_BAD[0][2].split()
-    ended = [town.run(*failing), *(town.tell("send", *words.split()) for *_, words in _BAD)]
+    ended = [sample.run(*failing), *(sample.tell("send", *words.split()) for *_, words in _BAD)]
 
     for done, (code, text, _) in zip(ended, [_BAD[0], *_BAD], strict=True):
         assert (code, "") == (done.code, done.out), done.err

@@ -35,9 +35,9 @@ GIVEN = ("-f", "main.yaml", "-f", "prod/prod.yaml")
 
 
 @pytest.fixture(scope="module")
-def place(home: CliEnv) -> Place:
+def place(cli: CliEnv) -> Place:
     """The project, running in the background, with code that is watched."""
-    place = home.place("several", FILES)
+    place = cli.place("several", FILES)
     assert 0 == place.run("up", *GIVEN, "--watch", "--wait").code
     return place
 
@@ -103,9 +103,9 @@ def test_code_of_included_files_is_watched(place: Place):
     assert "changed: audio/microphone.py" in place.logs("mic")
 
 
-def test_config_shows_the_merged_result(home: CliEnv):
+def test_config_shows_the_merged_result(cli: CliEnv):
     """`config` and `validate` take the same files as `up`, as argument or by option."""
-    place = home.place("shown", FILES)
+    place = cli.place("shown", FILES)
     shown = json.loads(place.tell("config", "--json", *GIVEN).out)
 
     assert ["main.yaml", "prod.yaml", "audio.yaml"] == [Path(one).name for one in shown["files"]]

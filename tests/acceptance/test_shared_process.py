@@ -49,9 +49,9 @@ workers:
 
 
 @pytest.fixture(scope="module")
-def place(home: CliEnv) -> Place:
+def place(cli: CliEnv) -> Place:
     """A running project; tests leave all workers running."""
-    place = home.place("shared", {"topology.yaml": TOPOLOGY, "w.py": WORKERS, "other.py": OTHER})
+    place = cli.place("shared", {"topology.yaml": TOPOLOGY, "w.py": WORKERS, "other.py": OTHER})
     done = place.run("up", "--wait")
     assert 0 == done.code, done
     return place
@@ -127,14 +127,14 @@ def test_crash_takes_all_of_it(place: Place):
     assert 1 == len({place.rows()[name]["restarts"] for name in ("x.1", "y.1")})
 
 
-def test_worker_that_fails_ends_the_others(home: CliEnv):
+def test_worker_that_fails_ends_the_others(cli: CliEnv):
     """An error that ends one worker ends its process, in order; with a code that counts as failure."""
     text = (
         "workers:\n  bad: {worker: 'bad:Bad', process: p, restart: never}\n"
         "  good: {worker: 'w:Stt', process: p}\n"
     )
     bad = "from w import Stt\nclass Bad(Stt):\n    async def start(self):\n        raise ValueError('no disk')\n"
-    place = home.place("failing", {"topology.yaml": text, "w.py": WORKERS, "bad.py": bad})
+    place = cli.place("failing", {"topology.yaml": text, "w.py": WORKERS, "bad.py": bad})
     done = place.run("up", "--wait")
 
     assert 1 == done.code
@@ -145,10 +145,10 @@ def test_worker_that_fails_ends_the_others(home: CliEnv):
     )
 
 
-def test_edited_file_is_applied(home: CliEnv):
+def test_edited_file_is_applied(cli: CliEnv):
     """A worker that is added to a process restarts it; what one gets from the file comes along."""
     text = "workers:\n  a: {worker: 'w:Stt', process: p}\n  b: {worker: 'w:Stt', process: p}\n"
-    place = home.place("edited", {"topology.yaml": text, "w.py": WORKERS})
+    place = cli.place("edited", {"topology.yaml": text, "w.py": WORKERS})
     assert 0 == place.run("up", "--wait").code
     (place.folder / "topology.yaml").write_text(
         text.replace("process: p}\n  b", "process: p, args: {word: new}}\n  b")
@@ -164,14 +164,14 @@ def test_edited_file_is_applied(home: CliEnv):
     assert (1, 3) == (len(set(pids(place).values())), len(pids(place)))
 
 
-def test_processes_are_split_and_joined(home: CliEnv):
+def test_processes_are_split_and_joined(cli: CliEnv):
     """Workers that change their process keep their names: each waits until the former one has ended."""
 
     def text(*workers: str) -> str:
         return "workers:\n" + "".join(f"  {one}\n" for one in workers)
 
     a, b, c = (f"{name}: {{worker: 'w:Stt', process: p}}" for name in "abc")
-    place = home.place("moving", {"topology.yaml": text(a, b), "w.py": WORKERS})
+    place = cli.place("moving", {"topology.yaml": text(a, b), "w.py": WORKERS})
     assert 0 == place.run("up", "--wait").code
     steps = [
         (text(b), ["b"], 1),  # the first leaves, and the process goes on under the name of the next

@@ -43,13 +43,13 @@ LIMIT_S = 10.0  # the promise
 
 
 @pytest.fixture
-def place(home: CliEnv) -> Iterator[Place]:
+def place(cli: CliEnv) -> Iterator[Place]:
     """The same project for each test, which ends it."""
-    folder = home.folder / "echo"
+    folder = cli.folder / "echo"
     if folder.exists():
-        yield Place(home, folder)
+        yield Place(cli, folder)
     else:
-        yield home.place("echo", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
+        yield cli.place("echo", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
 
 
 def foreground(place: Place, *options: str, until: tuple[str, ...]) -> Command:
@@ -63,25 +63,25 @@ def foreground(place: Place, *options: str, until: tuple[str, ...]) -> Command:
 def see_nothing_left(place: Place, family: list[psutil.Process]) -> None:
     """No process of it, by pid and by what it inherited, no socket, no record."""
     assert [] == living(family)
-    assert [] == place.home.processes()
-    assert [] == place.home.sockets()
-    assert [] == place.home.records()
+    assert [] == place.cli.processes()
+    assert [] == place.cli.sockets()
+    assert [] == place.cli.records()
 
 
 def test_killed_supervisor_leaves_nothing(place: Place):
     """Kill -9 of the supervisor: `up` works at once, and the next kill leaves nothing in 10 s."""
     place.up()
     wait_for(lambda: "stubborn" in place.logs("stubborn"))  # it has its child
-    first = place.home.processes()
+    first = place.cli.processes()
     assert len(first) >= 7  # supervisor, guard, broker, two workers, a program with its child
     place.supervisor().kill()
     place.up()
 
     assert [] == living(first)
     assert {"x": 1} == place.ask("echo", "echo", {"x": 1})
-    second = place.home.processes()
+    second = place.cli.processes()
     place.supervisor().kill()
-    wait_for(lambda: not place.home.processes(), LIMIT_S)
+    wait_for(lambda: not place.cli.processes(), LIMIT_S)
     see_nothing_left(place, second)
 
 
@@ -89,7 +89,7 @@ def test_killed_supervisor_leaves_nothing(place: Place):
 def test_signal_ends_foreground(place: Place, number: signal.Signals, code: int):
     """Ctrl-C and SIGTERM stop the workers in order; the command ends when nothing is left."""
     command = foreground(place, "--plain", "--only", "echo.1", until=("echo.1 * ready",))
-    family = place.home.processes()
+    family = place.cli.processes()
     done = command.end(number)
 
     assert code == done.code
@@ -101,7 +101,7 @@ def test_signal_ends_foreground(place: Place, number: signal.Signals, code: int)
 def test_second_signal_kills(place: Place):
     """A second Ctrl-C does not wait for a program that ignores signals."""
     command = foreground(place, until=("echo.1   * ready", "stubborn | stubborn"))
-    family = place.home.processes()
+    family = place.cli.processes()
     command.process.send_signal(signal.SIGINT)
     command.until("Ctrl-C again kills what is left")
     done = command.end()
@@ -120,7 +120,7 @@ def test_terminal_gets_display(place: Place):
         place.until_followed(1)
         place.tell("send", "echo", "--text", "to be seen")
         screen.until("to be seen")
-        family = place.home.processes()
+        family = place.cli.processes()
         screen.press("\x03")
 
         assert 130 == screen.code()
@@ -141,7 +141,7 @@ def test_down_stops_everything(place: Place):
     assert ["echo.1", "echo.2"] == list(place.rows())
     assert {"x": 1} == place.ask("echo", "echo", {"x": 1})
 
-    family = place.home.processes()
+    family = place.cli.processes()
     done = place.run("down")
     assert (0, "") == (done.code, done.out)
     assert "stopped echo: nothing of it runs any more" in done.err
@@ -152,7 +152,7 @@ def test_down_stops_everything(place: Place):
     assert "echo.1 stops" in place.run("logs", "echo").out  # logs outlive the project
 
 
-def test_session_end_is_success(home: CliEnv):
+def test_session_end_is_success(cli: CliEnv):
     """A worker that ends the session ends all of it; nothing is restarted and `up` exits 0."""
     topology = """
 name: ending
@@ -160,7 +160,7 @@ workers:
   echo: {worker: "workers:Echo", restart: always}
   ender: {worker: "workers:Ender"}
 """
-    place = home.place("ending", {"topology.yaml": topology, "workers.py": WORKERS})
+    place = cli.place("ending", {"topology.yaml": topology, "workers.py": WORKERS})
     done = place.run("up")
 
     assert 0 == done.code

@@ -24,11 +24,11 @@ class Clerk(BaseWorker):
 """
 
 
-def test_workers_and_programs_that_join(town: Place):
+def test_workers_and_programs_that_join(sample: Place):
     """A class, replicas and a script on the bus have stacks, by their own processes."""
-    rows = town.rows()
+    rows = sample.rows()
     for name, workers in (("clerk", ["clerk"]), ("post", ["post.1", "post.2"]), ("hand", ["hand"])):
-        done = town.run("stack", name, "--json")
+        done = sample.run("stack", name, "--json")
         assert (0, "") == (done.code, done.err)
         found = done.json["workers"]
         assert workers == [one["worker"] for one in found]
@@ -37,29 +37,29 @@ def test_workers_and_programs_that_join(town: Place):
         for one in found:
             assert f"pbus worker {one['worker']}" in [task["name"] for task in one["tasks"]]
             assert "MainThread" in [thread["name"] for thread in one["threads"]]
-    assert {0} == {row["restarts"] for row in town.rows().values()}
+    assert {0} == {row["restarts"] for row in sample.rows().values()}
 
 
-def test_text_and_refusals(town: Place):
+def test_text_and_refusals(sample: Place):
     """Text is one block a process; a program that has no runner is not disturbed."""
-    done = town.run("stack", "hand")
+    done = sample.run("stack", "hand")
     assert 0 == done.code
-    pid = town.rows()["hand"]["pid"]
+    pid = sample.rows()["hand"]["pid"]
     assert done.out.startswith(f"hand, pid {pid}: its event loop waits; ")
     assert "\nthread MainThread\n" in done.out
     assert "hand.py:" in done.out
-    done = town.run("stack", "bell")
+    done = sample.run("stack", "bell")
     assert (1, "") == (done.code, done.out)
     assert "bell: no stacks of process" in done.err
     assert "py-spy dump --pid" in done.err
-    assert town.rows()["bell"]["ready"]
-    done = town.run("stack", "bel")
+    assert sample.rows()["bell"]["ready"]
+    done = sample.run("stack", "bel")
     assert (2, True) == (done.code, "did you mean" in done.err)
 
 
-def test_project_in_one_process(home: CliEnv):
+def test_project_in_one_process(cli: CliEnv):
     """Without a broker the project's one process answers for each of its workers."""
-    place = home.place("memory", {"topology.yaml": MEMORY, "workers.py": WORKERS})
+    place = cli.place("memory", {"topology.yaml": MEMORY, "workers.py": WORKERS})
     command = place.start("up")
     command.until("waits boss")
     done = place.run("stack", "clerk")

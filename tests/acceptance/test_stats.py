@@ -28,24 +28,24 @@ def handled(place: Place) -> int:
     return edges(place, "clerk").get(key, {"handled": 0})["handled"]
 
 
-def test_a_known_load_is_told(town: Place):
+def test_a_known_load_is_told(sample: Place):
     """Exactly so many messages more; the times of all; within 10 s a rate."""
-    before = handled(town)
-    town.tell("send", "clerk", "--text", "load", "--count", "250")
-    wait_for(lambda: handled(town) - before == 250)
-    edge = edges(town)["cli-*", "clerk", "BusFrameMessage"]
+    before = handled(sample)
+    sample.tell("send", "clerk", "--text", "load", "--count", "250")
+    wait_for(lambda: handled(sample) - before == 250)
+    edge = edges(sample)["cli-*", "clerk", "BusFrameMessage"]
 
     assert (0, 0, 0) == (edge["errors"], edge["lost"], edge["undelivered"])
     assert 0 < edge["handling_s"]["p50"] <= edge["handling_s"]["p99"]
     assert 0 <= edge["wait_s"]["p50"] <= edge["wait_s"]["p95"]
 
 
-def test_jobs_are_told_by_outcome(town: Place):
+def test_jobs_are_told_by_outcome(sample: Place):
     """Of a client, too, whose jobs the worker counts."""
-    assert town.ask("hand", "wave")["to"].startswith("cli-")
+    assert sample.ask("hand", "wave")["to"].startswith("cli-")
 
     def jobs():
-        found = town.run("stats", "--json", "hand").json["jobs"]
+        found = sample.run("stats", "--json", "hand").json["jobs"]
         return [one for one in found if (one["requester"], one["name"]) == ("cli-*", "wave")]
 
     (job,) = wait_for(jobs)
@@ -53,19 +53,19 @@ def test_jobs_are_told_by_outcome(town: Place):
     assert job["latency_s"]["p50"] > 0
 
 
-def test_table_and_wrong_names(town: Place):
+def test_table_and_wrong_names(sample: Place):
     """A heading and a line an edge; a name that means nothing is wrong usage."""
-    wait_for(lambda: town.run("stats").out)
-    done = town.run("stats")
-    wrong = town.run("stats", "clark")
+    wait_for(lambda: sample.run("stats").out)
+    done = sample.run("stats")
+    wrong = sample.run("stats", "clark")
 
     assert ["SOURCE", "TARGET", "TYPE"] == done.out.split()[:3]
     assert (2, True) == (wrong.code, "did you mean 'clerk'" in wrong.err)
 
 
-def test_watch_goes_on(town: Place):
+def test_watch_goes_on(sample: Place):
     """A JSON line a second, until Ctrl-C."""
-    watch = town.start("stats", "--json", "--watch")
+    watch = sample.start("stats", "--json", "--watch")
     wait_for(lambda: len(watch.out.splitlines()) >= 2)
 
     assert 130 == watch.end().code

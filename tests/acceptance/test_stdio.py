@@ -46,9 +46,9 @@ echo 'the end' >&2
 
 
 @pytest.fixture(scope="module")
-def mill(home: CliEnv) -> Place:
+def mill(cli: CliEnv) -> Place:
     """A project of programs."""
-    place = home.place("mill", {"topology.yaml": TOPOLOGY, "main.sh": MAIN, **EXAMPLES})
+    place = cli.place("mill", {"topology.yaml": TOPOLOGY, "main.sh": MAIN, **EXAMPLES})
     for program in ("main.sh", "shout.sh"):
         (place.folder / program).chmod(0o755)
     place.up()
@@ -126,7 +126,7 @@ def test_restart_and_stop_are_lines(mill: Place):
     assert "end" == lines(mill)[-1]["kind"]
 
 
-def test_missing_program_fails_at_once_and_a_deaf_one_is_ended(home: CliEnv):
+def test_missing_program_fails_at_once_and_a_deaf_one_is_ended(cli: CliEnv):
     """The first is named by `up --wait`; the second has its grace, then signals end it as a stop."""
     topology = """
 name: quarry
@@ -134,7 +134,7 @@ workers:
   absent: {command: [./absent.sh], stdio: jsonl}
   deaf: {command: [sh, -c, 'exec sleep 600'], stdio: jsonl, stop: {grace: 20s, drain: false}}
 """
-    quarry = home.place("quarry", {"topology.yaml": topology})
+    quarry = cli.place("quarry", {"topology.yaml": topology})
     done = quarry.run("up", "--wait")
     rows = quarry.until(lambda rows: rows["absent"]["state"] != "starting")
 

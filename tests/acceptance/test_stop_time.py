@@ -38,10 +38,10 @@ class Asker(BaseWorker):
 """
 
 
-def project(home: CliEnv, name: str) -> Place:
+def project(cli: CliEnv, name: str) -> Place:
     """A project of that delivery whose workers are busy."""
     files = {"topology.yaml": TOPOLOGY.format(name=name), "workers.py": WORKERS}
-    return home.place(name, files)
+    return cli.place(name, files)
 
 
 def begun(place: Place, who: str) -> int:
@@ -57,9 +57,9 @@ def ask(place: Place, seconds: float, who: str):
     return asking
 
 
-def test_stop_lets_jobs_be_done(home: CliEnv):
+def test_stop_lets_jobs_be_done(cli: CliEnv):
     """`down --timeout`, `restart` and SIGTERM to `up` wait for jobs of 6 s; each is begun once."""
-    once, least = project(home, "at-most-once"), project(home, "at-least-once")
+    once, least = project(cli, "at-most-once"), project(cli, "at-least-once")
     up = once.start("up", "--plain")
     least.up()
     wait_for(lambda: begun(once, "asker") and begun(least, "asker"))

@@ -12,10 +12,10 @@ pytestmark = pytest.mark.cli
 KEYS = ["time", "id", "type", "category", "source", "target", "size_bytes", "data"]
 
 
-def follow(town: Place, *options: tuple[str, ...]) -> list[Command]:
+def follow(sample: Place, *options: tuple[str, ...]) -> list[Command]:
     """Start followers, and wait until the broker serves them."""
-    commands = [town.start("tail", *words) for words in options]
-    town.until_followed(len(commands))
+    commands = [sample.start("tail", *words) for words in options]
+    sample.until_followed(len(commands))
     return commands
 
 
@@ -26,12 +26,12 @@ def ended(commands: list[Command], lines: list[int]) -> list[Done]:
     return [command.end() for command in commands]
 
 
-def test_json_has_its_keys(town: Place):
+def test_json_has_its_keys(sample: Place):
     """One object a line, targeted messages and broadcasts, with the message's own fields."""
-    (command,) = follow(town, ("--json", "--source", "cli-*"))
-    town.tell("send", "clerk", "--type", "Note", "--data", '{"text": "ä"}')
-    town.tell("send", "--all", "--text", "everyone")
-    town.tell("send", "clerk", "--job", "greet", "--wait")
+    (command,) = follow(sample, ("--json", "--source", "cli-*"))
+    sample.tell("send", "clerk", "--type", "Note", "--data", '{"text": "ä"}')
+    sample.tell("send", "--all", "--text", "everyone")
+    sample.tell("send", "clerk", "--job", "greet", "--wait")
     (done,) = ended([command], [3])
 
     note, text, request = done.objects
@@ -48,7 +48,7 @@ def test_json_has_its_keys(town: Place):
     assert note["size_bytes"] > len(json.dumps(note["data"]))
 
 
-def test_filters_choose_messages(town: Place):
+def test_filters_choose_messages(sample: Place):
     """Each filter shows what it names, of several of a kind what any names."""
     filters = {
         "all": ("--source", "cli-*", "--source", "post"),
@@ -57,11 +57,11 @@ def test_filters_choose_messages(town: Place):
         "category": ("--category", "data"),
         "grep": ("--grep", "gr[e]en"),
     }
-    commands = follow(town, *((*options, "--json") for options in filters.values()))
+    commands = follow(sample, *((*options, "--json") for options in filters.values()))
     for text in ("green", "blue"):
         data = json.dumps({"text": text})
-        town.tell("send", "clerk", "--type", "Note", "--data", data)
-    town.tell("send", "post.2", "--job", "greet", "--data", '{"who": "green"}', "--wait")
+        sample.tell("send", "clerk", "--type", "Note", "--data", data)
+    sample.tell("send", "post.2", "--job", "greet", "--data", '{"who": "green"}', "--wait")
 
     shown = {
         name: [(one["type"], one["target"]) for one in done.objects]
@@ -80,12 +80,12 @@ def test_filters_choose_messages(town: Place):
     assert expected == shown
 
 
-def test_tail_ends_by_itself(town: Place):
+def test_tail_ends_by_itself(sample: Place):
     """-n ends after so many lines, --for after a time; a line has the message in short."""
-    timed = town.start("tail", "--for", "100ms")
+    timed = sample.start("tail", "--for", "100ms")
     assert 0 == timed.done().code
-    (counted,) = follow(town, ("-n", "2", "--type", "Note"))
-    town.tell("send", "clerk", "--type", "Note", "--data", '{"text": "x"}', "--count", "3")
+    (counted,) = follow(sample, ("-n", "2", "--type", "Note"))
+    sample.tell("send", "clerk", "--type", "Note", "--data", '{"text": "x"}', "--count", "3")
 
     done = counted.done()
     assert (0, 2) == (done.code, done.out.count("\n"))
@@ -94,8 +94,8 @@ def test_tail_ends_by_itself(town: Place):
     assert 'text="x"' in done.out
 
 
-def test_sigterm_ends_tail(town: Place):
+def test_sigterm_ends_tail(sample: Place):
     """SIGTERM is told from Ctrl-C."""
-    (command,) = follow(town, ())
+    (command,) = follow(sample, ())
 
     assert 143 == command.end(signal.SIGTERM).code

@@ -23,13 +23,13 @@ HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 
 
 @pytest.fixture
-def place(home: CliEnv) -> Iterator[Place]:
+def place(cli: CliEnv) -> Iterator[Place]:
     """The same project for each test, which ends it."""
-    folder = home.folder / "tick"
+    folder = cli.folder / "tick"
     yield (
-        Place(home, folder) if folder.exists() else home.place("tick", {"topology.yaml": TOPOLOGY})
+        Place(cli, folder) if folder.exists() else cli.place("tick", {"topology.yaml": TOPOLOGY})
     )
-    assert [] == home.processes()
+    assert [] == cli.processes()
 
 
 def is_given_back(screen: Terminal) -> bool:
@@ -98,7 +98,7 @@ def test_quit_leaves_the_terminal_usable(place: Place):
         assert -signal.SIGQUIT == screen.code()
         assert 1 == screen.written.count("\x1b[?1049l")
         assert screen.written.rindex("\x1b[?25h") > screen.written.rindex("\x1b[?25l")
-    wait_for(lambda: not place.home.processes())
+    wait_for(lambda: not place.cli.processes())
 
 
 def test_closed_terminal_ends_it(place: Place):

@@ -37,9 +37,9 @@ workers:
 
 
 @pytest.fixture(scope="module")
-def place(home: CliEnv) -> Place:
+def place(cli: CliEnv) -> Place:
     """A worker that never finishes its first message, and a program that has nothing to do with it."""
-    place = home.place("unhandled", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
+    place = cli.place("unhandled", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
     place.up()
     return place
 

@@ -52,16 +52,16 @@ class Cook(BaseWorker):
 
 
 @pytest.fixture(scope="module")
-def kitchen(home: CliEnv) -> Place:
+def kitchen(cli: CliEnv) -> Place:
     """A project with a class and two programs; tests but the last leave all of them running."""
     files = {"topology.yaml": WORKERS_TOPOLOGY, "workers.py": WORKERS, "bell.py": PROGRAM}
-    place = home.place("kitchen", files)
+    place = cli.place("kitchen", files)
     place.up()
     return place
 
 
 @pytest.fixture(scope="module")
-def twins(home: CliEnv) -> Iterator[list[Place]]:
+def twins(cli: CliEnv) -> Iterator[list[Place]]:
     """One topology brought up by two supervisors on one broker, as if on two hosts."""
     text = "name: twins\nbus: {{url: '{url}'}}\nworkers:\n  x: {{command: [{python}, bell.py], replicas: 2}}\n"
     with Valkey() as broker:
@@ -69,7 +69,7 @@ def twins(home: CliEnv) -> Iterator[list[Place]]:
             "topology.yaml": text.format(url=broker.url, python=sys.executable),
             "bell.py": PROGRAM,
         }
-        places = [home.place("east", files), home.place("west", files)]
+        places = [cli.place("east", files), cli.place("west", files)]
         places[0].up("--only", "x.1")
         places[1].up("--only", "x.2")
         yield places
@@ -259,7 +259,7 @@ def completed(place: Place, *words: str) -> list[str]:
         "COMP_CWORD": str(len(words)),
     }
     completion_init()
-    done = run_inside((), place.folder, {**place.home.environ, **asking})
+    done = run_inside((), place.folder, {**place.cli.environ, **asking})
     assert (0, "") == (done.code, done.err)
     return done.out.split()
 
@@ -292,7 +292,7 @@ def test_bash_completes(kitchen: Place):
 
     def offered() -> str:
         done = subprocess.run(
-            ["bash", "-c", script], cwd=kitchen.folder, env=kitchen.home.environ, capture_output=True,
+            ["bash", "-c", script], cwd=kitchen.folder, env=kitchen.cli.environ, capture_output=True,
             text=True, timeout=30,
         )  # fmt: skip
         return done.stdout.strip()

@@ -16,9 +16,9 @@ LINES = ["my name is {}", "what time is it", "how is the weather", "2 + 40", "by
 
 
 @pytest.fixture(scope="module")
-def voice(home: CliEnv) -> Place:
+def voice(cli: CliEnv) -> Place:
     """The example, as an installed command writes it, with its scribe; no call of its own."""
-    place = home.place("voice", {})
+    place = cli.place("voice", {})
     assert 0 == place.run("init", "--example", "voice").code
     (place.folder / ".env").write_text("VOICE_CALLS=0\n")
     place.up("--profile", "record")

@@ -13,9 +13,9 @@ FILES = {
 }
 
 
-def test_detached_project_follows_its_code(home: CliEnv):
+def test_detached_project_follows_its_code(cli: CliEnv):
     """A change restarts; a broken one is shown and waited out; `down` ends all."""
-    place = home.place("watched", FILES)
+    place = cli.place("watched", FILES)
     assert 0 == place.run("up", "--watch", "--wait").code
     code = place.folder / "workers.py"
     code.write_text("import nothing_of_that_name\n" + WORKERS)
@@ -27,9 +27,9 @@ def test_detached_project_follows_its_code(home: CliEnv):
     assert 0 == place.run("down").code
 
 
-def test_one_process_cannot_be_watched(home: CliEnv):
+def test_one_process_cannot_be_watched(cli: CliEnv):
     """With `backend: memory` there is nothing to restart."""
     files = {**FILES, "topology.yaml": "bus: {backend: memory}\n" + FILES["topology.yaml"]}
-    done = home.place("in-one", files).run("up", "--watch")
+    done = cli.place("in-one", files).run("up", "--watch")
     assert 2 == done.code
     assert "which cannot load them again" in done.err

@@ -65,13 +65,13 @@ class Round:
         url: Of a broker; None for one of its own.
     """
 
-    def __init__(self, home: CliEnv, name: str, chance: random.Random, url: str | None) -> None:
+    def __init__(self, cli: CliEnv, name: str, chance: random.Random, url: str | None) -> None:
         self.done: list[str] = []  # for the report of a failure
-        self._home = home
+        self._home = cli
         self._chance = chance
         self._url = url
         self._wish = Wish()
-        self._place = home.place(name, {"workers.py": _WORKERS})
+        self._place = cli.place(name, {"workers.py": _WORKERS})
 
     def run(self, steps: int) -> None:
         """Bring it up, do that many things to it under load, and end it."""
@@ -230,12 +230,12 @@ def run_rounds(seed: int, rounds: int, tell: Callable[[str], None] = print, step
         tell: Called with a line about each.
         steps: Of a round.
     """
-    with CliEnv() as home, Valkey() as server:
+    with CliEnv() as cli, Valkey() as server:
         for number in range(rounds):
             chance = random.Random(f"{seed} {number}")
             url = server.url if chance.random() < 0.5 else None
             began = time.monotonic()
-            one = Round(home, f"round-{number}", chance, url)
+            one = Round(cli, f"round-{number}", chance, url)
             try:
                 one.run(steps)
             except BaseException:

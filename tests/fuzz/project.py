@@ -48,18 +48,18 @@ class Fuzzed:
     """A running project.
 
     Args:
-        home: Where.
+        cli: Where.
         broker: One of BROKERS.
     """
 
-    def __init__(self, home: CliEnv, broker: str) -> None:
+    def __init__(self, cli: CliEnv, broker: str) -> None:
         backend, delivery = BROKERS[broker]
         files = {
             "topology.yaml": TOPOLOGY.format(backend=backend, delivery=delivery),
             "workers.py": WORKERS,
             f"{BAIT}.py": "open(__file__ + '.caught', 'w').close()\nclass Bait: ...\n",
         }
-        self.place: Place = home.place("fuzzed", files)
+        self.place: Place = cli.place("fuzzed", files)
         self.place.up()
         self.is_stored = delivery == "at-least-once"
         self._before = self.place.rows()
@@ -105,7 +105,7 @@ class Fuzzed:
 
     def last_words(self) -> str:
         """The ends of all logs."""
-        paths = sorted(self.place.home.state.glob("pbus/fuzzed-*/**/*.log"))
+        paths = sorted(self.place.cli.state.glob("pbus/fuzzed-*/**/*.log"))
         ends = (path.read_text(errors="replace").splitlines()[-12:] for path in paths)
         return "\n".join(line[:600] for end in ends for line in (*end, ""))
 
@@ -146,7 +146,7 @@ class Fuzzed:
             json.loads(line)
 
     def _see_logs(self) -> None:
-        for path in self.place.home.state.glob("pbus/fuzzed-*/**/*.log"):
+        for path in self.place.cli.state.glob("pbus/fuzzed-*/**/*.log"):
             found = _FAULTS.search(text := path.read_text(errors="replace"))
             if found:
                 shown = text[max(0, found.start() - 500) : found.end() + 3000]

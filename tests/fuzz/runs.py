@@ -62,8 +62,8 @@ def fuzz(broker: str, seed: int, *, count: int, seconds: float, checks: int = 0)
         seconds: For how long at most.
         checks: How often to check meanwhile.
     """
-    with CliEnv() as home:
-        fuzzed = Fuzzed(home, broker)
+    with CliEnv() as cli:
+        fuzzed = Fuzzed(cli, broker)
         target = _target(broker, fuzzed, seed)
         began, sent = time.monotonic(), 0
         grown: list[int] = []

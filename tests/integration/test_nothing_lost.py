@@ -244,8 +244,8 @@ def test_kills_lose_no_job(capsys, kind):
         assert [] == [message.reason for message in dead]
 
     broker = kind()
-    with broker.server, CliEnv() as home:
+    with broker.server, CliEnv() as cli:
         text = TOPOLOGY.format(url=broker.url)
-        place = home.place("mill", {"topology.yaml": text, "workers.py": WORKERS})
+        place = cli.place("mill", {"topology.yaml": text, "workers.py": WORKERS})
         bring_up(place)
         asyncio.run(main(place))

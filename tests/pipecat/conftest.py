@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module")
-def home() -> Iterator[CliEnv]:
+def cli() -> Iterator[CliEnv]:
     """Where a module's projects live."""
-    with CliEnv() as home:
-        yield home
+    with CliEnv() as cli:
+        yield cli

@@ -12,18 +12,18 @@ pytestmark = pytest.mark.cli
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-def copied(home: CliEnv, name: str) -> Place:
+def copied(cli: CliEnv, name: str) -> Place:
     """An example that runs."""
-    place = home.place(name, CONFIGS / name)
+    place = cli.place(name, CONFIGS / name)
     file = place.folder / "topology.yaml"
     file.write_text(file.read_text().replace("[python,", f"[{sys.executable},"))
     place.up()
     return place
 
 
-def test_handoff(home: CliEnv):
+def test_handoff(cli: CliEnv):
     """Who is active answers; a word has it hand over, there and back; a new process goes on."""
-    place = copied(home, "pipecat-handoff")
+    place = copied(cli, "pipecat-handoff")
 
     def say(text):
         return place.ask("main", "say", {"text": text})["text"]
@@ -40,9 +40,9 @@ def test_handoff(home: CliEnv):
     ]
 
 
-def test_mixed(home: CliEnv):
+def test_mixed(cli: CliEnv):
     """A tool of a model is a job of a pbus worker's, one of several; its updates arrive, too."""
-    place = copied(home, "pipecat-mixed")
+    place = copied(cli, "pipecat-mixed")
 
     answers = [place.ask("assistant", "ask", {"text": word})["text"] for word in ("bus", "tram")]
 

@@ -117,15 +117,15 @@ workers:
 """
 
 
-def make(home: CliEnv, name: str, topology: str, **files: str) -> Place:
+def make(cli: CliEnv, name: str, topology: str, **files: str) -> Place:
     text = f"name: {name}\n{topology}".replace("PYTHON", sys.executable)
-    return home.place(name, {"topology.yaml": text, "bot.py": BOT, "ours.py": OURS, **files})
+    return cli.place(name, {"topology.yaml": text, "bot.py": BOT, "ours.py": OURS, **files})
 
 
 @pytest.fixture(scope="module")
-def place(home: CliEnv) -> Place:
+def place(cli: CliEnv) -> Place:
     """A project of three processes."""
-    place = make(home, "bots", TOPOLOGY)
+    place = make(cli, "bots", TOPOLOGY)
     place.up()
     return place
 
@@ -238,9 +238,9 @@ workers:
 """
 
 
-def test_a_bus_of_ones_own_is_observed_only(home: CliEnv, valkey: Valkey):
+def test_a_bus_of_ones_own_is_observed_only(cli: CliEnv, valkey: Valkey):
     """Its workers have rows and end in order; what they say is seen, once, and stays on their bus."""
-    place = make(home, "observed", OWN.replace("URL", valkey.tcp_url))
+    place = make(cli, "observed", OWN.replace("URL", valkey.tcp_url))
     place.up()
     tail = place.start("tail", "--json", "--category", "job")
     place.until_followed(1)

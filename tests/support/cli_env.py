@@ -1,4 +1,4 @@
-"""The installed `pbus` in a home of its own: run it, wait for what it shows, leave nothing behind."""
+"""The installed `pbus` with folders of its own: run it, wait for what it shows, leave nothing behind."""
 
 import contextlib
 import itertools
@@ -227,15 +227,15 @@ class CliEnv:
 
 
 class Place:
-    """A folder of a home that has the name of the topology in it; `pbus` is run there."""
+    """A folder of an environment that has the name of the topology in it; `pbus` is run there."""
 
-    def __init__(self, home: CliEnv, folder: Path) -> None:
-        self.home = home
+    def __init__(self, cli: CliEnv, folder: Path) -> None:
+        self.cli = cli
         self.folder = folder
 
     def start(self, *arguments: str) -> Command:
         """Start `pbus`."""
-        return self.home.start(self.folder, arguments)
+        return self.cli.start(self.folder, arguments)
 
     def run(self, *arguments: str, stdin: str = "", limit_s: float = PATIENCE_S) -> Done:
         """Run `pbus` to its end."""
@@ -243,7 +243,7 @@ class Place:
 
     def tell(self, *arguments: str, stdin: str = "") -> Done:
         """Run `pbus` within this process: for what prepares or looks, not for what is tested."""
-        return self.home.run(self.folder, arguments, stdin)
+        return self.cli.run(self.folder, arguments, stdin)
 
     def up(self, *options: str) -> Done:
         """Bring the project up, all workers ready."""
@@ -260,7 +260,7 @@ class Place:
 
     def logs(self, worker: str) -> list[str]:
         """What a worker wrote, and remarks about it; read from its file, which costs less."""
-        paths = self.home.state.glob(f"pbus/{self.folder.name}-*/logs/workers/{worker}.log")
+        paths = self.cli.state.glob(f"pbus/{self.folder.name}-*/logs/workers/{worker}.log")
         lines = [line for path in paths for line in path.read_text(errors="replace").splitlines()]
         return [line.split(" ", 2)[2] for line in lines]
 
@@ -289,7 +289,7 @@ class Place:
 
     def record_path(self) -> Path:
         """Where it is written down."""
-        return next(self.home.state.glob(f"pbus/{self.folder.name}-*/project.json"))
+        return next(self.cli.state.glob(f"pbus/{self.folder.name}-*/project.json"))
 
     def broker(self) -> redis.Redis:
         """A client of the project's broker, to be closed."""

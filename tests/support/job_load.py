@@ -62,7 +62,7 @@ def load(place: Place, target: str, *options: str) -> Iterator[Load]:
     with subprocess.Popen(
         [sys.executable, "-c", _LOAD, target, *options],
         cwd=place.folder,
-        env=place.home.environ,
+        env=place.cli.environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

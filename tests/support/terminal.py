@@ -103,7 +103,7 @@ def terminal(
     process = subprocess.Popen(
         [sys.executable, "-c", _LOGIN, str(slave), *through, PBUS, *arguments],
         cwd=place.folder,
-        env=place.home.environ | {"TERM": "xterm-256color"} | dict(environ or {}),
+        env=place.cli.environ | {"TERM": "xterm-256color"} | dict(environ or {}),
         pass_fds=(slave,),
     )
     os.close(slave)

@@ -37,7 +37,7 @@ class Bus(AsyncQueueBus):
 def test_state_events_outlive_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is to be told right after a reconnect waits, even before anybody looked at the bus."""
     monkeypatch.setattr(broker_watch, "_STEADY_S", 1e12)
-    bus, supervised = Bus(), mock.Mock(state_events=StateEventQueue("sup", "town"))
+    bus, supervised = Bus(), mock.Mock(state_events=StateEventQueue("sup", "sample"))
     client = SupervisorBusClient(bus, "sup", CONTROL, supervised, mock.Mock())
 
     async def main() -> None:

@@ -26,7 +26,7 @@ def told(sent: StateEventQueue) -> list[tuple[str, str, str | None, int | None]]
 
 def heard(*events: Event) -> StateEventQueue:
     """State events after these events."""
-    sent = StateEventQueue("sup", "town")
+    sent = StateEventQueue("sup", "sample")
     for event in events:
         sent.on_event(event)
     return sent
@@ -66,7 +66,7 @@ def test_message_says_whose():
     """A message has target, source, project and reason."""
     (message,) = heard(StateChanged("a", "failed", "no such file")).drain()
 
-    assert (STATES_ADDRESS, "sup", "town") == (message.target, message.source, message.project)
+    assert (STATES_ADDRESS, "sup", "sample") == (message.target, message.source, message.project)
     assert ("failed", None, "no such file") == (message.state, message.pid, message.detail)
 
 
@@ -82,7 +82,7 @@ def test_silence_is_told():
 
 def limited() -> StateEventQueue:
     """State events about a ready worker whose handlers have a limit; the first ones are read."""
-    sent = StateEventQueue("sup", "town")
+    sent = StateEventQueue("sup", "sample")
     for event in (Started("a", 7, "f00"), StateChanged("a", "ready", "")):
         sent.on_event(event)
     sent.drain()

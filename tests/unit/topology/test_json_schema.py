@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 FILES = [
     *sorted(ROOT.glob("configs/**/topology*.yaml")),
     *sorted(ROOT.glob("cli/pbus_cli/templates/*/topology.yaml")),
-    ROOT / "tests/acceptance/town/topology.yaml",
+    ROOT / "tests/acceptance/sample/topology.yaml",
 ]
 WORKER = "workers: {a: {worker: 'm:A'}}\n"
 

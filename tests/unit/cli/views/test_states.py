@@ -22,7 +22,7 @@ def change(**changes: Any) -> BusWorkerStateMessage:
 def row(**changes: Any) -> ProjectRow:
     """A project."""
     values = {
-        "name": "town", "folder": "/srv/town", "file": "/srv/town/topology.yaml", "pid": 42,
+        "name": "sample", "folder": "/srv/sample", "file": "/srv/sample/topology.yaml", "pid": 42,
         "ready": 3, "workers": 4, "uptime_s": 61.0, "bus": "unix:///run/v.sock",
     }  # fmt: skip
     return ProjectRow(**{**values, **changes})
@@ -72,7 +72,7 @@ def test_projects_have_a_line_each():
     )
 
     assert ["NAME", "READY", "UPTIME", "PID", "FOLDER", "BUS"] == heading
-    assert ["town", "3/4", "1m01s", "42", "/srv/town", "unix:///run/v.sock"] == first
+    assert ["sample", "3/4", "1m01s", "42", "/srv/sample", "unix:///run/v.sock"] == first
     assert ["b", "-"] == second[:2]
 
 
@@ -82,4 +82,4 @@ def test_projects_fit(width: int):
     lines = project_lines([row(folder="/a/very/long/path" * 8)], width)
 
     assert all(line.cell_len <= width for line in lines)
-    assert "town" in lines[1].plain
+    assert "sample" in lines[1].plain

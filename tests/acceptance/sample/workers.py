@@ -10,7 +10,7 @@ from pbus import BaseWorker, BusDataMessage, BusFrameMessage, BusJobRequestMessa
 
 
 class Note(BusDataMessage):
-    """A type that only this town knows; `hold` keeps the reader busy until a `go` comes."""
+    """A type that only this sample knows; `hold` keeps the reader busy until a `go` comes."""
 
     text: str
     blob: str = ""
