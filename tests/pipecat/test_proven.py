@@ -8,6 +8,7 @@ from pipecat.frames.frames import InputAudioRawFrame, TextFrame
 from pipecat.pipeline.job_context import JobParams
 from pipecat.processors.frame_processor import FrameDirection
 
+import pbus
 from pbus.compat.pipecat import theirs as touched
 from pbus.process.system.launch_plan import PIPECAT_VARIABLE
 from support.pipecat_bots import Bot, Helper, ours, running, theirs
@@ -159,3 +160,30 @@ def test_a_broker_that_is_away_keeps_no_program(
         await task
 
     run(main(), timeout=50)
+
+
+@pytest.mark.usefixtures("supervised")
+def test_all_runners_of_a_process_end_with_it(
+    monkeypatch: pytest.MonkeyPatch, valkey: Valkey, channel: str
+):
+    """The supervisor asks the process, which has one name, whichever of its runners has it."""
+    monkeypatch.setenv("PBUS_WORKER", "host")
+
+    async def main():
+        a, b, p = Bot("a"), Bot("b"), Helper("p")
+        runners = [theirs(AsyncQueueBus(), a), theirs(AsyncQueueBus(), b)]
+        tasks = []
+        helper = ours(valkey.tcp_url, channel, p)
+        async with running(helper):
+            for runner, worker in zip(runners, (a, b), strict=True):
+                await runner.add_workers(worker)
+                tasks.append(asyncio.create_task(runner.run(auto_end=False)))
+                await until(lambda: {"a", "host"} <= set(helper.registry.remote_workers))
+            await until(lambda: "b" in helper.registry.remote_workers)
+            request = pbus.BusEndWorkerMessage(source="p", target="host", reason="enough")
+            await p.send_bus_message(request)
+            await asyncio.wait_for(asyncio.gather(*tasks), 20)
+            await until(lambda: not helper.registry.remote_workers)
+        assert [True, True] == [worker._finished_event.is_set() for worker in (a, b)]
+
+    run(main())

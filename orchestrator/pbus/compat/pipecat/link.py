@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import Any
 
 from pbus.bus.base import new_header
 from pbus.bus.brokered import BrokeredBus
@@ -14,7 +14,7 @@ from pbus.compat.pipecat.flushes import DONE, Flushes
 from pbus.compat.pipecat.job_book import JobBook
 from pbus.compat.pipecat.job_ledger import JobLedger, OpenJob, abandoned_cancel, failed_answer
 from pbus.compat.pipecat.local_addresses import Broadcasts, LocalAddress
-from pbus.compat.pipecat.local_workers import LocalWorkers
+from pbus.compat.pipecat.local_workers import Front, LocalWorkers
 from pbus.compat.pipecat.peers import PeerRegistry, Peers
 from pbus.compat.pipecat.traces import trace_of
 from pbus.concurrency.background import TaskOwner
@@ -44,24 +44,6 @@ _STAYING = (
 _ENDS = {theirs.BusEndMessage: BusEndMessage, theirs.BusCancelMessage: BusCancelMessage}
 
 
-class Front(Protocol):
-    """The side of a runner.
-
-    Attributes:
-        is_observer: The runner has a bus of its own to other processes: nothing passes here.
-    """
-
-    is_observer: bool
-
-    def deliver(self, message: theirs.BusMessage) -> None:
-        """Hand a message of another process to the workers of the runner."""
-        ...
-
-    async def flush(self) -> None:
-        """Return when all that was sent before was given to `pass_on`."""
-        ...
-
-
 class PipecatLink:
     """Joins the workers of one runner to a channel.
 
@@ -71,6 +53,9 @@ class PipecatLink:
         front: The side of the runner.
         session: Its end ends others of the session, and theirs this one.
         entry: The name under which a supervisor knows this process; None without one.
+
+    Attributes:
+        workers: Those of the runner.
     """
 
     def __init__(
@@ -97,10 +82,10 @@ class PipecatLink:
         self._tasks = TaskOwner()
         self._unknown: set[str] = set()  # types that were complained about
         self._peers: Peers | None = None
-        self._workers = LocalWorkers(
-            runner, self._registry, bus, entry=entry, receive=self._receive, flush=front.flush
+        self.workers = LocalWorkers(
+            runner, self._registry, bus, entry=entry, receive=self._receive, front=front
         )
-        self._book = JobBook(runner, self._workers.address_of)
+        self._book = JobBook(runner, self.workers.address_of)
         self._hub = LocalAddress(self.name, "", self._receive, decoder=_decode_for_process)
 
     # Open and close
@@ -120,11 +105,11 @@ class PipecatLink:
         await self.bus.start(timeout)
         await self.bus.subscribe(self._hub)
         await self._registry.start()
-        await self._workers.open()
+        await self.workers.open()
 
     async def close(self) -> None:
         """Release the names, send what is left, and leave the channel. Idempotent."""
-        await self._workers.close()
+        await self.workers.close()
         await self._tasks.close()
         if self._peers is not None:
             await self._peers.close()
@@ -145,16 +130,16 @@ class PipecatLink:
         """
         self._book.note(message)
         if isinstance(message, theirs.BusWorkerReadyMessage):
-            await self._workers.on_ready(message)
+            await self.workers.on_ready(message)
         elif isinstance(
             message, (theirs.BusActivateWorkerMessage, theirs.BusDeactivateWorkerMessage)
         ):
-            self._spawn(self._workers.note_activation(message), "activation")
+            self._spawn(self.workers.note_activation(message), "activation")
         if self.is_observer or not self._is_for_others(message):
             return False
         for kind, ours in _ENDS.items():
             if isinstance(message, kind):
-                source = self._workers.address_of(message.source)
+                source = self.workers.address_of(message.source)
                 end = ours(source=source, reason=message.reason, session=self.session)
                 self._broadcasts.note(end.id)
                 await self.bus.send(end)
@@ -166,7 +151,7 @@ class PipecatLink:
         if isinstance(message, _STAYING):
             return False
         if message.target is not None:
-            return not self._workers.is_local(message.target)
+            return not self.workers.is_local(message.target)
         return isinstance(message, tuple(_ENDS)) or bool(self._registry.remote_workers)
 
     async def _send(self, message: theirs.BusMessage) -> None:
@@ -180,7 +165,7 @@ class PipecatLink:
                 if data is not None:
                     incarnation = data.incarnation
                     address = asked if self.bus.queues is not None else data.worker_name
-        source = self._workers.address_of(message.source)
+        source = self.workers.address_of(message.source)
         wire = to_wire(message, source, address, packed=self._packed)
         self._flushes.leaving(message)
         if asked is None:
@@ -189,7 +174,7 @@ class PipecatLink:
             self._ledger.sent(wire, message.source, asked, incarnation)
         urgent = isinstance(message, theirs.BusSystemMessage)
         await self.bus.send_checked(wire.header, wire.values, urgent=urgent)
-        self._workers.sent[message.source] += 1
+        self.workers.sent[message.source] += 1
 
     def refuse(self, message: theirs.BusMessage, error: PbusError) -> None:
         """Answer a job request that could not be sent: its requester would wait."""
@@ -199,7 +184,7 @@ class PipecatLink:
 
     async def show(self, message: theirs.BusMessage) -> None:
         """Show a message that stayed in this process to those that follow the channel."""
-        source = self._workers.address_of(message.source)
+        source = self.workers.address_of(message.source)
         await self.bus.send(trace_of(message, source))
 
     # In
@@ -222,7 +207,7 @@ class PipecatLink:
         await self.bus.send(answer)
 
     async def _take_in(self, address: LocalAddress, wire: WireMessage) -> None:
-        if self._flushes.is_done(wire) or await self._workers.on_end(address, wire):
+        if self._flushes.is_done(wire) or await self.workers.on_end(address, wire):
             return
         if wire.type_name == BusJobCancelRequestMessage.__name__:
             await self._cancel_for(address, wire)
@@ -238,7 +223,7 @@ class PipecatLink:
         await self._hand_over(message, address, wire.source)
 
     async def _hand_over(self, message: Any, address: LocalAddress, peer: str) -> None:
-        worker = self._workers.get(address.worker)
+        worker = self.workers.get(address.worker)
         problem = "is on a bus of its own" if self.is_observer else None
         if worker is not None and not worker.active:
             problem = problem or "is not active"
@@ -252,7 +237,7 @@ class PipecatLink:
         self._deliver(message)
         if isinstance(message, theirs.BusActivateWorkerMessage) and worker is not None:
             await _wait_active(worker)
-            await self._workers.note_activation(message)
+            await self.workers.note_activation(message)
 
     async def _cancel_for(self, address: LocalAddress, wire: WireMessage) -> None:
         """Cancel a job for a client; by its requester, as the workers that do it listen to no other."""

@@ -4,8 +4,7 @@ import asyncio
 import logging
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from pbus.bus.brokered import BrokeredBus
 from pbus.compat.pipecat import theirs
@@ -22,6 +21,28 @@ _UNNAMED = re.compile(r"\w+#\d+")  # as Pipecat calls what its program did not n
 _FLUSH_S = 2.0
 
 
+class Front(Protocol):
+    """The side of a runner.
+
+    Attributes:
+        is_observer: The runner has a bus of its own to other processes: nothing passes here.
+    """
+
+    is_observer: bool
+
+    def deliver(self, message: theirs.BusMessage) -> None:
+        """Hand a message of another process to the workers of the runner."""
+        ...
+
+    async def flush(self) -> None:
+        """Return when all that was sent before was given to `pass_on`."""
+        ...
+
+    async def end_others(self, reason: str | None) -> None:
+        """End the other runners of this process, which the supervisor knows as one with this one."""
+        ...
+
+
 class LocalWorkers:
     """Registers the root workers of a runner by their names; children and unnamed ones have addresses.
 
@@ -31,7 +52,7 @@ class LocalWorkers:
         bus: Where they are reached.
         entry: The name under which a supervisor knows the process; it is registered, too.
         receive: Takes in messages.
-        flush: Returns when all that a worker sent was passed on.
+        front: The side of the runner.
 
     Attributes:
         sent: The number of messages that left, by the worker's own name.
@@ -45,7 +66,7 @@ class LocalWorkers:
         *,
         entry: str | None,
         receive: Receive,
-        flush: Callable[[], Awaitable[None]],
+        front: Front,
     ) -> None:
         self._runner = runner
         self._registry = registry
@@ -53,7 +74,7 @@ class LocalWorkers:
         self._home = registry.runner_name  # the address of the process
         self._entry = entry
         self._receive = receive
-        self._flush = flush
+        self._front = front
         self.sent: Counter[str] = Counter()
         self._addresses: dict[str, LocalAddress] = {}  # by the worker's own name
         self._ready: set[str] = set()
@@ -171,7 +192,7 @@ class LocalWorkers:
     async def _leave(self, name: str, reason: str) -> None:
         try:
             async with asyncio.timeout(_FLUSH_S):
-                await self._flush()  # its last answers come before its end
+                await self._front.flush()  # its last answers come before its end
         except TimeoutError:
             logger.warning("what worker %s sent last is not passed on", name)
         address = self._addresses.pop(name, None)
@@ -205,6 +226,9 @@ class LocalWorkers:
         return True
 
     async def _end(self, reason: str | None) -> None:
+        await asyncio.gather(self.end(reason), self._front.end_others(reason))
+
+    async def end(self, reason: str | None) -> None:
         """Have each root worker finish what is queued, then end the runner.
 
         `runner.end()` alone cancels behind its own request: on a bus within the process nothing is

@@ -113,6 +113,9 @@ class PbusBus(theirs.WorkerBus):
     async def flush(self) -> None:
         """Return at once: `publish` returns when a message was passed on."""
 
+    async def end_others(self, reason: str | None) -> None:
+        """Do nothing: each runner has a bus of its own, and is ended by itself."""
+
     async def publish(self, message: theirs.BusMessage) -> None:
         """Deliver a message here, and send it to the others it is for.
 

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 _START_S = 5.0
 _AGAIN_S = 1.0
 _taken: set[str] = set()  # names of the process that one of its runners has
+_all: "list[Sidecar]" = []  # of the runners of this process
 
 
 @dataclass(kw_only=True)
@@ -63,6 +64,7 @@ class Sidecar(theirs.BusSubscriber):
         """Listen, and join the channel; when the broker does not answer, later."""
         await self._runner.bus.subscribe(self)
         theirs.when_stopped(self._runner.bus, self.stop)
+        _all.append(self)
         if self._entry is not None:
             _taken.add(self._entry)
         try:
@@ -74,6 +76,7 @@ class Sidecar(theirs.BusSubscriber):
 
     async def stop(self) -> None:
         """Leave the channel."""
+        _all.remove(self)
         if self._entry is not None:
             _taken.discard(self._entry)
         await self._tasks.close()
@@ -96,6 +99,14 @@ class Sidecar(theirs.BusSubscriber):
         seen = asyncio.get_running_loop().create_future()
         await self._runner.bus.send(FlushMessage(source=self.name, target=self.name, seen=seen))
         await seen
+
+    async def end_others(self, reason: str | None) -> None:
+        """End the other runners of this process."""
+        await asyncio.gather(*(one.end(reason) for one in _all if one is not self))
+
+    async def end(self, reason: str | None) -> None:
+        """Have the workers of the runner finish what is queued, and end it."""
+        await self._link.workers.end(reason)
 
     def accepts_bus_message(self, message: theirs.BusMessage) -> bool:
         """Whether a message comes from this process."""
