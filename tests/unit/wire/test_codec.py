@@ -340,7 +340,7 @@ def test_known_type_is_still_checked():
     codec.decode_message(line)
 
     with pytest.raises(MessageDecodeError, match="celsius") as refusal:
-        codec.decode_message(line.replace(b"1.5", b'"warm"'))
+        codec.decode_message(line.replace(b'"celsius":1.5', b'"celsius":"warm"'))
     assert "Reading" in str(refusal.value)
 
 
