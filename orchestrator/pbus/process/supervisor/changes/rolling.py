@@ -31,11 +31,13 @@ class RollingRun:
 
     Attributes:
         names: The processes that are replaced.
+        groups: The workers of the file that they belong to.
         outcomes: The outcome of each that is done with, by name.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], groups: Iterable[str] = ()) -> None:
         self.names = list(names)
+        self.groups = frozenset(groups)
         self.outcomes: dict[str, Outcome] = {}
 
 
@@ -63,6 +65,7 @@ class Rolling:
         on_outcome: Callable[[], None],
     ) -> None:
         self.groups: set[str] = set()
+        self._runs: list[RollingRun] = []
         self._workers = workers
         self._membership = membership
         self._order = order
@@ -85,8 +88,10 @@ class Rolling:
             timeout_s: Seconds for running jobs of each; None for the default.
             reason: Why pbus itself does it, as text.
         """
-        run = RollingRun(list(names))
-        self.groups |= {_group(worker) for worker in self._named(run.names)}
+        listed = list(names)
+        run = RollingRun(listed, map(_group, self._named(listed)))
+        self._runs.append(run)
+        self.groups |= run.groups
         self._membership.spawn(self._run(run, timeout_s, reason), "rolling restart")
         return run
 
@@ -97,7 +102,8 @@ class Rolling:
             except Exception:
                 logger.exception("a rolling restart failed")
             finally:
-                self.groups -= {_group(one) for one in self._named(run.names)}
+                self._runs.remove(run)
+                self.groups -= run.groups.difference(*(one.groups for one in self._runs))
                 left = [name for name in run.names if name not in run.outcomes]
                 self._tell(run, left, ("refused", "left as it was"))
 
@@ -135,7 +141,8 @@ class Rolling:
             spare = await self._add_spare(group, is_required=not reason)
         for worker in members:
             try:
-                await self._replace(worker, timeout_s, reason)
+                with _rolling(worker) if spare is not None else contextlib.nullcontext():
+                    await self._replace(worker, timeout_s, reason)
             except NotReplacedError as error:
                 note = "" if spare is None else f"; {spare.name} serves until the next `pbus up`"
                 self._tell(run, worker.names, ("failed", f"{error}{note}"))
@@ -180,12 +187,11 @@ class Rolling:
     async def _replace(self, worker: WorkerProcess, timeout_s: float | None, reason: str) -> None:
         if not worker.target.may_run:
             return  # a command has come between
-        with _rolling(worker):
-            if reason:
-                worker.replace(reason)
-            else:
-                worker.restart(timeout_s)
-            await self._until_ready(worker, worker.target_start_count)
+        if reason:
+            worker.replace(reason)
+        else:
+            worker.restart(timeout_s)
+        await self._until_ready(worker, worker.target_start_count)
 
     async def _until_ready(self, worker: WorkerProcess, start_count: int) -> None:
         """Wait until a start of a worker is ready.
