@@ -9,6 +9,7 @@ from pbus.errors import (
     JobWorkerLostError,
 )
 from pbus.handlers import job
+from pbus.messages import BusEndWorkerMessage
 from support.job_helpers import Asker, Doer, ask, hosted, leftovers
 from support.waiting import run, until
 
@@ -83,6 +84,29 @@ def test_last_replica_that_stops_refuses(make_forgetting_bus):
             only._is_stopping = True
             with pytest.raises(JobWorkerLostError, match="is stopping"):
                 await ask(asker, "doer", "echo")
+
+    run(main())
+
+
+def test_replica_leaves_under_load(make_forgetting_bus):
+    """One that is told that others take its place works on until its requesters have turned away."""
+
+    async def main():
+        asker, first, second = Asker(), Doer("doer.1"), Doer("doer.2")
+        async with hosted(make_forgetting_bus, [asker], [first], [second]):
+            answers = []
+
+            async def go_on():
+                while "doer.1" in asker.registry.ready_names() or len(answers) % 50:
+                    answers.append((await ask(asker, "doer", "echo")).worker)
+
+            load = [asyncio.create_task(go_on()) for _ in range(4)]
+            await until(lambda: "doer.1" in answers)
+            end = BusEndWorkerMessage(source="asker", target="doer.1", leaves=True)
+            await asker.send_bus_message(end)
+            await asyncio.gather(*load)
+            assert {"doer.1", "doer.2"} == set(answers)
+            assert "doer.2" == (await ask(asker, "doer", "echo")).worker
 
     run(main())
 

@@ -33,6 +33,8 @@ async def main() -> None:
         async for change in client.events():
             assert_type(change.state, str)
         assert_type(await client.control.restart("x", timeout=5), list[ControlResult])
+        assert_type(await client.control.scale({"x": 2}), list[ControlResult])
+        assert_type(await client.control.restart(rolling=True), list[ControlResult])
         assert_type(await client.dead_letters.requeue("key"), int)
         assert_type(await client.wait_ready("x"), list[str])
         slowest = max(one.wait_s.p99 for one in (await client.stats("b")).edges if one.wait_s)
@@ -52,4 +54,5 @@ def script() -> None:
         for message in client.tail(timeout=5, source="a", key=["k", "l*"]):
             assert_type(message, TailMessage)
         assert_type(client.control.stop("x"), list[ControlResult])
+        assert_type(client.control.scale({"x": 2}, timeout=5), list[ControlResult])
         assert_type(client.dead_letters.drop(every=True), int)
