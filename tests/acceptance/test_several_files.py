@@ -95,8 +95,11 @@ def test_code_of_included_files_is_watched(place: Place):
         listed = place.tell("ps", "--json", "-p", "several").json["workers"]
         return {row["name"]: row["pid"] for row in listed if row["state"] == "ready"}
 
-    wait_for(lambda: len(rows()) == 5 and rows()["mic"] != before["mic"])
-    wait_for(lambda: rows().get("loud") not in {None, before["loud"]})
+    def restarted() -> bool:
+        found = rows()
+        return len(found) == 5 and all(found[name] != before[name] for name in ("mic", "loud"))
+
+    wait_for(restarted)
     assert [before[name] for name in ("extra", "tool.1")] == [
         rows()[n] for n in ("extra", "tool.1")
     ]
