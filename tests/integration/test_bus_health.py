@@ -149,10 +149,9 @@ def test_recycled_after_jobs(tmp_path: Path):
             for name in names:
                 await watched.state(name, "ready")
             async with client_of(watched) as client:
-                while not all(watched.states(name).count("ready") == 2 for name in names):
-                    assert (await client.job("counted", "count", timeout=20, retries=3))[
-                        "by"
-                    ] in names
+                while not all(watched.states(name).count("ready") >= 2 for name in names):
+                    answer = await client.job("counted", "count", timeout=20, retries=3)
+                    assert answer["by"].startswith("counted.")  # or the one that stands in
                     await asyncio.sleep(0.01)
             for name in names:
                 reason = details(watched, name, "stopping")[0]
