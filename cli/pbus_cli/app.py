@@ -8,7 +8,16 @@ from typer.core import TyperGroup
 
 from pbus_cli.commands.messages import cancel, dlq, jobs, purge, send, stats, tail
 from pbus_cli.commands.project import attach, down, ls, up
-from pbus_cli.commands.setup import bench, completion, config, doctor, init, schema, validate
+from pbus_cli.commands.setup import (
+    bench,
+    completion,
+    config,
+    doctor,
+    graph,
+    init,
+    schema,
+    validate,
+)
 from pbus_cli.commands.workers import (
     events,
     logs,
@@ -46,6 +55,7 @@ _COMMANDS: Final = (
     purge,
     validate,
     config,
+    graph,
     doctor,
     schema,
     init,

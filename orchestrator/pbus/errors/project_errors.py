@@ -25,6 +25,20 @@ class TopologyError(PbusError):
         self.problems = tuple(problems)
 
 
+class GraphFileError(PbusError):
+    """A saved graph cannot be read.
+
+    Attributes:
+        file: The file.
+    """
+
+    def __init__(self, file: Path, reason: str) -> None:
+        super().__init__(
+            f"{file}: {reason}", hint="`pbus graph --format json > graph.json` saves one"
+        )
+        self.file = file
+
+
 class ProjectRunningError(ProcessError):
     """The project is already up on this machine."""
 

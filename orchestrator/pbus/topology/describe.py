@@ -90,6 +90,7 @@ def _worker(spec: WorkerSpec, secrets: Secrets) -> dict[str, Any]:
         "stop": _stop(spec.stop, secrets, (*at, "stop")),
         "watch": None if spec.watch is None else [str(path) for path in spec.watch],
         "profiles": sorted(spec.profiles),
+        "sends_to": list(spec.sends_to),
         "process": spec.process,
         "instances": [instance.name for instance in spec.instances()],
     }

@@ -200,6 +200,7 @@ def _build_worker(
         stop=build_stop(section.stop),
         watch=_watched(section.watch, folder),
         profiles=frozenset(section.profiles or ()),
+        sends_to=tuple(section.sends_to or ()),
         process=section.process,
     )
 

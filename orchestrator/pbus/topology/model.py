@@ -74,6 +74,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         stop: The steps of its end.
         watch: Files and folders, absolute, whose change restarts it; None where the file has none.
         profiles: It is started only where one of them is chosen; always where there is none.
+        sends_to: The workers that it says to send to; "*" for everyone. Only `pbus graph` reads it.
         process: The name of the process that it shares with others; None for one of its own.
         members: All workers of the process, of which this is the first; empty where it is alone.
     """
@@ -100,6 +101,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     stop: StopSpec = StopSpec()
     watch: tuple[Path, ...] | None = None
     profiles: frozenset[str] = frozenset()
+    sends_to: tuple[str, ...] = ()
     process: str | None = None
     members: tuple[Member, ...] = ()
 
@@ -165,7 +167,7 @@ class WorkerInstance(msgspec.Struct, frozen=True, kw_only=True):
 
 # Keys that say how a process is supervised: a change of them needs no new process.
 LIVE_KEYS = frozenset({
-    "depends_on", "limits", "on_exit", "profiles", "replicas", "restart", "stop",
+    "depends_on", "limits", "on_exit", "profiles", "replicas", "restart", "sends_to", "stop",
     "success_exit_codes", "watch",
 })  # fmt: skip
 

@@ -367,6 +367,14 @@ class WorkerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             extra={"shorthand": SHORTHANDS["watch"]},
         ),
     ] = None
+    sends_to: Annotated[
+        list[Text] | None,
+        Meta(
+            description="Workers, or groups of replicas, that it sends messages to or asks for jobs; * is"
+            " everyone. `pbus graph` compares it with what happens.",
+            examples=[["db", "*"]],
+        ),
+    ] = None
     profiles: Annotated[
         list[Name] | None,
         Meta(

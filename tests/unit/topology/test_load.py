@@ -339,7 +339,7 @@ job: 5
         (["worker: w:W", "env_file: ."], "4: workers.a.env_file: the environment file cannot be read: it is a folder"),
         (["worker: w:W", "env_file: /dev/zero"], "4: workers.a.env_file: the environment file cannot be read: it is not a regular file"),
         (["worker: w:W", "WORKER: w:W"], "4: workers.a.WORKER: unknown key (did you mean `worker`?)"),
-        (["worker: w:W", '"a\\nb": 1'], "4: workers.a.'a\\nb': unknown key (known here: worker, command, stdio, joins, pipecat, args, env, env_file, working_dir, active, replicas, depends_on, ready, health, restart, success_exit_codes, on_exit, limits, stop, watch, profiles, process, extends)"),
+        (["worker: w:W", '"a\\nb": 1'], "4: workers.a.'a\\nb': unknown key (known here: worker, command, stdio, joins, pipecat, args, env, env_file, working_dir, active, replicas, depends_on, ready, health, restart, success_exit_codes, on_exit, limits, stop, watch, sends_to, profiles, process, extends)"),
     ],
 )  # fmt: skip
 def test_refuses_wrong_workers(tmp_path, lines, problem):
@@ -396,7 +396,7 @@ def test_refuses_wrong_workers(tmp_path, lines, problem):
             "workers:\n  a:\n",
             (
                 "2: workers.a: expected a mapping with keys of worker, command, stdio, joins, pipecat, args, env,"
-                " env_file, working_dir, active, replicas, depends_on, ready, health, restart, success_exit_codes, on_exit, limits, stop, watch, profiles, process, extends, got nothing"
+                " env_file, working_dir, active, replicas, depends_on, ready, health, restart, success_exit_codes, on_exit, limits, stop, watch, sends_to, profiles, process, extends, got nothing"
             ),
         ),
         (
@@ -642,7 +642,7 @@ def test_describes_every_key():
         for key, value in definition["properties"].items()
     }
 
-    assert 88 == len(keys)
+    assert 89 == len(keys)
     assert all(keys.values())
     assert all(not definition["additionalProperties"] for definition in definitions.values())
     assert ["workers"] == definitions["TopologyFile"]["required"]

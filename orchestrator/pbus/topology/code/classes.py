@@ -81,6 +81,26 @@ def parameters_of(sources: Sources, found: FoundClass) -> Parameters | None:
     return None
 
 
+def lineage(sources: Sources, found: FoundClass) -> list[FoundClass]:
+    """A class and its bases, as far as trees tell; those of pbus itself are left out."""
+    waiting, seen = [found], list[FoundClass]()
+    while waiting and len(seen) < _MAX_STEPS:
+        one = waiting.pop(0)
+        if one in seen or one.source.name.partition(".")[0] == "pbus":
+            continue
+        seen.append(one)
+        names = [base.id for base in one.node.bases if isinstance(base, ast.Name)]
+        waiting += [base for name in names if (base := _named(sources, one, name)) is not None]
+    return seen
+
+
+def _named(sources: Sources, found: FoundClass, name: str) -> FoundClass | None:
+    try:
+        return _in_module(sources, found.source, name, _MAX_STEPS)
+    except MissingClassError:
+        return None
+
+
 def has_no_base(found: FoundClass) -> bool:
     """Whether a class inherits from nothing, and so is no worker."""
     node = found.node

@@ -1,0 +1,1 @@
+"""The graph of a project as text and pictures."""
