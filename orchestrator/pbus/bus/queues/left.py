@@ -30,8 +30,13 @@ class LeftMessages:
 
     @property
     def are_all(self) -> bool:
-        """Whether there may be some, and nothing is consumed any more."""
-        return (bool(self._messages) or self._has_left_all) and not self._queues
+        """Whether there may be some, and nothing is consumed any more.
+
+        What was pushed here and not fetched is not counted; while something else is in flight, it is
+        still settled here, as a job whose answer is being stored.
+        """
+        may_be_pushed = self._has_left_all and not self._in_flight.any()
+        return (bool(self._messages) or may_be_pushed) and not self._queues
 
     def add(self, message: StoredMessage) -> None:
         """Leave a message to others."""
