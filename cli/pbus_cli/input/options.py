@@ -1,7 +1,9 @@
 """Options that several commands share, and how their values are read."""
 
 import re
+import time
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -24,6 +26,21 @@ def parse_duration(text: str) -> float:
         message = f"{text!r} is no duration: use for example 500ms, 10s, 1.5m or 2h"
         raise typer.BadParameter(message)
     return float(found[1]) * _UNITS[found[2]]
+
+
+def parse_moment(text: str) -> float:
+    """Unix seconds from a time ("2026-11-28 05:30", with or without a zone) or a time ago ("10m").
+
+    Raises:
+        typer.BadParameter: The text is neither.
+    """
+    if _DURATION.fullmatch(text.strip()) is not None:
+        return time.time() - parse_duration(text)
+    try:
+        return datetime.fromisoformat(text.strip()).timestamp()
+    except (ValueError, OverflowError):
+        message = f"{text!r} is no time: use for example 10m (ago), 2026-11-28 or 2026-11-28T05:30"
+        raise typer.BadParameter(message) from None
 
 
 ProjectName = Annotated[
@@ -59,6 +76,26 @@ Count = Annotated[
 Duration = Annotated[
     float | None,
     typer.Option("--for", metavar="TIME", parser=parse_duration, help="End then: 10s, 2m, 1h."),
+]
+Since = Annotated[
+    float | None,
+    typer.Option(
+        "--since",
+        metavar="TIME",
+        parser=parse_moment,
+        help="From then on: 10m (ago), 2026-11-28T05:30.",
+    ),
+]
+Until = Annotated[
+    float | None,
+    typer.Option("--until", metavar="TIME", parser=parse_moment, help="Before then; likewise."),
+]
+Grep = Annotated[
+    str | None, typer.Option("--grep", metavar="RE", help="Only where this is found in the text.")
+]
+RunNumber = Annotated[
+    int | None,
+    typer.Option("--run", metavar="N", min=1, help="Of this run only: see `pbus runs`."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FileArgument = Annotated[

@@ -1,18 +1,21 @@
 """State changes of workers: one line each."""
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from rich.cells import cell_len, set_cell_size
 
 from pbus.messages import BusWorkerStateMessage
 from pbus.observe import State
+from pbus.process.project.history.run_history import StateEvent
 from pbus_cli.views import colors
 from pbus_cli.views.cells import cut, cut_name, fill, rendered
 from pbus_cli.views.figures import clock_time
 
 _NAME_WIDTH: Final = (8, 32)
 _STATE_WIDTH: Final = len("stopping")
+Change: TypeAlias = BusWorkerStateMessage | StateEvent
+
 _STYLES: Final[dict[str, str]] = {str(state): style for state, style in colors.STATES.items()}
 
 
@@ -32,13 +35,13 @@ class StateLines:
     has_colors: bool = False
     width: int | None = None
 
-    def grown(self, change: BusWorkerStateMessage) -> "StateLines":
+    def grown(self, change: Change) -> "StateLines":
         """Wide enough for this change too, within reason."""
         name = min(_NAME_WIDTH[1], max(self.name, cell_len(change.worker)))
         state = max(self.state, len(change.state), len(change.previous or ""))
         return replace(self, name=name, state=state)
 
-    def line(self, change: BusWorkerStateMessage) -> str:
+    def line(self, change: Change) -> str:
         """One change on one line."""
         pid = "" if change.pid is None else f"pid {change.pid}"
         cells = [
@@ -66,7 +69,7 @@ class StateLines:
         return "".join(parts)
 
 
-def state_fields(change: BusWorkerStateMessage) -> dict[str, str | int | float | State | None]:
+def state_fields(change: Change) -> dict[str, str | int | float | State | None]:
     """The documented JSON of a change."""
     return {
         "time": change.time,

@@ -1,6 +1,7 @@
 """Durations, names and filters as they are typed."""
 
 import re
+import time
 
 import pytest
 import typer
@@ -10,7 +11,7 @@ from pbus.client.traffic.message_tail import Filter
 from pbus.codec import Header
 from pbus.names import stands_for, unknown_name
 from pbus_cli.input.name_hints import unknown_text
-from pbus_cli.input.options import parse_duration
+from pbus_cli.input.options import parse_duration, parse_moment
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,35 @@ def test_wrong_durations_are_refused(text: str) -> None:
     """With an example of a right one."""
     with pytest.raises(typer.BadParameter, match="10s"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("2026-11-28T05:30:00Z", 1795843800.0),
+        (" 2026-11-28 05:30:00.5+00:00 ", 1795843800.5),
+        ("2026-11-28T06:30:00+01:00", 1795843800.0),
+    ],
+)
+def test_moments_are_times(text: str, at: float) -> None:
+    """With a zone they mean the same everywhere."""
+    assert at == parse_moment(text)
+
+
+def test_moments_are_times_ago_or_of_this_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A duration counts from now back; a time without a zone is by the clock of this place."""
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    assert [400.0, 1000.0, 999.5] == [parse_moment(text) for text in ("10m", "0", "500ms")]
+
+    local = time.mktime((2026, 11, 28, 5, 30, 0, 0, 0, -1))
+    assert local == parse_moment("2026-11-28T05:30")
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "-10m", "0001-01-01", "nan"])
+def test_wrong_moments_are_refused(text: str) -> None:
+    """With an example of a right one, also where the time cannot be counted in seconds."""
+    with pytest.raises(typer.BadParameter, match="10m"):
+        parse_moment(text)
 
 
 @pytest.mark.parametrize(

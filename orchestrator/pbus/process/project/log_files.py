@@ -59,7 +59,7 @@ class LogFile:
             stream: One word.
             text: Without the last line break.
         """
-        prefix = f"{_stamp(time)} {stream} "
+        prefix = f"{stamp(time)} {stream} "
         lines = (f"{prefix}{_cut(line.removesuffix(chr(13)))}\n" for line in text.split("\n"))
         try:
             self._check_path()
@@ -99,12 +99,19 @@ class LogFile:
         file = self._file or self._open()
         if self._size and self._size + len(data) > self._max_bytes:
             file = self._rotate()
-        self._size += file.write(data) or 0
+        written = file.write(data) or 0
+        self._size += written
+        if written < len(data):  # a full disk; the next line is not to continue this one
+            self.close()
 
     def _open(self) -> io.FileIO:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = io.FileIO(self._path, "ab", opener=regular_files.opener)
-        self._size = self._file.tell()
+        self._file = io.FileIO(self._path, "ab+", opener=regular_files.opener)
+        self._size = self._file.seek(0, io.SEEK_END)
+        if self._size and os.pread(self._file.fileno(), 1, self._size - 1) != b"\n":
+            self._size += (
+                self._file.write(b"\n") or 0
+            )  # its writer was killed, or the disk was full
         return self._file
 
     def _rotate(self) -> io.FileIO:
@@ -116,7 +123,8 @@ class LogFile:
         return self._open()
 
 
-def _stamp(time: float) -> str:
+def stamp(time: float) -> str:
+    """Return Unix seconds as a time in UTC, to the millisecond."""
     seconds, milliseconds = divmod(round(time * 1000), 1000)
     return f"{clock.strftime('%Y-%m-%dT%H:%M:%S', clock.gmtime(seconds))}.{milliseconds:03d}Z"
 

@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import errno
+import heapq
 import io
 import os
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -36,12 +37,32 @@ def read_lines(paths: Mapping[str, Path], last_n: int | None = None) -> list[Log
         return _newest(sources, last_n)
 
 
-async def follow_lines(paths: Mapping[str, Path], *, last_n: int = 0) -> AsyncIterator[LogLine]:
+def iter_lines(paths: Mapping[str, Path]) -> Iterator[LogLine]:
+    """Yield all lines of several workers in the order of their times; few are held at once.
+
+    Args:
+        paths: The log file of each worker; one that does not exist is empty.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    with contextlib.ExitStack() as stack:
+        sources = [
+            stack.enter_context(contextlib.closing(_Source(worker, path)))
+            for worker, path in paths.items()
+        ]
+        block = max(_MIN_BLOCK, _ALL_BLOCKS // max(1, len(sources)))
+        yield from heapq.merge(*(source.read_all(block) for source in sources), key=_by_time)
+
+
+async def follow_lines(
+    paths: Mapping[str, Path], *, last_n: int | None = 0
+) -> AsyncIterator[LogLine]:
     """Yield lines as they are written, without end: across rotation, restarts and new files.
 
     Args:
         paths: The log file of each worker.
-        last_n: Start with so many existing lines; nothing is missed or repeated between these and
+        last_n: Start with so many existing lines (None: all); nothing is missed or repeated between these and
             the new ones.
     """
     with contextlib.ExitStack() as stack:
@@ -82,6 +103,7 @@ class _Source:
         self._file: io.FileIO | None = None
         self._rest = b""
         self._last_time = 0.0
+        self._is_at_end = False
 
     def close(self) -> None:
         """Close the file."""
@@ -113,11 +135,17 @@ class _Source:
                 break
         return self._parse(lines)
 
+    def read_all(self, block: int) -> Iterator[LogLine]:
+        """Yield the lines of all files that are there now, oldest first."""
+        while not self._is_at_end:
+            yield from self.read_fresh(block)
+
     def read_fresh(self, block: int = _BLOCK) -> list[LogLine]:
         """Return the lines written since, up to a block; to be called again until there is none."""
         if self._file is None:
             self._file = self._next_file(None)
         if self._file is None:
+            self._is_at_end = True
             return []
         data = self._read_block(block)
         if not data and (successor := self._next_file(self._file)) is not None:
@@ -129,6 +157,7 @@ class _Source:
                 data += self._read_block(block)
             else:
                 successor.close()
+        self._is_at_end = not data
         *lines, self._rest = (self._rest + data).split(b"\n")
         return self._parse(lines)
 

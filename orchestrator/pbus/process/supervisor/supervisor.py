@@ -19,9 +19,11 @@ from pbus.ids import new_token
 from pbus.observe import HostRecord
 from pbus.process.project.broker_key import own_key
 from pbus.process.project.discovery import refuse_other_path
+from pbus.process.project.history.run_history import Outcome, RunHistory
 from pbus.process.project.log_writer import LogWriter
 from pbus.process.project.project import Project
 from pbus.process.project.project_lock import ProjectLock
+from pbus.process.project.record import ProjectRecord
 from pbus.process.project.recovery_log import RecoveryLog, StopTime
 from pbus.process.services.services import Services
 from pbus.process.supervisor.bus_client import SupervisorBusClient, host_name
@@ -94,12 +96,14 @@ class Supervisor:
         self._stop_time: StopTime | None = StopTime(_AFTER_SESSION_S)  # for running jobs
         self._session_end: str | None = None
         self._log_writer = LogWriter(project)
+        self._history = RunHistory(project, self.session)
         self._events = EventDispatch(self._log_writer, self._on_change)
         self._services = Services(project, topology.bus, self._on_broker)
         applied = Applied(topology=topology, selection=selection, is_watching=is_watching)
         self._live = LiveProject(applied, self._kill_now, project.state_dir, self._on_worker_ended)
         self.workers = self._live.workers
-        self.state_events = StateEventQueue(self._name, topology.name, self.workers.get)
+        keep = self._history.add_event
+        self.state_events = StateEventQueue(self._name, topology.name, self.workers.get, keep)
         self._bus: WorkerBus | None = None
         self._bus_client: SupervisorBusClient | None = None
         self._files: ProjectFiles
@@ -123,8 +127,11 @@ class Supervisor:
                 opened = await unless_set(self._stop, self._open(stack))
                 if opened is not None:
                     code = await self._supervise(*opened)
+                outcome: Outcome = "stopped" if self._stop.is_set() else "finished"
+                self._history.end("failed" if code else outcome, code)
         finally:
             self._log_writer.close()
+            self._history.close()
         self._events.emit(Stopped(code))
         if survivors := self.workers.survivors:
             raise SurvivorsError(survivors)
@@ -139,6 +146,7 @@ class Supervisor:
             self._kill_now.set()
         else:
             self._stop_time = RecoveryLog(self._project.state_dir).take_stop_time()
+        self._history.reason = reason
         logger.info("stopping%s: %s", " at once" if self._kill_now.is_set() else "", reason)
         self._stop.set()
         self._live.order.stop_next()
@@ -177,7 +185,7 @@ class Supervisor:
     def on_session_end(self, session: str | None, reason: str) -> None:
         """Handle the end of a session (None: of all sessions)."""
         if session in {None, self.session} and self._session_end is None:
-            self._session_end = reason
+            self._session_end = self._history.reason = reason
             logger.info("the session was %s", reason)
             self._events.emit(SessionEnded(reason))
 
@@ -195,6 +203,7 @@ class Supervisor:
         refuse_other_path(self._project)
         open_files.raise_open_files()
         await stack.enter_async_context(ProjectLock(self._project))
+        self._history.begin()
         stack.push_async_callback(self._services.close)
         url = await self._services.open()
         spec, is_own_broker = self._topology.bus, self._topology.bus.url is None
@@ -213,15 +222,8 @@ class Supervisor:
         self._files = ProjectFiles(self._project, record, own_key=key, is_own_broker=is_own_broker)
         self._files.write()
         self._events.emit(BrokerReady(bus.url))
-        environment = ProcessEnvironment(
-            bus=settings,
-            loop=self._topology.loop,
-            session=self.session,
-            project=self._topology.name,
-            file=self._topology.file,
-            state=self._project.state_dir,
-            guard_token=self._services.guard.token,
-        )
+        token = self._services.guard.token
+        environment = _environment(self._topology, record, self._project, token)
         return ProcessLauncher(
             self._project, environment, self._services.guard, client, self._events.emit
         ), client
@@ -263,10 +265,7 @@ class Supervisor:
             return int(self.workers.has_failed)
         logger.info("%s has ended, and with it the project: see its on_exit", decisive.name)
         self._stop_time = None
-        code, has_failed = decisive.status.code, decisive.status.state == "failed"
-        if code is None or code == 0:
-            return int(has_failed)
-        return code if code > 0 else _SIGNAL_CODE - code
+        return _exit_code(decisive)
 
     async def _until(self, condition: Callable[[], object], limit_s: float | None = None) -> None:
         """Wait until a condition holds; checked after each event."""
@@ -315,6 +314,27 @@ async def _cancel(tasks: Collection[asyncio.Task[None]]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)
+
+
+def _environment(
+    topology: Topology, record: ProjectRecord, project: Project, guard_token: str
+) -> ProcessEnvironment:
+    return ProcessEnvironment(
+        bus=record.bus,
+        loop=topology.loop,
+        session=record.session,
+        project=topology.name,
+        file=topology.file,
+        state=project.state_dir,
+        guard_token=guard_token,
+    )
+
+
+def _exit_code(decisive: WorkerProcess) -> int:
+    code, has_failed = decisive.status.code, decisive.status.state == "failed"
+    if code is None or code == 0:
+        return int(has_failed)
+    return code if code > 0 else _SIGNAL_CODE - code
 
 
 def _queue_admin(topology: Topology, project: Project, store: QueueStore | None) -> QueueAdmin:

@@ -35,6 +35,7 @@ class StateEventQueue:
         source: The supervisor's address.
         project: The name of its topology.
         find: Returns the process of a worker, which has the names of all workers in it.
+        keep: Called with each message as it is made.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class StateEventQueue:
         source: str,
         project: str,
         find: Callable[[str], Named | None] = lambda _name: None,
+        keep: Callable[[BusWorkerStateMessage], object] = lambda _message: None,
     ) -> None:
         self._find = find
+        self._keep = keep
         self._source = source
         self._project = project
         self._last: dict[str, _LastEvent] = {}
@@ -123,6 +126,7 @@ class StateEventQueue:
         )
         last.state = state
         self._queue.append(message)
+        self._keep(message)
 
     def _last_of(self, worker: str) -> "_LastEvent":
         last = self._last.get(worker)

@@ -1,0 +1,1 @@
+"""Runs of a project and the events of its workers, and the choice among what is kept."""
