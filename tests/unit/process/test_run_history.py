@@ -120,7 +120,12 @@ def test_damage_costs_only_the_damaged_lines(project: Project) -> None:
     second.close()
 
     assert [1, 2] == [run.number for run in read_runs(project)]
-    assert ["ready", "failed"] == [event.state for event in read_events(project)]
+    damaged: list[int] = []
+    events = read_events(project, on_damage=lambda: damaged.append(1))
+    assert ["ready", "failed"] == [event.state for event in events]
+    assert 4 == len(
+        damaged
+    )  # of three lines, one with bytes and one of another kind, and the cut one
 
 
 def test_a_history_that_cannot_be_written_ends_nothing(

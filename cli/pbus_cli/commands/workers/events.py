@@ -98,8 +98,13 @@ def _show_kept(
         words = f"{event.worker} {event.state} {event.detail}"
         return chosen.takes(event.time, words, marks.run_at(event.time))
 
-    for event in newest(filter(takes, read_events(project)), count):
+    damaged: list[None] = []
+    events = read_events(project, on_damage=lambda: damaged.append(None))
+    for event in newest(filter(takes, events), count):
         console.say(text(event) if as_json else f"{marks.before(event.time)}{text(event)}")
+    if damaged:
+        path = project.service_log_path("events")
+        console.warn(f"damaged lines of {path} were left out: {len(damaged)}")
 
 
 def _formatter(*, as_json: bool) -> "Callable[[Change], str]":

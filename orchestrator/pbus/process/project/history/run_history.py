@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, Self
 
 import msgspec
@@ -197,15 +197,23 @@ def count_workers(runs: Iterable[Run], events: Iterable[StateEvent]) -> list[Run
     return [_counted(run, starts[run.number], first) for run in runs]
 
 
-def read_events(project: Project) -> Iterator[StateEvent]:
+def read_events(
+    project: Project, on_damage: Callable[[], object] = lambda: None
+) -> Iterator[StateEvent]:
     """Yield the state events that are kept, oldest first; damaged lines are left out.
+
+    Args:
+        project: Whose.
+        on_damage: Called for each damaged line.
 
     Raises:
         OSError: The file cannot be read.
     """
     for line in iter_lines({"": project.service_log_path("events")}):
         event = parse_event(line)
-        if event is not None:
+        if event is None:
+            on_damage()
+        else:
             yield event
 
 
