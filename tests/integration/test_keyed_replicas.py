@@ -27,12 +27,12 @@ WORKERS = """
 import asyncio, os
 from pbus import BaseWorker, BusDataMessage, job
 
-class Word(BusDataMessage):
+class KeyedWord(BusDataMessage):
     number: int
 
 class Recogniser(BaseWorker):
     async def on_bus_message(self, message):
-        if isinstance(message, Word):
+        if isinstance(message, KeyedWord):
             with open("came", "a") as file:
                 file.write(f"{self.name} {message.key} {message.number}\\n")
 
@@ -42,12 +42,12 @@ class Recogniser(BaseWorker):
 
 class Stuck(BaseWorker):
     async def on_bus_message(self, message):
-        if isinstance(message, Word):
+        if isinstance(message, KeyedWord):
             await asyncio.sleep(600)
 """
 
 
-class Word(BusDataMessage):
+class KeyedWord(BusDataMessage):
     """A part of a call."""
 
     number: int
@@ -110,7 +110,7 @@ def test_killed_replica_keeps_its_stored_keys(tmp_path: Path):
                 if number == 10:
                     kill(watched, "stt.2")
                 for key in KEYS:
-                    reached = await client.send("stt", "Word", {"number": number}, key=key)
+                    reached = await client.send("stt", "KeyedWord", {"number": number}, key=key)
                     assert [owner_of(key, NAMES)] == reached
             answer = await client.job("stt", "who", key=owned_by("stt.2")[0], timeout=PATIENCE_S)
             assert {"by": "stt.2"} == answer
@@ -141,16 +141,16 @@ def test_killed_replica_leaves_its_keys(tmp_path: Path):
         ):
             for key in KEYS:
                 assert [owner_of(key, NAMES)] == await client.send(
-                    "stt", "Word", {"number": 1}, key=key
+                    "stt", "KeyedWord", {"number": 1}, key=key
                 )
             await until(lambda: len(came(tmp_path)) == len(KEYS))
             kill(watched, "stt.2")
             key, left = owned_by("stt.2")[0], ["stt.1", "stt.3"]
-            while [owner_of(key, left)] != await client.send("stt", "Word", {"number": 2}, key=key):
+            while [owner_of(key, left)] != await client.send("stt", "KeyedWord", {"number": 2}, key=key):
                 await asyncio.sleep(0.01)
             for key in KEYS:
                 assert [owner_of(key, left)] == await client.send(
-                    "stt", "Word", {"number": 3}, key=key
+                    "stt", "KeyedWord", {"number": 3}, key=key
                 )
                 assert {"by": owner_of(key, left)} == await client.job("stt", "who", key=key)
             await until(lambda: len([one for one in came(tmp_path) if one[2] == 3]) == len(KEYS))
@@ -177,8 +177,8 @@ def test_fewer_replicas_lose_nothing(tmp_path: Path):
         ):
             for number in range(5):
                 for key in KEYS:
-                    await client.send("stt", "Word", {"number": number}, key=key)
-                await client.send("stt.3", "Word", {"number": number})
+                    await client.send("stt", "KeyedWord", {"number": number}, key=key)
+                await client.send("stt.3", "KeyedWord", {"number": number})
         fewer = project(tmp_path, "at-least-once", replicas=2)
         async with supervised(fewer) as watched, caller(watched, 2) as client:
             await until(lambda: len(came(tmp_path)) == 5 * (len(KEYS) + 1))

@@ -311,7 +311,7 @@ def test_sender_waits_for_a_program_that_does_not_read(valkey, channel, tmp_path
         for line in lines():
             if line["kind"] != "message": continue
             count += 1
-            if line["data"]["number"] == -1: say(type="Count", target="sink", data={"count": count})
+            if line["data"]["number"] == -1: say(type="StdioCount", target="sink", data={"count": count})
     """
 
     async def main():

@@ -19,7 +19,7 @@ from pbus.names import group_of
 from pbus.routing_keys import owner_of
 
 _BATCH: Final = 500  # messages moved at once
-_PAUSE_S: Final = 0.05  # while a successor is full, or a message waits for its retry
+_PAUSE_S: Final = 0.05  # while a successor is full, a message is in flight or waits for its retry
 
 
 class Retired(msgspec.Struct):
@@ -60,6 +60,9 @@ async def retire(
     until = loop.time() + limit_s
     try:
         while True:
+            if loop.time() < until and await work.is_held_elsewhere():
+                await asyncio.sleep(_PAUSE_S)
+                continue
             is_moving = await work.move_some()
             if is_moving:
                 continue
@@ -86,6 +89,10 @@ class _Retirement:
         self._successors = successors
         self._consumer = consumer
         self._numbers: Counter[tuple[str, Lane]] = Counter()
+
+    async def is_held_elsewhere(self) -> bool:
+        """Whether messages are in flight: they are requeued soon, and come before those behind them."""
+        return any(one.in_flight for one in await self._store.stats() if one.name == self._name)
 
     async def move_some(self) -> bool:
         """Move a batch; returns whether there was one, and all of it was moved."""
