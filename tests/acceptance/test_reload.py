@@ -276,19 +276,23 @@ def test_other_files_are_followed(place: Place):
 
 def test_worker_may_come_back_at_once(place: Place):
     """One that is still ending when it is wanted again is started after its end: never two copies."""
-    slow = "  slow: {command: [sh, -c, 'trap \"\" TERM; echo began; while :; do sleep 0.05; done'], stop: {grace: 500ms}}\n"
+    program = 'trap \"\" TERM; while [ ! -e enough ]; do sleep 0.05; done; rm enough'
+    slow = f"  slow: {{command: [sh, -c, '{program}'], stop: {{grace: 20s}}}}\n"
     write(place, BASE + slow)
     assert 0 == place.tell("up").code
     write(place, BASE)
     leaving = place.start("up")
     place.until(lambda rows: rows["slow"]["state"] == "stopping")
     write(place, BASE + slow)
-    done = place.tell("up")
-    assert 0 == done.code, done.err
-    assert "ready" == place.rows()["slow"]["state"]
+    coming = place.start("up")
     assert 1 == leaving.done().code
     assert "superseded: wanted again meanwhile" in leaving.err
+    (place.folder / "enough").touch()
+    done = coming.done()
+    assert 0 == done.code, done.err
+    assert "ready" == place.rows()["slow"]["state"]
     write(place, BASE)
+    (place.folder / "enough").touch()
     assert 0 == place.tell("up").code
 
 

@@ -24,7 +24,8 @@ class FileWatch:
     """Reports changes of files until cancelled.
 
     A folder may be removed and made again, a file saved by renaming another: what counts is the
-    difference of two snapshots, so no change is lost, and many at once are reported together.
+    difference of two snapshots, so no change is lost, and many at once are reported together. The first
+    snapshot is taken here: a worker that is started afterwards may read a file before `run` begins.
 
     Args:
         roots: What is watched.
@@ -36,16 +37,16 @@ class FileWatch:
     ) -> None:
         self._roots = tuple(roots)
         self._on_change = on_change
-        self._last: Snapshot | None = None
+        self._last = take_snapshot(self._roots)
         self._can_listen = True
         self._cut: set[Root] = set()  # told
         wanted = {one for root in roots for one in (root.path, *root.path.parents)}
         self._wanted = frozenset(map(str, wanted))
 
     async def run(self) -> None:
-        """Watch, beginning with the files as they are; a second run goes on after the first."""
+        """Watch for changes since the object was made; a second run goes on after the first."""
         logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of each event
-        last = self._last = self._last or await self._look()
+        last = self._last
         self._tell_cut(last)
         while True:
             await self._wait(last)
