@@ -276,7 +276,7 @@ def test_other_files_are_followed(place: Place):
 
 def test_worker_may_come_back_at_once(place: Place):
     """One that is still ending when it is wanted again is started after its end: never two copies."""
-    program = 'trap \"\" TERM; while [ ! -e enough ]; do sleep 0.05; done; rm enough'
+    program = 'trap "" TERM; while [ ! -e enough ]; do sleep 0.05; done; rm enough'
     slow = f"  slow: {{command: [sh, -c, '{program}'], stop: {{grace: 20s}}}}\n"
     write(place, BASE + slow)
     assert 0 == place.tell("up").code

@@ -146,7 +146,9 @@ def test_killed_replica_leaves_its_keys(tmp_path: Path):
             await until(lambda: len(came(tmp_path)) == len(KEYS))
             kill(watched, "stt.2")
             key, left = owned_by("stt.2")[0], ["stt.1", "stt.3"]
-            while [owner_of(key, left)] != await client.send("stt", "KeyedWord", {"number": 2}, key=key):
+            while [owner_of(key, left)] != await client.send(
+                "stt", "KeyedWord", {"number": 2}, key=key
+            ):
                 await asyncio.sleep(0.01)
             for key in KEYS:
                 assert [owner_of(key, left)] == await client.send(
