@@ -1,6 +1,8 @@
 """Every topology that users copy is right."""
 
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,8 +23,13 @@ def copy_of(cli: CliEnv, folder: Path) -> Place:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_config_is_valid(cli: CliEnv, path: Path):
+def test_config_is_valid(cli: CliEnv, path: Path, monkeypatch: pytest.MonkeyPatch):
     """`pbus validate` finds nothing wrong with it, and its worker classes are there."""
+    folders = [
+        str(Path(sys.executable).parent),
+        cli.environ["PATH"],
+    ]  # as in an activated environment
+    monkeypatch.setitem(cli.environ, "PATH", os.pathsep.join(folders))
     done = copy_of(cli, path.parent).tell("validate", path.name, "--json")
 
     assert 0 == done.code, done.err
