@@ -1,5 +1,6 @@
 """Marks between the lines of two runs, and the table of runs."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from pbus.process.project.history.run_history import Run, RunHistory, read_runs
 from pbus.process.project.project import Project
 from pbus_cli.call.kept_project import RunMarks, kept_runs, log_filter
 from pbus_cli.views.run_lines import run_lines
+from support.waiting import eventually
 
 
 @pytest.fixture
@@ -20,7 +22,9 @@ def project(tmp_path: Path) -> Project:
 
 
 def run_once(project: Project) -> float:
-    """Have a run begin and be stopped; returns the time of its begin."""
+    """Have a run begin and be stopped; returns the time of its begin, of whole milliseconds."""
+    before = time.time()
+    assert eventually(lambda: time.time() > before + 0.001, every_s=0.001)  # no two begin at once
     history = RunHistory(project, "s").begin()
     history.end("stopped", 0)
     history.close()
