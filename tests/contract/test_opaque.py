@@ -181,14 +181,13 @@ def test_encodings_meet(valkey, channel, delivery, sends, reads):
             await other.subscribe(bridge)
             await bus.subscribe(last)
             packed = codec.opaque_data({"x": b"\x00"}, "NeverDefined", Encoding.MSGPACK)
-            known = OpaqueLine(source="a", target="bridge", number=1)
             for data in (b'{"x": 1.0}', packed):
                 await asyncio.gather(
-                    bus.send(known),
+                    bus.send(OpaqueLine(source="a", target="bridge", number=1)),
                     bus.send(
                         BusOpaqueMessage(source="a", target="bridge", type_name="X", data=data)
                     ),
-                    bus.send(known),
+                    bus.send(OpaqueLine(source="a", target="bridge", number=2)),
                 )
             data = [m.data for m in await bridge.heard(6) if isinstance(m, BusOpaqueMessage)]
             assert [b'{"x": 1.0}', packed if sends == "msgpack" else b'{"x":"AA=="}'] == data
