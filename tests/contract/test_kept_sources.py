@@ -74,7 +74,7 @@ def test_messages_of_dead_predecessors_are_handled(make_keeping_bus):
             listener, bus = Listener("receiver"), make_keeping_bus(queue_options=KEEPS_RECEIVER)
             async with bus:
                 await bus.subscribe(listener)
-                assert [("clerk", 0), ("clerk", 1)] == heard(await listener.heard(2))
+                assert [("clerk", 0), ("clerk", 1)] == heard(await listener.heard(2, kind=Told))
                 assert 0 == bus.counters.refused
             async with hosting(make_keeping_bus(queue_options=KEEPS_RECEIVER), "clerk2") as other:
                 await other.send_bus_message(told("clerk2", 3))
@@ -103,7 +103,7 @@ def test_messages_of_visitors_in_a_name_are_dead(make_keeping_bus):
             listener, bus = Listener("receiver"), make_keeping_bus(queue_options=KEEPS_RECEIVER)
             async with bus:
                 await bus.subscribe(listener)
-                assert rest == heard(await listener.heard(3))
+                assert rest == heard(await listener.heard(3, kind=Told))
                 await until(lambda: bus.counters.refused == 2)
                 assert 0 == bus.counters.unsealed
                 async with asyncio.timeout(20):
@@ -137,7 +137,7 @@ def test_unreachable_registry_accepts_messages(make_keeping_bus, monkeypatch: py
             monkeypatch.setattr(bus.leases, "leases", away)
             async with bus:
                 await bus.subscribe(listener)
-                assert [("clerk", 1)] == heard(await listener.heard(1))
+                assert [("clerk", 1)] == heard(await listener.heard(1, kind=Told))
                 assert [] == await reasons(visitor)
 
     run(main())

@@ -27,8 +27,12 @@ class Listener(BusSubscriber):
             self.messages.append(message)
             self._changed.notify_all()
 
-    async def heard(self, count: int, *, within: float = PATIENCE_S) -> list[BusMessage]:
-        """The messages, once there are so many."""
+    async def heard(
+        self, count: int, *, within: float = PATIENCE_S, kind: type[BusMessage] = BusMessage
+    ) -> list[BusMessage]:
+        """The messages, once there are so many of the kind: news of workers may be among them."""
         async with asyncio.timeout(within), self._changed:
-            await self._changed.wait_for(lambda: len(self.messages) >= count)
+            await self._changed.wait_for(
+                lambda: sum(isinstance(one, kind) for one in self.messages) >= count
+            )
         return list(self.messages)
