@@ -140,6 +140,7 @@ if TYPE_CHECKING:
     from pbus.runner import WorkerRunner as WorkerRunner
     from pbus.topology import Topology as Topology
     from pbus.topology import load_topology as load_topology
+    from pbus.trace_context import in_trace as in_trace
     from pbus.workers.activation import WorkerActivationArgs as WorkerActivationArgs
     from pbus.workers.base_worker import BaseWorker as BaseWorker
 
@@ -291,6 +292,7 @@ _HOMES = {
         "Topology",
         "load_topology",
     ),
+    "pbus.trace_context": ("in_trace",),
     "pbus.workers.base_worker": ("BaseWorker",),
     "pbus.workers.activation": ("WorkerActivationArgs",),
 }

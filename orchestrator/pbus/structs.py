@@ -11,6 +11,7 @@ import msgspec
 from pbus.errors import DuplicateTypeError, MessageDecodeError, MessageDefinitionError
 from pbus.names import MAX_NAME_LENGTH, WORKER_NAME
 from pbus.routing_keys import CLEAN_KEY, MAX_KEY_BYTES
+from pbus.trace_context import MAX_LENGTH
 
 # All that decoding bytes of any content may raise; msgspec lets UnicodeDecodeError through.
 DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, TypeError)
@@ -21,12 +22,18 @@ WorkerName = Annotated[
 ]
 # Of a message; its bytes are counted where it is sent.
 RoutingKey = Annotated[str, msgspec.Meta(pattern=CLEAN_KEY, max_length=MAX_KEY_BYTES)]
+# Of a message; its form is checked where it is used, and a wrong one counts as none.
+TraceParent = Annotated[str, msgspec.Meta(max_length=MAX_LENGTH)]
 # One line without control characters; of jobs, hosts, runners, sessions.
 Label = Annotated[
     str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z", max_length=MAX_NAME_LENGTH)
 ]
 
 _OWN = "pbus."
+_USED_BY_PBUS = {
+    "key": "chooses the replica that a message goes to",
+    "traceparent": "tells the trace that a message belongs to",
+}
 _RESERVED = frozenset({"catalogue", "category", "is_local", "is_opaque", "is_stored", "lane"})
 
 T = TypeVar("T", bound=type)
@@ -100,8 +107,9 @@ def _check_fields(cls: type[Any]) -> None:
 def _problem_of(cls: type[Any]) -> str | None:
     for name in _RESERVED.intersection(cls.__struct_fields__):
         return f"{name!r} says how its messages travel; rename that field"
-    if "key" in _own_annotations(cls) and _inherits_field(cls, "key"):
-        return "'key' chooses the replica that a message goes to; rename that field"
+    for name, use in _USED_BY_PBUS.items():
+        if name in _own_annotations(cls) and _inherits_field(cls, name):
+            return f"{name!r} {use}; rename that field"
     if getattr(cls, "is_local", False):
         return None
     try:

@@ -9,7 +9,7 @@ from support.cli_env import Command, Done, Place, wait_for
 
 pytestmark = pytest.mark.cli
 
-KEYS = ["time", "id", "type", "category", "source", "target", "size_bytes", "data"]
+KEYS = ["time", "id", "type", "category", "source", "target", "trace_id", "size_bytes", "data"]
 
 
 def follow(sample: Place, *options: tuple[str, ...]) -> list[Command]:

@@ -9,7 +9,9 @@ from typing import Any, Self
 import msgspec
 
 from pbus.bus.claims import Presence
+from pbus.bus.local.causes import current_traceparent, inherit_trace
 from pbus.bus.local.counters import Counters
+from pbus.bus.local.lane_reader import current_reader
 from pbus.bus.local.mailbox import Mailbox
 from pbus.bus.local.router import LocalRouter
 from pbus.bus.memory_leases import MemoryLeaseStore
@@ -24,6 +26,7 @@ from pbus.leases import LeaseStore
 from pbus.messages import BusMessage, Lane
 from pbus.settings import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_SEND_TIMEOUT_S
 from pbus.stats.edge_table import EdgeTable
+from pbus.trace_context import given_cause
 
 
 class MailboxStats(msgspec.Struct, frozen=True):
@@ -129,9 +132,7 @@ class WorkerBus(abc.ABC):
             mailbox.start()
 
     async def stop(self) -> None:
-        """Write out what was accepted, then deliver nothing more and refuse to send.
-
-        A second call does nothing.
+        """Write out what was accepted, then deliver nothing more and refuse to send. Idempotent.
 
         Raises:
             BusLoopError: The bus belongs to another event loop.
@@ -194,6 +195,8 @@ class WorkerBus(abc.ABC):
         """
         if not self.is_running:
             await self._until_running()
+        if current_reader() is not None or given_cause() is not None:
+            inherit_trace(message)
         if message.is_opaque:
             message = known_form(message)
         is_own = message.is_local or message.target in self._router.local_names
@@ -301,9 +304,15 @@ def _stats_of(mailbox: Mailbox | None, is_stored: bool) -> MailboxStats:  # noqa
 
 
 def new_header(type_name: str, source: str, target: str | None, key: str | None = None) -> Header:
-    """The header of a new message."""
+    """The header of a new message, of the trace of the one that is handled here."""
     return Header(
-        type=type_name, source=source, target=target, id=new_id(), time=time.time(), key=key
+        type=type_name,
+        source=source,
+        target=target,
+        id=new_id(),
+        time=time.time(),
+        key=key,
+        traceparent=current_traceparent(),
     )
 
 

@@ -10,7 +10,8 @@ from pbus.messages import Lane
 from pbus.names import MAX_NAME_LENGTH
 from pbus.seal import is_sealed
 from pbus.seal.seal_text import SUFFIX_LENGTH
-from pbus.structs import DECODE_ERRORS, RoutingKey, is_packed
+from pbus.structs import DECODE_ERRORS, RoutingKey, TraceParent, is_packed
+from pbus.trace_context import trace_id_of
 
 FORMAT_VERSION = 1
 
@@ -40,6 +41,12 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str = ""
     time: float = 0.0
     key: RoutingKey | None = None
+    traceparent: TraceParent | None = None
+
+    @property
+    def trace_id(self) -> str:
+        """The trace that the message belongs to, 32 hex digits."""
+        return trace_id_of(self)
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):

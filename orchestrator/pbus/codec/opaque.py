@@ -14,7 +14,7 @@ from pbus.ids import new_id
 from pbus.messages import BusMessage, BusOpaqueMessage, BusOpaqueSystemMessage, Lane
 from pbus.structs import DECODE_ERRORS, is_packed
 
-_MESSAGE_HEAD = ("type", "source", "target", "id", "time", "key")
+_MESSAGE_HEAD = ("type", "source", "target", "id", "time", "key", "traceparent")
 _FRAME_HEAD = ("type", "metadata")
 _SPLIT = dict[str, msgspec.Raw]
 
@@ -62,6 +62,7 @@ def read_opaque(line: bytes, lane: Lane) -> BusMessage:
         id=header.id or new_id(),
         time=header.time,
         key=header.key,
+        traceparent=header.traceparent,
         type_name=header.type,
         data=data,
     )
@@ -97,6 +98,7 @@ def _write_message(message: BusOpaqueMessage, encoding: Encoding) -> bytes:
         id=message.id,
         time=message.time,
         key=message.key,
+        traceparent=message.traceparent,
     )
     return _join(header, _MESSAGE_HEAD, message, encoding)
 

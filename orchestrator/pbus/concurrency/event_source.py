@@ -12,6 +12,7 @@ import msgspec
 
 from pbus.concurrency.user_code import as_handler_error
 from pbus.errors import UnknownEventError
+from pbus.trace_context import Cause, give_cause
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +127,7 @@ class EventSource:
         try:
             while calls:
                 values = calls.take()
+                give_cause(_cause_of(values))
                 for handler in list(self._event_handlers.get(event, ())):
                     await self._call_handler(event, handler, values)
         finally:
@@ -183,6 +185,11 @@ class _Calls:
     def clear(self) -> None:
         self._waiting.clear()
         self._bytes = 0
+
+
+def _cause_of(values: tuple[Any, ...]) -> Cause | None:
+    """The message that handlers are called with: what they send belongs to its trace."""
+    return values[0] if values and hasattr(values[0], "traceparent") else None
 
 
 def _size_of(value: Any, depth: int) -> int:

@@ -13,7 +13,8 @@ import msgspec
 
 from pbus.frames import Frame, FrameDirection, OpaqueFrame
 from pbus.ids import new_id
-from pbus.structs import Catalogue, RoutingKey, WireStruct
+from pbus.structs import Catalogue, RoutingKey, TraceParent, WireStruct
+from pbus.trace_context import trace_id_of
 
 Category = Literal["data", "system", "job", "local"]
 
@@ -55,6 +56,8 @@ class BusMessage(WireStruct):
         time: Of its making, Unix seconds.
         key: Of those to a group of replicas, all messages of one key go to one replica, in order;
             None for any replica. At most 256 bytes.
+        traceparent: In the form of W3C Trace Context, unchecked; given by the first send within a
+            handler. None in a message that begins a trace.
     """
 
     catalogue: ClassVar[Catalogue] = Catalogue()
@@ -69,6 +72,12 @@ class BusMessage(WireStruct):
     id: str = msgspec.field(default_factory=new_id)
     time: float = msgspec.field(default_factory=time.time)
     key: RoutingKey | None = None
+    traceparent: TraceParent | None = None
+
+    @property
+    def trace_id(self) -> str:
+        """The trace that it belongs to, 32 hex digits; known once it is sent."""
+        return trace_id_of(self)
 
     def __init_subclass__(cls) -> None:
         """Register the class, and mark it if it is local."""

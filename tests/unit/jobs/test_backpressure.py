@@ -216,7 +216,7 @@ def test_next_incarnation_counts_from_zero():
     async def main():
         wire = Wire()
         member = SimpleNamespace(reading=None, wire_id="j", window=WINDOW)
-        found = {("j", "worker"): (None, member)}
+        found = {("j", "worker"): (SimpleNamespace(traceparent=None), member)}
         events = JobEvents(wire, SimpleNamespace(find=lambda *key: found.get(key)), None)
         before = events.reading(member, "worker", 900, has_queue=False)
         before.arrived = 900

@@ -19,6 +19,7 @@ from pbus.process.stdio.program_lines import (
     parse_line,
     shown,
 )
+from pbus.trace_context import traceparent_after
 
 HEAD = {"source": "a", "target": "b", "id": "i-1", "time": 1.5}
 
@@ -52,7 +53,20 @@ def test_message_is_header_and_data(message, type_name, data):
     line = message_line(message)
 
     assert 1 == line.count(b"\n") == line.endswith(b"\n")
-    assert {"kind": "message", "type": type_name, **HEAD, "data": data} == json.loads(line)
+    found = json.loads(line)
+    assert traceparent_after(message) == found.pop("traceparent")
+    assert {"kind": "message", "type": type_name, **HEAD, "data": data} == found
+
+
+def test_program_continues_a_trace():
+    """With the traceparent that a message came with, on a line of its own; a wrong one is said."""
+    heard = StdioNote(**HEAD, text="x", traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
+    given_on = json.loads(message_line(heard))["traceparent"]
+    line = json.dumps({"type": "Note", "traceparent": given_on}).encode()
+    assert (heard.trace_id, given_on) == (given_on[3:35], parse_line(line).traceparent)
+    for wrong in ("x", f"00-{'0' * 32}-{'b' * 16}-01", given_on.upper(), given_on + "\n"):
+        with pytest.raises(ProgramLineError, match="W3C"):
+            parse_line(json.dumps({"type": "Note", "traceparent": wrong}).encode())
 
 
 def test_key_is_told_where_there_is_one():

@@ -152,6 +152,7 @@ def _json_line(message: "TailMessage") -> str:
         "category": message.category,
         "source": message.source,
         "target": message.target,
+        "trace_id": message.trace_id,
         "size_bytes": message.size_bytes,
         "data": data_fields(message.body),
     }

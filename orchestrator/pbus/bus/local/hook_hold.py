@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from pbus.bus.lane_gate import LaneGate
+from pbus.bus.local.causes import current_cause
 from pbus.bus.local.lane_hold import CURRENT_HOLD
 from pbus.bus.local.lane_reader import current_reader
 
@@ -24,7 +25,7 @@ class LaneHold:
 
     __slots__ = (
         "_gate_timeout_s", "_held_gate", "_job_waits", "_on_released", "_released", "_task", "_timer",
-        "gate", "reader",
+        "cause", "gate", "reader",
     )  # fmt: skip
 
     def __init__(
@@ -35,6 +36,7 @@ class LaneHold:
         gate_timeout_s: float | None = None,
     ) -> None:
         self.reader = current_reader()
+        self.cause = current_cause()
         self.gate = gate
         self._held_gate: LaneGate | None = None
         self._released = asyncio.get_running_loop().create_future()

@@ -10,6 +10,7 @@ from pbus.bus.lane_gate import LaneGate
 from pbus.bus.local.deferred_ack import requeue_current
 from pbus.bus.local.lane_reader import LaneReader, current_reader
 from pbus.concurrency.user_code import awaitable
+from pbus.trace_context import Cause
 
 
 class Hold(Protocol):
@@ -23,6 +24,11 @@ class Hold(Protocol):
     @property
     def gate(self) -> LaneGate | None:
         """The lane's gate, for hooks that are called within this hold."""
+        ...
+
+    @property
+    def cause(self) -> Cause | None:
+        """The message that is handled, for the trace of what is sent meanwhile."""
         ...
 
     def release(self) -> None:
@@ -60,7 +66,7 @@ class InlineLaneHold:
 
     __slots__ = (
         "_ended", "_held_gate", "_is_cancelled", "_is_released", "_releases_on_wait", "_waiting",
-        "reader", "task",
+        "cause", "reader", "task",
     )  # fmt: skip
 
     GATED: ClassVar[bool] = False
@@ -71,7 +77,8 @@ class InlineLaneHold:
     _held_gate: LaneGate | None  # exists after the release
 
     def __init__(self, waiting: "set[InlineLaneHold]", *, has_lane: bool = True) -> None:
-        self.reader = current_reader()
+        reader = self.reader = current_reader()
+        self.cause: Cause | None = None if reader is None else reader.message
         self.task: asyncio.Task[Any] | None = None
         self._is_released = not has_lane
         self._waiting = waiting

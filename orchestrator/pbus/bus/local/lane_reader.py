@@ -69,6 +69,7 @@ class LaneReader:
     Attributes:
         delivery: Of the item in hand, while something is to be told of it.
         opaque_lane: Which lane it is, where messages of unknown types are taken; None otherwise.
+        message: The one that is handled.
         on_release: Called when the lane is handed over; set with each item, if at all.
         is_released: The task only ends its message; the lane is read by another.
         task: The one that reads.
@@ -77,8 +78,8 @@ class LaneReader:
     """
 
     __slots__ = (
-        "_succeed", "delivery", "edge", "gate", "is_released", "on_release", "opaque_lane", "started",
-        "task",
+        "_succeed", "delivery", "edge", "gate", "is_released", "message", "on_release", "opaque_lane",
+        "started", "task",
     )  # fmt: skip
 
     def __init__(self, succeed: Callable[[], None], gate: LaneGate) -> None:
@@ -90,6 +91,7 @@ class LaneReader:
         self.task: asyncio.Task[Any] | None = None
         self.on_release: Callable[[], None] | None = None
         self.delivery: LaneDelivery | None = None
+        self.message: BusMessage | None = None
         self.is_released = False
 
     def hand_over(self) -> None:

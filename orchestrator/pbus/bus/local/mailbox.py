@@ -15,6 +15,7 @@ from pbus.concurrency.user_code import as_handler_error
 from pbus.errors import MessageDecodeError
 from pbus.messages import BusMessage, Lane
 from pbus.stats.edge_table import EdgeTable
+from pbus.trace_context import give_cause
 
 Decode = Callable[[bytes, Lane | None], BusMessage | None]  # with a lane: opaque ones, too
 
@@ -84,6 +85,7 @@ class Mailbox:
         if not self._is_open:
             self._is_open = True
             self._context = contextvars.copy_context()
+            self._context.run(give_cause, None)  # of what starts it
             for lane in (Lane.SYSTEM, Lane.DATA):
                 self._read_on(lane)
 
@@ -136,6 +138,7 @@ class Mailbox:
             try:
                 item, delivery = queue.get_nowait()
             except IndexError:
+                reader.message = None
                 await queue.wait()
                 reader.started = perf_counter()
                 turn_ends = reader.started + TURN_S
@@ -230,6 +233,7 @@ class Mailbox:
     async def _deliver(self, message: BusMessage, reader: LaneReader) -> BaseException | None:
         """Run the handler and count it; what it raised is logged and returned."""
         error: BaseException | None = None
+        reader.message = message
         try:
             await self.subscriber.on_bus_message(message)
         except asyncio.CancelledError as cancelled:

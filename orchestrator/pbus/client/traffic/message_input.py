@@ -16,7 +16,7 @@ from pbus.ids import new_id
 from pbus.messages import BusMessage, Category
 from pbus.routing_keys import key_problem
 
-_HEADER_FIELDS = ("type", "source", "target", "id", "time", "key")
+_HEADER_FIELDS = ("type", "source", "target", "id", "time", "key", "traceparent")
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from pbus.client.traffic.presence import Presence
 from pbus.codec import Header
 from pbus.messages import BusMessage, Category
 from pbus.names import names_of
+from pbus.trace_context import trace_id_of
 
-_HEADER: Final = frozenset({"type", "source", "target", "id", "time", "key"})
+_HEADER: Final = frozenset(Header.__struct_fields__)
 # What a client asks before it sends; followed only where these types are named.
 OWN_TYPES: Final = frozenset({
     "BusAcceptanceRequestMessage",
@@ -41,6 +42,7 @@ class TailMessage(msgspec.Struct, frozen=True, kw_only=True):
         is_local: It stayed in its process, and this is a copy: frames and long ones by their size.
         body: The whole message as JSON.
         key: Chose the replica that it went to; None where it has none.
+        traceparent: As it was sent, unchecked; None where it begins a trace.
     """
 
     time: float
@@ -55,6 +57,12 @@ class TailMessage(msgspec.Struct, frozen=True, kw_only=True):
     is_local: bool = False
     body: bytes = msgspec.field(default=b"")
     key: str | None = None
+    traceparent: str | None = None
+
+    @property
+    def trace_id(self) -> str:
+        """The trace that it belongs to, 32 hex digits."""
+        return trace_id_of(self)
 
     @property
     def data(self) -> dict[str, Any]:
@@ -80,6 +88,7 @@ class TailMessage(msgspec.Struct, frozen=True, kw_only=True):
             is_local=item.is_local,
             body=item.body,
             key=header.key,
+            traceparent=header.traceparent,
         )
 
 

@@ -47,7 +47,12 @@ class WireMessage(BusOpaqueMessage):
     def header(self) -> Header:
         """Its header."""
         return Header(
-            type=self.type_name, source=self.source, target=self.target, id=self.id, time=self.time
+            type=self.type_name,
+            source=self.source,
+            target=self.target,
+            id=self.id,
+            time=self.time,
+            traceparent=self.traceparent,
         )
 
 
@@ -69,6 +74,7 @@ def decode_wire(line: bytes) -> WireMessage | None:
         id=header.id,
         time=header.time,
         key=header.key,
+        traceparent=header.traceparent,
         values=fields,
     )
 

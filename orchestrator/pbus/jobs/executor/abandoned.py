@@ -9,6 +9,7 @@ from pbus.jobs.executor.responder import JobResponder
 from pbus.jobs.executor.running import RunningJob
 from pbus.messages import BusJobCancelMessage, BusJobRequestMessage
 from pbus.registry import WorkerLostData
+from pbus.trace_context import traceparent_after
 
 OVERDUE_S = 5.0  # a requester cancels at its deadline; one that cannot is waited for so long
 _SWEEP_S = 1.0
@@ -86,6 +87,7 @@ class AbandonedJobs:
             target=self._context.address,
             job_id=request.job_id,
             reason=reason,
+            traceparent=traceparent_after(request),
         )
         self._cancel(job, message)
 

@@ -26,6 +26,7 @@ from pbus.messages import (
     BusJobRequestMessage,
     JobStatus,
 )
+from pbus.trace_context import give_cause
 
 logger = logging.getLogger(__name__)
 
@@ -146,9 +147,9 @@ class JobExecutor:
         if job.is_cancelled:
             job.is_handled = True
             return
+        give_cause(job.request)  # this task may be of the end of another job
         hold = job.lane_hold = InlineLaneHold(self._context.waiting_handlers, has_lane=False)
-        rest = hold.start(self._run_handler(job))
-        if rest is not None:
+        if (rest := hold.start(self._run_handler(job))) is not None:
             await self._track(job, rest)
 
     def _track(self, job: RunningJob, rest: Awaitable[None]) -> Awaitable[None]:

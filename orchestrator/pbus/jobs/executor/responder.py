@@ -21,6 +21,7 @@ from pbus.messages import (
     Lane,
 )
 from pbus.stats.edge_table import is_client
+from pbus.trace_context import traceparent_after
 
 logger = logging.getLogger(__name__)
 
@@ -271,4 +272,9 @@ def _traceback_of(error: BaseException) -> str:
 
 def answer_head(request: BusJobRequestMessage, context: WorkerContext) -> dict[str, Any]:
     """The fields that all messages about a job share, by name."""
-    return {"source": context.address, "target": request.source, "job_id": request.job_id}
+    return {
+        "source": context.address,
+        "target": request.source,
+        "job_id": request.job_id,
+        "traceparent": traceparent_after(request),
+    }

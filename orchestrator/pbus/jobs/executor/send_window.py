@@ -6,6 +6,7 @@ import contextlib
 from pbus.errors import PbusError
 from pbus.jobs.context import WorkerContext
 from pbus.messages import BusJobCreditMessage, BusJobCreditRequestMessage, BusJobRequestMessage
+from pbus.trace_context import traceparent_after
 
 PROBE_S = 1.0  # a sender that has waited so long asks for the requester's position
 PROBES = 10  # so many without an answer: a requester that is in no registry counts as gone
@@ -112,7 +113,10 @@ class SendWindow:
         with contextlib.suppress(PbusError):
             await context.send(
                 BusJobCreditRequestMessage(
-                    source=context.address, target=requester, job_id=self._request.job_id
+                    source=context.address,
+                    target=requester,
+                    job_id=self._request.job_id,
+                    traceparent=traceparent_after(self._request),
                 )
             )
 

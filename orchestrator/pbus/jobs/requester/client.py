@@ -247,12 +247,15 @@ class JobClient:
         """
         job = self._pending.get(job_id)
         member = None if job is None else job.group.members.get(name)
-        if member is None or not (member.is_asked and member.is_open):
+        if job is None or member is None or not (member.is_asked and member.is_open):
             raise JobStateError(job_id, name)
         for worker in workers_of(member, self._replicas):
             await self._context.send(
                 BusJobUpdateRequestMessage(
-                    source=self._context.address, target=worker, job_id=member.wire_id
+                    source=self._context.address,
+                    target=worker,
+                    job_id=member.wire_id,
+                    traceparent=job.traceparent,
                 )
             )
 
@@ -287,6 +290,7 @@ def _request_of(job: PendingJob, member: JobMember, source: str) -> BusJobReques
         source=source,
         target=member.target,
         key=params.key,
+        traceparent=job.traceparent,
         job_id=member.wire_id,
         job_name=params.name,
         payload=params.payload,

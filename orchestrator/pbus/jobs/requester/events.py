@@ -130,6 +130,7 @@ class JobEvents:
     async def _send(
         self, worker: str, wire_id: str, position: int, *, is_idle: bool = False
     ) -> None:
+        found = self._pending.find(wire_id, worker)
         with contextlib.suppress(PbusError):  # the worker asks again
             await self._context.send(
                 BusJobCreditMessage(
@@ -138,6 +139,7 @@ class JobEvents:
                     job_id=wire_id,
                     position=position,
                     is_idle=is_idle,
+                    traceparent=None if found is None else found[0].traceparent,
                 )
             )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from pbus.bus.local.causes import new_traceparent
 from pbus.errors import JobCancelledError, JobError, JobTimeoutError, JobWorkerLostError
 from pbus.jobs.context import WorkerContext
 from pbus.jobs.group import JobGroup, JobGroupResponse, JobMember
@@ -35,6 +36,7 @@ class PendingJob(msgspec.Struct, eq=False):
         grace: Ends the wait for events that an urgent answer overtook.
         cancels: Sends cancels to its workers.
         is_concluded: Whether its end has been dealt with.
+        traceparent: Of all its messages.
         asked: All wire ids that were used, by worker.
     """
 
@@ -46,6 +48,7 @@ class PendingJob(msgspec.Struct, eq=False):
     grace: asyncio.TimerHandle | None = None
     cancels: asyncio.Task[None] | None = None
     is_concluded: bool = False
+    traceparent: str = msgspec.field(default_factory=new_traceparent)
     asked: set[Key] = msgspec.field(default_factory=set)
 
     def new_wire_id(self, worker: str) -> str:
@@ -205,7 +208,7 @@ class JobCompletion:
         late = [member for member in group.open_members() if self._pending.release(member)]
         if late:
             work, name = (
-                self._send_cancels(late, _reason(group)),
+                self._send_cancels(job, late),
                 f"{self._context.name} job cancels",
             )
             job.cancels = self._context.spawn(work, name)
@@ -274,13 +277,15 @@ class JobCompletion:
             job.stop_timers()
             job.cancels.add_done_callback(lambda _: self._pending.remove(job))
 
-    async def _send_cancels(self, members: Sequence[JobMember], reason: str | None) -> None:
+    async def _send_cancels(self, job: PendingJob, members: Sequence[JobMember]) -> None:
+        reason = _reason(job.group)
         cancels = [
             BusJobCancelMessage(
                 source=self._context.address,
                 target=worker,
                 job_id=member.wire_id,
                 reason=reason,
+                traceparent=job.traceparent,
             )
             for member in members
             for worker in workers_of(member, self._replicas)

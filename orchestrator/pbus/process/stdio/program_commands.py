@@ -18,6 +18,7 @@ from pbus.jobs import JobEvent, JobParams
 from pbus.messages import BusOpaqueMessage, BusOpaqueSystemMessage, JobStatus
 from pbus.process.stdio.handed_over import HandedOver
 from pbus.process.stdio.program_lines import ProgramLine, shown
+from pbus.trace_context import in_trace
 from pbus.workers.base_worker import BaseWorker
 
 logger = logging.getLogger(__name__)
@@ -135,6 +136,7 @@ class ProgramCommands:
                 source=self._worker.address,
                 target=line.target,
                 key=line.key,
+                traceparent=line.traceparent,
                 type_name=line.type,
                 data=bytes(line.data),
             )
@@ -159,7 +161,8 @@ class ProgramCommands:
         except ValueError as error:
             raise PbusError(str(error)) from error
         await self._has_room.acquire()
-        task = self._worker.create_task(self._do_job(line, params), f"job {line.id}")
+        with in_trace(line.traceparent):
+            task = self._worker.create_task(self._do_job(line, params), f"job {line.id}")
         self._jobs[line.id] = task
         task.add_done_callback(lambda _: self._forget(line.id))
 

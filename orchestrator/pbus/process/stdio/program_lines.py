@@ -9,9 +9,10 @@ from pbus.codec import decode_header, encode_message
 from pbus.errors import ProgramLineError
 from pbus.messages import BusMessage, BusOpaqueMessage
 from pbus.structs import DECODE_ERRORS, is_packed
+from pbus.trace_context import is_traceparent, traceparent_after
 
 SHOWN_CHARACTERS = 200
-_HEADER = ("type", "source", "target", "id", "time", "key")
+_HEADER = ("type", "source", "target", "id", "time", "key", "traceparent")
 _NEEDED = {
     "ready": (),
     "done": ("id",),
@@ -41,6 +42,7 @@ class ProgramLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         target: A worker; None for everyone.
         name: Of a job.
         key: Of a message or a job for one of several replicas.
+        traceparent: Of the trace that a message or a job belongs to, as a message or job came with.
         data: An object: the fields of a message, the payload or the response of a job.
         error: For people.
         timeout: Of a job, in seconds; None for none.
@@ -55,6 +57,7 @@ class ProgramLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     target: str | None = None
     name: str | None = None
     key: str | None = None
+    traceparent: str | None = None
     data: msgspec.Raw = msgspec.Raw(b"{}")
     error: str = ""
     timeout: float | None = 60.0
@@ -79,6 +82,7 @@ def parse_line(line: bytes) -> ProgramLine:
     try:
         found = _decode(line)
         _split(found.data)
+        _check_trace(found)
     except DECODE_ERRORS as error:
         raise ProgramLineError(shown(line), str(error)) from error
     kind = found.kind or ("ready" if found.ready else "message")
@@ -89,6 +93,11 @@ def parse_line(line: bytes) -> ProgramLine:
         what = kind if found.kind else "line without a kind"
         raise ProgramLineError(shown(line), f"a {what} needs {' and '.join(missing)}")
     return msgspec.structs.replace(found, kind=kind)
+
+
+def _check_trace(line: ProgramLine) -> None:
+    if line.traceparent is not None and not is_traceparent(line.traceparent):
+        raise ValueError("its traceparent is none of W3C Trace Context")
 
 
 def shown(line: bytes) -> str:
@@ -108,6 +117,7 @@ def message_line(message: BusMessage) -> bytes:
         own = {name: raw for name, raw in _split(body).items() if name not in _HEADER}
         data = _encode(own)
     head = {name: getattr(header, name) for name in _HEADER if name != "key" or header.key}
+    head["traceparent"] = traceparent_after(message)
     return event_line("message", **head, data=msgspec.Raw(data))
 
 

@@ -25,6 +25,7 @@ from pbus.process.stdio.handed_over import HandedOver
 from pbus.process.stdio.program import Program, check_program
 from pbus.process.stdio.program_commands import ProgramCommands
 from pbus.process.stdio.program_lines import event_line, message_line, parse_line
+from pbus.trace_context import traceparent_after
 from pbus.workers.base_worker import BaseWorker
 
 logger = logging.getLogger(__name__)
@@ -212,6 +213,7 @@ class ProgramWorker(BaseWorker):
             source=message.source,
             timeout=timeout,
             **key,
+            traceparent=traceparent_after(message),
             data=message.payload or {},
         )
         return PENDING

@@ -1,0 +1,140 @@
+"""Trace ids: messages that were sent while another was handled belong to its trace.
+
+The form is that of W3C Trace Context: version, trace id, parent span id, flags. A message that was sent
+outside of handlers begins a trace and carries nothing: its trace id is made of its own id, so that it
+costs nothing. The parent span id is that of the message whose handler sent this one.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+import msgspec
+
+from pbus.ids import new_id
+
+MAX_LENGTH = 128  # of what is read; a later version of the form may be longer than ours
+_TRACE_DIGITS = 32
+_TRACE_FROM = len("00-")
+_SPAN_DIGITS = 16
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?"
+)
+_USUAL_LENGTH = len("00--") + _TRACE_DIGITS + _SPAN_DIGITS + len("-01")
+_TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
+
+
+class Traced(Protocol):
+    """A message, as far as traces are concerned."""
+
+    @property
+    def id(self) -> str:
+        """Unique."""
+        ...
+
+    @property
+    def traceparent(self) -> str | None:
+        """As it was sent, unchecked; None in a message that begins a trace."""
+        ...
+
+
+class _Root(msgspec.Struct, frozen=True):
+    """The beginning of a trace that no message is."""
+
+    id: str = msgspec.field(default_factory=new_id)
+    traceparent: None = None
+
+
+# A message, or a traceparent that is passed on as it is.
+Cause = Traced | str
+
+_cause: ContextVar[Cause | None] = ContextVar("pbus_cause", default=None)
+
+# Returns the cause that was given to this context, whatever is handled in it; None where there is none.
+given_cause = _cause.get
+# Gives this context a cause.
+give_cause = _cause.set
+
+
+def trace_id_of(message: Traced) -> str:
+    """The trace of a message: 32 hex digits, whatever it carries."""
+    return _split(message)[0]
+
+
+def traceparent_after(cause: Cause) -> str:
+    """The traceparent of a message that is sent because of another."""
+    if isinstance(cause, str):
+        return cause
+    trace_id, span_id = _split(cause)
+    return f"00-{trace_id}-{span_id}-01"
+
+
+def parent_span_id(message: Traced) -> str | None:
+    """The span of the message that this one was sent because of; None where it begins a trace."""
+    found = _parse(message.traceparent)
+    return None if found is None else found[2]
+
+
+def span_id_of(message: Traced) -> str:
+    """The span of a message: that of its sending and handling, 16 hex digits."""
+    return _digest(message)[_TRACE_DIGITS:]
+
+
+def root_traceparent() -> str:
+    """The traceparent of messages that belong to a new trace."""
+    return traceparent_after(_Root())
+
+
+def is_trace_id(text: str) -> bool:
+    """Whether a text has the form of a trace id."""
+    return _TRACE_ID.fullmatch(text) is not None
+
+
+def is_traceparent(text: str) -> bool:
+    """Whether a text has the form of a traceparent."""
+    return _parse(text) is not None
+
+
+@contextmanager
+def in_trace(traceparent: str | None = None) -> Iterator[str]:
+    """Give all that is sent in a block one trace, outside of handlers or within.
+
+    Args:
+        traceparent: Of the trace to continue, say from a header of HTTP; None, and what is no
+            traceparent, begins a trace.
+
+    Returns:
+        The trace id.
+    """
+    found = _parse(traceparent)
+    cause = root_traceparent() if traceparent is None or found is None else traceparent
+    token = _cause.set(cause)
+    try:
+        yield cause[_TRACE_FROM : _TRACE_FROM + _TRACE_DIGITS]
+    finally:
+        _cause.reset(token)
+
+
+def _split(message: Traced) -> tuple[str, str]:
+    """The trace id, and the span id of the message."""
+    digest = _digest(message)
+    found = _parse(message.traceparent)
+    trace_id = digest[:_TRACE_DIGITS] if found is None else found[1]
+    return trace_id, digest[_TRACE_DIGITS:]
+
+
+def _parse(traceparent: str | None) -> re.Match[str] | None:
+    """Check what was read: what is no traceparent counts as none, as W3C has it."""
+    if not traceparent or len(traceparent) > MAX_LENGTH:
+        return None
+    found = _TRACEPARENT.fullmatch(traceparent)
+    is_longer = found is not None and len(traceparent) > _USUAL_LENGTH
+    return None if is_longer and traceparent.startswith("00") else found
+
+
+def _digest(message: Traced) -> str:
+    size = (_TRACE_DIGITS + _SPAN_DIGITS) // 2
+    return hashlib.blake2b(message.id.encode(errors="replace"), digest_size=size).hexdigest()
