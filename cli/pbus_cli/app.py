@@ -21,6 +21,7 @@ from pbus_cli.commands.setup import (
 from pbus_cli.commands.workers import (
     events,
     logs,
+    postmortem,
     ps,
     restart,
     run,
@@ -46,6 +47,7 @@ _COMMANDS: Final = (
     logs,
     events,
     runs,
+    postmortem,
     stack,
     restart,
     scale,

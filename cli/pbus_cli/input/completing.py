@@ -50,6 +50,30 @@ def _worker_names(ctx: typer.Context) -> Iterable[str]:
     return with_groups(_ask(ctx, _read_names))
 
 
+def _crashed_names(ctx: typer.Context) -> Iterable[str]:
+    """Workers that left a crash capsule, also where nothing runs."""
+    import os
+
+    from pbus.errors import NothingRunningError
+    from pbus.names import with_groups
+    from pbus.process.project.discovery import choose_project, stopped_record
+    from pbus.process.project.history.capsule_files import read_capsules
+    from pbus.process.project.project import Project
+    from pbus.topology.paths import working_folder
+
+    name, file = (_given(ctx, option) for option in ("project", "file"))
+    path = Path(file) if file else None
+    try:
+        record = choose_project(name, path, working_folder(), os.environ)
+    except NothingRunningError:
+        found = stopped_record(name, path, working_folder())
+        if found is None:
+            return ()
+        record = found
+    capsules = read_capsules(Project.of_record(record))
+    return with_groups(name for one in capsules for name in one.workers)
+
+
 def _replicated_names(ctx: typer.Context) -> Iterable[str]:
     """The groups of replicas, as the beginning of a wish."""
     from pbus.names import group_of
@@ -133,6 +157,7 @@ def _given(ctx: typer.Context, option: str) -> str | None:
     return None
 
 
+crashed_names: Final = _quietly(_crashed_names)
 worker_names: Final = _quietly(_worker_names)
 replicated_names: Final = _quietly(_replicated_names)
 job_names: Final = _quietly(_job_names)

@@ -1,9 +1,8 @@
 """The stacks of workers on this machine, as `pbus stack` shows them."""
 
 import asyncio
-import os
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,7 +15,7 @@ from pbus.leases import Lease
 from pbus.names import stands_for, unknown_name
 from pbus.observe import HostRecord
 from pbus.process.system import groups
-from pbus.process.system.stack_request import read_stacks
+from pbus.process.system.stack_request import first_answer
 from pbus.stack_values import ProcessStacks
 
 _TASK = "pbus worker "  # begins the name of the task that runs a worker
@@ -129,30 +128,9 @@ async def _asked(worker: str, host: str, pids: Sequence[int]) -> WorkerStacks:
     if pid is None:
         return WorkerStacks(worker=worker, pid=None, host=host, error="it has no process now")
     try:
-        stacks = await asyncio.to_thread(_first_answer, pids)
+        stacks = await asyncio.to_thread(first_answer, pids)
     except StacksUnavailableError as error:
         return WorkerStacks(
             worker=worker, pid=error.pid, host=host, error=error.message, hint=error.hint
         )
     return WorkerStacks(worker=worker, pid=stacks.pid, host=host, stacks=stacks)
-
-
-def _first_answer(pids: Sequence[int]) -> ProcessStacks:
-    """The stacks of the first process that has some: a shell has none, and its child may."""
-    first: StacksUnavailableError | None = None
-    for pid in _with_descendants(pids):
-        try:
-            return read_stacks(pid)
-        except StacksUnavailableError as error:
-            if not error.is_foreign:
-                raise
-            first = first or error
-    if first is None:
-        raise StacksUnavailableError(pids[0], "there is no such process here")
-    raise first
-
-
-def _with_descendants(pids: Sequence[int]) -> Iterator[int]:
-    yield from pids
-    for pid in pids:
-        yield from (one.pid for one in groups.descendants(pid) if one.pid != os.getpid())

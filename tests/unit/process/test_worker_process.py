@@ -14,8 +14,9 @@ from pbus.process.supervisor.worker import restart_policy
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor_events import Event, Exited, GaveUp, Line, Ready, Started, StateChanged
 from pbus.process.system.launch_plan import Launch
+from pbus.stack_values import ProcessStacks
 from pbus.topology.model import WorkerInstance, WorkerSpec
-from pbus.topology.policy.policies import RestartSpec
+from pbus.topology.policy.policies import RestartSpec, StopSpec
 
 PATIENCE_S = 10.0
 
@@ -32,6 +33,7 @@ class FakeChild:
         self.code: int | None = None
         self.signals: list[signal.Signals] = []
         self.closed = False
+        self.is_deaf = False
         self._on_exit = on_exit
         self._exited = asyncio.Event()
 
@@ -54,7 +56,8 @@ class FakeChild:
 
     def send_signal(self, number: signal.Signals) -> bool:
         self.signals.append(number)
-        self.exit(-number)
+        if number == signal.SIGKILL or not self.is_deaf:
+            self.exit(-number)
         return True
 
     def close(self) -> None:
@@ -70,6 +73,8 @@ class FakeHost:
         self.released: list[str] = []
         self.open_messages = ""
         self.forgotten: list[int] = []
+        self.asked_for_stacks: list[int] = []
+        self.stacks_take_s = 0.0
         self.asked: list[str] = []
         self.given: list[float | None] = []
         self.spawn_error: Exception | None = None
@@ -101,6 +106,12 @@ class FakeHost:
     def explain_exit(self, child: FakeChild, code: int) -> str:
         return ""
 
+    async def read_stacks(self, child: FakeChild) -> ProcessStacks | str:
+        self.asked_for_stacks.append(child.pid)
+        self._changed.set()
+        await asyncio.sleep(self.stacks_take_s)
+        return ProcessStacks(pid=child.pid, threads=(), tasks=None)
+
     async def request_end(self, worker: str, timeout_s: float | None) -> bool:
         self.asked.append(worker)
         self.given.append(timeout_s)
@@ -118,6 +129,9 @@ class FakeHost:
             while not claim():
                 self._changed.clear()
                 await self._changed.wait()
+
+    async def until_asked_for_stacks(self) -> None:
+        await self.until(lambda: self.asked_for_stacks)
 
     async def started(self, count: int) -> FakeChild:
         """Wait for the child of that number."""
@@ -535,6 +549,49 @@ def test_stopping_says_why():
         fixture.worker.status.enter("stopping")
         assert fixture.worker.status.record().trouble is None
         fixture.worker.status.enter("ready")
+        await fixture.leave()
+
+    asyncio.run(main())
+
+
+def test_stacks_are_read_before_a_process_is_killed():
+    """One that does not end by its signal is asked for its stacks; one that ends is not."""
+
+    async def main() -> None:
+        fixture = Fixture(joins=False, stop=StopSpec(grace_s=0.05))
+        child = await fixture.host.started(1)
+        child.is_deaf = True
+        fixture.worker.restart()
+        (await fixture.host.started(2)).is_deaf = False
+        ended = fixture.worker.status.facts.ended
+        assert ended is not None
+        assert (-9, True, True, "was killed by SIGKILL") == (
+            ended.code, ended.is_told, ended.is_error, ended.reason,
+        )  # fmt: skip
+        assert ended.stacks == ProcessStacks(pid=1, threads=(), tasks=None)
+        await fixture.leave()
+        assert [1] == fixture.host.asked_for_stacks
+        ended = fixture.worker.status.facts.ended
+        assert ended is not None
+        assert (-15, False, None) == (ended.code, ended.is_error, ended.stacks)
+
+    asyncio.run(main())
+
+
+def test_second_stop_waits_for_no_stacks():
+    """A project that is to end at once does not wait until a process has answered."""
+
+    async def main() -> None:
+        fixture = Fixture(joins=False, stop=StopSpec(grace_s=0.05))
+        child = await fixture.host.started(1)
+        child.is_deaf, fixture.host.stacks_take_s = True, PATIENCE_S
+        fixture.worker.stop()
+        await fixture.host.until_asked_for_stacks()
+        fixture.kill_now.set()
+        await fixture.state("exited")
+        ended = fixture.worker.status.facts.ended
+        assert ended is not None
+        assert (-9, None) == (ended.code, ended.stacks)
         await fixture.leave()
 
     asyncio.run(main())

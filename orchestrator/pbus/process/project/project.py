@@ -87,7 +87,7 @@ class Project:
 
     def log_path(self, worker: str) -> Path:
         """The log of a worker."""
-        return self.state_dir / "logs" / "workers" / f"{_file_name(worker)}.log"
+        return self.state_dir / "logs" / "workers" / f"{file_name(worker)}.log"
 
     def service_log_path(self, service: str) -> Path:
         """The log of a part of pbus: supervisor, guard, valkey."""
@@ -165,7 +165,7 @@ def _fits(folder: Path) -> bool:
     return len(os.fsencode(folder / _LONGEST_NAME)) <= MAX_SOCKET_PATH
 
 
-def _file_name(worker: str) -> str:
+def file_name(worker: str) -> str:
     """The name of a worker's file: its own, with what a file's name cannot have as %XX."""
     quoted = quote(worker, safe=" ")
     if len(quoted) <= _LONGEST_STEM:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pbus.errors import ProcessError
+from pbus.errors import ProcessError, StacksUnavailableError
 from pbus.process.launch_errors import explain, hint_at_exit
 from pbus.process.project.project import Project
 from pbus.process.services.guard_client import GuardClient
@@ -15,7 +15,13 @@ from pbus.process.supervisor_events import Event
 from pbus.process.system.launch_plan import ProcessEnvironment, plan_launch
 from pbus.process.system.output import OnLine
 from pbus.process.system.spawn import Child, spawn
+from pbus.process.system.stack_request import first_answer
+from pbus.stack_values import ProcessStacks
 from pbus.topology.model import WorkerInstance
+
+_THREADS_S = 1.0  # of a process that is about to be killed
+_TASKS_S = 0.5
+_STACKS_S = 2.0
 
 
 class ProcessLauncher:
@@ -78,6 +84,20 @@ class ProcessLauncher:
     def explain_exit(self, child: Child, code: int) -> str:
         """Return the likely cause of an exit code, or ""."""
         return hint_at_exit(child.launch, code)
+
+    async def read_stacks(self, child: Child) -> ProcessStacks | str:
+        """Return the stacks of a process that hangs, or why there are none."""
+        try:
+            async with asyncio.timeout(_STACKS_S):
+                return await asyncio.to_thread(
+                    first_answer, [child.pid], threads_s=_THREADS_S, tasks_s=_TASKS_S
+                )
+        except TimeoutError:
+            return f"no answer within {_STACKS_S:g} s"
+        except StacksUnavailableError as error:
+            return error.message
+        except OSError as error:
+            return str(error)
 
     async def request_end(self, worker: str, timeout_s: float | None) -> bool:
         """Ask a worker by message to finish its queued messages and jobs."""

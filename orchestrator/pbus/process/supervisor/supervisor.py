@@ -34,6 +34,7 @@ from pbus.process.supervisor.launcher import ProcessLauncher
 from pbus.process.supervisor.metrics_server import open_metrics
 from pbus.process.supervisor.project_files import ProjectFiles
 from pbus.process.supervisor.queue_admin import QueueAdmin
+from pbus.process.supervisor.reports.capsules import CapsuleWriter
 from pbus.process.supervisor.reports.event_dispatch import EventDispatch, Listener
 from pbus.process.supervisor.reports.state_events import StateEventQueue
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
@@ -104,6 +105,7 @@ class Supervisor:
         self.workers = self._live.workers
         keep = self._history.add_event
         self.state_events = StateEventQueue(self._name, topology.name, self.workers.get, keep)
+        self.listen(CapsuleWriter(project, self._history, self.workers.get).on_event)
         self._bus: WorkerBus | None = None
         self._bus_client: SupervisorBusClient | None = None
         self._files: ProjectFiles

@@ -6,13 +6,14 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from pbus.errors import StacksUnavailableError
+from pbus.process.system import groups
 from pbus.runner.stack_dump import FILE_NAME, NUMBER, TASKS_MARK
 from pbus.stack_values import ProcessStacks, StackFrame, TaskDump, ThreadStack
 from pbus.structs import DECODE_ERRORS
@@ -27,10 +28,43 @@ _THREAD: Final = re.compile(r"(?:Current thread|Thread) 0x([0-9a-f]+)(?: \[(.*)\
 _FRAME: Final = re.compile(r'  File "(.*)", line ([0-9]+) in (.*)')
 
 
-def read_stacks(pid: int) -> ProcessStacks:
+def first_answer(
+    pids: Sequence[int], *, threads_s: float = _THREADS_S, tasks_s: float = _TASKS_S
+) -> ProcessStacks:
+    """Ask the first process that has stacks, descendants included: a shell has none. Blocks.
+
+    Arguments and errors as of `read_stacks`.
+    """
+    first: StacksUnavailableError | None = None
+    for pid in _with_descendants(pids):
+        try:
+            return read_stacks(pid, threads_s=threads_s, tasks_s=tasks_s)
+        except StacksUnavailableError as error:
+            if not error.is_foreign:
+                raise
+            first = first or error
+    if first is None:
+        raise StacksUnavailableError(pids[0], "there is no such process here")
+    raise first
+
+
+def _with_descendants(pids: Sequence[int]) -> Iterator[int]:
+    yield from pids
+    for pid in pids:
+        yield from (one.pid for one in groups.descendants(pid) if one.pid != os.getpid())
+
+
+def read_stacks(
+    pid: int, *, threads_s: float = _THREADS_S, tasks_s: float = _TASKS_S
+) -> ProcessStacks:
     """Ask a process for its stacks and wait for them, some seconds at most. Blocks.
 
     A process that does not answer such requests gets no signal.
+
+    Args:
+        pid: The process.
+        threads_s: Seconds to wait for the stacks of threads.
+        tasks_s: Further seconds for those of tasks.
 
     Raises:
         StacksUnavailableError: It is not there, belongs to another user, is stopped, or does not
@@ -46,7 +80,7 @@ def read_stacks(pid: int) -> ProcessStacks:
             os.ftruncate(file, 0)
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(process, NUMBER)
-            return _parsed(pid, _answer(pid, file))
+            return _parsed(pid, _answer(pid, file, threads_s, tasks_s))
     finally:
         os.close(process)
 
@@ -117,19 +151,19 @@ def _status(pid: int) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
-def _answer(pid: int, file: int) -> bytes:
+def _answer(pid: int, file: int, threads_s: float, tasks_s: float) -> bytes:
     """Wait for the threads, and a little longer for the tasks."""
-    deadline = time.monotonic() + _THREADS_S
+    deadline = time.monotonic() + threads_s
     answer, has_threads = b"", False
     while time.monotonic() < deadline:
         answer = os.pread(file, min(os.fstat(file).st_size, _MOST_BYTES), 0)
         if TASKS_MARK in answer and answer.endswith(b"\n"):
             return answer
         if answer and not has_threads:
-            has_threads, deadline = True, time.monotonic() + _TASKS_S
+            has_threads, deadline = True, time.monotonic() + tasks_s
         time.sleep(_POLL_S)
     if not answer:
-        raise StacksUnavailableError(pid, f"no answer within {_THREADS_S:g} s")
+        raise StacksUnavailableError(pid, f"no answer within {threads_s:g} s")
     return answer
 
 

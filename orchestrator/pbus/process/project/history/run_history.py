@@ -92,13 +92,14 @@ class RunHistory:
         session: Of the run.
 
     Attributes:
+        number: Of the run; None before its begin and after its end.
         reason: Of the end.
     """
 
     def __init__(self, project: Project, session: str) -> None:
         self._project = project
-        self._session = session
-        self._number: int | None = None
+        self.session = session
+        self.number: int | None = None
         self.reason = ""
         self._runs = LogFile(project.service_log_path("runs"))
         self._events = LogFile(project.service_log_path("events"))
@@ -110,16 +111,16 @@ class RunHistory:
         except OSError as error:
             logger.warning("the runs before this one cannot be read: %s", error)
             number = 1
-        self._number = number
+        self.number = number
         now = math.floor(time.time() * 1000) / 1000  # lines of the run have times of milliseconds
         pid = os.getpid()
-        entry = Begin(number, now, self._session, pid, start_time(pid) or 0.0)
+        entry = Begin(number, now, self.session, pid, start_time(pid) or 0.0)
         self._write(self._runs, "begin", now, entry)
         return self
 
     def end(self, outcome: Outcome, code: int) -> None:
         """Record the end of the run, once; without a begin there is none."""
-        number, self._number = self._number, None
+        number, self.number = self.number, None
         if number is not None:
             now = time.time()
             self._write(self._runs, "end", now, End(number, now, outcome, code, self.reason))

@@ -90,6 +90,8 @@ class LiveProject:
         usages = self._meter.measure(list(running))
         for pid, status in running.items():
             status.usage = usages.get(pid)
+            if status.usage is not None:
+                status.facts.add_usage(status.usage)
         self._recycling.check()
 
     def on_change(self, event: Event) -> None:

@@ -10,6 +10,7 @@ from pbus.process.supervisor.broker_watch import BrokerWatch
 from pbus.process.supervisor_events import Event
 from pbus.process.system.output import OnLine
 from pbus.process.system.spawn import Child
+from pbus.stack_values import ProcessStacks
 from pbus.topology.model import WorkerInstance
 
 
@@ -64,6 +65,10 @@ class ProcessHost(Protocol):
 
     def explain_exit(self, child: Child, code: int) -> str:
         """Return the likely cause of an exit code, or ""."""
+        ...
+
+    async def read_stacks(self, child: Child) -> ProcessStacks | str:
+        """Return the stacks of a process that hangs, or why there are none; within a second or two."""
         ...
 
     async def request_end(self, worker: str, timeout_s: float | None) -> bool:

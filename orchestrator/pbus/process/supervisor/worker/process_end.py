@@ -53,6 +53,8 @@ class ProcessEnd:
         """
         self._status.enter("stopping", self._target.reason or verdict)
         began = self._status.clock()
+        if is_hung:
+            await self._read_stacks(child)
         spec = self._status.instance.spec.stop
         may_drain = spec.drain and self._status.instance.spec.joins
         is_asked = may_drain and self._status.ready_at is not None
@@ -64,9 +66,19 @@ class ProcessEnd:
             self._kill_now,
             shutdown.deadlines_of(spec, is_asked=is_asked),
             job_time_s=lambda: self._target.job_time_s(began),
-            first_signal=signal.Signals[spec.signal],
+            signals=shutdown.Signals(
+                signal.Signals[spec.signal], before_kill=lambda: self._read_stacks(child)
+            ),
         )
         return is_down or await self._wait_unkillable(child)
+
+    async def _read_stacks(self, child: Child) -> None:
+        """Keep the stacks of a process that hangs, once; kill_now has no time for it."""
+        if self._status.facts.stacks is None and child.code is None and not self._kill_now.is_set():
+            reading = self._host.read_stacks(child)
+            ended, _ = await first_of(reading, self._kill_now.wait())
+            if not ended.cancelled():
+                self._status.facts.stacks = ended.result()
 
     async def _run_stop_command(self, child: Child, command: tuple[str, ...]) -> None:
         """Run the user's program before the signal; its failure is noted, and the signal follows."""

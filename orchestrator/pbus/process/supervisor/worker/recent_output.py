@@ -43,12 +43,15 @@ class RecentOutput:
             else:
                 self._last_stdout = words
 
-    def error(self, *, has_failed: bool) -> str | None:
+    def error(self, code: int | None) -> str | None:
         """Return the line that most likely tells the cause of a failure.
 
         Args:
-            has_failed: The process exited with an error code, so its last line on stdout counts.
+            code: Exit code of the process, if it has ended: after one of an error its last line on
+                stdout counts, after 0 no line is a cause.
         """
+        if code == 0:
+            return None
         if self._error is not None:
             return self._error
-        return self._last_stdout if has_failed else None
+        return self._last_stdout if code is not None and code > 0 else None

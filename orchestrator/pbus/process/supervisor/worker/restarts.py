@@ -6,6 +6,7 @@ import random
 from msgspec.structs import replace
 
 from pbus.process.supervisor.worker import restart_policy
+from pbus.process.supervisor.worker.ends import note_launch_error
 from pbus.process.supervisor.worker.host import ProcessHost
 from pbus.process.supervisor.worker.worker_status import WorkerStatus
 from pbus.process.supervisor.worker.worker_target import WorkerTarget
@@ -41,6 +42,7 @@ class Restarts:
         """Handle a process that could not be started."""
         reason = _launch_error_text(error)
         self._status.note(reason, is_error=True)
+        note_launch_error(self._status, reason)
         number = error.errno if isinstance(error, OSError) else None
         if number in _PERMANENT_ERRORS or isinstance(error, ValueError):
             await self._after_obstacle(reason, may_pass=self._status.has_been_ready)

@@ -32,6 +32,18 @@ class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
     kill_s: float = 5.0
 
 
+class Signals(msgspec.Struct, frozen=True):
+    """The steps of an end by signals.
+
+    Attributes:
+        first: Sent before SIGKILL.
+        before_kill: Awaited before SIGKILL, unless it is to be at once.
+    """
+
+    first: signal.Signals = signal.SIGTERM
+    before_kill: Callable[[], Awaitable[object]] | None = None
+
+
 async def terminate(
     child: Child,
     request_end: Callable[[], Awaitable[bool]] | None,
@@ -39,7 +51,7 @@ async def terminate(
     deadlines: Deadlines = Deadlines(),  # noqa: B008 - frozen
     *,
     job_time_s: Callable[[], float | None] = lambda: None,
-    first_signal: signal.Signals = signal.SIGTERM,
+    signals: Signals = Signals(),  # noqa: B008 - frozen
 ) -> bool:
     """End a child and its whole group.
 
@@ -52,7 +64,7 @@ async def terminate(
         deadlines: Seconds for each step.
         job_time_s: Returns the user's time for running jobs, in seconds from the call of this
             function; read repeatedly, since a later command may change it. None: as in `deadlines`.
-        first_signal: Sent before SIGKILL.
+        signals: See there.
 
     Returns:
         Whether the group is empty.
@@ -66,15 +78,15 @@ async def terminate(
 
     if request_end is None:
         term_left_s = lambda: left_s(deadlines.term_s)  # noqa: E731 - read repeatedly
-        return await _end_group(child, kill_now, deadlines, term_left_s, first_signal)
+        return await _end_group(child, kill_now, deadlines, term_left_s, signals)
     if not kill_now.is_set() and await request_end():
         is_gone = await _is_gone(child, kill_now, lambda: left_s(deadlines.ask_s) + _REPORT_S)
         # The message may lie behind a handler that never ends; the time for an orderly end is over.
-        if not is_gone and not kill_now.is_set() and child.send_signal(first_signal):
+        if not is_gone and not kill_now.is_set() and child.send_signal(signals.first):
             await _is_gone(child, kill_now, _countdown(_APART_S))
-    elif not kill_now.is_set() and child.send_signal(first_signal):  # stands for the message
+    elif not kill_now.is_set() and child.send_signal(signals.first):  # stands for the message
         await _is_gone(child, kill_now, _countdown(deadlines.term_s))
-    return await _end_group(child, kill_now, deadlines, _countdown(deadlines.term_s), first_signal)
+    return await _end_group(child, kill_now, deadlines, _countdown(deadlines.term_s), signals)
 
 
 def deadlines_of(spec: StopSpec, *, is_asked: bool) -> Deadlines:
@@ -110,14 +122,16 @@ async def _end_group(
     kill_now: asyncio.Event,
     deadlines: Deadlines,
     term_left_s: Callable[[], float],
-    first_signal: signal.Signals = signal.SIGTERM,
+    signals: Signals = Signals(),  # noqa: B008 - frozen
 ) -> bool:
     if child.is_gone:
         return True
     if not kill_now.is_set():
-        is_permitted = child.send_signal(first_signal)
+        is_permitted = child.send_signal(signals.first)
         if is_permitted and await _is_gone(child, kill_now, term_left_s):
             return True
+    if signals.before_kill is not None and not kill_now.is_set():
+        await signals.before_kill()
     is_permitted = child.send_signal(signal.SIGKILL)
     if await _is_gone(child, None, _countdown(deadlines.kill_s if is_permitted else 0.0)):
         return True

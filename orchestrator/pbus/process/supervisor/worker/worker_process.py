@@ -9,6 +9,7 @@ import msgspec
 
 from pbus.ids import new_token
 from pbus.process.supervisor.worker import restart_policy, shutdown
+from pbus.process.supervisor.worker.ends import note_end
 from pbus.process.supervisor.worker.host import Blocker, ProcessHost
 from pbus.process.supervisor.worker.probing import Probing
 from pbus.process.supervisor.worker.process_end import ProcessEnd
@@ -34,11 +35,13 @@ class _Ended(msgspec.Struct, frozen=True):
     """The end of a process.
 
     Attributes:
+        child: The process.
         code: Its exit code.
         verdict: Why its probes had it ended, as text; "" where they had not.
         was_told: A command ended it.
     """
 
+    child: Child
     code: int
     verdict: str
     was_told: bool
@@ -197,11 +200,14 @@ class WorkerProcess:
             await self._run_once()
         except Exception as error:
             logger.exception("%s: an error in its supervision", self.name)
-            if self.status.child is not None:
-                await shutdown.terminate_group(self.status.child, self._kill_now)
+            child = self.status.child
+            if child is not None:
+                await shutdown.terminate_group(child, self._kill_now)
                 self.status.child = None
             reason = f"an error in pbus: {type(error).__name__}: {error}"
             self.status.output.set_error(reason)
+            if child is not None:
+                note_end(self.status, child, reason, is_failure=True)
             await self._restarts.after_exit(1, reason)
 
     async def _run_once(self) -> None:
@@ -222,13 +228,11 @@ class WorkerProcess:
         if ended is None:
             return
         reason, open_messages = restart_policy.describe_exit(ended.code), self.status.open_messages
+        is_failure = bool(ended.verdict)
+        why = ended.verdict or reason
+        note_end(self.status, ended.child, why, is_told=ended.was_told, is_failure=is_failure)
         if not ended.was_told:
-            await self._restarts.after_exit(
-                ended.code,
-                ended.verdict or reason,
-                open_messages,
-                is_failure=bool(ended.verdict),
-            )
+            await self._restarts.after_exit(ended.code, why, open_messages, is_failure=is_failure)
         elif not self.target.is_wanted:
             self.status.enter("exited", joined(reason, open_messages))
 
@@ -252,7 +256,7 @@ class WorkerProcess:
                     return None
                 code = await child.wait()
                 await self._process_end.finish(child, code)
-                return _Ended(code, verdict, was_told=is_alive and not verdict)
+                return _Ended(child, code, verdict, was_told=is_alive and not verdict)
             finally:
                 child.close()
         finally:

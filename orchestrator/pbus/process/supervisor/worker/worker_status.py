@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from pbus.leases import Lease
 from pbus.observe import ProcessRecord, State, join_reason
+from pbus.process.supervisor.worker.end_facts import ProcessFacts
 from pbus.process.supervisor.worker.recent_output import RecentOutput
 from pbus.process.supervisor.worker.restart_policy import History
 from pbus.process.supervisor.worker.usage import Usage
@@ -40,6 +41,7 @@ class WorkerStatus:
         ready_at: Time at which the process became ready; None before.
         has_been_ready: This process or an earlier one was ready: what is missing now was there.
         history: For the restart policy.
+        facts: Of its process, for a crash capsule.
         emit: Called with each event.
     """
 
@@ -56,7 +58,6 @@ class WorkerStatus:
         self.silent_s = 0.0
         self.handler: RunningHandler | None = None
         self.jobs_done = 0
-        self._leases: dict[str, Lease] = {}
         self.on_output: Callable[[str], None] = lambda _text: None
         self.is_probed = True
         self.survivors = ""
@@ -66,6 +67,7 @@ class WorkerStatus:
         self.has_been_ready = False
         self.history = History()
         self.usage: Usage | None = None
+        self.facts = ProcessFacts()
         self.output = RecentOutput()
         self.emit: Callable[[Event], None] = lambda _event: None
         self._reason: str | None = None  # of the state, without the worker's output
@@ -77,14 +79,14 @@ class WorkerStatus:
         self.begun_at = self.clock()
         self.ready_at = self._reason = self.code = self.is_healthy = None
         self.silent_s, self.handler, self.jobs_done = 0.0, None, 0
-        self._leases = {}
+        self.facts.begin()
         self.output.forget_error()
         self.enter("starting")
 
     def on_lease(self, lease: Lease, now: float) -> None:
         """Take in the lease of a worker of its process; `now` in Unix seconds."""
-        self._leases[lease.name] = lease
-        leases = self._leases.values()
+        self.facts.leases[lease.name] = lease
+        leases = self.facts.leases.values()
         self.is_active = all(one.active for one in leases)
         self.silent_s = now - lease.beat if lease.beat else 0.0  # one loop for all
         handlers = [one.handler for one in leases if one.handler is not None]
@@ -196,6 +198,4 @@ class WorkerStatus:
         return self._reason if has_reason or is_probing else None
 
     def _error(self) -> str | None:
-        if self.code == 0:
-            return None  # its last line is no cause
-        return self.output.error(has_failed=self.code is not None and self.code > 0)
+        return self.output.error(self.code)
