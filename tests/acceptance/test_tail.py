@@ -99,3 +99,76 @@ def test_sigterm_ends_tail(sample: Place):
     (command,) = follow(sample, ())
 
     assert 143 == command.end(signal.SIGTERM).code
+
+
+def test_jobs_conditions_values_and_events(sample: Place):
+    """A job as a whole, a condition on the fields, some values only, and the form of CloudEvents."""
+    events, values, job = follow(
+        sample,
+        ("--format", "cloudevents", "--type", "Note", "--sample", "2"),
+        ("--fields", "target,text", "--fields", "payload.n,nothing", "--match", "data.text != 'b'"),
+        ("--json", "--headers-only", "--job", "*", "--exclude", "target=post", "--exclude", "Note"),
+    )
+    for text in ("a", "b\\tc", "b"):
+        sample.tell("send", "clerk", "--type", "Note", "--data", f'{{"text": "{text}"}}')
+    sample.tell("send", "post.1", "--job", "greet", "--wait")
+    sample.tell("send", "clerk", "--job", "climb", "--data", '{"n": 5}', "--wait")
+    wait_for(lambda: "\t5\t" in values.out)
+    as_events, as_values, of_job = ended([events, values, job], [2, 3, 5])
+
+    assert [("pbus.Note", "clerk", {"text": "a", "blob": ""}, "1.0")] == [
+        (one["type"], one["subject"], {"blob": "", **one["data"]}, one["specversion"])
+        for one in as_events.objects[:1]
+    ]
+    assert ["a", "b"] == [one["data"]["text"] for one in as_events.objects]
+    lines = as_values.out.splitlines()
+    assert ["clerk\ta\t-\t-", "clerk\tb c\t-\t-"] == [line for line in lines if "clerk\t" in line][
+        :2
+    ]
+    assert "clerk\t-\t5\t-" in lines
+    assert "--fields: no message had nothing" in as_values.err
+    kinds = [one["type"].removeprefix("BusJob") for one in of_job.objects]
+    assert [
+        "ResponseMessage", "RequestMessage", "UpdateMessage", "UpdateMessage", "ResponseMessage",
+    ] == kinds  # fmt: skip
+    assert [] == [one for one in of_job.objects if "data" in one]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--match", "data.text = 1"), "unknown token '=', at character 11"),
+        (("--match", "lengt(data)"), "no function lengt(), at character 1"),
+        (("--grep", "("), "'('"),
+        (("--sample", "0"), "--sample"),
+        (("--fields", " , "), "name at least one"),
+        (("--fields", "a", "--format", "cloudevents"), "leave out --format"),
+        (("--format", "xml"), "--format"),
+    ],
+)
+def test_wrong_conditions_are_wrong_usage(sample: Place, options: tuple[str, ...], reason: str):
+    """Said before anything is followed, with the place of a mistake."""
+    done = sample.tell("tail", *options)
+
+    assert (2, "") == (done.code, done.out)
+    assert reason in " ".join(done.err.replace("│", " ").split())
+
+
+def test_unknown_names_are_said(sample: Place):
+    """With what may have been meant; a type that was never sent is asked of the workers."""
+    words = (
+        "--source", "clark", "--source", "cli-*", "--target", "post", "--target", "zz*",
+        "--type", "Notes", "--type", "TextFram", "--type", "Frame", "--type", "Zzz?", "--type", "Note",
+    )  # fmt: skip
+    done = sample.tell("tail", *words, "--for", "10ms")
+
+    said = [line.removeprefix("warning: ") for line in done.err.splitlines()]
+    expected = [
+        "--source: no worker is named 'clark' so far; did you mean 'clerk'?",
+        "--target: no worker matches 'zz*' so far; there are bell, clerk, guest, ",
+        "--type: no message type is named 'Notes' so far; did you mean 'Note'?",
+        "--type: no message type is named 'TextFram' so far; did you mean 'TextFrame'?",
+        "--type: no message type matches 'Zzz?' so far; there are ",
+    ]
+    assert 0 == done.code
+    assert expected == [one[: len(want)] for one, want in zip(said, expected, strict=True)]

@@ -104,6 +104,27 @@ def _type_names(_: typer.Context) -> Iterable[str]:
     return [name for name, cls in known if cls is not None and not cls.is_local]
 
 
+def _worker_or_type_names(ctx: typer.Context) -> Iterable[str]:
+    from pbus.client.traffic.type_names import short_type
+
+    types = {name for whole in _type_names(ctx) for name in (whole, short_type(whole))}
+    try:
+        return {*types, *_worker_names(ctx)}
+    except (Exception, SystemExit):  # noqa: BLE001 - types are known without a project
+        return types
+
+
+def _job_ids(ctx: typer.Context) -> Iterable[str]:
+    """The open jobs."""
+    from pbus.client import Client
+
+    async def read(bus: "WorkerBus") -> list[str]:
+        async with Client(bus) as client:
+            return [job.job_id for job in (await client.open_jobs()).jobs]
+
+    return _ask(ctx, read)
+
+
 def _project_names(_: typer.Context) -> Iterable[str]:
     from pbus.process.project.discovery import running_projects
 
@@ -161,6 +182,8 @@ crashed_names: Final = _quietly(_crashed_names)
 worker_names: Final = _quietly(_worker_names)
 replicated_names: Final = _quietly(_replicated_names)
 job_names: Final = _quietly(_job_names)
+worker_or_type_names: Final = _quietly(_worker_or_type_names)
+job_ids: Final = _quietly(_job_ids)
 type_names: Final = _quietly(_type_names)
 project_names: Final = _quietly(_project_names)
 example_names: Final = _quietly(_example_names)

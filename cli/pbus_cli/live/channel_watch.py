@@ -14,7 +14,8 @@ from pbus.bus.base import WorkerBus
 from pbus.bus.queues.store import QueueStats
 from pbus.bus.tap import TapMessage
 from pbus.client.status import read_facts, read_queues
-from pbus.client.traffic.message_tail import OWN_TYPES, TailMessage
+from pbus.client.traffic.message_tail import TailMessage
+from pbus.client.traffic.type_names import OWN_TYPES
 from pbus.concurrency.background import running
 from pbus.errors import BusError, PbusError
 from pbus.leases import Lease
@@ -162,4 +163,5 @@ def passed_of(message: TailMessage) -> Passed:
         is_reached=message.is_reached,
         key=message.key,
         is_local=message.is_local,
+        has_body=message.has_body,
     )

@@ -9,12 +9,14 @@ import msgspec
 from rich.cells import cell_len
 from rich.text import Text
 
-from pbus.client.traffic.message_tail import category_of, data_fields, short_type
+from pbus.client.traffic.message_tail import data_fields
+from pbus.client.traffic.type_names import category_of, short_type
 from pbus.messages import Category
 from pbus_cli.terminal.clean import clean_line
 from pbus_cli.views import colors
 from pbus_cli.views.cells import cut, cut_name, fill, rendered
 from pbus_cli.views.figures import clock_time, short_bytes
+from pbus_cli.views.level_bar import AUDIO, bytes_text, without_bytes
 
 _HEADER_START: Final = re.compile(
     rb'^\{(?:"(?:type|source|target|id|time|key|job_id)":(?:"(?:[^"\\]|\\.)*"|[^,"]*),?)*'
@@ -23,9 +25,10 @@ _NAME_WIDTH: Final = (6, 22)
 _TYPE_WIDTH: Final = (8, 24)
 _LIMITS: Final = ((100, (12, 12)), (160, (16, 16)))  # narrower than: names, types
 _SIZE_WIDTH: Final = 7
+_LONGEST_VALUE: Final = 64 * 1024  # of a value is looked for bytes in base64
 _SHOWN_BYTES: Final = 4096  # of a body; more than any terminal line takes
 _MADE: Final = "made"  # another framework's own id of the message
-_DATA: Final = frozenset({"audio", "image"})  # of frames: shown by size
+_DATA: Final = AUDIO | {"image"}  # of frames: shown by size
 _ERROR_TYPES: Final = frozenset({"BusWorkerErrorMessage", "BusJobCancelMessage"})
 _ERROR_MARKS: Final = (b'"status":"error"', b'"status":"failed"')
 
@@ -45,6 +48,7 @@ class Passed:
         is_reached: At least one process received it.
         key: Chose the replica that it went to; None where it has none.
         is_local: It stayed in its process.
+        has_body: Whether the body is known.
     """
 
     time: float
@@ -57,6 +61,7 @@ class Passed:
     is_reached: bool = True
     key: str | None = None
     is_local: bool = False
+    has_body: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,14 +99,14 @@ def body_text(body: bytes) -> str:
     """The body of a message without its header, on one line; also of a body that was cut."""
     fields = data_fields(body)
     if fields is None:
-        return _clean(_HEADER_START.sub(b"", body[:_SHOWN_BYTES], count=1))
+        return _shown(_HEADER_START.sub(b"", body, count=1))
     fields.pop(_MADE, None)
     if "job_id" in fields:  # of least use to a reader: last
         fields["job_id"] = fields.pop("job_id")
     parts = []
     room = _SHOWN_BYTES
     for key, raw in fields.items():
-        value = _frame_text(raw) if key == "frame" else _clean(bytes(memoryview(raw)[:room]))
+        value = _frame_text(raw) if key == "frame" else _value_text(key, raw, room)
         parts.append(value if key == "frame" else f"{key}={value}")
         room -= len(value)
         if room <= 0:
@@ -115,18 +120,25 @@ def _frame_text(raw: msgspec.Raw) -> str:
         fields = _fields_decoder.decode(raw)
         kind = msgspec.json.decode(fields.pop("type"), type=str)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError):
-        return f"frame={_clean(bytes(memoryview(raw)[:_SHOWN_BYTES]))}"
+        return f"frame={_shown(bytes(raw))}"
     texts = (
-        f"{key}={_size_text(value) if key in _DATA else _clean(bytes(memoryview(value)[:_SHOWN_BYTES]))}"
+        f"{key}={bytes_text(bytes(value), is_audio=key in AUDIO) if key in _DATA else _shown(bytes(value))}"
         for key, value in fields.items()
     )
     return " ".join((_printable(kind), *texts))
 
 
-def _size_text(raw: msgspec.Raw) -> str:
-    """The size of bytes in base64."""
-    text = bytes(raw).strip(b'"=')
-    return short_bytes(len(text) * 3 // 4).strip()
+def _value_text(key: str, raw: msgspec.Raw, room: int) -> str:
+    """A field's value; bytes of any message by their size, and by their level if they are audio."""
+    value = bytes(raw)
+    if key in AUDIO and without_bytes(value) != value:
+        return bytes_text(value, is_audio=True)
+    return _shown(value, room)
+
+
+def _shown(raw: bytes, room: int = _SHOWN_BYTES) -> str:
+    """JSON as it is shown: bytes in it by their size; of more than any line takes the beginning."""
+    return _clean(without_bytes(raw[:_LONGEST_VALUE])[:room])
 
 
 def _clean(raw: bytes) -> str:
@@ -146,7 +158,7 @@ def traffic_cells(passed: Passed, widths: Widths) -> list[tuple[str, str]]:
         (clock_time(passed.time), colors.QUIET),
         ("  ", ""),
         (_name(passed.source, widths.source), colors.of_name(passed.source)),
-        (" → ", ""),
+        (" → ", "") if passed.is_reached else (" ↛ ", colors.ERROR),
         (
             _name(passed.target or "*", widths.target),
             colors.of_name(passed.target) if passed.target else colors.HEADING,
@@ -159,7 +171,7 @@ def traffic_cells(passed: Passed, widths: Widths) -> list[tuple[str, str]]:
         ("" if passed.is_reached else "(reached no process) ", colors.ERROR),
         ("" if passed.key is None else f"[{_printable(passed.key)}] ", colors.HEADING),
         ("(local) " if passed.is_local else "", colors.QUIET),
-        (body_text(passed.body), ""),
+        (body_text(passed.body) if passed.has_body else "", ""),
     ]
 
 

@@ -33,6 +33,7 @@ from pbus.errors.job_errors import JobTimeoutError as JobTimeoutError
 from pbus.errors.job_errors import JobWorkerLostError as JobWorkerLostError
 from pbus.errors.job_errors import RequesterSilentError as RequesterSilentError
 from pbus.errors.message_errors import DuplicateTypeError as DuplicateTypeError
+from pbus.errors.message_errors import MatchExpressionError as MatchExpressionError
 from pbus.errors.message_errors import MessageDecodeError as MessageDecodeError
 from pbus.errors.message_errors import MessageDefinitionError as MessageDefinitionError
 from pbus.errors.message_errors import MessageEncodeError as MessageEncodeError

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from pbus.errors.base_error import PbusError
 
+_SHOWN = 200  # characters of an expression
+
 
 class MessageError(PbusError):
     """A message cannot be defined, encoded or decoded."""
@@ -118,3 +120,21 @@ class MessageInputError(MessageError):
         super().__init__(problem)
         self.type_name = type_name
         self.field = field
+
+
+class MatchExpressionError(MessageError):
+    """A condition on messages is no JMESPath expression.
+
+    Attributes:
+        expression: As it was given.
+        position: Of the problem in it, from 0.
+    """
+
+    def __init__(self, expression: str, position: int, problem: str) -> None:
+        shown = expression if len(expression) <= _SHOWN else f"{expression[:_SHOWN]}…"
+        super().__init__(
+            f"{shown!r} is no JMESPath expression: {problem}, at character {position + 1}",
+            hint="""for example "data.text == 'hello'" or "size_bytes > `1000` && contains(type, 'Note')\"""",
+        )
+        self.expression = expression
+        self.position = position

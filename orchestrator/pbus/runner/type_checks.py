@@ -14,6 +14,8 @@ from pbus.runner.hosted_worker import Worker
 
 logger = logging.getLogger(__name__)
 
+UNKNOWN_TYPE = "its type is unknown there"  # a problem that begins so
+
 
 class BusAcceptanceRequestMessage(BusSystemMessage):
     """Asks runners whether their processes can decode a message.
@@ -75,7 +77,7 @@ def _problem_of(
         decode_opaque(line, Lane.DATA) if takes_opaque else decode_message(line)
     except UnknownTypeError:
         near = difflib.get_close_matches(request.kind, message_types(), n=1)
-        return "its type is unknown there" + (f"; did you mean {near[0]!r}?" if near else "")
+        return UNKNOWN_TYPE + (f"; did you mean {near[0]!r}?" if near else "")
     except MessageError as error:
         cause = error.__cause__
         return error.message if cause is None else str(cause)

@@ -7,7 +7,7 @@ import pytest
 import typer
 
 from pbus.bus.tap import TapMessage
-from pbus.client.traffic.message_tail import Filter
+from pbus.client.traffic.message_filter import Filter
 from pbus.codec import Header
 from pbus.names import stands_for, unknown_name
 from pbus_cli.input.name_hints import unknown_text

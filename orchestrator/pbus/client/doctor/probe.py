@@ -17,7 +17,7 @@ _RECORD_S: Final = 2.0
 
 
 class BusProbeMessage(BusDataMessage):
-    """Of no worker; hidden from `tail`, see `message_tail.OWN_TYPES`."""
+    """Of no worker; hidden from `tail`, see `type_names.OWN_TYPES`."""
 
 
 class _Receiver(BusSubscriber):

@@ -15,7 +15,8 @@ from pbus.client.sync.calls import CALL_S, SyncJobCalls
 from pbus.client.sync.parts import SyncControl, SyncDeadLetters, SyncTail
 from pbus.client.targets import FIND_S
 from pbus.client.traffic.edge_stats import ProjectStats
-from pbus.client.traffic.message_tail import TailMessage, TailTerms
+from pbus.client.traffic.message_filter import TailTerms
+from pbus.client.traffic.message_tail import TailMessage
 from pbus.messages import BusWorkerStateMessage
 from pbus.settings import BusOptions
 

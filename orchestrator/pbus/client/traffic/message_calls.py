@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
@@ -14,13 +12,14 @@ from pbus.codec import check_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Unpack
 
+    from pbus.client.traffic.message_filter import Filter, TailTerms
     from pbus.client.traffic.message_input import MessageInput
-    from pbus.client.traffic.message_tail import Filter, MessageTail
+    from pbus.client.traffic.message_tail import MessageTail
     from pbus.client.traffic.routes import Route
-    from pbus.messages import BusMessage, Category
-
-Names = str | Iterable[str]
+    from pbus.client.traffic.unknown_terms import UnknownTerm
+    from pbus.messages import BusMessage
 
 
 class MessageCalls(ClientCore):
@@ -102,50 +101,45 @@ class MessageCalls(ClientCore):
         """Counts of messages of this client that reached no process, by target; complete once closed."""
         return dict(self.bus.counters.unreached)
 
-    def tail(
-        self,
-        *,
-        source: Names = (),
-        target: Names = (),
-        type: Names = (),  # noqa: A002 - as on the wire
-        category: Category | Iterable[Category] = (),
-        key: Names = (),
-        pattern: str | None = None,
-    ) -> MessageTail:
+    def tail(self, **terms: Unpack[TailTerms]) -> MessageTail:
         """Follow messages: ``async for message in client.tail(source="indexer"): ...``.
 
         It costs the workers nothing. Leave it by closing it, the client, or an
         ``async with client.tail(...) as tail`` block.
 
         Args:
-            source: Names or patterns (``*``, ``?``), one or several; a replica has its group's, too.
-            target: Likewise; ``"*"`` for broadcasts.
-            type: Likewise, whole (BusFrameMessage) or short (Frame).
-            category: "data", "system" or "job", one or several.
-            key: Keys or patterns, one or several.
-            pattern: A regular expression, looked for in the message as JSON.
+            terms: source, target: names or patterns (``*``, ``?``), one or several; a replica has
+                its group's, too; the target ``"*"`` for broadcasts. type: likewise, whole
+                (BusFrameMessage), short (Frame), or of a frame (TextFrame). category: "data",
+                "system" or "job", one or several. key: keys or patterns. pattern: a regular
+                expression, looked for in the message as JSON. exclude: names or patterns of
+                sources, targets and types that are left out, or of one of these ("type=Frame").
+                job: ids of jobs, for all their messages. trace: ids of traces. match: a JMESPath expression that holds
+                for the fields that `pbus tail --json` prints. sample: of so many messages that
+                are left, one. headers_only: without the types' own fields.
 
         Raises:
             re.error: The pattern is no regular expression.
+            MatchExpressionError: The condition is no JMESPath expression.
         """
-        from pbus.client.traffic.message_tail import Filter
+        from pbus.client.traffic.message_filter import filter_of
 
-        chosen = Filter(
-            sources=_texts(source),
-            targets=_texts(target),
-            types=_texts(type),
-            categories=frozenset(_texts(category)),  # type: ignore[arg-type]
-            keys=_texts(key),
-            pattern=None if pattern is None else re.compile(pattern.encode()),
-        )
-        return self.follow(chosen)
+        return self.follow(filter_of(terms))
+
+    async def unknown_terms(self, chosen: Filter) -> list[UnknownTerm]:
+        """The sources, targets and types of a filter that nothing in the project has.
+
+        It may be that a worker has not come yet, or a type was not sent: nothing is refused for it.
+
+        Raises:
+            BusUnavailableError: The broker does not answer.
+        """
+        from pbus.client.traffic.unknown_terms import unknown_terms
+
+        return await unknown_terms(self._open_bus, chosen)
 
     def follow(self, chosen: Filter) -> MessageTail:
         """Follow the messages that pass a filter, as tail()."""
         from pbus.client.traffic.message_tail import MessageTail
 
         return self._owned(MessageTail(self._open_bus, chosen))
-
-
-def _texts(names: Names) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)

@@ -1,31 +1,22 @@
 """Following the messages of a channel; the workers take no part in it."""
 
 import asyncio
-import fnmatch
-import re
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
-from typing import Any, Final, Self, TypedDict
+from collections.abc import AsyncIterator
+from typing import Any, Final, Self
 
 import msgspec
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.tap import Tap, TapMessage
+from pbus.client.traffic.message_filter import Filter
 from pbus.client.traffic.presence import Presence
+from pbus.client.traffic.type_names import category_of
 from pbus.codec import Header
-from pbus.messages import BusMessage, Category
-from pbus.names import names_of
+from pbus.messages import Category
+from pbus.structs import DECODE_ERRORS
 from pbus.trace_context import trace_id_of
 
 _HEADER: Final = frozenset(Header.__struct_fields__)
-# What a client asks before it sends; followed only where these types are named.
-OWN_TYPES: Final = frozenset({
-    "BusAcceptanceRequestMessage",
-    "BusAcceptanceResponseMessage",
-    "BusProbeMessage",
-})
-
-Names = str | Iterable[str]
 
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -43,6 +34,7 @@ class TailMessage(msgspec.Struct, frozen=True, kw_only=True):
         body: The whole message as JSON.
         key: Chose the replica that it went to; None where it has none.
         traceparent: As it was sent, unchecked; None where it begins a trace.
+        has_body: Whether the body was kept; without it there is the header only.
     """
 
     time: float
@@ -58,6 +50,7 @@ class TailMessage(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes = msgspec.field(default=b"")
     key: str | None = None
     traceparent: str | None = None
+    has_body: bool = True
 
     @property
     def trace_id(self) -> str:
@@ -70,6 +63,11 @@ class TailMessage(msgspec.Struct, frozen=True, kw_only=True):
         return {
             key: msgspec.json.decode(raw) for key, raw in (data_fields(self.body) or {}).items()
         }
+
+    @property
+    def without_body(self) -> Self:
+        """Its header only."""
+        return msgspec.structs.replace(self, body=b"", has_body=False)
 
     @classmethod
     def of(cls, item: TapMessage, *, is_reached: bool = True) -> Self:
@@ -92,21 +90,6 @@ class TailMessage(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def short_type(name: str) -> str:
-    """A catalogue type without what they all begin and end with."""
-    core = name.removeprefix("Bus").removesuffix("Message")
-    return core if core and len(core) == len(name) - len("BusMessage") else name
-
-
-def category_of(type_name: str, *, is_urgent: bool) -> Category:
-    """The category of a type; one this process does not know goes by its lane."""
-    known = BusMessage.catalogue.get(type_name)
-    if known is not None:
-        category: Category = known.category
-        return category
-    return "system" if is_urgent else "data"
-
-
 def data_fields(body: bytes) -> dict[str, msgspec.Raw] | None:
     """A message's own fields, still encoded; None where it is not the JSON of an object."""
     try:
@@ -116,68 +99,41 @@ def data_fields(body: bytes) -> dict[str, msgspec.Raw] | None:
     return {key: raw for key, raw in fields.items() if key not in _HEADER}
 
 
-class TailTerms(TypedDict, total=False):
-    """The conditions of Client.tail() as keywords."""
+def message_fields(message: TailMessage) -> dict[str, Any]:
+    """All that is known of a message, by name: what it is matched by, and what programs read.
 
-    source: Names
-    target: Names
-    type: Names
-    category: Category | Iterable[Category]
-    key: Names
-    pattern: str | None
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Every kind of condition given must hold; of several of one kind, one of them.
-
-    Attributes:
-        sources: Names or patterns; a replica matches its group's name, too.
-        targets: Likewise; ``*`` for broadcasts.
-        types: Names or patterns, whole (BusFrameMessage) or short (Frame).
-        keys: Keys or patterns.
-        pattern: Looked for in the message as it travelled.
+    Its own fields are still encoded; None where the body is no JSON object.
     """
-
-    sources: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()
-    types: tuple[str, ...] = ()
-    categories: frozenset[Category] = frozenset()
-    keys: tuple[str, ...] = ()
-    pattern: re.Pattern[bytes] | None = None
-
-    def passes(self, item: TapMessage) -> bool:
-        """Whether a message meets the conditions."""
-        header = item.header
-        if header.type in OWN_TYPES and not self.types:
-            return False
-        return (
-            _is_one_of(self.sources, names_of(header.source))
-            and _is_one_of(self.targets, _target_names(header.target))
-            and _is_one_of(self.types, (header.type, short_type(header.type)))
-            and _is_one_of(self.keys, _keys_of(header))
-            and (not self.categories or self._category(item) in self.categories)
-            and (self.pattern is None or self.pattern.search(item.body) is not None)
-        )
-
-    @staticmethod
-    def _category(item: TapMessage) -> Category:
-        return category_of(item.header.type, is_urgent=item.lane == "s")
+    shown: dict[str, Any] = {
+        "time": message.time,
+        "id": message.id,
+        "type": message.type,
+        "category": message.category,
+        "source": message.source,
+        "target": message.target,
+        "trace_id": message.trace_id,
+        "size_bytes": message.size_bytes,
+    }
+    if message.has_body:
+        shown["data"] = data_fields(message.body)
+    if message.key is not None:
+        shown["key"] = message.key
+    if not message.is_reached:
+        shown["undelivered"] = True
+    if message.is_local:
+        shown["local"] = True
+    return shown
 
 
-def _is_one_of(patterns: tuple[str, ...], names: Iterable[str]) -> bool:
-    if not patterns:
-        return True
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
-
-
-def _keys_of(header: Header) -> tuple[str, ...]:
-    return () if header.key is None else (header.key,)
-
-
-def _target_names(target: str | None) -> tuple[str, ...]:
-    """A broadcast reaches everyone, but only `*` asks for it."""
-    return ("*",) if target is None else names_of(target)
+def decoded_fields(message: TailMessage) -> dict[str, Any]:
+    """All that is known of a message, its own fields decoded."""
+    fields = message_fields(message)
+    if fields.get("data") is not None:
+        try:
+            fields["data"] = message.data
+        except DECODE_ERRORS:
+            fields["data"] = None
+    return fields
 
 
 class MessageTail:
@@ -186,11 +142,16 @@ class MessageTail:
     Args:
         bus: Started.
         chosen: Which messages.
+
+    Attributes:
+        passed: Messages that have passed so far, chosen or not.
     """
 
     def __init__(self, bus: WorkerBus, chosen: Filter) -> None:
         self._bus = bus
         self._chosen = chosen
+        self.passed = 0
+        self._matched = 0
         self._presence = Presence(bus)
         self._tap: Tap | None = None
         self._items: AsyncIterator[TapMessage] | None = None
@@ -219,12 +180,15 @@ class MessageTail:
         await self.__aenter__()
         if self._tap is None or self._items is None or self._is_closed:
             raise StopAsyncIteration
+        while True:
+            message = await self._next_message()
+            if self._takes(message):
+                return message if self._chosen.has_bodies else message.without_body
+
+    async def _next_message(self) -> TailMessage:
         while self._item is None:
-            try:
-                item = await anext(self._items)
-            except asyncio.CancelledError:  # of this wait: the next one goes on
-                self._items = aiter(self._tap)
-                raise
+            item = await self._next_item()
+            self.passed += 1
             if self._chosen.passes(item):
                 self._item = item
         item, target = self._item, self._item.header.target
@@ -233,6 +197,23 @@ class MessageTail:
         )
         self._item = None  # not before: the wait may be cancelled
         return TailMessage.of(item, is_reached=is_reached)
+
+    async def _next_item(self) -> TapMessage:
+        assert self._tap is not None  # noqa: S101 - callers checked
+        assert self._items is not None  # noqa: S101 - likewise
+        try:
+            return await anext(self._items)
+        except asyncio.CancelledError:  # of this wait: the next one goes on
+            self._items = aiter(self._tap)
+            raise
+
+    def _takes(self, message: TailMessage) -> bool:
+        """Whether a message that meets the conditions is one that is given."""
+        expression = self._chosen.expression
+        if expression is not None and not expression.holds(decoded_fields(message)):
+            return False
+        self._matched += 1
+        return self._chosen.sample == 1 or self._matched % self._chosen.sample == 1
 
     async def close(self) -> None:
         """Follow no longer. Idempotent."""
