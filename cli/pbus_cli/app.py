@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from pbus_cli.commands.messages import cancel, dlq, jobs, purge, send, stats, tail
+from pbus_cli.commands.messages import cancel, dlq, jobs, purge, send, seq, stats, tail
 from pbus_cli.commands.project import attach, down, ls, up
 from pbus_cli.commands.setup import (
     bench,
@@ -43,6 +43,7 @@ _COMMANDS: Final = (
     jobs,
     cancel,
     tail,
+    seq,
     stats,
     logs,
     events,

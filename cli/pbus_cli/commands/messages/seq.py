@@ -1,0 +1,112 @@
+"""`pbus seq`: a sequence diagram of what happens."""
+
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pbus_cli.input.completing import job_ids
+from pbus_cli.input.options import Duration, ProjectName, TopologyFiles
+from pbus_cli.terminal import console
+
+if TYPE_CHECKING:
+    from pbus.client import Client
+    from pbus.client.sequences.sequence_collector import SequenceCollector
+    from pbus.client.sequences.sequence_diagram import SequenceDiagram
+
+
+class SequenceFormat(StrEnum):
+    """A form of the diagram."""
+
+    TEXT = "text"
+    MERMAID = "mermaid"
+    SVG = "svg"
+
+
+def seq(
+    trace: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trace", metavar="ID", help="Only this trace, a whole conversation (* and ? match)."
+        ),
+    ] = None,
+    job: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--job", metavar="ID", help="Only messages of this job.", autocompletion=job_ids
+        ),
+    ] = None,
+    duration: Duration = None,
+    form: Annotated[
+        SequenceFormat, typer.Option("--format", help="The form of the output.")
+    ] = SequenceFormat.TEXT,
+    project: ProjectName = None,
+    file: TopologyFiles = None,
+) -> None:
+    """Show the messages between workers as a sequence diagram, with their ends and starts.
+
+    It follows the messages until Ctrl-C, or --for so long, and prints the diagram then.
+    """
+    from pbus.client.sequences.sequence_collector import SequenceCollector
+    from pbus.client.traffic.message_filter import Filter
+    from pbus.errors import NothingRunningError
+    from pbus_cli.call.attach import call, choose
+
+    collector = SequenceCollector(Filter(traces=tuple(trace or ()), jobs=tuple(job or ())))
+    attachment = choose(project, file)
+    try:
+        call(attachment, lambda client: _follow(client, collector, duration))
+    except NothingRunningError:
+        console.note(f"{attachment.project} has stopped")
+    finally:
+        _print(collector.diagram(), form, attachment.project)
+
+
+async def _follow(
+    client: "Client", collector: "SequenceCollector", duration_s: float | None
+) -> None:
+    import asyncio
+    import contextlib
+
+    from pbus.client.traffic.message_filter import Filter
+
+    async with client.follow(Filter()) as messages:
+        if sys.stderr.isatty():
+            ends = "Ctrl-C shows the diagram" if duration_s is None else f"for {duration_s:g} s"
+            console.note(f"following {client.project} ({ends})")
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(duration_s):
+                    async for message in messages:
+                        collector.add(message)
+        finally:
+            if messages.missed:
+                console.warn(f"{messages.missed:,} messages passed unseen: it is not complete")
+
+
+def _print(diagram: "SequenceDiagram", form: SequenceFormat, title: str) -> None:
+    if diagram.left_out:
+        console.warn(f"only the newest are shown: {diagram.left_out:,} earlier steps were left out")
+    if not diagram.steps:
+        console.note("nothing of it was seen")
+        return
+    match form:
+        case SequenceFormat.SVG:
+            from pbus_cli.views.sequences.sequence_svg import sequence_svg
+
+            console.say(sequence_svg(diagram, title))
+        case SequenceFormat.MERMAID:
+            from pbus_cli.views.sequences.sequence_mermaid import mermaid_lines
+
+            console.say("\n".join(mermaid_lines(diagram)))
+        case SequenceFormat.TEXT:
+            from pbus_cli.views.sequences.sequence_text import sequence_lines
+
+            has_unicode = console.is_unicode(sys.stdout)
+            console.say("\n".join(sequence_lines(diagram, has_unicode=has_unicode)))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the tree."""
+    app.command()(seq)

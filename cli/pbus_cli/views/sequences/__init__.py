@@ -1,0 +1,1 @@
+"""Sequence diagrams, as text, Mermaid and SVG."""
