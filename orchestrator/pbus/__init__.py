@@ -5,9 +5,12 @@ Everything a program needs is importable from here; a name is loaded when it is 
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from pbus import client as client
     from pbus.bus import AsyncQueueBus as AsyncQueueBus
     from pbus.bus import BusSubscriber as BusSubscriber
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from pbus.errors import JobCancelledError as JobCancelledError
     from pbus.errors import JobError as JobError
     from pbus.errors import JobFailedError as JobFailedError
+    from pbus.errors import JobGroupError as JobGroupError
     from pbus.errors import JobNotCancelledError as JobNotCancelledError
     from pbus.errors import JobNotDoneError as JobNotDoneError
     from pbus.errors import JobNotFoundError as JobNotFoundError
@@ -183,6 +187,7 @@ _HOMES = {
         "JobCancelledError",
         "JobError",
         "JobFailedError",
+        "JobGroupError",
         "JobNotCancelledError",
         "JobNotDoneError",
         "JobNotFoundError",
@@ -308,10 +313,23 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"pbus.{name}")
     module = _HOME_OF.get(name)
     if module is None:
-        raise AttributeError(f"module 'pbus' has no attribute {name!r}")
+        raise _missing(name, sys._getframe(1))  # noqa: SLF001 - documented
     value = getattr(importlib.import_module(module), name)
     globals()[name] = value
     return value
+
+
+def _missing(name: str, caller: "FrameType") -> Exception:
+    """The error for a name that is not public; `from pbus import` passes on an ImportError only."""
+    import difflib
+    import opcode
+
+    near = difflib.get_close_matches(name, __all__, n=1, cutoff=0.8)
+    hint = f"did you mean {near[0]!r}?" if near else "dir(pbus) lists what it has"
+    is_import = caller.f_code.co_code[caller.f_lasti] == opcode.opmap["IMPORT_FROM"]
+    if is_import and f"pbus.{name}" not in sys.modules:
+        return ImportError(f"cannot import name {name!r} from 'pbus': {hint}", name="pbus")
+    return AttributeError(f"module 'pbus' has no attribute {name!r}: {hint}")
 
 
 def __dir__() -> list[str]:

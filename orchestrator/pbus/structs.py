@@ -1,5 +1,6 @@
 """The definition of messages and frames: frozen msgspec structs, registered by class name."""
 
+import dataclasses
 import inspect
 import os
 import sys
@@ -121,6 +122,20 @@ def _problem_of(cls: type[Any]) -> str | None:
     return None
 
 
+def _default_of(type_name: str, name: str, value: Any) -> Any:
+    """The default that `dataclasses.field()` gives, as msgspec takes it; UNSET where it gives none."""
+    if not isinstance(value, dataclasses.Field):
+        return value
+    if not value.init:
+        problem = f"{name!r} is no argument, so its value cannot travel"
+        raise MessageDefinitionError(
+            type_name, problem, hint="give it a default, without init=False"
+        )
+    if value.default_factory is not dataclasses.MISSING:
+        return msgspec.field(default_factory=value.default_factory)
+    return msgspec.UNSET if value.default is dataclasses.MISSING else value.default
+
+
 def _own_annotations(cls: type[Any]) -> Mapping[str, Any]:
     try:
         return inspect.get_annotations(cls)
@@ -158,10 +173,24 @@ class WireMeta(msgspec.StructMeta):
             "tag_field": "type",
             **config,
         }
-        cls = super().__new__(mcls, name, bases, namespace, **config)
+        fields = {key: _default_of(name, key, value) for key, value in namespace.items()}
+        own = {key: value for key, value in fields.items() if value is not msgspec.UNSET}
+        cls = super().__new__(mcls, name, bases, own, **config)
         if not cls.__module__.startswith(_OWN):
             _check_fields(cls)
         return cls
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        """Set an attribute of the class.
+
+        Raises:
+            MessageDefinitionError: `@dataclass` is applied to it.
+        """
+        if name == "__dataclass_params__":
+            cls.catalogue.discard(cls)  # type: ignore[attr-defined]
+            problem = "its class makes it frozen and keyword-only already"
+            raise MessageDefinitionError(cls.__name__, problem, hint="drop @dataclass from it")
+        super().__setattr__(name, value)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(msgspec.field,))

@@ -158,9 +158,9 @@ class JobRequester(BusSubscriber):
             return
         self._replicas.loads = {lease.name: lease.queued + lease.working for lease in leases}
 
-    async def abandon(self, group: JobGroup, reason: str) -> None:
-        """Cancel a group where it is still worked on."""
-        await self._client.abandon(group, reason)
+    async def abandon(self, job_id: str, reason: str | None) -> bool:
+        """Cancel a job where it is still worked on; returns whether it was."""
+        return await self._client.abandon(job_id, reason)
 
     def forget(self, group: JobGroup) -> None:
         """Take nothing more for a group."""

@@ -98,6 +98,20 @@ class EventSource:
             task = asyncio.create_task(self._call_handlers(event, calls), name=f"pbus {event}")
             self._event_tasks[event] = task
 
+    async def _run_event_handlers(self, event: str, *values: Any) -> Any:
+        """Call the handlers of an event, as part of this task; raises their errors.
+
+        Returns:
+            The first result that is not None.
+        """
+        first = None
+        for handler in list(self._event_handlers.get(event, ())):
+            result: Any = handler(self, *values)
+            if inspect.isawaitable(result):
+                result = await result
+            first = result if first is None else first
+        return first
+
     async def _settle_events(self, timeout: float) -> bool:  # noqa: ASYNC109 - it returns then
         """Wait, at most so many seconds, until fired events are handled; returns whether they are."""
         tasks = self._running_handlers()

@@ -25,6 +25,7 @@ from pbus.errors.bus_errors import LeaseTooLargeError as LeaseTooLargeError
 from pbus.errors.job_errors import JobCancelledError as JobCancelledError
 from pbus.errors.job_errors import JobError as JobError
 from pbus.errors.job_errors import JobFailedError as JobFailedError
+from pbus.errors.job_errors import JobGroupError as JobGroupError
 from pbus.errors.job_errors import JobNotCancelledError as JobNotCancelledError
 from pbus.errors.job_errors import JobNotDoneError as JobNotDoneError
 from pbus.errors.job_errors import JobNotFoundError as JobNotFoundError

@@ -22,6 +22,10 @@ class JobError(PbusError):
         self.statuses: dict[str, str] = {}
 
 
+JobGroupError = JobError
+"""A group fails by the error of one of its parts, so that there is no class of its own."""
+
+
 class JobTimeoutError(JobError, TimeoutError):
     """The job's deadline passed; waiting for the worker to be ready is part of it."""
 
@@ -65,7 +69,7 @@ class JobWorkerLostError(JobError):
         self.reason = reason
 
 
-class JobStateError(JobError):
+class JobStateError(JobError, RuntimeError):
     """An answer or update was given for a job that is not open here."""
 
     def __init__(self, job_id: str, worker: str) -> None:
@@ -86,7 +90,7 @@ class JobNotFoundError(WorkerError):
         self.silent = list(silent)
 
 
-class JobNotDoneError(JobError):
+class JobNotDoneError(JobError, RuntimeError):
     """The response of a job was read before there was one."""
 
     def __init__(self, job_id: str, worker: str) -> None:

@@ -21,7 +21,7 @@ class WorkerNameError(WorkerError):
         self.name = name
 
 
-class WorkerNotAttachedError(WorkerError):
+class WorkerNotAttachedError(WorkerError, RuntimeError):
     """The worker was used before a runner attached it."""
 
     def __init__(self, name: str) -> None:
@@ -56,8 +56,8 @@ class WorkerNotFoundError(WorkerError):
         self.waited_s = waited_s
 
 
-class HandlerDefinitionError(WorkerError):
-    """A handler, a hook or an attribute of a worker class clashes with another or has the wrong form."""
+class HandlerDefinitionError(WorkerError, ValueError):
+    """A handler, hook, attribute or argument of a worker class clashes or has the wrong form."""
 
     def __init__(self, where: str, problem: str, *, hint: str | None = None) -> None:
         super().__init__(f"{where}: {problem}", hint=hint)

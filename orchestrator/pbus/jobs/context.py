@@ -34,6 +34,7 @@ class WorkerContext(msgspec.Struct, frozen=True):
         joined: Set once the bus delivers to the worker; replies to earlier requests would be lost.
         stores_jobs: Whether the broker stores requests until they are answered.
         has_event_hooks: Whether the worker's class overrides a hook for updates or stream messages.
+        hears_ends: Tells whether answers or the end of a job have a hook, or handlers of its event.
     """
 
     name: str
@@ -47,4 +48,5 @@ class WorkerContext(msgspec.Struct, frozen=True):
     joined: asyncio.Event
     stores_jobs: bool
     has_event_hooks: bool = False
+    hears_ends: Callable[[], bool] = lambda: False
     running_handlers: RunningHandlers = msgspec.field(default_factory=RunningHandlers)

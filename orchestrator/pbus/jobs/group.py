@@ -4,6 +4,7 @@ A single job is a group of one.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -18,6 +19,7 @@ from pbus.errors import (
     JobWorkerLostError,
 )
 from pbus.jobs.backpressure import Reading
+from pbus.jobs.called_hooks import CalledHooks
 from pbus.jobs.params import JobGroupParams
 from pbus.messages import JobStatus
 
@@ -119,6 +121,7 @@ class JobGroup:
         cancellable: Whether request_cancel_job_group() may cancel it.
         members: The parts, by the name asked for.
         error: The reason for a failure; None while it is open.
+        hooks: Those of the requester that are called for it; None before the first.
     """
 
     def __init__(
@@ -136,6 +139,9 @@ class JobGroup:
         self.members = {name: JobMember(name, job_id, name, name) for name in names}
         self.error: JobError | None = None
         self._over = asyncio.Event()
+        if not self.members:
+            self._over.set()
+        self.hooks: CalledHooks | None = None
         self._waiting = waiting
 
     @property
@@ -173,12 +179,21 @@ class JobGroup:
         return sum(max(0, member.announced - member.seen) for member in self.members.values())
 
     async def wait(self) -> None:
-        """Wait until it has ended; the job's timeout limits that."""
-        if self._waiting is None:
-            await self._over.wait()
-            return
-        with self._waiting():
-            await self._over.wait()
+        """Wait as until_told(), and raise its error.
+
+        Raises:
+            JobError: The first failure; none with cancel_on_error=False.
+        """
+        with contextlib.nullcontext() if self._waiting is None else self._waiting():
+            await self.until_told()
+        if self.error is not None:
+            raise self.error
+
+    async def until_told(self) -> None:
+        """Wait until it has ended and the hooks called for it have; its timeout limits that."""
+        await self._over.wait()
+        if self.hooks is not None:
+            await self.hooks.until_ended()
 
     def open_members(self) -> list[JobMember]:
         """The parts without an answer."""
@@ -249,11 +264,6 @@ class JobGroup:
             return
         self.error = error
         self._finish()
-
-    def finish_if_empty(self) -> None:
-        """End a group without members."""
-        if not self.members:
-            self._finish()
 
     def _conclude(self, member: JobMember) -> None:
         if member.error is not None and self.params.cancel_on_error:

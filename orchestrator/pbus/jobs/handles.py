@@ -117,8 +117,8 @@ class JobClientProtocol(Protocol):
         """Send the requests of a group."""
         ...
 
-    async def abandon(self, group: JobGroup, reason: str) -> None:
-        """Cancel a group and wait until the cancels are sent."""
+    async def abandon(self, job_id: str, reason: str | None) -> bool:
+        """Cancel a job and wait until the cancels are sent; returns whether it was open."""
         ...
 
     def forget(self, group: JobGroup) -> None:
@@ -162,7 +162,7 @@ class _Context:
     ) -> None:
         try:
             if error is not None:
-                await self._client.abandon(self._group, "the requester left the job early")
+                await self._client.abandon(self._group.job_id, "the requester left the job early")
                 return
             self._events.leave()
             await self._wait()
@@ -174,9 +174,9 @@ class _Context:
     async def _wait(self) -> None:
         try:
             with release_lane():
-                await self._group.wait()
+                await self._group.until_told()
         except BaseException:
-            await self._client.abandon(self._group, "the requester was cancelled")
+            await self._client.abandon(self._group.job_id, "the requester was cancelled")
             raise
 
     def __aiter__(self) -> Self:

@@ -74,6 +74,8 @@ class Directory:
     def watch(self, name: str, handler: Handler[WorkerReadyData]) -> Watch[WorkerReadyData]:
         """Call a handler each time an incarnation of a worker is ready, at once if one is already.
 
+        ``await registry.watch(…)`` waits until a call for a worker that is ready already has ended.
+
         Args:
             name: Of a worker; for a group, the handler is called when the first replica is ready.
             handler: Called with the data.

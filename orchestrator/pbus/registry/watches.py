@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Generic, Self, TypeVar
 
+from pbus.bus.local.lane_hold import release_lane
 from pbus.concurrency.user_code import contained
 from pbus.names import group_of
 from pbus.registry.event_data import WorkerLostData, WorkerReadyData
@@ -22,7 +23,7 @@ Handler = Callable[[T], Awaitable[None]]
 class Watch(Generic[T]):
     """One watch. Each call of its handler is a task, so that a slow handler delays no other.
 
-    Calls begin in the order of the events.
+    Calls begin in the order of the events. Awaited, it waits for the calls in progress.
 
     Attributes:
         name: Of a worker or a group; None for all workers.
@@ -33,6 +34,16 @@ class Watch(Generic[T]):
         self.handler: Handler[T] = handler
         self._watches = watches
         self._calls: Calls = set()
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        return self._until_called().__await__()
+
+    async def _until_called(self) -> Self:
+        calls = self._calls - {_current_task()}
+        if calls:
+            with release_lane():
+                await asyncio.wait(calls)
+        return self
 
     def cancel(self) -> None:
         """End the watch and cancel its calls, except the one that calls this."""

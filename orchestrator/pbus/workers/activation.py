@@ -1,11 +1,12 @@
 """Activation and deactivation of workers, and handing over to another worker."""
 
 import dataclasses
+import inspect
 import logging
 from typing import Any, ClassVar, Self
 
 from pbus.bus.local.lane_hold import release_lane
-from pbus.errors import PbusError
+from pbus.errors import HandlerDefinitionError, PbusError
 from pbus.messages import BusActivateWorkerMessage, BusDeactivateWorkerMessage, BusMessage
 from pbus.workers.core import base_hook
 from pbus.workers.sending import SendingMixin
@@ -26,6 +27,19 @@ class WorkerActivationArgs:
 
     metadata: dict[str, Any] | None = None
 
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """Make arguments.
+
+        Raises:
+            HandlerDefinitionError: A subclass has fields, and is no dataclass.
+        """
+        for owner in cls.__mro__:
+            if "__dataclass_fields__" not in vars(owner) and inspect.get_annotations(owner):
+                problem = "its fields are not those of a dataclass"
+                hint = "put @dataclass(kw_only=True) above it"
+                raise HandlerDefinitionError(owner.__qualname__, problem, hint=hint)
+        return super().__new__(cls)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields that are not None, as they are sent."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -33,7 +47,7 @@ class WorkerActivationArgs:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any] | None) -> Self:
-        """Make arguments from a dict as it was sent; unknown keys are ignored."""
+        """Make arguments from a dict as it was sent; unknown keys are ignored. Raises as the class."""
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in (values or {}).items() if name in names})
 

@@ -1,11 +1,13 @@
 """Handling of job requests: choice of the handler, rejections, and explicit answers."""
 
 import difflib
+import functools
 import logging
 from typing import Any, ClassVar
 
 from pbus.bus.local.deferred_ack import requeue_current
-from pbus.errors import WorkerNotAttachedError
+from pbus.concurrency.user_code import as_handler_error
+from pbus.errors import WorkerNotAttachedError, kind_of, text_of
 from pbus.handlers import Handlers
 from pbus.jobs.executor.executor import JobExecutor
 from pbus.jobs.executor.running import Execution, Handler
@@ -60,7 +62,11 @@ class JobHandlingMixin(SendingMixin):
 
     @base_hook
     async def on_job_request(self, message: BusJobRequestMessage) -> Any:
-        """Handle a job that has no @job handler. Returning None keeps the job open."""
+        """Handle a job that has no @job handler. Returning None keeps the job open.
+
+        Without it, handlers of the event of this name do the job, in order; the first result that
+        is not None answers it.
+        """
 
     @base_hook
     async def on_job_cancelled(self, message: BusJobCancelMessage) -> None:
@@ -174,10 +180,15 @@ class JobHandlingMixin(SendingMixin):
             await executor.rejections.reject(request, JobStatus.ERROR, data)
             return
         if self._event_handlers:
-            self._fire_event("on_job_request", request)
+            self._announce(request)
         # Code that runs behind this must not wait for the job.
         has_lane = not (self._is_hooked or self._event_handlers.get("on_bus_message"))
         await executor.submit(request, self._execution_of(request), has_lane=has_lane)
+
+    def _announce(self, request: BusJobRequestMessage) -> None:
+        """Fire the event of a request, unless its handlers are to do the job."""
+        if self._has_handler(request.job_name):
+            self._fire_event("on_job_request", request)
 
     async def _receive_update_request(self, message: BusJobUpdateRequestMessage) -> None:
         if message.job_id in self.active_jobs:
@@ -191,9 +202,28 @@ class JobHandlingMixin(SendingMixin):
             return "inactive", f"worker {self.name!r} is not active"
         if self._job_executor.is_full:
             return "busy", f"worker {self.name!r} is busy with {len(self.active_jobs):,} jobs"
-        if request.job_name not in self.HANDLERS.jobs and not self._has_hook("on_job_request"):
-            return "unknown job", self._unknown(request.job_name)
-        return None
+        name = request.job_name
+        if not (self._has_handler(name) or self._is_listened_to("on_job_request")):
+            return "unknown job", self._unknown(name)
+        return self._refusal_of(request) if self._is_selective else None
+
+    def _refusal_of(self, request: BusJobRequestMessage) -> tuple[str, str] | None:
+        """The rejection of a request by accepts_bus_message()."""
+        where = f"accepts_bus_message() of {self.name!r}"
+        try:
+            if self.accepts_bus_message(request):
+                return None
+        except BaseException as raised:
+            error = as_handler_error(raised, where)
+            if error is None:
+                raise
+            logger.error("%s: %s raised", self.name, where, exc_info=error)  # noqa: TRY400 - another error
+            return "refused", f"{where} raised {kind_of(error)}: {text_of(error)}"
+        return "refused", f"worker {self.name!r} does not accept it"
+
+    def _has_handler(self, name: str | None) -> bool:
+        """Whether a method does jobs of a name; else event handlers do, and their errors are answers."""
+        return name in self.HANDLERS.jobs or self._has_hook("on_job_request")
 
     def _unknown(self, name: str | None) -> str:
         known = ", ".join(map(repr, self.job_names)) or "none"
@@ -204,7 +234,12 @@ class JobHandlingMixin(SendingMixin):
     def _execution_of(self, request: BusJobRequestMessage) -> Execution:
         name = request.job_name
         entry = None if name is None else self.HANDLERS.jobs.get(name)
-        handler: Handler = self.on_job_request if entry is None else getattr(self, entry.method)
+        if entry is not None:
+            handler: Handler = getattr(self, entry.method)
+        elif self._has_hook("on_job_request"):
+            handler = self.on_job_request
+        else:
+            handler = functools.partial(self._run_event_handlers, "on_job_request")
         if not self._has_started.is_set():
             handler = self._after_start(handler)
         if entry is None:

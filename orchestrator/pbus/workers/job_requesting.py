@@ -31,6 +31,7 @@ from pbus.workers.core import base_hook
 from pbus.workers.sending import SendingMixin
 
 EVENT_HOOKS = ("on_job_update", "on_job_stream_start", "on_job_stream_data")
+END_HOOKS = ("on_job_response", "on_job_stream_end", "on_job_completed", "on_job_error")
 
 
 class RequestHooks(SendingMixin):
@@ -102,6 +103,7 @@ class JobRequestingMixin(RequestHooks):
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name)
         self._attached_client: JobClient | None = None
+        self._has_end_hooks = any(map(self._has_hook, END_HOOKS))
 
     @property
     def job_groups(self) -> dict[str, JobGroup]:
@@ -195,26 +197,33 @@ class JobRequestingMixin(RequestHooks):
         return (await self._open(check_names(workers), chosen)).job_id
 
     async def create_job_group_and_request_job(
-        self, workers: Sequence[str], *, params: JobGroupParams | None = None
+        self,
+        workers: Sequence[str],
+        *,
+        params: JobGroupParams | None = None,
+        **options: Unpack[JobGroupOptions],
     ) -> JobGroup:
         """Request a job at several workers; as request_job_group().
 
         Returns:
             The group, to look at or to wait for.
         """
-        return await self._open(check_names(workers), params or JobGroupParams())
+        chosen = choose_params(JobGroupParams, params, {**options})
+        return await self._open(check_names(workers), chosen)
 
     async def cancel_job_group(self, job_id: str, *, reason: str | None = None) -> None:
         """Cancel a job or a group, also one that is not cancellable by others.
+
+        Its cancels are sent when this returns.
 
         Args:
             job_id: Of an open job; others are ignored.
             reason: For the workers.
         """
-        self._job_client.cancel(job_id, reason)
+        await self._job_client.abandon(job_id, reason)
 
     async def request_cancel_job_group(self, job_id: str, *, reason: str | None = None) -> bool:
-        """Cancel a job or a group if it is open and cancellable.
+        """Cancel a job or a group if it is open and cancellable; as cancel_job_group().
 
         Args:
             job_id: The job's.
@@ -226,7 +235,7 @@ class JobRequestingMixin(RequestHooks):
         group = self.job_groups.get(job_id)
         if group is None or not group.cancellable:
             return False
-        return self._job_client.cancel(job_id, reason)
+        return await self._job_client.abandon(job_id, reason)
 
     async def request_job_update(self, job_id: str, worker: str) -> None:
         """Ask a worker for the progress of a job; the answer is an update.
@@ -239,6 +248,10 @@ class JobRequestingMixin(RequestHooks):
             JobStateError: The job is not open, or that worker is not part of it.
         """
         await self._job_client.request_update(job_id, worker)
+
+    def _hears_ends(self) -> bool:
+        """Whether answers or the end of a job have a hook, or handlers of its event."""
+        return self._has_end_hooks or any(map(self._event_handlers.get, END_HOOKS))
 
     async def _open(self, names: Sequence[str], params: JobGroupParams) -> JobGroup:
         group = JobGroup(new_id(), names, params, waiting=release_lane)

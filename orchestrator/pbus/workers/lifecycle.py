@@ -107,6 +107,7 @@ class LifecycleMixin(LeavingMixin, ActivationMixin, JobListingMixin, ChildrenMix
             joined=self._joined,
             stores_jobs=bus.delivery == "at-least-once",
             has_event_hooks=any(map(self._has_hook, EVENT_HOOKS)),
+            hears_ends=self._hears_ends,
         )
         self._attached_client = JobClient(context, replicas)
         self._attached_executor = JobExecutor(context, self._max_queued_jobs, self._max_concurrency)
@@ -242,6 +243,7 @@ class LifecycleMixin(LeavingMixin, ActivationMixin, JobListingMixin, ChildrenMix
                 await self._end_children(reason, limit_s)
                 await self._job_executor.responder.wait_idle()
                 await until_over(self._job_client.groups.values(), self.registry)
+                await self._job_client.until_told()
         except TimeoutError:
             logger.warning(
                 "%s: %d jobs and %d children are not done in time; cancelling them",

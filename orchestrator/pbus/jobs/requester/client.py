@@ -76,7 +76,7 @@ class JobClient:
         try:
             await self._request_all(job)
         except BaseException:
-            await self.abandon(group, "the requester gave up while it was asking")
+            await self.abandon(group.job_id, "the requester gave up while it was asking")
             self.forget(group)
             raise
         if group.error is not None and not all(one.is_asked for one in group.members.values()):
@@ -91,7 +91,6 @@ class JobClient:
 
     async def _request_all(self, job: PendingJob) -> None:
         group = job.group
-        group.finish_if_empty()
         if not self._context.joined.is_set():
             await self._until(group, self._context.joined.wait())
         registry = self._context.registry
@@ -100,7 +99,7 @@ class JobClient:
             await self._until_ready(group, absent)
         for member in group.members.values():
             await self._request(job, member)
-        await self._completion.call_hooks(self._completion.conclude(job))
+        await self._completion.call_hooks(group, self._completion.conclude(job))
 
     async def _request(self, job: PendingJob, member: JobMember) -> None:
         group, registry = job.group, self._context.registry
@@ -146,7 +145,7 @@ class JobClient:
     async def _until(group: JobGroup, event: Awaitable[Any]) -> None:
         """Wait for an event, or until the group is over."""
         with release_lane():
-            await first_of(event, group.wait())
+            await first_of(event, group.until_told())
 
     # Answers
 
@@ -162,7 +161,8 @@ class JobClient:
         job, member = found
         if job.events is not None:
             job.events.put(event_of(member, "stream_end", message.data))
-        await self._context.call_hook("on_job_stream_end", with_own_job_id(job, message))
+        calls = [("on_job_stream_end", with_own_job_id(job, message))]
+        await self._completion.call_hooks(job.group, calls)
         await self._on_answer(message, JobStatus.COMPLETED, message.data, message.events)
 
     async def _on_answer(
@@ -188,8 +188,8 @@ class JobClient:
         cause = message if isinstance(message, BusJobResponseMessage) else None
         calls = self._completion.conclude(job, cause)  # first: a hook may raise, or take long
         if cause is not None:
-            await self._context.call_hook("on_job_response", cause)
-        await self._completion.call_hooks(calls)
+            calls.insert(0, ("on_job_response", cause))
+        await self._completion.call_hooks(job.group, calls)
 
     # The end
 
@@ -218,22 +218,19 @@ class JobClient:
         if job is None or job.group.is_done:
             return False
         job.group.cancel(reason)
-        self._completion.call_hooks_soon(self._completion.conclude(job))
+        self._completion.call_hooks_soon(job.group, self._completion.conclude(job))
         return True
 
-    async def abandon(self, group: JobGroup, reason: str) -> None:
-        """Cancel a group and wait until the cancels are sent.
+    async def abandon(self, job_id: str, reason: str | None) -> bool:
+        """Cancel an open job and wait until the cancels are sent; arguments and result as cancel().
 
         They are sent even if the caller is cancelled meanwhile.
-
-        Args:
-            group: The group.
-            reason: For the workers.
         """
-        self.cancel(group.job_id, reason)
-        job = self._pending.get(group.job_id)
+        is_cancelled = self.cancel(job_id, reason)
+        job = self._pending.get(job_id)
         if job is not None and job.cancels is not None:
             await asyncio.shield(job.cancels)
+        return is_cancelled
 
     async def request_update(self, job_id: str, name: str) -> None:
         """Ask a worker of a job for its progress; the answer is an update.
@@ -263,6 +260,10 @@ class JobClient:
         """Tell a worker, in a task of its own, which of its events were read."""
         self.events.send_credit(reading)
 
+    async def until_told(self) -> None:
+        """Wait until the hooks for jobs that are over have run."""
+        await self._completion.until_told()
+
     async def close(self, reason: str) -> None:
         """Cancel all open jobs.
 
@@ -270,13 +271,13 @@ class JobClient:
             reason: For the workers.
         """
         groups = list(self.groups.values())
-        await asyncio.gather(*(self.abandon(group, reason) for group in groups))
+        await asyncio.gather(*(self.abandon(group.job_id, reason) for group in groups))
         for group in groups:
             self.forget(group)
 
     def _expire(self, job: PendingJob) -> None:
         job.group.expire(lambda name: self._context.registry.get(name) is not None)
-        self._completion.call_hooks_soon(self._completion.conclude(job))
+        self._completion.call_hooks_soon(job.group, self._completion.conclude(job))
 
 
 def _request_of(job: PendingJob, member: JobMember, source: str) -> BusJobRequestMessage:

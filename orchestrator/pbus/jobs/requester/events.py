@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from pbus.errors import PbusError
 from pbus.jobs.backpressure import Reading, size_of
+from pbus.jobs.called_hooks import CalledHooks
 from pbus.jobs.context import WorkerContext
 from pbus.jobs.group import JobMember
 from pbus.jobs.job_events import EventType, JobGroupEvent
@@ -82,9 +84,25 @@ class JobEvents:
             began = asyncio.get_running_loop().time()
             on_done = functools.partial(self._on_heard, job, member, reading, size, began)
         hook = "on_job_update" if kind == "update" else f"on_job_{kind}"
-        await self._context.call_hook(hook, with_own_job_id(job, message), on_done=on_done)
+        await self._call_hook(job, hook, with_own_job_id(job, message), on_done)
         if job.is_concluded:
             self._completion.settle(job)
+
+    async def _call_hook(
+        self, job: PendingJob, hook: str, message: BusJobMessage, on_done: Callable[[], None] | None
+    ) -> None:
+        if not self._context.has_event_hooks:
+            await self._context.call_hook(hook, message, on_done=on_done)
+            return
+        job.group.hooks = job.group.hooks or CalledHooks()
+        with job.group.hooks.calling() as on_ended:
+
+            def note_end() -> None:
+                on_ended()
+                if on_done is not None:
+                    on_done()
+
+            await self._context.call_hook(hook, message, on_done=note_end)
 
     def _on_heard(
         self, job: PendingJob, member: JobMember, reading: Reading, size: int, began: float

@@ -126,7 +126,7 @@ class LostWorkers:
 
     async def _end(self, job: PendingJob, member: JobMember, reason: str) -> None:
         job.group.mark_worker_lost(member, reason)
-        await self._completion.call_hooks(self._completion.conclude(job))
+        await self._completion.call_hooks(job.group, self._completion.conclude(job))
 
 
 async def until_over(groups: Iterable[JobGroup], registry: WorkerRegistry) -> None:
@@ -143,7 +143,7 @@ async def until_over(groups: Iterable[JobGroup], registry: WorkerRegistry) -> No
         return is_there and not group.is_done
 
     while open_groups := [group for group in groups if is_worked_on(group)]:
-        waits = [asyncio.ensure_future(group.wait()) for group in open_groups]
+        waits = [asyncio.ensure_future(group.until_told()) for group in open_groups]
         try:
             await asyncio.wait(waits, timeout=_POLL_S)
         finally:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 
 from pbus.bus.local.causes import new_traceparent
 from pbus.errors import JobCancelledError, JobError, JobTimeoutError, JobWorkerLostError
+from pbus.jobs.called_hooks import CalledHooks
 from pbus.jobs.context import WorkerContext
 from pbus.jobs.group import JobGroup, JobGroupResponse, JobMember
 from pbus.jobs.handles import EventQueue
@@ -185,6 +187,7 @@ class JobCompletion:
         self._context = context
         self._pending = pending
         self._replicas = replicas
+        self._told: weakref.WeakSet[JobGroup] = weakref.WeakSet()  # hooks may still run for these
 
     def conclude(
         self, job: PendingJob, cause: BusJobResponseMessage | None = None
@@ -246,15 +249,26 @@ class JobCompletion:
             job.grace.cancel()
             job.grace = None
 
-    async def call_hooks(self, calls: Sequence[HookCall]) -> None:
-        """Call hooks, one after another."""
-        for hook, argument in calls:
-            await self._context.call_hook(hook, argument)
+    async def call_hooks(self, group: JobGroup, calls: Sequence[HookCall]) -> None:
+        """Call hooks, one after another; the wait for the end of the group includes them."""
+        if not (calls and self._context.hears_ends()):
+            return
+        group.hooks = group.hooks or CalledHooks()
+        self._told.add(group)
+        with group.hooks.calling(len(calls)) as on_done:
+            for hook, argument in calls:
+                await self._context.call_hook(hook, argument, on_done=on_done)
 
-    def call_hooks_soon(self, calls: Sequence[HookCall]) -> None:
+    def call_hooks_soon(self, group: JobGroup, calls: Sequence[HookCall]) -> None:
         """Call hooks in a task of their own."""
         if calls:
-            self._context.spawn(self.call_hooks(calls), f"{self._context.name} job hooks")
+            work = self.call_hooks(group, calls)
+            group.hooks = group.hooks or CalledHooks()
+            group.hooks.include(self._context.spawn(work, f"{self._context.name} job hooks"))
+
+    async def until_told(self) -> None:
+        """Wait until no hook runs for a job that is over."""
+        await asyncio.gather(*(group.until_told() for group in self._told if group.is_done))
 
     def _end_grace(self, job: PendingJob) -> None:
         is_late = job.deadline is not None and asyncio.get_running_loop().time() >= job.deadline
