@@ -143,6 +143,9 @@ def test_jobs_conditions_values_and_events(sample: Place):
         (("--sample", "0"), "--sample"),
         (("--fields", " , "), "name at least one"),
         (("--fields", "a", "--format", "cloudevents"), "leave out --format"),
+        (("--pairs", "--format", "cloudevents"), "leave out --format"),
+        (("--with", "logs,trees"), "none of: logs; events"),
+        (("--with", ""), "none of: logs; events"),
         (("--format", "xml"), "--format"),
     ],
 )
@@ -172,3 +175,36 @@ def test_unknown_names_are_said(sample: Place):
     ]
     assert 0 == done.code
     assert expected == [one[: len(want)] for one, want in zip(said, expected, strict=True)]
+
+
+def test_pairs_and_one_clock(sample: Place):
+    """Jobs with their answers and the time between; messages, logs and events in one order."""
+    pairs, lines, merged = follow(
+        sample,
+        ("--pairs", "--json", "--target", "clerk"),
+        ("--pairs", "--fields", "request.data.job_name,status,answer.data.response.steps,gap"),
+        ("--with", "logs,events", "--json", "--target", "clerk", "--target", "bell"),
+    )
+    sample.tell("send", "clerk", "--type", "Note", "--data", '{"text": "one clock"}')
+    sample.ask("clerk", "climb")
+    assert 0 == sample.tell("restart", "bell").code
+    wait_for(lambda: '"ready"' in merged.out)
+    both, values, entries = ended([pairs, lines, merged], [1, 1, 5])
+
+    (pair,) = both.objects
+    assert ["request", "answer", "seconds", "status"] == list(pair)
+    assert ("climb", {"steps": 2}, "completed") == (
+        pair["request"]["data"]["job_name"], pair["answer"]["data"]["response"], pair["status"],
+    )  # fmt: skip
+    assert pair["seconds"] == pair["answer"]["time"] - pair["request"]["time"]
+    assert "climb\tcompleted\t2\t-" in values.out.splitlines()
+    assert "--fields: no message had gap" in values.err
+    kinds = [one["kind"] for one in entries.objects]
+    assert {"message", "log", "event"} == set(kinds)
+    note = next(at for at, one in enumerate(entries.objects) if one.get("type") == "Note")
+    heard = next(at for at, one in enumerate(entries.objects) if "one clock" in one.get("text", ""))
+    ready = next(at for at, one in enumerate(entries.objects) if one.get("state") == "ready")
+    assert note < heard < ready
+    assert {"clerk", "bell"} == {one["worker"] for one in entries.objects if "worker" in one}
+    times = [one["time"] for one in entries.objects]
+    assert times == sorted(times, key=lambda at: round(at, 2))

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 import sys
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Generic, TypeVar
 
@@ -23,6 +24,7 @@ class Following(Generic[T]):
         duration_s: Seconds after which it ends; None for no limit.
         may_drop: Lines that come faster than they are printed are left out, unless they are counted.
         on_end: Called with the number of lines that were left out.
+        rest: What is printed when it has ended, within the limit.
     """
 
     def __init__(
@@ -33,12 +35,14 @@ class Following(Generic[T]):
         *,
         may_drop: bool = False,
         on_end: Callable[[int], None] = lambda _dropped: None,
+        rest: Callable[[], Iterable[T]] = tuple,
     ) -> None:
         self._text = text
         self._count = count
         self._duration_s = duration_s
         self._waits = not may_drop or count is not None
         self._on_end = on_end
+        self._rest = rest
         self._printer = LinePrinter(stream_writer(sys.stdout), says_dropped=not may_drop)
 
     async def run(
@@ -54,6 +58,17 @@ class Following(Generic[T]):
                 self._on_end(self._printer.dropped)
 
     async def _print(self, passing: AsyncIterable[T]) -> None:
+        try:
+            left = await self._print_all(passing)
+        except asyncio.CancelledError:
+            for one in self._rest():
+                self._printer.put(self._text(one))
+            raise
+        for one in itertools.islice(self._rest(), left):
+            await self._printer.put_all(self._text(one))
+
+    async def _print_all(self, passing: AsyncIterable[T]) -> int | None:
+        """Print what passes. Returns the number of lines that may follow; None for no limit."""
         printed = 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._duration_s):
@@ -64,4 +79,5 @@ class Following(Generic[T]):
                     await self._printer.put_all(self._text(one))
                     printed += 1
                     if printed == self._count:
-                        return
+                        return 0
+        return None if self._count is None else self._count - printed

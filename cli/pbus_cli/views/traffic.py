@@ -1,7 +1,7 @@
 """Messages as they pass: one line each, with the body cut to what fits."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +16,7 @@ from pbus_cli.terminal.clean import clean_line
 from pbus_cli.views import colors
 from pbus_cli.views.cells import cut, cut_name, fill, rendered
 from pbus_cli.views.figures import clock_time, short_bytes
-from pbus_cli.views.level_bar import AUDIO, bytes_text, without_bytes
+from pbus_cli.views.messages.level_bar import AUDIO, bytes_text, without_bytes
 
 _HEADER_START: Final = re.compile(
     rb'^\{(?:"(?:type|source|target|id|time|key|job_id)":(?:"(?:[^"\\]|\\.)*"|[^,"]*),?)*'
@@ -201,9 +201,16 @@ def traffic_text(
     passed: Passed, widths: Widths, *, width: int | None = None, has_colors: bool = False
 ) -> str:
     """One message on one line as a stream takes it; much cheaper than drawing."""
+    return cells_text(traffic_cells(passed, widths), width=width, has_colors=has_colors)
+
+
+def cells_text(
+    cells: Iterable[tuple[str, str]], *, width: int | None = None, has_colors: bool = False
+) -> str:
+    """Pieces with their styles as one line, cut to a width."""
     parts = []
     room = width
-    for text, style in traffic_cells(passed, widths):
+    for text, style in cells:
         piece = text if room is None else cut(text, room)
         if room is not None:
             room -= cell_len(piece)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pbus.client.traffic.message_input import MessageInput as MessageInput
     from pbus.client.traffic.message_tail import TailMessage as TailMessage
     from pbus.client.traffic.routes import Route as Route
+    from pbus.client.traffic.tails.message_pairs import MessagePair as MessagePair
 
 _HOMES = {
     "Attachment": "pbus.client.attachment",
@@ -37,6 +38,7 @@ _HOMES = {
     "EdgeStats": "pbus.client.traffic.edge_stats",
     "JobStats": "pbus.client.traffic.edge_stats",
     "MessageInput": "pbus.client.traffic.message_input",
+    "MessagePair": "pbus.client.traffic.tails.message_pairs",
     "OpenJobsResult": "pbus.client.job_listing",
     "ProjectStats": "pbus.client.traffic.edge_stats",
     "ProjectStatus": "pbus.client.status",

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from pbus.client.control.worker_control import Control
     from pbus.client.stored_messages import DeadLetters
     from pbus.client.traffic.edge_stats import ProjectStats
+    from pbus.client.traffic.message_filter import Filter, TailTerms
+    from pbus.client.traffic.message_tail import MessageTail
     from pbus.client.traffic.state_tail import StateFollower, StateTail
+    from pbus.client.traffic.tails.message_pairs import PairTail
+    from pbus.client.traffic.tails.timeline import Timeline
     from pbus.settings import BusOptions
 
 
@@ -58,6 +62,40 @@ class Client(JobCalls, MessageCalls):
         bus = self._open_bus
         self._states = self._states or self._owned(StateFollower(bus))
         return self._owned(StateTail(self._states))
+
+    def timeline(
+        self, *, logs: bool = True, events: bool = True, **terms: Unpack[TailTerms]
+    ) -> Timeline:
+        """Follow messages, log lines and state changes, in the order of their times.
+
+        Args:
+            logs: Log lines too, of workers that `source` and `target` name, where these are given.
+            events: State changes, likewise.
+            terms: As of tail(); the pattern is looked for in lines and changes, too.
+
+        Raises:
+            LogsElsewhereError: The supervisor does not run on this machine.
+            ClientClosedError: The client is not open.
+        """
+        from pbus.client.traffic.message_filter import filter_of
+
+        chosen = filter_of(terms)
+        return self.follow_with(self.follow(chosen), chosen, logs=logs, events=events)
+
+    def follow_with(
+        self, tail: MessageTail | PairTail, chosen: Filter, *, logs: bool, events: bool
+    ) -> Timeline:
+        """Follow what a tail gives together with log lines and state changes, as timeline()."""
+        from pbus.client.traffic.tails.log_tail import follow_logs
+        from pbus.client.traffic.tails.timeline import Timeline
+        from pbus.errors import LogsElsewhereError
+
+        record = None if self.attachment is None else self.attachment.record
+        if logs and record is None:
+            raise LogsElsewhereError(self.project)
+        lines = follow_logs(self._open_bus, record) if logs and record is not None else None
+        changes = self.events() if events else None
+        return self._owned(Timeline(tail, changes, lines, chosen))
 
     async def status(self) -> ProjectStatus:
         """All workers with their queues, and what else is to be known.

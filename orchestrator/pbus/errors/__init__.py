@@ -64,6 +64,7 @@ from pbus.errors.program_errors import StdinClosedError as StdinClosedError
 from pbus.errors.project_errors import AmbiguousProjectError as AmbiguousProjectError
 from pbus.errors.project_errors import DeadLetterNotFoundError as DeadLetterNotFoundError
 from pbus.errors.project_errors import GraphFileError as GraphFileError
+from pbus.errors.project_errors import LogsElsewhereError as LogsElsewhereError
 from pbus.errors.project_errors import NoStoredMessagesError as NoStoredMessagesError
 from pbus.errors.project_errors import NothingRunningError as NothingRunningError
 from pbus.errors.project_errors import OrphanedProjectError as OrphanedProjectError

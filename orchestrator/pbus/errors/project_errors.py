@@ -117,6 +117,17 @@ class UnseenProjectError(ProcessError):
         self.pid = pid
 
 
+class LogsElsewhereError(ProcessError):
+    """The logs of a project are where its supervisor runs, which is not this machine."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the logs of {name!r} are on the machine of its supervisor, which is not this one",
+            hint="follow it there, or follow messages and events only",
+        )
+        self.name = name
+
+
 class NoStoredMessagesError(ProcessError):
     """A project stores no messages, so it has no queues."""
 

@@ -9,8 +9,8 @@ import jsonschema
 import msgspec
 import pytest
 
-from pbus.client.traffic.cloud_events import cloud_event
 from pbus.client.traffic.message_tail import TailMessage
+from pbus.client.traffic.tails.cloud_events import cloud_event
 
 _TEXT = {"type": "string", "minLength": 1}
 # The specification's schema of the JSON format, with its rules for names and values of extensions.

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pbus.client.traffic.match_expression import MatchExpression
+from pbus.client.traffic.tails.match_expression import MatchExpression
 from pbus.errors import MatchExpressionError
 
 FIELDS: dict[str, Any] = {"source": "a", "data": {"n": 0, "text": "", "items": [], "yes": True}}

@@ -1,7 +1,6 @@
 """`pbus tail`: the messages of a project as they pass."""
 
 import enum
-import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +15,10 @@ if TYPE_CHECKING:
 
     from pbus.client import Client
     from pbus.client.traffic.message_filter import Filter
-    from pbus.client.traffic.message_values import MessageValues
+    from pbus.client.traffic.message_tail import MessageTail
+    from pbus.client.traffic.tails.message_pairs import PairTail
+    from pbus.client.traffic.tails.message_values import MessageValues
+    from pbus.client.traffic.tails.timeline import Timeline
     from pbus_cli.input.completing import Completer
     from pbus_cli.live.tail_output import Formatter
 
@@ -105,6 +107,19 @@ def tail(
             help="Only these values: of the header, or paths into the message's own fields.",
         ),
     ] = None,
+    pairs: Annotated[
+        bool,
+        typer.Option(
+            "--pairs",
+            help="Requests with their answers and the time between: jobs, and messages answered by a handler.",
+        ),
+    ] = False,
+    with_what: Annotated[
+        str | None,
+        typer.Option(
+            "--with", metavar="WHAT", help="Also logs, events, or logs,events, in order of time."
+        ),
+    ] = None,
     count: Count = None,
     duration: Duration = None,
     as_json: AsJson = False,
@@ -123,8 +138,9 @@ def tail(
     """Follow the messages, without their workers' help. Each filter can be given several times."""
     from pbus.errors import NothingRunningError
     from pbus_cli.call.attach import call, choose
+    from pbus_cli.input.tail_conditions import chosen_filter, field_values, other_kinds
 
-    chosen = _filter_of({
+    chosen = chosen_filter({
         "source": source,
         "target": target,
         "type": type_name,
@@ -139,16 +155,20 @@ def tail(
         "headers_only": headers_only,
     })
     form = _form(shape, as_json=as_json)
-    values = _values(fields, form)
+    _refuse_events(form, fields=fields, pairs=pairs, with_what=with_what)
+    values, others = field_values(fields), other_kinds(with_what)
     attachment = choose(project, file)
-    text = _formatter(form, values, attachment.project)
+    text = _formatter(form, values, attachment.project, has_kinds=bool(others))
 
     async def follow(client: "Client") -> None:
         def say_end(passed: int, missed: int) -> None:
             _say_missed(passed, missed)
             _say_unmatched(chosen, values)
 
-        await _follow(client, chosen, count, duration, text, say_end)
+        for unknown in await client.unknown_terms(chosen):
+            console.warn(f"--{unknown.kind}: {unknown}")
+        followed = _followed(client, chosen, others, pairs=pairs)
+        await _print(client, followed, count, duration, text, say_end)
 
     try:
         call(attachment, follow)
@@ -162,50 +182,39 @@ def _form(shape: Format | None, *, as_json: bool) -> Format:
     return Format.JSON if as_json else Format.TEXT
 
 
-def _filter_of(options: dict[str, Any]) -> "Filter":
-    """The filter of the options that were given."""
-    from pbus.client.traffic.message_filter import filter_of
-    from pbus.errors import MatchExpressionError
-
-    given: Any = {name: value for name, value in options.items() if value is not None}
-    try:
-        return filter_of(given)
-    except re.error as error:
-        pattern = options["pattern"]
-        raise typer.BadParameter(f"{pattern!r}: {error}", param_hint="--grep") from None
-    except MatchExpressionError as error:
-        text = f"{error.message}; {error.hint}"
-        raise typer.BadParameter(text, param_hint="--match") from None
+def _refuse_events(form: Format, **options: object) -> None:
+    """Refuse what has no form as an event."""
+    given = [name.replace("with_what", "with") for name, value in options.items() if value]
+    if form is Format.CLOUDEVENTS and given:
+        message = "an event is one whole message: leave out --format cloudevents"
+        raise typer.BadParameter(message, param_hint=f"--{given[0]}")
 
 
-def _values(fields: list[str] | None, form: Format) -> "MessageValues | None":
-    if fields is None:
-        return None
-    from pbus.client.traffic.message_values import MessageValues
-    from pbus_cli.live.tail_output import paths_of
-
-    if form is Format.CLOUDEVENTS:
-        message = "an event has all its attributes: leave out --format cloudevents"
-        raise typer.BadParameter(message, param_hint="--fields")
-    paths = paths_of(fields)
-    if not paths:
-        raise typer.BadParameter("name at least one, as in source,text", param_hint="--fields")
-    return MessageValues(paths)
-
-
-def _formatter(form: Format, values: "MessageValues | None", project: str) -> "Formatter":
+def _formatter(
+    form: Format, values: "MessageValues | None", project: str, *, has_kinds: bool
+) -> "Formatter":
     from pbus_cli.live import tail_output
 
     if values is not None:
         return tail_output.value_formatter(values, is_json=form is Format.JSON)
     if form is Format.CLOUDEVENTS:
         return tail_output.event_formatter(project)
-    return tail_output.json_formatter() if form is Format.JSON else tail_output.text_formatter()
+    shape = tail_output.json_formatter if form is Format.JSON else tail_output.text_formatter
+    return shape(has_kinds=has_kinds)
 
 
-async def _follow(
+def _followed(
+    client: "Client", chosen: "Filter", others: frozenset[str], *, pairs: bool
+) -> "MessageTail | PairTail | Timeline":
+    tail = client.follow_pairs(chosen) if pairs else client.follow(chosen)
+    if not others:
+        return tail
+    return client.follow_with(tail, chosen, logs="logs" in others, events="events" in others)
+
+
+async def _print(
     client: "Client",
-    chosen: "Filter",
+    followed: "MessageTail | PairTail | Timeline",
     count: int | None,
     duration_s: float | None,
     text: "Formatter",
@@ -213,15 +222,11 @@ async def _follow(
 ) -> None:
     from pbus_cli.live.following import Following
 
-    for unknown in await client.unknown_terms(chosen):
-        console.warn(f"--{unknown.kind}: {unknown}")
-    messages = client.follow(chosen)
-
     def end(dropped: int) -> None:
-        say_end(messages.passed, messages.missed + dropped)
+        say_end(followed.passed, followed.missed + dropped)
 
-    following = Following(text, count, duration_s, may_drop=True, on_end=end)
-    await following.run(client, messages)
+    following = Following(text, count, duration_s, may_drop=True, on_end=end, rest=followed.rest)
+    await following.run(client, followed)
 
 
 def _say_missed(passed: int, missed: int) -> None:

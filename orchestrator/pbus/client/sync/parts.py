@@ -10,15 +10,17 @@ from pbus.bus.queues.store import DeadLetter
 from pbus.client.control.control_requester import ControlResult
 from pbus.client.control.worker_control import CUT_OFF_S, DEFAULT_TIMEOUT_S
 from pbus.client.project_client import Client
-from pbus.client.traffic.message_tail import MessageTail, TailMessage
+from pbus.client.traffic.message_tail import MessageTail
 from pbus.client.traffic.state_tail import StateTail
+from pbus.client.traffic.tails.message_pairs import PairTail
+from pbus.client.traffic.tails.timeline import Timeline
 from pbus.jobs import JobContext, JobEvent, JobResponse
-from pbus.messages import BusWorkerStateMessage, ControlAction
+from pbus.messages import ControlAction
 
 _ROLL_S = 3600.0
 
 T = TypeVar("T")
-Item = TypeVar("Item", TailMessage, BusWorkerStateMessage)
+Item = TypeVar("Item")
 
 
 class Call(Protocol):
@@ -96,7 +98,9 @@ class SyncTail(Generic[Item]):
         timeout_s: Seconds from the first look.
     """
 
-    def __init__(self, call: Call, tail: MessageTail | StateTail, timeout_s: float) -> None:
+    def __init__(
+        self, call: Call, tail: MessageTail | PairTail | StateTail | Timeline, timeout_s: float
+    ) -> None:
         self._call = call
         self._tail: Any = tail
         self._timeout_s = timeout_s

@@ -17,6 +17,8 @@ from pbus.client.targets import FIND_S
 from pbus.client.traffic.edge_stats import ProjectStats
 from pbus.client.traffic.message_filter import TailTerms
 from pbus.client.traffic.message_tail import TailMessage
+from pbus.client.traffic.tails.message_pairs import MessagePair
+from pbus.client.traffic.tails.timeline import Entry
 from pbus.messages import BusWorkerStateMessage
 from pbus.settings import BusOptions
 
@@ -55,6 +57,22 @@ class SyncClient(SyncJobCalls):
     def tail(self, *, timeout: float, **terms: Unpack[TailTerms]) -> SyncTail[TailMessage]:
         """Follow messages for so many seconds: ``for message in client.tail(timeout=10): ...``."""
         return SyncTail(self._call, self._client.tail(**terms), timeout)
+
+    def pairs(self, *, timeout: float, **terms: Unpack[TailTerms]) -> SyncTail[MessagePair]:
+        """Follow requests with their answers for so many seconds."""
+        return SyncTail(self._call, self._client.pairs(**terms), timeout)
+
+    def timeline(
+        self,
+        *,
+        timeout: float,
+        logs: bool = True,
+        events: bool = True,
+        **terms: Unpack[TailTerms],
+    ) -> SyncTail[Entry]:
+        """Follow messages, log lines and state changes for so many seconds."""
+        timeline = self._client.timeline(logs=logs, events=events, **terms)
+        return SyncTail(self._call, timeline, timeout)
 
     def events(self, *, timeout: float) -> SyncTail[BusWorkerStateMessage]:
         """Follow state changes for so many seconds."""

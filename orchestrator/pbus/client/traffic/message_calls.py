@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pbus.client.traffic.message_input import MessageInput
     from pbus.client.traffic.message_tail import MessageTail
     from pbus.client.traffic.routes import Route
-    from pbus.client.traffic.unknown_terms import UnknownTerm
+    from pbus.client.traffic.tails.message_pairs import PairTail
+    from pbus.client.traffic.tails.unknown_terms import UnknownTerm
     from pbus.messages import BusMessage
 
 
@@ -126,6 +127,23 @@ class MessageCalls(ClientCore):
 
         return self.follow(filter_of(terms))
 
+    def pairs(self, **terms: Unpack[TailTerms]) -> PairTail:
+        """Follow requests with their answers, and the time between.
+
+        They are jobs, and other messages that a handler answered to their sender. Of the two, one has to meet the conditions, and none may be excluded; `match` is on what
+        `pbus tail --pairs --json` prints. Arguments and errors as tail().
+        """
+        from pbus.client.traffic.message_filter import filter_of
+
+        return self.follow_pairs(filter_of(terms))
+
+    def follow_pairs(self, chosen: Filter) -> PairTail:
+        """Follow the pairs that a filter chooses, as pairs()."""
+        from pbus.client.traffic.message_filter import Filter
+        from pbus.client.traffic.tails.message_pairs import PairTail
+
+        return PairTail(self.follow(Filter()), chosen)
+
     async def unknown_terms(self, chosen: Filter) -> list[UnknownTerm]:
         """The sources, targets and types of a filter that nothing in the project has.
 
@@ -134,7 +152,7 @@ class MessageCalls(ClientCore):
         Raises:
             BusUnavailableError: The broker does not answer.
         """
-        from pbus.client.traffic.unknown_terms import unknown_terms
+        from pbus.client.traffic.tails.unknown_terms import unknown_terms
 
         return await unknown_terms(self._open_bus, chosen)
 

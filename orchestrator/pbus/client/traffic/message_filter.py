@@ -16,7 +16,7 @@ from pbus.names import names_of
 from pbus.structs import DECODE_ERRORS
 
 if TYPE_CHECKING:
-    from pbus.client.traffic.match_expression import MatchExpression
+    from pbus.client.traffic.tails.match_expression import MatchExpression
 
 Names = str | Iterable[str]
 
@@ -105,7 +105,13 @@ class Filter:
         return self.allows(item.header, item.body, is_urgent=item.lane == "s")
 
     def allows(self, head: Head, body: bytes, *, is_urgent: bool) -> bool:
-        """Whether a message meets the conditions, but for the expression.
+        """Whether a message meets the conditions, but for the expression; arguments as of meets()."""
+        return self.meets(head, body, is_urgent=is_urgent) and not self.excludes(
+            head, body, is_urgent=is_urgent
+        )
+
+    def meets(self, head: Head, body: bytes, *, is_urgent: bool) -> bool:
+        """Whether a message meets the conditions, but for the expression and what is left out.
 
         Args:
             head: Its header.
@@ -117,9 +123,15 @@ class Filter:
         for patterns, names in self._conditions:
             if not _matches(patterns, names(head, body, is_urgent)):
                 return False
-        if self.pattern is not None and self.pattern.search(body) is None:
-            return False
-        return not any(_is_excluded(term, head, body, is_urgent) for term in self.excluded)
+        return self.pattern is None or self.pattern.search(body) is not None
+
+    def excludes(self, head: Head, body: bytes, *, is_urgent: bool) -> bool:
+        """Whether a message is to be left out; arguments as of meets()."""
+        return any(_is_excluded(term, head, body, is_urgent) for term in self.excluded)
+
+    def is_in_sample(self, number: int) -> bool:
+        """Whether the message of that number, from 1, is one of the sample."""
+        return (number - 1) % self.sample == 0
 
     @functools.cached_property
     def _conditions(self) -> tuple[tuple[Iterable[str], NamesOf], ...]:
@@ -161,7 +173,7 @@ def filter_of(terms: TailTerms) -> Filter:
 
 
 def _expression(text: str) -> "MatchExpression":
-    from pbus.client.traffic.match_expression import MatchExpression
+    from pbus.client.traffic.tails.match_expression import MatchExpression
 
     return MatchExpression(text)
 

@@ -1,7 +1,7 @@
 """Following the messages of a channel; the workers take no part in it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, Self
 
 import msgspec
@@ -213,7 +213,11 @@ class MessageTail:
         if expression is not None and not expression.holds(decoded_fields(message)):
             return False
         self._matched += 1
-        return self._chosen.sample == 1 or self._matched % self._chosen.sample == 1
+        return self._chosen.is_in_sample(self._matched)
+
+    def rest(self) -> Iterator[TailMessage]:
+        """What is to be given when following ends: nothing."""
+        return iter(())
 
     async def close(self) -> None:
         """Follow no longer. Idempotent."""

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from pbus_cli.views.level_bar import bytes_text, level_bar, without_bytes
+from pbus_cli.views.messages.level_bar import bytes_text, level_bar, without_bytes
 from pbus_cli.views.traffic import Passed, Widths, body_text, traffic_text
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 from pbus.client.traffic.message_tail import TailMessage, decoded_fields
+from pbus.client.traffic.tails.message_pairs import MessagePair, pair_fields
 
 _NO_VALUE: Final = object()
 Paths: TypeAlias = Sequence[str]
@@ -14,7 +15,8 @@ class MessageValues:
 
     Args:
         paths: Names of the header ("source"), or paths into the message's own fields, with or without
-            "data." in front ("text", "data.text", "payload.items.0").
+            "data." in front ("text", "data.text", "payload.items.0"); of pairs names of these
+            ("seconds", "request.source", "answer.data.text").
 
     Attributes:
         has_seen: Whether there was any message.
@@ -26,10 +28,13 @@ class MessageValues:
         self.has_seen = False
         self.unseen = set(self._paths)
 
-    def of(self, message: TailMessage) -> dict[str, Any]:
+    def of(self, message: TailMessage | MessagePair) -> dict[str, Any]:
         """The values by path; null where the message has none."""
         self.has_seen = True
-        fields = decoded_fields(message)
+        if isinstance(message, MessagePair):
+            fields = pair_fields(message, is_decoded=True)
+        else:
+            fields = decoded_fields(message)
         found = {path: _value(fields, path) for path in self._paths}
         self.unseen -= {path for path, value in found.items() if value is not _NO_VALUE}
         return {path: None if value is _NO_VALUE else value for path, value in found.items()}

@@ -1,0 +1,1 @@
+"""Messages: bytes in them, and requests with their answers."""
