@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from pbus_cli.commands.messages import cancel, dlq, jobs, purge, send, seq, stats, tail
+from pbus_cli.commands.messages import cancel, dlq, jobs, purge, record, send, seq, stats, tail
 from pbus_cli.commands.project import attach, down, ls, up
 from pbus_cli.commands.setup import (
     bench,
@@ -44,6 +44,7 @@ _COMMANDS: Final = (
     cancel,
     tail,
     seq,
+    record,
     stats,
     logs,
     events,

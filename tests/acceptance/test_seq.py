@@ -120,3 +120,50 @@ def test_nothing_of_it_is_told(talk: Place):
     assert "nothing of it was seen" in done.err
     assert 0 == talk.tell("seq", "--for", "1ms").code
     assert 2 == talk.tell("seq", "--for", "soon").code
+
+
+def test_recording_is_complete_or_says_not(talk: Place):
+    """Ended by Ctrl-C or a time it is; killed it is not; conversations and jobs are found in it."""
+    mcap, lines, killed = follow(
+        talk, ("record", "-o", "a.mcap"), ("record", "-o", "a.jsonl"), ("record", "-o", "b.jsonl")
+    )
+    say(talk, "one")
+    found = talk.ask("tools", "look", {"text": "x"})
+    say(talk, "two")
+    wait_for(lambda: {"answer: ONE", "answer: TWO"} <= set(talk.logs("begin")))
+    assert found == {"text": "X"}
+    wait_for(lambda: (talk.folder / "b.jsonl").read_text().count("\n") > 3)
+    killed.kill()
+    for command, name in ((mcap, "a.mcap"), (lines, "a.jsonl")):
+        done = command.end()
+        assert (0, "") == (done.code, done.out)
+        assert f"{name} has" in done.err
+    mermaid = ("seq", "--format", "mermaid", "--from")
+    whole = talk.tell(*mermaid, "a.jsonl")
+    assert (whole.out, "") == (talk.tell(*mermaid, "a.mcap").out, whole.err)
+    assert 2 * 5 + 2 == whole.out.count(">>")
+
+    recorded = [json.loads(line) for line in (talk.folder / "a.jsonl").read_text().splitlines()]
+    messages = [line["message"] for line in recorded if "message" in line]
+    (job,) = {
+        one["job_id"] for one in messages if one.get("source", "").startswith("cli-")
+        and "job_id" in one
+    }  # fmt: skip
+    assert 2 == talk.tell(*mermaid, "a.mcap", "--job", job).out.count(">>")
+    traces = {one["traceparent"][3:35] for one in messages if one["source"] == "begin"}
+    for trace in traces:
+        assert 5 == talk.tell(*mermaid, "a.mcap", "--trace", trace).out.count(">>")
+    broken = talk.tell("seq", "--from", "b.jsonl")
+    assert (0, True) == (broken.code, "INCOMPLETE: it was broken off" in broken.err)
+
+
+def test_recording_that_cannot_be_complete_ends_with_1(talk: Place):
+    """Of a project that stops meanwhile; a file that is none, or that cannot be written, is told."""
+    assert 1 == talk.tell("record", "-o", "a.txt").code
+    assert 1 == talk.tell("record", "-o", "none/a.jsonl", "--for", "1ms").code
+    assert 1 == talk.tell("seq", "--from", "w.py").code
+    (command,) = follow(talk, ("record", "-o", "c.jsonl"))
+    talk.tell("down")
+    done = command.done()
+    assert (1, True) == (done.code, "c.jsonl is INCOMPLETE: talk has stopped" in done.err)
+    assert "talk has stopped" in talk.tell("seq", "--from", "c.jsonl").err

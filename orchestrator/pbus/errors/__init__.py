@@ -65,10 +65,12 @@ from pbus.errors.project_errors import AmbiguousProjectError as AmbiguousProject
 from pbus.errors.project_errors import DeadLetterNotFoundError as DeadLetterNotFoundError
 from pbus.errors.project_errors import GraphFileError as GraphFileError
 from pbus.errors.project_errors import LogsElsewhereError as LogsElsewhereError
+from pbus.errors.project_errors import McapMissingError as McapMissingError
 from pbus.errors.project_errors import NoStoredMessagesError as NoStoredMessagesError
 from pbus.errors.project_errors import NothingRunningError as NothingRunningError
 from pbus.errors.project_errors import OrphanedProjectError as OrphanedProjectError
 from pbus.errors.project_errors import ProjectRunningError as ProjectRunningError
+from pbus.errors.project_errors import RecordingFileError as RecordingFileError
 from pbus.errors.project_errors import RenamedProjectError as RenamedProjectError
 from pbus.errors.project_errors import StrangeFileError as StrangeFileError
 from pbus.errors.project_errors import TopologyError as TopologyError

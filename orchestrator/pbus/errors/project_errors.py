@@ -39,6 +39,29 @@ class GraphFileError(PbusError):
         self.file = file
 
 
+class RecordingFileError(PbusError):
+    """A recording cannot be read or begun.
+
+    Attributes:
+        file: The file.
+    """
+
+    def __init__(self, file: Path, problem: str, *, hint: str | None = None) -> None:
+        hint = hint or "`pbus record -o FILE` makes one"
+        super().__init__(f"the recording {file}: {problem}", hint=hint)
+        self.file = file
+
+
+class McapMissingError(PbusError):
+    """A recording in MCAP needs a package that is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "recordings in MCAP need the Python module 'mcap', which is not installed",
+            hint="pip install 'pbus-orchestrator[mcap]', or name the file *.jsonl",
+        )
+
+
 class ProjectRunningError(ProcessError):
     """The project is already up on this machine."""
 

@@ -2,6 +2,7 @@
 
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,6 +39,12 @@ def seq(
         ),
     ] = None,
     duration: Duration = None,
+    recording: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="FILE", help="Of a recording, not live.", show_default=False
+        ),
+    ] = None,
     form: Annotated[
         SequenceFormat, typer.Option("--format", help="The form of the output.")
     ] = SequenceFormat.TEXT,
@@ -46,7 +53,8 @@ def seq(
 ) -> None:
     """Show the messages between workers as a sequence diagram, with their ends and starts.
 
-    It follows the messages until Ctrl-C, or --for so long, and prints the diagram then.
+    It follows the messages until Ctrl-C, or --for so long, and prints the diagram then; with --from
+    it shows those of a recording.
     """
     from pbus.client.sequences.sequence_collector import SequenceCollector
     from pbus.client.traffic.message_filter import Filter
@@ -54,6 +62,10 @@ def seq(
     from pbus_cli.call.attach import call, choose
 
     collector = SequenceCollector(Filter(traces=tuple(trace or ()), jobs=tuple(job or ())))
+    if recording is not None:
+        name = _read(recording, collector)
+        _print(collector.diagram(), form, name)
+        return
     attachment = choose(project, file)
     try:
         call(attachment, lambda client: _follow(client, collector, duration))
@@ -61,6 +73,18 @@ def seq(
         console.note(f"{attachment.project} has stopped")
     finally:
         _print(collector.diagram(), form, attachment.project)
+
+
+def _read(path: Path, collector: "SequenceCollector") -> str:
+    """Collect from a recording; returns the name of its project."""
+    from pbus.client.recordings.recording_file import read_recording
+
+    found = read_recording(path)
+    if found.incomplete:
+        console.warn(f"{path} is INCOMPLETE: {found.incomplete}")
+    for message in found.messages:
+        collector.add(message.as_seen())
+    return found.head.project
 
 
 async def _follow(

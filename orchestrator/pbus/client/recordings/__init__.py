@@ -1,0 +1,1 @@
+"""Recordings of the messages of a project, and their replay."""
