@@ -34,6 +34,8 @@ EXPECTED = {
     "inproc": ["in process, 1 worker", "in process, 1,000 workers"],
     "jobs": ["jobs, one at a time", "jobs, 100 in flight"],
     "key": ["key: none", "key: sealed", "key: encrypted"],
+    "counts": ["counts: off", "counts: on"],
+    "follow": ["follow: no follower", "follow: one that filters", "follow: the follower"],
     "start": [],  # needs the command
 }
 EXPECTED_BASELINE = {

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from pbus.bench.processes.control_pipe import ControlPipe
-from pbus.bench.processes.roles import ReceiveResult
+from pbus.bench.processes.roles import CHOSEN_EVERY, ReceiveResult
 from pbus.bench.results import Percentiles
 from pbus.concurrency.waiting import first_of
 
@@ -75,6 +75,7 @@ class Meter:
             misordered=self._misordered,
             delays=Percentiles.of_seconds(self.delays),
             duplicates=self._duplicates,
+            chosen=sum(self._seen[::CHOSEN_EVERY]),
         )
 
 

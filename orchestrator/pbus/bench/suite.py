@@ -8,8 +8,10 @@ from typing import Final
 from msgspec.structs import replace
 
 from pbus.bench.cases import (
+    counts,
     durable,
     fanout,
+    follow,
     inproc,
     job_round_trips,
     rtt,
@@ -36,6 +38,8 @@ MEASUREMENTS: Final[dict[str, Measure]] = {
     "urgent": urgent.measure,
     "stall": stall.measure,
     "key": sealing.measure,
+    "counts": counts.measure,
+    "follow": follow.measure,
     "inproc": inproc.measure,
     "start": startup.measure,
 }

@@ -4,10 +4,12 @@ import asyncio
 
 import pytest
 
-from pbus.bench.cases.one_way import Run, ThroughputCase, case_row
+from pbus.bench.bench_messages import BenchMessage
+from pbus.bench.cases.one_way import Run, ThroughputCase, case_row, paced
 from pbus.bench.meter import Meter, wait_complete_or_idle
 from pbus.bench.processes.roles import ReceiveResult, SendResult
 from pbus.bench.results import Percentiles
+from pbus.testing import FakeClock
 
 
 def received(
@@ -143,3 +145,37 @@ def test_waiting_goes_on_while_messages_come() -> None:
     asyncio.run(wait_complete_or_idle(SilentPipe(is_done=True), asyncio.Event(), count, 0.01))
     assert 3 == seen[-1]
     assert len(seen) > 4
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(1_000, 0.25), (20_000, 0.01), (0, 0.0)])
+def test_a_paced_sender_keeps_its_rate(rate: int, seconds: float) -> None:
+    """Within a step of 5 ms, by a clock of the test; without a rate it never waits."""
+    sent: list[float] = []
+
+    async def send(message: object) -> None:
+        sent.append(asyncio.get_running_loop().time())
+
+    async def main() -> None:
+        send_in_time = paced(send, rate)
+        for _ in range(250):
+            await send_in_time(BenchMessage(source="a", number=1, text=""))
+
+    FakeClock().run(main())
+    assert 250 == len(sent)
+    assert abs(sent[-1] - sent[0] - seconds) <= 0.006
+    if rate:
+        late = [at - sent[0] - number / rate for number, at in enumerate(sent)]
+        assert -0.0051 <= min(late) <= max(late) <= 0.001
+
+
+def test_a_follower_shows_one_of_ten() -> None:
+    """The meter counts those that a follower shows, of what came."""
+
+    async def main() -> tuple[int, int]:
+        meter = Meter(35)
+        for number in (0, 3, 10, 10, 20, 34):
+            meter.record(number)
+        result = await meter.result(SilentPipe(is_done=True))
+        return result.count, result.chosen
+
+    assert (5, 3) == FakeClock().run(main())

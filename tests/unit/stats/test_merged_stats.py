@@ -1,11 +1,20 @@
 """The records of several processes make one picture: sums, rates of those that run, senders by name."""
 
+import math
+import random
+
 import pytest
 
 from pbus.stats.edge_table import EdgeTable
 from pbus.stats.histogram import Histogram
 from pbus.stats.merged_stats import UNKNOWN_SENDER, merge_stats
-from pbus.stats.stats_record import EdgeCounts, JobCounts, StatsRecord, encode_stats
+from pbus.stats.stats_record import (
+    EdgeCounts,
+    JobCounts,
+    StatsRecord,
+    StatsReports,
+    encode_stats,
+)
 
 
 def record(incarnation, *edges, jobs=(), window_s=10.0):
@@ -132,3 +141,38 @@ def test_other_bytes_are_counted_not_read():
 
     assert (1, 1, 1) == (found.unreadable, found.processes, len(found.edges))
     assert {"a", "b"} == found.names
+
+
+@pytest.mark.parametrize("per_second", [3, 240, 20_000])
+@pytest.mark.parametrize("seed", range(3))
+def test_rates_agree_with_a_known_load(per_second, seed):
+    """Within 2 %, after reports at odd times, of two senders and a receiver that is behind.
+
+    A message takes place at a whole moment of its own, so what a window has differs by one at most.
+    """
+    rng = random.Random(seed)
+    tables = {name: EdgeTable() for name in ("a.1", "a.2", "b")}
+    reports = {name: StatsReports(table, f"i-{name}", None) for name, table in tables.items()}
+    at, bodies = dict.fromkeys(tables, 1_000.0), {}
+    for _ in range(30):
+        for name, table in tables.items():
+            at[name] += rng.uniform(1.6, 2.4)
+            done = math.floor((at[name] - 1_000.0) * per_second)
+            if name == "b":
+                for source in ("a.1", "a.2"):
+                    edge = table.edge(source, "b", "Note")
+                    edge.handled += max(0, done - edge.handled - per_second // 10)
+            else:
+                edge = table.edge(name, "b", "Note")
+                edge.sent_bytes += 300 * (done - edge.sent)
+                edge.sent = done
+            bodies[name] = encode_stats(reports[name].next_record(at[name]))
+    found = merged(bodies, alive=[f"i-{name}" for name in tables])
+
+    assert ["a.1", "a.2"] == sorted(edge.counts.source for edge in found.edges)
+    window_s = 8.0  # at least: five reports
+    bound = max(0.02 * per_second, 1 / window_s)
+    for edge in found.edges:
+        assert abs(edge.rate - per_second) <= bound
+        assert abs(edge.handled_rate - per_second) <= bound
+        assert abs(edge.bytes_rate - 300 * per_second) <= 300 * bound

@@ -27,6 +27,8 @@ class What(enum.StrEnum):
     URGENT = "urgent"
     STALL = "stall"
     KEY = "key"
+    COUNTS = "counts"
+    FOLLOW = "follow"
     INPROC = "inproc"
     START = "start"
     ALL = "all"

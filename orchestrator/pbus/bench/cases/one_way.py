@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -14,11 +14,20 @@ from pbus.bench.meter import SAMPLE_EVERY, Meter
 from pbus.bench.processes.bus_handle import Handler, hosted
 from pbus.bench.processes.control_pipe import ControlPipe
 from pbus.bench.processes.process_pool import BenchProcesses, results_of
-from pbus.bench.processes.roles import ReceiveResult, RoleConfig, SendResult, Stopwatch
+from pbus.bench.processes.roles import (
+    FollowResult,
+    ReceiveResult,
+    RoleConfig,
+    SendResult,
+    Stopwatch,
+)
 from pbus.bench.results import SHARE, Percentiles, Plan, Row, System
 from pbus.messages import BusMessage
 from pbus.settings import BusOptions, BusSettings
 
+Send = Callable[[BusMessage], Awaitable[object]]
+
+_STEP_S = 0.005  # of a paced sender
 _ROLES: dict[System, tuple[str, str]] = {
     "pbus": ("send", "receive"),
     "redis-py": ("redis-send", "redis-receive"),
@@ -36,6 +45,8 @@ class ThroughputCase(msgspec.Struct, frozen=True, kw_only=True):
         is_blocked: That sleep blocks the whole process, not only the handler.
         is_bare: Sender and receivers are not workers: the bus alone.
         is_durable: Messages are stored in the broker until handled.
+        rate: Messages a second that are sent; 0 for as many as the bus takes.
+        is_followed: One more process follows the messages, and shows one of ten.
         bus: More settings of the bus.
     """
 
@@ -48,6 +59,8 @@ class ThroughputCase(msgspec.Struct, frozen=True, kw_only=True):
     is_blocked: bool = False
     is_bare: bool = False
     is_durable: bool = False
+    rate: int = 0
+    is_followed: bool = False
     bus: BusOptions = msgspec.field(default_factory=BusOptions)
 
     def for_system(self, system: System) -> "ThroughputCase":
@@ -65,6 +78,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     sent: SendResult
     received: list[ReceiveResult]
+    followed: list[FollowResult] = []
 
 
 async def measure_case(pool: BenchProcesses, case: ThroughputCase, plan: Plan) -> list[Row]:
@@ -88,11 +102,12 @@ async def measure_cases(
     runs: list[list[Run]] = [[] for _ in turns]
     for _ in range(rounds):
         for (case, system), done in zip(turns, runs, strict=True):
-            done.append(await _run(pool, case.for_system(system), system))
+            done.append(await run_case(pool, case.for_system(system), system))
     return [case_row(*turn, done) for turn, done in zip(turns, runs, strict=True)]
 
 
-async def _run(pool: BenchProcesses, case: ThroughputCase, system: System) -> Run:
+async def run_case(pool: BenchProcesses, case: ThroughputCase, system: System) -> Run:
+    """Run a case once, with processes of its own."""
     names = tuple(f"receiver{number}" for number in range(1, case.receivers + 1))
     sending, receiving = (_DURABLE_ROLES if case.is_durable else _ROLES)[system]
     config = RoleConfig(
@@ -102,6 +117,7 @@ async def _run(pool: BenchProcesses, case: ThroughputCase, system: System) -> Ru
         pause_s=case.pause_s,
         is_blocked=case.is_blocked,
         is_bare=case.is_bare,
+        rate=case.rate,
     )
     for_sender = replace(
         config,
@@ -110,13 +126,18 @@ async def _run(pool: BenchProcesses, case: ThroughputCase, system: System) -> Ru
         targets=() if case.is_broadcast else names,
     )
     for_receivers = [(receiving, replace(config, name=name)) for name in names]
-    async with pool.running(*for_receivers, (sending, for_sender)) as processes:
-        *receivers, sender = processes
+    followers = [("follow", replace(config, name=names[0]))] if case.is_followed else []
+    async with pool.running(*for_receivers, *followers, (sending, for_sender)) as processes:
+        *readers, sender = processes
         sender.go()
         sent = await sender.result(SendResult)
-        for receiver in receivers:
-            receiver.go()
-        return Run(sent=sent, received=await results_of(receivers, ReceiveResult))
+        for reader in readers:
+            reader.go()
+        return Run(
+            sent=sent,
+            received=await results_of(readers[: case.receivers], ReceiveResult),
+            followed=await results_of(readers[case.receivers :], FollowResult),
+        )
 
 
 def _bus(pool: BenchProcesses, case: ThroughputCase) -> BusSettings:
@@ -187,9 +208,29 @@ async def send(config: RoleConfig, control: ControlPipe) -> None:
             )
             for number in range(config.count)
         )
-        await send_all(bus, send_one, messages)
+        await send_all(bus, paced(send_one, config.rate), messages)
         await bus.stop()  # writes out its send buffer
         control.send(watch.sent(config.count))
+
+
+def paced(send_one: Send, rate: int) -> Send:
+    """A function that sends at a rate: each 5 ms what is due by then; 0 for as fast as it can."""
+    if not rate:
+        return send_one
+    sent = 0
+    began: float | None = None
+
+    async def send_in_time(message: BusMessage) -> object:
+        nonlocal sent, began
+        now = asyncio.get_running_loop().time()
+        began = now if began is None else began
+        ahead_s = sent / rate - (now - began)
+        if ahead_s > _STEP_S:
+            await asyncio.sleep(ahead_s)
+        sent += 1
+        return await send_one(message)
+
+    return send_in_time
 
 
 async def receive(config: RoleConfig, control: ControlPipe) -> None:

@@ -18,6 +18,7 @@ Role = Callable[[RoleConfig, ControlPipe], Awaitable[None]]
 ROLES: Final = {
     "send": "pbus.bench.cases.one_way:send",
     "receive": "pbus.bench.cases.one_way:receive",
+    "follow": "pbus.bench.cases.follow:follow",
     "ping": "pbus.bench.cases.rtt:ping",
     "pong": "pbus.bench.cases.rtt:pong",
     "urgent-send": "pbus.bench.cases.urgent:send",

@@ -9,6 +9,7 @@ from pbus.settings import BusSettings
 
 READY = b'"ready"'
 MAX_LINE_BYTES = 64 * 1024
+CHOSEN_EVERY = 10  # of so many messages a follower shows one
 SEND_TIMEOUT_S = 120.0  # a queue of 200,000 messages at 0.2 ms each is waited for, not an error
 
 
@@ -26,6 +27,7 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         is_blocked: That sleep blocks the whole process, not only the handler.
         tries: Urgent messages.
         workers: Workers within the process.
+        rate: Messages a second that it sends; 0 for as fast as the bus takes them.
         is_bare: The process is a subscriber of the bus, not a worker on a runner.
     """
 
@@ -40,6 +42,7 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tries: int = 0
     workers: int = 1
     is_bare: bool = False
+    rate: int = 0
 
 
 class SendResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +60,7 @@ class ReceiveResult(msgspec.Struct, frozen=True, kw_only=True):
         first: Monotonic seconds, which all processes of one machine share.
         delays: From send() to the handler; without values where messages carry no time.
         duplicates: Messages that came again; they are not in `count`.
+        chosen: Those of `count` that a follower shows.
     """
 
     expected: int
@@ -67,6 +71,21 @@ class ReceiveResult(msgspec.Struct, frozen=True, kw_only=True):
     misordered: int
     delays: Percentiles
     duplicates: int = 0
+    chosen: int = 0
+
+
+class FollowResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of a follower that shows one of CHOSEN_EVERY messages.
+
+    Attributes:
+        count: Messages that it showed.
+        missed: Messages known to have passed it unseen.
+        cpu_s: Processor time until the last of them.
+    """
+
+    count: int
+    missed: int
+    cpu_s: float
 
 
 class DelayResult(msgspec.Struct, frozen=True, kw_only=True):
