@@ -9,9 +9,9 @@ import msgspec
 from msgspec.structs import replace
 
 from pbus.bench.bench_messages import BenchMessage
-from pbus.bench.cases.concurrent_send import send_all
 from pbus.bench.meter import SAMPLE_EVERY, Meter
 from pbus.bench.processes.bus_handle import Handler, hosted
+from pbus.bench.processes.concurrent_send import send_all
 from pbus.bench.processes.control_pipe import ControlPipe
 from pbus.bench.processes.process_pool import BenchProcesses, results_of
 from pbus.bench.processes.roles import (
