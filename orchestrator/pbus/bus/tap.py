@@ -1,7 +1,7 @@
 """Following all traffic of a channel, without the workers taking part."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Final, Protocol, Self
 
 import msgspec
@@ -79,6 +79,11 @@ class TapQueue(asyncio.Queue[TapMessage]):
             if item is _END:
                 self.end()  # for other readers
                 return
+            yield item
+
+    def rest(self) -> Iterator[TapMessage]:
+        """The messages that wait now."""
+        while not self.empty() and (item := self.get_nowait()) is not _END:
             yield item
 
     def end(self) -> None:

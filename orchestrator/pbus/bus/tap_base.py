@@ -3,7 +3,7 @@
 import abc
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from pbus.bus.queues.sealed_store import unsigned
 from pbus.bus.tap import TapMessage, TapQueue, shown_message
@@ -26,12 +26,16 @@ class BrokerTap(abc.ABC):
         seal: Of the channel.
 
     Attributes:
-        missed: Messages known to have passed unseen.
+        quota: How many more messages are shown; None for no limit.
+        skipped: Messages that were not shown since the quota was used up.
+        missed: Messages known to have passed unseen, apart from these.
         refused: Payloads and messages that were none.
     """
 
     def __init__(self, seal: Seal = NO_SEAL) -> None:
         self._seal = seal
+        self.quota: int | None = None
+        self.skipped = 0
         self.missed = 0
         self.refused = 0
         self._overflowed = 0
@@ -46,6 +50,10 @@ class BrokerTap(abc.ABC):
 
     def __aiter__(self) -> AsyncIterator[TapMessage]:
         return self._queue.items()
+
+    def waiting(self) -> Iterator[TapMessage]:
+        """The messages that came and were not read yet."""
+        return self._queue.rest()
 
     def _start_tasks(self, reading: TaskFunction) -> None:
         self._tasks.spawn(run_forever("the tap", reading), "pbus tap")
@@ -76,7 +84,12 @@ class BrokerTap(abc.ABC):
         expected, _ = self._next.get(key, (envelope.first, 0.0))
         self._next[key] = (max(expected, envelope.first + envelope.count), time.monotonic())
         self._note_gap(max(0, envelope.first - expected))
-        for line in lines[max(0, expected - envelope.first) :]:
+        fresh = lines[max(0, expected - envelope.first) :]
+        if self.quota is not None:
+            self.skipped += max(0, len(fresh) - self.quota)
+            fresh = fresh[: self.quota]
+            self.quota -= len(fresh)
+        for line in fresh:
             self._show(envelope, line)
 
     def _open(self, payload: bytes) -> tuple[Envelope, list[bytes]]:
@@ -113,6 +126,14 @@ class BrokerTap(abc.ABC):
     @abc.abstractmethod
     async def _disconnect(self) -> None:
         """Stop following; also after following could not begin."""
+
+    @abc.abstractmethod
+    async def pause(self) -> None:
+        """Have the broker send nothing for a while, where it can; gaps are counted later."""
+
+    @abc.abstractmethod
+    async def resume(self) -> None:
+        """Go on after pause()."""
 
     def _note_gap(self, count: int) -> None:
         """So many messages of a stream did not come; 0: none are missing."""

@@ -47,6 +47,7 @@ def describe(topology: Topology) -> dict[str, Any]:
         "folder": str(topology.folder),
         "loop": topology.loop,
         "metrics": None if topology.metrics is None else _plain(topology.metrics),
+        "history": _plain(topology.history),
         "bus": _bus(topology.bus),
         "workers": [_worker(spec, topology.secrets) for spec in topology.workers.values()],
     }

@@ -18,7 +18,7 @@ from pbus.topology.parsing.env_file import EnvFiles
 from pbus.topology.parsing.nodes import Mapping, secret_paths
 from pbus.topology.parsing.variables import expand_tree
 from pbus.topology.paths import as_named
-from pbus.topology.policy.policies import MetricsSpec
+from pbus.topology.policy.policies import HistorySpec, MetricsSpec
 from pbus.topology.policy.policy_build import (
     build_dependencies,
     build_health,
@@ -31,7 +31,13 @@ from pbus.topology.policy.policy_build import (
 from pbus.topology.policy.process_rules import shared_alike
 from pbus.topology.problems import Place, Problems
 from pbus.topology.rules import backend_of, check_rules, listen_text
-from pbus.topology.schema import BusSection, MetricsSection, TopologyFile, WorkerSection
+from pbus.topology.schema import (
+    BusSection,
+    HistorySection,
+    MetricsSection,
+    TopologyFile,
+    WorkerSection,
+)
 from pbus.urls import MEMORY_URL
 
 DOT_ENV = ".env"
@@ -118,6 +124,7 @@ def _build(
     name = checked.name or clean_name(folder.name)
     shared = _variables(checked.env, checked.env_file, env_files)
     found = origins(tree, problems)
+    bus = _build_bus(checked.bus or BusSection(), name)
     own = _variables_of_workers(checked, env_files)
     return Topology(
         name=name,
@@ -125,7 +132,7 @@ def _build(
         overrides=tuple(overrides),
         parts=tuple(part for part in parts if part not in {file, *overrides}),
         folder=folder,
-        bus=_build_bus(checked.bus or BusSection(), name),
+        bus=bus,
         workers=shared_alike(
             {
                 worker: _build_worker(worker, section, found[worker], shared | own[worker])
@@ -136,6 +143,7 @@ def _build(
         env=shared,
         loop=checked.loop or "asyncio",
         metrics=_build_metrics(checked.metrics),
+        history=_build_history(checked.history, bus),
         secrets=frozenset(secret_paths(tree)),
     )
 
@@ -149,6 +157,11 @@ def _build_bus(section: BusSection, name: str) -> BusSettings:
 
 def _build_metrics(section: MetricsSection | None) -> MetricsSpec | None:
     return None if section is None else MetricsSpec(*parse_address(listen_text(section)))
+
+
+def _build_history(section: HistorySection | None, bus: BusSettings) -> HistorySpec:
+    given = None if section is None else section.traffic
+    return HistorySpec(traffic=not (bus.is_stored or bus.is_in_process) if given is None else given)
 
 
 def _variables(

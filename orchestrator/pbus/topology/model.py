@@ -10,6 +10,7 @@ from pbus.settings import BusSettings
 from pbus.topology.policy.policies import (
     Dependency,
     HealthSpec,
+    HistorySpec,
     LimitsSpec,
     MetricsSpec,
     OnExit,
@@ -191,6 +192,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
         env: Variables of every worker, and of programs run beside them; `env` of workers has them, too.
         loop: The event loop of the processes that host worker classes.
         metrics: Where the supervisor tells its metrics; None for nowhere.
+        history: The parts of the past that are kept.
         secrets: Key paths, from the top of the file, of values that must not be shown.
     """
 
@@ -204,6 +206,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str] = msgspec.field(default_factory=dict)
     loop: Loop = "asyncio"
     metrics: MetricsSpec | None = None
+    history: HistorySpec = HistorySpec()
     secrets: frozenset[tuple[str, ...]] = frozenset()
 
     @property

@@ -46,6 +46,7 @@ def check_rules(
     env_files.read_all(file.env_file or (), _locate(tree, "env_file"))
     if file.metrics is not None:
         _check_metrics(file, tree, problems)
+    _check_history(file, tree, problems)
     check_order(file.workers, functools.partial(_locate, tree, "workers"), problems)
     _check_processes(file, tree, origins, env_files, problems)
     shared = _SharedProcess() if backend_of(file.bus) == "memory" else None
@@ -107,6 +108,12 @@ def _check_metrics(file: TopologyFile, tree: Mapping, problems: Problems) -> Non
             _locate(tree, "metrics", "listen"),
             f"expected HOST:PORT or a port of this machine, like {DEFAULT_LISTEN}",
         )
+
+
+def _check_history(file: TopologyFile, tree: Mapping, problems: Problems) -> None:
+    if file.history is not None and file.history.traffic and backend_of(file.bus) == "memory":
+        text = "`backend: memory` has no supervisor: leave it out"
+        problems.add(_locate(tree, "history", "traffic"), text)
 
 
 def _check_bus(bus: BusSection, place: Place, problems: Problems) -> None:

@@ -426,6 +426,19 @@ class MetricsSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = None
 
 
+class HistorySection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Kept beside logs and events, which always are."""
+
+    traffic: Annotated[
+        bool | None,
+        Meta(
+            description="Keep the headers of messages, for `pbus tail --since` and crash capsules: at"
+            " most 500 a second, 30 MB; what it misses is counted. true, but false with delivery"
+            " at-least-once, where each message is copied for it."
+        ),
+    ] = None
+
+
 class TopologyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A pbus topology: workers and the message bus they share."""
 
@@ -451,6 +464,10 @@ class TopologyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     metrics: Annotated[
         MetricsSection | None,
         Meta(description="An endpoint for Prometheus at the supervisor; left out, there is none."),
+    ] = None
+    history: Annotated[
+        HistorySection | None,
+        Meta(description="Keep the past: see `pbus tail --since`."),
     ] = None
     env: Annotated[
         Variables | None,

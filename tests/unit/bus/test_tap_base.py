@@ -24,6 +24,12 @@ class BareFollower(BrokerTap):
     async def _disconnect(self) -> None:
         pass
 
+    async def pause(self) -> None:
+        pass
+
+    async def resume(self) -> None:
+        pass
+
 
 def payload(first: int, count: int) -> bytes:
     """Messages of one stream from a number on."""
@@ -189,3 +195,30 @@ def test_other_messages_are_not_marked():
     """They left their process."""
     follower = follow(payload(1, 1))
     assert not follower._queue.get_nowait().is_local
+
+
+def test_quota_is_used_up_in_order():
+    """So many messages are shown, those of half a payload too; the others are counted apart."""
+    follower = BareFollower()
+    follower.quota = 5
+    for each in (payload(1, 3), payload(4, 4), payload(20, 2), payload(20, 2)):  # and one repeat
+        follower._follow(each)
+    assert [1, 2, 3, 4, 5] == [number for _, number in run(seen(follower))]
+    assert (0, 4, 12) == (follower.quota, follower.skipped, follower.missed)
+    follower.quota = 1
+    follower._follow(payload(22, 1))
+    assert [(12, 22)] == run(seen(follower))
+    follower.quota = None
+    follower._follow(payload(23, 50))
+    assert 50 == len(run(seen(follower)))
+    assert 4 == follower.skipped
+
+
+def test_waiting_messages_are_given_once():
+    """What came before the end is there after it, and nothing else."""
+    follower = follow(payload(1, 3))
+    assert 3 == len(list(follower.waiting()))
+    follower._follow(payload(4, 2))
+    follower._queue.end()
+    assert 2 == len(list(follower.waiting()))
+    assert [] == list(follower.waiting())

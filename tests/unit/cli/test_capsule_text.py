@@ -5,11 +5,11 @@ from pbus.process.project.history.capsule import (
     LogEntry,
     OpenJob,
     OpenWork,
-    PassedMessage,
     Sequel,
     Traffic,
     UsageSample,
 )
+from pbus.process.project.history.traffic_history import KeptMessage
 from pbus.running_handlers import RunningHandler
 from pbus.stack_values import ProcessStacks, StackFrame, TaskStack, ThreadStack
 from pbus_cli.views.tables.capsule_text import capsule_lines, list_lines
@@ -29,7 +29,7 @@ def capsule(**changes: object) -> Capsule:
 
 def odd_capsule() -> Capsule:
     """A capsule all of whose texts are hostile."""
-    message = PassedMessage(
+    message = KeptMessage(
         time=1e308, id=ODD, type=ODD, source=ODD, target=ODD, size_bytes=1 << 80, job_id=ODD
     )
     return capsule(
@@ -60,7 +60,7 @@ def test_texts_of_workers_stay_in_their_lines() -> None:
 
 def test_all_that_is_known_is_told() -> None:
     """Reason, cause, times, open work, curves and the last messages, each in a line."""
-    message = PassedMessage(
+    message = KeptMessage(
         time=1.0, id="i", type="BusJobRequestMessage", source="b", target="a", size_bytes=2048,
         job_id="j1",
     )  # fmt: skip

@@ -17,13 +17,13 @@ from pbus.process.project.history.capsule import (
     Capsule,
     LogEntry,
     OpenWork,
-    PassedMessage,
     Sequel,
     Traffic,
     decode_capsule,
     encode_capsule,
 )
 from pbus.process.project.history.capsule_files import read_capsules, write_capsule
+from pbus.process.project.history.traffic_history import KeptMessage
 from pbus.process.project.log_files import LogFile
 from pbus.process.project.project import Project
 from pbus.process.supervisor.reports.capsules import CapsuleWriter
@@ -69,7 +69,7 @@ def large_stacks(tasks: int, threads: int) -> ProcessStacks:
     )
 
 
-MESSAGE = PassedMessage(time=1.0, id="i", type="T", source="b", target="a", size_bytes=9)
+MESSAGE = KeptMessage(time=1.0, id="i", type="T", source="b", target="a", size_bytes=9)
 LARGE: dict[str, dict[str, Any]] = {
     "log": {"log": tuple(LogEntry(n, "out", "é" * 5_000) for n in range(500))},
     "tasks": {"stacks": large_stacks(2_000, 3)},

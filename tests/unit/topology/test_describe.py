@@ -29,6 +29,7 @@ def test_describes_whole_topology(tmp_path):
         "folder": str(tmp_path),
         "loop": "asyncio",
         "metrics": None,
+        "history": {"traffic": True},
         "bus": {
             "backend": "redis",
             "url": None,

@@ -280,7 +280,7 @@ job: 5
         ),
         f"{file}:14: workers.'c.1'.command: expected a list of words like [python, app.py], got text",
         f"{file}:15: workers.'c.1'.active: expected true or false, got 'maybe'",
-        f"{file}:16: job: unknown key (known here: name, include, bus, loop, metrics, env, env_file, workers)",
+        f"{file}:16: job: unknown key (known here: name, include, bus, loop, metrics, history, env, env_file, workers)",
         f"{tmp_path}/vars:3: workers.a.env_file: expected NAME=VALUE",
     ) == caught.value.problems
     assert f"{file} has 13 problems" == str(caught.value).splitlines()[0]
@@ -354,15 +354,15 @@ def test_refuses_wrong_workers(tmp_path, lines, problem):
         ("# only a comment\n", "1: the file is empty: expected at least the key `workers`"),
         (
             "- a\n",
-            "1: expected a mapping with keys of name, include, bus, loop, metrics, env, env_file, workers, got a list",
+            "1: expected a mapping with keys of name, include, bus, loop, metrics, history, env, env_file, workers, got a list",
         ),
         (
             "hello",
-            "1: expected a mapping with keys of name, include, bus, loop, metrics, env, env_file, workers, got text",
+            "1: expected a mapping with keys of name, include, bus, loop, metrics, history, env, env_file, workers, got text",
         ),
         (
             "~",
-            "1: expected a mapping with keys of name, include, bus, loop, metrics, env, env_file, workers, got nothing",
+            "1: expected a mapping with keys of name, include, bus, loop, metrics, history, env, env_file, workers, got nothing",
         ),
         (
             "name: x\n",
@@ -642,7 +642,7 @@ def test_describes_every_key():
         for key, value in definition["properties"].items()
     }
 
-    assert 89 == len(keys)
+    assert 91 == len(keys)
     assert all(keys.values())
     assert all(not definition["additionalProperties"] for definition in definitions.values())
     assert ["workers"] == definitions["TopologyFile"]["required"]
@@ -683,6 +683,39 @@ def test_metrics_have_an_address(tmp_path, text, host, port):
 )
 def test_wrong_metrics_are_problems(tmp_path, text, problem):
     """An address that is none, and a project without a supervisor to tell them."""
+    with pytest.raises(TopologyError) as caught:
+        load_text(tmp_path, WORKER + text + "\n")
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", True),
+        ("history: {}", True),
+        ("history: {traffic: false}", False),
+        ("bus: {delivery: at-least-once}", False),
+        ("bus: {delivery: at-least-once}\nhistory: {traffic: true}", True),
+        ("bus: {backend: pgmq}", False),
+        ("bus: {backend: memory}", False),
+        ("bus: {backend: memory}\nhistory: {traffic: false}", False),
+    ],
+)
+def test_traffic_is_kept_where_it_costs_little(tmp_path, text, expected):
+    """Not where each message is copied for it, unless the file says so."""
+    assert expected is load_text(tmp_path, WORKER + text + "\n").history.traffic
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("history: {traffic: 3}", "history.traffic: expected"),
+        ("history: {logs: true}", "history.logs: unknown key"),
+        ("history: {traffic: true}\nbus: {backend: memory}", "history.traffic: `backend: memory`"),
+    ],
+)
+def test_wrong_history_is_a_problem(tmp_path, text, problem):
+    """A value that is none, and a project without a supervisor to keep it."""
     with pytest.raises(TopologyError) as caught:
         load_text(tmp_path, WORKER + text + "\n")
     assert problem in str(caught.value)

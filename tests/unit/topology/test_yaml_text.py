@@ -48,7 +48,9 @@ def test_reads_well(tmp_path):
     )
     values = yaml.safe_load(text)
 
-    assert text.startswith("name: x\nloop: asyncio\nbus:\n  backend: redis\n  channel: pbus:x\n")
+    assert text.startswith(
+        "name: x\nloop: asyncio\nhistory:\n  traffic: true\nbus:\n  backend: redis\n  channel: pbus:x\n"
+    )
     assert "    command: [sleep, '1']\n" in text
     assert {"url", "key", "max_backlog"}.isdisjoint(values["bus"])
     assert {"name", "worker", "args", "instances"}.isdisjoint(values["workers"]["a"])

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pbus_cli.input.completing import job_ids, type_names, worker_names, worker_or_type_names
-from pbus_cli.input.options import AsJson, Count, Duration, ProjectName, TopologyFiles
+from pbus_cli.input.options import (
+    AsJson,
+    Count,
+    Duration,
+    ProjectName,
+    RunNumber,
+    Since,
+    TopologyFiles,
+    Until,
+)
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
@@ -19,6 +28,7 @@ if TYPE_CHECKING:
     from pbus.client.traffic.tails.message_pairs import PairTail
     from pbus.client.traffic.tails.message_values import MessageValues
     from pbus.client.traffic.tails.timeline import Timeline
+    from pbus_cli.call.past_messages import Moments, PastMessages
     from pbus_cli.input.completing import Completer
     from pbus_cli.live.tail_output import Formatter
 
@@ -122,6 +132,9 @@ def tail(
     ] = None,
     count: Count = None,
     duration: Duration = None,
+    since: Since = None,
+    until: Until = None,
+    run: RunNumber = None,
     as_json: AsJson = False,
     shape: Annotated[
         Format | None,
@@ -135,9 +148,14 @@ def tail(
     project: ProjectName = None,
     file: TopologyFiles = None,
 ) -> None:
-    """Follow the messages, without their workers' help. Each filter can be given several times."""
+    """Follow the messages, without their workers' help. Each filter can be given several times.
+
+    With --since, --until or --run, and where nothing runs: the headers of those that this project's
+    supervisor has kept.
+    """
     from pbus.errors import NothingRunningError
     from pbus_cli.call.attach import call, choose
+    from pbus_cli.call.past_messages import Moments, PastMessages
     from pbus_cli.input.tail_conditions import chosen_filter, field_values, other_kinds
 
     chosen = chosen_filter({
@@ -157,8 +175,18 @@ def tail(
     form = _form(shape, as_json=as_json)
     _refuse_events(form, fields=fields, pairs=pairs, with_what=with_what)
     values, others = field_values(fields), other_kinds(with_what)
+
+    def formatter(name: str) -> "Formatter":
+        return _formatter(form, values, name, has_kinds=bool(others))
+
+    moments = Moments(since, until, run)
+    past = PastMessages(project, file, formatter, has_marks=form is Format.TEXT and values is None)
+    if _is_past(moments, past, pairs=pairs, others=others):
+        past.show(chosen, moments, count)
+        _say_unmatched(chosen, values)
+        return
     attachment = choose(project, file)
-    text = _formatter(form, values, attachment.project, has_kinds=bool(others))
+    text = formatter(attachment.project)
 
     async def follow(client: "Client") -> None:
         def say_end(passed: int, missed: int) -> None:
@@ -174,6 +202,16 @@ def tail(
         call(attachment, follow)
     except NothingRunningError:
         console.note(f"{attachment.project} has stopped")
+
+
+def _is_past(
+    moments: "Moments", past: "PastMessages", *, pairs: bool, others: frozenset[str]
+) -> bool:
+    """Whether messages of the past are meant: asked for, or nothing runs and some are kept."""
+    if moments.are_given and (pairs or others):
+        message = "they are of what passes now: leave out --since, --until and --run"
+        raise typer.BadParameter(message, param_hint="--pairs" if pairs else "--with")
+    return moments.are_given or (not (pairs or others) and past.is_all_there_is)
 
 
 def _form(shape: Format | None, *, as_json: bool) -> Format:

@@ -6,7 +6,8 @@ from typing import Final
 from rich.text import Text
 
 from pbus.client.stacks import WorkerStacks
-from pbus.process.project.history.capsule import Capsule, OpenWork, PassedMessage, Traffic
+from pbus.process.project.history.capsule import Capsule, OpenWork, Traffic
+from pbus.process.project.history.traffic_history import KeptMessage
 from pbus_cli.terminal.clean import clean_line, without_sequences
 from pbus_cli.views import colors
 from pbus_cli.views.columns import Column, lines
@@ -127,7 +128,7 @@ def _traffic_lines(traffic: Traffic) -> Iterator[str]:
         yield f"  ({traffic.missed:,} messages of the channel passed unseen)"
 
 
-def _message(one: PassedMessage, end: str) -> str:
+def _message(one: KeptMessage, end: str) -> str:
     other = one.source if end == "source" else one.target or "everyone"
     arrow = "from" if end == "source" else "to"
     words = f"{one.type} {arrow} {other}"

@@ -36,6 +36,12 @@ class PgmqTap(BrokerTap):
         self._start_tasks(self._transport.run)
         return self
 
+    async def pause(self) -> None:
+        """Do nothing: the server bounds what it keeps, and who leaves does not know what passed."""
+
+    async def resume(self) -> None:
+        """Do nothing likewise."""
+
     async def _disconnect(self) -> None:
         await self._transport.close()
         await self._connections.release()

@@ -69,6 +69,7 @@ class SubscriberConnection:
         self._endpoint = endpoint
         self._on_payload = on_payload
         self._pattern = pattern
+        self._is_held = False
         self._wanted: set[bytes] = set()
         self._confirmed: set[bytes] = set()
         self._waiting: dict[bytes, list[asyncio.Future[None]]] = {}
@@ -130,6 +131,12 @@ class SubscriberConnection:
         self._wanted.difference_update(channels)
         await self._command("UNSUBSCRIBE", channels)
 
+    async def hold_pattern(self, *, is_held: bool) -> None:
+        """Listen to the pattern no longer, or again; also from the next connection on."""
+        if self._pattern is not None and is_held != self._is_held:
+            self._is_held = is_held
+            await self._command("PUNSUBSCRIBE" if is_held else "PSUBSCRIBE", (self._pattern,))
+
     async def wait_up(self) -> None:
         """Wait until everything wanted is confirmed. Bound it with a deadline."""
         await asyncio.gather(*(self._wait_one(channel) for channel in self._all_wanted()))
@@ -152,7 +159,9 @@ class SubscriberConnection:
             await self._command("PING", ())
 
     def _all_wanted(self) -> set[bytes]:
-        return self._wanted | {self._pattern} if self._pattern else self._wanted
+        if self._pattern is None or self._is_held:
+            return self._wanted
+        return self._wanted | {self._pattern}
 
     async def _wait_one(self, channel: bytes) -> None:
         if channel not in self._confirmed:
@@ -178,7 +187,7 @@ class SubscriberConnection:
             self._version = self._endpoint.version
             self._quiet_beats = 0
             await self._command("SUBSCRIBE", sorted(self._wanted))
-            if self._pattern:
+            if self._pattern and not self._is_held:
                 await self._command("PSUBSCRIBE", (self._pattern,))
             raise await feed.ended()
         finally:

@@ -45,6 +45,14 @@ class RedisTap(BrokerTap):
         await self._ask()
         return self
 
+    async def pause(self) -> None:
+        """Leave the pattern, so that the server copies nothing for this connection."""
+        await self._link.hold_pattern(is_held=True)
+
+    async def resume(self) -> None:
+        """Listen to the pattern again."""
+        await self._link.hold_pattern(is_held=False)
+
     async def _disconnect(self) -> None:
         if self._asking is not None:
             await self._asking.close()

@@ -7,9 +7,9 @@ from typing import Any, Final, Self
 import msgspec
 
 from pbus.bus.base import WorkerBus
+from pbus.bus.presence import Presence
 from pbus.bus.tap import Tap, TapMessage
 from pbus.client.traffic.message_filter import Filter
-from pbus.client.traffic.presence import Presence
 from pbus.client.traffic.type_names import category_of
 from pbus.codec import Header
 from pbus.messages import Category
@@ -136,6 +136,22 @@ def decoded_fields(message: TailMessage) -> dict[str, Any]:
     return fields
 
 
+class Choice:
+    """The choice among messages that meet the conditions of a filter, but for its expression."""
+
+    def __init__(self, chosen: Filter) -> None:
+        self._chosen = chosen
+        self._matched = 0
+
+    def takes(self, message: TailMessage) -> bool:
+        """Whether a message is one that is given."""
+        expression = self._chosen.expression
+        if expression is not None and not expression.holds(decoded_fields(message)):
+            return False
+        self._matched += 1
+        return self._chosen.is_in_sample(self._matched)
+
+
 class MessageTail:
     """Follows messages: ``async for message in tail``, or within ``async with`` to end it early.
 
@@ -151,7 +167,7 @@ class MessageTail:
         self._bus = bus
         self._chosen = chosen
         self.passed = 0
-        self._matched = 0
+        self._choice = Choice(chosen)
         self._presence = Presence(bus)
         self._tap: Tap | None = None
         self._items: AsyncIterator[TapMessage] | None = None
@@ -182,7 +198,7 @@ class MessageTail:
             raise StopAsyncIteration
         while True:
             message = await self._next_message()
-            if self._takes(message):
+            if self._choice.takes(message):
                 return message if self._chosen.has_bodies else message.without_body
 
     async def _next_message(self) -> TailMessage:
@@ -206,14 +222,6 @@ class MessageTail:
         except asyncio.CancelledError:  # of this wait: the next one goes on
             self._items = aiter(self._tap)
             raise
-
-    def _takes(self, message: TailMessage) -> bool:
-        """Whether a message that meets the conditions is one that is given."""
-        expression = self._chosen.expression
-        if expression is not None and not expression.holds(decoded_fields(message)):
-            return False
-        self._matched += 1
-        return self._chosen.is_in_sample(self._matched)
 
     def rest(self) -> Iterator[TailMessage]:
         """What is to be given when following ends: nothing."""

@@ -37,6 +37,7 @@ from pbus.process.supervisor.queue_admin import QueueAdmin
 from pbus.process.supervisor.reports.capsules import CapsuleWriter
 from pbus.process.supervisor.reports.event_dispatch import EventDispatch, Listener
 from pbus.process.supervisor.reports.state_events import StateEventQueue
+from pbus.process.supervisor.reports.traffic_recorder import TrafficRecorder
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor_events import (
     BrokerLost,
@@ -105,7 +106,9 @@ class Supervisor:
         self.workers = self._live.workers
         keep = self._history.add_event
         self.state_events = StateEventQueue(self._name, topology.name, self.workers.get, keep)
-        self.listen(CapsuleWriter(project, self._history, self.workers.get).on_event)
+        self._traffic = TrafficRecorder(project, is_on=topology.history.traffic)
+        last = self._traffic.last_of
+        self.listen(CapsuleWriter(project, self._history, self.workers.get, last).on_event)
         self._bus: WorkerBus | None = None
         self._bus_client: SupervisorBusClient | None = None
         self._files: ProjectFiles
@@ -195,8 +198,6 @@ class Supervisor:
         """Report that the bus lost its broker, or reconnected."""
         self._events.emit(BrokerReady(self.bus.url) if is_connected else BrokerLost())
 
-    # Start and end
-
     async def _open(
         self, stack: contextlib.AsyncExitStack
     ) -> tuple[ProcessLauncher, SupervisorBusClient]:
@@ -233,6 +234,7 @@ class Supervisor:
     async def _supervise(self, launcher: ProcessLauncher, client: SupervisorBusClient) -> int:
         async with asyncio.TaskGroup() as group:
             functions = {**client.tasks(), **self._services.tasks(), **self._live.tasks()}
+            functions |= self._traffic.tasks(self.bus)
             functions["upkeep"] = self._run_upkeep
             background = [
                 group.create_task(run_forever(f"the supervisor's {name}", function))

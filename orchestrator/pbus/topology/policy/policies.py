@@ -46,6 +46,12 @@ class MetricsSpec(msgspec.Struct, frozen=True):
     port: int
 
 
+class HistorySpec(msgspec.Struct, frozen=True):
+    """The parts of the past that a project keeps beside logs and events."""
+
+    traffic: bool = False
+
+
 class TcpProbe(msgspec.Struct, frozen=True, tag="tcp"):
     """A connection to `host` and `port` can be opened."""
 

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
+from pbus.process.project.history.traffic_history import KeptMessage
 from pbus.running_handlers import RunningHandler
 from pbus.stack_values import ProcessStacks
 
@@ -27,19 +28,6 @@ class UsageSample(msgspec.Struct, frozen=True):
     rss_bytes: int
 
 
-class PassedMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """The header of a message as it passed on the channel."""
-
-    time: float
-    id: str
-    type: str
-    source: str
-    target: str | None
-    size_bytes: int
-    key: str | None = None
-    job_id: str | None = None
-
-
 class OpenJob(msgspec.Struct, frozen=True, kw_only=True):
     """A job that had no answer yet; `since` is the time of its request."""
 
@@ -57,8 +45,8 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
         missed: Messages of the whole channel that passed unseen since these were kept.
     """
 
-    received: tuple[PassedMessage, ...] = ()
-    sent: tuple[PassedMessage, ...] = ()
+    received: tuple[KeptMessage, ...] = ()
+    sent: tuple[KeptMessage, ...] = ()
     jobs: tuple[OpenJob, ...] = ()
     missed: int = 0
 

@@ -47,7 +47,7 @@ class CapsuleWriter:
         project: Held by this process.
         run: Of this supervisor.
         find: Returns the process of a worker.
-        traffic_of: Returns the last messages of workers.
+        traffic_of: Returns the last messages of workers; None where they are not kept.
     """
 
     def __init__(

@@ -1,0 +1,73 @@
+"""The last messages of each worker in memory, and the jobs that wait for an answer."""
+
+import collections
+from collections.abc import Iterable
+from typing import Final
+
+from pbus.names import names_of
+from pbus.process.project.history.capsule import OpenJob, Traffic
+from pbus.process.project.history.traffic_history import KeptMessage
+
+_OF_NAME: Final = 20
+_MAX_NAMES: Final = 2_000  # some 15 MB; the one that was silent for longest is forgotten
+_MAX_JOBS: Final = 1_000
+
+_Messages = collections.OrderedDict[str, collections.deque[KeptMessage]]
+
+
+class RecentTraffic:
+    """Keeps the last messages from and to each name, bounded."""
+
+    def __init__(self) -> None:
+        self._received: _Messages = collections.OrderedDict()
+        self._sent: _Messages = collections.OrderedDict()
+        self._to_all: collections.deque[KeptMessage] = collections.deque(maxlen=_OF_NAME)
+        self._jobs: dict[str, OpenJob] = {}
+        self.missed = 0
+
+    def add(self, message: KeptMessage) -> None:
+        """Add a message that passed."""
+        if message.target is None:
+            self._to_all.append(message)
+        else:
+            _add(self._received, message.target, message)
+        _add(self._sent, message.source, message)
+        if message.job_id is not None:
+            self._follow_job(message, message.job_id)
+
+    def of(self, workers: Iterable[str]) -> Traffic:
+        """Return the last messages of workers of one process."""
+        names = {name for worker in workers for name in names_of(worker)}
+        received = [one for name in names for one in self._received.get(name, ())]
+        sent = [one for name in names for one in self._sent.get(name, ())]
+        return Traffic(
+            received=_newest([*received, *self._to_all]),
+            sent=_newest(sent),
+            jobs=tuple(job for job in self._jobs.values() if names & {job.worker, job.requester}),
+            missed=self.missed,
+        )
+
+    def _follow_job(self, message: KeptMessage, job_id: str) -> None:
+        if message.type.startswith("BusJobRequest") and message.target is not None:
+            self._jobs[job_id] = OpenJob(
+                job_id=job_id, requester=message.source, worker=message.target, since=message.time
+            )
+            if len(self._jobs) > _MAX_JOBS:
+                del self._jobs[next(iter(self._jobs))]
+        elif message.type.startswith(("BusJobResponse", "BusJobStreamEnd", "BusJobCancel")):
+            self._jobs.pop(job_id, None)
+
+
+def _add(messages: _Messages, name: str, message: KeptMessage) -> None:
+    found = messages.get(name)
+    if found is None:
+        found = messages[name] = collections.deque(maxlen=_OF_NAME)
+        if len(messages) > _MAX_NAMES:
+            messages.popitem(last=False)
+    else:
+        messages.move_to_end(name)
+    found.append(message)
+
+
+def _newest(messages: Iterable[KeptMessage]) -> tuple[KeptMessage, ...]:
+    return tuple(sorted(messages, key=lambda one: one.time)[-_OF_NAME:])

@@ -1,0 +1,100 @@
+"""`pbus tail --since`: messages of the past, while a project runs, after it, and after a kill."""
+
+import json
+import signal
+from typing import Any
+
+from support.cli_env import CliEnv, Done, Place, wait_for
+
+TOPOLOGY = """
+name: post
+workers:
+  ear: {worker: 'workers:Ear'}
+"""
+WORKERS = """
+import os
+from pbus import BaseWorker
+
+class Ear(BaseWorker):
+    async def on_bus_message(self, message):
+        await super().on_bus_message(message)
+        if getattr(getattr(message, "frame", None), "text", "") == "die":
+            os._exit(9)
+"""
+
+
+def heads(done: Done) -> list[dict[str, Any]]:
+    """The messages of `tail --json`."""
+    return [json.loads(line) for line in done.out.splitlines()]
+
+
+def test_traffic_outlives_the_run(cli: CliEnv) -> None:
+    """Two runs, the second one's supervisor is killed."""
+    place = cli.place("post", {"topology.yaml": TOPOLOGY, "workers.py": WORKERS})
+    nothing = place.tell("tail", "--since", "1m")
+    assert (1, "") == (nothing.code, nothing.out)
+    assert "no messages of post are kept" in nothing.err
+    assert 3 == place.tell("tail").code
+
+    place.up()
+    secret = "a text that is not kept"
+    assert 0 == place.run("send", "ear", "--text", secret).code
+    past = ("tail", "--since", "1h", "--type", "TextFrame")
+    wait_for(lambda: place.tell(*past).out)
+    (sent,) = heads(place.tell(*past, "--json"))
+    assert ("BusFrameMessage", "ear", "data") == (sent["type"], sent["target"], sent["category"])
+    assert sent["source"].startswith("cli-")
+    assert "data" not in sent
+    assert 0 == place.run("down").code
+
+    stopped = place.tell("tail", "--type", "TextFrame")
+    assert (0, 1) == (stopped.code, len(stopped.out.splitlines()))
+    assert "post is not running: these are of its runs" in stopped.err
+
+    place.up()
+    for text in ("two", "die"):
+        assert 0 == place.run("send", "ear", "--text", text).code
+    wait_for(lambda: place.tell("postmortem", "ear").code == 0)
+    capsule = place.tell("postmortem", "ear", "--json").json
+    wait_for(lambda: len(heads(place.tell(*past, "--json"))) == 3)
+    ids = [one["id"] for one in heads(place.tell(*past, "--json"))]
+    received = [one["id"] for one in capsule["traffic"]["received"] if one["type"] == sent["type"]]
+    assert (9, ids[1:]) == (capsule["code"], received)
+    assert "last messages to it" in place.tell("postmortem", "ear").out
+    place.supervisor().send_signal(signal.SIGKILL)
+    wait_for(lambda: not cli.processes())
+
+    found = place.tell(*past)
+    lines = found.out.splitlines()
+    assert 4 == len(lines)
+    assert lines[1].startswith("--- run 2 began ")
+    for words, expected in (
+        (("--run", "1"), ids[:1]), (("--run", "2"), ids[1:]), (("-n", "1"), ids[2:]),
+        (("--until", "2026-01-01"), []), (("--match", "target == 'nobody'"), []),
+    ):  # fmt: skip
+        chosen = place.tell("tail", "--since", "1h", "--type", "TextFrame", "--json", *words)
+        assert (0, expected) == (chosen.code, [one["id"] for one in heads(chosen)]), words
+    assert 2 == place.tell("tail", "--run", "7").code
+
+    _damage(place, past, secret)
+
+
+def _damage(place: Place, past: tuple[str, ...], secret: str) -> None:
+    path = next(place.cli.state.glob("pbus/post-*/logs/traffic.log"))
+    assert secret not in path.read_text()
+    path.write_bytes(b"\xff foreign\n" + path.read_bytes())
+    damaged = place.tell(*past, "--json")
+    assert 3 == len(heads(damaged))
+    assert "damaged lines of the history were left out: 1" in damaged.err
+
+
+def test_traffic_is_not_kept_where_it_is_off(cli: CliEnv) -> None:
+    """A project of the same workers that says so: neither history nor messages in capsules."""
+    text = TOPOLOGY.replace("post", "quiet") + "history: {traffic: false}\n"
+    twin = cli.place("quiet", {"topology.yaml": text, "workers.py": WORKERS})
+    twin.up()
+    assert 0 == twin.run("send", "ear", "--text", "die").code
+    wait_for(lambda: twin.tell("postmortem", "ear").code == 0)
+    assert twin.tell("postmortem", "ear", "--json").json["traffic"] is None
+    assert 1 == twin.tell("tail", "--since", "1h").code
+    assert 0 == twin.run("down").code
