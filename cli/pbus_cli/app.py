@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from pbus_cli.commands.messages import cancel, dlq, jobs, purge, record, send, seq, stats, tail
-from pbus_cli.commands.project import attach, down, ls, up
+from pbus_cli.commands.project import attach, down, ls, top, up
 from pbus_cli.commands.setup import (
     bench,
     completion,
@@ -37,6 +37,7 @@ from pbus_cli.terminal import console
 _COMMANDS: Final = (
     up,
     attach,
+    top,
     run,
     ps,
     send,

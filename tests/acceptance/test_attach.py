@@ -44,13 +44,41 @@ def test_display_is_that_of_up(place: Place):
         screen.until("1/2 ready")
         screen.until("dead failed")
         screen.until("tick ")
-        screen.until("Ctrl-C leaves")
+        screen.until("q leave")
         screen.press("\x03")
 
         assert 130 == screen.code()
         assert screen.echoes
         assert screen.written.rstrip().endswith("\x1b[?25h\x1b[?1049l")
     assert "ready" == place.rows()["tick"]["state"]
+
+
+def test_top_is_left_by_a_key(place: Place):
+    """The edges first; `q` leaves the project as it was, and the terminal too."""
+    with terminal(place, "top", rows=24, columns=80) as screen:
+        screen.until("4 edges")
+        screen.until("1/2 ready")
+        screen.press("q")
+
+        assert 0 == screen.code()
+        assert screen.echoes
+        assert screen.written.rstrip().endswith("\x1b[?25h\x1b[?1049l")
+
+
+def test_key_restarts_a_worker(place: Place):
+    """Chosen, asked, done, told: by the client, on the project's own bus."""
+    pid = place.rows()["tick"]["pid"]
+    with terminal(place, "attach") as screen:
+        screen.until("1/2 ready")
+        screen.press("1\x1b[B")
+        screen.press("r")
+        screen.until("restart tick?")
+        screen.press("y")
+        screen.until("tick was restarted")
+        screen.press("q")
+
+        assert 0 == screen.code()
+    assert pid != place.rows()["tick"]["pid"]
 
 
 def test_lines_without_a_terminal(place: Place):

@@ -124,6 +124,36 @@ def test_nohup_outlives_the_terminal(place: Place):
         assert (0, True) == (done.code, "nothing of it runs" in done.err)
 
 
+def test_key_ends_it_after_a_yes(place: Place):
+    """`q` asks: anything but yes goes on; yes stops all workers in order, and that is no error."""
+    with terminal(place, "up") as screen:
+        screen.until("1/1 ready")
+        screen.press("q")
+        screen.until("stop them?")
+        screen.press("n")
+        screen.press("4")
+        screen.until("4 edges")
+        assert place.rows()["tick"]["ready"]
+        screen.press("q")
+        wait_for(lambda: screen.text().count("stop them?") > 1)
+        screen.press("y")
+
+        assert 0 == screen.code()
+        assert is_given_back(screen)
+    assert "tick" in screen.written.rpartition(LEAVE)[2]
+
+
+def test_input_is_no_terminal(place: Place):
+    """With stdin elsewhere there are no keys; what is shown is the same, and it takes no processor."""
+    shell = ("/bin/sh", "-c", 'exec "$0" "$@" </dev/null')
+    with terminal(place, "up", through=shell) as screen:
+        screen.until("1/1 ready")
+        screen.press("\x03")
+
+        assert 130 == screen.code()
+        assert is_given_back(screen)
+
+
 def test_stopped_supervisor_is_ended(place: Place):
     """`down` ends one that was stopped with Ctrl-Z."""
     with terminal(place, "up", through=SHELL) as screen:
@@ -139,8 +169,8 @@ def test_stopped_supervisor_is_ended(place: Place):
     ("environ", "shown"),
     [
         ({"TERM": "dumb"}, "tick | tick"),
-        ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, "-- messages (0 seen"),
-        ({"PYTHONIOENCODING": "latin-1"}, "-- messages (0 seen"),
+        ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, "-- 2 traffic"),
+        ({"PYTHONIOENCODING": "latin-1"}, "-- 2 traffic"),
     ],
     ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else "",
 )

@@ -97,6 +97,12 @@ RunNumber = Annotated[
     int | None,
     typer.Option("--run", metavar="N", min=1, help="Of this run only: see `pbus runs`."),
 ]
+LogLines = Annotated[
+    int, typer.Option("-n", "--lines", metavar="N", min=0, help="Log lines that are shown first.")
+]
+Plain = Annotated[
+    bool, typer.Option("--plain", help="Print log lines instead of the live display.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FileArgument = Annotated[
     Path | None,

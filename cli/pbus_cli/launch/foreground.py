@@ -21,7 +21,7 @@ _CODES: Final = {
     signal.SIGTERM: console.TERMINATED,
     signal.SIGHUP: 128 + signal.SIGHUP,
 }
-_STOPPING: Final = "stopping; Ctrl-C again kills what is left"
+STOPPING: Final = "stopping; Ctrl-C again kills what is left"
 _KILLING: Final = "killing what is left"
 
 
@@ -76,7 +76,7 @@ async def supervise(
     logging_setup.write_down(log, display.warn, except_thread=channel_watch.THREAD)
 
     def stop(number: signal.Signals) -> None:
-        display.tell(_KILLING if received else _STOPPING)
+        display.tell(_KILLING if received else STOPPING)
         received.append(number)
         supervisor.request_stop(number.name)
 

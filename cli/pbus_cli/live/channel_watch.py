@@ -7,64 +7,86 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final
 
-from pbus.bus.base import WorkerBus
-from pbus.bus.queues.store import QueueStats
-from pbus.bus.tap import TapMessage
+import msgspec
+
+from pbus.bus.queues.store import DeadLetter, QueueStats
+from pbus.client import Attachment, Client
 from pbus.client.status import read_facts, read_queues
-from pbus.client.traffic.message_tail import TailMessage
+from pbus.client.traffic.edge_stats import EdgeStats
 from pbus.client.traffic.type_names import OWN_TYPES
 from pbus.concurrency.background import running
 from pbus.errors import BusError, PbusError
+from pbus.jobs.listing import JobEntry
 from pbus.leases import Lease
 from pbus.observe import HostRecord
+from pbus_cli.live.traffic_fold import TrafficFold
+from pbus_cli.views.board.arrangement import Pane
+from pbus_cli.views.board.board_snapshot import DeadItem, Edge, Folded
+from pbus_cli.views.tables.queue_table import dead_body, dead_row
 from pbus_cli.views.traffic import Passed
 
 logger = logging.getLogger(__name__)
 
-_KEPT: Final = 200  # messages: more than the tallest screen shows
-_LONGEST_BODY: Final = 64 * 1024  # of longer ones only the beginning is kept
-_BEGINNING: Final = 4096
 _EVERY_S: Final = 1.0
+_FIGURES_S: Final = 2.0  # between looks at edges, jobs and dead letters
 _POLLS_PER_COUNT: Final = 2  # counting stored messages costs the broker more than the rest
+_RATES: Final = 30  # of each edge: the last minute
+_MOST_DEAD: Final = 200
+_MOST_EDGES: Final = 500
 _STOP_S: Final = 2.0
+# What the display asks itself is no traffic of the project.
+_ASKED: Final = OWN_TYPES | {"BusJobsRequestMessage", "BusJobsResponseMessage"}
 THREAD: Final = "watch"
 
 
 class ChannelWatch:
-    """Newest messages, leases, queue stats and supervisors' records of a channel, for a display.
+    """Messages, leases, queues, edges, jobs and supervisors' records of a channel, for a display.
 
     Reading is safe from any thread: every attribute is replaced, never changed in place.
 
     Args:
-        make_bus: Makes the connection, in the watch's thread.
-        with_traffic: Follow the messages too.
+        attach: Finds the project, in the watch's thread.
+        with_traffic: Follow the messages and look at edges, jobs and dead letters, too.
     """
 
-    def __init__(self, make_bus: Callable[[], WorkerBus], *, with_traffic: bool = True) -> None:
+    def __init__(self, attach: Callable[[], Attachment], *, with_traffic: bool = True) -> None:
         self.leases: tuple[Lease, ...] = ()
         self.hosts: tuple[HostRecord, ...] = ()
         self.queues: Mapping[str, QueueStats] | None = None  # of at-least-once delivery
         self.last_leases: tuple[Lease, ...] = ()  # of each name ever seen
-        self.passed = 0
+        self.edges: tuple[Edge, ...] = ()
+        self.jobs: tuple[JobEntry, ...] | None = None
+        self.dead: tuple[DeadItem, ...] | None = None
         self.missed = 0
-        self.per_second = 0.0
-        self._make_bus = make_bus
+        self.wanted: frozenset[Pane] = frozenset()  # the panes that are shown
+        self._attach = attach
         self._with_traffic = with_traffic
-        self._recent: deque[Passed] = deque(maxlen=_KEPT)
+        self._traffic = TrafficFold()
         self._lock = threading.Lock()
+        self._rates: dict[tuple[str, str, str], deque[float]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
+        self._client: Client | None = None
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
 
     @property
-    def messages(self) -> tuple[Passed, ...]:
-        """The newest messages, newest last."""
+    def passed(self) -> int:
+        """The number of messages that passed."""
+        return self._traffic.passed
+
+    @property
+    def per_second(self) -> float:
+        """Messages a second."""
+        return self._traffic.per_second
+
+    def traffic(self) -> tuple[tuple[Passed, ...], tuple[Folded, ...]]:
+        """The newest messages, newest last, and the edges that are folded."""
         with self._lock:
-            return tuple(self._recent)
+            return self._traffic.messages(), self._traffic.folded()
 
     def open(self) -> None:
         """Begin to follow; does nothing the second time."""
@@ -80,6 +102,14 @@ class ChannelWatch:
                 loop.call_soon_threadsafe(stop.set)
         if self._thread.ident is not None:
             self._thread.join(_STOP_S)
+
+    def call(self, make: Callable[[Client], Coroutine[Any, Any, None]]) -> bool:
+        """Run a coroutine with the client, in the watch's thread; False where it is not connected."""
+        loop, client = self._loop, self._client
+        if loop is None or client is None or loop.is_closed():
+            return False
+        asyncio.run_coroutine_threadsafe(make(client), loop)
+        return True
 
     def _run(self) -> None:
         asyncio.run(self._main())
@@ -103,65 +133,74 @@ class ChannelWatch:
             await asyncio.sleep(_EVERY_S)
 
     async def _follow(self) -> None:
-        bus = self._make_bus()
-        await bus.start(timeout=_STOP_S)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._poll(bus))
-                if self._with_traffic:
-                    group.create_task(self._tap(bus))
-        finally:
-            await bus.stop()
+        async with Client.at(self._attach(), connect_timeout=_STOP_S) as client:
+            self._client = client
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._poll(client))
+                    if self._with_traffic:
+                        group.create_task(self._poll_figures(client))
+                        group.create_task(self._tap(client))
+            finally:
+                self._client = None
 
-    async def _poll(self, bus: WorkerBus) -> None:
-        before, since = self.passed, time.monotonic()
+    async def _poll(self, client: Client) -> None:
         seen = {lease.name: lease for lease in self.last_leases}
         for look in itertools.count():
             with contextlib.suppress(BusError):
-                leases, hosts = await read_facts(bus)
+                leases, hosts = await read_facts(client.bus)
                 self.leases, self.hosts = tuple(leases), tuple(hosts)
                 if look % _POLLS_PER_COUNT == 0:
-                    self.queues = await read_queues(bus)
+                    self.queues = await read_queues(client.bus)
                 seen.update((lease.name, lease) for lease in leases)
                 self.last_leases = tuple(seen.values())
             await asyncio.sleep(_EVERY_S)
-            now, passed = time.monotonic(), self.passed
-            self.per_second = (passed - before) / (now - since)
-            before, since = passed, now
+            with self._lock:
+                self._traffic.look(time.monotonic())
 
-    async def _tap(self, bus: WorkerBus) -> None:
-        async with bus.tap() as tap:
+    async def _poll_figures(self, client: Client) -> None:
+        while True:
+            with contextlib.suppress(BusError):
+                self._take_edges((await client.stats()).edges)
+                if "jobs" in self.wanted:
+                    self.jobs = tuple((await client.open_jobs()).jobs)
+                if "dead" in self.wanted:
+                    self.dead = await self._dead_letters(client)
+            await asyncio.sleep(_FIGURES_S)
+
+    def _take_edges(self, edges: Sequence[EdgeStats]) -> None:
+        shown = edges[:_MOST_EDGES]
+        rates: dict[tuple[str, str, str], deque[float]] = {}
+        for edge in shown:
+            key = (edge.source, edge.target, edge.type)
+            rates[key] = self._rates.get(key) or deque(maxlen=_RATES)
+            rates[key].append(edge.rate)
+        self._rates = rates
+        self.edges = tuple(
+            Edge(edge, tuple(rates[edge.source, edge.target, edge.type])) for edge in shown
+        )
+
+    async def _dead_letters(self, client: Client) -> tuple[DeadItem, ...] | None:
+        """The dead letters; asked for only where there are some."""
+        if self.queues is None or not any(one.dead for one in self.queues.values()):
+            return ()
+        return tuple(map(_dead_item, (await client.dead_letters.list())[:_MOST_DEAD]))
+
+    async def _tap(self, client: Client) -> None:
+        async with client.bus.tap() as tap:
             async for item in tap:
-                self._keep(item)
+                if item.header.type not in _ASKED:
+                    with self._lock:
+                        self._traffic.add(item)
                 self.missed = tap.missed
 
-    def _keep(self, item: TapMessage) -> None:
-        if item.header.type in OWN_TYPES:
-            return
-        self.passed += 1
-        with self._lock:
-            self._recent.append(passed_of(TailMessage.of(item)))
+
+def _dead_item(message: DeadLetter) -> DeadItem:
+    body = msgspec.json.format(msgspec.json.encode(dead_body(message)), indent=2)
+    return DeadItem(dead_row(message), body.decode("utf-8", "replace"))
 
 
 def _report_bug(follower: "asyncio.Task[None]") -> None:
     """Log why a view stopped."""
     if not follower.cancelled() and (error := follower.exception()) is not None:
         logger.error("the channel is not followed any more", exc_info=error)
-
-
-def passed_of(message: TailMessage) -> Passed:
-    """The fields of a message that views show."""
-    is_short = message.size_bytes <= _LONGEST_BODY
-    return Passed(
-        time=message.time,
-        type=message.type,
-        source=message.source,
-        target=message.target,
-        body=message.body if is_short else message.body[:_BEGINNING],
-        size=message.size_bytes,
-        is_urgent=message.is_urgent,
-        is_reached=message.is_reached,
-        key=message.key,
-        is_local=message.is_local,
-        has_body=message.has_body,
-    )

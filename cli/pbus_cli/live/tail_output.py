@@ -11,7 +11,7 @@ from pbus.client.traffic.tails.message_pairs import MessagePair, pair_fields
 from pbus.client.traffic.tails.message_values import MessageValues
 from pbus.client.traffic.tails.timeline import Entry
 from pbus.process.project.log_files import LogLine
-from pbus_cli.live.channel_watch import passed_of
+from pbus_cli.live.traffic_fold import passed_of
 from pbus_cli.terminal import console
 from pbus_cli.views.figures import clock_time
 from pbus_cli.views.log_lines import log_text

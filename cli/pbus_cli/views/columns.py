@@ -23,6 +23,7 @@ class Column:
         gives: This column is shortened first.
         is_name: What is shortened is the middle: replicas differ at the end.
         weight: The column of the least weight is left out first; None never is.
+        least: Cells that it takes at least.
     """
 
     title: str
@@ -31,6 +32,7 @@ class Column:
     gives: bool = False
     is_name: bool = False
     weight: int | None = None
+    least: int = 0
 
     def __post_init__(self) -> None:
         """Have each cell take what it shows, control characters included."""
@@ -41,7 +43,7 @@ class Column:
     @property
     def width(self) -> int:
         """The width of the widest cell."""
-        return max(len(self.title), *(cell.cell_len for cell in self.cells), 0)
+        return max(len(self.title), self.least, *(cell.cell_len for cell in self.cells))
 
 
 def lines(columns: Sequence[Column], width: int | None, heading_style: str) -> list[Text]:

@@ -44,7 +44,10 @@ def test_every_verb_has_help(verb: str) -> None:
 
 def test_help_loads_little() -> None:
     """`--help` stays far below 0.3 s: nothing heavy is imported for it."""
-    heavy = {"rich", "redis", "asyncio", "psutil", "yaml", "msgspec", "pbus.bus", "pbus.messages"}
+    heavy = {
+        "rich", "redis", "asyncio", "psutil", "yaml", "msgspec", "textual", "pbus.bus",
+        "pbus.messages",
+    }  # fmt: skip
     code = (
         "import sys; from pbus_cli.app import app\n"
         "try: app(['--help'])\n"
@@ -58,6 +61,20 @@ def test_help_loads_little() -> None:
 
     assert set() == loaded & heavy
     assert "validate" in done.stdout
+
+
+def test_lines_load_no_display() -> None:
+    """What is printed to a pipe needs no library of displays."""
+    code = (
+        "import sys, pbus_cli.call.look_on, pbus_cli.call.attach, pbus_cli.live.following\n"
+        "import pbus_cli.launch.foreground, pbus_cli.views.tables.worker_table\n"
+        "print('textual' in sys.modules, 'rich' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+
+    assert "False True" == done.stdout.strip()
 
 
 def test_validate_describes_topology() -> None:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pbus_cli.input.options import AsJson, FileArgument, MergedFiles, merged_files
+from pbus_cli.input.options import AsJson, FileArgument, MergedFiles, Plain, merged_files
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pbus.bus.base import WorkerBus
+    from pbus.client import Attachment
     from pbus.process.project.project import Project
     from pbus.process.project.record import ProjectRecord
     from pbus.process.supervisor.supervisor import Supervisor
@@ -49,9 +49,7 @@ def up(
     watch: Annotated[
         bool, typer.Option("--watch", help="Restart workers whose files change.")
     ] = False,
-    plain: Annotated[
-        bool, typer.Option("--plain", help="Print log lines instead of the live display.")
-    ] = False,
+    plain: Plain = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Only show what would be done: 10 if anything, else 0."),
@@ -237,13 +235,31 @@ async def _in_lines(project: "Project", supervisor: "Supervisor") -> int:
 
 
 async def _on_screen(topology: "Topology", project: "Project", supervisor: "Supervisor") -> int:
-    from pbus_cli.launch.foreground import supervise
+    import asyncio
+
+    from pbus_cli.launch.foreground import STOPPING, supervise
     from pbus_cli.live.live_display import LiveDisplay
 
     boards: list[LiveDisplay] = []
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        boards[0].tell(STOPPING)
+        supervisor.request_stop("q")
+
+    def leave() -> None:
+        loop.call_soon_threadsafe(stop)
 
     def make_board(on_closed: "Callable[[], None]") -> LiveDisplay:
-        boards.append(LiveDisplay(topology.name, _bus_maker(project), on_closed=on_closed))
+        boards.append(
+            LiveDisplay(
+                topology.name,
+                _attacher(project),
+                on_closed=on_closed,
+                on_left=leave,
+                is_owner=True,
+            )
+        )
         return boards[0]
 
     code = await supervise(supervisor, project.service_log_path("supervisor"), make_board)
@@ -251,18 +267,18 @@ async def _on_screen(topology: "Topology", project: "Project", supervisor: "Supe
     return code
 
 
-def _bus_maker(project: "Project") -> "Callable[[], WorkerBus]":
-    """Makes the display's own connection; the record has the full address."""
+def _attacher(project: "Project") -> "Callable[[], Attachment]":
+    """Finds the project for the display's own connection; the record has the full address."""
     from pbus.client.attachment import attachment_of
     from pbus.errors import NothingRunningError
 
-    def make() -> "WorkerBus":
+    def attach() -> "Attachment":
         record = project.read_record()
         if record is None:
             raise NothingRunningError(f"is named {project.name!r}")
-        return attachment_of(record).new_bus()
+        return attachment_of(record)
 
-    return make
+    return attach
 
 
 def _print_endings(board: "LiveDisplay", supervisor: "Supervisor") -> None:

@@ -154,7 +154,7 @@ async def _watch_until_stopped(attachment: "Attachment", *, only_ready: bool) ->
     from pbus_cli.views.tables.queue_table import shared_lines
     from pbus_cli.views.tables.worker_table import error_lines, registry_lines, state_counts
 
-    follower = ChannelWatch(attachment.new_bus, with_traffic=False)
+    follower = ChannelWatch(lambda: attachment, with_traffic=False)
 
     def draw(width: int, height: int) -> "RenderableType":
         rows = merge_rows(follower.leases, follower.hosts, time.time())

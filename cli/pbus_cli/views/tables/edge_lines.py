@@ -18,9 +18,12 @@ Row = TypeVar("Row")
 
 def edge_lines(edges: Sequence[EdgeStats], width: int | None = None) -> list[Text]:
     """A heading and the edges, none wider than `width` (None: as wide as needed)."""
-    if not edges:
-        return []
-    columns = [
+    return lines(edge_columns(edges), width, colors.HEADING) if edges else []
+
+
+def edge_columns(edges: Sequence[EdgeStats]) -> list[Column]:
+    """The columns of edges."""
+    return [
         _column(edges, "SOURCE", lambda edge: Text(edge.source), None),
         _column(edges, "TARGET", lambda edge: Text(edge.target), None),
         _column(edges, "TYPE", lambda edge: Text(edge.type or "?"), 90),
@@ -33,7 +36,6 @@ def edge_lines(edges: Sequence[EdgeStats], width: int | None = None) -> list[Tex
         _column(edges, "LOST", lambda edge: _trouble(edge.lost), 64, right=True),
         _column(edges, "UNDELIVERED", lambda edge: _trouble(edge.undelivered), 63, right=True),
     ]
-    return lines(columns, width, colors.HEADING)
 
 
 def job_stat_lines(jobs: Sequence[JobStats], width: int | None = None) -> list[Text]:

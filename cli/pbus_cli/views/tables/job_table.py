@@ -21,6 +21,23 @@ _STATES: Final[dict[JobState, str]] = {
 
 def job_lines(entries: Sequence[JobEntry], width: int | None = None) -> list[Text]:
     """A heading and the jobs, none wider than `width` (None: as wide as needed)."""
+    return lines(job_columns(entries), width, colors.HEADING)
+
+
+def job_columns(
+    entries: Sequence[JobEntry],
+    *,
+    has_all: bool = False,
+    progress: Callable[[JobProgress | None], str] | None = None,
+) -> list[Column]:
+    """The columns of jobs.
+
+    Args:
+        entries: The jobs.
+        has_all: Whether there is also the column of labels where no job has one.
+        progress: Makes the text of a job's progress.
+    """
+    shown = progress or progress_text
 
     def column(
         title: str, cell: Callable[[JobEntry], Text], weight: int | None, *, right: bool = False
@@ -35,11 +52,11 @@ def job_lines(entries: Sequence[JobEntry], width: int | None = None) -> list[Tex
         column("WORKER", lambda entry: Text(entry.worker), 60),
         column("STATE", lambda entry: Text(entry.state, style=_STATES[entry.state]), 50),
         column("AGE", lambda entry: Text(short_duration(entry.age_s)), 30, right=True),
-        column("PROGRESS", lambda entry: Text(progress_text(entry.progress)), 70, right=True),
+        column("PROGRESS", lambda entry: Text(shown(entry.progress)), 70, right=True),
     ]
-    if any(entry.label for entry in entries):
+    if has_all or any(entry.label for entry in entries):
         columns.append(column("LABEL", lambda entry: Text(entry.label or ""), 20))
-    return lines(columns, width, colors.HEADING)
+    return columns
 
 
 def progress_text(progress: JobProgress | None) -> str:

@@ -61,8 +61,10 @@ def shared_queues(rows: Sequence[WorkerRow], queues: Mapping[str, QueueStats]) -
     return [queues[group] for group in groups if group is not None and group in queues]
 
 
-def queue_columns(shown: Sequence[WorkerRow], queues: Mapping[str, QueueStats]) -> list[Column]:
-    """The columns of the workers' queues."""
+def queue_columns(
+    shown: Sequence[WorkerRow], queues: Mapping[str, QueueStats], *, has_all: bool = False
+) -> list[Column]:
+    """The columns of the workers' queues; some only where a queue has a figure, or with `has_all`."""
     reports = [queues.get(row.name) or QueueStats(name=row.name) for row in shown]
 
     def column(title: str, cell: Callable[[QueueStats], str], weight: int | None) -> Column:
@@ -73,9 +75,9 @@ def queue_columns(shown: Sequence[WorkerRow], queues: Mapping[str, QueueStats]) 
         column("IN FLIGHT", lambda one: short_count(one.in_flight), 45),
         column("OLDEST", lambda one: short_duration(one.oldest_s), 55),
     ]
-    if any(one.retries for one in queues.values()):
+    if has_all or any(one.retries for one in queues.values()):
         columns.append(column("RETRIES", lambda one: short_count(one.retries), 56))
-    if any(one.dead for one in queues.values()):
+    if has_all or any(one.dead for one in queues.values()):
         columns.append(column("DEAD", lambda one: short_count(one.dead), None))
     return columns
 
@@ -125,12 +127,17 @@ def dead_body(message: DeadLetter) -> Any:
 
 def dead_lines(rows: Sequence[DeadRow], width: int | None = None) -> list[Text]:
     """A heading and the dead letters, none wider than `width` (None: as wide as needed)."""
+    return lines(dead_columns(rows), width, colors.HEADING)
+
+
+def dead_columns(rows: Sequence[DeadRow]) -> list[Column]:
+    """The columns of dead letters."""
 
     def column(title: str, cell: Callable[[DeadRow], str], weight: int | None) -> Column:
         cells = tuple(Text(cell(row)) for row in rows)
         return Column(title, cells, right=False, gives=title == "REASON", weight=weight)
 
-    columns = [
+    return [
         column("KEY", lambda row: row.key, None),
         column("WORKER", lambda row: row.worker, None),
         column("TYPE", lambda row: row.type or "?", 40),
@@ -139,4 +146,3 @@ def dead_lines(rows: Sequence[DeadRow], width: int | None = None) -> list[Text]:
         column("TRIES", lambda row: str(row.attempts), 10),
         column("REASON", lambda row: " ".join(row.reason.split()), None),
     ]
-    return lines(columns, width, colors.HEADING)

@@ -14,7 +14,7 @@ from pbus_cli.views.columns import Column, lines
 from pbus_cli.views.figures import short_bytes, short_count, short_duration, short_percent
 from pbus_cli.views.tables.queue_table import queue_columns
 
-_TROUBLE: Final[tuple[State, ...]] = (
+TROUBLE: Final[tuple[State, ...]] = (
     "failed",
     "backoff",
     "unhealthy",
@@ -44,7 +44,7 @@ def registry_lines(
     """
     room = len(rows) if height is None else max(1, height - 1)
     shown, hidden = _most_important(rows, room)
-    columns = _columns(shown, rows)
+    columns = worker_columns(shown, rows)
     if queues is not None:
         columns += queue_columns(shown, queues)
     table = lines(columns, width, colors.HEADING)
@@ -73,7 +73,7 @@ def state_counts(rows: Sequence[WorkerRow]) -> Text:
     counts = Counter(row.state for row in rows)
     is_all_ready = counts["ready"] == len(rows)
     text = Text(f"{counts['ready']}/{len(rows)} ready", style="green" if is_all_ready else "")
-    for state in _TROUBLE:
+    for state in TROUBLE:
         if counts[state] and state != "ready":
             text.append(", ")
             text.append(f"{counts[state]} {state}", style=colors.STATES[state])
@@ -86,22 +86,35 @@ def _most_important(
     """Split into what is shown and what is only counted."""
     if len(rows) <= room:
         return list(rows), []
-    ranked = sorted(rows, key=lambda row: (row.lost == 0, _TROUBLE.index(row.state)))
+    ranked = sorted(rows, key=lambda row: (row.lost == 0, TROUBLE.index(row.state)))
     ranked.sort(key=lambda row: row.state != "failed")  # failed ones before lost messages
     return ranked[: room - 1], ranked[room - 1 :]
 
 
 def _summary(hidden: Sequence[WorkerRow], width: int | None) -> Text:
     counts = Counter(row.state for row in hidden)
-    parts = [f"{counts[state]} more {state}" for state in _TROUBLE if counts[state]]
+    parts = [f"{counts[state]} more {state}" for state in TROUBLE if counts[state]]
     text = Text("… " + ", ".join(parts), style=colors.HEADING, no_wrap=True, end="")
     if width is not None:
         text.truncate(width, overflow="ellipsis")
     return text
 
 
-def _columns(shown: Sequence[WorkerRow], rows: Sequence[WorkerRow]) -> list[Column]:
-    """The columns of these workers; some only where a worker has a figure for them."""
+def worker_columns(
+    shown: Sequence[WorkerRow],
+    rows: Sequence[WorkerRow],
+    *,
+    has_all: bool = False,
+    state: Callable[[WorkerRow], Text] | None = None,
+) -> list[Column]:
+    """The columns of these workers.
+
+    Args:
+        shown: The rows.
+        rows: All workers.
+        has_all: Whether there are also the columns for which no worker has a figure.
+        state: Makes the cell of a worker's state.
+    """
 
     def column(title: str, cell: Callable[[WorkerRow], Text | str], weight: int | None) -> Column:
         cells = tuple(_text(cell(row)) for row in shown)
@@ -114,7 +127,7 @@ def _columns(shown: Sequence[WorkerRow], rows: Sequence[WorkerRow]) -> list[Colu
 
     columns = [
         left("NAME", lambda row: row.name, None),
-        left("STATE", _state, None),
+        left("STATE", state or worker_state, None),
         column("PID", lambda row: "-" if row.pid is None else str(row.pid), 60),
         column("UPTIME", lambda row: short_duration(row.uptime_s), 70),
         column("CPU", lambda row: short_percent(row.cpu_percent), 50),
@@ -123,22 +136,27 @@ def _columns(shown: Sequence[WorkerRow], rows: Sequence[WorkerRow]) -> list[Colu
         column("OUT", lambda row: short_count(row.sent), 75),
     ]
     optional = [
-        (any(row.lost for row in rows), column("LOST", _lost, None)),
-        (
-            any(row.queued for row in rows),
-            column("QUEUED", lambda row: short_count(row.queued), 30),
-        ),
-        (any(row.restarts for row in rows), column("RESTARTS", lambda row: str(row.restarts), 35)),
-        (len({row.host for row in rows}) > 1, left("HOST", lambda row: row.host or "-", 10)),
+        column("LOST", _lost, None),
+        column("QUEUED", lambda row: short_count(row.queued), 30),
+        column("RESTARTS", lambda row: str(row.restarts), 35),
+        left("HOST", lambda row: row.host or "-", 10),
     ]
-    return [*columns, *(made for is_needed, made in optional if is_needed)]
+    return [*columns, *(made for made in optional if has_all or _is_needed(made.title, rows))]
+
+
+def _is_needed(title: str, rows: Sequence[WorkerRow]) -> bool:
+    """Whether a worker has a figure for a column."""
+    if title == "HOST":
+        return len({row.host for row in rows}) > 1
+    return any(getattr(row, title.lower()) for row in rows)
 
 
 def _text(cell: Text | str) -> Text:
     return Text(cell) if isinstance(cell, str) else cell
 
 
-def _state(row: WorkerRow) -> Text:
+def worker_state(row: WorkerRow) -> Text:
+    """The state of a worker, as a cell."""
     text = Text(row.state, style=colors.STATES[row.state])
     if row.ready and not row.active:
         return Text.assemble(text, ", inactive")

@@ -1,0 +1,1 @@
+"""The interactive display: Textual, in a thread of its own."""

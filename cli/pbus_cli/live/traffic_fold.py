@@ -1,0 +1,169 @@
+"""Newest messages, with those of edges that are busy folded into rates: rare ones stay visible."""
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from pbus.bus.tap import TapMessage
+from pbus.client.traffic.message_tail import TailMessage
+from pbus.names import group_of
+from pbus_cli.views.board.board_snapshot import Folded
+from pbus_cli.views.traffic import Passed
+
+_KEPT: Final = 500  # messages
+_LATEST: Final = 50  # of each folded edge
+_MOST_EDGES: Final = 2_000  # those beyond are not told apart: their messages are never folded
+_SHOWN_PER_S: Final = 50  # messages of a folded edge that are kept each second
+_FAST: Final = 5.0  # messages a second from which an edge is folded
+_SLOW: Final = 2.0  # and under which it is not any more
+_LONGEST_BODY: Final = 64 * 1024  # of longer ones only the beginning is kept
+_BEGINNING: Final = 4096
+_EVERY_S: Final = 1.0
+
+EdgeKey = tuple[str, str | None, str]
+
+
+@dataclass
+class _EdgeTraffic:
+    """Counts of one edge, all replicas of its ends together."""
+
+    key: EdgeKey
+    count: int = 0
+    bytes: int = 0
+    before: int = 0  # at the last look
+    bytes_before: int = 0
+    rate: float = 0.0
+    bytes_rate: float = 0.0
+    is_folded: bool = False
+    latest: deque[Passed] = field(default_factory=lambda: deque(maxlen=_LATEST))
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether enough of it is kept for this second."""
+        return self.is_folded and self.count - self.before > _SHOWN_PER_S
+
+    def look(self, elapsed_s: float) -> bool:
+        """Take the rates; returns whether it is folded now and was not before."""
+        self.rate = (self.count - self.before) / elapsed_s
+        self.bytes_rate = (self.bytes - self.bytes_before) / elapsed_s
+        self.before, self.bytes_before = self.count, self.bytes
+        was_folded, self.is_folded = self.is_folded, self.rate >= _limit(is_folded=self.is_folded)
+        return self.is_folded and not was_folded
+
+
+def _limit(*, is_folded: bool) -> float:
+    return _SLOW if is_folded else _FAST
+
+
+class TrafficFold:
+    """Keeps the newest messages. For one thread; what it returns is never changed.
+
+    Attributes:
+        passed: Messages so far.
+        per_second: Over the last second.
+    """
+
+    def __init__(self) -> None:
+        self.passed = 0
+        self.per_second = 0.0
+        self._edges: dict[EdgeKey, _EdgeTraffic] = {}
+        self._by_name: dict[EdgeKey, _EdgeTraffic] = {}  # by the names of replicas: quick to find
+        self._recent: deque[tuple[_EdgeTraffic | None, Passed]] = deque(maxlen=_KEPT)
+        self._before = 0
+        self._since = time.monotonic()
+
+    def add(self, item: TapMessage) -> None:
+        """Take in a message."""
+        self.passed += 1
+        header = item.header
+        key = (header.source, header.target, header.type)
+        edge = self._by_name.get(key) or self._new_edge(key)
+        if edge is not None:
+            edge.count += 1
+            edge.bytes += item.size
+            if edge.is_sampled:
+                return
+        passed = passed_of(TailMessage.of(item))
+        if edge is not None and edge.is_folded:
+            edge.latest.append(passed)
+        else:
+            self._recent.append((edge, passed))
+
+    def look(self, now: float) -> None:
+        """Take the rates, about once a second; what is folded from now on leaves the messages.
+
+        Args:
+            now: By time.monotonic().
+        """
+        elapsed_s = now - self._since
+        if elapsed_s < _EVERY_S / 2:
+            return
+        self.per_second = (self.passed - self._before) / elapsed_s
+        self._before, self._since = self.passed, now
+        fresh = [edge for edge in self._edges.values() if edge.look(elapsed_s)]
+        if fresh:
+            self._fold_kept()
+
+    def _fold_kept(self) -> None:
+        kept: deque[tuple[_EdgeTraffic | None, Passed]] = deque(maxlen=_KEPT)
+        for edge, passed in self._recent:
+            if edge is not None and edge.is_folded:
+                edge.latest.append(passed)
+            else:
+                kept.append((edge, passed))
+        self._recent = kept
+
+    def messages(self) -> tuple[Passed, ...]:
+        """The newest messages that are not folded, newest last."""
+        return tuple(passed for _, passed in self._recent)
+
+    def folded(self) -> tuple[Folded, ...]:
+        """The edges that are folded, in the order in which they were first seen."""
+        return tuple(
+            Folded(
+                source=edge.key[0],
+                target=edge.key[1],
+                type=edge.key[2],
+                count=edge.count,
+                rate=edge.rate,
+                bytes_rate=edge.bytes_rate,
+                latest=tuple(edge.latest),
+            )
+            for edge in self._edges.values()
+            if edge.is_folded
+        )
+
+    def _new_edge(self, key: EdgeKey) -> _EdgeTraffic | None:
+        source, target, kind = key
+        folded = (_group(source), None if target is None else _group(target), kind)
+        edge = self._edges.get(folded)
+        if edge is None:
+            if len(self._edges) >= _MOST_EDGES:
+                return None
+            edge = self._edges[folded] = _EdgeTraffic(folded)
+        if len(self._by_name) < 2 * _MOST_EDGES:
+            self._by_name[key] = edge
+        return edge
+
+
+def _group(name: str) -> str:
+    return group_of(name) or name
+
+
+def passed_of(message: TailMessage) -> Passed:
+    """The fields of a message that views show."""
+    is_short = message.size_bytes <= _LONGEST_BODY
+    return Passed(
+        time=message.time,
+        type=message.type,
+        source=message.source,
+        target=message.target,
+        body=message.body if is_short else message.body[:_BEGINNING],
+        size=message.size_bytes,
+        is_urgent=message.is_urgent,
+        is_reached=message.is_reached,
+        key=message.key,
+        is_local=message.is_local,
+        has_body=message.has_body,
+    )

@@ -1,0 +1,1 @@
+"""The interactive display: what each of its panes shows, as pure values."""
