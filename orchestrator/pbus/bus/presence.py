@@ -3,17 +3,39 @@
 import time
 from typing import Final
 
+import msgspec
+
 from pbus.bus.base import WorkerBus
 from pbus.bus.local.counters import EPHEMERAL_PREFIXES
+from pbus.bus.tap import TapMessage
 from pbus.errors import BusError
+from pbus.messages import BusWorkerRegistryMessage
 from pbus.names import is_worker_name, with_groups
+from pbus.structs import DECODE_ERRORS
 
 _FRESH_S: Final = 1.0  # so long what was seen holds
+_MOST_WORKERS: Final = 10_000  # as many as a registry has
+_MOST_ENTRIES: Final = 1_000  # of an announcement
 _AGAIN_S: Final = 0.25  # so soon an unknown name is looked up again
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    name: str
+    gone: str | None = None
+
+
+class _Changes(msgspec.Struct, frozen=True):
+    workers: tuple[_Entry, ...] = ()
+
+
+_decode_changes = msgspec.json.Decoder(_Changes).decode
 
 
 class Presence:
     """Knows which workers are there; looks again when a name is new or its knowledge is old.
+
+    It hears the announcements that pass, so that the last message to a worker that leaves counts as
+    delivered: by the time it is looked at, the worker may have left.
 
     Args:
         bus: Started.
@@ -21,8 +43,25 @@ class Presence:
 
     def __init__(self, bus: WorkerBus) -> None:
         self._bus = bus
-        self._names: set[str] = set()
+        self._workers: set[str] = set()
+        self._queues: set[str] = set()
+        self._names: set[str] = set()  # of both, and of groups
         self._looked_at = -_FRESH_S
+
+    def note(self, item: TapMessage) -> None:
+        """Take in a message that passed; only announcements of workers matter."""
+        if item.header.type != BusWorkerRegistryMessage.__name__:
+            return
+        try:
+            entries = _decode_changes(item.body).workers
+        except DECODE_ERRORS:
+            return
+        for entry in entries[:_MOST_ENTRIES]:
+            if entry.gone is not None:
+                self._workers.discard(entry.name)
+            elif len(self._workers) < _MOST_WORKERS:
+                self._workers.add(entry.name)
+        self._names = with_groups(self._workers) | self._queues
 
     def knows(self, target: str | None) -> bool:
         """Whether a message to it has a receiver, as far as that is known without a look."""
@@ -35,18 +74,24 @@ class Presence:
         """Whether a message to it has a receiver; true where the registry does not answer."""
         if self.knows(target):
             return True
+        was_there = target in self._names
         if time.monotonic() - self._looked_at >= _AGAIN_S:
             try:
-                await self._look()
+                await self.look()
             except BusError:
                 return True
-        return target in self._names
+        return was_there or target in self._names
 
-    async def _look(self) -> None:
-        names = with_groups(lease.name for lease in await self._bus.leases.leases())
+    async def look(self) -> None:
+        """Read the registry.
+
+        Raises:
+            BusError: The broker does not answer.
+        """
+        self._workers = {lease.name for lease in await self._bus.leases.leases()}
         if self._bus.queues is not None:
-            names |= {box.name for box in await self._bus.queues.stats()}
-        self._names = names
+            self._queues = {box.name for box in await self._bus.queues.stats()}
+        self._names = with_groups(self._workers) | self._queues
         self._looked_at = time.monotonic()
 
 

@@ -121,6 +121,9 @@ class AllReached:
     def __init__(self, _bus: object) -> None:
         pass
 
+    def note(self, item: TapMessage) -> None:
+        pass
+
     def knows(self, _target: str | None) -> bool:
         return True
 

@@ -1,6 +1,7 @@
 """Following the messages of a channel; the workers take no part in it."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, Self
 
@@ -12,6 +13,7 @@ from pbus.bus.tap import Tap, TapMessage
 from pbus.client.traffic.message_filter import Filter
 from pbus.client.traffic.type_names import category_of
 from pbus.codec import Header
+from pbus.errors import BusError
 from pbus.messages import Category
 from pbus.structs import DECODE_ERRORS
 from pbus.trace_context import trace_id_of
@@ -184,6 +186,8 @@ class MessageTail:
             self._tap = self._bus.tap()
             await self._tap.__aenter__()
             self._items = aiter(self._tap)
+            with contextlib.suppress(BusError):  # looked at again with the next message
+                await self._presence.look()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -205,6 +209,7 @@ class MessageTail:
         while self._item is None:
             item = await self._next_item()
             self.passed += 1
+            self._presence.note(item)
             if self._chosen.passes(item):
                 self._item = item
         item, target = self._item, self._item.header.target

@@ -91,6 +91,7 @@ class TrafficRecorder:
 
     async def _record(self, tap: BrokerTap, presence: Presence) -> None:
         async for item in tap:
+            presence.note(item)
             target = item.header.target
             is_known = item.is_local or presence.knows(target)
             self._add(item, is_reached=is_known or await presence.reaches(target))
