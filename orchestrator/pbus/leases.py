@@ -19,6 +19,7 @@ LEASE_S = 6.0  # a worker that is silent for so long is lost
 HEARTBEAT_S = 2.0  # three beats a lease: one may be late and one lost
 MAX_LEASES = 10_000  # of a channel; further ones are not read
 MAX_LEASE_BYTES = 64 * 1024
+MAX_CHILDREN = 100  # in a lease
 MAX_RECORDS = 1_000  # of supervisors, likewise
 MAX_RECORD_BYTES = 4 * 1024 * 1024
 MAX_RECORDS_BYTES = 64 * 1024 * 1024  # of all
@@ -27,6 +28,25 @@ LEFT_OUT = (
 )
 _CLAIM_TRIES = 5  # others may write a forged lease again as soon as one was removed
 _SAME_CLOCK_S = 1.0  # clocks that differ by less are taken for the same
+
+
+class ChildState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A child, which is known in its process only, as the lease of its root worker carries it.
+
+    Attributes:
+        depth: 1 for a child of the root; a child's own follow it.
+        started_at: Unix seconds, by the clock of its host.
+        received: The number of messages that came to it from the bus.
+        working: The number of accepted jobs.
+    """
+
+    name: Label
+    depth: int = 1
+    active: bool = True
+    started_at: float = 0.0
+    received: int = 0
+    sent: int = 0
+    working: int = 0
 
 
 class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -45,6 +65,7 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
         working: The number of accepted jobs, queued ones included.
         done: The number of jobs that have ended.
         handler: The handler that had run longest at the last beat; None for none.
+        children: At most MAX_CHILDREN, each before its own.
         refused: The number of payloads that its process rejected; unsealed: those of them that were
             not sealed with a key of the channel.
         unreached: The number of messages of its process that reached no process, by target; on one
@@ -72,6 +93,7 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
     working: int = 0
     done: int = 0
     handler: RunningHandler | None = None
+    children: tuple[ChildState, ...] = ()
     unreached: dict[Label, int] = msgspec.field(default_factory=dict)
     refused: int = 0
     unsealed: int = 0

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pbus.leases import LEASE_S, Lease, warn_unreadable_once
+from pbus.leases import LEASE_S, ChildState, Lease, warn_unreadable_once
 from pbus.running_handlers import HandlerStatus
 from pbus.structs import DECODE_ERRORS, Label
 
@@ -134,6 +134,23 @@ def _by_our_clock(host: HostRecord) -> HostRecord:
     return msgspec.structs.replace(host, time=host.time + behind_s, processes=processes)
 
 
+class ChildRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker that another one added, in the row of its root.
+
+    Attributes:
+        depth: 1 for a child of the root.
+        working: The number of accepted jobs.
+    """
+
+    name: str
+    depth: int
+    active: bool
+    uptime_s: float | None
+    received: int
+    sent: int
+    working: int
+
+
 class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `pbus ps`; its fields are the keys of the JSON output.
 
@@ -146,6 +163,7 @@ class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
         error: Cause of a failure, of bad health, of silence or of a wait for a start; None otherwise.
         silent_s: Seconds since the last heartbeat; None for a worker without a lease.
         handler: The handler that had run longest by then; None for none.
+        children: The workers within it, each before its own; no others know them.
     """
 
     name: str
@@ -167,6 +185,7 @@ class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     silent_s: float | None = None
     handler: HandlerStatus | None = None
+    children: tuple[ChildRow, ...] = ()
 
     @property
     def doing(self) -> str | None:
@@ -335,14 +354,27 @@ def _lease_row(lease: Lease, now: float) -> WorkerRow:
 
 
 def _doing(lease: Lease | None, now: float) -> dict[str, Any]:
-    """The fields of a row about the worker's event loop."""
+    """The fields of a row that only the worker's own process tells."""
     if lease is None:
         return {}
     handler = lease.handler
     return {
         "silent_s": _age(lease.beat or None, now),
         "handler": None if handler is None else HandlerStatus.of(handler, now),
+        "children": tuple(_child_row(child, lease.ahead_s, now) for child in lease.children),
     }
+
+
+def _child_row(child: ChildState, ahead_s: float, now: float) -> ChildRow:
+    return ChildRow(
+        name=child.name,
+        depth=child.depth,
+        active=child.active,
+        uptime_s=_age(child.started_at - ahead_s if child.started_at else None, now),
+        received=child.received,
+        sent=child.sent,
+        working=child.working,
+    )
 
 
 def _blocked_text(

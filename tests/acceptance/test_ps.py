@@ -13,7 +13,7 @@ pytestmark = pytest.mark.cli
 KEYS = [
     "name", "state", "ready", "active", "runner", "host", "pid", "uptime_s", "restarts",
     "cpu_percent", "rss_bytes", "received", "sent", "lost", "queued", "refused", "error",
-    "silent_s", "handler",
+    "silent_s", "handler", "children",
 ]  # fmt: skip
 
 

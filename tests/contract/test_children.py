@@ -200,3 +200,38 @@ def test_finished_child_comes_back(make_bus):
                 assert [] == parent.children
 
     run(main())
+
+
+def test_children_are_in_the_lease_of_their_root(make_bus):
+    """The figures of a root worker have those below it that have started, each before its own."""
+
+    async def main():
+        parent = Parent()
+        async with hosted(make_bus, [parent]) as (runner,):
+            assert () == tuple(parent.lease_figures().children)
+            middle, kid, idle = Parent("middle"), Child("kid", parent.log), BaseWorker("idle")
+            await parent.add_workers(middle, Child("last", parent.log))
+            await until(lambda: len(parent.lease_figures().children) == 2)
+            await middle.add_workers(kid)
+            await middle.add_workers(idle)
+            await until(lambda: len(parent.lease_figures().children) == 4)
+            await parent.deactivate_worker("idle")
+            await until(lambda: not idle.active)
+            assert {} == await ask(parent, "kid", "echo")
+
+            children = parent.lease_figures().children
+            assert [("middle", 1), ("kid", 2), ("idle", 2), ("last", 1)] == [
+                (child.name, child.depth) for child in children
+            ]
+            assert [True, True, False, True] == [child.active for child in children]
+            figures = {child.name: child for child in children}
+            assert (kid.started_at, kid.sent) == (figures["kid"].started_at, figures["kid"].sent)
+            assert figures["kid"].received >= 1
+
+            await runner.registry.beat()
+            (stored,) = [one for one in await runner.bus.leases.leases() if one.name == "parent"]
+            assert [child.name for child in children] == [one.name for one in stored.children]
+            kid.request_stop(drain=False)
+            await until(lambda: len(parent.lease_figures().children) == 3)
+
+    run(main())

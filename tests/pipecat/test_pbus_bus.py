@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from pipecat.bus import BusFrameMessage, BusTTSSpeakMessage
+from pipecat.bus import BusCancelWorkerMessage, BusFrameMessage, BusTTSSpeakMessage
 from pipecat.frames.frames import InputAudioRawFrame, TextFrame, TranscriptionFrame
 from pipecat.pipeline.job_context import JobError, JobGroupParams, JobParams
 from pipecat.processors.frame_processor import FrameDirection
@@ -15,7 +15,7 @@ from pbus.errors import BusError, MessageEncodeError
 from support.odd_names import ODD_NAMES
 from support.pipecat_bots import Bot, Helper, ours, pbus_bus, running, theirs
 from support.valkey import Valkey
-from support.waiting import run, until
+from support.waiting import PATIENCE_S, run, until
 
 STREAM = [
     ("update", {"percent": 50}),
@@ -283,3 +283,44 @@ def test_a_name_that_is_taken_is_refused(valkey: Valkey, channel: str, caplog):
             await task
 
     run(main())
+
+
+def test_children_are_in_the_lease_of_their_root(valkey: Valkey, channel: str):
+    """Children of a named worker are in its lease; unnamed workers in that of their process."""
+
+    async def main():
+        url, root, kid = valkey.tcp_url, Bot("root"), Bot("kid")
+        unnamed, below = Bot(None), Bot("below")
+        runner = theirs(PbusBus(url, channel=channel, entry="process"), root)
+        async with (
+            running(runner, theirs(pbus_bus(url, channel), Bot("asker"))),
+            pbus.connect(url, channel=channel) as reader,
+        ):
+            await runner.add_workers(unnamed)
+            await root.add_workers(kid)
+            await unnamed.add_workers(below)
+
+            async def children():
+                return {
+                    one.name: [(child.name, child.depth) for child in one.children]
+                    for one in await reader.leases.leases()
+                }
+
+            expected = {
+                "asker": [],
+                "process": [(unnamed.name, 1), ("below", 2)],
+                "root": [("kid", 1)],
+            }
+            await becomes(children, expected)
+            await root.bus.send(BusCancelWorkerMessage(source="root", target="kid"))
+            await becomes(children, {**expected, "root": []})
+
+    run(main())
+
+
+async def becomes(look, expected):
+    """Wait until an async function returns a value."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (found := await look()) != expected:
+            await asyncio.sleep(0.05)
+    assert expected == found

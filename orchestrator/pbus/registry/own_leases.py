@@ -3,7 +3,7 @@
 import asyncio
 import heapq
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import msgspec
 
 from pbus.bus.base import WorkerBus
 from pbus.errors import BusUnavailableError, DuplicateWorkerError
-from pbus.leases import HEARTBEAT_S, Activation, Lease, Renewal
+from pbus.leases import HEARTBEAT_S, MAX_CHILDREN, Activation, ChildState, Lease, Renewal
 from pbus.names import is_worker_name
 from pbus.running_handlers import RunningHandler
 
@@ -26,6 +26,7 @@ class WorkerFigures(msgspec.Struct, frozen=True, kw_only=True):
     working: int = 0
     done: int = 0
     handler: RunningHandler | None = None
+    children: Sequence[ChildState] = ()
 
 
 class OwnLease(msgspec.Struct):
@@ -156,6 +157,7 @@ class OwnLeases:
             working=figures.working,
             done=figures.done,
             handler=figures.handler,
+            children=tuple(figures.children[:MAX_CHILDREN]),
             refused=counters.refused,
             unsealed=counters.unsealed,
             faults=counters.faults,

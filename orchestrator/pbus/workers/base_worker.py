@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from pbus.bus.base import WorkerBus
 from pbus.handlers import Handlers, find_handlers
+from pbus.leases import ChildState
 from pbus.messages import BusCancelMessage, BusEndMessage
 from pbus.registry import WorkerFigures, WorkerRegistry
 from pbus.workers.core import Runner
@@ -115,7 +116,26 @@ class BaseWorker(LifecycleMixin):
             working=len(self.active_jobs),
             done=0 if executor is None else executor.responder.finished,
             handler=self._oldest_handler(),
+            children=self._child_states(1),
         )
+
+    def _child_states(self, depth: int) -> list[ChildState]:
+        """The children that have started, each before its own."""
+        found = []
+        for child in self.children:
+            if not (isinstance(child, BaseWorker) and child._is_alive):  # noqa: SLF001 - of the same class
+                continue
+            own = ChildState(
+                name=child.name,
+                depth=depth,
+                active=child.active,
+                started_at=child.started_at or 0.0,
+                received=self.bus.stats(child.name).received,
+                sent=child.sent,
+                working=len(child.active_jobs),
+            )
+            found += [own, *child._child_states(depth + 1)]  # noqa: SLF001 - likewise
+        return found
 
     async def attach(self, *, registry: WorkerRegistry, bus: WorkerBus, runner: Runner) -> None:
         """Attach the worker to a runner; see LifecycleMixin."""

@@ -7,6 +7,7 @@ import pytest
 
 from pbus.errors import BusUnavailableError
 from pbus.leases import (
+    ChildState,
     Lease,
     claim_name,
     decode_activation,
@@ -48,6 +49,9 @@ def test_unreadable_leases_are_left_out(caplog):
         ("handler", {"name": "a", "source": "s" * 300, "since": 1.0}),
         ("handler", {"name": "a", "since": "long ago"}),
         ("handler", ["a"]),
+        ("children", [{"name": "a\x1b[2J"}]),
+        ("children", [{"name": "a", "depth": "deep"}]),
+        ("children", [{"depth": 1}]),
         ("done", "many"),
     ],
 )
@@ -94,6 +98,25 @@ def test_row_tells_the_handler():
         assert row.silent_s < 1.0
     for row in a_row():
         assert (None, None) == (row.handler, row.doing)
+
+
+def test_row_has_the_children():
+    """They are in the row of their root, in its order; times are by the clock that reads them."""
+    now = time.time()
+    children = (
+        ChildState(name="kid", started_at=now + 93.0, received=3, sent=2, working=1),
+        ChildState(name="below", depth=2, active=False),
+    )
+    lease = Lease(
+        name="a", incarnation="i.1", runner="r", host="h", pid=1, state="ready",
+        beat=now, ahead_s=100.0, children=children,
+    )  # fmt: skip
+    (read,) = decode_leases([msgspec.json.encode(lease)])
+    assert children == read.children
+    (row,) = merge_rows([lease], [], now)
+    assert [("kid", 1, True, 7.0, 3, 2, 1), ("below", 2, False, None, 0, 0, 0)] == [
+        msgspec.structs.astuple(child) for child in row.children
+    ]
 
 
 @pytest.mark.parametrize(("begin", "expected"), [(1e300, 0.0), (-1e300, 1e9)])

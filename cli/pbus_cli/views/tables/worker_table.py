@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+import msgspec
 from rich.text import Text
 
 from pbus.bus.queues.store import QueueStats
@@ -26,6 +27,8 @@ TROUBLE: Final[tuple[State, ...]] = (
     "exited",
 )
 
+_DEEPEST = 10  # children below are shown no further to the right
+
 
 def registry_lines(
     rows: Sequence[WorkerRow],
@@ -37,13 +40,14 @@ def registry_lines(
     """A heading and the workers.
 
     Args:
-        rows: In the order in which they are shown when all fit.
+        rows: In the order in which they are shown when all fit; below each its children, if those do.
         width: Cells a line may take; None for no limit.
         height: Lines there are, the heading included; None for no limit.
         queues: Stored messages by worker; None where delivery is at most once.
     """
-    room = len(rows) if height is None else max(1, height - 1)
-    shown, hidden = _most_important(rows, room)
+    listed = [line for row in rows for line in (row, *_children_of(row))]
+    room = len(listed) if height is None else max(1, height - 1)
+    shown, hidden = (listed, []) if len(listed) <= room else _most_important(rows, room)
     columns = worker_columns(shown, rows)
     if queues is not None:
         columns += queue_columns(shown, queues)
@@ -78,6 +82,28 @@ def state_counts(rows: Sequence[WorkerRow]) -> Text:
             text.append(", ")
             text.append(f"{counts[state]} {state}", style=colors.STATES[state])
     return text
+
+
+def _children_of(row: WorkerRow) -> list[WorkerRow]:
+    """A row for each child, which shares the process of its root."""
+    return [
+        msgspec.structs.replace(
+            row,
+            name=f"{'  ' * (min(child.depth, _DEEPEST) - 1)}└ {child.name}",
+            active=row.ready and child.active,
+            pid=None,
+            uptime_s=child.uptime_s,
+            cpu_percent=None,
+            rss_bytes=None,
+            received=child.received,
+            sent=child.sent,
+            lost=0,
+            queued=0,
+            restarts=0,
+            children=(),
+        )
+        for child in row.children
+    ]
 
 
 def _most_important(

@@ -1,9 +1,11 @@
 """The workers of this process: registered on pbus' bus, reachable there, and ended in order."""
 
 import asyncio
+import functools
 import logging
 import re
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from pbus.bus.brokered import BrokeredBus
@@ -13,6 +15,8 @@ from pbus.compat.pipecat.local_addresses import LocalAddress, Receive
 from pbus.compat.pipecat.peers import PeerRegistry
 from pbus.concurrency.background import TaskOwner
 from pbus.errors import PbusError
+from pbus.leases import ChildState
+from pbus.names import is_worker_name
 from pbus.registry.own_leases import WorkerFigures
 
 logger = logging.getLogger(__name__)
@@ -88,7 +92,8 @@ class LocalWorkers:
         """Register the process where none of its workers has its name."""
         if self._entry is not None and self._runner.get_worker(self._entry) is None:
             self._process = self._make_address(self._entry, "")
-            await self._registry.register(self._registry.new_lease(self._entry))
+            lease = self._registry.new_lease(self._entry)
+            await self._registry.register(lease, functools.partial(self._figures, self._entry))
             await self._bus.subscribe(self._process)
         for name in theirs.started_names(self._runner):  # before the broker was reached
             await self._join(name)
@@ -159,13 +164,42 @@ class LocalWorkers:
             self._addresses[name], self._process = self._process, None
         else:
             lease = self._registry.new_lease(name, active=worker.active)
-            await self._registry.register(lease, lambda: self._figures(worker))
+            await self._registry.register(lease, functools.partial(self._figures, name))
             self._addresses[name] = self._make_address(name, name)
             await self._bus.subscribe(self._addresses[name])
         await self._registry.set_ready(name)
 
-    def _figures(self, worker: theirs.BaseWorker) -> WorkerFigures:
-        return WorkerFigures(sent=self.sent[worker.name], working=len(worker.active_jobs))
+    def _figures(self, name: str) -> WorkerFigures:
+        """The figures of a worker, or of the process, whose row has the unnamed ones."""
+        worker = self.get(name)
+        if worker is None:
+            roots = filter(None, map(self._runner.get_worker, theirs.root_names(self._runner)))
+            unnamed = [root for root in roots if _UNNAMED.fullmatch(root.name)]
+            return WorkerFigures(children=self._states_of(unnamed))
+        return WorkerFigures(
+            sent=self.sent[name],
+            working=len(worker.active_jobs),
+            children=self._states_of(worker.children),
+        )
+
+    def _states_of(self, workers: Iterable[theirs.BaseWorker], depth: int = 1) -> list[ChildState]:
+        """The state of workers without a lease that are ready, each before its children."""
+        found = []
+        for worker in workers:
+            address = self._addresses.get(worker.name)
+            if address is None or not is_worker_name(worker.name):  # such a lease is not read
+                continue
+            own = ChildState(
+                name=worker.name,
+                depth=depth,
+                active=worker.active,
+                started_at=worker.started_at or 0.0,
+                received=self._bus.stats(address.name).received,
+                sent=self.sent[worker.name],
+                working=len(worker.active_jobs),
+            )
+            found += [own, *self._states_of(worker.children, depth + 1)]
+        return found
 
     async def _on_started(self, _runner: Any) -> None:
         self._is_started = True

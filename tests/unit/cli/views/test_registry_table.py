@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pbus.observe import State, WorkerRow
+from pbus.observe import ChildRow, State, WorkerRow
 from pbus.running_handlers import HandlerStatus
 from pbus_cli.views import colors
 from pbus_cli.views.tables.worker_table import error_lines, registry_lines, state_counts
@@ -177,3 +177,47 @@ def test_state_counts_text() -> None:
 def test_colors_suit_light_themes(style: str) -> None:
     """No white, no bright colour: those vanish on a light background."""
     assert not any(word in style for word in ("white", "bright", "#"))
+
+
+def child(name: str, depth: int = 1, **changes: Any) -> ChildRow:
+    """A worker that another one added."""
+    values = {"active": True, "uptime_s": 7.0, "received": 5, "sent": 6, "working": 0}
+    return ChildRow(name=name, depth=depth, **(values | changes))
+
+
+FAMILY = [
+    row("root", children=(child("kid"), child("grandkid", 2, active=False), child("last"))),
+    row("alone", lost=2, restarts=3),
+]
+
+
+def test_children_stand_below_their_root() -> None:
+    """Each by its depth, with its own figures; what is of the process stands at the root only."""
+    lines = [line.plain for line in registry_lines(FAMILY, 100)]
+
+    assert ["root", "└ kid", "└ grandkid", "└ last", "alone"] == [
+        line.split("ready")[0].strip() for line in lines[1:]
+    ]
+    assert [2, 4, 2] == [len(line) - len(line.lstrip(" ")) + 2 for line in lines[2:5]]
+    assert ["ready", "-", "7s", "-", "-", "5", "6", "0", "0"] == lines[2].split()[2:]
+    assert "ready, inactive" in lines[3]
+    assert "4711" not in "".join(lines[2:5])
+
+
+def test_children_far_below_are_shown() -> None:
+    """A depth that a foreign lease claims takes no room."""
+    deep = row("root", children=(child("kid", 10**9), child("odd", -5)))
+
+    assert widest(registry_lines([deep], None)) < 120
+    assert ["└ kid", "└ odd"] == [
+        line.plain.split("ready")[0].strip() for line in registry_lines([deep])[2:]
+    ]
+
+
+def test_children_give_way_to_workers() -> None:
+    """Where they do not all fit, only root workers are shown and counted."""
+    full, short = registry_lines(FAMILY, 100, 6), registry_lines(FAMILY, 100, 5)
+
+    assert (6, 3) == (len(full), len(short))
+    assert not any("└" in line.plain for line in short)
+    assert "2/2 ready" == state_counts(FAMILY).plain
