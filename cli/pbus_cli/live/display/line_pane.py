@@ -36,8 +36,11 @@ def strip_of(text: Text, width: int, style: Style | None = None) -> Strip:
     """
     shown = text.copy()
     shown.end = ""
+    base = _CONSOLE.get_style(shown.style)  # render() leaves it out of a text without spans
     segments = [
-        Segment(clean_line(one.text), one.style) for one in shown.render(_CONSOLE) if one.text
+        Segment(clean_line(one.text), one.style or base)
+        for one in shown.render(_CONSOLE)
+        if one.text
     ]
     strip = Strip(segments).adjust_cell_length(width)
     return strip.apply_style(style) if style is not None else strip

@@ -8,13 +8,13 @@ from pbus.observe import State
 from pbus_cli.views import colors
 
 KEYS: Final = (
-    ("1 … 6", "workers, traffic, logs, edges, jobs, dead letters; Tab: the next"),
+    ("1 … 6", "workers, traffic, logs, edges, jobs, dead letters (Tab)"),
     ("z", "only this pane, or all again"),
-    ("↑ ↓ PgUp PgDn", "choose a line; what follows its end pauses there"),
-    ("Home End", "the first or the last line; End follows the end again"),
-    ("Space", "pause and go on (traffic, logs); unfold a group (workers)"),
+    ("↑ ↓ PgUp PgDn", "choose a line; traffic and logs pause there"),
+    ("Home End", "first or last line; End follows the end again"),
+    ("Space", "traffic, logs: pause, go on; workers: unfold a group"),
     ("Enter", "all that is known of the line; the whole message"),
-    ("/", "filter this pane: words that must occur, !word must not; empty ends it"),
+    ("/", "filter this pane by words, !word: without it"),
     ("f", "fold messages that pass often, or show them one by one"),
     ("r", "restart the worker, or all replicas of the group"),
     ("s", "stop it; start it where it does not run"),
@@ -23,7 +23,7 @@ KEYS: Final = (
     ("?", "this"),
     ("q", "leave; asks where that ends the project"),
     ("Ctrl-C", "as of any command: leave, or stop all workers"),
-    ("mouse", "wheel: scroll; click: choose; a second click: as Enter"),
+    ("mouse", "wheel: scroll; click: choose; again: as Enter"),
 )
 SIGNS: Final = (
     ("a → b", "a message from a to b; * is everyone"),
@@ -31,9 +31,9 @@ SIGNS: Final = (
     ("[key]", "the key that chose the replica"),
     ("(local)", "it stayed in its process; shown is a copy"),
     ("(reached no process)", "nothing received it"),
-    ("▸ 50/s", "messages of this edge pass so often that only their rate is shown"),
+    ("▸ 50/s", "a busy edge: its rate instead of its messages"),
     ("▸ stt x4", "four replicas of stt, folded; ▾ unfolded"),
-    ("▁▃█", "rates over the last minute, scaled to the highest of them"),
+    ("▁▃█", "rates over the last minute, to the highest of them"),
     ("▰▰▱", "the share of a job that is done"),
     ("name *", "a line of pbus about the worker; | is its own"),
     ("‖", "paused: so many have come since"),
@@ -52,11 +52,11 @@ STATES: Final[tuple[tuple[State, str], ...]] = (
 )
 _FIGURES: Final = (
     ("IN OUT", "messages received and sent"),
-    ("LOST", "messages lost on the way to it, or that reached no process"),
+    ("LOST", "lost on the way to it, or reached no process"),
     ("QUEUED", "messages that wait in its process"),
-    ("BACKLOG", "stored messages, those IN FLIGHT included; OLDEST is their age"),
-    ("RETRIES DEAD", "stored messages that were tried before; dead letters"),
-    ("WAIT HANDLER", "times of half, 95 % and 99 % of messages: before handling, of handling"),
+    ("BACKLOG", "stored messages, also IN FLIGHT; OLDEST: their age"),
+    ("RETRIES DEAD", "stored messages tried before; dead letters"),
+    ("WAIT HANDLER", "times of 50, 95, 99 %: before handling, of it"),
     ("UNDELIVERED", "messages that reached no process"),
 )
 _WIDTH: Final = 21

@@ -73,6 +73,23 @@ def test_small_screen_has_the_most_useful():
     see(look)
 
 
+def test_alarms_are_seen():
+    """A failure is reversed over its whole line's text, as the choice is."""
+
+    async def look(app: DisplayApp, pilot: "Pilot[None]", _source: FakeSource) -> None:
+        strips = app.screen._compositor.render_strips()
+        assert [True] == [
+            bool(one.style and one.style.reverse and one.style.bold)
+            for one in strips[1]
+            if "tts failed" in one.text
+        ]
+        await press(app, pilot, "1")
+        chosen = app.screen._compositor.render_strips()[4]
+        assert all(one.style and one.style.reverse for one in chosen)
+
+    see(look)
+
+
 def test_wide_screen_has_all():
     """160 x 45: edges with their rates over time, jobs with bars and dead letters beside them."""
 
