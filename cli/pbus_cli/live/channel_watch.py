@@ -13,6 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from pbus.bus.queues.store import DeadLetter, QueueStats
+from pbus.bus.tap import Tap
+from pbus.bus.tap_base import BrokerTap
 from pbus.client import Attachment, Client
 from pbus.client.status import read_facts, read_queues
 from pbus.client.traffic.edge_stats import EdgeStats
@@ -36,6 +38,7 @@ _POLLS_PER_COUNT: Final = 2  # counting stored messages costs the broker more th
 _RATES: Final = 30  # of each edge: the last minute
 _MOST_DEAD: Final = 200
 _MOST_EDGES: Final = 500
+_QUOTA: Final = 5_000  # messages a second that are decoded; those beyond are only counted
 _STOP_S: Final = 2.0
 # What the display asks itself is no traffic of the project.
 _ASKED: Final = OWN_TYPES | {"BusJobsRequestMessage", "BusJobsResponseMessage"}
@@ -155,8 +158,6 @@ class ChannelWatch:
                 seen.update((lease.name, lease) for lease in leases)
                 self.last_leases = tuple(seen.values())
             await asyncio.sleep(_EVERY_S)
-            with self._lock:
-                self._traffic.look(time.monotonic())
 
     async def _poll_figures(self, client: Client) -> None:
         while True:
@@ -187,12 +188,25 @@ class ChannelWatch:
         return tuple(map(_dead_item, (await client.dead_letters.list())[:_MOST_DEAD]))
 
     async def _tap(self, client: Client) -> None:
-        async with client.bus.tap() as tap:
+        tap = client.bus.tap()
+        if isinstance(tap, BrokerTap):
+            tap.sieve, tap.quota = self._traffic.sieve, _QUOTA
+        async with tap, running(self._take_rates(tap)):
             async for item in tap:
                 if item.header.type not in _ASKED:
                     with self._lock:
                         self._traffic.add(item)
-                self.missed = tap.missed
+
+    async def _take_rates(self, tap: Tap) -> None:
+        """Each second, take the rates and have as many messages decoded again."""
+        while True:
+            await asyncio.sleep(_EVERY_S)
+            skipped = 0
+            if isinstance(tap, BrokerTap):
+                tap.quota, skipped = _QUOTA, tap.skipped
+            self.missed = tap.missed + skipped
+            with self._lock:
+                self._traffic.look(time.monotonic(), skipped)
 
 
 def _dead_item(message: DeadLetter) -> DeadItem:

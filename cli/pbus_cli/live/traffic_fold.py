@@ -21,6 +21,10 @@ _LONGEST_BODY: Final = 64 * 1024  # of longer ones only the beginning is kept
 _BEGINNING: Final = 4096
 _EVERY_S: Final = 1.0
 
+# A message in JSON begins with type, source and target, as pbus writes it.
+_ID: Final = b'","id":"'
+_LONGEST_HEAD: Final = 1024
+
 EdgeKey = tuple[str, str | None, str]
 
 
@@ -70,7 +74,9 @@ class TrafficFold:
         self._edges: dict[EdgeKey, _EdgeTraffic] = {}
         self._by_name: dict[EdgeKey, _EdgeTraffic] = {}  # by the names of replicas: quick to find
         self._recent: deque[tuple[_EdgeTraffic | None, Passed]] = deque(maxlen=_KEPT)
+        self._busy: dict[bytes, _EdgeTraffic] = {}  # by the beginnings of their messages
         self._before = 0
+        self._skipped = 0
         self._since = time.monotonic()
 
     def add(self, item: TapMessage) -> None:
@@ -83,6 +89,7 @@ class TrafficFold:
             edge.count += 1
             edge.bytes += item.size
             if edge.is_sampled:
+                self._note_busy(item.body, edge)
                 return
         passed = passed_of(TailMessage.of(item))
         if edge is not None and edge.is_folded:
@@ -90,20 +97,49 @@ class TrafficFold:
         else:
             self._recent.append((edge, passed))
 
-    def look(self, now: float) -> None:
-        """Take the rates, about once a second; what is folded from now on leaves the messages.
+    def sieve(self, lines: list[bytes]) -> list[bytes]:
+        """Count the messages of edges of which enough was seen this second; the others are left.
+
+        Args:
+            lines: Messages as they travel; they are not decoded for it.
+        """
+        busy = self._busy
+        if not busy:
+            return lines
+        left = []
+        for line in lines:
+            edge = busy.get(line[: line.find(_ID, 0, _LONGEST_HEAD)])
+            if edge is None:
+                left.append(line)
+            else:
+                edge.count += 1
+                edge.bytes += len(line)
+        self.passed += len(lines) - len(left)
+        return left
+
+    def look(self, now: float, skipped: int = 0) -> None:
+        """Take the rates, about once a second; edges folded from now on leave the messages.
 
         Args:
             now: By time.monotonic().
+            skipped: Messages so far that passed and were not given to add(): of whichever edges.
         """
         elapsed_s = now - self._since
         if elapsed_s < _EVERY_S / 2:
             return
-        self.per_second = (self.passed - self._before) / elapsed_s
-        self._before, self._since = self.passed, now
-        fresh = [edge for edge in self._edges.values() if edge.look(elapsed_s)]
-        if fresh:
+        seen, unseen = self.passed - self._before, skipped - self._skipped
+        scale = (seen + unseen) / seen if seen else 1.0
+        self.per_second = (seen + unseen) / elapsed_s
+        self._before, self._skipped, self._since = self.passed, skipped, now
+        self._busy = {}
+        looks = [edge.look(elapsed_s / scale) for edge in self._edges.values()]
+        if any(looks):
             self._fold_kept()
+
+    def _note_busy(self, body: bytes, edge: _EdgeTraffic) -> None:
+        end = body.find(_ID, 0, _LONGEST_HEAD)
+        if end > 0 and len(self._busy) < _MOST_EDGES:
+            self._busy[body[:end]] = edge
 
     def _fold_kept(self) -> None:
         kept: deque[tuple[_EdgeTraffic | None, Passed]] = deque(maxlen=_KEPT)

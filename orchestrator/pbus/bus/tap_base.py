@@ -3,7 +3,8 @@
 import abc
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TypeAlias
 
 from pbus.bus.queues.sealed_store import unsigned
 from pbus.bus.tap import TapMessage, TapQueue, shown_message
@@ -11,6 +12,8 @@ from pbus.codec import Envelope, as_json, decode_header, decode_payload
 from pbus.concurrency.background import TaskFunction, TaskOwner, run_forever
 from pbus.errors import MessageDecodeError, SealError
 from pbus.seal import NO_SEAL, Seal
+
+Sieve: TypeAlias = Callable[[list[bytes]], list[bytes]]
 
 FOLLOWER_LEASE_S = 6.0
 _CAPACITY = 20_000  # messages a slow reader may fall behind before it misses some
@@ -26,6 +29,8 @@ class BrokerTap(abc.ABC):
         seal: Of the channel.
 
     Attributes:
+        sieve: Called with the messages of a payload, still encoded; returns those that are shown.
+            None: all are.
         quota: How many more messages are shown; None for no limit.
         skipped: Messages that were not shown since the quota was used up.
         missed: Messages known to have passed unseen, apart from these.
@@ -34,6 +39,7 @@ class BrokerTap(abc.ABC):
 
     def __init__(self, seal: Seal = NO_SEAL) -> None:
         self._seal = seal
+        self.sieve: Sieve | None = None
         self.quota: int | None = None
         self.skipped = 0
         self.missed = 0
@@ -85,6 +91,8 @@ class BrokerTap(abc.ABC):
         self._next[key] = (max(expected, envelope.first + envelope.count), time.monotonic())
         self._note_gap(max(0, envelope.first - expected))
         fresh = lines[max(0, expected - envelope.first) :]
+        if self.sieve is not None:
+            fresh = self.sieve(fresh)
         if self.quota is not None:
             self.skipped += max(0, len(fresh) - self.quota)
             fresh = fresh[: self.quota]

@@ -214,6 +214,23 @@ def test_quota_is_used_up_in_order():
     assert 4 == follower.skipped
 
 
+def test_sieve_comes_before_the_quota():
+    """It is given fresh messages only, undecoded; what it keeps costs nothing of the quota."""
+    given: list[bytes] = []
+
+    def keep_odd(lines: list[bytes]) -> list[bytes]:
+        given.extend(lines)
+        return [line for line in lines if int(line[-2:-1]) % 2]
+
+    follower = BareFollower()
+    follower.sieve, follower.quota = keep_odd, 3
+    for each in (payload(1, 4), payload(3, 4), payload(7, 3)):
+        follower._follow(each)
+
+    assert [1, 3, 5] == [number for _, number in run(seen(follower))]
+    assert (9, 0, 2) == (len(given), follower.quota, follower.skipped)
+
+
 def test_waiting_messages_are_given_once():
     """What came before the end is there after it, and nothing else."""
     follower = follow(payload(1, 3))

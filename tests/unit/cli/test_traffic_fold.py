@@ -6,8 +6,13 @@ import msgspec
 import pytest
 
 from pbus.bus.tap import TapMessage
-from pbus.codec import Header
+from pbus.codec import Header, decode_header, encode_message
+from pbus.messages import BusDataMessage
 from pbus_cli.live.traffic_fold import TrafficFold
+
+
+class FoldedNote(BusDataMessage):
+    """A message."""
 
 
 class Clocked:
@@ -143,3 +148,93 @@ def test_long_message_is_cut():
     (one,) = fold.messages()
 
     assert (4096, 100_000, True) == (len(one.body), one.size, one.is_urgent)
+
+
+def lines_of(kind: str, count: int, source: str = "mic") -> list[bytes]:
+    """Messages as they travel."""
+    text = f'{{"type":"{kind}","source":"{source}","target":"agent","id":"1","time":1.0,"x":1}}'
+    return [text.encode()] * count
+
+
+def flooded() -> Clocked:
+    """An edge of which enough was seen this second."""
+    clocked = Clocked()
+    clocked.add("mic", "Frame", 50)
+    clocked.second()
+    for line in lines_of("Frame", 51):
+        header = Header(type="Frame", source="mic", target="agent", id="1", time=1.0)
+        clocked.fold.add(TapMessage(header=header, body=line, lane="d"))
+    return clocked
+
+
+def test_flood_is_counted_undecoded():
+    """What is busy is counted as it travels, in numbers and bytes; all else is left to be looked into."""
+    clocked = flooded()
+    rare = [*lines_of("Level", 1), *lines_of("Frame", 1, source="stt")]
+    left = clocked.fold.sieve([*lines_of("Frame", 900), *rare])
+    clocked.second()
+    (folded,) = clocked.fold.folded()
+
+    assert rare == left
+    assert (1_001, 1_001) == (folded.count, clocked.fold.passed)
+    assert folded.rate == pytest.approx(951, rel=0.02)
+    assert folded.bytes_rate == pytest.approx(951 * len(lines_of("Frame", 1)[0]), rel=0.02)
+
+
+@pytest.mark.parametrize("target", ["agent", None, "stt.2", 'an "odd" \u00e9'])
+def test_messages_of_the_library_are_sieved(target: str | None):
+    """Encoded by pbus itself, with any target."""
+    clocked = Clocked()
+    lines = [encode_message(FoldedNote(source="mic", target=target)) for _ in range(200)]
+
+    def pass_by() -> int:
+        left = clocked.fold.sieve(lines)
+        for line in left:
+            item = TapMessage(header=decode_header(line), body=line, lane="d")
+            clocked.fold.add(item)
+        return len(left)
+
+    assert 200 == pass_by()
+    clocked.second()
+    assert 200 == pass_by()
+    assert 0 == pass_by()
+    assert 600 == clocked.fold.passed
+
+
+def test_some_of_a_flood_are_seen_each_second():
+    """The newest messages of a busy edge can be inspected as long as it is busy."""
+    clocked = flooded()
+    assert [] == clocked.fold.sieve(lines_of("Frame", 9))
+    clocked.second()
+
+    assert 9 == len(clocked.fold.sieve(lines_of("Frame", 9)))
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"no json", b"\x82\xa4type\xa5Frame", b'{"type":"' + b"x" * 9_000, b'","id":"']
+)
+def test_sieve_leaves_what_is_odd(line: bytes):
+    """Whatever is no message of a busy edge is left to who decodes it."""
+    assert [line] == flooded().fold.sieve([line])
+
+
+def test_message_with_an_odd_head_is_never_sieved():
+    """A message whose head is not as pbus writes it counts, and is decoded each time."""
+    clocked = flooded()
+    header = Header(type="Frame", source="mic", target="agent", id="1", time=1.0)
+    for body in (b"{}", b'{"source":"mic","type":"Frame"}', b"x" * 2_000):
+        clocked.fold.add(TapMessage(header=header, body=body, lane="d"))
+
+    assert [b"{}"] == clocked.fold.sieve([b"{}"])
+
+
+def test_unseen_messages_count_in_the_rates():
+    """Where only a tenth could be looked at, rates are those of all."""
+    clocked = Clocked()
+    clocked.add("mic", "Frame", 100)
+    clocked.now += 1.0
+    clocked.fold.look(clocked.now, 900)
+    (folded,) = clocked.fold.folded()
+
+    assert clocked.fold.per_second == pytest.approx(1_000, rel=0.02)
+    assert folded.rate == pytest.approx(1_000, rel=0.02)
