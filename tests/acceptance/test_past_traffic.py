@@ -63,6 +63,8 @@ def test_traffic_outlives_the_run(cli: CliEnv) -> None:
     assert "last messages to it" in place.tell("postmortem", "ear").out
     place.supervisor().send_signal(signal.SIGKILL)
     wait_for(lambda: not cli.processes())
+    assert "run 2 crashed: its supervisor was killed" in place.tell("postmortem").err
+    assert "crashed" not in place.tell("postmortem", "--run", "1").err
 
     found = place.tell(*past)
     lines = found.out.splitlines()

@@ -168,6 +168,7 @@ def test_no_more_than_the_quota_is_kept(project: Project, monkeypatch: pytest.Mo
     monkeypatch.setattr(traffic_recorder, "BURST", 10)
     monkeypatch.setattr(traffic_recorder, "RATE", 50)
     monkeypatch.setattr(traffic_recorder, "_TICK_S", 0.01)
+    monkeypatch.setattr(traffic_recorder, "_QUIET_TICK_S", 0.01)
     monkeypatch.setattr(traffic_recorder, "_PAUSE_S", 0.03)
 
     async def main() -> None:
@@ -191,6 +192,7 @@ def test_quota_is_refilled_up_to_a_burst(project: Project, monkeypatch: pytest.M
     monkeypatch.setattr(traffic_recorder, "BURST", 5)
     monkeypatch.setattr(traffic_recorder, "RATE", 2_000)
     monkeypatch.setattr(traffic_recorder, "_TICK_S", 0.001)
+    monkeypatch.setattr(traffic_recorder, "_QUIET_TICK_S", 0.001)
 
     async def main() -> None:
         async with recording(project) as (_, tap):
@@ -208,9 +210,11 @@ def test_channel_that_cannot_be_followed_is_told(
 ) -> None:
     """A broker that refuses is a warning, and asked again later."""
     monkeypatch.setattr(traffic_recorder, "_AGAIN_S", 0.0)
-    bus = FakeBus()
+    bus, recorder = FakeBus(), TrafficRecorder(project)
     bus.refusal = BusUnavailableError("redis://x", "no permission")
-    asyncio.run(TrafficRecorder(project).run(bus))  # type: ignore[arg-type]
+    for _ in range(2):
+        asyncio.run(recorder.run(bus))  # type: ignore[arg-type]
+    assert 2 == len(bus.taps)
     assert 1 == caplog.text.count("the traffic is not kept for now: ")
     assert not has_traffic(project)
 

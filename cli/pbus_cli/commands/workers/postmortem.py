@@ -41,7 +41,10 @@ def postmortem(
     from pbus_cli.call.kept_project import kept_project, kept_runs, log_filter
 
     kept, _ = kept_project(project, file)
-    log_filter(kept_runs(kept), None, None, None, run)  # refuses a number of no run
+    runs = kept_runs(kept)
+    log_filter(runs, None, None, None, run)  # refuses a number of no run
+    if runs and runs[-1].outcome == "crashed" and run in {None, runs[-1].number}:
+        console.note(_crash_text(runs[-1].number))
     found = _capsules(kept, worker, run, is_whole=as_list)
     if not found and worker is not None:
         _refuse_unknown(kept, worker)
@@ -80,6 +83,14 @@ def _capsules(
     except OSError as error:
         console.warn(f"the crash capsules of {project.name} cannot be read: {error}")
     return found
+
+
+def _crash_text(run: int) -> str:
+    of_run = f"--run {run}"
+    return (
+        f"run {run} crashed: its supervisor was killed, and all workers with it; what it had kept"
+        f" is shown by `pbus logs {of_run}`, `pbus events {of_run}` and `pbus tail {of_run}`"
+    )
 
 
 def _refuse_unknown(project: "Project", worker: str) -> None:
