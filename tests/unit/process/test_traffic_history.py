@@ -350,3 +350,54 @@ def test_open_jobs_of_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_ones == recent.of(["w"]).jobs
     assert open_ones == recent.of(["c"]).jobs
     assert () == recent.of(["z"]).jobs
+
+
+def test_capsule_has_what_was_not_read_yet(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message that ended a worker is among its last ones, also while the registry is asked."""
+    asked = asyncio.Event()
+
+    class Asking(AllReached):
+        def knows(self, _target: str | None) -> bool:
+            return False
+
+        async def reaches(self, _target: str | None) -> bool:
+            asked.set()
+            await asyncio.sleep(PATIENCE_S)
+            return True
+
+    monkeypatch.setattr(traffic_recorder, "Presence", Asking)
+
+    async def main() -> None:
+        async with recording(project) as (recorder, tap):
+            tap.bring(1)
+            await asked.wait()
+            tap.bring(2)
+            assert ["1", "2", "3"] == [one.id for one in recorder.last_of(["b"]).received]
+
+    asyncio.run(main())
+    assert {"1", "2", "3"} == {one.id for one in entries(project) if isinstance(one, KeptMessage)}
+
+
+def test_undelivered_is_told_by_the_registry(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A target that is not there is asked for, and the answer is kept."""
+
+    class Nowhere(AllReached):
+        def knows(self, _target: str | None) -> bool:
+            return False
+
+        async def reaches(self, _target: str | None) -> bool:
+            return False
+
+    monkeypatch.setattr(traffic_recorder, "Presence", Nowhere)
+
+    async def main() -> None:
+        async with recording(project) as (_, tap):
+            tap.bring(2)
+            await until(lambda: len(entries(project)) == 2)
+
+    asyncio.run(main())
+    assert {False} == {one.is_reached for one in entries(project) if isinstance(one, KeptMessage)}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pbus.process.project.history.capsule import Capsule
+    from pbus.process.project.history.run_history import Run
     from pbus.process.project.project import Project
 
 
@@ -43,8 +44,7 @@ def postmortem(
     kept, _ = kept_project(project, file)
     runs = kept_runs(kept)
     log_filter(runs, None, None, None, run)  # refuses a number of no run
-    if runs and runs[-1].outcome == "crashed" and run in {None, runs[-1].number}:
-        console.note(_crash_text(runs[-1].number))
+    _tell_crash(runs, run)
     found = _capsules(kept, worker, run, is_whole=as_list)
     if not found and worker is not None:
         _refuse_unknown(kept, worker)
@@ -85,11 +85,14 @@ def _capsules(
     return found
 
 
-def _crash_text(run: int) -> str:
-    of_run = f"--run {run}"
-    return (
-        f"run {run} crashed: its supervisor was killed, and all workers with it; what it had kept"
-        f" is shown by `pbus logs {of_run}`, `pbus events {of_run}` and `pbus tail {of_run}`"
+def _tell_crash(runs: "Sequence[Run]", meant: int | None) -> None:
+    """Say that the newest run has no capsule of its last end, if its supervisor was killed."""
+    if not runs or runs[-1].outcome != "crashed" or meant not in {None, runs[-1].number}:
+        return
+    of_run = f"--run {runs[-1].number}"
+    console.note(
+        f"run {runs[-1].number} crashed: its supervisor was killed, and all workers with it; what it had"
+        f" kept is shown by `pbus logs {of_run}`, `pbus events {of_run}` and `pbus tail {of_run}`"
     )
 
 

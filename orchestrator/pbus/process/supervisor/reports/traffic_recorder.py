@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.presence import Presence
@@ -62,6 +63,7 @@ class TrafficRecorder:
         self._is_on = is_on
         self._recent = RecentTraffic()
         self._file = TrafficFile(project)
+        self._tap: BrokerTap | None = None
         self._has_warned = False
         self._told = 0  # of the messages that this follower has missed
 
@@ -71,13 +73,16 @@ class TrafficRecorder:
 
     def last_of(self, workers: Iterable[str]) -> Traffic | None:
         """Return the last messages of workers of one process; None where it is off."""
-        return self._recent.of(workers) if self._is_on else None
+        if not self._is_on:
+            return None
+        self._take_waiting()  # the one that ended the process may be among them
+        return self._recent.of(workers)
 
     async def run(self, bus: WorkerBus) -> None:
         """Follow the channel until cancelled."""
         tap = bus.tap()
         assert isinstance(tap, BrokerTap)  # noqa: S101 - a supervisor is on a broker
-        self._told, tap.quota = 0, BURST
+        self._tap, self._told, tap.quota = tap, 0, BURST
         try:
             async with tap, asyncio.TaskGroup() as group:
                 self._has_warned = False
@@ -89,17 +94,28 @@ class TrafficRecorder:
             self._has_warned = True
             await asyncio.sleep(_AGAIN_S)
         finally:
-            for item in tap.waiting():  # what came before the end
-                self._add(item, is_reached=True)
+            self._take_waiting()  # they came before the end
             self._tell_missed(tap)
+            self._tap = None
             self._file.close()
 
     async def _record(self, tap: BrokerTap, presence: Presence) -> None:
         async for item in tap:
             presence.note(item)
             target = item.header.target
-            is_known = item.is_local or presence.knows(target)
-            self._add(item, is_reached=is_known or await presence.reaches(target))
+            if item.is_local or presence.knows(target):
+                self._add(item)
+            else:
+                await self._add_after_look(kept(item, is_reached=True), presence)
+
+    async def _add_after_look(self, message: KeptMessage, presence: Presence) -> None:
+        """Add a message whose target has to be looked up; a capsule does not wait for that."""
+        self._recent.add(message)
+        at, is_reached = time.time(), True
+        try:
+            is_reached = await presence.reaches(message.target)
+        finally:  # it is kept where this ends meanwhile, too
+            self._file.add(at, replace(message, is_reached=is_reached))
 
     async def _pace(self, tap: BrokerTap) -> None:
         """Refill the quota; where it was used up, follow nothing for a while."""
@@ -115,8 +131,12 @@ class TrafficRecorder:
                 await tap.resume()
             self._tell_missed(tap)
 
-    def _add(self, item: TapMessage, *, is_reached: bool) -> None:
-        message = kept(item, is_reached=is_reached)
+    def _take_waiting(self) -> None:
+        for item in self._tap.waiting() if self._tap is not None else ():
+            self._add(item)
+
+    def _add(self, item: TapMessage) -> None:
+        message = kept(item, is_reached=True)
         self._recent.add(message)
         self._file.add(time.time(), message)
 
