@@ -7,6 +7,7 @@ import pytest
 from pbus import BaseWorker, BusDataMessage, job
 from pbus.client import Client
 from pbus.errors import JobFailedError, LogsElsewhereError
+from pbus.messages import BusWorkerStateMessage
 from support.job_helpers import Doer, hosted
 from support.waiting import PATIENCE_S, run
 
@@ -85,5 +86,34 @@ def test_a_timeline_needs_the_logs(make_bus):
                 await client.send("doer", "PairedCall", {"number": 3})
                 async with asyncio.timeout(PATIENCE_S):
                     assert 3 == (await anext(timeline)).data["number"]
+
+    run(main())
+
+
+def test_a_state_change_is_told_once(make_bus):
+    """As an event; the message that tells it is shown where its type is named."""
+
+    async def main():
+        async with Client(make_bus()) as client, Client(make_bus()) as supervisor:
+            timelines = [
+                client.timeline(logs=False, target="*"),
+                client.timeline(logs=False, type="WorkerState"),
+            ]
+            for timeline in timelines:
+                await timeline.__aenter__()
+            for state in ("starting", "ready"):
+                await supervisor.send_bus_message(
+                    BusWorkerStateMessage(
+                        source="supervisor-1", target=None, project="p", worker="w", state=state
+                    )
+                )
+            async with asyncio.timeout(PATIENCE_S):
+                kinds = [
+                    [type(await anext(timeline)).__name__ for _ in range(count)]
+                    for timeline, count in zip(timelines, (2, 4), strict=True)
+                ]
+        event, message = BusWorkerStateMessage.__name__, "TailMessage"
+        assert [event] * 2 == kinds[0]
+        assert [event, event, message, message] == sorted(kinds[1])
 
     run(main())

@@ -95,12 +95,18 @@ def _limits(width: int | None) -> tuple[int, int]:
     return _NAME_WIDTH[1], _TYPE_WIDTH[1]
 
 
-def body_text(body: bytes) -> str:
-    """The body of a message without its header, on one line; also of a body that was cut."""
+def body_text(body: bytes, hidden: frozenset[str] = frozenset()) -> str:
+    """The body of a message without its header, on one line; also of a body that was cut.
+
+    Args:
+        body: As it travelled.
+        hidden: Fields that are left out.
+    """
     fields = data_fields(body)
     if fields is None:
         return _shown(_HEADER_START.sub(b"", body, count=1))
-    fields.pop(_MADE, None)
+    for name in (_MADE, *hidden):
+        fields.pop(name, None)
     if "job_id" in fields:  # of least use to a reader: last
         fields["job_id"] = fields.pop("job_id")
     parts = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pbus.client.addresses import new_name
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
     from pbus.client.stored_messages import DeadLetters
     from pbus.client.traffic.edge_stats import ProjectStats
     from pbus.client.traffic.message_filter import Filter, TailTerms
-    from pbus.client.traffic.message_tail import MessageTail
     from pbus.client.traffic.state_tail import StateFollower, StateTail
-    from pbus.client.traffic.tails.message_pairs import PairTail
     from pbus.client.traffic.tails.timeline import Timeline
     from pbus.settings import BusOptions
 
@@ -79,13 +78,16 @@ class Client(JobCalls, MessageCalls):
         """
         from pbus.client.traffic.message_filter import filter_of
 
-        chosen = filter_of(terms)
-        return self.follow_with(self.follow(chosen), chosen, logs=logs, events=events)
+        return self.follow_with(filter_of(terms), logs=logs, events=events)
 
     def follow_with(
-        self, tail: MessageTail | PairTail, chosen: Filter, *, logs: bool, events: bool
+        self, chosen: Filter, *, logs: bool, events: bool, pairs: bool = False
     ) -> Timeline:
-        """Follow what a tail gives together with log lines and state changes, as timeline()."""
+        """Follow messages or pairs together with log lines and state changes, as timeline().
+
+        Where state changes are followed, the messages that tell them are left out, unless types are
+        named.
+        """
         from pbus.client.traffic.tails.log_tail import follow_logs
         from pbus.client.traffic.tails.timeline import Timeline
         from pbus.errors import LogsElsewhereError
@@ -95,6 +97,9 @@ class Client(JobCalls, MessageCalls):
             raise LogsElsewhereError(self.project)
         lines = follow_logs(self._open_bus, record) if logs and record is not None else None
         changes = self.events() if events else None
+        if events and not chosen.types:
+            chosen = replace(chosen, excluded=(*chosen.excluded, "type=BusWorkerStateMessage"))
+        tail = self.follow_pairs(chosen) if pairs else self.follow(chosen)
         return self._owned(Timeline(tail, changes, lines, chosen))
 
     async def status(self) -> ProjectStatus:

@@ -244,10 +244,10 @@ def _formatter(
 def _followed(
     client: "Client", chosen: "Filter", others: frozenset[str], *, pairs: bool
 ) -> "MessageTail | PairTail | Timeline":
-    tail = client.follow_pairs(chosen) if pairs else client.follow(chosen)
-    if not others:
-        return tail
-    return client.follow_with(tail, chosen, logs="logs" in others, events="events" in others)
+    if others:
+        logs, events = "logs" in others, "events" in others
+        return client.follow_with(chosen, logs=logs, events=events, pairs=pairs)
+    return client.follow_pairs(chosen) if pairs else client.follow(chosen)
 
 
 async def _print(

@@ -6,6 +6,7 @@ from pbus_cli.views import colors
 from pbus_cli.views.traffic import Passed, Widths, body_text, cells_text, traffic_cells
 
 _TIME_WIDTH: Final = 9
+_SAID_ALREADY: Final = frozenset({"deadline", "window", "status", "events"})
 _BAD: Final = frozenset({"error", "failed", "cancelled"})
 
 
@@ -28,19 +29,22 @@ def pair_text(
         width: Cells of the line; None for no limit.
         has_colors: Whether the stream shows colours.
     """
-    *head, (request_body, _) = traffic_cells(request, widths)
+    *head, _ = traffic_cells(request, widths)
     seconds = None if answer is None else max(0.0, answer.time - request.time)
     style = colors.ERROR if status in _BAD or answer is None else ""
     cells = [
         *head,
         (f"{between_text(seconds):>{_TIME_WIDTH}}  ", style),
         (f"{status}  " if status else "", style),
-        (request_body, ""),
+        (_body_text(request), ""),
     ]
     if answer is not None:
-        body = body_text(answer.body) if answer.has_body else ""
-        cells += [(" ⇒ ", colors.HEADING), (body, "")]
+        cells += [(" ⇒ ", colors.HEADING), (_body_text(answer), "")]
     return cells_text(cells, width=width, has_colors=has_colors)
+
+
+def _body_text(message: Passed) -> str:
+    return body_text(message.body, _SAID_ALREADY) if message.has_body else ""
 
 
 def between_text(seconds: float | None) -> str:

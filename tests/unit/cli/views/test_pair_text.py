@@ -17,8 +17,8 @@ def passed(kind: str, at: float, **fields: Any) -> Passed:
 
 
 RED = "\x1b[1;31m"
-REQUEST = passed("BusJobRequestMessage", 5.0, job_name="load")
-ANSWER = passed("BusJobResponseMessage", 5.0235, response={"n": 1})
+REQUEST = passed("BusJobRequestMessage", 5.0, job_name="load", deadline=9.0, window=512)
+ANSWER = passed("BusJobResponseMessage", 5.0235, status="completed", response={"n": 1}, events=0)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_times_between_are_short(seconds: float | None, text: str) -> None:
 
 
 def test_a_pair_has_both_bodies() -> None:
-    """The line of its request, then time and status, so that these stand in one column."""
+    """The line of its request, then time and status; without fields that say nothing more."""
     line = pair_text(REQUEST, ANSWER, "completed", Widths())
 
     assert line.endswith('    23.5 ms  completed  job_name="load" ⇒ response={"n": 1}')
