@@ -6,7 +6,18 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from pbus_cli.commands.messages import cancel, dlq, jobs, purge, record, send, seq, stats, tail
+from pbus_cli.commands.messages import (
+    cancel,
+    dlq,
+    jobs,
+    purge,
+    record,
+    replay,
+    send,
+    seq,
+    stats,
+    tail,
+)
 from pbus_cli.commands.project import attach, down, ls, top, up
 from pbus_cli.commands.setup import (
     bench,
@@ -46,6 +57,7 @@ _COMMANDS: Final = (
     tail,
     seq,
     record,
+    replay,
     stats,
     logs,
     events,

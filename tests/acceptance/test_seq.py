@@ -157,6 +157,51 @@ def test_recording_is_complete_or_says_not(talk: Place):
     assert (0, True) == (broken.code, "INCOMPLETE: it was broken off" in broken.err)
 
 
+def test_replay_is_compared_with_a_golden_recording(talk: Place):
+    """Green as recorded, by stand-ins too; red with the field after one changed answer."""
+    golden = talk.folder / "a.jsonl"
+    for options in ((), ("--ignore", "text")):
+        done = talk.tell("replay", "a.mcap", "--speed", "0", "--expect", "a.jsonl", *options)
+        assert (0, "") == (done.code, done.out), done.err
+        assert "sent 3 messages" in done.err
+    changed = golden.read_text().replace('"text":"ONE"', '"text":"OTHER"')
+    (talk.folder / "changed.jsonl").write_text(changed)
+    done = talk.tell("replay", "a.jsonl", "--speed", "0", "--expect", "changed.jsonl")
+    assert 1 == done.code
+    differs = 'text: expected "OTHER", got "ONE"'
+    assert [
+        f'tools -> middle JobResponse 1 (middle look({{"text": "one"}}) #1): response.{differs}',
+        f"middle -> begin Answer 1: {differs}",
+    ] == sorted(done.out.splitlines(), reverse=True)
+    incomplete = talk.tell("replay", "a.jsonl", "--expect", "b.jsonl")
+    assert (1, True) == (incomplete.code, "b.jsonl is INCOMPLETE" in incomplete.err)
+
+
+def test_replay_stands_in_for_workers(talk: Place):
+    """It answers their jobs as recorded; not for one that runs; fed alone, a worker says the same."""
+    taken = talk.tell("replay", "a.jsonl", "--as", "tools")
+    assert (1, True) == (taken.code, "'tools'" in taken.err)
+    unknown = talk.tell("replay", "a.jsonl", "--as", "nome")
+    assert (1, True) == (unknown.code, "'nome'" in unknown.err)
+
+    talk.tell("stop", "tools")
+    stood_in = ("replay", "a.jsonl", "--speed", "0", "--as", "tools", "--expect", "a.jsonl")
+    done = talk.tell(*stood_in)
+    assert (0, "") == (done.code, done.out), done.err
+    talk.tell("stop", "begin")
+    fed = talk.tell("replay", "a.jsonl", "--speed", "0", "--only", "middle", "--expect", "a.jsonl")
+    assert (0, "") == (fed.code, fed.out), fed.err
+    assert "4 messages of workers are as expected" in fed.err
+    talk.tell("start", "begin", "tools")
+
+
+def test_replay_goes_step_by_step(talk: Place):
+    """Each Enter sends a message; q ends it."""
+    done = talk.run("replay", "a.jsonl", "--step", stdin="\nq\n")
+    assert (0, True) == (done.code, "ended after 1 messages" in done.err)
+    assert 2 == done.err.count("cli-")
+
+
 def test_recording_that_cannot_be_complete_ends_with_1(talk: Place):
     """Of a project that stops meanwhile; a file that is none, or that cannot be written, is told."""
     assert 1 == talk.tell("record", "-o", "a.txt").code

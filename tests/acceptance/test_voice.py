@@ -92,6 +92,33 @@ def test_example_shows_what_it_says(voice: Place):
     assert "always" == workers["tools"]["restart"]["policy"]
 
 
+def test_recorded_call_is_replayed(voice: Place):
+    """By the client that asked for it, and by a stand-in for the caller; a changed answer is told."""
+    recording = voice.start("record", "-o", "call.jsonl")
+    voice.until_followed(1)
+    lines = ["hello, my name is ada", "how is the weather", "2 + 40", "bye"]
+    data = json.dumps({"call": "call-9", "lines": lines})
+    assert 0 == voice.tell("send", "caller", "--job", "call", "--data", data, "--wait").code
+    done = recording.end()
+    assert (0, "") == (done.code, done.out), done.err
+
+    expect = ("--expect", "call.jsonl")
+    again = voice.tell("replay", "call.jsonl", *expect)
+    assert (0, "") == (again.code, again.out), again.err
+    assert "sent 1 messages" in again.err
+    assert 0 == voice.tell("stop", "caller").code
+    spoken = voice.tell("replay", "call.jsonl", "--as", "caller", *expect)
+    assert (0, "") == (spoken.code, spoken.out), spoken.err
+
+    whole = (voice.folder / "call.jsonl").read_text()
+    (voice.folder / "other.jsonl").write_text(whole.replace("goodbye, ada.", "good night, ada."))
+    changed = voice.tell("replay", "call.jsonl", "--as", "caller", "--expect", "other.jsonl")
+    assert 1 == changed.code
+    assert ['agent -> tts Say 8: text: expected "good night, ada.", got "goodbye, ada."'] == [
+        line for line in changed.out.splitlines() if line.startswith("agent -> tts")
+    ]
+
+
 def test_its_own_tests_pass(voice: Place):
     """They need neither processes nor a broker."""
     done = subprocess.run(

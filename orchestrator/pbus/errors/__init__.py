@@ -70,8 +70,10 @@ from pbus.errors.project_errors import NoStoredMessagesError as NoStoredMessages
 from pbus.errors.project_errors import NothingRunningError as NothingRunningError
 from pbus.errors.project_errors import OrphanedProjectError as OrphanedProjectError
 from pbus.errors.project_errors import ProjectRunningError as ProjectRunningError
+from pbus.errors.project_errors import RecordedAnswerMissingError as RecordedAnswerMissingError
 from pbus.errors.project_errors import RecordingFileError as RecordingFileError
 from pbus.errors.project_errors import RenamedProjectError as RenamedProjectError
+from pbus.errors.project_errors import ReplayError as ReplayError
 from pbus.errors.project_errors import StrangeFileError as StrangeFileError
 from pbus.errors.project_errors import TopologyError as TopologyError
 from pbus.errors.project_errors import UnseenProjectError as UnseenProjectError

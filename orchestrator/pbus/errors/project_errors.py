@@ -52,6 +52,21 @@ class RecordingFileError(PbusError):
         self.file = file
 
 
+class ReplayError(PbusError):
+    """A recording cannot be replayed by the chosen names."""
+
+    def __init__(self, problem: str, *, hint: str | None = None) -> None:
+        hint = hint or "`pbus seq --from FILE` shows the workers and messages of a recording"
+        super().__init__(f"cannot replay: {problem}", hint=hint)
+
+
+class RecordedAnswerMissingError(PbusError):
+    """A worker asked a stand-in for a job that the recording has no answer to."""
+
+    def __init__(self, worker: str, job_name: str) -> None:
+        super().__init__(f"the recording has no (further) answer of {worker!r} to job {job_name!r}")
+
+
 class McapMissingError(PbusError):
     """A recording in MCAP needs a package that is not installed."""
 
