@@ -8,10 +8,12 @@ import msgspec
 
 from pbus.bus.queues.store import QueueStats
 from pbus.client.traffic.edge_stats import EdgeStats, Quantiles
+from pbus.client.traffic.message_tail import TailMessage
 from pbus.jobs.listing import JobEntry, JobProgress
 from pbus.observe import State, WorkerRow
 from pbus.process.supervisor_events import Line
 from pbus_cli.live.display.display_app import DisplayApp
+from pbus_cli.live.traffic_fold import passed_of
 from pbus_cli.views.board.arrangement import Pane
 from pbus_cli.views.board.board_snapshot import DeadItem, Edge, Failure, Folded, Snapshot
 from pbus_cli.views.tables.queue_table import DeadRow
@@ -36,6 +38,20 @@ def passed(number: int, **fields: Any) -> Passed:
     body = msgspec.json.encode(data)
     known = {"type": "Transcript", "source": "stt.1", "target": "agent", "body": body}
     return Passed(**{"time": 1.7e9 + number, "size": len(body), **known, **fields})
+
+
+def traced(*sent: tuple[str, str, str], trace: str = "ab" * 16) -> tuple[Passed, ...]:
+    """Messages of one trace, as they were followed: source, target and type of each."""
+    return tuple(
+        passed_of(
+            TailMessage(
+                time=1.7e9 + number, id=str(number), type=kind, category="data", source=source,
+                target=target, size_bytes=2, is_urgent=False, body=b"{}",
+                traceparent=f"00-{trace}-{number + 1:016x}-01",
+            )
+        )
+        for number, (source, target, kind) in enumerate(sent)
+    )  # fmt: skip
 
 
 def folded(rate: float = 50.0, **fields: Any) -> Folded:

@@ -5,6 +5,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from pbus.bus.tap import TapMessage
 from pbus.client.traffic.message_tail import TailMessage
 from pbus.names import group_of
@@ -189,17 +191,19 @@ def _group(name: str) -> str:
 
 def passed_of(message: TailMessage) -> Passed:
     """The fields of a message that views show."""
-    is_short = message.size_bytes <= _LONGEST_BODY
+    if message.size_bytes > _LONGEST_BODY:
+        message = msgspec.structs.replace(message, body=message.body[:_BEGINNING])
     return Passed(
         time=message.time,
         type=message.type,
         source=message.source,
         target=message.target,
-        body=message.body if is_short else message.body[:_BEGINNING],
+        body=message.body,
         size=message.size_bytes,
         is_urgent=message.is_urgent,
         is_reached=message.is_reached,
         key=message.key,
         is_local=message.is_local,
         has_body=message.has_body,
+        seen=message,
     )

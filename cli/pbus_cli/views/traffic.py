@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 from rich.cells import cell_len
 from rich.text import Text
 
-from pbus.client.traffic.message_tail import data_fields
+from pbus.client.traffic.message_tail import TailMessage, data_fields
 from pbus.client.traffic.type_names import category_of, short_type
 from pbus.messages import Category
 from pbus_cli.terminal.clean import clean_line
@@ -49,6 +49,7 @@ class Passed:
         key: Chose the replica that it went to; None where it has none.
         is_local: It stayed in its process.
         has_body: Whether the body is known.
+        seen: The message itself, its body cut as here; None where it is not kept.
     """
 
     time: float
@@ -62,6 +63,7 @@ class Passed:
     key: str | None = None
     is_local: bool = False
     has_body: bool = True
+    seen: TailMessage | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

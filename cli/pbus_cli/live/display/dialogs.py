@@ -23,15 +23,17 @@ class TextScreen(Screen[None]):
 
     Args:
         title: Above them.
-        lines: Wrapped where they are too long.
+        lines: Of any width.
+        wraps: Whether lines that are too wide are wrapped; else they are cut.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,enter,question_mark", "leave", show=False, priority=True)
     ]
 
-    def __init__(self, title: str, lines: Sequence[Text]) -> None:
+    def __init__(self, title: str, lines: Sequence[Text], *, wraps: bool = True) -> None:
         super().__init__()
+        self._wraps = wraps
         self._title = clean_line(title)
         self._lines = lines
         self._pane = LinePane("text", 0)
@@ -48,8 +50,8 @@ class TextScreen(Screen[None]):
         self._pane.focus()
 
     def on_resize(self, event: events.Resize) -> None:
-        """Wrap them for this width."""
-        wrapped = wrap(self._lines, event.size.width)
+        """Fit them into this width."""
+        wrapped = wrap(self._lines, event.size.width) if self._wraps else self._lines
         items = [_line_item(at, line) for at, line in enumerate(wrapped)]
         self._pane.show(PaneView(self._title, items))
 

@@ -16,8 +16,10 @@ from pbus_cli.live.display.pane_board import PaneBoard
 from pbus_cli.live.display.source import Source
 from pbus_cli.live.display.terminal_driver import TerminalDriver
 from pbus_cli.views.board.arrangement import Pane
+from pbus_cli.views.board.conversation import conversation_lines
 from pbus_cli.views.board.details import details
 from pbus_cli.views.board.signs import sign_lines
+from pbus_cli.views.traffic import Passed
 
 FRAMES_PER_S: Final = 4
 
@@ -48,6 +50,7 @@ class DisplayApp(App[None]):
     #filter, #filter:focus { background: ansi_default; color: ansi_default; border: none; padding: 0; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("t", "conversation", show=False, priority=True),
         Binding("question_mark", "help", show=False, priority=True),
     ]
 
@@ -100,6 +103,18 @@ class DisplayApp(App[None]):
         """Show all that is known of an item."""
         title, lines = details(message.item.value, self.board.snapshot.last_words)
         self.push_screen(TextScreen(title, [Text(line) for line in lines]))
+
+    def action_conversation(self) -> None:
+        """Show the trace of the chosen message as a sequence diagram."""
+        chosen = self.board.panes["traffic"].chosen
+        if self.board.focused != "traffic" or chosen is None:
+            return
+        value = chosen.value
+        passed = value if isinstance(value, Passed) else next(reversed(value.latest), None)
+        lines = conversation_lines(passed, self.board.snapshot) if passed is not None else []
+        if lines:
+            text = [Text(line, no_wrap=True) for line in lines]
+            self.push_screen(TextScreen("conversation", text, wraps=False))
 
     def action_help(self) -> None:
         """Explain every key and sign."""

@@ -24,7 +24,9 @@ _FOLLOWING: Final = frozenset[Pane]({"traffic", "logs"})
 _HINTS: Final = "q leave  ? help  / filter  Tab 1-6 panes  Enter inspect"
 _WORKER_HINTS: Final = "q leave  ? help  r restart  s stop  +- scale  Space unfold  Tab 1-6 panes"
 _DEAD_HINTS: Final = "q leave  ? help  u requeue  U all  Enter inspect  Tab 1-6 panes"
-_FOLLOWING_HINTS: Final = "q leave  ? help  / filter  Space pause  f fold  Enter inspect  Tab 1-6"
+_FOLLOWING_HINTS: Final = (
+    "q leave  ? help  / filter  Space pause  f fold  t trace  Enter inspect  Tab 1-6"
+)
 _FEW: Final = 8
 
 

@@ -79,6 +79,7 @@ def _message(passed: Passed) -> tuple[str, list[str]]:
         ("size", f"{passed.size:,} bytes"),
         ("lane", lane),
         ("key", passed.key),
+        ("trace", passed.seen and f"{passed.seen.trace_id} (t shows all of it)"),
         ("local", "it stayed in its process; this is a copy" if passed.is_local else ""),
         ("undelivered", reached),
     ])

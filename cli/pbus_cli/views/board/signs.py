@@ -14,6 +14,7 @@ KEYS: Final = (
     ("Home End", "first or last line; End follows the end again"),
     ("Space", "traffic, logs: pause, go on; workers: unfold a group"),
     ("Enter", "all that is known of the line; the whole message"),
+    ("t", "the conversation of the message, as a diagram"),
     ("/", "filter this pane by words, !word: without it"),
     ("f", "fold messages that pass often, or show them one by one"),
     ("r", "restart the worker, or all replicas of the group"),

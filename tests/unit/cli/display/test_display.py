@@ -20,6 +20,7 @@ from support.boards import (
     project,
     queues,
     shown,
+    traced,
     until_shown,
     worker_row,
 )
@@ -268,6 +269,28 @@ def test_message_is_inspected():
         assert "2 traffic" in await press(app, pilot, "escape")
 
     see(look, project(messages=(one,), folded=()))
+
+
+def test_conversation_is_drawn():
+    """`t` shows the trace of a message as a diagram, of what is folded too, and of no other trace."""
+    own = traced(("mic", "stt", "Frame"), ("stt", "agent", "Heard"), ("agent", "tts", "Say"))
+    other = traced(("clock", "stt", "Tick"), trace="cd" * 16)
+    snapshot = project(messages=(*own[1:], *other), folded=(folded(latest=own[:1]),))
+
+    async def look(app: DisplayApp, pilot: "Pilot[None]", _source: FakeSource) -> None:
+        assert "conversation" not in await press(app, pilot, "1", "t", "3", "t")
+        text = await press(app, pilot, "2", "up", "t")
+        assert "conversation" in text
+        for part in ("mic", "stt", "agent", "tts", "Frame", "Heard", "Say"):
+            assert part in text
+        assert "clock" not in text
+        assert text.index("Frame") < text.index("Heard") < text.index("Say")
+        assert "2 traffic" in await press(app, pilot, "q")
+        assert "Frame" in await press(app, pilot, "home", "t")  # of a busy edge the newest
+        await press(app, pilot, "q", "end")
+        assert "Tick" in await press(app, pilot, "t")
+
+    see(look, snapshot, (120, 30))
 
 
 @pytest.mark.parametrize(
