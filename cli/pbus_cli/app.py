@@ -26,6 +26,7 @@ from pbus_cli.commands.setup import (
     doctor,
     graph,
     init,
+    mcp,
     schema,
     validate,
 )
@@ -79,6 +80,7 @@ _COMMANDS: Final = (
     schema,
     init,
     completion,
+    mcp,
     bench,
 )
 

@@ -66,6 +66,7 @@ from pbus.errors.project_errors import DeadLetterNotFoundError as DeadLetterNotF
 from pbus.errors.project_errors import GraphFileError as GraphFileError
 from pbus.errors.project_errors import LogsElsewhereError as LogsElsewhereError
 from pbus.errors.project_errors import McapMissingError as McapMissingError
+from pbus.errors.project_errors import McpMissingError as McpMissingError
 from pbus.errors.project_errors import NoStoredMessagesError as NoStoredMessagesError
 from pbus.errors.project_errors import NothingRunningError as NothingRunningError
 from pbus.errors.project_errors import OrphanedProjectError as OrphanedProjectError

@@ -77,6 +77,16 @@ class McapMissingError(PbusError):
         )
 
 
+class McpMissingError(PbusError):
+    """Tools by the Model Context Protocol need a package that is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "`pbus mcp` needs the Python module 'mcp', which is not installed",
+            hint="pip install 'pbus-orchestrator[mcp]'",
+        )
+
+
 class ProjectRunningError(ProcessError):
     """The project is already up on this machine."""
 

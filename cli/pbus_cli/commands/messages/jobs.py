@@ -1,6 +1,6 @@
 """`pbus jobs`: the open jobs of a project."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -9,7 +9,6 @@ from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
     from pbus.client import OpenJobsResult
-    from pbus.jobs.listing import JobEntry
 
 
 def jobs(project: ProjectName = None, file: TopologyFiles = None, as_json: AsJson = False) -> None:
@@ -22,28 +21,17 @@ def jobs(project: ProjectName = None, file: TopologyFiles = None, as_json: AsJso
     attachment = choose(project, file)
     found = call(attachment, lambda client: client.open_jobs())
     if as_json:
+        from pbus_cli.views.tables.job_table import job_fields
+
         console.say_json({
             "project": attachment.project,
-            "jobs": [_as_json(entry) for entry in found.jobs],
+            "jobs": [job_fields(entry) for entry in found.jobs],
             "silent": found.silent,
         })
         return
     _print(found)
     for one in found.silent:
         console.warn(f"{one.runner} ({', '.join(one.workers)}) did not answer")
-
-
-def _as_json(entry: "JobEntry") -> dict[str, Any]:
-    return {
-        "id": entry.job_id,
-        "name": entry.name,
-        "requester": entry.requester,
-        "worker": entry.worker,
-        "state": entry.state,
-        "age_s": round(entry.age_s, 3),
-        "progress": entry.progress,
-        "label": entry.label,
-    }
 
 
 def _print(found: "OpenJobsResult") -> None:

@@ -1,6 +1,5 @@
 """`pbus logs`: what workers wrote, of running and of stopped projects."""
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -72,9 +71,10 @@ def logs(
     A line tells where a run begins. JSON, one object a line: time, run, worker, stream, text.
     """
     from pbus_cli.call.kept_project import RunMarks, kept_project, kept_runs, log_filter
+    from pbus_cli.call.log_paths import log_paths
 
     meant, record = kept_project(project, file)
-    paths = _paths(meant, workers or [])
+    paths = log_paths(meant, workers or [])
     if record is None and not follow and not meant.state_dir.exists():
         console.fail(f"{meant.name} has never run here: it has no logs", "`pbus up` starts it")
         raise typer.Exit(console.UNREACHABLE)
@@ -121,44 +121,6 @@ def _warn_of_odd_files(paths: "Mapping[str, Path]") -> None:
     for name, path in paths.items():
         if (kind := kind_of(path)) not in {"", "a file"}:
             console.warn(f"{path} is {kind}: what {name} writes is not kept")
-
-
-def _paths(project: "Project", names: list[str]) -> "Mapping[str, Path]":
-    """The log files of the workers named, replicas by their common name too."""
-    from pbus.names import stands_for, unknown_name
-    from pbus_cli.input.name_hints import unknown_text
-
-    processes = _processes(project)
-    logs = {*project.log_paths(), *processes.values()}
-    paths = {name: project.log_path(name) for name in sorted(logs)}
-    if not names:
-        return paths
-    known = {name: name for name in paths} | processes
-    chosen: dict[str, Path] = {}
-    for name in names:
-        found = {log: paths[log] for key, log in known.items() if stands_for(name, key)}
-        if not found:
-            raise typer.BadParameter(
-                unknown_text(unknown_name("worker", name, known)), param_hint="WORKER"
-            )
-        chosen |= found
-    return chosen
-
-
-def _processes(project: "Project") -> dict[str, str]:
-    """Workers of the topology, which may not have written anything yet, with their processes.
-
-    Workers of one process have the log of the first.
-    """
-    from pbus.errors import TopologyError
-    from pbus.topology import load_topology
-    from pbus.topology.policy.shared_process import process_names
-
-    try:
-        topology = load_topology((project.file, *project.overrides), os.environ)
-    except TopologyError:  # edited since: the logs are there all the same
-        return {}
-    return process_names(topology)
 
 
 class _LogView:

@@ -1,7 +1,7 @@
 """`pbus ps`: the workers of a project, process truth and registry truth in one table."""
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from pbus.bus.queues.store import QueueStats
-    from pbus.client import Attachment, Client, ProjectStatus
+    from pbus.client import Attachment, Client
     from pbus.observe import WorkerRow
 
 _WATCH_S = 1.0
@@ -70,7 +70,9 @@ async def _print(client: "Client", *, only_ready: bool, as_json: bool, again: bo
             continue
         rows = _chosen(status.rows, only_ready=only_ready)
         if as_json:
-            console.say_json(_as_json(status, rows))
+            from pbus_cli.views.tables.queue_table import status_fields
+
+            console.say_json(status_fields(status, rows))
         else:
             _print_table(rows, status.queues)
         for remark in status.remarks:
@@ -83,17 +85,6 @@ async def _print(client: "Client", *, only_ready: bool, as_json: bool, again: bo
 
 def _chosen(rows: "list[WorkerRow]", *, only_ready: bool) -> "list[WorkerRow]":
     return [row for row in rows if row.ready] if only_ready else rows
-
-
-def _as_json(status: "ProjectStatus", rows: "list[WorkerRow]") -> dict[str, Any]:
-    said: dict[str, Any] = {"project": status.project, "bus": status.bus}
-    queues = status.queues
-    if queues is None:
-        return {**said, "workers": rows}
-    from pbus_cli.views.tables.queue_table import queue_fields, shared_queues, with_queue
-
-    shared = [{"name": one.name, **queue_fields(one)} for one in shared_queues(rows, queues)]
-    return {**said, "workers": [with_queue(row, queues) for row in rows], "shared": shared}
 
 
 def _print_table(rows: "list[WorkerRow]", queues: "Mapping[str, QueueStats] | None" = None) -> None:

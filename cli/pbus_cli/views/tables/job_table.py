@@ -1,7 +1,7 @@
 """The open jobs: one line for each worker's part of one."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from rich.text import Text
 
@@ -17,6 +17,20 @@ _STATES: Final[dict[JobState, str]] = {
     "running": "green",
     "pending": "green",
 }
+
+
+def job_fields(entry: JobEntry) -> dict[str, Any]:
+    """The JSON of a job, as of `pbus jobs --json`."""
+    return {
+        "id": entry.job_id,
+        "name": entry.name,
+        "requester": entry.requester,
+        "worker": entry.worker,
+        "state": entry.state,
+        "age_s": round(entry.age_s, 3),
+        "progress": entry.progress,
+        "label": entry.label,
+    }
 
 
 def job_lines(entries: Sequence[JobEntry], width: int | None = None) -> list[Text]:

@@ -1,7 +1,7 @@
 """Stored messages: backlogs by worker, and the dead letters."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.text import Text
@@ -14,6 +14,9 @@ from pbus.observe import WorkerRow
 from pbus_cli.views import colors
 from pbus_cli.views.columns import Column, lines
 from pbus_cli.views.figures import short_count, short_duration
+
+if TYPE_CHECKING:
+    from pbus.client import ProjectStatus
 
 _FIELDS = ("backlog", "backlog_bytes", "in_flight", "oldest_s", "retries", "dead", "dead_fell")
 
@@ -59,6 +62,21 @@ def shared_queues(rows: Sequence[WorkerRow], queues: Mapping[str, QueueStats]) -
     """The queues that replicas share."""
     groups = dict.fromkeys(group_of(row.name) for row in rows)
     return [queues[group] for group in groups if group is not None and group in queues]
+
+
+def status_fields(status: "ProjectStatus", rows: Sequence[WorkerRow]) -> dict[str, Any]:
+    """The JSON of `pbus ps --json`.
+
+    Args:
+        status: Of the project.
+        rows: The workers of it that are shown.
+    """
+    said: dict[str, Any] = {"project": status.project, "bus": status.bus}
+    queues = status.queues
+    if queues is None:
+        return {**said, "workers": rows}
+    shared = [{"name": one.name, **queue_fields(one)} for one in shared_queues(rows, queues)]
+    return {**said, "workers": [with_queue(row, queues) for row in rows], "shared": shared}
 
 
 def queue_columns(

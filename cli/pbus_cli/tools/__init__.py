@@ -1,0 +1,1 @@
+"""Verbs as tools of the Model Context Protocol: `pbus mcp`."""
