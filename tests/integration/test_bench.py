@@ -37,6 +37,7 @@ EXPECTED = {
     "counts": ["counts: off", "counts: on"],
     "follow": ["follow: no follower", "follow: one that filters", "follow: the follower"],
     "start": [],  # needs the command
+    "held": [],  # needs Postgres
 }
 EXPECTED_BASELINE = {
     "throughput": ["throughput"],
@@ -130,14 +131,29 @@ def test_durable_writes_to_disk(tmp_path: Path) -> None:
 
     async def main() -> list[str]:
         found: list[str] = []
-        for keeps_data in (False, True):
-            async with own_broker(keeps_data=keeps_data) as url, AsyncRedis.from_url(url) as redis:
+        for kind in ("valkey", "valkey-durable"):
+            async with own_broker(kind) as url, AsyncRedis.from_url(url) as redis:
                 found.append((await redis.config_get("appendonly"))["appendonly"])
         return found
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path))
         assert ["no", "yes"] == asyncio.run(main())
+
+
+@pytest.mark.pgmq
+def test_snapshots_of_others_are_measured(database: str) -> None:
+    """Rates before, at the end of and after a held snapshot; none failed, none was lost."""
+    plan = structs.replace(FEW, held_s=0.3, window_s=0.3)
+    report = asyncio.run(measure(["held"], plan, url=database))
+    checks = {check.name: check for check in report.checks}
+
+    assert ["held: before a held snapshot", "held: at its end", "held: after it"] == [
+        row.name for row in report.rows
+    ]
+    assert all(row.count > 0 for row in report.rows)
+    assert (0, 0) == (checks["errors in held"].value, checks["lost in held"].value)
+    assert checks["throughput after 0.3 s of a held snapshot / before"].value > 0
 
 
 def test_failing_process_tells_why() -> None:

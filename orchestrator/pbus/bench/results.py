@@ -26,6 +26,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         rounds: Repetitions; systems take turns, so that other load on the machine meets all.
         tries: Urgent messages.
         pause_s: Seconds that the stalled receiver sleeps.
+        held_s: Seconds that another session holds a snapshot.
+        window_s: Seconds over which a rate is taken meanwhile.
         command: The words that call `pbus`; empty where its start cannot be measured.
     """
 
@@ -37,6 +39,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int = 2
     tries: int = 100
     pause_s: float = 5.0
+    held_s: float = 180.0
+    window_s: float = 20.0
     command: tuple[str, ...] = ()
 
     @property

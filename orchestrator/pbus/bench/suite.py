@@ -12,6 +12,7 @@ from pbus.bench.cases import (
     durable,
     fanout,
     follow,
+    held,
     inproc,
     job_round_trips,
     rtt,
@@ -22,7 +23,7 @@ from pbus.bench.cases import (
     urgent,
 )
 from pbus.bench.processes.clean_up import remove_queues
-from pbus.bench.processes.own_broker import own_broker
+from pbus.bench.processes.own_broker import BrokerKind, own_broker
 from pbus.bench.processes.process_pool import BenchProcesses
 from pbus.bench.results import CaseResult, Environment, Plan, Report
 from pbus.urls import BACKEND_OF_SCHEME, mask_url, url_scheme
@@ -42,10 +43,11 @@ MEASUREMENTS: Final[dict[str, Measure]] = {
     "follow": follow.measure,
     "inproc": inproc.measure,
     "start": startup.measure,
+    "held": held.measure,
 }
 
-# On a broker that writes to disk; that would slow down the others.
-_DURABLE: Final = frozenset({"durable"})
+# On brokers that write to disk, which would slow down the others; the rest on a Valkey that does not.
+_BROKERS: Final[dict[str, BrokerKind]] = {"durable": "valkey-durable", "held": "postgres"}
 
 
 async def measure(
@@ -60,7 +62,7 @@ async def measure(
     Args:
         names: Keys of MEASUREMENTS.
         plan: How much to measure.
-        url: The broker; None starts an embedded Valkey meanwhile.
+        url: The broker; None starts embedded ones meanwhile: Valkey, for `held` Postgres.
         on_begin: Called with the name of each before it begins.
 
     Raises:
@@ -69,10 +71,10 @@ async def measure(
     """
     if url is not None and BACKEND_OF_SCHEME.get(url_scheme(url)) == "pgmq":
         plan = replace(plan, baseline="pgmq")
-    environment = Environment.here("embedded Valkey" if url is None else mask_url(url))
+    environment = Environment.here(_embedded(names) if url is None else mask_url(url))
     found = CaseResult()
-    for keeps_data, group in itertools.groupby(names, _DURABLE.__contains__):
-        async with _broker(url, keeps_data=keeps_data) as address:
+    for kind, group in itertools.groupby(names, lambda name: _BROKERS.get(name, "valkey")):
+        async with _broker(url, kind) as address:
             async with BenchProcesses(address) as pool:
                 for name in group:
                     on_begin(name)
@@ -81,8 +83,13 @@ async def measure(
     return Report(environment=environment, rows=found.rows, checks=found.checks)
 
 
-def _broker(url: str | None, *, keeps_data: bool) -> contextlib.AbstractAsyncContextManager[str]:
-    return own_broker(keeps_data=keeps_data) if url is None else _given(url)
+def _broker(url: str | None, kind: BrokerKind) -> contextlib.AbstractAsyncContextManager[str]:
+    return own_broker(kind) if url is None else _given(url)
+
+
+def _embedded(names: Sequence[str]) -> str:
+    kinds = {"Postgres" if _BROKERS.get(name) == "postgres" else "Valkey" for name in names}
+    return f"embedded {' and '.join(sorted(kinds))}"
 
 
 @contextlib.asynccontextmanager

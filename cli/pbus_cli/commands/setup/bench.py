@@ -31,6 +31,7 @@ class What(enum.StrEnum):
     FOLLOW = "follow"
     INPROC = "inproc"
     START = "start"
+    HELD = "held"
     ALL = "all"
 
 
@@ -68,7 +69,7 @@ def bench(
 ) -> None:
     """Measure the bus with processes of its own.
 
-    On a Valkey of its own, or on --url, or on the bus of a project (-p, -f), always on a channel of
+    On a Valkey of its own (`held`: on a Postgres), or on --url, or on the bus of a project (-p, -f), always on a channel of
     its own. Fails with 1 when messages were lost.
     """
     from pbus.bench import MEASUREMENTS, Plan, measure

@@ -28,7 +28,7 @@ _TOPOLOGY = """\
 name: bench-start
 workers:
   idle:
-    worker: pbus.bench.cases.idle:Idle
+    worker: pbus.bench.processes.idle:Idle
     replicas: {workers}
 """
 

@@ -23,6 +23,8 @@ ROLES: Final = {
     "pong": "pbus.bench.cases.rtt:pong",
     "urgent-send": "pbus.bench.cases.urgent:send",
     "urgent-receive": "pbus.bench.cases.urgent:receive",
+    "flow-send": "pbus.bench.cases.held:send",
+    "flow-receive": "pbus.bench.cases.held:receive",
     "host": "pbus.bench.cases.inproc:host",
     "job-worker": "pbus.bench.cases.job_round_trips:work",
     "job-requester": "pbus.bench.cases.job_round_trips:request_one_by_one",

@@ -52,6 +52,12 @@ class Fetcher:
         """All that have fetched anything."""
         return self.uncertainty.consumers
 
+    @property
+    def held(self) -> list[int] | None:
+        """The entries in flight to them; None: there may be others."""
+        known = self.uncertainty.all_held()
+        return None if known is None else known + self.push.holds
+
     async def fetch(self, wanted: Wanted, *, consumer: str, wait_s: float) -> list[StoredMessage]:
         """Fetch messages, waiting for some; see QueueStore."""
         wanted = [one for one in wanted if one[2] > 0]

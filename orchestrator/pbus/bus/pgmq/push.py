@@ -104,6 +104,12 @@ class PushReceiver:
             self._prefetched.setdefault(consumer, []).extend(messages)
         self._context.wakeups.pushed(row["mailbox"])
 
+    @property
+    def holds(self) -> list[int]:
+        """The entries that came while the server was being asked, and were not read yet."""
+        pushed = self._pushed_during_fetch.values()
+        return [row["hold"] for during in pushed for _, row in during if row["hold"] is not None]
+
     def has_any(self, consumer: str) -> bool:
         """Whether messages wait for the consumer's next fetch."""
         return bool(self._prefetched.get(consumer) or self._pushed_during_fetch.get(consumer))

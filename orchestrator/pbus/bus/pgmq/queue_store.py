@@ -106,9 +106,9 @@ class PgmqQueueStore:
 
     async def renew(self, queues: Sequence[str]) -> list[str]:
         """Renew leases and holds; see QueueStore."""
-        sql = "SELECT * FROM pbus.queue_renew($1, $2, $3, $4, $5)"
-        consumers = self.fetcher.consumers
-        arguments = (list(queues), consumers, self._lease_s, self._hold_s)
+        sql = "SELECT * FROM pbus.queue_renew($1, $2, $3, $4, $5, $6)"
+        consumers, held = self.fetcher.consumers, self.fetcher.held
+        arguments = (list(queues), consumers, held, self._lease_s, self._hold_s)
         rows = await self._reader.call(sql, self._channel, *arguments)
         now = asyncio.get_running_loop().time()
         if now >= self._next_tidy:

@@ -39,6 +39,12 @@ class Uncertainty:
         """The entries that a consumer knows it holds, with how many messages are not settled."""
         return self._held.setdefault(consumer, {})
 
+    def all_held(self) -> list[int] | None:
+        """The entries that the consumers know they hold; None: there may be others."""
+        if self._uncertain:
+            return None
+        return [hold for held in self._held.values() for hold in held]
+
     def reconnecting(self, consumers: Iterable[str]) -> None:
         """Doubt what was pushed to consumers: it may not have come over the connection before."""
         self.connection += 1

@@ -14,6 +14,7 @@ from pbus.errors import BackendMissingError, PgmqMissingError
 
 _FUNCTIONS = (
     "leases.sql",
+    "queue_counts.sql",
     "queues.sql",
     "queue_push.sql",
     "queue_put.sql",

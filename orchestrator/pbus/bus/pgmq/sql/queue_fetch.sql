@@ -1,3 +1,9 @@
+-- What a session's scan of a queue is called; by the table, as another one of that name has other rows.
+CREATE OR REPLACE FUNCTION pbus.queue_scan_name(base text, its_lane text) RETURNS text
+LANGUAGE sql STABLE AS $$
+  SELECT 'pbus.scan_' || coalesce(to_regclass('pgmq.q_' || base || '_' || its_lane)::oid, 0);
+$$;
+
 -- The part of queue_fetch that depends on the queues: a function for each mailbox, planned once a
 -- session. What plans cost, each time, is more than all else a take of a few messages does.
 CREATE OR REPLACE FUNCTION pbus.queue_build_fetch(base text) RETURNS void LANGUAGE plpgsql AS $build$
@@ -8,15 +14,40 @@ DECLARE
       got := 0;
       bytes := 0;
       IF most > 0 THEN
-        FOR r IN SELECT q.msg_id, pbus.queue_entry_count(q.headers) AS n,
-                        pbus.queue_carried_bytes(q.message, q.headers) AS bytes FROM pgmq.%2$I q
-                  WHERE q.vt <= clock_timestamp() ORDER BY q.msg_id LIMIT most FOR UPDATE SKIP LOCKED
-        LOOP
-          ids := ids || r.msg_id;
-          got := got + greatest(r.n, 1);
-          bytes := bytes + r.bytes;
-          EXIT WHEN got >= most OR bytes > 1048576;
-        END LOOP;
+        state := pbus.scan_begin(%3$L);
+        IF pbus.scan_is_due(state) THEN
+          state := pbus.scan_advance(state, ARRAY(
+            SELECT q.msg_id FROM pgmq.%2$I q WHERE q.msg_id = ANY(state[5:])
+            UNION ALL
+            SELECT q.msg_id FROM pgmq.%2$I q WHERE q.msg_id > state[2] AND q.msg_id <= state[3]
+            ORDER BY 1 LIMIT 501));
+        END IF;
+        IF cardinality(state) > 4 THEN
+          FOR r IN SELECT q.msg_id, pbus.queue_entry_count(q.headers) AS n,
+                          pbus.queue_carried_bytes(q.message, q.headers) AS bytes FROM pgmq.%2$I q
+                    WHERE q.msg_id = ANY(state[5:]) AND q.vt <= clock_timestamp()
+                    ORDER BY q.msg_id LIMIT most FOR UPDATE SKIP LOCKED
+          LOOP
+            ids := ids || r.msg_id;
+            got := got + greatest(r.n, 1);
+            bytes := bytes + r.bytes;
+            EXIT WHEN got >= most OR bytes > 1048576;
+          END LOOP;
+        END IF;
+        IF got < most AND bytes <= 1048576 THEN
+          FOR r IN SELECT q.msg_id, pbus.queue_entry_count(q.headers) AS n,
+                          pbus.queue_carried_bytes(q.message, q.headers) AS bytes FROM pgmq.%2$I q
+                    WHERE q.msg_id > state[2] AND q.vt <= clock_timestamp()
+                    ORDER BY q.msg_id LIMIT most FOR UPDATE SKIP LOCKED
+          LOOP
+            ids := ids || r.msg_id;
+            got := got + greatest(r.n, 1);
+            bytes := bytes + r.bytes;
+            EXIT WHEN got >= most OR bytes > 1048576;
+          END LOOP;
+        END IF;
+        PERFORM pbus.scan_end(%3$L, state, CASE WHEN got > 0 THEN ids[cardinality(ids)]
+          ELSE pg_sequence_last_value(to_regclass(%4$L)) END);
       END IF;
       IF got > 0 THEN
         RETURN QUERY
@@ -35,11 +66,11 @@ DECLARE
                    '{}', pbus.queue_entry_bytes(e.headers) FROM entry e
             RETURNING in_flight.hold, in_flight.msg_id, in_flight.gone),
           counted AS (
-            UPDATE pbus.dequeued_count SET gone = dequeued_count.gone + (SELECT sum(cardinality(t.gone)) FROM fetched t)
-             WHERE queue_id = its_queue AND EXISTS (SELECT FROM fetched t WHERE t.gone <> '{}'))
+            SELECT pbus.queue_count_out(its_queue, sum(cardinality(t.gone)), 0) FROM fetched t
+            HAVING sum(cardinality(t.gone)) > 0)
           SELECT t.hold, %1$L, pbus.queue_headers(q.headers, q.msg_id, q.enqueued_at),
                  pbus.queue_message_text(q.message, q.headers), t.gone
-            FROM fetched t
+            FROM fetched t CROSS JOIN (SELECT count(*) FROM counted) c
             CROSS JOIN LATERAL (SELECT * FROM pgmq.%2$I q WHERE q.msg_id = t.msg_id OFFSET 0) q
            ORDER BY t.msg_id;
         PERFORM set_config('pbus.fetched', (bytes +
@@ -52,10 +83,13 @@ BEGIN
     ) RETURNS TABLE (hold bigint, lane text, headers text, message text, gone int[])
     LANGUAGE plpgsql AS $$
     #variable_conflict use_column
-    DECLARE r record; ids bigint[]; got int; bytes bigint; most int;
+    DECLARE r record; ids bigint[]; got int; bytes bigint; most int; state bigint[];
     BEGIN %s %s
-    END $$ $sql$, 'fetch_' || base, format(fetch_lane, 's', 'q_' || base || '_s'),
-    format(fetch_lane, 'd', 'q_' || base || '_d'));
+    END $$ $sql$, 'fetch_' || base,
+    format(fetch_lane, 's', 'q_' || base || '_s', pbus.queue_scan_name(base, 's'),
+           'pgmq.q_' || base || '_s_msg_id_seq'),
+    format(fetch_lane, 'd', 'q_' || base || '_d', pbus.queue_scan_name(base, 'd'),
+           'pgmq.q_' || base || '_d_msg_id_seq'));
 END $build$;
 
 -- The message of an entry, unless it is so large that it should not come with others.
@@ -89,7 +123,7 @@ CREATE OR REPLACE FUNCTION pbus.queue_fetch(
 DECLARE
   me pbus.consumer; w record; r record; soonest timestamptz; one timestamptz;
   began timestamptz := clock_timestamp(); ends timestamptz := began + hold_s * interval '1 s';
-  is_any boolean := false; is_cut boolean := false;
+  is_any boolean := false; is_cut boolean := false; state bigint[];
 BEGIN
   -- What was fetched just before a crash is in its queue again, so no wait for the disk is needed.
   PERFORM set_config('synchronous_commit', 'off', true);
@@ -154,12 +188,16 @@ BEGIN
   END LOOP;
   IF is_any THEN RETURN; END IF;
   FOR w IN
-    SELECT m.base || '_' || x.lane AS queue FROM unnest(w_name, w_lane) x(name, lane)
+    SELECT m.base, x.lane, m.base || '_' || x.lane AS queue FROM unnest(w_name, w_lane) x(name, lane)
       CROSS JOIN LATERAL (
         SELECT * FROM pbus.queue m WHERE m.channel = ch AND m.name = x.name FOR KEY SHARE) m
   LOOP
     -- Since we began: what became free while we looked is due at once.
-    EXECUTE format('SELECT min(vt) FROM pgmq.%I WHERE vt > $1', 'q_' || w.queue) INTO one USING began;
+    state := pbus.scan_begin(pbus.queue_scan_name(w.base, w.lane));
+    EXECUTE format('SELECT min(q.vt) FILTER (WHERE q.vt > $1) FROM (
+        SELECT vt FROM pgmq.%1$I WHERE msg_id > $2
+        UNION ALL SELECT vt FROM pgmq.%1$I WHERE msg_id = ANY($3)) q', 'q_' || w.queue)
+      INTO one USING began, state[2], state[5:];
     soonest := least(soonest, one);
   END LOOP;
   IF soonest IS NOT NULL THEN

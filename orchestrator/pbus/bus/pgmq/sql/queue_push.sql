@@ -51,16 +51,34 @@ CREATE OR REPLACE FUNCTION pbus.queue_push(
   used bigint
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
-  w record; id bigint; its_hold bigint := (random() * 9007199254740991)::bigint;
+  w record; id bigint; its_hold bigint := (random() * 9007199254740991)::bigint; held bigint;
+  scan text; state bigint[];
 BEGIN
   SELECT x.consumer, x.notify_channel, x.held_s INTO w FROM pbus.push_consumer x
     CROSS JOIN LATERAL (
       SELECT FROM pbus.consumer h WHERE h.channel = ch AND h.name = x.consumer
          AND NOT h.is_dead AND h.ends_at > clock_timestamp() FOR SHARE SKIP LOCKED) h
-   WHERE x.queue_id = its_queue AND x.ends_at > clock_timestamp()
-     AND used = (SELECT coalesce(sum(d.size - cardinality(d.gone)), 0) FROM pbus.in_flight d
-                  WHERE d.channel = ch AND d.consumer = x.consumer AND d.queue_id = its_queue);
+   WHERE x.queue_id = its_queue AND x.ends_at > clock_timestamp();
   IF NOT FOUND THEN RETURN false; END IF;
+  scan := 'pbus.held_' || md5(w.consumer) || '_' || replace(its_queue::text, '-', '_');
+  state := pbus.scan_begin(scan);
+  IF pbus.scan_is_due(state) THEN
+    state := pbus.scan_advance(state, ARRAY(
+      SELECT d.seq FROM pbus.in_flight d WHERE d.channel = ch AND d.consumer = w.consumer
+         AND d.seq = ANY(state[5:]) AND d.queue_id = its_queue
+      UNION ALL
+      SELECT d.seq FROM pbus.in_flight d WHERE d.channel = ch AND d.consumer = w.consumer
+         AND d.seq > state[2] AND d.seq <= state[3] AND d.queue_id = its_queue
+      ORDER BY 1 LIMIT 501));
+  END IF;
+  SELECT sum(d.size - cardinality(d.gone)) INTO held FROM (
+    SELECT d.size, d.gone FROM pbus.in_flight d WHERE d.channel = ch AND d.consumer = w.consumer
+       AND d.seq = ANY(state[5:]) AND d.queue_id = its_queue
+    UNION ALL
+    SELECT d.size, d.gone FROM pbus.in_flight d WHERE d.channel = ch AND d.consumer = w.consumer
+       AND d.seq > state[2] AND d.queue_id = its_queue) d;
+  PERFORM pbus.scan_end(scan, state, pg_sequence_last_value('pbus.in_flight_seq_seq'));
+  IF used <> coalesce(held, 0) THEN RETURN false; END IF;
   IF octet_length(messages::text) + octet_length(dest) > 7700 OR EXISTS (
     SELECT FROM jsonb_array_elements(messages) p
      WHERE (SELECT true FROM pbus.handled d WHERE d.queue_id = its_queue AND d.id = p->>0)) THEN

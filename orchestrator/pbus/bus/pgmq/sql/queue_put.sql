@@ -7,7 +7,7 @@ DECLARE
   to_all boolean := '*' = ANY(s_address);
   queue_ids bigint[]; queues text[]; names text[]; shared boolean[]; used bigint[]; most bigint[];
   weight bigint[]; heavy bigint[]; most_bytes bigint[]; load int; loads int[]; coming bigint := 0;
-  box_of int[]; last bigint[]; skip bigint; need bigint; s int; b int; l int;
+  box_of int[]; last bigint[]; generations bigint[]; skip bigint; need bigint; s int; b int; l int;
   all_refused boolean[] := '{f,f}';  -- of this lane: a broadcast
   any_refused boolean[] := '{f,f}';  -- of this lane: anything
   refused boolean[];                 -- of this mailbox and lane
@@ -16,20 +16,25 @@ DECLARE
   target record;
 BEGIN
   SELECT coalesce(array_agg(x.id), '{}'), array_agg(x.base), array_agg(x.name),
-         array_agg(x.is_shared), array_agg(x.stored - x.out[1]), array_agg(x.max_backlog),
-         array_agg(x.bytes - x.out[2]), array_agg(x.max_bytes)
-    INTO queue_ids, queues, names, shared, used, most, weight, most_bytes
-    FROM (SELECT m.id, m.base, m.name, m.is_shared, m.max_backlog, m.max_bytes, i.stored, i.bytes,
-                 (SELECT ARRAY[o.gone, o.bytes] FROM pbus.dequeued_count o WHERE o.queue_id = m.id) AS out
+         array_agg(x.is_shared), array_agg(x.max_backlog), array_agg(x.max_bytes)
+    INTO queue_ids, queues, names, shared, most, most_bytes
+    FROM (SELECT m.id, m.base, m.name, m.is_shared, m.max_backlog, m.max_bytes
             FROM (SELECT * FROM pbus.queue b WHERE b.channel = ch AND (to_all OR b.name = ANY(s_address))
                    ORDER BY b.id OFFSET 0) m
-            CROSS JOIN LATERAL (SELECT * FROM pbus.enqueued_count i WHERE i.queue_id = m.id FOR UPDATE) i) x;
+            CROSS JOIN LATERAL (
+              SELECT FROM pbus.queue_lock l WHERE l.queue_id = m.id AND l.side = 'in' FOR UPDATE) l) x;
+  SELECT array_agg(coalesce(u.messages, 0) ORDER BY q.n), array_agg(coalesce(u.bytes, 0) ORDER BY q.n)
+    INTO used, weight
+    FROM unnest(queue_ids) WITH ORDINALITY q(id, n) CROSS JOIN LATERAL pbus.queue_used(q.id) u;
   SELECT array_agg(array_position(names, w.address) ORDER BY w.n),
-         array_agg(coalesce((SELECT t.last FROM pbus.sender_stream t
-                      WHERE t.channel = ch AND t.sender = w.sender AND t.stream = w.stream
-                        AND t.address = w.address AND t.lane = w.lane), 0) ORDER BY w.n)
-    INTO box_of, last
-    FROM unnest(s_sender, s_stream, s_address, s_lane) WITH ORDINALITY w(sender, stream, address, lane, n);
+         array_agg(coalesce(t.last, 0) ORDER BY w.n),
+         array_agg(coalesce(t.generation + t.updates / 200, 0) ORDER BY w.n)
+    INTO box_of, last, generations
+    FROM unnest(s_sender, s_stream, s_address, s_lane) WITH ORDINALITY w(sender, stream, address, lane, n)
+    LEFT JOIN LATERAL (
+      SELECT * FROM pbus.sender_stream t
+       WHERE t.channel = ch AND t.sender = w.sender AND t.stream = w.stream
+         AND t.address = w.address AND t.lane = w.lane ORDER BY t.generation DESC LIMIT 1) t ON true;
   count_all := (SELECT count(*) FROM unnest(shared) x WHERE NOT x);
   refused := array_fill(false, ARRAY[greatest(2 * cardinality(queue_ids), 1)]);
   added := array_fill(0::bigint, ARRAY[greatest(cardinality(queue_ids), 1)]);
@@ -133,14 +138,15 @@ BEGIN
   IF filled = '{}' THEN RETURN; END IF;
   FOR j IN 1 .. cardinality(queue_ids) LOOP
     IF added[j] > 0 THEN
-      UPDATE pbus.enqueued_count SET stored = stored + added[j], bytes = bytes + heavy[j] WHERE queue_id = queue_ids[j];
+      PERFORM pbus.queue_count_in(queue_ids[j], added[j], heavy[j]);
     END IF;
   END LOOP;
-  INSERT INTO pbus.sender_stream AS t
-    SELECT ch, w.sender, w.stream, w.address, w.lane, w.last, clock_timestamp()
-      FROM unnest(s_sender, s_stream, s_address, s_lane, last) w(sender, stream, address, lane, last)
+  INSERT INTO pbus.sender_stream AS t (channel, sender, stream, address, lane, last, used_at, generation)
+    SELECT ch, w.sender, w.stream, w.address, w.lane, w.last, clock_timestamp(), w.generation
+      FROM unnest(s_sender, s_stream, s_address, s_lane, last, generations)
+             w(sender, stream, address, lane, last, generation)
      WHERE w.last > 0 ORDER BY 1, 2, 3, 4, 5
-    ON CONFLICT (channel, sender, stream, address, lane)
-      DO UPDATE SET last = excluded.last, used_at = excluded.used_at;
+    ON CONFLICT (channel, sender, stream, address, lane, generation)
+      DO UPDATE SET last = excluded.last, used_at = excluded.used_at, updates = t.updates + 1;
   PERFORM pbus.queue_notify(ch, filled);
 END $$;

@@ -49,7 +49,7 @@ BEGIN
       EXECUTE format('UPDATE pgmq.%I SET vt = clock_timestamp(), headers = $2, message = $3 WHERE msg_id = $1', 'q_' || h.queue)
         USING h.msg_id, headers || jsonb_build_object('n', cardinality(rest), 'b', load), messages;
     END IF;
-    UPDATE pbus.dequeued_count SET bytes = bytes + h.bytes - stays WHERE queue_id = h.queue_id;
+    PERFORM pbus.queue_count_out(h.queue_id, 0, (h.bytes - stays)::bigint);
   END LOOP;
   DELETE FROM pbus.in_flight WHERE hold = ANY(holds);
   PERFORM pbus.queue_notify(ch, queue_ids);
@@ -76,8 +76,9 @@ BEGIN
 END $$;
 
 -- Renews what is ours, removes what ran out; returns the mailboxes that are not there, or not whole.
+-- held: the entries of the holders; NULL: they may have some that they do not know of.
 CREATE OR REPLACE FUNCTION pbus.queue_renew(
-  ch text, names text[], holders text[], lease_s float8, hold_s float8
+  ch text, names text[], holders text[], held bigint[], lease_s float8, hold_s float8
 ) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE x record; was_away boolean; is_empty boolean;
 BEGIN
@@ -99,10 +100,13 @@ BEGIN
     WHERE channel = ch AND name = ANY(holders) AND NOT is_dead;
   UPDATE pbus.push_consumer SET ends_at = clock_timestamp() + hold_s * interval '1 s'
     WHERE channel = ch AND consumer = ANY(holders);
+  IF held IS NULL THEN
+    held := ARRAY(SELECT hold FROM pbus.in_flight WHERE channel = ch AND consumer = ANY(holders));
+  END IF;
   FOR x IN
     WITH old AS (
       UPDATE pbus.in_flight SET held_at = clock_timestamp()
-       WHERE channel = ch AND consumer = ANY(holders)
+       WHERE hold = ANY(held) AND consumer = ANY(holders)
          AND held_at < clock_timestamp() - hold_s / 2 * interval '1 s'
       RETURNING queue_id, lane, msg_id)
     SELECT m.base || '_' || o.lane AS queue, o.ids
@@ -112,9 +116,8 @@ BEGIN
     PERFORM pgmq.set_vt(x.queue, x.ids, clock_timestamp() + hold_s * interval '2 s');
   END LOOP;
   FOR x IN SELECT m.id, m.base FROM pbus.queue m
-             CROSS JOIN LATERAL (SELECT * FROM pbus.enqueued_count i WHERE i.queue_id = m.id OFFSET 0) i
-             CROSS JOIN LATERAL (SELECT * FROM pbus.dequeued_count o WHERE o.queue_id = m.id OFFSET 0) o
-            WHERE m.channel = ch AND m.name = ANY(names) AND (i.stored <> o.gone OR i.bytes <> o.bytes)
+             CROSS JOIN LATERAL (SELECT * FROM pbus.queue_used(m.id) OFFSET 0) u
+            WHERE m.channel = ch AND m.name = ANY(names) AND (u.messages <> 0 OR u.bytes <> 0)
             ORDER BY m.id
   LOOP
     -- Nothing is left of what should be: the queues were purged from outside.

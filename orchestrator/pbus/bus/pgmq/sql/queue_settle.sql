@@ -24,7 +24,7 @@ BEGIN
       UNION ALL SELECT b, 0, -w FROM unnest(again, sizes) a(b, w)) x(b, n, bytes)
     GROUP BY 1 ORDER BY 1
   LOOP
-    UPDATE pbus.dequeued_count SET gone = gone + done.n, bytes = bytes + done.bytes WHERE queue_id = done.b;
+    PERFORM pbus.queue_count_out(done.b, done.n, done.bytes::bigint);
   END LOOP;
 END $$;
 
@@ -124,7 +124,7 @@ BEGIN
                  $4, 1, 0, clock_timestamp(), pbus.queue_carried_bytes(message, headers) FROM gone)
       SELECT pbus.queue_entry_count(headers), pbus.queue_entry_bytes(headers) FROM gone $sql$, 'q_' || x.queue)
       INTO n, load USING x.queue_id, x.lane, x.msg_id, x.reason;
-    UPDATE pbus.dequeued_count SET gone = gone + coalesce(n, 0), bytes = bytes + coalesce(load, 0) WHERE queue_id = x.queue_id;
+    PERFORM pbus.queue_count_out(x.queue_id, coalesce(n, 0), coalesce(load, 0));
   END LOOP;
   DELETE FROM pbus.in_flight WHERE hold = ANY(holds);
 END $$;
@@ -142,7 +142,8 @@ BEGIN
     SELECT * FROM raised ORDER BY queue_id, key
   LOOP
     load := octet_length(x.message::text);
-    UPDATE pbus.enqueued_count SET stored = stored + 1, bytes = bytes + load WHERE queue_id = x.queue_id;
+    PERFORM pbus.queue_lock_count(x.queue_id, 'in');
+    PERFORM pbus.queue_count_in(x.queue_id, 1, load);
     PERFORM pgmq.send(x.queue, jsonb_build_array(x.message), pbus.queue_new_headers(1, load));
     queue_ids := queue_ids || x.queue_id;
   END LOOP;

@@ -33,8 +33,7 @@ $$;
 
 -- How many bytes all mailboxes of a channel hold.
 CREATE OR REPLACE FUNCTION pbus.queue_channel_bytes(ch text) RETURNS bigint LANGUAGE sql STABLE AS $$
-  SELECT coalesce(sum((SELECT i.bytes FROM pbus.enqueued_count i WHERE i.queue_id = m.id)
-                    - (SELECT o.bytes FROM pbus.dequeued_count o WHERE o.queue_id = m.id)), 0)::bigint
+  SELECT coalesce(sum((SELECT u.bytes FROM pbus.queue_used(m.id) u)), 0)::bigint
     FROM pbus.queue m WHERE m.channel = ch;
 $$;
 
@@ -96,8 +95,10 @@ DECLARE
 BEGIN
   SELECT q.base, q.channel INTO base, ch FROM pbus.queue q WHERE q.id = its_queue FOR UPDATE;
   IF NOT FOUND THEN RETURN; END IF;
-  DELETE FROM pbus.enqueued_count WHERE queue_id = its_queue;  -- waits for writers
+  DELETE FROM pbus.queue_lock WHERE queue_id = its_queue AND side = 'in';  -- waits for writers
+  DELETE FROM pbus.enqueued_count WHERE queue_id = its_queue;
   DELETE FROM pbus.in_flight WHERE channel = ch AND queue_id = its_queue;
+  DELETE FROM pbus.queue_lock WHERE queue_id = its_queue;
   DELETE FROM pbus.dequeued_count WHERE queue_id = its_queue;
   DELETE FROM pbus.handled WHERE queue_id = its_queue;
   DELETE FROM pbus.dead_letter WHERE queue_id = its_queue;
@@ -114,9 +115,8 @@ CREATE UNLOGGED TABLE IF NOT EXISTS pbus.last_renewal (channel text PRIMARY KEY,
 CREATE OR REPLACE FUNCTION pbus.queue_is_expired(its_queue pbus.queue) RETURNS boolean
 LANGUAGE sql VOLATILE AS $$
   SELECT NOT its_queue.is_durable AND its_queue.ends_at <= clock_timestamp() AND (
-    its_queue.ends_at <= clock_timestamp() - interval '10 min' OR NOT EXISTS (
-      SELECT FROM pbus.enqueued_count i JOIN pbus.dequeued_count o ON o.queue_id = i.queue_id
-       WHERE i.queue_id = its_queue.id AND i.stored > o.gone));
+    its_queue.ends_at <= clock_timestamp() - interval '10 min' OR
+      (SELECT u.messages > 0 FROM pbus.queue_used(its_queue.id) u) IS NOT TRUE);
 $$;
 
 CREATE OR REPLACE FUNCTION pbus.queue_is_complete(its_queue bigint, base text) RETURNS boolean
@@ -125,8 +125,8 @@ LANGUAGE sql STABLE AS $$
      AND to_regclass('pgmq.q_' || base || '_s') IS NOT NULL
      AND to_regproc('pbus.fetch_' || base) IS NOT NULL
      AND to_regproc('pbus.put_' || base) IS NOT NULL
-     AND EXISTS (SELECT FROM pbus.enqueued_count WHERE queue_id = its_queue)
-     AND EXISTS (SELECT FROM pbus.dequeued_count WHERE queue_id = its_queue);
+     AND (SELECT u.messages FROM pbus.queue_used(its_queue) u) IS NOT NULL
+     AND (SELECT count(*) FROM pbus.queue_lock WHERE queue_id = its_queue) = 2;
 $$;
 
 -- Makes what a mailbox needs, as far as it is missing.
@@ -138,8 +138,11 @@ BEGIN
   END LOOP;
   PERFORM pbus.queue_build_fetch(base);
   PERFORM pbus.queue_build_put(base);
-  INSERT INTO pbus.enqueued_count VALUES (its_queue, 0) ON CONFLICT DO NOTHING;
-  INSERT INTO pbus.dequeued_count VALUES (its_queue, 0) ON CONFLICT DO NOTHING;
+  INSERT INTO pbus.queue_lock VALUES (its_queue, 'in'), (its_queue, 'out') ON CONFLICT DO NOTHING;
+  INSERT INTO pbus.enqueued_count (queue_id, stored)
+    SELECT its_queue, 0 WHERE NOT EXISTS (SELECT FROM pbus.enqueued_count WHERE queue_id = its_queue);
+  INSERT INTO pbus.dequeued_count (queue_id, gone)
+    SELECT its_queue, 0 WHERE NOT EXISTS (SELECT FROM pbus.dequeued_count WHERE queue_id = its_queue);
   PERFORM pbus.queue_recount(its_queue, base);
 END $$;
 
@@ -149,7 +152,8 @@ CREATE OR REPLACE FUNCTION pbus.queue_recount(its_queue bigint, base text) RETUR
 DECLARE one text;
 BEGIN
   PERFORM set_config('enable_hashjoin', 'on', true);
-  PERFORM FROM pbus.enqueued_count WHERE queue_id = its_queue FOR UPDATE;  -- no process writes meanwhile
+  PERFORM pbus.queue_lock_count(its_queue, 'in');  -- no process writes meanwhile
+  PERFORM pbus.queue_lock_count(its_queue, 'out');
   EXECUTE format($sql$
     DELETE FROM pbus.in_flight h WHERE h.queue_id = $1 AND NOT EXISTS (
       SELECT FROM (SELECT 'd' AS lane, msg_id FROM pgmq.%1$I
@@ -231,7 +235,7 @@ BEGIN
          WHERE queue_id = its_queue WINDOW w AS (ORDER BY key DESC)) r
        WHERE r.at > 1 AND (r.at > most - most / 16 OR r.upto > most_bytes - most_bytes / 16));
     DELETE FROM pbus.dead_letter WHERE key = ANY(fallen);
-    UPDATE pbus.dequeued_count SET fell = fell + cardinality(fallen) WHERE queue_id = its_queue;
+    PERFORM pbus.queue_count_out(its_queue, 0, 0, cardinality(fallen));
   END IF;
   RETURN cardinality(fallen);
 END $$;
@@ -258,9 +262,10 @@ CREATE OR REPLACE FUNCTION pbus.queue_stats(ch text) RETURNS TABLE (
 ) LANGUAGE plpgsql AS $$
 DECLARE m record; one record; lane text; first float8;
 BEGIN
-  FOR m IN SELECT b.*, i.stored - o.gone AS left, i.bytes - o.bytes AS weight, o.fell FROM pbus.queue b
-             CROSS JOIN LATERAL (SELECT * FROM pbus.enqueued_count i WHERE i.queue_id = b.id OFFSET 0) i
-             CROSS JOIN LATERAL (SELECT * FROM pbus.dequeued_count o WHERE o.queue_id = b.id OFFSET 0) o
+  FOR m IN SELECT b.*, u.messages AS left, u.bytes AS weight, o.fell FROM pbus.queue b
+             CROSS JOIN LATERAL (SELECT * FROM pbus.queue_used(b.id) OFFSET 0) u
+             CROSS JOIN LATERAL (SELECT * FROM pbus.dequeued_count o WHERE o.queue_id = b.id
+                                  ORDER BY o.generation DESC LIMIT 1) o
             WHERE b.channel = ch ORDER BY b.name COLLATE "C" FOR KEY SHARE OF b LOOP
     name := m.name;
     backlog := greatest(m.left, 0);
@@ -296,7 +301,7 @@ BEGIN
     total := total + n;
     weight := weight + load;
   END LOOP;
-  UPDATE pbus.dequeued_count SET gone = gone + total, bytes = bytes + weight WHERE queue_id = its_queue.id;
+  PERFORM pbus.queue_count_out(its_queue.id, total, weight);
   IF remove THEN PERFORM pbus.queue_remove(its_queue.id); END IF;
   RETURN total;
 END $$;
@@ -308,9 +313,8 @@ DECLARE its_queue bigint; backlog bigint;
 BEGIN
   SELECT q.id INTO its_queue FROM pbus.queue q WHERE q.channel = ch AND q.name = who FOR UPDATE;
   IF NOT FOUND THEN RETURN 0; END IF;
-  PERFORM FROM pbus.enqueued_count WHERE queue_id = its_queue FOR UPDATE;  -- no process writes meanwhile
-  backlog := (SELECT i.stored - o.gone FROM pbus.enqueued_count i, pbus.dequeued_count o
-               WHERE i.queue_id = its_queue AND o.queue_id = its_queue);
+  PERFORM pbus.queue_lock_count(its_queue, 'in');  -- no process writes meanwhile
+  backlog := (SELECT u.messages FROM pbus.queue_used(its_queue) u);
   IF backlog > 0 THEN RETURN backlog; END IF;
   PERFORM pbus.queue_remove(its_queue);
   RETURN 0;

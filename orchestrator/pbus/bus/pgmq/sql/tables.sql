@@ -67,18 +67,27 @@ CREATE TABLE IF NOT EXISTS pbus.queue (
 );
 -- The backlog is the difference of two counters, of messages and of bytes (of whole entries): writers
 -- and readers do not wait for each other.
--- A writer to a queue locks its enqueued_count row, so rows become visible in their order.
+-- One row counts a queue; after some updates another of the next generation takes its place, so
+-- that the newest is found first, and soon, however many versions an old snapshot keeps.
 CREATE TABLE IF NOT EXISTS pbus.enqueued_count (
-  queue_id bigint PRIMARY KEY, stored bigint NOT NULL, bytes bigint NOT NULL DEFAULT 0) WITH (fillfactor = 20);
+  queue_id bigint NOT NULL, generation bigint NOT NULL DEFAULT 0, updates integer NOT NULL DEFAULT 0,
+  stored bigint NOT NULL, bytes bigint NOT NULL DEFAULT 0,
+  PRIMARY KEY (queue_id, generation)) WITH (fillfactor = 20);
 CREATE TABLE IF NOT EXISTS pbus.dequeued_count (
-  queue_id bigint PRIMARY KEY, gone bigint NOT NULL, bytes bigint NOT NULL DEFAULT 0,
-  fell bigint NOT NULL DEFAULT 0) WITH (fillfactor = 20);
+  queue_id bigint NOT NULL, generation bigint NOT NULL DEFAULT 0, updates integer NOT NULL DEFAULT 0,
+  gone bigint NOT NULL, bytes bigint NOT NULL DEFAULT 0, fell bigint NOT NULL DEFAULT 0,
+  PRIMARY KEY (queue_id, generation)) WITH (fillfactor = 20);
+-- Locked before a count is read to be changed; never updated. A writer to a queue locks its `in`, so
+-- rows become visible in their order.
+CREATE TABLE IF NOT EXISTS pbus.queue_lock (
+  queue_id bigint NOT NULL, side text NOT NULL, PRIMARY KEY (queue_id, side));
 
 -- The last number stored of each sender's stream: what is written again is ignored.
 CREATE TABLE IF NOT EXISTS pbus.sender_stream (
   channel text NOT NULL, sender text NOT NULL, stream bigint NOT NULL, address text NOT NULL,
   lane text NOT NULL, last bigint NOT NULL, used_at timestamptz NOT NULL,
-  PRIMARY KEY (channel, sender, stream, address, lane)
+  generation bigint NOT NULL DEFAULT 0, updates integer NOT NULL DEFAULT 0,
+  PRIMARY KEY (channel, sender, stream, address, lane, generation)
 ) WITH (fillfactor = 50);
 
 -- PGMQ does not say who holds a row.
@@ -92,10 +101,8 @@ CREATE TABLE IF NOT EXISTS pbus.in_flight (
   queue_id bigint NOT NULL, lane text NOT NULL, msg_id bigint NOT NULL,
   channel text NOT NULL, consumer text NOT NULL, held_at timestamptz NOT NULL,
   size integer NOT NULL, gone integer[] NOT NULL, started integer[] NOT NULL,
-  bytes bigint NOT NULL DEFAULT 0
+  bytes bigint NOT NULL DEFAULT 0, seq bigint GENERATED ALWAYS AS IDENTITY
 );
--- None by mailbox: it would be taken instead of the primary key, and leads past all that is gone.
-CREATE INDEX IF NOT EXISTS in_flight_consumer ON pbus.in_flight (channel, consumer);
 
 CREATE TABLE IF NOT EXISTS pbus.handled (
   queue_id bigint NOT NULL, id text NOT NULL, at timestamptz NOT NULL, PRIMARY KEY (queue_id, id)
@@ -122,4 +129,25 @@ BEGIN
   LOOP
     EXECUTE format('ALTER TABLE pbus.%I ADD COLUMN %I bigint NOT NULL DEFAULT %s', x.its, x.part, x.usual);
   END LOOP;
+  FOR x IN SELECT v.*, (SELECT conname FROM pg_catalog.pg_constraint
+                         WHERE conrelid = ('pbus.' || v.its)::regclass AND contype = 'p') AS key
+             FROM (VALUES ('enqueued_count', 'queue_id'), ('dequeued_count', 'queue_id'),
+                          ('sender_stream', 'channel, sender, stream, address, lane')) v(its, columns)
+            WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                               WHERE a.attrelid = ('pbus.' || v.its)::regclass AND a.attname = 'generation')
+  LOOP
+    EXECUTE format('ALTER TABLE pbus.%1$I ADD COLUMN generation bigint NOT NULL DEFAULT 0,
+      ADD COLUMN updates integer NOT NULL DEFAULT 0, DROP CONSTRAINT %2$I, ADD PRIMARY KEY (%3$s, generation)',
+      x.its, x.key, x.columns);
+  END LOOP;
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
+                  WHERE attrelid = 'pbus.in_flight'::regclass AND attname = 'seq') THEN
+    DROP INDEX IF EXISTS pbus.in_flight_consumer;
+    ALTER TABLE pbus.in_flight ADD COLUMN seq bigint GENERATED ALWAYS AS IDENTITY;
+  END IF;
+  INSERT INTO pbus.queue_lock SELECT id, side FROM pbus.queue, (VALUES ('in'), ('out')) v(side)
+    ON CONFLICT DO NOTHING;
+  DROP FUNCTION IF EXISTS pbus.queue_renew(text, text[], text[], float8, float8);
 END $$;
+-- None by mailbox: it would be taken instead of the primary key, and leads past all that is gone.
+CREATE INDEX IF NOT EXISTS in_flight_consumer ON pbus.in_flight (channel, consumer, seq);
