@@ -3,6 +3,7 @@
 import pytest
 
 from support.cli_env import Place, wait_for
+from support.terminal import terminal
 
 pytestmark = pytest.mark.cli
 
@@ -69,3 +70,17 @@ def test_watch_goes_on(sample: Place):
     wait_for(lambda: len(watch.out.splitlines()) >= 2)
 
     assert 130 == watch.end().code
+
+
+def test_terminal_shows_the_edges_live(sample: Place):
+    """The display at the edges of these workers; a wrong name is told before anything is drawn."""
+    wait_for(lambda: "clerk" in sample.run("stats", "clerk").out)
+    with terminal(sample, "stats", "clerk", "--watch", rows=24, columns=80) as screen:
+        screen.until("4 edges")
+        screen.until("clerk")
+        screen.press("\x03")
+        assert 130 == screen.code()
+    with terminal(sample, "stats", "clark", "--watch") as screen:
+        assert 2 == screen.code()
+        assert "\x1b[?1049h" not in screen.written
+        assert "did you mean 'clerk'" in screen.text()

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from pbus.bus.queues.store import QueueStats
-from pbus.client.traffic.edge_stats import EdgeStats, Quantiles
+from pbus.client.traffic.edge_stats import EdgeStats, JobStats, Quantiles
 from pbus.client.traffic.message_tail import TailMessage
 from pbus.jobs.listing import JobEntry, JobProgress
 from pbus.observe import State, WorkerRow
@@ -75,6 +75,12 @@ def job(job_id: str = "j1", **fields: Any) -> JobEntry:
     progress = JobProgress(done=12, total=40, percent=30)
     made = {**known, "state": "running", "progress": progress, "wire_id": f"w-{job_id}", **fields}
     return JobEntry(job_id=job_id, **made)
+
+
+def job_stats() -> JobStats:
+    """Jobs that were counted."""
+    outcomes = {"completed": 7, "failed": 2, "lost": 0}
+    return JobStats(requester="agent", worker="tts", name="say", outcomes=outcomes, latency_s=TIMES)
 
 
 def dead(key: str = "k1") -> DeadItem:

@@ -17,7 +17,7 @@ from pbus.bus.tap import Tap
 from pbus.bus.tap_base import BrokerTap
 from pbus.client import Attachment, Client
 from pbus.client.status import read_facts, read_queues
-from pbus.client.traffic.edge_stats import EdgeStats
+from pbus.client.traffic.edge_stats import EdgeStats, JobStats
 from pbus.client.traffic.type_names import OWN_TYPES
 from pbus.concurrency.background import running
 from pbus.errors import BusError, PbusError
@@ -52,21 +52,21 @@ class ChannelWatch:
 
     Args:
         attach: Finds the project, in the watch's thread.
-        with_traffic: Follow the messages and look at edges, jobs and dead letters, too.
     """
 
-    def __init__(self, attach: Callable[[], Attachment], *, with_traffic: bool = True) -> None:
+    def __init__(self, attach: Callable[[], Attachment]) -> None:
         self.leases: tuple[Lease, ...] = ()
         self.hosts: tuple[HostRecord, ...] = ()
         self.queues: Mapping[str, QueueStats] | None = None  # of at-least-once delivery
         self.last_leases: tuple[Lease, ...] = ()  # of each name ever seen
         self.edges: tuple[Edge, ...] = ()
+        self.job_stats: tuple[JobStats, ...] = ()
         self.jobs: tuple[JobEntry, ...] | None = None
         self.dead: tuple[DeadItem, ...] | None = None
         self.missed = 0
+        self.names: tuple[str, ...] = ()  # only edges from or to these
         self.wanted: frozenset[Pane] = frozenset()  # the panes that are shown
         self._attach = attach
-        self._with_traffic = with_traffic
         self._traffic = TrafficFold()
         self._lock = threading.Lock()
         self._rates: dict[tuple[str, str, str], deque[float]] = {}
@@ -141,9 +141,8 @@ class ChannelWatch:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._poll(client))
-                    if self._with_traffic:
-                        group.create_task(self._poll_figures(client))
-                        group.create_task(self._tap(client))
+                    group.create_task(self._poll_figures(client))
+                    group.create_task(self._tap(client))
             finally:
                 self._client = None
 
@@ -161,8 +160,10 @@ class ChannelWatch:
 
     async def _poll_figures(self, client: Client) -> None:
         while True:
-            with contextlib.suppress(BusError):
-                self._take_edges((await client.stats()).edges)
+            with contextlib.suppress(PbusError):
+                found = await client.stats(*self.names)
+                self._take_edges(found.edges)
+                self.job_stats = tuple(found.jobs)
                 if "jobs" in self.wanted:
                     self.jobs = tuple((await client.open_jobs()).jobs)
                 if "dead" in self.wanted:

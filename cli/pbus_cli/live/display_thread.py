@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from pbus_cli.views.board.arrangement import Pane
+from pbus_cli.views.board.arrangement import Focus
 
 if TYPE_CHECKING:
     from pbus_cli.live.display.display_app import DisplayApp
@@ -28,12 +28,12 @@ class DisplayThread:
         on_closed: Called (in a thread) when the terminal has no reader any more.
 
     Attributes:
-        focused: The pane that has the focus at first.
+        focus: What is shown first.
     """
 
     def __init__(self, source: "Source", *, on_closed: Callable[[], None]) -> None:
         self._source = source
-        self.focused: Pane = "traffic"
+        self.focus = Focus()
         self._on_closed = on_closed
         self._is_done = False
         self._is_away = False
@@ -104,7 +104,7 @@ class DisplayThread:
         self._loop = asyncio.get_running_loop()
         self._app = DisplayApp(
             self._source,
-            focused=self.focused,
+            focus=self.focus,
             driver_class=driver_class(self._on_closed),
             keep_terminal=self._keep_terminal,
         )

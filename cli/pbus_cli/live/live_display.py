@@ -24,7 +24,7 @@ from pbus.process.supervisor_events import (
 from pbus_cli.live.channel_watch import ChannelWatch
 from pbus_cli.live.display_thread import DisplayThread
 from pbus_cli.live.orders import carry_out
-from pbus_cli.views.board.arrangement import Pane
+from pbus_cli.views.board.arrangement import Focus, Pane
 from pbus_cli.views.board.board_snapshot import Failure, Snapshot
 from pbus_cli.views.endings import Ending
 
@@ -80,9 +80,10 @@ class LiveDisplay:
         self._changes = 0
         self._drawn: tuple[object, ...] = ()
 
-    def begin_at(self, pane: Pane) -> None:
-        """Have the focus on this pane at first."""
-        self._screen.focused = pane
+    def begin_at(self, focus: Focus) -> None:
+        """Show this first."""
+        self._screen.focus = focus
+        self._watch.names = focus.names
 
     def hear(self, event: Event) -> None:
         """Take in what the supervisor says."""
@@ -212,6 +213,7 @@ class LiveDisplay:
             last_words=last_words,
             queues=watch.queues,
             edges=watch.edges,
+            job_stats=watch.job_stats,
             jobs=watch.jobs,
             dead=watch.dead,
             foot=self._shown_foot(),

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from pbus.jobs.job_events import EventType
 from pbus.jobs.listing import JobProgress, progress_of
-from pbus_cli.live.screen import CleanConsole
+from pbus_cli.live.terminal_console import CleanConsole
 from pbus_cli.terminal import console
 from pbus_cli.views.tables.job_table import progress_text
 

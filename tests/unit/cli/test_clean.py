@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.text import Text
 
 from pbus_cli.live.printer import LinePrinter, stream_writer
-from pbus_cli.live.screen import CleanConsole
+from pbus_cli.live.terminal_console import CleanConsole
 from pbus_cli.terminal import console, logging_setup
 from pbus_cli.terminal.clean import clean, clean_json, clean_line, own
 

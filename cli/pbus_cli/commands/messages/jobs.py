@@ -43,7 +43,7 @@ def _print(found: "OpenJobsResult") -> None:
     if not console.is_terminal():
         console.say("\n".join(line.plain.rstrip() for line in job_lines(found.jobs)))
         return
-    from pbus_cli.live.screen import terminal_console
+    from pbus_cli.live.terminal_console import terminal_console
 
     screen = terminal_console()
     for line in job_lines(found.jobs, screen.width):

@@ -9,9 +9,7 @@ from pbus_cli.input.options import AsJson, ProjectName, TopologyFiles
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from pbus.client import Attachment, Client, ProjectStats
+    from pbus.client import Client, ProjectStats
 
 _WATCH_S = 1.0
 
@@ -40,7 +38,10 @@ def stats(
     attachment, names = choose(project, file), tuple(workers or ())
     with names_as("WORKER"):
         if watch and not as_json and console.is_terminal():
-            _watch(attachment, names)
+            from pbus_cli.call.look_on import show
+            from pbus_cli.views.board.arrangement import Focus
+
+            show(attachment, Focus("edges", is_zoomed=True, names=names))
             return
         call(
             attachment,
@@ -78,7 +79,7 @@ def _print_table(found: "ProjectStats") -> None:
         return
     width, screen = None, None
     if console.is_terminal():
-        from pbus_cli.live.screen import terminal_console
+        from pbus_cli.live.terminal_console import terminal_console
 
         screen = terminal_console()
         width = screen.width
@@ -88,49 +89,6 @@ def _print_table(found: "ProjectStats") -> None:
         return
     for line in table:
         screen.print(line, end="\n", soft_wrap=True)
-
-
-def _watch(attachment: "Attachment", names: tuple[str, ...]) -> None:
-    """Draw the tables until Ctrl-C."""
-    from pbus.client.attachment import while_running
-    from pbus_cli.call.run_command import run
-
-    run(while_running(attachment, _watch_until_stopped(attachment, names)), shows_warnings=False)
-
-
-async def _watch_until_stopped(attachment: "Attachment", names: tuple[str, ...]) -> None:
-    import asyncio
-
-    from rich.console import Group
-
-    from pbus.client import Client
-    from pbus.errors import BusUnavailableError
-    from pbus_cli.live.screen import Screen
-    from pbus_cli.live.suspending import suspendable
-    from pbus_cli.views.tables.edge_lines import edge_lines, job_stat_lines
-
-    async with Client.at(attachment) as client:
-        found = await client.stats(*names)
-
-        def draw(width: int, height: int) -> "RenderableType":
-            lines = [*edge_lines(found.edges, width), *job_stat_lines(found.jobs, width)]
-            shown = lines[: height - 1]
-            for line in shown:
-                line.end = "\n"
-            return Group(*shown)
-
-        screen = Screen(draw)
-        screen.open()
-        try:
-            with suspendable(screen.suspend, screen.resume):
-                while True:
-                    await asyncio.sleep(_WATCH_S)
-                    try:
-                        found = await client.stats(*names)
-                    except BusUnavailableError:
-                        continue  # the broker is restarted, or the project ends
-        finally:
-            screen.close()
 
 
 def register(app: typer.Typer) -> None:

@@ -33,7 +33,7 @@ def _print(rows: "list[ProjectRow]") -> None:
     if not console.is_terminal():
         console.say("\n".join(line.plain.rstrip() for line in project_lines(rows)))
         return
-    from pbus_cli.live.screen import terminal_console
+    from pbus_cli.live.terminal_console import terminal_console
 
     screen = terminal_console()
     for line in project_lines(rows, screen.width):

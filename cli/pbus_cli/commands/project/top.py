@@ -19,8 +19,9 @@ def top(
     Example: pbus up -d && pbus top
     """
     from pbus_cli.call.look_on import look_on
+    from pbus_cli.views.board.arrangement import Focus
 
-    look_on(project, file, lines, is_plain=plain, focused="edges")
+    look_on(project, file, lines, is_plain=plain, focus=Focus("edges"))
 
 
 def register(app: typer.Typer) -> None:

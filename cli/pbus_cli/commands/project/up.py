@@ -284,7 +284,7 @@ def _attacher(project: "Project") -> "Callable[[], Attachment]":
 def _print_endings(board: "LiveDisplay", supervisor: "Supervisor") -> None:
     """Print a line a worker, with the last words of those that failed."""
     from pbus_cli.live.printer import print_within
-    from pbus_cli.live.screen import terminal_console
+    from pbus_cli.live.terminal_console import terminal_console
     from pbus_cli.views.cells import plain_text
     from pbus_cli.views.endings import ending_lines
 

@@ -121,7 +121,7 @@ def _fields(report: "Report") -> dict[str, object]:
 
 
 def _print(report: "Report") -> None:
-    from pbus_cli.live.screen import terminal_console
+    from pbus_cli.live.terminal_console import terminal_console
     from pbus_cli.views.tables.bench_table import report_lines
 
     if not console.is_terminal():

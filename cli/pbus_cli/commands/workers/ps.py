@@ -11,8 +11,6 @@ from pbus_cli.terminal import console
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rich.console import RenderableType
-
     from pbus.bus.queues.store import QueueStats
     from pbus.client import Attachment, Client
     from pbus.observe import WorkerRow
@@ -34,7 +32,10 @@ def ps(
     attachment = choose(project, file)
     try:
         if watch and not as_json and console.is_terminal():
-            _watch(attachment, only_ready=ready)
+            from pbus_cli.call.look_on import show
+            from pbus_cli.views.board.arrangement import Focus
+
+            show(attachment, Focus("workers", is_zoomed=True, wanted="ready" if ready else ""))
         else:
             call(
                 attachment,
@@ -102,7 +103,7 @@ def _print_table(rows: "list[WorkerRow]", queues: "Mapping[str, QueueStats] | No
         ]
         console.say("\n".join(line.plain.rstrip() for line in table))
         return
-    from pbus_cli.live.screen import terminal_console
+    from pbus_cli.live.terminal_console import terminal_console
 
     screen = terminal_console()
     table = registry_lines(rows, screen.width, queues=queues)
@@ -116,61 +117,6 @@ def _without_broker(attachment: "Attachment") -> str:
         return attachment.project
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.started_at))
     return f"{record.name} in {record.folder}: supervisor pid {record.pid}, started {since}"
-
-
-def _watch(attachment: "Attachment", *, only_ready: bool) -> None:
-    """Draw the table until Ctrl-C."""
-    from pbus.client.attachment import while_running
-    from pbus_cli.call.run_command import run
-
-    async def check() -> None:
-        async with attachment.opened():
-            pass
-
-    run(check(), shows_warnings=False)  # an error now is better than an empty screen
-    watching = _watch_until_stopped(attachment, only_ready=only_ready)
-    run(while_running(attachment, watching), shows_warnings=False)
-
-
-async def _watch_until_stopped(attachment: "Attachment", *, only_ready: bool) -> None:
-    import asyncio
-
-    from rich.console import Group
-    from rich.text import Text
-
-    from pbus.observe import merge_rows
-    from pbus_cli.live.channel_watch import ChannelWatch
-    from pbus_cli.live.screen import Screen
-    from pbus_cli.live.suspending import suspendable
-    from pbus_cli.views.tables.queue_table import shared_lines
-    from pbus_cli.views.tables.worker_table import error_lines, registry_lines, state_counts
-
-    follower = ChannelWatch(lambda: attachment, with_traffic=False)
-
-    def draw(width: int, height: int) -> "RenderableType":
-        rows = merge_rows(follower.leases, follower.hosts, time.time())
-        chosen = _chosen(rows, only_ready=only_ready)
-        title = Text.assemble((f"{attachment.project}  ", "bold"), state_counts(rows))
-        title.truncate(width, overflow="ellipsis")
-        shared = shared_lines(chosen, follower.queues)[: height // 4]
-        errors = error_lines(chosen, width)[: height // 4]
-        room = max(1, height - 2 - len(shared) - len(errors))
-        lines = [*registry_lines(chosen, width, room, queues=follower.queues), *shared, *errors]
-        return Group(*(_ended(line) for line in (title, Text(), *lines[: height - 2])))
-
-    def _ended(line: Text) -> Text:
-        line.end = "\n"
-        return line
-
-    screen = Screen(draw)
-    follower.open()
-    screen.open()
-    try:
-        with suspendable(screen.suspend, screen.resume):
-            await asyncio.Event().wait()
-    finally:
-        screen.close()
-        follower.close()
 
 
 def register(app: typer.Typer) -> None:

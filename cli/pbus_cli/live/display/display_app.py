@@ -15,7 +15,7 @@ from pbus_cli.live.display.order_keys import OrderKeys
 from pbus_cli.live.display.pane_board import PaneBoard
 from pbus_cli.live.display.source import Source
 from pbus_cli.live.display.terminal_driver import TerminalDriver
-from pbus_cli.views.board.arrangement import Pane
+from pbus_cli.views.board.arrangement import Focus
 from pbus_cli.views.board.conversation import conversation_lines
 from pbus_cli.views.board.details import details
 from pbus_cli.views.board.signs import sign_lines
@@ -29,7 +29,7 @@ class DisplayApp(App[None]):
 
     Args:
         source: What is shown.
-        focused: The pane that has the focus at first.
+        focus: What is shown first.
         driver_class: Of the terminal; Textual's own by default.
         keep_terminal: Called before each frame; False while the terminal is others'.
 
@@ -58,7 +58,7 @@ class DisplayApp(App[None]):
         self,
         source: Source,
         *,
-        focused: Pane = "traffic",
+        focus: Focus | None = None,
         driver_class: type[TerminalDriver] | None = None,
         keep_terminal: "Callable[[DisplayApp], bool]" = lambda _: True,
     ) -> None:
@@ -67,7 +67,7 @@ class DisplayApp(App[None]):
         self._capture_stdout, self._capture_stderr = sys.stdout, sys.stderr  # type: ignore[assignment]
         self._source = source
         self._keep_terminal = keep_terminal
-        self.board = PaneBoard(source, focused)
+        self.board = PaneBoard(source, focus or Focus())
 
     @property
     def terminal(self) -> TerminalDriver | None:

@@ -175,7 +175,7 @@ class LinePane(Widget, can_focus=True):
 
     def action_inspect(self) -> None:
         """Ask for all that is known of the item."""
-        if self.chosen is not None:
+        if self.chosen is not None and self.chosen.value is not None:
             self.post_message(self.Inspected(self.chosen))
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:

@@ -15,7 +15,7 @@ from pbus_cli.live.display.line_pane import LinePane, Lines
 from pbus_cli.live.display.pane_makers import PaneMakers
 from pbus_cli.live.display.source import Source
 from pbus_cli.views import colors
-from pbus_cli.views.board.arrangement import PANES, Pane, Place, arrange
+from pbus_cli.views.board.arrangement import PANES, Focus, Pane, Place, arrange
 from pbus_cli.views.board.board_snapshot import Snapshot
 from pbus_cli.views.board.top_lines import top_lines
 from pbus_cli.views.board.worker_pane import WorkerItem
@@ -35,7 +35,7 @@ class PaneBoard(Widget):
 
     Args:
         source: Is told which panes are shown, and what the person wants done.
-        focused: The pane that has the focus at first.
+        focus: What is shown first.
 
     Attributes:
         snapshot: What is shown.
@@ -57,16 +57,17 @@ class PaneBoard(Widget):
         Binding("space", "pause", show=False, priority=True),
     ]
 
-    def __init__(self, source: Source, focused: Pane) -> None:
+    def __init__(self, source: Source, focus: Focus) -> None:
         super().__init__()
         self.snapshot = Snapshot(project="", bus=None, uptime_s=0.0)
         self.panes: dict[Pane, LinePane] = {
             pane: LinePane(pane, at, follows=pane in _FOLLOWING) for at, pane in enumerate(PANES, 1)
         }
         self._source = source
-        self.focused = focused
+        self.focused = focus.pane
+        self.panes[focus.pane].wanted = focus.wanted
         self._makers = PaneMakers()
-        self._is_zoomed = False
+        self._is_zoomed = focus.is_zoomed
         self._places: dict[Pane, Place] = {}
         self._top = Lines("top")
         self._body = _Body(id="body")

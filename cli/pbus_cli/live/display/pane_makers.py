@@ -43,7 +43,7 @@ class PaneMakers:
             self._names = widest_name(snapshot.logs, self._names)
             return log_pane(snapshot, self._names, width)
         if pane == "edges":
-            return edge_pane(snapshot.edges, self._edges, width)
+            return edge_pane(snapshot.edges, snapshot.job_stats, self._edges, width)
         if pane == "jobs":
             return job_pane(snapshot.jobs, self._jobs, width)
         dead = () if snapshot.queues is None and snapshot.dead is None else snapshot.dead

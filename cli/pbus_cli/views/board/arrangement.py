@@ -16,6 +16,23 @@ _SMALL_SHARE: Final = 0.2  # of the height, for jobs and dead letters beside all
 
 
 @dataclass(frozen=True)
+class Focus:
+    """The beginning of a display.
+
+    Attributes:
+        pane: It has the focus.
+        is_zoomed: Only this pane is shown.
+        wanted: The words of its filter.
+        names: Only edges from or to these workers or groups; all where there is none.
+    """
+
+    pane: Pane = "traffic"
+    is_zoomed: bool = False
+    wanted: str = ""
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Place:
     """The place of a pane, in cells."""
 

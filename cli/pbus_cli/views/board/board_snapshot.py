@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pbus.bus.queues.store import QueueStats
-from pbus.client.traffic.edge_stats import EdgeStats
+from pbus.client.traffic.edge_stats import EdgeStats, JobStats
 from pbus.jobs.listing import JobEntry
 from pbus.observe import WorkerRow
 from pbus_cli.views.log_lines import LogEntry
@@ -97,6 +97,7 @@ class Snapshot:
     last_words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     queues: Mapping[str, QueueStats] | None = None
     edges: tuple[Edge, ...] = ()
+    job_stats: tuple[JobStats, ...] = ()
     jobs: tuple[JobEntry, ...] | None = None
     dead: tuple[DeadItem, ...] | None = None
     foot: str = ""

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
+from pbus.client.traffic.edge_stats import JobStats, Quantiles
 from pbus.jobs.listing import JobEntry
 from pbus.observe import WorkerRow
 from pbus.process.supervisor_events import Line
@@ -131,9 +132,23 @@ def _edge(edge: Edge) -> tuple[str, list[str]]:
     ]
     for name, times in (("wait", stats.wait_s), ("handler", stats.handling_s)):
         if times is not None:
-            texts = [f"{key} {time_text(getattr(times, key))}" for key in ("p50", "p95", "p99")]
-            pairs.append((name, ", ".join(texts)))
+            pairs.append((name, _quantiles(times)))
     return f"{stats.source} → {stats.target}", _fields(pairs)
+
+
+def _job_stats(job: JobStats) -> tuple[str, list[str]]:
+    return job.name or "jobs", _fields([
+        ("job", job.name),
+        ("requester", job.requester),
+        ("worker", job.worker),
+        *((name, f"{count:,}") for name, count in job.outcomes.items() if count),
+        ("latency", job.latency_s and _quantiles(job.latency_s)),
+    ])  # fmt: skip
+
+
+def _quantiles(times: Quantiles) -> str:
+    shares = (("p50", times.p50), ("p95", times.p95), ("p99", times.p99))
+    return ", ".join(f"{name} {time_text(seconds)}" for name, seconds in shares)
 
 
 def _job(entry: JobEntry) -> tuple[str, list[str]]:
@@ -170,5 +185,6 @@ _MAKERS: Final[dict[type, Callable[[Any], tuple[str, list[str]]]]] = {
     Line: _log,
     Edge: _edge,
     JobEntry: _job,
+    JobStats: _job_stats,
     DeadItem: _dead,
 }

@@ -1,16 +1,18 @@
 """The panes of edges, jobs and dead letters."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from rich.text import Text
 
+from pbus.client.traffic.edge_stats import JobStats
 from pbus.jobs.listing import JobEntry, JobProgress
 from pbus_cli.views.board.board_snapshot import DeadItem, Edge
-from pbus_cli.views.board.pane_view import PaneView, SteadyColumns, table
+from pbus_cli.views.board.pane_view import Item, PaneView, SteadyColumns, table
 from pbus_cli.views.board.sparkline import bar, sparkline
 from pbus_cli.views.columns import Column
-from pbus_cli.views.tables.edge_lines import edge_columns
+from pbus_cli.views.tables.edge_lines import edge_columns, job_stat_lines
 from pbus_cli.views.tables.job_table import job_columns, progress_text
 from pbus_cli.views.tables.queue_table import dead_columns
 
@@ -29,8 +31,10 @@ def steady_edge_columns() -> SteadyColumns:
     return SteadyColumns(dict(_FIRST_EDGE_WIDTHS))
 
 
-def edge_pane(edges: Sequence[Edge], columns: SteadyColumns, width: int) -> PaneView:
-    """The table of edges, with their rates over time."""
+def edge_pane(
+    edges: Sequence[Edge], jobs: Sequence[JobStats], columns: SteadyColumns, width: int
+) -> PaneView:
+    """The table of edges, with their rates over time, and below it the jobs that were counted."""
     made = edge_columns([edge.stats for edge in edges])
     sparks = tuple(Text(sparkline(edge.rates, _SPARK_WIDTH)) for edge in edges)
     at = next(index for index, column in enumerate(made) if column.title == _AFTER) + 1
@@ -40,7 +44,23 @@ def edge_pane(edges: Sequence[Edge], columns: SteadyColumns, width: int) -> Pane
         for one in edges
     ]
     drawn = columns.lines(made, width)
-    return table("edges", rows, drawn, empty="no messages were counted yet")
+    view = table("edges", rows, drawn, empty="no messages were counted yet")
+    return replace(view, items=[*view.items, *_job_items(jobs, width)]) if jobs else view
+
+
+def _job_items(jobs: Sequence[JobStats], width: int) -> list[Item]:
+    """An empty line, a heading, and a line for each kind of jobs."""
+    values = [None, None, *jobs]
+    return [
+        _job_item(at, value, line)
+        for at, (value, line) in enumerate(zip(values, job_stat_lines(jobs, width), strict=True))
+    ]
+
+
+def _job_item(at: int, job: JobStats | None, line: Text) -> Item:
+    key = ("job", at) if job is None else (job.requester, job.worker, job.name)
+    words = line.plain if job is None else f"{job.requester} {job.worker} {job.name}"
+    return Item(key, job, lambda: line, lambda: words)
 
 
 def _edge_words(edge: Edge) -> str:

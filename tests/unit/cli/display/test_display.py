@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 
 from pbus.process.supervisor_events import Line
 from pbus_cli.live.display.display_app import DisplayApp
+from pbus_cli.views.board.arrangement import Focus
 from pbus_cli.views.board.board_snapshot import Failure, Snapshot
 from support.boards import (
     FakeSource,
@@ -154,6 +155,21 @@ def test_panes_by_keys():
         assert [" 4 edges "] == [one.text for one in title if one.style and one.style.reverse]
 
     see(look)
+
+
+def test_begins_where_it_is_told():
+    """`ps --watch` and `stats --watch`: one pane at first, filtered; all others are a key away."""
+
+    async def look(app: DisplayApp, pilot: "Pilot[None]", source: FakeSource) -> None:
+        text = "\n".join(shown(app))
+        assert {"workers"} == source.wanted
+        assert "/ready" in text
+        assert "mic" in text
+        assert "tts   " not in text
+        assert "2 traffic" not in text
+        assert "2 traffic" in await press(app, pilot, "z")
+
+    see(look, focus=Focus("workers", is_zoomed=True, wanted="ready"))
 
 
 def test_group_unfolds():

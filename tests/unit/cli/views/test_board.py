@@ -21,7 +21,7 @@ from pbus_cli.views.board.table_panes import edge_pane, job_pane, progress_bar
 from pbus_cli.views.board.top_lines import top_lines
 from pbus_cli.views.board.worker_pane import steady_worker_columns, worker_items, worker_pane
 from pbus_cli.views.columns import Column
-from support.boards import dead, edge, folded, job, passed, project, queues, worker_row
+from support.boards import dead, edge, folded, job, job_stats, passed, project, queues, worker_row
 from support.screens import SIZES, colored, widest
 
 
@@ -252,11 +252,27 @@ def test_lines_fit(width: int):
     for view in views:
         assert widest([item.draw() for item in view.items]) <= width
     for view in (
-        edge_pane(shown.edges, SteadyColumns(), 200),
+        edge_pane(shown.edges, (job_stats(),), SteadyColumns(), 200),
         job_pane(shown.jobs, SteadyColumns(), 200),
     ):
         assert widest([view.heading, *(item.draw() for item in view.items)]) <= 200
     assert width >= rule("t" * 99, "s" * 99, width).cell_len
+
+
+def test_jobs_stand_below_edges():
+    """With their outcomes and times; only lines of something can be chosen for more."""
+    view = edge_pane((edge("a", "b", 1.0),), (job_stats(),), SteadyColumns(), 120)
+    texts = [item.draw().plain for item in view.items]
+
+    assert 4 == len(texts)
+    assert ["a", "", "REQUESTER", "agent"] == [(text.split() or [""])[0] for text in texts]
+    assert "7" in texts[3]
+    assert "2 failed" in texts[3]
+    assert [False, True, True, False] == [item.value is None for item in view.items]
+    title, lines = details(view.items[3].value, {})
+    assert "say" == title
+    assert "failed        2" in lines
+    assert 1 == len(edge_pane((edge("a", "b", 1.0),), (), SteadyColumns(), 120).items)
 
 
 def test_name_column_never_shrinks():
