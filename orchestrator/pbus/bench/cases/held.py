@@ -31,7 +31,7 @@ _SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM pg_catalog.pg_cl
 
 
 class Counted(msgspec.Struct, frozen=True, kw_only=True):
-    """How many messages were handled until a time, in monotonic seconds."""
+    """The number of messages handled until a time, in monotonic seconds."""
 
     count: int
     time: float
@@ -111,7 +111,7 @@ async def _rate(receiver: BenchProcess, seconds: float) -> float:
 
 
 async def _drained(receiver: BenchProcess, count: int) -> int:
-    """How many messages were handled, once all were or time is up."""
+    """The number of messages handled, once all were or time is up."""
     ends_at = time.monotonic() + _DRAIN_S
     while (now := await _counted(receiver)).count < count and now.time < ends_at:  # noqa: ASYNC110 - another process counts
         await asyncio.sleep(_POLL_S)
