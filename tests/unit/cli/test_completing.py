@@ -8,7 +8,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbus_cli.input.completing import _quietly, is_plain
+from pbus_cli.input.completing import _quietly, is_plain, job_ids, worker_or_type_names
 
 CONTEXT = typer.Context(typer.main.get_command(typer.Typer(callback=lambda: None)))
 
@@ -57,3 +57,13 @@ def test_offered_names_mean_themselves(name: str):
 def test_usual_names_are_offered(name: str):
     """Workers, replicas, jobs and types as people call them."""
     assert [name] == _quietly(lambda _: [name])(CONTEXT, name[:1])
+
+
+def test_what_is_left_out_is_offered_without_a_project(monkeypatch, tmp_path):
+    """Types by both of their names; workers join them where a project runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    assert {"Frame"} == set(worker_or_type_names(CONTEXT, "Fra"))
+    assert "BusFrameMessage" in worker_or_type_names(CONTEXT, "BusF")
+    assert [] == job_ids(CONTEXT, "")

@@ -1,5 +1,7 @@
 """Conditions in JMESPath: what holds, and where a mistake is."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -73,3 +75,25 @@ def test_what_cannot_be_evaluated_does_not_hold(text: str) -> None:
     assert [False, False] == [expression.holds(FIELDS), expression.holds(FIELDS)]
     assert 2 == expression.failures
     assert expression.failure
+
+
+def test_the_package_is_loaded_for_a_condition_only():
+    """A tail without one, and a worker, do without it."""
+    program = """
+import sys
+from pbus.client.traffic.message_filter import filter_of
+from pbus.client.traffic.message_tail import MessageTail
+from pbus.client.traffic.tails.timeline import Timeline
+from pbus_cli.commands.messages import tail
+from pbus_cli.input import tail_conditions
+from pbus_cli.live import tail_output
+filter_of({"type": "Note", "exclude": "a"})
+print("jmespath" in sys.modules)
+filter_of({"match": "a"})
+print("jmespath" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30
+    )
+
+    assert ("False\nTrue\n", "") == (done.stdout, done.stderr)
