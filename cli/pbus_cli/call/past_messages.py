@@ -32,6 +32,20 @@ class Moments(msgspec.Struct, frozen=True):
         return self != Moments(None, None, None)
 
 
+def refuse_without_traffic(project: Project) -> None:
+    """Make sure that messages of a project are kept.
+
+    Raises:
+        typer.Exit: None are.
+    """
+    if not has_traffic(project):
+        console.fail(
+            f"no messages of {project.name} are kept",
+            "`history: {traffic: true}` in its file keeps their headers",
+        )
+        raise typer.Exit(console.FAILED)
+
+
 class PastMessages:
     """Prints the messages that a project keeps.
 
@@ -83,12 +97,7 @@ class PastMessages:
         project, record = self._found
         runs = kept_runs(project)
         when = log_filter(runs, moments.since, moments.until, None, moments.run)
-        if not has_traffic(project):
-            console.fail(
-                f"no messages of {project.name} are kept",
-                "`history: {traffic: true}` in its file keeps their headers",
-            )
-            raise typer.Exit(console.FAILED)
+        refuse_without_traffic(project)
         marks, text = RunMarks(project, runs), self._formatter(project.name)
         damaged: list[None] = []
         missed = 0

@@ -5,8 +5,12 @@ from typing import Any
 
 import pytest
 
-from pbus.client.traffic.kept_traffic import PastMessage, read_past
+from pbus.client.sequences.sequence_collector import SequenceCollector
+from pbus.client.traffic.kept_traffic import PastMessage, read_past, read_states
 from pbus.client.traffic.message_filter import Filter, TailTerms, filter_of
+from pbus.client.traffic.message_tail import message_fields
+from pbus.messages import BusWorkerStateMessage
+from pbus.process.project.history.run_history import RunHistory
 from pbus.process.project.history.traffic_history import KeptMessage, Missed, TrafficFile
 from pbus.process.project.project import Project
 
@@ -95,9 +99,46 @@ def test_messages_are_headers(project: Project) -> None:
     """They have their size and time, and say that they have no body."""
     found = {one.message.id: one.message for one in read_past(project, Filter()) if one.message}
     assert {100} == {one.size_bytes for one in found.values()}
-    assert not any(one.has_body or one.body for one in found.values())
+    assert not any(one.has_body for one in found.values())
+    assert all("data" not in message_fields(one) for one in found.values())
     assert (0.5, "job", "k") == (found["m1"].time, found["m4"].category, found["m4"].key)
     assert [False, True, TRACE] == [
         found["m7"].is_reached, found["m8"].is_local, found["m8"].trace_id,
     ]  # fmt: skip
     assert found["m3"].is_urgent
+
+
+def test_sequence_of_the_past(project: Project) -> None:
+    """Requests have the names of their jobs, answers their status; ends of workers are between them."""
+    file = TrafficFile(project)
+    for at, kind, own in (
+        (20.0, "Request", {"job_name": "look"}),
+        (24.0, "Response", {"status": "completed", "source": "b", "target": "a"}),
+    ):
+        usual: dict[str, Any] = {"source": "a", "target": "b"}
+        file.add(
+            at,
+            KeptMessage(
+                time=at, id=kind, type=f"BusJob{kind}Message", size_bytes=1, job_id="j9",
+                **{**usual, **own},
+            ),
+        )  # fmt: skip
+    file.close()
+    history = RunHistory(project, "s")
+    for at, state in ((21.0, "backoff"), (22.0, "starting")):
+        history.add_event(
+            BusWorkerStateMessage(
+                source="supervisor-x", time=at, project="shop", worker="b", state=state, pid=7,
+                detail="was killed",
+            )
+        )  # fmt: skip
+    history.close()
+
+    collector = SequenceCollector(filter_of({"job": "j9"}))
+    for one in read_past(project, Filter()):
+        if one.message is not None:
+            collector.add(one.message)
+    for change in read_states(project):
+        collector.add(change)
+    shown = [getattr(step, "label", None) or step.state for step in collector.diagram().steps]  # type: ignore[union-attr]
+    assert ["look()", "backoff", "starting", "completed"] == shown

@@ -279,7 +279,14 @@ def item(**changes: Any) -> TapMessage:
         (item(type="x" * 999, source="s" * 999), {"type": "x" * 256, "source": "s" * 256}),
         (item(target="t" * 999), {"target": "t" * 256}),
         (item(body=b'{"job_id":"j"}'), {}),  # of a type that is none of jobs
-        (item(type="BusJobRequestMessage", body=b'{"job_id":"j1","x":[1]}'), {"job_id": "j1"}),
+        (
+            item(type="BusJobRequestMessage", body=b'{"job_id":"j1","job_name":"n","x":[1]}'),
+            {"job_id": "j1", "job_name": "n"},
+        ),
+        (
+            item(type="BusJobResponseMessage", body=b'{"job_id":"j1","status":"failed"}'),
+            {"job_id": "j1", "status": "failed"},
+        ),
         (item(type="BusJobResponseMessage", body=b'{"job_id":7}'), {}),
         (item(type="BusJobResponseMessage", body=b"\xff"), {}),
         (item(type="BusJobCancelMessage", body=b'{"job_id":"%s"}' % (b"j" * 999)), {"job_id": "j" * 256}),

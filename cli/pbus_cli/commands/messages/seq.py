@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pbus_cli.input.completing import job_ids
-from pbus_cli.input.options import Duration, ProjectName, TopologyFiles
+from pbus_cli.input.options import Duration, ProjectName, TopologyFiles, parse_duration
 from pbus_cli.terminal import console
 
 if TYPE_CHECKING:
@@ -45,6 +45,15 @@ def seq(
             "--from", metavar="FILE", help="Of a recording, not live.", show_default=False
         ),
     ] = None,
+    last_s: Annotated[
+        float | None,
+        typer.Option(
+            "--last",
+            metavar="TIME",
+            parser=parse_duration,
+            help="Of the last 20s, 5m …, as kept by the supervisor.",
+        ),
+    ] = None,
     form: Annotated[
         SequenceFormat, typer.Option("--format", help="The form of the output.")
     ] = SequenceFormat.TEXT,
@@ -54,7 +63,7 @@ def seq(
     """Show the messages between workers as a sequence diagram, with their ends and starts.
 
     It follows the messages until Ctrl-C, or --for so long, and prints the diagram then; with --from
-    it shows those of a recording.
+    it shows those of a recording, with --last those that the project's supervisor has kept.
     """
     from pbus.client.sequences.sequence_collector import SequenceCollector
     from pbus.client.traffic.message_filter import Filter
@@ -66,6 +75,10 @@ def seq(
         name = _read(recording, collector)
         _print(collector.diagram(), form, name)
         return
+    if last_s is not None:
+        name = _read_past(project, file, last_s, collector)
+        _print(collector.diagram(), form, name)
+        return
     attachment = choose(project, file)
     try:
         call(attachment, lambda client: _follow(client, collector, duration))
@@ -73,6 +86,33 @@ def seq(
         console.note(f"{attachment.project} has stopped")
     finally:
         _print(collector.diagram(), form, attachment.project)
+
+
+def _read_past(
+    name: str | None, files: list[Path] | None, last_s: float, collector: "SequenceCollector"
+) -> str:
+    """Collect from what a project keeps; returns its name."""
+    import time
+
+    from pbus.client.traffic.kept_traffic import read_past, read_states
+    from pbus.client.traffic.message_filter import Filter
+    from pbus_cli.call.kept_project import kept_project
+    from pbus_cli.call.past_messages import refuse_without_traffic
+
+    project, _ = kept_project(name, files)
+    refuse_without_traffic(project)
+    since = time.time() - last_s
+    missed = 0
+    for one in read_past(project, Filter(), lambda at: at >= since):
+        missed += one.missed
+        if one.message is not None:
+            collector.add(one.message)
+    for change in read_states(project):
+        if change.time >= since:
+            collector.add(change)
+    if missed:
+        console.warn(f"{missed:,} messages passed unseen: it is not complete")
+    return project.name
 
 
 def _read(path: Path, collector: "SequenceCollector") -> str:

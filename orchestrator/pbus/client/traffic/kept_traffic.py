@@ -1,7 +1,7 @@
 """Messages of the past: the traffic history of a project on this machine."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -9,8 +9,12 @@ from pbus.client.traffic.message_filter import Filter
 from pbus.client.traffic.message_tail import Choice, TailMessage
 from pbus.client.traffic.type_names import category_of
 from pbus.codec import Header
+from pbus.messages import STATES_ADDRESS, BusWorkerStateMessage
+from pbus.process.project.history.run_history import read_events
 from pbus.process.project.history.traffic_history import KeptMessage, Missed, read_traffic
 from pbus.process.project.project import Project
+
+_SUPERVISOR: Final = "supervisor"
 
 
 class PastMessage(msgspec.Struct, frozen=True):
@@ -58,6 +62,31 @@ def read_past(
         yield PastMessage(at, missed, None)
 
 
+def read_states(project: Project) -> Iterator[TailMessage]:
+    """Yield the state changes of workers that were kept, as the messages that told them.
+
+    Args:
+        project: Whose.
+
+    Raises:
+        OSError: They cannot be read.
+    """
+    kind = BusWorkerStateMessage.__name__
+    for event in read_events(project):
+        fields = {"type": kind, "source": _SUPERVISOR, **msgspec.structs.asdict(event)}
+        yield TailMessage(
+            time=event.time,
+            id="",
+            type=kind,
+            category="system",
+            source=_SUPERVISOR,
+            target=STATES_ADDRESS,
+            size_bytes=0,
+            is_urgent=True,
+            body=msgspec.json.encode(fields),
+        )
+
+
 def _is_meant(kept: KeptMessage, chosen: Filter) -> bool:
     return chosen.allows(_header(kept), _body(kept), is_urgent=kept.is_urgent)
 
@@ -72,8 +101,8 @@ def _header(kept: KeptMessage) -> Header:
 def _body(kept: KeptMessage) -> bytes:
     """The message as far as it was kept, for conditions that look into it."""
     fields: dict[str, Any] = msgspec.structs.asdict(_header(kept))
-    if kept.job_id is not None:
-        fields["job_id"] = kept.job_id
+    own = {"job_id": kept.job_id, "job_name": kept.job_name, "status": kept.status}
+    fields |= {name: value for name, value in own.items() if value is not None}
     if kept.frame is not None:
         fields["frame"] = {"type": kept.frame}
     return msgspec.json.encode(fields)
@@ -93,5 +122,6 @@ def _tail_message(kept: KeptMessage) -> TailMessage:
         is_local=kept.is_local,
         key=kept.key,
         traceparent=kept.traceparent,
+        body=_body(kept),
         has_body=False,
     )

@@ -22,7 +22,7 @@ class KeptMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         is_urgent: It travelled in the system lane.
         is_reached: A process was there to take it.
         is_local: It stayed in its process, and a copy was seen.
-        job_id: Of a message of a job.
+        job_id: Of a message of a job; `job_name` of a request, `status` of an answer.
         frame: The type of the frame that it carries.
     """
 
@@ -38,6 +38,8 @@ class KeptMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     key: str | None = None
     traceparent: str | None = None
     job_id: str | None = None
+    job_name: str | None = None
+    status: str | None = None
     frame: str | None = None
 
 

@@ -41,6 +41,8 @@ class _Frame(msgspec.Struct):
 
 class _Body(msgspec.Struct):
     job_id: str | None = None
+    job_name: str | None = None
+    status: str | None = None
     frame: _Frame | None = None
 
 
@@ -164,6 +166,8 @@ def kept(item: TapMessage, *, is_reached: bool) -> KeptMessage:
         key=_cut(header.key),
         traceparent=header.traceparent,
         job_id=_cut(body.job_id),
+        job_name=_cut(body.job_name),
+        status=_cut(body.status),
         frame=None if body.frame is None else _cut(body.frame.type),
     )
 
