@@ -171,7 +171,7 @@ class ChannelWatch:
             await asyncio.sleep(_FIGURES_S)
 
     def _take_edges(self, edges: Sequence[EdgeStats]) -> None:
-        shown = edges[:_MOST_EDGES]
+        shown = [edge for edge in edges if edge.type not in _ASKED][:_MOST_EDGES]
         rates: dict[tuple[str, str, str], deque[float]] = {}
         for edge in shown:
             key = (edge.source, edge.target, edge.type)

@@ -29,6 +29,7 @@ _MOUSE_OFF: Final = "\x1b[?1006l\x1b[?1002l\x1b[?1000l"
 _COMMAND: Final = "\x1b]"
 _LOOK_S: Final = 0.1  # for a key: after a lone escape, and for the end
 _READ: Final = 4096
+_SIZE: Final = (80, 24)  # of a terminal that does not tell
 # Where the encoding has nothing better; one cell each.
 _PLAINER: Final = str.maketrans("─…→←↑↓•▸▾‖▁▂▃▄▅▆▇█▰▱", "-.><^v*>v|._-:=+*##-")
 
@@ -107,12 +108,13 @@ class TerminalDriver(Driver):
     def note_size(self) -> None:
         """Tell the application of a new size of the terminal."""
         try:
-            size = tuple(os.get_terminal_size(sys.stdout.fileno()))
+            width, height = os.get_terminal_size(sys.stdout.fileno())
         except (OSError, ValueError):
-            size = (80, 24)
+            width, height = 0, 0
+        size = (width or _SIZE[0], height or _SIZE[1])
         if size != self._shown_size:
-            self._shown_size = (size[0] or 80, size[1] or 24)
-            shown = Size(*self._shown_size)
+            self._shown_size = size
+            shown = Size(*size)
             self.send_message(events.Resize(shown, shown))
 
     def restore_keyboard(self) -> None:

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+import msgspec
 from rich.text import Text
 
-from pbus.client.traffic.edge_stats import JobStats
+from pbus.client.traffic.edge_stats import EdgeStats, JobStats
+from pbus.client.traffic.type_names import short_type
 from pbus.jobs.listing import JobEntry, JobProgress
 from pbus_cli.views.board.board_snapshot import DeadItem, Edge
 from pbus_cli.views.board.pane_view import Item, PaneView, SteadyColumns, table
@@ -35,7 +37,8 @@ def edge_pane(
     edges: Sequence[Edge], jobs: Sequence[JobStats], columns: SteadyColumns, width: int
 ) -> PaneView:
     """The table of edges, with their rates over time, and below it the jobs that were counted."""
-    made = edge_columns([edge.stats for edge in edges])
+    edges = sorted(edges, key=_count, reverse=True)
+    made = edge_columns([_in_short(edge.stats) for edge in edges])
     sparks = tuple(Text(sparkline(edge.rates, _SPARK_WIDTH)) for edge in edges)
     at = next(index for index, column in enumerate(made) if column.title == _AFTER) + 1
     made.insert(at, Column(_SPARK_TITLE, sparks, right=False, weight=75))
@@ -61,6 +64,15 @@ def _job_item(at: int, job: JobStats | None, line: Text) -> Item:
     key = ("job", at) if job is None else (job.requester, job.worker, job.name)
     words = line.plain if job is None else f"{job.requester} {job.worker} {job.name}"
     return Item(key, job, lambda: line, lambda: words)
+
+
+def _count(edge: Edge) -> int:
+    """The number of its messages: busy edges stand first, and seldom change places."""
+    return max(edge.stats.sent, edge.stats.handled)
+
+
+def _in_short(stats: EdgeStats) -> EdgeStats:
+    return msgspec.structs.replace(stats, type=short_type(stats.type))
 
 
 def _edge_words(edge: Edge) -> str:

@@ -259,6 +259,20 @@ def test_lines_fit(width: int):
     assert width >= rule("t" * 99, "s" * 99, width).cell_len
 
 
+def test_busiest_edge_is_first():
+    """By messages, so that lines seldom change places; types without what all begin and end with."""
+    edges = (
+        edge("a", "b", 900.0, sent=10, handled=0, type="BusJobRequestMessage"),
+        edge("c", "d", 0.0, sent=0, handled=500),
+        edge("e", "f", 1.0, sent=70),
+    )
+    view = edge_pane(edges, (), SteadyColumns(), 120)
+
+    assert ["c", "e", "a"] == [item.draw().plain[:1] for item in view.items]
+    assert "JobRequest " in view.items[2].draw().plain
+    assert "BusJobRequestMessage" == view.items[2].value.stats.type
+
+
 def test_jobs_stand_below_edges():
     """With their outcomes and times; only lines of something can be chosen for more."""
     view = edge_pane((edge("a", "b", 1.0),), (job_stats(),), SteadyColumns(), 120)
