@@ -1,6 +1,7 @@
 """Checks of field values that the wire would change or drop."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -14,6 +15,10 @@ from pbus.routing_keys import key_problem
 
 _Types = tuple[type, ...]
 _SIMPLE: _Types = (str, int)
+_FLAT = frozenset({str, int, bool, type(None)})
+_ONLY_STR = frozenset({str})
+_MANY = 16  # values: they are first looked at all at once
+_isfinite = math.isfinite
 _MAX_DEPTH = 200  # deeper JSON is an accident; msgspec and the C stack agree up to here
 
 
@@ -49,25 +54,57 @@ def _check_frame(frame: Frame | None, type_name: str, path: str) -> None:
         check_plain(getattr(frame, name), type_name, f"{path}.{name}")
 
 
-def check_plain(
-    value: Any, type_name: str, path: str, depth: int = 0, *, simple: _Types = _SIMPLE
-) -> None:
+def check_plain(value: Any, type_name: str, path: str, *, simple: _Types = _SIMPLE) -> None:
     """Check a value that JSON might change or drop.
 
     Args:
         value: Of a field without a type of its own.
         type_name: Of the message, for the error.
         path: To the value, for the error.
-        depth: Of containers around it.
         simple: Types of values that are carried as they are.
 
     Raises:
         MessageEncodeError: The value would not arrive unchanged.
     """
+    if not _is_plain(value, 0):
+        _check_slowly(value, type_name, path, 0, simple)
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    """Whether a value is surely carried unchanged; makes no paths, which cost most of a check."""
+    kind = type(value)
+    if kind in _FLAT:
+        return True
+    if kind is float:
+        return _isfinite(value)
+    if kind is dict:
+        if not _ONLY_STR.issuperset(map(type, value)):
+            return False
+        value = value.values()
+    elif kind is not list and kind is not tuple:
+        return False
+    return depth < _MAX_DEPTH and _are_plain(value, depth + 1)
+
+
+def _are_plain(values: Collection[Any], depth: int) -> bool:
+    if len(values) > _MANY and _FLAT.issuperset(map(type, values)):
+        return True
+    for value in values:
+        kind = type(value)
+        if kind is float:
+            if not _isfinite(value):
+                return False
+        elif kind not in _FLAT and not _is_plain(value, depth):
+            return False
+    return True
+
+
+def _check_slowly(value: Any, type_name: str, path: str, depth: int, simple: _Types) -> None:
+    """Check a value part by part, with the path to each."""
     if value is None or isinstance(value, simple):
         return
     if isinstance(value, float):
-        if not math.isfinite(value):
+        if not _isfinite(value):
             raise MessageEncodeError(type_name, path, f"{value} is no JSON number")
         return
     if depth >= _MAX_DEPTH:
@@ -76,7 +113,7 @@ def check_plain(
         _check_dict(value, type_name, path, depth, simple)
     elif isinstance(value, (list, tuple)):
         for index, inner in enumerate(value):
-            check_plain(inner, type_name, f"{path}[{index}]", depth + 1, simple=simple)
+            _check_slowly(inner, type_name, f"{path}[{index}]", depth + 1, simple)
     else:
         raise MessageEncodeError(
             type_name,
@@ -95,7 +132,7 @@ def _check_dict(
             raise MessageEncodeError(
                 type_name, path, f"key {key!r} is {type(key).__name__}, JSON keys are text"
             )
-        check_plain(inner, type_name, f"{path}.{key}", depth + 1, simple=simple)
+        _check_slowly(inner, type_name, f"{path}.{key}", depth + 1, simple)
 
 
 def check_finite(message: BusMessage) -> None:
