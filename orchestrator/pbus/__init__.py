@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pbus.bus import TapMessage as TapMessage
     from pbus.bus import WorkerBus as WorkerBus
     from pbus.bus import connect as connect
+    from pbus.bus.local.causes import trace_environ as trace_environ
     from pbus.bus.pgmq import PgmqBus as PgmqBus
     from pbus.bus.redis import RedisBus as RedisBus
     from pbus.errors import AmbiguousProjectError as AmbiguousProjectError
@@ -297,6 +298,7 @@ _HOMES = {
         "Topology",
         "load_topology",
     ),
+    "pbus.bus.local.causes": ("trace_environ",),
     "pbus.trace_context": ("in_trace",),
     "pbus.workers.base_worker": ("BaseWorker",),
     "pbus.workers.activation": ("WorkerActivationArgs",),

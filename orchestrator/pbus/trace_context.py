@@ -7,8 +7,8 @@ costs nothing. The parent span id is that of the message whose handler sent this
 
 import hashlib
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -16,6 +16,7 @@ import msgspec
 
 from pbus.ids import new_id
 
+TRACEPARENT_VARIABLE = "TRACEPARENT"
 MAX_LENGTH = 128  # of what is read; a later version of the form may be longer than ours
 _TRACE_DIGITS = 32
 _TRACE_FROM = len("00-")
@@ -116,6 +117,14 @@ def in_trace(traceparent: str | None = None) -> Iterator[str]:
         yield cause[_TRACE_FROM : _TRACE_FROM + _TRACE_DIGITS]
     finally:
         _cause.reset(token)
+
+
+@contextmanager
+def in_trace_of(environ: Mapping[str, str]) -> Iterator[None]:
+    """Continue, in a block, the trace that a parent process has in TRACEPARENT, if there is one."""
+    found = environ.get(TRACEPARENT_VARIABLE, "")
+    with in_trace(found) if is_traceparent(found) else nullcontext():
+        yield
 
 
 def _split(message: Traced) -> tuple[str, str]:

@@ -35,7 +35,11 @@ def choose(project: str | None, files: Sequence[Path] | None) -> Attachment:
 
 
 def call(
-    attachment: Attachment, do: Callable[[Client], Awaitable[T]], *, ends_with_project: bool = True
+    attachment: Attachment,
+    do: Callable[[Client], Awaitable[T]],
+    *,
+    ends_with_project: bool = True,
+    is_traced: bool = False,
 ) -> T:
     """Run one call of a client.
 
@@ -43,6 +47,7 @@ def call(
         attachment: The project.
         do: The call.
         ends_with_project: Give it up when the supervisor on this machine ends.
+        is_traced: Have its messages traced by OpenTelemetry, if that is configured.
 
     Raises:
         NothingRunningError: The supervisor ended meanwhile.
@@ -50,7 +55,7 @@ def call(
     """
 
     async def called() -> T:
-        async with Client.at(attachment) as client:
+        async with Client.at(attachment, is_traced=is_traced) as client:
             return await do(client)
 
     return run(while_running(attachment, called()) if ends_with_project else called())

@@ -8,6 +8,7 @@ from typing import Unpack
 from pbus.bus.base import WorkerBus
 from pbus.bus.broker_info import BrokerInfo
 from pbus.bus.memory import AsyncQueueBus
+from pbus.bus.otel import trace_if_configured
 from pbus.errors import BackendMissingError, BusUrlError
 from pbus.settings import BusOptions, BusSettings
 from pbus.urls import BACKEND_OF_SCHEME, Backend, mask_url, url_scheme
@@ -36,7 +37,9 @@ def connect(
         BackendMissingError: The backend's driver is not installed.
         BusError: The backend has no such encoding.
     """
-    return make_bus(BusSettings.for_url(url, options, os.environ), incarnation=incarnation)
+    bus = make_bus(BusSettings.for_url(url, options, os.environ), incarnation=incarnation)
+    trace_if_configured(bus, os.environ)
+    return bus
 
 
 def make_bus(settings: BusSettings, *, incarnation: str | None = None) -> WorkerBus:

@@ -1,11 +1,13 @@
 """The base of a client: its bus, its address, its opening and closing."""
 
 import contextlib
+import os
 import weakref
 from collections.abc import AsyncIterator
 from typing import Protocol, Self, TypeVar
 
 from pbus.bus.base import WorkerBus
+from pbus.bus.otel import trace_if_configured
 from pbus.bus.subscriber import BusSubscriber
 from pbus.client.addresses import new_name
 from pbus.client.attachment import CONNECT_S, Attachment
@@ -54,10 +56,14 @@ class ClientCore:
         *,
         find_timeout: float | None = FIND_S,
         connect_timeout: float = CONNECT_S,
+        is_traced: bool = False,
     ) -> Self:
-        """A client of the project at this address."""
+        """A client of the project at this address; `is_traced`: by OpenTelemetry, if configured."""
+        bus = attachment.new_bus()
+        if is_traced:
+            trace_if_configured(bus, os.environ)
         return cls(
-            attachment.new_bus(),
+            bus,
             project=attachment.project,
             attachment=attachment,
             find_timeout=find_timeout,

@@ -236,4 +236,5 @@ def connect(
         attachment or find_project(project, file),
         find_timeout=find_timeout,
         connect_timeout=connect_timeout,
+        is_traced=True,
     )

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pbus.bus.connect import make_bus
+from pbus.bus.otel import trace_if_configured
 from pbus.errors import HandlerDefinitionError, PbusError, ProgramStartError, WorkerLoadError
 from pbus.process.hosting import Hosting
 from pbus.process.supervisor.worker.restart_policy import UNLOADABLE
@@ -69,6 +70,7 @@ async def host(spec: WorkerLaunchSpec, environ: Mapping[str, str]) -> int:
     declared = {name for one, each in specs.items() for name in (one, each.group)}
     settings = BusSettings.from_env(environ).declaring(*declared)
     bus = make_bus(settings, incarnation=environ["PBUS_INCARNATION"])
+    trace_if_configured(bus, environ)
     # A supervisor handles Ctrl-C: it sends a message, then SIGTERM.
     is_in_foreground = os.environ.pop(FOREGROUND_VARIABLE, None) is not None
     runner = WorkerRunner(

@@ -1,5 +1,6 @@
 """`pbus send`: a message or a job for a worker, from the shell."""
 
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -96,10 +97,12 @@ def send(
 ) -> None:
     """Send a message, or ask for a job.
 
+    With a TRACEPARENT in the environment it belongs to that trace.
     Waits up to 5 s for the target to be registered, unless messages are kept for it. A job's
     progress goes to stderr, pieces of a streamed answer to stdout, a line each, and at last the
     response.
     """
+    from pbus.trace_context import in_trace_of
     from pbus_cli.call.attach import call, choose
 
     _check_flags(target, to_all, wait=wait, kinds=(text, type_name, job), data=data)
@@ -121,7 +124,8 @@ def send(
         clients.append(client)
         await (_ask(client, options) if wait else _send(client, options))
 
-    call(choose(project, file), do)
+    with in_trace_of(os.environ):
+        call(choose(project, file), do, is_traced=True)
     unreached = {} if target is None else clients[0].unreached
     if unreached:
         names = ", ".join(f"{number:,} to {name}" for name, number in sorted(unreached.items()))

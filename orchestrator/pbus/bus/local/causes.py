@@ -5,13 +5,23 @@ and holds know their message, and are asked when something is sent.
 """
 
 import asyncio
+import os
+from collections.abc import Callable, Mapping
 
 from msgspec.structs import force_setattr
 
 from pbus.bus.local.lane_hold import CURRENT_HOLD
 from pbus.bus.local.lane_reader import current_reader
 from pbus.messages import BusMessage
-from pbus.trace_context import Cause, given_cause, root_traceparent, traceparent_after
+from pbus.trace_context import (
+    TRACEPARENT_VARIABLE,
+    Cause,
+    given_cause,
+    root_traceparent,
+    traceparent_after,
+)
+
+_outer: list[Callable[[], str | None]] = []  # at most one
 
 
 def current_cause() -> Cause | None:
@@ -40,4 +50,22 @@ def inherit_trace(message: BusMessage) -> None:
 
 def new_traceparent() -> str:
     """The traceparent of messages that belong together: of the trace here, or of a new one."""
-    return current_traceparent() or root_traceparent()
+    return current_traceparent() or _outer_traceparent() or root_traceparent()
+
+
+def trace_environ(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Variables for a child process, with TRACEPARENT: of the trace here, or of a new one.
+
+    Args:
+        environ: The other variables.
+    """
+    return {**environ, TRACEPARENT_VARIABLE: new_traceparent()}
+
+
+def ask_outside(find: Callable[[], str | None]) -> None:
+    """Have traceparents that come from elsewhere than messages found by a function."""
+    _outer[:] = [find]
+
+
+def _outer_traceparent() -> str | None:
+    return _outer[0]() if _outer else None

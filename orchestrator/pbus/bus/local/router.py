@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pbus.bus.coalescing import EVERYONE
 from pbus.bus.local.counters import Counters
@@ -38,6 +38,7 @@ class LocalRouter:
         self._aliases: dict[str, Mailbox] = {}  # names known in this process only
         self.local_names = self._aliases.keys()  # of use in this process only
         self._put_timeout = put_timeout
+        self.make_mailbox: Callable[..., Mailbox] = Mailbox
         self._mailboxes: dict[str, Mailbox] = {}  # by address
 
     @property
@@ -68,9 +69,11 @@ class LocalRouter:
         own = getattr(subscriber, "wire_decoder", None)
         if own is None:
             decoder = self._decoder
-            mailbox = Mailbox(subscriber, decoder.decode, decoder.decode_stored, self.edges)
+            mailbox = self.make_mailbox(
+                subscriber, decoder.decode, decoder.decode_stored, self.edges
+            )
         else:
-            mailbox = Mailbox(subscriber, lambda line, _lane: own(line), edges=self.edges)
+            mailbox = self.make_mailbox(subscriber, lambda line, _lane: own(line), edges=self.edges)
         self._mailboxes[address] = mailbox
         if address != subscriber.name:
             self._aliases[subscriber.name] = mailbox

@@ -14,6 +14,7 @@ from pbus.process.system import groups, path_json
 from pbus.settings import DRAIN_VARIABLE, GRACE_VARIABLE, BusSettings
 from pbus.topology.model import REPLICA_VARIABLE, Loop, WorkerInstance, WorkerSpec
 from pbus.topology.policy.policies import LineProbe, StopSpec
+from pbus.trace_context import TRACEPARENT_VARIABLE
 
 SPEC_VARIABLE = "PBUS_SPEC_FD"
 PROGRAM_WORKER = "pbus.process.stdio.program_worker:ProgramWorker"  # stands for a program
@@ -101,6 +102,7 @@ def plan_launch(
         REPLICA_VARIABLE,
         GRACE_VARIABLE,
         DRAIN_VARIABLE,
+        TRACEPARENT_VARIABLE,  # or all that a worker sends for ever would be one trace
     }  # of a pbus that this one runs in
     inherited = {name: value for name, value in environ.items() if name not in outer}
     env = {"PYTHONUNBUFFERED": "1", **inherited, **spec.env}

@@ -1,0 +1,84 @@
+"""The providers of spans and metrics of this process, which send them by OTLP over HTTP."""
+
+import atexit
+import functools
+import threading
+from collections.abc import Mapping
+from typing import Final
+
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+from pbus.bus.base import WorkerBus
+from pbus.bus.otel import otel_names as names
+from pbus.bus.otel.message_spans import MessageSpans, PlannedIds
+from pbus.bus.otel.traced_bus import TracedBus
+
+_CLOSE_S: Final = 2.0  # at the end of a process, where the collector does not answer
+
+
+def trace(bus: WorkerBus, environ: Mapping[str, str]) -> None:
+    """Have the messages of a bus traced.
+
+    Args:
+        bus: Not started, without subscribers.
+        environ: Of the process.
+    """
+    resource = _resource(environ.get("PBUS_WORKER"), environ.get("PBUS_PROJECT"), bus.incarnation)
+    spans, meters = _providers(resource)
+    tracer = spans.get_tracer(names.SCOPE)
+    ids = spans.id_generator
+    assert isinstance(ids, PlannedIds)  # noqa: S101 - made below
+    TracedBus(bus, MessageSpans(tracer, ids), meters.get_meter(names.SCOPE))
+
+
+def _resource(worker: str | None, project: str | None, instance: str) -> Resource:
+    """The resource; variables of OpenTelemetry win."""
+    own = {names.SERVICE_NAME: worker or names.SCOPE, names.SERVICE_INSTANCE: instance}
+    if project is not None:
+        own[names.SERVICE_NAMESPACE] = project
+    given = {
+        key: value
+        for key, value in Resource.create().attributes.items()
+        if key != names.SERVICE_NAME or not str(value).startswith("unknown_service")
+    }
+    return Resource({**own, **given})
+
+
+@functools.cache
+def _providers(resource: Resource) -> tuple[TracerProvider, MeterProvider]:
+    """The providers; at the end of the process what they still have is sent, for a while."""
+    spans = TracerProvider(resource=resource, id_generator=PlannedIds(), shutdown_on_exit=False)
+    spans.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    meters = MeterProvider(
+        resource=resource,
+        metric_readers=[PeriodicExportingMetricReader(OTLPMetricExporter())],
+        shutdown_on_exit=False,
+    )
+    _close_at_exit(spans, meters)
+    return spans, meters
+
+
+def _close_at_exit(spans: TracerProvider, meters: MeterProvider) -> None:
+    """Send the rest at the end of the process, in a thread that it leaves behind after _CLOSE_S."""
+    is_over = threading.Event()
+
+    def close() -> None:
+        is_over.wait()
+        spans.shutdown()
+        meters.shutdown()
+
+    # Started now: at the end of an interpreter no thread can be.
+    closing = threading.Thread(target=close, name="pbus otel", daemon=True)
+    closing.start()
+
+    def leave() -> None:
+        is_over.set()
+        closing.join(_CLOSE_S)
+
+    atexit.register(leave)
