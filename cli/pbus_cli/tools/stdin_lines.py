@@ -19,19 +19,21 @@ async def stdin_lines(fd: int = 0) -> AsyncIterator[str]:
         fd: The descriptor.
     """
     loop = asyncio.get_running_loop()
-    chunks: asyncio.Queue[bytes] = asyncio.Queue(_CHUNKS)
+    chunks: asyncio.Queue[bytes] = asyncio.Queue()
+    room = threading.Semaphore(_CHUNKS)
 
     def read() -> None:
+        data = b"-"
         with contextlib.suppress(RuntimeError):  # the loop has been closed
-            data = _read(fd)
             while data:
-                asyncio.run_coroutine_threadsafe(chunks.put(data), loop).result()
+                room.acquire()
                 data = _read(fd)
-            asyncio.run_coroutine_threadsafe(chunks.put(b""), loop).result()
+                loop.call_soon_threadsafe(chunks.put_nowait, data)
 
     threading.Thread(target=read, name="pbus stdin", daemon=True).start()
     rest = b""
     while data := await chunks.get():
+        room.release()
         *lines, rest = (rest + data).split(b"\n")
         if len(rest) > MAX_LINE:
             lines, rest = [*lines, rest], b""

@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import os
 import threading
 from collections.abc import Mapping
 from typing import Final
@@ -18,29 +19,30 @@ from pbus.bus.base import WorkerBus
 from pbus.bus.otel import otel_names as names
 from pbus.bus.otel.message_spans import MessageSpans, PlannedIds
 from pbus.bus.otel.traced_bus import TracedBus
+from pbus.ids import new_id
 
 _CLOSE_S: Final = 2.0  # at the end of a process, where the collector does not answer
 
 
-def trace(bus: WorkerBus, environ: Mapping[str, str]) -> None:
+def trace(bus: WorkerBus) -> None:
     """Have the messages of a bus traced.
 
     Args:
         bus: Not started, without subscribers.
-        environ: Of the process.
     """
-    resource = _resource(environ.get("PBUS_WORKER"), environ.get("PBUS_PROJECT"), bus.incarnation)
-    spans, meters = _providers(resource)
-    tracer = spans.get_tracer(names.SCOPE)
+    spans, meters = _providers()
     ids = spans.id_generator
     assert isinstance(ids, PlannedIds)  # noqa: S101 - made below
-    TracedBus(bus, MessageSpans(tracer, ids), meters.get_meter(names.SCOPE))
+    TracedBus(bus, MessageSpans(spans.get_tracer(names.SCOPE), ids), meters.get_meter(names.SCOPE))
 
 
-def _resource(worker: str | None, project: str | None, instance: str) -> Resource:
+def _resource(environ: Mapping[str, str]) -> Resource:
     """The resource; variables of OpenTelemetry win."""
-    own = {names.SERVICE_NAME: worker or names.SCOPE, names.SERVICE_INSTANCE: instance}
-    if project is not None:
+    own = {
+        names.SERVICE_NAME: environ.get("PBUS_WORKER") or names.SCOPE,
+        names.SERVICE_INSTANCE: environ.get("PBUS_INCARNATION") or new_id(),
+    }
+    if project := environ.get("PBUS_PROJECT"):
         own[names.SERVICE_NAMESPACE] = project
     given = {
         key: value
@@ -51,8 +53,9 @@ def _resource(worker: str | None, project: str | None, instance: str) -> Resourc
 
 
 @functools.cache
-def _providers(resource: Resource) -> tuple[TracerProvider, MeterProvider]:
-    """The providers; at the end of the process what they still have is sent, for a while."""
+def _providers() -> tuple[TracerProvider, MeterProvider]:
+    """The providers of this process; at its end what they still have is sent, for a while."""
+    resource = _resource(os.environ)
     spans = TracerProvider(resource=resource, id_generator=PlannedIds(), shutdown_on_exit=False)
     spans.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     meters = MeterProvider(

@@ -34,4 +34,4 @@ def trace_if_configured(bus: "WorkerBus", environ: Mapping[str, str]) -> None:
             raise
         logger.debug("OpenTelemetry is configured, but pbus-orchestrator[otel] is not installed")
         return
-    exporting.trace(bus, environ)
+    exporting.trace(bus)
