@@ -18,7 +18,8 @@ _LATEST: Final = 50  # of each folded edge
 _MOST_EDGES: Final = 2_000  # those beyond are not told apart: their messages are never folded
 _SHOWN_PER_S: Final = 50  # messages of a folded edge that are kept each second
 _FAST: Final = 5.0  # messages a second from which an edge is folded
-_SLOW: Final = 2.0  # and under which it is not any more
+_SLOW: Final = 2.0  # and under which it is not any more, after so many looks:
+_CALM: Final = 30  # the line of a burst stays in sight for a while
 _LONGEST_BODY: Final = 64 * 1024  # of longer ones only the beginning is kept
 _BEGINNING: Final = 4096
 _EVERY_S: Final = 1.0
@@ -41,6 +42,7 @@ class _EdgeTraffic:
     bytes_before: int = 0
     rate: float = 0.0
     bytes_rate: float = 0.0
+    calm: int = 0  # looks in a row at which it was slow
     is_folded: bool = False
     latest: deque[Passed] = field(default_factory=lambda: deque(maxlen=_LATEST))
 
@@ -54,12 +56,10 @@ class _EdgeTraffic:
         self.rate = (self.count - self.before) / elapsed_s
         self.bytes_rate = (self.bytes - self.bytes_before) / elapsed_s
         self.before, self.bytes_before = self.count, self.bytes
-        was_folded, self.is_folded = self.is_folded, self.rate >= _limit(is_folded=self.is_folded)
+        was_folded = self.is_folded
+        self.calm = self.calm + 1 if self.rate < _SLOW else 0
+        self.is_folded = self.rate >= _FAST or (was_folded and self.calm < _CALM)
         return self.is_folded and not was_folded
-
-
-def _limit(*, is_folded: bool) -> float:
-    return _SLOW if is_folded else _FAST
 
 
 class TrafficFold:
