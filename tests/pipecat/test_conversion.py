@@ -269,6 +269,66 @@ def test_a_field_that_cannot_travel_is_named():
         line_of(message)
 
 
+@dataclasses.dataclass
+class NearlyPlainFrame(frames.DataFrame):
+    """Fields that are named like a frame's tag, and of types that are nearly plain."""
+
+    type: str = "t"
+    module: str = "m"
+    text: str = ""
+    number: int = 0
+    sound: bytes = b""
+    maybe: "bytes | None" = None
+    anything: object = None
+
+
+class Words(str):
+    """A text that is of a class of its own."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"type": "other", "module": "os", "text": "type"},
+        {"text": Words("words"), "number": True},
+        {"number": -(1 << 80), "anything": [1 << 70, {"k": (1, 2)}]},
+        {"sound": bytearray(b"\0\xff"), "maybe": b"\x80", "anything": b"tagged"},
+        {"maybe": None, "anything": {"type": "x", "module": "y", 3: None}},
+        {"text": "", "number": 0, "anything": float("inf")},
+    ],
+    ids=str,
+)
+def test_fields_of_a_frame_of_ones_own_arrive(values, encoding):
+    """Whatever they hold, and however they are named."""
+    frame = NearlyPlainFrame(**values)
+    message = BusFrameMessage(source="a", frame=frame, direction=FrameDirection.UPSTREAM)
+    arrived = from_wire(decode_wire(line_of(message, encoding)))
+
+    assert FrameDirection.UPSTREAM is arrived.direction
+    assert frame == arrived.frame
+
+
+def test_a_field_that_is_nested_too_deeply_is_named():
+    """The field of a frame, and that of a message."""
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    frame = BusFrameMessage(
+        source="a", frame=NearlyPlainFrame(anything=deep), direction=FrameDirection.UPSTREAM
+    )
+    with pytest.raises(MessageEncodeError, match=r"BusFrameMessage\.frame\.anything.*too deeply"):
+        line_of(frame)
+    job = BusJobRequestMessage(source="a", job_id="1", payload={"deep": deep})
+    with pytest.raises(MessageEncodeError, match=r"BusJobRequestMessage\.payload.*too deeply"):
+        line_of(job)
+    frame = NearlyPlainFrame(sound=memoryview(b"x"))
+    with pytest.raises(MessageEncodeError, match=r"frame\.sound.*memoryview"):
+        line_of(BusFrameMessage(source="a", frame=frame, direction=FrameDirection.UPSTREAM))
+
+
 def test_text_that_is_none_is_an_error_at_its_sender():
     """Half of a character has no bytes."""
     job = BusJobRequestMessage(source="a", target="b", job_id="1", payload={"x": "half \ud83d"})

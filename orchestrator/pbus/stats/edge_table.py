@@ -183,7 +183,11 @@ class EdgeTable:
         if (
             getattr(kind, "is_opaque", False) is True
         ):  # one class for all types that are unknown here
-            return self.edge(message.source, message.target or EVERYONE, message.type_name)
+            named = (message.type_name, message.source, message.target)
+            edge = self._cache.get(named)
+            return edge or self._remember(
+                named, self.edge(message.source, message.target or EVERYONE, message.type_name)
+            )
         key = (kind, message.source, message.target)
         try:
             edge = self._cache.get(key)

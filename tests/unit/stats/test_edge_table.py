@@ -160,6 +160,28 @@ def test_types_that_are_unknown_here_are_told_apart():
     assert {"Invoice": 2, "Receipt": 1} == {edge.type: edge.handled for edge in table.edges()}
 
 
+def test_unknown_types_between_several_are_told_apart():
+    """One edge for each type, source and target, found again for each message; without a target, too."""
+    table = EdgeTable()
+    ends = [("a", "b"), ("a", "c"), ("b", "a"), ("a", None), ("kid@runner-1f", "b")]
+    for _ in range(2):
+        for source, target in ends:
+            found = [
+                table.find(BusOpaqueMessage(source=source, target=target, type_name=name))
+                for name in ("Invoice", "Receipt")
+            ]
+            assert found[0] is not found[1]
+            for edge in found:
+                edge.handled += 1
+
+    assert [2] * 10 == [edge.handled for edge in table.edges()]
+    assert {("a", "*", "Invoice"), ("a", "*", "Receipt")} == {
+        (edge.source, edge.target, edge.type) for edge in table.edges() if edge.target == "*"
+    }
+    long = "x" * 10_000
+    assert table.find(BusOpaqueMessage(source=long, target="b", type_name=long)).source == OTHER
+
+
 def handle(edge, started, seconds, made_ago_s=0.0):
     """Count a message as mailboxes do."""
     edge.handled += 1

@@ -13,7 +13,15 @@ import msgspec
 
 from pbus.codec import Header
 from pbus.compat.pipecat import theirs
-from pbus.compat.pipecat.values import build, decode, encode_field, is_of_process
+from pbus.compat.pipecat.values import (
+    Unencodable,
+    build,
+    decode,
+    encode,
+    encode_field,
+    field_error,
+    is_of_process,
+)
 from pbus.errors import MessageDecodeError
 from pbus.frames import Frame
 from pbus.messages import BusMessage, BusOpaqueMessage
@@ -30,6 +38,7 @@ _AS_THEIRS = {
     "BusJobRequestUrgentMessage": "BusJobRequestMessage",
 }
 _FRAMES_AS_THEIRS = {"AudioRawFrame": "OutputAudioRawFrame"}
+_DIRECTIONS = {one: one.name.lower() for one in theirs.FrameDirection}
 _TAG = frozenset({"type", "module"})  # of a frame; its fields of these names get a _
 _NOT_THEIRS = frozenset({"BusWorkerRegistryMessage", "BusAddWorkerMessage"})
 
@@ -100,7 +109,7 @@ def to_wire(message: Any, source: str, target: str | None, *, packed: bool) -> W
     """
     kind = type(message).__name__
     fields: dict[str, Any] = {_MADE: [message.id, message.name]}
-    for name in _field_names(message.__class__):
+    for name, key in _message_fields(message.__class__):
         value = getattr(message, name)
         if value is None:
             continue
@@ -109,10 +118,10 @@ def to_wire(message: Any, source: str, target: str | None, *, packed: bool) -> W
         elif isinstance(value, enum.StrEnum):
             value = value.value
         elif isinstance(value, theirs.FrameDirection):
-            value = value.name.lower()
-        else:
+            value = _DIRECTIONS[value]
+        elif type(value) is not str:
             value = encode_field(value, kind, name)
-        fields[f"{name}_" if name in _HEADER else name] = value
+        fields[key] = value
     if not type(message).__module__.startswith(_NAMED_HERE):
         fields["module"] = type(message).__module__
     return WireMessage(type_name=kind, source=source, target=target, values=fields)
@@ -124,8 +133,10 @@ def _names(cls: Any) -> tuple[str, ...]:
 
 
 @functools.cache
-def _field_names(cls: Any) -> tuple[str, ...]:
-    return tuple(name for name in _names(cls) if name not in _OWN)
+def _message_fields(cls: Any) -> tuple[tuple[str, str], ...]:
+    """The fields of a message beside the header: name, key on the wire."""
+    own = (name for name in _names(cls) if name not in _OWN)
+    return tuple((name, f"{name}_" if name in _HEADER else name) for name in own)
 
 
 def _frame_to_wire(frame: Any, kind: str, name: str, *, packed: bool) -> dict[str, Any]:
@@ -134,17 +145,33 @@ def _frame_to_wire(frame: Any, kind: str, name: str, *, packed: bool) -> dict[st
     wire: dict[str, Any] = {"type": cls.__name__}
     if not cls.__module__.startswith(_NAMED_HERE):
         wire["module"] = cls.__module__
-    raw = _bytes_fields(cls)
-    for key in _names(cls):
-        value = getattr(frame, key, None)
-        if is_of_process(value):
-            continue
-        if key in raw and isinstance(value, (bytes, bytearray)):
-            wire[key] = bytes(value) if packed else base64.b64encode(value).decode()
-        else:
-            at = f"{key}_" if key in _TAG else key
-            wire[at] = encode_field(value, kind, f"{name}.{key}")
+    field = ""
+    try:
+        for field, key, is_raw in _frame_fields(cls):
+            value = getattr(frame, field, None)
+            held = type(value)
+            if held is str or held is bool:  # most are
+                wire[key] = value
+            elif is_raw and isinstance(value, (bytes, bytearray)):
+                wire[key] = bytes(value) if packed else base64.b64encode(value).decode()
+            elif value is not None and not is_of_process(value):
+                wire[key] = encode(value)
+    except (Unencodable, RecursionError) as error:
+        raise field_error(error, kind, f"{name}.{field}") from error
     return wire
+
+
+@functools.cache
+def _frame_fields(cls: Any) -> tuple[tuple[str, str, bool], ...]:
+    """The fields of a frame: name, key on the wire, whether bytes in it travel without a tag."""
+    raw = _bytes_fields(cls)
+    return tuple((name, f"{name}_" if name in _TAG else name, name in raw) for name in _names(cls))
+
+
+@functools.cache
+def _fields_by_key(cls: Any) -> dict[str, tuple[str, bool]]:
+    """The same by key."""
+    return {key: (name, is_raw) for name, key, is_raw in _frame_fields(cls)}
 
 
 @functools.cache
@@ -188,9 +215,11 @@ def _message(cls: type, wire: WireMessage) -> Any:
         fields["target"] = wire.target
     ours: Any = BusMessage.catalogue.get(wire.type_name)
     defaults = _defaults(ours)
-    for name in _field_names(cls):
-        value = wire.values.get(f"{name}_" if name in _HEADER else name, defaults.get(name))
-        if value is not None:
+    for name, key in _message_fields(cls):
+        value = wire.values.get(key, defaults.get(name))
+        if type(value) is str and name != "direction":
+            fields[name] = value
+        elif value is not None:
             fields[name] = _field_from_wire(name, value)
     message = build(cls, fields)
     made = wire.values.get(_MADE)
@@ -224,15 +253,18 @@ def _frame_from_wire(wire: dict[str, Any]) -> Any:
     cls = find(theirs.Frame, kind, wire.get("module"))
     if cls is None:
         raise MessageDecodeError("no frame class of that name is imported here", type_name=kind)
-    raw = _bytes_fields(cls)
+    known = _fields_by_key(cls)
     ours: Any = Frame.catalogue.get(wire["type"])
     fields: dict[str, Any] = dict(_defaults(ours))
     for key, value in wire.items():
+        name, is_raw = known.get(key, (key, False))
+        held = type(value)
         if key in _TAG:
             continue
-        name = key[:-1] if key[:-1] in _TAG else key
-        is_text = name in raw and isinstance(value, str)
-        fields[name] = binascii.a2b_base64(value, strict_mode=True) if is_text else decode(value)
+        if is_raw and held is str:
+            fields[name] = binascii.a2b_base64(value, strict_mode=True)
+        else:
+            fields[name] = decode(value) if held is dict or held is list else value
     if fields.get("metadata") is None:
         fields.pop("metadata", None)
     return build(cls, fields)

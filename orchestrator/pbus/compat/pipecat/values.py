@@ -27,7 +27,7 @@ TYPE, DATA = "__type__", "__data__"
 _INTEGERS = range(-(1 << 63), 1 << 64)  # that the wire carries
 
 
-class _Unencodable(Exception):  # noqa: N818 - caught in this module
+class Unencodable(Exception):  # noqa: N818 - becomes a MessageEncodeError
     """A value that cannot travel; `path` grows on the way out."""
 
     def __init__(self, problem: str) -> None:
@@ -49,15 +49,25 @@ def encode_field(value: Any, type_name: str, field: str) -> Any:
     """
     try:
         return encode(value)
-    except _Unencodable as error:
-        path = field + "".join(reversed(error.path))
-        raise MessageEncodeError(type_name, path, error.problem) from error
-    except RecursionError as error:
-        raise MessageEncodeError(type_name, field, "it is nested too deeply") from error
+    except (Unencodable, RecursionError) as error:
+        raise field_error(error, type_name, field) from error
+
+
+def field_error(
+    error: "Unencodable | RecursionError", type_name: str, field: str
+) -> MessageEncodeError:
+    """The error of a message for one of `encode` in a field of it."""
+    if isinstance(error, RecursionError):
+        return MessageEncodeError(type_name, field, "it is nested too deeply")
+    return MessageEncodeError(type_name, field + "".join(reversed(error.path)), error.problem)
 
 
 def encode(value: Any) -> Any:
-    """The JSON of a value; see `encode_field`."""
+    """The JSON of a value; see `encode_field`.
+
+    Raises:
+        Unencodable: It, or one inside it, cannot travel; also RecursionError.
+    """
     kind = type(value)
     if kind is str or kind is bool or value is None:
         return value
@@ -78,7 +88,7 @@ def _encode_items(values: Any) -> list[Any]:
     for index, value in enumerate(values):
         try:
             encoded.append(encode(value))
-        except _Unencodable as error:
+        except Unencodable as error:
             error.path.append(f"[{index}]")
             raise
     return encoded
@@ -96,7 +106,7 @@ def encode_fields(values: dict[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         try:
             encoded[key] = encode(value)
-        except _Unencodable as error:
+        except Unencodable as error:
             error.path.append(f".{key}")
             raise
     return encoded
@@ -162,7 +172,7 @@ def _encode_object(value: Any) -> Any:
     for base in _BASES:
         if isinstance(value, base):  # of a class of its own: as plain data
             return encode(base(value))
-    raise _Unencodable(f"a {cls.__name__} would not arrive as one")
+    raise Unencodable(f"a {cls.__name__} would not arrive as one")
 
 
 def dataclass_fields(value: Any) -> dict[str, Any]:
@@ -182,7 +192,7 @@ def is_of_process(value: Any) -> bool:
 
 def _place_of(cls: type) -> str:
     if "<locals>" in cls.__qualname__:
-        raise _Unencodable(f"the class {cls.__name__} of a function cannot be found by others")
+        raise Unencodable(f"the class {cls.__name__} of a function cannot be found by others")
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
