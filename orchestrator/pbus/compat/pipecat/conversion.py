@@ -153,12 +153,16 @@ def _frame_to_wire(frame: Any, kind: str, name: str, *, packed: bool) -> dict[st
             if held is str or held is bool:  # most are
                 wire[key] = value
             elif is_raw and isinstance(value, (bytes, bytearray)):
-                wire[key] = bytes(value) if packed else base64.b64encode(value).decode()
+                wire[key] = _raw(value, packed=packed)
             elif value is not None and not is_of_process(value):
                 wire[key] = encode(value)
     except (Unencodable, RecursionError) as error:
         raise field_error(error, kind, f"{name}.{field}") from error
     return wire
+
+
+def _raw(value: bytes | bytearray, *, packed: bool) -> bytes | str:
+    return bytes(value) if packed else base64.b64encode(value).decode()
 
 
 @functools.cache
