@@ -91,6 +91,11 @@ def _draw(place: Place) -> None:
     diagram = place.tell("seq", "--last", "1h", "--format", "mermaid")
     assert (0, 3) == (diagram.code, diagram.out.count("TextFrame"))
     assert "backoff" in diagram.out
+    _, sent, _ = heads(place.tell("tail", "--since", "1h", "--type", "TextFrame", "--json"))
+    one = place.tell("seq", "--trace", sent["trace_id"], "--format", "mermaid")
+    assert (0, 1) == (one.code, one.out.count("TextFrame"))
+    none = place.tell("seq", "--job", "unknown")
+    assert (0, "") == (none.code, none.out)
 
 
 def _damage(place: Place, past: tuple[str, ...], secret: str) -> None:

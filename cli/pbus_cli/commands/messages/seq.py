@@ -63,7 +63,8 @@ def seq(
     """Show the messages between workers as a sequence diagram, with their ends and starts.
 
     It follows the messages until Ctrl-C, or --for so long, and prints the diagram then; with --from
-    it shows those of a recording, with --last those that the project's supervisor has kept.
+    it shows those of a recording, with --last (and for --trace and --job without --for) those that the
+    project's supervisor has kept, if it keeps them.
     """
     from pbus.client.sequences.sequence_collector import SequenceCollector
     from pbus.client.traffic.message_filter import Filter
@@ -75,7 +76,8 @@ def seq(
         name = _read(recording, collector)
         _print(collector.diagram(), form, name)
         return
-    if last_s is not None:
+    is_chosen = collector.is_chosen and duration is None
+    if last_s is not None or (is_chosen and _has_past(project, file)):
         name = _read_past(project, file, last_s, collector)
         _print(collector.diagram(), form, name)
         return
@@ -88,10 +90,23 @@ def seq(
         _print(collector.diagram(), form, attachment.project)
 
 
+def _has_past(name: str | None, files: list[Path] | None) -> bool:
+    """Whether messages of the project are kept."""
+    from pbus.errors import NothingRunningError
+    from pbus.process.project.history.traffic_history import has_traffic
+    from pbus_cli.call.kept_project import kept_project
+
+    try:
+        project, _ = kept_project(name, files)
+    except NothingRunningError:
+        return False  # told by the attempt to follow it
+    return has_traffic(project)
+
+
 def _read_past(
-    name: str | None, files: list[Path] | None, last_s: float, collector: "SequenceCollector"
+    name: str | None, files: list[Path] | None, last_s: float | None, collector: "SequenceCollector"
 ) -> str:
-    """Collect from what a project keeps; returns its name."""
+    """Collect from what a project keeps, of the last seconds or all; returns its name."""
     import time
 
     from pbus.client.traffic.kept_traffic import read_past, read_states
@@ -101,7 +116,7 @@ def _read_past(
 
     project, _ = kept_project(name, files)
     refuse_without_traffic(project)
-    since = time.time() - last_s
+    since = 0.0 if last_s is None else time.time() - last_s
     missed = 0
     for one in read_past(project, Filter(), lambda at: at >= since):
         missed += one.missed

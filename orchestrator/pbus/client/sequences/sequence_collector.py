@@ -75,6 +75,11 @@ class SequenceCollector:
         self._steps: deque[SeenStep] = deque(maxlen=MAX_STEPS)
         self._left_out = 0
 
+    @property
+    def is_chosen(self) -> bool:
+        """Whether there are conditions."""
+        return self._chosen != EVERYTHING
+
     def add(self, message: TailMessage) -> None:
         """Take in a message; a change of a worker's state is one, too."""
         if message.time < self._since:
@@ -90,7 +95,7 @@ class SequenceCollector:
     def diagram(self) -> SequenceDiagram:
         """All that was collected, without changes of workers that had no part in it."""
         steps = ordered_steps(self._steps)
-        if self._chosen != EVERYTHING:
+        if self.is_chosen:
             steps = _without_others(steps)
         names: dict[str, None] = {}
         for step in steps:
