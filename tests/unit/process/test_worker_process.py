@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pbus.process.supervisor.worker import restart_policy
+from pbus.process.supervisor.worker.start_slots import StartSlots
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor_events import Event, Exited, GaveUp, Line, Ready, Started, StateChanged
 from pbus.process.system.launch_plan import Launch
@@ -145,13 +146,13 @@ class FakeHost:
 class Fixture:
     """A worker process and its host."""
 
-    def __init__(self, **spec: Any) -> None:
+    def __init__(self, slots: StartSlots | None = None, **spec: Any) -> None:
         values: dict[str, Any] = {"name": "w", "working_dir": Path("/"), "joins": True}
         values["restart"] = RestartSpec(initial_s=0.0005)  # a crash loop is over in milliseconds
         instance = WorkerInstance(name="w", spec=WorkerSpec(**{**values, **spec}))
         self.host = FakeHost()
         self.kill_now = asyncio.Event()
-        self.worker = WorkerProcess(instance, self.kill_now)
+        self.worker = WorkerProcess(instance, self.kill_now, slots=slots)
         self.task = asyncio.create_task(self.worker.run(self.host))
 
     async def leave(self) -> None:
@@ -166,6 +167,52 @@ class Fixture:
 
     async def state(self, state: str) -> None:
         await self.host.until(lambda: self.worker.status.state == state)
+
+
+@pytest.mark.parametrize("end", ["ready", "exit", "no process", "turn"])
+def test_start_slot_is_held_until_registered_or_ended(end: str) -> None:
+    """With one slot a second worker starts once the first is on the bus, or has failed."""
+
+    async def main() -> None:
+        slots = StartSlots(1, hold_s=1000.0)
+        first = Fixture(slots, restart=RestartSpec(policy="never"))
+        if end == "no process":
+            first.host.spawn_error = FileNotFoundError(errno.ENOENT, "not there", "w")
+        else:
+            await first.host.started(1)
+        second = Fixture(slots)
+        if end != "no process":
+            await second.host.until(lambda: second.worker.status.state == "starting")
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert [] == second.host.children
+        match end:
+            case "ready":
+                first.make_ready()
+            case "exit":
+                first.host.children[0].exit(1)
+            case "turn":
+                first.worker.turn.free()
+        await second.host.started(1)
+        await first.leave()
+        await second.leave()
+
+    asyncio.run(main())
+
+
+def test_worker_off_the_bus_holds_no_start_slot() -> None:
+    """A program that never registers lets others start as soon as it runs."""
+
+    async def main() -> None:
+        slots = StartSlots(1, hold_s=1000.0)
+        workers = [Fixture(slots, joins=False) for _ in range(3)]
+        for one in workers:
+            await one.host.started(1)
+        for one in workers:
+            one.host.children[0].exit(0)
+            await one.leave()
+
+    asyncio.run(main())
 
 
 def test_crash_loop_gives_up():

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from pbus.leases import Lease
 from pbus.observe import ProcessRecord
+from pbus.process.supervisor.worker.start_slots import StartSlots
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.topology.model import WorkerInstance
 
@@ -20,8 +21,11 @@ class WorkerSet:
     """
 
     def __init__(self, chosen: Iterable[WorkerInstance], kill_now: asyncio.Event) -> None:
-        self._workers = {one.name: WorkerProcess(one, kill_now) for one in chosen}
+        self._slots = StartSlots()
         self._kill_now = kill_now
+        self._workers: dict[str, WorkerProcess] = {}
+        for one in chosen:
+            self.add(one)
 
     def __iter__(self) -> Iterator[WorkerProcess]:
         return iter(self._workers.values())
@@ -42,7 +46,8 @@ class WorkerSet:
 
     def add(self, instance: WorkerInstance) -> WorkerProcess:
         """Add a worker of a new name, not yet running."""
-        worker = self._workers[instance.name] = WorkerProcess(instance, self._kill_now)
+        worker = WorkerProcess(instance, self._kill_now, slots=self._slots)
+        self._workers[instance.name] = worker
         return worker
 
     def remove(self, name: str) -> None:
@@ -103,6 +108,7 @@ class WorkerSet:
         child = None if worker is None else worker.status.child
         if worker is None or child is None or not lease.incarnation.startswith(child.incarnation):
             return
+        worker.turn.free()
         worker.status.on_lease(lease, now)
         if lease.state == "ready":
             worker.on_ready(lease.incarnation, lease.name)

@@ -14,6 +14,7 @@ from pbus.process.supervisor.worker.host import Blocker, ProcessHost
 from pbus.process.supervisor.worker.probing import Probing
 from pbus.process.supervisor.worker.process_end import ProcessEnd
 from pbus.process.supervisor.worker.restarts import Restarts, joined
+from pbus.process.supervisor.worker.start_slots import StartSlots, StartTurn
 from pbus.process.supervisor.worker.worker_status import WorkerStatus
 from pbus.process.supervisor.worker.worker_target import WorkerTarget
 from pbus.process.supervisor_events import Ready, Started
@@ -54,9 +55,11 @@ class WorkerProcess:
         instance: The worker.
         kill_now: Once set, processes that are being stopped are killed.
         clock: Seconds, monotonic.
+        slots: Bounds the workers that start at once; None for a bound of its own.
 
     Attributes:
         next_instance: The worker as its next process is started.
+        turn: Its place among the workers that start.
     """
 
     def __init__(
@@ -64,11 +67,13 @@ class WorkerProcess:
         instance: WorkerInstance,
         kill_now: asyncio.Event,
         clock: Callable[[], float] = time.monotonic,
+        slots: StartSlots | None = None,
     ) -> None:
         self.name = instance.name
         self.next_instance = instance
         self.status = WorkerStatus(instance, clock)
         self.target = WorkerTarget(clock)
+        self.turn = StartTurn(slots or StartSlots(), self.status, self.target)
         self.find_blocker: Callable[[], Blocker | None] = lambda: None
         self._registered: set[str] = set()  # of the workers of the process
         self._is_left = False
@@ -137,6 +142,7 @@ class WorkerProcess:
         if child is None or self.status.state != "starting":
             return
         if incarnation.startswith(child.incarnation):
+            self.turn.free()
             self._registered.add(worker)
             self._check_ready()
 
@@ -214,7 +220,7 @@ class WorkerProcess:
         """Run one process, and wait until the next may start."""
         self.target.begin()
         self.status.survivors = ""
-        if not await self._wait_for_dependencies():
+        if not await self.turn.wait(self.find_blocker):
             return
         self.target.begin()  # a restart that was requested while it waited is this start
         self.status.instance = self.next_instance
@@ -223,6 +229,7 @@ class WorkerProcess:
             self._probing = self._make_probing(incarnation)
             ended = await self._run_process(incarnation, self._probing)
         except LaunchError as error:
+            self.turn.free()
             await self._restarts.after_launch_error(error.cause)
             return
         if ended is None:
@@ -260,25 +267,13 @@ class WorkerProcess:
             finally:
                 child.close()
         finally:
+            self.turn.free()
             self._probing = None
             await probing.close()
 
     def _on_probe(self) -> None:
         self._check_ready()
         self.target.wake()
-
-    async def _wait_for_dependencies(self) -> bool:
-        """Wait until the worker may start; returns whether it is still wanted then."""
-        while self.target.is_wanted and (blocker := self.find_blocker()) is not None:
-            if blocker.has_failed:
-                self.target.is_wanted = False
-                self.status.fail(f"a dependency failed: {blocker.text}")
-                return False
-            self.status.enter_waiting(f"waiting for {blocker.text}")
-            await self.target.wait_changed()
-        if not self.target.is_wanted:
-            self.status.enter("exited")
-        return self.target.is_wanted
 
     async def _start(self, incarnation: str, probing: Probing) -> Child:
         status = self.status
@@ -293,6 +288,8 @@ class WorkerProcess:
         status.child = child
         status.emit(Started(self.name, child.pid, incarnation))
         status.note(f"started, pid {child.pid}")
+        if not self.joins:
+            self.turn.free()
         probing.start(child)
         self._check_ready()
         return child

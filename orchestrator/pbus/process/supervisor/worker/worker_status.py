@@ -122,7 +122,7 @@ class WorkerStatus:
             self.enter("waiting", reason)
 
     def set_pending(self, reason: str) -> None:
-        """Show in the record why the ready probe has not succeeded yet."""
+        """Show in the record why there is no process, or the ready probe has not succeeded, yet."""
         self._reason = reason
 
     def set_health(self, reason: str) -> None:
@@ -193,9 +193,10 @@ class WorkerStatus:
         )
 
     def _shown_reason(self) -> str | None:
+        is_queued = self.state == "starting" and self.child is None
         is_probing = self.state == "starting" and not self.is_probed
         has_reason = self.state in {"failed", "backoff", "waiting", "unhealthy", "stopping"}
-        return self._reason if has_reason or is_probing else None
+        return self._reason if has_reason or is_probing or is_queued else None
 
     def _error(self) -> str | None:
         return self.output.error(self.code)
