@@ -38,6 +38,7 @@ DECLARE
   has_others boolean := EXISTS (SELECT FROM unnest(s_how) how WHERE how <> 'ack');
   live int[]; x record; message jsonb; headers jsonb; since float8; again bigint[] := '{}';
   load int; sizes bigint[] := '{}'; given_up bigint[] := '{}'; ended bigint[] := '{}'; fallen jsonb;
+  back bigint[] := '{}'; woken bigint[] := '{}';
 BEGIN
   INSERT INTO pbus.handled
     SELECT DISTINCT s.its_queue, s.id, clock_timestamp() FROM unnest(s_queue, s_id, s_how) s(its_queue, id, how)
@@ -51,13 +52,21 @@ BEGIN
      WHERE NOT s.pos = ANY(h.gone) AND s.pos < h.size GROUP BY s.hold, s.pos) t;
   IF live IS NULL THEN RETURN NULL; END IF;
   FOR x IN
-    SELECT m.base || '_' || h.lane AS queue, h.queue_id, h.lane, h.msg_id, s_pos[n] AS pos,
+    SELECT m.base || '_' || h.lane AS queue, h.queue_id, h.lane, h.msg_id, h.hold, h.size, s_pos[n] AS pos,
            s_how[n] AS how, s_delay[n] AS delay, s_reason[n] AS reason
       FROM unnest(live) n
       CROSS JOIN LATERAL (SELECT * FROM pbus.in_flight h WHERE h.hold = s_hold[n] OFFSET 0) h
       CROSS JOIN LATERAL (SELECT * FROM pbus.queue m WHERE m.id = h.queue_id OFFSET 0) m
      WHERE has_others AND s_how[n] <> 'ack' ORDER BY n
   LOOP
+    IF x.how = 'requeue' AND x.size = 1 THEN
+      -- At its old place: what was stored after it, and is still there, comes after it.
+      EXECUTE format('UPDATE pgmq.%I SET vt = clock_timestamp() + $2 * interval ''1 s'' WHERE msg_id = $1', 'q_' || x.queue)
+        USING x.msg_id, x.delay;
+      back := back || x.hold;
+      woken := woken || x.queue_id;
+      CONTINUE;
+    END IF;
     EXECUTE format('SELECT message->$2, headers, pbus.queue_stored_at(headers, enqueued_at) FROM pgmq.%I WHERE msg_id = $1', 'q_' || x.queue)
       INTO message, headers, since USING x.msg_id, x.pos;
     CONTINUE WHEN message IS NULL;
@@ -82,16 +91,19 @@ BEGIN
       FROM (SELECT s_hold[n] AS hold, array_agg(s_pos[n]) AS positions FROM unnest(live) n GROUP BY 1) t
       CROSS JOIN LATERAL (SELECT * FROM pbus.in_flight h WHERE h.hold = t.hold OFFSET 0) h
   LOOP
-    IF x.is_whole THEN
+    IF x.hold = ANY(back) THEN
+      CONTINUE;
+    ELSIF x.is_whole THEN
       ended := ended || x.hold;
     ELSE
       UPDATE pbus.in_flight SET gone = gone || x.positions WHERE hold = x.hold;
     END IF;
   END LOOP;
+  DELETE FROM pbus.in_flight WHERE hold = ANY(back);
   PERFORM pbus.queue_delete_settled(ended, ARRAY(
     SELECT s_queue[n] FROM unnest(live) n
      WHERE NOT has_others OR s_how[n] IN ('ack', 'dead_letter')), again, sizes);
-  IF again <> '{}' THEN PERFORM pbus.queue_notify(ch, again); END IF;
+  IF again <> '{}' OR woken <> '{}' THEN PERFORM pbus.queue_notify(ch, again || woken); END IF;
   FOR x IN SELECT DISTINCT m.id, m.name FROM pbus.queue m WHERE m.id = ANY(given_up) ORDER BY m.id LOOP
     load := pbus.queue_trim_dead(x.id, dead_kept, dead_bytes);
     IF load > 0 THEN
