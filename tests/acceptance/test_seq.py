@@ -4,6 +4,7 @@ import json
 from xml.etree import ElementTree as ET
 
 import pytest
+import redis
 
 from support.cli_env import CliEnv, Command, Place, wait_for
 
@@ -63,9 +64,19 @@ def talk(cli: CliEnv) -> Place:
 
 
 def follow(talk: Place, *commands: tuple[str, ...]) -> list[Command]:
-    started = [talk.start(*words) for words in commands]
-    talk.until_followed(len(started))
+    """Start commands, one after another, each when the broker serves those before it."""
+    started = []
+    with talk.broker() as broker:
+        for words in commands:
+            before = followers(broker)
+            started.append(talk.start(*words))
+            wait_for(lambda before=before: followers(broker) - before)
     return started
+
+
+def followers(broker: redis.Redis) -> set[str]:
+    """The connections that follow all traffic."""
+    return {one["id"] for one in broker.client_list() if one["psub"] != "0"}
 
 
 def say(talk: Place, text: str) -> None:
