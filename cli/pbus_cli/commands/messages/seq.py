@@ -88,7 +88,7 @@ def seq(
         console.note(f"{attachment.project} has stopped")
     finally:
         _print(collector.diagram(), form, attachment.project)
-        console.flush()  # after Ctrl-C the process ends by the signal, which writes nothing out
+        console.flush()  # what is gathered when Ctrl-C ends a command is dropped
 
 
 def _has_past(name: str | None, files: list[Path] | None) -> bool:
