@@ -64,6 +64,9 @@ class MemoryTap:
     def __aiter__(self) -> AsyncIterator[TapMessage]:
         return self._queue.items()
 
+    async def catch_up(self) -> None:
+        """Return at once: what passes is shown as it is sent."""
+
     def show(self, message: BusMessage) -> None:
         """Called by the bus for every message."""
         try:

@@ -123,6 +123,10 @@ class Tap(Protocol):
         """Stop following."""
         ...
 
+    async def catch_up(self) -> None:
+        """Wait until all is here that passed before; returns soon also where the broker is gone."""
+        ...
+
     def __aiter__(self) -> AsyncIterator[TapMessage]:
         """Messages as they pass; ends when following was stopped and all that waited were read."""
         ...

@@ -136,6 +136,10 @@ class BrokerTap(abc.ABC):
         """Stop following; also after following could not begin."""
 
     @abc.abstractmethod
+    async def catch_up(self) -> None:
+        """Wait until all is queued that passed before; returns soon where the broker is gone."""
+
+    @abc.abstractmethod
     async def pause(self) -> None:
         """Have the broker send nothing for a while, where it can; gaps are counted later."""
 

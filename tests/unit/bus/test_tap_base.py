@@ -24,6 +24,9 @@ class BareFollower(BrokerTap):
     async def _disconnect(self) -> None:
         pass
 
+    async def catch_up(self) -> None:
+        pass
+
     async def pause(self) -> None:
         pass
 

@@ -60,6 +60,9 @@ class FakeTap(BrokerTap):
             raise self.refusal
         return self
 
+    async def catch_up(self) -> None:
+        pass
+
     async def pause(self) -> None:
         self.calls.append("pause")
 

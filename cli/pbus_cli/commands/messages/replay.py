@@ -77,7 +77,7 @@ def replay(
     """Send the messages of a recording again, in their order and at their times.
 
     Sent are those of clients, and of the workers that --as names; the workers that run answer for
-    themselves. With --expect the messages that they send are compared with a golden recording,
+    themselves, and a sender waits for the answers that it had before each message. With --expect the messages that they send are compared with a golden recording,
     which may be the same file.
 
     Example: pbus replay calls.jsonl --as caller --expect calls.jsonl

@@ -1,12 +1,16 @@
 """Following a channel: each follower gets a copy of everything that passes."""
 
-from typing import Self
+import asyncio
+import contextlib
+from typing import Final, Self
 
 from pbus.bus.pgmq.connections import ConnectionPair
 from pbus.bus.pgmq.transport import PgTransport
 from pbus.bus.tap_base import FOLLOWER_LEASE_S, BrokerTap
 from pbus.ids import new_token
 from pbus.seal import Seal
+
+_CATCH_UP_S: Final = 5.0
 
 
 class PgmqTap(BrokerTap):
@@ -35,6 +39,12 @@ class PgmqTap(BrokerTap):
             raise
         self._start_tasks(self._transport.run)
         return self
+
+    async def catch_up(self) -> None:
+        """Wait until nothing more is there for this follower."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CATCH_UP_S):
+                await self._transport.catch_up()
 
     async def pause(self) -> None:
         """Do nothing: the server bounds what it keeps, and who leaves does not know what passed."""

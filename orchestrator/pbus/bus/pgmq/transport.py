@@ -76,6 +76,7 @@ class PgTransport:
         self._must_join = False
         self._read_ids: list[tuple[int, int]] = []  # rank and id of what the next read removes
         self._woken = asyncio.Event()
+        self._is_drained = asyncio.Event()
         self._beats = 0
 
     async def open(self) -> None:
@@ -123,6 +124,7 @@ class PgTransport:
                     await self.join()
                 while await self._read():
                     pass
+                self._is_drained.set()
             except BusUnavailableError as error:
                 logger.debug("reading failed: %s", error)
                 self._must_join = True
@@ -131,6 +133,13 @@ class PgTransport:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_POLL_S):
                     await self._woken.wait()
+
+    async def catch_up(self) -> None:
+        """Wait until all is taken that was there. Bound it with a deadline."""
+        for _ in range(2):  # a look in progress may have begun before
+            self._is_drained.clear()
+            self._woken.set()
+            await self._is_drained.wait()
 
     async def close(self) -> None:
         """Leave; the others stop sending at once."""

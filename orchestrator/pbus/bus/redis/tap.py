@@ -10,6 +10,7 @@ from pbus.bus.redis.keys import Keys
 from pbus.bus.redis.server.endpoint import TROUBLE, Endpoint
 from pbus.bus.tap_base import FOLLOWER_LEASE_S, BrokerTap
 from pbus.errors import BusUnavailableError
+from pbus.ids import new_token
 from pbus.seal import Seal
 
 FOLLOWER_NOTE = (
@@ -44,6 +45,13 @@ class RedisTap(BrokerTap):
             raise BusUnavailableError(self._endpoint.url, "it cannot be followed") from None
         await self._ask()
         return self
+
+    async def catch_up(self) -> None:
+        """Wait for the answer to a subscription: all that was sent before has come by then."""
+        if not self._link.is_up:
+            return
+        with contextlib.suppress(BusUnavailableError):
+            await self._link.add([self._names.lane("s", new_token())])
 
     async def pause(self) -> None:
         """Leave the pattern, so that the server copies nothing for this connection."""

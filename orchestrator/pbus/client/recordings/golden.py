@@ -2,7 +2,7 @@
 
 import fnmatch
 import json
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any, Final, Literal, TypeAlias
@@ -12,8 +12,10 @@ import msgspec
 from pbus.client.addresses import CLIENT_PREFIX
 from pbus.client.recordings.replay_plan import REQUESTS, SaidMessage
 from pbus.codec import Header
+from pbus.names import names_of
 
 _CLIENT: Final = "client"
+_EVERYONE: Final = "*"
 _VOLATILE: Final = frozenset({"deadline", "window", "position"})  # of job messages
 _HEADER: Final = frozenset(Header.__struct_fields__) - {"key"}
 _ABSENT: Final = "(absent)"
@@ -44,6 +46,34 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     field: str = ""
     expected: Any = None
     actual: Any = None
+
+
+class AnswersBefore:
+    """Counts the answers that senders of a recording had when they sent a message.
+
+    Args:
+        messages: Of the recording, by their times.
+        real: The workers that answer.
+    """
+
+    def __init__(self, messages: Iterable[SaidMessage], real: Collection[str]) -> None:
+        self._left = deque(said for said in messages if said.header.source in real)
+        self._counts: dict[str, Counter[Place]] = defaultdict(Counter)
+
+    def of(self, said: SaidMessage) -> Counter[Place]:
+        """Count what was sent to the sender of a message, and to all, before it.
+
+        Args:
+            said: Not older than that of the call before.
+        """
+        while self._left and self._left[0].header.time < said.header.time:
+            place = _place_of(self._left.popleft())
+            self._counts[place[1]][place] += 1
+        sender = _place(said.header.source)
+        counts = self._counts[_EVERYONE].copy()
+        for name in {sender, *names_of(sender)}:
+            counts += self._counts[name]
+        return counts
 
 
 def edge_counts(messages: Iterable[SaidMessage], real: Collection[str]) -> Counter[Place]:
@@ -187,7 +217,7 @@ def _is_same(first: Any, second: Any) -> bool:
 
 
 def _place_of(said: SaidMessage) -> Place:
-    target = "*" if said.header.target is None else _place(said.header.target)
+    target = _EVERYONE if said.header.target is None else _place(said.header.target)
     return _place(said.header.source), target, said.header.type
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from pbus.bus.subscriber import BusSubscriber
 from pbus.client.project_client import Client
-from pbus.client.recordings.golden import Outcome, Place, edge_counts
+from pbus.client.recordings.golden import AnswersBefore, Outcome, Place, edge_counts
 from pbus.client.recordings.job_script import JobScript
 from pbus.client.recordings.recording import RecordedMessage
 from pbus.client.recordings.replay_plan import REQUESTS, ReplayRoles, SaidMessage, said_message
@@ -105,18 +105,37 @@ class Replayer:
         loop = asyncio.get_running_loop()
         began = loop.time()
         first = plan[0].header.time if plan else 0.0
+        before = AnswersBefore(self._messages, self._roles.real)
+        late: set[str] = set()  # senders who were not answered as recorded: they wait no more
         for said in plan:
             if pace.before_each is not None:
                 await pace.before_each(said)
             elif pace.speed:
                 due = began + (said.header.time - first) / pace.speed
                 await asyncio.sleep(max(0.0, due - loop.time()))
+            needed = before.of(said)
+            if pace.before_each is None and said.header.source not in late:
+                asked = loop.time()
+                if not await self._heard_all(needed, pace.settle_s):
+                    late.add(said.header.source)
+                began += loop.time() - asked  # what follows keeps its distance
             is_taken = await self._client.bus.send(self._again(said))
             self.sent += 1
             self.untaken += not is_taken
         if pace.speed and pace.before_each is None and self._messages:
             last = began + (self._messages[-1].header.time - first) / pace.speed
             await asyncio.sleep(max(0.0, last - loop.time()))
+
+    async def _heard_all(self, needed: Counter[Place], settle_s: float) -> bool:
+        """Wait for answers; False where nothing came for so long."""
+        loop = asyncio.get_running_loop()
+        self._heard_at = loop.time()
+        while not self._counts >= needed:
+            left = self._heard_at + settle_s - loop.time()
+            if left <= 0:
+                return False
+            await asyncio.sleep(min(left, _LOOK_S))
+        return True
 
     async def _settle(self, expected: Counter[Place], settle_s: float) -> None:
         """Wait until all has come that is expected, and no more comes, or nothing for so long."""

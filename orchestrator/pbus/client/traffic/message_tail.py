@@ -174,6 +174,7 @@ class MessageTail:
         self._tap: Tap | None = None
         self._items: AsyncIterator[TapMessage] | None = None
         self._item: TapMessage | None = None  # the next one to give
+        self._is_finished = False
         self._is_closed = False
 
     @property
@@ -232,8 +233,15 @@ class MessageTail:
         """What is to be given when following ends: nothing."""
         return iter(())
 
+    async def finish(self) -> None:
+        """Follow no longer; what passed before can still be read, then the iteration ends."""
+        if self._tap is not None and not self._is_finished:
+            self._is_finished = True
+            await self._tap.catch_up()
+            await self._tap.__aexit__(None, None, None)
+
     async def close(self) -> None:
         """Follow no longer. Idempotent."""
         was_closed, self._is_closed = self._is_closed, True
-        if self._tap is not None and not was_closed:
+        if self._tap is not None and not was_closed and not self._is_finished:
             await self._tap.__aexit__(None, None, None)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pbus.client.recordings.golden import Outcome, differences, edge_counts
+from pbus.client.recordings.golden import AnswersBefore, Outcome, differences, edge_counts
 from pbus.client.recordings.replay_plan import said_message
 from pbus_cli.views.difference_lines import difference_lines
 from support.recordings import note, recorded, request, response
@@ -105,3 +105,30 @@ def test_lines_say_what_differs():
     place = 'tools -> begin JobResponse 1 (begin look({"n": 1}) #1): response.text: '
     assert lines[0].startswith(place + 'expected "A", got "x')
     assert all("\n" not in line and "\x1b" not in line and len(line) < 500 for line in lines)
+
+
+def test_answers_that_a_sender_had_are_counted():
+    """Those to it, by the name of its group, or to all; not what it sent, nor what came after."""
+    messages = said([
+        note(1.0, "caller.1", "begin"),
+        note(2.0, "begin", "caller", "by the group"),
+        note(3.0, "tools", None, "to all"),
+        note(4.0, "begin", "caller.2", "to the other"),
+        note(5.0, "caller.1", "begin"),
+        note(6.0, "begin", "caller.1"),
+        note(7.0, "cli-1", "begin"),
+        note(8.0, "begin", "cli-2", "clients are one"),
+        note(8.5, "stand-in", "caller.1", "is none that answers"),
+        note(9.0, "cli-1", "begin"),
+        note(9.0, "caller.1", "begin"),
+    ])
+    before = AnswersBefore(messages, REAL)
+    kind, to_all = "ReplayedNote", ("tools", "*", "ReplayedNote")
+    by_group = {("begin", "caller", kind): 1, to_all: 1}
+    assert [
+        {},
+        by_group,
+        {to_all: 1},
+        {to_all: 1, ("begin", "client", kind): 1},
+        {**by_group, ("begin", "caller.1", kind): 1},
+    ] == [before.of(one) for one in messages if one.header.source in {"caller.1", "cli-1"}]
