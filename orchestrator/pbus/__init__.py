@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pbus.bus.redis import RedisBus as RedisBus
     from pbus.errors import AmbiguousProjectError as AmbiguousProjectError
     from pbus.errors import BackendMissingError as BackendMissingError
+    from pbus.errors import BatchError as BatchError
     from pbus.errors import BrokerGrantError as BrokerGrantError
     from pbus.errors import BrokerLoginError as BrokerLoginError
     from pbus.errors import BrokerRefusedError as BrokerRefusedError
@@ -163,6 +164,7 @@ _HOMES = {
     "pbus.errors": (
         "AmbiguousProjectError",
         "BackendMissingError",
+        "BatchError",
         "BrokerGrantError",
         "BrokerLoginError",
         "BrokerRefusedError",

@@ -15,6 +15,7 @@ from pbus.bus.local.lane_reader import current_reader
 from pbus.bus.local.mailbox import Mailbox
 from pbus.bus.local.router import LocalRouter
 from pbus.bus.memory_leases import MemoryLeaseStore
+from pbus.bus.queues.batch import BatchingBus
 from pbus.bus.queues.store import QueueStore
 from pbus.bus.subscriber import BusSubscriber
 from pbus.bus.tap import Tap
@@ -44,7 +45,7 @@ class MailboxStats(msgspec.Struct, frozen=True):
     unhandled: int = 0
 
 
-class WorkerBus(abc.ABC):
+class WorkerBus(BatchingBus):
     """A message bus between workers; subclasses bring the transport.
 
     A subclass of your own needs `publish`: hand what arrives to `on_message_received`.
@@ -276,16 +277,16 @@ class WorkerBus(abc.ABC):
         if lifetime is self._lifetime:
             self.is_running, self._is_stopped = False, True
 
-    async def _open(self) -> None:  # noqa: B027 - nothing to do without a broker
+    async def _open(self) -> None:
         """Connect and join the addresses subscribed so far."""
 
-    async def _close(self) -> None:  # noqa: B027 - likewise
+    async def _close(self) -> None:
         """Write out what was accepted, then disconnect; also after a failed _open()."""
 
-    async def _join(self, address: str) -> None:  # noqa: B027 - likewise
+    async def _join(self, address: str) -> None:
         """Have messages for this address come here."""
 
-    async def _leave(self, address: str) -> None:  # noqa: B027 - likewise
+    async def _leave(self, address: str) -> None:
         """Have them no longer."""
 
     def _why_not_open(self) -> str:

@@ -10,7 +10,7 @@ from pbus.bus.base import new_header
 from pbus.bus.claims import Claims
 from pbus.bus.coalescing import EVERYONE
 from pbus.bus.queues.consumer import QueueConsumer
-from pbus.bus.queues.pending_put import EncodedMessage
+from pbus.bus.queues.pending_put import EncodedMessage, Receipt
 from pbus.bus.queues.sealed_store import SealedQueueStore
 from pbus.bus.queues.store import QueueStore
 from pbus.bus.receiving import ReceivingBus
@@ -78,10 +78,8 @@ class BrokeredBus(ReceivingBus):
         self._seal = seal_of(settings.key, self.channel, encrypt=settings.encrypt)
         self._claims = Claims(self.presences, self._read_leases)
         self._max_payload_bytes = max(MAX_PAYLOAD_BYTES, self.max_message_bytes) + _ENVELOPE_BYTES
-        # What is not stored may have a lower limit, the broker's.
-        self._carried_bytes = self.max_message_bytes
-        self._limit_hint = ""
-        self._trouble = "no answer in time"
+        self._carried_bytes = self.max_message_bytes  # of what is not stored; the broker's
+        self._limit_hint, self._trouble = "", "no answer in time"
         self._tasks = TaskOwner()
         self.delivery = settings.delivery
         self._consumer: QueueConsumer | None = None
@@ -107,6 +105,15 @@ class BrokeredBus(ReceivingBus):
                 await send_buffer.put(address, line)
             return True
         return await self._store(consumer, EncodedMessage.of(message, line))
+
+    def enqueue(self, message: BusMessage, receipt: Receipt) -> bool:
+        """See BatchingBus."""
+        consumer = self._consumer
+        is_own = message.is_local or message.target in self._router.local_names
+        if is_own or consumer is None or not message.is_stored:
+            return False
+        consumer.producer.enqueue(message, receipt)
+        return True
 
     async def send_raw(
         self,
@@ -144,14 +151,12 @@ class BrokeredBus(ReceivingBus):
         line = encode_checked(header, fields, limit=self.max_message_bytes, encoding=self.encoding)
         if consumer is None and len(line) > self._carried_bytes:
             await self._see_limit(MessageTooLargeError(header.type, len(line), self._carried_bytes))
-        lane = Lane.SYSTEM if urgent else Lane.DATA
-        address = header.target or EVERYONE
+        lane, address = Lane.SYSTEM if urgent else Lane.DATA, header.target or EVERYONE
         is_taken = True
         if consumer is None:
             await self._send_buffers[lane].put(address, line)
         else:
-            encoded = EncodedMessage(address, lane, header.id, line)
-            is_taken = await self._store(consumer, encoded)
+            is_taken = await self._store(consumer, EncodedMessage(address, lane, header.id, line))
         self.counters.sent += 1
         return is_taken
 
@@ -218,11 +223,7 @@ class BrokeredBus(ReceivingBus):
         if self.queues is None:
             return
         self._consumer = QueueConsumer(
-            self.queues,
-            self._router,
-            self.incarnation,
-            settings=self._settings,
-            send=self.send,
+            self.queues, self._router, self.incarnation, settings=self._settings, send=self.send
         )
         await self._consumer.open()
 

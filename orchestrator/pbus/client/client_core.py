@@ -13,7 +13,7 @@ from pbus.client.addresses import new_name
 from pbus.client.attachment import CONNECT_S, Attachment
 from pbus.client.targets import FIND_S
 from pbus.errors import ClientClosedError
-from pbus.registry import Post
+from pbus.registry import KeyOwners, Post
 
 S = TypeVar("S", bound=BusSubscriber)
 P = TypeVar("P", bound="Part")
@@ -107,6 +107,9 @@ class ClientCore:
 
     async def _send_keyed(self, target: str, key: str, post: Post) -> str:
         """Send a message to the replica that its key belongs to; see KeyOwners.send()."""
+        return await (await self._key_owners()).send(target, key, post)
+
+    async def _key_owners(self) -> KeyOwners:
         raise NotImplementedError
 
     @property

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pbus.client.traffic.routes import Route
     from pbus.jobs.handles import JobContext, JobGroupContext
     from pbus.jobs.params import JobGroupOptions, JobGroupParams, JobParams, JobTerms, Priority
-    from pbus.registry import Post
+    from pbus.registry import KeyOwners
 
 
 class JobCalls(ClientCore):
@@ -155,8 +155,8 @@ class JobCalls(ClientCore):
         make_id = new_id if job_id is None else lambda: job_id
         return await router.for_job(worker, params, within_s=within_s, make_id=make_id)
 
-    async def _send_keyed(self, target: str, key: str, post: Post) -> str:
-        return await self._jobs.send_keyed(target, key, post)
+    async def _key_owners(self) -> KeyOwners:
+        return await self._jobs.key_owners()
 
     @property
     def _jobs(self) -> JobRequester:

@@ -36,7 +36,7 @@ from pbus.messages import (
     BusMessage,
     BusWorkerRegistryMessage,
 )
-from pbus.registry import Post, Replicas, WorkerRegistry
+from pbus.registry import KeyOwners, Replicas, WorkerRegistry
 
 _Receivers: TypeAlias = tuple[tuple[type[BusMessage], Callable[[Any], Awaitable[None]]], ...]
 
@@ -88,10 +88,10 @@ class JobRequester(BusSubscriber):
             self._registry.watch_lost(None, self._client.lost_workers.on_worker_lost)
             self._is_started = True
 
-    async def send_keyed(self, target: str, key: str, post: Post) -> str:
-        """Send a message to the replica that its key belongs to; see KeyOwners.send()."""
+    async def key_owners(self) -> KeyOwners:
+        """The replicas that keys belong to, as the registry of this client sees them."""
         await self._start()
-        return await self._registry.owners.send(target, key, post)
+        return self._registry.owners
 
     async def close(self) -> None:
         """Cancel what is open, and leave the bus."""

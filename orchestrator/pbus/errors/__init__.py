@@ -12,6 +12,7 @@ from pbus.errors.broker_errors import BrokerVersionError as BrokerVersionError
 from pbus.errors.broker_errors import BusUnavailableError as BusUnavailableError
 from pbus.errors.broker_errors import PgmqMissingError as PgmqMissingError
 from pbus.errors.bus_errors import BackendMissingError as BackendMissingError
+from pbus.errors.bus_errors import BatchError as BatchError
 from pbus.errors.bus_errors import BusClosedError as BusClosedError
 from pbus.errors.bus_errors import BusError as BusError
 from pbus.errors.bus_errors import BusFullError as BusFullError

@@ -44,6 +44,23 @@ class BusFullError(BusError):
         self.waited_s = waited_s
 
 
+class BatchError(BusError):
+    """Some messages of a batch were not sent; the others were.
+
+    Attributes:
+        failures: The error of each, by its position in the batch.
+    """
+
+    def __init__(self, failures: dict[int, PbusError], count: int) -> None:
+        position, first = next(iter(failures.items()))
+        super().__init__(
+            f"{len(failures):,} of {count:,} messages of a batch were not sent; "
+            f"the first, at {position}: {first}",
+            hint="`failures` has the error of each by its position; send those again",
+        )
+        self.failures = failures
+
+
 class LeaseTooLargeError(BusError):
     """A lease or a record is larger than the registry accepts."""
 

@@ -14,9 +14,14 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
+from msgspec import structs
+
 from pbus.bus.base import WorkerBus
+from pbus.bus.queues.batch import BatchSending
 from pbus.bus.queues.store import QueueStore
+from pbus.codec import check_key
 from pbus.errors import BusUnavailableError
+from pbus.messages import BusMessage
 from pbus.names import group_of
 from pbus.registry.directory import Directory
 from pbus.routing_keys import owner_of
@@ -76,13 +81,14 @@ class KeyOwners:
             group.spread(self._replicas(group), self._directory.version)
         return group.owner(key)
 
-    async def send(self, name: str, key: str, post: Post) -> str:
+    async def send(self, name: str, key: str, post: Post, *, absent: str = "") -> str:
         """Send a message to the replica that its key belongs to.
 
         Args:
             name: The target: a group, or any other worker, which gets it whatever its key.
             key: Of the message.
             post: Sends it to a worker; False when the broker had no queue of it.
+            absent: The worker that it was sent to before, where the broker had no queue.
 
         Returns:
             The worker that it was sent to.
@@ -90,7 +96,9 @@ class KeyOwners:
         Raises:
             PbusError: As of owner(), or raised by `post`.
         """
-        sent_to = ""
+        sent_to = absent
+        if absent:
+            await self._read_again(name)
         for _ in range(_MOST_TRIES):
             chosen = await self.owner(name, key) or name
             if chosen == sent_to:  # there is no other
@@ -100,8 +108,31 @@ class KeyOwners:
             sent_to = chosen
             if await post(chosen) or self._bus.queues is None:
                 break
-            await self._read(self._groups.get(name) or self._add(name), self._bus.queues)
+            await self._read_again(name)
         return sent_to
+
+    async def add(self, sending: BatchSending, position: int, message: BusMessage) -> None:
+        """Put a message with target and key into a batch, for the replica that the key belongs to.
+
+        Raises:
+            MessageEncodeError: The key is none.
+            BusUnavailableError: As of owner().
+        """
+        name, key = message.target or "", message.key or ""
+        check_key(key, type(message).__name__)
+        chosen = await self.owner(name, key) or name
+
+        async def post(worker: str) -> bool:
+            return await self._bus.send(structs.replace(message, target=worker))
+
+        async def send_again() -> None:
+            await self.send(name, key, post, absent=chosen)
+
+        await sending.add(position, structs.replace(message, target=chosen), send_again)
+
+    async def _read_again(self, name: str) -> None:
+        if self._bus.queues is not None:
+            await self._read(self._groups.get(name) or self._add(name), self._bus.queues)
 
     def _add(self, name: str) -> "_Group":
         if len(self._groups) >= _MOST_GROUPS:

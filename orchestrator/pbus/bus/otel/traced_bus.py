@@ -17,9 +17,10 @@ from pbus.bus.local.lane_reader import LaneReader
 from pbus.bus.local.mailbox import Mailbox
 from pbus.bus.otel import otel_names as names
 from pbus.bus.otel.message_spans import MessageSpans, current_traceparent
+from pbus.bus.queues.pending_put import Receipt
 from pbus.bus.queues.store import Settlement
 from pbus.codec import Header, decode_header
-from pbus.errors import MessageDecodeError
+from pbus.errors import MessageDecodeError, PbusError
 from pbus.messages import BusMessage
 from pbus.stats.edge_table import kind_of_address
 from pbus.trace_context import parent_span_id
@@ -52,6 +53,8 @@ class TracedBus:
         """Have this one called; a bus that is not traced does not even ask whether it is."""
         send = bus.send
         bus.send = lambda message: self.send(send, message)  # type: ignore[method-assign]
+        enqueue = bus.enqueue
+        bus.enqueue = lambda message, receipt: self.enqueue(enqueue, message, receipt)  # type: ignore[method-assign]
         bus._router.make_mailbox = self.make_mailbox  # noqa: SLF001 - not for users
         if isinstance(bus, BrokeredBus):
             bus.send_checked = self._checked(bus.send_checked)  # type: ignore[method-assign]
@@ -75,29 +78,58 @@ class TracedBus:
         """Send a message within a span."""
         if type_of(message) in names.HOUSEKEEPING:
             return await send(message)
-        causes.inherit_trace(message)
-        outer = None if message.traceparent is not None else current_traceparent()
-        if outer is not None:
-            force_setattr(message, "traceparent", outer)
+        _continue_trace(message)
         return await self._sending(message, lambda: send(message))
 
+    def enqueue(
+        self, enqueue: Callable[[BusMessage, Receipt], bool], message: BusMessage, receipt: Receipt
+    ) -> bool:
+        """Have a message of a batch stored; its span ends with the outcome."""
+        if type_of(message) in names.HOUSEKEEPING:
+            return enqueue(message, receipt)
+        _continue_trace(message)
+        try:
+            is_taken = enqueue(message, receipt)
+        except PbusError as error:
+            self._begin(message)(error)
+            raise
+        if is_taken:
+            end_span, on_end = self._begin(message), receipt.on_end
+
+            def end(receipt: Receipt) -> None:
+                end_span(receipt.error)
+                on_end(receipt)
+
+            receipt.on_end = end
+        return is_taken
+
     async def _sending(self, message: Any, send: Callable[[], Awaitable[bool]]) -> bool:
+        end_span = self._begin(message)
+        try:
+            is_taken = await send()
+        except BaseException as error:
+            end_span(error)
+            raise
+        end_span(None)
+        return is_taken
+
+    def _begin(self, message: Any) -> Callable[[BaseException | None], None]:
+        """Begin the span of sending a message; returns what ends it, with an error if there is one."""
         attributes = attributes_of(message, names.SEND)
         if getattr(message, "job_name", None) is not None:
             self._make_root(message)
         began = time.perf_counter()
         labels = {**_labels(message), names.OPERATION: names.SEND}
         span = self._spans.sending(message, attributes)
-        try:
-            is_taken = await send()
-        except BaseException as error:
-            labels[names.ERROR_TYPE] = fail(span, error)
-            raise
-        finally:
+
+        def end(error: BaseException | None) -> None:
+            if error is not None:
+                labels[names.ERROR_TYPE] = fail(span, error)
             span.end()
             self._sent.add(1, labels)
             self._operation_s.record(time.perf_counter() - began, labels)
-        return is_taken
+
+        return end
 
     def _make_root(self, request: Any) -> None:
         """Make the span of a job that no handler asks for: the root of its trace."""
@@ -229,6 +261,14 @@ def type_of(message: Any) -> str:
     if not isinstance(message, BusMessage):
         return str(message.type)
     return str(getattr(message, "type_name", "")) if message.is_opaque else type(message).__name__
+
+
+def _continue_trace(message: BusMessage) -> None:
+    """Give a message the trace of its cause, or that of the span around it."""
+    causes.inherit_trace(message)
+    outer = None if message.traceparent is not None else current_traceparent()
+    if outer is not None:
+        force_setattr(message, "traceparent", outer)
 
 
 def fail(span: Span, error: BaseException) -> str:

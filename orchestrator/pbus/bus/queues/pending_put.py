@@ -1,6 +1,7 @@
 """Messages on their way into the store, and those that share an entry."""
 
 import asyncio
+from collections.abc import Callable
 
 import msgspec
 
@@ -30,13 +31,56 @@ class EncodedMessage(msgspec.Struct, frozen=True, gc=False):
         return cls(message.target or EVERYONE, message.lane, message.id, line, is_alone)
 
 
+class Receipt:
+    """The outcome of storing one message of a batch; a future without callbacks and turns of the loop.
+
+    Args:
+        on_end: Called with this at its end.
+
+    Attributes:
+        queues: In how many queues the message is.
+        error: The reason why it is in none.
+        size: Of the encoded message, in bytes.
+        on_end: See there; may be wrapped.
+    """
+
+    __slots__ = ("_is_done", "error", "on_end", "queues", "size")
+
+    def __init__(self, on_end: "Callable[[Receipt], None]") -> None:
+        self.on_end = on_end
+        self.queues = 0
+        self.error: BaseException | None = None
+        self.size = 0
+        self._is_done = False
+
+    def done(self) -> bool:
+        """Whether it has an outcome."""
+        return self._is_done
+
+    def set_result(self, queues: int) -> None:
+        """Note that the message is stored."""
+        self.queues = queues
+        self._is_done = True
+        self.on_end(self)
+
+    def set_exception(self, error: BaseException) -> None:
+        """Note that the message is not stored."""
+        self.error = error
+        self._is_done = True
+        self.on_end(self)
+
+
 class PendingPut:
     """One message on its way into the store."""
 
     __slots__ = ("encoded", "number", "stored", "until")
 
     def __init__(
-        self, encoded: EncodedMessage, number: int, until: float, stored: asyncio.Future[int]
+        self,
+        encoded: EncodedMessage,
+        number: int,
+        until: float,
+        stored: asyncio.Future[int] | Receipt,
     ) -> None:
         self.encoded = encoded
         self.number = number

@@ -7,11 +7,12 @@ from collections import Counter, deque
 from collections.abc import Iterable
 
 from pbus.bus.coalescing import EVERYONE
-from pbus.bus.queues.pending_put import EncodedMessage, PendingPut, entries_of
+from pbus.bus.queues.pending_put import EncodedMessage, PendingPut, Receipt, entries_of
 from pbus.bus.queues.store import PutResult, QueueEntry, QueueStore
+from pbus.codec import Encoding, check_key, encode_message, known_form
 from pbus.concurrency.background import TaskFunction
 from pbus.errors import BrokerFaultError, BusFullError, BusUnavailableError
-from pbus.messages import Lane
+from pbus.messages import BusMessage, Lane
 from pbus.settings import BusSettings
 from pbus.stats.edge_table import EdgeTable
 
@@ -41,6 +42,7 @@ class QueueProducer:
         settings: BusSettings,
         edges: EdgeTable | None = None,
     ) -> None:
+        self._limit, self._encoding = settings.max_message_bytes, Encoding(settings.encoding)
         self._lanes = {lane: LaneProducer(store, sender, settings, edges) for lane in Lane}
 
     def put(self, encoded: EncodedMessage) -> asyncio.Future[int]:
@@ -50,7 +52,23 @@ class QueueProducer:
         broker cannot store this message, and BusUnavailableError,
         where the broker was away for the whole send timeout: stored or not, which is unknown.
         """
-        return self._lanes[encoded.lane].put(encoded)
+        stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._lanes[encoded.lane].put(encoded, stored)
+        return stored
+
+    def enqueue(self, message: BusMessage, receipt: Receipt) -> None:
+        """Encode a message and have it stored, with the outcome of put() in a receipt.
+
+        Raises:
+            MessageEncodeError: A field cannot be carried unchanged, or its key is none.
+        """
+        if message.is_opaque:
+            message = known_form(message)
+        if message.key is not None:
+            check_key(message.key, type(message).__name__)
+        line = encode_message(message, limit=self._limit, encoding=self._encoding)
+        receipt.size = len(line)
+        self._lanes[message.lane].put(EncodedMessage.of(message, line), receipt)
 
     def tasks(self) -> list[TaskFunction]:
         """The functions that store, each until cancelled."""
@@ -92,16 +110,13 @@ class LaneProducer:
         self._said: dict[str, float] = {}  # and when that was said
         self._has_waiting = asyncio.Event()
 
-    def put(self, encoded: EncodedMessage) -> asyncio.Future[int]:
-        """See Dispatch."""
+    def put(self, encoded: EncodedMessage, stored: asyncio.Future[int] | Receipt) -> None:
+        """See QueueProducer."""
         number = self._numbers[encoded.address] = self._numbers[encoded.address] + 1
-        loop = asyncio.get_running_loop()
-        stored: asyncio.Future[int] = loop.create_future()
-        until = loop.time() + self._settings.send_timeout
+        until = asyncio.get_running_loop().time() + self._settings.send_timeout
         self._waiting.append(PendingPut(encoded, number, until, stored))
         if not self._has_waiting.is_set():
             self._has_waiting.set()
-        return stored
 
     async def run(self) -> None:
         """Store until cancelled."""
@@ -111,7 +126,7 @@ class LaneProducer:
                 self._block(await self._store_batch(batch))
 
     def fail_all(self, error: Exception) -> None:
-        """See Dispatch."""
+        """See QueueProducer."""
         for put in (*self._waiting, *self._all_blocked()):
             put.fail(error)
         self._waiting.clear()

@@ -11,7 +11,7 @@ from pbus.client.client_core import ClientCore
 from pbus.codec import check_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Unpack
 
     from pbus.client.traffic.message_filter import Filter, TailTerms
@@ -86,6 +86,23 @@ class MessageCalls(ClientCore):
             return await bus.send(structs.replace(message, target=name))
 
         await self._send_keyed(message.target, message.key, post)
+
+    async def send_all(self, messages: Sequence[BusMessage]) -> None:
+        """Send messages as send_bus_message() does, in order, all at once, with one wait for all.
+
+        Raises:
+            BatchError: Some were not sent: `failures` has the error of each by its position.
+            BusClosedError: The bus is stopped: nothing was sent.
+        """
+        sending = await self._open_bus.begin_batch()
+
+        async def add(position: int, message: BusMessage) -> None:
+            if message.target is None or message.key is None:
+                await sending.add(position, message)
+            else:
+                await (await self._key_owners()).add(sending, position, message)
+
+        await sending.run(messages, add)
 
     async def route(
         self, target: str | None, message: MessageInput, *, urgent: bool = False

@@ -15,6 +15,7 @@ from pbus.bus import AsyncQueueBus, BusSubscriber
 from pbus.bus.local.causes import ask_outside, new_traceparent, trace_environ
 from pbus.bus.otel.message_spans import MessageSpans, PlannedIds, current_traceparent
 from pbus.bus.otel.traced_bus import TracedBus, fail
+from pbus.errors import BatchError, BusFullError, MessageTooLargeError
 from pbus.messages import BusDataMessage, BusWorkerRegistryMessage
 from pbus.trace_context import in_trace_of, parent_span_id, span_id_of, trace_id_of
 from support.waiting import run, until
@@ -51,7 +52,7 @@ class Passer(BusSubscriber):
 class Traced:
     """A bus in memory with two subscribers, and its spans."""
 
-    def __init__(self):
+    def __init__(self, bus=None):
         self.exporter = InMemorySpanExporter()
         ids = PlannedIds()
         self.provider = TracerProvider(id_generator=ids)
@@ -59,7 +60,7 @@ class Traced:
         self.tracer = self.provider.get_tracer("test")
         self.reader = InMemoryMetricReader()
         meters = MeterProvider(metric_readers=[self.reader])
-        self.bus = AsyncQueueBus(channel="traced")
+        self.bus = bus or AsyncQueueBus(channel="traced")
         TracedBus(self.bus, MessageSpans(self.tracer, ids), meters.get_meter("pbus"))
         self.first = Passer("first", self.bus, to="second")
         self.second = Passer("second", self.bus)
@@ -117,6 +118,54 @@ def test_spans_follow_the_ids_of_messages():
             hex_of(one)[0] for one in (sent, handled, passed_on, last)
         }
         assert traced.first.current == ["00-{}-{}-01".format(*hex_of(handled))]
+
+    run(main())
+
+
+class Storing(AsyncQueueBus):
+    """Stores what goes to `first`; the test tells with which outcome."""
+
+    def __init__(self):
+        super().__init__(channel="traced")
+        self.stored = []
+
+    def enqueue(self, message, receipt):
+        if message.target != "first":
+            return False
+        if getattr(message, "text", "") == "too large":
+            raise MessageTooLargeError("Spanned", 2, 1)
+        receipt.size = 1
+        self.stored.append((message, receipt))
+        return True
+
+
+def test_messages_of_a_batch_have_spans():
+    """One each, which ends with the outcome; what was refused is an error; nothing has two."""
+
+    async def main():
+        async with Traced(Storing()) as traced:
+            texts = ["stored", "too large", "refused"]
+            batch = [Spanned(source="test", target="first", text=text) for text in texts]
+            batch += [
+                Spanned(source="test", target="second"),
+                BusWorkerRegistryMessage(source="t", target="first", runner="r", workers=[]),
+            ]
+            sending = asyncio.create_task(traced.bus.send_all(batch))
+            await until(lambda: len(traced.bus.stored) == 3)
+            (too_large,) = traced.spans("send first")
+            traced.bus.stored[0][1].set_result(1)
+            traced.bus.stored[1][1].set_exception(BusFullError("'first'", 1.0, "no room"))
+            traced.bus.stored[2][1].set_result(1)
+            with pytest.raises(BatchError) as caught:
+                await sending
+            assert [1, 2] == list(caught.value.failures)
+            await traced.span("send second")
+            ok, refused = traced.spans("send first")[1:]
+
+        assert [None, "MessageTooLargeError", "BusFullError"] == [
+            one.attributes.get("error.type") for one in (ok, too_large, refused)
+        ]
+        assert trace_id_of(traced.bus.stored[0][0]) == hex_of(ok)[0]
 
     run(main())
 
