@@ -108,30 +108,27 @@ class Replayer:
         before = AnswersBefore(self._messages, self._roles.real)
         late: set[str] = set()  # senders who were not answered as recorded: they wait no more
         for said in plan:
+            needed = before.of(said)
             if pace.before_each is not None:
                 await pace.before_each(said)
-            elif pace.speed:
-                due = began + (said.header.time - first) / pace.speed
-                await asyncio.sleep(max(0.0, due - loop.time()))
-            needed = before.of(said)
-            if pace.before_each is None and said.header.source not in late:
+            else:
+                await _until_due(began, said.header.time - first, pace.speed)
                 asked = loop.time()
-                if not await self._heard_all(needed, pace.settle_s):
+                if said.header.source not in late and not await self._heard_all(needed, pace):
                     late.add(said.header.source)
                 began += loop.time() - asked  # what follows keeps its distance
             is_taken = await self._client.bus.send(self._again(said))
             self.sent += 1
             self.untaken += not is_taken
-        if pace.speed and pace.before_each is None and self._messages:
-            last = began + (self._messages[-1].header.time - first) / pace.speed
-            await asyncio.sleep(max(0.0, last - loop.time()))
+        if pace.before_each is None and self._messages:
+            await _until_due(began, self._messages[-1].header.time - first, pace.speed)
 
-    async def _heard_all(self, needed: Counter[Place], settle_s: float) -> bool:
-        """Wait for answers; False where nothing came for so long."""
+    async def _heard_all(self, needed: Counter[Place], pace: ReplayPace) -> bool:
+        """Wait for answers; False where nothing came for too long."""
         loop = asyncio.get_running_loop()
         self._heard_at = loop.time()
         while not self._counts >= needed:
-            left = self._heard_at + settle_s - loop.time()
+            left = self._heard_at + pace.settle_s - loop.time()
             if left <= 0:
                 return False
             await asyncio.sleep(min(left, _LOOK_S))
@@ -194,6 +191,13 @@ class Replayer:
                 fields["deadline"] = now + fields["deadline"] - header.time
         lane = Lane.SYSTEM if said.recorded.lane == "s" else Lane.DATA
         return decode_opaque(msgspec.json.encode(fields), lane)
+
+
+async def _until_due(began: float, offset_s: float, speed: float) -> None:
+    """Wait for the time of a message; at speed 0 not at all."""
+    if speed:
+        due = began + offset_s / speed
+        await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
 
 
 class _Absorber(BusSubscriber):
