@@ -146,9 +146,6 @@ def _read(path: Path, collector: "SequenceCollector") -> str:
 async def _follow(
     client: "Client", collector: "SequenceCollector", duration_s: float | None
 ) -> None:
-    import asyncio
-    import contextlib
-
     from pbus.client.traffic.message_filter import Filter
 
     async with client.follow(Filter()) as messages:
@@ -156,10 +153,7 @@ async def _follow(
             ends = "Ctrl-C shows the diagram" if duration_s is None else f"for {duration_s:g} s"
             console.note(f"following {client.project} ({ends})")
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(duration_s):
-                    async for message in messages:
-                        collector.add(message)
+            await messages.read(collector.add, duration_s)
         finally:
             if messages.missed:
                 console.warn(f"{messages.missed:,} messages passed unseen: it is not complete")

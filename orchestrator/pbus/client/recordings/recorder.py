@@ -15,7 +15,7 @@ from pbus.client.recordings.recording import (
 )
 from pbus.client.recordings.recording_file import new_recording
 from pbus.client.traffic.message_filter import Filter
-from pbus.client.traffic.message_tail import MessageTail
+from pbus.client.traffic.message_tail import TailMessage
 from pbus.concurrency.background import running
 
 _FLUSH_S: Final = 0.5
@@ -61,18 +61,13 @@ class Recorder:
         async with client.follow(Filter()) as passing, running(self._flush()):
             self.is_following = True
             try:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(duration_s):
-                        await self._write(passing)
+                await passing.read(self._write, duration_s)
             finally:
-                await passing.finish()  # what passed before the end belongs to it
-                await self._write(passing)
                 self.missed = passing.missed
 
-    async def _write(self, passing: MessageTail) -> None:
-        async for message in passing:
-            self._writer.add(RecordedMessage.of(message, time.time()))
-            self.messages += 1
+    def _write(self, message: TailMessage) -> None:
+        self._writer.add(RecordedMessage.of(message, time.time()))
+        self.messages += 1
 
     async def _flush(self) -> None:
         """Have the file be of use where this process is killed."""

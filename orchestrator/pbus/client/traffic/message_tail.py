@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final, Self
 
 import msgspec
@@ -232,6 +232,25 @@ class MessageTail:
     def rest(self) -> Iterator[TailMessage]:
         """What is to be given when following ends: nothing."""
         return iter(())
+
+    async def read(
+        self, take: Callable[[TailMessage], None], duration_s: float | None = None
+    ) -> None:
+        """Give messages to a function until it is cancelled, with all that passed before.
+
+        Args:
+            take: What it raises ends the reading.
+            duration_s: Ends by itself after so many seconds; None for no limit.
+        """
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(duration_s):
+                    async for message in self:
+                        take(message)
+        finally:
+            await self.finish()
+            async for message in self:
+                take(message)
 
     async def finish(self) -> None:
         """Follow no longer; what passed before can still be read, then the iteration ends."""
