@@ -27,6 +27,7 @@ FEW = Plan(count=60, size=16, workers=2, tries=2, pause_s=0.05, rounds=1)
 EXPECTED = {
     "throughput": ["throughput", "throughput, bus only"],
     "durable": ["durable"],
+    "batch": ["batch: 500 at once", "batch: one by one"],
     "fanout": ["one-to-one", "fanout", "broadcast"],
     "rtt": ["rtt"],
     "urgent": ["urgent behind 60", "urgent behind 600"],
@@ -42,6 +43,7 @@ EXPECTED = {
 EXPECTED_BASELINE = {
     "throughput": ["throughput"],
     "durable": ["durable"],
+    "batch": ["batch: XADD, 100 at once"],
     "rtt": ["rtt"],
     "jobs": ["jobs, one at a time"],
 }
@@ -85,6 +87,38 @@ def test_durable_leaves_nothing_behind(valkey: Valkey) -> None:
     with Redis.from_url(valkey.url) as redis:
         left = [key.decode() for key in redis.scan_iter(match="pbus:bench:*", count=1_000)]
     assert [] == [key for key in left if ":queues" in key or ":receiver" in key]
+
+
+def test_batches_are_measured_beside_xadd(valkey: Valkey) -> None:
+    """All are stored, a twentieth one by one; neither queue nor stream is left."""
+    plan = structs.replace(FEW, count=1_200, has_baseline=True)
+    report = asyncio.run(measure(["batch"], plan, url=valkey.url))
+    checks = {check.name: check for check in report.checks}
+
+    assert [(1_200, 0), (60, 0), (1_200, 0)] == [(row.count, row.lost) for row in report.rows]
+    assert {
+        "500 at once / redis-py, XADD unconfirmed": 1.5,
+        "500 at once / one by one": None,
+        "lost in batch": None,
+    } == {name: check.at_least for name, check in checks.items()}
+    with Redis.from_url(valkey.url) as redis:
+        left = [key.decode() for key in redis.scan_iter(match="pbus:bench:*", count=1_000)]
+    assert [] == [key for key in left if ":receiver" in key]
+
+
+@pytest.mark.pgmq
+def test_batches_are_measured_on_postgres(database: str) -> None:
+    """Beside single sends, twenty times whose speed is wanted; the queue is removed."""
+    plan = structs.replace(FEW, has_baseline=True)
+    report = asyncio.run(measure(["batch"], plan, url=database))
+    checks = {check.name: check.at_least for check in report.checks}
+
+    assert [("pbus", 60, 0), ("pbus", 3, 0)] == [
+        (row.system, row.count, row.lost) for row in report.rows
+    ]
+    assert {"500 at once / one by one": 20.0, "lost in batch": None} == checks
+    queues = asyncio.run(query(database, "SELECT queue_name FROM pgmq.list_queues()"))
+    assert [] == [row["queue_name"] for row in queues]
 
 
 @pytest.mark.pgmq

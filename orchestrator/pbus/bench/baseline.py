@@ -8,11 +8,12 @@ import asyncio
 import time
 from typing import Any
 
+from msgspec.structs import asdict
 from redis.asyncio import Redis
 
 from pbus.bench.meter import Meter
 from pbus.bench.processes.control_pipe import ControlPipe
-from pbus.bench.processes.roles import DelayResult, RoleConfig, Stopwatch
+from pbus.bench.processes.roles import DelayResult, RoleConfig, SendResult, Stopwatch, StoredResult
 from pbus.concurrency.background import running
 
 PIPELINE = 100  # commands in one write
@@ -58,19 +59,18 @@ async def receive(config: RoleConfig, control: ControlPipe) -> None:
 
 async def add(config: RoleConfig, control: ControlPipe) -> None:
     """Role: add to streams in pipelines."""
-    payload = b"x" * config.size
-    streams = [f"{config.bus.channel}:{name}" for name in config.targets]
     async with _client(config) as redis:
-        await redis.ping()
-        control.send_ready()
-        await control.receive()
-        watch = Stopwatch()
-        for start in range(0, config.count, PIPELINE):
-            pipe = redis.pipeline(transaction=False)
-            for number in range(start, min(start + PIPELINE, config.count)):
-                pipe.xadd(streams[number % len(streams)], {"text": payload})
-            await pipe.execute()
-        control.send(watch.sent(config.count))
+        control.send(await _add(config, control, redis))
+
+
+async def store(config: RoleConfig, control: ControlPipe) -> None:
+    """Role: add to streams without a reader, in pipelines."""
+    async with _client(config) as redis:
+        sent = await _add(config, control, redis)
+        streams = _streams(config)
+        stored = sum([await redis.xlen(stream) for stream in streams])
+        await redis.delete(*streams)
+        control.send(StoredResult(**asdict(sent), stored=stored))
 
 
 async def read(config: RoleConfig, control: ControlPipe) -> None:
@@ -120,6 +120,24 @@ async def pong(config: RoleConfig, control: ControlPipe) -> None:
         async with running(_echo(pubsub, redis, f"{config.bus.channel}:{config.targets[0]}")):
             control.send_ready()
             await control.receive()
+
+
+def _streams(config: RoleConfig) -> list[str]:
+    return [f"{config.bus.channel}:{name}" for name in config.targets]
+
+
+async def _add(config: RoleConfig, control: ControlPipe, redis: "Redis") -> SendResult:
+    payload, streams = b"x" * config.size, _streams(config)
+    await redis.ping()
+    control.send_ready()
+    await control.receive()
+    watch = Stopwatch()
+    for start in range(0, config.count, PIPELINE):
+        pipe = redis.pipeline(transaction=False)
+        for number in range(start, min(start + PIPELINE, config.count)):
+            pipe.xadd(streams[number % len(streams)], {"text": payload})
+        await pipe.execute()
+    return watch.sent(config.count)
 
 
 async def _count(pubsub: Any, meter: Meter) -> None:

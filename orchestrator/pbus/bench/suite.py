@@ -9,7 +9,6 @@ from msgspec.structs import replace
 
 from pbus.bench.cases import (
     counts,
-    durable,
     fanout,
     follow,
     held,
@@ -22,6 +21,7 @@ from pbus.bench.cases import (
     throughput,
     urgent,
 )
+from pbus.bench.cases.stored import batch_sends, durable
 from pbus.bench.processes.clean_up import remove_queues
 from pbus.bench.processes.own_broker import BrokerKind, own_broker
 from pbus.bench.processes.process_pool import BenchProcesses
@@ -33,6 +33,7 @@ Measure = Callable[[BenchProcesses, Plan], Awaitable[CaseResult]]
 MEASUREMENTS: Final[dict[str, Measure]] = {
     "throughput": throughput.measure,
     "durable": durable.measure,
+    "batch": batch_sends.measure,
     "fanout": fanout.measure,
     "rtt": rtt.measure,
     "jobs": job_round_trips.measure,
@@ -47,7 +48,11 @@ MEASUREMENTS: Final[dict[str, Measure]] = {
 }
 
 # On brokers that write to disk, which would slow down the others; the rest on a Valkey that does not.
-_BROKERS: Final[dict[str, BrokerKind]] = {"durable": "valkey-durable", "held": "postgres"}
+_BROKERS: Final[dict[str, BrokerKind]] = {
+    "durable": "valkey-durable",
+    "batch": "valkey-durable",
+    "held": "postgres",
+}
 
 
 async def measure(

@@ -21,6 +21,7 @@ class What(enum.StrEnum):
 
     THROUGHPUT = "throughput"
     DURABLE = "durable"
+    BATCH = "batch"
     RTT = "rtt"
     JOBS = "jobs"
     FANOUT = "fanout"

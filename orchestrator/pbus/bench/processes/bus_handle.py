@@ -91,7 +91,16 @@ async def _on_bus(config: RoleConfig, handle: Handler) -> AsyncIterator[BusHandl
 
 
 @contextlib.asynccontextmanager
-async def _on_runner(config: RoleConfig, handle: Handler) -> AsyncIterator[BusHandle]:
+async def running_worker(
+    config: RoleConfig, handle: Handler
+) -> AsyncIterator[tuple[BaseWorker, WorkerBus]]:
+    """A worker on a runner, ready, and its bus."""
     worker = _Worker(config.name, handle)
     async with running(config, worker) as runner:
-        yield BusHandle(runner.bus, worker.send_bus_message)
+        yield worker, runner.bus
+
+
+@contextlib.asynccontextmanager
+async def _on_runner(config: RoleConfig, handle: Handler) -> AsyncIterator[BusHandle]:
+    async with running_worker(config, handle) as (worker, bus):
+        yield BusHandle(bus, worker.send_bus_message)

@@ -33,6 +33,8 @@ ROLES: Final = {
     "redis-receive": "pbus.bench.baseline:receive",
     "redis-ping": "pbus.bench.baseline:ping",
     "redis-pong": "pbus.bench.baseline:pong",
+    "batch-send": "pbus.bench.cases.stored.batch_sends:send",
+    "redis-store": "pbus.bench.baseline:store",
     "redis-add": "pbus.bench.baseline:add",
     "redis-read": "pbus.bench.baseline:read",
     "pgmq-send": "pbus.bench.pgmq_client:send",

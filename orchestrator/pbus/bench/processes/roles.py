@@ -28,6 +28,7 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         tries: Urgent messages.
         workers: Workers within the process.
         rate: Messages a second that it sends; 0 for as fast as the bus takes them.
+        at_once: Messages that are sent together.
         is_bare: The process is a subscriber of the bus, not a worker on a runner.
     """
 
@@ -41,6 +42,7 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is_blocked: bool = False
     tries: int = 0
     workers: int = 1
+    at_once: int = 1
     is_bare: bool = False
     rate: int = 0
 
@@ -51,6 +53,12 @@ class SendResult(msgspec.Struct, frozen=True, kw_only=True):
     count: int
     seconds: float
     cpu_s: float
+
+
+class StoredResult(SendResult, frozen=True, kw_only=True):
+    """The result of a sender to a queue without a consumer; `stored` are in the broker."""
+
+    stored: int
 
 
 class ReceiveResult(msgspec.Struct, frozen=True, kw_only=True):

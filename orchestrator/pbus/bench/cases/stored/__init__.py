@@ -1,0 +1,1 @@
+"""Benchmarks of messages that the broker stores."""
