@@ -12,7 +12,7 @@ LOCK := .ci/requirements.lock
 TOOLS := .venv-tools
 PIPECAT := .venv-pipecat
 
-.PHONY: demo test test-pipecat fuzz chaos lint measures format lock audit licences clean help
+.PHONY: demo test test-pipecat fuzz chaos lint measures pictures format lock audit licences clean help
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -43,6 +43,9 @@ lint: $(READY) ## ruff, mypy and the layers
 
 measures: $(READY) ## figures of the code: sizes, complexity, words that left
 	PYTHONPATH=tests $(BIN)/python -m lint.measures
+
+pictures: $(READY) ## the pictures of the README, from a real run; needs tmux
+	PYTHONPATH=tests $(BIN)/python .ci/pictures.py
 
 format: $(READY) ## let ruff put the code in order
 	$(BIN)/ruff check --fix .

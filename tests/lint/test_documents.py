@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -41,6 +42,17 @@ def test_named_paths_exist(name: str) -> None:
     """Each path that a document names is there."""
     paths = set(PATH.findall((ROOT / name).read_text())) - USERS
     assert [] == [path for path in sorted(paths) if not found(path)]
+
+
+def test_pictures_are_small_and_whole() -> None:
+    """Each picture of the README is there, readable, of less than 150 KB, and loads nothing."""
+    paths = re.findall(r"!\[[^]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert len(paths) >= 4
+    for path in paths:
+        text = (ROOT / path).read_text()
+        assert ET.fromstring(text).tag.endswith("svg"), path
+        assert len(text) < 150_000, path
+        assert not re.search(r"<script|href|url\((?!#)|@import", text), path
 
 
 def test_pictured_paths_exist() -> None:

@@ -6,6 +6,7 @@ from typing import Final, Literal
 import msgspec
 
 from pbus.client.traffic.edge_stats import ProjectStats
+from pbus.client.traffic.type_names import HOUSEKEEPING
 from pbus.names import group_of
 from pbus.stats.edge_table import OTHER
 from pbus.topology.code.exchanges import EVERYONE, Exchanges, exchanges_of
@@ -18,7 +19,6 @@ _REPLIES: Final = (
     "BusJobUpdateMessage",
     "BusJobUpdateUrgent",
     "BusJobStream",
-    "BusJobCreditRequest",
 )
 _JOB_REQUESTS: Final = ("BusJobRequestMessage", "BusJobRequestUrgentMessage")
 
@@ -124,7 +124,7 @@ def observed_graph(
     declared = declared_graph(topology, environ)
     builder.add(declared)
     for edge in stats.edges:
-        if not edge.type.startswith(_REPLIES):
+        if edge.type not in HOUSEKEEPING and not edge.type.startswith(_REPLIES):
             kinds = [] if edge.type in _JOB_REQUESTS else [edge.type]
             builder.observe(edge.source, edge.target, kinds, edge.sent or edge.handled, edge.rate)
     for job in stats.jobs:

@@ -16,7 +16,7 @@ from pbus.client.sequences.sequence_diagram import (
 from pbus.client.sequences.step_order import SeenStep, folded_steps, ordered_steps
 from pbus.client.traffic.message_filter import Filter
 from pbus.client.traffic.message_tail import TailMessage
-from pbus.client.traffic.type_names import short_type
+from pbus.client.traffic.type_names import HOUSEKEEPING, short_type
 from pbus.messages import BusWorkerStateMessage
 from pbus.structs import DECODE_ERRORS
 from pbus.trace_context import parent_span_id, span_id_of
@@ -25,19 +25,6 @@ MAX_STEPS: Final = 20_000  # the newest are kept
 _AFTER_S: Final = 60.0  # so long after the last message ends and starts of its workers are shown
 EVERYTHING: Final = Filter()
 
-# About workers that are there, and how much may be sent: no part of what was said.
-_HOUSEKEEPING: Final = frozenset({
-    "BusWorkerRegistryMessage",
-    "BusWorkerReadyMessage",
-    "BusJobCreditMessage",
-    "BusJobCreditRequestMessage",
-    "BusControlRequestMessage",
-    "BusControlResponseMessage",
-    "BusPlanRequestMessage",
-    "BusPlanResponseMessage",
-    "BusJobsRequestMessage",
-    "BusJobsResponseMessage",
-})
 _REPLIES: Final = ("BusJobResponse", "BusJobUpdate", "BusJobStream")
 _KINDS: Final[dict[str, MarkKind]] = {
     "backoff": "end", "exited": "end", "failed": "end", "starting": "start", "ready": "ready",
@@ -86,7 +73,7 @@ class SequenceCollector:
             return
         if message.type == BusWorkerStateMessage.__name__:
             self._add_state(message)
-        elif message.type not in _HOUSEKEEPING and self._chosen.allows(
+        elif message.type not in HOUSEKEEPING and self._chosen.allows(
             message, message.body, is_urgent=message.is_urgent
         ):
             span, parent = span_id_of(message), parent_span_id(message)

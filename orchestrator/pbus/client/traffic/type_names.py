@@ -12,6 +12,20 @@ OWN_TYPES: Final = frozenset({
     "BusProbeMessage",
 })
 
+# About workers that are there, and how much may be sent: no part of what was said.
+HOUSEKEEPING: Final = frozenset({
+    "BusWorkerRegistryMessage",
+    "BusWorkerReadyMessage",
+    "BusJobCreditMessage",
+    "BusJobCreditRequestMessage",
+    "BusControlRequestMessage",
+    "BusControlResponseMessage",
+    "BusPlanRequestMessage",
+    "BusPlanResponseMessage",
+    "BusJobsRequestMessage",
+    "BusJobsResponseMessage",
+})
+
 _FRAME: Final = re.compile(rb'[{,]"frame":\{"type":"([^"\\]+)"')
 
 

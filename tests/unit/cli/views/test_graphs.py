@@ -8,7 +8,8 @@ import pytest
 
 from pbus.client.graph.project_graph import GraphEdge, GraphWorker, ProjectGraph
 from pbus_cli.views.graphs.diagram_text import dot_text, mermaid_text
-from pbus_cli.views.graphs.graph_svg import layers_of, svg_text
+from pbus_cli.views.graphs.graph_layout import BOX_HEIGHT, GraphLayout, layers_of
+from pbus_cli.views.graphs.graph_svg import svg_text
 from pbus_cli.views.graphs.graph_text import graph_lines, problem_lines
 
 HARD = '<b>"x"&\\`]--> #\x1b[2J\n'
@@ -75,25 +76,90 @@ def test_svg_is_whole_in_itself():
     assert not re.search(r"<script|href|url\((?!#)|@import", text)
 
 
-def test_svg_boxes_do_not_overlap():
-    """Each has a place of its own within the picture."""
-    root = ET.fromstring(svg_text(graph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])))
-    rects = [rect for rect in root.iter() if rect.tag.endswith("rect") and rect.get("rx")]
-    boxes = [tuple(int(rect.get(key)) for key in ("x", "y", "width", "height")) for rect in rects]
+VOICE = [
+    ("cli-*", "caller"), ("caller", "stt"), ("caller", "agent"), ("caller", "tts"), ("stt", "agent"),
+    ("caller", "*"), ("agent", "tools"), ("agent", "clock"), ("agent", "tts"), ("agent", "*"),
+    ("tts", "caller"), ("tts", "tts"), ("tools", "agent"),
+]  # fmt: skip
+
+
+def rectangles(root):
+    """What is drawn in the picture, but for its ground: boxes and the grounds of labels."""
+    found = [rect for rect in root.iter() if rect.tag.endswith("rect") and rect.get("x")]
+    return [tuple(int(one.get(key)) for key in ("x", "y", "width", "height")) for one in found]
+
+
+def are_apart(one, other):
+    return (
+        one[0] + one[2] <= other[0] or other[0] + other[2] <= one[0]
+        or one[1] + one[3] <= other[1] or other[1] + other[3] <= one[1]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        VOICE,
+        [("a", "b"), ("a", "c"), ("b", "d"), ("c", "d"), ("a", "d")],
+        [("a", "a"), ("b", "b"), ("c", "a")],
+        [(one, two) for one in "abcd" for two in "abcd"],
+        [(f"w{one}", f"w{two}") for one in range(12) for two in range(one + 1, 12, 2)],
+        [],
+    ],
+    ids=["voice", "diamond", "loops", "all", "long", "none"],
+)
+def test_svg_boxes_and_labels_do_not_overlap(ends):
+    """Each has a place of its own within the picture, also labels of edges over several layers."""
+    names = list(dict.fromkeys(name for one in ends for name in one)) or ["a"]
+    edges = [
+        GraphEdge(
+            source=one,
+            target=two,
+            messages=1,
+            types=[f"TypeWithALongName{number}", "音声"],
+            rate=2.0,
+        )
+        for number, (one, two) in enumerate(ends)
+    ]
+    root = ET.fromstring(svg_text(graph([], *names, edges=edges)))
+    found = rectangles(root)
     _, _, width, height = map(int, root.get("viewBox").split())
 
-    assert 4 == len(set(boxes))
-    for x, y, w, h in boxes:
+    assert len(names) + len(edges) == len(found)
+    assert len(found) == len(set(found))
+    for x, y, w, h in found:
         assert 0 <= x
+        assert 0 <= y
         assert x + w <= width
         assert y + h <= height
-    for one in boxes:
-        for other in boxes:
-            apart = (
-                one[0] + one[2] <= other[0] or other[0] + other[2] <= one[0]
-                or one[1] + one[3] <= other[1] or other[1] + other[3] <= one[1]
-            )  # fmt: skip
-            assert apart or one == other
+    for one, other in itertools.combinations(found, 2):
+        assert are_apart(one, other), (one, other)
+
+
+def test_svg_edges_lead_around_boxes():
+    """An edge over two layers passes no box between; it begins and ends at its own."""
+    layout = GraphLayout(graph(VOICE, *dict.fromkeys(name for one in VOICE for name in one)))
+    for edge in (one for one in layout.edges if not one.is_loop):
+        source, target = layout.boxes[edge.edge.source], layout.boxes[edge.edge.target]
+        (x1, y1), (x2, y2) = edge.points[0], edge.points[-1]
+        assert x1 in {source.x, source.x + source.width}
+        assert x2 in {target.x, target.x + target.width}
+        assert source.top < y1 < source.top + BOX_HEIGHT
+        assert target.top < y2 < target.top + BOX_HEIGHT
+        for box in layout.boxes.values():
+            for x, y in edge.points[1:-1]:
+                is_within = box.x < x < box.x + box.width
+                assert not (is_within and box.top < y < box.top + BOX_HEIGHT), (
+                    edge.edge,
+                    box.lines,
+                )
+
+
+def test_svg_of_a_large_graph_ends():
+    """An edge over very many layers is drawn without a place in each of them."""
+    names = [f"w{number}" for number in range(300)]
+    ends = [*itertools.pairwise(names), *((name, "w299") for name in names[:-2])]
+    assert 597 == len(ET.fromstring(svg_text(graph(ends, *names))).findall("./{*}path"))
 
 
 def test_diagrams_quote_any_name():

@@ -104,6 +104,27 @@ def test_mermaid_says_the_same():
     ] == mermaid_lines(DIAGRAM)
 
 
+def test_svg_has_a_ground_below_each_label():
+    """A label that crosses lifelines is on white that is drawn before it and has its place.
+
+    Not all programs can draw the edge of a text below it (`paint-order`): the text was white there.
+    """
+    root = ET.fromstring(sequence_svg(DIAGRAM, "talk"))
+    nodes = [node for node in root.iter() if node.tag.endswith(("}rect", "}text"))]
+    grounds = []
+    for node in nodes:
+        assert "stroke" not in node.attrib or node.tag.endswith("}rect")
+        if node.tag.endswith("}rect") and node.get("fill") == "white" and node.get("x"):
+            grounds.append([int(node.get(key)) for key in ("x", "y", "width", "height")])
+        elif node.text in {"Question", "Self x3", "backoff: was killed by SIGKILL", "ready"}:
+            x, y, width, height = grounds[-1]
+            left = int(node.get("x")) - (4 * len(node.text) if node.get("text-anchor") else 0)
+            assert x <= left
+            assert left + 8 * len(node.text) <= x + width
+            assert y < int(node.get("y")) <= y + height
+    assert len(STEPS) == len(grounds)
+
+
 def test_svg_is_whole_and_within_its_bounds():
     """All texts are there, nothing is drawn outside, no script, no link."""
     root = ET.fromstring(sequence_svg(DIAGRAM, "talk"))

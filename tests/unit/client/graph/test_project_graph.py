@@ -118,6 +118,17 @@ def test_messages_along_an_order_of_starts_are_undeclared(topology):
     assert ([("shop", "db")], []) == (graph.undeclared, graph.silent)
 
 
+@pytest.mark.parametrize(
+    "kind", ["BusWorkerReadyMessage", "BusWorkerRegistryMessage", "BusJobCreditMessage"]
+)
+def test_housekeeping_is_no_edge(topology, kind):
+    """That a worker is ready is told to everyone by the bus: it was an undeclared edge of each."""
+    graph = observed_graph(
+        load_topology(topology.file, os.environ), os.environ, stats(counted("db", "*", kind))
+    )
+    assert ([], []) == (graph.undeclared, [one for one in graph.edges if one.ends == ("db", "*")])
+
+
 def test_a_saved_graph_is_the_same(topology, tmp_path):
     """Rates and counts are no difference; all else is, and is named."""
     file = tmp_path / "graph.json"
