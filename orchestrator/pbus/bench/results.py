@@ -8,10 +8,10 @@ from typing import Literal
 
 import msgspec
 
-System = Literal["pbus", "redis-py", "pgmq"]
+System = Literal["pbus", "redis-py", "pgmq", "nats-py"]
 
 # The plain pgmq client gets less of the same work: it would take twenty times as long.
-SHARE: Mapping[System, float] = {"pbus": 1.0, "redis-py": 1.0, "pgmq": 0.05}
+SHARE: Mapping[System, float] = {"pbus": 1.0, "redis-py": 1.0, "pgmq": 0.05, "nats-py": 1.0}
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +23,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         workers: Receiving processes of a fan-out.
         has_baseline: Measure the broker's plain client, too.
         baseline: That client.
+        peers: Other systems to measure, too.
         rounds: Repetitions; systems take turns, so that other load on the machine meets all.
         tries: Urgent messages.
         pause_s: Seconds that the stalled receiver sleeps.
@@ -36,6 +37,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 8
     has_baseline: bool = False
     baseline: System = "redis-py"
+    peers: tuple[System, ...] = ()
     rounds: int = 2
     tries: int = 100
     pause_s: float = 5.0
@@ -46,12 +48,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def systems(self) -> list[System]:
         """The systems to measure, in turn."""
-        both: list[System] = ["pbus", self.baseline]
-        return (both if self.has_baseline else both[:1]) * self.rounds
+        own: list[System] = ["pbus", self.baseline] if self.has_baseline else ["pbus"]
+        return [*own, *self.peers] * self.rounds
 
     @property
     def without_baseline(self) -> "Plan":
-        """This plan for pbus alone."""
+        """This plan without the broker's plain client."""
         return msgspec.structs.replace(self, has_baseline=False)
 
     def count_or(self, usual: int) -> int:

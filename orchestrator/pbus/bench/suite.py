@@ -22,10 +22,11 @@ from pbus.bench.cases import (
     urgent,
 )
 from pbus.bench.cases.stored import batch_sends, durable
+from pbus.bench.peers.nats_server import check_installed, running_server
 from pbus.bench.processes.clean_up import remove_queues
 from pbus.bench.processes.own_broker import BrokerKind, own_broker
 from pbus.bench.processes.process_pool import BenchProcesses
-from pbus.bench.results import CaseResult, Environment, Plan, Report
+from pbus.bench.results import CaseResult, Environment, Plan, Report, System
 from pbus.urls import BACKEND_OF_SCHEME, mask_url, url_scheme
 
 Measure = Callable[[BenchProcesses, Plan], Awaitable[CaseResult]]
@@ -46,6 +47,9 @@ MEASUREMENTS: Final[dict[str, Measure]] = {
     "start": startup.measure,
     "held": held.measure,
 }
+
+# Those that other systems have, too.
+PEER_MEASUREMENTS: Final = frozenset({"fanout", "rtt"})
 
 # On brokers that write to disk, which would slow down the others; the rest on a Valkey that does not.
 _BROKERS: Final[dict[str, BrokerKind]] = {
@@ -73,23 +77,34 @@ async def measure(
     Raises:
         BusUnavailableError: The broker cannot be reached.
         ProcessError: A process of the measurement failed.
+        PeersMissingError: Other systems are to be measured, and are not installed.
     """
+    if plan.peers:
+        check_installed()
     if url is not None and BACKEND_OF_SCHEME.get(url_scheme(url)) == "pgmq":
         plan = replace(plan, baseline="pgmq")
     environment = Environment.here(_embedded(names) if url is None else mask_url(url))
     found = CaseResult()
     for kind, group in itertools.groupby(names, lambda name: _BROKERS.get(name, "valkey")):
         async with _broker(url, kind) as address:
-            async with BenchProcesses(address) as pool:
-                for name in group:
-                    on_begin(name)
-                    found += await MEASUREMENTS[name](pool, plan)
-            await remove_queues(address, pool.channels)
+            channels: list[str] = []
+            for name in group:
+                on_begin(name)
+                peers = plan.peers if name in PEER_MEASUREMENTS else ()
+                async with _peer(peers) as peer_url, BenchProcesses(address, peer_url) as pool:
+                    found += await MEASUREMENTS[name](pool, replace(plan, peers=peers))
+                channels += pool.channels
+            await remove_queues(address, channels)
     return Report(environment=environment, rows=found.rows, checks=found.checks)
 
 
 def _broker(url: str | None, kind: BrokerKind) -> contextlib.AbstractAsyncContextManager[str]:
     return own_broker(kind) if url is None else _given(url)
+
+
+def _peer(peers: Sequence[System]) -> contextlib.AbstractAsyncContextManager[str]:
+    """The URL of the other system's server, if one is measured."""
+    return running_server() if peers else _given("")
 
 
 def _embedded(names: Sequence[str]) -> str:

@@ -71,6 +71,7 @@ from pbus.errors.project_errors import McpMissingError as McpMissingError
 from pbus.errors.project_errors import NoStoredMessagesError as NoStoredMessagesError
 from pbus.errors.project_errors import NothingRunningError as NothingRunningError
 from pbus.errors.project_errors import OrphanedProjectError as OrphanedProjectError
+from pbus.errors.project_errors import PeersMissingError as PeersMissingError
 from pbus.errors.project_errors import ProjectRunningError as ProjectRunningError
 from pbus.errors.project_errors import RecordedAnswerMissingError as RecordedAnswerMissingError
 from pbus.errors.project_errors import RecordingFileError as RecordingFileError

@@ -87,6 +87,16 @@ class McpMissingError(PbusError):
         )
 
 
+class PeersMissingError(PbusError):
+    """`pbus bench --peers` needs other systems that are not installed."""
+
+    def __init__(self, missing: str) -> None:
+        super().__init__(
+            f"`pbus bench --peers` needs {missing}, which is not installed",
+            hint="pip install 'pbus-orchestrator[bench-peers]'",
+        )
+
+
 class ProjectRunningError(ProcessError):
     """The project is already up on this machine."""
 

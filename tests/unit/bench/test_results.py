@@ -90,3 +90,12 @@ def test_findings_are_found_by_name() -> None:
     assert ours == findings.row("a")
     assert theirs == findings.row("a", "redis-py")
     assert None is findings.row("b")
+
+
+def test_peers_take_turns_too() -> None:
+    """Each round measures ours first, then the plain client, then other systems."""
+    plan = Plan(rounds=2, has_baseline=True, peers=("nats-py",))
+
+    assert ["pbus", "redis-py", "nats-py"] * 2 == plan.systems
+    assert ["pbus", "nats-py"] * 2 == plan.without_baseline.systems
+    assert ["pbus"] == Plan(rounds=1).systems

@@ -58,6 +58,13 @@ def bench(
             "--baseline", help="Measure plain redis-py (or the pgmq client) on the same work, too."
         ),
     ] = False,
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers",
+            help="Measure nats-py on the same work, too (fanout, rtt); needs the extra bench-peers.",
+        ),
+    ] = False,
     url: Annotated[
         str | None,
         typer.Option(
@@ -79,7 +86,12 @@ def bench(
 
     undo_signals()
     plan = Plan(
-        count=count, size=size, workers=workers, has_baseline=baseline, command=_own_command()
+        count=count,
+        size=size,
+        workers=workers,
+        has_baseline=baseline,
+        peers=("nats-py",) if peers else (),
+        command=_own_command(),
     )
     report = run(
         measure(

@@ -1,5 +1,7 @@
 """Fan-out: one process sends to several, in turn and to all at once, and to one beside that."""
 
+from msgspec.structs import replace
+
 from pbus.bench.cases.one_way import ThroughputCase, measure_cases
 from pbus.bench.processes.process_pool import BenchProcesses
 from pbus.bench.results import CaseResult, Check, Plan, Row, ratio
@@ -10,6 +12,7 @@ TO_ALL = "broadcast"
 _COUNT = 200_000  # a round
 _MORE_ROUNDS = 2  # times the plan's: many processes on few cores, no two runs are alike
 _AT_LEAST = 0.8  # times one-to-one: messages handled, all receivers together
+_AT_LEAST_PEER = {TO_ONE: 2.0, IN_TURN: 1.4}  # times another system doing the same
 
 
 async def measure(pool: BenchProcesses, plan: Plan) -> CaseResult:
@@ -25,11 +28,24 @@ async def measure(pool: BenchProcesses, plan: Plan) -> CaseResult:
         is_broadcast=True,
     )
     can_compare = plan.baseline != "pgmq"  # whose queues know no "everyone"
-    alone = plan.without_baseline
-    cases = [(to_one, alone), (in_turn, plan), (to_all, plan if can_compare else alone)]
+    plan_all = replace(plan if can_compare else plan.without_baseline, peers=())
+    cases = [(to_one, plan.without_baseline), (in_turn, plan), (to_all, plan_all)]
     rows = await measure_cases(pool, cases, plan.rounds * _MORE_ROUNDS)
     one, *many = (row for row in rows if row.system == "pbus")
-    return CaseResult(rows=tuple(rows), checks=tuple(_check(row, one) for row in many))
+    checks = [_check(row, one) for row in many]
+    for theirs in (row for row in rows if row.system in plan.peers):
+        ours = next(row for row in rows if (row.name, row.system) == (theirs.name, "pbus"))
+        checks.append(_check_peer(ours, theirs))
+    return CaseResult(rows=tuple(rows), checks=tuple(checks))
+
+
+def _check_peer(ours: Row, theirs: Row) -> Check:
+    name = ours.name if ours.receivers == 1 else f"{ours.name} to {ours.receivers}"
+    return Check.of(
+        f"{name} / {theirs.system}",
+        ratio(ours.messages_per_s, theirs.messages_per_s),
+        at_least=_AT_LEAST_PEER[ours.name],
+    )
 
 
 def _check(row: Row, one: Row) -> Check:

@@ -32,6 +32,7 @@ _ROLES: dict[System, tuple[str, str]] = {
     "pbus": ("send", "receive"),
     "redis-py": ("redis-send", "redis-receive"),
     "pgmq": ("pgmq-send", "pgmq-receive"),
+    "nats-py": ("nats-send", "nats-receive"),
 }
 _DURABLE_ROLES: dict[System, tuple[str, str]] = {**_ROLES, "redis-py": ("redis-add", "redis-read")}
 

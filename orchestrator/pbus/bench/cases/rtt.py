@@ -17,11 +17,16 @@ T = TypeVar("T")
 _COUNT = 4_000
 _WARM_UP = 50  # round trips before the clock starts
 _ANSWER_S = 10.0
-_AT_MOST: dict[System, float] = {"redis-py": 1.3, "pgmq": 1 / 30}  # times that client
+_AT_MOST: dict[System, float] = {
+    "redis-py": 1.3,
+    "pgmq": 1 / 30,
+    "nats-py": 0.35,
+}  # times that client
 _ROLES: dict[System, tuple[str, str]] = {
     "pbus": ("pong", "ping"),
     "redis-py": ("redis-pong", "redis-ping"),
     "pgmq": ("pgmq-pong", "pgmq-ping"),
+    "nats-py": ("nats-pong", "nats-ping"),
 }
 
 
@@ -35,12 +40,15 @@ async def measure(pool: BenchProcesses, plan: Plan) -> CaseResult:
             await run_round_trips(pool, _ROLES[system], DelayResult, count=share, size=plan.size)
         )
     rows = tuple(delay_row("rtt", system, runs[system]) for system in runs)
-    checks: tuple[Check, ...] = ()
-    if plan.has_baseline:
-        ours, theirs = rows
-        value = ratio(ours.p50_ms, theirs.p50_ms)
-        name = f"rtt p50 / {plan.baseline}"
-        checks = (Check.of(name, value, at_most=_AT_MOST[plan.baseline]),)
+    ours, *others = rows
+    checks = tuple(
+        Check.of(
+            f"rtt p50 / {theirs.system}",
+            ratio(ours.p50_ms, theirs.p50_ms),
+            at_most=_AT_MOST[theirs.system],
+        )
+        for theirs in others
+    )
     return CaseResult(rows=rows, checks=checks)
 
 

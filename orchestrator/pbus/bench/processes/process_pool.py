@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import IO, Self, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from pbus.bench.processes.roles import MAX_LINE_BYTES, READY, SEND_TIMEOUT_S, RoleConfig
 from pbus.errors import ProcessError
@@ -94,13 +95,15 @@ class BenchProcesses:
 
     Args:
         url: The broker that all of them use.
+        peer_url: The server of another system, where one is measured.
 
     Attributes:
         channels: The channels used so far.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, peer_url: str = "") -> None:
         self.url = url
+        self._peer_url = peer_url
         self.channels: list[str] = []
         self._processes: list[BenchProcess] = []
 
@@ -133,7 +136,7 @@ class BenchProcesses:
         )
         started = BenchProcess(role, process, stderr)
         self._processes.append(started)
-        started.configure(config)
+        started.configure(replace(config, peer_url=self._peer_url))
         return started
 
     async def stop_all(self) -> None:

@@ -29,6 +29,7 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         workers: Workers within the process.
         rate: Messages a second that it sends; 0 for as fast as the bus takes them.
         at_once: Messages that are sent together.
+        peer_url: The server of another system.
         is_bare: The process is a subscriber of the bus, not a worker on a runner.
     """
 
@@ -43,6 +44,7 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tries: int = 0
     workers: int = 1
     at_once: int = 1
+    peer_url: str = ""
     is_bare: bool = False
     rate: int = 0
 
