@@ -2,9 +2,12 @@
 
 import asyncio
 
-from pbus.client import Client
+from pbus.bus.presence import Presence
+from pbus.client import Attachment, Client
+from pbus.errors import PbusError
 from pbus.messages import BusDataMessage
 from pbus.runner import WorkerRunner
+from pbus_cli.live.channel_watch import ChannelWatch
 from support.recorder import Recorder
 from support.waiting import PATIENCE_S, finishes, run, until
 
@@ -19,6 +22,10 @@ class FollowedNoise(BusDataMessage):
     """Passes beside it."""
 
     text: str = "x" * 200
+
+
+class DisplayedNote(BusDataMessage):
+    """What a display shows."""
 
 
 async def started(bus, worker):
@@ -76,6 +83,45 @@ def test_follower_and_workers_agree(make_any_bus):
         assert there.edges.edge("sender", "taker", "FollowedNoise").handled <= count
         if sent.sent_bytes:  # none are counted of messages that stay within a process
             assert abs(sizes - sent.sent_bytes) <= 0.02 * sizes
+        for runner, task in running:
+            await runner.cancel("the test is over")
+            await finishes(task)
+
+    run(main())
+
+
+def nowhere() -> Attachment:
+    """A watch that is told its client."""
+    raise PbusError
+
+
+def test_display_tells_the_unreached_apart(make_any_bus):
+    """Of a worker, and a name that never was: one message is marked, as by `pbus tail`."""
+
+    async def main():
+        here, there = make_any_bus(), make_any_bus()
+        sender, taker = Recorder("display-sender"), Recorder("display-taker")
+        running = [await started(there, taker), await started(here, sender)]
+        await running[1][0].registry.wait_ready("display-taker")
+        watch = ChannelWatch(nowhere)
+
+        def marks():
+            messages, _ = watch.traffic()
+            shown = [one for one in messages if one.type == "DisplayedNote"]
+            return {(one.target, one.is_reached) for one in shown}
+
+        async with Client(make_any_bus()) as client, asyncio.timeout(PATIENCE_S):
+            presence = Presence(client.bus, fresh_s=PATIENCE_S)
+            following = asyncio.create_task(watch._tap(client, presence), name="the watch")
+            for target in ("display-taker", "never-there"):
+                while target not in {name for name, _ in marks()}:  # once it follows
+                    await sender.send_bus_message(
+                        DisplayedNote(source="display-sender", target=target)
+                    )
+                    await asyncio.sleep(0.02)
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        assert {("display-taker", True), ("never-there", False)} == marks()
         for runner, task in running:
             await runner.cancel("the test is over")
             await finishes(task)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from pbus.bus.presence import Presence
 from pbus.bus.queues.store import DeadLetter, QueueStats
 from pbus.bus.tap import Tap
 from pbus.bus.tap_base import BrokerTap
@@ -40,6 +41,7 @@ _MOST_DEAD: Final = 200
 _MOST_EDGES: Final = 500
 _QUOTA: Final = 5_000  # messages a second that are decoded; those beyond are only counted
 _STOP_S: Final = 2.0
+_FRESH_S: Final = 3.0  # so long a look at the registry tells who is there; more often than that
 # What the display asks itself is no traffic of the project.
 _ASKED: Final = OWN_TYPES | {"BusJobsRequestMessage", "BusJobsResponseMessage"}
 THREAD: Final = "watch"
@@ -138,15 +140,16 @@ class ChannelWatch:
     async def _follow(self) -> None:
         async with Client.at(self._attach(), connect_timeout=_STOP_S) as client:
             self._client = client
+            presence = Presence(client.bus, fresh_s=_FRESH_S)
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._poll(client))
+                    group.create_task(self._poll(client, presence))
                     group.create_task(self._poll_figures(client))
-                    group.create_task(self._tap(client))
+                    group.create_task(self._tap(client, presence))
             finally:
                 self._client = None
 
-    async def _poll(self, client: Client) -> None:
+    async def _poll(self, client: Client, presence: Presence) -> None:
         seen = {lease.name: lease for lease in self.last_leases}
         for look in itertools.count():
             with contextlib.suppress(BusError):
@@ -154,6 +157,7 @@ class ChannelWatch:
                 self.leases, self.hosts = tuple(leases), tuple(hosts)
                 if look % _POLLS_PER_COUNT == 0:
                     self.queues = await read_queues(client.bus)
+                presence.take((lease.name for lease in leases), self.queues)
                 seen.update((lease.name, lease) for lease in leases)
                 self.last_leases = tuple(seen.values())
             await asyncio.sleep(_EVERY_S)
@@ -188,15 +192,17 @@ class ChannelWatch:
             return ()
         return tuple(map(_dead_item, (await client.dead_letters.list())[:_MOST_DEAD]))
 
-    async def _tap(self, client: Client) -> None:
+    async def _tap(self, client: Client, presence: Presence) -> None:
         tap = client.bus.tap()
         if isinstance(tap, BrokerTap):
             tap.sieve, tap.quota = self._traffic.sieve, _QUOTA
         async with tap, running(self._take_rates(tap)):
             async for item in tap:
+                presence.note(item)
                 if item.header.type not in _ASKED:
+                    is_reached = item.is_local or await presence.reaches(item.header.target)
                     with self._lock:
-                        self._traffic.add(item)
+                        self._traffic.add(item, is_reached=is_reached)
 
     async def _take_rates(self, tap: Tap) -> None:
         """Each second, take the rates and have as many messages decoded again."""

@@ -44,6 +44,7 @@ class _EdgeTraffic:
     bytes_rate: float = 0.0
     calm: int = 0  # looks in a row at which it was slow
     is_folded: bool = False
+    is_reached: bool = True  # the newest one that was decoded
     latest: deque[Passed] = field(default_factory=lambda: deque(maxlen=_LATEST))
 
     @property
@@ -81,8 +82,13 @@ class TrafficFold:
         self._skipped = 0
         self._since = time.monotonic()
 
-    def add(self, item: TapMessage) -> None:
-        """Take in a message."""
+    def add(self, item: TapMessage, *, is_reached: bool = True) -> None:
+        """Take in a message.
+
+        Args:
+            item: The message.
+            is_reached: A process was there to take it.
+        """
         self.passed += 1
         header = item.header
         key = (header.source, header.target, header.type)
@@ -90,10 +96,11 @@ class TrafficFold:
         if edge is not None:
             edge.count += 1
             edge.bytes += item.size
+            edge.is_reached = is_reached
             if edge.is_sampled:
                 self._note_busy(item.body, edge)
                 return
-        passed = passed_of(TailMessage.of(item))
+        passed = passed_of(TailMessage.of(item, is_reached=is_reached))
         if edge is not None and edge.is_folded:
             edge.latest.append(passed)
         else:
@@ -166,6 +173,7 @@ class TrafficFold:
                 count=edge.count,
                 rate=edge.rate,
                 bytes_rate=edge.bytes_rate,
+                is_reached=edge.is_reached,
                 latest=tuple(edge.latest),
             )
             for edge in self._edges.values()

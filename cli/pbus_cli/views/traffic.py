@@ -27,6 +27,7 @@ _LIMITS: Final = ((100, (12, 12)), (160, (16, 16)))  # narrower than: names, typ
 _SIZE_WIDTH: Final = 7
 _LONGEST_VALUE: Final = 64 * 1024  # of a value is looked for bytes in base64
 _SHOWN_BYTES: Final = 4096  # of a body; more than any terminal line takes
+UNREACHED: Final = "(reached no process)"
 _MADE: Final = "made"  # another framework's own id of the message
 _DATA: Final = AUDIO | {"image"}  # of frames: shown by size
 _ERROR_TYPES: Final = frozenset({"BusWorkerErrorMessage", "BusJobCancelMessage"})
@@ -166,7 +167,7 @@ def traffic_cells(passed: Passed, widths: Widths) -> list[tuple[str, str]]:
         (clock_time(passed.time), colors.QUIET),
         ("  ", ""),
         (_name(passed.source, widths.source), colors.of_name(passed.source)),
-        (" → ", "") if passed.is_reached else (" ↛ ", colors.ERROR),
+        arrow_cell(is_reached=passed.is_reached),
         (
             _name(passed.target or "*", widths.target),
             colors.of_name(passed.target) if passed.target else colors.HEADING,
@@ -176,11 +177,16 @@ def traffic_cells(passed: Passed, widths: Widths) -> list[tuple[str, str]]:
         (" !" if passed.is_urgent else "  ", colors.URGENT),
         (short_bytes(passed.size).rjust(_SIZE_WIDTH), ""),
         ("  ", ""),
-        ("" if passed.is_reached else "(reached no process) ", colors.ERROR),
+        ("" if passed.is_reached else f"{UNREACHED} ", colors.ERROR),
         ("" if passed.key is None else f"[{_printable(passed.key)}] ", colors.HEADING),
         ("(local) " if passed.is_local else "", colors.QUIET),
         (body_text(passed.body) if passed.has_body else "", ""),
     ]
+
+
+def arrow_cell(*, is_reached: bool) -> tuple[str, str]:
+    """The arrow between source and target, with its style."""
+    return (" → ", "") if is_reached else (" ↛ ", colors.ERROR)
 
 
 def _style(passed: Passed, category: Category) -> str:

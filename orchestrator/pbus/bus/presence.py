@@ -1,6 +1,7 @@
 """Whether the messages of a channel have receivers, told from the registry."""
 
 import time
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -39,14 +40,16 @@ class Presence:
 
     Args:
         bus: Started.
+        fresh_s: So long what was seen holds, seconds.
     """
 
-    def __init__(self, bus: WorkerBus) -> None:
+    def __init__(self, bus: WorkerBus, *, fresh_s: float = _FRESH_S) -> None:
         self._bus = bus
+        self._fresh_s = fresh_s
         self._workers: set[str] = set()
         self._queues: set[str] = set()
         self._names: set[str] = set()  # of both, and of groups
-        self._looked_at = -_FRESH_S
+        self._looked_at = -fresh_s
 
     def note(self, item: TapMessage) -> None:
         """Take in a message that passed; only announcements of workers matter."""
@@ -67,7 +70,7 @@ class Presence:
         """Whether a message to it has a receiver, as far as that is known without a look."""
         if target is None:
             return True
-        is_fresh = time.monotonic() - self._looked_at < _FRESH_S
+        is_fresh = time.monotonic() - self._looked_at < self._fresh_s
         return (target in self._names and is_fresh) or not _is_worker(target)
 
     async def reaches(self, target: str | None) -> bool:
@@ -88,9 +91,19 @@ class Presence:
         Raises:
             BusError: The broker does not answer.
         """
-        self._workers = {lease.name for lease in await self._bus.leases.leases()}
-        if self._bus.queues is not None:
-            self._queues = {box.name for box in await self._bus.queues.stats()}
+        workers = [lease.name for lease in await self._bus.leases.leases()]
+        queues = None if self._bus.queues is None else await self._bus.queues.stats()
+        self.take(workers, None if queues is None else [box.name for box in queues])
+
+    def take(self, workers: Iterable[str], queues: Iterable[str] | None = None) -> None:
+        """Take over what was read elsewhere.
+
+        Args:
+            workers: Those that are registered.
+            queues: Those that have a queue; None where it was not looked.
+        """
+        self._workers = set(workers)
+        self._queues = self._queues if queues is None else set(queues)
         self._names = with_groups(self._workers) | self._queues
         self._looked_at = time.monotonic()
 

@@ -128,3 +128,20 @@ def test_announcements_are_bounded(clock: SimpleNamespace) -> None:
         presence.note(announced([{"name": f"w{batch}-{n}"} for n in range(1_500)]))
 
     assert 10_000 == len(presence._workers)
+
+
+def test_what_was_read_elsewhere_is_taken_over(clock: SimpleNamespace):
+    """A display reads the registry anyway: no look of its own while that is fresh."""
+    registry = Registry("a", "stt.1")
+    presence = Presence(registry, fresh_s=3.0)  # type: ignore[arg-type]
+    presence.take(["a", "stt.1"], ["stored"])
+    clock.at += 2.9
+
+    assert [True, True, True, True] == reached(presence, "a", "stt", "stored", None)
+    assert 0 == registry.looks
+    presence.take(["a"])  # queues were not looked at: they stay
+    assert [True, True] == reached(presence, "a", "stored")
+    assert [False] == reached(presence, "stt.2")
+    clock.at += 3.1
+    assert [True] == reached(presence, "a")
+    assert 1 == registry.looks

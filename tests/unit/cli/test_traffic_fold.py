@@ -23,7 +23,15 @@ class Clocked:
         self.now = time.monotonic()
         self._count = 0
 
-    def add(self, source: str, kind: str, count: int, target: str | None = "agent") -> None:
+    def add(
+        self,
+        source: str,
+        kind: str,
+        count: int,
+        target: str | None = "agent",
+        *,
+        is_reached: bool = True,
+    ) -> None:
         """Messages pass."""
         for _ in range(count):
             self._count += 1
@@ -31,7 +39,7 @@ class Clocked:
                 type=kind, source=source, target=target, id=str(self._count), time=0.0 + self._count
             )
             body = msgspec.json.encode({"type": kind, "n": self._count})
-            self.fold.add(TapMessage(header=header, body=body, lane="d"))
+            self.fold.add(TapMessage(header=header, body=body, lane="d"), is_reached=is_reached)
 
     def second(self) -> None:
         """A second passes."""
@@ -259,3 +267,17 @@ def test_unseen_messages_count_in_the_rates():
 
     assert clocked.fold.per_second == pytest.approx(1_000, rel=0.02)
     assert folded.rate == pytest.approx(1_000, rel=0.02)
+
+
+def test_unreached_messages_are_told():
+    """Alone or folded; a folded edge is as its newest message."""
+    clocked = Clocked()
+    clocked.add("a", "Note", 1, is_reached=False)
+    clocked.add("mic", "Frame", 40, is_reached=False)
+    clocked.second()
+    (alone,), (folded,) = clocked.fold.messages(), clocked.fold.folded()
+    assert (False, False) == (alone.is_reached, folded.is_reached)
+
+    clocked.add("mic", "Frame", 40)
+    clocked.second()
+    assert clocked.fold.folded()[0].is_reached

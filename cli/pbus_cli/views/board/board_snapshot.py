@@ -31,6 +31,7 @@ class Folded:
         rate: Messages a second.
         bytes_rate: Bytes a second.
         latest: Some of the newest, newest last.
+        is_reached: A process was there to take the newest ones.
     """
 
     source: str
@@ -40,6 +41,7 @@ class Folded:
     rate: float
     bytes_rate: float
     latest: tuple[Passed, ...] = ()
+    is_reached: bool = True
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,14 @@ from pbus_cli.views.cells import cut_name, fill
 from pbus_cli.views.figures import short_bytes, short_count
 from pbus_cli.views.log_lines import LogEntry, log_line, name_width
 from pbus_cli.views.tables.edge_lines import rate_text
-from pbus_cli.views.traffic import Passed, Widths, body_text, traffic_line
+from pbus_cli.views.traffic import (
+    UNREACHED,
+    Passed,
+    Widths,
+    arrow_cell,
+    body_text,
+    traffic_line,
+)
 
 _FOLD: Final = "▸"
 _RATE_WIDTH: Final = 7
@@ -75,10 +82,12 @@ def _folded_item(folded: Folded, widths: Widths, width: int) -> Item:
         line = Text(no_wrap=True, end="")
         line.append(f"{_FOLD} {rate_text(folded.rate):>{_RATE_WIDTH}}     ", style=colors.HEADING)
         line.append(_name(folded.source, widths.source), style=colors.of_name(folded.source))
-        line.append(" → ")
+        line.append(*arrow_cell(is_reached=folded.is_reached))
         line.append(_name(target, widths.target), style=colors.of_name(target))
         line.append(f"  {fill(clean_line(short_type(folded.type)), widths.type)}")
         line.append(f"  {short_bytes(folded.bytes_rate)}/s".rjust(11))
+        if not folded.is_reached:
+            line.append(f"  {UNREACHED}", style=colors.ERROR)
         line.append(f"  {short_count(folded.count)} in all", style=colors.QUIET)
         line.truncate(width, overflow="ellipsis")
         return line

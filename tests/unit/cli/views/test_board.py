@@ -325,3 +325,20 @@ def test_help_has_all_states():
     assert set(colors.STATES) == {state for state, _ in STATES}
     assert all(any(line.plain.startswith(state) for line in lines) for state, _ in STATES)
     assert widest(lines) <= 80  # none is wrapped
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_the_unreached_look_different(width: int):
+    """Another arrow, in words where there is room for them, and in red; folded or not."""
+    for is_reached in (True, False):
+        shown = project(
+            messages=(passed(1, is_reached=is_reached),),
+            folded=(folded(is_reached=is_reached),),
+        )
+        view = TrafficPane().view(shown, width, is_folding=True)
+        for item in view.items:
+            line = item.draw()
+            assert line.cell_len <= width
+            assert ("↛" in line.plain) is not is_reached
+            assert ("(reached no process)" in line.plain) is (not is_reached and width > 60)
+            assert any(span.style == colors.ERROR for span in line.spans) is not is_reached
