@@ -29,6 +29,7 @@ EXPECTED = {
     "throughput": ["throughput", "throughput, bus only"],
     "durable": ["durable"],
     "batch": ["batch: 500 at once", "batch: one by one"],
+    "durable-rtt": ["durable-rtt"],
     "fanout": ["one-to-one", "fanout", "broadcast"],
     "rtt": ["rtt"],
     "urgent": ["urgent behind 60", "urgent behind 600"],
@@ -45,6 +46,7 @@ EXPECTED_BASELINE = {
     "throughput": ["throughput"],
     "durable": ["durable"],
     "batch": ["batch: XADD, 100 at once"],
+    "durable-rtt": ["durable-rtt"],
     "rtt": ["rtt"],
     "jobs": ["jobs, one at a time"],
 }
@@ -88,6 +90,20 @@ def test_durable_leaves_nothing_behind(valkey: Valkey) -> None:
     with Redis.from_url(valkey.url) as redis:
         left = [key.decode() for key in redis.scan_iter(match="pbus:bench:*", count=1_000)]
     assert [] == [key for key in left if ":queues" in key or ":receiver" in key]
+
+
+def test_round_trips_of_stored_messages_leave_nothing(valkey: Valkey) -> None:
+    """Neither queues nor streams; the ratio to plain streams is checked."""
+    plan = structs.replace(FEW, count=20, has_baseline=True)
+    report = asyncio.run(measure(["durable-rtt"], plan, url=valkey.url))
+
+    assert [("pbus", 20), ("redis-py", 20)] == [(row.system, row.count) for row in report.rows]
+    assert [("durable-rtt p50 / redis-py streams", 1.4)] == [
+        (check.name, check.at_most) for check in report.checks
+    ]
+    with Redis.from_url(valkey.url) as redis:
+        left = [key.decode() for key in redis.scan_iter(match="pbus:bench:*", count=1_000)]
+    assert [] == [key for key in left if key.endswith((":ping", ":pong"))]
 
 
 def test_batches_are_measured_beside_xadd(valkey: Valkey) -> None:

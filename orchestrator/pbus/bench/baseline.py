@@ -140,6 +140,51 @@ async def _add(config: RoleConfig, control: ControlPipe, redis: "Redis") -> Send
     return watch.sent(config.count)
 
 
+async def stream_ping(config: RoleConfig, control: ControlPipe) -> None:
+    """Role: measure round trips over streams, one at a time; entries are acknowledged between them."""
+    payload = b"x" * config.size
+    (target,), own = _streams(config), f"{config.bus.channel}:{config.name}"
+    async with _client(config) as redis:
+        await redis.xgroup_create(own, _GROUP, mkstream=True)
+        control.send_ready()
+        await control.receive()
+        delays = []
+        for number in range(-_WARM_UP, config.count):
+            if number == 0:
+                cpu = time.process_time()
+            started = time.perf_counter()
+            await redis.xadd(target, {"text": payload})
+            ((entry, _),) = await _next_entries(redis, own)
+            delays.append(time.perf_counter() - started)
+            await redis.xack(own, _GROUP, entry)
+        cpu_s = time.process_time() - cpu
+        await redis.delete(own, target)
+        control.send(DelayResult(delays=delays[_WARM_UP:], cpu_s=cpu_s))
+
+
+async def stream_pong(config: RoleConfig, control: ControlPipe) -> None:
+    """Role: send entries back, until the pool is gone."""
+    (target,), own = _streams(config), f"{config.bus.channel}:{config.name}"
+
+    async def echo() -> None:
+        while True:
+            for entry, fields in await _next_entries(redis, own):
+                await redis.xadd(target, fields)
+                await redis.xack(own, _GROUP, entry)
+
+    async with _client(config) as redis:
+        await redis.xgroup_create(own, _GROUP, mkstream=True)
+        async with running(echo()):
+            control.send_ready()
+            await control.receive()
+
+
+async def _next_entries(redis: "Redis", stream: str) -> list[Any]:
+    """The entries that a consumer reads next; empty when the stream was removed meanwhile."""
+    found: Any = await redis.xreadgroup(_GROUP, "reader", {stream: ">"}, count=PIPELINE, block=0)
+    return [entry for _, entries in found or () for entry in entries]
+
+
 async def _count(pubsub: Any, meter: Meter) -> None:
     """Count until cancelled, or until the server cuts a reader off that is too slow."""
     number = 0

@@ -21,7 +21,7 @@ from pbus.bench.cases import (
     throughput,
     urgent,
 )
-from pbus.bench.cases.stored import batch_sends, durable
+from pbus.bench.cases.stored import batch_sends, durable, durable_rtt
 from pbus.bench.peers.nats_server import check_installed, running_server
 from pbus.bench.processes.clean_up import remove_queues
 from pbus.bench.processes.own_broker import BrokerKind, own_broker
@@ -35,6 +35,7 @@ MEASUREMENTS: Final[dict[str, Measure]] = {
     "throughput": throughput.measure,
     "durable": durable.measure,
     "batch": batch_sends.measure,
+    "durable-rtt": durable_rtt.measure,
     "fanout": fanout.measure,
     "rtt": rtt.measure,
     "jobs": job_round_trips.measure,
@@ -55,6 +56,7 @@ PEER_MEASUREMENTS: Final = frozenset({"fanout", "rtt"})
 _BROKERS: Final[dict[str, BrokerKind]] = {
     "durable": "valkey-durable",
     "batch": "valkey-durable",
+    "durable-rtt": "valkey-durable",
     "held": "postgres",
 }
 

@@ -22,6 +22,7 @@ class What(enum.StrEnum):
     THROUGHPUT = "throughput"
     DURABLE = "durable"
     BATCH = "batch"
+    DURABLE_RTT = "durable-rtt"
     RTT = "rtt"
     JOBS = "jobs"
     FANOUT = "fanout"

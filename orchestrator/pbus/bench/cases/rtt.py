@@ -11,6 +11,7 @@ from pbus.bench.processes.process_pool import BenchProcesses
 from pbus.bench.processes.roles import DelayResult, RoleConfig
 from pbus.bench.results import SHARE, CaseResult, Check, Percentiles, Plan, Row, System, ratio
 from pbus.messages import BusMessage
+from pbus.settings import BusSettings
 
 T = TypeVar("T")
 
@@ -53,7 +54,13 @@ async def measure(pool: BenchProcesses, plan: Plan) -> CaseResult:
 
 
 async def run_round_trips(
-    pool: BenchProcesses, roles: tuple[str, str], kind: type[T], *, count: int, size: int
+    pool: BenchProcesses,
+    roles: tuple[str, str],
+    kind: type[T],
+    *,
+    count: int,
+    size: int,
+    bus: BusSettings | None = None,
 ) -> T:
     """Run two processes on a bus of their own.
 
@@ -63,12 +70,13 @@ async def run_round_trips(
         kind: The result of the second one.
         count: Round trips.
         size: Bytes of text each.
+        bus: The bus; None for the usual one.
 
     Returns:
         The result.
     """
     answering, requesting = roles
-    bus = pool.new_bus()
+    bus = bus or pool.new_bus()
     pong = RoleConfig(bus=bus, name="pong", targets=("ping",))
     ping = RoleConfig(bus=bus, name="ping", targets=("pong",), count=count, size=size)
     async with pool.running((answering, pong), (requesting, ping)) as (_, requester):

@@ -35,6 +35,8 @@ ROLES: Final = {
     "redis-pong": "pbus.bench.baseline:pong",
     "batch-send": "pbus.bench.cases.stored.batch_sends:send",
     "redis-store": "pbus.bench.baseline:store",
+    "redis-stream-ping": "pbus.bench.baseline:stream_ping",
+    "redis-stream-pong": "pbus.bench.baseline:stream_pong",
     "redis-add": "pbus.bench.baseline:add",
     "redis-read": "pbus.bench.baseline:read",
     "nats-server": "pbus.bench.peers.nats_server:serve",
