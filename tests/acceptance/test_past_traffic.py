@@ -42,7 +42,7 @@ def test_traffic_outlives_the_run(cli: CliEnv) -> None:
     assert ("BusFrameMessage", "ear", "data") == (sent["type"], sent["target"], sent["category"])
     assert sent["source"].startswith("cli-")
     assert "data" not in sent
-    assert 0 == place.run("down").code
+    _tell_with_others(place)
 
     stopped = place.tell("tail", "--type", "TextFrame")
     assert (0, 1, "post is not running: these are of its runs\n") == (
@@ -85,6 +85,31 @@ def _keeps_nothing(place: Place) -> None:
     assert (1, "") == (nothing.code, nothing.out)
     assert "no messages of post are kept" in nothing.err
     assert 3 == place.tell("tail").code
+    assert 1 == place.tell("tail", "--pairs", "--since", "1m").code
+
+
+def _tell_with_others(place: Place) -> None:
+    """After its end: pairs, and messages among log lines and state changes, on one clock."""
+    assert 0 != place.run("send", "ear", "--job", "unknown", "--wait").code
+    wait_for(lambda: place.tell("tail", "--since", "1h", "--pairs", "--json").out)
+    assert 0 == place.run("down").code
+    (pair,) = heads(place.tell("tail", "--pairs", "--json"))
+    assert ("error", "BusJobRequestMessage") == (pair["status"], pair["request"]["type"])
+    assert pair["answer"]["source"] == "ear"
+    assert pair["seconds"] >= 0
+    lines = heads(place.tell("tail", "--with", "logs,events", "--json"))
+    assert {"message", "log", "event"} == {one["kind"] for one in lines}
+    steps = [
+        one.get("state") or one["type"]
+        for one in lines
+        if one["kind"] == "event" or one.get("type") == "BusFrameMessage"
+    ]
+    assert ["starting", "ready", "BusFrameMessage"] == [
+        step for step in steps if step in {"starting", "ready", "BusFrameMessage"}
+    ]
+    text = place.tell("tail", "--with", "events", "--pairs", "--since", "1h").out.splitlines()
+    assert any(line.startswith("event ") and "ready" in line for line in text)
+    assert 1 == sum(line.startswith("msg ") for line in text)
 
 
 def _draw(place: Place) -> None:

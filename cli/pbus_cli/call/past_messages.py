@@ -1,4 +1,4 @@
-"""The messages of the past, printed."""
+"""What passed earlier, printed: messages, and what is told with them."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -7,9 +7,8 @@ from pathlib import Path
 import msgspec
 import typer
 
-from pbus.client.traffic.kept_traffic import PastMessage, read_past
 from pbus.client.traffic.message_filter import Filter
-from pbus.client.traffic.message_tail import TailMessage
+from pbus.client.traffic.tails.past_timeline import KeptEntry, PastEntry, PastTimeline
 from pbus.errors import PbusError
 from pbus.process.project.history.log_filter import newest
 from pbus.process.project.history.traffic_history import has_traffic
@@ -52,18 +51,21 @@ class PastMessages:
     Args:
         name: Of the project, as given.
         files: Its files, likewise.
-        formatter: From the name of the project to a function that makes the line of a message.
+        formatter: From the name of the project to a function that makes the line of an entry.
         has_marks: Say between lines where a run begins, and what passed unseen.
+        kinds: "pairs", "logs" and "events", as of PastTimeline.
     """
 
     def __init__(
         self,
         name: str | None,
         files: Sequence[Path] | None,
-        formatter: Callable[[str], Callable[[TailMessage], str]],
+        formatter: Callable[[str], Callable[[KeptEntry], str]],
         *,
         has_marks: bool,
+        kinds: frozenset[str] = frozenset(),
     ) -> None:
+        self._kinds = kinds
         self._given = (name, files)
         self._formatter = formatter
         self._has_marks = has_marks
@@ -91,13 +93,16 @@ class PastMessages:
 
         Raises:
             NothingRunningError: There is no such project.
-            typer.Exit: None is kept.
+            typer.Exit: None is kept, and nothing else was asked for.
             typer.BadParameter: There is no such run.
         """
         project, record = self._found
         runs = kept_runs(project)
         when = log_filter(runs, moments.since, moments.until, None, moments.run)
-        refuse_without_traffic(project)
+        if not self._kinds - {"pairs"}:
+            refuse_without_traffic(project)
+        elif not has_traffic(project):
+            console.note(f"no messages of {project.name} are kept")
         marks, text = RunMarks(project, runs), self._formatter(project.name)
         damaged: list[None] = []
         missed = 0
@@ -105,7 +110,7 @@ class PastMessages:
         def takes(at: float) -> bool:
             return when.takes(at, "", marks.run_at(at))
 
-        past = read_past(project, chosen, takes, on_damage=lambda: damaged.append(None))
+        past = PastTimeline(project, chosen, takes, lambda: damaged.append(None), self._kinds)
         for one in newest(past, count):
             missed += one.missed
             for line in self._lines(one, marks, text):
@@ -120,15 +125,15 @@ class PastMessages:
             console.note(f"{project.name} is not running: these are of its runs")
 
     def _lines(
-        self, one: PastMessage, marks: RunMarks, text: Callable[[TailMessage], str]
+        self, one: PastEntry, marks: RunMarks, text: Callable[[KeptEntry], str]
     ) -> Iterator[str]:
         if self._has_marks:
             if mark := marks.before(one.at):
                 yield mark.removesuffix("\n")
             if one.missed:
                 yield f"--- {_count(one.missed)} passed unseen ---"
-        if one.message is not None:
-            yield text(one.message)
+        if one.entry is not None:
+            yield text(one.entry)
 
 
 def _count(count: int) -> str:

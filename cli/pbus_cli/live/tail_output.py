@@ -9,6 +9,7 @@ from pbus.client.traffic.message_tail import TailMessage, message_fields
 from pbus.client.traffic.tails.cloud_events import cloud_event
 from pbus.client.traffic.tails.message_pairs import MessagePair, pair_fields
 from pbus.client.traffic.tails.message_values import MessageValues
+from pbus.client.traffic.tails.past_timeline import KeptEntry
 from pbus.client.traffic.tails.timeline import Entry
 from pbus.process.project.log_files import LogLine
 from pbus_cli.live.traffic_fold import passed_of
@@ -69,13 +70,13 @@ def _value_text(value: Any) -> str:
     return " ".join(text.splitlines()).replace("\t", " ")
 
 
-def _kind_of(entry: Entry) -> str:
+def _kind_of(entry: Entry | KeptEntry) -> str:
     if isinstance(entry, TailMessage | MessagePair):
         return "message"
     return "log" if isinstance(entry, LogLine) else "event"
 
 
-def _fields_of(entry: Entry) -> dict[str, Any]:
+def _fields_of(entry: Entry | KeptEntry) -> dict[str, Any]:
     if isinstance(entry, TailMessage):
         return message_fields(entry)
     if isinstance(entry, MessagePair):
@@ -105,7 +106,7 @@ class TailLines:
         self._names = _NAME_WIDTH
         self._states = StateLines(has_colors=self._has_colors, width=self._width)
 
-    def line(self, entry: Entry) -> str:
+    def line(self, entry: Entry | KeptEntry) -> str:
         """The line of one entry."""
         if isinstance(entry, TailMessage):
             return self._message_line(entry)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from pbus.client.traffic.tails.message_pairs import PairTail
     from pbus.client.traffic.tails.message_values import MessageValues
     from pbus.client.traffic.tails.timeline import Timeline
-    from pbus_cli.call.past_messages import Moments, PastMessages
     from pbus_cli.input.completing import Completer
     from pbus_cli.live.tail_output import Formatter
 
@@ -180,8 +179,15 @@ def tail(
         return _formatter(form, values, name, has_kinds=bool(others))
 
     moments = Moments(since, until, run)
-    past = PastMessages(project, file, formatter, has_marks=form is Format.TEXT and values is None)
-    if _is_past(moments, past, pairs=pairs, others=others):
+    has_marks = form is Format.TEXT and values is None
+    past = PastMessages(
+        project,
+        file,
+        formatter,
+        has_marks=has_marks,
+        kinds=others | ({"pairs"} if pairs else set()),
+    )
+    if moments.are_given or past.is_all_there_is:
         past.show(chosen, moments, count)
         _say_unmatched(chosen, values)
         return
@@ -202,16 +208,6 @@ def tail(
         call(attachment, follow)
     except NothingRunningError:
         console.note(f"{attachment.project} has stopped")
-
-
-def _is_past(
-    moments: "Moments", past: "PastMessages", *, pairs: bool, others: frozenset[str]
-) -> bool:
-    """Whether messages of the past are meant: asked for, or nothing runs and some are kept."""
-    if moments.are_given and (pairs or others):
-        message = "they are of what passes now: leave out --since, --until and --run"
-        raise typer.BadParameter(message, param_hint="--pairs" if pairs else "--with")
-    return moments.are_given or (not (pairs or others) and past.is_all_there_is)
 
 
 def _form(shape: Format | None, *, as_json: bool) -> Format:

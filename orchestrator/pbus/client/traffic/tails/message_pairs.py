@@ -186,20 +186,46 @@ class Pairing:
             yield MessagePair(request=request)
 
 
+class PairChoice:
+    """The choice among pairs.
+
+    Args:
+        chosen: One of the two has to meet the conditions, neither may be excluded. Its expression is
+            on the fields of the pair.
+    """
+
+    def __init__(self, chosen: Filter) -> None:
+        self._chosen = chosen
+        self._matched = 0
+
+    def takes(self, pair: MessagePair) -> bool:
+        """Whether a pair is one that is given."""
+        chosen = self._chosen
+        both = [one for one in (pair.request, pair.answer) if one is not None]
+        if any(chosen.excludes(one, one.body, is_urgent=one.is_urgent) for one in both):
+            return False
+        if not any(chosen.meets(one, one.body, is_urgent=one.is_urgent) for one in both):
+            return False
+        expression = chosen.expression
+        if expression is not None and not expression.holds(pair_fields(pair, is_decoded=True)):
+            return False
+        self._matched += 1
+        return chosen.is_in_sample(self._matched)
+
+
 class PairTail:
     """Follows pairs: ``async for pair in tail``, or within ``async with``.
 
     Args:
         tail: All messages; what is chosen is looked for in requests and answers.
-        chosen: Which pairs: one of the two has to meet the conditions, neither may be excluded. Its
-            expression is on the fields of the pair.
+        chosen: Which pairs; see PairChoice.
     """
 
     def __init__(self, tail: MessageTail, chosen: Filter) -> None:
         self._tail = tail
         self._chosen = chosen
         self._pairing = Pairing()
-        self._matched = 0
+        self._choice = PairChoice(chosen)
 
     @property
     def missed(self) -> int:
@@ -224,25 +250,12 @@ class PairTail:
     async def __anext__(self) -> MessagePair:
         while True:
             pair = self._pairing.take(await anext(self._tail))
-            if pair is not None and self._takes(pair):
+            if pair is not None and self._choice.takes(pair):
                 return self._shown(pair)
 
     def rest(self) -> Iterator[MessagePair]:
         """The chosen jobs that have no answer yet; each is given once."""
-        return (self._shown(pair) for pair in self._pairing.drain() if self._takes(pair))
-
-    def _takes(self, pair: MessagePair) -> bool:
-        chosen = self._chosen
-        both = [one for one in (pair.request, pair.answer) if one is not None]
-        if any(chosen.excludes(one, one.body, is_urgent=one.is_urgent) for one in both):
-            return False
-        if not any(chosen.meets(one, one.body, is_urgent=one.is_urgent) for one in both):
-            return False
-        expression = chosen.expression
-        if expression is not None and not expression.holds(pair_fields(pair, is_decoded=True)):
-            return False
-        self._matched += 1
-        return chosen.is_in_sample(self._matched)
+        return (self._shown(pair) for pair in self._pairing.drain() if self._choice.takes(pair))
 
     def _shown(self, pair: MessagePair) -> MessagePair:
         return pair if self._chosen.has_bodies else pair.without_bodies

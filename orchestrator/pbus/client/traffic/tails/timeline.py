@@ -101,13 +101,8 @@ class Timeline:
     def _takes(self, entry: Entry) -> bool:
         if isinstance(entry, TailMessage | MessagePair):
             return True
-        names = (*self._chosen.sources, *self._chosen.targets)
         text = entry.text if isinstance(entry, LogLine) else f"{entry.state} {entry.detail}"
-        return _is_of(entry.worker, names) and self._has_pattern(text)
-
-    def _has_pattern(self, text: str) -> bool:
-        pattern = self._chosen.pattern
-        return pattern is None or pattern.search(text.encode(errors="replace")) is not None
+        return takes_other(self._chosen, entry.worker, text)
 
     def rest(self) -> Iterator[Entry]:
         """What is held, in order, and the jobs without an answer; each is given once."""
@@ -124,11 +119,21 @@ class Timeline:
             await self._changes.close()
 
 
-def _is_of(worker: str, patterns: tuple[str, ...]) -> bool:
-    """Whether patterns choose a worker, as they do for messages; all where there are none."""
-    return not patterns or any(
-        fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names_of(worker)
+def takes_other(chosen: Filter, worker: str, text: str) -> bool:
+    """Whether the conditions of messages choose a line or change: by its worker and its text.
+
+    Args:
+        chosen: Sources and targets are of workers here; all where there are none.
+        worker: Of the line or change.
+        text: In which the pattern is looked for.
+    """
+    patterns = (*chosen.sources, *chosen.targets)
+    names = names_of(worker)
+    is_of = not patterns or any(
+        fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names
     )
+    pattern = chosen.pattern
+    return is_of and (pattern is None or pattern.search(text.encode(errors="replace")) is not None)
 
 
 class _Held:
