@@ -56,14 +56,14 @@ def _problem(launch: Launch, error: OSError) -> str:
         return f"{path} is a folder, not a program"
     if error.errno == errno.EACCES and not os.access(path, os.X_OK):
         return f"{path} is not executable (chmod +x {path})"
-    return _misfit(path, error)
+    return _misfit(launch, path, error)
 
 
-def _misfit(path: Path, error: OSError) -> str:
+def _misfit(launch: Launch, path: Path, error: OSError) -> str:
     """Describe the fault of an existing executable file."""
     head = _head(path)
     if head.startswith(b"#!"):
-        return _script_problem(path, head, error)
+        return _script_problem(launch, path, head, error)
     if head.startswith((codecs.BOM_UTF8 + b"#!", *_UTF_16)):
         return (
             f"{path} begins with a byte order mark, as editors on Windows write it, so that its #!"
@@ -79,7 +79,7 @@ def _misfit(path: Path, error: OSError) -> str:
     return ""
 
 
-def _script_problem(path: Path, head: bytes, error: OSError) -> str:
+def _script_problem(launch: Launch, path: Path, head: bytes, error: OSError) -> str:
     first = head.split(b"\n")[0]
     if first.endswith(b"\r"):
         return _crlf(path)
@@ -87,7 +87,7 @@ def _script_problem(path: Path, head: bytes, error: OSError) -> str:
     if not words:
         return f"{path} names no interpreter after #!"
     interpreter = Path(words[0])
-    if error.errno == errno.ENOENT or not interpreter.exists():
+    if error.errno == errno.ENOENT or not (launch.cwd / interpreter).exists():
         return f"{path} wants the interpreter {interpreter}, which does not exist"
     return f"{path} wants the interpreter {interpreter}: {os.strerror(error.errno or 0)}"
 
