@@ -72,7 +72,8 @@ class StartOrder:
 
     def sorted_groups(self, names: Iterable[str]) -> list[str]:
         """Return names of workers in the order of their dependencies, those first."""
-        left = [name for name in self._groups if name in set(names)]
+        wanted = set(names)
+        left = [name for name in self._groups if name in wanted]
         waits_for = {name: self._needs(name) for name in self._groups}
         ordered: list[str] = []
         while left:
