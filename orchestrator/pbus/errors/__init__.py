@@ -73,7 +73,6 @@ from pbus.errors.project_errors import NothingRunningError as NothingRunningErro
 from pbus.errors.project_errors import OrphanedProjectError as OrphanedProjectError
 from pbus.errors.project_errors import PeersMissingError as PeersMissingError
 from pbus.errors.project_errors import ProjectRunningError as ProjectRunningError
-from pbus.errors.project_errors import RecordedAnswerMissingError as RecordedAnswerMissingError
 from pbus.errors.project_errors import RecordingFileError as RecordingFileError
 from pbus.errors.project_errors import RenamedProjectError as RenamedProjectError
 from pbus.errors.project_errors import ReplayError as ReplayError

@@ -60,13 +60,6 @@ class ReplayError(PbusError):
         super().__init__(f"cannot replay: {problem}", hint=hint)
 
 
-class RecordedAnswerMissingError(PbusError):
-    """A worker asked a stand-in for a job that the recording has no answer to."""
-
-    def __init__(self, worker: str, job_name: str) -> None:
-        super().__init__(f"the recording has no (further) answer of {worker!r} to job {job_name!r}")
-
-
 class McapMissingError(PbusError):
     """A recording in MCAP needs a package that is not installed."""
 

@@ -1,14 +1,17 @@
 """A worker in the place of one of a recording: answers jobs as that one did."""
 
 import asyncio
+import logging
 from typing import Any
 
 from pbus.client.recordings.job_script import JobScript, RecordedJob
 from pbus.client.recordings.replay_plan import SaidMessage
-from pbus.errors import PbusError, RecordedAnswerMissingError
+from pbus.errors import PbusError
 from pbus.handlers import PENDING
 from pbus.messages import BusJobRequestMessage, JobStatus
 from pbus.workers.base_worker import BaseWorker
+
+logger = logging.getLogger(__name__)
 
 
 class RecordedWorker(BaseWorker):
@@ -28,15 +31,17 @@ class RecordedWorker(BaseWorker):
         self._speed = speed
 
     async def on_job_request(self, message: BusJobRequestMessage) -> Any:
-        """Answer as it is recorded.
-
-        Raises:
-            RecordedAnswerMissingError: The recording has no answer to this job, or none any more.
-        """
+        """Answer as it is recorded; a job without an answer fails, and is not tried again."""
         job = self._script.take(self.name, message.source, message.job_name, message.payload)
         if job is None:
-            raise RecordedAnswerMissingError(self.name, message.job_name or "")
-        if job.is_answered:
+            problem = (
+                f"the recording has no (further) answer of {self.name!r} to {message.job_name!r}"
+            )
+            logger.warning("job %s of %s fails: %s", message.job_id, message.source, problem)
+            await self.send_job_response(
+                message.job_id, {"error": problem}, status=JobStatus.FAILED
+            )
+        elif job.is_answered:
             self.create_task(self._answer(message.job_id, job), f"{self.name} answer")
         return PENDING
 
