@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 LEASE_S = 6.0  # a worker that is silent for so long is lost
 HEARTBEAT_S = 2.0  # three beats a lease: one may be late and one lost
+WITHOUT_READING = -2  # in place of a version
 MAX_LEASES = 10_000  # of a channel; further ones are not read
 MAX_LEASE_BYTES = 64 * 1024
 MAX_CHILDREN = 100  # in a lease
@@ -99,6 +100,13 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
     unsealed: int = 0
     faults: int = 0
     ahead_s: float = 0.0
+
+
+def version_of(known: "int | Since") -> int:
+    """The version for a store that tells no differences: all is read after any change."""
+    if isinstance(known, Since):
+        return -1 if known.names else known.version
+    return known
 
 
 def process_of(incarnation: str) -> str:
@@ -332,20 +340,40 @@ def open_records(
     return opened
 
 
+class Since(msgspec.Struct, frozen=True):
+    """The state that a reader of leases has, so that it is told the differences only.
+
+    Attributes:
+        version: Of the last renewal.
+        epoch: Likewise.
+        names: Leases that are read in any case.
+    """
+
+    version: int
+    epoch: int = 0
+    names: tuple[str, ...] = ()
+
+
 class Renewal(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a renewal.
 
     Attributes:
         version: The number of changes of membership, for the next renewal.
-        leases: All live leases; None without changes since the version given.
+        epoch: Of the numbers; those of another epoch cannot be compared.
+        leases: All live leases; None without changes since the version given, or without a reading.
+        absent: Names without a lease among those that changed; None when `leases` has all there are.
         expired: Leases that ran out and were removed by this call; the caller announces them.
         refused: Names that belong to another incarnation now.
+        holders: Their leases, as far as they are known.
     """
 
     version: int
     leases: list[Lease] | None
     expired: list[Lease]
     refused: list[str]
+    epoch: int = 0
+    absent: list[str] | None = None
+    holders: dict[str, Lease] = msgspec.field(default_factory=dict)
 
 
 class LeaseStore(Protocol):
@@ -359,14 +387,16 @@ class LeaseStore(Protocol):
         """
         ...
 
-    async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
+    async def renew(self, leases: Sequence[Lease], *, version: int | Since = -1) -> Renewal:
         """Store leases for another LEASE_S, and remove those that ran out.
 
         Leases that the broker lost are put back.
 
         Args:
             leases: Of this process; none for a plain read.
-            version: Of the last renewal; -1 for a full reading.
+            version: Of the last renewal: all leases are read if there were changes. A `Since` for
+                the changed ones, as far as the store knows them; -1 for a full reading,
+                WITHOUT_READING for none.
         """
         ...
 
@@ -374,8 +404,14 @@ class LeaseStore(Protocol):
         """Extend live leases of processes (by incarnation prefix) without a beat of their own."""
         ...
 
-    async def release(self, incarnations: Sequence[str]) -> list[Lease]:
+    async def release(
+        self, incarnations: Sequence[str], *, names: Sequence[str] | None = None
+    ) -> list[Lease]:
         """Remove the leases of processes (by incarnation prefix).
+
+        Args:
+            incarnations: Of the processes, or of workers.
+            names: The only names that the leases have, if they are known: others are not looked at.
 
         Returns:
             The removed leases.

@@ -92,6 +92,8 @@ class RunningHandlers:
     def end(self, entry: Entry) -> None:
         """Forget a handler that has ended."""
         del self._running[id(entry)]
+        if not self._running:
+            self._running.clear()  # gives its memory back
 
     async def track(self, name: str, message: object, rest: Awaitable[T]) -> T:
         """Note a handler while the rest of it is awaited; arguments as for `begin`."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from pbus.bus.lane_gate import LaneGate
 from pbus.messages import BusMessage, Lane
@@ -23,6 +23,9 @@ class BusSubscriber:
             hears only what is never stored.
         gates: By which it holds messages of a lane back for a while; without one all come at once.
         prefetch: Stored messages it may have in hand at once; None for the bus' own bound.
+        news: Whether it receives the news of workers, which are broadcast at each start and end: "all"; "few"
+            for one of many, of which the bus gives them to the first MOST_OBSERVERS; "none".
+        on_news_wanted: Set by the bus where `news` is "none"; called when it became "few".
         wire_decoder: Its own decoder of encoded messages, of types that this process has no classes for; None
             for the bus' own. The message that it
             returns is handed over, None is dropped; it does not raise. Set `takes_opaque`, too.
@@ -34,6 +37,8 @@ class BusSubscriber:
     is_durable: bool = True
     gates: Mapping[Lane, LaneGate] = MappingProxyType({})
     prefetch: int | None = None
+    news: Literal["all", "few", "none"] = "all"
+    on_news_wanted: Callable[[], None] | None = None
     wire_decoder: Callable[[bytes], Any] | None = None
 
     @property

@@ -10,6 +10,7 @@ from pbus.bus.base import WorkerBus
 from pbus.bus.subscriber import BusSubscriber
 from pbus.client.targets import FIND_S, not_found, wait_registered
 from pbus.concurrency.background import TaskOwner
+from pbus.concurrency.flag import Flag
 from pbus.concurrency.waiting import first_of
 from pbus.errors import BusUnavailableError, JobTimeoutError, PbusError, WorkerNotFoundError
 from pbus.jobs.backpressure import Reading
@@ -63,12 +64,10 @@ class JobRequester(BusSubscriber):
         self._tasks = TaskOwner()
         self._registry = WorkerRegistry(name, bus)
         self._replicas = Replicas(self._registry)
-        joined = asyncio.Event()
-        joined.set()
         self._client = JobClient(
             WorkerContext(
                 name=name, address=name, bus=bus, registry=self._registry, send=bus.send,
-                spawn=self._spawn, call_hook=_no_hook, waiting_handlers=set(), joined=joined,
+                spawn=self._spawn, call_hook=_no_hook, waiting_handlers=set(), joined=Flag(is_set=True),
                 stores_jobs=bus.delivery == "at-least-once",
             ),
             self._replicas,

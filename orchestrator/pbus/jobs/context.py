@@ -8,6 +8,7 @@ import msgspec
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.local.lane_hold import InlineLaneHold
+from pbus.concurrency.flag import Flag
 from pbus.messages import BusMessage
 from pbus.registry import WorkerRegistry
 from pbus.running_handlers import RunningHandlers
@@ -45,7 +46,7 @@ class WorkerContext(msgspec.Struct, frozen=True):
     spawn: Spawn
     call_hook: Callable[..., Awaitable[None]]
     waiting_handlers: set[InlineLaneHold]
-    joined: asyncio.Event
+    joined: Flag
     stores_jobs: bool
     has_event_hooks: bool = False
     hears_ends: Callable[[], bool] = lambda: False

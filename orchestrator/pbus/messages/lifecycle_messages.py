@@ -85,6 +85,7 @@ class BusWorkerReadyMessage(BusDataMessage):
     """
 
     is_stored: ClassVar[bool] = False  # it is about one incarnation
+    is_news: ClassVar[bool] = True
     category: ClassVar[Category] = "system"
 
     runner: str
@@ -116,6 +117,8 @@ class WorkerRegistryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaul
 
 class BusWorkerRegistryMessage(BusSystemMessage):
     """Announces changes of the registry: new, changed and ended workers."""
+
+    is_news: ClassVar[bool] = True
 
     runner: str
     workers: tuple[WorkerRegistryEntry, ...]

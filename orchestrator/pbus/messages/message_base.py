@@ -49,6 +49,7 @@ class BusMessage(WireStruct):
         lane: Its lane on the bus.
         is_local: Whether it never leaves its process.
         is_stored: Whether it is stored until it is handled, with at-least-once delivery.
+        is_news: Whether it is of no use for subscribers that want no news of workers.
         is_opaque: Whether a part of it is of a class that this process need not have.
         source: The sender: the address of a worker, a runner or a client.
         target: The receiver's address, or None for everyone.
@@ -66,6 +67,7 @@ class BusMessage(WireStruct):
     is_local: ClassVar[bool] = False
     is_stored: ClassVar[bool] = False
     is_opaque: ClassVar[bool] = False
+    is_news: ClassVar[bool] = False
 
     source: str
     target: str | None = None

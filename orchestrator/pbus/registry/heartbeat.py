@@ -4,8 +4,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from pbus.errors import BusUnavailableError
-from pbus.leases import HEARTBEAT_S, LEASE_S, Lease, Renewal
+from pbus.leases import HEARTBEAT_S, LEASE_S, Lease, Renewal, Since
 from pbus.messages import WorkerRegistryEntry
 from pbus.registry.own_leases import OwnLeases
 from pbus.registry.table import LEASE_EXPIRED, Change, MembershipTable, entry_of
@@ -15,6 +17,7 @@ logger = logging.getLogger(__name__)
 # A worker whose lease disappears from the store has time for a heartbeat to put it back: the broker
 # may have restarted empty.
 MISSING_GRACE_S = 1.5 * HEARTBEAT_S
+_MOST_UNCONFIRMED = 1_000  # beyond that all leases are read
 
 
 class Heartbeat:
@@ -91,6 +94,10 @@ class Heartbeat:
         if self._is_cut_off or was_late or was_emptied:
             self._note_recovery()  # the store was away, or this process was late, or the store restarted empty
         self._seen_version = renewal.version
+        if names is None:
+            self._leases.since = Since(renewal.version, renewal.epoch)
+        elif was_emptied:
+            self._leases.since = None
         self._apply_renewal(renewal, asked_at)
 
     def on_announcement(self, entries: Iterable[WorkerRegistryEntry]) -> None:
@@ -98,11 +105,22 @@ class Heartbeat:
         for entry in entries:
             if entry.name in self._leases:
                 continue  # this process knows better, except for the store
-            self._leases.version = -1  # so that the next renewal confirms it
+            self._confirm(entry.name)
             if entry.gone == LEASE_EXPIRED and self._in_grace:
                 self._table.mark_missing([entry], self._lost_at())
             else:
                 self._notify(self._table.apply_announcement(entry))
+
+    def _confirm(self, *names: str) -> None:
+        """Have leases read with the next renewal, whether they changed or not."""
+        since = self._leases.since
+        if since is not None:
+            wanted = {*since.names, *names}
+            self._leases.since = (
+                msgspec.structs.replace(since, names=tuple(wanted))
+                if len(wanted) <= _MOST_UNCONFIRMED
+                else None
+            )
 
     @property
     def _in_grace(self) -> bool:
@@ -115,7 +133,7 @@ class Heartbeat:
         if not self._is_cut_off:
             logger.warning("the registry is cut off, known workers stay listed: %s", error)
         self._is_cut_off = True
-        self._leases.version = -1
+        self._leases.since = None
 
     def _note_recovery(self) -> None:
         logger.info("the registry was interrupted; no worker counts as lost for %g s", LEASE_S)
@@ -124,22 +142,19 @@ class Heartbeat:
         self._table.extend_grace(self._grace_until)
 
     def _apply_renewal(self, renewal: Renewal, asked_at: int) -> None:
-        self._leases.version = renewal.version
-        if renewal.refused:
-            by_name = {lease.name: lease for lease in renewal.leases or ()}
-            for name in renewal.refused:
-                self._on_name_lost(name, by_name.get(name))
+        for name in renewal.refused:
+            self._on_name_lost(name, renewal.holders.get(name))
         self._apply_expired(renewal)
         if renewal.leases is not None:
-            changes, is_stale = self._table.apply_snapshot(
+            changes, stale = self._table.apply_reading(
                 renewal.leases,
+                renewal.absent,
                 asked_at=asked_at,
                 lost_at=self._lost_at(),
                 in_grace=self._in_grace,
             )
             self._notify(changes)
-            if is_stale:
-                self._leases.version = -1
+            self._confirm(*stale)
 
     def _apply_expired(self, renewal: Renewal) -> None:
         expired = [

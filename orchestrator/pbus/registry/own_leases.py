@@ -11,7 +11,16 @@ import msgspec
 
 from pbus.bus.base import WorkerBus
 from pbus.errors import BusUnavailableError, DuplicateWorkerError
-from pbus.leases import HEARTBEAT_S, MAX_CHILDREN, Activation, ChildState, Lease, Renewal
+from pbus.leases import (
+    HEARTBEAT_S,
+    MAX_CHILDREN,
+    WITHOUT_READING,
+    Activation,
+    ChildState,
+    Lease,
+    Renewal,
+    Since,
+)
 from pbus.names import is_worker_name
 from pbus.running_handlers import RunningHandler
 
@@ -51,12 +60,12 @@ class OwnLeases:
         bus: Its broker stores the leases.
 
     Attributes:
-        version: Of the membership at the last renewal; -1 requests a full reading.
+        since: The state of the store that was read last; None requests a full reading.
         first_name: The first name that was claimed; None before.
     """
 
     def __init__(self, bus: WorkerBus) -> None:
-        self.version = -1
+        self.since: Since | None = None
         self.first_name: str | None = None
         self._bus = bus
         self._leases: dict[str, OwnLease] = {}
@@ -113,7 +122,7 @@ class OwnLeases:
             own.activation = own.activation or own.stored
 
     async def renew(self, names: Iterable[str] | None = None) -> Renewal:
-        """Tell the store about our leases, or those named, and learn what changed.
+        """Tell the store about our leases and learn what changed; or about those named only.
 
         Raises:
             BusUnavailableError: The store does not answer.
@@ -121,8 +130,9 @@ class OwnLeases:
         async with self._deadline(), self._lock:
             wanted = self._leases if names is None else self._leases.keys() & set(names)
             own = [self._leases[name] for name in wanted]
+            version = WITHOUT_READING if names is not None else self.since or -1
             renewal = await self._bus.leases.renew(
-                [self._with_counters(each) for each in own], version=self.version
+                [self._with_counters(each) for each in own], version=version
             )
             for each in own:
                 await self._store_activation(each)
@@ -138,7 +148,7 @@ class OwnLeases:
         if own is not None:
             async with self._deadline(), self._lock:
                 await self._store_activation(own)
-                await self._bus.leases.release([own.lease.incarnation])
+                await self._bus.leases.release([own.lease.incarnation], names=[name])
 
     def drop(self, name: str) -> None:
         """Remove a lease that belongs to another runner now. Idempotent."""

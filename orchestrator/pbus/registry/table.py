@@ -170,34 +170,55 @@ class MembershipTable:
         lost_at: float,
         in_grace: bool = False,
     ) -> tuple[list[Change], bool]:
-        """Apply a snapshot of all leases.
-
-        Args:
-            leases: All leases of the store.
-            asked_at: The stamp from before the snapshot was requested.
-            lost_at: Until when missing workers may come back, by the clock of overdue().
-            in_grace: Whether the store may have lost leases that it never returned.
+        """Apply a snapshot of all leases; as apply_reading().
 
         Returns:
             The changes, and True if newer data was kept, so that another snapshot is needed.
         """
+        changes, stale = self.apply_reading(
+            leases, None, asked_at=asked_at, lost_at=lost_at, in_grace=in_grace
+        )
+        return changes, bool(stale)
+
+    def apply_reading(
+        self,
+        leases: Sequence[Lease],
+        absent: Iterable[str] | None,
+        *,
+        asked_at: int,
+        lost_at: float,
+        in_grace: bool = False,
+    ) -> tuple[list[Change], list[str]]:
+        """Apply what was read from the store: all leases, or those that changed.
+
+        Args:
+            leases: Of the store.
+            absent: Names that have none; None for all that `leases` does not have.
+            asked_at: The stamp from before the reading was requested.
+            lost_at: Until when missing workers may come back, by the clock of overdue().
+            in_grace: Whether the store may have lost leases that it never returned.
+
+        Returns:
+            The changes, and the names of which newer data was kept, so that they are to be read again.
+        """
         changes: list[Change] = []
-        is_stale = False
+        stale = []
         for lease in leases:
             if self._has_news_since(asked_at, lease):
-                is_stale = True
+                stale.append(lease.name)
                 continue
             self._tombstones.pop(lease.incarnation, None)
             changes += self._put(entry_of(lease))
             member = self._members[lease.name]
             member.confirmed, member.missing_until = True, None
-        held = {lease.name for lease in leases}
-        for member in [member for name, member in self._members.items() if name not in held]:
+        if absent is None:
+            absent = self._members.keys() - {lease.name for lease in leases}
+        for member in [self._members[name] for name in absent if name in self._members]:
             if member.stamp > asked_at:
-                is_stale = True
+                stale.append(member.entry.name)
             else:
                 changes += self._mark_absent(member, lost_at, in_grace=in_grace)
-        return changes, is_stale
+        return changes, stale
 
     def _mark_absent(self, member: Member, lost_at: float, *, in_grace: bool) -> list[Change]:
         if not member.confirmed and not in_grace:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Hashable
 from typing import Any, Generic, Self, TypeVar
 
 from pbus.bus.local.lane_hold import release_lane
@@ -75,7 +75,7 @@ class WatchList(Generic[T]):
 
     def __init__(self, calls: Calls) -> None:
         self.calls = calls
-        self._watches: dict[str | None, list[Watch[T]]] = {}
+        self._watches: dict[str | None, dict[Hashable, Watch[T]]] = {}
 
     def add(self, name: str | None, handler: Handler[T]) -> tuple[Watch[T], bool]:
         """Add a watch.
@@ -83,28 +83,27 @@ class WatchList(Generic[T]):
         Returns:
             The watch of this name and handler, and True if it is new.
         """
-        watches = self._watches.setdefault(name, [])
-        for watch in watches:
-            if watch.handler == handler:
-                return watch, False
-        watch = Watch(name, handler, self)
-        watches.append(watch)
+        watches = self._watches.setdefault(name, {})
+        key = _key_of(handler)
+        if key in watches:
+            return watches[key], False
+        watch = watches[key] = Watch(name, handler, self)
         return watch, True
 
     def call(self, name: str | None, data: T) -> None:
         """Call the handlers of a name."""
-        for watch in list(self._watches.get(name, ())):
+        for watch in list(self._watches.get(name, {}).values()):
             watch.call(data)
 
     def all(self) -> list[Watch[T]]:
         """All watches."""
-        return [watch for watches in self._watches.values() for watch in watches]
+        return [watch for watches in self._watches.values() for watch in watches.values()]
 
     def forget(self, watch: Watch[T]) -> None:
         """Remove a watch. Idempotent."""
-        watches = self._watches.get(watch.name, [])
-        if watch in watches:
-            watches.remove(watch)
+        watches, key = self._watches.get(watch.name, {}), _key_of(watch.handler)
+        if watches.get(key) is watch:
+            del watches[key]
             if not watches:
                 del self._watches[watch.name]
 
@@ -140,6 +139,15 @@ class Watches:
         running = [call for call in self._calls if call is not _current_task()]
         if running:
             await asyncio.wait(running, timeout=_CANCEL_S)
+
+
+def _key_of(handler: Handler[Any]) -> Hashable:
+    """What equal handlers have in common; an object that has no hash is equal to itself only."""
+    try:
+        hash(handler)
+    except TypeError:
+        return id(handler)
+    return handler
 
 
 def _current_task() -> asyncio.Task[Any] | None:

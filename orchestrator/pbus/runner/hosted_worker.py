@@ -86,13 +86,19 @@ class HostedWorker:
         registry: The runner's.
 
     Attributes:
+        family: The identity of its parent; None for a root.
         is_launched: Whether its start has begun.
         task: Runs the worker; None before it is registered.
         error: The error that ended it or kept it from starting.
     """
 
+    __slots__ = (
+        "_bus", "_is_open", "_reason", "_registry", "error", "family", "is_launched", "task", "worker",
+    )  # fmt: skip
+
     def __init__(self, worker: Worker, bus: WorkerBus, registry: WorkerRegistry) -> None:
         self.worker = worker
+        self.family = None if worker.parent is None else id(worker.parent)
         self.is_launched = False
         self.task: asyncio.Task[None] | None = None
         self.error: BaseException | None = None
@@ -109,7 +115,7 @@ class HostedWorker:
     @property
     def is_root(self) -> bool:
         """Whether it has no parent."""
-        return self.worker.parent is None
+        return self.family is None
 
     async def open(self) -> None:
         """Claim the worker's name, then subscribe it; in this order.

@@ -42,6 +42,7 @@ class HostedWorkers:
         self._report = report
         self._on_ended = on_ended
         self._hosted: dict[str, HostedWorker] = {}
+        self._families: dict[int | None, dict[str, HostedWorker]] = {}  # see HostedWorker.family
         self._idle = asyncio.Event()
         self._idle.set()
         self._running: set[asyncio.Task[None]] = set()
@@ -63,7 +64,12 @@ class HostedWorkers:
 
     def roots(self) -> list[HostedWorker]:
         """The workers without a parent."""
-        return [hosted for hosted in self._hosted.values() if hosted.is_root]
+        return list(self._families.get(None, {}).values())
+
+    @property
+    def has_roots(self) -> bool:
+        """Whether a worker without a parent is left."""
+        return None in self._families
 
     def waiting(self) -> list[HostedWorker]:
         """The workers that are not launched yet."""
@@ -84,14 +90,16 @@ class HostedWorkers:
                 raise DuplicateWorkerError(worker.name, f"this runner, {self._name!r}")
             taken.add(worker.name)
         hosted_workers = [HostedWorker(worker, self._bus, self._registry) for worker in workers]
-        self._hosted.update({hosted.name: hosted for hosted in hosted_workers})
+        for hosted in hosted_workers:
+            self._hosted[hosted.name] = hosted
+            self._families.setdefault(hosted.family, {})[hosted.name] = hosted
         return hosted_workers
 
     def drop(self, hosted_workers: Iterable[HostedWorker]) -> None:
         """Remove workers that do not run."""
         for hosted in hosted_workers:
-            if hosted.task is None and self._hosted.get(hosted.name) is hosted:
-                del self._hosted[hosted.name]
+            if hosted.task is None:
+                self._remove(hosted)
 
     async def launch(self, hosted: HostedWorker) -> None:
         """Register and start a worker. Idempotent.
@@ -183,19 +191,28 @@ class HostedWorkers:
                 await hosted.run()
                 await self.cancel(self._children_of(hosted))
             finally:
-                if self._hosted.get(hosted.name) is hosted:
-                    del self._hosted[hosted.name]  # the name is free before error handlers run
+                self._remove(hosted)  # the name is free before error handlers run
             if hosted.error is not None:
                 await self._report(hosted.worker, hosted.error)
         finally:
-            task = asyncio.current_task()
-            self._running = {other for other in self._running if other is not task}
+            if (task := asyncio.current_task()) is not None:
+                self._running.discard(task)
             if not self._running:
                 self._idle.set()
             self._on_ended()
 
     def _children_of(self, hosted: HostedWorker) -> list[HostedWorker]:
-        return [other for other in self._hosted.values() if other.worker.parent is hosted.worker]
+        return list(self._families.get(id(hosted.worker), {}).values())
+
+    def _remove(self, hosted: HostedWorker) -> None:
+        """Forget a worker, unless another has its name. Idempotent."""
+        if self._hosted.get(hosted.name) is not hosted:
+            return
+        del self._hosted[hosted.name]
+        family = self._families[hosted.family]
+        del family[hosted.name]
+        if not family:
+            del self._families[hosted.family]
 
 
 async def _ended(

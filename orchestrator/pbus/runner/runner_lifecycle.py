@@ -204,13 +204,13 @@ class RunnerLifecycle(EventSource, BusSubscriber):
 
     def _on_ended(self) -> None:
         """End the runner if no root worker is left."""
-        if self._auto_end and self._state == "running" and not self._hosted.roots():
+        if self._auto_end and self._state == "running" and not self._hosted.has_roots:
             self._spawn(self._finish_if_empty(), "finish")
 
     async def _finish_if_empty(self) -> None:
         # A handler of on_ready or on_error may be about to add a worker.
         await self._settle_events(_EVENTS_TIMEOUT_S)
-        if not self._hosted.roots():
+        if not self._hosted.has_roots:
             self._begin_stop("all workers have finished")
 
     # Stopping

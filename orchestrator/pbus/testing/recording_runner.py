@@ -34,7 +34,7 @@ class RecordingRunner(WorkerRunner):
         task = worker.create_task(self._notify_when_started(worker))
         try:
             has_started = await self._changes.wait_for(
-                lambda: worker._has_started.is_set() or self.is_gone(worker),  # noqa: SLF001 - of one library
+                lambda: worker._has_started.is_set or self.is_gone(worker),  # noqa: SLF001 - of one library
                 timeout_s,
             )
         finally:

@@ -170,7 +170,7 @@ class ActivationMixin(SendingMixin):
     async def _report_activation(self) -> None:
         """Update the registry and call the hook; before the start hooks are not called."""
         self._publish_activation()
-        if not self._has_started.is_set():
+        if not self._has_started.is_set:
             return
         if self._active:
             await self._call_activated()

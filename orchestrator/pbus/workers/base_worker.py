@@ -1,6 +1,7 @@
 """BaseWorker: the class that users subclass."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pbus.bus.base import WorkerBus
@@ -14,13 +15,36 @@ from pbus.workers.job_handling import DEFAULT_MAX_QUEUED_JOBS
 from pbus.workers.lifecycle import LifecycleMixin
 
 # Private attributes that change before run().
-_CHANGING = frozenset({"_active", "_activation_args", "_starting", "_loss_watch", "_pbus_state"})
+_CHANGING = frozenset({"_active", "_activation_args", "_starting", "_pbus_state"})
 
 
 @functools.cache
 def _attributes() -> frozenset[str]:
     """The attributes that BaseWorker gives its instances."""
     return frozenset(vars(BaseWorker("probe")))
+
+
+class _State:
+    """Attributes of a worker at one moment; workers of one class share their names.
+
+    Args:
+        values: The attributes.
+    """
+
+    __slots__ = ("_names", "_values")
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._names = _shared(tuple(values))
+        self._values = tuple(values.values())
+
+    def items(self) -> dict[str, Any]:
+        """The attributes by name."""
+        return dict(zip(self._names, self._values, strict=True))
+
+
+@functools.lru_cache(maxsize=64)
+def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
+    return names
 
 
 def _state_of(worker: "BaseWorker") -> dict[str, Any]:
@@ -80,7 +104,7 @@ class BaseWorker(LifecycleMixin):
         self._keeps_order = not interleave
         self._max_queued_jobs = max_queued_jobs
         self._max_concurrency = max_concurrency
-        self._pbus_state = _state_of(self)
+        self._pbus_state = _State(_state_of(self))
 
     async def end(self, reason: str | None = None) -> None:
         """End the session: all its workers finish what is queued, then stop.
@@ -110,7 +134,7 @@ class BaseWorker(LifecycleMixin):
 
     def lease_figures(self) -> WorkerFigures:
         """The figures that its lease carries."""
-        executor = self._attached_executor
+        executor = self._made_executor
         return WorkerFigures(
             sent=self.sent,
             working=len(self.active_jobs),
@@ -140,7 +164,7 @@ class BaseWorker(LifecycleMixin):
     async def attach(self, *, registry: WorkerRegistry, bus: WorkerBus, runner: Runner) -> None:
         """Attach the worker to a runner; see LifecycleMixin."""
         await super().attach(registry=registry, bus=bus, runner=runner)
-        self._pbus_state = _lasting_state_of(self)
+        self._pbus_state = _State(_lasting_state_of(self))
 
     def _check_attributes(self) -> None:
-        check_attributes(self, self._pbus_state, _attributes())
+        check_attributes(self, self._pbus_state.items(), _attributes())

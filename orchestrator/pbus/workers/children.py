@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import msgspec
 
+from pbus.concurrency.flag import Flag
 from pbus.errors import DuplicateWorkerError
 from pbus.messages import (
     BusAddWorkerMessage,
@@ -32,7 +33,7 @@ class ChildrenMixin(WatchingMixin):
         super().__init__(name)
         self._children: list[ChildrenMixin] = []
         self._is_alive = False  # while run() is under way
-        self._has_ended = asyncio.Event()
+        self._has_ended = Flag()
 
     @property
     def children(self) -> list["ChildrenMixin"]:

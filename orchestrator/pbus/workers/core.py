@@ -1,6 +1,6 @@
 """The core of a worker: its name and bus, its hooks, and reception of messages."""
 
-import asyncio
+import functools
 import logging
 import operator
 from collections.abc import Awaitable, Callable, Coroutine
@@ -15,6 +15,8 @@ from pbus.bus.local.lane_hold import (
     current_gate,
     holds_lane,
 )
+from pbus.concurrency.event_source import Handler
+from pbus.concurrency.flag import Flag
 from pbus.concurrency.user_code import contained
 from pbus.errors import PbusError, WorkerNameError, WorkerNotAttachedError
 from pbus.ids import new_token
@@ -29,15 +31,19 @@ from pbus.messages import (
     BusMessage,
     BusMessagesLostMessage,
     BusWorkerLocalErrorMessage,
+    BusWorkerReadyMessage,
+    BusWorkerRegistryMessage,
 )
 from pbus.names import is_worker_name
 from pbus.registry import WorkerRegistry
 from pbus.running_handlers import RunningHandlers
+from pbus.workers.subscription import WorkerSubscription
 from pbus.workers.tasks import TasksMixin
 
 logger = logging.getLogger(__name__)
 
 _BASE_HOOK = "__pbus_base_hook__"
+_NEWS = (BusWorkerReadyMessage, BusWorkerRegistryMessage)
 _WITHOUT_HOOK = frozenset({BusJobCreditMessage, BusJobCreditRequestMessage})
 
 # Taken in by a worker that is inactive or stopping, too: its lifecycle and its jobs go on.
@@ -99,10 +105,11 @@ class WorkerCore(TasksMixin):
         self.dropped = 0
         self.parent: WorkerCore | None = None
         self._bus: WorkerBus | None = None
+        self._bus_subscription: WorkerSubscription | None = None
         self._registry: WorkerRegistry | None = None
         self._runner: Runner | None = None
         self._active = True
-        self._has_started = asyncio.Event()  # set when hooks and handlers may be called
+        self._has_started = Flag()  # set when hooks and handlers may be called
         self._is_stopping = False
         self._is_closed = False  # takes in no message any more
         self._names: set[str | None] = {self.name}  # with its group's, as a replica
@@ -157,7 +164,7 @@ class WorkerCore(TasksMixin):
     @property
     def handles_messages(self) -> bool:
         """Whether start() has ended, so that hooks and handlers may be called."""
-        return self._has_started.is_set()
+        return self._has_started.is_set
 
     # Sending
 
@@ -179,6 +186,20 @@ class WorkerCore(TasksMixin):
     @base_hook
     async def on_bus_message(self, message: BusMessage) -> None:
         """Handle a message. Those that pbus acts on have been acted on."""
+
+    def add_event_handler(self, event: str, handler: Handler) -> None:
+        """Call the handler at this event; see EventSource."""
+        super().add_event_handler(event, handler)
+        if event == "on_bus_message" and self._bus_subscription is not None:
+            self._bus_subscription.want_news()
+
+    def _hears_news(self) -> bool:
+        """Whether anything of the worker takes in the news of others."""
+        return (
+            self._is_hooked
+            or self._is_listened_to("on_bus_message")
+            or any(self._receiver_name(kind) for kind in _NEWS)
+        )
 
     @base_hook
     def accepts_bus_message(self, message: BusMessage) -> bool:
@@ -227,15 +248,7 @@ class WorkerCore(TasksMixin):
         return self._receivers[kind]
 
     def _receiver_name(self, kind: type[BusMessage]) -> str | None:
-        return next(
-            (
-                owner.RECEIVES[base]
-                for base in kind.__mro__
-                for owner in type(self).__mro__
-                if issubclass(owner, WorkerCore) and base in owner.__dict__.get("RECEIVES", ())
-            ),
-            None,
-        )
+        return _receiver_name(type(self), kind)  # type: ignore[arg-type]  # a class has a hash
 
     # Hooks
 
@@ -301,6 +314,20 @@ class WorkerCore(TasksMixin):
                 self._tasks.discard(task)
         if task.done() and not task.cancelled():
             task.result()
+
+
+@functools.lru_cache(maxsize=1_024)
+def _receiver_name(cls: type[WorkerCore], kind: type[BusMessage]) -> str | None:
+    """The attribute of a class of workers that takes in messages of a class."""
+    return next(
+        (
+            owner.RECEIVES[base]
+            for base in kind.__mro__
+            for owner in cls.__mro__
+            if issubclass(owner, WorkerCore) and base in owner.__dict__.get("RECEIVES", ())
+        ),
+        None,
+    )
 
 
 def check_name(name: str) -> str:

@@ -44,10 +44,6 @@ class JobHandlingMixin(SendingMixin):
     }
     HANDLERS: ClassVar[Handlers] = Handlers({}, {})
 
-    def __init__(self, name: str | None = None) -> None:
-        super().__init__(name)
-        self._attached_executor: JobExecutor | None = None
-
     @property
     def job_names(self) -> tuple[str, ...]:
         """The names of the jobs it has handlers for, sorted."""
@@ -56,7 +52,8 @@ class JobHandlingMixin(SendingMixin):
     @property
     def active_jobs(self) -> dict[str, BusJobRequestMessage]:
         """The requests of the accepted jobs, by job id."""
-        return {} if self._attached_executor is None else self._attached_executor.requests
+        executor = self._made_executor
+        return {} if executor is None else executor.requests
 
     # Hooks
 
@@ -240,7 +237,7 @@ class JobHandlingMixin(SendingMixin):
             handler = self.on_job_request
         else:
             handler = functools.partial(self._run_event_handlers, "on_job_request")
-        if not self._has_started.is_set():
+        if not self._has_started.is_set:
             handler = self._after_start(handler)
         if entry is None:
             return Execution(handler, stays_open=True)
@@ -255,6 +252,11 @@ class JobHandlingMixin(SendingMixin):
 
     @property
     def _job_executor(self) -> JobExecutor:
-        if self._attached_executor is None:
+        parts = self._job_parts
+        if parts is None:
             raise WorkerNotAttachedError(self.name)
-        return self._attached_executor
+        return parts.made_executor or parts.make_executor()
+
+    @property
+    def _made_executor(self) -> JobExecutor | None:
+        return None if self._job_parts is None else self._job_parts.made_executor

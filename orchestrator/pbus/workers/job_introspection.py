@@ -20,12 +20,11 @@ class JobListingMixin(JobHandlingMixin, JobRequestingMixin):
 
     def open_jobs(self) -> OpenJobs:
         """The open jobs on both sides; none before the worker is attached."""
-        if self._attached_executor is None or self._attached_client is None:
-            return OpenJobs()
         now = asyncio.get_running_loop().time()
-        jobs = self._attached_executor.responder.all()
+        client, executor = self._made_client, self._made_executor
+        jobs = [] if executor is None else executor.responder.all()
         return OpenJobs(
-            requested=requested_jobs(self._attached_client, self.address),
+            requested=() if client is None else requested_jobs(client, self.address),
             accepted=tuple(self._accepted_entry(job, now) for job in jobs),
         )
 

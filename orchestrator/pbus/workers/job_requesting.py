@@ -102,13 +102,13 @@ class JobRequestingMixin(RequestHooks):
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name)
-        self._attached_client: JobClient | None = None
         self._has_end_hooks = any(map(self._has_hook, END_HOOKS))
 
     @property
     def job_groups(self) -> dict[str, JobGroup]:
         """The open jobs that it requested, by id."""
-        return {} if self._attached_client is None else self._attached_client.groups
+        client = self._made_client
+        return {} if client is None else client.groups
 
     def job(
         self,
@@ -261,6 +261,11 @@ class JobRequestingMixin(RequestHooks):
 
     @property
     def _job_client(self) -> JobClient:
-        if self._attached_client is None:
+        parts = self._job_parts
+        if parts is None:
             raise WorkerNotAttachedError(self.name)
-        return self._attached_client
+        return parts.made_client or parts.make_client()
+
+    @property
+    def _made_client(self) -> JobClient | None:
+        return None if self._job_parts is None else self._job_parts.made_client

@@ -3,18 +3,17 @@
 import asyncio
 import logging
 import time
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.lane_gate import LaneGate
 from pbus.bus.local.hook_hold import LaneHold
 from pbus.bus.subscriber import BusSubscriber
+from pbus.concurrency.flag import Flag
 from pbus.concurrency.user_code import contained
 from pbus.errors import PbusError, WorkerNotAttachedError
 from pbus.jobs.context import WorkerContext
-from pbus.jobs.executor.executor import JobExecutor
-from pbus.jobs.requester.client import JobClient
-from pbus.jobs.requester.lost_workers import until_over
+from pbus.jobs.job_parts import JobParts
 from pbus.messages import (
     BusCancelWorkerMessage,
     BusJobMessage,
@@ -23,7 +22,7 @@ from pbus.messages import (
     Lane,
 )
 from pbus.names import group_of
-from pbus.registry import Replicas, Watch, WorkerLostData, WorkerRegistry
+from pbus.registry import WorkerRegistry
 from pbus.workers.activation import ActivationMixin
 from pbus.workers.children import ChildrenMixin
 from pbus.workers.core import Runner
@@ -59,11 +58,9 @@ class LifecycleMixin(LeavingMixin, ActivationMixin, JobListingMixin, ChildrenMix
         self.started_at: float | None = None
         self._max_queued_jobs = DEFAULT_MAX_QUEUED_JOBS
         self._max_concurrency: int | None = None
-        self._bus_subscription: WorkerSubscription | None = None
-        self._loss_watch: Watch[Any] | None = None
-        self._joined = asyncio.Event()  # set when the bus delivers to it
+        self._joined = Flag()  # set when the bus delivers to it
         self._gates = self._new_gates()
-        self._finished = asyncio.Event()
+        self._finished = Flag()
         self._starting: asyncio.Task[None] | None = None
 
     # Hooks
@@ -93,24 +90,12 @@ class LifecycleMixin(LeavingMixin, ActivationMixin, JobListingMixin, ChildrenMix
         self._check_attributes()
         self._registry, self._bus, self._runner = registry, bus, runner
         self._reset()
-        replicas = self._replicas = Replicas(registry)
-        context = WorkerContext(
-            name=self.name,
-            address=self.address,
-            bus=bus,
-            registry=registry,
-            send=self._bus_send,
-            spawn=self._spawn,
-            call_hook=self._call_hook,
-            waiting_handlers=self._waiting_handlers,
-            running_handlers=self._handlers_in_progress,
-            joined=self._joined,
-            stores_jobs=bus.delivery == "at-least-once",
-            has_event_hooks=any(map(self._has_hook, EVENT_HOOKS)),
-            hears_ends=self._hears_ends,
+        self._job_parts = JobParts(
+            registry,
+            self._new_context,
+            max_queued=self._max_queued_jobs,
+            max_concurrency=self._max_concurrency,
         )
-        self._attached_client = JobClient(context, replicas)
-        self._attached_executor = JobExecutor(context, self._max_queued_jobs, self._max_concurrency)
         self._names = {self.name, self.address, group_of(self.name)}
         self._bus_subscription = WorkerSubscription(
             self.name,
@@ -122,6 +107,24 @@ class LifecycleMixin(LeavingMixin, ActivationMixin, JobListingMixin, ChildrenMix
         )
         self._bus_subscription.prefetch = self._max_concurrency
         self._bus_subscription.takes_opaque = self.takes_opaque
+        self._bus_subscription.news = "few" if self._hears_news() else "none"
+
+    def _new_context(self) -> WorkerContext:
+        return WorkerContext(
+            name=self.name,
+            address=self.address,
+            bus=self.bus,
+            registry=self.registry,
+            send=self._bus_send,
+            spawn=self._spawn,
+            call_hook=self._call_hook,
+            waiting_handlers=self._waiting_handlers,
+            running_handlers=self._handlers_in_progress,
+            joined=self._joined,
+            stores_jobs=self.bus.delivery == "at-least-once",
+            has_event_hooks=any(map(self._has_hook, EVENT_HOOKS)),
+            hears_ends=self._hears_ends,
+        )
 
     @property
     def bus_subscription(self) -> BusSubscriber:
@@ -139,12 +142,13 @@ class LifecycleMixin(LeavingMixin, ActivationMixin, JobListingMixin, ChildrenMix
         self.started_at = time.time()
         self._is_alive = True
         self._joined.set()
-        self._loss_watch = self.registry.watch_lost(None, self._on_worker_lost)
         gate = self._gates[Lane.DATA]  # shut until the worker has started
         hold = LaneHold(on_released=gate.open, gate=gate if self._keeps_order else None)
         self._starting = hold.start(self._run_start(), f"{self.name} start")
         try:
             await self._wait_started(self._starting)
+            self._starting = None
+            del hold
             await self._finished.wait()
         except BaseException:
             await self._wind_down()
@@ -174,11 +178,11 @@ class LifecycleMixin(LeavingMixin, ActivationMixin, JobListingMixin, ChildrenMix
     def _reset(self) -> None:
         """Return to the initial state: a worker that has ended may be added again."""
         self._is_stopping = self._is_closed = False
-        self._joined = asyncio.Event()
-        self._has_started = asyncio.Event()
+        self._joined = Flag()
+        self._has_started = Flag()
         self._gates = self._new_gates()
-        self._finished = asyncio.Event()
-        self._has_ended = asyncio.Event()
+        self._finished = Flag()
+        self._has_ended = Flag()
         self._receivers.clear()
 
     def _new_gates(self) -> dict[Lane, LaneGate]:
@@ -214,15 +218,10 @@ class LifecycleMixin(LeavingMixin, ActivationMixin, JobListingMixin, ChildrenMix
             await starting
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if not self._finished.is_set() or (task is not None and task.cancelling()):
+            if not self._finished.is_set or (task is not None and task.cancelling()):
                 raise  # run() is cancelled, not only the start
 
     # Messages
-
-    async def _on_worker_lost(self, data: WorkerLostData) -> None:
-        if self._attached_executor is not None:
-            self._attached_executor.abandoned.on_worker_lost(data)
-        await self._job_client.lost_workers.on_worker_lost(data)
 
     async def _receive_cancel_worker(self, message: BusCancelWorkerMessage) -> None:
         del message
@@ -233,7 +232,7 @@ class LifecycleMixin(LeavingMixin, ActivationMixin, JobListingMixin, ChildrenMix
     def _finish(self) -> None:
         self._is_stopping = True
         self._finished.set()
-        if self._starting is not None and not self._has_started.is_set():
+        if self._starting is not None and not self._has_started.is_set:
             self._starting.cancel()
 
     async def _drain(self, reason: str | None, limit_s: float | None) -> None:
@@ -241,9 +240,8 @@ class LifecycleMixin(LeavingMixin, ActivationMixin, JobListingMixin, ChildrenMix
             async with asyncio.timeout(limit_s):
                 await self._announce_stopping()
                 await self._end_children(reason, limit_s)
-                await self._job_executor.responder.wait_idle()
-                await until_over(self._job_client.groups.values(), self.registry)
-                await self._job_client.until_told()
+                if self._job_parts is not None:
+                    await self._job_parts.finish()
         except TimeoutError:
             logger.warning(
                 "%s: %d jobs and %d children are not done in time; cancelling them",
@@ -269,15 +267,14 @@ class LifecycleMixin(LeavingMixin, ActivationMixin, JobListingMixin, ChildrenMix
         self._is_stopping = True
         try:
             await self._cancel_children()
-            await self._job_client.close(reason)
-            await self._job_executor.close(reason)
+            if self._job_parts is not None:
+                await self._job_parts.close(reason)
             return await self._call_stop()
         finally:
             self._is_closed = True
             self._unwatch_all()
-            if self._loss_watch is not None:
-                self._loss_watch.cancel()
-            await self._job_client.close(reason)
+            if self._job_parts is not None:
+                await self._job_parts.end(reason)
             await self._cancel_tasks()
             await self._close_events(EVENT_HANDLERS_S)
             self._leave_parent()

@@ -8,6 +8,7 @@ import msgspec
 from pbus.bus.queues.batch import BatchSending
 from pbus.codec import check_key
 from pbus.errors import WorkerNotAttachedError
+from pbus.jobs.job_parts import JobParts
 from pbus.messages import (
     BusActivateWorkerMessage,
     BusCancelWorkerMessage,
@@ -34,7 +35,7 @@ class SendingMixin(WorkerCore):
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name)
-        self._replicas: Replicas | None = None
+        self._job_parts: JobParts | None = None
 
     async def send_bus_message(self, message: BusMessage) -> None:
         """Send a message to its target, or to everyone when it has none.
@@ -117,9 +118,13 @@ class SendingMixin(WorkerCore):
 
     def _members(self, group: str, message: BusMessage) -> list[str]:
         """The replicas of a group that get a message."""
-        if self._replicas is None:
-            raise WorkerNotAttachedError(self.name)
         if isinstance(message, _TO_ALL):
             return self._replicas.all_of(group)
         chosen = self._replicas.choose(group)
         return [group if chosen is None else chosen.worker_name]
+
+    @property
+    def _replicas(self) -> Replicas:
+        if self._job_parts is None:
+            raise WorkerNotAttachedError(self.name)
+        return self._job_parts.replicas

@@ -38,6 +38,13 @@ class WorkerSubscription(BusSubscriber):
         self._address = address
         self._is_draining = is_draining
 
+    def want_news(self) -> None:
+        """Receive news of workers from now on, as one of many. Idempotent."""
+        if self.news == "none":
+            self.news = "few"
+            if self.on_news_wanted is not None:
+                self.on_news_wanted()
+
     @property
     def address(self) -> str:
         """The address for other processes."""

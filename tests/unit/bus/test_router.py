@@ -1,15 +1,18 @@
 """Putting what a transport received into mailboxes."""
 
+import asyncio
+
 import pytest
 
 from pbus.bus.coalescing import EVERYONE
+from pbus.bus.lane_gate import LaneGate
 from pbus.bus.local import decoder
 from pbus.bus.local.delivery import UnstoredDelivery
-from pbus.bus.local.router import LocalRouter
+from pbus.bus.local.router import MOST_OBSERVERS, LocalRouter
 from pbus.bus.subscriber import BusSubscriber
 from pbus.codec import encode_message
 from pbus.errors import BusFullError
-from pbus.messages import BusDataMessage, Lane
+from pbus.messages import BusDataMessage, BusWorkerReadyMessage, Lane
 from support.waiting import run, until
 
 
@@ -140,5 +143,113 @@ def test_full_mailbox_stops_no_other():
         assert 1 == len(full)
         assert not full._writers
         await heard.stop()
+
+    run(main())
+
+
+def news(number):
+    return BusWorkerReadyMessage(source=f"w{number}", runner="r")
+
+
+class Quiet(Listener):
+    """Writes down what it hears, and wants no news of workers."""
+
+    news = "none"
+
+    async def on_bus_message(self, message):
+        self.heard.append(type(message).__name__)
+
+
+class Reader(Quiet):
+    """One of many that hear them."""
+
+    news = "few"
+
+
+class Host(Quiet):
+    """Must hear all of them."""
+
+    news = "all"
+
+
+@pytest.mark.parametrize("is_local", [True, False], ids=["local", "received"])
+def test_news_go_to_those_that_want_them(is_local):
+    """News of workers go to hosts and to a bounded number of others; all else goes to everyone."""
+
+    async def main():
+        board = LocalRouter(1.0)
+        readers = [Reader(f"reader{number}") for number in range(MOST_OBSERVERS + 2)]
+        quiet, host = Quiet("quiet"), Host("host")
+        mailboxes = [board.add(one) for one in (*readers, quiet, host)]
+        receipt = Counted([])
+        messages = [news(1), BoardNote(source="test", number=1), news(2)]
+        if is_local:
+            for message in messages:
+                await board.put(message)
+        else:
+            payload = [encode_message(message) for message in messages]
+            told = board.put_lines(EVERYONE, Lane.DATA, payload, receipt)
+            assert len(mailboxes) == told
+        for mailbox in mailboxes:
+            mailbox.start()
+        await until(lambda: all(one.heard for one in (*readers, quiet, host)))
+        await until(lambda: not any(mailbox.queued for mailbox in mailboxes))
+
+        ready, note = "BusWorkerReadyMessage", "BoardNote"
+        assert [ready, note, ready] == host.heard == readers[0].heard == readers[-3].heard
+        assert [note] == quiet.heard == readers[-1].heard == readers[-2].heard
+        assert ([] if is_local else [0] * len(mailboxes)) == receipt.told
+        for mailbox in mailboxes:
+            await mailbox.stop()
+
+    run(main())
+
+
+def test_payload_of_news_only():
+    """A payload that no subscriber wants is done with at once; news to a target reach it all the same."""
+
+    async def main():
+        board, quiet = LocalRouter(1.0), Quiet("quiet")
+        mailbox = board.add(quiet)
+        assert 0 == board.put_lines(EVERYONE, Lane.DATA, [encode_message(news(1))], Counted([]))
+        mailbox.start()
+        await board.put(BusWorkerReadyMessage(source="w", target="quiet", runner="r"))
+        await until(lambda: quiet.heard)
+        quiet.news = "few"
+        quiet.on_news_wanted()
+        await board.put(news(2))
+        await until(lambda: len(quiet.heard) == 2)
+        assert board.remove(quiet) is mailbox
+        quiet.on_news_wanted()
+        assert [] == board.observers()
+        await mailbox.stop()
+
+    run(main())
+
+
+def test_idle_mailbox_has_no_reader():
+    """A lane has a queue and a task once something came to it, and after a gate opened before it."""
+
+    async def main():
+        board, listener = LocalRouter(1.0), Listener("idle")
+        gate = LaneGate(is_shut=True)
+        listener.gates = {Lane.DATA: gate}
+        before = asyncio.all_tasks()
+        mailbox = board.add(listener)
+        mailbox.start()
+        mailbox.lane(Lane.DATA)
+        gate.open()
+        await asyncio.sleep(0)
+        assert before == asyncio.all_tasks()
+        assert (0, 0, 0) == (mailbox.queued, mailbox.held, mailbox.unhandled)
+
+        await board.put(BoardNote(source="test", target="idle", number=7))
+        await until(lambda: listener.heard == [7])
+        await mailbox.stop()
+        await board.put(BoardNote(source="test", target="idle", number=8))
+        assert (1, 1) == (mailbox.queued, mailbox.unhandled)
+        mailbox.start()
+        await until(lambda: listener.heard == [7, 8])
+        await mailbox.stop()
 
     run(main())

@@ -24,9 +24,11 @@ def requeue_current() -> bool:
 class DeferredAcks:
     """Settles each stored message when the last hook that was called for it has ended."""
 
-    def __init__(self) -> None:
-        self._pending: Counter[Delivery] = Counter()
-        self._cancelled: set[Delivery] = set()
+    __slots__ = ("_cancelled", "_pending")
+
+    # Made with the first message: few of very many workers have any.
+    _pending: Counter[Delivery]
+    _cancelled: set[Delivery]
 
     def defer_until(self, task: asyncio.Task[Any]) -> None:
         """Settle the message that is being delivered when a task is done, not before.
@@ -38,6 +40,8 @@ class DeferredAcks:
         if delivery is None:
             return
         delivery.defer_ack()
+        if not hasattr(self, "_pending"):
+            self._pending, self._cancelled = Counter(), set()
         self._pending[delivery] += 1
         task.add_done_callback(lambda task: self._on_task_done(task, delivery))
 

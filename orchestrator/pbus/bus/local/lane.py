@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pbus.bus.lane_gate import LaneGate
 from pbus.bus.local.lane_reader import Item, LaneDelivery
@@ -15,6 +15,33 @@ _SCAN = 500  # messages looked at before the rest of the process gets its turn
 
 Entry = tuple[Item, LaneDelivery | None]
 Turn = asyncio.Future[None]
+
+
+class ReaderStart:
+    """Stands in for the turn of a reader that is not there yet: its result starts it.
+
+    Args:
+        queue: The reader's.
+        start: Starts it.
+    """
+
+    __slots__ = ("_queue", "_start")
+
+    def __init__(self, queue: "LaneQueue", start: Callable[[], None]) -> None:
+        self._queue = queue
+        self._start = start
+
+    def done(self) -> bool:
+        """Whether the reader is there: never, since this is replaced then."""
+        return False
+
+    def set_result(self, result: None) -> None:
+        """Start the reader, unless a gate was opened before nothing."""
+        del result
+        if not self._queue.items:
+            return
+        self._queue.forget_reader()
+        self._start()
 
 
 class LaneQueue:
@@ -43,19 +70,20 @@ class LaneQueue:
         self.gate.on_change = self._wake_reader
         self.items: deque[Entry] = deque()
         self.is_busy = False
-        self._held: deque[tuple[Entry, int]] = deque()  # and their bytes
+        # Made when they are needed: most of very many lanes never hold anything back.
+        self._held: deque[tuple[Entry, int]] | None = None  # and their bytes
         self._held_bytes = 0
-        self._reader: Turn | None = None
-        self._writers: deque[Turn] = deque()
-        self._ahead: deque[Turn] = deque()  # writers of what passes
+        self._reader: Turn | ReaderStart | None = None
+        self._writers: deque[Turn] | None = None
+        self._ahead: deque[Turn] | None = None  # writers of what passes
 
     def __len__(self) -> int:
-        return len(self.items) + len(self._held)
+        return len(self.items) + self.held
 
     @property
     def held(self) -> int:
         """The number of messages that are held back."""
-        return len(self._held)
+        return 0 if self._held is None else len(self._held)
 
     def takes(self, kind: type[BusMessage]) -> bool:
         """Whether a message of this class need not wait for room."""
@@ -83,8 +111,23 @@ class LaneQueue:
             kind: Its class.
         """
         if not self.takes(kind):
-            await self._wait_for_room(self._ahead if self._goes_ahead(kind) else self._writers)
+            if self._goes_ahead(kind):
+                writers = self._ahead = self._ahead or deque()
+            else:
+                writers = self._writers = self._writers or deque()
+            await self._wait_for_room(writers)
         self.put_nowait((item, None))
+
+    def start_reader(self, start: Callable[[], None]) -> None:
+        """Have a reader started as soon as there is something for it."""
+        if self.items:
+            start()
+        else:
+            self._reader = ReaderStart(self, start)
+
+    def forget_reader(self) -> None:
+        """Start no reader any more."""
+        self._reader = None
 
     async def wait(self) -> None:
         """Wait until there may be something for the reader. Only one reader at a time."""
@@ -98,7 +141,7 @@ class LaneQueue:
     def get_nowait(self) -> Entry:
         """The next item; IndexError when there is none that may be handled now."""
         if self.gate.is_free:
-            item = self._next_held() if self._held else self.items.popleft()
+            item = self._next_held(self._held) if self._held else self.items.popleft()
         elif self._has_next():
             item = self.items.popleft()
         else:
@@ -109,8 +152,8 @@ class LaneQueue:
 
     def drain(self) -> list[Entry]:
         """Take everything that waits."""
-        taken = [*(item for item, _ in self._held), *self.items]
-        self._held.clear()
+        taken = [*(item for item, _ in self._held or ()), *self.items]
+        self._held = None
         self._held_bytes = 0
         self.items.clear()
         while self._writers or self._ahead:
@@ -144,10 +187,11 @@ class LaneQueue:
         self._held_bytes += size
         if delivery is not None and self._held_bytes <= HELD_BYTES:
             delivery = delivery.hold_back()
-        self._held.append(((body, delivery), size))
+        held = self._held = self._held or deque()
+        held.append(((body, delivery), size))
 
-    def _next_held(self) -> Entry:
-        item, size = self._held.popleft()
+    def _next_held(self, held: deque[tuple[Entry, int]]) -> Entry:
+        item, size = held.popleft()
         self._held_bytes -= size
         return item
 

@@ -10,6 +10,7 @@ from time import perf_counter
 from pbus.bus.local.delivery import StoredDelivery, set_current_delivery
 from pbus.bus.local.lane import Entry, LaneQueue
 from pbus.bus.local.lane_reader import Item, LaneReader, set_current_reader
+from pbus.bus.local.loop_end import LoopEnd
 from pbus.bus.subscriber import BusSubscriber
 from pbus.concurrency.user_code import as_handler_error
 from pbus.errors import MessageDecodeError
@@ -21,8 +22,11 @@ Decode = Callable[[bytes, Lane | None], BusMessage | None]  # with a lane: opaqu
 
 logger = logging.getLogger(__name__)
 
+_loop_end = LoopEnd()  # a program may end that has not stopped its bus
+
 DATA_CAPACITY = 10_000  # messages; what AsyncQueueBus lets a slow worker fall behind
 SYSTEM_CAPACITY = 100_000  # a storm of cancels; far above any real use, but a bound
+_CAPACITIES = {Lane.DATA: DATA_CAPACITY, Lane.SYSTEM: SYSTEM_CAPACITY}
 TURN_S = 0.001  # a busy lane lets the rest of the process in after so long
 _STEPS_IN = 3  # so many rounds of the loop from the socket to the handler of an urgent message
 
@@ -33,6 +37,11 @@ class Mailbox:
     The system lane is handled beside a data handler in progress; within a lane one message at a
     time, in order, by one task, unless a handler lets the lane go on: then another task reads on.
     """
+
+    __slots__ = (
+        "_context", "_decode", "_decode_stored", "_edges", "_is_open", "_lanes", "_left", "_tasks",
+        "address", "failed", "lost", "name", "received", "subscriber", "takes_opaque",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -45,21 +54,15 @@ class Mailbox:
         self.name = subscriber.name
         self.address = subscriber.address
         self.takes_opaque = getattr(subscriber, "takes_opaque", False)
-        self.received = 0
-        self.lost = 0
-        self.failed = 0
+        self.received = self.lost = self.failed = 0
         self._left = 0  # refused since its subscriber is leaving
         self._decode = decode
         self._decode_stored = decode_stored or decode
         self._edges = edges
-        gates = getattr(subscriber, "gates", {})
-        self._lanes = {
-            Lane.DATA: LaneQueue(DATA_CAPACITY, gates.get(Lane.DATA)),
-            Lane.SYSTEM: LaneQueue(SYSTEM_CAPACITY, gates.get(Lane.SYSTEM)),
-        }
+        self._lanes: dict[Lane, LaneQueue] = {}  # made when they are used
         self._is_open = False
         self._context = contextvars.Context()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] | None = None
 
     @property
     def queued(self) -> int:
@@ -69,7 +72,7 @@ class Mailbox:
     @property
     def unhandled(self) -> int:
         """Data messages that are not handled when it is closed now, or that found it draining."""
-        return self._left + len(self._lanes[Lane.DATA])
+        return self._left + (len(self._lanes[Lane.DATA]) if Lane.DATA in self._lanes else 0)
 
     @property
     def held(self) -> int:
@@ -78,7 +81,14 @@ class Mailbox:
 
     def lane(self, lane: Lane) -> LaneQueue:
         """The queue of one lane."""
-        return self._lanes[lane]
+        try:
+            return self._lanes[lane]
+        except KeyError:
+            gates = getattr(self.subscriber, "gates", {})
+            queue = self._lanes[lane] = LaneQueue(_CAPACITIES[lane], gates.get(lane))
+            if self._is_open:
+                queue.start_reader(functools.partial(self._read_on, lane))
+            return queue
 
     def start(self) -> None:
         """Begin to deliver; the system lane first."""
@@ -86,18 +96,19 @@ class Mailbox:
             self._is_open = True
             self._context = contextvars.copy_context()
             self._context.run(give_cause, None)  # of what starts it
-            for lane in (Lane.SYSTEM, Lane.DATA):
-                self._read_on(lane)
+            for lane, queue in sorted(self._lanes.items(), reverse=True):
+                queue.start_reader(functools.partial(self._read_on, lane))
 
     async def stop(self) -> None:
         """End delivery; a handler in progress is cancelled, what waits is given back."""
         self._is_open = False
-        tasks = self._tasks - {asyncio.current_task()}
+        tasks = (self._tasks or set()) - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
         for queue in self._lanes.values():
+            queue.forget_reader()
             for _, delivery in queue.drain():
                 if delivery is not None:
                     delivery.abandon()
@@ -113,19 +124,20 @@ class Mailbox:
         task = asyncio.create_task(
             self._read(lane, reader), name=f"pbus {self.name} {lane}", context=self._context.copy()
         )
+        self._tasks = self._tasks or set()
         self._tasks.add(task)
         task.add_done_callback(functools.partial(self._note_end, lane, reader))
 
     def _note_end(self, lane: Lane, reader: LaneReader, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        (self._tasks or set()).discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("%s: a reader ended: a bug in pbus", self.name, exc_info=error)
-        if not reader.is_released and not _is_all_over():
+        if self._is_open and not reader.is_released and not _loop_end.has_come():
             self._read_on(lane)  # a handler was cancelled from outside: its lane goes on
 
     async def _read(self, lane: Lane, reader: LaneReader) -> None:
         set_current_reader(reader)
-        queue, urgent = self._lanes[lane], self._lanes[Lane.SYSTEM]
+        queue, urgent = self._lanes[lane], self.lane(Lane.SYSTEM)
         urgent_items = self._urgent_beside(lane)
         is_cancelled = _current_task().cancelling
         reader.started = perf_counter()
@@ -137,7 +149,8 @@ class Mailbox:
                 continue
             try:
                 item, delivery = queue.get_nowait()
-            except IndexError:
+            except IndexError as nothing:
+                nothing.__traceback__ = None  # it would hold frames while the lane is idle
                 reader.message = None
                 await queue.wait()
                 reader.started = perf_counter()
@@ -158,7 +171,7 @@ class Mailbox:
 
     def _urgent_beside(self, lane: Lane) -> Collection[Entry]:
         """The items that come before the next one of a lane."""
-        return () if lane is Lane.SYSTEM else self._lanes[Lane.SYSTEM].items
+        return () if lane is Lane.SYSTEM else self.lane(Lane.SYSTEM).items
 
     async def handle_unstored(self, item: Item, reader: LaneReader) -> None:
         """Handle a message once; see ItemHandler."""
@@ -280,8 +293,3 @@ def _current_task() -> asyncio.Task[None]:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - called in one
     return task
-
-
-def _is_all_over() -> bool:
-    """Whether every task is being cancelled: so a program ends that has not stopped its bus."""
-    return all(task.cancelling() for task in asyncio.all_tasks())

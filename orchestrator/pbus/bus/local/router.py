@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 from pbus.bus.coalescing import EVERYONE
 from pbus.bus.local.counters import Counters
@@ -21,6 +22,8 @@ from pbus.messages import BusMessage, BusMessagesLostMessage, Lane
 from pbus.stats.edge_table import EdgeTable
 
 logger = logging.getLogger(__name__)
+
+MOST_OBSERVERS = 64  # else the cost of starting workers in one process would grow with the square
 
 
 class LocalRouter:
@@ -40,6 +43,9 @@ class LocalRouter:
         self._put_timeout = put_timeout
         self.make_mailbox: Callable[..., Mailbox] = Mailbox
         self._mailboxes: dict[str, Mailbox] = {}  # by address
+        # Those that receive news of workers: all of some, and the first of others.
+        self._observers: dict[str, Mailbox] = {}
+        self._few_observers: dict[str, Mailbox] = {}
 
     @property
     def addresses(self) -> list[str]:
@@ -75,6 +81,7 @@ class LocalRouter:
         else:
             mailbox = self.make_mailbox(subscriber, lambda line, _lane: own(line), edges=self.edges)
         self._mailboxes[address] = mailbox
+        self._note_news(mailbox)
         if address != subscriber.name:
             self._aliases[subscriber.name] = mailbox
         return mailbox
@@ -85,13 +92,28 @@ class LocalRouter:
         if mailbox is None or mailbox.subscriber is not subscriber:
             return None
         del self._mailboxes[mailbox.address]
+        self._observers.pop(mailbox.address, None)
+        self._few_observers.pop(mailbox.address, None)
         self._aliases.pop(mailbox.name, None)
         return mailbox
 
-    def receivers(self, address: str | None) -> list[Mailbox]:
-        """The mailboxes an address stands for; everyone when None or "*"."""
+    def _note_news(self, mailbox: Mailbox) -> None:
+        news = getattr(mailbox.subscriber, "news", "all")
+        if news == "all":
+            self._observers[mailbox.address] = mailbox
+        elif news == "few":
+            self._few_observers[mailbox.address] = mailbox
+        else:
+            mailbox.subscriber.on_news_wanted = lambda: self._note_wanted(mailbox)
+
+    def _note_wanted(self, mailbox: Mailbox) -> None:
+        if self._mailboxes.get(mailbox.address) is mailbox:
+            self._few_observers[mailbox.address] = mailbox
+
+    def receivers(self, address: str | None, *, is_news: bool = False) -> list[Mailbox]:
+        """The mailboxes an address stands for; None or "*" for everyone, with news all observers."""
         if address is None or address == EVERYONE:
-            return list(self._mailboxes.values())
+            return self.observers() if is_news else list(self._mailboxes.values())
         mailbox = self.find(address)
         return [] if mailbox is None else [mailbox]
 
@@ -105,7 +127,7 @@ class LocalRouter:
         Raises:
             BusFullError: There was none in time.
         """
-        receivers = self.receivers(message.target)
+        receivers = self.receivers(message.target, is_news=message.is_news)
         if self.edges is not None and is_own:
             self.edges.note_put(message, is_undelivered=not receivers)
         if not receivers:
@@ -151,6 +173,11 @@ class LocalRouter:
             names = ", ".join(sorted(repr(puts[put].name) for put in late))
             raise BusFullError(names, self._put_timeout, f"{queued:,} messages wait for it")
 
+    def observers(self) -> list[Mailbox]:
+        """The mailboxes that news of workers are put into."""
+        few = islice(self._few_observers.values(), MOST_OBSERVERS)
+        return [*self._observers.values(), *few]
+
     def put_lines(
         self, address: str, lane: Lane, lines: list[bytes], delivery: LaneDelivery | None
     ) -> int:
@@ -179,7 +206,26 @@ class LocalRouter:
         others = [mailbox for mailbox in receivers if not mailbox.takes_opaque]
         found = [self._decoder.decode_broadcast(line) for line in lines] if others else []
         items = [message for message in found if message is not None]
-        return _extend(decoding, lane, lines, delivery) + _extend(others, lane, items, delivery)
+        told = _extend(decoding, lane, lines, delivery)
+        return told + self._put_decoded(others, lane, items, delivery)
+
+    def _put_decoded(
+        self,
+        receivers: list[Mailbox],
+        lane: Lane,
+        items: list[BusMessage],
+        delivery: LaneDelivery | None,
+    ) -> int:
+        """Put a payload; into those that have no use for news of workers what else it has."""
+        if not any(message.is_news for message in items):
+            return _extend(receivers, lane, items, delivery)
+        observers = [mailbox for mailbox in self.observers() if not mailbox.takes_opaque]
+        told = _extend(observers, lane, items, delivery)
+        rest = [message for message in items if not message.is_news]
+        if rest:
+            heard = set(observers)
+            told += _extend([one for one in receivers if one not in heard], lane, rest, delivery)
+        return told
 
     def refuse(self, error: MessageDecodeError, origin: str = "") -> None:
         """Count and log bytes that were no message, and where they claim to be from."""

@@ -8,6 +8,7 @@ from pbus.leases import (
     Activation,
     Lease,
     Renewal,
+    Since,
     claim_name,
     close_record,
     decode_activation,
@@ -17,6 +18,7 @@ from pbus.leases import (
     open_records,
     released_by,
     truly_expired,
+    version_of,
 )
 from pbus.seal import NO_SEAL, Seal
 
@@ -49,19 +51,21 @@ class PgLeaseStore:
             lease, self._seal, self._link.url, claim=self._claim, evict=self._evict
         )
 
-    async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
+    async def renew(self, leases: Sequence[Lease], *, version: int | Since = -1) -> Renewal:
         """Renew leases; see LeaseStore."""
         columns = list(zip(*map(self._row, leases), strict=True)) or [(), (), (), ()]
         sql = "SELECT * FROM pbus.lease_renew($1, $2, $3, $4, $5, $6, $7)"
-        (row,) = await self._link.call(sql, self._channel, *columns, LEASE_S, version)
+        (row,) = await self._link.call(sql, self._channel, *columns, LEASE_S, version_of(version))
         held = set(row["refused"])
-        taken = [one.name for one in leases if one.name in held and await self.claim(one)]
+        claims = [(one.name, await self.claim(one)) for one in leases if one.name in held]
+        holders = {name: holder for name, holder in claims if holder is not None}
         live = None if row["leases"] is None else decode_leases(row["leases"], self._seal)
         return Renewal(
             version=row["version"],
             leases=live,
             expired=truly_expired(decode_leases(row["expired"], self._seal), live),
-            refused=taken,
+            refused=list(holders),
+            holders=holders,
         )
 
     async def extend(self, incarnations: Sequence[str]) -> None:
@@ -70,8 +74,11 @@ class PgLeaseStore:
             sql = "SELECT pbus.lease_extend($1, $2, $3)"
             await self._link.call(sql, self._channel, list(incarnations), LEASE_S)
 
-    async def release(self, incarnations: Sequence[str]) -> list[Lease]:
-        """Drop leases; see LeaseStore."""
+    async def release(
+        self, incarnations: Sequence[str], *, names: Sequence[str] | None = None
+    ) -> list[Lease]:
+        """Drop leases; see LeaseStore. Finding them by name would save nothing here."""
+        del names
         if not incarnations:
             return []
         sql = "SELECT * FROM pbus.lease_release($1, $2)"

@@ -22,6 +22,7 @@ from pbus.leases import (
     Activation,
     Lease,
     Renewal,
+    Since,
     claim_name,
     close_record,
     decode_activation,
@@ -31,6 +32,7 @@ from pbus.leases import (
     open_records,
     released_by,
     truly_expired,
+    version_of,
 )
 from pbus.seal import NO_SEAL, Seal
 
@@ -123,10 +125,10 @@ local function bodies_of(names)  -- those that end first: invented ones may neve
   end
   return bodies
 end
-local function belonging(from)
+local function belonging(from, among)
   local wanted, lengths, names = {}, {}, {}
   for i = from, #ARGV do wanted[ARGV[i]], lengths[#ARGV[i]] = true, true end
-  for _, name in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
+  for _, name in ipairs(among or redis.call('ZRANGE', leases, 0, -1)) do
     local value = redis.call('HGET', workers, name)
     local incarnation = value and incarnation_of((split(value))) or ''
     for length in pairs(lengths) do
@@ -171,7 +173,7 @@ end
 if #ARGV >= 4 then linger(ARGV[3]) end
 sweep()
 local at = tonumber(redis.call('GET', version) or '0') or 0
-if at == tonumber(ARGV[2]) then return {at, gone, refused} end
+if at == tonumber(ARGV[2]) or ARGV[2] == '-2' then return {at, gone, refused} end
 return {at, gone, refused, bodies_of(redis.call('ZRANGE', leases, 0, MOST))}
 """
 )
@@ -194,8 +196,9 @@ return 0
 _RELEASE = (
     _PRELUDE
     + """
-local released = {}
-for _, name in ipairs(belonging(1)) do released[#released + 1] = drop(name) end
+local released, among = {}, tonumber(ARGV[1])
+local from = 2 + (among or 0)
+for _, name in ipairs(belonging(from, among and {unpack(ARGV, 2, from - 1)})) do released[#released + 1] = drop(name) end
 return released
 """
 )
@@ -281,19 +284,22 @@ class RedisLeaseStore:
             lease, self._seal, self._endpoint.url, claim=self._claim, evict=self._evict
         )
 
-    async def renew(self, leases: Sequence[Lease], *, version: int = -1) -> Renewal:
+    async def renew(self, leases: Sequence[Lease], *, version: int | Since = -1) -> Renewal:
         """Renew leases; see LeaseStore."""
         rows = [cell for lease in leases for cell in self._row(lease)]
-        reply = await self._run(_RENEW, self._keys, [_lease_ms(), version, KEYS_LIVE_MS, *rows])
+        known = version_of(version)
+        reply = await self._run(_RENEW, self._keys, [_lease_ms(), known, KEYS_LIVE_MS, *rows])
         at, expired, refused, *rest = reply
         held = {name.decode(errors="replace") for name in refused}
-        taken = [one.name for one in leases if one.name in held and await self.claim(one)]
+        claims = [(one.name, await self.claim(one)) for one in leases if one.name in held]
+        holders = {name: holder for name, holder in claims if holder is not None}
         live = decode_leases(rest[0], self._seal) if rest else None
         return Renewal(
             version=at,
             leases=live,
             expired=truly_expired(decode_leases(expired, self._seal), live),
-            refused=taken,
+            refused=list(holders),
+            holders=holders,
         )
 
     async def extend(self, incarnations: Sequence[str]) -> None:
@@ -301,11 +307,14 @@ class RedisLeaseStore:
         if incarnations:
             await self._run(_KEEP, self._keys, [_lease_ms(), *incarnations])
 
-    async def release(self, incarnations: Sequence[str]) -> list[Lease]:
+    async def release(
+        self, incarnations: Sequence[str], *, names: Sequence[str] | None = None
+    ) -> list[Lease]:
         """Drop leases; see LeaseStore."""
         if not incarnations:
             return []
-        released = await self._run(_RELEASE, self._keys, incarnations)
+        among = [""] if names is None else [len(names), *names]
+        released = await self._run(_RELEASE, self._keys, [*among, *incarnations])
         return released_by(incarnations, released, self._seal)
 
     async def leases(self) -> list[Lease]:

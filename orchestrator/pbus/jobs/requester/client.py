@@ -91,7 +91,7 @@ class JobClient:
 
     async def _request_all(self, job: PendingJob) -> None:
         group = job.group
-        if not self._context.joined.is_set():
+        if not self._context.joined.is_set:
             await self._until(group, self._context.joined.wait())
         registry = self._context.registry
         absent = [name for name in group.members if registry.get(name) is None]

@@ -91,7 +91,7 @@ BEGIN
     END IF;
   END LOOP;
   SELECT m.version INTO version FROM pbus.membership m WHERE channel = ch;
-  IF version <> known THEN
+  IF version <> known AND known <> -2 THEN
     leases := pbus.lease_bodies(ch);
   END IF;
   RETURN NEXT;

@@ -1,0 +1,151 @@
+"""What a store of leases tells a reader that knows an earlier state: the differences."""
+
+import pytest
+
+from pbus.bus import memory_leases
+from pbus.leases import WITHOUT_READING, Lease, Renewal, Since
+from support.lease_helpers import MemoryLeases, PgLeases, RedisLeases
+from support.waiting import run
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("redis", marks=pytest.mark.redis),
+        pytest.param("pgmq", marks=pytest.mark.pgmq),
+    ]
+)
+def make_leases(request, channel):
+    """Makes stores of one channel."""
+    if request.param == "memory":
+        return MemoryLeases()
+    if request.param == "redis":
+        return RedisLeases(request.getfixturevalue("valkey").url, channel)
+    return PgLeases(request.getfixturevalue("shared_database"), channel)
+
+
+def lease(name: str, incarnation: str = "", **fields) -> Lease:
+    """A lease with what a test does not care about filled in."""
+    incarnation = incarnation or f"one.{name}"
+    return Lease(name=name, incarnation=incarnation, runner="runner", host="here", pid=1, **fields)
+
+
+class Reader:
+    """Knows the states of leases, as a registry does."""
+
+    def __init__(self, store):
+        self.store = store
+        self.known = {}
+        self.since = -1
+        self.told = None
+
+    async def read(self, *names) -> Renewal:
+        """Take in what is new, and those names in any case."""
+        since = self.since
+        if isinstance(since, Since):
+            since = Since(since.version, since.epoch, names)
+        renewal = self.told = await self.store.renew([], version=since)
+        self.since = Since(renewal.version, renewal.epoch)
+        if renewal.leases is None:
+            return renewal
+        if renewal.absent is None:
+            self.known.clear()
+        for name in renewal.absent or ():
+            self.known.pop(name, None)
+        self.known |= {one.name: (one.incarnation, one.state) for one in renewal.leases}
+        return renewal
+
+    async def is_right(self) -> bool:
+        """Whether it knows what the store has."""
+        held = await self.store.leases()
+        return self.known == {one.name: (one.incarnation, one.state) for one in held}
+
+
+def test_reader_knows_what_the_store_has(make_leases):
+    """Claims, changes, releases and new holders, in any order between two readings."""
+
+    async def main():
+        async with make_leases() as store, make_leases() as there:
+            reader, late = Reader(there), Reader(store)
+            await store.renew([lease(f"w{number}") for number in range(9)])
+            await reader.read()
+            assert await reader.is_right()
+            await store.renew([lease("w1", state="ready"), lease("w2")])
+            await store.release(["one.w3", "one.w4"], names=["w3", "w4"])
+            await store.claim(lease("w3", "two"))
+            await reader.read()
+            assert await reader.is_right()
+            await store.renew([lease("w5", beat=1.0)])
+            assert (await reader.read()).leases is None
+            await late.read()
+            await store.release(["two"])
+            await store.renew([lease("w5", state="stopping"), lease("w9")])
+            await store.release(["one.w9"], names=["w9"])
+            for one in (reader, late):
+                await one.read()
+                assert await one.is_right()
+
+    run(main())
+
+
+def test_names_are_read_in_any_case(make_leases):
+    """A name that was announced is looked at though nothing changed: it may be there, or not."""
+
+    async def main():
+        async with make_leases() as store:
+            reader = Reader(store)
+            await store.renew([lease("x"), lease("y")])
+            await reader.read()
+            told = await reader.read("x", "nobody")
+            assert "x" in {one.name for one in told.leases}
+            assert told.absent is None or ["nobody"] == told.absent
+            assert await reader.is_right()
+
+    run(main())
+
+
+def test_renewal_without_reading(make_leases):
+    """Who wants no leases gets none, whatever changed; the holder of a taken name is told."""
+
+    async def main():
+        async with make_leases() as store:
+            await store.claim(lease("x", "other"))
+            renewal = await store.renew([lease("x"), lease("y")], version=WITHOUT_READING)
+            assert (None, ["x"]) == (renewal.leases, renewal.refused)
+            assert "other" == renewal.holders["x"].incarnation
+            assert ["other", "one.y"] == [one.incarnation for one in await store.leases()]
+
+    run(main())
+
+
+def test_release_by_name_is_of_the_incarnation(make_leases):
+    """The lease of a successor stays, and so do those of other names."""
+
+    async def main():
+        async with make_leases() as store:
+            await store.renew([lease("x", "p.2"), lease("y", "p.1"), lease("z", "p.1")])
+            await store.release(["p.1"], names=["x", "y"])
+            left = [one.name for one in await store.leases()]
+            assert "x" in left
+            assert "y" not in left
+
+    run(main())
+
+
+def test_forgotten_changes_are_read_in_full(monkeypatch):
+    """A reader from before the changes that are known gets all leases."""
+    monkeypatch.setattr(memory_leases, "_MOST_GONE", 3)
+
+    async def main():
+        async with MemoryLeases()() as store:
+            reader = Reader(store)
+            await store.claim(lease("stays"))
+            await reader.read()
+            for number in range(20):
+                await store.claim(lease(f"w{number}", f"p{number}"))
+                await store.release([f"p{number}"])
+            assert (await reader.read()).absent is None
+            assert await reader.is_right()
+            assert len(store._changes) <= 5
+
+    run(main())
