@@ -59,8 +59,11 @@ def test_traffic_outlives_the_run(cli: CliEnv) -> None:
     received = [one["id"] for one in capsule["traffic"]["received"] if one["type"] == sent["type"]]
     assert (9, ids[1:]) == (capsule["code"], received)
     assert "last messages to it" in place.tell("postmortem", "ear").out
-    place.supervisor().send_signal(signal.SIGKILL)
-    wait_for(lambda: not cli.processes())
+    fates = [one for one in capsule["fates"] if one["type"] == "BusFrameMessage"]
+    assert ids[2] in {
+        one["id"] for one in fates if one["fate"] in {"unknown", "interrupted", "lost"}
+    }
+    _kill_supervisor(place)
     assert "run 2 crashed: its supervisor was killed" in place.tell("postmortem").err
     assert "crashed" not in place.tell("postmortem", "--run", "1").err
 
@@ -78,6 +81,7 @@ def test_traffic_outlives_the_run(cli: CliEnv) -> None:
 
     _draw(place)
     _damage(place, past, secret)
+    _next_start_tells_of_the_crash(place)
 
 
 def _keeps_nothing(place: Place) -> None:
@@ -121,6 +125,24 @@ def _draw(place: Place) -> None:
     assert (0, 1) == (one.code, one.out.count("TextFrame"))
     none = place.tell("seq", "--job", "unknown")
     assert (0, "") == (none.code, none.out)
+
+
+def _kill_supervisor(place: Place) -> None:
+    """Once the worker is ready again, and that is kept."""
+    wait_for(lambda: 2 == place.tell("events", "--run", "2", "--json").out.count('"state":"ready"'))
+    place.supervisor().send_signal(signal.SIGKILL)
+    wait_for(lambda: not place.cli.processes())
+
+
+def _next_start_tells_of_the_crash(place: Place) -> None:
+    """A capsule of the worker that ran when its supervisor got SIGKILL."""
+    place.up()
+    capsule = place.tell("postmortem", "ear", "--run", "2", "--json").json
+    assert ("was killed with its supervisor", 2, 2) == (
+        capsule["reason"], capsule["run"], capsule["start"],
+    )  # fmt: skip
+    assert "ready" in capsule["sequel"]["detail"]
+    assert "" == place.tell("postmortem").err
 
 
 def _damage(place: Place, past: tuple[str, ...], secret: str) -> None:

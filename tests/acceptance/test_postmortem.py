@@ -42,6 +42,7 @@ KEYS = [
     "project", "run", "session", "worker", "workers", "pid", "started", "ready", "ended", "start",
     "reason", "code", "signal", "is_told", "error", "sequel", "open", "traffic", "log",
     "log_left_out", "usage", "stacks", "stacks_error",
+    "fates",
 ]  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Crash capsules as text: one line for one thing, whatever a worker wrote."""
 
+from typing import get_args
+
 from pbus.process.project.history.capsule import (
     Capsule,
     LogEntry,
@@ -10,6 +12,7 @@ from pbus.process.project.history.capsule import (
     UsageSample,
 )
 from pbus.process.project.history.traffic_history import KeptMessage
+from pbus.process.project.history.work_fates import Fate, WorkFate
 from pbus.running_handlers import RunningHandler
 from pbus.stack_values import ProcessStacks, StackFrame, TaskStack, ThreadStack
 from pbus_cli.views.tables.capsule_text import capsule_lines, list_lines
@@ -52,7 +55,17 @@ def odd_capsule() -> Capsule:
 
 def test_texts_of_workers_stay_in_their_lines() -> None:
     """No control character, no line end and no mark that turns the text around gets through."""
-    texts = [*capsule_lines(odd_capsule()), *(one.plain for one in list_lines([odd_capsule()]))]
+    fates = [
+        WorkFate(
+            kind=kind, id=ODD, type=ODD, source=ODD, target=ODD, time=1e308, fate=fate, by=ODD, status=ODD
+        )
+        for kind in ("job", "message")
+        for fate in get_args(Fate)
+    ]  # fmt: skip
+    texts = [
+        *capsule_lines(odd_capsule(), fates),
+        *(one.plain for one in list_lines([odd_capsule()])),
+    ]
     for text in texts:
         assert text.isprintable(), text
     assert any("\\u202e" in text for text in texts)

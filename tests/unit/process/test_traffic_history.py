@@ -356,11 +356,25 @@ def test_open_jobs_of_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
     job("Update", 3)
     job("Response", 3)
     job("Cancel", 4)
-    open_ones = (OpenJob(job_id="j2", requester="c", worker="w", since=2.0),
-                 OpenJob(job_id="j5", requester="c", worker="w", since=5.0))  # fmt: skip
-    assert open_ones == recent.of(["w"]).jobs
-    assert open_ones == recent.of(["c"]).jobs
+    request = {"requester": "c", "worker": "w", "message_id": message().id}
+    open_ones = (
+        OpenJob(job_id="j2", since=2.0, **request),
+        OpenJob(job_id="j5", since=5.0, **request),
+    )
     assert () == recent.of(["z"]).jobs
+    assert open_ones == recent.of(["c"]).jobs
+    assert open_ones == recent.of(["w"]).jobs
+    assert () == recent.of(["w"]).jobs  # they ended with it: its next end is without them
+
+
+def test_jobs_of_a_capsule_are_bounded() -> None:
+    """The newest of them: a capsule has a limit in bytes, and would lose its messages, too."""
+    recent = RecentTraffic()
+    for number in range(150):
+        recent.add(message(type="BusJobRequestMessage", target="w", job_id=f"j{number}"))
+    assert [f"j{number}" for number in range(50, 150)] == [
+        job.job_id for job in recent.of(["w"]).jobs
+    ]
 
 
 def test_capsule_has_what_was_not_read_yet(

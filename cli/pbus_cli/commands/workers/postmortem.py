@@ -41,7 +41,7 @@ def postmortem(
     """
     from pbus_cli.call.kept_project import kept_project, kept_runs, log_filter
 
-    kept, _ = kept_project(project, file)
+    kept, record = kept_project(project, file)
     runs = kept_runs(kept)
     log_filter(runs, None, None, None, run)  # refuses a number of no run
     _tell_crash(runs, run)
@@ -56,12 +56,17 @@ def postmortem(
         within = "" if run is None else f" in run {run}"
         console.fail(f"no end with an error{of}{within} is kept of {kept.name}")
         raise typer.Exit(console.FAILED)
+    from msgspec.structs import asdict
+
+    from pbus_cli.call.past_work import fates_of
+
+    fates = fates_of(kept, record, found[0])
     if as_json:
-        console.say_json(found[0])
+        console.say_json({**asdict(found[0]), "fates": fates})
         return
     from pbus_cli.views.tables.capsule_text import capsule_lines
 
-    console.say("\n".join(capsule_lines(found[0])))
+    console.say("\n".join(capsule_lines(found[0], fates)))
 
 
 def _capsules(
@@ -91,8 +96,8 @@ def _tell_crash(runs: "Sequence[Run]", meant: int | None) -> None:
         return
     of_run = f"--run {runs[-1].number}"
     console.note(
-        f"run {runs[-1].number} crashed: its supervisor was killed, and all workers with it; what it had"
-        f" kept is shown by `pbus logs {of_run}`, `pbus events {of_run}` and `pbus tail {of_run}`"
+        f"run {runs[-1].number} crashed: its supervisor was killed, and all workers with it; the next start"
+        f" writes capsules of them, what was kept is shown by `pbus logs {of_run}`, `pbus events {of_run}` and `pbus tail {of_run}`"
     )
 
 

@@ -8,6 +8,7 @@ from rich.text import Text
 from pbus.client.stacks import WorkerStacks
 from pbus.process.project.history.capsule import Capsule, OpenWork, Traffic
 from pbus.process.project.history.traffic_history import KeptMessage
+from pbus.process.project.history.work_fates import Fate, WorkFate
 from pbus_cli.terminal.clean import clean_line, without_sequences
 from pbus_cli.views import colors
 from pbus_cli.views.columns import Column, lines
@@ -16,6 +17,18 @@ from pbus_cli.views.run_lines import date_time
 from pbus_cli.views.stack_lines import stack_lines
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
+_FATES: Final[dict[Fate, str]] = {
+    "answered": "answered by {by}, {status}",
+    "asked again": "asked again of {by}, which has not answered yet",
+    "cancelled": "cancelled by {by}",
+    "abandoned": "its requester is gone; the worker that does it cancels it",
+    "handled": "handled by {by}, which sent something because of it",
+    "interrupted": "its handler was cut off, and it is lost",
+    "lost": "lost with the process",
+    "stored": "handed back to its queue, unless it was acknowledged; no trace of it since",
+    "dead-lettered": "a dead letter now: see pbus dlq",
+    "unknown": "handled or lost: it came after the last heartbeat",
+}
 _FULL_CPU: Final = 100.0  # percent; a curve of less is drawn on this scale
 
 
@@ -39,10 +52,16 @@ def list_lines(found: Sequence[Capsule], width: int | None = None) -> list[Text]
     return lines(columns, width, colors.HEADING)
 
 
-def capsule_lines(capsule: Capsule) -> Iterator[str]:
-    """All of a capsule; texts of workers are on lines of their own."""
+def capsule_lines(capsule: Capsule, fates: Sequence[WorkFate] = ()) -> Iterator[str]:
+    """All of a capsule; texts of workers are on lines of their own.
+
+    Args:
+        capsule: The capsule.
+        fates: Of its jobs and messages.
+    """
     yield from _heading(capsule)
     yield from _open_lines(capsule.open, capsule.ended)
+    yield from map(_fate_line, fates)
     yield from _usage_lines(capsule)
     if capsule.traffic is None:
         yield "messages   not kept: the supervisor does not follow them"
@@ -122,10 +141,18 @@ def _traffic_lines(traffic: Traffic) -> Iterator[str]:
         yield f"last {title}" if messages else f"last {title}: none seen"
         for one in messages:
             yield f"  {_message(one, ends)}"
-    for job in traffic.jobs:
-        yield f"open job   {_line(f'{job.job_id} of {job.requester} at {job.worker}')} since {clock_time(job.since)}"
     if traffic.missed:
         yield f"  ({traffic.missed:,} messages of the channel passed unseen)"
+
+
+def _fate_line(one: WorkFate) -> str:
+    """A job or message with its fate, on one line."""
+    text = _FATES[one.fate].format(by=one.by, status=one.status)
+    if one.kind == "job":
+        what = f"open job   {one.id} of {one.source} at {one.target}"
+    else:
+        what = f"message    {one.type} from {one.source}"
+    return f"{_line(what)}, {clock_time(one.time)}: {_line(text)}"
 
 
 def _message(one: KeptMessage, end: str) -> str:

@@ -19,6 +19,7 @@ from pbus.ids import new_token
 from pbus.observe import HostRecord
 from pbus.process.project.broker_key import own_key
 from pbus.process.project.discovery import refuse_other_path
+from pbus.process.project.history.crashed_run import write_crash_capsules
 from pbus.process.project.history.run_history import Outcome, RunHistory
 from pbus.process.project.log_writer import LogWriter
 from pbus.process.project.project import Project
@@ -108,7 +109,9 @@ class Supervisor:
         self.state_events = StateEventQueue(self._name, topology.name, self.workers.get, keep)
         self._traffic = TrafficRecorder(project, is_on=topology.history.traffic)
         last = self._traffic.last_of
-        self.listen(CapsuleWriter(project, self._history, self.workers.get, last).on_event)
+        is_stored = topology.bus.delivery == "at-least-once"
+        writer = CapsuleWriter(project, self._history, self.workers.get, last, is_stored=is_stored)
+        self.listen(writer.on_event)
         self._bus: WorkerBus | None = None
         self._bus_client: SupervisorBusClient | None = None
         self._files: ProjectFiles
@@ -206,6 +209,7 @@ class Supervisor:
         refuse_other_path(self._project)
         open_files.raise_open_files()
         await stack.enter_async_context(ProjectLock(self._project))
+        write_crash_capsules(self._project)
         self._history.begin()
         stack.push_async_callback(self._services.close)
         url = await self._services.open()

@@ -29,12 +29,18 @@ class UsageSample(msgspec.Struct, frozen=True):
 
 
 class OpenJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that had no answer yet; `since` is the time of its request."""
+    """A job that had no answer yet.
+
+    Attributes:
+        since: The time of its request, Unix seconds.
+        message_id: The id of the request.
+    """
 
     job_id: str
     requester: str
     worker: str
     since: float
+    message_id: str = ""
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +48,7 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         received: Those to it, to its group, and to everyone.
+        jobs: Those that it was asked for or had asked for, the newest, without an answer.
         missed: Messages of the whole channel that passed unseen since these were kept.
     """
 
@@ -60,6 +67,7 @@ class OpenWork(msgspec.Struct, frozen=True, kw_only=True):
         queued: Messages that waited.
         working: Accepted jobs.
         handlers: The handler of each worker that had run longest.
+        is_stored: Messages are stored until they are handled.
     """
 
     fate: str = ""
@@ -67,6 +75,7 @@ class OpenWork(msgspec.Struct, frozen=True, kw_only=True):
     queued: int = 0
     working: int = 0
     handlers: dict[str, RunningHandler] = {}
+    is_stored: bool = False
 
 
 class Sequel(msgspec.Struct, frozen=True):

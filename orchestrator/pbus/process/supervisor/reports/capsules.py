@@ -48,6 +48,7 @@ class CapsuleWriter:
         run: Of this supervisor.
         find: Returns the process of a worker.
         traffic_of: Returns the last messages of workers; None where they are not kept.
+        is_stored: Messages are stored until they are handled.
     """
 
     def __init__(
@@ -56,7 +57,10 @@ class CapsuleWriter:
         run: RunInfo,
         find: Callable[[str], WorkerProcess | None],
         traffic_of: Callable[[tuple[str, ...]], Traffic | None] = lambda _names: None,
+        *,
+        is_stored: bool = False,
     ) -> None:
+        self._is_stored = is_stored
         self._project = project
         self._run = run
         self._find = find
@@ -100,7 +104,7 @@ class CapsuleWriter:
             is_told=facts.is_told,
             error=facts.error,
             sequel=Sequel(event.state, event.detail),
-            open=_open_work(facts),
+            open=_open_work(facts, is_stored=self._is_stored),
             traffic=self._traffic_of(process.names),
             log=log,
             log_left_out=left_out,
@@ -122,7 +126,7 @@ class CapsuleWriter:
         return entries, len(lines) - len(kept)
 
 
-def _open_work(facts: EndFacts) -> OpenWork:
+def _open_work(facts: EndFacts, *, is_stored: bool) -> OpenWork:
     leases = facts.leases
     return OpenWork(
         fate=facts.open_messages,
@@ -130,6 +134,7 @@ def _open_work(facts: EndFacts) -> OpenWork:
         queued=sum(lease.queued for lease in leases),
         working=sum(lease.working for lease in leases),
         handlers={lease.name: lease.handler for lease in leases if lease.handler is not None},
+        is_stored=is_stored,
     )
 
 

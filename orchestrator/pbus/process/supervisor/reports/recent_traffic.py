@@ -11,6 +11,7 @@ from pbus.process.project.history.traffic_history import KeptMessage
 _OF_NAME: Final = 20
 _MAX_NAMES: Final = 2_000  # some 15 MB; the one that was silent for longest is forgotten
 _MAX_JOBS: Final = 1_000
+_TOLD_JOBS: Final = 100  # in a capsule
 
 _Messages = collections.OrderedDict[str, collections.deque[KeptMessage]]
 
@@ -36,22 +37,28 @@ class RecentTraffic:
             self._follow_job(message, message.job_id)
 
     def of(self, workers: Iterable[str]) -> Traffic:
-        """Return the last messages of workers of one process."""
+        """Return the last messages of workers of one process that has ended, and its open jobs."""
+        workers = list(workers)
         names = {name for worker in workers for name in names_of(worker)}
+        jobs = [job for job in self._jobs.values() if names & {job.worker, job.requester}]
+        for job in jobs:  # it ends with the worker that was asked: no later capsule has it
+            if job.worker in workers:
+                del self._jobs[job.job_id]
         received = [one for name in names for one in self._received.get(name, ())]
         sent = [one for name in names for one in self._sent.get(name, ())]
         return Traffic(
             received=_newest([*received, *self._to_all]),
             sent=_newest(sent),
-            jobs=tuple(job for job in self._jobs.values() if names & {job.worker, job.requester}),
+            jobs=tuple(jobs[-_TOLD_JOBS:]),
             missed=self.missed,
         )
 
     def _follow_job(self, message: KeptMessage, job_id: str) -> None:
         if message.type.startswith("BusJobRequest") and message.target is not None:
             self._jobs[job_id] = OpenJob(
-                job_id=job_id, requester=message.source, worker=message.target, since=message.time
-            )
+                job_id=job_id, requester=message.source, worker=message.target, since=message.time,
+                message_id=message.id,
+            )  # fmt: skip
             if len(self._jobs) > _MAX_JOBS:
                 del self._jobs[next(iter(self._jobs))]
         elif message.type.startswith(("BusJobResponse", "BusJobStreamEnd", "BusJobCancel")):
