@@ -1,6 +1,6 @@
 """The subscriber of a bus: what listens to it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -51,8 +51,8 @@ class BusSubscriber:
         del message
         return True
 
-    async def on_bus_message(self, message: BusMessage) -> None:
-        """Handle one message.
+    def on_bus_message(self, message: BusMessage) -> Awaitable[None] | None:
+        """Handle one message; mostly an async method. One that never waits may return None.
 
         Data messages come one at a time, in order; a system message comes beside a data handler
         in progress. What it raises is logged and counted, the next message follows.

@@ -80,7 +80,9 @@ class _RecordedSubscriber(BusSubscriber):
         if reader is not None:
             reader.on_release = lambda: self._note(message, None)
         try:
-            await self._inner.on_bus_message(message)
+            rest = self._inner.on_bus_message(message)
+            if rest is not None:
+                await rest
         except Exception as error:
             self._note(message, error)
             raise

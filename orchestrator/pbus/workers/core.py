@@ -218,26 +218,40 @@ class WorkerCore(TasksMixin):
             self.dropped += 1
         return False
 
-    async def _receive(self, message: BusMessage) -> None:
-        """Take in a message from the bus."""
+    def _receive(self, message: BusMessage) -> Awaitable[None] | None:
+        """Take in a message from the bus; returns what is left to be awaited, None if nothing is."""
         kind = type(message)
         receive = self._receivers[kind] if kind in self._receivers else self._receiver(kind)
-        if receive is not None:
-            await receive(message)
-            if kind in _WITHOUT_HOOK:
-                return
-        if self._active and (not self._is_selective or self.accepts_bus_message(message)):
-            if self._event_handlers:
-                self._fire_event("on_bus_message", message)
-            if self._is_hooked:
-                await self._call_message_hook(message)
+        if receive is None:
+            return self._begin_message_hook(message)
+        return self._receive_with(receive, message)
 
-    async def _call_message_hook(self, message: BusMessage) -> None:
-        """Run on_bus_message; unlike those of other hooks, its errors are passed to the bus."""
+    async def _receive_with(self, receive: Receive, message: BusMessage) -> None:
+        """Take in a message that pbus acts on; then it is the hook's, unless it is only pbus's."""
+        await receive(message)
+        if type(message) in _WITHOUT_HOOK:
+            return
+        rest = self._begin_message_hook(message)
+        if rest is not None:
+            await rest
+
+    def _begin_message_hook(self, message: BusMessage) -> Awaitable[None] | None:
+        """Run on_bus_message until its first wait; unlike other hooks', its errors go to the bus.
+
+        Returns:
+            The rest of it, to be awaited; None when it has ended.
+        """
+        if not self._active or (self._is_selective and not self.accepts_bus_message(message)):
+            return None
+        if self._event_handlers:
+            self._fire_event("on_bus_message", message)
+        if not self._is_hooked:
+            return None
         hold_class = GatedInlineLaneHold if self._keeps_order else InlineLaneHold
         rest = hold_class(self._waiting_handlers).start(self.on_bus_message(message))
-        if rest is not None:
-            await self._handlers_in_progress.track("on_bus_message", message, rest)
+        if rest is None:
+            return None
+        return self._handlers_in_progress.track("on_bus_message", message, rest)
 
     def _receiver(self, kind: type[BusMessage]) -> Receive | None:
         """The method that takes in messages of a class, besides the hook."""

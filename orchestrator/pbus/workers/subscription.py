@@ -1,7 +1,6 @@
 """The bus subscription of a worker."""
 
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
 
 from pbus.bus.lane_gate import LaneGate
 from pbus.bus.subscriber import BusSubscriber
@@ -15,7 +14,7 @@ class WorkerSubscription(BusSubscriber):
         name: The worker's.
         address: The worker's for other processes.
         admits: Tells whether the worker takes in a message.
-        receive: Takes in a message.
+        receive: Takes in a message; returns what is left to be awaited, or None.
         gates: Of the worker's lanes.
         is_draining: Tells whether rejected stored messages are requeued rather than dropped.
     """
@@ -26,7 +25,7 @@ class WorkerSubscription(BusSubscriber):
         address: str,
         *,
         admits: Callable[[BusMessage], bool],
-        receive: Callable[[BusMessage], Coroutine[Any, Any, None]],
+        receive: Callable[[BusMessage], Awaitable[None] | None],
         gates: Mapping[Lane, LaneGate],
         is_draining: Callable[[], bool],
     ) -> None:

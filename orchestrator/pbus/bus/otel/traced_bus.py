@@ -221,6 +221,8 @@ class TracedBus:
 class _TracedMailbox(Mailbox):
     """A mailbox that has a span around each handler."""
 
+    is_flat = False
+
     def __init__(self, traced: TracedBus, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._traced = traced
