@@ -29,4 +29,5 @@ from pbus.codec.message_codec import encode_message as encode_message
 from pbus.codec.message_codec import encode_raw as encode_raw
 from pbus.codec.message_codec import known_form as known_form
 from pbus.codec.message_codec import type_of as type_of
+from pbus.codec.message_codec import union_decoder as union_decoder
 from pbus.codec.opaque import opaque_data as opaque_data

@@ -24,6 +24,7 @@ from pbus.codec.field_checks import (
     raw_encode_error,
 )
 from pbus.codec.opaque import checked_value, read_opaque
+from pbus.codec.union_decoder import UnionDecoder
 from pbus.codec.wire_spec import SPECS, spec_of
 from pbus.concurrency.user_code import as_handler_error
 from pbus.errors import (
@@ -43,7 +44,9 @@ _isfinite = math.isfinite
 _IN_JSON = Encoding.JSON  # looked up once: an enum's members are slow to reach
 
 _decoders: dict[bytes, Callable[[bytes], BusMessage]] = {}  # by the type's name, after first use
+union_decoder = UnionDecoder()
 BusMessage.catalogue.when_changed(_decoders.clear)
+BusMessage.catalogue.when_changed(union_decoder.clear)
 
 
 def encode_message(
@@ -199,6 +202,7 @@ def _decode_by_header(line: bytes) -> BusMessage:
     except BaseException as error:
         raise _refusal(error, header.type) from error
     _decoders[header.type.encode()] = spec_of(cls).json_decoder
+    union_decoder.add(cls)
     return message
 
 
