@@ -21,7 +21,8 @@ demo: $(READY) ## run the quickstart: full-text search by four processes
 	$(BIN)/pbus up configs/quickstart/topology.yaml
 
 test: $(READY) ## all tests, on a real Valkey and Postgres that they start themselves
-	$(BIN)/python -m pytest -n 7 --dist loadscope --no-loadscope-reorder
+	@$(MAKE) --no-print-directory $(PIPECAT)/.ready >/dev/null 2>&1 & \
+	$(BIN)/python -m pytest -n 7 --dist loadscope --no-loadscope-reorder; code=$$?; wait; exit $$code
 	@$(MAKE) --no-print-directory test-pipecat
 
 test-pipecat: ## real Pipecat programs under pbus, in an environment of their own
