@@ -1,4 +1,4 @@
-"""What passed earlier, printed: messages, and what is told with them."""
+"""Messages of the past, and what is told with them, printed."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence

@@ -71,7 +71,7 @@ def test_jobs(later: list[KeptMessage], is_stored: bool, dead: set[str], expecte
 
 
 def test_job_that_the_ended_one_had_asked_for():
-    """Its worker lives, and cancels it."""
+    """Its worker goes on, and cancels it."""
     own = OpenJob(job_id="j2", requester="stt.1", worker="tools", since=91.0)
     assert ["j2 abandoned"] == short(work_fates(capsule(jobs=(own,)), []))
 

@@ -19,7 +19,7 @@ from pbus.ids import new_token
 from pbus.observe import HostRecord
 from pbus.process.project.broker_key import own_key
 from pbus.process.project.discovery import refuse_other_path
-from pbus.process.project.history.crashed_run import write_crash_capsules
+from pbus.process.project.history.crashed_run import begin_run
 from pbus.process.project.history.run_history import Outcome, RunHistory
 from pbus.process.project.log_writer import LogWriter
 from pbus.process.project.project import Project
@@ -109,9 +109,8 @@ class Supervisor:
         self.state_events = StateEventQueue(self._name, topology.name, self.workers.get, keep)
         self._traffic = TrafficRecorder(project, is_on=topology.history.traffic)
         last = self._traffic.last_of
-        is_stored = topology.bus.delivery == "at-least-once"
-        writer = CapsuleWriter(project, self._history, self.workers.get, last, is_stored=is_stored)
-        self.listen(writer.on_event)
+        kept = CapsuleWriter(project, self._history, self.workers.get, last, topology.bus.delivery)
+        self.listen(kept.on_event)
         self._bus: WorkerBus | None = None
         self._bus_client: SupervisorBusClient | None = None
         self._files: ProjectFiles
@@ -209,8 +208,7 @@ class Supervisor:
         refuse_other_path(self._project)
         open_files.raise_open_files()
         await stack.enter_async_context(ProjectLock(self._project))
-        write_crash_capsules(self._project)
-        self._history.begin()
+        begin_run(self._project, self._history)
         stack.push_async_callback(self._services.close)
         url = await self._services.open()
         spec, is_own_broker = self._topology.bus, self._topology.bus.url is None

@@ -1,4 +1,4 @@
-"""What is kept of a project in the order of time: messages or pairs, log lines, state changes."""
+"""The kept past of a project in the order of time: messages or pairs, log lines, state changes."""
 
 import heapq
 from collections.abc import Callable, Iterator

@@ -5,7 +5,13 @@ from typing import Final
 
 from pbus.process.project.history.capsule import Capsule, LogEntry, Sequel
 from pbus.process.project.history.capsule_files import write_capsule
-from pbus.process.project.history.run_history import Run, StateEvent, read_events, read_runs
+from pbus.process.project.history.run_history import (
+    Run,
+    RunHistory,
+    StateEvent,
+    read_events,
+    read_runs,
+)
 from pbus.process.project.log_reader import read_lines
 from pbus.process.project.project import Project
 
@@ -15,6 +21,12 @@ _LOG_LINES: Final = 50
 _ENDED: Final = frozenset({"exited", "failed", "backoff", "stopped"})
 
 logger = logging.getLogger(__name__)
+
+
+def begin_run(project: Project, history: RunHistory) -> None:
+    """Record the begin of a run, and capsules of the one before if that crashed."""
+    write_crash_capsules(project)
+    history.begin()
 
 
 def write_crash_capsules(project: Project) -> int:
@@ -50,15 +62,11 @@ def _running(project: Project, run: Run) -> list[list[StateEvent]]:
 
 def _capsule(project: Project, run: Run, history: list[StateEvent]) -> Capsule:
     worker, last = history[0].worker, history[-1]
-    starts = [one for one in history if one.state == "starting"]
-    started = starts[-1].time if starts else None
+    starts = _times(history, "starting")
+    started = starts[-1] if starts else None
     since = run.began if started is None else started
-    lines = [
-        line
-        for line in read_lines({worker: project.log_path(worker)}, _LOG_LINES)
-        if line.time >= since - 0.001  # lines have times of milliseconds
-    ]
-    ready = [one.time for one in history if one.state == "ready" and one.time >= since]
+    log = _log(project, worker, since)
+    ready = next((at for at in _times(history, "ready") if at >= since), None)
     return Capsule(
         project=project.name,
         run=run.number,
@@ -67,16 +75,26 @@ def _capsule(project: Project, run: Run, history: list[StateEvent]) -> Capsule:
         workers=(worker,),
         pid=next((one.pid for one in reversed(history) if one.pid is not None), None),
         started=started,
-        ready=ready[0] if ready else None,
-        ended=max([last.time, *(line.time for line in lines)]),
+        ready=ready,
+        ended=max(last.time, log[-1].time if log else 0.0),
         start=len(starts),
         reason=REASON,
         code=None,
         signal=None,
         is_told=False,
         error=None,
-        sequel=Sequel(
-            "crashed", f"run {run.number} ended; at the latest known time it was {last.state}"
-        ),
-        log=tuple(LogEntry(line.time, line.stream, line.text) for line in lines),
+        sequel=Sequel("crashed", f"run {run.number} ended; at last it was {last.state}"),
+        log=log,
+    )
+
+
+def _times(history: list[StateEvent], state: str) -> list[float]:
+    return [one.time for one in history if one.state == state]
+
+
+def _log(project: Project, worker: str, since: float) -> tuple[LogEntry, ...]:
+    """The last lines of the process; they have times of milliseconds."""
+    lines = read_lines({worker: project.log_path(worker)}, _LOG_LINES)
+    return tuple(
+        LogEntry(one.time, one.stream, one.text) for one in lines if one.time >= since - 0.001
     )

@@ -36,7 +36,7 @@ class WorkFate(msgspec.Struct, frozen=True, kw_only=True):
             handler sent something because of it; "interrupted": its handler was cut off; "lost" with
             the process; "stored": it goes back into its queue; "dead-lettered"; "unknown": it came
             after the last heartbeat, or none was seen.
-        by: See `fate`; "" where nobody is meant.
+        by: See `fate`; "" for none.
         status: Of an answer.
     """
 
@@ -71,7 +71,7 @@ def work_fates(
 
 
 class _Later:
-    """What passed, by the job and by the message because of which it was sent."""
+    """Messages that passed, by the job and by the message because of which they were sent."""
 
     def __init__(self, messages: Iterable[KeptMessage]) -> None:
         self.of_job: dict[str, list[KeptMessage]] = {}
@@ -86,11 +86,7 @@ class _Later:
 def _job_fate(
     job: OpenJob, capsule: Capsule, later: _Later, dead_letters: Collection[str]
 ) -> WorkFate:
-    fate: Fate = "stored" if capsule.open.is_stored else "lost"
-    if job.requester in capsule.workers and job.worker not in capsule.workers:
-        fate = "abandoned"
-    elif job.message_id in dead_letters:
-        fate = "dead-lettered"
+    fate = _fate_at_end(job, capsule, dead_letters)
     by = status = ""
     for one in later.of_job.get(job.job_id.partition(_ATTEMPT)[0], ()):
         if one.type.startswith("BusJobRequest"):
@@ -105,26 +101,36 @@ def _job_fate(
     )  # fmt: skip
 
 
+def _fate_at_end(job: OpenJob, capsule: Capsule, dead_letters: Collection[str]) -> Fate:
+    if job.requester in capsule.workers and job.worker not in capsule.workers:
+        return "abandoned"
+    if job.message_id in dead_letters:
+        return "dead-lettered"
+    return "stored" if capsule.open.is_stored else "lost"
+
+
 def _open(capsule: Capsule) -> Iterator[tuple[KeptMessage, Fate]]:
     """The messages that may not have been settled, oldest first, with their fate in the process.
 
     Messages are handled in order: those that waited at the last heartbeat are the newest before it.
     """
-    traffic, open_ = capsule.traffic, capsule.open
-    names = {name for worker in capsule.workers for name in names_of(worker)}
-    messages = [] if traffic is None else [one for one in traffic.received if _is_data(one, names)]
-    beat = open_.beat
+    messages, beat = _data_of(capsule), capsule.open.beat
     if beat is None:
         yield from ((one, "unknown") for one in messages)
         return
     before = [one for one in messages if one.time <= beat]
-    waiting = before[len(before) - min(len(before), open_.queued) :]
-    for one in before:
-        if one in waiting:
-            yield one, "lost"
-        elif _is_in_handler(one, capsule, before[: len(before) - len(waiting)]):
-            yield one, "interrupted"
+    count = len(before) - min(len(before), capsule.open.queued)
+    taken, waiting = before[:count], before[count:]
+    yield from ((one, "interrupted") for one in taken if _is_in_handler(one, capsule, taken))
+    yield from ((one, "lost") for one in waiting)
     yield from ((one, "unknown") for one in messages if one.time > beat)
+
+
+def _data_of(capsule: Capsule) -> list[KeptMessage]:
+    """The messages that were sent to the process, but for those of jobs and urgent ones."""
+    names = {name for worker in capsule.workers for name in names_of(worker)}
+    received = () if capsule.traffic is None else capsule.traffic.received
+    return [one for one in received if _is_data(one, names)]
 
 
 def _is_data(message: KeptMessage, names: Collection[str]) -> bool:

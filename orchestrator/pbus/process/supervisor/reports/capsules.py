@@ -20,6 +20,7 @@ from pbus.process.supervisor.worker.end_facts import EndFacts
 from pbus.process.supervisor.worker.restart_policy import signal_name
 from pbus.process.supervisor.worker.worker_process import WorkerProcess
 from pbus.process.supervisor_events import Event, StateChanged
+from pbus.settings import DeliveryMode
 
 _LOG_LINES: Final = 100
 
@@ -48,7 +49,7 @@ class CapsuleWriter:
         run: Of this supervisor.
         find: Returns the process of a worker.
         traffic_of: Returns the last messages of workers; None where they are not kept.
-        is_stored: Messages are stored until they are handled.
+        delivery: Of the bus.
     """
 
     def __init__(
@@ -57,10 +58,9 @@ class CapsuleWriter:
         run: RunInfo,
         find: Callable[[str], WorkerProcess | None],
         traffic_of: Callable[[tuple[str, ...]], Traffic | None] = lambda _names: None,
-        *,
-        is_stored: bool = False,
+        delivery: DeliveryMode = "at-most-once",
     ) -> None:
-        self._is_stored = is_stored
+        self._is_stored = delivery == "at-least-once"
         self._project = project
         self._run = run
         self._find = find

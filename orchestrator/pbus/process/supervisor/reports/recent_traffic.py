@@ -40,10 +40,7 @@ class RecentTraffic:
         """Return the last messages of workers of one process that has ended, and its open jobs."""
         workers = list(workers)
         names = {name for worker in workers for name in names_of(worker)}
-        jobs = [job for job in self._jobs.values() if names & {job.worker, job.requester}]
-        for job in jobs:  # it ends with the worker that was asked: no later capsule has it
-            if job.worker in workers:
-                del self._jobs[job.job_id]
+        jobs = self._take_jobs(workers, names)
         received = [one for name in names for one in self._received.get(name, ())]
         sent = [one for name in names for one in self._sent.get(name, ())]
         return Traffic(
@@ -52,6 +49,14 @@ class RecentTraffic:
             jobs=tuple(jobs[-_TOLD_JOBS:]),
             missed=self.missed,
         )
+
+    def _take_jobs(self, workers: list[str], names: set[str]) -> list[OpenJob]:
+        """The open jobs of either side; those that a worker was asked for end with it."""
+        jobs = [job for job in self._jobs.values() if names & {job.worker, job.requester}]
+        for job in jobs:
+            if job.worker in workers:  # no later capsule has it
+                del self._jobs[job.job_id]
+        return jobs
 
     def _follow_job(self, message: KeptMessage, job_id: str) -> None:
         if message.type.startswith("BusJobRequest") and message.target is not None:
