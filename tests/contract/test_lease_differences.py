@@ -3,7 +3,7 @@
 import pytest
 
 from pbus.bus import memory_leases
-from pbus.leases import WITHOUT_READING, Lease, Renewal, Since
+from pbus.leases import LEASE_S, WITHOUT_READING, Lease, Renewal, Since
 from support.lease_helpers import MemoryLeases, PgLeases, RedisLeases
 from support.waiting import run
 
@@ -96,9 +96,9 @@ def test_names_are_read_in_any_case(make_leases):
             reader = Reader(store)
             await store.renew([lease("x"), lease("y")])
             await reader.read()
-            told = await reader.read("x", "nobody")
+            told = await reader.read("x", "unknown")
             assert "x" in {one.name for one in told.leases}
-            assert told.absent is None or ["nobody"] == told.absent
+            assert told.absent is None or ["unknown"] == told.absent
             assert await reader.is_right()
 
     run(main())
@@ -147,5 +147,84 @@ def test_forgotten_changes_are_read_in_full(monkeypatch):
             assert (await reader.read()).absent is None
             assert await reader.is_right()
             assert len(store._changes) <= 5
+
+    run(main())
+
+
+def test_what_expired_comes_with_all_leases(make_leases):
+    """A lease that ran out may be a copy of a live one: its remover gets all, whatever it asked for."""
+
+    async def main():
+        async with make_leases() as store:
+            await store.claim(lease("old"))
+            await make_leases.pass_time(store, LEASE_S + 1)
+            await store.claim(lease("live"))
+            known = await store.renew([lease("live")], version=WITHOUT_READING)
+            assert ["old"] == [one.name for one in known.expired]
+            assert "live" in {one.name for one in known.leases or [lease("live")]}
+            assert known.absent is None
+
+    run(main())
+
+
+async def redis_of(store):
+    """The client and the keys of a store on Redis."""
+    leases, workers, version, changes = store._all_keys
+    return store._redis, leases, workers, version, changes
+
+
+@pytest.mark.redis
+def test_changes_of_another_version_of_pbus_are_read(channel, valkey):
+    """A process that counts a change without a note is noticed, and so is a store that came back empty."""
+
+    async def main():
+        async with RedisLeases(valkey.url, channel)() as store:
+            reader = Reader(store)
+            redis, leases, workers, version, changes = await redis_of(store)
+            await store.renew([lease("x"), lease("y")])
+            await reader.read()
+            body = await redis.hget(workers, "x")
+            await redis.hset(workers, "x", body.replace(b"|starting|", b"|ready|"))
+            await redis.incr(version)  # as processes without notes do
+            assert (await reader.read()).absent is None
+            await store.renew([lease("y", state="ready")])
+            assert (await reader.read()).absent is None  # the notes began again
+            assert await reader.is_right()
+            await store.renew([lease("x", state="stopping")])
+            assert [] == (await reader.read()).absent
+            assert await reader.is_right()
+
+            before = reader.since.version
+            await redis.delete(leases, workers, version, changes)
+            for number in range(before + 2):
+                await store.claim(lease(f"new{number}"))
+            assert (await reader.read()).absent is None
+            assert reader.since.version > before
+            assert await reader.is_right()
+
+    run(main())
+
+
+@pytest.mark.redis
+def test_notes_of_changes_are_bounded(channel, valkey):
+    """Names that are gone are forgotten, and who knows only what was before gets all leases."""
+
+    async def main():
+        async with RedisLeases(valkey.url, channel)() as store:
+            redis, *_, changes = await redis_of(store)
+            old, reader = Reader(store), Reader(store)
+            await store.claim(lease("stays"))
+            await old.read()
+            for start in range(0, 1_600, 100):
+                names = [f"w{number}" for number in range(start, start + 100)]
+                await store.renew([lease(name) for name in names], version=WITHOUT_READING)
+                await reader.read()
+                await store.release([f"one.{name}" for name in names], names=names)
+            assert await redis.zcard(changes) <= 1_000 + 2 * 101 + 3
+            assert (await old.read()).absent is None
+            told = await reader.read()
+            assert 100 == len(told.absent)
+            assert await old.is_right()
+            assert await reader.is_right()
 
     run(main())

@@ -16,6 +16,7 @@ _KEYS = (
     "records",
     "workers",
     "version",
+    "changes",
     "record",
     "activations",
     "followed",

@@ -32,7 +32,6 @@ from pbus.leases import (
     open_records,
     released_by,
     truly_expired,
-    version_of,
 )
 from pbus.seal import NO_SEAL, Seal
 
@@ -47,19 +46,40 @@ KEYS_LIVE_MS = 24 * 3600 * 1000  # a channel that is not used for a day leaves n
 # line each: scripts compare the first and never parse the last. They return the others with the age
 # in place of the time: readers compare no other clock than the server's.
 _VALUE_ROOM = 1024  # of a value of the hash beside the lease
+_MOST_GONE = 1_000  # names without a lease whose last change is noted
 _BOUNDS = (
     f"local MOST, LARGEST, LEFT_OUT = {MAX_LEASES}, {MAX_LEASE_BYTES + _VALUE_ROOM}, '{LEFT_OUT}'\n"
+    f"local MOST_GONE = {_MOST_GONE}\n"
 )
 _PRELUDE = (
     _BOUNDS
     + """
 if redis.replicate_commands then pcall(redis.replicate_commands) end
-local leases, workers, version = KEYS[1], KEYS[2], KEYS[3]
+local leases, workers, version, changes = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 -- Other writers may have written anything: no value ends a script.
-local function bump()
-  if type(redis.pcall('INCR', version)) == 'table' then redis.call('SET', version, now) end
+-- The version of each name's last change, and under names that are none: of the last change that is
+-- noted, up to which they are forgotten, and when the notes began. Processes of before bump without
+-- a note; then the notes begin again.
+local LAST, FLOOR, EPOCH = '', '\1', '\2'
+local function noted(what) return tonumber(redis.call('ZSCORE', changes, what) or '-1') end
+local function bump(name)
+  local at = redis.pcall('INCR', version)
+  if type(at) == 'table' then
+    redis.call('SET', version, now)
+    at = now
+  end
+  if noted(LAST) ~= at - 1 then
+    redis.call('DEL', changes)
+    redis.call('ZADD', changes, at - 1, FLOOR, now, EPOCH)
+  end
+  redis.call('ZADD', changes, at, name, at, LAST)
+  if redis.call('ZCARD', changes) > 2 * redis.call('ZCARD', leases) + MOST_GONE then
+    local oldest = redis.call('ZRANGE', changes, 1, 1, 'WITHSCORES')
+    redis.call('ZREM', changes, oldest[1])
+    redis.call('ZADD', changes, oldest[2], FLOOR)
+  end
 end
 local function split(value)
   local at = string.find(value, '\\n', 1, true) or #value + 1
@@ -75,7 +95,7 @@ local function drop(name)
   local value = redis.call('HGET', workers, name)
   redis.call('ZREM', leases, name)
   redis.call('HDEL', workers, name)
-  bump()
+  bump(name)
   if value and #value <= LARGEST then local _, body = split(value); return aged(body) end
 end
 local function sweep()  -- others may have removed one of the keys
@@ -101,12 +121,19 @@ local function put(name, head, body, ttl)
   if held then
     local held_head, held_body = split(held)
     if incarnation_of(held_head) ~= incarnation_of(head) then return aged(held_body) end
-    if held_head ~= head then bump() end
+    if held_head ~= head then bump(name) end
   else
-    bump()
+    bump(name)
   end
   redis.call('ZADD', leases, now + ttl, name)
   redis.call('HSET', workers, name, head .. '\\n' .. now .. '\\n' .. body)
+end
+local function body_of(name)
+  local value = redis.call('HGET', workers, name)
+  if value and #value > LARGEST then return LEFT_OUT .. string.sub(name, 1, 100) end
+  if not value then return nil end
+  local _, body = split(value)
+  return aged(body)
 end
 local function bodies_of(names)  -- those that end first: invented ones may never end
   local bodies = {}
@@ -115,15 +142,17 @@ local function bodies_of(names)  -- those that end first: invented ones may neve
     bodies[1] = LEFT_OUT
   end
   for _, name in ipairs(names) do
-    local value = redis.call('HGET', workers, name)
-    if value and #value > LARGEST then
-      bodies[#bodies + 1] = LEFT_OUT .. string.sub(name, 1, 100)
-    elseif value then
-      local _, body = split(value)
-      bodies[#bodies + 1] = aged(body)
-    end
+    bodies[#bodies + 1] = body_of(name)
   end
   return bodies
+end
+local function changed_since(known, wanted)  -- names, as a set; nil where that is not known
+  if noted(LAST) ~= tonumber(redis.call('GET', version) or '0') or known < noted(FLOOR) then return nil end
+  local above = '(' .. string.format('%.0f', known)
+  if redis.call('ZCOUNT', changes, above, '+inf') > MOST then return nil end
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', changes, above, '+inf')) do wanted[name] = true end
+  wanted[LAST], wanted[FLOOR], wanted[EPOCH] = nil, nil, nil
+  return wanted
 end
 local function belonging(from, among)
   local wanted, lengths, names = {}, {}, {}
@@ -167,14 +196,27 @@ _RENEW = (
     + _ALWAYS
     + """
 local gone, refused = expire(), {}
-for i = 4, #ARGV, 3 do
+local known, first = tonumber(ARGV[2]), 6 + tonumber(ARGV[5])
+for i = first, #ARGV, 3 do
   if put(ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[1])) then refused[#refused + 1] = ARGV[i] end
 end
-if #ARGV >= 4 then linger(ARGV[3]) end
+if #ARGV >= first then linger(ARGV[3]) end
 sweep()
-local at = tonumber(redis.call('GET', version) or '0') or 0
-if at == tonumber(ARGV[2]) or ARGV[2] == '-2' then return {at, gone, refused} end
-return {at, gone, refused, bodies_of(redis.call('ZRANGE', leases, 0, MOST))}
+local at, epoch = tonumber(redis.call('GET', version) or '0') or 0, string.format('%.0f', noted(EPOCH))
+if #gone > 0 then known = -1 end  -- what is gone may be a copy of what is not: the reader compares
+if (at == known and first == 6) or known == -2 then return {at, gone, refused, epoch} end
+local wanted = {}
+for i = 6, first - 1 do wanted[ARGV[i]] = true end
+wanted = ARGV[4] == epoch and known >= 0 and known <= at and changed_since(known, wanted)
+if not wanted then
+  return {at, gone, refused, epoch, bodies_of(redis.call('ZRANGE', leases, 0, MOST))}
+end
+local bodies, absent = {}, {}
+for name in pairs(wanted) do
+  local body = redis.call('ZSCORE', leases, name) and body_of(name)
+  if body then bodies[#bodies + 1] = body else absent[#absent + 1] = name end
+end
+return {at, gone, refused, epoch, bodies, absent}
 """
 )
 _READ = (  # drops nothing: who drops a lease has to announce it
@@ -252,6 +294,7 @@ _TYPES = {
     "leases": "zset",
     "workers": "hash",
     "version": "string",
+    "changes": "zset",
     "records": "zset",
     "record": "hash",
     "stats": "zset",
@@ -269,6 +312,7 @@ class RedisLeaseStore:
         self._redis = endpoint.client(max_connections=_CONNECTIONS)
         self._turns = asyncio.Semaphore(_CONNECTIONS)  # many may start or end at once
         self._keys = [names.key(what) for what in ("leases", "workers", "version")]
+        self._all_keys = [*self._keys, names.key("changes")]
         self._record_keys = [names.key(what) for what in ("records", "record")]
         self._stats_keys = [names.key(what) for what in ("stats", "stat")]
         self._activations = names.key("activations")
@@ -287,16 +331,19 @@ class RedisLeaseStore:
     async def renew(self, leases: Sequence[Lease], *, version: int | Since = -1) -> Renewal:
         """Renew leases; see LeaseStore."""
         rows = [cell for lease in leases for cell in self._row(lease)]
-        known = version_of(version)
-        reply = await self._run(_RENEW, self._keys, [_lease_ms(), known, KEYS_LIVE_MS, *rows])
-        at, expired, refused, *rest = reply
+        since = version if isinstance(version, Since) else Since(version, -1)
+        told = [since.version, KEYS_LIVE_MS, since.epoch, len(since.names), *since.names]
+        reply = await self._run(_RENEW, self._all_keys, [_lease_ms(), *told, *rows])
+        at, expired, refused, epoch, *rest = reply
         held = {name.decode(errors="replace") for name in refused}
         claims = [(one.name, await self.claim(one)) for one in leases if one.name in held]
         holders = {name: holder for name, holder in claims if holder is not None}
         live = decode_leases(rest[0], self._seal) if rest else None
         return Renewal(
             version=at,
+            epoch=int(epoch),
             leases=live,
+            absent=[name.decode(errors="replace") for name in rest[1]] if rest[1:] else None,
             expired=truly_expired(decode_leases(expired, self._seal), live),
             refused=list(holders),
             holders=holders,
@@ -305,7 +352,7 @@ class RedisLeaseStore:
     async def extend(self, incarnations: Sequence[str]) -> None:
         """Extend leases; see LeaseStore."""
         if incarnations:
-            await self._run(_KEEP, self._keys, [_lease_ms(), *incarnations])
+            await self._run(_KEEP, self._all_keys, [_lease_ms(), *incarnations])
 
     async def release(
         self, incarnations: Sequence[str], *, names: Sequence[str] | None = None
@@ -314,12 +361,12 @@ class RedisLeaseStore:
         if not incarnations:
             return []
         among = [""] if names is None else [len(names), *names]
-        released = await self._run(_RELEASE, self._keys, [*among, *incarnations])
+        released = await self._run(_RELEASE, self._all_keys, [*among, *incarnations])
         return released_by(incarnations, released, self._seal)
 
     async def leases(self) -> list[Lease]:
         """All live leases by name."""
-        return decode_leases(await self._run(_READ, self._keys, []), self._seal)
+        return decode_leases(await self._run(_READ, self._all_keys, []), self._seal)
 
     async def set_activation(self, name: str, activation: Activation) -> None:
         """Remember an activation."""
@@ -415,10 +462,10 @@ class RedisLeaseStore:
                 logger.error("%s was no key of pbus, and is removed", key.decode(errors="replace"))
 
     async def _claim(self, lease: Lease) -> Any:
-        return await self._run(_CLAIM, self._keys, [*self._row(lease), _lease_ms()])
+        return await self._run(_CLAIM, self._all_keys, [*self._row(lease), _lease_ms()])
 
     async def _evict(self, name: str, body: bytes) -> None:
-        await self._run(_EVICT, self._keys, [name, body])
+        await self._run(_EVICT, self._all_keys, [name, body])
 
     def _row(self, lease: Lease) -> tuple[str, str, bytes]:
         head = f"{lease.incarnation}|{lease.state}|{int(lease.active)}"
