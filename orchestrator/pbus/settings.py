@@ -61,6 +61,7 @@ class BusOptions(TypedDict, total=False):
     delivery: str | None
     send_timeout: float | None
     stats: bool | None
+    direct: bool | None
     delivery_options: DeliveryOptions | None
 
 
@@ -79,6 +80,7 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True):
         delivery: "at-most-once", or "at-least-once": stored in the broker until handled.
         send_timeout: Seconds a send waits for room, or for the broker to be back.
         stats: Whether processes count and time what they send and handle, for `pbus stats`.
+        direct: Whether processes of one host hand messages to each other by sockets, where they can.
         delivery_options: With at-least-once.
     """
 
@@ -92,6 +94,7 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True):
     delivery: DeliveryMode = "at-most-once"
     send_timeout: float = DEFAULT_SEND_TIMEOUT_S
     stats: bool = True
+    direct: bool = False
     delivery_options: DeliveryOptions = DeliveryOptions()
 
     @classmethod

@@ -31,7 +31,7 @@ EXPECTED = {
     "batch": ["batch: 500 at once", "batch: one by one"],
     "durable-rtt": ["durable-rtt"],
     "fanout": ["one-to-one", "fanout", "broadcast"],
-    "rtt": ["rtt"],
+    "rtt": ["rtt", "rtt: direct"],
     "urgent": ["urgent behind 60", "urgent behind 600"],
     "stall": ["stall, handler sleeps", "stall, process blocked"],
     "inproc": ["in process, 1 worker", "in process, 1,000 workers"],
@@ -234,7 +234,7 @@ def test_peers_are_measured_in_turn(valkey: Valkey) -> None:
     assert {
         "one-to-one / nats-py": (2.0, None),
         "fanout to 2 / nats-py": (1.4, None),
-        "rtt p50 / nats-py": (None, 0.35),
+        "rtt: direct p50 / nats-py": (None, 0.35),
     } == {name: bounds for name, bounds in wanted.items() if "nats" in name}
     commands = [" ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])]
     assert [] == [one for one in commands if "pbus-bench-nats-" in one]

@@ -112,6 +112,7 @@ def test_launch_keeps_secrets_out():
         "PBUS_DELIVERY": "at-most-once",
         "PBUS_SEND_TIMEOUT": "10.0",
         "PBUS_STATS": "1",
+        "PBUS_DIRECT": "0",
         "PBUS_MAX_BACKLOG": "100000",
         "PBUS_MAX_BACKLOG_BYTES": "268435456",
         "PBUS_WHEN_FULL": "wait",

@@ -18,6 +18,7 @@ OTHER = BusSettings(
     delivery="at-least-once",
     send_timeout=1.5,
     stats=False,
+    direct=True,
     delivery_options=DeliveryOptions(
         max_backlog=7,
         max_backlog_bytes=8_000,

@@ -4,11 +4,14 @@ import abc
 import asyncio
 import contextlib
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from pbus.bus.base import new_header
 from pbus.bus.claims import Claims
 from pbus.bus.coalescing import EVERYONE
+from pbus.bus.direct.direct_sockets import DirectSockets
+from pbus.bus.direct.direct_transport import Copy
 from pbus.bus.queues.consumer import QueueConsumer
 from pbus.bus.queues.pending_put import EncodedMessage, Receipt
 from pbus.bus.queues.sealed_store import SealedQueueStore
@@ -77,7 +80,7 @@ class BrokeredBus(ReceivingBus):
         self._is_packed = self.encoding is Encoding.MSGPACK
         self._seal = seal_of(settings.key, self.channel, encrypt=settings.encrypt)
         self._claims = Claims(self.presences, self._read_leases)
-        self._max_payload_bytes = max(MAX_PAYLOAD_BYTES, self.max_message_bytes) + _ENVELOPE_BYTES
+        self.max_payload_bytes = max(MAX_PAYLOAD_BYTES, self.max_message_bytes) + _ENVELOPE_BYTES
         self._carried_bytes = self.max_message_bytes  # of what is not stored; the broker's
         self._limit_hint, self._trouble = "", "no answer in time"
         self._tasks = TaskOwner()
@@ -186,8 +189,9 @@ class BrokeredBus(ReceivingBus):
             return store
         return SealedQueueStore(store, self._seal, self.names, self._claims, self._refuse)
 
-    def _init_streams(self, transport: Transport) -> None:
+    def _init_streams(self, transport: Transport, copy: Copy | None = None) -> None:
         self._receiver = StreamReceiver(self)
+        transport = self._with_direct(transport, copy)
         self._send_buffers = {
             lane: SendBuffer(
                 lane,
@@ -237,8 +241,7 @@ class BrokeredBus(ReceivingBus):
         if self._tasks:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_DRAIN_TIMEOUT_S):
-                    for writer in self._writers.values():
-                        await writer.drain()
+                    await _drain(self._writers.values(), self._direct)
         await self._tasks.close()
         await self._disconnect()
 
@@ -297,3 +300,12 @@ class BrokeredBus(ReceivingBus):
     @abc.abstractmethod
     async def _disconnect(self) -> None:
         """Close the connections, as far as they are open; nothing uses them any more."""
+
+
+async def _drain(writers: Iterable[LaneWriter], direct: DirectSockets | None) -> None:
+    """Write out what was accepted, and what a direct socket did not carry to its end."""
+    for writer in writers:
+        await writer.drain()
+    if direct is not None and await direct.outbound.finish():
+        for writer in writers:
+            await writer.drain()

@@ -1,14 +1,18 @@
 """ReceivingBus: a bus that takes payloads from a broker, checks them and puts them into mailboxes."""
 
 from pbus.bus.base import WorkerBus
+from pbus.bus.direct.direct_sockets import DirectSockets
+from pbus.bus.direct.direct_transport import Copy
 from pbus.bus.local.mailbox import SYSTEM_CAPACITY
 from pbus.bus.stream.flow_control import FlowControl
 from pbus.bus.stream.provenance import Provenance
 from pbus.bus.stream.receiver import Completion, StreamReceiver
-from pbus.codec import claimed_origin
+from pbus.bus.stream.transport import Transport
+from pbus.codec import Envelope, claimed_origin, decode_payload
 from pbus.errors import MessageDecodeError, SealError
 from pbus.messages import Lane
 from pbus.seal import Seal
+from pbus.settings import BusSettings
 
 
 class ReceivingBus(WorkerBus):
@@ -17,8 +21,10 @@ class ReceivingBus(WorkerBus):
     _receiver: StreamReceiver
     _flow_control: FlowControl
     _seal: Seal
-    _max_payload_bytes: int
+    max_payload_bytes: int
     _provenance: Provenance | None = None  # checked where there is a key
+    _direct: DirectSockets | None = None
+    _settings: BusSettings
 
     def _receive(self, payload: bytes, *, is_note: bool) -> None:
         """Take one payload of any content: a credit note, or messages.
@@ -30,7 +36,7 @@ class ReceivingBus(WorkerBus):
                 self._take_note(payload)
             else:
                 plain = self._seal.open("payload", payload)
-                self._receiver.receive(plain, limit=self._max_payload_bytes)
+                self._receiver.receive(plain, limit=self.max_payload_bytes)
         except SealError as error:
             self._refuse(error, payload)
         except MessageDecodeError as error:
@@ -38,12 +44,51 @@ class ReceivingBus(WorkerBus):
         except Exception as error:  # noqa: BLE001 - counted and said, at most once a second
             self._refuse(MessageDecodeError(f"a bug in pbus: {error!r}"))
 
+    def open_payload(self, payload: bytes) -> tuple[Envelope, list[bytes]] | None:
+        """Open a payload from a direct socket; None for one that was refused and counted."""
+        try:
+            return decode_payload(self._seal.open("payload", payload))
+        except SealError as error:
+            self._refuse(error, payload)
+        except MessageDecodeError as error:
+            self._refuse(self._seal.explain(error, payload), payload)
+        return None
+
+    def refuse(self, error: MessageDecodeError) -> None:
+        """Count a payload from a direct socket that was refused, and say so."""
+        self._refuse(error)
+
+    def hosts(self, address: str) -> bool:
+        """Whether an address is a subscriber's of this process."""
+        return bool(self._router.receivers(address))
+
     def _refuse(self, error: MessageDecodeError, payload: bytes = b"") -> None:
         self.counters.unsealed += isinstance(error, SealError)
         self._router.refuse(error, claimed_origin(payload))
 
     def _take_note(self, note: bytes) -> None:
         self._flow_control.receive(note)
+
+    # Direct sockets
+
+    @property
+    def _is_direct(self) -> bool:
+        return DirectSockets.are_wanted(self._settings)
+
+    def _with_direct(self, transport: Transport, copy: Copy | None) -> Transport:
+        """A transport that uses direct sockets, too, if they are wanted and followers get copies."""
+        if copy is None or not self._is_direct:
+            return transport
+        self._direct = DirectSockets(self, self._receiver, transport, copy)
+        return self._direct.outbound
+
+    def _tidy_direct(self) -> None:
+        if self._direct is not None:
+            self._direct.outbound.routes.tidy()
+
+    def _end_direct(self) -> None:
+        if self._direct is not None:
+            self._direct.end()
 
     # What the receiver calls
 

@@ -150,6 +150,13 @@ class BusSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             " `pbus graph --observed` and metrics; true."
         ),
     ] = None
+    direct: Annotated[
+        bool | None,
+        Meta(
+            description="Whether processes of one host hand messages to each other by Unix sockets"
+            " (Redis at most once, Linux), with the broker for everything else; false."
+        ),
+    ] = None
     key: Annotated[
         Text | None,
         Meta(

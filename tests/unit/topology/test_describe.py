@@ -40,6 +40,7 @@ def test_describes_whole_topology(tmp_path):
             "encrypt": False,
             "delivery": "at-most-once",
             "stats": True,
+            "direct": False,
             "max_backlog": 100000,
             "max_backlog_bytes": 268435456,
             "when_full": "wait",

@@ -403,7 +403,7 @@ def test_refuses_wrong_workers(tmp_path, lines, problem):
             WORKER + "bus: redis\n",
             (
                 "3: bus: expected a mapping with keys of backend, url, channel, max_message_bytes, encoding,"
-                " stats, key, encrypt, delivery, max_backlog, max_backlog_bytes, when_full, max_attempts, max_crash_attempts,"
+                " stats, direct, key, encrypt, delivery, max_backlog, max_backlog_bytes, when_full, max_attempts, max_crash_attempts,"
                 " got text"
             ),
         ),
@@ -642,7 +642,7 @@ def test_describes_every_key():
         for key, value in definition["properties"].items()
     }
 
-    assert 91 == len(keys)
+    assert 92 == len(keys)
     assert all(keys.values())
     assert all(not definition["additionalProperties"] for definition in definitions.values())
     assert ["workers"] == definitions["TopologyFile"]["required"]

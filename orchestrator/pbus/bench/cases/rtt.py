@@ -11,7 +11,7 @@ from pbus.bench.processes.process_pool import BenchProcesses
 from pbus.bench.processes.roles import DelayResult, RoleConfig
 from pbus.bench.results import SHARE, CaseResult, Check, Percentiles, Plan, Row, System, ratio
 from pbus.messages import BusMessage
-from pbus.settings import BusSettings
+from pbus.settings import BusOptions, BusSettings
 
 T = TypeVar("T")
 
@@ -23,6 +23,7 @@ _AT_MOST: dict[System, float] = {
     "pgmq": 1 / 30,
     "nats-py": 0.35,
 }  # times that client
+_DIRECT_AT_MOST = 0.65  # times the way by the broker
 _ROLES: dict[System, tuple[str, str]] = {
     "pbus": ("pong", "ping"),
     "redis-py": ("redis-pong", "redis-ping"),
@@ -32,25 +33,39 @@ _ROLES: dict[System, tuple[str, str]] = {
 
 
 async def measure(pool: BenchProcesses, plan: Plan) -> CaseResult:
-    """Measure it, with the baseline in turn."""
+    """Measure it, with the baseline in turn; ours by direct sockets, too, where the bus has them."""
     count = max(1, plan.count_or(_COUNT) // plan.rounds)
     runs: dict[System, list[DelayResult]] = {}
+    direct: list[DelayResult] = []
     for system in plan.systems:
         share = max(1, int(count * SHARE[system]))
         runs.setdefault(system, []).append(
             await run_round_trips(pool, _ROLES[system], DelayResult, count=share, size=plan.size)
         )
+        if system == "pbus" and plan.baseline != "pgmq":
+            bus = pool.new_bus().updated(BusOptions(direct=True))
+            direct.append(
+                await run_round_trips(
+                    pool, _ROLES[system], DelayResult, count=share, size=plan.size, bus=bus
+                )
+            )
     rows = tuple(delay_row("rtt", system, runs[system]) for system in runs)
     ours, *others = rows
-    checks = tuple(
-        Check.of(
-            f"rtt p50 / {theirs.system}",
-            ratio(ours.p50_ms, theirs.p50_ms),
-            at_most=_AT_MOST[theirs.system],
-        )
+    best = delay_row("rtt: direct", "pbus", direct) if direct else ours
+    checks = [
+        _check(best if theirs.system == "nats-py" else ours, theirs, _AT_MOST[theirs.system])
         for theirs in others
-    )
-    return CaseResult(rows=rows, checks=checks)
+    ]
+    if direct:
+        value = ratio(best.p50_ms, ours.p50_ms)
+        checks.append(Check.of("rtt p50, direct / broker", value, at_most=_DIRECT_AT_MOST))
+        rows = (ours, best, *others)
+    return CaseResult(rows=rows, checks=tuple(checks))
+
+
+def _check(ours: Row, theirs: Row, at_most: float) -> Check:
+    value = ratio(ours.p50_ms, theirs.p50_ms)
+    return Check.of(f"{ours.name} p50 / {theirs.system}", value, at_most=at_most)
 
 
 async def run_round_trips(

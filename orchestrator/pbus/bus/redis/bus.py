@@ -17,10 +17,11 @@ from pbus.bus.redis.connections import (
     close,
     open_connection,
 )
+from pbus.bus.redis.follower_copies import FollowerCopies
 from pbus.bus.redis.keys import FOLLOWED, Keys
 from pbus.bus.redis.leases import KEYS_LIVE_MS, RedisLeaseStore
 from pbus.bus.redis.server.endpoint import CONNECT_TIMEOUT_S, REFUSALS, TROUBLE, Endpoint, reason_of
-from pbus.bus.redis.tap import FOLLOWER_NOTE, RedisTap
+from pbus.bus.redis.tap import COPYING_NOTE, FOLLOWER_NOTE, WHO_COPIES, RedisTap
 from pbus.bus.redis.transport import RedisTransport
 from pbus.bus.stream.flow_control import CREDIT_NOTES
 from pbus.bus.stream.receiver import BUDGET_BYTES
@@ -88,7 +89,9 @@ class RedisBus(BrokeredBus):
             Lane.SYSTEM: SubscriberConnection(self._endpoint, "system reader", self._take),
         }
         self._listeners[Lane.SYSTEM].preset([self._names.control(self.incarnation)])
-        self._init_streams(RedisTransport(self._endpoint, self._links, self._names))
+        self._copies = FollowerCopies(self._endpoint, self._names)
+        transport = RedisTransport(self._endpoint, self._links, self._names)
+        self._init_streams(transport, self._copy)
 
     @property
     def is_connected(self) -> bool:
@@ -104,8 +107,8 @@ class RedisBus(BrokeredBus):
 
     def tap(self) -> RedisTap:
         """Follow all traffic of the channel; it costs the workers nothing."""
-        asks = self.delivery == "at-least-once"
-        return RedisTap(self._endpoint, self._names, self._seal, asks=asks)
+        asks, is_direct = self.delivery == "at-least-once", self._is_direct
+        return RedisTap(self._endpoint, self._names, self._seal, asks=asks, is_direct=is_direct)
 
     # Connections
 
@@ -116,14 +119,23 @@ class RedisBus(BrokeredBus):
             listener.preset([self._names.lane(lane.value, address) for address in addresses])
             self._spawn(listener.name, listener.run)
         self._start_tasks()
+        if self._is_direct:
+            self._spawn("follower copies", self._copies.run)
         self._spawn("server", self._watch_server)
         for listener in self._listeners.values():
             await listener.wait_up()
         await self._open_queues()
+        await self._look_for_followers()
+        if self._direct is not None:
+            self._direct.start(self._send_buffers)
 
-    async def _open_queues(self) -> None:
-        await super()._open_queues()
-        if self.queues is None:
+    def _copy(self, lane: Lane, address: str, payload: bytes) -> None:
+        """Give followers, if there are some, what a direct socket carries."""
+        if self._followed_until > time.monotonic():
+            self._copies.put(lane, address, payload)
+
+    async def _look_for_followers(self) -> None:
+        if self.queues is None and not self._is_direct:
             return
         link = self._links[Lane.SYSTEM]
         try:
@@ -168,12 +180,15 @@ class RedisBus(BrokeredBus):
         return next((reason_of(trouble) for trouble in troubles if trouble), self._trouble)
 
     async def _disconnect(self) -> None:
+        self._end_direct()
         for link in self._links.values():
             await link.close()
+        await self._copies.close()
         if isinstance(self._leases, RedisLeaseStore):
             await self._leases.close()
 
     async def _heartbeat(self) -> None:
+        self._tidy_direct()
         for listener in self._listeners.values():
             await listener.beat()
 
@@ -214,8 +229,13 @@ class RedisBus(BrokeredBus):
     def _take_note(self, note: bytes) -> None:
         if not note.startswith(FOLLOWER_NOTE):
             super()._take_note(note)
-        elif self._seal.open("note", note) == FOLLOWER_NOTE:
+            return
+        text = self._seal.open("note", note)
+        if text in {FOLLOWER_NOTE, WHO_COPIES}:
             self._note_follower()
+            if text == WHO_COPIES and self._is_direct:
+                answer = self._seal.close("note", COPYING_NOTE)
+                self._copies.put(Lane.SYSTEM, "", answer)
         else:
             raise MessageDecodeError("a follower's note with more behind it")
 

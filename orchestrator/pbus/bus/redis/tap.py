@@ -16,6 +16,9 @@ from pbus.seal import Seal
 FOLLOWER_NOTE = (
     b'["follower"]'  # to everyone's system channel: stored messages are copied to followers
 )
+WHO_COPIES = FOLLOWER_NOTE + b"?"  # the same, to be answered
+COPYING_NOTE = b'["copying"]'  # the answer: from now on direct messages are copied, too
+_ANSWERS_S = 0.5  # for which a new follower waits for them; a process may be busy
 
 
 class RedisTap(BrokerTap):
@@ -26,13 +29,26 @@ class RedisTap(BrokerTap):
         names: How channels are named.
         seal: Of the channel.
         asks: Stored messages do not pass here by themselves: ask senders for copies while it is open.
+        is_direct: Nor do messages that go by direct sockets: wait until senders copy them.
     """
 
-    def __init__(self, endpoint: Endpoint, names: Keys, seal: Seal, *, asks: bool = False) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        names: Keys,
+        seal: Seal,
+        *,
+        asks: bool = False,
+        is_direct: bool = False,
+    ) -> None:
         super().__init__(seal)
         self._names = names
         self._endpoint = endpoint
-        self._asking = CommandConnection(endpoint, "tap asking") if asks else None
+        is_asking = asks or is_direct
+        self._asking = CommandConnection(endpoint, "tap asking") if is_asking else None
+        self._is_direct = is_direct
+        self._copying = 0
+        self._answered = asyncio.Event()
         self._link = SubscriberConnection(endpoint, "tap", self._take, pattern=names.everything())
 
     async def __aenter__(self) -> Self:
@@ -43,7 +59,10 @@ class RedisTap(BrokerTap):
         except TimeoutError:
             await self.__aexit__()
             raise BusUnavailableError(self._endpoint.url, "it cannot be followed") from None
-        await self._ask()
+        if self._is_direct:
+            await self._ask_who_copies()
+        else:
+            await self._ask()
         return self
 
     async def catch_up(self) -> None:
@@ -69,12 +88,27 @@ class RedisTap(BrokerTap):
         await self._link.beat()
         await self._ask()
 
-    async def _ask(self) -> None:
+    async def _ask_who_copies(self) -> None:
+        """Tell senders that there are followers, and wait a moment for all to have heard it."""
+        await self._ask(WHO_COPIES)
+        assert self._asking is not None  # noqa: S101 - it is direct
+        expected = 0
+        with contextlib.suppress(*TROUBLE):
+            name = self._names.lane("s", EVERYONE)
+            (reply,) = await self._asking.request([(b"PUBSUB", b"NUMSUB", name)])
+            expected = reply[1] if isinstance(reply, list) else 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ANSWERS_S):
+                while self._copying < expected:
+                    self._answered.clear()
+                    await self._answered.wait()
+
+    async def _ask(self, text: bytes = FOLLOWER_NOTE) -> None:
         """Tell senders, for another while, that there are followers."""
         if self._asking is None:
             return
         lease_ms = int(FOLLOWER_LEASE_S * 1000)
-        note = self._seal.close("note", FOLLOWER_NOTE)
+        note = self._seal.close("note", text)
         with contextlib.suppress(*TROUBLE):  # asked again with the next beat
             await self._asking.request([
                 (b"SET", self._names.key("followed"), b"1", b"PX", lease_ms),
@@ -82,5 +116,8 @@ class RedisTap(BrokerTap):
             ])
 
     def _take(self, payload: bytes) -> None:
-        if not payload.startswith(FOLLOWER_NOTE):
+        if payload.startswith(COPYING_NOTE):
+            self._copying += 1
+            self._answered.set()
+        elif not payload.startswith(FOLLOWER_NOTE):
             self._follow(payload)

@@ -44,6 +44,18 @@ class Sink(Protocol):
         ...
 
 
+class DirectLinks(Protocol):
+    """The direct sockets of other processes, which are read in turn with the broker."""
+
+    def drain(self, sender: str) -> None:
+        """Take what a sender has written so far."""
+        ...
+
+    def retry(self, sender: str) -> None:
+        """Take what waited for a payload that has come."""
+        ...
+
+
 class ReceiveStream:
     """The messages that one process sends us at one address in one lane."""
 
@@ -112,6 +124,7 @@ class StreamReceiver:
 
     Attributes:
         urgent_bytes: Of urgent messages that are not handled yet; they need no credit.
+        links: Direct sockets, where there are some.
     """
 
     def __init__(self, sink: Sink) -> None:
@@ -119,6 +132,7 @@ class StreamReceiver:
         self._streams: dict[_KEY, ReceiveStream] = {}
         self._share = MAX_SHARE_BYTES
         self.urgent_bytes = 0
+        self.links: DirectLinks | None = None
 
     def receive(self, payload: bytes, *, limit: int) -> None:
         """Take one payload of at most `limit` bytes from the transport.
@@ -129,6 +143,19 @@ class StreamReceiver:
         if len(payload) > limit:
             raise MessageDecodeError(f"a payload of {len(payload):,} bytes, over max_message_bytes")
         envelope, lines = decode_payload(payload)
+        if self.links is None:
+            self.take(envelope, lines)
+            return
+        self.links.drain(envelope.sender)
+        self.take(envelope, lines)
+        self.links.retry(envelope.sender)
+
+    def take(self, envelope: Envelope, lines: list[bytes]) -> None:
+        """Take the messages of one payload.
+
+        Raises:
+            MessageDecodeError: There is no room for its sender.
+        """
         stream = self._stream(envelope)
         if stream is None:
             return
@@ -148,6 +175,15 @@ class StreamReceiver:
             self._grant(
                 stream
             )  # now the sender knows us, or that it need not wait for what is lost
+
+    def has_come(
+        self, sender: str, address: str, lane: Lane, number: int, next_number: int
+    ) -> bool:
+        """Whether a stream, or a later one of its sender, has come up to a message."""
+        stream = self._streams.get((sender, address, lane))
+        if stream is None or stream.number != number:
+            return stream is not None and stream.number > number
+        return stream.next_number >= next_number
 
     def consumed(self, stream: ReceiveStream, size: int) -> None:
         """A payload of so many bytes has been handled."""

@@ -59,6 +59,10 @@ class SendBuffer:
         """Streams whose senders wait."""
         return list(self._blocked.values())
 
+    def stream(self, address: str) -> SendStream | None:
+        """The stream to an address, if anything was sent there lately."""
+        return self._streams.get(address)
+
     async def put(self, address: str, line: bytes) -> None:
         """Accept one message, waiting in turn for room and credit.
 

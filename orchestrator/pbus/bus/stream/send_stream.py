@@ -14,6 +14,7 @@ class SendStream:
 
     Attributes:
         number: Tells this stream from others of the process.
+        broadcasts: The broadcasts, by stream and next number, before what the broker had last of this.
         position: Bytes accepted so far; those of the receivers are on the same scale.
         counted: What PUBLISH said, how many of it were ours, and when we asked.
         expected: How many processes listen, the dead included that still have a connection.
@@ -21,7 +22,7 @@ class SendStream:
     """
 
     __slots__ = (
-        "_consumed", "_dead", "_limit", "_receivers", "address", "counted", "expected", "is_complete", "last_used",
+        "_consumed", "_dead", "_limit", "_receivers", "address", "broadcasts", "counted", "expected", "is_complete", "last_used",
         "marked", "next_number", "number", "position", "waiters",
     )  # fmt: skip
 
@@ -33,6 +34,7 @@ class SendStream:
         self.position = 0
         self.expected = 0
         self.is_complete = False
+        self.broadcasts = (0, 0)
         self.counted = (-1, 0, 0.0)
         self.waiters: deque[tuple[asyncio.Future[None], bytes]] = deque()
         self.last_used = time.monotonic()
@@ -112,7 +114,9 @@ class SendStream:
 class OutBatch:
     """Messages of one stream on their way out."""
 
-    __slots__ = ("created", "encoded", "first", "lines", "position", "size", "stream")
+    __slots__ = (
+        "created", "encoded", "first", "is_handed_over", "lines", "position", "size", "stream",
+    )  # fmt: skip
 
     def __init__(self, stream: SendStream) -> None:
         self.stream = stream
@@ -122,3 +126,4 @@ class OutBatch:
         self.size = 0
         self.created = time.monotonic()
         self.encoded: bytes | None = None
+        self.is_handed_over = False  # to a direct socket, which has it written in any case
