@@ -77,7 +77,7 @@ $(READY): pyproject.toml $(LOCK)
 
 $(PIPECAT)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(PIPECAT)
-	$(PIPECAT)/bin/python -m pip install --quiet --editable . 'pipecat-ai[redis,pgmq]==1.14.0' \
+	$(PIPECAT)/bin/python -m pip install --quiet --editable '.[otel]' 'pipecat-ai[redis,pgmq]==1.14.0' \
 		cryptography hypothesis pytest pytest-timeout pytest-xdist
 	$(PIPECAT)/bin/python -m pip check
 	@touch $@

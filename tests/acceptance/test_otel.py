@@ -256,3 +256,70 @@ def test_a_collector_that_is_away_is_no_error(traced: Place):
 
     assert 0 == done.code
     assert {"inner", "inherited"} == json.loads(done.out).keys()
+
+
+MEMORY = """\
+name: traced-here
+bus: {backend: memory}
+workers:
+  one-front: {worker: "memory_workers:Front"}
+  one-back: {worker: "memory_workers:Back"}
+"""
+
+MEMORY_WORKERS = """\
+from pbus import BaseWorker, job, worker_ready
+
+
+class Front(BaseWorker):
+    @worker_ready(name="one-back")
+    async def on_back(self, data):
+        answer = await self.job("one-back", name="answer", payload={})
+        print("trace", answer["inner"], flush=True)
+        await self.end()
+
+
+class Back(BaseWorker):
+    @job(name="answer")
+    async def answer(self, request):
+        return {"inner": request.trace_id}
+
+
+async def main():
+    from pbus import WorkerRunner
+
+    runner = WorkerRunner()
+    await runner.add_workers(Front("one-front"), Back("one-back"))
+    await runner.run()
+
+
+if __name__ == "__main__":
+    import asyncio
+
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("is_script", [False, True], ids=["topology", "script"])
+def test_workers_of_one_process_are_traced(collector: Collector, is_script: bool):
+    """On the bus in memory: send and process of request and answer are one trace."""
+    with CliEnv() as cli:
+        cli.environ |= collector.environ
+        place = cli.place("one", {"topology.yaml": MEMORY, "memory_workers.py": MEMORY_WORKERS})
+        if is_script:
+            done = subprocess.run(
+                [sys.executable, "memory_workers.py"], cwd=place.folder, env=cli.environ,
+                capture_output=True, text=True, timeout=30,
+            )  # fmt: skip
+            code, out, err = done.returncode, done.stdout, done.stderr
+        else:
+            ended = place.run("up", "--plain")
+            code, out, err = ended.code, ended.out, ended.err
+    assert 0 == code, err
+    trace_id = next(line.split()[-1] for line in out.splitlines() if "trace " in line)
+    spans = spans_of(collector, trace_id, 5)
+
+    send = one(spans, "send one-back", pbus_message_type=REQUEST)
+    process = one(spans, "process one-back", pbus_message_type=REQUEST)
+    reply = one(spans, "send one-front", pbus_message_type=RESPONSE)
+    assert (process.parent_id, reply.parent_id) == (send.span_id, process.span_id)
+    assert one(spans, "process one-front", pbus_message_type=RESPONSE).parent_id == reply.span_id

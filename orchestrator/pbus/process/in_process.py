@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from pbus.bus.connect import make_bus
+from pbus.bus.otel import trace_if_configured
 from pbus.bus.subscriber import BusSubscriber
 from pbus.ids import new_token
 from pbus.messages import BusCancelMessage, BusEndMessage, BusMessage
@@ -75,6 +76,7 @@ class InProcessRunner(BusSubscriber):
                 for one in self._instances()
             ]
             bus = make_bus(self._topology.bus)
+            trace_if_configured(bus, os.environ)
             runner = WorkerRunner(
                 bus=bus, session=self.session, handle_sigint=False, handle_sigterm=False
             )

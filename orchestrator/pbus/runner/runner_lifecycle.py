@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.memory import AsyncQueueBus
+from pbus.bus.otel import trace_if_configured
 from pbus.bus.subscriber import BusSubscriber
 from pbus.concurrency.background import TaskOwner
 from pbus.concurrency.backoff import Backoff
@@ -48,6 +49,13 @@ def _grace_of(environ: Mapping[str, str]) -> float:
         return END_TIMEOUT_S
 
 
+def _own_bus() -> AsyncQueueBus:
+    """A bus of this process alone."""
+    bus = AsyncQueueBus()
+    trace_if_configured(bus, os.environ)
+    return bus
+
+
 class RunnerLifecycle(EventSource, BusSubscriber):
     """The base of WorkerRunner: state, start and stop.
 
@@ -77,7 +85,7 @@ class RunnerLifecycle(EventSource, BusSubscriber):
         super().__init__()
         self.name = name or f"runner-{new_token(32)}"
         self.session = session or os.environ.get("PBUS_SESSION") or new_token()
-        self.bus = bus or AsyncQueueBus()
+        self.bus = bus or _own_bus()
         self.registry = WorkerRegistry(self.name, self.bus, self.session)
         self.registry.on_name_taken = self._on_name_taken
         self.end_timeout = _grace_of(os.environ)

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+from msgspec.structs import force_setattr
+
 from pbus.compat.pipecat import theirs
 from pbus.compat.pipecat.conversion import WireMessage
+from pbus.trace_context import traceparent_after
 
 _REQUESTS = frozenset({"BusJobRequestMessage", "BusJobRequestUrgentMessage"})
 _ANSWERS = frozenset({
@@ -30,6 +33,7 @@ class OpenJob:
         peer: The address of the other side.
         incarnation: Of the other side; "" where it is not registered.
         events: The number of updates and stream messages that were sent.
+        traceparent: Of what is sent because of its request; None where that is not known.
     """
 
     job_id: str
@@ -38,6 +42,7 @@ class OpenJob:
     peer: str
     incarnation: str
     events: int = 0
+    traceparent: str | None = None
 
 
 Key = tuple[str, str]  # job id, address of the other side
@@ -51,7 +56,7 @@ class JobLedger:
         self._doing: dict[Key, OpenJob] = {}
 
     def sent(self, wire: WireMessage, requester: str, asked: str, incarnation: str) -> None:
-        """Note a message that leaves, and write the number of events into an answer.
+        """Note a message that leaves; what belongs to a job is given its trace, an answer its events.
 
         Args:
             wire: The message; its target is the address.
@@ -67,8 +72,11 @@ class JobLedger:
             self._asked[key] = OpenJob(job_id, requester, asked, peer, incarnation)
         elif kind in _EVENTS and (job := self._doing.get(key)) is not None:
             job.events += 1
-        elif kind in _ANSWERS and (job := self._doing.pop(key, None)) is not None and job.events:
-            wire.values["events"] = job.events
+            force_setattr(wire, "traceparent", job.traceparent)
+        elif kind in _ANSWERS and (job := self._doing.pop(key, None)) is not None:
+            force_setattr(wire, "traceparent", job.traceparent)
+            if job.events:
+                wire.values["events"] = job.events
 
     def received(self, wire: WireMessage, worker: str, incarnation: str) -> str:
         """Note a message that comes in.
@@ -86,7 +94,9 @@ class JobLedger:
             return peer
         key = (job_id, peer)
         if kind in _REQUESTS:
-            self._doing[key] = OpenJob(job_id, peer, worker, peer, incarnation)
+            self._doing[key] = OpenJob(
+                job_id, peer, worker, peer, incarnation, traceparent=traceparent_after(wire)
+            )
             return peer
         job = self._asked.pop(key, None) if kind in _ANSWERS else self._asked.get(key)
         return peer if job is None else job.worker

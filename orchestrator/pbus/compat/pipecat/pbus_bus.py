@@ -5,6 +5,7 @@ from typing import Any, Self, Unpack
 
 from pbus.bus.brokered import BrokeredBus
 from pbus.bus.connect import connect, make_bus
+from pbus.bus.otel import trace_if_configured
 from pbus.compat.pipecat import theirs
 from pbus.compat.pipecat.link import PipecatLink
 from pbus.errors import BusClosedError, BusError
@@ -59,9 +60,10 @@ class PbusBus(theirs.WorkerBus):
             )
         bus = cls.__new__(cls)
         theirs.WorkerBus.__init__(bus)
-        settings = BusSettings.from_env(os.environ)
+        made = make_bus(BusSettings.from_env(os.environ))
+        trace_if_configured(made, os.environ)
         entry = os.environ.get("PBUS_WORKER") or None
-        bus._adopt(make_bus(settings), os.environ.get("PBUS_SESSION") or None, entry)  # noqa: SLF001
+        bus._adopt(made, os.environ.get("PBUS_SESSION") or None, entry)  # noqa: SLF001
         return bus
 
     def _adopt(self, bus: Any, session: str | None, entry: str | None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pbus.bus.brokered import BrokeredBus
 from pbus.bus.connect import make_bus
+from pbus.bus.otel import trace_if_configured
 from pbus.compat.pipecat import theirs
 from pbus.compat.pipecat.link import PipecatLink
 from pbus.compat.pipecat.pbus_bus import PbusBus
@@ -46,6 +47,7 @@ class Sidecar(theirs.BusSubscriber):
         self._entry = None if entry is None or entry in _taken else entry
         self.is_observer = not theirs.is_in_process(runner.bus)
         bus = make_bus(BusSettings.from_env(os.environ))
+        trace_if_configured(bus, os.environ)
         assert isinstance(bus, BrokeredBus)  # noqa: S101 - a supervisor has one for its programs
         self._link = PipecatLink(
             bus,
