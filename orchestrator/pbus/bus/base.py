@@ -4,6 +4,7 @@ import abc
 import asyncio
 import os
 import time
+from collections.abc import Awaitable
 from typing import Any, Self
 
 import msgspec
@@ -45,7 +46,85 @@ class MailboxStats(msgspec.Struct, frozen=True):
     unhandled: int = 0
 
 
-class WorkerBus(BatchingBus):
+class SendingBus(BatchingBus):
+    """Adds sending of single messages to a bus."""
+
+    max_message_bytes: int
+    _router: LocalRouter
+
+    async def send(self, message: BusMessage) -> bool:
+        """Send to the target, or to everyone on the channel, the sender's own process included.
+
+        Local messages and names known in this process only never reach the transport. Returns
+        when the bus has taken the message, False when the broker has no queue to store it in;
+        awaits while the receiver (or the broker) is behind, or while start() is under way.
+
+        Raises:
+            MessageEncodeError: A field cannot be carried unchanged, or its key is none.
+            MessageDecodeError: It is opaque, and its type is known here and does not take its data.
+            BusFullError: The receiver made no room within the send timeout.
+            BusClosedError: The bus is not started, or stopped.
+            BusLoopError: The bus belongs to another event loop.
+        """
+        if not self.is_running:
+            await self._until_running()
+        rest = SendingBus.begin_send(self, message)
+        return True if rest is None else await rest
+
+    def begin_send(self, message: BusMessage) -> Awaitable[bool] | None:
+        """Send a message as far as nothing is to be waited for; see BatchingBus."""
+        if not self.is_running:
+            return self.send(message)
+        if current_reader() is not None or given_cause() is not None:
+            inherit_trace(message)
+        if message.is_opaque:
+            message = known_form(message)
+        is_own = message.is_local or message.target in self._router.local_names
+        rest = self._router.put(message) if is_own else self._begin_publish(message)
+        if rest is not None:
+            return self._finish_send(rest)
+        self.counters.sent += 1
+        return None
+
+    async def _finish_send(self, rest: Awaitable[bool | None]) -> bool:
+        is_taken = await rest
+        self.counters.sent += 1
+        return is_taken is not False
+
+    async def send_raw(
+        self,
+        type_name: str,
+        target: str | None,
+        fields: dict[str, Any],
+        *,
+        source: str,
+        urgent: bool = False,
+        key: str | None = None,
+    ) -> bool:
+        """Send a message by its type's name, which only receivers need to know, and JSON fields.
+
+        Raises:
+            MessageDecodeError: A field is wrong, where this bus hands objects over.
+            MessageEncodeError: A field cannot be carried.
+        """
+        header = new_header(type_name, source, target, key)
+        line = encode_raw(header, fields, limit=self.max_message_bytes)
+        return await self.send(decode_opaque(line, Lane.SYSTEM if urgent else Lane.DATA))
+
+    @abc.abstractmethod
+    async def publish(self, message: BusMessage) -> bool | None:
+        """Give a message to the transport; False when the broker has no queue to store it in."""
+
+    def _begin_publish(self, message: BusMessage) -> Awaitable[bool | None] | None:
+        """Publish a message as far as nothing is to be waited for; returns the wait, if there is one."""
+        return self.publish(message)
+
+    async def on_message_received(self, message: BusMessage) -> None:
+        """Put a message that arrived into the mailboxes it is for, waiting for room."""
+        await self._router.put(message, is_own=False)
+
+
+class WorkerBus(SendingBus):
     """A message bus between workers; subclasses bring the transport.
 
     A subclass of your own needs `publish`: hand what arrives to `on_message_received`.
@@ -179,59 +258,6 @@ class WorkerBus(BatchingBus):
             await self._leave(mailbox.address)
         self.counters.dropped += mailbox.queued
         await mailbox.stop()
-
-    async def send(self, message: BusMessage) -> bool:
-        """Send to the target, or to everyone on the channel, the sender's own process included.
-
-        Local messages and names known in this process only never reach the transport. Returns
-        when the bus has taken the message, False when the broker has no queue to store it in;
-        awaits while the receiver (or the broker) is behind, or while start() is under way.
-
-        Raises:
-            MessageEncodeError: A field cannot be carried unchanged, or its key is none.
-            MessageDecodeError: It is opaque, and its type is known here and does not take its data.
-            BusFullError: The receiver made no room within the send timeout.
-            BusClosedError: The bus is not started, or stopped.
-            BusLoopError: The bus belongs to another event loop.
-        """
-        if not self.is_running:
-            await self._until_running()
-        if current_reader() is not None or given_cause() is not None:
-            inherit_trace(message)
-        if message.is_opaque:
-            message = known_form(message)
-        is_own = message.is_local or message.target in self._router.local_names
-        is_taken = await (self._router.put(message) if is_own else self.publish(message))
-        self.counters.sent += 1
-        return is_taken is not False
-
-    async def send_raw(
-        self,
-        type_name: str,
-        target: str | None,
-        fields: dict[str, Any],
-        *,
-        source: str,
-        urgent: bool = False,
-        key: str | None = None,
-    ) -> bool:
-        """Send a message by its type's name, which only receivers need to know, and JSON fields.
-
-        Raises:
-            MessageDecodeError: A field is wrong, where this bus hands objects over.
-            MessageEncodeError: A field cannot be carried.
-        """
-        header = new_header(type_name, source, target, key)
-        line = encode_raw(header, fields, limit=self.max_message_bytes)
-        return await self.send(decode_opaque(line, Lane.SYSTEM if urgent else Lane.DATA))
-
-    @abc.abstractmethod
-    async def publish(self, message: BusMessage) -> bool | None:
-        """Give a message to the transport; False when the broker has no queue to store it in."""
-
-    async def on_message_received(self, message: BusMessage) -> None:
-        """Put a message that arrived into the mailboxes it is for, waiting for room."""
-        await self._router.put(message, is_own=False)
 
     def tap(self) -> Tap:
         """Follow all traffic of the channel.

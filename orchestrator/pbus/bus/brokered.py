@@ -4,7 +4,7 @@ import abc
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 from pbus.bus.base import new_header
@@ -38,7 +38,6 @@ from pbus.errors import (
     BusUnavailableError,
     MessageTooLargeError,
 )
-from pbus.leases import Lease
 from pbus.messages import BusMessage, Lane
 from pbus.seal import NO_SEAL, seal_of
 from pbus.settings import BusSettings
@@ -79,7 +78,7 @@ class BrokeredBus(ReceivingBus):
         self.encoding = Encoding(settings.encoding)
         self._is_packed = self.encoding is Encoding.MSGPACK
         self._seal = seal_of(settings.key, self.channel, encrypt=settings.encrypt)
-        self._claims = Claims(self.presences, self._read_leases)
+        self._claims = Claims(self.presences, lambda: self.leases.leases())  # noqa: PLW0108 - made later
         self.max_payload_bytes = max(MAX_PAYLOAD_BYTES, self.max_message_bytes) + _ENVELOPE_BYTES
         self._carried_bytes = self.max_message_bytes  # of what is not stored; the broker's
         self._limit_hint, self._trouble = "", "no answer in time"
@@ -89,25 +88,28 @@ class BrokeredBus(ReceivingBus):
 
     async def publish(self, message: BusMessage) -> bool:
         """Encode a message and have it stored, or put it into its lane's buffer; see send()."""
+        rest = self._begin_publish(message)
+        return rest is None or await rest is not False
+
+    def _begin_publish(self, message: BusMessage) -> Awaitable[bool | None] | None:
         if message.key is not None:
             check_key(message.key, type(message).__name__)
         consumer = self._consumer
-        if consumer is not None and not message.is_stored:
-            consumer = None
-        limit = self._carried_bytes if consumer is None else self.max_message_bytes
+        if consumer is not None and message.is_stored:
+            line = encode_message(message, limit=self.max_message_bytes, encoding=self.encoding)
+            return self._store(consumer, EncodedMessage.of(message, line))
         try:
-            line = encode_message(message, limit=limit, encoding=self.encoding)
-        except MessageTooLargeError as error:
-            await self._see_limit(error)
             line = encode_message(message, limit=self._carried_bytes, encoding=self.encoding)
-        if consumer is None:
-            send_buffer, address = self._send_buffers[message.lane], message.target or EVERYONE
-            if self._is_packed:
-                line = within_packed(line)
-            if not send_buffer.put_nowait(address, line):
-                await send_buffer.put(address, line)
-            return True
-        return await self._store(consumer, EncodedMessage.of(message, line))
+        except MessageTooLargeError as error:
+            return self._publish_large(message, error)
+        send_buffer, address = self._send_buffers[message.lane], message.target or EVERYONE
+        if self._is_packed:
+            line = within_packed(line)
+        return None if send_buffer.put_nowait(address, line) else send_buffer.put(address, line)
+
+    async def _publish_large(self, message: BusMessage, error: MessageTooLargeError) -> None:
+        await self._see_limit(error)
+        await self.publish(message)
 
     def enqueue(self, message: BusMessage, receipt: Receipt) -> bool:
         """See BatchingBus."""
@@ -179,9 +181,6 @@ class BrokeredBus(ReceivingBus):
         return True
 
     # Opening and closing
-
-    async def _read_leases(self) -> list[Lease]:
-        return await self.leases.leases()
 
     def _sealed(self, store: QueueStore) -> QueueStore:
         """A store of the backend, with a seal around each message where the channel has a key."""

@@ -59,7 +59,9 @@ class SendingMixin(WorkerCore):
             await self._send_keyed(message, target, message.key)
             return
         if target is None or target == self.name or not registry.is_group(target):
-            await bus.send(message)
+            rest = bus.begin_send(message)
+            if rest is not None:
+                await rest
             self.sent += 1
             return
         for member in self._members(target, message):

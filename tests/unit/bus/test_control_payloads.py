@@ -112,7 +112,7 @@ class Receiving:
         """All that control payloads may change."""
         streams = self.buffer._streams.values()
         return (
-            [(one._receivers, one._consumed, one._limit, one._dead) for one in streams],
+            [(one._receivers, one._consumed, one.limit, one._dead) for one in streams],
             dict(self.bus._flow_control._grants),
             getattr(self.bus, "_followed_until", None),
         )

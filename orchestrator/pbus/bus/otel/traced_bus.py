@@ -53,6 +53,7 @@ class TracedBus:
         """Have this one called; a bus that is not traced does not even ask whether it is."""
         send = bus.send
         bus.send = lambda message: self.send(send, message)  # type: ignore[method-assign]
+        bus.begin_send = bus.send  # type: ignore[method-assign]
         enqueue = bus.enqueue
         bus.enqueue = lambda message, receipt: self.enqueue(enqueue, message, receipt)  # type: ignore[method-assign]
         bus._router.make_mailbox = self.make_mailbox  # noqa: SLF001 - not for users

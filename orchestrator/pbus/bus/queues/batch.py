@@ -4,6 +4,7 @@ import abc
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from msgspec.structs import force_setattr
 
@@ -228,6 +229,22 @@ class BatchingBus(abc.ABC):
             PbusError: As of send(), where the message cannot be carried.
         """
         return False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Have a send() of a subclass's own called for all that is sent."""
+        super().__init_subclass__(**options)
+        names = {"send", "begin_send"}
+        owner = next(base for base in cls.__mro__ if names.intersection(vars(base)))
+        if "begin_send" not in vars(owner):
+            cls.begin_send = BatchingBus.begin_send  # type: ignore[method-assign]
+
+    def begin_send(self, message: BusMessage) -> Awaitable[bool] | None:
+        """Send a message as far as nothing is to be waited for; raises as send().
+
+        Returns:
+            The rest, to be awaited, which returns as send(); None when the bus has taken it.
+        """
+        return self.send(message)
 
     @abc.abstractmethod
     async def send(self, message: BusMessage) -> bool:

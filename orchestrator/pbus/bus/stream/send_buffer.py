@@ -80,14 +80,15 @@ class SendBuffer:
 
     def put_nowait(self, address: str, line: bytes) -> bool:
         """Accept one message unless that needs a wait or a yield; returns False then: put() it."""
-        stream = self._streams.get(address)
-        if stream is None or stream.waiters or self.queue.bytes > self.queue.yield_at:
+        stream, queue = self._streams.get(address), self.queue
+        if stream is None or stream.waiters or queue.bytes > queue.yield_at:
             return False
-        if self._has_flow and not stream.has_credit(len(line) + 1):
+        size = len(line) + 1
+        if stream.position + size > stream.limit and self._has_flow and not stream.has_credit(size):
             return False
-        if self.queue.bytes and self.queue.bytes + len(line) >= MAX_BUFFER_BYTES:
+        if queue.bytes + size > MAX_BUFFER_BYTES and queue.bytes:
             return False
-        self.queue.append(stream, line)
+        queue.append(stream, line)
         return True
 
     def encode(self, payload: OutBatch) -> bytes:

@@ -18,12 +18,13 @@ class SendStream:
         position: Bytes accepted so far; those of the receivers are on the same scale.
         counted: What PUBLISH said, how many of it were ours, and when we asked.
         expected: How many processes listen, the dead included that still have a connection.
+        limit: The position up to which every receiver has room.
         is_complete: Whether all who have a right to listen have granted credit.
     """
 
     __slots__ = (
-        "_consumed", "_dead", "_limit", "_receivers", "address", "broadcasts", "counted", "expected", "is_complete", "last_used",
-        "marked", "next_number", "number", "position", "waiters",
+        "_consumed", "_dead", "_receivers", "address", "broadcasts", "counted", "expected", "is_complete", "last_used",
+        "limit", "marked", "next_number", "number", "position", "waiters",
     )  # fmt: skip
 
     def __init__(self, address: str, number: int) -> None:
@@ -43,7 +44,7 @@ class SendStream:
             set()
         )  # incarnations that are over, even where their connections stay
         self._consumed = 0  # of the receiver that is furthest behind
-        self._limit = INITIAL_CREDIT_BYTES  # of the receiver with the least room
+        self.limit = INITIAL_CREDIT_BYTES  # of the receiver with the least room
 
     @property
     def known(self) -> int:
@@ -56,7 +57,7 @@ class SendStream:
 
     def has_credit(self, size: int) -> bool:
         """Whether every receiver has room for so many bytes, or has nothing left to do."""
-        return self.position + size <= self._limit or self._consumed >= self.position
+        return self.position + size <= self.limit or self._consumed >= self.position
 
     def grant(self, receiver: str, consumed: int, limit: int) -> None:
         """A receiver has handled so many bytes and has room up to a limit."""
@@ -108,7 +109,7 @@ class SendStream:
         if not self._receivers:
             self._begin_again(self.position)
         self._consumed = min(consumed for consumed, _ in self._receivers.values())
-        self._limit = min(limit for _, limit in self._receivers.values())
+        self.limit = min(limit for _, limit in self._receivers.values())
 
 
 class OutBatch:

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from pbus import in_trace
+from pbus import BaseWorker, WorkerRunner, in_trace
 from pbus.bus import AsyncQueueBus, BusSubscriber
 from pbus.bus.local.causes import ask_outside, new_traceparent, trace_environ
 from pbus.bus.otel.message_spans import MessageSpans, PlannedIds, current_traceparent
@@ -137,6 +137,23 @@ class Storing(AsyncQueueBus):
         receipt.size = 1
         self.stored.append((message, receipt))
         return True
+
+
+def test_what_a_worker_sends_has_a_span():
+    """A worker sends without a coroutine of the bus where it can: it has its one span all the same."""
+
+    async def main():
+        async with Traced() as traced:
+            worker = BaseWorker("worker")
+            runner = WorkerRunner(bus=traced.bus, handle_sigint=False)
+            await runner.add_workers(worker)
+            message = Spanned(source="worker", target="first", text="by a worker")
+            await worker.send_bus_message(message)
+            sending = await traced.span("send first")
+            await traced.span("process first")
+            assert (1, hex_of(sending)[0]) == (worker.sent, trace_id_of(message))
+
+    run(main())
 
 
 def test_messages_of_a_batch_have_spans():
