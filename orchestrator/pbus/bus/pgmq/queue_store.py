@@ -41,6 +41,7 @@ _TIDY_S = 30.0
 _GATHER_S = 0.01  # a settlement waits for others
 _HURRY_S = 1.0  # but none after a suspect was started
 _DEAD_SHOWN = 10_000
+PURGED_AT_ONCE = 5_000  # entries that are deleted by one statement
 
 _PUT = "SELECT * FROM pbus.queue_put($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 _PUT_ONE = "SELECT * FROM pbus.queue_put_one($1, $2, $3, $4, $5, $6, $7, $8)"
@@ -51,6 +52,9 @@ _DEAD = """SELECT d.*, m.name,
       AND ($2::text IS NULL OR m.name = $2) OFFSET 0) m
   ORDER BY d.key LIMIT $3"""
 _NAMES = 'SELECT name FROM pbus.queue WHERE channel = $1 ORDER BY name COLLATE "C"'
+_REMOVE = "SELECT pbus.queue_purge_whole($1, $2)"
+_PURGE_AT_ONCE = "SELECT pbus.queue_purge_at_once($1, $2)"
+_PURGE_SOME = "SELECT * FROM pbus.queue_purge_some($1, $2, $3, $4, $5)"
 _REMOVE_EMPTY = "SELECT pbus.queue_remove_empty($1, $2)"
 _DROP_DEAD = "SELECT pbus.queue_drop_dead($1, $2)"
 
@@ -221,12 +225,24 @@ class PgmqQueueStore:
 
     async def purge(self, queue: str, *, remove: bool = False, if_empty: bool = False) -> int:
         """Empty a queue; see QueueStore."""
-        if remove and if_empty:
-            rows = await self._writer.call(_REMOVE_EMPTY, self._channel, queue)
-        else:
-            sql = "SELECT pbus.queue_purge($1, $2, $3)"
-            rows = await self._writer.call(sql, self._channel, queue, remove)
-        return int(rows[0][0])
+        if remove:
+            return int(await self._number(_REMOVE_EMPTY if if_empty else _REMOVE, queue))
+        fell = await self._number(_PURGE_AT_ONCE, queue)
+        if fell is None:  # in slices, which hold nobody up
+            fell = sum([await self._purge_slices(queue, lane) for lane in Lane])
+        return int(fell)
+
+    async def _purge_slices(self, queue: str, lane: Lane) -> int:
+        total, upto = 0, -1
+        while upto is not None:
+            arguments = (self._channel, queue, lane.value, upto, PURGED_AT_ONCE)
+            ((fell, upto),) = await self._writer.call(_PURGE_SOME, *arguments)
+            total += fell
+        return total
+
+    async def _number(self, sql: str, queue: str) -> Any:
+        ((number,),) = await self._writer.call(sql, self._channel, queue)
+        return number
 
     async def close(self) -> None:
         """Close connections."""

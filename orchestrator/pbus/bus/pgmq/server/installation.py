@@ -16,6 +16,7 @@ _FUNCTIONS = (
     "leases.sql",
     "queue_counts.sql",
     "queues.sql",
+    "queue_purge.sql",
     "queue_push.sql",
     "queue_put.sql",
     "queue_put_one.sql",

@@ -15,6 +15,10 @@ _KEYS_LIVE_MS = (
     24 * 3600 * 1000
 )  # a queue that is not durable and not renewed for a day leaves nothing behind
 
+PURGED_AT_ONCE = 2_000  # messages: some 10 ms
+KEPT_AT_ONCE = 1_200  # entries in flight of a stream that are moved: what a process fetches, in 50 ms
+_BYTES_AT_ONCE = 1024 * 1024
+
 # ARGV: queue, 1 to keep it, 1 if shared, its largest backlog, lease in ms, that in bytes
 OPEN = Script(
     PRELUDE
@@ -292,13 +296,19 @@ return dropped
 )
 
 # ARGV: queue, 1 to remove it, 1 to do so only if it is empty. Returns how many messages fell, or are in
-# the way, and 1 if there are more to fall.
+# the way, and 1 if there are more to fall. What falls at once is bounded, since the server serves nobody
+# meanwhile. Where little is in flight, that is moved to new streams, and the server frees the old ones
+# in the background: a million entries take no longer than a few. Else entries fall in slices, those
+# after the last one in flight: no consumer holds them.
 PURGE = Script(
     PRELUDE
+    + ALWAYS
     + MESSAGES
     + FOREIGN
+    + MENDING
+    + f"local MESSAGES, BYTES, KEPT = {PURGED_AT_ONCE}, {_BYTES_AT_ONCE}, {KEPT_AT_ONCE}\n"
     + """
-local box, fell, tried, is_more, size = ARGV[1], 0, 0, 0, 0
+local box = ARGV[1]
 local found = call('HMGET', key('box', box), 'n', 'h')
 if not found[1] then return {0, 0} end
 if ARGV[3] == '1' and found[1] + 0 > 0 then return {found[1] + 0, 0} end
@@ -306,27 +316,78 @@ if ARGV[2] == '1' then
   remove(box)
   return {found[1] - found[2], 0}
 end
-for _, queue in ipairs({'d', 's', 'D', 'S'}) do
-  local stream = key('q:' .. queue, box)
-  local reply = call('XLEN', stream) > 0
-    and call('XREADGROUP', 'GROUP', 'g', 'purge', 'COUNT', 500, 'STREAMS', stream, '>')
-  for _, item in ipairs(reply and reply[1][2] or {}) do
-    local entry, fields = item[1], item[2]
+local QUEUES = {'d', 's', 'D', 'S'}
+local function keep_only(stream, pending)
+  local spare, ttl = boxes .. ':spare', call('PTTL', stream)
+  call('UNLINK', spare)
+  call('XGROUP', 'CREATE', spare, 'g', '0', 'MKSTREAM')
+  for _, item in ipairs(pending) do
+    local entry = call('XRANGE', stream, item[1], item[1])[1]
+    if entry then
+      call('XADD', spare, item[1], unpack(entry[2]))
+      call('XREADGROUP', 'GROUP', 'g', item[2], 'COUNT', 1, 'STREAMS', spare, '>')
+    end
+  end
+  call('UNLINK', stream)
+  call('RENAME', spare, stream)
+  if ttl > 0 then call('PEXPIRE', stream, ttl) end
+end
+local function purge_all()  -- returns how many fell, or nil where much is in flight
+  local streams = {}
+  for _, queue in ipairs(QUEUES) do
+    local stream = key('q:' .. queue, box)
+    if call('XLEN', stream) > 0 then
+      streams[stream] = call('XPENDING', stream, 'g', '-', '+', KEPT + 1)
+      if #streams[stream] > KEPT then return nil end
+    end
+  end
+  for stream, pending in pairs(streams) do keep_only(stream, pending) end
+  call('UNLINK', key('later', box))
+  local counts = {n = 0, h = 0, r = 0, big = 1, b = 0}
+  for _, queue in ipairs(QUEUES) do recount_queue(box, queue, counts) end
+  for field, number in pairs(counts) do call('HSET', key('box', box), field, number) end
+  return found[1] - counts.n
+end
+local all = purge_all()
+if all then return {all, 0} end
+local fell, tried, size, read = 0, 0, 0, 0
+local function is_enough() return fell >= MESSAGES or read >= MESSAGES or size >= BYTES end
+local function purge_some(stream, start)  -- returns whether that was all
+  local items, entries = call('XRANGE', stream, start, '+', 'COUNT', 50), {}
+  for i, item in ipairs(items) do
+    local fields = item[2]
     local ids = ids_of(fields)  -- others' entries were never counted
     if ids then fell, size = fell + #ids, size + #fields[4] end
     if was_tried(fields) then tried = tried + 1 end
-    call('XACK', stream, 'g', entry)
-    call('XDEL', stream, entry)
-    is_more = 1
+    entries[i] = item[1]
+    if is_enough() then break end
   end
-  if reply then call('XGROUP', 'DELCONSUMER', stream, 'g', 'purge') end
+  if #entries > 0 then call('XDEL', stream, unpack(entries)) end
+  read = read + #entries
+  return #items < 50 and #entries == #items
 end
-local later = call('ZCARD', key('later', box))
-for first = 0, later - 1, 100 do
-  size = size + size_of_later(call('ZRANGE', key('later', box), first, first + 99))
+local function purge_later()
+  while not is_enough() do
+    local members = call('ZRANGE', key('later', box), 0, 49)
+    if #members == 0 then return true end
+    call('ZREM', key('later', box), unpack(members))
+    size, fell, tried = size + size_of_later(members), fell + #members, tried + #members
+  end
 end
-call('UNLINK', key('later', box))
-count(box, {n = -fell - later, r = -tried - later, b = -size})
-return {fell + later, is_more}
+local function purge_stream(queue)
+  local stream = key('q:' .. queue, box)
+  local held = call('XLEN', stream) > 0 and call('XPENDING', stream, 'g')
+  local is_done = not held
+  while not (is_done or is_enough()) do
+    is_done = purge_some(stream, held[3] and '(' .. held[3] or '-')
+  end
+  return is_done
+end
+local is_more = not purge_later()
+for _, queue in ipairs(QUEUES) do
+  if not is_more then is_more = not purge_stream(queue) end
+end
+count(box, {n = -fell, r = -tried, b = -size})
+return {fell, is_more and 1 or 0}
 """
 )
