@@ -1,4 +1,4 @@
-"""Purging a queue on every broker: all that waits falls, what is in flight stays whole, nobody waits long."""
+"""Purging a queue on every broker: all that waits falls, what is in flight stays whole."""
 
 import asyncio
 import contextlib
@@ -118,7 +118,7 @@ def test_parts_of_entries_in_flight_stay(make_store, in_flight):
 
 
 def test_purge_in_slices_while_others_use_a_table(make_store, monkeypatch):
-    """A dump that reads a table keeps nobody from purging; where little waits, too."""
+    """A dump that reads a table does not keep a queue from being purged."""
     monkeypatch.setattr(pgmq_store, "PURGED_AT_ONCE", 10)
 
     async def main():
@@ -162,7 +162,7 @@ def test_purge_among_senders_and_consumers(make_store):
                 tasks.create_task(consume())
                 for _ in range(8):
                     before = sent
-                    while sent < before + 20:  # noqa: ASYNC110 - the others count
+                    while sent < before + 20:
                         await asyncio.sleep(0)
                     fell += await third.purge("box")
                 is_over = True

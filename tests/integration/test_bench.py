@@ -30,6 +30,10 @@ EXPECTED = {
     "durable": ["durable"],
     "batch": ["batch: 500 at once", "batch: one by one"],
     "durable-rtt": ["durable-rtt"],
+    "backlog": [
+        f"backlog: {what}"
+        for what in ("put behind 1,000", "put behind 60", "drain from 1,000", "drain from 60")
+    ],
     "fanout": ["one-to-one", "fanout", "broadcast"],
     "rtt": ["rtt", "rtt: direct"],
     "urgent": ["urgent behind 60", "urgent behind 600"],

@@ -155,6 +155,69 @@ def test_cancelled_start_ends_server(project: Project, monkeypatch: pytest.Monke
     run(project, body)
 
 
+def test_deleted_data_give_disk_back(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is rewritten when it is much larger than what is stored, and not before."""
+    monkeypatch.setattr(valkey, "_SYNC_EVERY_S", 0.02)
+    monkeypatch.setattr(valkey, "_REWRITE_BYTES", 1_000_000)
+    monkeypatch.setattr(valkey, "_REWRITE_PAUSE_S", 0.1)
+    asked: list[bytes] = []
+    ask = valkey._ask
+
+    async def note(socket: Path, command: bytes) -> bytes:
+        asked.append(command)
+        return await ask(socket, command)
+
+    def size(server: EmbeddedValkey) -> int:
+        return sum(path.stat().st_size for path in (server.folder / "appendonlydir").iterdir())
+
+    async def main() -> None:
+        guard = GuardClient()
+        await guard.start(project)
+        server = EmbeddedValkey(project, guard, keeps_data=True)
+        try:
+            url = await server.start()
+            with redis.Redis.from_url(url) as client:
+                client.set("kept", "k")
+                client.set("large", "x" * 20_000_000)
+                await until(lambda: asked.count(b"INFO memory") > 1)
+                assert b"BGREWRITEAOF" not in asked
+                assert 20_000_000 < size(server)
+                client.delete("large")
+                await until(lambda: size(server) < 1_000_000)
+                client.set("later", "l")
+            await server.stop()
+            url = await server.start()
+            with redis.Redis.from_url(url, decode_responses=True) as client:
+                assert ["k", None, "l"] == client.mget("kept", "large", "later")
+        finally:
+            await server.stop()
+            await guard.stop()
+
+    monkeypatch.setattr(valkey, "_ask", note)
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "reply", [b"", b"$", b"$x\r\n", b"$-1\r\n", b"$5\r\nab", b"-LOADING\r\n", b"$3\r\nabc\r\n"]
+)
+def test_odd_replies_ask_for_nothing(tmp_path: Path, reply: bytes) -> None:
+    """A server that breaks off, is loading or says something else is neither up nor rewritten."""
+    path = tmp_path / "s"
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(reply)
+        writer.close()
+
+    async def main() -> None:
+        assert not await valkey._answers(path)  # there is none
+        async with await asyncio.start_unix_server(answer, path):
+            assert not await valkey._answers(path)
+            assert not await valkey._is_mostly_dead(path, 10**12)
+
+    asyncio.run(main())
+
+
 def test_missing_binary_is_explained(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine for which there is no binary is told what else it can do."""
     monkeypatch.setattr("platform.machine", lambda: "abacus")

@@ -21,7 +21,7 @@ from pbus.bench.cases import (
     throughput,
     urgent,
 )
-from pbus.bench.cases.stored import batch_sends, durable, durable_rtt
+from pbus.bench.cases.stored import backlog, batch_sends, durable, durable_rtt
 from pbus.bench.peers.nats_server import check_installed, running_server
 from pbus.bench.processes.clean_up import remove_queues
 from pbus.bench.processes.own_broker import BrokerKind, own_broker
@@ -36,6 +36,7 @@ MEASUREMENTS: Final[dict[str, Measure]] = {
     "durable": durable.measure,
     "batch": batch_sends.measure,
     "durable-rtt": durable_rtt.measure,
+    "backlog": backlog.measure,
     "fanout": fanout.measure,
     "rtt": rtt.measure,
     "jobs": job_round_trips.measure,
@@ -57,6 +58,7 @@ _BROKERS: Final[dict[str, BrokerKind]] = {
     "durable": "valkey-durable",
     "batch": "valkey-durable",
     "durable-rtt": "valkey-durable",
+    "backlog": "valkey-durable",
     "held": "postgres",
 }
 

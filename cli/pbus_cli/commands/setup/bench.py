@@ -23,6 +23,7 @@ class What(enum.StrEnum):
     DURABLE = "durable"
     BATCH = "batch"
     DURABLE_RTT = "durable-rtt"
+    BACKLOG = "backlog"
     RTT = "rtt"
     JOBS = "jobs"
     FANOUT = "fanout"

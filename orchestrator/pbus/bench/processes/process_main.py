@@ -34,6 +34,7 @@ ROLES: Final = {
     "redis-ping": "pbus.bench.baseline:ping",
     "redis-pong": "pbus.bench.baseline:pong",
     "batch-send": "pbus.bench.cases.stored.batch_sends:send",
+    "backlog": "pbus.bench.cases.stored.backlog:hold",
     "redis-store": "pbus.bench.baseline:store",
     "redis-stream-ping": "pbus.bench.baseline:stream_ping",
     "redis-stream-pong": "pbus.bench.baseline:stream_pong",

@@ -228,7 +228,7 @@ class PgmqQueueStore:
         if remove:
             return int(await self._number(_REMOVE_EMPTY if if_empty else _REMOVE, queue))
         fell = await self._number(_PURGE_AT_ONCE, queue)
-        if fell is None:  # in slices, which hold nobody up
+        if fell is None:  # in slices: no process waits long
             fell = sum([await self._purge_slices(queue, lane) for lane in Lane])
         return int(fell)
 

@@ -6,7 +6,9 @@ import importlib.util
 import logging
 import os
 import platform
+import re
 import signal
+import time
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,12 +21,18 @@ from pbus.process.system.regular_files import opener
 START_S = 10.0
 LOAD_S = 60.0  # with data to read: about 1 GB
 _PING_S = 1.0
+_USED_MEMORY = re.compile(rb"used_memory:(\d+)")
 
 # The kernel has what was confirmed before its sender is told, so it survives kill -9 of the server.
 # pbus syncs it: with "everysec" the server puts writes off, for up to two seconds, while it syncs.
 _DURABLE_OPTIONS = ("--appendonly", "yes", "--appendfsync", "no")
 _DURABLE_FOLDER = "appendonlydir"
 _SYNC_EVERY_S = 1.0  # so much of the stored messages may be lost with the machine's power
+
+# The server rewrites its file when that has doubled: after a purge it would stay as large as it was.
+_REWRITE_BYTES = 64 * 1024 * 1024  # a smaller file is left alone
+_REWRITE_TIMES = 2.0  # as large as what the server has in memory
+_REWRITE_PAUSE_S = 30.0
 
 _NAME = "Valkey"
 
@@ -114,16 +122,20 @@ class EmbeddedValkey(EmbeddedServer):
     async def _sync_regularly(self) -> None:
         """Sync the server's files to the disk, until cancelled."""
         synced: dict[Path, int] = {}
-        level = logging.WARNING
+        level, rewrite_at = logging.WARNING, 0.0
         while True:
             await asyncio.sleep(_SYNC_EVERY_S)
             try:
-                await asyncio.to_thread(_sync, self.folder / _DURABLE_FOLDER, synced)
+                size = await asyncio.to_thread(_sync, self.folder / _DURABLE_FOLDER, synced)
             except OSError as error:
                 logger.log(level, "stored messages are not synced to the disk: %s", error)
                 level = logging.DEBUG
             else:
                 level = logging.WARNING
+                if size > _REWRITE_BYTES and time.monotonic() >= rewrite_at:
+                    if await _is_mostly_dead(self.socket_path, size):
+                        await _ask(self.socket_path, b"BGREWRITEAOF")
+                    rewrite_at = time.monotonic() + _REWRITE_PAUSE_S
 
 
 def _arguments(socket: Path, folder: Path) -> tuple[str, ...]:
@@ -144,25 +156,41 @@ def _arguments(socket: Path, folder: Path) -> tuple[str, ...]:
     return tuple(word for name, values in options.items() for word in (f"--{name}", *values))
 
 
-def _sync(folder: Path, synced: dict[Path, int]) -> None:
-    """Sync the files that have changed since the last time."""
+def _sync(folder: Path, synced: dict[Path, int]) -> int:
+    """Sync the files that have changed since the last time; returns how many bytes all have."""
+    total = 0
     for path in folder.iterdir():
         with contextlib.suppress(FileNotFoundError), open(path, "rb", opener=opener) as file:
             size = os.fstat(file.fileno()).st_size
+            total += size
             if synced.get(path) != size:
                 os.fsync(file.fileno())
                 synced[path] = size
+    return total
 
 
 async def _answers(socket: Path) -> bool:
+    return await _ask(socket, b"PING") == b"+PONG\r\n"
+
+
+async def _is_mostly_dead(socket: Path, size: int) -> bool:
+    """Whether a file of so many bytes is much larger than what the server has in memory."""
+    found = _USED_MEMORY.search(await _ask(socket, b"INFO memory"))
+    return found is not None and size > _REWRITE_TIMES * int(found[1])
+
+
+async def _ask(socket: Path, command: bytes) -> bytes:
+    """Return the server's reply to a command, its body where it has one; b"" where none came in time."""
     try:
         async with asyncio.timeout(_PING_S):
             reader, writer = await asyncio.open_unix_connection(socket)
             try:
-                writer.write(b"PING\r\n")
-                return await reader.readline() == b"+PONG\r\n"
+                writer.write(command + b"\r\n")
+                line = await reader.readline()
+                is_body = line.startswith(b"$") and line[1:].strip().isdigit()
+                return await reader.readexactly(int(line[1:])) if is_body else line
             finally:
                 writer.close()
                 await writer.wait_closed()
-    except (OSError, TimeoutError):
-        return False
+    except (OSError, TimeoutError, EOFError):
+        return b""

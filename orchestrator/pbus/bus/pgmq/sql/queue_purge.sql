@@ -1,4 +1,4 @@
--- Purging a queue: all at once where that holds nobody up, else in slices. A million rows take a second
+-- Purging a queue: all at once where no other session is in the way, else in slices. A million rows take a second
 -- to delete, and longer than that before their space is used again.
 
 -- Remove a queue with its messages; returns how many of them waited.

@@ -296,7 +296,7 @@ return dropped
 )
 
 # ARGV: queue, 1 to remove it, 1 to do so only if it is empty. Returns how many messages fell, or are in
-# the way, and 1 if there are more to fall. What falls at once is bounded, since the server serves nobody
+# the way, and 1 if there are more to fall. What falls at once is bounded, since the server runs nothing else
 # meanwhile. Where little is in flight, that is moved to new streams, and the server frees the old ones
 # in the background: a million entries take no longer than a few. Else entries fall in slices, those
 # after the last one in flight: no consumer holds them.
