@@ -12,7 +12,6 @@ from pbus.bench.processes.process_pool import BenchProcesses
 from pbus.bench.processes.roles import RoleConfig
 from pbus.bench.results import CaseResult, Check, Plan, Row, ratio
 from pbus.bus.queues.store import QueueEntry, QueueStore, Settlement
-from pbus.concurrency.background import running
 from pbus.ids import new_id
 from pbus.messages import Lane
 
@@ -148,11 +147,13 @@ async def hold(config: RoleConfig, control: ControlPipe) -> None:
         started = time.perf_counter()
         backlog = await queue.backlog()
         stats_s = time.perf_counter() - started
-        waits: list[float] = []
-        async with running(_send_on(other, waits)):
-            started = time.perf_counter()
-            fell = await store.purge("full")
-            purge_s = time.perf_counter() - started
+        is_over = asyncio.Event()
+        sending = asyncio.create_task(_longest_send(other, is_over), name="bench sends")
+        started = time.perf_counter()
+        fell = await store.purge("full")
+        purge_s = time.perf_counter() - started
+        is_over.set()
+        wait_s = await sending
         for name in ("full", "other"):
             await store.purge(name, remove=True)
         result = BacklogResult(
@@ -162,15 +163,19 @@ async def hold(config: RoleConfig, control: ControlPipe) -> None:
             drain_many=drain_many,
             stats_s=stats_s,
             purge_s=purge_s,
-            wait_s=max(waits, default=0.0),
+            wait_s=wait_s,
             lost=max(abs(kept - backlog), abs(kept - fell)),
         )
         control.send(result)
 
 
-async def _send_on(queue: _Queue, waits: list[float]) -> None:
+async def _longest_send(queue: _Queue, is_over: asyncio.Event) -> float:
+    """Send one by one until it is over; returns the seconds of the longest."""
+    longest = 0.0
     while True:
         started = time.perf_counter()
         await queue.put(1)
-        waits.append(time.perf_counter() - started)
+        longest = max(longest, time.perf_counter() - started)
+        if is_over.is_set():
+            return longest
         await asyncio.sleep(_POLL_S)
