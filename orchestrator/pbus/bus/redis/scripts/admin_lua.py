@@ -16,7 +16,9 @@ _KEYS_LIVE_MS = (
 )  # a queue that is not durable and not renewed for a day leaves nothing behind
 
 PURGED_AT_ONCE = 2_000  # messages: some 10 ms
-KEPT_AT_ONCE = 1_200  # entries in flight of a stream that are moved: what a process fetches, in 50 ms
+KEPT_AT_ONCE = (
+    1_200  # entries in flight of a stream that are moved: what a process fetches, in 50 ms
+)
 _BYTES_AT_ONCE = 1024 * 1024
 
 # ARGV: queue, 1 to keep it, 1 if shared, its largest backlog, lease in ms, that in bytes
