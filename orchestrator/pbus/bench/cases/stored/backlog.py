@@ -21,7 +21,7 @@ _FEW = 1_000
 _MEASURED = 20_000  # messages over which a rate is taken, at most the backlog
 _AN_ENTRY = 50  # messages, as of dozens of tasks that send
 _AT_ONCE = 1_000
-_LIMITS = {"max_backlog": 10**9, "max_bytes": 10**12}
+_MOST, _MOST_BYTES = 10**9, 10**12
 _LEAST, _STATS_S, _PURGE_S = 0.8, 1.0, 5.0
 _POLL_S = 0.001
 
@@ -87,7 +87,8 @@ class _Queue:
         self._sent = 0
 
     async def open(self) -> None:
-        await self._store.open(self._name, durable=True, **_LIMITS)
+        limits = {"max_backlog": _MOST, "max_bytes": _MOST_BYTES}
+        await self._store.open(self._name, durable=True, shared=False, **limits)
 
     async def put(self, count: int) -> float:
         """Store messages; returns how many a second."""
