@@ -44,6 +44,7 @@ EXPECTED = {
     "counts": ["counts: off", "counts: on"],
     "follow": ["follow: no follower", "follow: one that filters", "follow: the follower"],
     "start": [],  # needs the command
+    "scale": [],  # likewise
     "held": [],  # needs Postgres
 }
 EXPECTED_BASELINE = {

@@ -21,6 +21,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         count: Messages (round trips, for urgent the queue); None for each measurement's own.
         size: Bytes of text a message carries.
         workers: Receiving processes of a fan-out.
+        many: Idle workers of `scale`.
+        is_in_process: They share one process.
         has_baseline: Measure the broker's plain client, too.
         baseline: That client.
         peers: Other systems to measure, too.
@@ -35,6 +37,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     count: int | None = None
     size: int = 256
     workers: int = 8
+    many: int = 100
+    is_in_process: bool = False
     has_baseline: bool = False
     baseline: System = "redis-py"
     peers: tuple[System, ...] = ()

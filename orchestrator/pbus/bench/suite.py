@@ -15,6 +15,7 @@ from pbus.bench.cases import (
     inproc,
     job_round_trips,
     rtt,
+    scale,
     sealing,
     stall,
     startup,
@@ -47,6 +48,7 @@ MEASUREMENTS: Final[dict[str, Measure]] = {
     "follow": follow.measure,
     "inproc": inproc.measure,
     "start": startup.measure,
+    "scale": scale.measure,
     "held": held.measure,
 }
 

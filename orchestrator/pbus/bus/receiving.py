@@ -3,7 +3,6 @@
 from pbus.bus.base import WorkerBus
 from pbus.bus.direct.direct_sockets import DirectSockets
 from pbus.bus.direct.direct_transport import Copy
-from pbus.bus.local.mailbox import SYSTEM_CAPACITY
 from pbus.bus.stream.flow_control import FlowControl
 from pbus.bus.stream.provenance import Provenance
 from pbus.bus.stream.receiver import Completion, StreamReceiver
@@ -106,12 +105,6 @@ class ReceivingBus(WorkerBus):
         return self._provenance.deliver(sender, address, lane, lines, completion)
 
     def _put(self, address: str, lane: Lane, lines: list[bytes], completion: Completion) -> int:
-        if lane is Lane.SYSTEM and any(
-            len(mailbox.lane(lane)) >= SYSTEM_CAPACITY
-            for mailbox in self._router.receivers(address)
-        ):
-            self._router.note_lost("this process, which has no room,", address, len(lines))
-            return 0
         return self._router.put_lines(address, lane, lines, completion)
 
     def lost(self, sender: str, address: str, count: int) -> None:

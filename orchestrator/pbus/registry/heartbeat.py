@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from pbus.concurrency.batches import Batches
 from pbus.errors import BusUnavailableError
 from pbus.leases import HEARTBEAT_S, LEASE_S, Lease, Renewal, Since
 from pbus.messages import WorkerRegistryEntry
@@ -56,6 +57,7 @@ class Heartbeat:
         self._is_cut_off = False
         self._grace_until = float("-inf")
         self._seen_version = -1
+        self._changes: Batches[str] = Batches(self._renew)
 
     async def run(self) -> None:
         """Renew leases every HEARTBEAT_S until cancelled."""
@@ -79,8 +81,14 @@ class Heartbeat:
         """Renew own leases; an unreachable store is logged.
 
         Args:
-            names: Of the leases; None for all.
+            names: Of the leases, which are renewed with those of other calls; None for all.
         """
+        if names is None:
+            await self._renew(None)
+        else:
+            await self._changes.add(names)
+
+    async def _renew(self, names: Iterable[str] | None) -> None:
         asked_at = self._table.stamp()
         try:
             renewal = await self._leases.renew(names)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from pbus.bus.base import WorkerBus
+from pbus.concurrency.batches import Batches
 from pbus.errors import BusUnavailableError, DuplicateWorkerError
 from pbus.leases import (
     HEARTBEAT_S,
@@ -71,6 +72,7 @@ class OwnLeases:
         self._leases: dict[str, OwnLease] = {}
         # A renewal that arrives after its worker's release would bring the lease back.
         self._lock = asyncio.Lock()
+        self._releases: Batches[OwnLease] = Batches(self._release)
 
     def __contains__(self, name: object) -> bool:
         return name in self._leases
@@ -146,9 +148,15 @@ class OwnLeases:
         """
         own = self._leases.pop(name, None)
         if own is not None:
-            async with self._deadline(), self._lock:
+            await self._releases.add([own])
+
+    async def _release(self, ended: list[OwnLease]) -> None:
+        async with self._deadline(), self._lock:
+            for own in ended:
                 await self._store_activation(own)
-                await self._bus.leases.release([own.lease.incarnation], names=[name])
+            incarnations = [own.lease.incarnation for own in ended]
+            names = [own.lease.name for own in ended]
+            await self._bus.leases.release(incarnations, names=names)
 
     def drop(self, name: str) -> None:
         """Remove a lease that belongs to another runner now. Idempotent."""

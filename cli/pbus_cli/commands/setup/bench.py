@@ -34,6 +34,7 @@ class What(enum.StrEnum):
     FOLLOW = "follow"
     INPROC = "inproc"
     START = "start"
+    SCALE = "scale"
     HELD = "held"
     ALL = "all"
 
@@ -52,8 +53,18 @@ def bench(
         int, typer.Option("--size", metavar="N", min=0, help="Bytes a message carries.")
     ] = 256,
     workers: Annotated[
-        int, typer.Option("--workers", metavar="N", min=1, help="Receivers of a fan-out.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            help="Receivers of a fan-out; idle workers of scale.",
+            show_default="8; 100",
+        ),
+    ] = None,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="The workers of scale share one process.")
+    ] = False,
     baseline: Annotated[
         bool,
         typer.Option(
@@ -90,7 +101,9 @@ def bench(
     plan = Plan(
         count=count,
         size=size,
-        workers=workers,
+        workers=workers or 8,
+        many=workers or 100,
+        is_in_process=in_process,
         has_baseline=baseline,
         peers=("nats-py",) if peers else (),
         command=_own_command(),

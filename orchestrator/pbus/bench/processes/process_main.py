@@ -26,6 +26,8 @@ ROLES: Final = {
     "flow-send": "pbus.bench.cases.held:send",
     "flow-receive": "pbus.bench.cases.held:receive",
     "host": "pbus.bench.cases.inproc:host",
+    "many-in-memory": "pbus.bench.cases.scale:host_in_memory",
+    "many-on-broker": "pbus.bench.cases.scale:host_on_broker",
     "job-worker": "pbus.bench.cases.job_round_trips:work",
     "job-requester": "pbus.bench.cases.job_round_trips:request_one_by_one",
     "concurrent-job-requester": "pbus.bench.cases.job_round_trips:request_concurrently",

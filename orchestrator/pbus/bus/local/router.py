@@ -3,14 +3,14 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 
 from pbus.bus.coalescing import EVERYONE
 from pbus.bus.local.counters import Counters
 from pbus.bus.local.decoder import MessageDecoder
 from pbus.bus.local.lane_reader import Item, LaneDelivery
-from pbus.bus.local.mailbox import Mailbox
+from pbus.bus.local.mailbox import SYSTEM_CAPACITY, Mailbox
 from pbus.bus.subscriber import BusSubscriber
 from pbus.codec import encode_message
 from pbus.errors import (
@@ -43,6 +43,7 @@ class LocalRouter:
         self._put_timeout = put_timeout
         self.make_mailbox: Callable[..., Mailbox] = Mailbox
         self._mailboxes: dict[str, Mailbox] = {}  # by address
+        self._opaque_takers: dict[str, Mailbox] = {}
         # Those that receive news of workers: all of some, and the first of others.
         self._observers: dict[str, Mailbox] = {}
         self._few_observers: dict[str, Mailbox] = {}
@@ -82,6 +83,8 @@ class LocalRouter:
             mailbox = self.make_mailbox(subscriber, lambda line, _lane: own(line), edges=self.edges)
         self._mailboxes[address] = mailbox
         self._note_news(mailbox)
+        if mailbox.takes_opaque:
+            self._opaque_takers[address] = mailbox
         if address != subscriber.name:
             self._aliases[subscriber.name] = mailbox
         return mailbox
@@ -92,6 +95,7 @@ class LocalRouter:
         if mailbox is None or mailbox.subscriber is not subscriber:
             return None
         del self._mailboxes[mailbox.address]
+        self._opaque_takers.pop(mailbox.address, None)
         self._observers.pop(mailbox.address, None)
         self._few_observers.pop(mailbox.address, None)
         self._aliases.pop(mailbox.name, None)
@@ -186,46 +190,44 @@ class LocalRouter:
         Returns:
             How many times `delivery` will be told that one is done.
         """
+        if address == EVERYONE and self._mailboxes:
+            return self._put_broadcast(lane, lines, delivery)
         receivers = self.receivers(address)
         if not receivers:
             self.counters.dropped += len(lines)
             return 0
-        if address == EVERYONE:
-            return self._put_broadcast(receivers, lane, lines, delivery)
+        if lane is Lane.SYSTEM and self._is_full(receivers, address, lane, lines):
+            return 0
         return _extend(receivers, lane, lines, delivery)  # decoded when handled: it stays quick
 
-    def _put_broadcast(
-        self,
-        receivers: list[Mailbox],
-        lane: Lane,
-        lines: list[bytes],
-        delivery: LaneDelivery | None,
-    ) -> int:
+    def _put_broadcast(self, lane: Lane, lines: list[bytes], delivery: LaneDelivery | None) -> int:
         """Decode once for all receivers but those that take what is unknown here."""
-        decoding = [mailbox for mailbox in receivers if mailbox.takes_opaque]
-        others = [mailbox for mailbox in receivers if not mailbox.takes_opaque]
-        found = [self._decoder.decode_broadcast(line) for line in lines] if others else []
-        items = [message for message in found if message is not None]
-        told = _extend(decoding, lane, lines, delivery)
-        return told + self._put_decoded(others, lane, items, delivery)
-
-    def _put_decoded(
-        self,
-        receivers: list[Mailbox],
-        lane: Lane,
-        items: list[BusMessage],
-        delivery: LaneDelivery | None,
-    ) -> int:
-        """Put a payload; into those that have no use for news of workers what else it has."""
-        if not any(message.is_news for message in items):
-            return _extend(receivers, lane, items, delivery)
-        observers = [mailbox for mailbox in self.observers() if not mailbox.takes_opaque]
-        told = _extend(observers, lane, items, delivery)
+        decoding = list(self._opaque_takers.values())
+        items = self._decoded(lines) if len(decoding) < len(self._mailboxes) else []
         rest = [message for message in items if not message.is_news]
-        if rest:
-            heard = set(observers)
-            told += _extend([one for one in receivers if one not in heard], lane, rest, delivery)
-        return told
+        observers = _others_than(decoding, self.observers()) if len(rest) < len(items) else []
+        # Those that hear no news are looked at only where there is something else.
+        others = _others_than([*decoding, *observers], self._mailboxes.values()) if rest else []
+        receivers = [*decoding, *observers, *others]
+        if lane is Lane.SYSTEM and self._is_full(receivers, EVERYONE, lane, lines):
+            return 0
+        told = _extend(decoding, lane, lines, delivery)
+        told += _extend(observers, lane, items, delivery)
+        return told + _extend(others, lane, rest, delivery)
+
+    def _decoded(self, lines: list[bytes]) -> list[BusMessage]:
+        found = map(self._decoder.decode_broadcast, lines)
+        return [message for message in found if message is not None]
+
+    def _is_full(
+        self, receivers: list[Mailbox], address: str, lane: Lane, lines: list[bytes]
+    ) -> bool:
+        """Whether urgent messages have no room in a mailbox; they are lost then, and counted."""
+        crowded = [one for one in receivers if one.queued >= SYSTEM_CAPACITY]
+        if all(len(one.lane(lane)) < SYSTEM_CAPACITY for one in crowded):
+            return False
+        self.note_lost("this process, which has no room,", address, len(lines))
+        return True
 
     def refuse(self, error: MessageDecodeError, origin: str = "") -> None:
         """Count and log bytes that were no message, and where they claim to be from."""
@@ -268,3 +270,8 @@ def _extend(
         queue.extend_nowait((item, None) for item in items[:-1])
         queue.put_nowait((items[-1], delivery))  # handled in order: the last stands for all
     return len(mailboxes)
+
+
+def _others_than(mailboxes: Sequence[Mailbox], among: Collection[Mailbox]) -> list[Mailbox]:
+    left_out = set(mailboxes)
+    return [mailbox for mailbox in among if mailbox not in left_out]

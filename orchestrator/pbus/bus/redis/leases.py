@@ -335,7 +335,7 @@ class RedisLeaseStore:
         told = [since.version, KEYS_LIVE_MS, since.epoch, len(since.names), *since.names]
         reply = await self._run(_RENEW, self._all_keys, [_lease_ms(), *told, *rows])
         at, expired, refused, epoch, *rest = reply
-        held = {name.decode(errors="replace") for name in refused}
+        held = _texts(refused)
         claims = [(one.name, await self.claim(one)) for one in leases if one.name in held]
         holders = {name: holder for name, holder in claims if holder is not None}
         live = decode_leases(rest[0], self._seal) if rest else None
@@ -343,7 +343,7 @@ class RedisLeaseStore:
             version=at,
             epoch=int(epoch),
             leases=live,
-            absent=[name.decode(errors="replace") for name in rest[1]] if rest[1:] else None,
+            absent=_texts(rest[1]) if rest[1:] else None,
             expired=truly_expired(decode_leases(expired, self._seal), live),
             refused=list(holders),
             holders=holders,
@@ -475,6 +475,10 @@ class RedisLeaseStore:
         """Whether the server will answer by itself: it loads its data, or keys move in a cluster."""
         is_moving = self._endpoint.may_move and isinstance(error, MOVING)
         return is_moving or isinstance(error, BusyLoadingError)
+
+
+def _texts(names: Sequence[bytes]) -> list[str]:
+    return [name.decode(errors="replace") for name in names]
 
 
 def _lease_ms() -> int:
