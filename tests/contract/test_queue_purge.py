@@ -260,3 +260,51 @@ def test_age_and_retries_without_reading_all(make_store):
             assert (0, 0, None) == (report.backlog, report.retries, report.oldest_s)
 
     run(main())
+
+
+def test_dead_letters_go_back_in_parts(make_store, monkeypatch):
+    """However many are put back or dropped, one call of the broker is about a bounded number."""
+    monkeypatch.setattr("pbus.bus.queues.store.SETTLED_AT_ONCE", 10)
+
+    async def main():
+        async with make_store() as store:
+            await store.open("box", durable=True)
+            await store.put([Writer().to("box", *map(str, range(25)))])
+            dead = [Settlement(one, how="dead_letter") for one in await fetch(store)]
+            await store.settle(dead)
+            keys = [one.key for one in await store.dead_letters()]
+            sizes = calls_about(store, monkeypatch)
+            assert 25 == await store.requeue_dead(["nonsense", *keys, *keys])
+            assert max(sizes) <= 10 < sum(sizes)
+            assert [] == await store.dead_letters()
+
+            await store.settle([Settlement(one, how="dead_letter") for one in await fetch(store)])
+            keys = [one.key for one in await store.dead_letters()]
+            sizes.clear()
+            assert 25 == await store.drop_dead([*keys, "nonsense"])
+            assert 0 == await store.drop_dead(keys)
+            assert max(sizes) <= 10 < sum(sizes)
+            assert 0 == await store.drop_dead([])
+            assert 0 == await backlog(store)
+
+    run(main())
+
+
+def calls_about(store, monkeypatch):
+    """How many dead letters each call from now on is about."""
+    sizes = []
+    if isinstance(store, RedisQueueStore):
+        place, name = store._scripts, "run"
+    else:
+        place, name = store._writer, "call"
+    plain = getattr(place, name)
+
+    async def note(first, second, *arguments, **options):
+        if isinstance(store, RedisQueueStore) and first == "care":
+            sizes.append(len(arguments) // 2)
+        elif "_dead(" in str(first):
+            sizes.append(len(arguments[0]))
+        return await plain(first, second, *arguments, **options)
+
+    monkeypatch.setattr(place, name, note)
+    return sizes

@@ -56,6 +56,7 @@ _REMOVE = "SELECT pbus.queue_purge_whole($1, $2)"
 _PURGE_AT_ONCE = "SELECT pbus.queue_purge_at_once($1, $2)"
 _PURGE_SOME = "SELECT * FROM pbus.queue_purge_some($1, $2, $3, $4, $5)"
 _REMOVE_EMPTY = "SELECT pbus.queue_remove_empty($1, $2)"
+_REQUEUE_DEAD = "SELECT pbus.queue_requeue_dead($1, $2)"
 _DROP_DEAD = "SELECT pbus.queue_drop_dead($1, $2)"
 
 
@@ -214,14 +215,18 @@ class PgmqQueueStore:
 
     async def requeue_dead(self, keys: Sequence[str]) -> int:
         """Put dead letters back; see QueueStore."""
-        sql = "SELECT pbus.queue_requeue_dead($1, $2)"
-        rows = await self._writer.call(sql, self._channel, numbers_of(keys), is_repeatable=False)
-        return int(rows[0][0])
+        return await self._call_on_dead(_REQUEUE_DEAD, keys, is_repeatable=False)
 
     async def drop_dead(self, keys: Sequence[str]) -> int:
         """Remove dead letters; see QueueStore."""
-        rows = await self._writer.call(_DROP_DEAD, self._channel, numbers_of(keys))
-        return int(rows[0][0])
+        return await self._call_on_dead(_DROP_DEAD, keys, is_repeatable=True)
+
+    async def _call_on_dead(self, sql: str, keys: Sequence[str], *, is_repeatable: bool) -> int:
+        count = 0
+        for part in parts_of(numbers_of(keys)):
+            arguments = (sql, self._channel, part)
+            count += (await self._writer.call(*arguments, is_repeatable=is_repeatable))[0][0]
+        return count
 
     async def purge(self, queue: str, *, remove: bool = False, if_empty: bool = False) -> int:
         """Empty a queue; see QueueStore."""

@@ -9,7 +9,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -17,6 +17,8 @@ from pbus.messages import Lane
 from pbus.settings import MAX_BACKLOG, MAX_BACKLOG_BYTES
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _SAY_EVERY_S = 60.0
 
@@ -183,10 +185,10 @@ def no_room(kind: str, queue: str, there: int, limit: int) -> str:
     return _BOUNDS[kind].format(repr(queue), there, limit)
 
 
-def parts_of(settles: Sequence[Settlement]) -> Iterator[Sequence[Settlement]]:
-    """Split what is to be settled into batches of at most SETTLED_AT_ONCE, in order."""
-    for first in range(0, len(settles), SETTLED_AT_ONCE):
-        yield settles[first : first + SETTLED_AT_ONCE]
+def parts_of(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Split settlements, or keys of dead letters, into batches of at most SETTLED_AT_ONCE, in order."""
+    for first in range(0, len(values), SETTLED_AT_ONCE):
+        yield values[first : first + SETTLED_AT_ONCE]
 
 
 class FallenDead:

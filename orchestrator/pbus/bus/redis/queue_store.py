@@ -21,6 +21,7 @@ from pbus.bus.redis.encoding import Batch, read_dead, slot_of, write_batch
 from pbus.bus.redis.fetcher import Fetcher
 from pbus.bus.redis.keys import Keys
 from pbus.bus.redis.scripts.admin_lua import DROP_DEAD, OPEN, PURGE, REPORTS, REQUEUE, REVIVE, TOUCH
+from pbus.bus.redis.scripts.common_lua import Script
 from pbus.bus.redis.scripts.delivery_lua import PASS_ON, PUT, SETTLE, STARTED
 from pbus.bus.redis.scripts.script_client import ScriptClient
 from pbus.bus.redis.server.endpoint import Endpoint
@@ -171,13 +172,18 @@ class RedisQueueStore:
 
     async def requeue_dead(self, keys: Sequence[str]) -> int:
         """Put dead letters back; see QueueStore."""
-        cells = _cells_of(keys)
-        return int(await self._scripts.run("care", REVIVE, *cells)) if cells else 0
+        return await self._run_on_dead(REVIVE, keys)
 
     async def drop_dead(self, keys: Sequence[str]) -> int:
         """Remove dead letters for good."""
-        cells = _cells_of(keys)
-        return int(await self._scripts.run("care", DROP_DEAD, *cells)) if cells else 0
+        return await self._run_on_dead(DROP_DEAD, keys)
+
+    async def _run_on_dead(self, script: Script, keys: Sequence[str]) -> int:
+        count = 0
+        for part in parts_of(keys):
+            if cells := _cells_of(part):
+                count += await self._scripts.run("care", script, *cells)
+        return count
 
     async def purge(self, queue: str, *, remove: bool = False, if_empty: bool = False) -> int:
         """Empty a queue; see QueueStore."""
