@@ -10,13 +10,15 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from pbus.bus.queues.store import StoredMessage
-from pbus.bus.redis.encoding import LANES, Slot, encode, read_entry
+from pbus.bus.redis.encoding import LANES, Slot, encode, read_entry, slot_of
 from pbus.bus.redis.scripts.delivery_lua import REFUSE, TAKE
 from pbus.bus.redis.scripts.script_client import ScriptClient
 from pbus.bus.redis.server.endpoint import TROUBLE
 from pbus.bus.redis.wakeups import POLL_S, FetchWaiter, Pair, WakeupHub
 from pbus.errors import BusUnavailableError
 from pbus.messages import Lane
+
+_NONE = (0, 0)
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ class Fetcher:
         self._consumers: dict[str, _ConsumerState] = {}
         self._held: dict[Pair, set[str]] = {}  # entries whose messages were returned
         self._lock = asyncio.Lock()  # an answer is read before the next question is put
+        self._last: dict[Pair, tuple[int, int]] = {}  # the entry returned last
         self._turn = 0
         self._foreign: list[bytes] = []  # queue, stream, entry of each that is to be refused
 
@@ -74,15 +77,54 @@ class Fetcher:
                 look_at = now + min(due_s, POLL_S) if is_all else min(look_at, now + due_s)
                 asked = await waiter.wait(min(deadline, look_at) - now)
                 if waiter.is_interrupted:
-                    return []
+                    return waiter.take_pushed()
 
     async def _ask_now(
         self, consumer: _ConsumerState, waiter: FetchWaiter, wanted: Sequence[Wanted], left_s: float
     ) -> tuple[list[StoredMessage], float]:
-        """Ask once; with time left, make sure before that the server can wake the consumer."""
+        """Ask once, unless messages were pushed; with time left, make sure before that the server can wake the consumer."""
+        if waiter.pushed:
+            return waiter.take_pushed(), POLL_S
         if left_s > 0:
             await self._wakeups.listen(consumer.name, min(left_s, POLL_S))
-        return await self._ask(consumer, waiter, wanted, is_waiting=left_s > 0)
+        messages, due_s = await self._ask(consumer, waiter, wanted, is_waiting=left_s > 0)
+        return [*waiter.take_pushed(), *messages], due_s  # pushed before the ask
+
+    def read_push(self, payload: bytes) -> tuple[str, StoredMessage] | None:
+        """Read a message that came with a wake-up.
+
+        Returns:
+            Its holder and the message; None where it is none, or an ask found it before.
+        """
+        try:
+            head, name, entry, sent_ms, id_, body = payload.split(b"\n", 5)
+            queue, lane, holder = name.decode(), LANES[head[:1].decode()], head[1:].decode()
+            clock = time.monotonic() - int(sent_ms) / 1000
+            slot = f"{lane}{entry.decode()}"
+            number = _number_of(entry)
+            (message,) = read_entry(queue, slot, (b"i", id_, b"b", body), b"", clock)
+        except (KeyError, ValueError):
+            logger.debug("a wake-up was not written by pbus")
+            return None
+        pair, consumer = (queue, lane), self._consumers.get(holder)
+        if consumer is None:
+            return None  # of another process
+        consumer.armed.discard(pair)
+        held = self._held.setdefault(pair, set())
+        if number <= self._last.get(pair, _NONE):
+            if slot not in held:
+                consumer.unsure.add(pair)  # handled since then, or the stream is another
+            return None
+        self._last[pair] = number
+        held.add(slot)
+        return holder, message
+
+    def put_back(self, message: StoredMessage) -> None:
+        """A message that was held, and could not be requeued, was never seen."""
+        queue, slot = slot_of(message)
+        self._held.get((queue, message.lane), set()).discard(slot)
+        for consumer in self._consumers.values():
+            consumer.unsure.add((queue, message.lane))
 
     def settled(self, slots: Iterable[Slot]) -> None:
         """These entries are held no longer."""
@@ -153,7 +195,9 @@ class Fetcher:
         return sorted(rotated, key=lambda one: one[1] != Lane.SYSTEM)
 
     def _recovery(self, consumer: _ConsumerState, pair: Pair) -> tuple[int, Collection[str]]:
-        return (1, list(self._held.get(pair, ()))) if pair in consumer.unsure else (0, ())
+        """Whether messages that were never seen may be held, and those that were seen."""
+        kind = 1 if pair in consumer.unsure else 2 if pair in consumer.armed else 0
+        return kind, list(self._held.get(pair, ())) if kind else ()
 
     def _read(
         self, pairs: Sequence[Pair], chunks: Sequence[Any], clock: float
@@ -170,14 +214,20 @@ class Fetcher:
         for pair, stream, items, marks in chunks:
             queue, lane = pairs[pair - 1]
             held = self._held.setdefault((queue, lane), set())
+            pushing = lane.encode()  # the stream of which messages may be pushed
             for at, (entry, fields) in enumerate(items):
                 slot = (stream + entry).decode()
+                if slot in held:
+                    continue  # it came with its wake-up meanwhile
                 try:
                     messages += read_entry(queue, slot, fields, marks[at] if marks else b"", clock)
                 except ValueError:
                     foreign += (queue.encode(), stream, entry)
                 else:
                     held.add(slot)
+                    if stream == pushing:
+                        last = self._last.get((queue, lane), _NONE)
+                        self._last[queue, lane] = max(last, _number_of(entry))
         return messages, foreign
 
     async def _refuse(self, names: Iterable[bytes]) -> None:
@@ -192,3 +242,9 @@ class Fetcher:
                 "%d entries in the streams of %s were not written by pbus and are dead letters now",
                 len(queues), b", ".join(sorted(set(queues))).decode(errors="replace"),
             )  # fmt: skip
+
+
+def _number_of(entry: bytes) -> tuple[int, int]:
+    """The id of an entry; those of a stream grow."""
+    ms, _, at = entry.partition(b"-")
+    return int(ms), int(at)

@@ -61,7 +61,14 @@ class RedisQueueStore:
         self._key = key
         self._lease_ms = int(lease_s * 1000)
         self._scripts = ScriptClient(endpoint, key)
-        self._wakeups = WakeupHub(endpoint, key, self._pass_on, on_fault)
+        self._wakeups = WakeupHub(
+            endpoint,
+            key,
+            self._pass_on,
+            on_push=self._read_push,
+            on_stray_push=self._requeue_pushed,
+            on_fault=on_fault,
+        )
         self._fetcher = Fetcher(self._scripts, self._wakeups)
         self._passing = TaskOwner()
         self._since: bytes | None = None  # when queues began, as of the last touch
@@ -210,6 +217,18 @@ class RedisQueueStore:
         queue, lane = pair
         with contextlib.suppress(BusUnavailableError):  # then the others look by themselves
             await self._scripts.run("take", PASS_ON, lane, queue)
+
+    def _read_push(self, payload: bytes) -> tuple[str, StoredMessage] | None:
+        return self._fetcher.read_push(payload)
+
+    def _requeue_pushed(self, message: StoredMessage) -> None:
+        self._passing.spawn(self._requeue(message), "pbus queues requeueing")
+
+    async def _requeue(self, message: StoredMessage) -> None:
+        try:
+            await self.settle([Settlement(message=message, how="requeue")])
+        except BusUnavailableError:
+            self._fetcher.put_back(message)
 
     async def _dead_of(self, queue: str, now: float) -> list[DeadLetter]:
         messages: list[DeadLetter] = []

@@ -1,7 +1,7 @@
 """Waiting for messages: the server tells one waiting process of each new entry.
 
-Waiting takes nothing from a queue. So a wait can be given up at any time, and a process that
-died while it waited was given nothing that it could lose.
+A single message comes with the wake-up: it is held by the process, as one that was taken. What comes
+between two takes is returned by the next, or requeued; what is lost with a connection the next ask finds.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+from pbus.bus.queues.store import StoredMessage
 from pbus.bus.redis.connections import SubscriberConnection
 from pbus.bus.redis.server.endpoint import Endpoint
 from pbus.concurrency.background import run_forever
@@ -18,6 +19,8 @@ Pair = tuple[str, str]  # a queue and a lane
 
 POLL_S = 1.0  # looked after at least so often, should a wake-up be lost with its connection
 _BEAT_S = 2.0
+_KEPT_S = 0.1  # a pushed message that no take waits for, before others get it
+_PUSH = b"!"  # before a wake-up that has its message with it
 
 
 class FetchWaiter:
@@ -27,6 +30,7 @@ class FetchWaiter:
         self.consumer = consumer
         self.pairs = frozenset(pairs)
         self.woken: set[Pair] = set()
+        self.pushed: list[StoredMessage] = []
         self.is_interrupted = False
         self._event = asyncio.Event()
 
@@ -35,6 +39,16 @@ class FetchWaiter:
         if pair is not None:
             self.woken.add(pair)
         self._event.set()
+
+    def push(self, message: StoredMessage) -> None:
+        """A message came with its wake-up."""
+        self.pushed.append(message)
+        self._event.set()
+
+    def take_pushed(self) -> list[StoredMessage]:
+        """The messages that came with wake-ups; they are the caller's now."""
+        pushed, self.pushed = self.pushed, []
+        return pushed
 
     def interrupt(self) -> None:
         """End the wait."""
@@ -58,6 +72,9 @@ class WakeupHub:
         endpoint: The server.
         key: What the channels begin with.
         on_stray: Called with the pair of a waiter that was woken and waits no longer.
+        on_push: Reads a message that came with a wake-up: its holder and the message; None where it was
+            returned before.
+        on_stray_push: Called with one that no take waits for.
         on_fault: Called when the listening ended by an error, and begins again.
     """
 
@@ -66,13 +83,18 @@ class WakeupHub:
         endpoint: Endpoint,
         key: str,
         on_stray: Callable[[Pair], None],
+        on_push: Callable[[bytes], tuple[str, StoredMessage] | None],
+        on_stray_push: Callable[[StoredMessage], None],
         on_fault: Callable[[], None] | None = None,
     ) -> None:
         self.waiters: list[FetchWaiter] = []
         self._key = key
         self._on_stray = on_stray
+        self._on_push = on_push
+        self._on_stray_push = on_stray_push
         self._on_fault = on_fault
         self._link = SubscriberConnection(endpoint, "queues (waiting)", self._on_payload)
+        self._early: list[tuple[str, StoredMessage]] = []
         self._joined: set[str] = set()
         self._running: asyncio.Task[None] | None = None
         self._beat_at = 0.0
@@ -81,6 +103,11 @@ class WakeupHub:
     def waiter(self, consumer: str, pairs: Iterable[Pair]) -> Iterator[FetchWaiter]:
         """A waiter, present while the block lasts; what woke it for nothing wakes another."""
         waiter = FetchWaiter(consumer, pairs)
+        for early in self._early[:]:
+            name, message = early
+            if name == consumer and (message.queue, message.lane) in waiter.pairs:
+                self._early.remove(early)
+                waiter.push(message)
         self.waiters.append(waiter)
         try:
             yield waiter
@@ -88,6 +115,8 @@ class WakeupHub:
             self.waiters.remove(waiter)
             for pair in waiter.woken:
                 self._on_stray(pair)
+            for message in waiter.pushed:
+                self._keep(consumer, message)
 
     def wanted(self, consumer: str, but: FetchWaiter) -> set[Pair]:
         """Return what the other waiters of a consumer want."""
@@ -121,11 +150,17 @@ class WakeupHub:
         """Listen no longer."""
         running, self._running = self._running, None
         self._joined.clear()
+        self._early.clear()  # requeued with all that the process holds
         if running is not None:
             running.cancel()
             await asyncio.wait({running})
 
     def _on_payload(self, payload: bytes) -> None:
+        if payload.startswith(_PUSH):
+            pushed = self._on_push(payload[len(_PUSH) :])
+            if pushed is not None:
+                self._hand_over(*pushed)
+            return
         head, _, queue = payload.decode(errors="replace").partition("\n")
         pair, consumer = (queue, head[:1]), head[1:]
         for waiter in self.waiters:
@@ -133,6 +168,25 @@ class WakeupHub:
                 waiter.wake(pair)
                 return
         self._on_stray(pair)
+
+    def _hand_over(self, consumer: str, message: StoredMessage) -> None:
+        pair = (message.queue, message.lane)
+        for waiter in self.waiters:
+            if waiter.consumer == consumer and pair in waiter.pairs:
+                waiter.push(message)
+                return
+        self._keep(consumer, message)
+
+    def _keep(self, consumer: str, message: StoredMessage) -> None:
+        """Keep a message for the next take of its consumer, which mostly begins at once."""
+        early = (consumer, message)
+        self._early.append(early)
+        asyncio.get_running_loop().call_later(_KEPT_S, self._give_up, early)
+
+    def _give_up(self, early: tuple[str, StoredMessage]) -> None:
+        if early in self._early:
+            self._early.remove(early)
+            self._on_stray_push(early[1])
 
     async def _beat(self) -> None:
         now = time.monotonic()

@@ -14,6 +14,7 @@ from pbus.bus.redis.scripts.common_lua import (
 from pbus.settings import MAX_BACKLOG_BYTES
 
 _TAKE_BYTES = 4 * 1024 * 1024  # of bodies in one answer
+_PUSHED_BYTES = 64 * 1024  # of a body that comes with the wake-up
 
 # ARGV: [[address, lane, stream of the sender, first, count], ...], then i (or h) and b of each.
 # Returns for each into how many queues it was stored, or where it was refused -1, or what has no
@@ -21,8 +22,9 @@ _TAKE_BYTES = 4 * 1024 * 1024  # of bodies in one answer
 # since the server was emptied only just now.
 PUT = Script(
     PRELUDE
-    + "local FORGET, MOST, TIMES, PART = "
-    + f"{FORGET_MS}, {MAX_BACKLOG_BYTES}, {CHANNEL_TIMES}, {SMALL_PART}\n"
+    + SEEN
+    + "local FORGET, MOST, TIMES, PART, PUSHED = "
+    + f"{FORGET_MS}, {MAX_BACKLOG_BYTES}, {CHANNEL_TIMES}, {SMALL_PART}, {_PUSHED_BYTES}\n"
     + """
 expire()
 local states, targets_of, results = {}, {}, {}
@@ -32,7 +34,7 @@ local function state(box)
     local found = call('HMGET', key('box', box), 'max', 'n', 'big', 'shared', 'b', 'maxb')
     states[box] = found[1] and {box = box, max = found[1] + 0, n = found[2] + 0, big = found[3] + 0,
       is_shared = found[4] == '1', added = 0, bytes = (found[5] or 0) + 0,
-      most = (found[6] or MOST) + 0, new = {d = 0, s = 0}, last = {}, moved = {},
+      most = (found[6] or MOST) + 0, new = {d = 0, s = 0}, last = {}, moved = {}, single = {},
       streams = {d = key('q:d', box), s = key('q:s', box)}}
   end
   return states[box]
@@ -80,7 +82,8 @@ local function in_channel()
   return channel_bytes
 end
 local function add(own, lane, fresh, head, bodies)
-  call('XADD', own.streams[lane], '*', fresh == 1 and 'i' or 'h', head, 'b', bodies)
+  local entry = call('XADD', own.streams[lane], '*', fresh == 1 and 'i' or 'h', head, 'b', bodies)
+  own.single[lane] = fresh == 1 and {entry, head, bodies} or nil
   if own.n == 0 then own.big = 1 end
   if fresh > own.big then own.big = fresh end
   own.n, own.added, own.new[lane] = own.n + fresh, own.added + fresh, own.new[lane] + 1
@@ -147,6 +150,23 @@ local function forget_old(last)
   end
   for _, stream in ipairs(old) do call('HDEL', last, stream) end
 end
+-- The only message that no process has yet is given to one that waits, with its wake-up.
+local function push(own, lane, entry, id, body)
+  local waiting, stream = key('wait:' .. lane, own.box), own.streams[lane]
+  local holder = call('ZRANGE', waiting, 0, 0)[1]
+  local channel = holder and boxes .. ':wake:' .. holder
+  if not holder or #body > PUSHED or string.find(own.box .. id, '\\n', 1, true) then return false end
+  if call('PUBSUB', 'NUMSUB', channel)[2] ~= 1 or seen(own.box, {id}) then return false end
+  if call('XLEN', key('q:' .. string.upper(lane), own.box)) > 0 then return false end
+  if call('XLEN', stream) - call('XPENDING', stream, 'g')[1] ~= 1 then return false end
+  local reply = call('XREADGROUP', 'GROUP', 'g', holder, 'COUNT', 1, 'STREAMS', stream, '>')
+  if not reply then return false end
+  call('HINCRBY', key('box', own.box), 'h', 1)
+  if reply[1][2][1][1] ~= entry then return false end  -- others removed some; a recovery finds it
+  call('ZREM', waiting, holder)
+  call('PUBLISH', channel, table.concat({'!' .. lane .. holder, own.box, entry, now, id, body}, '\\n'))
+  return true
+end
 for box, own in pairs(states) do
   if own and own.added > 0 then
     call('HINCRBY', key('box', box), 'n', own.added)
@@ -157,14 +177,18 @@ for box, own in pairs(states) do
       is_new = call('HSET', last, stream, own.last[stream] .. ' ' .. now) == 1 or is_new
     end
     if is_new and call('HLEN', last) % 64 == 0 then forget_old(last) end
-    for lane, many in pairs(own.new) do wake(box, lane, many) end
+    for lane, many in pairs(own.new) do
+      local is_pushed = many == 1 and own.single[lane] and push(own, lane, unpack(own.single[lane]))
+      if not is_pushed then wake(box, lane, many) end
+    end
   end
 end
 return results
 """
 )
 
-# ARGV: holder, [[[queue, lane, how many, 1 to recover, [entries known]], ...], 1 to wait,
+# ARGV: holder, [[[queue, lane, how many, 1 to recover, 2 where a message was pushed if the holder
+# waits no longer, [entries known]], ...], 1 to wait,
 # 1 if back after it was given up, [[queue, lane], ...] to wait for no longer when something is
 # found, the same in any case]. Returns nothing when the holder was given up; else
 # [[pair, stream, [[entry, fields], ...], [what is settled of each, ...]], ...], the ms until the
@@ -313,8 +337,9 @@ for pair, want in ipairs(wanted) do
   local big = call('HGET', key('box', box), 'big')
   if big then
     if not found[box] then promote(box); found[box] = true end
+    local is_pushed = is_recovering == 2 and not call('ZSCORE', key('wait:' .. lane, box), holder)
     for _, queue in ipairs({string.upper(lane), lane}) do
-      if is_recovering == 1 then
+      if is_recovering == 1 or is_pushed then
         local known = {}
         for _, entry in ipairs(entries_known) do known[entry] = true end
         many = many - recover(pair, queue, known)
