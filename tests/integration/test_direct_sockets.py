@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import os
 import random
 import socket
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +15,10 @@ from pbus.bus.direct import direct_receiver, direct_routes, inbound_link, outbou
 from pbus.bus.direct.direct_frames import HEADER
 from pbus.bus.direct.host_sockets import IS_SUPPORTED, socket_name
 from pbus.messages import BusDataMessage, BusSystemMessage, Lane
+from pbus.settings import BusSettings
+from support import slow_receiver
 from support.listeners import Listener
+from support.slow_receiver import Blob
 from support.waiting import PATIENCE_S, run, until
 
 pytestmark = [
@@ -415,5 +421,79 @@ def test_large_message_goes_through(make_bus):
             assert text == heard[sent].text
             assert list(range(sent + 2)) == numbers(far)
             assert outbound_link.MAX_UNACKED_BYTES > len(text)
+
+    run(main())
+
+
+def test_killed_process_is_followed_by_the_next(valkey, channel, make_bus):
+    """A receiver is killed in the middle; its successor gets all that is sent to it, by the socket."""
+    total = 300
+    environ = (
+        os.environ
+        | BusSettings.from_keys({"url": valkey.url, "channel": channel, "direct": True}).to_env()
+    )
+
+    async def started():
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(Path(slow_receiver.__file__)), valkey.url, channel, str(total), "0",
+            stdout=asyncio.subprocess.PIPE, env=environ,
+        )  # fmt: skip
+        assert b"ready\n" == await process.stdout.readline()
+        return process
+
+    async def send_until_direct(bus):
+        """Returns how many that took."""
+        for number in range(total):
+            await bus.send(Blob(source="a", target="sleepy", number=number))
+            if any(link.is_welcome for link in links_of(bus).values()):
+                return number + 1
+            await asyncio.sleep(0.001)
+        raise AssertionError("no socket is used")
+
+    async def main():
+        bus = make_bus()
+        async with bus:
+            first = await started()
+            sent = await send_until_direct(bus)
+            first.kill()
+            for number in range(sent, sent + 20):
+                await bus.send(Blob(source="a", target="sleepy", number=number))
+            await first.wait()
+            await until(lambda: not links_of(bus))
+            second = await started()
+            sent = await send_until_direct(bus)
+            for number in range(sent, total):
+                await bus.send(Blob(source="a", target="sleepy", number=number))
+            async with asyncio.timeout(PATIENCE_S):
+                verdict = await second.stdout.readline()
+                await second.wait()
+            assert f"got {total} lost 0 in_order True\n" == verdict.decode()
+
+    run(main())
+
+
+def test_broker_is_killed_and_comes_back(own_valkey, channel):
+    """Messages pass by the socket without a broker; with the next one nothing is lost or late."""
+
+    async def main():
+        options = {"direct": True, "send_timeout": PATIENCE_S}
+        here, there = (connect(own_valkey.url, channel=channel, **options) for _ in range(2))
+        far = Listener("far")
+        await there.subscribe(far)
+        async with running(here, there):
+            sent = await until_direct(here, there, far)
+            own_valkey.kill()
+            await until(lambda: not here.is_connected and not there.is_connected)
+            for number in range(sent, sent + 50):
+                await here.send(DirectNote(source="a", target="far", number=number))
+            await far.heard(sent + 50)
+            own_valkey.start()
+            await until(lambda: here.is_connected and there.is_connected)
+            here._direct.outbound.routes.cut()
+            for number in range(sent + 50, sent + 100):
+                await here.send(DirectNote(source="a", target="far", number=number))
+            await far.heard(sent + 100)
+            assert list(range(sent + 100)) == numbers(far)
+            assert 0 == there.counters.lost
 
     run(main())

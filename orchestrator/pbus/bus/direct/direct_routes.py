@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 MAX_OUTBOUND = 128  # connections; further processes are written to by the broker
 _IDLE_S = 60.0
 _ABSENT_S = 30.0  # a process that is not on this host is tried again
+_MOST_FORMER = 4  # receivers of one address that are looked for
 _AGAIN_S = 1.0  # likewise after a connection ended
 
 
@@ -45,6 +47,7 @@ class DirectRoutes:
         self._presences = presences
         self._data: SendBuffer | None = None  # has the credit; None: no socket is used
         self._retry_at: dict[str, float] = {}  # of processes that were not there, or went away
+        self._absent: set[str] = set()  # those of them that did not listen
         self._urgent: dict[str, tuple[int, str]] = {}  # what the broker took: stream, receiver
 
     def start(self, data: SendBuffer) -> None:
@@ -79,6 +82,7 @@ class DirectRoutes:
             if not link.unacked and now - link.last_used > _IDLE_S:
                 link.cut()
         self._retry_at = {who: at for who, at in self._retry_at.items() if at > now}
+        self._absent &= self._retry_at.keys()
 
     def find(self, lane: Lane, stream: SendStream) -> OutboundLink | None:
         """The connection for a stream; None: the broker is its way, for now at least."""
@@ -121,20 +125,30 @@ class DirectRoutes:
         if stream is None or not stream.known:
             return holder
         receivers = stream.receivers()
-        if stream.expected > 1 or (holder is None and len(receivers) > 1):
+        if holder is None and 1 < len(receivers) <= _MOST_FORMER:
+            receivers = [one for one in receivers if self._is_there(one)]
+        if stream.expected > 1 or (holder is None and len(receivers) != 1):
             return None
         receiver = holder or receivers[0]
         return receiver if receiver in receivers else None
+
+    def _is_there(self, receiver: str) -> bool:
+        """Whether a process that granted credit still listens; one that was killed takes none back."""
+        if any((receiver, lane) in self.links for lane in Lane):
+            return True
+        if self._retry_at.get(receiver, 0.0) <= time.monotonic():
+            connection = self._reach(receiver)
+            if connection is None:
+                return False
+            connection.close()
+        return receiver not in self._absent
 
     def _connect(self, receiver: str, lane: Lane) -> None:
         now = time.monotonic()
         if self._retry_at.get(receiver, 0.0) > now or len(self.links) >= MAX_OUTBOUND:
             return
-        try:
-            connection = connect(socket_name(self._channel, receiver))
-        except OSError as error:
-            logger.debug("no direct socket to %s: %s", receiver, error)
-            self._retry_at[receiver] = now + _ABSENT_S
+        connection = self._reach(receiver)
+        if connection is None:
             return
 
         def note_end(link: OutboundLink) -> None:
@@ -143,3 +157,14 @@ class DirectRoutes:
             self.on_end(lane, link)
 
         self.links[receiver, lane] = OutboundLink(connection, self._sender, note_end)
+
+    def _reach(self, receiver: str) -> socket.socket | None:
+        try:
+            connection = connect(socket_name(self._channel, receiver))
+        except OSError as error:
+            logger.debug("no direct socket to %s: %s", receiver, error)
+            self._retry_at[receiver] = time.monotonic() + _ABSENT_S
+            self._absent.add(receiver)
+            return None
+        self._absent.discard(receiver)
+        return connection
