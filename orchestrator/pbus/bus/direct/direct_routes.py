@@ -125,12 +125,17 @@ class DirectRoutes:
         if stream is None or not stream.known:
             return holder
         receivers = stream.receivers()
-        if holder is None and 1 < len(receivers) <= _MOST_FORMER:
-            receivers = [one for one in receivers if self._is_there(one)]
-        if stream.expected > 1 or (holder is None and len(receivers) != 1):
+        if stream.expected > 1:
             return None
-        receiver = holder or receivers[0]
-        return receiver if receiver in receivers else None
+        if holder is not None:
+            return holder if holder in receivers else None
+        return self._only(receivers)
+
+    def _only(self, receivers: list[str]) -> str | None:
+        """The only one of those that granted credit which still listens."""
+        if 1 < len(receivers) <= _MOST_FORMER:
+            receivers = [one for one in receivers if self._is_there(one)]
+        return receivers[0] if len(receivers) == 1 else None
 
     def _is_there(self, receiver: str) -> bool:
         """Whether a process that granted credit still listens; one that was killed takes none back."""

@@ -15,6 +15,8 @@ from pbus.bus.stream.transport import ControlFrame, OnWritten, Transport
 from pbus.concurrency.backoff import Backoff
 from pbus.messages import Lane
 
+LARGE_BYTES = 1024 * 1024  # such a payload takes the broker, if nothing before it is on its way
+
 Copy = Callable[[Lane, str, bytes], None]  # lane, address and payload, for followers
 
 
@@ -168,7 +170,8 @@ class DirectTransport:
             return False
         broadcasts = self._broadcasts[lane]
         link = self.routes.find(lane, stream)
-        if link is None or self._returned[lane]:
+        is_large = batch.size > LARGE_BYTES and link is not None and link.is_flushed
+        if link is None or is_large or self._returned[lane]:
             stream.broadcasts = broadcasts
             return False
         payload = self._buffers[lane].encode(batch)

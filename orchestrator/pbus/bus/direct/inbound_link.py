@@ -83,7 +83,8 @@ class InboundLink:
         self._sink = sink
         self._on_end = on_end
         self._is_open = True
-        self._rest = b""  # the beginning of a frame
+        self._rest = bytearray()  # the beginning of a frame
+        self._needed = 0  # bytes until it can be split off
         self._held: Frame | None = None
         self._overdue: asyncio.TimerHandle | None = None
         self._taken = 0
@@ -112,8 +113,11 @@ class InboundLink:
                 self.close()
                 return
             left -= count
-            piece = bytes(_piece[:count])
-            self._split(self._rest + piece if self._rest else piece)
+            if self._rest:
+                self._rest += _piece[:count]
+                self._split_rest()
+            else:
+                self._split(bytes(_piece[:count]))
             if count < _PIECE_BYTES:
                 return
 
@@ -133,11 +137,19 @@ class InboundLink:
                 timer.cancel()
         self._loop.remove_reader(self._socket)
         self._socket.close()
-        self._held, self._rest = None, b""
+        self._held = None
+        self._rest.clear()
         self._on_end(self)
+
+    def _split_rest(self) -> None:
+        if len(self._rest) >= self._needed:
+            data = bytes(self._rest)
+            self._rest.clear()
+            self._split(data)
 
     def _split(self, data: bytes) -> None:
         at, size = 0, len(data)
+        self._needed = 0
         while self._is_open and self._held is None and size - at >= HEADER.size:
             length, stream, number = HEADER.unpack_from(data, at)
             if length > self._sink.max_bytes:
@@ -145,10 +157,12 @@ class InboundLink:
                 return
             begin, end = at + HEADER.size, at + HEADER.size + length
             if end > size:
+                self._needed = end - at
                 break
             at = end
             self._take(data[begin:end], Broadcasts(stream, number))
-        self._rest = data[at:] if at < size else b""
+        if self._is_open:
+            self._rest += data[at:]
 
     def _take(self, payload: bytes, broadcasts: Broadcasts) -> None:
         if not self.sender:
@@ -189,7 +203,7 @@ class InboundLink:
         assert self._held is not None  # noqa: S101 - the callers have looked
         self._settle(self._sink.take(self._held, is_overdue=is_overdue))
         if self._held is None and self._rest:
-            self._split(self._rest)
+            self._split_rest()
 
     def _note_taken(self, size: int) -> None:
         self._taken += 1
