@@ -228,3 +228,20 @@ def test_notes_of_changes_are_bounded(channel, valkey):
             assert await reader.is_right()
 
     run(main())
+
+
+@pytest.mark.redis
+def test_notes_that_begin_again_at_once_are_others(channel, valkey):
+    """A server may lose everything and have as many changes again within the same millisecond."""
+
+    async def main():
+        async with RedisLeases(valkey.url, channel)() as store:
+            redis, *keys = await redis_of(store)
+            epochs = set()
+            for _ in range(20):
+                await store.claim(lease("x"))
+                epochs.add((await store.renew([], version=WITHOUT_READING)).epoch)
+                await redis.delete(*keys)
+            assert 20 == len(epochs)
+
+    run(main())

@@ -72,7 +72,8 @@ local function bump(name)
   end
   if noted(LAST) ~= at - 1 then
     redis.call('DEL', changes)
-    redis.call('ZADD', changes, at - 1, FLOOR, now, EPOCH)
+    local began = string.format('%.0f', clock[1] * 1000000 + clock[2])  -- us: notes may begin twice in a ms
+    redis.call('ZADD', changes, at - 1, FLOOR, began, EPOCH)
   end
   redis.call('ZADD', changes, at, name, at, LAST)
   if redis.call('ZCARD', changes) > 2 * redis.call('ZCARD', leases) + MOST_GONE then
