@@ -43,8 +43,12 @@ def load_class(reference: str) -> type[BaseWorker]:
         is_final = isinstance(error, ImportError | SyntaxError | PbusError)  # no class as it is
         raise WorkerLoadError(reference, problem, is_final=is_final) from error
     place = getattr(found, "__file__", None) or module_name
-    for part in class_name.split("."):
-        found = getattr(found, part, None)
+    try:
+        for part in class_name.split("."):
+            found = getattr(found, part, None)
+    except Exception as error:  # a module's own __getattr__
+        problem = f"{place}: getting {class_name} raised {_describe(error)}"
+        raise WorkerLoadError(reference, problem) from error
     if found is None:
         raise WorkerLoadError(reference, f"{place} has no {class_name}")
     if not (isinstance(found, type) and issubclass(found, BaseWorker)):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import signal
 import ssl
 from collections.abc import Mapping
@@ -108,7 +109,7 @@ async def _http(url: str) -> str:
 
 def _status_problem(line: bytes, path: str) -> str:
     words = line.decode("latin-1").split(maxsplit=2)
-    if len(words) < 2 or not words[0].startswith("HTTP/") or not words[1].isdigit():  # noqa: PLR2004 - version and status
+    if len(words) < 2 or not words[0].startswith("HTTP/") or not re.fullmatch("[0-9]{3}", words[1]):  # noqa: PLR2004 - version and status
         return ": the answer is not HTTP"
     is_good = _LEAST_GOOD <= int(words[1]) <= _MOST_GOOD
     return "" if is_good else f"{path}: status {int(words[1])}"

@@ -63,7 +63,7 @@ class NotifySocket:
             self._apply(message.decode(errors="replace"))
 
     def _apply(self, message: str) -> None:
-        for line in message.splitlines():
+        for line in message.split("\n"):  # no other character ends a line
             name, _, value = line.partition("=")
             if name == "STATUS":
                 self._on_status(value[:_SHOWN])

@@ -64,6 +64,7 @@ class LogFile:
         try:
             self._check_path()
             self._append("".join(lines).encode(errors="backslashreplace"))
+            self._has_warned = False
         except OSError as error:
             self.close()
             if not self._has_warned:

@@ -1,33 +1,21 @@
 """The log files of all workers of a supervisor."""
 
-import logging
-
 from pbus.process.project.log_files import LogFile
 from pbus.process.project.project import Project
 from pbus.process.supervisor_events import Line
 from pbus.process.system import open_files
 
-logger = logging.getLogger(__name__)
-
 
 class LogWriter:
-    """Writes the lines of workers into their log files; a full disk stops no worker."""
+    """Writes the lines of workers into their log files; a full disk stops no worker, see LogFile."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
         self._files: dict[str, LogFile] = {}
-        self._has_warned = False
 
     def write(self, line: Line) -> None:
         """Add a line to its worker's log."""
-        try:
-            self._file(line.worker).write(line.time, line.stream, line.text)
-        except OSError as error:
-            if not self._has_warned:
-                logger.warning("cannot write the log of %r: %s", line.worker, error)
-            self._has_warned = True
-        else:
-            self._has_warned = False
+        self._file(line.worker).write(line.time, line.stream, line.text)
 
     def close(self) -> None:
         """Close all files."""

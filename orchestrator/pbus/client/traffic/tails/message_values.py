@@ -1,5 +1,6 @@
 """Values of a message by their paths, for readers that want some of its fields."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
@@ -7,6 +8,7 @@ from pbus.client.traffic.message_tail import TailMessage, decoded_fields
 from pbus.client.traffic.tails.message_pairs import MessagePair, pair_fields
 
 _NO_VALUE: Final = object()
+_INDEX: Final = re.compile("[0-9]{1,9}")
 Paths: TypeAlias = Sequence[str]
 
 
@@ -52,7 +54,7 @@ def _within(value: Any, path: str) -> Any:
     name, dot, rest = path.partition(".")
     if isinstance(value, dict) and name in value:
         inner = value[name]
-    elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+    elif isinstance(value, list) and _INDEX.fullmatch(name) and int(name) < len(value):
         inner = value[int(name)]
     else:
         return _NO_VALUE
