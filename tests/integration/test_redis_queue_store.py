@@ -16,6 +16,7 @@ from pbus.bus.queues.store import HANDLED_KEPT, QueueStore, Settlement
 from pbus.bus.redis.encoding import encode
 from pbus.bus.redis.keys import Keys
 from pbus.bus.redis.queue_store import RedisQueueStore
+from pbus.bus.redis.scripts.admin_lua import KEPT_AT_ONCE
 from pbus.bus.redis.scripts.delivery_lua import TAKE
 from pbus.bus.redis.server.endpoint import Endpoint
 from pbus.errors import BusUnavailableError
@@ -214,6 +215,31 @@ def test_full_memory_stores_nothing(own_valkey, channel):
 
                 assert ["1", "2"] == texts(messages)
                 assert (0, 0, 1) == (report.backlog, report.in_flight, report.dead)
+
+    run(main())
+
+
+@pytest.mark.parametrize("in_flight", [1, KEPT_AT_ONCE + 1])
+def test_full_memory_is_purged(own_valkey, channel, in_flight):
+    """A server out of memory can be emptied, however much is in flight."""
+
+    async def main():
+        with Redis.from_url(own_valkey.url) as redis:
+            async with closing(store_at(own_valkey.url, channel)) as store:
+                await store.open("box", durable=True)
+                await store.put(Writer().each("box", *["x"] * (in_flight + 9)))
+                held = []
+                while len(held) < in_flight:
+                    wanted = [("box", DATA, min(1_000, in_flight - len(held)))]
+                    held += await store.fetch(wanted, consumer="consumer", wait_s=0)
+                redis.config_set("maxmemory", 1)
+                try:
+                    assert 9 == await store.purge("box")
+                    await handle(store, held)
+                finally:
+                    redis.config_set("maxmemory", 0)
+                (report,) = await store.stats()
+                assert (0, 0, 0) == (report.backlog, report.in_flight, report.backlog_bytes)
 
     run(main())
 

@@ -72,5 +72,5 @@ def clock_time(seconds: float) -> str:
     """The local time of day with milliseconds; "?" for no time of this world."""
     if not abs(seconds) < _LONGEST_S:
         return _UNKNOWN.rjust(len("00:00:00.000"))
-    millis = int(seconds * 1000) % 1000
-    return f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{millis:03}"
+    whole, millis = divmod(round(seconds * 1000), 1000)  # as in log files, which are read again
+    return f"{time.strftime('%H:%M:%S', time.localtime(whole))}.{millis:03}"

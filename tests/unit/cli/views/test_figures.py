@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pbus.process.project.log_files import stamp
 from pbus_cli.views.endings import Ending, ending_lines, exit_text
 from pbus_cli.views.figures import (
     clock_time,
@@ -103,3 +104,17 @@ def test_many_endings_are_counted() -> None:
     assert len(lines) == 3
     assert lines[1].startswith("x ")
     assert lines[2] == "… 300 more ended without trouble"
+
+
+@pytest.mark.parametrize("second", [0, 1_700_000_000, 1_764_000_000, 4_000_000_000])
+def test_times_are_those_of_the_log_files(second: int) -> None:
+    """A line is shown to the millisecond that its log file has, live as well as read from there."""
+    for millis in range(0, 1000, 7):
+        for rest in (0.0, 0.0004, 0.0006):
+            time = second + millis / 1000 + rest
+            assert stamp(time)[16:-1] == clock_time(time)[5:]  # seconds: zones differ by minutes
+
+
+def test_the_last_millisecond_is_rounded_up() -> None:
+    """To the next second, not to .1000."""
+    assert clock_time(1_700_000_000.9996) == clock_time(1_700_000_001.0)
