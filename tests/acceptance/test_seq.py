@@ -122,7 +122,7 @@ def test_trace_with_a_kill_is_complete(talk: Place):
 def test_nothing_of_it_is_told(talk: Place):
     """A trace that no message has; a time that is over at once ends well."""
     everything, none = follow(
-        talk, ("seq", "--format", "mermaid"), ("seq", "--trace", "f" * 32)
+        talk, ("seq", "--format", "mermaid"), ("seq", "--trace", "f" * 32, "--for", "60s")
     )  # fmt: skip
     talk.ask("tools", "look", {"text": "x"})
     assert 2 == everything.end().out.count(">>")

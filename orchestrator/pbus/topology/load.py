@@ -161,7 +161,8 @@ def _build_metrics(section: MetricsSection | None) -> MetricsSpec | None:
 
 def _build_history(section: HistorySection | None, bus: BusSettings) -> HistorySpec:
     given = None if section is None else section.traffic
-    return HistorySpec(traffic=not (bus.is_stored or bus.is_in_process) if given is None else given)
+    is_dear = bus.is_stored and bus.backend == "pgmq"  # a row of the server for each message
+    return HistorySpec(traffic=not (is_dear or bus.is_in_process) if given is None else given)
 
 
 def _variables(

@@ -440,8 +440,8 @@ class HistorySection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         bool | None,
         Meta(
             description="Keep the headers of messages, for `pbus tail --since` and crash capsules: at"
-            " most 500 a second, 30 MB; what it misses is counted. true, but false with delivery"
-            " at-least-once, where each message is copied for it."
+            " most 500 a second, 30 MB; what it misses is counted. true, but false for messages"
+            " that Postgres stores: there each is copied for it."
         ),
     ] = None
 

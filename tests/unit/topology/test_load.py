@@ -694,15 +694,16 @@ def test_wrong_metrics_are_problems(tmp_path, text, problem):
         ("", True),
         ("history: {}", True),
         ("history: {traffic: false}", False),
-        ("bus: {delivery: at-least-once}", False),
-        ("bus: {delivery: at-least-once}\nhistory: {traffic: true}", True),
+        ("bus: {delivery: at-least-once}", True),
+        ("bus: {delivery: at-least-once}\nhistory: {traffic: false}", False),
         ("bus: {backend: pgmq}", False),
+        ("bus: {backend: pgmq}\nhistory: {traffic: true}", True),
         ("bus: {backend: memory}", False),
         ("bus: {backend: memory}\nhistory: {traffic: false}", False),
     ],
 )
 def test_traffic_is_kept_where_it_costs_little(tmp_path, text, expected):
-    """Not where each message is copied for it, unless the file says so."""
+    """Not where the server stores a row of each message for it, unless the file says so."""
     assert expected is load_text(tmp_path, WORKER + text + "\n").history.traffic
 
 
