@@ -64,7 +64,7 @@ licences: $(READY) $(TOOLS)/.ready ## the licences of everything that is install
 	$(TOOLS)/bin/pip-licenses --python=$(BIN)/python --from=mixed --format=markdown
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) $(TOOLS) $(PIPECAT) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(TOOLS) $(PIPECAT) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .grimp_cache
 
 $(READY): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lint.words import left_words
+from lint.words import in_cache, left_words
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "orchestrator"
@@ -28,8 +28,13 @@ Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def sources(*folders: Path) -> list[Path]:
-    """The Python files of folders, sorted, templates for users apart."""
-    found = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+    """The Python files of folders, sorted, templates for users and caches apart."""
+    found = [
+        path
+        for folder in folders
+        for path in sorted(folder.rglob("*.py"))
+        if not in_cache(path.relative_to(folder))
+    ]
     return [path for path in found if TEMPLATES not in path.parts]
 
 

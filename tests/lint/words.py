@@ -90,8 +90,13 @@ def texts() -> Iterator[Path]:
     yield ROOT / "Makefile"
     for tree in TREES:
         for path in sorted((ROOT / tree).rglob("*")):
-            if path.suffix in KINDS and "__pycache__" not in path.parts:
+            if path.suffix in KINDS and not in_cache(path.relative_to(ROOT / tree)):
                 yield path
+
+
+def in_cache(path: Path) -> bool:
+    """Whether a path below a tree lies in a cache: in a hidden folder or in __pycache__."""
+    return any(part.startswith(".") or part == "__pycache__" for part in path.parts[:-1])
 
 
 def _plain(line: str) -> str:
