@@ -380,7 +380,7 @@ def _child_row(child: ChildState, ahead_s: float, now: float) -> ChildRow:
 def _blocked_text(
     state: State, lease: Lease, process: ProcessRecord | None, now: float
 ) -> str | None:
-    """Why a worker does not answer, and where to look; None where it does."""
+    """The reason that a worker does not answer, and where to look; None where it does."""
     if state != "unresponsive":
         return None
     parts = [f"its event loop is blocked: no heartbeat for {now - lease.beat:.0f} s"]

@@ -37,7 +37,7 @@ _OF_A_WORKER: Final = ("PBUS_WORKER", "PBUS_INCARNATION", "PBUS_REPLICA")
 
 
 class OneOff(msgspec.Struct, frozen=True):
-    """What a run joins.
+    """The project that a run joins.
 
     Attributes:
         environment: Of its processes.

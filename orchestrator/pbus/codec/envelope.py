@@ -134,7 +134,7 @@ def decode_payload(payload: bytes) -> tuple[Envelope, list[bytes]]:
 
 
 def claimed_origin(payload: bytes) -> str:
-    """What a refused payload or control payload says of its origin; "" where it says nothing."""
+    """The origin that a refused payload or control payload names; "" where it says nothing."""
     head, line_end, _ = payload[:_HEAD_BYTES].partition(b"\n")
     if not line_end and is_sealed(head):
         head = head[:-SUFFIX_LENGTH]

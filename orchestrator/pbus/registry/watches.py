@@ -142,7 +142,7 @@ class Watches:
 
 
 def _key_of(handler: Handler[Any]) -> Hashable:
-    """What equal handlers have in common; an object that has no hash is equal to itself only."""
+    """The key that equal handlers have in common; an object that has no hash is equal to itself only."""
     try:
         hash(handler)
     except TypeError:

@@ -134,7 +134,7 @@ def _first_of(value: Any, *names: str) -> Any:
 
 
 def _awaited(future: Any) -> str:
-    """What a task waits for, as text."""
+    """The object that a task waits for, as text."""
     if future is None:
         return ""
     if isinstance(future, asyncio.Task):

@@ -56,7 +56,7 @@ class Problems:
 
     @property
     def count(self) -> int:
-        """How many were found so far."""
+        """The number of problems found so far."""
         return len(self._found)
 
     @property

@@ -48,7 +48,7 @@ def select(topology: Topology, selection: Selection = ALL) -> list[WorkerInstanc
 
 
 def _waits_for(topology: Topology) -> dict[str, list[str]]:
-    """What each worker needs: its dependencies, and the others of its process."""
+    """The workers that each worker needs: its dependencies, and the others of its process."""
     return {
         name: [
             *(one.worker for one in spec.depends_on),

@@ -24,7 +24,7 @@ def graph_lines(graph: ProjectGraph) -> list[str]:
 
 
 def problem_lines(graph: ProjectGraph) -> list[str]:
-    """What is undeclared, silent and dangling, a line each."""
+    """The undeclared, silent and dangling edges, a line each."""
     return [
         *_problems("undeclared: messages were observed, no `sends_to` and no code says so",
                    graph.undeclared),

@@ -36,7 +36,7 @@ def bytes_text(raw: bytes, *, is_audio: bool) -> str:
 
 
 def level_bar(audio: bytes) -> str:
-    """How loud audio is from its begin to its end, from -60 dB to full scale; "" for none.
+    """The loudness of audio from its begin to its end, from -60 dB to full scale; "" for none.
 
     Args:
         audio: Signed 16-bit little-endian samples.

@@ -107,7 +107,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def incomplete(self) -> str:
-        """Why messages are missing; "" where none are."""
+        """The reason that messages are missing; "" where none are."""
         if self.end is None:
             return self.problem or "it was broken off"
         if self.end.missed:

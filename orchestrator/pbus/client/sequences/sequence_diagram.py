@@ -44,7 +44,7 @@ Step: TypeAlias = Arrow | Mark
 
 
 class SequenceDiagram(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened, in the order in which it was seen.
+    """The events, in the order in which they were seen.
 
     Attributes:
         participants: Those that sent or were sent something, in order of appearance.

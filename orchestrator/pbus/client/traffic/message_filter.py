@@ -1,4 +1,4 @@
-"""Which messages a tail shows."""
+"""The filter of the messages that a tail shows."""
 
 import fnmatch
 import functools

@@ -230,7 +230,7 @@ class MessageTail:
             raise
 
     def rest(self) -> Iterator[TailMessage]:
-        """What is to be given when following ends: nothing."""
+        """The messages to be given when following ends: none."""
         return iter(())
 
     async def read(

@@ -16,7 +16,7 @@ _OF_WORKER: Final = frozenset({"env_file", "working_dir", "watch"})
 
 
 class Origin(NamedTuple):
-    """Where a worker comes from.
+    """The origin of a worker.
 
     Attributes:
         folder: Of the file that declares it.

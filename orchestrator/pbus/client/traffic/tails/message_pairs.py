@@ -44,7 +44,7 @@ class MessagePair(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def time(self) -> float:
-        """When the answer was made, Unix seconds; the request where there is none."""
+        """The time at which the answer was made, Unix seconds; the request where there is none."""
         return (self.answer or self.request).time
 
     @property

@@ -105,7 +105,7 @@ class Timeline:
         return takes_other(self._chosen, entry.worker, text)
 
     def rest(self) -> Iterator[Entry]:
-        """What is held, in order, and the jobs without an answer; each is given once."""
+        """The held entries, in order, and the jobs without an answer; each is given once."""
         yield from self._held.drain()
         if isinstance(self._tail, PairTail):
             yield from self._tail.rest()

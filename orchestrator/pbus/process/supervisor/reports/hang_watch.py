@@ -31,7 +31,7 @@ class HangWatch:
         self._handler: RunningHandler | None = None  # over the limit
 
     def check(self, lease: Lease, now: float, limit_s: float) -> Iterator[Hang]:
-        """What has begun or ended since the last check.
+        """The hangs that began or ended since the last check.
 
         Args:
             lease: Of the process.

@@ -31,7 +31,7 @@ _REGISTERED = ReadySpec(probe=BusProbe(), timeout_s=300.0)
 
 
 def bus_problem(probe: BusProbe, status: WorkerStatus) -> str:
-    """Why a worker is unhealthy by its heartbeats; "" where it is not."""
+    """The reason that a worker is unhealthy by its heartbeats; "" where it is not."""
     if status.silent_s > probe.max_silence_s:
         return f"its event loop is blocked: no heartbeat for {status.silent_s:.0f} s"
     handler, limit_s = status.handler, probe.max_handler_s
