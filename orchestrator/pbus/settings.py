@@ -23,6 +23,8 @@ MAX_BACKLOG_BYTES = 256 * 1024 * 1024  # and bytes of them
 
 GRACE_VARIABLE = "PBUS_STOP_GRACE"  # seconds that a signal leaves to jobs, where `stop` gives them
 DRAIN_VARIABLE = "PBUS_STOP_DRAIN"  # "0": a signal leaves none
+PROJECT_VARIABLE = "PBUS_PROJECT"  # the project of a `pbus` in a worker; a user may set it, too
+STATE_VARIABLE = "PBUS_STATE_DIR"  # for several projects of one name
 
 _DELIVERY_OF_BACKEND: Mapping[Backend, DeliveryMode] = {"pgmq": "at-least-once"}
 

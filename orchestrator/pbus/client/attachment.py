@@ -15,8 +15,7 @@ from pbus.errors import NothingRunningError, StrangeFileError, UnseenProjectErro
 from pbus.process.project.discovery import choose_project
 from pbus.process.project.project import Project
 from pbus.process.project.record import ProjectRecord, ran_with
-from pbus.process.system.groups import PROJECT_VARIABLE
-from pbus.settings import BusOptions, BusSettings
+from pbus.settings import PROJECT_VARIABLE, BusOptions, BusSettings
 from pbus.topology.paths import working_folder
 from pbus.urls import mask_url
 

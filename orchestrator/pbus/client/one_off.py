@@ -22,13 +22,13 @@ from pbus.observe import RUN_PREFIX
 from pbus.process.broker_only import broker_only
 from pbus.process.project.project import Project
 from pbus.process.project.project_lock import token_of
-from pbus.process.system.groups import PROJECT_VARIABLE, STATE_VARIABLE
 from pbus.process.system.launch_plan import (
     FOREGROUND_VARIABLE,
     Launch,
     ProcessEnvironment,
     plan_launch,
 )
+from pbus.settings import PROJECT_VARIABLE, STATE_VARIABLE
 from pbus.topology.load import load_topology
 from pbus.topology.model import Topology, WorkerInstance
 

@@ -14,8 +14,8 @@ from pbus.errors import BusUnavailableError, StacksUnavailableError, UnseenProje
 from pbus.leases import Lease
 from pbus.names import stands_for, unknown_name
 from pbus.observe import HostRecord
-from pbus.process.system import groups
 from pbus.process.system.stack_request import first_answer
+from pbus.settings import STATE_VARIABLE
 from pbus.stack_values import ProcessStacks
 
 _TASK = "pbus worker "  # begins the name of the task that runs a worker
@@ -112,7 +112,7 @@ def _marked(attachment: Attachment, name: str) -> Places:
         except (psutil.Error, OSError):
             continue
         worker = environ.get("PBUS_WORKER", "")
-        if state and environ.get(groups.STATE_VARIABLE) == state and stands_for(name, worker):
+        if state and environ.get(STATE_VARIABLE) == state and stands_for(name, worker):
             places.setdefault(worker, (socket.gethostname(), []))[1].append(process.pid)
     return places
 

@@ -15,12 +15,12 @@ from pbus.process.project.discovery import refuse_other_path
 from pbus.process.project.project import Project
 from pbus.process.project.project_lock import ProjectLock
 from pbus.process.project.recovery_log import RecoveryLog
-from pbus.process.system.groups import PROJECT_VARIABLE, STATE_VARIABLE
 from pbus.process.system.launch_plan import launch_spec
 from pbus.process.worker_loader import load_worker
 from pbus.registry import WorkerErrorData, WorkerReadyData
 from pbus.runner import WorkerRunner
 from pbus.runner.runner_lifecycle import END_TIMEOUT_S
+from pbus.settings import PROJECT_VARIABLE, STATE_VARIABLE
 from pbus.topology.model import Topology, WorkerInstance
 from pbus.topology.paths import import_path
 from pbus.topology.selection import Selection, select

@@ -18,9 +18,8 @@ from pbus.process.project.project_lock import ProjectLock, lock_path
 from pbus.process.project.record import LAST, ProjectRecord, ran_with, read_record
 from pbus.process.project.recovery_log import RecoveryLog
 from pbus.process.services import postgres
-from pbus.process.system.groups import PROJECT_VARIABLE
 from pbus.process.system.guard import remove
-from pbus.settings import BusSettings
+from pbus.settings import PROJECT_VARIABLE, BusSettings
 from pbus.topology.load import load_topology
 from pbus.urls import mask_url
 

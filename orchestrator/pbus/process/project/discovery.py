@@ -19,7 +19,7 @@ from pbus.process.project.folders import state_root
 from pbus.process.project.project import RECORD, Project
 from pbus.process.project.project_lock import is_over, processes_of
 from pbus.process.project.record import LAST, ProjectRecord, read_record
-from pbus.process.system.groups import PROJECT_VARIABLE, STATE_VARIABLE
+from pbus.settings import PROJECT_VARIABLE, STATE_VARIABLE
 from pbus.topology.paths import as_named, is_same_place
 
 _TOPOLOGY = "topology.yaml"

@@ -15,8 +15,6 @@ TOKEN_VARIABLE = "PBUS_GUARD_TOKEN"  # noqa: S105 - its name
 # The same for the project's own servers, which root runs as another user. It is not inherited.
 SERVER_TOKEN_VARIABLE = "PBUS_GUARD_SERVER_TOKEN"  # noqa: S105 - its name
 
-PROJECT_VARIABLE = "PBUS_PROJECT"  # the project of a `pbus` in a worker; a user may set it, too
-STATE_VARIABLE = "PBUS_STATE_DIR"  # for several projects of one name
 TOKEN_BITS = 128  # cannot be guessed
 
 _POLL_S = 0.1

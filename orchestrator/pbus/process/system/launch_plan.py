@@ -1,6 +1,5 @@
 """Command line and environment of a worker's process."""
 
-import importlib.resources
 import os
 import sys
 from collections.abc import Mapping
@@ -10,8 +9,14 @@ from typing import Any
 
 import msgspec
 
-from pbus.process.system import groups, path_json
-from pbus.settings import DRAIN_VARIABLE, GRACE_VARIABLE, BusSettings
+from pbus.process.system import path_json
+from pbus.settings import (
+    DRAIN_VARIABLE,
+    GRACE_VARIABLE,
+    PROJECT_VARIABLE,
+    STATE_VARIABLE,
+    BusSettings,
+)
 from pbus.topology.model import REPLICA_VARIABLE, Loop, WorkerInstance, WorkerSpec
 from pbus.topology.policy.policies import LineProbe, StopSpec
 from pbus.trace_context import TRACEPARENT_VARIABLE
@@ -113,8 +118,8 @@ def plan_launch(
         "PBUS_WORKER": instance.name,
         "PBUS_SESSION": environment.session,
         "PBUS_INCARNATION": incarnation,
-        groups.PROJECT_VARIABLE: environment.project,
-        groups.STATE_VARIABLE: str(environment.state),
+        PROJECT_VARIABLE: environment.project,
+        STATE_VARIABLE: str(environment.state),
         "PBUS_GUARD_TOKEN": environment.guard_token,
     }
     if spec.pipecat:
@@ -135,7 +140,7 @@ def _stop_env(spec: StopSpec) -> dict[str, str]:
 
 def _with_sidecar(files: str) -> str:
     """The setup files of Pipecat that a user has, and that of pbus behind them."""
-    ours = str(importlib.resources.files("pbus") / "compat" / "pipecat" / "setup_file.py")
+    ours = str(Path(__file__).parents[2] / "compat" / "pipecat" / "setup_file.py")
     return os.pathsep.join([
         *(file for file in files.split(os.pathsep) if file not in {"", ours}),
         ours,
