@@ -151,7 +151,8 @@ def test_postgres_has_its_baseline(name: str, database: str) -> None:
     report = asyncio.run(measure([name], plan, url=database))
     ours = [row for row in report.rows if row.system == "pbus"]
 
-    assert EXPECTED[name] == [row.name for row in ours]
+    expected = [row for row in EXPECTED[name] if row != "rtt: direct"]  # it has no such sockets
+    assert expected == [row.name for row in ours]
     assert [(FEW.count, 0, 0)] * len(ours) == [
         (row.count, row.lost, row.misordered) for row in ours
     ]

@@ -134,7 +134,7 @@ class BaseWorker(LifecycleMixin):
 
     def lease_figures(self) -> WorkerFigures:
         """The figures that its lease carries."""
-        executor = self._made_executor
+        executor = self._made_job_executor
         return WorkerFigures(
             sent=self.sent,
             working=len(self.active_jobs),

@@ -52,7 +52,7 @@ class JobHandlingMixin(SendingMixin):
     @property
     def active_jobs(self) -> dict[str, BusJobRequestMessage]:
         """The requests of the accepted jobs, by job id."""
-        executor = self._made_executor
+        executor = self._made_job_executor
         return {} if executor is None else executor.requests
 
     # Hooks
@@ -258,5 +258,5 @@ class JobHandlingMixin(SendingMixin):
         return parts.made_executor or parts.make_executor()
 
     @property
-    def _made_executor(self) -> JobExecutor | None:
+    def _made_job_executor(self) -> JobExecutor | None:
         return None if self._job_parts is None else self._job_parts.made_executor

@@ -21,7 +21,7 @@ class JobListingMixin(JobHandlingMixin, JobRequestingMixin):
     def open_jobs(self) -> OpenJobs:
         """The open jobs on both sides; none before the worker is attached."""
         now = asyncio.get_running_loop().time()
-        client, executor = self._made_client, self._made_executor
+        client, executor = self._made_job_client, self._made_job_executor
         jobs = [] if executor is None else executor.responder.all()
         return OpenJobs(
             requested=() if client is None else requested_jobs(client, self.address),

@@ -107,7 +107,7 @@ class JobRequestingMixin(RequestHooks):
     @property
     def job_groups(self) -> dict[str, JobGroup]:
         """The open jobs that it requested, by id."""
-        client = self._made_client
+        client = self._made_job_client
         return {} if client is None else client.groups
 
     def job(
@@ -267,5 +267,5 @@ class JobRequestingMixin(RequestHooks):
         return parts.made_client or parts.make_client()
 
     @property
-    def _made_client(self) -> JobClient | None:
+    def _made_job_client(self) -> JobClient | None:
         return None if self._job_parts is None else self._job_parts.made_client

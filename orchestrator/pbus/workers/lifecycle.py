@@ -92,7 +92,7 @@ class LifecycleMixin(LeavingMixin, ActivationMixin, JobListingMixin, ChildrenMix
         self._reset()
         self._job_parts = JobParts(
             registry,
-            self._new_context,
+            self._new_worker_context,
             max_queued=self._max_queued_jobs,
             max_concurrency=self._max_concurrency,
         )
@@ -109,7 +109,7 @@ class LifecycleMixin(LeavingMixin, ActivationMixin, JobListingMixin, ChildrenMix
         self._bus_subscription.takes_opaque = self.takes_opaque
         self._bus_subscription.news = "few" if self._hears_news() else "none"
 
-    def _new_context(self) -> WorkerContext:
+    def _new_worker_context(self) -> WorkerContext:
         return WorkerContext(
             name=self.name,
             address=self.address,

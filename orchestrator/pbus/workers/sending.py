@@ -77,11 +77,13 @@ class SendingMixin(WorkerCore):
         """
         sending = await self.bus.begin_batch()
         try:
-            await sending.run(messages, functools.partial(self._add, sending))
+            await sending.run(messages, functools.partial(self._add_to_batch, sending))
         finally:
             self.sent += sending.sent
 
-    async def _add(self, sending: BatchSending, position: int, message: BusMessage) -> None:
+    async def _add_to_batch(
+        self, sending: BatchSending, position: int, message: BusMessage
+    ) -> None:
         """Put a message into a batch, for its target or for members of the group."""
         target = message.target
         if target is not None and message.key is not None:
@@ -121,12 +123,12 @@ class SendingMixin(WorkerCore):
     def _members(self, group: str, message: BusMessage) -> list[str]:
         """The replicas of a group that get a message."""
         if isinstance(message, _TO_ALL):
-            return self._replicas.all_of(group)
-        chosen = self._replicas.choose(group)
+            return self._replica_choice.all_of(group)
+        chosen = self._replica_choice.choose(group)
         return [group if chosen is None else chosen.worker_name]
 
     @property
-    def _replicas(self) -> Replicas:
+    def _replica_choice(self) -> Replicas:
         if self._job_parts is None:
             raise WorkerNotAttachedError(self.name)
         return self._job_parts.replicas

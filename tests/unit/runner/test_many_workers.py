@@ -123,7 +123,9 @@ def test_jobs_among_many():
     askers = [Idle(f"asker{number}") for number in range(20)]
 
     async def work(runner, _store):
-        assert all(one._made_client is one._made_executor is None for one in (*doers, *askers))
+        assert all(
+            one._made_job_client is one._made_job_executor is None for one in (*doers, *askers)
+        )
         assert {} == askers[0].job_groups == doers[0].active_jobs
         assert not askers[0].open_jobs().requested
         for number, asker in enumerate(askers[:3]):
@@ -131,7 +133,7 @@ def test_jobs_among_many():
                 pass
             assert {"is": number**2} == asked.response
         assert 6 == len(runner.registry._watches.lost.all())
-        assert all(one._made_executor is None for one in doers[3:])
+        assert all(one._made_job_executor is None for one in doers[3:])
 
     run(hosting([*doers, *askers], work))
 

@@ -20,6 +20,12 @@ from pbus.handlers import worker_ready
 from pbus.messages import BusFrameMessage
 from support.waiting import PATIENCE_S, run
 
+FREE = """
+    add answer ask cache calls client clients config context count data find handle history index items
+    job lock log loop messages model name queue remove replicas reply result run save search send
+    session settings start state stop task timer tools total transcript
+"""
+
 
 async def nothing(self, *values):
     """Do nothing."""
@@ -283,3 +289,9 @@ def test_namesakes_are_to_be_renamed():
     """Two classes of one name elsewhere are two classes."""
     with pytest.raises(DuplicateTypeError, match="rename one of the two classes"):
         type(BusDataMessage)("BusFrameMessage", (BusDataMessage,), {"__module__": __name__})
+
+
+@pytest.mark.parametrize("name", FREE.split())
+def test_plain_private_names_are_free(name):
+    """What workers call their own methods is no name of ours."""
+    assert issubclass(type("Own", (BaseWorker,), {f"_{name}": lambda _self: None}), BaseWorker)
