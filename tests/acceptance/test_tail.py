@@ -171,7 +171,7 @@ def test_unknown_names_are_said(sample: Place):
     said = [line for line in lines if line.startswith("--")]  # other tests leave things to warn of
     expected = [
         "--source: no worker is named 'clark' so far; did you mean 'clerk'?",
-        "--target: no worker matches 'zz*' so far; there are bell, clerk, guest, ",
+        "--target: no worker matches 'zz*' so far; there are bell, clerk, ",
         "--type: no message type is named 'Notes' so far; did you mean 'Note'?",
         "--type: no message type is named 'TextFram' so far; did you mean 'TextFrame'?",
         "--type: no message type matches 'Zzz?' so far; there are ",

@@ -318,7 +318,7 @@ def test_w27_jobs_leave_nothing(make_bus, backend):
             assert watches == count_watches(runner)
             assert [0, 0] == leftovers(asker, doer)
             assert not asker._job_client._pending._by_key
-            assert not asker._replicas._open
+            assert not asker._replica_choice._open
             assert 0 == len(doer._job_executor._pending_cancels)
 
     run(main())

@@ -93,7 +93,7 @@ def test_ordinary_receivers_refuse_it(make_any_bus, caplog):
             assert [3] == [message.number for message in await worker.heard(1)]
             kinds = [type(message).__name__ for message in await bridge.heard(3)]
             assert ["BusOpaqueMessage", "BusFrameMessage", "OpaqueLine"] == kinds
-            assert (2, 2) == (bus.counters.refused, bus.counters.foreign)
+            await until(lambda: (2, 2) == (bus.counters.refused, bus.counters.foreign))
             assert "its type is unknown here" in caplog.text
 
     asyncio.run(main())
