@@ -140,18 +140,19 @@ def test_purge_among_senders_and_consumers(make_store):
     async def main():
         async with make_store() as store, make_store() as other, make_store() as third:
             await store.open("box", durable=True)
-            sent, handled, is_over = 0, 0, False
+            sent, handled, is_over, has_sent = 0, 0, False, False
 
             async def send():
-                nonlocal sent
+                nonlocal sent, has_sent
                 writer = Writer()
                 while not is_over:
                     (result, *_) = await store.put([writer.to("box", "x", "y")])
                     sent += 2 * result.queues
+                has_sent = True
 
             async def consume():
                 nonlocal handled
-                while not is_over or await backlog(third):
+                while not has_sent or await backlog(third):
                     found = await fetch(other)
                     await handle(other, found)
                     handled += len(found)
