@@ -16,6 +16,7 @@ from pbus.bus.redis.keys import Keys
 from pbus.bus.redis.queue_store import RedisQueueStore
 from pbus.bus.redis.server.endpoint import Endpoint
 from pbus.settings import DeliveryOptions
+from support.lease_helpers import MemoryLeases, PgLeases, RedisLeases
 from support.queue_helpers import closing
 from support.valkey import Valkey
 from support.waiting import PATIENCE_S
@@ -146,3 +147,21 @@ def no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """A waiting fetch looks again only when it is woken or something is due."""
     for module in ("redis", "pgmq"):
         monkeypatch.setattr(f"pbus.bus.{module}.fetcher.POLL_S", 60.0)  # longer than any test
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("redis", marks=pytest.mark.redis),
+        pytest.param("pgmq", marks=pytest.mark.pgmq),
+    ]
+)
+def make_leases(
+    request: pytest.FixtureRequest, channel: str
+) -> MemoryLeases | RedisLeases | PgLeases:
+    """Makes stores of leases of one channel; `pass_time` lets leases age."""
+    if request.param == "memory":
+        return MemoryLeases()
+    if request.param == "redis":
+        return RedisLeases(request.getfixturevalue("valkey").url, channel)
+    return PgLeases(request.getfixturevalue("shared_database"), channel)

@@ -4,24 +4,8 @@ import pytest
 
 from pbus.bus import memory_leases
 from pbus.leases import LEASE_S, WITHOUT_READING, Lease, Renewal, Since
-from support.lease_helpers import MemoryLeases, PgLeases, RedisLeases
+from support.lease_helpers import MemoryLeases, RedisLeases
 from support.waiting import run
-
-
-@pytest.fixture(
-    params=[
-        "memory",
-        pytest.param("redis", marks=pytest.mark.redis),
-        pytest.param("pgmq", marks=pytest.mark.pgmq),
-    ]
-)
-def make_leases(request, channel):
-    """Makes stores of one channel."""
-    if request.param == "memory":
-        return MemoryLeases()
-    if request.param == "redis":
-        return RedisLeases(request.getfixturevalue("valkey").url, channel)
-    return PgLeases(request.getfixturevalue("shared_database"), channel)
 
 
 def lease(name: str, incarnation: str = "", **fields) -> Lease:

@@ -10,26 +10,10 @@ from pbus.bus.redis.leases import RedisLeaseStore
 from pbus.errors import LeaseTooLargeError
 from pbus.leases import MAX_LEASES, MAX_RECORD_BYTES, Activation, Lease, warn_unreadable_once
 from pbus.observe import merge_rows, moved_clocks
-from support.lease_helpers import MemoryLeases, PgLeases, RedisLeases
+from support.lease_helpers import MemoryLeases
 from support.waiting import run
 
 LEASE_S = 60.0
-
-
-@pytest.fixture(
-    params=[
-        "memory",
-        pytest.param("redis", marks=pytest.mark.redis),
-        pytest.param("pgmq", marks=pytest.mark.pgmq),
-    ]
-)
-def make_leases(request, channel):
-    """Makes stores of one channel; `pass_time` lets leases age."""
-    if request.param == "memory":
-        return MemoryLeases()
-    if request.param == "redis":
-        return RedisLeases(request.getfixturevalue("valkey").url, channel)
-    return PgLeases(request.getfixturevalue("shared_database"), channel)
 
 
 @pytest.fixture(autouse=True)
