@@ -10,7 +10,7 @@ from pbus.handlers import job
 from pbus.messages import BusDataMessage, BusSystemMessage
 from pbus.runner import WorkerRunner
 from pbus.stats.stats_record import decode_stats
-from support.job_helpers import Asker, ask
+from support.job_helpers import Asker, ask, one_attempt
 from support.recorder import Recorder
 from support.waiting import finishes, run, until
 
@@ -51,11 +51,6 @@ def counts(bus, name, *sources):
         for edge in bus.edges.edges()
         if edge.source in sources and getattr(edge, name)
     }
-
-
-def one_attempt(backend):
-    """Options of a bus that retries nothing, so that each message is handled once."""
-    return {"queue_options": {"max_attempts": 1}} if backend in {"redis-streams", "pgmq"} else {}
 
 
 async def started(bus, *workers):

@@ -325,7 +325,7 @@ def test_long_activation_lets_messages_in(make_any_bus, monkeypatch, asks):
 def held_types(bus, name):
     """The types of what is held back from a worker; news of workers may be among them at any time."""
     lane = bus._router._mailboxes[name]._lanes[Lane.DATA]
-    bodies = [body for (body, _), _ in lane._held]
+    bodies = [body for (body, _), _ in lane._held or ()]  # None before the first
     return [type_of(body) if isinstance(body, bytes) else type(body) for body in bodies]
 
 

@@ -1,6 +1,7 @@
 """Pairs on every bus: jobs, also of a group, and messages that a handler answered."""
 
 import asyncio
+import functools
 
 import pytest
 
@@ -8,7 +9,7 @@ from pbus import BaseWorker, BusDataMessage, job
 from pbus.client import Client
 from pbus.errors import JobFailedError, LogsElsewhereError
 from pbus.messages import BusWorkerStateMessage
-from support.job_helpers import Doer, hosted
+from support.job_helpers import Doer, hosted, one_attempt
 from support.waiting import PATIENCE_S, run
 
 
@@ -42,14 +43,15 @@ class Replier(BaseWorker):
             await self.send_bus_message(call)
 
 
-def test_jobs_and_calls_are_paired(make_any_bus):
+def test_jobs_and_calls_are_paired(make_any_bus, any_backend):
     """Each request with its own answer, whatever passes between; a failed job has its status."""
+    make = functools.partial(make_any_bus, **one_attempt(any_backend))
 
     async def main():
         workers = [Doer(), Doer("other"), Replier("replier"), Replier("caller")]
         async with (
-            hosted(make_any_bus, workers),
-            Client(make_any_bus()) as client,
+            hosted(make, workers),
+            Client(make()) as client,
             client.pairs(source=(client.name, "caller")) as tail,
         ):
             await client.job("caller", "call")

@@ -1,14 +1,16 @@
-"""A follower that leaves its channel for a while: the server copies nothing, and the gap is counted."""
+"""A follower begins when senders have heard of it; one that leaves for a while is sent nothing."""
 
 import asyncio
 
 import pytest
+import redis.asyncio
 
 from pbus.bus import connect
-from pbus.bus.redis.tap import RedisTap
+from pbus.bus.redis.keys import Keys
+from pbus.bus.redis.tap import COPYING_NOTE, WHO_COPIES, RedisTap
 from pbus.messages import BusDataMessage
 from support.listeners import Listener
-from support.waiting import PATIENCE_S, until
+from support.waiting import PATIENCE_S, finishes, until
 
 pytestmark = pytest.mark.redis
 
@@ -17,6 +19,31 @@ class PausedCount(BusDataMessage):
     """A numbered message."""
 
     number: int
+
+
+@pytest.mark.parametrize("options", [{"delivery": "at-least-once"}, {"direct": True}])
+def test_follower_begins_when_all_have_heard(own_valkey, channel, options, monkeypatch):
+    """Senders copy for it what the server does not show; one that hears late holds it up."""
+    monkeypatch.setattr("pbus.bus.redis.tap._ANSWERS_S", PATIENCE_S)
+
+    async def main():
+        everyone = Keys(channel).lane("s", "*").decode()
+        async with redis.asyncio.from_url(own_valkey.url) as client, client.pubsub() as late:
+            await late.subscribe(everyone)
+            async with connect(own_valkey.url, channel=channel, **options) as here:
+                tap = here.tap()
+                opening = asyncio.create_task(tap.__aenter__())
+                async with asyncio.timeout(PATIENCE_S):
+                    async for heard in late.listen():
+                        if heard["data"] == WHO_COPIES:
+                            break
+                await until(lambda: tap.answers == 1)  # of its own process
+                assert not opening.done()
+                await client.publish(everyone, COPYING_NOTE)
+                await finishes(opening)
+                await tap.__aexit__(None, None, None)
+
+    asyncio.run(main())
 
 
 def test_pause_is_counted_to_the_message(own_valkey, channel):

@@ -166,3 +166,8 @@ class HastyDoer(Doer):
         await asyncio.sleep(0)
         asyncio.current_task().cancel()
         return {"in": "time"}
+
+
+def one_attempt(backend: str) -> dict[str, Any]:
+    """Options of a bus that retries nothing, so that each message is handled once."""
+    return {"queue_options": {"max_attempts": 1}} if backend in {"redis-streams", "pgmq"} else {}

@@ -117,6 +117,33 @@ def test_pings_are_paired_by_their_handler() -> None:
     assert [("b", "b", 0.3, None), ("b", "b", 0.5, None)] == shown(pairs_of(story))
 
 
+def test_answers_pass_before_their_requests() -> None:
+    """Two senders' messages pass in any order: the pair is made by the later one, once."""
+    ping = message("Ping", "a", "b", 0.0)
+    story = [
+        answer("1", "post.2", 0.3), answer("1", "c", 0.2, status="error"), answer("1", "c", 0.4),
+        request("1", "c"), request("1", "post"),
+        message("Pong", "b.1", "a", 0.5, after=ping), message("Pong", "b.1", "a", 0.6, after=ping),
+        message("Pong", "c", "a", 0.6, after=ping),
+        ping,
+    ]  # fmt: skip
+
+    assert [
+        ("c", "c", 0.2, "error"), ("post", "post.2", 0.3, "completed"), ("b", "b.1", 0.5, None),
+    ] == shown(pairs_of(story))  # fmt: skip
+
+
+def test_waiting_answers_are_bounded() -> None:
+    """The oldest fall; none of them is a request that was forgotten."""
+    pairing = Pairing(max_bytes=10_000)
+    for number in range(50):
+        assert pairing.take(answer(str(number), response={"text": "x" * 3000})) is None
+
+    assert 0 == pairing.fallen
+    found = [number for number in range(50) if pairing.take(request(str(number))) is not None]
+    assert [48, 49] == found
+
+
 def test_a_group_was_asked() -> None:
     """One of its replicas answers."""
     ping = message("Ping", "a", "b")
@@ -153,6 +180,7 @@ def test_foreign_bodies_are_paired_with_nothing(body: bytes) -> None:
     })
 
     assert [] == pairs_of([request("1"), odd])
+    assert [] == pairs_of([odd, request("")])
 
 
 class Played:

@@ -343,7 +343,7 @@ def test_open_jobs_of_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
     recent = RecentTraffic()
 
     def job(kind: str, number: int) -> None:
-        source, target = ("c", "w") if kind == "Request" else ("w", "c")
+        source, target = ("c", "w") if kind in {"Request", "Cancel"} else ("w", "c")
         recent.add(
             message(
                 type=f"BusJob{kind}Message", source=source, target=target, job_id=f"j{number}",
@@ -365,6 +365,39 @@ def test_open_jobs_of_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_ones == recent.of(["c"]).jobs
     assert open_ones == recent.of(["w"]).jobs
     assert () == recent.of(["w"]).jobs  # they ended with it: its next end is without them
+
+
+def test_members_of_a_group_have_jobs_of_their_own() -> None:
+    """They share the id; the answer of one leaves that of the other open."""
+    recent = RecentTraffic()
+    for worker in ("w", "v"):
+        recent.add(message(type="BusJobRequestMessage", source="c", target=worker, job_id="j"))
+    recent.add(message(type="BusJobResponseMessage", source="w", target="c", job_id="j"))
+    assert ["v"] == [job.worker for job in recent.of(["c"]).jobs]
+    recent.add(message(type="BusJobCancelMessage", source="c", target="v", job_id="j"))
+    assert () == recent.of(["c"]).jobs
+
+
+def test_answer_may_pass_before_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the job was never open; the id is forgotten with it, and the oldest ids fall."""
+    monkeypatch.setattr(recent_traffic, "_MAX_JOBS", 2)
+    recent = RecentTraffic()
+
+    def job(kind: str, job_id: str) -> None:
+        source, target = ("c", "w") if kind == "Request" else ("w.1", "c")
+        recent.add(
+            message(type=f"BusJob{kind}Message", source=source, target=target, job_id=job_id)
+        )
+
+    job("Response", "j0")
+    job("Request", "j0")
+    assert () == recent.of(["c"]).jobs
+    job("Request", "j0")
+    assert ["j0"] == [job.job_id for job in recent.of(["c"]).jobs]
+    for number in range(1, 4):
+        job("Response", f"j{number}")
+    job("Request", "j1")
+    assert ["j0", "j1"] == [job.job_id for job in recent.of(["c"]).jobs]
 
 
 def test_jobs_of_a_capsule_are_bounded() -> None:

@@ -45,6 +45,9 @@ def short(fates: list[WorkFate]) -> list[str]:
 RESPONSE = kept(103.0, "BusJobResponseMessage", "stt.2", "mic", job_id="j1~2", status="completed")
 AGAIN = kept(101.0, "BusJobRequestMessage", "mic", "stt.2", job_id="j1~2")
 CANCEL = kept(104.0, "BusJobCancelMessage", "mic", "stt.2", job_id="j1~2")
+MEMBER_ASKED = kept(101.0, "BusJobRequestMessage", "mic", "tts", job_id="j1")
+MEMBER = kept(102.0, "BusJobResponseMessage", "tts", "mic", job_id="j1", status="completed")
+MEMBER_CANCEL = kept(103.0, "BusJobCancelMessage", "mic", "tts", job_id="j1")
 OTHER = kept(102.0, "BusJobResponseMessage", "stt.2", "mic", job_id="j11", status="completed")
 
 
@@ -59,6 +62,7 @@ OTHER = kept(102.0, "BusJobResponseMessage", "stt.2", "mic", job_id="j11", statu
         ([AGAIN, OTHER, RESPONSE], False, set(), "answered stt.2 completed"),
         ([RESPONSE], True, {"another"}, "answered stt.2 completed"),
         ([AGAIN, CANCEL], False, set(), "cancelled mic"),
+        ([MEMBER_ASKED, MEMBER, MEMBER_CANCEL], False, set(), "lost"),
     ],
 )
 def test_jobs(later: list[KeptMessage], is_stored: bool, dead: set[str], expected: str):

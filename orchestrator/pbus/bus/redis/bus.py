@@ -107,8 +107,12 @@ class RedisBus(BrokeredBus):
 
     def tap(self) -> RedisTap:
         """Follow all traffic of the channel; it costs the workers nothing."""
-        asks, is_direct = self.delivery == "at-least-once", self._is_direct
-        return RedisTap(self._endpoint, self._names, self._seal, asks=asks, is_direct=is_direct)
+        return RedisTap(self._endpoint, self._names, self._seal, asks=self._has_copies)
+
+    @property
+    def _has_copies(self) -> bool:
+        """Whether followers need copies of what travels apart from the lanes."""
+        return self.queues is not None or self._is_direct
 
     # Connections
 
@@ -119,7 +123,7 @@ class RedisBus(BrokeredBus):
             listener.preset([self._names.lane(lane.value, address) for address in addresses])
             self._spawn(listener.name, listener.run)
         self._start_tasks()
-        if self._is_direct:
+        if self._has_copies:
             self._spawn("follower copies", self._copies.run)
         self._spawn("server", self._watch_server)
         for listener in self._listeners.values():
@@ -135,7 +139,7 @@ class RedisBus(BrokeredBus):
             self._copies.put(lane, address, payload)
 
     async def _look_for_followers(self) -> None:
-        if self.queues is None and not self._is_direct:
+        if not self._has_copies:
             return
         link = self._links[Lane.SYSTEM]
         try:
@@ -233,7 +237,7 @@ class RedisBus(BrokeredBus):
         text = self._seal.open("note", note)
         if text in {FOLLOWER_NOTE, WHO_COPIES}:
             self._note_follower()
-            if text == WHO_COPIES and self._is_direct:
+            if text == WHO_COPIES and self._has_copies:
                 answer = self._seal.close("note", COPYING_NOTE)
                 self._copies.put(Lane.SYSTEM, "", answer)
         else:

@@ -13,11 +13,10 @@ from pbus.errors import BusUnavailableError
 from pbus.ids import new_token
 from pbus.seal import Seal
 
-FOLLOWER_NOTE = (
-    b'["follower"]'  # to everyone's system channel: stored messages are copied to followers
-)
+# To everyone's system channel: copy to followers what does not pass here.
+FOLLOWER_NOTE = b'["follower"]'
 WHO_COPIES = FOLLOWER_NOTE + b"?"  # the same, to be answered
-COPYING_NOTE = b'["copying"]'  # the answer: from now on direct messages are copied, too
+COPYING_NOTE = b'["copying"]'  # the answer: from now on a process copies
 _ANSWERS_S = 0.5  # for which a new follower waits for them; a process may be busy
 
 
@@ -28,26 +27,19 @@ class RedisTap(BrokerTap):
         endpoint: The server.
         names: How channels are named.
         seal: Of the channel.
-        asks: Stored messages do not pass here by themselves: ask senders for copies while it is open.
-        is_direct: Nor do messages that go by direct sockets: wait until senders copy them.
+        asks: Stored and direct messages do not pass here by themselves: ask senders for copies while it
+            is open.
+
+    Attributes:
+        answers: The processes that have said that they copy.
     """
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        names: Keys,
-        seal: Seal,
-        *,
-        asks: bool = False,
-        is_direct: bool = False,
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, names: Keys, seal: Seal, *, asks: bool = False) -> None:
         super().__init__(seal)
         self._names = names
         self._endpoint = endpoint
-        is_asking = asks or is_direct
-        self._asking = CommandConnection(endpoint, "tap asking") if is_asking else None
-        self._is_direct = is_direct
-        self._copying = 0
+        self._asking = CommandConnection(endpoint, "tap asking") if asks else None
+        self.answers = 0
         self._answered = asyncio.Event()
         self._link = SubscriberConnection(endpoint, "tap", self._take, pattern=names.everything())
 
@@ -59,10 +51,8 @@ class RedisTap(BrokerTap):
         except TimeoutError:
             await self.__aexit__()
             raise BusUnavailableError(self._endpoint.url, "it cannot be followed") from None
-        if self._is_direct:
-            await self._ask_who_copies()
-        else:
-            await self._ask()
+        if self._asking is not None:
+            await self._ask_who_copies(self._asking)
         return self
 
     async def catch_up(self) -> None:
@@ -88,18 +78,17 @@ class RedisTap(BrokerTap):
         await self._link.beat()
         await self._ask()
 
-    async def _ask_who_copies(self) -> None:
+    async def _ask_who_copies(self, link: CommandConnection) -> None:
         """Tell senders that there are followers, and wait a moment for all to have heard it."""
         await self._ask(WHO_COPIES)
-        assert self._asking is not None  # noqa: S101 - it is direct
         expected = 0
         with contextlib.suppress(*TROUBLE):
             name = self._names.lane("s", EVERYONE)
-            (reply,) = await self._asking.request([(b"PUBSUB", b"NUMSUB", name)])
+            (reply,) = await link.request([(b"PUBSUB", b"NUMSUB", name)])
             expected = reply[1] if isinstance(reply, list) else 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ANSWERS_S):
-                while self._copying < expected:
+                while self.answers < expected:
                     self._answered.clear()
                     await self._answered.wait()
 
@@ -117,7 +106,7 @@ class RedisTap(BrokerTap):
 
     def _take(self, payload: bytes) -> None:
         if payload.startswith(COPYING_NOTE):
-            self._copying += 1
+            self.answers += 1
             self._answered.set()
         elif not payload.startswith(FOLLOWER_NOTE):
             self._follow(payload)

@@ -26,6 +26,7 @@ _ANSWERS: Final = frozenset({
     "BusJobResponseUrgentMessage",
     "BusJobStreamEndMessage",
 })
+_JOB_ENDS: Final = _REQUESTS | _ANSWERS
 
 
 class MessagePair(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +114,9 @@ class _Waiting:
             self._bytes -= _size(oldest)
             self.fallen += 1
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._requests
+
     def pop(self, key: Hashable) -> TailMessage | None:
         """The request of that key, which waits no longer."""
         request = self._requests.pop(key, None)
@@ -136,15 +140,18 @@ class Pairing:
     """Finds the requests of answers, as messages pass.
 
     A job's answer has the id of its request. Another message is an answer where the handler of a
-    message sent it to that one's sender; a message has one answer, the first.
+    message sent it to that one's sender; a message has one answer, the first. Two senders' messages
+    may pass a follower in another order than they were sent in: so an answer waits for its request, too.
 
     Args:
-        max_bytes: Of requests that wait for their answer, of jobs and of others each.
+        max_bytes: Of requests that wait for their answer, of jobs and of others each; the same for
+            answers that wait for their request.
     """
 
     def __init__(self, max_bytes: int = MAX_WAITING_BYTES) -> None:
         self._jobs = _Waiting(max_bytes)
         self._others = _Waiting(max_bytes)
+        self._early = _Waiting(max_bytes)
 
     @property
     def fallen(self) -> int:
@@ -153,37 +160,60 @@ class Pairing:
 
     def take(self, message: TailMessage) -> MessagePair | None:
         """The pair that a message completes, if it does."""
-        if message.type in _REQUESTS:
-            self._jobs.add((_job_of(message).job_id, message.target), message)
-            return None
-        if message.type in _ANSWERS:
-            return self._job_pair(message)
+        if message.type in _JOB_ENDS:
+            return self._take_job(message)
         if message.category == "job" or message.target is None:
             return None
-        return self._other_pair(message)
-
-    def _job_pair(self, answer: TailMessage) -> MessagePair | None:
-        job = _job_of(answer)
-        for name in names_of(answer.source):  # a group was asked, one of its replicas answers
-            request = self._jobs.pop((job.job_id, name))
-            if request is not None:
-                return MessagePair(request=request, answer=answer, status=job.status)
-        return None
-
-    def _other_pair(self, message: TailMessage) -> MessagePair | None:
         parent = parent_span_id(message)
-        if parent is not None:
-            for name in names_of(message.source):
-                request = self._others.pop((parent, message.target, name))
-                if request is not None:
-                    return MessagePair(request=request, answer=message)
-        self._others.add((span_id_of(message), message.source, message.target), message)
+        pair = None if parent is None else self._await_request(self._others, parent, message)
+        return pair or self._await_answer(self._others, span_id_of(message), message)
+
+    def _take_job(self, message: TailMessage) -> MessagePair | None:
+        job_id = _job_of(message).job_id
+        if not job_id:
+            return None
+        take = self._await_answer if message.type in _REQUESTS else self._await_request
+        return take(self._jobs, job_id, message)
+
+    def _await_answer(
+        self, requests: _Waiting, conversation: str, request: TailMessage
+    ) -> MessagePair | None:
+        key = (conversation, request.target, request.source)
+        answer = self._early.pop(key)
+        if answer is None:
+            requests.add(key, request)
+            return None
+        for other in _keys_of(conversation, answer):
+            self._early.pop(other)
+        return _pair(request, answer)
+
+    def _await_request(
+        self, requests: _Waiting, conversation: str, answer: TailMessage
+    ) -> MessagePair | None:
+        keys = _keys_of(conversation, answer)
+        for key in keys:
+            request = requests.pop(key)
+            if request is not None:
+                return _pair(request, answer)
+        for key in keys:
+            if key not in self._early:
+                self._early.add(key, answer)
         return None
 
     def drain(self) -> Iterator[MessagePair]:
         """The jobs without an answer, oldest first; they wait no longer."""
         for request in self._jobs.drain():
             yield MessagePair(request=request)
+
+
+def _keys_of(conversation: str, answer: TailMessage) -> list[Hashable]:
+    """Of the requests that it may be the answer to: a group was asked, one of its replicas answers."""
+    return [(conversation, name, answer.target) for name in names_of(answer.source)]
+
+
+def _pair(request: TailMessage, answer: TailMessage) -> MessagePair:
+    status = _job_of(answer).status if answer.type in _ANSWERS else None
+    return MessagePair(request=request, answer=answer, status=status)
 
 
 class PairChoice:

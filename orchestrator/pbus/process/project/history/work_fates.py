@@ -89,6 +89,8 @@ def _job_fate(
     fate = _fate_at_end(job, capsule, dead_letters)
     by = status = ""
     for one in later.of_job.get(job.job_id.partition(_ATTEMPT)[0], ()):
+        if one.job_id == job.job_id and not _is_about(one, job.worker):
+            continue  # it is of another member of a group, which share the id
         if one.type.startswith("BusJobRequest"):
             fate, by = "asked again", one.target or ""
         elif one.type.startswith("BusJobCancel"):
@@ -99,6 +101,11 @@ def _job_fate(
         kind="job", id=job.job_id, source=job.requester, target=job.worker, time=job.since,
         fate=fate, by=by, status=status,
     )  # fmt: skip
+
+
+def _is_about(message: KeptMessage, worker: str) -> bool:
+    """Whether a worker is either end of a message, or of the group that is."""
+    return worker in {*names_of(message.source), *names_of(message.target or "")}
 
 
 def _fate_at_end(job: OpenJob, capsule: Capsule, dead_letters: Collection[str]) -> Fate:

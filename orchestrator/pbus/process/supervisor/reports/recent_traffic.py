@@ -1,7 +1,7 @@
 """The last messages of each worker in memory, and the jobs that wait for an answer."""
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from pbus.names import names_of
@@ -13,6 +13,7 @@ _MAX_NAMES: Final = 2_000  # some 15 MB; the one that was silent for longest is 
 _MAX_JOBS: Final = 1_000
 _TOLD_JOBS: Final = 100  # in a capsule
 
+_Asked = tuple[str, str]  # the job's id, which a group's members share, and the worker
 _Messages = collections.OrderedDict[str, collections.deque[KeptMessage]]
 
 
@@ -23,7 +24,8 @@ class RecentTraffic:
         self._received: _Messages = collections.OrderedDict()
         self._sent: _Messages = collections.OrderedDict()
         self._to_all: collections.deque[KeptMessage] = collections.deque(maxlen=_OF_NAME)
-        self._jobs: dict[str, OpenJob] = {}
+        self._jobs: dict[_Asked, OpenJob] = {}
+        self._ended: dict[_Asked, bool] = {}  # whose request passes later than their end
         self.missed = 0
 
     def add(self, message: KeptMessage) -> None:
@@ -55,19 +57,36 @@ class RecentTraffic:
         jobs = [job for job in self._jobs.values() if names & {job.worker, job.requester}]
         for job in jobs:
             if job.worker in workers:  # no later capsule has it
-                del self._jobs[job.job_id]
+                del self._jobs[job.job_id, job.worker]
         return jobs
 
     def _follow_job(self, message: KeptMessage, job_id: str) -> None:
         if message.type.startswith("BusJobRequest") and message.target is not None:
-            self._jobs[job_id] = OpenJob(
-                job_id=job_id, requester=message.source, worker=message.target, since=message.time,
-                message_id=message.id,
-            )  # fmt: skip
-            if len(self._jobs) > _MAX_JOBS:
-                del self._jobs[next(iter(self._jobs))]
-        elif message.type.startswith(("BusJobResponse", "BusJobStreamEnd", "BusJobCancel")):
-            self._jobs.pop(job_id, None)
+            self._begin_job(message, job_id, message.target)
+        elif message.type.startswith(("BusJobResponse", "BusJobStreamEnd")):
+            self._end_job(job_id, names_of(message.source))
+        elif message.type.startswith("BusJobCancel") and message.target is not None:
+            self._end_job(job_id, names_of(message.target))
+
+    def _begin_job(self, request: KeptMessage, job_id: str, worker: str) -> None:
+        if self._ended.pop((job_id, worker), False):
+            return
+        self._jobs[job_id, worker] = OpenJob(
+            job_id=job_id, requester=request.source, worker=worker, since=request.time,
+            message_id=request.id,
+        )  # fmt: skip
+        if len(self._jobs) > _MAX_JOBS:
+            del self._jobs[next(iter(self._jobs))]
+
+    def _end_job(self, job_id: str, workers: Collection[str]) -> None:
+        """End a job; where its request has not passed yet, it will not begin one."""
+        found = [self._jobs.pop((job_id, worker), None) for worker in workers]
+        if any(found):
+            return
+        for worker in workers:
+            self._ended[job_id, worker] = True
+            if len(self._ended) > _MAX_JOBS:
+                del self._ended[next(iter(self._ended))]
 
 
 def _add(messages: _Messages, name: str, message: KeptMessage) -> None:
