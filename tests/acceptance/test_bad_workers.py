@@ -29,7 +29,7 @@ CLASHING = """
 from pbus import BaseWorker
 
 class Clashing(BaseWorker):
-    async def _open(self):
+    async def _open_group(self):
         pass
 """
 SETTING = """
@@ -38,7 +38,7 @@ from pbus import BaseWorker
 class Setting(BaseWorker):
     def __init__(self, name):
         super().__init__(name)
-        self._tasks = []
+        self._worker_tasks = []
 """
 BROKEN = "def answer():\n    return 42\n\nimport not_there_at_all\n"
 SPECS = {
@@ -61,8 +61,10 @@ SAID = {
     "wrong": ["is no subclass of BaseWorker"],
     "args": ["unexpected keyword argument 'colour'"],
     "crashing": ["in start", "LookupError: nowhere to begin"],
-    "clashing": ["Clashing._open: BaseWorker has '_open' for itself; choose another name"],
-    "setting": ["Setting: self._tasks: BaseWorker keeps its own state there; rename it"],
+    "clashing": [
+        "Clashing._open_group: BaseWorker has '_open_group' for itself; choose another name"
+    ],
+    "setting": ["Setting: self._worker_tasks: BaseWorker keeps its own state there; rename it"],
     "program": ["cannot be started: No such file or directory: not-a-program-anywhere"],
 }
 POLICIES = """

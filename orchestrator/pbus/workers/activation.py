@@ -185,7 +185,7 @@ class ActivationMixin(SendingMixin):
         self._is_published = False
         if not self._is_publishing:
             self._is_publishing = True
-            self._spawn(self._update_registry(), f"{self.name} activation")
+            self._spawn_task(self._update_registry(), f"{self.name} activation")
 
     async def _update_registry(self) -> None:
         try:

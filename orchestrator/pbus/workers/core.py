@@ -112,7 +112,7 @@ class WorkerCore(TasksMixin):
         self._has_started = Flag()  # set when hooks and handlers may be called
         self._is_stopping = False
         self._is_closed = False  # takes in no message any more
-        self._names: set[str | None] = {self.name}  # with its group's, as a replica
+        self._bus_names: set[str | None] = {self.name}  # with its group's, as a replica
         self._keeps_order = True  # while a hook waits for its job, only job messages pass
         self._deferred_acks = DeferredAcks()
         self._handlers_in_progress = RunningHandlers()
@@ -210,7 +210,7 @@ class WorkerCore(TasksMixin):
     def _admits(self, message: BusMessage) -> bool:
         """Whether a message from the bus is taken in."""
         target = message.target
-        if self._is_closed or (target is not None and target not in self._names):
+        if self._is_closed or (target is not None and target not in self._bus_names):
             return False
         if (self._active and not self._is_stopping) or isinstance(message, _ALWAYS_ADMITTED):
             return True
@@ -313,7 +313,7 @@ class WorkerCore(TasksMixin):
         task = hold.start(work, f"{self.name} {hook}")
         entry = self._handlers_in_progress.begin(hook, about)
         task.add_done_callback(lambda _: self._handlers_in_progress.end(entry))
-        self._tasks.add(task)
+        self._worker_tasks.add(task)
         if on_done is not None:
             task.add_done_callback(lambda _: on_done())
         try:
@@ -325,7 +325,7 @@ class WorkerCore(TasksMixin):
                 if not holds_lane():
                     self._deferred_acks.defer_until(task)
             else:
-                self._tasks.discard(task)
+                self._worker_tasks.discard(task)
         if task.done() and not task.cancelled():
             task.result()
 

@@ -172,7 +172,7 @@ class JobRequestingMixin(RequestHooks):
             JobTimeoutError: The worker was not ready within the timeout.
         """
         chosen = as_group(choose_params(JobParams, params, {**options}))
-        return (await self._open(check_names([worker]), chosen)).job_id
+        return (await self._open_group(check_names([worker]), chosen)).job_id
 
     async def request_job_group(
         self,
@@ -194,7 +194,7 @@ class JobRequestingMixin(RequestHooks):
             JobTimeoutError: The workers were not all ready within the timeout.
         """
         chosen = choose_params(JobGroupParams, params, {**options})
-        return (await self._open(check_names(workers), chosen)).job_id
+        return (await self._open_group(check_names(workers), chosen)).job_id
 
     async def create_job_group_and_request_job(
         self,
@@ -209,7 +209,7 @@ class JobRequestingMixin(RequestHooks):
             The group, to look at or to wait for.
         """
         chosen = choose_params(JobGroupParams, params, {**options})
-        return await self._open(check_names(workers), chosen)
+        return await self._open_group(check_names(workers), chosen)
 
     async def cancel_job_group(self, job_id: str, *, reason: str | None = None) -> None:
         """Cancel a job or a group, also one that is not cancellable by others.
@@ -253,7 +253,7 @@ class JobRequestingMixin(RequestHooks):
         """Whether answers or the end of a job have a hook, or handlers of its event."""
         return self._has_end_hooks or any(map(self._event_handlers.get, END_HOOKS))
 
-    async def _open(self, names: Sequence[str], params: JobGroupParams) -> JobGroup:
+    async def _open_group(self, names: Sequence[str], params: JobGroupParams) -> JobGroup:
         group = JobGroup(new_id(), names, params, waiting=release_lane)
         await self._job_client.open(group)
         release_lane_on_wait()

@@ -29,11 +29,11 @@ class LeavingMixin(WatchingMixin):
         if not self.bus.incarnation.startswith(message.incarnation or ""):
             return
         if message.leaves:
-            self._spawn(self._leave(message), f"{self.name} leaving")
+            self._spawn_task(self._leave_on_end(message), f"{self.name} leaving")
         else:
             self.request_stop(drain=True, reason=message.reason, timeout_s=message.timeout_s)
 
-    async def _leave(self, message: BusEndWorkerMessage) -> None:
+    async def _leave_on_end(self, message: BusEndWorkerMessage) -> None:
         """Work on until senders have turned to others, then stop; in the time for running jobs."""
         given_s = message.timeout_s
         limit_s = self.worker_runner.end_timeout if given_s is None else given_s

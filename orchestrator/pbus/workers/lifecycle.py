@@ -89,14 +89,14 @@ class LifecycleMixin(LeavingMixin, ActivationMixin, JobListingMixin, ChildrenMix
         """
         self._check_attributes()
         self._registry, self._bus, self._runner = registry, bus, runner
-        self._reset()
+        self._reset_run()
         self._job_parts = JobParts(
             registry,
             self._new_worker_context,
             max_queued=self._max_queued_jobs,
             max_concurrency=self._max_concurrency,
         )
-        self._names = {self.name, self.address, group_of(self.name)}
+        self._bus_names = {self.name, self.address, group_of(self.name)}
         self._bus_subscription = WorkerSubscription(
             self.name,
             self.address,
@@ -116,7 +116,7 @@ class LifecycleMixin(LeavingMixin, ActivationMixin, JobListingMixin, ChildrenMix
             bus=self.bus,
             registry=self.registry,
             send=self._bus_send,
-            spawn=self._spawn,
+            spawn=self._spawn_task,
             call_hook=self._call_hook,
             waiting_handlers=self._waiting_handlers,
             running_handlers=self._handlers_in_progress,
@@ -167,15 +167,15 @@ class LifecycleMixin(LeavingMixin, ActivationMixin, JobListingMixin, ChildrenMix
             timeout_s: Seconds for that; None for the runner's end_timeout.
         """
         if not drain:
-            self._finish()
+            self._finish_run()
         elif not self._is_stopping:
             self._is_stopping = True
             limit_s = self.worker_runner.end_timeout if timeout_s is None else timeout_s
-            self._spawn(self._drain(reason, limit_s), f"{self.name} drain")
+            self._spawn_task(self._drain_queue(reason, limit_s), f"{self.name} drain")
 
     # Start
 
-    def _reset(self) -> None:
+    def _reset_run(self) -> None:
         """Return to the initial state: a worker that has ended may be added again."""
         self._is_stopping = self._is_closed = False
         self._joined = Flag()
@@ -225,17 +225,17 @@ class LifecycleMixin(LeavingMixin, ActivationMixin, JobListingMixin, ChildrenMix
 
     async def _receive_cancel_worker(self, message: BusCancelWorkerMessage) -> None:
         del message
-        self._finish()
+        self._finish_run()
 
     # Stop
 
-    def _finish(self) -> None:
+    def _finish_run(self) -> None:
         self._is_stopping = True
         self._finished.set()
         if self._starting is not None and not self._has_started.is_set:
             self._starting.cancel()
 
-    async def _drain(self, reason: str | None, limit_s: float | None) -> None:
+    async def _drain_queue(self, reason: str | None, limit_s: float | None) -> None:
         try:
             async with asyncio.timeout(limit_s):
                 await self._announce_stopping()
@@ -248,7 +248,7 @@ class LifecycleMixin(LeavingMixin, ActivationMixin, JobListingMixin, ChildrenMix
                 self.name, len(self.active_jobs), len(self.children),
             )  # fmt: skip
         finally:
-            self._finish()
+            self._finish_run()
 
     async def _announce_stopping(self) -> None:
         """Have requesters choose another worker from now on."""

@@ -64,7 +64,7 @@ class SendingMixin(WorkerCore):
                 await rest
             self.sent += 1
             return
-        for member in self._members(target, message):
+        for member in self._group_members(target, message):
             await self._bus_send(msgspec.structs.replace(message, target=member))
 
     async def send_all(self, messages: Sequence[BusMessage]) -> None:
@@ -91,7 +91,7 @@ class SendingMixin(WorkerCore):
         elif target is None or target == self.name or not self.registry.is_group(target):
             await sending.add(position, message)
         else:
-            for member in self._members(target, message):
+            for member in self._group_members(target, message):
                 await sending.add(position, msgspec.structs.replace(message, target=member))
 
     async def send_bus_error_message(self, error: str) -> None:
@@ -120,7 +120,7 @@ class SendingMixin(WorkerCore):
 
         await self.registry.owners.send(target, key, post)
 
-    def _members(self, group: str, message: BusMessage) -> list[str]:
+    def _group_members(self, group: str, message: BusMessage) -> list[str]:
         """The replicas of a group that get a message."""
         if isinstance(message, _TO_ALL):
             return self._replica_choice.all_of(group)

@@ -25,7 +25,7 @@ class TasksMixin(EventSource):
 
     def __init__(self) -> None:
         super().__init__()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._worker_tasks: set[asyncio.Task[Any]] = set()
         self._waiting_handlers: set[InlineLaneHold] = set()  # those that run in lane tasks
 
     def create_task(
@@ -38,7 +38,7 @@ class TasksMixin(EventSource):
             name: Of the task; made from the coroutine's when not given.
         """
         name = name or f"{self.name} {getattr(work, '__qualname__', 'task')}"
-        task = self._spawn(self._contain(work, name), name)
+        task = self._spawn_task(self._contain(work, name), name)
         task.add_done_callback(lambda _: work.close())  # it may not have begun
         return task
 
@@ -66,15 +66,17 @@ class TasksMixin(EventSource):
                 raise
             raise own from error
 
-    def _spawn(self, work: Coroutine[Any, Any, Any], name: str | None = None) -> asyncio.Task[Any]:
+    def _spawn_task(
+        self, work: Coroutine[Any, Any, Any], name: str | None = None
+    ) -> asyncio.Task[Any]:
         """Start an internal task that ends with the worker."""
         task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
+        self._worker_tasks.add(task)
         task.add_done_callback(self._on_task_done)
         return task
 
     def _on_task_done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+        self._worker_tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("%s: task %s raised", self.name, task.get_name(), exc_info=error)
 
@@ -82,7 +84,7 @@ class TasksMixin(EventSource):
         """Cancel all tasks and handlers of the worker, except the calling one."""
         current = asyncio.current_task()
         ends: dict[asyncio.Future[Any], str] = {}
-        for task in self._tasks - {current}:
+        for task in self._worker_tasks - {current}:
             task.cancel()
             ends[task] = task.get_name()
         for hold in [hold for hold in self._waiting_handlers if hold.task is not current]:

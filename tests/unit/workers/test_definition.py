@@ -21,9 +21,10 @@ from pbus.messages import BusFrameMessage
 from support.waiting import PATIENCE_S, run
 
 FREE = """
-    add answer ask cache calls client clients config context count data find handle history index items
-    job lock log loop messages model name queue remove replicas reply result run save search send
-    session settings start state stop task timer tools total transcript
+    add answer ask begin cache calls client clients close config context count data drain end
+    find finish flush handle history index items job leave lock log loop members messages model
+    name names open queue remove replicas reply reset result run save search send session
+    settings spawn start state stop task tasks timer tools total transcript
 """
 
 
@@ -60,8 +61,8 @@ BAD = {
     "job like an attribute": ({"sent": marked()}, "rename the method"),
     "job like an internal": ({"_run_start": marked()}, "rename the method"),
     "ready handler like a hook": ({"on_worker_ready": marked(worker_ready(name="x"))}, "rename"),
-    "internal method": ({"_open": nothing}, "'_open' for itself"),
-    "internal attribute": ({"_tasks": []}, "'_tasks' for itself"),
+    "internal method": ({"_open_group": nothing}, "'_open_group' for itself"),
+    "internal attribute": ({"_worker_tasks": []}, "'_worker_tasks' for itself"),
     "method under an attribute": ({"parent": plain}, "hides it"),
     "property under an attribute": ({"name": property(plain)}, "hides it"),
     "method replaced": ({"run": nothing}, r"or call super\(\).run"),
@@ -150,7 +151,7 @@ def test_good_classes_are_let_be():
     assert ("a",) == Better("good").job_names
 
 
-@pytest.mark.parametrize("name", ["_tasks", "_registry", "_bus_subscription", "_children"])
+@pytest.mark.parametrize("name", ["_worker_tasks", "_registry", "_bus_subscription", "_children"])
 @pytest.mark.parametrize("when", ["constructor", "start"])
 def test_replaced_attribute_is_told(name, when):
     """A worker whose code sets an attribute of BaseWorker's is refused, or fails, with its name."""
