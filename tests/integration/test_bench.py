@@ -18,13 +18,15 @@ from pbus.bench import MEASUREMENTS, Plan, measure
 from pbus.bench.processes.own_broker import own_broker
 from pbus.bench.processes.process_pool import BenchProcesses
 from pbus.bench.processes.roles import ReceiveResult, RoleConfig
-from pbus.errors import PeersMissingError, ProcessError
+from pbus.errors import LoopMissingError, PeersMissingError, ProcessError
+from pbus.topology.model import Loop
 from support.postgres import query
 from support.valkey import Valkey
 
 pytestmark = pytest.mark.redis
 
 FEW = Plan(count=60, size=16, workers=2, tries=2, pause_s=0.05, rounds=1)
+BENCH = (sys.executable, "-m", "pbus_cli", "bench")
 EXPECTED = {
     "throughput": ["throughput", "throughput, bus only"],
     "durable": ["durable"],
@@ -77,6 +79,15 @@ def test_measurement_loses_nothing(name: str, valkey: Valkey) -> None:
     assert all(row.count == FEW.count for row in theirs)
     ratios = [one for one in report.checks if not re.search("lost|twice|queued", one.name)]
     assert all(check.value > 0 for check in ratios)
+
+
+def test_urgent_messages_have_their_bounds(valkey: Valkey) -> None:
+    """5 ms behind the short queue, 1 ms behind the one ten times as long."""
+    report = asyncio.run(measure(["urgent"], FEW, url=valkey.url))
+
+    assert {"urgent behind 60 p99": 5.0, "urgent behind 600 p99": 1.0} == {
+        check.name: check.at_most for check in report.checks if "p99" in check.name
+    }
 
 
 def test_durable_leaves_nothing_behind(valkey: Valkey) -> None:
@@ -167,7 +178,7 @@ def test_postgres_has_its_baseline(name: str, database: str) -> None:
 def test_command_prints_json(tmp_path: Path) -> None:
     """On a Valkey of its own, of which nothing is left; remarks go to stderr."""
     done = subprocess.run(
-        [sys.executable, "-m", "pbus_cli", "bench", "inproc", "--count", "60", "--json"],
+        [*BENCH, "inproc", "--count", "60", "--json", "--loop", "uvloop"],
         env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -178,6 +189,7 @@ def test_command_prints_json(tmp_path: Path) -> None:
     assert (0, "measuring inproc ...\n") == (done.returncode, done.stderr)
     assert {"environment", "measurements", "checks", "lost"} == set(found)
     assert "embedded Valkey" == found["environment"]["broker"]
+    assert "uvloop" == found["environment"]["loop"]
     assert EXPECTED["inproc"] == [row["name"] for row in found["measurements"]]
     assert ["in process, 1,000 workers / 1"] == [check["name"] for check in found["checks"]]
     assert [] == [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -244,6 +256,39 @@ def test_peers_are_measured_in_turn(valkey: Valkey) -> None:
     } == {name: bounds for name, bounds in wanted.items() if "nats" in name}
     commands = [" ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])]
     assert [] == [one for one in commands if "pbus-bench-nats-" in one]
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_processes_run_on_the_loop_named(loop: Loop, valkey: Valkey) -> None:
+    """Those of other systems, too: one of them has loaded uvloop only where it is asked for."""
+
+    async def main() -> list[bool]:
+        async with BenchProcesses(valkey.url, loop=loop) as pool:
+            bus = pool.new_bus()
+            roles = [
+                (role, RoleConfig(bus=bus, name=role, targets=("other",)))
+                for role in ("pong", "redis-pong")
+            ]
+            async with pool.running(*roles):
+                ours = [
+                    one
+                    for one in psutil.Process().children()
+                    if "pbus.bench.processes.process_main" in one.cmdline()
+                ]
+                return [any("uvloop" in file.path for file in one.memory_maps()) for one in ours]
+
+    assert [loop == "uvloop"] * 2 == asyncio.run(main())
+
+
+def test_a_loop_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, valkey: Valkey) -> None:
+    """Before anything is measured."""
+    begun: list[str] = []
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    plan = structs.replace(FEW, loop="uvloop")
+
+    with pytest.raises(LoopMissingError, match="uvloop"):
+        asyncio.run(measure(["rtt"], plan, url=valkey.url, on_begin=begun.append))
+    assert [] == begun
 
 
 def test_failing_process_tells_why() -> None:

@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from pbus.topology.model import Loop
+
 System = Literal["pbus", "redis-py", "pgmq", "nats-py"]
 
 # The plain pgmq client gets less of the same work: it would take twenty times as long.
@@ -32,6 +34,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         held_s: Seconds that another session holds a snapshot.
         window_s: Seconds over which a rate is taken meanwhile.
         command: The words that call `pbus`; empty where its start cannot be measured.
+        loop: The event loop of all processes, those of other systems included.
     """
 
     count: int | None = None
@@ -48,6 +51,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     held_s: float = 180.0
     window_s: float = 20.0
     command: tuple[str, ...] = ()
+    loop: Loop = "asyncio"
 
     @property
     def systems(self) -> list[System]:
@@ -156,6 +160,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         load: Processes that wanted to run in the last minute, on average, before the start.
         broker: Its address, password masked.
+        loop: The event loop of the processes.
     """
 
     python: str
@@ -163,9 +168,10 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     cpus: int
     load: float
     broker: str
+    loop: Loop = "asyncio"
 
     @classmethod
-    def here(cls, broker: str) -> "Environment":
+    def here(cls, broker: str, loop: Loop = "asyncio") -> "Environment":
         """This machine, now."""
         return cls(
             python=platform.python_version(),
@@ -173,6 +179,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
             cpus=os.cpu_count() or 1,
             load=round(os.getloadavg()[0], 2),
             broker=broker,
+            loop=loop,
         )
 
 

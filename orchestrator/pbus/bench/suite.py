@@ -28,6 +28,7 @@ from pbus.bench.processes.clean_up import remove_queues
 from pbus.bench.processes.own_broker import BrokerKind, own_broker
 from pbus.bench.processes.process_pool import BenchProcesses
 from pbus.bench.results import CaseResult, Environment, Plan, Report, System
+from pbus.process.system.event_loop import require
 from pbus.urls import BACKEND_OF_SCHEME, mask_url, url_scheme
 
 Measure = Callable[[BenchProcesses, Plan], Awaitable[CaseResult]]
@@ -84,12 +85,15 @@ async def measure(
         BusUnavailableError: The broker cannot be reached.
         ProcessError: A process of the measurement failed.
         PeersMissingError: Other systems are to be measured, and are not installed.
+        LoopMissingError: The event loop is not installed.
     """
+    require(plan.loop)
     if plan.peers:
         check_installed()
     if url is not None and BACKEND_OF_SCHEME.get(url_scheme(url)) == "pgmq":
         plan = replace(plan, baseline="pgmq")
-    environment = Environment.here(_embedded(names) if url is None else mask_url(url))
+    broker = _embedded(names) if url is None else mask_url(url)
+    environment = Environment.here(broker, plan.loop)
     found = CaseResult()
     for kind, group in itertools.groupby(names, lambda name: _BROKERS.get(name, "valkey")):
         async with _broker(url, kind) as address:
@@ -97,7 +101,10 @@ async def measure(
             for name in group:
                 on_begin(name)
                 peers = plan.peers if name in PEER_MEASUREMENTS else ()
-                async with _peer(peers) as peer_url, BenchProcesses(address, peer_url) as pool:
+                async with (
+                    _peer(peers) as peer_url,
+                    BenchProcesses(address, peer_url, plan.loop) as pool,
+                ):
                     found += await MEASUREMENTS[name](pool, replace(plan, peers=peers))
                 channels += pool.channels
             await remove_queues(address, channels)

@@ -82,6 +82,14 @@ def test_report_counts_own_losses() -> None:
     assert 5 == Report(environment=here, rows=rows, checks=()).lost
 
 
+def test_environment_tells_the_loop() -> None:
+    """Figures of one loop are not taken for those of another."""
+    assert ["asyncio", "uvloop"] == [
+        Environment.here("nowhere").loop,
+        Environment.here("nowhere", "uvloop").loop,
+    ]
+
+
 def test_findings_are_found_by_name() -> None:
     """Checks across measurements look their rows up by name and system."""
     ours, theirs = Row(name="a", count=1), Row(name="a", system="redis-py", count=2)

@@ -68,6 +68,7 @@ def test_processes_are_measured(command, tmp_path, valkey):
         "7 workers, pbus down": "s",
     } == {name: check.unit for name, check in checks.items()}
     assert checks["7 workers, memory (PSS) each"].value > 1
+    assert 7 * 0.04 == checks["7 workers, ready"].at_most  # 100 within 4 s, 1,000 within 40
 
 
 def test_failing_command_is_said(command, tmp_path, valkey):
@@ -100,7 +101,10 @@ def test_topology_of_the_project(command, tmp_path):
     found = load_topology(project.file, {})
     assert ("bench-x", "redis://h/1", "a:b") == (found.name, found.bus.url, found.bus.channel)
     project.write("bench-y", 2)
-    assert 2 == len(load_topology(project.file, {}).instances())
+    found = load_topology(project.file, {})
+    assert (2, "asyncio") == (len(found.instances()), found.loop)
+    BenchProject((str(command),), tmp_path, timeout_s=5, loop="uvloop").write("bench-z", 1)
+    assert "uvloop" == load_topology(project.file, {}).loop
 
 
 @pytest.mark.parametrize("role", [scale.host_in_memory, scale.host_on_broker])

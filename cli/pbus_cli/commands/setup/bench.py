@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from pbus.bench import Report
 
 
+class LoopKind(enum.StrEnum):
+    """The event loops."""
+
+    ASYNCIO = "asyncio"
+    UVLOOP = "uvloop"
+
+
 class What(enum.StrEnum):
     """The benchmarks."""
 
@@ -84,6 +91,9 @@ def bench(
             "--url", metavar="URL", help="The broker.", show_default="a Valkey of its own"
         ),
     ] = None,
+    loop: Annotated[
+        LoopKind, typer.Option("--loop", help="The event loop of all processes.")
+    ] = LoopKind.ASYNCIO,
     project: ProjectName = None,
     file: TopologyFiles = None,
     as_json: AsJson = False,
@@ -107,6 +117,7 @@ def bench(
         has_baseline=baseline,
         peers=("nats-py",) if peers else (),
         command=_own_command(),
+        loop=loop.value,
     )
     report = run(
         measure(

@@ -32,7 +32,7 @@ def report_lines(report: Report, width: int | None = None) -> list[Text]:
 def _environment(found: Environment) -> Text:
     return Text(
         f"{found.system}, {found.cpus} cores, load {found.load:g}, Python {found.python}, "
-        f"{found.broker}",
+        f"{found.loop}, {found.broker}",
         style=colors.QUIET,
         no_wrap=True,
         end="",
@@ -72,6 +72,7 @@ def _check_columns(checks: Sequence[Check]) -> list[Column]:
         Column("CHECK", tuple(Text(one.name) for one in checks), right=False, gives=True),
         Column("MEASURED", tuple(_measured(one) for one in checks)),
         Column("WANTED", tuple(Text(_wanted(one)) for one in checks)),
+        Column("MET", tuple(_met(one) for one in checks), right=False),
     ]
 
 
@@ -86,6 +87,12 @@ def _wanted(check: Check) -> str:
     if check.at_most is not None:
         return f"≤ {_with_unit(check.at_most, check.unit)}"
     return _NONE
+
+
+def _met(check: Check) -> Text:
+    if check.at_least is None and check.at_most is None:
+        return Text(_NONE)
+    return Text("yes", style="green") if check.is_met else Text("no", style=colors.ERROR)
 
 
 def _with_unit(value: float, unit: str) -> str:

@@ -28,6 +28,7 @@ _COMMAND_S = 600.0  # for 1,000 processes on a slow machine
 _READY_S = 300.0
 _MESSAGES = 20_000  # to a worker among many
 
+_READY_AT_MOST_S = 0.04  # a worker
 _PS_AT_MOST_S = 1.0
 _DOWN_AT_MOST_S = 10.0
 _BROKER_AT_MOST_PERCENT = 10.0
@@ -43,7 +44,7 @@ async def measure(pool: BenchProcesses, plan: Plan) -> CaseResult:
     if not plan.command:
         return CaseResult()
     with tempfile.TemporaryDirectory(prefix="pbus-bench-") as folder:
-        project = BenchProject(plan.command, Path(folder), timeout_s=_COMMAND_S)
+        project = BenchProject(plan.command, Path(folder), timeout_s=_COMMAND_S, loop=plan.loop)
         bus = pool.new_bus()
         keys = {
             "backend": BACKEND_OF_SCHEME[url_scheme(pool.url)],
@@ -85,9 +86,11 @@ async def broker_figures(url: str) -> BrokerFigures | None:
 async def _checks(project: BenchProject, plan: Plan, url: str) -> list[Check]:
     file, count = str(project.file), f"{plan.many:,} workers"
     before = await broker_figures(url)
-    found = [
-        Check.of(f"{count}, ready", await project.seconds("up", "-d", "--wait", file), unit="s")
-    ]
+    ready_s, most_s = (
+        await project.seconds("up", "-d", "--wait", file),
+        plan.many * _READY_AT_MOST_S,
+    )
+    found = [Check.of(f"{count}, ready", ready_s, at_most=most_s, unit="s")]
     try:
         after = await broker_figures(url)
         if before and after:

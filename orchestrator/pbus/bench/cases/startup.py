@@ -26,7 +26,7 @@ async def measure(pool: BenchProcesses, plan: Plan) -> CaseResult:
     if not plan.command:
         return CaseResult()
     with tempfile.TemporaryDirectory(prefix="pbus-bench-") as folder:
-        project = BenchProject(plan.command, Path(folder), timeout_s=_COMMAND_S)
+        project = BenchProject(plan.command, Path(folder), timeout_s=_COMMAND_S, loop=plan.loop)
         project.write("bench-start", _WORKERS)
         return CaseResult(checks=await _checks(project, plan))
 

@@ -10,12 +10,14 @@ import msgspec
 
 from pbus.bench.results import percentile
 from pbus.errors import ProcessError
+from pbus.topology.model import Loop
 
 _TRIES = 5  # the median of so many commands
 _SHOWN_CHARACTERS = 2000
 
 _TOPOLOGY = """\
 name: {name}
+loop: {loop}
 {bus}workers:
   idle:
     worker: pbus.bench.processes.idle:Idle
@@ -40,12 +42,16 @@ class BenchProject:
         command: The words that call `pbus`.
         folder: Of the project; its state goes there, too.
         timeout_s: Seconds for each command.
+        loop: The event loop of its workers.
     """
 
-    def __init__(self, command: tuple[str, ...], folder: Path, *, timeout_s: float) -> None:
+    def __init__(
+        self, command: tuple[str, ...], folder: Path, *, timeout_s: float, loop: Loop = "asyncio"
+    ) -> None:
         self.file = folder / "topology.yaml"
         self._command = command
         self._timeout_s = timeout_s
+        self._loop = loop
         self._environ: Mapping[str, str] = {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
 
     def write(self, name: str, workers: int, bus: Mapping[str, str] | None = None) -> None:
@@ -61,7 +67,9 @@ class BenchProject:
             for key, value in (bus or {}).items()
         ]
         section = f"bus:\n{''.join(lines)}" if lines else ""
-        self.file.write_text(_TOPOLOGY.format(name=name, workers=workers, bus=section))
+        self.file.write_text(
+            _TOPOLOGY.format(name=name, workers=workers, bus=section, loop=self._loop)
+        )
 
     async def worker_pids(self) -> list[int]:
         """The process ids of the workers."""

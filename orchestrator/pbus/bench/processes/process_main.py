@@ -1,6 +1,5 @@
-"""A benchmark process: ``python -P -m pbus.bench.processes.process_main ROLE``, configured on stdin."""
+"""A benchmark process: ``python -P -m pbus.bench.processes.process_main ROLE LOOP``, configured on stdin."""
 
-import asyncio
 import contextlib
 import importlib
 import sys
@@ -11,6 +10,8 @@ import msgspec
 
 from pbus.bench.processes.control_pipe import ControlPipe
 from pbus.bench.processes.roles import RoleConfig
+from pbus.process.system.event_loop import run_on
+from pbus.topology.model import Loop
 
 Role = Callable[[RoleConfig, ControlPipe], Awaitable[None]]
 
@@ -64,4 +65,5 @@ async def run_role(name: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(run_role(sys.argv[1]))
+    loop: Loop = "uvloop" if sys.argv[2] == "uvloop" else "asyncio"
+    run_on(loop, run_role(sys.argv[1]))

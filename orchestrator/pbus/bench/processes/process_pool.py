@@ -15,6 +15,7 @@ from pbus.bench.processes.roles import MAX_LINE_BYTES, READY, SEND_TIMEOUT_S, Ro
 from pbus.errors import ProcessError
 from pbus.ids import new_token
 from pbus.settings import BusSettings
+from pbus.topology.model import Loop
 
 START_S = 30.0  # a fresh interpreter and its connections, on a machine under full load
 RESULT_S = 300.0  # the longest measurement on a slow machine
@@ -96,13 +97,15 @@ class BenchProcesses:
     Args:
         url: The broker that all of them use.
         peer_url: The server of another system, where one is measured.
+        loop: The event loop of the processes.
 
     Attributes:
         channels: The channels used so far.
     """
 
-    def __init__(self, url: str, peer_url: str = "") -> None:
+    def __init__(self, url: str, peer_url: str = "", loop: Loop = "asyncio") -> None:
         self.url = url
+        self._loop = loop
         self._peer_url = peer_url
         self.channels: list[str] = []
         self._processes: list[BenchProcess] = []
@@ -128,7 +131,7 @@ class BenchProcesses:
         """Start a process and configure it; `BenchProcess.wait_ready` waits for it."""
         stderr = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "pbus.bench.processes.process_main", role),
+            *(sys.executable, "-P", "-m", "pbus.bench.processes.process_main", role, self._loop),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,

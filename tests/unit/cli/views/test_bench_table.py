@@ -33,12 +33,12 @@ def test_report_shows_both_tables() -> None:
     """Where, what was measured, and whether it is enough."""
     text = [line.plain.rstrip() for line in report_lines(REPORT)]
 
-    assert "Linux x86_64, 2 cores, load 0.25, Python 3.11.7, embedded Valkey" == text[0]
+    assert "Linux x86_64, 2 cores, load 0.25, Python 3.11.7, asyncio, embedded Valkey" == text[0]
     assert text[3].split() == [
         *("throughput", "pbus", "400.0k", "226.0k", "57.8", "1.50", "2.50", "12.3", "5.12"),
         *("4.58", "0"),
     ]
-    assert text[-2].split() == ["throughput", "/", "redis-py", "2.90", "≥", "2.50"]
+    assert text[-2].split() == ["throughput", "/", "redis-py", "2.90", "≥", "2.50", "yes"]
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
@@ -66,6 +66,16 @@ def test_unmet_check_is_red() -> None:
     styles = {str(span.style) for span in report_lines(REPORT)[-1].spans}
 
     assert "bold red" in styles
+
+
+def test_bounds_are_judged_in_words() -> None:
+    """A file or a pipe shows no colours; a figure without bounds is not judged."""
+    checks = (*CHECKS, Check.of("rtt p99", 3.0, unit="ms"))
+    text = report_lines(Report(environment=ENVIRONMENT, rows=(), checks=checks))
+    words = [line.plain.split() for line in text[-4:]]
+
+    assert ["CHECK", "MEASURED", "WANTED", "MET"] == words[0]
+    assert ["yes", "no", "-"] == [line[-1] for line in words[1:]]
 
 
 @pytest.mark.parametrize(
