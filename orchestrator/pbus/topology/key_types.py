@@ -43,6 +43,9 @@ Reference = Annotated[
         pattern=REFERENCE_PATTERN, extra={"expected": "module:Class", "suggest": suggest_reference}
     ),
 ]
+Module = Annotated[
+    str, Meta(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*$", extra={"expected": "the name of a module"})
+]
 Channel = Annotated[
     str,
     Meta(

@@ -12,7 +12,7 @@ from pbus.settings import BusSettings
 from pbus.topology.check import check_shape
 from pbus.topology.composition.anchoring import Origin, anchored, origins
 from pbus.topology.composition.compose import compose
-from pbus.topology.model import Topology, WorkerSpec
+from pbus.topology.model import StartMode, Topology, WorkerSpec
 from pbus.topology.name_rules import clean_name
 from pbus.topology.parsing.env_file import EnvFiles
 from pbus.topology.parsing.nodes import Mapping, secret_paths
@@ -135,13 +135,16 @@ def _build(
         bus=bus,
         workers=shared_alike(
             {
-                worker: _build_worker(worker, section, found[worker], shared | own[worker])
+                worker: _build_worker(
+                    worker, section, found[worker], shared | own[worker], checked.start
+                )
                 for worker, section in checked.workers.items()
             },
             checked.workers,
         ),
         env=shared,
         loop=checked.loop or "asyncio",
+        preload=tuple(checked.preload or ()),
         metrics=_build_metrics(checked.metrics),
         history=_build_history(checked.history, bus),
         secrets=frozenset(secret_paths(tree)),
@@ -188,7 +191,11 @@ def _variables_of_workers(checked: TopologyFile, env_files: EnvFiles) -> dict[st
 
 
 def _build_worker(
-    name: str, section: WorkerSection, origin: Origin, env: dict[str, str]
+    name: str,
+    section: WorkerSection,
+    origin: Origin,
+    env: dict[str, str],
+    start: StartMode | None,
 ) -> WorkerSpec:
     folder = origin.folder
     return WorkerSpec(
@@ -212,6 +219,7 @@ def _build_worker(
         on_exit=section.on_exit or "ignore",
         limits=build_limits(section.limits),
         stop=build_stop(section.stop),
+        start=section.start or start or "exec",
         watch=_watched(section.watch, folder),
         profiles=frozenset(section.profiles or ()),
         sends_to=tuple(section.sends_to or ()),

@@ -21,6 +21,7 @@ from pbus.topology.policy.policies import (
 
 Loop = Literal["asyncio", "uvloop"]
 Stdio = Literal["jsonl"]
+StartMode = Literal["exec", "fork"]
 
 REPLICA_VARIABLE = "PBUS_REPLICA"
 REPLICA_MARK = "{replica}"
@@ -73,6 +74,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         on_exit: The consequence for the project when it has ended finally.
         limits: The bounds over which a process that works is replaced.
         stop: The steps of its end.
+        start: How a process of it is made.
         watch: Files and folders, absolute, whose change restarts it; None where the file has none.
         profiles: It is started only where one of them is chosen; always where there is none.
         sends_to: The workers that it says to send to; "*" for everyone. Only `pbus graph` reads it.
@@ -100,6 +102,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     on_exit: OnExit = "ignore"
     limits: LimitsSpec = LimitsSpec()
     stop: StopSpec = StopSpec()
+    start: StartMode = "exec"
     watch: tuple[Path, ...] | None = None
     profiles: frozenset[str] = frozenset()
     sends_to: tuple[str, ...] = ()
@@ -168,7 +171,7 @@ class WorkerInstance(msgspec.Struct, frozen=True, kw_only=True):
 
 # Keys that say how a process is supervised: a change of them needs no new process.
 LIVE_KEYS = frozenset({
-    "depends_on", "limits", "on_exit", "profiles", "replicas", "restart", "sends_to", "stop",
+    "depends_on", "limits", "on_exit", "profiles", "replicas", "restart", "sends_to", "start", "stop",
     "success_exit_codes", "watch",
 })  # fmt: skip
 
@@ -191,6 +194,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
         workers: By name, in the order of the file.
         env: Variables of every worker, and of programs run beside them; `env` of workers has them, too.
         loop: The event loop of the processes that host worker classes.
+        preload: Modules that are imported before worker processes are forked.
         metrics: Where the supervisor tells its metrics; None for nowhere.
         history: The parts of the past that are kept.
         secrets: Key paths, from the top of the file, of values that must not be shown.
@@ -205,6 +209,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     parts: tuple[Path, ...] = ()
     env: dict[str, str] = msgspec.field(default_factory=dict)
     loop: Loop = "asyncio"
+    preload: tuple[str, ...] = ()
     metrics: MetricsSpec | None = None
     history: HistorySpec = HistorySpec()
     secrets: frozenset[tuple[str, ...]] = frozenset()

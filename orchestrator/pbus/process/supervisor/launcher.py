@@ -3,16 +3,19 @@
 import asyncio
 import errno
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pbus.errors import ProcessError, StacksUnavailableError
+from pbus.process.forking.fork_messages import zygote_spec
+from pbus.process.forking.warm_starts import WarmStarts
 from pbus.process.launch_errors import explain, hint_at_exit
 from pbus.process.project.project import Project
 from pbus.process.services.guard_client import GuardClient
 from pbus.process.supervisor.bus_client import SupervisorBusClient
-from pbus.process.supervisor_events import Event
-from pbus.process.system.launch_plan import ProcessEnvironment, plan_launch
+from pbus.process.supervisor_events import Event, Line
+from pbus.process.system.launch_plan import ProcessEnvironment, plan_launch, zygote_env
 from pbus.process.system.output import OnLine
 from pbus.process.system.spawn import Child, spawn
 from pbus.process.system.stack_request import first_answer
@@ -42,6 +45,15 @@ class ProcessLauncher:
         self._guard = guard
         self._bus_client = bus_client
         self._launching = asyncio.Lock()  # one at a time: each sees how many files are left
+        self._warm = WarmStarts(
+            zygote_spec(environment),
+            zygote_env(environment, os.environ),
+            project.service_log_path("zygote"),
+        )
+
+    async def close(self) -> None:
+        """End the zygote. Idempotent."""
+        await self._warm.close()
 
     async def start_child(
         self,
@@ -59,9 +71,12 @@ class ProcessLauncher:
         """
         self._bus_client.note_started(incarnation)
         launch = plan_launch(instance, self._environment, incarnation, os.environ, env)
+        start = await self._warm.starter(
+            launch, lambda text: self.emit(Line(instance.name, "pbus", text, time.time()))
+        )
         try:
             async with self._launching:
-                child = await spawn(launch, incarnation, on_line, on_exit)
+                child = await spawn(launch, incarnation, on_line, on_exit, start)
         except OSError as error:
             raise explain(launch, error) from error
         try:

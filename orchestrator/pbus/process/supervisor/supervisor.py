@@ -229,9 +229,11 @@ class Supervisor:
         self._events.emit(BrokerReady(bus.url))
         token = self._services.guard.token
         environment = _environment(self._topology, record, self._project, token)
-        return ProcessLauncher(
+        launcher = ProcessLauncher(
             self._project, environment, self._services.guard, client, self._events.emit
-        ), client
+        )
+        stack.push_async_callback(launcher.close)
+        return launcher, client
 
     async def _supervise(self, launcher: ProcessLauncher, client: SupervisorBusClient) -> int:
         async with asyncio.TaskGroup() as group:
@@ -328,6 +330,8 @@ def _environment(
     return ProcessEnvironment(
         bus=record.bus,
         loop=topology.loop,
+        env=topology.env,
+        preload=topology.preload,
         session=record.session,
         project=topology.name,
         file=topology.file,

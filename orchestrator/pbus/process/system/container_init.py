@@ -1,12 +1,14 @@
 """The init of a container: reaps orphans and passes signals on, as tini does."""
 
 import ctypes
+import errno
 import os
 import signal
 import sys
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
 
 
@@ -34,18 +36,30 @@ def go_on_in_child() -> int | None:
     return code
 
 
+def is_subreaper() -> bool:
+    """Whether orphans among the descendants of this process become its children."""
+    value = ctypes.c_int()
+    failed = _prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(value))
+    return not failed and bool(value.value)
+
+
+def set_subreaper(*, adopts: bool) -> None:
+    """Have orphans among the descendants of this process become its children, or not.
+
+    Raises:
+        OSError: The system does not allow it.
+    """
+    if _prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(adopts)):
+        raise OSError(errno.EPERM, "prctl(PR_SET_CHILD_SUBREAPER) is refused")
+
+
 def _adopts_orphans() -> bool:
-    if os.getpid() == 1:
-        return True
-    if sys.platform != "linux":
-        return False
-    is_subreaper = ctypes.c_int()
-    failed = _prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(is_subreaper))
-    return not failed and bool(is_subreaper.value)
+    return os.getpid() == 1 or (sys.platform == "linux" and is_subreaper())
 
 
 def _prctl(option: int, argument: Any) -> int:
-    failed: int = ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)
+    zero = ctypes.c_ulong(0)
+    failed: int = ctypes.CDLL(None).prctl(option, argument, zero, zero, zero)
     return failed
 
 

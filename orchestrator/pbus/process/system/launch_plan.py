@@ -36,6 +36,8 @@ class ProcessEnvironment(msgspec.Struct, frozen=True, kw_only=True):
         state: The project's state folder, by which a `pbus` in a worker finds its project.
         guard_token: Mark by which the guard finds processes that were not registered.
         loop: Event loop of child programs.
+        env: Variables of all workers; those of a worker have them, too.
+        preload: Modules that a zygote imports.
     """
 
     bus: BusSettings
@@ -45,6 +47,8 @@ class ProcessEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     state: Path
     guard_token: str
     loop: Loop = "asyncio"
+    env: dict[str, str] = msgspec.field(default_factory=dict)
+    preload: tuple[str, ...] = ()
 
 
 class WorkerLaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,12 +81,14 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         spec: JSON of `WorkerLaunchSpec`, see SPEC_VARIABLE; None for a command.
+        is_forkable: Whether a fork of a zygote may stand for an exec.
     """
 
     argv: tuple[str, ...]
     env: dict[str, str]
     cwd: Path
     spec: bytes | None = None
+    is_forkable: bool = False
 
 
 def plan_launch(
@@ -102,15 +108,7 @@ def plan_launch(
         added: Variables of this process alone.
     """
     spec = instance.spec
-    outer = {
-        SPEC_VARIABLE,
-        REPLICA_VARIABLE,
-        GRACE_VARIABLE,
-        DRAIN_VARIABLE,
-        TRACEPARENT_VARIABLE,  # or all that a worker sends for ever would be one trace
-    }  # of a pbus that this one runs in
-    inherited = {name: value for name, value in environ.items() if name not in outer}
-    env = {"PYTHONUNBUFFERED": "1", **inherited, **spec.env}
+    env = {**_inherited(environ), **spec.env}
     env |= {
         **environment.bus.to_env(),
         **_stop_env(spec.stop),
@@ -129,7 +127,40 @@ def plan_launch(
     # The name is for readers of process lists; the child itself reads the environment.
     argv = (sys.executable, "-P", "-m", "pbus.process.child", instance.name)
     encoded = path_json.encode(launch_spec(spec, environment.file, environment.loop))
-    return Launch(argv=argv, env=env, cwd=spec.working_dir, spec=encoded)
+    return Launch(
+        argv=argv,
+        env=env,
+        cwd=spec.working_dir,
+        spec=encoded,
+        is_forkable=_is_forkable(spec, environment),
+    )
+
+
+def zygote_env(environment: ProcessEnvironment, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a zygote: what that of all workers begins with."""
+    token = {"PBUS_GUARD_TOKEN": environment.guard_token}
+    return {**_inherited(environ), **environment.env, **token}
+
+
+def _inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    outer = {
+        SPEC_VARIABLE,
+        REPLICA_VARIABLE,
+        GRACE_VARIABLE,
+        DRAIN_VARIABLE,
+        TRACEPARENT_VARIABLE,  # or all that a worker sends for ever would be one trace
+    }  # of a pbus that this one runs in
+    inherited = {name: value for name, value in environ.items() if name not in outer}
+    return {"PYTHONUNBUFFERED": "1", **inherited}
+
+
+def _is_forkable(spec: WorkerSpec, environment: ProcessEnvironment) -> bool:
+    if spec.start != "fork" or sys.platform != "linux":
+        return False
+    # Modules that were preloaded from beside the topology may be others beside another file.
+    files = [spec.file, *(one.file for one in spec.members)]
+    own = {file.parent for file in files if file is not None}
+    return not environment.preload or own <= {environment.file.parent}
 
 
 def _stop_env(spec: StopSpec) -> dict[str, str]:

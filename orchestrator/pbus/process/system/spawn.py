@@ -8,8 +8,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from typing import IO, cast
+from collections.abc import Awaitable, Callable, Iterator
+from typing import IO, Any, Protocol, cast
 
 from pbus.process.supervisor_events import Stream
 from pbus.process.system import groups, open_files
@@ -22,12 +22,30 @@ _ABANDON_S = 5.0
 _STREAMS: dict[int, Stream] = {1: "out", 2: "err"}
 
 
+class ChildProcess(Protocol):
+    """A child of this process: a `subprocess.Popen` with two pipes, or a fork.
+
+    Attributes:
+        returncode: The exit code, minus the signal's number, once `poll` has seen the end.
+    """
+
+    pid: int
+    returncode: int | Any
+    stdout: IO[bytes] | None
+    stderr: IO[bytes] | None
+
+    def poll(self) -> int | None:
+        """Reap the process if it has ended; returns its exit code then."""
+        ...
+
+
+Start = Callable[[Launch], Awaitable[ChildProcess]]
+
+
 class Child:
     """A worker's process, leader of a process group and session of its own."""
 
-    def __init__(
-        self, process: "subprocess.Popen[bytes]", launch: Launch, incarnation: str
-    ) -> None:
+    def __init__(self, process: ChildProcess, launch: Launch, incarnation: str) -> None:
         self._process = process
         self._pipes: list[OutputPipe] = []
         self._gone = False
@@ -118,36 +136,15 @@ class Child:
             os.close(pidfd)
 
 
-async def spawn(
-    launch: Launch, incarnation: str, on_line: OnLine, on_exit: Callable[[], None]
-) -> Child:
-    """Start a child process. One that was started and cannot be watched is ended again.
-
-    Args:
-        launch: Its arguments.
-        incarnation: Its incarnation.
-        on_line: Called with each line that it writes.
-        on_exit: Called when it ends.
+async def start_by_exec(launch: Launch) -> ChildProcess:
+    """Start a process of a program.
 
     Raises:
-        OSError: The program cannot be started, or there is no room to watch it.
+        OSError: The program cannot be started.
+        ValueError: Its command or environment cannot be passed to a process.
     """
-    open_files.check_reserve()
-    child = Child(_start(launch), launch, incarnation)
-    try:
-        open_files.restore_limit(child.pid)
-        await child.attach(on_line, on_exit)
-    except BaseException as error:
-        await child.abandon()
-        if isinstance(error, RuntimeError):
-            raise OSError(errno.EAGAIN, str(error)) from error
-        raise
-    return child
-
-
-def _start(launch: Launch) -> "subprocess.Popen[bytes]":
     with inherited_spec(launch) as (env, descriptors):
-        return subprocess.Popen(  # noqa: S603 - given by the topology
+        return subprocess.Popen(  # noqa: S603, ASYNC220 - given by the topology; it returns after exec
             launch.argv,
             bufsize=0,
             stdin=subprocess.DEVNULL,
@@ -160,17 +157,49 @@ def _start(launch: Launch) -> "subprocess.Popen[bytes]":
         )
 
 
+async def spawn(
+    launch: Launch,
+    incarnation: str,
+    on_line: OnLine,
+    on_exit: Callable[[], None],
+    start: Start = start_by_exec,
+) -> Child:
+    """Start a child process. One that was started and cannot be watched is ended again.
+
+    Args:
+        launch: Its arguments.
+        incarnation: Its incarnation.
+        on_line: Called with each line that it writes.
+        on_exit: Called when it ends.
+        start: Makes the process.
+
+    Raises:
+        OSError: The program cannot be started, or there is no room to watch it.
+    """
+    open_files.check_reserve()
+    child = Child(await start(launch), launch, incarnation)
+    try:
+        open_files.restore_limit(child.pid)
+        await child.attach(on_line, on_exit)
+    except BaseException as error:
+        await child.abandon()
+        if isinstance(error, RuntimeError):
+            raise OSError(errno.EAGAIN, str(error)) from error
+        raise
+    return child
+
+
 @contextlib.contextmanager
 def inherited_spec(launch: Launch) -> Iterator[tuple[dict[str, str], tuple[int, ...]]]:
     """Open the file with a launch's spec; yields the environment and descriptors for the process."""
     if launch.spec is None:
         yield launch.env, ()
         return
-    with _file_of(launch.spec) as file:
+    with file_of(launch.spec) as file:
         yield {**launch.env, SPEC_VARIABLE: str(file.fileno())}, (file.fileno(),)
 
 
-def _file_of(data: bytes) -> IO[bytes]:
+def file_of(data: bytes) -> IO[bytes]:
     """Return a file without a name that holds the data, at its beginning."""
     if hasattr(os, "memfd_create"):
         file: IO[bytes] = os.fdopen(os.memfd_create("pbus"), "w+b")

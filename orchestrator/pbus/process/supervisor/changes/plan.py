@@ -8,7 +8,7 @@ import msgspec
 from pbus.settings import BusSettings
 from pbus.topology.model import LIVE_KEYS, REPLICA_VARIABLE, Topology, WorkerInstance, WorkerSpec
 
-_FIXED = ("loop", "metrics", "history")
+_FIXED = ("loop", "metrics", "history", "preload")
 
 Action = Literal["add", "remove", "scale", "restart", "update", "start"]
 
