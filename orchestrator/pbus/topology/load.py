@@ -136,7 +136,11 @@ def _build(
         workers=shared_alike(
             {
                 worker: _build_worker(
-                    worker, section, found[worker], shared | own[worker], checked.start
+                    worker,
+                    section,
+                    found[worker],
+                    shared | own[worker],
+                    _start_of(section, checked),
                 )
                 for worker, section in checked.workers.items()
             },
@@ -195,7 +199,7 @@ def _build_worker(
     section: WorkerSection,
     origin: Origin,
     env: dict[str, str],
-    start: StartMode | None,
+    start: StartMode,
 ) -> WorkerSpec:
     folder = origin.folder
     return WorkerSpec(
@@ -219,12 +223,16 @@ def _build_worker(
         on_exit=section.on_exit or "ignore",
         limits=build_limits(section.limits),
         stop=build_stop(section.stop),
-        start=section.start or start or "exec",
+        start=start,
         watch=_watched(section.watch, folder),
         profiles=frozenset(section.profiles or ()),
         sends_to=tuple(section.sends_to or ()),
         process=section.process,
     )
+
+
+def _start_of(section: WorkerSection, checked: TopologyFile) -> StartMode:
+    return section.start or checked.start or "exec"
 
 
 def _watched(names: Iterable[str] | None, folder: Path) -> tuple[Path, ...] | None:

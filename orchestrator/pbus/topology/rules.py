@@ -199,6 +199,7 @@ class _WorkerRules:
         self._check_program()
         self._check_pipecat()
         self._check_stdio()
+        self._check_start()
         section = self._section
         check_policies(section, self._place, self._is_given, self._problems)
         env_files.read_all(section.env_file or (), self._place("env_file"))
@@ -276,6 +277,12 @@ class _WorkerRules:
         elif self._section.stdio is not None and self._section.joins is False:
             problem = "a program with `stdio` is a worker: leave it out"
             self._problems.add(self._place("joins"), problem)
+
+    def _check_start(self) -> None:
+        is_program = self._is_given("command") and self._section.stdio is None
+        if self._section.start == "fork" and is_program:
+            problem = "a program is always started by exec: leave it out"
+            self._problems.add(self._place("start"), problem)
 
     def _place(self, *keys: str) -> Place:
         return _locate(self._tree, "workers", self._name, *keys)

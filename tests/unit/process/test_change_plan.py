@@ -165,6 +165,7 @@ def test_what_cannot_change_is_named_without_values():
     assert ("bus.url", "bus.max_attempts", "loop") == fixed_keys(
         topology(), topology(bus=changed, loop="uvloop")
     )
+    assert ("preload",) == fixed_keys(topology(), topology(preload=("numpy",)))
 
 
 def test_policies_are_taken_without_a_new_process():

@@ -28,6 +28,7 @@ def test_describes_whole_topology(tmp_path):
         "files": [str(tmp_path / "topology.yaml")],
         "folder": str(tmp_path),
         "loop": "asyncio",
+        "preload": [],
         "metrics": None,
         "history": {"traffic": True},
         "bus": {
@@ -67,6 +68,7 @@ def test_describes_whole_topology(tmp_path):
                 "success_exit_codes": [],
                 "on_exit": "ignore",
                 "limits": {"memory": None, "age": None, "jobs": None},
+                "start": "exec",
                 "stop": STOP,
                 "watch": None,
                 "profiles": [],
@@ -93,6 +95,7 @@ def test_describes_whole_topology(tmp_path):
                 "success_exit_codes": [],
                 "on_exit": "ignore",
                 "limits": {"memory": None, "age": None, "jobs": None},
+                "start": "exec",
                 "stop": STOP,
                 "watch": None,
                 "profiles": [],

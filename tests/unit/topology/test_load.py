@@ -280,7 +280,7 @@ job: 5
         ),
         f"{file}:14: workers.'c.1'.command: expected a list of words like [python, app.py], got text",
         f"{file}:15: workers.'c.1'.active: expected true or false, got 'maybe'",
-        f"{file}:16: job: unknown key (known here: name, include, bus, loop, metrics, history, env, env_file, workers)",
+        f"{file}:16: job: unknown key (known here: name, include, bus, loop, start, preload, metrics, history, env, env_file, workers)",
         f"{tmp_path}/vars:3: workers.a.env_file: expected NAME=VALUE",
     ) == caught.value.problems
     assert f"{file} has 13 problems" == str(caught.value).splitlines()[0]
@@ -339,7 +339,7 @@ job: 5
         (["worker: w:W", "env_file: ."], "4: workers.a.env_file: the environment file cannot be read: it is a folder"),
         (["worker: w:W", "env_file: /dev/zero"], "4: workers.a.env_file: the environment file cannot be read: it is not a regular file"),
         (["worker: w:W", "WORKER: w:W"], "4: workers.a.WORKER: unknown key (did you mean `worker`?)"),
-        (["worker: w:W", '"a\\nb": 1'], "4: workers.a.'a\\nb': unknown key (known here: worker, command, stdio, joins, pipecat, args, env, env_file, working_dir, active, replicas, depends_on, ready, health, restart, success_exit_codes, on_exit, limits, stop, watch, sends_to, profiles, process, extends)"),
+        (["worker: w:W", '"a\\nb": 1'], "4: workers.a.'a\\nb': unknown key (known here: worker, command, stdio, joins, pipecat, args, env, env_file, working_dir, active, replicas, depends_on, ready, health, restart, success_exit_codes, on_exit, limits, start, stop, watch, sends_to, profiles, process, extends)"),
     ],
 )  # fmt: skip
 def test_refuses_wrong_workers(tmp_path, lines, problem):
@@ -354,15 +354,15 @@ def test_refuses_wrong_workers(tmp_path, lines, problem):
         ("# only a comment\n", "1: the file is empty: expected at least the key `workers`"),
         (
             "- a\n",
-            "1: expected a mapping with keys of name, include, bus, loop, metrics, history, env, env_file, workers, got a list",
+            "1: expected a mapping with keys of name, include, bus, loop, start, preload, metrics, history, env, env_file, workers, got a list",
         ),
         (
             "hello",
-            "1: expected a mapping with keys of name, include, bus, loop, metrics, history, env, env_file, workers, got text",
+            "1: expected a mapping with keys of name, include, bus, loop, start, preload, metrics, history, env, env_file, workers, got text",
         ),
         (
             "~",
-            "1: expected a mapping with keys of name, include, bus, loop, metrics, history, env, env_file, workers, got nothing",
+            "1: expected a mapping with keys of name, include, bus, loop, start, preload, metrics, history, env, env_file, workers, got nothing",
         ),
         (
             "name: x\n",
@@ -396,7 +396,7 @@ def test_refuses_wrong_workers(tmp_path, lines, problem):
             "workers:\n  a:\n",
             (
                 "2: workers.a: expected a mapping with keys of worker, command, stdio, joins, pipecat, args, env,"
-                " env_file, working_dir, active, replicas, depends_on, ready, health, restart, success_exit_codes, on_exit, limits, stop, watch, sends_to, profiles, process, extends, got nothing"
+                " env_file, working_dir, active, replicas, depends_on, ready, health, restart, success_exit_codes, on_exit, limits, start, stop, watch, sends_to, profiles, process, extends, got nothing"
             ),
         ),
         (
@@ -642,7 +642,7 @@ def test_describes_every_key():
         for key, value in definition["properties"].items()
     }
 
-    assert 92 == len(keys)
+    assert 95 == len(keys)
     assert all(keys.values())
     assert all(not definition["additionalProperties"] for definition in definitions.values())
     assert ["workers"] == definitions["TopologyFile"]["required"]
@@ -720,3 +720,43 @@ def test_wrong_history_is_a_problem(tmp_path, text, problem):
     with pytest.raises(TopologyError) as caught:
         load_text(tmp_path, WORKER + text + "\n")
     assert problem in str(caught.value)
+
+
+def test_start_of_workers(tmp_path):
+    """The file's holds for those that do not say, and one of a process says for all in it."""
+    topology = load_text(
+        tmp_path,
+        """
+start: fork
+preload: [numpy, my.models]
+workers:
+  a: {worker: 'm:A'}
+  b: {worker: 'm:B', start: exec}
+  c: {worker: 'm:C', process: p, start: exec}
+  d: {worker: 'm:D', process: p}
+  e: {command: [x]}
+""",
+    )
+    starts = {name: spec.start for name, spec in topology.workers.items()}
+    assert {"a": "fork", "b": "exec", "c": "exec", "d": "exec", "e": "fork"} == starts
+    assert ("numpy", "my.models") == topology.preload
+    plain = load_text(tmp_path, "workers: {a: {worker: 'm:A'}}")
+    assert ("exec", ()) == (plain.workers["a"].start, plain.preload)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("start: spawn\n", "1: start: expected exec or fork, got 'spawn'"),
+        ("preload: numpy\n", "1: preload: expected a list, got text"),
+        ("preload: [./m.py]\n", "1: preload[0]: expected the name of a module, got './m.py'"),
+        ("preload: [a.]\n", "1: preload[0]: expected the name of a module, got 'a.'"),
+        ("", "3: workers.b.start: a program is always started by exec: leave it out"),
+    ],
+)
+def test_refuses_wrong_starts(tmp_path, text, problem):
+    """Each with its line."""
+    program = "  b: {command: [x], start: fork}\n" if not text else ""
+    with pytest.raises(TopologyError) as caught:
+        load_text(tmp_path, f"{text}workers:\n  a: {{worker: 'm:A'}}\n{program}")
+    assert (f"{tmp_path / 'topology.yaml'}:{problem}",) == tuple(caught.value.problems)

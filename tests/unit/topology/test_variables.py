@@ -182,7 +182,7 @@ def test_reports_every_unset_variable(tmp_path):
         ),
         (
             "topology.yaml:8: workers.b.x: unknown key (known here: worker, command, stdio, joins, pipecat, args, env,"
-            " env_file, working_dir, active, replicas, depends_on, ready, health, restart, success_exit_codes, on_exit, limits, stop, watch, sends_to, profiles, process, extends)"
+            " env_file, working_dir, active, replicas, depends_on, ready, health, restart, success_exit_codes, on_exit, limits, start, stop, watch, sends_to, profiles, process, extends)"
         ),
     ] == problems_of(tmp_path, text)
 

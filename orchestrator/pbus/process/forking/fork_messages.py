@@ -18,7 +18,7 @@ T = TypeVar("T")
 FileStamp = tuple[int, int, int]  # time of change, size and inode
 
 _MOST_DESCRIPTORS: Final = 8
-_LATE_MODULES: Final = ()  # that a worker imports while it starts
+_LATE_MODULES: Final = ("email.parser",)  # imported by workers while they start
 
 
 class ZygoteSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +103,8 @@ def receive(control: socket.socket, kind: type[T]) -> tuple[T, list[int]] | None
         msgspec.MsgspecError: The data is no such value.
     """
     data, descriptors, _, _ = socket.recv_fds(control, 1, _MOST_DESCRIPTORS)
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)  # noqa: FBT003 - it has no name
     if not data or not descriptors:
         return None
     with os.fdopen(descriptors.pop(0), "rb") as file:

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from pbus.process.system.spawn import ChildProcess, Start, start_by_exec
 
 _RETRY_S: Final = 30.0  # after a zygote that did not work
 _MOST_BYTES: Final = 64 * 1024  # of a variable: what is too long is told by exec
+_MOST_BYTES_OF_ALL: Final = 512 * 1024
 # Read when an interpreter or a library starts, so that a fork would not see another value.
 _EARLY: Final = ("PYTHON", "LD_", "LC_", "MALLOC_", "OPENSSL_", "COVERAGE_")
 _EARLY_NAMES: Final = frozenset({"LANG", "LANGUAGE", "GLIBC_TUNABLES", "HOME", "LOCPATH"})
@@ -113,14 +115,22 @@ def can_fork(launch: Launch, env: Mapping[str, str]) -> bool:
         launch: The process to start.
         env: The zygote's environment.
     """
-    if not launch.cwd.is_dir() or _early(launch.env) != _early(env):
+    is_alike = launch.cwd.is_dir() and _early(launch.env) == _early(env)
+    return is_alike and _has_absolute_path(launch.env) and _can_be_passed(launch.env)
+
+
+def _has_absolute_path(env: Mapping[str, str]) -> bool:
+    """Whether the import path is the same in any folder."""
+    path = env.get("PYTHONPATH")
+    return path is None or all(part.startswith(os.sep) for part in path.split(os.pathsep))
+
+
+def _can_be_passed(env: Mapping[str, str]) -> bool:
+    """Whether a program can be given these variables."""
+    sizes = [len(os.fsencode(key + value)) for key, value in env.items()]
+    if max(sizes, default=0) > _MOST_BYTES or sum(sizes) > _MOST_BYTES_OF_ALL:
         return False
-    if any(not path.startswith("/") for path in launch.env.get("PYTHONPATH", "/").split(":")):
-        return False  # it means another folder there
-    return all(
-        key and "=" not in key and "\0" not in key + value and len(value) < _MOST_BYTES
-        for key, value in launch.env.items()
-    )
+    return all(key and "=" not in key and "\0" not in key + value for key, value in env.items())
 
 
 def _early(env: Mapping[str, str]) -> dict[str, str]:

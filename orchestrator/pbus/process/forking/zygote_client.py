@@ -211,7 +211,7 @@ def _launch(
     # Its streams begin as those of a worker: that decides how Python buffers and encodes them.
     reading, writing = os.pipe()
     try:
-        return subprocess.Popen(
+        return subprocess.Popen(  # noqa: S603 - our own interpreter and module
             (sys.executable, "-P", "-m", "pbus.process.zygote", str(control), str(log)),
             stdin=subprocess.DEVNULL,
             stdout=writing,

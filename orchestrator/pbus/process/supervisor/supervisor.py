@@ -227,11 +227,9 @@ class Supervisor:
         self._files = ProjectFiles(self._project, record, own_key=key, is_own_broker=is_own_broker)
         self._files.write()
         self._events.emit(BrokerReady(bus.url))
-        token = self._services.guard.token
-        environment = _environment(self._topology, record, self._project, token)
-        launcher = ProcessLauncher(
-            self._project, environment, self._services.guard, client, self._events.emit
-        )
+        guard, emit = self._services.guard, self._events.emit
+        environment = _environment(self._topology, record, self._project, guard.token)
+        launcher = ProcessLauncher(self._project, environment, guard, client, emit)
         stack.push_async_callback(launcher.close)
         return launcher, client
 

@@ -14,7 +14,8 @@ from pbus.topology.schema import WorkerSection
 
 # Given by one worker they hold for all of its process.
 PROCESS_KEYS: Final = (
-    "working_dir", "ready", "health", "restart", "success_exit_codes", "on_exit", "limits", "stop",
+    "working_dir", "ready", "health", "restart", "success_exit_codes", "on_exit", "limits", "start",
+    "stop",
 )  # fmt: skip
 
 _OUTSIDE: Final = ("healthy", "completed")  # conditions of whole processes
