@@ -227,7 +227,6 @@ def test_what_cannot_fork_starts_by_exec(tmp_path: Path, code: str, problem: str
 
 def test_a_hung_zygote_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """One that does not answer is killed, the worker is started by exec, and no process is lost."""
-    monkeypatch.setattr(zygote_client, "FORK_S", 0.05)
 
     async def main() -> None:
         notes = Notes()
@@ -235,6 +234,7 @@ def test_a_hung_zygote_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             await started(starts, tmp_path, notes)
             (zygote,) = zygotes(os.getpid())
             zygote.suspend()
+            monkeypatch.setattr(zygote_client, "FORK_S", 0.05)
             child, _ = await started(starts, tmp_path, notes)
             assert 1 == child.code
             assert not is_alive(zygote.pid)
