@@ -45,8 +45,9 @@ lint: $(READY) ## ruff, mypy and the layers
 measures: $(READY) ## figures of the code: sizes, complexity, words that left
 	PYTHONPATH=tests $(BIN)/python -m lint.measures
 
-pictures: $(READY) ## the pictures of the README, from a real run; needs tmux
+pictures: $(READY) $(PIPECAT)/.ready ## the pictures of the README, from real runs; needs tmux
 	PYTHONPATH=tests $(BIN)/python .ci/pictures.py
+	PYTHONPATH=tests $(PIPECAT)/bin/python .ci/pictures.py
 
 format: $(READY) ## let ruff put the code in order
 	$(BIN)/ruff check --fix .

@@ -1,12 +1,16 @@
-"""Make the README's pictures from a real run of configs/voice, in tmux: `make pictures`.
+"""Make the README's pictures from real runs of the examples, in tmux: `make pictures`.
 
 PYTHONPATH=tests python .ci/pictures.py [FOLDER [WIDTH HEIGHT]]
+
+By a Python that has Pipecat those of its examples are made, otherwise those of configs/voice.
 """
 
 import contextlib
+import importlib.util
 import io
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -68,8 +72,8 @@ class Screen:
 
 
 @contextlib.contextmanager
-def screen(place: Place, size: tuple[int, int], *arguments: str) -> Iterator[Screen]:
-    """Run `pbus` in a terminal of its own until the block is left."""
+def screen(place: Place, size: tuple[int, int], *command: str) -> Iterator[Screen]:
+    """Run a command in a terminal of its own until the block is left."""
     with tempfile.TemporaryDirectory(prefix="pbus-") as folder:
         made = Screen(Path(folder) / "tmux")
         variables = place.cli.environ.items()
@@ -77,7 +81,7 @@ def screen(place: Place, size: tuple[int, int], *arguments: str) -> Iterator[Scr
         width, height = map(str, size)
         made.run(
             "new-session", "-d", "-x", width, "-y", height, "-c", str(place.folder), *environ,
-            "-e", "COLORTERM=truecolor", PBUS, *arguments,
+            "-e", "COLORTERM=truecolor", *command,
         )  # fmt: skip
         try:
             yield made
@@ -105,10 +109,8 @@ def picture_of_a_call(place: Place, path: Path) -> None:
     path.write_text(seq.end().out)
 
 
-def main() -> None:
-    """Bring the example up, have calls held, and keep what is shown of it."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / ".github" / "pictures"
-    size = (int(sys.argv[2]), int(sys.argv[3])) if len(sys.argv) > 3 else (112, 32)
+def pictures_of_voice(folder: Path, size: tuple[int, int]) -> None:
+    """Have calls held, and keep what is shown of them."""
     with CliEnv() as home:
         home.environ["VOICE_CALLS"] = "0"
         place = home.place("voice", ROOT / "configs" / "voice")
@@ -116,12 +118,54 @@ def main() -> None:
         picture_of_a_call(place, folder / "seq.svg")
         calls = [place.start(*call(*["how is the weather", "2 + 40"] * 400)) for _ in range(2)]
         for verb, sign in (("top", r"/s +[▁-█]{8}"), ("attach", r"(/s.*){4}")):
-            with screen(place, size, verb) as shown:
+            with screen(place, size, PBUS, verb) as shown:
                 shown.until(sign)
                 shown.save(folder / f"{verb}.svg", f"pbus {verb}", size)
         (folder / "graph.svg").write_text(place.run("graph", "--observed", "--format", "svg").out)
         for one in calls:
             one.kill()
+
+
+def picture_of_pipecat(
+    example: str, tail: tuple[str, ...], sends: list[tuple[str, ...]], last: str, folder: Path
+) -> None:
+    """`ps` and `tail` of an example, below each other."""
+    commands = (("ps",), ("tail", *tail))
+    lines = [f"echo '$ pbus {shlex.join(one)}'; {shlex.join((PBUS, *one))}" for one in commands]
+    columns, path = 112, folder / f"{example}.svg"
+    with CliEnv() as home:
+        home.environ["PATH"] = f"{Path(PBUS).parent}:{home.environ['PATH']}"
+        place = home.place(example, ROOT / "configs" / example)
+        place.up("-d", "--wait")
+        with screen(place, (columns, 40), "sh", "-c", "; echo; ".join(lines)) as shown:
+            shown.until("following")
+            for words in sends:
+                place.run("send", *words, "--wait")
+            shown.until(last)
+            height = shown.run("capture-pane", "-p").rstrip().count("\n") + 1
+            shown.save(path, f"pbus ps and pbus tail of {example}", (columns, height))
+
+
+def pictures_of_pipecat(folder: Path) -> None:
+    """Pipecat's handoff in three processes, and a worker of pbus as the tool of its model."""
+    texts = ["Hello", "I need help with my order", "It is broken"]
+    says = [("main", "--job", "say", "--data", json.dumps({"text": text})) for text in texts]
+    kinds = ("type=PipelineFlushFrame", "type=WorkerRegistry")
+    tail = tuple(word for kind in kinds for word in ("--exclude", kind))
+    picture_of_pipecat("pipecat-handoff", tail, says, "(JobResponse.*){3}", folder)
+    ask = ("assistant", "--job", "ask", "--data", '{"text": "bus"}')
+    tail = ("--category", "job")
+    picture_of_pipecat("pipecat-mixed", tail, [ask], "(JobResponse.*){2}", folder)
+
+
+def main() -> None:
+    """Bring examples up, and keep what is shown of them."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / ".github" / "pictures"
+    size = (int(sys.argv[2]), int(sys.argv[3])) if len(sys.argv) > 3 else (112, 32)
+    if importlib.util.find_spec("pipecat"):
+        pictures_of_pipecat(folder)
+    else:
+        pictures_of_voice(folder, size)
     for path in sorted(folder.glob("*.svg")):
         print(f"wrote {path}: {path.stat().st_size:,} bytes")
 

@@ -30,6 +30,10 @@ _SHOWN_BYTES: Final = 4096  # of a body; more than any terminal line takes
 UNREACHED: Final = "(reached no process)"
 _MADE: Final = "made"  # another framework's own id of the message
 _DATA: Final = AUDIO | {"image"}  # of frames: shown by size
+_OF_ANY_FRAME: Final = frozenset({  # of each frame of Pipecat, and seldom looked for: shown last
+    "id", "name", "pts", "broadcast_sibling_id", "metadata", "transport_source",
+    "transport_destination", "interruptible",
+})  # fmt: skip
 _ERROR_TYPES: Final = frozenset({"BusWorkerErrorMessage", "BusJobCancelMessage"})
 _ERROR_MARKS: Final = (b'"status":"error"', b'"status":"failed"')
 
@@ -132,7 +136,7 @@ def _frame_text(raw: msgspec.Raw) -> str:
         return f"frame={_shown(bytes(raw))}"
     texts = (
         f"{key}={bytes_text(bytes(value), is_audio=key in AUDIO) if key in _DATA else _shown(bytes(value))}"
-        for key, value in fields.items()
+        for key, value in sorted(fields.items(), key=lambda one: one[0] in _OF_ANY_FRAME)
     )
     return " ".join((_printable(kind), *texts))
 

@@ -96,6 +96,14 @@ def test_data_of_frames_by_its_size(field: str, size: int, expected: str) -> Non
     assert f"MyFrame {field}={expected}{level} rate=8000" == body_text(text.body)
 
 
+def test_what_all_frames_have_comes_last() -> None:
+    """The text of a frame is on the line before its number and the like."""
+    frame = {"type": "TextFrame", "id": 5, "metadata": {}, "text": "hello", "user_id": "caller"}
+    assert body_text(passed(frame=frame).body) == (
+        'TextFrame text="hello" user_id="caller" id=5 metadata={}'
+    )
+
+
 def test_frame_by_its_type() -> None:
     """What is in a frame comes first, not how a frame is written; a strange one as it is."""
     text = passed(frame={"type": "TextFrame", "text": "hello"}, direction="upstream")
