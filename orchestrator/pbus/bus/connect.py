@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import sys
+import threading
 from collections.abc import Iterator
-from typing import Unpack
+from typing import Any, Unpack, cast
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.broker_info import BrokerInfo
@@ -13,6 +15,7 @@ from pbus.errors import BackendMissingError, BusUrlError
 from pbus.settings import BusOptions, BusSettings
 from pbus.urls import BACKEND_OF_SCHEME, Backend, mask_url, url_scheme
 
+_METRICS_SDK = "opentelemetry.sdk.metrics"
 _SCHEMES = tuple(f"{scheme}://" for scheme in BACKEND_OF_SCHEME)
 
 
@@ -113,11 +116,30 @@ def _backend_of(url: str) -> Backend:
 @contextlib.contextmanager
 def _needing_redis() -> Iterator[None]:
     try:
-        yield
+        with _without_metrics_sdk():
+            yield
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in {"redis", "hiredis"}:
             raise BackendMissingError("Redis", str(error.name), "redis[hiredis]") from error
         raise
+
+
+@contextlib.contextmanager
+def _without_metrics_sdk() -> Iterator[None]:
+    """Keep redis-py from loading OpenTelemetry's SDK, a fifth of the time of a process's start.
+
+    It is loaded when metrics of redis-py are turned on. Another thread might import it meanwhile:
+    where there is one, redis-py loads it.
+    """
+    if {_METRICS_SDK, "redis"} & sys.modules.keys() or threading.active_count() > 1:
+        yield
+        return
+    modules = cast("dict[str, Any]", sys.modules)
+    modules[_METRICS_SDK] = None  # importing it is an ImportError, which redis-py expects
+    try:
+        yield
+    finally:
+        del modules[_METRICS_SDK]
 
 
 @contextlib.contextmanager
