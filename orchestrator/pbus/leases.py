@@ -27,6 +27,8 @@ MAX_RECORDS_BYTES = 64 * 1024 * 1024  # of all
 LEFT_OUT = (
     "!"  # a store returns it in place of a lease that is too large, with the name; or of too many
 )
+BRIEF = "="  # what a store returns in place of a lease begins so, where the head is enough
+_HEAD_BARS = 4
 _CLAIM_TRIES = 5  # others may write a forged lease again as soon as one was removed
 _SAME_CLOCK_S = 1.0  # clocks that differ by less are taken for the same
 
@@ -102,13 +104,6 @@ class Lease(msgspec.Struct, kw_only=True, omit_defaults=True):
     ahead_s: float = 0.0
 
 
-def version_of(known: "int | Since") -> int:
-    """The version for a store that tells no differences: all is read after any change."""
-    if isinstance(known, Since):
-        return -1 if known.names else known.version
-    return known
-
-
 def process_of(incarnation: str) -> str:
     """The incarnation of a worker's process, with which that of the worker begins."""
     return incarnation.rpartition(".")[0]
@@ -125,7 +120,7 @@ def decode_leases(bodies: Iterable[bytes | str], seal: Seal = NO_SEAL) -> list[L
 
     Args:
         bodies: Leases as JSON, each after a line with the milliseconds since its renewal, by the
-            broker's clock.
+            broker's clock; or BRIEF, name and head, on a channel without a key.
         seal: Of the channel.
 
     Returns:
@@ -138,7 +133,8 @@ def decode_leases(bodies: Iterable[bytes | str], seal: Seal = NO_SEAL) -> list[L
             _say_left_out(stored[len(LEFT_OUT) :].decode(errors="replace"))
             continue
         try:
-            lease = _read(stored, seal)
+            is_brief = stored.startswith(BRIEF.encode()) and seal is NO_SEAL
+            lease = _read_brief(stored) if is_brief else _read(stored, seal)
         except (*DECODE_ERRORS, OverflowError, SealError) as error:
             warn_unreadable_once("a lease", str(error))
             continue
@@ -289,6 +285,23 @@ def _read(body: bytes, seal: Seal) -> Lease:
     return lease
 
 
+def head_of(lease: Lease) -> str:
+    """What stores compare to tell a change, and all that a registry needs of another's lease."""
+    started_at = lease.started_at
+    return f"{lease.incarnation}|{lease.state}|{int(lease.active)}|{started_at!r}|{lease.runner}"
+
+
+def _read_brief(stored: bytes) -> Lease:
+    """Decode name and head; its times are those of its host's clock."""
+    name, _, head = stored.decode()[len(BRIEF) :].partition("\n")
+    incarnation, state, active, started_at, runner = head.split("|", _HEAD_BARS)
+    told = {
+        "name": name, "incarnation": incarnation, "state": state, "active": active == "1",
+        "started_at": float(started_at), "runner": runner, "host": "", "pid": 0,
+    }  # fmt: skip
+    return msgspec.convert(told, Lease)
+
+
 def decode_holder(body: bytes | str, name: str, seal: Seal = NO_SEAL) -> Lease:
     """Decode the lease of the holder of a name; with placeholders when it is unreadable."""
     unknown = Lease(name=name, incarnation="?", runner="?", host="?", pid=0)
@@ -347,11 +360,14 @@ class Since(msgspec.Struct, frozen=True):
         version: Of the last renewal.
         epoch: Likewise.
         names: Leases that are read in any case.
+        is_brief: Whether name, incarnation, runner, state, activity and start are enough of each lease;
+            a store may return all the same. Nothing vouches for them: a channel with a key has all read.
     """
 
     version: int
     epoch: int = 0
     names: tuple[str, ...] = ()
+    is_brief: bool = False
 
 
 class Renewal(msgspec.Struct, frozen=True, kw_only=True):

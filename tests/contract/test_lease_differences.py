@@ -1,10 +1,13 @@
 """What a store of leases tells a reader that knows an earlier state: the differences."""
 
+import msgspec
 import pytest
 
 from pbus.bus import memory_leases
 from pbus.leases import LEASE_S, WITHOUT_READING, Lease, Renewal, Since
-from support.lease_helpers import MemoryLeases, RedisLeases
+from pbus.registry.own_leases import UNREAD
+from pbus.registry.table import entry_of
+from support.lease_helpers import MemoryLeases, PgLeases, RedisLeases
 from support.waiting import run
 
 
@@ -17,19 +20,20 @@ def lease(name: str, incarnation: str = "", **fields) -> Lease:
 class Reader:
     """Knows the states of leases, as a registry does."""
 
-    def __init__(self, store):
+    def __init__(self, store, *, is_brief=False):
         self.store = store
+        self.is_brief = is_brief
         self.known = {}
-        self.since = -1
+        self.since = UNREAD if is_brief else -1
         self.told = None
 
     async def read(self, *names) -> Renewal:
         """Take in what is new, and those names in any case."""
         since = self.since
         if isinstance(since, Since):
-            since = Since(since.version, since.epoch, names)
+            since = msgspec.structs.replace(since, names=names)
         renewal = self.told = await self.store.renew([], version=since)
-        self.since = Since(renewal.version, renewal.epoch)
+        self.since = Since(renewal.version, renewal.epoch, is_brief=self.is_brief)
         if renewal.leases is None:
             return renewal
         if renewal.absent is None:
@@ -50,10 +54,11 @@ def test_reader_knows_what_the_store_has(make_leases):
 
     async def main():
         async with make_leases() as store, make_leases() as there:
-            reader, late = Reader(there), Reader(store)
+            reader, late, brief = Reader(there), Reader(store), Reader(there, is_brief=True)
             await store.renew([lease(f"w{number}") for number in range(9)])
             await reader.read()
             assert await reader.is_right()
+            await brief.read()
             await store.renew([lease("w1", state="ready"), lease("w2")])
             await store.release(["one.w3", "one.w4"], names=["w3", "w4"])
             await store.claim(lease("w3", "two"))
@@ -65,7 +70,7 @@ def test_reader_knows_what_the_store_has(make_leases):
             await store.release(["two"])
             await store.renew([lease("w5", state="stopping"), lease("w9")])
             await store.release(["one.w9"], names=["w9"])
-            for one in (reader, late):
+            for one in (reader, late, brief):
                 await one.read()
                 assert await one.is_right()
 
@@ -84,6 +89,77 @@ def test_names_are_read_in_any_case(make_leases):
             assert "x" in {one.name for one in told.leases}
             assert told.absent is None or ["unknown"] == told.absent
             assert await reader.is_right()
+
+    run(main())
+
+
+def test_brief_reading_has_what_a_registry_needs(make_leases):
+    """Of each lease, read alone or with all: who it is, and its state, whatever else stands in it."""
+
+    async def main():
+        fields = {"state": "ready", "active": False, "started_at": 1700000000.1234567}
+        odd = Lease(name="x", incarnation="p.1", runner="a|b c", host="far", pid=7, **fields)
+        async with make_leases() as store:
+            await store.renew([lease("y")])
+            reader = Reader(store, is_brief=True)
+            await reader.read()
+            await store.renew([odd])
+            few = (await reader.read()).leases
+            all_ = (await store.renew([], version=UNREAD)).leases
+            assert [["x"], ["x", "y"]] == [[one.name for one in told] for told in (few, all_)]
+            for told in (few[0], all_[0]):
+                assert entry_of(odd) == entry_of(told)
+            assert "far" == (await store.leases())[0].host
+
+    run(main())
+
+
+def test_released_leases_are_told_as_absent(make_leases):
+    """A reader of differences is told which names have no lease any more, each once."""
+
+    async def main():
+        async with make_leases() as store:
+            await store.renew([lease("stays"), lease("goes", "p.1"), lease("moves", "p.2")])
+            reader = Reader(store)
+            await reader.read()
+            await store.release(["p."])
+            await store.claim(lease("moves", "q"))
+            told = await reader.read()
+            assert (["goes"], ["moves"]) == (told.absent, [one.name for one in told.leases])
+            assert (await reader.read()).leases is None
+
+    run(main())
+
+
+@pytest.mark.pgmq
+def test_changes_without_a_note_are_read_on_postgres(channel, shared_database):
+    """A change by functions of an earlier pbus, and the forgetting of old ones, have all leases read."""
+
+    async def main():
+        async with PgLeases(shared_database, channel)() as store:
+            await store.renew([lease("x"), lease("y")])
+            reader, early = Reader(store), Reader(store)
+            await reader.read()
+            await early.read()
+            sql = "UPDATE pbus.membership SET version = version + 1 WHERE channel = $1"
+            await store._link.call(sql, channel)
+            assert (await reader.read()).absent is None
+            await store.renew([lease("y", state="ready")])  # the notes begin again
+            assert (await early.read()).absent is None
+            await reader.read()
+            await store.renew([lease("x", state="stopping")])
+            assert [] == (await reader.read()).absent
+            assert await reader.is_right()
+            jump = "UPDATE pbus.membership SET version = $2, noted = $2 WHERE channel = $1"
+            await store._link.call(jump, channel, 4_000_001_999_999)
+            await store.release(["one.y"])  # the thousandth change: what is old is forgotten
+            assert (await reader.read()).absent is None
+            assert await reader.is_right()
+            sql = "SELECT name FROM pbus.lease_change WHERE channel = $1 ORDER BY 1"
+            assert ["x", "y"] == [row[0] for row in await store._link.call(sql, channel)]
+            await store._link.call(jump, channel, 4_000_004_999_999)
+            await store.claim(lease("z"))
+            assert ["x", "z"] == [row[0] for row in await store._link.call(sql, channel)]
 
     run(main())
 
@@ -168,6 +244,11 @@ def test_changes_of_another_version_of_pbus_are_read(channel, valkey):
             await store.renew([lease("x"), lease("y")])
             await reader.read()
             body = await redis.hget(workers, "x")
+            short = body.replace(b"|1|0.0|runner\n", b"|1\n")  # as their heads are
+            assert short != body
+            await redis.hset(workers, "x", short)
+            told = (await store.renew([], version=UNREAD)).leases
+            assert [entry_of(lease("x")), entry_of(lease("y"))] == [entry_of(one) for one in told]
             await redis.hset(workers, "x", body.replace(b"|starting|", b"|ready|"))
             await redis.incr(version)  # as processes without notes do
             assert (await reader.read()).absent is None

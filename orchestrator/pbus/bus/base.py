@@ -142,6 +142,7 @@ class WorkerBus(SendingBus):
         url: Where the broker is, password masked.
         delivery: "at-most-once" or "at-least-once".
         queues: Where stored messages are kept; None on a bus that stores none.
+        carries_news: Whether news of workers of other processes come over the transport, at a cost.
         presences: What the registries of this process know of others; they put themselves in.
         names: Those of workers that this process took, and perhaps has no longer.
         edges: Counts by source, target and type; None where nothing is counted.
@@ -149,6 +150,7 @@ class WorkerBus(SendingBus):
 
     delivery: str = "at-most-once"
     queues: QueueStore | None = None
+    carries_news: bool = False
 
     def __init__(
         self,
@@ -248,6 +250,13 @@ class WorkerBus(SendingBus):
         except BaseException:
             await self.unsubscribe(subscriber)
             raise
+
+    async def hear_news(self) -> None:
+        """Return once news of workers that are sent from then on reach the subscribers that want them.
+
+        Raises:
+            BusUnavailableError: The broker did not confirm in time; it is asked again.
+        """
 
     async def unsubscribe(self, subscriber: BusSubscriber) -> None:
         """Deliver nothing more to this subscriber; what waits is dropped and counted."""

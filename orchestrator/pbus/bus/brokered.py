@@ -9,7 +9,7 @@ from typing import Any
 
 from pbus.bus.base import new_header
 from pbus.bus.claims import Claims
-from pbus.bus.coalescing import EVERYONE
+from pbus.bus.coalescing import EVERYONE, NEWS
 from pbus.bus.direct.direct_sockets import DirectSockets
 from pbus.bus.direct.direct_transport import Copy
 from pbus.bus.queues.consumer import QueueConsumer
@@ -33,7 +33,7 @@ from pbus.codec import (
     encode_message,
     within_packed,
 )
-from pbus.concurrency.background import TaskFunction, TaskOwner, run_forever
+from pbus.concurrency.background import TaskFunction, run_forever
 from pbus.errors import (
     BusUnavailableError,
     MessageTooLargeError,
@@ -82,7 +82,6 @@ class BrokeredBus(ReceivingBus):
         self.max_payload_bytes = max(MAX_PAYLOAD_BYTES, self.max_message_bytes) + _ENVELOPE_BYTES
         self._carried_bytes = self.max_message_bytes  # of what is not stored; the broker's
         self._limit_hint, self._trouble = "", "no answer in time"
-        self._tasks = TaskOwner()
         self.delivery = settings.delivery
         self._consumer: QueueConsumer | None = None
 
@@ -102,7 +101,8 @@ class BrokeredBus(ReceivingBus):
             line = encode_message(message, limit=self._carried_bytes, encoding=self.encoding)
         except MessageTooLargeError as error:
             return self._publish_large(message, error)
-        send_buffer, address = self._send_buffers[message.lane], message.target or EVERYONE
+        send_buffer = self._send_buffers[message.lane]
+        address = message.target or (NEWS if message.is_news else EVERYONE)
         if self._is_packed:
             line = within_packed(line)
         return None if send_buffer.put_nowait(address, line) else send_buffer.put(address, line)
@@ -270,6 +270,7 @@ class BrokeredBus(ReceivingBus):
 
     async def _join(self, address: str) -> None:
         await self._listen(address)
+        await self.hear_news()
         if self._consumer is not None:
             await self._consumer.join(address)
 
@@ -283,10 +284,6 @@ class BrokeredBus(ReceivingBus):
         """Ask the broker what it carries, into _carried_bytes; a backend without limits need not."""
 
     # What a backend brings, beside _open()
-
-    @abc.abstractmethod
-    async def _listen(self, address: str) -> None:
-        """Have what is sent to an address come here; returns when the broker confirmed it."""
 
     @abc.abstractmethod
     async def _ignore(self, address: str) -> None:

@@ -20,7 +20,16 @@ Claim = tuple[str, str]  # a sending process, and the worker in whose name it sp
 
 
 class Presence(Protocol):
-    """A registry's knowledge of processes, by their incarnations."""
+    """A registry's knowledge of processes, by their incarnations.
+
+    Attributes:
+        is_live: Whether it hears of changes as they happen; a name of which it does not know may be taken
+            otherwise.
+        on_asked: Called where that matters.
+    """
+
+    is_live: bool
+    on_asked: Callable[[], object]
 
     def is_over(self, process: str) -> bool:
         """Whether a process had workers, and its last one is gone."""
@@ -74,12 +83,17 @@ class Claims:
         holders = {presence.holder(source) for presence in self._presences}
         if sender in holders:
             return True
+        if not all(presence.is_live for presence in self._presences):
+            return False
         if holders <= {None} and (self._presences or source.startswith(EPHEMERAL_PREFIXES)):
             return True
         return any(presence.was_holder(source, sender) for presence in self._presences)
 
     async def look(self, claims: Iterable[Claim]) -> None:
         """Ask the lease store about claims; what it does not answer in time is right."""
+        for presence in self._presences:
+            if not presence.is_live:
+                presence.on_asked()
         self._note(list(claims), await self._read_leases())
 
     async def wrong(self, claims: Iterable[Claim]) -> dict[Claim, str]:

@@ -3,8 +3,15 @@
 from typing import Generic, TypeVar
 
 EVERYONE = "*"  # the address of broadcasts
+NEWS = "*news"  # of those about workers, which most processes have no use for
+BROADCASTS = frozenset({EVERYONE, NEWS})
 
 Batch = TypeVar("Batch")
+
+
+def shown_address(address: str) -> str:
+    """The address as users know it: news of workers are for everyone."""
+    return EVERYONE if address == NEWS else address
 
 
 class OpenBatches(Generic[Batch]):
@@ -21,10 +28,11 @@ class OpenBatches(Generic[Batch]):
 
     def open(self, address: str, batch: Batch) -> None:
         """Have later messages to an address join a batch."""
-        if address == EVERYONE:
+        if address in BROADCASTS:
             self._batches.clear()
         else:
-            self._batches.pop(EVERYONE, None)
+            for broadcasts in BROADCASTS:
+                self._batches.pop(broadcasts, None)
         self._batches[address] = batch
 
     def close(self, address: str) -> None:

@@ -1,6 +1,12 @@
 """ReceivingBus: a bus that takes payloads from a broker, checks them and puts them into mailboxes."""
 
+import abc
+import asyncio
+import contextlib
+from typing import Any
+
 from pbus.bus.base import WorkerBus
+from pbus.bus.coalescing import NEWS
 from pbus.bus.direct.direct_sockets import DirectSockets
 from pbus.bus.direct.direct_transport import Copy
 from pbus.bus.stream.flow_control import FlowControl
@@ -8,7 +14,8 @@ from pbus.bus.stream.provenance import Provenance
 from pbus.bus.stream.receiver import Completion, StreamReceiver
 from pbus.bus.stream.transport import Transport
 from pbus.codec import Envelope, claimed_origin, decode_payload
-from pbus.errors import MessageDecodeError, SealError
+from pbus.concurrency.background import TaskOwner
+from pbus.errors import BusUnavailableError, MessageDecodeError, SealError
 from pbus.messages import Lane
 from pbus.seal import Seal
 from pbus.settings import BusSettings
@@ -24,6 +31,14 @@ class ReceivingBus(WorkerBus):
     _provenance: Provenance | None = None  # checked where there is a key
     _direct: DirectSockets | None = None
     _settings: BusSettings
+    carries_news = True
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._tasks = TaskOwner()
+        self._hearing = asyncio.Lock()
+        self._hears_news = False
+        self._router.on_news_wanted = self._hear_news_soon
 
     def _receive(self, payload: bytes, *, is_note: bool) -> None:
         """Take one payload of any content: a credit note, or messages.
@@ -67,6 +82,32 @@ class ReceivingBus(WorkerBus):
 
     def _take_note(self, note: bytes) -> None:
         self._flow_control.receive(note)
+
+    # News of workers
+
+    async def hear_news(self) -> None:
+        """Receive news of workers, if a subscriber wants them; see WorkerBus."""
+        async with self._hearing:
+            if self.is_running and self._router.hears_news and not self._hears_news:
+                await self._listen(NEWS)
+                self._hears_news = True
+
+    def _hear_news_soon(self) -> None:
+        if self.is_running:
+            self._tasks.spawn(self._try_to_hear(), "pbus news")
+
+    async def _try_to_hear(self) -> None:
+        with contextlib.suppress(BusUnavailableError):  # what was not confirmed is listened to yet
+            await self.hear_news()
+
+    def _own_addresses(self) -> list[str]:
+        """The addresses of this process, that of news included where they are wanted."""
+        self._hears_news = self._router.hears_news
+        return [*self._router.addresses, *([NEWS] if self._hears_news else [])]
+
+    @abc.abstractmethod
+    async def _listen(self, address: str) -> None:
+        """Have what is sent to an address come here; returns when the broker confirmed it."""
 
     # Direct sockets
 

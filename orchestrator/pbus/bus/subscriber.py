@@ -25,7 +25,7 @@ class BusSubscriber:
         prefetch: Stored messages it may have in hand at once; None for the bus' own bound.
         news: Whether it receives the news of workers, which are broadcast at each start and end: "all"; "few"
             for one of many, of which the bus gives them to the first MOST_OBSERVERS; "none".
-        on_news_wanted: Set by the bus where `news` is "none"; called when it became "few".
+        on_news_wanted: Set by the bus where `news` is "none"; to be called when it was changed.
         wire_decoder: Its own decoder of encoded messages, of types that this process has no classes for; None
             for the bus' own. The message that it
             returns is handed over, None is dropped; it does not raise. Set `takes_opaque`, too.

@@ -15,9 +15,13 @@ class Directory:
     """Finds and watches workers by name.
 
     The name of a group ("x" for "x.1" … "x.9") stands for its replicas.
+
+    Attributes:
+        is_live: Whether it hears of other workers as they come and go, not only with its polls.
     """
 
     def __init__(self) -> None:
+        self.is_live = True
         self._table = MembershipTable()
         self._groups = self._table.groups()
         self._children = (
@@ -30,6 +34,8 @@ class Directory:
 
     def get(self, name: str) -> WorkerReadyData | None:
         """The ready worker of a name, children of this runner first; the first replica of a group."""
+        if not self.is_live:
+            self._note_asked(name)
         member = self._children.find(name) or self._table.find(name)
         if member is not None and member.entry.ready:
             return member.data
@@ -38,6 +44,8 @@ class Directory:
 
     def ready_names(self) -> list[str]:
         """The names of all ready workers, children of this runner included."""
+        if not self.is_live:
+            self._note_asked(None)
         return [*self._children.ready_names(), *self._table.ready_names()]
 
     def is_group(self, name: str) -> bool:
@@ -83,6 +91,8 @@ class Directory:
         Returns:
             The watch; the same one for the same name and handler.
         """
+        if not self.is_live:
+            self._note_asked(name)
         watch, is_new = self._watches.ready.add(name, handler)
         data = self.get(name)
         if is_new and data is not None:
@@ -98,6 +108,8 @@ class Directory:
             name: Of a worker or a group; None for all workers.
             handler: Called with the data.
         """
+        if not self.is_live:
+            self._note_asked(name)
         watch, _ = self._watches.lost.add(name, handler)
         return watch
 
@@ -132,6 +144,20 @@ class Directory:
             raise WorkerNotFoundError(name, timeout or 0.0) from None
         finally:
             watch.cancel()
+
+    async def follow(self) -> None:
+        """Hear of other workers as they come and go, and know those that are there. Idempotent.
+
+        While the broker is away it returns at once; what is missing comes with a later heartbeat.
+        """
+        if not self.is_live:
+            await self._go_live()
+
+    async def _go_live(self) -> None:
+        """Follow for the first time."""
+
+    def _note_asked(self, name: str | None) -> None:
+        """Something here asks for a worker, or for all, while the view is not live."""
 
     def _notify(self, changes: Iterable[Change]) -> None:
         for change in changes:

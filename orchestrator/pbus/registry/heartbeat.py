@@ -103,7 +103,7 @@ class Heartbeat:
             self._note_recovery()  # the store was away, or this process was late, or the store restarted empty
         self._seen_version = renewal.version
         if names is None:
-            self._leases.since = Since(renewal.version, renewal.epoch)
+            self._leases.since = Since(renewal.version, renewal.epoch, is_brief=True)
         elif was_emptied:
             self._leases.since = None
         self._apply_renewal(renewal, asked_at)
@@ -160,6 +160,8 @@ class Heartbeat:
                 asked_at=asked_at,
                 lost_at=self._lost_at(),
                 in_grace=self._in_grace,
+                # Announcements tell it sooner where they are heard, and what they tell is less often wrong.
+                is_noted=renewal.absent is not None and not self._table.is_live,
             )
             self._notify(changes)
             self._confirm(*stale)

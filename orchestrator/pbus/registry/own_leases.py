@@ -26,6 +26,7 @@ from pbus.names import is_worker_name
 from pbus.running_handlers import RunningHandler
 
 _MOST_UNREACHED = 32  # names in a lease
+UNREAD = Since(-1, is_brief=True)
 STORE_TIMEOUT_S = HEARTBEAT_S  # a longer call would delay the next heartbeat
 
 
@@ -132,7 +133,7 @@ class OwnLeases:
         async with self._deadline(), self._lock:
             wanted = self._leases if names is None else self._leases.keys() & set(names)
             own = [self._leases[name] for name in wanted]
-            version = WITHOUT_READING if names is not None else self.since or -1
+            version = WITHOUT_READING if names is not None else self.since or UNREAD
             renewal = await self._bus.leases.renew(
                 [self._with_counters(each) for each in own], version=version
             )

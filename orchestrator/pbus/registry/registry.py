@@ -13,13 +13,12 @@ import msgspec
 
 from pbus.bus.base import WorkerBus
 from pbus.bus.queues.store import QueueStore
-from pbus.concurrency.background import TaskOwner
 from pbus.errors import BusUnavailableError, DuplicateWorkerError, PbusError
 from pbus.leases import Activation, Lease
 from pbus.messages import BusWorkerRegistryMessage, WorkerRegistryEntry
-from pbus.registry.directory import Directory
 from pbus.registry.heartbeat import Heartbeat
 from pbus.registry.key_owners import KeyOwners
+from pbus.registry.live_directory import LiveDirectory
 from pbus.registry.own_leases import STORE_TIMEOUT_S, OwnLeases, WorkerFigures, describe
 from pbus.registry.stats_reporter import StatsReporter
 from pbus.registry.table import entry_of
@@ -29,7 +28,7 @@ logger = logging.getLogger(__name__)
 _next_incarnation = itertools.count(1).__next__
 
 
-class WorkerRegistry(Directory):
+class WorkerRegistry(LiveDirectory):
     """Knows the workers of a channel, and registers those of one runner.
 
     Args:
@@ -51,11 +50,10 @@ class WorkerRegistry(Directory):
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__()
+        super().__init__(bus)
         self.runner_name = runner_name
         self.session = session
         self.on_name_taken: Callable[[str, str], None] | None = None
-        self._bus = bus
         self._child_leases: dict[str, Lease] = {}
         self._leases = OwnLeases(bus)
         self._stats = StatsReporter(bus, self._leases, session)
@@ -69,7 +67,6 @@ class WorkerRegistry(Directory):
         )
         self._heartbeat.on_lost = self._requeue_soon
         self._announced: dict[str, WorkerRegistryEntry] = {}  # the last one of each own worker
-        self._tasks = TaskOwner()
         self.owners = KeyOwners(self, bus, self._tasks.spawn)
 
     @property
@@ -77,11 +74,6 @@ class WorkerRegistry(Directory):
         """The ready workers of this runner, children included."""
         own = [name for name in self._table.ready_names() if name in self._leases]
         return sorted({*own, *self._children.ready_names()})
-
-    @property
-    def remote_workers(self) -> list[str]:
-        """The ready workers of other runners."""
-        return [name for name in self._table.ready_names() if name not in self._leases]
 
     # Own workers
 
@@ -208,6 +200,7 @@ class WorkerRegistry(Directory):
         """Read the leases once, and start the heartbeat."""
         self._bus.presences.append(self._table)
         await self._heartbeat.beat()
+        await self._begin_following()
         self._tasks.spawn(self._heartbeat.run(), "pbus registry heartbeat")
         self._tasks.spawn(self._stats.run(), "pbus registry stats")
 
@@ -215,6 +208,7 @@ class WorkerRegistry(Directory):
         """Stop the heartbeat and all watches. Own workers must be unregistered before."""
         if self._table in self._bus.presences:
             self._bus.presences.remove(self._table)
+        self._is_started = False
         await self._tasks.close(STORE_TIMEOUT_S)
         await self._stats.report()
         await self._watches.close()
@@ -226,6 +220,9 @@ class WorkerRegistry(Directory):
     def on_announcement(self, message: BusWorkerRegistryMessage) -> None:
         """Take in an announcement that the runner received."""
         self._heartbeat.on_announcement(message.workers)
+
+    def _is_own(self, name: str) -> bool:
+        return name in self._leases or name in self._child_leases
 
     async def _change(self, name: str, **fields: Any) -> None:
         child = self._child_leases.get(name)
@@ -247,7 +244,7 @@ class WorkerRegistry(Directory):
             await self._announce([entry])
 
     def _check_free(self, name: str) -> None:
-        if name in self._leases or name in self._child_leases:
+        if self._is_own(name):
             raise DuplicateWorkerError(name, f"this runner, {self.runner_name!r}")
 
     def _on_name_lost(self, name: str, holder: Lease | None) -> None:

@@ -8,7 +8,7 @@ requested.
 import itertools
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, KeysView, Sequence
+from collections.abc import Callable, Iterable, KeysView, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 LEASE_EXPIRED = "lease expired"
 LEASE_MISSING = "its lease is missing"
+LEASE_REMOVED = "its lease was removed"
 NEVER_CONFIRMED = "announced, but not registered"
 REPLACED = "replaced by a new incarnation"
 
@@ -89,10 +90,14 @@ class MembershipTable:
         find: Returns the worker of a name, ready or not, or None. An attribute in place of a method
             saves a call for each message.
         version: Grows with each change.
+        is_live: Whether it hears of changes as they happen.
+        on_asked: Called where more must be known than a table that is not live does.
     """
 
     def __init__(self) -> None:
         self.version = 0
+        self.is_live = True
+        self.on_asked: Callable[[], object] = lambda: None
         self._members: dict[str, Member] = {}
         self.find = self._members.get
         self._groups: dict[str, dict[str, Member]] = {}
@@ -188,6 +193,7 @@ class MembershipTable:
         asked_at: int,
         lost_at: float,
         in_grace: bool = False,
+        is_noted: bool = False,
     ) -> tuple[list[Change], list[str]]:
         """Apply what was read from the store: all leases, or those that changed.
 
@@ -197,6 +203,7 @@ class MembershipTable:
             asked_at: The stamp from before the reading was requested.
             lost_at: Until when missing workers may come back, by the clock of overdue().
             in_grace: Whether the store may have lost leases that it never returned.
+            is_noted: Whether the store notes that it had those leases and removed them.
 
         Returns:
             The changes, and the names of which newer data was kept, so that they are to be read again.
@@ -217,12 +224,14 @@ class MembershipTable:
             if member.stamp > asked_at:
                 stale.append(member.entry.name)
             else:
-                changes += self._mark_absent(member, lost_at, in_grace=in_grace)
+                changes += self._mark_absent(member, lost_at, in_grace=in_grace, is_noted=is_noted)
         return changes, stale
 
-    def _mark_absent(self, member: Member, lost_at: float, *, in_grace: bool) -> list[Change]:
-        if not member.confirmed and not in_grace:
-            return self._remove(member, NEVER_CONFIRMED)
+    def _mark_absent(
+        self, member: Member, lost_at: float, *, in_grace: bool, is_noted: bool
+    ) -> list[Change]:
+        if not in_grace and (is_noted or not member.confirmed):
+            return self._remove(member, LEASE_REMOVED if member.confirmed else NEVER_CONFIRMED)
         if member.missing_until is None:
             member.missing_until = lost_at
         return []

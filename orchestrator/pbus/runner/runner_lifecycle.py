@@ -88,6 +88,7 @@ class RunnerLifecycle(EventSource, BusSubscriber):
         self.bus = bus or _own_bus()
         self.registry = WorkerRegistry(self.name, self.bus, self.session)
         self.registry.on_name_taken = self._on_name_taken
+        self.registry.follow_when_asked(self)
         self.end_timeout = _grace_of(os.environ)
         self.drains_on_signal = os.environ.get(DRAIN_VARIABLE) != "0"
         self._start_timeout = start_timeout

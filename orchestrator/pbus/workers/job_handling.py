@@ -160,6 +160,7 @@ class JobHandlingMixin(SendingMixin):
         if request.target is None:
             logger.warning("%s: a job requested of everyone is not done: %s", self.name, request)
             return
+        await self.registry.follow()  # an earlier incarnation of the requester may be known yet
         was_cancelled, reason = executor.cancelled_before_start(request)
         if was_cancelled:
             await executor.rejections.reject(request, JobStatus.CANCELLED, {"reason": reason})

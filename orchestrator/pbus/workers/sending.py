@@ -58,14 +58,15 @@ class SendingMixin(WorkerCore):
         if message.key is not None and target is not None:
             await self._send_keyed(message, target, message.key)
             return
+        if not registry.is_live:
+            await registry.follow()
         if target is None or target == self.name or not registry.is_group(target):
             rest = bus.begin_send(message)
             if rest is not None:
                 await rest
             self.sent += 1
             return
-        for member in self._group_members(target, message):
-            await self._bus_send(msgspec.structs.replace(message, target=member))
+        await self._bus_send_to_group(target, message)
 
     async def send_all(self, messages: Sequence[BusMessage]) -> None:
         """Send messages as send_bus_message() does, in order, all at once, with one wait for all.
@@ -75,6 +76,7 @@ class SendingMixin(WorkerCore):
             WorkerNotAttachedError: No runner has this worker yet.
             BusClosedError: The bus is stopped: nothing was sent.
         """
+        await self.registry.follow()
         sending = await self.bus.begin_batch()
         try:
             await sending.run(messages, functools.partial(self._add_to_batch, sending))
@@ -111,8 +113,13 @@ class SendingMixin(WorkerCore):
             report = BusWorkerErrorMessage(source=self.address, error=error)
         await self.send_bus_message(report)
 
+    async def _bus_send_to_group(self, group: str, message: BusMessage) -> None:
+        for member in self._group_members(group, message):
+            await self._bus_send(msgspec.structs.replace(message, target=member))
+
     async def _send_keyed(self, message: BusMessage, target: str, key: str) -> None:
         """Send a message to the replica that its key belongs to."""
+        await self.registry.follow()
         check_key(key, type(message).__name__)
 
         async def post(name: str) -> bool:

@@ -25,6 +25,11 @@ class Known:
     def __init__(self, **holders: str) -> None:
         self.holders = holders
         self.former: set[tuple[str, str]] = set()
+        self.is_live = True
+        self.asked = 0
+
+    def on_asked(self):
+        self.asked += 1
 
     def is_over(self, process):
         del process
@@ -101,6 +106,25 @@ def test_holder_and_free_names_pass_without_a_question():
         assert 0 == setup.asked
 
     with_setup(lambda: Setup(Known(clerk="p1")), check)
+
+
+def test_view_that_is_not_live_says_of_no_name_that_it_is_free():
+    """A name that such a view lacks is looked up, and the view is asked to hear of changes."""
+
+    async def check(setup: Setup) -> None:
+        known.is_live = False
+        setup.leases = [lease("late", "p1")]
+        setup.may_answer.set()
+        setup.hear("p1", line("clerk", 1))
+        assert ([line("clerk", 1)], 0) == (setup.put, known.asked)
+        setup.hear("p2", line("late", 2))
+        await until(lambda: setup.board.counters.refused == 1)
+        assert 1 == known.asked
+        setup.hear("p1", line("late", 3))
+        await until(lambda: len(setup.put) == 2)
+
+    known = Known(clerk="p1")
+    with_setup(lambda: Setup(known), check)
 
 
 def test_strangers_are_refused_alone():

@@ -2,7 +2,13 @@
 
 import pytest
 
-from pbus.bus.stream.receiver import MAX_SHARE_BYTES, MAX_URGENT_BYTES, StreamReceiver
+from pbus.bus.coalescing import EVERYONE, NEWS
+from pbus.bus.stream.receiver import (
+    BROADCAST_CREDIT_BYTES,
+    MAX_SHARE_BYTES,
+    MAX_URGENT_BYTES,
+    StreamReceiver,
+)
 from pbus.codec import FORMAT_VERSION, Envelope, encode_payload
 from pbus.errors import MessageDecodeError
 from pbus.messages import Lane
@@ -31,10 +37,15 @@ class FakeSink:
 
 
 def payload(
-    first: int, *lines: bytes, position: int = 0, stream: int = 1, lane: str = "d"
+    first: int,
+    *lines: bytes,
+    position: int = 0,
+    stream: int = 1,
+    lane: str = "d",
+    address: str = "w",
 ) -> bytes:
-    """A payload of sender s to w."""
-    envelope = Envelope(FORMAT_VERSION, "s", stream, lane, "w", first, len(lines), position)
+    """A payload of sender s."""
+    envelope = Envelope(FORMAT_VERSION, "s", stream, lane, address, first, len(lines), position)
     return encode_payload(envelope, list(lines))
 
 
@@ -98,6 +109,31 @@ def test_first_payload_is_granted(sink, receive):
     receive(payload(1, b"12345"))
 
     assert [("s", "w", 1, 0, MAX_SHARE_BYTES)] == sink.grants
+
+
+@pytest.mark.parametrize("address", [EVERYONE, NEWS])
+def test_few_broadcasts_are_not_granted(sink, receive, address):
+    """Each of many processes would grant each sender of a short broadcast; a gap and a long one are granted."""
+    size = BROADCAST_CREDIT_BYTES - 3
+    receive(payload(1, b"1", address=address), payload(2, position=2, address=address))
+    assert [] == sink.grants
+    receive(payload(2, b"x" * (size - 1), position=2, address=address))
+    assert [] == sink.grants
+    receive(payload(3, position=2 + size, address=address))
+    assert [] == sink.grants
+    receive(payload(3, b"", position=2 + size, address=address))
+    (first,) = sink.grants
+    assert ("s", address, 1) == first[:3]
+    receive(payload(4, b"", position=3 + size, address=address))
+    assert 1 == len(sink.grants)
+
+
+def test_gap_in_broadcasts_is_granted(sink, receive):
+    """The sender need not wait for what was lost."""
+    receive(payload(1, b"1", address=EVERYONE), payload(5, b"5", position=99, address=EVERYONE))
+
+    assert [("s", EVERYONE, 3)] == sink.losses
+    assert 1 == len(sink.grants)
 
 
 def test_mark_makes_us_known(sink, receive):

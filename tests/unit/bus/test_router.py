@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from pbus.bus.coalescing import EVERYONE
+from pbus.bus.coalescing import EVERYONE, NEWS
 from pbus.bus.lane_gate import LaneGate
 from pbus.bus.local import decoder
 from pbus.bus.local.delivery import UnstoredDelivery
@@ -205,13 +205,16 @@ def test_news_go_to_those_that_want_them(is_local):
     run(main())
 
 
-def test_payload_of_news_only():
+@pytest.mark.parametrize("address", [EVERYONE, NEWS])
+def test_payload_of_news_only(address):
     """A payload that no subscriber wants is done with at once; news to a target reach it all the same."""
 
     async def main():
-        board, quiet = LocalRouter(1.0), Quiet("quiet")
+        board, quiet, wanted = LocalRouter(1.0), Quiet("quiet"), []
+        board.on_news_wanted = lambda: wanted.append(board.hears_news)
         mailbox = board.add(quiet)
-        assert 0 == board.put_lines(EVERYONE, Lane.DATA, [encode_message(news(1))], Counted([]))
+        assert not board.hears_news
+        assert 0 == board.put_lines(address, Lane.DATA, [encode_message(news(1))], Counted([]))
         mailbox.start()
         await board.put(BusWorkerReadyMessage(source="w", target="quiet", runner="r"))
         await until(lambda: quiet.heard)
@@ -219,9 +222,13 @@ def test_payload_of_news_only():
         quiet.on_news_wanted()
         await board.put(news(2))
         await until(lambda: len(quiet.heard) == 2)
+        assert 1 == board.put_lines(address, Lane.DATA, [encode_message(news(3))], Counted([]))
+        board.note_lost("s", address, 1)
+        await until(lambda: len(quiet.heard) == 4)
+        assert ["BusWorkerReadyMessage", "BusMessagesLostMessage"] == sorted(quiet.heard[2:])[::-1]
         assert board.remove(quiet) is mailbox
         quiet.on_news_wanted()
-        assert [] == board.observers()
+        assert ([], [True]) == (board.observers(), wanted)
         await mailbox.stop()
 
     run(main())

@@ -6,6 +6,7 @@ import functools
 
 import pytest
 
+from pbus.bus.coalescing import NEWS
 from pbus.bus.local.counters import Counters
 from pbus.bus.stream.send_buffer import SendBuffer
 from pbus.bus.stream.send_stream import OutBatch, SendStream
@@ -83,15 +84,16 @@ def test_no_receiver_means_undelivered():
     run(main())
 
 
-def test_copies_may_be_undelivered():
-    """An undelivered copy is no loss, nor retried while receivers reconnect."""
+@pytest.mark.parametrize("address", ["copy", NEWS])
+def test_copies_and_news_may_be_undelivered(address):
+    """An undelivered copy is no loss, nor are news that none wants; neither is retried."""
 
     async def main():
         wire = ScriptedWire(0)
         publisher = publisher_on(wire)
         publisher.expect_returns()
 
-        assert 0 == await write(publisher, "copy")
+        assert 0 == await write(publisher, address)
         assert 1 == len(wire.written)
 
     run(main())

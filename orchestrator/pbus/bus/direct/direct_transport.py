@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from pbus.bus.coalescing import EVERYONE
+from pbus.bus.coalescing import EVERYONE, NEWS
 from pbus.bus.direct.direct_frames import NO_BROADCASTS, Broadcasts
 from pbus.bus.direct.direct_routes import DirectRoutes
 from pbus.bus.direct.outbound_link import OutboundLink
@@ -167,6 +167,8 @@ class DirectTransport:
         stream = batch.stream
         if stream.address == EVERYONE:
             self._broadcasts[lane] = Broadcasts(stream.number, batch.first + len(batch.lines))
+            return False
+        if stream.address == NEWS:  # has as many receivers as want them, now or later
             return False
         broadcasts = self._broadcasts[lane]
         link = self.routes.find(lane, stream)

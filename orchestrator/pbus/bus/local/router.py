@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 
-from pbus.bus.coalescing import EVERYONE
+from pbus.bus.coalescing import BROADCASTS, EVERYONE, NEWS, shown_address
 from pbus.bus.local.counters import Counters
 from pbus.bus.local.decoder import MessageDecoder
 from pbus.bus.local.lane_reader import Item, LaneDelivery
@@ -32,6 +32,9 @@ class LocalRouter:
     Args:
         put_timeout: Seconds to wait for room in a mailbox of this process.
         edges: Where messages are counted, if they are.
+
+    Attributes:
+        on_news_wanted: Called when a subscriber begins to receive news of workers; must not block.
     """
 
     def __init__(self, put_timeout: float, edges: EdgeTable | None = None) -> None:
@@ -47,6 +50,12 @@ class LocalRouter:
         # Those that receive news of workers: all of some, and the first of others.
         self._observers: dict[str, Mailbox] = {}
         self._few_observers: dict[str, Mailbox] = {}
+        self.on_news_wanted: Callable[[], None] = lambda: None
+
+    @property
+    def hears_news(self) -> bool:
+        """Whether a subscriber here receives news of workers."""
+        return bool(self._observers or self._few_observers)
 
     @property
     def addresses(self) -> list[str]:
@@ -112,11 +121,13 @@ class LocalRouter:
 
     def _note_wanted(self, mailbox: Mailbox) -> None:
         if self._mailboxes.get(mailbox.address) is mailbox:
-            self._few_observers[mailbox.address] = mailbox
+            self._note_news(mailbox)
+            self.on_news_wanted()
 
     def receivers(self, address: str | None, *, is_news: bool = False) -> list[Mailbox]:
         """The mailboxes an address stands for; None or "*" for everyone, with news all observers."""
-        if address is None or address == EVERYONE:
+        if address is None or address in BROADCASTS:
+            is_news = is_news or address == NEWS
             return self.observers() if is_news else list(self._mailboxes.values())
         mailbox = self.find(address)
         return [] if mailbox is None else [mailbox]
@@ -190,7 +201,7 @@ class LocalRouter:
         Returns:
             How many times `delivery` will be told that one is done.
         """
-        if address == EVERYONE and self._mailboxes:
+        if address in BROADCASTS and self._mailboxes:
             return self._put_broadcast(lane, lines, delivery)
         receivers = self.receivers(address)
         if not receivers:
@@ -239,6 +250,7 @@ class LocalRouter:
 
     def note_lost(self, sender: str, address: str, count: int) -> None:
         """Say that messages went missing: counter, log, a local message to those concerned."""
+        concerned, address = self.receivers(address), shown_address(address)
         self.counters.lost += count
         if self.edges is not None:
             self.edges.note_lost(sender, address, count)
@@ -246,7 +258,7 @@ class LocalRouter:
             "%d messages of %s to %s were lost on the way (%d in all)",
             count, sender, address, self.counters.lost,
         )  # fmt: skip
-        for mailbox in self.receivers(address):
+        for mailbox in concerned:
             mailbox.lost += count
             news = BusMessagesLostMessage(
                 source="pbus", target=mailbox.name, sender=sender, address=address, count=count

@@ -94,7 +94,7 @@ class PgmqBus(BrokeredBus):
     async def _open(self) -> None:
         self._connections.acquire()
         self._is_open = True
-        self._transport.addresses = list(self._router.addresses)
+        self._transport.addresses = self._own_addresses()
         await self._reach()
         self._spawn("reader", self._connections.reader.run)
         self._spawn("wire", self._transport.run)
@@ -133,7 +133,7 @@ class PgmqBus(BrokeredBus):
             await self._tell_addresses()
 
     async def _tell_addresses(self) -> None:
-        self._transport.addresses = list(self._router.addresses)
+        self._transport.addresses = self._own_addresses()
         await self._transport.join()
 
     def _take(self, rank: int, payload: bytes) -> None:

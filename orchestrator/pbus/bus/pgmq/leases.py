@@ -1,6 +1,7 @@
 """Leases on Postgres: one table, each step one function of the schema."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from pbus.bus.pgmq.server.connection import HealingConnection
 from pbus.leases import (
@@ -15,14 +16,15 @@ from pbus.leases import (
     decode_leases,
     encode_activation,
     encode_lease,
+    head_of,
     open_records,
     released_by,
     truly_expired,
-    version_of,
 )
 from pbus.seal import NO_SEAL, Seal
 
 _READ = "SELECT unnest(pbus.lease_bodies($1))"
+_RENEW = "SELECT * FROM pbus.lease_renew($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 _EVICT = "SELECT pbus.lease_evict($1, $2, $3)"
 _SET_ACTIVATION = "SELECT pbus.activation_set($1, $2, $3)"
 _PUT_RECORD = "SELECT pbus.record_put($1, $2, $3, $4)"
@@ -54,8 +56,12 @@ class PgLeaseStore:
     async def renew(self, leases: Sequence[Lease], *, version: int | Since = -1) -> Renewal:
         """Renew leases; see LeaseStore."""
         columns = list(zip(*map(self._row, leases), strict=True)) or [(), (), (), ()]
-        sql = "SELECT * FROM pbus.lease_renew($1, $2, $3, $4, $5, $6, $7)"
-        (row,) = await self._link.call(sql, self._channel, *columns, LEASE_S, version_of(version))
+        if isinstance(version, Since):
+            is_brief = version.is_brief and self._seal is NO_SEAL
+            told: tuple[Any, ...] = (version.version, list(version.names), is_brief)
+        else:
+            told = (version, None, False)
+        (row,) = await self._link.call(_RENEW, self._channel, *columns, LEASE_S, *told)
         held = set(row["refused"])
         claims = [(one.name, await self.claim(one)) for one in leases if one.name in held]
         holders = {name: holder for name, holder in claims if holder is not None}
@@ -63,6 +69,7 @@ class PgLeaseStore:
         return Renewal(
             version=row["version"],
             leases=live,
+            absent=row["absent"],
             expired=truly_expired(decode_leases(row["expired"], self._seal), live),
             refused=list(holders),
             holders=holders,
@@ -135,5 +142,9 @@ class PgLeaseStore:
         await self._link.call(_EVICT, self._channel, name, body.decode())
 
     def _row(self, lease: Lease) -> tuple[str, str, str, str]:
-        head = f"{lease.incarnation}|{lease.state}|{int(lease.active)}"
-        return lease.name, lease.incarnation, head, encode_lease(lease, self._seal).decode()
+        return (
+            lease.name,
+            lease.incarnation,
+            head_of(lease),
+            encode_lease(lease, self._seal).decode(),
+        )

@@ -118,8 +118,8 @@ class RedisBus(BrokeredBus):
 
     async def _open(self) -> None:
         await self._reach()
+        addresses = (EVERYONE, *self._own_addresses())
         for lane, listener in self._listeners.items():
-            addresses = (EVERYONE, *self._router.addresses)
             listener.preset([self._names.lane(lane.value, address) for address in addresses])
             self._spawn(listener.name, listener.run)
         self._start_tasks()

@@ -12,6 +12,7 @@ from pbus.bus.redis.keys import Keys
 from pbus.bus.redis.server.endpoint import MOVING, TROUBLE, Endpoint, reason_of
 from pbus.errors import BusUnavailableError
 from pbus.leases import (
+    BRIEF,
     LEASE_S,
     LEFT_OUT,
     MAX_LEASE_BYTES,
@@ -29,6 +30,7 @@ from pbus.leases import (
     decode_leases,
     encode_activation,
     encode_lease,
+    head_of,
     open_records,
     released_by,
     truly_expired,
@@ -42,13 +44,14 @@ _RETRY_PAUSE_S = 0.05
 _CONNECTIONS = 8
 KEYS_LIVE_MS = 24 * 3600 * 1000  # a channel that is not used for a day leaves nothing behind
 
-# A value of the hash is "incarnation|state|active", when it was renewed, and the lease as JSON, a
+# A value of the hash is "incarnation|state|active|start|runner", when it was renewed, and the lease as JSON, a
 # line each: scripts compare the first and never parse the last. They return the others with the age
 # in place of the time: readers compare no other clock than the server's.
 _VALUE_ROOM = 1024  # of a value of the hash beside the lease
 _MOST_GONE = 1_000  # names without a lease whose last change is noted
 _BOUNDS = (
-    f"local MOST, LARGEST, LEFT_OUT = {MAX_LEASES}, {MAX_LEASE_BYTES + _VALUE_ROOM}, '{LEFT_OUT}'\n"
+    f"local MOST, LARGEST = {MAX_LEASES}, {MAX_LEASE_BYTES + _VALUE_ROOM}\n"
+    f"local LEFT_OUT, BRIEF = '{LEFT_OUT}', '{BRIEF}'\n"
     f"local MOST_GONE = {_MOST_GONE}\n"
 )
 _PRELUDE = (
@@ -129,21 +132,23 @@ local function put(name, head, body, ttl)
   redis.call('ZADD', leases, now + ttl, name)
   redis.call('HSET', workers, name, head .. '\\n' .. now .. '\\n' .. body)
 end
-local function body_of(name)
+local function body_of(name, is_brief)
   local value = redis.call('HGET', workers, name)
   if value and #value > LARGEST then return LEFT_OUT .. string.sub(name, 1, 100) end
   if not value then return nil end
-  local _, body = split(value)
+  local head, body = split(value)
+  -- Processes of before have shorter heads.
+  if is_brief and string.find(head, '^[^|]*|[^|]*|[^|]*|[^|]*|') then return BRIEF .. name .. '\\n' .. head end
   return aged(body)
 end
-local function bodies_of(names)  -- those that end first: invented ones may never end
+local function bodies_of(names, is_brief)  -- those that end first: invented ones may never end
   local bodies = {}
   if #names > MOST then
     names[#names] = nil
     bodies[1] = LEFT_OUT
   end
   for _, name in ipairs(names) do
-    bodies[#bodies + 1] = body_of(name)
+    bodies[#bodies + 1] = body_of(name, is_brief)
   end
   return bodies
 end
@@ -197,7 +202,7 @@ _RENEW = (
     + _ALWAYS
     + """
 local gone, refused = expire(), {}
-local known, first = tonumber(ARGV[2]), 6 + tonumber(ARGV[5])
+local known, is_brief, first = tonumber(ARGV[2]), ARGV[5] == '1', 7 + tonumber(ARGV[6])
 for i = first, #ARGV, 3 do
   if put(ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[1])) then refused[#refused + 1] = ARGV[i] end
 end
@@ -205,16 +210,16 @@ if #ARGV >= first then linger(ARGV[3]) end
 sweep()
 local at, epoch = tonumber(redis.call('GET', version) or '0') or 0, string.format('%.0f', noted(EPOCH))
 if #gone > 0 then known = -1 end  -- what is gone may be a copy of what is not: the reader compares
-if (at == known and first == 6) or known == -2 then return {at, gone, refused, epoch} end
+if (at == known and first == 7) or known == -2 then return {at, gone, refused, epoch} end
 local wanted = {}
-for i = 6, first - 1 do wanted[ARGV[i]] = true end
+for i = 7, first - 1 do wanted[ARGV[i]] = true end
 wanted = ARGV[4] == epoch and known >= 0 and known <= at and changed_since(known, wanted)
 if not wanted then
-  return {at, gone, refused, epoch, bodies_of(redis.call('ZRANGE', leases, 0, MOST))}
+  return {at, gone, refused, epoch, bodies_of(redis.call('ZRANGE', leases, 0, MOST), is_brief)}
 end
 local bodies, absent = {}, {}
 for name in pairs(wanted) do
-  local body = redis.call('ZSCORE', leases, name) and body_of(name)
+  local body = redis.call('ZSCORE', leases, name) and body_of(name, is_brief)
   if body then bodies[#bodies + 1] = body else absent[#absent + 1] = name end
 end
 return {at, gone, refused, epoch, bodies, absent}
@@ -332,8 +337,7 @@ class RedisLeaseStore:
     async def renew(self, leases: Sequence[Lease], *, version: int | Since = -1) -> Renewal:
         """Renew leases; see LeaseStore."""
         rows = [cell for lease in leases for cell in self._row(lease)]
-        since = version if isinstance(version, Since) else Since(version, -1)
-        told = [since.version, KEYS_LIVE_MS, since.epoch, len(since.names), *since.names]
+        told = self._told_of(version)
         reply = await self._run(_RENEW, self._all_keys, [_lease_ms(), *told, *rows])
         at, expired, refused, epoch, *rest = reply
         held = _texts(refused)
@@ -349,6 +353,13 @@ class RedisLeaseStore:
             refused=list(holders),
             holders=holders,
         )
+
+    def _told_of(self, version: int | Since) -> list[Any]:
+        """What a renewal is told of the state that its reader has."""
+        since = version if isinstance(version, Since) else Since(version, -1)
+        is_brief = since.is_brief and self._seal is NO_SEAL
+        counts = [since.version, KEYS_LIVE_MS, since.epoch, int(is_brief), len(since.names)]
+        return [*counts, *since.names]
 
     async def extend(self, incarnations: Sequence[str]) -> None:
         """Extend leases; see LeaseStore."""
@@ -469,8 +480,7 @@ class RedisLeaseStore:
         await self._run(_EVICT, self._all_keys, [name, body])
 
     def _row(self, lease: Lease) -> tuple[str, str, bytes]:
-        head = f"{lease.incarnation}|{lease.state}|{int(lease.active)}"
-        return lease.name, head, encode_lease(lease, self._seal)
+        return lease.name, head_of(lease), encode_lease(lease, self._seal)
 
     def _will_pass(self, error: Exception) -> bool:
         """Whether the server will answer by itself: it loads its data, or keys move in a cluster."""

@@ -4,6 +4,7 @@ import logging
 import time
 from typing import Protocol, TypeAlias
 
+from pbus.bus.coalescing import BROADCASTS
 from pbus.bus.local.delivery import UnstoredDelivery
 from pbus.codec import Envelope, decode_payload
 from pbus.errors import MessageDecodeError
@@ -14,6 +15,7 @@ logger = logging.getLogger(__name__)
 BUDGET_BYTES = 6 * 1024 * 1024  # unhandled data of all senders; Redis cuts off at 8 MiB for 60 s
 MAX_SHARE_BYTES = 1024 * 1024
 MIN_SHARE_BYTES = 64 * 1024
+BROADCAST_CREDIT_BYTES = 64 * 1024  # well below what senders may send before any credit
 MAX_URGENT_BYTES = 64 * 1024 * 1024  # unhandled; a handler of urgent messages must hang for that
 _ACTIVE_S = 10.0  # a sender heard within so long has a share of the budget
 _FORGET_S = 600.0  # a stream silent for so long is forgotten
@@ -171,10 +173,15 @@ class StreamReceiver:
         lane = envelope.lane
         if lines:
             self._deliver(stream, lane, lines)
-        if lane is Lane.DATA and (stream.granted < 0 or gap > 0):
-            self._grant(
-                stream
-            )  # now the sender knows us, or that it need not wait for what is lost
+        if lane is Lane.DATA and (gap > 0 or self._is_due_first(stream)):
+            self._grant(stream)  # the sender knows us now, and waits for nothing that is lost
+
+    @staticmethod
+    def _is_due_first(stream: ReceiveStream) -> bool:
+        """Whether to grant a sender credit that has none; few broadcasts need none, from any number."""
+        return stream.granted < 0 and (
+            stream.address not in BROADCASTS or stream.end >= BROADCAST_CREDIT_BYTES
+        )
 
     def has_come(
         self, sender: str, address: str, lane: Lane, number: int, next_number: int

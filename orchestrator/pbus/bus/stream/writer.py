@@ -5,6 +5,7 @@ import itertools
 import logging
 import time
 
+from pbus.bus.coalescing import NEWS, shown_address
 from pbus.bus.local.counters import EPHEMERAL_PREFIXES, Counters
 from pbus.bus.stream.send_buffer import SendBuffer
 from pbus.bus.stream.send_stream import OutBatch, SendStream
@@ -120,11 +121,18 @@ class LaneWriter:
         lines, address = payload.lines, payload.stream.address
         if self._edges is not None and lines and not self._transport.is_tap_copy(address):
             size = payload.size - len(lines)
-            self._edges.note_sent(address, lines, size, is_undelivered=receivers == 0)
+            is_undelivered = receivers == 0 and address != NEWS
+            self._edges.note_sent(
+                shown_address(address), lines, size, is_undelivered=is_undelivered
+            )
 
     def _is_counted(self, payload: OutBatch) -> bool:
-        """Whether a batch counts as undelivered where no process gets it: it has messages, and is no copy."""
-        return bool(payload.lines) and not self._transport.is_tap_copy(payload.stream.address)
+        """Whether a batch counts as undelivered where no process gets it.
+
+        Marks, copies and news of workers do not.
+        """
+        address = payload.stream.address
+        return bool(payload.lines) and address != NEWS and not self._transport.is_tap_copy(address)
 
     def _note_undelivered(self, payload: OutBatch) -> None:
         """Count it, and say so; visitors and followers come and go."""

@@ -84,8 +84,7 @@ class JobClient:
             raise group.error
 
     def _set_deadline(self, job: PendingJob) -> None:
-        timeout = job.group.params.timeout
-        if timeout is not None:
+        if (timeout := job.group.params.timeout) is not None:
             job.deadline = job.since + timeout
             job.timer = asyncio.get_running_loop().call_at(job.deadline, self._expire, job)
 
@@ -94,6 +93,7 @@ class JobClient:
         if not self._context.joined.is_set:
             await self._until(group, self._context.joined.wait())
         registry = self._context.registry
+        await registry.follow()
         absent = [name for name in group.members if registry.get(name) is None]
         if absent:  # all workers are ready before the first begins
             await self._until_ready(group, absent)
@@ -102,8 +102,7 @@ class JobClient:
         await self._completion.call_hooks(group, self._completion.conclude(job))
 
     async def _request(self, job: PendingJob, member: JobMember) -> None:
-        group, registry = job.group, self._context.registry
-        key = group.params.key
+        group, registry, key = job.group, self._context.registry, job.group.params.key
         choose = self._replicas.choose if key is None else registry.get
         while (data := choose(member.name)) is None and not group.is_done:
             await self._until_ready(group, [member.name])

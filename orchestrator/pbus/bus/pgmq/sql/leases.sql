@@ -10,9 +10,21 @@ BEGIN
   RETURN at;
 END $$;
 
-CREATE OR REPLACE FUNCTION pbus.lease_bump(ch text) RETURNS void LANGUAGE sql AS $$
-  UPDATE pbus.membership SET version = version + 1 WHERE channel = ch;
-$$;
+-- Count and note a change. Functions of an earlier pbus count without a note: then the notes begin again.
+CREATE OR REPLACE FUNCTION pbus.lease_bump(ch text, who text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE at bigint;
+BEGIN
+  UPDATE pbus.membership m SET version = m.version + 1, noted = m.version + 1,
+      floor = CASE WHEN m.noted = m.version THEN m.floor ELSE m.version END
+    WHERE channel = ch RETURNING m.version INTO at;
+  INSERT INTO pbus.lease_change VALUES (ch, who, at)
+    ON CONFLICT (channel, name) DO UPDATE SET version = excluded.version;
+  IF at % 1000 = 0 THEN  -- names without a lease are noted for a while only
+    DELETE FROM pbus.lease_change c WHERE channel = ch AND c.version <= at - 2000
+       AND NOT EXISTS (SELECT FROM pbus.lease l WHERE l.channel = ch AND l.name = c.name);
+    UPDATE pbus.membership m SET floor = greatest(m.floor, at - 2000) WHERE channel = ch;
+  END IF;
+END $$;
 
 -- A body is stored behind the time of its renewal and returned behind its age, in ms and in a line of
 -- its own: readers compare no other clock than the server's.
@@ -36,6 +48,21 @@ CREATE OR REPLACE FUNCTION pbus.lease_bodies(ch text) RETURNS text[] LANGUAGE sq
            WHERE channel = ch AND ends_at > clock_timestamp() ORDER BY ends_at LIMIT 10001) x;
 $$;
 
+-- What a reader gets of a lease: see leases.py, BRIEF. Processes of before have shorter heads.
+CREATE OR REPLACE FUNCTION pbus.lease_text(who text, news text, body text, is_brief boolean) RETURNS text
+LANGUAGE sql AS $$
+  SELECT CASE WHEN octet_length(body) > 66560 THEN '!' || left(who, 100)
+              WHEN is_brief AND length(news) < 1000 AND news LIKE '%|%|%|%|%' THEN '=' || who || E'\n' || news
+              ELSE pbus.lease_aged(body) END;
+$$;
+
+-- As lease_bodies, with as little of each lease as a registry needs.
+CREATE OR REPLACE FUNCTION pbus.lease_heads(ch text) RETURNS text[] LANGUAGE sql VOLATILE AS $$
+  SELECT coalesce(array_agg(CASE WHEN n > 10000 THEN '!' ELSE pbus.lease_text(name, head, body, true) END), '{}')
+    FROM (SELECT name, head, body, row_number() OVER (ORDER BY ends_at) AS n FROM pbus.lease
+           WHERE channel = ch AND ends_at > clock_timestamp() ORDER BY ends_at LIMIT 10001) x;
+$$;
+
 -- The body of the lease that holds the name, when that is another incarnation's.
 CREATE OR REPLACE FUNCTION pbus.lease_put(
   ch text, who text, inc text, news text, lease text, ttl float8
@@ -50,7 +77,7 @@ BEGIN
     RETURN pbus.lease_aged(held.body);
   END IF;
   lease := pbus.lease_ms() || E'\n' || lease;
-  IF held.head IS DISTINCT FROM news THEN PERFORM pbus.lease_bump(ch); END IF;
+  IF held.head IS DISTINCT FROM news THEN PERFORM pbus.lease_bump(ch, who); END IF;
   INSERT INTO pbus.lease VALUES (ch, who, inc, news, lease, clock_timestamp() + ttl * interval '1 s')
     ON CONFLICT (channel, name) DO UPDATE SET incarnation = excluded.incarnation,
       head = excluded.head, body = excluded.body, ends_at = excluded.ends_at;
@@ -63,7 +90,7 @@ CREATE OR REPLACE FUNCTION pbus.lease_claim(
 BEGIN
   PERFORM pbus.lease_lock(ch);
   DELETE FROM pbus.lease WHERE channel = ch AND name = who AND ends_at <= clock_timestamp();
-  IF FOUND THEN PERFORM pbus.lease_bump(ch); END IF;
+  IF FOUND THEN PERFORM pbus.lease_bump(ch, who); END IF;
   RETURN pbus.lease_put(ch, who, inc, news, lease, ttl);
 END $$;
 
@@ -74,27 +101,51 @@ LANGUAGE sql AS $$
     WHERE channel = ch AND name = who AND right(body, length(text_of)) = text_of;
 $$;
 
+-- Renew leases, remove what ran out, and read: what changed since a version and the names wanted, or all
+-- where that is not known, or no list of names is given; nothing for -2, nor where nothing changed.
 CREATE OR REPLACE FUNCTION pbus.lease_renew(
-  ch text, names text[], incs text[], heads text[], bodies text[], ttl float8, known bigint
-) RETURNS TABLE (version bigint, expired text[], refused text[], leases text[]) LANGUAGE plpgsql AS $$
+  ch text, names text[], incs text[], heads text[], bodies text[], ttl float8,
+  known bigint, wanted text[], is_brief boolean
+) RETURNS TABLE (version bigint, expired text[], refused text[], leases text[], absent text[])
+LANGUAGE plpgsql AS $$
+DECLARE it record; is_noted boolean;
 BEGIN
   PERFORM pbus.lease_lock(ch);
-  WITH gone AS (
-    DELETE FROM pbus.lease WHERE channel = ch AND ends_at <= clock_timestamp() RETURNING body
-  ) SELECT coalesce(array_agg(pbus.lease_aged(body)) FILTER (WHERE octet_length(body) <= 66560), '{}')
-      INTO expired FROM gone;
-  IF cardinality(expired) > 0 THEN PERFORM pbus.lease_bump(ch); END IF;
+  expired := '{}';
+  FOR it IN DELETE FROM pbus.lease l WHERE l.channel = ch AND l.ends_at <= clock_timestamp()
+            RETURNING l.name, l.body LOOP
+    PERFORM pbus.lease_bump(ch, it.name);
+    IF octet_length(it.body) <= 66560 THEN expired := expired || pbus.lease_aged(it.body); END IF;
+  END LOOP;
   refused := '{}';
   FOR i IN 1 .. coalesce(array_length(names, 1), 0) LOOP
     IF pbus.lease_put(ch, names[i], incs[i], heads[i], bodies[i], ttl) IS NOT NULL THEN
       refused := refused || names[i];
     END IF;
   END LOOP;
-  SELECT m.version INTO version FROM pbus.membership m WHERE channel = ch;
-  -- What expired may be a copy of what runs: the reader compares.
-  IF cardinality(expired) > 0 OR (version <> known AND known <> -2) THEN
-    leases := pbus.lease_bodies(ch);
+  SELECT m.version, wanted IS NOT NULL AND m.noted = m.version AND known BETWEEN m.floor AND m.version
+    INTO version, is_noted FROM pbus.membership m WHERE m.channel = ch;
+  IF cardinality(expired) > 0 THEN
+    is_noted := false;  -- what expired may be a copy of what runs: the reader compares
+  ELSIF known = -2 OR (known = version AND coalesce(cardinality(wanted), 0) = 0) THEN
+    RETURN NEXT;
+    RETURN;
   END IF;
+  IF is_noted THEN
+    SELECT wanted || coalesce(array_agg(c.name), '{}') INTO wanted FROM pbus.lease_change c
+      WHERE c.channel = ch AND c.version > known;
+    is_noted := cardinality(wanted) <= 10000;
+  END IF;
+  IF NOT is_noted THEN
+    leases := CASE WHEN is_brief THEN pbus.lease_heads(ch) ELSE pbus.lease_bodies(ch) END;
+    RETURN NEXT;
+    RETURN;
+  END IF;
+  SELECT coalesce(array_agg(pbus.lease_text(l.name, l.head, l.body, is_brief)) FILTER (WHERE l.name IS NOT NULL), '{}'),
+         coalesce(array_agg(w.who) FILTER (WHERE l.name IS NULL), '{}')
+    INTO leases, absent
+    FROM (SELECT DISTINCT unnest(wanted) AS who) w
+    LEFT JOIN pbus.lease l ON l.channel = ch AND l.name = w.who AND l.ends_at > clock_timestamp();
   RETURN NEXT;
 END $$;
 
@@ -108,13 +159,16 @@ END $$;
 
 CREATE OR REPLACE FUNCTION pbus.lease_release(ch text, prefixes text[]) RETURNS SETOF text
 LANGUAGE plpgsql AS $$
+DECLARE it record;
 BEGIN
   PERFORM pbus.lease_lock(ch);
   PERFORM pbus.stream_forget(ch, prefixes);
-  RETURN QUERY DELETE FROM pbus.lease
+  FOR it IN DELETE FROM pbus.lease
     WHERE channel = ch AND EXISTS (SELECT FROM unnest(prefixes) p WHERE starts_with(incarnation, p))
-    RETURNING pbus.lease_aged(body);
-  IF FOUND THEN PERFORM pbus.lease_bump(ch); END IF;
+    RETURNING name, body LOOP
+    PERFORM pbus.lease_bump(ch, it.name);
+    RETURN NEXT pbus.lease_aged(it.body);
+  END LOOP;
 END $$;
 
 -- What is remembered of a worker, and what processes tell of themselves.

@@ -40,6 +40,13 @@ END $$;
 
 -- Leases are put back by their holders after a crash of the server, so they need no log.
 CREATE UNLOGGED TABLE IF NOT EXISTS pbus.membership (channel text PRIMARY KEY, version bigint NOT NULL);
+-- The changes up to version `noted` have a row each name; up to `floor` they are forgotten.
+ALTER TABLE pbus.membership ADD COLUMN IF NOT EXISTS noted bigint NOT NULL DEFAULT -1,
+  ADD COLUMN IF NOT EXISTS floor bigint NOT NULL DEFAULT -1;
+CREATE UNLOGGED TABLE IF NOT EXISTS pbus.lease_change (
+  channel text NOT NULL, name text NOT NULL, version bigint NOT NULL, PRIMARY KEY (channel, name)
+) WITH (fillfactor = 50);
+CREATE INDEX IF NOT EXISTS lease_change_version ON pbus.lease_change (channel, version);
 CREATE UNLOGGED TABLE IF NOT EXISTS pbus.lease (
   channel text NOT NULL, name text NOT NULL, incarnation text NOT NULL,
   head text NOT NULL, body text NOT NULL, ends_at timestamptz NOT NULL,
