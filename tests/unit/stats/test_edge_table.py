@@ -78,6 +78,27 @@ def test_sources_are_told_apart_by_all_their_characters(source):
     assert expected == found
 
 
+@pytest.mark.parametrize("encoding", list(Encoding))
+def test_messages_sent_singly_are_counted_like_those_of_a_payload(encoding):
+    """One by one, of changing types, sources and addresses: each counts once, with its bytes."""
+    rng = random.Random(7)
+    table, together = EdgeTable(), EdgeTable()
+    by_address = {"b": [], "c": []}
+    for _ in range(300):
+        one = line(rng.choice([StatNote, StatAlarm]), rng.choice(["a", "aa", 'a"']), encoding)
+        address = rng.choice(["b", "c"])
+        is_undelivered = address == "c"
+        table.note_sent(address, [one], len(one), is_undelivered=is_undelivered)
+        by_address[address].append(one)
+    for address, lines in by_address.items():
+        size = sum(map(len, lines))
+        together.note_sent(address, lines, size, is_undelivered=address == "c")
+
+    assert sent(together) == sent(table)
+    assert [edge.undelivered for edge in together.edges()].count(0) == 6
+    assert len(by_address["c"]) == sum(edge.undelivered for edge in table.edges())
+
+
 def test_text_of_a_message_is_not_taken_for_one():
     """A message that has others in its text counts once."""
     inner = line(StatAlarm, "evil").decode()

@@ -119,8 +119,11 @@ class DirectRoutes:
         """The only process that has an address, as far as its credit and the registry tell."""
         if self._data is None:
             return None
-        holders = (presence.holder(address) for presence in self._presences)
-        holder = next(filter(None, holders), None)
+        holder = None
+        for presence in self._presences:
+            holder = presence.holder(address)
+            if holder is not None:
+                break
         stream = self._data.stream(address)
         if stream is None or not stream.known:
             return holder

@@ -118,7 +118,7 @@ class DirectTransport:
         if self._returned[lane] or len(payloads) != 1:
             return False
         if self._hand_over(lane, payloads[0]):
-            asyncio.get_running_loop().call_soon(on_end, payloads, [1])
+            on_end(payloads, [1])
             return True
         if payloads[0].stream.address == EVERYONE:
             self.routes.cut_unflushed(lane)

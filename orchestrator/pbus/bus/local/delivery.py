@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Awaitable
 from contextvars import ContextVar
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from pbus.bus.local.lane_reader import Item, ItemHandler, LaneDelivery, LaneReader
 
@@ -68,6 +68,7 @@ class StoredDelivery(LaneDelivery):
         stored_at: When it was first stored, by the loop's clock.
     """
 
+    is_stored: ClassVar[bool] = True
     size: int = 0
     attempt: int = 1
     is_last_attempt: bool = False

@@ -4,7 +4,7 @@ import abc
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from pbus.bus.lane_gate import LaneGate
 from pbus.messages import BusMessage, Lane
@@ -18,10 +18,12 @@ class LaneDelivery(abc.ABC):
 
     Attributes:
         size: Of the item, in bytes, where it is decoded already.
+        is_stored: Whether the item comes again unless it is settled.
     """
 
     __slots__ = ()
 
+    is_stored: ClassVar[bool] = False
     size: int
 
     @abc.abstractmethod

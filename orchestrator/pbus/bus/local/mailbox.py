@@ -72,9 +72,15 @@ class ItemHandling:
         reader.delivery = delivery
         if delivery is None:
             await self.handle_unstored(item, reader)
-        else:
+        elif delivery.is_stored or not self.is_flat:
             await delivery.handle_in(self, item, reader)
             reader.delivery = None
+        else:
+            try:
+                if (rest := self._begin(item, reader)) is not None:
+                    await self._end(rest, reader)
+            finally:
+                reader.done()
 
     async def handle_unstored(self, item: Item, reader: LaneReader) -> None:
         """Handle a message once; see ItemHandler."""
@@ -147,7 +153,7 @@ class ItemHandling:
             return False
 
     def _begin(self, item: Item, reader: LaneReader) -> Awaitable[None] | None:
-        """Handle an item that nothing is told of, until the handler's first wait; log its error.
+        """Handle an item that is not stored until the handler's first wait; log its error.
 
         Returns:
             The rest of the handler, after which the message is counted; None when it has ended.
@@ -166,6 +172,14 @@ class ItemHandling:
         if rest is None:
             self._count(reader)
         return rest
+
+    async def _end(self, rest: Awaitable[None], reader: LaneReader) -> None:
+        """Wait for the rest of a handler, and count its message; log its error."""
+        try:
+            await rest
+        except BaseException as raised:  # noqa: BLE001 - raised again where it is not the handler's
+            self._note_raised(raised, reader)
+        self._count(reader)
 
     async def _deliver(self, message: BusMessage, reader: LaneReader) -> BaseException | None:
         """Run the handler and count it; what it raised is logged and returned."""
@@ -361,11 +375,7 @@ class Mailbox(ItemHandling):
             if delivery is not None or not self.is_flat:
                 await self._handle_told(item, delivery, reader)
             elif (rest := self._begin(item, reader)) is not None:
-                try:
-                    await rest
-                except BaseException as raised:  # noqa: BLE001 - raised again where it is not the handler's
-                    self._note_raised(raised, reader)
-                self._count(reader)
+                await self._end(rest, reader)
             if others or reader.started > turn_ends or self._is_over(reader):
                 return False
 

@@ -279,7 +279,8 @@ def _extend(
         return 0
     for mailbox in mailboxes:
         queue = mailbox.lane(lane)
-        queue.extend_nowait((item, None) for item in items[:-1])
+        if len(items) > 1:
+            queue.extend_nowait((item, None) for item in items[:-1])
         queue.put_nowait((items[-1], delivery))  # handled in order: the last stands for all
     return len(mailboxes)
 

@@ -162,7 +162,7 @@ class StreamReceiver:
         if stream is None:
             return
         stream.heard = time.monotonic()
-        size = sum(map(len, lines)) + len(lines)
+        size = _size_of(lines)
         gap = envelope.first - stream.next_number
         if gap > 0:
             self._sink.lost(envelope.sender, envelope.address, gap)
@@ -172,7 +172,7 @@ class StreamReceiver:
         stream.end = max(stream.end, envelope.position + size)
         lane = envelope.lane
         if lines:
-            self._deliver(stream, lane, lines)
+            self._deliver(stream, lane, lines, size if gap >= 0 else _size_of(lines))
         if lane is Lane.DATA and (gap > 0 or self._is_due_first(stream)):
             self._grant(stream)  # the sender knows us now, and waits for nothing that is lost
 
@@ -264,8 +264,7 @@ class StreamReceiver:
             _MAX_STREAMS, envelope.sender, envelope.address, min(len(idle), _MAX_STREAMS // 4),
         )  # fmt: skip
 
-    def _deliver(self, stream: ReceiveStream, lane: Lane, lines: list[bytes]) -> None:
-        size = sum(map(len, lines)) + len(lines)
+    def _deliver(self, stream: ReceiveStream, lane: Lane, lines: list[bytes], size: int) -> None:
         if lane is Lane.SYSTEM:
             self._deliver_urgent(stream, lines, size)
             return
@@ -299,3 +298,8 @@ class StreamReceiver:
             stream.granted,
             stream.granted + self._share,
         )
+
+
+def _size_of(lines: list[bytes]) -> int:
+    """The bytes of messages, one a line."""
+    return sum(map(len, lines)) + len(lines)

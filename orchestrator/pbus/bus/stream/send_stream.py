@@ -20,11 +20,12 @@ class SendStream:
         expected: How many processes listen, the dead included that still have a connection.
         limit: The position up to which every receiver has room.
         is_complete: Whether all who have a right to listen have granted credit.
+        known: The number of receivers that have granted credit.
     """
 
     __slots__ = (
-        "_consumed", "_dead", "_receivers", "address", "broadcasts", "counted", "expected", "is_complete", "last_used",
-        "limit", "marked", "next_number", "number", "position", "waiters",
+        "_consumed", "_dead", "_receivers", "address", "broadcasts", "counted", "expected", "is_complete", "known",
+        "last_used", "limit", "marked", "next_number", "number", "position", "waiters",
     )  # fmt: skip
 
     def __init__(self, address: str, number: int) -> None:
@@ -34,6 +35,7 @@ class SendStream:
         self.marked = 1
         self.position = 0
         self.expected = 0
+        self.known = 0
         self.is_complete = False
         self.broadcasts = (0, 0)
         self.counted = (-1, 0, 0.0)
@@ -45,11 +47,6 @@ class SendStream:
         )  # incarnations that are over, even where their connections stay
         self._consumed = 0  # of the receiver that is furthest behind
         self.limit = INITIAL_CREDIT_BYTES  # of the receiver with the least room
-
-    @property
-    def known(self) -> int:
-        """The number of receivers that have granted credit."""
-        return len(self._receivers) - (_UNKNOWN in self._receivers)
 
     def receivers(self) -> list[str]:
         """The incarnations of those that have granted credit."""
@@ -64,11 +61,13 @@ class SendStream:
         self._dead.discard(receiver)
         if receiver in self._receivers or len(self._receivers) < _MAX_RECEIVERS:
             self._receivers[receiver] = (consumed, limit)
+            self._count()
             self._refresh()
 
     def drop(self, receiver: str) -> None:
         """A receiver is gone."""
         self._receivers.pop(receiver, None)
+        self._count()
         self._refresh()
 
     def mark_dead(self, receiver: str) -> None:
@@ -89,10 +88,14 @@ class SendStream:
         self.expected = count
         if count == 0:
             self._receivers.clear()
+            self.known = 0
             self._begin_again(self.position)
         elif self._living > self.known and _UNKNOWN not in self._receivers:
             self._begin_again(self._consumed if position is None else position)
         self._refresh()
+
+    def _count(self) -> None:
+        self.known = len(self._receivers) - (_UNKNOWN in self._receivers)
 
     def _begin_again(self, position: int) -> None:
         self._receivers[_UNKNOWN] = (position, position + INITIAL_CREDIT_BYTES)

@@ -36,7 +36,10 @@ class Transport(Protocol):
     def write_nowait(
         self, send_buffer: SendBuffer, payloads: list[OutBatch], on_end: OnWritten
     ) -> bool:
-        """Send here and now, if nothing else is under way; returns False otherwise."""
+        """Send here and now, if nothing else is under way; returns False otherwise.
+
+        `on_end` may be called before it returns.
+        """
         ...
 
     async def result_of_nowait(

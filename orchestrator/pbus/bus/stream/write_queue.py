@@ -1,6 +1,7 @@
 """Batches of one lane that wait to be written; later messages join those that are still open."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ MAX_WRITE_BYTES = 1024 * 1024  # a pipeline; keeps the time between two writes s
 YIELD_BYTES = 64 * 1024  # a sender in a tight loop lets the flusher in after so much
 FAIR_PAYLOAD_BYTES = 64 * 1024  # a smaller one costs its receiver more than what it carries
 GATHER_S = 0.004  # for which a busy bus lets payloads grow
+BURST_S = 3e-5  # messages that follow a write so soon go together
 
 
 class WriteQueue:
@@ -25,8 +27,8 @@ class WriteQueue:
         yield_at: A sender lets the writer in once so many bytes are accepted.
         emptied: Set while nothing waits for the broker.
         on_ready: Called with what comes while next_batches() waits, here and now; returns whether it
-            is under way, until write_done() is called. Not while messages come in numbers: then they
-            go together.
+            is under way, until write_done() is called, perhaps at once. Not while messages come in
+            numbers: then they go together.
     """
 
     def __init__(self, *, gathers: bool) -> None:
@@ -42,6 +44,8 @@ class WriteQueue:
         self._is_begun = False  # something was begun and has not ended
         self._returned: list[OutBatch] = []  # what was begun, or should have been, to be taken
         self._is_quiet = True  # what was taken last was one message
+        self._burst_until = 0.0  # what was begun last had ended at once
+        self._unyielded = 0  # bytes that were written since senders have let the loop go on
 
     def append(self, stream: SendStream, line: bytes) -> None:
         """Put a message behind those of its stream."""
@@ -72,6 +76,7 @@ class WriteQueue:
         """Return what is to be written next, in order; wait until there is something."""
         if self._ready and self._gathers:
             await self._gather()
+        self._unyielded = 0
         while self._is_begun or not (self._ready or self._returned):
             self._flusher = asyncio.get_running_loop().create_future()
             await self._flusher
@@ -124,13 +129,32 @@ class WriteQueue:
         flusher = self._flusher
         if self._is_begun or flusher is None or flusher.done():
             return
-        if self._is_quiet and self.on_ready is not None and not self._returned:
+        if self._is_quiet and self.on_ready is not None and not self._is_burst():
             batches = self.take_nowait()
-            self._is_begun = self.on_ready(batches)
-            if self._is_begun:
+            if self._begin(self.on_ready, batches):
                 return
             self._returned = batches
         self._call_flusher()
+
+    def _is_burst(self) -> bool:
+        """Whether what comes is to go with what follows, or behind what is to be taken."""
+        is_soon = self._ready[-1].created < self._burst_until
+        return is_soon or self._unyielded > YIELD_BYTES or bool(self._returned)
+
+    def _begin(self, on_ready: Callable[[list[OutBatch]], bool], batches: list[OutBatch]) -> bool:
+        """Have batches written; what is appended meanwhile waits."""
+        self._is_begun = True
+        try:
+            is_under_way = on_ready(batches)
+        except BaseException:
+            self._is_begun = False
+            raise
+        if not is_under_way:
+            self._is_begun = False
+        elif not self._is_begun:  # it has ended already
+            self._burst_until = time.monotonic() + BURST_S
+            self._unyielded += batches[-1].size
+        return is_under_way
 
     def _call_flusher(self) -> None:
         flusher, self._flusher = self._flusher, None

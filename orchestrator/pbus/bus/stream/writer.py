@@ -101,6 +101,14 @@ class LaneWriter:
 
     def _settle(self, payloads: list[OutBatch], counts: list[int]) -> list[OutBatch]:
         """Finish what was delivered; returns what is worth another try."""
+        if min(counts) > 0:  # as nearly always
+            for payload, receivers in zip(payloads, counts, strict=True):
+                self._finish(payload, receivers)
+            return []
+        return self._weigh(payloads, counts)
+
+    def _weigh(self, payloads: list[OutBatch], counts: list[int]) -> list[OutBatch]:
+        """As _settle(), where some reached no process or were refused."""
         again = []
         in_grace = time.monotonic() < self._grace_until
         last = _last_received(payloads, counts) if in_grace else {}
