@@ -1,5 +1,6 @@
 """What users of process orchestrators complain of most: one test for each that pbus is free of it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -87,6 +88,16 @@ def project(cli: CliEnv) -> Iterator[Callable[..., Place]]:
 def pid_in(file: Path) -> psutil.Process:
     """The process whose pid a program wrote down."""
     return psutil.Process(int(wait_for(lambda: file.exists() and file.read_text().strip())))
+
+
+def workers_of(place: Place) -> list[tuple[int, str]]:
+    """Pid and name of the workers whose processes run; probes come and go beside them."""
+    found = []
+    for one in living(place.supervisor().children()):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if name := one.environ().get("PBUS_WORKER"):
+                found.append((one.pid, name))
+    return found
 
 
 def test_order_and_readiness(cli: CliEnv):
@@ -181,10 +192,9 @@ def test_restarts_do_not_race(shop: Place):
     assert 0 == shop.run("restart", "api").code
     assert [0, 0, 0] == [one.done().code for one in restarts]
     rows = shop.until(lambda rows: rows["edge"]["ready"] and rows["api"]["ready"])
-    own = [one for one in shop.supervisor().children() if one.is_running()]
+    workers = workers_of(shop)
     for name in ("edge", "api"):
-        copies = [one.pid for one in own if one.environ().get("PBUS_WORKER") == name]
-        assert [rows[name]["pid"]] == copies
+        assert [rows[name]["pid"]] == [pid for pid, worker in workers if worker == name]
 
 
 def test_machine_output_is_stable(shop: Place):
@@ -430,6 +440,4 @@ def test_changes_do_not_race(project: Callable[..., Place]):
         assert end.code == 0 or "superseded" in end.err or "one by one" in end.err, end.err
     assert 0 == place.run("up", "-d").code
     place.until(lambda rows: {"s.1", "s.2", "other"} == rows.keys())
-    own = [one for one in place.supervisor().children() if one.is_running()]
-    names = sorted(filter(None, (one.environ().get("PBUS_WORKER") for one in living(own))))
-    assert ["other", "s.1", "s.2"] == names
+    assert ["other", "s.1", "s.2"] == sorted(worker for _, worker in workers_of(place))

@@ -25,6 +25,7 @@ from pbus.process.project.project import Project
 from pbus.process.project.project_lock import ProjectLock, is_held, is_over, lock_path, processes_of
 from pbus.process.project.record import LAST, read_record, write_last
 from pbus.process.project.stopping import end_orphans, stop_project
+from pbus.process.system import groups
 from pbus.process.system.groups import start_time
 from support.guard_fixture_program import (
     Supervisor,
@@ -216,6 +217,22 @@ def test_reused_pid_is_not_believed(project: Project) -> None:
 
         assert [] == running_projects()
         assert project.record_path.exists()
+
+
+def test_process_that_ends_while_it_is_looked_at_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pbus down` looks at a supervisor until it has ended: any moment may be that of its end."""
+    with subprocess.Popen(["sleep", "300"]) as process:
+        started = start_time(process.pid)
+        assert groups.is_same_process(process.pid, started)
+
+        def end_after_it(pid: int) -> float | None:
+            seen = start_time(pid)
+            process.kill()
+            process.wait()
+            return seen
+
+        monkeypatch.setattr(groups, "start_time", end_after_it)
+        assert not groups.is_same_process(process.pid, started)
 
 
 def test_broken_record_is_no_project(project: Project) -> None:

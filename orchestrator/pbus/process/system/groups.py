@@ -40,9 +40,12 @@ def start_time(pid: int) -> float | None:
 def is_same_process(pid: int, started: float) -> bool:
     """Whether the process of this pid and start time still runs."""
     now = start_time(pid)
-    return (
-        now is not None and abs(now - started) <= _SAME_START_S and _is_alive(psutil.Process(pid))
-    )
+    if now is None or abs(now - started) > _SAME_START_S:
+        return False
+    try:
+        return _is_alive(psutil.Process(pid))
+    except psutil.NoSuchProcess:  # it ended meanwhile
+        return False
 
 
 def members(groups: Collection[int]) -> list[psutil.Process]:
