@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from mcp import Client, StdioServerParameters
-from mcp.client.stdio import stdio_client
 
 from support.cli_env import PATIENCE_S, PBUS, CliEnv, Place, wait_for
+
+if TYPE_CHECKING:
+    from mcp import Client
 
 pytestmark = pytest.mark.cli
 
@@ -33,8 +34,11 @@ PROBLEMS: list[tuple[str, dict[str, Any], str]] = [
 READING = {"ps", "logs", "events", "tail", "stats", "jobs", "dlq", "graph"}
 
 
-def with_client(place: Place, do: Callable[[Client], Awaitable[Any]], *options: str) -> Any:
+def with_client(place: Place, do: Callable[["Client"], Awaitable[Any]], *options: str) -> Any:
     """Run a function with a client of `pbus mcp` in a place."""
+    from mcp import Client, StdioServerParameters  # noqa: PLC0415 - slow: only where it is used
+    from mcp.client.stdio import stdio_client  # noqa: PLC0415
+
     server = StdioServerParameters(
         command=PBUS, args=["mcp", *options], cwd=place.folder, env=dict(place.cli.environ)
     )
@@ -46,7 +50,7 @@ def with_client(place: Place, do: Callable[[Client], Awaitable[Any]], *options: 
     return asyncio.run(main())
 
 
-async def call(client: Client, tool: str, **arguments: Any) -> Any:
+async def call(client: "Client", tool: str, **arguments: Any) -> Any:
     """The result of a tool that succeeds."""
     done = await client.call_tool(tool, arguments)
     (content,) = done.content
@@ -54,7 +58,7 @@ async def call(client: Client, tool: str, **arguments: Any) -> Any:
     return json.loads(content.text)
 
 
-async def problem(client: Client, tool: str, **arguments: Any) -> str:
+async def problem(client: "Client", tool: str, **arguments: Any) -> str:
     """The error of a tool that fails."""
     done = await client.call_tool(tool, arguments)
     (content,) = done.content
@@ -62,7 +66,7 @@ async def problem(client: Client, tool: str, **arguments: Any) -> str:
     return json.loads(content.text)["error"]
 
 
-async def look(client: Client) -> dict[str, Any]:
+async def look(client: "Client") -> dict[str, Any]:
     """The results of tools that look, after some traffic."""
     await call(client, "send", target="clerk", text="\x1b[31mmcp\u202e line")
     tailed = asyncio.create_task(
@@ -159,7 +163,7 @@ def test_a_project_may_come_later(cli: CliEnv):
     topology = "name: late\nworkers:\n  once:\n    command: [sh, -c, 'echo was here']\n"
     place = cli.place("late", {"topology.yaml": topology})
 
-    async def ask(client: Client) -> Any:
+    async def ask(client: "Client") -> Any:
         before = await problem(client, "ps")
         ended = await asyncio.to_thread(place.run, "up")
         return before, ended.code, await call(client, "logs"), await call(client, "graph")
