@@ -75,8 +75,10 @@ class Listener(BusSubscriber):
 
 @pytest.fixture
 def no_beats(monkeypatch):
-    """No registry polls by itself: what it knows was asked for, or told."""
+    """No registry polls by itself: what it knows was asked for, or told; leases last without renewals."""
     monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 3600.0)
+    for module in ("memory_leases", "redis.leases", "pgmq.leases"):
+        monkeypatch.setattr(f"pbus.bus.{module}.LEASE_S", 3600.0)
 
 
 class Site:
