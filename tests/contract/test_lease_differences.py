@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from pbus.bus import memory_leases
+from pbus.bus.redis.leases import KEYS_LIVE_MS
 from pbus.leases import LEASE_S, WITHOUT_READING, Lease, Renewal, Since
 from pbus.registry.own_leases import UNREAD
 from pbus.registry.table import entry_of
@@ -231,6 +232,31 @@ async def redis_of(store):
     """The client and the keys of a store on Redis."""
     leases, workers, version, changes = store._all_keys
     return store._redis, leases, workers, version, changes
+
+
+@pytest.mark.redis
+def test_keys_of_leases_end_a_day_after_their_use(channel, valkey):
+    """Every key ends by itself, those that were made later, too; a renewal half a day later prolongs them."""
+
+    async def main():
+        async with RedisLeases(valkey.url, channel)() as store:
+            redis, *keys = await redis_of(store)
+            half_ms = KEYS_LIVE_MS // 2
+            await store.claim(lease("x"))
+            await store.renew([lease("x")])
+            assert all([half_ms < await redis.pttl(key) for key in keys])
+            for key in keys:
+                await redis.pexpire(key, half_ms - 1)
+            await store.renew([lease("x")])
+            assert all([half_ms < await redis.pttl(key) for key in keys])
+            await redis.delete(*keys)
+            await store.renew([lease("x", state="ready")])
+            assert all([half_ms < await redis.pttl(key) for key in keys])
+            await redis.pexpire(keys[0], half_ms + 60_000)
+            await store.renew([lease("x", state="ready")])
+            assert half_ms + 60_000 >= await redis.pttl(keys[0])  # no write for each renewal
+
+    run(main())
 
 
 @pytest.mark.redis

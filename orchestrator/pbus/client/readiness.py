@@ -32,6 +32,8 @@ from pbus.topology.policy.shared_process import process_names
 from pbus.topology.selection import Selection, select
 
 _POLL_S: Final = 0.2
+_POLL_EACH_S: Final = 0.005  # for each worker that is missing: a look reads all of them
+_MAX_POLL_S: Final = 2.0
 _GRACE_S: Final = 2.0  # from the first failure until the verdict
 LAST_LINES: Final = 20  # of a failed worker's log: a traceback fits
 
@@ -150,9 +152,10 @@ async def wait_ready(bus: WorkerBus, names: Sequence[str], timeout_s: float) -> 
             raise StartupError(readiness.failed, readiness.waiting)
         if readiness.may_restart and not readiness.waiting:
             return list(readiness.may_restart)
-        if time.monotonic() >= deadline:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
             raise NotReadyError(readiness.waiting, timeout_s)
-        await asyncio.sleep(_POLL_S)
+        await asyncio.sleep(min(poll_pause_s(len(readiness.waiting)), left_s))
 
 
 def _meant(names: Sequence[str], rows: Iterable[WorkerRow]) -> list[str]:
@@ -246,7 +249,12 @@ async def _watch(
         failed_at = min(failed_at, now) if readiness.failed else math.inf
         if readiness.failed and (not readiness.waiting or now - failed_at >= _GRACE_S):
             raise readiness.error()
-        await asyncio.sleep(_POLL_S)
+        await asyncio.sleep(poll_pause_s(len(readiness.waiting)))
+
+
+def poll_pause_s(missing: int) -> float:
+    """Seconds until the next look, by the number of workers that are missing."""
+    return max(_POLL_S, min(_MAX_POLL_S, missing * _POLL_EACH_S))
 
 
 def lines_since(topology: Topology, worker: str, since: float) -> list[LogLine]:

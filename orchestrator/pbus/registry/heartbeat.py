@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 # A worker whose lease disappears from the store has time for a heartbeat to put it back: the broker
 # may have restarted empty.
 MISSING_GRACE_S = 1.5 * HEARTBEAT_S
+_JITTER = 0.1  # of the time between two beats
 _MOST_UNCONFIRMED = 1_000  # beyond that all leases are read
 
 
@@ -62,7 +64,8 @@ class Heartbeat:
     async def run(self) -> None:
         """Renew leases every HEARTBEAT_S until cancelled."""
         while True:
-            await asyncio.sleep(HEARTBEAT_S)
+            # Processes that an outage brought into step get out of it again.
+            await asyncio.sleep(HEARTBEAT_S * (1 - random.random() * _JITTER))  # noqa: S311
             try:
                 await self.beat()
             except Exception:

@@ -12,7 +12,7 @@ import pytest
 
 from pbus.bus.memory import AsyncQueueBus
 from pbus.client import Client, attachment, readiness
-from pbus.client.readiness import Readiness
+from pbus.client.readiness import Readiness, poll_pause_s
 from pbus.errors import NotReadyError, ProcessError, StartupError
 from pbus.leases import LEASE_S, Lease
 from pbus.observe import HostRecord, ProcessRecord, WorkerRow, merge_rows
@@ -210,3 +210,9 @@ def test_ended_project_is_noticed_at_once(tmp_path: Path, monkeypatch: pytest.Mo
 
     with pytest.raises(ProcessError, match="t was stopped before all were ready: a never started"):
         asyncio.run(main())
+
+
+@pytest.mark.parametrize(("missing", "seconds"), [(0, 0.2), (40, 0.2), (100, 0.5), (5000, 2.0)])
+def test_looks_are_rarer_where_many_are_missing(missing: int, seconds: float) -> None:
+    """A look reads all workers: many that start slowly are looked at less often, none later than in 2 s."""
+    assert seconds == poll_pause_s(missing)

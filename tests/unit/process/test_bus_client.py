@@ -8,12 +8,12 @@ import pytest
 
 from pbus.bus.memory import AsyncQueueBus
 from pbus.leases import Lease
-from pbus.process.supervisor import broker_watch
+from pbus.process.supervisor import broker_watch, bus_client
 from pbus.process.supervisor.bus_client import SupervisorBusClient
 from pbus.process.supervisor.control import ControlServer
 from pbus.process.supervisor.reports.state_events import StateEventQueue
 from pbus.process.supervisor_events import StateChanged
-from support.waiting import run
+from support.waiting import run, until
 
 CONTROL = ControlServer("sup", mock.Mock(), mock.Mock(), mock.Mock())
 
@@ -128,5 +128,41 @@ def test_mass_death_is_one_call() -> None:
         assert ["3 messages in flight requeued"] * 50 == left
         assert 50 == len(bus.told)
         assert [1, 49] == [len(asked) for asked in registry.asked]
+
+    run(main())
+
+
+class Records(Registry):
+    """Counts the records that are stored."""
+
+    stored = 0
+
+    async def put_record(self, key: str, record: bytes, *, ttl_s: float) -> None:
+        del key, record, ttl_s
+        self.stored += 1
+
+
+@pytest.mark.parametrize(("bytes_s", "stored"), [(1e9, 2), (1e-9, 1)], ids=["small", "large"])
+def test_records_take_a_bounded_share_of_the_broker(
+    monkeypatch: pytest.MonkeyPatch, bytes_s: float, stored: int
+) -> None:
+    """A change is published at once, unless the record is so large that the one before must be paid first."""
+    monkeypatch.setattr(bus_client, "_RECORD_EVERY_S", 3600.0)
+    monkeypatch.setattr(bus_client, "_RECORD_BYTES_S", bytes_s)
+    bus, supervised = Bus(), mock.Mock(state_events=StateEventQueue("sup", "sample"))
+    records = bus._leases = Records()  # type: ignore[assignment]
+    supervised.record.return_value = {"processes": ["a"]}
+    client = SupervisorBusClient(bus, "sup", mock.Mock(), supervised, mock.Mock())
+
+    async def main() -> None:
+        publishing = asyncio.create_task(client.tasks()["record"]())
+        await until(lambda: records.stored == 1)
+        client.refresh()
+        await until(lambda: records.stored == stored)
+        for _ in range(100):  # turns of the loop: nothing else is awaited
+            await asyncio.sleep(0)
+        assert stored == records.stored
+        publishing.cancel()
+        await asyncio.wait([publishing])
 
     run(main())

@@ -67,6 +67,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 -- a note; then the notes begin again.
 local LAST, FLOOR, EPOCH = '', '\1', '\2'
 local function noted(what) return tonumber(redis.call('ZSCORE', changes, what) or '-1') end
+local is_bumped = false
 local function bump(name)
   local at = redis.pcall('INCR', version)
   if type(at) == 'table' then
@@ -79,6 +80,7 @@ local function bump(name)
     redis.call('ZADD', changes, at - 1, FLOOR, began, EPOCH)
   end
   redis.call('ZADD', changes, at, name, at, LAST)
+  is_bumped = true
   if redis.call('ZCARD', changes) > 2 * redis.call('ZCARD', leases) + MOST_GONE then
     local oldest = redis.call('ZRANGE', changes, 1, 1, 'WITHSCORES')
     redis.call('ZREM', changes, oldest[1])
@@ -172,7 +174,8 @@ local function belonging(from, among)
   end
   return names
 end
-local function linger(ms)
+local function linger(ms)  -- keys that were made just now, and half-way through all of them
+  if not is_bumped and redis.call('PTTL', leases) > ms / 2 then return end
   for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ms) end
 end
 """

@@ -36,6 +36,7 @@ from pbus.registry.table import entry_of
 _CONNECT_S = 3.0  # users are told within 5 s, all starts included
 _OWN_CONNECT_S = 20.0  # a new Postgres is given its tables and functions first
 _RECORD_EVERY_S = 1.0
+_RECORD_BYTES_S = 1_000_000  # of records, however often the state of many processes changes
 _CLOSE_S = 5.0  # a bus needs at most half of it to write out what it accepted
 
 _ACCEPTED = (
@@ -282,8 +283,10 @@ class SupervisorBusClient(BusSubscriber):
             call = self._bus.leases.put_record(self.name, record, ttl_s=LEASE_S)
             is_stored = await self._calls.succeeds("publish the process record", call)
             self.broker.count_write(is_stored=is_stored)
+            pause_s = min(_RECORD_EVERY_S, len(record) / _RECORD_BYTES_S)
+            await asyncio.sleep(pause_s)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_RECORD_EVERY_S):
+                async with asyncio.timeout(_RECORD_EVERY_S - pause_s):
                     await self._has_changed.wait()
 
     async def _run_outgoing(self) -> None:
