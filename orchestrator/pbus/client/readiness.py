@@ -32,7 +32,7 @@ from pbus.topology.policy.shared_process import process_names
 from pbus.topology.selection import Selection, select
 
 _POLL_S: Final = 0.2
-_POLL_EACH_S: Final = 0.005  # for each worker that is missing: a look reads all of them
+_POLL_EACH_S: Final = 0.01  # for each worker that is missing: a look reads all of them
 _MAX_POLL_S: Final = 2.0
 _GRACE_S: Final = 2.0  # from the first failure until the verdict
 LAST_LINES: Final = 20  # of a failed worker's log: a traceback fits

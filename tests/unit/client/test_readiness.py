@@ -212,7 +212,7 @@ def test_ended_project_is_noticed_at_once(tmp_path: Path, monkeypatch: pytest.Mo
         asyncio.run(main())
 
 
-@pytest.mark.parametrize(("missing", "seconds"), [(0, 0.2), (40, 0.2), (100, 0.5), (5000, 2.0)])
+@pytest.mark.parametrize(("missing", "seconds"), [(0, 0.2), (20, 0.2), (100, 1.0), (5000, 2.0)])
 def test_looks_are_rarer_where_many_are_missing(missing: int, seconds: float) -> None:
     """A look reads all workers: many that start slowly are looked at less often, none later than in 2 s."""
     assert seconds == poll_pause_s(missing)
