@@ -22,7 +22,7 @@ from pbus.process.system.launch_plan import Launch
 from pbus.process.system.spawn import Child, spawn
 from pbus.topology.model import WorkerSpec
 from support.supervisor_helpers import PATIENCE_S, Watched, is_alive, supervised, topology
-from support.waiting import eventually
+from support.waiting import eventually, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are for Linux")
 
@@ -168,11 +168,16 @@ async def warm(folder: Path, *preload: str) -> AsyncIterator[WarmStarts]:
     assert [] == zygotes(os.getpid())
 
 
+def launch_of(folder: Path) -> Launch:
+    """A worker's launch whose process ends at once."""
+    argv = (sys.executable, "-P", "-m", "pbus.process.child", "x")
+    return Launch(argv=argv, env=dict(os.environ), cwd=folder, spec=b"no spec", is_forkable=True)
+
+
 async def started(starts: WarmStarts, folder: Path, notes: Notes) -> tuple[Child, list[str]]:
     """Start a worker and wait for its end; returns its lines, too."""
     lines: list[str] = []
-    argv = (sys.executable, "-P", "-m", "pbus.process.child", "x")
-    launch = Launch(argv=argv, env=dict(os.environ), cwd=folder, spec=b"no spec", is_forkable=True)
+    launch = launch_of(folder)
     start = await starts.starter(launch, notes.append)
     child = await spawn(launch, "x", lambda _, line: lines.append(line), lambda: None, start)
     await asyncio.wait_for(child.wait(), PATIENCE_S)
@@ -184,12 +189,14 @@ async def started(starts: WarmStarts, folder: Path, notes: Notes) -> tuple[Child
 def test_preloaded_modules_are_renewed(tmp_path: Path):
     """A worker has the module as its file is now; what cannot be preloaded is told once."""
     module = tmp_path / "warm_part.py"
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "random.py").write_text("def seed(): print('SEEDED', flush=True)")
     code = "import atexit, sys\natexit.register(lambda: print('VERSION', sys.modules['warm_part'].V))\nV = {}\n"
     module.write_text(code.format(1))
 
     async def main() -> None:
         notes = Notes()
-        async with warm(tmp_path, "warm_part", "not_there") as starts:
+        async with warm(tmp_path, "warm_part", "not_there", "numpy.random") as starts:
             for version in (1, 1, 22):
                 module.write_text(code.format(version))
                 _, lines = await started(starts, tmp_path, notes)
@@ -245,17 +252,40 @@ def test_a_hung_zygote_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asyncio.run(main())
 
 
+def test_a_zygote_is_renewed_under_a_start(tmp_path: Path):
+    """A start that waited for its turn meanwhile is made by exec, and nothing is told of it."""
+    module = tmp_path / "waiting_part.py"
+    module.write_text("V = 1")
+
+    async def main() -> None:
+        notes = Notes()
+        async with warm(tmp_path, "waiting_part") as starts:
+            launch = launch_of(tmp_path)
+            first = await starts.starter(launch, notes.append)
+            module.write_text("V = 22")
+            second = await starts.starter(launch, notes.append)
+            for start in (first, second):
+                child = await spawn(launch, "x", lambda *_: None, lambda: None, start)
+                assert 1 == await asyncio.wait_for(child.wait(), PATIENCE_S)
+                child.close()
+            assert [] == notes
+
+    asyncio.run(main())
+
+
 def test_exit_codes_of_forks(tmp_path: Path):
-    """A signal and an exit code are told as those of other children."""
+    """A signal and an exit code are told as those of other children; no descriptor is left."""
     code = "import os, atexit\natexit.register(lambda: os.kill(os.getpid(), 9))\n"
     (tmp_path / "ending_part.py").write_text(code)
 
     async def main() -> None:
         notes = Notes()
+        before = psutil.Process().num_fds()
         async with warm(tmp_path) as starts:
             child, lines = await started(starts, tmp_path, notes)
             assert (1, []) == (child.code, notes)
             assert "Traceback (most recent call last):" in lines
+        await until(lambda: before == psutil.Process().num_fds())
         async with warm(tmp_path, "ending_part") as starts:
             child, _ = await started(starts, tmp_path, notes)
             assert -signal.SIGKILL == child.code

@@ -12,7 +12,7 @@ from pbus.settings import BusSettings
 from pbus.topology.check import check_shape
 from pbus.topology.composition.anchoring import Origin, anchored, origins
 from pbus.topology.composition.compose import compose
-from pbus.topology.model import StartMode, Topology, WorkerSpec
+from pbus.topology.model import DEFAULT_START, StartMode, Topology, WorkerSpec
 from pbus.topology.name_rules import clean_name
 from pbus.topology.parsing.env_file import EnvFiles
 from pbus.topology.parsing.nodes import Mapping, secret_paths
@@ -232,7 +232,9 @@ def _build_worker(
 
 
 def _start_of(section: WorkerSection, checked: TopologyFile) -> StartMode:
-    return section.start or checked.start or "exec"
+    if section.command is not None and section.stdio is None:
+        return "exec"
+    return section.start or checked.start or DEFAULT_START
 
 
 def _watched(names: Iterable[str] | None, folder: Path) -> tuple[Path, ...] | None:

@@ -22,6 +22,7 @@ from pbus.topology.policy.policies import (
 Loop = Literal["asyncio", "uvloop"]
 Stdio = Literal["jsonl"]
 StartMode = Literal["exec", "fork"]
+DEFAULT_START: StartMode = "fork"  # where the system can
 
 REPLICA_VARIABLE = "PBUS_REPLICA"
 REPLICA_MARK = "{replica}"
@@ -102,7 +103,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     on_exit: OnExit = "ignore"
     limits: LimitsSpec = LimitsSpec()
     stop: StopSpec = StopSpec()
-    start: StartMode = "exec"
+    start: StartMode = DEFAULT_START
     watch: tuple[Path, ...] | None = None
     profiles: frozenset[str] = frozenset()
     sends_to: tuple[str, ...] = ()

@@ -479,7 +479,10 @@ class TopologyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = None
     start: Annotated[
         StartMode | None,
-        Meta(description="How processes of worker classes are made, where they do not say; exec."),
+        Meta(
+            description="How processes of worker classes are made, where they do not say; fork, and"
+            " exec on other systems than Linux."
+        ),
     ] = None
     preload: Annotated[
         list[Module] | None,

@@ -68,7 +68,7 @@ def test_describes_whole_topology(tmp_path):
                 "success_exit_codes": [],
                 "on_exit": "ignore",
                 "limits": {"memory": None, "age": None, "jobs": None},
-                "start": "exec",
+                "start": "fork",
                 "stop": STOP,
                 "watch": None,
                 "profiles": [],

@@ -136,6 +136,7 @@ workers:
             joins=True,
             working_dir=tmp_path,
             restart=RestartSpec(policy="never"),
+            start="exec",
         )
         == second
     )
@@ -727,21 +728,22 @@ def test_start_of_workers(tmp_path):
     topology = load_text(
         tmp_path,
         """
-start: fork
+start: exec
 preload: [numpy, my.models]
 workers:
   a: {worker: 'm:A'}
-  b: {worker: 'm:B', start: exec}
-  c: {worker: 'm:C', process: p, start: exec}
+  b: {worker: 'm:B', start: fork}
+  c: {worker: 'm:C', process: p, start: fork}
   d: {worker: 'm:D', process: p}
-  e: {command: [x]}
+  e: {command: [x], stdio: jsonl}
 """,
     )
     starts = {name: spec.start for name, spec in topology.workers.items()}
-    assert {"a": "fork", "b": "exec", "c": "exec", "d": "exec", "e": "fork"} == starts
+    assert {"a": "exec", "b": "fork", "c": "fork", "d": "fork", "e": "exec"} == starts
     assert ("numpy", "my.models") == topology.preload
-    plain = load_text(tmp_path, "workers: {a: {worker: 'm:A'}}")
-    assert ("exec", ()) == (plain.workers["a"].start, plain.preload)
+    plain = load_text(tmp_path, "workers: {a: {worker: 'm:A'}, b: {command: [x]}}")
+    assert "exec" == plain.workers["b"].start
+    assert ("fork", ()) == (plain.workers["a"].start, plain.preload)
 
 
 @pytest.mark.parametrize(

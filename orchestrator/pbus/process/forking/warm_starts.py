@@ -91,7 +91,8 @@ class WarmStarts:
             try:
                 return await zygote.fork(launch)
             except ZygoteError as error:
-                await self._give_up(zygote, error, note)
+                if self._zygote is zygote:  # not one that was renewed meanwhile
+                    await self._give_up(zygote, error, note)
         return await start_by_exec(launch)
 
     async def _give_up(self, zygote: Zygote | None, error: Exception, note: Note) -> None:

@@ -32,6 +32,7 @@ from pbus.process.system.spawn import file_of
 
 READY_S: Final = 10.0  # for its imports; a start that waits longer is made by exec
 FORK_S: Final = 5.0
+_END_S: Final = 5.0  # of a killed process
 
 
 class ZygoteError(ProcessError):
@@ -150,7 +151,8 @@ class Zygote:
                 spec = theirs.enter_context(file_of(launch.spec or b""))
                 descriptors = (their_link.fileno(), out, err, spec.fileno())
                 pid = await self._request(launch, link, descriptors, theirs)
-                link.send(GO)
+                with contextlib.suppress(OSError):  # it has ended, as a process may at any time
+                    link.send(GO)
             kept.pop_all()
         return ForkedProcess(pid, stdout, stderr)
 
@@ -158,7 +160,8 @@ class Zygote:
         """End it. Its workers are not touched."""
         self._stop_reading()
         self._process.kill()
-        await asyncio.to_thread(self._process.wait)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            await asyncio.to_thread(self._process.wait, _END_S)
 
     async def _request(
         self,
