@@ -18,7 +18,6 @@ T = TypeVar("T")
 FileStamp = tuple[int, int, int]  # time of change, size and inode
 
 _MOST_DESCRIPTORS: Final = 8
-_LATE_MODULES: Final = ("email.parser",)  # imported by workers while they start
 
 
 class ZygoteSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +63,7 @@ def zygote_spec(environment: ProcessEnvironment) -> ZygoteSpec:
     backend = BACKEND_OF_SCHEME.get(url_scheme(environment.bus.url or ""), "memory")
     own = f"pbus.bus.{backend}"
     return ZygoteSpec(
-        modules=(own, environment.loop, *_LATE_MODULES),
+        modules=(own, environment.loop),
         preload=environment.preload,
         file=str(environment.file),
     )

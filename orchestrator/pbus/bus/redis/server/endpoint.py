@@ -30,6 +30,14 @@ from pbus.bus.redis.server.sentinel import Primary, plain_class, plain_url, prim
 from pbus.concurrency.forks import hold_connection
 from pbus.urls import mask_url
 
+try:
+    from redis.driver_info import DriverInfo
+except ImportError:  # an older redis-py
+    _DRIVER: dict[str, Any] = {}
+else:
+    # Otherwise each connection reads and parses the metadata of its package.
+    _DRIVER = {"driver_info": DriverInfo()}
+
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 3.0
@@ -181,7 +189,8 @@ def _settings_of(pool: Any, connection_class: type[AbstractConnection]) -> dict[
         # Before redis-py 6 a certificate of any host was as good as the server's own.
         settings.setdefault("ssl_check_hostname", _wants_certificate(settings))
     settings.pop("connection_pool", None)  # of a sentinel's client
-    return settings
+    is_named = settings.keys() & {"driver_info", "lib_name", "lib_version"}
+    return settings if is_named else {**settings, **_DRIVER}
 
 
 def _wants_certificate(settings: dict[str, Any]) -> bool:
