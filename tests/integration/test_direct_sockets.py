@@ -7,6 +7,7 @@ import random
 import socket
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -45,6 +46,13 @@ class DirectNews(BusDataMessage):
     """A numbered broadcast."""
 
     number: int
+
+
+class DirectWorkerNews(BusDataMessage):
+    """A numbered broadcast for those that want news of workers."""
+
+    number: int
+    is_news: ClassVar[bool] = True
 
 
 @pytest.fixture
@@ -195,6 +203,29 @@ def test_broadcasts_keep_their_place(make_bus, seed):
     run(main())
 
 
+@pytest.mark.parametrize("kind", [DirectNews, DirectWorkerNews])
+def test_broadcast_does_not_overtake_what_the_socket_did_not_take(make_bus, kind):
+    """Where a socket is full, what it could not take is published before a broadcast."""
+
+    async def main():
+        here, there, far = make_bus(), make_bus(), Listener("far")
+        await there.subscribe(far)
+        async with running(here, there):
+            first = await until_direct(here, there, far)
+            link = links_of(here)[there.incarnation, Lane.DATA]
+            link.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+            for number in range(first, first + 5):
+                text = "x" * 10_000
+                await here.send(DirectNote(source="a", target="far", number=number, text=text))
+            await here.send(kind(source="a", number=first + 5))
+            await until(lambda: [first + 5] == numbers(far, kind))
+            heard = [one.number for one in far.messages if type(one) in {DirectNote, kind}]
+            assert list(range(first + 6)) == heard
+            assert not link.is_open
+
+    run(main())
+
+
 def test_urgent_overtakes(make_bus):
     """Each lane has its own socket: an urgent message is heard while data waits for a handler."""
 
@@ -265,6 +296,39 @@ def test_follower_sees_direct_messages(make_bus):
                 ]
                 assert 0 == tap.missed
                 assert (there.incarnation, Lane.DATA) in links_of(here)
+
+    run(main())
+
+
+def test_follower_catches_up_with_copies_under_way(make_bus, monkeypatch):
+    """What was handled when a follower ends is shown by it, though the copies had not been sent yet."""
+    monkeypatch.setattr("pbus.bus.redis.tap._ANSWERS_S", PATIENCE_S)
+
+    async def main():
+        here, there, watching, far = make_bus(), make_bus(), make_bus(), Listener("far")
+        await there.subscribe(far)
+        async with running(here, there, watching):
+            first = await until_direct(here, there, far)
+            async with watching.tap() as tap:
+                asked = asyncio.Event()
+                link, note = here._copies._link, here._note_follower
+                request = link.request
+
+                async def request_when_asked(commands):
+                    await asked.wait()
+                    return await request(commands)
+
+                monkeypatch.setattr(link, "request", request_when_asked)
+                for number in range(first, first + 50):
+                    await here.send(DirectNote(source="a", target="far", number=number))
+                await far.heard(first + 50)
+                monkeypatch.setattr(here, "_note_follower", lambda: (note(), asked.set()))
+                await tap.catch_up()
+                seen = [one.body for one in tap.waiting()]
+                assert [
+                    b'"number":%d' % one in seen[one - first] for one in range(first, first + 50)
+                ] == [True] * 50
+                assert 0 == tap.missed
 
     run(main())
 

@@ -35,11 +35,14 @@ def test_follower_begins_when_all_have_heard(own_valkey, channel, options, monke
                 opening = asyncio.create_task(tap.__aenter__())
                 async with asyncio.timeout(PATIENCE_S):
                     async for heard in late.listen():
-                        if heard["data"] == WHO_COPIES:
+                        data = heard["data"]
+                        if isinstance(data, bytes) and data.startswith(WHO_COPIES):
+                            token = data.removeprefix(WHO_COPIES)
                             break
                 await until(lambda: tap.answers == 1)  # of its own process
                 assert not opening.done()
-                await client.publish(everyone, COPYING_NOTE)
+                await client.publish(everyone, COPYING_NOTE + b"of-another-follower")
+                await client.publish(everyone, COPYING_NOTE + token)
                 await finishes(opening)
                 await tap.__aexit__(None, None, None)
 

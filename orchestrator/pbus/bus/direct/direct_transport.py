@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from pbus.bus.coalescing import EVERYONE, NEWS
+from pbus.bus.coalescing import BROADCASTS, EVERYONE, NEWS
 from pbus.bus.direct.direct_frames import NO_BROADCASTS, Broadcasts
 from pbus.bus.direct.direct_routes import DirectRoutes
 from pbus.bus.direct.outbound_link import OutboundLink
@@ -82,7 +82,7 @@ class DirectTransport:
         """Send payloads, each by its way; see Transport."""
         lane = send_buffer.lane
         rest = [one for one in payloads if not (one.is_handed_over or self._hand_over(lane, one))]
-        if any(one.stream.address == EVERYONE for one in rest):
+        if any(one.stream.address in BROADCASTS for one in rest):
             self.routes.cut_unflushed(lane)
         if not rest and not self._returned[lane]:
             return [1] * len(payloads)
@@ -120,7 +120,7 @@ class DirectTransport:
         if self._hand_over(lane, payloads[0]):
             on_end(payloads, [1])
             return True
-        if payloads[0].stream.address == EVERYONE:
+        if payloads[0].stream.address in BROADCASTS:
             self.routes.cut_unflushed(lane)
             if self._returned[lane]:
                 return False

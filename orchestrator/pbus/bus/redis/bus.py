@@ -21,7 +21,7 @@ from pbus.bus.redis.follower_copies import FollowerCopies
 from pbus.bus.redis.keys import FOLLOWED, Keys
 from pbus.bus.redis.leases import KEYS_LIVE_MS, RedisLeaseStore
 from pbus.bus.redis.server.endpoint import CONNECT_TIMEOUT_S, REFUSALS, TROUBLE, Endpoint, reason_of
-from pbus.bus.redis.tap import COPYING_NOTE, FOLLOWER_NOTE, WHO_COPIES, RedisTap
+from pbus.bus.redis.tap import COPYING_NOTE, FOLLOWER_NOTE, QUESTION_BYTES, WHO_COPIES, RedisTap
 from pbus.bus.redis.transport import RedisTransport
 from pbus.bus.stream.flow_control import CREDIT_NOTES
 from pbus.bus.stream.receiver import BUDGET_BYTES
@@ -235,13 +235,13 @@ class RedisBus(BrokeredBus):
             super()._take_note(note)
             return
         text = self._seal.open("note", note)
-        if text in {FOLLOWER_NOTE, WHO_COPIES}:
-            self._note_follower()
-            if text == WHO_COPIES and self._has_copies:
-                answer = self._seal.close("note", COPYING_NOTE)
-                self._copies.put(Lane.SYSTEM, "", answer)
-        else:
+        is_question = text.startswith(WHO_COPIES) and len(text) <= QUESTION_BYTES
+        if text != FOLLOWER_NOTE and not is_question:
             raise MessageDecodeError("a follower's note with more behind it")
+        self._note_follower()
+        if is_question and self._has_copies:
+            answer = COPYING_NOTE + text.removeprefix(WHO_COPIES)
+            self._copies.put(Lane.SYSTEM, "", self._seal.close("note", answer))
 
     def _make_leases(self) -> LeaseStore:
         return RedisLeaseStore(self._endpoint, self._names, self._seal)

@@ -15,9 +15,10 @@ from pbus.seal import Seal
 
 # To everyone's system channel: copy to followers what does not pass here.
 FOLLOWER_NOTE = b'["follower"]'
-WHO_COPIES = FOLLOWER_NOTE + b"?"  # the same, to be answered
-COPYING_NOTE = b'["copying"]'  # the answer: from now on a process copies
-_ANSWERS_S = 0.5  # for which a new follower waits for them; a process may be busy
+WHO_COPIES = FOLLOWER_NOTE + b"?"  # the same, to be answered; the question's token follows
+COPYING_NOTE = b'["copying"]'  # the answer, with the token: behind all copies so far
+QUESTION_BYTES = len(WHO_COPIES) + 64  # at most
+_ANSWERS_S = 0.5  # for which a follower waits for them; a process may be busy
 
 
 class RedisTap(BrokerTap):
@@ -31,7 +32,7 @@ class RedisTap(BrokerTap):
             is open.
 
     Attributes:
-        answers: The processes that have said that they copy.
+        answers: How many processes have answered the last question.
     """
 
     def __init__(self, endpoint: Endpoint, names: Keys, seal: Seal, *, asks: bool = False) -> None:
@@ -40,6 +41,7 @@ class RedisTap(BrokerTap):
         self._endpoint = endpoint
         self._asking = CommandConnection(endpoint, "tap asking") if asks else None
         self.answers = 0
+        self._token = b""  # of the last question
         self._answered = asyncio.Event()
         self._link = SubscriberConnection(endpoint, "tap", self._take, pattern=names.everything())
 
@@ -56,9 +58,14 @@ class RedisTap(BrokerTap):
         return self
 
     async def catch_up(self) -> None:
-        """Wait for the answer to a subscription: all that was sent before has come by then."""
+        """Wait for the answer to a subscription: all that was sent before has come by then.
+
+        Before it, for those of the processes that copy: their copies have been sent by then.
+        """
         if not self._link.is_up:
             return
+        if self._asking is not None:
+            await self._ask_who_copies(self._asking)
         with contextlib.suppress(BusUnavailableError):
             await self._link.add([self._names.lane("s", new_token())])
 
@@ -80,7 +87,8 @@ class RedisTap(BrokerTap):
 
     async def _ask_who_copies(self, link: CommandConnection) -> None:
         """Tell senders that there are followers, and wait a moment for all to have heard it."""
-        await self._ask(WHO_COPIES)
+        self.answers, self._token = 0, new_token().encode()
+        await self._ask(WHO_COPIES + self._token)
         expected = 0
         with contextlib.suppress(*TROUBLE):
             name = self._names.lane("s", EVERYONE)
@@ -106,7 +114,8 @@ class RedisTap(BrokerTap):
 
     def _take(self, payload: bytes) -> None:
         if payload.startswith(COPYING_NOTE):
-            self.answers += 1
-            self._answered.set()
+            if payload.startswith(self._token, len(COPYING_NOTE)):
+                self.answers += 1
+                self._answered.set()
         elif not payload.startswith(FOLLOWER_NOTE):
             self._follow(payload)
