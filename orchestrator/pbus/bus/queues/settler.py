@@ -12,6 +12,7 @@ from pbus.errors import BusUnavailableError, kind_of, text_of
 logger = logging.getLogger(__name__)
 
 GATHER_S = 0.005  # messages settled meanwhile share a call, while others are in flight
+_GATHER_ALONE_S = 0.002  # likewise those that come one by one, each an answer to one of ours
 _FIRST_RETRY_S = 0.5
 _MAX_RETRY_S = 30.0
 
@@ -67,6 +68,8 @@ class Settler:
             await self._has_settlements.wait()
             if self._in_flight.any():  # of the same entries perhaps: whole ones cost least
                 await asyncio.sleep(GATHER_S)
+            elif all(map(_is_plain, self._settlements)):
+                await asyncio.sleep(_GATHER_ALONE_S)
             self._has_settlements.clear()
             self._settling, self._settlements = self._settlements, []
             while self._settling:
@@ -92,3 +95,8 @@ class Settler:
             logger.exception("settling messages failed: a bug in pbus; going on")
         self._settling = []
         self._in_flight.has_room.set()
+
+
+def _is_plain(settlement: Settlement) -> bool:
+    """Whether others do not wait for it, and no process ends over what comes after it."""
+    return settlement.how == "ack" and not settlement.message.is_poison_suspect

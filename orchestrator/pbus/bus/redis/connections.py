@@ -53,6 +53,9 @@ class SubscriberConnection:
         name: For the log.
         on_payload: Called with each payload; what it raises is a bug, not trouble.
         pattern: Listen to this pattern, too.
+
+    Attributes:
+        opened: How often it was connected: what was sent to an earlier connection may be lost.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class SubscriberConnection:
         self.name = name
         self.trouble: BaseException | None = None
         self.connects = 0
+        self.opened = 0
         self._endpoint = endpoint
         self._on_payload = on_payload
         self._pattern = pattern
@@ -184,6 +188,7 @@ class SubscriberConnection:
         try:
             feed = ReplyProtocol(connection, self._handle)
             self._connection, self._feed, self._heard = connection, feed, 0
+            self.opened += 1
             self._version = self._endpoint.version
             self._quiet_beats = 0
             await self._command("SUBSCRIBE", sorted(self._wanted))

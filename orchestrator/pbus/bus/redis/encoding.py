@@ -19,13 +19,24 @@ NOT_OURS = b"not written by pbus"
 LANES = {"d": Lane.DATA, "s": Lane.SYSTEM, "D": Lane.DATA, "S": Lane.SYSTEM}
 
 
+def write_single(batch: Sequence[QueueEntry]) -> tuple[Any, ...] | None:
+    """The arguments of PUT_ONE; None where it is not one message for one queue."""
+    one = batch[0]
+    if len(batch) > 1 or len(one.ids) > 1 or one.address == EVERYONE:
+        return None
+    return one.address, one.lane, _stream_of(one), one.first, one.ids[0], one.bodies[0]
+
+
+def _stream_of(one: QueueEntry) -> str:
+    return f"{one.sender}|{one.stream}|{one.lane}{'*' if one.address == EVERYONE else ''}"
+
+
 def write_batch(batch: Sequence[QueueEntry]) -> list[bytes]:
     """The arguments of PUT."""
     specs = []
     blobs: list[bytes] = []
     for one in batch:
-        stream = f"{one.sender}|{one.stream}|{one.lane}{'*' if one.address == EVERYONE else ''}"
-        specs.append((one.address, one.lane, stream, one.first, len(one.bodies)))
+        specs.append((one.address, one.lane, _stream_of(one), one.first, len(one.bodies)))
         if len(one.ids) == 1:
             blobs += (one.ids[0].encode(), one.bodies[0])
         else:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from pbus.errors import BusUnavailableError
 from pbus.messages import Lane
 
 _NONE = (0, 0)
+_STAYS = b"+"  # before a pushed message: its consumer waits on
 
 logger = logging.getLogger(__name__)
 
@@ -30,13 +32,42 @@ class _ConsumerState:
 
     Attributes:
         armed: Where the server lists it as waiting.
+        quiet: Where it lists it, and has told of nothing that is to be asked for; until when that is
+            relied on, in the loop's time.
+        told: Of which the server has told something since the last ask began.
         unsure: Where an answer was lost: it may hold messages that it has never seen.
+        lost: Where messages may have been pushed over a connection that has ended; how many were
+            pushed and dropped since then, as they come after those.
+        opened: The connection over which messages are pushed, by number.
+        asked_at: When it asked last, in the loop's time.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.armed: set[Pair] = set()
+        self.quiet: dict[Pair, float] = {}
+        self.told: set[Pair] = set()
         self.unsure: set[Pair] = set()
+        self.lost: Counter[Pair] = Counter()
+        self.opened = 0
+        self.asked_at = float("-inf")
+
+    def note_told(self, pair: Pair) -> None:
+        """The server lists it there no longer, or has something else for it."""
+        self.told.add(pair)
+        self.quiet.pop(pair, None)
+
+    def note_connection(self, opened: int) -> None:
+        """Doubt what was pushed before, if this is another connection."""
+        if opened != self.opened:
+            self.opened = opened
+            self.lost.update(self.armed)
+
+    def quiet_until(self, pairs: Collection[Pair]) -> float:
+        """Return until when there is nothing to ask for, unless the server tells; -inf for now."""
+        if not (self.unsure.isdisjoint(pairs) and self.lost.keys().isdisjoint(pairs)):
+            return float("-inf")
+        return min(self.quiet.get(pair, float("-inf")) for pair in pairs)
 
 
 class Fetcher:
@@ -65,8 +96,12 @@ class Fetcher:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
         with self._wakeups.waiter(name, [(queue, lane) for queue, lane, _ in wanted]) as waiter:
-            asked, look_at = waiter.pairs, 0.0
-            while True:
+            asked, look_at = waiter.pairs, float("-inf")
+            if not consumer.armed - waiter.pairs - self._wakeups.wanted(name, waiter):
+                look_at = consumer.quiet_until(waiter.pairs)
+            if look_at > (now := loop.time()):
+                asked = await waiter.wait(min(deadline, look_at) - now)
+            while not waiter.is_interrupted:
                 left = deadline - loop.time()
                 here = [one for one in wanted if (one[0], one[1]) in asked]
                 messages, due_s = await self._ask_now(consumer, waiter, here, left)
@@ -76,27 +111,40 @@ class Fetcher:
                 is_all = asked == waiter.pairs
                 look_at = now + min(due_s, POLL_S) if is_all else min(look_at, now + due_s)
                 asked = await waiter.wait(min(deadline, look_at) - now)
-                if waiter.is_interrupted:
-                    return waiter.take_pushed()
+            return waiter.take_pushed()
 
     async def _ask_now(
         self, consumer: _ConsumerState, waiter: FetchWaiter, wanted: Sequence[Wanted], left_s: float
     ) -> tuple[list[StoredMessage], float]:
         """Ask once, unless messages were pushed; with time left, make sure before that the server can wake the consumer."""
-        if waiter.pushed:
+        now = asyncio.get_running_loop().time()
+        if waiter.pushed and now - consumer.asked_at < POLL_S:
             return waiter.take_pushed(), POLL_S
+        consumer.asked_at = now
         if left_s > 0:
             await self._wakeups.listen(consumer.name, min(left_s, POLL_S))
         messages, due_s = await self._ask(consumer, waiter, wanted, is_waiting=left_s > 0)
         return [*waiter.take_pushed(), *messages], due_s  # pushed before the ask
 
+    def look_again(self) -> None:
+        """Let all who wait ask at once."""
+        for consumer in self._consumers.values():
+            consumer.quiet.clear()
+        self._wakeups.look_again()
+
+    def note_wake(self, name: str, pair: Pair) -> None:
+        """A consumer was told that there is something to ask for, and is listed as waiting no longer."""
+        if (consumer := self._consumers.get(name)) is not None:
+            consumer.note_told(pair)
+
     def read_push(self, payload: bytes) -> tuple[str, StoredMessage] | None:
         """Read a message that came with a wake-up.
 
         Returns:
-            Its holder and the message; None where it is none, or an ask found it before.
+            Its holder and the message; None where it is none, an ask found it before, or one has to.
         """
         try:
+            mark, payload = payload[:1], payload[1:]
             head, name, entry, sent_ms, id_, body = payload.split(b"\n", 5)
             queue, lane, holder = name.decode(), LANES[head[:1].decode()], head[1:].decode()
             clock = time.monotonic() - int(sent_ms) / 1000
@@ -109,11 +157,18 @@ class Fetcher:
         pair, consumer = (queue, lane), self._consumers.get(holder)
         if consumer is None:
             return None  # of another process
-        consumer.armed.discard(pair)
+        consumer.note_connection(self._wakeups.opened)
+        if mark != _STAYS:
+            consumer.armed.discard(pair)
+            consumer.note_told(pair)
         held = self._held.setdefault(pair, set())
         if number <= self._last.get(pair, _NONE):
             if slot not in held:
                 consumer.unsure.add(pair)  # handled since then, or the stream is another
+            return None
+        if pair in consumer.lost:
+            consumer.lost[pair] += 1
+            self._wakeups.look_again()
             return None
         self._last[pair] = number
         held.add(slot)
@@ -164,6 +219,9 @@ class Fetcher:
         pairs = [(queue, lane) for queue, lane, _ in ordered]
         mine = consumer.armed & waiter.pairs
         stale = consumer.armed - waiter.pairs - self._wakeups.wanted(consumer.name, waiter)
+        consumer.note_connection(self._wakeups.opened)
+        lost = [(pair, consumer.lost[pair]) for pair in pairs if pair in consumer.lost]
+        consumer.told.clear()
         rows = [(*one, *self._recovery(consumer, (one[0], one[1]))) for one in ordered]
         recovered = consumer.unsure.intersection(pairs)
         consumer.unsure.update(pairs)  # until the answer is here
@@ -174,18 +232,25 @@ class Fetcher:
             if reply:
                 break
         consumer.unsure.difference_update(recovered, pairs)
+        for pair, dropped in lost:
+            if consumer.lost[pair] == dropped:
+                del consumer.lost[pair]
         clock = time.monotonic() - reply[2] / 1000
         messages, foreign = self._read(pairs, reply[0], clock)
         self._foreign += foreign
         with contextlib.suppress(BusUnavailableError):  # tried again: the messages are here
             await self._refuse(reply[3])
-        consumer.armed -= stale
+        due_s = reply[1] / 1000 if reply[1] >= 0 else POLL_S
         if messages or not is_waiting:
-            consumer.armed -= mine
+            stale |= mine
         else:
             consumer.armed.update(pairs)
-        due_ms = reply[1]
-        return messages, due_ms / 1000 if due_ms >= 0 else POLL_S
+            until = asyncio.get_running_loop().time() + min(due_s, POLL_S)
+            consumer.quiet.update(dict.fromkeys(set(pairs) - consumer.told, until))
+        consumer.armed -= stale
+        for pair in stale:
+            consumer.quiet.pop(pair, None)
+        return messages, due_s
 
     def _in_turn(self, wanted: Sequence[Wanted]) -> list[Wanted]:
         """System lanes first; among equals another queue first each time."""
@@ -196,7 +261,7 @@ class Fetcher:
 
     def _recovery(self, consumer: _ConsumerState, pair: Pair) -> tuple[int, Collection[str]]:
         """Whether messages that were never seen may be held, and those that were seen."""
-        kind = 1 if pair in consumer.unsure else 2 if pair in consumer.armed else 0
+        kind = 1 if pair in consumer.unsure or pair in consumer.lost else 2 if pair in consumer.armed else 0
         return kind, list(self._held.get(pair, ())) if kind else ()
 
     def _read(

@@ -17,12 +17,18 @@ from pbus.bus.queues.store import (
     no_room,
     parts_of,
 )
-from pbus.bus.redis.encoding import Batch, read_dead, slot_of, write_batch
+from pbus.bus.redis.encoding import Batch, read_dead, slot_of, write_batch, write_single
 from pbus.bus.redis.fetcher import Fetcher
 from pbus.bus.redis.keys import Keys
 from pbus.bus.redis.scripts.admin_lua import DROP_DEAD, OPEN, PURGE, REPORTS, REQUEUE, REVIVE, TOUCH
 from pbus.bus.redis.scripts.common_lua import Script
-from pbus.bus.redis.scripts.delivery_lua import PASS_ON, PUT, SETTLE, STARTED
+from pbus.bus.redis.scripts.delivery_lua import (
+    PASS_ON,
+    PUT,
+    PUT_ONE,
+    SETTLE,
+    STARTED,
+)
 from pbus.bus.redis.scripts.script_client import ScriptClient
 from pbus.bus.redis.server.endpoint import Endpoint
 from pbus.bus.redis.wakeups import Pair, WakeupHub
@@ -65,6 +71,7 @@ class RedisQueueStore:
             endpoint,
             key,
             self._pass_on,
+            on_wake=self._note_wake,
             on_push=self._read_push,
             on_stray_push=self._requeue_pushed,
             on_fault=on_fault,
@@ -110,6 +117,10 @@ class RedisQueueStore:
         if not batch:
             return []
         purpose = f"put {batch[0].lane}"  # an urgent batch does not wait for one of the data lane
+        if (single := write_single(batch)) is not None:
+            count = await self._scripts.run(purpose, PUT_ONE, *single)
+            if count is not None:
+                return [PutResult(count)]
         counts = await self._scripts.run(purpose, PUT, *write_batch(batch))
         return [_stored(count) for count in counts]
 
@@ -148,7 +159,7 @@ class RedisQueueStore:
             slot for slot, is_closed in zip(batch.slots, closed, strict=True) if is_closed
         )
         if any(settle.delay_s > 0 for settle in settles):
-            self._wakeups.look_again()  # and learn when the next retry is due
+            self._fetcher.look_again()  # and learn when the next retry is due
 
     async def requeue_held_by(self, incarnations: Sequence[str]) -> int:
         """Give back what the dead hold; see QueueStore."""
@@ -217,6 +228,9 @@ class RedisQueueStore:
         queue, lane = pair
         with contextlib.suppress(BusUnavailableError):  # then the others look by themselves
             await self._scripts.run("take", PASS_ON, lane, queue)
+
+    def _note_wake(self, consumer: str, pair: Pair) -> None:
+        self._fetcher.note_wake(consumer, pair)
 
     def _read_push(self, payload: bytes) -> tuple[str, StoredMessage] | None:
         return self._fetcher.read_push(payload)

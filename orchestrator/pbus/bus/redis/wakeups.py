@@ -1,7 +1,8 @@
 """Waiting for messages: the server tells one waiting process of each new entry.
 
-A single message comes with the wake-up: it is held by the process, as one that was taken. What comes
-between two takes is returned by the next, or requeued; what is lost with a connection the next ask finds.
+A single message comes with the wake-up: it is held by the process, as one that was taken. While few are
+in flight the process waits on after it, and need not ask. What comes between two takes is returned by
+the next, or requeued; what is lost with a connection the next ask finds.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ Pair = tuple[str, str]  # a queue and a lane
 POLL_S = 1.0  # looked after at least so often, should a wake-up be lost with its connection
 _BEAT_S = 2.0
 _KEPT_S = 0.1  # a pushed message that no take waits for, before others get it
-_PUSH = b"!"  # before a wake-up that has its message with it
+_PUSHES = (b"!", b"+")  # before a wake-up that has its message with it; +: the consumer waits on
 
 
 class FetchWaiter:
@@ -72,8 +73,9 @@ class WakeupHub:
         endpoint: The server.
         key: What the channels begin with.
         on_stray: Called with the pair of a waiter that was woken and waits no longer.
+        on_wake: Called with a consumer and the pair of which it was told that there is something.
         on_push: Reads a message that came with a wake-up: its holder and the message; None where it was
-            returned before.
+            returned before, or is to be asked for.
         on_stray_push: Called with one that no take waits for.
         on_fault: Called when the listening ended by an error, and begins again.
     """
@@ -83,6 +85,7 @@ class WakeupHub:
         endpoint: Endpoint,
         key: str,
         on_stray: Callable[[Pair], None],
+        on_wake: Callable[[str, Pair], None],
         on_push: Callable[[bytes], tuple[str, StoredMessage] | None],
         on_stray_push: Callable[[StoredMessage], None],
         on_fault: Callable[[], None] | None = None,
@@ -90,6 +93,7 @@ class WakeupHub:
         self.waiters: list[FetchWaiter] = []
         self._key = key
         self._on_stray = on_stray
+        self._on_wake = on_wake
         self._on_push = on_push
         self._on_stray_push = on_stray_push
         self._on_fault = on_fault
@@ -117,6 +121,11 @@ class WakeupHub:
                 self._on_stray(pair)
             for message in waiter.pushed:
                 self._keep(consumer, message)
+
+    @property
+    def opened(self) -> int:
+        """How often it was connected: what was pushed over an earlier connection may be lost."""
+        return self._link.opened
 
     def wanted(self, consumer: str, but: FetchWaiter) -> set[Pair]:
         """Return what the other waiters of a consumer want."""
@@ -156,13 +165,14 @@ class WakeupHub:
             await asyncio.wait({running})
 
     def _on_payload(self, payload: bytes) -> None:
-        if payload.startswith(_PUSH):
-            pushed = self._on_push(payload[len(_PUSH) :])
+        if payload.startswith(_PUSHES):
+            pushed = self._on_push(payload)
             if pushed is not None:
                 self._hand_over(*pushed)
             return
         head, _, queue = payload.decode(errors="replace").partition("\n")
         pair, consumer = (queue, head[:1]), head[1:]
+        self._on_wake(consumer, pair)
         for waiter in self.waiters:
             if waiter.consumer == consumer and pair in waiter.pairs:
                 waiter.wake(pair)

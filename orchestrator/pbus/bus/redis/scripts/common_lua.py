@@ -345,7 +345,7 @@ local function seen(box, ids)
   if not done_keys[box] then
     done_keys[box] = {}
     for _, set in ipairs({key('done:0', box), key('done:1', box)}) do
-      if exists(set) then table.insert(done_keys[box], set) end
+      if #ids == 1 or exists(set) then table.insert(done_keys[box], set) end
     end
   end
   local hits

@@ -15,6 +15,43 @@ from pbus.settings import MAX_BACKLOG_BYTES
 
 _TAKE_BYTES = 4 * 1024 * 1024  # of bodies in one answer
 _PUSHED_BYTES = 64 * 1024  # of a body that comes with the wake-up
+_STAYS_AT_MOST = 16  # entries of a stream up to which a consumer waits on after a push
+_STAYS_ROOM = 64  # messages that it has room for, if it is to wait on: more than come by pushes
+
+# Parts of a ms in the time since which a consumer waits: it waits on after a push; it had one since it asked.
+_WAITS_ON = "local STAY, GOT = 0.25, 0.75\n"
+
+# Gives the only message that no process has yet to one that waits, with its wake-up. Returns how many
+# are held by that, and whether it is the message in question.
+PUSH = (
+    f"local PUSHED, STAYS = {_PUSHED_BYTES}, {_STAYS_AT_MOST}\n"
+    + _WAITS_ON
+    +
+    """
+local function push(box, lane, entry, id, body)
+  local waiting, stream = key('wait:' .. lane, box), key('q:' .. lane, box)
+  local holder, since_when, another = unpack(call('ZRANGE', waiting, 0, 1, 'WITHSCORES'))
+  local channel = holder and boxes .. ':wake:' .. holder
+  if not holder or #body > PUSHED or string.find(box .. id, '\\n', 1, true) then return 0, false end
+  if call('PUBSUB', 'NUMSUB', channel)[2] ~= 1 or seen(box, {id}) then return 0, false end
+  if call('XLEN', key('q:' .. string.upper(lane), box)) > 0 then return 0, false end
+  local there = call('XLEN', stream)
+  if there > 1 and there - call('XPENDING', stream, 'g')[1] ~= 1 then return 0, false end
+  local reply = call('XREADGROUP', 'GROUP', 'g', holder, 'COUNT', 1, 'STREAMS', stream, '>')
+  if not reply then return 0, false end
+  if reply[1][2][1][1] ~= entry then return 1, false end  -- others removed some; a recovery finds it
+  local stays = there <= STAYS and since_when % 1 ~= 0
+  if not stays then
+    call('ZREM', waiting, holder)
+  elseif another or since_when % 1 ~= GOT then
+    call('ZADD', waiting, now + GOT, holder)  -- the next goes to another
+  end
+  local mark = stays and '+' or '!'
+  call('PUBLISH', channel, table.concat({mark .. lane .. holder, box, entry, now, id, body}, '\\n'))
+  return 1, true
+end
+"""
+)
 
 # ARGV: [[address, lane, stream of the sender, first, count], ...], then i (or h) and b of each.
 # Returns for each into how many queues it was stored, or where it was refused -1, or what has no
@@ -23,8 +60,9 @@ _PUSHED_BYTES = 64 * 1024  # of a body that comes with the wake-up
 PUT = Script(
     PRELUDE
     + SEEN
-    + "local FORGET, MOST, TIMES, PART, PUSHED = "
-    + f"{FORGET_MS}, {MAX_BACKLOG_BYTES}, {CHANNEL_TIMES}, {SMALL_PART}, {_PUSHED_BYTES}\n"
+    + PUSH
+    + "local FORGET, MOST, TIMES, PART = "
+    + f"{FORGET_MS}, {MAX_BACKLOG_BYTES}, {CHANNEL_TIMES}, {SMALL_PART}\n"
     + """
 expire()
 local states, targets_of, results = {}, {}, {}
@@ -150,23 +188,6 @@ local function forget_old(last)
   end
   for _, stream in ipairs(old) do call('HDEL', last, stream) end
 end
--- The only message that no process has yet is given to one that waits, with its wake-up.
-local function push(own, lane, entry, id, body)
-  local waiting, stream = key('wait:' .. lane, own.box), own.streams[lane]
-  local holder = call('ZRANGE', waiting, 0, 0)[1]
-  local channel = holder and boxes .. ':wake:' .. holder
-  if not holder or #body > PUSHED or string.find(own.box .. id, '\\n', 1, true) then return false end
-  if call('PUBSUB', 'NUMSUB', channel)[2] ~= 1 or seen(own.box, {id}) then return false end
-  if call('XLEN', key('q:' .. string.upper(lane), own.box)) > 0 then return false end
-  if call('XLEN', stream) - call('XPENDING', stream, 'g')[1] ~= 1 then return false end
-  local reply = call('XREADGROUP', 'GROUP', 'g', holder, 'COUNT', 1, 'STREAMS', stream, '>')
-  if not reply then return false end
-  call('HINCRBY', key('box', own.box), 'h', 1)
-  if reply[1][2][1][1] ~= entry then return false end  -- others removed some; a recovery finds it
-  call('ZREM', waiting, holder)
-  call('PUBLISH', channel, table.concat({'!' .. lane .. holder, own.box, entry, now, id, body}, '\\n'))
-  return true
-end
 for box, own in pairs(states) do
   if own and own.added > 0 then
     call('HINCRBY', key('box', box), 'n', own.added)
@@ -178,12 +199,43 @@ for box, own in pairs(states) do
     end
     if is_new and call('HLEN', last) % 64 == 0 then forget_old(last) end
     for lane, many in pairs(own.new) do
-      local is_pushed = many == 1 and own.single[lane] and push(own, lane, unpack(own.single[lane]))
+      local held, is_pushed = 0, false
+      if many == 1 and own.single[lane] then held, is_pushed = push(box, lane, unpack(own.single[lane])) end
+      count(box, {h = held})
       if not is_pushed then wake(box, lane, many) end
     end
   end
 end
 return results
+"""
+)
+
+# What nearly every single message is: for one queue that has room, and the next of its stream. All
+# else is left to PUT. ARGV: address, lane, stream of the sender, number, id, body. Returns 1, or nothing
+# where nothing was stored.
+PUT_ONE = Script(
+    PRELUDE
+    + SEEN
+    + PUSH
+    + f"local PART = {SMALL_PART}\n"
+    + """
+local box, lane, sender, number, id, body = unpack(ARGV)
+local ends = call('ZSCORE', boxes, box)
+if not ends or ends ~= 'inf' and ends + 0 <= now then return false end
+local hash, last = key('box', box), key('last', box)
+local found, before = call('HMGET', hash, 'max', 'n', 'big', 'b', 'maxb', 'h'), call('HGET', last, sender)
+for i = 1, 6 do
+  if not found[i] then return false end
+end
+local n, b = found[2] + 1, found[4] + #body
+if n > found[1] + 0 or b > found[5] / PART then return false end
+if not before or string.match(before, '^%d+') + 1 ~= number + 0 then return false end
+local entry = call('XADD', key('q:' .. lane, box), '*', 'i', id, 'b', body)
+call('HSET', last, sender, number .. ' ' .. now)
+local held, is_pushed = push(box, lane, entry, id, body)
+call('HSET', hash, 'n', n, 'b', b, 'big', n == 1 and 1 or found[3], 'h', found[6] + held)
+if not is_pushed then wake(box, lane, 1) end
+return 1
 """
 )
 
@@ -199,7 +251,8 @@ TAKE = Script(
     + MESSAGES
     + FOREIGN
     + SEEN
-    + f"local BYTES = {_TAKE_BYTES}\n"
+    + f"local BYTES, ROOM = {_TAKE_BYTES}, {_STAYS_ROOM}\n"
+    + _WAITS_ON
     + """
 local holder, ask = ARGV[1], cmsgpack.unpack(ARGV[2])
 local wanted, is_waiting, is_back, mine, stale = unpack(ask)
@@ -337,7 +390,8 @@ for pair, want in ipairs(wanted) do
   local big = call('HGET', key('box', box), 'big')
   if big then
     if not found[box] then promote(box); found[box] = true end
-    local is_pushed = is_recovering == 2 and not call('ZSCORE', key('wait:' .. lane, box), holder)
+    local since_when = is_recovering == 2 and call('ZSCORE', key('wait:' .. lane, box), holder)
+    local is_pushed = is_recovering == 2 and (not since_when or since_when % 1 == GOT)
     for _, queue in ipairs({string.upper(lane), lane}) do
       if is_recovering == 1 or is_pushed then
         local known = {}
@@ -351,12 +405,17 @@ end
 local function stop_waiting(pairs_left)
   for _, pair in ipairs(pairs_left) do call('ZREM', key('wait:' .. pair[2], pair[1]), holder) end
 end
+local function wait(waiting, mark)  -- where it was, unless it begins, or waits in another way
+  local since_when = call('ZSCORE', waiting, holder)
+  if not since_when or since_when % 1 ~= mark then call('ZADD', waiting, now + mark, holder) end
+end
 stop_waiting(stale)
 if #chunks > 0 or is_waiting == 0 then
   stop_waiting(mine)
 else
   for _, want in ipairs(wanted) do
-    if found[want[1]] then call('ZADD', key('wait:' .. want[2], want[1]), 'NX', now, holder) end
+    local box, lane, many = unpack(want)
+    if found[box] then wait(key('wait:' .. lane, box), many >= ROOM and STAY or 0) end
   end
   for box in pairs(found) do
     local at = call('ZRANGE', key('later', box), 0, 0, 'WITHSCORES')[2]
