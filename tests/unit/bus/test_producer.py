@@ -14,7 +14,14 @@ from pbus.settings import BusSettings
 from support.waiting import run
 
 
-class FaultyStore:
+class PlainStore:
+    """Stores nothing at once."""
+
+    def put_now(self, entry, on_end):
+        return False
+
+
+class FaultyStore(PlainStore):
     """Raises what no store should, once."""
 
     def __init__(self) -> None:
@@ -47,7 +54,7 @@ def test_fault_costs_one_batch(caplog: pytest.LogCaptureFixture):
     assert "storing messages failed" in caplog.text
 
 
-class ChoosyStore:
+class ChoosyStore(PlainStore):
     """Stores no batch that has a certain message in it."""
 
     def __init__(self) -> None:
@@ -83,7 +90,7 @@ def test_impossible_message_costs_one_sender():
     run(main())
 
 
-class FullStore:
+class FullStore(PlainStore):
     """Stores no batch with message `bad`, and at first has no room for `w`."""
 
     def __init__(self, refusals: int) -> None:

@@ -54,6 +54,7 @@ class QueueConsumer:
     ) -> None:
         self.store = store
         store.on_lost = self._note_lost
+        store.on_push = self._deliver
         self.options = settings.delivery_options
         self.producer = QueueProducer(store, incarnation, settings, router.edges)
         self.in_flight = InFlight()

@@ -109,25 +109,68 @@ class LaneProducer:
         self._full: dict[str, str] = {}  # by address without room: which bound was reached
         self._said: dict[str, float] = {}  # and when that was said
         self._has_waiting = asyncio.Event()
+        self._is_running = False
+        self._is_storing = False  # by run()
+        self._posted: PendingPut | None = None  # being stored outside of run()
+        self._are_single = True  # the last one was stored by itself, and no other came meanwhile
 
     def put(self, encoded: EncodedMessage, stored: asyncio.Future[int] | Receipt) -> None:
         """See QueueProducer."""
         number = self._numbers[encoded.address] = self._numbers[encoded.address] + 1
         until = asyncio.get_running_loop().time() + self._settings.send_timeout
-        self._waiting.append(PendingPut(encoded, number, until, stored))
-        if not self._has_waiting.is_set():
+        pending = PendingPut(encoded, number, until, stored)
+        if self._is_idle and self._are_single and self._post(pending):
+            return
+        self._waiting.append(pending)
+        if self._posted is None and not self._has_waiting.is_set():
             self._has_waiting.set()
 
     async def run(self) -> None:
         """Store until cancelled."""
-        while True:
-            await self._wait()
-            if batch := self._next_batch():
-                self._block(await self._store_batch(batch))
+        self._is_running = True
+        try:
+            while True:
+                await self._wait()
+                if batch := self._next_batch():
+                    self._is_storing = True
+                    self._block(await self._store_batch(batch))
+                    self._is_storing = False
+                    self._are_single = len(batch) == 1 and not self._waiting
+        finally:
+            self._is_running = self._is_storing = False
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether nothing is under way, or waits before what comes now."""
+        is_busy = self._is_storing or self._posted is not None or self._waiting
+        return self._is_running and not (
+            is_busy or self._blocked_by_queue or self._blocked_behind_broadcast
+        )
+
+    def _post(self, pending: PendingPut) -> bool:
+        """Have a message stored without a turn of the loop; returns False where the store cannot."""
+        self._posted = pending
+        if self._store.put_now(self._outgoing([pending]), self._end_post):
+            return True
+        self._posted = None
+        return False
+
+    def _end_post(self, result: PutResult | None) -> None:
+        pending, self._posted = self._posted, None
+        if pending is None:
+            return  # its sender was told
+        self._are_single = not self._waiting
+        if result is None:
+            self._waiting.appendleft(pending)  # run() has more ways; its number tells that it is the same
+        else:
+            self._apply_results([[pending]], [result])
+        if self._waiting:
+            self._has_waiting.set()
 
     def fail_all(self, error: Exception) -> None:
         """See QueueProducer."""
-        for put in (*self._waiting, *self._all_blocked()):
+        posted, self._posted = self._posted, None
+        for put in (*([posted] if posted else ()), *self._waiting, *self._all_blocked()):
             put.fail(error)
         self._waiting.clear()
         self._blocked_by_queue.clear()
@@ -141,7 +184,7 @@ class LaneProducer:
 
     async def _wait(self) -> None:
         """Until there is something new, or it is time to try again what was held up."""
-        if self._waiting:
+        if self._waiting and self._posted is None:
             return
         self._has_waiting.clear()
         limit = None

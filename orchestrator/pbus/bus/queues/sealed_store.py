@@ -82,6 +82,8 @@ class SealedQueueStore:
         self._names = names
         self._claims = claims
         self._refuse = refuse
+        # What is pushed has to be opened, and perhaps asked about: fetch() returns it.
+        self.on_push: Callable[[StoredMessage], None] | None = None
         self._rejected: list[Settlement] = []  # to be dead letters as soon as the broker answers
 
     def __getattr__(self, name: str) -> Any:
@@ -100,6 +102,10 @@ class SealedQueueStore:
     async def put(self, batch: Sequence[QueueEntry]) -> list[PutResult]:
         """Store a batch; see QueueStore."""
         return await self._store.put([self._sealed(one) for one in batch])
+
+    def put_now(self, entry: QueueEntry, on_end: Callable[[PutResult | None], None]) -> bool:
+        """Begin to store one message; see QueueStore."""
+        return self._store.put_now(self._sealed(entry), on_end)
 
     async def fetch(
         self, wanted: Sequence[tuple[str, Lane, int]], *, consumer: str, wait_s: float

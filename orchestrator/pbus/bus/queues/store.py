@@ -217,9 +217,12 @@ class QueueStore(Protocol):
     Attributes:
         on_lost: Called by touch() with a queue and about how many messages others than pbus
             removed from it; a store that cannot tell never does.
+        on_push: Called with a message that the broker sends to a consumer of this process while a
+            fetch() of it waits, which then goes on waiting. A store need not: then fetch() returns it.
     """
 
     on_lost: Callable[[str, int], None]
+    on_push: Callable[[StoredMessage], None] | None
 
     async def open(
         self,
@@ -263,6 +266,19 @@ class QueueStore(Protocol):
         it: what goes to the same address and lane, after a refused broadcast all of its lane, and
         a broadcast after anything of its lane. Write what was refused again before newer numbers,
         and one batch of a lane at a time, or order (and with it the numbers) means nothing.
+        """
+        ...
+
+    def put_now(self, entry: QueueEntry, on_end: Callable[[PutResult | None], None]) -> bool:
+        """Begin to store one message before this returns; put() does without.
+
+        Args:
+            entry: With one message.
+            on_end: Called once, later: with the outcome; or with None where that is unknown, or needs
+                more than one step: the same entry is to be given to put() then.
+
+        Returns:
+            Whether it began; if not, nothing was done.
         """
         ...
 

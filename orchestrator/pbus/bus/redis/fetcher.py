@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -15,7 +15,7 @@ from pbus.bus.redis.encoding import LANES, Slot, encode, read_entry, slot_of
 from pbus.bus.redis.scripts.delivery_lua import REFUSE, TAKE
 from pbus.bus.redis.scripts.script_client import ScriptClient
 from pbus.bus.redis.server.endpoint import TROUBLE
-from pbus.bus.redis.wakeups import POLL_S, FetchWaiter, Pair, WakeupHub
+from pbus.bus.redis.wakeups import POLL_S, FetchWaiter, Pair, Pushed, WakeupHub
 from pbus.errors import BusUnavailableError
 from pbus.messages import Lane
 
@@ -89,19 +89,25 @@ class Fetcher:
         self._foreign: list[bytes] = []  # queue, stream, entry of each that is to be refused
 
     async def fetch(
-        self, wanted: Sequence[Wanted], name: str, wait_s: float
+        self,
+        wanted: Sequence[Wanted],
+        name: str,
+        wait_s: float,
+        *,
+        on_push: Callable[[StoredMessage], None] | None = None,
     ) -> list[StoredMessage]:
         """See QueueStore."""
         consumer = self._consumers.setdefault(name, _ConsumerState(name))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
-        with self._wakeups.waiter(name, [(queue, lane) for queue, lane, _ in wanted]) as waiter:
+        pairs = [(queue, lane) for queue, lane, _ in wanted]
+        with self._wakeups.waiter(name, pairs, on_push) as waiter:
             asked, look_at = waiter.pairs, float("-inf")
             if not consumer.armed - waiter.pairs - self._wakeups.wanted(name, waiter):
                 look_at = consumer.quiet_until(waiter.pairs)
             if look_at > (now := loop.time()):
                 asked = await waiter.wait(min(deadline, look_at) - now)
-            while not waiter.is_interrupted:
+            while not (waiter.is_interrupted or waiter.is_stale):
                 left = deadline - loop.time()
                 here = [one for one in wanted if (one[0], one[1]) in asked]
                 messages, due_s = await self._ask_now(consumer, waiter, here, left)
@@ -137,11 +143,11 @@ class Fetcher:
         if (consumer := self._consumers.get(name)) is not None:
             consumer.note_told(pair)
 
-    def read_push(self, payload: bytes) -> tuple[str, StoredMessage] | None:
+    def read_push(self, payload: bytes) -> Pushed | None:
         """Read a message that came with a wake-up.
 
         Returns:
-            Its holder and the message; None where it is none, an ask found it before, or one has to.
+            It; None where it is none, an ask found it before, or one has to.
         """
         try:
             mark, payload = payload[:1], payload[1:]
@@ -172,7 +178,7 @@ class Fetcher:
             return None
         self._last[pair] = number
         held.add(slot)
-        return holder, message
+        return Pushed(holder, message, mark == _STAYS)
 
     def put_back(self, message: StoredMessage) -> None:
         """A message that was held, and could not be requeued, was never seen."""

@@ -31,7 +31,7 @@ from pbus.bus.redis.scripts.delivery_lua import (
 )
 from pbus.bus.redis.scripts.script_client import ScriptClient
 from pbus.bus.redis.server.endpoint import Endpoint
-from pbus.bus.redis.wakeups import Pair, WakeupHub
+from pbus.bus.redis.wakeups import Pair, Pushed, WakeupHub
 from pbus.concurrency.background import TaskOwner
 from pbus.errors import BusUnavailableError
 from pbus.leases import LEASE_S
@@ -82,6 +82,7 @@ class RedisQueueStore:
         self._waiting: dict[str, int] = {}  # how many messages waited then
         self._fallen = FallenDead()
         self.on_lost: Callable[[str, int], None] = _say_lost
+        self.on_push: Callable[[StoredMessage], None] | None = None
 
     async def open(
         self,
@@ -116,7 +117,7 @@ class RedisQueueStore:
         """Store a batch; see QueueStore."""
         if not batch:
             return []
-        purpose = f"put {batch[0].lane}"  # an urgent batch does not wait for one of the data lane
+        purpose = _purpose_of(batch[0])
         if (single := write_single(batch)) is not None:
             count = await self._scripts.run(purpose, PUT_ONE, *single)
             if count is not None:
@@ -124,11 +125,21 @@ class RedisQueueStore:
         counts = await self._scripts.run(purpose, PUT, *write_batch(batch))
         return [_stored(count) for count in counts]
 
+    def put_now(self, entry: QueueEntry, on_end: Callable[[PutResult | None], None]) -> bool:
+        """Begin to store one message; see QueueStore."""
+
+        def end(outcome: list[Any] | Exception) -> None:
+            is_stored = isinstance(outcome, list) and isinstance(outcome[0], int)
+            on_end(PutResult(1) if is_stored else None)
+
+        single = write_single([entry])
+        return single is not None and self._scripts.post(_purpose_of(entry), PUT_ONE, single, end)
+
     async def fetch(
         self, wanted: Sequence[tuple[str, Lane, int]], *, consumer: str, wait_s: float
     ) -> list[StoredMessage]:
         """Take messages; see QueueStore."""
-        return await self._fetcher.fetch(wanted, consumer, wait_s)
+        return await self._fetcher.fetch(wanted, consumer, wait_s, on_push=self.on_push)
 
     async def wake_fetchers(self) -> None:
         """End waits; see QueueStore."""
@@ -232,7 +243,7 @@ class RedisQueueStore:
     def _note_wake(self, consumer: str, pair: Pair) -> None:
         self._fetcher.note_wake(consumer, pair)
 
-    def _read_push(self, payload: bytes) -> tuple[str, StoredMessage] | None:
+    def _read_push(self, payload: bytes) -> Pushed | None:
         return self._fetcher.read_push(payload)
 
     def _requeue_pushed(self, message: StoredMessage) -> None:
@@ -254,6 +265,11 @@ class RedisQueueStore:
                 break
             start = f"({page[-1][0].decode()}"
         return messages
+
+
+def _purpose_of(one: QueueEntry) -> str:
+    """Name the connection: an urgent batch does not wait for one of the data lane."""
+    return f"put {one.lane}"
 
 
 def _counts_of(flat: Sequence[Any]) -> dict[str, int]:

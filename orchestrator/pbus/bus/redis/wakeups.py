@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from pbus.bus.queues.store import StoredMessage
 from pbus.bus.redis.connections import SubscriberConnection
@@ -18,6 +19,15 @@ from pbus.errors import BusUnavailableError
 
 Pair = tuple[str, str]  # a queue and a lane
 
+
+class Pushed(NamedTuple):
+    """A message that came with a wake-up, and its holder; it waits on, or has to ask again."""
+
+    holder: str
+    message: StoredMessage
+    waits_on: bool
+
+
 POLL_S = 1.0  # looked after at least so often, should a wake-up be lost with its connection
 _BEAT_S = 2.0
 _KEPT_S = 0.1  # a pushed message that no take waits for, before others get it
@@ -25,10 +35,26 @@ _PUSHES = (b"!", b"+")  # before a wake-up that has its message with it; +: the 
 
 
 class FetchWaiter:
-    """One take() that waits."""
+    """One take() that waits.
 
-    def __init__(self, consumer: str, pairs: Iterable[Pair]) -> None:
+    Args:
+        consumer: Whose.
+        pairs: Where.
+        on_push: Called with messages that came with a wake-up, as long as the consumer waits on.
+
+    Attributes:
+        is_stale: Some were given to on_push, so what is wanted may be less now.
+    """
+
+    def __init__(
+        self,
+        consumer: str,
+        pairs: Iterable[Pair],
+        on_push: Callable[[StoredMessage], None] | None = None,
+    ) -> None:
         self.consumer = consumer
+        self.is_stale = False
+        self._on_push = on_push
         self.pairs = frozenset(pairs)
         self.woken: set[Pair] = set()
         self.pushed: list[StoredMessage] = []
@@ -41,8 +67,12 @@ class FetchWaiter:
             self.woken.add(pair)
         self._event.set()
 
-    def push(self, message: StoredMessage) -> None:
+    def push(self, message: StoredMessage, *, waits_on: bool = False) -> None:
         """A message came with its wake-up."""
+        if waits_on and self._on_push is not None and not self.pushed:
+            self.is_stale = True
+            self._on_push(message)
+            return
         self.pushed.append(message)
         self._event.set()
 
@@ -86,7 +116,7 @@ class WakeupHub:
         key: str,
         on_stray: Callable[[Pair], None],
         on_wake: Callable[[str, Pair], None],
-        on_push: Callable[[bytes], tuple[str, StoredMessage] | None],
+        on_push: Callable[[bytes], Pushed | None],
         on_stray_push: Callable[[StoredMessage], None],
         on_fault: Callable[[], None] | None = None,
     ) -> None:
@@ -104,9 +134,14 @@ class WakeupHub:
         self._beat_at = 0.0
 
     @contextlib.contextmanager
-    def waiter(self, consumer: str, pairs: Iterable[Pair]) -> Iterator[FetchWaiter]:
+    def waiter(
+        self,
+        consumer: str,
+        pairs: Iterable[Pair],
+        on_push: Callable[[StoredMessage], None] | None = None,
+    ) -> Iterator[FetchWaiter]:
         """A waiter, present while the block lasts; what woke it for nothing wakes another."""
-        waiter = FetchWaiter(consumer, pairs)
+        waiter = FetchWaiter(consumer, pairs, on_push)
         for early in self._early[:]:
             name, message = early
             if name == consumer and (message.queue, message.lane) in waiter.pairs:
@@ -168,7 +203,7 @@ class WakeupHub:
         if payload.startswith(_PUSHES):
             pushed = self._on_push(payload)
             if pushed is not None:
-                self._hand_over(*pushed)
+                self._hand_over(pushed)
             return
         head, _, queue = payload.decode(errors="replace").partition("\n")
         pair, consumer = (queue, head[:1]), head[1:]
@@ -179,11 +214,12 @@ class WakeupHub:
                 return
         self._on_stray(pair)
 
-    def _hand_over(self, consumer: str, message: StoredMessage) -> None:
+    def _hand_over(self, pushed: Pushed) -> None:
+        consumer, message, waits_on = pushed
         pair = (message.queue, message.lane)
         for waiter in self.waiters:
             if waiter.consumer == consumer and pair in waiter.pairs:
-                waiter.push(message)
+                waiter.push(message, waits_on=waits_on)
                 return
         self._keep(consumer, message)
 

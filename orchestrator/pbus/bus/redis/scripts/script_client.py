@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from pbus.bus.redis.connections import CommandConnection
+from pbus.bus.redis.connections import CommandConnection, OnEnd
 from pbus.bus.redis.scripts.admin_lua import MEND, OPEN, TOUCH
 from pbus.bus.redis.scripts.common_lua import Script
 from pbus.bus.redis.server.endpoint import TROUBLE, Endpoint, reason_of
@@ -49,6 +49,19 @@ class ScriptClient:
             return await self.once(purpose, script, *arguments)
         except TROUBLE as error:
             raise self.error(error) from error
+
+    def post(self, purpose: str, script: Script, arguments: Sequence[Any], on_end: OnEnd) -> bool:
+        """Run a script once, written here and now; returns False where its connection is busy or not there.
+
+        Args:
+            purpose: Which connection.
+            script: One that the server knows, or on_end is told that it does not.
+            arguments: Of the script.
+            on_end: Called once: with its reply in a list, or with TROUBLE.
+        """
+        link = self._links.get(purpose)
+        command = ("EVALSHA", script.digest, 1, self._key, *arguments)
+        return link is not None and link.post([command], on_end)
 
     async def once(self, purpose: str, script: Script, *arguments: Any) -> Any:
         """Run a script, or raise TROUBLE; others may have removed scripts and groups meanwhile."""
