@@ -5,7 +5,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from pbus.bus.queues.store import PutResult
 from pbus.bus.redis import wakeups
+from pbus.bus.redis.connections import close
 from pbus.bus.redis.keys import Keys
 from pbus.bus.redis.queue_store import RedisQueueStore
 from pbus.bus.redis.server.endpoint import Endpoint
@@ -233,5 +235,172 @@ def test_large_and_repeated_messages_are_asked_for(make_store):
             await until(lambda: again.done() or is_armed(there))
             await here.put([writer.to("box", "new", ids=["new"])])
             assert ["new"] == texts(await finishes(again))
+
+    run(main())
+
+
+def asks_of(store):
+    """Note the asks of a store from now on."""
+    asked, ask_once = [], store._fetcher._ask_once
+    store._fetcher._ask_once = lambda *a, **k: asked.append(1) or ask_once(*a, **k)
+    return asked
+
+
+def test_consumer_waits_on_after_a_push(make_store):
+    """Messages that come one by one are handed over while one fetch waits; several are asked for."""
+
+    async def main():
+        async with make_store() as here, make_store() as there:
+            pushed, writer = [], Writer()
+            there.on_push = pushed.append
+            await here.open("box", durable=True)
+            waiting = asyncio.create_task(fetch(there, wait_s=LONG_S))
+            await until(lambda: is_armed(there))
+            asked = asks_of(there)
+            for number in range(5):
+                await here.put([writer.to("box", str(number))])
+                await until(lambda: len(pushed) == number + 1)  # noqa: B023 - awaited here
+                await handle(there, pushed[-1:])
+            assert list("01234") == texts(pushed)
+            assert ([], False) == (asked, waiting.done())
+            await here.put([writer.to("box", "5", "6")])
+            assert [] == await finishes(waiting)  # what is wanted may be less by now
+            messages = await fetch(there, wait_s=LONG_S)
+            assert ["5", "6"] == texts(messages)
+            await handle(there, messages)
+            assert [(0, 0)] == await in_flight(here)
+
+    run(main())
+
+
+def test_much_in_flight_is_asked_for(make_store):
+    """Pushes alone give a consumer no more than it has room for; order holds beyond that."""
+
+    async def main():
+        async with make_store() as here, make_store() as there:
+            got, writer = [], Writer()
+            there.on_push = got.append
+            await here.open("box", durable=True)
+            waiting = asyncio.create_task(fetch(there, wait_s=LONG_S))
+            await until(lambda: is_armed(there))
+            for number in range(17):
+                await here.put([writer.to("box", str(number))])
+            got += await finishes(waiting)
+            assert list(map(str, range(17))) == texts(got)
+            assert not is_armed(there)
+            asked = asks_of(there)
+            await here.put([writer.to("box", "17")])
+            while len(got) < 18:
+                got += await fetch(there, wait_s=LONG_S)
+            assert list(map(str, range(18))) == texts(got)
+            assert asked
+            assert [(18, 18)] == await in_flight(here)
+
+    run(main())
+
+
+def test_consumer_with_little_room_asks_each_time(make_store):
+    """What it has room for may be less after each message."""
+
+    async def main():
+        async with make_store() as here, make_store() as there:
+            writer = Writer()
+            await here.open("box", durable=True)
+            for text in "ab":
+                fetching = there.fetch([("box", DATA, 1)], consumer="consumer", wait_s=LONG_S)
+                waiting = asyncio.create_task(fetching)
+                await until(lambda: is_armed(there))
+                await here.put([writer.to("box", text)])
+                assert [text] == texts(await finishes(waiting))
+                assert not is_armed(there)
+
+    run(main())
+
+
+def test_waiting_consumers_take_turns(make_store):
+    """Each message goes to the one that has waited longest since its last one."""
+
+    async def main():
+        async with make_store() as here, make_store() as one, make_store() as two:
+            got, writer = {one: [], two: []}, Writer()
+            await here.open("box", durable=True)
+            waiting = []
+            for name, store in (("one", one), ("two", two)):
+                store.on_push = got[store].append
+                waiting.append(asyncio.create_task(fetch(store, consumer=name, wait_s=LONG_S)))
+                await until(lambda: is_armed(store))  # noqa: B023 - awaited here
+            for number in range(6):
+                await here.put([writer.to("box", str(number))])
+            await until(lambda: sum(map(len, got.values())) == 6)
+            assert [["0", "2", "4"], ["1", "3", "5"]] == [texts(some) for some in got.values()]
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
+
+    run(main())
+
+
+def test_push_lost_with_its_connection_comes_before_later_ones(make_store, monkeypatch):
+    """A later message that is pushed over the next connection waits until the lost one is found."""
+    monkeypatch.setattr("pbus.bus.redis.fetcher.POLL_S", LONG_S)
+
+    async def main():
+        async with make_store() as here, make_store() as there:
+            got, writer = [], Writer()
+            there.on_push = got.append
+            await here.open("box", durable=True)
+            waiting = asyncio.create_task(fetch(there, wait_s=LONG_S))
+            await until(lambda: is_armed(there))
+            link = there._wakeups._link
+            on_payload = link._on_payload
+            kept, came = payloads_kept(there)
+            await here.put([writer.to("box", "lost")])
+            await happens(came)
+            link._on_payload = on_payload
+            await close(link._connection)
+            await until(lambda: link.opened == 2 and link.is_up)
+            await here.put([writer.to("box", "later")])
+            while len(got) < 2:
+                got += await finishes(waiting)
+                waiting = asyncio.create_task(fetch(there, wait_s=LONG_S))
+            assert ["lost", "later"] == texts(got)
+            on_payload(kept[0])
+            await handle(there, got)
+            await here.put([writer.to("box", "next")])
+            await until(lambda: len(got) == 3)
+            assert ["lost", "later", "next"] == texts(got)
+            waiting.cancel()
+            await asyncio.wait({waiting})
+
+    run(main())
+
+
+async def put_now(store, entry):
+    """The outcome of putting an entry at once; False where that did not begin."""
+    ended = asyncio.get_running_loop().create_future()
+    return await finishes(ended) if store.put_now(entry, ended.set_result) else False
+
+
+def test_put_now_stores_what_needs_one_step(make_store):
+    """All else is left to put(): which has to open a connection, or to refuse."""
+
+    async def main():
+        async with make_store() as store:
+            await store.open("box", durable=True, max_backlog=4)
+            writer = Writer()
+            assert await put_now(store, writer.to("box", "0")) is False  # not connected
+            fresh = Writer()
+            await store.put([fresh.to("box", "1")])
+            second = fresh.to("box", "2")
+            assert PutResult(1) == await put_now(store, second)
+            assert await put_now(store, second) is None  # it is there
+            assert PutResult(1) == await put_now(store, fresh.to("box", "3"))
+            assert await put_now(store, writer.to("box", "9")) is None  # its first is missing
+            assert await put_now(store, fresh.to("nowhere", "4")) is None
+            assert await put_now(store, fresh.to("*", "4")) is False
+            assert await put_now(store, fresh.to("box", "4", "5")) is False
+            await store.put([Writer("third").to("box", "4")])
+            assert await put_now(store, fresh.to("box", "full")) is None
+            assert list("1234") == texts(await fetch(store))
 
     run(main())

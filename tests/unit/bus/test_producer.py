@@ -1,6 +1,7 @@
 """Storing what is sent, without a broker."""
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -8,7 +9,7 @@ from pbus.bus.coalescing import EVERYONE
 from pbus.bus.queues.pending_put import EncodedMessage
 from pbus.bus.queues.producer import QueueProducer
 from pbus.bus.queues.store import PutResult
-from pbus.errors import BrokerFaultError
+from pbus.errors import BrokerFaultError, BusUnavailableError
 from pbus.messages import Lane
 from pbus.settings import BusSettings
 from support.waiting import run
@@ -17,8 +18,7 @@ from support.waiting import run
 class PlainStore:
     """Stores nothing at once."""
 
-    def put_now(self, entry, on_end):
-        return False
+    put_now = None
 
 
 class FaultyStore(PlainStore):
@@ -125,5 +125,139 @@ def test_impossible_message_keeps_refused_in_order(refusals: int):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         assert list("12345") == store.stored
+
+    run(main())
+
+
+class QuickStore:
+    """Stores one message at once when it is told to, and notes how each was stored."""
+
+    def __init__(self):
+        self.ends = []
+        self.posted, self.put_together = [], []
+
+    def put_now(self, entry, on_end):
+        self.posted += entry.ids
+        self.ends.append(on_end)
+        return True
+
+    async def put(self, entries):
+        self.put_together.append([id_ for entry in entries for id_ in entry.ids])
+        return [PutResult(queues=1) for _ in entries]
+
+
+@asynccontextmanager
+async def quick_producer():
+    """A producer over a QuickStore, that runs."""
+    store = QuickStore()
+    producer = QueueProducer(store, "me", BusSettings(send_timeout=60.0))
+    tasks = [asyncio.create_task(chore()) for chore in producer.tasks()]
+    await asyncio.sleep(0)
+    try:
+        yield producer, store
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def stored(producer, *ids):
+    return [producer.put(EncodedMessage("w", Lane.DATA, id_, b"{}")) for id_ in ids]
+
+
+def test_single_message_is_stored_at_once():
+    """Before put() returns; its sender is told in the reader's turn."""
+
+    async def main():
+        async with quick_producer() as (producer, store):
+            for id_ in "12":
+                (sent,) = stored(producer, id_)
+                assert not sent.done()
+                store.ends.pop()(PutResult(1))
+                assert (True, 1) == (sent.done(), sent.result())
+            assert (["1", "2"], []) == (store.posted, store.put_together)
+
+    run(main())
+
+
+def test_messages_that_come_meanwhile_go_together():
+    """After the one under way, in order; and what comes in numbers no longer begins with one alone."""
+
+    async def main():
+        async with quick_producer() as (producer, store):
+            first, *others = stored(producer, *"1234")
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert (["1"], []) == (store.posted, store.put_together)
+            store.ends.pop()(PutResult(1))
+            assert [1] * 4 == await asyncio.gather(first, *others)
+            assert [1, 1] == await asyncio.gather(*stored(producer, *"56"))
+            assert ["1"] == store.posted
+            assert [["2", "3", "4"], ["5", "6"]] == store.put_together
+            await asyncio.gather(*stored(producer, "7"))
+            (sent,) = stored(producer, "8")
+            store.ends.pop()(PutResult(1))
+            assert 1 == await sent
+            assert ["1", "8"] == store.posted
+
+    run(main())
+
+
+def test_unknown_outcome_is_put_again_before_later_ones():
+    """The store drops it by its number if it is there."""
+
+    async def main():
+        async with quick_producer() as (producer, store):
+            sent = stored(producer, *"12")
+            store.ends.pop()(None)
+            assert [1, 1] == await asyncio.gather(*sent)
+            assert [["1", "2"]] == store.put_together
+
+    run(main())
+
+
+def test_end_tells_the_sender_of_what_is_under_way():
+    """Its outcome comes too late."""
+
+    async def main():
+        async with quick_producer() as (producer, store):
+            sent = stored(producer, *"12")
+            producer.fail_all(BusUnavailableError("the broker", "the bus was stopped"))
+            results = await asyncio.gather(*sent, return_exceptions=True)
+            assert [BusUnavailableError] * 2 == list(map(type, results))
+            store.ends.pop()(PutResult(1))
+            assert [] == store.put_together
+
+    run(main())
+
+
+def test_sender_that_left_stops_nothing():
+    """Its message is stored; a later one follows."""
+
+    async def main():
+        async with quick_producer() as (producer, store):
+            (sent,) = stored(producer, "1")
+            sent.cancel()
+            store.ends.pop()(PutResult(1))
+            (later,) = stored(producer, "2")
+            store.ends.pop()(PutResult(1))
+            assert 1 == await later
+
+    run(main())
+
+
+def test_nothing_is_stored_at_once_before_the_start():
+    """What was sent before goes first, together."""
+
+    async def main():
+        store = QuickStore()
+        producer = QueueProducer(store, "me", BusSettings(send_timeout=60.0))
+        sent = stored(producer, *"12")
+        tasks = [asyncio.create_task(chore()) for chore in producer.tasks()]
+        assert [1, 1] == await asyncio.gather(*sent)
+        assert ([], [["1", "2"]]) == (store.posted, store.put_together)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     run(main())

@@ -25,6 +25,7 @@ from pbus.bus.queues.store import (
     HANDLED_KEPT_S,
     DeadLetter,
     FallenDead,
+    PutNow,
     PutResult,
     QueueEntry,
     QueueStats,
@@ -93,6 +94,7 @@ class PgmqQueueStore:
         self._hurry_until = 0.0
         self._fallen = FallenDead()
         self.on_lost: Callable[[str, int], None] = lambda *_: None
+        self.put_now: PutNow | None = None
         self.on_push: Callable[[StoredMessage], None] | None = None
 
     async def open(
@@ -135,10 +137,6 @@ class PgmqQueueStore:
         size = sum(len(body) for one in batch for body in one.bodies)
         rows = await self._writer.call(sql, self._channel, *arguments, size=size)
         return [PutResult(row[0], is_full=row[1], why=why_full(row[2])) for row in rows]
-
-    def put_now(self, entry: QueueEntry, on_end: Callable[[PutResult | None], None]) -> bool:  # noqa: ARG002
-        """Leave it to put(); see QueueStore."""
-        return False
 
     async def fetch(
         self, wanted: Sequence[tuple[str, Lane, int]], *, consumer: str, wait_s: float

@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 
 from pbus.bus.coalescing import EVERYONE
+from pbus.bus.queues.full_queues import FullQueues
 from pbus.bus.queues.pending_put import EncodedMessage, PendingPut, Receipt, entries_of
 from pbus.bus.queues.store import PutResult, QueueEntry, QueueStore
 from pbus.codec import Encoding, check_key, encode_message, known_form
@@ -21,7 +22,6 @@ logger = logging.getLogger(__name__)
 MAX_BATCH = 2_000  # messages a put
 FULL_RETRY_S = 0.05
 OUTAGE_PAUSE_S = 0.2
-_SAY_EVERY_S = 60.0
 _BLOCKED_TRIED = 200  # of one queue without room at once: it has room for few
 
 
@@ -83,8 +83,7 @@ class QueueProducer:
 class LaneProducer:
     """Stores one lane's messages; one batch at a time, or order means nothing.
 
-    Who finds a queue full waits aside, and with him whatever must not overtake him; the others
-    go on.
+    What finds a queue full waits aside, with whatever must not overtake it; the others go on.
     """
 
     def __init__(
@@ -96,18 +95,17 @@ class LaneProducer:
     ) -> None:
         self._edges = edges
         self._store = store
+        self._put_now = store.put_now
         self._sender = sender
         self._settings = settings
         self._waiting: deque[PendingPut] = deque()
         self._blocked_by_queue: dict[str, deque[PendingPut]] = {}  # by queue without room
-        self._blocked_behind_broadcast: deque[PendingPut] = (
-            deque()
-        )  # from a broadcast that has to wait, on
+        # From a broadcast that has to wait, on.
+        self._blocked_behind_broadcast: deque[PendingPut] = deque()
         self._retry_at = 0.0
         self._numbers: Counter[str] = Counter()
         self._reached: dict[str, int] = {}  # by address: how many queues there were
-        self._full: dict[str, str] = {}  # by address without room: which bound was reached
-        self._said: dict[str, float] = {}  # and when that was said
+        self._full = FullQueues()
         self._has_waiting = asyncio.Event()
         self._is_running = False
         self._is_storing = False  # by run()
@@ -149,11 +147,11 @@ class LaneProducer:
 
     def _post(self, pending: PendingPut) -> bool:
         """Have a message stored without a turn of the loop; returns False where the store cannot."""
+        entry = _outgoing(self._sender, [pending])
+        if self._put_now is None or not self._put_now(entry, self._end_post):
+            return False
         self._posted = pending
-        if self._store.put_now(self._outgoing([pending]), self._end_post):
-            return True
-        self._posted = None
-        return False
+        return True
 
     def _end_post(self, result: PutResult | None) -> None:
         pending, self._posted = self._posted, None
@@ -161,7 +159,9 @@ class LaneProducer:
             return  # its sender was told
         self._are_single = not self._waiting
         if result is None:
-            self._waiting.appendleft(pending)  # run() has more ways; its number tells that it is the same
+            self._waiting.appendleft(
+                pending
+            )  # run() has more ways; its number tells that it is the same
         else:
             self._apply_results([[pending]], [result])
         if self._waiting:
@@ -177,10 +177,8 @@ class LaneProducer:
         self._blocked_behind_broadcast.clear()
 
     def _all_blocked(self) -> list[PendingPut]:
-        return [
-            *(put for queue in self._blocked_by_queue.values() for put in queue),
-            *self._blocked_behind_broadcast,
-        ]
+        by_queue = self._blocked_by_queue.values()
+        return [*(put for queue in by_queue for put in queue), *self._blocked_behind_broadcast]
 
     async def _wait(self) -> None:
         """Until there is something new, or it is time to try again what was held up."""
@@ -245,7 +243,7 @@ class LaneProducer:
         while puts := [put for put in puts if not put.stored.done()]:
             entries = entries_of(puts)
             try:
-                results = await self._store.put([self._outgoing(entry) for entry in entries])
+                results = await self._store.put([_outgoing(self._sender, one) for one in entries])
             except BrokerFaultError as error:
                 return await self._find_fault(puts, error)
             except BusUnavailableError as error:
@@ -292,11 +290,11 @@ class LaneProducer:
             ):
                 refused += entry
                 is_full = is_full or result.is_full
-                self._note_full(address, result.why)
+                self._full.note(address, result.why)
                 continue
             self._reached[address] = result.queues
-            self._full.pop(address, None)
-            self._count(address, entry, result)
+            self._full.forget(address)
+            _count(self._edges, entry, is_undelivered=result.queues == 0)
             for put in entry:
                 if not put.stored.done():
                     put.stored.set_result(result.queues)
@@ -304,22 +302,6 @@ class LaneProducer:
             self._refuse_first(refused)
             return []
         return refused
-
-    def _count(self, address: str, entry: list[PendingPut], result: PutResult) -> None:
-        if self._edges is None:
-            return
-        lines = [put.encoded.line for put in entry]
-        size = sum(map(len, lines))
-        self._edges.note_sent(address, lines, size, is_undelivered=result.queues == 0)
-
-    def _note_full(self, address: str, why: str) -> None:
-        if not why:
-            return
-        self._full[address] = why
-        now = asyncio.get_running_loop().time()
-        if now - self._said.get(address, -_SAY_EVERY_S) >= _SAY_EVERY_S:
-            self._said[address] = now
-            logger.warning("no room to send to %r: %s", address, why)
 
     def _block(self, refused: list[PendingPut]) -> None:
         """Put aside what found no room, before what already waits there."""
@@ -346,20 +328,28 @@ class LaneProducer:
         self._waiting.extendleft(reversed(rest))
 
     def _refuse(self, put: PendingPut, waited: float) -> None:
-        reason = self._full.get(put.address, "earlier messages wait for room")
-        put.fail(BusFullError(repr(put.address), waited, reason))
+        put.fail(BusFullError(repr(put.address), waited, self._full.reason(put.address)))
 
-    def _outgoing(self, entry: list[PendingPut]) -> QueueEntry:
-        first = entry[0]
-        return QueueEntry(
-            address=first.encoded.address,
-            lane=first.encoded.lane,
-            bodies=[put.encoded.line for put in entry],
-            ids=[put.encoded.id for put in entry],
-            sender=self._sender,
-            stream=1,
-            first=first.number,
-        )
+
+def _outgoing(sender: str, puts: list[PendingPut]) -> QueueEntry:
+    """The entry of messages that are stored as one."""
+    first = puts[0]
+    return QueueEntry(
+        address=first.encoded.address,
+        lane=first.encoded.lane,
+        bodies=[put.encoded.line for put in puts],
+        ids=[put.encoded.id for put in puts],
+        sender=sender,
+        stream=1,
+        first=first.number,
+    )
+
+
+def _count(edges: EdgeTable | None, puts: list[PendingPut], *, is_undelivered: bool) -> None:
+    if edges is None:
+        return
+    lines = [put.encoded.line for put in puts]
+    edges.note_sent(puts[0].address, lines, sum(map(len, lines)), is_undelivered=is_undelivered)
 
 
 def _must_follow(put: PendingPut, refused: set[str]) -> bool:

@@ -10,6 +10,7 @@ from pbus.bus.claims import Claim, Claims
 from pbus.bus.coalescing import EVERYONE
 from pbus.bus.queues.store import (
     DeadLetter,
+    PutNow,
     PutResult,
     QueueEntry,
     QueueStore,
@@ -91,6 +92,12 @@ class SealedQueueStore:
         return getattr(self._store, name)
 
     @property
+    def put_now(self) -> PutNow | None:
+        """See QueueStore."""
+        put_now = self._store.put_now
+        return put_now and (lambda entry, on_end: put_now(self._sealed(entry), on_end))
+
+    @property
     def on_lost(self) -> Callable[[str, int], None]:
         """See QueueStore."""
         return self._store.on_lost
@@ -102,10 +109,6 @@ class SealedQueueStore:
     async def put(self, batch: Sequence[QueueEntry]) -> list[PutResult]:
         """Store a batch; see QueueStore."""
         return await self._store.put([self._sealed(one) for one in batch])
-
-    def put_now(self, entry: QueueEntry, on_end: Callable[[PutResult | None], None]) -> bool:
-        """Begin to store one message; see QueueStore."""
-        return self._store.put_now(self._sealed(entry), on_end)
 
     async def fetch(
         self, wanted: Sequence[tuple[str, Lane, int]], *, consumer: str, wait_s: float

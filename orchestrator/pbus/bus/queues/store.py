@@ -211,6 +211,9 @@ class FallenDead:
             )  # fmt: skip
 
 
+PutNow = Callable[[QueueEntry, Callable[[PutResult | None], None]], bool]
+
+
 class QueueStore(Protocol):
     """Queues in a broker. Every call may raise BusUnavailableError.
 
@@ -223,6 +226,15 @@ class QueueStore(Protocol):
 
     on_lost: Callable[[str, int], None]
     on_push: Callable[[StoredMessage], None] | None
+
+    @property
+    def put_now(self) -> PutNow | None:
+        """Begins to store an entry with one message before it returns; None for a store that cannot.
+
+        Returns False where it did not begin. The callback is called once, later: with the outcome, or
+        with None where that is unknown or takes more steps: put() is to be used then.
+        """
+        ...
 
     async def open(
         self,
@@ -266,19 +278,6 @@ class QueueStore(Protocol):
         it: what goes to the same address and lane, after a refused broadcast all of its lane, and
         a broadcast after anything of its lane. Write what was refused again before newer numbers,
         and one batch of a lane at a time, or order (and with it the numbers) means nothing.
-        """
-        ...
-
-    def put_now(self, entry: QueueEntry, on_end: Callable[[PutResult | None], None]) -> bool:
-        """Begin to store one message before this returns; put() does without.
-
-        Args:
-            entry: With one message.
-            on_end: Called once, later: with the outcome; or with None where that is unknown, or needs
-                more than one step: the same entry is to be given to put() then.
-
-        Returns:
-            Whether it began; if not, nothing was done.
         """
         ...
 

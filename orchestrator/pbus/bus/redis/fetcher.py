@@ -52,6 +52,29 @@ class _ConsumerState:
         self.opened = 0
         self.asked_at = float("-inf")
 
+    def begin_ask(self, pairs: Iterable[Pair], opened: int) -> dict[Pair, int]:
+        """Note an ask over a connection; returns what is found by it of what was lost, for note_found()."""
+        self.note_connection(opened)
+        self.told.clear()
+        return {pair: self.lost[pair] for pair in pairs if pair in self.lost}
+
+    def note_found(self, lost: dict[Pair, int]) -> None:
+        """An ask found what had been lost, unless more was dropped meanwhile."""
+        for pair, dropped in lost.items():
+            if self.lost[pair] == dropped:
+                del self.lost[pair]
+
+    def begin_waiting(self, pairs: Collection[Pair], until: float) -> None:
+        """The server lists it there since the ask."""
+        self.armed.update(pairs)
+        self.quiet.update((pair, until) for pair in pairs if pair not in self.told)
+
+    def stop_waiting(self, pairs: Iterable[Pair]) -> None:
+        """It lists it there no longer."""
+        for pair in pairs:
+            self.armed.discard(pair)
+            self.quiet.pop(pair, None)
+
     def note_told(self, pair: Pair) -> None:
         """The server lists it there no longer, or has something else for it."""
         self.told.add(pair)
@@ -81,6 +104,7 @@ class Fetcher:
     def __init__(self, calls: ScriptClient, room: WakeupHub) -> None:
         self._scripts = calls
         self._wakeups = room
+        room.on_wake = self._note_wake
         self._consumers: dict[str, _ConsumerState] = {}
         self._held: dict[Pair, set[str]] = {}  # entries whose messages were returned
         self._lock = asyncio.Lock()  # an answer is read before the next question is put
@@ -102,11 +126,8 @@ class Fetcher:
         deadline = loop.time() + wait_s
         pairs = [(queue, lane) for queue, lane, _ in wanted]
         with self._wakeups.waiter(name, pairs, on_push) as waiter:
-            asked, look_at = waiter.pairs, float("-inf")
-            if not consumer.armed - waiter.pairs - self._wakeups.wanted(name, waiter):
-                look_at = consumer.quiet_until(waiter.pairs)
-            if look_at > (now := loop.time()):
-                asked = await waiter.wait(min(deadline, look_at) - now)
+            look_at = self._quiet_until(consumer, waiter)
+            asked = await waiter.wait(min(deadline, look_at) - loop.time())
             while not (waiter.is_interrupted or waiter.is_stale):
                 left = deadline - loop.time()
                 here = [one for one in wanted if (one[0], one[1]) in asked]
@@ -118,6 +139,14 @@ class Fetcher:
                 look_at = now + min(due_s, POLL_S) if is_all else min(look_at, now + due_s)
                 asked = await waiter.wait(min(deadline, look_at) - now)
             return waiter.take_pushed()
+
+    def _quiet_until(self, consumer: _ConsumerState, waiter: FetchWaiter) -> float:
+        """Return until when a new waiter need not ask, as the server lists it where it wants to be."""
+        is_listed_elsewhere = consumer.armed - waiter.pairs - self._wanted_elsewhere(waiter)
+        return float("-inf") if is_listed_elsewhere else consumer.quiet_until(waiter.pairs)
+
+    def _wanted_elsewhere(self, waiter: FetchWaiter) -> set[Pair]:
+        return self._wakeups.wanted(waiter.consumer, waiter)
 
     async def _ask_now(
         self, consumer: _ConsumerState, waiter: FetchWaiter, wanted: Sequence[Wanted], left_s: float
@@ -138,7 +167,7 @@ class Fetcher:
             consumer.quiet.clear()
         self._wakeups.look_again()
 
-    def note_wake(self, name: str, pair: Pair) -> None:
+    def _note_wake(self, name: str, pair: Pair) -> None:
         """A consumer was told that there is something to ask for, and is listed as waiting no longer."""
         if (consumer := self._consumers.get(name)) is not None:
             consumer.note_told(pair)
@@ -222,12 +251,10 @@ class Fetcher:
         is_waiting: bool,
     ) -> tuple[list[StoredMessage], float]:
         ordered = self._in_turn(wanted)
-        pairs = [(queue, lane) for queue, lane, _ in ordered]
+        pairs: list[Pair] = [(queue, lane) for queue, lane, _ in ordered]
         mine = consumer.armed & waiter.pairs
         stale = consumer.armed - waiter.pairs - self._wakeups.wanted(consumer.name, waiter)
-        consumer.note_connection(self._wakeups.opened)
-        lost = [(pair, consumer.lost[pair]) for pair in pairs if pair in consumer.lost]
-        consumer.told.clear()
+        lost = consumer.begin_ask(pairs, self._wakeups.opened)
         rows = [(*one, *self._recovery(consumer, (one[0], one[1]))) for one in ordered]
         recovered = consumer.unsure.intersection(pairs)
         consumer.unsure.update(pairs)  # until the answer is here
@@ -238,9 +265,7 @@ class Fetcher:
             if reply:
                 break
         consumer.unsure.difference_update(recovered, pairs)
-        for pair, dropped in lost:
-            if consumer.lost[pair] == dropped:
-                del consumer.lost[pair]
+        consumer.note_found(lost)
         clock = time.monotonic() - reply[2] / 1000
         messages, foreign = self._read(pairs, reply[0], clock)
         self._foreign += foreign
@@ -250,12 +275,8 @@ class Fetcher:
         if messages or not is_waiting:
             stale |= mine
         else:
-            consumer.armed.update(pairs)
-            until = asyncio.get_running_loop().time() + min(due_s, POLL_S)
-            consumer.quiet.update(dict.fromkeys(set(pairs) - consumer.told, until))
-        consumer.armed -= stale
-        for pair in stale:
-            consumer.quiet.pop(pair, None)
+            consumer.begin_waiting(pairs, asyncio.get_running_loop().time() + min(due_s, POLL_S))
+        consumer.stop_waiting(stale)
         return messages, due_s
 
     def _in_turn(self, wanted: Sequence[Wanted]) -> list[Wanted]:
@@ -267,7 +288,8 @@ class Fetcher:
 
     def _recovery(self, consumer: _ConsumerState, pair: Pair) -> tuple[int, Collection[str]]:
         """Whether messages that were never seen may be held, and those that were seen."""
-        kind = 1 if pair in consumer.unsure or pair in consumer.lost else 2 if pair in consumer.armed else 0
+        is_unsure = pair in consumer.unsure or pair in consumer.lost
+        kind = 1 if is_unsure else 2 if pair in consumer.armed else 0
         return kind, list(self._held.get(pair, ())) if kind else ()
 
     def _read(

@@ -9,6 +9,7 @@ from typing import Any
 from pbus.bus.queues.store import (
     DeadLetter,
     FallenDead,
+    PutNow,
     PutResult,
     QueueEntry,
     QueueStats,
@@ -71,7 +72,6 @@ class RedisQueueStore:
             endpoint,
             key,
             self._pass_on,
-            on_wake=self._note_wake,
             on_push=self._read_push,
             on_stray_push=self._requeue_pushed,
             on_fault=on_fault,
@@ -82,6 +82,7 @@ class RedisQueueStore:
         self._waiting: dict[str, int] = {}  # how many messages waited then
         self._fallen = FallenDead()
         self.on_lost: Callable[[str, int], None] = _say_lost
+        self.put_now: PutNow | None = self._post
         self.on_push: Callable[[StoredMessage], None] | None = None
 
     async def open(
@@ -124,16 +125,6 @@ class RedisQueueStore:
                 return [PutResult(count)]
         counts = await self._scripts.run(purpose, PUT, *write_batch(batch))
         return [_stored(count) for count in counts]
-
-    def put_now(self, entry: QueueEntry, on_end: Callable[[PutResult | None], None]) -> bool:
-        """Begin to store one message; see QueueStore."""
-
-        def end(outcome: list[Any] | Exception) -> None:
-            is_stored = isinstance(outcome, list) and isinstance(outcome[0], int)
-            on_end(PutResult(1) if is_stored else None)
-
-        single = write_single([entry])
-        return single is not None and self._scripts.post(_purpose_of(entry), PUT_ONE, single, end)
 
     async def fetch(
         self, wanted: Sequence[tuple[str, Lane, int]], *, consumer: str, wait_s: float
@@ -228,6 +219,14 @@ class RedisQueueStore:
         await self._wakeups.close()
         await self._scripts.close()
 
+    def _post(self, entry: QueueEntry, on_end: Callable[[PutResult | None], None]) -> bool:
+        def end(outcome: list[Any] | Exception) -> None:
+            is_stored = isinstance(outcome, list) and isinstance(outcome[0], int)
+            on_end(PutResult(1) if is_stored else None)
+
+        single = write_single([entry])
+        return single is not None and self._scripts.post(_purpose_of(entry), PUT_ONE, single, end)
+
     async def _names(self) -> list[str]:
         index = await self._scripts.plain("ZRANGE", self._key, 0, -1)
         return [name.decode(errors="replace") for name in index]
@@ -239,9 +238,6 @@ class RedisQueueStore:
         queue, lane = pair
         with contextlib.suppress(BusUnavailableError):  # then the others look by themselves
             await self._scripts.run("take", PASS_ON, lane, queue)
-
-    def _note_wake(self, consumer: str, pair: Pair) -> None:
-        self._fetcher.note_wake(consumer, pair)
 
     def _read_push(self, payload: bytes) -> Pushed | None:
         return self._fetcher.read_push(payload)

@@ -88,9 +88,10 @@ class FetchWaiter:
 
     async def wait(self, limit_s: float) -> frozenset[Pair]:
         """Return where to look next: where something arrived, else everywhere."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit_s):
-                await self._event.wait()
+        if limit_s > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limit_s):
+                    await self._event.wait()
         self._event.clear()
         woken, self.woken = frozenset(self.woken), set()
         return woken or self.pairs
@@ -103,11 +104,13 @@ class WakeupHub:
         endpoint: The server.
         key: What the channels begin with.
         on_stray: Called with the pair of a waiter that was woken and waits no longer.
-        on_wake: Called with a consumer and the pair of which it was told that there is something.
         on_push: Reads a message that came with a wake-up: its holder and the message; None where it was
             returned before, or is to be asked for.
         on_stray_push: Called with one that no take waits for.
         on_fault: Called when the listening ended by an error, and begins again.
+
+    Attributes:
+        on_wake: Called with a consumer and the pair of which it was told that there is something.
     """
 
     def __init__(
@@ -115,7 +118,6 @@ class WakeupHub:
         endpoint: Endpoint,
         key: str,
         on_stray: Callable[[Pair], None],
-        on_wake: Callable[[str, Pair], None],
         on_push: Callable[[bytes], Pushed | None],
         on_stray_push: Callable[[StoredMessage], None],
         on_fault: Callable[[], None] | None = None,
@@ -123,7 +125,7 @@ class WakeupHub:
         self.waiters: list[FetchWaiter] = []
         self._key = key
         self._on_stray = on_stray
-        self._on_wake = on_wake
+        self.on_wake: Callable[[str, Pair], None] = lambda *_: None
         self._on_push = on_push
         self._on_stray_push = on_stray_push
         self._on_fault = on_fault
@@ -207,7 +209,7 @@ class WakeupHub:
             return
         head, _, queue = payload.decode(errors="replace").partition("\n")
         pair, consumer = (queue, head[:1]), head[1:]
-        self._on_wake(consumer, pair)
+        self.on_wake(consumer, pair)
         for waiter in self.waiters:
             if waiter.consumer == consumer and pair in waiter.pairs:
                 waiter.wake(pair)

@@ -18,16 +18,16 @@ _PUSHED_BYTES = 64 * 1024  # of a body that comes with the wake-up
 _STAYS_AT_MOST = 16  # entries of a stream up to which a consumer waits on after a push
 _STAYS_ROOM = 64  # messages that it has room for, if it is to wait on: more than come by pushes
 
-# Parts of a ms in the time since which a consumer waits: it waits on after a push; it had one since it asked.
-_WAITS_ON = "local STAY, GOT = 0.25, 0.75\n"
+# Parts of a ms in the time since which a consumer waits: from 0.25 it waits on after a push, from 0.5 it
+# had one since it asked.
+_WAITS_ON = "local STAY, GOT = 0.25, 0.5\n"
 
 # Gives the only message that no process has yet to one that waits, with its wake-up. Returns how many
 # are held by that, and whether it is the message in question.
 PUSH = (
     f"local PUSHED, STAYS = {_PUSHED_BYTES}, {_STAYS_AT_MOST}\n"
     + _WAITS_ON
-    +
-    """
+    + """
 local function push(box, lane, entry, id, body)
   local waiting, stream = key('wait:' .. lane, box), key('q:' .. lane, box)
   local holder, since_when, another = unpack(call('ZRANGE', waiting, 0, 1, 'WITHSCORES'))
@@ -40,11 +40,11 @@ local function push(box, lane, entry, id, body)
   local reply = call('XREADGROUP', 'GROUP', 'g', holder, 'COUNT', 1, 'STREAMS', stream, '>')
   if not reply then return 0, false end
   if reply[1][2][1][1] ~= entry then return 1, false end  -- others removed some; a recovery finds it
-  local stays = there <= STAYS and since_when % 1 ~= 0
+  local stays = there <= STAYS and since_when % 1 >= STAY
   if not stays then
     call('ZREM', waiting, holder)
-  elseif another or since_when % 1 ~= GOT then
-    call('ZADD', waiting, now + GOT, holder)  -- the next goes to another
+  elseif another or since_when % 1 < GOT then  -- the next goes to another
+    call('ZADD', waiting, now + GOT + clock[2] % 1000 / 4000, holder)
   end
   local mark = stays and '+' or '!'
   call('PUBLISH', channel, table.concat({mark .. lane .. holder, box, entry, now, id, body}, '\\n'))
@@ -391,7 +391,7 @@ for pair, want in ipairs(wanted) do
   if big then
     if not found[box] then promote(box); found[box] = true end
     local since_when = is_recovering == 2 and call('ZSCORE', key('wait:' .. lane, box), holder)
-    local is_pushed = is_recovering == 2 and (not since_when or since_when % 1 == GOT)
+    local is_pushed = is_recovering == 2 and (not since_when or since_when % 1 >= GOT)
     for _, queue in ipairs({string.upper(lane), lane}) do
       if is_recovering == 1 or is_pushed then
         local known = {}
