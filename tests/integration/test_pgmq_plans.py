@@ -217,3 +217,34 @@ def test_large_answers_have_their_time(database: str, channel: str):
         assert ["9s", "137s", "9s"] == limits
 
     run(main())
+
+
+def test_stats_read_what_is_in_flight_once(database: str, channel: str):
+    """However many queues there are; each is told its own."""
+    queues, each = 4, 5
+
+    async def main():
+        store = standalone_store(Endpoint(dsn=database), channel)
+        connection = await asyncpg.connect(database)
+        try:
+            for number in range(queues):
+                name = f"box {number}"
+                await store.open(name, durable=True)
+                await store.put(Writer(name).each(name, *"x" * (each + number)))
+                wanted = [(name, Lane.DATA, each)]
+                assert each == len(await store.fetch(wanted, consumer="consumer", wait_s=0))
+            await connection.execute("ANALYZE pbus.in_flight")
+            async with connection.transaction():
+                reports = await connection.fetch("SELECT * FROM pbus.queue_stats($1)", channel)
+                read = await connection.fetchval(
+                    "SELECT coalesce(idx_tup_fetch, 0) + seq_tup_read FROM pg_stat_xact_user_tables"
+                    " WHERE relid = 'pbus.in_flight'::regclass"
+                )
+        finally:
+            await connection.close()
+            await store.close()
+        expected = [(f"box {number}", each + number, each) for number in range(queues)]
+        assert expected == [(one["name"], one["backlog"], one["in_flight"]) for one in reports]
+        assert queues * each == read
+
+    run(main())

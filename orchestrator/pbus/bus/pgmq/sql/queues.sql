@@ -265,8 +265,11 @@ CREATE OR REPLACE FUNCTION pbus.queue_stats(ch text) RETURNS TABLE (
   name text, backlog bigint, in_flight bigint, oldest_s float8, retries bigint, dead bigint,
   backlog_bytes bigint, dead_fell bigint
 ) LANGUAGE plpgsql AS $$
-DECLARE m record; one record; lane text; first float8;
+DECLARE m record; one record; lane text; first float8; held jsonb;  -- by queue: read once for all
 BEGIN
+  SELECT coalesce(jsonb_object_agg(f.queue_id, f.messages), '{}') INTO held
+    FROM (SELECT i.queue_id, sum(i.size - cardinality(i.gone)) AS messages FROM pbus.in_flight i
+           WHERE i.channel = ch GROUP BY i.queue_id) f;
   FOR m IN SELECT b.*, u.messages AS left, u.bytes AS weight, o.fell FROM pbus.queue b
              CROSS JOIN LATERAL (SELECT * FROM pbus.queue_used(b.id) OFFSET 0) u
              CROSS JOIN LATERAL (SELECT * FROM pbus.dequeued_count o WHERE o.queue_id = b.id
@@ -276,7 +279,7 @@ BEGIN
     backlog := greatest(m.left, 0);
     backlog_bytes := greatest(m.weight, 0);
     dead_fell := m.fell;
-    SELECT coalesce(sum(size - cardinality(gone)), 0) INTO in_flight FROM pbus.in_flight WHERE channel = ch AND queue_id = m.id;
+    in_flight := coalesce((held ->> m.id::text)::bigint, 0);
     SELECT count(*) INTO dead FROM pbus.dead_letter d WHERE d.queue_id = m.id;
     retries := 0;
     first := NULL;
