@@ -39,17 +39,30 @@ from pbus.settings import MAX_BACKLOG, MAX_BACKLOG_BYTES
 _BIGGEST = 10_000  # messages of an entry: a batch of 256 KiB has fewer
 FORGET_MS = int(HANDLED_KEPT_S * 1000)
 
-PRELUDE = (
-    f"local AWAY, BACK = {int(BROKER_AWAY_S * 1000)}, {int(COMING_BACK_S * 1000)}\n"
-    f"local UNTOUCHED = {int(KEPT_UNTOUCHED_S * 1000)}\n"
-    """
+# Each function costs a script something, used or not.
+BASE = """
 if redis.replicate_commands then pcall(redis.replicate_commands) end
 local call, boxes = redis.call, KEYS[1]
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local function key(kind, box) return boxes .. ':' .. kind .. ':' .. box end
+local function wake(box, lane, count)
+  local waiting = key('wait:' .. lane, box)
+  while count > 0 do
+    local holder = call('ZPOPMIN', waiting)[1]
+    if not holder then return end
+    local message = lane .. holder .. '\\n' .. box
+    if call('PUBLISH', boxes .. ':wake:' .. holder, message) > 0 then count = count - 1 end
+  end
+end
+"""
+
+PRELUDE = (
+    BASE + f"local AWAY, BACK = {int(BROKER_AWAY_S * 1000)}, {int(COMING_BACK_S * 1000)}\n"
+    f"local UNTOUCHED = {int(KEPT_UNTOUCHED_S * 1000)}\n"
+    """
 local gone, touched, since = boxes .. ':gone', boxes .. ':touched', boxes .. ':since'
 local function exists(name) return call('EXISTS', name) == 1 end
-local function key(kind, box) return boxes .. ':' .. kind .. ':' .. box end
 local function all_keys(box)
   local kinds = {'box', 'q:d', 'q:s', 'q:D', 'q:S', 'part', 'last', 'done:0', 'done:1', 'later',
     'dead', 'wait:d', 'wait:s'}
@@ -74,15 +87,6 @@ local function expire()
     end
   end
   if was_away then call('SET', touched, now, 'KEEPTTL') end
-end
-local function wake(box, lane, count)
-  local waiting = key('wait:' .. lane, box)
-  while count > 0 do
-    local holder = call('ZPOPMIN', waiting)[1]
-    if not holder then return end
-    local message = lane .. holder .. '\\n' .. box
-    if call('PUBLISH', boxes .. ':wake:' .. holder, message) > 0 then count = count - 1 end
-  end
 end
 local function count(box, changes)
   for field, change in pairs(changes) do
@@ -345,7 +349,7 @@ local function seen(box, ids)
   if not done_keys[box] then
     done_keys[box] = {}
     for _, set in ipairs({key('done:0', box), key('done:1', box)}) do
-      if #ids == 1 or exists(set) then table.insert(done_keys[box], set) end
+      if exists(set) then table.insert(done_keys[box], set) end
     end
   end
   local hits

@@ -3,6 +3,7 @@
 from pbus.bus.queues.store import CHANNEL_TIMES, HANDLED_KEPT, SMALL_PART
 from pbus.bus.redis.scripts.common_lua import (
     ALWAYS,
+    BASE,
     FOREIGN,
     FORGET_MS,
     MENDING,
@@ -23,20 +24,28 @@ _STAYS_ROOM = 64  # messages that it has room for, if it is to wait on: more tha
 _WAITS_ON = "local STAY, GOT = 0.25, 0.5\n"
 
 # Gives the only message that no process has yet to one that waits, with its wake-up. Returns how many
-# are held by that, and whether it is the message in question.
+# are held by that, and whether it is the message in question. Where counts tell that it is the only
+# one, stored is how many messages the queue holds.
 PUSH = (
     f"local PUSHED, STAYS = {_PUSHED_BYTES}, {_STAYS_AT_MOST}\n"
     + _WAITS_ON
     + """
-local function push(box, lane, entry, id, body)
+local function was_handled(box, id)
+  return call('SISMEMBER', key('done:0', box), id) + call('SISMEMBER', key('done:1', box), id) > 0
+end
+local function only_one(box, lane, stream)
+  if call('XLEN', key('q:' .. string.upper(lane), box)) > 0 then return false end
+  local there = call('XLEN', stream)
+  return (there == 1 or there - call('XPENDING', stream, 'g')[1] == 1) and there
+end
+local function push(box, lane, entry, id, body, stored)
   local waiting, stream = key('wait:' .. lane, box), key('q:' .. lane, box)
   local holder, since_when, another = unpack(call('ZRANGE', waiting, 0, 1, 'WITHSCORES'))
   local channel = holder and boxes .. ':wake:' .. holder
   if not holder or #body > PUSHED or string.find(box .. id, '\\n', 1, true) then return 0, false end
-  if call('PUBSUB', 'NUMSUB', channel)[2] ~= 1 or seen(box, {id}) then return 0, false end
-  if call('XLEN', key('q:' .. string.upper(lane), box)) > 0 then return 0, false end
-  local there = call('XLEN', stream)
-  if there > 1 and there - call('XPENDING', stream, 'g')[1] ~= 1 then return 0, false end
+  if call('PUBSUB', 'NUMSUB', channel)[2] ~= 1 or was_handled(box, id) then return 0, false end
+  local there = stored or only_one(box, lane, stream)
+  if not there then return 0, false end
   local reply = call('XREADGROUP', 'GROUP', 'g', holder, 'COUNT', 1, 'STREAMS', stream, '>')
   if not reply then return 0, false end
   if reply[1][2][1][1] ~= entry then return 1, false end  -- others removed some; a recovery finds it
@@ -59,7 +68,6 @@ end
 # since the server was emptied only just now.
 PUT = Script(
     PRELUDE
-    + SEEN
     + PUSH
     + "local FORGET, MOST, TIMES, PART = "
     + f"{FORGET_MS}, {MAX_BACKLOG_BYTES}, {CHANNEL_TIMES}, {SMALL_PART}\n"
@@ -214,8 +222,7 @@ return results
 # else is left to PUT. ARGV: address, lane, stream of the sender, number, id, body. Returns 1, or nothing
 # where nothing was stored.
 PUT_ONE = Script(
-    PRELUDE
-    + SEEN
+    BASE
     + PUSH
     + f"local PART = {SMALL_PART}\n"
     + """
@@ -223,17 +230,16 @@ local box, lane, sender, number, id, body = unpack(ARGV)
 local ends = call('ZSCORE', boxes, box)
 if not ends or ends ~= 'inf' and ends + 0 <= now then return false end
 local hash, last = key('box', box), key('last', box)
-local found, before = call('HMGET', hash, 'max', 'n', 'big', 'b', 'maxb', 'h'), call('HGET', last, sender)
-for i = 1, 6 do
-  if not found[i] then return false end
-end
-local n, b = found[2] + 1, found[4] + #body
-if n > found[1] + 0 or b > found[5] / PART then return false end
+local max, n, big, b, maxb, h = unpack(call('HMGET', hash, 'max', 'n', 'big', 'b', 'maxb', 'h'))
+if not (max and n and big and b and maxb and h) then return false end
+local are_held, before = n == h, call('HGET', last, sender)
+n, b = n + 1, b + #body
+if n > max + 0 or b > maxb / PART then return false end
 if not before or string.match(before, '^%d+') + 1 ~= number + 0 then return false end
 local entry = call('XADD', key('q:' .. lane, box), '*', 'i', id, 'b', body)
 call('HSET', last, sender, number .. ' ' .. now)
-local held, is_pushed = push(box, lane, entry, id, body)
-call('HSET', hash, 'n', n, 'b', b, 'big', n == 1 and 1 or found[3], 'h', found[6] + held)
+local held, is_pushed = push(box, lane, entry, id, body, are_held and n)
+call('HSET', hash, 'n', n, 'b', b, 'big', n == 1 and 1 or big, 'h', h + held)
 if not is_pushed then wake(box, lane, 1) end
 return 1
 """
