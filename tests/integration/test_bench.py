@@ -18,6 +18,7 @@ from pbus.bench import MEASUREMENTS, Plan, measure
 from pbus.bench.processes.own_broker import own_broker
 from pbus.bench.processes.process_pool import BenchProcesses
 from pbus.bench.processes.roles import ReceiveResult, RoleConfig
+from pbus.bench.results import SHARE, System
 from pbus.errors import LoopMissingError, PeersMissingError, ProcessError
 from pbus.topology.model import Loop
 from support.postgres import query
@@ -32,6 +33,7 @@ EXPECTED = {
     "durable": ["durable"],
     "batch": ["batch: 500 at once", "batch: one by one"],
     "durable-rtt": ["durable-rtt"],
+    "stored-jobs": ["stored-jobs", "stored-jobs: there and back"],
     "backlog": [
         f"backlog: {what}"
         for what in ("put behind 1,000", "put behind 60", "drain from 1,000", "drain from 60")
@@ -187,7 +189,7 @@ def test_command_prints_json(tmp_path: Path) -> None:
     found = json.loads(done.stdout)
 
     assert (0, "measuring inproc ...\n") == (done.returncode, done.stderr)
-    assert {"environment", "measurements", "checks", "lost"} == set(found)
+    assert {"environment", "measurements", "checks", "not_measured", "lost"} == set(found)
     assert "embedded Valkey" == found["environment"]["broker"]
     assert "uvloop" == found["environment"]["loop"]
     assert EXPECTED["inproc"] == [row["name"] for row in found["measurements"]]
@@ -256,6 +258,60 @@ def test_peers_are_measured_in_turn(valkey: Valkey) -> None:
     } == {name: bounds for name, bounds in wanted.items() if "nats" in name}
     commands = [" ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])]
     assert [] == [one for one in commands if "pbus-bench-nats-" in one]
+
+
+@pytest.mark.timeout(180)  # ten processes of others, one after another
+@pytest.mark.parametrize("system", ["taskiq", "arq", "dramatiq"])
+def test_jobs_of_other_systems_are_measured(system: System, valkey: Valkey) -> None:
+    """On the same broker, where nothing of them is left; the one for Postgres is said to be missing."""
+    pytest.importorskip(system, reason="the extra bench-peers is not installed")
+    plan = structs.replace(FEW, count=600, peers=(system, "procrastinate"))
+    report = asyncio.run(measure(["stored-jobs"], plan, url=valkey.url))
+    many, trips = (row for row in report.rows if row.system == system)
+
+    assert ("stored-jobs", "stored-jobs: there and back") == (many.name, trips.name)
+    assert (600 * SHARE[system], 0, 0) == (many.count, many.lost, many.duplicates)
+    assert (30, 0) == (trips.count, trips.lost)
+    ratios = [check for check in report.checks if " / " in check.name]
+    assert [f"stored-jobs / {system}", f"stored-jobs p50 / {system}"] == [
+        one.name for one in ratios
+    ]
+    assert all((one.value > 0, one.at_least, one.at_most) == (True, None, None) for one in ratios)
+    assert ("procrastinate: it needs Postgres as the broker",) == report.not_measured
+    with Redis.from_url(valkey.url) as redis:
+        left = [key.decode() for key in redis.scan_iter(match="*", count=1_000)]
+    assert [] == [
+        key for key in left if re.search("^arq|taskiq|dramatiq|bench:[^:]+:receiver", key)
+    ]
+
+
+@pytest.mark.timeout(180)  # ten processes of others, one after another
+@pytest.mark.pgmq
+def test_jobs_on_postgres_are_measured(database: str) -> None:
+    """In a schema of their own, which is gone at the end."""
+    pytest.importorskip("procrastinate", reason="the extra bench-peers is not installed")
+    plan = structs.replace(FEW, count=600, peers=("arq", "procrastinate"))
+    report = asyncio.run(measure(["stored-jobs"], plan, url=database))
+
+    assert [("procrastinate", 12, 0), ("procrastinate", 30, 0)] == [
+        (row.system, row.count, row.lost) for row in report.rows if row.system != "pbus"
+    ]
+    assert ("arq: it needs Redis as the broker",) == report.not_measured
+    found = asyncio.run(query(database, "SELECT nspname FROM pg_namespace WHERE nspname ~ 'bench'"))
+    assert [] == [row["nspname"] for row in found]
+
+
+@pytest.mark.timeout(180)  # ten processes of others, one after another
+def test_messages_of_pipecat_are_measured(valkey: Valkey) -> None:
+    """One to one only; eighty times its rate is wanted."""
+    pytest.importorskip("pipecat.bus", reason="pipecat-ai is not installed")
+    plan = structs.replace(FEW, peers=("pipecat",))
+    report = asyncio.run(measure(["fanout"], plan, url=valkey.url))
+
+    assert [("one-to-one", 0)] == [
+        (row.name, row.lost) for row in report.rows if row.system == "pipecat"
+    ]
+    assert [80.0] == [one.at_least for one in report.checks if "pipecat" in one.name]
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

@@ -57,6 +57,7 @@ RIGHT = (
     (r"^tests/lint/(test_)?words\.py$", r".*"),
     (r"sql/tables\.sql$|pgmq_format_1\.sql$|test_pgmq_upgrade\.py$", r".*"),  # what it renames
     (r"/postgres_cluster\.py$", r'"nobody"'),  # a user's name
+    (r"/dramatiq_client\.py$", r"dramatiq\.actor\(|actor_name="),  # names of its interface
 )
 
 

@@ -10,10 +10,30 @@ import msgspec
 
 from pbus.topology.model import Loop
 
-System = Literal["pbus", "redis-py", "pgmq", "nats-py"]
+System = Literal[
+    "pbus",
+    "redis-py",
+    "pgmq",
+    "nats-py",
+    "pipecat",
+    "taskiq",
+    "arq",
+    "dramatiq",
+    "procrastinate",
+]
 
-# The plain pgmq client gets less of the same work: it would take twenty times as long.
-SHARE: Mapping[System, float] = {"pbus": 1.0, "redis-py": 1.0, "pgmq": 0.05, "nats-py": 1.0}
+# Some get less of the same work: it would take twenty times as long.
+SHARE: Mapping[System, float] = {
+    "pbus": 1.0,
+    "redis-py": 1.0,
+    "pgmq": 0.05,
+    "nats-py": 1.0,
+    "pipecat": 0.05,
+    "taskiq": 0.05,
+    "arq": 0.02,
+    "dramatiq": 0.02,
+    "procrastinate": 0.02,
+}
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,6 +170,12 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
         wanted = (name, system)
         return next((row for row in self.rows if (row.name, row.system) == wanted), None)
 
+    def titled(self, title: str) -> "CaseResult":
+        """This result, with a title behind each name."""
+        rows = (msgspec.structs.replace(row, name=f"{row.name}, {title}") for row in self.rows)
+        checks = (msgspec.structs.replace(one, name=f"{one.name}, {title}") for one in self.checks)
+        return CaseResult(rows=tuple(rows), checks=tuple(checks))
+
     def __add__(self, other: "CaseResult") -> "CaseResult":
         return CaseResult(rows=self.rows + other.rows, checks=self.checks + other.checks)
 
@@ -184,11 +210,16 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The results of one run."""
+    """The results of one run.
+
+    Attributes:
+        not_measured: What was asked for and is missing here, a sentence each.
+    """
 
     environment: Environment
     rows: tuple[Row, ...]
     checks: tuple[Check, ...]
+    not_measured: tuple[str, ...] = ()
 
     @property
     def lost(self) -> int:

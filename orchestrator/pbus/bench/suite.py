@@ -22,14 +22,16 @@ from pbus.bench.cases import (
     throughput,
     urgent,
 )
-from pbus.bench.cases.stored import backlog, batch_sends, durable, durable_rtt
-from pbus.bench.peers.nats_server import check_installed, running_server
+from pbus.bench.cases.stored import backlog, batch_sends, durable, durable_rtt, stored_jobs
+from pbus.bench.peers.catalog import PEERS, installed, peers_in
+from pbus.bench.peers.nats_server import running_server
 from pbus.bench.processes.clean_up import remove_queues
 from pbus.bench.processes.own_broker import BrokerKind, own_broker
 from pbus.bench.processes.process_pool import BenchProcesses
 from pbus.bench.results import CaseResult, Environment, Plan, Report, System
+from pbus.bench.turns import Turn, embedded, turns_on, turns_on_embedded
 from pbus.process.system.event_loop import require
-from pbus.urls import BACKEND_OF_SCHEME, mask_url, url_scheme
+from pbus.urls import mask_url
 
 Measure = Callable[[BenchProcesses, Plan], Awaitable[CaseResult]]
 
@@ -38,6 +40,7 @@ MEASUREMENTS: Final[dict[str, Measure]] = {
     "durable": durable.measure,
     "batch": batch_sends.measure,
     "durable-rtt": durable_rtt.measure,
+    "stored-jobs": stored_jobs.measure,
     "backlog": backlog.measure,
     "fanout": fanout.measure,
     "rtt": rtt.measure,
@@ -51,18 +54,6 @@ MEASUREMENTS: Final[dict[str, Measure]] = {
     "start": startup.measure,
     "scale": scale.measure,
     "held": held.measure,
-}
-
-# Those that other systems have, too.
-PEER_MEASUREMENTS: Final = frozenset({"fanout", "rtt"})
-
-# On brokers that write to disk, which would slow down the others; the rest on a Valkey that does not.
-_BROKERS: Final[dict[str, BrokerKind]] = {
-    "durable": "valkey-durable",
-    "batch": "valkey-durable",
-    "durable-rtt": "valkey-durable",
-    "backlog": "valkey-durable",
-    "held": "postgres",
 }
 
 
@@ -88,41 +79,56 @@ async def measure(
         LoopMissingError: The event loop is not installed.
     """
     require(plan.loop)
-    if plan.peers:
-        check_installed()
-    if url is not None and BACKEND_OF_SCHEME.get(url_scheme(url)) == "pgmq":
-        plan = replace(plan, baseline="pgmq")
-    broker = _embedded(names) if url is None else mask_url(url)
-    environment = Environment.here(broker, plan.loop)
+    turns, notes = turns_on_embedded(names) if url is None else (turns_on(url, names), [])
+    plan, missing = _with_installed_peers(plan, turns)
+    broker = embedded(turns) if url is None else mask_url(url)
     found = CaseResult()
-    for kind, group in itertools.groupby(names, lambda name: _BROKERS.get(name, "valkey")):
+    environment = Environment.here(broker, plan.loop)
+    for kind, group in itertools.groupby(turns, lambda turn: turn.kind):
         async with _broker(url, kind) as address:
             channels: list[str] = []
-            for name in group:
-                on_begin(name)
-                peers = plan.peers if name in PEER_MEASUREMENTS else ()
-                async with (
-                    _peer(peers) as peer_url,
-                    BenchProcesses(address, peer_url, plan.loop) as pool,
-                ):
-                    found += await MEASUREMENTS[name](pool, replace(plan, peers=peers))
-                channels += pool.channels
+            for turn in group:
+                on_begin(turn.title)
+                found += await _measure_one(turn, plan, address, channels)
             await remove_queues(address, channels)
-    return Report(environment=environment, rows=found.rows, checks=found.checks)
+    return Report(
+        environment=environment,
+        rows=found.rows,
+        checks=found.checks,
+        not_measured=(*notes, *missing),
+    )
+
+
+async def _measure_one(turn: Turn, plan: Plan, address: str, channels: list[str]) -> CaseResult:
+    """Measure in one turn; adds the channels that it used."""
+    peers = peers_in(turn.name, turn.backend, plan.peers)
+    baseline: System = "pgmq" if turn.backend == "pgmq" else plan.baseline
+    plan = replace(plan, peers=peers, baseline=baseline)
+    server = running_server() if "nats-py" in peers else _given("")
+    async with server as peer_url, BenchProcesses(address, peer_url, plan.loop) as pool:
+        found = await MEASUREMENTS[turn.name](pool, plan)
+    channels += pool.channels
+    return found.titled("Postgres") if turn.is_second else found
+
+
+def _with_installed_peers(plan: Plan, turns: Sequence[Turn]) -> tuple[Plan, list[str]]:
+    """The plan with the systems that can be measured, and a sentence for each that cannot.
+
+    Raises:
+        PeersMissingError: None of those wanted is installed.
+    """
+    here = {peer for turn in turns for peer in peers_in(turn.name, turn.backend, plan.peers)}
+    there, missing = installed([peer for peer in plan.peers if peer in here])
+    elsewhere = [
+        f"{peer}: it needs {'Postgres' if PEERS[peer].backend == 'pgmq' else 'Redis'} as the broker"
+        for peer in plan.peers
+        if peer not in here and any(turn.name in PEERS[peer].cases for turn in turns)
+    ]
+    return replace(plan, peers=tuple(there)), [*missing, *elsewhere]
 
 
 def _broker(url: str | None, kind: BrokerKind) -> contextlib.AbstractAsyncContextManager[str]:
     return own_broker(kind) if url is None else _given(url)
-
-
-def _peer(peers: Sequence[System]) -> contextlib.AbstractAsyncContextManager[str]:
-    """The URL of the other system's server, if one is measured."""
-    return running_server() if peers else _given("")
-
-
-def _embedded(names: Sequence[str]) -> str:
-    kinds = {"Postgres" if _BROKERS.get(name) == "postgres" else "Valkey" for name in names}
-    return f"embedded {' and '.join(sorted(kinds))}"
 
 
 @contextlib.asynccontextmanager

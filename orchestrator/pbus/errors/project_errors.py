@@ -83,10 +83,10 @@ class McpMissingError(PbusError):
 class PeersMissingError(PbusError):
     """`pbus bench --peers` needs other systems that are not installed."""
 
-    def __init__(self, missing: str) -> None:
+    def __init__(self, missing: str, install: str) -> None:
         super().__init__(
             f"`pbus bench --peers` needs {missing}, which is not installed",
-            hint="pip install 'pbus-orchestrator[bench-peers]'",
+            hint=install,
         )
 
 

@@ -151,6 +151,8 @@ def test_nothing_running_is_three(arguments: tuple[str, ...]) -> None:
         (("tail", "--category", "local"), "local"),
         (("validate", "none.yaml"), "none.yaml"),
         (("up", "none.yaml"), "none.yaml"),
+        (("bench", "stall", "--peers"), "only in fanout, rtt, stored-jobs"),
+        (("bench", "rtt", "--loop", "trio"), "'asyncio', 'uvloop'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

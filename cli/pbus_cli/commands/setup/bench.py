@@ -30,6 +30,7 @@ class What(enum.StrEnum):
     DURABLE = "durable"
     BATCH = "batch"
     DURABLE_RTT = "durable-rtt"
+    STORED_JOBS = "stored-jobs"
     BACKLOG = "backlog"
     RTT = "rtt"
     JOBS = "jobs"
@@ -82,7 +83,8 @@ def bench(
         bool,
         typer.Option(
             "--peers",
-            help="Measure nats-py on the same work, too (fanout, rtt); needs the extra bench-peers.",
+            help="Measure other systems on the same work, too (fanout, rtt, stored-jobs);"
+            " needs the extra bench-peers.",
         ),
     ] = False,
     url: Annotated[
@@ -103,10 +105,13 @@ def bench(
     On a Valkey of its own (`held`: on a Postgres), or on --url, or on the bus of a project (-p, -f), always on a channel of
     its own. Fails with 1 when messages were lost.
     """
-    from pbus.bench import MEASUREMENTS, Plan, measure
+    from pbus.bench import MEASUREMENTS, PEERS, Plan, measure
     from pbus.process.system.inherited_signals import undo_signals
     from pbus_cli.call.run_command import run
 
+    names = list(MEASUREMENTS) if what is What.ALL else [what.value]
+    if peers:
+        _require_peers(names)
     undo_signals()
     plan = Plan(
         count=count,
@@ -115,13 +120,13 @@ def bench(
         many=workers or 100,
         is_in_process=in_process,
         has_baseline=baseline,
-        peers=("nats-py",) if peers else (),
+        peers=tuple(PEERS) if peers else (),
         command=_own_command(),
         loop=loop.value,
     )
     report = run(
         measure(
-            list(MEASUREMENTS) if what is What.ALL else [what.value],
+            names,
             plan,
             url=_broker(url, project, file),
             on_begin=lambda name: console.note(f"measuring {name} ..."),
@@ -133,6 +138,20 @@ def bench(
         _print(report)
     if report.lost:
         raise typer.Exit(console.FAILED)
+
+
+def _require_peers(names: "Sequence[str]") -> None:
+    """Refuse to compare where no other system is measured.
+
+    Raises:
+        typer.BadParameter: None is.
+    """
+    from pbus.bench import PEER_MEASUREMENTS
+
+    if not PEER_MEASUREMENTS.intersection(names):
+        with_peers = ", ".join(sorted(PEER_MEASUREMENTS))
+        problem = f"no other system is measured in {names[0]!r}, only in {with_peers} (and all)"
+        raise typer.BadParameter(problem, param_hint="--peers")
 
 
 def _broker(url: str | None, project: str | None, files: "Sequence[Path] | None") -> str | None:
@@ -156,6 +175,7 @@ def _fields(report: "Report") -> dict[str, object]:
         "environment": report.environment,
         "measurements": report.rows,
         "checks": report.checks,
+        "not_measured": report.not_measured,
     }
 
 

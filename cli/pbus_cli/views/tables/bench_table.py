@@ -21,6 +21,8 @@ def report_lines(report: Report, width: int | None = None) -> list[Text]:
         parts.append(lines(_row_columns(report.rows), width, colors.HEADING))
     if report.checks:
         parts.append(lines(_check_columns(report.checks), width, colors.HEADING))
+    if report.not_measured:
+        parts.append([Text(f"not measured: {one}", end="") for one in report.not_measured])
     shown: list[Text] = []
     for part in parts:
         if shown:

@@ -33,6 +33,11 @@ _ROLES: dict[System, tuple[str, str]] = {
     "redis-py": ("redis-send", "redis-receive"),
     "pgmq": ("pgmq-send", "pgmq-receive"),
     "nats-py": ("nats-send", "nats-receive"),
+    "pipecat": ("pipecat-send", "pipecat-receive"),
+    "taskiq": ("taskiq-send", "taskiq-receive"),
+    "arq": ("arq-send", "arq-receive"),
+    "dramatiq": ("dramatiq-send", "dramatiq-receive"),
+    "procrastinate": ("procrastinate-send", "procrastinate-receive"),
 }
 _DURABLE_ROLES: dict[System, tuple[str, str]] = {**_ROLES, "redis-py": ("redis-add", "redis-read")}
 

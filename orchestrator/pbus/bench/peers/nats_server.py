@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib.util
 import shutil
 import sysconfig
 import tempfile
@@ -15,7 +14,6 @@ import msgspec
 from pbus.bench.processes.control_pipe import ControlPipe
 from pbus.bench.processes.process_pool import BenchProcesses
 from pbus.bench.processes.roles import RoleConfig
-from pbus.errors import PeersMissingError
 
 _PROGRAM: Final = "nats-server"
 _START_S = 20.0
@@ -27,18 +25,6 @@ class _Ports(msgspec.Struct):
     """The file in which the server tells its addresses."""
 
     nats: list[str]
-
-
-def check_installed() -> None:
-    """Check that client and server of NATS are installed.
-
-    Raises:
-        PeersMissingError: One of them is not.
-    """
-    if importlib.util.find_spec("nats") is None:
-        raise PeersMissingError("the Python module 'nats'")
-    if _program() is None:
-        raise PeersMissingError(f"the program {_PROGRAM!r}")
 
 
 @contextlib.asynccontextmanager
@@ -57,7 +43,7 @@ async def serve(config: RoleConfig, control: ControlPipe) -> None:  # noqa: ARG0
     """Role: run the server until the pool is gone."""
     with tempfile.TemporaryDirectory(prefix="pbus-bench-nats-") as folder:
         process = await asyncio.create_subprocess_exec(
-            *(_program() or _PROGRAM, "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", folder),
+            *(program() or _PROGRAM, "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", folder),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
         )
@@ -93,6 +79,6 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             await process.wait()
 
 
-def _program() -> str | None:
+def program() -> str | None:
     """The server beside this Python, or on the PATH."""
     return shutil.which(_PROGRAM, path=sysconfig.get_path("scripts")) or shutil.which(_PROGRAM)

@@ -15,6 +15,12 @@ from pbus.topology.model import Loop
 
 Role = Callable[[RoleConfig, ControlPipe], Awaitable[None]]
 
+_JOB_SYSTEMS: Final = {
+    f"{system}-{role}": f"pbus.bench.peers.{system}_client:{role}"
+    for system in ("taskiq", "arq", "dramatiq", "procrastinate")
+    for role in ("send", "receive", "ping", "pong")
+}
+
 # Each is loaded when it runs, so that no process loads another system's driver.
 ROLES: Final = {
     "send": "pbus.bench.cases.one_way:send",
@@ -48,6 +54,9 @@ ROLES: Final = {
     "nats-receive": "pbus.bench.peers.nats_client:receive",
     "nats-ping": "pbus.bench.peers.nats_client:ping",
     "nats-pong": "pbus.bench.peers.nats_client:pong",
+    "pipecat-send": "pbus.bench.peers.pipecat_client:send",
+    "pipecat-receive": "pbus.bench.peers.pipecat_client:receive",
+    **_JOB_SYSTEMS,
     "pgmq-send": "pbus.bench.pgmq_client:send",
     "pgmq-receive": "pbus.bench.pgmq_client:receive",
     "pgmq-ping": "pbus.bench.pgmq_client:ping",

@@ -61,6 +61,16 @@ def test_copies_have_their_column() -> None:
     assert not any("TWICE" in line.plain for line in report_lines(REPORT))
 
 
+def test_what_is_missing_is_said() -> None:
+    """Below the tables, a line each; a whole run says nothing."""
+    missing = ("arq: it is not there", "dramatiq: neither")
+    report = Report(environment=ENVIRONMENT, rows=ROWS, checks=CHECKS, not_measured=missing)
+    text = [line.plain.rstrip() for line in report_lines(report, 80)]
+
+    assert [f"not measured: {one}" for one in missing] == text[-2:]
+    assert not any("not measured" in line.plain for line in report_lines(REPORT))
+
+
 def test_unmet_check_is_red() -> None:
     """What is not good enough looks different."""
     styles = {str(span.style) for span in report_lines(REPORT)[-1].spans}
