@@ -260,3 +260,40 @@ def test_idle_mailbox_has_no_reader():
         await mailbox.stop()
 
     run(main())
+
+
+@pytest.mark.parametrize("is_in_task", [False, True], ids=["in a callback", "in a task"])
+def test_readers_that_wait_go_on_at_the_end_of_the_payload(is_in_task):
+    """Not before, as the payload is not accounted for yet; beside another task a little later."""
+
+    async def main():
+        board, one, two = LocalRouter(1.0), Listener("a"), Listener("b")
+        for mailbox in (board.add(one), board.add(two)):
+            mailbox.start()
+        board.put_lines(EVERYONE, Lane.DATA, lines(1), None)
+        await until(lambda: one.heard and two.heard)
+        receipt = Counted(one.heard)
+
+        def put():
+            board.begin_payload()
+            board.put_lines("a", Lane.DATA, lines(2), receipt)
+            board.put_lines("a", Lane.DATA, lines(2), None)
+            within = [*one.heard]
+            board.end_payload()
+            return within, [*one.heard], [*receipt.told], [*two.heard]
+
+        if is_in_task:
+            assert ([0], [0], [], [0]) == put()
+            await until(lambda: len(one.heard) == 5)
+        else:
+            done = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().call_soon(lambda: done.set_result(put()))
+            assert ([0], [0, 0, 1, 0, 1], [3], [0]) == await done
+        assert [0, 0, 1, 0, 1] == one.heard
+        board.put_lines("b", Lane.DATA, lines(2), None)  # as before, outside of a payload
+        assert [0] == two.heard
+        await until(lambda: two.heard == [0, 0, 1])
+        for mailbox in board.mailboxes():
+            await mailbox.stop()
+
+    run(main())

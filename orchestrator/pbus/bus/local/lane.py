@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from pbus.bus.lane_gate import LaneGate
 from pbus.bus.local.lane_reader import Item, LaneDelivery
+from pbus.bus.local.reader_turn import ReaderTurn
 from pbus.codec import type_of
 from pbus.messages import BusMessage
 
@@ -73,7 +74,7 @@ class LaneQueue:
         # Made when they are needed: most of very many lanes never hold anything back.
         self._held: deque[tuple[Entry, int]] | None = None  # and their bytes
         self._held_bytes = 0
-        self._reader: Turn | ReaderStart | None = None
+        self._reader: ReaderTurn | ReaderStart | None = None
         self._writers: deque[Turn] | None = None
         self._ahead: deque[Turn] | None = None  # writers of what passes
 
@@ -98,10 +99,22 @@ class LaneQueue:
         if reader is not None and not reader.done():
             reader.set_result(None)
 
-    def extend_nowait(self, items: Iterable[Entry]) -> None:
-        """As put_nowait(), several at once."""
+    def extend_nowait(
+        self, items: Iterable[Entry], turns: list[ReaderTurn] | None = None
+    ) -> None:
+        """As put_nowait(), several at once.
+
+        Args:
+            items: At least one.
+            turns: The turn of a reader that waits is put there, to be ended by the caller; None to
+                have it end here.
+        """
         self.items.extend(items)
-        self._wake_reader()
+        reader = self._reader
+        if turns is not None and type(reader) is ReaderTurn:
+            turns.append(reader)
+        elif reader is not None and not reader.done():
+            reader.set_result(None)
 
     async def put(self, item: Item, kind: type[BusMessage]) -> None:
         """Append, waiting for room behind earlier writers. Bound it with a deadline.
@@ -135,8 +148,8 @@ class LaneQueue:
             if self.items and not self.gate.is_shut:
                 await asyncio.sleep(0)  # there is more to look at
                 continue
-            self._reader = asyncio.get_running_loop().create_future()
-            await self._reader
+            turn = self._reader = ReaderTurn()
+            await turn
 
     def get_nowait(self) -> Entry:
         """The next item; IndexError when there is none that may be handled now."""

@@ -9,8 +9,10 @@ from itertools import islice
 from pbus.bus.coalescing import BROADCASTS, EVERYONE, NEWS, shown_address
 from pbus.bus.local.counters import Counters
 from pbus.bus.local.decoder import MessageDecoder
+from pbus.bus.local.lane import Entry
 from pbus.bus.local.lane_reader import Item, LaneDelivery
 from pbus.bus.local.mailbox import SYSTEM_CAPACITY, Mailbox
+from pbus.bus.local.reader_turn import ReaderTurn
 from pbus.bus.subscriber import BusSubscriber
 from pbus.codec import encode_message
 from pbus.errors import (
@@ -51,6 +53,7 @@ class LocalRouter:
         self._observers: dict[str, Mailbox] = {}
         self._few_observers: dict[str, Mailbox] = {}
         self.on_news_wanted: Callable[[], None] = lambda: None
+        self._turns: list[ReaderTurn] | None = None  # of readers that go on at the end of a payload
 
     @property
     def hears_news(self) -> bool:
@@ -209,7 +212,7 @@ class LocalRouter:
             return 0
         if lane is Lane.SYSTEM and self._is_full(receivers, address, lane, lines):
             return 0
-        return _extend(receivers, lane, lines, delivery)  # decoded when handled: it stays quick
+        return self._extend(receivers, lane, lines, delivery)  # decoded when handled: it stays quick
 
     def _put_broadcast(self, lane: Lane, lines: list[bytes], delivery: LaneDelivery | None) -> int:
         """Decode once for all receivers but those that take what is unknown here."""
@@ -222,9 +225,9 @@ class LocalRouter:
         receivers = [*decoding, *observers, *others]
         if lane is Lane.SYSTEM and self._is_full(receivers, EVERYONE, lane, lines):
             return 0
-        told = _extend(decoding, lane, lines, delivery)
-        told += _extend(observers, lane, items, delivery)
-        return told + _extend(others, lane, rest, delivery)
+        told = self._extend(decoding, lane, lines, delivery)
+        told += self._extend(observers, lane, items, delivery)
+        return told + self._extend(others, lane, rest, delivery)
 
     def _decoded(self, lines: list[bytes]) -> list[BusMessage]:
         found = map(self._decoder.decode_broadcast, lines)
@@ -239,6 +242,32 @@ class LocalRouter:
             return False
         self.note_lost("this process, which has no room,", address, len(lines))
         return True
+
+    def _extend(
+        self,
+        mailboxes: Sequence[Mailbox],
+        lane: Lane,
+        items: Sequence[Item],
+        delivery: LaneDelivery | None,
+    ) -> int:
+        """Append items to mailboxes; returns how many times the delivery will be told."""
+        if not items:
+            return 0
+        entries: list[Entry] = [(item, None) for item in items[:-1]]
+        entries.append((items[-1], delivery))  # handled in order: the last stands for all
+        for mailbox in mailboxes:
+            mailbox.lane(lane).extend_nowait(entries, self._turns)
+        return len(mailboxes)
+
+    def begin_payload(self) -> None:
+        """Let readers that wait for what is put from now on wait until end_payload()."""
+        self._turns = []
+
+    def end_payload(self) -> None:
+        """Have those readers handle it here and now, or soon where a task is running."""
+        turns, self._turns = self._turns, None
+        for turn in turns or ():
+            turn.go_on()
 
     def refuse(self, error: MessageDecodeError, origin: str = "") -> None:
         """Count and log bytes that were no message, and where they claim to be from."""
@@ -266,23 +295,6 @@ class LocalRouter:
             queue = mailbox.lane(Lane.SYSTEM)
             if len(queue) < queue.capacity:
                 queue.put_nowait((news, None))
-
-
-def _extend(
-    mailboxes: Sequence[Mailbox],
-    lane: Lane,
-    items: Sequence[Item],
-    delivery: LaneDelivery | None,
-) -> int:
-    """Append items to mailboxes; returns how many times the delivery will be told."""
-    if not items:
-        return 0
-    for mailbox in mailboxes:
-        queue = mailbox.lane(lane)
-        if len(items) > 1:
-            queue.extend_nowait((item, None) for item in items[:-1])
-        queue.put_nowait((items[-1], delivery))  # handled in order: the last stands for all
-    return len(mailboxes)
 
 
 def _others_than(mailboxes: Sequence[Mailbox], among: Collection[Mailbox]) -> list[Mailbox]:
