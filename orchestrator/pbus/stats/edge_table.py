@@ -8,7 +8,7 @@ takes longer than SAMPLE_S is always timed, and so is the message after it.
 import time
 from collections.abc import Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, TypeVar
 
 from pbus.codec import decode_header, origin_of
 from pbus.errors import MessageDecodeError
@@ -31,6 +31,8 @@ _PASSES = 4  # kinds of messages in a payload that are found quickly
 _begins = bytes.startswith
 
 Key = tuple[str, str, str]  # source, target and type or job
+K = TypeVar("K")
+E = TypeVar("E")
 
 
 class Edge:
@@ -148,6 +150,7 @@ class EdgeTable:
         self._jobs: dict[Key, JobEdge] = {}
         self._cache: dict[tuple[Any, ...], Edge] = {}
         self._heads: dict[str, tuple[bytes, Edge]] = {}  # what was sent last, by address
+        self._job_cache: dict[Key, JobEdge] = {}
 
     def edges(self) -> list[Edge]:
         """The edges of messages, their histograms complete."""
@@ -171,6 +174,14 @@ class EdgeTable:
 
     def job_edge(self, requester: str, worker: str, name: str) -> JobEdge:
         """The edge of jobs of these names."""
+        named = (requester, worker, name)
+        edge = self._job_cache.get(named)
+        if edge is None:
+            edge = self._find_job_edge(requester, worker, name)
+            _keep(self._job_cache, named, edge)
+        return edge
+
+    def _find_job_edge(self, requester: str, worker: str, name: str) -> JobEdge:
         key = (kind_of_address(requester), kind_of_address(worker), _short(name))
         edge = self._jobs.get(key)
         if edge is None:
@@ -213,15 +224,17 @@ class EdgeTable:
             is_undelivered: No process got them.
         """
         last = self._heads.get(address)
-        if last is not None and len(lines) == 1 and lines[0].startswith(last[0]):
+        if last is not None and _all_begin(lines, last[0]):
             edge = last[1]
-            edge.sent += 1
+            edge.sent += len(lines)
             edge.sent_bytes += size
-            edge.undelivered += is_undelivered
+            edge.undelivered += len(lines) if is_undelivered else 0
             return
         groups = _by_head(lines)
         for head, found in groups:
             edge = self._cache.get((head, address)) or self._edge_of_line(head, address, found[0])
+            if head != found[0]:  # else it is no head of others
+                _keep(self._heads, address, (head, edge), head)
             edge.sent += len(found)
             edge.sent_bytes += size if len(groups) == 1 else sum(map(len, found))
             if is_undelivered:
@@ -248,17 +261,26 @@ class EdgeTable:
             header = decode_header(line)
         except MessageDecodeError:
             return self.edge(OTHER, OTHER, OTHER)
-        edge = self._remember((head, address), self.edge(header.source, address, header.type))
-        if head != line and len(head) <= _LONGEST_NAME and len(self._heads) < MAX_EDGES:
-            self._heads[address] = (head, edge)
-        return edge
+        return self._remember((head, address), self.edge(header.source, address, header.type))
 
     def _remember(self, key: tuple[Any, ...], edge: Edge) -> Edge:
-        if len(self._cache) >= _MAX_CACHED:
-            self._cache.clear()
-        if all(len(part) <= _LONGEST_NAME for part in key if isinstance(part, str | bytes)):
-            self._cache[key] = edge
+        _keep(self._cache, key, edge)
         return edge
+
+
+def _keep(cache: dict[K, E], key: K, edge: E, *more: bytes) -> None:
+    """Remember an edge, unless a part of the key (or more of it) is longer than names are."""
+    if len(cache) >= _MAX_CACHED:
+        cache.clear()
+    parts = (*key, *more) if isinstance(key, tuple) else (key, *more)
+    if all(len(part) <= _LONGEST_NAME for part in parts if isinstance(part, str | bytes)):
+        cache[key] = edge
+
+
+def _all_begin(lines: Sequence[bytes], head: bytes) -> bool:
+    if len(lines) == 1:
+        return lines[0].startswith(head)
+    return sum(map(_begins, lines, repeat(head))) == len(lines)
 
 
 def is_client(address: str) -> bool:
@@ -291,7 +313,7 @@ def _by_head(lines: Sequence[bytes]) -> list[tuple[bytes, Sequence[bytes]]]:
         if not left:
             return groups
         head, _ = origin_of(left[0])
-        if sum(map(_begins, left, repeat(head))) == len(left):
+        if _all_begin(left, head):
             return [*groups, (head, left)]
         groups.append((head, [line for line in left if line.startswith(head)]))
         left = [line for line in left if not line.startswith(head)]

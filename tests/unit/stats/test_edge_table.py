@@ -254,3 +254,41 @@ def test_restored_messages_are_not_timed_again():
     edge.settle()
 
     assert (501, 1) == (edge.handled, edge.handling.count)
+
+
+@pytest.mark.parametrize("encoding", list(Encoding))
+def test_payloads_after_one_another_are_told_apart(encoding):
+    """A payload that begins otherwise than the one before to that address is counted as what it is."""
+    kinds = [(StatNote, "a"), (StatNote, "aa"), (StatAlarm, "a"), (StatNote, "a")]
+    payloads = [
+        ([line(kind, source, encoding) for kind, source in chosen], address)
+        for address in ("b", "c", "b")
+        for chosen in (kinds[:1], kinds[:1] * 3, kinds[1:2], kinds[2:3], kinds, kinds[3:])
+    ]
+    table, expected = EdgeTable(), Counter()
+    for lines, address in [*payloads, ([b"\x00rubbish"], "b"), *payloads]:
+        table.note_sent(address, lines, sum(map(len, lines)), is_undelivered=False)
+    for lines, address in payloads * 2:
+        one_by_one = EdgeTable()
+        for each in lines:
+            one_by_one.note_sent(address, [each], len(each), is_undelivered=False)
+        expected.update({
+            edge.type + edge.source + edge.target: edge.sent_bytes for edge in one_by_one.edges()
+        })
+
+    found = {edge.type + edge.source + edge.target: edge.sent_bytes for edge in table.edges()}
+    assert found.pop(OTHER * 3) == len(b"\x00rubbish")
+    assert expected == found
+
+
+def test_edges_of_payloads_to_very_many_addresses():
+    """What is remembered of each address is bounded, and none is counted as another's."""
+    table = EdgeTable()
+    for _ in range(2):
+        for number in range(5 * MAX_EDGES):
+            table.note_sent(f"b{number}", [line()], 1, is_undelivered=False)
+            table.job_edge("a", f"b{number}", "find").note("completed", 0.1)
+
+    assert 10 * MAX_EDGES == sum(edge.sent for edge in table.edges())
+    assert {2} == {edge.sent for edge in table.edges() if edge.source != OTHER}
+    assert {2} == {edge.latency.count for edge in table.job_edges() if edge.worker != OTHER}
