@@ -145,7 +145,7 @@ class ReceivingBus(WorkerBus):
     ) -> int:
         """Put received messages into mailboxes; see Sink."""
         if self._provenance is None:
-            return self._put(address, lane, lines, completion)
+            return self._router.put_lines(address, lane, lines, completion)
         return self._provenance.deliver(sender, address, lane, lines, completion)
 
     def _put(self, address: str, lane: Lane, lines: list[bytes], completion: Completion) -> int:

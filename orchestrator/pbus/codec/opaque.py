@@ -85,7 +85,9 @@ def checked_value(
     check_fields(message, spec)
     if isinstance(message, BusOpaqueMessage):
         return msgspec.Raw(_write_message(message, encoding))
-    if any(isinstance(getattr(message, name), OpaqueFrame) for name in spec.frame_fields):
+    if spec.frame_fields and any(
+        isinstance(getattr(message, name), OpaqueFrame) for name in spec.frame_fields
+    ):
         return msgspec.Raw(_write_frames(message, spec, encoding))
     return message
 

@@ -202,6 +202,9 @@ class SubscriberConnection:
 
     def _handle(self, reply: Any) -> None:
         self._quiet_beats = 0
+        if type(reply) is list and reply[0] == b"message":  # as nearly always
+            self._on_payload(reply[2])
+            return
         if isinstance(reply, RedisError):
             if self.is_up and isinstance(reply, (ResponseError, BusyLoadingError)):
                 return  # it refuses a PING: so it is alive, and the subscriptions with it
@@ -209,9 +212,7 @@ class SubscriberConnection:
         if type(reply) is not list:
             return  # the answer to a PING on a connection without subscriptions
         kind = reply[0]
-        if kind == b"message":
-            self._on_payload(reply[2])
-        elif kind == b"pmessage":
+        if kind == b"pmessage":
             self._on_payload(reply[3])
         elif kind in {b"subscribe", b"psubscribe"}:
             self._confirm(reply[1])
@@ -375,10 +376,11 @@ class CommandConnection:
         return now != before
 
     def _take(self, reply: Any) -> None:
-        if isinstance(reply, ResponseError):
-            self._endpoint.on_error_reply(reply)
-        elif isinstance(reply, RedisConnectionError):  # a refusal that ends the connection
-            raise reply
+        if type(reply) is not int:  # what PUBLISH, nearly always, is answered by
+            if isinstance(reply, ResponseError):
+                self._endpoint.on_error_reply(reply)
+            elif isinstance(reply, RedisConnectionError):  # a refusal that ends the connection
+                raise reply
         if not self._calls:
             raise RedisConnectionError("the server sent an answer without a question")
         if self.trouble is not None:

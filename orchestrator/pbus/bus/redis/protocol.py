@@ -50,7 +50,7 @@ class ReplyProtocol(asyncio.Protocol):
         if self._transport.is_closing():
             return False
         packed = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]  # of any length
-        if sum(map(len, packed)) <= _TOGETHER_BYTES:
+        if len(packed) > 1 and sum(map(len, packed)) <= _TOGETHER_BYTES:
             packed = [b"".join(packed)]
         for piece in packed:
             self._transport.write(piece)
