@@ -12,9 +12,7 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Protocol
 
-import msgspec
-
-from pbus.ids import new_id
+from pbus.ids import random_digits
 
 TRACEPARENT_VARIABLE = "TRACEPARENT"
 MAX_LENGTH = 128  # of what is read; a later version of the form may be longer than ours
@@ -42,13 +40,6 @@ class Traced(Protocol):
         ...
 
 
-class _Root(msgspec.Struct, frozen=True):
-    """The beginning of a trace that no message is."""
-
-    id: str = msgspec.field(default_factory=new_id)
-    traceparent: None = None
-
-
 # A message, or a traceparent that is passed on as it is.
 Cause = Traced | str
 
@@ -62,15 +53,17 @@ give_cause = _cause.set
 
 def trace_id_of(message: Traced) -> str:
     """The trace of a message: 32 hex digits, whatever it carries."""
-    return _split(message)[0]
+    found = _parse(message.traceparent)
+    return _digest(message)[:_TRACE_DIGITS] if found is None else found[1]
 
 
 def traceparent_after(cause: Cause) -> str:
     """The traceparent of a message that is sent because of another."""
     if isinstance(cause, str):
         return cause
-    trace_id, span_id = _split(cause)
-    return f"00-{trace_id}-{span_id}-01"
+    digest, found = _digest(cause), _parse(cause.traceparent)
+    trace_id = digest[:_TRACE_DIGITS] if found is None else found[1]
+    return f"00-{trace_id}-{digest[_TRACE_DIGITS:]}-01"
 
 
 def parent_span_id(message: Traced) -> str | None:
@@ -86,7 +79,8 @@ def span_id_of(message: Traced) -> str:
 
 def root_traceparent() -> str:
     """The traceparent of messages that belong to a new trace."""
-    return traceparent_after(_Root())
+    digits = random_digits(_TRACE_DIGITS + _SPAN_DIGITS)
+    return f"00-{digits[:_TRACE_DIGITS]}-{digits[_TRACE_DIGITS:]}-01"
 
 
 def is_trace_id(text: str) -> bool:
@@ -125,14 +119,6 @@ def in_trace_of(environ: Mapping[str, str]) -> Iterator[None]:
     found = environ.get(TRACEPARENT_VARIABLE, "")
     with in_trace(found) if is_traceparent(found) else nullcontext():
         yield
-
-
-def _split(message: Traced) -> tuple[str, str]:
-    """The trace id, and the span id of the message."""
-    digest = _digest(message)
-    found = _parse(message.traceparent)
-    trace_id = digest[:_TRACE_DIGITS] if found is None else found[1]
-    return trace_id, digest[_TRACE_DIGITS:]
 
 
 def _parse(traceparent: str | None) -> re.Match[str] | None:

@@ -75,7 +75,9 @@ class SendingBus(BatchingBus):
         """Send a message as far as nothing is to be waited for; see BatchingBus."""
         if not self.is_running:
             return self.send(message)
-        if current_reader() is not None or given_cause() is not None:
+        if message.traceparent is None and (
+            current_reader() is not None or given_cause() is not None
+        ):
             inherit_trace(message)
         if message.is_opaque:
             message = known_form(message)

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextvars
+import os
+import random
 
 import msgspec
 import pytest
@@ -20,6 +22,7 @@ from pbus.trace_context import (
     is_trace_id,
     is_traceparent,
     parent_span_id,
+    root_traceparent,
     span_id_of,
     trace_id_of,
     traceparent_after,
@@ -153,3 +156,27 @@ def test_field_of_that_name_is_refused():
 
     with pytest.raises(MessageInputError, match="traceparent"):
         MessageInput("TracedNote", {"traceparent": GOOD}).check()
+
+
+def test_new_traces_differ_whatever_is_seeded():
+    """Also in a child that was forked, and where a program seeds the random numbers."""
+    found = set()
+    for _ in range(3):
+        random.seed(1)
+        found.update(root_traceparent() for _ in range(100))
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(write, root_traceparent().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    found |= {os.read(read, 100).decode(), root_traceparent()}
+    os.close(read)
+    os.close(write)
+
+    assert 302 == len(found)
+    assert {True} == set(map(is_traceparent, found))
+    assert (
+        302
+        == len({one.split("-")[1] for one in found})
+        == len({one.split("-")[2] for one in found})
+    )
