@@ -93,6 +93,8 @@ class EventQueue(Generic[E]):
     def leave(self) -> None:
         """Count all events as read, so that no sender waits; they stay readable. Idempotent."""
         self._has_left = True
+        if not self._events:
+            return
         queued, self._events = self._events, deque()
         for event, size, reading, position in queued:
             self._events.append((event, size, None, 0))

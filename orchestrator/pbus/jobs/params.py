@@ -127,11 +127,14 @@ def single_job(
     Raises:
         TypeError: Both params and others were given, or a field that JobParams does not have.
     """
+    own = None if payload is None else dict(payload)
+    if params is None and "cancel_on_error" not in options:
+        return JobGroupParams(name=name, payload=own, **options)
     given = dict(options)
     if name is not None:
         given["name"] = name
-    if payload is not None:
-        given["payload"] = dict(payload)
+    if own is not None:
+        given["payload"] = own
     return as_group(choose_params(JobParams, params, given))
 
 

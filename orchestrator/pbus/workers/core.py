@@ -170,7 +170,8 @@ class WorkerCore(TasksMixin):
 
     async def _bus_send(self, message: BusMessage) -> bool:
         """Send a message as it is, and count it; returns as WorkerBus.send()."""
-        is_taken = await self.bus.send(message)
+        rest = self.bus.begin_send(message)
+        is_taken = True if rest is None else await rest
         self.sent += 1
         return is_taken
 

@@ -218,9 +218,17 @@ class JobResponder:
         data: dict[str, Any],
         cause: BaseException | None = None,
     ) -> None:
+        request = job.request
         if self.has(job):
-            head = answer_head(job.request, self._context)
-            answer = BusJobResponseMessage(**head, status=status, response=data, events=job.events)
+            answer = BusJobResponseMessage(
+                source=self._context.address,
+                target=request.source,
+                job_id=request.job_id,
+                traceparent=traceparent_after(request),
+                status=status,
+                response=data,
+                events=job.events,
+            )
             await self._send(job, answer, cause)
 
     async def _send(

@@ -94,12 +94,14 @@ class JobClient:
             await self._until(group, self._context.joined.wait())
         registry = self._context.registry
         await registry.follow()
-        absent = [name for name in group.members if registry.get(name) is None]
-        if absent:  # all workers are ready before the first begins
-            await self._until_ready(group, absent)
+        if len(group.members) > 1:  # all workers are ready before the first begins
+            absent = [name for name in group.members if registry.get(name) is None]
+            if absent:
+                await self._until_ready(group, absent)
         for member in group.members.values():
             await self._request(job, member)
-        await self._completion.call_hooks(group, self._completion.conclude(job))
+        if group.is_done:
+            await self._completion.call_hooks(group, self._completion.conclude(job))
 
     async def _request(self, job: PendingJob, member: JobMember) -> None:
         group, registry, key = job.group, self._context.registry, job.group.params.key
@@ -148,9 +150,9 @@ class JobClient:
 
     # Answers
 
-    async def on_response(self, message: BusJobResponseMessage) -> None:
+    def on_response(self, message: BusJobResponseMessage) -> Awaitable[None]:
         """Take in an answer."""
-        await self._on_answer(message, message.status, message.response, message.events)
+        return self._on_answer(message, message.status, message.response, message.events)
 
     async def on_stream_end(self, message: BusJobStreamEndMessage) -> None:
         """Take in the end of a stream, which is an event and the answer."""
@@ -186,9 +188,10 @@ class JobClient:
             message = with_own_job_id(job, message)
         cause = message if isinstance(message, BusJobResponseMessage) else None
         calls = self._completion.conclude(job, cause)  # first: a hook may raise, or take long
-        if cause is not None:
-            calls.insert(0, ("on_job_response", cause))
-        await self._completion.call_hooks(job.group, calls)
+        if self._context.hears_ends():
+            if cause is not None:
+                calls.insert(0, ("on_job_response", cause))
+            await self._completion.call_hooks(job.group, calls)
 
     # The end
 

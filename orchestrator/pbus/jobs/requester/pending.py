@@ -225,11 +225,12 @@ class JobCompletion:
         edges, group = self._context.bus.edges, job.group
         if edges is None:
             return
-        now = asyncio.get_running_loop().time()
         for member in group.members.values():
             edge = edges.job_edge(self._context.address, member.worker, group.params.name or "")
-            latency_s = (now if member.ended_at is None else member.ended_at) - job.since
-            edge.note(_outcome_of(member, group), latency_s)
+            ended_at = member.ended_at
+            if ended_at is None:
+                ended_at = asyncio.get_running_loop().time()
+            edge.note(_outcome_of(member, group), ended_at - job.since)
 
     def settle(self, job: PendingJob) -> None:
         """Close a job that is over, unless events are still on their way."""
@@ -332,7 +333,7 @@ def workers_of(member: JobMember, replicas: Replicas) -> list[str]:
 
 
 def _outcome_of(member: JobMember, group: JobGroup) -> str:
-    if isinstance(member.error, JobWorkerLostError):
+    if member.error is not None and isinstance(member.error, JobWorkerLostError):
         return "lost"
     if member.response is not None:
         return member.response.status.value
