@@ -3,6 +3,7 @@
 A single job is a group of one.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -10,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from pbus.concurrency.flag import Flag
 from pbus.errors import (
     JobCancelledError,
     JobError,
@@ -138,7 +138,7 @@ class JobGroup:
         self.cancellable = params.cancellable
         self.members = {name: JobMember(name, job_id, name, name) for name in names}
         self.error: JobError | None = None
-        self._over = Flag()
+        self._over = asyncio.Event()
         if not self.members:
             self._over.set()
         self.hooks: CalledHooks | None = None
@@ -166,7 +166,7 @@ class JobGroup:
     @property
     def is_done(self) -> bool:
         """Whether it has ended: by all answers, or before."""
-        return self._over.is_set
+        return self._over.is_set()
 
     @property
     def is_settled(self) -> bool:

@@ -5,7 +5,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from pbus.bus.local.reader_turn import ReaderTurn
+from pbus.bus.local.lane import ReaderTurn
 from support.waiting import run
 
 _value = ContextVar("value", default="the caller's")

@@ -9,10 +9,9 @@ from itertools import islice
 from pbus.bus.coalescing import BROADCASTS, EVERYONE, NEWS, shown_address
 from pbus.bus.local.counters import Counters
 from pbus.bus.local.decoder import MessageDecoder
-from pbus.bus.local.lane import Entry
+from pbus.bus.local.lane import Entry, ReaderTurn
 from pbus.bus.local.lane_reader import Item, LaneDelivery
 from pbus.bus.local.mailbox import SYSTEM_CAPACITY, Mailbox
-from pbus.bus.local.reader_turn import ReaderTurn
 from pbus.bus.subscriber import BusSubscriber
 from pbus.codec import encode_message
 from pbus.errors import (
@@ -212,7 +211,8 @@ class LocalRouter:
             return 0
         if lane is Lane.SYSTEM and self._is_full(receivers, address, lane, lines):
             return 0
-        return self._extend(receivers, lane, lines, delivery)  # decoded when handled: it stays quick
+        # Decoded when handled: the reader stays quick.
+        return _extend(receivers, lane, lines, delivery, self._turns)
 
     def _put_broadcast(self, lane: Lane, lines: list[bytes], delivery: LaneDelivery | None) -> int:
         """Decode once for all receivers but those that take what is unknown here."""
@@ -225,9 +225,9 @@ class LocalRouter:
         receivers = [*decoding, *observers, *others]
         if lane is Lane.SYSTEM and self._is_full(receivers, EVERYONE, lane, lines):
             return 0
-        told = self._extend(decoding, lane, lines, delivery)
-        told += self._extend(observers, lane, items, delivery)
-        return told + self._extend(others, lane, rest, delivery)
+        told = _extend(decoding, lane, lines, delivery, self._turns)
+        told += _extend(observers, lane, items, delivery, self._turns)
+        return told + _extend(others, lane, rest, delivery, self._turns)
 
     def _decoded(self, lines: list[bytes]) -> list[BusMessage]:
         found = map(self._decoder.decode_broadcast, lines)
@@ -242,22 +242,6 @@ class LocalRouter:
             return False
         self.note_lost("this process, which has no room,", address, len(lines))
         return True
-
-    def _extend(
-        self,
-        mailboxes: Sequence[Mailbox],
-        lane: Lane,
-        items: Sequence[Item],
-        delivery: LaneDelivery | None,
-    ) -> int:
-        """Append items to mailboxes; returns how many times the delivery will be told."""
-        if not items:
-            return 0
-        entries: list[Entry] = [(item, None) for item in items[:-1]]
-        entries.append((items[-1], delivery))  # handled in order: the last stands for all
-        for mailbox in mailboxes:
-            mailbox.lane(lane).extend_nowait(entries, self._turns)
-        return len(mailboxes)
 
     def begin_payload(self) -> None:
         """Let readers that wait for what is put from now on wait until end_payload()."""
@@ -295,6 +279,23 @@ class LocalRouter:
             queue = mailbox.lane(Lane.SYSTEM)
             if len(queue) < queue.capacity:
                 queue.put_nowait((news, None))
+
+
+def _extend(
+    mailboxes: Sequence[Mailbox],
+    lane: Lane,
+    items: Sequence[Item],
+    delivery: LaneDelivery | None,
+    turns: list[ReaderTurn] | None,
+) -> int:
+    """Append items to mailboxes; returns how many times the delivery will be told."""
+    if not items:
+        return 0
+    entries: list[Entry] = [(item, None) for item in items[:-1]]
+    entries.append((items[-1], delivery))  # handled in order: the last stands for all
+    for mailbox in mailboxes:
+        mailbox.lane(lane).extend_nowait(entries, turns)
+    return len(mailboxes)
 
 
 def _others_than(mailboxes: Sequence[Mailbox], among: Collection[Mailbox]) -> list[Mailbox]:

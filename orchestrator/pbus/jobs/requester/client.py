@@ -95,8 +95,7 @@ class JobClient:
         registry = self._context.registry
         await registry.follow()
         if len(group.members) > 1:  # all workers are ready before the first begins
-            absent = [name for name in group.members if registry.get(name) is None]
-            if absent:
+            if absent := [name for name in group.members if registry.get(name) is None]:
                 await self._until_ready(group, absent)
         for member in group.members.values():
             await self._request(job, member)
@@ -189,9 +188,8 @@ class JobClient:
         cause = message if isinstance(message, BusJobResponseMessage) else None
         calls = self._completion.conclude(job, cause)  # first: a hook may raise, or take long
         if self._context.hears_ends():
-            if cause is not None:
-                calls.insert(0, ("on_job_response", cause))
-            await self._completion.call_hooks(job.group, calls)
+            heard = [] if cause is None else [("on_job_response", cause)]
+            await self._completion.call_hooks(job.group, [*heard, *calls])
 
     # The end
 
