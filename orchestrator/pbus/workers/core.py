@@ -225,7 +225,9 @@ class WorkerCore(TasksMixin):
         receive = self._receivers[kind] if kind in self._receivers else self._receiver(kind)
         if receive is None:
             return self._begin_message_hook(message)
-        return self._receive_with(receive, message)
+        if self._is_hooked or self._event_handlers or self._is_selective:
+            return self._receive_with(receive, message)
+        return receive(message)  # as nearly always: nothing follows
 
     async def _receive_with(self, receive: Receive, message: BusMessage) -> None:
         """Take in a message that pbus acts on; then it is the hook's, unless it is only pbus's."""

@@ -1,10 +1,9 @@
 """Execution of a worker's jobs: accept, run the handler, cancel, and answer each job once."""
 
 import asyncio
-import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -172,9 +171,7 @@ class JobExecutor:
             error = as_handler_error(raised, where, task)
             if error is None:
                 raise
-            await self._reply_uncancelled(
-                job, functools.partial(self._on_handler_error, job, error)
-            )
+            await self._reply_uncancelled(job, self._on_handler_error, error)
         else:
             is_pending = result is PENDING or (execution.stays_open and result is None)
             if not is_pending and not job.is_cancelled:
@@ -182,28 +179,27 @@ class JobExecutor:
         finally:
             job.is_handled = True
 
-    async def _on_handler_result(self, job: RunningJob, result: Any) -> None:
+    def _on_handler_result(self, job: RunningJob, result: Any) -> Awaitable[None]:
         if result is not None and not self.responder.has(job):
             logger.warning(
                 "%s: job %s (%s) was answered before its handler returned: the value is dropped",
                 self._context.name, job.request.job_id, job.request.job_name,
             )  # fmt: skip
-        answer = functools.partial(self.responder.answer_result, job, result)
-        await self._reply_uncancelled(job, answer)
+        return self._reply_uncancelled(job, self.responder.answer_result, result)
 
     async def _reply_uncancelled(
-        self, job: RunningJob, reply: Callable[[], Coroutine[Any, Any, None]]
+        self, job: RunningJob, reply: Callable[[RunningJob, Any], Awaitable[None]], outcome: Any
     ) -> None:
         """Answer a job, even if its handler's task is cancelled meanwhile.
 
         The cancellation ends here: a stored request that is answered must not be requeued.
         """
         try:
-            await reply()
+            await reply(job, outcome)
         except asyncio.CancelledError:
             if job.is_cancelled or not self.responder.has(job):
                 raise
-            self._context.spawn(reply())
+            self._context.spawn(reply(job, outcome))
 
     async def _on_handler_error(self, job: RunningJob, error: BaseException) -> None:
         name, request = self._context.name, job.request

@@ -152,7 +152,8 @@ class JobResponder:
         elif not isinstance(result, dict):
             result = {"result": result}
         try:
-            await self._answer(job, JobStatus.COMPLETED, result)
+            if self.has(job):
+                await self._send(job, self._response(job, JobStatus.COMPLETED, result))
         except PbusError as error:  # above all: the value cannot be encoded
             await self.answer_error(job, error)
 
@@ -218,18 +219,22 @@ class JobResponder:
         data: dict[str, Any],
         cause: BaseException | None = None,
     ) -> None:
-        request = job.request
         if self.has(job):
-            answer = BusJobResponseMessage(
-                source=self._context.address,
-                target=request.source,
-                job_id=request.job_id,
-                traceparent=traceparent_after(request),
-                status=status,
-                response=data,
-                events=job.events,
-            )
-            await self._send(job, answer, cause)
+            await self._send(job, self._response(job, status, data), cause)
+
+    def _response(
+        self, job: RunningJob, status: JobStatus, data: dict[str, Any]
+    ) -> BusJobResponseMessage:
+        request = job.request
+        return BusJobResponseMessage(
+            source=self._context.address,
+            target=request.source,
+            job_id=request.job_id,
+            traceparent=traceparent_after(request),
+            status=status,
+            response=data,
+            events=job.events,
+        )
 
     async def _send(
         self, job: RunningJob, answer: BusJobMessage, cause: BaseException | None = None
