@@ -237,15 +237,16 @@ def test_job_answered_at_the_stop_is_not_done_again(make_keeping_bus):
     async def main():
         asker, doer = Asker(), Doer()
         async with hosted(make_keeping_bus, [asker], [doer]) as (runner, host):
-            storing, may_store, send = asyncio.Event(), asyncio.Event(), host.bus.send
+            storing, may_store, begin_send = asyncio.Event(), asyncio.Event(), host.bus.begin_send
 
             async def send_late(message):
                 if isinstance(message, BusJobResponseMessage):
                     storing.set()
                     await may_store.wait()
-                await send(message)
+                rest = begin_send(message)
+                return True if rest is None else await rest
 
-            host.bus.send = send_late
+            host.bus.begin_send = send_late
             await asker.request_job("doer", name="wait", timeout=None)
             await doer.has_begun()
             doer.gate.set()
